@@ -1,0 +1,143 @@
+//! The endpoint over a real loopback socket, as a kubelet and a scraper see it.
+
+use std::io::{Read, Write};
+use std::net;
+
+use super::*;
+
+fn start_on_loopback(vitals: &Arc<Vitals>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
+    serve("127.0.0.1:0".parse().unwrap(), registry(), Arc::clone(vitals))
+}
+
+/// One request over a connection of its own: the status code, and the whole answer.
+fn ask(server: &AdminServer, request_line: &str) -> (u16, String) {
+    let mut stream = net::TcpStream::connect(server.address.unwrap()).unwrap();
+    write!(stream, "{request_line} HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+#[test]
+fn healthz_follows_the_main_loop_and_readyz_says_why_not() {
+    let vitals = Arc::new(Vitals::new(Clock::now()));
+    let (server, _requests) = start_on_loopback(&vitals);
+    assert_eq!(ask(&server, "GET /healthz").0, 200);
+    let (code, answer) = ask(&server, "GET /readyz");
+    assert_eq!((code, answer.ends_with("not ready: starting\n")), (503, true), "{answer}");
+    vitals.ready();
+    assert_eq!(ask(&server, "GET /readyz").0, 200);
+    vitals.not_ready("draining");
+    assert_eq!(ask(&server, "GET /readyz").0, 503);
+}
+
+#[tokio::test]
+async fn healthz_of_a_stuck_main_loop_is_503() {
+    let vitals = Arc::new(Vitals::new(ferrolb_proto::Instant::ZERO));
+    let (state, _requests) = mpsc::channel(1);
+    let shared = Shared { registry: registry(), vitals: Arc::clone(&vitals), state, dropped: Counter::default() };
+    let healthz = |now| {
+        vitals.beat(now);
+        let request = Request::get("/healthz").body(()).unwrap();
+        answer(&shared, net::Ipv4Addr::LOCALHOST.into(), request)
+    };
+    assert_eq!(healthz(Clock::now()).await.unwrap().status(), 200);
+    Clock::sleep_until(Some(ferrolb_proto::Instant::from_millis(1))).await;
+    assert_eq!(healthz(ferrolb_proto::Instant::ZERO).await.unwrap().status(), 200, "within the limit");
+}
+
+#[test]
+fn metrics_are_open_metrics_with_our_prefix() {
+    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let (code, answer) = ask(&server, "GET /metrics");
+    assert_eq!(code, 200);
+    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
+    assert!(answer.contains("\nferrolb_admin_connections_dropped_total 0\n"), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+}
+
+#[test]
+fn what_is_not_there_is_404_and_what_is_no_get_is_405() {
+    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    for (request_line, expect) in [("GET /", 404), ("GET /healthz/x", 404), ("GET /debug", 404), ("POST /healthz", 405)]
+    {
+        assert_eq!(ask(&server, request_line).0, expect, "{request_line}");
+    }
+}
+
+#[test]
+fn state_is_what_the_main_loop_answers() {
+    let (server, mut requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let main_loop = std::thread::spawn(move || {
+        requests.blocking_recv().unwrap().answer(&serde_json::json!({"state": {"services": 2}}));
+        requests
+    });
+    let (code, answer) = ask(&server, "GET /state");
+    assert_eq!((code, answer.ends_with(r#"{"state":{"services":2}}"#)), (200, true), "{answer}");
+    drop(main_loop.join().unwrap());
+    assert_eq!(ask(&server, "GET /state").0, 503, "the main loop has ended");
+}
+
+#[test]
+fn state_is_for_loopback_clients_only() {
+    let cases = [
+        ("127.0.0.1", true),
+        ("127.9.9.9", true),
+        ("::1", true),
+        ("::ffff:127.0.0.1", true),
+        ("::ffff:10.0.0.1", false),
+        ("10.0.0.1", false),
+        ("169.254.1.1", false),
+        ("fe80::1", false),
+        ("0.0.0.0", false),
+        ("::", false),
+    ];
+    for (peer, expect) in cases {
+        assert_eq!(may_see_state(peer.parse().unwrap()), expect, "{peer}");
+    }
+}
+
+#[tokio::test]
+async fn state_refuses_a_stranger_with_403() {
+    let (state, mut requests) = mpsc::channel(1);
+    let vitals = Arc::new(Vitals::new(Clock::now()));
+    let shared = Shared { registry: registry(), vitals, state, dropped: Counter::default() };
+    let request = Request::get("/state").body(()).unwrap();
+    let response = answer(&shared, "10.0.0.1".parse().unwrap(), request).await.unwrap();
+    assert_eq!(response.status(), 403);
+    requests.try_recv().unwrap_err();
+}
+
+#[test]
+fn a_taken_port_leaves_the_program_running_without_the_endpoint() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let vitals = Arc::new(Vitals::new(Clock::now()));
+    let (server, mut requests) = serve(taken.local_addr().unwrap(), registry(), vitals);
+    assert_eq!(server.address, None);
+    assert_eq!(
+        requests.try_recv().unwrap_err(),
+        mpsc::error::TryRecvError::Empty,
+        "the main loop's receiver stays open"
+    );
+}
+
+#[test]
+fn a_connection_over_the_limit_is_closed_and_counted() {
+    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let connect = || net::TcpStream::connect(server.address.unwrap()).unwrap();
+    let idle: Vec<_> = (0..ADMIN_CONNECTIONS_MAX).map(|_| connect()).collect();
+    let mut over = connect();
+    assert_eq!(over.read(&mut [0; 1]).unwrap_or(0), 0, "closed without a byte");
+    drop(idle);
+    // The endpoint sees the closed connections before the next one, or closes that one too and counts it.
+    let answer = std::iter::repeat_with(|| {
+        let mut stream = connect();
+        let mut answer = String::new();
+        let asked = write!(stream, "GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n");
+        asked.and_then(|()| stream.read_to_string(&mut answer)).map(|_| answer).unwrap_or_default()
+    })
+    .find(|answer| !answer.is_empty())
+    .unwrap();
+    let line = answer.lines().find(|line| line.starts_with("ferrolb_admin_connections_dropped_total")).unwrap();
+    assert_ne!(line, "ferrolb_admin_connections_dropped_total 0");
+}

@@ -1,0 +1,71 @@
+//! How long to wait before the next try of something that failed at the API server: doubling, with jitter so that a hundred
+//! nodes do not come back in step. Pure but for the jitter. Owned by whoever retries.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use ferrolb_proto::Instant;
+
+/// The wait after the first failure, before jitter.
+pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
+/// The ceiling that the wait doubles up to, before jitter.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Jitter adds up to as much again to each wait: no wait is longer than this.
+pub const RETRY_DELAY_LONGEST: Duration = Duration::from_secs(20);
+/// So long without a failure, and the next one counts as a first failure.
+pub const RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// The waits of one thing that is retried for ever.
+#[derive(Debug)]
+pub struct Backoff {
+    delays: ExponentialBackoff,
+    failed_at: Option<Instant>,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { delays: delays(), failed_at: None }
+    }
+}
+
+impl Backoff {
+    /// How long to wait after a failure at `now`.
+    #[must_use]
+    pub fn next_delay(&mut self, now: Instant) -> Duration {
+        if self.failed_at.is_some_and(|failed_at| now.since(failed_at) >= RETRY_FORGET_AFTER) {
+            self.delays = delays();
+        }
+        self.failed_at = Some(now);
+        self.delays.next().unwrap_or(RETRY_DELAY_MAX)
+    }
+}
+
+fn delays() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(RETRY_DELAY_MIN)
+        .with_max_delay(RETRY_DELAY_MAX)
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_ceiling_and_start_again_after_a_quiet_minute() {
+        let mut backoff = Backoff::default();
+        let mut now = Instant::ZERO;
+        let mut floor = RETRY_DELAY_MIN;
+        for _ in 0..20 {
+            let delay = backoff.next_delay(now);
+            assert!(delay >= floor && delay <= RETRY_DELAY_LONGEST, "{delay:?} after {floor:?}");
+            floor = (floor * 2).min(RETRY_DELAY_MAX);
+            now = now + delay;
+        }
+        assert_eq!(floor, RETRY_DELAY_MAX);
+        assert!(backoff.next_delay(now + RETRY_FORGET_AFTER) <= RETRY_DELAY_MIN * 2);
+    }
+}

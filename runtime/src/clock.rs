@@ -1,0 +1,45 @@
+//! The only reader of the monotonic clock in both programs. Any thread may call it; it owns the start of the process's time.
+
+use std::sync::OnceLock;
+use std::time;
+
+use ferrolb_proto::Instant;
+
+/// The process's monotonic clock: CLOCK_MONOTONIC, counted from the first reading.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock;
+
+impl Clock {
+    /// The time now, the same for all threads.
+    #[must_use]
+    pub fn now() -> Instant {
+        static START: OnceLock<time::Instant> = OnceLock::new();
+        #[expect(clippy::disallowed_methods, reason = "this is the shell's clock, which the ban names")]
+        let now = time::Instant::now();
+        let since_start = now.saturating_duration_since(*START.get_or_init(|| now));
+        Instant::ZERO + since_start
+    }
+
+    /// Completes at `deadline`, or never when there is none: what a loop waits on beside its inputs. Whole milliseconds,
+    /// rounded up. Cancelling it is safe.
+    pub async fn sleep_until(deadline: Option<Instant>) {
+        match deadline {
+            Some(deadline) => tokio::time::sleep(deadline.since(Self::now())).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sleep_ends_at_its_deadline_and_the_clock_never_goes_back() {
+        let deadline = Clock::now() + Duration::from_millis(5);
+        Clock::sleep_until(Some(deadline)).await;
+        assert!(Clock::now() >= deadline);
+    }
+}

@@ -1,0 +1,89 @@
+//! The client of the API server, out of KUBECONFIG or the pod's ServiceAccount. Made once by `main`; clones share one pool.
+//!
+//! Nothing is asked of the server here: a program starts without one, is not ready, and its watches and writers try until it
+//! answers. Only credentials that can never work end the program.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::client::ClientBuilder;
+use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
+use kube::{Client, Config};
+use tower::util::MapResultLayer;
+
+use crate::api_health::ApiHealth;
+use crate::watch::WATCH_TIMEOUT;
+
+/// How long a TCP connection and TLS handshake to the API server may take.
+pub const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection on which nothing is read for so long is given up. Longer than an idle watch, so that only a silent death is.
+pub const API_READ_TIMEOUT: Duration = Duration::from_secs(60);
+const _: () =
+    assert!(API_READ_TIMEOUT.as_secs() > WATCH_TIMEOUT.as_secs() + 5, "an idle watch must end by itself first");
+
+/// Why there is no client, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// KUBECONFIG is set and what it names cannot be used.
+    #[error("KUBECONFIG={0} cannot be used; it must name a readable kubeconfig file that has a current context")]
+    Kubeconfig(String, #[source] KubeconfigError),
+    /// KUBECONFIG is not set, and this is no pod with a ServiceAccount.
+    #[error(
+        "no credentials for the API server; set KUBECONFIG to a kubeconfig file, or run in a pod with a ServiceAccount"
+    )]
+    InCluster(#[source] InClusterError),
+    /// The credentials were read and make no client: a broken certificate, key or proxy.
+    #[error("the credentials for the API server cannot be used")]
+    Client(#[source] kube::Error),
+}
+
+/// The client, with `health` told of each of its requests. Called inside a tokio runtime.
+///
+/// # Errors
+/// [`ConnectError`]; `main` ends with it.
+pub async fn connect(health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "KUBECONFIG is Kubernetes' own variable; the contract gives it no flag"
+    )]
+    let kubeconfig = std::env::var("KUBECONFIG").unwrap_or_default();
+    let mut config = if kubeconfig.is_empty() {
+        Config::incluster().map_err(ConnectError::InCluster)?
+    } else {
+        let options = KubeConfigOptions::default();
+        Config::from_kubeconfig(&options).await.map_err(|error| ConnectError::Kubeconfig(kubeconfig, error))?
+    };
+    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
+    config.read_timeout = Some(API_READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    client(config, health)
+}
+
+fn client(config: Config, health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
+    let health = Arc::clone(health);
+    let observe = MapResultLayer::new(move |result| {
+        health.observe(&result);
+        result
+    });
+    Ok(ClientBuilder::try_from(config).map_err(ConnectError::Client)?.with_layer(&observe).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_of_an_absent_server_is_no_error_and_its_requests_are_seen_to_fail() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let health = ApiHealth::new(&mut Registry::default());
+        let config = Config::new(format!("http://{free}").parse().unwrap());
+        let client = client(config, &health).unwrap();
+        assert!(!health.is_away());
+        client.apiserver_version().await.unwrap_err();
+        assert!(health.is_away());
+    }
+}

@@ -1,0 +1,149 @@
+//! The flags that both programs have, exactly as `docs/architecture.md` lists them. Read once by `main`, never changed after.
+//!
+//! A program flattens [`CommonFlags`] into its own clap `Parser`. Each flag is also an environment variable, `FERROLB_` and
+//! the flag's name in capitals; the command line wins.
+
+use std::net::SocketAddr;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgAction, Args, ValueEnum};
+use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS, NAMESPACE};
+
+pub use crate::duration::{DurationError, parse_duration, parse_interval};
+
+/// The flags of every FerroLB process.
+#[derive(Args, Debug, Clone, PartialEq, Eq)]
+pub struct CommonFlags {
+    /// Namespace of FerroLB's own objects: pools, advertisements, lease, keys
+    #[arg(long, env = "FERROLB_NAMESPACE", value_name = "NAME", default_value = NAMESPACE)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub namespace: String,
+
+    /// API group of the pools and advertisements to read; metallb.io takes over a MetalLB configuration
+    #[arg(long, env = "FERROLB_API_GROUP", value_name = "GROUP", default_value = GROUP)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub api_group: String,
+
+    /// spec.loadBalancerClass that is ours; repeat it for several (in the environment: comma separated)
+    #[arg(long, env = "FERROLB_LOAD_BALANCER_CLASS", value_name = "CLASS", default_value = LOAD_BALANCER_CLASS)]
+    #[arg(value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub load_balancer_class: Vec<String>,
+
+    /// Whether Services without a spec.loadBalancerClass are ours
+    #[arg(long, env = "FERROLB_DEFAULT_IMPLEMENTATION", value_name = "BOOL", default_value_t = true)]
+    #[arg(action = ArgAction::Set)]
+    pub default_implementation: bool,
+
+    /// Where /healthz, /readyz and /metrics are served, and /state to loopback clients; a taken port is a warning
+    #[arg(long, env = "FERROLB_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:7472")]
+    pub admin_listen: SocketAddr,
+
+    /// Shape of a log line on stderr
+    #[arg(long, env = "FERROLB_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// The least important level that is logged
+    #[arg(long, env = "FERROLB_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+}
+
+/// Shape of a log line.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person: time, level, message, fields.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what broke.
+    Error,
+    /// And what an operator should look at.
+    Warn,
+    /// And what an operator wants to read a month later.
+    Info,
+    /// And each decision and each retry.
+    Debug,
+    /// And each packet.
+    Trace,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Program {
+        #[command(flatten)]
+        common: CommonFlags,
+    }
+
+    fn parse(args: &[&str]) -> Result<CommonFlags, String> {
+        let words = ["program"].iter().chain(args);
+        Program::try_parse_from(words).map(|program| program.common).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let expect = CommonFlags {
+            namespace: "ferrolb-system".into(),
+            api_group: "ferrolb.io".into(),
+            load_balancer_class: vec!["ferrolb.io/ferrolb".into()],
+            default_implementation: true,
+            admin_listen: "0.0.0.0:7472".parse().unwrap(),
+            log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
+        };
+        assert_eq!(parse(&[]), Ok(expect));
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
+        for arg in Program::command().get_arguments() {
+            let flag = arg.get_long().unwrap();
+            let env = format!("FERROLB_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().unwrap().to_str(), Some(env.as_str()));
+            assert!(arg.get_help().is_some(), "--{flag} has no help");
+            assert!(!arg.get_default_values().is_empty(), "--{flag} shows no default");
+        }
+    }
+
+    #[test]
+    fn flags_are_read_as_an_operator_writes_them() {
+        let flags = parse(&[
+            "--load-balancer-class=a.io/x",
+            "--load-balancer-class=b.io/y",
+            "--default-implementation=false",
+            "--admin-listen=[::1]:9000",
+            "--log-format=json",
+        ])
+        .unwrap();
+        assert_eq!(flags.load_balancer_class, ["a.io/x", "b.io/y"]);
+        assert!(!flags.default_implementation);
+        assert_eq!(flags.admin_listen, "[::1]:9000".parse().unwrap());
+        assert_eq!(flags.log_format, LogFormat::Json);
+        // What an environment variable holds reaches the same parser as one value.
+        assert_eq!(parse(&["--load-balancer-class=a,b"]).unwrap().load_balancer_class, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_wrong_flag_is_refused_by_name() {
+        let cases = [
+            ("--namespaces=x", "--namespaces"),
+            ("--namespace=", "--namespace"),
+            ("--load-balancer-class=a,,b", "--load-balancer-class"),
+            ("--default-implementation=maybe", "true, false"),
+            ("--admin-listen=7472", "--admin-listen"),
+            ("--log-level=loud", "debug"),
+        ];
+        for (flag, expect) in cases {
+            let error = parse(&[flag]).unwrap_err();
+            assert!(error.contains(expect), "{flag}: {error}");
+        }
+    }
+}

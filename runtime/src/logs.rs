@@ -1,0 +1,72 @@
+//! Structured logs on stderr. Set up once by `main`, before anything else can log.
+//!
+//! Levels: ERROR something broke; WARN an operator should look; INFO what an operator wants to read a month later; DEBUG each
+//! decision and each retry; TRACE each packet. What the API server's absence makes the kube crates repeat at each retry is
+//! silenced here, because [`crate::api_health`] and [`crate::watch`] say it once.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::flags::{LogFormat, LogLevel};
+
+/// Libraries whose own INFO and DEBUG tell an operator nothing.
+const WARN_ONLY: [&str; 6] = ["hyper", "hyper_util", "tower", "rustls", "netlink_proto", "kube_client::client::tls"];
+/// Libraries that repeat at each retry what we say once.
+const SILENT: [&str; 2] = ["kube_client", "kube_runtime"];
+
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// When logging was started before.
+pub fn init(format: LogFormat, level: LogLevel) -> Result<(), tracing_subscriber::util::TryInitError> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(stderr);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(targets(level))).try_init()
+}
+
+fn targets(level: LogLevel) -> Targets {
+    let ours = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Targets::new()
+        .with_default(ours)
+        .with_targets(WARN_ONLY.map(|target| (target, ours.min(LevelFilter::WARN))))
+        .with_targets(SILENT.map(|target| (target, LevelFilter::OFF)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn libraries_are_quieter_than_we_are() {
+        let cases = [
+            (LogLevel::Info, "ferrolb_speaker::arp", Level::INFO, true),
+            (LogLevel::Info, "ferrolb_speaker::arp", Level::DEBUG, false),
+            (LogLevel::Trace, "ferrolb_speaker::arp", Level::TRACE, true),
+            (LogLevel::Trace, "hyper::proto", Level::INFO, false),
+            (LogLevel::Info, "hyper::proto", Level::WARN, true),
+            (LogLevel::Error, "hyper::proto", Level::WARN, false),
+            (LogLevel::Trace, "kube_client::client::builder", Level::ERROR, false),
+            (LogLevel::Info, "kube_client::client::tls", Level::WARN, true),
+            (LogLevel::Info, "kube_runtime::watcher", Level::WARN, false),
+        ];
+        for (level, target, of, expect) in cases {
+            assert_eq!(targets(level).would_enable(target, &of), expect, "{level:?} {target} {of}");
+        }
+    }
+}

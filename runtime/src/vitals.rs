@@ -1,0 +1,77 @@
+//! Whether the main loop is alive and whether the program is ready: written by the main loop, read by the admin thread. Shared
+//! in an `Arc`; the lock is held for a string copy, and only by shell code.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+
+/// A main loop that did not beat for this long is stuck: `/healthz` answers 503 and the kubelet restarts the process.
+pub const BEAT_AGE_MAX: Duration = Duration::from_secs(5);
+/// How often the main loop beats, even when nothing happens.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The two facts a kubelet asks for.
+#[derive(Debug)]
+pub struct Vitals {
+    /// Nanoseconds of the last beat on [`crate::clock::Clock`].
+    beat_nanos: AtomicU64,
+    /// `None` when ready.
+    not_ready: Mutex<Option<String>>,
+}
+
+impl Vitals {
+    /// Alive since `now`, not ready: "starting".
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { beat_nanos: AtomicU64::new(now.as_nanos()), not_ready: Mutex::new(Some("starting".into())) }
+    }
+
+    /// The main loop is alive. It calls this after each event and at least each [`BEAT_INTERVAL`].
+    pub fn beat(&self, now: Instant) {
+        self.beat_nanos.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The program does its work from here on.
+    pub fn ready(&self) {
+        self.set(None);
+    }
+
+    /// The program cannot do its work, and why, as a person reads it: "waiting for the first list of Services".
+    pub fn not_ready(&self, why: impl Into<String>) {
+        self.set(Some(why.into()));
+    }
+
+    /// Whether the main loop beat within [`BEAT_AGE_MAX`] of `now`.
+    #[must_use]
+    pub fn is_alive(&self, now: Instant) -> bool {
+        now.since(Instant::from_nanos(self.beat_nanos.load(Ordering::Relaxed))) <= BEAT_AGE_MAX
+    }
+
+    /// Why the program is not ready; `None` when it is.
+    #[must_use]
+    pub fn why_not_ready(&self) -> Option<String> {
+        self.not_ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, not_ready: Option<String>) {
+        *self.not_ready.lock().unwrap_or_else(PoisonError::into_inner) = not_ready;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_stops_beating_is_dead_after_the_limit() {
+        let start = Instant::from_millis(1_000);
+        let vitals = Vitals::new(start);
+        assert!(vitals.is_alive(start + BEAT_AGE_MAX));
+        let late = start + BEAT_AGE_MAX + Duration::from_nanos(1);
+        assert!(!vitals.is_alive(late));
+        vitals.beat(late);
+        assert!(vitals.is_alive(late));
+    }
+}

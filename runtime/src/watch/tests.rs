@@ -1,0 +1,126 @@
+//! The watch against a scripted API server: one list, one watch, then silence.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Request, Response};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use kube::client::Body;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tower::service_fn;
+
+use super::*;
+
+#[derive(Resource, Deserialize, Clone, Debug)]
+#[resource(inherit = k8s_openapi::api::core::v1::ConfigMap)]
+struct Wire {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    data: BTreeMap<String, u32>,
+}
+
+/// One answer of the API server: its status code and its JSON lines.
+type Answer = (u16, Vec<Value>);
+
+/// A client of a server that gives these answers in turn and then never answers again.
+fn scripted(answers: Vec<Answer>) -> Client {
+    let mut answers = answers.into_iter();
+    let service = service_fn(move |_: Request<Body>| {
+        let answer = answers.next();
+        async move {
+            let Some((code, lines)) = answer else { return std::future::pending().await };
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let response = Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    Client::new(service, "default")
+}
+
+fn object(name: &str, version: u32, value: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "data": {"value": value},
+        "metadata": {"namespace": "ns", "name": name, "resourceVersion": version.to_string()},
+    })
+}
+
+fn list(items: &[Value]) -> Answer {
+    (
+        200,
+        vec![
+            json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "10"}, "items": items}),
+        ],
+    )
+}
+
+fn refused(code: u16) -> Answer {
+    (code, vec![json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "no"})])
+}
+
+/// The first `count` changes that the watch sends for this script, each as a short text.
+async fn changes(script: Vec<Answer>, count: usize) -> Vec<String> {
+    let (events, mut queue) = mpsc::channel(1);
+    let api = Api::namespaced(scripted(script), "ns");
+    let watch = Watch::new("ConfigMaps", api, |wire: Wire| (Key::of(&wire.metadata), wire.data["value"]));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watch.run(events, |change| match change {
+        Change::ResyncStarted => "started".to_owned(),
+        Change::Apply((key, value)) => format!("{key}={value}"),
+        Change::Unreadable { key, why } => format!("{key} unreadable: {why}"),
+        Change::Delete(key) => format!("{key} gone"),
+        Change::ResyncDone => "done".to_owned(),
+    }));
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        seen.push(queue.recv().await.unwrap());
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_list_and_a_watch_become_changes_and_one_bad_object_spoils_neither() {
+    let added = json!({"type": "ADDED", "object": object("c", 11, json!(3))});
+    let broken = json!({"type": "MODIFIED", "object": object("c", 12, json!("three"))});
+    let deleted = json!({"type": "DELETED", "object": object("a", 13, json!(1))});
+    let objects = [object("a", 1, json!(1)), object("bad", 2, json!("two")), object("b", 3, json!(2))];
+    let seen = changes(vec![list(&objects), (200, vec![added, broken, deleted])], 8).await;
+    let why = r#"invalid type: string "two", expected u32"#;
+    assert_eq!(seen[..5], ["started", "ns/a=1", &format!("ns/bad unreadable: {why}"), "ns/b=2", "done"]);
+    assert_eq!(seen[5], "ns/c=3");
+    assert!(seen[6].starts_with("ns/c unreadable: "), "{}", seen[6]);
+    assert_eq!(seen[7], "ns/a gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_list_is_tried_again_and_announced_only_when_it_comes() {
+    let seen = changes(vec![refused(403), refused(404), list(&[object("a", 1, json!(1))])], 3).await;
+    assert_eq!(seen, ["started", "ns/a=1", "done"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_forgot_where_we_were_is_listed_again() {
+    let gone =
+        json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
+    let script = vec![list(&[object("a", 1, json!(1))]), (200, vec![gone]), list(&[object("b", 20, json!(2))])];
+    assert_eq!(changes(script, 6).await, ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]);
+}
+
+#[test]
+fn only_refusals_that_a_person_can_mend_are_said() {
+    let status = |code: u16| Box::new(serde_json::from_value::<Status>(refused(code).1[0].clone()).unwrap());
+    for (code, expect) in [(403, true), (404, true), (400, true), (500, true)].into_iter().chain([
+        (401, false),
+        (410, false),
+        (429, false),
+        (503, false),
+    ]) {
+        let listed = watcher::Error::InitialListFailed(kube::Error::Api(status(code)));
+        let watched = watcher::Error::WatchError(status(code));
+        assert_eq!((refusal(&listed).is_some(), refusal(&watched).is_some()), (expect, expect), "{code}");
+    }
+}
