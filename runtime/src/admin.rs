@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ferrolb_proto::Instant;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
@@ -167,7 +168,7 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
 }
 
 async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
-    let service = service_fn(|request| answer(&shared, peer, request));
+    let service = service_fn(|request| answer(&shared, peer, request, Clock::now()));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ADMIN_HEADER_TIMEOUT)
@@ -180,12 +181,17 @@ async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
     }
 }
 
-async fn answer<B>(shared: &Shared, peer: IpAddr, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer<B>(
+    shared: &Shared,
+    peer: IpAddr,
+    request: Request<B>,
+    now: Instant,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n"));
     }
     Ok(match request.uri().path() {
-        "/healthz" if shared.vitals.is_alive(Clock::now()) => page(StatusCode::OK, TEXT, "ok\n"),
+        "/healthz" if shared.vitals.is_alive(now) => page(StatusCode::OK, TEXT, "ok\n"),
         "/healthz" => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the main loop is stuck\n"),
         "/readyz" => match shared.vitals.why_not_ready() {
             None => page(StatusCode::OK, TEXT, "ok\n"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::client::ClientBuilder;
-use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tower::util::MapResultLayer;
 
@@ -50,13 +50,21 @@ pub async fn connect(health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
     let mut config = if kubeconfig.is_empty() {
         Config::incluster().map_err(ConnectError::InCluster)?
     } else {
-        let options = KubeConfigOptions::default();
-        Config::from_kubeconfig(&options).await.map_err(|error| ConnectError::Kubeconfig(kubeconfig, error))?
+        credentials(&kubeconfig).await.map_err(|error| ConnectError::Kubeconfig(kubeconfig, error))?
     };
     config.connect_timeout = Some(API_CONNECT_TIMEOUT);
     config.read_timeout = Some(API_READ_TIMEOUT);
     config.reset_reader_on_write = true;
     client(config, health)
+}
+
+/// Credentials out of one file or a colon separated list of files, the first to name a thing winning, as kubectl reads them.
+async fn credentials(kubeconfig: &str) -> Result<Config, KubeconfigError> {
+    let mut merged = Kubeconfig::default();
+    for path in std::env::split_paths(kubeconfig).filter(|path| !path.as_os_str().is_empty()) {
+        merged = merged.merge(Kubeconfig::read_from(path)?)?;
+    }
+    Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await
 }
 
 fn client(config: Config, health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
@@ -85,5 +93,37 @@ mod tests {
         assert!(!health.is_away());
         client.apiserver_version().await.unwrap_err();
         assert!(health.is_away());
+    }
+
+    const KUBECONFIG: &str = r#"
+clusters: [{name: c, cluster: {server: "https://192.0.2.1:6443"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+"#;
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_cannot_be_used_says_which_and_why() {
+        let dir = std::env::temp_dir().join(format!("ferrolb-connect-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let whole = file("whole", &format!("{KUBECONFIG}current-context: x\n"));
+        let context = file("context", "current-context: x\n");
+        let headless = file("headless", KUBECONFIG);
+        let broken = file("broken", "clusters: [");
+        let missing = dir.join("missing").display().to_string();
+        let mut answers = Vec::new();
+        for list in [&whole, &format!("{context}:{headless}"), &headless, &broken, &missing] {
+            answers.push(credentials(list).await.map(|config| config.cluster_url.to_string()));
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(answers[0].as_ref().unwrap(), "https://192.0.2.1:6443/");
+        assert_eq!(answers[1].as_ref().unwrap(), "https://192.0.2.1:6443/");
+        assert!(matches!(answers[2], Err(KubeconfigError::CurrentContextNotSet)), "{:?}", answers[2]);
+        assert!(matches!(answers[3], Err(KubeconfigError::Parse(_))), "{:?}", answers[3]);
+        assert!(matches!(answers[4], Err(KubeconfigError::ReadConfig(..))), "{:?}", answers[4]);
     }
 }

@@ -8,13 +8,15 @@
 //! A list is not buffered: its objects follow each other between [`Change::ResyncStarted`] and [`Change::ResyncDone`], and the
 //! state sweeps at the end what it has not seen in between. So memory stays that of the facts.
 
+mod guarded;
+
 use std::fmt::Debug;
 use std::pin::pin;
 use std::time::Duration;
 
 use ferrolb_proto::facts::Key;
 use futures::StreamExt;
-use kube::core::{DeserializeGuard, Status};
+use kube::core::Status;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -23,6 +25,8 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+
+pub use guarded::{Guarded, Unreadable};
 
 /// Events that may wait in a program's queue. A full queue holds the watches back, and through TCP the API server; nothing
 /// is dropped.
@@ -61,7 +65,7 @@ pub enum Change<F> {
 /// [`ferrolb_proto::api::resource`].
 pub struct Watch<K, F> {
     what: &'static str,
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Guarded<K>>,
     project: fn(K) -> F,
     config: watcher::Config,
 }
@@ -72,7 +76,7 @@ where
 {
     /// A watch of all objects of `api`. `what` is the kind's plural, for logs: "Services".
     #[must_use]
-    pub fn new(what: &'static str, api: Api<DeserializeGuard<K>>, project: fn(K) -> F) -> Self {
+    pub fn new(what: &'static str, api: Api<Guarded<K>>, project: fn(K) -> F) -> Self {
         let timeout_seconds = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
         let config = watcher::Config::default().timeout(timeout_seconds).page_size(LIST_PAGE_OBJECTS);
         Self { what, api, project, config }
@@ -126,14 +130,14 @@ where
     }
 }
 
-fn change<K: Resource, F>(event: Event<DeserializeGuard<K>>, project: fn(K) -> F) -> Option<Change<F>> {
+fn change<K: Resource, F>(event: Event<Guarded<K>>, project: fn(K) -> F) -> Option<Change<F>> {
     match event {
         Event::Init => None,
         Event::InitDone => Some(Change::ResyncDone),
         Event::Delete(object) => Some(Change::Delete(Key::of(object.meta()))),
-        Event::Apply(DeserializeGuard(object)) | Event::InitApply(DeserializeGuard(object)) => Some(match object {
+        Event::Apply(Guarded(object)) | Event::InitApply(Guarded(object)) => Some(match object {
             Ok(object) => Change::Apply(project(object)),
-            Err(invalid) => Change::Unreadable { key: Key::of(&invalid.metadata), why: invalid.error },
+            Err(unreadable) => Change::Unreadable { key: Key::of(&unreadable.metadata), why: unreadable.why },
         }),
     }
 }

@@ -89,7 +89,7 @@ async fn a_list_and_a_watch_become_changes_and_one_bad_object_spoils_neither() {
     let deleted = json!({"type": "DELETED", "object": object("a", 13, json!(1))});
     let objects = [object("a", 1, json!(1)), object("bad", 2, json!("two")), object("b", 3, json!(2))];
     let seen = changes(vec![list(&objects), (200, vec![added, broken, deleted])], 8).await;
-    let why = r#"invalid type: string "two", expected u32"#;
+    let why = r#"data.value: invalid type: string "two", expected u32"#;
     assert_eq!(seen[..5], ["started", "ns/a=1", &format!("ns/bad unreadable: {why}"), "ns/b=2", "done"]);
     assert_eq!(seen[5], "ns/c=3");
     assert!(seen[6].starts_with("ns/c unreadable: "), "{}", seen[6]);
