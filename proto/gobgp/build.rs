@@ -1,0 +1,10 @@
+//! Compiles `api/gobgp.proto` in Rust alone: no protoc has to be installed.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=api");
+    let descriptors = protox::compile(["gobgp.proto"], ["api"])?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    Ok(())
+}
