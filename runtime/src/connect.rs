@@ -47,14 +47,11 @@ pub async fn connect(health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
         reason = "KUBECONFIG is Kubernetes' own variable; the contract gives it no flag"
     )]
     let kubeconfig = std::env::var("KUBECONFIG").unwrap_or_default();
-    let mut config = if kubeconfig.is_empty() {
+    let config = if kubeconfig.is_empty() {
         Config::incluster().map_err(ConnectError::InCluster)?
     } else {
         credentials(&kubeconfig).await.map_err(|error| ConnectError::Kubeconfig(kubeconfig, error))?
     };
-    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
-    config.read_timeout = Some(API_READ_TIMEOUT);
-    config.reset_reader_on_write = true;
     client(config, health)
 }
 
@@ -67,7 +64,12 @@ async fn credentials(kubeconfig: &str) -> Result<Config, KubeconfigError> {
     Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await
 }
 
-fn client(config: Config, health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
+fn client(mut config: Config, health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
+    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
+    config.read_timeout = Some(API_READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    // kube would hide 429, 503 and 504 for up to 15 tries and minutes: whoever asks retries, by `backoff`.
+    config.default_retry = false;
     let health = Arc::clone(health);
     let observe = MapResultLayer::new(move |result| {
         health.observe(&result);
@@ -81,6 +83,8 @@ mod tests {
     use std::net::TcpListener;
 
     use prometheus_client::registry::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -92,6 +96,23 @@ mod tests {
         let client = client(config, &health).unwrap();
         assert!(!health.is_away());
         client.apiserver_version().await.unwrap_err();
+        assert!(health.is_away());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_overloaded_is_told_at_once_to_whoever_asked() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let health = ApiHealth::new(&mut Registry::default());
+        let config = Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
+        let client = client(config, &health).unwrap();
+        let busy = async {
+            let (mut stream, _) = server.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+        };
+        let (asked, ()) = tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), busy);
+        let asked = asked.unwrap();
+        assert!(matches!(&asked, Err(kube::Error::Api(status)) if status.code == 503), "{asked:?}");
         assert!(health.is_away());
     }
 

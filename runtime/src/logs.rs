@@ -4,6 +4,9 @@
 //! decision and each retry; TRACE each packet. What the API server's absence makes the kube crates repeat at each retry is
 //! silenced here, because [`crate::api_health`] and [`crate::watch`] say it once.
 
+#[cfg(test)]
+pub(crate) mod captured;
+
 use std::io::{IsTerminal, stderr};
 
 use tracing::level_filters::LevelFilter;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tower::service_fn;
 
 use super::*;
+use crate::logs::captured::logged;
 
 #[derive(Resource, Deserialize, Clone, Debug)]
 #[resource(inherit = k8s_openapi::api::core::v1::ConfigMap)]
@@ -110,9 +111,29 @@ async fn a_server_that_forgot_where_we_were_is_listed_again() {
     assert_eq!(changes(script, 6).await, ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]);
 }
 
+fn status(code: u16) -> Box<Status> {
+    Box::new(serde_json::from_value(refused(code).1.remove(0)).unwrap())
+}
+
+#[test]
+fn a_refusal_is_said_once_with_its_remedy_and_its_end_once() {
+    let lines = logged(|| {
+        let mut trouble = Trouble { what: "pools", said: None };
+        trouble.over();
+        for code in [403, 403, 404, 404, 404] {
+            trouble.met(&watcher::Error::WatchError(status(code)));
+        }
+        trouble.over();
+        trouble.over();
+    });
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert!(lines[0].starts_with("WARN") && lines[0].contains("RBAC"), "{}", lines[0]);
+    assert!(lines[1].starts_with("WARN") && lines[1].contains("deploy/crds.yaml"), "{}", lines[1]);
+    assert!(lines[2].starts_with("INFO") && lines[2].contains("pools"), "{}", lines[2]);
+}
+
 #[test]
 fn only_refusals_that_a_person_can_mend_are_said() {
-    let status = |code: u16| Box::new(serde_json::from_value::<Status>(refused(code).1[0].clone()).unwrap());
     for (code, expect) in [(403, true), (404, true), (400, true), (500, true)].into_iter().chain([
         (401, false),
         (410, false),
