@@ -1,2 +1,122 @@
-//! x
-fn main() {}
+//! `cargo lab`: the lab's command line. It only reads the arguments; what lasts runs in a worker under [`supervise`].
+
+mod commands;
+mod supervise;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ferrolb_tests::topology::LabName;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A real Kubernetes cluster on this machine, out of network namespaces, with FerroLB in it.
+#[derive(Parser)]
+#[command(name = "cargo lab", bin_name = "cargo lab", version)]
+struct Args {
+    /// The lab's name; labs with different names run side by side.
+    #[arg(long, global = true)]
+    name: Option<LabName>,
+    #[arg(long, hide = true)]
+    worker: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// From nothing to a page served over a LoadBalancer address, and a node that dies; cleans up after itself.
+    Demo {
+        /// Leave the lab running, and say how to look around.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Raise a cluster with FerroLB and leave it running.
+    Up(commands::up::UpArgs),
+    /// Take a lab down, also one that a killed process left.
+    Down,
+    /// List the labs and what runs in them.
+    Status,
+    /// Run kubectl against the only running lab, or the one of --name (put before this word).
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run a program on a host of the lab: client, cp, node1, or a pod's name.
+    Exec {
+        host: String,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Run the tests of one tier, or all.
+    Test { tier: Option<commands::test::Tier> },
+    /// Remove what the lab has built and cached, and say what that frees.
+    Clean,
+    #[command(hide = true)]
+    Serve { name: String, port: u16 },
+    /// Open a connection to ADDRESS:PORT every STEP_MS milliseconds for SECONDS, and print what came of them as JSON.
+    Probe { server: SocketAddr, seconds: f64, step_ms: u64 },
+}
+
+/// kube-proxy's mode.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProxyMode {
+    Nftables,
+    Iptables,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let lasts = matches!(args.command, Command::Demo { .. } | Command::Up { .. } | Command::Test { .. });
+    let result = if lasts && !args.worker { supervise::supervise() } else { work(args).map(|()| ExitCode::SUCCESS) };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn work(args: Args) -> anyhow::Result<()> {
+    if args.worker {
+        supervise::die_with_parent()?;
+    }
+    match args.command {
+        Command::Demo { keep } => commands::demo::demo(args.name, keep),
+        Command::Up(up) => commands::up::up(args.name, &up),
+        Command::Down => commands::down::down(args.name),
+        Command::Status => commands::status::status(),
+        Command::Kubectl { args: words } => commands::enter::kubectl(args.name, &words),
+        Command::Exec { host, command } => commands::enter::exec(args.name, &host, &command),
+        Command::Test { tier } => commands::test::test(tier),
+        Command::Clean => commands::clean::clean(),
+        Command::Serve { name, port } => commands::block_on(ferrolb_tests::traffic::serve::serve(&name, port))?,
+        Command::Probe { server, seconds, step_ms } => {
+            commands::probe(server, Duration::try_from_secs_f64(seconds)?, Duration::from_millis(step_ms))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_kubectl_is_kubectl_s_own() {
+        let args = Args::parse_from(["cargo lab", "--name", "a", "kubectl", "get", "svc", "-o", "wide", "--name", "b"]);
+        let Command::Kubectl { args: words } = args.command else { panic!("not kubectl") };
+        assert_eq!(words, ["get", "svc", "-o", "wide", "--name", "b"]);
+        assert_eq!(args.name.unwrap().to_string(), "a");
+    }
+
+    #[test]
+    fn exec_takes_its_command_after_two_dashes() {
+        let args = Args::parse_from(["cargo lab", "exec", "client", "--", "curl", "-v", "http://172.30.0.200/"]);
+        let Command::Exec { host, command } = args.command else { panic!("not exec") };
+        assert_eq!((host.as_str(), command.len()), ("client", 3));
+        assert!(Args::try_parse_from(["cargo lab", "exec", "client"]).is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! A real Kubernetes cluster out of network namespaces: the wire, the control plane, nodes with a real kube-proxy, and pods.
+
+pub mod api;
+pub mod apply;
+pub mod control_plane;
+pub mod ferrolb;
+pub mod nodes;
+pub mod pods;
+pub mod wire;

@@ -1,0 +1,123 @@
+//! Starts etcd, the API server and the controller manager on the control plane's host, and says how the administrator reaches them.
+
+use crate::process::{self, Launch, Record};
+use crate::run;
+use crate::state::{Facts, State};
+use crate::topology::{CONTROL_PLANE, Host, POD_RANGES, SERVICE_RANGES};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The administrator's token, member of `system:masters`. The API server is reachable only from inside its lab.
+const ADMIN_TOKEN: &str = "lab-administrator";
+/// How long the API server's certificate is good for.
+const CERTIFICATE_DAYS: &str = "365";
+
+/// Starts the control plane; it answers some seconds later.
+///
+/// # Errors
+/// When the keys cannot be made or a program cannot be started.
+pub fn start(state: &State, facts: &Facts) -> Result<()> {
+    make_keys(state)?;
+    let address = Host::control_plane().v4();
+    let tokens = state.file("tokens");
+    fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
+    write_kubeconfig(state, &state.kubeconfig(), ADMIN_TOKEN)?;
+    let file = |name: &str| state.file(name).display().to_string();
+    let kubeconfig = file("kubeconfig");
+    launch(state, facts, "etcd", &[&format!("--data-dir={}", file("etcd")), "--unsafe-no-fsync", "--log-level=warn"])?;
+    launch(
+        state,
+        facts,
+        "kube-apiserver",
+        &[
+            "--etcd-servers=http://127.0.0.1:2379",
+            &format!("--advertise-address={address}"),
+            &format!("--tls-cert-file={}", file("apiserver.crt")),
+            &format!("--tls-private-key-file={}", file("apiserver.key")),
+            &format!("--token-auth-file={}", tokens.display()),
+            "--authorization-mode=RBAC",
+            &format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+            "--service-account-issuer=https://lab",
+            &format!("--service-account-key-file={}", file("accounts.pub")),
+            &format!("--service-account-signing-key-file={}", file("accounts.key")),
+            // No kubelet mounts a token into the lab's pods.
+            "--disable-admission-plugins=ServiceAccount",
+            "--allow-privileged=true",
+        ],
+    )?;
+    launch(
+        state,
+        facts,
+        "kube-controller-manager",
+        &[
+            &format!("--kubeconfig={kubeconfig}"),
+            &format!("--service-account-private-key-file={}", file("accounts.key")),
+            &format!("--cluster-cidr={POD_RANGES}"),
+            "--use-service-account-credentials=false",
+            "--leader-elect=false",
+            // Without kubelets no node renews its lease, and all would be marked dead.
+            "--controllers=*,-node-lifecycle-controller",
+        ],
+    )?;
+    Ok(())
+}
+
+fn launch(state: &State, facts: &Facts, program: &str, args: &[&str]) -> Result<Record> {
+    let launch = Launch {
+        name: program.to_owned(),
+        host: CONTROL_PLANE.to_owned(),
+        node: None,
+        program: facts.kubernetes.join(program),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: [("HOME".to_owned(), state.file("home").display().to_string())].into(),
+    };
+    process::start(state, launch)
+}
+
+/// The API server's key and self-signed certificate, and the key that signs service account tokens. Elliptic curves: RSA keys take a second each.
+fn make_keys(state: &State) -> Result<()> {
+    let openssl = |args: &[&str]| run::run(Command::new("openssl").current_dir(state.file("")).args(args));
+    let names = format!("subjectAltName=IP:{},IP:127.0.0.1,IP:10.96.0.1", Host::control_plane().v4());
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=kube-apiserver",
+        "-days",
+        CERTIFICATE_DAYS,
+        "-addext",
+        &names,
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-keyout",
+        "apiserver.key",
+        "-out",
+        "apiserver.crt",
+    ])?;
+    openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "accounts.key"])?;
+    openssl(&["ec", "-in", "accounts.key", "-pubout", "-out", "accounts.pub"])?;
+    Ok(())
+}
+
+/// Writes the settings with which the holder of `token` reaches the API server from any host of the lab.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_kubeconfig(state: &State, path: &Path, token: &str) -> Result<()> {
+    let (server, trusted) = (Host::control_plane().v4(), state.file("apiserver.crt"));
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
+         clusters: [{{name: lab, cluster: {{server: \"https://{server}:6443\", certificate-authority: \"{}\"}}}}]\n\
+         users: [{{name: user, user: {{token: \"{token}\"}}}}]\n\
+         contexts: [{{name: lab, context: {{cluster: lab, user: user}}}}]\n",
+        trusted.display()
+    );
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,27 @@
+//! What `cargo lab` does for each of its words, in a person's language.
+
+pub(crate) mod clean;
+pub(crate) mod demo;
+pub(crate) mod down;
+pub(crate) mod enter;
+pub(crate) mod status;
+pub(crate) mod test;
+pub(crate) mod up;
+
+use anyhow::Result;
+use ferrolb_tests::traffic::probe;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Runs `work` to its end on this thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}
+
+/// Probes a server and prints the report.
+pub(crate) fn probe(server: SocketAddr, length: Duration, step: Duration) -> Result<()> {
+    anyhow::ensure!(!step.is_zero(), "STEP_MS is at least 1");
+    let report = block_on(probe::probe(server, length, step))?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! `cargo lab status`.
+
+use anyhow::Result;
+use ferrolb_tests::process::{self, Record};
+use ferrolb_tests::state::{self, State};
+use ferrolb_tests::topology::{self, LabName};
+
+/// Lists the labs, their hosts and processes.
+pub(crate) fn status() -> Result<()> {
+    let labs = state::labs();
+    if labs.is_empty() {
+        println!("No lab is there: `cargo lab up` raises one.");
+    }
+    for name in labs {
+        match describe(&name) {
+            Ok(text) => print!("{text}"),
+            Err(error) => println!("{name}: {error:#}"),
+        }
+    }
+    Ok(())
+}
+
+fn describe(name: &LabName) -> Result<String> {
+    let state = State::open(name)?;
+    let facts = state.facts()?;
+    let standing = match (facts.kept, State::claim(name)) {
+        (true, Ok(_)) => "running".to_owned(),
+        (false, Ok(_)) => format!("left by a killed process: `cargo lab --name {name} down` cleans it"),
+        (_, Err(busy)) => busy.to_string(),
+    };
+    let mut text = format!("{name}: {standing}\n  {} node(s), kube-proxy in {} mode\n", facts.nodes, facts.proxy_mode);
+    for host in topology::hosts(facts.nodes) {
+        text +=
+            &format!("  {:<8} {:<13} {:<10} {}\n", host.name, host.v4().to_string(), host.v6().to_string(), host.mac());
+    }
+    for record in process::records(&state) {
+        text += &process_line(&record, record.is_alive());
+    }
+    Ok(text)
+}
+
+fn process_line(record: &Record, alive: bool) -> String {
+    let launch = &record.launch;
+    format!(
+        "  {:<24} on {:<8} {}\n",
+        launch.name,
+        launch.host,
+        if alive { format!("pid {}", record.pid) } else { "ended".to_owned() }
+    )
+}

@@ -1,0 +1,190 @@
+//! `cargo lab test`: the tests of a tier by `cargo test`, seen as they run, and one summary that names what ran.
+
+use super::up::{PREPARE_STEPS, prepare};
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use ferrolb_tests::steps::{Steps, spoken};
+use ferrolb_tests::{setup, wait};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The test targets that need root rights and a lab; every other target is of the unit tier.
+const LAB_TARGETS: [&str; 2] = ["cluster", "netns"];
+
+/// A rung of the test ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// What needs nothing but Rust.
+    Unit,
+    /// Real kernel network namespaces and a real cluster.
+    Lab,
+}
+
+/// What came of a tier's tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    /// Ignored, or filtered out: neither may happen.
+    skipped: usize,
+}
+
+struct Outcome {
+    tier: Tier,
+    counts: Counts,
+    success: bool,
+    elapsed: Duration,
+}
+
+/// Runs one tier, or all.
+pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
+    let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
+    let targets = test_targets()?;
+    if tiers.contains(&Tier::Lab) {
+        prepare(&mut Steps::new(PREPARE_STEPS))?;
+    }
+    let outcomes = tiers.into_iter().map(|tier| run_tier(tier, &targets)).collect::<Result<Vec<_>>>()?;
+    println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
+    if outcomes.iter().all(good) { Ok(()) } else { bail!("not all tests passed") }
+}
+
+fn run_tier(tier: Tier, targets: &[String]) -> Result<Outcome> {
+    let start = wait::now();
+    let (mut counts, mut success) = (Counts::default(), true);
+    for arguments in cargo_calls(tier, targets) {
+        println!("\n$ cargo {}", arguments.join(" "));
+        success &= cargo_test(&arguments, &mut counts)?;
+    }
+    Ok(Outcome { tier, counts, success, elapsed: wait::now() - start })
+}
+
+/// The `cargo test` calls of a tier. Both select the whole workspace, so that nothing is compiled twice for another set of features.
+fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let is_lab = |target: &&String| LAB_TARGETS.contains(&target.as_str());
+    let named = |targets: Vec<&String>| {
+        targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]).collect::<Vec<_>>()
+    };
+    match tier {
+        Tier::Unit => {
+            let mut all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
+            all.extend(named(targets.iter().filter(|target| !is_lab(target)).collect()));
+            vec![all, words(&["test", "--workspace", "--no-fail-fast", "--doc"])]
+        }
+        Tier::Lab => {
+            let mut all = words(&["test", "--workspace", "--no-fail-fast"]);
+            all.extend(named(targets.iter().filter(is_lab).collect()));
+            if all.len() == 3 { Vec::new() } else { vec![all] }
+        }
+    }
+}
+
+/// Runs one call with its output shown as it comes; whether it succeeded.
+fn cargo_test(arguments: &[String], counts: &mut Counts) -> Result<bool> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(arguments).current_dir(setup::repository()).stdout(Stdio::piped());
+    let mut child = cargo.spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        counts.add(&line);
+    }
+    Ok(child.wait()?.success())
+}
+
+impl Counts {
+    /// Adds up a line like `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s`.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let words: Vec<&str> = result.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let [count, what] = pair else { continue };
+            let Ok(count) = count.parse::<usize>() else { continue };
+            match what.trim_end_matches(';') {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" | "filtered" => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A tier is good when something ran and everything that is there passed.
+fn good(outcome: &Outcome) -> bool {
+    outcome.success && outcome.counts.passed > 0 && outcome.counts.failed == 0 && outcome.counts.skipped == 0
+}
+
+fn summary(outcome: &Outcome) -> String {
+    let Counts { passed, failed, skipped } = outcome.counts;
+    let tier = format!("{:?}", outcome.tier).to_lowercase();
+    let verdict = if good(outcome) { "ok" } else { "FAILED" };
+    format!(
+        "{tier:<5} {verdict:<6} {passed} passed, {failed} failed, {skipped} skipped, in {}",
+        spoken(outcome.elapsed)
+    )
+}
+
+/// The names of all integration test targets in the workspace.
+fn test_targets() -> Result<Vec<String>> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["metadata", "--format-version", "1", "--no-deps"]).current_dir(setup::repository());
+    let metadata: Value = serde_json::from_str(&ferrolb_tests::run::run(&mut cargo)?)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
+    let tests =
+        targets.filter(|target| target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test")));
+    Ok(tests.filter_map(|target| Some(target["name"].as_str()?.to_owned())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_targets_add_up() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 14 tests",
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s",
+            "test 3 passed; never counted",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 4 filtered out; finished in 1.00s",
+        ] {
+            counts.add(line);
+        }
+        assert_eq!(counts, Counts { passed: 13, failed: 2, skipped: 5 });
+    }
+
+    #[test]
+    fn a_tier_that_ran_nothing_or_skipped_something_is_not_good() {
+        for (passed, failed, skipped, success, expect) in [
+            (1, 0, 0, true, true),
+            (0, 0, 0, true, false),
+            (1, 1, 0, true, false),
+            (1, 0, 1, true, false),
+            (1, 0, 0, false, false),
+        ] {
+            let outcome = Outcome {
+                tier: Tier::Lab,
+                counts: Counts { passed, failed, skipped },
+                success,
+                elapsed: Duration::ZERO,
+            };
+            assert_eq!(good(&outcome), expect, "{}", summary(&outcome));
+        }
+    }
+
+    #[test]
+    fn every_target_belongs_to_exactly_one_tier() {
+        let targets: Vec<String> = ["tidy", "cluster", "crds", "netns"].map(str::to_owned).into();
+        let names = |tier| {
+            cargo_calls(tier, &targets).concat().into_iter().filter(|word| targets.contains(word)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Tier::Unit), ["tidy", "crds"]);
+        assert_eq!(names(Tier::Lab), ["cluster", "netns"]);
+        assert!(cargo_calls(Tier::Lab, &[]).is_empty(), "a bare `cargo test` would run every target");
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo lab up`: everything from a bare machine to a running lab, step by step.
+
+use crate::ProxyMode;
+use anyhow::Result;
+use clap::Args;
+use ferrolb_tests::setup::{Tools, doctor, kubernetes, packages, programs};
+use ferrolb_tests::state;
+use ferrolb_tests::steps::Steps;
+use ferrolb_tests::topology::LabName;
+use ferrolb_tests::{Lab, Options};
+use std::time::Duration;
+
+/// The lab that `up` raises when it is given no name.
+pub(crate) const DEFAULT_NAME: &str = "lab";
+/// How many steps [`prepare`] takes.
+pub(crate) const PREPARE_STEPS: usize = 4;
+
+// What each step takes on two cores, measured; shown as its usual time.
+const PACKAGES_USUAL: Duration = Duration::from_secs(20);
+const KUBERNETES_USUAL: Duration = Duration::from_secs(280);
+const PROGRAMS_USUAL: Duration = Duration::from_secs(90);
+const NOTHING_TO_DO_USUAL: Duration = Duration::from_secs(1);
+pub(crate) const CLUSTER_USUAL: Duration = Duration::from_secs(6);
+pub(crate) const FERROLB_USUAL: Duration = Duration::from_secs(3);
+
+#[derive(Args)]
+pub(crate) struct UpArgs {
+    /// How many nodes, 1 to 20.
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// How kube-proxy programs the kernel.
+    #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
+    proxy_mode: ProxyMode,
+    /// The cluster only, without FerroLB in it.
+    #[arg(long)]
+    bare: bool,
+}
+
+/// Raises a lab and leaves it standing.
+pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
+    let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
+    let mut steps = Steps::new(PREPARE_STEPS + if args.bare { 1 } else { 2 });
+    let tools = prepare(&mut steps)?;
+    let proxy_mode = match args.proxy_mode {
+        ProxyMode::Nftables => "nftables",
+        ProxyMode::Iptables => "iptables",
+    };
+    let options = Options { nodes: args.nodes, proxy_mode: proxy_mode.to_owned(), ..Options::named(&name.to_string()) };
+    let lab = steps.step(&cluster_title(args.nodes), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
+    if !args.bare {
+        steps.step("Start FerroLB", FERROLB_USUAL, || lab.start_ferrolb())?;
+    }
+    lab.keep()?;
+    println!("The lab {name} is up.\n{}", look_around(&name));
+    Ok(())
+}
+
+/// Checks the machine, installs packages, builds Kubernetes and FerroLB.
+pub(crate) fn prepare(steps: &mut Steps) -> Result<Tools> {
+    steps.step("Check the machine: rights, Rust, Go, disk", NOTHING_TO_DO_USUAL, doctor::check)?;
+    let missing = packages::missing()?;
+    let (title, usual) = match missing.is_empty() {
+        true => ("Debian packages: all there".to_owned(), NOTHING_TO_DO_USUAL),
+        false => (format!("Install Debian packages: {}", missing.join(" ")), PACKAGES_USUAL),
+    };
+    steps.step(&title, usual, || packages::install(&missing))?;
+    let version = kubernetes::version()?;
+    let (title, usual) = match kubernetes::is_built()? {
+        true => (format!("Kubernetes {version}: built before"), NOTHING_TO_DO_USUAL),
+        false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_USUAL),
+    };
+    let kubernetes = steps.step(&title, usual, kubernetes::build)?;
+    let programs = steps.step("Build FerroLB", PROGRAMS_USUAL, programs::build)?;
+    Ok(Tools { kubernetes, programs })
+}
+
+/// What the step that raises a cluster is called.
+pub(crate) fn cluster_title(nodes: u8) -> String {
+    format!("Raise a Kubernetes cluster: control plane, {nodes} node(s), dual stack")
+}
+
+/// What a person can do with a running lab.
+pub(crate) fn look_around(name: &LabName) -> String {
+    let lab = format!("cargo lab --name {name}");
+    format!(
+        "Look around:\n  {lab} kubectl get nodes,services -A\n  {lab} exec client -- ip neigh\n  {lab} exec node1 -- nft list ruleset\n  \
+         cargo lab status\nLogs are in {}.\nTake it down:\n  {lab} down",
+        state::logs(name).display()
+    )
+}

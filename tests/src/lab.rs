@@ -1,0 +1,251 @@
+//! One lab, from `up` to `down`. Whoever holds a `Lab` owns it: dropped, it takes everything down, unless it was kept.
+
+mod faults;
+mod hosts;
+mod objects;
+
+pub use hosts::{Probing, kubectl_command};
+
+use crate::cluster::{api, control_plane, ferrolb, nodes, wire};
+use crate::setup::{self, Tools};
+use crate::state::{Facts, State};
+use crate::topology::{self, CONTROL_PLANE, LabName, NODES_MAX, node_name};
+use crate::traffic::page;
+use crate::{netns, process, run, teardown, wait};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
+
+/// The port on which kube-proxy says whether it is healthy.
+const PROXY_HEALTH_PORT: u16 = 10256;
+/// How long a program may take to be ready, on a busy machine.
+const PROGRAM_READY_MAX: Duration = Duration::from_secs(30);
+/// How long one look at a program's health may take.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How many lines of a log tell why its program failed.
+const LOG_LINES: usize = 20;
+
+/// What kind of lab.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub name: String,
+    pub nodes: u8,
+    /// `nftables` or `iptables`.
+    pub proxy_mode: String,
+}
+
+impl Options {
+    /// Three nodes, kube-proxy in nftables mode.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), nodes: 3, proxy_mode: "nftables".to_owned() }
+    }
+}
+
+/// A standing lab.
+#[derive(Debug)]
+pub struct Lab {
+    state: State,
+    facts: Facts,
+    tools: Tools,
+    pods: AtomicU8,
+}
+
+impl Lab {
+    /// Raises a cluster without FerroLB. What a killed process left, under this name or another, is cleaned first.
+    ///
+    /// # Errors
+    /// When a living process holds this name, or a part does not come up; then nothing is left behind.
+    pub fn up(tools: &Tools, options: &Options) -> Result<Self> {
+        let name: LabName = options.name.parse()?;
+        ensure!((1..=NODES_MAX).contains(&options.nodes), "a lab has 1 to {NODES_MAX} nodes, not {}", options.nodes);
+        teardown::sweep()?;
+        teardown::down(&name)?;
+        let facts = Facts {
+            nodes: options.nodes,
+            proxy_mode: options.proxy_mode.clone(),
+            kubernetes: tools.kubernetes.clone(),
+            kept: false,
+        };
+        let state = State::create(&name, &facts)?;
+        let lab = Self { state, facts, tools: tools.clone(), pods: AtomicU8::new(1) };
+        lab.raise().with_context(|| format!("the lab {name} did not come up"))?;
+        Ok(lab)
+    }
+
+    fn raise(&self) -> Result<()> {
+        wire::build(&self.state.name, self.facts.nodes)?;
+        control_plane::start(&self.state, &self.facts)?;
+        let version = setup::kubernetes::version()?;
+        self.api(async |client| {
+            api::wait_ready(&client).await?;
+            nodes::register(&client, &self.facts, &version).await
+        })
+        .with_context(|| self.last_words("kube-apiserver"))?;
+        for index in 1..=self.facts.nodes {
+            nodes::start_proxy(&self.state, &self.facts, index)?;
+        }
+        for node in self.nodes() {
+            self.wait_healthy(&nodes::proxy_name(&node), &node, PROXY_HEALTH_PORT, "/healthz")?;
+        }
+        Ok(())
+    }
+
+    /// Applies `deploy/` without its workloads, and makes the programs' own credentials.
+    ///
+    /// # Errors
+    /// When the API server refuses something.
+    pub fn install_ferrolb(&self) -> Result<()> {
+        self.api(async |client| ferrolb::install(&client, &self.state).await)
+    }
+
+    /// [`Self::install_ferrolb`], the controller, a speaker on every node, and all of them ready.
+    ///
+    /// # Errors
+    /// When a program does not become ready, with the last lines of its log.
+    pub fn start_ferrolb(&self) -> Result<()> {
+        self.install_ferrolb()?;
+        self.start_controller(&[])?;
+        let nodes = self.nodes();
+        nodes.iter().try_for_each(|node| self.start_speaker(node, &[]))?;
+        self.wait_healthy(ferrolb::CONTROLLER, CONTROL_PLANE, ferrolb::ADMIN_PORT, "/readyz")?;
+        nodes
+            .iter()
+            .try_for_each(|node| self.wait_healthy(&ferrolb::speaker_name(node), node, ferrolb::ADMIN_PORT, "/readyz"))
+    }
+
+    /// Starts the controller, under the ServiceAccount `controller`, on the control plane's host. It is not waited for.
+    ///
+    /// # Errors
+    /// When it runs already, or cannot be started.
+    pub fn start_controller(&self, extra: &[&str]) -> Result<()> {
+        self.start_controller_named(ferrolb::CONTROLLER, extra)
+    }
+
+    /// Starts one more controller under a name of its own.
+    ///
+    /// # Errors
+    /// As [`Self::start_controller`].
+    pub fn start_controller_named(&self, name: &str, extra: &[&str]) -> Result<()> {
+        ferrolb::start_controller(&self.state, &self.tools.programs.controller, name, extra).map(drop)
+    }
+
+    /// Starts the speaker of `node`, under the ServiceAccount `speaker`. It is not waited for.
+    ///
+    /// # Errors
+    /// As [`Self::start_controller`].
+    pub fn start_speaker(&self, node: &str, extra: &[&str]) -> Result<()> {
+        ferrolb::start_speaker(&self.state, &self.tools.programs.speaker, node, extra).map(drop)
+    }
+
+    /// Waits until a program answers 200 on `path` of a port of its host.
+    ///
+    /// # Errors
+    /// When it does not within 30 s, or has ended; with the last lines of its log.
+    pub fn wait_healthy(&self, process: &str, host: &str, port: u16, path: &str) -> Result<()> {
+        let server = SocketAddr::new(IpAddr::V4(self.host(host)?.v4()), port);
+        let record = process::find(&self.state, process);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        netns::within(&self.state.name.namespace(host), || {
+            wait::until(&format!("{process} is ready"), PROGRAM_READY_MAX, || {
+                let page = runtime.block_on(page::fetch(server, path, LOOK_MAX));
+                if record.as_ref().is_none_or(|record| !record.is_alive()) {
+                    return Ok(Some(false));
+                }
+                let page = page?;
+                ensure!(page.status == 200, "{path} says {}: {}", page.status, page.body.trim());
+                Ok(Some(true))
+            })
+        })?
+        .and_then(|alive| if alive { Ok(()) } else { bail!("{process} has ended") })
+        .with_context(|| self.last_words(process))
+    }
+
+    /// Sends a signal to a process of the lab: `controller`, `speaker-node1`, `kube-proxy-node1`, `kube-apiserver`, `etcd`, ...
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, process: &str, signal: Signal) -> Result<()> {
+        process::signal(&self.record(process)?, signal)
+    }
+
+    /// Sends a signal that ends a process, and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it does not run, or goes on after 30 s.
+    pub fn stop(&self, process: &str, signal: Signal) -> Result<()> {
+        let record = self.record(process)?;
+        process::signal(&record, signal)?;
+        process::wait_end(&record, PROGRAM_READY_MAX)
+    }
+
+    /// Starts a process that has ended again, as it was started before.
+    ///
+    /// # Errors
+    /// When it still runs.
+    pub fn restart(&self, process: &str) -> Result<()> {
+        process::start(&self.state, self.record(process)?.launch).map(drop)
+    }
+
+    /// The pid of a process of the lab.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self, process: &str) -> Result<i32> {
+        let record = self.record(process)?;
+        ensure!(record.is_alive(), "{process} does not run");
+        Ok(record.pid)
+    }
+
+    /// All that a process of the lab has said so far.
+    pub fn logs(&self, process: &str) -> String {
+        process::log(&self.state, process)
+    }
+
+    /// The names of the nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        (1..=self.facts.nodes).map(node_name).collect()
+    }
+
+    /// Leaves the lab standing when this process ends; `cargo lab down` takes it down.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn keep(&self) -> Result<()> {
+        self.state.keep()
+    }
+
+    /// Takes everything down, and says so if something stays.
+    ///
+    /// # Errors
+    /// When a process, a namespace or a file cannot be removed.
+    pub fn down(self) -> Result<()> {
+        teardown::down_owned(&self.state)
+    }
+
+    fn record(&self, process: &str) -> Result<process::Record> {
+        process::find(&self.state, process).with_context(|| format!("nothing called {process} was started in this lab"))
+    }
+
+    fn host(&self, name: &str) -> Result<topology::Host> {
+        let host = topology::hosts(self.facts.nodes).into_iter().find(|host| host.name == name);
+        host.with_context(|| format!("{name} is no host of this lab"))
+    }
+
+    fn last_words(&self, process: &str) -> String {
+        format!("the log of {process} ends:\n{}\n", run::last_lines(&self.logs(process), LOG_LINES))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let kept = self.state.facts().is_ok_and(|facts| facts.kept);
+        if !kept
+            && self.state.exists()
+            && let Err(error) = teardown::down_owned(&self.state)
+        {
+            eprintln!("the lab {} could not be taken down: {error:#}", self.state.name);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What a lab's user does on its hosts: run programs, fetch pages, probe, and ask who answers on the wire.
+
+use super::Lab;
+use crate::state::State;
+use crate::topology::{self, CLIENT};
+use crate::traffic::page::{self, Page};
+use crate::traffic::probe::{self, Report};
+use crate::{netns, run};
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Output};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long a page may take.
+const PAGE_MAX: Duration = Duration::from_secs(2);
+
+/// A probe under way.
+#[derive(Debug)]
+pub struct Probing(JoinHandle<Result<Report>>);
+
+impl Probing {
+    /// Waits for the probe's end.
+    ///
+    /// # Errors
+    /// When it could not start.
+    pub fn finish(self) -> Result<Report> {
+        self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Lab {
+    /// Does `work` inside the namespace of a host or pod, on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn within<T: Send>(&self, host: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+        netns::within(&self.state.name.namespace(host), work)
+    }
+
+    /// Runs a program on a host to its end; what it printed.
+    ///
+    /// # Errors
+    /// When it is not there, or fails: with its last words.
+    pub fn exec(&self, host: &str, command: &[&str]) -> Result<String> {
+        self.within(host, || run::run(&mut spoken(command)?))?
+    }
+
+    /// Runs a program on a host to its end, whatever that is.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn try_exec(&self, host: &str, command: &[&str]) -> Result<Output> {
+        self.within(host, || Ok(spoken(command)?.output()?))?
+    }
+
+    /// Runs kubectl on the client's host, as the administrator.
+    ///
+    /// # Errors
+    /// When it fails: with its last words.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.within(CLIENT, || run::run(kubectl_command(&self.state)?.args(args)))?
+    }
+
+    /// Fetches `path` of a server from a host.
+    ///
+    /// # Errors
+    /// When there is no page within two seconds.
+    pub fn http_get(&self, from: &str, server: SocketAddr, path: &str) -> Result<Page> {
+        self.within(from, || block_on(page::fetch(server, path, PAGE_MAX))?)?
+    }
+
+    /// Starts to probe a server from the client's host.
+    pub fn start_probe(&self, server: SocketAddr, length: Duration, step: Duration) -> Probing {
+        let namespace = self.state.name.namespace(CLIENT);
+        Probing(std::thread::spawn(move || {
+            netns::enter(&namespace)?;
+            block_on(probe::probe(server, length, step))
+        }))
+    }
+
+    /// The name of the host that answers for `address` on the client's wire: the client's own entry is thrown away first, then asked for anew.
+    /// None when nobody answers.
+    ///
+    /// # Errors
+    /// When `ip` fails, or one answers that is no host of the lab.
+    pub fn who_answers(&self, address: IpAddr) -> Result<Option<String>> {
+        let address = address.to_string();
+        self.exec(CLIENT, &["ip", "neigh", "flush", "to", &address])?;
+        // A datagram to the discard port makes the kernel resolve the address; what becomes of it does not matter.
+        self.within(CLIENT, || {
+            let bind = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+            let socket = std::net::UdpSocket::bind(bind)?;
+            socket.send_to(b"?", (address.as_str(), 9))
+        })??;
+        let entry = crate::wait::until("an answer on the wire", PAGE_MAX, || self.neighbour(&address));
+        let Ok(mac) = entry else { return Ok(None) };
+        let host = topology::hosts(self.facts.nodes).into_iter().find(|host| host.mac() == mac);
+        host.map(|host| Some(host.name))
+            .ok_or_else(|| anyhow!("{address} is answered by {mac}, which is no host of the lab"))
+    }
+
+    /// The hardware address in the client's neighbour table, if it is known.
+    fn neighbour(&self, address: &str) -> Result<Option<String>> {
+        let table = self.exec(CLIENT, &["ip", "-json", "neigh", "show", "to", address])?;
+        let table: Vec<Value> = serde_json::from_str(&table).context("`ip -json neigh` did not print JSON")?;
+        Ok(table.iter().find_map(|entry| Some(entry["lladdr"].as_str()?.to_owned())))
+    }
+}
+
+/// kubectl with a lab's settings, ready for its arguments.
+///
+/// # Errors
+/// When the lab is incomplete.
+pub fn kubectl_command(state: &State) -> Result<Command> {
+    let mut command = Command::new(state.facts()?.kubernetes.join("kubectl"));
+    command.env("KUBECONFIG", state.kubeconfig());
+    Ok(command)
+}
+
+fn spoken(command: &[&str]) -> Result<Command> {
+    let (program, args) = command.split_first().context("no command was given")?;
+    let mut spoken = Command::new(program);
+    spoken.args(args);
+    Ok(spoken)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}

@@ -1,0 +1,19 @@
+//! The lab: a real Kubernetes cluster out of network namespaces on one machine, with FerroLB in it, for the demo, the tests and the
+//! benchmarks. `Lab` is the way in; docs/architecture.md says how the rooms hang together.
+
+pub mod cluster;
+pub mod lab;
+pub mod netns;
+pub mod process;
+pub mod run;
+pub mod setup;
+pub mod state;
+pub mod steps;
+pub mod teardown;
+pub mod topology;
+pub mod traffic;
+pub mod wait;
+
+pub use lab::{Lab, Options};
+pub use rustix::process::Signal;
+pub use traffic::probe::Report;

@@ -1,0 +1,41 @@
+//! What a lab needs before it can be raised: a fit machine, Debian packages, Kubernetes and our own programs, built.
+
+pub mod cache;
+pub mod doctor;
+pub mod kubernetes;
+pub mod packages;
+pub mod programs;
+
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The folder of the repository: the lab always runs from a checkout.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The programs a lab is made of.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The folder with etcd, kube-apiserver, kube-controller-manager, kube-proxy and kubectl.
+    pub kubernetes: PathBuf,
+    pub programs: programs::Programs,
+}
+
+impl Tools {
+    /// All tools, built if they are not: once a process. For tests; the commands do it step by step, to show it.
+    ///
+    /// # Errors
+    /// When something is missing or does not build, with what to do about it.
+    pub fn ready() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        if let Some(tools) = READY.get() {
+            return Ok(tools);
+        }
+        doctor::check()?;
+        packages::install(&packages::missing()?)?;
+        let tools = Self { kubernetes: kubernetes::build()?, programs: programs::build()? };
+        Ok(READY.get_or_init(|| tools))
+    }
+}

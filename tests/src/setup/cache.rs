@@ -1,0 +1,96 @@
+//! The per-user cache: the built Kubernetes, and the Go build's own caches. Nothing but `cargo lab clean` empties it.
+
+use anyhow::{Context, Result, anyhow};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The parts of the cache: folder, and what a person calls it.
+const PARTS: [(&str, &str); 3] = [
+    ("kubernetes", "the built Kubernetes programs"),
+    ("go-build", "Go's build cache"),
+    ("go-mod", "Go's module cache"),
+];
+
+/// A part of the cache and what it takes on the disk.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part {
+    pub what: &'static str,
+    pub bytes: u64,
+}
+
+/// The cache's folder: `$XDG_CACHE_HOME/ferrolb`, or `~/.cache/ferrolb`.
+///
+/// # Errors
+/// When neither variable is set.
+pub fn folder() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    Ok(base.ok_or_else(|| anyhow!("set HOME or XDG_CACHE_HOME: the lab keeps what it builds there"))?.join("ferrolb"))
+}
+
+/// What each part takes on the disk.
+///
+/// # Errors
+/// When there is no folder to look at.
+pub fn parts() -> Result<Vec<Part>> {
+    let folder = folder()?;
+    Ok(PARTS.iter().map(|(name, what)| Part { what, bytes: bytes(&folder.join(name)) }).collect())
+}
+
+/// Removes the whole cache.
+///
+/// # Errors
+/// When a file cannot be removed.
+pub fn free() -> Result<()> {
+    let folder = folder()?;
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// The disk space of everything under `path`, symlinks not followed.
+fn bytes(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    let own = meta.blocks() * 512;
+    let Ok(entries) = fs::read_dir(path) else { return own };
+    own + entries.flatten().map(|entry| if entry.path().is_symlink() { 0 } else { bytes(&entry.path()) }).sum::<u64>()
+}
+
+/// A size as a person says it.
+pub fn spoken(bytes: u64) -> String {
+    let megabytes = bytes / 1_000_000;
+    if megabytes < 1_000 {
+        format!("{megabytes} MB")
+    } else {
+        format!("{}.{} GB", megabytes / 1_000, megabytes / 100 % 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_as_people_say_them() {
+        for (bytes, expect) in
+            [(0, "0 MB"), (999_999_999, "999 MB"), (1_000_000_000, "1.0 GB"), (3_650_000_000, "3.6 GB")]
+        {
+            assert_eq!(spoken(bytes), expect);
+        }
+    }
+
+    #[test]
+    fn a_folder_s_size_holds_its_files_and_no_link_s_target() {
+        let folder = std::env::temp_dir().join(format!("ferrolb-cache-test-{}", std::process::id()));
+        fs::create_dir_all(folder.join("deep")).unwrap();
+        fs::write(folder.join("deep/file"), vec![1; 100_000]).unwrap();
+        let before = bytes(&folder);
+        std::os::unix::fs::symlink("/usr/bin", folder.join("link")).unwrap();
+        let after = bytes(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        assert!((100_000..200_000).contains(&before), "{before}");
+        assert_eq!(before, after);
+    }
+}

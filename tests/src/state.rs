@@ -1,0 +1,162 @@
+//! A lab's folder under `/run/ferrolb-lab`: what it is, what runs in it, and who is at work on it. The owner's lock ends with its process
+//! by the kernel's own hand, so a killed owner leaves a lab that anybody may clean.
+
+use crate::topology::LabName;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/run/ferrolb-lab";
+const OWNER: &str = "owner";
+const FACTS: &str = "lab.json";
+
+/// What is remembered of a lab.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Facts {
+    pub nodes: u8,
+    pub proxy_mode: String,
+    /// The folder with kube-apiserver, kubectl and the rest.
+    pub kubernetes: PathBuf,
+    /// It stands on its own: whoever raised it has finished and gone.
+    pub kept: bool,
+}
+
+/// A lab's folder, and the right to change the lab while its owner file is locked.
+#[derive(Debug)]
+pub struct State {
+    pub name: LabName,
+    path: PathBuf,
+    /// Held for its lock, which is let go with it.
+    _owner: Option<File>,
+}
+
+impl State {
+    /// Makes the folder of a new lab, owned by this process from its first moment: it is filled aside and renamed into place.
+    ///
+    /// # Errors
+    /// When a lab of this name exists, or `/run` cannot be written.
+    pub fn create(name: &LabName, facts: &Facts) -> Result<Self> {
+        let (path, aside) = (folder(name), Path::new(ROOT).join(format!(".{name}.{}", std::process::id())));
+        for part in ["processes", "logs"] {
+            fs::create_dir_all(aside.join(part)).with_context(|| format!("cannot make {}", aside.display()))?;
+        }
+        let owner = File::create(aside.join(OWNER))?;
+        owner.lock()?;
+        fs::write(aside.join(OWNER), std::process::id().to_string())?;
+        fs::write(aside.join(FACTS), serde_json::to_vec_pretty(facts)?)?;
+        if let Err(error) = fs::rename(&aside, &path) {
+            fs::remove_dir_all(&aside)?;
+            return Err(error)
+                .with_context(|| format!("a lab named {name} is already there: `cargo lab --name {name} down`"));
+        }
+        Ok(Self { name: name.clone(), path, _owner: Some(owner) })
+    }
+
+    /// The folder of a standing lab, to look at.
+    ///
+    /// # Errors
+    /// When there is no lab of this name.
+    pub fn open(name: &LabName) -> Result<Self> {
+        let path = folder(name);
+        if !path.join(FACTS).is_file() {
+            bail!(
+                "there is no lab named {name}: `cargo lab status` lists them, `cargo lab --name {name} up` raises it"
+            );
+        }
+        Ok(Self { name: name.clone(), path, _owner: None })
+    }
+
+    /// The folder of a lab with the right to change it; none when there is no such lab.
+    ///
+    /// # Errors
+    /// When a living process is at work on it: it is named.
+    pub fn claim(name: &LabName) -> Result<Option<Self>> {
+        let path = folder(name);
+        loop {
+            let Ok(owner) = File::open(path.join(OWNER)) else { return Ok(None) };
+            match owner.try_lock() {
+                Ok(()) if same_file(&owner, &path.join(OWNER)) => {
+                    return Ok(Some(Self { name: name.clone(), path, _owner: Some(owner) }));
+                }
+                // Taken down and perhaps raised anew since it was opened.
+                Ok(()) => {}
+                Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the lab"),
+                Err(TryLockError::WouldBlock) => bail!(
+                    "process {} is at work on the lab {name}: stop it first (Ctrl-C there), or take another --name",
+                    fs::read_to_string(path.join(OWNER)).unwrap_or_default()
+                ),
+            }
+        }
+    }
+
+    /// What is remembered of the lab.
+    ///
+    /// # Errors
+    /// When the folder is going away.
+    pub fn facts(&self) -> Result<Facts> {
+        let text = fs::read(self.path.join(FACTS)).with_context(|| format!("the lab {} is incomplete", self.name))?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// Says that the lab stands on its own from now on.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn keep(&self) -> Result<()> {
+        let facts = Facts { kept: true, ..self.facts()? };
+        Ok(fs::write(self.path.join(FACTS), serde_json::to_vec_pretty(&facts)?)?)
+    }
+
+    /// Whether the folder is still there.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// A file of the lab.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.file("kubeconfig")
+    }
+
+    /// Removes the folder: the last act of taking a lab down.
+    ///
+    /// # Errors
+    /// When something in it cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        fs::remove_dir_all(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
+        // The last lab takes the common folder along; while others stand this fails, as it should.
+        let _ = fs::remove_dir(ROOT);
+        Ok(())
+    }
+}
+
+/// The names of all labs that have a folder.
+pub fn labs() -> Vec<LabName> {
+    let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
+    let mut labs: Vec<LabName> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    labs.sort();
+    labs
+}
+
+/// Where the logs of a lab's processes are.
+pub fn logs(name: &LabName) -> PathBuf {
+    folder(name).join("logs")
+}
+
+fn folder(name: &LabName) -> PathBuf {
+    Path::new(ROOT).join(name.to_string())
+}
+
+fn same_file(open: &File, path: &Path) -> bool {
+    match (open.metadata(), fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    }
+}

@@ -1,0 +1,137 @@
+//! What the person at the screen sees of a long run: each step with its number, elapsed and usual time. On a terminal a bar on a line that
+//! refreshes itself; elsewhere plain lines, with a sign of life now and then.
+
+use crate::wait;
+use anyhow::Result;
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// How often the line on a terminal is drawn anew.
+const REDRAW: Duration = Duration::from_millis(100);
+/// How often a plain log says that a long step is still at work.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// The width of the bar, in characters.
+const BAR: usize = 20;
+
+/// The steps of one run.
+#[derive(Debug)]
+pub struct Steps {
+    total: usize,
+    done: usize,
+    terminal: bool,
+}
+
+impl Steps {
+    pub fn new(total: usize) -> Self {
+        Self { total, done: 0, terminal: stderr().is_terminal() }
+    }
+
+    /// Does one step and shows it. `usual` is what it takes on two cores, from having been measured.
+    ///
+    /// # Errors
+    /// As `work`.
+    pub fn step<T: Send>(
+        &mut self,
+        title: &str,
+        usual: Duration,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        self.done += 1;
+        let head = &format!("[{}/{}] {title}", self.done, self.total);
+        let (start, terminal) = (wait::now(), self.terminal);
+        let (ended, end) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || if terminal { draw(head, usual, &end) } else { write_lines(head, usual, &end) });
+            let result = work();
+            drop(ended);
+            result
+        })
+        .inspect(|_| say(terminal, &done_line(head, wait::now() - start)))
+        .inspect_err(|_| say(terminal, &format!("{head}: failed after {}", spoken(wait::now() - start))))
+    }
+}
+
+fn draw(head: &str, usual: Duration, end: &Receiver<()>) {
+    let start = wait::now();
+    loop {
+        let _ = write!(stderr(), "\r\x1b[K{}", progress_line(head, wait::now() - start, usual));
+        if end.recv_timeout(REDRAW) == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+    }
+}
+
+fn write_lines(head: &str, usual: Duration, end: &Receiver<()>) {
+    let start = wait::now();
+    say(false, &format!("{head} (usually {})", spoken(usual)));
+    while end.recv_timeout(SIGN_OF_LIFE) != Err(RecvTimeoutError::Disconnected) {
+        say(false, &format!("{head}: still at it after {}", spoken(wait::now() - start)));
+    }
+}
+
+fn say(terminal: bool, line: &str) {
+    // A closed terminal must not stop the clean-up.
+    let _ = writeln!(stderr(), "{}{line}", if terminal { "\r\x1b[K" } else { "" });
+}
+
+fn done_line(head: &str, elapsed: Duration) -> String {
+    format!("{head}: {}", spoken(elapsed))
+}
+
+/// The line of a step under way. The bar never says "done" before the step is.
+fn progress_line(head: &str, elapsed: Duration, usual: Duration) -> String {
+    let part = elapsed.as_secs_f64() / usual.as_secs_f64().max(0.1);
+    let full = (0..BAR).filter(|cell| (*cell as f64 + 1.0) / (BAR as f64) <= part.min(0.95)).count();
+    let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
+    format!("{head} {bar} {} of usually {}", spoken(elapsed), spoken(usual))
+}
+
+/// A time as a person says it: `0.3 s`, `12 s`, `4 min 10 s`.
+pub fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..10 if time.subsec_millis() >= 50 || seconds == 0 => format!("{:.1} s", time.as_secs_f64()),
+        0..60 => format!("{seconds} s"),
+        60.. if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        60.. => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        let cases = [
+            (0, "0.0 s"),
+            (320, "0.3 s"),
+            (6000, "6 s"),
+            (6500, "6.5 s"),
+            (12_700, "12 s"),
+            (60_000, "1 min"),
+            (250_000, "4 min 10 s"),
+        ];
+        for (ms, expect) in cases {
+            assert_eq!(spoken(Duration::from_millis(ms)), expect);
+        }
+    }
+
+    #[test]
+    fn the_bar_follows_the_usual_time_and_never_fills_early() {
+        for (elapsed, full) in [(0, 0), (1, 2), (5, 10), (10, 19), (1000, 19)] {
+            let line = progress_line("[1/2] Build", Duration::from_secs(elapsed), Duration::from_secs(10));
+            assert_eq!(line.matches('█').count(), full, "{line}");
+            assert_eq!(line.matches('░').count(), BAR - full, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_step_gives_back_what_its_work_gave() {
+        let mut steps = Steps { total: 2, done: 0, terminal: false };
+        assert_eq!(steps.step("one", Duration::ZERO, || Ok(7)).unwrap(), 7);
+        assert!(steps.step("two", Duration::ZERO, || Err::<(), _>(anyhow::anyhow!("no"))).is_err());
+        assert_eq!(steps.done, 2);
+    }
+}

@@ -1,0 +1,229 @@
+//! What a lab looks like: its names, addresses and links, as text for `ip -batch`. Pure; the lab's builder and the tests read it.
+
+use anyhow::{Result, ensure};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// Most nodes a lab can have: their addresses must stay below the client's.
+pub const NODES_MAX: u8 = 20;
+/// Most pods a lab can have: the last octet of their addresses.
+pub const PODS_MAX: u8 = 250;
+/// Longest lab name, in characters: a namespace's name carries it.
+const LAB_NAME_MAX: usize = 16;
+
+/// The namespace that is the network switch.
+pub const SWITCH: &str = "switch";
+/// The host of etcd, the API server and the controllers.
+pub const CONTROL_PLANE: &str = "cp";
+/// The host on the LAN that is no part of the cluster.
+pub const CLIENT: &str = "client";
+/// What kube-proxy and the controller manager take for the pods' range.
+pub const POD_RANGES: &str = "10.244.0.0/16,fd44::/16";
+/// What the API server gives out as cluster addresses.
+pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
+/// The port every pod of the lab serves HTTP on.
+pub const POD_PORT: u16 = 8080;
+
+/// A lab's name: a letter, then letters and digits, so that `flb-NAME-` is the prefix of no other lab.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LabName(String);
+
+impl FromStr for LabName {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let headed = text.starts_with(|c: char| c.is_ascii_lowercase());
+        ensure!(
+            plain && headed && text.len() <= LAB_NAME_MAX,
+            "\"{text}\" cannot name a lab: take a letter, then letters and digits (small ones), at most {LAB_NAME_MAX}"
+        );
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for LabName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl LabName {
+    /// What the name of each of this lab's namespaces begins with.
+    pub fn prefix(&self) -> String {
+        format!("flb-{}-", self.0)
+    }
+
+    /// The network namespace of `host`: a host of the LAN, [`SWITCH`], or a pod's name.
+    pub fn namespace(&self, host: &str) -> String {
+        format!("flb-{}-{host}", self.0)
+    }
+}
+
+/// A machine on the lab's wire. Its addresses are 172.30.0.OCTET and fd30::OCTET (the same digits), its MAC address ends in OCTET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub name: String,
+    pub octet: u8,
+}
+
+impl Host {
+    pub fn control_plane() -> Self {
+        Self { name: CONTROL_PLANE.to_owned(), octet: 2 }
+    }
+
+    pub fn client() -> Self {
+        Self { name: CLIENT.to_owned(), octet: 100 }
+    }
+
+    /// Node `index`, counted from 1.
+    pub fn node(index: u8) -> Self {
+        Self { name: node_name(index), octet: 10 + index }
+    }
+
+    pub fn v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(172, 30, 0, self.octet)
+    }
+
+    pub fn v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, same_digits(self.octet))
+    }
+
+    /// The hardware address of its `eth0`, locally administered.
+    pub fn mac(&self) -> String {
+        format!("02:fb:00:00:00:{:02x}", self.octet)
+    }
+}
+
+/// The name of node `index`, counted from 1; also its Kubernetes name.
+pub fn node_name(index: u8) -> String {
+    format!("node{index}")
+}
+
+/// The index of a node by its name: the reverse of [`node_name`].
+pub fn node_index(name: &str) -> Option<u8> {
+    name.strip_prefix("node")?.parse().ok().filter(|index| (1..=NODES_MAX).contains(index))
+}
+
+/// Every host on the wire of a lab with `nodes` nodes.
+pub fn hosts(nodes: u8) -> Vec<Host> {
+    let mut hosts = vec![Host::control_plane(), Host::client()];
+    hosts.extend((1..=nodes).map(Host::node));
+    hosts
+}
+
+/// The pod ranges of node `index`, IPv4 and IPv6.
+pub fn pod_ranges(index: u8) -> [String; 2] {
+    [format!("10.244.{index}.0/24"), format!("fd44:{index}::/64")]
+}
+
+/// The addresses of pod number `pod` on node `index`; pod 1 is the node's own bridge, the pods' gateway.
+pub fn pod_addresses(index: u8, pod: u8) -> [IpAddr; 2] {
+    let v6 = Ipv6Addr::new(0xfd44, same_digits(index), 0, 0, 0, 0, 0, same_digits(pod));
+    [IpAddr::V4(Ipv4Addr::new(10, 244, index, pod)), IpAddr::V6(v6)]
+}
+
+/// Reads decimal digits as hexadecimal ones, so that .112 and ::112 go together for a reader.
+fn same_digits(octet: u8) -> u16 {
+    let octet = u16::from(octet);
+    (octet / 100) << 8 | (octet / 10 % 10) << 4 | (octet % 10)
+}
+
+/// `ip -batch` for the root namespace: a namespace for the switch and each host.
+pub fn batch_namespaces(lab: &LabName, hosts: &[Host]) -> String {
+    let names = std::iter::once(SWITCH).chain(hosts.iter().map(|host| host.name.as_str()));
+    names.map(|host| format!("netns add {}\n", lab.namespace(host))).collect()
+}
+
+/// `ip -batch` for the switch: the bridge, and a link named after each host into that host's namespace.
+pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
+    let mut batch = "link set lo up\nlink add br0 type bridge\nlink set br0 up\n".to_owned();
+    for host in hosts {
+        let (name, mac, namespace) = (&host.name, host.mac(), lab.namespace(&host.name));
+        batch += &format!("link add {name} type veth peer name eth0 address {mac} netns {namespace}\n");
+        batch += &format!("link set {name} master br0 up\n");
+    }
+    batch
+}
+
+/// `ip -batch` for a host: its addresses.
+pub fn batch_host(host: &Host) -> String {
+    let (v4, v6) = (host.v4(), host.v6());
+    format!("link set lo up\nlink set eth0 up\naddr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n")
+}
+
+/// `ip -batch` for node `index`, on top of [`batch_host`]: the pods' bridge and the routes to the other nodes' pods.
+pub fn batch_node(index: u8, nodes: u8) -> String {
+    let [gateway4, gateway6] = pod_addresses(index, 1);
+    let mut batch = format!(
+        "link add cni0 type bridge\nlink set cni0 up\naddr add {gateway4}/24 dev cni0\naddr add {gateway6}/64 dev cni0 nodad\n"
+    );
+    for other in (1..=nodes).filter(|other| *other != index) {
+        let ([range4, range6], host) = (pod_ranges(other), Host::node(other));
+        batch += &format!("route add {range4} via {}\nroute add {range6} via {}\n", host.v4(), host.v6());
+    }
+    batch
+}
+
+/// `ip -batch` for the node under a new pod: its link into the pods' bridge. The link is named by number: a pod's name is too long.
+pub fn batch_pod_link(lab: &LabName, name: &str, pod: u8) -> String {
+    let namespace = lab.namespace(name);
+    format!("link add pod{pod} type veth peer name eth0 netns {namespace}\nlink set pod{pod} master cni0 up\n")
+}
+
+/// `ip -batch` for a pod's own namespace.
+pub fn batch_pod(index: u8, pod: u8) -> String {
+    let ([v4, v6], [gateway4, gateway6]) = (pod_addresses(index, pod), pod_addresses(index, 1));
+    format!(
+        "link set lo up\nlink set eth0 up\naddr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n\
+         route add default via {gateway4}\nroute add default via {gateway6}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_name_is_small_letters_and_digits() {
+        for good in ["lab", "demo", "a", "test12"] {
+            assert_eq!(good.parse::<LabName>().unwrap().to_string(), good);
+        }
+        for bad in ["", "a-b", "1a", "Lab", "a/b", "abcdefghijklmnopq", "ä"] {
+            assert!(bad.parse::<LabName>().is_err(), "{bad} was accepted");
+        }
+    }
+
+    #[test]
+    fn no_lab_s_prefix_starts_another_lab_s_namespace() {
+        let (short, long) = ("a".parse::<LabName>().unwrap(), "ab".parse::<LabName>().unwrap());
+        assert!(!long.namespace("node1").starts_with(&short.prefix()));
+        assert!(short.namespace("b-node1").starts_with(&short.prefix()));
+    }
+
+    #[test]
+    fn both_families_of_an_address_show_the_same_digits() {
+        let cases = [(2, "172.30.0.2", "fd30::2"), (11, "172.30.0.11", "fd30::11"), (100, "172.30.0.100", "fd30::100")];
+        for (octet, v4, v6) in cases {
+            let host = Host { name: String::new(), octet };
+            assert_eq!((host.v4().to_string(), host.v6().to_string()), (v4.to_owned(), v6.to_owned()));
+        }
+        assert_eq!(pod_addresses(12, 34).map(|a| a.to_string()), ["10.244.12.34", "fd44:12::34"]);
+    }
+
+    #[test]
+    fn a_node_s_index_is_read_back_from_its_name() {
+        assert_eq!(node_index(&node_name(7)), Some(7));
+        for stranger in ["node0", "node21", "cp", "node", "nodex"] {
+            assert_eq!(node_index(stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn each_node_routes_to_the_others_and_not_to_itself() {
+        let batch = batch_node(2, 3);
+        assert!(batch.contains("route add 10.244.1.0/24 via 172.30.0.11\nroute add fd44:1::/64 via fd30::11\n"));
+        assert!(batch.contains("10.244.3.0/24") && !batch.contains("10.244.2.0/24"));
+    }
+}

@@ -1,0 +1,134 @@
+//! The client's view of an outage: a fresh connection every step, never waiting for an earlier one, and the longest time without a good answer.
+
+use super::page;
+use crate::wait;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+/// How long one connection may take from its first packet to the page. Below the second after which the kernel sends again, so that what
+/// is counted is the wire's doing.
+const ANSWER_MAX: Duration = Duration::from_millis(900);
+/// The width of one column of the timeline.
+const COLUMN_MS: u64 = 100;
+
+/// What a probe found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Connections tried, answered well, and not.
+    pub sent: usize,
+    pub ok: usize,
+    pub lost: usize,
+    /// The longest time without a good answer; the probe's own start and end count as its bounds.
+    pub longest_gap_ms: f64,
+    /// When that gap began, after the probe's start.
+    pub gap_began_ms: f64,
+    /// Good answers of each pod.
+    pub pods: BTreeMap<String, usize>,
+    /// For each 100 ms, by the start of the connection: tried and answered well.
+    pub timeline: Vec<(usize, usize)>,
+}
+
+/// One connection: when it began, and when and by which pod it was answered well. Times count from the probe's start.
+struct Attempt {
+    began: Duration,
+    answer: Option<(Duration, String)>,
+}
+
+/// Probes `server` for `length`, once every `step`.
+pub async fn probe(server: SocketAddr, length: Duration, step: Duration) -> Report {
+    let start = wait::now();
+    let (mut attempts, mut underway, mut ticks) = (Vec::new(), JoinSet::new(), tokio::time::interval(step));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    while start.elapsed() < length {
+        ticks.tick().await;
+        underway.spawn(attempt(server, start));
+        while let Some(done) = underway.try_join_next() {
+            attempts.extend(done);
+        }
+    }
+    let end = start.elapsed();
+    while let Some(done) = underway.join_next().await {
+        attempts.extend(done);
+    }
+    report(&attempts, end)
+}
+
+async fn attempt(server: SocketAddr, start: Instant) -> Attempt {
+    let began = start.elapsed();
+    let page = page::fetch(server, "/", ANSWER_MAX).await.ok().filter(|page| page.status == 200);
+    let answer = page.map(|page| (start.elapsed(), page.body.split_whitespace().next().unwrap_or_default().to_owned()));
+    Attempt { began, answer }
+}
+
+fn report(attempts: &[Attempt], end: Duration) -> Report {
+    let mut report = Report { sent: attempts.len(), ..Report::default() };
+    let mut good: Vec<Duration> = Vec::new();
+    for attempt in attempts {
+        let column = usize::try_from(attempt.began.as_millis() as u64 / COLUMN_MS).unwrap_or(usize::MAX);
+        if report.timeline.len() <= column {
+            report.timeline.resize(column + 1, (0, 0));
+        }
+        report.timeline[column].0 += 1;
+        if let Some((when, pod)) = &attempt.answer {
+            report.timeline[column].1 += 1;
+            *report.pods.entry(pod.clone()).or_default() += 1;
+            good.push(*when);
+        }
+    }
+    report.ok = good.len();
+    report.lost = report.sent - report.ok;
+    good.sort();
+    let mut before = Duration::ZERO;
+    for when in good.into_iter().chain([end]) {
+        // An answer may come after the end: then the end bounds nothing.
+        let gap = when.saturating_sub(before).as_secs_f64() * 1000.0;
+        if gap > report.longest_gap_ms {
+            (report.longest_gap_ms, report.gap_began_ms) = (gap, before.as_secs_f64() * 1000.0);
+        }
+        before = before.max(when);
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempts(list: &[(u64, Option<u64>)]) -> Vec<Attempt> {
+        let ms = Duration::from_millis;
+        list.iter()
+            .map(|(began, answered)| Attempt {
+                began: ms(*began),
+                answer: answered.map(|when| (ms(when), "web".to_owned())),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_longest_gap_is_between_two_good_answers_or_a_bound() {
+        for (what, list, gap, began) in [
+            ("in the middle", &[(0, Some(1)), (10, None), (20, Some(260)), (260, Some(261))][..], 259.0, 1.0),
+            ("never answered again", &[(0, Some(1)), (100, None), (200, None)], 299.0, 1.0),
+            ("never answered at all", &[(0, None)], 300.0, 0.0),
+            ("answered out of order", &[(0, Some(200)), (10, Some(11))], 189.0, 11.0),
+        ] {
+            let report = report(&attempts(list), Duration::from_millis(300));
+            assert_eq!((report.longest_gap_ms, report.gap_began_ms), (gap, began), "{what}");
+        }
+    }
+
+    #[test]
+    fn every_connection_is_counted_once() {
+        let report = report(
+            &attempts(&[(0, Some(1)), (99, None), (100, Some(101)), (350, Some(351))]),
+            Duration::from_millis(400),
+        );
+        assert_eq!((report.sent, report.ok, report.lost), (4, 3, 1));
+        assert_eq!(report.timeline, [(2, 1), (1, 1), (0, 0), (1, 1)]);
+        assert_eq!(report.pods, BTreeMap::from([("web".to_owned(), 3)]));
+    }
+}
