@@ -1,0 +1,92 @@
+//! The Kubernetes API that FerroLB defines: kinds, annotations, condition types and reasons (design: the kinds and spec
+//! fields are MetalLB's, so that a manifest migrates by its group and namespace alone).
+//!
+//! The group is a run-time setting (`--api-group`), so objects are read and written as [`Pool`], [`L2`] and [`Speaker`] with
+//! an [`ApiResource`] made by [`resource`]; the derived root types only generate the CRDs.
+
+#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
+mod l2_advertisement;
+#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
+mod pool;
+#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+mod speaker_status;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::core::{ApiResource, CustomResourceExt, GroupVersionKind, Object};
+
+pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
+pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus};
+pub use speaker_status::{LinkStatus, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus};
+
+/// The default API group; another one is the take-over mode.
+pub const GROUP: &str = "ferrolb.io";
+/// The default namespace of our own objects.
+pub const NAMESPACE: &str = "ferrolb-system";
+/// The default `Service.spec.loadBalancerClass` that is ours.
+pub const LOAD_BALANCER_CLASS: &str = "ferrolb.io/ferrolb";
+/// The version of every kind here.
+pub const VERSION: &str = "v1beta1";
+/// The Secret in our namespace that holds the keys of the hello protocol. Each entry's name is a number, each value 32
+/// bytes; the highest number is the newest key, and the two newest are accepted.
+pub const HELLO_SECRET: &str = "ferrolb-hello";
+
+/// Annotation that the controller writes on every Service it gave an address: the pool's name.
+pub const ANNOTATION_FROM_POOL: &str = "ferrolb.io/ip-allocated-from-pool";
+/// Condition on a Service: whether it has its addresses, and why not.
+pub const CONDITION_ADDRESS_ASSIGNED: &str = "ferrolb.io/AddressAssigned";
+/// Condition on every kind of ours: whether the object is in use as written, and why not.
+pub const CONDITION_VALID: &str = "Valid";
+
+/// An IPAddressPool under any API group.
+pub type Pool = Object<IPAddressPoolSpec, IPAddressPoolStatus>;
+/// An L2Advertisement under any API group; `spec` is optional as in MetalLB: a bare one announces all pools.
+pub type L2 = Object<Option<L2AdvertisementSpec>, L2AdvertisementStatus>;
+/// A SpeakerStatus under any API group.
+pub type Speaker = Object<Option<SpeakerStatusSpec>, SpeakerStatusStatus>;
+
+/// A kind that we define.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Addresses to give out.
+    IPAddressPool,
+    /// Which pools are announced on the local network, from where.
+    L2Advertisement,
+    /// What one node's speaker sees and does.
+    SpeakerStatus,
+}
+
+impl Kind {
+    /// The kind's name, as in `kind:`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IPAddressPool => "IPAddressPool",
+            Self::L2Advertisement => "L2Advertisement",
+            Self::SpeakerStatus => "SpeakerStatus",
+        }
+    }
+
+    /// The kind's plural, as in URLs and RBAC rules.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::IPAddressPool => "ipaddresspools",
+            Self::L2Advertisement => "l2advertisements",
+            Self::SpeakerStatus => "speakerstatuses",
+        }
+    }
+}
+
+/// The resource of a kind under an API group, for typed access through [`Object`].
+#[must_use]
+pub fn resource(kind: Kind, group: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, VERSION, kind.name()), kind.plural())
+}
+
+/// The CustomResourceDefinitions of all kinds, in the order in which `deploy/crds.yaml` lists them.
+#[must_use]
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![IPAddressPool::crd(), L2Advertisement::crd(), SpeakerStatus::crd()]
+}

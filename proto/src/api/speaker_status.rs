@@ -1,0 +1,55 @@
+//! SpeakerStatus: what one node's speaker sees and does. One object per node, named after it.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// The state of one node's speaker. Only that speaker writes it, and only on change.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[kube(
+    group = "ferrolb.io",
+    version = "v1beta1",
+    kind = "SpeakerStatus",
+    plural = "speakerstatuses",
+    shortname = "fspeaker",
+    namespaced,
+    status = "SpeakerStatusStatus",
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Addresses", type_ = "integer", json_path = ".status.ownedAddresses"),
+    printcolumn(name = "Draining", type_ = "boolean", json_path = ".status.draining"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct SpeakerStatusSpec {}
+
+/// What the speaker says of itself.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeakerStatusStatus {
+    /// The speaker's version.
+    #[serde(default)]
+    pub version: String,
+    /// The links it speaks on, by name.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub links: Vec<LinkStatus>,
+    /// Whether this node hands its addresses over.
+    #[serde(default)]
+    pub draining: bool,
+    /// How many addresses it answers for, on all links.
+    #[serde(default)]
+    pub owned_addresses: i64,
+}
+
+/// One link of a node.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkStatus {
+    /// The link's name.
+    pub name: String,
+    /// Its hardware address, `aa:bb:cc:dd:ee:ff`.
+    pub mac: String,
+    /// Whether it can carry frames.
+    pub up: bool,
+    /// The nodes whose speakers are heard on it, by name, ascending.
+    #[serde(default)]
+    pub heard: Vec<String>,
+}

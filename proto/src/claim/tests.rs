@@ -1,0 +1,216 @@
+//! The machines on a simulated wire with a virtual clock: every frame is signed, sent, read back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::election::{Candidate, order};
+use crate::wire::hello::{Key, KeyRing};
+
+mod faults;
+mod ownership;
+
+const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 200));
+
+struct Node {
+    name: Box<str>,
+    mac: Mac,
+    machine: Claims,
+    answers: BTreeSet<IpAddr>,
+    up: bool,
+    /// Nothing it sends or is sent arrives.
+    cut: bool,
+    frozen: bool,
+    left: bool,
+}
+
+/// A wire with a delay of 0.2 ms.
+struct Wire {
+    now: Instant,
+    nodes: Vec<Node>,
+    flying: BTreeMap<(Instant, usize), (usize, Option<Mac>, Vec<u8>)>,
+    sent: usize,
+    ring: KeyRing,
+    /// Loses every frame for which it answers true: the number of the frame.
+    loses: fn(usize) -> bool,
+    /// A device that answers ARP in the place of the dead.
+    proxy: bool,
+    /// For each watched address: since when nobody answers, and the longest such time; likewise for more than one.
+    gaps: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
+    doubles: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn config(name: &str, epoch: u64) -> Config {
+    let failback_delay = Some(Duration::from_secs(30));
+    Config { node: name.into(), epoch, hello_interval: ms(50), hello_misses: 3, failback_delay }
+}
+
+fn unit(addresses: &[IpAddr], nodes: &[&str]) -> Unit {
+    let candidate =
+        |name: &&str| Candidate { node: (*name).into(), order: order(name, addresses[0]), ..Candidate::default() };
+    Unit { addresses: addresses.to_vec(), candidates: nodes.iter().map(candidate).collect(), serves_here: true }
+}
+
+/// The names of `nodes`, best first for the address.
+fn ranked<'a>(nodes: &[&'a str], address: IpAddr) -> Vec<&'a str> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_by_key(|name| order(name, address));
+    nodes
+}
+
+impl Wire {
+    fn new(names: &[&str]) -> Self {
+        let mut wire = Self {
+            now: Instant::ZERO,
+            nodes: Vec::new(),
+            flying: BTreeMap::new(),
+            sent: 0,
+            ring: KeyRing::new(vec![Key::new([7; 32])]),
+            loses: |_| false,
+            proxy: false,
+            gaps: BTreeMap::new(),
+            doubles: BTreeMap::new(),
+        };
+        for name in names {
+            wire.start(name);
+        }
+        wire
+    }
+
+    /// Starts a node, or starts it anew.
+    fn start(&mut self, name: &str) {
+        self.nodes.retain(|node| *node.name != *name);
+        let id = self.sent as u64 * 100 + self.nodes.len() as u64 + 1;
+        let mac = Mac([2, 0, 0, 0, 0, name.as_bytes()[name.len() - 1]]);
+        let machine = Claims::new(config(name, id), self.now);
+        let (answers, up, cut, frozen, left) = (BTreeSet::new(), true, false, false, false);
+        self.nodes.push(Node { name: name.into(), mac, machine, answers, up, cut, frozen, left });
+        let keys = Input::Keys(self.ring.ids());
+        self.input(name, keys);
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.nodes.iter().position(|node| *node.name == *name).expect("a node of that name")
+    }
+
+    fn node(&mut self, name: &str) -> &mut Node {
+        let index = self.index(name);
+        &mut self.nodes[index]
+    }
+
+    fn input(&mut self, name: &str, input: Input) {
+        let (index, now) = (self.index(name), self.now);
+        self.nodes[index].machine.handle(input, now);
+        self.drain(index);
+    }
+
+    fn units(&mut self, units: &[Unit]) {
+        for name in self.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>() {
+            self.input(&name, Input::Units(units.to_vec()));
+        }
+    }
+
+    fn drain(&mut self, index: usize) {
+        while let Some(output) = self.nodes[index].machine.poll() {
+            let node = &mut self.nodes[index];
+            match output {
+                Output::Send { to, frame } => {
+                    let bytes = frame.encode(node.mac, to, self.ring.signing().expect("key"));
+                    self.sent += 1;
+                    self.flying.insert((self.now + Duration::from_micros(200), self.sent), (index, to, bytes));
+                }
+                Output::Start(address) => assert!(node.answers.insert(address), "started twice"),
+                Output::Refresh(address) => assert!(node.answers.contains(&address), "refreshed what it has not"),
+                Output::Stop(address) => assert!(node.answers.remove(&address), "stopped what it has not"),
+                Output::Probe { mac, .. } => {
+                    if self.proxy {
+                        node.machine.handle(Input::ArpAnswer(mac), self.now);
+                    }
+                }
+                Output::Left => node.left = true,
+            }
+        }
+        self.measure();
+    }
+
+    /// Who really answers: up, not frozen, the gate open.
+    fn owners(&self, address: IpAddr) -> Vec<&str> {
+        let answers = |node: &&Node| {
+            node.up && !node.frozen && node.answers.contains(&address) && self.now < node.machine.gate() + ms(10)
+        };
+        self.nodes.iter().filter(answers).map(|node| &*node.name).collect()
+    }
+
+    fn watch(&mut self, address: IpAddr) {
+        self.gaps.insert(address, (None, Duration::ZERO));
+        self.doubles.insert(address, (None, Duration::ZERO));
+    }
+
+    fn measure(&mut self) {
+        for address in self.gaps.keys().copied().collect::<Vec<_>>() {
+            let owners = self.owners(address).len();
+            for (table, bad) in [(&mut self.gaps, owners == 0), (&mut self.doubles, owners > 1)] {
+                let (since, longest) = table.get_mut(&address).expect("watched");
+                if let Some(since) = *since {
+                    *longest = (*longest).max(self.now.since(since));
+                }
+                *since = bad.then(|| since.unwrap_or(self.now));
+            }
+        }
+    }
+
+    fn longest_gap(&self, address: IpAddr) -> Duration {
+        self.gaps[&address].1
+    }
+
+    fn longest_double(&self, address: IpAddr) -> Duration {
+        self.doubles[&address].1
+    }
+
+    fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.up && !node.frozen);
+            let timer = awake.filter_map(|(i, node)| Some((node.machine.deadline()?, i))).min();
+            let frame = self.flying.keys().next().copied();
+            let next = timer.map(|(at, _)| at).into_iter().chain(frame.map(|(at, _)| at)).min();
+            let Some(at) = next.filter(|at| *at <= end) else { break };
+            self.now = self.now.max(at);
+            match frame.filter(|(frame_at, _)| *frame_at <= at) {
+                Some(key) => self.deliver(key),
+                None => {
+                    let index = timer.expect("a timer is due").1;
+                    let now = self.now;
+                    self.nodes[index].machine.tick(now);
+                    let deadline = self.nodes[index].machine.deadline();
+                    assert!(
+                        deadline.is_none_or(|at| at > now),
+                        "a machine that wants time again at once: {deadline:?}"
+                    );
+                    self.drain(index);
+                }
+            }
+        }
+        self.now = end;
+        self.measure();
+    }
+
+    fn deliver(&mut self, key: (Instant, usize)) {
+        let (from, to, bytes) = self.flying.remove(&key).expect("a frame");
+        if self.nodes.get(from).is_none_or(|node| node.cut) || (self.loses)(key.1) {
+            return;
+        }
+        let (source, frame) = Frame::decode(&bytes, &self.ring).expect("our own frames are sound");
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            let addressed = to.is_none_or(|mac| mac == node.mac);
+            if index != from && node.up && !node.cut && !node.frozen && addressed {
+                node.machine.handle(Input::Frame { source, frame: frame.clone() }, self.now);
+                self.drain(index);
+            }
+        }
+    }
+}

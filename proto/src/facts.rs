@@ -1,0 +1,49 @@
+//! The facts: the few fields that our programs read of the cluster, small and ready for decisions.
+//!
+//! Each comes in two forms: what is decoded off the wire (`…Object`, only the fields we use, alive for one event), and the
+//! fact itself, which the state keeps. `watch` in the shell turns the one into the other; nothing else sees Kubernetes types.
+
+mod advertisement;
+mod node;
+mod pool;
+mod service;
+mod slice;
+
+use std::fmt;
+
+use kube::core::ObjectMeta;
+
+pub use advertisement::Advertisement;
+pub use node::{Node, NodeObject};
+pub use pool::{Pool, PoolProblem};
+pub use service::{AssignedAddress, ConditionFact, Policy, Service, ServiceObject};
+pub use slice::{Endpoint, Slice, SliceObject};
+
+/// The name of a namespaced object. Cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// `metadata.namespace`.
+    pub namespace: Box<str>,
+    /// `metadata.name`.
+    pub name: Box<str>,
+}
+
+impl Key {
+    /// The key of an object's metadata.
+    #[must_use]
+    pub fn of(meta: &ObjectMeta) -> Self {
+        Self::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+    }
+
+    /// A key from its parts.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}

@@ -1,0 +1,131 @@
+//! What we read of a Node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::Deserialize;
+
+/// A node with this label, whatever its value, takes no load balancer traffic (`core/v1` well-known labels).
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// A node with this taint is powered off for good (KEP-2268).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// A Node as decoded off the wire.
+#[derive(Resource, Deserialize, Clone, Debug, Default)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Node")]
+pub struct NodeObject {
+    /// `metadata`.
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct Spec {
+    unschedulable: Option<bool>,
+    taints: Option<Vec<Taint>>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct Taint {
+    key: String,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct Status {
+    addresses: Option<Vec<Address>>,
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct Address {
+    r#type: String,
+    address: String,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+/// What we know of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `metadata.labels`, for node selectors.
+    pub labels: BTreeMap<String, String>,
+    /// Every address in `status.addresses`, of whatever type: none of them is ever given to a Service.
+    pub addresses: Vec<IpAddr>,
+    /// The addresses of type `InternalIP`: their link is always spoken on.
+    pub internal: Vec<IpAddr>,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// `spec.unschedulable` (a cordon).
+    pub cordoned: bool,
+    /// Condition `NetworkUnavailable` is `True`, or the out-of-service taint is there: it can carry nothing.
+    pub unreachable: bool,
+    /// The label `node.kubernetes.io/exclude-from-external-load-balancers` is there.
+    pub excluded: bool,
+}
+
+impl From<NodeObject> for Node {
+    fn from(object: NodeObject) -> Self {
+        let NodeObject { metadata, spec, status } = object;
+        let labels = metadata.labels.unwrap_or_default();
+        let addresses = status.addresses.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let holds = |kind: &str| conditions.iter().any(|c| c.r#type == kind && c.status == "True");
+        let parse = |kind: Option<&str>| {
+            let of_kind = addresses.iter().filter(|a| kind.is_none_or(|kind| a.r#type == kind));
+            of_kind.filter_map(|a| a.address.parse().ok()).collect()
+        };
+        Self {
+            name: metadata.name.unwrap_or_default().into(),
+            addresses: parse(None),
+            internal: parse(Some("InternalIP")),
+            ready: holds("Ready"),
+            cordoned: spec.unschedulable.unwrap_or(false),
+            unreachable: holds("NetworkUnavailable")
+                || spec.taints.unwrap_or_default().iter().any(|taint| taint.key == OUT_OF_SERVICE),
+            excluded: labels.contains_key(EXCLUDE),
+            labels,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn signals_of_a_node_are_read() {
+        let node = |json| Node::from(serde_json::from_value::<NodeObject>(json).expect("node"));
+        let plain = node(json!({"metadata": {"name": "n1"}, "status": {
+            "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n1"}, {"type": "ExternalIP", "address": "fd00::1"}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}]}}));
+        assert_eq!((plain.addresses.len(), plain.internal.len()), (2, 1));
+        assert!(plain.ready && !plain.cordoned && !plain.unreachable && !plain.excluded);
+        let bad = node(
+            json!({"metadata": {"name": "n2", "labels": {"node.kubernetes.io/exclude-from-external-load-balancers": ""}},
+            "spec": {"unschedulable": true, "taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}}),
+        );
+        assert!(!bad.ready && bad.cordoned && bad.unreachable && bad.excluded);
+        let net = node(
+            json!({"metadata": {"name": "n3"}, "status": {"conditions": [{"type": "NetworkUnavailable", "status": "True"}]}}),
+        );
+        assert!(net.unreachable);
+    }
+}

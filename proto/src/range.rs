@@ -1,0 +1,230 @@
+//! Address ranges as users write them, and sets of addresses as sorted intervals. Pure values; the pools' decoder and the
+//! controller's allocator use them.
+//!
+//! A set costs memory by its fragments, never by its size: a /8 and a v6 /64 cost the same as a /28.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// An address family (KEP-563, `Service.spec.ipFamilies`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    const fn address(self, bits: u128) -> IpAddr {
+        match self {
+            #[expect(clippy::cast_possible_truncation, reason = "a v4 interval never holds more than 32 bits")]
+            Self::V4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+        }
+    }
+
+    const fn width(self) -> u32 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+const fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => a.to_bits() as u128,
+        IpAddr::V6(a) => a.to_bits(),
+    }
+}
+
+/// One closed range of addresses of one family, as a user writes it: `10.0.0.0/24`, `10.0.0.5-10.0.0.9` or `10.0.0.7`.
+///
+/// A CIDR with host bits set means its whole network, as MetalLB reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressRange {
+    family: Family,
+    first: u128,
+    last: u128,
+}
+
+/// Why a text is no [`AddressRange`]. The messages are for whoever wrote the pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseRangeError {
+    /// No address could be read.
+    #[error("{0:?} is no address: write a CIDR (10.0.0.0/24), a range (10.0.0.5-10.0.0.9) or one address (10.0.0.7)")]
+    Address(String),
+    /// The prefix length is no number or too long.
+    #[error("{text:?} has no valid prefix length: {family} takes 0 to {max}")]
+    Prefix {
+        /// What was written.
+        text: String,
+        /// The family of its address.
+        family: Family,
+        /// The longest prefix of that family.
+        max: u32,
+    },
+    /// A range that ends before it starts.
+    #[error("range {0:?} ends before it starts: write the lower address first")]
+    Reversed(String),
+    /// A range between an IPv4 and an IPv6 address.
+    #[error("range {0:?} mixes IPv4 and IPv6: write one range for each family")]
+    Mixed(String),
+}
+
+impl AddressRange {
+    /// The range of one address.
+    #[must_use]
+    pub const fn single(address: IpAddr) -> Self {
+        Self { family: Family::of(address), first: bits(address), last: bits(address) }
+    }
+
+    /// The range's family.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The lowest address.
+    #[must_use]
+    pub const fn first(&self) -> IpAddr {
+        self.family.address(self.first)
+    }
+
+    /// The highest address.
+    #[must_use]
+    pub const fn last(&self) -> IpAddr {
+        self.family.address(self.last)
+    }
+
+    /// Whether the two share an address.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.family == other.family && self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = ParseRangeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address =
+            |part: &str| part.trim().parse::<IpAddr>().map_err(|_| ParseRangeError::Address(text.trim().to_owned()));
+        if let Some((network, prefix)) = text.split_once('/') {
+            let network = address(network)?;
+            let family = Family::of(network);
+            let max = family.width();
+            let length = prefix.trim().parse::<u32>().ok().filter(|length| *length <= max);
+            let length = length.ok_or_else(|| ParseRangeError::Prefix { text: text.to_owned(), family, max })?;
+            let hosts = u128::MAX.checked_shr(128 - max + length).unwrap_or(0);
+            let first = bits(network) & !hosts;
+            return Ok(Self { family, first, last: first | hosts });
+        }
+        let Some((first, last)) = text.split_once('-') else { return address(text).map(Self::single) };
+        let (first, last) = (address(first)?, address(last)?);
+        if Family::of(first) != Family::of(last) {
+            return Err(ParseRangeError::Mixed(text.to_owned()));
+        }
+        if first > last {
+            return Err(ParseRangeError::Reversed(text.to_owned()));
+        }
+        Ok(Self { family: Family::of(first), first: bits(first), last: bits(last) })
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { self.first().fmt(f) } else { write!(f, "{}-{}", self.first(), self.last()) }
+    }
+}
+
+/// A set of addresses of both families: disjoint, non-adjacent intervals, first -> last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressSet {
+    intervals: BTreeMap<(Family, u128), u128>,
+}
+
+impl AddressSet {
+    /// Adds every address of `range`.
+    pub fn insert(&mut self, range: AddressRange) {
+        let AddressRange { family, mut first, mut last } = range;
+        // Everything that touches or is adjacent melts into one interval.
+        while let Some((&(f, start), &end)) = self.intervals.range(..=(family, last.saturating_add(1))).next_back() {
+            if f != family || end.saturating_add(1) < first {
+                break;
+            }
+            self.intervals.remove(&(family, start));
+            first = first.min(start);
+            last = last.max(end);
+        }
+        self.intervals.insert((family, first), last);
+    }
+
+    /// Takes every address of `range` out; those that are not in are no matter.
+    pub fn remove(&mut self, range: AddressRange) {
+        let AddressRange { family, first, last } = range;
+        while let Some((&(f, start), &end)) = self.intervals.range(..=(family, last)).next_back() {
+            if f != family || end < first {
+                break;
+            }
+            self.intervals.remove(&(family, start));
+            if end > last {
+                self.intervals.insert((family, last + 1), end);
+            }
+            if start < first {
+                self.intervals.insert((family, start), first - 1);
+            }
+        }
+    }
+
+    /// Whether `address` is in the set. O(log fragments).
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (family, bits) = (Family::of(address), bits(address));
+        let below = self.intervals.range(..=(family, bits)).next_back();
+        below.is_some_and(|(&(f, _), &end)| f == family && bits <= end)
+    }
+
+    /// The lowest address of a family. O(log fragments).
+    #[must_use]
+    pub fn lowest(&self, family: Family) -> Option<IpAddr> {
+        let (&(f, start), _) = self.intervals.range((family, 0)..).next()?;
+        (f == family).then(|| family.address(start))
+    }
+
+    /// How many addresses of a family are in the set; the whole of IPv6 counts as `u128::MAX`.
+    #[must_use]
+    pub fn count(&self, family: Family) -> u128 {
+        let sizes = self.intervals.iter().filter(|((f, _), _)| *f == family);
+        sizes.fold(0, |sum: u128, (&(_, start), &end)| sum.saturating_add((end - start).saturating_add(1)))
+    }
+
+    /// The intervals of the set, IPv4 first, ascending.
+    pub fn ranges(&self) -> impl Iterator<Item = AddressRange> + '_ {
+        self.intervals.iter().map(|(&(family, first), &last)| AddressRange { family, first, last })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Tables for the parser, and the interval set against a slow obvious model.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn range(text: &str) -> AddressRange {
+    text.parse().expect(text)
+}
+
+#[test]
+fn every_spelling_of_a_range_is_read() {
+    let cases = [
+        ("10.0.0.0/30", "10.0.0.0", "10.0.0.3"),
+        ("10.0.0.7/30", "10.0.0.4", "10.0.0.7"),
+        ("10.0.0.5 - 10.0.0.9", "10.0.0.5", "10.0.0.9"),
+        ("10.0.0.7", "10.0.0.7", "10.0.0.7"),
+        (" 10.0.0.7 ", "10.0.0.7", "10.0.0.7"),
+        ("0.0.0.0/0", "0.0.0.0", "255.255.255.255"),
+        ("fd00::/64", "fd00::", "fd00::ffff:ffff:ffff:ffff"),
+        ("fd00::1-fd00::a", "fd00::1", "fd00::a"),
+        ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+    ];
+    for (text, first, last) in cases {
+        let range = range(text);
+        assert_eq!(
+            (range.first().to_string(), range.last().to_string()),
+            (first.to_owned(), last.to_owned()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_range_says_why() {
+    let cases = [
+        ("", "is no address"),
+        ("10.0.0.0/33", "prefix length: IPv4 takes 0 to 32"),
+        ("fd00::/129", "prefix length: IPv6 takes 0 to 128"),
+        ("10.0.0.0/x", "prefix length"),
+        ("10.0.0.9-10.0.0.5", "ends before it starts"),
+        ("10.0.0.9-fd00::1", "mixes IPv4 and IPv6"),
+        ("10.0.0.256", "is no address"),
+        ("10.0.0.1-", "is no address"),
+        ("host/24", "is no address"),
+    ];
+    for (text, why) in cases {
+        let error = text.parse::<AddressRange>().expect_err(text).to_string();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_huge_set_costs_and_counts_like_a_small_one() {
+    let mut set = AddressSet::default();
+    set.insert(range("fd00::/64"));
+    set.insert(range("10.0.0.0/8"));
+    set.remove(range("fd00::"));
+    assert_eq!(set.count(Family::V6), (1 << 64) - 1);
+    assert_eq!(set.count(Family::V4), 1 << 24);
+    assert_eq!(set.lowest(Family::V6), Some("fd00::1".parse().expect("address")));
+    assert_eq!(set.ranges().count(), 2);
+    set.insert(range("::/0"));
+    assert_eq!(set.count(Family::V6), u128::MAX);
+}
+
+#[test]
+fn the_last_address_of_a_family_does_not_touch_the_first_of_the_next() {
+    let mut set = AddressSet::default();
+    set.insert(range("255.255.255.255"));
+    set.insert(range("::"));
+    assert_eq!(set.ranges().count(), 2);
+    set.remove(range("0.0.0.0/0"));
+    assert_eq!(set.lowest(Family::V4), None);
+    assert_eq!(set.lowest(Family::V6), Some("::".parse().expect("address")));
+}
+
+proptest! {
+    #[test]
+    fn the_set_agrees_with_a_plain_set(steps in prop::collection::vec((any::<bool>(), 0u8..64, 0u8..12), 0..60)) {
+        let (mut set, mut model) = (AddressSet::default(), BTreeSet::new());
+        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        for (add, start, length) in steps {
+            let last = start.saturating_add(length);
+            let range: AddressRange = format!("{}-{}", address(start), address(last)).parse().expect("range");
+            if add { set.insert(range) } else { set.remove(range) }
+            for n in start..=last {
+                if add { model.insert(n); } else { model.remove(&n); }
+            }
+            prop_assert_eq!(set.count(Family::V4), model.len() as u128);
+            prop_assert_eq!(set.lowest(Family::V4), model.first().map(|n| address(*n)));
+            prop_assert!((0..80).all(|n| set.contains(address(n)) == model.contains(&n)));
+            let ranges: Vec<_> = set.ranges().collect();
+            prop_assert!(ranges.windows(2).all(|pair| bits(pair[0].last()) + 1 < bits(pair[1].first())), "adjacent intervals");
+        }
+    }
+}

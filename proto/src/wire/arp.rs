@@ -1,0 +1,175 @@
+//! ARP over Ethernet for IPv4 (RFC 826; announcements and probes RFC 5227). No allocation: this is the answer path.
+
+use std::net::Ipv4Addr;
+
+use pnet_packet::Packet;
+use pnet_packet::arp::{ArpHardwareTypes, ArpOperations, ArpPacket};
+use pnet_packet::ethernet::{EtherTypes, EthernetPacket};
+
+use super::{ETHERNET_HEADER, Mac, ethernet};
+
+/// EtherType of ARP.
+pub const ETHER_TYPE: u16 = 0x0806;
+/// Length of an ARP frame with its Ethernet header, in bytes, before padding.
+pub const FRAME: usize = ETHERNET_HEADER + 28;
+
+/// An ARP operation (RFC 826).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Who has the target address?
+    Request,
+    /// The sender has the sender address.
+    Reply,
+}
+
+/// The fields of an ARP frame that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// Source of the Ethernet header: where an answer goes.
+    pub source: Mac,
+    /// Request or reply.
+    pub operation: Operation,
+    /// Sender hardware address.
+    pub sender_mac: Mac,
+    /// Sender protocol address; unspecified in a probe (RFC 5227 section 1.1).
+    pub sender: Ipv4Addr,
+    /// Target protocol address.
+    pub target: Ipv4Addr,
+}
+
+impl Arp {
+    /// Reads a whole frame, Ethernet header first. `None` for whatever is not ARP for IPv4 over Ethernet.
+    #[must_use]
+    pub fn decode(frame: &[u8]) -> Option<Self> {
+        let header = EthernetPacket::new(frame)?;
+        if header.get_ethertype() != EtherTypes::Arp {
+            return None;
+        }
+        let arp = ArpPacket::new(header.payload().get(..28)?)?;
+        let sizes = (arp.get_hw_addr_len(), arp.get_proto_addr_len());
+        if arp.get_hardware_type() != ArpHardwareTypes::Ethernet
+            || arp.get_protocol_type() != EtherTypes::Ipv4
+            || sizes != (6, 4)
+        {
+            return None;
+        }
+        let operation = match arp.get_operation() {
+            ArpOperations::Request => Operation::Request,
+            ArpOperations::Reply => Operation::Reply,
+            _ => return None,
+        };
+        Some(Self {
+            source: Mac(header.get_source().octets()),
+            operation,
+            sender_mac: Mac(arp.get_sender_hw_addr().octets()),
+            sender: arp.get_sender_proto_addr(),
+            target: arp.get_target_proto_addr(),
+        })
+    }
+}
+
+/// The answer to a request: `address` is at `mac`, told to `to` alone.
+#[must_use]
+pub fn reply(mac: Mac, address: Ipv4Addr, to: Mac, asker: Ipv4Addr) -> [u8; FRAME] {
+    frame(to, mac, 2, mac, address, to, asker)
+}
+
+/// A request for `address` from a host that has `sender`; broadcast.
+#[must_use]
+pub fn request(mac: Mac, sender: Ipv4Addr, address: Ipv4Addr) -> [u8; FRAME] {
+    frame(Mac::BROADCAST, mac, 1, mac, sender, Mac::ZERO, address)
+}
+
+/// Gratuitous ARP in its request form (the ARP announcement of RFC 5227 section 2.3), with the target MAC set to the
+/// sender's: some devices learn from that form only.
+#[must_use]
+pub fn gratuitous_request(mac: Mac, address: Ipv4Addr) -> [u8; FRAME] {
+    frame(Mac::BROADCAST, mac, 1, mac, address, mac, address)
+}
+
+/// Gratuitous ARP in its reply form, with the target MAC set to the sender's.
+#[must_use]
+pub fn gratuitous_reply(mac: Mac, address: Ipv4Addr) -> [u8; FRAME] {
+    frame(Mac::BROADCAST, mac, 2, mac, address, mac, address)
+}
+
+fn frame(
+    destination: Mac,
+    source: Mac,
+    operation: u8,
+    sender_mac: Mac,
+    sender: Ipv4Addr,
+    target_mac: Mac,
+    target: Ipv4Addr,
+) -> [u8; FRAME] {
+    let mut frame = [0; FRAME];
+    ethernet(&mut frame, destination, source, ETHER_TYPE);
+    // Hardware type Ethernet, protocol IPv4, lengths 6 and 4, operation.
+    frame[14..22].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, operation]);
+    frame[22..28].copy_from_slice(&sender_mac.0);
+    frame[28..32].copy_from_slice(&sender.octets());
+    frame[32..38].copy_from_slice(&target_mac.0);
+    frame[38..42].copy_from_slice(&target.octets());
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const B: Mac = Mac([2, 0, 0, 0, 0, 2]);
+    const VIP: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 100);
+
+    #[test]
+    fn a_request_and_its_answer_have_the_bytes_of_rfc_826() {
+        let asked = Arp::decode(&request(A, CLIENT, VIP)).expect("request");
+        assert_eq!(asked, Arp { source: A, operation: Operation::Request, sender_mac: A, sender: CLIENT, target: VIP });
+        #[rustfmt::skip]
+        let bytes = [
+            2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 6,
+            0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 2, 172, 30, 0, 200, 2, 0, 0, 0, 0, 1, 172, 30, 0, 100,
+        ];
+        assert_eq!(reply(B, VIP, A, CLIENT), bytes);
+    }
+
+    #[test]
+    fn gratuitous_forms_speak_of_the_sender_alone() {
+        for (frame, operation) in
+            [(gratuitous_request(A, VIP), Operation::Request), (gratuitous_reply(A, VIP), Operation::Reply)]
+        {
+            let arp = Arp::decode(&frame).expect("gratuitous");
+            assert_eq!(arp, Arp { source: A, operation, sender_mac: A, sender: VIP, target: VIP });
+            assert_eq!(
+                (&frame[..6], &frame[32..38]),
+                (&Mac::BROADCAST.0[..], &A.0[..]),
+                "broadcast; target MAC is the sender's"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_arp_for_ipv4_is_no_arp() {
+        let good = request(A, CLIENT, VIP);
+        for (at, value) in [(12, 0x86), (15, 6), (16, 0x86), (18, 8), (19, 16), (21, 3)] {
+            let mut bad = good;
+            bad[at] = value;
+            assert_eq!(Arp::decode(&bad), None, "byte {at}");
+        }
+        assert!((0..FRAME).all(|length| Arp::decode(&good[..length]).is_none()), "a short frame");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Arp::decode(&bytes);
+            let mut arp = request(A, CLIENT, VIP).to_vec();
+            let n = arp.len().min(bytes.len());
+            arp[14..n.max(14)].copy_from_slice(&bytes[14.min(n)..n]);
+            let _ = Arp::decode(&arp);
+        }
+    }
+}
