@@ -23,11 +23,15 @@ struct Node {
     left: bool,
 }
 
+/// A frame on its way: from whom, to whom, its bytes.
+type Flying = (usize, Option<Mac>, Vec<u8>);
+
 /// A wire with a delay of 0.2 ms.
 struct Wire {
     now: Instant,
     nodes: Vec<Node>,
-    flying: BTreeMap<(Instant, usize), (usize, Option<Mac>, Vec<u8>)>,
+    /// By the time of arrival and the number of the frame.
+    flying: BTreeMap<(Instant, usize), Flying>,
     sent: usize,
     ring: KeyRing,
     /// Loses every frame for which it answers true: the number of the frame.
