@@ -107,6 +107,8 @@ mod tests {
         let client = client(config, &health).unwrap();
         let busy = async {
             let (mut stream, _) = server.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert_ne!(stream.read(&mut request).await.unwrap(), 0);
             stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
             stream.read_to_end(&mut Vec::new()).await.unwrap();
         };
