@@ -88,5 +88,13 @@ pub fn resource(kind: Kind, group: &str) -> ApiResource {
 /// The CustomResourceDefinitions of all kinds, in the order in which `deploy/crds.yaml` lists them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![IPAddressPool::crd(), L2Advertisement::crd(), SpeakerStatus::crd()]
+    vec![IPAddressPool::crd(), without_spec(L2Advertisement::crd()), without_spec(SpeakerStatus::crd())]
+}
+
+/// The CRD with `spec` optional, which the derive cannot say.
+fn without_spec(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas =
+        crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    schemas.for_each(|root| root.required = None);
+    crd
 }

@@ -4,12 +4,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// Announces the addresses of pools on the local network. Without `spec`: all pools, from all nodes, on all links.
+/// Which pools are announced, and from where.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "L2Advertisement",
+    doc = "Announces the addresses of pools on the local network. Without `spec`: all pools, from all nodes, on all links.",
     plural = "l2advertisements",
     shortname = "fl2",
     namespaced,

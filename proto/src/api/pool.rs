@@ -8,12 +8,13 @@ const fn yes() -> bool {
     true
 }
 
-/// A pool of addresses for LoadBalancer Services.
+/// What the pool holds and who may get it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "IPAddressPool",
+    doc = "A pool of addresses for LoadBalancer Services.",
     plural = "ipaddresspools",
     shortname = "fpool",
     namespaced,
@@ -28,18 +29,18 @@ const fn yes() -> bool {
 pub struct IPAddressPoolSpec {
     /// Addresses to give out: CIDRs (`192.168.1.240/28`), ranges (`192.168.1.240-192.168.1.250`) or single addresses, IPv4 and
     /// IPv6 in any mix. Required, 1 to 256 entries.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(max = 256))]
     #[x_kube(
         validation = Rule::new("self.size() > 0").message("spec.addresses must name at least one CIDR, range or address"),
         validation = Rule::new(ENTRY_RULE).message(ENTRY_MESSAGE)
     )]
-    #[schemars(inner(length(min = 1, max = 100)))]
+    #[schemars(inner(length(max = 100)))]
     pub addresses: Vec<String>,
 
     /// Addresses of the pool that are never given out, spelled like `addresses`. At most 256 entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
-    #[schemars(inner(length(min = 1, max = 100)))]
+    #[schemars(inner(length(max = 100)))]
     #[x_kube(validation = Rule::new(ENTRY_RULE).message(EXCLUDE_MESSAGE))]
     pub exclude_addresses: Vec<String>,
 

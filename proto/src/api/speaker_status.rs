@@ -3,12 +3,13 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// The state of one node's speaker. Only that speaker writes it, and only on change.
+/// Always empty: all there is to know is in the status.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "SpeakerStatus",
+    doc = "The state of one node's speaker. Only that speaker writes it, and only on change.",
     plural = "speakerstatuses",
     shortname = "fspeaker",
     namespaced,
