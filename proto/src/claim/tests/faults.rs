@@ -179,3 +179,70 @@ fn the_tables_have_limits() {
     }
     assert_eq!((machine.heard().count(), machine.counts().over_limit), (PEERS_MAX, 1));
 }
+
+#[test]
+fn a_stall_past_the_gate_but_within_the_others_patience_is_made_good_by_a_hello() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    wire.run(ms(1));
+    let last_hello = wire.node(order[0]).machine.own.last_hello;
+    wire.node(order[0]).frozen = true;
+    wire.run((last_hello + ms(130)).since(wire.now));
+    wire.node(order[0]).frozen = false;
+    wire.run(Duration::from_secs(5));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    assert_eq!(wire.node(order[0]).machine.counts().fences, 0);
+    assert!(wire.longest_gap(VIP) <= ms(140), "{:?}", wire.longest_gap(VIP));
+}
+
+#[test]
+fn a_claim_is_restated_within_25_ms() {
+    let mut wire = Wire::new(&["node1"]);
+    wire.run(Duration::from_secs(40));
+    wire.input("node1", Input::Units(vec![unit(&[VIP], &["node1"])]));
+    let due = wire.node("node1").machine.deadline().expect("a hello is due");
+    assert!(due.since(wire.now) <= ms(25));
+}
+
+/// A machine that listened long enough, and a peer that only says what the test lets it say.
+fn with_a_peer() -> (Claims, impl Fn(u64, u64, Body) -> Input) {
+    let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
+    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    machine.tick(Instant::from_millis(1000));
+    let said = |epoch, clock: u64, body| {
+        let (sequence, flags) = (u32::try_from(clock).expect("a small clock"), Flags::default());
+        let frame = Frame { node: "node2".into(), epoch, sequence, clock, interval: ms(50), flags, body };
+        Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
+    };
+    (machine, said)
+}
+
+#[test]
+fn a_claim_that_is_not_restated_for_12_s_is_forgotten() {
+    let (mut machine, said) = with_a_peer();
+    let mut at = Instant::from_millis(2000);
+    machine.handle(said(1, 1, Body::Claim { before: 4, generation: 5, addresses: vec![VIP] }), at);
+    machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), at);
+    // It lives, but its hellos speak of a set that we never learn.
+    for n in 2..240 {
+        at = at + ms(50);
+        machine.handle(said(1, n, Body::Hello { generation: 9, accepts: vec![] }), at);
+        machine.tick(at);
+    }
+    assert!(at.since(Instant::from_millis(2000)) < CLAIM_LIFETIME && machine.peers["node2"].claims.contains(&VIP));
+    at = at + ms(101);
+    machine.handle(said(1, 240, Body::Hello { generation: 9, accepts: vec![] }), at);
+    machine.tick(at);
+    assert!(machine.peers["node2"].claims.is_empty());
+}
+
+#[test]
+fn frames_of_a_former_epoch_are_stale() {
+    let (mut machine, said) = with_a_peer();
+    let at = Instant::from_millis(2000);
+    machine.handle(said(1, 5, Body::Hello { generation: 0, accepts: vec![] }), at);
+    machine.handle(said(2, 1, Body::Hello { generation: 0, accepts: vec![] }), at);
+    machine.handle(said(1, 6, Body::Claim { before: 0, generation: 1, addresses: vec![VIP] }), at);
+    assert_eq!(machine.counts().stale_frames, 1);
+    assert!(machine.peers["node2"].claims.is_empty());
+}

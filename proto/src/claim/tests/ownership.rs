@@ -172,3 +172,17 @@ fn differing_views_end_in_one_owner_and_no_storm() {
     assert_eq!(wire.owners(VIP), [order[0]], "plain order decides");
     assert!(wire.sent - frames < 60 * 60, "{} frames in a minute", wire.sent - frames);
 }
+
+#[test]
+fn a_leaving_node_claims_nothing() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    wire.node(ranked(&THREE, VIP)[1]).up = false;
+    wire.node(ranked(&THREE, VIP)[2]).up = false;
+    wire.input(owner, Input::Leave);
+    let other = IpAddr::from([172, 30, 0, 201]);
+    wire.input(owner, Input::Units(vec![unit(&[VIP], &THREE), unit(&[other], &[owner])]));
+    wire.run(ms(1000));
+    assert_eq!(wire.owners(VIP), [owner]);
+    assert!(wire.owners(other).is_empty());
+}
