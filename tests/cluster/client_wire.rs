@@ -1,0 +1,112 @@
+//! The client's own eyes and hands on the wire, below its kernel: who answers for an address, counted by hardware address, and frames of
+//! any shape.
+
+use crate::pools::BRINGING_MAX;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::arp::{self, Arp, Operation};
+use ferrolb_tests::topology::{CLIENT, Host, node_index};
+use ferrolb_tests::{Lab, wait};
+use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// How many times an address is asked for before its answers are counted.
+const REQUESTS: usize = 4;
+/// How long the answers to each request are listened for. An answer takes microseconds, a frozen neighbour's some milliseconds.
+const LISTEN: Duration = Duration::from_millis(100);
+
+/// A raw socket on the client's link; it may be used from any thread.
+pub(crate) struct Wire {
+    pub(crate) mac: Mac,
+    sender: Box<dyn DataLinkSender>,
+    receiver: Box<dyn DataLinkReceiver>,
+}
+
+impl Wire {
+    /// Opens the client's link.
+    pub(crate) fn open(lab: &Lab) -> Result<Self> {
+        lab.within(CLIENT, || {
+            let link = datalink::interfaces().into_iter().find(|link| link.name == "eth0").context("no eth0")?;
+            let config = Config { read_timeout: Some(LISTEN), promiscuous: false, ..Config::default() };
+            let Channel::Ethernet(sender, receiver) = datalink::channel(&link, config)? else { bail!("no Ethernet") };
+            Ok(Self { mac: Mac(link.mac.context("eth0 has a MAC address")?.octets()), sender, receiver })
+        })?
+    }
+
+    /// Sends a whole frame, Ethernet header first.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.sender.send_to(frame, None).ok_or_else(|| anyhow!("the link takes no frame"))??;
+        Ok(())
+    }
+
+    /// Shows every frame of the next `length` to `look`, the client's own included, until it has found something.
+    pub(crate) fn listen<T>(
+        &mut self,
+        length: Duration,
+        mut look: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let end = wait::now() + length;
+        while wait::now() < end {
+            match self.receiver.next() {
+                Ok(frame) => {
+                    if let Some(found) = look(frame) {
+                        return Ok(Some(found));
+                    }
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The hardware addresses that answer for `address`, each once.
+    pub(crate) fn answering(&mut self, address: Ipv4Addr) -> Result<BTreeSet<Mac>> {
+        let (own, mut answering) = (self.mac, BTreeSet::new());
+        for _ in 0..REQUESTS {
+            self.send(&arp::request(own, Host::client().v4(), address))?;
+            self.listen(LISTEN, |frame| {
+                let arp =
+                    Arp::decode(frame).filter(|arp| arp.operation == Operation::Reply && arp.sender == address)?;
+                answering.insert(arp.sender_mac);
+                None::<()>
+            })?;
+        }
+        Ok(answering)
+    }
+}
+
+/// The one node that answers for `address` right now.
+pub(crate) fn owner(lab: &Lab, address: Ipv4Addr) -> Result<String> {
+    let answering = Wire::open(lab)?.answering(address)?;
+    let answering: Vec<String> = answering.into_iter().map(|mac| named(lab, mac)).collect();
+    match answering.as_slice() {
+        [one] if node_index(one).is_some() => Ok(one.clone()),
+        other => bail!("{address} is answered by {other:?}, not by one node"),
+    }
+}
+
+/// Waits until exactly one node answers for `address`; its name.
+pub(crate) fn wait_owner(lab: &Lab, address: Ipv4Addr) -> Result<String> {
+    wait::until(&format!("one owner of {address}"), BRINGING_MAX, || owner(lab, address).map(Some))
+}
+
+/// Waits until nobody answers for `address`.
+pub(crate) fn wait_silent(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+    wait::until(&format!("silence about {address}"), BRINGING_MAX, || {
+        let answering = Wire::open(lab)?.answering(address)?;
+        ensure!(answering.is_empty(), "{answering:?} answer");
+        Ok(Some(()))
+    })
+}
+
+/// The name of the host with this hardware address, or the address itself.
+fn named(lab: &Lab, mac: Mac) -> String {
+    let mac = mac.to_string();
+    let mut hosts = vec![Host::control_plane(), Host::client()];
+    hosts.extend(lab.nodes().iter().filter_map(|node| node_index(node)).map(Host::node));
+    hosts.into_iter().find(|host| host.mac() == mac).map_or(mac, |host| host.name)
+}

@@ -1,0 +1,189 @@
+//! A stranger on the wire: forged, broken and replayed frames of the hello protocol, broken and lying ARP. All are ignored and counted,
+//! and the owner keeps answering.
+
+use crate::client_wire::{self, Wire};
+use crate::metrics::metric;
+use crate::node_death::{GAP_MAX, PROBE_STEP};
+use crate::pools::BRINGING_MAX;
+use crate::services::{self, http};
+use crate::stage::{measured, play, step};
+use anyhow::{Context, Result, ensure};
+use ferrolb_proto::wire::hello::{self, Body, Flags, Frame, KEY_LENGTH, Key};
+use ferrolb_proto::wire::{ETHERNET_HEADER, Mac, arp};
+use ferrolb_tests::{Lab, Options, wait};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// The longest frame of an Ethernet link, header included, in bytes.
+const LONGEST: usize = ETHERNET_HEADER + 1500;
+/// How long the client probes while the frames are sent.
+const PROBE_LENGTH: Duration = Duration::from_secs(6);
+/// How many lines a speaker may log about all of it: something may be worth a line, but no frame is.
+const LOG_LINES_MAX: usize = 5;
+
+#[test]
+fn frames_of_a_stranger_are_counted_and_change_nothing() {
+    play(&Options::named("hostile"), |lab| {
+        lab.start_ferrolb()?;
+        services::furnish(lab, "node1")?;
+        let address = services::serve(lab, "web")?;
+        let owner = client_wire::wait_owner(lab, address)?;
+        let mut wire = Wire::open(lab)?;
+        let real = step("a real frame is overheard", || overheard(&mut wire))?;
+        let lines = log_lines(lab);
+        let probing = lab.start_probe(http(address), PROBE_LENGTH, PROBE_STEP);
+        for (what, reason, frames) in hello_attacks(wire.mac, address, &real) {
+            step(what, || {
+                let before = dropped(lab, &owner, reason)?;
+                frames.iter().try_for_each(|frame| wire.send(frame))?;
+                wait::until("all counted", BRINGING_MAX, || {
+                    let counted = dropped(lab, &owner, reason)? - before;
+                    ensure!(counted >= frames.len() as f64, "{counted} of {} frames are counted", frames.len());
+                    Ok(Some(()))
+                })?;
+                same_owner(lab, address, &owner)
+            })?;
+        }
+        for (what, frames) in arp_attacks(wire.mac, address) {
+            step(what, || {
+                frames.iter().try_for_each(|frame| wire.send(frame))?;
+                same_owner(lab, address, &owner)
+            })?;
+        }
+        step("the client saw no outage, and the logs are no longer for it", || {
+            let report = probing.finish()?;
+            measured(&format!(
+                "hostile frames: {} of {} connections lost, longest gap {:.0} ms",
+                report.lost, report.sent, report.longest_gap_ms
+            ));
+            ensure!(report.longest_gap_ms < GAP_MAX.as_secs_f64() * 1000.0, "{report:#?}");
+            let said = log_lines(lab) - lines;
+            ensure!(said <= LOG_LINES_MAX, "the speakers logged {said} lines");
+            Ok(())
+        })
+    });
+}
+
+/// Waits for a frame that a speaker sends to its group.
+fn overheard(wire: &mut Wire) -> Result<Vec<u8>> {
+    let ether_type = hello::ETHER_TYPE.to_be_bytes();
+    let group =
+        |frame: &[u8]| (frame.starts_with(&hello::GROUP.0) && frame[12..14] == ether_type).then(|| frame.to_vec());
+    wire.listen(BRINGING_MAX, group)?.context("no speaker says hello")
+}
+
+/// What is wrong with some frames of the hello protocol, the one counter that must count them all (none: any), and the frames.
+type Attack = (&'static str, Option<&'static str>, Vec<Vec<u8>>);
+
+/// What a stranger can try who has heard a `real` frame.
+fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<Attack> {
+    let forged = claim(mac, address);
+    // The key's id travels in the clear, so a stranger can use it: behind the Ethernet header, version, kind and flags.
+    let id = ETHERNET_HEADER + 4..ETHERNET_HEADER + 8;
+    let mut unsigned = forged.clone();
+    unsigned[id.clone()].copy_from_slice(&real[id]);
+    let flip = |at: usize| {
+        let mut frame = real.to_vec();
+        frame[at] ^= 0x55;
+        frame
+    };
+    let mut header = hello::GROUP.0.to_vec();
+    header.extend(mac.0);
+    header.extend(hello::ETHER_TYPE.to_be_bytes());
+    vec![
+        ("a claim of the address, signed with a stranger's key", Some("foreign_key"), vec![forged; 50]),
+        ("a claim of the address that is not signed", Some("signature"), vec![unsigned; 50]),
+        (
+            "a real frame with one byte changed, each byte in turn",
+            None,
+            (ETHERNET_HEADER..real.len()).map(flip).collect(),
+        ),
+        (
+            "a real frame cut short, at each length",
+            None,
+            (ETHERNET_HEADER..real.len()).map(|end| real[..end].to_vec()).collect(),
+        ),
+        ("a real frame sent again and again", Some("stale"), vec![real.to_vec(); 50]),
+        ("noise of every length", None, (ETHERNET_HEADER..=LONGEST).map(|length| noise(&header, length)).collect()),
+    ]
+}
+
+/// A claim of the address by a node that is none, in good form.
+fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+    let frame = Frame {
+        node: "stranger".into(),
+        epoch: u64::MAX,
+        sequence: 1,
+        clock: 1,
+        interval: Duration::from_millis(50),
+        flags: Flags::default(),
+        body: Body::Claim { before: 0, generation: 1, addresses: vec![IpAddr::V4(address)] },
+    };
+    frame.encode(mac, None, &Key::new([9; KEY_LENGTH]))
+}
+
+/// ARP frames that are broken or lie: what is wrong with them, the frames.
+fn arp_attacks(mac: Mac, address: Ipv4Addr) -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let question = arp::request(mac, Ipv4Addr::UNSPECIFIED, address);
+    let with = |at: usize, byte: u8| {
+        let mut frame = question.to_vec();
+        frame[at] = byte;
+        frame
+    };
+    let lies = [
+        arp::gratuitous_request(mac, address),
+        arp::gratuitous_reply(mac, address),
+        arp::reply(mac, address, Mac::BROADCAST, address),
+        arp::gratuitous_reply(Mac::BROADCAST, address),
+        arp::gratuitous_reply(Mac::ZERO, address),
+    ];
+    vec![
+        (
+            "ARP cut short, at each length",
+            (ETHERNET_HEADER..question.len()).map(|end| question[..end].to_vec()).collect(),
+        ),
+        (
+            "ARP of other hardware, protocols, sizes and operations",
+            (14..22).flat_map(|at| [0, 9, 255].map(|byte| with(at, byte))).collect(),
+        ),
+        (
+            "ARP noise of every length",
+            (ETHERNET_HEADER..=LONGEST).map(|length| noise(&question[..ETHERNET_HEADER], length)).collect(),
+        ),
+        ("ARP that says the address is the stranger's", lies.iter().flat_map(|lie| vec![lie.to_vec(); 20]).collect()),
+    ]
+}
+
+/// An Ethernet header and bytes without sense, the same at every run (xorshift32, seeded by the length).
+fn noise(header: &[u8], length: usize) -> Vec<u8> {
+    let mut state = 2_463_534_242_u32 ^ u32::try_from(length).unwrap_or_default();
+    let mut frame = header.to_vec();
+    frame.resize_with(length, || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_be_bytes()[0]
+    });
+    frame
+}
+
+/// The frames that the speaker of a node has dropped, for one reason or any.
+fn dropped(lab: &Lab, node: &str, reason: Option<&str>) -> Result<f64> {
+    let name = "ferrolb_frames_dropped_total".to_owned();
+    metric(lab, node, &reason.map_or(name.clone(), |reason| format!("{name}{{link=\"eth0\",reason=\"{reason}\"}}")))
+}
+
+/// The address has the owner that it had, and no speaker thinks otherwise.
+fn same_owner(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
+    let now = client_wire::owner(lab, address)?;
+    ensure!(now == owner, "{now} took it from {owner}");
+    for node in lab.nodes() {
+        let (owned, expect) = (metric(lab, &node, "ferrolb_owned_addresses")?, f64::from(u8::from(node == owner)));
+        ensure!(owned == expect, "{node} holds {owned} addresses, not {expect}");
+    }
+    Ok(())
+}
+
+fn log_lines(lab: &Lab) -> usize {
+    lab.nodes().iter().map(|node| lab.logs(&format!("speaker-{node}")).lines().count()).sum()
+}

@@ -1,0 +1,99 @@
+//! The owner's plug is pulled: another node answers within three times the budget, and it is one.
+
+use crate::stage::{measured, play, step};
+use crate::{client_wire, pools, services};
+use anyhow::{Context, Result, ensure};
+use ferrolb_tests::topology::{CLIENT, Host, node_index};
+use ferrolb_tests::{Lab, Options, Report, wait};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// The longest gap that a client may see when a node dies, three times over: tests run on busy machines, the benchmark tells the truth.
+pub(crate) const GAP_MAX: Duration = Duration::from_millis(3 * 300);
+/// One new connection every so often.
+pub(crate) const PROBE_STEP: Duration = Duration::from_millis(10);
+/// How long is probed: the event, and some seconds after it.
+pub(crate) const PROBE_LENGTH: Duration = Duration::from_secs(4);
+/// A node that came back may take over after so long, in this test.
+const FAILBACK: Duration = Duration::from_secs(3);
+
+#[test]
+fn when_the_owner_loses_power_another_node_answers_and_gives_back_when_it_returns() {
+    play(&Options::named("death"), |lab| {
+        lab.install_ferrolb()?;
+        lab.start_controller(&[])?;
+        for node in lab.nodes() {
+            lab.start_speaker(&node, &["--failback-delay", "3s"])?;
+        }
+        let (address, owner) =
+            step("a Service is served from a pod that is not on its owner", || serve_elsewhere(lab))?;
+        step("the owner loses power", || {
+            let report = probed(lab, address, "owner powered off", PROBE_LENGTH, || lab.power_off(&owner))?;
+            within_budget(&report)
+        })?;
+        let second = step("another node is the one owner", || client_wire::owner(lab, address))?;
+        ensure!(second != owner, "{owner} is off and answers");
+        step("it gets its address back some time after its power", || {
+            let length = FAILBACK + PROBE_LENGTH;
+            let report = probed(lab, address, "owner powered on again", length, || lab.power_on(&owner))?;
+            within_budget(&report)?;
+            wait::until("failback", pools::BRINGING_MAX, || {
+                let now = client_wire::owner(lab, address)?;
+                Ok((now == owner).then_some(()))
+            })
+        })
+    });
+}
+
+/// Probes the Service while `event` happens, and prints what the client saw.
+pub(crate) fn probed(
+    lab: &Lab,
+    address: Ipv4Addr,
+    name: &str,
+    length: Duration,
+    event: impl FnOnce() -> Result<()>,
+) -> Result<Report> {
+    let probing = lab.start_probe(services::http(address), length, PROBE_STEP);
+    lab.http_get(CLIENT, services::http(address), "/").context("a page before the event")?;
+    event()?;
+    let report = probing.finish()?;
+    let (sent, lost, gap) = (report.sent, report.lost, report.longest_gap_ms);
+    measured(&format!("{name}: {lost} of {sent} connections lost, longest gap {gap:.0} ms"));
+    Ok(report)
+}
+
+/// The client saw no gap above the limit.
+pub(crate) fn within_budget(report: &Report) -> Result<()> {
+    let limit = GAP_MAX.as_secs_f64() * 1000.0;
+    ensure!(report.longest_gap_ms < limit, "the gap is above {limit} ms: {report:#?}");
+    ensure!(report.ok > report.sent / 2, "hardly a page: {report:#?}");
+    Ok(())
+}
+
+/// Serves a page from a pod on a node that is not the address's owner, so that the owner can die without the page; address and owner.
+pub(crate) fn serve_elsewhere(lab: &Lab) -> Result<(Ipv4Addr, String)> {
+    services::furnish(lab, "node1")?;
+    let address = services::serve(lab, "web")?;
+    let owner = client_wire::wait_owner(lab, address)?;
+    let mut pod = "web";
+    if owner == "node1" {
+        lab.pod("web2", "node2", &services::WEB)?;
+        lab.remove_pod("web")?;
+        pod = "web2";
+    }
+    let service = services::get(lab, "web")?;
+    let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
+    let port = ports.first().and_then(|port| u16::try_from(port.node_port?).ok()).context("a node port")?;
+    lab.nodes().iter().try_for_each(|node| forwards_to(lab, node, port, pod))?;
+    Ok((address, owner))
+}
+
+/// Waits until kube-proxy on a node sends what comes in to this pod.
+fn forwards_to(lab: &Lab, node: &str, port: u16, pod: &str) -> Result<()> {
+    let host = Host::node(node_index(node).context("a node")?);
+    let server = SocketAddr::new(IpAddr::V4(host.v4()), port);
+    wait::until(&format!("{node} forwards to {pod}"), pools::BRINGING_MAX, || {
+        let page = lab.http_get(CLIENT, server, "/")?;
+        Ok(page.body.split_whitespace().next().filter(|name| *name == pod).map(drop))
+    })
+}

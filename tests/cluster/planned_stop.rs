@@ -1,0 +1,33 @@
+//! The owner's speaker is told to stop, as an upgrade does: another node answers before it is gone.
+
+use crate::client_wire;
+use crate::node_death::{PROBE_LENGTH, probed, serve_elsewhere, within_budget};
+use crate::stage::{play, step};
+use anyhow::ensure;
+use ferrolb_tests::{Options, Signal};
+
+#[test]
+fn when_the_owners_speaker_is_told_to_stop_another_takes_over_first() {
+    play(&Options::named("plannedstop"), |lab| {
+        lab.start_ferrolb()?;
+        let (address, owner) =
+            step("a Service is served from a pod that is not on its owner", || serve_elsewhere(lab))?;
+        let speaker = format!("speaker-{owner}");
+        step("the owner's speaker is told to stop and ends", || {
+            let report = probed(lab, address, "speaker of the owner stopped", PROBE_LENGTH, || {
+                lab.stop(&speaker, Signal::TERM)
+            })?;
+            within_budget(&report)
+        })?;
+        let second = step("another node is the one owner", || client_wire::owner(lab, address))?;
+        ensure!(second != owner, "{owner} was stopped and answers");
+        step("it is started again, and takes nothing from the one that serves", || {
+            let report =
+                probed(lab, address, "speaker of the owner started again", PROBE_LENGTH, || lab.restart(&speaker))?;
+            within_budget(&report)?;
+            let now = client_wire::owner(lab, address)?;
+            ensure!(now == second, "{now} took it from {second}");
+            Ok(())
+        })
+    });
+}

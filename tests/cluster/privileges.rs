@@ -1,0 +1,152 @@
+//! Least privilege: the programs run as their own ServiceAccounts, which may do what the programs do, and nothing else.
+
+use crate::client_wire;
+use crate::services;
+use crate::stage::{one_node, play, step};
+use anyhow::{Context, Result, anyhow, ensure};
+use ferrolb_tests::Lab;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, ListParams, PostParams};
+use serde_json::json;
+use std::fs;
+
+/// FerroLB's namespace, another one, and all of them.
+const OURS: &str = "ferrolb-system";
+const OTHER: &str = "default";
+const ALL: &str = "";
+
+/// Account, verb, group, resource (with its subresource), name (empty: any), namespace, and whether it may.
+type Case = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
+
+const CASES: [Case; 56] = [
+    ("speaker", "list", "", "services", "", ALL, true),
+    ("speaker", "watch", "", "services", "", ALL, true),
+    ("speaker", "list", "", "nodes", "", ALL, true),
+    ("speaker", "list", "discovery.k8s.io", "endpointslices", "", ALL, true),
+    ("speaker", "list", "ferrolb.io", "ipaddresspools", "", OURS, true),
+    ("speaker", "list", "ferrolb.io", "l2advertisements", "", OURS, true),
+    ("speaker", "patch", "ferrolb.io", "speakerstatuses/status", "node1", OURS, true),
+    ("speaker", "get", "", "secrets", "ferrolb-hello", OURS, true),
+    ("speaker", "list", "", "secrets", "", ALL, false),
+    ("speaker", "list", "", "secrets", "", OURS, false),
+    ("speaker", "get", "", "secrets", "other", OURS, false),
+    ("speaker", "get", "", "secrets", "ferrolb-hello", OTHER, false),
+    ("speaker", "update", "", "secrets", "ferrolb-hello", OURS, false),
+    ("speaker", "create", "", "secrets", "", OURS, false),
+    ("speaker", "patch", "", "services", "", OTHER, false),
+    ("speaker", "update", "", "services", "", OTHER, false),
+    ("speaker", "patch", "", "services/status", "", OTHER, false),
+    ("speaker", "delete", "", "services", "", OTHER, false),
+    ("speaker", "update", "", "nodes", "node1", ALL, false),
+    ("speaker", "patch", "", "nodes", "node1", ALL, false),
+    ("speaker", "patch", "", "nodes/status", "node1", ALL, false),
+    ("speaker", "create", "", "pods", "", OURS, false),
+    ("speaker", "list", "", "pods", "", ALL, false),
+    ("speaker", "create", "", "pods/exec", "", OURS, false),
+    ("speaker", "patch", "ferrolb.io", "ipaddresspools", "", OURS, false),
+    ("speaker", "patch", "ferrolb.io", "ipaddresspools/status", "", OURS, false),
+    ("speaker", "update", "coordination.k8s.io", "leases", "", OURS, false),
+    ("speaker", "create", "", "serviceaccounts/token", "controller", OURS, false),
+    ("speaker", "bind", "rbac.authorization.k8s.io", "clusterroles", "", ALL, false),
+    ("controller", "list", "", "services", "", ALL, true),
+    ("controller", "patch", "", "services/status", "", OTHER, true),
+    ("controller", "list", "", "nodes", "", ALL, true),
+    ("controller", "list", "ferrolb.io", "ipaddresspools", "", OURS, true),
+    ("controller", "patch", "ferrolb.io", "ipaddresspools/status", "", OURS, true),
+    ("controller", "update", "coordination.k8s.io", "leases", "", OURS, true),
+    ("controller", "create", "events.k8s.io", "events", "", OTHER, true),
+    ("controller", "create", "", "secrets", "", OURS, true),
+    ("controller", "get", "", "secrets", "ferrolb-hello", OURS, true),
+    ("controller", "list", "", "secrets", "", ALL, false),
+    ("controller", "list", "", "secrets", "", OURS, false),
+    ("controller", "get", "", "secrets", "other", OURS, false),
+    ("controller", "create", "", "secrets", "", OTHER, false),
+    ("controller", "delete", "", "services", "", OTHER, false),
+    ("controller", "create", "", "services", "", OTHER, false),
+    ("controller", "update", "", "nodes", "node1", ALL, false),
+    ("controller", "patch", "", "nodes", "node1", ALL, false),
+    ("controller", "list", "", "pods", "", ALL, false),
+    ("controller", "create", "", "pods", "", OURS, false),
+    ("controller", "list", "", "configmaps", "", ALL, false),
+    ("controller", "update", "coordination.k8s.io", "leases", "", OTHER, false),
+    ("controller", "patch", "ferrolb.io", "speakerstatuses/status", "node1", OURS, false),
+    ("controller", "create", "ferrolb.io", "ipaddresspools", "", OURS, false),
+    ("controller", "delete", "ferrolb.io", "ipaddresspools", "", OURS, false),
+    ("controller", "create", "", "serviceaccounts/token", "speaker", OURS, false),
+    ("controller", "bind", "rbac.authorization.k8s.io", "clusterroles", "", ALL, false),
+    ("controller", "impersonate", "", "users", "", ALL, false),
+];
+
+#[test]
+fn the_programs_run_as_themselves_and_may_do_only_what_they_do() {
+    play(&one_node("privileges"), |lab| {
+        lab.start_ferrolb()?;
+        step("their accounts may do this and not that", || lab.api(async |client| ask_all(&client).await))?;
+        for (program, account) in [("controller", "controller"), ("speaker-node1", "speaker")] {
+            step(&format!("{program} runs as its own account, which the API server holds to it"), || {
+                runs_as(lab, program, account)
+            })?;
+        }
+        step("which is enough to serve", || {
+            services::furnish(lab, "node1")?;
+            let address = services::serve(lab, "web")?;
+            client_wire::wait_owner(lab, address)?;
+            for program in ["controller", "speaker-node1"] {
+                let log = lab.logs(program);
+                let refused = log.lines().find(|line| line.to_lowercase().contains("forbidden"));
+                ensure!(refused.is_none(), "{program} was refused something: {refused:?}");
+            }
+            Ok(())
+        })
+    });
+}
+
+/// Asks the API server about every case, as `kubectl auth can-i` does.
+async fn ask_all(client: &Client) -> Result<()> {
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    let mut wrong = Vec::new();
+    for case in CASES {
+        let (account, verb, group, resource, name, namespace, may) = case;
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let review = json!({
+            "metadata": {},
+            "spec": {
+                "user": format!("system:serviceaccount:{OURS}:{account}"),
+                "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{OURS}"), "system:authenticated"],
+                "resourceAttributes": {
+                    "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name, "namespace": namespace,
+                },
+            },
+        });
+        let answer = reviews.create(&PostParams::default(), &serde_json::from_value(review)?).await?;
+        let allowed = answer.status.context("a review has an answer")?.allowed;
+        if allowed != may {
+            wrong.push(format!("{case:?} is {allowed}"));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// The program's settings are those of its account, and with them it is that account, and no administrator.
+fn runs_as(lab: &Lab, program: &str, account: &str) -> Result<()> {
+    let environment = fs::read_to_string(format!("/proc/{}/environ", lab.pid(program)?))?;
+    let settings =
+        environment.split('\0').find_map(|setting| setting.strip_prefix("KUBECONFIG=")).context("KUBECONFIG")?;
+    ensure!(settings.ends_with(&format!("/{account}.kubeconfig")), "its settings are {settings}");
+    let user = lab.api_as(account, async |client| {
+        let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+        let answer = reviews.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {}}))?).await?;
+        let secrets = Api::<Secret>::namespaced(client, OURS).list(&ListParams::default()).await;
+        match secrets {
+            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            other => return Err(anyhow!("it lists Secrets: {other:?}")),
+        }
+        Ok(answer.status.and_then(|status| status.user_info).and_then(|user| user.username))
+    })?;
+    ensure!(user.as_deref() == Some(&format!("system:serviceaccount:{OURS}:{account}")), "it is {user:?}");
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Both of kube-proxy's modes that the kernel here has: the page is served, and it was that mode that served it.
+
+use crate::services::{self, http};
+use crate::stage::{play, step};
+use crate::{client_wire, pools};
+use anyhow::ensure;
+use ferrolb_tests::topology::CLIENT;
+use ferrolb_tests::{Options, wait};
+
+#[test]
+fn the_page_is_served_with_kube_proxy_in_nftables_mode() {
+    served_in_mode("nftables", &["nft", "list", "ruleset"]);
+}
+
+#[test]
+fn the_page_is_served_with_kube_proxy_in_iptables_mode() {
+    served_in_mode("iptables", &["iptables-save"]);
+}
+
+/// Serves a page and looks for its address in the rules that `rules` prints.
+fn served_in_mode(mode: &str, rules: &[&str]) {
+    let options = Options { proxy_mode: mode.to_owned(), ..Options::named(mode) };
+    play(&options, |lab| {
+        lab.start_ferrolb()?;
+        services::furnish(lab, "node3")?;
+        let address = services::serve(lab, "web")?;
+        let owner = step("one node answers", || client_wire::wait_owner(lab, address))?;
+        step("the client gets the page", || {
+            wait::until("the page", pools::BRINGING_MAX, || {
+                let page = lab.http_get(CLIENT, http(address), "/")?;
+                ensure!(page.body.starts_with("web"), "{:?}", page.body);
+                Ok(Some(()))
+            })
+        })?;
+        step("the owner's kernel has the rules of this mode", || {
+            let said = lab.exec(&owner, rules)?;
+            ensure!(said.contains(&address.to_string()), "{rules:?} does not name {address}:\n{said}");
+            Ok(())
+        })
+    });
+}

@@ -1,0 +1,134 @@
+//! Services as a test makes and reads them: what was asked for, and what became of it.
+
+use crate::pools::{self, BRINGING_MAX};
+use anyhow::{Context, Result, anyhow};
+use ferrolb_tests::{Lab, wait};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// The condition on a Service that says whether it has its addresses.
+pub(crate) const ADDRESS_ASSIGNED: &str = ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
+/// The label of the pods behind the Services of these tests.
+pub(crate) const WEB: [(&str, &str); 1] = [("app", "web")];
+
+/// A LoadBalancer Service on port 80 of the pods labelled [`WEB`]; `spec` adds fields or changes them.
+pub(crate) fn service(name: &str, spec: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    });
+    if let (Some(fields), Value::Object(more)) = (object["spec"].as_object_mut(), spec) {
+        fields.extend(more);
+    }
+    object
+}
+
+/// Applies a plain Service and waits for its address.
+pub(crate) fn serve(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
+    lab.apply_objects(&[service(name, json!({}))])?;
+    address(lab, name)
+}
+
+/// The pool of these tests, an advertisement of all pools, and a web pod on `node`.
+pub(crate) fn furnish(lab: &Lab, node: &str) -> Result<()> {
+    lab.apply_objects(&[pools::pool("lan", &["172.30.0.200-172.30.0.209"]), pools::advertisement()])?;
+    lab.pod("web", node, &WEB)
+}
+
+/// The Service as it is now.
+pub(crate) fn get(lab: &Lab, name: &str) -> Result<Service> {
+    lab.api(async |client| Ok(Api::<Service>::default_namespaced(client).get(name).await?))
+}
+
+/// Waits until `look` finds in a Service what it looks for.
+pub(crate) fn wait_for<T: Send>(
+    lab: &Lab,
+    name: &str,
+    what: &str,
+    look: impl Fn(&Service) -> Option<T> + Send + Sync,
+) -> Result<T> {
+    let what = format!("Service {name}: {what}");
+    lab.api(async |client| {
+        let services: Api<Service> = Api::default_namespaced(client);
+        wait::until_async(&what, BRINGING_MAX, async || {
+            let service = services.get(name).await?;
+            match look(&service) {
+                Some(found) => Ok(Some(found)),
+                None => Err(anyhow!("it says {}", serde_json::to_string(&service.status)?)),
+            }
+        })
+        .await
+    })
+}
+
+/// Waits for the IPv4 address of a Service.
+pub(crate) fn address(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
+    wait_for(lab, name, "an IPv4 address", |service| {
+        addresses(service).into_iter().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        })
+    })
+}
+
+/// The addresses in `status.loadBalancer.ingress`, in order.
+pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+    ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect()
+}
+
+/// The condition of this type on a Service.
+pub(crate) fn condition<'a>(service: &'a Service, kind: &str) -> Option<&'a Condition> {
+    service.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
+}
+
+/// The events that FerroLB has written about a Service.
+pub(crate) fn events(lab: &Lab, name: &str) -> Result<Vec<Event>> {
+    lab.api(async |client| {
+        let about = ListParams::default().fields(&format!("regarding.kind=Service,regarding.name={name}"));
+        let mut events = Api::<Event>::default_namespaced(client).list(&about).await?.items;
+        events.retain(|event| event.reporting_controller.as_deref().is_some_and(|by| by.contains("ferrolb")));
+        Ok(events)
+    })
+}
+
+/// Deletes a Service.
+pub(crate) fn delete(lab: &Lab, name: &str) -> Result<()> {
+    lab.api(async |client| {
+        Api::<Service>::default_namespaced(client).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    })
+}
+
+/// Changes fields of a Service.
+pub(crate) fn patch(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
+    lab.api(async |client| {
+        let services: Api<Service> = Api::default_namespaced(client);
+        services.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    })
+}
+
+/// Changes the status of a Service, as another load balancer would.
+pub(crate) fn patch_status(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
+    lab.api(async |client| {
+        let services: Api<Service> = Api::default_namespaced(client);
+        services.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    })
+}
+
+/// What the API server counts up at each change of the Service.
+pub(crate) fn version(service: &Service) -> Result<String> {
+    service.metadata.resource_version.clone().context("an object of the API server has a resourceVersion")
+}
+
+/// Port 80 of an address.
+pub(crate) fn http(address: impl Into<IpAddr>) -> SocketAddr {
+    SocketAddr::new(address.into(), 80)
+}

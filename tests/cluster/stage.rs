@@ -1,0 +1,72 @@
+//! Raises the lab of a test, tells its story step by step, and takes it down whatever came of it. A story that fails shows the last words
+//! of FerroLB's programs.
+
+use anyhow::{Context, Result};
+use ferrolb_tests::setup::Tools;
+use ferrolb_tests::{Lab, Options, run, state};
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// How much of each program's log a failed test shows, in lines.
+const LOG_LINES: usize = 40;
+/// One lab at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Raises a lab, tells `story` in it, and takes it down. A panic or error in the story fails the test.
+pub(crate) fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
+    alone(|tools| {
+        let lab = Lab::up(tools, options)?;
+        let last_words = LastWords(state::logs(&options.name.parse()?));
+        story(&lab)?;
+        // Told, so nothing has failed in it.
+        std::mem::forget(last_words);
+        lab.down()
+    });
+}
+
+/// Gives the tools for as long as no other lab of these tests stands.
+pub(crate) fn alone(work: impl FnOnce(&Tools) -> Result<()>) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = Tools::ready().and_then(work);
+    drop(turn);
+    if let Err(error) = done {
+        panic!("{error:#}");
+    }
+}
+
+/// A lab of one node, for what has nothing to do with which node it is.
+pub(crate) fn one_node(name: &str) -> Options {
+    Options { nodes: 1, ..Options::named(name) }
+}
+
+/// One step of a story: named before it begins, and in its failure.
+pub(crate) fn step<T>(says: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("- {says}");
+    work().with_context(|| says.to_owned())
+}
+
+/// Prints a measured number, also of a test that passes.
+pub(crate) fn measured(line: &str) {
+    // Not `eprintln!`, which the test harness would keep to itself; where nobody reads, there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "measured: {line}");
+}
+
+/// Shows how the logs of FerroLB's programs end, unless it is forgotten.
+struct LastWords(PathBuf);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        let Ok(entries) = fs::read_dir(&self.0) else { return };
+        let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        logs.sort();
+        for log in logs {
+            let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("controller") || name.starts_with("speaker") {
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                println!("--- the log of {name} ends:\n{}", run::last_lines(&text, LOG_LINES));
+            }
+        }
+    }
+}
