@@ -1,1 +1,21 @@
-//! x
+//! The speaker: makes the local network send this node's LoadBalancer addresses to it.
+//!
+//! ```text
+//!  API server -> watches --+
+//!  netlink    -> links   --+-> Event -> State -> plan -> Desired -+-> link threads (hello, claims, ARP)
+//!  threads    -> reports --+                                      +-> SpeakerStatus
+//! ```
+//!
+//! - [`event`], [`state`], [`plan`]: pure; what happened, what is known, what is wanted.
+//! - [`link`]: one thread a link; the sockets, the claim machine and the answers.
+//! - [`links`], [`status`]: the netlink and API edges. - [`run`]: the main loop. - [`flags`], [`metrics`].
+
+pub mod event;
+pub mod flags;
+pub mod link;
+pub mod links;
+pub mod metrics;
+pub mod plan;
+pub mod run;
+pub mod state;
+pub mod status;

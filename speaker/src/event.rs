@@ -1,0 +1,99 @@
+//! All that can happen to the speaker: one closed enum, so that one list shows what can trigger work. Plain values, made by
+//! the drivers at the edge and read by [`crate::state`] alone.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_runtime::watch::Change;
+
+/// What can happen.
+#[derive(Debug)]
+pub enum Event {
+    /// A Service changed.
+    Service(Change<Service>),
+    /// An EndpointSlice changed.
+    Slice(Change<Slice>),
+    /// A Node changed.
+    Node(Change<Node>),
+    /// An IPAddressPool changed.
+    Pool(Change<Pool>),
+    /// An L2Advertisement changed.
+    Advertisement(Change<Advertisement>),
+    /// The Secret with the keys of the hello protocol changed.
+    Keys(Change<KeyRing>),
+    /// These are all links of this node; some of them changed.
+    Links(Vec<Link>),
+    /// What the thread of a link does has changed.
+    Report {
+        /// The link's index.
+        link: u32,
+        /// What it does.
+        report: LinkReport,
+    },
+    /// The thread of a link has ended by itself.
+    LinkFailed {
+        /// The link's index.
+        link: u32,
+        /// What a person has to know.
+        why: Box<str>,
+    },
+    /// The process was asked to end.
+    Leave,
+}
+
+impl Event {
+    /// The object that this event says cannot be read: its kind, its name and why.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
+        fn of<'a, F>(kind: &'static str, change: &'a Change<F>) -> Option<(&'static str, &'a Key, &'a str)> {
+            match change {
+                Change::Unreadable { key, why } => Some((kind, key, why.as_str())),
+                Change::ResyncStarted | Change::Apply(_) | Change::Delete(_) | Change::ResyncDone => None,
+            }
+        }
+        match self {
+            Self::Service(change) => of("Service", change),
+            Self::Slice(change) => of("EndpointSlice", change),
+            Self::Node(change) => of("Node", change),
+            Self::Pool(change) => of("IPAddressPool", change),
+            Self::Advertisement(change) => of("L2Advertisement", change),
+            Self::Keys(change) => of("Secret", change),
+            Self::Links(_) | Self::Report { .. } | Self::LinkFailed { .. } | Self::Leave => None,
+        }
+    }
+}
+
+/// A link of this node, as the kernel tells it (rtnetlink(7)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its index, its identity while it exists.
+    pub index: u32,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// It carries Ethernet frames (`ARPHRD_ETHER`).
+    pub ethernet: bool,
+    /// It is set up and has a carrier (`IFF_UP`, `IFF_LOWER_UP`, `IFF_RUNNING`).
+    pub up: bool,
+    /// It can broadcast (`IFF_BROADCAST`).
+    pub broadcast: bool,
+    /// It is a port of a bridge, bond or other master (`IFLA_MASTER`).
+    pub enslaved: bool,
+    /// Its addresses, ascending.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the thread of a link does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkReport {
+    /// The nodes whose speakers it hears, ascending.
+    pub heard: Vec<Box<str>>,
+    /// The addresses it answers for, ascending.
+    pub held: Arc<[IpAddr]>,
+    /// It has handed over what it had, as it was asked to: the process may end.
+    pub left: bool,
+}

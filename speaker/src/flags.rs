@@ -1,0 +1,182 @@
+//! The speaker's own flags, exactly as `docs/architecture.md` lists them. Read once by `main`, never changed after.
+//!
+//! Every flag is also an environment variable, `FERROLB_` and the flag's name in capitals; the command line wins. Flags of
+//! features that are not there yet are read and checked, say so in `--help`, and warn when they are set.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, RangedU64ValueParser};
+use clap::{ArgAction, Parser, ValueEnum};
+use ferrolb_runtime::flags::{CommonFlags, parse_duration, parse_interval};
+use regex::Regex;
+
+/// Links that belong to container networks or to nobody: what runs on a node by itself must not be taken for the LAN.
+const EXCLUDED_BY_DEFAULT: &str = "lo,docker.*,br-[0-9a-f]{12},podman.*,cni.*,cbr.*,cali.*,cilium.*,flannel.*,veth.*,lxc.*,virbr.*,\
+    kube-ipvs.*,nodelocaldns.*,vxlan.*,tunl.*,dummy.*";
+/// The default of `--node-name`: what the DaemonSet fills in from `spec.nodeName`.
+const NODE_NAME: &str = "$NODE_NAME";
+/// The shortest hello interval: below it the wire and the scheduler would decide, not the speaker.
+const HELLO_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// The longest hello interval: above it, no failover worth the name.
+const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// Announces this node's LoadBalancer addresses on the local network.
+#[derive(Parser, Debug, Clone)]
+#[command(name = "ferrolb-speaker", version)]
+pub struct Flags {
+    /// What both programs have.
+    #[command(flatten)]
+    pub common: CommonFlags,
+
+    /// Name of the Node this speaker runs on
+    #[arg(long, env = "FERROLB_NODE_NAME", value_name = "NAME", default_value = NODE_NAME, value_parser = node_name)]
+    pub node_name: String,
+
+    /// Links never spoken on: regular expressions of whole names, comma separated or repeated; the link that holds the Node's
+    /// InternalIP is always in
+    #[arg(long, env = "FERROLB_EXCLUDE_INTERFACES", value_name = "REGEX", default_value = EXCLUDED_BY_DEFAULT)]
+    #[arg(value_delimiter = ',', value_parser = whole_name)]
+    pub exclude_interfaces: Vec<Regex>,
+
+    /// Announce from nodes that carry the label node.kubernetes.io/exclude-from-external-load-balancers, too
+    #[arg(long, env = "FERROLB_IGNORE_EXCLUDE_LABEL", value_name = "BOOL", default_value_t = false)]
+    #[arg(action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub ignore_exclude_label: bool,
+
+    /// How often a node that holds an address says that it lives (10ms to 10s)
+    #[arg(long, env = "FERROLB_HELLO_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = hello_interval)]
+    pub hello_interval: Duration,
+
+    /// How many hellos in a row may be missing before a node is suspected dead (2 to 100)
+    #[arg(long, env = "FERROLB_HELLO_MISSES", value_name = "COUNT", default_value_t = 3)]
+    #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(2..=100))]
+    pub hello_misses: u32,
+
+    /// How long a node that came back takes nothing from a node that serves, or never
+    #[arg(long, env = "FERROLB_FAILBACK_DELAY", value_name = "TIME|never", default_value = "30s")]
+    pub failback_delay: FailbackDelay,
+
+    /// Whether kube-proxy's health decides about announcing (no effect yet)
+    #[arg(long, env = "FERROLB_KUBE_PROXY_HEALTH", value_enum, default_value_t = KubeProxyHealth::Auto)]
+    pub kube_proxy_health: KubeProxyHealth,
+
+    /// Where kube-proxy serves its health; without it the Node's address and port 10256 (no effect yet)
+    #[arg(long, env = "FERROLB_KUBE_PROXY_ADDRESS", value_name = "ADDR:PORT")]
+    pub kube_proxy_address: Option<SocketAddr>,
+
+    /// How often health is asked for (no effect yet)
+    #[arg(long, env = "FERROLB_HEALTH_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    pub health_interval: Duration,
+
+    /// How many failures in a row make a healthy thing unhealthy (no effect yet)
+    #[arg(long, env = "FERROLB_HEALTH_FALL", value_name = "COUNT", default_value_t = 2)]
+    #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
+    pub health_fall: u32,
+
+    /// How many successes in a row make an unhealthy thing healthy (no effect yet)
+    #[arg(long, env = "FERROLB_HEALTH_RISE", value_name = "COUNT", default_value_t = 3)]
+    #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
+    pub health_rise: u32,
+
+    /// The socket of a GoBGP daemon; without it there is no BGP (no effect yet)
+    #[arg(long, env = "FERROLB_GOBGP", value_name = "unix:PATH", value_parser = gobgp)]
+    pub gobgp: Option<String>,
+
+    /// How long BGP routes stay, made unattractive, after a drain began (no effect yet)
+    #[arg(long, env = "FERROLB_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub drain_delay: Duration,
+}
+
+impl Flags {
+    /// The flags that are set to something and have no effect yet.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let flags = [
+            ("--kube-proxy-health", self.kube_proxy_health != KubeProxyHealth::Auto),
+            ("--kube-proxy-address", self.kube_proxy_address.is_some()),
+            ("--health-interval", self.health_interval != Duration::from_secs(1)),
+            ("--health-fall", self.health_fall != 2),
+            ("--health-rise", self.health_rise != 3),
+            ("--gobgp", self.gobgp.is_some()),
+            ("--drain-delay", self.drain_delay != Duration::from_secs(5)),
+        ];
+        flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
+    }
+}
+
+/// How long a node counts as fresh; none: as long as it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailbackDelay(pub Option<Duration>);
+
+impl FromStr for FailbackDelay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        parse_duration(text).map(|delay| Self(Some(delay))).map_err(|error| format!("{error}, or the word never"))
+    }
+}
+
+/// What kube-proxy's health is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KubeProxyHealth {
+    /// It counts where it ever worked.
+    Auto,
+    /// A node without it is not healthy.
+    Required,
+    /// It is not asked for.
+    Off,
+}
+
+impl ValueEnum for KubeProxyHealth {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Required, Self::Off]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Auto => "auto",
+            Self::Required => "required",
+            Self::Off => "off",
+        }))
+    }
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    let name = if text == NODE_NAME {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the default of --node-name is this variable, by the program contract"
+        )]
+        std::env::var("NODE_NAME").unwrap_or_default()
+    } else {
+        text.to_owned()
+    };
+    if name.is_empty() {
+        return Err("set it, or NODE_NAME, to the name of this Node as `kubectl get nodes` prints it".to_owned());
+    }
+    Ok(name)
+}
+
+fn whole_name(text: &str) -> Result<Regex, regex::Error> {
+    Regex::new(&format!("^(?:{text})$"))
+}
+
+fn hello_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_interval(text).map_err(|error| error.to_string())?;
+    if (HELLO_INTERVAL_MIN..=HELLO_INTERVAL_MAX).contains(&interval) {
+        return Ok(interval);
+    }
+    Err("the hello interval is 10ms to 10s".to_owned())
+}
+
+fn gobgp(text: &str) -> Result<String, String> {
+    if text.starts_with("unix:/") { Ok(text.to_owned()) } else { Err("write unix: and an absolute path".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Tests of the flags: the program contract, word by word.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(args: &[&str]) -> Result<Flags, String> {
+    let words = ["ferrolb-speaker", "--node-name=node1"].iter().chain(args);
+    Flags::try_parse_from(words).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let flags = parse(&[]).unwrap();
+    assert_eq!(flags.node_name, "node1");
+    assert!(!flags.ignore_exclude_label);
+    assert_eq!((flags.hello_interval, flags.hello_misses), (Duration::from_millis(50), 3));
+    assert_eq!(flags.failback_delay, FailbackDelay(Some(Duration::from_secs(30))));
+    assert_eq!(flags.kube_proxy_health, KubeProxyHealth::Auto);
+    assert_eq!((flags.kube_proxy_address, flags.gobgp.clone()), (None, None));
+    assert_eq!((flags.health_interval, flags.health_fall, flags.health_rise), (Duration::from_secs(1), 2, 3));
+    assert_eq!(flags.drain_delay, Duration::from_secs(5));
+    assert_eq!(flags.without_effect(), [""; 0]);
+}
+
+#[test]
+fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
+    for arg in Flags::command().get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+        let flag = arg.get_long().unwrap();
+        let env = format!("FERROLB_{}", flag.to_uppercase().replace('-', "_"));
+        assert_eq!(arg.get_env().unwrap().to_str(), Some(env.as_str()));
+        assert!(arg.get_help().is_some(), "--{flag} has no help");
+    }
+}
+
+#[test]
+fn a_flag_that_does_nothing_yet_says_so_in_the_help_and_when_it_is_set() {
+    let set = [
+        "--kube-proxy-health=required",
+        "--kube-proxy-address=[::1]:10256",
+        "--health-interval=2s",
+        "--health-fall=3",
+        "--health-rise=1",
+        "--gobgp=unix:/run/gobgp.sock",
+        "--drain-delay=0s",
+    ];
+    let without_effect = parse(&set).unwrap().without_effect();
+    assert_eq!(without_effect.len(), set.len());
+    for arg in Flags::command().get_arguments() {
+        let flag = format!("--{}", arg.get_long().unwrap_or_default());
+        let says = arg.get_help().is_some_and(|help| help.to_string().contains("no effect yet"));
+        assert_eq!(says, without_effect.contains(&flag.as_str()), "{flag}");
+    }
+}
+
+#[test]
+fn the_default_exclusion_names_container_links_and_never_the_lan() {
+    let excluded = parse(&[]).unwrap().exclude_interfaces;
+    let cases = [
+        (
+            true,
+            "lo docker0 br-0123456789ab cni0 cali12ab flannel.1 veth3f lxc1 lxcbr0 virbr0 kube-ipvs0 nodelocaldns vxlan.calico cbr0 tunl0 dummy0",
+        ),
+        (false, "eth0 ens3 enp1s0f0 bond0 br0 br-lan team0 wlan0 lan docke lofi0 xveth0"),
+    ];
+    for (expect, names) in cases {
+        for name in names.split(' ') {
+            assert_eq!(excluded.iter().any(|regex| regex.is_match(name)), expect, "{name}");
+        }
+    }
+}
+
+#[test]
+fn flags_are_read_as_an_operator_writes_them() {
+    let flags = parse(&[
+        "--exclude-interfaces=a.*,b0",
+        "--exclude-interfaces=c",
+        "--ignore-exclude-label",
+        "--failback-delay=never",
+    ])
+    .unwrap();
+    assert_eq!(
+        flags.exclude_interfaces.iter().map(Regex::as_str).collect::<Vec<_>>(),
+        ["^(?:a.*)$", "^(?:b0)$", "^(?:c)$"]
+    );
+    assert!(flags.ignore_exclude_label && flags.failback_delay == FailbackDelay(None));
+    assert!(!parse(&["--ignore-exclude-label=false"]).unwrap().ignore_exclude_label);
+}
+
+#[test]
+fn a_wrong_flag_is_refused_by_name_and_says_what_is_accepted() {
+    let cases = [
+        ("--exclude-interfaces=eth(", "--exclude-interfaces"),
+        ("--hello-interval=5ms", "10ms to 10s"),
+        ("--hello-interval=1m", "10ms to 10s"),
+        ("--hello-misses=1", "2..=100"),
+        ("--failback-delay=often", "never"),
+        ("--kube-proxy-health=maybe", "required"),
+        ("--kube-proxy-address=node1", "--kube-proxy-address"),
+        ("--health-fall=0", "1..=100"),
+        ("--gobgp=/run/gobgp.sock", "unix:"),
+        ("--drain-delay=5", "--drain-delay"),
+    ];
+    for (flag, expect) in cases {
+        let error = parse(&[flag]).unwrap_err();
+        assert!(error.contains(expect) && error.contains(flag.split('=').next().unwrap()), "{flag}: {error}");
+    }
+    let error = Flags::try_parse_from(["ferrolb-speaker", "--node-name="]).unwrap_err().to_string();
+    assert!(error.contains("kubectl get nodes"), "{error}");
+}

@@ -1,0 +1,162 @@
+//! When an address is announced without being asked for (gratuitous ARP, RFC 5227 section 2.3). Pure; each link's thread owns
+//! one [`Announcer`] and sends what it says.
+//!
+//! Caches of clients and switches turn to the new owner by these frames alone, and one may be lost: each address is announced
+//! several times. The first announcements of all addresses go before any repeat, because a node that takes over a thousand
+//! addresses must first of all have named each of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+
+/// How long after the announcement before it each announcement of one address follows: 0, 30, 100, 300 ms, 1, 2 and 5 s
+/// after the first.
+const GAPS: [Duration; 7] = [
+    Duration::ZERO,
+    Duration::from_millis(30),
+    Duration::from_millis(70),
+    Duration::from_millis(200),
+    Duration::from_millis(700),
+    Duration::from_millis(1_000),
+    Duration::from_millis(3_000),
+];
+/// Frames that one announcement takes: the request form and the reply form.
+pub(super) const FRAMES_PER_ANNOUNCEMENT: u32 = 2;
+/// Gratuitous frames that one link sends in a second; storm control of switches begins at a few thousand broadcasts.
+pub const GRATUITOUS_PER_SECOND_MAX: u32 = 5_000;
+/// The pause between two announcements that keeps to that.
+const PACE: Duration =
+    Duration::from_nanos(1_000_000_000 * FRAMES_PER_ANNOUNCEMENT as u64 / GRATUITOUS_PER_SECOND_MAX as u64);
+/// A thread that was late may make up for so many announcements at once.
+const BURST_MAX: u32 = 8;
+
+/// A place in the queue: first announcements before repeats, then by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    repeat: bool,
+    at: Instant,
+    address: Ipv4Addr,
+    round: usize,
+}
+
+/// The announcements that are still to be made.
+#[derive(Debug, Default)]
+pub(super) struct Announcer {
+    queue: BTreeSet<Due>,
+    by_address: BTreeMap<Ipv4Addr, Due>,
+    /// The pace allows the next one from here on.
+    open_at: Instant,
+}
+
+impl Announcer {
+    /// Announces `address` from `now` on, from the first round if it was under way already.
+    pub(super) fn start(&mut self, address: Ipv4Addr, now: Instant) {
+        self.stop(address);
+        self.enqueue(Due { repeat: false, at: now, address, round: 0 });
+    }
+
+    /// Announces `address` no longer.
+    pub(super) fn stop(&mut self, address: Ipv4Addr) {
+        if let Some(due) = self.by_address.remove(&address) {
+            self.queue.remove(&due);
+        }
+    }
+
+    /// The address to announce at `now`, if one is due and the pace allows it; to be asked until it says none.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Ipv4Addr> {
+        let due = *self.queue.first()?;
+        if now < due.at || now < self.open_at {
+            return None;
+        }
+        // What was not used of the pace is kept for a burst only.
+        let behind = now.since(self.open_at).min(PACE * BURST_MAX);
+        self.open_at = earlier(now, behind) + PACE;
+        self.stop(due.address);
+        if let Some(gap) = GAPS.get(due.round + 1) {
+            self.enqueue(Due { repeat: true, at: now + *gap, address: due.address, round: due.round + 1 });
+        }
+        Some(due.address)
+    }
+
+    /// When [`Announcer::next`] has to be asked again, if ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.queue.first().map(|due| due.at.max(self.open_at))
+    }
+
+    fn enqueue(&mut self, due: Due) {
+        self.queue.insert(due);
+        self.by_address.insert(due.address, due);
+    }
+}
+
+fn earlier(now: Instant, by: Duration) -> Instant {
+    Instant::from_nanos(now.as_nanos().saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+    const B: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
+
+    /// Runs the announcer from `from` until it has nothing left; what it says, with the milliseconds.
+    fn run(announcer: &mut Announcer, from: Instant) -> Vec<(u128, Ipv4Addr)> {
+        let mut said = Vec::new();
+        let mut now = from;
+        loop {
+            while let Some(address) = announcer.next(now) {
+                said.push((now.since(Instant::ZERO).as_millis(), address));
+            }
+            let Some(deadline) = announcer.deadline() else { return said };
+            assert!(deadline > now, "the deadline moves on");
+            now = deadline;
+        }
+    }
+
+    #[test]
+    fn one_address_is_announced_seven_times_over_five_seconds() {
+        let mut announcer = Announcer::default();
+        announcer.start(A, Instant::from_millis(1_000));
+        let at: Vec<_> = run(&mut announcer, Instant::from_millis(1_000)).into_iter().map(|(ms, _)| ms).collect();
+        assert_eq!(at, [1_000, 1_030, 1_100, 1_300, 2_000, 3_000, 6_000]);
+    }
+
+    #[test]
+    fn first_announcements_go_before_repeats_and_keep_the_pace() {
+        let mut announcer = Announcer::default();
+        let start = Instant::from_millis(10_000);
+        let count = 1_000;
+        for i in 0..count {
+            announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i), start);
+        }
+        let said = run(&mut announcer, start);
+        let firsts: BTreeSet<_> = said[..count as usize].iter().map(|(_, address)| address).collect();
+        assert_eq!(firsts.len(), count as usize, "every address once before any twice");
+        assert_eq!(said.len(), GAPS.len() * count as usize);
+        for (i, (ms, _)) in said.iter().enumerate() {
+            let next_second = said[i..].partition_point(|(other, _)| *other < ms + 1_000);
+            let frames = u32::try_from(next_second).unwrap() * FRAMES_PER_ANNOUNCEMENT;
+            let most = GRATUITOUS_PER_SECOND_MAX + (BURST_MAX + 1) * FRAMES_PER_ANNOUNCEMENT;
+            assert!(frames <= most, "{frames} in the second from {ms} ms");
+        }
+        let last_first = said[count as usize - 1].0 - 10_000;
+        assert!((350..=400).contains(&last_first), "1,000 addresses named after {last_first} ms");
+    }
+
+    #[test]
+    fn a_stop_ends_it_and_a_start_begins_anew() {
+        let mut announcer = Announcer::default();
+        announcer.start(A, Instant::ZERO);
+        announcer.start(B, Instant::ZERO);
+        let late = Instant::from_millis(50);
+        assert_eq!([announcer.next(late), announcer.next(late)], [Some(A), Some(B)]);
+        announcer.stop(A);
+        announcer.start(B, late);
+        let said = run(&mut announcer, late);
+        assert!(said.iter().all(|(_, address)| *address == B));
+        assert_eq!((said.len(), said[0].0), (GAPS.len(), 50));
+    }
+}

@@ -1,0 +1,128 @@
+//! The driver of the links' threads: compares the links that are wanted with those that run. Owned by the main loop; what
+//! the threads do comes back as events, forwarded by one small task a link.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_proto::claim;
+use ferrolb_proto::wire::Mac;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::debug;
+
+use super::{LinkHandle, Progress, Setup};
+use crate::event::Event;
+use crate::metrics::Metrics;
+use crate::plan::{LinkOrder, Order};
+
+/// The settings that every link's claim machine has.
+#[derive(Clone, Debug)]
+pub struct Protocol {
+    /// This node's name.
+    pub node: Box<str>,
+    /// How often a holder says hello.
+    pub hello_interval: Duration,
+    /// How many hellos may be missing.
+    pub hello_misses: u32,
+    /// How long this node is fresh; none: as long as it runs.
+    pub failback_delay: Option<Duration>,
+}
+
+/// All threads that run.
+#[derive(Debug)]
+pub struct LinkSet {
+    protocol: Protocol,
+    metrics: Metrics,
+    events: mpsc::Sender<Event>,
+    running: BTreeMap<u32, Running>,
+    forwarders: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Running {
+    name: Box<str>,
+    mac: Mac,
+    order: Arc<Order>,
+    /// None where no thread was to be had; that is reported like any other failure.
+    handle: Option<LinkHandle>,
+    forwarder: AbortHandle,
+}
+
+impl LinkSet {
+    /// No thread runs yet; what they do will be sent to `events`.
+    #[must_use]
+    pub fn new(protocol: Protocol, metrics: Metrics, events: mpsc::Sender<Event>) -> Self {
+        Self { protocol, metrics, events, running: BTreeMap::new(), forwarders: JoinSet::new() }
+    }
+
+    /// Makes what runs what is wanted: ends, starts and orders threads. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel has no random numbers.
+    pub fn apply(&mut self, wanted: &BTreeMap<u32, LinkOrder>) -> Result<(), getrandom::Error> {
+        while self.forwarders.try_join_next().is_some() {}
+        let over = |index: &u32, running: &mut Running| {
+            !wanted.get(index).is_some_and(|link| link.name == running.name && link.mac == running.mac)
+        };
+        for (index, running) in self.running.extract_if(.., over) {
+            debug!(index, link = %running.name, "no longer speaking on this link");
+            running.forwarder.abort();
+            if !wanted.values().any(|link| link.name == running.name) {
+                self.metrics.forget(&running.name);
+            }
+        }
+        for (&index, link) in wanted {
+            match self.running.get_mut(&index) {
+                None => self.start(index, link)?,
+                Some(running) if *running.order != *link.order => {
+                    running.order = Arc::clone(&link.order);
+                    if let Some(handle) = &running.handle {
+                        handle.order(Arc::clone(&link.order));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, index: u32, link: &LinkOrder) -> Result<(), getrandom::Error> {
+        debug!(index, link = %link.name, "speaking on this link");
+        let Protocol { node, hello_interval, hello_misses, failback_delay } = self.protocol.clone();
+        let claims = claim::Config { node, epoch: getrandom::u64()?, hello_interval, hello_misses, failback_delay };
+        let metrics = self.metrics.link(&link.name);
+        let setup = Setup { index, name: link.name.clone(), mac: link.mac, claims, metrics };
+        let (handle, progress) = match LinkHandle::spawn(setup, Arc::clone(&link.order)) {
+            Ok((handle, progress)) => (Some(handle), progress),
+            Err(error) => (None, watch::channel(Err(format!("no thread for it: {error}").into())).1),
+        };
+        let forwarder = self.forwarders.spawn(forward(index, progress, self.events.clone()));
+        let (name, order) = (link.name.clone(), Arc::clone(&link.order));
+        self.running.insert(index, Running { name, mac: link.mac, order, handle, forwarder });
+        Ok(())
+    }
+}
+
+/// Sends each report of a thread as an event, and its end as the last one.
+async fn forward(link: u32, mut progress: watch::Receiver<Progress>, events: mpsc::Sender<Event>) {
+    loop {
+        let latest = progress.borrow_and_update().clone();
+        let event = match latest {
+            Ok(report) => Event::Report { link, report },
+            Err(why) => {
+                // Nobody listens when the process ends: no matter then.
+                let _ = events.send(Event::LinkFailed { link, why }).await;
+                return;
+            }
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+        if progress.changed().await.is_err() {
+            let why = "its thread crashed".into();
+            let _ = events.send(Event::LinkFailed { link, why }).await;
+            return;
+        }
+    }
+}

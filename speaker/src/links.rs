@@ -1,0 +1,178 @@
+//! This node's links as events, from rtnetlink(7). One task, owned by the main loop's `JoinSet`; cancelling it is safe.
+//!
+//! It follows the kernel's messages and never polls. A connection that lost messages (an overrun) or ended is made anew and
+//! begins with a full dump, so that nothing rests on it living. The only user of the netlink crates.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ferrolb_proto::wire::Mac;
+use ferrolb_runtime::backoff::Backoff;
+use ferrolb_runtime::clock::Clock;
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::event::{Event, Link};
+
+/// Addresses of one link that are kept; a link with more has them cut off.
+pub const ADDRESSES_PER_LINK_MAX: usize = 4_096;
+
+type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
+
+/// Why a connection to the kernel came to its end.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error("no netlink socket: {0}")]
+    Socket(#[source] std::io::Error),
+    #[error("the kernel does not list its links: {0}")]
+    Dump(#[source] rtnetlink::Error),
+    #[error("messages were lost")]
+    Overrun,
+    #[error("the connection ended")]
+    Ended,
+}
+
+/// Follows the links for ever. Ends only when nobody reads `events` any more.
+pub async fn run(events: mpsc::Sender<Event>) {
+    let mut backoff = Backoff::default();
+    loop {
+        let Err(error) = follow(&events).await else { return };
+        match error {
+            FollowError::Overrun | FollowError::Ended => debug!(%error, "reading this node's links anew"),
+            FollowError::Socket(_) | FollowError::Dump(_) => {
+                warn!(%error, "this node's links are not known; trying again");
+            }
+        }
+        tokio::time::sleep(backoff.next_delay(Clock::now())).await;
+    }
+}
+
+/// One connection: a dump, then the changes. The dump comes second, so that no change falls between.
+async fn follow(events: &mpsc::Sender<Event>) -> Result<(), FollowError> {
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let (connection, handle, messages) = new_multicast_connection(&groups).map_err(FollowError::Socket)?;
+    tokio::select! {
+        () = connection => Err(FollowError::Ended),
+        result = listen(&handle, messages, events) => result,
+    }
+}
+
+async fn listen(handle: &Handle, mut messages: Messages, events: &mpsc::Sender<Event>) -> Result<(), FollowError> {
+    let mut links = dump(handle).await.map_err(FollowError::Dump)?;
+    loop {
+        if events.send(Event::Links(links.values().cloned().collect())).await.is_err() {
+            return Ok(());
+        }
+        let mut changed = false;
+        while !changed {
+            let (message, _) = messages.next().await.ok_or(FollowError::Ended)?;
+            changed = take(&mut links, message)?;
+            // One event for all that came at once.
+            while let Some(message) = messages.next().now_or_never() {
+                changed |= take(&mut links, message.ok_or(FollowError::Ended)?.0)?;
+            }
+        }
+    }
+}
+
+async fn dump(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error> {
+    let mut links = BTreeMap::new();
+    let mut messages = std::pin::pin!(handle.link().get().execute());
+    while let Some(message) = messages.try_next().await? {
+        take_link(&mut links, &message);
+    }
+    let mut messages = std::pin::pin!(handle.address().get().execute());
+    while let Some(message) = messages.try_next().await? {
+        take_address(&mut links, &message, true);
+    }
+    Ok(links)
+}
+
+/// Takes one message; says whether anything changed.
+fn take(links: &mut BTreeMap<u32, Link>, message: NetlinkMessage<RouteNetlinkMessage>) -> Result<bool, FollowError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enums are open; we asked for three groups only")]
+    match message.payload {
+        NetlinkPayload::InnerMessage(inner) => Ok(match inner {
+            RouteNetlinkMessage::NewLink(message) => take_link(links, &message),
+            // A port that leaves its bridge is told as a deleted link, of the bridge family.
+            RouteNetlinkMessage::DelLink(message) => {
+                is_whole(&message) && links.remove(&message.header.index).is_some()
+            }
+            RouteNetlinkMessage::NewAddress(message) => take_address(links, &message, true),
+            RouteNetlinkMessage::DelAddress(message) => take_address(links, &message, false),
+            _ => false,
+        }),
+        NetlinkPayload::Overrun(_) => Err(FollowError::Overrun),
+        _ => Ok(false),
+    }
+}
+
+/// Whether a message speaks of the link itself, and not of one protocol's view of it.
+fn is_whole(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
+}
+
+fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
+    let (mut name, mut mac, mut enslaved, mut state) = (None, Mac::ZERO, false, false);
+    for attribute in &message.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel has a hundred attributes, and we use four")]
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.as_str().into()),
+            LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().map_or(Mac::ZERO, Mac),
+            LinkAttribute::Controller(index) => enslaved = *index != 0,
+            LinkAttribute::OperState(_) => state = true,
+            _ => {}
+        }
+    }
+    // A message without an operational state carries news of a wireless link only, and nothing of what we want.
+    let (Some(name), true, true) = (name, state, is_whole(message)) else { return false };
+    let index = message.header.index;
+    let flags = message.header.flags;
+    let addresses = links.get_mut(&index).map(|link| std::mem::take(&mut link.addresses)).unwrap_or_default();
+    let link = Link {
+        index,
+        name,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether && mac != Mac::ZERO,
+        mac,
+        up: flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
+        broadcast: flags.contains(LinkFlags::Broadcast),
+        enslaved,
+        addresses,
+    };
+    // Statistics and the like come as messages, too, and change nothing.
+    let before = links.insert(index, link);
+    before.map(|before| Link { addresses: Vec::new(), ..before })
+        != links.get(&index).map(|link| Link { addresses: Vec::new(), ..link.clone() })
+}
+
+fn take_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there: bool) -> bool {
+    // On a point-to-point link the address attribute is the other end's, and the local one is ours.
+    let mut found: (Option<IpAddr>, Option<IpAddr>) = (None, None);
+    for attribute in &message.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only two attributes hold the address")]
+        match attribute {
+            AddressAttribute::Local(address) => found.0 = Some(*address),
+            AddressAttribute::Address(address) => found.1 = Some(*address),
+            _ => {}
+        }
+    }
+    let (Some(address), Some(link)) = (found.0.or(found.1), links.get_mut(&message.header.index)) else { return false };
+    match (link.addresses.binary_search(&address), there) {
+        (Ok(at), false) => {
+            link.addresses.remove(at);
+            true
+        }
+        (Err(at), true) if link.addresses.len() < ADDRESSES_PER_LINK_MAX => {
+            link.addresses.insert(at, address);
+            true
+        }
+        (Ok(_), true) | (Err(_), _) => false,
+    }
+}

@@ -1,0 +1,207 @@
+//! The speaker's metrics. Made once by the main loop; each link's thread gets its own [`LinkMetrics`], which are atomics and
+//! take no lock.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+type LinkLabel = [(&'static str, String); 1];
+type DropLabels = [(&'static str, String); 2];
+
+/// Why a frame came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// A hello frame that cannot be read.
+    Malformed,
+    /// A hello frame of a version that we do not speak.
+    Version,
+    /// A hello frame of another cluster, or with a key that we do not have yet.
+    ForeignKey,
+    /// A hello frame with a wrong signature.
+    Signature,
+    /// A hello frame of a former life of its sender, or out of order.
+    Stale,
+    /// A hello frame that carries this node's name.
+    OwnName,
+    /// A frame that would have made a table too large.
+    Limit,
+    /// A question left unanswered because this node was frozen and may have been replaced.
+    Gate,
+    /// A frame that the kernel dropped because we read too late.
+    Kernel,
+    /// A frame of ours that the kernel did not take.
+    Send,
+}
+
+impl Drop {
+    const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::Version,
+        Self::ForeignKey,
+        Self::Signature,
+        Self::Stale,
+        Self::OwnName,
+        Self::Limit,
+        Self::Gate,
+        Self::Kernel,
+        Self::Send,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Version => "version",
+            Self::ForeignKey => "foreign_key",
+            Self::Signature => "signature",
+            Self::Stale => "stale",
+            Self::OwnName => "own_name",
+            Self::Limit => "limit",
+            Self::Gate => "gate",
+            Self::Kernel => "kernel",
+            Self::Send => "send",
+        }
+    }
+}
+
+/// The metrics of all links.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    owned: Family<LinkLabel, Gauge>,
+    heard: Family<LinkLabel, Gauge>,
+    answered: Family<LinkLabel, Counter>,
+    gratuitous: Family<LinkLabel, Counter>,
+    sent: Family<LinkLabel, Counter>,
+    dropped: Family<DropLabels, Counter>,
+    conflicts: Family<LinkLabel, Counter>,
+    suspicions: Family<LinkLabel, Counter>,
+    refuted: Family<LinkLabel, Counter>,
+    deaths: Family<LinkLabel, Counter>,
+    fences: Family<LinkLabel, Counter>,
+}
+
+impl Metrics {
+    /// Empty metrics, registered under `registry`'s prefix.
+    #[must_use]
+    pub fn new(registry: &mut Registry) -> Self {
+        let all = Self::default();
+        registry.register("owned_addresses", "Addresses this node answers for", all.owned.clone());
+        registry.register("speakers_heard", "Other speakers heard", all.heard.clone());
+        registry.register("arp_requests_answered", "ARP requests answered", all.answered.clone());
+        registry.register("gratuitous_sent", "Gratuitous ARP frames sent", all.gratuitous.clone());
+        registry.register("frames_sent", "Frames of the hello protocol sent", all.sent.clone());
+        registry.register("frames_dropped", "Frames that came to nothing, by reason", all.dropped.clone());
+        registry.register("conflicts", "Claims of others for an address held here", all.conflicts.clone());
+        registry.register("suspicions", "Speakers suspected dead", all.suspicions.clone());
+        registry.register("suspicions_refuted", "Suspected speakers that proved alive", all.refuted.clone());
+        registry.register("deaths", "Speakers found dead", all.deaths.clone());
+        registry.register("fences", "Times all was given up because this node had been frozen", all.fences.clone());
+        all
+    }
+
+    /// The metrics of the link of this name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> LinkMetrics {
+        let label = [("link", name.to_owned())];
+        let counter = |family: &Family<LinkLabel, Counter>| family.get_or_create(&label).clone();
+        LinkMetrics {
+            owned: self.owned.get_or_create(&label).clone(),
+            heard: self.heard.get_or_create(&label).clone(),
+            answered: counter(&self.answered),
+            gratuitous: counter(&self.gratuitous),
+            sent: counter(&self.sent),
+            dropped: Drop::ALL.map(|reason| self.dropped.get_or_create(&drop_labels(name, reason)).clone()),
+            conflicts: counter(&self.conflicts),
+            suspicions: counter(&self.suspicions),
+            refuted: counter(&self.refuted),
+            deaths: counter(&self.deaths),
+            fences: counter(&self.fences),
+        }
+    }
+
+    /// Forgets a link: links come and go, their metrics must not pile up.
+    pub fn forget(&self, name: &str) {
+        let label = [("link", name.to_owned())];
+        let gauges = [&self.owned, &self.heard];
+        let counters = [&self.answered, &self.gratuitous, &self.sent, &self.conflicts, &self.suspicions, &self.refuted];
+        for family in gauges {
+            family.remove(&label);
+        }
+        for family in counters.into_iter().chain([&self.deaths, &self.fences]) {
+            family.remove(&label);
+        }
+        for reason in Drop::ALL {
+            self.dropped.remove(&drop_labels(name, reason));
+        }
+    }
+}
+
+fn drop_labels(name: &str, reason: Drop) -> DropLabels {
+    [("link", name.to_owned()), ("reason", reason.label().to_owned())]
+}
+
+/// The metrics of one link.
+#[derive(Clone, Debug)]
+pub struct LinkMetrics {
+    /// Addresses this node answers for.
+    pub owned: Gauge,
+    /// Other speakers heard.
+    pub heard: Gauge,
+    /// ARP requests answered.
+    pub answered: Counter,
+    /// Gratuitous ARP frames sent.
+    pub gratuitous: Counter,
+    /// Frames of the hello protocol sent.
+    pub sent: Counter,
+    dropped: [Counter; Drop::ALL.len()],
+    /// Claims of others for an address held here.
+    pub conflicts: Counter,
+    /// Speakers suspected dead.
+    pub suspicions: Counter,
+    /// Suspected speakers that proved alive.
+    pub refuted: Counter,
+    /// Speakers found dead.
+    pub deaths: Counter,
+    /// Times all was given up because this node had been frozen.
+    pub fences: Counter,
+}
+
+impl LinkMetrics {
+    /// The counter of frames dropped for this reason.
+    #[must_use]
+    pub const fn dropped(&self, reason: Drop) -> &Counter {
+        &self.dropped[reason as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_has_metrics_while_it_is_there_and_none_after() {
+        let mut registry = Registry::with_prefix("ferrolb_speaker");
+        let metrics = Metrics::new(&mut registry);
+        let text = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text
+        };
+        let link = metrics.link("eth0");
+        for (i, reason) in Drop::ALL.into_iter().enumerate() {
+            link.dropped(reason).inc_by(i as u64 + 1);
+        }
+        link.answered.inc();
+        for (i, reason) in Drop::ALL.into_iter().enumerate() {
+            let line = format!(
+                "ferrolb_speaker_frames_dropped_total{{link=\"eth0\",reason=\"{}\"}} {}\n",
+                reason.label(),
+                i + 1
+            );
+            assert!(text().contains(&line), "{line}");
+        }
+        assert!(text().contains("ferrolb_speaker_arp_requests_answered_total{link=\"eth0\"} 1\n"));
+        metrics.forget("eth0");
+        assert!(!text().contains("eth0"), "{}", text());
+    }
+}

@@ -1,0 +1,32 @@
+//! What is wanted as JSON, for `/state`. Pure.
+
+use ferrolb_proto::election::Unit;
+use serde_json::{Value, json};
+
+use super::{Desired, LinkOrder};
+
+impl Desired {
+    /// What matters of it.
+    #[must_use]
+    pub fn dump(&self) -> Value {
+        let links = self.links.iter().map(|(index, LinkOrder { name, mac, order })| {
+            json!({"index": index, "name": name, "mac": mac.to_string(), "leaving": order.leaving,
+                "units": order.units.iter().map(unit).collect::<Vec<_>>()})
+        });
+        json!({
+            "notReady": self.not_ready,
+            "excludeLabelIgnored": self.exclusion_ignored,
+            "links": links.collect::<Vec<_>>(),
+            "status": self.status,
+        })
+    }
+}
+
+fn unit(unit: &Unit) -> Value {
+    let mut candidates: Vec<_> = unit.candidates.iter().collect();
+    candidates.sort_by_key(|candidate| candidate.order);
+    let candidates = candidates.into_iter().map(
+        |c| json!({"node": c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
+    );
+    json!({"addresses": unit.addresses, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.serves_here})
+}

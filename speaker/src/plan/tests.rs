@@ -1,0 +1,347 @@
+//! Tests of the plan: who may announce what, where.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ferrolb_proto::api;
+use ferrolb_proto::election::{Candidate, order};
+use ferrolb_proto::facts::{Advertisement, AssignedAddress, Endpoint, Key, Node, Policy, Pool, Service, Slice};
+use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
+use ferrolb_runtime::watch::Change;
+use regex::Regex;
+use serde_json::json;
+
+use super::*;
+use crate::event::{Event, LinkReport};
+use crate::state::Config;
+
+/// A cluster in a few words; each test says only what it is about.
+struct Cluster {
+    ignore_label: bool,
+    nodes: Vec<Node>,
+    services: Vec<Service>,
+    slices: Vec<Slice>,
+    pools: Vec<Pool>,
+    ads: Vec<serde_json::Value>,
+    links: Vec<Link>,
+}
+
+impl Default for Cluster {
+    /// Two nodes, one Service with an endpoint on each, one pool for all, announced everywhere, and one link.
+    fn default() -> Self {
+        Self {
+            ignore_label: false,
+            nodes: vec![node("node1"), node("node2")],
+            services: vec![service("web", &["172.30.0.200"])],
+            slices: vec![slice("web", &["node1", "node2"])],
+            pools: vec![pool("lan", &["172.30.0.0/16", "fd30::/64"])],
+            ads: vec![json!({})],
+            links: vec![link(2, "eth0")],
+        }
+    }
+}
+
+impl Cluster {
+    fn state(&self) -> State {
+        let mut state = State::new(Config {
+            node: "node1".into(),
+            classes: Vec::new(),
+            default_implementation: true,
+            ignore_exclude_label: self.ignore_label,
+            exclude_interfaces: vec![Regex::new("^cni0$").unwrap()],
+        });
+        feed(&mut state, &self.services, Event::Service);
+        feed(&mut state, &self.slices, Event::Slice);
+        feed(&mut state, &self.nodes, Event::Node);
+        feed(&mut state, &self.pools, Event::Pool);
+        let ads: Vec<Advertisement> = self.ads.iter().enumerate().map(|(i, spec)| advertisement(i, spec)).collect();
+        feed(&mut state, &ads, Event::Advertisement);
+        feed(&mut state, &[KeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])])], Event::Keys);
+        state.handle(Event::Links(self.links.clone()), Instant::ZERO);
+        state
+    }
+
+    fn plan(&self) -> Desired {
+        plan(&self.state(), Instant::ZERO)
+    }
+
+    /// The units on the first link.
+    fn units(&self) -> Vec<Unit> {
+        self.plan().links.values().next().expect("a link").order.units.clone()
+    }
+
+    /// The candidates' names of the one unit on the first link.
+    fn candidates(&self) -> Vec<String> {
+        let units = self.units();
+        assert_eq!(units.len(), 1, "{units:?}");
+        units[0].candidates.iter().map(|candidate| candidate.node.to_string()).collect()
+    }
+}
+
+fn feed<F: Clone>(state: &mut State, facts: &[F], wrap: fn(Change<F>) -> Event) {
+    let changes = facts.iter().cloned().map(Change::Apply);
+    for change in [Change::ResyncStarted].into_iter().chain(changes).chain([Change::ResyncDone]) {
+        state.handle(wrap(change), Instant::ZERO);
+    }
+}
+
+fn node(name: &str) -> Node {
+    let labels = [("name".to_owned(), name.to_owned())].into();
+    Node { name: name.into(), ready: true, labels, ..Node::default() }
+}
+
+fn service(name: &str, addresses: &[&str]) -> Service {
+    let assigned = addresses.iter().map(|text| AssignedAddress { address: text.parse().unwrap(), vip: true });
+    Service { key: Key::new("default", name), load_balancer: true, assigned: assigned.collect(), ..Service::default() }
+}
+
+fn slice(service: &str, nodes: &[&str]) -> Slice {
+    let endpoint =
+        |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true, terminating: false };
+    let service_key = Key::new("default", service);
+    let key = Key::new("default", &format!("{service}-1"));
+    Slice { key, service: Some(service_key), endpoints: nodes.iter().map(endpoint).collect() }
+}
+
+fn pool(name: &str, ranges: &[&str]) -> Pool {
+    Pool { name: name.into(), ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(), ..Pool::default() }
+}
+
+fn advertisement(i: usize, spec: &serde_json::Value) -> Advertisement {
+    let object = json!({"metadata": {"name": format!("l2-{i}")}, "spec": spec});
+    serde_json::from_value::<api::L2>(object).unwrap().into()
+}
+
+fn link(index: u32, name: &str) -> Link {
+    let mac = Mac([2, 0, 0, 0, 0, u8::try_from(index).unwrap()]);
+    Link { index, name: name.into(), mac, ethernet: true, up: true, broadcast: true, ..Link::default() }
+}
+
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn select(node: &str) -> serde_json::Value {
+    json!({"nodeSelectors": [{"matchLabels": {"name": node}}]})
+}
+
+#[test]
+fn every_hard_rule_keeps_a_node_out() {
+    let local = |nodes: &[&str]| Cluster {
+        services: vec![Service { policy: Policy::Local, ..service("web", &["172.30.0.200"]) }],
+        slices: vec![slice("web", nodes)],
+        ..Cluster::default()
+    };
+    let second = |change: fn(&mut Node)| {
+        let mut nodes = vec![node("node1"), node("node2")];
+        change(&mut nodes[1]);
+        Cluster { nodes, ..Cluster::default() }
+    };
+    let cases: [(&str, Cluster, &[&str]); 11] = [
+        ("all is well", Cluster::default(), &["node1", "node2"]),
+        ("unreachable", second(|node| node.unreachable = true), &["node1"]),
+        ("excluded by its label", second(|node| node.excluded = true), &["node1"]),
+        (
+            "the label is ignored",
+            Cluster { ignore_label: true, ..second(|node| node.excluded = true) },
+            &["node1", "node2"],
+        ),
+        ("cordoned is only worse", second(|node| node.cordoned = true), &["node1", "node2"]),
+        ("Local, an endpoint on one node", local(&["node2"]), &["node2"]),
+        ("Local, no endpoint", local(&[]), &[]),
+        ("no endpoint anywhere", Cluster { slices: Vec::new(), ..Cluster::default() }, &[]),
+        ("selected by the advertisement", Cluster { ads: vec![select("node2")], ..Cluster::default() }, &["node2"]),
+        (
+            "advertisements add up",
+            Cluster { ads: vec![select("node1"), select("node2")], ..Cluster::default() },
+            &["node1", "node2"],
+        ),
+        ("gone from the cluster", Cluster { nodes: vec![node("node1")], ..Cluster::default() }, &["node1"]),
+    ];
+    for (what, cluster, expect) in cases {
+        assert_eq!(cluster.candidates(), expect, "{what}");
+    }
+}
+
+#[test]
+fn the_exclude_label_on_every_node_means_nothing_and_is_said() {
+    let excluded = |name| Node { excluded: true, ..node(name) };
+    let all = Cluster { nodes: vec![excluded("node1"), excluded("node2")], ..Cluster::default() };
+    assert_eq!((all.candidates().len(), all.plan().exclusion_ignored), (2, true));
+    let some = Cluster { nodes: vec![excluded("node1"), node("node2")], ..Cluster::default() };
+    assert_eq!((some.candidates(), some.plan().exclusion_ignored), (vec!["node2".to_owned()], false));
+    let told = Cluster { ignore_label: true, ..all };
+    assert_eq!((told.candidates().len(), told.plan().exclusion_ignored), (2, false), "what was asked for is no news");
+}
+
+#[test]
+fn what_the_api_says_of_a_candidate_comes_along() {
+    let not_ready = Node { ready: false, ..node("node1") };
+    let mut slice = slice("web", &["node1", "node2"]);
+    slice.endpoints[1] = Endpoint { ready: false, serving: true, terminating: true, ..slice.endpoints[1].clone() };
+    let services = vec![Service { policy: Policy::Local, ..service("web", &["172.30.0.200"]) }];
+    let cluster =
+        Cluster { nodes: vec![not_ready, node("node2")], slices: vec![slice], services, ..Cluster::default() };
+    let unit = &cluster.units()[0];
+    let address = "172.30.0.200".parse().unwrap();
+    let first = Candidate {
+        node: "node1".into(),
+        cordoned: true,
+        terminating: false,
+        preference: 0,
+        order: order("node1", address),
+    };
+    let second = Candidate {
+        node: "node2".into(),
+        cordoned: false,
+        terminating: true,
+        preference: 0,
+        order: order("node2", address),
+    };
+    assert_eq!(unit.candidates, [first, second]);
+    assert!(unit.serves_here);
+}
+
+#[test]
+fn services_that_share_an_address_are_one_unit_announced_where_all_can_be_served() {
+    let cluster = Cluster {
+        services: vec![
+            service("a", &["172.30.0.1", "172.30.0.2"]),
+            service("b", &["172.30.0.3"]),
+            service("c", &["172.30.0.3", "172.30.0.2"]),
+            service("d", &["172.30.0.4"]),
+        ],
+        slices: vec![slice("a", &["node1"]), slice("b", &["node1"]), slice("c", &["node2"]), slice("d", &["node1"])],
+        ..Cluster::default()
+    };
+    let units: Vec<_> =
+        cluster.units().into_iter().map(|unit| (unit.addresses, unit.serves_here, unit.candidates.len())).collect();
+    let expect =
+        [(addresses(&["172.30.0.1", "172.30.0.2", "172.30.0.3"]), true, 2), (addresses(&["172.30.0.4"]), true, 2)];
+    assert_eq!(units, expect);
+    let mut split = cluster;
+    for service in &mut split.services {
+        service.policy = Policy::Local;
+    }
+    let units = split.units();
+    assert_eq!((units[0].candidates.len(), units[0].serves_here), (0, false), "a and c have no node in common");
+    assert_eq!((units[1].candidates.len(), units[1].serves_here), (1, true));
+}
+
+#[test]
+fn only_an_ipv4_address_of_an_advertised_pool_is_announced_and_the_first_of_all_names_the_order() {
+    let dual = || vec![service("web", &["fd30::c8", "172.30.0.200"])];
+    let unit = &Cluster { services: dual(), ..Cluster::default() }.units()[0];
+    assert_eq!(unit.addresses, addresses(&["172.30.0.200"]));
+    assert_eq!(unit.candidates[0].order, order("node1", "fd30::c8".parse().unwrap()));
+    let only_v6 = Cluster { services: vec![service("web", &["fd30::c8"])], ..Cluster::default() };
+    let no_pool = Cluster { pools: vec![pool("other", &["10.0.0.0/8"])], ..Cluster::default() };
+    let no_ad = Cluster { ads: Vec::new(), ..Cluster::default() };
+    let other_ad = Cluster { ads: vec![json!({"ipAddressPools": ["other"]})], ..Cluster::default() };
+    for (what, cluster) in [("v6", only_v6), ("no pool", no_pool), ("no ad", no_ad), ("another pool's ad", other_ad)] {
+        assert_eq!(cluster.units(), [], "{what}");
+    }
+}
+
+#[test]
+fn the_pool_that_the_service_names_decides_where_two_hold_its_address() {
+    let pools = || vec![pool("a", &["172.30.0.0/16"]), pool("b", &["172.30.0.0/24"])];
+    let ads = || {
+        vec![
+            json!({"ipAddressPools": ["a"], "nodeSelectors": [{"matchLabels": {"name": "node1"}}]}),
+            json!({"ipAddressPools": ["b"]}),
+        ]
+    };
+    for (named, expect) in [(Some("b"), 2), (Some("a"), 1), (None, 1), (Some("gone"), 1)] {
+        let services = vec![Service { from_pool: named.map(Into::into), ..service("web", &["172.30.0.200"]) }];
+        let cluster = Cluster { services, pools: pools(), ads: ads(), ..Cluster::default() };
+        assert_eq!(cluster.candidates().len(), expect, "{named:?}");
+    }
+}
+
+#[test]
+fn an_interface_selector_takes_this_node_out_of_its_other_links_and_nobody_else() {
+    let links = vec![link(2, "eth0"), link(3, "eth1")];
+    let plan = Cluster { ads: vec![json!({"interfaces": ["eth1"]})], links, ..Cluster::default() }.plan();
+    let names = |index| {
+        let candidates = &plan.links[&index].order.units[0].candidates;
+        candidates.iter().map(|candidate| candidate.node.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((names(2), names(3)), (vec!["node2".to_owned()], vec!["node1".to_owned(), "node2".to_owned()]));
+}
+
+#[test]
+fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
+    let internal: IpAddr = "172.30.0.11".parse().unwrap();
+    let cases = [
+        ("plain", link(2, "eth0"), true),
+        ("down", Link { up: false, ..link(2, "eth0") }, false),
+        ("no broadcast", Link { broadcast: false, ..link(2, "wg0") }, false),
+        ("no Ethernet", Link { ethernet: false, ..link(2, "ib0") }, false),
+        ("a port of a bridge", Link { enslaved: true, ..link(2, "eth0") }, false),
+        ("excluded by name", link(2, "cni0"), false),
+        (
+            "excluded by name, with another address",
+            Link { addresses: addresses(&["10.0.0.1"]), ..link(2, "cni0") },
+            false,
+        ),
+        ("excluded by name, with the InternalIP", Link { addresses: vec![internal], ..link(2, "cni0") }, true),
+    ];
+    for (what, link, expect) in cases {
+        let me = Node { internal: vec![internal], ..node("node1") };
+        let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
+        assert_eq!(plan.links.contains_key(&2), expect, "{what}");
+    }
+}
+
+#[test]
+fn nothing_is_announced_before_all_is_known_and_the_reason_is_said() {
+    let whole = Cluster::default();
+    let mut state = State::new(whole.state().config.clone());
+    assert_eq!(plan(&state, Instant::ZERO).not_ready.as_deref(), Some("waiting for Services"));
+    state.handle(Event::Links(whole.links.clone()), Instant::ZERO);
+    feed(&mut state, &whole.services, Event::Service);
+    let early = plan(&state, Instant::ZERO);
+    assert_eq!(early.links[&2].order.units, [], "the link is spoken on, and nothing is claimed");
+    let stranger = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
+    assert!(stranger.plan().not_ready.is_some_and(|why| why.contains("--node-name")));
+    assert_eq!(whole.plan().not_ready, None);
+}
+
+#[test]
+fn a_link_that_failed_is_left_out_until_its_time_comes() {
+    let mut state = Cluster::default().state();
+    let now = Instant::from_millis(60_000);
+    state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now);
+    let desired = plan(&state, now);
+    let retry_at = now + Duration::from_secs(1);
+    assert_eq!((desired.links.len(), desired.wake), (0, Some(retry_at)));
+    assert_eq!(desired.status.links.len(), 1, "it stays in the status");
+    let desired = plan(&state, retry_at);
+    assert_eq!((desired.links.len(), desired.wake), (1, None));
+}
+
+#[test]
+fn the_process_may_end_when_every_link_has_left() {
+    let mut state = Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
+    let report = |left| LinkReport { heard: vec!["node2".into()], held: addresses(&["172.30.0.200"]).into(), left };
+    state.handle(Event::Report { link: 2, report: report(false) }, Instant::ZERO);
+    let desired = plan(&state, Instant::ZERO);
+    assert!(!desired.left && !desired.status.draining && !desired.links[&2].order.leaving);
+    assert_eq!(desired.status.owned_addresses, 1);
+    assert_eq!(
+        (&*desired.status.links[0].name, &desired.status.links[0].heard[..]),
+        ("eth0", &["node2".to_owned()][..])
+    );
+    state.handle(Event::Leave, Instant::ZERO);
+    for link in [2, 3] {
+        let desired = plan(&state, Instant::ZERO);
+        assert!(!desired.left && desired.status.draining && desired.links[&link].order.leaving);
+        state.handle(Event::Report { link, report: report(true) }, Instant::ZERO);
+    }
+    assert!(plan(&state, Instant::ZERO).left);
+    let none = Cluster { links: Vec::new(), ..Cluster::default() };
+    let mut state = none.state();
+    state.handle(Event::Leave, Instant::ZERO);
+    assert!(plan(&state, Instant::ZERO).left, "with no link there is nothing to hand over");
+}

@@ -1,0 +1,247 @@
+//! The main loop, on the process's one tokio thread: takes events, keeps the one [`State`], plans, and hands what is wanted to
+//! the drivers. It owns every task; one that ends is a bug, and ends the process.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ferrolb_proto::Instant;
+use ferrolb_proto::api::{self, HELLO_SECRET, Kind, SpeakerStatusStatus, resource};
+use ferrolb_proto::claim::LEAVE_MAX;
+use ferrolb_proto::facts::{NodeObject, ServiceObject, SliceObject};
+use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_runtime::admin::{self, StateRequest};
+use ferrolb_runtime::api_health::ApiHealth;
+use ferrolb_runtime::clock::Clock;
+use ferrolb_runtime::connect::connect;
+use ferrolb_runtime::signals;
+use ferrolb_runtime::vitals::{BEAT_INTERVAL, Vitals};
+use ferrolb_runtime::watch::{EVENT_QUEUE_MAX, Watch};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::event::{Event, LinkReport};
+use crate::flags::Flags;
+use crate::link::{LinkSet, Protocol};
+use crate::links;
+use crate::metrics::Metrics;
+use crate::plan::{Desired, plan};
+use crate::state::{Config, State};
+use crate::status::StatusWriter;
+
+/// Events that are taken before the next plan: a burst costs one plan, and a plan is never far.
+const EVENTS_PER_PLAN_MAX: usize = 256;
+/// How long the end of the process waits for the links beyond what their machines take.
+const LEAVE_GRACE: Duration = Duration::from_millis(500);
+/// Addresses that one line of the log names.
+const ADDRESSES_PER_LINE_MAX: usize = 16;
+
+/// Slices of headless Services have no address to serve; those of no Service have no use.
+const SLICES_OF_SERVICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
+
+/// Runs the speaker until it is asked to end and has handed over its addresses.
+///
+/// # Errors
+/// What makes the program useless: credentials that can never work, a task that ended.
+pub async fn run(flags: Flags) -> anyhow::Result<()> {
+    let without_effect = flags.without_effect();
+    if !without_effect.is_empty() {
+        warn!(flags = without_effect.join(" "), "these flags have no effect yet");
+    }
+    let mut registry = admin::registry();
+    let ours = registry.sub_registry_with_prefix("speaker");
+    let metrics = Metrics::new(ours);
+    let health = ApiHealth::new(ours);
+    let client = connect(&health).await?;
+    let vitals = std::sync::Arc::new(Vitals::new(Clock::now()));
+    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, std::sync::Arc::clone(&vitals));
+
+    let (sender, events) = mpsc::channel(EVENT_QUEUE_MAX);
+    let mut tasks = JoinSet::new();
+    watch_all(&flags, &client, &sender, &mut tasks);
+    tasks.spawn(links::run(sender.clone()));
+    let (status, statuses) = watch::channel(SpeakerStatusStatus::default());
+    let common = &flags.common;
+    let writer = StatusWriter::new(client, &common.namespace, &common.api_group, &flags.node_name);
+    tasks.spawn(writer.run(statuses));
+
+    let protocol = Protocol {
+        node: flags.node_name.as_str().into(),
+        hello_interval: flags.hello_interval,
+        hello_misses: flags.hello_misses,
+        failback_delay: flags.failback_delay.0,
+    };
+    let links = LinkSet::new(protocol, metrics, sender);
+    let state = State::new(Config {
+        node: flags.node_name.into(),
+        classes: flags.common.load_balancer_class,
+        default_implementation: flags.common.default_implementation,
+        ignore_exclude_label: flags.ignore_exclude_label,
+        exclude_interfaces: flags.exclude_interfaces,
+    });
+    info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
+    Loop { state, desired: Desired::default(), links, status, vitals }.run(events, requests, tasks).await
+}
+
+fn watch_all(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks: &mut JoinSet<()>) {
+    let (namespace, group) = (&flags.common.namespace, &flags.common.api_group);
+    let all = || events.clone();
+    let services = Watch::new("Services", Api::all(client.clone()), |object: ServiceObject| object.into());
+    tasks.spawn(services.run(all(), Event::Service));
+    let slices = Watch::new("EndpointSlices", Api::all(client.clone()), |object: SliceObject| object.into());
+    tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(all(), Event::Slice));
+    let nodes = Watch::new("Nodes", Api::all(client.clone()), |object: NodeObject| object.into());
+    tasks.spawn(nodes.run(all(), Event::Node));
+    let pools = Api::namespaced_with(client.clone(), namespace, &resource(Kind::IPAddressPool, group));
+    tasks.spawn(Watch::new("IPAddressPools", pools, |object: api::Pool| object.into()).run(all(), Event::Pool));
+    let l2 = Api::namespaced_with(client.clone(), namespace, &resource(Kind::L2Advertisement, group));
+    tasks.spawn(Watch::new("L2Advertisements", l2, |object: api::L2| object.into()).run(all(), Event::Advertisement));
+    let secrets = Watch::new("Secrets", Api::namespaced(client.clone(), namespace), keys);
+    tasks.spawn(secrets.fields(&format!("metadata.name={HELLO_SECRET}")).run(all(), Event::Keys));
+}
+
+fn keys(secret: Secret) -> KeyRing {
+    let data = secret.data.unwrap_or_default();
+    KeyRing::from_secret(data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())))
+}
+
+/// What the main loop owns.
+struct Loop {
+    state: State,
+    desired: Desired,
+    links: LinkSet,
+    status: watch::Sender<SpeakerStatusStatus>,
+    vitals: std::sync::Arc<Vitals>,
+}
+
+impl Loop {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut requests: mpsc::Receiver<StateRequest>,
+        mut tasks: JoinSet<()>,
+    ) -> anyhow::Result<()> {
+        let mut leave = std::pin::pin!(signals::termination().context("cannot take SIGTERM")?);
+        let mut leave_by: Option<Instant> = None;
+        loop {
+            let now = Clock::now();
+            self.vitals.beat(now);
+            self.replan(now)?;
+            if self.desired.left || leave_by.is_some_and(|by| by <= now) {
+                info!("speaker ended");
+                return Ok(());
+            }
+            let wake = [self.desired.wake, leave_by].into_iter().flatten().chain([now + BEAT_INTERVAL]).min();
+            tokio::select! {
+                Some(event) = events.recv() => {
+                    self.take(event);
+                    for _ in 1..EVENTS_PER_PLAN_MAX {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.take(event);
+                    }
+                }
+                Some(request) = requests.recv() => {
+                    request.answer(&json!({"state": self.state.dump(), "desired": self.desired.dump()}));
+                }
+                signal = &mut leave, if leave_by.is_none() => {
+                    info!(signal, "handing over what this node announces");
+                    self.take(Event::Leave);
+                    leave_by = Some(Clock::now() + LEAVE_MAX + LEAVE_GRACE);
+                }
+                Some(ended) = tasks.join_next() => bail!("a task of the speaker ended: {ended:?}"),
+                () = Clock::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Plans, and lets the drivers know.
+    fn replan(&mut self, now: Instant) -> anyhow::Result<()> {
+        let desired = plan(&self.state, now);
+        self.links.apply(&desired.links).context("the kernel has no random numbers")?;
+        // The first status says something only when this node's links are known.
+        if self.state.links.is_some() {
+            self.status.send_if_modified(|status| {
+                let changed = *status != desired.status;
+                status.clone_from(&desired.status);
+                changed
+            });
+        }
+        match (&self.desired.not_ready, &desired.not_ready) {
+            (Some(_), None) => {
+                info!("speaker ready");
+                self.vitals.ready();
+            }
+            (_, Some(why)) => self.vitals.not_ready(why.as_str()),
+            (None, None) => self.vitals.ready(),
+        }
+        if desired.exclusion_ignored && !self.desired.exclusion_ignored {
+            info!(
+                "every Node carries the label node.kubernetes.io/exclude-from-external-load-balancers: it is ignored, \
+                 or nothing could be announced"
+            );
+        }
+        self.desired = desired;
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) {
+        if let Some((kind, key, why)) = event.unreadable() {
+            warn!(kind, %key, why, "this object cannot be read and counts as absent; all others are in use");
+        }
+        match &event {
+            Event::Report { link, report } => self.say_report(*link, report),
+            Event::LinkFailed { link, why } => self.say_failure(*link, why),
+            Event::Service(_)
+            | Event::Slice(_)
+            | Event::Node(_)
+            | Event::Pool(_)
+            | Event::Advertisement(_)
+            | Event::Keys(_)
+            | Event::Links(_)
+            | Event::Leave => {}
+        }
+        self.state.handle(event, Clock::now());
+    }
+
+    fn link_name(&self, index: u32) -> &str {
+        self.state.links.as_ref().and_then(|links| links.get(&index)).map_or("?", |link| &link.name)
+    }
+
+    /// Says what a link announces now and no longer, and whom it hears.
+    fn say_report(&self, index: u32, report: &LinkReport) {
+        let link = self.link_name(index);
+        let empty = LinkReport::default();
+        let before = self.state.reports.get(&index).unwrap_or(&empty);
+        let list = |of: &LinkReport, without: &LinkReport| {
+            // Both are ascending.
+            let new: Vec<_> = of.held.iter().filter(|address| without.held.binary_search(address).is_err()).collect();
+            let more = if new.len() > ADDRESSES_PER_LINE_MAX { " …" } else { "" };
+            let named: Vec<_> = new.iter().take(ADDRESSES_PER_LINE_MAX).map(ToString::to_string).collect();
+            (new.len(), named.join(" ") + more)
+        };
+        let (started, stopped) = (list(report, before), list(before, report));
+        if started.0 > 0 {
+            info!(link, count = started.0, addresses = started.1, "announcing");
+        }
+        if stopped.0 > 0 {
+            info!(link, count = stopped.0, addresses = stopped.1, "no longer announcing");
+        }
+        if report.heard != before.heard {
+            info!(link, speakers = report.heard.join(" "), "other speakers heard");
+        }
+    }
+
+    /// A first failure is news, its repetitions are not.
+    fn say_failure(&self, index: u32, why: &str) {
+        let link = self.link_name(index);
+        let spoken_on = self.desired.links.contains_key(&index);
+        if spoken_on && !self.state.failures.contains_key(&index) {
+            warn!(link, why, "not speaking on this link; trying again");
+        } else {
+            debug!(link, why, "not speaking on this link");
+        }
+    }
+}

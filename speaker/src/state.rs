@@ -1,0 +1,194 @@
+//! What the speaker knows: facts of the cluster, of this node's links and of their threads. Pure; the main loop owns the one
+//! [`State`] and feeds it; [`crate::plan`] reads it.
+//!
+//! The same events in any order, each object's own in order, give the same state: nothing here depends on what was before.
+//! The one exception is the keys, see [`State::handle`].
+
+mod dump;
+mod table;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::facts::{Advertisement, Endpoint, Key, Node, Pool, Service, Slice};
+use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_runtime::watch::Change;
+use regex::Regex;
+
+use crate::event::{Event, Link, LinkReport};
+use table::Table;
+
+/// How long a link whose thread failed is left alone, the first time.
+pub const LINK_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
+/// What that wait doubles up to.
+pub const LINK_RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// So long without a failure, and the next one counts as a first failure.
+pub const LINK_RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// What never changes while the process runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name.
+    pub node: Box<str>,
+    /// The load balancer classes that are ours.
+    pub classes: Vec<String>,
+    /// Whether Services without a class are ours.
+    pub default_implementation: bool,
+    /// Whether the exclude label of Nodes means nothing.
+    pub ignore_exclude_label: bool,
+    /// Names of links that are not spoken on.
+    pub exclude_interfaces: Vec<Regex>,
+}
+
+/// The failures of one link's thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// How many in a row.
+    pub count: u32,
+    /// When the last one was.
+    pub at: Instant,
+}
+
+impl Failure {
+    /// When the thread may be started again.
+    #[must_use]
+    pub fn retry_at(self) -> Instant {
+        let doubled = LINK_RETRY_DELAY_MIN.saturating_mul(1 << self.count.saturating_sub(1).min(16));
+        self.at + doubled.min(LINK_RETRY_DELAY_MAX)
+    }
+}
+
+/// All that the speaker knows.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) config: Config,
+    /// Services that are ours and have addresses, reduced to what a plan needs.
+    pub(crate) services: Table<Service>,
+    pub(crate) slices: Table<Slice>,
+    pub(crate) nodes: Table<Node>,
+    pub(crate) pools: Table<Pool>,
+    pub(crate) advertisements: Table<Advertisement>,
+    pub(crate) keys: KeyRing,
+    keys_listed: bool,
+    /// None: not known yet.
+    pub(crate) links: Option<BTreeMap<u32, Link>>,
+    pub(crate) reports: BTreeMap<u32, LinkReport>,
+    pub(crate) failures: BTreeMap<u32, Failure>,
+    pub(crate) leaving: bool,
+}
+
+impl State {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            services: Table::default(),
+            slices: Table::default(),
+            nodes: Table::default(),
+            pools: Table::default(),
+            advertisements: Table::default(),
+            keys: KeyRing::default(),
+            keys_listed: false,
+            links: None,
+            reports: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            leaving: false,
+        }
+    }
+
+    /// Takes one event that happened at `now`.
+    ///
+    /// An object that cannot be read counts as absent. Keys stay when their Secret goes or holds none: whoever deletes it by
+    /// mistake must not silence every address of the cluster; a new Secret replaces them.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Service(change) => {
+                let Config { classes, default_implementation, .. } = &self.config;
+                self.services.handle(change, |service| {
+                    let ours = service.is_ours(classes, *default_implementation);
+                    (ours && !service.assigned.is_empty()).then(|| slim_service(service))
+                });
+            }
+            Event::Slice(change) => self.slices.handle(change, |slice| {
+                (slice.service.is_some() && !slice.endpoints.is_empty()).then(|| slim_slice(slice))
+            }),
+            Event::Node(change) => self.nodes.handle(change, Some),
+            Event::Pool(change) => self.pools.handle(change, Some),
+            Event::Advertisement(change) => self.advertisements.handle(change, Some),
+            Event::Keys(change) => self.set_keys(change),
+            Event::Links(links) => self.set_links(links),
+            Event::Report { link, report } => {
+                self.reports.insert(link, report);
+            }
+            Event::LinkFailed { link, why: _ } => {
+                self.reports.remove(&link);
+                let failure = self.failures.entry(link).or_insert(Failure { count: 0, at: now });
+                let first = now.since(failure.at) >= LINK_RETRY_FORGET_AFTER;
+                *failure = Failure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
+            }
+            Event::Leave => self.leaving = true,
+        }
+    }
+
+    /// What is still waited for before anything may be announced, if anything.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&'static str> {
+        let known = [
+            ("Services", self.services.is_listed()),
+            ("EndpointSlices", self.slices.is_listed()),
+            ("Nodes", self.nodes.is_listed()),
+            ("IPAddressPools", self.pools.is_listed()),
+            ("L2Advertisements", self.advertisements.is_listed()),
+            ("the Secret with the hello keys", self.keys_listed),
+            ("the links of this node", self.links.is_some()),
+        ];
+        known.into_iter().find(|(_, known)| !known).map(|(what, _)| what)
+    }
+
+    /// This Node.
+    #[must_use]
+    pub fn own_node(&self) -> Option<&Node> {
+        self.nodes.get(&Key::new("", &self.config.node))
+    }
+
+    fn set_keys(&mut self, change: Change<KeyRing>) {
+        match change {
+            Change::Apply(keys) if keys.signing().is_some() => self.keys = keys,
+            Change::ResyncDone => self.keys_listed = true,
+            Change::Apply(_) | Change::ResyncStarted | Change::Unreadable { .. } | Change::Delete(_) => {}
+        }
+    }
+
+    fn set_links(&mut self, links: Vec<Link>) {
+        let links: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
+        // A link that went down and came up again is a new try, whatever failed before.
+        let up = |index: &u32| links.get(index).is_some_and(|link| link.up);
+        self.failures.retain(|index, _| up(index));
+        self.reports.retain(|index, _| up(index));
+        self.links = Some(links);
+    }
+}
+
+/// What a plan needs of a Service: ten thousand of them must fit into a small process.
+fn slim_service(service: Service) -> Service {
+    let Service { key, policy, mut assigned, from_pool, .. } = service;
+    assigned.shrink_to_fit();
+    Service { key, policy, assigned, from_pool, ..Service::default() }
+}
+
+/// Endpoints that a verdict cannot tell apart count once.
+fn slim_slice(slice: Slice) -> Slice {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for endpoint in slice.endpoints {
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
+    endpoints.shrink_to_fit();
+    Slice { endpoints, ..slice }
+}
+
+#[cfg(test)]
+mod tests;

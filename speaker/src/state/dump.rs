@@ -1,0 +1,44 @@
+//! The state as JSON, for `/state`. Pure; a person reads it, so names and addresses stand for objects.
+
+use serde_json::{Value, json};
+
+use super::State;
+
+impl State {
+    /// What matters of the state.
+    #[must_use]
+    pub fn dump(&self) -> Value {
+        let text = ToString::to_string;
+        let services = self.services.values().map(|service| {
+            let addresses: Vec<_> = service.assigned.iter().map(|assigned| assigned.address).collect();
+            json!({"service": text(&service.key), "addresses": addresses, "policy": format!("{:?}", service.policy)})
+        });
+        let nodes = self.nodes.values().map(|node| {
+            json!({"name": node.name, "internal": node.internal, "ready": node.ready, "cordoned": node.cordoned,
+                "unreachable": node.unreachable, "excluded": node.excluded})
+        });
+        let pools = self.pools.values().map(|pool| {
+            let ranges: Vec<_> = pool.ranges.iter().map(|range| range.to_string()).collect();
+            json!({"name": pool.name, "ranges": ranges, "problem": pool.problem.as_ref().map(|problem| problem.to_string())})
+        });
+        let links = self.links.iter().flat_map(|links| links.values()).map(|link| {
+            let report = self.reports.get(&link.index);
+            let failure = self.failures.get(&link.index).map(|failure| failure.count);
+            json!({"index": link.index, "name": link.name, "mac": link.mac.to_string(), "up": link.up,
+                "enslaved": link.enslaved, "addresses": link.addresses, "failures": failure,
+                "heard": report.map(|report| &report.heard), "held": report.map(|report| &report.held[..])})
+        });
+        json!({
+            "node": self.config.node,
+            "waitsFor": self.waits_for(),
+            "leaving": self.leaving,
+            "keyIds": self.keys.ids(),
+            "services": services.collect::<Vec<_>>(),
+            "endpointSlices": self.slices.values().count(),
+            "nodes": nodes.collect::<Vec<_>>(),
+            "pools": pools.collect::<Vec<_>>(),
+            "advertisements": self.advertisements.values().map(|ad| json!({"name": ad.name, "problem": ad.problem})).collect::<Vec<_>>(),
+            "links": links.collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! The objects of one kind, kept by the changes of their watch. Pure; [`super::State`] owns one for each kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
+use ferrolb_runtime::watch::Change;
+
+/// A fact that has a name.
+pub(crate) trait Named {
+    /// Its key. Nodes, and our own kinds that all live in our one namespace, are told apart by name alone.
+    fn key(&self) -> Key;
+
+    /// The same for the key of an object that is gone or cannot be read.
+    fn normal(key: Key) -> Key {
+        Key { namespace: "".into(), ..key }
+    }
+}
+
+impl Named for Service {
+    fn key(&self) -> Key {
+        self.key.clone()
+    }
+
+    fn normal(key: Key) -> Key {
+        key
+    }
+}
+
+impl Named for Slice {
+    fn key(&self) -> Key {
+        self.key.clone()
+    }
+
+    fn normal(key: Key) -> Key {
+        key
+    }
+}
+
+impl Named for Node {
+    fn key(&self) -> Key {
+        Key::new("", &self.name)
+    }
+}
+
+impl Named for Pool {
+    fn key(&self) -> Key {
+        Key::new("", &self.name)
+    }
+}
+
+impl Named for Advertisement {
+    fn key(&self) -> Key {
+        Key::new("", &self.name)
+    }
+}
+
+/// What is known of the objects of one kind.
+#[derive(Debug)]
+pub(crate) struct Table<F> {
+    objects: BTreeMap<Key, F>,
+    /// While a list comes in: what it had so far.
+    listing: Option<BTreeSet<Key>>,
+    listed: bool,
+}
+
+impl<F> Default for Table<F> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), listing: None, listed: false }
+    }
+}
+
+impl<F: Named> Table<F> {
+    /// Takes one change; `keep` reduces an object to what is kept of it, or says that it is of no interest.
+    pub(super) fn handle(&mut self, change: Change<F>, keep: impl FnOnce(F) -> Option<F>) {
+        match change {
+            Change::ResyncStarted => self.listing = Some(BTreeSet::new()),
+            Change::Apply(object) => {
+                let key = object.key();
+                let Some(object) = keep(object) else {
+                    self.objects.remove(&key);
+                    return;
+                };
+                if let Some(listing) = &mut self.listing {
+                    listing.insert(key.clone());
+                }
+                self.objects.insert(key, object);
+            }
+            Change::Unreadable { key, .. } | Change::Delete(key) => {
+                self.objects.remove(&F::normal(key));
+            }
+            Change::ResyncDone => {
+                if let Some(listing) = self.listing.take() {
+                    self.objects.retain(|key, _| listing.contains(key));
+                }
+                self.listed = true;
+            }
+        }
+    }
+}
+
+impl<F> Table<F> {
+    /// Whether a whole list has come in once.
+    pub(super) const fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// The object of this key.
+    pub(super) fn get(&self, key: &Key) -> Option<&F> {
+        self.objects.get(key)
+    }
+
+    /// All objects, by key.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &F> {
+        self.objects.values()
+    }
+}

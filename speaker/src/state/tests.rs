@@ -1,0 +1,149 @@
+//! Tests of the state: what a list sweeps, what is ours, and what outlives a mistake.
+
+use std::net::IpAddr;
+
+use ferrolb_proto::facts::{AssignedAddress, Policy};
+use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
+
+use super::*;
+
+fn state() -> State {
+    State::new(Config {
+        node: "node1".into(),
+        classes: vec!["ferrolb.io/ferrolb".to_owned()],
+        default_implementation: true,
+        ignore_exclude_label: false,
+        exclude_interfaces: Vec::new(),
+    })
+}
+
+fn service(name: &str) -> Service {
+    let address = IpAddr::from([172, 30, 0, 200]);
+    Service {
+        key: Key::new("default", name),
+        load_balancer: true,
+        assigned: vec![AssignedAddress { address, vip: true }],
+        uid: "u".into(),
+        policy: Policy::Local,
+        ..Service::default()
+    }
+}
+
+fn names(state: &State) -> Vec<String> {
+    state.services.values().map(|service| service.key.to_string()).collect()
+}
+
+fn feed(state: &mut State, events: impl IntoIterator<Item = Change<Service>>) {
+    for change in events {
+        state.handle(Event::Service(change), Instant::ZERO);
+    }
+}
+
+#[test]
+fn a_list_sweeps_what_it_does_not_name_and_a_broken_one_sweeps_nothing() {
+    let mut state = state();
+    assert_eq!(state.waits_for(), Some("Services"));
+    feed(
+        &mut state,
+        [Change::ResyncStarted, Change::Apply(service("a")), Change::Apply(service("b")), Change::ResyncDone],
+    );
+    assert_eq!(state.waits_for(), Some("EndpointSlices"));
+    feed(&mut state, [Change::ResyncStarted, Change::Apply(service("c"))]);
+    assert_eq!(
+        names(&state),
+        ["default/a", "default/b", "default/c"],
+        "what is known stays valid while a list comes in"
+    );
+    feed(
+        &mut state,
+        [Change::ResyncStarted, Change::Apply(service("a")), Change::Apply(service("d")), Change::ResyncDone],
+    );
+    assert_eq!(names(&state), ["default/a", "default/d"]);
+    feed(&mut state, [Change::Delete(Key::new("default", "a"))]);
+    feed(&mut state, [Change::Unreadable { key: Key::new("default", "d"), why: "spec".to_owned() }]);
+    assert_eq!(names(&state), [""; 0]);
+}
+
+#[test]
+fn a_service_that_is_not_ours_or_has_no_address_is_not_kept() {
+    let foreign = Service { class: Some("other.io/lb".into()), ..service("a") };
+    let pending = Service { assigned: Vec::new(), ..service("a") };
+    let cluster_ip = Service { load_balancer: false, ..service("a") };
+    for changed in [foreign, pending, cluster_ip] {
+        let mut state = state();
+        feed(&mut state, [Change::Apply(service("a"))]);
+        let kept = state.services.values().next().unwrap();
+        assert_eq!(
+            (kept.policy, kept.assigned.len(), &*kept.uid),
+            (Policy::Local, 1, ""),
+            "reduced to what a plan needs"
+        );
+        feed(&mut state, [Change::Apply(changed)]);
+        assert_eq!(names(&state), [""; 0]);
+    }
+}
+
+#[test]
+fn objects_of_our_own_namespace_and_nodes_go_by_their_names() {
+    let mut state = state();
+    let pool = Pool { name: "lan".into(), ..Pool::default() };
+    state.handle(Event::Pool(Change::Apply(pool)), Instant::ZERO);
+    state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "other"))), Instant::ZERO);
+    assert_eq!(state.pools.values().count(), 1);
+    state.handle(Event::Pool(Change::Delete(Key::new("ferrolb-system", "lan"))), Instant::ZERO);
+    assert_eq!(state.pools.values().count(), 0);
+    let node = Node { name: "node1".into(), ..Node::default() };
+    state.handle(Event::Node(Change::Apply(node)), Instant::ZERO);
+    assert!(state.own_node().is_some());
+    state.handle(Event::Node(Change::Delete(Key::new("", "node1"))), Instant::ZERO);
+    assert!(state.own_node().is_none());
+}
+
+#[test]
+fn endpoints_that_look_alike_count_once() {
+    let endpoint = |node: &str, ready| Endpoint { node: Some(node.into()), ready, serving: ready, terminating: false };
+    let endpoints =
+        vec![endpoint("a", true), endpoint("a", true), endpoint("b", true), endpoint("a", false), endpoint("b", true)];
+    let slice = Slice { key: Key::new("default", "web-1"), service: Some(Key::new("default", "web")), endpoints };
+    let mut state = state();
+    state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
+    let kept = state.slices.values().next().unwrap();
+    assert_eq!(kept.endpoints, [endpoint("a", true), endpoint("b", true), endpoint("a", false)]);
+}
+
+#[test]
+fn keys_outlive_their_secret() {
+    let ring = |byte| KeyRing::new(vec![HelloKey::new([byte; KEY_LENGTH])]);
+    let mut state = state();
+    let mut feed = |change| {
+        state.handle(Event::Keys(change), Instant::ZERO);
+        state.keys.clone()
+    };
+    assert_eq!(feed(Change::Apply(ring(1))), ring(1));
+    assert_eq!(feed(Change::Delete(Key::new("ferrolb-system", "ferrolb-hello"))), ring(1));
+    assert_eq!(feed(Change::Apply(KeyRing::default())), ring(1));
+    assert_eq!(feed(Change::Apply(ring(2))), ring(2));
+}
+
+#[test]
+fn a_link_that_fails_is_left_alone_for_longer_each_time_until_it_was_down() {
+    let link = |up| Event::Links(vec![Link { index: 2, up, ..Link::default() }]);
+    let mut state = state();
+    state.handle(link(true), Instant::ZERO);
+    let mut now = Instant::from_millis(1_000_000);
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now);
+        let retry_at = state.failures[&2].retry_at();
+        waits.push(retry_at.since(now).as_secs());
+        now = retry_at;
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now + LINK_RETRY_FORGET_AFTER);
+    assert_eq!(state.failures[&2].count, 1, "a quiet minute is forgiven");
+    state.handle(Event::Report { link: 2, report: LinkReport::default() }, now);
+    state.handle(link(true), now);
+    assert!(state.failures.contains_key(&2) && state.reports.contains_key(&2));
+    state.handle(link(false), now);
+    assert!(state.failures.is_empty() && state.reports.is_empty());
+}

@@ -1,0 +1,174 @@
+//! Link threads on a real wire: network namespaces joined by a bridge, the kernel's own ARP as the client. Needs root and
+//! `ip`; everything it makes is gone when a test ends.
+
+mod lan;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_proto::claim;
+use ferrolb_proto::election::{Candidate, Unit, order};
+use ferrolb_proto::wire::hello::{self, KEY_LENGTH, Key, KeyRing};
+use ferrolb_proto::wire::{Mac, arp};
+use ferrolb_runtime::clock::Clock;
+use ferrolb_speaker::event::LinkReport;
+use ferrolb_speaker::link::{LinkHandle, Progress, Setup};
+use ferrolb_speaker::metrics::{Drop, LinkMetrics, Metrics};
+use ferrolb_speaker::plan::Order;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use lan::Lan;
+
+const VIP: [u8; 4] = [172, 30, 0, 200];
+const HOSTS: [&str; 2] = ["node1", "node2"];
+/// Longer than any rule of the protocol takes, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Speaker {
+    name: &'static str,
+    mac: Mac,
+    handle: LinkHandle,
+    progress: watch::Receiver<Progress>,
+    metrics: LinkMetrics,
+}
+
+fn wanted(leaving: bool) -> Arc<Order> {
+    let address = IpAddr::from(VIP);
+    let candidate = |node: &str| Candidate { node: node.into(), order: order(node, address), ..Candidate::default() };
+    let unit = Unit { addresses: vec![address], candidates: HOSTS.map(candidate).into(), serves_here: true };
+    Arc::new(Order { units: vec![unit], keys: KeyRing::new(vec![Key::new([7; KEY_LENGTH])]), leaving })
+}
+
+impl Speaker {
+    fn start(lan: &Lan, name: &'static str) -> Self {
+        let metrics = Metrics::new(&mut Registry::default()).link("eth0");
+        let mac = lan.mac(name);
+        let claims = claim::Config {
+            node: name.into(),
+            epoch: u64::from(mac.0[5]) << 32 | u64::from(std::process::id()),
+            hello_interval: Duration::from_millis(50),
+            hello_misses: 3,
+            failback_delay: Some(Duration::from_secs(30)),
+        };
+        let setup = Setup { index: lan.index(name), name: "eth0".into(), mac, claims, metrics: metrics.clone() };
+        let (handle, progress) = lan.inside(name, || LinkHandle::spawn(setup, wanted(false))).expect("a thread");
+        Self { name, mac, handle, progress, metrics }
+    }
+
+    async fn until(&mut self, what: &str, is: impl Fn(&LinkReport) -> bool) {
+        let wait = self.progress.wait_for(|progress| is(progress.as_ref().expect("the thread lives")));
+        let found = timeout(PATIENCE, wait).await.map(|found| found.expect("the thread lives").clone());
+        assert!(found.is_ok(), "{} never {what}", self.name);
+    }
+
+    fn holds(&self) -> bool {
+        self.progress.borrow().as_ref().is_ok_and(|report| report.held.contains(&IpAddr::from(VIP)))
+    }
+}
+
+/// Both speakers, the owner first, once each hears the other and one holds the address.
+async fn elected(lan: &Lan) -> (Speaker, Speaker) {
+    let mut pair = HOSTS.map(|name| Speaker::start(lan, name));
+    for speaker in &mut pair {
+        speaker.until("heard the other", |report| report.heard.len() == 1).await;
+    }
+    // MetalLB's order says who it must be.
+    let [one, two] = HOSTS.map(|name| order(name, VIP.into()));
+    let [first, second] = pair;
+    let (mut owner, other) = if one < two { (first, second) } else { (second, first) };
+    owner.until("claimed the address", |report| !report.held.is_empty()).await;
+    assert!(!other.holds());
+    (owner, other)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
+}
+
+#[test]
+fn one_of_two_speakers_answers_and_the_other_takes_over_when_it_dies() {
+    let lan = Lan::new(&HOSTS);
+    runtime().block_on(async {
+        let (owner, mut other) = elected(&lan).await;
+        lan.client_learns(VIP, owner.mac).await;
+        let (died, before) = (Clock::now(), other.metrics.gratuitous.get());
+        drop(owner.handle);
+        other.until("took over", |report| !report.held.is_empty()).await;
+        let took = Clock::now().since(died);
+        println!("another answers {took:?} after the owner died");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        lan.client_learns(VIP, other.mac).await;
+        assert!(other.metrics.gratuitous.get() >= before + 2, "the wire was told");
+        assert_eq!((other.metrics.deaths.get(), other.metrics.owned.get()), (1, 1));
+    });
+}
+
+#[test]
+fn a_speaker_that_leaves_hands_over_first() {
+    let lan = Lan::new(&HOSTS);
+    runtime().block_on(async {
+        let (mut owner, mut other) = elected(&lan).await;
+        owner.handle.order(wanted(true));
+        owner.until("left", |report| report.left).await;
+        assert!(!owner.holds());
+        other.until("took over", |report| !report.held.is_empty()).await;
+        lan.client_learns(VIP, other.mac).await;
+        assert_eq!(other.metrics.deaths.get(), 0, "nobody had to die for it");
+    });
+}
+
+#[test]
+fn frames_that_are_not_for_us_are_not_answered_and_bad_hellos_are_counted() {
+    let lan = Lan::new(&HOSTS);
+    runtime().block_on(async {
+        let (owner, _other) = elected(&lan).await;
+        let client = lan.mac("client");
+        let question = arp::request(client, [172, 30, 0, 100].into(), VIP.into());
+        let mut tagged = question[..12].to_vec();
+        tagged.extend_from_slice(&[0x81, 0, 0, 5]);
+        tagged.extend_from_slice(&question[12..]);
+        let mut for_another = question;
+        for_another[..6].copy_from_slice(&[2, 0, 0, 0, 0, 99]);
+        let answered = owner.metrics.answered.get();
+        lan.client_sends(&[&tagged, &for_another]);
+        let mut hellos = [[0; 80]; 3];
+        for (hello, version) in hellos.iter_mut().zip([hello::VERSION, 9, hello::VERSION]) {
+            hello[..6].copy_from_slice(&hello::GROUP.0);
+            hello[6..12].copy_from_slice(&client.0);
+            hello[12..14].copy_from_slice(&hello::ETHER_TYPE.to_be_bytes());
+            hello[14] = version;
+        }
+        // The first has the id of no key; the third ours, and no signature. The second is of another version.
+        let key = Key::new([7; KEY_LENGTH]).id().to_be_bytes();
+        hellos[2][18..22].copy_from_slice(&key);
+        lan.client_sends(&[&hellos[0], &hellos[1], &hellos[2], &hellos[0][..30]]);
+        lan.client_sends(&[&question]);
+        let metrics = &owner.metrics;
+        let patience = Clock::now() + PATIENCE;
+        while metrics.answered.get() == answered && Clock::now() < patience {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The plain question came last and is the only one answered.
+        assert_eq!(metrics.answered.get(), answered + 1);
+        let dropped = [Drop::Malformed, Drop::Version, Drop::ForeignKey, Drop::Signature, Drop::OwnName, Drop::Kernel];
+        assert_eq!(dropped.map(|reason| metrics.dropped(reason).get()), [1, 1, 1, 1, 0, 0]);
+        assert!(owner.holds());
+    });
+}
+
+#[test]
+fn a_link_that_goes_away_is_reported() {
+    let lan = Lan::new(&HOSTS);
+    runtime().block_on(async {
+        let mut speaker = Speaker::start(&lan, "node1");
+        speaker.until("began", |_| true).await;
+        lan.ip("-n", "node1", "link set eth0 down");
+        let failed =
+            timeout(PATIENCE, speaker.progress.wait_for(Result::is_err)).await.expect("a report").unwrap().clone();
+        let why = failed.unwrap_err();
+        assert!(why.contains("carries no frames"), "{why}");
+    });
+}
