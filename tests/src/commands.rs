@@ -1,5 +1,6 @@
 //! What `cargo lab` does for each of its words, in a person's language.
 
+pub(crate) mod bench;
 pub(crate) mod clean;
 pub(crate) mod demo;
 pub(crate) mod down;

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 /// The port on which kube-proxy says whether it is healthy.
-const PROXY_HEALTH_PORT: u16 = 10256;
+pub const PROXY_HEALTH_PORT: u16 = 10256;
 /// How long a program may take to be ready, on a busy machine.
 const PROGRAM_READY_MAX: Duration = Duration::from_secs(30);
 /// How long one look at a program's health may take.
@@ -201,6 +201,11 @@ impl Lab {
     /// All that a process of the lab has said so far.
     pub fn logs(&self, process: &str) -> String {
         process::log(&self.state, process)
+    }
+
+    /// The lab's folder.
+    pub fn state(&self) -> &State {
+        &self.state
     }
 
     /// The names of the nodes.

@@ -1,6 +1,7 @@
 //! The lab: a real Kubernetes cluster out of network namespaces on one machine, with FerroLB in it, for the demo, the tests and the
 //! benchmarks. `Lab` is the way in; docs/architecture.md says how the rooms hang together.
 
+pub mod bench;
 pub mod cluster;
 pub mod lab;
 pub mod netns;

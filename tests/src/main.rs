@@ -49,6 +49,8 @@ enum Command {
     },
     /// Run the tests of one tier, or all.
     Test { tier: Option<commands::test::Tier> },
+    /// Measure what FerroLB promises, beside its budgets: one benchmark, several, or all.
+    Bench(commands::bench::BenchArgs),
     /// Remove what the lab has built and cached, and say what that frees.
     Clean,
     #[command(hide = true)]
@@ -66,7 +68,8 @@ enum ProxyMode {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let lasts = matches!(args.command, Command::Demo { .. } | Command::Up { .. } | Command::Test { .. });
+    let lasts =
+        matches!(args.command, Command::Demo { .. } | Command::Up { .. } | Command::Test { .. } | Command::Bench(_));
     let result = if lasts && !args.worker { supervise::supervise() } else { work(args).map(|()| ExitCode::SUCCESS) };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -86,6 +89,7 @@ fn work(args: Args) -> anyhow::Result<()> {
         Command::Kubectl { args: words } => commands::enter::kubectl(args.name, &words),
         Command::Exec { host, command } => commands::enter::exec(args.name, &host, &command),
         Command::Test { tier } => commands::test::test(tier),
+        Command::Bench(bench) => commands::bench::bench(args.name, &bench),
         Command::Clean => commands::clean::clean(),
         Command::Serve { name, port } => commands::block_on(ferrolb_tests::traffic::serve::serve(&name, port))?,
         Command::Probe { server, seconds, step_ms } => {

@@ -29,6 +29,20 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Op
     }
 }
 
+/// Looks again and again for as long as `length`: at what is sampled, or must stay as it is.
+///
+/// # Errors
+/// As `look`, at once.
+#[expect(clippy::disallowed_methods, reason = "what is looked at are other programs, which send this one no event")]
+pub fn during(length: Duration, mut look: impl FnMut() -> Result<()>) -> Result<()> {
+    let end = now() + length;
+    while now() < end {
+        look()?;
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
 /// [`until`] for a question to the API server.
 pub async fn until_async<T, F: Future<Output = Result<Option<T>>>>(
     what: &str,

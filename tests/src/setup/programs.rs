@@ -22,27 +22,44 @@ pub struct Programs {
 /// # Errors
 /// When one does not build, with the compiler's last words.
 pub fn build() -> Result<Programs> {
+    let found = executables("lab", &["ferrolb-controller", "ferrolb-speaker", "ferrolb-lab"])?;
+    Ok(Programs {
+        controller: program(&found, "ferrolb-controller")?,
+        speaker: program(&found, "ferrolb-speaker")?,
+        lab: program(&found, "ferrolb-lab")?,
+    })
+}
+
+/// Builds controller and speaker as they are released; the lab program stays as it is.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_release(built: &Programs) -> Result<Programs> {
+    let found = executables("release", &["ferrolb-controller", "ferrolb-speaker"])?;
+    let (controller, speaker) = (program(&found, "ferrolb-controller")?, program(&found, "ferrolb-speaker")?);
+    Ok(Programs { controller, speaker, lab: built.lab.clone() })
+}
+
+/// Builds programs under a profile of cargo's; where each is, by its name.
+fn executables(profile: &str, names: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(repository()).args(["build", "--quiet", "--profile", "lab"]);
-    cargo.args(["--bin", "ferrolb-controller", "--bin", "ferrolb-speaker", "--bin", "ferrolb-lab"]);
+    cargo.current_dir(repository()).args(["build", "--quiet", "--profile", profile]);
+    cargo.args(names.iter().flat_map(|name| ["--bin", *name]));
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    locate(&run::run(&mut cargo)?)
+    Ok(locate(&run::run(&mut cargo)?))
 }
 
 /// Finds the programs in what cargo tells of its artifacts, one JSON object a line.
-fn locate(messages: &str) -> Result<Programs> {
+fn locate(messages: &str) -> BTreeMap<String, PathBuf> {
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let found: BTreeMap<String, PathBuf> = artifacts
-        .filter_map(|artifact| {
-            Some((artifact["target"]["name"].as_str()?.to_owned(), artifact["executable"].as_str()?.into()))
-        })
-        .collect();
-    let program = |name: &str| found.get(name).cloned().ok_or_else(|| anyhow!("cargo built no {name}"));
-    Ok(Programs {
-        controller: program("ferrolb-controller")?,
-        speaker: program("ferrolb-speaker")?,
-        lab: program("ferrolb-lab")?,
-    })
+    let named = |artifact: Value| {
+        Some((artifact["target"]["name"].as_str()?.to_owned(), artifact["executable"].as_str()?.into()))
+    };
+    artifacts.filter_map(named).collect()
+}
+
+fn program(found: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {
+    found.get(name).cloned().ok_or_else(|| anyhow!("cargo built no {name}"))
 }
 
 #[cfg(test)]
@@ -56,8 +73,8 @@ mod tests {
         };
         let library = r#"{"reason":"compiler-artifact","target":{"name":"serde"},"executable":null}"#;
         let all = [&line("ferrolb-controller"), library, "", &line("ferrolb-speaker"), &line("ferrolb-lab")].join("\n");
-        assert_eq!(locate(&all).unwrap().speaker, PathBuf::from("/t/ferrolb-speaker"));
-        let failed = locate(library).unwrap_err().to_string();
+        assert_eq!(program(&locate(&all), "ferrolb-speaker").unwrap(), PathBuf::from("/t/ferrolb-speaker"));
+        let failed = program(&locate(library), "ferrolb-controller").unwrap_err().to_string();
         assert_eq!(failed, "cargo built no ferrolb-controller");
     }
 }

@@ -1,0 +1,105 @@
+//! `cargo lab bench`: measures, prints the table, and writes the JSON for a later comparison.
+
+use super::up::{PREPARE_STEPS, prepare};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use ferrolb_tests::Options;
+use ferrolb_tests::bench::machine::{Build, Machine};
+use ferrolb_tests::bench::report::{CHECK_FACTOR, Findings, Report};
+use ferrolb_tests::bench::{self, Bench, Scale};
+use ferrolb_tests::setup::{Tools, programs};
+use ferrolb_tests::steps::Steps;
+use ferrolb_tests::topology::LabName;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The lab that a benchmark raises when it is given no name.
+const DEFAULT_NAME: &str = "bench";
+/// What stands for the standard output in place of a file.
+const STANDARD_OUTPUT: &str = "-";
+
+// What each takes on two cores, measured; shown as its usual time.
+const BENCH_USUAL: Duration = Duration::from_secs(30);
+const FAILOVER_RUN_USUAL: Duration = Duration::from_secs(20);
+const RELEASE_USUAL: Duration = Duration::from_secs(300);
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Which; without a name all of them.
+    #[arg(value_enum)]
+    names: Vec<Bench>,
+    /// Write the figures and their samples as JSON to FILE; - is the standard output, in place of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How often the owner of the address loses power.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Also with 1,000 Services.
+    #[arg(long)]
+    thousand: bool,
+    /// Build and measure the release profile, whose memory the budget is about, in place of the lab's.
+    #[arg(long)]
+    release: bool,
+    /// Fail when a measure is beyond three times its budget.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the benchmarks one after another, each in a fresh lab.
+pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
+    let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
+    let benches = if args.names.is_empty() { Bench::value_variants() } else { &args.names };
+    let mut steps = Steps::new(PREPARE_STEPS + benches.len() + usize::from(args.release));
+    let tools = tools(&mut steps, args.release)?;
+    let options = Options::named(&name.to_string());
+    let profile = if args.release { "release" } else { "lab" };
+    let (machine, build) = (Machine::look()?, Build::look(profile, &options.proxy_mode)?);
+    let scale = Scale { runs: args.runs.into(), thousand: args.thousand };
+    let mut findings = Findings::default();
+    for bench in benches {
+        let title = format!("Measure: {}", format!("{bench:?}").to_lowercase());
+        findings.extend(steps.step(&title, usual(*bench, args.runs), || bench::run(*bench, &tools, &options, scale))?);
+    }
+    let report = Report::new(machine, build, findings);
+    print(&report, args.json.as_deref())?;
+    if args.check { check(&report.findings) } else { Ok(()) }
+}
+
+fn tools(steps: &mut Steps, release: bool) -> Result<Tools> {
+    let tools = prepare(steps)?;
+    if !release {
+        return Ok(tools);
+    }
+    let programs =
+        steps.step("Build FerroLB's release profile", RELEASE_USUAL, || programs::build_release(&tools.programs))?;
+    Ok(Tools { programs, ..tools })
+}
+
+fn usual(bench: Bench, runs: u16) -> Duration {
+    match bench {
+        Bench::Create | Bench::Answers | Bench::Memory => BENCH_USUAL,
+        Bench::Failover => FAILOVER_RUN_USUAL * u32::from(runs),
+    }
+}
+
+fn print(report: &Report, json: Option<&Path>) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)?;
+    match json {
+        Some(file) if file.as_os_str() == STANDARD_OUTPUT => println!("{text}"),
+        Some(file) => {
+            fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            println!("{}", report.table());
+        }
+        None => println!("{}", report.table()),
+    }
+    Ok(())
+}
+
+fn check(findings: &Findings) -> Result<()> {
+    let beyond: Vec<&str> = findings.beyond(CHECK_FACTOR).iter().map(|measure| measure.id).collect();
+    if !beyond.is_empty() {
+        bail!("beyond {CHECK_FACTOR} times the budget: {}", beyond.join(", "));
+    }
+    Ok(())
+}
