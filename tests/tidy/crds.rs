@@ -1,0 +1,45 @@
+//! `deploy/crds.yaml` is generated from the kinds in `proto`; this test is the generator too.
+
+use std::fs;
+
+use ferrolb_proto::api;
+use serde_json::Value;
+
+use crate::tree::root;
+
+const HEAD: &str = "\
+# Generated from proto/src/api: do not edit. After a change there:
+#   FERROLB_BLESS=1 cargo test -p ferrolb-tests --test tidy crds
+";
+
+fn generated() -> String {
+    let mut text = HEAD.to_owned();
+    for crd in api::crds() {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&crd).expect("a CRD is plain data"));
+    }
+    text
+}
+
+#[test]
+fn crds_are_current() {
+    let path = root().join("deploy/crds.yaml");
+    let text = generated();
+    #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting of a program")]
+    if std::env::var("FERROLB_BLESS").is_ok() {
+        fs::write(&path, &text).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "deploy/crds.yaml is not what proto/src/api makes: \
+         run FERROLB_BLESS=1 cargo test -p ferrolb-tests --test tidy crds, and read the diff"
+    );
+}
+
+#[test]
+fn crds_mean_the_same_read_back() {
+    let read: Vec<Value> = serde_saphyr::from_multiple(&generated()).unwrap();
+    let made: Vec<_> = api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+    assert_eq!(read, made);
+}
