@@ -6,6 +6,7 @@
 //! - [`wire`]: frames on the local network: Ethernet, ARP, and our own hello protocol.
 //! - [`election`] and [`verdict`]: decisions that more than one program makes.
 //! - [`claim`]: the protocol machine that decides who answers.
+//! - [`lease`]: the machine that decides which replica of a program may write.
 //!
 //! Nothing here does IO, reads a clock, spawns, locks or awaits; a test of the `tests` room holds the dependency tree to
 //! that. Both programs, the CLI and the simulator run this code.
@@ -17,6 +18,7 @@ pub mod api;
 pub mod claim;
 pub mod election;
 pub mod facts;
+pub mod lease;
 pub mod range;
 mod time;
 pub mod verdict;
