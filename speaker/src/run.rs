@@ -1,6 +1,7 @@
 //! The main loop, on the process's one tokio thread: takes events, keeps the one [`State`], plans, and hands what is wanted to
 //! the drivers. It owns every task; one that ends is a bug, and ends the process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -56,8 +57,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let metrics = Metrics::new(ours);
     let health = ApiHealth::new(ours);
     let client = connect(&health).await?;
-    let vitals = std::sync::Arc::new(Vitals::new(Clock::now()));
-    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, std::sync::Arc::clone(&vitals));
+    let vitals = Arc::new(Vitals::new(Clock::now()));
+    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals));
 
     let (sender, events) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
@@ -114,7 +115,7 @@ struct Loop {
     desired: Desired,
     links: LinkSet,
     status: watch::Sender<SpeakerStatusStatus>,
-    vitals: std::sync::Arc<Vitals>,
+    vitals: Arc<Vitals>,
 }
 
 impl Loop {
@@ -126,10 +127,13 @@ impl Loop {
     ) -> anyhow::Result<()> {
         let mut leave = std::pin::pin!(signals::termination().context("cannot take SIGTERM")?);
         let mut leave_by: Option<Instant> = None;
+        let mut changed = true;
         loop {
             let now = Clock::now();
             self.vitals.beat(now);
-            self.replan(now)?;
+            if std::mem::take(&mut changed) || self.desired.wake.is_some_and(|wake| wake <= now) {
+                self.replan(now)?;
+            }
             if self.desired.left || leave_by.is_some_and(|by| by <= now) {
                 info!("speaker ended");
                 return Ok(());
@@ -137,10 +141,10 @@ impl Loop {
             let wake = [self.desired.wake, leave_by].into_iter().flatten().chain([now + BEAT_INTERVAL]).min();
             tokio::select! {
                 Some(event) = events.recv() => {
-                    self.take(event);
+                    changed = self.take(event);
                     for _ in 1..EVENTS_PER_PLAN_MAX {
                         let Ok(event) = events.try_recv() else { break };
-                        self.take(event);
+                        changed |= self.take(event);
                     }
                 }
                 Some(request) = requests.recv() => {
@@ -148,7 +152,7 @@ impl Loop {
                 }
                 signal = &mut leave, if leave_by.is_none() => {
                     info!(signal, "handing over what this node announces");
-                    self.take(Event::Leave);
+                    changed = self.take(Event::Leave);
                     leave_by = Some(Clock::now() + LEAVE_MAX + LEAVE_GRACE);
                 }
                 Some(ended) = tasks.join_next() => bail!("a task of the speaker ended: {ended:?}"),
@@ -187,7 +191,8 @@ impl Loop {
         Ok(())
     }
 
-    fn take(&mut self, event: Event) {
+    /// Takes one event; says whether a plan is due.
+    fn take(&mut self, event: Event) -> bool {
         if let Some((kind, key, why)) = event.unreadable() {
             warn!(kind, %key, why, "this object cannot be read and counts as absent; all others are in use");
         }
@@ -203,7 +208,7 @@ impl Loop {
             | Event::Links(_)
             | Event::Leave => {}
         }
-        self.state.handle(event, Clock::now());
+        self.state.handle(event, Clock::now())
     }
 
     fn link_name(&self, index: u32) -> &str {

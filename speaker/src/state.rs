@@ -98,18 +98,19 @@ impl State {
         }
     }
 
-    /// Takes one event that happened at `now`.
+    /// Takes one event that happened at `now` and says whether it can make a difference to the plan. Most do not: a Service
+    /// changes its conditions, a Node its heartbeat.
     ///
     /// An object that cannot be read counts as absent. Keys stay when their Secret goes or holds none: whoever deletes it by
     /// mistake must not silence every address of the cluster; a new Secret replaces them.
-    pub fn handle(&mut self, event: Event, now: Instant) {
+    pub fn handle(&mut self, event: Event, now: Instant) -> bool {
         match event {
             Event::Service(change) => {
                 let Config { classes, default_implementation, .. } = &self.config;
                 self.services.handle(change, |service| {
                     let ours = service.is_ours(classes, *default_implementation);
                     (ours && !service.assigned.is_empty()).then(|| slim_service(service))
-                });
+                })
             }
             Event::Slice(change) => self.slices.handle(change, |slice| {
                 (slice.service.is_some() && !slice.endpoints.is_empty()).then(|| slim_slice(slice))
@@ -117,18 +118,23 @@ impl State {
             Event::Node(change) => self.nodes.handle(change, Some),
             Event::Pool(change) => self.pools.handle(change, Some),
             Event::Advertisement(change) => self.advertisements.handle(change, Some),
-            Event::Keys(change) => self.set_keys(change),
-            Event::Links(links) => self.set_links(links),
+            Event::Keys(change) => {
+                self.set_keys(change);
+                true
+            }
+            Event::Links(links) => {
+                self.set_links(links);
+                true
+            }
             Event::Report { link, report } => {
                 self.reports.insert(link, report);
+                true
             }
             Event::LinkFailed { link, why: _ } => {
-                self.reports.remove(&link);
-                let failure = self.failures.entry(link).or_insert(Failure { count: 0, at: now });
-                let first = now.since(failure.at) >= LINK_RETRY_FORGET_AFTER;
-                *failure = Failure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
+                self.fail(link, now);
+                true
             }
-            Event::Leave => self.leaving = true,
+            Event::Leave => !std::mem::replace(&mut self.leaving, true),
         }
     }
 
@@ -159,6 +165,13 @@ impl State {
             Change::ResyncDone => self.keys_listed = true,
             Change::Apply(_) | Change::ResyncStarted | Change::Unreadable { .. } | Change::Delete(_) => {}
         }
+    }
+
+    fn fail(&mut self, link: u32, now: Instant) {
+        self.reports.remove(&link);
+        let failure = self.failures.entry(link).or_insert(Failure { count: 0, at: now });
+        let first = now.since(failure.at) >= LINK_RETRY_FORGET_AFTER;
+        *failure = Failure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
     }
 
     fn set_links(&mut self, links: Vec<Link>) {

@@ -147,6 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn a_first_announcement_passes_repeats_that_are_late() {
+        let mut announcer = Announcer::default();
+        let count: u32 = 500;
+        for i in 0..count {
+            announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i), Instant::ZERO);
+        }
+        // The pace takes 200 ms for these; by then the first repeats are due since 170 ms.
+        let mut now = Instant::ZERO;
+        for _ in 0..count {
+            now = now.max(announcer.deadline().unwrap());
+            assert!(announcer.next(now).is_some());
+        }
+        announcer.start(A, now);
+        assert_eq!(announcer.next(announcer.deadline().unwrap()), Some(A));
+    }
+
+    #[test]
     fn a_stop_ends_it_and_a_start_begins_anew() {
         let mut announcer = Announcer::default();
         announcer.start(A, Instant::ZERO);

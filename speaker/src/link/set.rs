@@ -9,7 +9,7 @@ use ferrolb_proto::claim;
 use ferrolb_proto::wire::Mac;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::debug;
+use tracing::info;
 
 use super::{LinkHandle, Progress, Setup};
 use crate::event::Event;
@@ -66,7 +66,7 @@ impl LinkSet {
             !wanted.get(index).is_some_and(|link| link.name == running.name && link.mac == running.mac)
         };
         for (index, running) in self.running.extract_if(.., over) {
-            debug!(index, link = %running.name, "no longer speaking on this link");
+            info!(index, link = %running.name, "no longer speaking on this link");
             running.forwarder.abort();
             if !wanted.values().any(|link| link.name == running.name) {
                 self.metrics.forget(&running.name);
@@ -88,7 +88,7 @@ impl LinkSet {
     }
 
     fn start(&mut self, index: u32, link: &LinkOrder) -> Result<(), getrandom::Error> {
-        debug!(index, link = %link.name, "speaking on this link");
+        info!(index, link = %link.name, "speaking on this link");
         let Protocol { node, hello_interval, hello_misses, failback_delay } = self.protocol.clone();
         let claims = claim::Config { node, epoch: getrandom::u64()?, hello_interval, hello_misses, failback_delay };
         let metrics = self.metrics.link(&link.name);

@@ -7,6 +7,9 @@ use ferrolb_runtime::watch::Change;
 
 /// A fact that has a name.
 pub(crate) trait Named {
+    /// Whether the other says the same. Where that cannot be told: no.
+    fn same(&self, other: &Self) -> bool;
+
     /// Its key. Nodes, and our own kinds that all live in our one namespace, are told apart by name alone.
     fn key(&self) -> Key;
 
@@ -17,6 +20,10 @@ pub(crate) trait Named {
 }
 
 impl Named for Service {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+
     fn key(&self) -> Key {
         self.key.clone()
     }
@@ -27,6 +34,10 @@ impl Named for Service {
 }
 
 impl Named for Slice {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+
     fn key(&self) -> Key {
         self.key.clone()
     }
@@ -37,18 +48,30 @@ impl Named for Slice {
 }
 
 impl Named for Node {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+
     fn key(&self) -> Key {
         Key::new("", &self.name)
     }
 }
 
 impl Named for Pool {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+
     fn key(&self) -> Key {
         Key::new("", &self.name)
     }
 }
 
 impl Named for Advertisement {
+    fn same(&self, _other: &Self) -> bool {
+        false
+    }
+
     fn key(&self) -> Key {
         Key::new("", &self.name)
     }
@@ -70,29 +93,34 @@ impl<F> Default for Table<F> {
 }
 
 impl<F: Named> Table<F> {
-    /// Takes one change; `keep` reduces an object to what is kept of it, or says that it is of no interest.
-    pub(super) fn handle(&mut self, change: Change<F>, keep: impl FnOnce(F) -> Option<F>) {
+    /// Takes one change and says whether it made a difference; `keep` reduces an object to what is kept of it, or says that it
+    /// is of no interest.
+    pub(super) fn handle(&mut self, change: Change<F>, keep: impl FnOnce(F) -> Option<F>) -> bool {
         match change {
-            Change::ResyncStarted => self.listing = Some(BTreeSet::new()),
+            Change::ResyncStarted => {
+                self.listing = Some(BTreeSet::new());
+                false
+            }
             Change::Apply(object) => {
                 let key = object.key();
-                let Some(object) = keep(object) else {
-                    self.objects.remove(&key);
-                    return;
-                };
+                let Some(object) = keep(object) else { return self.objects.remove(&key).is_some() };
                 if let Some(listing) = &mut self.listing {
                     listing.insert(key.clone());
                 }
+                if self.objects.get(&key).is_some_and(|before| before.same(&object)) {
+                    return false;
+                }
                 self.objects.insert(key, object);
+                true
             }
-            Change::Unreadable { key, .. } | Change::Delete(key) => {
-                self.objects.remove(&F::normal(key));
-            }
+            Change::Unreadable { key, .. } | Change::Delete(key) => self.objects.remove(&F::normal(key)).is_some(),
             Change::ResyncDone => {
+                let before = self.objects.len();
                 if let Some(listing) = self.listing.take() {
                     self.objects.retain(|key, _| listing.contains(key));
                 }
-                self.listed = true;
+                let first = !std::mem::replace(&mut self.listed, true);
+                first || self.objects.len() != before
             }
         }
     }

@@ -65,6 +65,29 @@ fn a_list_sweeps_what_it_does_not_name_and_a_broken_one_sweeps_nothing() {
 }
 
 #[test]
+fn only_what_makes_a_difference_asks_for_a_plan() {
+    let mut state = state();
+    let pending = Service { assigned: Vec::new(), ..service("b") };
+    let steps = [
+        (Change::ResyncStarted, false),
+        (Change::Apply(service("a")), true),
+        (Change::ResyncDone, true),
+        (Change::Apply(Service { uid: "other".into(), ..service("a") }), false),
+        (Change::Apply(pending), false),
+        (Change::Apply(Service { policy: Policy::Cluster, ..service("a") }), true),
+        (Change::ResyncStarted, false),
+        (Change::Apply(Service { policy: Policy::Cluster, ..service("a") }), false),
+        (Change::ResyncDone, false),
+        (Change::Delete(Key::new("default", "b")), false),
+        (Change::ResyncStarted, false),
+        (Change::ResyncDone, true),
+    ];
+    for (i, (change, expect)) in steps.into_iter().enumerate() {
+        assert_eq!(state.handle(Event::Service(change), Instant::ZERO), expect, "step {i}");
+    }
+}
+
+#[test]
 fn a_service_that_is_not_ours_or_has_no_address_is_not_kept() {
     let foreign = Service { class: Some("other.io/lb".into()), ..service("a") };
     let pending = Service { assigned: Vec::new(), ..service("a") };
