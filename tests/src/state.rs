@@ -150,6 +150,27 @@ pub fn logs(name: &LabName) -> PathBuf {
     folder(name).join("logs")
 }
 
+/// Removes what a process left that was killed while it made a lab's folder.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_unfinished() -> Result<()> {
+    let Ok(entries) = fs::read_dir(ROOT) else { return Ok(()) };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let maker = path.file_name().and_then(|name| unfinished_by(name.to_str()?));
+        if maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    let _ = fs::remove_dir(ROOT);
+    Ok(())
+}
+
+/// Who makes the folder of this name, if it is one that is being made: `.LAB.PID`.
+fn unfinished_by(name: &str) -> Option<u32> {
+    name.strip_prefix('.')?.split_once('.')?.1.parse().ok()
+}
+
 fn folder(name: &LabName) -> PathBuf {
     Path::new(ROOT).join(name.to_string())
 }
@@ -158,5 +179,17 @@ fn same_file(open: &File, path: &Path) -> bool {
     match (open.metadata(), fs::metadata(path)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_folder_that_is_being_made_has_a_maker() {
+        for (name, maker) in [(".demo.4711", Some(4711)), ("demo", None), (".demo", None), (".demo.x", None)] {
+            assert_eq!(unfinished_by(name), maker, "{name}");
+        }
     }
 }

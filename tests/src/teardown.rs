@@ -49,6 +49,7 @@ pub fn sweep() -> Result<Vec<LabName>> {
         down_owned(&state).with_context(|| format!("cannot clean the lab {name} that a killed process left"))?;
         swept.push(name);
     }
+    state::remove_unfinished()?;
     Ok(swept)
 }
 

@@ -8,6 +8,7 @@ use ferrolb_tests::state;
 use ferrolb_tests::steps::Steps;
 use ferrolb_tests::topology::LabName;
 use ferrolb_tests::{Lab, Options};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The lab that `up` raises when it is given no name.
@@ -51,7 +52,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         steps.step("Start FerroLB", FERROLB_USUAL, || lab.start_ferrolb())?;
     }
     lab.keep()?;
-    println!("The lab {name} is up.\n{}", look_around(&name));
+    println!("The lab {name} is up.\n{}", look_around(&name, None));
     Ok(())
 }
 
@@ -79,12 +80,13 @@ pub(crate) fn cluster_title(nodes: u8) -> String {
     format!("Raise a Kubernetes cluster: control plane, {nodes} node(s), dual stack")
 }
 
-/// What a person can do with a running lab.
-pub(crate) fn look_around(name: &LabName) -> String {
+/// What a person can do with a running lab, and with a Service that has an address in it.
+pub(crate) fn look_around(name: &LabName, address: Option<IpAddr>) -> String {
     let lab = format!("cargo lab --name {name}");
+    let page = address.map(|address| format!("  {lab} exec client -- curl http://{address}/\n")).unwrap_or_default();
     format!(
-        "Look around:\n  {lab} kubectl get nodes,services -A\n  {lab} exec client -- ip neigh\n  {lab} exec node1 -- nft list ruleset\n  \
-         cargo lab status\nLogs are in {}.\nTake it down:\n  {lab} down",
+        "Look around:\n  {lab} kubectl get nodes,services -A\n{page}  {lab} exec client -- ip neigh\n  \
+         {lab} exec node1 -- nft list ruleset\n  cargo lab status\nLogs are in {}.\nTake it down:\n  {lab} down",
         state::logs(name).display()
     )
 }
