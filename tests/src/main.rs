@@ -54,7 +54,7 @@ enum Command {
     /// Remove what the lab has built and cached, and say what that frees.
     Clean,
     #[command(hide = true)]
-    Serve { name: String, port: u16 },
+    Serve { pod: String, port: u16 },
     /// Open a connection to ADDRESS:PORT every STEP_MS milliseconds for SECONDS, and print what came of them as JSON.
     Probe { server: SocketAddr, seconds: f64, step_ms: u64 },
 }
@@ -91,7 +91,7 @@ fn work(args: Args) -> anyhow::Result<()> {
         Command::Test { tier } => commands::test::test(tier),
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
         Command::Clean => commands::clean::clean(),
-        Command::Serve { name, port } => commands::block_on(ferrolb_tests::traffic::serve::serve(&name, port))?,
+        Command::Serve { pod, port } => commands::block_on(ferrolb_tests::traffic::serve::serve(&pod, port))?,
         Command::Probe { server, seconds, step_ms } => {
             commands::probe(server, Duration::try_from_secs_f64(seconds)?, Duration::from_millis(step_ms))
         }
@@ -114,6 +114,13 @@ mod tests {
         let Command::Kubectl { args: words } = args.command else { panic!("not kubectl") };
         assert_eq!(words, ["get", "svc", "-o", "wide", "--name", "b"]);
         assert_eq!(args.name.unwrap().to_string(), "a");
+    }
+
+    #[test]
+    fn a_pod_s_name_is_not_taken_for_a_lab_s() {
+        let args = Args::parse_from(["cargo lab", "serve", "web-1", "8080"]);
+        let Command::Serve { pod, port } = args.command else { panic!("not serve") };
+        assert_eq!((pod.as_str(), port, args.name), ("web-1", 8080, None));
     }
 
     #[test]
