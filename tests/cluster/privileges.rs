@@ -56,7 +56,7 @@ const CASES: [Case; 56] = [
     ("controller", "list", "", "nodes", "", ALL, true),
     ("controller", "list", "ferrolb.io", "ipaddresspools", "", OURS, true),
     ("controller", "patch", "ferrolb.io", "ipaddresspools/status", "", OURS, true),
-    ("controller", "update", "coordination.k8s.io", "leases", "", OURS, true),
+    ("controller", "update", "coordination.k8s.io", "leases", "ferrolb-controller", OURS, true),
     ("controller", "create", "events.k8s.io", "events", "", OTHER, true),
     ("controller", "create", "", "secrets", "", OURS, true),
     ("controller", "get", "", "secrets", "ferrolb-hello", OURS, true),
