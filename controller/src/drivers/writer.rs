@@ -1,0 +1,130 @@
+//! The writer: one task that makes the statuses in the API server those of Desired. It owns the requests that are under way
+//! and nothing else; cancelling it breaks them off.
+//!
+//! It makes each attempt of each write once, one at a time for one object, a limited number at once, and tells what came of
+//! it as an event. When to try again is the state's to decide. When the lease is lost, what is under way is broken off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use super::apply::{Applier, Failure};
+use super::notices::Notices;
+use crate::desired::{Desired, Status, Target, Write};
+use crate::event::{Event, Outcome};
+use crate::metrics::Metrics;
+
+/// Requests that are under way at once.
+pub const WRITES_UNDER_WAY_MAX: usize = 16;
+
+/// The writer. See the module's head.
+#[derive(Debug)]
+pub struct Writer {
+    /// Does a single write.
+    pub applier: Applier,
+    /// What is to be written.
+    pub desired: watch::Receiver<Desired>,
+    /// Where it tells what came of it.
+    pub events: mpsc::Sender<Event>,
+    /// Where events about Services go.
+    pub notices: Notices,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the task of one write answers.
+type Answer = (Write, Result<(), Failure>);
+
+impl Writer {
+    /// Writes for ever; ends when nobody desires anything or listens any more.
+    pub async fn run(mut self) {
+        let mut tasks: JoinSet<Answer> = JoinSet::new();
+        // By target: the attempt that was started last, and whether it is still under way.
+        let mut started: BTreeMap<Target, (u64, bool)> = BTreeMap::new();
+        let mut said = BTreeSet::new();
+        let mut term = None;
+        loop {
+            if self.desired.borrow().term != term {
+                tasks.shutdown().await;
+                started.clear();
+            }
+            term = self.start(&mut tasks, &mut started);
+            let answer = tokio::select! {
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                Some(answer) = tasks.join_next() => answer,
+            };
+            let (write, result) = match answer {
+                Ok(answer) => answer,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            started.insert(write.target.clone(), (write.attempt, false));
+            let outcome = self.note(&write, result, &mut said);
+            if self.events.send(Event::Written { target: write.target, attempt: write.attempt, outcome }).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Starts what is desired, has not been tried and has room; the answer is the term that this is for.
+    fn start(&mut self, tasks: &mut JoinSet<Answer>, started: &mut BTreeMap<Target, (u64, bool)>) -> Option<u32> {
+        let desired = self.desired.borrow_and_update();
+        let wanted: BTreeSet<_> = desired.writes.iter().map(|write| &write.target).collect();
+        started.retain(|target, (_, under_way)| *under_way || wanted.contains(target));
+        for write in &desired.writes {
+            if tasks.len() >= WRITES_UNDER_WAY_MAX {
+                break;
+            }
+            let tried = |(attempt, under_way): &(u64, bool)| *under_way || *attempt == write.attempt;
+            if started.get(&write.target).is_some_and(tried) {
+                continue;
+            }
+            started.insert(write.target.clone(), (write.attempt, true));
+            self.metrics.writes.inc();
+            let (applier, write) = (self.applier.clone(), write.clone());
+            tasks.spawn(async move {
+                let result = applier.write(&write).await;
+                (write, result)
+            });
+        }
+        desired.term
+    }
+
+    fn note(&self, write: &Write, result: Result<(), Failure>, said: &mut BTreeSet<(&'static str, u16)>) -> Outcome {
+        let target = &write.target;
+        let Err(failure) = result else {
+            debug!(%target, "written");
+            if let (Target::Service(key), Status::Service(status)) = (target, &write.status)
+                && let Some(notice) = &status.notice
+            {
+                self.notices.tell(key, &status.uid, notice);
+            }
+            return Outcome::Done;
+        };
+        self.metrics.write_errors.inc();
+        match failure {
+            Failure::Unanswered | Failure::Outdated => debug!(%target, ?failure, "not written"),
+            Failure::Refused(refused) => {
+                let kind = match target {
+                    Target::Service(_) => "Service",
+                    Target::Pool(_) => "IPAddressPool",
+                    Target::Advertisement(_) => "L2Advertisement",
+                };
+                let (code, why) = (refused.code, &refused.message);
+                // Once for each kind and code: the metrics count the rest.
+                if code != 409 && said.insert((kind, code)) {
+                    warn!(%target, code, why, "the API server refuses to write its status; it is tried again");
+                } else {
+                    debug!(%target, code, why, "refused");
+                }
+            }
+        }
+        Outcome::Failed
+    }
+}

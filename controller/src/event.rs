@@ -1,0 +1,95 @@
+//! All that can happen to the controller: one closed enum, so that one list shows what can trigger work. Plain values, made
+//! by the drivers at the edge and read by [`crate::state`] alone.
+
+use ferrolb_proto::api;
+use ferrolb_proto::facts::{self, Key, Node, Pool, Service};
+use ferrolb_runtime::watch::Change;
+
+use crate::desired::Target;
+
+/// What can happen.
+#[derive(Debug)]
+pub enum Event {
+    /// A Service changed.
+    Service(Change<Service>),
+    /// A Node changed.
+    Node(Change<Node>),
+    /// An IPAddressPool changed.
+    Pool(Change<Pool>),
+    /// An L2Advertisement changed.
+    Advertisement(Change<Advertisement>),
+    /// This replica got or lost the lease.
+    Lease(Leadership),
+    /// A driver tried to write what was desired.
+    Written {
+        /// What was written.
+        target: Target,
+        /// The number of the try, from [`crate::desired::Write`].
+        attempt: u64,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// Time has passed: what waited for it may be due.
+    Tick,
+}
+
+/// Whether this replica holds the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// It got it. A new list of all Services follows, made after that moment.
+    Gained,
+    /// It lost it or gave it back.
+    Lost,
+}
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The API server has it.
+    Done,
+    /// The API server refused it or did not answer, or the object is no longer what it was.
+    Failed,
+}
+
+impl Event {
+    /// The object that this event says cannot be read: its kind, its name and why.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
+        const fn of<'a, F>(kind: &'static str, change: &'a Change<F>) -> Option<(&'static str, &'a Key, &'a str)> {
+            match change {
+                Change::Unreadable { key, why } => Some((kind, key, why.as_str())),
+                Change::ResyncStarted | Change::Apply(_) | Change::Delete(_) | Change::ResyncDone => None,
+            }
+        }
+        match self {
+            Self::Service(change) => of("Service", change),
+            Self::Node(change) => of("Node", change),
+            Self::Pool(change) => of("IPAddressPool", change),
+            Self::Advertisement(change) => of("L2Advertisement", change),
+            Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
+        }
+    }
+}
+
+/// What the controller knows of an L2Advertisement: whether it is sound, not what it selects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Advertisement {
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `spec.ipAddressPools`.
+    pub pools: Vec<String>,
+    /// Why it cannot be used by itself, if so.
+    pub problem: Option<Box<str>>,
+    /// The status it has.
+    pub status: api::L2AdvertisementStatus,
+}
+
+impl From<api::L2> for Advertisement {
+    fn from(object: api::L2) -> Self {
+        let pools = object.spec.as_ref().map(|spec| spec.ip_address_pools.clone()).unwrap_or_default();
+        let facts::Advertisement { name, generation, problem, status, .. } = object.into();
+        Self { name, generation, pools, problem, status }
+    }
+}

@@ -1,0 +1,146 @@
+//! The exchange with the drivers: attempts, failures, quarrels, restarts.
+
+use super::*;
+use crate::state::COUNTS_INTERVAL;
+
+fn first(world: &World) -> Write {
+    world.writes().into_iter().next().expect("something is due")
+}
+
+fn answer(world: &mut World, write: &Write, outcome: Outcome) {
+    world.handle(Event::Written { target: write.target.clone(), attempt: write.attempt, outcome });
+}
+
+#[test]
+fn a_restart_writes_nothing() {
+    let services = vec![service("a"), dual("b"), service("c")];
+    let mut world = World::new(services, vec![pool("lan", &["10.0.0.1-10.0.0.2", "fd00::1"])]);
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b=fd00::1,10.0.0.2", "c="]);
+    world.log.clear();
+    world.restart();
+    assert_eq!(world.writes(), []);
+    assert_eq!(world.state.deadline(world.now), None);
+    world.settle();
+    assert_eq!(world.log, Vec::<String>::new());
+}
+
+#[test]
+fn an_address_is_promised_before_it_is_written() {
+    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.apply(service("b"));
+    let write = first(&world);
+    answer(&mut world, &write, Outcome::Failed);
+    world.apply(service("a"));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.2", "b=10.0.0.1"]);
+}
+
+#[test]
+fn a_write_that_fails_is_tried_again_later_and_others_do_not_wait_for_it() {
+    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.apply(service("a"));
+    let failed = first(&world);
+    answer(&mut world, &failed, Outcome::Failed);
+    world.apply(service("b"));
+    let targets = |world: &World| world.writes().iter().map(|write| write.target.to_string()).collect::<Vec<_>>();
+    assert!(!targets(&world).contains(&failed.target.to_string()));
+    assert!(targets(&world).contains(&"Service default/b".to_owned()));
+    world.now = world.now + Duration::from_millis(200);
+    let again = world.writes().into_iter().find(|write| write.target == failed.target).unwrap();
+    assert_ne!(again.attempt, failed.attempt);
+    assert_eq!(again.status, failed.status);
+}
+
+#[test]
+fn the_echo_of_a_write_causes_none_whether_it_comes_before_or_after_the_answer() {
+    for echo_first in [true, false] {
+        let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+        world.apply(service("a"));
+        let write = first(&world);
+        let Status::Service(status) = &write.status else { panic!("{write:?}") };
+        let mut written = service("a");
+        store(&mut written, status);
+        if echo_first {
+            world.apply(written.clone());
+            assert!(world.writes().iter().all(|due| due.target != write.target));
+        }
+        answer(&mut world, &write, Outcome::Done);
+        assert!(world.writes().iter().all(|due| due.target != write.target), "the answer is enough");
+        if !echo_first {
+            world.apply(written);
+        }
+        assert!(world.writes().iter().all(|due| due.target != write.target));
+    }
+}
+
+#[test]
+fn what_changes_while_it_is_being_written_is_written_again() {
+    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.apply(service("a"));
+    let stale = first(&world);
+    world.apply_pool(pool("lan", &["10.0.0.5-10.0.0.9"]));
+    answer(&mut world, &stale, Outcome::Done);
+    let due = world.writes().into_iter().find(|write| write.target == stale.target).unwrap();
+    let Status::Service(status) = &due.status else { panic!("{due:?}") };
+    assert_eq!(text(&status.addresses), "10.0.0.5");
+}
+
+#[test]
+fn a_status_that_somebody_changes_is_restored_ever_more_slowly() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        world.change("a", |service| service.assigned = vec![]);
+        let start = world.now;
+        world.settle();
+        assert_eq!(world.shown(), ["a=10.0.0.1"]);
+        waits.push(world.now.since(start).as_millis());
+    }
+    assert!(waits.is_sorted() && waits[0] >= 200 && waits[3] >= 1_600, "{waits:?}");
+    // What we decide anew is no quarrel and does not wait.
+    world.change("a", |service| service.load_balancer = false);
+    assert!(world.writes().iter().any(|write| write.target == Target::Service(key("a"))));
+}
+
+#[test]
+fn a_pools_counts_are_written_at_once_and_then_at_their_own_pace() {
+    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.99"])]);
+    world.now = world.now + COUNTS_INTERVAL;
+    let pools = |world: &World| world.writes().iter().filter(|write| matches!(write.target, Target::Pool(_))).count();
+    world.apply(service("a"));
+    assert_eq!(pools(&world), 1);
+    for write in world.writes() {
+        world.write(&write);
+    }
+    world.apply(service("b"));
+    assert_eq!(pools(&world), 0);
+    world.now = world.now + COUNTS_INTERVAL;
+    assert_eq!(pools(&world), 1);
+}
+
+#[test]
+fn only_so_many_writes_are_planned_at_once_and_the_longest_due_come_first() {
+    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.0/16"])]);
+    for n in (0..200).rev() {
+        world.apply(service(&format!("s{n:03}")));
+    }
+    let writes = world.writes();
+    assert_eq!(writes.len(), crate::plan::PLANNED_WRITES_MAX);
+    assert_eq!(writes[0].target, Target::Service(key("s199")));
+    world.settle();
+    assert_eq!(world.services.values().filter(|service| service.assigned.len() == 1).count(), 200);
+}
+
+#[test]
+fn a_replica_that_takes_over_follows_what_the_other_one_wrote() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.handle(Event::Lease(Leadership::Lost));
+    // The other one gave b an address and swapped that of a.
+    world.change("a", |service| service.assigned[0].address = "10.0.0.2".parse().unwrap());
+    world.apply(assigned("b", &["10.0.0.1"], "lan"));
+    world.apply(service("c"));
+    assert_eq!(world.writes(), []);
+    world.lead();
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.2", "b=10.0.0.1", "c=10.0.0.3"]);
+}

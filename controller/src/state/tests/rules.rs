@@ -1,0 +1,269 @@
+//! Who gets what, and what is said.
+
+use super::*;
+
+#[test]
+fn services_get_the_lowest_addresses_and_say_so() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.apply(service("b"));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b=10.0.0.2"]);
+    assert_eq!((world.reason("b"), world.message("b")), ("Assigned".into(), "10.0.0.2 from pool lan".into()));
+    assert_eq!(world.services[&key("b")].from_pool.as_deref(), Some("lan"));
+    assert_eq!(world.notices.len(), 2);
+    let status = &world.pools["lan"].status;
+    assert_eq!((status.assigned_ipv4, status.available_ipv4, status.observed_generation), (2, Some(7), 1));
+    assert_eq!(world.state.figures().services, [("Assigned", 2)]);
+}
+
+#[test]
+fn a_dual_stack_service_gets_both_from_one_pool_in_the_order_of_its_families() {
+    let pools = vec![pool("a", &["10.0.0.1"]), pool("b", &["10.0.1.1", "fd00::1"])];
+    let world = World::new(vec![dual("d")], pools);
+    assert_eq!(world.shown(), ["d=fd00::1,10.0.1.1"]);
+    assert_eq!(world.message("d"), "fd00::1 and 10.0.1.1 from pool b");
+}
+
+#[test]
+fn nothing_is_decided_before_everything_was_listed_under_the_lease() {
+    let mut world = World::unled(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
+    world.list_all(false);
+    assert_eq!(plan(&world.state, world.now), crate::desired::Desired::default(), "without the lease");
+    assert_eq!(world.state.never_listed(), Vec::<&str>::new());
+    world.handle(Event::Lease(Leadership::Gained));
+    assert!(world.writes().is_empty(), "the list of Services is older than the lease");
+    world.handle(Event::Service(Change::ResyncStarted));
+    world.apply(service("a"));
+    assert!(world.writes().is_empty());
+    world.handle(Event::Service(Change::ResyncDone));
+    assert_eq!(world.writes().len(), 2, "the Service and the pool");
+    world.handle(Event::Lease(Leadership::Lost));
+    assert_eq!(plan(&world.state, world.now), crate::desired::Desired::default());
+}
+
+#[test]
+fn what_statuses_say_is_adopted_before_anything_new_is_given() {
+    let services = vec![service("a"), assigned("b", &["10.0.0.1"], "lan"), assigned("c", &["10.0.0.3"], "lan")];
+    let world = World::new(services, vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    assert_eq!(world.shown(), ["a=10.0.0.2", "b=10.0.0.1", "c=10.0.0.3"]);
+}
+
+#[test]
+fn of_two_services_with_one_address_the_first_by_name_keeps_it_and_the_other_is_told() {
+    let services = vec![assigned("b", &["10.0.0.1"], "lan"), assigned("a", &["10.0.0.1"], "lan")];
+    let world = World::new(services, vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b=10.0.0.2"]);
+    let told: Vec<_> = world.notices.iter().map(|notice| (notice.warning, &*notice.message)).collect();
+    assert!(
+        told.contains(&(true, "10.0.0.2 from pool lan; 10.0.0.1 was given up: Service default/a has it")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn an_address_that_is_freed_goes_to_the_first_that_waits() {
+    let services = vec![service("a"), service("c"), service("b")];
+    let mut world = World::new(services, vec![pool("lan", &["10.0.0.1"])]);
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b=", "c="]);
+    assert_eq!(world.reason("b"), "PoolExhausted");
+    assert_eq!(world.state.figures().services, [("Assigned", 1), ("PoolExhausted", 2)]);
+    world.delete("a");
+    world.settle();
+    assert_eq!(world.shown(), ["b=10.0.0.1", "c="]);
+    world.apply_pool(pool("more", &["10.0.1.1"]));
+    world.settle();
+    assert_eq!(world.shown(), ["b=10.0.0.1", "c=10.0.1.1"]);
+    assert_eq!(world.state.figures().services, [("Assigned", 2), ("PoolExhausted", 0)]);
+}
+
+#[test]
+fn the_condition_says_what_is_missing() {
+    let cases: [(Vec<Pool>, Service, &str, &str); 4] = [
+        (vec![], service("s"), "NoPoolMatches", "there is no IPAddressPool"),
+        (
+            vec![Pool { auto_assign: false, ..pool("p", &["10.0.0.1"]) }],
+            service("s"),
+            "NoPoolMatches",
+            "spec.autoAssign",
+        ),
+        (vec![pool("p", &["10.0.0.1"])], dual("s"), "FamilyMissing", "no pool has IPv6 and IPv4 addresses"),
+        (vec![pool("p", &[]), pool("q", &["fd00::1"])], service("s"), "FamilyMissing", "no pool has IPv4 addresses"),
+    ];
+    for (pools, service, reason, message) in cases {
+        let world = World::new(vec![service], pools);
+        assert_eq!(world.shown(), ["s="]);
+        assert_eq!(world.reason("s"), reason);
+        assert!(world.message("s").contains(message), "{}", world.message("s"));
+        assert!(world.notices[0].warning);
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_never_written() {
+    let foreign = Service { class: Some("other.io/lb".into()), ..assigned("foreign", &["10.0.0.1"], "lan") };
+    let plain = Service { load_balancer: false, ..service("plain") };
+    let lingering = Service { load_balancer: false, from_pool: None, ..assigned("lingering", &["10.0.0.2"], "lan") };
+    let leaving = Service { deleting: true, ..service("leaving") };
+    let world = World::new(vec![foreign, plain, lingering, leaving], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    assert_eq!(world.log, Vec::<String>::new());
+}
+
+#[test]
+fn a_service_that_is_no_load_balancer_any_more_is_cleared_and_its_address_is_free() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
+    world.change("a", |service| service.load_balancer = false);
+    world.settle();
+    assert_eq!(world.shown(), ["a="]);
+    assert_eq!(world.services[&key("a")].from_pool, None);
+    assert_eq!(world.services[&key("a")].conditions, []);
+    world.apply(service("b"));
+    world.settle();
+    assert_eq!(world.shown(), ["a=", "b=10.0.0.1"]);
+}
+
+#[test]
+fn a_service_that_is_being_deleted_keeps_what_it_has_until_it_is_gone() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
+    world.change("a", |service| service.deleting = true);
+    world.apply(service("b"));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b="]);
+    world.delete("a");
+    world.settle();
+    assert_eq!(world.shown(), ["b=10.0.0.1"]);
+}
+
+#[test]
+fn an_address_that_no_pool_has_any_more_is_given_up_for_another_and_the_reason_told() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.apply_pool(pool("lan", &["10.0.0.5-10.0.0.9"]));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.5"]);
+    let told = &world.notices.last().unwrap().message;
+    assert_eq!(&**told, "10.0.0.5 from pool lan; 10.0.0.1 was given up: no pool has it any more");
+    world.delete_pool("lan");
+    world.settle();
+    assert_eq!((world.shown(), world.reason("a")), (vec!["a=".to_owned()], "NoPoolMatches".to_owned()));
+}
+
+#[test]
+fn an_address_follows_to_the_pool_that_has_it_now() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.pools.insert("new".into(), pool("new", &["10.0.0.1-10.0.0.9"]));
+    world.handle(Event::Pool(Change::Apply(pool("new", &["10.0.0.1-10.0.0.9"]))));
+    world.delete_pool("lan");
+    world.settle();
+    assert_eq!(world.message("a"), "10.0.0.1 from pool new");
+}
+
+#[test]
+fn a_pool_that_goes_bad_gives_nothing_new_and_takes_nothing_away() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    let problem = "10.0.0.9-10.0.0.1".parse::<ferrolb_proto::range::AddressRange>().unwrap_err();
+    let problem = Some(ferrolb_proto::facts::PoolProblem::Addresses(problem));
+    world.apply_pool(Pool { ranges: vec![], problem, ..pool("lan", &[]) });
+    world.apply(service("b"));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b="]);
+    assert_eq!(world.reason("b"), "NoPoolMatches");
+    let condition = &world.pools["lan"].status.conditions[0];
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "BadAddresses"));
+    assert!(condition.message.contains("ends before it starts"), "{}", condition.message);
+    world.restart();
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b="], "nor does a restart");
+    world.apply_pool(pool("lan", &["10.0.0.1-10.0.0.9"]));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b=10.0.0.2"]);
+}
+
+#[test]
+fn of_two_overlapping_pools_the_earlier_by_name_serves_on() {
+    let pools = vec![pool("a", &["10.0.0.1-10.0.0.2"]), pool("b", &["10.0.0.2-10.0.0.9"])];
+    let world = World::new(vec![service("x"), service("y"), service("z")], pools);
+    assert_eq!(world.shown(), ["x=10.0.0.1", "y=10.0.0.2", "z="]);
+    assert_eq!(world.pools["a"].status.conditions[0].status, "True");
+    assert_eq!(world.pools["b"].status.conditions[0].reason, "Overlap");
+}
+
+#[test]
+fn an_address_that_a_node_has_is_never_given_and_not_kept() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.handle(Event::Node(Change::Apply(node("n2", "10.0.0.1"))));
+    world.handle(Event::Node(Change::Apply(node("n3", "10.0.0.2"))));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.3"]);
+    world.handle(Event::Node(Change::Delete(Key::new("", "n3"))));
+    world.apply(service("b"));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.3", "b=10.0.0.2"]);
+}
+
+#[test]
+fn a_service_that_becomes_dual_stack_gets_its_other_address_from_the_same_pool_or_keeps_what_it_has() {
+    let pools = vec![pool("a", &["10.0.0.1"]), pool("b", &["10.0.1.1", "fd00::1"])];
+    let mut world = World::new(vec![service("one"), service("two")], pools);
+    assert_eq!(world.shown(), ["one=10.0.0.1", "two=10.0.1.1"]);
+    for name in ["one", "two"] {
+        world.change(name, |service| service.families = vec![Family::V4, Family::V6]);
+    }
+    world.settle();
+    assert_eq!(world.shown(), ["one=10.0.0.1", "two=10.0.1.1,fd00::1"]);
+    assert_eq!(world.reason("one"), "FamilyMissing");
+    assert_eq!(world.message("one"), "keeps 10.0.0.1 from pool a; that pool has no IPv6 addresses: add them to a pool");
+    world.change("two", |service| service.families = vec![Family::V6]);
+    world.settle();
+    assert_eq!(world.shown(), ["one=10.0.0.1", "two=fd00::1"]);
+}
+
+#[test]
+fn a_service_made_anew_under_its_old_name_is_another_one() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    world.apply(Service { uid: "new".into(), ..service("a") });
+    let writes = world.writes();
+    let Status::Service(status) = &writes[0].status else { panic!("{writes:?}") };
+    assert_eq!((&*status.uid, text(&status.addresses)), ("new", "10.0.0.1".to_owned()));
+}
+
+#[test]
+fn an_unreadable_object_leaves_everything_as_it_was() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    let why = || "spec.ports: missing".to_owned();
+    world.handle(Event::Service(Change::ResyncStarted));
+    world.handle(Event::Service(Change::Unreadable { key: key("a"), why: why() }));
+    world.handle(Event::Service(Change::ResyncDone));
+    world.apply(service("b"));
+    world.settle();
+    assert_eq!(world.shown(), ["a=10.0.0.1", "b=10.0.0.2"]);
+    let lan = Key::new(api::NAMESPACE, "lan");
+    world.now = world.now + crate::state::COUNTS_INTERVAL;
+    world.handle(Event::Pool(Change::Unreadable { key: lan.clone(), why: why() }));
+    let writes = world.writes();
+    let Status::Pool(status) = &writes[0].status else { panic!("{writes:?}") };
+    assert_eq!((status.valid.reason, writes.len()), ("Unreadable", 1));
+    let (target, attempt) = (writes[0].target.clone(), writes[0].attempt);
+    world.handle(Event::Written { target, attempt, outcome: Outcome::Done });
+    world.handle(Event::Pool(Change::Unreadable { key: lan, why: why() }));
+    assert_eq!(world.state.deadline(world.now), None, "it is written once, though its status cannot be read");
+}
+
+#[test]
+fn an_advertisement_is_judged_by_the_pools_that_there_are() {
+    let mut world = World::new(vec![], vec![]);
+    let ad = Advertisement { name: "l2".into(), pools: vec!["lan".into()], ..Advertisement::default() };
+    world.handle(Event::Advertisement(Change::Apply(ad)));
+    let reason = |world: &World| {
+        let writes = world.writes();
+        let status = writes
+            .iter()
+            .find(|write| matches!(write.target, Target::Advertisement(_)))
+            .map(|write| write.status.clone());
+        let Some(Status::Advertisement(status)) = status else { panic!("{writes:?}") };
+        status.valid.reason
+    };
+    assert_eq!(reason(&world), "UnknownPool");
+    world.apply_pool(pool("lan", &["10.0.0.1"]));
+    assert_eq!(reason(&world), "Valid");
+    world.handle(Event::Advertisement(Change::Delete(Key::new(api::NAMESPACE, "l2"))));
+    assert!(world.writes().iter().all(|write| matches!(write.target, Target::Pool(_))));
+}
