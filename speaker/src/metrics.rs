@@ -28,14 +28,16 @@ pub enum Drop {
     Limit,
     /// A question left unanswered because this node was frozen and may have been replaced.
     Gate,
-    /// A frame that the kernel dropped because we read too late.
-    Kernel,
+    /// An ARP frame that the kernel dropped because we read too late.
+    KernelArp,
+    /// A hello frame that the kernel dropped because we read too late.
+    KernelHello,
     /// A frame of ours that the kernel did not take.
     Send,
 }
 
 impl Drop {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Malformed,
         Self::Version,
         Self::ForeignKey,
@@ -44,7 +46,8 @@ impl Drop {
         Self::OwnName,
         Self::Limit,
         Self::Gate,
-        Self::Kernel,
+        Self::KernelArp,
+        Self::KernelHello,
         Self::Send,
     ];
 
@@ -58,7 +61,8 @@ impl Drop {
             Self::OwnName => "own_name",
             Self::Limit => "limit",
             Self::Gate => "gate",
-            Self::Kernel => "kernel",
+            Self::KernelArp => "kernel_arp",
+            Self::KernelHello => "kernel_hello",
             Self::Send => "send",
         }
     }

@@ -153,8 +153,16 @@ fn frames_that_are_not_for_us_are_not_answered_and_bad_hellos_are_counted() {
         }
         // The plain question came last and is the only one answered.
         assert_eq!(metrics.answered.get(), answered + 1);
-        let dropped = [Drop::Malformed, Drop::Version, Drop::ForeignKey, Drop::Signature, Drop::OwnName, Drop::Kernel];
-        assert_eq!(dropped.map(|reason| metrics.dropped(reason).get()), [1, 1, 1, 1, 0, 0]);
+        let dropped = [
+            Drop::Malformed,
+            Drop::Version,
+            Drop::ForeignKey,
+            Drop::Signature,
+            Drop::OwnName,
+            Drop::KernelArp,
+            Drop::KernelHello,
+        ];
+        assert_eq!(dropped.map(|reason| metrics.dropped(reason).get()), [1, 1, 1, 1, 0, 0, 0]);
         assert!(owner.holds());
     });
 }

@@ -269,8 +269,10 @@ impl Thread<'_> {
     }
 
     fn count_kernel_drops(&self) -> Result<(), LinkError> {
-        let dropped = self.arp.dropped().and_then(|arp| Ok(arp + self.hello.dropped()?)).map_err(LinkError::Gone)?;
-        self.setup.metrics.dropped(Drop::Kernel).inc_by(dropped);
+        for (socket, reason) in [(&self.arp, Drop::KernelArp), (&self.hello, Drop::KernelHello)] {
+            let dropped = socket.dropped().map_err(LinkError::Gone)?;
+            self.setup.metrics.dropped(reason).inc_by(dropped);
+        }
         Ok(())
     }
 
