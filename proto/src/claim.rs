@@ -187,7 +187,9 @@ impl Claims {
 
     /// Draws the consequences of whatever changed.
     fn settle(&mut self, now: Instant) {
+        self.say(now);
         self.evaluate_all(now);
+        self.say(now);
         self.leave_if_done(now);
         self.hello_if_due(now);
     }

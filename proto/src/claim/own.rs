@@ -1,6 +1,6 @@
 //! What this node holds and says of itself: its claim set, its flags, its hellos, and the gate that fences a frozen node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +19,23 @@ const GATE_SLACK: Duration = Duration::from_millis(5);
 const FENCES_UNSTABLE: usize = 3;
 const UNSTABLE_WINDOW: Duration = Duration::from_secs(600);
 
+/// Which units have to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) all: bool,
+    /// Units of these addresses.
+    pub(super) addresses: BTreeSet<IpAddr>,
+}
+
+/// What was decided and is not yet done and said.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    pub(super) take: Vec<IpAddr>,
+    pub(super) insist: Vec<IpAddr>,
+    pub(super) hand_over: Vec<IpAddr>,
+    pub(super) refuse: Vec<IpAddr>,
+}
+
 #[derive(Debug)]
 pub(super) struct Own {
     /// Ids of the keys we can verify; without any we neither send nor claim.
@@ -27,8 +44,10 @@ pub(super) struct Own {
     /// What we hold, and since when.
     pub(super) held: BTreeMap<IpAddr, Instant>,
     pub(super) last_hello: Instant,
-    /// Something changed that may change who should hold what.
-    pub(super) dirty: bool,
+    /// What changed that may change who should hold what.
+    pub(super) dirty: Dirty,
+    /// What one input decided, said in as few frames as it fits in: see [`Claims::say`].
+    pub(super) decided: Decided,
     generation: u32,
     sequence: u32,
     next_hello: Instant,
@@ -50,7 +69,8 @@ impl Own {
             flags: Flags { fresh: true, ..Flags::default() },
             held: BTreeMap::new(),
             last_hello: now,
-            dirty: false,
+            dirty: Dirty::default(),
+            decided: Decided::default(),
             generation: 0,
             sequence: 0,
             next_hello: now,
@@ -93,7 +113,7 @@ impl Claims {
             self.own.next_hello = now;
         }
         self.own.keys = keys;
-        self.own.dirty = true;
+        self.own.dirty.all = true;
     }
 
     fn listen(&mut self, now: Instant) {
@@ -110,7 +130,7 @@ impl Claims {
         if flags != self.own.flags {
             self.own.flags = flags;
             self.own.next_hello = now;
-            self.own.dirty = true;
+            self.own.dirty.all = true;
         }
     }
 
@@ -118,7 +138,7 @@ impl Claims {
     pub(super) fn expire(&mut self, now: Instant) {
         if self.own.listen_until.is_some_and(|until| now >= until) {
             self.own.listen_until = None;
-            self.own.dirty = true;
+            self.own.dirty.all = true;
         }
         if self.own.fresh_until.is_some_and(|until| now >= until) {
             self.own.fresh_until = None;
@@ -207,8 +227,17 @@ impl Claims {
         }
     }
 
+    /// Does and says what was decided: a thousand addresses that move at once are a few frames, not a thousand.
+    pub(super) fn say(&mut self, now: Instant) {
+        let Decided { take, insist, hand_over, refuse } = std::mem::take(&mut self.own.decided);
+        self.release(&hand_over, false, now);
+        self.release(&refuse, true, now);
+        self.insist(&insist, now);
+        self.take(&take, now);
+    }
+
     /// Takes addresses: answers from now on, and says so.
-    pub(super) fn take(&mut self, addresses: &[IpAddr], now: Instant) {
+    fn take(&mut self, addresses: &[IpAddr], now: Instant) {
         let new: Vec<_> = addresses.iter().copied().filter(|address| !self.own.held.contains_key(address)).collect();
         if new.is_empty() {
             return;
@@ -226,11 +255,10 @@ impl Claims {
             }
         }
         self.own.next_hello = self.own.next_hello.min(now + RESTATE_AFTER_CLAIM);
-        self.own.dirty = true;
     }
 
     /// Says again that we hold these, to a member that claims them too.
-    pub(super) fn insist(&mut self, addresses: &[IpAddr], now: Instant) {
+    fn insist(&mut self, addresses: &[IpAddr], now: Instant) {
         let generation = self.own.stated_generation();
         for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
             self.send(None, Body::Claim { before: generation, generation, addresses: chunk.to_vec() }, now);

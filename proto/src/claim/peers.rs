@@ -168,7 +168,7 @@ impl Claims {
         }
         newly_heard |= peer.dead;
         self.counts.refuted += u64::from(peer.suspicion.take().is_some());
-        self.own.dirty |= newly_heard || peer.flags != frame.flags;
+        self.own.dirty.all |= newly_heard || peer.flags != frame.flags;
         peer.dead = false;
         peer.mac = source;
         peer.flags = frame.flags;
@@ -200,8 +200,7 @@ impl Claims {
     fn on_hello(&mut self, node: &str, generation: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if generation == 0 && peer.generation != Some(0) {
-            self.own.dirty |= !peer.claims.is_empty();
-            peer.claims.clear();
+            self.own.dirty.addresses.append(&mut peer.claims);
             peer.generation = Some(0);
         }
         if peer.generation != Some(generation) {
@@ -218,12 +217,12 @@ impl Claims {
     fn on_claim(&mut self, node: &str, before: u32, generation: u32, addresses: &[IpAddr], now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if before == 0 {
-            peer.claims.clear();
+            self.own.dirty.addresses.append(&mut peer.claims);
             peer.generation = Some(0);
         }
         self.counts.over_limit += peer.add(addresses);
         peer.refused.retain(|address, _| !addresses.contains(address));
-        self.own.dirty = true;
+        self.own.dirty.addresses.extend(addresses);
         if !peer.follow(before, generation, now) {
             self.ask(node, now);
         }
@@ -245,7 +244,7 @@ impl Claims {
             let room = CLAIMS_PER_PEER_MAX.saturating_sub(peer.refused.len());
             peer.refused.extend(addresses.iter().take(room).map(|address| (*address, until)));
         }
-        self.own.dirty = true;
+        self.own.dirty.addresses.extend(addresses);
         if !peer.follow(before, generation, now) {
             self.ask(node, now);
         }
@@ -285,7 +284,7 @@ impl Claims {
             return;
         }
         // What is in no part is released.
-        self.own.dirty |= peer.claims != parts.addresses;
+        self.own.dirty.addresses.extend(peer.claims.symmetric_difference(&parts.addresses));
         peer.claims = parts.addresses;
         peer.generation = Some(generation);
         peer.restated = now;
@@ -308,7 +307,7 @@ impl Claims {
         let due: Vec<_> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(name, _)| name.clone()).collect();
         for name in due {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
-            self.own.dirty = true;
+            self.own.dirty.all = true;
             peer.refused.retain(|_, until| now < *until);
             if now >= peer.restated + CLAIM_LIFETIME {
                 peer.claims.clear();

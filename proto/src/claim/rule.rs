@@ -1,6 +1,6 @@
 //! The one rule: who takes a unit and when, who keeps it when two claim it, and when a holder stops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -64,20 +64,21 @@ impl Claims {
         let is_gone = |address: &&IpAddr| !self.unit_of.contains_key(*address);
         let gone: Vec<_> = self.own.held.keys().filter(is_gone).copied().collect();
         self.release(&gone, false, now);
-        self.own.dirty = true;
+        self.own.dirty.all = true;
     }
 
+    /// Looks at every unit that something happened to, or whose time has come.
     pub(super) fn evaluate_all(&mut self, now: Instant) {
-        let due = self.units.values().filter_map(UnitState::deadline).any(|at| now >= at);
-        if !std::mem::take(&mut self.own.dirty) && !due {
-            return;
-        }
+        let dirty = std::mem::take(&mut self.own.dirty);
+        let touched: BTreeSet<_> = dirty.addresses.iter().filter_map(|a| self.unit_of.get(a).copied()).collect();
         let mut units = std::mem::take(&mut self.units);
-        for state in units.values_mut() {
-            self.evaluate(state, now);
+        for (first, state) in &mut units {
+            let due = state.deadline().is_some_and(|at| now >= at);
+            if dirty.all || due || touched.contains(first) {
+                self.evaluate(state, now);
+            }
         }
         self.units = units;
-        self.own.dirty = false;
     }
 
     fn evaluate(&mut self, state: &mut UnitState, now: Instant) {
@@ -98,7 +99,7 @@ impl Claims {
         state.pending = Some((since, due));
         if now >= due {
             state.pending = None;
-            self.take(&state.unit.addresses, now);
+            self.own.decided.take.extend(&state.unit.addresses);
         }
     }
 
@@ -106,14 +107,15 @@ impl Claims {
         if self.is_candidate(&self.config.node, &state.unit) {
             state.lost = None;
             if !self.own.flags.leaving {
-                self.take(&state.unit.addresses, now);
+                let missing = state.unit.addresses.iter().filter(|address| !self.own.held.contains_key(*address));
+                self.own.decided.take.extend(missing);
             }
             return;
         }
         let patience = if state.unit.serves_here { HOLD_SERVING } else { HOLD_USELESS };
         if now >= *state.lost.get_or_insert(now + patience) {
             state.lost = None;
-            self.release(&state.unit.addresses, true, now);
+            self.own.decided.refuse.extend(&state.unit.addresses);
         }
     }
 
@@ -187,7 +189,7 @@ impl Claims {
                 self.counts.conflicts += 1;
                 self.settle_conflict(peer, &mut state, now);
                 self.units.insert(first, state);
-                self.own.dirty = true;
+                self.own.dirty.addresses.insert(first);
             }
         }
     }
@@ -203,15 +205,16 @@ impl Claims {
         *insisted = insisted.saturating_add(u8::from(!peer_is_better));
         let views_differ = *insisted >= INSIST_MAX && order(peer, *first) < order(&me, *first);
         if !peer_is_better && !views_differ {
-            self.insist(&ours, now);
+            self.own.decided.insist.extend(ours);
             return;
         }
         state.insisted.remove(peer);
         if views_differ || now.since(since) < TOO_SOON {
             state.back_off(now);
         }
-        let refused = !self.is_candidate(&me, &state.unit);
-        self.release(&ours, refused, now);
+        let candidate = self.is_candidate(&me, &state.unit);
+        let decided = &mut self.own.decided;
+        if candidate { decided.hand_over.extend(ours) } else { decided.refuse.extend(ours) }
     }
 
     pub(super) fn forget_insistence(&mut self, peer: &str, addresses: &[IpAddr]) {

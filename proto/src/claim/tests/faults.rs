@@ -246,3 +246,22 @@ fn frames_of_a_former_epoch_are_stale() {
     assert_eq!(machine.counts().stale_frames, 1);
     assert!(machine.peers["node2"].claims.is_empty());
 }
+
+#[test]
+fn a_thousand_addresses_move_in_a_few_frames_and_are_never_answered_for_twice() {
+    let units: Vec<_> = (0..1000u16).map(|n| unit(&[IpAddr::from([10, 0, (n >> 8) as u8, n as u8])], &THREE)).collect();
+    let mut wire = Wire::new(&THREE);
+    wire.units(&units);
+    wire.run(Duration::from_secs(40));
+    wire.node("node1").up = false;
+    units.iter().for_each(|unit| wire.watch(unit.addresses[0]));
+    let sent = wire.sent;
+    wire.run(ms(400));
+    assert!(wire.sent - sent < 60, "{} frames", wire.sent - sent);
+    for unit in &units {
+        let address = unit.addresses[0];
+        assert_eq!(wire.owners(address).len(), 1);
+        assert_eq!(wire.longest_double(address), Duration::ZERO);
+        assert!(wire.longest_gap(address) <= ms(200), "{:?}", wire.longest_gap(address));
+    }
+}
