@@ -185,3 +185,6 @@ fn advertisement_status(status: &AdvertisementStatus, now: String) -> Value {
         "observedGeneration": status.generation,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Writes against a scripted API server: what is asked of it, in which order.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Request, Response};
+use kube::client::Body;
+use tower::service_fn;
+
+use super::*;
+use crate::flags::Flags;
+
+/// What the server was asked: method, path and query, body.
+type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
+
+/// An applier whose server gives these answers in turn, and what it is asked.
+fn scripted(answers: Vec<(u16, Value)>) -> (Applier, Asked) {
+    let asked = Asked::default();
+    let answers = Arc::new(Mutex::new(answers.into_iter()));
+    let log = Arc::clone(&asked);
+    let service = service_fn(move |request: Request<Body>| {
+        let (answer, log) = (answers.lock().unwrap().next(), Arc::clone(&log));
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            log.lock().unwrap().push((parts.method.to_string(), parts.uri.to_string(), body));
+            let (code, json) = answer.expect("one request too many");
+            let body = Full::new(Bytes::from(json.to_string()));
+            Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+        }
+    });
+    let flags = Flags::parse_from(["ferrolb-controller"]).common;
+    (Applier::new(Client::new(service, "default"), &flags), asked)
+}
+
+fn conflict() -> (u16, Value) {
+    let message = "conflict with \"kubectl\": .status.loadBalancer.ingress";
+    (409, json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": message}))
+}
+
+fn found(uid: &str, class: Option<&str>) -> (u16, Value) {
+    let spec = json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.9"], "loadBalancerClass": class});
+    (
+        200,
+        json!({"metadata": {"name": "web", "namespace": "default", "uid": uid, "resourceVersion": "7"}, "spec": spec}),
+    )
+}
+
+fn write(addresses: &[&str]) -> Write {
+    let condition = Condition {
+        is_true: true,
+        reason: "Assigned",
+        message: "m".into(),
+        since: Some("2026-01-02T03:04:05Z".into()),
+    };
+    let status = ServiceStatus {
+        uid: "u1".into(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        pool: (!addresses.is_empty()).then(|| "lan".into()),
+        condition: (!addresses.is_empty()).then_some(condition),
+        notice: None,
+    };
+    Write { target: Target::Service(Key::new("default", "web")), attempt: 1, status: Status::Service(status) }
+}
+
+#[tokio::test]
+async fn one_request_carries_addresses_condition_and_annotation() {
+    let (applier, asked) = scripted(vec![found("u1", None)]);
+    applier.write(&write(&["10.0.0.1", "fd00::1"])).await.unwrap();
+    let asked = asked.lock().unwrap();
+    let [(method, uri, body)] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(method, "PATCH");
+    assert!(uri.starts_with("/api/v1/namespaces/default/services/web/status?"), "{uri}");
+    assert!(uri.contains("fieldManager=ferrolb-controller") && !uri.contains("force"), "{uri}");
+    assert_eq!(
+        *body,
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "default", "name": "web", "uid": "u1",
+                "annotations": {"ferrolb.io/ip-allocated-from-pool": "lan"}},
+            "status": {
+                "loadBalancer": {"ingress": [{"ip": "10.0.0.1", "ipMode": "VIP"}, {"ip": "fd00::1", "ipMode": "VIP"}]},
+                "conditions": [{"type": "ferrolb.io/AddressAssigned", "status": "True", "reason": "Assigned",
+                    "message": "m", "lastTransitionTime": "2026-01-02T03:04:05Z"}],
+            },
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_service_that_is_freed_loses_all_that_was_ours() {
+    let (applier, asked) = scripted(vec![found("u1", None)]);
+    applier.write(&write(&[])).await.unwrap();
+    let body = &asked.lock().unwrap()[0].2;
+    assert_eq!(body["status"], json!({"loadBalancer": {"ingress": []}}));
+    assert_eq!(body["metadata"].get("annotations"), None);
+}
+
+#[tokio::test]
+async fn another_managers_field_is_forced_only_after_reading_and_only_in_that_version() {
+    let (applier, asked) = scripted(vec![conflict(), found("u1", Some("ferrolb.io/ferrolb")), found("u1", None)]);
+    applier.write(&write(&["10.0.0.1"])).await.unwrap();
+    let asked = asked.lock().unwrap();
+    let methods: Vec<_> = asked.iter().map(|(method, ..)| method.as_str()).collect();
+    assert_eq!(methods, ["PATCH", "GET", "PATCH"]);
+    assert!(asked[2].1.contains("force=true"), "{}", asked[2].1);
+    assert_eq!(asked[2].2["metadata"]["resourceVersion"], "7");
+}
+
+#[tokio::test]
+async fn what_is_no_longer_ours_is_not_forced() {
+    for found in [found("u2", None), found("u1", Some("other.io/lb"))] {
+        let (applier, asked) = scripted(vec![conflict(), found]);
+        let result = applier.write(&write(&["10.0.0.1"])).await;
+        assert!(matches!(result, Err(Failure::Outdated)), "{result:?}");
+        assert_eq!(asked.lock().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_waited_for_no_longer_than_the_limit() {
+    let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
+    let flags = Flags::parse_from(["ferrolb-controller"]).common;
+    let applier = Applier::new(Client::new(service, "default"), &flags);
+    assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Unanswered)));
+}
+
+#[tokio::test]
+async fn a_pools_status_leaves_out_what_does_not_fit() {
+    let (applier, asked) = scripted(vec![(200, json!({"metadata": {"name": "lan"}}))]);
+    let valid = Condition { is_true: true, reason: "Valid", message: "m".into(), since: None };
+    let status = PoolStatus { assigned: [1, 2], available: [Some(3), None], valid, generation: 4 };
+    let write = Write { target: Target::Pool("lan".into()), attempt: 1, status: Status::Pool(status) };
+    applier.write(&write).await.unwrap();
+    let (_, uri, body) = &asked.lock().unwrap()[0];
+    assert!(uri.starts_with("/apis/ferrolb.io/v1beta1/namespaces/ferrolb-system/ipaddresspools/lan/status?"), "{uri}");
+    let status = &body["status"];
+    assert_eq!(
+        (&status["assignedIPv4"], &status["availableIPv4"], status.get("availableIPv6")),
+        (&json!(1), &json!(3), None)
+    );
+    assert_eq!(status["observedGeneration"], 4);
+    let time = status["conditions"][0]["lastTransitionTime"].as_str().unwrap();
+    assert!(time.ends_with('Z') && time.len() == 20, "{time}");
+}
