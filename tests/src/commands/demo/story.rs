@@ -35,7 +35,7 @@ pub(crate) struct Watched(Vec<String>);
 
 impl fmt::Display for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n$ kubectl get svc --watch\n{}\n", self.0.join("\n"))
+        write!(f, "\n$ kubectl get svc --watch\n{}", aligned(&self.0))
     }
 }
 
@@ -50,6 +50,17 @@ pub(crate) fn create_service(lab: &Lab, manifest: &Path) -> Result<Watched> {
     kubectl.kill()?;
     kubectl.wait()?;
     watched.with_context(|| format!("the Service {SERVICE} got no address"))
+}
+
+/// Lines with their columns under one another: kubectl, printing as it watches, cannot know the widths yet.
+fn aligned(lines: &[String]) -> String {
+    let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split_whitespace().collect()).collect();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.len()).max().unwrap_or(0);
+    let line = |row: &Vec<&str>| {
+        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 fn watch(kubectl: &mut Child, create: impl FnOnce() -> Result<()>) -> Result<Watched> {
@@ -167,6 +178,12 @@ pub(crate) fn power_off(lab: &Lab, served: &Served) -> Result<Survived> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_stand_under_one_another() {
+        let lines = ["NAME   IP", "web  <pending>   80", "web  172.30.0.200   80"].map(str::to_owned);
+        assert_eq!(aligned(&lines), "NAME   IP\nweb    <pending>      80\nweb    172.30.0.200   80\n");
+    }
 
     #[test]
     fn an_address_is_read_from_kubectl_s_line_once_it_is_there() {
