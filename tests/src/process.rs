@@ -157,14 +157,24 @@ fn open(pid: i32, start: Option<u64>) -> Option<std::os::fd::OwnedFd> {
 }
 
 fn wait_gone(pid: i32, start: Option<u64>, limit: Duration) -> Result<()> {
+    // Not `open`: a program whose first thread has ended counts as ended there, while its other threads may still run.
+    let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        return Ok(());
+    };
+    if let (Some(start), Some(now)) = (start, start_time(pid))
+        && start != now
+    {
+        return Ok(());
+    }
     let end = wait::now() + limit;
-    while let Some(pidfd) = open(pid, start) {
+    loop {
         let left = end.saturating_duration_since(wait::now());
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) == Ok(0) {
-            bail!("process {pid} still runs after {limit:?}");
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => bail!("process {pid} still runs after {limit:?}"),
+            Ok(_) => break,
+            Err(_) => {}
         }
-        reap(pid);
     }
     reap(pid);
     Ok(())
