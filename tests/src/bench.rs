@@ -8,6 +8,7 @@ mod failover;
 pub mod machine;
 mod memory;
 pub mod report;
+mod rest;
 mod services;
 pub mod stats;
 pub mod wire;

@@ -3,6 +3,7 @@
 
 use super::budgets;
 use super::report::Findings;
+use super::rest;
 use super::services::{self, POOL};
 use super::stats::{Spread, ratio};
 use super::wire::{Listener, Wire};
@@ -25,6 +26,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// When an answer is lost: a time without it would be a lie.
 pub(super) fn run(lab: &Lab) -> Result<Findings> {
     lab.apply(POOL)?;
+    rest::wait_for(lab)?;
     let listener = Listener::start(lab)?;
     let assigned = lab.api(async |client| services::create(&client, "answer", 1).await)?;
     super::create::announced(&listener, &assigned)?;

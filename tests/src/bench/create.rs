@@ -2,6 +2,7 @@
 
 use super::budgets::{CREATED_1, CREATED_100, CREATED_1000, Created};
 use super::report::Findings;
+use super::rest;
 use super::services::{self, Assigned, POOL};
 use super::stats::Spread;
 use super::wire::Listener;
@@ -20,6 +21,7 @@ const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
 /// When a Service gets no address, or one is never announced.
 pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
     lab.apply(POOL)?;
+    rest::wait_for(lab)?;
     let listener = Listener::start(lab)?;
     let mut findings = Findings::default();
     let mut singles = Vec::new();

@@ -3,6 +3,7 @@
 
 use super::budgets;
 use super::report::Findings;
+use super::rest::{self, REST_MAX};
 use super::stats::Spread;
 use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
 use crate::cluster::nodes::proxy_name;
@@ -10,8 +11,6 @@ use crate::lab::PROXY_HEALTH_PORT;
 use crate::traffic::probe::Report;
 use crate::{Lab, wait};
 use anyhow::{Context, Result, ensure};
-use ferrolb_proto::api::{self, Kind, Speaker};
-use kube::api::{Api, ListParams};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -23,8 +22,6 @@ const PROBE: Duration = Duration::from_secs(10);
 const BEFORE: Duration = Duration::from_secs(1);
 /// How long connections must have been answered by the right pods alone before a run.
 const STEADY: Duration = Duration::from_secs(1);
-/// How long the cluster may take to come to rest before a run.
-const REST_MAX: Duration = Duration::from_secs(60);
 /// The Service, its pool and what announces it.
 const OBJECTS: &str = "\
 apiVersion: ferrolb.io/v1beta1
@@ -98,7 +95,7 @@ fn check(report: &Report) -> Result<()> {
 
 /// Waits until every speaker hears all others, and the Service is served by the pods of the other nodes alone.
 fn come_to_rest(lab: &Lab, owner: &str, server: SocketAddr) -> Result<()> {
-    wait::until("every speaker hears the others", REST_MAX, || heard(lab).map(|all| all.then_some(())))?;
+    rest::wait_for(lab)?;
     for node in lab.nodes() {
         lab.set_ready(&pod(&node), node != owner)?;
     }
@@ -108,21 +105,6 @@ fn come_to_rest(lab: &Lab, owner: &str, server: SocketAddr) -> Result<()> {
         ensure!(report.lost == 0 && !report.pods.contains_key(&without), "{report:?}");
         Ok(Some(()))
     })
-}
-
-/// Whether every node's SpeakerStatus tells of all other nodes on one of its links.
-fn heard(lab: &Lab) -> Result<bool> {
-    let nodes = lab.nodes().len();
-    let resource = api::resource(Kind::SpeakerStatus, api::GROUP);
-    let statuses = lab.api(async |client| {
-        let speakers: Api<Speaker> = Api::namespaced_with(client, api::NAMESPACE, &resource);
-        Ok(speakers.list(&ListParams::default()).await?)
-    })?;
-    let heard = |speaker: &Speaker| {
-        let links = speaker.status.iter().flat_map(|status| &status.links);
-        links.into_iter().any(|link| link.heard.len() + 1 == nodes)
-    };
-    Ok(statuses.items.iter().filter(|speaker| heard(speaker)).count() == nodes)
 }
 
 /// The pod of a node.

@@ -4,6 +4,7 @@ use super::budgets::{self, Held};
 use super::create;
 use super::machine::kilobytes;
 use super::report::Findings;
+use super::rest;
 use super::services::{self, POOL};
 use super::wire::Listener;
 use crate::cluster::ferrolb::{CONTROLLER, speaker_name};
@@ -39,6 +40,7 @@ impl Memory {
 /// When a program ends, or Services get no addresses.
 pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
     lab.apply(POOL)?;
+    rest::wait_for(lab)?;
     let listener = Listener::start(lab)?;
     let mut findings = Findings::default();
     let mut stages = vec![

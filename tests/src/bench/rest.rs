@@ -1,0 +1,93 @@
+//! A lab at rest: what has just been started or applied is known to all, so that a measurement begins from there.
+
+use crate::{Lab, wait};
+use anyhow::{Result, ensure};
+use ferrolb_proto::api::{self, Kind, Pool, Speaker};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use std::time::Duration;
+
+/// How long a lab may take to come to rest.
+pub(super) const REST_MAX: Duration = Duration::from_secs(60);
+
+/// Waits until every speaker hears all others and every pool is in use.
+///
+/// # Errors
+/// When that takes more than a minute: what is missing.
+pub(super) fn wait_for(lab: &Lab) -> Result<()> {
+    let nodes = lab.nodes().len();
+    lab.api(async |client| {
+        wait::until_async("the lab is at rest", REST_MAX, async || {
+            let heard = speakers(&client).await?.iter().filter(|speaker| hears(speaker, nodes - 1)).count();
+            ensure!(heard == nodes, "{heard} of {nodes} speakers hear all others");
+            let waiting = pools(&client).await?.iter().filter(|pool| !is_valid(pool)).count();
+            ensure!(waiting == 0, "{waiting} pools are not in use");
+            Ok(Some(()))
+        })
+        .await
+    })
+}
+
+async fn speakers(client: &Client) -> Result<Vec<Speaker>> {
+    let resource = api::resource(Kind::SpeakerStatus, api::GROUP);
+    let speakers: Api<Speaker> = Api::namespaced_with(client.clone(), api::NAMESPACE, &resource);
+    Ok(speakers.list(&ListParams::default()).await?.items)
+}
+
+async fn pools(client: &Client) -> Result<Vec<Pool>> {
+    let resource = api::resource(Kind::IPAddressPool, api::GROUP);
+    let pools: Api<Pool> = Api::namespaced_with(client.clone(), api::NAMESPACE, &resource);
+    Ok(pools.list(&ListParams::default()).await?.items)
+}
+
+/// Whether a speaker hears `others` on one of its links.
+fn hears(speaker: &Speaker, others: usize) -> bool {
+    speaker.status.iter().flat_map(|status| &status.links).any(|link| link.heard.len() == others)
+}
+
+fn is_valid(pool: &Pool) -> bool {
+    let is_true = |condition: &Condition| condition.type_ == api::CONDITION_VALID && condition.status == "True";
+    pool.status.iter().flat_map(|status| &status.conditions).any(is_true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn speaker(links: &Value) -> Speaker {
+        let object = json!({
+            "metadata": {"name": "node1"},
+            "status": {"version": "0", "links": links, "draining": false, "ownedAddresses": 0},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_speaker_hears_all_others_when_one_link_does() {
+        let link = |heard: Value| json!({"name": "eth0", "mac": "02:fb:00:00:00:0b", "up": true, "heard": heard});
+        for (links, expect) in [
+            (json!([link(json!(["node2", "node3"]))]), true),
+            (json!([link(json!([])), link(json!(["node2", "node3"]))]), true),
+            (json!([link(json!(["node2"])), link(json!(["node3"]))]), false),
+            (json!([]), false),
+        ] {
+            assert_eq!(hears(&speaker(&links), 2), expect, "{links}");
+        }
+    }
+
+    #[test]
+    fn a_pool_is_in_use_when_its_condition_says_so() {
+        let condition = |status: &str| json!({"type": "Valid", "status": status, "reason": "a", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        for (conditions, expect) in
+            [(json!([condition("True")]), true), (json!([condition("False")]), false), (json!([]), false)]
+        {
+            let object = json!({
+                "metadata": {"name": "a"}, "spec": {"addresses": ["172.31.0.0/20"]},
+                "status": {"assignedIPv4": 0, "assignedIPv6": 0, "conditions": conditions},
+            });
+            assert_eq!(is_valid(&serde_json::from_value(object).unwrap()), expect, "{conditions}");
+        }
+    }
+}
