@@ -13,6 +13,8 @@ const REDRAW: Duration = Duration::from_millis(100);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 /// The width of the bar, in characters.
 const BAR: usize = 20;
+/// What is taken for a terminal's width where it does not say, in characters.
+const NARROW: usize = 80;
 
 /// The steps of one run.
 #[derive(Debug)]
@@ -55,7 +57,9 @@ impl Steps {
 fn draw(head: &str, usual: Duration, end: &Receiver<()>) {
     let start = wait::now();
     loop {
-        let _ = write!(stderr(), "\r\x1b[K{}", progress_line(head, wait::now() - start, usual));
+        // Asked each time: the window may have been resized. A line that wraps could not be drawn over.
+        let columns = rustix::termios::tcgetwinsize(stderr()).map_or(NARROW, |size| usize::from(size.ws_col));
+        let _ = write!(stderr(), "\r\x1b[K{}", progress_line(head, wait::now() - start, usual, columns));
         if end.recv_timeout(REDRAW) == Err(RecvTimeoutError::Disconnected) {
             return;
         }
@@ -79,12 +83,14 @@ fn done_line(head: &str, elapsed: Duration) -> String {
     format!("{head}: {}", spoken(elapsed))
 }
 
-/// The line of a step under way. The bar never says "done" before the step is.
-fn progress_line(head: &str, elapsed: Duration, usual: Duration) -> String {
+/// The line of a step under way, within `columns`. The bar never says "done" before the step is.
+fn progress_line(head: &str, elapsed: Duration, usual: Duration, columns: usize) -> String {
     let part = elapsed.as_secs_f64() / usual.as_secs_f64().max(0.1);
     let full = (0..BAR).filter(|cell| (*cell as f64 + 1.0) / (BAR as f64) <= part.min(0.95)).count();
     let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
-    format!("{head} {bar} {} of usually {}", spoken(elapsed), spoken(usual))
+    let tail = format!(" {bar} {} of usually {}", spoken(elapsed), spoken(usual));
+    let room = columns.saturating_sub(tail.chars().count() + 1);
+    head.chars().take(room).collect::<String>() + &tail
 }
 
 /// A time as a person says it: `0.3 s`, `12 s`, `4 min 10 s`.
@@ -121,10 +127,16 @@ mod tests {
     #[test]
     fn the_bar_follows_the_usual_time_and_never_fills_early() {
         for (elapsed, full) in [(0, 0), (1, 2), (5, 10), (10, 19), (1000, 19)] {
-            let line = progress_line("[1/2] Build", Duration::from_secs(elapsed), Duration::from_secs(10));
+            let line = progress_line("[1/2] Build", Duration::from_secs(elapsed), Duration::from_secs(10), NARROW);
             assert_eq!(line.matches('█').count(), full, "{line}");
             assert_eq!(line.matches('░').count(), BAR - full, "{line}");
         }
+    }
+
+    #[test]
+    fn a_long_title_gives_way_to_the_bar_in_a_narrow_window() {
+        let line = progress_line(&"x".repeat(200), Duration::ZERO, Duration::from_secs(6), NARROW);
+        assert!(line.chars().count() < NARROW && line.ends_with("0.0 s of usually 6 s"), "{line}");
     }
 
     #[test]
