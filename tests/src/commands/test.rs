@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The test targets that need root rights and a lab; every other target is of the unit tier.
-const LAB_TARGETS: [&str; 2] = ["cluster", "netns"];
+const LAB_TARGETS: [&str; 2] = ["cluster", "wire"];
 
 /// A rung of the test ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -179,12 +179,12 @@ mod tests {
 
     #[test]
     fn every_target_belongs_to_exactly_one_tier() {
-        let targets: Vec<String> = ["tidy", "cluster", "crds", "netns"].map(str::to_owned).into();
+        let targets: Vec<String> = ["tidy", "cluster", "crds", "wire"].map(str::to_owned).into();
         let names = |tier| {
             cargo_calls(tier, &targets).concat().into_iter().filter(|word| targets.contains(word)).collect::<Vec<_>>()
         };
         assert_eq!(names(Tier::Unit), ["tidy", "crds"]);
-        assert_eq!(names(Tier::Lab), ["cluster", "netns"]);
+        assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
         assert!(cargo_calls(Tier::Lab, &[]).is_empty(), "a bare `cargo test` would run every target");
     }
 }
