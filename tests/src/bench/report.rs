@@ -193,14 +193,14 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_names_the_others() {
         let mut findings = Findings::default();
-        findings.add(&budgets::ANSWERS_RATIO_P50, 1.5);
-        findings.add(&budgets::ANSWERS_KERNEL_P50, 30.0);
-        findings.add(&budgets::ANSWERS_RATIO_P99, 2.0);
+        findings.add(&budgets::ANSWERED_ALL.ratio[0], 1.5);
+        findings.add(&budgets::ANSWERED_ALL.kernel[0], 30.0);
+        findings.add(&budgets::ANSWERED_ALL.ratio[1], 2.0);
         let expect = "\
-measure                                   measured  budget  verdict  others, measured earlier on this lab
-ARP answer against the kernel's own, p50     1.50x   1.80x  within   MetalLB 2.30x
-ARP answer of the node's kernel, p50         30 us
-ARP answer against the kernel's own, p99     2.00x   1.60x  OVER     MetalLB 1.80x
+measure                               measured  budget  verdict  others, measured earlier on this lab
+ARP, asked of all: ratio, p50            1.50x   1.80x  within   MetalLB 2.30x
+ARP, asked of all: kernel's own, p50     30 us
+ARP, asked of all: ratio, p99            2.00x   1.60x  OVER     MetalLB 1.80x
 ";
         assert_eq!(table(&findings.measures), expect);
     }

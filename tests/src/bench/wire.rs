@@ -63,12 +63,13 @@ impl Wire {
         }
     }
 
-    /// Asks for `address` as `asker`; who answered and after how long. None when nobody does within `limit`.
+    /// Asks `whom` (a host, or all) for `address` as `asker`; who answered and after how long. None when nobody does within `limit`.
     ///
     /// # Errors
     /// When the socket is broken.
-    pub fn ask(&self, asker: &Host, address: Ipv4Addr, limit: Duration) -> Result<Option<(Mac, Duration)>> {
-        let request = arp::request(mac(asker)?, asker.v4(), address);
+    pub fn ask(&self, asker: &Host, whom: Mac, address: Ipv4Addr, limit: Duration) -> Result<Option<(Mac, Duration)>> {
+        let mut request = arp::request(mac(asker)?, asker.v4(), address);
+        request[..whom.0.len()].copy_from_slice(&whom.0);
         let start = wait::now();
         self.send(&request)?;
         while start.elapsed() < limit {
