@@ -53,9 +53,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         warn!(flags = without_effect.join(" "), "these flags have no effect yet");
     }
     let mut registry = admin::registry();
-    let ours = registry.sub_registry_with_prefix("speaker");
-    let metrics = Metrics::new(ours);
-    let health = ApiHealth::new(ours);
+    let metrics = Metrics::new(registry.sub_registry_with_prefix("speaker"));
+    let health = ApiHealth::new(&mut registry);
     let client = connect(&health).await?;
     let vitals = Arc::new(Vitals::new(Clock::now()));
     let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals));
