@@ -75,9 +75,11 @@ fn waits(lab: &Lab, host: &str) -> Result<()> {
     wait::until(&format!("the program on {host} tries"), BACK_MAX, || {
         Ok((metric(lab, host, "ferrolb_api_failures_total")? >= FAILURES).then_some(()))
     })?;
-    let (status, words) = readyz(lab, host)?;
-    ensure!(status == 503 && words.contains("API server"), "/readyz on {host} answers {status}: {words:?}");
-    Ok(())
+    wait::until(&format!("the program on {host} says what it waits for"), BACK_MAX, || {
+        let (status, words) = readyz(lab, host)?;
+        ensure!(status == 503 && words.contains("waiting for"), "/readyz answers {status}: {words:?}");
+        Ok(Some(()))
+    })
 }
 
 /// Each program lives and has said so many times that the API server is away.

@@ -10,6 +10,7 @@ use crate::stage::{measured, play, step};
 use anyhow::{Context, Result, ensure};
 use ferrolb_proto::wire::hello::{self, Body, Flags, Frame, KEY_LENGTH, Key};
 use ferrolb_proto::wire::{ETHERNET_HEADER, Mac, arp};
+use ferrolb_tests::topology::{Host, node_index};
 use ferrolb_tests::{Lab, Options, wait};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -29,7 +30,7 @@ fn frames_of_a_stranger_are_counted_and_change_nothing() {
         let address = services::serve(lab, "web")?;
         let owner = client_wire::wait_owner(lab, address)?;
         let mut wire = Wire::open(lab)?;
-        let real = step("a real frame is overheard", || overheard(&mut wire))?;
+        let real = step("a real frame is overheard", || overheard(&mut wire, &owner))?;
         let lines = log_lines(lab);
         let probing = lab.start_probe(http(address), PROBE_LENGTH, PROBE_STEP);
         for (what, reason, frames) in hello_attacks(wire.mac, address, &real) {
@@ -64,12 +65,15 @@ fn frames_of_a_stranger_are_counted_and_change_nothing() {
     });
 }
 
-/// Waits for a frame that a speaker sends to its group.
-fn overheard(wire: &mut Wire) -> Result<Vec<u8>> {
-    let ether_type = hello::ETHER_TYPE.to_be_bytes();
-    let group =
-        |frame: &[u8]| (frame.starts_with(&hello::GROUP.0) && frame[12..14] == ether_type).then(|| frame.to_vec());
-    wire.listen(BRINGING_MAX, group)?.context("no speaker says hello")
+/// Waits for a frame that another speaker than the owner's sends to the group.
+fn overheard(wire: &mut Wire, owner: &str) -> Result<Vec<u8>> {
+    let (ether_type, owner) = (hello::ETHER_TYPE.to_be_bytes(), Host::node(node_index(owner).context("a node")?).mac());
+    let found = wire.listen(BRINGING_MAX, |frame| {
+        let source = Mac(frame.get(6..12)?.try_into().ok()?).to_string();
+        let hello = frame.starts_with(&hello::GROUP.0) && frame[12..14] == ether_type;
+        (hello && source != owner).then(|| frame.to_vec())
+    })?;
+    found.context("no other speaker says hello")
 }
 
 /// What is wrong with some frames of the hello protocol, the one counter that must count them all (none: any), and the frames.
@@ -169,7 +173,7 @@ fn noise(header: &[u8], length: usize) -> Vec<u8> {
 
 /// The frames that the speaker of a node has dropped, for one reason or any.
 fn dropped(lab: &Lab, node: &str, reason: Option<&str>) -> Result<f64> {
-    let name = "ferrolb_frames_dropped_total".to_owned();
+    let name = "ferrolb_speaker_frames_dropped_total".to_owned();
     metric(lab, node, &reason.map_or(name.clone(), |reason| format!("{name}{{link=\"eth0\",reason=\"{reason}\"}}")))
 }
 
@@ -178,7 +182,8 @@ fn same_owner(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
     let now = client_wire::owner(lab, address)?;
     ensure!(now == owner, "{now} took it from {owner}");
     for node in lab.nodes() {
-        let (owned, expect) = (metric(lab, &node, "ferrolb_owned_addresses")?, f64::from(u8::from(node == owner)));
+        let (owned, expect) =
+            (metric(lab, &node, "ferrolb_speaker_owned_addresses")?, f64::from(u8::from(node == owner)));
         ensure!(owned == expect, "{node} holds {owned} addresses, not {expect}");
     }
     Ok(())
