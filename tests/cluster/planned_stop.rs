@@ -1,10 +1,11 @@
 //! The owner's speaker is told to stop, as an upgrade does: another node answers before it is gone.
 
 use crate::client_wire;
+use crate::metrics::metric;
 use crate::node_death::{PROBE_LENGTH, probed, serve_elsewhere, within_budget};
 use crate::stage::{play, step};
-use anyhow::ensure;
-use ferrolb_tests::{Options, Signal};
+use anyhow::{Result, ensure};
+use ferrolb_tests::{Lab, Options, Signal};
 
 #[test]
 fn when_the_owners_speaker_is_told_to_stop_another_takes_over_first() {
@@ -17,7 +18,8 @@ fn when_the_owners_speaker_is_told_to_stop_another_takes_over_first() {
             let report = probed(lab, address, "speaker of the owner stopped", PROBE_LENGTH, || {
                 lab.stop(&speaker, Signal::TERM)
             })?;
-            within_budget(&report)
+            within_budget(&report)?;
+            no_death(lab, &owner)
         })?;
         let second = step("another node is the one owner", || client_wire::owner(lab, address))?;
         ensure!(second != owner, "{owner} was stopped and answers");
@@ -30,4 +32,13 @@ fn when_the_owners_speaker_is_told_to_stop_another_takes_over_first() {
             Ok(())
         })
     });
+}
+
+/// None of the other speakers had to find out by silence that the owner's was gone.
+fn no_death(lab: &Lab, owner: &str) -> Result<()> {
+    for node in lab.nodes().iter().filter(|node| *node != owner) {
+        let deaths = metric(lab, node, "ferrolb_speaker_deaths_total")?;
+        ensure!(deaths == 0.0, "the speaker of {node} found {deaths} others dead");
+    }
+    Ok(())
 }
