@@ -26,19 +26,19 @@ fn a_controller_that_is_killed_and_started_again_changes_no_service() {
             client_wire::wait_owner(lab, address)?;
             Ok(address)
         })?;
-        // The one with the lower address goes, so that whoever forgot who has what would give it to somebody else.
+        // The one with the lower address goes: a controller that forgot who has what would give that to the first by name.
         services::delete(lab, "other")?;
         let before = services::get(lab, "web")?;
         step("the controller is killed; a Service that comes now waits", || {
             lab.stop("controller", Signal::KILL)?;
-            lab.apply_objects(&[services::service("late", json!({}))])?;
+            lab.apply_objects(&[services::service("younger", json!({}))])?;
             client_wire::owner(lab, address).map(drop)
         })?;
         let back = wait::now();
         step("started again, it serves what came meanwhile", || {
             lab.restart("controller")?;
-            let late = services::address(lab, "late")?;
-            ensure!(late != address, "two Services have {address}");
+            let given = services::address(lab, "younger")?;
+            ensure!(given != address, "two Services have {address}");
             Ok(())
         })?;
         measured(&format!(
