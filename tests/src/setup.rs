@@ -8,11 +8,29 @@ pub mod programs;
 
 use anyhow::Result;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 /// The folder of the repository: the lab always runs from a checkout.
 pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Cargo, in the repository, as a person would call it. What the cargo that runs us says of our own package is taken out of the environment:
+/// the build scripts of some crates look at it, and all that depends on them would be built anew each time.
+pub fn cargo() -> Command {
+    let own = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
+            || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&name)
+    };
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(repository());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(own) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// The programs a lab is made of.

@@ -7,7 +7,7 @@ use ferrolb_tests::steps::{Steps, spoken};
 use ferrolb_tests::{setup, wait};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// The test targets that need root rights and a lab; every other target is of the unit tier.
@@ -83,8 +83,8 @@ fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
 
 /// Runs one call with its output shown as it comes; whether it succeeded.
 fn cargo_test(arguments: &[String], counts: &mut Counts) -> Result<bool> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(arguments).current_dir(setup::repository()).stdout(Stdio::piped());
+    let mut cargo = setup::cargo();
+    cargo.args(arguments).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(output).lines() {
@@ -130,8 +130,8 @@ fn summary(outcome: &Outcome) -> String {
 
 /// The names of all integration test targets in the workspace.
 fn test_targets() -> Result<Vec<String>> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["metadata", "--format-version", "1", "--no-deps"]).current_dir(setup::repository());
+    let mut cargo = setup::cargo();
+    cargo.args(["metadata", "--format-version", "1", "--no-deps"]);
     let metadata: Value = serde_json::from_str(&ferrolb_tests::run::run(&mut cargo)?)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();

@@ -1,12 +1,10 @@
 //! Builds FerroLB's own programs and the lab itself under the `lab` profile, and learns from cargo where they are.
 
-use super::repository;
 use crate::run;
 use anyhow::{Result, anyhow};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Where the built programs are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +40,8 @@ pub fn build_release(built: &Programs) -> Result<Programs> {
 
 /// Builds programs under a profile of cargo's; where each is, by its name.
 fn executables(profile: &str, names: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(repository()).args(["build", "--quiet", "--profile", profile]);
+    let mut cargo = super::cargo();
+    cargo.args(["build", "--quiet", "--profile", profile]);
     cargo.args(names.iter().flat_map(|name| ["--bin", *name]));
     cargo.args(["--message-format", "json-render-diagnostics"]);
     Ok(locate(&run::run(&mut cargo)?))
