@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use ferrolb_runtime::flags::{CommonFlags, parse_interval};
+use ferrolb_runtime::flags::{CommonFlags, TIME_HELP, parse_interval};
 
 /// The shortest lease: the API server keeps whole seconds.
 const LEASE_DURATION_MIN: Duration = Duration::from_secs(1);
 
 /// Gives LoadBalancer Services addresses out of pools.
 #[derive(Parser, Debug, Clone)]
-#[command(name = "ferrolb-controller", version)]
+#[command(name = "ferrolb-controller", version, after_help = TIME_HELP)]
 pub struct Flags {
     /// What both programs have.
     #[command(flatten)]
@@ -91,6 +91,12 @@ mod tests {
             assert_eq!(arg.get_env().unwrap().to_str(), Some(env.as_str()));
             assert!(arg.get_help().is_some(), "--{flag} has no help");
         }
+    }
+
+    #[test]
+    fn the_help_says_how_a_time_is_written() {
+        let help = Flags::command().render_help().to_string();
+        assert!(help.contains("<TIME>") && help.contains("TIME is a whole number and a unit (ms, s or m)"), "{help}");
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How a value that `--help` calls `TIME` is written. An `after_help` for clap.
+pub const TIME_HELP: &str = "A TIME is a whole number and a unit (ms, s or m), such as 50ms, 30s or 1m.";
+
 /// Why a duration of a flag was not understood; says what is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {

@@ -9,7 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS, NAMESPACE};
 
-pub use crate::duration::{DurationError, parse_duration, parse_interval};
+pub use crate::duration::{DurationError, TIME_HELP, parse_duration, parse_interval};
 
 /// The flags of every FerroLB process.
 #[derive(Args, Debug, Clone, PartialEq, Eq)]

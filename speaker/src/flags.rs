@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, RangedU64ValueParser};
 use clap::{ArgAction, Parser, ValueEnum};
-use ferrolb_runtime::flags::{CommonFlags, parse_duration, parse_interval};
+use ferrolb_runtime::flags::{CommonFlags, TIME_HELP, parse_duration, parse_interval};
 use regex::Regex;
 
 /// Links that belong to container networks or to nobody: what runs on a node by itself must not be taken for the LAN.
@@ -24,7 +24,7 @@ const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Announces this node's LoadBalancer addresses on the local network.
 #[derive(Parser, Debug, Clone)]
-#[command(name = "ferrolb-speaker", version)]
+#[command(name = "ferrolb-speaker", version, after_help = TIME_HELP)]
 pub struct Flags {
     /// What both programs have.
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! The main loop, on the process's one tokio thread: takes events, keeps the one [`State`], plans, and hands what is wanted to
 //! the drivers. It owns every task; one that ends is a bug, and ends the process.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, bail};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, HELLO_SECRET, Kind, SpeakerStatusStatus, resource};
 use ferrolb_proto::claim::LEAVE_MAX;
-use ferrolb_proto::facts::{NodeObject, ServiceObject, SliceObject};
+use ferrolb_proto::facts::{Key, NodeObject, ServiceObject, SliceObject};
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::admin::{self, StateRequest};
 use ferrolb_runtime::api_health::ApiHealth;
@@ -39,6 +40,8 @@ const EVENTS_PER_PLAN_MAX: usize = 256;
 const LEAVE_GRACE: Duration = Duration::from_millis(500);
 /// Addresses that one line of the log names.
 const ADDRESSES_PER_LINE_MAX: usize = 16;
+/// Unreadable objects whose complaint is remembered, to make it once.
+const UNREADABLE_SAID_MAX: usize = 1_024;
 
 /// Slices of headless Services have no address to serve; those of no Service have no use.
 const SLICES_OF_SERVICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
@@ -83,7 +86,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         exclude_interfaces: flags.exclude_interfaces,
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
-    Loop { state, desired: Desired::default(), links, status, vitals }.run(events, requests, tasks).await
+    let main = Loop { state, desired: Desired::default(), links, status, vitals, unreadable: BTreeMap::new() };
+    main.run(events, requests, tasks).await
 }
 
 fn watch_all(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks: &mut JoinSet<()>) {
@@ -115,6 +119,7 @@ struct Loop {
     links: LinkSet,
     status: watch::Sender<SpeakerStatusStatus>,
     vitals: Arc<Vitals>,
+    unreadable: BTreeMap<(&'static str, Key), String>,
 }
 
 impl Loop {
@@ -192,9 +197,7 @@ impl Loop {
 
     /// Takes one event; says whether a plan is due.
     fn take(&mut self, event: Event) -> bool {
-        if let Some((kind, key, why)) = event.unreadable() {
-            warn!(kind, %key, why, "this object cannot be read and counts as absent; all others are in use");
-        }
+        self.complain(&event);
         match &event {
             Event::Report { link, report } => self.say_report(*link, report),
             Event::LinkFailed { link, why } => self.say_failure(*link, why),
@@ -208,6 +211,19 @@ impl Loop {
             | Event::Leave => {}
         }
         self.state.handle(event, Clock::now())
+    }
+
+    /// Says once that an object cannot be read.
+    fn complain(&mut self, event: &Event) {
+        let Some((kind, key, why)) = event.unreadable() else { return };
+        let known = (kind, key.clone());
+        if self.unreadable.get(&known).is_some_and(|said| said == why) {
+            return;
+        }
+        if self.unreadable.len() < UNREADABLE_SAID_MAX {
+            self.unreadable.insert(known, why.to_owned());
+        }
+        warn!(kind, %key, why, "this object cannot be read and counts as absent; all others are in use");
     }
 
     fn link_name(&self, index: u32) -> &str {

@@ -32,7 +32,6 @@ struct Spec {
     #[serde(rename = "clusterIPs")]
     cluster_ips: Option<Vec<String>>,
     external_traffic_policy: Option<String>,
-    publish_not_ready_addresses: Option<bool>,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -117,8 +116,6 @@ pub struct Service {
     pub families: Vec<Family>,
     /// `spec.externalTrafficPolicy`.
     pub policy: Policy,
-    /// `spec.publishNotReadyAddresses`.
-    pub publish_not_ready: bool,
     /// The addresses in `status.loadBalancer.ingress`, in order.
     pub assigned: Vec<AssignedAddress>,
     /// Whether `status.loadBalancer.ingress` holds anything but addresses (a host name, a text that is no address).
@@ -171,7 +168,6 @@ impl From<ServiceObject> for Service {
             } else {
                 Policy::Cluster
             },
-            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
             assigned,
             foreign_ingress,
             from_pool: annotations.and_then(|all| all.get(api::ANNOTATION_FROM_POOL)).map(|pool| pool.as_str().into()),

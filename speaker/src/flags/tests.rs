@@ -34,6 +34,12 @@ fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
 }
 
 #[test]
+fn the_help_says_how_a_time_is_written() {
+    let help = Flags::command().render_help().to_string();
+    assert!(help.contains("<TIME>") && help.contains("TIME is a whole number and a unit (ms, s or m)"), "{help}");
+}
+
+#[test]
 fn a_flag_that_does_nothing_yet_says_so_in_the_help_and_when_it_is_set() {
     let set = [
         "--kube-proxy-health=required",
