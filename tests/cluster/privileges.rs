@@ -21,7 +21,7 @@ const ALL: &str = "";
 /// Account, verb, group, resource (with its subresource), name (empty: any), namespace, and whether it may.
 type Case = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
 
-const CASES: [Case; 56] = [
+const CASES: [Case; 58] = [
     ("speaker", "list", "", "services", "", ALL, true),
     ("speaker", "watch", "", "services", "", ALL, true),
     ("speaker", "list", "", "nodes", "", ALL, true),
@@ -72,6 +72,8 @@ const CASES: [Case; 56] = [
     ("controller", "create", "", "pods", "", OURS, false),
     ("controller", "list", "", "configmaps", "", ALL, false),
     ("controller", "update", "coordination.k8s.io", "leases", "", OTHER, false),
+    ("controller", "list", "ferrolb.io", "speakerstatuses", "", OURS, false),
+    ("controller", "watch", "ferrolb.io", "speakerstatuses", "", OURS, false),
     ("controller", "patch", "ferrolb.io", "speakerstatuses/status", "node1", OURS, false),
     ("controller", "create", "ferrolb.io", "ipaddresspools", "", OURS, false),
     ("controller", "delete", "ferrolb.io", "ipaddresspools", "", OURS, false),
