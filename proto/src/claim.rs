@@ -23,7 +23,7 @@ use crate::wire::hello::{Flags, Frame};
 use crate::{Instant, Machine};
 
 use own::Own;
-use peers::Peer;
+use peers::{Peer, Stranger};
 use rule::UnitState;
 
 /// The shortest stagger between two that may claim the same unit.
@@ -122,8 +122,10 @@ pub struct Counts {
     pub fences: u64,
     /// Claims of a member for an address that this node holds.
     pub conflicts: u64,
-    /// Frames of a former epoch, or older than one already seen.
+    /// Frames older than one already seen.
     pub stale_frames: u64,
+    /// Frames of nodes or epochs that have yet to answer a challenge: newcomers for a moment, or recordings.
+    pub unproven: u64,
     /// Frames that carry this node's own name: a reflection, or two nodes with one name.
     pub own_name: u64,
     /// Frames dropped and claims ignored because a table was full.
@@ -136,6 +138,7 @@ pub struct Claims {
     config: Config,
     own: Own,
     peers: BTreeMap<Box<str>, Peer>,
+    strangers: BTreeMap<Box<str>, Stranger>,
     /// By the unit's first address.
     units: BTreeMap<IpAddr, UnitState>,
     /// The unit of every address.
@@ -155,6 +158,7 @@ impl Claims {
             random: config.epoch | 1,
             config,
             peers: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             units: BTreeMap::new(),
             unit_of: BTreeMap::new(),
             outputs: VecDeque::new(),

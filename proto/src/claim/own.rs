@@ -1,6 +1,6 @@
 //! What this node holds and says of itself: its claim set, its flags, its hellos, and the gate that fences a frozen node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub(super) struct Own {
     pub(super) decided: Decided,
     generation: u32,
     sequence: u32,
+    /// What the last frame carried, in nanoseconds.
+    clock: u64,
     next_hello: Instant,
     slowing: u8,
     /// Until when we only listen.
@@ -58,8 +60,8 @@ pub(super) struct Own {
     fresh_until: Option<Instant>,
     greet_at: Option<Instant>,
     leave_until: Option<Instant>,
-    /// The latest fences, at most [`FENCES_UNSTABLE`] of them.
-    fences: Vec<Instant>,
+    /// The latest fences, at most [`FENCES_UNSTABLE`] of them, ascending.
+    fences: VecDeque<Instant>,
 }
 
 impl Own {
@@ -73,19 +75,28 @@ impl Own {
             decided: Decided::default(),
             generation: 0,
             sequence: 0,
+            clock: 0,
             next_hello: now,
             slowing: 0,
             listen_until: None,
             fresh_until: config.failback_delay.map(|delay| now + delay),
             greet_at: None,
             leave_until: None,
-            fences: Vec::new(),
+            fences: VecDeque::new(),
         }
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let speaking = (!self.keys.is_empty()).then_some(self.next_hello);
-        [speaking, self.greet_at, self.leave_until, self.listen_until, self.fresh_until].into_iter().flatten()
+        let unstable = self.unstable_until().filter(|_| self.flags.unstable);
+        let own = [speaking, self.greet_at, self.leave_until, self.listen_until, self.fresh_until, unstable];
+        own.into_iter().flatten()
+    }
+
+    /// When the latest fences are too far back to make the node unstable; none if there were not enough of them.
+    fn unstable_until(&self) -> Option<Instant> {
+        let first = self.fences.front().filter(|_| self.fences.len() >= FENCES_UNSTABLE)?;
+        Some(*first + UNSTABLE_WINDOW)
     }
 
     /// Whether we may claim at all.
@@ -134,7 +145,7 @@ impl Claims {
         }
     }
 
-    /// Ends what has lasted long enough: listening and freshness.
+    /// Ends what has lasted long enough: listening, freshness, being unstable.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.own.listen_until.is_some_and(|until| now >= until) {
             self.own.listen_until = None;
@@ -143,6 +154,9 @@ impl Claims {
         if self.own.fresh_until.is_some_and(|until| now >= until) {
             self.own.fresh_until = None;
             self.set_flags(Flags { fresh: false, ..self.own.flags }, now);
+        }
+        if self.own.unstable_until().is_some_and(|until| now >= until) {
+            self.set_flags(Flags { unstable: false, ..self.own.flags }, now);
         }
     }
 
@@ -162,11 +176,11 @@ impl Claims {
         let all: Vec<_> = self.own.held.keys().copied().collect();
         self.release(&all, true, now);
         self.listen(now);
-        let recent = self.own.fences.iter().copied().filter(|at| now.since(*at) < UNSTABLE_WINDOW).chain([now]);
-        self.own.fences = recent.collect();
-        let unstable = self.own.fences.len() >= FENCES_UNSTABLE;
-        self.own.fences.truncate(FENCES_UNSTABLE);
-        self.own.flags.unstable = unstable;
+        self.own.fences.push_back(now);
+        if self.own.fences.len() > FENCES_UNSTABLE {
+            self.own.fences.pop_front();
+        }
+        self.own.flags.unstable = self.own.unstable_until().is_some_and(|until| now < until);
         self.become_fresh(now);
         self.hello(now);
     }
@@ -263,7 +277,6 @@ impl Claims {
         for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
             self.send(None, Body::Claim { before: generation, generation, addresses: chunk.to_vec() }, now);
         }
-        self.outputs.extend(addresses.iter().map(|address| Output::Refresh(*address)));
     }
 
     /// Stops answering, and says so. `refused`: count me out for a while.
@@ -271,7 +284,9 @@ impl Claims {
         let held: Vec<_> = addresses.iter().copied().filter(|address| self.own.held.contains_key(address)).collect();
         for chunk in held.chunks(ADDRESSES_PER_FRAME_MAX) {
             let (before, generation) = self.own.raise(self.own.generation);
-            self.own.held.retain(|address, _| !chunk.contains(address));
+            for address in chunk {
+                self.own.held.remove(address);
+            }
             self.outputs.extend(chunk.iter().map(|address| Output::Stop(*address)));
             self.send(None, Body::Release { before, generation, addresses: chunk.to_vec(), refused }, now);
         }
@@ -290,11 +305,13 @@ impl Claims {
         if body.is_multicast() {
             self.own.sequence = self.own.sequence.wrapping_add(1);
         }
+        // No two frames carry one clock, so that a receiver knows the newer of any two.
+        self.own.clock = now.as_nanos().max(self.own.clock + 1);
         let frame = Frame {
             node: self.config.node.clone(),
             epoch: self.config.epoch,
             sequence: self.own.sequence,
-            clock: now.as_nanos(),
+            clock: self.own.clock,
             interval: self.interval(),
             flags: self.own.flags,
             body,

@@ -1,5 +1,8 @@
 //! The other speakers on the wire: what they claim, whether they live. Death is suspected by missed hellos and confirmed
 //! by challenges that stay unanswered.
+//!
+//! A node, or a new epoch of one, is believed only once it has answered a challenge: signed frames can be recorded and
+//! played back, an answer to a new number cannot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,8 +13,12 @@ use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Flags, Frame};
 
-/// A receiver that is behind asks for the full list, and is answered, at most this often.
+/// A receiver that is behind asks for the full list, and is answered, at most this often; a stranger is challenged likewise.
 const ASK_EVERY: Duration = Duration::from_millis(40);
+/// How long the answer to a stranger's challenge is waited for.
+const STRANGER_LIFETIME: Duration = Duration::from_secs(1);
+/// How many strangers may be under challenge at once; more are counted and ignored.
+const STRANGERS_MAX: usize = 256;
 /// Between the two challenges of a suspicion.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
 /// How long after a suspicion silence means death.
@@ -29,9 +36,7 @@ pub(super) struct Peer {
     /// Kept when dead, so that replayed frames of it stay stale.
     pub(super) dead: bool,
     epoch: u64,
-    former_epoch: Option<u64>,
     clock: u64,
-    sequence: u32,
     interval: Duration,
     heard: Instant,
     /// The generation of the claims we know; none: we know that we do not know them all.
@@ -41,6 +46,14 @@ pub(super) struct Peer {
     asked: Option<Instant>,
     told: Option<Instant>,
     parts: Option<Parts>,
+}
+
+/// A node, or a new epoch of a known one, that has yet to answer.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    nonce: u64,
+    since: Instant,
+    challenged: Instant,
 }
 
 #[derive(Debug)]
@@ -69,9 +82,7 @@ impl Peer {
             refused: BTreeMap::new(),
             dead: false,
             epoch: frame.epoch,
-            former_epoch: None,
             clock: frame.clock,
-            sequence: frame.sequence,
             interval: frame.interval,
             heard: now,
             generation: None,
@@ -93,12 +104,9 @@ impl Peer {
         restated.into_iter().chain(self.refused.values().copied()).chain([suspicion]).min()
     }
 
-    /// Older than what was heard before: reordered or replayed. Unicasts share the multicasts' numbers.
-    fn is_stale(&self, frame: &Frame) -> bool {
-        if frame.epoch != self.epoch {
-            return self.former_epoch == Some(frame.epoch);
-        }
-        frame.clock < self.clock || (frame.body.is_multicast() && frame.sequence <= self.sequence)
+    /// Not newer than what was heard before: reordered or replayed. No two frames of a sender carry one clock.
+    const fn is_stale(&self, frame: &Frame) -> bool {
+        frame.clock <= self.clock
     }
 
     fn add(&mut self, addresses: &[IpAddr]) -> u64 {
@@ -136,7 +144,7 @@ impl Claims {
                 self.on_release(&node, (before, generation), &addresses, until, now);
             }
             Body::Challenge { nonce } => self.send(Some(source), Body::Answer { nonce }, now),
-            // Every frame is a sign of life; an answer is one that was asked for.
+            // Every frame that is not stale is a sign of life, this one too.
             Body::Answer { .. } => {}
             Body::Ask => self.on_ask(&node, now),
             Body::List { generation, part, parts, addresses } => {
@@ -147,42 +155,81 @@ impl Claims {
 
     /// Notes who sent a frame and that it lives; false if the frame must be dropped.
     fn admit(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
-        let alone = !self.peers.is_empty() && self.peers.values().all(|peer| peer.dead);
-        if !self.peers.contains_key(&frame.node) && !self.make_room() {
-            self.counts.over_limit += 1;
-            return false;
+        if self.peers.get(&frame.node).is_none_or(|peer| peer.epoch != frame.epoch) {
+            return self.admit_stranger(source, frame, now);
         }
-        let mut newly_heard = false;
-        let peer = self.peers.entry(frame.node.clone()).or_insert_with(|| {
-            newly_heard = true;
-            Peer::new(source, frame, now)
-        });
-        if !newly_heard && peer.is_stale(frame) {
+        let alone = self.peers.values().all(|peer| peer.dead);
+        let Some(peer) = self.peers.get_mut(&frame.node) else { return false };
+        if peer.is_stale(frame) {
             self.counts.stale_frames += 1;
             return false;
         }
-        if peer.epoch != frame.epoch {
-            // A new start voids the claims and refusals of the one before.
-            *peer = Peer { former_epoch: Some(peer.epoch), ..Peer::new(source, frame, now) };
-            newly_heard = true;
-        }
-        newly_heard |= peer.dead;
+        let back = std::mem::take(&mut peer.dead);
         self.counts.refuted += u64::from(peer.suspicion.take().is_some());
-        self.own.dirty.all |= newly_heard || peer.flags != frame.flags;
-        peer.dead = false;
+        self.own.dirty.all |= back || peer.flags != frame.flags;
         peer.mac = source;
         peer.flags = frame.flags;
         peer.interval = frame.interval;
         peer.clock = frame.clock;
-        peer.sequence = frame.sequence;
         peer.heard = now;
-        if newly_heard {
-            self.greet(now);
-            if alone {
-                self.become_fresh(now);
-            }
+        if back {
+            self.newly_heard(alone, now);
         }
         true
+    }
+
+    /// Challenges who is not known; adopts who answers. Its other frames are dropped until then: they may be old.
+    fn admit_stranger(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
+        self.strangers.retain(|_, stranger| now.since(stranger.since) < STRANGER_LIFETIME);
+        let proof = self.strangers.get(&frame.node).map(|stranger| Body::Answer { nonce: stranger.nonce });
+        if proof.is_none_or(|proof| proof != frame.body) {
+            self.counts.unproven += 1;
+            self.challenge_stranger(source, &frame.node, now);
+            if let Body::Challenge { nonce } = frame.body {
+                // Two that are strangers to each other: one must begin to answer, and an answer gives nothing away.
+                self.send(Some(source), Body::Answer { nonce }, now);
+            }
+            return false;
+        }
+        self.strangers.remove(&frame.node);
+        if !self.peers.contains_key(&frame.node) && !self.make_room() {
+            self.counts.over_limit += 1;
+            return false;
+        }
+        let alone = !self.peers.is_empty() && self.peers.values().all(|peer| peer.dead);
+        // A new start voids the claims and refusals of the one before.
+        self.peers.insert(frame.node.clone(), Peer::new(source, frame, now));
+        self.own.dirty.all = true;
+        self.newly_heard(alone, now);
+        self.ask(&frame.node, now);
+        true
+    }
+
+    fn challenge_stranger(&mut self, source: Mac, node: &str, now: Instant) {
+        let nonce = self.random(u64::MAX);
+        if !self.strangers.contains_key(node) {
+            if self.strangers.len() >= STRANGERS_MAX {
+                self.counts.over_limit += 1;
+                return;
+            }
+            self.strangers.insert(node.into(), Stranger { nonce, since: now, challenged: now });
+        } else if let Some(stranger) = self.strangers.get_mut(node) {
+            // The number stays while it is open, so that an old frame in between cannot void the true answer.
+            if now.since(stranger.challenged) < ASK_EVERY {
+                return;
+            }
+            stranger.challenged = now;
+        }
+        if let Some(nonce) = self.strangers.get(node).map(|stranger| stranger.nonce) {
+            self.send(Some(source), Body::Challenge { nonce }, now);
+        }
+    }
+
+    fn newly_heard(&mut self, alone: bool, now: Instant) {
+        self.greet(now);
+        if alone {
+            self.become_fresh(now);
+        }
     }
 
     /// Whether one more peer fits, if need be in the place of a dead one.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Claims, STAGGER_MIN, STAGGER_OVER_INTERVAL};
+use super::{Claims, Output, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
 use crate::election::{Candidate, Rank, Unit, order, rank, soft};
 use crate::wire::hello::Flags;
@@ -15,6 +15,8 @@ const HOLD_USELESS: Duration = Duration::from_secs(1);
 const HOLD_SERVING: Duration = Duration::from_secs(10);
 /// After this many claims against each other the plain order decides: the two views differ.
 const INSIST_MAX: u8 = 3;
+/// Against a member that does not yield we insist, and tell the wire, at most this often (RFC 5227's DEFEND_INTERVAL).
+const INSIST_EVERY: Duration = Duration::from_secs(10);
 /// Who stops for another's claim this soon after taking a unit backs off from it.
 const TOO_SOON: Duration = Duration::from_secs(5);
 const BACK_OFF_MIN: Duration = Duration::from_secs(10);
@@ -31,6 +33,8 @@ pub(super) struct UnitState {
     lost: Option<Instant>,
     /// How often we insisted against each peer.
     insisted: BTreeMap<Box<str>, u8>,
+    /// When we last told the wire because of a conflict.
+    defended: Option<Instant>,
     /// Until when we take it from no live holder.
     back_off: Option<Instant>,
     /// When we last backed off, and for how long.
@@ -205,7 +209,14 @@ impl Claims {
         *insisted = insisted.saturating_add(u8::from(!peer_is_better));
         let views_differ = *insisted >= INSIST_MAX && order(peer, *first) < order(&me, *first);
         if !peer_is_better && !views_differ {
-            self.own.decided.insist.extend(ours);
+            let rest = state.defended.is_some_and(|at| now.since(at) < INSIST_EVERY);
+            if !rest {
+                state.defended = Some(now);
+                self.outputs.extend(ours.iter().map(|address| Output::Refresh(*address)));
+            }
+            if !rest || *insisted <= INSIST_MAX {
+                self.own.decided.insist.extend(ours);
+            }
             return;
         }
         state.insisted.remove(peer);

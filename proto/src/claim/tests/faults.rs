@@ -162,20 +162,9 @@ fn replayed_and_reflected_frames_are_counted_and_ignored() {
 
 #[test]
 fn the_tables_have_limits() {
-    let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
-    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
-    let frame = |node: String, body| Frame {
-        node: node.into(),
-        epoch: 9,
-        sequence: 1,
-        clock: 1,
-        interval: ms(50),
-        flags: Flags::default(),
-        body,
-    };
-    for n in 0..=PEERS_MAX {
-        let frame = frame(format!("peer{n}"), Body::Hello { generation: 0, accepts: vec![] });
-        machine.handle(Input::Frame { source: Mac::ZERO, frame }, Instant::ZERO);
+    let (mut machine, _) = with_a_peer();
+    for n in 1..=PEERS_MAX {
+        introduce(&mut machine, &format!("peer{n}"), 9, Instant::from_millis(2000));
     }
     assert_eq!((machine.heard().count(), machine.counts().over_limit), (PEERS_MAX, 1));
 }
@@ -204,47 +193,120 @@ fn a_claim_is_restated_within_25_ms() {
     assert!(due.since(wire.now) <= ms(25));
 }
 
-/// A machine that listened long enough, and a peer that only says what the test lets it say.
+fn said(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
+    let (interval, flags) = (ms(50), Flags::default());
+    let frame = Frame { node: node.into(), epoch, sequence: 1, clock, interval, flags, body };
+    Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
+}
+
+/// Lets a node say hello, and answer the challenge that follows, with the clocks 1 and 2.
+fn introduce(machine: &mut Claims, node: &str, epoch: u64, now: Instant) {
+    machine.handle(said(node, epoch, 1, Body::Hello { generation: 0, accepts: vec![] }), now);
+    while let Some(output) = machine.poll() {
+        if let Output::Send { to: Some(_), frame: Frame { body: Body::Challenge { nonce }, .. } } = output {
+            machine.handle(said(node, epoch, 2, Body::Answer { nonce }), now);
+        }
+    }
+}
+
+/// A machine that listened long enough, and a peer, node2, that only says what the test lets it say.
 fn with_a_peer() -> (Claims, impl Fn(u64, u64, Body) -> Input) {
     let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     machine.tick(Instant::from_millis(1000));
-    let said = |epoch, clock: u64, body| {
-        let (sequence, flags) = (u32::try_from(clock).expect("a small clock"), Flags::default());
-        let frame = Frame { node: "node2".into(), epoch, sequence, clock, interval: ms(50), flags, body };
-        Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
-    };
-    (machine, said)
+    introduce(&mut machine, "node2", 1, Instant::from_millis(1500));
+    (machine, |epoch, clock, body| said("node2", epoch, clock, body))
 }
 
 #[test]
 fn a_claim_that_is_not_restated_for_12_s_is_forgotten() {
     let (mut machine, said) = with_a_peer();
-    let mut at = Instant::from_millis(2000);
-    machine.handle(said(1, 1, Body::Claim { before: 4, generation: 5, addresses: vec![VIP] }), at);
+    let mut at = Instant::from_millis(1500);
+    machine.handle(said(1, 3, Body::Claim { before: 4, generation: 5, addresses: vec![VIP] }), at);
     machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), at);
     // It lives, but its hellos speak of a set that we never learn.
-    for n in 2..240 {
+    for n in 4..242 {
         at = at + ms(50);
         machine.handle(said(1, n, Body::Hello { generation: 9, accepts: vec![] }), at);
         machine.tick(at);
     }
-    assert!(at.since(Instant::from_millis(2000)) < CLAIM_LIFETIME && machine.peers["node2"].claims.contains(&VIP));
+    assert!(at.since(Instant::from_millis(1500)) < CLAIM_LIFETIME && machine.peers["node2"].claims.contains(&VIP));
     at = at + ms(101);
-    machine.handle(said(1, 240, Body::Hello { generation: 9, accepts: vec![] }), at);
+    machine.handle(said(1, 242, Body::Hello { generation: 9, accepts: vec![] }), at);
     machine.tick(at);
     assert!(machine.peers["node2"].claims.is_empty());
 }
 
 #[test]
-fn frames_of_a_former_epoch_are_stale() {
+fn a_recording_of_a_former_life_is_not_believed() {
     let (mut machine, said) = with_a_peer();
     let at = Instant::from_millis(2000);
-    machine.handle(said(1, 5, Body::Hello { generation: 0, accepts: vec![] }), at);
-    machine.handle(said(2, 1, Body::Hello { generation: 0, accepts: vec![] }), at);
-    machine.handle(said(1, 6, Body::Claim { before: 0, generation: 1, addresses: vec![VIP] }), at);
-    assert_eq!(machine.counts().stale_frames, 1);
+    // Two restarts later, frames of the first life come again.
+    introduce(&mut machine, "node2", 2, at);
+    introduce(&mut machine, "node2", 3, at);
+    let recording = Body::Claim { before: 0, generation: 1, addresses: vec![VIP] };
+    for n in 0..100 {
+        machine.handle(said(1, 100 + n, recording.clone()), at + ms(n));
+        machine.handle(said(1, 1000 + n, Body::Answer { nonce: n }), at + ms(n));
+    }
     assert!(machine.peers["node2"].claims.is_empty());
+    assert_eq!(machine.counts().unproven, 200 + 3, "and one frame of each newcomer");
+    let challenges =
+        std::iter::from_fn(|| machine.poll()).filter(|output| matches!(output, Output::Send { to: Some(_), .. }));
+    assert!(challenges.count() <= 5, "one in 40 ms");
+    let hello = Body::Hello { generation: 0, accepts: vec![] };
+    machine.handle(said(3, 3, hello), at + ms(200));
+    assert_eq!(machine.counts().stale_frames, 0, "its living epoch is heard on");
+}
+
+#[test]
+fn three_fences_make_a_node_unstable_until_the_first_is_ten_minutes_back() {
+    let mut wire = Wire::new(&THREE);
+    let name = "node1";
+    // Only it may have the address, so it gets it back each time.
+    wire.units(&[unit(&[VIP], &[name])]);
+    wire.run(Duration::from_secs(40));
+    let mut second = Instant::ZERO;
+    for fence in 1..=4 {
+        wire.node(name).frozen = true;
+        wire.run(Duration::from_secs(1));
+        wire.node(name).frozen = false;
+        wire.run(Duration::from_secs(59));
+        if fence == 2 {
+            second = wire.now;
+        }
+        assert_eq!(wire.node(name).machine.counts().fences, fence);
+        assert_eq!(wire.node(name).machine.own.flags.unstable, fence >= 3, "after {fence}");
+    }
+    // The second of four is the first of the last three; it was 59 s before the end of its minute.
+    let end = second + Duration::from_secs(600 - 59);
+    wire.run(end.since(wire.now) - Duration::from_secs(1));
+    assert!(wire.node(name).machine.own.flags.unstable);
+    wire.run(Duration::from_secs(2));
+    assert!(!wire.node(name).machine.own.flags.unstable);
+}
+
+#[test]
+fn a_member_that_never_yields_is_not_shouted_at() {
+    let (mut machine, said) = with_a_peer();
+    let start = Instant::from_millis(2000);
+    // Plain order must not make us yield either.
+    let ours = |address: &IpAddr| order("node1", *address) < order("node2", *address);
+    let address = (200..250).map(|n| IpAddr::from([172, 30, 0, n])).find(ours).expect("one of fifty");
+    machine.handle(Input::Units(vec![unit(&[address], &["node1"])]), start);
+    machine.handle(said(1, 3, Body::Claim { before: 0, generation: 1, addresses: vec![address] }), start + ms(5));
+    let (mut defended, mut claims) = (0, 0);
+    for n in 1..=400 {
+        let now = start + ms(5 + n * 50);
+        machine.handle(said(1, 3 + n, Body::Hello { generation: 1, accepts: vec![] }), now);
+        machine.tick(now);
+        for output in std::iter::from_fn(|| machine.poll()) {
+            defended += usize::from(matches!(output, Output::Refresh(_)));
+            claims += usize::from(matches!(output, Output::Send { frame: Frame { body: Body::Claim { .. }, .. }, .. }));
+        }
+    }
+    assert_eq!(machine.held().collect::<Vec<_>>(), [address]);
+    assert!((1..=3).contains(&defended) && (1..=8).contains(&claims), "{defended} times in 20 s, {claims} claims");
 }
 
 #[test]
