@@ -20,8 +20,10 @@ pub enum Drop {
     ForeignKey,
     /// A hello frame with a wrong signature.
     Signature,
-    /// A hello frame of a former life of its sender, or out of order.
+    /// A hello frame that is not newer than one already heard: out of order, or played back.
     Stale,
+    /// A hello frame of a speaker that has yet to answer a challenge: it has just started, or was recorded in a former life.
+    Unproven,
     /// A hello frame that carries this node's name.
     OwnName,
     /// A frame that would have made a table too large.
@@ -37,12 +39,13 @@ pub enum Drop {
 }
 
 impl Drop {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Malformed,
         Self::Version,
         Self::ForeignKey,
         Self::Signature,
         Self::Stale,
+        Self::Unproven,
         Self::OwnName,
         Self::Limit,
         Self::Gate,
@@ -58,6 +61,7 @@ impl Drop {
             Self::ForeignKey => "foreign_key",
             Self::Signature => "signature",
             Self::Stale => "stale",
+            Self::Unproven => "unproven",
             Self::OwnName => "own_name",
             Self::Limit => "limit",
             Self::Gate => "gate",

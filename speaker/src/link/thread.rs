@@ -263,6 +263,7 @@ impl Thread<'_> {
         metrics.fences.inc_by(now.fences - before.fences);
         metrics.conflicts.inc_by(now.conflicts - before.conflicts);
         metrics.dropped(Drop::Stale).inc_by(now.stale_frames - before.stale_frames);
+        metrics.dropped(Drop::Unproven).inc_by(now.unproven - before.unproven);
         metrics.dropped(Drop::OwnName).inc_by(now.own_name - before.own_name);
         metrics.dropped(Drop::Limit).inc_by(now.over_limit - before.over_limit);
         self.counted = now;
