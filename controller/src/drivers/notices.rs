@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::desired::Notice;
 use crate::metrics::Metrics;
@@ -41,8 +41,9 @@ impl Notices {
         (Self { queue, metrics }, waiting)
     }
 
-    /// Tells something about a Service, some time soon.
+    /// Tells something about a Service: the log at once, the API server some time soon.
     pub fn tell(&self, key: &Key, uid: &str, notice: &Notice) {
+        info!(service = %key, reason = notice.reason, "{}", notice.message);
         if self.queue.try_send((key.clone(), uid.into(), notice.clone())).is_err() {
             self.metrics.notices_dropped.inc();
         }

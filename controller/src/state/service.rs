@@ -155,8 +155,9 @@ fn shortage_text(shortage: &Shortage, has: &[IpAddr]) -> (&'static str, String) 
                 .to_owned(),
         ),
         Shortage::Family(families) => {
-            let where_to = if has.is_empty() { "no pool has" } else { "that pool has no" };
-            ("FamilyMissing", format!("{where_to} {} addresses: add them to a pool", join(families)))
+            let where_to = if has.is_empty() { "no single pool has" } else { "that pool has no" };
+            let remedy = "add what is missing to that one pool, or set spec.ipFamilyPolicy to SingleStack";
+            ("FamilyMissing", format!("{where_to} {} addresses: {remedy}", join(families)))
         }
         Shortage::Exhausted(pools) => {
             let named: Vec<_> = pools.iter().take(POOLS_NAMED_MAX).map(AsRef::as_ref).collect();
