@@ -76,11 +76,10 @@ fn a_dual_stack_service_gets_both_addresses_and_says_so_and_the_pool_counts_them
         lab.start_ferrolb()?;
         lab.pod("web", "node2", &WEB)?;
         let dual = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]});
-        lab.apply_objects(&[
-            pools::pool("lan", &["172.30.0.200/30", "fd30::200-fd30::201"]),
-            pools::advertisement(),
-            services::service("web", dual),
-        ])?;
+        lab.apply_objects(&[pools::pool("lan", &["172.30.0.200/30", "fd30::200-fd30::201"]), pools::advertisement()])?;
+        // Known before the Service: else an event could rightly say first that there is no pool.
+        pools::wait_valid(lab, "lan", true)?;
+        lab.apply_objects(&[services::service("web", dual)])?;
         let expect: [IpAddr; 2] = [[172, 30, 0, 200].into(), "fd30::200".parse()?];
         step("it gets the lowest address of each family, as VIP", || {
             let service = services::wait_for(lab, "web", "both addresses", |service| {

@@ -4,15 +4,12 @@
 use anyhow::{Context, Result};
 use ferrolb_tests::setup::Tools;
 use ferrolb_tests::{Lab, Options, run, state};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 /// How much of each program's log a failed test shows, in lines.
 const LOG_LINES: usize = 40;
-/// One lab at a time.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// Raises a lab, tells `story` in it, and takes it down. A panic or error in the story fails the test.
 pub(crate) fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
@@ -26,12 +23,16 @@ pub(crate) fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
     });
 }
 
-/// Gives the tools for as long as no other lab of these tests stands.
+/// Gives the tools, and the turn: no other lab of these tests stands meanwhile, of another test run neither.
 pub(crate) fn alone(work: impl FnOnce(&Tools) -> Result<()>) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let done = Tools::ready().and_then(work);
-    drop(turn);
-    if let Err(error) = done {
+    let in_turn = || {
+        let tools = Tools::ready()?;
+        // A lock on the folder that all test runs of this user have in common; it ends with the file.
+        let turn = File::open(&tools.kubernetes)?;
+        turn.lock()?;
+        work(tools)
+    };
+    if let Err(error) = in_turn() {
         panic!("{error:#}");
     }
 }
