@@ -11,6 +11,8 @@ mod ownership;
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 200));
 
+const THREE: [&str; 3] = ["node1", "node2", "node3"];
+
 struct Node {
     name: Box<str>,
     mac: Mac,
@@ -217,4 +219,13 @@ impl Wire {
             }
         }
     }
+}
+
+/// Three nodes, long enough up that none is fresh, with one unit; the best owner holds it.
+fn settled() -> Wire {
+    let mut wire = Wire::new(&THREE);
+    wire.units(&[unit(&[VIP], &THREE)]);
+    wire.run(Duration::from_secs(40));
+    wire.watch(VIP);
+    wire
 }

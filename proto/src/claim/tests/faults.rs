@@ -3,16 +3,6 @@
 use super::*;
 use crate::wire::hello::Body;
 
-const THREE: [&str; 3] = ["node1", "node2", "node3"];
-
-fn settled() -> Wire {
-    let mut wire = Wire::new(&THREE);
-    wire.units(&[unit(&[VIP], &THREE)]);
-    wire.run(Duration::from_secs(40));
-    wire.watch(VIP);
-    wire
-}
-
 #[test]
 fn a_dead_owner_is_answered_for_within_200_ms() {
     let mut wire = settled();

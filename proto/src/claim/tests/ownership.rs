@@ -2,17 +2,6 @@
 
 use super::*;
 
-const THREE: [&str; 3] = ["node1", "node2", "node3"];
-
-/// Three nodes, long enough up that none is fresh, with one unit; the best owner holds it.
-fn settled() -> Wire {
-    let mut wire = Wire::new(&THREE);
-    wire.units(&[unit(&[VIP], &THREE)]);
-    wire.run(Duration::from_secs(40));
-    wire.watch(VIP);
-    wire
-}
-
 #[test]
 fn a_lone_node_listens_for_a_second_and_then_claims() {
     let mut wire = Wire::new(&["node1"]);
