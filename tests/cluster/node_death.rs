@@ -17,6 +17,8 @@ pub(crate) const PROBE_STEP: Duration = Duration::from_millis(10);
 pub(crate) const PROBE_LENGTH: Duration = Duration::from_secs(4);
 /// The address that the Service gets.
 const FIRST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+/// So many pages in a row of one pod say that no other is behind the Service: kube-proxy takes one by chance.
+const PAGES: usize = 10;
 /// A node that came back may take over after so long, in this test.
 const FAILBACK: Duration = Duration::from_secs(3);
 
@@ -101,7 +103,10 @@ fn forwards_to(lab: &Lab, node: &str, port: u16, pod: &str) -> Result<()> {
     let host = Host::node(node_index(node).context("a node")?);
     let server = SocketAddr::new(IpAddr::V4(host.v4()), port);
     wait::until(&format!("{node} forwards to {pod}"), pools::BRINGING_MAX, || {
-        let page = lab.http_get(CLIENT, server, "/")?;
-        Ok(page.body.split_whitespace().next().filter(|name| *name == pod).map(drop))
+        for _ in 0..PAGES {
+            let page = lab.http_get(CLIENT, server, "/")?;
+            ensure!(page.body.split_whitespace().next() == Some(pod), "another pod answered: {:?}", page.body);
+        }
+        Ok(Some(()))
     })
 }
