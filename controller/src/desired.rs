@@ -3,8 +3,11 @@
 //! Plain values. The latest Desired replaces every earlier one, and each write in it is whole: nothing has to be remembered
 //! from one to the next but which attempts were made.
 
+use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
+use ferrolb_proto::api::{IpMode, Truth};
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
 
@@ -17,6 +20,8 @@ pub enum Target {
     Pool(Box<str>),
     /// An L2Advertisement in our namespace, by name.
     Advertisement(Box<str>),
+    /// A Community in our namespace, by name.
+    Community(Box<str>),
 }
 
 /// What is to be done.
@@ -47,8 +52,8 @@ pub enum Status {
     Service(ServiceStatus),
     /// Of an IPAddressPool.
     Pool(PoolStatus),
-    /// Of an L2Advertisement.
-    Advertisement(AdvertisementStatus),
+    /// Of any other kind of ours.
+    Valid(ValidStatus),
 }
 
 /// The part of a Service that is ours.
@@ -56,34 +61,38 @@ pub enum Status {
 pub struct ServiceStatus {
     /// `metadata.uid`: a new Service of the same name is another one.
     pub uid: Box<str>,
-    /// `status.loadBalancer.ingress`, each `ipMode: VIP`.
+    /// `status.loadBalancer.ingress`.
     pub addresses: Vec<IpAddr>,
+    /// The `ipMode` of each of them.
+    pub mode: IpMode,
     /// The annotation that names the pool; none: no annotation.
     pub pool: Option<Box<str>>,
     /// Condition `ferrolb.io/AddressAssigned`; none: no condition.
     pub condition: Option<Condition>,
-    /// The event to tell, if something changed that a person wants to know.
-    pub notice: Option<Notice>,
+    /// Condition `ferrolb.io/Announced`; none: no condition.
+    pub announced: Option<Condition>,
+    /// The events to tell, if something changed that a person wants to know.
+    pub notices: Vec<Notice>,
 }
 
-/// The status of an IPAddressPool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The status of an IPAddressPool. What is none is a field that its CRD does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PoolStatus {
     /// `assignedIPv4`, `assignedIPv6`.
     pub assigned: [i64; 2],
-    /// `availableIPv4`, `availableIPv6`; none where the number does not fit.
+    /// `availableIPv4`, `availableIPv6`; none also where the number does not fit.
     pub available: [Option<i64>; 2],
-    /// Condition `Valid`.
-    pub valid: Condition,
-    /// `observedGeneration`.
-    pub generation: i64,
+    /// `available`: the same as a text, exact.
+    pub text: Option<Box<str>>,
+    /// `Valid` and `observedGeneration`.
+    pub valid: Option<ValidStatus>,
 }
 
-/// The status of an L2Advertisement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AdvertisementStatus {
+/// The status of a kind that has nothing but its `Valid` condition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct ValidStatus {
     /// Condition `Valid`.
-    pub valid: Condition,
+    pub condition: Condition,
     /// `observedGeneration`.
     pub generation: i64,
 }
@@ -91,14 +100,23 @@ pub struct AdvertisementStatus {
 /// A condition without its type (`meta/v1.Condition`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Condition {
-    /// `status` is `True`.
-    pub is_true: bool,
+    /// `status`.
+    pub status: Truth,
     /// `reason`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// `message`.
     pub message: Box<str>,
-    /// `lastTransitionTime` to keep, RFC 3339; none: the time of the write.
-    pub since: Option<Box<str>>,
+    /// `lastTransitionTime` to keep, in seconds since 1970; none: the time of the write.
+    pub since: Option<i64>,
+}
+
+/// What an event about a Service is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Action {
+    /// Its addresses.
+    AssignAddress,
+    /// Who announces them.
+    Announce,
 }
 
 /// An event about a Service (`events.k8s.io/v1`).
@@ -106,8 +124,10 @@ pub struct Condition {
 pub struct Notice {
     /// `type` is `Warning`.
     pub warning: bool,
+    /// `action`: what it is about.
+    pub action: Action,
     /// `reason`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// `note`.
     pub message: Box<str>,
 }
@@ -117,19 +137,45 @@ pub struct Notice {
 pub struct Figures {
     /// Whether this replica holds the lease.
     pub leading: bool,
-    /// Pool, then IPv4 and IPv6: how many addresses there are and how many are in use.
-    pub pools: Vec<(Box<str>, [Usage; 2])>,
-    /// Our Services by the reason of their condition.
+    /// The pools, by name.
+    pub pools: Vec<PoolFigures>,
+    /// Our Services by the reason of their condition `AddressAssigned`.
     pub services: Vec<(&'static str, i64)>,
 }
 
-/// Addresses of one family in one pool; `i64::MAX` stands for anything larger.
+/// What the metrics say of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PoolFigures {
+    /// Its name.
+    pub name: Box<str>,
+    /// IPv4 and IPv6.
+    pub usage: [Usage; 2],
+    /// How many Services have addresses of it.
+    pub services: u64,
+}
+
+/// Addresses of one family in one pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// How many could be given in all.
-    pub total: i64,
+    #[serde(serialize_with = "crate::desired::as_text")]
+    pub total: u128,
     /// How many are.
-    pub used: i64,
+    pub used: u64,
+}
+
+/// What is told beside a status is no part of it.
+impl Hash for ServiceStatus {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.uid, &self.addresses, self.mode, &self.pool, &self.condition, &self.announced).hash(state);
+    }
+}
+
+/// Nor is the time of a condition, which is not known before it was written once.
+impl Hash for Condition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.status, &self.reason, &self.message).hash(state);
+    }
 }
 
 impl std::fmt::Display for Target {
@@ -138,6 +184,7 @@ impl std::fmt::Display for Target {
             Self::Service(key) => write!(f, "Service {key}"),
             Self::Pool(name) => write!(f, "IPAddressPool {name}"),
             Self::Advertisement(name) => write!(f, "L2Advertisement {name}"),
+            Self::Community(name) => write!(f, "Community {name}"),
         }
     }
 }

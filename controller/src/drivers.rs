@@ -5,4 +5,5 @@ pub mod apply;
 pub mod hello_secret;
 pub mod lease;
 pub mod notices;
+pub mod status_fields;
 pub mod writer;

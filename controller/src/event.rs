@@ -1,8 +1,8 @@
 //! All that can happen to the controller: one closed enum, so that one list shows what can trigger work. Plain values, made
 //! by the drivers at the edge and read by [`crate::state`] alone.
 
-use ferrolb_proto::api;
-use ferrolb_proto::facts::{self, Key, Node, Pool, Service};
+use ferrolb_proto::api::{Kind, StatusFields};
+use ferrolb_proto::facts::{Advertisement, Community, Key, Namespace, Node, Pool, Service, Slice, Speaker};
 use ferrolb_runtime::watch::Change;
 
 use crate::desired::Target;
@@ -12,12 +12,22 @@ use crate::desired::Target;
 pub enum Event {
     /// A Service changed.
     Service(Change<Service>),
+    /// An EndpointSlice changed.
+    Slice(Change<Slice>),
+    /// A SpeakerStatus changed.
+    Speaker(Change<Speaker>),
     /// A Node changed.
     Node(Change<Node>),
+    /// A Namespace changed.
+    Namespace(Change<Namespace>),
     /// An IPAddressPool changed.
     Pool(Change<Pool>),
     /// An L2Advertisement changed.
     Advertisement(Change<Advertisement>),
+    /// A Community changed.
+    Community(Change<Community>),
+    /// The status fields that the cluster's CRD of a kind has were read.
+    Fields(Kind, StatusFields),
     /// This replica got or lost the lease.
     Lease(Leadership),
     /// A driver tried to write what was desired.
@@ -36,7 +46,7 @@ pub enum Event {
 /// Whether this replica holds the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// It got it. A new list of all Services follows, made after that moment.
+    /// It got it. New lists of all objects follow, made after that moment.
     Gained,
     /// It lost it or gave it back.
     Lost,
@@ -63,33 +73,14 @@ impl Event {
         }
         match self {
             Self::Service(change) => of("Service", change),
+            Self::Slice(change) => of("EndpointSlice", change),
+            Self::Speaker(change) => of("SpeakerStatus", change),
             Self::Node(change) => of("Node", change),
+            Self::Namespace(change) => of("Namespace", change),
             Self::Pool(change) => of("IPAddressPool", change),
             Self::Advertisement(change) => of("L2Advertisement", change),
-            Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
+            Self::Community(change) => of("Community", change),
+            Self::Fields(..) | Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
         }
-    }
-}
-
-/// What the controller knows of an L2Advertisement: whether it is sound, not what it selects.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Advertisement {
-    /// `metadata.name`.
-    pub name: Box<str>,
-    /// `metadata.generation`.
-    pub generation: i64,
-    /// `spec.ipAddressPools`.
-    pub pools: Vec<String>,
-    /// Why it cannot be used by itself, if so.
-    pub problem: Option<Box<str>>,
-    /// The status it has.
-    pub status: api::L2AdvertisementStatus,
-}
-
-impl From<api::L2> for Advertisement {
-    fn from(object: api::L2) -> Self {
-        let pools = object.spec.as_ref().map(|spec| spec.ip_address_pools.clone()).unwrap_or_default();
-        let facts::Advertisement { name, generation, problem, status, .. } = object.into();
-        Self { name, generation, pools, problem, status }
     }
 }

@@ -1,19 +1,18 @@
 //! The main loop: events into the state, the plan out to the drivers. It owns the state and every task.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ferrolb_proto::api::{self, Kind};
-use ferrolb_proto::facts::{Key, NodeObject, ServiceObject};
+use ferrolb_proto::facts::{NamespaceObject, NodeObject, SLICES_OF_SERVICES, Service, ServiceObject, SliceObject};
 use ferrolb_proto::lease;
 use ferrolb_runtime::admin::StateRequest;
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::flags::CommonFlags;
 use ferrolb_runtime::vitals::{BEAT_INTERVAL, Vitals};
-use ferrolb_runtime::watch::{EVENT_QUEUE_MAX, Watch};
+use ferrolb_runtime::watch::{Complaints, EVENT_QUEUE_MAX, Watch};
 use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -23,7 +22,7 @@ use crate::desired::Desired;
 use crate::drivers::apply::Applier;
 use crate::drivers::notices::{self, Notices};
 use crate::drivers::writer::Writer;
-use crate::drivers::{hello_secret, lease as lease_driver};
+use crate::drivers::{hello_secret, lease as lease_driver, status_fields};
 use crate::event::{Event, Leadership};
 use crate::flags::Flags;
 use crate::metrics::Metrics;
@@ -32,8 +31,6 @@ use crate::state::{Config, State};
 
 /// Events that are taken at once, before a new plan is made of them.
 pub const EVENTS_PER_PASS_MAX: usize = 256;
-/// Unreadable objects whose complaint is remembered, to make it once.
-pub const UNREADABLE_SAID_MAX: usize = 1_024;
 /// How long the lease driver may take to give the lease back: its own limit and a little.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -51,19 +48,44 @@ pub struct Shell {
     pub state_requests: mpsc::Receiver<StateRequest>,
 }
 
-/// The watch of Services with a queue of its own: begun anew with each term, so that nothing of an older list is left over.
-struct Services {
-    _task: JoinSet<()>,
+/// The watches, with a queue of their own: begun anew with each term, so that nothing of an older list is left over. Which
+/// addresses there are to give is of no use in an older version than who has them.
+struct Watches {
+    tasks: JoinSet<()>,
     queue: mpsc::Receiver<Event>,
 }
 
-impl Services {
-    fn watch(client: &Client) -> Self {
+impl Watches {
+    fn begin(client: &Client, flags: &CommonFlags) -> Self {
         let (events, queue) = mpsc::channel(EVENT_QUEUE_MAX);
-        let watch = Watch::new("Services", Api::all(client.clone()), |object: ServiceObject| object.into());
-        let mut task = JoinSet::new();
-        task.spawn(watch.run(events, Event::Service));
-        Self { _task: task, queue }
+        let mut tasks = JoinSet::new();
+        let group = flags.api_group.clone();
+        let read = move |object: ServiceObject| Service::read(object, &group);
+        let services = Watch::new("Services", Api::all(client.clone()), read);
+        tasks.spawn(services.run(events.clone(), Event::Service));
+        let slices = Watch::new("EndpointSlices", Api::all(client.clone()), |object: SliceObject| object.into());
+        tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(events.clone(), Event::Slice));
+        let nodes = Watch::new("Nodes", Api::all(client.clone()), |object: NodeObject| object.into());
+        tasks.spawn(nodes.run(events.clone(), Event::Node));
+        let namespaces = Watch::new("Namespaces", Api::all(client.clone()), |object: NamespaceObject| object.into());
+        tasks.spawn(namespaces.run(events.clone(), Event::Namespace));
+        let resource = |kind| api::resource(kind, &flags.api_group);
+        let pools = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::IPAddressPool));
+        let pools = Watch::new("IPAddressPools", pools, |object: api::Pool| object.into());
+        tasks.spawn(pools.run(events.clone(), Event::Pool));
+        let ads = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::L2Advertisement));
+        let ads = Watch::new("L2Advertisements", ads, |object: api::L2| object.into());
+        tasks.spawn(ads.run(events.clone(), Event::Advertisement));
+        let names = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::Community));
+        let names = Watch::new("Communities", names, |object: api::Aliases| object.into());
+        tasks.spawn(names.run(events.clone(), Event::Community));
+        // Another group's CRDs have none.
+        if flags.api_group == api::GROUP {
+            let speakers = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::SpeakerStatus));
+            let speakers = Watch::new("SpeakerStatuses", speakers, |object: api::Speaker| object.into());
+            tasks.spawn(speakers.run(events, Event::Speaker));
+        }
+        Self { tasks, queue }
     }
 }
 
@@ -72,8 +94,9 @@ struct Loop {
     state: State,
     desired: watch::Sender<Desired>,
     client: Client,
-    services: Services,
-    unreadable: BTreeMap<(&'static str, Key), String>,
+    flags: CommonFlags,
+    watches: Watches,
+    complaints: Complaints,
     metrics: Arc<Metrics>,
     health: Arc<ApiHealth>,
     vitals: Arc<Vitals>,
@@ -91,7 +114,10 @@ pub async fn run(flags: Flags, shell: Shell, leave: impl Future<Output = &'stati
     let (desired, wanted) = watch::channel(Desired::default());
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
-    watch_all(&mut tasks, &client, &flags.common, &events);
+    // Our own CRDs have all that we write; of another group's the cluster has to be asked.
+    if flags.common.api_group != api::GROUP {
+        tasks.spawn(status_fields::run(client.clone(), flags.common.api_group.clone(), events.clone()));
+    }
     write_all(&mut tasks, &client, &flags.common, &events, wanted, &metrics, &config.identity);
     let (go, going) = oneshot::channel();
     let mut lease_task = JoinSet::new();
@@ -100,24 +126,40 @@ pub async fn run(flags: Flags, shell: Shell, leave: impl Future<Output = &'stati
     let state = State::new(Config {
         classes: flags.common.load_balancer_class.clone(),
         default_implementation: flags.common.default_implementation,
+        group: flags.common.api_group.clone(),
     });
-    let services = Services::watch(&client);
-    let mut main =
-        Loop { state, desired, client, services, unreadable: BTreeMap::new(), metrics, health, vitals, ready: false };
+    let watches = Watches::begin(&client, &flags.common);
+    let complaints = Complaints::default();
+    let mut main = Loop {
+        state,
+        desired,
+        client,
+        flags: flags.common,
+        watches,
+        complaints,
+        metrics,
+        health,
+        vitals,
+        ready: false,
+    };
     let mut leave = std::pin::pin!(leave);
     // Never mixed: what follows a gained lease in one queue must not come from before it in the other.
-    let (mut batch, mut of_services) = (Vec::new(), Vec::new());
+    let (mut batch, mut seen) = (Vec::new(), Vec::new());
     let signal = loop {
         let deadline = main.deadline();
         tokio::select! {
             _ = queue.recv_many(&mut batch, EVENTS_PER_PASS_MAX) => main.pass(&mut batch),
-            _ = main.services.queue.recv_many(&mut of_services, EVENTS_PER_PASS_MAX) => main.pass(&mut of_services),
+            _ = main.watches.queue.recv_many(&mut seen, EVENTS_PER_PASS_MAX) => main.pass(&mut seen),
             Some(request) = state_requests.recv() => request.answer(&main.state.dump(Clock::now())),
             () = Clock::sleep_until(Some(deadline)) => main.pass(&mut vec![Event::Tick]),
             signal = &mut leave => break signal,
             Some(ended) = tasks.join_next() => {
                 ended.context("a task has crashed")?;
                 bail!("a task has ended that never should");
+            }
+            Some(ended) = main.watches.tasks.join_next() => {
+                ended.context("a watch has crashed")?;
+                bail!("a watch has ended that never should");
             }
         }
     };
@@ -143,14 +185,15 @@ impl Loop {
     /// Takes these events, and tells the drivers what follows from them.
     fn pass(&mut self, batch: &mut Vec<Event>) {
         let now = Clock::now();
-        for event in batch.drain(..) {
-            self.complain(&event);
-            let gained = matches!(event, Event::Lease(Leadership::Gained));
-            self.state.handle(event, now);
-            if gained {
-                self.services = Services::watch(&self.client);
-            }
+        for (kind, object, why) in batch.iter().filter_map(Event::unreadable) {
+            self.complaints.hear(kind, object, why);
         }
+        let gained = batch.iter().any(|event| matches!(event, Event::Lease(Leadership::Gained)));
+        self.state.handle(batch.drain(..), now);
+        if gained {
+            self.watches = Watches::begin(&self.client, &self.flags);
+        }
+        self.metrics.allocated(self.state.take_latencies());
         let next = plan(&self.state, now);
         self.desired.send_if_modified(|desired| {
             let differs = *desired != next;
@@ -176,31 +219,6 @@ impl Loop {
             self.vitals.not_ready(format!("waiting for the first list of {}", missing.join(", ")));
         }
     }
-
-    /// Says once that an object cannot be read.
-    fn complain(&mut self, event: &Event) {
-        let Some((kind, key, why)) = event.unreadable() else { return };
-        let known = (kind, key.clone());
-        if self.unreadable.get(&known).is_some_and(|said| said == why) {
-            return;
-        }
-        if self.unreadable.len() < UNREADABLE_SAID_MAX {
-            self.unreadable.insert(known, why.to_owned());
-        }
-        warn!(kind, object = %key, why, "an object cannot be read; all others are not affected");
-    }
-}
-
-fn watch_all(tasks: &mut JoinSet<()>, client: &Client, flags: &CommonFlags, events: &mpsc::Sender<Event>) {
-    let nodes = Watch::new("Nodes", Api::all(client.clone()), |object: NodeObject| object.into());
-    tasks.spawn(nodes.run(events.clone(), Event::Node));
-    let resource = |kind| api::resource(kind, &flags.api_group);
-    let pools = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::IPAddressPool));
-    let pools = Watch::new("IPAddressPools", pools, |object: api::Pool| object.into());
-    tasks.spawn(pools.run(events.clone(), Event::Pool));
-    let ads = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::L2Advertisement));
-    let ads = Watch::new("L2Advertisements", ads, |object: api::L2| object.into());
-    tasks.spawn(ads.run(events.clone(), Event::Advertisement));
 }
 
 fn write_all(

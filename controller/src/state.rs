@@ -8,38 +8,55 @@
 
 mod agenda;
 mod alloc;
+mod announced;
+mod choose;
 mod decide;
 mod dump;
+mod hold;
 mod inventory;
+mod objects;
 mod pools;
+mod reasons;
 mod service;
+mod sharing;
+mod slices;
+mod space;
+mod validity;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{Key, Node, Pool, PoolProblem, Service};
+use ferrolb_proto::api::{self, Kind, StatusFields};
+use ferrolb_proto::facts::{Advertisement, Community, Key, Node, Pool, Service, Speaker};
 use ferrolb_runtime::watch::Change;
 
-use crate::desired::{AdvertisementStatus, Figures, PoolStatus, Status, Target};
-use crate::event::{Advertisement, Event, Leadership, Outcome};
+use crate::desired::{Figures, PoolFigures, PoolStatus, Status, Target, Usage, ValidStatus};
+use crate::event::{Event, Leadership, Outcome};
 
 use agenda::{Agenda, Draft};
 use alloc::Allocator;
+use announced::Checks;
 use inventory::Inventory;
-use pools::Fault;
+use slices::Slices;
+use validity::Fault;
 
 /// The shortest time between two writes of one pool's or advertisement's status: its counts change with each Service.
 pub const COUNTS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a Service that lacks something is looked at again though nothing has happened.
+pub const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Latencies that wait to be shown.
+const LATENCIES_MAX: usize = 1_024;
 
-/// Whose Services are ours.
+/// Whose Services are ours, and whose kinds.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// `--load-balancer-class`.
     pub classes: Vec<String>,
     /// `--default-implementation`.
     pub default_implementation: bool,
+    /// `--api-group`.
+    pub group: String,
 }
 
 /// An object of our own kinds, and its status as it should be.
@@ -48,6 +65,15 @@ struct Own<F, S> {
     object: F,
     draft: Draft<S>,
     quiet_until: Instant,
+}
+
+/// Our Services, counted.
+#[derive(Debug, Default)]
+struct Tally {
+    /// By the reason of their condition.
+    reasons: BTreeMap<&'static str, i64>,
+    /// By the pool that they have addresses of.
+    pools: BTreeMap<Box<str>, u64>,
 }
 
 /// The state. See the module's head.
@@ -60,19 +86,35 @@ pub struct State {
     /// Leading, and what there is was adopted.
     in_office: bool,
     services: Inventory<service::Entry>,
-    nodes: Inventory<Vec<IpAddr>>,
+    slices: Slices,
+    speakers: Inventory<Speaker>,
+    nodes: Inventory<Node>,
+    /// By name: their labels.
+    namespaces: Inventory<BTreeMap<String, String>>,
     pools: Inventory<Own<Pool, PoolStatus>>,
-    advertisements: Inventory<Own<Advertisement, AdvertisementStatus>>,
+    advertisements: Inventory<Own<Advertisement, ValidStatus>>,
+    communities: Inventory<Own<Community, ValidStatus>>,
+    /// The status fields of our kinds, as far as they are known.
+    fields: BTreeMap<Kind, StatusFields>,
     faults: BTreeMap<Box<str>, Fault>,
     allocator: Allocator,
-    /// Services that do not have all that they need.
+    /// Something has changed that may matter to every Service.
+    all_in_doubt: bool,
+    /// Services that do not have all that they ask for.
     waiting: BTreeSet<Key>,
+    /// Services that have changed in this pass and are decided at its end.
+    deferred: Vec<Key>,
+    /// When those that wait are looked at next if nothing happens.
+    retry_at: Instant,
     agenda: Agenda,
-    /// Our Services by the reason of their condition.
-    reasons: BTreeMap<&'static str, i64>,
+    /// Which Services' conditions `Announced` are to be looked at.
+    checks: Checks,
+    tally: Tally,
+    /// From an address given to its status written.
+    latencies: Vec<Duration>,
 }
 
-/// Our own kinds are all in one namespace, and their facts do not carry it.
+/// Our own kinds are all in one namespace, and their facts do not carry it; other kinds have none.
 fn bare(name: &str) -> Key {
     Key::new("", name)
 }
@@ -81,38 +123,61 @@ impl State {
     /// A state that knows nothing yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        let known = if config.group == api::GROUP { Kind::OF_CONTROLLER.as_slice() } else { &[] };
         Self {
             config,
             terms: 0,
             leading: false,
             in_office: false,
             services: Inventory::default(),
+            slices: Slices::default(),
+            speakers: Inventory::default(),
             nodes: Inventory::default(),
+            namespaces: Inventory::default(),
             pools: Inventory::default(),
             advertisements: Inventory::default(),
+            communities: Inventory::default(),
+            fields: known.iter().map(|kind| (*kind, StatusFields::All)).collect(),
             faults: BTreeMap::new(),
             allocator: Allocator::default(),
+            all_in_doubt: false,
             waiting: BTreeSet::new(),
+            deferred: Vec::new(),
+            retry_at: Instant::ZERO,
             agenda: Agenda::default(),
-            reasons: BTreeMap::new(),
+            checks: Checks::default(),
+            tally: Tally::default(),
+            latencies: Vec::new(),
         }
     }
 
-    /// Takes one event that happened at `now`; times never go backwards.
-    pub fn handle(&mut self, event: Event, now: Instant) {
-        match event {
-            Event::Service(change) => self.service(change, now),
-            Event::Node(change) => self.node(change, now),
-            Event::Pool(change) => self.pool(change, now),
-            Event::Advertisement(change) => self.advertisement(change, now),
-            Event::Lease(leadership) => self.lease(leadership),
-            Event::Written { target, attempt, outcome } => self.written(&target, attempt, outcome, now),
-            Event::Tick => {}
+    /// Takes events that happened until `now`, in their order; times never go backwards. What concerns all Services is
+    /// decided once, at the end.
+    pub fn handle(&mut self, events: impl IntoIterator<Item = Event>, now: Instant) {
+        for event in events {
+            match event {
+                Event::Service(change) => self.service(change, now),
+                Event::Slice(change) => self.slice(change, now),
+                Event::Speaker(change) => self.speaker(change, now),
+                Event::Node(change) => self.node(change),
+                Event::Namespace(change) => self.namespace(change),
+                Event::Pool(change) => self.pool(change, now),
+                Event::Advertisement(change) => self.advertisement(change, now),
+                Event::Community(change) => self.community(change, now),
+                Event::Fields(kind, fields) => {
+                    self.fields.insert(kind, fields);
+                    self.all_in_doubt = true;
+                }
+                Event::Lease(leadership) => self.lease(leadership),
+                Event::Written { target, attempt, outcome } => self.written(&target, attempt, outcome, now),
+                Event::Tick => {}
+            }
         }
         if self.leading && !self.in_office && self.is_complete() {
-            self.in_office = true;
-            self.decide_all(now);
+            (self.in_office, self.all_in_doubt) = (true, true);
         }
+        self.decide_the_rest(now);
+        self.check_announced(now);
     }
 
     /// Which time this replica holds the lease, if it does.
@@ -121,19 +186,22 @@ impl State {
         self.leading.then_some(self.terms)
     }
 
+    /// Communities decide nothing about addresses, so that a cluster without their CRD is served all the same.
     fn is_complete(&self) -> bool {
         self.services.is_complete()
             && self.nodes.is_complete()
+            && self.namespaces.is_complete()
             && self.pools.is_complete()
             && self.advertisements.is_complete()
     }
 
-    /// The kinds of which there never was a whole list.
+    /// The kinds that are needed and of which there never was a whole list.
     #[must_use]
     pub fn never_listed(&self) -> Vec<&'static str> {
         let kinds = [
             ("Services", self.services.was_listed()),
             ("Nodes", self.nodes.was_listed()),
+            ("Namespaces", self.namespaces.was_listed()),
             ("IPAddressPools", self.pools.was_listed()),
             ("L2Advertisements", self.advertisements.was_listed()),
         ];
@@ -142,7 +210,9 @@ impl State {
 
     /// What is to be written at `now`, the longest due first.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = (&Target, u64, Status)> {
-        self.agenda.due(now).filter_map(|target| {
+        let valid =
+            |own: &Draft<ValidStatus>| own.write().map(|(attempt, status)| (attempt, Status::Valid(status.clone())));
+        self.agenda.due(now).filter_map(move |target| {
             let (attempt, status) = match target {
                 Target::Service(key) => {
                     let (attempt, status) = self.services.get(key)?.draft.write()?;
@@ -152,10 +222,8 @@ impl State {
                     let (attempt, status) = self.pools.get(&bare(name))?.draft.write()?;
                     (attempt, Status::Pool(status.clone()))
                 }
-                Target::Advertisement(name) => {
-                    let (attempt, status) = self.advertisements.get(&bare(name))?.draft.write()?;
-                    (attempt, Status::Advertisement(status.clone()))
-                }
+                Target::Advertisement(name) => valid(&self.advertisements.get(&bare(name))?.draft)?,
+                Target::Community(name) => valid(&self.communities.get(&bare(name))?.draft)?,
             };
             Some((target, attempt, status))
         })
@@ -164,17 +232,30 @@ impl State {
     /// When an [`Event::Tick`] is needed next, after `now`.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.agenda.deadline(now)
+        let retry = (self.in_office && !self.waiting.is_empty()).then_some(self.retry_at);
+        self.agenda.deadline(now).into_iter().chain(retry).chain(self.announced_deadline(now)).min()
     }
 
     /// What the metrics say.
     #[must_use]
     pub fn figures(&self) -> Figures {
+        let usage = |count: space::Count| Usage { total: count.total, used: count.used };
+        let pool = |(name, counts): (Box<str>, [space::Count; 2])| PoolFigures {
+            services: self.tally.pools.get(&name).copied().unwrap_or(0),
+            usage: counts.map(usage),
+            name,
+        };
         Figures {
             leading: self.leading,
-            pools: self.allocator.usage(),
-            services: self.reasons.iter().map(|(reason, count)| (*reason, *count)).collect(),
+            pools: self.allocator.usage().into_iter().map(pool).collect(),
+            services: self.tally.reasons.iter().map(|(reason, count)| (*reason, *count)).collect(),
         }
+    }
+
+    /// How long it took from the decision to give a Service its first address to the status in the API server, for each since
+    /// the last call.
+    pub fn take_latencies(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.latencies)
     }
 
     fn service(&mut self, change: Change<Service>, now: Instant) {
@@ -183,135 +264,51 @@ impl State {
             Change::Apply(service) => {
                 let key = service.key.clone();
                 if self.services.get(&key).is_some_and(|entry| entry.service.uid != service.uid) {
-                    self.forget(&key, now);
+                    self.forget(&key);
                 }
-                if let Some(entry) = self.services.get_mut(&key) {
-                    entry.service = service;
-                    self.services.touch(&key);
-                } else {
-                    self.services.put(key.clone(), service::Entry { service, ..service::Entry::default() });
-                }
-                self.decide_one(&key, now);
+                let before = match self.services.get_mut(&key) {
+                    Some(entry) => std::mem::replace(&mut entry.service, service),
+                    None => {
+                        self.services.put(key.clone(), service::Entry { service, ..service::Entry::default() });
+                        Service::default()
+                    }
+                };
+                self.services.touch(&key);
+                self.service_changed(&key, &before, now);
+                self.decide_one(&key, &before, now);
             }
             Change::Unreadable { key, .. } => self.services.touch(&key),
-            Change::Delete(key) => self.forget(&key, now),
+            Change::Delete(key) => self.forget(&key),
             Change::ResyncDone => {
                 for (key, entry) in self.services.resync_done() {
-                    self.release(&key, entry, now);
+                    self.release(&key, entry);
                 }
             }
         }
     }
 
-    fn forget(&mut self, key: &Key, now: Instant) {
+    fn forget(&mut self, key: &Key) {
         if let Some(entry) = self.services.remove(key) {
-            self.release(key, entry, now);
+            self.release(key, entry);
         }
     }
 
-    fn node(&mut self, change: Change<Node>, now: Instant) {
-        let changed = match change {
-            Change::ResyncStarted => {
-                self.nodes.resync_started();
-                false
-            }
-            Change::Apply(node) => {
-                let before = self.nodes.put(bare(&node.name), node.addresses.clone());
-                before.unwrap_or_default() != node.addresses
-            }
-            Change::Unreadable { key, .. } => {
-                self.nodes.touch(&bare(&key.name));
-                false
-            }
-            Change::Delete(key) => self.nodes.remove(&bare(&key.name)).is_some(),
-            Change::ResyncDone => !self.nodes.resync_done().is_empty(),
-        };
-        if changed && self.in_office {
-            self.decide_all(now);
-        }
-    }
-
-    fn pool(&mut self, change: Change<Pool>, now: Instant) {
-        let spaces = |pool: &Pool| {
-            let Pool { ranges, excluded, auto_assign, avoid_buggy, problem, .. } = pool.clone();
-            (ranges, excluded, auto_assign, avoid_buggy, problem)
-        };
-        let mut shown = None;
-        let changed = match change {
-            Change::ResyncStarted => {
-                self.pools.resync_started();
-                false
-            }
-            Change::Apply(pool) => {
-                shown = Some(pool.name.clone());
-                put(&mut self.pools, bare(&pool.name), pool, |is, was| spaces(is) != spaces(was))
-            }
-            Change::Unreadable { key, why } => {
-                shown = Some(key.name.clone());
-                let before = self.pools.get(&bare(&key.name)).map(|own| &own.object);
-                // What was written to it last is all that can be known of its status.
-                let pool = Pool {
-                    name: key.name.clone(),
-                    generation: before.map_or(0, |pool| pool.generation),
-                    status: before.map(|pool| pool.status.clone()).unwrap_or_default(),
-                    problem: Some(PoolProblem::Unreadable(why.into())),
-                    ..Pool::default()
-                };
-                put(&mut self.pools, bare(&key.name), pool, |is, was| spaces(is) != spaces(was))
-            }
-            Change::Delete(key) => match self.pools.remove(&bare(&key.name)) {
-                Some(mut own) => {
-                    self.agenda.withdraw(&mut own.draft);
-                    true
-                }
-                None => false,
-            },
-            Change::ResyncDone => {
-                let mut gone = self.pools.resync_done();
-                gone.iter_mut().for_each(|(_, own)| self.agenda.withdraw(&mut own.draft));
-                !gone.is_empty()
-            }
-        };
-        if changed && self.in_office {
-            self.decide_all(now);
-        } else if let Some(name) = shown {
-            self.settle_pool(&name, now);
-        }
-    }
-
-    fn advertisement(&mut self, change: Change<Advertisement>, now: Instant) {
-        match change {
-            Change::ResyncStarted => self.advertisements.resync_started(),
-            Change::Apply(ad) => {
-                let name = ad.name.clone();
-                put(&mut self.advertisements, bare(&name), ad, |_, _| true);
-                self.settle_advertisement(&name, now);
-            }
-            Change::Unreadable { key, why } => {
-                let before = self.advertisements.get(&bare(&key.name)).map(|own| own.object.clone());
-                let problem = Some(format!("the object cannot be read: {why}").into());
-                let ad = Advertisement { name: key.name.clone(), problem, ..before.unwrap_or_default() };
-                put(&mut self.advertisements, bare(&key.name), ad, |_, _| true);
-                self.settle_advertisement(&key.name, now);
-            }
-            Change::Delete(key) => {
-                if let Some(mut own) = self.advertisements.remove(&bare(&key.name)) {
-                    self.agenda.withdraw(&mut own.draft);
-                }
-            }
-            Change::ResyncDone => {
-                for (_, mut own) in self.advertisements.resync_done() {
-                    self.agenda.withdraw(&mut own.draft);
-                }
-            }
-        }
+    /// What this replica knows may be old: new lists of everything that decides about addresses follow.
+    const fn doubt(&mut self) {
+        self.services.doubt();
+        self.slices.doubt();
+        self.speakers.doubt();
+        self.nodes.doubt();
+        self.namespaces.doubt();
+        self.pools.doubt();
+        self.advertisements.doubt();
     }
 
     fn lease(&mut self, leadership: Leadership) {
         self.leading = leadership == Leadership::Gained;
         if self.leading {
             self.terms += 1;
-            self.services.doubt();
+            self.doubt();
         }
         self.resign();
     }
@@ -321,49 +318,58 @@ impl State {
             Target::Service(key) => {
                 let Some(entry) = self.services.get_mut(key) else { return };
                 match outcome {
-                    Outcome::Done if self.agenda.done(&mut entry.draft, attempt, now).is_some() => entry.lost.clear(),
+                    Outcome::Done if self.agenda.done(&mut entry.draft, attempt, now).is_some() => {
+                        entry.lost.clear();
+                        let given = entry.given_at.take().filter(|_| self.latencies.len() < LATENCIES_MAX);
+                        self.latencies.extend(given.map(|given| now.since(given)));
+                    }
                     Outcome::Done => {}
                     Outcome::Failed => self.agenda.failed(target, &mut entry.draft, attempt, now),
                 }
             }
             Target::Pool(name) => {
                 let Some(own) = self.pools.get_mut(&bare(name)) else { return };
-                own.quiet_until = now + COUNTS_INTERVAL;
-                match outcome {
-                    Outcome::Done => {
-                        if let Some(status) = self.agenda.done(&mut own.draft, attempt, now) {
-                            pools::assume_pool(&mut own.object.status, &status);
-                        }
-                    }
-                    Outcome::Failed => self.agenda.failed(target, &mut own.draft, attempt, now),
+                if let Some(status) = self.agenda.own_written(target, own, attempt, outcome, now) {
+                    pools::assume_pool(&mut own.object.status, &status);
                 }
             }
             Target::Advertisement(name) => {
                 let Some(own) = self.advertisements.get_mut(&bare(name)) else { return };
-                own.quiet_until = now + COUNTS_INTERVAL;
-                match outcome {
-                    Outcome::Done => {
-                        if let Some(status) = self.agenda.done(&mut own.draft, attempt, now) {
-                            pools::assume_advertisement(&mut own.object.status, &status);
-                        }
-                    }
-                    Outcome::Failed => self.agenda.failed(target, &mut own.draft, attempt, now),
+                if let Some(written) = self.agenda.own_written(target, own, attempt, outcome, now) {
+                    let is = &mut own.object.status;
+                    validity::assume(&mut is.conditions, &mut is.observed_generation, &written);
+                }
+            }
+            Target::Community(name) => {
+                let Some(own) = self.communities.get_mut(&bare(name)) else { return };
+                if let Some(written) = self.agenda.own_written(target, own, attempt, outcome, now) {
+                    let is = &mut own.object.status;
+                    validity::assume(&mut is.conditions, &mut is.observed_generation, &written);
                 }
             }
         }
     }
 }
 
-/// Puts an object in the place of the one before; the answer is whether `differs` from that one, or there was none.
-fn put<F, S>(inventory: &mut Inventory<Own<F, S>>, key: Key, object: F, differs: impl FnOnce(&F, &F) -> bool) -> bool {
-    let Some(own) = inventory.get_mut(&key) else {
-        inventory.put(key, Own { object, draft: Draft::default(), quiet_until: Instant::ZERO });
-        return true;
-    };
-    let differs = differs(&object, &own.object);
-    own.object = object;
-    inventory.touch(&key);
-    differs
+impl Agenda {
+    /// What came of a write to an object of our own kinds; the answer is what is there now.
+    fn own_written<F, S>(
+        &mut self,
+        target: &Target,
+        own: &mut Own<F, S>,
+        attempt: u64,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<S> {
+        own.quiet_until = now + COUNTS_INTERVAL;
+        match outcome {
+            Outcome::Done => self.done(&mut own.draft, attempt, now),
+            Outcome::Failed => {
+                self.failed(target, &mut own.draft, attempt, now);
+                None
+            }
+        }
+    }
 }
 
 #[cfg(test)]

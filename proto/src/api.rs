@@ -6,19 +6,29 @@
 
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
+mod community;
+#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod l2_advertisement;
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod pool;
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
 mod speaker_status;
+mod status_fields;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::{ApiResource, CustomResourceExt, GroupVersionKind, Object};
+use serde::Serialize;
 
-pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
-pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus};
-pub use speaker_status::{LinkStatus, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus};
+pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
+pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodes};
+pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, ServiceAllocation};
+
+pub use speaker_status::{
+    LinkStatus, LinkTrouble, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, TroubleReason,
+};
+pub use status_fields::{OpenApi, StatusFields};
 
 /// The default API group; another one is the take-over mode.
 pub const GROUP: &str = "ferrolb.io";
@@ -32,17 +42,56 @@ pub const VERSION: &str = "v1beta1";
 /// bytes; the highest number is the newest key, and the two newest are accepted.
 pub const HELLO_SECRET: &str = "ferrolb-hello";
 
-/// Annotation that the controller writes on every Service it gave an address: the pool's name.
-pub const ANNOTATION_FROM_POOL: &str = "ferrolb.io/ip-allocated-from-pool";
 /// Condition on a Service: whether it has its addresses, and why not.
 pub const CONDITION_ADDRESS_ASSIGNED: &str = "ferrolb.io/AddressAssigned";
+/// Condition on a Service: whether its addresses are announced, from where, and why not.
+pub const CONDITION_ANNOUNCED: &str = "ferrolb.io/Announced";
 /// Condition on every kind of ours: whether the object is in use as written, and why not.
 pub const CONDITION_VALID: &str = "Valid";
+
+/// What a condition says of its type: `status` (meta/v1.Condition).
+#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Truth {
+    /// `True`.
+    True,
+    /// `False`.
+    False,
+    /// `Unknown`, and whatever else somebody wrote.
+    Unknown,
+}
+
+impl Truth {
+    /// As written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    pub(crate) fn read(text: &str) -> Self {
+        match text {
+            "True" => Self::True,
+            "False" => Self::False,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(is: bool) -> Self {
+        if is { Self::True } else { Self::False }
+    }
+}
 
 /// An IPAddressPool under any API group.
 pub type Pool = Object<IPAddressPoolSpec, IPAddressPoolStatus>;
 /// An L2Advertisement under any API group; `spec` is optional as in MetalLB: a bare one announces all pools.
 pub type L2 = Object<Option<L2AdvertisementSpec>, L2AdvertisementStatus>;
+/// A Community under any API group; `spec` is optional as in MetalLB.
+pub type Aliases = Object<Option<CommunitySpec>, CommunityStatus>;
 /// A SpeakerStatus under any API group.
 pub type Speaker = Object<Option<SpeakerStatusSpec>, SpeakerStatusStatus>;
 
@@ -53,17 +102,23 @@ pub enum Kind {
     IPAddressPool,
     /// Which pools are announced on the local network, from where.
     L2Advertisement,
+    /// Names for BGP communities.
+    Community,
     /// What one node's speaker sees and does.
     SpeakerStatus,
 }
 
 impl Kind {
+    /// The kinds whose status the controller writes.
+    pub const OF_CONTROLLER: [Self; 3] = [Self::IPAddressPool, Self::L2Advertisement, Self::Community];
+
     /// The kind's name, as in `kind:`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::IPAddressPool => "IPAddressPool",
             Self::L2Advertisement => "L2Advertisement",
+            Self::Community => "Community",
             Self::SpeakerStatus => "SpeakerStatus",
         }
     }
@@ -74,9 +129,16 @@ impl Kind {
         match self {
             Self::IPAddressPool => "ipaddresspools",
             Self::L2Advertisement => "l2advertisements",
+            Self::Community => "communities",
             Self::SpeakerStatus => "speakerstatuses",
         }
     }
+}
+
+/// Annotation that the controller writes on every Service it gave an address, under its API group: the pool's name.
+#[must_use]
+pub fn from_pool(group: &str) -> String {
+    format!("{group}/ip-allocated-from-pool")
 }
 
 /// The resource of a kind under an API group, for typed access through [`Object`].
@@ -88,7 +150,12 @@ pub fn resource(kind: Kind, group: &str) -> ApiResource {
 /// The CustomResourceDefinitions of all kinds, in the order in which `deploy/crds.yaml` lists them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![IPAddressPool::crd(), without_spec(L2Advertisement::crd()), without_spec(SpeakerStatus::crd())]
+    vec![
+        IPAddressPool::crd(),
+        without_spec(L2Advertisement::crd()),
+        without_spec(Community::crd()),
+        without_spec(SpeakerStatus::crd()),
+    ]
 }
 
 /// The CRD with `spec` optional, which the derive cannot say.

@@ -5,16 +5,28 @@
 //! worse rank holds and I may take, is claimed by the r-th of those that may after r staggers; a holder stops when it hears
 //! a better claim, and not before.
 //!
-//! - [`peers`]: who is heard, their claims, suspicion and death.
-//! - [`own`]: what this node holds, and the frames that say so.
-//! - [`rule`]: the one rule, conflicts, and who may take what.
+//! - [`peers`]: who is heard. - [`words`]: what they say that they hold. - [`death`]: suspicion and death.
+//! - [`senses`]: whether this node itself is deaf, or stood still.
+//! - [`own`]: what this node holds, and the frames that say so. - [`hello`]: what it says of itself, and when.
+//! - [`rule`]: the one rule, conflicts, and who may take what. - [`unit`]: what is known of a unit.
+//! - [`foreign`]: strangers, and kernels that answer. - [`moves`]: why a unit that moved often is left where it is.
 
+mod death;
+mod foreign;
+mod hello;
+mod moves;
 mod own;
 mod peers;
 mod rule;
+mod senses;
+mod unit;
+mod words;
 
-use std::collections::{BTreeMap, VecDeque};
+pub use foreign::{Trouble, TroubleKind};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::election::Unit;
@@ -22,9 +34,11 @@ use crate::wire::Mac;
 use crate::wire::hello::{Flags, Frame};
 use crate::{Instant, Machine};
 
+use foreign::Seen;
 use own::Own;
-use peers::{Peer, Stranger};
-use rule::UnitState;
+use peers::{Newcomer, Peer};
+use senses::Senses;
+use unit::UnitState;
 
 /// The shortest stagger between two that may claim the same unit.
 pub const STAGGER_MIN: Duration = Duration::from_millis(60);
@@ -42,8 +56,8 @@ pub const LEAVE_MAX: Duration = Duration::from_secs(2);
 pub const PEERS_MAX: usize = 2048;
 /// How many claimed addresses of one speaker are tracked; more are counted and ignored.
 pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
-/// How many hellos at the old, faster rate follow the announcement of a slower one.
-const SLOWING_HELLOS: u8 = 3;
+/// Outputs that keep their room when all are taken: thousands of addresses that came at once gave far more.
+const OUTPUTS_KEPT: usize = 64;
 
 /// What a machine is made with.
 #[derive(Clone, Debug)]
@@ -63,12 +77,18 @@ pub struct Config {
 /// What can happen to the machine.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// All units that this wire may carry; replaces what was there.
-    Units(Vec<Unit>),
-    /// Ids of the keys that can be verified; none yet: no frame is sent and nothing is claimed.
+    /// All units that this wire may carry; replaces what was there. They are shared with whoever made them: ten thousand
+    /// are the most of what a speaker keeps.
+    Units(Vec<Arc<Unit>>),
+    /// Ids of the keys that can be verified, newest first; none yet: no frame is sent and nothing is claimed.
     Keys(Vec<u32>),
-    /// This node hands its addresses over, or no longer.
-    Draining(bool),
+    /// What the rest of this node says of itself: it hands its addresses over; its data path does not work.
+    Says {
+        /// The flag [`Flags::draining`].
+        draining: bool,
+        /// The flag [`Flags::unhealthy`].
+        unhealthy: bool,
+    },
     /// A frame that was decoded, with the source of its Ethernet header.
     Frame {
         /// Source MAC.
@@ -78,6 +98,26 @@ pub enum Input {
     },
     /// An ARP answer came from this MAC: something there still answers.
     ArpAnswer(Mac),
+    /// The kernel dropped frames of the hello protocol because they were read too late: their absence says nothing.
+    Lost,
+    /// Any other frame was received: this node is not deaf.
+    Heard,
+    /// An ARP frame says that another hardware address, which is not this node's, has an address that is held or checked.
+    Foreign {
+        /// The address.
+        address: IpAddr,
+        /// The hardware address.
+        mac: Mac,
+        /// It was no answer to a question of ours.
+        announced: bool,
+    },
+    /// A frame of another link of this node was heard: the two are on one wire.
+    Sibling {
+        /// That link's index is lower: it speaks, and this one does not.
+        lower: bool,
+    },
+    /// What gives this machine its units stands still, or goes on again.
+    Stuck(bool),
     /// This node is about to stop.
     Leave,
 }
@@ -89,13 +129,19 @@ pub enum Output {
     Send {
         /// Destination.
         to: Option<Mac>,
+        /// Id of the key to sign with.
+        key: u32,
         /// What to sign and send.
         frame: Frame,
     },
     /// Answer for this address from now on, and tell the wire.
     Start(IpAddr),
+    /// An address of a dead speaker was just started: so long after that speaker's last sign of life.
+    TookOver(Duration),
     /// Still ours after a conflict: tell the wire again.
     Refresh(IpAddr),
+    /// Still ours, although someone may have said otherwise: tell the wire once.
+    Defend(IpAddr),
     /// Answer for this address no longer.
     Stop(IpAddr),
     /// Ask by ARP for this address, from the host at `mac`, which may be dead.
@@ -105,6 +151,10 @@ pub enum Output {
         /// Where it was heard last.
         mac: Mac,
     },
+    /// Ask the wire whether anyone has this address (RFC 5227 section 2.1.1), and feed what is answered within a second.
+    Check(IpAddr),
+    /// Nothing is heard: ask hosts that were heard before, so that any answer tells whether it is us or them.
+    AskAround,
     /// Nothing is held any more, or the wait is over: the process may end.
     Left,
 }
@@ -118,8 +168,16 @@ pub struct Counts {
     pub refuted: u64,
     /// Peers found dead.
     pub deaths: u64,
+    /// Peers found dead although something answered for them by ARP.
+    pub proxied: u64,
+    /// Frames of hosts that are no members, about an address that this node holds or checks.
+    pub strangers: u64,
+    /// The same of members that do not claim it: their kernels answer.
+    pub kernel_answers: u64,
     /// Times this node gave up all it had because it had been frozen.
     pub fences: u64,
+    /// Times this node gave up all it had because it heard nothing any more.
+    pub deaf: u64,
     /// Claims of a member for an address that this node holds.
     pub conflicts: u64,
     /// Frames older than one already seen.
@@ -138,11 +196,26 @@ pub struct Claims {
     config: Config,
     own: Own,
     peers: BTreeMap<Box<str>, Peer>,
-    strangers: BTreeMap<Box<str>, Stranger>,
+    newcomers: BTreeMap<Box<str>, Newcomer>,
+    /// None of them is too old before then.
+    newcomers_due: Instant,
     /// By the unit's first address.
     units: BTreeMap<IpAddr, UnitState>,
     /// The unit of every address.
     unit_of: BTreeMap<IpAddr, IpAddr>,
+    /// No peer has to be looked at before; looked at too early, nothing happens.
+    peers_due: Option<Instant>,
+    /// What the dead held and nobody has claimed since, with their last sign of life.
+    orphans: BTreeMap<IpAddr, Instant>,
+    /// Who else uses our addresses.
+    troubles: BTreeMap<IpAddr, Seen>,
+    /// When one of our addresses is defended next.
+    defence_due: Option<Instant>,
+    /// When the next address may be asked for.
+    next_check: Instant,
+    /// When which unit has to be looked at.
+    timers: BTreeSet<(Instant, IpAddr)>,
+    senses: Senses,
     outputs: VecDeque<Output>,
     counts: Counts,
     random: u64,
@@ -158,9 +231,17 @@ impl Claims {
             random: config.epoch | 1,
             config,
             peers: BTreeMap::new(),
-            strangers: BTreeMap::new(),
+            newcomers: BTreeMap::new(),
+            newcomers_due: now,
             units: BTreeMap::new(),
             unit_of: BTreeMap::new(),
+            peers_due: None,
+            orphans: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            defence_due: None,
+            next_check: now,
+            timers: BTreeSet::new(),
+            senses: Senses::new(now),
             outputs: VecDeque::new(),
             counts: Counts::default(),
         }
@@ -170,7 +251,7 @@ impl Claims {
     /// than `(misses - 1) x interval` ago, so that no frozen node speaks for an address that another has taken.
     #[must_use]
     pub fn gate(&self) -> Instant {
-        self.own.last_hello + self.config.hello_interval * (self.config.hello_misses - 1)
+        self.own.last_hello + self.own.pace.current * (self.config.hello_misses - 1)
     }
 
     /// The addresses that this node holds.
@@ -178,9 +259,27 @@ impl Claims {
         self.own.held.keys().copied()
     }
 
+    /// Whether another link of this node speaks on this wire, and this one is silent.
+    #[must_use]
+    pub const fn is_muted(&self) -> bool {
+        self.own.muted_until.is_some()
+    }
+
+    /// Whether nothing is heard any more.
+    #[must_use]
+    pub const fn is_deaf(&self) -> bool {
+        self.own.flags.deaf
+    }
+
     /// The names of the speakers that are heard and alive, ascending.
     pub fn heard(&self) -> impl Iterator<Item = &str> {
         self.peers.iter().filter(|(_, peer)| !peer.dead).map(|(name, _)| &**name)
+    }
+
+    /// Whether the next tick may find a peer dead: the driver should look whether frames were lost on the way to it.
+    #[must_use]
+    pub fn suspects(&self) -> bool {
+        self.peers.values().any(|peer| peer.suspicion.is_some())
     }
 
     /// Counters since the machine was made.
@@ -194,6 +293,7 @@ impl Claims {
         self.say(now);
         self.evaluate_all(now);
         self.say(now);
+        self.refresh_if_due(now);
         self.leave_if_done(now);
         self.hello_if_due(now);
     }
@@ -216,9 +316,28 @@ impl Machine for Claims {
         match input {
             Input::Units(units) => self.set_units(units, now),
             Input::Keys(keys) => self.set_keys(keys, now),
-            Input::Draining(draining) => self.set_flags(Flags { draining, ..self.own.flags }, now),
-            Input::Frame { source, frame } => self.receive(source, frame, now),
-            Input::ArpAnswer(mac) => self.arp_answer(mac),
+            Input::Says { draining, unhealthy } => {
+                self.set_flags(Flags { draining, unhealthy, ..self.own.flags }, now);
+            }
+            Input::Frame { source, frame } => {
+                self.hear(now);
+                self.receive(source, frame, now);
+            }
+            Input::ArpAnswer(mac) => {
+                self.hear(now);
+                self.arp_answer(mac);
+            }
+            Input::Heard => self.hear(now),
+            Input::Lost => self.frames_lost(now),
+            Input::Foreign { address, mac, announced } => {
+                self.hear(now);
+                self.foreign(address, mac, announced, now);
+            }
+            Input::Sibling { lower } => {
+                self.hear(now);
+                self.sibling(lower, now);
+            }
+            Input::Stuck(stuck) => self.stuck(stuck, now),
             Input::Leave => self.leave(now),
         }
         self.settle(now);
@@ -227,18 +346,30 @@ impl Machine for Claims {
     fn tick(&mut self, now: Instant) {
         self.check_gate(now);
         self.expire(now);
+        self.forget_troubles(now);
+        self.defend_later(now);
+        self.check_silence(now);
         self.check_peers(now);
         self.settle(now);
     }
 
     fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            self.outputs.shrink_to(OUTPUTS_KEPT);
+        }
+        output
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let peers = self.peers.values().filter_map(|peer| peer.deadline(&self.config));
-        let units = self.units.values().filter_map(UnitState::deadline);
-        peers.chain(units).chain(self.own.deadlines()).min()
+        let unit = self.timers.first().map(|(at, _)| *at);
+        self.peers_due
+            .into_iter()
+            .chain(self.defence_due)
+            .chain(unit)
+            .chain(self.senses_deadline())
+            .chain(self.own.deadlines())
+            .min()
     }
 }
 

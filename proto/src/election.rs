@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -13,8 +14,8 @@ use crate::wire::hello::Flags;
 /// A node that passes every hard rule for a unit, with what the API says about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
-    /// The Node's name.
-    pub node: Box<str>,
+    /// The Node's name, one text for all units.
+    pub node: Arc<str>,
     /// Cordoned or not Ready (soft 3).
     pub cordoned: bool,
     /// `externalTrafficPolicy: Local` and only serving-while-terminating endpoints here (soft 5).
@@ -29,9 +30,9 @@ pub struct Candidate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
     /// Its addresses; the first names the unit.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// The nodes that may announce it.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Box<[Candidate]>,
     /// Whether this node could forward to an endpoint, were it asked to.
     pub serves_here: bool,
 }

@@ -4,20 +4,31 @@
 //! fact itself, which the state keeps. `watch` in the shell turns the one into the other; nothing else sees Kubernetes types.
 
 mod advertisement;
+mod community;
+mod namespace;
 mod node;
 mod pool;
+mod request;
+mod selectors;
 mod service;
 mod slice;
+mod speaker;
 
 use std::fmt;
 
 use kube::core::ObjectMeta;
 
 pub use advertisement::Advertisement;
+pub use community::{Community, CommunityProblem};
+pub use namespace::{Namespace, NamespaceObject};
 pub use node::{Node, NodeObject};
-pub use pool::{Pool, PoolProblem};
-pub use service::{AssignedAddress, ConditionFact, Policy, Service, ServiceObject};
-pub use slice::{Endpoint, Slice, SliceObject};
+pub use pool::{Pool, PoolProblem, ServiceAllocation};
+pub use request::{ALLOW_SHARED_IP, IP_MODE, Request, RequestProblem};
+pub use service::{
+    AssignedAddress, ConditionFact, ConditionKind, Demand, FamilyPolicy, Policy, Port, Service, ServiceObject,
+};
+pub use slice::{Endpoint, SLICES_OF_SERVICES, Slice, SliceObject};
+pub use speaker::{Speaker, SpeakerLink};
 
 /// The name of a namespaced object. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

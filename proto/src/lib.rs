@@ -4,7 +4,7 @@
 //! - [`facts`]: the few fields that we read of Services, EndpointSlices and Nodes.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`wire`]: frames on the local network: Ethernet, ARP, and our own hello protocol.
-//! - [`election`] and [`verdict`]: decisions that more than one program makes.
+//! - [`announce`], [`election`] and [`verdict`]: decisions that more than one program makes.
 //! - [`claim`]: the protocol machine that decides who answers.
 //! - [`lease`]: the machine that decides which replica of a program may write.
 //!
@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod announce;
 pub mod api;
 pub mod claim;
 pub mod election;

@@ -206,11 +206,15 @@ impl AddressSet {
         below.is_some_and(|(&(f, _), &end)| f == family && bits <= end)
     }
 
-    /// The lowest address of a family. O(log fragments).
+    /// The lowest address that is in the set and in `range`. O(log fragments).
     #[must_use]
-    pub fn lowest(&self, family: Family) -> Option<IpAddr> {
-        let (&(f, start), _) = self.intervals.range((family, 0)..).next()?;
-        (f == family).then(|| family.address(start))
+    pub fn lowest_in(&self, range: &AddressRange) -> Option<IpAddr> {
+        let AddressRange { family, first, last } = *range;
+        if self.contains(family.address(first)) {
+            return Some(family.address(first));
+        }
+        let (&(_, start), _) = self.intervals.range((family, first)..=(family, last)).next()?;
+        Some(family.address(start))
     }
 
     /// How many addresses of a family are in the set; the whole of IPv6 counts as `u128::MAX`.

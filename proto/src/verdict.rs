@@ -1,6 +1,6 @@
 //! Whether a node can serve a Service: one pure function for announcing, conditions, metrics and the CLI.
 
-use crate::facts::{Endpoint, Policy, Service};
+use crate::facts::{Endpoint, Policy};
 
 /// What a node's endpoints make of it for one Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ const fn usable(endpoint: &Endpoint) -> bool {
     endpoint.ready || (endpoint.serving && endpoint.terminating)
 }
 
-/// The verdict on `node` for `service`, given the endpoints of all its slices.
-pub fn verdict<'a>(service: &Service, node: &str, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Verdict {
+/// The verdict on `node` for a Service of this policy, given the endpoints of all its slices.
+pub fn verdict<'a>(policy: Policy, node: &str, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Verdict {
     let (mut anywhere, mut here, mut ready_here) = (false, false, false);
     for endpoint in endpoints.into_iter().filter(|endpoint| usable(endpoint)) {
         let local = endpoint.node.as_deref() == Some(node);
@@ -37,7 +37,7 @@ pub fn verdict<'a>(service: &Service, node: &str, endpoints: impl IntoIterator<I
         here |= local;
         ready_here |= local && endpoint.ready;
     }
-    match (service.policy, anywhere, here, ready_here) {
+    match (policy, anywhere, here, ready_here) {
         (_, false, ..) => Verdict::NoEndpoint,
         (Policy::Cluster, ..) | (Policy::Local, _, _, true) => Verdict::Ready,
         (Policy::Local, _, true, false) => Verdict::Terminating,
@@ -74,8 +74,7 @@ mod tests {
         ];
         for (endpoints, cluster, local) in cases {
             for (policy, expected) in [(Policy::Cluster, cluster), (Policy::Local, local)] {
-                let service = Service { policy, ..Service::default() };
-                assert_eq!(verdict(&service, "a", &endpoints), expected, "{policy:?} {endpoints:?}");
+                assert_eq!(verdict(policy, "a", &endpoints), expected, "{policy:?} {endpoints:?}");
             }
         }
     }

@@ -1,4 +1,5 @@
 //! Whether the API server answers, said once: one WARN when it stops, one INFO when it is back, DEBUG for each failure between.
+//! A server that starts or stops answers some requests and not others; who comes and goes is not said each time.
 //!
 //! It sits under the client as a layer ([`ApiHealth::observe`]) and so sees every request of every watch and writer: nobody
 //! reports to it, and none of them needs to log an unreachable server. Shared in an `Arc` by the client and by whoever
@@ -6,8 +7,10 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use ferrolb_proto::Instant;
 use hyper::{Response, StatusCode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,12 +18,28 @@ use prometheus_client::registry::Registry;
 use tower::BoxError;
 use tracing::{debug, info, warn};
 
+use crate::clock::Clock;
+
+/// So long after a return was said, a new failure is not news: a server that starts refuses a request in between.
+pub const NEWS_AFTER: Duration = Duration::from_secs(5);
+
 /// What the last requests say about the API server. It counts as answering until a request fails.
 #[derive(Debug, Default)]
 pub struct ApiHealth {
-    away: AtomicBool,
+    known: Mutex<Known>,
     failures: Counter,
     answering: Gauge,
+}
+
+/// What is known and what was said.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The last request got no answer.
+    away: bool,
+    /// That was said, and its end not yet.
+    said: bool,
+    /// When its last end was said.
+    back: Option<Instant>,
 }
 
 impl ApiHealth {
@@ -41,24 +60,31 @@ impl ApiHealth {
     /// Whether the API server did not answer the last request.
     #[must_use]
     pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).away
     }
 
     /// A request got an answer.
-    fn answered(&self) {
-        if self.away.swap(false, Ordering::Relaxed) {
+    fn answered(&self, now: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut known.away) {
             self.answering.set(1);
+        }
+        if std::mem::take(&mut known.said) {
+            known.back = Some(now);
             info!("the API server answers again");
         }
     }
 
     /// A request got none.
-    fn failed(&self, why: &dyn Display) {
+    fn failed(&self, why: &dyn Display, now: Instant) {
         self.failures.inc();
-        if self.away.swap(true, Ordering::Relaxed) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.away = true;
+        self.answering.set(0);
+        if known.said || known.back.is_some_and(|back| now.since(back) < NEWS_AFTER) {
             debug!(%why, "still no answer from the API server");
         } else {
-            self.answering.set(0);
+            known.said = true;
             warn!(%why, "no answer from the API server; what is announced stays so, and it is tried again until it answers");
         }
     }
@@ -66,15 +92,19 @@ impl ApiHealth {
     /// Learns from the result of one request. Refusals of one request (403, 404, 409, 429, 500) are answers. Refused
     /// credentials and the gateway errors of a load balancer in front of no API server are not.
     pub fn observe<B>(&self, result: &Result<Response<B>, BoxError>) {
+        self.learn(result, Clock::now());
+    }
+
+    fn learn<B>(&self, result: &Result<Response<B>, BoxError>, now: Instant) {
         match result {
             Ok(response) => match response.status() {
-                StatusCode::UNAUTHORIZED => self.failed(&"401: it does not accept our credentials"),
+                StatusCode::UNAUTHORIZED => self.failed(&"401: it does not accept our credentials", now),
                 status @ (StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) => {
-                    self.failed(&status);
+                    self.failed(&status, now);
                 }
-                _ => self.answered(),
+                _ => self.answered(now),
             },
-            Err(error) => self.failed(&Chain(error.as_ref())),
+            Err(error) => self.failed(&Chain(error.as_ref()), now),
         }
     }
 }
@@ -124,6 +154,27 @@ mod tests {
         assert!(lines[1].starts_with("INFO"), "{}", lines[1]);
         assert_eq!(health.failures.get(), 3);
         assert_eq!(health.answering.get(), 1);
+    }
+
+    #[test]
+    fn a_server_that_starts_and_answers_by_turns_is_said_to_be_back_once() {
+        let health = ApiHealth::new(&mut Registry::default());
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let lines = logged(|| {
+            for millis in 0..10 {
+                health.learn(&answer(503), at(millis));
+                assert!(health.is_away());
+                health.learn(&answer(403), at(millis));
+                assert!(!health.is_away());
+            }
+        });
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        let lines = logged(|| {
+            health.learn(&answer(503), at(4_999));
+            health.learn(&answer(503), at(5_000));
+            health.learn(&answer(503), at(5_001));
+        });
+        assert_eq!(lines.len(), 1, "an absence that lasts is said: {lines:#?}");
     }
 
     #[test]

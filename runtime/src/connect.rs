@@ -6,10 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::client::ClientBuilder;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use tower::util::MapResultLayer;
+use tower::util::{BoxService, MapResultLayer};
+use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 use crate::api_health::ApiHealth;
 use crate::watch::WATCH_TIMEOUT;
@@ -75,7 +81,34 @@ fn client(mut config: Config, health: &Arc<ApiHealth>) -> Result<Client, Connect
         health.observe(&result);
         result
     });
-    Ok(ClientBuilder::try_from(config).map_err(ConnectError::Client)?.with_layer(&observe).build())
+    Ok(prompt_client(config).map_err(ConnectError::Client)?.with_layer(&observe).build())
+}
+
+/// Requests to the API server and its answers.
+type ApiService = BoxService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// The client that kube makes of a configuration, but for one thing: it does not wait for an acknowledgement before it sends
+/// the first request over a new connection, which takes 40 ms (Nagle's algorithm and delayed ACKs, RFC 896 and 1122).
+fn prompt_client(config: Config) -> Result<ClientBuilder<ApiService>, kube::Error> {
+    if config.proxy_url.is_some() {
+        // Proxies are a part of kube that is not built in: it says so itself.
+        drop(ClientBuilder::try_from(config.clone())?);
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
+    Ok(ClientBuilder::new(service.boxed(), config.default_namespace))
 }
 
 #[cfg(test)]

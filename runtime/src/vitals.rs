@@ -49,6 +49,12 @@ impl Vitals {
         now.since(Instant::from_nanos(self.beat_nanos.load(Ordering::Relaxed))) <= BEAT_AGE_MAX
     }
 
+    /// When the main loop counts as dead unless it beats before.
+    #[must_use]
+    pub fn dead_at(&self) -> Instant {
+        Instant::from_nanos(self.beat_nanos.load(Ordering::Relaxed)) + BEAT_AGE_MAX
+    }
+
     /// Why the program is not ready; `None` when it is.
     #[must_use]
     pub fn why_not_ready(&self) -> Option<String> {

@@ -8,6 +8,7 @@
 //! A list is not buffered: its objects follow each other between [`Change::ResyncStarted`] and [`Change::ResyncDone`], and the
 //! state sweeps at the end what it has not seen in between. So memory stays that of the facts.
 
+mod complaints;
 mod guarded;
 
 use std::fmt::Debug;
@@ -26,6 +27,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 
+pub use complaints::{COMPLAINTS_MAX, Complaints};
 pub use guarded::{Guarded, Unreadable};
 
 /// Events that may wait in a program's queue. A full queue holds the watches back, and through TCP the API server; nothing
@@ -66,7 +68,7 @@ pub enum Change<F> {
 pub struct Watch<K, F> {
     what: &'static str,
     api: Api<Guarded<K>>,
-    project: fn(K) -> F,
+    project: Box<dyn Fn(K) -> F + Send + Sync>,
     config: watcher::Config,
 }
 
@@ -76,10 +78,10 @@ where
 {
     /// A watch of all objects of `api`. `what` is the kind's plural, for logs: "Services".
     #[must_use]
-    pub fn new(what: &'static str, api: Api<Guarded<K>>, project: fn(K) -> F) -> Self {
+    pub fn new(what: &'static str, api: Api<Guarded<K>>, project: impl Fn(K) -> F + Send + Sync + 'static) -> Self {
         let timeout_seconds = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
         let config = watcher::Config::default().timeout(timeout_seconds).page_size(LIST_PAGE_OBJECTS);
-        Self { what, api, project, config }
+        Self { what, api, project: Box::new(project), config }
     }
 
     /// Only the objects that this label selector matches, in Kubernetes' syntax: `!service.kubernetes.io/headless`.
@@ -121,7 +123,7 @@ where
             if std::mem::take(&mut list_begins) && events.send(wrap(Change::ResyncStarted)).await.is_err() {
                 return;
             }
-            if let Some(change) = change(event, self.project)
+            if let Some(change) = change(event, &self.project)
                 && events.send(wrap(change)).await.is_err()
             {
                 return;
@@ -130,7 +132,7 @@ where
     }
 }
 
-fn change<K: Resource, F>(event: Event<Guarded<K>>, project: fn(K) -> F) -> Option<Change<F>> {
+fn change<K: Resource, F>(event: Event<Guarded<K>>, project: impl Fn(K) -> F) -> Option<Change<F>> {
     match event {
         Event::Init => None,
         Event::InitDone => Some(Change::ResyncDone),

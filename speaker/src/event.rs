@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ferrolb_proto::claim::Trouble;
 use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::KeyRing;
@@ -94,6 +95,12 @@ pub struct LinkReport {
     pub heard: Vec<Box<str>>,
     /// The addresses it answers for, ascending.
     pub held: Arc<[IpAddr]>,
+    /// It hears nothing any more, so it answers for nothing.
+    pub deaf: bool,
+    /// Another link of this node, of a lower index, is on the same wire and speaks there.
+    pub muted: bool,
+    /// Who else uses addresses that are ours to announce, by address.
+    pub troubles: Arc<[Trouble]>,
     /// It has handed over what it had, as it was asked to: the process may end.
     pub left: bool,
 }

@@ -1,4 +1,4 @@
-//! The speaker's own flags, exactly as `docs/architecture.md` lists them. Read once by `main`, never changed after.
+//! The speaker's own flags, exactly as `docs/api.md` lists them. Read once by `main`, never changed after.
 //!
 //! Every flag is also an environment variable, `FERROLB_` and the flag's name in capitals; the command line wins. Flags of
 //! features that are not there yet are read and checked, say so in `--help`, and warn when they are set.

@@ -5,12 +5,16 @@
 //! watch channel. [`set::LinkSet`], driven by the main loop, starts and ends the threads.
 //!
 //! - `thread`: the loop: wait, read, feed the machine, do what it says.
-//! - `socket`, `filter`: packet sockets. - `answer`, `announce`: ARP, asked and unasked.
+//! - `socket`, `filter`: packet sockets. - `answer`, `announce`: ARP, asked and unasked. - `heard`: who else is there.
+//! - `report`: what the thread says of itself. - [`siblings`]: this node's other links.
 
 mod announce;
 mod answer;
 mod filter;
+mod heard;
+mod report;
 mod set;
+mod siblings;
 mod socket;
 mod thread;
 
@@ -22,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use ferrolb_proto::claim;
 use ferrolb_proto::wire::Mac;
+use ferrolb_runtime::vitals::Vitals;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::watch;
 
@@ -31,6 +36,7 @@ use crate::plan::Order;
 
 pub use announce::GRATUITOUS_PER_SECOND_MAX;
 pub use set::{LinkSet, Protocol};
+pub use siblings::Siblings;
 
 /// Stack of a link's thread, in bytes: it does not recurse, and keeps its frames in buffers of its own.
 const STACK: usize = 256 * 1024;
@@ -48,6 +54,10 @@ pub struct Setup {
     pub claims: claim::Config,
     /// Its metrics.
     pub metrics: LinkMetrics,
+    /// The life of the main loop: without it this link's orders grow stale.
+    pub vitals: Arc<Vitals>,
+    /// The epochs of all links of this node.
+    pub siblings: Arc<Siblings>,
 }
 
 /// What a thread says of itself: what it does, or why it ended.

@@ -4,7 +4,11 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper ends of the buckets of failover durations, in seconds: fine around what the defaults come to, 0.19.
+const FAILOVER_BUCKETS: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0];
 
 type LinkLabel = [(&'static str, String); 1];
 type DropLabels = [(&'static str, String); 2];
@@ -73,7 +77,7 @@ impl Drop {
 }
 
 /// The metrics of all links.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     owned: Family<LinkLabel, Gauge>,
     heard: Family<LinkLabel, Gauge>,
@@ -86,13 +90,20 @@ pub struct Metrics {
     refuted: Family<LinkLabel, Counter>,
     deaths: Family<LinkLabel, Counter>,
     fences: Family<LinkLabel, Counter>,
+    deaf: Family<LinkLabel, Counter>,
+    proxied: Family<LinkLabel, Counter>,
+    strangers: Family<LinkLabel, Counter>,
+    kernel_answers: Family<LinkLabel, Counter>,
+    asked: Family<LinkLabel, Counter>,
+    muted: Family<LinkLabel, Gauge>,
+    failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
 }
 
 impl Metrics {
     /// Empty metrics, registered under `registry`'s prefix.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
-        let all = Self::default();
+        let all = Self::unregistered();
         registry.register("owned_addresses", "Addresses this node answers for", all.owned.clone());
         registry.register("speakers_heard", "Other speakers heard", all.heard.clone());
         registry.register("arp_requests_answered", "ARP requests answered", all.answered.clone());
@@ -104,7 +115,51 @@ impl Metrics {
         registry.register("suspicions_refuted", "Suspected speakers that proved alive", all.refuted.clone());
         registry.register("deaths", "Speakers found dead", all.deaths.clone());
         registry.register("fences", "Times all was given up because this node had been frozen", all.fences.clone());
+        registry.register("deaf", "Times all was given up because nothing was heard any more", all.deaf.clone());
+        registry.register(
+            "proxied_deaths",
+            "Speakers found dead that something still answers for",
+            all.proxied.clone(),
+        );
+        registry.register("strangers", "Frames of strangers about addresses held here", all.strangers.clone());
+        registry.register(
+            "kernel_answers",
+            "Frames of members' kernels about addresses that another node announces",
+            all.kernel_answers.clone(),
+        );
+        registry.register("arp_requests_sent", "ARP requests sent to check an address or a node", all.asked.clone());
+        registry.register("muted", "Whether another link of this node speaks on the same wire", all.muted.clone());
+        registry.register_with_unit(
+            "failover_duration",
+            "From the last sign of life of a dead speaker to the claim of one of its addresses",
+            Unit::Seconds,
+            all.failover.clone(),
+        );
         all
+    }
+
+    fn unregistered() -> Self {
+        let buckets: fn() -> Histogram = || Histogram::new(FAILOVER_BUCKETS);
+        Self {
+            owned: Family::default(),
+            heard: Family::default(),
+            answered: Family::default(),
+            gratuitous: Family::default(),
+            sent: Family::default(),
+            dropped: Family::default(),
+            conflicts: Family::default(),
+            suspicions: Family::default(),
+            refuted: Family::default(),
+            deaths: Family::default(),
+            fences: Family::default(),
+            deaf: Family::default(),
+            proxied: Family::default(),
+            strangers: Family::default(),
+            kernel_answers: Family::default(),
+            asked: Family::default(),
+            muted: Family::default(),
+            failover: Family::new_with_constructor(buckets),
+        }
     }
 
     /// The metrics of the link of this name.
@@ -124,18 +179,28 @@ impl Metrics {
             refuted: counter(&self.refuted),
             deaths: counter(&self.deaths),
             fences: counter(&self.fences),
+            deaf: counter(&self.deaf),
+            proxied: counter(&self.proxied),
+            strangers: counter(&self.strangers),
+            kernel_answers: counter(&self.kernel_answers),
+            asked: counter(&self.asked),
+            muted: self.muted.get_or_create(&label).clone(),
+            failover: self.failover.get_or_create(&label).clone(),
         }
     }
 
     /// Forgets a link: links come and go, their metrics must not pile up.
     pub fn forget(&self, name: &str) {
         let label = [("link", name.to_owned())];
-        let gauges = [&self.owned, &self.heard];
+        let gauges = [&self.owned, &self.heard, &self.muted];
         let counters = [&self.answered, &self.gratuitous, &self.sent, &self.conflicts, &self.suspicions, &self.refuted];
         for family in gauges {
             family.remove(&label);
         }
-        for family in counters.into_iter().chain([&self.deaths, &self.fences]) {
+        let more =
+            [&self.deaths, &self.fences, &self.deaf, &self.proxied, &self.strangers, &self.kernel_answers, &self.asked];
+        self.failover.remove(&label);
+        for family in counters.into_iter().chain(more) {
             family.remove(&label);
         }
         for reason in Drop::ALL {
@@ -172,6 +237,20 @@ pub struct LinkMetrics {
     pub deaths: Counter,
     /// Times all was given up because this node had been frozen.
     pub fences: Counter,
+    /// Times all was given up because nothing was heard any more.
+    pub deaf: Counter,
+    /// Speakers found dead that something still answers for.
+    pub proxied: Counter,
+    /// Frames of strangers about addresses held here.
+    pub strangers: Counter,
+    /// Frames of members' kernels about addresses that another node announces.
+    pub kernel_answers: Counter,
+    /// ARP requests sent to check an address or a node.
+    pub asked: Counter,
+    /// Whether another link of this node speaks on the same wire.
+    pub muted: Gauge,
+    /// From the last sign of life of a dead speaker to the claim of one of its addresses, in seconds.
+    pub failover: Histogram,
 }
 
 impl LinkMetrics {

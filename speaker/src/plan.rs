@@ -1,16 +1,18 @@
 //! From what is known to what is wanted: [`plan`] is pure, imports no driver, and is computed anew after every event. What it
 //! gives is the latest value, never a change: the drivers compare it with what they have.
 
-mod candidates;
 mod choice;
 mod dump;
 mod units;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{LinkStatus, SpeakerStatusStatus};
+use ferrolb_proto::announce::exclusion_means_nothing;
+use ferrolb_proto::api::{LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
+use ferrolb_proto::claim::{Trouble, TroubleKind};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::KeyRing;
@@ -50,31 +52,58 @@ pub struct LinkOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Order {
     /// All units that may be announced on this wire.
-    pub units: Vec<Unit>,
+    pub units: Vec<Arc<Unit>>,
     /// The keys of the hello protocol.
     pub keys: KeyRing,
+    /// The hardware addresses of all links of this node: what they say is said by this node.
+    pub macs: Box<[Mac]>,
+    /// An IPv4 address of this link, to ask others with.
+    pub source: Option<Ipv4Addr>,
     /// Hand over what is held, and say when it is done.
     pub leaving: bool,
+}
+
+impl Desired {
+    /// Takes from the plan `before` the orders that say the same: ten thousand units are in memory once.
+    pub fn keep_orders(&mut self, before: &Self) {
+        for (index, link) in &mut self.links {
+            if let Some(same) = before.links.get(index).filter(|before| before.order == link.order) {
+                link.order = Arc::clone(&same.order);
+            }
+        }
+    }
 }
 
 /// What is wanted at `now`, given what is known.
 #[must_use]
 pub fn plan(state: &State, now: Instant) -> Desired {
     let eligible = choice::eligible(state);
-    let drafts = if state.waits_for().is_none() { units::drafts(state) } else { Vec::new() };
     let mut desired = Desired {
         not_ready: not_ready(state),
-        exclusion_ignored: candidates::exclusion_ignored(state),
+        exclusion_ignored: !state.config.ignore_exclude_label && exclusion_means_nothing(state.nodes.values()),
         ..Desired::default()
     };
+    let mut spoken_on = Vec::new();
     for link in &eligible {
         let retry_at = state.failures.get(&link.index).copied().map(Failure::retry_at).filter(|at| *at > now);
         desired.wake = desired.wake.into_iter().chain(retry_at).min();
-        if !link.up || retry_at.is_some() {
-            continue;
+        if link.up && retry_at.is_none() {
+            spoken_on.push((*link, Vec::new()));
         }
-        let units = drafts.iter().map(|draft| draft.on(link, &state.config.node)).collect();
-        let order = Arc::new(Order { units, keys: state.keys.clone(), leaving: state.leaving });
+    }
+    if state.waits_for().is_none() {
+        for draft in units::drafts(state) {
+            spoken_on.iter_mut().for_each(|(link, units)| units.push(draft.on(link, &state.config.node)));
+        }
+    }
+    let macs: Box<[Mac]> = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
+    for (link, units) in spoken_on {
+        let source = link.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let (keys, macs) = (state.keys.clone(), macs.clone());
+        let order = Arc::new(Order { units, keys, macs, source, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order });
     }
     desired.status = status(state, &eligible);
@@ -93,22 +122,24 @@ fn not_ready(state: &State) -> Option<String> {
     if state.own_node().is_none() {
         return Some(format!("the cluster has no Node {:?}: see --node-name", state.config.node));
     }
-    state.keys.signing().is_none().then(|| "waiting for a key in the Secret ferrolb-hello".to_owned())
+    state.keys.is_empty().then(|| "waiting for a key in the Secret ferrolb-hello".to_owned())
 }
 
 fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
     let owned: usize = reports().map(|report| report.held.len()).sum();
-    let link_status = |link: &&Link| LinkStatus {
-        name: link.name.to_string(),
-        mac: link.mac.to_string(),
-        up: link.up,
-        heard: state
-            .reports
-            .get(&link.index)
-            .into_iter()
-            .flat_map(|r| r.heard.iter().map(ToString::to_string))
-            .collect(),
+    let link_status = |link: &&Link| {
+        let report = state.reports.get(&link.index);
+        LinkStatus {
+            name: link.name.to_string(),
+            mac: link.mac.to_string(),
+            up: link.up,
+            heard: report.into_iter().flat_map(|report| report.heard.iter().map(ToString::to_string)).collect(),
+            addresses: report.into_iter().flat_map(|report| report.held.iter().copied()).collect(),
+            deaf: report.is_some_and(|report| report.deaf),
+            muted: report.is_some_and(|report| report.muted),
+            troubles: report.into_iter().flat_map(|report| report.troubles.iter().map(trouble)).collect(),
+        }
     };
     let mut links: Vec<_> = eligible.iter().map(link_status).collect();
     links.sort_by(|a, b| a.name.cmp(&b.name));
@@ -118,6 +149,15 @@ fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
         draining: state.leaving,
         owned_addresses: i64::try_from(owned).unwrap_or(i64::MAX),
     }
+}
+
+fn trouble(trouble: &Trouble) -> LinkTrouble {
+    let (reason, node) = match &trouble.kind {
+        TroubleKind::Stranger => (TroubleReason::AddressConflict, None),
+        TroubleKind::Kernel(node) => (TroubleReason::KernelAnswers, Some(node)),
+        TroubleKind::Proxied(node) => (TroubleReason::AnsweredByProxy, Some(node)),
+    };
+    LinkTrouble { address: trouble.address, reason, mac: trouble.mac.to_string(), node: node.map(ToString::to_string) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The main loop, on the process's one tokio thread: takes events, keeps the one [`State`], plans, and hands what is wanted to
 //! the drivers. It owns every task; one that ends is a bug, and ends the process.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use anyhow::{Context, bail};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, HELLO_SECRET, Kind, SpeakerStatusStatus, resource};
 use ferrolb_proto::claim::LEAVE_MAX;
-use ferrolb_proto::facts::{Key, NodeObject, ServiceObject, SliceObject};
+use ferrolb_proto::facts::{NodeObject, SLICES_OF_SERVICES, Service, ServiceObject, SliceObject};
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::admin::{self, StateRequest};
 use ferrolb_runtime::api_health::ApiHealth;
@@ -17,7 +16,7 @@ use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::connect::connect;
 use ferrolb_runtime::signals;
 use ferrolb_runtime::vitals::{BEAT_INTERVAL, Vitals};
-use ferrolb_runtime::watch::{EVENT_QUEUE_MAX, Watch};
+use ferrolb_runtime::watch::{Complaints, EVENT_QUEUE_MAX, Watch};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde_json::json;
@@ -40,11 +39,6 @@ const EVENTS_PER_PLAN_MAX: usize = 256;
 const LEAVE_GRACE: Duration = Duration::from_millis(500);
 /// Addresses that one line of the log names.
 const ADDRESSES_PER_LINE_MAX: usize = 16;
-/// Unreadable objects whose complaint is remembered, to make it once.
-const UNREADABLE_SAID_MAX: usize = 1_024;
-
-/// Slices of headless Services have no address to serve; those of no Service have no use.
-const SLICES_OF_SERVICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
 
 /// Runs the speaker until it is asked to end and has handed over its addresses.
 ///
@@ -77,7 +71,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         hello_misses: flags.hello_misses,
         failback_delay: flags.failback_delay.0,
     };
-    let links = LinkSet::new(protocol, metrics, sender);
+    let links = LinkSet::new(protocol, metrics, Arc::clone(&vitals), sender);
     let state = State::new(Config {
         node: flags.node_name.into(),
         classes: flags.common.load_balancer_class,
@@ -86,14 +80,16 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         exclude_interfaces: flags.exclude_interfaces,
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
-    let main = Loop { state, desired: Desired::default(), links, status, vitals, unreadable: BTreeMap::new() };
+    let main = Loop { state, desired: Desired::default(), links, status, vitals, complaints: Complaints::default() };
     main.run(events, requests, tasks).await
 }
 
 fn watch_all(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks: &mut JoinSet<()>) {
     let (namespace, group) = (&flags.common.namespace, &flags.common.api_group);
     let all = || events.clone();
-    let services = Watch::new("Services", Api::all(client.clone()), |object: ServiceObject| object.into());
+    let group_of_ours = group.clone();
+    let read = move |object: ServiceObject| Service::read(object, &group_of_ours);
+    let services = Watch::new("Services", Api::all(client.clone()), read);
     tasks.spawn(services.run(all(), Event::Service));
     let slices = Watch::new("EndpointSlices", Api::all(client.clone()), |object: SliceObject| object.into());
     tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(all(), Event::Slice));
@@ -119,7 +115,7 @@ struct Loop {
     links: LinkSet,
     status: watch::Sender<SpeakerStatusStatus>,
     vitals: Arc<Vitals>,
-    unreadable: BTreeMap<(&'static str, Key), String>,
+    complaints: Complaints,
 }
 
 impl Loop {
@@ -167,7 +163,8 @@ impl Loop {
 
     /// Plans, and lets the drivers know.
     fn replan(&mut self, now: Instant) -> anyhow::Result<()> {
-        let desired = plan(&self.state, now);
+        let mut desired = plan(&self.state, now);
+        desired.keep_orders(&self.desired);
         self.links.apply(&desired.links).context("the kernel has no random numbers")?;
         // The first status says something only when this node's links are known.
         if self.state.links.is_some() {
@@ -197,7 +194,9 @@ impl Loop {
 
     /// Takes one event; says whether a plan is due.
     fn take(&mut self, event: Event) -> bool {
-        self.complain(&event);
+        if let Some((kind, object, why)) = event.unreadable() {
+            self.complaints.hear(kind, object, why);
+        }
         match &event {
             Event::Report { link, report } => self.say_report(*link, report),
             Event::LinkFailed { link, why } => self.say_failure(*link, why),
@@ -211,19 +210,6 @@ impl Loop {
             | Event::Leave => {}
         }
         self.state.handle(event, Clock::now())
-    }
-
-    /// Says once that an object cannot be read.
-    fn complain(&mut self, event: &Event) {
-        let Some((kind, key, why)) = event.unreadable() else { return };
-        let known = (kind, key.clone());
-        if self.unreadable.get(&known).is_some_and(|said| said == why) {
-            return;
-        }
-        if self.unreadable.len() < UNREADABLE_SAID_MAX {
-            self.unreadable.insert(known, why.to_owned());
-        }
-        warn!(kind, %key, why, "this object cannot be read and counts as absent; all others are in use");
     }
 
     fn link_name(&self, index: u32) -> &str {

@@ -5,19 +5,22 @@
 //! The one exception is the keys, see [`State::handle`].
 
 mod dump;
+mod kept;
 mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{Advertisement, Endpoint, Key, Node, Pool, Service, Slice};
+use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, PoolProblem};
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
 
 use crate::event::{Event, Link, LinkReport};
 use table::Table;
+
+pub(crate) use kept::{KeptService, KeptSlice};
 
 /// How long a link whose thread failed is left alone, the first time.
 pub const LINK_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
@@ -64,8 +67,8 @@ impl Failure {
 pub struct State {
     pub(crate) config: Config,
     /// Services that are ours and have addresses, reduced to what a plan needs.
-    pub(crate) services: Table<Service>,
-    pub(crate) slices: Table<Slice>,
+    pub(crate) services: Table<KeptService>,
+    pub(crate) slices: Table<KeptSlice>,
     pub(crate) nodes: Table<Node>,
     pub(crate) pools: Table<Pool>,
     pub(crate) advertisements: Table<Advertisement>,
@@ -109,14 +112,15 @@ impl State {
                 let Config { classes, default_implementation, .. } = &self.config;
                 self.services.handle(change, |service| {
                     let ours = service.is_ours(classes, *default_implementation);
-                    (ours && !service.assigned.is_empty()).then(|| slim_service(service))
+                    (ours && !service.assigned.is_empty()).then(|| service.into())
                 })
             }
-            Event::Slice(change) => self.slices.handle(change, |slice| {
-                (slice.service.is_some() && !slice.endpoints.is_empty()).then(|| slim_slice(slice))
-            }),
+            Event::Slice(change) => self.slices.handle(change, KeptSlice::of),
             Event::Node(change) => self.nodes.handle(change, Some),
-            Event::Pool(change) => self.pools.handle(change, Some),
+            Event::Pool(change) => {
+                let change = self.still_there(change);
+                self.pools.handle(change, Some)
+            }
             Event::Advertisement(change) => self.advertisements.handle(change, Some),
             Event::Keys(change) => {
                 self.set_keys(change);
@@ -161,7 +165,7 @@ impl State {
 
     fn set_keys(&mut self, change: Change<KeyRing>) {
         match change {
-            Change::Apply(keys) if keys.signing().is_some() => self.keys = keys,
+            Change::Apply(keys) if !keys.is_empty() => self.keys = keys,
             Change::ResyncDone => self.keys_listed = true,
             Change::Apply(_) | Change::ResyncStarted | Change::Unreadable { .. } | Change::Delete(_) => {}
         }
@@ -174,6 +178,13 @@ impl State {
         *failure = Failure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
     }
 
+    /// A pool that cannot be read is one with a problem, and not one that is gone.
+    fn still_there(&self, change: Change<Pool>) -> Change<Pool> {
+        let Change::Unreadable { key, why } = change else { return change };
+        let before = self.pools.get(&Key::new("", &key.name)).cloned().unwrap_or_default();
+        Change::Apply(Pool { name: key.name, problem: Some(PoolProblem::Unreadable(why.into())), ..before })
+    }
+
     fn set_links(&mut self, links: Vec<Link>) {
         let links: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
         // A link that went down and came up again is a new try, whatever failed before.
@@ -182,25 +193,6 @@ impl State {
         self.reports.retain(|index, _| up(index));
         self.links = Some(links);
     }
-}
-
-/// What a plan needs of a Service: ten thousand of them must fit into a small process.
-fn slim_service(service: Service) -> Service {
-    let Service { key, policy, mut assigned, from_pool, .. } = service;
-    assigned.shrink_to_fit();
-    Service { key, policy, assigned, from_pool, ..Service::default() }
-}
-
-/// Endpoints that a verdict cannot tell apart count once.
-fn slim_slice(slice: Slice) -> Slice {
-    let mut endpoints: Vec<Endpoint> = Vec::new();
-    for endpoint in slice.endpoints {
-        if !endpoints.contains(&endpoint) {
-            endpoints.push(endpoint);
-        }
-    }
-    endpoints.shrink_to_fit();
-    Slice { endpoints, ..slice }
 }
 
 #[cfg(test)]

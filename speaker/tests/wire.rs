@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_proto::claim;
+use ferrolb_proto::claim::{self, TroubleKind};
 use ferrolb_proto::election::{Candidate, Unit, order};
 use ferrolb_proto::wire::hello::{self, KEY_LENGTH, Key, KeyRing};
 use ferrolb_proto::wire::{Mac, arp};
 use ferrolb_runtime::clock::Clock;
+use ferrolb_runtime::vitals::Vitals;
 use ferrolb_speaker::event::LinkReport;
-use ferrolb_speaker::link::{LinkHandle, Progress, Setup};
+use ferrolb_speaker::link::{LinkHandle, Progress, Setup, Siblings};
 use ferrolb_speaker::metrics::{Drop, LinkMetrics, Metrics};
 use ferrolb_speaker::plan::Order;
 use prometheus_client::registry::Registry;
@@ -38,22 +39,32 @@ struct Speaker {
 fn wanted(leaving: bool) -> Arc<Order> {
     let address = IpAddr::from(VIP);
     let candidate = |node: &str| Candidate { node: node.into(), order: order(node, address), ..Candidate::default() };
-    let unit = Unit { addresses: vec![address], candidates: HOSTS.map(candidate).into(), serves_here: true };
-    Arc::new(Order { units: vec![unit], keys: KeyRing::new(vec![Key::new([7; KEY_LENGTH])]), leaving })
+    let unit = Unit { addresses: [address].into(), candidates: HOSTS.map(candidate).into(), serves_here: true };
+    let keys = KeyRing::new(vec![Key::new([7; KEY_LENGTH])]);
+    Arc::new(Order { units: vec![Arc::new(unit)], keys, leaving, ..Order::default() })
 }
 
 impl Speaker {
     fn start(lan: &Lan, name: &'static str) -> Self {
+        // A main loop that beats for an hour from now.
+        let vitals = Arc::new(Vitals::new(Clock::now() + Duration::from_secs(3600)));
+        Self::on_link(lan, name, "eth0", vitals, Arc::default())
+    }
+
+    /// Speaks on a link; all links of a node know each other by `siblings`.
+    fn on_link(lan: &Lan, name: &'static str, link: &str, vitals: Arc<Vitals>, siblings: Arc<Siblings>) -> Self {
+        let (mac, index) = (lan.mac_of(name, link), lan.index_of(name, link));
         let metrics = Metrics::new(&mut Registry::default()).link("eth0");
-        let mac = lan.mac(name);
         let claims = claim::Config {
             node: name.into(),
-            epoch: u64::from(mac.0[5]) << 32 | u64::from(std::process::id()),
+            epoch: u64::from(mac.0[4]) << 40 | u64::from(mac.0[5]) << 32 | u64::from(std::process::id()),
             hello_interval: Duration::from_millis(50),
             hello_misses: 3,
             failback_delay: Some(Duration::from_secs(30)),
         };
-        let setup = Setup { index: lan.index(name), name: "eth0".into(), mac, claims, metrics: metrics.clone() };
+        siblings.add(index, claims.epoch);
+        let metrics_of_link = metrics.clone();
+        let setup = Setup { index, name: link.into(), mac, claims, metrics: metrics_of_link, vitals, siblings };
         let (handle, progress) = lan.inside(name, || LinkHandle::spawn(setup, wanted(false))).expect("a thread");
         Self { name, mac, handle, progress, metrics }
     }
@@ -178,5 +189,73 @@ fn a_link_that_goes_away_is_reported() {
             timeout(PATIENCE, speaker.progress.wait_for(Result::is_err)).await.expect("a report").unwrap().clone();
         let why = failed.unwrap_err();
         assert!(why.contains("carries no frames"), "{why}");
+    });
+}
+
+#[test]
+fn of_two_links_of_a_node_on_one_wire_the_lower_speaks() {
+    let lan = Lan::new(&HOSTS);
+    lan.second_link("node1");
+    runtime().block_on(async {
+        let siblings: Arc<Siblings> = Arc::default();
+        let vitals = || Arc::new(Vitals::new(Clock::now() + Duration::from_secs(3600)));
+        let mut lower = Speaker::on_link(&lan, "node1", "eth0", vitals(), Arc::clone(&siblings));
+        lower.until("claimed the address", |report| !report.held.is_empty()).await;
+        let mut upper = Speaker::on_link(&lan, "node1", "eth1", vitals(), siblings);
+        upper.until("was muted", |report| report.muted).await;
+        let mut other = Speaker::start(&lan, "node2");
+        other.until("heard node1", |report| report.heard.len() == 1).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(upper.progress.borrow().as_ref().is_ok_and(|report| report.muted && report.held.is_empty()));
+        assert!(lower.progress.borrow().as_ref().is_ok_and(|report| !report.muted));
+        // The lower link's thread ends: the upper one speaks for the node after a while.
+        drop(lower.handle);
+        upper.until("spoke", |report| !report.muted).await;
+    });
+}
+
+#[test]
+fn a_fresh_address_that_another_host_has_is_given_up_within_a_second_and_taken_when_it_is_free() {
+    let lan = Lan::new(&HOSTS);
+    lan.ip("-n", "client", "address add 172.30.0.200/32 dev eth0");
+    runtime().block_on(async {
+        let mut pair = HOSTS.map(|name| Speaker::start(&lan, name));
+        let owner = if order("node1", VIP.into()) < order("node2", VIP.into()) { 0 } else { 1 };
+        let owner = &mut pair[owner];
+        owner.until("found the stranger", |report| report.held.is_empty() && report.troubles.len() == 1).await;
+        let trouble = owner.progress.borrow().as_ref().expect("lives").troubles[0].clone();
+        assert_eq!((trouble.mac, trouble.kind), (lan.mac("client"), TroubleKind::Stranger));
+        assert!(owner.metrics.strangers.get() >= 1);
+        lan.ip("-n", "client", "address del 172.30.0.200/32 dev eth0");
+        // On a busy machine the other one may be the first to ask.
+        let [first, second] = &mut pair;
+        let (first_mac, second_mac) = (first.mac, second.mac);
+        let taken = |p: &Progress| p.as_ref().is_ok_and(|r| r.held.len() == 1 && r.troubles.is_empty());
+        let mac = timeout(Duration::from_secs(20), async {
+            tokio::select! {
+                Ok(_) = first.progress.wait_for(taken) => first_mac,
+                Ok(_) = second.progress.wait_for(taken) => second_mac,
+                else => panic!("both threads have ended"),
+            }
+        });
+        let mac = mac.await.expect("it is taken again");
+        lan.client_learns(VIP, mac).await;
+    });
+}
+
+#[test]
+fn a_stuck_main_loop_hands_the_addresses_over() {
+    let lan = Lan::new(&HOSTS);
+    runtime().block_on(async {
+        let names = if order("node1", VIP.into()) < order("node2", VIP.into()) { HOSTS } else { ["node2", "node1"] };
+        // The owner's main loop beats no more; five seconds later it counts as stuck.
+        let vitals = Arc::new(Vitals::new(Clock::now()));
+        let mut owner = Speaker::on_link(&lan, names[0], "eth0", Arc::clone(&vitals), Arc::default());
+        let mut other = Speaker::start(&lan, names[1]);
+        owner.until("claimed the address", |report| !report.held.is_empty()).await;
+        owner.until("handed over", |report| report.held.is_empty()).await;
+        other.until("took over", |report| !report.held.is_empty()).await;
+        assert_eq!(other.metrics.deaths.get(), 0);
+        lan.client_learns(VIP, other.mac).await;
     });
 }

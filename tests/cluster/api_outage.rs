@@ -82,12 +82,13 @@ fn waits(lab: &Lab, host: &str) -> Result<()> {
     })
 }
 
-/// Each program lives and has said so many times that the API server is away.
+/// Each program lives and comes to have said so many times, and no more, that the API server is away.
 fn said(lab: &Lab, programs: &[(String, String)], times: usize) -> Result<()> {
     for (program, _) in programs {
         lab.pid(program)?;
-        let count = lab.logs(program).lines().filter(|line| line.contains(AWAY)).count();
-        ensure!(count == times, "{program} said {count} times, not {times}, that the API server is away");
+        let count = || lab.logs(program).lines().filter(|line| line.contains(AWAY)).count();
+        wait::until("the absence is said", BACK_MAX, || Ok((count() >= times).then_some(())))?;
+        ensure!(count() == times, "{program} said {} times, not {times}, that the API server is away", count());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! culprit where it takes more, and everything else goes on.
 
 use crate::pools::{self, pool};
+use crate::refusals;
 use crate::services::{self, ADDRESS_ASSIGNED, service};
 use crate::stage::{one_node, play, step};
 use anyhow::{Result, ensure};
@@ -9,7 +10,7 @@ use ferrolb_tests::{Lab, wait};
 use serde_json::{Value, json};
 
 #[test]
-fn a_pool_that_cannot_be_meant_is_refused_with_the_name_of_the_field() {
+fn what_cannot_be_meant_is_refused_with_the_name_of_the_field() {
     play(&one_node("refused"), |lab| {
         lab.install_ferrolb()?;
         let elsewhere = |namespace: &str| {
@@ -22,7 +23,7 @@ fn a_pool_that_cannot_be_meant_is_refused_with_the_name_of_the_field() {
             object["spec"][field] = value;
             object
         };
-        let cases: [(&str, Value, &[&str]); 9] = [
+        let cases: [refusals::Case; 9] = [
             ("a bad CIDR", pool("bad", &["172.30.0.0/33"]), &["spec.addresses"]),
             ("a bad address", pool("bad", &["172.30.0.300"]), &["spec.addresses"]),
             ("one bad entry of two", pool("bad", &["172.30.0.200", "lan"]), &["spec.addresses"]),
@@ -33,7 +34,7 @@ fn a_pool_that_cannot_be_meant_is_refused_with_the_name_of_the_field() {
             ("a word for a switch", with("autoAssign", json!("maybe")), &["spec.autoAssign"]),
             ("an unknown field", with("adresses", json!(["172.30.0.200"])), &["adresses"]),
         ];
-        for (what, object, named) in cases {
+        for (what, object, named) in cases.into_iter().chain(refusals::cases()) {
             step(what, || refused(lab, object, named))?;
         }
         step("a pool in another namespace is refused", || {

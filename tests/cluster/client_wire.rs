@@ -1,11 +1,11 @@
-//! The client's own eyes and hands on the wire, below its kernel: who answers for an address, counted by hardware address, and frames of
+//! The client's own eyes and hands on the wire (another host's, where a test says so), below its kernel: who answers for an address, counted by hardware address, and frames of
 //! any shape.
 
 use crate::pools::BRINGING_MAX;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::arp::{self, Arp, Operation};
-use ferrolb_tests::topology::{CLIENT, Host, node_index};
+use ferrolb_tests::topology::{Host, node_index};
 use ferrolb_tests::{Lab, wait};
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
 use std::collections::BTreeSet;
@@ -18,9 +18,11 @@ const REQUESTS: usize = 4;
 /// How long the answers to each request are listened for. An answer takes microseconds, a frozen neighbour's some milliseconds.
 const LISTEN: Duration = Duration::from_millis(100);
 
-/// A raw socket on the client's link; it may be used from any thread.
+/// A raw socket on a host's link; it may be used from any thread.
 pub(crate) struct Wire {
     pub(crate) mac: Mac,
+    /// Whom the answers are for.
+    asker: Ipv4Addr,
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
 }
@@ -28,12 +30,24 @@ pub(crate) struct Wire {
 impl Wire {
     /// Opens the client's link.
     pub(crate) fn open(lab: &Lab) -> Result<Self> {
-        lab.within(CLIENT, || {
-            let link = datalink::interfaces().into_iter().find(|link| link.name == "eth0").context("no eth0")?;
+        Self::open_on(lab, &Host::client(), "eth0")
+    }
+
+    /// Opens a link of a host.
+    pub(crate) fn open_on(lab: &Lab, host: &Host, link: &str) -> Result<Self> {
+        lab.within(&host.name, || {
+            let found = datalink::interfaces().into_iter().find(|found| found.name == link);
+            let found = found.with_context(|| format!("{} has no {link}", host.name))?;
             let config = Config { read_timeout: Some(LISTEN), promiscuous: false, ..Config::default() };
-            let Channel::Ethernet(sender, receiver) = datalink::channel(&link, config)? else { bail!("no Ethernet") };
-            Ok(Self { mac: Mac(link.mac.context("eth0 has a MAC address")?.octets()), sender, receiver })
+            let Channel::Ethernet(sender, receiver) = datalink::channel(&found, config)? else { bail!("no Ethernet") };
+            let mac = Mac(found.mac.context("the link has a MAC address")?.octets());
+            Ok(Self { mac, asker: host.v4(), sender, receiver })
         })?
+    }
+
+    /// Asks all on the wire for `address`.
+    pub(crate) fn ask(&mut self, address: Ipv4Addr) -> Result<()> {
+        self.send(&arp::request(self.mac, self.asker, address))
     }
 
     /// Sends a whole frame, Ethernet header first.
@@ -65,9 +79,9 @@ impl Wire {
 
     /// The hardware addresses that answer for `address`, each once.
     pub(crate) fn answering(&mut self, address: Ipv4Addr) -> Result<BTreeSet<Mac>> {
-        let (own, mut answering) = (self.mac, BTreeSet::new());
+        let mut answering = BTreeSet::new();
         for _ in 0..REQUESTS {
-            self.send(&arp::request(own, Host::client().v4(), address))?;
+            self.ask(address)?;
             self.listen(LISTEN, |frame| {
                 let arp =
                     Arp::decode(frame).filter(|arp| arp.operation == Operation::Reply && arp.sender == address)?;
@@ -103,8 +117,13 @@ pub(crate) fn wait_silent(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     })
 }
 
+/// The hardware address of a node.
+pub(crate) fn mac_of(node: &str) -> Result<String> {
+    Ok(Host::node(node_index(node).context("a node")?).mac())
+}
+
 /// The name of the host with this hardware address, or the address itself.
-fn named(lab: &Lab, mac: Mac) -> String {
+pub(crate) fn named(lab: &Lab, mac: Mac) -> String {
     let mac = mac.to_string();
     let mut hosts = vec![Host::control_plane(), Host::client()];
     hosts.extend(lab.nodes().iter().filter_map(|node| node_index(node)).map(Host::node));

@@ -9,7 +9,8 @@ use serde_json::json;
 use std::time::Duration;
 
 /// A lease that a test can wait for.
-const LEASE: [&str; 6] = ["--lease-duration", "3s", "--lease-renew-deadline", "2s", "--lease-retry", "500ms"];
+pub(crate) const LEASE: [&str; 6] =
+    ["--lease-duration", "3s", "--lease-renew-deadline", "2s", "--lease-retry", "500ms"];
 /// How long nothing may change once the controller is back.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -28,6 +29,7 @@ fn a_controller_that_is_killed_and_started_again_changes_no_service() {
         })?;
         // The one with the lower address goes: a controller that forgot who has what would give that to the first by name.
         services::delete(lab, "other")?;
+        services::wait_announced(lab, "web", "Announced", "")?;
         let before = services::get(lab, "web")?;
         step("the controller is killed; a Service that comes now waits", || {
             lab.stop("controller", Signal::KILL)?;

@@ -121,7 +121,7 @@ fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
         clock: 1,
         interval: Duration::from_millis(50),
         flags: Flags::default(),
-        body: Body::Claim { before: 0, generation: 1, addresses: vec![IpAddr::V4(address)] },
+        body: Body::Claim { before: 0, generation: 1, addresses: vec![IpAddr::V4(address)], keeps: vec![] },
     };
     frame.encode(mac, None, &Key::new([9; KEY_LENGTH]))
 }

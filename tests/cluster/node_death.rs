@@ -1,8 +1,10 @@
 //! The owner's plug is pulled: another node answers within three times the budget, and it is one.
 
+use crate::metrics::readyz;
 use crate::stage::{measured, play, step};
 use crate::{client_wire, pools, services};
 use anyhow::{Context, Result, ensure};
+use ferrolb_proto::claim::LISTEN;
 use ferrolb_proto::election::order;
 use ferrolb_tests::topology::{CLIENT, Host, node_index};
 use ferrolb_tests::{Lab, Options, Report, wait};
@@ -30,6 +32,7 @@ fn when_the_owner_loses_power_another_node_answers_and_gives_back_when_it_return
         for node in lab.nodes() {
             lab.start_speaker(&node, &["--failback-delay", "3s"])?;
         }
+        step("all speakers have listened, so that the first in line is the first owner", || listened(lab))?;
         let (address, owner) =
             step("a Service is served from a pod that is not on its owner", || serve_elsewhere(lab))?;
         step("the owner loses power", || {
@@ -48,6 +51,18 @@ fn when_the_owner_loses_power_another_node_answers_and_gives_back_when_it_return
             })
         })
     });
+}
+
+/// Waits until every speaker is ready and has listened long enough to claim.
+fn listened(lab: &Lab) -> Result<()> {
+    for node in lab.nodes() {
+        wait::until(&format!("the speaker of {node} is ready"), pools::BRINGING_MAX, || {
+            let (status, words) = readyz(lab, &node)?;
+            ensure!(status == 200, "{status}: {words}");
+            Ok(Some(()))
+        })?;
+    }
+    wait::during(LISTEN * 2, || Ok(()))
 }
 
 /// Probes the Service while `event` happens, and prints what the client saw.

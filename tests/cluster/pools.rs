@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use ferrolb_proto::api::{CONDITION_VALID, GROUP, Kind, NAMESPACE, Pool, resource};
 use ferrolb_tests::{Lab, wait};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::Api;
+use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -24,6 +24,34 @@ pub(crate) fn advertisement() -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1beta1"), "kind": "L2Advertisement",
         "metadata": {"name": "all", "namespace": NAMESPACE},
+    })
+}
+
+/// An object of one of our kinds.
+pub(crate) fn object(kind: Kind, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1beta1"), "kind": kind.name(),
+        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
+    })
+}
+
+/// A pool for those that `allocation` says.
+pub(crate) fn pool_for(name: &str, addresses: &str, allocation: Value) -> Value {
+    object(Kind::IPAddressPool, name, json!({"addresses": [addresses], "serviceAllocation": allocation}))
+}
+
+/// Waits until an object of one of our kinds says this reason in its condition `Valid`, and the message holds `word`.
+pub(crate) fn wait_reason(lab: &Lab, kind: Kind, name: &str, reason: &str, word: &str) -> Result<()> {
+    let what = format!("{} {name}: {reason}, {word:?}", kind.name());
+    lab.api(async |client| {
+        let objects: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &resource(kind, GROUP));
+        wait::until_async(&what, BRINGING_MAX, async || {
+            let status = objects.get(name).await?.data["status"].take();
+            let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
+            let told = |is: &Condition| is.type_ == CONDITION_VALID && is.reason == reason && is.message.contains(word);
+            if conditions.iter().any(told) { Ok(Some(())) } else { Err(anyhow!("it says {status}")) }
+        })
+        .await
     })
 }
 

@@ -4,13 +4,14 @@ use crate::client_wire;
 use crate::services;
 use crate::stage::{one_node, play, step};
 use anyhow::{Context, Result, anyhow, ensure};
-use ferrolb_tests::Lab;
+use ferrolb_tests::cluster::apply;
+use ferrolb_tests::{Lab, setup};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 
 /// FerroLB's namespace, another one, and all of them.
@@ -21,15 +22,23 @@ const ALL: &str = "";
 /// Account, verb, group, resource (with its subresource), name (empty: any), namespace, and whether it may.
 type Case = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
 
-const CASES: [Case; 58] = [
+const CASES: &[Case] = &[
     ("speaker", "list", "", "services", "", ALL, true),
     ("speaker", "watch", "", "services", "", ALL, true),
     ("speaker", "list", "", "nodes", "", ALL, true),
+    ("speaker", "watch", "", "nodes", "", ALL, true),
     ("speaker", "list", "discovery.k8s.io", "endpointslices", "", ALL, true),
+    ("speaker", "watch", "discovery.k8s.io", "endpointslices", "", ALL, true),
     ("speaker", "list", "ferrolb.io", "ipaddresspools", "", OURS, true),
+    ("speaker", "watch", "ferrolb.io", "ipaddresspools", "", OURS, true),
     ("speaker", "list", "ferrolb.io", "l2advertisements", "", OURS, true),
+    ("speaker", "watch", "ferrolb.io", "l2advertisements", "", OURS, true),
+    ("speaker", "create", "ferrolb.io", "speakerstatuses", "", OURS, true),
+    ("speaker", "patch", "ferrolb.io", "speakerstatuses", "node1", OURS, true),
     ("speaker", "patch", "ferrolb.io", "speakerstatuses/status", "node1", OURS, true),
     ("speaker", "get", "", "secrets", "ferrolb-hello", OURS, true),
+    ("speaker", "list", "", "secrets", "ferrolb-hello", OURS, true),
+    ("speaker", "watch", "", "secrets", "ferrolb-hello", OURS, true),
     ("speaker", "list", "", "secrets", "", ALL, false),
     ("speaker", "list", "", "secrets", "", OURS, false),
     ("speaker", "get", "", "secrets", "other", OURS, false),
@@ -48,14 +57,35 @@ const CASES: [Case; 58] = [
     ("speaker", "create", "", "pods/exec", "", OURS, false),
     ("speaker", "patch", "ferrolb.io", "ipaddresspools", "", OURS, false),
     ("speaker", "patch", "ferrolb.io", "ipaddresspools/status", "", OURS, false),
+    ("speaker", "list", "", "namespaces", "", ALL, false),
+    ("speaker", "list", "ferrolb.io", "communities", "", OURS, false),
+    ("speaker", "patch", "ferrolb.io", "communities/status", "", OURS, false),
     ("speaker", "update", "coordination.k8s.io", "leases", "", OURS, false),
     ("speaker", "create", "", "serviceaccounts/token", "controller", OURS, false),
     ("speaker", "bind", "rbac.authorization.k8s.io", "clusterroles", "", ALL, false),
     ("controller", "list", "", "services", "", ALL, true),
+    ("controller", "get", "", "services", "", OTHER, true),
+    ("controller", "watch", "", "services", "", ALL, true),
     ("controller", "patch", "", "services/status", "", OTHER, true),
     ("controller", "list", "", "nodes", "", ALL, true),
+    ("controller", "watch", "", "nodes", "", ALL, true),
+    ("controller", "list", "", "namespaces", "", ALL, true),
+    ("controller", "watch", "", "namespaces", "", ALL, true),
     ("controller", "list", "ferrolb.io", "ipaddresspools", "", OURS, true),
+    ("controller", "watch", "ferrolb.io", "ipaddresspools", "", OURS, true),
+    ("controller", "list", "ferrolb.io", "l2advertisements", "", OURS, true),
+    ("controller", "watch", "ferrolb.io", "l2advertisements", "", OURS, true),
+    ("controller", "list", "ferrolb.io", "communities", "", OURS, true),
+    ("controller", "watch", "ferrolb.io", "communities", "", OURS, true),
+    ("controller", "list", "ferrolb.io", "speakerstatuses", "", OURS, true),
+    ("controller", "watch", "ferrolb.io", "speakerstatuses", "", OURS, true),
+    ("controller", "list", "discovery.k8s.io", "endpointslices", "", ALL, true),
+    ("controller", "watch", "discovery.k8s.io", "endpointslices", "", ALL, true),
     ("controller", "patch", "ferrolb.io", "ipaddresspools/status", "", OURS, true),
+    ("controller", "patch", "ferrolb.io", "l2advertisements/status", "", OURS, true),
+    ("controller", "patch", "ferrolb.io", "communities/status", "", OURS, true),
+    ("controller", "get", "coordination.k8s.io", "leases", "ferrolb-controller", OURS, true),
+    ("controller", "create", "coordination.k8s.io", "leases", "", OURS, true),
     ("controller", "update", "coordination.k8s.io", "leases", "ferrolb-controller", OURS, true),
     ("controller", "create", "events.k8s.io", "events", "", OTHER, true),
     ("controller", "create", "", "secrets", "", OURS, true),
@@ -66,14 +96,26 @@ const CASES: [Case; 58] = [
     ("controller", "create", "", "secrets", "", OTHER, false),
     ("controller", "delete", "", "services", "", OTHER, false),
     ("controller", "create", "", "services", "", OTHER, false),
+    ("controller", "patch", "", "services", "", OTHER, false),
+    ("controller", "update", "", "services/status", "", OTHER, false),
+    ("controller", "get", "", "namespaces", OTHER, ALL, false),
+    ("controller", "patch", "", "namespaces", OTHER, ALL, false),
+    ("controller", "delete", "", "namespaces", OTHER, ALL, false),
+    ("controller", "list", "ferrolb.io", "communities", "", OTHER, false),
+    ("controller", "patch", "ferrolb.io", "communities", "", OURS, false),
+    ("controller", "update", "ferrolb.io", "communities/status", "", OURS, false),
+    ("controller", "patch", "ferrolb.io", "l2advertisements", "", OURS, false),
+    ("controller", "list", "events.k8s.io", "events", "", OTHER, false),
     ("controller", "update", "", "nodes", "node1", ALL, false),
     ("controller", "patch", "", "nodes", "node1", ALL, false),
     ("controller", "list", "", "pods", "", ALL, false),
     ("controller", "create", "", "pods", "", OURS, false),
     ("controller", "list", "", "configmaps", "", ALL, false),
     ("controller", "update", "coordination.k8s.io", "leases", "", OTHER, false),
-    ("controller", "list", "ferrolb.io", "speakerstatuses", "", OURS, false),
-    ("controller", "watch", "ferrolb.io", "speakerstatuses", "", OURS, false),
+    ("controller", "list", "ferrolb.io", "speakerstatuses", "", OTHER, false),
+    ("controller", "create", "ferrolb.io", "speakerstatuses", "", OURS, false),
+    ("controller", "patch", "ferrolb.io", "speakerstatuses", "node1", OURS, false),
+    ("controller", "update", "discovery.k8s.io", "endpointslices", "", OTHER, false),
     ("controller", "patch", "ferrolb.io", "speakerstatuses/status", "node1", OURS, false),
     ("controller", "create", "ferrolb.io", "ipaddresspools", "", OURS, false),
     ("controller", "delete", "ferrolb.io", "ipaddresspools", "", OURS, false),
@@ -81,6 +123,37 @@ const CASES: [Case; 58] = [
     ("controller", "bind", "rbac.authorization.k8s.io", "clusterroles", "", ALL, false),
     ("controller", "impersonate", "", "users", "", ALL, false),
 ];
+
+/// The table holds every right, so none can be granted that nobody has thought of.
+#[test]
+fn no_right_is_granted_that_is_not_in_the_table() {
+    let rbac = fs::read_to_string(setup::repository().join("deploy/rbac.yaml")).unwrap();
+    let held = |account: &str, [verb, group, resource]: [&str; 3]| {
+        CASES.iter().any(|case| case.6 && (case.0, case.1, case.2, case.3) == (account, verb, group, resource))
+    };
+    let (mut granted, mut missing) = (0, Vec::new());
+    for role in apply::objects(&rbac).unwrap() {
+        let account = role["metadata"]["name"].as_str().unwrap().trim_start_matches("ferrolb:").to_owned();
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            for right in rights(rule) {
+                granted += 1;
+                if !held(&account, right) {
+                    missing.push(format!("{account}: {right:?}"));
+                }
+            }
+        }
+    }
+    assert!(granted > 0 && missing.is_empty(), "of {granted} rights these are not in the table: {missing:#?}");
+}
+
+/// Verb, group and resource of each right that a rule grants.
+fn rights(rule: &Value) -> Vec<[&str; 3]> {
+    let words = |field: &str| rule[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let of = |verb| {
+        words("apiGroups").flat_map(move |group| words("resources").map(move |resource| [verb, group, resource]))
+    };
+    words("verbs").flat_map(of).collect()
+}
 
 #[test]
 fn the_programs_run_as_themselves_and_may_do_only_what_they_do() {
@@ -111,7 +184,7 @@ async fn ask_all(client: &Client) -> Result<()> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
     let mut wrong = Vec::new();
     for case in CASES {
-        let (account, verb, group, resource, name, namespace, may) = case;
+        let &(account, verb, group, resource, name, namespace, may) = case;
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let review = json!({
             "metadata": {},

@@ -19,7 +19,7 @@ fn the_page_is_served_with_kube_proxy_in_iptables_mode() {
 
 /// Serves a page and looks for its address in the rules that `rules` prints.
 fn served_in_mode(mode: &str, rules: &[&str]) {
-    let options = Options { proxy_mode: mode.to_owned(), ..Options::named(mode) };
+    let options = Options { proxy_mode: Some(mode.to_owned()), ..Options::named(mode) };
     play(&options, |lab| {
         lab.start_ferrolb()?;
         services::furnish(lab, "node3")?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::apply;
 use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::traffic::page::Page;
-use ferrolb_tests::{Lab, Options, setup, wait};
+use ferrolb_tests::{Lab, Options, Signal, setup, wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -110,7 +110,26 @@ fn a_dual_stack_service_gets_both_addresses_and_says_so_and_the_pool_counts_them
             let kernel = lab.who_answers([172, 30, 0, 200].into())?;
             ensure!(kernel.as_deref() == Some(owner.as_str()), "the client's kernel heard {kernel:?}, not {owner}");
             Ok(())
-        })
+        })?;
+        step(
+            "a slip in the pool takes it off neither the Service nor the wire, also of speakers that start after it",
+            || {
+                lab.apply_objects(&[pools::pool("lan", &["172.30.0.209-172.30.0.200"])])?;
+                pools::wait_valid(lab, "lan", false)?;
+                for node in lab.nodes() {
+                    lab.stop(&format!("speaker-{node}"), Signal::KILL)?;
+                    lab.restart(&format!("speaker-{node}"))?;
+                }
+                page(lab, ([172, 30, 0, 200].into(), 80), "web")?;
+                let service = services::get(lab, "web")?;
+                ensure!(
+                    services::addresses(&service) == expect,
+                    "its addresses are {:?}",
+                    services::addresses(&service)
+                );
+                Ok(())
+            },
+        )
     });
 }
 

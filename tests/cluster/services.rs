@@ -2,6 +2,7 @@
 
 use crate::pools::{self, BRINGING_MAX};
 use anyhow::{Context, Result, anyhow};
+use ferrolb_proto::api::{GROUP, from_pool};
 use ferrolb_tests::{Lab, wait};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
@@ -12,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The condition on a Service that says whether it has its addresses.
 pub(crate) const ADDRESS_ASSIGNED: &str = ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
+/// The condition on a Service that says whether its addresses are announced.
+pub(crate) const ANNOUNCED: &str = ferrolb_proto::api::CONDITION_ANNOUNCED;
 /// The label of the pods behind the Services of these tests.
 pub(crate) const WEB: [(&str, &str); 1] = [("app", "web")];
 
@@ -82,18 +85,64 @@ pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
     ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect()
 }
 
+/// Waits until a Service has these addresses, in this order.
+pub(crate) fn wait_addresses(lab: &Lab, name: &str, expect: &[&str]) -> Result<()> {
+    let all = expect.iter().map(|text| text.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
+    wait_for(lab, name, &format!("{expect:?}"), |service| (addresses(service) == all).then_some(()))
+}
+
 /// The condition of this type on a Service.
 pub(crate) fn condition<'a>(service: &'a Service, kind: &str) -> Option<&'a Condition> {
     service.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
-/// The events that FerroLB has written about a Service.
+/// The events that FerroLB has written about a Service's addresses.
 pub(crate) fn events(lab: &Lab, name: &str) -> Result<Vec<Event>> {
+    events_of(lab, name, "AssignAddress")
+}
+
+/// The events with this action that FerroLB has written about a Service.
+pub(crate) fn events_of(lab: &Lab, name: &str, action: &str) -> Result<Vec<Event>> {
     lab.api(async |client| {
         let about = ListParams::default().fields(&format!("regarding.kind=Service,regarding.name={name}"));
         let mut events = Api::<Event>::default_namespaced(client).list(&about).await?.items;
-        events.retain(|event| event.reporting_controller.as_deref().is_some_and(|by| by.contains("ferrolb")));
+        let ours = |event: &Event| event.reporting_controller.as_deref().is_some_and(|by| by.contains("ferrolb"));
+        events.retain(|event| ours(event) && event.action.as_deref() == Some(action));
         Ok(events)
+    })
+}
+
+/// Serves one more Service and waits for its event: whatever FerroLB had to tell before that has been told.
+pub(crate) fn all_told(lab: &Lab, name: &str) -> Result<()> {
+    serve(lab, name)?;
+    wait::until(&format!("an event about Service {name}"), BRINGING_MAX, || {
+        Ok((!events(lab, name)?.is_empty()).then_some(()))
+    })
+}
+
+/// Waits until a Service has nothing of ours any more: no address, no condition, no annotation.
+pub(crate) fn wait_given_back(lab: &Lab, name: &str) -> Result<()> {
+    wait_for(lab, name, "nothing of ours", |service| {
+        let named = service.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&from_pool(GROUP)));
+        let gone = addresses(service).is_empty() && condition(service, ADDRESS_ASSIGNED).is_none();
+        (gone && !named).then_some(())
+    })
+}
+
+/// Waits until the condition `Announced` of a Service has this reason, and a message that holds `words`; the condition.
+pub(crate) fn wait_announced(lab: &Lab, name: &str, reason: &str, words: &str) -> Result<Condition> {
+    wait_for(lab, name, &format!("{reason}, {words:?}"), |service| {
+        let condition = condition(service, ANNOUNCED)?;
+        (condition.reason == reason && condition.message.contains(words)).then(|| condition.clone())
+    })
+}
+
+/// Waits until a Service has no address, for this reason.
+pub(crate) fn wait_refused(lab: &Lab, name: &str, reason: &str) -> Result<()> {
+    wait_for(lab, name, &format!("no address, {reason}"), |service| {
+        let condition = condition(service, ADDRESS_ASSIGNED)?;
+        let told = condition.status == "False" && condition.reason == reason;
+        (told && addresses(service).is_empty()).then_some(())
     })
 }
 

@@ -1,10 +1,9 @@
 //! Several Services side by side, and Services that come, change and go.
 
 use crate::client_wire::{self, Wire};
-use crate::services::{self, ADDRESS_ASSIGNED};
+use crate::services;
 use crate::stage::{play, step};
 use anyhow::{Result, ensure};
-use ferrolb_proto::api::ANNOTATION_FROM_POOL;
 use ferrolb_tests::{Lab, Options};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
@@ -54,11 +53,7 @@ fn services_have_an_address_and_one_owner_each_for_as_long_as_they_want_one() {
 /// Service `two` becomes one inside the cluster only.
 fn leave(lab: &Lab) -> Result<()> {
     services::patch(lab, "two", &json!({"spec": {"type": "ClusterIP"}}))?;
-    services::wait_for(lab, "two", "nothing of ours", |service| {
-        let named = service.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_FROM_POOL));
-        let gone = services::addresses(service).is_empty() && services::condition(service, ADDRESS_ASSIGNED).is_none();
-        (gone && !named).then_some(())
-    })?;
+    services::wait_given_back(lab, "two")?;
     client_wire::wait_silent(lab, SECOND)
 }
 

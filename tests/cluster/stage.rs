@@ -42,6 +42,11 @@ pub(crate) fn one_node(name: &str) -> Options {
     Options { nodes: 1, ..Options::named(name) }
 }
 
+/// One node without a kube-proxy, for what only a controller does: nothing else takes the machine's time.
+pub(crate) fn without_proxy(name: &str) -> Options {
+    Options { proxy_mode: None, ..one_node(name) }
+}
+
 /// One step of a story: named before it begins, and in its failure.
 pub(crate) fn step<T>(says: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("- {says}");

@@ -1,15 +1,18 @@
 //! The benchmarks: what FerroLB promises, measured in a lab of its own each (docs/benchmarks.md). A run prints the truth; a check fails only
 //! beyond three times a budget.
 
+mod allocate;
 mod answers;
 pub mod budgets;
+mod cpu;
 mod create;
-mod failover;
+pub mod failover;
 pub mod machine;
 mod memory;
 pub mod report;
 mod rest;
-mod services;
+mod scale;
+pub mod services;
 pub mod stats;
 pub mod wire;
 
@@ -21,39 +24,68 @@ use report::Findings;
 /// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Bench {
+    /// Whether an address of a large pool costs more than one of a small pool; needs no lab.
+    Allocate,
     /// From a Service's creation to its address and its first announcement.
     Create,
     /// ARP answers against the kernel's own.
     Answers,
     /// What the programs hold in memory.
     Memory,
-    /// The longest gap when the owner of an address loses power.
+    /// Ten thousand Services: addresses, memory, processor time, a restart among them.
+    Scale,
+    /// What a client sees when the owner of an address dies, stops, or is back; a row for each thing that can happen.
     Failover,
 }
 
+impl Bench {
+    /// Whether it is measured beside kube-proxies.
+    pub fn has_kube_proxies(self) -> bool {
+        match self {
+            Self::Create | Self::Answers | Self::Memory | Self::Failover => true,
+            Self::Allocate | Self::Scale => false,
+        }
+    }
+}
+
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Scale {
-    /// How often the owner loses power.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    /// How often each thing happens in each row of failover.
     pub runs: usize,
+    /// The rows of failover.
+    pub rows: Vec<failover::Row>,
     /// Also with 1,000 Services.
     pub thousand: bool,
 }
 
-/// Runs one benchmark in a lab that it raises for itself and takes down.
+/// Runs one benchmark, in a lab that it raises for itself and takes down if it needs one.
 ///
 /// # Errors
 /// When the lab does not come up, or what is measured does not happen at all.
-pub fn run(bench: Bench, tools: &Tools, options: &Options, scale: Scale) -> Result<Findings> {
-    let lab = Lab::up(tools, options)?;
-    lab.start_ferrolb()?;
+pub fn run(bench: Bench, tools: &Tools, options: &Options, extent: &Extent) -> Result<Findings> {
     let findings = match bench {
-        Bench::Create => create::run(&lab, scale.thousand),
-        Bench::Answers => answers::run(&lab),
-        Bench::Memory => memory::run(&lab, scale.thousand),
-        Bench::Failover => failover::run(&lab, scale.runs),
+        Bench::Allocate => allocate::run(),
+        Bench::Create => beside_ferrolb(tools, options, |lab| create::run(lab, extent.thousand)),
+        Bench::Answers => beside_ferrolb(tools, options, answers::run),
+        Bench::Memory => beside_ferrolb(tools, options, |lab| memory::run(lab, extent.thousand)),
+        Bench::Scale => in_lab(tools, &Options { proxy_mode: None, ..options.clone() }, scale::run),
+        Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
     };
-    let findings = findings.with_context(|| format!("the benchmark {bench:?} could not be done"))?;
+    findings.with_context(|| format!("the benchmark {bench:?} could not be done"))
+}
+
+/// Does `work` in a lab with FerroLB.
+fn beside_ferrolb(tools: &Tools, options: &Options, work: impl FnOnce(&Lab) -> Result<Findings>) -> Result<Findings> {
+    in_lab(tools, options, |lab| {
+        lab.start_ferrolb()?;
+        work(lab)
+    })
+}
+
+fn in_lab(tools: &Tools, options: &Options, work: impl FnOnce(&Lab) -> Result<Findings>) -> Result<Findings> {
+    let lab = Lab::up(tools, options)?;
+    let findings = work(&lab)?;
     lab.down()?;
     Ok(findings)
 }

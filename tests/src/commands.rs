@@ -10,8 +10,9 @@ pub(crate) mod test;
 pub(crate) mod up;
 
 use anyhow::Result;
-use ferrolb_tests::traffic::probe;
+use ferrolb_tests::traffic::probe::{self, Transport};
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Runs `work` to its end on this thread.
@@ -22,7 +23,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
 /// Probes a server and prints the report.
 pub(crate) fn probe(server: SocketAddr, length: Duration, step: Duration) -> Result<()> {
     anyhow::ensure!(!step.is_zero(), "STEP_MS is at least 1");
-    let report = block_on(probe::probe(server, length, step))?;
+    let report = block_on(probe::probe(Transport::Tcp, server, length, step, &AtomicBool::new(false)))?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }

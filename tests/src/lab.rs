@@ -1,5 +1,6 @@
 //! One lab, from `up` to `down`. Whoever holds a `Lab` owns it: dropped, it takes everything down, unless it was kept.
 
+pub mod admin;
 mod faults;
 mod hosts;
 mod objects;
@@ -32,14 +33,14 @@ const LOG_LINES: usize = 20;
 pub struct Options {
     pub name: String,
     pub nodes: u8,
-    /// `nftables` or `iptables`.
-    pub proxy_mode: String,
+    /// `nftables` or `iptables`; none: no node has a kube-proxy.
+    pub proxy_mode: Option<String>,
 }
 
 impl Options {
     /// Three nodes, kube-proxy in nftables mode.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), nodes: 3, proxy_mode: "nftables".to_owned() }
+        Self { name: name.to_owned(), nodes: 3, proxy_mode: Some("nftables".to_owned()) }
     }
 }
 
@@ -83,8 +84,9 @@ impl Lab {
             nodes::register(&client, &self.facts, &version).await
         })
         .with_context(|| self.last_words("kube-apiserver"))?;
+        let Some(mode) = &self.facts.proxy_mode else { return Ok(()) };
         for index in 1..=self.facts.nodes {
-            nodes::start_proxy(&self.state, &self.facts, index)?;
+            nodes::start_proxy(&self.state, &self.facts, mode, index)?;
         }
         for node in self.nodes() {
             self.wait_healthy(&nodes::proxy_name(&node), &node, PROXY_HEALTH_PORT, "/healthz")?;

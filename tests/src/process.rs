@@ -190,9 +190,14 @@ fn start_time(pid: i32) -> Option<u64> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The start time out of `/proc/PID/stat` (proc(5)); none for a zombie. The second field is the program's name, in brackets, and may hold anything.
+/// The fields of `/proc/PID/stat` (proc(5)) from the third on. The second is the program's name, in brackets, and may hold anything.
+pub fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat[stat.rfind(')')? + 1..].split_whitespace())
+}
+
+/// The start time out of `/proc/PID/stat`; none for a zombie.
 fn parse_stat(stat: &str) -> Option<u64> {
-    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
+    let mut fields = after_name(stat)?;
     match fields.next()? {
         "Z" | "X" => None,
         _ => fields.nth(18)?.parse().ok(),

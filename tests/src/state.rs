@@ -16,7 +16,8 @@ const FACTS: &str = "lab.json";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
     pub nodes: u8,
-    pub proxy_mode: String,
+    /// kube-proxy's mode; none: there are no kube-proxies.
+    pub proxy_mode: Option<String>,
     /// The folder with kube-apiserver, kubectl and the rest.
     pub kubernetes: PathBuf,
     /// It stands on its own: whoever raised it has finished and gone.

@@ -82,6 +82,11 @@ impl Host {
         Self { name: node_name(index), octet: 10 + index }
     }
 
+    /// The node of that name, if there can be one.
+    pub fn named(node: &str) -> Option<Self> {
+        node_index(node).map(Self::node)
+    }
+
     pub fn v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(172, 30, 0, self.octet)
     }

@@ -1,5 +1,9 @@
-//! The traffic in a lab: the web server in its pods, the page a client fetches, and the probe that finds out for how long it could not.
+//! The traffic in a lab: the server in its pods, the page and the datagram that a client gets from it, the connection that lasts, the probe
+//! that finds out for how long there was no answer, and the capture of all that goes over the switch.
 
+pub mod capture;
+pub mod datagram;
+pub mod lasting;
 pub mod page;
 pub mod probe;
 pub mod serve;

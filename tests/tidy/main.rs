@@ -5,5 +5,6 @@ mod arrows;
 mod crds;
 mod links;
 mod manifests;
+mod reasons;
 mod sources;
 mod tree;

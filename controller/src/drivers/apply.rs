@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use ferrolb_proto::api::{self, ANNOTATION_FROM_POOL, CONDITION_ADDRESS_ASSIGNED, CONDITION_VALID, Kind};
+use ferrolb_proto::api::{self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_VALID, Kind};
 use ferrolb_proto::facts::{Key, Service, ServiceObject};
 use jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -14,11 +14,11 @@ use kube::core::Status as ApiStatus;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::desired::{AdvertisementStatus, Condition, PoolStatus, ServiceStatus, Status, Target, Write};
+use crate::desired::{Condition, PoolStatus, ServiceStatus, Status, Target, ValidStatus, Write};
 
 /// Our field manager (`metadata.managedFields[].manager`).
 pub const FIELD_MANAGER: &str = "ferrolb-controller";
-/// How long the API server may take for one request.
+/// How long the API server may take for one request; a write is up to three, one after the other.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a write was not done.
@@ -79,19 +79,18 @@ impl Applier {
     /// Does one write.
     ///
     /// # Errors
-    /// [`Failure`]; also when it takes longer than [`WRITE_TIMEOUT`].
+    /// [`Failure`]; also when a request takes longer than [`WRITE_TIMEOUT`].
     pub async fn write(&self, write: &Write) -> Result<(), Failure> {
-        tokio::time::timeout(WRITE_TIMEOUT, self.send(write)).await.unwrap_or(Err(Failure::Unanswered))
-    }
-
-    async fn send(&self, write: &Write) -> Result<(), Failure> {
         match (&write.target, &write.status) {
             (Target::Service(key), Status::Service(status)) => self.service(key, status).await,
             (Target::Pool(name), Status::Pool(status)) => {
-                self.own(Kind::IPAddressPool, name, pool_status(status, now())).await
+                self.own(Kind::IPAddressPool, name, pool_status(status, &now())).await
             }
-            (Target::Advertisement(name), Status::Advertisement(status)) => {
-                self.own(Kind::L2Advertisement, name, advertisement_status(status, now())).await
+            (Target::Advertisement(name), Status::Valid(status)) => {
+                self.own(Kind::L2Advertisement, name, valid_status(status, &now())).await
+            }
+            (Target::Community(name), Status::Valid(status)) => {
+                self.own(Kind::Community, name, valid_status(status, &now())).await
             }
             (target, status) => unreachable!("{target} has no status {status:?}"),
         }
@@ -99,22 +98,39 @@ impl Applier {
 
     async fn service(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), &key.namespace);
-        let mut body = service_body(key, status, now());
+        let mut body = service_body(key, status, &self.group, &now());
         let params = PatchParams::apply(FIELD_MANAGER);
-        match services.patch_status(&key.name, &params, &Patch::Apply(&body)).await {
-            Err(kube::Error::Api(refused)) if refused.is_conflict() => {}
-            answer => return answer.map(|_| ()).map_err(Into::into),
+        match answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await {
+            Err(Failure::Refused(refused)) if refused.is_conflict() => {}
+            Err(failure) => return Err(failure),
+            Ok(written) => return self.clear(&services, &written, status).await,
         }
-        let found = services.get(&key.name).await?;
+        let found = answer(services.get(&key.name)).await?;
         let version = found.metadata.resource_version.clone();
-        let found = Service::from(found);
+        let found = Service::read(found, &self.group);
         let ours = !found.load_balancer || found.is_ours(&self.classes, self.default_implementation);
         if found.uid != status.uid || !ours {
             return Err(Failure::Outdated);
         }
         body["metadata"]["resourceVersion"] = json!(version);
-        services.patch_status(&key.name, &params.force(), &Patch::Apply(&body)).await?;
-        Ok(())
+        let written = answer(services.patch_status(&key.name, &params.force(), &Patch::Apply(&body))).await?;
+        self.clear(&services, &written, status).await
+    }
+
+    /// Takes the annotation off where leaving it out did not: somebody else has written it too, as MetalLB did before a
+    /// take-over. Only in the version that our own write has made.
+    async fn clear(
+        &self,
+        services: &Api<ServiceObject>,
+        written: &ServiceObject,
+        status: &ServiceStatus,
+    ) -> Result<(), Failure> {
+        let (annotation, metadata) = (api::from_pool(&self.group), &written.metadata);
+        let there = metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&annotation));
+        let (Some(name), None, true) = (&metadata.name, &status.pool, there) else { return Ok(()) };
+        let version = &metadata.resource_version;
+        let without = json!({"metadata": {"resourceVersion": version, "annotations": {annotation: null}}});
+        answer(services.patch_status(name, &PatchParams::default(), &Patch::Merge(&without))).await.map(drop)
     }
 
     /// Conditions and counts of our own kinds are nobody else's, so these are forced.
@@ -126,62 +142,82 @@ impl Applier {
             "status": status,
         });
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &self.namespace, &resource);
-        objects.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&body)).await?;
-        Ok(())
+        answer(objects.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&body)))
+            .await
+            .map(drop)
+    }
+}
+
+/// What the API server answers to one request, if it does in time.
+async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    match tokio::time::timeout(WRITE_TIMEOUT, request).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(Failure::Unanswered),
     }
 }
 
 /// Conditions carry the wall clock's time, in seconds as the API server keeps it.
 fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    written(Timestamp::now())
+}
+
+fn written(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn condition(kind: &str, condition: &Condition, now: &str) -> Value {
+    let since = condition.since.and_then(|since| Timestamp::from_second(since).ok()).map(written);
     json!({
         "type": kind,
-        "status": if condition.is_true { "True" } else { "False" },
+        "status": condition.status.name(),
         "reason": condition.reason,
         "message": condition.message,
-        "lastTransitionTime": condition.since.as_deref().unwrap_or(now),
+        "lastTransitionTime": since.as_deref().unwrap_or(now),
     })
 }
 
 /// The `uid` makes it a write to this Service or none: applying never creates one. An empty list of addresses is written
-/// out, so that it also replaces one that another manager wrote.
-fn service_body(key: &Key, status: &ServiceStatus, now: String) -> Value {
-    let ingress: Vec<_> = status.addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
+/// out, so that it also replaces one that another manager wrote. `ipMode` is legal only beside an `ip`.
+fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Value {
+    let ingress: Vec<_> =
+        status.addresses.iter().map(|address| json!({"ip": address, "ipMode": status.mode})).collect();
     let mut body = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": key.namespace, "name": key.name, "uid": status.uid},
         "status": {"loadBalancer": {"ingress": ingress}},
     });
     if let Some(pool) = &status.pool {
-        body["metadata"]["annotations"] = json!({ANNOTATION_FROM_POOL: pool});
+        body["metadata"]["annotations"] = json!({api::from_pool(group): pool});
     }
-    if let Some(wanted) = &status.condition {
-        body["status"]["conditions"] = json!([condition(CONDITION_ADDRESS_ASSIGNED, wanted, &now)]);
+    let assigned = status.condition.iter().map(|wanted| condition(CONDITION_ADDRESS_ASSIGNED, wanted, now));
+    let announced = status.announced.iter().map(|wanted| condition(CONDITION_ANNOUNCED, wanted, now));
+    // One that is left out is taken away.
+    let conditions: Vec<_> = assigned.chain(announced).collect();
+    if !conditions.is_empty() {
+        body["status"]["conditions"] = json!(conditions);
     }
     body
 }
 
-fn pool_status(status: &PoolStatus, now: String) -> Value {
-    let mut body = json!({
-        "assignedIPv4": status.assigned[0],
-        "assignedIPv6": status.assigned[1],
-        "conditions": [condition(CONDITION_VALID, &status.valid, &now)],
-        "observedGeneration": status.generation,
-    });
-    for (field, available) in ["availableIPv4", "availableIPv6"].into_iter().zip(status.available) {
-        if let Some(available) = available {
-            body[field] = json!(available);
+/// What is none is a field that the CRD does not have.
+fn pool_status(status: &PoolStatus, now: &str) -> Value {
+    let mut body = status.valid.as_ref().map_or_else(|| json!({}), |valid| valid_status(valid, now));
+    let fields = ["assignedIPv4", "assignedIPv6"].into_iter().zip(status.assigned.map(Some));
+    let fields = fields.chain(["availableIPv4", "availableIPv6"].into_iter().zip(status.available));
+    for (field, number) in fields {
+        if let Some(number) = number {
+            body[field] = json!(number);
         }
     }
+    if let Some(text) = &status.text {
+        body["available"] = json!(text);
+    }
     body
 }
 
-fn advertisement_status(status: &AdvertisementStatus, now: String) -> Value {
+fn valid_status(status: &ValidStatus, now: &str) -> Value {
     json!({
-        "conditions": [condition(CONDITION_VALID, &status.valid, &now)],
+        "conditions": [condition(CONDITION_VALID, &status.condition, now)],
         "observedGeneration": status.generation,
     })
 }

@@ -51,7 +51,7 @@ async fn check(secrets: &Api<Secret>) -> kube::Result<Found> {
     if let Some(secret) = secrets.get_opt(HELLO_SECRET).await? {
         let data = secret.data.unwrap_or_default();
         let ring = KeyRing::from_secret(data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())));
-        return Ok(if ring.signing().is_some() { Found::Keys } else { Found::NoKey });
+        return Ok(if ring.is_empty() { Found::NoKey } else { Found::Keys });
     }
     let mut key = [0; KEY_LENGTH];
     if let Err(error) = getrandom::fill(&mut key) {
@@ -122,6 +122,6 @@ mod tests {
     fn what_is_made_is_a_key_that_the_speakers_read() {
         let data = secret([7; KEY_LENGTH]).data.unwrap();
         let ring = KeyRing::from_secret(data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())));
-        assert!(ring.signing().is_some());
+        assert!(!ring.is_empty());
     }
 }

@@ -19,8 +19,9 @@ use crate::event::{Event, Leadership};
 
 /// The Lease's name in our namespace.
 pub const LEASE: &str = "ferrolb-controller";
-/// Requests that fit into the renew deadline, one after the other.
-const REQUESTS_PER_DEADLINE: u32 = 4;
+/// Requests that fit into the renew deadline, one after the other. No more than two: with the default of 10 s a server whose answers take 2 s
+/// needs 4 s for the first one of a connection, since TLS asks and answers, too.
+const REQUESTS_PER_DEADLINE: u32 = 2;
 
 /// Runs until it is asked to leave and has, or nobody listens. Dropping the sender of `leave` asks, too.
 pub async fn run(

@@ -43,7 +43,7 @@ impl Notices {
 
     /// Tells something about a Service: the log at once, the API server some time soon.
     pub fn tell(&self, key: &Key, uid: &str, notice: &Notice) {
-        info!(service = %key, reason = notice.reason, "{}", notice.message);
+        info!(service = %key, reason = &*notice.reason, "{}", notice.message);
         if self.queue.try_send((key.clone(), uid.into(), notice.clone())).is_err() {
             self.metrics.notices_dropped.inc();
         }
@@ -73,9 +73,9 @@ fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) 
             ..ObjectMeta::default()
         },
         type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
-        reason: Some(notice.reason.to_owned()),
+        reason: Some(notice.reason.clone().into_owned()),
         note: Some(notice.message.chars().take(NOTE_MAX).collect()),
-        action: Some("AssignAddress".to_owned()),
+        action: Some(format!("{:?}", notice.action)),
         regarding: Some(ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Service".to_owned()),

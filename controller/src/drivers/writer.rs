@@ -100,10 +100,8 @@ impl Writer {
         let target = &write.target;
         let Err(failure) = result else {
             debug!(%target, "written");
-            if let (Target::Service(key), Status::Service(status)) = (target, &write.status)
-                && let Some(notice) = &status.notice
-            {
-                self.notices.tell(key, &status.uid, notice);
+            if let (Target::Service(key), Status::Service(status)) = (target, &write.status) {
+                status.notices.iter().for_each(|notice| self.notices.tell(key, &status.uid, notice));
             }
             return Outcome::Done;
         };
@@ -115,6 +113,7 @@ impl Writer {
                     Target::Service(_) => "Service",
                     Target::Pool(_) => "IPAddressPool",
                     Target::Advertisement(_) => "L2Advertisement",
+                    Target::Community(_) => "Community",
                 };
                 let (code, why) = (refused.code, &refused.message);
                 // Once for each kind and code: the metrics count the rest.

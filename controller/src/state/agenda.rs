@@ -4,6 +4,7 @@
 //! all: it has no clock of its own.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -37,12 +38,14 @@ pub(super) struct Draft<S> {
     failures: u32,
     /// When the last write was done; none again when what is to be written was decided anew.
     done_at: Option<Instant>,
+    /// Stands for the status that was to be written last.
+    last: u64,
     not_before: Instant,
 }
 
 impl<S> Default for Draft<S> {
     fn default() -> Self {
-        Self { status: None, place: None, attempt: 0, failures: 0, done_at: None, not_before: Instant::ZERO }
+        Self { status: None, place: None, attempt: 0, failures: 0, done_at: None, last: 0, not_before: Instant::ZERO }
     }
 }
 
@@ -62,6 +65,11 @@ impl<S> Draft<S> {
         self.not_before = self.not_before.max(until);
     }
 
+    /// When the last write was done, if that is known.
+    pub(super) const fn done_at(&self) -> Option<Instant> {
+        self.done_at
+    }
+
     fn fail(&mut self, now: Instant) {
         let delay = RETRY_DELAY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_DELAY_MAX);
         self.failures += 1;
@@ -71,12 +79,19 @@ impl<S> Draft<S> {
 
 impl Agenda {
     /// The object should have this status; none: it is as it should be, or nobody's business.
-    pub(super) fn set<S: PartialEq>(&mut self, target: &Target, draft: &mut Draft<S>, status: Option<S>, now: Instant) {
-        if status.is_none() {
-            self.withdraw(draft);
-        } else if draft.place.is_none() {
+    pub(super) fn set<S: PartialEq + Hash>(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<S>,
+        status: Option<S>,
+        now: Instant,
+    ) {
+        let Some(wanted) = &status else { return self.withdraw(draft) };
+        let last = std::mem::replace(&mut draft.last, digest(wanted));
+        if draft.place.is_none() {
             match draft.done_at {
-                Some(at) if now.since(at) < QUARREL_WINDOW => draft.fail(now),
+                // What was written last is to be written again: somebody has undone it.
+                Some(at) if now.since(at) < QUARREL_WINDOW && draft.last == last => draft.fail(now),
                 Some(_) | None => draft.failures = 0,
             }
             self.place(target, draft, now);
@@ -137,6 +152,13 @@ impl Agenda {
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         self.due.range((now, u64::MAX)..).next().map(|((at, _), _)| *at)
     }
+}
+
+/// Stands for a status, in little room.
+fn digest(status: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    status.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -1,195 +1,311 @@
 //! Who has which address. Pure and deterministic; owned by the state while this replica leads.
 //!
-//! The lowest free address of the first pool by name is given. A free address is found without scanning, whatever the size
-//! of the pool: each pool keeps its free addresses as intervals.
+//! An address has several tenants only on terms that let them share it. What is asked here changes nothing; what is taken and
+//! released keeps the counts. Which address a Service gets is [`super::choose`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::facts::{Key, Pool};
-use ferrolb_proto::range::{AddressRange, AddressSet, Family};
+use ferrolb_proto::api::IpMode;
+use ferrolb_proto::facts::{Key, Pool, Service};
+use ferrolb_proto::range::Family;
 
-use crate::desired::Usage;
+use super::sharing::{Clash, Terms};
+use super::space::{Count, Space, index};
 
-/// Why an address cannot be held by a Service.
+/// Why a Service cannot have an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
+pub(super) enum Refusal {
     /// No pool that can be used has it.
     NoPool,
+    /// This pool has it, and is for other namespaces or Services.
+    Closed(Box<str>),
+    /// This pool has it, and the Service asks for another one or has its other address from another one.
+    OtherPool(Box<str>),
     /// A Node has it.
     Node,
-    /// Another Service has it.
-    Taken(Key),
+    /// A Service has it as one of its `externalIPs`.
+    External(Key),
+    /// Another Service has it, and does not share it with this one.
+    Held(Key, Clash),
+    /// The Service asks for other addresses.
+    NotAsked,
+    /// The Service has no cluster IP of that family, or another address of it.
+    Family,
 }
 
-/// Why there is no address to give.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Shortage {
-    /// There is no pool that can be used and that gives to everyone.
-    NoPool,
-    /// No such pool has addresses of all these families.
-    Family(Vec<Family>),
-    /// These pools have the families, and none is free; by name.
-    Exhausted(Vec<Box<str>>),
+/// A Service that asks for addresses, with all that decides which it may have.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    pub(super) service: &'a Service,
+    pub(super) terms: Terms,
+    /// None: its Namespace was not seen yet.
+    pub(super) namespace_labels: Option<&'a BTreeMap<String, String>>,
 }
 
-/// The addresses of one pool.
-#[derive(Debug, Default)]
-struct Space {
-    usable: bool,
-    auto_assign: bool,
-    avoid_buggy: bool,
-    /// What may be given at all, but for the addresses that `avoidBuggyIPs` skips.
-    all: AddressSet,
-    /// Those that nobody holds. Skipped ones are taken out when they are met.
-    free: AddressSet,
-    total: [u128; 2],
-    used: [u64; 2],
+impl Asker<'_> {
+    /// Whether a pool is for this Service. What depends on a Namespace that was not seen takes nothing away.
+    pub(super) fn may_use(&self, space: &Space) -> bool {
+        let labels = || {
+            let labels = self.service.demand.labels.iter();
+            labels.map(|(key, value)| (key.to_string(), value.to_string())).collect()
+        };
+        let nothing = BTreeMap::new();
+        let Some(allocation) = &space.allocation else { return true };
+        let unclear = self.namespace_labels.is_none() && allocation.selects_namespaces();
+        let namespace_labels = self.namespace_labels.unwrap_or(&nothing);
+        unclear || allocation.allows(&self.service.key.namespace, namespace_labels, labels)
+    }
 }
 
-/// Pools, and the owners of addresses. An address has one owner at most.
+/// Someone who has an address, and on which terms.
+#[derive(Debug)]
+struct Tenant {
+    key: Key,
+    terms: Terms,
+}
+
+/// An address that somebody has.
+#[derive(Debug)]
+struct Holding {
+    /// The pool that it is counted to.
+    pool: Box<str>,
+    /// At least one.
+    tenants: Vec<Tenant>,
+}
+
+/// Pools, and who has their addresses.
 #[derive(Debug, Default)]
 pub(super) struct Allocator {
-    pools: BTreeMap<Box<str>, Space>,
-    owners: BTreeMap<IpAddr, (Key, Box<str>)>,
+    pub(super) spaces: BTreeMap<Box<str>, Space>,
+    /// The ranges of the pools that can be used: first address -> last one, and the pool. They share no address.
+    index: BTreeMap<IpAddr, (IpAddr, Box<str>)>,
+    holdings: BTreeMap<IpAddr, Holding>,
+    /// Held addresses by the key under which they may be shared.
+    shared: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
     nodes: BTreeSet<IpAddr>,
+    /// `externalIPs`, and whose they are.
+    external: BTreeMap<IpAddr, BTreeSet<Key>>,
     /// Pools whose counts have changed since they were asked for.
     touched: BTreeSet<Box<str>>,
-    /// Whether an address has become free since that was asked for.
+    /// Whether somebody may get now what he could not get before.
     freed: bool,
 }
 
-/// Where a family's numbers are: in the order of pool statuses.
-const fn index(family: Family) -> usize {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => 1,
-    }
-}
-
-/// Whether some old devices refuse the address: IPv4, ending in .0 or .255.
-fn is_buggy(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => matches!(address.octets()[3], 0 | 255),
-        IpAddr::V6(_) => false,
-    }
-}
-
-/// How many addresses of a range [`is_buggy`] names.
-fn buggy(range: &AddressRange) -> u128 {
-    let (IpAddr::V4(first), IpAddr::V4(last)) = (range.first(), range.last()) else { return 0 };
-    // Below n there are two for each full 256, and one more once the next block has begun.
-    let below = |n: u64| 2 * (n / 256) + u64::from(!n.is_multiple_of(256));
-    u128::from(below(u64::from(last.to_bits()) + 1) - below(u64::from(first.to_bits())))
-}
-
-impl Space {
-    fn new(pool: &Pool, usable: bool, nodes: &BTreeSet<IpAddr>) -> Self {
-        let mut all = AddressSet::default();
-        if usable {
-            pool.ranges.iter().for_each(|range| all.insert(*range));
-            pool.excluded.iter().for_each(|range| all.remove(*range));
-            nodes.iter().for_each(|node| all.remove(AddressRange::single(*node)));
-        }
-        let skipped = if pool.avoid_buggy { all.ranges().map(|range| buggy(&range)).sum() } else { 0 };
-        let total = [all.count(Family::V4).saturating_sub(skipped), all.count(Family::V6)];
-        let free = all.clone();
-        let Pool { auto_assign, avoid_buggy, .. } = *pool;
-        Self { usable, auto_assign, avoid_buggy, all, free, total, used: [0; 2] }
-    }
-
-    fn has(&self, address: IpAddr) -> bool {
-        self.all.contains(address) && !(self.avoid_buggy && is_buggy(address))
-    }
-
-    fn lowest(&mut self, family: Family) -> Option<IpAddr> {
-        loop {
-            let address = self.free.lowest(family)?;
-            if !self.avoid_buggy || !is_buggy(address) {
-                return Some(address);
-            }
-            self.free.remove(AddressRange::single(address));
-        }
-    }
-
-    fn gives(&self) -> bool {
-        self.usable && self.auto_assign
-    }
-
-    fn has_families(&self, families: &[Family]) -> bool {
-        families.iter().all(|family| self.total[index(*family)] > 0)
-    }
-}
-
 impl Allocator {
-    /// New pools, each with whether it can be used, and the addresses of all Nodes. Owners stay owners until they are asked
-    /// about with [`Self::holder`] and released. Costs as much as there are pools and owners.
+    /// New pools, each with whether it can be used, the addresses of all Nodes, and the `externalIPs` of all Services. Tenants
+    /// stay until they are asked about with [`Self::admit`] and released. Costs as much as there are pools and tenants.
     pub(super) fn set_pools<'a>(
         &mut self,
         pools: impl Iterator<Item = (&'a Pool, bool)>,
         nodes: impl Iterator<Item = IpAddr>,
+        external: impl Iterator<Item = (&'a Key, &'a [IpAddr])>,
     ) {
         self.nodes = nodes.collect();
         let space = |(pool, usable): (&Pool, bool)| (pool.name.clone(), Space::new(pool, usable, &self.nodes));
-        self.pools = pools.map(space).collect();
-        for (address, owner) in std::mem::take(&mut self.owners) {
-            self.take(address, owner.0, &owner.1);
+        self.spaces = pools.map(space).collect();
+        let usable = self.spaces.iter().filter(|(_, space)| space.usable);
+        let ranges = usable.flat_map(|(name, space)| space.ranges().iter().map(move |range| (range, name)));
+        self.index = ranges.map(|(range, name)| (range.first(), (range.last(), name.clone()))).collect();
+        self.shared.clear();
+        self.external.clear();
+        for (address, holding) in std::mem::take(&mut self.holdings) {
+            let pool = self.pool_with(address).map_or(holding.pool, Into::into);
+            for Tenant { key, terms } in holding.tenants {
+                self.take(address, &key, &terms, &pool);
+            }
         }
+        external.for_each(|(key, addresses)| self.set_external(key, &[], addresses));
     }
 
-    /// The pool that would hold `address` for `key`. A pool that is there and cannot be used (`annotated`, the one it came
-    /// from) lets a Service keep what it has: a slip in a pool takes no address away.
-    pub(super) fn holder(&self, address: IpAddr, key: &Key, annotated: Option<&str>) -> Result<Box<str>, Loss> {
-        if let Some((owner, _)) = self.owners.get(&address)
-            && owner != key
-        {
-            return Err(Loss::Taken(owner.clone()));
-        }
+    /// The pool that can be used and may give this address.
+    fn pool_with(&self, address: IpAddr) -> Option<&str> {
+        let (_, (last, pool)) = self.index.range(..=address).next_back()?;
+        let has = *last >= address && self.spaces.get(pool).is_some_and(|space| space.has(address));
+        has.then_some(&**pool)
+    }
+
+    fn space_with(&mut self, address: IpAddr) -> Option<&mut Space> {
+        let pool: Box<str> = self.pool_with(address)?.into();
+        self.spaces.get_mut(&pool)
+    }
+
+    /// The pool out of which a Service may have an address, be it free, shared or its own. A pool that is there and cannot be
+    /// used (`from`, the one it came from) lets a Service keep what it has: a slip in a pool takes no address away.
+    pub(super) fn admit(&self, asker: &Asker<'_>, address: IpAddr, from: Option<&str>) -> Result<Box<str>, Refusal> {
         if self.nodes.contains(&address) {
-            return Err(Loss::Node);
+            return Err(Refusal::Node);
         }
-        if let Some((name, _)) = self.pools.iter().find(|(_, space)| space.has(address)) {
-            return Ok(name.clone());
+        let unusable = |name: &&str| self.spaces.get(*name).is_some_and(|space| !space.usable);
+        let pool = from.filter(unusable).or_else(|| self.pool_with(address)).ok_or(Refusal::NoPool)?;
+        if self.spaces.get(pool).is_some_and(|space| space.usable && !asker.may_use(space)) {
+            return Err(Refusal::Closed(pool.into()));
         }
-        let unusable = |name: &&str| self.pools.get(*name).is_some_and(|space| !space.usable);
-        annotated.filter(unusable).map(Into::into).ok_or(Loss::NoPool)
+        if let Some((key, clash)) = self.clash(asker, address) {
+            return Err(Refusal::Held(key.clone(), clash));
+        }
+        Ok(pool.into())
     }
 
-    /// Makes `key` the owner of `address`, counted to `pool`.
-    pub(super) fn take(&mut self, address: IpAddr, key: Key, pool: &str) {
-        if self.owners.get(&address).is_some_and(|(owner, from)| *owner == key && **from == *pool) {
+    /// The one pool out of which a Service may have all these addresses that it asks for, none of which it has yet.
+    pub(super) fn admit_new(&self, asker: &Asker<'_>, addresses: &[IpAddr]) -> Result<Box<str>, (IpAddr, Refusal)> {
+        let mut one: Option<Box<str>> = None;
+        for address in addresses {
+            let pool = self.admit(asker, *address, None).map_err(|refusal| (*address, refusal))?;
+            let others = |key: &&Key| **key != asker.service.key;
+            if let Some(owner) = self.external.get(address).and_then(|owners| owners.iter().find(others)) {
+                return Err((*address, Refusal::External(owner.clone())));
+            }
+            if one.get_or_insert_with(|| pool.clone()) != &pool {
+                return Err((*address, Refusal::OtherPool(pool)));
+            }
+        }
+        one.ok_or_else(|| unreachable!("nothing is asked for"))
+    }
+
+    /// The first by name of those that have an address and keep a Service from having it too.
+    fn clash(&self, asker: &Asker<'_>, address: IpAddr) -> Option<(&Key, Clash)> {
+        let tenants = self.holdings.get(&address).into_iter().flat_map(|holding| &holding.tenants);
+        let others = tenants.filter(|tenant| tenant.key != asker.service.key);
+        let clashes = others.filter_map(|tenant| Some((&tenant.key, tenant.terms.clash(&asker.terms)?)));
+        clashes.min_by_key(|(key, _)| *key)
+    }
+
+    /// Makes `key` a tenant of `address`, counted to `pool`, or changes its terms.
+    pub(super) fn take(&mut self, address: IpAddr, key: &Key, terms: &Terms, pool: &str) {
+        let before = self.holdings.get(&address).and_then(|holding| {
+            let tenant = holding.tenants.iter().find(|tenant| tenant.key == *key)?;
+            Some(tenant.terms == *terms && *holding.pool == *pool)
+        });
+        match before {
+            Some(true) => return,
+            // On its new terms, others may share it.
+            Some(false) => self.release(address, key),
+            None => {}
+        }
+        if let Some(key) = terms.key() {
+            self.shared.entry(key.into()).or_default().insert(address);
+        }
+        let tenant = Tenant { key: key.clone(), terms: terms.clone() };
+        if let Some(holding) = self.holdings.get_mut(&address) {
+            holding.tenants.push(tenant);
             return;
         }
-        self.release(address);
-        let single = AddressRange::single(address);
-        for (name, space) in &mut self.pools {
-            space.free.remove(single);
-            if **name == *pool {
-                space.used[index(single.family())] += 1;
-                self.touched.insert(name.clone());
-            }
+        let external = self.external.contains_key(&address);
+        if let Some(space) = self.space_with(address) {
+            space.occupy(address);
+            let skipped = &mut space.skipped[index(Family::of(address))];
+            *skipped = skipped.saturating_sub(u64::from(external));
         }
-        self.owners.insert(address, (key, pool.into()));
+        self.count_use(address, pool, 1);
+        self.holdings.insert(address, Holding { pool: pool.into(), tenants: vec![tenant] });
     }
 
-    /// Nobody has `address` any longer.
-    pub(super) fn release(&mut self, address: IpAddr) {
-        let Some((_, pool)) = self.owners.remove(&address) else { return };
+    /// `key` is no tenant of `address` any longer.
+    pub(super) fn release(&mut self, address: IpAddr, key: &Key) {
+        let Some(holding) = self.holdings.get_mut(&address) else { return };
+        let Some(place) = holding.tenants.iter().position(|tenant| tenant.key == *key) else { return };
+        let gone = holding.tenants.swap_remove(place);
         self.freed = true;
-        let single = AddressRange::single(address);
-        for (name, space) in &mut self.pools {
-            if space.has(address) {
-                space.free.insert(single);
+        if !holding.tenants.is_empty() {
+            return;
+        }
+        let pool = std::mem::take(&mut holding.pool);
+        self.holdings.remove(&address);
+        if let Some(sharing) = gone.terms.key()
+            && let Some(addresses) = self.shared.get_mut(sharing)
+        {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.shared.remove(sharing);
             }
-            if *name == pool {
-                let used = &mut space.used[index(single.family())];
-                *used = used.saturating_sub(1);
-                self.touched.insert(pool.clone());
+        }
+        self.count_use(address, &pool, -1);
+        if self.external.contains_key(&address) {
+            self.block(address);
+        } else if let Some(space) = self.space_with(address) {
+            space.vacate(address);
+        }
+    }
+
+    fn count_use(&mut self, address: IpAddr, pool: &str, by: i64) {
+        if let Some(space) = self.spaces.get_mut(pool) {
+            let used = &mut space.used[index(Family::of(address))];
+            *used = used.saturating_add_signed(by);
+        }
+        self.touched.insert(pool.into());
+    }
+
+    /// The `externalIPs` of a Service are these now, and were those before; both ascending.
+    pub(super) fn set_external(&mut self, key: &Key, before: &[IpAddr], now: &[IpAddr]) {
+        if before == now {
+            return;
+        }
+        for address in before.iter().filter(|address| now.binary_search(address).is_err()) {
+            let Some(owners) = self.external.get_mut(address) else { continue };
+            owners.remove(key);
+            if owners.is_empty() {
+                self.external.remove(address);
+                self.unblock(*address);
+            }
+        }
+        for address in now {
+            let new = !self.external.contains_key(address);
+            self.external.entry(*address).or_default().insert(key.clone());
+            if new {
+                self.block(*address);
             }
         }
     }
 
-    /// Whether an address has become free since the last call.
+    /// Nobody was given the address, and nobody is to get it.
+    fn block(&mut self, address: IpAddr) {
+        if !self.holdings.contains_key(&address) {
+            self.shift_skipped(address, 1, Space::occupy);
+        }
+    }
+
+    fn unblock(&mut self, address: IpAddr) {
+        if !self.holdings.contains_key(&address) {
+            self.freed |= self.pool_with(address).is_some();
+            self.shift_skipped(address, -1, Space::vacate);
+        }
+    }
+
+    fn shift_skipped(&mut self, address: IpAddr, by: i64, then: fn(&mut Space, IpAddr)) {
+        let Some(pool) = self.pool_with(address).map(Box::<str>::from) else { return };
+        if let Some(space) = self.spaces.get_mut(&pool) {
+            let skipped = &mut space.skipped[index(Family::of(address))];
+            *skipped = skipped.saturating_add_signed(by);
+            then(space, address);
+        }
+        self.touched.insert(pool);
+    }
+
+    /// The first addresses of these families that a pool has for a Service, free or shared; none where it has none.
+    pub(super) fn first_of(&mut self, pool: &str, asker: &Asker<'_>, families: &[Family]) -> Vec<Option<IpAddr>> {
+        let Self { spaces, holdings, shared, .. } = self;
+        let Some(space) = spaces.get_mut(pool) else { return vec![None; families.len()] };
+        let shared = asker.terms.key().and_then(|key| shared.get(key));
+        let joins = |address: IpAddr| {
+            let tenants = holdings.get(&address).into_iter().flat_map(|holding| &holding.tenants);
+            let mut others = tenants.filter(|tenant| tenant.key != asker.service.key);
+            others.all(|tenant| tenant.terms.clash(&asker.terms).is_none())
+        };
+        families.iter().map(|family| space.first(*family, shared, joins)).collect()
+    }
+
+    /// Something outside of this has changed, so that somebody may get what he could not get before.
+    pub(super) const fn free_something(&mut self) {
+        self.freed = true;
+    }
+
+    /// Whether somebody may get now what he could not get at the last call of [`Self::take_freed`].
+    pub(super) const fn has_freed(&self) -> bool {
+        self.freed
+    }
+
+    /// Whether somebody may get now what he could not get at the last call.
     pub(super) const fn take_freed(&mut self) -> bool {
         std::mem::replace(&mut self.freed, false)
     }
@@ -199,61 +315,42 @@ impl Allocator {
         std::mem::take(&mut self.touched)
     }
 
-    /// Gives `key` the lowest free address of each family out of the first pool by name that has all of them. `only`: out of
-    /// this pool or none.
-    pub(super) fn give(
-        &mut self,
-        key: &Key,
-        families: &[Family],
-        only: Option<&str>,
-    ) -> Result<(Box<str>, Vec<IpAddr>), Shortage> {
-        let (mut any, mut full) = (false, Vec::new());
-        let mut found = None;
-        for (name, space) in &mut self.pools {
-            if only.map_or(!space.gives(), |only| **name != *only) {
-                continue;
-            }
-            any = true;
-            if !space.has_families(families) {
-                continue;
-            }
-            let lowest: Option<Vec<_>> = families.iter().map(|family| space.lowest(*family)).collect();
-            if let Some(lowest) = lowest {
-                found = Some((name.clone(), lowest));
-                break;
-            }
-            full.push(name.clone());
-        }
-        let Some((pool, addresses)) = found else {
-            return Err(match (any, full.is_empty()) {
-                (false, _) => Shortage::NoPool,
-                (true, true) => Shortage::Family(families.to_vec()),
-                (true, false) => Shortage::Exhausted(full),
-            });
-        };
-        for address in &addresses {
-            self.take(*address, key.clone(), &pool);
-        }
-        Ok((pool, addresses))
+    /// Every held address with its tenants, ascending.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = (IpAddr, Vec<&Key>)> {
+        self.holdings.iter().map(|(address, holding)| (*address, holding.tenants.iter().map(|t| &t.key).collect()))
     }
 
-    /// Every owned address with its owner, ascending.
-    pub(super) fn owners(&self) -> impl Iterator<Item = (IpAddr, &Key)> {
-        self.owners.iter().map(|(address, (key, _))| (*address, key))
+    /// The Services that have an address.
+    pub(super) fn tenants_of(&self, address: IpAddr) -> impl Iterator<Item = &Key> {
+        self.holdings.get(&address).into_iter().flat_map(|holding| &holding.tenants).map(|tenant| &tenant.key)
     }
 
-    /// For each family: how many addresses the pool can give, all in all and still.
-    pub(super) fn counts(&self, pool: &str) -> [(u128, u64); 2] {
-        self.pools.get(pool).map_or([(0, 0); 2], |space| [0, 1].map(|family| (space.total[family], space.used[family])))
+    /// The mode of a pool's addresses; none where that cannot be known.
+    pub(super) fn mode(&self, pool: &str) -> Option<IpMode> {
+        self.spaces.get(pool).filter(|space| space.usable).map(|space| space.mode)
+    }
+
+    /// For each family: how many addresses the pool has.
+    pub(super) fn counts(&self, pool: &str) -> [Count; 2] {
+        let count = |space: &Space| [Family::V4, Family::V6].map(|family| space.count(family));
+        self.spaces.get(pool).map(count).unwrap_or_default()
+    }
+
+    /// Addresses of a pool that are never given because somebody has them: a Node, or the Service that is named.
+    pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Key>)> {
+        let space = self.spaces.get(pool).filter(|space| space.usable);
+        let nodes = space.into_iter().flat_map(Space::of_nodes).map(|address| (*address, None));
+        let ranges = space.into_iter().flat_map(Space::ranges);
+        let external = ranges.flat_map(|range| self.external.range(range.first()..=range.last()));
+        let unheld = external.filter(move |(address, _)| {
+            !self.holdings.contains_key(address) && space.is_some_and(|space| space.has(**address))
+        });
+        nodes.chain(unheld.map(|(address, owners)| (*address, owners.first())))
     }
 
     /// The counts of all pools, for metrics.
-    pub(super) fn usage(&self) -> Vec<(Box<str>, [Usage; 2])> {
-        let clamp = |number: u128| i64::try_from(number).unwrap_or(i64::MAX);
-        let usage = |space: &Space| {
-            [0, 1].map(|family| Usage { total: clamp(space.total[family]), used: clamp(space.used[family].into()) })
-        };
-        self.pools.iter().map(|(name, space)| (name.clone(), usage(space))).collect()
+    pub(super) fn usage(&self) -> Vec<(Box<str>, [Count; 2])> {
+        self.spaces.keys().map(|name| (name.clone(), self.counts(name))).collect()
     }
 }
 

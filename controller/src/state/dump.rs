@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
+use ferrolb_proto::facts::Key;
 use serde::Serialize;
 
 use super::State;
@@ -18,7 +19,7 @@ pub struct Dump {
     waiting_for_lists: Vec<&'static str>,
     figures: Figures,
     services: Vec<ServiceRow>,
-    owners: Vec<(IpAddr, String)>,
+    tenants: Vec<(IpAddr, Vec<String>)>,
     desired: Desired,
 }
 
@@ -55,7 +56,11 @@ impl State {
             waiting_for_lists: self.never_listed(),
             figures: self.figures(),
             services: self.services.iter().map(|(_, entry)| entry).filter(shown).map(ServiceRow::of).collect(),
-            owners: self.allocator.owners().map(|(address, key)| (address, key.to_string())).collect(),
+            tenants: self
+                .allocator
+                .tenants()
+                .map(|(address, keys)| (address, keys.into_iter().map(Key::to_string).collect()))
+                .collect(),
             desired: plan(self, now),
         }
     }

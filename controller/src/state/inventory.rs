@@ -1,6 +1,7 @@
 //! The objects of one kind, as far as the watch has told: applied one by one, swept after each list. Owned by the state.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use ferrolb_proto::facts::Key;
 
@@ -72,8 +73,22 @@ impl<F> Inventory<F> {
     }
 
     /// In the order of their keys.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &F)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &F)> + Clone {
         self.objects.iter().map(|(key, (_, object))| (key, object))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// The keys after this one in their order, then those before it and itself.
+    pub(super) fn after(&self, key: &Key) -> impl Iterator<Item = &Key> {
+        let later = self.objects.range((Bound::Excluded(key.clone()), Bound::Unbounded));
+        later.chain(self.objects.range(..=key.clone())).map(|(key, _)| key)
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut F> {
+        self.objects.values_mut().map(|(_, object)| object)
     }
 
     pub(super) fn keys(&self) -> Vec<Key> {
@@ -107,6 +122,8 @@ mod tests {
         assert!(inventory.is_complete(), "what is known stays valid meanwhile");
         assert_eq!(inventory.resync_done(), [(key("a"), 2)]);
         assert_eq!(inventory.iter().map(|(key, value)| (&*key.name, *value)).collect::<Vec<_>>(), [("b", 3), ("c", 1)]);
+        let after = |name| inventory.after(&key(name)).map(|key| &*key.name).collect::<Vec<_>>();
+        assert_eq!((after("b"), after("a"), after("d")), (vec!["c", "b"], vec!["b", "c"], vec!["b", "c"]));
         inventory.doubt();
         assert!(!inventory.is_complete() && inventory.was_listed());
     }

@@ -1,20 +1,20 @@
-//! What a Service has, and what its status should say. Pure functions of one Service; the state asks them.
+//! What a Service's status should say. Pure functions of one Service; the state asks them.
+//!
+//! The condition is written for a person, and it is the record of the terms on which an address is shared: after a restart,
+//! the Services whose conditions say what is still true keep their addresses first, and one whose terms have changed
+//! meanwhile is the one to go.
 
 use std::net::IpAddr;
 
-use ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
-use ferrolb_proto::facts::{ConditionFact, Service};
-use ferrolb_proto::range::Family;
+use ferrolb_proto::api::{IpMode, Truth};
+use ferrolb_proto::facts::{ConditionFact, ConditionKind, Service};
 
 use super::agenda::Draft;
-use super::alloc::{Loss, Shortage};
-use crate::desired::{Condition, Notice, ServiceStatus};
-
-/// Names of pools that a message lists.
-const POOLS_NAMED_MAX: usize = 5;
-
-/// The reason of a Service that has all that it needs.
-const ASSIGNED: &str = "Assigned";
+use super::announced::Motion;
+use super::hold::{Claim, Lost};
+use super::reasons::{ASSIGNED, given_up, shortage_text};
+use super::sharing::Terms;
+use crate::desired::{Action, Condition, Notice, ServiceStatus};
 
 /// What a Service is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,28 +27,23 @@ pub(super) enum Role {
     Foreign,
 }
 
-/// What a Service was given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claim {
-    /// In the order of the Service's families.
-    pub(super) addresses: Vec<IpAddr>,
-    /// The pool of the first one.
-    pub(super) pool: Option<Box<str>>,
-    /// Why it has not all that it needs.
-    pub(super) short: Option<Shortage>,
-}
-
-/// A Service and what was decided about it.
+/// A Service, and what we make of it.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     pub(super) service: Service,
     /// None: not decided, or not ours.
     pub(super) claim: Option<Claim>,
     /// What it had and may not keep, until that was told.
-    pub(super) lost: Vec<(IpAddr, Loss)>,
+    pub(super) lost: Lost,
     pub(super) draft: Draft<ServiceStatus>,
-    /// The reason that it is counted under.
-    pub(super) counted: Option<&'static str>,
+    /// Its condition `Announced` as it should be, where it was decided and is not seen yet.
+    pub(super) announced: Option<Box<Condition>>,
+    /// Whether, and since when, it is looked at again: see [`super::announced`].
+    pub(super) motion: Option<Box<Motion>>,
+    /// The reason and the pool that it is counted under.
+    pub(super) counted: (Option<&'static str>, Option<Box<str>>),
+    /// When it got an address after having had none, until that was written.
+    pub(super) given_at: Option<ferrolb_proto::Instant>,
 }
 
 impl Entry {
@@ -60,12 +55,9 @@ impl Entry {
         }
     }
 
-    /// The families that it has no address of.
-    pub(super) fn missing(&self) -> Vec<Family> {
-        let has = |family: &Family| {
-            self.claim.iter().flat_map(|claim| &claim.addresses).any(|address| Family::of(*address) == *family)
-        };
-        self.service.families.iter().copied().filter(|family| !has(family)).collect()
+    /// The pool that it came from, as decided here or else as its annotation says.
+    pub(super) fn from(&self) -> Option<Box<str>> {
+        self.claim.as_ref().and_then(|claim| claim.pool.clone()).or_else(|| self.service.from_pool.clone())
     }
 }
 
@@ -82,108 +74,169 @@ pub(super) fn role(service: &Service, classes: &[String], default_implementation
 }
 
 fn condition(service: &Service) -> Option<&ConditionFact> {
-    service.conditions.iter().find(|condition| *condition.kind == *CONDITION_ADDRESS_ASSIGNED)
+    service.condition(ConditionKind::AddressAssigned)
 }
+
+/// Whether the terms on which it has its addresses are those that its condition records.
+pub(super) fn is_settled(service: &Service, terms: &Terms) -> bool {
+    condition(service).is_some_and(|is| {
+        let recorded = is.message.split(SEPARATOR).find(|part| part.starts_with(Terms::PREFIX));
+        recorded.unwrap_or_default() == terms.to_string()
+    })
+}
+
+/// Between the parts of a condition's message.
+pub(super) const SEPARATOR: &str = "; ";
 
 /// The status that a Service should have; none when it has it.
 pub(super) fn status(entry: &Entry, role: Role) -> Option<ServiceStatus> {
     let service = &entry.service;
     match (role, &entry.claim) {
         _ if service.deleting => None,
-        (Role::Ours, Some(claim)) => claimed(service, claim, &entry.lost),
+        (Role::Ours, Some(claim)) => claimed(entry, claim),
         (Role::Former, _) => Some(ServiceStatus {
             uid: service.uid.clone(),
             addresses: Vec::new(),
+            mode: IpMode::Vip,
             pool: None,
             condition: None,
-            notice: None,
+            announced: None,
+            notices: Vec::new(),
         }),
         (Role::Ours, None) | (Role::Foreign, _) => None,
     }
 }
 
-fn claimed(service: &Service, claim: &Claim, lost: &[(IpAddr, Loss)]) -> Option<ServiceStatus> {
-    let wanted = wanted(claim);
+/// Whether a condition says the same.
+pub(super) fn says(is: &ConditionFact, wanted: &Condition) -> bool {
+    is.status == wanted.status && *is.reason == *wanted.reason && is.message == wanted.message
+}
+
+/// A condition as it should be, that keeps its time as long as its status stays.
+pub(super) fn in_place_of(is: Option<&ConditionFact>, wanted: Condition) -> Condition {
+    let since = is.filter(|is| is.status == wanted.status).and_then(|is| is.since);
+    Condition { since, ..wanted }
+}
+
+fn claimed(entry: &Entry, claim: &Claim) -> Option<ServiceStatus> {
+    let service = &entry.service;
+    let wanted = wanted(service, claim);
     let is = condition(service);
-    let told = is
-        .is_some_and(|is| is.is_true == wanted.is_true && *is.reason == *wanted.reason && is.message == wanted.message);
-    let addressed = !service.foreign_ingress
-        && service.assigned.len() == claim.addresses.len()
-        && service.assigned.iter().zip(&claim.addresses).all(|(is, wanted)| is.vip && is.address == *wanted);
-    if told && addressed && service.from_pool == claim.pool {
+    let told = is.is_some_and(|is| says(is, &wanted));
+    let mode = Some(claim.mode);
+    let placed = service.assigned.iter().map(|assigned| assigned.address).eq(claim.addresses.iter().copied());
+    let addressed = placed && !service.foreign_ingress && service.assigned.iter().all(|is| is.mode == mode);
+    let (announced, announced_told) = announced(entry, placed && !claim.addresses.is_empty());
+    if told && addressed && service.from_pool == claim.pool && announced_told {
         return None;
     }
-    let since = is.filter(|is| is.is_true == wanted.is_true).map(|is| is.since.clone());
+    // What follows the first part of a sound condition is for who looks, and no news.
+    let first = |message: &str| message.split(SEPARATOR).next().unwrap_or_default().to_owned();
+    let same = |is: &ConditionFact| {
+        is.status == Truth::True
+            && wanted.status == Truth::True
+            && *is.reason == *wanted.reason
+            && first(&is.message) == first(&wanted.message)
+    };
+    let news = !told && !is.is_some_and(same);
+    let mut notices: Vec<_> = news.then(|| notice(&wanted, &entry.lost)).into_iter().collect();
+    notices.extend(announced.as_ref().and_then(|wanted| announced_notice(service, wanted)));
     Some(ServiceStatus {
         uid: service.uid.clone(),
         addresses: claim.addresses.clone(),
+        mode: claim.mode,
         pool: claim.pool.clone(),
-        notice: (!told).then(|| notice(&wanted, lost)),
-        condition: Some(Condition { since, ..wanted }),
+        condition: Some(in_place_of(is, wanted)),
+        announced,
+        notices,
     })
 }
 
-/// The condition that fits a claim. It says nothing of the past, so that a restart writes nothing.
-fn wanted(claim: &Claim) -> Condition {
-    let has = join(&claim.addresses);
-    let from = claim.pool.as_deref().unwrap_or_default();
-    let (reason, message) = match &claim.short {
-        None => (ASSIGNED, format!("{has} from pool {from}")),
-        Some(shortage) => {
-            let (reason, why) = shortage_text(shortage, &claim.addresses);
-            let kept =
-                if claim.addresses.is_empty() { String::new() } else { format!("keeps {has} from pool {from}; ") };
-            (reason, format!("{kept}{why}"))
-        }
+/// The condition `Announced` that goes with a status, and whether it is there. It is about the addresses that are `placed` in
+/// the status now: without them there is none.
+fn announced(entry: &Entry, placed: bool) -> (Option<Condition>, bool) {
+    let is = entry.service.condition(ConditionKind::Announced);
+    match (&entry.announced, placed) {
+        (Some(wanted), true) => (Some((**wanted).clone()), is.is_some_and(|is| says(is, wanted))),
+        (None, true) => (is.map(kept), true),
+        (_, false) => (None, is.is_none()),
+    }
+}
+
+fn kept(is: &ConditionFact) -> Condition {
+    let reason = is.reason.to_string().into();
+    Condition { status: is.status, reason, message: is.message.clone(), since: is.since }
+}
+
+/// The first owner is news, and what a person has to do something about; that another node has it now is not.
+fn announced_notice(service: &Service, wanted: &Condition) -> Option<Notice> {
+    let is = service.condition(ConditionKind::Announced);
+    let news = is.is_none_or(|is| is.status != wanted.status || *is.reason != *wanted.reason);
+    let of = |warning| Notice {
+        warning,
+        action: Action::Announce,
+        reason: wanted.reason.clone(),
+        message: wanted.message.clone(),
     };
-    Condition { is_true: claim.short.is_none(), reason, message: message.into(), since: None }
+    match wanted.status {
+        Truth::True | Truth::False if news => Some(of(wanted.status == Truth::False)),
+        Truth::True | Truth::False | Truth::Unknown => None,
+    }
+}
+
+/// The condition that fits a claim. It says nothing of the past, so that a restart writes nothing.
+fn wanted(service: &Service, claim: &Claim) -> Condition {
+    let from = claim.pool.as_deref().unwrap_or_default();
+    let has = format!("{} from pool {from}", join(&claim.addresses));
+    let mut parts = Vec::new();
+    let (mut reason, short) = (ASSIGNED, claim.short.as_ref().map(|short| shortage_text(short, claim)));
+    match (short, claim.content) {
+        (None, _) => parts.push(has),
+        (Some((_, why)), true) => parts.extend([has, format!("ipFamilyPolicy PreferDualStack: {why}")]),
+        (Some((short, why)), false) => {
+            reason = short;
+            parts.push(why);
+            if !claim.addresses.is_empty() {
+                parts.push(format!("keeps {has}"));
+            }
+        }
+    }
+    if !claim.addresses.is_empty() {
+        parts.extend(Some(Terms::of(service).to_string()).filter(|terms| !terms.is_empty()));
+        parts.extend(proxy(service, claim));
+    }
+    let message = parts.join(SEPARATOR).into();
+    Condition { status: claim.content.into(), reason: reason.into(), message, since: None }
+}
+
+/// What `ipMode: Proxy` means for whoever expects to reach the address.
+fn proxy(service: &Service, claim: &Claim) -> Option<String> {
+    let announced = if service.demand.request.announce {
+        "it is announced all the same, as the Service asks"
+    } else {
+        "it is not announced"
+    };
+    (claim.mode == IpMode::Proxy)
+        .then(|| format!("ipMode Proxy: kube-proxy takes no traffic for it on any node, so {announced}"))
 }
 
 /// The reason of a Service's condition; none while it has nothing and is to get nothing.
 pub(super) fn reason(claim: &Claim) -> Option<&'static str> {
     match &claim.short {
-        Some(shortage) => Some(shortage_text(shortage, &[]).0),
-        None => (!claim.addresses.is_empty()).then_some(ASSIGNED),
+        Some(shortage) if !claim.content => Some(shortage_text(shortage, claim).0),
+        Some(_) | None => (!claim.addresses.is_empty()).then_some(ASSIGNED),
     }
 }
 
-fn shortage_text(shortage: &Shortage, has: &[IpAddr]) -> (&'static str, String) {
-    match shortage {
-        Shortage::NoPool => (
-            "NoPoolMatches",
-            "there is no IPAddressPool that is valid and gives addresses by itself (spec.autoAssign): create one"
-                .to_owned(),
-        ),
-        Shortage::Family(families) => {
-            let where_to = if has.is_empty() { "no single pool has" } else { "that pool has no" };
-            let remedy = "add what is missing to that one pool, or set spec.ipFamilyPolicy to SingleStack";
-            ("FamilyMissing", format!("{where_to} {} addresses: {remedy}", join(families)))
-        }
-        Shortage::Exhausted(pools) => {
-            let named: Vec<_> = pools.iter().take(POOLS_NAMED_MAX).map(AsRef::as_ref).collect();
-            let more = if pools.len() > POOLS_NAMED_MAX { " and others" } else { "" };
-            let named = named.join(", ");
-            (
-                "PoolExhausted",
-                format!("no address is free in pool {named}{more}: add addresses, or delete a Service that has one"),
-            )
-        }
-    }
-}
-
-fn notice(condition: &Condition, lost: &[(IpAddr, Loss)]) -> Notice {
+fn notice(condition: &Condition, lost: &Lost) -> Notice {
     let mut message = condition.message.to_string();
-    for (address, loss) in lost {
-        let why = match loss {
-            Loss::NoPool => "no pool has it any more".to_owned(),
-            Loss::Node => "a Node has it".to_owned(),
-            Loss::Taken(owner) => format!("Service {owner} has it"),
-        };
-        message.push_str(&format!("; {address} was given up: {why}"));
+    for (address, refusal) in lost {
+        message.push_str(&format!("{SEPARATOR}{address} was given up: {}", given_up(refusal)));
     }
-    Notice { warning: !condition.is_true || !lost.is_empty(), reason: condition.reason, message: message.into() }
+    let warning = condition.status != Truth::True || !lost.is_empty();
+    Notice { warning, action: Action::AssignAddress, reason: condition.reason.clone(), message: message.into() }
 }
 
-fn join<T: ToString>(things: &[T]) -> String {
+pub(super) fn join<T: ToString>(things: &[T]) -> String {
     things.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -1,21 +1,28 @@
 //! Sequences of events as data, against an API server that does what is desired and echoes it.
 
+mod announced;
 mod exchange;
+mod model;
 mod properties;
 mod rules;
+mod script;
+mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::facts::{AssignedAddress, ConditionFact, Key, Node, Pool, Service};
+use ferrolb_proto::api::IpMode;
+use ferrolb_proto::facts::{
+    Advertisement, AssignedAddress, ConditionFact, ConditionKind, Key, Namespace, Node, Pool, Service,
+};
 use ferrolb_proto::range::Family;
 use ferrolb_proto::{Instant, api};
 use ferrolb_runtime::watch::Change;
 
 use super::{Config, State};
-use crate::desired::{Notice, ServiceStatus, Status, Target, Write};
-use crate::event::{Advertisement, Event, Leadership, Outcome};
+use crate::desired::{Condition, Notice, ServiceStatus, Status, Target, Write};
+use crate::event::{Event, Leadership, Outcome};
 use crate::plan::plan;
 
 /// A cluster and a controller in it.
@@ -24,14 +31,22 @@ struct World {
     now: Instant,
     services: BTreeMap<Key, Service>,
     pools: BTreeMap<Box<str>, Pool>,
-    nodes: Vec<Node>,
+    nodes: BTreeMap<Box<str>, Node>,
+    namespaces: BTreeMap<Box<str>, Namespace>,
     /// Every Service status that was written, as a short text.
     log: Vec<String>,
     notices: Vec<Notice>,
 }
 
+/// Longer than any wait for another try.
+const QUIET: Duration = Duration::from_secs(900);
+
 fn config() -> Config {
-    Config { classes: vec![api::LOAD_BALANCER_CLASS.to_owned()], default_implementation: true }
+    Config {
+        classes: vec![api::LOAD_BALANCER_CLASS.to_owned()],
+        default_implementation: true,
+        group: api::GROUP.to_owned(),
+    }
 }
 
 fn key(name: &str) -> Key {
@@ -48,7 +63,8 @@ fn dual(name: &str) -> Service {
 }
 
 fn assigned(name: &str, addresses: &[&str], pool: &str) -> Service {
-    let addresses = addresses.iter().map(|text| AssignedAddress { address: text.parse().unwrap(), vip: true });
+    let addresses =
+        addresses.iter().map(|text| AssignedAddress { address: text.parse().unwrap(), mode: Some(IpMode::Vip) });
     Service { assigned: addresses.collect(), from_pool: Some(pool.into()), ..service(name) }
 }
 
@@ -59,6 +75,33 @@ fn pool(name: &str, ranges: &[&str]) -> Pool {
 
 fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
+}
+
+/// In which order a list shows its objects.
+#[derive(Clone, Copy)]
+enum Order {
+    ByName,
+    Backwards,
+    Shuffled(Chance),
+}
+
+/// Chance that repeats: xorshift64 of a seed.
+#[derive(Clone, Copy)]
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % limit.max(1)
+    }
+
+    fn shuffle<T>(&mut self, things: &mut [T]) {
+        for last in (1..things.len()).rev() {
+            things.swap(last, self.below(last + 1));
+        }
+    }
 }
 
 impl World {
@@ -77,45 +120,75 @@ impl World {
             now: Instant::from_millis(1_000),
             services: services.into_iter().map(|service| (service.key.clone(), service)).collect(),
             pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
-            nodes: vec![node("n1", "192.0.2.1")],
+            nodes: [("n1".into(), node("n1", "192.0.2.1"))].into(),
+            namespaces: BTreeMap::new(),
             log: Vec::new(),
             notices: Vec::new(),
         }
     }
 
     fn handle(&mut self, event: Event) {
+        self.handle_all(vec![event]);
+    }
+
+    /// One pass with all these.
+    fn handle_all(&mut self, events: Vec<Event>) {
         self.now = self.now + Duration::from_millis(1);
-        self.state.handle(event, self.now);
+        self.state.handle(events, self.now);
     }
 
     /// Gets the lease; then every list comes.
     fn lead(&mut self) {
-        self.handle(Event::Lease(Leadership::Gained));
-        self.list_all(false);
+        self.lead_in(Order::ByName);
     }
 
-    fn list_all(&mut self, backwards: bool) {
+    fn lead_in(&mut self, order: Order) {
+        self.handle(Event::Lease(Leadership::Gained));
+        self.list_all(order);
+    }
+
+    fn list_all(&mut self, order: Order) {
         let mut events: Vec<Event> =
             self.services.values().cloned().map(|s| Event::Service(Change::Apply(s))).collect();
         events.extend(self.pools.values().cloned().map(|pool| Event::Pool(Change::Apply(pool))));
-        events.extend(self.nodes.iter().cloned().map(|node| Event::Node(Change::Apply(node))));
-        if backwards {
-            events.reverse();
+        events.extend(self.nodes.values().cloned().map(|node| Event::Node(Change::Apply(node))));
+        events.extend(self.namespaces.values().cloned().map(|it| Event::Namespace(Change::Apply(it))));
+        match order {
+            Order::ByName => {}
+            Order::Backwards => events.reverse(),
+            Order::Shuffled(mut chance) => chance.shuffle(&mut events),
         }
         let kinds = [
             [Event::Service(Change::ResyncStarted), Event::Service(Change::ResyncDone)],
             [Event::Pool(Change::ResyncStarted), Event::Pool(Change::ResyncDone)],
             [Event::Node(Change::ResyncStarted), Event::Node(Change::ResyncDone)],
+            [Event::Namespace(Change::ResyncStarted), Event::Namespace(Change::ResyncDone)],
             [Event::Advertisement(Change::ResyncStarted), Event::Advertisement(Change::ResyncDone)],
         ];
-        let (started, done): (Vec<_>, Vec<_>) = kinds.into_iter().map(|[started, done]| (started, done)).unzip();
-        started.into_iter().chain(events).chain(done).for_each(|event| self.handle(event));
+        let (started, mut done): (Vec<_>, Vec<_>) = kinds.into_iter().map(|[started, done]| (started, done)).unzip();
+        if let Order::Shuffled(mut chance) = order {
+            chance.shuffle(&mut done);
+        }
+        let mut events: Vec<Event> = started.into_iter().chain(events).chain(done).collect();
+        match order {
+            Order::ByName | Order::Backwards => events.into_iter().for_each(|event| self.handle(event)),
+            Order::Shuffled(mut chance) => {
+                while !events.is_empty() {
+                    let pass = chance.below(8).min(events.len() - 1) + 1;
+                    self.handle_all(events.drain(..pass).collect());
+                }
+            }
+        }
     }
 
     /// Another process takes over from the cluster as it is.
     fn restart(&mut self) {
+        self.restart_in(Order::ByName);
+    }
+
+    fn restart_in(&mut self, order: Order) {
         self.state = State::new(config());
-        self.lead();
+        self.lead_in(order);
     }
 
     fn apply(&mut self, service: Service) {
@@ -150,14 +223,19 @@ impl World {
         plan(&self.state, self.now).writes
     }
 
-    /// Writes what is due, echoes it, and lets time pass, until nothing is due for an hour.
+    /// Writes what is due, echoes it, and lets time pass, until nothing was written for a quarter of an hour.
     fn settle(&mut self) {
+        let mut quiet_since = self.now;
         for _ in 0..10_000 {
             for write in self.writes() {
                 self.write(&write);
+                quiet_since = self.now;
             }
             if self.writes().is_empty() {
                 let Some(deadline) = self.state.deadline(self.now) else { return };
+                if deadline.since(quiet_since) > QUIET {
+                    return;
+                }
                 self.now = self.now.max(deadline);
                 self.handle(Event::Tick);
             }
@@ -172,7 +250,7 @@ impl World {
             (Target::Service(key), Status::Service(status)) => {
                 if let Some(mut service) = self.services.get(key).filter(|service| service.uid == status.uid).cloned() {
                     self.log.push(format!("{} {}", key.name, text(&status.addresses)));
-                    self.notices.extend(status.notice.clone());
+                    self.notices.extend(status.notices.clone());
                     store(&mut service, status);
                     self.apply(service);
                 }
@@ -183,7 +261,7 @@ impl World {
                     self.apply_status(pool);
                 }
             }
-            (Target::Advertisement(_), _) | (_, _) => {}
+            (_, _) => {}
         }
         self.handle(Event::Written { target, attempt, outcome: Outcome::Done });
     }
@@ -215,19 +293,20 @@ fn text(addresses: &[IpAddr]) -> String {
 
 /// What the API server makes of a write.
 fn store(service: &mut Service, status: &ServiceStatus) {
-    service.assigned =
-        status.addresses.iter().map(|address| AssignedAddress { address: *address, vip: true }).collect();
+    let mode = Some(status.mode);
+    service.assigned = status.addresses.iter().map(|address| AssignedAddress { address: *address, mode }).collect();
     service.foreign_ingress = false;
     service.from_pool.clone_from(&status.pool);
-    service.conditions = status
-        .condition
-        .iter()
-        .map(|condition| ConditionFact {
-            kind: api::CONDITION_ADDRESS_ASSIGNED.into(),
-            is_true: condition.is_true,
-            reason: condition.reason.into(),
+    let fact = |kind| {
+        move |condition: &Condition| ConditionFact {
+            kind,
+            status: condition.status,
+            reason: (*condition.reason).into(),
             message: condition.message.clone(),
-            since: condition.since.clone().unwrap_or_else(|| "now".into()),
-        })
-        .collect();
+            since: condition.since.or(Some(1)),
+        }
+    };
+    let assigned = status.condition.iter().map(fact(ConditionKind::AddressAssigned));
+    let announced = status.announced.iter().map(fact(ConditionKind::Announced));
+    service.conditions = assigned.chain(announced).collect();
 }

@@ -2,7 +2,18 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// Nodes that are preferred to others, in the manner of a Pod's preferred terms. Field of MetalLB.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct PreferredNodes {
+    /// How much a node that matches is preferred, 1 to 100. Weights add up.
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: i32,
+    /// Selects nodes by their labels.
+    pub preference: LabelSelector,
+}
 
 /// Which pools are announced, and from where.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -36,10 +47,22 @@ pub struct L2AdvertisementSpec {
     #[schemars(length(max = 64))]
     pub node_selectors: Vec<LabelSelector>,
 
+    /// Nodes that rather than others announce, among those that may and are equally sound: the one with the largest sum of
+    /// weights, over all advertisements that announce the Service from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub preferred_node_selectors: Vec<PreferredNodes>,
+
     /// Exact names of the links to announce on. Empty: all links.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub interfaces: Vec<String>,
+
+    /// Services whose addresses are announced, by their labels; several selectors are alternatives. Empty: all Services. A
+    /// shared address is announced when one of its Services is selected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub service_selectors: Vec<LabelSelector>,
 }
 
 /// What is known about an advertisement. Written by the controller.

@@ -1,15 +1,48 @@
 //! IPAddressPool: the addresses that Services may get.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 const fn yes() -> bool {
     true
 }
 
+/// How nodes take traffic to a load balancer's address (`Service.status.loadBalancer.ingress[].ipMode`, KEP-1860).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum IpMode {
+    /// Packets come with the address itself: kube-proxy takes them on every node. What FerroLB announces works like this.
+    #[default]
+    #[serde(rename = "VIP")]
+    Vip,
+    /// Packets come by way of something that sends them on to a node or pod: kube-proxy makes no rule for the address.
+    Proxy,
+}
+
+/// Who may get addresses of a pool. Field of MetalLB.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAllocation {
+    /// Which of several pools goes first: a lower number before a higher one, 0 (the default) last. Ties: by name.
+    #[serde(default)]
+    pub priority: i64,
+    /// Names of namespaces whose Services may get addresses. Together with `namespaceSelectors`: the union; both empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub namespaces: Vec<String>,
+    /// Selects namespaces by their labels; several selectors are alternatives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// Selects Services by their labels; several selectors are alternatives. With namespaces given, both must fit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub service_selectors: Vec<LabelSelector>,
+}
+
 /// What the pool holds and who may get it.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
@@ -23,7 +56,9 @@ const fn yes() -> bool {
     printcolumn(name = "Auto Assign", type_ = "boolean", json_path = ".spec.autoAssign"),
     printcolumn(name = "Assigned v4", type_ = "integer", json_path = ".status.assignedIPv4"),
     printcolumn(name = "Assigned v6", type_ = "integer", json_path = ".status.assignedIPv6"),
-    printcolumn(name = "Valid", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].status"#)
+    printcolumn(name = "Available", type_ = "string", json_path = ".status.available"),
+    printcolumn(name = "Valid", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].reason"#)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
@@ -53,6 +88,16 @@ pub struct IPAddressPoolSpec {
     #[schemars(rename = "avoidBuggyIPs")]
     #[serde(rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
+
+    /// Who may get addresses of this pool; such Services get them of this pool before any other. Default: everyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_allocation: Option<ServiceAllocation>,
+
+    /// The `ipMode` of the pool's addresses in a Service's status: `VIP`, or `Proxy` for addresses that something other than
+    /// FerroLB brings to the nodes: kube-proxy makes no rule for them, and they are not announced. A Service's annotation
+    /// `ferrolb.io/ip-mode` beats it. Default: VIP.
+    #[serde(default)]
+    pub ip_mode: IpMode,
 }
 
 /// What is known about a pool. Written by the controller.
@@ -71,6 +116,9 @@ pub struct IPAddressPoolStatus {
     /// IPv6 addresses still free; absent when the number does not fit in 63 bits. Field of MetalLB.
     #[serde(rename = "availableIPv6", default, skip_serializing_if = "Option::is_none")]
     pub available_ipv6: Option<i64>,
+    /// The addresses still free for a person to read, exact whatever their number: `12 IPv4, 18446744073709551614 IPv6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<String>,
     /// `Valid`, with the reason when something about the pool cannot be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

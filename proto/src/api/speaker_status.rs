@@ -1,6 +1,9 @@
 //! SpeakerStatus: what one node's speaker sees and does. One object per node, named after it.
 
+use std::net::IpAddr;
+
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Always empty: all there is to know is in the status.
@@ -53,4 +56,43 @@ pub struct LinkStatus {
     /// The nodes whose speakers are heard on it, by name, ascending.
     #[serde(default)]
     pub heard: Vec<String>,
+    /// The addresses that the node answers for on it, ascending.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpAddr>,
+    /// Whether it has heard nothing at all for so long that it answers for nothing until it does.
+    #[serde(default)]
+    pub deaf: bool,
+    /// Whether another link of the node, with a lower index, is on the same network: the node speaks there instead.
+    #[serde(default)]
+    pub muted: bool,
+    /// Addresses that somebody else answers for.
+    #[serde(default)]
+    pub troubles: Vec<LinkTrouble>,
+}
+
+/// Why an address is in trouble on a link.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TroubleReason {
+    /// A stranger answers for it, whose MAC is no node's.
+    AddressConflict,
+    /// The kernel of a node answers for it.
+    KernelAnswers,
+    /// It was taken over although something on the network went on answering for its dead owner.
+    AnsweredByProxy,
+}
+
+/// An address that somebody else answers for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct LinkTrouble {
+    /// The address.
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// Who, or what, answers for it.
+    pub reason: TroubleReason,
+    /// The hardware address that answers.
+    pub mac: String,
+    /// The node whose kernel it is, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }

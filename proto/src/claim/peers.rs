@@ -1,84 +1,104 @@
-//! The other speakers on the wire: what they claim, whether they live. Death is suspected by missed hellos and confirmed
-//! by challenges that stay unanswered.
+//! The other speakers on the wire: what is kept of each, and whose frames are let in.
 //!
 //! A node, or a new epoch of one, is believed only once it has answered a challenge: signed frames can be recorded and
 //! played back, an answer to a new number cannot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{CLAIM_LIFETIME, CLAIMS_PER_PEER_MAX, Claims, Config, Output, PEERS_MAX};
+use super::death::{PROXY_PATIENCE, PROXY_PATIENCE_MAX, Suspicion};
+use super::senses::Floor;
+use super::words::Parts;
+use super::{CLAIM_LIFETIME, CLAIMS_PER_PEER_MAX, Claims, Config, PEERS_MAX};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::{Body, Flags, Frame};
+use crate::wire::hello::{Body, Flags, Frame, Release};
 
-/// A receiver that is behind asks for the full list, and is answered, at most this often; a stranger is challenged likewise.
-const ASK_EVERY: Duration = Duration::from_millis(40);
-/// How long the answer to a stranger's challenge is waited for.
-const STRANGER_LIFETIME: Duration = Duration::from_secs(1);
-/// How many strangers may be under challenge at once; more are counted and ignored.
-const STRANGERS_MAX: usize = 256;
-/// Between the two challenges of a suspicion.
-const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
-/// How long after a suspicion silence means death.
-const DEATH_AFTER: Duration = Duration::from_millis(40);
-/// How long a peer that is silent, but whose address something still answers by ARP, is asked on.
-const PROXY_PATIENCE: Duration = Duration::from_secs(1);
+/// A receiver that is behind asks for the full list, and is answered, at most this often; a newcomer is challenged likewise,
+/// the first time.
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(40);
+/// How long who was found dead, and was not, has to say what it still holds before that is taken from it.
+const TELL_MAX: Duration = Duration::from_secs(1);
+/// A peer whose claims nothing restates is asked for them this often.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long the answer to a newcomer's challenge is waited for.
+const NEWCOMER_LIFETIME: Duration = Duration::from_secs(1);
+/// How many newcomers may be under challenge at once; more are counted and ignored.
+const NEWCOMERS_MAX: usize = 256;
+/// How many keys that a peer says it accepts are kept; nobody has more than two at a time.
+const ACCEPTS_MAX: usize = 4;
+/// How many hardware addresses of one peer are kept.
+const MACS_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) mac: Mac,
+    /// All hardware addresses that it was heard with.
+    pub(super) macs: VecDeque<Mac>,
     pub(super) flags: Flags,
     pub(super) claims: BTreeSet<IpAddr>,
+    /// Claims that are best left with it, and until when.
+    pub(super) keeps: BTreeMap<IpAddr, Instant>,
     /// Addresses it counts itself out for, and until when.
     pub(super) refused: BTreeMap<IpAddr, Instant>,
     /// Kept when dead, so that replayed frames of it stay stale.
     pub(super) dead: bool,
-    epoch: u64,
-    clock: u64,
-    interval: Duration,
-    heard: Instant,
+    pub(super) epoch: u64,
+    pub(super) clock: u64,
+    pub(super) interval: Duration,
+    pub(super) heard: Instant,
     /// The generation of the claims we know; none: we know that we do not know them all.
-    generation: Option<u32>,
-    restated: Instant,
-    suspicion: Option<Suspicion>,
-    asked: Option<Instant>,
-    told: Option<Instant>,
-    parts: Option<Parts>,
+    pub(super) generation: Option<u32>,
+    /// A hello spoke of a set that we do not know: it may come and go without our hearing of it.
+    pub(super) missed: bool,
+    /// The generation that its latest release made: releases are said twice.
+    pub(super) released: Option<u32>,
+    /// The generation that the newest frame spoke of.
+    stated: Option<u32>,
+    pub(super) restated: Instant,
+    pub(super) suspicion: Option<Suspicion>,
+    pub(super) asked: Option<Instant>,
+    pub(super) told: Option<Instant>,
+    pub(super) parts: Option<Parts>,
+    /// Ids of the keys that it accepts; empty: not said yet.
+    pub(super) accepts: Box<[u32]>,
+    /// How our clock and its clock compare.
+    pub(super) floor: Floor,
+    /// What it held when it was found dead.
+    buried: BTreeSet<IpAddr>,
+    /// When it was heard again after that.
+    back: Option<Instant>,
+    /// Its patience has been doubled since.
+    forgiven: bool,
+    /// What it held when it was found dead although something answered for it by ARP.
+    pub(super) proxied: BTreeSet<IpAddr>,
+    /// How long it is asked on while something answers for it by ARP.
+    pub(super) patience: Duration,
 }
 
 /// A node, or a new epoch of a known one, that has yet to answer.
 #[derive(Debug)]
-pub(super) struct Stranger {
+pub(super) struct Newcomer {
     nonce: u64,
     since: Instant,
     challenged: Instant,
-}
-
-#[derive(Debug)]
-struct Suspicion {
-    since: Instant,
-    next: Instant,
-    challenges: u32,
-    answered_by_arp: bool,
-}
-
-/// A full list of which some parts have come.
-#[derive(Debug)]
-struct Parts {
-    generation: u32,
-    count: u16,
-    seen: BTreeSet<u16>,
-    addresses: BTreeSet<IpAddr>,
+    /// Until it is challenged again; twice as long each time, as it may not hear us.
+    wait: Duration,
+    /// Its frames carry a signature of ours: it is no stranger.
+    pub(super) mac: Mac,
+    /// As of [`Peer::accepts`].
+    pub(super) accepts: Box<[u32]>,
 }
 
 impl Peer {
     fn new(source: Mac, frame: &Frame, now: Instant) -> Self {
         Self {
             mac: source,
+            macs: VecDeque::from([source]),
             flags: frame.flags,
             claims: BTreeSet::new(),
+            keeps: BTreeMap::new(),
             refused: BTreeMap::new(),
             dead: false,
             epoch: frame.epoch,
@@ -86,11 +106,21 @@ impl Peer {
             interval: frame.interval,
             heard: now,
             generation: None,
+            missed: false,
+            released: None,
+            stated: None,
             restated: now,
             suspicion: None,
             asked: None,
             told: None,
             parts: None,
+            accepts: Box::default(),
+            floor: Floor::new(frame.clock, now),
+            buried: BTreeSet::new(),
+            back: None,
+            forgiven: false,
+            proxied: BTreeSet::new(),
+            patience: PROXY_PATIENCE,
         }
     }
 
@@ -100,8 +130,36 @@ impl Peer {
         }
         let suspicious = self.heard + self.interval * config.hello_misses;
         let suspicion = self.suspicion.as_ref().map_or(suspicious, |suspicion| suspicion.next);
-        let restated = (!self.claims.is_empty()).then_some(self.restated + CLAIM_LIFETIME);
+        let ends = self.restated + CLAIM_LIFETIME;
+        let restated = (!self.claims.is_empty()).then(|| ends.min(self.ask_again_at()));
         restated.into_iter().chain(self.refused.values().copied()).chain([suspicion]).min()
+    }
+
+    /// It was found dead with these claims.
+    pub(super) fn bury(&mut self, claims: BTreeSet<IpAddr>) {
+        self.buried = claims;
+        self.back = None;
+        self.forgiven = false;
+    }
+
+    /// It has said what it holds, so what it held no longer matters.
+    pub(super) fn exhume(&mut self) {
+        self.buried.clear();
+    }
+
+    /// It is heard again, has not yet said what it holds, and held this: it may never have been dead.
+    pub(super) fn may_still_hold(&self, addresses: &[IpAddr], now: Instant) -> bool {
+        let lately = self.back.is_some_and(|back| now.since(back) < TELL_MAX);
+        !self.dead
+            && lately
+            && self.generation.is_none()
+            && addresses.iter().any(|address| self.buried.contains(address))
+    }
+
+    /// When it has to be asked for its claims because nothing has restated them: its hellos may be lost, and its answers not.
+    pub(super) fn ask_again_at(&self) -> Instant {
+        let doubtful = self.restated + CLAIM_LIFETIME / 2;
+        self.asked.map_or(doubtful, |asked| doubtful.max(asked + ASK_AGAIN))
     }
 
     /// Not newer than what was heard before: reordered or replayed. No two frames of a sender carry one clock.
@@ -109,14 +167,58 @@ impl Peer {
         frame.clock <= self.clock
     }
 
-    fn add(&mut self, addresses: &[IpAddr]) -> u64 {
+    /// A frame that was overtaken still tells the truth about the claim set if it is the very next change of what we know, or a
+    /// part of the list that newer frames speak of: a generation has one content, and is never used again.
+    fn is_late(&self, body: &Body) -> bool {
+        match body {
+            Body::Claim { before, generation, .. } | Body::Release { before, generation, .. } => {
+                before != generation && self.generation == Some(*before)
+            }
+            Body::List { generation, .. } => self.stated == Some(*generation) && self.generation != self.stated,
+            Body::Hello { .. } | Body::Challenge { .. } | Body::Answer { .. } | Body::Ask => false,
+        }
+    }
+
+    /// Notes the generation that a frame speaks of, if any.
+    fn note_generation(&mut self, body: &Body) {
+        self.stated = generation(body).or(self.stated);
+    }
+
+    pub(super) fn add(&mut self, addresses: &[IpAddr]) -> u64 {
         let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.claims.len());
         self.claims.extend(addresses.iter().take(room));
         addresses.len().saturating_sub(room) as u64
     }
 
+    /// One node may have several links on a wire, of which one speaks.
+    fn heard_with(&mut self, mac: Mac) {
+        if !self.macs.contains(&mac) {
+            self.macs.push_back(mac);
+        }
+        if self.macs.len() > MACS_MAX {
+            self.macs.pop_front();
+        }
+    }
+
+    /// It was found dead and was not: it is given twice the time from now on.
+    pub(super) fn be_more_patient(&mut self) {
+        if !std::mem::replace(&mut self.forgiven, true) {
+            self.patience = (self.patience * 2).min(PROXY_PATIENCE_MAX);
+        }
+    }
+
+    /// Notes until when some of its claims are best left with it.
+    pub(super) fn keep(&mut self, addresses: &[IpAddr], keeps: &[Duration], now: Instant) {
+        for address in addresses {
+            self.keeps.remove(address);
+        }
+        let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.keeps.len());
+        let kept = addresses.iter().zip(keeps).filter(|(_, keep)| !keep.is_zero());
+        self.keeps.extend(kept.take(room).map(|(address, keep)| (*address, now + *keep)));
+    }
+
     /// Notes a change of the claim set; false if there is one before it that we missed.
-    fn follow(&mut self, before: u32, generation: u32, now: Instant) -> bool {
+    pub(super) fn follow(&mut self, before: u32, generation: u32, now: Instant) -> bool {
         let known = self.generation == Some(before) || self.generation == Some(generation);
         if known {
             self.generation = Some(generation);
@@ -124,6 +226,21 @@ impl Peer {
         }
         known
     }
+}
+
+/// The generation of the claim set that a frame speaks of, if any.
+const fn generation(body: &Body) -> Option<u32> {
+    match body {
+        Body::Hello { generation, .. }
+        | Body::Claim { generation, .. }
+        | Body::Release { generation, .. }
+        | Body::List { generation, .. } => Some(*generation),
+        Body::Challenge { .. } | Body::Answer { .. } | Body::Ask => None,
+    }
+}
+
+fn accepted(keys: &[u32]) -> Box<[u32]> {
+    keys.iter().take(ACCEPTS_MAX).copied().collect()
 }
 
 impl Claims {
@@ -137,91 +254,182 @@ impl Claims {
         }
         let Frame { node, body, .. } = frame;
         match body {
-            Body::Hello { generation, .. } => self.on_hello(&node, generation, now),
-            Body::Claim { before, generation, addresses } => self.on_claim(&node, before, generation, &addresses, now),
-            Body::Release { before, generation, addresses, refused } => {
-                let until = refused.then_some(now + CLAIM_LIFETIME);
+            Body::Hello { generation, accepts } => {
+                self.on_accepts(&node, &accepts);
+                self.on_hello(&node, generation, now);
+            }
+            Body::Claim { before, generation, addresses, keeps } => {
+                self.on_claim(&node, (before, generation), &addresses, &keeps, now);
+            }
+            Body::Release { before, generation, addresses, why } => {
+                let until = (why != Release::HandedOver).then_some(now + CLAIM_LIFETIME);
+                if why == Release::Contested {
+                    self.on_contested(&addresses, now);
+                }
                 self.on_release(&node, (before, generation), &addresses, until, now);
             }
             Body::Challenge { nonce } => self.send(Some(source), Body::Answer { nonce }, now),
             // Every frame that is not stale is a sign of life, this one too.
             Body::Answer { .. } => {}
             Body::Ask => self.on_ask(&node, now),
-            Body::List { generation, part, parts, addresses } => {
-                self.on_list(&node, generation, (part, parts), &addresses, now);
+            Body::List { generation, part, parts, addresses, keeps } => {
+                self.on_list(&node, generation, (part, parts), &addresses, &keeps, now);
             }
         }
+        self.look_at(&node);
     }
 
     /// Notes who sent a frame and that it lives; false if the frame must be dropped.
     fn admit(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
         if self.peers.get(&frame.node).is_none_or(|peer| peer.epoch != frame.epoch) {
-            return self.admit_stranger(source, frame, now);
+            return self.admit_newcomer(source, frame, now);
         }
         let alone = self.peers.values().all(|peer| peer.dead);
         let Some(peer) = self.peers.get_mut(&frame.node) else { return false };
         if peer.is_stale(frame) {
-            self.counts.stale_frames += 1;
-            return false;
+            // Nothing of its head is news.
+            let late = peer.is_late(&frame.body);
+            self.counts.stale_frames += u64::from(!late);
+            if late && generation(&frame.body) == peer.stated {
+                // It was overtaken by a hello, and nothing is missed.
+                peer.missed = false;
+            }
+            return late;
         }
+        peer.note_generation(&frame.body);
         let back = std::mem::take(&mut peer.dead);
+        if back {
+            peer.back = Some(now);
+            // What it claims from now on is not as old as what it claimed when it was last heard.
+            peer.restated = now;
+        }
         self.counts.refuted += u64::from(peer.suspicion.take().is_some());
-        self.own.dirty.all |= back || peer.flags != frame.flags;
+        if back || peer.flags != frame.flags {
+            self.own.dirty.concerns(peer);
+        }
         peer.mac = source;
+        peer.heard_with(source);
         peer.flags = frame.flags;
         peer.interval = frame.interval;
         peer.clock = frame.clock;
         peer.heard = now;
+        if back && !std::mem::take(&mut peer.proxied).is_empty() {
+            // It lived all the time, and what answered for it was itself.
+            peer.be_more_patient();
+        }
+        self.compare_clocks(&frame.node, frame.clock, now);
         if back {
+            // Something has healed, and the other side may have answered for what we hold.
+            self.refresh_all(true, now);
+            self.release_unheard(&frame.node, now);
             self.newly_heard(alone, now);
         }
         true
     }
 
+    /// A peer that was found dead is back, and may have held all the time what we took from it. If we have given that up again
+    /// where it could not hear us, it is told now; and what we left to it because it announced it is no special case any more.
+    fn release_unheard(&mut self, node: &str, now: Instant) {
+        let Some(peer) = self.peers.get(node) else { return };
+        for first in peer.buried.iter().filter_map(|address| self.unit_of.get(address)) {
+            let state = self.units.get_mut(first).filter(|state| !state.contested);
+            if let Some(story) = state.and_then(|state| state.story.as_mut()) {
+                story.shunned = None;
+            }
+        }
+        let was_ours = |address: &&IpAddr| {
+            let state = self.unit_of.get(*address).and_then(|first| self.units.get(first));
+            !self.own.held.contains_key(*address) && state.is_some_and(|state| state.ours)
+        };
+        let unheard: Vec<_> = peer.buried.iter().filter(was_ours).copied().collect();
+        if !unheard.is_empty() {
+            self.own.yielded.extend(unheard.into_iter().map(|address| (address, Release::HandedOver)));
+            self.own.next_hello = now;
+        }
+    }
+
     /// Challenges who is not known; adopts who answers. Its other frames are dropped until then: they may be old.
-    fn admit_stranger(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
-        self.strangers.retain(|_, stranger| now.since(stranger.since) < STRANGER_LIFETIME);
-        let proof = self.strangers.get(&frame.node).map(|stranger| Body::Answer { nonce: stranger.nonce });
+    fn admit_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
+        if now >= self.newcomers_due {
+            self.newcomers.retain(|_, newcomer| now.since(newcomer.since) < NEWCOMER_LIFETIME);
+            let oldest = self.newcomers.values().map(|newcomer| newcomer.since).min();
+            self.newcomers_due = oldest.unwrap_or(now) + NEWCOMER_LIFETIME;
+        }
+        let proof = self.newcomers.get(&frame.node).map(|newcomer| Body::Answer { nonce: newcomer.nonce });
         if proof.is_none_or(|proof| proof != frame.body) {
             self.counts.unproven += 1;
-            self.challenge_stranger(source, &frame.node, now);
+            if let Some(peer) = self.peers.get_mut(&frame.node) {
+                peer.heard_with(source);
+            }
+            self.challenge_newcomer(source, frame, now);
             if let Body::Challenge { nonce } = frame.body {
-                // Two that are strangers to each other: one must begin to answer, and an answer gives nothing away.
+                // Two that are newcomers to each other: one must begin to answer, and an answer gives nothing away.
                 self.send(Some(source), Body::Answer { nonce }, now);
             }
             return false;
         }
-        self.strangers.remove(&frame.node);
+        let accepts = self.newcomers.remove(&frame.node).map(|newcomer| newcomer.accepts).unwrap_or_default();
         if !self.peers.contains_key(&frame.node) && !self.make_room() {
             self.counts.over_limit += 1;
             return false;
         }
-        let alone = !self.peers.is_empty() && self.peers.values().all(|peer| peer.dead);
+        let hears_nobody = self.peers.values().all(|peer| peer.dead);
+        let alone = hears_nobody && !self.peers.is_empty();
+        if hears_nobody {
+            // As where something has healed: which of us was cut off from the rest, nobody knows.
+            self.refresh_all(true, now);
+        }
         // A new start voids the claims and refusals of the one before.
-        self.peers.insert(frame.node.clone(), Peer::new(source, frame, now));
-        self.own.dirty.all = true;
+        let before = self.peers.insert(frame.node.clone(), Peer { accepts, ..Peer::new(source, frame, now) });
+        if let Some((peer, before)) = self.peers.get_mut(&frame.node).zip(before.as_ref()) {
+            before.macs.iter().for_each(|mac| peer.heard_with(*mac));
+        }
+        self.own.dirty.waiting = true;
+        if let Some(before) = before {
+            self.own.dirty.concerns(&before);
+            if !before.flags.leaving {
+                // It may have been cut off, have answered for some of it, and have died there.
+                self.refresh_all(false, now);
+            }
+            self.unclaimed(&frame.node, before.claims, now);
+        }
         self.newly_heard(alone, now);
         self.ask(&frame.node, now);
         true
     }
 
-    fn challenge_stranger(&mut self, source: Mac, node: &str, now: Instant) {
-        let nonce = self.random(u64::MAX);
-        if !self.strangers.contains_key(node) {
-            if self.strangers.len() >= STRANGERS_MAX {
-                self.counts.over_limit += 1;
-                return;
-            }
-            self.strangers.insert(node.into(), Stranger { nonce, since: now, challenged: now });
-        } else if let Some(stranger) = self.strangers.get_mut(node) {
-            // The number stays while it is open, so that an old frame in between cannot void the true answer.
-            if now.since(stranger.challenged) < ASK_EVERY {
-                return;
-            }
-            stranger.challenged = now;
+    fn challenge_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) {
+        let (nonce, node) = (self.random(u64::MAX), &frame.node);
+        let full = self.newcomers.len() >= NEWCOMERS_MAX && !self.newcomers.contains_key(node);
+        if full {
+            self.counts.over_limit += 1;
+            return;
         }
-        if let Some(nonce) = self.strangers.get(node).map(|stranger| stranger.nonce) {
+        let mut first = false;
+        let newcomer = self.newcomers.entry(node.clone()).or_insert_with(|| {
+            first = true;
+            Newcomer { nonce, since: now, challenged: now, wait: ASK_EVERY, mac: source, accepts: Box::default() }
+        });
+        if let Body::Hello { accepts, .. } = &frame.body {
+            newcomer.accepts = accepted(accepts);
+        }
+        // The number stays while it is open, so that an old frame in between cannot void the true answer.
+        if let Body::Challenge { .. } = frame.body {
+            // Who asks us has heard us.
+            newcomer.wait = ASK_EVERY;
+        }
+        let again = now.since(newcomer.challenged) >= newcomer.wait;
+        if first || again {
+            newcomer.challenged = now;
+            newcomer.wait *= 1 + u32::from(again);
+            let nonce = newcomer.nonce;
             self.send(Some(source), Body::Challenge { nonce }, now);
+        }
+    }
+
+    fn on_accepts(&mut self, node: &str, accepts: &[u32]) {
+        if let Some(peer) = self.peers.get_mut(node).filter(|peer| *peer.accepts != *accepts) {
+            peer.accepts = accepted(accepts);
         }
     }
 
@@ -241,159 +449,5 @@ impl Claims {
         let Some(name) = longest_dead.map(|(name, _)| name.clone()) else { return false };
         self.peers.remove(&name);
         true
-    }
-
-    /// A hello of the known generation restates all claims.
-    fn on_hello(&mut self, node: &str, generation: u32, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if generation == 0 && peer.generation != Some(0) {
-            self.own.dirty.addresses.append(&mut peer.claims);
-            peer.generation = Some(0);
-        }
-        if peer.generation != Some(generation) {
-            self.ask(node, now);
-            return;
-        }
-        peer.restated = now;
-        if !self.own.held.is_empty() {
-            let both: Vec<_> = peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
-            self.conflict(node, &both, now);
-        }
-    }
-
-    fn on_claim(&mut self, node: &str, before: u32, generation: u32, addresses: &[IpAddr], now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if before == 0 {
-            self.own.dirty.addresses.append(&mut peer.claims);
-            peer.generation = Some(0);
-        }
-        self.counts.over_limit += peer.add(addresses);
-        peer.refused.retain(|address, _| !addresses.contains(address));
-        self.own.dirty.addresses.extend(addresses);
-        if !peer.follow(before, generation, now) {
-            self.ask(node, now);
-        }
-        let both: Vec<_> = addresses.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
-        self.conflict(node, &both, now);
-    }
-
-    fn on_release(
-        &mut self,
-        node: &str,
-        (before, generation): (u32, u32),
-        addresses: &[IpAddr],
-        refused_until: Option<Instant>,
-        now: Instant,
-    ) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        peer.claims.retain(|address| !addresses.contains(address));
-        if let Some(until) = refused_until {
-            let room = CLAIMS_PER_PEER_MAX.saturating_sub(peer.refused.len());
-            peer.refused.extend(addresses.iter().take(room).map(|address| (*address, until)));
-        }
-        self.own.dirty.addresses.extend(addresses);
-        if !peer.follow(before, generation, now) {
-            self.ask(node, now);
-        }
-        self.forget_insistence(node, addresses);
-    }
-
-    /// Asks a peer for its whole claim set, unless it was asked a moment ago; its next hello asks again.
-    fn ask(&mut self, node: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.asked.is_none_or(|at| now.since(at) >= ASK_EVERY) {
-            peer.asked = Some(now);
-            let mac = peer.mac;
-            self.send(Some(mac), Body::Ask, now);
-        }
-    }
-
-    fn on_ask(&mut self, node: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.told.is_none_or(|at| now.since(at) >= ASK_EVERY) {
-            peer.told = Some(now);
-            let mac = peer.mac;
-            self.list(Some(mac), now);
-        }
-    }
-
-    fn on_list(&mut self, node: &str, generation: u32, (part, count): (u16, u16), addresses: &[IpAddr], now: Instant) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        let fresh = || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
-        let same = peer.parts.take().filter(|parts| (parts.generation, parts.count) == (generation, count));
-        let mut parts = same.unwrap_or_else(fresh);
-        let room = CLAIMS_PER_PEER_MAX.saturating_sub(parts.addresses.len());
-        self.counts.over_limit += addresses.len().saturating_sub(room) as u64;
-        parts.addresses.extend(addresses.iter().take(room));
-        parts.seen.insert(part);
-        if parts.seen.len() < usize::from(count) {
-            peer.parts = Some(parts);
-            return;
-        }
-        // What is in no part is released.
-        self.own.dirty.addresses.extend(peer.claims.symmetric_difference(&parts.addresses));
-        peer.claims = parts.addresses;
-        peer.generation = Some(generation);
-        peer.restated = now;
-        peer.refused.retain(|address, _| !peer.claims.contains(address));
-        let both: Vec<_> = peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
-        self.conflict(node, &both, now);
-    }
-
-    pub(super) fn arp_answer(&mut self, mac: Mac) {
-        for peer in self.peers.values_mut().filter(|peer| peer.mac == mac) {
-            if let Some(suspicion) = &mut peer.suspicion {
-                suspicion.answered_by_arp = true;
-            }
-        }
-    }
-
-    /// Lets time pass for all peers: claims that were not restated, refusals, suspicion, death.
-    pub(super) fn check_peers(&mut self, now: Instant) {
-        let is_due = |peer: &Peer| peer.deadline(&self.config).is_some_and(|at| now >= at);
-        let due: Vec<_> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(name, _)| name.clone()).collect();
-        for name in due {
-            let Some(peer) = self.peers.get_mut(&name) else { continue };
-            self.own.dirty.all = true;
-            peer.refused.retain(|_, until| now < *until);
-            if now >= peer.restated + CLAIM_LIFETIME {
-                peer.claims.clear();
-                peer.generation = None;
-            }
-            if now >= peer.heard + peer.interval * self.config.hello_misses {
-                self.suspect(&name, now);
-            }
-        }
-    }
-
-    fn suspect(&mut self, name: &str, now: Instant) {
-        let nonce = self.random(u64::MAX);
-        let Some(peer) = self.peers.get_mut(name) else { return };
-        let mac = peer.mac;
-        let suspicion = peer.suspicion.get_or_insert_with(|| {
-            self.counts.suspicions += 1;
-            Suspicion { since: now, next: now, challenges: 0, answered_by_arp: false }
-        });
-        if now < suspicion.next {
-            return;
-        }
-        let patience = if suspicion.answered_by_arp { PROXY_PATIENCE } else { DEATH_AFTER };
-        if now >= suspicion.since + patience {
-            peer.suspicion = None;
-            peer.dead = true;
-            peer.claims.clear();
-            peer.generation = None;
-            peer.refused.clear();
-            self.counts.deaths += 1;
-            return;
-        }
-        let first = suspicion.challenges == 0;
-        suspicion.challenges += 1;
-        suspicion.next = now + if suspicion.answered_by_arp { DEATH_AFTER } else { CHALLENGE_EVERY };
-        let claimed = peer.claims.first().copied();
-        self.send(Some(mac), Body::Challenge { nonce }, now);
-        if let (true, Some(address)) = (first, claimed) {
-            self.outputs.push_back(Output::Probe { address, mac });
-        }
     }
 }

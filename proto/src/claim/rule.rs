@@ -1,13 +1,16 @@
 //! The one rule: who takes a unit and when, who keeps it when two claim it, and when a holder stops.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::foreign::CONTEST_STAGGER;
+use super::unit::{INSIST_EVERY, Seen, UnitState};
 use super::{Claims, Output, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
-use crate::election::{Candidate, Rank, Unit, order, rank, soft};
-use crate::wire::hello::Flags;
+use crate::election::{Candidate, Unit, order};
+use crate::wire::hello::{Flags, Release};
 
 /// How long a holder that is no candidate any more goes on where it cannot serve anyway.
 const HOLD_USELESS: Duration = Duration::from_secs(1);
@@ -15,101 +18,165 @@ const HOLD_USELESS: Duration = Duration::from_secs(1);
 const HOLD_SERVING: Duration = Duration::from_secs(10);
 /// After this many claims against each other the plain order decides: the two views differ.
 const INSIST_MAX: u8 = 3;
-/// Against a member that does not yield we insist, and tell the wire, at most this often (RFC 5227's DEFEND_INTERVAL).
-const INSIST_EVERY: Duration = Duration::from_secs(10);
 /// Who stops for another's claim this soon after taking a unit backs off from it.
 const TOO_SOON: Duration = Duration::from_secs(5);
-const BACK_OFF_MIN: Duration = Duration::from_secs(10);
-const BACK_OFF_MAX: Duration = Duration::from_secs(300);
-/// After this long without a back-off the next one is short again.
-const BACK_OFF_FORGOTTEN: Duration = Duration::from_secs(600);
 
-#[derive(Debug, Default)]
-pub(super) struct UnitState {
-    unit: Unit,
-    /// Since when it could be ours to take, and when we take it.
-    pending: Option<(Instant, Instant)>,
-    /// When we stop, although nobody took it from us.
-    lost: Option<Instant>,
-    /// How often we insisted against each peer.
-    insisted: BTreeMap<Box<str>, u8>,
-    /// When we last told the wire because of a conflict.
-    defended: Option<Instant>,
-    /// Until when we take it from no live holder.
-    back_off: Option<Instant>,
-    /// When we last backed off, and for how long.
-    backed_off: Option<(Instant, Duration)>,
-}
-
-impl UnitState {
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let due = self.pending.map(|(_, due)| due);
-        due.into_iter().chain(self.lost).chain(self.back_off).min()
-    }
-
-    fn back_off(&mut self, now: Instant) {
-        let again = self.backed_off.filter(|(at, wait)| now.since(*at) < *wait + BACK_OFF_FORGOTTEN);
-        let wait = again.map_or(BACK_OFF_MIN, |(_, wait)| (wait * 2).min(BACK_OFF_MAX));
-        self.backed_off = Some((now, wait));
-        self.back_off = Some(now + wait);
-    }
+/// When a unit that we do not hold is ours to take.
+enum Turn {
+    Never,
+    /// Not before then, unless something else changes.
+    KeptUntil(Instant),
+    /// After so many others.
+    After(u32),
 }
 
 impl Claims {
-    pub(super) fn set_units(&mut self, units: Vec<Unit>, now: Instant) {
+    pub(super) fn set_units(&mut self, units: Vec<Arc<Unit>>, now: Instant) {
         let mut old = std::mem::take(&mut self.units);
-        self.unit_of.clear();
-        for unit in units {
-            let Some(first) = unit.addresses.first().copied() else { continue };
-            self.unit_of.extend(unit.addresses.iter().map(|address| (*address, first)));
-            let state = old.remove(&first).unwrap_or_default();
-            self.units.insert(first, UnitState { unit, ..state });
-        }
+        // Collected, not inserted one by one: that fills the maps' nodes.
+        let named = |unit: &Arc<Unit>| unit.addresses.first().copied();
+        let all = units.iter().filter_map(|unit| Some((named(unit)?, unit)));
+        let unit_of = all.flat_map(|(first, unit)| unit.addresses.iter().map(move |a| (*a, first))).collect();
+        let old_unit_of = std::mem::replace(&mut self.unit_of, unit_of);
+        let state = |unit: Arc<Unit>| {
+            // Services that join or part change which address comes first; what is known of the unit stays.
+            let before = unit.addresses.iter().find_map(|address| old.remove(old_unit_of.get(address)?));
+            Some((named(&unit)?, UnitState { unit, ..before.unwrap_or_default() }))
+        };
+        self.units = units.into_iter().filter_map(state).collect();
+        let timer = |(first, state): (&IpAddr, &UnitState)| Some((state.story.as_ref()?.timer?, *first));
+        self.timers = self.units.iter().filter_map(timer).collect();
         let is_gone = |address: &&IpAddr| !self.unit_of.contains_key(*address);
         let gone: Vec<_> = self.own.held.keys().filter(is_gone).copied().collect();
-        self.release(&gone, false, now);
+        self.release(&gone, Release::HandedOver, now);
+        self.orphans.retain(|address, _| self.unit_of.contains_key(address));
         self.own.dirty.all = true;
     }
 
     /// Looks at every unit that something happened to, or whose time has come.
     pub(super) fn evaluate_all(&mut self, now: Instant) {
         let dirty = std::mem::take(&mut self.own.dirty);
-        let touched: BTreeSet<_> = dirty.addresses.iter().filter_map(|a| self.unit_of.get(a).copied()).collect();
         let mut units = std::mem::take(&mut self.units);
-        for (first, state) in &mut units {
-            let due = state.deadline().is_some_and(|at| now >= at);
-            if dirty.all || due || touched.contains(first) {
-                self.evaluate(state, now);
+        if dirty.all {
+            for (first, state) in &mut units {
+                self.evaluate(*first, state, now);
+            }
+        } else {
+            let due = self.timers.iter().take_while(|(at, _)| dirty.waiting || *at <= now).map(|(_, first)| *first);
+            let named = dirty.addresses.iter().filter_map(|address| self.unit_of.get(address).copied());
+            for first in due.chain(named).collect::<BTreeSet<_>>() {
+                if let Some(state) = units.get_mut(&first) {
+                    self.evaluate(first, state, now);
+                }
             }
         }
         self.units = units;
     }
 
-    fn evaluate(&mut self, state: &mut UnitState, now: Instant) {
-        state.back_off = state.back_off.filter(|until| now < *until);
-        if state.unit.addresses.iter().any(|address| self.own.held.contains_key(address)) {
-            state.pending = None;
-            self.evaluate_held(state, now);
-            return;
+    fn evaluate(&mut self, first: IpAddr, state: &mut UnitState, now: Instant) {
+        if let Some(story) = &mut state.story {
+            story.back_off = story.back_off.filter(|until| now < *until);
+            story.kept = None;
+            story.shunned = story.shunned.filter(|until| now < *until);
+            story.forget_moves(now);
         }
-        state.lost = None;
-        let Some(turn) = self.turn(state) else {
-            state.pending = None;
-            return;
-        };
-        let stagger = STAGGER_MIN.max(self.config.hello_interval + STAGGER_OVER_INTERVAL);
-        let since = state.pending.map_or(now, |(since, _)| since);
-        let due = since + stagger * turn;
-        state.pending = Some((since, due));
-        if now >= due {
-            state.pending = None;
-            self.own.decided.take.extend(&state.unit.addresses);
+        if state.unit.addresses.iter().any(|address| self.own.held.contains_key(address)) {
+            self.evaluate_held(state, now);
+        } else {
+            self.evaluate_free(state, now);
+        }
+        self.set_timer(first, state);
+        state.story.take_if(|story| story.is_over(now));
+    }
+
+    /// Keeps [`Claims::timers`] in step with a unit's story.
+    fn set_timer(&mut self, first: IpAddr, state: &mut UnitState) {
+        let Some(story) = &mut state.story else { return };
+        let timer = story.deadline();
+        if timer != story.timer {
+            self.timers.extend(timer.map(|at| (at, first)));
+            if let Some(before) = std::mem::replace(&mut story.timer, timer) {
+                self.timers.remove(&(before, first));
+            }
         }
     }
 
+    fn evaluate_free(&mut self, state: &mut UnitState, now: Instant) {
+        if let Some(story) = &mut state.story {
+            story.lost = None;
+            if story.shunned.is_some() {
+                (story.pending, story.checks) = (None, None);
+                return;
+            }
+        }
+        let turn = match self.turn(state, now) {
+            Turn::Never => None,
+            Turn::KeptUntil(until) => {
+                state.story().kept = Some(until);
+                None
+            }
+            Turn::After(count) => Some(count),
+        };
+        let Some(turn) = turn else {
+            if let Some(story) = &mut state.story {
+                (story.pending, story.checks) = (None, None);
+            }
+            return;
+        };
+        let pending = state.story.as_ref().and_then(|story| story.pending);
+        let since = pending.map_or(now, |(since, _)| since);
+        let stagger = if state.contested { CONTEST_STAGGER } else { self.stagger() };
+        let due = since + stagger * turn;
+        if now < due {
+            // What may have been asked while it was our turn is asked anew when it is again.
+            let story = state.story();
+            (story.pending, story.checks) = (Some((since, due)), None);
+            return;
+        }
+        if state.contested && !self.found_free(state, now) {
+            // It stays our turn while we ask.
+            let next = state.story().checks.map_or(due, |checks| checks.next);
+            state.story().pending = Some((since, next));
+            return;
+        }
+        if let Some(story) = &mut state.story {
+            story.pending = None;
+        }
+        if !state.was_held && !state.contested {
+            self.begin_checking(state, now);
+        }
+        state.is_ours(now);
+        self.own.decided.take.extend(&state.unit.addresses);
+    }
+
+    /// Asks for a unit that a stranger had; true once nobody has answered.
+    fn found_free(&mut self, state: &mut UnitState, now: Instant) -> bool {
+        if state.story().checks.is_none() {
+            self.begin_checking(state, now);
+        }
+        let free = self.go_on_checking(state, now);
+        state.contested = !free;
+        if free {
+            for address in &state.unit.addresses {
+                self.troubles.remove(address);
+            }
+        }
+        free
+    }
+
+    /// How long the next in line waits for the one before it.
+    pub(super) fn stagger(&self) -> Duration {
+        STAGGER_MIN.max(self.config.hello_interval + STAGGER_OVER_INTERVAL)
+    }
+
     fn evaluate_held(&mut self, state: &mut UnitState, now: Instant) {
-        if self.is_candidate(&self.config.node, &state.unit) {
-            state.lost = None;
+        let candidate = self.me(&state.unit).candidate.is_some();
+        if let Some(story) = &mut state.story {
+            story.pending = None;
+            story.lost = story.lost.filter(|_| !candidate);
+        }
+        self.go_on_checking(state, now);
+        if candidate {
             if !self.own.flags.leaving {
                 let missing = state.unit.addresses.iter().filter(|address| !self.own.held.contains_key(*address));
                 self.own.decided.take.extend(missing);
@@ -117,46 +184,66 @@ impl Claims {
             return;
         }
         let patience = if state.unit.serves_here { HOLD_SERVING } else { HOLD_USELESS };
-        if now >= *state.lost.get_or_insert(now + patience) {
-            state.lost = None;
+        let lost = &mut state.story().lost;
+        if now >= *lost.get_or_insert(now + patience) {
+            *lost = None;
             self.own.decided.refuse.extend(&state.unit.addresses);
         }
     }
 
-    /// How many may take the unit before us; none if we may not.
-    fn turn(&self, state: &UnitState) -> Option<u32> {
+    /// When it is our turn to take a unit that we do not hold.
+    fn turn(&self, state: &UnitState, now: Instant) -> Turn {
         let unit = &state.unit;
-        let me = &*self.config.node;
-        if !self.own.claims() || !self.is_candidate(me, unit) {
-            return None;
+        let me = self.me(unit);
+        if !self.own.claims() || me.candidate.is_none() {
+            return Turn::Never;
+        }
+        if self.peers.values().any(|peer| peer.may_still_hold(&unit.addresses, now)) {
+            return Turn::KeptUntil(now + self.config.hello_interval);
         }
         let claims = |peer: &super::Peer| unit.addresses.iter().any(|address| peer.claims.contains(address));
-        let holders = self.peers.iter().filter(|(_, peer)| !peer.dead && claims(peer)).map(|(name, _)| &**name);
-        let best = holders.min_by_key(|name| self.standing(name, unit, true));
-        if let Some(holder) = best {
-            let leaving = self.flags_of(holder).is_some_and(|flags| flags.leaving);
-            if !self.may_take(me, holder, unit) || (state.back_off.is_some() && !leaving) {
-                return None;
+        let holding = || self.peers.iter().filter(|(_, peer)| !peer.dead && claims(peer));
+        let holders = holding().map(|(name, _)| self.seen(name, unit.candidate(name), unit));
+        let best = holders.min_by_key(|holder| holder.standing(unit, true));
+        let backs_off = state.story.as_ref().is_some_and(|story| story.back_off.is_some());
+        if let Some(holder) = &best {
+            let stays = holding().any(|(_, peer)| !peer.flags.leaving);
+            if !me.may_take_from(holder, unit, false) || (backs_off && stays) {
+                return Turn::Never;
             }
         }
-        let may = |candidate: &&Candidate| {
-            let name = &*candidate.node;
-            self.is_candidate(name, unit) && best.is_none_or(|holder| self.may_take(name, holder, unit))
+        let kept_until = best.as_ref().and_then(|holder| self.kept_until(holder.name, &unit.addresses));
+        let kept = kept_until.filter(|until| now < *until);
+        if let (Some(holder), Some(until)) = (&best, kept)
+            && !me.may_take_from(holder, unit, true)
+        {
+            return Turn::KeptUntil(until);
+        }
+        // Two of whom each thinks the other better would take it and yield together, again and again: who has just yielded goes by
+        // what nodes say of themselves, on which views do not differ.
+        let line = |seen: &Seen<'_>| if backs_off { seen.own_word() } else { seen.standing(unit, true) };
+        let mine = line(&me);
+        let before_us = |candidate: &&Candidate| {
+            let other = self.seen(&candidate.node, Some(candidate), unit);
+            other.candidate.is_some()
+                && best.as_ref().is_none_or(|holder| other.may_take_from(holder, unit, kept.is_some()))
+                && line(&other) < mine
         };
-        let mine = self.standing(me, unit, true);
-        let before = unit.candidates.iter().filter(may).filter(|c| self.standing(&c.node, unit, true) < mine).count();
-        u32::try_from(before).ok()
+        Turn::After(u32::try_from(unit.candidates.iter().filter(before_us).count()).unwrap_or(u32::MAX))
     }
 
-    /// Whether `node` may take the unit from a live holder. A fresh node takes only where the soft rules before freshness
-    /// alone decide, or from a holder that is no candidate: its return must not move what works.
-    fn may_take(&self, node: &str, holder: &str, unit: &Unit) -> bool {
-        if self.standing(node, unit, false) >= self.standing(holder, unit, false) {
-            return false;
-        }
-        let fresh = self.flags_of(node).is_some_and(|flags| flags.fresh);
-        let soft = |name: &str| Some(soft(unit.candidate(name)?, self.flags_of(name)?));
-        !fresh || !self.is_candidate(holder, unit) || soft(node) < soft(holder)
+    fn me<'a>(&'a self, unit: &'a Unit) -> Seen<'a> {
+        self.seen(&self.config.node, unit.candidate(&self.config.node), unit)
+    }
+
+    /// A node with what the API says of it; the hello's hard rules are looked at here.
+    fn seen<'a>(&'a self, name: &'a str, candidate: Option<&'a Candidate>, unit: &Unit) -> Seen<'a> {
+        let passes = |flags: &Flags| {
+            let refuses = |peer: &super::Peer| unit.addresses.iter().any(|address| peer.refused.contains_key(address));
+            !flags.deaf && !self.peers.get(name).is_some_and(refuses)
+        };
+        let candidate = candidate.and_then(|candidate| Some((candidate, self.flags_of(name).filter(passes)?)));
+        Seen { name, candidate }
     }
 
     /// What a node says of itself; none if it is not heard.
@@ -167,31 +254,14 @@ impl Claims {
         self.peers.get(node).filter(|peer| !peer.dead).map(|peer| peer.flags)
     }
 
-    /// Whether a node passes every hard rule: the API's (it is in the unit's list) and the hello's.
-    fn is_candidate(&self, node: &str, unit: &Unit) -> bool {
-        let refuses = |peer: &super::Peer| unit.addresses.iter().any(|address| peer.refused.contains_key(address));
-        unit.candidate(node).is_some()
-            && self.flags_of(node).is_some_and(|flags| !flags.deaf)
-            && !self.peers.get(node).is_some_and(refuses)
-    }
-
-    /// Less is better; whoever is no candidate comes after all that are, by plain order.
-    fn standing(&self, node: &str, unit: &Unit, count_fresh: bool) -> (Option<u128>, Option<Rank>) {
-        let first = unit.addresses.first().copied().filter(|_| !self.is_candidate(node, unit));
-        match (first, unit.candidate(node), self.flags_of(node)) {
-            (None, Some(candidate), Some(flags)) => (None, Some(rank(candidate, flags, count_fresh))),
-            (first, ..) => (Some(first.map_or(u128::MAX, |address| order(node, address))), None),
-        }
-    }
-
     /// A member claims addresses that we hold: the better rank keeps them.
     pub(super) fn conflict(&mut self, peer: &str, addresses: &[IpAddr], now: Instant) {
-        let mut units: Vec<_> = addresses.iter().filter_map(|address| self.unit_of.get(address).copied()).collect();
-        units.dedup();
+        let units: BTreeSet<_> = addresses.iter().filter_map(|address| self.unit_of.get(address).copied()).collect();
         for first in units {
             if let Some(mut state) = self.units.remove(&first) {
                 self.counts.conflicts += 1;
                 self.settle_conflict(peer, &mut state, now);
+                self.set_timer(first, &mut state);
                 self.units.insert(first, state);
                 self.own.dirty.addresses.insert(first);
             }
@@ -199,39 +269,50 @@ impl Claims {
     }
 
     fn settle_conflict(&mut self, peer: &str, state: &mut UnitState, now: Instant) {
-        let me = self.config.node.clone();
+        let unit = Arc::clone(&state.unit);
         let held = |address: &&IpAddr| self.own.held.contains_key(*address);
-        let ours: Vec<_> = state.unit.addresses.iter().filter(held).copied().collect();
+        let ours: Vec<_> = unit.addresses.iter().filter(held).copied().collect();
         let Some(first) = ours.first() else { return };
         let since = self.own.held.get(first).copied().unwrap_or(now);
-        let peer_is_better = self.standing(peer, &state.unit, true) < self.standing(&me, &state.unit, true);
-        let insisted = state.insisted.entry(peer.into()).or_insert(0);
+        let (us, them) = (self.me(&unit), self.seen(peer, unit.candidate(peer), &unit));
+        let candidate = us.candidate.is_some();
+        // Who is leaving says so itself: whatever the views of the rest are, it yields to who is not, and never the other way round.
+        let leaving = (self.own.flags.leaving, self.peers.get(peer).is_some_and(|peer| peer.flags.leaving));
+        let peer_is_better = match leaving {
+            (true, false) => true,
+            (false, true) => false,
+            (false, false) | (true, true) => them.standing(&unit, true) < us.standing(&unit, true),
+        };
+        let story = state.story();
+        let insisted = story.insisted.entry(peer.into()).or_insert(0);
         *insisted = insisted.saturating_add(u8::from(!peer_is_better));
-        let views_differ = *insisted >= INSIST_MAX && order(peer, *first) < order(&me, *first);
+        let views_differ =
+            *insisted >= INSIST_MAX && leaving.0 == leaving.1 && order(peer, *first) < order(&self.config.node, *first);
         if !peer_is_better && !views_differ {
-            let rest = state.defended.is_some_and(|at| now.since(at) < INSIST_EVERY);
+            let rest = story.defended.is_some_and(|at| now.since(at) < INSIST_EVERY);
             if !rest {
-                state.defended = Some(now);
+                story.defended = Some(now);
                 self.outputs.extend(ours.iter().map(|address| Output::Refresh(*address)));
             }
             if !rest || *insisted <= INSIST_MAX {
                 self.own.decided.insist.extend(ours);
             }
+            // Whoever else claims it.
+            state.ours = true;
             return;
         }
-        state.insisted.remove(peer);
+        story.insisted.remove(peer);
         if views_differ || now.since(since) < TOO_SOON {
-            state.back_off(now);
+            story.back_off(now);
         }
-        let candidate = self.is_candidate(&me, &state.unit);
         let decided = &mut self.own.decided;
         if candidate { decided.hand_over.extend(ours) } else { decided.refuse.extend(ours) }
     }
 
-    pub(super) fn forget_insistence(&mut self, peer: &str, addresses: &[IpAddr]) {
-        for address in addresses {
-            let state = self.unit_of.get(address).and_then(|first| self.units.get_mut(first));
-            state.map(|state| state.insisted.remove(peer));
+    pub(super) fn forget_insistence(&mut self, peer: &str, address: IpAddr) {
+        let state = self.unit_of.get(&address).and_then(|first| self.units.get_mut(first));
+        if let Some(story) = state.and_then(|state| state.story.as_mut()) {
+            story.insisted.remove(peer);
         }
     }
 }

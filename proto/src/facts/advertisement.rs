@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 
 use super::Pool;
+use super::selectors::{any, read};
 use crate::api;
 
 /// What we know of an L2Advertisement.
@@ -15,9 +15,14 @@ pub struct Advertisement {
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    pools: Vec<String>,
+    /// `metadata.creationTimestamp` in seconds since 1970: a new one of the same name is another one.
+    pub created: i64,
+    /// `spec.ipAddressPools`.
+    pub pools: Vec<String>,
     pool_selectors: Vec<Selector>,
     node_selectors: Vec<Selector>,
+    service_selectors: Vec<Selector>,
+    preferences: Vec<(u32, Selector)>,
     interfaces: Vec<String>,
     /// Why it cannot be used, if so: an invalid selector, by field. It announces nothing then.
     pub problem: Option<Box<str>>,
@@ -40,20 +45,24 @@ impl Advertisement {
         self.node_selectors.is_empty() || any(&self.node_selectors, labels)
     }
 
+    /// Whether it announces a Service with these labels; they are made only where it asks for them.
+    #[must_use]
+    pub fn selects_service(&self, labels: impl FnOnce() -> BTreeMap<String, String>) -> bool {
+        self.service_selectors.is_empty() || any(&self.service_selectors, &labels())
+    }
+
+    /// The sum of its weights for a node with these labels.
+    #[must_use]
+    pub fn preference(&self, labels: &BTreeMap<String, String>) -> u32 {
+        let matching = self.preferences.iter().filter(|(_, selector)| selector.matches(labels));
+        matching.fold(0, |sum, (weight, _)| sum.saturating_add(*weight))
+    }
+
     /// Whether it announces on a link of this name.
     #[must_use]
     pub fn selects_interface(&self, name: &str) -> bool {
         self.interfaces.is_empty() || self.interfaces.iter().any(|ours| ours == name)
     }
-}
-
-fn any(selectors: &[Selector], labels: &BTreeMap<String, String>) -> bool {
-    selectors.iter().any(|selector| selector.matches(labels))
-}
-
-fn read(field: &str, selectors: Vec<LabelSelector>) -> Result<Vec<Selector>, Box<str>> {
-    let read = selectors.into_iter().map(Selector::try_from).collect::<Result<_, _>>();
-    read.map_err(|error| format!("spec.{field}: {error}").into())
 }
 
 impl From<api::L2> for Advertisement {
@@ -66,12 +75,19 @@ impl From<api::L2> for Advertisement {
                 Vec::new()
             })
         };
+        let weights: Vec<_> =
+            spec.preferred_node_selectors.iter().map(|term| u32::try_from(term.weight).unwrap_or(0)).collect();
+        let preferred = spec.preferred_node_selectors.into_iter().map(|term| term.preference).collect();
+        let preferred = selectors("preferredNodeSelectors", preferred);
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
             generation: object.metadata.generation.unwrap_or(0),
+            created: object.metadata.creation_timestamp.map_or(0, |created| created.0.as_second()),
             pools: spec.ip_address_pools,
             pool_selectors: selectors("ipAddressPoolSelectors", spec.ip_address_pool_selectors),
             node_selectors: selectors("nodeSelectors", spec.node_selectors),
+            service_selectors: selectors("serviceSelectors", spec.service_selectors),
+            preferences: weights.into_iter().zip(preferred).collect(),
             interfaces: spec.interfaces,
             problem,
             status: object.status.unwrap_or_default(),
@@ -117,9 +133,39 @@ mod tests {
     }
 
     #[test]
+    fn selectors_of_services_are_alternatives_and_weights_of_nodes_add_up() {
+        let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let ad = advertisement(json!({
+        "serviceSelectors": [{"matchLabels": {"tier": "web"}}, {"matchExpressions": [{"key": "edge", "operator": "Exists"}]}],
+        "preferredNodeSelectors": [
+            {"weight": 10, "preference": {"matchLabels": {"rack": "a"}}},
+            {"weight": 5, "preference": {"matchExpressions": [{"key": "rack", "operator": "Exists"}]}},
+        ]}));
+        for (given, selected) in
+            [(labels("tier", "web"), true), (labels("edge", ""), true), (labels("tier", "db"), false)]
+        {
+            assert_eq!(ad.selects_service(|| given.clone()), selected, "{given:?}");
+        }
+        for (given, sum) in [(labels("rack", "a"), 15), (labels("rack", "b"), 5), (BTreeMap::new(), 0)] {
+            assert_eq!(ad.preference(&given), sum, "{given:?}");
+        }
+        assert!(advertisement(json!({})).selects_service(|| unreachable!("nobody asks for labels")));
+    }
+
+    #[test]
     fn an_invalid_selector_is_said_and_announces_nothing() {
-        let ad = advertisement(json!({"nodeSelectors": [{"matchExpressions": [{"key": "edge", "operator": "Near"}]}]}));
-        assert!(ad.problem.as_ref().is_some_and(|why| why.starts_with("spec.nodeSelectors")), "{:?}", ad.problem);
-        assert!(!ad.selects_pool(&pool("a", "x")));
+        let wrong = json!({"matchExpressions": [{"key": "edge", "operator": "Near"}]});
+        let preferred = json!([{"weight": 1, "preference": wrong}]);
+        let fields = [
+            ("nodeSelectors", json!([wrong])),
+            ("serviceSelectors", json!([wrong])),
+            ("preferredNodeSelectors", preferred),
+        ];
+        for (field, value) in fields {
+            let ad = advertisement(json!({field: value}));
+            let named = format!("spec.{field}:");
+            assert!(ad.problem.as_ref().is_some_and(|why| why.starts_with(&named)), "{:?}", ad.problem);
+            assert!(!ad.selects_pool(&pool("a", "x")));
+        }
     }
 }

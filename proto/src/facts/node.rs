@@ -71,6 +71,8 @@ pub struct Node {
     pub internal: Vec<IpAddr>,
     /// Condition `Ready` is `True`.
     pub ready: bool,
+    /// Condition `Ready` is `Unknown`: nobody has heard of it for long, so what it last said of itself may be old.
+    pub lost: bool,
     /// `spec.unschedulable` (a cordon).
     pub cordoned: bool,
     /// Condition `NetworkUnavailable` is `True`, or the out-of-service taint is there: it can carry nothing.
@@ -85,7 +87,8 @@ impl From<NodeObject> for Node {
         let labels = metadata.labels.unwrap_or_default();
         let addresses = status.addresses.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
-        let holds = |kind: &str| conditions.iter().any(|c| c.r#type == kind && c.status == "True");
+        let has = |kind: &str, status: &str| conditions.iter().any(|c| c.r#type == kind && c.status == status);
+        let holds = |kind: &str| has(kind, "True");
         let parse = |kind: Option<&str>| {
             let of_kind = addresses.iter().filter(|a| kind.is_none_or(|kind| a.r#type == kind));
             of_kind.filter_map(|a| a.address.parse().ok()).collect()
@@ -95,6 +98,7 @@ impl From<NodeObject> for Node {
             addresses: parse(None),
             internal: parse(Some("InternalIP")),
             ready: holds("Ready"),
+            lost: has("Ready", "Unknown"),
             cordoned: spec.unschedulable.unwrap_or(false),
             unreachable: holds("NetworkUnavailable")
                 || spec.taints.unwrap_or_default().iter().any(|taint| taint.key == OUT_OF_SERVICE),
@@ -126,6 +130,10 @@ mod tests {
         let net = node(
             json!({"metadata": {"name": "n3"}, "status": {"conditions": [{"type": "NetworkUnavailable", "status": "True"}]}}),
         );
-        assert!(net.unreachable);
+        assert!(net.unreachable && !net.lost);
+        let lost = node(
+            json!({"metadata": {"name": "n4"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
+        );
+        assert!(lost.lost && !lost.ready);
     }
 }

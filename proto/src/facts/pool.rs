@@ -1,8 +1,11 @@
 //! An IPAddressPool, decoded for decisions: its ranges instead of texts, its problems instead of errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api;
+use kube::core::Selector;
+
+use super::selectors::{any, read as read_selectors};
+use crate::api::{self, IpMode};
 use crate::range::{AddressRange, ParseRangeError};
 
 /// Something that is wrong with a pool by itself. The pool is not used then; all others are.
@@ -20,9 +23,72 @@ pub enum PoolProblem {
     /// Two entries of `spec.addresses` overlap.
     #[error("spec.addresses: {0} and {1} overlap: write every address once")]
     Overlap(AddressRange, AddressRange),
+    /// A selector that means nothing.
+    #[error("{0}")]
+    Selector(Box<str>),
     /// The object does not have the shape of the kind.
     #[error("the object cannot be read: {0}")]
     Unreadable(Box<str>),
+}
+
+/// `spec.serviceAllocation`: who may get addresses of a pool, and gets them of this one first. MetalLB's field.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceAllocation {
+    /// `priority`: a lower number goes first, 0 and less go last.
+    pub priority: i64,
+    /// `namespaces`.
+    pub namespaces: BTreeSet<Box<str>>,
+    namespace_selectors: Vec<Selector>,
+    service_selectors: Vec<Selector>,
+    /// As written: selectors cannot be compared.
+    spec: api::ServiceAllocation,
+}
+
+impl PartialEq for ServiceAllocation {
+    fn eq(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
+}
+
+impl ServiceAllocation {
+    /// Whether a Service with these labels in this namespace may have addresses of the pool: its namespace is named or
+    /// selected, and it is selected; what is not said is no matter.
+    pub fn allows(
+        &self,
+        namespace: &str,
+        namespace_labels: &BTreeMap<String, String>,
+        labels: impl FnOnce() -> BTreeMap<String, String>,
+    ) -> bool {
+        let any_namespace = self.namespaces.is_empty() && self.namespace_selectors.is_empty();
+        (any_namespace || self.namespaces.contains(namespace) || any(&self.namespace_selectors, namespace_labels))
+            && (self.service_selectors.is_empty() || any(&self.service_selectors, &labels()))
+    }
+
+    /// Its place among the pools for a Service: lower goes first. 0 and less stand for no priority, which goes last.
+    #[must_use]
+    pub const fn rank(&self) -> i64 {
+        if self.priority > 0 { self.priority } else { i64::MAX }
+    }
+
+    /// Whether it asks for a namespace's labels.
+    #[must_use]
+    pub fn selects_namespaces(&self) -> bool {
+        !self.namespace_selectors.is_empty()
+    }
+
+    fn read(spec: &api::ServiceAllocation) -> Result<Self, PoolProblem> {
+        let selectors = |field: &str, written: &[_]| {
+            let field = format!("serviceAllocation.{field}");
+            read_selectors(&field, written.to_vec()).map_err(PoolProblem::Selector)
+        };
+        Ok(Self {
+            priority: spec.priority,
+            namespaces: spec.namespaces.iter().map(|name| name.as_str().into()).collect(),
+            namespace_selectors: selectors("namespaceSelectors", &spec.namespace_selectors)?,
+            service_selectors: selectors("serviceSelectors", &spec.service_selectors)?,
+            spec: spec.clone(),
+        })
+    }
 }
 
 /// What we know of an IPAddressPool.
@@ -32,6 +98,8 @@ pub struct Pool {
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
+    /// `metadata.creationTimestamp` in seconds since 1970: of two that overlap, the older one is in use.
+    pub created: i64,
     /// `metadata.labels`, for pool selectors.
     pub labels: BTreeMap<String, String>,
     /// `spec.addresses` in the order written; none where there is a problem.
@@ -42,6 +110,10 @@ pub struct Pool {
     pub auto_assign: bool,
     /// `spec.avoidBuggyIPs`.
     pub avoid_buggy: bool,
+    /// `spec.ipMode`.
+    pub mode: IpMode,
+    /// `spec.serviceAllocation`; none: for everyone.
+    pub allocation: Option<ServiceAllocation>,
     /// What is wrong with it, if anything.
     pub problem: Option<PoolProblem>,
     /// The status it has.
@@ -50,25 +122,30 @@ pub struct Pool {
 
 impl From<api::Pool> for Pool {
     fn from(object: api::Pool) -> Self {
-        let (ranges, excluded, problem) = match read(&object.spec) {
-            Ok((ranges, excluded)) => (ranges, excluded, None),
-            Err(problem) => (Vec::new(), Vec::new(), Some(problem)),
+        let (ranges, excluded, allocation, problem) = match read(&object.spec) {
+            Ok((ranges, excluded, allocation)) => (ranges, excluded, allocation, None),
+            Err(problem) => (Vec::new(), Vec::new(), None, Some(problem)),
         };
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
             generation: object.metadata.generation.unwrap_or(0),
+            created: object.metadata.creation_timestamp.map_or(0, |created| created.0.as_second()),
             labels: object.metadata.labels.unwrap_or_default(),
             ranges,
             excluded,
             auto_assign: object.spec.auto_assign,
             avoid_buggy: object.spec.avoid_buggy_ips,
+            mode: object.spec.ip_mode,
+            allocation,
             problem,
             status: object.status.unwrap_or_default(),
         }
     }
 }
 
-fn read(spec: &api::IPAddressPoolSpec) -> Result<(Vec<AddressRange>, Vec<AddressRange>), PoolProblem> {
+type Contents = (Vec<AddressRange>, Vec<AddressRange>, Option<ServiceAllocation>);
+
+fn read(spec: &api::IPAddressPoolSpec) -> Result<Contents, PoolProblem> {
     if spec.addresses.is_empty() {
         return Err(PoolProblem::Empty);
     }
@@ -80,11 +157,13 @@ fn read(spec: &api::IPAddressPoolSpec) -> Result<(Vec<AddressRange>, Vec<Address
             return Err(PoolProblem::Overlap(*other, *range));
         }
     }
-    Ok((ranges, excluded))
+    Ok((ranges, excluded, spec.service_allocation.as_ref().map(ServiceAllocation::read).transpose()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pool(addresses: &[&str], exclude: &[&str]) -> Pool {
@@ -122,5 +201,38 @@ mod tests {
             pool.ranges.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.0.1.0-10.0.1.255", "10.0.0.0-10.0.0.255", "fd00::1"]
         );
+    }
+
+    fn allocation(json: serde_json::Value) -> Pool {
+        let spec = json!({"addresses": ["10.0.0.1"], "serviceAllocation": json});
+        let object = json!({"metadata": {"name": "p"}, "spec": spec});
+        serde_json::from_value::<api::Pool>(object).expect("pool").into()
+    }
+
+    #[test]
+    fn namespaces_add_up_and_services_have_to_be_selected_too() {
+        let labels = |text: &str| -> BTreeMap<String, String> { [("team".to_owned(), text.to_owned())].into() };
+        let allows = |pool: &Pool, namespace: &str, team: &str, label: &str| {
+            pool.allocation.as_ref().expect("allocation").allows(namespace, &labels(team), || labels(label))
+        };
+        let everyone = allocation(json!({"priority": 5}));
+        assert!(allows(&everyone, "any", "a", "b"));
+        let by_namespace =
+            allocation(json!({"namespaces": ["x"], "namespaceSelectors": [{"matchLabels": {"team": "a"}}]}));
+        assert!(allows(&by_namespace, "x", "b", "") && allows(&by_namespace, "y", "a", ""));
+        assert!(!allows(&by_namespace, "y", "b", ""));
+        let none = allocation(json!({"namespaceSelectors": [{"matchLabels": {"team": "nobody"}}]}));
+        assert!(!allows(&none, "y", "b", ""), "selectors that match nothing open the pool to nobody");
+        let both = allocation(
+            json!({"namespaces": ["x"], "serviceSelectors": [{"matchLabels": {"team": "s"}}, {"matchLabels": {"team": "t"}}]}),
+        );
+        assert!(allows(&both, "x", "", "t") && !allows(&both, "x", "", "u") && !allows(&both, "y", "", "s"));
+    }
+
+    #[test]
+    fn a_selector_that_means_nothing_is_the_pools_problem() {
+        let bad = json!({"serviceSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]});
+        let why = allocation(bad).problem.map(|problem| problem.to_string()).unwrap_or_default();
+        assert!(why.starts_with("spec.serviceAllocation.serviceSelectors: "), "{why}");
     }
 }

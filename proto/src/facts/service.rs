@@ -1,13 +1,16 @@
 //! What we read of a Service.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
-use super::Key;
-use crate::api;
+use super::{Key, Request};
+use crate::api::{self, IpMode, Truth};
 use crate::range::Family;
 
 /// A Service as decoded off the wire: only the fields that [`Service`] is made of.
@@ -31,7 +34,21 @@ struct Spec {
     cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
     cluster_ips: Option<Vec<String>>,
+    ip_family_policy: Option<String>,
     external_traffic_policy: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Option<String>,
+    #[serde(rename = "externalIPs")]
+    external_ips: Option<Vec<String>>,
+    ports: Option<Vec<RawPort>>,
+    selector: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct RawPort {
+    protocol: Option<String>,
+    port: u16,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -75,28 +92,81 @@ pub enum Policy {
     Local,
 }
 
+/// `Service.spec.ipFamilyPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FamilyPolicy {
+    /// One family.
+    #[default]
+    Single,
+    /// Both where that can be had.
+    Prefer,
+    /// Both or none.
+    Require,
+}
+
+/// One of `Service.spec.ports`, as far as it takes room at an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// `protocol`: `TCP`, `UDP` or `SCTP`.
+    pub protocol: Box<str>,
+    /// `port`.
+    pub port: u16,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.protocol, self.port)
+    }
+}
+
 /// One address in `Service.status.loadBalancer.ingress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignedAddress {
     /// `ip`.
     pub address: IpAddr,
-    /// Whether `ipMode` is set to `VIP` (KEP-1860); false also when it is absent.
-    pub vip: bool,
+    /// `ipMode` (KEP-1860); none: absent, which means VIP, or none that we know.
+    pub mode: Option<IpMode>,
 }
 
-/// One of our own conditions (type under `ferrolb.io/`) on an object.
+/// What decides which addresses a Service gets; nobody but the controller needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// What its annotations ask for.
+    pub request: Request,
+    /// `spec.ipFamilyPolicy`.
+    pub family_policy: FamilyPolicy,
+    /// `spec.ports`, sorted.
+    pub ports: Box<[Port]>,
+    /// `spec.selector` as one text, sorted by key: `a=b,c=d`.
+    pub selector: Box<str>,
+    /// `metadata.labels`, sorted.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// `spec.externalIPs`, ascending: taken, though not given by anybody.
+    pub external_ips: Box<[IpAddr]>,
+}
+
+/// The type of a condition of ours on a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionKind {
+    /// [`api::CONDITION_ADDRESS_ASSIGNED`].
+    AddressAssigned,
+    /// [`api::CONDITION_ANNOUNCED`].
+    Announced,
+}
+
+/// One of our own conditions on a Service. There are two on each of ten thousand, so they take little room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionFact {
     /// `type`.
-    pub kind: Box<str>,
-    /// `status` is `True`.
-    pub is_true: bool,
+    pub kind: ConditionKind,
+    /// `status`.
+    pub status: Truth,
     /// `reason`.
     pub reason: Box<str>,
     /// `message`.
     pub message: Box<str>,
-    /// `lastTransitionTime`, RFC 3339, kept so that an unchanged status keeps its time.
-    pub since: Box<str>,
+    /// `lastTransitionTime` in seconds since 1970, kept so that an unchanged status keeps its time; none: not readable.
+    pub since: Option<i64>,
 }
 
 /// What we know of a Service.
@@ -116,17 +186,25 @@ pub struct Service {
     pub families: Vec<Family>,
     /// `spec.externalTrafficPolicy`.
     pub policy: Policy,
+    /// What decides which addresses it gets.
+    pub demand: Demand,
     /// The addresses in `status.loadBalancer.ingress`, in order.
     pub assigned: Vec<AssignedAddress>,
     /// Whether `status.loadBalancer.ingress` holds anything but addresses (a host name, a text that is no address).
     pub foreign_ingress: bool,
-    /// The pool named by [`api::ANNOTATION_FROM_POOL`].
+    /// The pool named by the annotation that the controller writes, [`api::from_pool`].
     pub from_pool: Option<Box<str>>,
     /// Our own conditions.
-    pub conditions: Vec<ConditionFact>,
+    pub conditions: Box<[ConditionFact]>,
 }
 
 impl Service {
+    /// What our condition of this type says, if it is there.
+    #[must_use]
+    pub fn condition(&self, kind: ConditionKind) -> Option<&ConditionFact> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
     /// Whether the Service is ours: a LoadBalancer of one of our classes, or without a class where we are the default
     /// implementation (`Service.spec.loadBalancerClass`, KEP-1959).
     #[must_use]
@@ -137,117 +215,103 @@ impl Service {
         };
         self.load_balancer && ours
     }
+
+    /// The addresses in its status that may be announced, in order. kube-proxy makes no rule for one whose mode is Proxy
+    /// (KEP-1860): without a data path it is not announced, unless the Service says that it has one.
+    pub fn announceable(&self) -> impl Iterator<Item = IpAddr> {
+        let announce = self.demand.request.announce;
+        let has_path = move |assigned: &&AssignedAddress| assigned.mode != Some(IpMode::Proxy) || announce;
+        self.assigned.iter().filter(has_path).map(|assigned| assigned.address)
+    }
 }
 
-impl From<ServiceObject> for Service {
-    fn from(object: ServiceObject) -> Self {
-        let ServiceObject { metadata, spec, status } = object;
+impl Service {
+    /// The Service of an object, where ours is the API group `group` (`--api-group`).
+    #[must_use]
+    pub fn read(object: ServiceObject, group: &str) -> Self {
+        let ServiceObject { metadata, mut spec, status } = object;
         let ingress = status.load_balancer.ingress.unwrap_or_default();
-        let assigned: Vec<_> = ingress
-            .iter()
-            .filter_map(|entry| {
-                let address = entry.ip.as_ref()?.parse().ok()?;
-                Some(AssignedAddress { address, vip: entry.ip_mode.as_deref() == Some("VIP") })
-            })
-            .collect();
+        let assigned: Vec<_> = ingress.iter().filter_map(Ingress::read).collect();
         let foreign_ingress = assigned.len() != ingress.len() || ingress.iter().any(|entry| entry.hostname.is_some());
-        let cluster_ips = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
+        let cluster_ips = spec.cluster_ips.take().unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
         let families: Vec<_> = cluster_ips.iter().filter_map(|ip| ip.parse().ok().map(Family::of)).collect();
         let conditions = status.conditions.unwrap_or_default().into_iter();
         let annotations = metadata.annotations.as_ref();
+        let policy = match spec.external_traffic_policy.as_deref() {
+            Some("Local") => Policy::Local,
+            Some(_) | None => Policy::Cluster,
+        };
         Self {
             key: Key::of(&metadata),
             uid: metadata.uid.clone().unwrap_or_default().into(),
             deleting: metadata.deletion_timestamp.is_some(),
             // A headless Service has the cluster IP "None", which is no address.
             load_balancer: spec.r#type.as_deref() == Some("LoadBalancer") && !families.is_empty(),
-            class: spec.load_balancer_class.map(Into::into),
+            class: spec.load_balancer_class.take().map(Into::into),
+            policy,
+            demand: Demand::read(&metadata, spec, &families),
             families,
-            policy: if spec.external_traffic_policy.as_deref() == Some("Local") {
-                Policy::Local
-            } else {
-                Policy::Cluster
-            },
             assigned,
             foreign_ingress,
-            from_pool: annotations.and_then(|all| all.get(api::ANNOTATION_FROM_POOL)).map(|pool| pool.as_str().into()),
-            conditions: conditions.filter(|c| c.r#type.starts_with("ferrolb.io/")).map(Into::into).collect(),
+            from_pool: annotations.and_then(|all| all.get(&api::from_pool(group))).map(|pool| pool.as_str().into()),
+            conditions: conditions.filter_map(RawCondition::read).collect(),
         }
     }
 }
 
-impl From<RawCondition> for ConditionFact {
-    fn from(raw: RawCondition) -> Self {
+impl Demand {
+    fn read(metadata: &ObjectMeta, spec: Spec, families: &[Family]) -> Self {
+        let ports = spec.ports.unwrap_or_default().into_iter();
+        let ports = ports.map(|raw| Port { protocol: raw.protocol.as_deref().unwrap_or("TCP").into(), port: raw.port });
+        let mut ports: Vec<_> = ports.collect();
+        ports.sort();
+        let selector: Vec<_> = spec.selector.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels = metadata.labels.iter().flatten();
+        let external = spec.external_ips.unwrap_or_default();
+        let external: BTreeSet<_> = external.iter().filter_map(|ip| ip.parse().ok()).collect();
         Self {
-            kind: raw.r#type.into(),
-            is_true: raw.status == "True",
-            reason: raw.reason.into(),
-            message: raw.message.into(),
-            since: raw.last_transition_time.into(),
+            request: Request::read(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref(), families),
+            family_policy: match spec.ip_family_policy.as_deref() {
+                Some("PreferDualStack") => FamilyPolicy::Prefer,
+                Some("RequireDualStack") => FamilyPolicy::Require,
+                Some(_) | None => FamilyPolicy::Single,
+            },
+            ports: ports.into(),
+            selector: selector.join(",").into(),
+            labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
+            external_ips: external.into_iter().collect(),
         }
+    }
+}
+
+impl Ingress {
+    fn read(&self) -> Option<AssignedAddress> {
+        let mode = match self.ip_mode.as_deref() {
+            Some("VIP") => Some(IpMode::Vip),
+            Some("Proxy") => Some(IpMode::Proxy),
+            Some(_) | None => None,
+        };
+        Some(AssignedAddress { address: self.ip.as_ref()?.parse().ok()?, mode })
+    }
+}
+
+impl RawCondition {
+    /// None: one of somebody else.
+    fn read(self) -> Option<ConditionFact> {
+        let kind = match self.r#type.as_str() {
+            api::CONDITION_ADDRESS_ASSIGNED => ConditionKind::AddressAssigned,
+            api::CONDITION_ANNOUNCED => ConditionKind::Announced,
+            _ => return None,
+        };
+        Some(ConditionFact {
+            kind,
+            status: Truth::read(&self.status),
+            reason: self.reason.into(),
+            message: self.message.into(),
+            since: self.last_transition_time.parse().ok().map(Timestamp::as_second),
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn service(json: serde_json::Value) -> Service {
-        serde_json::from_value::<ServiceObject>(json).expect("service").into()
-    }
-
-    #[test]
-    fn a_dual_stack_service_keeps_the_order_of_its_families() {
-        let service = service(json!({
-            "metadata": {"namespace": "default", "name": "web", "uid": "u1", "annotations": {"ferrolb.io/ip-allocated-from-pool": "lan"}},
-            "spec": {"type": "LoadBalancer", "clusterIP": "fd96::1", "clusterIPs": ["fd96::1", "10.96.0.1"], "externalTrafficPolicy": "Local"},
-            "status": {"loadBalancer": {"ingress": [{"ip": "fd30::c8", "ipMode": "VIP"}, {"ip": "172.30.0.200"}]},
-                "conditions": [{"type": "ferrolb.io/AddressAssigned", "status": "True", "reason": "Assigned", "message": "m", "lastTransitionTime": "t"},
-                    {"type": "other.io/X", "status": "True", "reason": "r", "message": "", "lastTransitionTime": "t"}]}
-        }));
-        assert_eq!(service.families, [Family::V6, Family::V4]);
-        assert!(service.load_balancer && !service.foreign_ingress);
-        assert_eq!(service.policy, Policy::Local);
-        assert_eq!(service.assigned.iter().map(|a| a.vip).collect::<Vec<_>>(), [true, false]);
-        assert_eq!(service.from_pool.as_deref(), Some("lan"));
-        assert_eq!(service.conditions.len(), 1, "conditions of others are not ours to keep");
-    }
-
-    #[test]
-    fn what_is_no_load_balancer_is_not_ours() {
-        let cases = [
-            (json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"]}), true),
-            (json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1"}), true),
-            (json!({"type": "LoadBalancer", "clusterIPs": ["None"]}), false),
-            (json!({"type": "LoadBalancer"}), false),
-            (json!({"type": "ClusterIP", "clusterIPs": ["10.96.0.1"]}), false),
-            (json!({"type": "NodePort", "clusterIPs": ["10.96.0.1"]}), false),
-            (json!({"type": "ExternalName", "externalName": "example.com"}), false),
-            (
-                json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "loadBalancerClass": "ferrolb.io/ferrolb"}),
-                true,
-            ),
-            (json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "loadBalancerClass": "other.io/lb"}), false),
-        ];
-        for (spec, ours) in cases {
-            let service = service(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec}));
-            assert_eq!(service.is_ours(&["ferrolb.io/ferrolb".to_owned()], true), ours, "{spec}");
-            assert_eq!(
-                service.is_ours(&["ferrolb.io/ferrolb".to_owned()], false),
-                ours && service.class.is_some(),
-                "{spec}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_ingress_that_is_not_an_address_is_seen() {
-        for ingress in [json!([{"hostname": "lb.example.com"}]), json!([{"ip": "not-an-address"}])] {
-            let service = service(json!({"metadata": {}, "status": {"loadBalancer": {"ingress": ingress}}}));
-            assert!(service.foreign_ingress);
-            assert_eq!(service.assigned, []);
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use super::Key;
 
+/// Selects the slices that kube-proxy reads: those of a Service, but for a headless one (`discovery.k8s.io/v1`,
+/// `service.kubernetes.io/headless`).
+pub const SLICES_OF_SERVICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
 /// The label that names a slice's Service (`discovery.k8s.io/v1`).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -57,7 +60,7 @@ pub struct Slice {
     pub key: Key,
     /// The Service it belongs to; none without the label.
     pub service: Option<Key>,
-    /// Its endpoints; empty for `addressType: FQDN`, which kube-proxy ignores.
+    /// Its endpoints, those that nothing here tells apart once; empty for `addressType: FQDN`, which kube-proxy ignores.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -67,7 +70,13 @@ impl From<SliceObject> for Slice {
         let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
         let service = service.map(|name| Key::new(&key.namespace, name));
         let raw = if object.address_type == "FQDN" { None } else { object.endpoints };
-        Self { key, service, endpoints: raw.unwrap_or_default().into_iter().map(Into::into).collect() }
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for endpoint in raw.into_iter().flatten().map(Endpoint::from) {
+            if !endpoints.contains(&endpoint) {
+                endpoints.push(endpoint);
+            }
+        }
+        Self { key, service, endpoints }
     }
 }
 
@@ -109,6 +118,17 @@ mod tests {
         );
         let empty = json!({"metadata": {"name": "x"}, "addressType": "IPv6", "endpoints": null});
         assert_eq!(Slice::from(serde_json::from_value::<SliceObject>(empty).expect("slice")).endpoints, []);
+    }
+
+    #[test]
+    fn endpoints_that_look_alike_count_once() {
+        let endpoint = |node: &str, ready: bool| json!({"addresses": ["10.0.0.1"], "nodeName": node, "conditions": {"ready": ready}});
+        let endpoints = [("a", true), ("a", true), ("b", true), ("a", false), ("b", true)]
+            .map(|(node, ready)| endpoint(node, ready));
+        let slice = json!({"metadata": {"name": "x"}, "addressType": "IPv4", "endpoints": endpoints});
+        let slice = Slice::from(serde_json::from_value::<SliceObject>(slice).expect("slice"));
+        let kept: Vec<_> = slice.endpoints.iter().map(|endpoint| (endpoint.node.as_deref(), endpoint.ready)).collect();
+        assert_eq!(kept, [(Some("a"), true), (Some("b"), true), (Some("a"), false)]);
     }
 
     #[test]

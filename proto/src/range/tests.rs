@@ -60,7 +60,7 @@ fn a_huge_set_costs_and_counts_like_a_small_one() {
     set.remove(range("fd00::"));
     assert_eq!(set.count(Family::V6), (1 << 64) - 1);
     assert_eq!(set.count(Family::V4), 1 << 24);
-    assert_eq!(set.lowest(Family::V6), Some("fd00::1".parse().expect("address")));
+    assert_eq!(set.lowest_in(&range("::/0")), Some("fd00::1".parse().expect("address")));
     assert_eq!(set.ranges().count(), 2);
     set.insert(range("::/0"));
     assert_eq!(set.count(Family::V6), u128::MAX);
@@ -73,8 +73,8 @@ fn the_last_address_of_a_family_does_not_touch_the_first_of_the_next() {
     set.insert(range("::"));
     assert_eq!(set.ranges().count(), 2);
     set.remove(range("0.0.0.0/0"));
-    assert_eq!(set.lowest(Family::V4), None);
-    assert_eq!(set.lowest(Family::V6), Some("::".parse().expect("address")));
+    assert_eq!(set.lowest_in(&range("0.0.0.0/0")), None);
+    assert_eq!(set.lowest_in(&range("::/0")), Some("::".parse().expect("address")));
 }
 
 proptest! {
@@ -82,15 +82,19 @@ proptest! {
     fn the_set_agrees_with_a_plain_set(steps in prop::collection::vec((any::<bool>(), 0u8..64, 0u8..12), 0..60)) {
         let (mut set, mut model) = (AddressSet::default(), BTreeSet::new());
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let range_of = |first: u8, last: u8| range(&format!("{}-{}", address(first), address(last)));
         for (add, start, length) in steps {
             let last = start.saturating_add(length);
-            let range: AddressRange = format!("{}-{}", address(start), address(last)).parse().expect("range");
+            let range = range_of(start, last);
             if add { set.insert(range) } else { set.remove(range) }
             for n in start..=last {
                 if add { model.insert(n); } else { model.remove(&n); }
             }
             prop_assert_eq!(set.count(Family::V4), model.len() as u128);
-            prop_assert_eq!(set.lowest(Family::V4), model.first().map(|n| address(*n)));
+            for range in [range, range_of(0, 255), range_of(20, 30)] {
+                let inside = |n: &&u8| address(**n) >= range.first() && address(**n) <= range.last();
+                prop_assert_eq!(set.lowest_in(&range), model.iter().find(inside).map(|n| address(*n)));
+            }
             prop_assert!((0..80).all(|n| set.contains(address(n)) == model.contains(&n)));
             let ranges: Vec<_> = set.ranges().collect();
             prop_assert!(ranges.windows(2).all(|pair| bits(pair[0].last()) + 1 < bits(pair[1].first())), "adjacent intervals");

@@ -52,6 +52,17 @@ pub struct Flags {
     pub deaf: bool,
 }
 
+/// Why a speaker stops answering for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Another one has it, or nobody should: I stay a candidate.
+    HandedOver,
+    /// Count me out for a while, or until I claim it.
+    Refused,
+    /// As refused; and nobody should claim it for a while, because a host that is none of us uses it.
+    Contested,
+}
+
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -70,6 +81,9 @@ pub enum Body {
         generation: u32,
         /// The addresses added.
         addresses: Vec<IpAddr>,
+        /// How long each is best left with the sender, whoever is better by order alone, in units of 10 ms up to 655 s. Addresses
+        /// without one are free to go.
+        keeps: Vec<Duration>,
     },
     /// I no longer answer for these addresses. Multicast.
     Release {
@@ -79,8 +93,8 @@ pub enum Body {
         generation: u32,
         /// The addresses given up.
         addresses: Vec<IpAddr>,
-        /// Count me out for them for a while; otherwise handed over: I stay a candidate.
-        refused: bool,
+        /// Why.
+        why: Release,
     },
     /// Do you live? Unicast.
     Challenge {
@@ -104,6 +118,8 @@ pub enum Body {
         parts: u16,
         /// The addresses of this part.
         addresses: Vec<IpAddr>,
+        /// As in a claim, for the addresses of this part.
+        keeps: Vec<Duration>,
     },
 }
 

@@ -111,6 +111,15 @@ async fn a_server_that_forgot_where_we_were_is_listed_again() {
     assert_eq!(changes(script, 6).await, ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]);
 }
 
+#[test]
+fn who_wrote_which_field_is_not_kept_of_an_object() {
+    let mut text = object("a", 1, json!(1));
+    text["metadata"]["managedFields"] = json!([{"manager": "kubectl", "fieldsV1": {"f:data": {"f:value": {}}}}]);
+    let Guarded(read) = serde_json::from_value::<Guarded<Wire>>(text).unwrap();
+    let metadata = read.unwrap().metadata;
+    assert_eq!((metadata.name.as_deref(), metadata.managed_fields), (Some("a"), None));
+}
+
 fn status(code: u16) -> Box<Status> {
     Box::new(serde_json::from_value(refused(code).1.remove(0)).unwrap())
 }

@@ -57,6 +57,13 @@ impl Announcer {
         self.enqueue(Due { repeat: false, at: now, address, round: 0 });
     }
 
+    /// Announces `address` once more, unless it is being announced anyway.
+    pub(super) fn once(&mut self, address: Ipv4Addr, now: Instant) {
+        if !self.by_address.contains_key(&address) {
+            self.enqueue(Due { repeat: false, at: now, address, round: GAPS.len() - 1 });
+        }
+    }
+
     /// Announces `address` no longer.
     pub(super) fn stop(&mut self, address: Ipv4Addr) {
         if let Some(due) = self.by_address.remove(&address) {
@@ -161,6 +168,16 @@ mod tests {
         }
         announcer.start(A, now);
         assert_eq!(announcer.next(announcer.deadline().unwrap()), Some(A));
+    }
+
+    #[test]
+    fn a_defence_is_one_announcement_and_none_where_more_are_to_come() {
+        let mut announcer = Announcer::default();
+        announcer.once(A, Instant::from_millis(1_000));
+        assert_eq!(run(&mut announcer, Instant::from_millis(1_000)), [(1_000, A)]);
+        announcer.start(B, Instant::from_millis(9_000));
+        announcer.once(B, Instant::from_millis(9_000));
+        assert_eq!(run(&mut announcer, Instant::from_millis(9_000)).len(), GAPS.len());
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use ferrolb_proto::claim;
 use ferrolb_proto::wire::Mac;
+use ferrolb_runtime::vitals::Vitals;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::info;
 
-use super::{LinkHandle, Progress, Setup};
+use super::{LinkHandle, Progress, Setup, Siblings};
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::plan::{LinkOrder, Order};
@@ -34,6 +35,8 @@ pub struct Protocol {
 pub struct LinkSet {
     protocol: Protocol,
     metrics: Metrics,
+    vitals: Arc<Vitals>,
+    siblings: Arc<Siblings>,
     events: mpsc::Sender<Event>,
     running: BTreeMap<u32, Running>,
     forwarders: JoinSet<()>,
@@ -52,8 +55,9 @@ struct Running {
 impl LinkSet {
     /// No thread runs yet; what they do will be sent to `events`.
     #[must_use]
-    pub fn new(protocol: Protocol, metrics: Metrics, events: mpsc::Sender<Event>) -> Self {
-        Self { protocol, metrics, events, running: BTreeMap::new(), forwarders: JoinSet::new() }
+    pub fn new(protocol: Protocol, metrics: Metrics, vitals: Arc<Vitals>, events: mpsc::Sender<Event>) -> Self {
+        let siblings = Arc::default();
+        Self { protocol, metrics, vitals, siblings, events, running: BTreeMap::new(), forwarders: JoinSet::new() }
     }
 
     /// Makes what runs what is wanted: ends, starts and orders threads. Must be called inside a tokio runtime.
@@ -68,6 +72,7 @@ impl LinkSet {
         for (index, running) in self.running.extract_if(.., over) {
             info!(index, link = %running.name, "no longer speaking on this link");
             running.forwarder.abort();
+            self.siblings.remove(index);
             if !wanted.values().any(|link| link.name == running.name) {
                 self.metrics.forget(&running.name);
             }
@@ -75,7 +80,7 @@ impl LinkSet {
         for (&index, link) in wanted {
             match self.running.get_mut(&index) {
                 None => self.start(index, link)?,
-                Some(running) if *running.order != *link.order => {
+                Some(running) if running.order != link.order => {
                     running.order = Arc::clone(&link.order);
                     if let Some(handle) = &running.handle {
                         handle.order(Arc::clone(&link.order));
@@ -90,9 +95,12 @@ impl LinkSet {
     fn start(&mut self, index: u32, link: &LinkOrder) -> Result<(), getrandom::Error> {
         info!(index, link = %link.name, "speaking on this link");
         let Protocol { node, hello_interval, hello_misses, failback_delay } = self.protocol.clone();
-        let claims = claim::Config { node, epoch: getrandom::u64()?, hello_interval, hello_misses, failback_delay };
+        let epoch = getrandom::u64()?;
+        let claims = claim::Config { node, epoch, hello_interval, hello_misses, failback_delay };
         let metrics = self.metrics.link(&link.name);
-        let setup = Setup { index, name: link.name.clone(), mac: link.mac, claims, metrics };
+        let (vitals, siblings) = (Arc::clone(&self.vitals), Arc::clone(&self.siblings));
+        siblings.add(index, epoch);
+        let setup = Setup { index, name: link.name.clone(), mac: link.mac, claims, metrics, vitals, siblings };
         let (handle, progress) = match LinkHandle::spawn(setup, Arc::clone(&link.order)) {
             Ok((handle, progress)) => (Some(handle), progress),
             Err(error) => (None, watch::channel(Err(format!("no thread for it: {error}").into())).1),

@@ -3,14 +3,15 @@
 //! What is due by the clock goes first, because an answer is legal only while our own last hello is young; then questions,
 //! then hellos. Nothing on the answer path allocates, locks or logs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ferrolb_proto::claim::{Claims, Counts, Input, Output};
+use ferrolb_proto::claim::{Claims, Input, Output};
+use ferrolb_proto::wire::arp::Arp;
 use ferrolb_proto::wire::hello::{self, DecodeError, Frame, KeyRing};
 use ferrolb_proto::wire::{Mac, arp};
 use ferrolb_proto::{Instant, Machine};
@@ -21,9 +22,10 @@ use tokio::sync::watch;
 
 use super::announce::{Announcer, FRAMES_PER_ANNOUNCEMENT};
 use super::answer::{Meaning, read};
+use super::heard::Ears;
+use super::report::Reporter;
 use super::socket::PacketSocket;
 use super::{LinkError, Mailbox, Progress, Setup};
-use crate::event::LinkReport;
 use crate::metrics::Drop;
 use crate::plan::Order;
 
@@ -31,13 +33,11 @@ use crate::plan::Order;
 const BURST_MAX: usize = 64;
 /// How often the kernel is asked how many frames it dropped.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long after a probe its answer is listened for.
-const PROBE_LIFETIME: Duration = Duration::from_secs(2);
 
 /// What the thread owns.
 struct Thread<'a> {
     setup: Setup,
-    progress: &'a watch::Sender<Progress>,
+    reporter: Reporter<'a>,
     arp: PacketSocket,
     hello: PacketSocket,
     order: Arc<Order>,
@@ -48,9 +48,9 @@ struct Thread<'a> {
     /// What questions are answered for.
     held: BTreeSet<Ipv4Addr>,
     announcer: Announcer,
-    /// Hosts whose ARP answer is of interest, and until when.
-    probed: BTreeMap<Mac, Instant>,
-    counted: Counts,
+    ears: Ears,
+    /// The main loop stands still, as the machine was told.
+    stuck: bool,
     statistics_at: Instant,
     /// The machine was called since the last report.
     changed: bool,
@@ -65,8 +65,8 @@ pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Prog
     let now = Clock::now();
     let mut thread = Thread {
         claims: Claims::new(setup.claims.clone(), now),
+        reporter: Reporter::new(progress, setup.metrics.clone()),
         setup,
-        progress,
         arp,
         hello,
         order: Arc::default(),
@@ -74,8 +74,8 @@ pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Prog
         deadline: None,
         held: BTreeSet::new(),
         announcer: Announcer::default(),
-        probed: BTreeMap::new(),
-        counted: Counts::default(),
+        ears: Ears::default(),
+        stuck: false,
         statistics_at: now,
         changed: true,
         left: false,
@@ -92,17 +92,20 @@ impl Thread<'_> {
     /// Does all that can be done now.
     fn turn(&mut self, mailbox: &Mailbox, buffer: &mut [u8]) -> Result<(), LinkError> {
         let now = Clock::now();
+        if self.setup.vitals.is_alive(now) == self.stuck {
+            self.stuck = !self.stuck;
+            self.feed(Input::Stuck(self.stuck), now)?;
+        }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.claims.tick(now);
-            self.obey(now)?;
+            self.tick(now)?;
         }
         self.read_arp(buffer)?;
         self.read_hellos(buffer)?;
         self.take_order(mailbox)?;
         self.announce()?;
         if self.changed {
-            self.count();
-            self.report();
+            self.reporter.count(&self.claims);
+            self.reporter.report(&self.claims, self.left);
             self.changed = false;
         }
         if now >= self.statistics_at {
@@ -112,8 +115,22 @@ impl Thread<'_> {
         Ok(())
     }
 
+    /// Lets time pass. What was heard since is told first: silence is judged by it.
+    fn tick(&mut self, now: Instant) -> Result<(), LinkError> {
+        if std::mem::take(&mut self.ears.heard) {
+            self.claims.handle(Input::Heard, now);
+        }
+        if self.claims.suspects() && self.count_kernel_drops()? > 0 {
+            self.claims.handle(Input::Lost, now);
+        }
+        self.claims.tick(now);
+        self.obey(now)
+    }
+
     fn wait(&self, mailbox: &Mailbox) -> Result<(), LinkError> {
-        let deadline = self.deadline.into_iter().chain(self.announcer.deadline()).min();
+        let watchdog = (!self.stuck).then(|| self.setup.vitals.dead_at());
+        let deadlines = [self.deadline, self.announcer.deadline(), watchdog];
+        let deadline = deadlines.into_iter().flatten().min();
         let timeout = deadline.map(|deadline| {
             let wait = deadline.since(Clock::now());
             Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() }
@@ -137,16 +154,25 @@ impl Thread<'_> {
     fn read_arp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         for _ in 0..BURST_MAX {
             let Some(frame) = self.arp.receive(buffer).map_err(LinkError::Gone)? else { break };
-            match read(frame, self.setup.mac, &self.held) {
+            let Some(arp) = Arp::decode(frame) else { continue };
+            self.ears.note(&arp);
+            if self.claims.is_deaf() {
+                // The frame that ends it is answered if it asks.
+                self.feed(Input::Heard, Clock::now())?;
+            }
+            match read(frame, &arp, self.setup.mac, &self.held, |address| self.ears.is_checked(address, Clock::now)) {
                 Meaning::Asked(answer) if Clock::now() < self.claims.gate() => {
                     send(&self.arp, &answer, &self.setup.metrics.answered, self.setup.metrics.dropped(Drop::Send))?;
                 }
                 Meaning::Asked(_) => {
                     self.setup.metrics.dropped(Drop::Gate).inc();
                 }
-                Meaning::Answered(mac) => {
+                Meaning::Foreign { address, mac, announced } if !self.order.macs.contains(&mac) => {
+                    self.feed(Input::Foreign { address: address.into(), mac, announced }, Clock::now())?;
+                }
+                Meaning::Answered(mac) | Meaning::Foreign { mac, .. } => {
                     let now = Clock::now();
-                    if self.probed.get(&mac).is_some_and(|until| now < *until) {
+                    if self.ears.is_probed(mac, arp.sender, now) {
                         self.feed(Input::ArpAnswer(mac), now)?;
                     }
                 }
@@ -161,7 +187,8 @@ impl Thread<'_> {
             let Some(bytes) = self.hello.receive(buffer).map_err(LinkError::Gone)? else { break };
             let reason = match Frame::decode(bytes, &self.keys) {
                 Ok((source, frame)) => {
-                    self.feed(Input::Frame { source, frame }, Clock::now())?;
+                    let input = self.meaning(source, frame);
+                    self.feed(input, Clock::now())?;
                     continue;
                 }
                 Err(DecodeError::Malformed) => Drop::Malformed,
@@ -172,6 +199,15 @@ impl Thread<'_> {
             self.setup.metrics.dropped(reason).inc();
         }
         Ok(())
+    }
+
+    /// A frame of this node's own name may come from another link of it that is on this wire.
+    fn meaning(&self, source: Mac, frame: Frame) -> Input {
+        let own = *frame.node == *self.setup.claims.node;
+        match self.setup.siblings.find(frame.epoch).filter(|index| own && *index != self.setup.index) {
+            Some(index) => Input::Sibling { lower: index < self.setup.index },
+            None => Input::Frame { source, frame },
+        }
     }
 
     fn take_order(&mut self, mailbox: &Mailbox) -> Result<(), LinkError> {
@@ -202,11 +238,16 @@ impl Thread<'_> {
     fn obey(&mut self, now: Instant) -> Result<(), LinkError> {
         while let Some(output) = self.claims.poll() {
             match output {
-                Output::Send { to, frame } => self.send_hello(to, &frame)?,
+                Output::Send { to, key, frame } => self.send_hello(to, key, &frame)?,
                 Output::Start(address) | Output::Refresh(address) => {
                     if let IpAddr::V4(address) = address {
                         self.held.insert(address);
                         self.announcer.start(address, now);
+                    }
+                }
+                Output::Defend(address) => {
+                    if let IpAddr::V4(address) = address {
+                        self.announcer.once(address, now);
                     }
                 }
                 Output::Stop(address) => {
@@ -216,6 +257,9 @@ impl Thread<'_> {
                     }
                 }
                 Output::Probe { address, mac } => self.probe(address, mac, now)?,
+                Output::Check(address) => self.check(address, now)?,
+                Output::AskAround => self.ask_around()?,
+                Output::TookOver(silence) => self.setup.metrics.failover.observe(silence.as_secs_f64()),
                 Output::Left => self.left = true,
             }
         }
@@ -224,20 +268,44 @@ impl Thread<'_> {
         Ok(())
     }
 
-    fn send_hello(&self, to: Option<Mac>, frame: &Frame) -> Result<(), LinkError> {
-        let Some(key) = self.keys.signing() else { return Ok(()) };
+    fn send_hello(&self, to: Option<Mac>, key: u32, frame: &Frame) -> Result<(), LinkError> {
+        let Some(key) = self.keys.find(key) else { return Ok(()) };
         let metrics = &self.setup.metrics;
         send(&self.hello, &frame.encode(self.setup.mac, to, key), &metrics.sent, metrics.dropped(Drop::Send))
     }
 
     /// Asks for `address` without saying who asks (RFC 5227 section 1.1), so that no cache learns anything from it.
     fn probe(&mut self, address: IpAddr, mac: Mac, now: Instant) -> Result<(), LinkError> {
-        self.probed.retain(|_, until| now < *until);
-        self.probed.insert(mac, now + PROBE_LIFETIME);
         let IpAddr::V4(address) = address else { return Ok(()) };
+        self.ears.probe(mac, address, now);
+        self.ask(&arp::request(self.setup.mac, Ipv4Addr::UNSPECIFIED, address))
+    }
+
+    /// Asks whether anyone has a fresh address: as a probe, and as this node, since some hosts answer only one of the two.
+    fn check(&mut self, address: IpAddr, now: Instant) -> Result<(), LinkError> {
+        let IpAddr::V4(address) = address else { return Ok(()) };
+        self.ears.check(address, now);
+        let own = self.order.source.filter(|own| *own != address);
+        for asker in own.into_iter().chain([Ipv4Addr::UNSPECIFIED]) {
+            self.ask(&arp::request(self.setup.mac, asker, address))?;
+        }
+        Ok(())
+    }
+
+    /// Asks the hosts that were heard last for their own addresses: whoever answers shows that we hear.
+    fn ask_around(&mut self) -> Result<(), LinkError> {
+        let source = self.order.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        for (mac, address) in self.ears.hosts() {
+            let mut question = arp::request(self.setup.mac, source, address);
+            question[..6].copy_from_slice(&mac.0);
+            self.ask(&question)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&self, question: &[u8]) -> Result<(), LinkError> {
         let metrics = &self.setup.metrics;
-        let question = arp::request(self.setup.mac, Ipv4Addr::UNSPECIFIED, address);
-        send(&self.arp, &question, &metrics.sent, metrics.dropped(Drop::Send))
+        send(&self.arp, question, &metrics.asked, metrics.dropped(Drop::Send))
     }
 
     fn announce(&mut self) -> Result<(), LinkError> {
@@ -254,46 +322,15 @@ impl Thread<'_> {
         Ok(())
     }
 
-    /// Brings the metrics up to the machine's counters.
-    fn count(&mut self) {
-        let (now, before, metrics) = (self.claims.counts(), self.counted, &self.setup.metrics);
-        metrics.suspicions.inc_by(now.suspicions - before.suspicions);
-        metrics.refuted.inc_by(now.refuted - before.refuted);
-        metrics.deaths.inc_by(now.deaths - before.deaths);
-        metrics.fences.inc_by(now.fences - before.fences);
-        metrics.conflicts.inc_by(now.conflicts - before.conflicts);
-        metrics.dropped(Drop::Stale).inc_by(now.stale_frames - before.stale_frames);
-        metrics.dropped(Drop::Unproven).inc_by(now.unproven - before.unproven);
-        metrics.dropped(Drop::OwnName).inc_by(now.own_name - before.own_name);
-        metrics.dropped(Drop::Limit).inc_by(now.over_limit - before.over_limit);
-        self.counted = now;
-    }
-
-    fn count_kernel_drops(&self) -> Result<(), LinkError> {
+    /// Counts the frames that the kernel dropped because we read too late; how many hellos were among them.
+    fn count_kernel_drops(&self) -> Result<u64, LinkError> {
+        let mut hellos = 0;
         for (socket, reason) in [(&self.arp, Drop::KernelArp), (&self.hello, Drop::KernelHello)] {
             let dropped = socket.dropped().map_err(LinkError::Gone)?;
             self.setup.metrics.dropped(reason).inc_by(dropped);
+            hellos = dropped;
         }
-        Ok(())
-    }
-
-    /// Says what is done here, if it is not what was said before.
-    fn report(&self) {
-        self.progress.send_if_modified(|progress| {
-            let Ok(before) = progress else { return false };
-            let same = before.left == self.left
-                && before.heard.iter().map(|name| &**name).eq(self.claims.heard())
-                && before.held.iter().copied().eq(self.claims.held());
-            if same {
-                return false;
-            }
-            let heard: Vec<Box<str>> = self.claims.heard().map(Into::into).collect();
-            let held: Arc<[IpAddr]> = self.claims.held().collect();
-            self.setup.metrics.heard.set(i64::try_from(heard.len()).unwrap_or(i64::MAX));
-            self.setup.metrics.owned.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
-            *progress = Ok(LinkReport { heard, held, left: self.left });
-            true
-        });
+        Ok(hellos)
     }
 }
 

@@ -11,7 +11,7 @@ impl Desired {
     pub fn dump(&self) -> Value {
         let links = self.links.iter().map(|(index, LinkOrder { name, mac, order })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "leaving": order.leaving,
-                "units": order.units.iter().map(unit).collect::<Vec<_>>()})
+                "units": order.units.iter().map(|it| unit(it)).collect::<Vec<_>>()})
         });
         json!({
             "notReady": self.not_ready,
@@ -26,7 +26,7 @@ fn unit(unit: &Unit) -> Value {
     let mut candidates: Vec<_> = unit.candidates.iter().collect();
     candidates.sort_by_key(|candidate| candidate.order);
     let candidates = candidates.into_iter().map(
-        |c| json!({"node": c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
+        |c| json!({"node": *c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
     );
     json!({"addresses": unit.addresses, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.serves_here})
 }

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::api;
+use ferrolb_proto::api::{self, IpMode};
 use ferrolb_proto::election::{Candidate, order};
-use ferrolb_proto::facts::{Advertisement, AssignedAddress, Endpoint, Key, Node, Policy, Pool, Service, Slice};
+use ferrolb_proto::facts::{
+    Advertisement, AssignedAddress, Endpoint, Key, Node, Policy, Pool, PoolProblem, Service, Slice,
+};
 use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
@@ -66,7 +68,7 @@ impl Cluster {
     }
 
     /// The units on the first link.
-    fn units(&self) -> Vec<Unit> {
+    fn units(&self) -> Vec<Arc<Unit>> {
         self.plan().links.values().next().expect("a link").order.units.clone()
     }
 
@@ -91,7 +93,8 @@ fn node(name: &str) -> Node {
 }
 
 fn service(name: &str, addresses: &[&str]) -> Service {
-    let assigned = addresses.iter().map(|text| AssignedAddress { address: text.parse().unwrap(), vip: true });
+    let assigned =
+        addresses.iter().map(|text| AssignedAddress { address: text.parse().unwrap(), mode: Some(IpMode::Vip) });
     Service { key: Key::new("default", name), load_balancer: true, assigned: assigned.collect(), ..Service::default() }
 }
 
@@ -117,7 +120,7 @@ fn link(index: u32, name: &str) -> Link {
     Link { index, name: name.into(), mac, ethernet: true, up: true, broadcast: true, ..Link::default() }
 }
 
-fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+fn addresses(texts: &[&str]) -> Box<[IpAddr]> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
@@ -198,7 +201,7 @@ fn what_the_api_says_of_a_candidate_comes_along() {
         preference: 0,
         order: order("node2", address),
     };
-    assert_eq!(unit.candidates, [first, second]);
+    assert_eq!(*unit.candidates, [first, second]);
     assert!(unit.serves_here);
 }
 
@@ -215,7 +218,7 @@ fn services_that_share_an_address_are_one_unit_announced_where_all_can_be_served
         ..Cluster::default()
     };
     let units: Vec<_> =
-        cluster.units().into_iter().map(|unit| (unit.addresses, unit.serves_here, unit.candidates.len())).collect();
+        cluster.units().iter().map(|unit| (unit.addresses.clone(), unit.serves_here, unit.candidates.len())).collect();
     let expect =
         [(addresses(&["172.30.0.1", "172.30.0.2", "172.30.0.3"]), true, 2), (addresses(&["172.30.0.4"]), true, 2)];
     assert_eq!(units, expect);
@@ -244,6 +247,45 @@ fn only_an_ipv4_address_of_an_advertised_pool_is_announced_and_the_first_of_all_
 }
 
 #[test]
+fn a_service_is_announced_by_what_selects_its_labels_and_its_pool_and_the_node() {
+    let labelled = |tier: &str| {
+        let mut service = service("web", &["172.30.0.200"]);
+        service.demand.labels = [("tier".into(), tier.into())].into();
+        service
+    };
+    let ad = |tier: &str, node: &str| {
+        let mut ad = select(node);
+        ad["serviceSelectors"] = json!([{"matchLabels": {"tier": tier}}]);
+        ad
+    };
+    let candidates = |services: Vec<Service>, ads: Vec<serde_json::Value>| {
+        let units = Cluster { services, ads, ..Cluster::default() }.units();
+        let names = units.iter().flat_map(|unit| unit.candidates.iter().map(|candidate| candidate.node.to_string()));
+        names.collect::<Vec<_>>()
+    };
+    let two = || vec![ad("web", "node1"), ad("db", "node2")];
+    assert_eq!(candidates(vec![labelled("web")], two()), ["node1"]);
+    assert_eq!(candidates(vec![labelled("db")], two()), ["node2"]);
+    assert_eq!(candidates(vec![labelled("mail")], two()), [""; 0]);
+    assert_eq!(candidates(vec![labelled("web")], vec![ad("web", "node1"), select("node2")]), ["node1", "node2"]);
+    let sharing = Service { key: Key::new("default", "web2"), ..labelled("mail") };
+    assert_eq!(candidates(vec![labelled("web"), sharing], two()), ["node1"], "one of the two is selected");
+}
+
+#[test]
+fn the_weights_of_every_advertisement_that_selects_a_node_add_up() {
+    let prefer = |node: &str, weight: u32| json!({"preferredNodeSelectors": [{"weight": weight, "preference": {"matchLabels": {"name": node}}}]});
+    let mut from_second = prefer("node1", 50);
+    from_second["nodeSelectors"] = select("node2")["nodeSelectors"].clone();
+    let ads = vec![prefer("node1", 3), prefer("node1", 4), prefer("node2", 5), from_second];
+    // Both addresses are of one unit: what announces both counts once.
+    let services = vec![service("web", &["172.30.0.200", "172.30.0.201"])];
+    let unit = &Cluster { services, ads, ..Cluster::default() }.units()[0];
+    let weights: Vec<_> = unit.candidates.iter().map(|candidate| candidate.preference).collect();
+    assert_eq!(weights, [7, 5]);
+}
+
+#[test]
 fn the_pool_that_the_service_names_decides_where_two_hold_its_address() {
     let pools = || vec![pool("a", &["172.30.0.0/16"]), pool("b", &["172.30.0.0/24"])];
     let ads = || {
@@ -260,6 +302,25 @@ fn the_pool_that_the_service_names_decides_where_two_hold_its_address() {
 }
 
 #[test]
+fn a_service_without_endpoints_keeps_nobody_off_the_wire_who_shares_its_address() {
+    let services = vec![service("a", &["172.30.0.1"]), service("b", &["172.30.0.1"])];
+    for (slices, candidates) in [(vec![slice("b", &["node1"])], 2), (vec![], 0), (vec![slice("a", &[])], 0)] {
+        let cluster = Cluster { services: services.clone(), slices, ..Cluster::default() };
+        assert_eq!(cluster.units().iter().map(|unit| unit.candidates.len()).collect::<Vec<_>>(), [candidates]);
+    }
+}
+
+#[test]
+fn a_slip_in_a_pool_takes_no_address_off_the_wire() {
+    let slip = Pool { problem: Some(PoolProblem::Empty), ..pool("a", &[]) };
+    for (named, expect) in [(Some("a"), 2), (None, 0), (Some("gone"), 0)] {
+        let services = vec![Service { from_pool: named.map(Into::into), ..service("web", &["172.30.0.200"]) }];
+        let cluster = Cluster { services, pools: vec![slip.clone()], ads: vec![json!({})], ..Cluster::default() };
+        assert_eq!(cluster.plan().links[&2].order.units.len(), usize::from(expect > 0), "{named:?}");
+    }
+}
+
+#[test]
 fn an_interface_selector_takes_this_node_out_of_its_other_links_and_nobody_else() {
     let links = vec![link(2, "eth0"), link(3, "eth1")];
     let plan = Cluster { ads: vec![json!({"interfaces": ["eth1"]})], links, ..Cluster::default() }.plan();
@@ -268,6 +329,20 @@ fn an_interface_selector_takes_this_node_out_of_its_other_links_and_nobody_else(
         candidates.iter().map(|candidate| candidate.node.to_string()).collect::<Vec<_>>()
     };
     assert_eq!((names(2), names(3)), (vec!["node2".to_owned()], vec!["node1".to_owned(), "node2".to_owned()]));
+}
+
+#[test]
+fn a_unit_is_one_for_all_links_and_an_order_that_says_nothing_new_is_the_one_before() {
+    let links = vec![link(2, "eth0"), link(3, "eth1")];
+    let cluster = Cluster { links, ..Cluster::default() };
+    let before = cluster.plan();
+    assert!(Arc::ptr_eq(&before.links[&2].order.units[0], &before.links[&3].order.units[0]));
+    let mut same = cluster.plan();
+    same.keep_orders(&before);
+    assert!(Arc::ptr_eq(&same.links[&2].order, &before.links[&2].order));
+    let mut other = Cluster { slices: Vec::new(), ..cluster }.plan();
+    other.keep_orders(&before);
+    assert_eq!(other.links[&2].order.units[0].candidates.len(), 0, "what is new is not lost");
 }
 
 #[test]
@@ -282,7 +357,7 @@ fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
         ("excluded by name", link(2, "cni0"), false),
         (
             "excluded by name, with another address",
-            Link { addresses: addresses(&["10.0.0.1"]), ..link(2, "cni0") },
+            Link { addresses: addresses(&["10.0.0.1"]).into(), ..link(2, "cni0") },
             false,
         ),
         ("excluded by name, with the InternalIP", Link { addresses: vec![internal], ..link(2, "cni0") }, true),
@@ -324,11 +399,17 @@ fn a_link_that_failed_is_left_out_until_its_time_comes() {
 #[test]
 fn the_process_may_end_when_every_link_has_left() {
     let mut state = Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
-    let report = |left| LinkReport { heard: vec!["node2".into()], held: addresses(&["172.30.0.200"]).into(), left };
+    let report = |left| LinkReport {
+        heard: vec!["node2".into()],
+        held: addresses(&["172.30.0.200"]).into(),
+        left,
+        ..LinkReport::default()
+    };
     state.handle(Event::Report { link: 2, report: report(false) }, Instant::ZERO);
     let desired = plan(&state, Instant::ZERO);
     assert!(!desired.left && !desired.status.draining && !desired.links[&2].order.leaving);
     assert_eq!(desired.status.owned_addresses, 1);
+    assert_eq!(*desired.status.links[0].addresses, *addresses(&["172.30.0.200"]));
     assert_eq!(
         (&*desired.status.links[0].name, &desired.status.links[0].heard[..]),
         ("eth0", &["node2".to_owned()][..])

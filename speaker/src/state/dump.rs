@@ -8,10 +8,8 @@ impl State {
     /// What matters of the state.
     #[must_use]
     pub fn dump(&self) -> Value {
-        let text = ToString::to_string;
-        let services = self.services.values().map(|service| {
-            let addresses: Vec<_> = service.assigned.iter().map(|assigned| assigned.address).collect();
-            json!({"service": text(&service.key), "addresses": addresses, "policy": format!("{:?}", service.policy)})
+        let services = self.services.iter().map(|(key, service)| {
+            json!({"service": key.to_string(), "addresses": service.assigned, "policy": format!("{:?}", service.policy)})
         });
         let nodes = self.nodes.values().map(|node| {
             json!({"name": node.name, "internal": node.internal, "ready": node.ready, "cordoned": node.cordoned,

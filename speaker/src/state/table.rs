@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
 use ferrolb_runtime::watch::Change;
 
+use super::kept::{KeptService, KeptSlice};
+
 /// A fact that has a name.
 pub(crate) trait Named {
-    /// Whether the other says the same. Where that cannot be told: no.
-    fn same(&self, other: &Self) -> bool;
-
     /// Its key. Nodes, and our own kinds that all live in our one namespace, are told apart by name alone.
     fn key(&self) -> Key;
 
@@ -20,10 +19,6 @@ pub(crate) trait Named {
 }
 
 impl Named for Service {
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-
     fn key(&self) -> Key {
         self.key.clone()
     }
@@ -34,10 +29,6 @@ impl Named for Service {
 }
 
 impl Named for Slice {
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-
     fn key(&self) -> Key {
         self.key.clone()
     }
@@ -48,32 +39,56 @@ impl Named for Slice {
 }
 
 impl Named for Node {
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-
     fn key(&self) -> Key {
         Key::new("", &self.name)
     }
 }
 
 impl Named for Pool {
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-
     fn key(&self) -> Key {
         Key::new("", &self.name)
     }
 }
 
 impl Named for Advertisement {
-    fn same(&self, _other: &Self) -> bool {
-        false
-    }
-
     fn key(&self) -> Key {
         Key::new("", &self.name)
+    }
+}
+
+/// What is kept of a fact.
+pub(crate) trait Kept {
+    /// Whether the other says the same. Where that cannot be told: no.
+    fn same(&self, other: &Self) -> bool;
+}
+
+impl Kept for KeptService {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Kept for KeptSlice {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Kept for Node {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Kept for Pool {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Kept for Advertisement {
+    fn same(&self, _other: &Self) -> bool {
+        false
     }
 }
 
@@ -92,10 +107,10 @@ impl<F> Default for Table<F> {
     }
 }
 
-impl<F: Named> Table<F> {
+impl<F: Kept> Table<F> {
     /// Takes one change and says whether it made a difference; `keep` reduces an object to what is kept of it, or says that it
     /// is of no interest.
-    pub(super) fn handle(&mut self, change: Change<F>, keep: impl FnOnce(F) -> Option<F>) -> bool {
+    pub(super) fn handle<O: Named>(&mut self, change: Change<O>, keep: impl FnOnce(O) -> Option<F>) -> bool {
         match change {
             Change::ResyncStarted => {
                 self.listing = Some(BTreeSet::new());
@@ -113,7 +128,7 @@ impl<F: Named> Table<F> {
                 self.objects.insert(key, object);
                 true
             }
-            Change::Unreadable { key, .. } | Change::Delete(key) => self.objects.remove(&F::normal(key)).is_some(),
+            Change::Unreadable { key, .. } | Change::Delete(key) => self.objects.remove(&O::normal(key)).is_some(),
             Change::ResyncDone => {
                 let before = self.objects.len();
                 if let Some(listing) = self.listing.take() {
@@ -133,12 +148,17 @@ impl<F> Table<F> {
     }
 
     /// The object of this key.
-    pub(super) fn get(&self, key: &Key) -> Option<&F> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&F> {
         self.objects.get(key)
     }
 
+    /// All objects with their keys, by key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &F)> {
+        self.objects.iter()
+    }
+
     /// All objects, by key.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &F> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &F> + Clone {
         self.objects.values()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::facts::{AssignedAddress, Policy};
+use ferrolb_proto::api::IpMode;
+use ferrolb_proto::facts::{AssignedAddress, Policy, Service};
 use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
 
 use super::*;
@@ -22,7 +23,7 @@ fn service(name: &str) -> Service {
     Service {
         key: Key::new("default", name),
         load_balancer: true,
-        assigned: vec![AssignedAddress { address, vip: true }],
+        assigned: vec![AssignedAddress { address, mode: Some(IpMode::Vip) }],
         uid: "u".into(),
         policy: Policy::Local,
         ..Service::default()
@@ -30,7 +31,7 @@ fn service(name: &str) -> Service {
 }
 
 fn names(state: &State) -> Vec<String> {
-    state.services.values().map(|service| service.key.to_string()).collect()
+    state.services.iter().map(|(key, _)| key.to_string()).collect()
 }
 
 fn feed(state: &mut State, events: impl IntoIterator<Item = Change<Service>>) {
@@ -96,11 +97,7 @@ fn a_service_that_is_not_ours_or_has_no_address_is_not_kept() {
         let mut state = state();
         feed(&mut state, [Change::Apply(service("a"))]);
         let kept = state.services.values().next().unwrap();
-        assert_eq!(
-            (kept.policy, kept.assigned.len(), &*kept.uid),
-            (Policy::Local, 1, ""),
-            "reduced to what a plan needs"
-        );
+        assert_eq!((kept.policy, kept.assigned.len()), (Policy::Local, 1));
         feed(&mut state, [Change::Apply(changed)]);
         assert_eq!(names(&state), [""; 0]);
     }
@@ -120,18 +117,6 @@ fn objects_of_our_own_namespace_and_nodes_go_by_their_names() {
     assert!(state.own_node().is_some());
     state.handle(Event::Node(Change::Delete(Key::new("", "node1"))), Instant::ZERO);
     assert!(state.own_node().is_none());
-}
-
-#[test]
-fn endpoints_that_look_alike_count_once() {
-    let endpoint = |node: &str, ready| Endpoint { node: Some(node.into()), ready, serving: ready, terminating: false };
-    let endpoints =
-        vec![endpoint("a", true), endpoint("a", true), endpoint("b", true), endpoint("a", false), endpoint("b", true)];
-    let slice = Slice { key: Key::new("default", "web-1"), service: Some(Key::new("default", "web")), endpoints };
-    let mut state = state();
-    state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
-    let kept = state.slices.values().next().unwrap();
-    assert_eq!(kept.endpoints, [endpoint("a", true), endpoint("b", true), endpoint("a", false)]);
 }
 
 #[test]
@@ -169,4 +154,19 @@ fn a_link_that_fails_is_left_alone_for_longer_each_time_until_it_was_down() {
     assert!(state.failures.contains_key(&2) && state.reports.contains_key(&2));
     state.handle(link(false), now);
     assert!(state.failures.is_empty() && state.reports.is_empty());
+}
+
+#[test]
+fn an_address_in_mode_proxy_is_announced_only_where_the_service_says_so() {
+    let proxy = |announce| {
+        let mut service = service("a");
+        service.assigned[0].mode = Some(IpMode::Proxy);
+        service.demand.request.announce = announce;
+        service
+    };
+    for (service, announced) in [(service("a"), 1), (proxy(false), 0), (proxy(true), 1)] {
+        let mut state = state();
+        feed(&mut state, [Change::Apply(service)]);
+        assert_eq!(state.services.values().map(|service| service.assigned.len()).sum::<usize>(), announced);
+    }
 }

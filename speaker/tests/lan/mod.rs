@@ -50,9 +50,29 @@ impl Lan {
         Mac([2, 0xfb, 0, 0, 0, u8::try_from(place + 1).expect("a small wire")])
     }
 
+    /// Gives a host a second link, `eth1`, on the same wire.
+    pub(crate) fn second_link(&self, host: &str) {
+        let (namespace, switch, mac) = (self.namespace(host), self.namespace("switch"), self.mac_of(host, "eth1"));
+        batch(&format!("link add eth1 netns {namespace} address {mac} type veth peer name {host}b netns {switch}\n"));
+        self.ip("-n", "switch", &format!("link set {host}b master br0 up"));
+        self.ip("-n", host, "link set eth1 up");
+    }
+
+    /// The hardware address of a host's link.
+    pub(crate) fn mac_of(&self, host: &str, link: &str) -> Mac {
+        let mut mac = self.mac(host);
+        mac.0[4] = u8::from(link == "eth1");
+        mac
+    }
+
     /// The index of a host's `eth0`.
-    pub(crate) fn index(&self, host: &str) -> u32 {
-        let shown = self.ip("-n", host, "-o link show eth0");
+    fn index(&self, host: &str) -> u32 {
+        self.index_of(host, "eth0")
+    }
+
+    /// The index of a host's link.
+    pub(crate) fn index_of(&self, host: &str, link: &str) -> u32 {
+        let shown = self.ip("-n", host, &format!("-o link show {link}"));
         shown.split_once(':').and_then(|(index, _)| index.parse().ok()).expect("an index")
     }
 

@@ -1,11 +1,17 @@
 //! Every measure that a benchmark prints: its stable id, its words, its budget, and what other products came to. Those figures were measured
 //! earlier, on the same lab; no run measures them again.
 
-use Unit::{Megabytes, Microseconds, Milliseconds, Times};
+mod failover;
+
+pub use failover::*;
+
+use Unit::{Count, Megabytes, Microseconds, Milliseconds, Nanoseconds, Times};
 
 /// What a value is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Unit {
+    #[serde(rename = "ns")]
+    Nanoseconds,
     #[serde(rename = "us")]
     Microseconds,
     #[serde(rename = "ms")]
@@ -16,6 +22,9 @@ pub enum Unit {
     /// So many times something else.
     #[serde(rename = "x")]
     Times,
+    /// So many things.
+    #[serde(rename = "count")]
+    Count,
 }
 
 /// One measure. A change of the id breaks the comparison with earlier runs.
@@ -29,13 +38,12 @@ pub struct Known {
     pub peers: &'static [(&'static str, f64)],
 }
 
-/// The four figures of Services that were created together.
+/// The figures of Services that were created together, each as median and 99th percentile.
 #[derive(Debug)]
 pub struct Created {
-    pub address_p50: Known,
-    pub address_p99: Known,
-    pub wire_p50: Known,
-    pub wire_p99: Known,
+    pub api: [Known; 2],
+    pub address: [Known; 2],
+    pub wire: [Known; 2],
 }
 
 /// The figures of one way to ask, each as median and 99th percentile.
@@ -71,56 +79,63 @@ const fn budgeted(
 
 const METALLB: &str = "MetalLB";
 
-pub const CREATED_1: Created = Created {
-    address_p50: plain("create.address.p50.1", "create to address, one at a time, p50", Milliseconds),
-    address_p99: budgeted("create.address.p99.1", "create to address, one at a time, p99", Milliseconds, 100.0, &[]),
-    wire_p50: plain("create.wire.p50.1", "create to announcement, one at a time, p50", Milliseconds),
-    wire_p99: budgeted("create.wire.p99.1", "create to announcement, one at a time, p99", Milliseconds, 300.0, &[]),
-};
+/// The measures of one number of Services created together: its ids' end, its words, then budget and MetalLB's figures.
+macro_rules! created {
+    ($count:literal, $words:literal, address: $address:literal, $peers:expr, wire: $wire:literal) => {{
+        let [peers_p50, peers_p99]: [&[(&str, f64)]; 2] = $peers;
+        Created {
+            api: [
+                plain(
+                    concat!("create.api.p50.", $count),
+                    concat!("API server's own answer, ", $words, ", p50"),
+                    Milliseconds,
+                ),
+                plain(
+                    concat!("create.api.p99.", $count),
+                    concat!("API server's own answer, ", $words, ", p99"),
+                    Milliseconds,
+                ),
+            ],
+            address: [
+                Known {
+                    peers: peers_p50,
+                    ..plain(
+                        concat!("create.address.p50.", $count),
+                        concat!("create to address, ", $words, ", p50"),
+                        Milliseconds,
+                    )
+                },
+                budgeted(
+                    concat!("create.address.p99.", $count),
+                    concat!("create to address, ", $words, ", p99"),
+                    Milliseconds,
+                    $address,
+                    peers_p99,
+                ),
+            ],
+            wire: [
+                plain(
+                    concat!("create.wire.p50.", $count),
+                    concat!("create to announcement, ", $words, ", p50"),
+                    Milliseconds,
+                ),
+                budgeted(
+                    concat!("create.wire.p99.", $count),
+                    concat!("create to announcement, ", $words, ", p99"),
+                    Milliseconds,
+                    $wire,
+                    &[],
+                ),
+            ],
+        }
+    }};
+}
 
-pub const CREATED_100: Created = Created {
-    address_p50: Known {
-        peers: &[(METALLB, 250.0)],
-        ..plain("create.address.p50.100", "create to address, 100 by 8 creators, p50", Milliseconds)
-    },
-    address_p99: budgeted(
-        "create.address.p99.100",
-        "create to address, 100 by 8 creators, p99",
-        Milliseconds,
-        100.0,
-        &[(METALLB, 380.0)],
-    ),
-    wire_p50: plain("create.wire.p50.100", "create to announcement, 100 by 8 creators, p50", Milliseconds),
-    wire_p99: budgeted(
-        "create.wire.p99.100",
-        "create to announcement, 100 by 8 creators, p99",
-        Milliseconds,
-        300.0,
-        &[],
-    ),
-};
-
-pub const CREATED_1000: Created = Created {
-    address_p50: Known {
-        peers: &[(METALLB, 2700.0)],
-        ..plain("create.address.p50.1000", "create to address, 1,000 by 8 creators, p50", Milliseconds)
-    },
-    address_p99: budgeted(
-        "create.address.p99.1000",
-        "create to address, 1,000 by 8 creators, p99",
-        Milliseconds,
-        250.0,
-        &[(METALLB, 4200.0)],
-    ),
-    wire_p50: plain("create.wire.p50.1000", "create to announcement, 1,000 by 8 creators, p50", Milliseconds),
-    wire_p99: budgeted(
-        "create.wire.p99.1000",
-        "create to announcement, 1,000 by 8 creators, p99",
-        Milliseconds,
-        500.0,
-        &[],
-    ),
-};
+pub const CREATED_1: Created = created!("1", "one at a time", address: 100.0, [&[], &[]], wire: 300.0);
+pub const CREATED_100: Created =
+    created!("100", "100 by 8 creators", address: 100.0, [&[(METALLB, 250.0)], &[(METALLB, 380.0)]], wire: 300.0);
+pub const CREATED_1000: Created =
+    created!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], wire: 500.0);
 
 /// A request to all hosts, as a client sends that knows nothing.
 pub const ANSWERED_ALL: Answered = Answered {
@@ -186,17 +201,31 @@ pub const SPEAKER_1: Held = held!("speaker", "1", "1 Service", 12.0, &[(METALLB,
 pub const SPEAKER_100: Held = held!("speaker", "100", "100 Services", 12.0, &[]);
 pub const SPEAKER_1000: Held = held!("speaker", "1000", "1,000 Services", 15.0, &[(METALLB, 83.0)]);
 
-pub const FAILOVER_MEDIAN: Known = budgeted(
-    "failover.gap.median",
-    "owner dies: longest gap, median of the runs",
-    Milliseconds,
-    300.0,
-    &[
-        (METALLB, 5900.0),
-        ("keepalived", 2600.0),
-        ("keepalived at 100 ms adverts", 286.0),
-        ("keepalived at 20 ms adverts", 60.0),
-    ],
-);
-pub const FAILOVER_MIN: Known = plain("failover.gap.min", "owner dies: longest gap, best run", Milliseconds);
-pub const FAILOVER_MAX: Known = plain("failover.gap.max", "owner dies: longest gap, worst run", Milliseconds);
+pub const CONTROLLER_10000: Held = held!("controller", "10000", "10,000 Services", 40.0, &[]);
+pub const SPEAKER_10000: Held = held!("speaker", "10000", "10,000 Services", 25.0, &[]);
+
+pub const SCALE_API: [Known; 2] = [
+    plain("scale.api.p50", "API server's own answer, 10,000 by 8 creators, no kube-proxy, p50", Milliseconds),
+    plain("scale.api.p99", "API server's own answer, 10,000 by 8 creators, no kube-proxy, p99", Milliseconds),
+];
+pub const SCALE_ADDRESS: [Known; 2] = [
+    plain("scale.address.p50", "create to address, 10,000 by 8 creators, no kube-proxy, p50", Milliseconds),
+    plain("scale.address.p99", "create to address, 10,000 by 8 creators, no kube-proxy, p99", Milliseconds),
+];
+pub const SCALE_CPU: Known = plain("scale.cpu", "controller: processor time for 1,000 addresses", Milliseconds);
+pub const RESTART_READY: Known = plain("scale.restart.ready", "restart with 10,000: start to ready", Milliseconds);
+pub const RESTART_LEADING: Known =
+    plain("scale.restart.leading", "restart with 10,000: start to leading", Milliseconds);
+pub const RESTART_DECIDED: Known =
+    plain("scale.restart.decided", "restart with 10,000: start to all addresses taken as given", Milliseconds);
+pub const RESTART_WRITES: Known = budgeted("scale.restart.writes", "restart with 10,000: writes", Count, 0.0, &[]);
+
+pub const ALLOCATE_28: Known = plain("allocate.28", "one of 14 addresses: of a /28", Nanoseconds);
+pub const ALLOCATE_V4_8: Known =
+    budgeted("allocate.v4.8.ratio", "one of 14 addresses: of a /8, against the /28", Times, 1.5, &[]);
+pub const ALLOCATE_V6_64: Known =
+    budgeted("allocate.v6.64.ratio", "one of 14 addresses: of a v6 /64, against the /28", Times, 1.5, &[]);
+pub const ALLOCATE_MANY_V4_8: Known =
+    budgeted("allocate.v4.8.ratio.10000", "one of 10,000 addresses: of a /8, against the /28", Times, 3.0, &[]);
+pub const ALLOCATE_MANY_V6_64: Known =
+    budgeted("allocate.v6.64.ratio.10000", "one of 10,000 addresses: of a v6 /64, against the /28", Times, 3.0, &[]);

@@ -1,6 +1,7 @@
-//! From a Service's creation to its address, and on to its first announcement on the client's wire.
+//! From a Service's creation to its address, and on to its first announcement on the client's wire; beside them what the API server takes
+//! for the creation itself.
 
-use super::budgets::{CREATED_1, CREATED_100, CREATED_1000, Created};
+use super::budgets::{CREATED_1, CREATED_100, CREATED_1000, Created, Known};
 use super::report::Findings;
 use super::rest;
 use super::services::{self, Assigned, POOL};
@@ -14,6 +15,9 @@ use std::time::Duration;
 const SINGLES: usize = 20;
 /// How long all of a batch may take to be announced after the last address was given.
 const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
+
+/// One Service's milliseconds: the API server's answer to its creation, and from there to its address and to its first announcement.
+type Times = [f64; 3];
 
 /// Runs in a lab with FerroLB and no pool.
 ///
@@ -37,16 +41,17 @@ pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Creates Services together; for each the milliseconds to its address and to its first announcement. No Service is deleted meanwhile, so
-/// no address is seen twice and no repeat of an earlier announcement is taken for a first one.
-fn batch(lab: &Lab, listener: &Listener, prefix: &str, count: usize) -> Result<Vec<(f64, f64)>> {
+/// Creates Services together and waits until they are announced. No Service is deleted meanwhile, so no address is seen twice and no repeat
+/// of an earlier announcement is taken for a first one.
+fn batch(lab: &Lab, listener: &Listener, prefix: &str, count: usize) -> Result<Vec<Times>> {
     let assigned = lab.api(async |client| services::create(&client, prefix, count).await)?;
     announced(listener, &assigned)
 }
 
-/// Waits until all are announced.
-pub(super) fn announced(listener: &Listener, assigned: &[Assigned]) -> Result<Vec<(f64, f64)>> {
-    let times = || assigned.iter().map(|it| Some((it.address_ms(), it.until_ms(listener.first(it.address)?))));
+/// Waits until all are announced; the times of each.
+pub(super) fn announced(listener: &Listener, assigned: &[Assigned]) -> Result<Vec<Times>> {
+    let times =
+        || assigned.iter().map(|it| Some([it.api_ms(), it.address_ms(), it.until_ms(listener.first(it.address)?)]));
     wait::until("every address is announced", ANNOUNCED_MAX, || {
         let missing = times().filter(Option::is_none).count();
         anyhow::ensure!(missing == 0, "{missing} of {} are not", assigned.len());
@@ -54,15 +59,20 @@ pub(super) fn announced(listener: &Listener, assigned: &[Assigned]) -> Result<Ve
     })
 }
 
-fn conclude(findings: &mut Findings, known: &Created, scale: &str, times: &[(f64, f64)]) -> Result<()> {
-    let (to_address, to_wire): (Vec<f64>, Vec<f64>) = times.iter().copied().unzip();
-    let address = Spread::of(&to_address).context("no Service was created")?;
-    let wire = Spread::of(&to_wire).context("no Service was announced")?;
-    findings.add(&known.address_p50, address.median);
-    findings.add(&known.address_p99, address.p99);
-    findings.add(&known.wire_p50, wire.median);
-    findings.add(&known.wire_p99, wire.p99);
-    findings.keep(&format!("create.address.{scale}"), to_address);
-    findings.keep(&format!("create.wire.{scale}"), to_wire);
+fn conclude(findings: &mut Findings, known: &Created, scale: &str, times: &[Times]) -> Result<()> {
+    let parts = [("api", &known.api), ("address", &known.address), ("wire", &known.wire)];
+    for (place, (name, known)) in parts.into_iter().enumerate() {
+        let samples: Vec<f64> = times.iter().map(|times| times[place]).collect();
+        spread(findings, known, &samples)?;
+        findings.keep(&format!("create.{name}.{scale}"), samples);
+    }
+    Ok(())
+}
+
+/// Adds the median and the 99th percentile of samples.
+pub(super) fn spread(findings: &mut Findings, known: &[Known; 2], samples: &[f64]) -> Result<()> {
+    let spread = Spread::of(samples).context("no Service was created")?;
+    findings.add(&known[0], spread.median);
+    findings.add(&known[1], spread.p99);
     Ok(())
 }

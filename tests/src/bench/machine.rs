@@ -1,5 +1,6 @@
 //! What was measured and on what: without it a figure cannot be compared.
 
+use crate::cluster::nodes;
 use crate::run;
 use crate::setup;
 use anyhow::{Context, Result};
@@ -60,8 +61,8 @@ pub struct Build {
     /// cargo's profile.
     pub profile: &'static str,
     pub kubernetes: String,
-    /// kube-proxy's mode.
-    pub proxy_mode: String,
+    /// kube-proxy's mode; none: nothing was measured in a lab that has kube-proxies.
+    pub proxy_mode: Option<String>,
 }
 
 impl Build {
@@ -69,14 +70,14 @@ impl Build {
     ///
     /// # Errors
     /// When the version of Kubernetes cannot be read.
-    pub fn look(profile: &'static str, proxy_mode: &str) -> Result<Self> {
+    pub fn look(profile: &'static str, proxy_mode: Option<String>) -> Result<Self> {
         let git = |args: &[&str]| run::run(Command::new("git").current_dir(setup::repository()).args(args)).ok();
         Ok(Self {
             commit: git(&["rev-parse", "--short=12", "HEAD"]).map(|commit| commit.trim().to_owned()),
             changed: git(&["status", "--porcelain"]).is_some_and(|files| !files.trim().is_empty()),
             profile,
             kubernetes: setup::kubernetes::version()?,
-            proxy_mode: proxy_mode.to_owned(),
+            proxy_mode,
         })
     }
 }
@@ -86,10 +87,8 @@ impl fmt::Display for Build {
         let commit = self.commit.as_deref().unwrap_or("of no known commit");
         let changed = if self.changed { " with changes" } else { "" };
         let Self { profile, kubernetes, proxy_mode, .. } = self;
-        write!(
-            f,
-            "FerroLB {commit}{changed}, {profile} build; Kubernetes {kubernetes}, kube-proxy in {proxy_mode} mode"
-        )
+        let proxies = nodes::proxies(proxy_mode.as_deref());
+        write!(f, "FerroLB {commit}{changed}, {profile} build; Kubernetes {kubernetes}, {proxies}")
     }
 }
 

@@ -43,26 +43,25 @@ pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
     rest::wait_for(lab)?;
     let listener = Listener::start(lab)?;
     let mut findings = Findings::default();
-    let mut stages = vec![
-        (1, "1", &budgets::CONTROLLER_1, &budgets::SPEAKER_1),
-        (99, "100", &budgets::CONTROLLER_100, &budgets::SPEAKER_100),
-    ];
+    let mut stages =
+        vec![(1, &budgets::CONTROLLER_1, &budgets::SPEAKER_1), (99, &budgets::CONTROLLER_100, &budgets::SPEAKER_100)];
     if thousand {
-        stages.push((900, "1000", &budgets::CONTROLLER_1000, &budgets::SPEAKER_1000));
+        stages.push((900, &budgets::CONTROLLER_1000, &budgets::SPEAKER_1000));
     }
-    for (more, total, controller, speaker) in stages {
-        let prefix = format!("memory{total}");
+    let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
+    for (more, controller, speaker) in stages {
+        let prefix = format!("memory{more}");
         let assigned = lab.api(async |client| services::create(&client, &prefix, more).await)?;
         create::announced(&listener, &assigned)?;
-        stage(lab, &mut findings, total, controller, speaker)?;
+        hold(lab, &mut findings, controller, &[CONTROLLER.to_owned()])?;
+        hold(lab, &mut findings, speaker, &speakers)?;
     }
     listener.stop()?;
     Ok(findings)
 }
 
-fn stage(lab: &Lab, findings: &mut Findings, total: &str, controller: &Held, speaker: &Held) -> Result<()> {
-    let mut names = vec![CONTROLLER.to_owned()];
-    names.extend(lab.nodes().iter().map(|node| speaker_name(node)));
+/// Looks at processes of one program; the fattest counts.
+pub(super) fn hold(lab: &Lab, findings: &mut Findings, known: &Held, names: &[String]) -> Result<()> {
     let mut most = vec![Memory::default(); names.len()];
     wait::during(LOOK, || {
         for (name, most) in names.iter().zip(&mut most) {
@@ -70,16 +69,11 @@ fn stage(lab: &Lab, findings: &mut Findings, total: &str, controller: &Held, spe
         }
         Ok(())
     })?;
-    let (ours, speakers) = most.split_first().context("there is a controller")?;
-    // The fattest speaker counts.
-    let fattest = speakers.iter().copied().fold(Memory::default(), Memory::most);
-    for (known, memory) in [(controller, *ours), (speaker, fattest)] {
-        findings.add(&known.rss, memory.rss);
-        findings.add(&known.pss, memory.pss);
-        findings.add(&known.anonymous, memory.anonymous);
-    }
-    findings.keep(&format!("memory.controller.rss.{total}"), vec![ours.rss]);
-    findings.keep(&format!("memory.speaker.rss.{total}"), speakers.iter().map(|memory| memory.rss).collect());
+    let fattest = most.iter().copied().fold(Memory::default(), Memory::most);
+    findings.add(&known.rss, fattest.rss);
+    findings.add(&known.pss, fattest.pss);
+    findings.add(&known.anonymous, fattest.anonymous);
+    findings.keep(known.rss.id, most.iter().map(|memory| memory.rss).collect());
     Ok(())
 }
 

@@ -48,12 +48,21 @@ impl Measure {
     }
 }
 
+/// What has no figure of its own.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Remark {
+    pub id: &'static str,
+    pub what: &'static str,
+    pub said: String,
+}
+
 /// What one or several benchmarks found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Findings {
     pub measures: Vec<Measure>,
     /// The raw samples by the first words of the measures' ids, in the measures' units, in the order in which they were taken.
     pub samples: BTreeMap<String, Vec<f64>>,
+    pub remarks: Vec<Remark>,
 }
 
 impl Findings {
@@ -68,6 +77,7 @@ impl Findings {
     pub fn extend(&mut self, others: Self) {
         self.measures.extend(others.measures);
         self.samples.extend(others.samples);
+        self.remarks.extend(others.remarks);
     }
 
     /// The measures that are beyond `factor` times their budgets.
@@ -94,7 +104,8 @@ impl Report {
 
     /// The table that a person reads, with what was measured and where above it.
     pub fn table(&self) -> String {
-        format!("{}\n{}\n\n{}", self.machine, self.build, table(&self.findings.measures))
+        let (measures, remarks) = (table(&self.findings.measures), remarks(&self.findings.remarks));
+        format!("{}\n{}\n\n{measures}{remarks}", self.machine, self.build)
     }
 }
 
@@ -119,6 +130,13 @@ fn table(measures: &[Measure]) -> String {
     table
 }
 
+/// The remarks, below the table.
+fn remarks(remarks: &[Remark]) -> String {
+    let width = remarks.iter().map(|remark| remark.what.chars().count()).max().unwrap_or(0);
+    let lines = remarks.iter().map(|remark| format!("{:<width$}  {}\n", remark.what, remark.said));
+    if remarks.is_empty() { String::new() } else { format!("\n{}", lines.collect::<String>()) }
+}
+
 fn row(measure: &Measure) -> [String; 5] {
     let said = |value: f64| spoken(value, measure.unit);
     let verdict = match measure.within {
@@ -139,6 +157,7 @@ fn row(measure: &Measure) -> [String; 5] {
 /// A value as a person says it, in three digits or so.
 pub fn spoken(value: f64, unit: Unit) -> String {
     match unit {
+        Unit::Nanoseconds => format!("{value:.0} ns"),
         Unit::Microseconds if value >= 1000.0 => spoken(value / 1000.0, Unit::Milliseconds),
         Unit::Microseconds => format!("{value:.0} us"),
         Unit::Milliseconds if value >= 1000.0 => format!("{:.1} s", value / 1000.0),
@@ -146,6 +165,7 @@ pub fn spoken(value: f64, unit: Unit) -> String {
         Unit::Milliseconds => format!("{value:.1} ms"),
         Unit::Megabytes => format!("{value:.1} MB"),
         Unit::Times => format!("{value:.2}x"),
+        Unit::Count => format!("{value:.0}"),
     }
 }
 
@@ -164,6 +184,8 @@ mod tests {
             (5900.0, Unit::Milliseconds, "5.9 s"),
             (11.96, Unit::Megabytes, "12.0 MB"),
             (1.834, Unit::Times, "1.83x"),
+            (740.6, Unit::Nanoseconds, "741 ns"),
+            (2.0, Unit::Count, "2"),
         ] {
             assert_eq!(spoken(value, unit), expect);
         }
@@ -172,9 +194,9 @@ mod tests {
     #[test]
     fn a_verdict_needs_a_budget_and_the_budget_itself_is_within() {
         for (known, value, within) in [
-            (&budgets::FAILOVER_MEDIAN, 300.0, Some(true)),
-            (&budgets::FAILOVER_MEDIAN, 300.1, Some(false)),
-            (&budgets::FAILOVER_MAX, 9000.0, None),
+            (&budgets::FAILOVER_DIES.median, 300.0, Some(true)),
+            (&budgets::FAILOVER_DIES.median, 300.1, Some(false)),
+            (&budgets::FAILOVER_DIES.worst, 9000.0, None),
         ] {
             assert_eq!(Measure::new(known, value).within, within, "{value}");
         }
@@ -184,9 +206,14 @@ mod tests {
     fn a_check_fails_only_beyond_its_factor() {
         for (value, beyond) in [(299.0, 0), (301.0, 0), (900.0, 0), (901.0, 1)] {
             let mut findings = Findings::default();
-            findings.add(&budgets::FAILOVER_MEDIAN, value);
-            findings.add(&budgets::FAILOVER_MAX, 5000.0);
+            findings.add(&budgets::FAILOVER_DIES.median, value);
+            findings.add(&budgets::FAILOVER_DIES.worst, 5000.0);
             assert_eq!(findings.beyond(CHECK_FACTOR).len(), beyond, "{value}");
+        }
+        for (writes, beyond) in [(0.0, 0), (1.0, 1)] {
+            let mut findings = Findings::default();
+            findings.add(&budgets::RESTART_WRITES, writes);
+            assert_eq!(findings.beyond(CHECK_FACTOR).len(), beyond, "{writes} writes");
         }
     }
 
@@ -206,16 +233,28 @@ ARP, asked of all: ratio, p99            2.00x   1.60x  OVER     MetalLB 1.80x
     }
 
     #[test]
+    fn remarks_stand_below_the_table_and_leave_no_trace_where_there_are_none() {
+        let remark = |what, said: &str| Remark { id: "x", what, said: said.to_owned() };
+        assert_eq!(
+            remarks(&[remark("long words", "yes"), remark("short", "no")]),
+            "\nlong words  yes\nshort       no\n"
+        );
+        assert_eq!(remarks(&[]), "");
+    }
+
+    #[test]
     fn the_keys_of_the_json_are_these() {
         let mut findings = Findings::default();
         findings.add(&budgets::CONTROLLER_1.rss, 10.5);
         findings.keep("memory.controller.rss.1", vec![10.5]);
+        findings.remarks.push(Remark { id: "failover.fate", what: "one connection", said: "reset".to_owned() });
         let expect = serde_json::json!({
             "measures": [{
                 "id": "memory.controller.rss.1", "what": "controller, 1 Service: resident", "unit": "MB", "value": 10.5,
                 "budget": 12.0, "within": true, "others": [{"name": "MetalLB", "value": 61.0}],
             }],
             "samples": {"memory.controller.rss.1": [10.5]},
+            "remarks": [{"id": "failover.fate", "what": "one connection", "said": "reset"}],
         });
         assert_eq!(serde_json::to_value(&findings).unwrap(), expect);
     }

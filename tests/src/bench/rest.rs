@@ -6,6 +6,7 @@ use ferrolb_proto::api::{self, Kind, Pool, Speaker};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
 use kube::api::{Api, ListParams};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a lab may take to come to rest.
@@ -14,15 +15,64 @@ pub(super) const REST_MAX: Duration = Duration::from_secs(60);
 /// Waits until every speaker hears all others and every pool is in use.
 ///
 /// # Errors
-/// When that takes more than a minute: what is missing.
+/// When that takes more than a minute each: what is missing.
 pub(super) fn wait_for(lab: &Lab) -> Result<()> {
     let nodes = lab.nodes().len();
     lab.api(async |client| {
-        wait::until_async("the lab is at rest", REST_MAX, async || {
+        wait::until_async("the speakers are at rest", REST_MAX, async || {
             let heard = speakers(&client).await?.iter().filter(|speaker| hears(speaker, nodes - 1)).count();
             ensure!(heard == nodes, "{heard} of {nodes} speakers hear all others");
+            Ok(Some(()))
+        })
+        .await
+    })?;
+    wait_for_pools(lab)
+}
+
+/// Waits until every pool is in use.
+///
+/// # Errors
+/// When that takes more than a minute.
+pub(super) fn wait_for_pools(lab: &Lab) -> Result<()> {
+    lab.api(async |client| {
+        wait::until_async("the pools are in use", REST_MAX, async || {
             let waiting = pools(&client).await?.iter().filter(|pool| !is_valid(pool)).count();
             ensure!(waiting == 0, "{waiting} pools are not in use");
+            Ok(Some(()))
+        })
+        .await
+    })
+}
+
+/// Waits until the speakers say that together they own `count` addresses.
+///
+/// # Errors
+/// When they do not within `limit`: how many they own.
+pub(super) fn wait_for_owners(lab: &Lab, count: i64, limit: Duration) -> Result<()> {
+    lab.api(async |client| {
+        wait::until_async("the speakers own all addresses", limit, async || {
+            let owned: i64 =
+                speakers(&client).await?.iter().filter_map(|it| Some(it.status.as_ref()?.owned_addresses)).sum();
+            ensure!(owned == count, "they own {owned} of {count}");
+            Ok(Some(()))
+        })
+        .await
+    })
+}
+
+/// Waits until the speaker of `node` says that it alone owns `count` addresses, and the others none.
+///
+/// # Errors
+/// When they do not within `limit`: who owns how many.
+pub(super) fn wait_for_owner(lab: &Lab, node: &str, count: i64, limit: Duration) -> Result<()> {
+    lab.api(async |client| {
+        wait::until_async(&format!("{node} owns all addresses"), limit, async || {
+            let speakers = speakers(&client).await?;
+            let owned = |it: &Speaker| it.status.as_ref().map_or(0, |status| status.owned_addresses);
+            let owned: BTreeMap<_, _> =
+                speakers.iter().map(|it| (it.metadata.name.clone().unwrap_or_default(), owned(it))).collect();
+            let all = owned.iter().all(|(name, owned)| *owned == if name == node { count } else { 0 });
+            ensure!(all && owned.contains_key(node), "of {count} they own {owned:?}");
             Ok(Some(()))
         })
         .await

@@ -1,8 +1,9 @@
-//! Services by the dozen: who makes them, and a watch that notes when each has its address.
+//! Services by the dozen: who makes them, and a watch that notes when each has its address. The cluster tests make theirs here, too.
 
 use crate::wait;
 use anyhow::{Context, Result, anyhow};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
@@ -11,21 +12,20 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// How many Services are created at once, as MetalLB was measured.
 const CREATORS: usize = 8;
 /// How long all of a batch may take to have their addresses.
-const ADDRESSES_MAX: Duration = Duration::from_secs(120);
+const ADDRESSES_MAX: Duration = Duration::from_secs(600);
 /// The label of every Service of a benchmark.
 const LABEL: &str = "bench";
-/// Where the benchmarks' addresses come from: apart from the hosts' own, and enough for thousands.
-pub(super) const POOL: &str = "\
+/// Where the benchmarks' addresses come from: apart from the hosts' own, and enough for ten thousand.
+pub const POOL: &str = "\
 apiVersion: ferrolb.io/v1beta1
 kind: IPAddressPool
 metadata: {name: bench, namespace: ferrolb-system}
-spec: {addresses: [172.31.0.0/20]}
+spec: {addresses: [172.31.0.0/16]}
 ---
 apiVersion: ferrolb.io/v1beta1
 kind: L2Advertisement
@@ -34,49 +34,80 @@ metadata: {name: bench, namespace: ferrolb-system}
 
 /// A Service that has its address.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Assigned {
-    pub(super) address: Ipv4Addr,
-    /// When the API server answered its creation.
-    pub(super) created: Instant,
+pub struct Assigned {
+    pub address: Ipv4Addr,
+    /// When its creation was sent.
+    pub sent: Instant,
+    /// When the API server answered it.
+    pub created: Instant,
     /// When the address was on the watch.
-    pub(super) assigned: Instant,
+    pub assigned: Instant,
 }
 
 impl Assigned {
+    /// From the creation's request to its answer, in milliseconds: the API server's own part.
+    pub fn api_ms(&self) -> f64 {
+        (self.created - self.sent).as_secs_f64() * 1000.0
+    }
+
     /// From the creation's answer to the address on the watch, in milliseconds.
-    pub(super) fn address_ms(&self) -> f64 {
+    pub fn address_ms(&self) -> f64 {
         self.until_ms(self.assigned)
     }
 
     /// From the creation's answer to `when`, in milliseconds. What overtook the answer took no time.
-    pub(super) fn until_ms(&self, when: Instant) -> f64 {
+    pub fn until_ms(&self, when: Instant) -> f64 {
         when.saturating_duration_since(self.created).as_secs_f64() * 1000.0
     }
 }
+
+/// The events of a watch of Services.
+pub type Events = BoxStream<'static, kube::Result<WatchEvent<Service>>>;
+/// By the Service's name: its address and when that was seen.
+type Addresses = BTreeMap<String, (Ipv4Addr, Instant)>;
 
 /// Makes `count` Services named `PREFIX-N` by eight creators and waits for their addresses. Each one's endpoints are there before it: what is
 /// measured is FerroLB, and not the pace of the controller that makes EndpointSlices.
 ///
 /// # Errors
 /// When the API server refuses one, or one has no address in time.
-pub(super) async fn create(client: &Client, prefix: &str, count: usize) -> Result<Vec<Assigned>> {
-    let names: Vec<String> = (0..count).map(|number| format!("{prefix}-{number}")).collect();
+pub async fn create(client: &Client, prefix: &str, count: usize) -> Result<Vec<Assigned>> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    let names = names(prefix, count);
     each(&names, async |name| post(&slices, slice(name)).await).await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
-    let events = watch(&services, prefix).await?;
-    let creators = each(&names, async |name| {
-        post(&services, service(name, prefix)).await?;
-        Ok((name.to_owned(), wait::now()))
-    });
-    let (created, assigned) = futures::future::try_join(creators, addresses(events, count)).await?;
+    let events = watch(client, prefix).await?;
+    // The watch has taken a connection. None of the creations may have to open one: its first request waits for an acknowledgement that
+    // the kernel delays by 40 ms.
+    each(&names[..count.min(CREATORS)], async |name| Ok(services.get_opt(name).await?)).await?;
+    let creators = post_all(client, prefix, count);
+    let (created, assigned) = futures::future::try_join(creators, addresses(&services, prefix, events, count)).await?;
     created
         .into_iter()
-        .map(|(name, created)| {
+        .map(|(name, sent, created)| {
             let (address, assigned) = assigned.get(&name).ok_or_else(|| anyhow!("{name} has no address"))?;
-            Ok(Assigned { address: *address, created, assigned: *assigned })
+            Ok(Assigned { address: *address, sent, created, assigned: *assigned })
         })
         .collect()
+}
+
+/// Makes `count` Services named `PREFIX-N` by eight creators, without endpoints; each name, when its creation was sent, and when the API
+/// server answered it.
+///
+/// # Errors
+/// When the API server refuses one.
+pub async fn post_all(client: &Client, prefix: &str, count: usize) -> Result<Vec<(String, Instant, Instant)>> {
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    each(&names(prefix, count), async |name| {
+        let sent = wait::now();
+        post(&services, service(name, prefix)).await?;
+        Ok((name.to_owned(), sent, wait::now()))
+    })
+    .await
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}-{number}")).collect()
 }
 
 /// Does `work` for every name, eight at a time.
@@ -92,35 +123,42 @@ async fn post<K: Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize>(
     Ok(())
 }
 
-/// The events of the Services of one batch, from now on: when this returns the watch stands.
-async fn watch(
-    services: &Api<Service>,
-    batch: &str,
-) -> Result<impl Stream<Item = kube::Result<WatchEvent<Service>>> + use<>> {
-    let selector = format!("{LABEL}={batch}");
-    let now = services.list(&ListParams::default().labels(&selector).limit(1)).await?;
+/// The events of the Services of one batch, by its prefix, from now on: when this returns the watch stands.
+///
+/// # Errors
+/// When the API server refuses it.
+pub async fn watch(client: &Client, batch: &str) -> Result<Events> {
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    let now = services.list(&ListParams::default().limit(1)).await?;
     let version = now.metadata.resource_version.context("a list has a version")?;
-    Ok(services.watch(&WatchParams::default().labels(&selector), &version).await?)
+    watch_from(&services, batch, &version).await
+}
+
+/// The same after `version`.
+async fn watch_from(services: &Api<Service>, batch: &str, version: &str) -> Result<Events> {
+    let params = WatchParams::default().labels(&format!("{LABEL}={batch}"));
+    Ok(services.watch(&params, version).await?.boxed())
 }
 
 /// The address of each of `count` Services and when it was seen.
-async fn addresses(
-    events: impl Stream<Item = kube::Result<WatchEvent<Service>>>,
-    count: usize,
-) -> Result<BTreeMap<String, (Ipv4Addr, Instant)>> {
-    let mut assigned = BTreeMap::new();
+async fn addresses(services: &Api<Service>, batch: &str, mut events: Events, count: usize) -> Result<Addresses> {
+    let mut assigned = Addresses::new();
     let all = async {
-        let mut events = pin!(events);
-        while let Some(event) = events.try_next().await? {
+        let mut last = None;
+        while assigned.len() < count {
+            let Some(event) = events.try_next().await? else {
+                // The API server ends every watch after some minutes.
+                let last = last.as_deref().context("the API server ended the watch before its first event")?;
+                events = watch_from(services, batch, last).await?;
+                continue;
+            };
             let (WatchEvent::Added(service) | WatchEvent::Modified(service)) = event else { continue };
             if let Some(address) = address(&service) {
                 assigned.entry(service.name_any()).or_insert_with(|| (address, wait::now()));
             }
-            if assigned.len() == count {
-                return Ok(());
-            }
+            last = service.resource_version();
         }
-        Err(anyhow!("the API server ended the watch"))
+        Ok(())
     };
     let ended = tokio::time::timeout(ADDRESSES_MAX, all).await;
     ended
@@ -181,8 +219,8 @@ mod tests {
     fn what_overtakes_the_answer_took_no_time() {
         let (now, ms) = (wait::now(), Duration::from_millis);
         for (created, assigned, expect) in [(0, 5, 5.0), (5, 5, 0.0), (7, 5, 0.0)] {
-            let it =
-                Assigned { address: Ipv4Addr::LOCALHOST, created: now + ms(created), assigned: now + ms(assigned) };
+            let (sent, created, assigned) = (now, now + ms(created), now + ms(assigned));
+            let it = Assigned { address: Ipv4Addr::LOCALHOST, sent, created, assigned };
             assert_eq!(it.address_ms(), expect);
         }
     }

@@ -100,16 +100,16 @@ fn link_address(index: i32, protocol: u16) -> SockAddr {
 }
 
 /// A host's hardware address, to put into a frame.
-fn mac(host: &Host) -> Result<Mac> {
+pub(super) fn mac(host: &Host) -> Result<Mac> {
     let bytes: Option<Vec<u8>> = host.mac().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
     let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
     bytes.map(Mac).ok_or_else(|| anyhow!("{} has no hardware address", host.name))
 }
 
-/// When each address was first announced.
-type Announced = Arc<Mutex<BTreeMap<Ipv4Addr, Instant>>>;
+/// When each address was first announced by each host that did.
+type Announced = Arc<Mutex<BTreeMap<Ipv4Addr, BTreeMap<Mac, Instant>>>>;
 
-/// A thread that notes when each address is announced for the first time: by a frame whose sender speaks of itself (RFC 5227).
+/// A thread that notes when each address is announced for the first time by each host: by a frame whose sender speaks of itself (RFC 5227).
 #[derive(Debug)]
 pub struct Listener {
     announced: Announced,
@@ -129,7 +129,8 @@ impl Listener {
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let Some(arp) = wire.next()?.filter(|arp| arp.sender == arp.target) else { continue };
-                theirs.lock().unwrap_or_else(PoisonError::into_inner).entry(arp.sender).or_insert_with(wait::now);
+                let mut announced = theirs.lock().unwrap_or_else(PoisonError::into_inner);
+                announced.entry(arp.sender).or_default().entry(arp.sender_mac).or_insert_with(wait::now);
             }
             Ok(())
         });
@@ -138,7 +139,17 @@ impl Listener {
 
     /// When `address` was first announced, if it was.
     pub fn first(&self, address: Ipv4Addr) -> Option<Instant> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner).get(&address).copied()
+        self.first_of(address, |_| true)
+    }
+
+    /// When `address` was first announced by another host than `host`, if it was.
+    pub fn first_by_another(&self, address: Ipv4Addr, host: Mac) -> Option<Instant> {
+        self.first_of(address, |mac| mac != host)
+    }
+
+    fn first_of(&self, address: Ipv4Addr, of: impl Fn(Mac) -> bool) -> Option<Instant> {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.get(&address)?.iter().filter(|(mac, _)| of(**mac)).map(|(_, at)| *at).min()
     }
 
     /// Listens no more.

@@ -61,16 +61,16 @@ fn status(index: u8, version: &str) -> Value {
     }})
 }
 
-/// Starts the kube-proxy of node `index`; it waits for the API server and its Node by itself.
+/// Starts the kube-proxy of node `index` in `mode`; it waits for the API server and its Node by itself.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start_proxy(state: &State, facts: &Facts, index: u8) -> Result<Record> {
+pub fn start_proxy(state: &State, facts: &Facts, mode: &str, index: u8) -> Result<Record> {
     let node = topology::node_name(index);
     let args = [
         format!("--kubeconfig={}", state.kubeconfig().display()),
         format!("--hostname-override={node}"),
-        format!("--proxy-mode={}", facts.proxy_mode),
+        format!("--proxy-mode={mode}"),
         format!("--cluster-cidr={POD_RANGES}"),
         // The machine's own connection tracking limits are not the lab's to change.
         "--conntrack-max-per-core=0".to_owned(),
@@ -86,6 +86,11 @@ pub fn start_proxy(state: &State, facts: &Facts, index: u8) -> Result<Record> {
         env: [("HOME".to_owned(), state.file("home").display().to_string())].into(),
     };
     process::start(state, launch)
+}
+
+/// How a lab's kube-proxies are spoken of.
+pub fn proxies(mode: Option<&str>) -> String {
+    mode.map_or_else(|| "no kube-proxy".to_owned(), |mode| format!("kube-proxy in {mode} mode"))
 }
 
 /// What the kube-proxy of a node is called in the lab.

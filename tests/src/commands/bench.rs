@@ -4,9 +4,10 @@ use super::up::{PREPARE_STEPS, prepare};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ferrolb_tests::Options;
+use ferrolb_tests::bench::failover::{self, Row};
 use ferrolb_tests::bench::machine::{Build, Machine};
 use ferrolb_tests::bench::report::{CHECK_FACTOR, Findings, Report};
-use ferrolb_tests::bench::{self, Bench, Scale};
+use ferrolb_tests::bench::{self, Bench, Extent};
 use ferrolb_tests::setup::{Tools, programs};
 use ferrolb_tests::steps::Steps;
 use ferrolb_tests::topology::LabName;
@@ -20,8 +21,9 @@ const DEFAULT_NAME: &str = "bench";
 const STANDARD_OUTPUT: &str = "-";
 
 // What each takes on two cores, measured; shown as its usual time.
+const ALLOCATE_USUAL: Duration = Duration::from_secs(1);
 const BENCH_USUAL: Duration = Duration::from_secs(30);
-const FAILOVER_RUN_USUAL: Duration = Duration::from_secs(20);
+const SCALE_USUAL: Duration = Duration::from_secs(180);
 const RELEASE_USUAL: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
@@ -32,9 +34,12 @@ pub(crate) struct BenchArgs {
     /// Write the figures and their samples as JSON to FILE; - is the standard output, in place of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How often the owner of the address loses power.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    /// How often each thing happens in each row of failover; the record is of 10.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
+    /// Only this row of failover; more than one may be named.
+    #[arg(long = "row", value_enum, value_name = "ROW")]
+    rows: Vec<Row>,
     /// Also with 1,000 Services.
     #[arg(long)]
     thousand: bool,
@@ -54,12 +59,14 @@ pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
     let tools = tools(&mut steps, args.release)?;
     let options = Options::named(&name.to_string());
     let profile = if args.release { "release" } else { "lab" };
-    let (machine, build) = (Machine::look()?, Build::look(profile, &options.proxy_mode)?);
-    let scale = Scale { runs: args.runs.into(), thousand: args.thousand };
+    let proxy_mode = options.proxy_mode.clone().filter(|_| benches.iter().any(|bench| bench.has_kube_proxies()));
+    let (machine, build) = (Machine::look()?, Build::look(profile, proxy_mode)?);
+    let rows = if args.rows.is_empty() { Row::value_variants() } else { &args.rows };
+    let extent = Extent { runs: args.runs.into(), rows: rows.into(), thousand: args.thousand };
     let mut findings = Findings::default();
     for bench in benches {
         let title = format!("Measure: {}", format!("{bench:?}").to_lowercase());
-        findings.extend(steps.step(&title, usual(*bench, args.runs), || bench::run(*bench, &tools, &options, scale))?);
+        findings.extend(steps.step(&title, usual(*bench, &extent), || bench::run(*bench, &tools, &options, &extent))?);
     }
     let report = Report::new(machine, build, findings);
     print(&report, args.json.as_deref())?;
@@ -76,10 +83,12 @@ fn tools(steps: &mut Steps, release: bool) -> Result<Tools> {
     Ok(Tools { programs, ..tools })
 }
 
-fn usual(bench: Bench, runs: u16) -> Duration {
+fn usual(bench: Bench, extent: &Extent) -> Duration {
     match bench {
+        Bench::Allocate => ALLOCATE_USUAL,
         Bench::Create | Bench::Answers | Bench::Memory => BENCH_USUAL,
-        Bench::Failover => FAILOVER_RUN_USUAL * u32::from(runs),
+        Bench::Scale => SCALE_USUAL,
+        Bench::Failover => failover::usual(extent.runs, &extent.rows),
     }
 }
 

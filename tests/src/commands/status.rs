@@ -1,6 +1,7 @@
 //! `cargo lab status`.
 
 use anyhow::Result;
+use ferrolb_tests::cluster::nodes;
 use ferrolb_tests::process::{self, Record};
 use ferrolb_tests::state::{self, State};
 use ferrolb_tests::topology::{self, LabName};
@@ -28,7 +29,8 @@ fn describe(name: &LabName) -> Result<String> {
         (false, Ok(_)) => format!("left by a killed process: `cargo lab --name {name} down` cleans it"),
         (_, Err(busy)) => busy.to_string(),
     };
-    let mut text = format!("{name}: {standing}\n  {} node(s), kube-proxy in {} mode\n", facts.nodes, facts.proxy_mode);
+    let proxies = nodes::proxies(facts.proxy_mode.as_deref());
+    let mut text = format!("{name}: {standing}\n  {} node(s), {proxies}\n", facts.nodes);
     for host in topology::hosts(facts.nodes) {
         text +=
             &format!("  {:<8} {:<13} {:<10} {}\n", host.name, host.v4().to_string(), host.v6().to_string(), host.mac());

@@ -46,7 +46,8 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         ProxyMode::Nftables => "nftables",
         ProxyMode::Iptables => "iptables",
     };
-    let options = Options { nodes: args.nodes, proxy_mode: proxy_mode.to_owned(), ..Options::named(&name.to_string()) };
+    let options =
+        Options { nodes: args.nodes, proxy_mode: Some(proxy_mode.to_owned()), ..Options::named(&name.to_string()) };
     let lab = steps.step(&cluster_title(args.nodes), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
     if !args.bare {
         steps.step("Start FerroLB", FERROLB_USUAL, || lab.start_ferrolb())?;

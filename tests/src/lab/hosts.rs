@@ -3,30 +3,45 @@
 use super::Lab;
 use crate::state::State;
 use crate::topology::{self, CLIENT};
+use crate::traffic::lasting::{self, Fate};
 use crate::traffic::page::{self, Page};
-use crate::traffic::probe::{self, Report};
+use crate::traffic::probe::{self, Report, Transport};
 use crate::{netns, run};
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a page may take.
 const PAGE_MAX: Duration = Duration::from_secs(2);
 
-/// A probe under way.
+/// A probe under way, and what it will have found.
 #[derive(Debug)]
-pub struct Probing(JoinHandle<Result<Report>>);
+pub struct Probing<T = Report> {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<T>>,
+}
 
-impl Probing {
+impl<T> Probing<T> {
     /// Waits for the probe's end.
     ///
     /// # Errors
     /// When it could not start.
-    pub fn finish(self) -> Result<Report> {
-        self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn finish(self) -> Result<T> {
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Ends the probe.
+    ///
+    /// # Errors
+    /// When it could not start.
+    pub fn stop(self) -> Result<T> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.finish()
     }
 }
 
@@ -71,13 +86,38 @@ impl Lab {
         self.within(from, || block_on(page::fetch(server, path, PAGE_MAX))?)?
     }
 
-    /// Starts to probe a server from the client's host.
+    /// Starts to probe a server by TCP from the client's host.
     pub fn start_probe(&self, server: SocketAddr, length: Duration, step: Duration) -> Probing {
-        let namespace = self.state.name.namespace(CLIENT);
-        Probing(std::thread::spawn(move || {
+        self.start_probe_by(Transport::Tcp, server, length, step)
+    }
+
+    /// Starts to probe a server from the client's host.
+    pub fn start_probe_by(
+        &self,
+        transport: Transport,
+        server: SocketAddr,
+        length: Duration,
+        step: Duration,
+    ) -> Probing {
+        self.start_on_client(async move |stop| Ok(probe::probe(transport, server, length, step, stop).await))
+    }
+
+    /// Starts a connection from the client's host to a pod's server, which lasts for `length` if it can.
+    pub fn start_lasting(&self, server: SocketAddr, length: Duration) -> Probing<Fate> {
+        self.start_on_client(async move |stop| lasting::last(server, length, stop).await)
+    }
+
+    fn start_on_client<T: Send + 'static>(
+        &self,
+        work: impl AsyncFnOnce(&AtomicBool) -> Result<T> + Send + 'static,
+    ) -> Probing<T> {
+        let (namespace, stop) = (self.state.name.namespace(CLIENT), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
             netns::enter(&namespace)?;
-            block_on(probe::probe(server, length, step))
-        }))
+            block_on(work(&stopped))?
+        });
+        Probing { stop, thread }
     }
 
     /// The name of the host that answers for `address` on the client's wire: the client's own entry is thrown away first, then asked for anew.

@@ -16,6 +16,13 @@ pub struct Page {
     pub body: String,
 }
 
+impl Page {
+    /// The pod that served it, if one did.
+    pub fn pod(self) -> Option<String> {
+        (self.status == 200).then(|| self.body.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+}
+
 /// Fetches `path` from `server`, all within `limit`.
 ///
 /// # Errors

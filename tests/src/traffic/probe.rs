@@ -1,10 +1,11 @@
 //! The client's view of an outage: a fresh connection every step, never waiting for an earlier one, and the longest time without a good answer.
 
-use super::page;
+use super::{datagram, page};
 use crate::wait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -15,9 +16,20 @@ const ANSWER_MAX: Duration = Duration::from_millis(900);
 /// The width of one column of the timeline.
 const COLUMN_MS: u64 = 100;
 
+/// What is tried every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A page over a fresh TCP connection.
+    Tcp,
+    /// A question by UDP from a fresh port.
+    Udp,
+}
+
 /// What a probe found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// How long it was probed, in milliseconds.
+    pub length_ms: f64,
     /// Connections tried, answered well, and not.
     pub sent: usize,
     pub ok: usize,
@@ -38,14 +50,20 @@ struct Attempt {
     answer: Option<(Duration, String)>,
 }
 
-/// Probes `server` for `length`, once every `step`.
-pub async fn probe(server: SocketAddr, length: Duration, step: Duration) -> Report {
+/// Probes `server` once every `step`, for `length` or until it is told to stop.
+pub async fn probe(
+    transport: Transport,
+    server: SocketAddr,
+    length: Duration,
+    step: Duration,
+    stop: &AtomicBool,
+) -> Report {
     let start = wait::now();
     let (mut attempts, mut underway, mut ticks) = (Vec::new(), JoinSet::new(), tokio::time::interval(step));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    while start.elapsed() < length {
+    while start.elapsed() < length && !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
-        underway.spawn(attempt(server, start));
+        underway.spawn(attempt(transport, server, start));
         while let Some(done) = underway.try_join_next() {
             attempts.extend(done);
         }
@@ -57,15 +75,18 @@ pub async fn probe(server: SocketAddr, length: Duration, step: Duration) -> Repo
     report(&attempts, end)
 }
 
-async fn attempt(server: SocketAddr, start: Instant) -> Attempt {
+async fn attempt(transport: Transport, server: SocketAddr, start: Instant) -> Attempt {
     let began = start.elapsed();
-    let page = page::fetch(server, "/", ANSWER_MAX).await.ok().filter(|page| page.status == 200);
-    let answer = page.map(|page| (start.elapsed(), page.body.split_whitespace().next().unwrap_or_default().to_owned()));
-    Attempt { began, answer }
+    let pod = match transport {
+        Transport::Tcp => page::fetch(server, "/", ANSWER_MAX).await.ok().and_then(page::Page::pod),
+        Transport::Udp => datagram::ask(server, ANSWER_MAX).await.ok(),
+    };
+    Attempt { began, answer: pod.map(|pod| (start.elapsed(), pod)) }
 }
 
 fn report(attempts: &[Attempt], end: Duration) -> Report {
-    let mut report = Report { sent: attempts.len(), ..Report::default() };
+    let length_ms = end.as_secs_f64() * 1000.0;
+    let mut report = Report { length_ms, sent: attempts.len(), ..Report::default() };
     let mut good: Vec<Duration> = Vec::new();
     for attempt in attempts {
         let column = usize::try_from(attempt.began.as_millis() as u64 / COLUMN_MS).unwrap_or(usize::MAX);
@@ -127,7 +148,7 @@ mod tests {
             &attempts(&[(0, Some(1)), (99, None), (100, Some(101)), (350, Some(351))]),
             Duration::from_millis(400),
         );
-        assert_eq!((report.sent, report.ok, report.lost), (4, 3, 1));
+        assert_eq!((report.sent, report.ok, report.lost, report.length_ms), (4, 3, 1, 400.0));
         assert_eq!(report.timeline, [(2, 1), (1, 1), (0, 0), (1, 1)]);
         assert_eq!(report.pods, BTreeMap::from([("web".to_owned(), 3)]));
     }

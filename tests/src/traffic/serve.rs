@@ -1,27 +1,39 @@
-//! The web server in a lab's pod. Every request is answered by one line: the pod's name and the client's address.
+//! The server in a lab's pod. A page has one line: the pod's name and the client's address. A connection that asks to stay is sent back all
+//! it sends, and a datagram is answered, too ([`super::lasting`], [`super::datagram`]).
 
+use super::{datagram, lasting};
 use anyhow::{Context, Result};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 /// Most connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4096;
 /// How long a client may take over its request.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may stay that asks for it.
+const STAY_MAX: Duration = Duration::from_secs(120);
 /// The largest request head that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// Serves both address families on `port` until killed.
+/// Serves both address families on `port`, TCP and UDP, until killed.
 ///
 /// # Errors
 /// When the port is taken.
 pub async fn serve(name: &str, port: u16) -> Result<()> {
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
-        .await
-        .with_context(|| format!("cannot serve on port {port}"))?;
+    let place = (Ipv6Addr::UNSPECIFIED, port);
+    let taken = || format!("cannot serve on port {port}");
+    let socket = UdpSocket::bind(place).await.with_context(taken)?;
+    let listener = TcpListener::bind(place).await.with_context(taken)?;
+    tokio::select! {
+        done = datagram::answer_all(&socket, name) => done,
+        done = serve_pages(&listener, name) => done,
+    }
+}
+
+async fn serve_pages(listener: &TcpListener, name: &str) -> Result<()> {
     let mut connections = JoinSet::new();
     loop {
         let (connection, client) = match listener.accept().await {
@@ -34,7 +46,7 @@ pub async fn serve(name: &str, port: u16) -> Result<()> {
             }
         };
         let page = page(name, client);
-        connections.spawn(async move { tokio::time::timeout(REQUEST_MAX, answer(connection, &page)).await });
+        connections.spawn(answer(connection, page));
         while connections.try_join_next().is_some() {}
         if connections.len() >= CONNECTIONS_MAX {
             connections.join_next().await;
@@ -42,16 +54,35 @@ pub async fn serve(name: &str, port: u16) -> Result<()> {
     }
 }
 
-async fn answer(mut connection: TcpStream, page: &str) -> std::io::Result<()> {
+/// Serves one connection to its end. An error is the client's, or the network's between, and concerns no other connection.
+async fn answer(mut connection: TcpStream, page: String) {
+    let Ok(Ok(head)) = tokio::time::timeout(REQUEST_MAX, read_head(&mut connection)).await else { return };
+    let (limit, stays) = if head.starts_with(lasting::REQUEST) { (STAY_MAX, true) } else { (REQUEST_MAX, false) };
+    let _ = tokio::time::timeout(limit, async {
+        if stays {
+            return echo(&mut connection).await;
+        }
+        connection.write_all(page.as_bytes()).await?;
+        connection.shutdown().await
+    })
+    .await;
+}
+
+/// The request up to its empty line, or to what is read of a head at most.
+async fn read_head(connection: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
         match connection.read(&mut buffer).await? {
-            0 => return Ok(()),
+            0 => break,
             read => head.extend_from_slice(&buffer[..read]),
         }
     }
-    connection.write_all(page.as_bytes()).await?;
-    connection.shutdown().await
+    Ok(head)
+}
+
+async fn echo(connection: &mut TcpStream) -> std::io::Result<()> {
+    let (mut from, mut to) = connection.split();
+    tokio::io::copy(&mut from, &mut to).await.map(drop)
 }
 
 fn page(name: &str, client: SocketAddr) -> String {

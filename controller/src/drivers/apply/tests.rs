@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
+use ferrolb_proto::api::{IpMode, Truth};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
@@ -18,6 +19,11 @@ type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 /// An applier whose server gives these answers in turn, and what it is asked.
 fn scripted(answers: Vec<(u16, Value)>) -> (Applier, Asked) {
+    slow(answers, Duration::ZERO)
+}
+
+/// [`scripted`], and each answer takes so long.
+fn slow(answers: Vec<(u16, Value)>, takes: Duration) -> (Applier, Asked) {
     let asked = Asked::default();
     let answers = Arc::new(Mutex::new(answers.into_iter()));
     let log = Arc::clone(&asked);
@@ -28,6 +34,7 @@ fn scripted(answers: Vec<(u16, Value)>) -> (Applier, Asked) {
             let body = body.collect().await.unwrap().to_bytes();
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
             log.lock().unwrap().push((parts.method.to_string(), parts.uri.to_string(), body));
+            tokio::time::sleep(takes).await;
             let (code, json) = answer.expect("one request too many");
             let body = Full::new(Bytes::from(json.to_string()));
             Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
@@ -51,18 +58,16 @@ fn found(uid: &str, class: Option<&str>) -> (u16, Value) {
 }
 
 fn write(addresses: &[&str]) -> Write {
-    let condition = Condition {
-        is_true: true,
-        reason: "Assigned",
-        message: "m".into(),
-        since: Some("2026-01-02T03:04:05Z".into()),
-    };
+    let condition =
+        Condition { status: Truth::True, reason: "Assigned".into(), message: "m".into(), since: Some(1_767_323_045) };
     let status = ServiceStatus {
         uid: "u1".into(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        mode: IpMode::Vip,
         pool: (!addresses.is_empty()).then(|| "lan".into()),
         condition: (!addresses.is_empty()).then_some(condition),
-        notice: None,
+        announced: None,
+        notices: Vec::new(),
     };
     Write { target: Target::Service(Key::new("default", "web")), attempt: 1, status: Status::Service(status) }
 }
@@ -101,6 +106,19 @@ async fn a_service_that_is_freed_loses_all_that_was_ours() {
 }
 
 #[tokio::test]
+async fn an_annotation_that_somebody_else_has_written_too_is_taken_off_in_that_version() {
+    let (code, mut left) = found("u1", None);
+    left["metadata"]["annotations"] = json!({"ferrolb.io/ip-allocated-from-pool": "lan"});
+    let (applier, asked) = scripted(vec![(code, left), found("u1", None)]);
+    applier.write(&write(&[])).await.unwrap();
+    let asked = asked.lock().unwrap();
+    let [_, (method, uri, body)] = asked.as_slice() else { panic!("{asked:?}") };
+    assert!(method == "PATCH" && uri.starts_with("/api/v1/namespaces/default/services/web/status?"), "{method} {uri}");
+    let without = json!({"resourceVersion": "7", "annotations": {"ferrolb.io/ip-allocated-from-pool": null}});
+    assert_eq!(*body, json!({"metadata": without}));
+}
+
+#[tokio::test]
 async fn another_managers_field_is_forced_only_after_reading_and_only_in_that_version() {
     let (applier, asked) = scripted(vec![conflict(), found("u1", Some("ferrolb.io/ferrolb")), found("u1", None)]);
     applier.write(&write(&["10.0.0.1"])).await.unwrap();
@@ -129,11 +147,20 @@ async fn a_server_that_does_not_answer_is_waited_for_no_longer_than_the_limit() 
     assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Unanswered)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn each_request_of_a_write_has_the_whole_limit() {
+    let takes = WRITE_TIMEOUT - Duration::from_millis(1);
+    let (applier, asked) = slow(vec![conflict(), found("u1", None), found("u1", None)], takes);
+    applier.write(&write(&["10.0.0.1"])).await.unwrap();
+    assert_eq!(asked.lock().unwrap().len(), 3);
+}
+
 #[tokio::test]
 async fn a_pools_status_leaves_out_what_does_not_fit() {
     let (applier, asked) = scripted(vec![(200, json!({"metadata": {"name": "lan"}}))]);
-    let valid = Condition { is_true: true, reason: "Valid", message: "m".into(), since: None };
-    let status = PoolStatus { assigned: [1, 2], available: [Some(3), None], valid, generation: 4 };
+    let valid = Condition { status: Truth::True, reason: "Valid".into(), message: "m".into(), since: None };
+    let valid = Some(ValidStatus { condition: valid, generation: 4 });
+    let status = PoolStatus { assigned: [1, 2], available: [Some(3), None], text: Some("3 IPv4, many".into()), valid };
     let write = Write { target: Target::Pool("lan".into()), attempt: 1, status: Status::Pool(status) };
     applier.write(&write).await.unwrap();
     let (_, uri, body) = &asked.lock().unwrap()[0];

@@ -1,7 +1,9 @@
 //! Tables, and the allocator beside a slow and obvious one that scans lists.
 
+use ferrolb_proto::range::AddressRange;
 use proptest::prelude::*;
 
+use super::super::choose::{Closed, Shortage};
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -19,8 +21,30 @@ fn pool(name: &str, ranges: &[&str], excluded: &[&str]) -> Pool {
 
 fn allocator(pools: &[Pool], nodes: &[&str]) -> Allocator {
     let mut allocator = Allocator::default();
-    allocator.set_pools(pools.iter().map(|pool| (pool, true)), nodes.iter().map(|node| ip(node)));
+    allocator.set_pools(pools.iter().map(|pool| (pool, true)), nodes.iter().map(|node| ip(node)), [].into_iter());
     allocator
+}
+
+/// Does something for a Service of this name that asks for nothing.
+fn ask<R>(key: &Key, answer: impl FnOnce(&Asker<'_>) -> R) -> R {
+    let service = Service { key: key.clone(), ..Service::default() };
+    answer(&Asker { service: &service, terms: Terms::default(), namespace_labels: None })
+}
+
+fn give(allocator: &mut Allocator, key: &Key, families: &[Family]) -> Result<(Box<str>, Vec<IpAddr>), Shortage> {
+    ask(key, |asker| allocator.give(asker, families, false, None))
+}
+
+fn admit(allocator: &Allocator, address: &str, key: &Key, from: Option<&str>) -> Result<Box<str>, Refusal> {
+    ask(key, |asker| allocator.admit(asker, ip(address), from))
+}
+
+/// In all, and in use.
+fn counts(allocator: &Allocator, pool: &str) -> [(u128, u64); 2] {
+    allocator.counts(pool).map(|count| {
+        assert_eq!(count.available, count.total - u128::from(count.used));
+        (count.total, count.used)
+    })
 }
 
 const V4: &[Family] = &[Family::V4];
@@ -28,19 +52,19 @@ const V6: &[Family] = &[Family::V6];
 const BOTH: &[Family] = &[Family::V4, Family::V6];
 
 #[test]
-fn the_lowest_free_address_of_the_first_pool_by_name_is_given() {
+fn the_first_free_address_in_the_order_written_of_the_first_pool_by_name_is_given() {
     let pools = [pool("b", &["10.0.1.0/30"], &[]), pool("a", &["10.0.0.8-10.0.0.9", "10.0.0.2"], &[])];
     let mut allocator = allocator(&pools, &[]);
     let given: Vec<_> = ["1", "2", "3", "4"]
         .iter()
         .map(|name| {
-            let (pool, addresses) = allocator.give(&key(name), V4, None).unwrap();
+            let (pool, addresses) = give(&mut allocator, &key(name), V4).unwrap();
             format!("{} {pool}", addresses[0])
         })
         .collect();
-    assert_eq!(given, ["10.0.0.2 a", "10.0.0.8 a", "10.0.0.9 a", "10.0.1.0 b"]);
-    allocator.release(ip("10.0.0.8"));
-    assert_eq!(allocator.give(&key("5"), V4, None).unwrap().1, [ip("10.0.0.8")]);
+    assert_eq!(given, ["10.0.0.8 a", "10.0.0.9 a", "10.0.0.2 a", "10.0.1.0 b"]);
+    allocator.release(ip("10.0.0.8"), &key("1"));
+    assert_eq!(give(&mut allocator, &key("5"), V4).unwrap().1, [ip("10.0.0.8")]);
 }
 
 #[test]
@@ -49,14 +73,16 @@ fn what_must_not_be_given_is_skipped_and_not_counted() {
         Pool { avoid_buggy: true, ..pool("lan", &["10.0.0.254-10.0.1.2", "fd00::/126"], &["10.0.1.1", "fd00::1"]) };
     let mut allocator = allocator(&[pool], &["10.0.1.2", "fd00::"]);
     // Left: .254, without .255, .0, the excluded .1 and the Node's .2; ::2 and ::3.
-    assert_eq!(allocator.counts("lan"), [(1, 0), (2, 0)]);
-    assert_eq!(allocator.give(&key("a"), BOTH, None).unwrap().1, [ip("10.0.0.254"), ip("fd00::2")]);
-    assert_eq!(allocator.give(&key("b"), V4, None), Err(Shortage::Exhausted(vec!["lan".into()])));
-    assert_eq!(allocator.give(&key("b"), V6, None).unwrap().1, [ip("fd00::3")]);
-    assert_eq!(allocator.counts("lan"), [(1, 1), (2, 2)]);
-    for (address, loss) in [("10.0.1.0", Loss::NoPool), ("10.0.1.1", Loss::NoPool), ("10.0.1.2", Loss::Node)] {
-        assert_eq!(allocator.holder(ip(address), &key("c"), None), Err(loss), "{address}");
+    assert_eq!(counts(&allocator, "lan"), [(1, 0), (2, 0)]);
+    assert_eq!(give(&mut allocator, &key("a"), BOTH).unwrap().1, [ip("10.0.0.254"), ip("fd00::2")]);
+    assert_eq!(give(&mut allocator, &key("b"), V4), Err(Shortage::Exhausted(vec!["lan".into()])));
+    assert_eq!(give(&mut allocator, &key("b"), V6).unwrap().1, [ip("fd00::3")]);
+    assert_eq!(counts(&allocator, "lan"), [(1, 1), (2, 2)]);
+    for (address, why) in [("10.0.1.0", Refusal::NoPool), ("10.0.1.1", Refusal::NoPool), ("10.0.1.2", Refusal::Node)] {
+        assert_eq!(admit(&allocator, address, &key("c"), None), Err(why), "{address}");
     }
+    let skipped: Vec<_> = allocator.skipped("lan").map(|(address, _)| address).collect();
+    assert_eq!(skipped, [ip("10.0.1.2"), ip("fd00::")], "Nodes' addresses are told; what the pool leaves out is not");
 }
 
 #[test]
@@ -64,54 +90,96 @@ fn both_families_come_from_one_pool() {
     let pools =
         [pool("a", &["10.0.0.0/24"], &[]), pool("b", &["fd00::/120"], &[]), pool("c", &["10.0.2.1", "fd02::1"], &[])];
     let mut allocator = allocator(&pools, &[]);
-    assert_eq!(allocator.give(&key("1"), BOTH, None).unwrap(), ("c".into(), vec![ip("10.0.2.1"), ip("fd02::1")]));
-    assert_eq!(allocator.give(&key("2"), BOTH, None), Err(Shortage::Exhausted(vec!["c".into()])));
-    assert_eq!(allocator.counts("a"), [(256, 0), (0, 0)], "nothing is taken for one who does not get all");
+    assert_eq!(give(&mut allocator, &key("1"), BOTH).unwrap(), ("c".into(), vec![ip("10.0.2.1"), ip("fd02::1")]));
+    assert_eq!(give(&mut allocator, &key("2"), BOTH), Err(Shortage::Exhausted(vec!["c".into()])));
+    assert_eq!(counts(&allocator, "a"), [(256, 0), (0, 0)], "nothing is taken for one who does not get all");
 }
 
 #[test]
 fn it_is_said_why_there_is_none() {
-    let mut reserved = pool("a", &["10.0.0.1"], &[]);
-    reserved.auto_assign = false;
-    let none = allocator(&[reserved.clone()], &[]).give(&key("1"), V4, None);
-    assert_eq!(none, Err(Shortage::NoPool));
-    let v6 = allocator(&[pool("a", &["10.0.0.1"], &[])], &[]).give(&key("1"), V6, None);
-    assert_eq!(v6, Err(Shortage::Family(V6.to_vec())));
-    let mut reserved = allocator(&[reserved], &[]);
-    assert_eq!(reserved.give(&key("1"), V4, Some("a")).unwrap().1, [ip("10.0.0.1")], "asked for by name");
+    let reserved = Pool { auto_assign: false, ..pool("a", &["10.0.0.1"], &[]) };
+    let mut allocator = allocator(&[reserved], &[]);
+    let manual = Closed { manual: true, ..Closed::default() };
+    assert_eq!(give(&mut allocator, &key("1"), V4), Err(Shortage::NoPool(manual)));
+    let asked = |allocator: &mut Allocator, pool, families| {
+        ask(&key("1"), |asker| allocator.give(asker, families, false, Some(pool))).map(|(_, addresses)| addresses)
+    };
+    assert_eq!(asked(&mut allocator, "a", V6), Err(Shortage::Family(V6.to_vec())));
+    assert_eq!(asked(&mut allocator, "b", V4), Err(Shortage::UnknownPool("b".into())));
+    assert_eq!(asked(&mut allocator, "a", V4), Ok(vec![ip("10.0.0.1")]), "asked for by name");
+    let none = give(&mut Allocator::default(), &key("1"), V4);
+    assert_eq!(none, Err(Shortage::NoPool(Closed::default())));
+}
+
+#[test]
+fn an_external_ip_is_skipped_while_it_is_one_and_stays_with_whom_it_was_given_to() {
+    let mut allocator = allocator(&[pool("lan", &["10.0.0.1-10.0.0.3"], &[])], &[]);
+    assert_eq!(give(&mut allocator, &key("a"), V4).unwrap().1, [ip("10.0.0.1")]);
+    let external = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")];
+    allocator.set_external(&key("x"), &[], &external);
+    allocator.set_external(&key("y"), &[], &external[..2]);
+    assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 1 });
+    assert_eq!(allocator.skipped("lan").collect::<Vec<_>>(), [(ip("10.0.0.2"), Some(&key("x")))]);
+    assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.3")]);
+    let asked =
+        |allocator: &Allocator, name: &str| ask(&key(name), |asker| allocator.admit_new(asker, &[ip("10.0.0.2")]));
+    assert_eq!(asked(&allocator, "b"), Err((ip("10.0.0.2"), Refusal::External(key("x")))));
+    allocator.release(ip("10.0.0.1"), &key("a"));
+    assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 0 }, "it is skipped from now on");
+    assert!(allocator.take_freed());
+    allocator.set_external(&key("x"), &external, &[]);
+    assert_eq!(allocator.counts("lan")[0].available, 0, "it still is of another one");
+    assert_eq!(asked(&allocator, "y"), Ok("lan".into()), "its own is no obstacle");
+    assert!(!allocator.take_freed());
+    allocator.set_external(&key("y"), &external[..2], &[]);
+    assert_eq!((allocator.counts("lan")[0].available, allocator.take_freed()), (2, true));
+    assert_eq!(give(&mut allocator, &key("c"), V4).unwrap().1, [ip("10.0.0.1")]);
+}
+
+#[test]
+fn how_many_addresses_are_left_out_as_buggy_is_counted_and_not_enumerated() {
+    let cases = [
+        ("10.0.0.0/8", 1 << 17),
+        ("10.0.0.0/24", 2),
+        ("10.0.0.0/25", 1),
+        ("10.0.0.128/25", 1),
+        ("10.0.0.1-10.0.0.254", 0),
+        ("10.0.0.255-10.0.1.0", 2),
+        ("10.0.0.0", 1),
+        ("0.0.0.0/0", 1 << 25),
+        ("fd00::/64", 0),
+    ];
+    for (range, count) in cases {
+        assert_eq!(super::super::space::buggy(&range.parse().unwrap()), count, "{range}");
+    }
 }
 
 #[test]
 fn a_huge_pool_costs_no_more_than_a_small_one() {
     let huge = Pool { avoid_buggy: true, ..pool("huge", &["10.0.0.0/8", "fd00::/8"], &[]) };
     let mut allocator = allocator(&[huge], &[]);
-    assert_eq!(allocator.counts("huge"), [((1 << 24) - (1 << 17), 0), (1 << 120, 0)]);
+    assert_eq!(counts(&allocator, "huge"), [((1 << 24) - (1 << 17), 0), (1 << 120, 0)]);
     for n in 0..1_000 {
-        allocator.give(&key(&n.to_string()), BOTH, None).unwrap();
+        give(&mut allocator, &key(&n.to_string()), BOTH).unwrap();
     }
-    let space = &allocator.pools["huge"];
-    assert!(space.free.ranges().count() < 10 && space.all.ranges().count() == 2);
-    assert_eq!(
-        allocator.usage()[0].1,
-        [Usage { total: (1 << 24) - (1 << 17), used: 1_000 }, Usage { total: i64::MAX, used: 1_000 }]
-    );
+    assert!(allocator.spaces["huge"].fragments() < 10);
+    let [v4, v6] = allocator.counts("huge");
+    assert_eq!((v4.available, v6.available), ((1 << 24) - (1 << 17) - 1_000, (1 << 120) - 1_000));
 }
 
 #[test]
-fn an_owner_keeps_its_address_when_pools_change_and_is_counted_to_the_pool_that_has_it_now() {
+fn a_tenant_keeps_its_address_when_pools_change_and_is_counted_to_the_pool_that_has_it_now() {
     let mut allocator = allocator(&[pool("old", &["10.0.0.0/24"], &[])], &[]);
-    allocator.give(&key("a"), V4, None).unwrap();
+    give(&mut allocator, &key("a"), V4).unwrap();
     let (renamed, broken) = (pool("new", &["10.0.0.0/24"], &[]), pool("old", &[], &[]));
-    allocator.set_pools([(&renamed, true), (&broken, false)].into_iter(), [].into_iter());
-    assert_eq!(allocator.give(&key("b"), V4, None).unwrap().1, [ip("10.0.0.1")]);
-    let holder = allocator.holder(ip("10.0.0.0"), &key("a"), Some("old")).unwrap();
-    assert_eq!(&*holder, "new");
-    allocator.take(ip("10.0.0.0"), key("a"), &holder);
-    assert_eq!(allocator.counts("new")[0], (256, 2));
-    assert_eq!(allocator.holder(ip("10.0.0.0"), &key("b"), None), Err(Loss::Taken(key("a"))));
+    allocator.set_pools([(&renamed, true), (&broken, false)].into_iter(), [].into_iter(), [].into_iter());
+    assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.1")]);
+    assert_eq!(admit(&allocator, "10.0.0.0", &key("a"), Some("gone")), Ok("new".into()));
+    assert_eq!(counts(&allocator, "new")[0], (256, 2));
+    assert_eq!(admit(&allocator, "10.0.0.0", &key("b"), None), Err(Refusal::Held(key("a"), Clash::NoKey)));
     // What the broken pool gave stays; nothing stays of one that is not there.
-    assert_eq!(allocator.holder(ip("10.9.9.9"), &key("c"), Some("old")), Ok("old".into()));
-    assert_eq!(allocator.holder(ip("10.9.9.9"), &key("c"), Some("gone")), Err(Loss::NoPool));
+    assert_eq!(admit(&allocator, "10.9.9.9", &key("c"), Some("old")), Ok("old".into()));
+    assert_eq!(admit(&allocator, "10.9.9.9", &key("c"), Some("gone")), Err(Refusal::NoPool));
 }
 
 /// The same, slowly: every address in a list.
@@ -124,7 +192,7 @@ struct Model {
 impl Model {
     fn give(&mut self, key: &Key, families: &[Family]) -> Option<Vec<IpAddr>> {
         let free = |pool: &Vec<IpAddr>, family: Family| {
-            pool.iter().filter(|ip| Family::of(**ip) == family && !self.owners.contains_key(*ip)).min().copied()
+            pool.iter().find(|ip| Family::of(**ip) == family && !self.owners.contains_key(*ip)).copied()
         };
         let given = self
             .pools
@@ -189,43 +257,43 @@ proptest! {
                 Op::Give(name, families) => {
                     let families = [V4, V6, BOTH][usize::from(families)];
                     let name = key(&name.to_string());
-                    let given = allocator.give(&name, families, None).ok().map(|(_, addresses)| addresses);
+                    let given = give(&mut allocator, &name, families).ok().map(|(_, addresses)| addresses);
                     prop_assert_eq!(given, model.give(&name, families));
                 }
                 Op::Release(which) => {
-                    let owned = model.owners.keys().nth(usize::from(which) % model.owners.len().max(1)).copied();
-                    if let Some(address) = owned {
-                        allocator.release(address);
+                    let owned = model.owners.iter().nth(usize::from(which) % model.owners.len().max(1));
+                    if let Some((address, owner)) = owned.map(|(address, owner)| (*address, owner.clone())) {
+                        allocator.release(address, &owner);
                         model.owners.remove(&address);
                     }
                 }
                 Op::Pools(which, buggy) => {
                     let pools = pools(which, buggy);
                     let nodes = ["10.0.0.252", "10.0.2.3", "fd01::"].map(ip);
-                    allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.into_iter());
+                    allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.into_iter(), [].into_iter());
                     model.pools = pools.into_iter().map(|(pool, may)| (pool.name, may)).collect();
                     // The state asks for every owner again and releases those that may not stay.
                     for (address, owner) in model.owners.clone() {
-                        let holder = allocator.holder(address, &owner, None).ok();
+                        let holder = ask(&owner, |asker| allocator.admit(asker, address, None)).ok();
                         let expect = model.pools.iter().find(|(_, may)| may.contains(&address)).map(|(name, _)| name);
                         prop_assert_eq!(holder.as_ref(), expect);
                         if let Some(pool) = holder {
-                            allocator.take(address, owner, &pool);
+                            allocator.take(address, &owner, &Terms::default(), &pool);
                         } else {
-                            allocator.release(address);
+                            allocator.release(address, &owner);
                             model.owners.remove(&address);
                         }
                     }
                 }
             }
-            let owners: BTreeMap<_, _> = allocator.owners().map(|(address, key)| (address, key.clone())).collect();
+            let owners: BTreeMap<_, _> = allocator.tenants().map(|(address, keys)| (address, keys[0].clone())).collect();
             prop_assert_eq!(&owners, &model.owners);
             for (name, may) in &model.pools {
                 let count = |family: Family| {
                     let of = may.iter().filter(|ip| Family::of(**ip) == family);
                     (of.clone().count() as u128, of.filter(|ip| model.owners.contains_key(*ip)).count() as u64)
                 };
-                prop_assert_eq!(allocator.counts(name), [count(Family::V4), count(Family::V6)], "{}", name);
+                prop_assert_eq!(counts(&allocator, name), [count(Family::V4), count(Family::V6)], "{}", name);
             }
         }
     }

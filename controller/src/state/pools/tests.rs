@@ -49,35 +49,58 @@ fn a_pool_with_a_problem_of_its_own_is_at_fault_and_hides_nobody() {
     assert!(told[0].starts_with("a BadAddresses: spec.addresses is empty"), "{}", told[0]);
 }
 
-#[test]
-fn a_pools_status_is_written_when_it_says_something_else_and_keeps_its_time() {
-    let mut pool = Pool { generation: 3, ..pool("lan", &["10.0.0.0/24"]) };
-    let counts = [(256, 2), (u128::MAX, 0)];
-    let first = pool_status(&pool, None, counts).unwrap();
-    assert_eq!((first.assigned, first.available, first.generation), ([2, 0], [Some(254), None], 3));
-    assert_eq!((first.valid.is_true, first.valid.reason, &first.valid.since), (true, "Valid", &None));
-    assume_pool(&mut pool.status, &first);
-    assert_eq!(pool_status(&pool, None, counts), None);
-    let unseen = pool_status(&pool, None, [(256, 3), (0, 0)]).unwrap();
-    assert_eq!(unseen.valid.since, None, "the time of a condition that was not seen yet is not known");
-
-    pool.status.conditions[0].last_transition_time = v1::Time("2026-01-02T03:04:05Z".parse().unwrap());
-    let counted = pool_status(&pool, None, [(256, 3), (0, 0)]).unwrap();
-    assert_eq!(counted.valid.since.as_deref(), Some("2026-01-02T03:04:05Z"));
-    let fault = Fault { reason: "Overlap", message: "m".into() };
-    let invalid = pool_status(&pool, Some(&fault), counts).unwrap();
-    assert_eq!((invalid.valid.is_true, &invalid.valid.since), (false, &None), "a change of the status has a new time");
+fn counts(v4: (u128, u64), v6: (u128, u64)) -> [Count; 2] {
+    [v4, v6].map(|(total, used)| Count { total, used, available: total - u128::from(used) })
 }
 
 #[test]
-fn an_advertisement_names_the_pools_that_are_not_there() {
-    let mut ad = Advertisement { pools: vec!["lan".into(), "wan".into(), "dmz".into()], ..Advertisement::default() };
-    let status = advertisement_status(&ad, &["lan"].into()).unwrap();
-    assert_eq!((status.valid.is_true, status.valid.reason), (false, "UnknownPool"));
-    assert!(status.valid.message.contains("no IPAddressPool wan, dmz;"), "{}", status.valid.message);
-    assume_advertisement(&mut ad.status, &status);
-    assert_eq!(advertisement_status(&ad, &["lan"].into()), None);
-    assert_eq!(advertisement_status(&ad, &["lan", "wan", "dmz"].into()).unwrap().valid.reason, "Valid");
-    ad.problem = Some("spec.nodeSelectors: no".into());
-    assert_eq!(advertisement_status(&ad, &["lan"].into()).unwrap().valid.reason, "BadSelector");
+fn a_pools_status_is_written_when_it_says_something_else_and_keeps_its_time() {
+    let mut pool = Pool { generation: 3, ..pool("lan", &["10.0.0.0/24"]) };
+    let status = |pool: &Pool, fault, counts| pool_status(pool, fault, "sound", counts, &StatusFields::All);
+    let huge = counts((256, 2), (u128::MAX, 0));
+    let first = status(&pool, None, huge).unwrap();
+    assert_eq!((first.assigned, first.available), ([2, 0], [Some(254), None]));
+    assert_eq!(first.text.as_deref(), Some("254 IPv4, 340282366920938463463374607431768211455 IPv6"));
+    let valid = first.valid.clone().unwrap();
+    assert_eq!((valid.generation, &*valid.condition.reason, valid.condition.since), (3, "Valid", None));
+    assume_pool(&mut pool.status, &first);
+    assert_eq!(status(&pool, None, huge), None);
+    let fewer = counts((256, 3), (0, 0));
+    let since = |status: PoolStatus| status.valid.unwrap().condition.since;
+    let unseen = status(&pool, None, fewer).unwrap();
+    assert_eq!(since(unseen), None, "the time of a condition that was not seen yet is not known");
+
+    let seen = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-01-02T03:04:05Z".parse().unwrap());
+    pool.status.conditions[0].last_transition_time = seen;
+    assert_eq!(since(status(&pool, None, fewer).unwrap()), Some(1_767_323_045));
+    let fault = Fault { reason: "Overlap", message: "m".into() };
+    let invalid = status(&pool, Some(&fault), huge).unwrap();
+    assert_eq!(since(invalid), None, "a change of the status has a new time");
+}
+
+#[test]
+fn a_crd_that_is_not_ours_gets_what_it_has_fields_for() {
+    let mut pool = Pool { generation: 3, ..pool("lan", &["10.0.0.0/24"]) };
+    let counted = StatusFields::Only(
+        ["assignedIPv4", "assignedIPv6", "availableIPv4", "availableIPv6"].into_iter().map(Into::into).collect(),
+    );
+    let huge = counts((256, 2), (u128::MAX, 0));
+    let status = pool_status(&pool, None, "sound", huge, &counted).unwrap();
+    assert_eq!((status.available, &status.text, &status.valid), ([Some(254), Some(i64::MAX)], &None, &None));
+    assume_pool(&mut pool.status, &status);
+    assert_eq!(pool_status(&pool, None, "sound", huge, &counted), None);
+    assert_eq!(pool_status(&pool, None, "sound", huge, &StatusFields::Only([].into())), None);
+}
+
+#[test]
+fn a_sound_pool_names_what_it_does_not_give() {
+    let key = Key::new("default", "x");
+    let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+    assert_eq!(sound([].into_iter()), "addresses of this pool can be given");
+    assert_eq!(
+        sound([(ip(1), None), (ip(2), Some(&key))].into_iter()),
+        "addresses of this pool can be given, but for 10.0.0.1 (a Node has it), 10.0.0.2 (in spec.externalIPs of Service default/x)"
+    );
+    let many = sound((1..7).map(|last| (ip(last), None)));
+    assert!(many.ends_with("10.0.0.5 (a Node has it) and others"), "{many}");
 }

@@ -19,7 +19,8 @@ fn a_restart_writes_nothing() {
     world.log.clear();
     world.restart();
     assert_eq!(world.writes(), []);
-    assert_eq!(world.state.deadline(world.now), None);
+    let next = world.state.deadline(world.now).expect("c waits");
+    assert_eq!(next.since(world.now), crate::state::RETRY_INTERVAL, "nothing but another look at it is due");
     world.settle();
     assert_eq!(world.log, Vec::<String>::new());
 }

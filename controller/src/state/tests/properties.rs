@@ -51,7 +51,7 @@ fn perform(world: &mut World, op: Op) {
             world.change(&name(n), |s| s.load_balancer = false)
         }
         Op::Steal(n, last) if world.services.contains_key(&key(&name(n))) => world.change(&name(n), |service| {
-            service.assigned = vec![AssignedAddress { address: [10, 0, 0, last].into(), vip: false }];
+            service.assigned = vec![AssignedAddress { address: [10, 0, 0, last].into(), mode: None }];
         }),
         Op::Type(_) | Op::Steal(..) => {}
         Op::Pool(n, shape) => {
@@ -65,8 +65,9 @@ fn perform(world: &mut World, op: Op) {
         }
         Op::DeletePool(n) => world.delete_pool(&format!("p{n}")),
         Op::Node(last) => {
-            world.nodes[0].addresses = vec![[10, 0, 0, last].into()];
-            world.handle(Event::Node(Change::Apply(world.nodes[0].clone())));
+            let moved = node("n1", &format!("10.0.0.{last}"));
+            world.nodes.insert("n1".into(), moved.clone());
+            world.handle(Event::Node(Change::Apply(moved)));
         }
         Op::Fail => {
             for write in world.writes() {
@@ -76,7 +77,7 @@ fn perform(world: &mut World, op: Op) {
         }
         Op::Settle => world.settle(),
         Op::Restart => world.restart(),
-        Op::Relist => world.list_all(true),
+        Op::Relist => world.list_all(Order::Backwards),
     }
 }
 
@@ -86,10 +87,11 @@ fn check(world: &World) -> Result<(), TestCaseError> {
     for (key, entry) in world.state.services.iter() {
         for address in entry.claim.iter().flat_map(|claim| &claim.addresses) {
             prop_assert_eq!(given.insert(*address, key.clone()), None, "{} has two owners", address);
-            prop_assert!(!world.nodes[0].addresses.contains(address), "{} is a Node's", address);
+            prop_assert!(!world.nodes["n1"].addresses.contains(address), "{} is a Node's", address);
         }
     }
-    let owned: BTreeMap<_, _> = world.state.allocator.owners().map(|(address, key)| (address, key.clone())).collect();
+    let tenants = world.state.allocator.tenants();
+    let owned: BTreeMap<_, _> = tenants.map(|(address, keys)| (address, keys[0].clone())).collect();
     prop_assert_eq!(given, owned);
     Ok(())
 }
@@ -128,15 +130,15 @@ proptest! {
             .into_iter()
             .map(|(n, (both, has))| {
                 let families = if both { vec![Family::V6, Family::V4] } else { vec![Family::V4] };
-                let has = has.map(|last| AssignedAddress { address: [10, 0, 0, last].into(), vip: true });
+                let has = has.map(|last| AssignedAddress { address: [10, 0, 0, last].into(), mode: Some(IpMode::Vip) });
                 Service { families, assigned: has.into_iter().collect(), ..service(&format!("s{n}")) }
             })
             .collect();
         let pools = vec![pool("a", &["10.0.0.0-10.0.0.3"]), pool("b", &["10.0.0.3-10.0.0.7"]), pool("c", &["10.0.0.5-10.0.0.7", "fd00::/126"])];
-        let planned = [false, true].map(|backwards| {
+        let planned = [Order::ByName, Order::Backwards].map(|order| {
             let mut world = World::unled(services.clone(), pools.clone());
             world.handle(Event::Lease(Leadership::Gained));
-            world.list_all(backwards);
+            world.list_all(order);
             let mut writes = world.writes();
             writes.sort_by(|a, b| a.target.cmp(&b.target));
             writes.into_iter().map(|write| (write.target, write.status)).collect::<Vec<_>>()

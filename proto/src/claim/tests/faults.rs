@@ -1,7 +1,7 @@
 //! Death, silence, loss, stalls, partitions, and frames that lie.
 
 use super::*;
-use crate::wire::hello::Body;
+use crate::wire::hello::{Body, Release};
 
 #[test]
 fn a_dead_owner_is_answered_for_within_200_ms() {
@@ -14,6 +14,65 @@ fn a_dead_owner_is_answered_for_within_200_ms() {
     assert!(gap >= ms(140) && gap <= ms(200), "{gap:?}");
     assert_eq!(wire.longest_double(VIP), Duration::ZERO);
     assert_eq!(wire.node(order[1]).machine.counts().deaths, 1);
+    let took_over = wire.node(order[1]).took_over.clone();
+    assert!(took_over.len() == 1 && took_over[0] >= ms(189) && took_over[0] <= ms(200), "{took_over:?}");
+}
+
+/// A peer that holds something falls silent at 1,500 ms, while another is heard; when it is found dead, if lost frames are noticed every 20 ms
+/// from the first suspicion on, for so long.
+fn found_dead_after(losses: Duration) -> Duration {
+    let (mut machine, _) = with_a_peer();
+    let start = Instant::from_millis(1_500);
+    introduce(&mut machine, "node3", 3, start);
+    let claim = Body::Claim { before: 0, generation: 1, addresses: vec![VIP], keeps: vec![] };
+    machine.handle(said("node2", 1, 3, claim), start);
+    for n in 0..200 {
+        let (now, since) = (start + ms(20 * n), ms(20 * n));
+        machine.handle(said("node3", 3, 10 + n, Body::Ask), now);
+        if since >= ms(160) && since < ms(160) + losses {
+            machine.handle(Input::Lost, now);
+        }
+        machine.tick(now);
+        if machine.peers["node2"].dead {
+            return since;
+        }
+    }
+    panic!("it lives for ever");
+}
+
+#[test]
+fn lost_frames_put_a_verdict_off_but_not_for_ever() {
+    assert_eq!(found_dead_after(ms(0)), ms(200));
+    assert_eq!(found_dead_after(ms(100)), ms(280), "40 ms after the last");
+    let always = found_dead_after(Duration::from_secs(60));
+    assert!(always >= ms(1_150) && always <= ms(1_240), "{always:?}");
+}
+
+#[test]
+fn a_takeover_is_counted_once_and_only_where_it_is_a_failover() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    wire.node(order[0]).up = false;
+    wire.run(Duration::from_secs(5));
+    assert_eq!(wire.node(order[1]).took_over.len(), 1);
+    wire.input(order[1], Input::Says { draining: true, unhealthy: false });
+    wire.run(Duration::from_secs(1));
+    assert_eq!(wire.owners(VIP), [order[2]]);
+    assert!(wire.node(order[2]).took_over.is_empty(), "it was handed over");
+
+    let mut wire = settled();
+    // The others may not take it, and learn a minute after its holder's death that they may.
+    for name in &order[1..] {
+        wire.input(name, Input::Units(vec![unit(&[VIP], &[order[0]])]));
+    }
+    wire.node(order[0]).up = false;
+    wire.run(Duration::from_secs(61));
+    for name in &order[1..] {
+        wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
+    }
+    wire.run(Duration::from_secs(1));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    assert!(wire.node(order[1]).took_over.is_empty(), "nobody could have taken it sooner");
 }
 
 #[test]
@@ -136,7 +195,7 @@ fn a_node_back_within_its_own_death_loses_its_old_claims() {
 fn replayed_and_reflected_frames_are_counted_and_ignored() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
-    let body = Body::Release { before: 1, generation: 2, addresses: vec![VIP], refused: true };
+    let body = Body::Release { before: 7, generation: 8, addresses: vec![VIP], why: Release::Refused };
     let (flags, interval) = (Flags::default(), ms(50));
     let epoch = wire.node(order[0]).machine.config.epoch;
     let old =
@@ -183,17 +242,17 @@ fn a_claim_is_restated_within_25_ms() {
     assert!(due.since(wire.now) <= ms(25));
 }
 
-fn said(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
+pub(super) fn said(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
     let (interval, flags) = (ms(50), Flags::default());
     let frame = Frame { node: node.into(), epoch, sequence: 1, clock, interval, flags, body };
     Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
 }
 
 /// Lets a node say hello, and answer the challenge that follows, with the clocks 1 and 2.
-fn introduce(machine: &mut Claims, node: &str, epoch: u64, now: Instant) {
+pub(super) fn introduce(machine: &mut Claims, node: &str, epoch: u64, now: Instant) {
     machine.handle(said(node, epoch, 1, Body::Hello { generation: 0, accepts: vec![] }), now);
     while let Some(output) = machine.poll() {
-        if let Output::Send { to: Some(_), frame: Frame { body: Body::Challenge { nonce }, .. } } = output {
+        if let Output::Send { to: Some(_), frame: Frame { body: Body::Challenge { nonce }, .. }, .. } = output {
             machine.handle(said(node, epoch, 2, Body::Answer { nonce }), now);
         }
     }
@@ -209,10 +268,26 @@ fn with_a_peer() -> (Claims, impl Fn(u64, u64, Body) -> Input) {
 }
 
 #[test]
+fn a_newcomer_that_does_not_answer_is_challenged_five_times_a_second() {
+    let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
+    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    let mut challenges = 0;
+    for n in 1..=200 {
+        let at = Instant::from_millis(50 * n);
+        machine.handle(said("node2", 1, n, Body::Hello { generation: 0, accepts: vec![] }), at);
+        let outputs = std::iter::from_fn(|| machine.poll());
+        challenges += outputs
+            .filter(|output| matches!(output, Output::Send { frame: Frame { body: Body::Challenge { .. }, .. }, .. }))
+            .count();
+    }
+    assert!((40..=50).contains(&challenges), "{challenges} in ten seconds");
+}
+
+#[test]
 fn a_claim_that_is_not_restated_for_12_s_is_forgotten() {
     let (mut machine, said) = with_a_peer();
     let mut at = Instant::from_millis(1500);
-    machine.handle(said(1, 3, Body::Claim { before: 4, generation: 5, addresses: vec![VIP] }), at);
+    machine.handle(said(1, 3, Body::Claim { before: 4, generation: 5, addresses: vec![VIP], keeps: vec![] }), at);
     machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), at);
     // It lives, but its hellos speak of a set that we never learn.
     for n in 4..242 {
@@ -234,7 +309,7 @@ fn a_recording_of_a_former_life_is_not_believed() {
     // Two restarts later, frames of the first life come again.
     introduce(&mut machine, "node2", 2, at);
     introduce(&mut machine, "node2", 3, at);
-    let recording = Body::Claim { before: 0, generation: 1, addresses: vec![VIP] };
+    let recording = Body::Claim { before: 0, generation: 1, addresses: vec![VIP], keeps: vec![] };
     for n in 0..100 {
         machine.handle(said(1, 100 + n, recording.clone()), at + ms(n));
         machine.handle(said(1, 1000 + n, Body::Answer { nonce: n }), at + ms(n));
@@ -284,7 +359,10 @@ fn a_member_that_never_yields_is_not_shouted_at() {
     let ours = |address: &IpAddr| order("node1", *address) < order("node2", *address);
     let address = (200..250).map(|n| IpAddr::from([172, 30, 0, n])).find(ours).expect("one of fifty");
     machine.handle(Input::Units(vec![unit(&[address], &["node1"])]), start);
-    machine.handle(said(1, 3, Body::Claim { before: 0, generation: 1, addresses: vec![address] }), start + ms(5));
+    machine.handle(
+        said(1, 3, Body::Claim { before: 0, generation: 1, addresses: vec![address], keeps: vec![] }),
+        start + ms(5),
+    );
     let (mut defended, mut claims) = (0, 0);
     for n in 1..=400 {
         let now = start + ms(5 + n * 50);
@@ -316,4 +394,33 @@ fn a_thousand_addresses_move_in_a_few_frames_and_are_never_answered_for_twice() 
         assert_eq!(wire.longest_double(address), Duration::ZERO);
         assert!(wire.longest_gap(address) <= ms(200), "{:?}", wire.longest_gap(address));
     }
+}
+
+#[test]
+fn who_was_found_dead_by_mistake_still_holds_what_it_held() {
+    let (mut machine, _) = with_a_peer();
+    let node2 = |clock, body| said("node2", 1, clock, body);
+    let at = Instant::from_millis(1_500);
+    // A unit that comes to us third in line, so that its turn is late.
+    let third = |address: &IpAddr| ranked(&["node1", "node2", "node3", "node4"], *address)[3] == "node1";
+    let address = (1..=250).map(|n| IpAddr::from([172, 30, 0, n])).find(third).expect("one of many");
+    introduce(&mut machine, "node3", 3, at);
+    introduce(&mut machine, "node4", 4, at);
+    machine.handle(node2(3, Body::Claim { before: 0, generation: 1, addresses: vec![address], keeps: vec![] }), at);
+    machine.handle(Input::Units(vec![unit(&[address], &["node1", "node2", "node3", "node4"])]), at);
+    // Node2 is silent for a moment too long; the others are heard.
+    let mut now = at;
+    for clock in 10..16 {
+        now = now + ms(40);
+        machine.tick(now);
+        for (node, epoch) in [("node3", 3), ("node4", 4)] {
+            let hello = Body::Hello { generation: 0, accepts: vec![] };
+            machine.handle(said(node, epoch, clock, hello), now);
+        }
+    }
+    assert!(machine.peers["node2"].dead);
+    // It says hello, and every answer to our questions is lost.
+    machine.handle(node2(20, Body::Hello { generation: 1, accepts: vec![] }), now);
+    machine.tick(now + ms(149));
+    assert_eq!(machine.held().count(), 0, "nothing is taken from it");
 }

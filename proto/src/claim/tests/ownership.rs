@@ -103,7 +103,7 @@ fn a_drain_moves_the_unit_even_to_a_fresh_node() {
         wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
     }
     wire.run(ms(1500));
-    wire.input(order[0], Input::Draining(true));
+    wire.input(order[0], Input::Says { draining: true, unhealthy: false });
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[1]]);
     assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
@@ -115,7 +115,7 @@ fn a_holder_that_is_no_candidate_hands_over_or_stops_in_time() {
         let mut wire = Wire::new(&["node1"]);
         wire.units(&[unit(&[VIP], &["node1"])]);
         wire.run(ms(1100));
-        wire.units(&[Unit { serves_here, ..unit(&[VIP], &["node2"]) }]);
+        wire.units(&[Arc::new(Unit { serves_here, ..(*unit(&[VIP], &["node2"])).clone() })]);
         wire.run(stops_after - ms(1));
         assert_eq!(wire.owners(VIP), ["node1"]);
         wire.run(ms(1));
@@ -174,4 +174,18 @@ fn a_leaving_node_claims_nothing() {
     wire.run(ms(1000));
     assert_eq!(wire.owners(VIP), [owner]);
     assert!(wire.owners(other).is_empty());
+}
+
+#[test]
+fn who_leaves_yields_to_who_does_not_whatever_it_thinks_of_it() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    // The owner does not know yet that the others are candidates, and they may not know each other.
+    wire.input(order[0], Input::Units(vec![unit(&[VIP], &[order[0]])]));
+    wire.input(order[0], Input::Leave);
+    wire.run(Duration::from_secs(3));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    let moves: usize = order.iter().map(|name| wire.node(name).started).sum();
+    assert_eq!(moves, 2, "the first claim and the hand-over");
+    assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
 }

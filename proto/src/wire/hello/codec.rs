@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::keys::SIGNATURE;
-use super::{Body, ETHER_TYPE, Flags, Frame, GROUP, Key, KeyRing, NODE_MAX, VERSION};
+use super::{Body, ETHER_TYPE, Flags, Frame, GROUP, Key, KeyRing, NODE_MAX, Release, VERSION};
 use crate::wire::{ETHERNET_HEADER, Mac, ethernet};
 
 /// Length of the fixed part, in bytes.
@@ -31,6 +31,10 @@ const TLV_V6: u16 = 6;
 const TLV_NONCE: u16 = 7;
 const TLV_PART: u16 = 8;
 const TLV_REFUSED: u16 = 9;
+const TLV_CONTESTED: u16 = 10;
+const TLV_KEEPS: u16 = 11;
+/// The unit of [`TLV_KEEPS`].
+const KEEP_UNIT: Duration = Duration::from_millis(10);
 
 /// Why a frame was dropped. Each is a counter of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +73,7 @@ impl Frame {
         fixed[20..22].copy_from_slice(&interval.to_be_bytes());
         fixed[22..24].copy_from_slice(&tlvs.to_be_bytes());
         fixed[24..32].copy_from_slice(&self.clock.to_be_bytes());
-        let signature = key.sign(&out[ETHERNET_HEADER..]);
+        let signature = key.signature(&out[ETHERNET_HEADER..]);
         out.extend_from_slice(&signature);
         debug_assert!(out.len() <= FRAME_MAX, "callers split addresses by ADDRESSES_PER_FRAME_MAX");
         out
@@ -88,7 +92,7 @@ impl Frame {
         let payload = header.0;
         let mut fixed = Reader(payload);
         let (version, kind) = (fixed.take(1)?[0], fixed.take(1)?[0]);
-        if version != VERSION && version != VERSION + 1 {
+        if version == 0 || version.abs_diff(VERSION) > 1 {
             return Err(DecodeError::Version);
         }
         let (flags, key) = (fixed.u16()?, fixed.u32()?);
@@ -113,7 +117,7 @@ impl Frame {
             clock,
             interval: Duration::from_millis(interval.into()),
             flags: flags_from(flags),
-            body: tlvs.body(kind)?,
+            body: tlvs.body(kind, version)?,
         };
         Ok((Mac(source), frame))
     }
@@ -126,14 +130,18 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             tlv(out, TLV_ACCEPTS, &accepts.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>());
             KIND_HELLO
         }
-        Body::Claim { before, generation, addresses } => {
+        Body::Claim { before, generation, addresses, keeps } => {
             change(out, *before, *generation, addresses);
+            keeps_tlv(out, addresses, keeps);
             KIND_CLAIM
         }
-        Body::Release { before, generation, addresses, refused } => {
+        Body::Release { before, generation, addresses, why } => {
             change(out, *before, *generation, addresses);
-            if *refused {
+            if *why != Release::HandedOver {
                 tlv(out, TLV_REFUSED, &[]);
+            }
+            if *why == Release::Contested {
+                tlv(out, TLV_CONTESTED, &[]);
             }
             KIND_RELEASE
         }
@@ -146,10 +154,11 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             KIND_ANSWER
         }
         Body::Ask => KIND_ASK,
-        Body::List { generation, part, parts, addresses } => {
+        Body::List { generation, part, parts, addresses, keeps } => {
             tlv(out, TLV_GENERATION, &generation.to_be_bytes());
             tlv(out, TLV_PART, &[part.to_be_bytes(), parts.to_be_bytes()].concat());
             address_tlvs(out, addresses);
+            keeps_tlv(out, addresses, keeps);
             KIND_LIST
         }
     }
@@ -174,6 +183,17 @@ fn address_tlvs(out: &mut Vec<u8>, addresses: &[IpAddr]) {
             tlv(out, kind, &value);
         }
     }
+}
+
+/// In the order in which the addresses are written: IPv4 first.
+fn keeps_tlv(out: &mut Vec<u8>, addresses: &[IpAddr], keeps: &[Duration]) {
+    if keeps.is_empty() {
+        return;
+    }
+    let units = |keep: &Duration| u16::try_from(keep.as_millis() / KEEP_UNIT.as_millis()).unwrap_or(u16::MAX);
+    let of_family = |v6: bool| addresses.iter().zip(keeps).filter(move |(address, _)| address.is_ipv6() == v6);
+    let all = of_family(false).chain(of_family(true));
+    tlv(out, TLV_KEEPS, &all.flat_map(|(_, keep)| units(keep).to_be_bytes()).collect::<Vec<_>>());
 }
 
 fn tlv(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -212,7 +232,8 @@ struct Tlvs<'a> {
     addresses: Vec<IpAddr>,
     nonce: Option<u64>,
     part: Option<(u16, u16)>,
-    refused: bool,
+    why: Option<Release>,
+    keeps: Vec<Duration>,
 }
 
 impl<'a> Tlvs<'a> {
@@ -228,7 +249,13 @@ impl<'a> Tlvs<'a> {
                 TLV_BEFORE => all.before = Some(value.u32()?),
                 TLV_NONCE => all.nonce = Some(value.u64()?),
                 TLV_PART => all.part = Some((value.u16()?, value.u16()?)),
-                TLV_REFUSED => all.refused = true,
+                TLV_REFUSED if all.why.is_none() => all.why = Some(Release::Refused),
+                TLV_CONTESTED => all.why = Some(Release::Contested),
+                TLV_KEEPS => {
+                    while !value.0.is_empty() {
+                        all.keeps.push(KEEP_UNIT * u32::from(value.u16()?));
+                    }
+                }
                 TLV_ACCEPTS => {
                     while !value.0.is_empty() {
                         all.accepts.push(value.u32()?);
@@ -250,24 +277,30 @@ impl<'a> Tlvs<'a> {
         Ok(all)
     }
 
-    fn body(self, kind: u8) -> Result<Body, DecodeError> {
+    fn body(self, kind: u8, version: u8) -> Result<Body, DecodeError> {
         let generation = self.generation.ok_or(DecodeError::Malformed);
         let before = self.before.ok_or(DecodeError::Malformed);
         let nonce = self.nonce.ok_or(DecodeError::Malformed);
-        let addresses = self.addresses;
+        // As they are written: IPv4 first, which is the order of the waits, too.
+        let (mut addresses, mut keeps) = (self.addresses, self.keeps);
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        keeps.truncate(addresses.len());
         Ok(match kind {
             KIND_HELLO => Body::Hello { generation: generation?, accepts: self.accepts },
-            KIND_CLAIM => Body::Claim { before: before?, generation: generation?, addresses },
+            KIND_CLAIM => Body::Claim { before: before?, generation: generation?, addresses, keeps },
             KIND_RELEASE => {
-                Body::Release { before: before?, generation: generation?, addresses, refused: self.refused }
+                let why = self.why.unwrap_or(Release::HandedOver);
+                Body::Release { before: before?, generation: generation?, addresses, why }
             }
             KIND_CHALLENGE => Body::Challenge { nonce: nonce? },
             KIND_ANSWER => Body::Answer { nonce: nonce? },
             KIND_ASK => Body::Ask,
             KIND_LIST => {
                 let (part, parts) = self.part.filter(|(part, parts)| part < parts).ok_or(DecodeError::Malformed)?;
-                Body::List { generation: generation?, part, parts, addresses }
+                Body::List { generation: generation?, part, parts, addresses, keeps }
             }
+            // A later version may have words that we do not know.
+            _ if version > VERSION => return Err(DecodeError::Version),
             _ => return Err(DecodeError::Malformed),
         })
     }

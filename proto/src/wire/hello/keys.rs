@@ -38,7 +38,9 @@ impl Key {
         Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC takes keys of any length").chain_update(data)
     }
 
-    pub(super) fn sign(&self, data: &[u8]) -> [u8; SIGNATURE] {
+    /// The truncated HMAC-SHA256 of `data`, which a frame ends with (RFC 2104).
+    #[must_use]
+    pub fn signature(&self, data: &[u8]) -> [u8; SIGNATURE] {
         let mut signature = [0; SIGNATURE];
         signature.copy_from_slice(&self.mac(data).finalize().into_bytes()[..SIGNATURE]);
         signature
@@ -80,19 +82,21 @@ impl KeyRing {
         Self::new(keys.into_iter().map(|(_, key)| key).collect())
     }
 
-    /// The key that signs: the newest.
+    /// Whether there is none.
     #[must_use]
-    pub fn signing(&self) -> Option<&Key> {
-        self.keys.first()
+    pub const fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
-    /// The ids of all keys that verify.
+    /// The ids of all keys that verify, newest first.
     #[must_use]
     pub fn ids(&self) -> Vec<u32> {
         self.keys.iter().map(Key::id).collect()
     }
 
-    pub(super) fn find(&self, id: u32) -> Option<&Key> {
+    /// The key of this id, if the ring has it.
+    #[must_use]
+    pub fn find(&self, id: u32) -> Option<&Key> {
         self.keys.iter().find(|key| key.id == id)
     }
 }

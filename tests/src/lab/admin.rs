@@ -1,23 +1,34 @@
-//! What FerroLB's programs count, read as a monitoring system reads it.
+//! What FerroLB's programs count and say of themselves, read as a monitoring system reads it.
 
+use super::Lab;
+use crate::cluster::ferrolb::ADMIN_PORT;
+use crate::topology::{CLIENT, Host, node_index};
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::Lab;
-use ferrolb_tests::cluster::ferrolb::ADMIN_PORT;
-use ferrolb_tests::topology::{CLIENT, Host, node_index};
 use std::net::{IpAddr, SocketAddr};
 
 /// The admin endpoint of the program on a host.
-pub(crate) fn admin(host: &str) -> SocketAddr {
+pub fn admin(host: &str) -> SocketAddr {
     let host = node_index(host).map_or_else(Host::control_plane, Host::node);
     SocketAddr::new(IpAddr::V4(host.v4()), ADMIN_PORT)
 }
 
 /// The value of a metric of the program on `host`, all its series added up.
-pub(crate) fn metric(lab: &Lab, host: &str, name: &str) -> Result<f64> {
-    let page = lab.http_get(CLIENT, admin(host), "/metrics")?;
+///
+/// # Errors
+/// When the program does not answer, or has no such metric.
+pub fn metric(lab: &Lab, host: &str, name: &str) -> Result<f64> {
+    metric_at(lab, admin(host), name)
+}
+
+/// [`metric`] of the program with this admin endpoint.
+///
+/// # Errors
+/// When the program does not answer, or has no such metric.
+pub fn metric_at(lab: &Lab, admin: SocketAddr, name: &str) -> Result<f64> {
+    let page = lab.http_get(CLIENT, admin, "/metrics")?;
     ensure!(page.status == 200, "/metrics says {}", page.status);
     let series = page.body.lines().filter_map(|line| sample(line, name)).collect::<Vec<_>>();
-    ensure!(!series.is_empty(), "no metric {name} on {host}; there are:\n{}", page.body);
+    ensure!(!series.is_empty(), "no metric {name} at {admin}; there are:\n{}", page.body);
     Ok(series.iter().sum())
 }
 
@@ -28,7 +39,10 @@ fn sample(line: &str, name: &str) -> Option<f64> {
 }
 
 /// What `/readyz` of the program on `host` answers: status and words.
-pub(crate) fn readyz(lab: &Lab, host: &str) -> Result<(u16, String)> {
+///
+/// # Errors
+/// When the program does not answer.
+pub fn readyz(lab: &Lab, host: &str) -> Result<(u16, String)> {
     let page = lab.http_get(CLIENT, admin(host), "/readyz").with_context(|| format!("/readyz of {host}"))?;
     Ok((page.status, page.body.trim().to_owned()))
 }

@@ -1,0 +1,266 @@
+//! What the condition `ferrolb.io/Announced` of one Service should say, from what the API and the speakers say. Pure;
+//! `docs/reasons.md` explains each reason.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ferrolb_proto::announce::{Bar, Group, Scene, is_announced};
+use ferrolb_proto::api::{IpMode, LinkTrouble, TroubleReason, Truth};
+use ferrolb_proto::facts::{Node, Policy, Service, SpeakerLink};
+
+use super::voices::{Owner, Owners, Voices};
+use crate::desired::Condition;
+use crate::state::service::{SEPARATOR, join};
+
+/// Nodes that a message names.
+const NODES_NAMED_MAX: usize = 5;
+
+/// Why an address is not announced, the worst first. Its name is the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reason {
+    AddressConflict,
+    KernelAnswers,
+    NoDataPath,
+    NoEndpoints,
+    NoAdvertisement,
+    NoCandidateNode,
+    SpeakersDeaf,
+    NoSpeaker,
+    Pending,
+    NotObserved,
+    FamilyNotAnnounced,
+    Announced,
+}
+
+impl Reason {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AddressConflict => "AddressConflict",
+            Self::KernelAnswers => "KernelAnswers",
+            Self::NoDataPath => "NoDataPath",
+            Self::NoEndpoints => "NoEndpoints",
+            Self::NoAdvertisement => "NoAdvertisement",
+            Self::NoCandidateNode => "NoCandidateNode",
+            Self::SpeakersDeaf => "SpeakersDeaf",
+            Self::NoSpeaker => "NoSpeaker",
+            Self::Pending => "Pending",
+            Self::NotObserved => "NotObserved",
+            Self::FamilyNotAnnounced => "FamilyNotAnnounced",
+            Self::Announced => "Announced",
+        }
+    }
+
+    const fn status(self) -> Truth {
+        match self {
+            Self::Announced => Truth::True,
+            Self::NotObserved => Truth::Unknown,
+            Self::AddressConflict
+            | Self::KernelAnswers
+            | Self::NoDataPath
+            | Self::NoEndpoints
+            | Self::NoAdvertisement
+            | Self::NoCandidateNode
+            | Self::SpeakersDeaf
+            | Self::NoSpeaker
+            | Self::Pending
+            | Self::FamilyNotAnnounced => Truth::False,
+        }
+    }
+}
+
+/// What a Service's condition should say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) condition: Condition,
+    /// It is right already: announced, and nobody is about to stop.
+    pub(super) firm: bool,
+}
+
+/// What a finding is made of.
+pub(super) struct Case<'a> {
+    pub(super) service: &'a Service,
+    pub(super) scene: &'a Scene<'a>,
+    /// The Services that share addresses with it, itself included; none if nothing of it may be announced.
+    pub(super) group: Option<Group<'a>>,
+    /// None: with this API group speakers have no place to say what they do.
+    pub(super) voices: Option<&'a Voices<'a>>,
+}
+
+impl Case<'_> {
+    /// The finding; the Service has at least one address.
+    pub(super) fn finding(&self) -> Finding {
+        let mut parts: Vec<(Reason, String, Vec<IpAddr>)> = Vec::new();
+        let mut firm = true;
+        for assigned in &self.service.assigned {
+            let (reason, text, settled) = self.address(assigned.address, assigned.mode);
+            firm &= settled;
+            match parts.iter_mut().find(|(is, same, _)| *is == reason && *same == text) {
+                Some((.., addresses)) => addresses.push(assigned.address),
+                None => parts.push((reason, text, vec![assigned.address])),
+            }
+        }
+        // What a person has to look at first, first.
+        parts.sort_by_key(|(reason, ..)| *reason);
+        let reason = parts.first().map_or(Reason::Pending, |(reason, ..)| *reason);
+        let text = |(_, text, addresses): &(Reason, String, Vec<IpAddr>)| format!("{} {text}", join(addresses));
+        let message = parts.iter().map(text).collect::<Vec<_>>().join(SEPARATOR).into();
+        let condition = Condition { status: reason.status(), reason: reason.name().into(), message, since: None };
+        Finding { condition, firm: firm && reason == Reason::Announced }
+    }
+
+    /// The reason for one address, what is said after it, and whether that is there to stay.
+    fn address(&self, address: IpAddr, mode: Option<IpMode>) -> (Reason, String, bool) {
+        let never = |reason, text: &str| (reason, text.to_owned(), true);
+        if mode == Some(IpMode::Proxy) && !self.service.demand.request.announce {
+            return never(
+                Reason::NoDataPath,
+                "is not announced: with ipMode Proxy kube-proxy takes no traffic for it on any node; if something else there \
+                 does, say ferrolb.io/ip-mode: Proxy,announce",
+            );
+        }
+        if !is_announced(address) {
+            return never(Reason::FamilyNotAnnounced, "is not announced: FerroLB announces no IPv6 addresses yet");
+        }
+        let owners = self.voices.map(|voices| voices.owners(address)).unwrap_or_default();
+        let trouble = self.voices.and_then(|voices| voices.troubles(address).min_by_key(|(_, is)| is.reason));
+        match trouble {
+            Some((by, trouble)) if trouble.reason != TroubleReason::AnsweredByProxy => {
+                self.trouble(by, trouble, &owners)
+            }
+            _ if owners.all.is_empty() => self.unannounced(address),
+            trouble => (Reason::Announced, announced(&owners, trouble.map(|(_, trouble)| trouble)), !owners.moving),
+        }
+    }
+
+    fn trouble(&self, by: &str, trouble: &LinkTrouble, owners: &Owners<'_>) -> (Reason, String, bool) {
+        let LinkTrouble { mac, node, .. } = trouble;
+        let still = if owners.all.is_empty() { String::new() } else { format!(", and so does {}", names(&owners.all)) };
+        if trouble.reason == TroubleReason::KernelAnswers {
+            let node = node.as_deref().unwrap_or(by);
+            let text = format!(
+                "is answered for by the kernel of {node} ({mac}){still}: with kube-proxy in IPVS mode set strictARP, else take \
+                 the address off the node's interfaces"
+            );
+            return (Reason::KernelAnswers, text, true);
+        }
+        let text = format!(
+            "is answered for by somebody else ({mac}, seen by {by}){still}: take the address away from that host, or out of the pool"
+        );
+        (Reason::AddressConflict, text, true)
+    }
+
+    /// Why nobody says that he announces an address that could be.
+    fn unannounced(&self, address: IpAddr) -> (Reason, String, bool) {
+        let (reason, text) = match &self.group {
+            Some(group) if !group.has_endpoint() => (
+                Reason::NoEndpoints,
+                "is not announced: no endpoint of the Service is ready, or serving while it terminates; look at its pods and \
+                 its selector"
+                    .to_owned(),
+            ),
+            Some(group) if group.addresses().contains(&address) => self.nobody(group),
+            Some(_) | None => (Reason::NoAdvertisement, self.unadvertised(address)),
+        };
+        (reason, text, true)
+    }
+
+    fn unadvertised(&self, address: IpAddr) -> String {
+        match self.scene.pool_of(self.service.from_pool.as_deref(), address) {
+            Some(pool) => format!(
+                "is not announced: no valid L2Advertisement selects pool {} and this Service; create one, or mend its selectors",
+                pool.name
+            ),
+            None => "is not announced: no IPAddressPool has it any more".to_owned(),
+        }
+    }
+
+    /// There are endpoints and advertisements: is there a node?
+    fn nobody(&self, group: &Group<'_>) -> (Reason, String) {
+        let mut causes: BTreeMap<&str, usize> = BTreeMap::new();
+        let (mut may, mut count) = (Vec::new(), 0);
+        for (node, bar) in group.bars(self.scene) {
+            count += 1;
+            match bar.map(|bar| self.cause(bar)).or_else(|| self.no_link(group, node)) {
+                Some(cause) => *causes.entry(cause).or_default() += 1,
+                None => may.push(node),
+            }
+        }
+        if may.is_empty() {
+            let causes: Vec<_> = causes.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+            let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+            return (
+                Reason::NoCandidateNode,
+                format!("is not announced: no node may announce it; of {nodes}: {}", causes.join(", ")),
+            );
+        }
+        self.silent(group, &may)
+    }
+
+    const fn cause(&self, bar: Bar) -> &'static str {
+        match (bar, self.service.policy) {
+            (Bar::Unreachable, _) => "with its network unavailable or out of service",
+            (Bar::Excluded, _) => "labelled exclude-from-external-load-balancers",
+            (Bar::NotSelected, _) => "not selected by an advertisement",
+            (Bar::CannotServe, Policy::Local) => "without usable endpoint (externalTrafficPolicy Local)",
+            (Bar::CannotServe, Policy::Cluster) => "without usable endpoint of a Service that shares the address",
+        }
+    }
+
+    /// Whether a node's speaker says that the node has no link on which it could be announced.
+    fn no_link(&self, group: &Group<'_>, node: &Node) -> Option<&'static str> {
+        let speaker = self.voices?.of(&node.name)?;
+        let serves = speaker.links.iter().any(|link| link.up && !link.muted && group.selects_link(node, &link.name));
+        (!serves).then_some("without a link that speaks and is selected by an advertisement")
+    }
+
+    /// Nodes may announce it, and none says that it does.
+    fn silent(&self, group: &Group<'_>, may: &[&Node]) -> (Reason, String) {
+        let nodes = list(may);
+        let Some(voices) = self.voices else {
+            let text = format!("may be announced from {nodes}; which node does cannot be said with this --api-group");
+            return (Reason::NotObserved, text);
+        };
+        let speakers: Vec<_> = may.iter().filter_map(|node| Some((node, voices.of(&node.name)?))).collect();
+        if speakers.is_empty() {
+            let text = format!(
+                "is not announced: no speaker runs on a node that may announce it ({nodes}); look at the DaemonSet speaker and its logs"
+            );
+            return (Reason::NoSpeaker, text);
+        }
+        let deaf = speakers.iter().all(|(node, speaker)| {
+            let speaks = |link: &&SpeakerLink| link.up && !link.muted && group.selects_link(node, &link.name);
+            speaker.links.iter().filter(speaks).all(|link| link.deaf)
+        });
+        if deaf {
+            let text = format!(
+                "is not announced: the speakers of all nodes that may announce it ({nodes}) hear nothing on their links; look at the network"
+            );
+            return (Reason::SpeakersDeaf, text);
+        }
+        let text = format!(
+            "is not announced: {nodes} may announce it, and no speaker says that it does; if that lasts, look at their logs"
+        );
+        (Reason::Pending, text)
+    }
+}
+
+fn announced(owners: &Owners<'_>, trouble: Option<&LinkTrouble>) -> String {
+    let mut text = format!("from {}", names(&owners.all));
+    if owners.parted {
+        text.push_str(", whose speakers do not hear each other");
+    }
+    if let Some(trouble) = trouble {
+        text.push_str(&format!(", while {} goes on answering for its dead owner", trouble.mac));
+    }
+    text
+}
+
+fn names(owners: &[Owner<'_>]) -> String {
+    let names: Vec<_> = owners.iter().map(|owner| format!("{} ({})", owner.node, owner.links.join(", "))).collect();
+    names.join(" and ")
+}
+
+fn list(nodes: &[&Node]) -> String {
+    let named = nodes.iter().take(NODES_NAMED_MAX).map(|node| &*node.name).collect::<Vec<_>>().join(", ");
+    if nodes.len() > NODES_NAMED_MAX { format!("{named} and {} more", nodes.len() - NODES_NAMED_MAX) } else { named }
+}

@@ -1,0 +1,489 @@
+//! The condition `Announced`: what it says of whom, when it is written, and when not.
+
+use ferrolb_proto::api::{LinkTrouble, TroubleReason, Truth};
+use ferrolb_proto::facts::{Endpoint, Policy, Slice, Speaker, SpeakerLink};
+use serde_json::json;
+
+use super::*;
+use crate::state::announced::{CONDITION_INTERVAL, CONDITIONS_PER_SECOND_MAX, PATIENCE};
+
+const ADDRESS: &str = "10.0.0.1";
+
+/// A cluster of three nodes whose speakers hear each other, and one Service with an endpoint on each node.
+struct Cast {
+    services: Vec<Service>,
+    slices: Vec<Slice>,
+    nodes: Vec<Node>,
+    ads: Vec<serde_json::Value>,
+    speakers: Vec<Speaker>,
+    group: &'static str,
+}
+
+impl Default for Cast {
+    fn default() -> Self {
+        let nodes = ["n1", "n2", "n3"];
+        Self {
+            services: vec![service("a")],
+            slices: vec![slice("a", &nodes)],
+            nodes: nodes.map(ready).into(),
+            ads: vec![json!({})],
+            speakers: nodes.map(|node| speaker(node, &[])).into(),
+            group: api::GROUP,
+        }
+    }
+}
+
+impl Cast {
+    /// In office, and all is written that there is to write.
+    fn world(self) -> World {
+        let mut world = self.begun();
+        world.settle();
+        world
+    }
+
+    /// Before anything is written.
+    fn begun(self) -> World {
+        let mut world = World::unled(self.services.clone(), vec![pool("lan", &["10.0.0.0/24", "fd00::/64"])]);
+        world.state = State::new(Config { group: self.group.to_owned(), ..config() });
+        world.nodes = self.nodes.iter().cloned().map(|node| (node.name.clone(), node)).collect();
+        self.tell(&mut world, Order::ByName);
+        world
+    }
+
+    /// Gives the state of a world the lease and every list.
+    fn tell(&self, world: &mut World, order: Order) {
+        world.lead_in(order);
+        let ads = self.ads.iter().enumerate().map(|(i, spec)| Change::Apply(ad(i, spec)));
+        feed(world, ads, Event::Advertisement);
+        feed(world, self.slices.iter().cloned().map(Change::Apply), Event::Slice);
+        if self.group == api::GROUP {
+            feed(world, self.speakers.iter().cloned().map(Change::Apply), Event::Speaker);
+        }
+    }
+}
+
+fn feed<F>(world: &mut World, changes: impl Iterator<Item = Change<F>>, wrap: fn(Change<F>) -> Event) {
+    let changes = [Change::ResyncStarted].into_iter().chain(changes).chain([Change::ResyncDone]);
+    changes.for_each(|change| world.handle(wrap(change)));
+}
+
+fn ad(i: usize, spec: &serde_json::Value) -> Advertisement {
+    let object = json!({"metadata": {"name": format!("l2-{i}")}, "spec": spec});
+    serde_json::from_value::<api::L2>(object).unwrap().into()
+}
+
+fn ready(name: &str) -> Node {
+    let labels = [("name".to_owned(), name.to_owned())].into();
+    Node { name: name.into(), labels, ready: true, ..Node::default() }
+}
+
+fn slice(service: &str, nodes: &[&str]) -> Slice {
+    let endpoint =
+        |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true, terminating: false };
+    Slice {
+        key: key(&format!("{service}-1")),
+        service: Some(key(service)),
+        endpoints: nodes.iter().map(endpoint).collect(),
+    }
+}
+
+/// A speaker on one link that hears the other two, with these addresses.
+fn speaker(node: &str, addresses: &[&str]) -> Speaker {
+    let heard = ["n1", "n2", "n3"].into_iter().filter(|other| *other != node).map(Into::into).collect();
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    let link = SpeakerLink { name: "eth0".into(), up: true, heard, addresses, ..SpeakerLink::default() };
+    Speaker { node: node.into(), links: [link].into() }
+}
+
+fn says(world: &mut World, speaker: Speaker) {
+    world.handle(Event::Speaker(Change::Apply(speaker)));
+}
+
+fn announced(world: &World, name: &str) -> Option<ConditionFact> {
+    world.services[&key(name)].condition(ConditionKind::Announced).cloned()
+}
+
+/// Reason and message.
+fn told(world: &World, name: &str) -> (String, String) {
+    announced(world, name).map(|is| (is.reason.to_string(), is.message.to_string())).unwrap_or_default()
+}
+
+fn trouble(reason: TroubleReason, node: Option<&str>) -> LinkTrouble {
+    LinkTrouble {
+        address: ADDRESS.parse().unwrap(),
+        reason,
+        mac: "02:00:00:00:00:99".to_owned(),
+        node: node.map(Into::into),
+    }
+}
+
+fn select(node: &str) -> serde_json::Value {
+    json!({"nodeSelectors": [{"matchLabels": {"name": node}}]})
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn every_reason_is_said_with_what_a_person_needs_to_know() {
+    let local = |nodes: &[&str]| Cast {
+        services: vec![Service { policy: Policy::Local, ..service("a") }],
+        slices: vec![slice("a", nodes)],
+        ..Cast::default()
+    };
+    let speaking = |change: fn(&mut SpeakerLink)| {
+        let mut cast = Cast::default();
+        cast.speakers.iter_mut().for_each(|speaker| change(&mut speaker.links[0]));
+        cast
+    };
+    let troubled = |has: &[&str], trouble: LinkTrouble| {
+        let mut cast = Cast::default();
+        cast.speakers[1] = speaker("n2", has);
+        cast.speakers[1].links[0].troubles = [trouble].into();
+        cast
+    };
+    let mut counted = local(&["n1"]);
+    counted.nodes[0].excluded = true;
+    counted.ads = vec![select("n1"), select("n3")];
+    let mut away = Cast::default();
+    away.nodes.iter_mut().for_each(|node| node.unreachable = true);
+    let mut proxy = Cast::default();
+    proxy.services[0].demand.request.mode = Some(IpMode::Proxy);
+    let other_link = Cast { ads: vec![json!({"interfaces": ["eth7"]})], ..Cast::default() };
+    let cases: Vec<(&str, Cast, Truth, &str, &[&str])> = vec![
+        (
+            "owner",
+            Cast {
+                speakers: vec![speaker("n1", &[]), speaker("n2", &[ADDRESS]), speaker("n3", &[])],
+                ..Cast::default()
+            },
+            Truth::True,
+            "Announced",
+            &["10.0.0.1 from n2 (eth0)"],
+        ),
+        (
+            "no pod",
+            Cast { slices: vec![slice("a", &[])], ..Cast::default() },
+            Truth::False,
+            "NoEndpoints",
+            &["10.0.0.1 is not announced: no endpoint"],
+        ),
+        ("no slice", Cast { slices: vec![], ..Cast::default() }, Truth::False, "NoEndpoints", &["its pods"]),
+        (
+            "no advertisement",
+            Cast { ads: vec![], ..Cast::default() },
+            Truth::False,
+            "NoAdvertisement",
+            &["selects pool lan and this Service"],
+        ),
+        (
+            "another pool's",
+            Cast { ads: vec![json!({"ipAddressPools": ["wan"]})], ..Cast::default() },
+            Truth::False,
+            "NoAdvertisement",
+            &["pool lan"],
+        ),
+        (
+            "another Service's",
+            Cast { ads: vec![json!({"serviceSelectors": [{"matchLabels": {"a": "b"}}]})], ..Cast::default() },
+            Truth::False,
+            "NoAdvertisement",
+            &["pool lan"],
+        ),
+        (
+            "counted",
+            counted,
+            Truth::False,
+            "NoCandidateNode",
+            &["of 3 nodes: 1 labelled exclude-from-external-load-balancers, \
+            1 not selected by an advertisement, 1 without usable endpoint (externalTrafficPolicy Local)"],
+        ),
+        ("all away", away, Truth::False, "NoCandidateNode", &["of 3 nodes: 3 with its network unavailable"]),
+        (
+            "no such link",
+            other_link,
+            Truth::False,
+            "NoCandidateNode",
+            &["3 without a link that speaks and is selected"],
+        ),
+        ("muted", speaking(|link| link.muted = true), Truth::False, "NoCandidateNode", &["3 without a link"]),
+        (
+            "deaf",
+            speaking(|link| link.deaf = true),
+            Truth::False,
+            "SpeakersDeaf",
+            &["n1, n2, n3", "look at the network"],
+        ),
+        ("no speaker", Cast { speakers: vec![], ..Cast::default() }, Truth::False, "NoSpeaker", &["n1, n2, n3"]),
+        ("nobody yet", local(&["n2"]), Truth::False, "Pending", &["n2 may announce it"]),
+        (
+            "a stranger",
+            troubled(&[ADDRESS], trouble(TroubleReason::AddressConflict, None)),
+            Truth::False,
+            "AddressConflict",
+            &["somebody else (02:00:00:00:00:99, seen by n2), and so does n2 (eth0)"],
+        ),
+        (
+            "a kernel",
+            troubled(&[], trouble(TroubleReason::KernelAnswers, Some("n3"))),
+            Truth::False,
+            "KernelAnswers",
+            &["kernel of n3", "strictARP"],
+        ),
+        (
+            "a proxy",
+            troubled(&[ADDRESS], trouble(TroubleReason::AnsweredByProxy, None)),
+            Truth::True,
+            "Announced",
+            &["from n2 (eth0), while 02:00:00:00:00:99 goes on answering"],
+        ),
+        ("ipMode Proxy", proxy, Truth::False, "NoDataPath", &["Proxy,announce"]),
+        (
+            "IPv6",
+            Cast { services: vec![Service { families: vec![Family::V6], ..service("a") }], ..Cast::default() },
+            Truth::False,
+            "FamilyNotAnnounced",
+            &["fd00:: is not announced", "no IPv6"],
+        ),
+        (
+            "both families",
+            Cast {
+                services: vec![dual("a")],
+                speakers: vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &[])],
+                ..Cast::default()
+            },
+            Truth::False,
+            "FamilyNotAnnounced",
+            &["fd00:: is not announced", "; 10.0.0.0 from n1 (eth0)"],
+        ),
+        (
+            "another group",
+            Cast { group: "metallb.io", ..Cast::default() },
+            Truth::Unknown,
+            "NotObserved",
+            &["from n1, n2, n3"],
+        ),
+        (
+            "another group, no pod",
+            Cast { group: "metallb.io", slices: vec![], ..Cast::default() },
+            Truth::False,
+            "NoEndpoints",
+            &["pods"],
+        ),
+    ];
+    for (what, mut cast, status, reason, words) in cases {
+        // The one IPv4 address is not the first of its pool, whose name is none for an address.
+        if what != "both families" && what != "IPv6" {
+            cast.services[0].demand.request.addresses = vec![ADDRESS.parse().unwrap()];
+        }
+        let world = cast.world();
+        let is = announced(&world, "a").unwrap_or_else(|| panic!("{what}: nothing is said"));
+        assert_eq!((is.status, &*is.reason), (status, reason), "{what}: {}", is.message);
+        words.iter().for_each(|word| assert!(is.message.contains(word), "{what}: {:?}", is.message));
+    }
+}
+
+/// One Service that has its address and whose owner is n1.
+fn owned() -> World {
+    Cast { speakers: vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &[])], ..Cast::default() }
+        .world()
+}
+
+#[test]
+fn an_address_is_written_without_waiting_for_who_announces_it() {
+    let mut world = Cast::default().begun();
+    let writes = world.writes();
+    let Status::Service(status) = &writes[0].status else { panic!("{writes:?}") };
+    assert_eq!((text(&status.addresses), &status.announced), ("10.0.0.0".to_owned(), &None));
+    world.settle();
+    assert_eq!(told(&world, "a").0, "Pending");
+    let kinds: Vec<_> = world.services[&key("a")].conditions.iter().map(|condition| condition.kind).collect();
+    assert_eq!(kinds, [ConditionKind::AddressAssigned, ConditionKind::Announced], "one does not take the other away");
+}
+
+#[test]
+fn who_is_announced_is_told_at_once_and_who_is_not_when_that_has_lasted() {
+    let mut world = owned();
+    assert_eq!(told(&world, "a"), ("Announced".into(), "10.0.0.0 from n1 (eth0)".into()));
+    let gone = |world: &mut World| world.handle(Event::Slice(Change::Apply(slice("a", &[]))));
+    // A pod is replaced: between the two nobody announces, for less than anybody cares about.
+    gone(&mut world);
+    says(&mut world, speaker("n1", &[]));
+    world.now = world.now + PATIENCE / 2;
+    world.handle(Event::Tick);
+    assert_eq!(world.writes(), []);
+    world.handle(Event::Slice(Change::Apply(slice("a", &["n2"]))));
+    says(&mut world, speaker("n2", &["10.0.0.0"]));
+    assert_eq!(world.writes().len(), 1, "the new owner is news at once");
+    world.settle();
+    assert_eq!(told(&world, "a").1, "10.0.0.0 from n2 (eth0)");
+    let start = world.now;
+    gone(&mut world);
+    says(&mut world, speaker("n2", &[]));
+    world.settle();
+    assert_eq!(told(&world, "a").0, "NoEndpoints");
+    assert!(world.now.since(start) >= PATIENCE, "{:?}", world.now.since(start));
+}
+
+#[test]
+fn events_tell_the_first_owner_and_failures_and_no_move() {
+    let mut world = owned();
+    says(&mut world, speaker("n1", &[]));
+    says(&mut world, speaker("n2", &["10.0.0.0"]));
+    world.settle();
+    says(&mut world, speaker("n2", &[]));
+    world.settle();
+    says(&mut world, speaker("n3", &["10.0.0.0"]));
+    world.settle();
+    let told: Vec<_> = world.notices.iter().map(|notice| (&*notice.reason, notice.warning, notice.action)).collect();
+    let announce = crate::desired::Action::Announce;
+    let expect = [
+        ("Assigned", false, crate::desired::Action::AssignAddress),
+        ("Announced", false, announce),
+        ("Pending", true, announce),
+        ("Announced", false, announce),
+    ];
+    assert_eq!(told, expect);
+}
+
+#[test]
+fn a_hand_over_changes_nothing_until_it_is_over_and_one_that_lasts_names_both() {
+    let mut world = owned();
+    says(&mut world, speaker("n2", &["10.0.0.0"]));
+    assert_eq!(world.writes(), []);
+    says(&mut world, speaker("n1", &[]));
+    world.settle();
+    assert_eq!(told(&world, "a").1, "10.0.0.0 from n2 (eth0)");
+    says(&mut world, speaker("n1", &["10.0.0.0"]));
+    world.settle();
+    assert_eq!(told(&world, "a").1, "10.0.0.0 from n1 (eth0) and n2 (eth0)");
+}
+
+#[test]
+fn the_condition_goes_with_the_address_and_is_about_the_one_that_is_there() {
+    let mut world = owned();
+    world.apply_pool(pool("lan", &["10.0.0.9"]));
+    let writes = world.writes();
+    let moved = writes.iter().find_map(|write| match &write.status {
+        Status::Service(status) => Some(status),
+        Status::Pool(_) | Status::Valid(_) => None,
+    });
+    assert_eq!(moved.map(|status| (text(&status.addresses), &status.announced)), Some(("10.0.0.9".to_owned(), &None)));
+    world.settle();
+    assert_eq!(told(&world, "a").0, "Pending");
+    world.delete_pool("lan");
+    world.settle();
+    assert_eq!(announced(&world, "a"), None, "no address, nothing to announce");
+}
+
+#[test]
+fn what_a_service_shares_its_address_with_counts_too() {
+    let sharing = |name: &str, port| {
+        let mut service = service(name);
+        service.demand.request.sharing_key = Some("k".into());
+        service.demand.ports = [ferrolb_proto::facts::Port { protocol: "TCP".into(), port }].into();
+        service
+    };
+    let both = |slices| Cast { services: vec![sharing("a", 80), sharing("b", 81)], slices, ..Cast::default() };
+    let mut world = both(vec![slice("b", &["n1"])]).world();
+    assert_eq!(world.shown(), ["a=10.0.0.0", "b=10.0.0.0"]);
+    assert_eq!((told(&world, "a").0, told(&world, "b").0), ("Pending".into(), "Pending".into()), "b is served");
+    world.handle(Event::Slice(Change::Delete(key("b-1"))));
+    world.settle();
+    assert_eq!((told(&world, "a").0, told(&world, "b").0), ("NoEndpoints".into(), "NoEndpoints".into()));
+}
+
+#[test]
+fn a_restart_writes_nothing_whatever_the_condition_says_and_in_whatever_order_the_lists_come() {
+    let cast = || Cast {
+        services: ["a", "b", "c", "d"].map(service).into(),
+        slices: vec![slice("a", &["n1"]), slice("b", &["n2"]), slice("d", &["n3"])],
+        speakers: vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &["10.0.0.3"])],
+        ..Cast::default()
+    };
+    let mut world = cast().world();
+    let reasons = |world: &World| ["a", "b", "c", "d"].map(|name| told(world, name).0);
+    assert_eq!(reasons(&world), ["Announced", "Pending", "NoEndpoints", "Announced"]);
+    for seed in 0..50 {
+        let order = if seed == 0 { Order::Backwards } else { Order::Shuffled(Chance(seed)) };
+        world.state = State::new(config());
+        world.log.clear();
+        cast().tell(&mut world, order);
+        world.settle();
+        assert_eq!(world.log, [""; 0], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failover_of_many_addresses_goes_at_its_pace_and_holds_up_no_address() {
+    const MANY: usize = 250;
+    let names: Vec<_> = (0..MANY).map(|n| format!("s{n:03}")).collect();
+    let addresses: Vec<_> = (0..MANY).map(|n| format!("10.0.0.{n}")).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let mut world = Cast {
+        services: names.iter().map(|name| service(name)).collect(),
+        slices: names.iter().map(|name| slice(name, &["n1"])).collect(),
+        speakers: vec![speaker("n1", &addresses), speaker("n2", &[]), speaker("n3", &[])],
+        ..Cast::default()
+    }
+    .world();
+    assert_eq!(told(&world, "s249").1, "10.0.0.249 from n1 (eth0)");
+    world.now = world.now + CONDITION_INTERVAL;
+    let start = world.now;
+    says(&mut world, speaker("n2", &addresses));
+    says(&mut world, speaker("n1", &[]));
+    // A new Service is served before those that wait.
+    world.apply(service("new"));
+    let position = world.writes().iter().position(|write| write.target == Target::Service(key("new")));
+    assert!(position.is_some_and(|position| position <= 10), "{position:?}");
+    world.log.clear();
+    let mut written = 0;
+    while world.now.since(start) < Duration::from_secs(1) {
+        for write in world.writes() {
+            written += usize::from(matches!(write.target, Target::Service(_)));
+            world.write(&write);
+        }
+        let deadline = world.state.deadline(world.now).unwrap();
+        world.now = deadline.max(world.now);
+        world.handle(Event::Tick);
+    }
+    assert!((90..=CONDITIONS_PER_SECOND_MAX as usize + 15).contains(&written), "{written}");
+    world.settle();
+    assert!(names.iter().all(|name| told(&world, name).1.ends_with("from n2 (eth0)")));
+}
+
+#[test]
+fn a_condition_that_somebody_takes_away_is_restored_ever_more_slowly() {
+    let mut world = owned();
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let start = world.now;
+        world.change("a", |service| service.conditions = service.conditions[..1].into());
+        world.settle();
+        assert_eq!(told(&world, "a").0, "Announced");
+        waits.push(world.now.since(start).as_millis());
+    }
+    assert!(waits.is_sorted() && waits[3] >= 1_600, "{waits:?}");
+}
+
+#[test]
+fn what_changes_without_a_word_about_the_service_is_noticed() {
+    let mut world = owned();
+    let reason = |world: &mut World, event: Event| {
+        world.handle(event);
+        world.settle();
+        told(world, "a").0
+    };
+    says(&mut world, speaker("n1", &[]));
+    assert_eq!(reason(&mut world, Event::Advertisement(Change::Delete(bare_key("l2-0")))), "NoAdvertisement");
+    assert_eq!(reason(&mut world, Event::Advertisement(Change::Apply(ad(1, &select("n2"))))), "Pending");
+    let labelled = Node { excluded: true, ..ready("n2") };
+    assert_eq!(reason(&mut world, Event::Node(Change::Apply(labelled))), "NoCandidateNode");
+    assert_eq!(reason(&mut world, Event::Node(Change::Apply(ready("n2")))), "Pending");
+    assert_eq!(reason(&mut world, Event::Node(Change::Delete(bare_key("n2")))), "NoCandidateNode");
+    assert_eq!(reason(&mut world, Event::Speaker(Change::Apply(speaker("n1", &["10.0.0.0"])))), "Announced");
+    let lost = Node { lost: true, ..ready("n1") };
+    assert_eq!(reason(&mut world, Event::Node(Change::Apply(lost))), "NoCandidateNode", "what it said is old");
+}
+
+fn bare_key(name: &str) -> Key {
+    Key::new("", name)
+}

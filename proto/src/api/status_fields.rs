@@ -1,0 +1,150 @@
+//! Which status fields the cluster's CRD of a kind has: under another API group than our own it is not our CRD, and what it
+//! does not have cannot be written. Read from the API server's OpenAPI document of the group, which needs no right that an
+//! authenticated user does not have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Kind, VERSION};
+
+/// The fields of a kind's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusFields {
+    /// All that we write: the CRD is ours.
+    All,
+    /// These.
+    Only(BTreeSet<Box<str>>),
+}
+
+impl StatusFields {
+    /// Whether there is a field of this name.
+    #[must_use]
+    pub fn has(&self, field: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(fields) => fields.contains(field),
+        }
+    }
+}
+
+/// What is used of the OpenAPI v3 document of our version of a group, `/openapi/v3/apis/GROUP/v1beta1`. The default one
+/// knows no kind, as in a cluster without the group.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct OpenApi {
+    paths: BTreeMap<String, IgnoredAny>,
+    components: Components,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Components {
+    schemas: BTreeMap<String, Schema>,
+}
+
+/// The schema of anything in the document; of a custom resource the server writes it out whole, without references.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Schema {
+    #[serde(rename = "x-kubernetes-group-version-kind")]
+    names: Vec<Name>,
+    properties: Properties,
+}
+
+#[derive(Debug, Deserialize)]
+struct Name {
+    group: String,
+    version: String,
+    kind: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Properties {
+    status: Option<Status>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    properties: BTreeMap<Box<str>, IgnoredAny>,
+}
+
+impl OpenApi {
+    /// The status fields of a kind under `group`; none when the cluster does not serve it. A status that says nothing of its
+    /// fields, or that is no subresource, has none to write.
+    #[must_use]
+    pub fn status_fields(&self, kind: Kind, group: &str) -> Option<StatusFields> {
+        let is = |name: &Name| name.group == group && name.version == VERSION && name.kind == kind.name();
+        let schema = self.components.schemas.values().find(|schema| schema.names.iter().any(is))?;
+        let path = format!("/apis/{group}/{VERSION}/namespaces/{{namespace}}/{}/{{name}}/status", kind.plural());
+        let written = schema.properties.status.as_ref().filter(|_| self.paths.contains_key(&path));
+        let fields = written.map(|status| status.properties.keys().cloned().collect());
+        Some(StatusFields::Only(fields.unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const GROUP: &str = "metallb.io";
+
+    /// A document as a server of Kubernetes 1.36 writes it, of IPAddressPools with these properties.
+    fn document(properties: &Value, path: &str) -> OpenApi {
+        let names = |kind: &str| json!([{"group": GROUP, "kind": kind, "version": VERSION}]);
+        let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/ipaddresspools/{path}");
+        let of_meta = json!({"type": "string", "description": "Status of the operation."});
+        let text = json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes CRD Swagger"},
+            "paths": {(path): {"get": {"tags": ["metallbIo_v1beta1"]}, "patch": {}}},
+            "components": {"schemas": {
+                "io.k8s.apimachinery.pkg.apis.meta.v1.Status": {"type": "object", "properties": {"status": of_meta}},
+                "io.k8s.apimachinery.pkg.apis.meta.v1.Time": {"type": "string", "format": "date-time"},
+                "io.metallb.v1beta1.IPAddressPool": {
+                    "type": "object", "properties": properties, "x-kubernetes-group-version-kind": names("IPAddressPool"),
+                },
+                "io.metallb.v1beta1.IPAddressPoolList": {
+                    "type": "object", "properties": {"items": {"type": "array"}},
+                    "x-kubernetes-group-version-kind": names("IPAddressPoolList"),
+                },
+            }},
+        });
+        serde_json::from_str(&text.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_kind_has_the_status_fields_of_its_schema_and_none_that_cannot_be_written() {
+        let number = json!({"type": "integer", "format": "int64"});
+        let counts = json!({"status": {
+            "type": "object", "required": ["assignedIPv4"],
+            "properties": {"assignedIPv4": number, "availableIPv4": number},
+        }});
+        let cases = [
+            ("two fields", counts.clone(), "{name}/status", &["assignedIPv4", "availableIPv4"][..]),
+            ("no subresource", counts, "{name}", &[]),
+            ("an empty status", json!({"status": {"type": "object"}}), "{name}/status", &[]),
+            ("no status", json!({"spec": {"type": "object"}}), "{name}/status", &[]),
+        ];
+        for (what, properties, path, expect) in cases {
+            let fields = document(&properties, path).status_fields(Kind::IPAddressPool, GROUP);
+            let expect = expect.iter().map(|field| (*field).into()).collect();
+            assert_eq!(fields, Some(StatusFields::Only(expect)), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_kind_that_is_not_served_is_none() {
+        let properties = json!({"status": {"type": "object"}});
+        let here = document(&properties, "{name}/status");
+        assert_eq!(here.status_fields(Kind::Community, GROUP), None, "another kind");
+        assert_eq!(here.status_fields(Kind::IPAddressPool, "ferrolb.io"), None, "another group");
+        assert_eq!(OpenApi::default().status_fields(Kind::IPAddressPool, GROUP), None, "nothing");
+        let bare: OpenApi = serde_json::from_str(r#"{"openapi": "3.0.0", "paths": {}}"#).unwrap();
+        assert_eq!(bare.status_fields(Kind::IPAddressPool, GROUP), None, "no schemas");
+    }
+}

@@ -1,0 +1,72 @@
+//! Failback: it waits, it waits longer each time, and it can be switched off.
+
+use super::*;
+
+/// How long after its start the node has the address again.
+fn failback(wire: &mut Wire, name: &str, at_most: Duration) -> Duration {
+    let start = wire.now;
+    while wire.now.since(start) < at_most {
+        wire.run(ms(100));
+        if wire.owners(VIP) == [name] {
+            return wire.now.since(start);
+        }
+    }
+    panic!("not within {at_most:?}");
+}
+
+/// Lets the owner die, and starts it again two seconds later.
+fn comes_back(wire: &mut Wire, owner: &str) {
+    wire.node(owner).up = false;
+    wire.run(Duration::from_secs(2));
+    wire.start(owner);
+    wire.input(owner, Input::Units(vec![unit(&[VIP], &THREE)]));
+}
+
+#[test]
+fn each_return_within_ten_minutes_is_waited_for_longer_and_a_new_process_knows_it() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        comes_back(&mut wire, owner);
+        waits.push(failback(&mut wire, owner, Duration::from_secs(620)).as_secs());
+    }
+    // A death and a return are two moves: the wait counts from the death, 30, 120 and 480 s.
+    assert!((30..=31).contains(&waits[0]), "{waits:?}");
+    assert!((117..=119).contains(&waits[1]), "{waits:?}");
+    assert!((477..=479).contains(&waits[2]), "{waits:?}");
+    wire.run(Duration::from_secs(601));
+    comes_back(&mut wire, owner);
+    let wait = failback(&mut wire, owner, Duration::from_secs(60)).as_secs();
+    assert!((30..=31).contains(&wait), "after ten quiet minutes as at first: {wait}");
+}
+
+#[test]
+fn what_is_kept_moves_at_once_for_a_better_reason_than_order() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    comes_back(&mut wire, order[0]);
+    failback(&mut wire, order[0], Duration::from_secs(60));
+    comes_back(&mut wire, order[0]);
+    wire.run(Duration::from_secs(40));
+    assert_eq!(wire.owners(VIP), [order[1]], "kept");
+    wire.input(order[1], Input::Says { draining: true, unhealthy: false });
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    wire.input(order[1], Input::Says { draining: false, unhealthy: false });
+    wire.node(order[0]).up = false;
+    wire.run(ms(300));
+    assert_eq!(wire.owners(VIP), [order[1]], "nor does it keep anyone from a dead node's place");
+}
+
+#[test]
+fn never_means_never() {
+    let mut wire = Wire::with(&THREE, |config| config.failback_delay = None);
+    wire.units(&[unit(&[VIP], &THREE)]);
+    wire.run(Duration::from_secs(40));
+    let order = ranked(&THREE, VIP);
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    comes_back(&mut wire, order[0]);
+    wire.run(Duration::from_secs(2_000));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+}

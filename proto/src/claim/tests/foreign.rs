@@ -1,0 +1,244 @@
+//! Strangers, kernels of members that answer, and devices that answer for the dead.
+
+use super::*;
+use crate::wire::hello::Body;
+
+const STRANGER: Mac = Mac([2, 9, 9, 9, 9, 9]);
+
+/// A frame that says that `mac` has the address reaches every node that is up.
+fn seen(wire: &mut Wire, mac: Mac, announced: bool) {
+    for name in THREE {
+        if wire.node(name).up {
+            wire.input(name, Input::Foreign { address: VIP, mac, announced });
+        }
+    }
+}
+
+fn troubles(wire: &mut Wire, name: &str) -> Vec<Trouble> {
+    wire.node(name).machine.troubles().collect()
+}
+
+fn by(kind: TroubleKind, mac: Mac) -> Vec<Trouble> {
+    vec![Trouble { address: VIP, mac, kind }]
+}
+
+#[test]
+fn a_fresh_address_is_asked_for_three_times_and_only_when_it_is_fresh() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    assert_eq!(wire.node(order[0]).checked, [VIP; 3]);
+    wire.node(order[0]).up = false;
+    wire.run(Duration::from_secs(5));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    assert!(wire.node(order[1]).checked.is_empty(), "who takes over from a dead node asks nobody");
+}
+
+#[test]
+fn a_fresh_address_that_a_stranger_has_is_left_to_it_and_taken_when_it_lets_go() {
+    let mut wire = Wire::new(&THREE);
+    wire.run(Duration::from_secs(40));
+    wire.units(&[unit(&[VIP], &THREE)]);
+    let order = ranked(&THREE, VIP);
+    assert_eq!(wire.owners(VIP), [order[0]], "at once");
+    wire.run(ms(10));
+    // The stranger answers every question.
+    let mut questions = 0;
+    for _ in 0..300 {
+        for name in THREE {
+            if !std::mem::take(&mut wire.node(name).checked).is_empty() {
+                questions += 1;
+                wire.input(name, Input::Foreign { address: VIP, mac: STRANGER, announced: false });
+            }
+        }
+        wire.run(ms(100));
+        assert!(wire.owners(VIP).is_empty());
+    }
+    assert!(questions <= 8, "{questions}: one when it was new, and then one or two every ten seconds");
+    assert_eq!(troubles(&mut wire, order[0]), by(TroubleKind::Stranger, STRANGER));
+    let started: usize = THREE.iter().map(|name| wire.node(name).started).sum();
+    assert_eq!(started, 1, "nobody else tried");
+    wire.run(Duration::from_secs(12));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    assert!(troubles(&mut wire, order[0]).is_empty());
+}
+
+#[test]
+fn an_address_that_was_held_for_long_is_defended_once_in_ten_seconds_and_kept() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    for _ in 0..250 {
+        seen(&mut wire, STRANGER, true);
+        wire.run(ms(100));
+    }
+    assert_eq!(wire.node(owner).defended, 3, "in 25 s");
+    assert_eq!(wire.owners(VIP), [owner]);
+    assert_eq!(troubles(&mut wire, owner), by(TroubleKind::Stranger, STRANGER));
+    assert_eq!(wire.node(owner).machine.counts().strangers, 250);
+    wire.run(Duration::from_secs(301));
+    assert!(troubles(&mut wire, owner).is_empty(), "it was not seen again");
+}
+
+#[test]
+fn a_member_whose_kernel_answers_is_named_and_nothing_moves() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let mac = wire.node(order[1]).mac;
+    seen(&mut wire, mac, false);
+    wire.run(Duration::from_secs(1));
+    assert_eq!(troubles(&mut wire, order[0]), by(TroubleKind::Kernel(order[1].into()), mac));
+    assert_eq!((wire.owners(VIP), wire.longest_gap(VIP)), (vec![order[0]], Duration::ZERO));
+    assert!(troubles(&mut wire, order[2]).is_empty(), "who does not hold it has no trouble");
+    // It is back from the other side of a cut, and we have yet to hear what it holds.
+    let mut wire = settled();
+    wire.node(order[0]).machine.peers.get_mut(order[1]).expect("a peer").generation = None;
+    seen(&mut wire, mac, true);
+    assert!(troubles(&mut wire, order[0]).is_empty());
+    assert_eq!(wire.node(order[0]).defended, 0);
+}
+
+#[test]
+fn what_a_former_holder_said_lately_is_no_trouble() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let mac = wire.node(order[0]).mac;
+    wire.input(order[0], Input::Says { draining: true, unhealthy: false });
+    wire.run(ms(500));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    seen(&mut wire, mac, true);
+    assert!(troubles(&mut wire, order[1]).is_empty());
+    wire.run(ms(600));
+    seen(&mut wire, mac, true);
+    assert_eq!(troubles(&mut wire, order[1]), by(TroubleKind::Kernel(order[0].into()), mac));
+}
+
+#[test]
+fn a_takeover_behind_a_proxy_is_marked_and_ends_when_the_dead_defends_itself() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let mac = wire.node(order[0]).mac;
+    wire.proxy = true;
+    wire.node(order[0]).up = false;
+    wire.run(Duration::from_secs(2));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    assert_eq!(troubles(&mut wire, order[1]), by(TroubleKind::Proxied(order[0].into()), mac));
+    seen(&mut wire, mac, false);
+    assert_eq!(wire.owners(VIP), [order[1]], "answers are what such a device gives");
+    seen(&mut wire, mac, true);
+    wire.run(ms(1));
+    assert!(wire.node(order[1]).answers.is_empty(), "an announcement is a sign of life");
+}
+
+#[test]
+fn what_was_left_to_a_node_that_is_back_is_taken_at_once_when_it_dies_again() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let mac = wire.node(order[0]).mac;
+    // The others take it from a node that is cut off, and are told that it has it all the same.
+    wire.node(order[0]).cut = true;
+    wire.run(Duration::from_secs(3));
+    for (name, time) in [(order[1], ms(1_100)), (order[2], ms(100))] {
+        wire.input(name, Input::Foreign { address: VIP, mac, announced: true });
+        wire.run(time);
+    }
+    assert_eq!(wire.owners(VIP), [order[0]], "on its side");
+    wire.node(order[0]).cut = false;
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    wire.watch(VIP);
+    wire.node(order[0]).up = false;
+    wire.run(Duration::from_secs(3));
+    assert!(wire.longest_gap(VIP) <= ms(260), "{:?}", wire.longest_gap(VIP));
+}
+
+#[test]
+fn ten_thousand_fresh_addresses_are_asked_for_at_a_bounded_pace() {
+    let mut wire = Wire::new(&THREE[..1]);
+    wire.run(Duration::from_secs(40));
+    let units: Vec<_> =
+        (0..3_000u16).map(|n| unit(&[IpAddr::from([10, 0, (n >> 8) as u8, n as u8])], &THREE[..1])).collect();
+    wire.units(&units);
+    wire.run(Duration::from_secs(1));
+    let asked = wire.node(THREE[0]).checked.len();
+    assert!((900..=1_100).contains(&asked), "{asked} in the first second");
+    wire.run(Duration::from_secs(10));
+    assert_eq!(wire.node(THREE[0]).checked.len(), 9_000);
+    assert_eq!(wire.node(THREE[0]).machine.held().count(), 3_000);
+}
+
+#[test]
+fn the_last_word_about_an_address_is_its_holders() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    seen(&mut wire, STRANGER, true);
+    wire.run(Duration::from_secs(2));
+    seen(&mut wire, STRANGER, true);
+    wire.run(Duration::from_secs(7));
+    assert_eq!(wire.node(owner).defended, 1, "not again so soon");
+    wire.run(Duration::from_secs(2));
+    assert_eq!(wire.node(owner).defended, 2);
+    wire.run(Duration::from_secs(60));
+    assert_eq!(wire.node(owner).defended, 2, "and then there is nothing to say");
+}
+
+#[test]
+fn an_address_that_is_being_asked_for_may_become_another_node_s_turn() {
+    let mut wire = Wire::new(&THREE);
+    let order = ranked(&THREE, VIP);
+    wire.node(order[0]).cut = true;
+    wire.run(Duration::from_secs(40));
+    for name in &order[1..] {
+        wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
+    }
+    wire.run(ms(10));
+    wire.input(order[1], Input::Foreign { address: VIP, mac: STRANGER, announced: false });
+    wire.node(order[1]).checked.clear();
+    // Ten seconds later it asks; while it does, a better node is there.
+    while wire.node(order[1]).checked.is_empty() {
+        wire.run(ms(10));
+    }
+    wire.node(order[0]).cut = false;
+    wire.run(Duration::from_secs(1));
+    wire.input(order[0], Input::Units(vec![unit(&[VIP], &THREE)]));
+    // The wire fails if a machine wants time again at once.
+    wire.run(Duration::from_secs(60));
+    assert_eq!(wire.owners(VIP).len(), 1);
+}
+
+#[test]
+fn a_wrong_death_doubles_the_patience_once_however_many_addresses_it_was_about() {
+    let mut wire = settled();
+    let addresses: Vec<_> = (1..=6).map(|n| IpAddr::from([10, 1, 0, n])).collect();
+    let order = ranked(&THREE, VIP);
+    let all: Vec<_> =
+        addresses.iter().map(|address| unit(&[*address], &order[..2])).chain([unit(&[VIP], &THREE)]).collect();
+    wire.units(&all);
+    wire.run(Duration::from_secs(2));
+    let (mac, proxied) = (wire.node(order[0]).mac, wire.node(order[0]).machine.held().collect::<Vec<_>>());
+    assert!(proxied.len() > 1, "{proxied:?}");
+    wire.proxy = true;
+    wire.node(order[0]).cut = true;
+    wire.run(Duration::from_secs(2));
+    for address in proxied {
+        wire.input(order[1], Input::Foreign { address, mac, announced: true });
+    }
+    assert_eq!(wire.node(order[1]).machine.peers[order[0]].patience, Duration::from_secs(2));
+}
+
+#[test]
+fn who_has_yet_to_prove_that_it_is_a_member_is_no_stranger() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    let newcomer = faults::said("node9", 9, 1, Body::Hello { generation: 0, accepts: vec![] });
+    let Input::Frame { source, .. } = newcomer else { unreachable!("a frame") };
+    wire.input(owner, newcomer);
+    seen(&mut wire, source, true);
+    assert!(troubles(&mut wire, owner).is_empty());
+    // It proves nothing, and is forgotten when the next one comes.
+    wire.run(ms(1_100));
+    let Input::Frame { frame, .. } = faults::said("node8", 8, 1, Body::Hello { generation: 0, accepts: vec![] }) else {
+        unreachable!("a frame")
+    };
+    wire.input(owner, Input::Frame { source: Mac([2, 9, 9, 9, 9, 8]), frame });
+    seen(&mut wire, source, true);
+    assert_eq!(troubles(&mut wire, owner), by(TroubleKind::Stranger, source));
+}

@@ -1,0 +1,33 @@
+//! What we read of a Namespace: its labels, for pools that choose by them.
+
+use std::collections::BTreeMap;
+
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::Deserialize;
+
+/// A Namespace as decoded off the wire.
+#[derive(Resource, Deserialize, Clone, Debug, Default)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Namespace")]
+pub struct NamespaceObject {
+    /// `metadata`.
+    pub metadata: ObjectMeta,
+}
+
+/// What we know of a Namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl From<NamespaceObject> for Namespace {
+    fn from(object: NamespaceObject) -> Self {
+        Self {
+            name: object.metadata.name.unwrap_or_default().into(),
+            labels: object.metadata.labels.unwrap_or_default(),
+        }
+    }
+}

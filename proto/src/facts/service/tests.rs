@@ -1,0 +1,91 @@
+//! Objects as the API server sends them, and what is read of them.
+
+use serde_json::json;
+
+use super::*;
+
+fn service(json: serde_json::Value) -> Service {
+    Service::read(serde_json::from_value::<ServiceObject>(json).expect("service"), api::GROUP)
+}
+
+#[test]
+fn a_dual_stack_service_keeps_the_order_of_its_families() {
+    let service = service(json!({
+        "metadata": {"namespace": "default", "name": "web", "uid": "u1", "annotations": {"ferrolb.io/ip-allocated-from-pool": "lan"}},
+        "spec": {"type": "LoadBalancer", "clusterIP": "fd96::1", "clusterIPs": ["fd96::1", "10.96.0.1"], "externalTrafficPolicy": "Local"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "fd30::c8", "ipMode": "VIP"}, {"ip": "172.30.0.200"}]},
+            "conditions": [{"type": "ferrolb.io/AddressAssigned", "status": "True", "reason": "Assigned", "message": "m", "lastTransitionTime": "2026-01-02T03:04:05Z"},
+                {"type": "ferrolb.io/Announced", "status": "Unknown", "reason": "r", "message": "", "lastTransitionTime": "t"},
+                {"type": "other.io/X", "status": "True", "reason": "r", "message": "", "lastTransitionTime": "t"}]}
+    }));
+    assert_eq!(service.families, [Family::V6, Family::V4]);
+    assert!(service.load_balancer && !service.foreign_ingress);
+    assert_eq!(service.policy, Policy::Local);
+    assert_eq!(service.assigned.iter().map(|a| a.mode).collect::<Vec<_>>(), [Some(IpMode::Vip), None]);
+    assert_eq!(service.from_pool.as_deref(), Some("lan"));
+    let kept: Vec<_> = service.conditions.iter().map(|c| (c.kind, c.status, c.since)).collect();
+    let expect = [
+        (ConditionKind::AddressAssigned, Truth::True, Some(1_767_323_045)),
+        (ConditionKind::Announced, Truth::Unknown, None),
+    ];
+    assert_eq!(kept, expect, "conditions of others are not ours to keep");
+}
+
+#[test]
+fn what_is_no_load_balancer_is_not_ours() {
+    let cases = [
+        (json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"]}), true),
+        (json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1"}), true),
+        (json!({"type": "LoadBalancer", "clusterIPs": ["None"]}), false),
+        (json!({"type": "LoadBalancer"}), false),
+        (json!({"type": "ClusterIP", "clusterIPs": ["10.96.0.1"]}), false),
+        (json!({"type": "NodePort", "clusterIPs": ["10.96.0.1"]}), false),
+        (json!({"type": "ExternalName", "externalName": "example.com"}), false),
+        (json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "loadBalancerClass": "ferrolb.io/ferrolb"}), true),
+        (json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "loadBalancerClass": "other.io/lb"}), false),
+    ];
+    for (spec, ours) in cases {
+        let service = service(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec}));
+        assert_eq!(service.is_ours(&["ferrolb.io/ferrolb".to_owned()], true), ours, "{spec}");
+        assert_eq!(
+            service.is_ours(&["ferrolb.io/ferrolb".to_owned()], false),
+            ours && service.class.is_some(),
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn an_ingress_that_is_not_an_address_is_seen() {
+    for ingress in [json!([{"hostname": "lb.example.com"}]), json!([{"ip": "not-an-address"}])] {
+        let service = service(json!({"metadata": {}, "status": {"loadBalancer": {"ingress": ingress}}}));
+        assert!(service.foreign_ingress);
+        assert_eq!(service.assigned, []);
+    }
+}
+
+#[test]
+fn what_decides_about_addresses_is_read_and_sorted() {
+    let service = service(json!({
+        "metadata": {"namespace": "n", "name": "s", "labels": {"b": "2", "a": "1"},
+            "annotations": {"metallb.io/allow-shared-ip": "dns", "metallb.io/ip-allocated-from-pool": "theirs"}},
+        "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ipFamilyPolicy": "PreferDualStack",
+            "ports": [{"protocol": "UDP", "port": 53}, {"port": 53}, {"protocol": "SCTP", "port": 9}],
+            "selector": {"tier": "x", "app": "dns"}, "externalIPs": ["203.0.113.9", "no address"], "loadBalancerIP": "10.0.0.9"}
+    }));
+    let Demand { request, family_policy, ports, selector, labels, external_ips } = service.demand;
+    assert_eq!(
+        (request.sharing_key.as_deref(), request.addresses.len(), family_policy),
+        (Some("dns"), 1, FamilyPolicy::Prefer)
+    );
+    assert_eq!(ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["SCTP/9", "TCP/53", "UDP/53"]);
+    assert_eq!((&*selector, &*labels[0].0, external_ips.len()), ("app=dns,tier=x", "a", 1));
+    assert_eq!(service.from_pool, None, "what another group's controller wrote is not ours");
+}
+
+#[test]
+fn in_another_api_group_the_annotation_of_that_group_is_ours() {
+    let object = json!({"metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": "lan"}}});
+    let service = Service::read(serde_json::from_value(object).expect("service"), "metallb.io");
+    assert_eq!(service.from_pool.as_deref(), Some("lan"));
+}

@@ -1,0 +1,113 @@
+//! What ARP frames tell beside questions to us: which hosts there are, and what they have. Owned by the link's thread; a fixed
+//! amount of memory, since every frame of the wire passes here.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::arp::Arp;
+
+/// How many hosts are remembered, to be asked whether anything is heard at all.
+const HOSTS: usize = 4;
+/// How long after a question whether anyone has an address its answers are listened for.
+const CHECK_LIFETIME: Duration = Duration::from_secs(1);
+/// How long after a probe of a silent speaker its answer is listened for.
+const PROBE_LIFETIME: Duration = Duration::from_secs(2);
+
+/// What was heard, and what is listened for.
+#[derive(Debug, Default)]
+pub(super) struct Ears {
+    /// The hosts that were heard last, in no order.
+    hosts: [Option<(Mac, Ipv4Addr)>; HOSTS],
+    next: usize,
+    /// Something was heard since the machine was last told.
+    pub(super) heard: bool,
+    /// Hosts of whom an answer about this address is of interest, and until when.
+    probed: BTreeMap<Mac, (Ipv4Addr, Instant)>,
+    /// Addresses that someone may have, and until when an answer counts.
+    checked: BTreeMap<Ipv4Addr, Instant>,
+}
+
+impl Ears {
+    /// Remembers who sent a frame.
+    pub(super) fn note(&mut self, arp: &Arp) {
+        self.heard = true;
+        let host = Some((arp.sender_mac, arp.sender));
+        if arp.sender.is_unspecified() || self.hosts.contains(&host) {
+            return;
+        }
+        self.hosts[self.next] = host;
+        self.next = (self.next + 1) % HOSTS;
+    }
+
+    /// The hosts that were heard last.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (Mac, Ipv4Addr)> + '_ {
+        self.hosts.iter().copied().flatten()
+    }
+
+    pub(super) fn probe(&mut self, mac: Mac, address: Ipv4Addr, now: Instant) {
+        self.probed.retain(|_, (_, until)| now < *until);
+        self.probed.insert(mac, (address, now + PROBE_LIFETIME));
+    }
+
+    /// Whether an answer of this host about this address is awaited. Its answers about others, say its own, tell of its kernel
+    /// only, which outlives its speaker.
+    pub(super) fn is_probed(&self, mac: Mac, address: Ipv4Addr, now: Instant) -> bool {
+        self.probed.get(&mac).is_some_and(|(asked, until)| *asked == address && now < *until)
+    }
+
+    pub(super) fn check(&mut self, address: Ipv4Addr, now: Instant) {
+        self.checked.retain(|_, until| now < *until);
+        self.checked.insert(address, now + CHECK_LIFETIME);
+    }
+
+    pub(super) fn is_checked(&self, address: Ipv4Addr, now: impl FnOnce() -> Instant) -> bool {
+        self.checked.get(&address).is_some_and(|until| now() < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrolb_proto::wire::arp::Operation;
+
+    use super::*;
+
+    fn frame(mac: u8, sender: [u8; 4]) -> Arp {
+        let mac = Mac([2, 0, 0, 0, 0, mac]);
+        Arp {
+            source: mac,
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender: sender.into(),
+            target: Ipv4Addr::LOCALHOST,
+        }
+    }
+
+    #[test]
+    fn the_last_four_hosts_are_remembered_each_once_and_probes_are_not() {
+        let mut ears = Ears::default();
+        for n in [1, 1, 2, 1, 3, 4, 5, 5] {
+            ears.note(&frame(n, [10, 0, 0, n]));
+        }
+        ears.note(&frame(9, [0; 4]));
+        let mut known: Vec<_> = ears.hosts().map(|(_, address)| address.octets()[3]).collect();
+        known.sort_unstable();
+        assert_eq!(known, [2, 3, 4, 5]);
+        assert!(ears.heard);
+    }
+
+    #[test]
+    fn what_is_listened_for_ends() {
+        let mut ears = Ears::default();
+        let (start, mac) = (Instant::from_millis(1_000), Mac([2; 6]));
+        let (one, two) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        ears.probe(mac, one, start);
+        assert!(ears.is_probed(mac, one, start) && !ears.is_probed(mac, one, start + PROBE_LIFETIME));
+        assert!(!ears.is_probed(mac, two, start), "its kernel's word about another address is no word about this one");
+        ears.check(one, start);
+        assert!(ears.is_checked(one, || start) && !ears.is_checked(one, || start + CHECK_LIFETIME));
+        assert!(!ears.is_checked(two, || start));
+    }
+}

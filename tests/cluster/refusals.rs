@@ -1,0 +1,146 @@
+//! What the API server refuses of each field by itself: a shape that is none, too much of it, and words that mean nothing.
+
+use crate::pools::{object, pool, pool_for};
+use ferrolb_proto::api::Kind;
+use serde_json::{Value, json};
+
+/// What is wrong, the object, and what the API server's words must hold.
+pub(crate) type Case = (&'static str, Value, &'static [&'static str]);
+
+/// A case of each field beside `spec.addresses`, whose syntax has cases of its own.
+pub(crate) fn cases() -> Vec<Case> {
+    [pools(), allocations(), advertisements(), communities()].into_iter().flatten().collect()
+}
+
+fn many(count: usize, of: Value) -> Value {
+    json!(vec![of; count])
+}
+
+fn pools() -> Vec<Case> {
+    let with = |field: &str, value: Value| {
+        let mut object = pool("bad", &["172.30.0.200"]);
+        object["spec"][field] = value;
+        object
+    };
+    let long = "0".repeat(101);
+    vec![
+        ("too many addresses", with("addresses", many(257, json!("172.30.0.200"))), &["spec.addresses", "256"]),
+        ("an address without end", with("addresses", json!([long])), &["spec.addresses[0]", "100"]),
+        (
+            "too many exclusions",
+            with("excludeAddresses", many(257, json!("172.30.0.200"))),
+            &["spec.excludeAddresses", "256"],
+        ),
+        ("an exclusion without end", with("excludeAddresses", json!([long])), &["spec.excludeAddresses[0]", "100"]),
+        ("a number for a switch", with("avoidBuggyIPs", json!(1)), &["spec.avoidBuggyIPs"]),
+        ("a mode in small letters", with("ipMode", json!("vip")), &["spec.ipMode", "\"VIP\", \"Proxy\""]),
+        (
+            "a mode that only an annotation has",
+            with("ipMode", json!("Proxy,announce")),
+            &["spec.ipMode", "\"VIP\", \"Proxy\""],
+        ),
+        ("a list of modes", with("ipMode", json!(["VIP"])), &["spec.ipMode"]),
+    ]
+}
+
+fn allocations() -> Vec<Case> {
+    let with = |field: &str, value: Value| pool_for("bad", "172.30.0.200", json!({field: value}));
+    let keyless = json!([{"matchExpressions": [{"operator": "Exists"}]}]);
+    let wordless = json!([{"matchExpressions": [{"key": "tier"}]}]);
+    vec![
+        ("an allocation that is a word", pool_for("bad", "172.30.0.200", json!("team")), &["spec.serviceAllocation"]),
+        ("an unknown field of an allocation", with("namespace", json!("red")), &["serviceAllocation.namespace"]),
+        ("a word for a priority", with("priority", json!("high")), &["spec.serviceAllocation.priority"]),
+        ("one namespace for a list", with("namespaces", json!("red")), &["spec.serviceAllocation.namespaces"]),
+        (
+            "too many namespaces",
+            with("namespaces", many(1025, json!("red"))),
+            &["spec.serviceAllocation.namespaces", "1024"],
+        ),
+        (
+            "one selector for a list",
+            with("namespaceSelectors", json!({"matchLabels": {}})),
+            &["spec.serviceAllocation.namespaceSelectors"],
+        ),
+        (
+            "too many selectors of namespaces",
+            with("namespaceSelectors", many(65, json!({}))),
+            &["spec.serviceAllocation.namespaceSelectors", "64"],
+        ),
+        (
+            "a selector without a key",
+            with("namespaceSelectors", keyless),
+            &["spec.serviceAllocation.namespaceSelectors[0]", "key"],
+        ),
+        (
+            "too many selectors of Services",
+            with("serviceSelectors", many(65, json!({}))),
+            &["spec.serviceAllocation.serviceSelectors", "64"],
+        ),
+        (
+            "a selector without an operator",
+            with("serviceSelectors", wordless),
+            &["spec.serviceAllocation.serviceSelectors[0]", "operator"],
+        ),
+    ]
+}
+
+fn advertisements() -> Vec<Case> {
+    let with = |field: &str, value: Value| object(Kind::L2Advertisement, "bad", json!({field: value}));
+    vec![
+        ("one pool for a list", with("ipAddressPools", json!("lan")), &["spec.ipAddressPools"]),
+        ("too many pools", with("ipAddressPools", many(257, json!("lan"))), &["spec.ipAddressPools", "256"]),
+        (
+            "too many selectors of pools",
+            with("ipAddressPoolSelectors", many(65, json!({}))),
+            &["spec.ipAddressPoolSelectors", "64"],
+        ),
+        ("too many selectors of nodes", with("nodeSelectors", many(65, json!({}))), &["spec.nodeSelectors", "64"]),
+        (
+            "too many selectors of Services",
+            with("serviceSelectors", many(65, json!({}))),
+            &["spec.serviceSelectors", "64"],
+        ),
+        ("a word for a selector of Services", with("serviceSelectors", json!(["web"])), &["spec.serviceSelectors[0]"]),
+        (
+            "too many preferences",
+            with("preferredNodeSelectors", many(65, json!({"weight": 1, "preference": {}}))),
+            &["spec.preferredNodeSelectors", "64"],
+        ),
+        (
+            "a preference without a weight",
+            with("preferredNodeSelectors", json!([{"preference": {}}])),
+            &["spec.preferredNodeSelectors[0].weight"],
+        ),
+        (
+            "a preference of nothing",
+            with("preferredNodeSelectors", json!([{"weight": 1}])),
+            &["spec.preferredNodeSelectors[0].preference"],
+        ),
+        (
+            "a weight that weighs nothing",
+            with("preferredNodeSelectors", json!([{"weight": 0, "preference": {}}])),
+            &["spec.preferredNodeSelectors[0].weight", "1"],
+        ),
+        (
+            "a weight above all",
+            with("preferredNodeSelectors", json!([{"weight": 101, "preference": {}}])),
+            &["spec.preferredNodeSelectors[0].weight", "100"],
+        ),
+        ("too many links", with("interfaces", many(65, json!("eth0"))), &["spec.interfaces", "64"]),
+        ("a number for a link", with("interfaces", json!([0])), &["spec.interfaces[0]"]),
+    ]
+}
+
+fn communities() -> Vec<Case> {
+    let with = |communities: Value| object(Kind::Community, "bad", json!({"communities": communities}));
+    let alias = |name: Value, value: Value| with(json!([{"name": name, "value": value}]));
+    vec![
+        ("one name for a list", with(json!({"name": "near", "value": "64512:1"})), &["spec.communities"]),
+        ("too many names", with(many(257, json!({"name": "near", "value": "64512:1"}))), &["spec.communities", "256"]),
+        ("a name without end", alias(json!("a".repeat(254)), json!("64512:1")), &["spec.communities[0].name", "253"]),
+        ("a value without end", alias(json!("near"), json!("1".repeat(65))), &["spec.communities[0].value", "64"]),
+        ("a number for a value", alias(json!("near"), json!(64512)), &["spec.communities[0].value"]),
+        ("an unknown field of a name", with(json!([{"name": "near", "values": "64512:1"}])), &["values"]),
+    ]
+}

@@ -1,0 +1,100 @@
+//! The rows in which nobody was warned: the owner loses its power, its cable, or its speaker.
+
+use super::runs::Runs;
+use super::scene::Scene;
+use crate::bench::budgets::{self, Outage};
+use crate::bench::report::Findings;
+use crate::bench::rest::REST_MAX;
+use crate::bench::stats::Spread;
+use crate::bench::wire::{self, Listener};
+use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
+use crate::cluster::nodes::proxy_name;
+use crate::lab::{PROXY_HEALTH_PORT, admin};
+use crate::topology::Host;
+use crate::{Lab, Signal, wait};
+use anyhow::{Context, Result, bail, ensure};
+use std::net::IpAddr;
+
+/// The owner's plug is pulled and put back; where there is a row for it, the client also watches the node take its address again.
+pub(super) fn power(
+    scene: &Scene<'_>,
+    runs: usize,
+    known: &Outage,
+    known_back: Option<&Outage>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let (lab, mut back) = (scene.lab, Runs::default());
+    let dead = Runs::of(runs, || {
+        let owner = scene.rest()?;
+        let seen = scene.watch(|| lab.power_off(&owner))?;
+        if known_back.is_none() {
+            return_power(lab, &owner)?;
+            return Ok(seen);
+        }
+        let returned = scene.watch(|| {
+            return_power(lab, &owner)?;
+            // Not asked for on the wire: the answer would mend the client's own table, too.
+            wait::until("the node has its address again", REST_MAX, || {
+                let owned = admin::metric(lab, &owner, "ferrolb_speaker_owned_addresses")?;
+                Ok((owned > 0.0).then_some(()))
+            })
+        })?;
+        back.note(&returned)?;
+        Ok(seen)
+    })?
+    .deadly()?;
+    if known.median.id == budgets::FAILOVER_DIES.median.id {
+        findings.add(&budgets::FAILOVER_MIN, dead.best().context("--runs is at least 1")?);
+    }
+    dead.conclude(findings, known)?;
+    known_back.map_or(Ok(()), |known| back.conclude(findings, known))
+}
+
+/// Starts a node again, and waits until all that ran on it is ready.
+pub(super) fn return_power(lab: &Lab, node: &str) -> Result<()> {
+    lab.power_on(node)?;
+    lab.wait_healthy(&proxy_name(node), node, PROXY_HEALTH_PORT, "/healthz")?;
+    lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz")
+}
+
+/// The owner's cable is pulled and put back.
+pub(super) fn link(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Result<()> {
+    let all = Runs::of(runs, || {
+        let owner = scene.rest()?;
+        let seen = scene.watch(|| scene.lab.set_link(&owner, false));
+        scene.lab.set_link(&owner, true)?;
+        seen
+    })?;
+    all.deadly()?.conclude(findings, &budgets::FAILOVER_LINK)
+}
+
+/// The owner's speaker is killed and started again; the client's wire is listened to as well, for the client itself may lose nothing.
+pub(super) fn killed(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Result<()> {
+    let IpAddr::V4(address) = scene.server.ip() else { bail!("the scene's address is one of IPv4") };
+    let mut taken = Vec::new();
+    let all = Runs::of(runs, || {
+        let owner = scene.rest()?;
+        let speaker = speaker_name(&owner);
+        let (listener, mac) =
+            (Listener::start(scene.lab)?, wire::mac(&Host::named(&owner).context("the owner is a node")?)?);
+        let mut killed = wait::now();
+        let seen = scene.watch(|| {
+            killed = wait::now();
+            scene.lab.stop(&speaker, Signal::KILL)
+        })?;
+        let announced = listener.first_by_another(address, mac).context("no other node announced the address")?;
+        listener.stop()?;
+        ensure!(announced > killed, "another node announced before the speaker was killed");
+        taken.push((announced - killed).as_secs_f64() * 1000.0);
+        scene.lab.restart(&speaker)?;
+        scene.lab.wait_healthy(&speaker, &owner, ADMIN_PORT, "/readyz")?;
+        Ok(seen)
+    })?;
+    // Not `deadly`: the node lives, and forwards for a client that has not heard yet.
+    all.conclude(findings, &budgets::FAILOVER_KILLED)?;
+    let spread = Spread::of(&taken).context("--runs is at least 1")?;
+    findings.add(&budgets::FAILOVER_TAKEN[0], spread.median);
+    findings.add(&budgets::FAILOVER_TAKEN[1], spread.max);
+    findings.keep("failover.killed.taken", taken);
+    Ok(())
+}

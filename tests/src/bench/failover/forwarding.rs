@@ -1,0 +1,34 @@
+//! Whether kube-proxy is done on every node. A node that takes an address over may not be one whose kube-proxy has yet to hear of the Service, or
+//! of the pod that was taken out of it: its delay would be measured, and not the address's.
+
+use super::scene::Served;
+use crate::topology::{CLIENT, Host, node_index};
+use crate::{Lab, wait};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long a kube-proxy may take, on a busy machine.
+const FORWARDS_MAX: Duration = Duration::from_secs(30);
+/// So many pages in a row, none from the pod that was taken out, say that it is out: kube-proxy takes one of three by chance.
+const PAGES: usize = 20;
+
+/// Waits until every node forwards for the first of the Services, and none to the pod `without`.
+pub(super) fn wait_for(lab: &Lab, served: &Served, without: &str) -> Result<()> {
+    let name = served.names.first().context("a Service")?;
+    let service: Value = serde_json::from_str(&lab.kubectl(&["get", "service", name, "-o", "json"])?)?;
+    let port = service["spec"]["ports"][0]["nodePort"].as_u64().context("a node port")?;
+    for node in lab.nodes() {
+        let host = Host::node(node_index(&node).context("a node of the lab")?);
+        let server = SocketAddr::new(IpAddr::V4(host.v4()), u16::try_from(port)?);
+        wait::until(&format!("{node} forwards to the right pods"), FORWARDS_MAX, || {
+            for _ in 0..PAGES {
+                let pod = lab.http_get(CLIENT, server, "/")?.pod().context("no page")?;
+                ensure!(pod != without, "{pod} still serves");
+            }
+            Ok(Some(()))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The yardstick: keepalived on the same nodes, with an address of its own before the same pods, measured in the same run by the same client.
+
+use super::dies::return_power;
+use super::runs::Runs;
+use super::scene::{Scene, WEB};
+use crate::bench::budgets;
+use crate::bench::report::Findings;
+use crate::process::{self, Launch};
+use crate::topology::node_index;
+use crate::{Lab, Signal};
+use anyhow::{Context, Result};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const PROGRAM: &str = "/usr/sbin/keepalived";
+/// Its address: out of the pool.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 250);
+/// The first node's priority; each further node's is one less. As high as may be: the wait for a dead owner is three adverts and the part of
+/// a fourth that the priority is below 256 (RFC 9568 section 6.1).
+const PRIORITY: u8 = 254;
+
+pub(super) fn run(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Result<()> {
+    let lab = scene.lab;
+    // kube-proxy forwards what comes for an external IP as it does what comes for FerroLB's address.
+    let external = format!("{{\"spec\":{{\"externalIPs\":[\"{ADDRESS}\"]}}}}");
+    lab.kubectl(&["patch", "service", "failover", "--patch", &external])?;
+    lab.nodes().iter().try_for_each(|node| start(lab, node))?;
+    let scene = Scene::foreign(lab, SocketAddr::new(IpAddr::V4(ADDRESS), WEB.port));
+    let all = Runs::of(runs, || {
+        let owner = scene.rest()?;
+        let seen = scene.watch(|| lab.power_off(&owner))?;
+        // A node that was without power has no such address any more; a lab's node is only a namespace, and may have it still.
+        forget(lab, &owner)?;
+        return_power(lab, &owner)?;
+        Ok(seen)
+    })?;
+    for node in lab.nodes() {
+        lab.stop(&name(&node), Signal::TERM)?;
+        process::forget(lab.state(), &name(&node));
+    }
+    lab.kubectl(&["patch", "service", "failover", "--patch", "{\"spec\":{\"externalIPs\":null}}"])?;
+    all.deadly()?.conclude(findings, &budgets::FAILOVER_KEEPALIVED)
+}
+
+fn start(lab: &Lab, node: &str) -> Result<()> {
+    let index = node_index(node).context("a node of the lab")?;
+    let name = name(node);
+    let file = |ending: &str| lab.state().file(&format!("{name}.{ending}")).display().to_string();
+    fs::write(file("conf"), settings(PRIORITY.saturating_sub(index - 1)))?;
+    let launch = Launch {
+        name: name.clone(),
+        host: node.to_owned(),
+        node: Some(node.to_owned()),
+        program: PROGRAM.into(),
+        args: vec![
+            "--dont-fork".to_owned(),
+            "--log-console".to_owned(),
+            "--vrrp".to_owned(),
+            format!("--use-file={}", file("conf")),
+            format!("--pid={}", file("pid")),
+            format!("--vrrp_pid={}", file("vrrp.pid")),
+        ],
+        env: [].into(),
+    };
+    process::start(lab.state(), launch).map(drop)
+}
+
+/// One virtual router, its owner by priority alone.
+fn settings(priority: u8) -> String {
+    format!(
+        "global_defs {{\n  vrrp_version 3\n}}\nvrrp_instance yardstick {{\n  state BACKUP\n  interface eth0\n  \
+         virtual_router_id 51\n  priority {priority}\n  advert_int 0.1\n  virtual_ipaddress {{\n    {ADDRESS}/32\n  }}\n}}\n"
+    )
+}
+
+fn forget(lab: &Lab, node: &str) -> Result<()> {
+    lab.exec(node, &["ip", "address", "flush", "dev", "eth0", "to", &format!("{ADDRESS}/32")]).map(drop)
+}
+
+fn name(node: &str) -> String {
+    format!("keepalived-{node}")
+}
