@@ -5,6 +5,8 @@ pub(crate) mod clean;
 pub(crate) mod demo;
 pub(crate) mod down;
 pub(crate) mod enter;
+pub(crate) mod fuzz;
+pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod test;
 pub(crate) mod up;

@@ -8,6 +8,7 @@ pub mod netns;
 pub mod process;
 pub mod run;
 pub mod setup;
+pub mod sim;
 pub mod state;
 pub mod steps;
 pub mod teardown;

@@ -51,6 +51,10 @@ enum Command {
     Test { tier: Option<commands::test::Tier> },
     /// Measure what FerroLB promises, beside its budgets: one benchmark, several, or all.
     Bench(commands::bench::BenchArgs),
+    /// Feed the parsers of what comes off the wire, and the claim machine, with ever nastier bytes.
+    Fuzz(commands::fuzz::FuzzArgs),
+    /// Simulate layer 2: the claim machines of many nodes on one wire, with faults, thousands of runs.
+    Sim(commands::sim::SimArgs),
     /// Remove what the lab has built and cached, and say what that frees.
     Clean,
     #[command(hide = true)]
@@ -90,6 +94,8 @@ fn work(args: Args) -> anyhow::Result<()> {
         Command::Exec { host, command } => commands::enter::exec(args.name, &host, &command),
         Command::Test { tier } => commands::test::test(tier),
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
+        Command::Fuzz(fuzz) => commands::fuzz::fuzz(&fuzz),
+        Command::Sim(sim) => commands::sim::sim(&sim),
         Command::Clean => commands::clean::clean(),
         Command::Serve { pod, port } => commands::block_on(ferrolb_tests::traffic::serve::serve(&pod, port))?,
         Command::Probe { server, seconds, step_ms } => {

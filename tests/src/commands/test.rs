@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// The test targets that need root rights and a lab; every other target is of the unit tier.
 const LAB_TARGETS: [&str; 2] = ["cluster", "wire"];
+/// The test targets that calculate for minutes, unless they are optimised.
+const OPTIMISED_TARGETS: [&str; 1] = ["sim"];
 
 /// A rung of the test ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,11 +69,14 @@ fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
     let named = |targets: Vec<&String>| {
         targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]).collect::<Vec<_>>()
     };
+    let is_optimised = |target: &&String| OPTIMISED_TARGETS.contains(&target.as_str());
     match tier {
         Tier::Unit => {
             let mut all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
-            all.extend(named(targets.iter().filter(|target| !is_lab(target)).collect()));
-            vec![all, words(&["test", "--workspace", "--no-fail-fast", "--doc"])]
+            all.extend(named(targets.iter().filter(|target| !is_lab(target) && !is_optimised(target)).collect()));
+            let mut optimised = words(&["test", "--profile", "lab", "--workspace", "--no-fail-fast"]);
+            optimised.extend(named(targets.iter().filter(is_optimised).collect()));
+            vec![all, words(&["test", "--workspace", "--no-fail-fast", "--doc"]), optimised]
         }
         Tier::Lab => {
             let mut all = words(&["test", "--workspace", "--no-fail-fast"]);
@@ -179,11 +184,11 @@ mod tests {
 
     #[test]
     fn every_target_belongs_to_exactly_one_tier() {
-        let targets: Vec<String> = ["tidy", "cluster", "crds", "wire"].map(str::to_owned).into();
+        let targets: Vec<String> = ["tidy", "cluster", "crds", "sim", "wire"].map(str::to_owned).into();
         let names = |tier| {
             cargo_calls(tier, &targets).concat().into_iter().filter(|word| targets.contains(word)).collect::<Vec<_>>()
         };
-        assert_eq!(names(Tier::Unit), ["tidy", "crds"]);
+        assert_eq!(names(Tier::Unit), ["tidy", "crds", "sim"]);
         assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
         assert!(cargo_calls(Tier::Lab, &[]).is_empty(), "a bare `cargo test` would run every target");
     }

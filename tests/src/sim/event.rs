@@ -1,0 +1,110 @@
+//! What will happen, in the one order in which it will: by true time, then by when it was put there.
+
+use super::world::World;
+use ferrolb_proto::Instant;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::Frame;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+
+/// A frame of ours on its way.
+#[derive(Debug)]
+pub(super) struct Packet {
+    pub(super) from: usize,
+    pub(super) source: Mac,
+    /// The key that signed it.
+    pub(super) key: u32,
+    pub(super) frame: Frame,
+    /// Its signed bytes, in the runs that take every frame through the codec.
+    pub(super) bytes: Option<Vec<u8>>,
+}
+
+pub(super) enum Event {
+    /// A frame reaches a node, if that still lives the same life in the same part of the wire.
+    Frame { node: usize, life: u32, part: u8, packet: Rc<Packet> },
+    /// Something answers the ARP request of a node.
+    ArpAnswer { node: usize, life: u32, mac: Mac },
+    /// A frame that is none of ours reaches a node.
+    Heard { node: usize, life: u32 },
+    /// An ARP frame that says who has a unit's first address reaches a node.
+    Foreign { node: usize, life: u32, unit: usize, mac: Mac, announced: bool },
+    /// A node's deadline may have come.
+    Wake(usize),
+    /// A node's gate may have shut.
+    Gate(usize),
+    /// A node tells the wire of an address again.
+    Announce { node: usize, unit: usize, round: usize, announcement: u32 },
+    /// An announcement reaches a client.
+    Told { client: usize, unit: usize, node: usize },
+    /// A client says something to all.
+    Chatter,
+    /// A fault, or its end.
+    Act(Box<dyn FnOnce(&mut World)>),
+}
+
+struct Entry {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest, because the heap gives its greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    heap: BinaryHeap<Entry>,
+    count: u64,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, at: Instant, event: Event) {
+        self.count += 1;
+        self.heap.push(Entry { at, number: self.count, event });
+    }
+
+    /// The next event, if it happens at or before `until`.
+    pub(super) fn pop(&mut self, until: Instant) -> Option<(Instant, Event)> {
+        self.heap.peek().filter(|entry| entry.at <= until)?;
+        self.heap.pop().map(|entry| (entry.at, entry.event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_and_of_one_time_in_the_order_they_were_put() {
+        let mut queue = Queue::default();
+        for (at, node) in [(5, 0), (3, 1), (5, 2), (9, 3)] {
+            queue.push(Instant::from_millis(at), Event::Wake(node));
+        }
+        let until = Instant::from_millis(5);
+        let order: Vec<_> = std::iter::from_fn(|| match queue.pop(until)? {
+            (_, Event::Wake(node)) => Some(node),
+            _ => None,
+        })
+        .collect();
+        assert_eq!(order, [1, 0, 2]);
+    }
+}

@@ -1,0 +1,107 @@
+//! What the API says of the units, as each node sees it: views lag, so two nodes may differ.
+
+use ferrolb_proto::election::{Candidate, Unit, order};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Every so manyth unit has an IPv6 address too.
+const DUAL_STACK_EVERY: usize = 3;
+
+/// One node's view, or the truth.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    /// For each unit, whether each node is a candidate.
+    pub(super) candidates: Vec<Rc<[bool]>>,
+    pub(super) cordoned: Rc<[bool]>,
+}
+
+/// What changed in the API; what is not named stays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Change {
+    pub(super) candidates: Option<Vec<Rc<[bool]>>>,
+    pub(super) cordoned: Option<Rc<[bool]>>,
+}
+
+impl View {
+    /// All nodes are candidates of all units.
+    pub(super) fn open(nodes: usize, units: usize) -> Self {
+        let all: Rc<[bool]> = vec![true; nodes].into();
+        Self { candidates: vec![all; units], cordoned: vec![false; nodes].into() }
+    }
+
+    pub(super) fn learn(&mut self, change: &Change) {
+        if let Some(candidates) = &change.candidates {
+            self.candidates.clone_from(candidates);
+        }
+        if let Some(cordoned) = &change.cordoned {
+            self.cordoned = Rc::clone(cordoned);
+        }
+    }
+}
+
+/// The members of `some` among `nodes`.
+pub(super) fn only(nodes: usize, some: &[usize]) -> Rc<[bool]> {
+    (0..nodes).map(|node| some.contains(&node)).collect()
+}
+
+/// What does not change about the units and the nodes in a run.
+pub(super) struct Catalogue {
+    names: Vec<Arc<str>>,
+    addresses: Vec<Box<[IpAddr]>>,
+    /// Each unit by its first address.
+    by_address: BTreeMap<IpAddr, usize>,
+    /// For each unit, [`order`] of each node.
+    orders: Vec<Vec<u128>>,
+}
+
+impl Catalogue {
+    /// `salt` gives each run other addresses, and so another order of the nodes.
+    pub(super) fn new(nodes: usize, units: usize, salt: u32) -> Self {
+        let names: Vec<Arc<str>> = (0..nodes).map(|node| format!("n{node}").into()).collect();
+        let addresses: Vec<_> = (0..units).map(|unit| addresses(unit, salt)).collect();
+        let of_unit = |all: &[IpAddr]| names.iter().map(|name| order(name, all[0])).collect();
+        let by_address = addresses.iter().enumerate().map(|(unit, all)| (all[0], unit)).collect();
+        Self { orders: addresses.iter().map(|all| of_unit(all)).collect(), names, by_address, addresses }
+    }
+
+    pub(super) fn addresses(&self, unit: usize) -> &[IpAddr] {
+        &self.addresses[unit]
+    }
+
+    /// The unit whose first address this is.
+    pub(super) fn unit_named(&self, address: IpAddr) -> Option<usize> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// The nodes but for `without`, best first for the unit.
+    pub(super) fn ranked(&self, unit: usize, without: usize) -> Vec<usize> {
+        let mut nodes: Vec<usize> = (0..self.names.len()).filter(|node| *node != without).collect();
+        nodes.sort_by_key(|node| self.orders[unit][*node]);
+        nodes
+    }
+
+    /// The units of a view; `serves` says whether a node that is no candidate could still forward.
+    pub(super) fn units(&self, view: &View, serves: bool) -> Vec<Arc<Unit>> {
+        let unit = |unit: usize| {
+            let is_candidate = |node: &usize| view.candidates[unit][*node];
+            let candidates = (0..self.names.len()).filter(is_candidate).map(|node| Candidate {
+                node: Arc::clone(&self.names[node]),
+                cordoned: view.cordoned[node],
+                order: self.orders[unit][node],
+                ..Candidate::default()
+            });
+            let addresses = self.addresses[unit].clone();
+            Arc::new(Unit { addresses, candidates: candidates.collect(), serves_here: serves })
+        };
+        (0..self.addresses.len()).map(unit).collect()
+    }
+}
+
+fn addresses(unit: usize, salt: u32) -> Box<[IpAddr]> {
+    let number = u32::try_from(unit).unwrap_or(u32::MAX).wrapping_add(salt) & 0x00ff_ffff;
+    let v4 = Ipv4Addr::from(0x0a00_0000 | number);
+    let v6 = Ipv6Addr::from(0xfd30_u128 << 112 | u128::from(number));
+    if unit % DUAL_STACK_EVERY == DUAL_STACK_EVERY - 1 { [v4.into(), v6.into()].into() } else { [v4.into()].into() }
+}
