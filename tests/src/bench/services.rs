@@ -136,7 +136,7 @@ pub async fn watch(client: &Client, batch: &str) -> Result<Events> {
 
 /// The same after `version`.
 async fn watch_from(services: &Api<Service>, batch: &str, version: &str) -> Result<Events> {
-    let params = WatchParams::default().labels(&format!("{LABEL}={batch}"));
+    let params = WatchParams::default().labels(&format!("{LABEL}={batch}")).disable_bookmarks();
     Ok(services.watch(&params, version).await?.boxed())
 }
 
