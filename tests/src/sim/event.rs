@@ -4,8 +4,9 @@ use super::world::World;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::Frame;
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::rc::Rc;
 
 /// A frame of ours on its way.
@@ -20,9 +21,18 @@ pub(super) struct Packet {
     pub(super) bytes: Option<Vec<u8>>,
 }
 
+/// Where a frame is expected: it gets there if the node still lives the same life in the same part of the wire.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) node: usize,
+    pub(super) life: u32,
+    pub(super) part: u8,
+}
+
 pub(super) enum Event {
-    /// A frame reaches a node, if that still lives the same life in the same part of the wire.
-    Frame { node: usize, life: u32, part: u8, packet: Rc<Packet> },
+    /// A frame reaches a node.
+    Frame { arrival: Arrival, packet: Rc<Packet> },
     /// Something answers the ARP request of a node.
     ArpAnswer { node: usize, life: u32, mac: Mac },
     /// A frame that is none of ours reaches a node.
@@ -43,10 +53,17 @@ pub(super) enum Event {
     Act(Box<dyn FnOnce(&mut World)>),
 }
 
+/// An event, or a frame with all its arrivals: an entry for each would make a heap of millions where a thousand nodes speak.
+enum Pending {
+    Event(Event),
+    /// The arrivals that are left, the next one last, each with its number.
+    Flight(Vec<(u64, Arrival)>, Rc<Packet>),
+}
+
 struct Entry {
     at: Instant,
     number: u64,
-    event: Event,
+    pending: Pending,
 }
 
 impl PartialEq for Entry {
@@ -79,13 +96,36 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn push(&mut self, at: Instant, event: Event) {
         self.count += 1;
-        self.heap.push(Entry { at, number: self.count, event });
+        self.heap.push(Entry { at, number: self.count, pending: Pending::Event(event) });
+    }
+
+    /// Puts a frame there with all its arrivals, in the order in which they would be put there one by one.
+    pub(super) fn push_frame(&mut self, arrivals: &[Arrival], packet: Packet) {
+        let mut left: Vec<(u64, Arrival)> = (self.count + 1..).zip(arrivals.iter().copied()).collect();
+        self.count += arrivals.len() as u64;
+        left.sort_unstable_by_key(|(number, arrival)| Reverse((arrival.at, *number)));
+        if let Some(&(number, Arrival { at, .. })) = left.last() {
+            self.heap.push(Entry { at, number, pending: Pending::Flight(left, Rc::new(packet)) });
+        }
     }
 
     /// The next event, if it happens at or before `until`.
     pub(super) fn pop(&mut self, until: Instant) -> Option<(Instant, Event)> {
-        self.heap.peek().filter(|entry| entry.at <= until)?;
-        self.heap.pop().map(|entry| (entry.at, entry.event))
+        let mut entry = self.heap.peek_mut().filter(|entry| entry.at <= until)?;
+        let at = entry.at;
+        if let Pending::Flight(left, packet) = &mut entry.pending
+            && let [.., (next, Arrival { at: next_at, .. }), (_, arrival)] = left[..]
+        {
+            let event = Event::Frame { arrival, packet: Rc::clone(packet) };
+            left.pop();
+            (entry.at, entry.number) = (next_at, next);
+            return Some((at, event));
+        }
+        let event = match PeekMut::pop(entry).pending {
+            Pending::Event(event) => event,
+            Pending::Flight(left, packet) => Event::Frame { arrival: left.last()?.1, packet },
+        };
+        Some((at, event))
     }
 }
 

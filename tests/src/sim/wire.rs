@@ -1,7 +1,7 @@
 //! The wire between the nodes: what is sent arrives late, twice, in another order, or not at all. And what a node's machine
 //! says is done here.
 
-use super::event::{Event, Packet};
+use super::event::{Arrival, Event, Packet};
 use super::node::Node;
 use super::truth::{Cause, Rule};
 use super::world::World;
@@ -30,11 +30,20 @@ pub(super) struct Wire {
     pub(super) cuts: BTreeSet<(usize, usize)>,
     /// No client says anything.
     pub(super) quiet: bool,
+    /// Room for the arrivals of the frame that is being sent.
+    arrivals: Vec<Arrival>,
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        Self { loss: LOSS, duplication: DUPLICATION, proxy: false, cuts: BTreeSet::new(), quiet: false }
+        Self {
+            loss: LOSS,
+            duplication: DUPLICATION,
+            proxy: false,
+            cuts: BTreeSet::new(),
+            quiet: false,
+            arrivals: Vec::new(),
+        }
     }
 }
 
@@ -124,29 +133,31 @@ impl World {
             return self.violate(Rule::Contract, format!("n{index} signs with the key {key:08x}, which it has not"));
         };
         let bytes = self.codec.then(|| frame.encode(node.mac, to, signing));
-        let packet = Rc::new(Packet { from: index, source: node.mac, key, frame, bytes });
+        let packet = Packet { from: index, source: node.mac, key, frame, bytes };
+        let mut arrivals = std::mem::take(&mut self.wire.arrivals);
         match to {
-            Some(mac) => self.carry(Node::index_of(mac), &packet),
-            None => (0..self.nodes.len()).for_each(|receiver| self.carry(receiver, &packet)),
+            Some(mac) => self.carry(index, Node::index_of(mac), &mut arrivals),
+            None => (0..self.nodes.len()).for_each(|receiver| self.carry(index, receiver, &mut arrivals)),
         }
+        self.queue.push_frame(&arrivals, packet);
+        arrivals.clear();
+        self.wire.arrivals = arrivals;
     }
 
     /// Puts a frame on its way to one receiver, if it gets there.
-    fn carry(&mut self, receiver: usize, packet: &Rc<Packet>) {
+    fn carry(&mut self, from: usize, receiver: usize, arrivals: &mut Vec<Arrival>) {
         let Some(node) = self.nodes.get(receiver) else { return };
-        let (life, part) = (node.life, self.nodes[packet.from].part);
-        if receiver == packet.from || !node.is_up() || node.part != part {
+        let (life, part) = (node.life, self.nodes[from].part);
+        if receiver == from || !node.is_up() || node.part != part {
             return;
         }
-        if !self.wire.cuts.is_empty() && self.wire.cuts.contains(&(packet.from, receiver)) {
+        if !self.wire.cuts.is_empty() && self.wire.cuts.contains(&(from, receiver)) {
             return;
         }
         let copies = if self.chance.happens(self.wire.duplication) { 2 } else { 1 };
         for _ in 0..copies {
             if !self.chance.happens(self.wire.loss) {
-                let at = self.now + self.delay();
-                let packet = Rc::clone(packet);
-                self.queue.push(at, Event::Frame { node: receiver, life, part, packet });
+                arrivals.push(Arrival { at: self.now + self.delay(), node: receiver, life, part });
             }
         }
     }
@@ -156,7 +167,8 @@ impl World {
     }
 
     /// A frame reaches a node.
-    pub(super) fn arrive(&mut self, index: usize, life: u32, part: u8, packet: Rc<Packet>) {
+    pub(super) fn arrive(&mut self, arrival: Arrival, packet: Rc<Packet>) {
+        let Arrival { node: index, life, part, .. } = arrival;
         let node = &mut self.nodes[index];
         if !node.is_up() || node.life != life || node.deaf || node.part != part {
             return;

@@ -129,7 +129,7 @@ impl World {
         while let Some((at, event)) = self.queue.pop(until) {
             self.now = at;
             match event {
-                Event::Frame { node, life, part, packet } => self.arrive(node, life, part, packet),
+                Event::Frame { arrival, packet } => self.arrive(arrival, packet),
                 Event::ArpAnswer { node, life, mac } => self.arp_answered(node, life, mac),
                 Event::Heard { node, life } => self.hear(node, life),
                 Event::Foreign { node, life, unit, mac, announced } => self.told_of(node, life, unit, mac, announced),
