@@ -107,9 +107,7 @@ impl State {
 
     fn step(&self, entry: &Entry, scene: &Scene<'_>, voices: Option<&Voices<'_>>, now: Instant) -> Step {
         let service = &entry.service;
-        let assigned = service.assigned.iter().map(|assigned| assigned.address);
-        let placed = entry.claim.as_ref().is_some_and(|claim| assigned.eq(claim.addresses.iter().copied()));
-        if service.deleting || service.assigned.is_empty() || !placed {
+        if service.deleting || service.assigned.is_empty() {
             return Step::Rest;
         }
         let since = entry.motion.as_ref().and_then(|motion| motion.since);

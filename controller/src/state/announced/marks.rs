@@ -20,7 +20,6 @@ impl State {
         let Some(service) = self.services.get(key).map(|entry| &entry.service) else { return };
         let same = before.assigned == service.assigned
             && before.policy == service.policy
-            && before.from_pool == service.from_pool
             && before.demand.labels == service.demand.labels
             && before.demand.request.announce == service.demand.request.announce;
         let written = |service: &Service| service.condition(ConditionKind::Announced).cloned();

@@ -65,6 +65,11 @@ fn a_failover_of_many_addresses_goes_at_its_pace_and_holds_up_no_address() {
 #[test]
 fn a_condition_that_somebody_takes_away_is_restored_ever_more_slowly() {
     let mut world = owned();
+    // A controller that has not written it itself restores it, too.
+    world.state = State::new(config());
+    let speakers = vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &[])];
+    Cast { speakers, ..Cast::default() }.tell(&mut world, Order::ByName);
+    world.settle();
     let mut waits = Vec::new();
     for _ in 0..4 {
         let start = world.now;
@@ -94,4 +99,146 @@ fn what_changes_without_a_word_about_the_service_is_noticed() {
     assert_eq!(reason(&mut world, Event::Speaker(Change::Apply(speaker("n1", &["10.0.0.0"])))), "Announced");
     let lost = Node { lost: true, ..ready("n1") };
     assert_eq!(reason(&mut world, Event::Node(Change::Apply(lost))), "NoCandidateNode", "what it said is old");
+}
+
+#[test]
+fn what_changes_of_the_service_is_noticed() {
+    type Case = (&'static str, serde_json::Value, fn(&mut Service), &'static str);
+    let cases: [Case; 3] = [
+        ("policy", json!({}), |service| service.policy = Policy::Local, "n2 may announce it"),
+        (
+            "labels",
+            json!({"serviceSelectors": [{"matchLabels": {"a": "b"}}]}),
+            |service| service.demand.labels = [("a".into(), "b".into())].into(),
+            "n1, n2, n3 may announce it",
+        ),
+        ("mode", json!({}), |service| service.demand.request.announce = true, "n1, n2, n3 may announce it"),
+    ];
+    for (what, ad, change, expect) in cases {
+        let mut cast = Cast { slices: vec![slice("a", &["n2"])], ads: vec![ad], ..Cast::default() };
+        if what == "mode" {
+            cast.services[0].demand.request.mode = Some(IpMode::Proxy);
+        }
+        let mut world = cast.world();
+        assert!(!told(&world, "a").1.contains(expect), "{what}");
+        world.change("a", change);
+        world.settle();
+        assert!(told(&world, "a").1.contains(expect), "{what}: {:?}", told(&world, "a"));
+    }
+}
+
+#[test]
+fn who_comes_to_share_an_address_is_noticed() {
+    let sharing = |name: &str, port| {
+        let mut service = service(name);
+        service.demand.request.sharing_key = Some("k".into());
+        service.demand.request.addresses = vec![ADDRESS.parse().unwrap()];
+        service.demand.ports = [ferrolb_proto::facts::Port { protocol: "TCP".into(), port }].into();
+        service
+    };
+    let slices = vec![slice("b", &["n1"])];
+    let mut world = Cast { services: vec![sharing("a", 80)], slices, ..Cast::default() }.world();
+    assert_eq!(told(&world, "a").0, "NoEndpoints");
+    world.apply(sharing("b", 81));
+    world.settle();
+    assert_eq!((told(&world, "a").0, told(&world, "b").0), ("Pending".into(), "Pending".into()));
+}
+
+#[test]
+fn nothing_is_judged_before_slices_and_speakers_are_known() {
+    let slices = |world: &mut World| feed(world, [Change::Apply(slice("a", &["n2"]))].into_iter(), Event::Slice);
+    let speakers = |world: &mut World| {
+        let all = [speaker("n1", &[]), speaker("n2", &["10.0.0.0"])];
+        feed(world, all.into_iter().map(Change::Apply), Event::Speaker);
+    };
+    for slices_first in [true, false] {
+        let tell = |world: &mut World, first: bool| if first == slices_first { slices(world) } else { speakers(world) };
+        let mut world = World::unled(vec![assigned("a", &["10.0.0.0"], "lan")], vec![pool("lan", &["10.0.0.0/24"])]);
+        world.nodes = ["n1", "n2"].map(|name| (name.into(), ready(name))).into();
+        world.lead();
+        feed(&mut world, [Change::Apply(ad(0, &json!({})))].into_iter(), Event::Advertisement);
+        tell(&mut world, true);
+        world.settle();
+        assert_eq!(told(&world, "a").0, "");
+        tell(&mut world, false);
+        world.settle();
+        assert_eq!(told(&world, "a"), ("Announced".into(), "10.0.0.0 from n2 (eth0)".into()));
+    }
+}
+
+#[test]
+fn a_service_that_goes_away_is_told_nothing_any_more() {
+    let mut world = owned();
+    world.change("a", |service| service.deleting = true);
+    says(&mut world, speaker("n1", &[]));
+    world.settle();
+    assert_eq!(told(&world, "a").0, "Announced");
+}
+
+#[test]
+fn who_does_not_lead_has_nothing_to_look_at() {
+    let mut world = World::unled(vec![assigned("a", &["10.0.0.0"], "lan")], vec![pool("lan", &["10.0.0.0/24"])]);
+    world.list_all(Order::ByName);
+    feed(&mut world, [Change::Apply(slice("a", &["n1"]))].into_iter(), Event::Slice);
+    feed(&mut world, [Change::Apply(speaker("n1", &[]))].into_iter(), Event::Speaker);
+    assert_eq!(world.state.deadline(world.now), None);
+}
+
+/// The owner has changed, from n1 to n2.
+fn moved(world: &mut World) {
+    says(world, speaker("n2", &["10.0.0.0"]));
+    says(world, speaker("n1", &[]));
+}
+
+fn tick_after(world: &mut World, time: Duration) {
+    world.now = world.now + time;
+    world.handle(Event::Tick);
+}
+
+#[test]
+fn a_write_that_waits_is_not_overtaken_and_put_right_after_it() {
+    let mut world = owned();
+    tick_after(&mut world, CONDITION_INTERVAL);
+    moved(&mut world);
+    let attempt = |world: &World| world.writes().first().map(|write| write.attempt);
+    let first = attempt(&world).expect("a write");
+    // The API server is slow, and the owner changes again.
+    says(&mut world, speaker("n3", &["10.0.0.0"]));
+    says(&mut world, speaker("n2", &[]));
+    tick_after(&mut world, CONDITION_INTERVAL);
+    assert_eq!(attempt(&world), Some(first), "the attempt that is under way counts");
+    world.settle();
+    assert_eq!(told(&world, "a").1, "10.0.0.0 from n3 (eth0)");
+}
+
+#[test]
+fn an_owner_that_changes_all_the_time_is_written_once_a_second() {
+    let mut world = owned();
+    tick_after(&mut world, CONDITION_INTERVAL);
+    moved(&mut world);
+    let write = world.writes().remove(0);
+    world.write(&write);
+    says(&mut world, speaker("n1", &["10.0.0.0"]));
+    says(&mut world, speaker("n2", &[]));
+    assert_eq!(world.writes(), []);
+    tick_after(&mut world, CONDITION_INTERVAL);
+    assert_eq!(world.writes().len(), 1);
+}
+
+#[test]
+fn what_speakers_say_beside_their_addresses_is_noticed() {
+    let mut world = Cast::default().world();
+    assert_eq!(told(&world, "a").0, "Pending");
+    for node in ["n1", "n2", "n3"] {
+        let mut deaf = speaker(node, &[]);
+        deaf.links[0].deaf = true;
+        says(&mut world, deaf);
+    }
+    world.settle();
+    assert_eq!(told(&world, "a").0, "SpeakersDeaf");
+    for node in ["n1", "n2", "n3"] {
+        world.handle(Event::Speaker(Change::Delete(bare_key(node))));
+    }
+    world.settle();
+    assert_eq!(told(&world, "a").0, "NoSpeaker");
 }
