@@ -31,7 +31,7 @@ pub(super) struct Agenda {
 #[derive(Debug)]
 pub(super) struct Draft<S> {
     /// What to write; none: the object is as it should be, or was written and has not been seen since.
-    status: Option<S>,
+    status: Option<Box<S>>,
     /// Its place in the agenda while there is a status.
     place: Option<(Instant, u64)>,
     attempt: u64,
@@ -52,7 +52,7 @@ impl<S> Default for Draft<S> {
 impl<S> Draft<S> {
     /// What is to be written, and the number of the attempt to do so.
     pub(super) fn write(&self) -> Option<(u64, &S)> {
-        self.status.as_ref().map(|status| (self.attempt, status))
+        self.status.as_deref().map(|status| (self.attempt, status))
     }
 
     /// It was decided anew what is to be written: nobody undid anything, and it need not wait.
@@ -95,12 +95,12 @@ impl Agenda {
                 Some(_) | None => draft.failures = 0,
             }
             self.place(target, draft, now);
-        } else if draft.status != status {
+        } else if draft.status.as_deref() != status.as_ref() {
             // An attempt that is under way is no longer the one that counts.
             self.sequence += 1;
             draft.attempt = self.sequence;
         }
-        draft.status = status;
+        draft.status = status.map(Box::new);
     }
 
     fn place<S>(&mut self, target: &Target, draft: &mut Draft<S>, now: Instant) {
@@ -128,7 +128,7 @@ impl Agenda {
         draft.done_at = Some(now);
         let status = draft.status.take();
         self.withdraw(draft);
-        status
+        status.map(|status| *status)
     }
 
     /// An attempt failed: another one follows later, if the object still needs it.

@@ -19,7 +19,7 @@ pub(super) struct Claim {
     /// The `ipMode` of all of them.
     pub(super) mode: IpMode,
     /// Why it has not all that it asks for.
-    pub(super) short: Option<Shortage>,
+    pub(super) short: Option<Box<Shortage>>,
     /// It has what it needs; what it lacks it would only like to have.
     pub(super) content: bool,
 }
@@ -88,7 +88,7 @@ pub(super) fn fill(allocator: &mut Allocator, asker: &Asker<'_>, claim: &mut Cla
     let demand = &service.demand;
     let prefers = demand.family_policy == FamilyPolicy::Prefer;
     let mut lost = Vec::new();
-    let outcome = match (&demand.request.problem, demand.family_policy, service.families.as_slice()) {
+    let outcome = match (demand.request.problem.as_deref(), demand.family_policy, service.families.as_slice()) {
         _ if service.deleting => Ok(()),
         (Some(problem), ..) => Err(Shortage::BadRequest(problem.clone())),
         (None, FamilyPolicy::Require, [one]) => Err(Shortage::OneFamily(*one)),
@@ -98,13 +98,13 @@ pub(super) fn fill(allocator: &mut Allocator, asker: &Asker<'_>, claim: &mut Cla
     };
     let rank = |address: &IpAddr| service.families.iter().position(|family| *family == Family::of(*address));
     claim.addresses.sort_by_key(rank);
-    claim.short = outcome.err();
+    claim.short = outcome.err().map(Box::new);
     let would_like =
-        matches!(claim.short, Some(Shortage::Family(_) | Shortage::Exhausted(_) | Shortage::InvalidPool(_)));
+        matches!(claim.short.as_deref(), Some(Shortage::Family(_) | Shortage::Exhausted(_) | Shortage::InvalidPool(_)));
     claim.content = claim.short.is_none() || (prefers && would_like && !claim.addresses.is_empty());
     let written = || service.assigned.iter().find_map(|assigned| assigned.mode);
     // A mode that cannot be read is no reason to take another one.
-    let slip = matches!(demand.request.problem, Some(RequestProblem::Mode(_))).then(written).flatten();
+    let slip = matches!(demand.request.problem.as_deref(), Some(RequestProblem::Mode(_))).then(written).flatten();
     let of_pool = || allocator.mode(claim.pool.as_deref()?);
     claim.mode = demand.request.mode.or(slip).or_else(of_pool).or_else(written).unwrap_or(claim.mode);
     lost

@@ -5,10 +5,10 @@ use std::ops::Bound;
 
 use ferrolb_proto::facts::Key;
 
-/// Objects by name, each with the number of the list that showed it last.
+/// Objects by name, each with the number of the list that showed it last; boxed, because nodes of the map are half empty.
 #[derive(Debug)]
 pub(super) struct Inventory<F> {
-    objects: BTreeMap<Key, (u32, F)>,
+    objects: BTreeMap<Key, Box<(u32, F)>>,
     round: u32,
     complete: bool,
     listed: bool,
@@ -45,36 +45,36 @@ impl<F> Inventory<F> {
     pub(super) fn resync_done(&mut self) -> Vec<(Key, F)> {
         (self.complete, self.listed) = (true, true);
         let round = self.round;
-        self.objects.extract_if(.., |_, (seen, _)| *seen != round).map(|(key, (_, object))| (key, object)).collect()
+        self.objects.extract_if(.., |_, is| is.0 != round).map(|(key, is)| (key, is.1)).collect()
     }
 
     /// An object is there; the answer is what was there before.
     pub(super) fn put(&mut self, key: Key, object: F) -> Option<F> {
-        self.objects.insert(key, (self.round, object)).map(|(_, before)| before)
+        self.objects.insert(key, Box::new((self.round, object))).map(|before| before.1)
     }
 
     /// An object is still there, whatever it is now.
     pub(super) fn touch(&mut self, key: &Key) {
-        if let Some((seen, _)) = self.objects.get_mut(key) {
-            *seen = self.round;
+        if let Some(is) = self.objects.get_mut(key) {
+            is.0 = self.round;
         }
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<F> {
-        self.objects.remove(key).map(|(_, object)| object)
+        self.objects.remove(key).map(|is| is.1)
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&F> {
-        self.objects.get(key).map(|(_, object)| object)
+        self.objects.get(key).map(|is| &is.1)
     }
 
     pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut F> {
-        self.objects.get_mut(key).map(|(_, object)| object)
+        self.objects.get_mut(key).map(|is| &mut is.1)
     }
 
     /// In the order of their keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &F)> + Clone {
-        self.objects.iter().map(|(key, (_, object))| (key, object))
+        self.objects.iter().map(|(key, is)| (key, &is.1))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,7 +88,7 @@ impl<F> Inventory<F> {
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut F> {
-        self.objects.values_mut().map(|(_, object)| object)
+        self.objects.values_mut().map(|is| &mut is.1)
     }
 
     pub(super) fn keys(&self) -> Vec<Key> {

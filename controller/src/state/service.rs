@@ -222,7 +222,7 @@ fn proxy(service: &Service, claim: &Claim) -> Option<String> {
 
 /// The reason of a Service's condition; none while it has nothing and is to get nothing.
 pub(super) fn reason(claim: &Claim) -> Option<&'static str> {
-    match &claim.short {
+    match claim.short.as_deref() {
         Some(shortage) if !claim.content => Some(shortage_text(shortage, claim).0),
         Some(_) | None => (!claim.addresses.is_empty()).then_some(ASSIGNED),
     }

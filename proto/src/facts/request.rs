@@ -39,7 +39,7 @@ pub struct Request {
     /// With `mode: Proxy`: announce the addresses all the same.
     pub announce: bool,
     /// Why it cannot be understood; the rest is what could be.
-    pub problem: Option<RequestProblem>,
+    pub problem: Option<Box<RequestProblem>>,
 }
 
 /// Why a request cannot be understood. The messages are for whoever wrote the Service.
@@ -87,7 +87,7 @@ impl Request {
         let addresses = request.read_addresses(spelled(annotations, LOAD_BALANCER_IPS), deprecated, families);
         let key = request.read_key(spelled(annotations, ALLOW_SHARED_IP));
         let mode = request.read_mode(annotations.get(IP_MODE).map(String::as_str));
-        request.problem = addresses.and(key).and(mode).err();
+        request.problem = addresses.and(key).and(mode).err().map(Box::new);
         request
     }
 
@@ -247,7 +247,7 @@ mod tests {
         }
         let key = "metallb.io/allow-shared-ip";
         let problem = request(&[(key, &long)], None, &V4).problem;
-        assert_eq!(problem, Some(RequestProblem::LongKey(key.to_owned())));
+        assert_eq!(problem, Some(Box::new(RequestProblem::LongKey(key.to_owned()))));
         let addresses = request(&[("ferrolb.io/loadBalancerIPs", &long)], None, &V4).problem.unwrap().to_string();
         assert!(addresses.len() < 250, "{addresses}");
     }
