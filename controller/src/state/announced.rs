@@ -107,7 +107,7 @@ impl State {
 
     fn step(&self, entry: &Entry, scene: &Scene<'_>, voices: Option<&Voices<'_>>, now: Instant) -> Step {
         let service = &entry.service;
-        if service.deleting || service.assigned.is_empty() {
+        if service.assigned.is_empty() {
             return Step::Rest;
         }
         let since = entry.motion.as_ref().and_then(|motion| motion.since);

@@ -63,6 +63,25 @@ fn a_failover_of_many_addresses_goes_at_its_pace_and_holds_up_no_address() {
 }
 
 #[test]
+fn what_concerns_all_reaches_all_however_many_they_are() {
+    let names: Vec<_> = (0..250).map(|n| format!("s{n:03}")).collect();
+    let mut world = Cast {
+        services: names.iter().map(|name| service(name)).collect(),
+        slices: names.iter().map(|name| slice(name, &["n1"])).collect(),
+        ads: vec![],
+        ..Cast::default()
+    }
+    .world();
+    for (change, reason) in
+        [(Change::Apply(ad(0, &json!({}))), "Pending"), (Change::Delete(bare_key("l2-0")), "NoAdvertisement")]
+    {
+        world.handle(Event::Advertisement(change));
+        world.settle();
+        assert!(names.iter().all(|name| told(&world, name).0 == reason), "{reason}");
+    }
+}
+
+#[test]
 fn a_condition_that_somebody_takes_away_is_restored_ever_more_slowly() {
     let mut world = owned();
     // A controller that has not written it itself restores it, too.
