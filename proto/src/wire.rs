@@ -2,6 +2,7 @@
 
 pub mod arp;
 pub mod hello;
+pub mod ndp;
 
 use std::fmt;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The targets: a file each in `tests/fuzz/targets`, and a folder each in `tests/fuzz/corpus`.
-const TARGETS: [&str; 3] = ["arp", "hello", "claims"];
+const TARGETS: [&str; 4] = ["arp", "ndp", "hello", "claims"];
 /// The longest input, in bytes: a frame, and some.
 const INPUT_MAX: usize = 1_600;
 /// An input that takes longer, in seconds, is a finding.
@@ -21,7 +21,7 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 /// What `cargo lab fuzz` is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FuzzArgs {
-    /// Which targets: arp, hello, claims; all without any.
+    /// Which targets: arp, ndp, hello, claims; all without any.
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
     targets: Vec<String>,
     /// How long each target runs.
