@@ -16,13 +16,6 @@ use crate::verdict::{Verdict, verdict};
 
 pub use group::{Group, groups};
 
-/// Whether addresses of this family are announced at all: the one place that leaves IPv6 out, because nothing answers NDP yet.
-/// Such an address still joins Services and still names their order, so that nothing moves once it is announced.
-#[must_use]
-pub const fn is_announced(address: IpAddr) -> bool {
-    address.is_ipv4()
-}
-
 /// Labels as they are kept, in little room: sorted by key.
 pub type Labels = [(Box<str>, Box<str>)];
 

@@ -5,12 +5,14 @@
 //! watch channel. [`set::LinkSet`], driven by the main loop, starts and ends the threads.
 //!
 //! - `thread`: the loop: wait, read, feed the machine, do what it says.
-//! - `socket`, `filter`: packet sockets. - `answer`, `announce`: ARP, asked and unasked. - `heard`: who else is there.
+//! - `socket`, `filter`: packet sockets. - `answer`, `announce`: ARP and Neighbor Discovery, asked and unasked. - `groups`: so
+//!   that the latter is heard. - `heard`: who else is there.
 //! - `report`: what the thread says of itself. - [`siblings`]: this node's other links.
 
 mod announce;
 mod answer;
 mod filter;
+mod groups;
 mod heard;
 mod report;
 mod set;

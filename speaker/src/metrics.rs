@@ -36,6 +36,8 @@ pub enum Drop {
     Gate,
     /// An ARP frame that the kernel dropped because we read too late.
     KernelArp,
+    /// A frame of Neighbor Discovery that the kernel dropped because we read too late.
+    KernelNdp,
     /// A hello frame that the kernel dropped because we read too late.
     KernelHello,
     /// A frame of ours that the kernel did not take.
@@ -43,7 +45,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Malformed,
         Self::Version,
         Self::ForeignKey,
@@ -54,6 +56,7 @@ impl Drop {
         Self::Limit,
         Self::Gate,
         Self::KernelArp,
+        Self::KernelNdp,
         Self::KernelHello,
         Self::Send,
     ];
@@ -70,6 +73,7 @@ impl Drop {
             Self::Limit => "limit",
             Self::Gate => "gate",
             Self::KernelArp => "kernel_arp",
+            Self::KernelNdp => "kernel_ndp",
             Self::KernelHello => "kernel_hello",
             Self::Send => "send",
         }
@@ -106,8 +110,16 @@ impl Metrics {
         let all = Self::unregistered();
         registry.register("owned_addresses", "Addresses this node answers for", all.owned.clone());
         registry.register("speakers_heard", "Other speakers heard", all.heard.clone());
-        registry.register("arp_requests_answered", "ARP requests answered", all.answered.clone());
-        registry.register("gratuitous_sent", "Gratuitous ARP frames sent", all.gratuitous.clone());
+        registry.register(
+            "requests_answered",
+            "ARP requests and neighbour solicitations answered",
+            all.answered.clone(),
+        );
+        registry.register(
+            "gratuitous_sent",
+            "Gratuitous ARP frames and unsolicited neighbour advertisements sent",
+            all.gratuitous.clone(),
+        );
         registry.register("frames_sent", "Frames of the hello protocol sent", all.sent.clone());
         registry.register("frames_dropped", "Frames that came to nothing, by reason", all.dropped.clone());
         registry.register("conflicts", "Claims of others for an address held here", all.conflicts.clone());
@@ -127,7 +139,11 @@ impl Metrics {
             "Frames of members' kernels about addresses that another node announces",
             all.kernel_answers.clone(),
         );
-        registry.register("arp_requests_sent", "ARP requests sent to check an address or a node", all.asked.clone());
+        registry.register(
+            "requests_sent",
+            "ARP requests and neighbour solicitations sent to check an address or a node",
+            all.asked.clone(),
+        );
         registry.register("muted", "Whether another link of this node speaks on the same wire", all.muted.clone());
         registry.register_with_unit(
             "failover_duration",
@@ -220,9 +236,9 @@ pub struct LinkMetrics {
     pub owned: Gauge,
     /// Other speakers heard.
     pub heard: Gauge,
-    /// ARP requests answered.
+    /// ARP requests and neighbour solicitations answered.
     pub answered: Counter,
-    /// Gratuitous ARP frames sent.
+    /// Gratuitous ARP frames and unsolicited neighbour advertisements sent.
     pub gratuitous: Counter,
     /// Frames of the hello protocol sent.
     pub sent: Counter,
@@ -245,7 +261,7 @@ pub struct LinkMetrics {
     pub strangers: Counter,
     /// Frames of members' kernels about addresses that another node announces.
     pub kernel_answers: Counter,
-    /// ARP requests sent to check an address or a node.
+    /// ARP requests and neighbour solicitations sent to check an address or a node.
     pub asked: Counter,
     /// Whether another link of this node speaks on the same wire.
     pub muted: Gauge,
@@ -287,7 +303,7 @@ mod tests {
             );
             assert!(text().contains(&line), "{line}");
         }
-        assert!(text().contains("ferrolb_speaker_arp_requests_answered_total{link=\"eth0\"} 1\n"));
+        assert!(text().contains("ferrolb_speaker_requests_answered_total{link=\"eth0\"} 1\n"));
         metrics.forget("eth0");
         assert!(!text().contains("eth0"), "{}", text());
     }

@@ -5,8 +5,8 @@ mod choice;
 mod dump;
 mod units;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
@@ -46,6 +46,8 @@ pub struct LinkOrder {
     pub mac: Mac,
     /// What its thread is told.
     pub order: Arc<Order>,
+    /// The IPv6 addresses whose questions it is to hear: those that are answered for here, and those that could be soon.
+    pub listened_for: BTreeSet<Ipv6Addr>,
 }
 
 /// What the thread of a link is told.
@@ -59,6 +61,8 @@ pub struct Order {
     pub macs: Box<[Mac]>,
     /// An IPv4 address of this link, to ask others with.
     pub source: Option<Ipv4Addr>,
+    /// Its IPv6 link-local address, for the same.
+    pub link_local: Option<Ipv6Addr>,
     /// Hand over what is held, and say when it is done.
     pub leaving: bool,
 }
@@ -102,14 +106,27 @@ pub fn plan(state: &State, now: Instant) -> Desired {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
         });
+        let link_local = link.addresses.iter().find_map(|address| match address {
+            IpAddr::V6(address) if address.is_unicast_link_local() => Some(*address),
+            IpAddr::V6(_) | IpAddr::V4(_) => None,
+        });
+        let held = state.reports.get(&link.index).into_iter().flat_map(|report| report.held.iter().copied());
+        let listened_for = units::ahead(&units, &state.config.node).chain(held).filter_map(v6).collect();
         let (keys, macs) = (state.keys.clone(), macs.clone());
-        let order = Arc::new(Order { units, keys, macs, source, leaving: state.leaving });
-        desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order });
+        let order = Arc::new(Order { units, keys, macs, source, link_local, leaving: state.leaving });
+        desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
     desired.status = status(state, &eligible);
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
     desired.left = state.leaving && desired.links.keys().all(has_left);
     desired
+}
+
+const fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    }
 }
 
 fn not_ready(state: &State) -> Option<String> {

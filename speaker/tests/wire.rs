@@ -3,7 +3,7 @@
 
 mod lan;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use lan::Lan;
 
 const VIP: [u8; 4] = [172, 30, 0, 200];
+const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200);
 const HOSTS: [&str; 2] = ["node1", "node2"];
 /// Longer than any rule of the protocol takes, on a busy machine: an address that a stranger had is looked at again after 11 s.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,7 +38,10 @@ struct Speaker {
 }
 
 fn wanted(leaving: bool) -> Arc<Order> {
-    let address = IpAddr::from(VIP);
+    wanted_of(VIP.into(), leaving)
+}
+
+fn wanted_of(address: IpAddr, leaving: bool) -> Arc<Order> {
     let candidate = |node: &str| Candidate { node: node.into(), order: order(node, address), ..Candidate::default() };
     let unit = Unit { addresses: [address].into(), candidates: HOSTS.map(candidate).into(), serves_here: true };
     let keys = KeyRing::new(vec![Key::new([7; KEY_LENGTH])]);
@@ -123,6 +127,49 @@ fn one_of_two_speakers_answers_and_the_other_takes_over_when_it_dies() {
         lan.client_learns(VIP, other.mac).await;
         assert!(other.metrics.gratuitous.get() >= before + 2, "the wire was told");
         assert_eq!((other.metrics.deaths.get(), other.metrics.owned.get()), (1, 1));
+    });
+}
+
+#[test]
+fn neighbours_are_answered_and_follow_when_the_owner_of_an_ipv6_address_dies() {
+    let lan = Lan::new(&HOSTS);
+    runtime().block_on(async {
+        let mut pair = HOSTS.map(|name| Speaker::start(&lan, name));
+        pair.iter().for_each(|speaker| speaker.handle.order(wanted_of(VIP6.into(), false)));
+        for speaker in &mut pair {
+            speaker.until("heard the other", |report| report.heard.len() == 1).await;
+        }
+        let owner = either(&mut pair, "claimed the address", |report| !report.held.is_empty()).await;
+        let [first, second] = pair;
+        let (owner, mut other) = if owner == 0 { (first, second) } else { (second, first) };
+        lan.client_learns(VIP6, owner.mac).await;
+        assert!(owner.metrics.answered.get() >= 1);
+        let answered = other.metrics.answered.get();
+        drop(owner.handle);
+        other.until("took over", |report| !report.held.is_empty()).await;
+        // The client knows from the announcement alone: a frame that overrides what it has.
+        lan.client_learns(VIP6, other.mac).await;
+        assert!(other.metrics.gratuitous.get() >= 1, "the wire was told");
+        // Asked by one that makes sure, and by one that wants to have the address itself.
+        lan.ip("-n", "client", "neighbour del fd30::200 dev eth0");
+        lan.client_learns(VIP6, other.mac).await;
+        assert!(other.metrics.answered.get() > answered);
+        lan.ip("-n", "client", "address add fd30::200/128 dev eth0");
+        lan.client_sees(|shown| shown.contains("dadfailed"), "address show dev eth0").await;
+    });
+}
+
+#[test]
+fn a_fresh_ipv6_address_that_another_host_has_is_given_up() {
+    let lan = Lan::new(&HOSTS);
+    lan.ip("-n", "client", "address add fd30::200/128 dev eth0 nodad");
+    runtime().block_on(async {
+        let mut pair = HOSTS.map(|name| Speaker::start(&lan, name));
+        pair.iter().for_each(|speaker| speaker.handle.order(wanted_of(VIP6.into(), false)));
+        let found = |report: &LinkReport| report.held.is_empty() && report.troubles.len() == 1;
+        let finder = either(&mut pair, "found the stranger", found).await;
+        let trouble = pair[finder].progress.borrow().as_ref().expect("lives").troubles[0].clone();
+        assert_eq!((trouble.mac, trouble.kind), (lan.mac("client"), TroubleKind::Stranger));
     });
 }
 

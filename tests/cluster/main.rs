@@ -13,6 +13,7 @@ mod families;
 mod frozen;
 mod hostile_frames;
 mod ip_mode;
+mod ipv6;
 mod labs;
 mod leader_death;
 mod ledger;

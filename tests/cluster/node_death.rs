@@ -6,7 +6,7 @@ use crate::{client_wire, pools, services};
 use anyhow::{Context, Result, ensure};
 use ferrolb_proto::claim::LISTEN;
 use ferrolb_proto::election::order;
-use ferrolb_tests::topology::{CLIENT, Host, node_index};
+use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::{Lab, Options, Report, wait};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -68,13 +68,14 @@ fn listened(lab: &Lab) -> Result<()> {
 /// Probes the Service while `event` happens, and prints what the client saw.
 pub(crate) fn probed(
     lab: &Lab,
-    address: Ipv4Addr,
+    address: impl Into<IpAddr>,
     name: &str,
     length: Duration,
     event: impl FnOnce() -> Result<()>,
 ) -> Result<Report> {
-    let probing = lab.start_probe(services::http(address), length, PROBE_STEP);
-    lab.http_get(CLIENT, services::http(address), "/").context("a page before the event")?;
+    let server = services::http(address);
+    let probing = lab.start_probe(server, length, PROBE_STEP);
+    lab.http_get(CLIENT, server, "/").context("a page before the event")?;
     event()?;
     let report = probing.finish()?;
     let (sent, lost, gap) = (report.sent, report.lost, report.longest_gap_ms);
@@ -106,17 +107,23 @@ pub(crate) fn serve_elsewhere(lab: &Lab) -> Result<(Ipv4Addr, String)> {
         lab.pod(pod, first, &services::WEB)?;
         lab.remove_pod("web")?;
     }
-    let service = services::get(lab, "web")?;
-    let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
-    let port = ports.first().and_then(|port| u16::try_from(port.node_port?).ok()).context("a node port")?;
-    nodes.iter().try_for_each(|node| forwards_to(lab, node, port, pod))?;
+    all_forward_to(lab, pod, |host| host.v4().into())?;
     Ok((address, owner))
 }
 
+/// Waits until every node forwards to this pod, and to no other, what comes in at its own address of a family.
+pub(crate) fn all_forward_to(lab: &Lab, pod: &str, address: impl Fn(&Host) -> IpAddr) -> Result<()> {
+    let service = services::get(lab, "web")?;
+    let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
+    let port = ports.first().and_then(|port| u16::try_from(port.node_port?).ok()).context("a node port")?;
+    lab.nodes().iter().try_for_each(|node| {
+        let host = Host::named(node).context("a node")?;
+        forwards_to(lab, node, SocketAddr::new(address(&host), port), pod)
+    })
+}
+
 /// Waits until kube-proxy on a node forwards what comes in to this pod, so that it is not kube-proxy that is measured.
-fn forwards_to(lab: &Lab, node: &str, port: u16, pod: &str) -> Result<()> {
-    let host = Host::node(node_index(node).context("a node")?);
-    let server = SocketAddr::new(IpAddr::V4(host.v4()), port);
+fn forwards_to(lab: &Lab, node: &str, server: SocketAddr, pod: &str) -> Result<()> {
     wait::until(&format!("{node} forwards to {pod}"), pools::BRINGING_MAX, || {
         for _ in 0..PAGES {
             let page = lab.http_get(CLIENT, server, "/")?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Bar, Scene, Served, is_announced};
+use super::{Bar, Scene, Served};
 use crate::election::{Candidate, order};
 use crate::facts::{Advertisement, Node};
 use crate::verdict::Verdict;
@@ -118,7 +118,7 @@ impl<'a> Group<'a> {
 fn advertised<'a>(scene: &Scene<'a>, served: &[Served<'_>]) -> BTreeMap<IpAddr, Vec<&'a Advertisement>> {
     let mut advertised: BTreeMap<IpAddr, Vec<&Advertisement>> = BTreeMap::new();
     for served in served {
-        for &address in served.assigned.iter().filter(|address| is_announced(**address)) {
+        for &address in served.assigned {
             for ad in scene.advertisements_of(served, address) {
                 let all = advertised.entry(address).or_default();
                 if !all.iter().any(|there| std::ptr::eq(*there, ad)) {

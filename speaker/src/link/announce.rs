@@ -1,4 +1,5 @@
-//! When an address is announced without being asked for (gratuitous ARP, RFC 5227 section 2.3). Pure; each link's thread owns
+//! When an address is announced without being asked for (gratuitous ARP, RFC 5227 section 2.3; unsolicited neighbour
+//! advertisements, RFC 4861 section 7.2.6). Pure; each link's thread owns
 //! one [`Announcer`] and sends what it says.
 //!
 //! Caches of clients and switches turn to the new owner by these frames alone, and one may be lost: each address is announced
@@ -6,7 +7,7 @@
 //! addresses must first of all have named each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -22,7 +23,7 @@ const GAPS: [Duration; 7] = [
     Duration::from_millis(1_000),
     Duration::from_millis(3_000),
 ];
-/// Frames that one announcement takes: the request form and the reply form.
+/// Frames that one announcement takes at most: the request form and the reply form of ARP; of IPv6 it is one.
 pub(super) const FRAMES_PER_ANNOUNCEMENT: u32 = 2;
 /// Gratuitous frames that one link sends in a second; storm control of switches begins at a few thousand broadcasts.
 pub const GRATUITOUS_PER_SECOND_MAX: u32 = 5_000;
@@ -37,7 +38,7 @@ const BURST_MAX: u32 = 8;
 struct Due {
     repeat: bool,
     at: Instant,
-    address: Ipv4Addr,
+    address: IpAddr,
     round: usize,
 }
 
@@ -45,34 +46,34 @@ struct Due {
 #[derive(Debug, Default)]
 pub(super) struct Announcer {
     queue: BTreeSet<Due>,
-    by_address: BTreeMap<Ipv4Addr, Due>,
+    by_address: BTreeMap<IpAddr, Due>,
     /// The pace allows the next one from here on.
     open_at: Instant,
 }
 
 impl Announcer {
     /// Announces `address` from `now` on, from the first round if it was under way already.
-    pub(super) fn start(&mut self, address: Ipv4Addr, now: Instant) {
+    pub(super) fn start(&mut self, address: IpAddr, now: Instant) {
         self.stop(address);
         self.enqueue(Due { repeat: false, at: now, address, round: 0 });
     }
 
     /// Announces `address` once more, unless it is being announced anyway.
-    pub(super) fn once(&mut self, address: Ipv4Addr, now: Instant) {
+    pub(super) fn once(&mut self, address: IpAddr, now: Instant) {
         if !self.by_address.contains_key(&address) {
             self.enqueue(Due { repeat: false, at: now, address, round: GAPS.len() - 1 });
         }
     }
 
     /// Announces `address` no longer.
-    pub(super) fn stop(&mut self, address: Ipv4Addr) {
+    pub(super) fn stop(&mut self, address: IpAddr) {
         if let Some(due) = self.by_address.remove(&address) {
             self.queue.remove(&due);
         }
     }
 
     /// The address to announce at `now`, if one is due and the pace allows it; to be asked until it says none.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Ipv4Addr> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<IpAddr> {
         let due = *self.queue.first()?;
         if now < due.at || now < self.open_at {
             return None;
@@ -104,13 +105,15 @@ fn earlier(now: Instant, by: Duration) -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
-    const A: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
-    const B: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
+    const A: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200));
+    const B: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x201));
 
     /// Runs the announcer from `from` until it has nothing left; what it says, with the milliseconds.
-    fn run(announcer: &mut Announcer, from: Instant) -> Vec<(u128, Ipv4Addr)> {
+    fn run(announcer: &mut Announcer, from: Instant) -> Vec<(u128, IpAddr)> {
         let mut said = Vec::new();
         let mut now = from;
         loop {
@@ -137,7 +140,7 @@ mod tests {
         let start = Instant::from_millis(10_000);
         let count = 1_000;
         for i in 0..count {
-            announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i), start);
+            announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), start);
         }
         let said = run(&mut announcer, start);
         let firsts: BTreeSet<_> = said[..count as usize].iter().map(|(_, address)| address).collect();
@@ -158,7 +161,7 @@ mod tests {
         let mut announcer = Announcer::default();
         let count: u32 = 500;
         for i in 0..count {
-            announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i), Instant::ZERO);
+            announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), Instant::ZERO);
         }
         // The pace takes 200 ms for these; by then the first repeats are due since 170 ms.
         let mut now = Instant::ZERO;

@@ -1,13 +1,12 @@
-//! What ARP frames tell beside questions to us: which hosts there are, and what they have. Owned by the link's thread; a fixed
+//! What frames of ARP and Neighbor Discovery tell beside questions to us: which hosts there are, and what they have. Owned by the link's thread; a fixed
 //! amount of memory, since every frame of the wire passes here.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::arp::Arp;
 
 /// How many hosts are remembered, to be asked whether anything is heard at all.
 const HOSTS: usize = 4;
@@ -20,22 +19,22 @@ const PROBE_LIFETIME: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Ears {
     /// The hosts that were heard last, in no order.
-    hosts: [Option<(Mac, Ipv4Addr)>; HOSTS],
+    hosts: [Option<(Mac, IpAddr)>; HOSTS],
     next: usize,
     /// Something was heard since the machine was last told.
     pub(super) heard: bool,
     /// Hosts of whom an answer about this address is of interest, and until when.
-    probed: BTreeMap<Mac, (Ipv4Addr, Instant)>,
+    probed: BTreeMap<Mac, (IpAddr, Instant)>,
     /// Addresses that someone may have, and until when an answer counts.
-    checked: BTreeMap<Ipv4Addr, Instant>,
+    checked: BTreeMap<IpAddr, Instant>,
 }
 
 impl Ears {
     /// Remembers who sent a frame.
-    pub(super) fn note(&mut self, arp: &Arp) {
+    pub(super) fn note(&mut self, mac: Mac, sender: IpAddr) {
         self.heard = true;
-        let host = Some((arp.sender_mac, arp.sender));
-        if arp.sender.is_unspecified() || self.hosts.contains(&host) {
+        let host = Some((mac, sender));
+        if sender.is_unspecified() || self.hosts.contains(&host) {
             return;
         }
         self.hosts[self.next] = host;
@@ -43,56 +42,47 @@ impl Ears {
     }
 
     /// The hosts that were heard last.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = (Mac, Ipv4Addr)> + '_ {
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (Mac, IpAddr)> + '_ {
         self.hosts.iter().copied().flatten()
     }
 
-    pub(super) fn probe(&mut self, mac: Mac, address: Ipv4Addr, now: Instant) {
+    pub(super) fn probe(&mut self, mac: Mac, address: IpAddr, now: Instant) {
         self.probed.retain(|_, (_, until)| now < *until);
         self.probed.insert(mac, (address, now + PROBE_LIFETIME));
     }
 
     /// Whether an answer of this host about this address is awaited. Its answers about others, say its own, tell of its kernel
     /// only, which outlives its speaker.
-    pub(super) fn is_probed(&self, mac: Mac, address: Ipv4Addr, now: Instant) -> bool {
+    pub(super) fn is_probed(&self, mac: Mac, address: IpAddr, now: Instant) -> bool {
         self.probed.get(&mac).is_some_and(|(asked, until)| *asked == address && now < *until)
     }
 
-    pub(super) fn check(&mut self, address: Ipv4Addr, now: Instant) {
+    pub(super) fn check(&mut self, address: IpAddr, now: Instant) {
         self.checked.retain(|_, until| now < *until);
         self.checked.insert(address, now + CHECK_LIFETIME);
     }
 
-    pub(super) fn is_checked(&self, address: Ipv4Addr, now: impl FnOnce() -> Instant) -> bool {
+    pub(super) fn is_checked(&self, address: IpAddr, now: impl FnOnce() -> Instant) -> bool {
         self.checked.get(&address).is_some_and(|until| now() < *until)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::wire::arp::Operation;
-
     use super::*;
 
-    fn frame(mac: u8, sender: [u8; 4]) -> Arp {
-        let mac = Mac([2, 0, 0, 0, 0, mac]);
-        Arp {
-            source: mac,
-            operation: Operation::Request,
-            sender_mac: mac,
-            sender: sender.into(),
-            target: Ipv4Addr::LOCALHOST,
-        }
+    fn note(ears: &mut Ears, mac: u8, sender: [u8; 4]) {
+        ears.note(Mac([2, 0, 0, 0, 0, mac]), sender.into());
     }
 
     #[test]
     fn the_last_four_hosts_are_remembered_each_once_and_probes_are_not() {
         let mut ears = Ears::default();
         for n in [1, 1, 2, 1, 3, 4, 5, 5] {
-            ears.note(&frame(n, [10, 0, 0, n]));
+            note(&mut ears, n, [10, 0, 0, n]);
         }
-        ears.note(&frame(9, [0; 4]));
-        let mut known: Vec<_> = ears.hosts().map(|(_, address)| address.octets()[3]).collect();
+        note(&mut ears, 9, [0; 4]);
+        let mut known: Vec<_> = ears.hosts().map(|(mac, _)| mac.0[5]).collect();
         known.sort_unstable();
         assert_eq!(known, [2, 3, 4, 5]);
         assert!(ears.heard);

@@ -1,7 +1,8 @@
 //! The driver of the links' threads: compares the links that are wanted with those that run. Owned by the main loop; what
 //! the threads do comes back as events, forwarded by one small task a link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use ferrolb_proto::wire::Mac;
 use ferrolb_runtime::vitals::Vitals;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::info;
+use tracing::{info, warn};
 
+use super::groups::Groups;
 use super::{LinkHandle, Progress, Setup, Siblings};
 use crate::event::Event;
 use crate::metrics::Metrics;
@@ -49,6 +51,8 @@ struct Running {
     order: Arc<Order>,
     /// None where no thread was to be had; that is reported like any other failure.
     handle: Option<LinkHandle>,
+    listened_for: BTreeSet<Ipv6Addr>,
+    groups: Groups,
     forwarder: AbortHandle,
 }
 
@@ -88,6 +92,9 @@ impl LinkSet {
                 }
                 Some(_) => {}
             }
+            if let Some(running) = self.running.get_mut(&index) {
+                running.listen_for(&link.listened_for);
+            }
         }
         Ok(())
     }
@@ -107,8 +114,22 @@ impl LinkSet {
         };
         let forwarder = self.forwarders.spawn(forward(index, progress, self.events.clone()));
         let (name, order) = (link.name.clone(), Arc::clone(&link.order));
-        self.running.insert(index, Running { name, mac: link.mac, order, handle, forwarder });
+        let (groups, listened_for) = (Groups::new(index), BTreeSet::new());
+        self.running.insert(index, Running { name, mac: link.mac, order, handle, listened_for, groups, forwarder });
         Ok(())
+    }
+}
+
+impl Running {
+    fn listen_for(&mut self, addresses: &BTreeSet<Ipv6Addr>) {
+        if self.listened_for == *addresses {
+            return;
+        }
+        let (failed, why) = self.groups.listen_for(addresses);
+        if let Some(why) = why {
+            warn!(link = %self.name, failed, %why, "IPv6 addresses whose questions may not reach this link: groups not joined");
+        }
+        self.listened_for.clone_from(addresses);
     }
 }
 

@@ -4,9 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use ferrolb_proto::wire::Mac;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
-
-use super::filter;
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 /// An open socket. Reads and writes never block.
 #[derive(Debug)]
@@ -16,16 +14,16 @@ pub(super) struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens a socket for `ether_type` on the link of this index. It is made with protocol 0, so that the kernel queues nothing
-    /// before the filter is there.
+    /// Opens a socket for those frames of `ether_type` on the link of this index that the filter passes. It is made with protocol 0,
+    /// so that the kernel queues nothing before the filter is there.
     ///
     /// # Errors
     /// What the kernel says: EPERM without CAP_NET_RAW, ENODEV when the link has gone.
-    pub(super) fn open(index: u32, ether_type: u16) -> io::Result<Self> {
+    pub(super) fn open(index: u32, ether_type: u16, filter: &[SockFilter]) -> io::Result<Self> {
         let index = i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
         let socket = Socket::new(Domain::PACKET, Type::RAW.cloexec().nonblocking(), Some(Protocol::from(0)))?;
         let socket = Self { socket, index };
-        socket.socket.attach_filter(&filter::program())?;
+        socket.socket.attach_filter(filter)?;
         let yes: libc::c_int = 1;
         socket.set(libc::PACKET_IGNORE_OUTGOING, &yes)?;
         socket.socket.bind(&address(index, ether_type))?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use ferrolb_proto::claim::{Claims, Input, Output};
 use ferrolb_proto::wire::arp::Arp;
 use ferrolb_proto::wire::hello::{self, DecodeError, Frame, KeyRing};
+use ferrolb_proto::wire::ndp::{self, Ndp};
 use ferrolb_proto::wire::{Mac, arp};
 use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
@@ -21,7 +22,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::watch;
 
 use super::announce::{Announcer, FRAMES_PER_ANNOUNCEMENT};
-use super::answer::{Meaning, read};
+use super::answer::{Meaning, read_arp, read_ndp};
+use super::filter;
 use super::heard::Ears;
 use super::report::Reporter;
 use super::socket::PacketSocket;
@@ -39,6 +41,7 @@ struct Thread<'a> {
     setup: Setup,
     reporter: Reporter<'a>,
     arp: PacketSocket,
+    ndp: PacketSocket,
     hello: PacketSocket,
     order: Arc<Order>,
     keys: KeyRing,
@@ -47,6 +50,7 @@ struct Thread<'a> {
     deadline: Option<Instant>,
     /// What questions are answered for.
     held: BTreeSet<Ipv4Addr>,
+    held_v6: BTreeSet<Ipv6Addr>,
     announcer: Announcer,
     ears: Ears,
     /// The main loop stands still, as the machine was told.
@@ -59,8 +63,9 @@ struct Thread<'a> {
 
 /// Runs until the mailbox says that it is over.
 pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Progress>) -> Result<(), LinkError> {
-    let open = |ether_type| PacketSocket::open(setup.index, ether_type).map_err(LinkError::Open);
-    let (arp, hello) = (open(arp::ETHER_TYPE)?, open(hello::ETHER_TYPE)?);
+    let open = |ether_type, filter: &[_]| PacketSocket::open(setup.index, ether_type, filter).map_err(LinkError::Open);
+    let (arp, hello) = (open(arp::ETHER_TYPE, &filter::ALL)?, open(hello::ETHER_TYPE, &filter::ALL)?);
+    let ndp = open(ndp::ETHER_TYPE, &filter::NEIGHBOURS)?;
     hello.join(hello::GROUP).map_err(LinkError::Open)?;
     let now = Clock::now();
     let mut thread = Thread {
@@ -68,11 +73,13 @@ pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Prog
         reporter: Reporter::new(progress, setup.metrics.clone()),
         setup,
         arp,
+        ndp,
         hello,
         order: Arc::default(),
         keys: KeyRing::default(),
         deadline: None,
         held: BTreeSet::new(),
+        held_v6: BTreeSet::new(),
         announcer: Announcer::default(),
         ears: Ears::default(),
         stuck: false,
@@ -100,6 +107,7 @@ impl Thread<'_> {
             self.tick(now)?;
         }
         self.read_arp(buffer)?;
+        self.read_ndp(buffer)?;
         self.read_hellos(buffer)?;
         self.take_order(mailbox)?;
         self.announce()?;
@@ -137,6 +145,7 @@ impl Thread<'_> {
         });
         let mut fds = [
             PollFd::new(&self.arp, PollFlags::IN),
+            PollFd::new(&self.ndp, PollFlags::IN),
             PollFd::new(&self.hello, PollFlags::IN),
             PollFd::new(&mailbox.wake, PollFlags::IN),
         ];
@@ -144,7 +153,7 @@ impl Thread<'_> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(LinkError::Wait(error.into())),
         }
-        if !fds[2].revents().is_empty() {
+        if !fds[3].revents().is_empty() {
             // Only to have it empty: what it rings for is in the mailbox.
             let _ = rustix::io::read(&mailbox.wake, &mut [0_u8; 8]);
         }
@@ -155,29 +164,56 @@ impl Thread<'_> {
         for _ in 0..BURST_MAX {
             let Some(frame) = self.arp.receive(buffer).map_err(LinkError::Gone)? else { break };
             let Some(arp) = Arp::decode(frame) else { continue };
-            self.ears.note(&arp);
-            if self.claims.is_deaf() {
-                // The frame that ends it is answered if it asks.
-                self.feed(Input::Heard, Clock::now())?;
+            self.hear(arp.sender_mac, arp.sender.into())?;
+            let checked = |address| self.ears.is_checked(address, Clock::now);
+            let meaning = read_arp(frame, &arp, self.setup.mac, &self.held, checked);
+            self.heed(meaning, |thread| &thread.arp)?;
+        }
+        Ok(())
+    }
+
+    fn read_ndp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
+        for _ in 0..BURST_MAX {
+            let Some(frame) = self.ndp.receive(buffer).map_err(LinkError::Gone)? else { break };
+            let Some(ndp) = Ndp::decode(frame) else { continue };
+            self.hear(ndp.source, ndp.sender.into())?;
+            let checked = |address| self.ears.is_checked(address, Clock::now);
+            let meaning = read_ndp(&ndp, self.setup.mac, &self.held_v6, checked);
+            self.heed(meaning, |thread| &thread.ndp)?;
+        }
+        Ok(())
+    }
+
+    /// Someone is there. The frame that ends deafness is answered if it asks.
+    fn hear(&mut self, mac: Mac, sender: IpAddr) -> Result<(), LinkError> {
+        self.ears.note(mac, sender);
+        if self.claims.is_deaf() { self.feed(Input::Heard, Clock::now()) } else { Ok(()) }
+    }
+
+    /// Does what a frame asks for; the answer goes out of the socket that it came in by.
+    fn heed<const N: usize>(
+        &mut self,
+        meaning: Meaning<N>,
+        socket: fn(&Self) -> &PacketSocket,
+    ) -> Result<(), LinkError> {
+        match meaning {
+            Meaning::Asked(answer) if Clock::now() < self.claims.gate() => {
+                let metrics = &self.setup.metrics;
+                send(socket(self), &answer, &metrics.answered, metrics.dropped(Drop::Send))?;
             }
-            match read(frame, &arp, self.setup.mac, &self.held, |address| self.ears.is_checked(address, Clock::now)) {
-                Meaning::Asked(answer) if Clock::now() < self.claims.gate() => {
-                    send(&self.arp, &answer, &self.setup.metrics.answered, self.setup.metrics.dropped(Drop::Send))?;
-                }
-                Meaning::Asked(_) => {
-                    self.setup.metrics.dropped(Drop::Gate).inc();
-                }
-                Meaning::Foreign { address, mac, announced } if !self.order.macs.contains(&mac) => {
-                    self.feed(Input::Foreign { address: address.into(), mac, announced }, Clock::now())?;
-                }
-                Meaning::Answered(mac) | Meaning::Foreign { mac, .. } => {
-                    let now = Clock::now();
-                    if self.ears.is_probed(mac, arp.sender, now) {
-                        self.feed(Input::ArpAnswer(mac), now)?;
-                    }
-                }
-                Meaning::Nothing => {}
+            Meaning::Asked(_) => {
+                self.setup.metrics.dropped(Drop::Gate).inc();
             }
+            Meaning::Foreign { address, mac, announced } if !self.order.macs.contains(&mac) => {
+                self.feed(Input::Foreign { address, mac, announced }, Clock::now())?;
+            }
+            Meaning::Answered { address, mac } | Meaning::Foreign { address, mac, .. } => {
+                let now = Clock::now();
+                if self.ears.is_probed(mac, address, now) {
+                    self.feed(Input::ArpAnswer(mac), now)?;
+                }
+            }
+            Meaning::Nothing => {}
         }
         Ok(())
     }
@@ -240,21 +276,19 @@ impl Thread<'_> {
             match output {
                 Output::Send { to, key, frame } => self.send_hello(to, key, &frame)?,
                 Output::Start(address) | Output::Refresh(address) => {
-                    if let IpAddr::V4(address) = address {
-                        self.held.insert(address);
-                        self.announcer.start(address, now);
-                    }
+                    match address {
+                        IpAddr::V4(address) => self.held.insert(address),
+                        IpAddr::V6(address) => self.held_v6.insert(address),
+                    };
+                    self.announcer.start(address, now);
                 }
-                Output::Defend(address) => {
-                    if let IpAddr::V4(address) = address {
-                        self.announcer.once(address, now);
-                    }
-                }
+                Output::Defend(address) => self.announcer.once(address, now),
                 Output::Stop(address) => {
-                    if let IpAddr::V4(address) = address {
-                        self.held.remove(&address);
-                        self.announcer.stop(address);
-                    }
+                    match address {
+                        IpAddr::V4(address) => self.held.remove(&address),
+                        IpAddr::V6(address) => self.held_v6.remove(&address),
+                    };
+                    self.announcer.stop(address);
                 }
                 Output::Probe { address, mac } => self.probe(address, mac, now)?,
                 Output::Check(address) => self.check(address, now)?,
@@ -274,49 +308,78 @@ impl Thread<'_> {
         send(&self.hello, &frame.encode(self.setup.mac, to, key), &metrics.sent, metrics.dropped(Drop::Send))
     }
 
-    /// Asks for `address` without saying who asks (RFC 5227 section 1.1), so that no cache learns anything from it.
+    /// Asks one host for `address`: by ARP without saying who asks (RFC 5227 section 1.1), so that no cache learns anything from it.
     fn probe(&mut self, address: IpAddr, mac: Mac, now: Instant) -> Result<(), LinkError> {
-        let IpAddr::V4(address) = address else { return Ok(()) };
         self.ears.probe(mac, address, now);
-        self.ask(&arp::request(self.setup.mac, Ipv4Addr::UNSPECIFIED, address))
+        match address {
+            IpAddr::V4(address) => self.ask(&self.arp, &arp::request(self.setup.mac, Ipv4Addr::UNSPECIFIED, address)),
+            IpAddr::V6(address) => {
+                let question = ndp::unicast_solicitation(self.setup.mac, self.link_local(), address, mac);
+                self.ask(&self.ndp, &question)
+            }
+        }
     }
 
-    /// Asks whether anyone has a fresh address: as a probe, and as this node, since some hosts answer only one of the two.
+    /// Asks whether anyone has a fresh address: as one that wants to have it, and as this node, since some hosts answer only one of
+    /// the two.
     fn check(&mut self, address: IpAddr, now: Instant) -> Result<(), LinkError> {
-        let IpAddr::V4(address) = address else { return Ok(()) };
         self.ears.check(address, now);
-        let own = self.order.source.filter(|own| *own != address);
-        for asker in own.into_iter().chain([Ipv4Addr::UNSPECIFIED]) {
-            self.ask(&arp::request(self.setup.mac, asker, address))?;
+        match address {
+            IpAddr::V4(address) => {
+                let own = self.order.source.filter(|own| *own != address);
+                for asker in own.into_iter().chain([Ipv4Addr::UNSPECIFIED]) {
+                    self.ask(&self.arp, &arp::request(self.setup.mac, asker, address))?;
+                }
+                Ok(())
+            }
+            IpAddr::V6(address) => {
+                self.ask(&self.ndp, &ndp::solicitation(self.setup.mac, self.link_local(), address))?;
+                self.ask(&self.ndp, &ndp::dad_solicitation(self.setup.mac, address))
+            }
         }
-        Ok(())
     }
 
     /// Asks the hosts that were heard last for their own addresses: whoever answers shows that we hear.
     fn ask_around(&mut self) -> Result<(), LinkError> {
         let source = self.order.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
         for (mac, address) in self.ears.hosts() {
-            let mut question = arp::request(self.setup.mac, source, address);
-            question[..6].copy_from_slice(&mac.0);
-            self.ask(&question)?;
+            match address {
+                IpAddr::V4(address) => {
+                    let mut question = arp::request(self.setup.mac, source, address);
+                    question[..6].copy_from_slice(&mac.0);
+                    self.ask(&self.arp, &question)?;
+                }
+                IpAddr::V6(address) => {
+                    let question = ndp::unicast_solicitation(self.setup.mac, self.link_local(), address, mac);
+                    self.ask(&self.ndp, &question)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn ask(&self, question: &[u8]) -> Result<(), LinkError> {
+    /// The address of this link that questions come from; the one that it would have by default where it has none.
+    fn link_local(&self) -> Ipv6Addr {
+        self.order.link_local.unwrap_or_else(|| ndp::link_local(self.setup.mac))
+    }
+
+    fn ask(&self, socket: &PacketSocket, question: &[u8]) -> Result<(), LinkError> {
         let metrics = &self.setup.metrics;
-        send(&self.arp, question, &metrics.asked, metrics.dropped(Drop::Send))
+        send(socket, question, &metrics.asked, metrics.dropped(Drop::Send))
     }
 
     fn announce(&mut self) -> Result<(), LinkError> {
-        let metrics = &self.setup.metrics;
+        let (metrics, mac) = (&self.setup.metrics, self.setup.mac);
         for _ in 0..BURST_MAX {
             let Some(address) = self.announcer.next(Clock::now()) else { break };
-            let forms = [arp::gratuitous_request, arp::gratuitous_reply];
-            const _: () = assert!(FRAMES_PER_ANNOUNCEMENT == 2, "one frame of each form");
-            for form in forms {
-                let frame = form(self.setup.mac, address);
-                send(&self.arp, &frame, &metrics.gratuitous, metrics.dropped(Drop::Send))?;
+            let tell = |socket, frame: &[u8]| send(socket, frame, &metrics.gratuitous, metrics.dropped(Drop::Send));
+            match address {
+                IpAddr::V4(address) => {
+                    let forms = [arp::gratuitous_request, arp::gratuitous_reply];
+                    const _: () = assert!(FRAMES_PER_ANNOUNCEMENT == 2, "one frame of each form");
+                    forms.into_iter().try_for_each(|form| tell(&self.arp, &form(mac, address)))?;
+                }
+                IpAddr::V6(address) => tell(&self.ndp, &ndp::unsolicited(mac, address))?,
             }
         }
         Ok(())
@@ -325,7 +388,8 @@ impl Thread<'_> {
     /// Counts the frames that the kernel dropped because we read too late; how many hellos were among them.
     fn count_kernel_drops(&self) -> Result<u64, LinkError> {
         let mut hellos = 0;
-        for (socket, reason) in [(&self.arp, Drop::KernelArp), (&self.hello, Drop::KernelHello)] {
+        let sockets = [(&self.arp, Drop::KernelArp), (&self.ndp, Drop::KernelNdp), (&self.hello, Drop::KernelHello)];
+        for (socket, reason) in sockets {
             let dropped = socket.dropped().map_err(LinkError::Gone)?;
             self.setup.metrics.dropped(reason).inc_by(dropped);
             hellos = dropped;

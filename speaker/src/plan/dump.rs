@@ -9,8 +9,9 @@ impl Desired {
     /// What matters of it.
     #[must_use]
     pub fn dump(&self) -> Value {
-        let links = self.links.iter().map(|(index, LinkOrder { name, mac, order })| {
+        let links = self.links.iter().map(|(index, LinkOrder { name, mac, order, listened_for })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "leaving": order.leaving,
+                "listenedFor": listened_for,
                 "units": order.units.iter().map(|it| unit(it)).collect::<Vec<_>>()})
         });
         json!({

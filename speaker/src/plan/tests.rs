@@ -232,18 +232,45 @@ fn services_that_share_an_address_are_one_unit_announced_where_all_can_be_served
 }
 
 #[test]
-fn only_an_ipv4_address_of_an_advertised_pool_is_announced_and_the_first_of_all_names_the_order() {
+fn only_addresses_of_advertised_pools_are_announced_and_the_first_of_all_names_the_order() {
     let dual = || vec![service("web", &["fd30::c8", "172.30.0.200"])];
     let unit = &Cluster { services: dual(), ..Cluster::default() }.units()[0];
-    assert_eq!(unit.addresses, addresses(&["172.30.0.200"]));
+    assert_eq!(unit.addresses, addresses(&["fd30::c8", "172.30.0.200"]));
     assert_eq!(unit.candidates[0].order, order("node1", "fd30::c8".parse().unwrap()));
-    let only_v6 = Cluster { services: vec![service("web", &["fd30::c8"])], ..Cluster::default() };
     let no_pool = Cluster { pools: vec![pool("other", &["10.0.0.0/8"])], ..Cluster::default() };
     let no_ad = Cluster { ads: Vec::new(), ..Cluster::default() };
     let other_ad = Cluster { ads: vec![json!({"ipAddressPools": ["other"]})], ..Cluster::default() };
-    for (what, cluster) in [("v6", only_v6), ("no pool", no_pool), ("no ad", no_ad), ("another pool's ad", other_ad)] {
+    for (what, cluster) in [("no pool", no_pool), ("no ad", no_ad), ("another pool's ad", other_ad)] {
         assert_eq!(cluster.units(), [], "{what}");
     }
+}
+
+#[test]
+fn who_is_among_the_first_three_in_line_or_holds_it_listens_for_an_ipv6_address() {
+    let names: Vec<_> = (1..=8).map(|n| format!("node{n}")).collect();
+    let nodes: Vec<&str> = names.iter().map(String::as_str).collect();
+    let texts: Vec<_> = (0..40).map(|n| format!("fd30::{n:x}")).collect();
+    let cluster = Cluster {
+        nodes: nodes.iter().map(|name| node(name)).collect(),
+        services: texts.iter().map(|text| service(&format!("s{text}"), &[text])).collect(),
+        slices: texts.iter().map(|text| slice(&format!("s{text}"), &nodes)).collect(),
+        ..Cluster::default()
+    };
+    let place = |address: IpAddr| {
+        let mut line = nodes.clone();
+        line.sort_by_key(|name| order(name, address));
+        line.iter().position(|name| *name == "node1").unwrap()
+    };
+    let listened_for = |state: &State| plan(state, Instant::ZERO).links[&2].listened_for.clone();
+    let mut state = cluster.state();
+    let all: Vec<Ipv6Addr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+    let expect: BTreeSet<Ipv6Addr> = all.iter().copied().filter(|address| place((*address).into()) < 3).collect();
+    assert!((5..35).contains(&expect.len()));
+    assert_eq!(listened_for(&state), expect);
+    let last = all.into_iter().find(|one| !expect.contains(one)).unwrap();
+    let report = LinkReport { held: [last.into()].into(), ..LinkReport::default() };
+    state.handle(Event::Report { link: 2, report }, Instant::ZERO);
+    assert_eq!(listened_for(&state), expect.into_iter().chain([last]).collect());
 }
 
 #[test]

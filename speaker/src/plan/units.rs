@@ -1,13 +1,18 @@
 //! Election units: the groups of Services that share addresses, with who may announce them, fitted to this node's links. Pure.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::announce::{Group, Scene, Served, groups};
-use ferrolb_proto::election::Unit;
+use ferrolb_proto::election::{Unit, rank};
 use ferrolb_proto::facts::{Advertisement, Endpoint, Key};
+use ferrolb_proto::wire::hello::Flags;
 
 use crate::event::Link;
 use crate::state::{KeptService, KeptSlice, State};
+
+/// How many of the first in line for a unit are prepared to answer for it.
+const PREPARED: usize = 3;
 
 /// A unit before it is fitted to a link.
 pub(super) struct Draft<'a> {
@@ -41,6 +46,16 @@ pub(super) fn drafts(state: &State) -> impl Iterator<Item = Draft<'_>> {
         let served = group.into_iter().map(|place| served(services[place], &slices)).collect();
         draft(state, &scene, &Group::of(&scene, served)?)
     })
+}
+
+/// The addresses that this node is among the first in line for, as far as the API says: whoever is ahead of it may be gone.
+pub(super) fn ahead(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
+    let prepared = |unit: &&Arc<Unit>| {
+        let rank = |candidate| rank(candidate, Flags::default(), false);
+        let own = unit.candidate(node).map(rank);
+        own.is_some_and(|own| unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED)
+    };
+    units.iter().filter(prepared).flat_map(|unit| unit.addresses.iter().copied())
 }
 
 fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<Draft<'a>> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +22,7 @@ pub(crate) struct Lan {
 }
 
 impl Lan {
-    /// A wire with these hosts and `client`, which has the address 172.30.0.100.
+    /// A wire with these hosts and `client`, which has the addresses 172.30.0.100 and fd30::100.
     pub(crate) fn new(hosts: &[&'static str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("flbs{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -41,6 +41,7 @@ impl Lan {
             lan.ip("-n", host, "link set eth0 up");
         }
         lan.ip("-n", "client", "address add 172.30.0.100/24 dev eth0");
+        lan.ip("-n", "client", "address add fd30::100/64 dev eth0 nodad");
         lan
     }
 
@@ -92,12 +93,13 @@ impl Lan {
     }
 
     /// Waits until the client's kernel, when it sends to `address`, sends to `mac`.
-    pub(crate) async fn client_learns(&self, address: [u8; 4], mac: Mac) {
-        let address = Ipv4Addr::from(address);
+    pub(crate) async fn client_learns(&self, address: impl Into<IpAddr>, mac: Mac) {
+        let address = address.into();
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let patience = Clock::now() + LEARN_MAX;
         loop {
             self.inside("client", || {
-                let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+                let socket = UdpSocket::bind((any, 0)).expect("a socket");
                 socket.send_to(b"?", (address, 9)).expect("a route");
             });
             let known = self.ip("-n", "client", &format!("neighbour show {address}"));
@@ -105,6 +107,19 @@ impl Lan {
                 return;
             }
             assert!(Clock::now() < patience, "the client does not send {address} to {mac}, but: {known}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the client's `ip` shows what is wanted.
+    pub(crate) async fn client_sees(&self, is: impl Fn(&str) -> bool, words: &str) {
+        let patience = Clock::now() + LEARN_MAX;
+        loop {
+            let shown = self.ip("-n", "client", words);
+            if is(&shown) {
+                return;
+            }
+            assert!(Clock::now() < patience, "the client never sees it: {shown}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::{Bar, Group, Scene, is_announced};
+use ferrolb_proto::announce::{Bar, Group, Scene};
 use ferrolb_proto::api::{IpMode, LinkTrouble, TroubleReason, Truth};
 use ferrolb_proto::facts::{Node, Policy, Service, SpeakerLink};
 
@@ -28,7 +28,6 @@ pub(super) enum Reason {
     NoSpeaker,
     Pending,
     NotObserved,
-    FamilyNotAnnounced,
     Announced,
 }
 
@@ -45,7 +44,6 @@ impl Reason {
             Self::NoSpeaker => "NoSpeaker",
             Self::Pending => "Pending",
             Self::NotObserved => "NotObserved",
-            Self::FamilyNotAnnounced => "FamilyNotAnnounced",
             Self::Announced => "Announced",
         }
     }
@@ -62,8 +60,7 @@ impl Reason {
             | Self::NoCandidateNode
             | Self::SpeakersDeaf
             | Self::NoSpeaker
-            | Self::Pending
-            | Self::FamilyNotAnnounced => Truth::False,
+            | Self::Pending => Truth::False,
         }
     }
 }
@@ -117,9 +114,6 @@ impl Case<'_> {
                 "is not announced: with ipMode Proxy kube-proxy takes no traffic for it on any node; if something else there \
                  does, say ferrolb.io/ip-mode: Proxy,announce",
             );
-        }
-        if !is_announced(address) {
-            return never(Reason::FamilyNotAnnounced, "is not announced: FerroLB announces no IPv6 addresses yet");
         }
         let owners = self.voices.map(|voices| voices.owners(address)).unwrap_or_default();
         let trouble = self.voices.and_then(|voices| voices.troubles(address).min_by_key(|(_, is)| is.reason));

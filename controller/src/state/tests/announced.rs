@@ -242,8 +242,8 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
             "IPv6",
             Cast { services: vec![Service { families: vec![Family::V6], ..service("a") }], ..Cast::default() },
             Truth::False,
-            "FamilyNotAnnounced",
-            &["fd00:: is not announced", "no IPv6"],
+            "Pending",
+            &["fd00:: is not announced", "n1, n2, n3 may announce it"],
         ),
         (
             "both families",
@@ -253,7 +253,7 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
                 ..Cast::default()
             },
             Truth::False,
-            "FamilyNotAnnounced",
+            "Pending",
             &["fd00:: is not announced", "; 10.0.0.0 from n1 (eth0)"],
         ),
         (
