@@ -39,7 +39,7 @@ const KEEP_UNIT: Duration = Duration::from_millis(10);
 /// Why a frame was dropped. Each is a counter of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Not a hello frame, cut short, or with contents that contradict its kind.
+    /// Not a hello frame, cut short, longer than [`FRAME_MAX`], or with contents that contradict its kind.
     #[error("malformed")]
     Malformed,
     /// A version that we do not speak.
@@ -86,7 +86,7 @@ impl Frame {
     pub fn decode(bytes: &[u8], keys: &KeyRing) -> Result<(Mac, Self), DecodeError> {
         let mut header = Reader(bytes);
         let (_destination, source) = (header.array::<6>()?, header.array::<6>()?);
-        if header.u16()? != ETHER_TYPE {
+        if header.u16()? != ETHER_TYPE || bytes.len() > FRAME_MAX {
             return Err(DecodeError::Malformed);
         }
         let payload = header.0;

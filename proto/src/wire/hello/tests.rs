@@ -63,7 +63,7 @@ fn every_kind_is_read_back_as_it_was_written() {
         let mut bytes = long.encode(SOURCE, None, &key);
         assert!(bytes.len() <= FRAME_MAX, "{} bytes", bytes.len());
         assert_eq!(&bytes[..6], &GROUP.0);
-        bytes.extend_from_slice(&[0; 20]); // Ethernet padding
+        bytes.resize((bytes.len() + 20).min(FRAME_MAX), 0); // Ethernet padding
         assert_eq!(Frame::decode(&bytes, &ring()), Ok((SOURCE, long)));
     }
 }
@@ -91,6 +91,12 @@ fn each_lie_has_its_name() {
     *signature.last_mut().expect("bytes") ^= 1;
     assert_eq!(Frame::decode(&signature, &ring()), Err(DecodeError::Signature));
     assert_eq!(Frame::decode(&[0; 60], &ring()), Err(DecodeError::Malformed));
+    let padded = |length: usize| {
+        let mut bytes = signed([7; 32]);
+        bytes.resize(length, 0);
+        Frame::decode(&bytes, &ring()).map(|(_, frame)| frame)
+    };
+    assert_eq!((padded(FRAME_MAX), padded(FRAME_MAX + 1)), (Ok(good.clone()), Err(DecodeError::Malformed)));
     let mut nameless = good.clone();
     nameless.node = "".into();
     assert_eq!(Frame::decode(&nameless.encode(SOURCE, None, &Key::new([7; 32])), &ring()), Err(DecodeError::Malformed));
