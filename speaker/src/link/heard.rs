@@ -1,5 +1,5 @@
-//! What frames of ARP and Neighbor Discovery tell beside questions to us: which hosts there are, and what they have. Owned by the link's thread; a fixed
-//! amount of memory, since every frame of the wire passes here.
+//! What frames of ARP and Neighbor Discovery tell beside questions to us: which hosts there are, and what they have. Owned by
+//! the link's thread; a fixed amount of memory, since every frame of the wire passes here.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,19 +8,21 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 
-/// How many hosts are remembered, to be asked whether anything is heard at all.
+/// How many hosts of each family are remembered, to be asked whether anything is heard at all.
 const HOSTS: usize = 4;
 /// How long after a question whether anyone has an address its answers are listened for.
 const CHECK_LIFETIME: Duration = Duration::from_secs(1);
 /// How long after a probe of a silent speaker its answer is listened for.
 const PROBE_LIFETIME: Duration = Duration::from_secs(2);
 
+/// Hosts, each with an address that it has.
+type Places = [Option<(Mac, IpAddr)>; HOSTS];
+
 /// What was heard, and what is listened for.
 #[derive(Debug, Default)]
 pub(super) struct Ears {
-    /// The hosts that were heard last, in no order.
-    hosts: [Option<(Mac, IpAddr)>; HOSTS],
-    next: usize,
+    /// The hosts that were heard last, by ARP and by Neighbor Discovery, in no order; and whose place the next one takes.
+    hosts: [(Places, usize); 2],
     /// Something was heard since the machine was last told.
     pub(super) heard: bool,
     /// Hosts of whom an answer about this address is of interest, and until when.
@@ -33,17 +35,20 @@ impl Ears {
     /// Remembers who sent a frame.
     pub(super) fn note(&mut self, mac: Mac, sender: IpAddr) {
         self.heard = true;
-        let host = Some((mac, sender));
-        if sender.is_unspecified() || self.hosts.contains(&host) {
+        if sender.is_unspecified() {
             return;
         }
-        self.hosts[self.next] = host;
-        self.next = (self.next + 1) % HOSTS;
+        let (hosts, next) = &mut self.hosts[usize::from(sender.is_ipv6())];
+        let host = Some((mac, sender));
+        if !hosts.contains(&host) {
+            hosts[*next] = host;
+            *next = (*next + 1) % HOSTS;
+        }
     }
 
     /// The hosts that were heard last.
     pub(super) fn hosts(&self) -> impl Iterator<Item = (Mac, IpAddr)> + '_ {
-        self.hosts.iter().copied().flatten()
+        self.hosts.iter().flat_map(|(hosts, _)| hosts).copied().flatten()
     }
 
     pub(super) fn probe(&mut self, mac: Mac, address: IpAddr, now: Instant) {
@@ -69,6 +74,8 @@ impl Ears {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn note(ears: &mut Ears, mac: u8, sender: [u8; 4]) {
@@ -82,9 +89,11 @@ mod tests {
             note(&mut ears, n, [10, 0, 0, n]);
         }
         note(&mut ears, 9, [0; 4]);
+        // The many IPv6 addresses of one host take no other's place.
+        (0..9).for_each(|n| ears.note(Mac([2, 0, 0, 0, 0, 9]), Ipv6Addr::from(n).into()));
         let mut known: Vec<_> = ears.hosts().map(|(mac, _)| mac.0[5]).collect();
         known.sort_unstable();
-        assert_eq!(known, [2, 3, 4, 5]);
+        assert_eq!(known, [2, 3, 4, 5, 9, 9, 9, 9]);
         assert!(ears.heard);
     }
 
