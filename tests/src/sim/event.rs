@@ -100,9 +100,9 @@ impl Queue {
     }
 
     /// Puts a frame there with all its arrivals, in the order in which they would be put there one by one.
-    pub(super) fn push_frame(&mut self, arrivals: &[Arrival], packet: Packet) {
-        let mut left: Vec<(u64, Arrival)> = (self.count + 1..).zip(arrivals.iter().copied()).collect();
-        self.count += arrivals.len() as u64;
+    pub(super) fn push_frame(&mut self, arrivals: Vec<Arrival>, packet: Packet) {
+        let mut left: Vec<(u64, Arrival)> = (self.count + 1..).zip(arrivals).collect();
+        self.count += left.len() as u64;
         left.sort_unstable_by_key(|(number, arrival)| Reverse((arrival.at, *number)));
         if let Some(&(number, Arrival { at, .. })) = left.last() {
             self.heap.push(Entry { at, number, pending: Pending::Flight(left, Rc::new(packet)) });

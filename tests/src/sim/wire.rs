@@ -30,20 +30,11 @@ pub(super) struct Wire {
     pub(super) cuts: BTreeSet<(usize, usize)>,
     /// No client says anything.
     pub(super) quiet: bool,
-    /// Room for the arrivals of the frame that is being sent.
-    arrivals: Vec<Arrival>,
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        Self {
-            loss: LOSS,
-            duplication: DUPLICATION,
-            proxy: false,
-            cuts: BTreeSet::new(),
-            quiet: false,
-            arrivals: Vec::new(),
-        }
+        Self { loss: LOSS, duplication: DUPLICATION, proxy: false, cuts: BTreeSet::new(), quiet: false }
     }
 }
 
@@ -134,14 +125,12 @@ impl World {
         };
         let bytes = self.codec.then(|| frame.encode(node.mac, to, signing));
         let packet = Packet { from: index, source: node.mac, key, frame, bytes };
-        let mut arrivals = std::mem::take(&mut self.wire.arrivals);
+        let mut arrivals = Vec::new();
         match to {
             Some(mac) => self.carry(index, Node::index_of(mac), &mut arrivals),
             None => (0..self.nodes.len()).for_each(|receiver| self.carry(index, receiver, &mut arrivals)),
         }
-        self.queue.push_frame(&arrivals, packet);
-        arrivals.clear();
-        self.wire.arrivals = arrivals;
+        self.queue.push_frame(arrivals, packet);
     }
 
     /// Puts a frame on its way to one receiver, if it gets there.
