@@ -4,7 +4,7 @@
 //! `/state` is asked of the main loop through a small queue, so the core needs no lock and nothing is serialised unasked.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -39,6 +40,8 @@ pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub const STATE_REQUESTS_MAX: usize = 4;
 /// How long a `/state` client waits for the main loop.
 pub const STATE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that the kernel keeps before they are accepted, as the standard library has it.
+const BACKLOG: i32 = 128;
 /// The pause after a failed accept: out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,10 +123,34 @@ struct Shared {
     dropped: Counter,
 }
 
+/// Listens on an address. `0.0.0.0` is every address of the host, of both families, as for Kubernetes' own programs: the kubelet of a
+/// cluster of IPv6 alone probes by IPv6.
+fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    if listen.ip() != IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        return TcpListener::bind(listen);
+    }
+    match bind_both(listen.port()) {
+        // The kernel has no IPv6.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
+            TcpListener::bind(listen)
+        }
+        outcome => outcome,
+    }
+}
+
+fn bind_both(port: u16) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM.cloexec(), None)?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 type Started = (SocketAddr, oneshot::Sender<()>, JoinHandle<()>);
 
 fn start(listen: SocketAddr, shared: Arc<Shared>) -> std::io::Result<Started> {
-    let listener = TcpListener::bind(listen)?;
+    let listener = bind(listen)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -34,7 +34,8 @@ pub struct CommonFlags {
     #[arg(action = ArgAction::Set)]
     pub default_implementation: bool,
 
-    /// Where /healthz, /readyz and /metrics are served, and /state to loopback clients; a taken port is a warning
+    /// Where /healthz, /readyz and /metrics are served, and /state to loopback clients; 0.0.0.0 is every address of both families; a taken
+    /// port is a warning
     #[arg(long, env = "FERROLB_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:7472")]
     pub admin_listen: SocketAddr,
 

@@ -120,6 +120,16 @@ fn a_taken_port_leaves_the_program_running_without_the_endpoint() {
 }
 
 #[test]
+fn the_default_address_is_reached_by_both_families() {
+    let vitals = Arc::new(Vitals::new(Clock::now()));
+    let (server, _requests) = serve("0.0.0.0:0".parse().unwrap(), registry(), vitals);
+    let port = server.address.unwrap().port();
+    for host in [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()] {
+        assert!(net::TcpStream::connect((host, port)).is_ok(), "{host}");
+    }
+}
+
+#[test]
 fn a_connection_over_the_limit_is_closed_and_counted() {
     let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
     let connect = || net::TcpStream::connect(server.address.unwrap()).unwrap();
