@@ -25,6 +25,8 @@ pub(super) const CONTEST_STAGGER: Duration = Duration::from_secs(1);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// What a former holder sent a moment ago may still arrive.
 const ECHO: Duration = Duration::from_secs(1);
+/// Whoever is named as the trouble of an address stays so for this long, however many others there are.
+const NAMED_FOR: Duration = Duration::from_secs(1);
 /// Trouble that is not seen again for so long is over.
 const TROUBLE_LIFETIME: Duration = Duration::from_secs(300);
 /// How many troubles are kept; more are counted and ignored.
@@ -57,6 +59,8 @@ pub enum TroubleKind {
 pub(super) struct Seen {
     mac: Mac,
     kind: TroubleKind,
+    /// Since when it is that one's.
+    since: Instant,
     at: Instant,
     defended: Option<Instant>,
     /// When it is defended next: the last word must be ours.
@@ -131,8 +135,19 @@ impl Claims {
             self.counts.over_limit += 1;
             return;
         }
-        let (defended, due) = self.troubles.get(&address).map_or((None, None), |seen| (seen.defended, seen.due));
-        self.troubles.insert(address, Seen { mac, kind, at: now, defended, due });
+        let seen = self.troubles.entry(address).or_insert_with(|| Seen {
+            mac,
+            kind: kind.clone(),
+            since: now,
+            at: now,
+            defended: None,
+            due: None,
+        });
+        seen.at = now;
+        // Whoever lies in many names must not keep those busy who are told of each.
+        if (seen.mac, &seen.kind) != (mac, &kind) && now.since(seen.since) >= NAMED_FOR {
+            (seen.mac, seen.kind, seen.since) = (mac, kind, now);
+        }
     }
 
     /// Tells the wire that the address is ours, but not so often that two who insist fill it.

@@ -79,6 +79,21 @@ fn an_address_that_was_held_for_long_is_defended_once_in_ten_seconds_and_kept() 
 }
 
 #[test]
+fn who_lies_in_many_names_is_named_once_in_a_second() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    let mut named = Vec::new();
+    for n in 0..100 {
+        seen(&mut wire, Mac([2, 9, 9, 9, 9, n]), true);
+        wire.run(ms(30));
+        named.extend(troubles(&mut wire, owner));
+        named.dedup();
+    }
+    assert_eq!(named.len(), 3, "in 3 s: {named:?}");
+    assert_eq!(wire.node(owner).machine.counts().strangers, 100);
+}
+
+#[test]
 fn a_member_whose_kernel_answers_is_named_and_nothing_moves() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
