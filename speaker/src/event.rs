@@ -1,7 +1,7 @@
 //! All that can happen to the speaker: one closed enum, so that one list shows what can trigger work. Plain values, made by
 //! the drivers at the edge and read by [`crate::state`] alone.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::claim::Trouble;
@@ -41,6 +41,13 @@ pub enum Event {
         /// What a person has to know.
         why: Box<str>,
     },
+    /// A link cannot hear the questions for these IPv6 addresses: their groups could not be joined.
+    Unheard {
+        /// The link's index.
+        link: u32,
+        /// The addresses, ascending; none: it hears all that it is to hear.
+        addresses: Arc<[Ipv6Addr]>,
+    },
     /// The process was asked to end.
     Leave,
 }
@@ -62,7 +69,7 @@ impl Event {
             Self::Pool(change) => of("IPAddressPool", change),
             Self::Advertisement(change) => of("L2Advertisement", change),
             Self::Keys(change) => of("Secret", change),
-            Self::Links(_) | Self::Report { .. } | Self::LinkFailed { .. } | Self::Leave => None,
+            Self::Links(_) | Self::Report { .. } | Self::LinkFailed { .. } | Self::Unheard { .. } | Self::Leave => None,
         }
     }
 }
@@ -84,8 +91,12 @@ pub struct Link {
     pub broadcast: bool,
     /// It is a port of a bridge, bond or other master (`IFLA_MASTER`).
     pub enslaved: bool,
+    /// Of a macvlan, ipvlan or the like the link of this node that it is on: they share a wire, and neither hears the other.
+    pub parent: Option<u32>,
     /// Its addresses, ascending.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that may not be used, ascending: whether another host has them is being checked, or known (RFC 4862 section 5.4).
+    pub tentative: Vec<IpAddr>,
 }
 
 /// What the thread of a link does.

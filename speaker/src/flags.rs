@@ -22,6 +22,9 @@ const HELLO_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// The longest hello interval: above it, no failover worth the name.
 const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
+/// The shortest gratuitous interval: more often would be noise to every host, and ten thousand addresses take 4 s.
+const GRATUITOUS_INTERVAL_MIN: Duration = Duration::from_secs(10);
+
 /// Announces this node's LoadBalancer addresses on the local network.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "ferrolb-speaker", version, after_help = TIME_HELP)]
@@ -56,7 +59,12 @@ pub struct Flags {
 
     /// How long a node that came back takes nothing from a node that serves, or never
     #[arg(long, env = "FERROLB_FAILBACK_DELAY", value_name = "TIME|never", default_value = "30s")]
-    pub failback_delay: FailbackDelay,
+    pub failback_delay: TimeOrNever,
+
+    /// How often all hosts are told again where an address is that has been here for long (10s and more), or never
+    #[arg(long, env = "FERROLB_GRATUITOUS_INTERVAL", value_name = "TIME|never", default_value = "never")]
+    #[arg(value_parser = gratuitous_interval)]
+    pub gratuitous_interval: TimeOrNever,
 
     /// Whether kube-proxy's health decides about announcing (no effect yet)
     #[arg(long, env = "FERROLB_KUBE_PROXY_HEALTH", value_enum, default_value_t = KubeProxyHealth::Auto)]
@@ -106,11 +114,11 @@ impl Flags {
     }
 }
 
-/// How long a node counts as fresh; none: as long as it runs.
+/// A time that may never come: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FailbackDelay(pub Option<Duration>);
+pub struct TimeOrNever(pub Option<Duration>);
 
-impl FromStr for FailbackDelay {
+impl FromStr for TimeOrNever {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -172,6 +180,14 @@ fn hello_interval(text: &str) -> Result<Duration, String> {
         return Ok(interval);
     }
     Err("the hello interval is 10ms to 10s".to_owned())
+}
+
+fn gratuitous_interval(text: &str) -> Result<TimeOrNever, String> {
+    let interval: TimeOrNever = text.parse()?;
+    if interval.0.is_none_or(|interval| interval >= GRATUITOUS_INTERVAL_MIN) {
+        return Ok(interval);
+    }
+    Err("the gratuitous interval is 10s or longer, or the word never".to_owned())
 }
 
 fn gobgp(text: &str) -> Result<String, String> {

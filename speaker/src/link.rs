@@ -5,15 +5,21 @@
 //! watch channel. [`set::LinkSet`], driven by the main loop, starts and ends the threads.
 //!
 //! - `thread`: the loop: wait, read, feed the machine, do what it says.
-//! - `socket`, `filter`: packet sockets. - `answer`, `announce`: ARP and Neighbor Discovery, asked and unasked. - `groups`: so
-//!   that the latter is heard. - `heard`: who else is there.
-//! - `report`: what the thread says of itself. - [`siblings`]: this node's other links.
+//! - `socket`, `filter`: packet sockets.
+//! - `inlet`, `flood`: how much is read of them.
+//! - `answer`, `announce`: ARP and Neighbor Discovery, asked and unasked.
+//! - `groups`: so that the latter is heard.
+//! - `heard`: who else is there.
+//! - `report`: what the thread says of itself.
+//! - [`siblings`]: this node's other links.
 
 mod announce;
 mod answer;
 mod filter;
+mod flood;
 mod groups;
 mod heard;
+mod inlet;
 mod report;
 mod set;
 mod siblings;
@@ -24,6 +30,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ferrolb_proto::claim;
@@ -54,6 +61,8 @@ pub struct Setup {
     pub mac: Mac,
     /// What its claim machine is made with.
     pub claims: claim::Config,
+    /// How long after the last announcement of an address it is announced again; none: not before it is taken anew.
+    pub gratuitous_interval: Option<Duration>,
     /// Its metrics.
     pub metrics: LinkMetrics,
     /// The life of the main loop: without it this link's orders grow stale.

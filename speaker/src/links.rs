@@ -12,8 +12,8 @@ use ferrolb_runtime::clock::Clock;
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
@@ -121,13 +121,18 @@ fn is_whole(message: &LinkMessage) -> bool {
 
 fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
     let (mut name, mut mac, mut enslaved, mut state) = (None, Mac::ZERO, false, false);
+    let (mut shares, mut below, mut elsewhere) = (false, None, false);
     for attribute in &message.attributes {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel has a hundred attributes, and we use four")]
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel has a hundred attributes, and we use seven")]
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.as_str().into()),
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().map_or(Mac::ZERO, Mac),
             LinkAttribute::Controller(index) => enslaved = *index != 0,
             LinkAttribute::OperState(_) => state = true,
+            LinkAttribute::LinkInfo(infos) => shares = infos.iter().any(shares_wire),
+            LinkAttribute::Link(index) => below = Some(*index),
+            // Its parent is in another network namespace, as for a container.
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             _ => {}
         }
     }
@@ -135,7 +140,10 @@ fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
     let (Some(name), true, true) = (name, state, is_whole(message)) else { return false };
     let index = message.header.index;
     let flags = message.header.flags;
-    let addresses = links.get_mut(&index).map(|link| std::mem::take(&mut link.addresses)).unwrap_or_default();
+    let mut addresses =
+        |of: fn(&mut Link) -> &mut Vec<IpAddr>| links.get_mut(&index).map(|link| std::mem::take(of(link)));
+    let kept = [addresses(|link| &mut link.addresses), addresses(|link| &mut link.tentative)];
+    let [addresses, tentative] = kept.map(Option::unwrap_or_default);
     let link = Link {
         index,
         name,
@@ -144,12 +152,19 @@ fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
         up: flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
         broadcast: flags.contains(LinkFlags::Broadcast),
         enslaved,
+        parent: below.filter(|_| shares && !elsewhere),
         addresses,
+        tentative,
     };
     // Statistics and the like come as messages, too, and change nothing.
+    let bare = |link: Link| Link { addresses: Vec::new(), tentative: Vec::new(), ..link };
     let before = links.insert(index, link);
-    before.map(|before| Link { addresses: Vec::new(), ..before })
-        != links.get(&index).map(|link| Link { addresses: Vec::new(), ..link.clone() })
+    before.map(bare) != links.get(&index).cloned().map(bare)
+}
+
+/// A kind of link that has its parent's wire, and is cut off from its parent by the kernel.
+const fn shares_wire(info: &LinkInfo) -> bool {
+    matches!(info, LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap))
 }
 
 fn take_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there: bool) -> bool {
@@ -164,15 +179,50 @@ fn take_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there
         }
     }
     let (Some(address), Some(link)) = (found.0.or(found.1), links.get_mut(&message.header.index)) else { return false };
-    match (link.addresses.binary_search(&address), there) {
+    // What is optimistic is tentative, too (RFC 4429 section 2.1).
+    let tentative = message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
+    let changed = set(&mut link.addresses, address, there);
+    set(&mut link.tentative, address, there && tentative) | changed
+}
+
+/// Puts an address into an ascending list, or takes it out; says whether that changed anything.
+fn set(addresses: &mut Vec<IpAddr>, address: IpAddr, there: bool) -> bool {
+    match (addresses.binary_search(&address), there) {
         (Ok(at), false) => {
-            link.addresses.remove(at);
+            addresses.remove(at);
             true
         }
-        (Err(at), true) if link.addresses.len() < ADDRESSES_PER_LINK_MAX => {
-            link.addresses.insert(at, address);
+        (Err(at), true) if addresses.len() < ADDRESSES_PER_LINK_MAX => {
+            addresses.insert(at, address);
             true
         }
         (Ok(_), true) | (Err(_), _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_there_at_once_and_may_be_used_when_nobody_else_has_it() {
+        let own: IpAddr = "fe80::1".parse().unwrap();
+        let mut links = BTreeMap::from([(7, Link::default())]);
+        let mut tell = |flags, there| {
+            let mut message = AddressMessage::default();
+            (message.header.index, message.header.flags) = (7, flags);
+            message.attributes = vec![AddressAttribute::Address(own)];
+            let changed = take_address(&mut links, &message, there);
+            (changed, links[&7].addresses.clone(), links[&7].tentative.clone())
+        };
+        let failed = AddressHeaderFlags::Permanent | AddressHeaderFlags::Dadfailed;
+        let optimistic = AddressHeaderFlags::Tentative | AddressHeaderFlags::Optimistic;
+        let permanent = AddressHeaderFlags::Permanent;
+        assert_eq!(tell(AddressHeaderFlags::Tentative, true), (true, vec![own], vec![own]));
+        assert_eq!(tell(optimistic, true), (false, vec![own], vec![own]));
+        assert_eq!(tell(permanent, true), (true, vec![own], vec![]));
+        assert_eq!(tell(permanent, true), (false, vec![own], vec![]));
+        assert_eq!(tell(failed, true), (true, vec![own], vec![own]));
+        assert_eq!(tell(permanent, false), (true, vec![], vec![]));
     }
 }

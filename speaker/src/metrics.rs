@@ -99,6 +99,7 @@ pub struct Metrics {
     strangers: Family<LinkLabel, Counter>,
     kernel_answers: Family<LinkLabel, Counter>,
     asked: Family<LinkLabel, Counter>,
+    floods: Family<LinkLabel, Counter>,
     muted: Family<LinkLabel, Gauge>,
     failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
 }
@@ -144,6 +145,11 @@ impl Metrics {
             "ARP requests and neighbour solicitations sent to check an address or a node",
             all.asked.clone(),
         );
+        registry.register(
+            "floods",
+            "Times a host was not heard for a while, because it sent too much ARP or Neighbor Discovery",
+            all.floods.clone(),
+        );
         registry.register("muted", "Whether another link of this node speaks on the same wire", all.muted.clone());
         registry.register_with_unit(
             "failover_duration",
@@ -173,6 +179,7 @@ impl Metrics {
             strangers: Family::default(),
             kernel_answers: Family::default(),
             asked: Family::default(),
+            floods: Family::default(),
             muted: Family::default(),
             failover: Family::new_with_constructor(buckets),
         }
@@ -200,6 +207,7 @@ impl Metrics {
             strangers: counter(&self.strangers),
             kernel_answers: counter(&self.kernel_answers),
             asked: counter(&self.asked),
+            floods: counter(&self.floods),
             muted: self.muted.get_or_create(&label).clone(),
             failover: self.failover.get_or_create(&label).clone(),
         }
@@ -213,8 +221,16 @@ impl Metrics {
         for family in gauges {
             family.remove(&label);
         }
-        let more =
-            [&self.deaths, &self.fences, &self.deaf, &self.proxied, &self.strangers, &self.kernel_answers, &self.asked];
+        let more = [
+            &self.floods,
+            &self.deaths,
+            &self.fences,
+            &self.deaf,
+            &self.proxied,
+            &self.strangers,
+            &self.kernel_answers,
+            &self.asked,
+        ];
         self.failover.remove(&label);
         for family in counters.into_iter().chain(more) {
             family.remove(&label);
@@ -263,6 +279,8 @@ pub struct LinkMetrics {
     pub kernel_answers: Counter,
     /// ARP requests and neighbour solicitations sent to check an address or a node.
     pub asked: Counter,
+    /// Times a host was not heard for a while, because it sent too much ARP or Neighbor Discovery.
+    pub floods: Counter,
     /// Whether another link of this node speaks on the same wire.
     pub muted: Gauge,
     /// From the last sign of life of a dead speaker to the claim of one of its addresses, in seconds.

@@ -14,10 +14,10 @@ use ferrolb_proto::announce::exclusion_means_nothing;
 use ferrolb_proto::api::{LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
 use ferrolb_proto::claim::{Trouble, TroubleKind};
 use ferrolb_proto::election::Unit;
-use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_proto::wire::{Mac, ndp};
 
-use crate::event::Link;
+use crate::event::{Link, LinkReport};
 use crate::state::{Failure, State};
 
 /// What is wanted.
@@ -47,7 +47,7 @@ pub struct LinkOrder {
     /// What its thread is told.
     pub order: Arc<Order>,
     /// The IPv6 addresses whose questions it is to hear: those that are answered for here, and those that could be soon.
-    pub listened_for: BTreeSet<Ipv6Addr>,
+    pub listened_for: Arc<BTreeSet<Ipv6Addr>>,
 }
 
 /// What the thread of a link is told.
@@ -61,18 +61,22 @@ pub struct Order {
     pub macs: Box<[Mac]>,
     /// An IPv4 address of this link, to ask others with.
     pub source: Option<Ipv4Addr>,
-    /// Its IPv6 link-local address, for the same.
-    pub link_local: Option<Ipv6Addr>,
+    /// An IPv6 address of it, for the same: a link-local one where it has one. Without any only what nobody can ask is asked.
+    pub source_v6: Option<Ipv6Addr>,
     /// Hand over what is held, and say when it is done.
     pub leaving: bool,
 }
 
 impl Desired {
-    /// Takes from the plan `before` the orders that say the same: ten thousand units are in memory once.
+    /// Takes from the plan `before` what says the same of a link: ten thousand units are in memory once.
     pub fn keep_orders(&mut self, before: &Self) {
         for (index, link) in &mut self.links {
-            if let Some(same) = before.links.get(index).filter(|before| before.order == link.order) {
-                link.order = Arc::clone(&same.order);
+            let Some(before) = before.links.get(index) else { continue };
+            if before.order == link.order {
+                link.order = Arc::clone(&before.order);
+            }
+            if before.listened_for == link.listened_for {
+                link.listened_for = Arc::clone(&before.listened_for);
             }
         }
     }
@@ -106,14 +110,13 @@ pub fn plan(state: &State, now: Instant) -> Desired {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
         });
-        let link_local = link.addresses.iter().find_map(|address| match address {
-            IpAddr::V6(address) if address.is_unicast_link_local() => Some(*address),
-            IpAddr::V6(_) | IpAddr::V4(_) => None,
-        });
+        let usable = link.addresses.iter().filter(|address| !link.tentative.contains(address));
+        let source_v6 = usable.copied().filter_map(v6).min_by_key(|address| !address.is_unicast_link_local());
         let held = state.reports.get(&link.index).into_iter().flat_map(|report| report.held.iter().copied());
-        let listened_for = units::ahead(&units, &state.config.node).chain(held).filter_map(v6).collect();
+        let listened_for = units::ahead(&units, &state.config.node).chain(held).filter_map(v6).collect::<BTreeSet<_>>();
+        let listened_for = Arc::new(listened_for);
         let (keys, macs) = (state.keys.clone(), macs.clone());
-        let order = Arc::new(Order { units, keys, macs, source, link_local, leaving: state.leaving });
+        let order = Arc::new(Order { units, keys, macs, source, source_v6, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
     desired.status = status(state, &eligible);
@@ -145,6 +148,7 @@ fn not_ready(state: &State) -> Option<String> {
 fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
     let owned: usize = reports().map(|report| report.held.len()).sum();
+    let unheard = |link: &Link| state.unheard.get(&link.index).map_or(&[][..], |addresses| addresses);
     let link_status = |link: &&Link| {
         let report = state.reports.get(&link.index);
         LinkStatus {
@@ -155,7 +159,7 @@ fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
             addresses: report.into_iter().flat_map(|report| report.held.iter().copied()).collect(),
             deaf: report.is_some_and(|report| report.deaf),
             muted: report.is_some_and(|report| report.muted),
-            troubles: report.into_iter().flat_map(|report| report.troubles.iter().map(trouble)).collect(),
+            troubles: report.into_iter().flat_map(|report| troubles(report, unheard(link))).collect(),
         }
     };
     let mut links: Vec<_> = eligible.iter().map(link_status).collect();
@@ -166,6 +170,20 @@ fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
         draining: state.leaving,
         owned_addresses: i64::try_from(owned).unwrap_or(i64::MAX),
     }
+}
+
+/// What is wrong with addresses on a link that does what `report` says and cannot hear who asks for those `unheard`.
+fn troubles(report: &LinkReport, unheard: &[Ipv6Addr]) -> Vec<LinkTrouble> {
+    let held = unheard.iter().filter(|address| report.held.binary_search(&IpAddr::V6(**address)).is_ok());
+    let deaf = held.map(|address| LinkTrouble {
+        address: (*address).into(),
+        reason: TroubleReason::GroupNotJoined,
+        mac: ndp::group_mac(ndp::group(*address)).to_string(),
+        node: None,
+    });
+    let mut troubles: Vec<_> = report.troubles.iter().map(trouble).chain(deaf).collect();
+    troubles.sort_by_key(|trouble| (trouble.address, trouble.reason));
+    troubles
 }
 
 fn trouble(trouble: &Trouble) -> LinkTrouble {

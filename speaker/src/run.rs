@@ -70,6 +70,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         hello_interval: flags.hello_interval,
         hello_misses: flags.hello_misses,
         failback_delay: flags.failback_delay.0,
+        gratuitous_interval: flags.gratuitous_interval.0,
     };
     let links = LinkSet::new(protocol, metrics, Arc::clone(&vitals), sender);
     let state = State::new(Config {
@@ -207,6 +208,7 @@ impl Loop {
             | Event::Advertisement(_)
             | Event::Keys(_)
             | Event::Links(_)
+            | Event::Unheard { .. }
             | Event::Leave => {}
         }
         self.state.handle(event, Clock::now())

@@ -9,6 +9,8 @@ mod kept;
 mod table;
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -78,6 +80,8 @@ pub struct State {
     pub(crate) links: Option<BTreeMap<u32, Link>>,
     pub(crate) reports: BTreeMap<u32, LinkReport>,
     pub(crate) failures: BTreeMap<u32, Failure>,
+    /// The addresses whose questions a link cannot hear.
+    pub(crate) unheard: BTreeMap<u32, Arc<[Ipv6Addr]>>,
     pub(crate) leaving: bool,
 }
 
@@ -97,6 +101,7 @@ impl State {
             links: None,
             reports: BTreeMap::new(),
             failures: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             leaving: false,
         }
     }
@@ -136,6 +141,10 @@ impl State {
             }
             Event::LinkFailed { link, why: _ } => {
                 self.fail(link, now);
+                true
+            }
+            Event::Unheard { link, addresses } => {
+                self.unheard.insert(link, addresses);
                 true
             }
             Event::Leave => !std::mem::replace(&mut self.leaving, true),
@@ -191,6 +200,7 @@ impl State {
         let up = |index: &u32| links.get(index).is_some_and(|link| link.up);
         self.failures.retain(|index, _| up(index));
         self.reports.retain(|index, _| up(index));
+        self.unheard.retain(|index, _| up(index));
         self.links = Some(links);
     }
 }

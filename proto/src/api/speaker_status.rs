@@ -66,7 +66,7 @@ pub struct LinkStatus {
     /// Whether another link of the node, with a lower index, is on the same network: the node speaks there instead.
     #[serde(default)]
     pub muted: bool,
-    /// Addresses that somebody else answers for.
+    /// Addresses that somebody else answers for, or whose questions may not be heard.
     #[serde(default)]
     pub troubles: Vec<LinkTrouble>,
 }
@@ -80,17 +80,19 @@ pub enum TroubleReason {
     KernelAnswers,
     /// It was taken over although something on the network went on answering for its dead owner.
     AnsweredByProxy,
+    /// Questions for it may not reach this node, which holds it: its solicited-node group could not be joined.
+    GroupNotJoined,
 }
 
-/// An address that somebody else answers for.
+/// An address in trouble.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 pub struct LinkTrouble {
     /// The address.
     #[schemars(with = "String")]
     pub address: IpAddr,
-    /// Who, or what, answers for it.
+    /// What the trouble is.
     pub reason: TroubleReason,
-    /// The hardware address that answers.
+    /// The hardware address that answers; where it is about a group, the group's.
     pub mac: String,
     /// The node whose kernel it is, where it is one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

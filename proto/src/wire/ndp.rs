@@ -104,29 +104,29 @@ impl Ndp {
             }
             _ => return None,
         };
-        let mac = link_layer(message.get(BARE..)?, option)?;
+        let named = link_layer(message.get(BARE..)?, option)?;
         // A group is nobody who could be answered (RFC 4291 section 2.7).
         let valid = !target.is_multicast()
             && !sender.is_multicast()
             && match kind {
-                Kind::Solicitation if sender.is_unspecified() => destination == group(target) && mac.is_none(),
+                Kind::Solicitation if sender.is_unspecified() => destination == group(target) && named.is_none(),
                 Kind::Advertisement { solicited: true, .. } => !destination.is_multicast(),
                 Kind::Solicitation | Kind::Advertisement { .. } => true,
             };
+        let mac = named.and_then(|address| address.try_into().ok()).map(Mac);
         valid.then(|| Self { source: Mac(header.get_source().octets()), kind, sender, target, mac })
     }
 }
 
-/// The hardware address in the first option of this type. The outer `None`: an option has no length, or is longer than the message,
-/// which makes that invalid.
-fn link_layer(mut options: &[u8], wanted: u8) -> Option<Option<Mac>> {
+/// The address in the first option of this type; one of another length, which is for another kind of link, only where there is no
+/// other. The outer `None`: an option has no length, or is longer than the message, which makes that invalid.
+fn link_layer(mut options: &[u8], wanted: u8) -> Option<Option<&[u8]>> {
     let mut found = None;
     while let [kind, units, ..] = *options {
         let (option, rest) = options.split_at_checked(usize::from(units) * OPTION)?;
-        let mac = option.get(2..)?.try_into().map(Mac);
-        // One of another length is for another kind of link.
-        if kind == wanted && found.is_none() {
-            found = mac.ok();
+        let address = option.get(2..)?;
+        if kind == wanted && found.is_none_or(|found: &[u8]| found.len() != OPTION - 2) {
+            found = Some(address);
         }
         options = rest;
     }
@@ -147,20 +147,10 @@ pub fn group_mac(group: Ipv6Addr) -> Mac {
     Mac([0x33, 0x33, a, b, c, d])
 }
 
-/// The link-local address that RFC 4291 appendix A makes of a hardware address.
-#[must_use]
-pub fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    let pair = |high, low| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
-}
-
-/// The answer to a solicitation: `address` is at `mac`, told to `to` alone; to all where the asker has no address yet.
+/// The answer to a solicitation of a host that has the address `asker`: `address` is at `mac`, told to `to` alone. A host that has
+/// none yet is answered by [`unsolicited`] (RFC 4861 section 7.2.4).
 #[must_use]
 pub fn answer(mac: Mac, address: Ipv6Addr, to: Mac, asker: Ipv6Addr) -> [u8; FRAME] {
-    if asker.is_unspecified() {
-        return unsolicited(mac, address);
-    }
     told(Way { to, from: mac, sender: address, destination: asker }, SOLICITED | OVERRIDE, address)
 }
 

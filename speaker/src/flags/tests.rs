@@ -15,7 +15,8 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(flags.node_name, "node1");
     assert!(!flags.ignore_exclude_label);
     assert_eq!((flags.hello_interval, flags.hello_misses), (Duration::from_millis(50), 3));
-    assert_eq!(flags.failback_delay, FailbackDelay(Some(Duration::from_secs(30))));
+    assert_eq!(flags.failback_delay, TimeOrNever(Some(Duration::from_secs(30))));
+    assert_eq!(flags.gratuitous_interval, TimeOrNever(None));
     assert_eq!(flags.kube_proxy_health, KubeProxyHealth::Auto);
     assert_eq!((flags.kube_proxy_address, flags.gobgp.clone()), (None, None));
     assert_eq!((flags.health_interval, flags.health_fall, flags.health_rise), (Duration::from_secs(1), 2, 3));
@@ -83,13 +84,15 @@ fn flags_are_read_as_an_operator_writes_them() {
         "--exclude-interfaces=c",
         "--ignore-exclude-label",
         "--failback-delay=never",
+        "--gratuitous-interval=5m",
     ])
     .unwrap();
     assert_eq!(
         flags.exclude_interfaces.iter().map(Regex::as_str).collect::<Vec<_>>(),
         ["^(?:a.*)$", "^(?:b0)$", "^(?:c)$"]
     );
-    assert!(flags.ignore_exclude_label && flags.failback_delay == FailbackDelay(None));
+    assert!(flags.ignore_exclude_label && flags.failback_delay == TimeOrNever(None));
+    assert_eq!(flags.gratuitous_interval, TimeOrNever(Some(Duration::from_secs(300))));
     assert!(!parse(&["--ignore-exclude-label=false"]).unwrap().ignore_exclude_label);
 }
 
@@ -101,6 +104,8 @@ fn a_wrong_flag_is_refused_by_name_and_says_what_is_accepted() {
         ("--hello-interval=1m", "10ms to 10s"),
         ("--hello-misses=1", "2..=100"),
         ("--failback-delay=often", "never"),
+        ("--gratuitous-interval=9s", "10s or longer"),
+        ("--gratuitous-interval=often", "never"),
         ("--kube-proxy-health=maybe", "required"),
         ("--kube-proxy-address=node1", "--kube-proxy-address"),
         ("--health-fall=0", "1..=100"),

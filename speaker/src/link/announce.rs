@@ -1,6 +1,5 @@
-//! When an address is announced without being asked for (gratuitous ARP, RFC 5227 section 2.3; unsolicited neighbour
-//! advertisements, RFC 4861 section 7.2.6). Pure; each link's thread owns
-//! one [`Announcer`] and sends what it says.
+//! When all hosts are told where an address is (gratuitous ARP, RFC 5227 section 2.3; unsolicited neighbour advertisements, RFC 4861
+//! section 7.2.6). Pure; each link's thread owns one [`Announcer`] and sends what it says.
 //!
 //! Caches of clients and switches turn to the new owner by these frames alone, and one may be lost: each address is announced
 //! several times. The first announcements of all addresses go before any repeat, because a node that takes over a thousand
@@ -23,6 +22,8 @@ const GAPS: [Duration; 7] = [
     Duration::from_millis(1_000),
     Duration::from_millis(3_000),
 ];
+/// The round of what is announced now and then, when those are over.
+const AGAIN: usize = GAPS.len();
 /// Frames that one announcement takes at most: the request form and the reply form of ARP; of IPv6 it is one.
 pub(super) const FRAMES_PER_ANNOUNCEMENT: u32 = 2;
 /// Gratuitous frames that one link sends in a second; storm control of switches begins at a few thousand broadcasts.
@@ -43,54 +44,93 @@ struct Due {
 }
 
 /// The announcements that are still to be made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Announcer {
+    /// How long after the last of an address it is announced again; none: not before it is taken anew.
+    period: Option<Duration>,
     queue: BTreeSet<Due>,
     by_address: BTreeMap<IpAddr, Due>,
+    /// Addresses that someone else is about to take.
+    wanted: BTreeSet<IpAddr>,
+    /// The last announcement was of one of those.
+    was_wanted: bool,
     /// The pace allows the next one from here on.
     open_at: Instant,
 }
 
 impl Announcer {
+    pub(super) const fn new(period: Option<Duration>) -> Self {
+        Self {
+            period,
+            queue: BTreeSet::new(),
+            by_address: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            was_wanted: false,
+            open_at: Instant::ZERO,
+        }
+    }
+
     /// Announces `address` from `now` on, from the first round if it was under way already.
     pub(super) fn start(&mut self, address: IpAddr, now: Instant) {
-        self.stop(address);
+        self.unschedule(address);
         self.enqueue(Due { repeat: false, at: now, address, round: 0 });
     }
 
-    /// Announces `address` once more, unless it is being announced anyway.
+    /// Announces `address` once more, unless it has only just been taken, and is being announced anyway.
     pub(super) fn once(&mut self, address: IpAddr, now: Instant) {
-        if !self.by_address.contains_key(&address) {
-            self.enqueue(Due { repeat: false, at: now, address, round: GAPS.len() - 1 });
+        if self.by_address.get(&address).is_none_or(|due| due.round == AGAIN) {
+            self.unschedule(address);
+            self.enqueue(Due { repeat: false, at: now, address, round: AGAIN });
         }
+    }
+
+    /// Announces `address` as soon as the pace allows: someone is about to take it, and waits a second for a word (RFC 4862 section 5.4).
+    /// Says whether that is news: one word is for all who want it.
+    pub(super) fn refuse(&mut self, address: IpAddr) -> bool {
+        self.wanted.insert(address)
     }
 
     /// Announces `address` no longer.
     pub(super) fn stop(&mut self, address: IpAddr) {
-        if let Some(due) = self.by_address.remove(&address) {
-            self.queue.remove(&due);
-        }
+        self.wanted.remove(&address);
+        self.unschedule(address);
     }
 
     /// The address to announce at `now`, if one is due and the pace allows it; to be asked until it says none.
     pub(super) fn next(&mut self, now: Instant) -> Option<IpAddr> {
-        let due = *self.queue.first()?;
-        if now < due.at || now < self.open_at {
+        if now < self.open_at {
             return None;
         }
+        let due = self.queue.first().copied().filter(|due| due.at <= now);
+        // Whoever wants addresses without end has half of the pace.
+        self.was_wanted = !self.wanted.is_empty() && (due.is_none() || !self.was_wanted);
+        let address = if self.was_wanted { self.wanted.pop_first()? } else { self.advance(due?, now) };
         // What was not used of the pace is kept for a burst only.
         let behind = now.since(self.open_at).min(PACE * BURST_MAX);
         self.open_at = earlier(now, behind) + PACE;
-        self.stop(due.address);
-        if let Some(gap) = GAPS.get(due.round + 1) {
-            self.enqueue(Due { repeat: true, at: now + *gap, address: due.address, round: due.round + 1 });
-        }
-        Some(due.address)
+        Some(address)
     }
 
     /// When [`Announcer::next`] has to be asked again, if ever.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.queue.first().map(|due| due.at.max(self.open_at))
+        let due = if self.wanted.is_empty() { self.queue.first()?.at } else { Instant::ZERO };
+        Some(due.max(self.open_at))
+    }
+
+    /// Takes what is due out of the queue, and puts in what comes after it.
+    fn advance(&mut self, due: Due, now: Instant) -> IpAddr {
+        self.unschedule(due.address);
+        if let Some(gap) = GAPS.get(due.round + 1).copied().or(self.period) {
+            let round = (due.round + 1).min(AGAIN);
+            self.enqueue(Due { repeat: true, at: now + gap, address: due.address, round });
+        }
+        due.address
+    }
+
+    fn unschedule(&mut self, address: IpAddr) {
+        if let Some(due) = self.by_address.remove(&address) {
+            self.queue.remove(&due);
+        }
     }
 
     fn enqueue(&mut self, due: Due) {
@@ -128,7 +168,7 @@ mod tests {
 
     #[test]
     fn one_address_is_announced_seven_times_over_five_seconds() {
-        let mut announcer = Announcer::default();
+        let mut announcer = Announcer::new(None);
         announcer.start(A, Instant::from_millis(1_000));
         let at: Vec<_> = run(&mut announcer, Instant::from_millis(1_000)).into_iter().map(|(ms, _)| ms).collect();
         assert_eq!(at, [1_000, 1_030, 1_100, 1_300, 2_000, 3_000, 6_000]);
@@ -136,7 +176,7 @@ mod tests {
 
     #[test]
     fn first_announcements_go_before_repeats_and_keep_the_pace() {
-        let mut announcer = Announcer::default();
+        let mut announcer = Announcer::new(None);
         let start = Instant::from_millis(10_000);
         let count = 1_000;
         for i in 0..count {
@@ -158,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_first_announcement_passes_repeats_that_are_late() {
-        let mut announcer = Announcer::default();
+        let mut announcer = Announcer::new(None);
         let count: u32 = 500;
         for i in 0..count {
             announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), Instant::ZERO);
@@ -175,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_defence_is_one_announcement_and_none_where_more_are_to_come() {
-        let mut announcer = Announcer::default();
+        let mut announcer = Announcer::new(None);
         announcer.once(A, Instant::from_millis(1_000));
         assert_eq!(run(&mut announcer, Instant::from_millis(1_000)), [(1_000, A)]);
         announcer.start(B, Instant::from_millis(9_000));
@@ -184,8 +224,48 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_announced_again_after_each_period_and_a_defence_does_not_wait_for_it() {
+        let period = Duration::from_secs(60);
+        let mut announcer = Announcer::new(Some(period));
+        announcer.start(A, Instant::ZERO);
+        let mut at = Vec::new();
+        for _ in 0..GAPS.len() + 2 {
+            let now = announcer.deadline().unwrap();
+            assert_eq!(announcer.next(now), Some(A));
+            at.push(now);
+        }
+        let [.., last, first, second] = at[..] else { panic!("{at:?}") };
+        assert_eq!((last, first, second), (Instant::from_millis(5_000), last + period, first + period));
+        let soon = second + Duration::from_secs(1);
+        announcer.once(A, soon);
+        assert_eq!((announcer.next(soon), announcer.deadline()), (Some(A), Some(soon + period)));
+    }
+
+    #[test]
+    fn who_wants_an_address_is_told_at_once_and_has_half_of_the_pace() {
+        let mut announcer = Announcer::new(None);
+        let start = Instant::from_millis(1_000);
+        (0..1_000).for_each(|n| announcer.start(Ipv4Addr::from_bits(n).into(), start));
+        announcer.start(B, start);
+        assert_ne!(announcer.next(start), Some(B));
+        let mut told = Vec::new();
+        for _ in 0..10 {
+            announcer.refuse(B);
+            announcer.refuse(B);
+            let now = announcer.deadline().unwrap().max(start);
+            told.push(announcer.next(now) == Some(B));
+        }
+        assert_eq!(told, [true, false].repeat(5));
+        announcer.stop(B);
+        assert!(run(&mut announcer, start).iter().all(|(_, address)| *address != B));
+        announcer.refuse(A);
+        let idle = Instant::from_millis(90_000);
+        assert_eq!(run(&mut announcer, idle), [(90_000, A)]);
+    }
+
+    #[test]
     fn a_stop_ends_it_and_a_start_begins_anew() {
-        let mut announcer = Announcer::default();
+        let mut announcer = Announcer::new(None);
         announcer.start(A, Instant::ZERO);
         announcer.start(B, Instant::ZERO);
         let late = Instant::from_millis(50);

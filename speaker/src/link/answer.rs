@@ -13,6 +13,8 @@ use ferrolb_proto::wire::ndp::{self, Kind, Ndp};
 pub(super) enum Meaning<const N: usize> {
     /// Someone asks for an address that we hold: this is the answer.
     Asked([u8; N]),
+    /// Someone wants to have an address that we hold: all are told that it is here (RFC 4861 section 7.2.4).
+    Wanted(Ipv6Addr),
     /// Another hardware address has an address that we hold or check. `announced`: it was no answer to us.
     Foreign { address: IpAddr, mac: Mac, announced: bool },
     /// Someone at this MAC answered a question about this address.
@@ -51,9 +53,9 @@ pub(super) fn read_arp(
 
 /// The same for Neighbor Discovery. The socket's filter has left out what is for other hosts.
 ///
-/// Who asks for an address of ours without having one yet (duplicate address detection) is answered like anyone else: that is
-/// how it learns that it may not have it. An answer to our own such question goes to all, so it tells of a stranger for as long
-/// as the address is checked, and is an announcement after that.
+/// Who asks for an address of ours without having one yet (duplicate address detection) wants to have it, and must learn that it may
+/// not. An answer to our own such question goes to all, so it tells of a stranger for as long as the address is checked, and is an
+/// announcement after that.
 pub(super) fn read_ndp(
     ndp: &Ndp,
     mac: Mac,
@@ -72,9 +74,10 @@ pub(super) fn read_ndp(
         Kind::Solicitation if ours(ndp.sender) => {
             Meaning::Foreign { address: ndp.sender.into(), mac: theirs, announced: true }
         }
-        Kind::Solicitation if ndp.source != mac && held.contains(&ndp.target) => {
-            Meaning::Asked(ndp::answer(mac, ndp.target, ndp.source, ndp.sender))
-        }
+        Kind::Solicitation if ndp.source != mac && held.contains(&ndp.target) => match ndp.sender {
+            Ipv6Addr::UNSPECIFIED => Meaning::Wanted(ndp.target),
+            asker => Meaning::Asked(ndp::answer(mac, ndp.target, ndp.source, asker)),
+        },
         Kind::Solicitation => Meaning::Nothing,
     }
 }
@@ -148,12 +151,11 @@ mod tests {
 
     #[test]
     fn neighbours_are_answered_that_ask_for_what_is_held_with_and_without_an_address_of_their_own() {
-        let nobody = Ipv6Addr::UNSPECIFIED;
         let answer = |asker| Meaning::Asked(ndp::answer(MINE, VIP6, THEIRS, asker));
         let cases: [(&[u8], Meaning<{ ndp::FRAME }>); 6] = [
             (&ndp::solicitation(THEIRS, CLIENT6, VIP6), answer(CLIENT6)),
             (&ndp::unicast_solicitation(THEIRS, CLIENT6, VIP6, MINE), answer(CLIENT6)),
-            (&ndp::dad_solicitation(THEIRS, VIP6), answer(nobody)),
+            (&ndp::dad_solicitation(THEIRS, VIP6), Meaning::Wanted(VIP6)),
             (&ndp::solicitation(THEIRS, CLIENT6, CHECKED6), Meaning::Nothing),
             (&ndp::dad_solicitation(MINE, VIP6), Meaning::Nothing),
             (&ndp::unsolicited(THEIRS, CLIENT6), Meaning::Answered { address: CLIENT6.into(), mac: THEIRS }),

@@ -1,14 +1,19 @@
 //! The classic BPF programs in front of a link's packet sockets (Linux Documentation/networking/filter.rst). Pure: it makes
 //! them; the kernel runs them before a frame costs a wake-up.
 
+use ferrolb_proto::wire::Mac;
 use socket2::SockFilter;
 
 // Instruction codes, all of `linux/bpf_common.h`.
 const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-const LOAD_ABSOLUTE: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
 const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
+/// Where an Ethernet header has the source.
+const SOURCE: u32 = 6;
 /// Bytes of a frame that are passed on: all.
 const WHOLE: u32 = 0x4_0000;
 const PASS: SockFilter = SockFilter::new(RETURN, 0, 0, WHOLE);
@@ -22,37 +27,59 @@ const ICMPV6: u32 = libc::IPPROTO_ICMPV6 as u32;
 const SOLICITATION: u32 = 135;
 const ADVERTISEMENT: u32 = 136;
 
-/// Drops frames for other hosts (a promiscuous link brings them), our own outgoing frames, and frames with a VLAN tag: they
-/// belong to the VLAN's own link.
-pub(super) const ALL: [SockFilter; 7] = [
-    load(libc::SKF_AD_PKTTYPE),
-    skip_if(libc::PACKET_OTHERHOST as u32, 3, 0),
-    skip_if(libc::PACKET_OUTGOING as u32, 2, 0),
-    load(libc::SKF_AD_VLAN_TAG_PRESENT),
-    skip_if(0, 1, 0),
-    DROP,
-    PASS,
-];
+/// Drops frames for other hosts (a promiscuous link brings them, and the kernel takes those with the tag of a VLAN that it does not
+/// have for such), our own outgoing frames, and those that are for a link above this one, a VLAN's or a macvlan's: the kernel shows
+/// them to both, to this one without the tag that they had.
+pub(super) fn all(index: u32) -> Vec<SockFilter> {
+    then(index, [PASS])
+}
 
 /// The same, and of IPv6 everything but Neighbor Discovery: a node forwards gigabits of it that are no business of ours.
-pub(super) const NEIGHBOURS: [SockFilter; 12] = [
-    load(libc::SKF_AD_PKTTYPE),
-    skip_if(libc::PACKET_OTHERHOST as u32, 8, 0),
-    skip_if(libc::PACKET_OUTGOING as u32, 7, 0),
-    load(libc::SKF_AD_VLAN_TAG_PRESENT),
-    skip_if(0, 0, 5),
-    SockFilter::new(LOAD_BYTE, 0, 0, NEXT_HEADER),
-    skip_if(ICMPV6, 0, 3),
-    SockFilter::new(LOAD_BYTE, 0, 0, ICMPV6_TYPE),
-    skip_if(SOLICITATION, 2, 0),
-    skip_if(ADVERTISEMENT, 1, 0),
-    DROP,
-    PASS,
-];
+pub(super) fn neighbours(index: u32) -> Vec<SockFilter> {
+    let of_ipv6 = [
+        SockFilter::new(LOAD_BYTE, 0, 0, NEXT_HEADER),
+        skip_if(ICMPV6, 0, 3),
+        SockFilter::new(LOAD_BYTE, 0, 0, ICMPV6_TYPE),
+        skip_if(SOLICITATION, 2, 0),
+        skip_if(ADVERTISEMENT, 1, 0),
+        DROP,
+        PASS,
+    ];
+    then(index, of_ipv6)
+}
+
+/// What every socket of this link begins with, and then `rest`.
+fn then<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<SockFilter> {
+    let begin = [
+        load(libc::SKF_AD_PKTTYPE),
+        skip_if(libc::PACKET_OTHERHOST as u32, 3, 0),
+        skip_if(libc::PACKET_OUTGOING as u32, 2, 0),
+        load(libc::SKF_AD_IFINDEX),
+        skip_if(index, 1, 0),
+        DROP,
+    ];
+    begin.into_iter().chain(rest).collect()
+}
+
+/// Drops what comes from these sources, and of the rest all but one frame of two to the power `thin`, by chance; does with what is left what
+/// `filter` says.
+pub(super) fn without(sources: impl Iterator<Item = Mac>, thin: u8, filter: Vec<SockFilter>) -> Vec<SockFilter> {
+    let chance = [load(libc::SKF_AD_RANDOM), SockFilter::new(AND, 0, 0, (1 << thin) - 1), skip_if(0, 1, 0), DROP];
+    let drop_from = |Mac([a, b, c, d, e, f]): Mac| {
+        [
+            SockFilter::new(LOAD_WORD, 0, 0, SOURCE),
+            skip_if(u32::from_be_bytes([a, b, c, d]), 0, 3),
+            SockFilter::new(LOAD_HALF, 0, 0, SOURCE + 4),
+            skip_if(u32::from(u16::from_be_bytes([e, f])), 0, 1),
+            DROP,
+        ]
+    };
+    sources.flat_map(drop_from).chain(chance.into_iter().filter(|_| thin > 0)).chain(filter).collect()
+}
 
 /// Loads a word of what the kernel knows beside the frame's bytes.
 const fn load(ancillary: i32) -> SockFilter {
-    SockFilter::new(LOAD_ABSOLUTE, 0, 0, (libc::SKF_AD_OFF + ancillary) as u32)
+    SockFilter::new(LOAD_WORD, 0, 0, (libc::SKF_AD_OFF + ancillary) as u32)
 }
 
 /// Skips `then` instructions where the loaded word equals `value`, `otherwise` instructions where not.

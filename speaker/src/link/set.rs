@@ -1,8 +1,7 @@
 //! The driver of the links' threads: compares the links that are wanted with those that run. Owned by the main loop; what
 //! the threads do comes back as events, forwarded by one small task a link.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use ferrolb_proto::wire::Mac;
 use ferrolb_runtime::vitals::Vitals;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::groups::Groups;
+use super::groups::{self, Wanted};
 use super::{LinkHandle, Progress, Setup, Siblings};
 use crate::event::Event;
 use crate::metrics::Metrics;
@@ -30,6 +29,8 @@ pub struct Protocol {
     pub hello_misses: u32,
     /// How long this node is fresh; none: as long as it runs.
     pub failback_delay: Option<Duration>,
+    /// How long after the last announcement of an address it is announced again; none: not before it is taken anew.
+    pub gratuitous_interval: Option<Duration>,
 }
 
 /// All threads that run.
@@ -41,7 +42,8 @@ pub struct LinkSet {
     siblings: Arc<Siblings>,
     events: mpsc::Sender<Event>,
     running: BTreeMap<u32, Running>,
-    forwarders: JoinSet<()>,
+    /// For each link one that sends its reports, and one that keeps its groups.
+    tasks: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -51,9 +53,9 @@ struct Running {
     order: Arc<Order>,
     /// None where no thread was to be had; that is reported like any other failure.
     handle: Option<LinkHandle>,
-    listened_for: BTreeSet<Ipv6Addr>,
-    groups: Groups,
+    wanted: watch::Sender<Wanted>,
     forwarder: AbortHandle,
+    keeper: AbortHandle,
 }
 
 impl LinkSet {
@@ -61,7 +63,7 @@ impl LinkSet {
     #[must_use]
     pub fn new(protocol: Protocol, metrics: Metrics, vitals: Arc<Vitals>, events: mpsc::Sender<Event>) -> Self {
         let siblings = Arc::default();
-        Self { protocol, metrics, vitals, siblings, events, running: BTreeMap::new(), forwarders: JoinSet::new() }
+        Self { protocol, metrics, vitals, siblings, events, running: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Makes what runs what is wanted: ends, starts and orders threads. Must be called inside a tokio runtime.
@@ -69,13 +71,21 @@ impl LinkSet {
     /// # Errors
     /// When the kernel has no random numbers.
     pub fn apply(&mut self, wanted: &BTreeMap<u32, LinkOrder>) -> Result<(), getrandom::Error> {
-        while self.forwarders.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            // A task that was aborted is no bug.
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
         let over = |index: &u32, running: &mut Running| {
             !wanted.get(index).is_some_and(|link| link.name == running.name && link.mac == running.mac)
         };
         for (index, running) in self.running.extract_if(.., over) {
             info!(index, link = %running.name, "no longer speaking on this link");
             running.forwarder.abort();
+            running.keeper.abort();
             self.siblings.remove(index);
             if !wanted.values().any(|link| link.name == running.name) {
                 self.metrics.forget(&running.name);
@@ -93,7 +103,7 @@ impl LinkSet {
                 Some(_) => {}
             }
             if let Some(running) = self.running.get_mut(&index) {
-                running.listen_for(&link.listened_for);
+                running.listen_for(link);
             }
         }
         Ok(())
@@ -101,35 +111,37 @@ impl LinkSet {
 
     fn start(&mut self, index: u32, link: &LinkOrder) -> Result<(), getrandom::Error> {
         info!(index, link = %link.name, "speaking on this link");
-        let Protocol { node, hello_interval, hello_misses, failback_delay } = self.protocol.clone();
+        let Protocol { node, hello_interval, hello_misses, failback_delay, gratuitous_interval } =
+            self.protocol.clone();
         let epoch = getrandom::u64()?;
         let claims = claim::Config { node, epoch, hello_interval, hello_misses, failback_delay };
         let metrics = self.metrics.link(&link.name);
         let (vitals, siblings) = (Arc::clone(&self.vitals), Arc::clone(&self.siblings));
         siblings.add(index, epoch);
-        let setup = Setup { index, name: link.name.clone(), mac: link.mac, claims, metrics, vitals, siblings };
+        let (name, mac) = (link.name.clone(), link.mac);
+        let setup = Setup { index, name, mac, claims, gratuitous_interval, metrics, vitals, siblings };
         let (handle, progress) = match LinkHandle::spawn(setup, Arc::clone(&link.order)) {
             Ok((handle, progress)) => (Some(handle), progress),
             Err(error) => (None, watch::channel(Err(format!("no thread for it: {error}").into())).1),
         };
-        let forwarder = self.forwarders.spawn(forward(index, progress, self.events.clone()));
+        let forwarder = self.tasks.spawn(forward(index, progress, self.events.clone()));
         let (name, order) = (link.name.clone(), Arc::clone(&link.order));
-        let (groups, listened_for) = (Groups::new(index), BTreeSet::new());
-        self.running.insert(index, Running { name, mac: link.mac, order, handle, listened_for, groups, forwarder });
+        let (wanted, wants) = watch::channel(Wanted::default());
+        let keeper = self.tasks.spawn(groups::keep(index, name.clone(), wants, self.events.clone()));
+        self.running.insert(index, Running { name, mac: link.mac, order, handle, wanted, forwarder, keeper });
         Ok(())
     }
 }
 
 impl Running {
-    fn listen_for(&mut self, addresses: &BTreeSet<Ipv6Addr>) {
-        if self.listened_for == *addresses {
-            return;
-        }
-        let (failed, why) = self.groups.listen_for(addresses);
-        if let Some(why) = why {
-            warn!(link = %self.name, failed, %why, "IPv6 addresses whose questions may not reach this link: groups not joined");
-        }
-        self.listened_for.clone_from(addresses);
+    fn listen_for(&self, link: &LinkOrder) {
+        self.wanted.send_if_modified(|wanted| {
+            let same = wanted.addresses == link.listened_for && wanted.source == link.order.source_v6;
+            if !same {
+                *wanted = Wanted { addresses: Arc::clone(&link.listened_for), source: link.order.source_v6 };
+            }
+            !same
+        });
     }
 }
 

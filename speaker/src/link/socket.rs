@@ -30,6 +30,14 @@ impl PacketSocket {
         Ok(socket)
     }
 
+    /// Passes what this filter passes from now on, in place of what passed before.
+    ///
+    /// # Errors
+    /// What the kernel says: ENOMEM.
+    pub(super) fn filter(&self, filter: &[SockFilter]) -> io::Result<()> {
+        self.socket.attach_filter(filter)
+    }
+
     /// Receives frames to the group address `mac`, too.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The loop of a link's thread: wait for a frame, an order or a deadline; feed the claim machine; do what it says.
 //!
-//! What is due by the clock goes first, because an answer is legal only while our own last hello is young; then questions,
-//! then hellos. Nothing on the answer path allocates, locks or logs.
+//! What is due by the clock goes first, because an answer is legal only while our own last hello is young; then hellos, then
+//! questions. Nothing on the answer path allocates, locks or logs.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,7 +24,9 @@ use tokio::sync::watch;
 use super::announce::{Announcer, FRAMES_PER_ANNOUNCEMENT};
 use super::answer::{Meaning, read_arp, read_ndp};
 use super::filter;
+use super::flood::Quota;
 use super::heard::Ears;
+use super::inlet::Inlet;
 use super::report::Reporter;
 use super::socket::PacketSocket;
 use super::{LinkError, Mailbox, Progress, Setup};
@@ -40,9 +42,12 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 struct Thread<'a> {
     setup: Setup,
     reporter: Reporter<'a>,
-    arp: PacketSocket,
-    ndp: PacketSocket,
+    arp: Inlet,
+    ndp: Inlet,
     hello: PacketSocket,
+    hello_ready: bool,
+    /// How much may be read by the first two.
+    quota: Quota,
     order: Arc<Order>,
     keys: KeyRing,
     claims: Claims,
@@ -56,6 +61,8 @@ struct Thread<'a> {
     /// The main loop stands still, as the machine was told.
     stuck: bool,
     statistics_at: Instant,
+    /// The kernel dropped hellos since the machine was last told.
+    lost_hellos: bool,
     /// The machine was called since the last report.
     changed: bool,
     left: bool,
@@ -63,27 +70,32 @@ struct Thread<'a> {
 
 /// Runs until the mailbox says that it is over.
 pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Progress>) -> Result<(), LinkError> {
-    let open = |ether_type, filter: &[_]| PacketSocket::open(setup.index, ether_type, filter).map_err(LinkError::Open);
-    let (arp, hello) = (open(arp::ETHER_TYPE, &filter::ALL)?, open(hello::ETHER_TYPE, &filter::ALL)?);
-    let ndp = open(ndp::ETHER_TYPE, &filter::NEIGHBOURS)?;
+    let inlet =
+        |ether_type, filter: fn(u32) -> _| Inlet::open(setup.index, ether_type, filter).map_err(LinkError::Open);
+    let (arp, ndp) = (inlet(arp::ETHER_TYPE, filter::all)?, inlet(ndp::ETHER_TYPE, filter::neighbours)?);
+    let hello =
+        PacketSocket::open(setup.index, hello::ETHER_TYPE, &filter::all(setup.index)).map_err(LinkError::Open)?;
     hello.join(hello::GROUP).map_err(LinkError::Open)?;
     let now = Clock::now();
     let mut thread = Thread {
         claims: Claims::new(setup.claims.clone(), now),
         reporter: Reporter::new(progress, setup.metrics.clone()),
+        announcer: Announcer::new(setup.gratuitous_interval),
         setup,
         arp,
         ndp,
         hello,
+        hello_ready: false,
+        quota: Quota::new(),
         order: Arc::default(),
         keys: KeyRing::default(),
         deadline: None,
         held: BTreeSet::new(),
         held_v6: BTreeSet::new(),
-        announcer: Announcer::default(),
         ears: Ears::default(),
         stuck: false,
         statistics_at: now,
+        lost_hellos: false,
         changed: true,
         left: false,
     };
@@ -106,9 +118,10 @@ impl Thread<'_> {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.tick(now)?;
         }
+        // First what members say: who claims an address announces it next, and would be taken for a kernel that answers.
+        self.read_hellos(buffer)?;
         self.read_arp(buffer)?;
         self.read_ndp(buffer)?;
-        self.read_hellos(buffer)?;
         self.take_order(mailbox)?;
         self.announce()?;
         if self.changed {
@@ -128,24 +141,29 @@ impl Thread<'_> {
         if std::mem::take(&mut self.ears.heard) {
             self.claims.handle(Input::Heard, now);
         }
-        if self.claims.suspects() && self.count_kernel_drops()? > 0 {
+        if self.claims.suspects() {
+            self.count_kernel_drops()?;
+        }
+        if std::mem::take(&mut self.lost_hellos) {
             self.claims.handle(Input::Lost, now);
         }
         self.claims.tick(now);
         self.obey(now)
     }
 
-    fn wait(&self, mailbox: &Mailbox) -> Result<(), LinkError> {
+    fn wait(&mut self, mailbox: &Mailbox) -> Result<(), LinkError> {
         let watchdog = (!self.stuck).then(|| self.setup.vitals.dead_at());
-        let deadlines = [self.deadline, self.announcer.deadline(), watchdog];
-        let deadline = deadlines.into_iter().flatten().min();
+        let floods = [self.quota.deadline(), self.arp.deadline(), self.ndp.deadline()];
+        let deadlines = [self.deadline, self.announcer.deadline(), watchdog].into_iter().chain(floods);
+        let deadline = deadlines.flatten().min();
         let timeout = deadline.map(|deadline| {
             let wait = deadline.since(Clock::now());
             Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() }
         });
+        let questions = if self.quota.deadline().is_none() { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = [
-            PollFd::new(&self.arp, PollFlags::IN),
-            PollFd::new(&self.ndp, PollFlags::IN),
+            PollFd::new(&self.arp.socket, questions),
+            PollFd::new(&self.ndp.socket, questions),
             PollFd::new(&self.hello, PollFlags::IN),
             PollFd::new(&mailbox.wake, PollFlags::IN),
         ];
@@ -153,7 +171,9 @@ impl Thread<'_> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(LinkError::Wait(error.into())),
         }
-        if !fds[3].revents().is_empty() {
+        let rung;
+        [self.arp.ready, self.ndp.ready, self.hello_ready, rung] = fds.map(|fd| !fd.revents().is_empty());
+        if rung {
             // Only to have it empty: what it rings for is in the mailbox.
             let _ = rustix::io::read(&mailbox.wake, &mut [0_u8; 8]);
         }
@@ -161,27 +181,35 @@ impl Thread<'_> {
     }
 
     fn read_arp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
+        let start = Clock::now();
+        if !self.arp.begin(start, &mut self.quota).map_err(LinkError::Open)? {
+            return Ok(());
+        }
         for _ in 0..BURST_MAX {
             let Some(frame) = self.arp.receive(buffer).map_err(LinkError::Gone)? else { break };
             let Some(arp) = Arp::decode(frame) else { continue };
             self.hear(arp.sender_mac, arp.sender.into())?;
             let checked = |address| self.ears.is_checked(address, Clock::now);
             let meaning = read_arp(frame, &arp, self.setup.mac, &self.held, checked);
-            self.heed(meaning, |thread| &thread.arp)?;
+            self.heed(meaning, |thread| &thread.arp.socket, buffer)?;
         }
-        Ok(())
+        self.arp.end(start, Clock::now(), &mut self.quota, &self.setup).map_err(LinkError::Open)
     }
 
     fn read_ndp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
+        let start = Clock::now();
+        if !self.ndp.begin(start, &mut self.quota).map_err(LinkError::Open)? {
+            return Ok(());
+        }
         for _ in 0..BURST_MAX {
             let Some(frame) = self.ndp.receive(buffer).map_err(LinkError::Gone)? else { break };
             let Some(ndp) = Ndp::decode(frame) else { continue };
             self.hear(ndp.source, ndp.sender.into())?;
             let checked = |address| self.ears.is_checked(address, Clock::now);
             let meaning = read_ndp(&ndp, self.setup.mac, &self.held_v6, checked);
-            self.heed(meaning, |thread| &thread.ndp)?;
+            self.heed(meaning, |thread| &thread.ndp.socket, buffer)?;
         }
-        Ok(())
+        self.ndp.end(start, Clock::now(), &mut self.quota, &self.setup).map_err(LinkError::Open)
     }
 
     /// Someone is there. The frame that ends deafness is answered if it asks.
@@ -195,16 +223,25 @@ impl Thread<'_> {
         &mut self,
         meaning: Meaning<N>,
         socket: fn(&Self) -> &PacketSocket,
+        buffer: &mut [u8],
     ) -> Result<(), LinkError> {
         match meaning {
             Meaning::Asked(answer) if Clock::now() < self.claims.gate() => {
                 let metrics = &self.setup.metrics;
                 send(socket(self), &answer, &metrics.answered, metrics.dropped(Drop::Send))?;
             }
-            Meaning::Asked(_) => {
+            Meaning::Wanted(address) if Clock::now() < self.claims.gate() => {
+                if self.announcer.refuse(address.into()) {
+                    self.setup.metrics.answered.inc();
+                }
+            }
+            Meaning::Asked(_) | Meaning::Wanted(_) => {
                 self.setup.metrics.dropped(Drop::Gate).inc();
             }
             Meaning::Foreign { address, mac, announced } if !self.order.macs.contains(&mac) => {
+                // The claim behind it may have come since the last look.
+                self.hello_ready = true;
+                self.read_hellos(buffer)?;
                 self.feed(Input::Foreign { address, mac, announced }, Clock::now())?;
             }
             Meaning::Answered { address, mac } | Meaning::Foreign { address, mac, .. } => {
@@ -219,6 +256,9 @@ impl Thread<'_> {
     }
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
+        if !self.hello_ready {
+            return Ok(());
+        }
         for _ in 0..BURST_MAX {
             let Some(bytes) = self.hello.receive(buffer).map_err(LinkError::Gone)? else { break };
             let reason = match Frame::decode(bytes, &self.keys) {
@@ -308,15 +348,18 @@ impl Thread<'_> {
         send(&self.hello, &frame.encode(self.setup.mac, to, key), &metrics.sent, metrics.dropped(Drop::Send))
     }
 
-    /// Asks one host for `address`: by ARP without saying who asks (RFC 5227 section 1.1), so that no cache learns anything from it.
+    /// Asks one host for `address`: by ARP without saying who asks (RFC 5227 section 1.1), so that no cache learns anything from it. By
+    /// Neighbor Discovery nobody may ask one host only.
     fn probe(&mut self, address: IpAddr, mac: Mac, now: Instant) -> Result<(), LinkError> {
         self.ears.probe(mac, address, now);
         match address {
-            IpAddr::V4(address) => self.ask(&self.arp, &arp::request(self.setup.mac, Ipv4Addr::UNSPECIFIED, address)),
-            IpAddr::V6(address) => {
-                let question = ndp::unicast_solicitation(self.setup.mac, self.link_local(), address, mac);
-                self.ask(&self.ndp, &question)
+            IpAddr::V4(address) => {
+                self.ask(&self.arp.socket, &arp::request(self.setup.mac, Ipv4Addr::UNSPECIFIED, address))
             }
+            IpAddr::V6(address) => match self.order.source_v6 {
+                Some(own) => self.ask(&self.ndp.socket, &ndp::unicast_solicitation(self.setup.mac, own, address, mac)),
+                None => self.ask(&self.ndp.socket, &ndp::dad_solicitation(self.setup.mac, address)),
+            },
         }
     }
 
@@ -328,13 +371,15 @@ impl Thread<'_> {
             IpAddr::V4(address) => {
                 let own = self.order.source.filter(|own| *own != address);
                 for asker in own.into_iter().chain([Ipv4Addr::UNSPECIFIED]) {
-                    self.ask(&self.arp, &arp::request(self.setup.mac, asker, address))?;
+                    self.ask(&self.arp.socket, &arp::request(self.setup.mac, asker, address))?;
                 }
                 Ok(())
             }
             IpAddr::V6(address) => {
-                self.ask(&self.ndp, &ndp::solicitation(self.setup.mac, self.link_local(), address))?;
-                self.ask(&self.ndp, &ndp::dad_solicitation(self.setup.mac, address))
+                if let Some(own) = self.order.source_v6 {
+                    self.ask(&self.ndp.socket, &ndp::solicitation(self.setup.mac, own, address))?;
+                }
+                self.ask(&self.ndp.socket, &ndp::dad_solicitation(self.setup.mac, address))
             }
         }
     }
@@ -347,20 +392,15 @@ impl Thread<'_> {
                 IpAddr::V4(address) => {
                     let mut question = arp::request(self.setup.mac, source, address);
                     question[..6].copy_from_slice(&mac.0);
-                    self.ask(&self.arp, &question)?;
+                    self.ask(&self.arp.socket, &question)?;
                 }
                 IpAddr::V6(address) => {
-                    let question = ndp::unicast_solicitation(self.setup.mac, self.link_local(), address, mac);
-                    self.ask(&self.ndp, &question)?;
+                    let Some(own) = self.order.source_v6 else { continue };
+                    self.ask(&self.ndp.socket, &ndp::unicast_solicitation(self.setup.mac, own, address, mac))?;
                 }
             }
         }
         Ok(())
-    }
-
-    /// The address of this link that questions come from; the one that it would have by default where it has none.
-    fn link_local(&self) -> Ipv6Addr {
-        self.order.link_local.unwrap_or_else(|| ndp::link_local(self.setup.mac))
     }
 
     fn ask(&self, socket: &PacketSocket, question: &[u8]) -> Result<(), LinkError> {
@@ -377,24 +417,25 @@ impl Thread<'_> {
                 IpAddr::V4(address) => {
                     let forms = [arp::gratuitous_request, arp::gratuitous_reply];
                     const _: () = assert!(FRAMES_PER_ANNOUNCEMENT == 2, "one frame of each form");
-                    forms.into_iter().try_for_each(|form| tell(&self.arp, &form(mac, address)))?;
+                    forms.into_iter().try_for_each(|form| tell(&self.arp.socket, &form(mac, address)))?;
                 }
-                IpAddr::V6(address) => tell(&self.ndp, &ndp::unsolicited(mac, address))?,
+                IpAddr::V6(address) => tell(&self.ndp.socket, &ndp::unsolicited(mac, address))?,
             }
         }
         Ok(())
     }
 
-    /// Counts the frames that the kernel dropped because we read too late; how many hellos were among them.
-    fn count_kernel_drops(&self) -> Result<u64, LinkError> {
-        let mut hellos = 0;
-        let sockets = [(&self.arp, Drop::KernelArp), (&self.ndp, Drop::KernelNdp), (&self.hello, Drop::KernelHello)];
-        for (socket, reason) in sockets {
+    /// Counts the frames that the kernel dropped because we read too late.
+    fn count_kernel_drops(&mut self) -> Result<(), LinkError> {
+        let count = |socket: &PacketSocket, reason| {
             let dropped = socket.dropped().map_err(LinkError::Gone)?;
             self.setup.metrics.dropped(reason).inc_by(dropped);
-            hellos = dropped;
-        }
-        Ok(hellos)
+            Ok(dropped)
+        };
+        count(&self.arp.socket, Drop::KernelArp)?;
+        count(&self.ndp.socket, Drop::KernelNdp)?;
+        self.lost_hellos |= count(&self.hello, Drop::KernelHello)? > 0;
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ impl Desired {
     pub fn dump(&self) -> Value {
         let links = self.links.iter().map(|(index, LinkOrder { name, mac, order, listened_for })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "leaving": order.leaving,
-                "listenedFor": listened_for,
+                "listenedFor": listened_for.as_ref(),
                 "units": order.units.iter().map(|it| unit(it)).collect::<Vec<_>>()})
         });
         json!({

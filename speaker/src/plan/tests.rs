@@ -17,6 +17,8 @@ use super::*;
 use crate::event::{Event, LinkReport};
 use crate::state::Config;
 
+mod links;
+
 /// A cluster in a few words; each test says only what it is about.
 struct Cluster {
     ignore_label: bool,
@@ -261,7 +263,7 @@ fn who_is_among_the_first_three_in_line_or_holds_it_listens_for_an_ipv6_address(
         line.sort_by_key(|name| order(name, address));
         line.iter().position(|name| *name == "node1").unwrap()
     };
-    let listened_for = |state: &State| plan(state, Instant::ZERO).links[&2].listened_for.clone();
+    let listened_for = |state: &State| plan(state, Instant::ZERO).links[&2].listened_for.as_ref().clone();
     let mut state = cluster.state();
     let all: Vec<Ipv6Addr> = texts.iter().map(|text| text.parse().unwrap()).collect();
     let expect: BTreeSet<Ipv6Addr> = all.iter().copied().filter(|address| place((*address).into()) < 3).collect();
@@ -348,17 +350,6 @@ fn a_slip_in_a_pool_takes_no_address_off_the_wire() {
 }
 
 #[test]
-fn an_interface_selector_takes_this_node_out_of_its_other_links_and_nobody_else() {
-    let links = vec![link(2, "eth0"), link(3, "eth1")];
-    let plan = Cluster { ads: vec![json!({"interfaces": ["eth1"]})], links, ..Cluster::default() }.plan();
-    let names = |index| {
-        let candidates = &plan.links[&index].order.units[0].candidates;
-        candidates.iter().map(|candidate| candidate.node.to_string()).collect::<Vec<_>>()
-    };
-    assert_eq!((names(2), names(3)), (vec!["node2".to_owned()], vec!["node1".to_owned(), "node2".to_owned()]));
-}
-
-#[test]
 fn a_unit_is_one_for_all_links_and_an_order_that_says_nothing_new_is_the_one_before() {
     let links = vec![link(2, "eth0"), link(3, "eth1")];
     let cluster = Cluster { links, ..Cluster::default() };
@@ -370,30 +361,6 @@ fn a_unit_is_one_for_all_links_and_an_order_that_says_nothing_new_is_the_one_bef
     let mut other = Cluster { slices: Vec::new(), ..cluster }.plan();
     other.keep_orders(&before);
     assert_eq!(other.links[&2].order.units[0].candidates.len(), 0, "what is new is not lost");
-}
-
-#[test]
-fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
-    let internal: IpAddr = "172.30.0.11".parse().unwrap();
-    let cases = [
-        ("plain", link(2, "eth0"), true),
-        ("down", Link { up: false, ..link(2, "eth0") }, false),
-        ("no broadcast", Link { broadcast: false, ..link(2, "wg0") }, false),
-        ("no Ethernet", Link { ethernet: false, ..link(2, "ib0") }, false),
-        ("a port of a bridge", Link { enslaved: true, ..link(2, "eth0") }, false),
-        ("excluded by name", link(2, "cni0"), false),
-        (
-            "excluded by name, with another address",
-            Link { addresses: addresses(&["10.0.0.1"]).into(), ..link(2, "cni0") },
-            false,
-        ),
-        ("excluded by name, with the InternalIP", Link { addresses: vec![internal], ..link(2, "cni0") }, true),
-    ];
-    for (what, link, expect) in cases {
-        let me = Node { internal: vec![internal], ..node("node1") };
-        let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
-        assert_eq!(plan.links.contains_key(&2), expect, "{what}");
-    }
 }
 
 #[test]

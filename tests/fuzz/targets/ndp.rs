@@ -29,7 +29,12 @@ fn check(bytes: &[u8]) {
     assert_eq!(read.map(|ndp| (told(ndp.kind), ndp.sender, ndp.target, ndp.mac.map(|mac| mac.0))), judge(bytes));
     if let Some(asked) = read {
         // What we answer to it is Neighbor Discovery again, and so is what we ask about it.
-        let answer = Ndp::decode(&ndp::answer(asked.source, asked.target, asked.source, asked.sender));
+        let (address, mac) = (asked.target, asked.source);
+        let answer = match asked.sender {
+            Ipv6Addr::UNSPECIFIED => ndp::unsolicited(mac, address),
+            asker => ndp::answer(mac, address, mac, asker),
+        };
+        let answer = Ndp::decode(&answer);
         assert!(answer.is_some_and(|answer| answer.target == asked.target && answer.mac == Some(asked.source)));
         let question = Ndp::decode(&ndp::dad_solicitation(asked.source, asked.target));
         assert!(question.is_some_and(|question| question.target == asked.target && question.sender.is_unspecified()));
@@ -89,12 +94,13 @@ fn judge(bytes: &[u8]) -> Option<Judged> {
         136 => (Some((bytes[MESSAGE + 4] & 0x40 != 0, bytes[MESSAGE + 4] & 0x20 != 0)), 2),
         _ => return None,
     };
-    let (mut at, mut mac) = (OPTIONS, None);
+    let (mut at, mut named, mut mac) = (OPTIONS, false, None);
     while at < end {
         let size = 8 * usize::from(*bytes[..end].get(at + 1)?);
         if size == 0 || at + size > end {
             return None;
         }
+        named |= bytes[at] == wanted;
         if bytes[at] == wanted && size == 8 && mac.is_none() {
             mac = bytes[at + 2..at + 8].try_into().ok();
         }
@@ -103,7 +109,7 @@ fn judge(bytes: &[u8]) -> Option<Judged> {
     let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
     group[13..].copy_from_slice(&target[13..]);
     let valid = match flags {
-        None => sender != [0; 16] || destination == group && mac.is_none(),
+        None => sender != [0; 16] || destination == group && !named,
         Some((solicited, _)) => !(solicited && destination[0] == 0xff),
     };
     valid.then(|| (flags, sender.into(), target.into(), mac))

@@ -118,9 +118,7 @@ impl Case<'_> {
         let owners = self.voices.map(|voices| voices.owners(address)).unwrap_or_default();
         let trouble = self.voices.and_then(|voices| voices.troubles(address).min_by_key(|(_, is)| is.reason));
         match trouble {
-            Some((by, trouble)) if trouble.reason != TroubleReason::AnsweredByProxy => {
-                self.trouble(by, trouble, &owners)
-            }
+            Some((by, trouble)) if !is_remark(trouble) => self.trouble(by, trouble, &owners),
             _ if owners.all.is_empty() => self.unannounced(address),
             trouble => (Reason::Announced, announced(&owners, trouble.map(|(_, trouble)| trouble)), !owners.moving),
         }
@@ -244,9 +242,22 @@ fn announced(owners: &Owners<'_>, trouble: Option<&LinkTrouble>) -> String {
         text.push_str(", whose speakers do not hear each other");
     }
     if let Some(trouble) = trouble {
-        text.push_str(&format!(", while {} goes on answering for its dead owner", trouble.mac));
+        let mac = &trouble.mac;
+        text.push_str(&match trouble.reason {
+            TroubleReason::GroupNotJoined => {
+                format!(", which may not hear who asks for it: it could not join the group of {mac}")
+            }
+            TroubleReason::AnsweredByProxy | TroubleReason::AddressConflict | TroubleReason::KernelAnswers => {
+                format!(", while {mac} goes on answering for its dead owner")
+            }
+        });
     }
     text
+}
+
+/// A trouble of an address that is announced all the same.
+const fn is_remark(trouble: &LinkTrouble) -> bool {
+    matches!(trouble.reason, TroubleReason::AnsweredByProxy | TroubleReason::GroupNotJoined)
 }
 
 fn names(owners: &[Owner<'_>]) -> String {

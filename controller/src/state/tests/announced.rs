@@ -237,6 +237,13 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
             "Announced",
             &["from n2 (eth0), while 02:00:00:00:00:99 goes on answering"],
         ),
+        (
+            "a group",
+            troubled(&[ADDRESS], trouble(TroubleReason::GroupNotJoined, None)),
+            Truth::True,
+            "Announced",
+            &["from n2 (eth0), which may not hear", "the group of 02:00:00:00:00:99"],
+        ),
         ("ipMode Proxy", proxy, Truth::False, "NoDataPath", &["Proxy,announce"]),
         (
             "IPv6",

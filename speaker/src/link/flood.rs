@@ -1,0 +1,279 @@
+//! How much of a flood is read. Pure and without allocation; each link's thread owns one [`Quota`], and a [`Guard`] each for ARP and for
+//! Neighbor Discovery.
+//!
+//! A host that sends too much is not read at all for a while: the kernel drops its frames before they cost a wake-up, and an honest client
+//! is answered as if it were not there. Of what comes from many hosts, each with little, as much is read as half of a processor can, and which is chance.
+
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::wire::Mac;
+
+/// Of each span of time, this part may go into reading.
+const SHARE_DIVISOR: u32 = 2;
+/// What may go into it beyond that, in one breath.
+const CREDIT: Duration = Duration::from_millis(50);
+/// Of what comes in too fast one frame of two to this power is read at the least.
+const THIN_MAX: u8 = 6;
+/// For so long it was not too much, and twice as much is read.
+const THICKEN_AFTER: Duration = Duration::from_secs(1);
+/// How much time has to come in before reading goes on.
+const PAUSE: Duration = Duration::from_millis(5);
+/// What one burst of frames can have cost. Where it took longer, the processor was with somebody else.
+const COST_MAX: Duration = Duration::from_millis(2);
+/// How many sources are counted at a time, and how many are blocked at most.
+pub(super) const SOURCES: usize = 8;
+/// The most frames that one host may send in a second: a router that asks twice for ten thousand addresses is no flood.
+pub(super) const FRAMES_PER_SECOND_MAX: u32 = 20_000;
+/// For how long a host that sends more is not heard.
+pub(super) const BLOCK_LIFETIME: Duration = Duration::from_secs(5);
+
+/// How much of the time goes into reading.
+#[derive(Debug)]
+pub(super) struct Quota {
+    /// What reading took, less what it may take, at that time.
+    debt: Duration,
+    at: Instant,
+    open: bool,
+}
+
+impl Quota {
+    pub(super) const fn new() -> Self {
+        Self { debt: Duration::ZERO, at: Instant::ZERO, open: true }
+    }
+
+    /// Whether frames may be read at `now`.
+    pub(super) fn is_open(&mut self, now: Instant) -> bool {
+        self.pay(now);
+        self.open |= self.debt + PAUSE <= CREDIT;
+        self.open
+    }
+
+    /// Reading a burst took from `start` to `now`. Says whether that was too much.
+    pub(super) fn spend(&mut self, start: Instant, now: Instant) -> bool {
+        self.pay(now);
+        self.debt += now.since(start).min(COST_MAX);
+        let too_much = self.open && self.debt > CREDIT;
+        self.open &= !too_much;
+        too_much
+    }
+
+    /// When [`Quota::is_open`] has to be asked again; none while it is open.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.open).then(|| self.at + (self.debt + PAUSE).saturating_sub(CREDIT) * SHARE_DIVISOR)
+    }
+
+    fn pay(&mut self, now: Instant) {
+        self.debt = self.debt.saturating_sub(now.since(self.at) / SHARE_DIVISOR);
+        self.at = now;
+    }
+}
+
+/// Who sends too much, and how much of what comes from the others is left out.
+#[derive(Debug)]
+pub(super) struct Guard {
+    thin: u8,
+    /// When more may be read.
+    thicken_at: Instant,
+    /// When the sources are counted anew.
+    count_until: Instant,
+    /// The most frequent sources since the last time, each with a count that is too low by a ninth of all frames at most (Misra and Gries
+    /// 1982).
+    sources: [(Mac, u32); SOURCES],
+    /// Who is blocked, and until when.
+    blocked: [Option<(Mac, Instant)>; SOURCES],
+}
+
+impl Guard {
+    pub(super) const fn new() -> Self {
+        let (thicken_at, count_until) = (Instant::ZERO, Instant::ZERO);
+        Self { thin: 0, thicken_at, count_until, sources: [(Mac::ZERO, 0); SOURCES], blocked: [None; SOURCES] }
+    }
+
+    /// Counts a frame that was read.
+    pub(super) fn note(&mut self, source: Mac) {
+        let free = match self.sources.iter().position(|(mac, count)| *mac == source && *count > 0) {
+            Some(place) => Some(place),
+            None => self.sources.iter().position(|(_, count)| *count == 0),
+        };
+        match free {
+            Some(place) => self.sources[place] = (source, self.sources[place].1 + 1),
+            None => self.sources.iter_mut().for_each(|(_, count)| *count -= 1),
+        }
+    }
+
+    /// Blocks who sent too much; says whether there is somebody new.
+    pub(super) fn block(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        for (mac, count) in self.sources {
+            if count >= FRAMES_PER_SECOND_MAX
+                && self.blocked().all(|other| other != mac)
+                && let Some(place) = self.blocked.iter_mut().find(|place| place.is_none())
+            {
+                *place = Some((mac, now + BLOCK_LIFETIME));
+                // It is likely to have been this one.
+                self.thin = 0;
+                changed = true;
+            }
+        }
+        if self.count_until <= now {
+            (self.count_until, self.sources) = (now + Duration::from_secs(1), [(Mac::ZERO, 0); SOURCES]);
+        }
+        changed
+    }
+
+    /// What was read was too much: half of it is left out.
+    pub(super) fn thin_out(&mut self, now: Instant) {
+        self.thin = (self.thin + 1).min(THIN_MAX);
+        self.thicken_at = now + THICKEN_AFTER;
+    }
+
+    /// One frame of two to this power is to come in, by chance. Were none left out, those that come while the queue is full would be, and
+    /// who asks when nobody reads would never be heard.
+    pub(super) const fn thin(&self) -> u8 {
+        self.thin
+    }
+
+    /// Lets go of those who were blocked for long enough, and reads more where it has not been too much for a while; says whether anything
+    /// changed.
+    pub(super) fn release(&mut self, now: Instant) -> bool {
+        let thicken = self.thin > 0 && self.thicken_at <= now;
+        if thicken {
+            self.thin -= 1;
+            self.thicken_at = now + THICKEN_AFTER;
+        }
+        let over = |place: &Option<(Mac, Instant)>| place.is_some_and(|(_, until)| until <= now);
+        let any = self.blocked.iter().any(over);
+        self.blocked.iter_mut().filter(|place| over(place)).for_each(|place| *place = None);
+        any || thicken
+    }
+
+    /// Who is blocked.
+    pub(super) fn blocked(&self) -> impl Iterator<Item = Mac> + '_ {
+        self.blocked.iter().flatten().map(|(mac, _)| *mac)
+    }
+
+    /// When [`Guard::release`] has to be asked again, if ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let thicken_at = (self.thin > 0).then_some(self.thicken_at);
+        self.blocked.iter().flatten().map(|(_, until)| *until).chain(thicken_at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BURST: Duration = Duration::from_micros(500);
+
+    fn mac(n: u32) -> Mac {
+        let [a, b, c, d] = n.to_be_bytes();
+        Mac([2, 0, a, b, c, d])
+    }
+
+    #[test]
+    fn reading_takes_half_of_the_time_in_the_long_run() {
+        let mut quota = Quota::new();
+        let (mut now, mut spent, mut breath) = (Instant::from_millis(1_000), Duration::ZERO, None);
+        let end = now + Duration::from_secs(10);
+        while now < end {
+            if quota.is_open(now) {
+                now = now + BURST;
+                quota.spend(earlier(now), now);
+                spent += BURST;
+            } else {
+                breath = breath.or(Some(spent));
+                now = quota.deadline().unwrap();
+            }
+        }
+        assert!((Duration::from_millis(5_000)..Duration::from_millis(5_100)).contains(&spent), "{spent:?}");
+        assert!(breath.is_some_and(|breath| breath >= CREDIT), "what comes in one breath is read in one: {breath:?}");
+        let rested = now + Duration::from_secs(1);
+        assert!(quota.is_open(rested) && quota.deadline().is_none());
+    }
+
+    fn earlier(now: Instant) -> Instant {
+        Instant::from_nanos(now.as_nanos() - u64::try_from(BURST.as_nanos()).unwrap())
+    }
+
+    #[test]
+    fn of_what_is_too_much_so_much_is_left_out_that_the_rest_is_not() {
+        // 300,000 frames in a second of 10 us each: three processors' time.
+        let (mut quota, mut guard) = (Quota::new(), Guard::new());
+        let (mut now, mut spent, mut closed) = (Instant::from_millis(1_000), Duration::ZERO, Duration::ZERO);
+        let step = Duration::from_millis(1);
+        for _ in 0..20_000 {
+            now = now + step;
+            if quota.is_open(now) {
+                let cost = (step * 3 / (1 << guard.thin())).min(step);
+                if quota.spend(now, now + cost) {
+                    guard.thin_out(now);
+                }
+                spent += cost;
+            } else {
+                closed += step;
+            }
+            guard.release(now);
+        }
+        assert!(spent < Duration::from_millis(10_200), "half of 20 s, and a breath: {spent:?}");
+        assert!(closed < Duration::from_secs(4), "it is read almost all the time: {closed:?}");
+        (0..100).for_each(|_| guard.thin_out(now));
+        assert_eq!(guard.thin(), THIN_MAX);
+        let mut steps = 0;
+        while let Some(deadline) = guard.deadline() {
+            assert!(guard.release(deadline));
+            steps += 1;
+        }
+        assert_eq!((steps, guard.thin()), (THIN_MAX, 0), "all is read again");
+    }
+
+    #[test]
+    fn a_thread_without_a_processor_has_not_read() {
+        let mut quota = Quota::new();
+        for second in 1..=100 {
+            let now = Instant::from_millis(second * 1_000);
+            assert!(quota.is_open(now));
+            quota.spend(now, now + Duration::from_millis(500));
+        }
+        assert_eq!(quota.deadline(), None);
+    }
+
+    #[test]
+    fn who_sends_too_much_is_blocked_for_a_while_and_nobody_else_is() {
+        for loud in [0, 1, 2] {
+            let mut guard = Guard::new();
+            let start = Instant::from_millis(1_000);
+            let mut blocked = Vec::new();
+            for n in 0..100_000 {
+                // Every tenth frame is of somebody else, always another; without anybody loud all are.
+                let other = loud == 0 || n % 10 == 0;
+                guard.note(if other { mac(n + 1000) } else { mac(n % loud) });
+                if n % 50 == 0 && guard.block(start + Duration::from_micros(n.into())) {
+                    blocked = guard.blocked().collect();
+                }
+            }
+            blocked.sort();
+            assert_eq!(blocked, (0..loud).map(mac).collect::<Vec<_>>());
+            let until = start + Duration::from_secs(1) + BLOCK_LIFETIME;
+            assert_eq!(guard.release(until), loud > 0);
+            assert!(guard.blocked().next().is_none() && guard.deadline().is_none() && !guard.release(until));
+        }
+    }
+
+    #[test]
+    fn twenty_thousand_questions_in_a_second_are_a_flood_and_one_less_is_none() {
+        let mut guard = Guard::new();
+        let mut now = Instant::from_millis(1_000);
+        for _ in 0..3 {
+            guard.block(now);
+            (1..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
+            now = now + Duration::from_secs(1);
+            assert!(!guard.block(now));
+        }
+        assert_eq!(guard.deadline(), None);
+        (0..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
+        assert!(guard.block(now) && !guard.block(now));
+        assert_eq!(guard.blocked().collect::<Vec<_>>(), [mac(1)]);
+        assert_eq!(guard.deadline(), Some(now + BLOCK_LIFETIME));
+    }
+}

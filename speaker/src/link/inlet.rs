@@ -1,0 +1,101 @@
+//! Where frames of ARP or of Neighbor Discovery come in and answers go out: a packet socket, and a guard against floods. Owned by the
+//! link's thread.
+
+use std::io;
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::wire::Mac;
+use socket2::SockFilter;
+use tracing::warn;
+
+use super::Setup;
+use super::filter;
+use super::flood::{BLOCK_LIFETIME, FRAMES_PER_SECOND_MAX, Guard, Quota};
+use super::socket::PacketSocket;
+
+/// How often the log is told of a flood, at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One protocol's way in.
+#[derive(Debug)]
+pub(super) struct Inlet {
+    pub(super) socket: PacketSocket,
+    /// The last wait found something to read.
+    pub(super) ready: bool,
+    index: u32,
+    filter: fn(u32) -> Vec<SockFilter>,
+    guard: Guard,
+    log_at: Instant,
+}
+
+impl Inlet {
+    /// Opens the way for frames of `ether_type` that pass the link's `filter`.
+    ///
+    /// # Errors
+    /// As [`PacketSocket::open`].
+    pub(super) fn open(index: u32, ether_type: u16, filter: fn(u32) -> Vec<SockFilter>) -> io::Result<Self> {
+        let socket = PacketSocket::open(index, ether_type, &filter(index))?;
+        Ok(Self { socket, ready: false, index, filter, guard: Guard::new(), log_at: Instant::ZERO })
+    }
+
+    /// Whether there is something to read at `now`, and it may be read.
+    ///
+    /// # Errors
+    /// When the kernel does not take a filter.
+    pub(super) fn begin(&mut self, now: Instant, quota: &mut Quota) -> io::Result<bool> {
+        let open = quota.is_open(now);
+        if self.guard.release(now) {
+            self.block()?;
+        }
+        Ok(open && self.ready)
+    }
+
+    /// Reads one frame, as [`PacketSocket::receive`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn receive<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        let frame = self.socket.receive(buffer)?;
+        if let Some(source) = frame.and_then(|frame| frame.get(6..12)?.try_into().ok()) {
+            self.guard.note(Mac(source));
+        }
+        Ok(frame)
+    }
+
+    /// A burst was read from `start` to `now`. Who sends too much is blocked; where all together are too much some is left out.
+    ///
+    /// # Errors
+    /// When the kernel does not take a filter.
+    pub(super) fn end(&mut self, start: Instant, now: Instant, quota: &mut Quota, link: &Setup) -> io::Result<()> {
+        let too_much = quota.spend(start, now);
+        if too_much {
+            self.guard.thin_out(now);
+        }
+        let blocked = self.guard.block(now);
+        if blocked {
+            self.say_flood(now, link);
+        }
+        if too_much || blocked { self.block() } else { Ok(()) }
+    }
+
+    fn say_flood(&mut self, now: Instant, link: &Setup) {
+        link.metrics.floods.inc();
+        if now >= self.log_at {
+            self.log_at = now + LOG_INTERVAL;
+            let hosts: Vec<_> = self.guard.blocked().map(|mac| mac.to_string()).collect();
+            let (hosts, seconds) = (hosts.join(" "), BLOCK_LIFETIME.as_secs());
+            let (link, most) = (&link.name, FRAMES_PER_SECOND_MAX);
+            warn!(%link, hosts, seconds, most, "a flood: hosts that send more frames in a second are not heard for a while");
+        }
+    }
+
+    /// When [`Inlet::begin`] has to be asked again, if ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.guard.deadline()
+    }
+
+    fn block(&self) -> io::Result<()> {
+        self.socket.filter(&filter::without(self.guard.blocked(), self.guard.thin(), (self.filter)(self.index)))
+    }
+}

@@ -1,0 +1,101 @@
+//! Tests of what is planned for the links of this node: which are spoken on, and how.
+
+use super::*;
+
+#[test]
+fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
+    let internal: IpAddr = "172.30.0.11".parse().unwrap();
+    let cases = [
+        ("plain", link(2, "eth0"), true),
+        ("down", Link { up: false, ..link(2, "eth0") }, false),
+        ("no broadcast", Link { broadcast: false, ..link(2, "wg0") }, false),
+        ("no Ethernet", Link { ethernet: false, ..link(2, "ib0") }, false),
+        ("a port of a bridge", Link { enslaved: true, ..link(2, "eth0") }, false),
+        ("a macvlan of a link that is not spoken on", Link { parent: Some(9), ..link(2, "mac0") }, true),
+        ("excluded by name", link(2, "cni0"), false),
+        (
+            "excluded by name, with another address",
+            Link { addresses: addresses(&["10.0.0.1"]).into(), ..link(2, "cni0") },
+            false,
+        ),
+        ("excluded by name, with the InternalIP", Link { addresses: vec![internal], ..link(2, "cni0") }, true),
+    ];
+    for (what, link, expect) in cases {
+        let me = Node { internal: vec![internal], ..node("node1") };
+        let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
+        assert_eq!(plan.links.contains_key(&2), expect, "{what}");
+    }
+}
+
+#[test]
+fn neighbours_are_asked_from_an_address_that_nobody_else_may_have() {
+    let sources = |tentative: &[&str]| {
+        let addresses = addresses(&["10.0.0.9", "fd30::9", "fe80::1", "fe80::2"]).into();
+        let tentative = tentative.iter().map(|text| text.parse().unwrap()).collect();
+        let cluster = Cluster { links: vec![Link { addresses, tentative, ..link(2, "eth0") }], ..Cluster::default() };
+        cluster.plan().links[&2].order.source_v6
+    };
+    assert_eq!(sources(&[]), Some("fe80::1".parse().unwrap()));
+    assert_eq!(sources(&["fe80::1"]), Some("fe80::2".parse().unwrap()));
+    assert_eq!(sources(&["fe80::1", "fe80::2"]), Some("fd30::9".parse().unwrap()));
+    assert_eq!(sources(&["fd30::9", "fe80::1", "fe80::2"]), None);
+}
+
+#[test]
+fn an_address_that_is_held_and_not_heard_is_in_trouble() {
+    let mut state = Cluster::default().state();
+    let [held, other]: [Ipv6Addr; 2] = ["fd30::1".parse().unwrap(), "fd30::2".parse().unwrap()];
+    let report = LinkReport { held: [held.into()].into(), ..LinkReport::default() };
+    state.handle(Event::Report { link: 2, report }, Instant::ZERO);
+    assert_eq!(plan(&state, Instant::ZERO).status.links[0].troubles, []);
+    assert!(state.handle(Event::Unheard { link: 2, addresses: [held, other].into() }, Instant::ZERO));
+    let (reason, mac) = (TroubleReason::GroupNotJoined, "33:33:ff:00:00:01".to_owned());
+    let expect = [LinkTrouble { address: held.into(), reason, mac, node: None }];
+    assert_eq!(plan(&state, Instant::ZERO).status.links[0].troubles, expect);
+    state.handle(Event::Unheard { link: 2, addresses: [].into() }, Instant::ZERO);
+    assert_eq!(plan(&state, Instant::ZERO).status.links[0].troubles, []);
+}
+
+#[test]
+fn an_interface_selector_takes_this_node_out_of_its_other_links_and_nobody_else() {
+    let links = vec![link(2, "eth0"), link(3, "eth1")];
+    let plan = Cluster { ads: vec![json!({"interfaces": ["eth1"]})], links, ..Cluster::default() }.plan();
+    let names = |index| {
+        let candidates = &plan.links[&index].order.units[0].candidates;
+        candidates.iter().map(|candidate| candidate.node.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((names(2), names(3)), (vec!["node2".to_owned()], vec!["node1".to_owned(), "node2".to_owned()]));
+}
+
+#[test]
+fn what_has_ports_is_spoken_on_and_its_ports_are_not_whatever_their_state() {
+    let port = |index, name| Link { enslaved: true, ..link(index, name) };
+    let alone = [link(2, "eno1"), link(3, "eno2")];
+    let bond = [port(2, "eno1"), port(3, "eno2"), link(4, "bond0")];
+    let trunk = [port(2, "eno1"), port(3, "eno2"), link(4, "bond0"), link(5, "bond0.5")];
+    let bridge = [port(2, "eno1"), port(4, "bond0"), link(5, "br0"), port(6, "tap0")];
+    let dead = [port(2, "eno1"), port(3, "eno2"), Link { up: false, ..link(4, "bond0") }];
+    let cases: [(&str, &[Link], &[&str]); 5] = [
+        ("two links that are no ports yet", &alone, &["eno1", "eno2"]),
+        ("a bond of both", &bond, &["bond0"]),
+        ("a VLAN of the bond: a network of its own", &trunk, &["bond0", "bond0.5"]),
+        ("a bridge with the bond as its port", &bridge, &["br0"]),
+        ("a bond without a carrier: no port speaks in its stead", &dead, &[]),
+    ];
+    for (what, links, expect) in cases {
+        let plan = Cluster { links: links.to_vec(), ..Cluster::default() }.plan();
+        let names: Vec<&str> = plan.links.values().map(|link| &*link.name).collect();
+        assert_eq!(names, expect, "{what}");
+    }
+}
+
+#[test]
+fn a_macvlan_is_left_to_its_parent() {
+    let macvlan = Link { parent: Some(2), ..link(3, "mac0") };
+    let spoken_on = |parent: Link| {
+        let plan = Cluster { links: vec![parent, macvlan.clone()], ..Cluster::default() }.plan();
+        plan.links.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(spoken_on(link(2, "eth0")), [2]);
+    assert_eq!(spoken_on(Link { enslaved: true, ..link(2, "eth0") }), [3]);
+}
