@@ -1,36 +1,59 @@
 //! A wire out of network namespaces: a bridge, some hosts and a client, each with `eth0` on it. Dropping it removes all of it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use ferrolb_proto::wire::Mac;
 use ferrolb_runtime::clock::Clock;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
-/// How long the client may take to learn who has an address.
-const LEARN_MAX: Duration = Duration::from_secs(5);
+/// How long a kernel may take to show what it has learned.
+const SHOWN_MAX: Duration = Duration::from_secs(5);
+
+/// Whoever needs the processors for himself holds it alone, all others together.
+static TURN: RwLock<()> = RwLock::new(());
 
 pub(crate) struct Lan {
     prefix: String,
     hosts: Vec<&'static str>,
+    _turn: Turn,
+}
+
+#[expect(dead_code, reason = "held, and never looked at")]
+enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 impl Lan {
     /// A wire with these hosts and `client`, which has the addresses 172.30.0.100 and fd30::100.
     pub(crate) fn new(hosts: &[&'static str]) -> Self {
+        Self::build(hosts, Turn::Shared(TURN.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The same, and no other wire is there meanwhile: for tests that take all the processors there are, or count on having one.
+    pub(crate) fn alone(hosts: &[&'static str]) -> Self {
+        Self::build(hosts, Turn::Alone(TURN.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn build(hosts: &[&'static str], turn: Turn) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("flbs{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let hosts: Vec<_> = hosts.iter().copied().chain(["client"]).collect();
-        let lan = Self { prefix, hosts };
+        let lan = Self { prefix, hosts, _turn: turn };
         batch(&lan.all().map(|host| format!("netns add {host}\n")).collect::<String>());
         let switch = lan.namespace("switch");
         lan.ip("-n", "switch", "link add br0 up type bridge mcast_snooping 0");
+        // A switch carries what is no good IPv6, too; Linux takes that off a bridge where br_netfilter is loaded.
+        let filters = Path::new("/proc/sys/net/bridge/bridge-nf-call-ip6tables");
+        lan.inside("switch", || filters.exists().then(|| fs::write(filters, "0").expect("a switch without filters")));
         for host in &lan.hosts {
             let (namespace, mac) = (lan.namespace(host), lan.mac(host));
             batch(&format!(
@@ -59,16 +82,11 @@ impl Lan {
         self.ip("-n", host, "link set eth1 up");
     }
 
-    /// The hardware address of a host's link.
+    /// The hardware address of a host's link; of its `eth0` by whatever name.
     pub(crate) fn mac_of(&self, host: &str, link: &str) -> Mac {
         let mut mac = self.mac(host);
-        mac.0[4] = u8::from(link == "eth1");
+        mac.0[4] = ["eth1", "br0"].into_iter().zip(1..).find(|(name, _)| *name == link).map_or(0, |(_, byte)| byte);
         mac
-    }
-
-    /// The index of a host's `eth0`.
-    fn index(&self, host: &str) -> u32 {
-        self.index_of(host, "eth0")
     }
 
     /// The index of a host's link.
@@ -96,52 +114,36 @@ impl Lan {
     pub(crate) async fn client_learns(&self, address: impl Into<IpAddr>, mac: Mac) {
         let address = address.into();
         let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let patience = Clock::now() + LEARN_MAX;
-        loop {
+        let known = || {
             self.inside("client", || {
                 let socket = UdpSocket::bind((any, 0)).expect("a socket");
                 socket.send_to(b"?", (address, 9)).expect("a route");
             });
-            let known = self.ip("-n", "client", &format!("neighbour show {address}"));
-            if known.contains(&mac.to_string()) {
-                return;
-            }
-            assert!(Clock::now() < patience, "the client does not send {address} to {mac}, but: {known}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.ip("-n", "client", &format!("neighbour show {address}"))
+        };
+        shown(&format!("{address} at {mac}"), known, |known| known.contains(&mac.to_string())).await;
+    }
+
+    /// Makes a host's `eth0` a port of a bridge `br0`, as where a node has virtual machines.
+    pub(crate) fn bridge(&self, host: &str) {
+        self.ip("-n", host, &format!("link add br0 address {} up type bridge", self.mac_of(host, "br0")));
+        self.ip("-n", host, "link set eth0 master br0");
+    }
+
+    /// Makes the switch send multicast to those ports alone whose hosts have asked for it by MLD, and ask them.
+    pub(crate) fn snoop(&self) {
+        self.ip("-n", "switch", "address add fe80::5 dev br0 nodad");
+        // Hundredths of a second.
+        let times = "mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_last_member_interval 20";
+        // The kernel reads the times when it begins to ask.
+        for words in [times, "mcast_snooping 1 mcast_querier 1"] {
+            self.ip("-n", "switch", &format!("link set br0 type bridge {words}"));
         }
     }
 
-    /// Waits until the client's `ip` shows what is wanted.
-    pub(crate) async fn client_sees(&self, is: impl Fn(&str) -> bool, words: &str) {
-        let patience = Clock::now() + LEARN_MAX;
-        loop {
-            let shown = self.ip("-n", "client", words);
-            if is(&shown) {
-                return;
-            }
-            assert!(Clock::now() < patience, "the client never sees it: {shown}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// Sends whole frames out of the client's `eth0`.
-    pub(crate) fn client_sends(&self, frames: &[&[u8]]) {
-        let index = i32::try_from(self.index("client")).expect("a small index");
-        self.inside("client", || {
-            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))).expect("root is needed");
-            let mut storage = SockAddrStorage::zeroed();
-            #[expect(unsafe_code, reason = "socket2 has no constructor for link-layer addresses")]
-            // SAFETY: sockaddr_ll is a socket address type, and the length is its size.
-            let address = unsafe {
-                let link = storage.view_as::<libc::sockaddr_ll>();
-                link.sll_family = libc::AF_PACKET as u16;
-                link.sll_ifindex = index;
-                SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t)
-            };
-            for frame in frames {
-                assert_eq!(socket.send_to(frame, &address).expect("the link is up"), frame.len());
-            }
-        });
+    /// Which ports of the switch have asked for which groups.
+    pub(crate) fn groups(&self) -> String {
+        run(Command::new("bridge").args(["-n", &self.namespace("switch"), "mdb", "show", "dev", "br0"]))
     }
 
     fn namespace(&self, host: &str) -> String {
@@ -159,6 +161,19 @@ impl Drop for Lan {
             // What a failed start did not make cannot be removed, and is no matter.
             let _ = Command::new("ip").args(["netns", "delete", &host]).stderr(Stdio::null()).status();
         }
+    }
+}
+
+/// Waits until what is shown is what is wanted.
+pub(crate) async fn shown(what: &str, show: impl Fn() -> String, is: impl Fn(&str) -> bool) {
+    let patience = Clock::now() + SHOWN_MAX;
+    loop {
+        let shown = show();
+        if is(&shown) {
+            return;
+        }
+        assert!(Clock::now() < patience, "never seen: {what}, but: {shown}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -1,0 +1,157 @@
+//! A flood of questions, from one host and from many: an honest client is answered, the speakers go on hearing each other, and no thread
+//! takes more of a processor than it may.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ferrolb_proto::wire::{Mac, arp, ndp};
+use ferrolb_runtime::clock::Clock;
+
+use crate::lan::Lan;
+use crate::port::Port;
+use crate::speaker::{BOTH, VIP, VIP6, elected_on, runtime};
+
+/// How long a flood lasts.
+const LENGTH: Duration = Duration::from_secs(4);
+/// How often the honest client asks.
+const ASKS: Duration = Duration::from_millis(5);
+/// The part of a processor that a thread may take: reading half of one, and on top of it the waiting and the hellos.
+const PROCESSOR_MAX: f64 = 0.8;
+/// The hardware addresses of a flood from many.
+const MANY: u32 = 4_096;
+
+const ASKER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
+const ASKER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
+
+/// A protocol's question for the address, from one host to another: a switch carries more of these than of those to all.
+type Question = fn(Mac, Mac) -> Vec<u8>;
+
+fn by_arp(from: Mac, to: Mac) -> Vec<u8> {
+    let mut question = arp::request(from, ASKER, VIP);
+    question[..6].copy_from_slice(&to.0);
+    question.to_vec()
+}
+
+fn by_ndp(from: Mac, to: Mac) -> Vec<u8> {
+    ndp::unicast_solicitation(from, ASKER6, VIP6, to).to_vec()
+}
+
+/// What was seen during a flood.
+#[derive(Debug)]
+struct Seen {
+    /// The part of the honest client's questions that was answered.
+    answered: f64,
+    /// The part of a processor that the busiest link thread took.
+    processor: f64,
+    /// How often a speaker stopped listening to somebody.
+    blocked: u64,
+}
+
+/// Floods two speakers on a wire of their own, whose links have this name, from as many hosts.
+fn flood(link: &str, hosts: u32, question: Question) -> Seen {
+    let lan = Lan::alone(&["node1", "node2", "flooder"]);
+    for node in ["node1", "node2"] {
+        lan.ip("-n", node, "link set eth0 down");
+        lan.ip("-n", node, &format!("link set eth0 name {link} up"));
+    }
+    runtime().block_on(async {
+        let (owner, other) = elected_on(&lan, link, &BOTH).await;
+        let (client, flooder) = (Port::open(&lan, "client", "eth0"), Port::open(&lan, "flooder", "eth0"));
+        let host = |n: u32| {
+            let [_, _, high, low] = n.to_be_bytes();
+            Mac([2, 0xf1, 0, 0, high, low])
+        };
+        let frames: Vec<_> = (0..hosts).map(|n| question(host(n), owner.mac)).collect();
+        let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (start, busy) = (Clock::now(), processor(link));
+        let flooding = std::thread::spawn({
+            let (over, sent) = (Arc::clone(&over), Arc::clone(&sent));
+            move || {
+                for frame in frames.iter().cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                    flooder.send(frame);
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let honest = question(client.mac, owner.mac);
+        let answered = ask(client, &honest).await;
+        over.store(true, Ordering::Relaxed);
+        flooding.join().expect("the flood goes out");
+        let took = Clock::now().since(start).as_secs_f64();
+        let processor = processor(link).iter().zip(busy).map(|(now, before)| (now - before) / took).fold(0.0, f64::max);
+        let both = [&owner.metrics, &other.metrics];
+        assert!(owner.holds() && !other.holds());
+        let seen = Seen { answered, processor, blocked: both.iter().map(|metrics| metrics.floods.get()).sum() };
+        let (rate, suspected) =
+            (sent.load(Ordering::Relaxed) as f64 / took, both.map(|metrics| metrics.suspicions.get()));
+        println!("{rate:.0} frames/s from {hosts} hosts at {link}: {seen:?}, suspected {suspected:?}");
+        assert_eq!(both.map(|metrics| metrics.deaths.get()), [0, 0], "{seen:?}");
+        seen
+    })
+}
+
+/// Asks for as long as a flood lasts, whether it is answered or not; the part that was.
+async fn ask(client: Port, question: &[u8]) -> f64 {
+    let (client, over) = (Arc::new(client), Arc::new(AtomicBool::new(false)));
+    let listening = std::thread::spawn({
+        let (client, over) = (Arc::clone(&client), Arc::clone(&over));
+        move || {
+            let mut answered = 0.0;
+            while !over.load(Ordering::Relaxed) {
+                let answer = client.next().and_then(|frame| client.answer(&frame));
+                if answer.is_some_and(|answer| [IpAddr::from(ASKER), ASKER6.into()].contains(&answer.asker)) {
+                    answered += 1.0;
+                }
+            }
+            answered
+        }
+    });
+    let (start, mut asked) = (Clock::now(), 0.0);
+    while Clock::now() < start + LENGTH {
+        client.send(question);
+        asked += 1.0;
+        tokio::time::sleep(ASKS).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    listening.join().expect("the client hears") / asked
+}
+
+/// The seconds of a processor that each thread of links of this name has taken, by the thread's id (Linux
+/// Documentation/scheduler/sched-stats.rst).
+fn processor(link: &str) -> Vec<f64> {
+    let tasks = fs::read_dir("/proc/self/task").expect("this process");
+    let mut tasks: Vec<_> = tasks.flatten().map(|task| task.path()).collect();
+    tasks.sort();
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    tasks.retain(|task| read(task.join("comm")).trim() == format!("link {link}"));
+    let nanoseconds = |text: String| text.split(' ').next().and_then(|first| first.parse::<f64>().ok());
+    tasks.iter().map(|task| nanoseconds(read(task.join("schedstat"))).expect("nanoseconds") / 1e9).collect()
+}
+
+#[test]
+fn a_host_that_floods_by_arp_is_not_heard_and_an_honest_client_is() {
+    let seen = flood("oarp", 1, by_arp);
+    assert!(seen.blocked >= 1 && seen.answered > 0.8 && seen.processor < PROCESSOR_MAX, "{seen:?}");
+}
+
+#[test]
+fn a_host_that_floods_by_ndp_is_not_heard_and_an_honest_client_is() {
+    let seen = flood("ondp", 1, by_ndp);
+    assert!(seen.blocked >= 1 && seen.answered > 0.8 && seen.processor < PROCESSOR_MAX, "{seen:?}");
+}
+
+// Among the questions of many an honest one is no more likely to be read than theirs; a client asks again.
+#[test]
+fn a_flood_from_many_by_arp_takes_no_more_than_it_may() {
+    let seen = flood("marp", MANY, by_arp);
+    assert!(seen.blocked == 0 && seen.answered > 0.1 && seen.processor < PROCESSOR_MAX, "{seen:?}");
+}
+
+#[test]
+fn a_flood_from_many_by_ndp_takes_no_more_than_it_may() {
+    let seen = flood("mndp", MANY, by_ndp);
+    assert!(seen.blocked == 0 && seen.answered > 0.1 && seen.processor < PROCESSOR_MAX, "{seen:?}");
+}
