@@ -17,6 +17,8 @@ const AWAY: &str = "no answer from the API server";
 const FAILURES: f64 = 10.0;
 /// How long a program may take back to its work: its longest wait between two tries is 20 s.
 const BACK_MAX: Duration = Duration::from_secs(30);
+/// It publishes the endpoints. It is away as long as the API server: its own longest wait between two tries is 30 s.
+const PUBLISHER: &str = "kube-controller-manager";
 
 #[test]
 fn without_an_api_server_the_programs_wait_and_the_speakers_go_on_answering() {
@@ -24,6 +26,7 @@ fn without_an_api_server_the_programs_wait_and_the_speakers_go_on_answering() {
         lab.install_ferrolb()?;
         let programs = programs(lab);
         lab.stop("kube-apiserver", Signal::KILL)?;
+        lab.stop(PUBLISHER, Signal::KILL)?;
         step("started without an API server, all wait, are not ready, and say why", || {
             lab.start_controller(&[])?;
             lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
@@ -32,7 +35,8 @@ fn without_an_api_server_the_programs_wait_and_the_speakers_go_on_answering() {
         step("once each, however often they try", || said(lab, &programs, 1))?;
         step("and become ready when it appears", || {
             lab.restart("kube-apiserver")?;
-            back(lab, &programs)
+            back(lab, &programs)?;
+            lab.restart(PUBLISHER)
         })?;
         let (address, owner) = step("a Service is served", || serve_elsewhere(lab))?;
         step("the API server stops: the owner goes on answering, and all say so once more", || {
