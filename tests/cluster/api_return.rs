@@ -46,7 +46,7 @@ fn an_api_server_that_comes_back_finds_what_changed_made_good_and_nothing_else_w
         lab.apply_objects(&[pool("few", &[POOL])])?;
         lab.start_controller(&[&LEASE[..], &["--log-level", "debug"]].concat())?;
         step("more Services than addresses: some wait", || {
-            lab.api(async |client| bench::post_all(&client, "few", SERVICES).await)?;
+            lab.api(async |client| bench::post_all(&client, "few", SERVICES, &bench::V4).await)?;
             settled(lab).map(drop)
         })?;
         step(

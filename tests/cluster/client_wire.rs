@@ -3,14 +3,14 @@
 
 use crate::pools::BRINGING_MAX;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::arp::{self, Arp, Operation};
-use ferrolb_tests::topology::{Host, node_index};
+use ferrolb_proto::wire::{Mac, arp, ndp};
+use ferrolb_tests::topology::{CLIENT, Host, node_index};
+use ferrolb_tests::traffic::capture::holder;
 use ferrolb_tests::{Lab, wait};
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How many times an address is asked for before its answers are counted.
@@ -22,7 +22,7 @@ const LISTEN: Duration = Duration::from_millis(100);
 pub(crate) struct Wire {
     pub(crate) mac: Mac,
     /// Whom the answers are for.
-    asker: Ipv4Addr,
+    asker: Host,
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
 }
@@ -41,13 +41,16 @@ impl Wire {
             let config = Config { read_timeout: Some(LISTEN), promiscuous: false, ..Config::default() };
             let Channel::Ethernet(sender, receiver) = datalink::channel(&found, config)? else { bail!("no Ethernet") };
             let mac = Mac(found.mac.context("the link has a MAC address")?.octets());
-            Ok(Self { mac, asker: host.v4(), sender, receiver })
+            Ok(Self { mac, asker: host.clone(), sender, receiver })
         })?
     }
 
     /// Asks all on the wire for `address`.
-    pub(crate) fn ask(&mut self, address: Ipv4Addr) -> Result<()> {
-        self.send(&arp::request(self.mac, self.asker, address))
+    pub(crate) fn ask(&mut self, address: impl Into<IpAddr>) -> Result<()> {
+        match address.into() {
+            IpAddr::V4(address) => self.send(&arp::request(self.mac, self.asker.v4(), address)),
+            IpAddr::V6(address) => self.send(&ndp::solicitation(self.mac, self.asker.v6(), address)),
+        }
     }
 
     /// Sends a whole frame, Ethernet header first.
@@ -78,14 +81,12 @@ impl Wire {
     }
 
     /// The hardware addresses that answer for `address`, each once.
-    pub(crate) fn answering(&mut self, address: Ipv4Addr) -> Result<BTreeSet<Mac>> {
-        let mut answering = BTreeSet::new();
+    pub(crate) fn answering(&mut self, address: impl Into<IpAddr>) -> Result<BTreeSet<Mac>> {
+        let (address, mut answering) = (address.into(), BTreeSet::new());
         for _ in 0..REQUESTS {
             self.ask(address)?;
             self.listen(LISTEN, |frame| {
-                let arp =
-                    Arp::decode(frame).filter(|arp| arp.operation == Operation::Reply && arp.sender == address)?;
-                answering.insert(arp.sender_mac);
+                answering.extend(holder(frame, address));
                 None::<()>
             })?;
         }
@@ -94,7 +95,8 @@ impl Wire {
 }
 
 /// The one node that answers for `address` right now.
-pub(crate) fn owner(lab: &Lab, address: Ipv4Addr) -> Result<String> {
+pub(crate) fn owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
+    let address = address.into();
     let answering = Wire::open(lab)?.answering(address)?;
     let answering: Vec<String> = answering.into_iter().map(|mac| named(lab, mac)).collect();
     match answering.as_slice() {
@@ -104,15 +106,27 @@ pub(crate) fn owner(lab: &Lab, address: Ipv4Addr) -> Result<String> {
 }
 
 /// Waits until exactly one node answers for `address`; its name.
-pub(crate) fn wait_owner(lab: &Lab, address: Ipv4Addr) -> Result<String> {
+pub(crate) fn wait_owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
+    let address = address.into();
     wait::until(&format!("one owner of {address}"), BRINGING_MAX, || owner(lab, address).map(Some))
 }
 
 /// Waits until nobody answers for `address`.
-pub(crate) fn wait_silent(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+pub(crate) fn wait_silent(lab: &Lab, address: impl Into<IpAddr>) -> Result<()> {
+    let address = address.into();
     wait::until(&format!("silence about {address}"), BRINGING_MAX, || {
         let answering = Wire::open(lab)?.answering(address)?;
         ensure!(answering.is_empty(), "{answering:?} answer");
+        Ok(Some(()))
+    })
+}
+
+/// Waits until the client's kernel knows the address at this node's hardware address, without being made to ask.
+pub(crate) fn wait_known(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
+    let mac = mac_of(node)?;
+    wait::until(&format!("{address} is at {node}"), BRINGING_MAX, || {
+        let known = lab.exec(CLIENT, &["ip", "neighbour", "show", &address.to_string()])?;
+        ensure!(known.contains(&mac), "the client knows {known:?}, not {mac}");
         Ok(Some(()))
     })
 }

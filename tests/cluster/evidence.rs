@@ -6,7 +6,7 @@ use ferrolb_proto::api::{HELLO_SECRET, NAMESPACE};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Frame, KeyRing};
 use ferrolb_tests::Lab;
-use ferrolb_tests::traffic::capture::{Capture, Seen};
+use ferrolb_tests::traffic::capture::{Capture, Seen, holder};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,8 +38,10 @@ impl Evidence {
     }
 
     /// Each CLAIM of the address.
-    pub(crate) fn claims(&self, address: Ipv4Addr) -> Vec<Said> {
-        let claims = |frame: &Frame| matches!(&frame.body, Body::Claim { addresses, .. } if addresses.contains(&IpAddr::V4(address)));
+    pub(crate) fn claims(&self, address: impl Into<IpAddr>) -> Vec<Said> {
+        let address = address.into();
+        let claims =
+            |frame: &Frame| matches!(&frame.body, Body::Claim { addresses, .. } if addresses.contains(&address));
         self.words().filter(|(_, frame)| claims(frame)).map(|(said, _)| said).collect()
     }
 
@@ -56,12 +58,11 @@ impl Evidence {
         lives.into_iter().map(|(_, first, claim)| (first, claim)).collect()
     }
 
-    /// Each frame of ARP in which somebody says that it has the address: answers, and what nobody asked for.
-    pub(crate) fn answers(&self, lab: &Lab, address: Ipv4Addr) -> Vec<Said> {
-        let frames = self.frames.iter().enumerate();
-        let arps = frames.filter_map(|(place, seen)| Some((place, seen.at, seen.arp()?)));
-        let answers = arps.filter(|(_, _, arp)| arp.sender == address);
-        answers.map(|(place, at, arp)| Said { place, at, who: named(lab, arp.sender_mac) }).collect()
+    /// Each frame in which somebody says that it has the address: answers, and what nobody asked for.
+    pub(crate) fn answers(&self, lab: &Lab, address: impl Into<IpAddr>) -> Vec<Said> {
+        let (address, frames) = (address.into(), self.frames.iter().enumerate());
+        let holders = frames.filter_map(|(place, seen)| Some((place, seen.at, holder(&seen.bytes, address)?)));
+        holders.map(|(place, at, mac)| Said { place, at, who: named(lab, mac) }).collect()
     }
 
     /// Each frame in which this host says unasked that it has the address.

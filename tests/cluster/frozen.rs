@@ -7,7 +7,7 @@ use crate::node_death::serve_elsewhere;
 use crate::stage::{measured, play, step};
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::{Lab, Options, Signal, wait};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long the speaker is asked before it is frozen, how long it is frozen, and how long it is watched after.
@@ -53,7 +53,7 @@ fn an_owner_that_was_frozen_answers_nothing_once_another_has_claimed() {
     });
 }
 
-fn freeze(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
+fn freeze(lab: &Lab, address: IpAddr, owner: &str) -> Result<()> {
     let (mut wire, speaker) = (Wire::open(lab)?, format!("speaker-{owner}"));
     wait::during(BEFORE, || wire.ask(address))?;
     lab.signal(&speaker, Signal::STOP)?;

@@ -21,8 +21,6 @@ fn both_addresses_of_a_service_are_answered_for_by_one_node_and_by_another_when_
         lab.start_ferrolb()?;
         let (v4, owner) = step("a Service is served over IPv4", || serve_elsewhere(lab))?;
         step("it gets an IPv6 address, too, and its page is served there", || {
-            let pool = pools::pool("lan", &["172.30.0.200-172.30.0.209", "fd30::200-fd30::209"]);
-            lab.apply_objects(&[pool])?;
             let dual = json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]}});
             services::patch(lab, "web", &dual)?;
             services::wait_addresses(lab, "web", &[&v4.to_string(), &ADDRESS.to_string()])?;
@@ -33,7 +31,7 @@ fn both_addresses_of_a_service_are_answered_for_by_one_node_and_by_another_when_
                 Ok(Some(()))
             })
         })?;
-        step("one node answers for both", || answers(lab, &owner))?;
+        step("one node answers for both", || client_wire::wait_known(lab, ADDRESS.into(), &owner))?;
         step("its condition names that node for both", || {
             let expect = format!("{v4} and {ADDRESS} from {owner} (eth0)");
             services::wait_announced(lab, "web", "Announced", &expect)
@@ -53,7 +51,7 @@ fn both_addresses_of_a_service_are_answered_for_by_one_node_and_by_another_when_
         step("another node is the one owner of both", || {
             let now = client_wire::wait_owner(lab, v4)?;
             ensure!(now != owner, "{owner} is off and answers");
-            answers(lab, &now)
+            client_wire::wait_known(lab, ADDRESS.into(), &now)
         })
     });
 }
@@ -62,14 +60,4 @@ fn both_addresses_of_a_service_are_answered_for_by_one_node_and_by_another_when_
 fn pod(lab: &Lab) -> Result<String> {
     let page = lab.http_get(CLIENT, services::http([172, 30, 0, 200]), "/")?;
     page.body.split_whitespace().next().map(str::to_owned).with_context(|| format!("{:?} of {WEB:?}", page.body))
-}
-
-/// The client's kernel knows the IPv6 address at this node's hardware address.
-fn answers(lab: &Lab, node: &str) -> Result<()> {
-    let mac = client_wire::mac_of(node)?;
-    wait::until(&format!("{ADDRESS} is at {node}"), pools::BRINGING_MAX, || {
-        let known = lab.exec(CLIENT, &["ip", "neighbour", "show", &ADDRESS.to_string()])?;
-        ensure!(known.contains(&mac), "the client knows {known:?}, not {mac}");
-        Ok(Some(()))
-    })
 }

@@ -2,7 +2,7 @@
 //! address, once.
 
 use crate::ledger::Ledger;
-use crate::metrics::{admin, metric_at};
+use crate::metrics::metric_at;
 use crate::pools::BRINGING_MAX;
 use crate::stage::{measured, play, step, without_proxy};
 use anyhow::{Context, Result, bail, ensure};
@@ -53,7 +53,7 @@ impl Replica {
     }
 
     fn metric(&self, lab: &Lab, name: &str) -> Result<f64> {
-        metric_at(lab, SocketAddr::new(admin(CONTROL_PLANE).ip(), self.port), name)
+        metric_at(lab, SocketAddr::new(lab.address(CONTROL_PLANE)?, self.port), name)
     }
 
     fn wait_ready(&self, lab: &Lab) -> Result<()> {
@@ -150,7 +150,7 @@ async fn create(client: &Client, batch: &str, midst: mpsc::Sender<()>) -> Result
         }
         Ok(wait::now())
     };
-    let all = futures::future::try_join(services::post_all(client, batch, SERVICES), watched);
+    let all = futures::future::try_join(services::post_all(client, batch, SERVICES, &services::V4), watched);
     let ended = tokio::time::timeout(ALL_MAX, all).await;
     let given = ledger.given();
     let (created, done) =

@@ -14,7 +14,7 @@ use ferrolb_tests::{Lab, Options, run, wait};
 use kube::api::Api;
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// The node whose links change.
 const NODE: &str = "node1";
@@ -98,7 +98,7 @@ fn veths(lab: &Lab, before: usize) -> Result<()> {
 }
 
 /// Waits until the node's link, called so, is up in its status, and answers for the address with the link's hardware address of now.
-fn answers(lab: &Lab, address: Ipv4Addr, link: &str) -> Result<()> {
+fn answers(lab: &Lab, address: IpAddr, link: &str) -> Result<()> {
     let own = mac_of_link(lab, link)?;
     wait::until(&format!("{link} is in the status as it is"), BRINGING_MAX, || {
         let status = status(lab)?;
@@ -146,7 +146,7 @@ fn listed(lab: &Lab) -> Result<Vec<String>> {
 /// How many series of metrics name this link.
 fn series(lab: &Lab, link: &str) -> Result<usize> {
     metric(lab, NODE, "ferrolb_speaker_owned_addresses")?;
-    let page = lab.http_get(CLIENT, admin(NODE), "/metrics")?;
+    let page = lab.http_get(CLIENT, admin(lab, NODE)?, "/metrics")?;
     Ok(page.body.lines().filter(|line| line.contains(&format!("link=\"{link}\""))).count())
 }
 

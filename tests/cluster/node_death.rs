@@ -8,7 +8,8 @@ use ferrolb_proto::claim::LISTEN;
 use ferrolb_proto::election::order;
 use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::{Lab, Options, Report, wait};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// The longest gap that a client may see when a node dies, three times over: tests run on busy machines, the benchmark tells the truth.
@@ -17,8 +18,9 @@ pub(crate) const GAP_MAX: Duration = Duration::from_millis(3 * 300);
 pub(crate) const PROBE_STEP: Duration = Duration::from_millis(10);
 /// How long is probed: the event, and some seconds after it.
 pub(crate) const PROBE_LENGTH: Duration = Duration::from_secs(4);
-/// The address that the Service gets.
-const FIRST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+/// The address that the Service gets, of the lab's first family.
+const FIRST: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200)), IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200))];
 /// So many pages in a row of one pod say that no other is behind the Service: kube-proxy takes one by chance.
 const PAGES: usize = 10;
 /// A node that came back may take over after so long, in this test.
@@ -93,13 +95,13 @@ pub(crate) fn within_budget(report: &Report) -> Result<()> {
 
 /// Serves a page from a pod on the node that is last in line for the address, so that its owner can die without the page; address and
 /// owner. The first in line need not be the owner: one that has listened for longer claims first.
-pub(crate) fn serve_elsewhere(lab: &Lab) -> Result<(Ipv4Addr, String)> {
-    let mut nodes = lab.nodes();
-    nodes.sort_by_key(|node| order(node, FIRST.into()));
+pub(crate) fn serve_elsewhere(lab: &Lab) -> Result<(IpAddr, String)> {
+    let (address, mut nodes) = (lab.families().first(FIRST), lab.nodes());
+    nodes.sort_by_key(|node| order(node, address));
     let (first, last) = (nodes.first().context("a node")?, nodes.last().context("a node")?);
     services::furnish(lab, last)?;
-    let address = services::serve(lab, "web")?;
-    ensure!(address == FIRST, "the address is {address}");
+    lab.apply_objects(&[services::service("web", json!({}))])?;
+    services::wait_addresses(lab, "web", &[&address.to_string()])?;
     let owner = client_wire::wait_owner(lab, address)?;
     let mut pod = "web";
     if owner == *last {
@@ -107,7 +109,7 @@ pub(crate) fn serve_elsewhere(lab: &Lab) -> Result<(Ipv4Addr, String)> {
         lab.pod(pod, first, &services::WEB)?;
         lab.remove_pod("web")?;
     }
-    all_forward_to(lab, pod, |host| host.v4().into())?;
+    all_forward_to(lab, pod, |host| lab.families().first(host.addresses()))?;
     Ok((address, owner))
 }
 

@@ -106,7 +106,7 @@ fn a_dual_stack_service_gets_both_addresses_and_says_so_and_the_pool_counts_them
         })?;
         step("the client gets the page over IPv4", || page(lab, ([172, 30, 0, 200].into(), 80), "web").map(drop))?;
         step("the kernel and FerroLB agree on who has it", || {
-            let owner = client_wire::owner(lab, [172, 30, 0, 200].into())?;
+            let owner = client_wire::owner(lab, [172, 30, 0, 200])?;
             let kernel = lab.who_answers([172, 30, 0, 200].into())?;
             ensure!(kernel.as_deref() == Some(owner.as_str()), "the client's kernel heard {kernel:?}, not {owner}");
             Ok(())

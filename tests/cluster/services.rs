@@ -36,9 +36,10 @@ pub(crate) fn serve(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
     address(lab, name)
 }
 
-/// The pool of these tests, an advertisement of all pools, and a web pod on `node`.
+/// The pool of these tests, of the lab's families, an advertisement of all pools, and a web pod on `node`.
 pub(crate) fn furnish(lab: &Lab, node: &str) -> Result<()> {
-    lab.apply_objects(&[pools::pool("lan", &["172.30.0.200-172.30.0.209"]), pools::advertisement()])?;
+    let addresses = lab.families().of(["172.30.0.200-172.30.0.209", "fd30::200-fd30::209"]);
+    lab.apply_objects(&[pools::pool("lan", &addresses), pools::advertisement()])?;
     lab.pod("web", node, &WEB)
 }
 

@@ -81,7 +81,7 @@ fn a_service_of_another_class_is_left_alone_and_one_of_ours_is_served() {
             // The next Service is served: everything up to here has been seen.
             let next = services::serve(lab, "next")?;
             client_wire::wait_owner(lab, next)?;
-            let answering = Wire::open(lab)?.answering([172, 30, 0, 209].into())?;
+            let answering = Wire::open(lab)?.answering([172, 30, 0, 209])?;
             ensure!(answering.is_empty(), "{answering:?} answer for an address that is not ours");
             ensure!(next != address, "two Services have {next}");
             untouched(lab, &given)

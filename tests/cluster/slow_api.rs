@@ -87,7 +87,7 @@ fn contested(lab: &Lab) -> Result<()> {
 
 fn serve(lab: &Lab) -> Result<()> {
     let (before, start) = (writes(lab)?, wait::now());
-    let assigned = lab.api(async |client| bench::create(&client, "slow", SERVICES).await)?;
+    let assigned = lab.api(async |client| bench::create(&client, "slow", SERVICES, &bench::V4).await)?;
     let (taken, done) = (start.elapsed(), writes(lab)? - before);
     let times: Vec<f64> = assigned.iter().map(|it| it.address_ms()).collect();
     let spread = Spread::of(&times).context("no Service was created")?;

@@ -7,6 +7,7 @@ pub mod budgets;
 mod cpu;
 mod create;
 pub mod failover;
+mod holder;
 pub mod machine;
 mod memory;
 pub mod report;
@@ -28,7 +29,7 @@ pub enum Bench {
     Allocate,
     /// From a Service's creation to its address and its first announcement.
     Create,
-    /// ARP answers against the kernel's own.
+    /// Answers by ARP and Neighbor Discovery against the kernel's own, with one address and with ten thousand.
     Answers,
     /// What the programs hold in memory.
     Memory,
@@ -42,8 +43,8 @@ impl Bench {
     /// Whether it is measured beside kube-proxies.
     pub fn has_kube_proxies(self) -> bool {
         match self {
-            Self::Create | Self::Answers | Self::Memory | Self::Failover => true,
-            Self::Allocate | Self::Scale => false,
+            Self::Create | Self::Memory | Self::Failover => true,
+            Self::Allocate | Self::Answers | Self::Scale => false,
         }
     }
 }
@@ -64,12 +65,14 @@ pub struct Extent {
 /// # Errors
 /// When the lab does not come up, or what is measured does not happen at all.
 pub fn run(bench: Bench, tools: &Tools, options: &Options, extent: &Extent) -> Result<Findings> {
+    let proxy_mode = options.proxy_mode.clone().filter(|_| bench.has_kube_proxies());
+    let options = &Options { proxy_mode, ..options.clone() };
     let findings = match bench {
         Bench::Allocate => allocate::run(),
         Bench::Create => beside_ferrolb(tools, options, |lab| create::run(lab, extent.thousand)),
-        Bench::Answers => beside_ferrolb(tools, options, answers::run),
+        Bench::Answers => in_lab(tools, options, answers::run),
         Bench::Memory => beside_ferrolb(tools, options, |lab| memory::run(lab, extent.thousand)),
-        Bench::Scale => in_lab(tools, &Options { proxy_mode: None, ..options.clone() }, scale::run),
+        Bench::Scale => in_lab(tools, options, scale::run),
         Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
     };
     findings.with_context(|| format!("the benchmark {bench:?} could not be done"))

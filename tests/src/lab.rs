@@ -10,7 +10,7 @@ pub use hosts::{Probing, kubectl_command};
 use crate::cluster::{api, control_plane, ferrolb, nodes, wire};
 use crate::setup::{self, Tools};
 use crate::state::{Facts, State};
-use crate::topology::{self, CONTROL_PLANE, LabName, NODES_MAX, node_name};
+use crate::topology::{self, CONTROL_PLANE, Families, LabName, NODES_MAX, node_name};
 use crate::traffic::page;
 use crate::{netns, process, run, teardown, wait};
 use anyhow::{Context, Result, bail, ensure};
@@ -33,14 +33,15 @@ const LOG_LINES: usize = 20;
 pub struct Options {
     pub name: String,
     pub nodes: u8,
+    pub families: Families,
     /// `nftables` or `iptables`; none: no node has a kube-proxy.
     pub proxy_mode: Option<String>,
 }
 
 impl Options {
-    /// Three nodes, kube-proxy in nftables mode.
+    /// Three nodes, dual stack, kube-proxy in nftables mode.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), nodes: 3, proxy_mode: Some("nftables".to_owned()) }
+        Self { name: name.to_owned(), nodes: 3, families: Families::Dual, proxy_mode: Some("nftables".to_owned()) }
     }
 }
 
@@ -65,6 +66,7 @@ impl Lab {
         teardown::down(&name)?;
         let facts = Facts {
             nodes: options.nodes,
+            families: options.families,
             proxy_mode: options.proxy_mode.clone(),
             kubernetes: tools.kubernetes.clone(),
             kept: false,
@@ -76,7 +78,7 @@ impl Lab {
     }
 
     fn raise(&self) -> Result<()> {
-        wire::build(&self.state.name, self.facts.nodes)?;
+        wire::build(&self.state.name, &self.facts)?;
         control_plane::start(&self.state, &self.facts)?;
         let version = setup::kubernetes::version()?;
         self.api(async |client| {
@@ -146,7 +148,7 @@ impl Lab {
     /// # Errors
     /// When it does not within 30 s, or has ended; with the last lines of its log.
     pub fn wait_healthy(&self, process: &str, host: &str, port: u16, path: &str) -> Result<()> {
-        let server = SocketAddr::new(IpAddr::V4(self.host(host)?.v4()), port);
+        let server = SocketAddr::new(self.address(host)?, port);
         let record = process::find(&self.state, process);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         netns::within(&self.state.name.namespace(host), || {
@@ -213,6 +215,19 @@ impl Lab {
     /// The names of the nodes.
     pub fn nodes(&self) -> Vec<String> {
         (1..=self.facts.nodes).map(node_name).collect()
+    }
+
+    /// The IP families of its cluster.
+    pub fn families(&self) -> Families {
+        self.facts.families
+    }
+
+    /// The address of a host, of the cluster's first family.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn address(&self, host: &str) -> Result<IpAddr> {
+        Ok(self.facts.families.first(self.host(host)?.addresses()))
     }
 
     /// Leaves the lab standing when this process ends; `cargo lab down` takes it down.

@@ -2,6 +2,7 @@
 //! benchmarks. `Lab` is the way in; docs/architecture.md says how the rooms hang together.
 
 pub mod bench;
+mod chance;
 pub mod cluster;
 pub mod lab;
 pub mod netns;

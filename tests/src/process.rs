@@ -191,7 +191,7 @@ fn start_time(pid: i32) -> Option<u64> {
 }
 
 /// The fields of `/proc/PID/stat` (proc(5)) from the third on. The second is the program's name, in brackets, and may hold anything.
-pub fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
+fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat[stat.rfind(')')? + 1..].split_whitespace())
 }
 

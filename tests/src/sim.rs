@@ -6,7 +6,6 @@
 //! - [`report`]: many runs, and their table beside the model's figures.
 
 mod bounds;
-mod chance;
 mod chaos;
 mod clients;
 mod clock;

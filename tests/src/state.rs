@@ -1,7 +1,7 @@
 //! A lab's folder under `/run/ferrolb-lab`: what it is, what runs in it, and who is at work on it. The owner's lock ends with its process
 //! by the kernel's own hand, so a killed owner leaves a lab that anybody may clean.
 
-use crate::topology::LabName;
+use crate::topology::{Families, LabName};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -16,6 +16,9 @@ const FACTS: &str = "lab.json";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
     pub nodes: u8,
+    /// A lab that an older checkout keeps is one of both, and must not be taken for one that was left.
+    #[serde(default)]
+    pub families: Families,
     /// kube-proxy's mode; none: there are no kube-proxies.
     pub proxy_mode: Option<String>,
     /// The folder with kube-apiserver, kubectl and the rest.

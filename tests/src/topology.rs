@@ -1,6 +1,8 @@
 //! What a lab looks like: its names, addresses and links, as text for `ip -batch`. Pure; the lab's builder and the tests read it.
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -18,10 +20,12 @@ pub const SWITCH: &str = "switch";
 pub const CONTROL_PLANE: &str = "cp";
 /// The host on the LAN that is no part of the cluster.
 pub const CLIENT: &str = "client";
-/// What kube-proxy and the controller manager take for the pods' range.
-pub const POD_RANGES: &str = "10.244.0.0/16,fd44::/16";
-/// What the API server gives out as cluster addresses.
-pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
+/// What kube-proxy and the controller manager take for the pods' range, IPv4 and IPv6.
+pub const POD_RANGES: [&str; 2] = ["10.244.0.0/16", "fd44::/16"];
+/// What the API server gives out as cluster addresses, IPv4 and IPv6.
+pub const SERVICE_RANGES: [&str; 2] = ["10.96.0.0/16", "fd96::/108"];
+/// The first of [`SERVICE_RANGES`], which the API server takes for itself.
+pub const API_SERVICE: [&str; 2] = ["10.96.0.1", "fd96::1"];
 /// The port every pod of the lab serves HTTP on.
 pub const POD_PORT: u16 = 8080;
 
@@ -61,6 +65,47 @@ impl LabName {
     }
 }
 
+/// The IP families of a lab's cluster. Whatever comes in both is written as a pair: IPv4, then IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum Families {
+    /// IPv4 first, and IPv6.
+    #[default]
+    Dual,
+    /// No host has IPv6, not even on its loopback.
+    V4,
+    /// No host has IPv4, but on its loopback.
+    V6,
+}
+
+impl Families {
+    /// What of a pair the lab has, in the cluster's order.
+    pub fn of<T>(self, [v4, v6]: [T; 2]) -> Vec<T> {
+        match self {
+            Self::Dual => vec![v4, v6],
+            Self::V4 => vec![v4],
+            Self::V6 => vec![v6],
+        }
+    }
+
+    /// What of a pair stands for the whole where only one can.
+    pub fn first<T>(self, [v4, v6]: [T; 2]) -> T {
+        match self {
+            Self::Dual | Self::V4 => v4,
+            Self::V6 => v6,
+        }
+    }
+}
+
+impl fmt::Display for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dual => "dual stack",
+            Self::V4 => "IPv4 only",
+            Self::V6 => "IPv6 only",
+        })
+    }
+}
+
 /// A machine on the lab's wire. Its addresses are 172.30.0.OCTET and fd30::OCTET (the same digits), its MAC address ends in OCTET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -93,6 +138,11 @@ impl Host {
 
     pub fn v6(&self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, same_digits(self.octet))
+    }
+
+    /// Both of its addresses; the lab's families say which it has.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.v4().into(), self.v6().into()]
     }
 
     /// The hardware address of its `eth0`, locally administered.
@@ -153,20 +203,22 @@ pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
 }
 
 /// `ip -batch` for a host: its addresses.
-pub fn batch_host(host: &Host) -> String {
-    let (v4, v6) = (host.v4(), host.v6());
-    format!("link set lo up\nlink set eth0 up\naddr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n")
+pub fn batch_host(host: &Host, families: Families) -> String {
+    "link set lo up\nlink set eth0 up\n".to_owned() + &batch_addresses(host.addresses(), families, "eth0")
+}
+
+fn batch_addresses([v4, v6]: [IpAddr; 2], families: Families, link: &str) -> String {
+    let both = [format!("addr add {v4}/24 dev {link}\n"), format!("addr add {v6}/64 dev {link} nodad\n")];
+    families.of(both).concat()
 }
 
 /// `ip -batch` for node `index`, on top of [`batch_host`]: the pods' bridge and the routes to the other nodes' pods.
-pub fn batch_node(index: u8, nodes: u8) -> String {
-    let [gateway4, gateway6] = pod_addresses(index, 1);
-    let mut batch = format!(
-        "link add cni0 type bridge\nlink set cni0 up\naddr add {gateway4}/24 dev cni0\naddr add {gateway6}/64 dev cni0 nodad\n"
-    );
+pub fn batch_node(index: u8, nodes: u8, families: Families) -> String {
+    let mut batch = "link add cni0 type bridge\nlink set cni0 up\n".to_owned();
+    batch += &batch_addresses(pod_addresses(index, 1), families, "cni0");
     for other in (1..=nodes).filter(|other| *other != index) {
-        let ([range4, range6], host) = (pod_ranges(other), Host::node(other));
-        batch += &format!("route add {range4} via {}\nroute add {range6} via {}\n", host.v4(), host.v6());
+        let ways = families.of(pod_ranges(other)).into_iter().zip(families.of(Host::node(other).addresses()));
+        batch.extend(ways.map(|(range, host)| format!("route add {range} via {host}\n")));
     }
     batch
 }
@@ -178,12 +230,12 @@ pub fn batch_pod_link(lab: &LabName, name: &str, pod: u8) -> String {
 }
 
 /// `ip -batch` for a pod's own namespace.
-pub fn batch_pod(index: u8, pod: u8) -> String {
-    let ([v4, v6], [gateway4, gateway6]) = (pod_addresses(index, pod), pod_addresses(index, 1));
-    format!(
-        "link set lo up\nlink set eth0 up\naddr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n\
-         route add default via {gateway4}\nroute add default via {gateway6}\n"
-    )
+pub fn batch_pod(index: u8, pod: u8, families: Families) -> String {
+    let mut batch = "link set lo up\nlink set eth0 up\n".to_owned();
+    batch += &batch_addresses(pod_addresses(index, pod), families, "eth0");
+    let gateways = families.of(pod_addresses(index, 1)).into_iter();
+    batch.extend(gateways.map(|gateway| format!("route add default via {gateway}\n")));
+    batch
 }
 
 #[cfg(test)]
@@ -227,8 +279,20 @@ mod tests {
 
     #[test]
     fn each_node_routes_to_the_others_and_not_to_itself() {
-        let batch = batch_node(2, 3);
+        let batch = batch_node(2, 3, Families::Dual);
         assert!(batch.contains("route add 10.244.1.0/24 via 172.30.0.11\nroute add fd44:1::/64 via fd30::11\n"));
         assert!(batch.contains("10.244.3.0/24") && !batch.contains("10.244.2.0/24"));
+    }
+
+    #[test]
+    fn a_lab_of_one_family_has_nothing_of_the_other() {
+        for (families, own, other) in [(Families::V4, '.', "::"), (Families::V6, ':', ".")] {
+            let host = Host::node(1);
+            let batches = [batch_host(&host, families), batch_node(1, 2, families), batch_pod(1, 2, families)];
+            for batch in batches {
+                assert!(batch.contains(own) && !batch.contains(other), "{families}: {batch}");
+            }
+            assert!(families.of(host.addresses()) == [families.first(host.addresses())], "{families}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The traffic in a lab: the server in its pods, the page and the datagram that a client gets from it, the connection that lasts, the probe
+//! The traffic in a lab: the server in its pods, the page and the datagram that a client gets from it, the connection that lasts, the stream, the probe
 //! that finds out for how long there was no answer, and the capture of all that goes over the switch.
 
 pub mod capture;
@@ -7,3 +7,4 @@ pub mod lasting;
 pub mod page;
 pub mod probe;
 pub mod serve;
+pub mod stream;

@@ -1,11 +1,13 @@
 //! Every measure that a benchmark prints: its stable id, its words, its budget, and what other products came to. Those figures were measured
 //! earlier, on the same lab; no run measures them again.
 
+mod answers;
 mod failover;
 
+pub use answers::*;
 pub use failover::*;
 
-use Unit::{Count, Megabytes, Microseconds, Milliseconds, Nanoseconds, Times};
+use Unit::{Count, Megabytes, Milliseconds, Nanoseconds, Times};
 
 /// What a value is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -44,14 +46,6 @@ pub struct Created {
     pub api: [Known; 2],
     pub address: [Known; 2],
     pub wire: [Known; 2],
-}
-
-/// The figures of one way to ask, each as median and 99th percentile.
-#[derive(Debug)]
-pub struct Answered {
-    pub address: [Known; 2],
-    pub kernel: [Known; 2],
-    pub ratio: [Known; 2],
 }
 
 /// The figures of one program's memory at one number of Services.
@@ -137,38 +131,6 @@ pub const CREATED_100: Created =
 pub const CREATED_1000: Created =
     created!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], wire: 500.0);
 
-/// A request to all hosts, as a client sends that knows nothing.
-pub const ANSWERED_ALL: Answered = Answered {
-    address: [
-        plain("answers.address.p50", "ARP, asked of all: Service's address, p50", Microseconds),
-        plain("answers.address.p99", "ARP, asked of all: Service's address, p99", Microseconds),
-    ],
-    kernel: [
-        plain("answers.kernel.p50", "ARP, asked of all: kernel's own, p50", Microseconds),
-        plain("answers.kernel.p99", "ARP, asked of all: kernel's own, p99", Microseconds),
-    ],
-    ratio: [
-        budgeted("answers.ratio.p50", "ARP, asked of all: ratio, p50", Times, 1.8, &[(METALLB, 2.3)]),
-        budgeted("answers.ratio.p99", "ARP, asked of all: ratio, p99", Times, 1.6, &[(METALLB, 1.8)]),
-    ],
-};
-
-/// A request to the owner alone, as a client sends that makes sure of what it knows (RFC 1122 section 2.3.2.1).
-pub const ANSWERED_ONE: Answered = Answered {
-    address: [
-        plain("answers.unicast.address.p50", "ARP, asked of the owner: Service's address, p50", Microseconds),
-        plain("answers.unicast.address.p99", "ARP, asked of the owner: Service's address, p99", Microseconds),
-    ],
-    kernel: [
-        plain("answers.unicast.kernel.p50", "ARP, asked of the owner: kernel's own, p50", Microseconds),
-        plain("answers.unicast.kernel.p99", "ARP, asked of the owner: kernel's own, p99", Microseconds),
-    ],
-    ratio: [
-        plain("answers.unicast.ratio.p50", "ARP, asked of the owner: ratio, p50", Times),
-        plain("answers.unicast.ratio.p99", "ARP, asked of the owner: ratio, p99", Times),
-    ],
-};
-
 /// The memory measures of one program at one number of Services, in the order id, words, budget, MetalLB's program.
 macro_rules! held {
     ($program:literal, $count:literal, $words:literal, $budget:literal, $peers:expr) => {
@@ -203,6 +165,8 @@ pub const SPEAKER_1000: Held = held!("speaker", "1000", "1,000 Services", 15.0, 
 
 pub const CONTROLLER_10000: Held = held!("controller", "10000", "10,000 Services", 40.0, &[]);
 pub const SPEAKER_10000: Held = held!("speaker", "10000", "10,000 Services", 25.0, &[]);
+
+pub const SPEAKER_V6_10000: Held = held!("speaker", "v6.10000", "10,000 Services of IPv6", 25.0, &[]);
 
 pub const SCALE_API: [Known; 2] = [
     plain("scale.api.p50", "API server's own answer, 10,000 by 8 creators, no kube-proxy, p50", Milliseconds),

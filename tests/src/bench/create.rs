@@ -9,7 +9,7 @@ use super::stats::Spread;
 use super::wire::Listener;
 use crate::{Lab, wait};
 use anyhow::{Context, Result};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many Services are created one after another.
 const SINGLES: usize = 20;
@@ -44,14 +44,17 @@ pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
 /// Creates Services together and waits until they are announced. No Service is deleted meanwhile, so no address is seen twice and no repeat
 /// of an earlier announcement is taken for a first one.
 fn batch(lab: &Lab, listener: &Listener, prefix: &str, count: usize) -> Result<Vec<Times>> {
-    let assigned = lab.api(async |client| services::create(&client, prefix, count).await)?;
+    let assigned = lab.api(async |client| services::create(&client, prefix, count, &services::V4).await)?;
     announced(listener, &assigned)
 }
 
 /// Waits until all are announced; the times of each.
 pub(super) fn announced(listener: &Listener, assigned: &[Assigned]) -> Result<Vec<Times>> {
-    let times =
-        || assigned.iter().map(|it| Some([it.api_ms(), it.address_ms(), it.until_ms(listener.first(it.address)?)]));
+    let last = |it: &Assigned| {
+        let firsts: Option<Vec<Instant>> = it.addresses.iter().map(|address| listener.first(*address)).collect();
+        firsts?.into_iter().max()
+    };
+    let times = || assigned.iter().map(|it| Some([it.api_ms(), it.address_ms(), it.until_ms(last(it)?)]));
     wait::until("every address is announced", ANNOUNCED_MAX, || {
         let missing = times().filter(Option::is_none).count();
         anyhow::ensure!(missing == 0, "{missing} of {} are not", assigned.len());

@@ -1,4 +1,4 @@
-//! What a client sees when something happens to the owner of its Service's address: a row for each thing that can happen, some runs a row. A
+//! What a client sees when something happens to the owner of its Service's addresses, IPv4 and IPv6: a row for each thing that can happen, some runs a row. A
 //! pod runs on every node, and before each run the owner's own pod is taken out of the Service, so that what is measured is the address and
 //! not a dead endpoint.
 
@@ -9,6 +9,7 @@ mod names;
 mod planned;
 mod runs;
 mod scene;
+mod ten_thousand;
 mod yardstick;
 
 use super::budgets;
@@ -25,6 +26,8 @@ use std::time::Duration;
 const FAILBACK: [&str; 2] = ["--failback-delay", "2s"];
 /// Hellos as often as a network without loss allows.
 const HELLO_20: [&str; 2] = ["--hello-interval", "20ms"];
+/// Ten thousand Services are made in this time.
+const TEN_THOUSAND_USUAL: Duration = Duration::from_secs(120);
 /// A lab comes up and goes down in this time, on two cores.
 const LAB_USUAL: Duration = Duration::from_secs(20);
 
@@ -47,8 +50,10 @@ pub enum Row {
     Hello20,
     /// Keepalived on the same nodes, adverts every 100 ms: the owner of its address loses power.
     Keepalived,
-    /// The owner of 100 and of 1,000 addresses loses power.
+    /// The owner of 100 and of 1,000 addresses loses power, and of 1,000 of IPv6.
     Many,
+    /// Speakers start among 10,000 addresses of IPv6, and their owner loses power.
+    TenThousand,
 }
 
 impl Row {
@@ -59,7 +64,8 @@ impl Row {
             Self::Link | Self::Killed | Self::Stopped => 10,
             Self::Rolling | Self::Names | Self::Hello20 => 11,
             Self::Keepalived => 12,
-            Self::Many => 24,
+            Self::Many => 36,
+            Self::TenThousand => 60,
         })
     }
 }
@@ -67,26 +73,31 @@ impl Row {
 /// What these rows usually take.
 pub fn usual(runs: usize, rows: &[Row]) -> Duration {
     let all: Duration = rows.iter().map(|row| row.usual()).sum();
-    2 * LAB_USUAL + all * u32::try_from(runs).unwrap_or(u32::MAX)
+    let once = if rows.contains(&Row::TenThousand) { TEN_THOUSAND_USUAL } else { Duration::ZERO };
+    3 * LAB_USUAL + once + all * u32::try_from(runs).unwrap_or(u32::MAX)
 }
 
-/// Raises a lab for all rows but the last, and another without kube-proxies for that.
+/// Raises a lab for all rows but the last two, and one without kube-proxies for each of these: nobody connects, and so many Services would only
+/// keep kube-proxies busy.
 ///
 /// # Errors
 /// When a cluster does not come to rest, or an address is not answered for again.
 pub(super) fn run(tools: &Tools, options: &Options, runs: usize, rows: &[Row]) -> Result<Findings> {
     let mut findings = Findings::default();
-    let (many, one): (Vec<Row>, _) = rows.iter().partition(|row| **row == Row::Many);
+    let (many, one): (Vec<Row>, _) = rows.iter().partition(|row| matches!(row, Row::Many | Row::TenThousand));
     if !one.is_empty() {
         findings.extend(super::in_lab(tools, options, |lab| of_one_address(lab, runs, &one))?);
     }
-    if !many.is_empty() {
-        // Nobody connects: a thousand Services would only keep kube-proxies busy.
-        let options = Options { proxy_mode: None, ..options.clone() };
-        findings.extend(super::in_lab(tools, &options, |lab| {
+    let options = Options { proxy_mode: None, ..options.clone() };
+    for row in many {
+        let found = super::in_lab(tools, &options, |lab| {
+            if row == Row::TenThousand {
+                return ten_thousand::run(lab, runs, || start_speakers(lab, &FAILBACK));
+            }
             start(lab)?;
             many::run(lab, runs)
-        })?);
+        });
+        findings.extend(found.with_context(|| format!("the row {row:?} could not be done"))?);
     }
     Ok(findings)
 }
@@ -107,7 +118,7 @@ fn of_one_address(lab: &Lab, runs: usize, rows: &[Row]) -> Result<Findings> {
                 dies::power(&scene, runs, &budgets::FAILOVER_HELLO_20, None, found)
             }),
             Row::Keepalived => yardstick::run(&scene, runs, found),
-            Row::Many => continue,
+            Row::Many | Row::TenThousand => continue,
         };
         done.with_context(|| format!("the row {row:?} could not be done"))?;
     }

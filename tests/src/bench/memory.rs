@@ -51,7 +51,7 @@ pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
     let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
     for (more, controller, speaker) in stages {
         let prefix = format!("memory{more}");
-        let assigned = lab.api(async |client| services::create(&client, &prefix, more).await)?;
+        let assigned = lab.api(async |client| services::create(&client, &prefix, more, &services::V4).await)?;
         create::announced(&listener, &assigned)?;
         hold(lab, &mut findings, controller, &[CONTROLLER.to_owned()])?;
         hold(lab, &mut findings, speaker, &speakers)?;

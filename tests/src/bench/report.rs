@@ -194,9 +194,9 @@ mod tests {
     #[test]
     fn a_verdict_needs_a_budget_and_the_budget_itself_is_within() {
         for (known, value, within) in [
-            (&budgets::FAILOVER_DIES.median, 300.0, Some(true)),
-            (&budgets::FAILOVER_DIES.median, 300.1, Some(false)),
-            (&budgets::FAILOVER_DIES.worst, 9000.0, None),
+            (&budgets::FAILOVER_DIES[0].median, 300.0, Some(true)),
+            (&budgets::FAILOVER_DIES[0].median, 300.1, Some(false)),
+            (&budgets::FAILOVER_DIES[0].worst, 9000.0, None),
         ] {
             assert_eq!(Measure::new(known, value).within, within, "{value}");
         }
@@ -206,8 +206,8 @@ mod tests {
     fn a_check_fails_only_beyond_its_factor() {
         for (value, beyond) in [(299.0, 0), (301.0, 0), (900.0, 0), (901.0, 1)] {
             let mut findings = Findings::default();
-            findings.add(&budgets::FAILOVER_DIES.median, value);
-            findings.add(&budgets::FAILOVER_DIES.worst, 5000.0);
+            findings.add(&budgets::FAILOVER_DIES[0].median, value);
+            findings.add(&budgets::FAILOVER_DIES[0].worst, 5000.0);
             assert_eq!(findings.beyond(CHECK_FACTOR).len(), beyond, "{value}");
         }
         for (writes, beyond) in [(0.0, 0), (1.0, 1)] {
@@ -220,9 +220,9 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_names_the_others() {
         let mut findings = Findings::default();
-        findings.add(&budgets::ANSWERED_ALL.ratio[0], 1.5);
-        findings.add(&budgets::ANSWERED_ALL.kernel[0], 30.0);
-        findings.add(&budgets::ANSWERED_ALL.ratio[1], 2.0);
+        findings.add(&budgets::ANSWERED_1[0].ratio[0], 1.5);
+        findings.add(&budgets::ANSWERED_1[0].kernel[0], 30.0);
+        findings.add(&budgets::ANSWERED_1[0].ratio[1], 2.0);
         let expect = "\
 measure                               measured  budget  verdict  others, measured earlier on this lab
 ARP, asked of all: ratio, p50            1.50x   1.80x  within   MetalLB 2.30x

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 /// How many Services there are.
 pub(super) const SERVICES: u32 = 10_000;
-/// A program that uses no more than this for so long, in milliseconds, has done its work.
+/// A program that uses no more than this for so long has done its work.
 const QUIET: Duration = Duration::from_secs(3);
-const QUIET_CPU_MS: f64 = 60.0;
+const QUIET_CPU: Duration = Duration::from_millis(60);
 /// How long it may take until then, and the speakers until they have all addresses.
 const QUIET_MAX: Duration = Duration::from_secs(180);
 /// How long a restarted controller may take.
@@ -42,8 +42,9 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
 }
 
 fn assign(lab: &Lab, findings: &mut Findings) -> Result<()> {
-    let before = cpu::used_ms(lab.pid(CONTROLLER)?)?;
-    let assigned = lab.api(async |client| services::create(&client, "scale", SERVICES as usize).await)?;
+    let before = cpu::used(lab.pid(CONTROLLER)?)?;
+    let assigned =
+        lab.api(async |client| services::create(&client, "scale", SERVICES as usize, &services::V4).await)?;
     let used = quiet(lab)? - before;
     for (name, known, part) in [
         ("scale.api", &budgets::SCALE_API, Assigned::api_ms as fn(&Assigned) -> f64),
@@ -53,18 +54,18 @@ fn assign(lab: &Lab, findings: &mut Findings) -> Result<()> {
         spread(findings, known, &samples)?;
         findings.keep(name, samples);
     }
-    findings.add(&budgets::SCALE_CPU, used * 1000.0 / f64::from(SERVICES));
+    findings.add(&budgets::SCALE_CPU, used.as_secs_f64() * 1e6 / f64::from(SERVICES));
     Ok(())
 }
 
-/// Waits until the controller has nothing more to do; the processor time that it has used by then, in milliseconds.
-fn quiet(lab: &Lab) -> Result<f64> {
+/// Waits until the controller has nothing more to do; the processor time that it has used by then.
+fn quiet(lab: &Lab) -> Result<Duration> {
     let pid = lab.pid(CONTROLLER)?;
     wait::until("the controller has done its work", QUIET_MAX, || {
-        let before = cpu::used_ms(pid)?;
+        let before = cpu::used(pid)?;
         wait::during(QUIET, || Ok(()))?;
-        let used = cpu::used_ms(pid)?;
-        ensure!(used - before <= QUIET_CPU_MS, "it used {} ms in {QUIET:?}", used - before);
+        let used = cpu::used(pid)?;
+        ensure!(used - before <= QUIET_CPU, "it used {:?} in {QUIET:?}", used - before);
         Ok(Some(used))
     })
 }

@@ -2,45 +2,51 @@
 
 use crate::wait;
 use anyhow::{Context, Result, anyhow};
+use ferrolb_proto::range::Family;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How many Services are created at once, as MetalLB was measured.
 const CREATORS: usize = 8;
 /// How long all of a batch may take to have their addresses.
 const ADDRESSES_MAX: Duration = Duration::from_secs(600);
-/// The label of every Service of a benchmark.
+/// The label of every Service of a benchmark, and of its endpoints: its batch.
 const LABEL: &str = "bench";
-/// Where the benchmarks' addresses come from: apart from the hosts' own, and enough for ten thousand.
+/// The families of a Service of one, and of one that has an address of each.
+pub const V4: [Family; 1] = [Family::V4];
+pub const V6: [Family; 1] = [Family::V6];
+pub const DUAL: [Family; 2] = [Family::V4, Family::V6];
+/// Where the benchmarks' addresses come from: apart from the hosts' own, and enough for ten thousand of each family.
 pub const POOL: &str = "\
 apiVersion: ferrolb.io/v1beta1
 kind: IPAddressPool
 metadata: {name: bench, namespace: ferrolb-system}
-spec: {addresses: [172.31.0.0/16]}
+spec: {addresses: [172.31.0.0/16, 'fd31::/112']}
 ---
 apiVersion: ferrolb.io/v1beta1
 kind: L2Advertisement
 metadata: {name: bench, namespace: ferrolb-system}
 ";
 
-/// A Service that has its address.
-#[derive(Clone, Copy, Debug)]
+/// A Service that has its addresses.
+#[derive(Clone, Debug)]
 pub struct Assigned {
-    pub address: Ipv4Addr,
+    /// One of each of its families, in their order.
+    pub addresses: Vec<IpAddr>,
     /// When its creation was sent.
     pub sent: Instant,
     /// When the API server answered it.
     pub created: Instant,
-    /// When the address was on the watch.
+    /// When they were on the watch.
     pub assigned: Instant,
 }
 
@@ -63,47 +69,63 @@ impl Assigned {
 
 /// The events of a watch of Services.
 pub type Events = BoxStream<'static, kube::Result<WatchEvent<Service>>>;
-/// By the Service's name: its address and when that was seen.
-type Addresses = BTreeMap<String, (Ipv4Addr, Instant)>;
+/// By the Service's name: its addresses and when they were seen.
+type Addresses = BTreeMap<String, (Vec<IpAddr>, Instant)>;
 
-/// Makes `count` Services named `PREFIX-N` by eight creators and waits for their addresses. Each one's endpoints are there before it: what is
+/// Makes `count` Services of these families, named `PREFIX-N`, by eight creators and waits for their addresses. Each one's endpoints are there before it: what is
 /// measured is FerroLB, and not the pace of the controller that makes EndpointSlices.
 ///
 /// # Errors
 /// When the API server refuses one, or one has no address in time.
-pub async fn create(client: &Client, prefix: &str, count: usize) -> Result<Vec<Assigned>> {
+pub async fn create(client: &Client, prefix: &str, count: usize, families: &[Family]) -> Result<Vec<Assigned>> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     let names = names(prefix, count);
-    each(&names, async |name| post(&slices, slice(name)).await).await?;
+    each(&names, async |name| post(&slices, slice(name, prefix)).await).await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
     let events = watch(client, prefix).await?;
     // The watch has taken a connection. None of the creations may have to open one: its first request waits for an acknowledgement that
     // the kernel delays by 40 ms.
     each(&names[..count.min(CREATORS)], async |name| Ok(services.get_opt(name).await?)).await?;
-    let creators = post_all(client, prefix, count);
-    let (created, assigned) = futures::future::try_join(creators, addresses(&services, prefix, events, count)).await?;
+    let creators = post_all(client, prefix, count, families);
+    let (created, mut assigned) = futures::future::try_join(creators, given(&services, prefix, events, count)).await?;
     created
         .into_iter()
         .map(|(name, sent, created)| {
-            let (address, assigned) = assigned.get(&name).ok_or_else(|| anyhow!("{name} has no address"))?;
-            Ok(Assigned { address: *address, sent, created, assigned: *assigned })
+            let (addresses, assigned) = assigned.remove(&name).ok_or_else(|| anyhow!("{name} has no address"))?;
+            Ok(Assigned { addresses, sent, created, assigned })
         })
         .collect()
 }
 
-/// Makes `count` Services named `PREFIX-N` by eight creators, without endpoints; each name, when its creation was sent, and when the API
+/// Makes `count` Services of these families, named `PREFIX-N`, by eight creators, without endpoints; each name, when its creation was sent, and when the API
 /// server answered it.
 ///
 /// # Errors
 /// When the API server refuses one.
-pub async fn post_all(client: &Client, prefix: &str, count: usize) -> Result<Vec<(String, Instant, Instant)>> {
+pub async fn post_all(
+    client: &Client,
+    prefix: &str,
+    count: usize,
+    families: &[Family],
+) -> Result<Vec<(String, Instant, Instant)>> {
     let services: Api<Service> = Api::default_namespaced(client.clone());
     each(&names(prefix, count), async |name| {
         let sent = wait::now();
-        post(&services, service(name, prefix)).await?;
+        post(&services, service(name, prefix, families)).await?;
         Ok((name.to_owned(), sent, wait::now()))
     })
     .await
+}
+
+/// Removes the Services of one batch, and their endpoints.
+///
+/// # Errors
+/// When the API server refuses it.
+pub async fn remove(client: &Client, batch: &str) -> Result<()> {
+    let its = ListParams::default().labels(&format!("{LABEL}={batch}"));
+    Api::<Service>::default_namespaced(client.clone()).delete_collection(&DeleteParams::default(), &its).await?;
+    Api::<EndpointSlice>::default_namespaced(client.clone()).delete_collection(&DeleteParams::default(), &its).await?;
+    Ok(())
 }
 
 fn names(prefix: &str, count: usize) -> Vec<String> {
@@ -140,8 +162,8 @@ async fn watch_from(services: &Api<Service>, batch: &str, version: &str) -> Resu
     Ok(services.watch(&params, version).await?.boxed())
 }
 
-/// The address of each of `count` Services and when it was seen.
-async fn addresses(services: &Api<Service>, batch: &str, mut events: Events, count: usize) -> Result<Addresses> {
+/// The addresses of each of `count` Services and when they were seen.
+async fn given(services: &Api<Service>, batch: &str, mut events: Events, count: usize) -> Result<Addresses> {
     let mut assigned = Addresses::new();
     let all = async {
         let mut last = None;
@@ -153,8 +175,9 @@ async fn addresses(services: &Api<Service>, batch: &str, mut events: Events, cou
                 continue;
             };
             let (WatchEvent::Added(service) | WatchEvent::Modified(service)) = event else { continue };
-            if let Some(address) = address(&service) {
-                assigned.entry(service.name_any()).or_insert_with(|| (address, wait::now()));
+            let its = addresses(&service);
+            if !its.is_empty() {
+                assigned.entry(service.name_any()).or_insert_with(|| (its, wait::now()));
             }
             last = service.resource_version();
         }
@@ -167,29 +190,31 @@ async fn addresses(services: &Api<Service>, batch: &str, mut events: Events, cou
     Ok(assigned)
 }
 
-/// The IPv4 address in a Service's status (`status.loadBalancer.ingress[].ip`).
-fn address(service: &Service) -> Option<Ipv4Addr> {
-    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
-    let addresses = ingress.iter().filter_map(|ingress| ingress.ip.as_ref()?.parse().ok());
-    addresses.into_iter().find_map(|address| match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    })
+/// The addresses in a Service's status (`status.loadBalancer.ingress[].ip`); all of its families' are written together.
+pub fn addresses(service: &Service) -> Vec<IpAddr> {
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+    ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect()
 }
 
 /// A Service without a selector: its endpoints are the slice of its name.
-fn service(name: &str, batch: &str) -> Value {
+fn service(name: &str, batch: &str, families: &[Family]) -> Value {
+    let policy = if families.len() > 1 { "RequireDualStack" } else { "SingleStack" };
     json!({
         "metadata": {"name": name, "labels": {LABEL: batch}},
-        "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+        "spec": {
+            "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+            "ipFamilyPolicy": policy, "ipFamilies": families.iter().map(Family::to_string).collect::<Vec<_>>(),
+        },
     })
 }
 
-/// Its endpoint: one that is ready on the first node. Nobody connects to it.
-fn slice(service: &str) -> Value {
+/// Its endpoint: one that is ready on the first node. Nobody connects to it, so one of one family does for any Service.
+fn slice(service: &str, batch: &str) -> Value {
     json!({
         "metadata": {"name": service, "labels": {
-            "kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench",
+            LABEL: batch, "kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench",
         }},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
@@ -202,16 +227,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_ipv4_address_in_the_status_counts() {
-        for (ingress, expect) in [
-            (json!([{"ip": "172.31.0.7", "ipMode": "VIP"}]), Some("172.31.0.7")),
-            (json!([{"ip": "fd31::7"}, {"ip": "172.31.0.7"}]), Some("172.31.0.7")),
-            (json!([{"hostname": "a"}]), None),
-            (json!([]), None),
+    fn every_address_in_the_status_counts_and_nothing_else() {
+        for (shown, expect) in [
+            (json!([{"ip": "172.31.0.7", "ipMode": "VIP"}]), &["172.31.0.7"][..]),
+            (json!([{"ip": "fd31::7"}, {"ip": "172.31.0.7"}]), &["fd31::7", "172.31.0.7"]),
+            (json!([{"hostname": "a"}]), &[]),
+            (json!([]), &[]),
         ] {
-            let service = json!({"metadata": {"name": "a"}, "status": {"loadBalancer": {"ingress": ingress}}});
-            let expect = expect.map(|address| address.parse().unwrap());
-            assert_eq!(address(&serde_json::from_value(service).unwrap()), expect, "{ingress}");
+            let service = json!({"metadata": {"name": "a"}, "status": {"loadBalancer": {"ingress": shown}}});
+            let expect: Vec<IpAddr> = expect.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(addresses(&serde_json::from_value(service).unwrap()), expect, "{shown}");
         }
     }
 
@@ -220,7 +245,7 @@ mod tests {
         let (now, ms) = (wait::now(), Duration::from_millis);
         for (created, assigned, expect) in [(0, 5, 5.0), (5, 5, 0.0), (7, 5, 0.0)] {
             let (sent, created, assigned) = (now, now + ms(created), now + ms(assigned));
-            let it = Assigned { address: Ipv4Addr::LOCALHOST, sent, created, assigned };
+            let it = Assigned { addresses: Vec::new(), sent, created, assigned };
             assert_eq!(it.address_ms(), expect);
         }
     }

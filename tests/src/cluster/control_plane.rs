@@ -3,14 +3,17 @@
 use crate::process::{self, Launch, Record};
 use crate::run;
 use crate::state::{Facts, State};
-use crate::topology::{CONTROL_PLANE, Host, POD_RANGES, SERVICE_RANGES};
+use crate::topology::{API_SERVICE, CONTROL_PLANE, Families, Host, POD_RANGES, SERVICE_RANGES};
 use anyhow::{Context, Result};
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
 /// The administrator's token, member of `system:masters`. The API server is reachable only from inside its lab.
 const ADMIN_TOKEN: &str = "lab-administrator";
+/// The port of the API server, its default.
+const API_PORT: u16 = 6443;
 /// How long the API server's certificate is good for.
 const CERTIFICATE_DAYS: &str = "365";
 
@@ -19,8 +22,8 @@ const CERTIFICATE_DAYS: &str = "365";
 /// # Errors
 /// When the keys cannot be made or a program cannot be started.
 pub fn start(state: &State, facts: &Facts) -> Result<()> {
-    make_keys(state)?;
-    let address = Host::control_plane().v4();
+    make_keys(state, facts.families)?;
+    let address = address(facts.families);
     let tokens = state.file("tokens");
     fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     write_kubeconfig(state, &state.kubeconfig(), ADMIN_TOKEN)?;
@@ -38,7 +41,7 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
             &format!("--tls-private-key-file={}", file("apiserver.key")),
             &format!("--token-auth-file={}", tokens.display()),
             "--authorization-mode=RBAC",
-            &format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+            &format!("--service-cluster-ip-range={}", facts.families.of(SERVICE_RANGES).join(",")),
             "--service-account-issuer=https://lab",
             &format!("--service-account-key-file={}", file("accounts.pub")),
             &format!("--service-account-signing-key-file={}", file("accounts.key")),
@@ -54,7 +57,7 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
         &[
             &format!("--kubeconfig={kubeconfig}"),
             &format!("--service-account-private-key-file={}", file("accounts.key")),
-            &format!("--cluster-cidr={POD_RANGES}"),
+            &format!("--cluster-cidr={}", facts.families.of(POD_RANGES).join(",")),
             "--use-service-account-credentials=false",
             "--leader-elect=false",
             // Without kubelets no node renews its lease, and all would be marked dead.
@@ -62,6 +65,11 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
         ],
     )?;
     Ok(())
+}
+
+/// Where the API server is asked.
+fn address(families: Families) -> IpAddr {
+    families.first(Host::control_plane().addresses())
 }
 
 fn launch(state: &State, facts: &Facts, program: &str, args: &[&str]) -> Result<Record> {
@@ -77,9 +85,10 @@ fn launch(state: &State, facts: &Facts, program: &str, args: &[&str]) -> Result<
 }
 
 /// The API server's key and self-signed certificate, and the key that signs service account tokens. Elliptic curves: RSA keys take a second each.
-fn make_keys(state: &State) -> Result<()> {
+fn make_keys(state: &State, families: Families) -> Result<()> {
     let openssl = |args: &[&str]| run::run(Command::new("openssl").current_dir(state.file("")).args(args));
-    let names = format!("subjectAltName=IP:{},IP:127.0.0.1,IP:10.96.0.1", Host::control_plane().v4());
+    let (host, service) = (address(families), families.first(API_SERVICE));
+    let names = format!("subjectAltName=IP:{host},IP:127.0.0.1,IP:{service}");
     openssl(&[
         "req",
         "-x509",
@@ -111,10 +120,10 @@ fn make_keys(state: &State) -> Result<()> {
 /// # Errors
 /// When the file cannot be written.
 pub fn write_kubeconfig(state: &State, path: &Path, token: &str) -> Result<()> {
-    let (server, trusted) = (Host::control_plane().v4(), state.file("apiserver.crt"));
+    let (server, trusted) = (SocketAddr::new(address(state.facts()?.families), API_PORT), state.file("apiserver.crt"));
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
-         clusters: [{{name: lab, cluster: {{server: \"https://{server}:6443\", certificate-authority: \"{}\"}}}}]\n\
+         clusters: [{{name: lab, cluster: {{server: \"https://{server}\", certificate-authority: \"{}\"}}}}]\n\
          users: [{{name: user, user: {{token: \"{token}\"}}}}]\n\
          contexts: [{{name: lab, context: {{cluster: lab, user: user}}}}]\n",
         trusted.display()

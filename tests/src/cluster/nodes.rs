@@ -3,7 +3,7 @@
 use super::apply::FIELD_MANAGER;
 use crate::process::{self, Launch, Record};
 use crate::state::{Facts, State};
-use crate::topology::{self, Host, POD_RANGES};
+use crate::topology::{self, Families, Host, POD_RANGES};
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
@@ -20,9 +20,11 @@ const SINCE: &str = "2026-01-01T00:00:00Z";
 pub async fn register(client: &Client, facts: &Facts, version: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     for index in 1..=facts.nodes {
-        nodes.create(&PostParams::default(), &serde_json::from_value(object(index))?).await?;
+        nodes.create(&PostParams::default(), &serde_json::from_value(object(index, facts.families))?).await?;
         let name = topology::node_name(index);
-        nodes.patch_status(&name, &PatchParams::default(), &Patch::Merge(status(index, version))).await?;
+        nodes
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(status(index, facts.families, version)))
+            .await?;
         // The API server taints every new node as not ready; the controller that would take the taint back is off.
         let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
         nodes
@@ -36,23 +38,22 @@ pub async fn register(client: &Client, facts: &Facts, version: &str) -> Result<(
     Ok(())
 }
 
-fn object(index: u8) -> Value {
-    let (name, ranges) = (topology::node_name(index), topology::pod_ranges(index));
+fn object(index: u8, families: Families) -> Value {
+    let (name, ranges) = (topology::node_name(index), families.of(topology::pod_ranges(index)));
     json!({
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
         "spec": {"podCIDR": ranges[0], "podCIDRs": ranges},
     })
 }
 
-fn status(index: u8, version: &str) -> Value {
+fn status(index: u8, families: Families, version: &str) -> Value {
     let host = Host::node(index);
+    let mut addresses = vec![json!({"type": "Hostname", "address": host.name})];
+    addresses
+        .extend(families.of(host.addresses()).iter().map(|address| json!({"type": "InternalIP", "address": address})));
     let ready = json!({"type": "Ready", "status": "True", "reason": "Lab", "lastHeartbeatTime": SINCE, "lastTransitionTime": SINCE});
     json!({"status": {
-        "addresses": [
-            {"type": "Hostname", "address": host.name},
-            {"type": "InternalIP", "address": host.v4()},
-            {"type": "InternalIP", "address": host.v6()},
-        ],
+        "addresses": addresses,
         "conditions": [ready],
         "nodeInfo": {
             "kubeletVersion": version, "operatingSystem": "linux", "architecture": "amd64", "kubeProxyVersion": "", "machineID": "",
@@ -71,7 +72,7 @@ pub fn start_proxy(state: &State, facts: &Facts, mode: &str, index: u8) -> Resul
         format!("--kubeconfig={}", state.kubeconfig().display()),
         format!("--hostname-override={node}"),
         format!("--proxy-mode={mode}"),
-        format!("--cluster-cidr={POD_RANGES}"),
+        format!("--cluster-cidr={}", facts.families.of(POD_RANGES).join(",")),
         // The machine's own connection tracking limits are not the lab's to change.
         "--conntrack-max-per-core=0".to_owned(),
         "--conntrack-tcp-timeout-established=0s".to_owned(),

@@ -1,5 +1,6 @@
 //! The lab's pods: a namespace on a node's bridge with a web server in it, and a Pod object that says so. Whether a pod is ready is ours to say.
 
+use super::wire;
 use crate::process::{self, Launch, Record};
 use crate::state::State;
 use crate::topology::{self, POD_PORT};
@@ -16,7 +17,7 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct Place {
     pub node: String,
-    pub addresses: [IpAddr; 2],
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Makes the pod's namespace and starts its web server, pod number `number` of the lab on `node`.
@@ -25,10 +26,11 @@ pub struct Place {
 /// When there is no such node, or the name is taken.
 pub fn start(state: &State, server: &Path, name: &str, node: &str, number: u8) -> Result<Place> {
     let index = topology::node_index(node).ok_or_else(|| anyhow!("{node} is no node of the lab"))?;
-    let lab = &state.name;
+    let (lab, families) = (&state.name, state.facts()?.families);
     run::ip_batch(None, &format!("netns add {}\n", lab.namespace(name)))?;
+    wire::set_families(&lab.namespace(name), families)?;
     run::ip_batch(Some(&lab.namespace(node)), &topology::batch_pod_link(lab, name, number))?;
-    run::ip_batch(Some(&lab.namespace(name)), &topology::batch_pod(index, number))?;
+    run::ip_batch(Some(&lab.namespace(name)), &topology::batch_pod(index, number, families))?;
     let launch = Launch {
         name: process_name(name),
         host: name.to_owned(),
@@ -38,7 +40,7 @@ pub fn start(state: &State, server: &Path, name: &str, node: &str, number: u8) -
         env: [].into(),
     };
     process::start(state, launch)?;
-    Ok(Place { node: node.to_owned(), addresses: topology::pod_addresses(index, number) })
+    Ok(Place { node: node.to_owned(), addresses: families.of(topology::pod_addresses(index, number)) })
 }
 
 /// Tells the API server of a pod that runs: it is ready from the start.
@@ -56,8 +58,8 @@ pub async fn register(client: &Client, name: &str, place: &Place, labels: &[(&st
         ]},
     });
     pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await.with_context(|| format!("pod {name}"))?;
-    let [first, second] = place.addresses;
-    let status = json!({"status": {"phase": "Running", "podIP": first, "podIPs": [{"ip": first}, {"ip": second}]}});
+    let all: Vec<Value> = place.addresses.iter().map(|address| json!({"ip": address})).collect();
+    let status = json!({"status": {"phase": "Running", "podIP": place.addresses.first(), "podIPs": all}});
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
     set_ready(client, name, true).await
 }

@@ -30,10 +30,10 @@ fn describe(name: &LabName) -> Result<String> {
         (_, Err(busy)) => busy.to_string(),
     };
     let proxies = nodes::proxies(facts.proxy_mode.as_deref());
-    let mut text = format!("{name}: {standing}\n  {} node(s), {proxies}\n", facts.nodes);
+    let mut text = format!("{name}: {standing}\n  {} node(s), {}, {proxies}\n", facts.nodes, facts.families);
     for host in topology::hosts(facts.nodes) {
-        text +=
-            &format!("  {:<8} {:<13} {:<10} {}\n", host.name, host.v4().to_string(), host.v6().to_string(), host.mac());
+        let addresses = facts.families.of(host.addresses().map(|address| format!("{:<12}", address.to_string())));
+        text += &format!("  {:<8} {} {}\n", host.name, addresses.join(" "), host.mac());
     }
     for record in process::records(&state) {
         text += &process_line(&record, record.is_alive());

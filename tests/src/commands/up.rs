@@ -6,7 +6,7 @@ use clap::Args;
 use ferrolb_tests::setup::{Tools, doctor, kubernetes, packages, programs};
 use ferrolb_tests::state;
 use ferrolb_tests::steps::Steps;
-use ferrolb_tests::topology::LabName;
+use ferrolb_tests::topology::{Families, LabName};
 use ferrolb_tests::{Lab, Options};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -29,6 +29,9 @@ pub(crate) struct UpArgs {
     /// How many nodes, 1 to 20.
     #[arg(long, default_value_t = 3)]
     nodes: u8,
+    /// The IP families of the cluster.
+    #[arg(long, value_enum, default_value_t = Families::Dual)]
+    families: Families,
     /// How kube-proxy programs the kernel.
     #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
     proxy_mode: ProxyMode,
@@ -46,9 +49,13 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         ProxyMode::Nftables => "nftables",
         ProxyMode::Iptables => "iptables",
     };
-    let options =
-        Options { nodes: args.nodes, proxy_mode: Some(proxy_mode.to_owned()), ..Options::named(&name.to_string()) };
-    let lab = steps.step(&cluster_title(args.nodes), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
+    let options = Options {
+        name: name.to_string(),
+        nodes: args.nodes,
+        families: args.families,
+        proxy_mode: Some(proxy_mode.to_owned()),
+    };
+    let lab = steps.step(&cluster_title(&options), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
     if !args.bare {
         steps.step("Start FerroLB", FERROLB_USUAL, || lab.start_ferrolb())?;
     }
@@ -77,8 +84,8 @@ pub(crate) fn prepare(steps: &mut Steps) -> Result<Tools> {
 }
 
 /// What the step that raises a cluster is called.
-pub(crate) fn cluster_title(nodes: u8) -> String {
-    format!("Raise a Kubernetes cluster: control plane, {nodes} node(s), dual stack")
+pub(crate) fn cluster_title(options: &Options) -> String {
+    format!("Raise a Kubernetes cluster: control plane, {} node(s), {}", options.nodes, options.families)
 }
 
 /// What a person can do with a running lab, and with a Service that has an address in it.

@@ -2,14 +2,16 @@
 
 use super::Lab;
 use crate::cluster::ferrolb::ADMIN_PORT;
-use crate::topology::{CLIENT, Host, node_index};
+use crate::topology::CLIENT;
 use anyhow::{Context, Result, ensure};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// The admin endpoint of the program on a host.
-pub fn admin(host: &str) -> SocketAddr {
-    let host = node_index(host).map_or_else(Host::control_plane, Host::node);
-    SocketAddr::new(IpAddr::V4(host.v4()), ADMIN_PORT)
+///
+/// # Errors
+/// When there is no such host.
+pub fn admin(lab: &Lab, host: &str) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(lab.address(host)?, ADMIN_PORT))
 }
 
 /// The value of a metric of the program on `host`, all its series added up.
@@ -17,7 +19,7 @@ pub fn admin(host: &str) -> SocketAddr {
 /// # Errors
 /// When the program does not answer, or has no such metric.
 pub fn metric(lab: &Lab, host: &str, name: &str) -> Result<f64> {
-    metric_at(lab, admin(host), name)
+    metric_at(lab, admin(lab, host)?, name)
 }
 
 /// [`metric`] of the program with this admin endpoint.
@@ -43,6 +45,6 @@ fn sample(line: &str, name: &str) -> Option<f64> {
 /// # Errors
 /// When the program does not answer.
 pub fn readyz(lab: &Lab, host: &str) -> Result<(u16, String)> {
-    let page = lab.http_get(CLIENT, admin(host), "/readyz").with_context(|| format!("/readyz of {host}"))?;
+    let page = lab.http_get(CLIENT, admin(lab, host)?, "/readyz").with_context(|| format!("/readyz of {host}"))?;
     Ok((page.status, page.body.trim().to_owned()))
 }

@@ -5,13 +5,14 @@ use anyhow::{Context, Result};
 use std::process::Command;
 
 /// Package, and who uses it.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("iproute2", "ip: namespaces, links, addresses, neighbours"),
     ("nftables", "kube-proxy in nftables mode"),
     ("iptables", "kube-proxy in iptables mode"),
     ("openssl", "the control plane's keys"),
     ("curl", "pages fetched from inside a namespace"),
     ("iputils-arping", "who answers for an address on the wire"),
+    ("ndisc6", "the same of IPv6"),
     ("keepalived", "the yardstick of `cargo lab bench failover`"),
 ];
 
@@ -61,7 +62,7 @@ mod tests {
     fn a_removed_package_whose_settings_stayed_is_missing() {
         let said =
             "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
-        assert_eq!(missing_from(said), ["nftables", "iptables", "iputils-arping", "keepalived"]);
+        assert_eq!(missing_from(said), ["nftables", "iptables", "iputils-arping", "ndisc6", "keepalived"]);
         assert_eq!(missing_from("").len(), NEEDED.len());
     }
 }

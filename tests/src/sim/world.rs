@@ -2,7 +2,6 @@
 //! scenario, seed and size.
 
 use super::bounds::Bounds;
-use super::chance::Chance;
 use super::clients::Client;
 use super::clock::Clock;
 use super::event::{Event, Queue};
@@ -12,6 +11,7 @@ use super::truth::{Cause, Truth};
 use super::view::{Catalogue, View};
 use super::wire::Wire;
 use super::{FAILBACK, Run};
+use crate::chance::Chance;
 use ferrolb_proto::Instant;
 use ferrolb_proto::claim::{Config, Input, LISTEN};
 use ferrolb_proto::election::Unit;

@@ -1,15 +1,17 @@
-//! Every frame of ARP and of the hello protocol that goes over a lab's switch, once each and in the order in which it came in. One socket for
-//! all ports, so that the kernel says what followed what.
+//! Every frame of ARP, of ICMP (with Neighbor Discovery) and of the hello protocol that goes over a lab's switch, once each and in the order
+//! in which it came in. One socket for all ports, so that the kernel says what followed what.
 
 use crate::topology::SWITCH;
 use crate::{Lab, wait};
 use anyhow::{Context, Result, ensure};
 use ferrolb_proto::wire::arp::{self, Arp};
 use ferrolb_proto::wire::hello::{self, Frame, KeyRing};
+use ferrolb_proto::wire::ndp::{self, Kind, Ndp};
 use ferrolb_proto::wire::{ETHERNET_HEADER, Mac};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,6 +27,8 @@ const BUFFER_BYTES: usize = 16 << 20;
 const FRAMES_MAX: usize = 1_000_000;
 /// The longest frame, in bytes.
 const FRAME_MAX: usize = ETHERNET_HEADER + 1500;
+/// EtherType of IPv4.
+const IPV4: u16 = libc::ETH_P_IP as u16;
 
 /// One frame.
 #[derive(Clone, Debug)]
@@ -44,9 +48,40 @@ impl Seen {
         Arp::decode(&self.bytes)
     }
 
+    /// It as Neighbor Discovery, if it is.
+    pub fn ndp(&self) -> Option<Ndp> {
+        Ndp::decode(&self.bytes)
+    }
+
     /// It as a frame of speakers that have one of these keys, if it is.
     pub fn hello(&self, keys: &KeyRing) -> Option<Frame> {
         Frame::decode(&self.bytes, keys).ok().map(|(_, frame)| frame)
+    }
+}
+
+/// Who says in a frame that it has the address: as an answer, unasked, or as the sender of ARP.
+pub fn holder(frame: &[u8], address: IpAddr) -> Option<Mac> {
+    match address {
+        IpAddr::V4(address) => Arp::decode(frame).filter(|arp| arp.sender == address).map(|arp| arp.sender_mac),
+        IpAddr::V6(address) => {
+            let ndp = Ndp::decode(frame).filter(|ndp| ndp.kind != Kind::Solicitation && ndp.target == address)?;
+            Some(ndp.mac.unwrap_or(ndp.source))
+        }
+    }
+}
+
+/// Whether it is of a protocol that is captured.
+fn is_kept(frame: &[u8]) -> bool {
+    let Some(&[high, low]) = frame.get(12..ETHERNET_HEADER) else { return false };
+    let carries = |place: usize, protocols: &[i32]| {
+        frame.get(ETHERNET_HEADER + place).is_some_and(|next| protocols.contains(&i32::from(*next)))
+    };
+    match u16::from_be_bytes([high, low]) {
+        arp::ETHER_TYPE | hello::ETHER_TYPE => true,
+        IPV4 => carries(9, &[libc::IPPROTO_ICMP]),
+        // MLD comes behind a header of hop-by-hop options (RFC 3810 section 5).
+        ndp::ETHER_TYPE => carries(6, &[libc::IPPROTO_ICMPV6, libc::IPPROTO_HOPOPTS]),
+        _ => false,
     }
 }
 
@@ -123,10 +158,7 @@ fn next(socket: &Socket, bridge: i32) -> Result<Option<Option<Seen>>> {
     #[expect(unsafe_code, reason = "socket2 reads into memory that need not have been written before")]
     // SAFETY: the kernel has written so many bytes of it.
     let bytes: Vec<u8> = buffer[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect();
-    let kept = bytes
-        .get(12..ETHERNET_HEADER)
-        .is_some_and(|kind| [arp::ETHER_TYPE, hello::ETHER_TYPE].iter().any(|ours| kind == ours.to_be_bytes()));
-    Ok(Some(kept.then_some(Seen { at, bytes })))
+    Ok(Some(is_kept(&bytes).then_some(Seen { at, bytes })))
 }
 
 /// The index of the port that a frame was seen on, and whether it was sent there and not received.

@@ -21,14 +21,16 @@ pub(super) fn wait_for(lab: &Lab, served: &Served, without: &str) -> Result<()> 
     let port = service["spec"]["ports"][0]["nodePort"].as_u64().context("a node port")?;
     for node in lab.nodes() {
         let host = Host::node(node_index(&node).context("a node of the lab")?);
-        let server = SocketAddr::new(IpAddr::V4(host.v4()), u16::try_from(port)?);
-        wait::until(&format!("{node} forwards to the right pods"), FORWARDS_MAX, || {
-            for _ in 0..PAGES {
-                let pod = lab.http_get(CLIENT, server, "/")?.pod().context("no page")?;
-                ensure!(pod != without, "{pod} still serves");
-            }
-            Ok(Some(()))
-        })?;
+        for address in [IpAddr::V4(host.v4()), IpAddr::V6(host.v6())] {
+            let server = SocketAddr::new(address, u16::try_from(port)?);
+            wait::until(&format!("{node} forwards from {address} to the right pods"), FORWARDS_MAX, || {
+                for _ in 0..PAGES {
+                    let pod = lab.http_get(CLIENT, server, "/")?.pod().context("no page")?;
+                    ensure!(pod != without, "{pod} still serves");
+                }
+                Ok(Some(()))
+            })?;
+        }
     }
     Ok(())
 }

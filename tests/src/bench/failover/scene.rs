@@ -1,14 +1,16 @@
-//! Where every row plays: a Service that answers from pods that outlive its owner, a client that connects all the time, and one connection
-//! that lasts.
+//! Where every row plays: a Service that answers from pods that outlive its owner, a client that connects all the time over IPv4 and over IPv6,
+//! and of each a connection that lasts.
 
 use super::forwarding;
 use crate::bench::rest::{self, REST_MAX};
+use crate::bench::services;
 use crate::lab::Probing;
 use crate::traffic::lasting::Fate;
 use crate::traffic::probe::{Report, Transport};
 use crate::{Lab, wait};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use std::collections::BTreeSet;
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ const POOL: &str = "\
 apiVersion: ferrolb.io/v1beta1
 kind: IPAddressPool
 metadata: {name: failover, namespace: ferrolb-system}
-spec: {addresses: [172.30.0.200-172.30.0.210]}
+spec: {addresses: [172.30.0.200-172.30.0.210, 'fd30::200-fd30::210']}
 ---
 apiVersion: ferrolb.io/v1beta1
 kind: L2Advertisement
@@ -44,12 +46,14 @@ kind: Service
 metadata: {name: failover, namespace: default}
 spec:
   type: LoadBalancer
+  ipFamilyPolicy: RequireDualStack
+  ipFamilies: [IPv4, IPv6]
   selector: {app: failover}
   ports: [{port: 80, targetPort: 8080}]
 ",
 };
 
-/// Services with one address.
+/// Services with the same addresses, one of each family, IPv4 first.
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) names: &'static [&'static str],
@@ -57,22 +61,18 @@ pub(super) struct Served {
     pub(super) yaml: &'static str,
 }
 
-/// A server that the client knows, and by what it asks there.
-#[derive(Clone, Copy, Debug)]
+/// A server that the client knows by one or by both of its addresses, and by what it asks there.
+#[derive(Clone, Debug)]
 pub(super) struct Scene<'a> {
     pub(super) lab: &'a Lab,
-    pub(super) server: SocketAddr,
+    pub(super) servers: Vec<SocketAddr>,
     transports: &'static [Transport],
     /// The Services that are made anew before each run.
     served: Option<&'static Served>,
 }
 
-/// What the client saw: by each transport, and of the connection that lasted.
-#[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) reports: Vec<Report>,
-    pub(super) fate: Fate,
-}
+/// What the client saw of one address by one transport, and what became of the connection that lasted, which the first transport alone has.
+pub(super) type Seen = (Report, Option<Fate>);
 
 impl<'a> Scene<'a> {
     /// Makes the pods and the pool in a lab that has none, and the Service of most rows.
@@ -86,14 +86,12 @@ impl<'a> Scene<'a> {
 
     /// Makes Services before the same pods.
     pub(super) fn of(lab: &'a Lab, served: &'static Served, transports: &'static [Transport]) -> Result<Self> {
-        let address = make(lab, served)?;
-        let server = SocketAddr::new(address, served.port);
-        Ok(Self { lab, server, transports, served: Some(served) })
+        Ok(Self { lab, servers: make(lab, served)?, transports, served: Some(served) })
     }
 
     /// A server that FerroLB does not know, before the same pods.
     pub(super) fn foreign(lab: &'a Lab, server: SocketAddr) -> Self {
-        Self { lab, server, transports: &[Transport::Tcp], served: None }
+        Self { lab, servers: vec![server], transports: &[Transport::Tcp], served: None }
     }
 
     /// Waits until all is at rest; who answers for the address then. The Services are new, and so is the address to all speakers: one that moved
@@ -103,11 +101,11 @@ impl<'a> Scene<'a> {
         wait::during(FRESH_MAX, || Ok(()))?;
         if let Some(served) = self.served {
             remove(self.lab, served)?;
-            let address = make(self.lab, served)?;
-            ensure!(address == self.server.ip(), "the address was {}, and is {address}", self.server.ip());
+            let now = make(self.lab, served)?;
+            ensure!(now == self.servers, "the addresses were {:?}, and are {now:?}", self.servers);
         }
         wait::until("one owner that stays", REST_MAX, || {
-            let owner = self.lab.who_answers(self.server.ip())?.context("nobody answers")?;
+            let owner = self.owner()?;
             for node in self.lab.nodes() {
                 self.lab.set_ready(&pod(&node), node != owner)?;
             }
@@ -117,29 +115,37 @@ impl<'a> Scene<'a> {
                 let report = probe.finish()?;
                 ensure!(report.lost == 0 && !report.pods.contains_key(&without), "{report:?}");
             }
-            let now = self.lab.who_answers(self.server.ip())?;
-            Ok((now.as_ref() == Some(&owner)).then_some(owner))
+            Ok((self.owner()? == owner).then_some(owner))
         })
     }
 
-    /// Lets `event` happen under the client's eyes.
-    pub(super) fn watch(&self, event: impl FnOnce() -> Result<()>) -> Result<Seen> {
-        let (probes, lasting) = (self.probe(PROBE_MAX), self.lab.start_lasting(self.server, PROBE_MAX));
+    /// The one node that answers for all of the addresses.
+    fn owner(&self) -> Result<String> {
+        let answers = self.servers.iter().map(|server| self.lab.who_answers(server.ip()));
+        let owners = answers.collect::<Result<Option<BTreeSet<_>>>>()?.context("nobody answers")?;
+        ensure!(owners.len() == 1, "{owners:?} answer for {:?}", self.servers);
+        owners.into_iter().next().context("there is no address")
+    }
+
+    /// Lets `event` happen under the client's eyes; what it saw of each address in turn, by each transport.
+    pub(super) fn watch(&self, event: impl FnOnce() -> Result<()>) -> Result<Vec<Seen>> {
+        let probes = self.probe(PROBE_MAX);
+        let lasting: Vec<_> = self.servers.iter().map(|server| self.lab.start_lasting(*server, PROBE_MAX)).collect();
         wait::during(BEFORE, || Ok(()))?;
         let happened = event();
         wait::during(AFTER, || Ok(()))?;
         let reports = probes.into_iter().map(Probing::stop).collect::<Result<Vec<_>>>()?;
-        let fate = lasting.stop()?;
+        let fates = lasting.into_iter().map(Probing::stop).collect::<Result<Vec<_>>>()?;
         happened?;
-        for report in &reports {
-            check(report)?;
-        }
-        Ok(Seen { reports, fate })
+        reports.iter().try_for_each(check)?;
+        let others = self.transports.len() - 1;
+        let fates = fates.into_iter().flat_map(|fate| iter::once(Some(fate)).chain(iter::repeat_n(None, others)));
+        Ok(reports.into_iter().zip(fates).collect())
     }
 
     fn probe(&self, length: Duration) -> Vec<Probing> {
-        let start = |transport: &Transport| self.lab.start_probe_by(*transport, self.server, length, STEP);
-        self.transports.iter().map(start).collect()
+        let each = self.servers.iter().flat_map(|server| self.transports.iter().map(|transport| (*server, *transport)));
+        each.map(|(server, transport)| self.lab.start_probe_by(transport, server, length, STEP)).collect()
     }
 }
 
@@ -156,13 +162,12 @@ fn pod(node: &str) -> String {
     format!("web{node}")
 }
 
-/// Makes Services; their one address.
-fn make(lab: &Lab, served: &Served) -> Result<IpAddr> {
+/// Makes Services; where they are.
+fn make(lab: &Lab, served: &Served) -> Result<Vec<SocketAddr>> {
     lab.apply(served.yaml)?;
-    let addresses = served.names.iter().map(|name| wait_address(lab, name)).collect::<Result<Vec<_>>>()?;
-    let first = *addresses.first().context("a Service")?;
-    ensure!(addresses.iter().all(|address| *address == first), "the Services have {addresses:?}, not one address");
-    Ok(first)
+    let addresses = served.names.iter().map(|name| wait_addresses(lab, name)).collect::<Result<BTreeSet<_>>>()?;
+    ensure!(addresses.len() == 1, "the Services have {addresses:?}, not the same addresses");
+    Ok(addresses.into_iter().flatten().map(|address| SocketAddr::new(address, served.port)).collect())
 }
 
 /// Removes Services.
@@ -170,11 +175,12 @@ pub(super) fn remove(lab: &Lab, served: &Served) -> Result<()> {
     lab.kubectl(&[&["delete", "service"], served.names].concat()).map(drop)
 }
 
-/// Waits for the address of a Service.
-fn wait_address(lab: &Lab, service: &str) -> Result<IpAddr> {
-    wait::until(&format!("the address of the Service {service}"), REST_MAX, || {
-        let service: Value = serde_json::from_str(&lab.kubectl(&["get", "service", service, "-o", "json"])?)?;
-        Ok(service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::parse).transpose()?)
+/// Waits for the addresses of a Service.
+fn wait_addresses(lab: &Lab, service: &str) -> Result<Vec<IpAddr>> {
+    wait::until(&format!("the addresses of the Service {service}"), REST_MAX, || {
+        let service = serde_json::from_str(&lab.kubectl(&["get", "service", service, "-o", "json"])?)?;
+        let addresses = services::addresses(&service);
+        Ok((!addresses.is_empty()).then_some(addresses))
     })
 }
 

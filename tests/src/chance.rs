@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): any seed is as good as another, and neighbours share nothing.
 #[derive(Clone, Debug)]
-pub(super) struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) const fn number(&mut self) -> u64 {
+    pub(crate) const fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -19,28 +19,28 @@ impl Chance {
     }
 
     /// A number below `limit`, which is not 0. The bias of a remainder is far below what a simulation can see.
-    pub(super) const fn below(&mut self, limit: usize) -> usize {
+    pub(crate) const fn below(&mut self, limit: usize) -> usize {
         (self.number() % limit as u64) as usize
     }
 
     /// True once in `1 / share` times.
-    pub(super) fn happens(&mut self, share: f64) -> bool {
+    pub(crate) fn happens(&mut self, share: f64) -> bool {
         // 53 bits are what a f64 holds exactly.
         (self.number() >> 11) as f64 / (1_u64 << 53) as f64 <= share && share > 0.0
     }
 
-    pub(super) fn between(&mut self, shortest: Duration, longest: Duration) -> Duration {
+    pub(crate) fn between(&mut self, shortest: Duration, longest: Duration) -> Duration {
         let span = u64::try_from((longest - shortest).as_nanos()).unwrap_or(u64::MAX);
         shortest + Duration::from_nanos(self.number() % (span + 1))
     }
 
     /// One of `all`, which is not empty.
-    pub(super) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 
     /// `count` of the numbers below `limit`, ascending.
-    pub(super) fn some_of(&mut self, limit: usize, count: usize) -> Vec<usize> {
+    pub(crate) fn some_of(&mut self, limit: usize, count: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..limit).collect();
         for at in 0..count {
             let other = at + self.below(limit - at);
