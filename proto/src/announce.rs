@@ -32,13 +32,15 @@ pub struct Served<'a> {
     pub labels: &'a Labels,
     /// The endpoints of all its slices.
     pub endpoints: Vec<&'a Endpoint>,
+    /// The nodes that say that none of their own endpoints passes its health check.
+    pub failing_on: Vec<&'a str>,
 }
 
 impl Served<'_> {
     /// Whether a node can serve it.
     #[must_use]
     pub fn verdict(&self, node: &str) -> Verdict {
-        verdict(self.policy, node, self.endpoints.iter().copied())
+        verdict(self.policy, node, self.endpoints.iter().copied(), self.failing_on.contains(&node))
     }
 }
 

@@ -74,6 +74,17 @@ pub struct Config {
     pub failback_delay: Option<Duration>,
 }
 
+/// What the rest of a node says of itself, on all its links; each is the flag of the same name in [`Flags`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Says {
+    /// It hands its addresses over.
+    pub draining: bool,
+    /// Its data path does not work.
+    pub unhealthy: bool,
+    /// Its data path was asked after and works.
+    pub checked: bool,
+}
+
 /// What can happen to the machine.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -82,13 +93,8 @@ pub enum Input {
     Units(Vec<Arc<Unit>>),
     /// Ids of the keys that can be verified, newest first; none yet: no frame is sent and nothing is claimed.
     Keys(Vec<u32>),
-    /// What the rest of this node says of itself: it hands its addresses over; its data path does not work.
-    Says {
-        /// The flag [`Flags::draining`].
-        draining: bool,
-        /// The flag [`Flags::unhealthy`].
-        unhealthy: bool,
-    },
+    /// What the rest of this node says of itself.
+    Says(Says),
     /// A frame that was decoded, with the source of its Ethernet header.
     Frame {
         /// Source MAC.
@@ -276,6 +282,12 @@ impl Claims {
         self.peers.iter().filter(|(_, peer)| !peer.dead).map(|(name, _)| &**name)
     }
 
+    /// Whether another node's data path was asked after and works.
+    #[must_use]
+    pub fn hears_checked(&self) -> bool {
+        self.peers.values().any(|peer| !peer.dead && peer.flags.checked)
+    }
+
     /// Whether the next tick may find a peer dead: the driver should look whether frames were lost on the way to it.
     #[must_use]
     pub fn suspects(&self) -> bool {
@@ -316,8 +328,8 @@ impl Machine for Claims {
         match input {
             Input::Units(units) => self.set_units(units, now),
             Input::Keys(keys) => self.set_keys(keys, now),
-            Input::Says { draining, unhealthy } => {
-                self.set_flags(Flags { draining, unhealthy, ..self.own.flags }, now);
+            Input::Says(Says { draining, unhealthy, checked }) => {
+                self.set_flags(Flags { draining, unhealthy, checked, ..self.own.flags }, now);
             }
             Input::Frame { source, frame } => {
                 self.hear(now);

@@ -35,6 +35,8 @@ pub struct Unit {
     pub candidates: Box<[Candidate]>,
     /// Whether this node could forward to an endpoint, were it asked to.
     pub serves_here: bool,
+    /// Whether this node's own endpoints of one of the Services all fail their health check.
+    pub failing: bool,
 }
 
 impl Unit {
@@ -102,6 +104,7 @@ mod tests {
             unstable,
             fresh,
             deaf: false,
+            checked: false,
         };
         let t = true;
         let f = false;

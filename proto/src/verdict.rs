@@ -7,6 +7,9 @@ use crate::facts::{Endpoint, Policy};
 pub enum Verdict {
     /// It can serve: by ready endpoints.
     Ready,
+    /// `Local` policy, and the node says that none of its usable endpoints passes the Service's health check: it serves only where nobody
+    /// else does.
+    Failing,
     /// It can serve for now: `Local` policy, and the only usable endpoints here are terminating.
     Terminating,
     /// `Local` policy, and no usable endpoint on this node.
@@ -19,7 +22,7 @@ impl Verdict {
     /// Whether the node can serve.
     #[must_use]
     pub const fn serves(self) -> bool {
-        matches!(self, Self::Ready | Self::Terminating)
+        matches!(self, Self::Ready | Self::Terminating | Self::Failing)
     }
 }
 
@@ -28,8 +31,14 @@ const fn usable(endpoint: &Endpoint) -> bool {
     endpoint.ready || (endpoint.serving && endpoint.terminating)
 }
 
-/// The verdict on `node` for a Service of this policy, given the endpoints of all its slices.
-pub fn verdict<'a>(policy: Policy, node: &str, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Verdict {
+/// The verdict on `node` for a Service of this policy, given the endpoints of all its slices, and whether the node says that none of
+/// its own passes its health check.
+pub fn verdict<'a>(
+    policy: Policy,
+    node: &str,
+    endpoints: impl IntoIterator<Item = &'a Endpoint>,
+    failing: bool,
+) -> Verdict {
     let (mut anywhere, mut here, mut ready_here) = (false, false, false);
     for endpoint in endpoints.into_iter().filter(|endpoint| usable(endpoint)) {
         let local = endpoint.node.as_deref() == Some(node);
@@ -39,6 +48,7 @@ pub fn verdict<'a>(policy: Policy, node: &str, endpoints: impl IntoIterator<Item
     }
     match (policy, anywhere, here, ready_here) {
         (_, false, ..) => Verdict::NoEndpoint,
+        (Policy::Local, _, true, _) if failing => Verdict::Failing,
         (Policy::Cluster, ..) | (Policy::Local, _, _, true) => Verdict::Ready,
         (Policy::Local, _, true, false) => Verdict::Terminating,
         (Policy::Local, _, false, _) => Verdict::NoLocalEndpoint,
@@ -74,7 +84,7 @@ mod tests {
         ];
         for (endpoints, cluster, local) in cases {
             for (policy, expected) in [(Policy::Cluster, cluster), (Policy::Local, local)] {
-                assert_eq!(verdict(policy, "a", &endpoints), expected, "{policy:?} {endpoints:?}");
+                assert_eq!(verdict(policy, "a", &endpoints, false), expected, "{policy:?} {endpoints:?}");
             }
         }
     }

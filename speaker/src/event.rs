@@ -110,6 +110,8 @@ pub struct LinkReport {
     pub deaf: bool,
     /// Another link of this node, of a lower index, is on the same wire and speaks there.
     pub muted: bool,
+    /// Another node says that its data path was asked after and works.
+    pub hears_checked: bool,
     /// Who else uses addresses that are ours to announce, by address.
     pub troubles: Arc<[Trouble]>,
     /// It has handed over what it had, as it was asked to: the process may end.

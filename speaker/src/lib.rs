@@ -8,10 +8,12 @@
 //!
 //! - [`event`], [`state`], [`plan`]: pure; what happened, what is known, what is wanted.
 //! - [`link`]: one thread a link; the sockets, the claim machine and the answers.
+//! - [`health`]: asks kube-proxy and endpoints whether they work.
 //! - [`links`], [`status`]: the netlink and API edges. - [`run`]: the main loop. - [`flags`], [`metrics`].
 
 pub mod event;
 pub mod flags;
+pub mod health;
 pub mod link;
 pub mod links;
 pub mod metrics;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ferrolb_proto::Instant;
 use ferrolb_proto::announce::exclusion_means_nothing;
 use ferrolb_proto::api::{LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
-use ferrolb_proto::claim::{Trouble, TroubleKind};
+use ferrolb_proto::claim::{Says, Trouble, TroubleKind};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
@@ -63,6 +63,8 @@ pub struct Order {
     pub source: Option<Ipv4Addr>,
     /// An IPv6 address of it, for the same: a link-local one where it has one. Without any only what nobody can ask is asked.
     pub source_v6: Option<Ipv6Addr>,
+    /// What this node says of itself.
+    pub says: Says,
     /// Hand over what is held, and say when it is done.
     pub leaving: bool,
 }
@@ -116,7 +118,8 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let listened_for = units::ahead(&units, &state.config.node).chain(held).filter_map(v6).collect::<BTreeSet<_>>();
         let listened_for = Arc::new(listened_for);
         let (keys, macs) = (state.keys.clone(), macs.clone());
-        let order = Arc::new(Order { units, keys, macs, source, source_v6, leaving: state.leaving });
+        let order =
+            Arc::new(Order { units, keys, macs, source, source_v6, says: Says::default(), leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
     desired.status = status(state, &eligible);
@@ -168,6 +171,8 @@ fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         links,
         draining: state.leaving,
+        data_path: None,
+        failing: Vec::new(),
         owned_addresses: i64::try_from(owned).unwrap_or(i64::MAX),
     }
 }

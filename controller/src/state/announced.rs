@@ -122,6 +122,7 @@ impl State {
             from_pool: entry.service.from_pool.as_deref(),
             labels: &entry.service.demand.labels,
             endpoints: self.slices.of(&entry.service.key).collect(),
+            failing_on: Vec::new(),
         });
         let group = Group::of(scene, served.collect());
         let finding = Case { service, scene, group, voices }.finding();

@@ -54,6 +54,12 @@ impl<'a> Group<'a> {
         self.served.iter().all(|served| served.verdict(node).serves())
     }
 
+    /// Whether a node says that its endpoints of one of the Services all fail.
+    #[must_use]
+    pub fn fails_on(&self, node: &str) -> bool {
+        self.served.iter().any(|served| served.verdict(node) == Verdict::Failing)
+    }
+
     /// Whether any of the Services has a usable endpoint, on whatever node.
     #[must_use]
     pub fn has_endpoint(&self) -> bool {
@@ -205,6 +211,7 @@ mod tests {
             from_pool: None,
             labels: &[],
             endpoints: endpoints.iter().collect(),
+            failing_on: Vec::new(),
         };
         let group = Group::of(&scene, vec![served]).expect("a group");
         let bars: Vec<_> = group.bars(&scene).map(|(node, bar)| (&*node.name, bar)).collect();

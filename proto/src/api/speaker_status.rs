@@ -38,9 +38,54 @@ pub struct SpeakerStatusStatus {
     /// Whether this node hands its addresses over.
     #[serde(default)]
     pub draining: bool,
+    /// Whether the node can bring traffic to endpoints, as far as its kube-proxy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_path: Option<DataPathStatus>,
+    /// The Services of which none of this node's own endpoints passes its health check, by namespace and name; those of many that fit.
+    #[serde(default)]
+    pub failing: Vec<FailingService>,
     /// How many addresses it answers for, on all links.
     #[serde(default)]
     pub owned_addresses: i64,
+}
+
+/// What is known of a node's data path.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataPathState {
+    /// It has not been asked after for long enough.
+    #[default]
+    Unknown,
+    /// It works.
+    Healthy,
+    /// It does not: other nodes announce first.
+    Unhealthy,
+    /// Nothing here or elsewhere answers for a data path: it is not judged.
+    NotChecked,
+}
+
+/// A node's data path.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DataPathStatus {
+    /// What is known.
+    pub state: DataPathState,
+    /// Why, for a person.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// A Service none of whose endpoints on the node passes its health check.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingService {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// One of the endpoints, `address:port`.
+    pub endpoint: String,
+    /// What its check says.
+    pub message: String,
 }
 
 /// One link of a node.

@@ -50,6 +50,8 @@ pub struct Flags {
     pub fresh: bool,
     /// It hears nothing.
     pub deaf: bool,
+    /// Its data path was asked after and works: such a check means something in this cluster.
+    pub checked: bool,
 }
 
 /// Why a speaker stops answering for an address.

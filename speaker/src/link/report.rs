@@ -46,7 +46,9 @@ impl<'a> Reporter<'a> {
     pub(super) fn report(&self, claims: &Claims, left: bool) {
         self.progress.send_if_modified(|progress| {
             let Ok(before) = progress else { return false };
-            let same = (before.left, before.deaf, before.muted) == (left, claims.is_deaf(), claims.is_muted())
+            let (deaf, muted, hears_checked) = (claims.is_deaf(), claims.is_muted(), claims.hears_checked());
+            let same = (before.left, before.deaf, before.muted, before.hears_checked)
+                == (left, deaf, muted, hears_checked)
                 && before.heard.iter().map(|name| &**name).eq(claims.heard())
                 && before.held.iter().copied().eq(claims.held())
                 && before.troubles.iter().cloned().eq(claims.troubles());
@@ -58,9 +60,8 @@ impl<'a> Reporter<'a> {
             let troubles: Arc<[Trouble]> = claims.troubles().collect();
             self.metrics.heard.set(i64::try_from(heard.len()).unwrap_or(i64::MAX));
             self.metrics.owned.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
-            self.metrics.muted.set(claims.is_muted().into());
-            let (deaf, muted) = (claims.is_deaf(), claims.is_muted());
-            *progress = Ok(LinkReport { heard, held, left, deaf, muted, troubles });
+            self.metrics.muted.set(muted.into());
+            *progress = Ok(LinkReport { heard, held, left, deaf, muted, hears_checked, troubles });
             true
         });
     }

@@ -300,6 +300,9 @@ impl Thread<'_> {
         if order.units != before.units {
             self.feed(Input::Units(order.units.clone()), now)?;
         }
+        if order.says != before.says {
+            self.feed(Input::Says(order.says), now)?;
+        }
         if order.leaving && !before.leaving {
             self.feed(Input::Leave, now)?;
         }

@@ -29,5 +29,6 @@ fn unit(unit: &Unit) -> Value {
     let candidates = candidates.into_iter().map(
         |c| json!({"node": *c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
     );
-    json!({"addresses": unit.addresses, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.serves_here})
+    json!({"addresses": unit.addresses, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.serves_here,
+        "failing": unit.failing})
 }

@@ -63,6 +63,7 @@ fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<D
         addresses: group.addresses().into(),
         candidates: group.candidates(scene),
         serves_here: group.is_served_on(&state.config.node),
+        failing: group.fails_on(&state.config.node),
     };
     let labels = state.own_node().map(|node| &node.labels);
     let from_here = |ads: &[&'a Advertisement]| {
@@ -79,6 +80,7 @@ fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[(&'a Key, &'a K
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,
         endpoints: endpoints(slices, key),
+        failing_on: Vec::new(),
     }
 }
 

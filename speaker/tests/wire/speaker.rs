@@ -49,7 +49,12 @@ pub(crate) fn wanted(addresses: &[IpAddr]) -> Order {
     let candidate =
         |node: &str| Candidate { node: node.into(), order: order(node, addresses[0]), ..Candidate::default() };
     let addresses_of_unit = addresses.iter().copied().collect();
-    let unit = Unit { addresses: addresses_of_unit, candidates: HOSTS.map(candidate).into(), serves_here: true };
+    let unit = Unit {
+        addresses: addresses_of_unit,
+        candidates: HOSTS.map(candidate).into(),
+        serves_here: true,
+        failing: false,
+    };
     let source_v6 = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
     Order { units: vec![Arc::new(unit)], keys: KeyRing::new(vec![key()]), source_v6, ..Order::default() }
 }

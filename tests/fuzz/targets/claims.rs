@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use ferrolb_proto::claim::{Claims, Config, Input, Output};
+use ferrolb_proto::claim::{Claims, Config, Input, Output, Says};
 use ferrolb_proto::election::{Candidate, Unit, order};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Frame, Key, KeyRing};
@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         match kind % 6 {
             0 => run.wait(Duration::from_millis(u64::from(a) << (b % 8))),
             1 => run.hand(Input::Foreign { address: address(a), mac: Mac([2, 0, 0, 0, 0, b]), announced: a > 127 }),
-            2 => run.hand(Input::Says { draining: a > 127, unhealthy: b > 127 }),
+            2 => run.hand(Input::Says(Says { draining: a > 127, unhealthy: b > 127, checked: a & 1 == 1 })),
             3 => run.hand(
                 [Input::Heard, Input::Lost, Input::Stuck(b > 127), Input::Sibling { lower: b > 127 }]
                     [usize::from(a % 4)]

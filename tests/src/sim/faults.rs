@@ -5,7 +5,7 @@ use super::node::Halt;
 use super::truth::{Cause, DEATH_MIN, Rule};
 use super::view::{Change, only};
 use super::world::{INTERVAL, World};
-use ferrolb_proto::claim::Input;
+use ferrolb_proto::claim::{Input, Says};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Key, KeyRing};
 use std::rc::Rc;
@@ -213,7 +213,7 @@ impl World {
     /// What the rest of a node says of it.
     pub(super) fn says(&mut self, index: usize, draining: bool, unhealthy: bool) {
         self.log(|| format!("===== n{index} draining: {draining}, unhealthy: {unhealthy}"));
-        self.feed(index, Input::Says { draining, unhealthy });
+        self.feed(index, Input::Says(Says { draining, unhealthy, ..Says::default() }));
     }
 
     /// What gives a node's machine its units stands still, or goes on.

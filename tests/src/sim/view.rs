@@ -93,7 +93,7 @@ impl Catalogue {
                 ..Candidate::default()
             });
             let addresses = self.addresses[unit].clone();
-            Arc::new(Unit { addresses, candidates: candidates.collect(), serves_here: serves })
+            Arc::new(Unit { addresses, candidates: candidates.collect(), serves_here: serves, failing: false })
         };
         (0..self.addresses.len()).map(unit).collect()
     }

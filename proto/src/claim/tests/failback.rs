@@ -1,6 +1,7 @@
 //! Failback: it waits, it waits longer each time, and it can be switched off.
 
 use super::*;
+use crate::claim::Says;
 
 /// How long after its start the node has the address again.
 fn failback(wire: &mut Wire, name: &str, at_most: Duration) -> Duration {
@@ -50,10 +51,10 @@ fn what_is_kept_moves_at_once_for_a_better_reason_than_order() {
     comes_back(&mut wire, order[0]);
     wire.run(Duration::from_secs(40));
     assert_eq!(wire.owners(VIP), [order[1]], "kept");
-    wire.input(order[1], Input::Says { draining: true, unhealthy: false });
+    wire.input(order[1], Input::Says(Says { draining: true, ..Says::default() }));
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[0]]);
-    wire.input(order[1], Input::Says { draining: false, unhealthy: false });
+    wire.input(order[1], Input::Says(Says::default()));
     wire.node(order[0]).up = false;
     wire.run(ms(300));
     assert_eq!(wire.owners(VIP), [order[1]], "nor does it keep anyone from a dead node's place");

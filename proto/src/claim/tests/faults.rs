@@ -1,6 +1,7 @@
 //! Death, silence, loss, stalls, partitions, and frames that lie.
 
 use super::*;
+use crate::claim::Says;
 use crate::wire::hello::{Body, Release};
 
 #[test]
@@ -55,7 +56,7 @@ fn a_takeover_is_counted_once_and_only_where_it_is_a_failover() {
     wire.node(order[0]).up = false;
     wire.run(Duration::from_secs(5));
     assert_eq!(wire.node(order[1]).took_over.len(), 1);
-    wire.input(order[1], Input::Says { draining: true, unhealthy: false });
+    wire.input(order[1], Input::Says(Says { draining: true, ..Says::default() }));
     wire.run(Duration::from_secs(1));
     assert_eq!(wire.owners(VIP), [order[2]]);
     assert!(wire.node(order[2]).took_over.is_empty(), "it was handed over");

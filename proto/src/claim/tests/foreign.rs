@@ -1,6 +1,7 @@
 //! Strangers, kernels of members that answer, and devices that answer for the dead.
 
 use super::*;
+use crate::claim::Says;
 use crate::wire::hello::Body;
 
 const STRANGER: Mac = Mac([2, 9, 9, 9, 9, 9]);
@@ -116,7 +117,7 @@ fn what_a_former_holder_said_lately_is_no_trouble() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
     let mac = wire.node(order[0]).mac;
-    wire.input(order[0], Input::Says { draining: true, unhealthy: false });
+    wire.input(order[0], Input::Says(Says { draining: true, ..Says::default() }));
     wire.run(ms(500));
     assert_eq!(wire.owners(VIP), [order[1]]);
     seen(&mut wire, mac, true);

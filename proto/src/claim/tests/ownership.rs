@@ -1,6 +1,7 @@
 //! One owner: first claims, planned moves, and what a newcomer learns.
 
 use super::*;
+use crate::claim::Says;
 
 #[test]
 fn a_lone_node_listens_for_a_second_and_then_claims() {
@@ -103,7 +104,7 @@ fn a_drain_moves_the_unit_even_to_a_fresh_node() {
         wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
     }
     wire.run(ms(1500));
-    wire.input(order[0], Input::Says { draining: true, unhealthy: false });
+    wire.input(order[0], Input::Says(Says { draining: true, ..Says::default() }));
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[1]]);
     assert_eq!(wire.longest_gap(VIP), Duration::ZERO);

@@ -209,6 +209,7 @@ const fn flag_bits(f: Flags) -> u16 {
         | (f.unstable as u16) << 3
         | (f.fresh as u16) << 4
         | (f.deaf as u16) << 5
+        | (f.checked as u16) << 6
 }
 
 const fn flags_from(bits: u16) -> Flags {
@@ -219,6 +220,7 @@ const fn flags_from(bits: u16) -> Flags {
         unstable: bits & 8 != 0,
         fresh: bits & 16 != 0,
         deaf: bits & 32 != 0,
+        checked: bits & 64 != 0,
     }
 }
 

@@ -1,0 +1,4 @@
+//! Asks whether what is announced works: kube-proxy for the node's data path, endpoints by their Services' health checks. Drivers:
+//! what is asked is planned, and what is learnt comes back as events.
+
+pub mod http;
