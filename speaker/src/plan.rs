@@ -70,10 +70,14 @@ pub struct Order {
 }
 
 impl Desired {
-    /// Takes from the plan `before` what says the same of a link: ten thousand units are in memory once.
+    /// Takes from the plan `before` what says the same of a link: ten thousand units are in memory once, and who is told of all sees at
+    /// once which are others.
     pub fn keep_orders(&mut self, before: &Self) {
         for (index, link) in &mut self.links {
             let Some(before) = before.links.get(index) else { continue };
+            if let Some(order) = Arc::get_mut(&mut link.order) {
+                units::keep(&mut order.units, &before.order.units);
+            }
             if before.order == link.order {
                 link.order = Arc::clone(&before.order);
             }

@@ -364,6 +364,32 @@ fn a_unit_is_one_for_all_links_and_an_order_that_says_nothing_new_is_the_one_bef
 }
 
 #[test]
+fn units_that_say_the_same_are_those_of_the_plan_before() {
+    let cluster = |names: &[(&str, u8)], nodes: &[&str]| Cluster {
+        services: names.iter().map(|(name, last)| service(name, &[&format!("172.30.0.{last}")])).collect(),
+        slices: names.iter().map(|(name, _)| slice(name, nodes)).collect(),
+        ..Cluster::default()
+    };
+    let before = cluster(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)], &["node1"]);
+    let mut after = cluster(&[("a", 1), ("aa", 5), ("c", 9), ("d", 4)], &["node1"]);
+    after.slices[3] = slice("d", &[]);
+    let kept = |after: &Cluster| {
+        let (before, mut plan, new) = (before.plan(), after.plan(), after.plan());
+        plan.keep_orders(&before);
+        assert_eq!(plan.links[&2].order, new.links[&2].order, "what is kept says what was planned");
+        let old = &before.links[&2].order.units;
+        let is_old = |unit: &Arc<Unit>| old.iter().any(|old| Arc::ptr_eq(old, unit));
+        plan.links[&2].order.units.iter().map(is_old).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&after), [true, false, false, false], "b is gone, aa is new, c has another address, d no endpoint");
+    after.slices.pop();
+    after.services.pop();
+    after.services.push(service("d", &["172.30.0.4"]));
+    after.slices.push(slice("d", &["node1"]));
+    assert_eq!(kept(&after), [true, false, false, true]);
+}
+
+#[test]
 fn nothing_is_announced_before_all_is_known_and_the_reason_is_said() {
     let whole = Cluster::default();
     let mut state = State::new(whole.state().config.clone());

@@ -14,6 +14,9 @@ use crate::state::{KeptService, KeptSlice, State};
 /// How many of the first in line for a unit are prepared to answer for it.
 const PREPARED: usize = 3;
 
+/// How many units that are gone may stand between two that are not. More, as when most Services go at once, and the rest is made anew.
+const KEPT_LOOKAHEAD: usize = 64;
+
 /// A unit before it is fitted to a link.
 pub(super) struct Draft<'a> {
     unit: Arc<Unit>,
@@ -56,6 +59,22 @@ pub(super) fn ahead(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpA
         own.is_some_and(|own| unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED)
     };
     units.iter().filter(prepared).flat_map(|unit| unit.addresses.iter().copied())
+}
+
+/// Takes those of the units `before` that say the same. Both are in the order of their Services' names.
+pub(super) fn keep(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
+    let mut rest = before;
+    for unit in units {
+        let first = unit.addresses.first();
+        // One that is gone stands before it, or some; one that is new has none.
+        let Some(place) = rest.iter().take(KEPT_LOOKAHEAD).position(|before| before.addresses.first() == first) else {
+            continue;
+        };
+        if rest[place] == *unit {
+            *unit = Arc::clone(&rest[place]);
+        }
+        rest = &rest[place + 1..];
+    }
 }
 
 fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<Draft<'a>> {
