@@ -21,7 +21,7 @@ use kube::core::ObjectMeta;
 pub use advertisement::Advertisement;
 pub use community::{Community, CommunityProblem};
 pub use namespace::{Namespace, NamespaceObject};
-pub use node::{Node, NodeObject};
+pub use node::{Drain, Node, NodeObject};
 pub use pool::{Pool, PoolProblem, ServiceAllocation};
 pub use request::{ALLOW_SHARED_IP, IP_MODE, Request, RequestProblem};
 pub use service::{

@@ -11,6 +11,10 @@ use serde::Deserialize;
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// A node with this taint is powered off for good (KEP-2268).
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// A node with this annotation, whatever its value but `false`, hands over what it announces; ours.
+const DRAIN: &str = "ferrolb.io/drain";
+/// A node with this taint is about to be removed by the cluster autoscaler.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// A Node as decoded off the wire.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
@@ -58,6 +62,15 @@ struct Condition {
     status: String,
 }
 
+/// Why a Node is to hand over what it announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Its annotation `ferrolb.io/drain` says so.
+    Annotation,
+    /// The taint `ToBeDeletedByClusterAutoscaler` is there.
+    Autoscaler,
+}
+
 /// What we know of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -79,6 +92,8 @@ pub struct Node {
     pub unreachable: bool,
     /// The label `node.kubernetes.io/exclude-from-external-load-balancers` is there.
     pub excluded: bool,
+    /// It is to hand over what it announces. Its own speaker says so to the others, who do not read it here.
+    pub drain: Option<Drain>,
 }
 
 impl From<NodeObject> for Node {
@@ -87,6 +102,9 @@ impl From<NodeObject> for Node {
         let labels = metadata.labels.unwrap_or_default();
         let addresses = status.addresses.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
+        let taints = spec.taints.unwrap_or_default();
+        let tainted = |key: &str| taints.iter().any(|taint| taint.key == key);
+        let drains = metadata.annotations.is_some_and(|all| all.get(DRAIN).is_some_and(|value| value != "false"));
         let has = |kind: &str, status: &str| conditions.iter().any(|c| c.r#type == kind && c.status == status);
         let holds = |kind: &str| has(kind, "True");
         let parse = |kind: Option<&str>| {
@@ -100,9 +118,13 @@ impl From<NodeObject> for Node {
             ready: holds("Ready"),
             lost: has("Ready", "Unknown"),
             cordoned: spec.unschedulable.unwrap_or(false),
-            unreachable: holds("NetworkUnavailable")
-                || spec.taints.unwrap_or_default().iter().any(|taint| taint.key == OUT_OF_SERVICE),
+            unreachable: holds("NetworkUnavailable") || tainted(OUT_OF_SERVICE),
             excluded: labels.contains_key(EXCLUDE),
+            drain: match () {
+                () if drains => Some(Drain::Annotation),
+                () if tainted(TO_BE_DELETED) => Some(Drain::Autoscaler),
+                () => None,
+            },
             labels,
         }
     }
@@ -135,5 +157,26 @@ mod tests {
             json!({"metadata": {"name": "n4"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
         );
         assert!(lost.lost && !lost.ready);
+    }
+
+    #[test]
+    fn a_node_drains_by_annotation_or_taint() {
+        let drain = |annotations, taints| {
+            let node = json!({"metadata": {"name": "n1", "annotations": annotations}, "spec": {"taints": taints}});
+            Node::from(serde_json::from_value::<NodeObject>(node).expect("node")).drain
+        };
+        let taint = json!([{"key": "x", "effect": "NoSchedule"}, {"key": TO_BE_DELETED, "value": "1700000000", "effect": "NoSchedule"}]);
+        let none = || json!(null);
+        let cases = [
+            (none(), none(), None),
+            (json!({"ferrolb.io/drain": ""}), none(), Some(Drain::Annotation)),
+            (json!({"ferrolb.io/drain": "true"}), taint.clone(), Some(Drain::Annotation)),
+            (json!({"ferrolb.io/drain": "false"}), none(), None),
+            (json!({"ferrolb.io/drain": "false"}), taint, Some(Drain::Autoscaler)),
+            (json!({"other.io/drain": "true"}), json!([{"key": "DeletionCandidateOfClusterAutoscaler"}]), None),
+        ];
+        for (annotations, taints, expect) in cases {
+            assert_eq!(drain(annotations.clone(), taints.clone()), expect, "{annotations} {taints}");
+        }
     }
 }

@@ -40,6 +40,7 @@ struct Spec {
     load_balancer_ip: Option<String>,
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<String>>,
+    health_check_node_port: Option<u16>,
     ports: Option<Vec<RawPort>>,
     selector: Option<BTreeMap<String, String>>,
 }
@@ -186,6 +187,8 @@ pub struct Service {
     pub families: Vec<Family>,
     /// `spec.externalTrafficPolicy`.
     pub policy: Policy,
+    /// `spec.healthCheckNodePort`, where kube-proxy says how it is; zero: none, as with every policy but Local.
+    pub health_check_node_port: u16,
     /// What decides which addresses it gets.
     pub demand: Demand,
     /// The addresses in `status.loadBalancer.ingress`, in order.
@@ -249,6 +252,10 @@ impl Service {
             load_balancer: spec.r#type.as_deref() == Some("LoadBalancer") && !families.is_empty(),
             class: spec.load_balancer_class.take().map(Into::into),
             policy,
+            health_check_node_port: match policy {
+                Policy::Local => spec.health_check_node_port.unwrap_or_default(),
+                Policy::Cluster => 0,
+            },
             demand: Demand::read(&metadata, spec, &families),
             families,
             assigned,

@@ -89,3 +89,13 @@ fn in_another_api_group_the_annotation_of_that_group_is_ours() {
     let service = Service::read(serde_json::from_value(object).expect("service"), "metallb.io");
     assert_eq!(service.from_pool.as_deref(), Some("lan"));
 }
+
+#[test]
+fn a_health_check_node_port_is_read_with_policy_local_alone() {
+    let port =
+        |spec| service(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec})).health_check_node_port;
+    assert_eq!(port(json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": 31234})), 31234);
+    assert_eq!(port(json!({"externalTrafficPolicy": "Local"})), 0);
+    assert_eq!(port(json!({"externalTrafficPolicy": "Cluster", "healthCheckNodePort": 31234})), 0);
+    assert_eq!(port(json!({"healthCheckNodePort": 31234})), 0);
+}
