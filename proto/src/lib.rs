@@ -6,6 +6,7 @@
 //! - [`wire`]: frames on the local network: Ethernet, ARP, and our own hello protocol.
 //! - [`announce`], [`election`] and [`verdict`]: decisions that more than one program makes.
 //! - [`claim`]: the protocol machine that decides who answers.
+//! - [`health`]: the machines that judge whether what is announced works.
 //! - [`lease`]: the machine that decides which replica of a program may write.
 //!
 //! Nothing here does IO, reads a clock, spawns, locks or awaits; a test of the `tests` room holds the dependency tree to
@@ -19,6 +20,7 @@ pub mod api;
 pub mod claim;
 pub mod election;
 pub mod facts;
+pub mod health;
 pub mod lease;
 pub mod range;
 mod time;
