@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ferrolb_proto::claim::Trouble;
 use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
+use ferrolb_proto::health::data_path::Judgement;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
@@ -48,6 +49,8 @@ pub enum Event {
         /// The addresses, ascending; none: it hears all that it is to hear.
         addresses: Arc<[Ipv6Addr]>,
     },
+    /// This is what is thought of the node's data path from now on.
+    DataPath(Judgement),
     /// The process was asked to end.
     Leave,
 }
@@ -69,7 +72,12 @@ impl Event {
             Self::Pool(change) => of("IPAddressPool", change),
             Self::Advertisement(change) => of("L2Advertisement", change),
             Self::Keys(change) => of("Secret", change),
-            Self::Links(_) | Self::Report { .. } | Self::LinkFailed { .. } | Self::Unheard { .. } | Self::Leave => None,
+            Self::Links(_)
+            | Self::Report { .. }
+            | Self::LinkFailed { .. }
+            | Self::Unheard { .. }
+            | Self::DataPath(_)
+            | Self::Leave => None,
         }
     }
 }

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, RangedU64ValueParser};
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::{ArgAction, Parser};
+use ferrolb_proto::health::data_path::Mode;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP, parse_duration, parse_interval};
 use regex::Regex;
 
@@ -66,24 +67,26 @@ pub struct Flags {
     #[arg(value_parser = gratuitous_interval)]
     pub gratuitous_interval: TimeOrNever,
 
-    /// Whether kube-proxy's health decides about announcing (no effect yet)
-    #[arg(long, env = "FERROLB_KUBE_PROXY_HEALTH", value_enum, default_value_t = KubeProxyHealth::Auto)]
-    pub kube_proxy_health: KubeProxyHealth,
+    /// Whether other nodes announce first while kube-proxy on this one does not work: auto, where kube-proxy is there or works on another
+    /// node; required, where it is not there, too; off, never
+    #[arg(long, env = "FERROLB_KUBE_PROXY_HEALTH", value_name = "MODE", default_value = "auto")]
+    #[arg(value_parser = PossibleValuesParser::new(["auto", "required", "off"]).map(|word| mode(&word)))]
+    pub kube_proxy_health: Mode,
 
-    /// Where kube-proxy serves its health; without it the Node's address and port 10256 (no effect yet)
+    /// Where kube-proxy serves its health; without it the Node's InternalIP, then loopback, port 10256
     #[arg(long, env = "FERROLB_KUBE_PROXY_ADDRESS", value_name = "ADDR:PORT")]
     pub kube_proxy_address: Option<SocketAddr>,
 
-    /// How often health is asked for (no effect yet)
+    /// How often kube-proxy is asked whether it works
     #[arg(long, env = "FERROLB_HEALTH_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     pub health_interval: Duration,
 
-    /// How many failures in a row make a healthy thing unhealthy (no effect yet)
+    /// How many failures in a row make what was healthy unhealthy (1 to 100)
     #[arg(long, env = "FERROLB_HEALTH_FALL", value_name = "COUNT", default_value_t = 2)]
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
     pub health_fall: u32,
 
-    /// How many successes in a row make an unhealthy thing healthy (no effect yet)
+    /// How many successes in a row make what was unhealthy healthy (1 to 100)
     #[arg(long, env = "FERROLB_HEALTH_RISE", value_name = "COUNT", default_value_t = 3)]
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
     pub health_rise: u32,
@@ -101,15 +104,7 @@ impl Flags {
     /// The flags that are set to something and have no effect yet.
     #[must_use]
     pub fn without_effect(&self) -> Vec<&'static str> {
-        let flags = [
-            ("--kube-proxy-health", self.kube_proxy_health != KubeProxyHealth::Auto),
-            ("--kube-proxy-address", self.kube_proxy_address.is_some()),
-            ("--health-interval", self.health_interval != Duration::from_secs(1)),
-            ("--health-fall", self.health_fall != 2),
-            ("--health-rise", self.health_rise != 3),
-            ("--gobgp", self.gobgp.is_some()),
-            ("--drain-delay", self.drain_delay != Duration::from_secs(5)),
-        ];
+        let flags = [("--gobgp", self.gobgp.is_some()), ("--drain-delay", self.drain_delay != Duration::from_secs(5))];
         flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
     }
 }
@@ -129,28 +124,11 @@ impl FromStr for TimeOrNever {
     }
 }
 
-/// What kube-proxy's health is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KubeProxyHealth {
-    /// It counts where it ever worked.
-    Auto,
-    /// A node without it is not healthy.
-    Required,
-    /// It is not asked for.
-    Off,
-}
-
-impl ValueEnum for KubeProxyHealth {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Auto, Self::Required, Self::Off]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Self::Auto => "auto",
-            Self::Required => "required",
-            Self::Off => "off",
-        }))
+fn mode(word: &str) -> Mode {
+    match word {
+        "required" => Mode::Required,
+        "off" => Mode::Off,
+        _ => Mode::Auto,
     }
 }
 

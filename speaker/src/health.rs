@@ -2,3 +2,4 @@
 //! what is asked is planned, and what is learnt comes back as events.
 
 pub mod http;
+pub mod proxy;

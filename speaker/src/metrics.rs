@@ -1,11 +1,15 @@
 //! The speaker's metrics. Made once by the main loop; each link's thread gets its own [`LinkMetrics`], which are atomics and
 //! take no lock.
 
+mod data_path;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+pub use data_path::DataPathMetrics;
 
 /// Upper ends of the buckets of failover durations, in seconds: fine around what the defaults come to, 0.19.
 const FAILOVER_BUCKETS: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0];

@@ -2,6 +2,7 @@
 //! gives is the latest value, never a change: the drivers compare it with what they have.
 
 mod choice;
+mod data_path;
 mod dump;
 mod units;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::announce::exclusion_means_nothing;
-use ferrolb_proto::api::{LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
+use ferrolb_proto::api::{DataPathStatus, LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
 use ferrolb_proto::claim::{Says, Trouble, TroubleKind};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::hello::KeyRing;
@@ -20,6 +21,8 @@ use ferrolb_proto::wire::{Mac, ndp};
 use crate::event::{Link, LinkReport};
 use crate::state::{Failure, State};
 
+pub use data_path::Questions;
+
 /// What is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
@@ -27,6 +30,10 @@ pub struct Desired {
     pub links: BTreeMap<u32, LinkOrder>,
     /// What this node says of itself.
     pub status: SpeakerStatusStatus,
+    /// What kube-proxy is asked.
+    pub questions: Questions,
+    /// Why this node hands over what it announces, though its speaker stays.
+    pub draining: Option<&'static str>,
     /// Why the program does not do its work, if so.
     pub not_ready: Option<String>,
     /// Every Node carries the exclude label, so it is ignored.
@@ -94,6 +101,8 @@ pub fn plan(state: &State, now: Instant) -> Desired {
     let eligible = choice::eligible(state);
     let mut desired = Desired {
         not_ready: not_ready(state),
+        questions: data_path::questions(state),
+        draining: data_path::draining(state),
         exclusion_ignored: !state.config.ignore_exclude_label && exclusion_means_nothing(state.nodes.values()),
         ..Desired::default()
     };
@@ -110,6 +119,8 @@ pub fn plan(state: &State, now: Instant) -> Desired {
             spoken_on.iter_mut().for_each(|(link, units)| units.push(draft.on(link, &state.config.node)));
         }
     }
+    let path = &state.data_path;
+    let says = Says { draining: desired.draining.is_some(), unhealthy: path.unhealthy(), checked: path.checked() };
     let macs: Box<[Mac]> = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
     for (link, units) in spoken_on {
         let source = link.addresses.iter().find_map(|address| match address {
@@ -122,11 +133,10 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let listened_for = units::ahead(&units, &state.config.node).chain(held).filter_map(v6).collect::<BTreeSet<_>>();
         let listened_for = Arc::new(listened_for);
         let (keys, macs) = (state.keys.clone(), macs.clone());
-        let order =
-            Arc::new(Order { units, keys, macs, source, source_v6, says: Says::default(), leaving: state.leaving });
+        let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
-    desired.status = status(state, &eligible);
+    desired.status = status(state, &eligible, desired.draining.is_some());
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
     desired.left = state.leaving && desired.links.keys().all(has_left);
     desired
@@ -152,7 +162,7 @@ fn not_ready(state: &State) -> Option<String> {
     state.keys.is_empty().then(|| "waiting for a key in the Secret ferrolb-hello".to_owned())
 }
 
-fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
+fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
     let owned: usize = reports().map(|report| report.held.len()).sum();
     let unheard = |link: &Link| state.unheard.get(&link.index).map_or(&[][..], |addresses| addresses);
@@ -174,8 +184,8 @@ fn status(state: &State, eligible: &[&Link]) -> SpeakerStatusStatus {
     SpeakerStatusStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         links,
-        draining: state.leaving,
-        data_path: None,
+        draining: draining || state.leaving,
+        data_path: Some(DataPathStatus { state: state.data_path.state, message: state.data_path.message.to_string() }),
         failing: Vec::new(),
         owned_addresses: i64::try_from(owned).unwrap_or(i64::MAX),
     }

@@ -9,6 +9,7 @@ use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, HELLO_SECRET, Kind, SpeakerStatusStatus, resource};
 use ferrolb_proto::claim::LEAVE_MAX;
 use ferrolb_proto::facts::{NodeObject, SLICES_OF_SERVICES, Service, ServiceObject, SliceObject};
+use ferrolb_proto::health::data_path;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::admin::{self, StateRequest};
 use ferrolb_runtime::api_health::ApiHealth;
@@ -26,10 +27,11 @@ use tracing::{debug, info, warn};
 
 use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
+use crate::health::proxy::ProxyHealth;
 use crate::link::{LinkSet, Protocol};
 use crate::links;
-use crate::metrics::Metrics;
-use crate::plan::{Desired, plan};
+use crate::metrics::{DataPathMetrics, Metrics};
+use crate::plan::{Desired, Questions, plan};
 use crate::state::{Config, State};
 use crate::status::StatusWriter;
 
@@ -50,7 +52,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         warn!(flags = without_effect.join(" "), "these flags have no effect yet");
     }
     let mut registry = admin::registry();
-    let metrics = Metrics::new(registry.sub_registry_with_prefix("speaker"));
+    let of_speaker = registry.sub_registry_with_prefix("speaker");
+    let (metrics, path_metrics) = (Metrics::new(of_speaker), DataPathMetrics::new(of_speaker));
     let health = ApiHealth::new(&mut registry);
     let client = connect(&health).await?;
     let vitals = Arc::new(Vitals::new(Clock::now()));
@@ -64,6 +67,10 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let common = &flags.common;
     let writer = StatusWriter::new(client, &common.namespace, &common.api_group, &flags.node_name);
     tasks.spawn(writer.run(statuses));
+    let (questions, asked) = watch::channel(Questions::default());
+    let (mode, fall, rise) = (flags.kube_proxy_health, flags.health_fall, flags.health_rise);
+    let path = data_path::Config { mode, fall, rise };
+    tasks.spawn(ProxyHealth::new(path, flags.health_interval, path_metrics, sender.clone()).run(asked));
 
     let protocol = Protocol {
         node: flags.node_name.as_str().into(),
@@ -79,9 +86,11 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         default_implementation: flags.common.default_implementation,
         ignore_exclude_label: flags.ignore_exclude_label,
         exclude_interfaces: flags.exclude_interfaces,
+        kube_proxy_address: flags.kube_proxy_address,
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
-    let main = Loop { state, desired: Desired::default(), links, status, vitals, complaints: Complaints::default() };
+    let (desired, complaints) = (Desired::default(), Complaints::default());
+    let main = Loop { state, desired, links, status, questions, vitals, complaints };
     main.run(events, requests, tasks).await
 }
 
@@ -115,6 +124,7 @@ struct Loop {
     desired: Desired,
     links: LinkSet,
     status: watch::Sender<SpeakerStatusStatus>,
+    questions: watch::Sender<Questions>,
     vitals: Arc<Vitals>,
     complaints: Complaints,
 }
@@ -169,12 +179,9 @@ impl Loop {
         self.links.apply(&desired.links).context("the kernel has no random numbers")?;
         // The first status says something only when this node's links are known.
         if self.state.links.is_some() {
-            self.status.send_if_modified(|status| {
-                let changed = *status != desired.status;
-                status.clone_from(&desired.status);
-                changed
-            });
+            publish(&self.status, &desired.status);
         }
+        publish(&self.questions, &desired.questions);
         match (&self.desired.not_ready, &desired.not_ready) {
             (Some(_), None) => {
                 info!("speaker ready");
@@ -188,6 +195,13 @@ impl Loop {
                 "every Node carries the label node.kubernetes.io/exclude-from-external-load-balancers: it is ignored, \
                  or nothing could be announced"
             );
+        }
+        match (self.desired.draining, desired.draining) {
+            (before, Some(why)) if before != Some(why) => {
+                info!(why, "draining: other nodes take over what this one announces")
+            }
+            (Some(_), None) => info!("no longer draining"),
+            (_, Some(_)) | (None, None) => {}
         }
         self.desired = desired;
         Ok(())
@@ -209,6 +223,7 @@ impl Loop {
             | Event::Keys(_)
             | Event::Links(_)
             | Event::Unheard { .. }
+            | Event::DataPath(_)
             | Event::Leave => {}
         }
         self.state.handle(event, Clock::now())
@@ -252,4 +267,15 @@ impl Loop {
             debug!(link, why, "not speaking on this link");
         }
     }
+}
+
+/// Sends what is wanted of a driver, if it is not what was wanted before.
+fn publish<T: Clone + PartialEq>(driver: &watch::Sender<T>, wanted: &T) {
+    driver.send_if_modified(|before| {
+        let changed = before != wanted;
+        if changed {
+            before.clone_from(wanted);
+        }
+        changed
+    });
 }

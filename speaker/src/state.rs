@@ -9,12 +9,13 @@ mod kept;
 mod table;
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, PoolProblem};
+use ferrolb_proto::health::data_path::Judgement;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
@@ -44,6 +45,8 @@ pub struct Config {
     pub ignore_exclude_label: bool,
     /// Names of links that are not spoken on.
     pub exclude_interfaces: Vec<Regex>,
+    /// Where kube-proxy serves its health; none: where it does by default.
+    pub kube_proxy_address: Option<SocketAddr>,
 }
 
 /// The failures of one link's thread.
@@ -82,6 +85,8 @@ pub struct State {
     pub(crate) failures: BTreeMap<u32, Failure>,
     /// The addresses whose questions a link cannot hear.
     pub(crate) unheard: BTreeMap<u32, Arc<[Ipv6Addr]>>,
+    /// What is thought of this node's data path.
+    pub(crate) data_path: Judgement,
     pub(crate) leaving: bool,
 }
 
@@ -102,6 +107,7 @@ impl State {
             reports: BTreeMap::new(),
             failures: BTreeMap::new(),
             unheard: BTreeMap::new(),
+            data_path: Judgement::default(),
             leaving: false,
         }
     }
@@ -145,6 +151,10 @@ impl State {
             }
             Event::Unheard { link, addresses } => {
                 self.unheard.insert(link, addresses);
+                true
+            }
+            Event::DataPath(judgement) => {
+                self.data_path = judgement;
                 true
             }
             Event::Leave => !std::mem::replace(&mut self.leaving, true),

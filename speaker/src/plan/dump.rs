@@ -11,11 +11,14 @@ impl Desired {
     pub fn dump(&self) -> Value {
         let links = self.links.iter().map(|(index, LinkOrder { name, mac, order, listened_for })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "leaving": order.leaving,
+                "says": {"draining": order.says.draining, "unhealthy": order.says.unhealthy, "checked": order.says.checked},
                 "listenedFor": listened_for.as_ref(),
                 "units": order.units.iter().map(|it| unit(it)).collect::<Vec<_>>()})
         });
         json!({
             "notReady": self.not_ready,
+            "draining": self.draining,
+            "kubeProxy": {"servers": self.questions.servers, "healthCheckNodePorts": self.questions.witnesses},
             "excludeLabelIgnored": self.exclusion_ignored,
             "links": links.collect::<Vec<_>>(),
             "status": self.status,

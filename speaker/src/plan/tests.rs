@@ -17,6 +17,7 @@ use super::*;
 use crate::event::{Event, LinkReport};
 use crate::state::Config;
 
+mod data_path;
 mod links;
 
 /// A cluster in a few words; each test says only what it is about.
@@ -53,6 +54,7 @@ impl Cluster {
             default_implementation: true,
             ignore_exclude_label: self.ignore_label,
             exclude_interfaces: vec![Regex::new("^cni0$").unwrap()],
+            kube_proxy_address: None,
         });
         feed(&mut state, &self.services, Event::Service);
         feed(&mut state, &self.slices, Event::Slice);

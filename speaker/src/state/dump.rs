@@ -13,7 +13,8 @@ impl State {
         });
         let nodes = self.nodes.values().map(|node| {
             json!({"name": node.name, "internal": node.internal, "ready": node.ready, "cordoned": node.cordoned,
-                "unreachable": node.unreachable, "excluded": node.excluded})
+                "unreachable": node.unreachable, "excluded": node.excluded,
+                "drain": node.drain.map(|why| format!("{why:?}"))})
         });
         let pools = self.pools.values().map(|pool| {
             let ranges: Vec<_> = pool.ranges.iter().map(|range| range.to_string()).collect();
@@ -30,6 +31,7 @@ impl State {
             "node": self.config.node,
             "waitsFor": self.waits_for(),
             "leaving": self.leaving,
+            "dataPath": json!({"state": self.data_path.state, "message": self.data_path.message, "ineligible": self.data_path.ineligible}),
             "keyIds": self.keys.ids(),
             "services": services.collect::<Vec<_>>(),
             "endpointSlices": self.slices.values().count(),

@@ -10,6 +10,8 @@ use ferrolb_proto::facts::{Endpoint, Policy, Service, Slice};
 pub(crate) struct KeptService {
     /// `spec.externalTrafficPolicy`.
     pub(crate) policy: Policy,
+    /// `spec.healthCheckNodePort`; zero: none.
+    pub(crate) health_check_node_port: u16,
     /// The addresses in its status that may be announced, in order.
     pub(crate) assigned: Box<[IpAddr]>,
     /// The pool that its annotation names.
@@ -21,7 +23,13 @@ pub(crate) struct KeptService {
 impl From<Service> for KeptService {
     fn from(service: Service) -> Self {
         let assigned = service.announceable().collect();
-        Self { policy: service.policy, assigned, from_pool: service.from_pool, labels: service.demand.labels }
+        Self {
+            policy: service.policy,
+            health_check_node_port: service.health_check_node_port,
+            assigned,
+            from_pool: service.from_pool,
+            labels: service.demand.labels,
+        }
     }
 }
 

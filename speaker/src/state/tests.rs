@@ -15,6 +15,7 @@ fn state() -> State {
         default_implementation: true,
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
+        kube_proxy_address: None,
     })
 }
 

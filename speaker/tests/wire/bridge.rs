@@ -19,6 +19,7 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
         default_implementation: true,
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
+        kube_proxy_address: None,
     };
     let found = async {
         let (events, mut inbox) = mpsc::channel(1);
