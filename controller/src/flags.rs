@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use ferrolb_runtime::flags::{CommonFlags, TIME_HELP, parse_interval};
+use ferrolb_proto::duration::parse_interval;
+use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 
 /// The shortest lease: the API server keeps whole seconds.
 const LEASE_DURATION_MIN: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 //!
 //! - [`api`]: the Kubernetes kinds, annotations and conditions that we define.
 //! - [`facts`]: the few fields that we read of Services, EndpointSlices and Nodes.
+//! - [`duration`]: how a time is written.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`wire`]: frames on the local network: Ethernet, ARP, and our own hello protocol.
 //! - [`announce`], [`election`] and [`verdict`]: decisions that more than one program makes.
@@ -18,6 +19,7 @@
 pub mod announce;
 pub mod api;
 pub mod claim;
+pub mod duration;
 pub mod election;
 pub mod facts;
 pub mod health;

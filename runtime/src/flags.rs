@@ -9,7 +9,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS, NAMESPACE};
 
-pub use crate::duration::{DurationError, TIME_HELP, parse_duration, parse_interval};
+/// How a value that `--help` calls `TIME` is written. An `after_help` for clap.
+pub const TIME_HELP: &str = "A TIME is a whole number and a unit (ms, s or m), such as 50ms, 30s or 1m.";
 
 /// The flags of every FerroLB process.
 #[derive(Args, Debug, Clone, PartialEq, Eq)]

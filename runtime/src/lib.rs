@@ -1,6 +1,6 @@
 //! What every FerroLB process does the same, and nothing that only one of them does.
 //!
-//! - [`flags`]: the flags both programs have, and how a duration is written.
+//! - [`flags`]: the flags both programs have.
 //! - [`logs`]: structured logs on stderr.
 //! - [`clock`]: the one reader of the monotonic clock.
 //! - [`signals`]: SIGTERM and SIGINT as a future.
@@ -22,7 +22,6 @@ pub mod api_health;
 pub mod backoff;
 pub mod clock;
 pub mod connect;
-mod duration;
 pub mod flags;
 pub mod logs;
 pub mod signals;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{ArgAction, Parser};
+use ferrolb_proto::duration::{parse_duration, parse_interval};
 use ferrolb_proto::health::data_path::Mode;
-use ferrolb_runtime::flags::{CommonFlags, TIME_HELP, parse_duration, parse_interval};
+use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 use regex::Regex;
 
 /// Links that belong to container networks or to nobody: what runs on a node by itself must not be taken for the LAN.

@@ -1,11 +1,8 @@
-//! How durations are written in flags: a whole number and its unit, `50ms`, `30s`, `1m`. Pure.
+//! How durations are written in flags and annotations: a whole number and its unit, `50ms`, `30s`, `1m`. Pure.
 
 use std::time::Duration;
 
-/// How a value that `--help` calls `TIME` is written. An `after_help` for clap.
-pub const TIME_HELP: &str = "A TIME is a whole number and a unit (ms, s or m), such as 50ms, 30s or 1m.";
-
-/// Why a duration of a flag was not understood; says what is accepted.
+/// Why a duration was not understood; says what is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// Not a whole number followed by a unit we know.
