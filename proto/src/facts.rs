@@ -5,6 +5,7 @@
 
 mod advertisement;
 mod community;
+mod health_check;
 mod namespace;
 mod node;
 mod pool;
@@ -20,6 +21,7 @@ use kube::core::ObjectMeta;
 
 pub use advertisement::Advertisement;
 pub use community::{Community, CommunityProblem};
+pub use health_check::{CheckKind, CheckPort, HEALTH_CHECK, HEALTH_INTERVAL, HealthCheck, HealthCheckProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{Drain, Node, NodeObject};
 pub use pool::{Pool, PoolProblem, ServiceAllocation};
@@ -27,7 +29,7 @@ pub use request::{ALLOW_SHARED_IP, IP_MODE, Request, RequestProblem};
 pub use service::{
     AssignedAddress, ConditionFact, ConditionKind, Demand, FamilyPolicy, Policy, Port, Service, ServiceObject,
 };
-pub use slice::{Endpoint, SLICES_OF_SERVICES, Slice, SliceObject};
+pub use slice::{Endpoint, SLICES_OF_SERVICES, Slice, SliceObject, Target};
 pub use speaker::{Speaker, SpeakerLink};
 
 /// The name of a namespaced object. Cluster-scoped objects have an empty namespace.

@@ -62,7 +62,7 @@ impl Slices {
     }
 
     fn apply(&mut self, slice: Slice) -> Vec<Key> {
-        let Slice { key, service, endpoints } = slice;
+        let Slice { key, service, endpoints, targets: _, ports: _ } = slice;
         let before = self.owner(&key);
         let mut changed = Vec::new();
         if before.is_some() && before != service {
@@ -146,7 +146,8 @@ mod tests {
         let endpoint =
             |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true, terminating: false };
         let service = Some(Key::new("default", service)).filter(|key| !key.name.is_empty());
-        Slice { key: Key::new("default", name), service, endpoints: nodes.iter().map(endpoint).collect() }
+        let endpoints = nodes.iter().map(endpoint).collect();
+        Slice { key: Key::new("default", name), service, endpoints, ..Slice::default() }
     }
 
     fn on(slices: &Slices, service: &str) -> Vec<String> {

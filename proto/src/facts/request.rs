@@ -151,7 +151,8 @@ fn spelled<'a>(annotations: &'a BTreeMap<String, String>, name: &str) -> Option<
     })
 }
 
-fn shown(text: &str) -> String {
+/// As much of a text as an error repeats.
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(SHOWN_MAX).collect()
 }
 

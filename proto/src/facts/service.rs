@@ -9,7 +9,7 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
-use super::{Key, Request};
+use super::{HEALTH_CHECK, HealthCheck, HealthCheckProblem, Key, Request};
 use crate::api::{self, IpMode, Truth};
 use crate::range::Family;
 
@@ -48,6 +48,7 @@ struct Spec {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 struct RawPort {
+    name: Option<String>,
     protocol: Option<String>,
     port: u16,
 }
@@ -197,6 +198,8 @@ pub struct Service {
     pub foreign_ingress: bool,
     /// The pool named by the annotation that the controller writes, [`api::from_pool`].
     pub from_pool: Option<Box<str>>,
+    /// What its annotation says of how its endpoints are checked: one pointer for each of ten thousand.
+    pub checked: Option<Box<Result<HealthCheck, HealthCheckProblem>>>,
     /// Our own conditions.
     pub conditions: Box<[ConditionFact]>,
 }
@@ -206,6 +209,12 @@ impl Service {
     #[must_use]
     pub fn condition(&self, kind: ConditionKind) -> Option<&ConditionFact> {
         self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// How its endpoints are to be checked, if they are, or why that cannot be understood.
+    #[must_use]
+    pub fn health_check(&self) -> Option<Result<&HealthCheck, &HealthCheckProblem>> {
+        self.checked.as_deref().map(Result::as_ref)
     }
 
     /// Whether the Service is ours: a LoadBalancer of one of our classes, or without a class where we are the default
@@ -240,6 +249,8 @@ impl Service {
         let families: Vec<_> = cluster_ips.iter().filter_map(|ip| ip.parse().ok().map(Family::of)).collect();
         let conditions = status.conditions.unwrap_or_default().into_iter();
         let annotations = metadata.annotations.as_ref();
+        let checked = annotations.and_then(|all| all.get(HEALTH_CHECK)).filter(|text| !text.trim().is_empty());
+        let checked = checked.map(|text| Box::new(HealthCheck::read(text, spec.first_tcp_port())));
         let policy = match spec.external_traffic_policy.as_deref() {
             Some("Local") => Policy::Local,
             Some(_) | None => Policy::Cluster,
@@ -260,9 +271,18 @@ impl Service {
             families,
             assigned,
             foreign_ingress,
+            checked,
             from_pool: annotations.and_then(|all| all.get(&api::from_pool(group))).map(|pool| pool.as_str().into()),
             conditions: conditions.filter_map(RawCondition::read).collect(),
         }
+    }
+}
+
+impl Spec {
+    /// The name of the first TCP port, in the order written; a single one may have none.
+    fn first_tcp_port(&self) -> Option<&str> {
+        let tcp = |port: &&RawPort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
+        self.ports.iter().flatten().find(tcp).map(|port| port.name.as_deref().unwrap_or_default())
     }
 }
 

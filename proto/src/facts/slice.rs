@@ -1,5 +1,7 @@
 //! What we read of an EndpointSlice (`discovery.k8s.io/v1`, KEP-752).
 
+use std::net::IpAddr;
+
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
@@ -23,11 +25,14 @@ pub struct SliceObject {
     address_type: String,
     #[serde(default)]
     endpoints: Option<Vec<RawEndpoint>>,
+    #[serde(default)]
+    ports: Option<Vec<RawPort>>,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct RawEndpoint {
+    addresses: Vec<String>,
     conditions: RawConditions,
     node_name: Option<String>,
 }
@@ -38,6 +43,14 @@ struct RawConditions {
     ready: Option<bool>,
     serving: Option<bool>,
     terminating: Option<bool>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct RawPort {
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<u16>,
 }
 
 /// One endpoint of a Service.
@@ -53,6 +66,29 @@ pub struct Endpoint {
     pub terminating: bool,
 }
 
+/// Where an endpoint is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The first of `addresses`; all are the same pod's.
+    pub address: IpAddr,
+    /// The endpoint's place among those of its slice.
+    pub endpoint: usize,
+}
+
+impl Target {
+    /// Whether a program on the node's own network may be sent there by whoever writes EndpointSlices: not to the node itself, nor to what only
+    /// a link knows, such as a cloud's metadata.
+    #[must_use]
+    pub const fn may_be_asked(&self) -> bool {
+        let local = match self.address.to_canonical() {
+            IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let address = self.address.to_canonical();
+        !local && !address.is_loopback() && !address.is_multicast() && !address.is_unspecified()
+    }
+}
+
 /// What we know of an EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
@@ -62,6 +98,10 @@ pub struct Slice {
     pub service: Option<Key>,
     /// Its endpoints, those that nothing here tells apart once; empty for `addressType: FQDN`, which kube-proxy ignores.
     pub endpoints: Vec<Endpoint>,
+    /// Every endpoint's address: those that look alike as endpoints each have one.
+    pub targets: Vec<Target>,
+    /// Its TCP ports by their names; the only one may have an empty one. Pods whose ports differ are in different slices.
+    pub ports: Vec<(Box<str>, u16)>,
 }
 
 impl From<SliceObject> for Slice {
@@ -70,13 +110,19 @@ impl From<SliceObject> for Slice {
         let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
         let service = service.map(|name| Key::new(&key.namespace, name));
         let raw = if object.address_type == "FQDN" { None } else { object.endpoints };
-        let mut endpoints: Vec<Endpoint> = Vec::new();
-        for endpoint in raw.into_iter().flatten().map(Endpoint::from) {
-            if !endpoints.contains(&endpoint) {
+        let (mut endpoints, mut targets) = (Vec::<Endpoint>::new(), Vec::new());
+        for raw in raw.into_iter().flatten() {
+            let address = raw.addresses.first().and_then(|text| text.parse().ok());
+            let endpoint = Endpoint::from(raw);
+            let known = endpoints.iter().position(|other| *other == endpoint);
+            let place = known.unwrap_or(endpoints.len());
+            if known.is_none() {
                 endpoints.push(endpoint);
             }
+            targets.extend(address.map(|address| Target { address, endpoint: place }));
         }
-        Self { key, service, endpoints }
+        let ports = object.ports.into_iter().flatten().filter_map(RawPort::tcp).collect();
+        Self { key, service, endpoints, targets, ports }
     }
 }
 
@@ -89,6 +135,13 @@ impl From<RawEndpoint> for Endpoint {
             serving: raw.conditions.serving.unwrap_or(ready),
             terminating: raw.conditions.terminating.unwrap_or(false),
         }
+    }
+}
+
+impl RawPort {
+    fn tcp(self) -> Option<(Box<str>, u16)> {
+        let tcp = self.protocol.as_deref().unwrap_or("TCP") == "TCP";
+        self.port.filter(|_| tcp).map(|port| (self.name.unwrap_or_default().into(), port))
     }
 }
 
@@ -132,9 +185,57 @@ mod tests {
     }
 
     #[test]
+    fn every_endpoint_has_its_address_and_a_slice_its_tcp_ports() {
+        let slice: SliceObject = serde_json::from_value(json!({
+            "metadata": {"name": "x"}, "addressType": "IPv6",
+            "ports": [{"name": "web", "port": 8080}, {"name": "dns", "protocol": "UDP", "port": 53},
+                {"name": null, "protocol": "TCP", "port": 9}, {"name": "any", "protocol": "TCP", "port": null}],
+            "endpoints": [{"addresses": ["fd00::1"], "nodeName": "a"}, {"addresses": ["fd00::2", "fd00::9"]},
+                {"addresses": ["fd00::3"], "nodeName": "a"}, {"addresses": ["no address"], "nodeName": "a"}, {"nodeName": "b"}]
+        }))
+        .expect("slice");
+        let slice = Slice::from(slice);
+        let on = slice
+            .targets
+            .iter()
+            .map(|target| (target.address.to_string(), slice.endpoints[target.endpoint].node.as_deref()));
+        let expect = [("fd00::1", Some("a")), ("fd00::2", None), ("fd00::3", Some("a"))];
+        assert_eq!(on.collect::<Vec<_>>(), expect.map(|(address, node)| (address.to_owned(), node)));
+        assert_eq!(slice.ports, [("web".into(), 8080), ("".into(), 9)]);
+        assert_eq!(slice.endpoints.len(), 3, "those on a, the one nowhere, the one on b");
+    }
+
+    #[test]
+    fn nobody_is_sent_to_the_node_itself_or_to_what_only_a_link_knows() {
+        let may = |text: &str| Target { address: text.parse().expect(text), endpoint: 0 }.may_be_asked();
+        for refused in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:0.0.0.0",
+        ] {
+            assert!(!may(refused), "{refused}");
+        }
+        for asked in ["10.244.1.9", "192.0.2.1", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1"] {
+            assert!(may(asked), "{asked}");
+        }
+    }
+
+    #[test]
     fn names_that_only_dns_knows_are_no_endpoints() {
         let fqdn =
             json!({"metadata": {"name": "x"}, "addressType": "FQDN", "endpoints": [{"addresses": ["a.example"]}]});
-        assert_eq!(Slice::from(serde_json::from_value::<SliceObject>(fqdn).expect("slice")).endpoints, []);
+        let slice = Slice::from(serde_json::from_value::<SliceObject>(fqdn).expect("slice"));
+        assert_eq!((slice.endpoints, slice.targets), (vec![], vec![]));
     }
 }

@@ -107,7 +107,7 @@ fn slice(service: &str, nodes: &[&str]) -> Slice {
         |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true, terminating: false };
     let service_key = Key::new("default", service);
     let key = Key::new("default", &format!("{service}-1"));
-    Slice { key, service: Some(service_key), endpoints: nodes.iter().map(endpoint).collect() }
+    Slice { key, service: Some(service_key), endpoints: nodes.iter().map(endpoint).collect(), ..Slice::default() }
 }
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {

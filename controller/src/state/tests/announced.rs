@@ -86,6 +86,7 @@ fn slice(service: &str, nodes: &[&str]) -> Slice {
         key: key(&format!("{service}-1")),
         service: Some(key(service)),
         endpoints: nodes.iter().map(endpoint).collect(),
+        ..Slice::default()
     }
 }
 

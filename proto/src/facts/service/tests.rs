@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::facts::CheckPort;
 
 fn service(json: serde_json::Value) -> Service {
     Service::read(serde_json::from_value::<ServiceObject>(json).expect("service"), api::GROUP)
@@ -98,4 +99,30 @@ fn a_health_check_node_port_is_read_with_policy_local_alone() {
     assert_eq!(port(json!({"externalTrafficPolicy": "Local"})), 0);
     assert_eq!(port(json!({"externalTrafficPolicy": "Cluster", "healthCheckNodePort": 31234})), 0);
     assert_eq!(port(json!({"healthCheckNodePort": 31234})), 0);
+}
+
+#[test]
+fn a_health_check_asks_the_first_tcp_port_unless_it_names_one() {
+    let read = |annotation: &str, ports: serde_json::Value| {
+        let service = service(
+            json!({"metadata": {"annotations": {"ferrolb.io/health-check": annotation}}, "spec": {"ports": ports}}),
+        );
+        let told = service.health_check().map(|check| match check {
+            Ok(check) => Ok(check.port.clone()),
+            Err(problem) => Err(problem.clone()),
+        });
+        assert_eq!(service.checked.is_some(), told.is_some());
+        told
+    };
+    let named = |name: &str| Some(Ok(CheckPort::Named(name.into())));
+    let several = || json!([{"name": "dns", "protocol": "UDP", "port": 53}, {"name": "web", "port": 80}, {"name": "adm", "protocol": "TCP", "port": 81}]);
+    assert_eq!(read("tcp", several()), named("web"));
+    assert_eq!(read("http/x", json!([{"port": 80}])), named(""));
+    assert_eq!(read("tcp:9", several()), Some(Ok(CheckPort::Number(9))));
+    assert_eq!(read("tcp", json!([{"protocol": "UDP", "port": 53}])), Some(Err(HealthCheckProblem::NoPort)));
+    assert_eq!(read("tcp", json!(null)), Some(Err(HealthCheckProblem::NoPort)));
+    assert_eq!(read("udp", several()), Some(Err(HealthCheckProblem::Kind("udp".to_owned()))));
+    assert_eq!((read("", several()), read("  ", several())), (None, None), "an empty one is not there");
+    let theirs = json!({"metadata": {"annotations": {"metallb.io/health-check": "tcp:9"}}});
+    assert_eq!(service(theirs).health_check(), None, "it is known under our own prefix only");
 }
