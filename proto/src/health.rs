@@ -1,3 +1,5 @@
-//! Whether what is announced works: machines that judge by answers which a speaker's drivers ask for. Pure.
+//! Whether what is announced works: pure machines that are told what answers came, and when. The speaker's health drivers run them.
 
 pub mod data_path;
+pub mod hysteresis;
+pub mod prober;

@@ -1,0 +1,382 @@
+//! The prober in virtual time, and against a slow obvious model.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn id(n: usize) -> TargetId {
+    let [_, _, b, c] = u32::try_from(n).expect("few").to_be_bytes();
+    TargetId { service: Arc::new(Key::new("default", "web")), endpoint: ([10, 0, b, c], 80).into() }
+}
+
+fn check(interval: Duration) -> Check {
+    Check { kind: CheckKind::Tcp, interval, timeout: TIMEOUT_DEFAULT, fall: 2, rise: 3 }
+}
+
+fn set(prober: &mut Prober, targets: impl IntoIterator<Item = (TargetId, Check)>, now: Instant) {
+    let targets = targets.into_iter().map(|(id, check)| (id, Arc::new(check))).collect();
+    prober.handle(Input::Targets(Arc::new(targets)), now);
+}
+
+fn outputs(prober: &mut Prober) -> Vec<Output> {
+    std::iter::from_fn(|| prober.poll()).collect()
+}
+
+/// The questions among the outputs.
+fn started(prober: &mut Prober) -> Vec<(TargetId, Ticket)> {
+    let start = |output| match output {
+        Output::Start { id, ticket, .. } => Some((id, ticket)),
+        Output::Stop(_) | Output::Changed { .. } | Output::Forgotten(_) => None,
+    };
+    outputs(prober).into_iter().filter_map(start).collect()
+}
+
+/// Lets the one target be asked at its next turn; when, and which question.
+fn next(prober: &mut Prober) -> (Instant, TargetId, Ticket) {
+    let now = prober.deadline().expect("a turn");
+    prober.tick(now);
+    let mut started = started(prober);
+    assert_eq!(started.len(), 1);
+    let (id, ticket) = started.remove(0);
+    (now, id, ticket)
+}
+
+fn answer(prober: &mut Prober, (id, ticket): (TargetId, Ticket), why: Option<&str>, now: Instant) -> Vec<Output> {
+    let outcome = why.map_or(Ok(()), |why| Err(why.into()));
+    prober.handle(Input::Result { id, ticket, outcome }, now);
+    outputs(prober)
+}
+
+#[test]
+fn a_target_is_asked_an_interval_apart_and_its_changes_are_said_once_with_the_reason() {
+    let mut prober = Prober::default();
+    set(&mut prober, [(id(1), check(SECOND))], Instant::from_millis(10_000));
+    let mut said = Vec::new();
+    let mut before: Option<Instant> = None;
+    for answered in "..x.xxx..x...".chars() {
+        let (asked, id, ticket) = next(&mut prober);
+        assert!(before.is_none_or(|before| asked.since(before) == SECOND));
+        assert_eq!(prober.deadline(), None, "never twice at once");
+        before = Some(asked);
+        let why = (answered == 'x').then_some("connection refused");
+        for output in answer(&mut prober, (id.clone(), ticket), why, asked + Duration::from_millis(3)) {
+            assert!(matches!(&output, Output::Changed { id: of, .. } if *of == id));
+            said.push((answered, output));
+        }
+        assert_eq!(prober.failing(), said.len() % 2);
+    }
+    let expect = [
+        ('x', Output::Changed { id: id(1), failing: Some("connection refused".into()) }),
+        ('.', Output::Changed { id: id(1), failing: None }),
+    ];
+    assert_eq!(said, expect);
+}
+
+#[test]
+fn those_that_are_there_at_once_are_asked_evenly_over_the_interval_even_after_a_pause() {
+    let mut prober = Prober::default();
+    set(&mut prober, (0..5000).map(|n| (id(n), check(SECOND))), Instant::from_millis(777));
+    assert_eq!(outputs(&mut prober), [], "nothing at once");
+    let mut now = Instant::from_millis(777);
+    for pause in [0, 0, 10_000] {
+        now = now + Duration::from_millis(pause);
+        // What the pause held up is asked as fast as answers come, and no more than so many at a time.
+        prober.tick(now);
+        let mut waiting = VecDeque::from(started(&mut prober));
+        while let Some((id, ticket)) = waiting.pop_front() {
+            assert!(waiting.len() < QUESTIONS_MAX);
+            prober.handle(Input::Result { id, ticket, outcome: Ok(()) }, now);
+            waiting.extend(started(&mut prober));
+        }
+        let mut turns: BTreeMap<TargetId, u32> = BTreeMap::new();
+        for _ in 0..10 {
+            let until = now + Duration::from_millis(100);
+            let mut count = 0;
+            while let Some(due) = prober.deadline().filter(|due| *due <= until) {
+                prober.tick(due);
+                for question in started(&mut prober) {
+                    count += 1;
+                    *turns.entry(question.0.clone()).or_default() += 1;
+                    assert_eq!(answer(&mut prober, question, None, due), []);
+                }
+            }
+            assert!((350..650).contains(&count), "{count} in a tenth of the interval");
+            now = until;
+        }
+        assert!(turns.len() == 5000 && turns.values().all(|count| *count == 1), "each once");
+    }
+}
+
+#[test]
+fn so_many_are_asked_at_once_and_who_waits_longest_is_next() {
+    let mut prober = Prober::bounded(100, 3);
+    set(&mut prober, (0..10).map(|n| (id(n), check(SECOND))), Instant::ZERO);
+    let mut line: Vec<_> = prober.due.iter().map(|(_, id)| id.clone()).collect();
+    let now = Instant::ZERO + SECOND;
+    prober.tick(now);
+    let mut waiting = started(&mut prober);
+    assert_eq!((waiting.len(), prober.deadline()), (3, None));
+    let mut asked: Vec<_> = waiting.iter().map(|(id, _)| id.clone()).collect();
+    for step in 1..=7 {
+        let now = now + Duration::from_millis(step);
+        let (id, ticket) = waiting.remove(0);
+        prober.handle(Input::Result { id, ticket, outcome: Ok(()) }, now);
+        let next = started(&mut prober);
+        assert_eq!(next.len(), 1);
+        asked.push(next[0].0.clone());
+        waiting.extend(next);
+    }
+    assert_eq!(asked, line);
+    line.sort();
+    line.dedup();
+    assert_eq!(line.len(), 10);
+}
+
+#[test]
+fn who_answers_slower_than_it_is_to_be_asked_is_asked_back_to_back() {
+    let mut prober = Prober::default();
+    let interval = Duration::from_millis(100);
+    set(&mut prober, [(id(1), check(interval))], Instant::ZERO);
+    let (mut now, _, mut ticket) = next(&mut prober);
+    for _ in 0..5 {
+        now = now + Duration::from_millis(250);
+        prober.handle(Input::Result { id: id(1), ticket, outcome: Ok(()) }, now);
+        let again = started(&mut prober);
+        assert_eq!(again.len(), 1, "at once, and once");
+        ticket = again[0].1;
+    }
+    assert_eq!(answer(&mut prober, (id(1), ticket), None, now + Duration::from_millis(1)), []);
+    assert!(prober.deadline().is_some_and(|due| due.since(now) <= interval), "and at its turns when it is fast again");
+}
+
+#[test]
+fn who_goes_leaves_nothing_behind_and_its_late_answers_mean_nothing() {
+    let mut prober = Prober::bounded(100, 1);
+    let short = Check { fall: 1, ..check(SECOND) };
+    set(&mut prober, [(id(1), short.clone())], Instant::ZERO);
+    let (now, _, ticket) = next(&mut prober);
+    let failed = answer(&mut prober, (id(1), ticket), Some("refused"), now);
+    assert_eq!(failed, [Output::Changed { id: id(1), failing: Some("refused".into()) }]);
+    let (now, _, asked) = next(&mut prober);
+    set(&mut prober, [], now);
+    assert_eq!(outputs(&mut prober), [Output::Stop(asked), Output::Forgotten(id(1))]);
+    assert_eq!((prober.targets(), prober.failing(), prober.deadline()), (0, 0, None));
+    assert_eq!(answer(&mut prober, (id(1), asked), None, now), []);
+    set(&mut prober, [(id(1), short.clone())], now);
+    let (now, _, again) = next(&mut prober);
+    assert_eq!(answer(&mut prober, (id(1), asked), Some("late"), now), [], "it is another question's");
+    assert_eq!(answer(&mut prober, (id(1), again), None, now), [], "it passed, as whatever is new");
+    set(&mut prober, [(id(2), short)], now);
+    assert_eq!(outputs(&mut prober), [], "who passed is not missed");
+    assert_eq!((next(&mut prober).1, prober.due.len(), prober.asked), (id(2), 0, 1));
+}
+
+#[test]
+fn another_pace_keeps_the_verdict_and_another_question_is_asked_at_once() {
+    let mut prober = Prober::default();
+    let first = Check { fall: 1, rise: 2, ..check(SECOND) };
+    set(&mut prober, [(id(1), first.clone())], Instant::ZERO);
+    let (now, _, ticket) = next(&mut prober);
+    assert_eq!(answer(&mut prober, (id(1), ticket), Some("refused"), now).len(), 1);
+    let faster = Check { interval: Duration::from_millis(100), rise: 1, ..first };
+    set(&mut prober, [(id(1), faster.clone())], now);
+    assert!(prober.deadline().is_some_and(|due| due.since(now) <= faster.interval));
+    assert_eq!((prober.failing(), outputs(&mut prober)), (1, vec![]));
+    let (now, _, asked) = next(&mut prober);
+    let other = Check { kind: CheckKind::Http { path: "/".into() }, ..faster };
+    set(&mut prober, [(id(1), other.clone())], now);
+    let told = outputs(&mut prober);
+    let [Output::Stop(stopped), Output::Start { ticket, check, .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((*stopped, &**check), (asked, &other));
+    assert_eq!(answer(&mut prober, (id(1), asked), None, now), [], "nobody waits for the old question");
+    let told = answer(&mut prober, (id(1), *ticket), Some("it answers 404"), now);
+    assert_eq!(told, [Output::Changed { id: id(1), failing: Some("it answers 404".into()) }], "the reason is new");
+    let (now, _, ticket) = next(&mut prober);
+    assert_eq!(answer(&mut prober, (id(1), ticket), Some("it answers 500"), now), [], "and is said once");
+    let (now, _, ticket) = next(&mut prober);
+    let told = answer(&mut prober, (id(1), ticket), None, now);
+    assert_eq!(told, [Output::Changed { id: id(1), failing: None }], "by the new rise");
+}
+
+#[test]
+fn too_many_are_counted_and_the_first_by_name_are_checked() {
+    let mut prober = Prober::bounded(3, 10);
+    set(&mut prober, (0..5).map(|n| (id(n), check(SECOND))), Instant::ZERO);
+    assert_eq!((prober.targets(), prober.over_limit()), (3, 2));
+    prober.tick(Instant::ZERO + SECOND);
+    let mut asked: Vec<_> = started(&mut prober).into_iter().map(|(id, _)| id).collect();
+    asked.sort();
+    assert_eq!(asked, [id(0), id(1), id(2)]);
+    set(&mut prober, (2..5).map(|n| (id(n), check(SECOND))), Instant::ZERO + SECOND);
+    assert_eq!((prober.targets(), prober.over_limit()), (3, 0));
+}
+
+/// What is done to the prober, or happens to it.
+#[derive(Clone, Debug)]
+enum Step {
+    /// These are the targets: bits of a number, with one of a few checks each.
+    Set(u8, u8),
+    /// So many milliseconds pass.
+    Wait(u64),
+    /// The n-th of the questions that wait is answered.
+    Answer(usize, bool),
+    /// The n-th of all questions ever is answered again.
+    Repeat(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(who, how)| Step::Set(who, how)),
+        4 => (0..400_u64).prop_map(Step::Wait),
+        8 => (0..8_usize, prop::bool::weighted(0.4)).prop_map(|(n, passed)| Step::Answer(n, passed)),
+        1 => (0..99_usize).prop_map(Step::Repeat),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+/// What anybody would say of a target who wrote down all its answers.
+#[derive(Debug, Default)]
+struct Known {
+    failing: bool,
+    /// The answers since the verdict changed last.
+    answers: Vec<bool>,
+    question: Option<CheckKind>,
+    reason_is_old: bool,
+}
+
+/// The model: what was asked and answered, and what must be said of it.
+#[derive(Debug, Default)]
+struct Model {
+    targets: Targets,
+    known: BTreeMap<TargetId, Known>,
+    waiting: Vec<(TargetId, Ticket)>,
+    ever: Vec<(TargetId, Ticket)>,
+    expected: Vec<Output>,
+}
+
+impl Model {
+    fn set(&mut self, targets: &Targets) {
+        for (id, known) in &self.known {
+            if !targets.contains_key(id) && known.failing {
+                self.expected.push(Output::Forgotten(id.clone()));
+            }
+        }
+        self.known.retain(|id, _| targets.contains_key(id));
+        for (id, check) in targets {
+            let known = self.known.entry(id.clone()).or_default();
+            if known.question.replace(check.kind.clone()).is_some_and(|before| before != check.kind) {
+                known.reason_is_old = known.failing;
+            }
+        }
+        self.targets = targets.clone();
+    }
+
+    fn answer(&mut self, id: &TargetId, passed: bool) {
+        let (check, known) = (&self.targets[id], self.known.get_mut(id).expect("a target"));
+        known.answers.push(passed);
+        let needed = if known.failing { check.rise } else { check.fall } as usize;
+        let last: Vec<_> = known.answers.iter().rev().take(needed).collect();
+        let changed = last.len() == needed && last.iter().all(|passed| **passed == known.failing);
+        if changed {
+            known.failing = !known.failing;
+            known.answers.clear();
+        }
+        if changed || (known.reason_is_old && known.failing && !passed) {
+            known.reason_is_old = false;
+            let failing = known.failing.then(|| "why".into());
+            self.expected.push(Output::Changed { id: id.clone(), failing });
+        }
+    }
+
+    /// Takes what the machine says: questions are lawful, and the rest is what was expected.
+    fn hear(&mut self, prober: &mut Prober) {
+        for output in outputs(prober) {
+            match output {
+                Output::Start { id, ticket, check } => {
+                    assert!(self.waiting.iter().all(|(other, _)| *other != id), "{id} is asked twice at once");
+                    assert_eq!(self.targets.get(&id), Some(&check), "who is no target is not asked, nor what is old");
+                    self.waiting.push((id.clone(), ticket));
+                    self.ever.push((id, ticket));
+                }
+                Output::Stop(ticket) => {
+                    let before = self.waiting.len();
+                    self.waiting.retain(|(_, other)| *other != ticket);
+                    assert_eq!(self.waiting.len(), before - 1, "what is withdrawn waited");
+                }
+                said @ (Output::Changed { .. } | Output::Forgotten(_)) => {
+                    assert_eq!(Some(&said), self.expected.first());
+                    self.expected.remove(0);
+                }
+            }
+            assert!(self.waiting.len() <= 2);
+        }
+        assert_eq!(self.expected, [], "nothing is left unsaid");
+        assert!(self.waiting.iter().all(|(id, _)| self.targets.contains_key(id)), "who goes is withdrawn");
+        let failing = self.known.values().filter(|known| known.failing).count();
+        assert_eq!((prober.targets(), prober.failing()), (self.targets.len(), failing));
+    }
+}
+
+fn check_of(kind: u8) -> Check {
+    let interval = Duration::from_millis([100, 150][usize::from(kind & 1)]);
+    let path = |path: &str| CheckKind::Http { path: path.into() };
+    let kind_of = [CheckKind::Tcp, path("/")][usize::from(kind >> 1 & 1)].clone();
+    Check {
+        kind: kind_of,
+        interval,
+        fall: u32::from(kind >> 2 & 1) + 1,
+        rise: u32::from(kind >> 3 & 1) + 2,
+        ..check(interval)
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_prober_says_what_anybody_would_who_wrote_all_answers_down(steps in steps()) {
+        let (mut prober, mut model, mut now) = (Prober::bounded(100, 2), Model::default(), Instant::from_millis(5));
+        for step in steps {
+            match step {
+                Step::Set(who, how) => {
+                    let chosen = (0..6).filter(|n| who >> n & 1 == 1);
+                    let targets: Targets = chosen.map(|n| (id(n), Arc::new(check_of(how.rotate_left(n as u32))))).collect();
+                    model.set(&targets);
+                    prober.handle(Input::Targets(Arc::new(targets)), now);
+                }
+                Step::Wait(millis) => {
+                    let until = now + Duration::from_millis(millis);
+                    // A driver may be late, but calls at no time that is not asked for.
+                    while let Some(due) = prober.deadline().filter(|due| *due <= until) {
+                        now = now.max(due);
+                        prober.tick(now);
+                        model.hear(&mut prober);
+                    }
+                    now = until;
+                }
+                Step::Answer(n, passed) => {
+                    if model.waiting.is_empty() {
+                        continue;
+                    }
+                    let (id, ticket) = model.waiting.remove(n % model.waiting.len());
+                    model.answer(&id, passed);
+                    let outcome = if passed { Ok(()) } else { Err("why".into()) };
+                    prober.handle(Input::Result { id, ticket, outcome }, now);
+                }
+                Step::Repeat(n) => {
+                    let Some((id, ticket)) = model.ever.get(n % model.ever.len().max(1)).cloned() else { continue };
+                    if !model.waiting.iter().any(|(_, waits)| *waits == ticket) {
+                        prober.handle(Input::Result { id, ticket, outcome: Err("late".into()) }, now);
+                    }
+                }
+            }
+            model.hear(&mut prober);
+            if model.waiting.len() < 2 && model.waiting.len() < model.targets.len() {
+                let due = prober.deadline().expect("somebody is to be asked");
+                prop_assert!(due > now && due.since(now) <= Duration::from_millis(150), "nobody is forgotten");
+            }
+        }
+    }
+}
