@@ -27,7 +27,8 @@ impl Verdict {
 }
 
 /// Usable: ready, or serving while terminating (KEP-1669). With `publishNotReadyAddresses` the API server itself says ready.
-const fn usable(endpoint: &Endpoint) -> bool {
+#[must_use]
+pub const fn usable(endpoint: &Endpoint) -> bool {
     endpoint.ready || (endpoint.serving && endpoint.terminating)
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ferrolb_proto::claim::Trouble;
 use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
 use ferrolb_proto::health::data_path::Judgement;
+use ferrolb_proto::health::prober::TargetId;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
@@ -51,6 +52,13 @@ pub enum Event {
     },
     /// This is what is thought of the node's data path from now on.
     DataPath(Judgement),
+    /// An endpoint of this node passes its health check no longer, or again.
+    Probe {
+        /// Which, for which Service.
+        id: TargetId,
+        /// Why it fails, for a person; none: it passes, or is checked no more.
+        failing: Option<Box<str>>,
+    },
     /// The process was asked to end.
     Leave,
 }
@@ -77,6 +85,7 @@ impl Event {
             | Self::LinkFailed { .. }
             | Self::Unheard { .. }
             | Self::DataPath(_)
+            | Self::Probe { .. }
             | Self::Leave => None,
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{ArgAction, Parser};
 use ferrolb_proto::duration::{parse_duration, parse_interval};
+use ferrolb_proto::facts::HEALTH_INTERVAL;
 use ferrolb_proto::health::data_path::Mode;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 use regex::Regex;
@@ -78,8 +79,8 @@ pub struct Flags {
     #[arg(long, env = "FERROLB_KUBE_PROXY_ADDRESS", value_name = "ADDR:PORT")]
     pub kube_proxy_address: Option<SocketAddr>,
 
-    /// How often kube-proxy is asked whether it works
-    #[arg(long, env = "FERROLB_HEALTH_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    /// How often kube-proxy is asked whether it works, and an endpoint whose Service says nothing else (100ms to 5m)
+    #[arg(long, env = "FERROLB_HEALTH_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = health_interval)]
     pub health_interval: Duration,
 
     /// How many failures in a row make what was healthy unhealthy (1 to 100)
@@ -159,6 +160,15 @@ fn hello_interval(text: &str) -> Result<Duration, String> {
         return Ok(interval);
     }
     Err("the hello interval is 10ms to 10s".to_owned())
+}
+
+fn health_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    if HEALTH_INTERVAL.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("the health interval is 100ms to 5m".to_owned())
+    }
 }
 
 fn gratuitous_interval(text: &str) -> Result<TimeOrNever, String> {

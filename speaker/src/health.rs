@@ -2,4 +2,5 @@
 //! what is asked is planned, and what is learnt comes back as events.
 
 pub mod http;
+pub mod probes;
 pub mod proxy;

@@ -2,6 +2,7 @@
 //! take no lock.
 
 mod data_path;
+pub mod probes;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -4,6 +4,7 @@
 mod choice;
 mod data_path;
 mod dump;
+mod probes;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::event::{Link, LinkReport};
 use crate::state::{Failure, State};
 
 pub use data_path::Questions;
+pub use probes::{FAILING_SERVICES_MAX, Probes};
 
 /// What is wanted.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +36,8 @@ pub struct Desired {
     pub questions: Questions,
     /// Why this node hands over what it announces, though its speaker stays.
     pub draining: Option<&'static str>,
+    /// Whose health is asked after.
+    pub probes: Probes,
     /// Why the program does not do its work, if so.
     pub not_ready: Option<String>,
     /// Every Node carries the exclude label, so it is ignored.
@@ -77,9 +81,12 @@ pub struct Order {
 }
 
 impl Desired {
-    /// Takes from the plan `before` what says the same of a link: ten thousand units are in memory once, and who is told of all sees at
-    /// once which are others.
+    /// Takes from the plan `before` what says the same: ten thousand units are in memory once, and who is told of all sees at once which
+    /// are others.
     pub fn keep_orders(&mut self, before: &Self) {
+        if before.probes.targets == self.probes.targets {
+            self.probes.targets = Arc::clone(&before.probes.targets);
+        }
         for (index, link) in &mut self.links {
             let Some(before) = before.links.get(index) else { continue };
             if let Some(order) = Arc::get_mut(&mut link.order) {
@@ -106,6 +113,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         exclusion_ignored: !state.config.ignore_exclude_label && exclusion_means_nothing(state.nodes.values()),
         ..Desired::default()
     };
+    let checked = probes::checked(state);
     let mut spoken_on = Vec::new();
     for link in &eligible {
         let retry_at = state.failures.get(&link.index).copied().map(Failure::retry_at).filter(|at| *at > now);
@@ -115,7 +123,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         }
     }
     if state.waits_for().is_none() {
-        for draft in units::drafts(state) {
+        for draft in units::drafts(state, &checked.local) {
             spoken_on.iter_mut().for_each(|(link, units)| units.push(draft.on(link, &state.config.node)));
         }
     }
@@ -136,7 +144,9 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
-    desired.status = status(state, &eligible, desired.draining.is_some());
+    let failing = checked.failing;
+    desired.status = SpeakerStatusStatus { failing, ..status(state, &eligible, desired.draining.is_some()) };
+    desired.probes = Probes { targets: Arc::new(checked.targets), refused: checked.refused };
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
     desired.left = state.leaving && desired.links.keys().all(has_left);
     desired

@@ -10,6 +10,7 @@ use ferrolb_proto::api::{self, HELLO_SECRET, Kind, SpeakerStatusStatus, resource
 use ferrolb_proto::claim::LEAVE_MAX;
 use ferrolb_proto::facts::{NodeObject, SLICES_OF_SERVICES, Service, ServiceObject, SliceObject};
 use ferrolb_proto::health::data_path;
+use ferrolb_proto::health::prober::Defaults;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::admin::{self, StateRequest};
 use ferrolb_runtime::api_health::ApiHealth;
@@ -27,11 +28,13 @@ use tracing::{debug, info, warn};
 
 use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
+use crate::health::probes;
 use crate::health::proxy::ProxyHealth;
 use crate::link::{LinkSet, Protocol};
 use crate::links;
+use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{DataPathMetrics, Metrics};
-use crate::plan::{Desired, Questions, plan};
+use crate::plan::{Desired, Probes, Questions, plan};
 use crate::state::{Config, State};
 use crate::status::StatusWriter;
 
@@ -52,8 +55,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         warn!(flags = without_effect.join(" "), "these flags have no effect yet");
     }
     let mut registry = admin::registry();
-    let of_speaker = registry.sub_registry_with_prefix("speaker");
-    let (metrics, path_metrics) = (Metrics::new(of_speaker), DataPathMetrics::new(of_speaker));
+    let own = registry.sub_registry_with_prefix("speaker");
+    let (metrics, path_metrics, probe_metrics) = (Metrics::new(own), DataPathMetrics::new(own), ProbeMetrics::new(own));
     let health = ApiHealth::new(&mut registry);
     let client = connect(&health).await?;
     let vitals = Arc::new(Vitals::new(Clock::now()));
@@ -71,6 +74,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let (mode, fall, rise) = (flags.kube_proxy_health, flags.health_fall, flags.health_rise);
     let path = data_path::Config { mode, fall, rise };
     tasks.spawn(ProxyHealth::new(path, flags.health_interval, path_metrics, sender.clone()).run(asked));
+    let (probes, wanted) = watch::channel(Probes::default());
+    tasks.spawn(probes::run(wanted, sender.clone(), probe_metrics));
 
     let protocol = Protocol {
         node: flags.node_name.as_str().into(),
@@ -87,10 +92,11 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         ignore_exclude_label: flags.ignore_exclude_label,
         exclude_interfaces: flags.exclude_interfaces,
         kube_proxy_address: flags.kube_proxy_address,
+        checks: Defaults { interval: flags.health_interval, fall: flags.health_fall, rise: flags.health_rise },
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let (desired, complaints) = (Desired::default(), Complaints::default());
-    let main = Loop { state, desired, links, status, questions, vitals, complaints };
+    let main = Loop { state, desired, links, status, questions, probes, vitals, complaints };
     main.run(events, requests, tasks).await
 }
 
@@ -125,6 +131,7 @@ struct Loop {
     links: LinkSet,
     status: watch::Sender<SpeakerStatusStatus>,
     questions: watch::Sender<Questions>,
+    probes: watch::Sender<Probes>,
     vitals: Arc<Vitals>,
     complaints: Complaints,
 }
@@ -182,6 +189,7 @@ impl Loop {
             publish(&self.status, &desired.status);
         }
         publish(&self.questions, &desired.questions);
+        publish(&self.probes, &desired.probes);
         match (&self.desired.not_ready, &desired.not_ready) {
             (Some(_), None) => {
                 info!("speaker ready");
@@ -224,6 +232,7 @@ impl Loop {
             | Event::Links(_)
             | Event::Unheard { .. }
             | Event::DataPath(_)
+            | Event::Probe { .. }
             | Event::Leave => {}
         }
         self.state.handle(event, Clock::now())

@@ -16,6 +16,7 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, PoolProblem};
 use ferrolb_proto::health::data_path::Judgement;
+use ferrolb_proto::health::prober::{Defaults, TargetId};
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
@@ -23,7 +24,7 @@ use regex::Regex;
 use crate::event::{Event, Link, LinkReport};
 use table::Table;
 
-pub(crate) use kept::{KeptService, KeptSlice};
+pub(crate) use kept::{KeptService, KeptSlice, OwnTargets};
 
 /// How long a link whose thread failed is left alone, the first time.
 pub const LINK_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ pub struct Config {
     pub exclude_interfaces: Vec<Regex>,
     /// Where kube-proxy serves its health; none: where it does by default.
     pub kube_proxy_address: Option<SocketAddr>,
+    /// What health checks of endpoints leave open.
+    pub checks: Defaults,
 }
 
 /// The failures of one link's thread.
@@ -87,6 +90,8 @@ pub struct State {
     pub(crate) unheard: BTreeMap<u32, Arc<[Ipv6Addr]>>,
     /// What is thought of this node's data path.
     pub(crate) data_path: Judgement,
+    /// The endpoints that fail their health checks, and why.
+    pub(crate) failing: BTreeMap<TargetId, Box<str>>,
     pub(crate) leaving: bool,
 }
 
@@ -108,6 +113,7 @@ impl State {
             failures: BTreeMap::new(),
             unheard: BTreeMap::new(),
             data_path: Judgement::default(),
+            failing: BTreeMap::new(),
             leaving: false,
         }
     }
@@ -126,7 +132,7 @@ impl State {
                     (ours && !service.assigned.is_empty()).then(|| service.into())
                 })
             }
-            Event::Slice(change) => self.slices.handle(change, KeptSlice::of),
+            Event::Slice(change) => self.slices.handle(change, |slice| KeptSlice::of(slice, &self.config.node)),
             Event::Node(change) => self.nodes.handle(change, Some),
             Event::Pool(change) => {
                 let change = self.still_there(change);
@@ -157,6 +163,8 @@ impl State {
                 self.data_path = judgement;
                 true
             }
+            Event::Probe { id, failing: Some(why) } => self.failing.insert(id, why.clone()) != Some(why),
+            Event::Probe { id, failing: None } => self.failing.remove(&id).is_some(),
             Event::Leave => !std::mem::replace(&mut self.leaving, true),
         }
     }

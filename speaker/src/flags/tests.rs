@@ -105,6 +105,8 @@ fn a_wrong_flag_is_refused_by_name_and_says_what_is_accepted() {
         ("--gratuitous-interval=often", "never"),
         ("--kube-proxy-health=maybe", "required"),
         ("--kube-proxy-address=node1", "--kube-proxy-address"),
+        ("--health-interval=99ms", "100ms to 5m"),
+        ("--health-interval=301s", "100ms to 5m"),
         ("--health-fall=0", "1..=100"),
         ("--health-rise=101", "1..=100"),
         ("--health-interval=0s", "--health-interval"),

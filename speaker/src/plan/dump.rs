@@ -21,6 +21,7 @@ impl Desired {
             "kubeProxy": {"servers": self.questions.servers, "healthCheckNodePorts": self.questions.witnesses},
             "excludeLabelIgnored": self.exclusion_ignored,
             "links": links.collect::<Vec<_>>(),
+            "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.refused},
             "status": self.status,
         })
     }

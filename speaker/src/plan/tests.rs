@@ -8,6 +8,7 @@ use ferrolb_proto::election::{Candidate, order};
 use ferrolb_proto::facts::{
     Advertisement, AssignedAddress, Endpoint, Key, Node, Policy, Pool, PoolProblem, Service, Slice,
 };
+use ferrolb_proto::health::prober::Defaults;
 use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
@@ -19,6 +20,7 @@ use crate::state::Config;
 
 mod data_path;
 mod links;
+mod probes;
 
 /// A cluster in a few words; each test says only what it is about.
 struct Cluster {
@@ -55,6 +57,7 @@ impl Cluster {
             ignore_exclude_label: self.ignore_label,
             exclude_interfaces: vec![Regex::new("^cni0$").unwrap()],
             kube_proxy_address: None,
+            checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         });
         feed(&mut state, &self.services, Event::Service);
         feed(&mut state, &self.slices, Event::Slice);

@@ -1,5 +1,6 @@
 //! Election units: the groups of Services that share addresses, with who may announce them, fitted to this node's links. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -38,15 +39,19 @@ impl Draft<'_> {
 }
 
 /// Every unit of the cluster that has an address to announce, by the name of its first Service. One after the other: what
-/// leads to a unit takes more room than the unit.
-pub(super) fn drafts(state: &State) -> impl Iterator<Item = Draft<'_>> {
+/// leads to a unit takes more room than the unit. `failing`: the Services that this node fails by their health checks.
+pub(super) fn drafts<'a>(state: &'a State, failing: &BTreeSet<&'a Key>) -> impl Iterator<Item = Draft<'a>> {
     let services: Vec<_> = state.services.iter().collect();
     let mut slices: Vec<_> = state.slices.iter().collect();
     slices.sort_by_key(of_service);
     let ignore_label = state.config.ignore_exclude_label;
     let scene = Scene::new(state.nodes.values(), state.pools.values(), state.advertisements.values(), ignore_label);
     groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(move |group| {
-        let served = group.into_iter().map(|place| served(services[place], &slices)).collect();
+        let served = group.into_iter().map(|place| Served {
+            failing_on: failing.get(services[place].0).map(|_| &*state.config.node).into_iter().collect(),
+            ..served(services[place], &slices)
+        });
+        let served = served.collect();
         draft(state, &scene, &Group::of(&scene, served)?)
     })
 }

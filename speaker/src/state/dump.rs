@@ -27,6 +27,9 @@ impl State {
                 "enslaved": link.enslaved, "addresses": link.addresses, "failures": failure,
                 "heard": report.map(|report| &report.heard), "held": report.map(|report| &report.held[..])})
         });
+        let failing = self.failing.iter().map(
+            |(id, why)| json!({"service": id.service.to_string(), "endpoint": id.endpoint.to_string(), "why": why}),
+        );
         json!({
             "node": self.config.node,
             "waitsFor": self.waits_for(),
@@ -34,6 +37,7 @@ impl State {
             "dataPath": json!({"state": self.data_path.state, "message": self.data_path.message, "ineligible": self.data_path.ineligible}),
             "keyIds": self.keys.ids(),
             "services": services.collect::<Vec<_>>(),
+            "failing": failing.collect::<Vec<_>>(),
             "endpointSlices": self.slices.values().count(),
             "nodes": nodes.collect::<Vec<_>>(),
             "pools": pools.collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::facts::{Endpoint, Policy, Service, Slice};
+use ferrolb_proto::facts::{Endpoint, HealthCheck, Policy, Service, Slice, Target};
 
 /// What a plan needs of a Service that is ours and has addresses.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) struct KeptService {
     pub(crate) from_pool: Option<Box<str>>,
     /// `metadata.labels`, sorted, for the selectors of advertisements.
     pub(crate) labels: Box<[(Box<str>, Box<str>)]>,
+    /// How its endpoints are checked. One that cannot be understood is none: readiness alone decides.
+    pub(crate) check: Option<Box<HealthCheck>>,
 }
 
 impl From<Service> for KeptService {
@@ -29,6 +31,7 @@ impl From<Service> for KeptService {
             assigned,
             from_pool: service.from_pool,
             labels: service.demand.labels,
+            check: service.checked.and_then(|check| check.ok()).map(Box::new),
         }
     }
 }
@@ -40,12 +43,29 @@ pub(crate) struct KeptSlice {
     pub(crate) service: Box<str>,
     /// Its endpoints.
     pub(crate) endpoints: Box<[Endpoint]>,
+    /// Where those on this node are reached; none if there are none.
+    pub(crate) own: Option<Box<OwnTargets>>,
+}
+
+/// Where a slice's endpoints on this node are reached.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OwnTargets {
+    /// Each with the place of its endpoint in the slice.
+    pub(crate) targets: Box<[Target]>,
+    /// The slice's TCP ports by name.
+    pub(crate) ports: Box<[(Box<str>, u16)]>,
 }
 
 impl KeptSlice {
-    /// None: no endpoint of any Service.
-    pub(super) fn of(slice: Slice) -> Option<Self> {
-        let service = slice.service?.name;
-        (!slice.endpoints.is_empty()).then(|| Self { service, endpoints: slice.endpoints.into() })
+    /// What `node` keeps of a slice. None: no endpoint of any Service.
+    pub(super) fn of(slice: Slice, node: &str) -> Option<Self> {
+        let Slice { key: _, service, endpoints, targets, ports } = slice;
+        let is_own = |target: &Target| {
+            endpoints.get(target.endpoint).is_some_and(|endpoint| endpoint.node.as_deref() == Some(node))
+        };
+        let targets: Box<[_]> = targets.into_iter().filter(is_own).collect();
+        let own = (!targets.is_empty()).then(|| Box::new(OwnTargets { targets, ports: ports.into() }));
+        let service = service?.name;
+        (!endpoints.is_empty()).then(|| Self { service, endpoints: endpoints.into(), own })
     }
 }

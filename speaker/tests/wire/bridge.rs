@@ -1,5 +1,8 @@
 //! A node whose link is a bridge, with the network card as its port: the bridge alone is spoken on, and speaks as any link does.
 
+use std::time::Duration;
+
+use ferrolb_proto::health::prober::Defaults;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker::links;
 use ferrolb_speaker::plan::plan;
@@ -20,6 +23,7 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
+        checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
     };
     let found = async {
         let (events, mut inbox) = mpsc::channel(1);

@@ -1,0 +1,200 @@
+//! Tests of the plan: which endpoints are asked after, and what it means that they fail.
+
+use ferrolb_proto::facts::{CheckKind, ServiceObject, SliceObject};
+use ferrolb_proto::health::prober::TargetId;
+use serde_json::Value;
+
+use super::*;
+use crate::plan::FAILING_SERVICES_MAX;
+
+/// A Service with a health check and two ports, `web` the first of TCP.
+fn checked(name: &str, policy: &str, annotation: &str) -> Service {
+    let object = json!({
+        "metadata": {"namespace": "default", "name": name, "annotations": {"ferrolb.io/health-check": annotation}},
+        "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "externalTrafficPolicy": policy,
+            "ports": [{"name": "dns", "protocol": "UDP", "port": 53}, {"name": "web", "port": 80}, {"name": "adm", "port": 81}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "172.30.0.200", "ipMode": "VIP"}]}}
+    });
+    Service::read(serde_json::from_value::<ServiceObject>(object).unwrap(), api::GROUP)
+}
+
+/// A slice of `web` with ports by name and endpoints in JSON.
+fn slice_of(name: &str, family: &str, ports: &[(&str, u16)], endpoints: Value) -> Slice {
+    let ports: Vec<_> =
+        ports.iter().map(|(name, port)| json!({"name": name, "protocol": "TCP", "port": port})).collect();
+    let metadata = json!({"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": "web"}});
+    let object = json!({"metadata": metadata, "addressType": family, "ports": ports, "endpoints": endpoints});
+    serde_json::from_value::<SliceObject>(object).unwrap().into()
+}
+
+fn on(node: &str, address: &str) -> Value {
+    json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}})
+}
+
+/// The Service `web` with this policy and check, and one endpoint on each of two nodes, two on this one.
+fn cluster(policy: &str, annotation: &str) -> Cluster {
+    let endpoints = json!([on("node1", "10.244.1.1"), on("node1", "10.244.1.2"), on("node2", "10.244.2.1")]);
+    Cluster {
+        services: vec![checked("web", policy, annotation)],
+        slices: vec![slice_of("web-1", "IPv4", &[("web", 8080)], endpoints)],
+        ..Cluster::default()
+    }
+}
+
+fn targets(desired: &Desired) -> Vec<String> {
+    desired.probes.targets.keys().map(|id| id.endpoint.to_string()).collect()
+}
+
+/// Says of an endpoint of `web` that it fails, or no longer; whether that asks for a plan.
+fn says(state: &mut State, endpoint: &str, failing: Option<&str>) -> bool {
+    let id = TargetId { service: Key::new("default", "web").into(), endpoint: endpoint.parse().unwrap() };
+    state.handle(Event::Probe { id, failing: failing.map(Into::into) }, Instant::ZERO)
+}
+
+/// Whether the unit fails here, and what the status says.
+fn judged(state: &State) -> (bool, Vec<String>) {
+    let desired = plan(state, Instant::ZERO);
+    let said = desired.status.failing.iter();
+    let said = said.map(|it| format!("{}/{} {} {}", it.namespace, it.name, it.endpoint, it.message)).collect();
+    (desired.links[&2].order.units[0].failing, said)
+}
+
+#[test]
+fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
+    let leaving = json!({"ready": false, "serving": true, "terminating": true});
+    let slices = vec![
+        slice_of(
+            "web-a",
+            "IPv4",
+            &[("web", 8080), ("adm", 9)],
+            json!([on("node1", "10.244.1.1"), on("node2", "10.244.2.1")]),
+        ),
+        slice_of("web-b", "IPv4", &[("adm", 9), ("web", 8081)], json!([on("node1", "10.244.1.2")])),
+        slice_of("web-c", "IPv6", &[("web", 8080)], json!([on("node1", "fd00::1"), {"addresses": ["fd00::2"]}])),
+        slice_of("web-d", "FQDN", &[("web", 8080)], json!([on("node1", "a.example")])),
+        slice_of(
+            "web-e",
+            "IPv4",
+            &[("web", 8080)],
+            json!([
+                {"addresses": ["10.244.1.3"], "nodeName": "node1", "conditions": {"ready": false}},
+                {"addresses": ["10.244.1.4"], "nodeName": "node1", "conditions": leaving}
+            ]),
+        ),
+        slice_of("web-f", "IPv4", &[("other", 8080)], json!([on("node1", "10.244.1.5")])),
+    ];
+    let with = |annotation: &str| {
+        Cluster { services: vec![checked("web", "Cluster", annotation)], slices: slices.clone(), ..Cluster::default() }
+            .plan()
+    };
+    let named = ["10.244.1.1:8080", "10.244.1.2:8081", "10.244.1.4:8080", "[fd00::1]:8080"];
+    assert_eq!(targets(&with("tcp")), named);
+    let numbered = ["10.244.1.1:9", "10.244.1.2:9", "10.244.1.4:9", "10.244.1.5:9", "[fd00::1]:9"];
+    assert_eq!(targets(&with("tcp:9")), numbered, "a number is the same everywhere");
+    for none in ["", "udp", "tcp;fall=0"] {
+        assert_eq!(targets(&with(none)), [""; 0], "{none:?}");
+    }
+    let desired = with("http/x;timeout=2s;fall=5");
+    let check = desired.probes.targets.values().next().unwrap();
+    assert_eq!(check.kind, CheckKind::Http { path: "/x".into() });
+    assert_eq!((check.interval, check.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
+    assert_eq!((check.fall, check.rise), (5, 3), "what is not written comes from the flags");
+}
+
+#[test]
+fn each_service_has_its_own_targets_and_what_is_not_ours_has_none() {
+    let mut cluster = cluster("Local", "tcp");
+    let other = Slice { service: Some(Key::new("other", "web")), ..cluster.slices[0].clone() };
+    cluster.slices.push(Slice { key: Key::new("other", "web-1"), ..other });
+    assert_eq!(cluster.plan().probes.targets.len(), 2, "the same name in another namespace");
+    cluster.services.push(Service { key: Key::new("other", "web"), ..cluster.services[0].clone() });
+    let both: Vec<_> = cluster.plan().probes.targets.keys().map(ToString::to_string).collect();
+    let expect = ["10.244.1.1:8080 of default/web", "10.244.1.2:8080 of default/web"];
+    assert_eq!((both.len(), &both[..2]), (4, &expect.map(str::to_owned)[..]));
+    cluster.services[0].class = Some("other.io/lb".into());
+    cluster.services[1].assigned.clear();
+    assert_eq!(targets(&cluster.plan()), [""; 0]);
+}
+
+#[test]
+fn a_service_fails_here_when_all_its_usable_endpoints_here_do() {
+    let mut state = cluster("Local", "tcp").state();
+    assert_eq!(judged(&state), (false, vec![]));
+    assert!(says(&mut state, "10.244.1.2:8080", Some("connection refused")));
+    assert_eq!(judged(&state), (false, vec![]), "one of two passes");
+    assert!(says(&mut state, "10.244.1.1:8080", Some("it answers 503")));
+    let failing = (true, vec!["default/web 10.244.1.1:8080 it answers 503".to_owned()]);
+    assert_eq!(judged(&state), failing);
+    assert!(!says(&mut state, "10.244.1.1:8080", Some("it answers 503")), "no news");
+    assert_eq!(plan(&state, Instant::ZERO).links[&2].order.units[0].candidates.len(), 2, "it is only worse");
+    assert_eq!(state.dump()["failing"][0]["why"], "it answers 503");
+    let ready = |ready: bool| json!({"addresses": ["10.244.1.2"], "nodeName": "node1", "conditions": {"ready": ready}});
+    for (is_ready, expect) in [(true, false), (false, true)] {
+        let endpoints = json!([on("node1", "10.244.1.1"), ready(is_ready)]);
+        let slice = slice_of("web-1", "IPv4", &[("web", 8080)], endpoints);
+        state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
+        says(&mut state, "10.244.1.2:8080", None);
+        assert_eq!(judged(&state).0, expect, "what is not usable counts for nothing");
+    }
+    assert!(says(&mut state, "10.244.1.1:8080", None) && !says(&mut state, "10.244.1.1:8080", None));
+    assert_eq!(judged(&state), (false, vec![]));
+}
+
+#[test]
+fn for_policy_cluster_a_failure_is_only_said() {
+    let mut state = cluster("Cluster", "http/x").state();
+    for endpoint in ["10.244.1.1:8080", "10.244.1.2:8080"] {
+        says(&mut state, endpoint, Some("it answers 404"));
+    }
+    assert_eq!(judged(&state), (false, vec!["default/web 10.244.1.1:8080 it answers 404".to_owned()]));
+}
+
+#[test]
+fn where_an_endpoint_cannot_be_asked_readiness_alone_decides() {
+    let fails = |annotation: &str, slices: Vec<Slice>| {
+        let mut state = Cluster { slices, ..cluster("Local", annotation) }.state();
+        says(&mut state, "10.244.1.1:8080", Some("why"));
+        let refused = plan(&state, Instant::ZERO).probes.refused;
+        (judged(&state).0, refused)
+    };
+    let first = || slice_of("web-a", "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
+    let second = |ports: &[(&str, u16)], address: &str| {
+        let endpoint = on("node1", address);
+        vec![first(), slice_of("web-b", if address.contains(':') { "IPv6" } else { "IPv4" }, ports, json!([endpoint]))]
+    };
+    assert_eq!(fails("tcp", vec![first()]), (true, 0));
+    assert_eq!(fails("tcp", second(&[("web", 8080)], "10.244.1.2")), (false, 0));
+    assert_eq!(fails("tcp", second(&[], "10.244.1.2")), (false, 0), "its slice has no such port");
+    for address in ["127.0.0.1", "169.254.169.254", "fe80::1"] {
+        assert_eq!(fails("tcp", second(&[("web", 8080)], address)), (false, 1), "{address}");
+    }
+    assert_eq!(fails("tcp;fall=no", vec![first()]), (false, 0), "an annotation that cannot be understood");
+    let elsewhere = slice_of("web-b", "IPv4", &[("web", 8080)], json!([on("node2", "10.244.2.1")]));
+    assert_eq!(fails("tcp", vec![first(), elsewhere.clone()]), (true, 0), "others judge for themselves");
+    assert_eq!(fails("tcp", vec![elsewhere]), (false, 0), "what is not here cannot fail here");
+}
+
+#[test]
+fn the_status_names_so_many_failing_services_by_name() {
+    let names: Vec<_> = (0..FAILING_SERVICES_MAX + 20).map(|n| format!("s{n:04}")).collect();
+    let slice = |name: &String| {
+        let slice = slice_of(name, "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
+        Slice { service: Some(Key::new("default", name)), ..slice }
+    };
+    let cluster = Cluster {
+        services: names.iter().map(|name| checked(name, "Local", "tcp")).collect(),
+        slices: names.iter().map(slice).collect(),
+        ..Cluster::default()
+    };
+    let mut state = cluster.state();
+    for name in &names {
+        let id = TargetId { service: Key::new("default", name).into(), endpoint: "10.244.1.1:8080".parse().unwrap() };
+        state.handle(Event::Probe { id, failing: Some("why".into()) }, Instant::ZERO);
+    }
+    let desired = plan(&state, Instant::ZERO);
+    let said: Vec<_> = desired.status.failing.iter().map(|it| it.name.clone()).collect();
+    assert_eq!(said, names[..FAILING_SERVICES_MAX]);
+    let mut same = plan(&state, Instant::ZERO);
+    same.keep_orders(&desired);
+    assert!(Arc::ptr_eq(&same.probes.targets, &desired.probes.targets), "they are in memory once");
+}
