@@ -179,6 +179,11 @@ impl Peer {
         }
     }
 
+    /// A newer frame spoke of a later set than this one: what it added to it is no part of this one, and is held all the same.
+    pub(super) fn has_gone_on(&self, generation: u32) -> bool {
+        self.stated.is_some_and(|stated| stated != generation)
+    }
+
     /// Notes the generation that a frame speaks of, if any.
     fn note_generation(&mut self, body: &Body) {
         self.stated = generation(body).or(self.stated);

@@ -114,7 +114,7 @@ impl Claims {
         now: Instant,
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if before == 0 && peer.generation != Some(generation) {
+        if before == 0 && peer.generation != Some(generation) && !peer.has_gone_on(generation) {
             self.on_empty_set(node, now);
         }
         let Some(peer) = self.peers.get(node) else { return };

@@ -131,6 +131,19 @@ fn who_has_just_yielded_is_still_better_than_who_is_unstable() {
 }
 
 #[test]
+fn a_first_claim_that_the_next_one_overtook_does_not_void_it() {
+    let mut holder = Holder::new();
+    let third = IpAddr::from([172, 30, 0, 202]);
+    let claim =
+        |before, generation, address| Body::Claim { before, generation, addresses: vec![address], keeps: vec![] };
+    for (clock, body) in [(2, claim(4, 5, OTHER)), (1, claim(0, 4, third))] {
+        holder.machine.handle(said("node2", 7, holder.clock + clock, body), holder.now);
+    }
+    let known: Vec<_> = holder.machine.peers["node2"].claims.iter().copied().collect();
+    assert_eq!(known, [OTHER, third]);
+}
+
+#[test]
 fn a_set_that_came_and_went_unheard_counts() {
     let mut holder = Holder::new();
     holder.hears(Body::Hello { generation: 7, accepts: vec![] });
