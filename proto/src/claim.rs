@@ -7,11 +7,12 @@
 //!
 //! - [`peers`]: who is heard. - [`words`]: what they say that they hold. - [`death`]: suspicion and death.
 //! - [`senses`]: whether this node itself is deaf, or stood still.
-//! - [`own`]: what this node holds, and the frames that say so. - [`hello`]: what it says of itself, and when.
+//! - [`failing`]: whose health checks fail. - [`own`]: what this node holds, and the frames that say so. - [`hello`]: what it says of itself, and when.
 //! - [`rule`]: the one rule, conflicts, and who may take what. - [`unit`]: what is known of a unit.
 //! - [`foreign`]: strangers, and kernels that answer. - [`moves`]: why a unit that moved often is left where it is.
 
 mod death;
+mod failing;
 mod foreign;
 mod hello;
 mod moves;
@@ -194,6 +195,8 @@ pub struct Counts {
     pub own_name: u64,
     /// Frames dropped and claims ignored because a table was full.
     pub over_limit: u64,
+    /// Units that this node fails for and its hellos have no room to say so.
+    pub failing_untold: u64,
 }
 
 /// The machine of one link. See the module's head.

@@ -16,9 +16,9 @@ use crate::wire::hello::Flags;
 pub struct Candidate {
     /// The Node's name, one text for all units.
     pub node: Arc<str>,
-    /// Cordoned or not Ready (soft 3).
+    /// Cordoned or not Ready (soft 5).
     pub cordoned: bool,
-    /// `externalTrafficPolicy: Local` and only serving-while-terminating endpoints here (soft 5).
+    /// `externalTrafficPolicy: Local` and only serving-while-terminating endpoints here (soft 7).
     pub terminating: bool,
     /// Sum of the weights of `preferredNodeSelectors` that match; more is better.
     pub preference: u32,
@@ -35,7 +35,7 @@ pub struct Unit {
     pub candidates: Box<[Candidate]>,
     /// Whether this node could forward to an endpoint, were it asked to.
     pub serves_here: bool,
-    /// Whether this node's own endpoints of one of the Services all fail their health check.
+    /// Whether this node's own endpoints of one of the Services all fail their health check. What the others know of it is in its hello.
     pub failing: bool,
 }
 
@@ -57,24 +57,30 @@ pub fn order(node: &str, address: IpAddr) -> u128 {
     u128::from_be_bytes(head)
 }
 
-/// The soft rules 1 to 5, worst first in weight.
-pub type Soft = (u8, bool, bool, bool, bool);
+/// Which of the soft rules 1 to 7 speak against a candidate, worst first: leaving, failing, draining, unhealthy, cordoned, unstable,
+/// terminating. Less is better.
+pub type Soft = [bool; 7];
 
-/// The soft rules 1 to 5 of a candidate whose hello says `flags`; less is better.
+/// No soft rule speaks against it.
+pub const CLEAN: Soft = [false; 7];
+
+/// The soft rules that speak against a candidate whose hello says `flags`, and whether its checks of the unit are `failing`.
 #[must_use]
-pub const fn soft(candidate: &Candidate, flags: Flags) -> Soft {
-    let going = if flags.leaving { 2 } else { flags.draining as u8 };
-    (going, flags.unhealthy, candidate.cordoned, flags.unstable, candidate.terminating)
+pub const fn soft(candidate: &Candidate, flags: Flags, failing: bool) -> Soft {
+    let Candidate { cordoned, terminating, .. } = *candidate;
+    [flags.leaving, failing, flags.draining, flags.unhealthy, cordoned, flags.unstable, terminating]
 }
 
 /// A candidate's rank; less is better, and no two nodes have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(Soft, bool, Reverse<u32>, u128);
 
-/// The rank of a candidate whose hello says `flags`. Freshness counts for an unclaimed unit and between two claims only.
+/// The rank of a candidate, of whom its hello says what [`soft`] takes. Freshness counts for an unclaimed unit and between two
+/// claims only.
 #[must_use]
-pub const fn rank(candidate: &Candidate, flags: Flags, count_fresh: bool) -> Rank {
-    Rank(soft(candidate, flags), count_fresh && flags.fresh, Reverse(candidate.preference), candidate.order)
+pub const fn rank(candidate: &Candidate, flags: Flags, failing: bool, count_fresh: bool) -> Rank {
+    let soft = soft(candidate, flags, failing);
+    Rank(soft, count_fresh && flags.fresh, Reverse(candidate.preference), candidate.order)
 }
 
 #[cfg(test)]
@@ -88,43 +94,31 @@ mod tests {
         assert_eq!(format!("{:032x}", order("node1", IpAddr::from([172, 30, 0, 200]))), expected[..32]);
     }
 
+    /// What may speak against a node, worst first: the soft rules, then freshness, less preference, a later place in the order.
+    const AGAINST: usize = 10;
+
+    fn with(against: [bool; AGAINST], count_fresh: bool) -> Rank {
+        let [leaving, failing, draining, unhealthy, cordoned, unstable, terminating, fresh, disliked, later] = against;
+        let (preference, order) = (u32::from(!disliked), u128::from(later));
+        let candidate = Candidate { node: "n".into(), cordoned, terminating, preference, order };
+        let flags = Flags { leaving, draining, unhealthy, unstable, fresh, ..Flags::default() };
+        rank(&candidate, flags, failing, count_fresh)
+    }
+
     #[test]
-    fn every_soft_rule_outweighs_all_later_ones() {
-        let candidate = |cordoned, terminating, preference, order| Candidate {
-            node: "n".into(),
-            cordoned,
-            terminating,
-            preference,
-            order,
-        };
-        let flags = |leaving, draining, unhealthy, unstable, fresh| Flags {
-            leaving,
-            draining,
-            unhealthy,
-            unstable,
-            fresh,
-            deaf: false,
-            checked: false,
-        };
-        let t = true;
-        let f = false;
-        // Each row is worse than the one before it, although all that comes later in weight is as good as it can be.
-        let rows = [
-            (candidate(f, f, 9, 1), flags(f, f, f, f, f)),
-            (candidate(f, f, 9, 2), flags(f, f, f, f, f)),
-            (candidate(f, f, 1, 1), flags(f, f, f, f, f)),
-            (candidate(f, f, 9, 1), flags(f, f, f, f, t)),
-            (candidate(f, t, 9, 1), flags(f, f, f, f, f)),
-            (candidate(f, f, 9, 1), flags(f, f, f, t, f)),
-            (candidate(t, f, 9, 1), flags(f, f, f, f, f)),
-            (candidate(f, f, 9, 1), flags(f, f, t, f, f)),
-            (candidate(f, f, 9, 1), flags(f, t, f, f, f)),
-            (candidate(f, f, 9, 1), flags(t, f, f, f, f)),
-        ];
-        for pair in rows.windows(2) {
-            assert!(rank(&pair[0].0, pair[0].1, true) < rank(&pair[1].0, pair[1].1, true), "{pair:?}");
+    fn each_that_speaks_against_a_node_outweighs_all_that_are_lighter() {
+        for rule in 0..AGAINST {
+            let (alone, lighter) = (std::array::from_fn(|i| i == rule), std::array::from_fn(|i| i > rule));
+            assert!(with(lighter, true) < with(alone, true), "rule {rule}");
         }
-        let (fresh, plain) = (flags(f, f, f, f, t), flags(f, f, f, f, f));
-        assert!(rank(&rows[0].0, fresh, false) == rank(&rows[0].0, plain, false), "freshness counts only where asked");
+        let fresh = std::array::from_fn(|i| i == 7);
+        assert!(with(fresh, false) == with([false; AGAINST], false), "freshness counts only where asked");
+    }
+
+    #[test]
+    fn a_node_is_clean_when_no_soft_rule_speaks_against_it() {
+        let unsound = Flags { deaf: true, fresh: true, checked: true, ..Flags::default() };
+        assert_eq!(soft(&Candidate { preference: 7, ..Candidate::default() }, unsound, false), CLEAN);
+        assert_ne!(soft(&Candidate::default(), Flags::default(), true), CLEAN);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::failing::FAILING_SAID_EVERY;
 use super::own::Own;
 use super::{Claims, INTERVAL_IDLE, LEAVE_MAX, LISTEN, Output};
 use crate::Instant;
@@ -225,10 +226,12 @@ impl Claims {
 
     pub(super) fn hello(&mut self, now: Instant) {
         self.turn_pace();
-        let body = Body::Hello { generation: self.own.stated_generation(), accepts: self.own.keys.clone() };
+        let (failing, changed) = self.say_failing();
+        let body = Body::Hello { generation: self.own.stated_generation(), accepts: self.own.keys.clone(), failing };
         self.send(None, body, now);
         self.own.last_hello = now;
-        self.own.next_hello = now + self.own.pace.current;
+        let pace = self.own.pace.current;
+        self.own.next_hello = now + if changed { pace.min(FAILING_SAID_EVERY) } else { pace };
     }
 
     /// Someone was newly heard: tell all who we are and what we hold, soon.

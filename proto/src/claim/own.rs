@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::failing::Failing;
 use super::hello::Pace;
 use super::peers::Peer;
 use super::{Claims, Config, Output};
@@ -51,6 +52,8 @@ pub(super) struct Own {
     /// Ids of the keys we can verify, newest first; without any we neither send nor claim.
     pub(super) keys: Vec<u32>,
     pub(super) flags: Flags,
+    /// What we fail for.
+    pub(super) failing: Failing,
     /// What we hold, and since when.
     pub(super) held: BTreeMap<IpAddr, Instant>,
     pub(super) last_hello: Instant,
@@ -87,6 +90,7 @@ impl Own {
         Self {
             keys: Vec::new(),
             flags: Flags { fresh: true, ..Flags::default() },
+            failing: Failing::default(),
             held: BTreeMap::new(),
             last_hello: now,
             dirty: Dirty::default(),

@@ -63,6 +63,8 @@ pub(super) struct Peer {
     pub(super) parts: Option<Parts>,
     /// Ids of the keys that it accepts; empty: not said yet.
     pub(super) accepts: Box<[u32]>,
+    /// What it fails for, by its last hello: ascending, of any of a unit's addresses.
+    pub(super) failing: Box<[IpAddr]>,
     /// How our clock and its clock compare.
     pub(super) floor: Floor,
     /// What it held when it was found dead.
@@ -115,6 +117,7 @@ impl Peer {
             told: None,
             parts: None,
             accepts: Box::default(),
+            failing: Box::default(),
             floor: Floor::new(frame.clock, now),
             buried: BTreeSet::new(),
             back: None,
@@ -259,8 +262,9 @@ impl Claims {
         }
         let Frame { node, body, .. } = frame;
         match body {
-            Body::Hello { generation, accepts } => {
+            Body::Hello { generation, accepts, failing } => {
                 self.on_accepts(&node, &accepts);
+                self.on_failing(&node, failing);
                 self.on_hello(&node, generation, now);
             }
             Body::Claim { before, generation, addresses, keeps } => {

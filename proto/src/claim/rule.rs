@@ -51,6 +51,7 @@ impl Claims {
         self.release(&gone, Release::HandedOver, now);
         self.orphans.retain(|address, _| self.unit_of.contains_key(address));
         self.own.dirty.all = true;
+        self.look_what_fails(now);
     }
 
     /// Looks at every unit that something happened to, or whose time has come.
@@ -206,16 +207,17 @@ impl Claims {
         let holders = holding().map(|(name, _)| self.seen(name, unit.candidate(name), unit));
         let best = holders.min_by_key(|holder| holder.standing(unit, true));
         let backs_off = state.story.as_ref().is_some_and(|story| story.back_off.is_some());
+        let taker = Seen { failing: self.own.failing.counts_for(unit), ..me };
         if let Some(holder) = &best {
             let stays = holding().any(|(_, peer)| !peer.flags.leaving);
-            if !me.may_take_from(holder, unit, false) || (backs_off && stays) {
+            if !taker.may_take_from(holder, unit, false) || (backs_off && stays) {
                 return Turn::Never;
             }
         }
         let kept_until = best.as_ref().and_then(|holder| self.kept_until(holder.name, &unit.addresses));
         let kept = kept_until.filter(|until| now < *until);
         if let (Some(holder), Some(until)) = (&best, kept)
-            && !me.may_take_from(holder, unit, true)
+            && !taker.may_take_from(holder, unit, true)
         {
             return Turn::KeptUntil(until);
         }
@@ -243,7 +245,7 @@ impl Claims {
             !flags.deaf && !self.peers.get(name).is_some_and(refuses)
         };
         let candidate = candidate.and_then(|candidate| Some((candidate, self.flags_of(name).filter(passes)?)));
-        Seen { name, candidate }
+        Seen { name, candidate, failing: self.fails(name, unit) }
     }
 
     /// What a node says of itself; none if it is not heard.

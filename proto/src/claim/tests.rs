@@ -9,6 +9,7 @@ use crate::wire::hello::{DecodeError, Key, KeyRing};
 mod failback;
 mod faults;
 mod foreign;
+mod health;
 mod keys;
 mod many;
 mod missed;

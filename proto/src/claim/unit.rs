@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::foreign::Checks;
 use crate::Instant;
-use crate::election::{Candidate, Rank, Soft, Unit, order, rank, soft};
+use crate::election::{CLEAN, Candidate, Rank, Soft, Unit, order, rank, soft};
 use crate::wire::hello::Flags;
 
 /// Against a member that does not yield we insist, and tell the wire, at most this often (RFC 5227's DEFEND_INTERVAL).
@@ -90,16 +90,19 @@ impl UnitState {
 }
 
 /// A node as a unit sees it: with the API's facts and its own flags where it passes every hard rule.
+#[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) name: &'a str,
     pub(super) candidate: Option<(&'a Candidate, Flags)>,
+    /// Its health checks of the unit fail, as it says itself.
+    pub(super) failing: bool,
 }
 
 impl Seen<'_> {
     /// Less is better; whoever is no candidate comes after all that are, by plain order.
     pub(super) fn standing(&self, unit: &Unit, count_fresh: bool) -> (Option<u128>, Option<Rank>) {
         match (self.candidate, unit.addresses.first()) {
-            (Some((candidate, flags)), _) => (None, Some(rank(candidate, flags, count_fresh))),
+            (Some((candidate, flags)), _) => (None, Some(rank(candidate, flags, self.failing, count_fresh))),
             (None, first) => (Some(first.map_or(u128::MAX, |address| order(self.name, *address))), None),
         }
     }
@@ -107,7 +110,7 @@ impl Seen<'_> {
     /// The same without what the API says of it.
     pub(super) fn own_word(&self) -> (Option<u128>, Option<Rank>) {
         let alone = |candidate: &Candidate| Candidate { order: candidate.order, ..Candidate::default() };
-        (None, self.candidate.map(|(candidate, flags)| rank(&alone(candidate), flags, true)))
+        (None, self.candidate.map(|(candidate, flags)| rank(&alone(candidate), flags, self.failing, true)))
     }
 
     pub(super) fn flags(&self) -> Flags {
@@ -115,14 +118,16 @@ impl Seen<'_> {
     }
 
     pub(super) fn soft(&self) -> Option<Soft> {
-        self.candidate.map(|(candidate, flags)| soft(candidate, flags))
+        self.candidate.map(|(candidate, flags)| soft(candidate, flags, self.failing))
     }
 
-    /// Whether it may take the unit from a live holder, which may ask that it is `kept` where it is. A fresh node, and every node
-    /// while it is kept, takes only where the soft rules before freshness alone decide, or from a holder that is no candidate:
-    /// its return must not move what works.
+    /// Whether it may take the unit from a live holder, which may ask that it is `kept` where it is. A fresh node, one that any soft
+    /// rule speaks against, and every node while it is kept, takes only where the soft rules before freshness alone decide, or
+    /// from a holder that is no candidate: a return must not move what works, nor does order where no node is sound.
     pub(super) fn may_take_from(&self, holder: &Self, unit: &Unit, kept: bool) -> bool {
         self.standing(unit, false) < holder.standing(unit, false)
-            && (!(kept || self.flags().fresh) || holder.candidate.is_none() || self.soft() < holder.soft())
+            && (!(kept || self.flags().fresh || self.soft() != Some(CLEAN))
+                || holder.candidate.is_none()
+                || self.soft() < holder.soft())
     }
 }

@@ -74,6 +74,9 @@ pub enum Body {
         generation: u32,
         /// Ids of the keys it accepts.
         accepts: Vec<u32>,
+        /// The first addresses of units that the sender may announce, and whose endpoints there all fail their health check:
+        /// ascending, at most [`ADDRESSES_PER_FRAME_MAX`] of them. Replaces what the hello before said.
+        failing: Vec<IpAddr>,
     },
     /// I answer for these addresses from now on. Multicast.
     Claim {

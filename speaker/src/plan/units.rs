@@ -59,7 +59,7 @@ pub(super) fn drafts<'a>(state: &'a State, failing: &BTreeSet<&'a Key>) -> impl 
 /// The addresses that this node is among the first in line for, as far as the API says: whoever is ahead of it may be gone.
 pub(super) fn ahead(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
     let prepared = |unit: &&Arc<Unit>| {
-        let rank = |candidate| rank(candidate, Flags::default(), false);
+        let rank = |candidate| rank(candidate, Flags::default(), false, false);
         let own = unit.candidate(node).map(rank);
         own.is_some_and(|own| unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED)
     };

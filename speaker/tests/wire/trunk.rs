@@ -132,7 +132,7 @@ fn a_hello_with_the_tag_of_another_network_is_not_heard() {
         let (owner, _other) = elected(&lan, &BOTH).await;
         let client = Port::open(&lan, "client", "eth0");
         let hello = |sequence| {
-            let body = Body::Hello { generation: 0, accepts: vec![key().id()] };
+            let body = Body::Hello { generation: 0, accepts: vec![key().id()], failing: vec![] };
             let interval = Duration::from_millis(50);
             let (epoch, flags) = (9, Flags::default());
             let frame =

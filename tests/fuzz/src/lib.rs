@@ -24,6 +24,7 @@ pub fn addresses(body: &Body) -> usize {
         Body::Claim { addresses, .. } | Body::Release { addresses, .. } | Body::List { addresses, .. } => {
             addresses.len()
         }
-        Body::Hello { .. } | Body::Challenge { .. } | Body::Answer { .. } | Body::Ask => 0,
+        Body::Hello { failing, .. } => failing.len(),
+        Body::Challenge { .. } | Body::Answer { .. } | Body::Ask => 0,
     }
 }

@@ -85,6 +85,7 @@ impl Run {
                 addresses: [address].into(),
                 candidates: chosen.map(of).collect(),
                 serves_here: candidates > 127,
+                failing: candidates & 64 != 0,
             })
         };
         self.hand(Input::Units((0..count % 8).map(unit).collect()));

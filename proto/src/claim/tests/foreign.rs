@@ -244,14 +244,16 @@ fn a_wrong_death_doubles_the_patience_once_however_many_addresses_it_was_about()
 fn who_has_yet_to_prove_that_it_is_a_member_is_no_stranger() {
     let mut wire = settled();
     let owner = ranked(&THREE, VIP)[0];
-    let newcomer = faults::said("node9", 9, 1, Body::Hello { generation: 0, accepts: vec![] });
+    let newcomer = faults::said("node9", 9, 1, Body::Hello { generation: 0, accepts: vec![], failing: vec![] });
     let Input::Frame { source, .. } = newcomer else { unreachable!("a frame") };
     wire.input(owner, newcomer);
     seen(&mut wire, source, true);
     assert!(troubles(&mut wire, owner).is_empty());
     // It proves nothing, and is forgotten when the next one comes.
     wire.run(ms(1_100));
-    let Input::Frame { frame, .. } = faults::said("node8", 8, 1, Body::Hello { generation: 0, accepts: vec![] }) else {
+    let Input::Frame { frame, .. } =
+        faults::said("node8", 8, 1, Body::Hello { generation: 0, accepts: vec![], failing: vec![] })
+    else {
         unreachable!("a frame")
     };
     wire.input(owner, Input::Frame { source: Mac([2, 9, 9, 9, 9, 8]), frame });

@@ -106,11 +106,11 @@ fn frames_that_overtake_each_other_cost_no_question() {
     let claims = |machine: &Claims| machine.peers["node2"].claims.len();
     // The second part of a list, then the first; a hello in between.
     machine.handle(said(12, list(1, 2)), at);
-    machine.handle(said(13, Body::Hello { generation: 3, accepts: vec![] }), at);
+    machine.handle(said(13, Body::Hello { generation: 3, accepts: vec![], failing: vec![] }), at);
     machine.handle(said(11, list(0, 1)), at);
     assert_eq!((claims(&machine), machine.counts().stale_frames), (2, 0));
     // A claim that its hello has overtaken.
-    machine.handle(said(21, Body::Hello { generation: 4, accepts: vec![] }), at);
+    machine.handle(said(21, Body::Hello { generation: 4, accepts: vec![], failing: vec![] }), at);
     machine.handle(said(20, Body::Claim { before: 3, generation: 4, addresses: address(3), keeps: vec![] }), at);
     assert_eq!((claims(&machine), machine.counts().stale_frames), (3, 0));
     assert!(!machine.peers["node2"].missed, "it came after all");

@@ -33,6 +33,8 @@ const TLV_PART: u16 = 8;
 const TLV_REFUSED: u16 = 9;
 const TLV_CONTESTED: u16 = 10;
 const TLV_KEEPS: u16 = 11;
+const TLV_FAILING_V4: u16 = 12;
+const TLV_FAILING_V6: u16 = 13;
 /// The unit of [`TLV_KEEPS`].
 const KEEP_UNIT: Duration = Duration::from_millis(10);
 
@@ -125,9 +127,10 @@ impl Frame {
 
 fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
     match body {
-        Body::Hello { generation, accepts } => {
+        Body::Hello { generation, accepts, failing } => {
             tlv(out, TLV_GENERATION, &generation.to_be_bytes());
             tlv(out, TLV_ACCEPTS, &accepts.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>());
+            address_tlvs(out, (TLV_FAILING_V4, TLV_FAILING_V6), failing);
             KIND_HELLO
         }
         Body::Claim { before, generation, addresses, keeps } => {
@@ -157,7 +160,7 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
         Body::List { generation, part, parts, addresses, keeps } => {
             tlv(out, TLV_GENERATION, &generation.to_be_bytes());
             tlv(out, TLV_PART, &[part.to_be_bytes(), parts.to_be_bytes()].concat());
-            address_tlvs(out, addresses);
+            address_tlvs(out, (TLV_V4, TLV_V6), addresses);
             keeps_tlv(out, addresses, keeps);
             KIND_LIST
         }
@@ -167,10 +170,11 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
 fn change(out: &mut Vec<u8>, before: u32, generation: u32, addresses: &[IpAddr]) {
     tlv(out, TLV_GENERATION, &generation.to_be_bytes());
     tlv(out, TLV_BEFORE, &before.to_be_bytes());
-    address_tlvs(out, addresses);
+    address_tlvs(out, (TLV_V4, TLV_V6), addresses);
 }
 
-fn address_tlvs(out: &mut Vec<u8>, addresses: &[IpAddr]) {
+/// In a TLV for each family that is there.
+fn address_tlvs(out: &mut Vec<u8>, kinds: (u16, u16), addresses: &[IpAddr]) {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for address in addresses {
         match address {
@@ -178,7 +182,7 @@ fn address_tlvs(out: &mut Vec<u8>, addresses: &[IpAddr]) {
             IpAddr::V6(a) => v6.extend_from_slice(&a.octets()),
         }
     }
-    for (kind, value) in [(TLV_V4, v4), (TLV_V6, v6)] {
+    for (kind, value) in [(kinds.0, v4), (kinds.1, v6)] {
         if !value.is_empty() {
             tlv(out, kind, &value);
         }
@@ -236,6 +240,7 @@ struct Tlvs<'a> {
     part: Option<(u16, u16)>,
     why: Option<Release>,
     keeps: Vec<Duration>,
+    failing: Vec<IpAddr>,
 }
 
 impl<'a> Tlvs<'a> {
@@ -263,16 +268,10 @@ impl<'a> Tlvs<'a> {
                         all.accepts.push(value.u32()?);
                     }
                 }
-                TLV_V4 => {
-                    while !value.0.is_empty() {
-                        all.addresses.push(IpAddr::from(value.array::<4>()?));
-                    }
-                }
-                TLV_V6 => {
-                    while !value.0.is_empty() {
-                        all.addresses.push(IpAddr::from(value.array::<16>()?));
-                    }
-                }
+                TLV_V4 => value.addresses::<4>(&mut all.addresses)?,
+                TLV_V6 => value.addresses::<16>(&mut all.addresses)?,
+                TLV_FAILING_V4 => value.addresses::<4>(&mut all.failing)?,
+                TLV_FAILING_V6 => value.addresses::<16>(&mut all.failing)?,
                 _ => {}
             }
         }
@@ -284,11 +283,12 @@ impl<'a> Tlvs<'a> {
         let before = self.before.ok_or(DecodeError::Malformed);
         let nonce = self.nonce.ok_or(DecodeError::Malformed);
         // As they are written: IPv4 first, which is the order of the waits, too.
-        let (mut addresses, mut keeps) = (self.addresses, self.keeps);
+        let (mut addresses, mut keeps, mut failing) = (self.addresses, self.keeps, self.failing);
         addresses.sort_by_key(IpAddr::is_ipv6);
+        failing.sort_unstable();
         keeps.truncate(addresses.len());
         Ok(match kind {
-            KIND_HELLO => Body::Hello { generation: generation?, accepts: self.accepts },
+            KIND_HELLO => Body::Hello { generation: generation?, accepts: self.accepts, failing },
             KIND_CLAIM => Body::Claim { before: before?, generation: generation?, addresses, keeps },
             KIND_RELEASE => {
                 let why = self.why.unwrap_or(Release::HandedOver);
@@ -320,6 +320,17 @@ impl<'a> Reader<'a> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         self.take(N)?.try_into().map_err(|_| DecodeError::Malformed)
+    }
+
+    /// All that is left, as addresses of so many bytes each.
+    fn addresses<const N: usize>(&mut self, out: &mut Vec<IpAddr>) -> Result<(), DecodeError>
+    where
+        IpAddr: From<[u8; N]>,
+    {
+        while !self.0.is_empty() {
+            out.push(IpAddr::from(self.array::<N>()?));
+        }
+        Ok(())
     }
 
     fn u16(&mut self) -> Result<u16, DecodeError> {

@@ -29,8 +29,9 @@ fn bodies() -> Vec<Body> {
     let many: Vec<IpAddr> =
         (0..ADDRESSES_PER_FRAME_MAX as u16).map(|n| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])).collect();
     vec![
-        Body::Hello { generation: 7, accepts: vec![1, 2] },
-        Body::Hello { generation: 0, accepts: vec![] },
+        Body::Hello { generation: 7, accepts: vec![1, 2], failing: addresses.clone() },
+        Body::Hello { generation: 0, accepts: vec![], failing: vec![] },
+        Body::Hello { generation: 1, accepts: vec![1, 2, 3, 4], failing: many.clone() },
         Body::Claim {
             before: 6,
             generation: 7,
@@ -66,6 +67,31 @@ fn every_kind_is_read_back_as_it_was_written() {
         bytes.resize((bytes.len() + 20).min(FRAME_MAX), 0); // Ethernet padding
         assert_eq!(Frame::decode(&bytes, &ring()), Ok((SOURCE, long)));
     }
+}
+
+#[test]
+fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_written() {
+    // A member of a later version may have room for more of them, in more TLVs, in an order of its own.
+    let v4: Vec<IpAddr> = (0..200).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+    let v6: Vec<IpAddr> = (0..10).map(|n| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])).collect();
+    let octets = |all: &[IpAddr]| -> Vec<u8> {
+        let of = |address: &IpAddr| match address {
+            IpAddr::V4(a) => a.octets().to_vec(),
+            IpAddr::V6(a) => a.octets().to_vec(),
+        };
+        all.iter().rev().flat_map(of).collect()
+    };
+    let tlvs = [(13, octets(&v6)), (12, octets(&v4[..100])), (12, octets(&v4[100..]))];
+    let body = Body::Hello { generation: 7, accepts: vec![1], failing: vec![] };
+    let read = Frame::decode(&with_tlvs(&frame(body.clone()), &tlvs), &ring()).map(|(_, frame)| frame.body);
+    assert_eq!(read, Ok(Body::Hello { generation: 7, accepts: vec![1], failing: [v4, v6].concat() }));
+    for (kind, length) in [(12, 3), (12, 5), (13, 4), (13, 15), (13, 17)] {
+        let cut = with_tlvs(&frame(body.clone()), &[(kind, vec![1; length])]);
+        assert_eq!(Frame::decode(&cut, &ring()), Err(DecodeError::Malformed), "{length} bytes in {kind}");
+    }
+    let claim = frame(Body::Claim { before: 1, generation: 2, addresses: vec![], keeps: vec![] });
+    let read = Frame::decode(&with_tlvs(&claim, &tlvs), &ring());
+    assert_eq!(read, Ok((SOURCE, claim)), "in a frame of another kind it says nothing");
 }
 
 #[test]
@@ -112,7 +138,8 @@ fn frames_v1() -> Vec<(&'static str, Body)> {
     let both = vec![v4, "fd30::c8".parse().expect("address")];
     let keeps = vec![Duration::from_secs(30)];
     vec![
-        ("hello", Body::Hello { generation: 7, accepts: vec![0x0102_0304] }),
+        ("hello", Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: vec![] }),
+        ("hello-failing", Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: both.clone() }),
         ("claim", Body::Claim { before: 6, generation: 7, addresses: both.clone(), keeps: vec![] }),
         ("claim-keep", Body::Claim { before: 7, generation: 8, addresses: vec![v4], keeps: keeps.clone() }),
         ("handed-over", Body::Release { before: 8, generation: 9, addresses: vec![v4], why: Release::HandedOver }),
@@ -148,25 +175,39 @@ fn a_kept_frame_of_version_1_is_read_as_it_was_meant() {
     }
 }
 
-/// A frame as the next version may write it: its version, a kind, and more TLVs and flags than we know.
-fn of_next_version(kind: u8, body: &Body) -> Vec<u8> {
-    let key = Key::new([7; KEY_LENGTH]);
-    let mut bytes = frame(body.clone()).encode(SOURCE, None, &key);
+/// A frame with more TLVs, of these types and values, signed anew.
+fn with_tlvs(frame: &Frame, tlvs: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = frame.encode(SOURCE, None, &Key::new([7; KEY_LENGTH]));
     bytes.truncate(bytes.len() - 16);
-    bytes.extend_from_slice(&[0xff, 0x01, 0, 3, 1, 2, 3]);
-    bytes[14] = VERSION + 1;
-    bytes[15] = kind;
-    bytes[16] |= 0x80;
-    let length = u16::from_be_bytes([bytes[36], bytes[37]]) + 7;
+    for (kind, value) in tlvs {
+        bytes.extend_from_slice(&kind.to_be_bytes());
+        bytes.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(value);
+    }
+    let length = (bytes.len() - 14 - 32) as u16;
     bytes[36..38].copy_from_slice(&length.to_be_bytes());
-    let signature = key.signature(&bytes[14..]);
+    sign(bytes)
+}
+
+fn sign(mut bytes: Vec<u8>) -> Vec<u8> {
+    let signature = Key::new([7; KEY_LENGTH]).signature(&bytes[14..]);
     bytes.extend_from_slice(&signature);
     bytes
 }
 
+/// A frame as the next version may write it: its version, a kind, and more TLVs and flags than we know.
+fn of_next_version(kind: u8, body: &Body) -> Vec<u8> {
+    let mut bytes = with_tlvs(&frame(body.clone()), &[(0xff01, vec![1, 2, 3])]);
+    bytes.truncate(bytes.len() - 16);
+    bytes[14] = VERSION + 1;
+    bytes[15] = kind;
+    bytes[16] |= 0x80;
+    sign(bytes)
+}
+
 #[test]
 fn the_next_version_is_understood_as_far_as_it_says_what_we_know() {
-    let body = Body::Hello { generation: 7, accepts: vec![1] };
+    let body = Body::Hello { generation: 7, accepts: vec![1], failing: vec![] };
     assert_eq!(Frame::decode(&of_next_version(1, &body), &ring()), Ok((SOURCE, frame(body.clone()))));
     assert_eq!(Frame::decode(&of_next_version(200, &body), &ring()), Err(DecodeError::Version), "a word of its own");
 }
@@ -188,14 +229,11 @@ proptest! {
     #[test]
     fn no_signed_tlvs_panic(tlvs in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..10) {
         // A member with the key may still send nonsense.
-        let key = Key::new([7; KEY_LENGTH]);
-        let mut bytes = frame(Body::Ask).encode(SOURCE, None, &key);
+        let mut bytes = frame(Body::Ask).encode(SOURCE, None, &Key::new([7; KEY_LENGTH]));
         bytes.truncate(14 + 32);
         bytes[15] = kind;
         bytes[36..38].copy_from_slice(&(tlvs.len() as u16).to_be_bytes());
         bytes.extend_from_slice(&tlvs);
-        let signature = key.signature(&bytes[14..]);
-        bytes.extend_from_slice(&signature);
-        let _ = Frame::decode(&bytes, &ring());
+        let _ = Frame::decode(&sign(bytes), &ring());
     }
 }

@@ -1,0 +1,242 @@
+//! Health checks that fail, and what else speaks softly against a node: it moves what can be served better elsewhere, and no more.
+
+use super::*;
+use crate::claim::Says;
+use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body};
+
+/// One node's units, with its checks of them failing or not.
+fn fails(wire: &mut Wire, name: &str, failing: bool) {
+    wire.input(name, Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], &THREE)).clone() })]));
+}
+
+fn started(wire: &Wire) -> usize {
+    wire.nodes.iter().map(|node| node.started).sum()
+}
+
+fn undisturbed(wire: &Wire) {
+    assert_eq!(wire.longest_gap(VIP), Duration::ZERO, "nothing is unanswered");
+    assert!(wire.longest_double(VIP) <= ms(1), "make before break: {:?}", wire.longest_double(VIP));
+}
+
+#[test]
+fn a_holder_whose_checks_fail_hands_over_within_a_stagger() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    fails(&mut wire, order[0], true);
+    assert_eq!(wire.owners(VIP), [order[0]], "it goes on until another one answers");
+    wire.run(STAGGER_MIN);
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    undisturbed(&wire);
+}
+
+#[test]
+fn where_all_fail_the_last_sound_one_keeps_it_and_it_stays_announced() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    for (name, owner) in [(order[0], order[1]), (order[1], order[2]), (order[2], order[2])] {
+        fails(&mut wire, name, true);
+        wire.run(Duration::from_secs(1));
+        assert_eq!(wire.owners(VIP), [owner]);
+    }
+    let moves = started(&wire);
+    wire.run(Duration::from_secs(150));
+    assert_eq!((wire.owners(VIP), started(&wire)), (vec![order[2]], moves), "nor when it is no longer kept");
+    // One that recovers takes it, however lately it moved.
+    fails(&mut wire, order[1], false);
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    undisturbed(&wire);
+    let insists: u64 = THREE.iter().map(|name| wire.node(name).machine.counts().conflicts).sum();
+    assert_eq!(insists, moves as u64, "each that hands over hears one claim, and nobody insists");
+}
+
+#[test]
+fn who_recovers_says_so_before_it_takes_and_the_holder_understands_it() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    THREE.iter().for_each(|name| fails(&mut wire, name, true));
+    wire.run(Duration::from_secs(40));
+    assert_eq!(wire.owners(VIP), [order[0]], "that they all fail moves nothing");
+    let refreshed = wire.node(order[0]).refreshed;
+    fails(&mut wire, order[2], false);
+    wire.run(ms(300));
+    assert_eq!(wire.owners(VIP), [order[2]]);
+    assert_eq!(wire.node(order[0]).refreshed, refreshed, "the holder defends nothing");
+    undisturbed(&wire);
+}
+
+#[test]
+fn checks_that_come_and_go_move_it_once_in_the_failback_delay() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let before = started(&wire);
+    for round in 0..10 {
+        fails(&mut wire, order[0], round % 2 == 0);
+        wire.run(ms(2_999));
+    }
+    assert_eq!((started(&wire) - before, wire.owners(VIP)), (1, vec![order[1]]));
+    undisturbed(&wire);
+}
+
+/// All nodes become like that one after the other, the owner first; how often the address moved until then, and the last owner.
+fn one_after_another(become_so: impl Fn(&mut Wire, usize)) {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let before = started(&wire);
+    for (count, owner) in [(1, order[1]), (2, order[2]), (3, order[2])] {
+        become_so(&mut wire, count);
+        wire.run(Duration::from_secs(40));
+        assert_eq!(wire.owners(VIP), [owner], "when {count} are");
+    }
+    wire.run(Duration::from_secs(150));
+    assert_eq!(
+        (wire.owners(VIP), started(&wire) - before),
+        (vec![order[2]], 2),
+        "nothing wanders back to the first in order"
+    );
+    undisturbed(&wire);
+}
+
+#[test]
+fn where_all_are_cordoned_one_after_another_nothing_moves_after_the_last() {
+    one_after_another(|wire, count| {
+        let mut cordoned = (*unit(&[VIP], &THREE)).clone();
+        for candidate in &mut cordoned.candidates {
+            candidate.cordoned = ranked(&THREE, VIP)[..count].contains(&&*candidate.node);
+        }
+        wire.units(&[Arc::new(cordoned)]);
+    });
+}
+
+#[test]
+fn where_all_are_unhealthy_or_draining_one_after_another_nothing_moves_after_the_last() {
+    for says in [Says { unhealthy: true, ..Says::default() }, Says { draining: true, ..Says::default() }] {
+        one_after_another(|wire, count| wire.input(ranked(&THREE, VIP)[count - 1], Input::Says(says)));
+    }
+}
+
+#[test]
+fn what_nobody_holds_is_taken_whatever_speaks_against_all() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    for name in THREE {
+        fails(&mut wire, name, true);
+    }
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[0]], "that they all fail moves nothing");
+    wire.node(order[0]).up = false;
+    wire.run(ms(300));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+}
+
+#[test]
+fn a_lost_hello_is_made_good_by_the_next() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    wire.run(ms(25));
+    wire.loses = |_| true;
+    fails(&mut wire, order[0], true);
+    wire.run(ms(50));
+    assert_eq!(wire.owners(VIP), [order[0]], "nobody has heard of it");
+    wire.loses = |_| false;
+    wire.run(ms(60));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    // The same of an idle node, whose next hello of itself would come a second later.
+    fails(&mut wire, order[2], true);
+    wire.run(ms(200));
+    wire.loses = |_| true;
+    fails(&mut wire, order[2], false);
+    wire.run(ms(10));
+    wire.loses = |_| false;
+    wire.run(ms(100));
+    let known = &wire.node(order[1]).machine.peers[order[2]].failing;
+    assert!(known.is_empty(), "said twice: {known:?}");
+}
+
+#[test]
+fn any_address_of_the_unit_says_that_it_fails() {
+    let second = IpAddr::from([172, 30, 0, 201]);
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    wire.units(&[unit(&[VIP, second], &THREE)]);
+    // To the owner the unit has another first address than to the rest.
+    let candidates = unit(&[VIP], &THREE).candidates.clone();
+    let turned = Unit { addresses: [second, VIP].into(), candidates, serves_here: true, failing: true };
+    wire.input(order[0], Input::Units(vec![Arc::new(turned)]));
+    wire.run(ms(200));
+    assert_eq!((wire.owners(VIP), wire.owners(second)), (vec![order[1]], vec![order[1]]));
+}
+
+/// A machine with so many units of its own that fail, of which each node is a candidate or not.
+fn with_failing(count: u16, nodes: &[&str]) -> (Claims, Vec<Arc<Unit>>) {
+    let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
+    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    let failing = |n| Unit { failing: true, ..(*unit(&[IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])], nodes)).clone() };
+    let units: Vec<_> = (0..count).map(|n| Arc::new(failing(n))).collect();
+    machine.handle(Input::Units(units.clone()), Instant::ZERO);
+    (machine, units)
+}
+
+/// What the hellos of a machine say that it fails for, and when, until it has lived for so long.
+fn hellos(machine: &mut Claims, from: u64, until: u64) -> Vec<(u64, Vec<IpAddr>)> {
+    let mut said = Vec::new();
+    for n in from..until {
+        machine.tick(Instant::from_millis(n));
+        while let Some(output) = machine.poll() {
+            if let Output::Send { frame: Frame { body: Body::Hello { failing, .. }, .. }, .. } = output {
+                said.push((n, failing));
+            }
+        }
+    }
+    said
+}
+
+#[test]
+fn a_hello_says_as_much_as_it_has_room_for_and_the_rest_is_counted() {
+    let most = ADDRESSES_PER_FRAME_MAX as u16;
+    let (mut machine, units) = with_failing(most + 3, &["node1", "node2"]);
+    let said = hellos(&mut machine, 0, 1_000);
+    let firsts: Vec<_> = units[..usize::from(most)].iter().map(|unit| unit.addresses[0]).collect();
+    assert_eq!(said.first().map(|(_, failing)| failing), Some(&firsts), "the first of them, ascending");
+    assert_eq!(machine.counts().failing_untold, 3);
+    machine.handle(Input::Units(units), Instant::from_millis(1_000));
+    assert_eq!(machine.counts().failing_untold, 3, "the same ones are counted once");
+    assert!(
+        !machine.fails("node1", &unit(&["fd30::41".parse().expect("address")], &["node1"])),
+        "it counts for nobody"
+    );
+
+    let (mut machine, _) = with_failing(2, &["node2"]);
+    let said = hellos(&mut machine, 0, 1_000);
+    assert!(!said.is_empty() && said.iter().all(|(_, failing)| failing.is_empty()), "what it may not announce");
+}
+
+#[test]
+fn checks_that_come_and_go_bring_no_more_hellos_than_an_owner_sends() {
+    let (mut machine, units) = with_failing(1, &["node1", "node2"]);
+    let mut said = hellos(&mut machine, 0, 2_000);
+    let idle = said.len();
+    for n in 0..1_000 {
+        let now = Instant::from_millis(2_000 + 2 * n);
+        let failing = n % 2 == 0;
+        machine.handle(Input::Units(vec![Arc::new(Unit { failing, ..(*units[0]).clone() })]), now);
+        said.extend(hellos(&mut machine, 2_000 + 2 * n, 2_002 + 2 * n));
+    }
+    let hellos = said.len() - idle;
+    assert!((30..=41).contains(&hellos), "{hellos} in two seconds");
+}
+
+#[test]
+fn what_a_member_says_that_it_fails_for_is_bounded() {
+    let (mut machine, at) = (Claims::new(config("node1", 1), Instant::ZERO), Instant::from_millis(1));
+    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    faults::introduce(&mut machine, "node2", 1, at);
+    let failing: Vec<_> = (0..200).rev().map(|n| IpAddr::from([10, 0, 0, n])).chain([VIP, VIP]).collect();
+    machine.handle(faults::said("node2", 1, 9, Body::Hello { generation: 0, accepts: vec![], failing }), at);
+    let known = &machine.peers["node2"].failing;
+    assert!(known.len() == ADDRESSES_PER_FRAME_MAX && known.is_sorted(), "{known:?}");
+    assert_eq!(machine.counts().over_limit, 201 - ADDRESSES_PER_FRAME_MAX as u64);
+    let hello = Body::Hello { generation: 0, accepts: vec![], failing: vec![] };
+    machine.handle(faults::said("node2", 1, 10, hello), at);
+    assert!(machine.peers["node2"].failing.is_empty(), "each hello replaces what was known");
+}
