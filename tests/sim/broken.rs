@@ -80,3 +80,13 @@ fn who_thinks_that_it_hears_is_caught_when_it_is_deaf() {
 fn who_forgets_that_an_address_moved_often_is_caught_when_its_owner_comes_and_goes() {
     check(Broken::ForgetsMoves, "comes_and_goes", Rule::Moves);
 }
+
+#[test]
+fn who_hides_that_its_checks_fail_is_caught_when_it_keeps_what_another_serves_better() {
+    check(Broken::HidesFailures, "checks", Rule::Best);
+}
+
+#[test]
+fn who_overlooks_that_it_is_as_bad_as_the_owner_is_caught_when_it_takes_by_order() {
+    check(Broken::ThinksItselfSound, "all_cordoned", Rule::Wander);
+}

@@ -2,7 +2,7 @@
 //! checker of what may never happen. A run is a function of its scenario, seed and size; nothing here reads a clock.
 //!
 //! - [`scenario`]: which faults there are, and what each may cost.
-//! - `world`, `wire`, `node`, `clients`, `faults`: what happens. `truth`: whether it may.
+//! - `world`, `wire`, `node`, `clients`, `faults`: what happens. `truth`, `soft`: whether it may.
 //! - [`report`]: many runs, and their table beside the model's figures.
 
 mod bounds;
@@ -17,7 +17,9 @@ mod node;
 mod planned;
 pub mod report;
 pub mod scenario;
+mod soft;
 mod truth;
+mod unsound;
 mod view;
 mod wire;
 mod world;

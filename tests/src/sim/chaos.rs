@@ -2,11 +2,12 @@
 
 use super::planned;
 use super::scenario::{deaf, fast_restart, freeze, freeze_short, isolate, ms, pause, split};
+use super::unsound;
 use super::world::World;
 use std::time::Duration;
 
 const FAULTS: usize = 6;
-const KINDS: [fn(&mut World) -> Duration; 12] = [
+const KINDS: [fn(&mut World) -> Duration; 14] = [
     freeze_short,
     freeze,
     pause,
@@ -19,6 +20,8 @@ const KINDS: [fn(&mut World) -> Duration; 12] = [
     planned::cordon,
     planned::stale,
     planned::health,
+    unsound::failing,
+    unsound::checks,
 ];
 /// After the last fault: its own end, and the freshness and back-off that follow.
 const SETTLE: Duration = ms(30_000);

@@ -214,6 +214,15 @@ impl World {
     pub(super) fn says(&mut self, index: usize, draining: bool, unhealthy: bool) {
         self.log(|| format!("===== n{index} draining: {draining}, unhealthy: {unhealthy}"));
         self.feed(index, Input::Says(Says { draining, unhealthy, ..Says::default() }));
+        self.truth.note_change(self.now);
+    }
+
+    /// A node's health checks of a unit begin to fail, or pass again.
+    pub(super) fn fail(&mut self, index: usize, unit: usize, failing: bool) {
+        self.log(|| format!("===== the checks of n{index} of unit {unit} fail: {failing}"));
+        self.nodes[index].failing[unit] = failing;
+        self.show_view(index);
+        self.truth.note_change(self.now);
     }
 
     /// What gives a node's machine its units stands still, or goes on.
@@ -247,6 +256,7 @@ impl World {
         self.log(|| format!("n{index} learns of the change"));
         Rc::make_mut(&mut self.nodes[index].view).learn(change);
         self.show_view(index);
+        self.truth.note_change(self.now);
     }
 
     /// Each unit gets a random selection of the nodes as its candidates.

@@ -1,11 +1,13 @@
 //! The real claim machine of one process, or one that is broken on purpose at its boundary, to see that the checker notices.
 
 use ferrolb_proto::claim::{Claims, Config, Counts, Input, LISTEN, Output};
+use ferrolb_proto::election::Unit;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Body, Frame};
 use ferrolb_proto::{Instant, Machine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How late a machine of [`Broken::Late`] sees its deadlines.
@@ -38,10 +40,15 @@ pub enum Broken {
     NeverDeaf,
     /// Says of no claim that it is best left where it is.
     ForgetsMoves,
+    /// Does not say that its health checks fail.
+    HidesFailures,
+    /// Does not see that it is cordoned itself.
+    ThinksItselfSound,
 }
 
 /// A machine and how it is broken, if it is.
 pub(super) struct Member {
+    name: Box<str>,
     claims: Claims,
     broken: Option<Broken>,
     /// The generation of the last CLAIM or list, which [`Broken::NeverReleases`] repeats.
@@ -60,9 +67,10 @@ impl Member {
         if broken == Some(Broken::NeverListens) {
             start = Instant::from_nanos(now.as_nanos().saturating_sub(LISTEN.as_nanos() as u64));
         }
+        let name = config.node.clone();
         let mut claims = Claims::new(config, start);
         claims.handle(Input::Keys(keys), start);
-        Self { claims, broken, stated: 0, clock: 0, held: BTreeSet::new(), sources: BTreeMap::new() }
+        Self { name, claims, broken, stated: 0, clock: 0, held: BTreeSet::new(), sources: BTreeMap::new() }
     }
 
     pub(super) fn handle(&mut self, mut input: Input, now: Instant) {
@@ -70,7 +78,20 @@ impl Member {
             self.sources.entry(*source).or_insert_with(|| frame.node.clone());
             self.bend_incoming(frame, now);
         }
+        if let (Some(Broken::ThinksItselfSound), Input::Units(units)) = (self.broken, &mut input) {
+            for unit in units {
+                *unit = self.without_own_cordon(unit);
+            }
+        }
         self.claims.handle(input, now);
+    }
+
+    fn without_own_cordon(&self, unit: &Unit) -> Arc<Unit> {
+        let mut unit = unit.clone();
+        for own in unit.candidates.iter_mut().filter(|candidate| *candidate.node == *self.name) {
+            own.cordoned = false;
+        }
+        Arc::new(unit)
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
@@ -160,6 +181,10 @@ impl Member {
             }
             (Some(Broken::NeverReleases), Body::Hello { generation, .. }) => {
                 *generation = self.stated;
+                true
+            }
+            (Some(Broken::HidesFailures), Body::Hello { failing, .. }) => {
+                failing.clear();
                 true
             }
             (Some(Broken::RestatesNothing), Body::Hello { generation, .. }) => {

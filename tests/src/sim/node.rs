@@ -6,7 +6,7 @@ use super::member::Member;
 use super::view::View;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_proto::wire::hello::{Flags, KeyRing};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -44,6 +44,10 @@ pub(super) struct Node {
     pub(super) halted: Option<Halt>,
     /// Receives nothing.
     pub(super) deaf: bool,
+    /// For every unit whether its health checks of it fail.
+    pub(super) failing: Vec<bool>,
+    /// What its last frame said of it.
+    pub(super) says: Flags,
     /// Sends nothing that arrives.
     pub(super) mute: bool,
     /// Which part of a torn wire it is on.
@@ -91,6 +95,8 @@ impl Node {
             leaving: false,
             halted: None,
             deaf: false,
+            failing: vec![false; units],
+            says: Flags::default(),
             mute: false,
             part: 0,
             stash: VecDeque::new(),

@@ -5,6 +5,7 @@ use super::bounds::{Bounds, Model, model};
 use super::chaos;
 use super::keys_and_clocks as odd;
 use super::planned;
+use super::unsound;
 use super::world::World;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ const fn scenario(
 pub(super) const SQUATTER: &str = "squatter";
 
 /// All of them, in the order of the model's table, then those that the model did not have.
-pub static ALL: [Scenario; 37] = [
+pub static ALL: [Scenario; 43] = [
     scenario("death", "the process of an owner is killed", death, Bounds::death(), model(192, 0)),
     scenario(
         "proxy",
@@ -142,6 +143,42 @@ pub static ALL: [Scenario; 37] = [
         "the main loop of an owner stands still for 6 s, its link's thread goes on",
         planned::stuck,
         Bounds::planned().moves(4),
+        None,
+    ),
+    scenario(
+        "failing",
+        "an owner's health checks fail for a while",
+        unsound::failing,
+        Bounds::planned().moves(2),
+        None,
+    ),
+    scenario(
+        "flapping",
+        "an owner's health checks fail and pass, six times",
+        unsound::flapping,
+        Bounds::planned().moves(1),
+        None,
+    ),
+    scenario("checks", "health checks fail and pass anywhere", unsound::checks, Bounds::planned(), None),
+    scenario(
+        "all_failing",
+        "the health checks of all nodes fail one after another",
+        unsound::all_failing,
+        Bounds::planned().moves(3),
+        None,
+    ),
+    scenario(
+        "all_unsound",
+        "all nodes are drained, or unhealthy, one after another",
+        unsound::all_unsound,
+        Bounds::planned().moves(3),
+        None,
+    ),
+    scenario(
+        "all_cordoned",
+        "all nodes are cordoned one after another, views lag 1 s",
+        unsound::all_cordoned,
+        Bounds::planned().orphan(100).moves(5),
         None,
     ),
     scenario("one_way", "one node does not hear another, or nobody hears one", one_way, Bounds::death(), None),

@@ -36,6 +36,10 @@ pub enum Rule {
     Moves,
     /// Where nothing changes, an address is taken only from who was not heard for as long as a death takes, and asked in vain.
     Taken,
+    /// Whom something speaks against takes nothing by order alone.
+    Wander,
+    /// At the end no candidate is better than the owner.
+    Best,
     /// Nobody gives up everything without need.
     FalseFence,
     /// Who was frozen beyond the others' patience gives up all it had.
@@ -104,19 +108,27 @@ pub(super) enum Cause {
     World,
 }
 
-struct Watch {
+pub(super) struct Watch {
     state: State,
     since: Instant,
     cause: Cause,
     /// When it moved of late.
-    moves: VecDeque<Instant>,
+    pub(super) moves: VecDeque<Instant>,
     moved: usize,
+    /// When someone last began to answer for it, in the whole run, and how often that was.
+    pub(super) taken: (Instant, u32),
+    /// How often someone gave it up soon after taking it, and backs off.
+    pub(super) backed_off: u32,
     defended: Option<Instant>,
 }
 
 /// The watch over all units.
 pub(super) struct Truth {
-    units: Vec<Watch>,
+    pub(super) units: Vec<Watch>,
+    /// When anything last changed that may change who is the best.
+    pub(super) changed: Instant,
+    /// From then on nothing may move.
+    pub(super) still: bool,
     /// From when on it counts; before that the nodes come up.
     measure_from: Option<Instant>,
     pub(super) outcome: Outcome,
@@ -130,9 +142,17 @@ impl Truth {
             cause: Cause::World,
             moves: VecDeque::new(),
             moved: 0,
+            taken: (Instant::ZERO, 0),
+            backed_off: 0,
             defended: None,
         };
-        Self { units: (0..units).map(|_| watch()).collect(), measure_from: None, outcome: Outcome::default() }
+        Self {
+            units: (0..units).map(|_| watch()).collect(),
+            changed: Instant::ZERO,
+            still: false,
+            measure_from: None,
+            outcome: Outcome::default(),
+        }
     }
 
     pub(super) const fn measures(&self) -> bool {
@@ -158,6 +178,7 @@ impl World {
     }
 
     pub(super) fn account_all(&mut self, cause: Cause) {
+        self.truth.note_change(self.now);
         for unit in 0..self.units() {
             self.account(unit, cause);
         }
@@ -227,6 +248,8 @@ impl World {
     /// Notes that a node began to answer for a unit.
     pub(super) fn note_move(&mut self, unit: usize) {
         let now = self.now;
+        let taken = &mut self.truth.units[unit].taken;
+        *taken = (now, taken.1 + 1);
         if !self.truth.measures() {
             return;
         }
@@ -241,6 +264,9 @@ impl World {
         self.truth.outcome.burst = self.truth.outcome.burst.max(burst);
         if burst == self.bounds.burst + 1 {
             self.violate(Rule::Livelock, format!("unit {unit}: {burst} moves within {BURST_WINDOW:?}"));
+        }
+        if self.truth.still {
+            self.violate(Rule::Moves, format!("unit {unit} moves, and nothing has happened"));
         }
     }
 
@@ -292,6 +318,7 @@ impl World {
                 self.violate(Rule::Moves, format!("unit {unit}: {moved} moves in the run, the bound is {bound}"));
             }
             self.check_addresses(unit);
+            self.check_best(unit);
             // The clients are still being told of a move a moment ago.
             let moved_at = self.truth.units[unit].moves.back().copied();
             if moved_at.is_none_or(|at| self.now.since(at) >= TOLD_WITHIN) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 const DUAL_STACK_EVERY: usize = 3;
 
 /// One node's view, or the truth.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct View {
     /// For each unit, whether each node is a candidate.
     pub(super) candidates: Vec<Rc<[bool]>>,
@@ -82,8 +82,14 @@ impl Catalogue {
         nodes
     }
 
-    /// The units of a view; `serves` says whether a node that is no candidate could still forward.
-    pub(super) fn units(&self, view: &View, serves: bool) -> Vec<Arc<Unit>> {
+    /// Whether the first node comes before the second in the order of the unit.
+    pub(super) fn is_before(&self, unit: usize, first: usize, second: usize) -> bool {
+        self.orders[unit][first] < self.orders[unit][second]
+    }
+
+    /// The units of a view; `serves` says whether a node that is no candidate could still forward, `failing` of which units a
+    /// node's health checks fail.
+    pub(super) fn units(&self, view: &View, serves: bool, failing: &[bool]) -> Vec<Arc<Unit>> {
         let unit = |unit: usize| {
             let is_candidate = |node: &usize| view.candidates[unit][*node];
             let candidates = (0..self.names.len()).filter(is_candidate).map(|node| Candidate {
@@ -92,8 +98,8 @@ impl Catalogue {
                 order: self.orders[unit][node],
                 ..Candidate::default()
             });
-            let addresses = self.addresses[unit].clone();
-            Arc::new(Unit { addresses, candidates: candidates.collect(), serves_here: serves, failing: false })
+            let (addresses, failing) = (self.addresses[unit].clone(), failing[unit]);
+            Arc::new(Unit { addresses, candidates: candidates.collect(), serves_here: serves, failing })
         };
         (0..self.addresses.len()).map(unit).collect()
     }

@@ -78,6 +78,7 @@ impl World {
         let Some(unit) = self.catalogue.unit_named(address) else { return };
         self.log(|| format!("n{index} takes unit {unit}"));
         self.check_taking(index, unit);
+        self.check_reason(index, unit);
         self.nodes[index].holds[unit] = true;
         self.note_move(unit);
         self.look_at_gate(index, false);
@@ -102,13 +103,17 @@ impl World {
         let Some(unit) = self.catalogue.unit_named(address) else { return };
         self.log(|| format!("n{index} gives up unit {unit}"));
         self.nodes[index].holds[unit] = false;
+        self.truth.note_stop(unit, self.now);
         self.nodes[index].announcements[unit] += 1;
         self.account(unit, Cause::Machine);
     }
 
     fn send(&mut self, index: usize, to: Option<Mac>, key: u32, frame: Frame) {
         self.truth.outcome.frames += u64::from(self.truth.measures());
-        if !matches!(frame.body, Body::Hello { .. }) {
+        if std::mem::replace(&mut self.nodes[index].says, frame.flags) != frame.flags {
+            self.truth.note_change(self.now);
+        }
+        if !matches!(&frame.body, Body::Hello { failing, .. } if failing.is_empty()) {
             self.log(|| format!("n{index} -> {} {}", to.map_or("*".into(), spoken), said(&frame)));
         }
         if let (Body::Challenge { .. }, Some(mac)) = (&frame.body, to)
@@ -281,7 +286,7 @@ fn spoken(mac: Mac) -> String {
 fn said(frame: &Frame) -> String {
     let list = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     match &frame.body {
-        Body::Hello { generation, .. } => format!("HELLO of {generation}"),
+        Body::Hello { generation, failing, .. } => format!("HELLO of {generation}, fails for {}", list(failing)),
         Body::Claim { before, generation, addresses, keeps } => {
             format!("CLAIM {before}>{generation} keep {keeps:.1?} {}", list(addresses))
         }

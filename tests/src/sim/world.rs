@@ -86,7 +86,7 @@ impl World {
             parts: 1,
             api: (*view).clone(),
             serves: true,
-            first_units: (Rc::clone(&view), catalogue.units(&view, true)),
+            first_units: (Rc::clone(&view), catalogue.units(&view, true, &vec![false; run.units])),
             catalogue,
             bounds,
             truth: Truth::new(run.units),
@@ -178,10 +178,10 @@ impl World {
             return;
         }
         let (first, units) = &self.first_units;
-        let units = if Rc::ptr_eq(first, &node.view) && self.serves {
+        let units = if Rc::ptr_eq(first, &node.view) && self.serves && !node.failing.contains(&true) {
             units.clone()
         } else {
-            self.catalogue.units(&node.view, self.serves)
+            self.catalogue.units(&node.view, self.serves, &node.failing)
         };
         self.feed(index, Input::Units(units));
     }
