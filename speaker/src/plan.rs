@@ -123,7 +123,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         }
     }
     if state.waits_for().is_none() {
-        for draft in units::drafts(state, &checked.local) {
+        for draft in units::drafts(state, &checked.failing) {
             spoken_on.iter_mut().for_each(|(link, units)| units.push(draft.on(link, &state.config.node)));
         }
     }
@@ -144,7 +144,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
-    let failing = checked.failing;
+    let failing = checked.said;
     desired.status = SpeakerStatusStatus { failing, ..status(state, &eligible, desired.draining.is_some()) };
     desired.probes = Probes { targets: Arc::new(checked.targets), refused: checked.refused };
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);

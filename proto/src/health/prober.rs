@@ -255,12 +255,12 @@ impl Prober {
         self.outputs.push_back(Output::Stop(ticket));
     }
 
-    fn take(&mut self, id: TargetId, ticket: Ticket, outcome: Result<(), Box<str>>, now: Instant) {
+    fn take(&mut self, id: TargetId, ticket: Ticket, outcome: Result<(), Box<str>>) {
         let Some(state) = self.targets.get_mut(&id).filter(|state| state.asked == Some(ticket)) else { return };
         state.asked = None;
         self.asked -= 1;
-        // It was asked at `due`; who takes longer than an interval to answer is asked again at once.
-        state.due = next_turn(&id, state.check.interval, state.due).max(now);
+        // It was asked at `due`: who takes longer than an interval to answer is asked again at once.
+        state.due = next_turn(&id, state.check.interval, state.due);
         self.due.insert((state.due, id.clone()));
         let changed = state.verdict.take(outcome.is_ok(), state.check.fall, state.check.rise);
         let failing = state.verdict.is_failing();
@@ -305,7 +305,7 @@ impl Machine for Prober {
     fn handle(&mut self, input: Input, now: Instant) {
         match input {
             Input::Targets(targets) => self.set_targets(&targets, now),
-            Input::Result { id, ticket, outcome } => self.take(id, ticket, outcome, now),
+            Input::Result { id, ticket, outcome } => self.take(id, ticket, outcome),
         }
         self.ask(now);
     }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::api::FailingService;
-use ferrolb_proto::facts::{CheckPort, HealthCheck, Key, Policy, Target};
+use ferrolb_proto::facts::{CheckPort, HealthCheck, Key, Target};
 use ferrolb_proto::health::prober::{Check, TargetId, Targets};
 use ferrolb_proto::verdict::usable;
 
@@ -32,10 +32,10 @@ pub(super) struct Checked<'a> {
     pub(super) targets: Targets,
     /// See [`Probes::refused`].
     pub(super) refused: usize,
-    /// The Services of policy Local that this node fails.
-    pub(super) local: BTreeSet<&'a Key>,
-    /// Those of both policies, for the node's status.
-    pub(super) failing: Vec<FailingService>,
+    /// The Services that this node fails; what that comes to is the verdict's to say.
+    pub(super) failing: BTreeSet<&'a Key>,
+    /// The first of them, for the node's status.
+    pub(super) said: Vec<FailingService>,
 }
 
 /// A slice that has endpoints on this node.
@@ -44,26 +44,21 @@ type OwnSlice<'a> = (&'a Key, &'a KeptSlice, &'a OwnTargets);
 /// What is to be asked, and what is known of it.
 pub(super) fn checked(state: &State) -> Checked<'_> {
     let mut checked = Checked::default();
-    let mut services = state
-        .services
-        .iter()
-        .filter_map(|(key, service)| Some((key, service.policy, service.check.as_deref()?)))
-        .peekable();
+    let mut services =
+        state.services.iter().filter_map(|(key, service)| Some((key, service.check.as_deref()?))).peekable();
     if services.peek().is_none() {
         return checked;
     }
     let mut slices: Vec<OwnSlice<'_>> =
         state.slices.iter().filter_map(|(key, slice)| Some((key, slice, slice.own.as_deref()?))).collect();
     slices.sort_by_key(of_service);
-    for (key, policy, check) in services {
+    for (key, check) in services {
         let Some((endpoint, why)) = checked.service(state, key, check, &slices) else { continue };
-        if policy == Policy::Local {
-            checked.local.insert(key);
-        }
-        if checked.failing.len() < FAILING_SERVICES_MAX {
+        checked.failing.insert(key);
+        if checked.said.len() < FAILING_SERVICES_MAX {
             let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
             let (endpoint, message) = (endpoint.to_string(), why.to_owned());
-            checked.failing.push(FailingService { namespace, name, endpoint, message });
+            checked.said.push(FailingService { namespace, name, endpoint, message });
         }
     }
     checked

@@ -154,24 +154,24 @@ fn where_an_endpoint_cannot_be_asked_readiness_alone_decides() {
     let fails = |annotation: &str, slices: Vec<Slice>| {
         let mut state = Cluster { slices, ..cluster("Local", annotation) }.state();
         says(&mut state, "10.244.1.1:8080", Some("why"));
-        let refused = plan(&state, Instant::ZERO).probes.refused;
-        (judged(&state).0, refused)
+        let desired = plan(&state, Instant::ZERO);
+        (judged(&state).0, desired.probes.refused, targets(&desired).len())
     };
     let first = || slice_of("web-a", "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
     let second = |ports: &[(&str, u16)], address: &str| {
         let endpoint = on("node1", address);
         vec![first(), slice_of("web-b", if address.contains(':') { "IPv6" } else { "IPv4" }, ports, json!([endpoint]))]
     };
-    assert_eq!(fails("tcp", vec![first()]), (true, 0));
-    assert_eq!(fails("tcp", second(&[("web", 8080)], "10.244.1.2")), (false, 0));
-    assert_eq!(fails("tcp", second(&[], "10.244.1.2")), (false, 0), "its slice has no such port");
+    assert_eq!(fails("tcp", vec![first()]), (true, 0, 1));
+    assert_eq!(fails("tcp", second(&[("web", 8080)], "10.244.1.2")), (false, 0, 2));
+    assert_eq!(fails("tcp", second(&[], "10.244.1.2")), (false, 0, 1), "its slice has no such port");
     for address in ["127.0.0.1", "169.254.169.254", "fe80::1"] {
-        assert_eq!(fails("tcp", second(&[("web", 8080)], address)), (false, 1), "{address}");
+        assert_eq!(fails("tcp", second(&[("web", 8080)], address)), (false, 1, 1), "{address}");
     }
-    assert_eq!(fails("tcp;fall=no", vec![first()]), (false, 0), "an annotation that cannot be understood");
+    assert_eq!(fails("tcp;fall=no", vec![first()]), (false, 0, 0), "an annotation that cannot be understood");
     let elsewhere = slice_of("web-b", "IPv4", &[("web", 8080)], json!([on("node2", "10.244.2.1")]));
-    assert_eq!(fails("tcp", vec![first(), elsewhere.clone()]), (true, 0), "others judge for themselves");
-    assert_eq!(fails("tcp", vec![elsewhere]), (false, 0), "what is not here cannot fail here");
+    assert_eq!(fails("tcp", vec![first(), elsewhere.clone()]), (true, 0, 1), "others judge for themselves");
+    assert_eq!(fails("tcp", vec![elsewhere]), (false, 0, 0), "what is not here cannot fail here");
 }
 
 #[test]
