@@ -86,7 +86,13 @@ impl Agenda {
         status: Option<S>,
         now: Instant,
     ) {
-        let Some(wanted) = &status else { return self.withdraw(draft) };
+        let Some(wanted) = &status else {
+            // What was to be written is there: the watch may show it before the answer to the write comes.
+            if draft.place.is_some() {
+                draft.done_at = Some(now);
+            }
+            return self.withdraw(draft);
+        };
         let last = std::mem::replace(&mut draft.last, digest(wanted));
         if draft.place.is_none() {
             match draft.done_at {
@@ -198,6 +204,16 @@ mod tests {
         let (second, _) = a.write().unwrap();
         assert_eq!(agenda.done(&mut a, second, at(1)), Some(2));
         assert_eq!(agenda.due(at(1)).count(), 0);
+    }
+
+    #[test]
+    fn a_write_is_done_when_the_object_shows_it_whether_or_not_the_answer_came() {
+        let (mut agenda, mut a) = (Agenda::default(), Draft::default());
+        agenda.set(&target("a"), &mut a, None::<u8>, at(0));
+        assert_eq!(a.done_at(), None, "nothing was to be written");
+        agenda.set(&target("a"), &mut a, Some(1), at(1));
+        agenda.set(&target("a"), &mut a, None, at(2));
+        assert_eq!((a.done_at(), agenda.due(at(2)).count()), (Some(at(2)), 0));
     }
 
     #[test]
