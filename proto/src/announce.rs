@@ -10,9 +10,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::facts::{Advertisement, Endpoint, Node, Policy, Pool};
+use crate::facts::{Advertisement, Endpoint, Node, Policy, Pool, Usable};
 use crate::range::AddressRange;
-use crate::verdict::{Verdict, verdict};
 
 pub use group::{Group, groups};
 
@@ -24,6 +23,8 @@ pub type Labels = [(Box<str>, Box<str>)];
 pub struct Served<'a> {
     /// `spec.externalTrafficPolicy`.
     pub policy: Policy,
+    /// Which of its endpoints count.
+    pub usable: Usable,
     /// The addresses in its status that may be announced, in order.
     pub assigned: &'a [IpAddr],
     /// The pool that its annotation names.
@@ -34,14 +35,6 @@ pub struct Served<'a> {
     pub endpoints: Vec<&'a Endpoint>,
     /// The nodes that say that none of their own endpoints passes its health check.
     pub failing_on: Vec<&'a str>,
-}
-
-impl Served<'_> {
-    /// Whether a node can serve it.
-    #[must_use]
-    pub fn verdict(&self, node: &str) -> Verdict {
-        verdict(self.policy, node, self.endpoints.iter().copied(), self.failing_on.contains(&node))
-    }
 }
 
 /// Why a node may not announce.

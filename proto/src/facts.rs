@@ -14,6 +14,7 @@ mod selectors;
 mod service;
 mod slice;
 mod speaker;
+mod usable;
 
 use std::fmt;
 
@@ -31,6 +32,7 @@ pub use service::{
 };
 pub use slice::{Endpoint, SLICES_OF_SERVICES, Slice, SliceObject, Target};
 pub use speaker::{Speaker, SpeakerLink};
+pub use usable::{USABLE, Usable, UsableProblem};
 
 /// The name of a namespaced object. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

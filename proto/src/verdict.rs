@@ -1,17 +1,18 @@
 //! Whether a node can serve a Service: one pure function for announcing, conditions, metrics and the CLI.
 
-use crate::facts::{Endpoint, Policy};
+use crate::facts::{Endpoint, Policy, Usable};
+use crate::range::Family;
 
-/// What a node's endpoints make of it for one Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a node's endpoints make of it for one Service, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It can serve: by ready endpoints.
+    /// It can serve, by endpoints that are there to stay.
     Ready,
+    /// It can serve for now: `Local` policy, and the only usable endpoints here are terminating.
+    Terminating,
     /// `Local` policy, and the node says that none of its usable endpoints passes the Service's health check: it serves only where nobody
     /// else does.
     Failing,
-    /// It can serve for now: `Local` policy, and the only usable endpoints here are terminating.
-    Terminating,
     /// `Local` policy, and no usable endpoint on this node.
     NoLocalEndpoint,
     /// No usable endpoint anywhere.
@@ -19,74 +20,72 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every one.
+    pub const ALL: [Self; 5] = [Self::Ready, Self::Terminating, Self::Failing, Self::NoLocalEndpoint, Self::NoEndpoint];
+
     /// Whether the node can serve.
     #[must_use]
     pub const fn serves(self) -> bool {
         matches!(self, Self::Ready | Self::Terminating | Self::Failing)
     }
+
+    /// Its name in metrics and in `/state`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Terminating => "terminating",
+            Self::Failing => "failing",
+            Self::NoLocalEndpoint => "no_local_endpoint",
+            Self::NoEndpoint => "no_endpoint",
+        }
+    }
 }
 
-/// Usable: ready, or serving while terminating (KEP-1669). With `publishNotReadyAddresses` the API server itself says ready.
-#[must_use]
-pub const fn usable(endpoint: &Endpoint) -> bool {
-    endpoint.ready || (endpoint.serving && endpoint.terminating)
+/// The usable endpoints of one family.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    anywhere: bool,
+    here: bool,
+    stays_here: bool,
 }
 
-/// The verdict on `node` for a Service of this policy, given the endpoints of all its slices, and whether the node says that none of
-/// its own passes its health check.
+impl Found {
+    const fn verdict(self, policy: Policy) -> Verdict {
+        match (policy, self) {
+            (_, Self { anywhere: false, .. }) => Verdict::NoEndpoint,
+            (Policy::Cluster, _) | (Policy::Local, Self { stays_here: true, .. }) => Verdict::Ready,
+            (Policy::Local, Self { here: true, .. }) => Verdict::Terminating,
+            (Policy::Local, Self { here: false, .. }) => Verdict::NoLocalEndpoint,
+        }
+    }
+}
+
+/// The verdict on `node` for a Service of this policy, whose announced addresses are of these `families`, given the endpoints of all
+/// its slices, which of them count, and whether the node says that none of its own passes its health check.
+///
+/// kube-proxy forwards an address to endpoints of its own family only, so the worst family decides. One that has no usable endpoint
+/// anywhere is served by no node, and keeps none off the wire while another family has one.
 pub fn verdict<'a>(
     policy: Policy,
+    usable: Usable,
+    families: impl IntoIterator<Item = Family>,
     node: &str,
     endpoints: impl IntoIterator<Item = &'a Endpoint>,
     failing: bool,
 ) -> Verdict {
-    let (mut anywhere, mut here, mut ready_here) = (false, false, false);
-    for endpoint in endpoints.into_iter().filter(|endpoint| usable(endpoint)) {
-        let local = endpoint.node.as_deref() == Some(node);
-        anywhere = true;
-        here |= local;
-        ready_here |= local && endpoint.ready;
+    let mut found = [Found::default(); 2];
+    for endpoint in endpoints.into_iter().filter(|endpoint| usable.takes(endpoint)) {
+        let here = endpoint.node.as_deref() == Some(node);
+        let found = &mut found[endpoint.family as usize];
+        found.anywhere = true;
+        found.here |= here;
+        found.stays_here |= here && usable.stays(endpoint);
     }
-    match (policy, anywhere, here, ready_here) {
-        (_, false, ..) => Verdict::NoEndpoint,
-        (Policy::Local, _, true, _) if failing => Verdict::Failing,
-        (Policy::Cluster, ..) | (Policy::Local, _, _, true) => Verdict::Ready,
-        (Policy::Local, _, true, false) => Verdict::Terminating,
-        (Policy::Local, _, false, _) => Verdict::NoLocalEndpoint,
-    }
+    let verdicts = families.into_iter().map(|family| found[family as usize].verdict(policy));
+    let worst = verdicts.filter(|verdict| *verdict != Verdict::NoEndpoint).max().unwrap_or(Verdict::NoEndpoint);
+    if failing && policy == Policy::Local && worst.serves() { Verdict::Failing } else { worst }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_verdict_follows_policy_and_endpoints() {
-        let at = |node: Option<&str>, ready, serving, terminating| Endpoint {
-            node: node.map(Into::into),
-            ready,
-            serving,
-            terminating,
-        };
-        let ready = |node| at(Some(node), true, true, false);
-        let (dead, leaving) = (at(Some("a"), false, false, true), at(Some("a"), false, true, true));
-        let failing = at(Some("a"), false, true, false);
-        let nowhere = at(None, true, true, false);
-        let cases = [
-            (vec![], Verdict::NoEndpoint, Verdict::NoEndpoint),
-            (vec![ready("a")], Verdict::Ready, Verdict::Ready),
-            (vec![ready("b")], Verdict::Ready, Verdict::NoLocalEndpoint),
-            (vec![dead.clone()], Verdict::NoEndpoint, Verdict::NoEndpoint),
-            (vec![failing], Verdict::NoEndpoint, Verdict::NoEndpoint),
-            (vec![leaving.clone()], Verdict::Ready, Verdict::Terminating),
-            (vec![leaving, ready("a")], Verdict::Ready, Verdict::Ready),
-            (vec![nowhere], Verdict::Ready, Verdict::NoLocalEndpoint),
-            (vec![dead, ready("b")], Verdict::Ready, Verdict::NoLocalEndpoint),
-        ];
-        for (endpoints, cluster, local) in cases {
-            for (policy, expected) in [(Policy::Cluster, cluster), (Policy::Local, local)] {
-                assert_eq!(verdict(policy, "a", &endpoints, false), expected, "{policy:?} {endpoints:?}");
-            }
-        }
-    }
-}
+mod tests;

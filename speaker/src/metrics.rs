@@ -4,6 +4,9 @@
 mod data_path;
 pub mod probes;
 
+use std::collections::BTreeMap;
+
+use ferrolb_proto::verdict::Verdict;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -16,6 +19,7 @@ pub use data_path::DataPathMetrics;
 const FAILOVER_BUCKETS: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0];
 
 type LinkLabel = [(&'static str, String); 1];
+type VerdictLabel = [(&'static str, &'static str); 1];
 type DropLabels = [(&'static str, String); 2];
 
 /// Why a frame came to nothing.
@@ -85,9 +89,10 @@ impl Drop {
     }
 }
 
-/// The metrics of all links.
+/// The metrics of all links, and of the node.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    services: Family<VerdictLabel, Gauge>,
     owned: Family<LinkLabel, Gauge>,
     heard: Family<LinkLabel, Gauge>,
     answered: Family<LinkLabel, Counter>,
@@ -115,6 +120,11 @@ impl Metrics {
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let all = Self::unregistered();
+        registry.register(
+            "services",
+            "Our Services with addresses, by what this node's endpoints make of them",
+            all.services.clone(),
+        );
         registry.register("owned_addresses", "Addresses this node answers for", all.owned.clone());
         registry.register("speakers_heard", "Other speakers heard", all.heard.clone());
         registry.register(
@@ -174,6 +184,7 @@ impl Metrics {
     fn unregistered() -> Self {
         let buckets: fn() -> Histogram = || Histogram::new(FAILOVER_BUCKETS);
         Self {
+            services: Family::default(),
             owned: Family::default(),
             heard: Family::default(),
             answered: Family::default(),
@@ -194,6 +205,14 @@ impl Metrics {
             floods: Family::default(),
             muted: Family::default(),
             failover: Family::new_with_constructor(buckets),
+        }
+    }
+
+    /// Shows how many of our Services get each verdict on this node.
+    pub fn show_verdicts(&self, verdicts: &BTreeMap<Verdict, i64>) {
+        for verdict in Verdict::ALL {
+            let count = verdicts.get(&verdict).copied().unwrap_or_default();
+            self.services.get_or_create(&[("verdict", verdict.name())]).set(count);
         }
     }
 
@@ -340,5 +359,25 @@ mod tests {
         assert!(text().contains("ferrolb_speaker_requests_answered_total{link=\"eth0\"} 1\n"));
         metrics.forget("eth0");
         assert!(!text().contains("eth0"), "{}", text());
+    }
+
+    #[test]
+    fn services_are_shown_by_their_verdicts_and_those_that_none_has_as_none() {
+        let mut registry = Registry::with_prefix("ferrolb_speaker");
+        let metrics = Metrics::new(&mut registry);
+        let shown = |verdicts: &[(Verdict, i64)]| {
+            metrics.show_verdicts(&verdicts.iter().copied().collect());
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            let lines = text.lines().filter_map(|line| line.strip_prefix("ferrolb_speaker_services{verdict=\""));
+            let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(
+            shown(&[(Verdict::Ready, 3), (Verdict::NoLocalEndpoint, 2)]),
+            ["failing\"} 0", "no_endpoint\"} 0", "no_local_endpoint\"} 2", "ready\"} 3", "terminating\"} 0"]
+        );
+        assert!(shown(&[(Verdict::NoEndpoint, 1)]).contains(&"ready\"} 0".to_owned()));
     }
 }

@@ -16,6 +16,7 @@ use ferrolb_proto::announce::exclusion_means_nothing;
 use ferrolb_proto::api::{DataPathStatus, LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
 use ferrolb_proto::claim::{Says, Trouble, TroubleKind};
 use ferrolb_proto::election::Unit;
+use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
 
@@ -38,6 +39,8 @@ pub struct Desired {
     pub draining: Option<&'static str>,
     /// Whose health is asked after.
     pub probes: Probes,
+    /// How many of our Services get each verdict on this node.
+    pub verdicts: BTreeMap<Verdict, i64>,
     /// Why the program does not do its work, if so.
     pub not_ready: Option<String>,
     /// Every Node carries the exclude label, so it is ignored.
@@ -123,7 +126,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         }
     }
     if state.waits_for().is_none() {
-        for draft in units::drafts(state, &checked.failing) {
+        for draft in units::drafts(state, &units::scene(state), &checked.failing, &mut desired.verdicts) {
             spoken_on.iter_mut().for_each(|(link, units)| units.push(draft.on(link, &state.config.node)));
         }
     }

@@ -84,7 +84,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         failback_delay: flags.failback_delay.0,
         gratuitous_interval: flags.gratuitous_interval.0,
     };
-    let links = LinkSet::new(protocol, metrics, Arc::clone(&vitals), sender);
+    let links = LinkSet::new(protocol, metrics.clone(), Arc::clone(&vitals), sender);
     let state = State::new(Config {
         node: flags.node_name.into(),
         classes: flags.common.load_balancer_class,
@@ -96,7 +96,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let (desired, complaints) = (Desired::default(), Complaints::default());
-    let main = Loop { state, desired, links, status, questions, probes, vitals, complaints };
+    let main = Loop { state, desired, links, status, questions, probes, metrics, vitals, complaints };
     main.run(events, requests, tasks).await
 }
 
@@ -132,6 +132,7 @@ struct Loop {
     status: watch::Sender<SpeakerStatusStatus>,
     questions: watch::Sender<Questions>,
     probes: watch::Sender<Probes>,
+    metrics: Metrics,
     vitals: Arc<Vitals>,
     complaints: Complaints,
 }
@@ -166,7 +167,7 @@ impl Loop {
                     }
                 }
                 Some(request) = requests.recv() => {
-                    request.answer(&json!({"state": self.state.dump(), "desired": self.desired.dump()}));
+                    request.answer(&json!({"state": self.state.dump(), "desired": self.desired.dump(&self.state)}));
                 }
                 signal = &mut leave, if leave_by.is_none() => {
                     info!(signal, "handing over what this node announces");
@@ -190,6 +191,9 @@ impl Loop {
         }
         publish(&self.questions, &desired.questions);
         publish(&self.probes, &desired.probes);
+        if desired.verdicts != self.desired.verdicts {
+            self.metrics.show_verdicts(&desired.verdicts);
+        }
         match (&self.desired.not_ready, &desired.not_ready) {
             (Some(_), None) => {
                 info!("speaker ready");

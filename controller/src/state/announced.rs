@@ -118,6 +118,7 @@ impl State {
         let announceable: Vec<Vec<_>> = sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
         let served = sharers.iter().zip(&announceable).map(|(entry, assigned)| Served {
             policy: entry.service.policy,
+            usable: entry.service.usable,
             assigned,
             from_pool: entry.service.from_pool.as_deref(),
             labels: &entry.service.demand.labels,

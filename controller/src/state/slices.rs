@@ -140,11 +140,18 @@ fn tells(slice: &str, service: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_proto::range::Family;
+
     use super::*;
 
     fn slice(name: &str, service: &str, nodes: &[&str]) -> Slice {
-        let endpoint =
-            |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true, terminating: false };
+        let endpoint = |node: &&str| Endpoint {
+            node: Some((*node).into()),
+            family: Family::V4,
+            ready: true,
+            serving: true,
+            terminating: false,
+        };
         let service = Some(Key::new("default", service)).filter(|key| !key.name.is_empty());
         let endpoints = nodes.iter().map(endpoint).collect();
         Slice { key: Key::new("default", name), service, endpoints, ..Slice::default() }

@@ -7,33 +7,83 @@ use std::sync::Arc;
 use super::{Bar, Scene, Served};
 use crate::election::{Candidate, order};
 use crate::facts::{Advertisement, Node};
-use crate::verdict::Verdict;
+use crate::range::Family;
+use crate::verdict::{Verdict, verdict};
 
 /// Services joined by shared addresses, usually one: all announced from one node.
 #[derive(Debug)]
 pub struct Group<'a> {
-    /// Those that have an endpoint somewhere, or all if none has.
-    served: Vec<Served<'a>>,
+    members: Vec<Member<'a>>,
     first: IpAddr,
     addresses: Box<[IpAddr]>,
     /// For each announced address, ascending, the advertisements that announce it.
     advertised: BTreeMap<IpAddr, Vec<&'a Advertisement>>,
 }
 
+/// A Service of a group.
+#[derive(Debug)]
+struct Member<'a> {
+    served: Served<'a>,
+    /// Those of its announced addresses; where none is announced, of all that could be.
+    families: [Option<Family>; 2],
+    /// It counts: it has a usable endpoint somewhere, or none of the group has. Who has none is served by no node, and keeps nobody off
+    /// the wire who shares its address. That is the same for every node.
+    counts: bool,
+}
+
+impl<'a> Member<'a> {
+    fn new(served: Served<'a>, advertised: &BTreeMap<IpAddr, Vec<&Advertisement>>) -> Self {
+        let is_announced = |address: &IpAddr| advertised.contains_key(address);
+        let none_is = !served.assigned.iter().any(is_announced);
+        let announced = || served.assigned.iter().filter(|address| none_is || is_announced(address));
+        let has = |family| announced().any(|address| Family::of(*address) == family).then_some(family);
+        let families = [has(Family::V4), has(Family::V6)];
+        let mut member = Self { served, families, counts: false };
+        member.counts = member.has_endpoint();
+        member
+    }
+
+    fn verdict(&self, node: &str) -> Verdict {
+        self.judge(node, self.served.failing_on.contains(&node))
+    }
+
+    /// By what every node knows alike: the API alone.
+    fn known_verdict(&self, node: &str) -> Verdict {
+        self.judge(node, false)
+    }
+
+    fn judge(&self, node: &str, failing: bool) -> Verdict {
+        let Served { policy, usable, endpoints, .. } = &self.served;
+        verdict(*policy, *usable, self.families.into_iter().flatten(), node, endpoints.iter().copied(), failing)
+    }
+
+    fn has_endpoint(&self) -> bool {
+        self.known_verdict("") != Verdict::NoEndpoint
+    }
+}
+
 impl<'a> Group<'a> {
     /// The group of these Services, by name; none if the first of them has no address.
     #[must_use]
-    pub fn of(scene: &Scene<'a>, mut served: Vec<Served<'a>>) -> Option<Self> {
+    pub fn of(scene: &Scene<'a>, served: Vec<Served<'a>>) -> Option<Self> {
         let first = *served.first()?.assigned.first()?;
         let advertised = advertised(scene, &served);
         let addresses = addresses(&served, &advertised);
-        // Who has no endpoint anywhere is served by no node, and keeps nobody off the wire who shares its address. That is the
-        // same for every node.
-        let lives = |served: &Served<'_>| served.verdict("") != Verdict::NoEndpoint;
-        if served.iter().any(lives) {
-            served.retain(lives);
+        let mut members: Vec<_> = served.into_iter().map(|served| Member::new(served, &advertised)).collect();
+        if !members.iter().any(|member| member.counts) {
+            members.iter_mut().for_each(|member| member.counts = true);
         }
-        Some(Self { served, first, addresses, advertised })
+        Some(Self { members, first, addresses, advertised })
+    }
+
+    /// The Services that count.
+    fn decisive(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.members.iter().filter(|member| member.counts)
+    }
+
+    /// The verdict on a node for each of the Services, in their order.
+    pub fn verdicts(&self, node: &str) -> impl Iterator<Item = Verdict> {
+        self.members.iter().map(move |member| member.verdict(node))
     }
 
     /// The announced addresses in the order of their Services and of each Service's status, each once. One that no pool holds
@@ -51,19 +101,19 @@ impl<'a> Group<'a> {
     /// Whether a node could forward to endpoints of all the Services, were it asked to.
     #[must_use]
     pub fn is_served_on(&self, node: &str) -> bool {
-        self.served.iter().all(|served| served.verdict(node).serves())
+        self.decisive().all(|member| member.known_verdict(node).serves())
     }
 
     /// Whether a node says that its endpoints of one of the Services all fail.
     #[must_use]
     pub fn fails_on(&self, node: &str) -> bool {
-        self.served.iter().any(|served| served.verdict(node) == Verdict::Failing)
+        self.decisive().any(|member| member.verdict(node) == Verdict::Failing)
     }
 
     /// Whether any of the Services has a usable endpoint, on whatever node.
     #[must_use]
     pub fn has_endpoint(&self) -> bool {
-        self.served.iter().any(|served| served.verdict("") != Verdict::NoEndpoint)
+        self.members.iter().any(Member::has_endpoint)
     }
 
     /// Whether a node may announce all the addresses on its link of this name, if it may announce them at all.
@@ -100,7 +150,7 @@ impl<'a> Group<'a> {
         Candidate {
             node: Arc::clone(name),
             cordoned: node.cordoned || !node.ready,
-            terminating: self.served.iter().any(|served| served.verdict(name) == Verdict::Terminating),
+            terminating: self.decisive().any(|member| member.known_verdict(name) == Verdict::Terminating),
             preference: self.preference(node),
             order: order(name, self.first),
         }
@@ -176,64 +226,4 @@ fn root(parents: &mut [usize], mut i: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::api;
-    use crate::facts::{Endpoint, Policy, Pool};
-
-    fn node(name: &str) -> Node {
-        let labels = [("name".to_owned(), name.to_owned())].into();
-        Node { name: name.into(), ready: true, labels, ..Node::default() }
-    }
-
-    #[test]
-    fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_candidate() {
-        let nodes = [
-            node("a"),
-            Node { unreachable: true, excluded: true, ..node("b") },
-            Node { excluded: true, ..node("c") },
-            node("d"),
-            node("e"),
-        ];
-        let pool = Pool { name: "lan".into(), ranges: vec!["10.0.0.0/24".parse().expect("range")], ..Pool::default() };
-        let not_d = json!({"matchExpressions": [{"key": "name", "operator": "NotIn", "values": ["d"]}]});
-        let spec = json!({"metadata": {"name": "l2"}, "spec": {"nodeSelectors": [not_d], "interfaces": ["eth1"]}});
-        let ad: Advertisement = serde_json::from_value::<api::L2>(spec).expect("advertisement").into();
-        let scene = Scene::new(nodes.iter(), [&pool].into_iter(), [&ad].into_iter(), false);
-        let address = [IpAddr::from([10, 0, 0, 1])];
-        let here = |node: &str| Endpoint { node: Some(node.into()), ready: true, serving: true, terminating: false };
-        let endpoints = ["a", "b", "c", "d"].map(here);
-        let served = Served {
-            policy: Policy::Local,
-            assigned: &address,
-            from_pool: None,
-            labels: &[],
-            endpoints: endpoints.iter().collect(),
-            failing_on: Vec::new(),
-        };
-        let group = Group::of(&scene, vec![served]).expect("a group");
-        let bars: Vec<_> = group.bars(&scene).map(|(node, bar)| (&*node.name, bar)).collect();
-        let expect = [
-            ("a", None),
-            ("b", Some(Bar::Unreachable)),
-            ("c", Some(Bar::Excluded)),
-            ("d", Some(Bar::NotSelected)),
-            ("e", Some(Bar::CannotServe)),
-        ];
-        assert_eq!(bars, expect);
-        let names: Vec<_> = group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
-        assert_eq!(names, ["a"]);
-        assert!(group.has_endpoint() && group.is_served_on("b") && !group.is_served_on("e"));
-        assert!(group.selects_link(&nodes[0], "eth1") && !group.selects_link(&nodes[0], "eth0"));
-    }
-
-    #[test]
-    fn services_are_joined_by_what_they_share_directly_or_through_others() {
-        let of = |last: &[u8]| last.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect::<Vec<_>>();
-        let services = [of(&[1, 2]), of(&[3]), of(&[]), of(&[3, 2]), of(&[4])];
-        let joined = groups(services.iter().map(Vec::as_slice));
-        assert_eq!(joined, [vec![0, 1, 3], vec![2], vec![4]]);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
-use super::{HEALTH_CHECK, HealthCheck, HealthCheckProblem, Key, Request};
+use super::{HEALTH_CHECK, HealthCheck, HealthCheckProblem, Key, Request, Usable, UsableProblem};
 use crate::api::{self, IpMode, Truth};
 use crate::range::Family;
 
@@ -190,6 +190,10 @@ pub struct Service {
     pub policy: Policy,
     /// `spec.healthCheckNodePort`, where kube-proxy says how it is; zero: none, as with every policy but Local.
     pub health_check_node_port: u16,
+    /// Which of its endpoints count, by its annotation.
+    pub usable: Usable,
+    /// Why that annotation cannot be understood.
+    pub usable_problem: Option<Box<UsableProblem>>,
     /// What decides which addresses it gets.
     pub demand: Demand,
     /// The addresses in `status.loadBalancer.ingress`, in order.
@@ -235,6 +239,12 @@ impl Service {
         let has_path = move |assigned: &&AssignedAddress| assigned.mode != Some(IpMode::Proxy) || announce;
         self.assigned.iter().filter(has_path).map(|assigned| assigned.address)
     }
+
+    /// What cannot be understood of what it says about its endpoints, each for whoever wrote it.
+    pub fn endpoint_problems(&self) -> impl Iterator<Item = String> {
+        let check = self.health_check().and_then(Result::err);
+        self.usable_problem.iter().map(ToString::to_string).chain(check.map(ToString::to_string))
+    }
 }
 
 impl Service {
@@ -255,6 +265,7 @@ impl Service {
             Some("Local") => Policy::Local,
             Some(_) | None => Policy::Cluster,
         };
+        let (usable, usable_problem) = Usable::read(annotations);
         Self {
             key: Key::of(&metadata),
             uid: metadata.uid.clone().unwrap_or_default().into(),
@@ -267,6 +278,8 @@ impl Service {
                 Policy::Local => spec.health_check_node_port.unwrap_or_default(),
                 Policy::Cluster => 0,
             },
+            usable,
+            usable_problem,
             demand: Demand::read(&metadata, spec, &families),
             families,
             assigned,

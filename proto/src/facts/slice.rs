@@ -7,6 +7,7 @@ use kube::core::ObjectMeta;
 use serde::Deserialize;
 
 use super::Key;
+use crate::range::Family;
 
 /// Selects the slices that kube-proxy reads: those of a Service, but for a headless one (`discovery.k8s.io/v1`,
 /// `service.kubernetes.io/headless`).
@@ -58,6 +59,8 @@ struct RawPort {
 pub struct Endpoint {
     /// `nodeName`; an endpoint without one is on no node.
     pub node: Option<Box<str>>,
+    /// `addressType` of its slice: kube-proxy forwards an address to endpoints of its own family only.
+    pub family: Family,
     /// `conditions.ready`; absent means ready.
     pub ready: bool,
     /// `conditions.serving`; absent means as `ready`.
@@ -96,7 +99,8 @@ pub struct Slice {
     pub key: Key,
     /// The Service it belongs to; none without the label.
     pub service: Option<Key>,
-    /// Its endpoints, those that nothing here tells apart once; empty for `addressType: FQDN`, which kube-proxy ignores.
+    /// Its endpoints, those that nothing here tells apart once; empty for `addressType: FQDN` and any that we do not know, which
+    /// kube-proxy ignores.
     pub endpoints: Vec<Endpoint>,
     /// Every endpoint's address: those that look alike as endpoints each have one.
     pub targets: Vec<Target>,
@@ -109,11 +113,16 @@ impl From<SliceObject> for Slice {
         let key = Key::of(&object.metadata);
         let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
         let service = service.map(|name| Key::new(&key.namespace, name));
-        let raw = if object.address_type == "FQDN" { None } else { object.endpoints };
+        let family = match &*object.address_type {
+            "IPv4" => Some(Family::V4),
+            "IPv6" => Some(Family::V6),
+            _ => None,
+        };
         let (mut endpoints, mut targets) = (Vec::<Endpoint>::new(), Vec::new());
-        for raw in raw.into_iter().flatten() {
+        for raw in object.endpoints.into_iter().flatten() {
+            let Some(family) = family else { break };
             let address = raw.addresses.first().and_then(|text| text.parse().ok());
-            let endpoint = Endpoint::from(raw);
+            let endpoint = raw.read(family);
             let known = endpoints.iter().position(|other| *other == endpoint);
             let place = known.unwrap_or(endpoints.len());
             if known.is_none() {
@@ -126,14 +135,15 @@ impl From<SliceObject> for Slice {
     }
 }
 
-impl From<RawEndpoint> for Endpoint {
-    fn from(raw: RawEndpoint) -> Self {
-        let ready = raw.conditions.ready.unwrap_or(true);
-        Self {
-            node: raw.node_name.map(Into::into),
+impl RawEndpoint {
+    fn read(self, family: Family) -> Endpoint {
+        let ready = self.conditions.ready.unwrap_or(true);
+        Endpoint {
+            node: self.node_name.map(Into::into),
+            family,
             ready,
-            serving: raw.conditions.serving.unwrap_or(ready),
-            terminating: raw.conditions.terminating.unwrap_or(false),
+            serving: self.conditions.serving.unwrap_or(ready),
+            terminating: self.conditions.terminating.unwrap_or(false),
         }
     }
 }
@@ -165,8 +175,14 @@ mod tests {
         assert_eq!(
             slice.endpoints,
             [
-                Endpoint { node: Some("node1".into()), ready: true, serving: true, terminating: false },
-                Endpoint { node: None, ready: false, serving: true, terminating: true }
+                Endpoint {
+                    node: Some("node1".into()),
+                    family: Family::V4,
+                    ready: true,
+                    serving: true,
+                    terminating: false
+                },
+                Endpoint { node: None, family: Family::V4, ready: false, serving: true, terminating: true }
             ]
         );
         let empty = json!({"metadata": {"name": "x"}, "addressType": "IPv6", "endpoints": null});
@@ -232,10 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn names_that_only_dns_knows_are_no_endpoints() {
-        let fqdn =
-            json!({"metadata": {"name": "x"}, "addressType": "FQDN", "endpoints": [{"addresses": ["a.example"]}]});
-        let slice = Slice::from(serde_json::from_value::<SliceObject>(fqdn).expect("slice"));
-        assert_eq!((slice.endpoints, slice.targets), (vec![], vec![]));
+    fn endpoints_are_of_their_slices_family_and_names_that_only_dns_knows_are_none() {
+        let families = |kind: &str| {
+            let slice = json!({"metadata": {"name": "x"}, "addressType": kind, "endpoints": [{"addresses": ["a"]}]});
+            let slice = Slice::from(serde_json::from_value::<SliceObject>(slice).expect("slice"));
+            assert_eq!(slice.targets, [], "and {kind:?} has no name for an address");
+            slice.endpoints.iter().map(|endpoint| endpoint.family).collect::<Vec<_>>()
+        };
+        assert_eq!(families("IPv4"), [Family::V4]);
+        assert_eq!(families("IPv6"), [Family::V6]);
+        assert_eq!([families("FQDN"), families("IPv9")], [[], []]);
+    }
+
+    #[test]
+    fn there_are_many_endpoints_and_one_takes_little_room() {
+        assert!(size_of::<Endpoint>() <= 24, "{}", size_of::<Endpoint>());
     }
 }

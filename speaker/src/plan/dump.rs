@@ -1,14 +1,19 @@
 //! What is wanted as JSON, for `/state`. Pure.
 
+use std::collections::BTreeMap;
+
 use ferrolb_proto::election::Unit;
 use serde_json::{Value, json};
 
-use super::{Desired, LinkOrder};
+use super::{Desired, LinkOrder, units};
+use crate::state::State;
 
 impl Desired {
-    /// What matters of it.
+    /// What matters of it, with what `state` makes of each Service on this node.
     #[must_use]
-    pub fn dump(&self) -> Value {
+    pub fn dump(&self, state: &State) -> Value {
+        let verdicts = if state.waits_for().is_none() { units::verdicts(state) } else { BTreeMap::new() };
+        let verdicts: BTreeMap<_, _> = verdicts.into_iter().map(|(key, is)| (key.to_string(), is.name())).collect();
         let links = self.links.iter().map(|(index, LinkOrder { name, mac, order, listened_for })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "leaving": order.leaving,
                 "says": {"draining": order.says.draining, "unhealthy": order.says.unhealthy, "checked": order.says.checked},
@@ -20,6 +25,7 @@ impl Desired {
             "draining": self.draining,
             "kubeProxy": {"servers": self.questions.servers, "healthCheckNodePorts": self.questions.witnesses},
             "excludeLabelIgnored": self.exclusion_ignored,
+            "verdicts": verdicts,
             "links": links.collect::<Vec<_>>(),
             "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.refused},
             "status": self.status,

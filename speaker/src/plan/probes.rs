@@ -8,9 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::api::FailingService;
-use ferrolb_proto::facts::{CheckPort, HealthCheck, Key, Target};
+use ferrolb_proto::facts::{CheckPort, HealthCheck, Key, Target, Usable};
 use ferrolb_proto::health::prober::{Check, TargetId, Targets};
-use ferrolb_proto::verdict::usable;
 
 use crate::state::{KeptSlice, OwnTargets, State};
 
@@ -44,16 +43,22 @@ type OwnSlice<'a> = (&'a Key, &'a KeptSlice, &'a OwnTargets);
 /// What is to be asked, and what is known of it.
 pub(super) fn checked(state: &State) -> Checked<'_> {
     let mut checked = Checked::default();
-    let mut services =
-        state.services.iter().filter_map(|(key, service)| Some((key, service.check.as_deref()?))).peekable();
+    let mut services = state
+        .services
+        .iter()
+        .filter_map(|(key, service)| Some((key, service.usable, service.check.as_deref()?)))
+        .peekable();
     if services.peek().is_none() {
         return checked;
     }
     let mut slices: Vec<OwnSlice<'_>> =
         state.slices.iter().filter_map(|(key, slice)| Some((key, slice, slice.own.as_deref()?))).collect();
     slices.sort_by_key(of_service);
-    for (key, check) in services {
-        let Some((endpoint, why)) = checked.service(state, key, check, &slices) else { continue };
+    for (key, usable, check) in services {
+        let Some((endpoint, why)) = checked.service(state, key, check, targets(&slices, key, usable, &check.port))
+        else {
+            continue;
+        };
         checked.failing.insert(key);
         if checked.said.len() < FAILING_SERVICES_MAX {
             let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
@@ -71,11 +76,11 @@ impl Checked<'_> {
         state: &'a State,
         key: &Key,
         check: &HealthCheck,
-        slices: &[OwnSlice<'_>],
+        targets: impl Iterator<Item = (Target, Option<u16>)>,
     ) -> Option<(SocketAddr, &'a str)> {
         let (service, how) = (Arc::new(key.clone()), Arc::new(Check::new(check, &state.config.checks)));
         let (mut first, mut all) = (None, true);
-        for (target, port) in targets(slices, key, &check.port) {
+        for (target, port) in targets {
             let asked = port.filter(|_| target.may_be_asked());
             self.refused += usize::from(!target.may_be_asked());
             let Some(port) = asked else {
@@ -97,6 +102,7 @@ impl Checked<'_> {
 fn targets<'a>(
     slices: &'a [OwnSlice<'a>],
     service: &'a Key,
+    usable: Usable,
     port: &'a CheckPort,
 ) -> impl Iterator<Item = (Target, Option<u16>)> {
     let wanted = (&*service.namespace, &*service.name);
@@ -107,7 +113,8 @@ fn targets<'a>(
             CheckPort::Number(number) => Some(*number),
             CheckPort::Named(name) => own.ports.iter().find(|(other, _)| other == name).map(|(_, number)| *number),
         };
-        let is_usable = |target: &&Target| slice.endpoints.get(target.endpoint).is_some_and(usable);
+        let is_usable =
+            move |target: &&Target| slice.endpoints.get(target.endpoint).is_some_and(|endpoint| usable.takes(endpoint));
         own.targets.iter().filter(is_usable).map(move |target| (*target, number))
     })
 }

@@ -9,6 +9,7 @@ use ferrolb_proto::facts::{
     Advertisement, AssignedAddress, Endpoint, Key, Node, Policy, Pool, PoolProblem, Service, Slice,
 };
 use ferrolb_proto::health::prober::Defaults;
+use ferrolb_proto::range::Family;
 use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
@@ -21,6 +22,7 @@ use crate::state::Config;
 mod data_path;
 mod links;
 mod probes;
+mod verdicts;
 
 /// A cluster in a few words; each test says only what it is about.
 struct Cluster {
@@ -106,11 +108,23 @@ fn service(name: &str, addresses: &[&str]) -> Service {
 }
 
 fn slice(service: &str, nodes: &[&str]) -> Slice {
-    let endpoint =
-        |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true, terminating: false };
+    let endpoint = |node: &&str| Endpoint {
+        node: Some((*node).into()),
+        family: Family::V4,
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
     let service_key = Key::new("default", service);
     let key = Key::new("default", &format!("{service}-1"));
     Slice { key, service: Some(service_key), endpoints: nodes.iter().map(endpoint).collect(), ..Slice::default() }
+}
+
+/// The same endpoints in another family.
+fn of(family: Family, mut slice: Slice) -> Slice {
+    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.family = family);
+    slice.key.name = format!("{}-{family}", slice.key.name).into();
+    slice
 }
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
@@ -260,7 +274,7 @@ fn who_is_among_the_first_three_in_line_or_holds_it_listens_for_an_ipv6_address(
     let cluster = Cluster {
         nodes: nodes.iter().map(|name| node(name)).collect(),
         services: texts.iter().map(|text| service(&format!("s{text}"), &[text])).collect(),
-        slices: texts.iter().map(|text| slice(&format!("s{text}"), &nodes)).collect(),
+        slices: texts.iter().map(|text| of(Family::V6, slice(&format!("s{text}"), &nodes))).collect(),
         ..Cluster::default()
     };
     let place = |address: IpAddr| {

@@ -1,14 +1,16 @@
 //! Election units: the groups of Services that share addresses, with who may announce them, fitted to this node's links. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ferrolb_proto::announce::{Group, Scene, Served, groups};
 use ferrolb_proto::election::{Unit, rank};
 use ferrolb_proto::facts::{Advertisement, Endpoint, Key};
+use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::Flags;
 
+use super::probes;
 use crate::event::Link;
 use crate::state::{KeptService, KeptSlice, State};
 
@@ -17,6 +19,8 @@ const PREPARED: usize = 3;
 
 /// How many units that are gone may stand between two that are not. More, as when most Services go at once, and the rest is made anew.
 const KEPT_LOOKAHEAD: usize = 64;
+/// How many Services get each verdict.
+pub(super) type Verdicts = BTreeMap<Verdict, i64>;
 
 /// A unit before it is fitted to a link.
 pub(super) struct Draft<'a> {
@@ -38,21 +42,54 @@ impl Draft<'_> {
     }
 }
 
+/// What all units stand in.
+pub(super) fn scene(state: &State) -> Scene<'_> {
+    let ignore_label = state.config.ignore_exclude_label;
+    Scene::new(state.nodes.values(), state.pools.values(), state.advertisements.values(), ignore_label)
+}
+
 /// Every unit of the cluster that has an address to announce, by the name of its first Service. One after the other: what
-/// leads to a unit takes more room than the unit. `failing`: the Services that this node fails by their health checks.
-pub(super) fn drafts<'a>(state: &'a State, failing: &BTreeSet<&'a Key>) -> impl Iterator<Item = Draft<'a>> {
+/// leads to a unit takes more room than the unit. `failing`: the Services that this node fails by their health checks. The verdicts on this
+/// node are counted on the way.
+pub(super) fn drafts<'a>(
+    state: &'a State,
+    scene: &Scene<'a>,
+    failing: &BTreeSet<&'a Key>,
+    verdicts: &mut Verdicts,
+) -> impl Iterator<Item = Draft<'a>> {
+    all_groups(state, scene, failing).filter_map(|(_, group)| {
+        group.verdicts(&state.config.node).for_each(|verdict| *verdicts.entry(verdict).or_default() += 1);
+        draft(state, scene, &group)
+    })
+}
+
+/// The verdict on this node for each Service that has an address that could be announced.
+pub(super) fn verdicts(state: &State) -> BTreeMap<&Key, Verdict> {
+    let keys: Vec<_> = state.services.iter().map(|(key, _)| key).collect();
+    let mut verdicts = BTreeMap::new();
+    for (places, group) in all_groups(state, &scene(state), &probes::checked(state).failing) {
+        let keys = places.into_iter().map(|place| keys[place]);
+        verdicts.extend(keys.zip(group.verdicts(&state.config.node)));
+    }
+    verdicts
+}
+
+/// The groups of Services that have something to announce, each with the places of its Services.
+fn all_groups<'a>(
+    state: &'a State,
+    scene: &Scene<'a>,
+    failing: &BTreeSet<&'a Key>,
+) -> impl Iterator<Item = (Vec<usize>, Group<'a>)> {
     let services: Vec<_> = state.services.iter().collect();
     let mut slices: Vec<_> = state.slices.iter().collect();
     slices.sort_by_key(of_service);
-    let ignore_label = state.config.ignore_exclude_label;
-    let scene = Scene::new(state.nodes.values(), state.pools.values(), state.advertisements.values(), ignore_label);
-    groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(move |group| {
-        let served = group.into_iter().map(|place| Served {
-            failing_on: failing.get(services[place].0).map(|_| &*state.config.node).into_iter().collect(),
-            ..served(services[place], &slices)
+    groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(move |places| {
+        let served = places.iter().map(|place| Served {
+            failing_on: failing.get(services[*place].0).map(|_| &*state.config.node).into_iter().collect(),
+            ..served(services[*place], &slices)
         });
         let served = served.collect();
-        draft(state, &scene, &Group::of(&scene, served)?)
+        Some((places, Group::of(scene, served)?))
     })
 }
 
@@ -100,6 +137,7 @@ fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<D
 fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[(&'a Key, &'a KeptSlice)]) -> Served<'a> {
     Served {
         policy: service.policy,
+        usable: service.usable,
         assigned: &service.assigned,
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,

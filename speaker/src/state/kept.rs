@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ferrolb_proto::facts::{Endpoint, HealthCheck, Policy, Service, Slice, Target};
+use ferrolb_proto::facts::{Endpoint, HealthCheck, Policy, Service, Slice, Target, Usable};
 
 /// What a plan needs of a Service that is ours and has addresses.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(crate) struct KeptService {
     pub(crate) policy: Policy,
     /// `spec.healthCheckNodePort`; zero: none.
     pub(crate) health_check_node_port: u16,
+    /// Which of its endpoints count.
+    pub(crate) usable: Usable,
     /// The addresses in its status that may be announced, in order.
     pub(crate) assigned: Box<[IpAddr]>,
     /// The pool that its annotation names.
@@ -24,11 +26,11 @@ pub(crate) struct KeptService {
 
 impl From<Service> for KeptService {
     fn from(service: Service) -> Self {
-        let assigned = service.announceable().collect();
         Self {
             policy: service.policy,
             health_check_node_port: service.health_check_node_port,
-            assigned,
+            usable: service.usable,
+            assigned: service.announceable().collect(),
             from_pool: service.from_pool,
             labels: service.demand.labels,
             check: service.checked.and_then(|check| check.ok()).map(Box::new),

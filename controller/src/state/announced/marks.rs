@@ -19,7 +19,7 @@ impl State {
     pub(in crate::state) fn service_changed(&mut self, key: &Key, before: &Service, now: Instant) {
         let Some(service) = self.services.get(key).map(|entry| &entry.service) else { return };
         let same = before.assigned == service.assigned
-            && before.policy == service.policy
+            && (before.policy, before.usable) == (service.policy, service.usable)
             && before.demand.labels == service.demand.labels
             && before.demand.request.announce == service.demand.request.announce;
         let written = |service: &Service| service.condition(ConditionKind::Announced).cloned();

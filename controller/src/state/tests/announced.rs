@@ -80,14 +80,26 @@ fn ready(name: &str) -> Node {
 }
 
 fn slice(service: &str, nodes: &[&str]) -> Slice {
-    let endpoint =
-        |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true, terminating: false };
+    let endpoint = |node: &&str| Endpoint {
+        node: Some((*node).into()),
+        family: Family::V4,
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
     Slice {
         key: key(&format!("{service}-1")),
         service: Some(key(service)),
         endpoints: nodes.iter().map(endpoint).collect(),
         ..Slice::default()
     }
+}
+
+/// The same endpoints in another family.
+fn of(family: Family, mut slice: Slice) -> Slice {
+    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.family = family);
+    slice.key.name = format!("{}-{family}", slice.key.name).into();
+    slice
 }
 
 /// A speaker on one link that hears the other two, with these addresses.
@@ -248,7 +260,11 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
         ("ipMode Proxy", proxy, Truth::False, "NoDataPath", &["Proxy,announce"]),
         (
             "IPv6",
-            Cast { services: vec![Service { families: vec![Family::V6], ..service("a") }], ..Cast::default() },
+            Cast {
+                services: vec![Service { families: vec![Family::V6], ..service("a") }],
+                slices: vec![of(Family::V6, slice("a", &["n1", "n2", "n3"]))],
+                ..Cast::default()
+            },
             Truth::False,
             "Pending",
             &["fd00:: is not announced", "n1, n2, n3 may announce it"],

@@ -126,3 +126,18 @@ fn a_health_check_asks_the_first_tcp_port_unless_it_names_one() {
     let theirs = json!({"metadata": {"annotations": {"metallb.io/health-check": "tcp:9"}}});
     assert_eq!(service(theirs).health_check(), None, "it is known under our own prefix only");
 }
+
+#[test]
+fn a_slip_in_what_is_said_about_endpoints_is_kept_and_the_default_is_used() {
+    let read = |text: &str| service(json!({"metadata": {"annotations": {"ferrolb.io/usable": text}}}));
+    let problems = |service: &Service| service.endpoint_problems().collect::<Vec<_>>();
+    let (sound, slip) = (read("serving"), read("servign"));
+    assert_eq!((sound.usable, problems(&sound)), (Usable::Serving, vec![]));
+    assert_eq!(slip.usable, Usable::ReadyOrTerminating);
+    assert_eq!(
+        problems(&slip),
+        ["annotation ferrolb.io/usable: \"servign\" means nothing: write ready or serving, or remove it"]
+    );
+    let theirs = json!({"metadata": {"annotations": {"metallb.io/usable": "serving"}}});
+    assert_eq!(service(theirs).usable, Usable::ReadyOrTerminating, "it is ours alone");
+}

@@ -1,0 +1,116 @@
+//! Who may announce a group, by examples and against a model.
+
+mod model;
+
+use serde_json::json;
+
+use super::*;
+use crate::api;
+use crate::facts::{Endpoint, Policy, Pool, Usable};
+
+fn node(name: &str) -> Node {
+    let labels = [("name".to_owned(), name.to_owned())].into();
+    Node { name: name.into(), ready: true, labels, ..Node::default() }
+}
+
+#[test]
+fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_candidate() {
+    let nodes = [
+        node("a"),
+        Node { unreachable: true, excluded: true, ..node("b") },
+        Node { excluded: true, ..node("c") },
+        node("d"),
+        node("e"),
+    ];
+    let pool = Pool { name: "lan".into(), ranges: vec!["10.0.0.0/24".parse().expect("range")], ..Pool::default() };
+    let not_d = json!({"matchExpressions": [{"key": "name", "operator": "NotIn", "values": ["d"]}]});
+    let spec = json!({"metadata": {"name": "l2"}, "spec": {"nodeSelectors": [not_d], "interfaces": ["eth1"]}});
+    let ad: Advertisement = serde_json::from_value::<api::L2>(spec).expect("advertisement").into();
+    let scene = Scene::new(nodes.iter(), [&pool].into_iter(), [&ad].into_iter(), false);
+    let address = [IpAddr::from([10, 0, 0, 1])];
+    let here = |node: &str| Endpoint {
+        node: Some(node.into()),
+        family: Family::V4,
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    let endpoints = ["a", "b", "c", "d"].map(here);
+    let served = Served {
+        policy: Policy::Local,
+        usable: Usable::default(),
+        assigned: &address,
+        from_pool: None,
+        labels: &[],
+        endpoints: endpoints.iter().collect(),
+        failing_on: Vec::new(),
+    };
+    let group = Group::of(&scene, vec![served]).expect("a group");
+    let bars: Vec<_> = group.bars(&scene).map(|(node, bar)| (&*node.name, bar)).collect();
+    let expect = [
+        ("a", None),
+        ("b", Some(Bar::Unreachable)),
+        ("c", Some(Bar::Excluded)),
+        ("d", Some(Bar::NotSelected)),
+        ("e", Some(Bar::CannotServe)),
+    ];
+    assert_eq!(bars, expect);
+    let names: Vec<_> = group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
+    assert_eq!(names, ["a"]);
+    assert!(group.has_endpoint() && group.is_served_on("b") && !group.is_served_on("e"));
+    assert!(group.selects_link(&nodes[0], "eth1") && !group.selects_link(&nodes[0], "eth0"));
+}
+
+#[test]
+fn services_are_joined_by_what_they_share_directly_or_through_others() {
+    let of = |last: &[u8]| last.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect::<Vec<_>>();
+    let services = [of(&[1, 2]), of(&[3]), of(&[]), of(&[3, 2]), of(&[4])];
+    let joined = groups(services.iter().map(Vec::as_slice));
+    assert_eq!(joined, [vec![0, 1, 3], vec![2], vec![4]]);
+}
+
+fn ready(node: &str, family: Family) -> Endpoint {
+    Endpoint { node: Some(node.into()), family, ready: true, serving: true, terminating: false }
+}
+
+fn bare_ad(spec: serde_json::Value) -> Advertisement {
+    serde_json::from_value::<api::L2>(json!({"metadata": {"name": "l2"}, "spec": spec})).expect("advertisement").into()
+}
+
+#[test]
+fn only_the_families_of_addresses_that_are_announced_count() {
+    let nodes = [node("a"), node("b")];
+    let pool = |name: &str, range: &str| Pool {
+        name: name.into(),
+        ranges: vec![range.parse().expect("range")],
+        ..Pool::default()
+    };
+    let pools = [pool("v4", "10.0.0.0/24"), pool("v6", "fd00::/64")];
+    let addresses = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let endpoints = [ready("a", Family::V4), ready("b", Family::V4), ready("b", Family::V6)];
+    // What is announced, then who may announce it, and for which nodes the Service has what it needs.
+    let cases = [
+        (json!({}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
+        (json!({"ipAddressPools": ["v4"]}), vec!["a", "b"], [Verdict::Ready, Verdict::Ready]),
+        (json!({"ipAddressPools": ["v6"]}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
+        // Nothing is announced: then all of them count.
+        (json!({"ipAddressPools": ["other"]}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
+    ];
+    for (spec, candidates, verdicts) in cases {
+        let ad = bare_ad(spec.clone());
+        let scene = Scene::new(nodes.iter(), pools.iter(), [&ad].into_iter(), false);
+        let served = Served {
+            policy: Policy::Local,
+            usable: Usable::default(),
+            assigned: &addresses,
+            from_pool: None,
+            labels: &[],
+            endpoints: endpoints.iter().collect(),
+            failing_on: Vec::new(),
+        };
+        let group = Group::of(&scene, vec![served]).expect("a group");
+        let names: Vec<_> = group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
+        assert_eq!(names, candidates, "{spec}");
+        assert_eq!(["a", "b"].map(|node| group.verdicts(node).next().expect("a verdict")), verdicts, "{spec}");
+    }
+}
