@@ -141,6 +141,8 @@ pub struct Figures {
     pub pools: Vec<PoolFigures>,
     /// Our Services by the reason of their condition `AddressAssigned`.
     pub services: Vec<(&'static str, i64)>,
+    /// The same by the reason of their condition `ferrolb.io/Announced`.
+    pub announced: Vec<(&'static str, i64)>,
 }
 
 /// What the metrics say of a pool.

@@ -19,7 +19,7 @@ struct PoolLabels {
     pool: String,
 }
 
-/// A reason of the condition `ferrolb.io/AddressAssigned`.
+/// A reason of a condition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
@@ -27,6 +27,9 @@ struct ReasonLabels {
 
 /// A number for each pool. Numbers of IPv6 addresses are larger than any integer that Prometheus knows.
 type PerPool = Family<PoolLabels, Gauge<f64, AtomicU64>>;
+
+/// A number for each reason.
+type PerReason = Family<ReasonLabels, Gauge>;
 
 /// The series of pools, `ferrolb_allocator_…`, named and meant as MetalLB's: total and in use, of both families together and of
 /// each.
@@ -58,7 +61,8 @@ pub struct Metrics {
     /// In the order of [`ALLOCATOR`]: total, in use.
     allocator: [(PerPool, PerPool); 3],
     services_allocated: PerPool,
-    services: Family<ReasonLabels, Gauge>,
+    services: PerReason,
+    announced: PerReason,
     allocation_seconds: Histogram,
     /// What is shown now, so that what is gone can be taken out.
     shown: Mutex<Figures>,
@@ -79,6 +83,7 @@ impl Metrics {
             allocator: Default::default(),
             services_allocated: Family::default(),
             services: Family::default(),
+            announced: Family::default(),
             // From 1 ms to 16 s.
             allocation_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             shown: Mutex::default(),
@@ -107,6 +112,11 @@ impl Metrics {
             "services",
             "Our Services by the reason of their condition AddressAssigned",
             self.services.clone(),
+        );
+        registry.register(
+            "announced",
+            "Our Services by the reason of their condition Announced",
+            self.announced.clone(),
         );
         registry.register(
             "allocation_seconds",
@@ -159,13 +169,17 @@ impl Metrics {
             #[expect(clippy::cast_precision_loss, reason = "what Prometheus knows are floating point numbers")]
             self.services_allocated.get_or_create(&labels).set(pool.services as f64);
         }
-        for (reason, _) in &shown.services {
-            self.services.get_or_create(&ReasonLabels { reason }).set(0);
-        }
-        for (reason, count) in &figures.services {
-            self.services.get_or_create(&ReasonLabels { reason }).set(*count);
-        }
+        show_reasons(&self.services, &shown.services, &figures.services);
+        show_reasons(&self.announced, &shown.announced, &figures.announced);
         *shown = figures;
+    }
+}
+
+/// Shows these counts; a reason that nothing has any more has none.
+fn show_reasons(series: &PerReason, before: &[(&'static str, i64)], now: &[(&'static str, i64)]) {
+    let gone = before.iter().map(|(reason, _)| (*reason, 0));
+    for (reason, count) in gone.chain(now.iter().copied()) {
+        series.get_or_create(&ReasonLabels { reason }).set(count);
     }
 }
 
@@ -185,7 +199,8 @@ mod tests {
         };
         let usage = [Usage { total: 16, used: 3 }, Usage { total: 1 << 64, used: 1 }];
         let pool = PoolFigures { name: "lan".into(), usage, services: 4 };
-        metrics.show(Figures { leading: true, pools: vec![pool], services: vec![("Assigned", 3)] });
+        let (services, announced) = (vec![("Assigned", 3)], vec![("NoEndpoints", 2), ("Announced", 1)]);
+        metrics.show(Figures { leading: true, pools: vec![pool], services, announced });
         metrics.allocated(vec![Duration::from_millis(3)]);
         let shown = text();
         for line in [
@@ -197,6 +212,8 @@ mod tests {
             "ferrolb_allocator_services_allocated_total{pool=\"lan\"} 4.0",
             "ferrolb_controller_allocation_seconds_bucket{le=\"0.004\"} 1",
             "ferrolb_controller_services{reason=\"Assigned\"} 3",
+            "ferrolb_controller_announced{reason=\"NoEndpoints\"} 2",
+            "ferrolb_controller_announced{reason=\"Announced\"} 1",
             "ferrolb_controller_writes_total 0",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
@@ -212,5 +229,6 @@ mod tests {
         let shown = text();
         assert!(!shown.contains("lan"), "{shown}");
         assert!(shown.contains("ferrolb_controller_services{reason=\"Assigned\"} 0"), "{shown}");
+        assert!(shown.contains("ferrolb_controller_announced{reason=\"NoEndpoints\"} 0"), "{shown}");
     }
 }

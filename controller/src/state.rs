@@ -36,7 +36,7 @@ use crate::event::{Event, Leadership, Outcome};
 
 use agenda::{Agenda, Draft};
 use alloc::Allocator;
-use announced::Checks;
+use announced::{Checks, Reason};
 use inventory::Inventory;
 use slices::Slices;
 use validity::Fault;
@@ -70,8 +70,10 @@ struct Own<F, S> {
 /// Our Services, counted.
 #[derive(Debug, Default)]
 struct Tally {
-    /// By the reason of their condition.
+    /// By the reason of their condition `AddressAssigned`.
     reasons: BTreeMap<&'static str, i64>,
+    /// By the reason of their condition `Announced`.
+    announced: BTreeMap<Reason, i64>,
     /// By the pool that they have addresses of.
     pools: BTreeMap<Box<str>, u64>,
 }
@@ -249,6 +251,7 @@ impl State {
             leading: self.leading,
             pools: self.allocator.usage().into_iter().map(pool).collect(),
             services: self.tally.reasons.iter().map(|(reason, count)| (*reason, *count)).collect(),
+            announced: self.tally.announced.iter().map(|(reason, count)| (reason.name(), *count)).collect(),
         }
     }
 

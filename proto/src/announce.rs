@@ -83,6 +83,12 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Whether the exclude label keeps no node from announcing.
+    #[must_use]
+    pub const fn ignores_label(&self) -> bool {
+        !self.honor_label
+    }
+
     /// Why a node may announce nothing at all, if so.
     fn bar(&self, node: &Node) -> Option<Bar> {
         if node.unreachable {

@@ -10,7 +10,7 @@ const SOURCES: [&str; 4] = [
     "controller/src/state/reasons.rs",
     "controller/src/state/validity.rs",
     "controller/src/state/pools.rs",
-    "controller/src/state/announced/finding.rs",
+    "controller/src/state/announced/reason.rs",
 ];
 
 /// The reasons that a source names: the texts of one word in capitals and small letters, before its tests.

@@ -7,6 +7,8 @@
 mod checks;
 mod finding;
 mod marks;
+mod reason;
+mod remarks;
 mod voices;
 
 use std::collections::BTreeSet;
@@ -23,6 +25,7 @@ use finding::Case;
 use voices::Voices;
 
 pub(super) use checks::{Checks, Motion};
+pub(super) use reason::Reason;
 
 /// Conditions that are written in a second at most, so that a failover of thousands of addresses, or a first start, is no flood
 /// for the API server, kube-proxies and speakers, who all see each write.
@@ -116,6 +119,8 @@ impl State {
         }
         let sharers = self.sharers(entry);
         let announceable: Vec<Vec<_>> = sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
+        let failing_on =
+            |key| voices.into_iter().flat_map(|voices| voices.failing(key)).map(|(node, _)| node).collect();
         let served = sharers.iter().zip(&announceable).map(|(entry, assigned)| Served {
             policy: entry.service.policy,
             usable: entry.service.usable,
@@ -123,10 +128,11 @@ impl State {
             from_pool: entry.service.from_pool.as_deref(),
             labels: &entry.service.demand.labels,
             endpoints: self.slices.of(&entry.service.key).collect(),
-            failing_on: Vec::new(),
+            failing_on: failing_on(&entry.service.key),
         });
         let group = Group::of(scene, served.collect());
-        let finding = Case { service, scene, group, voices }.finding();
+        let endpoints = self.slices.of(&service.key).collect();
+        let finding = Case { service, endpoints, scene, group, voices }.finding();
         let is = service.condition(ConditionKind::Announced);
         if is.is_some_and(|is| service::says(is, &finding.condition)) {
             return Step::Rest;
@@ -166,7 +172,10 @@ impl State {
         }
         self.checks.forget(key, &mut entry.motion);
         match step {
-            Step::Rest => entry.announced = None,
+            Step::Rest => {
+                entry.announced = None;
+                self.tally.count(entry);
+            }
             Step::Later(at, since) => self.checks.look_at(key, &mut entry.motion, at, since),
             Step::Write(condition) => {
                 self.checks.pay();

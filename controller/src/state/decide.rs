@@ -7,9 +7,9 @@ use ferrolb_proto::api::Kind;
 use ferrolb_proto::facts::{Key, Pool, Service};
 
 use super::alloc::{Allocator, Asker};
-use super::announced::Checks;
+use super::announced::{Checks, Reason};
 use super::hold;
-use super::service::{self, Entry};
+use super::service::{self, Counted, Entry};
 use super::sharing::Terms;
 use super::{LATENCIES_MAX, Own, RETRY_INTERVAL, State, Tally, bare, pools, validity};
 use crate::desired::Target;
@@ -170,7 +170,7 @@ impl State {
         for key in self.services.keys() {
             let Some(entry) = self.services.get_mut(&key) else { continue };
             self.agenda.withdraw(&mut entry.draft);
-            (entry.claim, entry.counted, entry.given_at) = (None, (None, None), None);
+            (entry.claim, entry.counted, entry.given_at) = (None, Counted::default(), None);
             (entry.announced, entry.motion) = (None, None);
             entry.lost.clear();
         }
@@ -289,22 +289,30 @@ impl State {
 
 impl Tally {
     /// Counts a Service as it is now, and no longer as it was.
-    fn count(&mut self, entry: &mut Entry) {
+    pub(super) fn count(&mut self, entry: &mut Entry) {
         let claim = entry.claim.as_ref();
         let has = claim.filter(|claim| !claim.addresses.is_empty());
-        let now = (claim.and_then(service::reason), has.and_then(|claim| claim.pool.clone()));
+        let now = Counted {
+            reason: claim.and_then(service::reason),
+            announced: claim.and_then(|_| Reason::of(entry)),
+            pool: has.and_then(|claim| claim.pool.clone()),
+        };
         if entry.counted == now {
             return;
         }
-        let (reason, pool) = std::mem::replace(&mut entry.counted, now.clone());
-        if let Some(count) = reason.and_then(|reason| self.reasons.get_mut(reason)) {
+        let was = std::mem::replace(&mut entry.counted, now.clone());
+        if let Some(count) = was.reason.and_then(|reason| self.reasons.get_mut(reason)) {
             *count -= 1;
         }
-        if let Some(count) = pool.and_then(|pool| self.pools.get_mut(&pool)) {
+        if let Some(count) = was.announced.and_then(|reason| self.announced.get_mut(&reason)) {
+            *count -= 1;
+        }
+        if let Some(count) = was.pool.and_then(|pool| self.pools.get_mut(&pool)) {
             *count = count.saturating_sub(1);
         }
-        now.0.into_iter().for_each(|reason| *self.reasons.entry(reason).or_default() += 1);
-        now.1.into_iter().for_each(|pool| *self.pools.entry(pool).or_default() += 1);
+        now.reason.into_iter().for_each(|reason| *self.reasons.entry(reason).or_default() += 1);
+        now.announced.into_iter().for_each(|reason| *self.announced.entry(reason).or_default() += 1);
+        now.pool.into_iter().for_each(|pool| *self.pools.entry(pool).or_default() += 1);
     }
 }
 

@@ -10,7 +10,7 @@ use ferrolb_proto::api::{IpMode, Truth};
 use ferrolb_proto::facts::{ConditionFact, ConditionKind, Service};
 
 use super::agenda::Draft;
-use super::announced::Motion;
+use super::announced::{Motion, Reason};
 use super::hold::{Claim, Lost};
 use super::reasons::{ASSIGNED, given_up, shortage_text};
 use super::sharing::Terms;
@@ -40,10 +40,21 @@ pub(super) struct Entry {
     pub(super) announced: Option<Box<Condition>>,
     /// Whether, and since when, it is looked at again: see [`super::announced`].
     pub(super) motion: Option<Box<Motion>>,
-    /// The reason and the pool that it is counted under.
-    pub(super) counted: (Option<&'static str>, Option<Box<str>>),
+    /// What it is counted under.
+    pub(super) counted: Counted,
     /// When it got an address after having had none, until that was written.
     pub(super) given_at: Option<ferrolb_proto::Instant>,
+}
+
+/// What a Service of ours is counted under.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// The reason of its condition `AddressAssigned`.
+    pub(super) reason: Option<&'static str>,
+    /// That of its condition `Announced`.
+    pub(super) announced: Option<Reason>,
+    /// The pool that it has addresses of.
+    pub(super) pool: Option<Box<str>>,
 }
 
 impl Entry {

@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use crate::api::{self, LinkTrouble};
+use super::Key;
+use crate::api::{self, DataPathState, DataPathStatus, LinkTrouble};
+
+/// The most of a check's words that is kept, in characters: conditions repeat it.
+const SAID_MAX: usize = 160;
 
 /// What we know of a node's speaker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +15,21 @@ pub struct Speaker {
     pub node: Box<str>,
     /// The links that it speaks on.
     pub links: Box<[SpeakerLink]>,
+    /// The Services of which none of the node's own endpoints passes its health check, ascending; those of many that it tells.
+    pub failing: Box<[Failing]>,
+    /// What is known of the node's data path; none: it does not say.
+    pub data_path: Option<Box<DataPathStatus>>,
+    /// The node hands its addresses over.
+    pub draining: bool,
+}
+
+/// A Service none of whose endpoints on a node passes its health check.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Failing {
+    /// Namespace and name.
+    pub service: Key,
+    /// One of the endpoints and what its check says, for a person: `10.1.2.3:8080: connection refused`.
+    pub why: Box<str>,
 }
 
 /// One link of a node, as its speaker tells it.
@@ -43,6 +62,20 @@ impl Speaker {
     pub fn hears(&self, node: &str) -> bool {
         self.links.iter().any(|link| link.hears(node))
     }
+
+    /// What it says of a Service none of whose endpoints on the node passes its health check.
+    #[must_use]
+    pub fn failing(&self, service: &Key) -> Option<&Failing> {
+        let place = self.failing.binary_search_by(|failing| failing.service.cmp(service)).ok()?;
+        self.failing.get(place)
+    }
+
+    /// Why the node's data path does not work, if that is what it says.
+    #[must_use]
+    pub fn broken(&self) -> Option<&str> {
+        let broken = self.data_path.as_ref().filter(|path| path.state == DataPathState::Unhealthy);
+        broken.map(|path| path.message.as_str())
+    }
 }
 
 impl SpeakerLink {
@@ -55,14 +88,35 @@ impl SpeakerLink {
 
 impl From<api::Speaker> for Speaker {
     fn from(object: api::Speaker) -> Self {
-        let links = object.status.unwrap_or_default().links.into_iter().map(Into::into).collect();
-        Self { node: object.metadata.name.unwrap_or_default().into(), links }
+        let status = object.status.unwrap_or_default();
+        // Sorted already, as are the links' lists, but for what somebody wrote by hand.
+        let mut failing: Vec<Failing> = status.failing.into_iter().map(Into::into).collect();
+        failing.sort();
+        failing.dedup_by(|later, first| later.service == first.service);
+        let data_path = status.data_path.map(|path| DataPathStatus { message: said(&path.message), ..path });
+        Self {
+            node: object.metadata.name.unwrap_or_default().into(),
+            links: status.links.into_iter().map(Into::into).collect(),
+            failing: failing.into(),
+            data_path: data_path.map(Box::new),
+            draining: status.draining,
+        }
     }
+}
+
+impl From<api::FailingService> for Failing {
+    fn from(failing: api::FailingService) -> Self {
+        let api::FailingService { namespace, name, endpoint, message } = failing;
+        Self { service: Key::new(&namespace, &name), why: said(&format!("{endpoint}: {message}")).into() }
+    }
+}
+
+fn said(text: &str) -> String {
+    text.chars().take(SAID_MAX).collect()
 }
 
 impl From<api::LinkStatus> for SpeakerLink {
     fn from(mut link: api::LinkStatus) -> Self {
-        // Sorted already, but for what somebody wrote by hand.
         link.addresses.sort_unstable();
         link.heard.sort_unstable();
         Self {
@@ -98,5 +152,25 @@ mod tests {
         assert!(speaker.hears("node2") && speaker.hears("node3") && !speaker.hears("node1"));
         let silent = serde_json::from_value::<api::Speaker>(json!({"metadata": {"name": "node2"}})).expect("speaker");
         assert_eq!(Speaker::from(silent), Speaker { node: "node2".into(), ..Speaker::default() });
+    }
+
+    #[test]
+    fn what_fails_is_found_and_said_in_few_words() {
+        let long = "x".repeat(100_000);
+        let fails = |name: &str, message: &str| json!({"namespace": "default", "name": name, "endpoint": "10.1.2.3:80", "message": message});
+        let speaker = |state: &str| {
+            let object = json!({"metadata": {"name": "node1"}, "status": {"links": [], "draining": true,
+                "dataPath": {"state": state, "message": long},
+                "failing": [fails("web", "connection refused"), fails("db", &long), fails("web", "timeout")]}});
+            Speaker::from(serde_json::from_value::<api::Speaker>(object).expect("speaker"))
+        };
+        let ill = speaker("Unhealthy");
+        let why = |name: &str| ill.failing(&Key::new("default", name)).map(|failing| &*failing.why);
+        assert_eq!((why("web"), why("mail")), (Some("10.1.2.3:80: connection refused"), None));
+        assert_eq!(why("db").map(str::len), Some(SAID_MAX));
+        assert_eq!((ill.broken().map(str::len), ill.draining, ill.failing.len()), (Some(SAID_MAX), true, 2));
+        for state in ["Unknown", "Healthy", "NotChecked"] {
+            assert_eq!(speaker(state).broken(), None, "{state}");
+        }
     }
 }

@@ -5,65 +5,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ferrolb_proto::announce::{Bar, Group, Scene};
-use ferrolb_proto::api::{IpMode, LinkTrouble, TroubleReason, Truth};
-use ferrolb_proto::facts::{Node, Policy, Service, SpeakerLink};
+use ferrolb_proto::api::{IpMode, LinkTrouble, TroubleReason};
+use ferrolb_proto::facts::{Endpoint, Node, Policy, Service, SpeakerLink, Usable};
+use ferrolb_proto::range::Family;
 
+use super::reason::Reason;
 use super::voices::{Owner, Owners, Voices};
 use crate::desired::Condition;
 use crate::state::service::{SEPARATOR, join};
 
 /// Nodes that a message names.
 const NODES_NAMED_MAX: usize = 5;
-
-/// Why an address is not announced, the worst first. Its name is the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reason {
-    AddressConflict,
-    KernelAnswers,
-    NoDataPath,
-    NoEndpoints,
-    NoAdvertisement,
-    NoCandidateNode,
-    SpeakersDeaf,
-    NoSpeaker,
-    Pending,
-    NotObserved,
-    Announced,
-}
-
-impl Reason {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::AddressConflict => "AddressConflict",
-            Self::KernelAnswers => "KernelAnswers",
-            Self::NoDataPath => "NoDataPath",
-            Self::NoEndpoints => "NoEndpoints",
-            Self::NoAdvertisement => "NoAdvertisement",
-            Self::NoCandidateNode => "NoCandidateNode",
-            Self::SpeakersDeaf => "SpeakersDeaf",
-            Self::NoSpeaker => "NoSpeaker",
-            Self::Pending => "Pending",
-            Self::NotObserved => "NotObserved",
-            Self::Announced => "Announced",
-        }
-    }
-
-    const fn status(self) -> Truth {
-        match self {
-            Self::Announced => Truth::True,
-            Self::NotObserved => Truth::Unknown,
-            Self::AddressConflict
-            | Self::KernelAnswers
-            | Self::NoDataPath
-            | Self::NoEndpoints
-            | Self::NoAdvertisement
-            | Self::NoCandidateNode
-            | Self::SpeakersDeaf
-            | Self::NoSpeaker
-            | Self::Pending => Truth::False,
-        }
-    }
-}
 
 /// What a Service's condition should say.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +28,8 @@ pub(super) struct Finding {
 /// What a finding is made of.
 pub(super) struct Case<'a> {
     pub(super) service: &'a Service,
+    /// The endpoints of all its slices.
+    pub(super) endpoints: Vec<&'a Endpoint>,
     pub(super) scene: &'a Scene<'a>,
     /// The Services that share addresses with it, itself included; none if nothing of it may be announced.
     pub(super) group: Option<Group<'a>>,
@@ -100,9 +54,11 @@ impl Case<'_> {
         parts.sort_by_key(|(reason, ..)| *reason);
         let reason = parts.first().map_or(Reason::Pending, |(reason, ..)| *reason);
         let text = |(_, text, addresses): &(Reason, String, Vec<IpAddr>)| format!("{} {text}", join(addresses));
-        let message = parts.iter().map(text).collect::<Vec<_>>().join(SEPARATOR).into();
+        let is_announced = reason == Reason::Announced;
+        let remarks = self.remarks(is_announced);
+        let message = parts.iter().map(text).chain(remarks.all).collect::<Vec<_>>().join(SEPARATOR).into();
         let condition = Condition { status: reason.status(), reason: reason.name().into(), message, since: None };
-        Finding { condition, firm: firm && reason == Reason::Announced }
+        Finding { condition, firm: firm && is_announced && !remarks.hindered }
     }
 
     /// The reason for one address, what is said after it, and whether that is there to stay.
@@ -144,16 +100,22 @@ impl Case<'_> {
     /// Why nobody says that he announces an address that could be.
     fn unannounced(&self, address: IpAddr) -> (Reason, String, bool) {
         let (reason, text) = match &self.group {
-            Some(group) if !group.has_endpoint() => (
-                Reason::NoEndpoints,
-                "is not announced: no endpoint of the Service is ready, or serving while it terminates; look at its pods and \
-                 its selector"
-                    .to_owned(),
-            ),
+            Some(group) if !group.has_endpoint() => (Reason::NoEndpoints, self.no_endpoint(address)),
             Some(group) if group.addresses().contains(&address) => self.nobody(group),
             Some(_) | None => (Reason::NoAdvertisement, self.unadvertised(address)),
         };
         (reason, text, true)
+    }
+
+    fn no_endpoint(&self, address: IpAddr) -> String {
+        let what = match self.service.usable {
+            Usable::ReadyOrTerminating => "is ready, or serving while it terminates",
+            Usable::Ready => "is ready, as ferrolb.io/usable asks",
+            Usable::Serving => "is serving, as ferrolb.io/usable asks",
+        };
+        // Those that it has are of the other family.
+        let family = if self.usable().next().is_some() { format!("{} ", Family::of(address)) } else { String::new() };
+        format!("is not announced: no {family}endpoint of the Service {what}; look at its pods and its selector")
     }
 
     fn unadvertised(&self, address: IpAddr) -> String {
@@ -182,17 +144,36 @@ impl Case<'_> {
             let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
             return (
                 Reason::NoCandidateNode,
-                format!("is not announced: no node may announce it; of {nodes}: {}", causes.join(", ")),
+                format!(
+                    "is not announced: no node may announce it; of {nodes}: {}{}",
+                    causes.join(", "),
+                    self.nowhere()
+                ),
             );
         }
         self.silent(group, &may)
     }
 
-    const fn cause(&self, bar: Bar) -> &'static str {
+    /// What is to be said where its endpoints are on no node.
+    fn nowhere(&self) -> &'static str {
+        let has_node = |endpoint: &Endpoint| endpoint.node.is_some();
+        if self.service.policy == Policy::Local && self.usable().next().is_some() && !self.usable().any(has_node) {
+            "; its usable endpoints have no nodeName, so they are on no node"
+        } else {
+            ""
+        }
+    }
+
+    fn cause(&self, bar: Bar) -> &'static str {
+        let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
+        let needs = |family| has(family) && self.is_served(family);
         match (bar, self.service.policy) {
             (Bar::Unreachable, _) => "with its network unavailable or out of service",
             (Bar::Excluded, _) => "labelled exclude-from-external-load-balancers",
             (Bar::NotSelected, _) => "not selected by an advertisement",
+            (Bar::CannotServe, Policy::Local) if needs(Family::V4) && needs(Family::V6) => {
+                "without usable endpoints of both families (externalTrafficPolicy Local)"
+            }
             (Bar::CannotServe, Policy::Local) => "without usable endpoint (externalTrafficPolicy Local)",
             (Bar::CannotServe, Policy::Cluster) => "without usable endpoint of a Service that shares the address",
         }
@@ -266,6 +247,12 @@ fn names(owners: &[Owner<'_>]) -> String {
 }
 
 fn list(nodes: &[&Node]) -> String {
-    let named = nodes.iter().take(NODES_NAMED_MAX).map(|node| &*node.name).collect::<Vec<_>>().join(", ");
-    if nodes.len() > NODES_NAMED_MAX { format!("{named} and {} more", nodes.len() - NODES_NAMED_MAX) } else { named }
+    let names: Vec<&str> = nodes.iter().map(|node| &*node.name).collect();
+    some(&names, NODES_NAMED_MAX)
+}
+
+/// As many of these as a message may name, and how many more there are.
+pub(super) fn some<T: AsRef<str>>(all: &[T], max: usize) -> String {
+    let named = all.iter().take(max).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if all.len() > max { format!("{named} and {} more", all.len() - max) } else { named }
 }

@@ -20,6 +20,7 @@ impl State {
         let Some(service) = self.services.get(key).map(|entry| &entry.service) else { return };
         let same = before.assigned == service.assigned
             && (before.policy, before.usable) == (service.policy, service.usable)
+            && before.endpoint_problems().eq(service.endpoint_problems())
             && before.demand.labels == service.demand.labels
             && before.demand.request.announce == service.demand.request.announce;
         let written = |service: &Service| service.condition(ConditionKind::Announced).cloned();
@@ -66,12 +67,13 @@ impl State {
         }
     }
 
-    /// What a speaker has now, or has no more, concerns those Services; all else may concern every one.
+    /// What a speaker has now, or has no more, concerns those Services, as does what fails there and whether the node is sound; all
+    /// else may concern every one.
     fn speaker_changed(&mut self, before: &Speaker, speaker: &Speaker, now: Instant) {
         let rest = |speaker: &Speaker| {
-            let mut rest = speaker.clone();
-            rest.links.iter_mut().for_each(|link| link.addresses = Box::default());
-            rest
+            let mut links = speaker.links.clone();
+            links.iter_mut().for_each(|link| link.addresses = Box::default());
+            links
         };
         if rest(before) != rest(speaker) {
             self.doubt_announcing();
@@ -80,8 +82,17 @@ impl State {
             let links = speaker.links.iter().enumerate();
             links.flat_map(|(i, link)| link.addresses.iter().map(move |address| (i, *address))).collect()
         };
-        let changed: Vec<_> = has(before).symmetric_difference(&has(speaker)).map(|(_, address)| *address).collect();
-        self.look_at_sharers(changed, now);
+        let (had, has) = (has(before), has(speaker));
+        let sound = |speaker: &Speaker| (speaker.broken().map(str::to_owned), speaker.draining);
+        if sound(before) == sound(speaker) {
+            self.look_at_sharers(had.symmetric_difference(&has).map(|(_, address)| *address), now);
+        } else {
+            self.look_at_sharers(had.union(&has).map(|(_, address)| *address), now);
+        }
+        let failing = |speaker: &Speaker| speaker.failing.iter().cloned().collect::<BTreeSet<_>>();
+        for failing in failing(before).symmetric_difference(&failing(speaker)) {
+            self.look_at(&failing.service, now);
+        }
     }
 
     fn look_at_sharers(&mut self, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_proto::api::LinkTrouble;
-use ferrolb_proto::facts::{Node, Speaker};
+use ferrolb_proto::facts::{Failing, Key, Node, Speaker};
 
 /// The speakers that count, by node.
 #[derive(Debug, Default)]
@@ -60,6 +60,11 @@ impl<'a> Voices<'a> {
         self.0.get(place).copied()
     }
 
+    /// The nodes that say that none of their own endpoints of a Service passes its health check, with what the check says.
+    pub(super) fn failing(&self, service: &Key) -> impl Iterator<Item = (&'a str, &'a Failing)> {
+        self.0.iter().copied().filter_map(move |speaker| Some((&*speaker.node, speaker.failing(service)?)))
+    }
+
     /// What is wrong with an address, as each speaker says.
     pub(super) fn troubles(&self, address: IpAddr) -> impl Iterator<Item = (&'a str, &'a LinkTrouble)> {
         let of = |speaker: &'a Speaker| {
@@ -110,7 +115,7 @@ mod tests {
                 ..SpeakerLink::default()
             }
         };
-        Speaker { node: node.into(), links: links.iter().map(link).collect() }
+        Speaker { node: node.into(), links: links.iter().map(link).collect(), ..Speaker::default() }
     }
 
     /// The owners, and whether one is about to stop, or they are apart.

@@ -1,9 +1,10 @@
 //! The condition `Announced`: what it says of whom, when it is written, and when not.
 
+mod remarks;
 mod when;
 
 use ferrolb_proto::api::{LinkTrouble, TroubleReason, Truth};
-use ferrolb_proto::facts::{Endpoint, Policy, Slice, Speaker, SpeakerLink};
+use ferrolb_proto::facts::{Endpoint, Policy, Slice, Speaker, SpeakerLink, Usable};
 use serde_json::json;
 
 use super::*;
@@ -107,7 +108,7 @@ fn speaker(node: &str, addresses: &[&str]) -> Speaker {
     let heard = ["n1", "n2", "n3"].into_iter().filter(|other| *other != node).map(Into::into).collect();
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
     let link = SpeakerLink { name: "eth0".into(), up: true, heard, addresses, ..SpeakerLink::default() };
-    Speaker { node: node.into(), links: [link].into() }
+    Speaker { node: node.into(), links: [link].into(), ..Speaker::default() }
 }
 
 fn says(world: &mut World, speaker: Speaker) {
@@ -162,6 +163,20 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
     away.nodes.iter_mut().for_each(|node| node.unreachable = true);
     let mut proxy = Cast::default();
     proxy.services[0].demand.request.mode = Some(IpMode::Proxy);
+    let going = |mut slice: Slice| {
+        slice.endpoints.iter_mut().for_each(|endpoint| (endpoint.ready, endpoint.terminating) = (false, true));
+        slice
+    };
+    let asking = |usable| Cast {
+        services: vec![Service { usable, ..service("a") }],
+        slices: vec![going(slice("a", &["n1"]))],
+        ..Cast::default()
+    };
+    let mut nodeless = local(&["n1"]);
+    nodeless.slices[0].endpoints[0].node = None;
+    let mut parted = local(&["n1"]);
+    parted.services[0].families = vec![Family::V4, Family::V6];
+    parted.slices.push(of(Family::V6, slice("a", &["n2"])));
     let other_link = Cast { ads: vec![json!({"interfaces": ["eth7"]})], ..Cast::default() };
     let cases: Vec<(&str, Cast, Truth, &str, &[&str])> = vec![
         (
@@ -270,6 +285,43 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
             &["fd00:: is not announced", "n1, n2, n3 may announce it"],
         ),
         (
+            "IPv6, and endpoints of IPv4",
+            Cast { services: vec![Service { families: vec![Family::V6], ..service("a") }], ..Cast::default() },
+            Truth::False,
+            "NoEndpoints",
+            &["no IPv6 endpoint of the Service is ready, or serving while it terminates;"],
+        ),
+        (
+            "asks for ready ones",
+            asking(Usable::Ready),
+            Truth::False,
+            "NoEndpoints",
+            &["no endpoint of the Service is ready, as ferrolb.io/usable asks;"],
+        ),
+        (
+            "asks for serving ones",
+            Cast { slices: vec![], ..asking(Usable::Serving) },
+            Truth::False,
+            "NoEndpoints",
+            &["no endpoint of the Service is serving, as ferrolb.io/usable asks;"],
+        ),
+        (
+            "endpoints on no node",
+            nodeless,
+            Truth::False,
+            "NoCandidateNode",
+            &[
+                "of 3 nodes: 3 without usable endpoint (externalTrafficPolicy Local); its usable endpoints have no nodeName, so",
+            ],
+        ),
+        (
+            "families on different nodes",
+            parted,
+            Truth::False,
+            "NoCandidateNode",
+            &["of 3 nodes: 3 without usable endpoints of both families (externalTrafficPolicy Local)"],
+        ),
+        (
             "both families",
             Cast {
                 services: vec![dual("a")],
@@ -297,7 +349,7 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
     ];
     for (what, mut cast, status, reason, words) in cases {
         // The one IPv4 address is not the first of its pool, whose name is none for an address.
-        if what != "both families" && what != "IPv6" {
+        if cast.services[0].families == [Family::V4] {
             cast.services[0].demand.request.addresses = vec![ADDRESS.parse().unwrap()];
         }
         let world = cast.world();
