@@ -4,6 +4,7 @@ pub mod api;
 pub mod apply;
 pub mod control_plane;
 pub mod ferrolb;
+pub mod lease;
 pub mod nodes;
 pub mod pods;
 pub mod wire;

@@ -7,7 +7,7 @@ mod objects;
 
 pub use hosts::{Probing, kubectl_command};
 
-use crate::cluster::{api, control_plane, ferrolb, nodes, wire};
+use crate::cluster::{api, control_plane, ferrolb, lease, nodes, wire};
 use crate::setup::{self, Tools};
 use crate::state::{Facts, State};
 use crate::topology::{self, CONTROL_PLANE, Families, LabName, NODES_MAX, node_name};
@@ -36,12 +36,20 @@ pub struct Options {
     pub families: Families,
     /// `nftables` or `iptables`; none: no node has a kube-proxy.
     pub proxy_mode: Option<String>,
+    /// Each node says all the time that it lives, and Kubernetes notices when it does not; if not, all are taken for alive.
+    pub leases: bool,
 }
 
 impl Options {
-    /// Three nodes, dual stack, kube-proxy in nftables mode.
+    /// Three nodes, dual stack, kube-proxy in nftables mode, no leases.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), nodes: 3, families: Families::Dual, proxy_mode: Some("nftables".to_owned()) }
+        Self {
+            name: name.to_owned(),
+            nodes: 3,
+            families: Families::Dual,
+            proxy_mode: Some("nftables".to_owned()),
+            leases: false,
+        }
     }
 }
 
@@ -68,6 +76,7 @@ impl Lab {
             nodes: options.nodes,
             families: options.families,
             proxy_mode: options.proxy_mode.clone(),
+            leases: options.leases,
             kubernetes: tools.kubernetes.clone(),
             kept: false,
         };
@@ -86,6 +95,11 @@ impl Lab {
             nodes::register(&client, &self.facts, &version).await
         })
         .with_context(|| self.last_words("kube-apiserver"))?;
+        if self.facts.leases {
+            self.nodes()
+                .iter()
+                .try_for_each(|node| lease::start(&self.state, &self.tools.programs.lab, node).map(drop))?;
+        }
         let Some(mode) = &self.facts.proxy_mode else { return Ok(()) };
         for index in 1..=self.facts.nodes {
             nodes::start_proxy(&self.state, &self.facts, mode, index)?;

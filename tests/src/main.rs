@@ -6,6 +6,7 @@ mod supervise;
 use clap::{Parser, Subcommand, ValueEnum};
 use ferrolb_tests::topology::LabName;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ enum Command {
     Clean,
     #[command(hide = true)]
     Serve { pod: String, port: u16 },
+    #[command(hide = true)]
+    Renew { node: String, kubeconfig: PathBuf },
     /// Open a connection to ADDRESS:PORT every STEP_MS milliseconds for SECONDS, and print what came of them as JSON.
     Probe { server: SocketAddr, seconds: f64, step_ms: u64 },
 }
@@ -98,6 +101,9 @@ fn work(args: Args) -> anyhow::Result<()> {
         Command::Sim(sim) => commands::sim::sim(&sim),
         Command::Clean => commands::clean::clean(),
         Command::Serve { pod, port } => commands::block_on(ferrolb_tests::traffic::serve::serve(&pod, port))?,
+        Command::Renew { node, kubeconfig } => {
+            commands::block_on(ferrolb_tests::cluster::lease::renew(&node, &kubeconfig))?
+        }
         Command::Probe { server, seconds, step_ms } => {
             commands::probe(server, Duration::try_from_secs_f64(seconds)?, Duration::from_millis(step_ms))
         }

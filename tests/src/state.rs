@@ -21,6 +21,9 @@ pub struct Facts {
     pub families: Families,
     /// kube-proxy's mode; none: there are no kube-proxies.
     pub proxy_mode: Option<String>,
+    /// Whether its nodes renew leases.
+    #[serde(default)]
+    pub leases: bool,
     /// The folder with kube-apiserver, kubectl and the rest.
     pub kubernetes: PathBuf,
     /// It stands on its own: whoever raised it has finished and gone.

@@ -28,7 +28,11 @@ pub fn with_client<T: Send, F: Future<Output = Result<T>>>(
     })?
 }
 
-async fn client(kubeconfig: &Path) -> Result<Client> {
+/// A client for the namespace that the calling thread is in.
+///
+/// # Errors
+/// When the kubeconfig cannot be read.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let settings =
         Kubeconfig::read_from(kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(settings, &KubeConfigOptions::default()).await?;

@@ -60,8 +60,7 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
             &format!("--cluster-cidr={}", facts.families.of(POD_RANGES).join(",")),
             "--use-service-account-credentials=false",
             "--leader-elect=false",
-            // Without kubelets no node renews its lease, and all would be marked dead.
-            "--controllers=*,-node-lifecycle-controller",
+            controllers(facts.leases),
         ],
     )?;
     Ok(())
@@ -70,6 +69,11 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
 /// Where the API server is asked.
 fn address(families: Families) -> IpAddr {
     families.first(Host::control_plane().addresses())
+}
+
+/// Which controllers run. Where no node renews its lease, all would be marked dead. No times are set: the lab has what users have.
+const fn controllers(leases: bool) -> &'static str {
+    if leases { "--controllers=*" } else { "--controllers=*,-node-lifecycle-controller" }
 }
 
 fn launch(state: &State, facts: &Facts, program: &str, args: &[&str]) -> Result<Record> {

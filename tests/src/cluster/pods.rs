@@ -3,7 +3,7 @@
 use super::wire;
 use crate::process::{self, Launch, Record};
 use crate::state::State;
-use crate::topology::{self, POD_PORT};
+use crate::topology;
 use crate::{netns, run};
 use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,18 +13,22 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::Path;
 
+/// How long a pod that is deleted may go on, in seconds: the default of `terminationGracePeriodSeconds`.
+const GRACE_SECONDS: u32 = 30;
+
 /// Where a pod is.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub node: String,
     pub addresses: Vec<IpAddr>,
+    pub port: u16,
 }
 
-/// Makes the pod's namespace and starts its web server, pod number `number` of the lab on `node`.
+/// Makes the pod's namespace and starts its web server: on a node, with its number in the lab, on a port.
 ///
 /// # Errors
 /// When there is no such node, or the name is taken.
-pub fn start(state: &State, server: &Path, name: &str, node: &str, number: u8) -> Result<Place> {
+pub fn start(state: &State, server: &Path, name: &str, (node, number, port): (&str, u8, u16)) -> Result<Place> {
     let index = topology::node_index(node).ok_or_else(|| anyhow!("{node} is no node of the lab"))?;
     let (lab, families) = (&state.name, state.facts()?.families);
     run::ip_batch(None, &format!("netns add {}\n", lab.namespace(name)))?;
@@ -36,11 +40,11 @@ pub fn start(state: &State, server: &Path, name: &str, node: &str, number: u8) -
         host: name.to_owned(),
         node: Some(node.to_owned()),
         program: server.to_owned(),
-        args: vec!["serve".to_owned(), name.to_owned(), POD_PORT.to_string()],
+        args: vec!["serve".to_owned(), name.to_owned(), port.to_string()],
         env: [].into(),
     };
     process::start(state, launch)?;
-    Ok(Place { node: node.to_owned(), addresses: families.of(topology::pod_addresses(index, number)) })
+    Ok(Place { node: node.to_owned(), addresses: families.of(topology::pod_addresses(index, number)), port })
 }
 
 /// Tells the API server of a pod that runs: it is ready from the start.
@@ -54,7 +58,7 @@ pub async fn register(client: &Client, name: &str, place: &Place, labels: &[(&st
     let pod = json!({
         "metadata": {"name": name, "labels": labels},
         "spec": {"nodeName": place.node, "containers": [
-            {"name": "web", "image": "none", "ports": [{"containerPort": POD_PORT, "name": "http"}]},
+            {"name": "web", "image": "none", "ports": [{"containerPort": place.port, "name": "http"}]},
         ]},
     });
     pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await.with_context(|| format!("pod {name}"))?;
@@ -73,6 +77,18 @@ pub async fn set_ready(client: &Client, name: &str, ready: bool) -> Result<()> {
     let status = if ready { "True" } else { "False" };
     let patch = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .with_context(|| format!("pod {name}"))?;
+    Ok(())
+}
+
+/// Begins the end of a pod: the API server keeps it, as terminating, for its kubelet to end.
+///
+/// # Errors
+/// When there is no such pod.
+pub async fn terminate(client: &Client, name: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    pods.delete(name, &DeleteParams::default().grace_period(GRACE_SECONDS))
         .await
         .with_context(|| format!("pod {name}"))?;
     Ok(())

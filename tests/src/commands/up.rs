@@ -35,6 +35,9 @@ pub(crate) struct UpArgs {
     /// How kube-proxy programs the kernel.
     #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
     proxy_mode: ProxyMode,
+    /// Nodes renew leases as kubelets do, and one that is off becomes NotReady a minute later; without it they are always Ready.
+    #[arg(long)]
+    leases: bool,
     /// The cluster only, without FerroLB in it.
     #[arg(long)]
     bare: bool,
@@ -54,6 +57,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         nodes: args.nodes,
         families: args.families,
         proxy_mode: Some(proxy_mode.to_owned()),
+        leases: args.leases,
     };
     let lab = steps.step(&cluster_title(&options), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
     if !args.bare {

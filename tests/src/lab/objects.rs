@@ -2,7 +2,7 @@
 
 use super::Lab;
 use crate::cluster::{api, apply, pods};
-use crate::topology::PODS_MAX;
+use crate::topology::{POD_PORT, PODS_MAX};
 use anyhow::{Context, Result, ensure};
 use kube::Client;
 use serde_json::Value;
@@ -61,9 +61,17 @@ impl Lab {
     /// # Errors
     /// When the name is taken, the node is none, or the lab is full.
     pub fn pod(&self, name: &str, node: &str, labels: &[(&str, &str)]) -> Result<()> {
+        self.pod_on_port(name, node, labels, POD_PORT)
+    }
+
+    /// [`Self::pod`] on a port of its own, which has the same name in all pods: `http`.
+    ///
+    /// # Errors
+    /// As [`Self::pod`].
+    pub fn pod_on_port(&self, name: &str, node: &str, labels: &[(&str, &str)], port: u16) -> Result<()> {
         let number = self.pods.fetch_add(1, Ordering::Relaxed) + 1;
         ensure!(number < PODS_MAX, "a lab takes at most {PODS_MAX} pods");
-        let place = pods::start(&self.state, &self.tools.programs.lab, name, node, number)?;
+        let place = pods::start(&self.state, &self.tools.programs.lab, name, (node, number, port))?;
         self.api(async |client| pods::register(&client, name, &place, labels).await)
     }
 
@@ -73,6 +81,14 @@ impl Lab {
     /// When there is no such pod.
     pub fn set_ready(&self, pod: &str, ready: bool) -> Result<()> {
         self.api(async |client| pods::set_ready(&client, pod, ready).await)
+    }
+
+    /// Deletes a pod as `kubectl delete` does: it is terminating and serves on, until [`Self::remove_pod`] ends it as its kubelet would.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub fn terminate(&self, pod: &str) -> Result<()> {
+        self.api(async |client| pods::terminate(&client, pod).await)
     }
 
     /// Removes a pod, its web server included.
