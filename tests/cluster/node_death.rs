@@ -125,7 +125,7 @@ pub(crate) fn all_forward_to(lab: &Lab, pod: &str, address: impl Fn(&Host) -> Ip
 }
 
 /// Waits until kube-proxy on a node forwards what comes in to this pod, so that it is not kube-proxy that is measured.
-fn forwards_to(lab: &Lab, node: &str, server: SocketAddr, pod: &str) -> Result<()> {
+pub(crate) fn forwards_to(lab: &Lab, node: &str, server: SocketAddr, pod: &str) -> Result<()> {
     wait::until(&format!("{node} forwards to {pod}"), pools::BRINGING_MAX, || {
         for _ in 0..PAGES {
             let page = lab.http_get(CLIENT, server, "/")?;

@@ -1,0 +1,119 @@
+//! `externalTrafficPolicy: Local` under load: pods are replaced, the last one of the owner fails, the policy is changed in place; and who the
+//! client is to its pod.
+
+use crate::node_death::{PROBE_STEP, forwards_to, within_budget};
+use crate::services::{self, WEB};
+use crate::stage::{play, step};
+use crate::under_load::{stays, unharmed, wait_moved, watched};
+use crate::{client_wire, pools};
+use anyhow::{Context, Result, ensure};
+use ferrolb_tests::topology::{CLIENT, Host};
+use ferrolb_tests::{Lab, Options, wait};
+use serde_json::json;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// So many looks say that an address does not move.
+const SETTLED: Duration = Duration::from_secs(1);
+
+#[test]
+fn with_policy_local_the_address_follows_the_pods_and_the_client_loses_nothing() {
+    play(&Options::named("localpolicy"), |lab| {
+        lab.start_ferrolb()?;
+        lab.apply_objects(&[pools::pool("lan", &["172.30.0.200-172.30.0.209"]), pools::advertisement()])?;
+        for node in lab.nodes() {
+            lab.pod(&pod(&node), &node, &WEB)?;
+        }
+        let local = json!({"externalTrafficPolicy": "Local"});
+        lab.apply_objects(&[services::service("web", local), services::service("cluster", json!({}))])?;
+        let address = services::address(lab, "web")?;
+        step("each node forwards to its own pod", || {
+            lab.nodes().iter().try_for_each(|node| forwards(lab, node, &pod(node)))
+        })?;
+        step("the pod sees the client's own address with policy Local, and not with Cluster", || sees(lab, address))?;
+        let owner = client_wire::wait_owner(lab, address)?;
+        step("pods are replaced one after another, and nothing moves", || {
+            unharmed(lab, address, ("Local, rolling replacement of the pods of three nodes", 0), || replace_all(lab))?;
+            stays(lab, address, &owner, SETTLED)
+        })?;
+        let second = step("the owner's last pod is ready no more, and the address moves", || {
+            let gone = || lab.set_ready(&newer(&owner), false).and_then(|()| wait_moved(lab, address, &owner));
+            let (report, second) = watched(lab, address, "Local, last pod of the owner is NotReady", gone)?;
+            within_budget(&report)?;
+            Ok(second)
+        })?;
+        step("the policy is changed to Cluster and back while the holder has a pod, and nothing moves", || {
+            for to in ["Cluster", "Local"] {
+                unharmed(lab, address, (&format!("policy changed to {to}, a pod on the holder"), 0), || {
+                    policy(lab, to)?;
+                    stays(lab, address, &second, SETTLED)
+                })?;
+            }
+            Ok(())
+        })?;
+        step("it is changed to Local while the holder has none, and the address moves", || {
+            moved_by_policy(lab, address, &second)
+        })
+    });
+}
+
+/// The first pod of a node, and the one that replaces it.
+fn pod(node: &str) -> String {
+    format!("old{node}")
+}
+
+fn newer(node: &str) -> String {
+    format!("new{node}")
+}
+
+/// Waits until a node forwards to this pod alone what comes in at its own node port.
+fn forwards(lab: &Lab, node: &str, pod: &str) -> Result<()> {
+    let service = services::get(lab, "web")?;
+    let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
+    let port = ports.first().and_then(|port| u16::try_from(port.node_port?).ok()).context("a node port")?;
+    let host = Host::named(node).context("a node")?;
+    forwards_to(lab, node, SocketAddr::new(host.v4().into(), port), pod)
+}
+
+fn sees(lab: &Lab, local: Ipv4Addr) -> Result<()> {
+    let client = Host::client().v4().to_string();
+    for (address, expect) in [(local, true), (services::address(lab, "cluster")?, false)] {
+        let page = wait::until("the page", pools::BRINGING_MAX, || {
+            let page = lab.http_get(CLIENT, services::http(address), "/")?;
+            Ok((page.status == 200).then_some(page))
+        })?;
+        let seen = page.body.split_whitespace().nth(1).context("a client")?;
+        ensure!((seen == client) == expect, "at {address} the pod saw {seen}; the client is {client}");
+    }
+    Ok(())
+}
+
+/// As a Deployment does it: the new pod is ready, the old one is told to end, serves on, and is gone.
+fn replace_all(lab: &Lab) -> Result<()> {
+    lab.nodes().iter().try_for_each(|node| {
+        lab.pod(&newer(node), node, &WEB)?;
+        lab.terminate(&pod(node))?;
+        forwards(lab, node, &newer(node))?;
+        lab.remove_pod(&pod(node))
+    })
+}
+
+fn policy(lab: &Lab, to: &str) -> Result<()> {
+    services::patch(lab, "web", &json!({"spec": {"externalTrafficPolicy": to}}))
+}
+
+/// The holder's own pod is taken out with policy Cluster, which costs nothing; with Local it has none and the address moves.
+fn moved_by_policy(lab: &Lab, address: Ipv4Addr, holder: &str) -> Result<()> {
+    policy(lab, "Cluster")?;
+    lab.nodes().iter().try_for_each(|node| lab.set_ready(&newer(node), node != holder))?;
+    wait::until("the pod of the holder gets nothing", pools::BRINGING_MAX, || {
+        let report = lab.start_probe(services::http(address), SETTLED, PROBE_STEP).finish()?;
+        Ok((report.lost == 0 && !report.pods.contains_key(&newer(holder))).then_some(()))
+    })?;
+    stays(lab, address, holder, SETTLED)?;
+    let (report, _) = watched(lab, address, "policy changed to Local, no pod on the holder", || {
+        policy(lab, "Local")?;
+        wait_moved(lab, address, holder)
+    })?;
+    within_budget(&report)
+}

@@ -1,0 +1,101 @@
+//! EndpointSlices of every kind: made by hand, several of a Service, without node names, with host names for addresses, with ports that differ
+//! from pod to pod, and of pods that are not ready and shall be published all the same.
+
+use crate::client_wire;
+use crate::node_death::PROBE_STEP;
+use crate::pools::BRINGING_MAX;
+use crate::services::{self, http, service, wait_announced};
+use crate::stage::step;
+use anyhow::{Result, ensure};
+use ferrolb_tests::{Lab, wait};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// How long one look at who answers takes.
+const LOOK: Duration = Duration::from_millis(500);
+/// The label of pods that have their port `http` in two places.
+const NAMED: [(&str, &str); 1] = [("app", "named")];
+
+/// Nodes 1 to 3 are alive, with the pods web1 to web3.
+pub(crate) fn part(lab: &Lab) -> Result<()> {
+    step("endpoints by host name are none", || by_hand(lab))?;
+    step("a named target port may be another one in each pod", || named_ports(lab))?;
+    step("with publishNotReadyAddresses a pod that is not ready is announced and served", || unready(lab))
+}
+
+/// A Service without selector: its slices are ours to make.
+fn by_hand(lab: &Lab) -> Result<()> {
+    let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    let mut object = service("hand", json!({"ports": ports}));
+    object["spec"].as_object_mut().map(|spec| spec.remove("selector"));
+    lab.apply_objects(&[object, slice("hand-names", "FQDN", json!([{"addresses": ["web.example.org"]}]))])?;
+    let address = services::address(lab, "hand")?;
+    wait_announced(lab, "hand", "NoEndpoints", "no endpoint")?;
+    let nowhere = |address: &str| json!([{"addresses": [address], "conditions": {}}]);
+    step("one without a node is good for policy Cluster", || {
+        lab.apply_objects(&[slice("hand-nowhere", "IPv4", nowhere(&pod_address(lab, "web1")?))])?;
+        answered_by(lab, address, &["web1"])
+    })?;
+    step("and for no node with policy Local, which is said", || {
+        services::patch(lab, "hand", &json!({"spec": {"externalTrafficPolicy": "Local"}}))?;
+        wait_announced(lab, "hand", "NoCandidateNode", "without usable endpoint (externalTrafficPolicy Local)")?;
+        client_wire::wait_silent(lab, address)
+    })?;
+    step("another slice that names a node makes it the one that announces", || {
+        let there =
+            json!([{"addresses": [pod_address(lab, "web2")?], "nodeName": "node2", "conditions": {"ready": true}}]);
+        lab.apply_objects(&[slice("hand-node2", "IPv4", there)])?;
+        let owner = client_wire::wait_owner(lab, address)?;
+        ensure!(owner == "node2", "{owner} announces, the endpoint is on node2");
+        answered_by(lab, address, &["web2"])
+    })?;
+    step("with policy Cluster again both slices count", || {
+        services::patch(lab, "hand", &json!({"spec": {"externalTrafficPolicy": "Cluster"}}))?;
+        answered_by(lab, address, &["web1", "web2"])
+    })
+}
+
+fn named_ports(lab: &Lab) -> Result<()> {
+    lab.pod_on_port("named1", "node1", &NAMED, 8080)?;
+    lab.pod_on_port("named2", "node2", &NAMED, 9090)?;
+    let spec = json!({"selector": {"app": "named"}, "ports": [{"port": 80, "targetPort": "http"}]});
+    lab.apply_objects(&[service("named", spec)])?;
+    answered_by(lab, services::address(lab, "named")?, &["named1", "named2"])
+}
+
+fn unready(lab: &Lab) -> Result<()> {
+    lab.pod("early", "node3", &[("app", "early")])?;
+    lab.set_ready("early", false)?;
+    let spec = json!({"selector": {"app": "early"}, "externalTrafficPolicy": "Local"});
+    lab.apply_objects(&[service("early", spec)])?;
+    let address = services::address(lab, "early")?;
+    wait_announced(lab, "early", "NoEndpoints", "no endpoint")?;
+    services::patch(lab, "early", &json!({"spec": {"publishNotReadyAddresses": true}}))?;
+    wait_announced(lab, "early", "Announced", "node3")?;
+    answered_by(lab, address, &["early"])
+}
+
+/// A slice of the Service `hand`.
+fn slice(name: &str, kind: &str, endpoints: Value) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "hand"}},
+        "addressType": kind, "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
+    })
+}
+
+/// The IPv4 address of a pod.
+fn pod_address(lab: &Lab, pod: &str) -> Result<String> {
+    lab.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])
+}
+
+/// Waits until these pods, all of them and no other, answer at the address.
+fn answered_by(lab: &Lab, address: Ipv4Addr, pods: &[&str]) -> Result<()> {
+    wait::until(&format!("{pods:?} answer at {address}"), BRINGING_MAX, || {
+        let report = lab.start_probe(http(address), LOOK, PROBE_STEP).finish()?;
+        let all = report.pods.keys().map(String::as_str).eq(pods.iter().copied());
+        ensure!(all && report.lost == 0, "{} of {} lost, answered by {:?}", report.lost, report.sent, report.pods);
+        Ok(Some(()))
+    })
+}
