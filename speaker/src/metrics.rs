@@ -18,6 +18,9 @@ pub use data_path::DataPathMetrics;
 /// Upper ends of the buckets of failover durations, in seconds: fine around what the defaults come to, 0.19.
 const FAILOVER_BUCKETS: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0];
 
+/// Upper ends of the buckets of plans, in seconds: below a millisecond with few Services, tens of them with ten thousand.
+const PLAN_BUCKETS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+
 type LinkLabel = [(&'static str, String); 1];
 type VerdictLabel = [(&'static str, &'static str); 1];
 type DropLabels = [(&'static str, String); 2];
@@ -89,7 +92,7 @@ impl Drop {
     }
 }
 
-/// The metrics of all links, and of the node.
+/// The metrics of the main loop, and of all links.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     services: Family<VerdictLabel, Gauge>,
@@ -113,6 +116,8 @@ pub struct Metrics {
     floods: Family<LinkLabel, Counter>,
     muted: Family<LinkLabel, Gauge>,
     failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
+    /// How long the main loop takes over a plan, in seconds.
+    pub plan: Histogram,
 }
 
 impl Metrics {
@@ -178,6 +183,12 @@ impl Metrics {
             Unit::Seconds,
             all.failover.clone(),
         );
+        registry.register_with_unit(
+            "plan",
+            "Plans of what this node announces, from the facts to what is wanted of each link",
+            Unit::Seconds,
+            all.plan.clone(),
+        );
         all
     }
 
@@ -205,6 +216,7 @@ impl Metrics {
             floods: Family::default(),
             muted: Family::default(),
             failover: Family::new_with_constructor(buckets),
+            plan: Histogram::new(PLAN_BUCKETS),
         }
     }
 

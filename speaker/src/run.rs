@@ -128,6 +128,7 @@ fn keys(secret: Secret) -> KeyRing {
 struct Loop {
     state: State,
     desired: Desired,
+    /// How long plans take.
     links: LinkSet,
     status: watch::Sender<SpeakerStatusStatus>,
     questions: watch::Sender<Questions>,
@@ -184,6 +185,7 @@ impl Loop {
     fn replan(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut desired = plan(&self.state, now);
         desired.keep_orders(&self.desired);
+        self.metrics.plan.observe(Clock::now().since(now).as_secs_f64());
         self.links.apply(&desired.links).context("the kernel has no random numbers")?;
         // The first status says something only when this node's links are known.
         if self.state.links.is_some() {

@@ -7,6 +7,7 @@ pub mod budgets;
 mod cpu;
 mod create;
 pub mod failover;
+mod health;
 mod holder;
 pub mod machine;
 mod memory;
@@ -35,6 +36,8 @@ pub enum Bench {
     Memory,
     /// Ten thousand Services: addresses, memory, processor time, a restart among them.
     Scale,
+    /// A thousand Services with policy Local whose endpoints change all the time, and a dead node's endpoints.
+    Health,
     /// What a client sees when the owner of an address dies, stops, or is back; a row for each thing that can happen.
     Failover,
 }
@@ -43,7 +46,7 @@ impl Bench {
     /// Whether it is measured beside kube-proxies.
     pub fn has_kube_proxies(self) -> bool {
         match self {
-            Self::Create | Self::Memory | Self::Failover => true,
+            Self::Create | Self::Memory | Self::Health | Self::Failover => true,
             Self::Allocate | Self::Answers | Self::Scale => false,
         }
     }
@@ -73,6 +76,7 @@ pub fn run(bench: Bench, tools: &Tools, options: &Options, extent: &Extent) -> R
         Bench::Answers => in_lab(tools, options, answers::run),
         Bench::Memory => beside_ferrolb(tools, options, |lab| memory::run(lab, extent.thousand)),
         Bench::Scale => in_lab(tools, options, scale::run),
+        Bench::Health => health::run(tools, options),
         Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
     };
     findings.with_context(|| format!("the benchmark {bench:?} could not be done"))

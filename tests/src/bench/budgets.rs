@@ -3,9 +3,11 @@
 
 mod answers;
 mod failover;
+mod health;
 
 pub use answers::*;
 pub use failover::*;
+pub use health::*;
 
 use Unit::{Count, Megabytes, Milliseconds, Nanoseconds, Times};
 

@@ -1,12 +1,13 @@
 //! A lab at rest: what has just been started or applied is known to all, so that a measurement begins from there.
 
 use crate::{Lab, wait};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ferrolb_proto::api::{self, Kind, Pool, Speaker};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long a lab may take to come to rest.
@@ -77,6 +78,22 @@ pub(super) fn wait_for_owner(lab: &Lab, node: &str, count: i64, limit: Duration)
         })
         .await
     })
+}
+
+/// Which node says of each address that it answers for it.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(super) fn owners(lab: &Lab) -> Result<BTreeMap<IpAddr, String>> {
+    lab.api(async |client| {
+        let owned = |speaker: Speaker| {
+            let node = speaker.metadata.name.unwrap_or_default();
+            let links = speaker.status.into_iter().flat_map(|status| status.links);
+            links.flat_map(|link| link.addresses).map(move |address| (address, node.clone()))
+        };
+        Ok(speakers(&client).await?.into_iter().flat_map(owned).collect())
+    })
+    .context("who owns what")
 }
 
 async fn speakers(client: &Client) -> Result<Vec<Speaker>> {

@@ -128,16 +128,18 @@ pub async fn remove(client: &Client, batch: &str) -> Result<()> {
     Ok(())
 }
 
-fn names(prefix: &str, count: usize) -> Vec<String> {
+/// The names of a batch: `PREFIX-N`.
+pub(super) fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}-{number}")).collect()
 }
 
 /// Does `work` for every name, eight at a time.
-async fn each<T>(names: &[String], work: impl AsyncFn(&str) -> Result<T>) -> Result<Vec<T>> {
+pub(super) async fn each<T>(names: &[String], work: impl AsyncFn(&str) -> Result<T>) -> Result<Vec<T>> {
     stream::iter(names).map(|name| work(name)).buffer_unordered(CREATORS).try_collect().await
 }
 
-async fn post<K: Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize>(
+/// Creates an object.
+pub(super) async fn post<K: Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize>(
     api: &Api<K>,
     object: Value,
 ) -> Result<()> {

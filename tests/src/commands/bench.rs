@@ -25,6 +25,7 @@ const ALLOCATE_USUAL: Duration = Duration::from_secs(1);
 const BENCH_USUAL: Duration = Duration::from_secs(30);
 const ANSWERS_USUAL: Duration = Duration::from_secs(320);
 const SCALE_USUAL: Duration = Duration::from_secs(180);
+const HEALTH_USUAL: Duration = Duration::from_secs(190);
 const RELEASE_USUAL: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
@@ -90,6 +91,7 @@ fn usual(bench: Bench, extent: &Extent) -> Duration {
         Bench::Create | Bench::Memory => BENCH_USUAL,
         Bench::Answers => ANSWERS_USUAL,
         Bench::Scale => SCALE_USUAL,
+        Bench::Health => HEALTH_USUAL,
         Bench::Failover => failover::usual(extent.runs, &extent.rows),
     }
 }

@@ -34,6 +34,23 @@ pub fn metric_at(lab: &Lab, admin: SocketAddr, name: &str) -> Result<f64> {
     Ok(series.iter().sum())
 }
 
+/// The buckets of a histogram without labels of the program on `host`: the upper end of each, and how many samples are below it so far.
+///
+/// # Errors
+/// When the program does not answer, or has no such histogram.
+pub fn buckets(lab: &Lab, host: &str, name: &str) -> Result<Vec<(f64, f64)>> {
+    let page = lab.http_get(CLIENT, admin(lab, host)?, "/metrics")?;
+    let start = format!("{name}_bucket{{le=\"");
+    let bucket = |line: &str| {
+        let (end, rest) = line.strip_prefix(&start)?.split_once('"')?;
+        let end = if end == "+Inf" { f64::INFINITY } else { end.parse().ok()? };
+        Some((end, rest.rsplit(' ').next()?.parse().ok()?))
+    };
+    let buckets: Vec<_> = page.body.lines().filter_map(bucket).collect();
+    ensure!(!buckets.is_empty(), "no histogram {name} on {host}; there are:\n{}", page.body);
+    Ok(buckets)
+}
+
 /// The value of a line of OpenMetrics text, if it is of this metric: the name ends where its labels or its value begin.
 fn sample(line: &str, name: &str) -> Option<f64> {
     let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
