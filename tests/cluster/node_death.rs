@@ -56,7 +56,7 @@ fn when_the_owner_loses_power_another_node_answers_and_gives_back_when_it_return
 }
 
 /// Waits until every speaker is ready and has listened long enough to claim.
-fn listened(lab: &Lab) -> Result<()> {
+pub(crate) fn listened(lab: &Lab) -> Result<()> {
     for node in lab.nodes() {
         wait::until(&format!("the speaker of {node} is ready"), pools::BRINGING_MAX, || {
             let (status, words) = readyz(lab, &node)?;
