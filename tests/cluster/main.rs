@@ -12,6 +12,7 @@ mod drain;
 mod evidence;
 mod families;
 mod frozen;
+mod health_checks;
 mod hostile_frames;
 mod ip_mode;
 mod ipv6;

@@ -4,6 +4,7 @@
 pub mod capture;
 pub mod datagram;
 pub mod lasting;
+mod manners;
 pub mod page;
 pub mod probe;
 pub mod serve;

@@ -1,7 +1,8 @@
 //! The server in a lab's pod. A page has one line: the pod's name and the client's address. A connection that asks to stay is sent back all
-//! it sends, and a datagram is answered, too ([`super::lasting`], [`super::datagram`]).
+//! it sends, one that asks for it is answered badly, and a datagram is answered, too ([`super::lasting`], [`super::manners`], [`super::datagram`]).
 
-use super::{datagram, lasting};
+use super::datagram;
+use super::manners::{self, Manner, STAY_MAX};
 use anyhow::{Context, Result};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,8 +14,6 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 4096;
 /// How long a client may take over its request.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// How long a connection may stay that asks for it.
-const STAY_MAX: Duration = Duration::from_secs(120);
 /// The largest request head that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
@@ -57,13 +56,19 @@ async fn serve_pages(listener: &TcpListener, name: &str) -> Result<()> {
 /// Serves one connection to its end. An error is the client's, or the network's between, and concerns no other connection.
 async fn answer(mut connection: TcpStream, page: String) {
     let Ok(Ok(head)) = tokio::time::timeout(REQUEST_MAX, read_head(&mut connection)).await else { return };
-    let (limit, stays) = if head.starts_with(lasting::REQUEST) { (STAY_MAX, true) } else { (REQUEST_MAX, false) };
+    let manner = Manner::asked(&head);
+    let limit = if manner == Manner::Page { REQUEST_MAX } else { STAY_MAX };
     let _ = tokio::time::timeout(limit, async {
-        if stays {
-            return echo(&mut connection).await;
+        match manner {
+            Manner::Page => {
+                connection.write_all(page.as_bytes()).await?;
+                connection.shutdown().await
+            }
+            Manner::Echo => echo(&mut connection).await,
+            Manner::Silent => std::future::pending().await,
+            Manner::Garbage => manners::garbage(&mut connection).await,
+            Manner::Endless => manners::endless(&mut connection).await,
         }
-        connection.write_all(page.as_bytes()).await?;
-        connection.shutdown().await
     })
     .await;
 }
