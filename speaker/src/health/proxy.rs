@@ -86,13 +86,16 @@ async fn asked(mut questions: watch::Receiver<Questions>, mode: Mode, due: Insta
         return std::future::pending().await;
     }
     Clock::sleep_until(Some(due)).await;
-    loop {
-        let known = questions.wait_for(|questions| !questions.servers.is_empty()).await.map(|known| known.clone());
-        let Ok(known) = known else { return std::future::pending().await };
-        let started = Clock::now();
-        if let Some(round) = ask(&known, turn).await {
-            return (started, round);
-        }
+    let known = questions.wait_for(|questions| !questions.servers.is_empty()).await.map(|known| known.clone());
+    let started = Clock::now();
+    let round = match known {
+        Ok(known) => ask(&known, turn).await,
+        // Who wants to know is gone, and the driver with it.
+        Err(_) => None,
+    };
+    match round {
+        Some(round) => (started, round),
+        None => std::future::pending().await,
     }
 }
 

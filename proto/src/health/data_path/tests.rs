@@ -265,6 +265,9 @@ fn the_message_names_the_url_and_does_not_waver() {
     }
     assert_eq!(bench.words, words + 1);
     assert!(bench.message().contains("no answer within 1000 ms: see the log of kube-proxy"), "{}", bench.message());
+    bench.livez(GOOD);
+    bench.now = bench.now + SILENCE_MAX;
+    assert_eq!((bench.livez(GOOD), bench.words), (Unhealthy, words + 1), "what speaks for it is no reason against it");
 }
 
 /// What the rules say of a script, from its whole history; `step` is the time between rounds.

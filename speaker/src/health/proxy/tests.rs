@@ -18,6 +18,9 @@ const INELIGIBLE: (u16, &str) = (503, r#"{"nodeEligible":false}"#);
 const WITNESS: (u16, &str) = (503, r#"{"localEndpoints":0,"serviceProxyHealthy":true}"#);
 const NONE: (u16, &str) = (404, "");
 
+/// How long a test waits for a word, on a busy machine, before it fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What the server answers by path.
 #[derive(Clone, Copy)]
 struct Script {
@@ -101,7 +104,8 @@ impl Driver {
     /// The next thing it says but that it knows nothing yet.
     async fn says(&mut self) -> Judgement {
         loop {
-            let Some(Event::DataPath(judgement)) = self.events.recv().await else { panic!("not of the data path") };
+            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("a word in time");
+            let Some(Event::DataPath(judgement)) = event else { panic!("not of the data path") };
             if judgement.state != DataPathState::Unknown {
                 return judgement;
             }
