@@ -213,22 +213,23 @@ impl World {
     /// What the rest of a node says of it.
     pub(super) fn says(&mut self, index: usize, draining: bool, unhealthy: bool) {
         self.log(|| format!("===== n{index} draining: {draining}, unhealthy: {unhealthy}"));
-        self.feed(index, Input::Says(Says { draining, unhealthy, ..Says::default() }));
         self.truth.note_change(self.now);
+        self.feed(index, Input::Says(Says { draining, unhealthy, ..Says::default() }));
     }
 
     /// A node's health checks of a unit begin to fail, or pass again.
     pub(super) fn fail(&mut self, index: usize, unit: usize, failing: bool) {
         self.log(|| format!("===== the checks of n{index} of unit {unit} fail: {failing}"));
         self.nodes[index].failing[unit] = failing;
-        self.show_view(index);
         self.truth.note_change(self.now);
+        self.show_view(index);
     }
 
     /// What gives a node's machine its units stands still, or goes on.
     pub(super) fn wedge(&mut self, index: usize, stuck: bool) {
         self.log(|| format!("===== n{index} stuck: {stuck}"));
         self.nodes[index].leaving = stuck;
+        self.truth.note_change(self.now);
         self.feed(index, Input::Stuck(stuck));
         self.account_all(Cause::World);
     }
@@ -255,8 +256,8 @@ impl World {
     fn learn(&mut self, index: usize, change: &Change) {
         self.log(|| format!("n{index} learns of the change"));
         Rc::make_mut(&mut self.nodes[index].view).learn(change);
-        self.show_view(index);
         self.truth.note_change(self.now);
+        self.show_view(index);
     }
 
     /// Each unit gets a random selection of the nodes as its candidates.

@@ -1,11 +1,10 @@
 //! Whether the soft rules are kept: who owns a unit is as good as any other, and who is no better than the owner leaves it alone.
 
-use super::FAILBACK;
-use super::truth::{Rule, Truth};
+use super::truth::{Rule, Truth, Watch};
 use super::world::World;
 use ferrolb_proto::Instant;
 use ferrolb_proto::claim::CLAIM_LIFETIME;
-use ferrolb_proto::election::{CLEAN, Candidate, Soft, soft};
+use ferrolb_proto::wire::hello::{Body, Flags, Frame};
 use std::time::Duration;
 
 /// Who gives up what it took this short a time ago backs off.
@@ -14,6 +13,11 @@ const TOO_SOON: Duration = Duration::from_secs(5);
 const BACK_OFF: Duration = Duration::from_secs(10);
 /// Within this time all nodes know of each other what they say, although some frames are lost.
 const KNOWN: Duration = Duration::from_secs(5);
+/// Within this time all know of a claim: before, who hears of the release that it brought about takes the unit for free.
+const CLAIM_KNOWN: Duration = Duration::from_millis(300);
+
+type Soft = [bool; 6];
+const CLEAN: Soft = [false; 6];
 
 impl Truth {
     /// Something changed that may change who is the best.
@@ -24,15 +28,30 @@ impl Truth {
     /// Someone gave a unit up.
     pub(super) fn note_stop(&mut self, unit: usize, now: Instant) {
         let watch = &mut self.units[unit];
-        watch.backed_off += u32::from(now.since(watch.taken.0) < TOO_SOON);
+        watch.backed_off += u32::from(now.since(watch.taken) < TOO_SOON);
     }
 }
 
 impl World {
+    /// What really speaks against a node, worst first; the machines have this order from elsewhere.
     fn soft(&self, index: usize, unit: usize) -> Soft {
         let node = &self.nodes[index];
-        let candidate = Candidate { cordoned: self.api.cordoned[index], ..Candidate::default() };
-        soft(&candidate, node.says, node.failing[unit])
+        let Flags { leaving, draining, unhealthy, unstable, .. } = node.says;
+        [leaving, node.failing[unit], draining, unhealthy, self.api.cordoned[index], unstable]
+    }
+
+    /// Takes from a frame what it says of its sender, and how long addresses are best left with it.
+    pub(super) fn note_words(&mut self, index: usize, frame: &Frame) {
+        if std::mem::replace(&mut self.nodes[index].says, frame.flags) != frame.flags {
+            self.truth.note_change(self.now);
+        }
+        let (Body::Claim { addresses, keeps, .. } | Body::List { addresses, keeps, .. }) = &frame.body else { return };
+        for (address, keep) in addresses.iter().zip(keeps) {
+            if let Some(unit) = self.catalogue.unit_named(*address) {
+                let kept_until = &mut self.truth.units[unit].kept_until;
+                *kept_until = (*kept_until).max(self.now + *keep);
+            }
+        }
     }
 
     /// Whether it works, is a candidate, and knows it.
@@ -54,8 +73,9 @@ impl World {
     /// A node takes a unit: if something speaks against it, then not from one that is no worse.
     pub(super) fn check_reason(&mut self, taker: usize, unit: usize) {
         let known = self.now.since(self.truth.changed) >= KNOWN && self.parts == 1 && !self.is_one_way();
+        let moves = self.now.since(self.truth.units[unit].taken) < CLAIM_KNOWN;
         let own = self.soft(taker, unit);
-        if !known || own == CLEAN || !self.may_have(taker, unit) {
+        if !known || moves || own == CLEAN || !self.may_have(taker, unit) {
             return;
         }
         let alike = |owner: &usize| *owner != taker && self.may_have(*owner, unit) && self.soft(*owner, unit) <= own;
@@ -66,9 +86,9 @@ impl World {
 
     /// In the end no candidate is better than the owner: none by the soft rules, and by order none that is sound.
     pub(super) fn check_best(&mut self, unit: usize) {
-        let (taken, moves) = self.truth.units[unit].taken;
+        let Watch { taken, kept_until, backed_off, .. } = self.truth.units[unit];
         // As long as who refused, or backed off, may still do so.
-        let waits = CLAIM_LIFETIME.max(BACK_OFF * 2_u32.pow(self.truth.units[unit].backed_off)) + KNOWN;
+        let waits = CLAIM_LIFETIME.max(BACK_OFF * 2_u32.pow(backed_off)) + KNOWN;
         let settled = self.now.since(self.truth.changed) >= waits && self.now.since(taken) >= waits;
         let [owner] = self.owners(0, unit)[..] else { return };
         if !settled
@@ -79,7 +99,7 @@ impl World {
         {
             return;
         }
-        let is_kept = self.now.since(taken) < FAILBACK * 2_u32.pow(moves) + KNOWN;
+        let is_kept = self.now < kept_until + KNOWN;
         let its = self.soft(owner, unit);
         let better = |index: &usize| {
             let own = self.soft(*index, unit);

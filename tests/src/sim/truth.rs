@@ -115,8 +115,10 @@ pub(super) struct Watch {
     /// When it moved of late.
     pub(super) moves: VecDeque<Instant>,
     moved: usize,
-    /// When someone last began to answer for it, in the whole run, and how often that was.
-    pub(super) taken: (Instant, u32),
+    /// When someone last began to answer for it, in the whole run.
+    pub(super) taken: Instant,
+    /// Until when someone said that it is best left with it.
+    pub(super) kept_until: Instant,
     /// How often someone gave it up soon after taking it, and backs off.
     pub(super) backed_off: u32,
     defended: Option<Instant>,
@@ -142,7 +144,8 @@ impl Truth {
             cause: Cause::World,
             moves: VecDeque::new(),
             moved: 0,
-            taken: (Instant::ZERO, 0),
+            taken: Instant::ZERO,
+            kept_until: Instant::ZERO,
             backed_off: 0,
             defended: None,
         };
@@ -248,8 +251,7 @@ impl World {
     /// Notes that a node began to answer for a unit.
     pub(super) fn note_move(&mut self, unit: usize) {
         let now = self.now;
-        let taken = &mut self.truth.units[unit].taken;
-        *taken = (now, taken.1 + 1);
+        self.truth.units[unit].taken = now;
         if !self.truth.measures() {
             return;
         }

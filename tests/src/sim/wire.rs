@@ -110,9 +110,7 @@ impl World {
 
     fn send(&mut self, index: usize, to: Option<Mac>, key: u32, frame: Frame) {
         self.truth.outcome.frames += u64::from(self.truth.measures());
-        if std::mem::replace(&mut self.nodes[index].says, frame.flags) != frame.flags {
-            self.truth.note_change(self.now);
-        }
+        self.note_words(index, &frame);
         if !matches!(&frame.body, Body::Hello { failing, .. } if failing.is_empty()) {
             self.log(|| format!("n{index} -> {} {}", to.map_or("*".into(), spoken), said(&frame)));
         }
