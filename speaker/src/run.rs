@@ -128,7 +128,6 @@ fn keys(secret: Secret) -> KeyRing {
 struct Loop {
     state: State,
     desired: Desired,
-    /// How long plans take.
     links: LinkSet,
     status: watch::Sender<SpeakerStatusStatus>,
     questions: watch::Sender<Questions>,
