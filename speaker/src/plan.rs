@@ -5,6 +5,7 @@ mod choice;
 mod data_path;
 mod dump;
 mod probes;
+mod slices;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -24,7 +24,7 @@ use regex::Regex;
 use crate::event::{Event, Link, LinkReport};
 use table::Table;
 
-pub(crate) use kept::{KeptService, KeptSlice, OwnTargets};
+pub(crate) use kept::{KeptService, KeptSlice};
 
 /// How long a link whose thread failed is left alone, the first time.
 pub const LINK_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);

@@ -11,7 +11,8 @@ use ferrolb_proto::api::FailingService;
 use ferrolb_proto::facts::{CheckPort, HealthCheck, Key, Target, Usable};
 use ferrolb_proto::health::prober::{Check, TargetId, Targets};
 
-use crate::state::{KeptSlice, OwnTargets, State};
+use super::slices;
+use crate::state::State;
 
 /// The most Services that a node's status names as failing.
 pub const FAILING_SERVICES_MAX: usize = 500;
@@ -37,9 +38,6 @@ pub(super) struct Checked<'a> {
     pub(super) said: Vec<FailingService>,
 }
 
-/// A slice that has endpoints on this node.
-type OwnSlice<'a> = (&'a Key, &'a KeptSlice, &'a OwnTargets);
-
 /// What is to be asked, and what is known of it.
 pub(super) fn checked(state: &State) -> Checked<'_> {
     let mut checked = Checked::default();
@@ -51,9 +49,7 @@ pub(super) fn checked(state: &State) -> Checked<'_> {
     if services.peek().is_none() {
         return checked;
     }
-    let mut slices: Vec<OwnSlice<'_>> =
-        state.slices.iter().filter_map(|(key, slice)| Some((key, slice, slice.own.as_deref()?))).collect();
-    slices.sort_by_key(of_service);
+    let slices = slices::by_service(state.slices.iter().filter(|(_, slice)| slice.own.is_some()));
     for (key, usable, check) in services {
         let Some((endpoint, why)) = checked.service(state, key, check, targets(&slices, key, usable, &check.port))
         else {
@@ -100,15 +96,13 @@ impl Checked<'_> {
 
 /// The usable endpoints on this node of a Service, each with its port if its slice has one of that name.
 fn targets<'a>(
-    slices: &'a [OwnSlice<'a>],
-    service: &'a Key,
+    slices: &[slices::Named<'a>],
+    service: &Key,
     usable: Usable,
     port: &'a CheckPort,
 ) -> impl Iterator<Item = (Target, Option<u16>)> {
-    let wanted = (&*service.namespace, &*service.name);
-    let start = slices.partition_point(|slice| of_service(slice) < wanted);
-    let its = slices[start..].iter().take_while(move |slice| of_service(slice) == wanted);
-    its.flat_map(move |(_, slice, own)| {
+    let own = slices::of(slices, service).filter_map(|slice| Some((slice, slice.own.as_deref()?)));
+    own.flat_map(move |(slice, own)| {
         let number = match port {
             CheckPort::Number(number) => Some(*number),
             CheckPort::Named(name) => own.ports.iter().find(|(other, _)| other == name).map(|(_, number)| *number),
@@ -117,9 +111,4 @@ fn targets<'a>(
             move |target: &&Target| slice.endpoints.get(target.endpoint).is_some_and(|endpoint| usable.takes(endpoint));
         own.targets.iter().filter(is_usable).map(move |target| (*target, number))
     })
-}
-
-/// The namespace and name of a slice's Service.
-fn of_service<'a>((key, slice, _): &OwnSlice<'a>) -> (&'a str, &'a str) {
-    (&key.namespace, &slice.service)
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ferrolb_proto::announce::{Group, Scene, Served, groups};
 use ferrolb_proto::election::{Unit, rank};
-use ferrolb_proto::facts::{Advertisement, Endpoint, Key};
+use ferrolb_proto::facts::{Advertisement, Key};
 use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::Flags;
 
-use super::probes;
+use super::{probes, slices};
 use crate::event::Link;
-use crate::state::{KeptService, KeptSlice, State};
+use crate::state::{KeptService, State};
 
 /// How many of the first in line for a unit are prepared to answer for it.
 const PREPARED: usize = 3;
@@ -81,8 +81,7 @@ fn all_groups<'a>(
     failing: &BTreeSet<&'a Key>,
 ) -> impl Iterator<Item = (Vec<usize>, Group<'a>)> {
     let services: Vec<_> = state.services.iter().collect();
-    let mut slices: Vec<_> = state.slices.iter().collect();
-    slices.sort_by_key(of_service);
+    let slices = slices::by_service(state.slices.iter());
     groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(move |places| {
         let served = places.iter().map(|place| Served {
             failing_on: failing.get(services[*place].0).map(|_| &*state.config.node).into_iter().collect(),
@@ -134,27 +133,14 @@ fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<D
     (!unit.addresses.is_empty()).then(|| Draft { unit: Arc::new(unit), own })
 }
 
-fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[(&'a Key, &'a KeptSlice)]) -> Served<'a> {
+fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[slices::Named<'a>]) -> Served<'a> {
     Served {
         policy: service.policy,
         usable: service.usable,
         assigned: &service.assigned,
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,
-        endpoints: endpoints(slices, key),
+        endpoints: slices::of(slices, key).flat_map(|slice| &slice.endpoints).collect(),
         failing_on: Vec::new(),
     }
-}
-
-/// The namespace and name of a slice's Service.
-fn of_service<'a>((key, slice): &(&'a Key, &'a KeptSlice)) -> (&'a str, &'a str) {
-    (&key.namespace, &slice.service)
-}
-
-/// The endpoints of a Service; `slices` are sorted by Service.
-fn endpoints<'a>(slices: &[(&'a Key, &'a KeptSlice)], service: &Key) -> Vec<&'a Endpoint> {
-    let service = (&*service.namespace, &*service.name);
-    let start = slices.partition_point(|slice| of_service(slice) < service);
-    let own = slices[start..].iter().take_while(|slice| of_service(slice) == service);
-    own.flat_map(|(_, slice)| &slice.endpoints).collect()
 }
