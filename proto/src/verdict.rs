@@ -80,7 +80,7 @@ pub fn verdict<'a>(
         let found = &mut found[endpoint.family as usize];
         found.anywhere = true;
         found.here |= here;
-        found.stays_here |= here && usable.stays(endpoint);
+        found.stays_here |= here && !endpoint.terminating;
     }
     let verdicts = families.into_iter().map(|family| found[family as usize].verdict(policy));
     let worst = verdicts.filter(|verdict| *verdict != Verdict::NoEndpoint).max().unwrap_or(Verdict::NoEndpoint);

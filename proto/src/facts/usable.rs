@@ -46,15 +46,6 @@ impl Usable {
             Self::Serving => endpoint.serving,
         }
     }
-
-    /// Whether an endpoint that counts is there to stay, as far as the API says.
-    #[must_use]
-    pub const fn stays(self, endpoint: &Endpoint) -> bool {
-        match self {
-            Self::ReadyOrTerminating | Self::Ready => endpoint.ready,
-            Self::Serving => !endpoint.terminating,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -50,13 +50,9 @@ fn counts(usable: Usable, endpoint: &Endpoint) -> bool {
     words.iter().any(|all| all.iter().all(holds))
 }
 
-/// A family whose only endpoints here are about to go. Where the Service asks for those that serve, readiness says nothing.
-fn is_going(usable: Usable, here: &[&&Endpoint]) -> bool {
-    let goes = |endpoint: &&&&Endpoint| match usable {
-        Usable::Serving => endpoint.terminating,
-        Usable::Ready | Usable::ReadyOrTerminating => !endpoint.ready,
-    };
-    here.iter().filter(goes).count() == here.len()
+/// A family whose only endpoints here are about to go, whatever is said of their readiness.
+fn is_going(here: &[&&Endpoint]) -> bool {
+    here.iter().filter(|endpoint| endpoint.terminating).count() == here.len()
 }
 
 fn model(policy: Policy, usable: Usable, families: &[Family], endpoints: &[&Endpoint], failing: bool) -> Verdict {
@@ -71,7 +67,7 @@ fn model(policy: Policy, usable: Usable, families: &[Family], endpoints: &[&Endp
             Policy::Cluster => "any node forwards to any endpoint",
             Policy::Local if here.is_empty() => "none of its own",
             Policy::Local if failing => "none of its own passes",
-            Policy::Local if is_going(usable, &here) => "those of its own are going",
+            Policy::Local if is_going(&here) => "those of its own are going",
             Policy::Local => "one of its own stays",
         });
     }
@@ -150,8 +146,8 @@ fn what_the_controller_manager_writes_with_publish_not_ready_addresses_counts() 
     let rows = [
         ((true, false), [Ready, Ready, Ready], [Ready, Ready, Ready]),
         ((false, false), [NoEndpoint, NoEndpoint, NoEndpoint], [Ready, Ready, NoEndpoint]),
-        ((true, true), [Terminating, NoEndpoint, Terminating], [Ready, Ready, Terminating]),
-        ((false, true), [NoEndpoint, NoEndpoint, NoEndpoint], [Ready, Ready, NoEndpoint]),
+        ((true, true), [Terminating, NoEndpoint, Terminating], [Terminating; 3]),
+        ((false, true), [NoEndpoint, NoEndpoint, NoEndpoint], [Terminating, Terminating, NoEndpoint]),
     ];
     for ((pod_ready, deleted), plain, publishing) in rows {
         for (publish, expect) in [(false, plain), (true, publishing)] {
