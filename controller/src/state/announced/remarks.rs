@@ -96,7 +96,7 @@ impl Case<'_> {
         let fails = |node| !all_fail && self.group.as_ref().is_some_and(|group| group.fails_on(node));
         let hindrance = |node| voices.of(node).and_then(|speaker| hindrance(speaker, fails(node)));
         let hindered: Vec<_> = owners.into_iter().filter_map(hindrance).collect();
-        (!hindered.is_empty()).then(|| format!("{}: there is no better node", some(&hindered, NAMED_MAX)))
+        (!hindered.is_empty()).then(|| format!("{}, and no better one takes it", some(&hindered, NAMED_MAX)))
     }
 }
 

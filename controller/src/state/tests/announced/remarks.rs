@@ -113,19 +113,19 @@ fn every_remark_is_said_in_its_words() {
         (
             "the data path",
             cast(vec![broken("n1", &has, "kube-proxy says 503"), sound("n2"), sound("n3")]),
-            "n1 announces it although its data path does not work (kube-proxy says 503): there is no better node"
+            "n1 announces it although its data path does not work (kube-proxy says 503), and no better one takes it"
                 .to_owned(),
         ),
         (
             "the data path, without words",
             cast(vec![broken("n1", &has, ""), broken("n2", &[], "x"), sound("n3")]),
-            "n1 announces it although its data path does not work: there is no better node".to_owned(),
+            "n1 announces it although its data path does not work, and no better one takes it".to_owned(),
         ),
         (
             "a node that fails",
             Cast { services: local(), ..cast(vec![failing("n1", &has, &[("a", "x")]), sound("n2"), sound("n3")]) },
             "of its endpoints on n1 none passes its health check (x); \
-             n1 announces it although endpoints on it fail their health check: there is no better node"
+             n1 announces it although endpoints on it fail their health check, and no better one takes it"
                 .to_owned(),
         ),
         (
@@ -135,12 +135,12 @@ fn every_remark_is_said_in_its_words() {
                 slices: vec![slice("a", &["n1", "n2"]), slice("b", &["n1", "n2"])],
                 ..cast(vec![failing("n1", &has, &[("b", "x")]), sound("n2"), sound("n3")])
             },
-            "n1 announces it although endpoints on it fail their health check: there is no better node".to_owned(),
+            "n1 announces it although endpoints on it fail their health check, and no better one takes it".to_owned(),
         ),
         (
             "draining",
             cast(vec![Speaker { draining: true, ..n1() }, sound("n2"), sound("n3")]),
-            "n1 announces it although it is draining: there is no better node".to_owned(),
+            "n1 announces it although it is draining, and no better one takes it".to_owned(),
         ),
         ("labels", Cast { nodes: excluded(), ..cast(vec![n1(), sound("n2"), sound("n3")]) }, LABELLED.to_owned()),
         (
@@ -158,7 +158,7 @@ fn every_remark_is_said_in_its_words() {
             format!(
                 "of its endpoints on n2 none passes its health check {refused}; \
                  no IPv6 endpoint is usable: nothing is behind fd00::; {SLIP}; \
-                 n1 announces it although its data path does not work (x): there is no better node; {LABELLED}"
+                 n1 announces it although its data path does not work (x), and no better one takes it; {LABELLED}"
             ),
         ),
     ];
