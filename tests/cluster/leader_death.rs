@@ -5,16 +5,14 @@ use crate::ledger::Ledger;
 use crate::metrics::metric_at;
 use crate::pools::BRINGING_MAX;
 use crate::stage::{measured, play, step, without_proxy};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ferrolb_tests::bench::services;
 use ferrolb_tests::topology::CONTROL_PLANE;
 use ferrolb_tests::{Lab, Signal, wait};
-use futures::{TryStream, TryStreamExt};
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
-use kube::api::{Api, ListParams, WatchEvent};
+use kube::api::{Api, ListParams};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -137,11 +135,11 @@ fn succeed(lab: &Lab, batch: &str, leader: &Replica, follower: &Replica, signal:
 /// Creates a batch of Services, tells when it is in the midst of it, and waits until each has its address and keeps it. The answer is when the
 /// last one was created, and when the last one got it.
 async fn create(client: &Client, batch: &str, midst: mpsc::Sender<()>) -> Result<(Instant, Instant)> {
-    let mut events = pin!(services::watch(client, batch).await?);
+    let mut events = services::Events::of(client, batch).await?;
     let (mut ledger, mut midst) = (Ledger::default(), Some(midst));
     let watched = async {
         while ledger.given() < SERVICES {
-            ledger.note(&next(&mut events).await?);
+            ledger.note(&events.next().await?);
             if ledger.given() >= GIVEN_AT_DEATH
                 && let Some(midst) = midst.take()
             {
@@ -155,20 +153,10 @@ async fn create(client: &Client, batch: &str, midst: mpsc::Sender<()>) -> Result
     let given = ledger.given();
     let (created, done) =
         ended.with_context(|| format!("{given} of {SERVICES} have an address after {ALL_MAX:?}"))??;
-    while let Ok(service) = tokio::time::timeout(QUIET, next(&mut events)).await {
+    while let Ok(service) = tokio::time::timeout(QUIET, events.next()).await {
         ledger.note(&service?);
     }
     ledger.check(SERVICES)?;
     let created = created.into_iter().map(|(_, _, answered)| answered).max().context("no Service was created")?;
     Ok((created, done))
-}
-
-/// The next Service that was made or changed.
-async fn next(events: &mut (impl TryStream<Ok = WatchEvent<Service>, Error = kube::Error> + Unpin)) -> Result<Service> {
-    match events.try_next().await?.context("the API server ended the watch")? {
-        WatchEvent::Added(service) | WatchEvent::Modified(service) => Ok(service),
-        other @ (WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) | WatchEvent::Error(_)) => {
-            bail!("the watch says {other:?}")
-        }
-    }
 }

@@ -16,7 +16,8 @@ pub(crate) fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
     alone(|tools| {
         let lab = Lab::up(tools, options)?;
         let last_words = LastWords(state::logs(&options.name.parse()?));
-        story(&lab)?;
+        // Said at once, so that it stands before the logs of the programs, which are long.
+        story(&lab).inspect_err(|error| say(&format!("failed: {error:#}")))?;
         // Told, so nothing has failed in it.
         std::mem::forget(last_words);
         lab.down()
@@ -55,8 +56,12 @@ pub(crate) fn step<T>(says: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
 
 /// Prints a measured number, also of a test that passes.
 pub(crate) fn measured(line: &str) {
+    say(&format!("measured: {line}"));
+}
+
+fn say(line: &str) {
     // Not `eprintln!`, which the test harness would keep to itself; where nobody reads, there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "measured: {line}");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Shows how the logs of FerroLB's programs end, unless it is forgotten.

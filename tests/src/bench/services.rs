@@ -1,7 +1,7 @@
 //! Services by the dozen: who makes them, and a watch that notes when each has its address. The cluster tests make theirs here, too.
 
 use crate::wait;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use ferrolb_proto::range::Family;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -67,8 +67,57 @@ impl Assigned {
     }
 }
 
-/// The events of a watch of Services.
-pub type Events = BoxStream<'static, kube::Result<WatchEvent<Service>>>;
+/// Each change of the Services of one batch. The API server ends a watch after some minutes, and one that does not keep up at once; it is
+/// taken up again after the last change that it told.
+pub struct Events {
+    services: Api<Service>,
+    batch: String,
+    /// `resourceVersion` of the last change.
+    version: String,
+    watch: BoxStream<'static, kube::Result<WatchEvent<Service>>>,
+}
+
+impl Events {
+    /// The events of one batch, by its prefix, from now on: when this returns the watch stands.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn of(client: &Client, batch: &str) -> Result<Self> {
+        let services: Api<Service> = Api::default_namespaced(client.clone());
+        let now = services.list(&ListParams::default().limit(1)).await?;
+        let version = now.metadata.resource_version.context("a list has a version")?;
+        let watch = watch(&services, batch, &version).await?;
+        Ok(Self { services, batch: batch.to_owned(), version, watch })
+    }
+
+    /// The next Service that was made or changed. Dropped before it ends, it has taken nothing.
+    ///
+    /// # Errors
+    /// When the API server refuses the watch, or says that anything else has happened to a Service.
+    pub async fn next(&mut self) -> Result<Service> {
+        loop {
+            match self.watch.try_next().await? {
+                Some(WatchEvent::Added(service) | WatchEvent::Modified(service)) => {
+                    self.version = service.resource_version().context("a Service has a version")?;
+                    return Ok(service);
+                }
+                Some(other) => bail!("the watch says {other:?}"),
+                None => self.watch = watch(&self.services, &self.batch, &self.version).await?,
+            }
+        }
+    }
+}
+
+/// A watch of the Services of one batch after `version`.
+async fn watch(
+    services: &Api<Service>,
+    batch: &str,
+    version: &str,
+) -> Result<BoxStream<'static, kube::Result<WatchEvent<Service>>>> {
+    let params = WatchParams::default().labels(&format!("{LABEL}={batch}")).disable_bookmarks();
+    Ok(services.watch(&params, version).await?.boxed())
+}
+
 /// By the Service's name: its addresses and when they were seen.
 type Addresses = BTreeMap<String, (Vec<IpAddr>, Instant)>;
 
@@ -82,12 +131,12 @@ pub async fn create(client: &Client, prefix: &str, count: usize, families: &[Fam
     let names = names(prefix, count);
     each(&names, async |name| post(&slices, slice(name, prefix)).await).await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
-    let events = watch(client, prefix).await?;
+    let events = Events::of(client, prefix).await?;
     // The watch has taken a connection. None of the creations may have to open one: its first request waits for an acknowledgement that
     // the kernel delays by 40 ms.
     each(&names[..count.min(CREATORS)], async |name| Ok(services.get_opt(name).await?)).await?;
     let creators = post_all(client, prefix, count, families);
-    let (created, mut assigned) = futures::future::try_join(creators, given(&services, prefix, events, count)).await?;
+    let (created, mut assigned) = futures::future::try_join(creators, given(events, count)).await?;
     created
         .into_iter()
         .map(|(name, sent, created)| {
@@ -147,41 +196,16 @@ pub(super) async fn post<K: Clone + std::fmt::Debug + DeserializeOwned + serde::
     Ok(())
 }
 
-/// The events of the Services of one batch, by its prefix, from now on: when this returns the watch stands.
-///
-/// # Errors
-/// When the API server refuses it.
-pub async fn watch(client: &Client, batch: &str) -> Result<Events> {
-    let services: Api<Service> = Api::default_namespaced(client.clone());
-    let now = services.list(&ListParams::default().limit(1)).await?;
-    let version = now.metadata.resource_version.context("a list has a version")?;
-    watch_from(&services, batch, &version).await
-}
-
-/// The same after `version`.
-async fn watch_from(services: &Api<Service>, batch: &str, version: &str) -> Result<Events> {
-    let params = WatchParams::default().labels(&format!("{LABEL}={batch}")).disable_bookmarks();
-    Ok(services.watch(&params, version).await?.boxed())
-}
-
 /// The addresses of each of `count` Services and when they were seen.
-async fn given(services: &Api<Service>, batch: &str, mut events: Events, count: usize) -> Result<Addresses> {
+async fn given(mut events: Events, count: usize) -> Result<Addresses> {
     let mut assigned = Addresses::new();
     let all = async {
-        let mut last = None;
         while assigned.len() < count {
-            let Some(event) = events.try_next().await? else {
-                // The API server ends every watch after some minutes.
-                let last = last.as_deref().context("the API server ended the watch before its first event")?;
-                events = watch_from(services, batch, last).await?;
-                continue;
-            };
-            let (WatchEvent::Added(service) | WatchEvent::Modified(service)) = event else { continue };
+            let service = events.next().await?;
             let its = addresses(&service);
             if !its.is_empty() {
                 assigned.entry(service.name_any()).or_insert_with(|| (its, wait::now()));
             }
-            last = service.resource_version();
         }
         Ok(())
     };
