@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::facts::{Advertisement, Endpoint, Node, Policy, Pool, Usable};
-use crate::range::AddressRange;
+use crate::range::{AddressRange, Family};
 
 pub use group::{Group, groups};
 
@@ -33,8 +33,8 @@ pub struct Served<'a> {
     pub labels: &'a Labels,
     /// The endpoints of all its slices.
     pub endpoints: Vec<&'a Endpoint>,
-    /// The nodes that say that none of their own endpoints passes its health check.
-    pub failing_on: Vec<&'a str>,
+    /// The nodes that say that none of their own endpoints of a family passes its health check.
+    pub failing_on: Vec<(&'a str, Family)>,
 }
 
 /// Why a node may not announce.

@@ -10,8 +10,8 @@ pub enum Verdict {
     Ready,
     /// It can serve for now: `Local` policy, and the only usable endpoints here are terminating.
     Terminating,
-    /// `Local` policy, and the node says that none of its usable endpoints passes the Service's health check: it serves only where nobody
-    /// else does.
+    /// `Local` policy, and the node says that of a family none of its usable endpoints passes the Service's health check: it serves only
+    /// where nobody else does.
     Failing,
     /// `Local` policy, and no usable endpoint on this node.
     NoLocalEndpoint,
@@ -51,18 +51,19 @@ struct Found {
 }
 
 impl Found {
-    const fn verdict(self, policy: Policy) -> Verdict {
+    const fn verdict(self, policy: Policy, failing: bool) -> Verdict {
         match (policy, self) {
             (_, Self { anywhere: false, .. }) => Verdict::NoEndpoint,
-            (Policy::Cluster, _) | (Policy::Local, Self { stays_here: true, .. }) => Verdict::Ready,
-            (Policy::Local, Self { here: true, .. }) => Verdict::Terminating,
             (Policy::Local, Self { here: false, .. }) => Verdict::NoLocalEndpoint,
+            (Policy::Local, _) if failing => Verdict::Failing,
+            (Policy::Cluster, _) | (Policy::Local, Self { stays_here: true, .. }) => Verdict::Ready,
+            (Policy::Local, Self { stays_here: false, .. }) => Verdict::Terminating,
         }
     }
 }
 
 /// The verdict on `node` for a Service of this policy, whose announced addresses are of these `families`, given the endpoints of all
-/// its slices, which of them count, and whether the node says that none of its own passes its health check.
+/// its slices, which of them count, and of which families the node says that none of its own passes its health check.
 ///
 /// kube-proxy forwards an address to endpoints of its own family only, so the worst family decides. One that has no usable endpoint
 /// anywhere is served by no node, and keeps none off the wire while another family has one.
@@ -72,7 +73,7 @@ pub fn verdict<'a>(
     families: impl IntoIterator<Item = Family>,
     node: &str,
     endpoints: impl IntoIterator<Item = &'a Endpoint>,
-    failing: bool,
+    failing: &[Family],
 ) -> Verdict {
     let mut found = [Found::default(); 2];
     for endpoint in endpoints.into_iter().filter(|endpoint| usable.takes(endpoint)) {
@@ -82,9 +83,8 @@ pub fn verdict<'a>(
         found.here |= here;
         found.stays_here |= here && !endpoint.terminating;
     }
-    let verdicts = families.into_iter().map(|family| found[family as usize].verdict(policy));
-    let worst = verdicts.filter(|verdict| *verdict != Verdict::NoEndpoint).max().unwrap_or(Verdict::NoEndpoint);
-    if failing && policy == Policy::Local && worst.serves() { Verdict::Failing } else { worst }
+    let verdicts = families.into_iter().map(|family| found[family as usize].verdict(policy, failing.contains(&family)));
+    verdicts.filter(|verdict| *verdict != Verdict::NoEndpoint).max().unwrap_or(Verdict::NoEndpoint)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::event::{Link, LinkReport};
 use crate::state::{Failure, State};
 
 pub use data_path::Questions;
-pub use probes::{FAILING_SERVICES_MAX, Probes};
+pub use probes::{FAILING_MAX, Probes};
 
 /// What is wanted.
 #[derive(Clone, Debug, Default)]

@@ -119,8 +119,10 @@ impl State {
         }
         let sharers = self.sharers(entry);
         let announceable: Vec<Vec<_>> = sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
-        let failing_on =
-            |key| voices.into_iter().flat_map(|voices| voices.failing(key)).map(|(node, _)| node).collect();
+        let failing_on = |key| {
+            let failing = voices.into_iter().flat_map(|voices| voices.failing(key));
+            failing.map(|(node, failing)| (node, failing.family)).collect()
+        };
         let served = sharers.iter().zip(&announceable).map(|(entry, assigned)| Served {
             policy: entry.service.policy,
             usable: entry.service.usable,

@@ -44,15 +44,16 @@ impl<'a> Member<'a> {
     }
 
     fn verdict(&self, node: &str) -> Verdict {
-        self.judge(node, self.served.failing_on.contains(&node))
+        let failing = self.served.failing_on.iter().filter(|(on, _)| *on == node);
+        self.judge(node, &failing.map(|(_, family)| *family).collect::<Vec<_>>())
     }
 
     /// By what every node knows alike: the API alone.
     fn known_verdict(&self, node: &str) -> Verdict {
-        self.judge(node, false)
+        self.judge(node, &[])
     }
 
-    fn judge(&self, node: &str, failing: bool) -> Verdict {
+    fn judge(&self, node: &str, failing: &[Family]) -> Verdict {
         let Served { policy, usable, endpoints, .. } = &self.served;
         verdict(*policy, *usable, self.families.into_iter().flatten(), node, endpoints.iter().copied(), failing)
     }
@@ -104,7 +105,7 @@ impl<'a> Group<'a> {
         self.decisive().all(|member| member.known_verdict(node).serves())
     }
 
-    /// Whether a node says that its endpoints of one of the Services all fail.
+    /// Whether a node says that its endpoints of one of the Services all fail, those of a family that is announced.
     #[must_use]
     pub fn fails_on(&self, node: &str) -> bool {
         self.decisive().any(|member| member.verdict(node) == Verdict::Failing)

@@ -41,7 +41,8 @@ pub struct SpeakerStatusStatus {
     /// Whether the node can bring traffic to endpoints, as far as its kube-proxy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_path: Option<DataPathStatus>,
-    /// The Services of which none of this node's own endpoints passes its health check, by namespace and name; those of many that fit.
+    /// The Services of which none of this node's own endpoints of an address family passes its health check, by namespace and name; those of
+    /// many that fit.
     #[serde(default)]
     pub failing: Vec<FailingService>,
     /// How many addresses it answers for, on all links.
@@ -74,7 +75,7 @@ pub struct DataPathStatus {
     pub message: String,
 }
 
-/// A Service none of whose endpoints on the node passes its health check.
+/// A Service none of whose endpoints of an address family on the node passes its health check.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct FailingService {
@@ -82,7 +83,7 @@ pub struct FailingService {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// One of the endpoints, `address:port`.
+    /// One of the endpoints, `address:port`; its family is the one that is meant.
     pub endpoint: String,
     /// What its check says.
     pub message: String,

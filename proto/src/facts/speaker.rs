@@ -1,9 +1,10 @@
 //! What we read of a SpeakerStatus: what one node's speaker says of itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Key;
 use crate::api::{self, DataPathState, DataPathStatus, LinkTrouble};
+use crate::range::Family;
 
 /// The most of a check's words that is kept, in characters: conditions repeat it.
 const SAID_MAX: usize = 160;
@@ -15,7 +16,7 @@ pub struct Speaker {
     pub node: Box<str>,
     /// The links that it speaks on.
     pub links: Box<[SpeakerLink]>,
-    /// The Services of which none of the node's own endpoints passes its health check, ascending; those of many that it tells.
+    /// The Services of which none of the node's own endpoints of a family passes its health check, ascending; those of many that it tells.
     pub failing: Box<[Failing]>,
     /// What is known of the node's data path; none: it does not say.
     pub data_path: Option<Box<DataPathStatus>>,
@@ -23,11 +24,13 @@ pub struct Speaker {
     pub draining: bool,
 }
 
-/// A Service none of whose endpoints on a node passes its health check.
+/// A Service none of whose endpoints of a family on a node passes its health check.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failing {
     /// Namespace and name.
     pub service: Key,
+    /// The family, which is that of the endpoint.
+    pub family: Family,
     /// One of the endpoints and what its check says, for a person: `10.1.2.3:8080: connection refused`.
     pub why: Box<str>,
 }
@@ -63,11 +66,12 @@ impl Speaker {
         self.links.iter().any(|link| link.hears(node))
     }
 
-    /// What it says of a Service none of whose endpoints on the node passes its health check.
+    /// What it says of a Service none of whose endpoints on the node passes its health check, once for each family of which that is so.
     #[must_use]
-    pub fn failing(&self, service: &Key) -> Option<&Failing> {
-        let place = self.failing.binary_search_by(|failing| failing.service.cmp(service)).ok()?;
-        self.failing.get(place)
+    pub fn failing(&self, service: &Key) -> &[Failing] {
+        let start = self.failing.partition_point(|failing| failing.service < *service);
+        let length = self.failing[start..].partition_point(|failing| failing.service == *service);
+        &self.failing[start..start + length]
     }
 
     /// Why the node's data path does not work, if that is what it says.
@@ -90,9 +94,9 @@ impl From<api::Speaker> for Speaker {
     fn from(object: api::Speaker) -> Self {
         let status = object.status.unwrap_or_default();
         // Sorted already, as are the links' lists, but for what somebody wrote by hand.
-        let mut failing: Vec<Failing> = status.failing.into_iter().map(Into::into).collect();
+        let mut failing: Vec<Failing> = status.failing.into_iter().filter_map(failing).collect();
         failing.sort();
-        failing.dedup_by(|later, first| later.service == first.service);
+        failing.dedup_by(|later, first| (&later.service, later.family) == (&first.service, first.family));
         let data_path = status.data_path.map(|path| DataPathStatus { message: said(&path.message), ..path });
         Self {
             node: object.metadata.name.unwrap_or_default().into(),
@@ -104,11 +108,12 @@ impl From<api::Speaker> for Speaker {
     }
 }
 
-impl From<api::FailingService> for Failing {
-    fn from(failing: api::FailingService) -> Self {
-        let api::FailingService { namespace, name, endpoint, message } = failing;
-        Self { service: Key::new(&namespace, &name), why: said(&format!("{endpoint}: {message}")).into() }
-    }
+/// None where the endpoint is no `address:port`, as somebody may have written by hand.
+fn failing(failing: api::FailingService) -> Option<Failing> {
+    let api::FailingService { namespace, name, endpoint, message } = failing;
+    let endpoint: SocketAddr = endpoint.parse().ok()?;
+    let why = said(&format!("{endpoint}: {message}")).into();
+    Some(Failing { service: Key::new(&namespace, &name), family: Family::of(endpoint.ip()), why })
 }
 
 fn said(text: &str) -> String {
@@ -157,18 +162,22 @@ mod tests {
     #[test]
     fn what_fails_is_found_and_said_in_few_words() {
         let long = "x".repeat(100_000);
-        let fails = |name: &str, message: &str| json!({"namespace": "default", "name": name, "endpoint": "10.1.2.3:80", "message": message});
+        let at = |endpoint: &str, name: &str, message: &str| json!({"namespace": "default", "name": name, "endpoint": endpoint, "message": message});
+        let fails = |name: &str, message: &str| at("10.1.2.3:80", name, message);
         let speaker = |state: &str| {
             let object = json!({"metadata": {"name": "node1"}, "status": {"links": [], "draining": true,
                 "dataPath": {"state": state, "message": long},
-                "failing": [fails("web", "connection refused"), fails("db", &long), fails("web", "timeout")]}});
+                "failing": [fails("web", "connection refused"), fails("db", &long), fails("web", "timeout"),
+                    at("[fd00::1]:80", "web", "it answers 503"), at("by hand", "mail", "nothing")]}});
             Speaker::from(serde_json::from_value::<api::Speaker>(object).expect("speaker"))
         };
         let ill = speaker("Unhealthy");
-        let why = |name: &str| ill.failing(&Key::new("default", name)).map(|failing| &*failing.why);
-        assert_eq!((why("web"), why("mail")), (Some("10.1.2.3:80: connection refused"), None));
-        assert_eq!(why("db").map(str::len), Some(SAID_MAX));
-        assert_eq!((ill.broken().map(str::len), ill.draining, ill.failing.len()), (Some(SAID_MAX), true, 2));
+        let why = |name: &str| -> Vec<&str> {
+            ill.failing(&Key::new("default", name)).iter().map(|failing| &*failing.why).collect()
+        };
+        assert_eq!(why("web"), ["10.1.2.3:80: connection refused", "[fd00::1]:80: it answers 503"], "once a family");
+        assert_eq!((why("db").len(), why("db")[0].len(), why("mail").len()), (1, SAID_MAX, 0));
+        assert_eq!((ill.broken().map(str::len), ill.draining, ill.failing.len()), (Some(SAID_MAX), true, 3));
         for state in ["Unknown", "Healthy", "NotChecked"] {
             assert_eq!(speaker(state).broken(), None, "{state}");
         }

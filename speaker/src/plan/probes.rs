@@ -1,7 +1,8 @@
 //! Health checks of endpoints: whom this node asks, and what their answers make of its Services. Pure.
 //!
-//! A node asks its own endpoints only, and of these those that are usable: what is not counts for nothing anyway. It fails a Service
-//! when it asks all of them and all of them fail; where one cannot be asked, readiness alone decides.
+//! A node asks its own endpoints only, and of these those that are usable, of families that the Service has an address of: what is not
+//! counts for nothing anyway. It fails a family of a Service when it asks all of these and all of them fail; where one cannot be asked,
+//! readiness alone decides.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,12 +11,13 @@ use std::sync::Arc;
 use ferrolb_proto::api::FailingService;
 use ferrolb_proto::facts::{CheckPort, HealthCheck, Key, Target, Usable};
 use ferrolb_proto::health::prober::{Check, TargetId, Targets};
+use ferrolb_proto::range::Family;
 
 use super::slices;
 use crate::state::State;
 
-/// The most Services that a node's status names as failing.
-pub const FAILING_SERVICES_MAX: usize = 500;
+/// The most failing Services that a node's status names, each once for a family.
+pub const FAILING_MAX: usize = 500;
 
 /// What the probe driver is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +34,8 @@ pub(super) struct Checked<'a> {
     pub(super) targets: Targets,
     /// See [`Probes::refused`].
     pub(super) refused: usize,
-    /// The Services that this node fails; what that comes to is the verdict's to say.
-    pub(super) failing: BTreeSet<&'a Key>,
+    /// The Services that this node fails, and for which family; what that comes to is the verdict's to say.
+    pub(super) failing: BTreeSet<(&'a Key, Family)>,
     /// The first of them, for the node's status.
     pub(super) said: Vec<FailingService>,
 }
@@ -41,56 +43,72 @@ pub(super) struct Checked<'a> {
 /// What is to be asked, and what is known of it.
 pub(super) fn checked(state: &State) -> Checked<'_> {
     let mut checked = Checked::default();
-    let mut services = state
-        .services
-        .iter()
-        .filter_map(|(key, service)| Some((key, service.usable, service.check.as_deref()?)))
-        .peekable();
+    let mut services =
+        state.services.iter().filter_map(|(key, service)| Some((key, service, service.check.as_deref()?))).peekable();
     if services.peek().is_none() {
         return checked;
     }
     let slices = slices::by_service(state.slices.iter().filter(|(_, slice)| slice.own.is_some()));
-    for (key, usable, check) in services {
-        let Some((endpoint, why)) = checked.service(state, key, check, targets(&slices, key, usable, &check.port))
-        else {
-            continue;
-        };
-        checked.failing.insert(key);
-        if checked.said.len() < FAILING_SERVICES_MAX {
-            let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
-            let (endpoint, message) = (endpoint.to_string(), why.to_owned());
-            checked.said.push(FailingService { namespace, name, endpoint, message });
+    for (key, service, check) in services {
+        let has = |family| service.assigned.iter().any(|address| Family::of(*address) == family);
+        let targets = targets(&slices, key, service.usable, &check.port);
+        let found = checked.service(state, key, check, targets.filter(|(target, _)| has(Family::of(target.address))));
+        for (family, (endpoint, why)) in found.into_iter().filter_map(Found::failing) {
+            checked.failing.insert((key, family));
+            if checked.said.len() < FAILING_MAX {
+                let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
+                let (endpoint, message) = (endpoint.to_string(), why.to_owned());
+                checked.said.push(FailingService { namespace, name, endpoint, message });
+            }
         }
     }
     checked
 }
 
 impl Checked<'_> {
-    /// Adds whom to ask for a Service. If all its usable endpoints here fail, the first of them and why.
+    /// Adds whom to ask for a Service. What is known of its endpoints here, of each family.
     fn service<'a>(
         &mut self,
         state: &'a State,
         key: &Key,
         check: &HealthCheck,
         targets: impl Iterator<Item = (Target, Option<u16>)>,
-    ) -> Option<(SocketAddr, &'a str)> {
+    ) -> [Found<'a>; 2] {
         let (service, how) = (Arc::new(key.clone()), Arc::new(Check::new(check, &state.config.checks)));
-        let (mut first, mut all) = (None, true);
+        let mut found = [Found::default(); 2];
         for (target, port) in targets {
+            let found = &mut found[Family::of(target.address) as usize];
             let asked = port.filter(|_| target.may_be_asked());
             self.refused += usize::from(!target.may_be_asked());
             let Some(port) = asked else {
-                all = false;
+                found.passes = true;
                 continue;
             };
             let id = TargetId { service: Arc::clone(&service), endpoint: SocketAddr::new(target.address, port) };
             match state.failing.get(&id) {
-                Some(why) => first = first.or(Some((id.endpoint, &**why))),
-                None => all = false,
+                Some(why) => found.fails = found.fails.or(Some((id.endpoint, &**why))),
+                None => found.passes = true,
             }
             self.targets.insert(id, Arc::clone(&how));
         }
-        first.filter(|_| all)
+        found
+    }
+}
+
+/// What is known of a Service's endpoints of one family here.
+#[derive(Clone, Copy, Default)]
+struct Found<'a> {
+    /// The first that fails, and why.
+    fails: Option<(SocketAddr, &'a str)>,
+    /// One passes, or cannot be asked.
+    passes: bool,
+}
+
+impl<'a> Found<'a> {
+    /// The family and what is known, if all fail.
+    fn failing(self) -> Option<(Family, (SocketAddr, &'a str))> {
+        let fails = self.fails.filter(|_| !self.passes)?;
+        Some((Family::of(fails.0.ip()), fails))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ferrolb_proto::announce::{Group, Scene, Served, groups};
 use ferrolb_proto::election::{Unit, rank};
 use ferrolb_proto::facts::{Advertisement, Key};
+use ferrolb_proto::range::Family;
 use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::Flags;
 
@@ -49,12 +50,12 @@ pub(super) fn scene(state: &State) -> Scene<'_> {
 }
 
 /// Every unit of the cluster that has an address to announce, by the name of its first Service. One after the other: what
-/// leads to a unit takes more room than the unit. `failing`: the Services that this node fails by their health checks. The verdicts on this
-/// node are counted on the way.
+/// leads to a unit takes more room than the unit. `failing`: the Services that this node fails by their health checks, and of which families.
+/// The verdicts on this node are counted on the way.
 pub(super) fn drafts<'a>(
     state: &'a State,
     scene: &Scene<'a>,
-    failing: &BTreeSet<&'a Key>,
+    failing: &BTreeSet<(&'a Key, Family)>,
     verdicts: &mut Verdicts,
 ) -> impl Iterator<Item = Draft<'a>> {
     all_groups(state, scene, failing).filter_map(|(_, group)| {
@@ -78,13 +79,15 @@ pub(super) fn verdicts(state: &State) -> BTreeMap<&Key, Verdict> {
 fn all_groups<'a>(
     state: &'a State,
     scene: &Scene<'a>,
-    failing: &BTreeSet<&'a Key>,
+    failing: &BTreeSet<(&'a Key, Family)>,
 ) -> impl Iterator<Item = (Vec<usize>, Group<'a>)> {
     let services: Vec<_> = state.services.iter().collect();
     let slices = slices::by_service(state.slices.iter());
+    let failing_of =
+        move |key| [Family::V4, Family::V6].into_iter().filter(move |family| failing.contains(&(key, *family)));
     groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(move |places| {
         let served = places.iter().map(|place| Served {
-            failing_on: failing.get(services[*place].0).map(|_| &*state.config.node).into_iter().collect(),
+            failing_on: failing_of(services[*place].0).map(|family| (&*state.config.node, family)).collect(),
             ..served(services[*place], &slices)
         });
         let served = served.collect();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ferrolb_proto::facts::{Endpoint, Policy, Speaker};
+use ferrolb_proto::facts::{Endpoint, Failing, Policy, Speaker};
 use ferrolb_proto::range::Family;
 
 use super::finding::{Case, some};
@@ -36,14 +36,14 @@ impl Case<'_> {
         if !announced {
             return Remarks { all: problems.collect(), hindered: false };
         }
-        let failing = self.failing();
-        let hindered = self.hindered(failing.as_ref().is_some_and(|failing| failing.everywhere));
+        let failing: Vec<_> = [Family::V4, Family::V6].into_iter().filter_map(|family| self.failing(family)).collect();
+        let hindered = self.hindered(failing.iter().any(|failing| failing.everywhere));
         let unlabelled = self
             .scene
             .ignores_label()
             .then(|| "every node is labelled exclude-from-external-load-balancers, so the label is ignored".to_owned());
         let is_hindered = hindered.is_some();
-        let first = failing.map(|failing| failing.text).into_iter().chain(self.unserved());
+        let first = failing.into_iter().map(|failing| failing.text).chain(self.unserved());
         Remarks { all: first.chain(problems).chain(hindered).chain(unlabelled).collect(), hindered: is_hindered }
     }
 
@@ -57,10 +57,14 @@ impl Case<'_> {
         self.usable().any(|endpoint| endpoint.family == family)
     }
 
-    fn failing(&self) -> Option<Failure> {
-        let nodes: BTreeSet<_> = self.usable().map(|endpoint| endpoint.node.as_deref()).collect();
+    /// What fails of a family that has an address here.
+    fn failing(&self, family: Family) -> Option<Failure> {
+        let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
+        let usable = self.usable().filter(|endpoint| endpoint.family == family && has(family));
+        let nodes: BTreeSet<_> = usable.map(|endpoint| endpoint.node.as_deref()).collect();
         // What a speaker says of endpoints that are gone is old.
-        let failing = self.voices?.failing(&self.service.key).filter(|(node, _)| nodes.contains(&Some(*node)));
+        let is_so = |(node, failing): &(&str, &Failing)| failing.family == family && nodes.contains(&Some(*node));
+        let failing = self.voices?.failing(&self.service.key).filter(is_so);
         let (names, why): (Vec<_>, Vec<_>) = failing.map(|(node, failing)| (node, &*failing.why)).unzip();
         if names.is_empty() {
             return None;
@@ -72,10 +76,12 @@ impl Case<'_> {
         };
         let everywhere = !nodes.iter().any(passes);
         let (names, why) = (some(&names, NAMED_MAX), some(&why, NAMED_MAX));
+        // Where there is one family, nobody has to be told which.
+        let which = if has(Family::V4) && has(Family::V6) { format!("{family} ") } else { String::new() };
         let text = if everywhere {
-            format!("no endpoint passes its health check ({why}): readiness alone decides where it is announced")
+            format!("no {which}endpoint passes its health check ({why}): readiness alone decides where it is announced")
         } else {
-            format!("of its endpoints on {names} none passes its health check ({why})")
+            format!("of its {which}endpoints on {names} none passes its health check ({why})")
         };
         Some(Failure { text, everywhere })
     }

@@ -60,9 +60,10 @@ impl<'a> Voices<'a> {
         self.0.get(place).copied()
     }
 
-    /// The nodes that say that none of their own endpoints of a Service passes its health check, with what the check says.
+    /// The nodes that say that none of their own endpoints of a Service and family passes its health check, with what the check says.
     pub(super) fn failing(&self, service: &Key) -> impl Iterator<Item = (&'a str, &'a Failing)> {
-        self.0.iter().copied().filter_map(move |speaker| Some((&*speaker.node, speaker.failing(service)?)))
+        let of = move |speaker: &'a Speaker| speaker.failing(service).iter().map(|failing| (&*speaker.node, failing));
+        self.0.iter().copied().flat_map(of)
     }
 
     /// What is wrong with an address, as each speaker says.

@@ -5,7 +5,7 @@ use ferrolb_proto::health::prober::TargetId;
 use serde_json::Value;
 
 use super::*;
-use crate::plan::FAILING_SERVICES_MAX;
+use crate::plan::FAILING_MAX;
 
 /// A Service with a health check and two ports, `web` the first of TCP.
 fn checked(name: &str, policy: &str, annotation: &str) -> Service {
@@ -87,9 +87,9 @@ fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
         Cluster { services: vec![checked("web", "Cluster", annotation)], slices: slices.clone(), ..Cluster::default() }
             .plan()
     };
-    let named = ["10.244.1.1:8080", "10.244.1.2:8081", "10.244.1.4:8080", "[fd00::1]:8080"];
-    assert_eq!(targets(&with("tcp")), named);
-    let numbered = ["10.244.1.1:9", "10.244.1.2:9", "10.244.1.4:9", "10.244.1.5:9", "[fd00::1]:9"];
+    let named = ["10.244.1.1:8080", "10.244.1.2:8081", "10.244.1.4:8080"];
+    assert_eq!(targets(&with("tcp")), named, "it has no IPv6 address");
+    let numbered = ["10.244.1.1:9", "10.244.1.2:9", "10.244.1.4:9", "10.244.1.5:9"];
     assert_eq!(targets(&with("tcp:9")), numbered, "a number is the same everywhere");
     for none in ["", "udp", "tcp;fall=0"] {
         assert_eq!(targets(&with(none)), [""; 0], "{none:?}");
@@ -165,7 +165,7 @@ fn where_an_endpoint_cannot_be_asked_readiness_alone_decides() {
     assert_eq!(fails("tcp", vec![first()]), (true, 0, 1));
     assert_eq!(fails("tcp", second(&[("web", 8080)], "10.244.1.2")), (false, 0, 2));
     assert_eq!(fails("tcp", second(&[], "10.244.1.2")), (false, 0, 1), "its slice has no such port");
-    for address in ["127.0.0.1", "169.254.169.254", "fe80::1"] {
+    for address in ["127.0.0.1", "169.254.169.254"] {
         assert_eq!(fails("tcp", second(&[("web", 8080)], address)), (false, 1, 1), "{address}");
     }
     assert_eq!(fails("tcp;fall=no", vec![first()]), (false, 0, 0), "an annotation that cannot be understood");
@@ -175,8 +175,35 @@ fn where_an_endpoint_cannot_be_asked_readiness_alone_decides() {
 }
 
 #[test]
+fn each_family_fails_by_itself() {
+    let v6 = |address: &str| AssignedAddress { address: address.parse().unwrap(), mode: Some(IpMode::Vip) };
+    let mut service = checked("web", "Local", "tcp");
+    service.assigned.push(v6("fd30::200"));
+    let slices = |v6: &str| {
+        let of = |family: &str, address: &str| {
+            slice_of(&format!("web-{family}"), family, &[("web", 8080)], json!([on("node1", address)]))
+        };
+        vec![of("IPv4", "10.244.1.1"), of("IPv6", v6)]
+    };
+    let state = |v6| Cluster { services: vec![service.clone()], slices: slices(v6), ..Cluster::default() }.state();
+    let mut of_two = state("fd00::1");
+    assert_eq!(targets(&plan(&of_two, Instant::ZERO)), ["10.244.1.1:8080", "[fd00::1]:8080"]);
+    says(&mut of_two, "[fd00::1]:8080", Some("it answers 503"));
+    let v6_fails = "default/web [fd00::1]:8080 it answers 503".to_owned();
+    assert_eq!(judged(&of_two), (true, vec![v6_fails.clone()]), "IPv4 that passes is no help to clients of IPv6");
+    says(&mut of_two, "10.244.1.1:8080", Some("timeout"));
+    assert_eq!(judged(&of_two), (true, vec!["default/web 10.244.1.1:8080 timeout".to_owned(), v6_fails]));
+    // What cannot be asked is of IPv6 here, and speaks for no endpoint of IPv4.
+    let mut refused = state("fe80::1");
+    assert_eq!(plan(&refused, Instant::ZERO).probes.refused, 1);
+    assert!(!judged(&refused).0);
+    says(&mut refused, "10.244.1.1:8080", Some("timeout"));
+    assert!(judged(&refused).0);
+}
+
+#[test]
 fn the_status_names_so_many_failing_services_by_name() {
-    let names: Vec<_> = (0..FAILING_SERVICES_MAX + 20).map(|n| format!("s{n:04}")).collect();
+    let names: Vec<_> = (0..FAILING_MAX + 20).map(|n| format!("s{n:04}")).collect();
     let slice = |name: &String| {
         let slice = slice_of(name, "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
         Slice { service: Some(Key::new("default", name)), ..slice }
@@ -193,7 +220,7 @@ fn the_status_names_so_many_failing_services_by_name() {
     }
     let desired = plan(&state, Instant::ZERO);
     let said: Vec<_> = desired.status.failing.iter().map(|it| it.name.clone()).collect();
-    assert_eq!(said, names[..FAILING_SERVICES_MAX]);
+    assert_eq!(said, names[..FAILING_MAX]);
     let mut same = plan(&state, Instant::ZERO);
     same.keep_orders(&desired);
     assert!(Arc::ptr_eq(&same.probes.targets, &desired.probes.targets), "they are in memory once");

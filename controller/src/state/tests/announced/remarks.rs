@@ -6,9 +6,11 @@ use ferrolb_proto::facts::{Failing, ServiceObject};
 use super::*;
 use crate::state::announced::CONDITION_INTERVAL;
 
-/// A speaker of n1 to n3, by what it holds and why each of its Services fails.
+/// A speaker of n1 to n3, by what it holds and why each of its Services fails: of IPv6 where that is an endpoint in brackets.
 fn failing(node: &str, addresses: &[&str], failing: &[(&str, &str)]) -> Speaker {
-    let failing = failing.iter().map(|(name, why)| Failing { service: key(name), why: (*why).into() });
+    let family = |why: &str| if why.starts_with('[') { Family::V6 } else { Family::V4 };
+    let failing =
+        failing.iter().map(|(name, why)| Failing { service: key(name), family: family(why), why: (*why).into() });
     Speaker { failing: failing.collect(), ..speaker(node, addresses) }
 }
 
@@ -149,6 +151,37 @@ fn every_remark_is_said_in_its_words() {
             "no IPv6 endpoint is usable: nothing is behind fd00::".to_owned(),
         ),
         (
+            "one family of two",
+            Cast {
+                services: vec![Service { policy: Policy::Local, ..dual("a") }],
+                slices: vec![slice("a", &["n1", "n2"]), of(Family::V6, slice("a", &["n1", "n2"]))],
+                ..cast(vec![failing("n1", &both, &[("a", "[fd00::1]:80: x")]), sound("n2"), sound("n3")])
+            },
+            "of its IPv6 endpoints on n1 none passes its health check ([fd00::1]:80: x); \
+             n1 announces it although endpoints on it fail their health check, and no better one takes it"
+                .to_owned(),
+        ),
+        (
+            "all of one family, and some of the other",
+            Cast {
+                services: vec![Service { policy: Policy::Local, ..dual("a") }],
+                slices: vec![slice("a", &["n1", "n2"]), of(Family::V6, slice("a", &["n1"]))],
+                ..cast(vec![failing("n1", &both, &[("a", "x"), ("a", "[fd00::1]:80: y")]), sound("n2"), sound("n3")])
+            },
+            format!(
+                "of its IPv4 endpoints on n1 none passes its health check (x); \
+                 no IPv6 endpoint passes its health check ([fd00::1]:80: y): {alone}"
+            ),
+        ),
+        (
+            "a family of which it has no address",
+            Cast {
+                slices: vec![slice("a", &["n1", "n2"]), of(Family::V6, slice("a", &["n1", "n2"]))],
+                ..cast(vec![failing("n1", &has, &[("a", "[fd00::1]:80: x")]), sound("n2"), sound("n3")])
+            },
+            String::new(),
+        ),
+        (
             "all at once, in their order",
             Cast {
                 nodes: excluded(),
@@ -156,7 +189,7 @@ fn every_remark_is_said_in_its_words() {
                 ..cast(vec![broken("n1", &both, "x"), fails("n2"), sound("n3")])
             },
             format!(
-                "of its endpoints on n2 none passes its health check {refused}; \
+                "of its IPv4 endpoints on n2 none passes its health check {refused}; \
                  no IPv6 endpoint is usable: nothing is behind fd00::; {SLIP}; \
                  n1 announces it although its data path does not work (x), and no better one takes it; {LABELLED}"
             ),

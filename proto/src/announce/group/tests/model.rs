@@ -113,7 +113,7 @@ fn every_combination_of_signals_and_endpoints_is_as_the_model_says() {
         let all: Vec<_> = [first].into_iter().chain(second).collect();
         let nodes: Vec<_> = all.iter().map(fact).collect();
         let endpoints: Vec<_> = all.iter().filter_map(endpoint).collect();
-        let failing_on: Vec<_> = all.iter().filter(|node| node.failing).map(|node| node.name).collect();
+        let failing_on: Vec<_> = all.iter().filter(|node| node.failing).map(|node| (node.name, Family::V4)).collect();
         for (policy, ignore_label) in
             [Policy::Cluster, Policy::Local].into_iter().flat_map(|it| [(it, false), (it, true)])
         {
