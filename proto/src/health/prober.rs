@@ -5,12 +5,16 @@
 //! once are asked evenly over the interval, and again so after a pause. One is never asked twice at once: a question is over when its
 //! answer comes, which the driver bounds by the check's timeout, or when it is withdrawn by [`Output::Stop`].
 
+mod shares;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use shares::Shares;
 
 use super::hysteresis::Hysteresis;
 use crate::facts::{CheckKind, HealthCheck, Key};
@@ -20,6 +24,8 @@ use crate::{Instant, Machine};
 pub const TARGETS_MAX: usize = 10_000;
 /// The most questions that wait for their answers at once: each is a socket.
 pub const QUESTIONS_MAX: usize = 256;
+/// The most of them about one Service: what one has that never answers leaves room for the others.
+pub const QUESTIONS_OF_SERVICE_MAX: usize = 32;
 /// How long an answer is waited for where the Service does not say.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 
@@ -150,9 +156,10 @@ pub struct Prober {
     questions_max: usize,
     targets: BTreeMap<TargetId, State>,
     over_limit: usize,
-    /// Who is asked when: those of whom no question waits.
+    /// Who is asked when: those of whom no question waits, and who do not wait for their Service's share.
     due: BTreeSet<(Instant, TargetId)>,
     asked: usize,
+    shares: Shares,
     failing: usize,
     tickets: u64,
     outputs: VecDeque<Output>,
@@ -160,12 +167,12 @@ pub struct Prober {
 
 impl Default for Prober {
     fn default() -> Self {
-        Self::bounded(TARGETS_MAX, QUESTIONS_MAX)
+        Self::bounded(TARGETS_MAX, QUESTIONS_MAX, QUESTIONS_OF_SERVICE_MAX)
     }
 }
 
 impl Prober {
-    const fn bounded(targets_max: usize, questions_max: usize) -> Self {
+    const fn bounded(targets_max: usize, questions_max: usize, of_service_max: usize) -> Self {
         Self {
             targets_max,
             questions_max,
@@ -173,6 +180,7 @@ impl Prober {
             over_limit: 0,
             due: BTreeSet::new(),
             asked: 0,
+            shares: Shares::new(of_service_max),
             failing: 0,
             tickets: 0,
             outputs: VecDeque::new(),
@@ -220,8 +228,8 @@ impl Prober {
     fn remove(&mut self, id: TargetId) {
         let Some(state) = self.targets.remove(&id) else { return };
         match state.asked {
-            Some(ticket) => self.withdraw(ticket),
-            None => drop(self.due.remove(&(state.due, id.clone()))),
+            Some(ticket) => self.withdraw(&id, ticket),
+            None => self.unschedule(state.due, &id),
         }
         if state.verdict.is_failing() {
             self.failing -= 1;
@@ -238,27 +246,42 @@ impl Prober {
             state.reason_is_old = state.verdict.is_failing();
         }
         let withdrawn = if same_question { None } else { state.asked.take() };
-        if state.asked.is_none() {
-            if withdrawn.is_none() {
-                self.due.remove(&(state.due, id.clone()));
-            }
-            state.due = if same_question { next_turn(id, state.check.interval, now) } else { now };
-            self.due.insert((state.due, id.clone()));
+        if state.asked.is_some() {
+            return;
         }
-        if let Some(ticket) = withdrawn {
-            self.withdraw(ticket);
+        let due_before = state.due;
+        state.due = if same_question { next_turn(id, state.check.interval, now) } else { now };
+        let due = (state.due, id.clone());
+        match withdrawn {
+            Some(ticket) => self.withdraw(id, ticket),
+            None => self.unschedule(due_before, id),
+        }
+        self.due.insert(due);
+    }
+
+    fn unschedule(&mut self, due: Instant, id: &TargetId) {
+        if self.due.remove(&(due, id.clone())) {
+            // It may have been the one that was to have its Service's room.
+            self.due.extend(self.shares.next(&id.service));
+        } else {
+            self.shares.forget(due, id);
         }
     }
 
-    fn withdraw(&mut self, ticket: Ticket) {
-        self.asked -= 1;
+    fn withdraw(&mut self, id: &TargetId, ticket: Ticket) {
+        self.is_over(id);
         self.outputs.push_back(Output::Stop(ticket));
+    }
+
+    /// A question is: there is room for another.
+    fn is_over(&mut self, id: &TargetId) {
+        self.asked -= 1;
+        self.due.extend(self.shares.give_back(&id.service));
     }
 
     fn take(&mut self, id: TargetId, ticket: Ticket, outcome: Result<(), Box<str>>) {
         let Some(state) = self.targets.get_mut(&id).filter(|state| state.asked == Some(ticket)) else { return };
         state.asked = None;
-        self.asked -= 1;
         // It was asked at `due`: who takes longer than an interval to answer is asked again at once.
         state.due = next_turn(&id, state.check.interval, state.due);
         self.due.insert((state.due, id.clone()));
@@ -268,8 +291,9 @@ impl Prober {
             self.failing = if failing { self.failing + 1 } else { self.failing - 1 };
         }
         let told_anew = state.reason_is_old && failing && outcome.is_err();
+        state.reason_is_old &= !(changed || told_anew);
+        self.is_over(&id);
         if changed || told_anew {
-            state.reason_is_old = false;
             self.outputs.push_back(Output::Changed { id, failing: outcome.err() });
         }
     }
@@ -277,8 +301,8 @@ impl Prober {
     /// Asks those whose time has come, the one that waits longest first.
     fn ask(&mut self, now: Instant) {
         while self.asked < self.questions_max && self.due.first().is_some_and(|(due, _)| *due <= now) {
-            let Some((_, id)) = self.due.pop_first() else { return };
-            let Some(state) = self.targets.get_mut(&id) else { continue };
+            let Some((due, id)) = self.due.pop_first() else { return };
+            let Some(state) = self.targets.get_mut(&id).filter(|_| self.shares.take(due, &id)) else { continue };
             self.tickets += 1;
             self.asked += 1;
             let ticket = Ticket(self.tickets);

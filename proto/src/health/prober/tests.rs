@@ -9,8 +9,12 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn id(n: usize) -> TargetId {
+    id_of("web", n)
+}
+
+fn id_of(service: &str, n: usize) -> TargetId {
     let [_, _, b, c] = u32::try_from(n).expect("few").to_be_bytes();
-    TargetId { service: Arc::new(Key::new("default", "web")), endpoint: ([10, 0, b, c], 80).into() }
+    TargetId { service: Arc::new(Key::new("default", service)), endpoint: ([10, 0, b, c], 80).into() }
 }
 
 fn check(interval: Duration) -> Check {
@@ -78,7 +82,7 @@ fn a_target_is_asked_an_interval_apart_and_its_changes_are_said_once_with_the_re
 
 #[test]
 fn those_that_are_there_at_once_are_asked_evenly_over_the_interval_even_after_a_pause() {
-    let mut prober = Prober::default();
+    let mut prober = Prober::bounded(TARGETS_MAX, QUESTIONS_MAX, QUESTIONS_MAX);
     set(&mut prober, (0..5000).map(|n| (id(n), check(SECOND))), Instant::from_millis(777));
     assert_eq!(outputs(&mut prober), [], "nothing at once");
     let mut now = Instant::from_millis(777);
@@ -113,7 +117,7 @@ fn those_that_are_there_at_once_are_asked_evenly_over_the_interval_even_after_a_
 
 #[test]
 fn so_many_are_asked_at_once_and_who_waits_longest_is_next() {
-    let mut prober = Prober::bounded(100, 3);
+    let mut prober = Prober::bounded(100, 3, 3);
     set(&mut prober, (0..10).map(|n| (id(n), check(SECOND))), Instant::ZERO);
     let mut line: Vec<_> = prober.due.iter().map(|(_, id)| id.clone()).collect();
     let now = Instant::ZERO + SECOND;
@@ -137,6 +141,41 @@ fn so_many_are_asked_at_once_and_who_waits_longest_is_next() {
 }
 
 #[test]
+fn a_service_that_never_answers_leaves_the_others_their_turns() {
+    let mut prober = Prober::default();
+    let silent = Check { timeout: 30 * SECOND, ..check(SECOND) };
+    let of_silent = (0..500).map(|n| (id_of("silent", n), silent.clone()));
+    let of_others = (0..200).map(|n| (id_of(&format!("other{}", n % 20), n), check(SECOND)));
+    set(&mut prober, of_silent.chain(of_others), Instant::ZERO);
+    let (mut asked, mut silent) = (0, Vec::new());
+    while let Some(due) = prober.deadline().filter(|due| *due <= Instant::ZERO + 10 * SECOND) {
+        prober.tick(due);
+        for (id, ticket) in started(&mut prober) {
+            if *id.service.name == *"silent" {
+                silent.push((id, ticket));
+            } else {
+                asked += 1;
+                assert_eq!(answer(&mut prober, (id, ticket), None, due), []);
+            }
+        }
+    }
+    assert_eq!((asked, silent.len()), (200 * 10, QUESTIONS_OF_SERVICE_MAX));
+    // One of the silent goes with its question, and who waited longest has the room; who waits and goes is not asked.
+    let later = Instant::ZERO + 11 * SECOND;
+    let (gone, ticket) = silent.remove(0);
+    let rest: Targets = prober.targets.iter().map(|(id, state)| (id.clone(), Arc::clone(&state.check))).collect();
+    let is_silent = |id: &TargetId| *id.service.name == *"silent";
+    let rest = rest.into_iter().filter(|(id, _)| is_silent(id) && *id != gone).collect();
+    prober.handle(Input::Targets(Arc::new(rest)), later);
+    let (stopped, started): (Vec<_>, Vec<_>) =
+        outputs(&mut prober).into_iter().partition(|output| *output == Output::Stop(ticket));
+    assert_eq!((stopped.len(), started.len()), (1, 1));
+    set(&mut prober, [], later);
+    assert_eq!(outputs(&mut prober).len(), QUESTIONS_OF_SERVICE_MAX);
+    assert_eq!((prober.asked, prober.due.len(), prober.shares.services()), (0, 0, 0));
+}
+
+#[test]
 fn who_answers_slower_than_it_is_to_be_asked_is_asked_back_to_back() {
     let mut prober = Prober::default();
     let interval = Duration::from_millis(100);
@@ -155,7 +194,7 @@ fn who_answers_slower_than_it_is_to_be_asked_is_asked_back_to_back() {
 
 #[test]
 fn who_goes_leaves_nothing_behind_and_its_late_answers_mean_nothing() {
-    let mut prober = Prober::bounded(100, 1);
+    let mut prober = Prober::bounded(100, 1, 1);
     let short = Check { fall: 1, ..check(SECOND) };
     set(&mut prober, [(id(1), short.clone())], Instant::ZERO);
     let (now, _, ticket) = next(&mut prober);
@@ -204,7 +243,7 @@ fn another_pace_keeps_the_verdict_and_another_question_is_asked_at_once() {
 
 #[test]
 fn too_many_are_counted_and_the_first_by_name_are_checked() {
-    let mut prober = Prober::bounded(3, 10);
+    let mut prober = Prober::bounded(3, 10, 10);
     set(&mut prober, (0..5).map(|n| (id(n), check(SECOND))), Instant::ZERO);
     assert_eq!((prober.targets(), prober.over_limit()), (3, 2));
     prober.tick(Instant::ZERO + SECOND);
@@ -222,6 +261,8 @@ enum Step {
     Set(u8, u8),
     /// So many milliseconds pass.
     Wait(u64),
+    /// Those of these stay, as they are.
+    Keep(u8),
     /// The n-th of the questions that wait is answered.
     Answer(usize, bool),
     /// The n-th of all questions ever is answered again.
@@ -231,6 +272,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         1 => (any::<u8>(), any::<u8>()).prop_map(|(who, how)| Step::Set(who, how)),
+        1 => any::<u8>().prop_map(Step::Keep),
         4 => (0..400_u64).prop_map(Step::Wait),
         8 => (0..8_usize, prop::bool::weighted(0.4)).prop_map(|(n, passed)| Step::Answer(n, passed)),
         1 => (0..99_usize).prop_map(Step::Repeat),
@@ -275,6 +317,16 @@ impl Model {
         self.targets = targets.clone();
     }
 
+    fn waits_of(&self, service: &str) -> usize {
+        self.waiting.iter().filter(|(id, _)| *id.service.name == *service).count()
+    }
+
+    /// Somebody could be asked and is not.
+    fn has_room(&self) -> bool {
+        let targets = |service: &str| self.targets.keys().filter(|id| *id.service.name == *service).count();
+        self.waiting.len() < 2 && SERVICES.iter().any(|service| self.waits_of(service) < targets(service).min(1))
+    }
+
     fn answer(&mut self, id: &TargetId, passed: bool) {
         let (check, known) = (&self.targets[id], self.known.get_mut(id).expect("a target"));
         known.answers.push(passed);
@@ -313,6 +365,7 @@ impl Model {
                 }
             }
             assert!(self.waiting.len() <= 2);
+            assert!(SERVICES.iter().all(|service| self.waits_of(service) <= 1), "no Service takes all");
         }
         assert_eq!(self.expected, [], "nothing is left unsaid");
         assert!(self.waiting.iter().all(|(id, _)| self.targets.contains_key(id)), "who goes is withdrawn");
@@ -320,6 +373,9 @@ impl Model {
         assert_eq!((prober.targets(), prober.failing()), (self.targets.len(), failing));
     }
 }
+
+/// Those of the model.
+const SERVICES: [&str; 3] = ["web", "api", "db"];
 
 fn check_of(kind: u8) -> Check {
     let interval = Duration::from_millis([100, 150][usize::from(kind & 1)]);
@@ -337,12 +393,18 @@ fn check_of(kind: u8) -> Check {
 proptest! {
     #[test]
     fn the_prober_says_what_anybody_would_who_wrote_all_answers_down(steps in steps()) {
-        let (mut prober, mut model, mut now) = (Prober::bounded(100, 2), Model::default(), Instant::from_millis(5));
+        let (mut prober, mut model, mut now) = (Prober::bounded(100, 2, 1), Model::default(), Instant::from_millis(5));
         for step in steps {
             match step {
                 Step::Set(who, how) => {
-                    let chosen = (0..6).filter(|n| who >> n & 1 == 1);
-                    let targets: Targets = chosen.map(|n| (id(n), Arc::new(check_of(how.rotate_left(n as u32))))).collect();
+                    let chosen = (0..8).filter(|n| who >> n & 1 == 1);
+                    let targets: Targets = chosen.map(|n| (id_of(SERVICES[n / 3], n), Arc::new(check_of(how.rotate_left(n as u32))))).collect();
+                    model.set(&targets);
+                    prober.handle(Input::Targets(Arc::new(targets)), now);
+                }
+                Step::Keep(who) => {
+                    let stays = |id: &TargetId| (0..8).any(|n| who >> n & 1 == 1 && *id == id_of(SERVICES[n / 3], n));
+                    let targets: Targets = model.targets.clone().into_iter().filter(|(id, _)| stays(id)).collect();
                     model.set(&targets);
                     prober.handle(Input::Targets(Arc::new(targets)), now);
                 }
@@ -373,7 +435,7 @@ proptest! {
                 }
             }
             model.hear(&mut prober);
-            if model.waiting.len() < 2 && model.waiting.len() < model.targets.len() {
+            if model.has_room() {
                 let due = prober.deadline().expect("somebody is to be asked");
                 prop_assert!(due > now && due.since(now) <= Duration::from_millis(150), "nobody is forgotten");
             }
