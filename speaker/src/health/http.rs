@@ -54,15 +54,18 @@ fn humane(time: &Duration) -> String {
     format!("{} ms", time.as_millis())
 }
 
-/// Opens a connection.
+/// Opens a connection that ends by a reset, not by a handshake that leaves its port in TIME_WAIT for a minute (RFC 9293 section 3.6.1) and
+/// its entry in conntrack for two: thousands are asked every second, and nothing that was sent has to arrive.
 ///
 /// # Errors
 /// See [`HttpError`].
 pub async fn connect(server: SocketAddr) -> Result<TcpStream, HttpError> {
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    TcpStream::connect(server)
+    let stream = TcpStream::connect(server)
         .await
-        .map_err(|error| if refused(&error) { HttpError::Refused } else { HttpError::Connect(error) })
+        .map_err(|error| if refused(&error) { HttpError::Refused } else { HttpError::Connect(error) })?;
+    stream.set_zero_linger().map_err(HttpError::Connect)?;
+    Ok(stream)
 }
 
 /// Asks for `path`, follows no redirection, and reads the content if it is wanted, up to `body_max` bytes. All that within `timeout`.
@@ -139,6 +142,35 @@ mod tests {
         let moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(asked(moved, b"", None).await.unwrap().status, 302, "and nobody went there");
         assert!(matches!(asked(page, b"", Some(3)).await, Err(HttpError::Body)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_leaves_nothing_in_time_wait() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let page = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let serve = async {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(page).await;
+                while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+            }
+        };
+        let ask = async {
+            drop(connect(server).await.unwrap());
+            assert_eq!(get(server, "/", None, TIMEOUT).await.unwrap().status, 200);
+        };
+        tokio::join!(serve, ask);
+        let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let of_server = format!(":{:04X}", server.port());
+        let states = sockets.lines().skip(1).filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+            (local.ends_with(&of_server) || remote.ends_with(&of_server)).then_some(state)
+        });
+        const LISTEN: &str = "0A";
+        assert_eq!(states.collect::<Vec<_>>(), [LISTEN]);
     }
 
     #[tokio::test]
