@@ -232,7 +232,10 @@ pub struct DataPath {
     works: Option<bool>,
     /// Good rounds in a row.
     good: u32,
-    /// Bad rounds since the last good one.
+    /// Bad rounds since the last good one. A round in which nobody was there is no bad one and no good one, so [`Hysteresis`], which knows two
+    /// kinds, does not count these.
+    ///
+    /// [`Hysteresis`]: super::hysteresis::Hysteresis
     bad: u32,
     /// Since the last good round: when nobody was there, or had no rules yet, for the first time.
     away_since: Option<Instant>,
