@@ -5,7 +5,7 @@ use crate::client_wire;
 use crate::node_death::within_budget;
 use crate::pools;
 use crate::services::{self, WEB, http, wait_announced};
-use crate::speakers::wait_for;
+use crate::speakers::{taken, wait_for};
 use crate::stage::{measured, play, step};
 use crate::under_load::{stays, unharmed, wait_moved, watched};
 use anyhow::{Context, Result, ensure};
@@ -94,11 +94,6 @@ fn flaps(lab: &Lab, address: Ipv4Addr) -> Result<String> {
     ensure!(moves <= 1, "the address moved {moves} times");
     none_fails(lab)?;
     client_wire::wait_owner(lab, address)
-}
-
-/// How often a speaker has said that it announces something new.
-fn taken(lab: &Lab) -> usize {
-    lab.nodes().iter().map(|node| lab.logs(&speaker_name(node)).matches("run: announcing").count()).sum()
 }
 
 /// Waits until no node says that an endpoint fails.

@@ -1,8 +1,9 @@
 //! kube-proxy is killed, frozen and restarted under load: a node whose data path is broken hands over, and one that is only being upgraded
 //! keeps what it has, for the kernel's rules outlive the process.
 
+use crate::client_wire;
 use crate::node_death::serve_elsewhere;
-use crate::speakers::wait_data_path;
+use crate::speakers::{taken, wait_data_path};
 use crate::stage::{measured, play, step};
 use crate::under_load::{stays, unharmed, wait_moved};
 use anyhow::{Result, ensure};
@@ -18,6 +19,11 @@ const FROZEN_MAX: Duration = Duration::from_secs(9);
 const GONE_MIN: Duration = Duration::from_secs(8);
 /// The longest that it may take then.
 const GONE_MAX: Duration = Duration::from_secs(18);
+/// How long all of them are away: each is missed after 10 s.
+const AWAY: Duration = Duration::from_secs(15);
+/// Each speaker asks in a second of its own, so that some find out before others. Until the last has, the address may go to who has not yet,
+/// over each of the three; and when kube-proxy is back, to who finds that out first.
+const AWAY_MOVES_MAX: usize = 3;
 /// How long is looked that nothing moves without need.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -49,16 +55,20 @@ fn an_address_leaves_a_node_whose_kube_proxy_is_broken_and_not_one_where_it_rest
         step("all kube-proxies are restarted at once, and nothing moves", || {
             unharmed(lab, address, ("all kube-proxies restarted at once", 0), || restart_all(lab, address, &second))
         })?;
+        let third =
+            step("all kube-proxies are away for 15 s at once: as many are unhealthy as before, and it rests", || {
+                unharmed(lab, address, ("all kube-proxies away for 15 s", AWAY_MOVES_MAX), || all_away(lab, address))
+            })?;
         step("the owner's kube-proxy is killed: nothing moves for 10 s, and then the address does", || {
             unharmed(lab, address, ("kube-proxy of the owner killed", 1), || {
                 let start = wait::now();
-                lab.stop(&proxy_name(&second), Signal::KILL)?;
-                stays(lab, address, &second, GONE_MIN)?;
-                wait_moved(lab, address, &second)?;
+                lab.stop(&proxy_name(&third), Signal::KILL)?;
+                stays(lab, address, &third, GONE_MIN)?;
+                wait_moved(lab, address, &third)?;
                 told("killed", start.elapsed(), GONE_MAX)
             })
         })?;
-        step("it is back, and nothing moves back so soon", || back(lab, address, &second))
+        step("it is back, and nothing moves back so soon", || back(lab, address, &third))
     });
 }
 
@@ -80,10 +90,27 @@ fn restart_all(lab: &Lab, address: IpAddr, owner: &str) -> Result<()> {
     healthy(lab)
 }
 
+/// Who answers in the end.
+fn all_away(lab: &Lab, address: IpAddr) -> Result<String> {
+    let (proxies, before) = (lab.nodes().iter().map(|node| proxy_name(node)).collect::<Vec<_>>(), taken(lab));
+    proxies.iter().try_for_each(|proxy| lab.stop(proxy, Signal::KILL))?;
+    wait::during(AWAY, || Ok(()))?;
+    lab.nodes().iter().try_for_each(|node| wait_data_path(lab, node, DataPathState::Unhealthy))?;
+    let meanwhile = taken(lab) - before;
+    proxies.iter().try_for_each(|proxy| lab.restart(proxy))?;
+    healthy(lab)?;
+    let owner = client_wire::wait_owner(lab, address)?;
+    stays(lab, address, &owner, SETTLED)?;
+    let all = taken(lab) - before;
+    measured(&format!("all kube-proxies away for 15 s: {meanwhile} moves, and {} when they are back", all - meanwhile));
+    ensure!(all <= AWAY_MOVES_MAX, "the address moved {all} times");
+    Ok(owner)
+}
+
 fn back(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
     unharmed(lab, address, ("kube-proxy started again", 0), || {
         wait_data_path(lab, node, DataPathState::Unhealthy)?;
-        let owner = crate::client_wire::owner(lab, address)?;
+        let owner = client_wire::owner(lab, address)?;
         lab.restart(&proxy_name(node))?;
         wait_data_path(lab, node, DataPathState::Healthy)?;
         stays(lab, address, &owner, SETTLED)

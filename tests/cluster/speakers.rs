@@ -1,8 +1,9 @@
-//! What a speaker says of its node in its SpeakerStatus, as a test waits for it.
+//! What a speaker says of its node in its SpeakerStatus, as a test waits for it, and in its log.
 
 use crate::pools::BRINGING_MAX;
 use anyhow::{Result, anyhow};
 use ferrolb_proto::api::{DataPathState, GROUP, Kind, NAMESPACE, Speaker, SpeakerStatusStatus, resource};
+use ferrolb_tests::cluster::ferrolb::speaker_name;
 use ferrolb_tests::{Lab, wait};
 use kube::api::Api;
 
@@ -27,4 +28,9 @@ pub(crate) fn wait_for<T: Send>(
 /// Waits until the data path of a node is in this state, as its speaker says.
 pub(crate) fn wait_data_path(lab: &Lab, node: &str, state: DataPathState) -> Result<()> {
     wait_for(lab, node, &format!("{state:?}"), |status| (status.data_path.as_ref()?.state == state).then_some(()))
+}
+
+/// How often a speaker has said that it announces something new.
+pub(crate) fn taken(lab: &Lab) -> usize {
+    lab.nodes().iter().map(|node| lab.logs(&speaker_name(node)).matches("run: announcing").count()).sum()
 }
