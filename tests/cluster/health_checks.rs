@@ -1,16 +1,19 @@
 //! Pods that stay ready and do not answer: the annotation `ferrolb.io/health-check` moves the address of a Service with policy Local away from
-//! them, says so, never takes it off the wire, and comes to no harm by servers of any manners.
+//! them, says so, never takes it off the wire, and comes to no harm by servers of any manners. Whether kube-proxy works is known in this lab by
+//! the node port of that Service alone.
 
 use crate::client_wire;
 use crate::node_death::within_budget;
 use crate::pools;
+use crate::proxy_outages::{GONE_MAX, GONE_MIN};
 use crate::services::{self, WEB, http, wait_announced};
-use crate::speakers::{taken, wait_for};
+use crate::speakers::{taken, wait_data_path, wait_for};
 use crate::stage::{measured, play, step};
 use crate::under_load::{stays, unharmed, wait_moved, watched};
 use anyhow::{Context, Result, ensure};
-use ferrolb_proto::api::FailingService;
+use ferrolb_proto::api::{DataPathState, FailingService};
 use ferrolb_tests::cluster::ferrolb::speaker_name;
+use ferrolb_tests::cluster::nodes::proxy_name;
 use ferrolb_tests::cluster::pods::process_name;
 use ferrolb_tests::topology::{CLIENT, POD_PORT};
 use ferrolb_tests::{Lab, Options, Signal, wait};
@@ -19,6 +22,8 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+/// Where no kube-proxy listens, so that a Service's own node port is the only one that speaks for it.
+const NOBODY: &str = "127.0.0.1:9";
 const CHECK: &str = "ferrolb.io/health-check";
 /// With defaults a dead endpoint is found after two failures a second apart, and its address moves at once. Three times as much on a busy
 /// machine; what it is here is printed.
@@ -36,14 +41,22 @@ const ASKED: Duration = Duration::from_secs(4);
 #[test]
 fn an_address_leaves_pods_that_are_ready_and_do_not_answer_unless_none_does() {
     play(&Options::named("healthchecks"), |lab| {
-        lab.start_ferrolb()?;
+        lab.install_ferrolb()?;
+        lab.start_controller(&[])?;
+        for node in lab.nodes() {
+            lab.start_speaker(&node, &["--kube-proxy-address", NOBODY])?;
+        }
         lab.apply_objects(&[pools::pool("lan", &["172.30.0.200-172.30.0.209"]), pools::advertisement()])?;
+        step("where kube-proxy cannot be asked at its own port, none is known", || {
+            lab.nodes().iter().try_for_each(|node| wait_data_path(lab, node, DataPathState::NotChecked))
+        })?;
         for node in lab.nodes() {
             lab.pod(&pod(&node), &node, &WEB)?;
         }
         lab.apply_objects(&[services::service("web", json!({"externalTrafficPolicy": "Local"}))])?;
         let address = services::address(lab, "web")?;
         served(lab, address)?;
+        step("the node port of a Service with policy Local speaks for it", || witnessed(lab))?;
         check(lab, json!("tcp"))?;
         let first = step("an endpoint that comes and goes moves its address once at most", || flaps(lab, address))?;
         let second = step("the owner's pod refuses connections and stays ready: the address moves", || {
@@ -54,7 +67,10 @@ fn an_address_leaves_pods_that_are_ready_and_do_not_answer_unless_none_does() {
             none_answers(lab, address, &first, &second)
         })?;
         step("servers of bad manners fail in bounded time and cost a speaker no memory", || manners(lab))?;
-        step("a check that cannot be understood is told, and readiness decides", || misspelt(lab, address))
+        step("a check that cannot be understood is told, and readiness decides", || misspelt(lab, address))?;
+        step("the owner's kube-proxy is killed, the node port is silent, and the address moves", || {
+            unwitnessed(lab, address)
+        })
     });
 }
 
@@ -189,5 +205,35 @@ fn misspelt(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     within_budget(&report)?;
     let owner = client_wire::wait_owner(lab, address)?;
     answer(lab, &owner, false)?;
-    stays(lab, address, &owner, SETTLED)
+    stays(lab, address, &owner, SETTLED)?;
+    answer(lab, &owner, true)?;
+    served(lab, address)
+}
+
+/// Waits until every speaker has heard of kube-proxy by a `healthCheckNodePort`: nothing else answers.
+fn witnessed(lab: &Lab) -> Result<()> {
+    lab.nodes().iter().try_for_each(|node| {
+        wait_for(lab, node, "a node port speaks for kube-proxy", |status| {
+            let path = status.data_path.as_ref()?;
+            let by_port = path.message.contains(NOBODY) && path.message.contains("node port");
+            (path.state == DataPathState::Healthy && by_port).then_some(())
+        })
+    })
+}
+
+fn unwitnessed(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+    let owner = client_wire::wait_owner(lab, address)?;
+    unharmed(lab, address, ("kube-proxy of the owner killed, known by a node port alone", 1), || {
+        let start = wait::now();
+        lab.stop(&proxy_name(&owner), Signal::KILL)?;
+        wait_moved(lab, address, &owner)?;
+        let after = start.elapsed();
+        measured(&format!(
+            "kube-proxy of the owner killed, known by a node port: it moves after {:.1} s",
+            after.as_secs_f64()
+        ));
+        ensure!((GONE_MIN..GONE_MAX).contains(&after), "it took {after:?}");
+        Ok(())
+    })?;
+    wait_data_path(lab, &owner, DataPathState::Unhealthy)
 }

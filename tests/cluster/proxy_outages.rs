@@ -16,9 +16,9 @@ use std::time::Duration;
 /// A kube-proxy that hangs fails two looks, a second apart, after a second each; three times as much for a busy machine.
 const FROZEN_MAX: Duration = Duration::from_secs(9);
 /// One that is gone is missed after 10 s, and not before.
-const GONE_MIN: Duration = Duration::from_secs(8);
+pub(crate) const GONE_MIN: Duration = Duration::from_secs(8);
 /// The longest that it may take then.
-const GONE_MAX: Duration = Duration::from_secs(18);
+pub(crate) const GONE_MAX: Duration = Duration::from_secs(18);
 /// How long all of them are away: each is missed after 10 s.
 const AWAY: Duration = Duration::from_secs(15);
 /// Each speaker asks in a second of its own, so that some find out before others. Until the last has, the address may go to who has not yet,
