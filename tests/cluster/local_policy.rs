@@ -9,7 +9,7 @@ use crate::{client_wire, pools};
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::{Lab, Options, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -36,6 +36,17 @@ fn with_policy_local_the_address_follows_the_pods_and_the_client_loses_nothing()
             unharmed(lab, address, ("Local, rolling replacement of the pods of three nodes", 0), || replace_all(lab))?;
             stays(lab, address, &owner, SETTLED)
         })?;
+        let owner =
+            step("with usable: ready a pod that terminates counts no more: each hands its address over", || {
+                usable(lab, json!("ready"))?;
+                unharmed(
+                    lab,
+                    address,
+                    ("Local, usable: ready, the pods of three nodes end and are made anew", 3),
+                    || renew_all(lab, address),
+                )?;
+                client_wire::wait_owner(lab, address)
+            })?;
         let second = step("the owner's last pod is ready no more, and the address moves", || {
             let gone = || lab.set_ready(&newer(&owner), false).and_then(|()| wait_moved(lab, address, &owner));
             let (report, second) = watched(lab, address, "Local, last pod of the owner is NotReady", gone)?;
@@ -53,7 +64,11 @@ fn with_policy_local_the_address_follows_the_pods_and_the_client_loses_nothing()
         })?;
         step("it is changed to Local while the holder has none, and the address moves", || {
             moved_by_policy(lab, address, &second)
-        })
+        })?;
+        step(
+            "all pods terminate: with usable: ready no node may announce, and without it one that serves on does",
+            || all_terminate(lab, address),
+        )
     });
 }
 
@@ -96,6 +111,35 @@ fn replace_all(lab: &Lab) -> Result<()> {
         forwards(lab, node, &newer(node))?;
         lab.remove_pod(&pod(node))
     })
+}
+
+fn usable(lab: &Lab, value: Value) -> Result<()> {
+    services::patch(lab, "web", &json!({"metadata": {"annotations": {"ferrolb.io/usable": value}}}))
+}
+
+/// As a DaemonSet does it: the old pod of a node is told to end, serves on for as long as anybody sends to it, and is gone before the new one is there.
+fn renew_all(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+    lab.nodes().iter().try_for_each(|node| {
+        let (pod, owner) = (newer(node), client_wire::wait_owner(lab, address)?);
+        lab.terminate(&pod)?;
+        if owner == *node {
+            wait_moved(lab, address, node)?;
+        }
+        lab.remove_pod(&pod)?;
+        lab.pod(&pod, node, &WEB)?;
+        forwards(lab, node, &pod)
+    })
+}
+
+/// The pod of one node is not ready, those of the others serve on while they terminate.
+fn all_terminate(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+    usable(lab, json!("ready"))?;
+    lab.nodes().iter().try_for_each(|node| lab.terminate(&newer(node)))?;
+    services::wait_announced(lab, "web", "NoEndpoints", "no endpoint")?;
+    client_wire::wait_silent(lab, address)?;
+    usable(lab, Value::Null)?;
+    let owner = client_wire::wait_owner(lab, address)?;
+    forwards(lab, &owner, &newer(&owner))
 }
 
 fn policy(lab: &Lab, to: &str) -> Result<()> {
