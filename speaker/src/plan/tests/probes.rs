@@ -1,6 +1,6 @@
 //! Tests of the plan: which endpoints are asked after, and what it means that they fail.
 
-use ferrolb_proto::facts::{CheckKind, ServiceObject, SliceObject};
+use ferrolb_proto::facts::{CheckKind, ServiceObject, SliceObject, Usable};
 use ferrolb_proto::health::prober::TargetId;
 use serde_json::Value;
 
@@ -99,6 +99,23 @@ fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
     assert_eq!(check.kind, CheckKind::Http { path: "/x".into() });
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
     assert_eq!((check.fall, check.rise), (5, 3), "what is not written comes from the flags");
+}
+
+#[test]
+fn with_usable_ready_a_terminating_endpoint_is_not_asked_and_does_not_vouch_for_its_node() {
+    let conditions = json!({"ready": false, "serving": true, "terminating": true});
+    let leaving = json!({"addresses": ["10.244.1.2"], "nodeName": "node1", "conditions": conditions});
+    let both = ["10.244.1.1:8080", "10.244.1.2:8080"];
+    for (usable, asked, failing) in [(Usable::ReadyOrTerminating, &both[..], false), (Usable::Ready, &both[..1], true)]
+    {
+        let mut cluster = cluster("Local", "tcp");
+        cluster.services[0].usable = usable;
+        cluster.slices = vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1"), leaving]))];
+        let mut state = cluster.state();
+        assert_eq!(targets(&plan(&state, Instant::ZERO)), asked, "{usable:?}");
+        says(&mut state, both[0], Some("why"));
+        assert_eq!(judged(&state).0, failing, "{usable:?}");
+    }
 }
 
 #[test]

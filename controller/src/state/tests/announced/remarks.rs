@@ -221,6 +221,26 @@ fn of_many_nodes_that_fail_three_are_named() {
 }
 
 #[test]
+fn that_the_label_is_ignored_is_said_only_while_every_node_carries_it() {
+    let excluded = |name| Node { excluded: true, ..ready(name) };
+    let speakers = vec![speaker("n1", &[]), speaker("n2", &[]), speaker("n3", &["10.0.0.0"])];
+    let mut world = Cast { nodes: vec![excluded("n1"), excluded("n2"), ready("n3")], ..cast(speakers) }.world();
+    let mut say = |change| {
+        world.handle(Event::Node(change));
+        world.settle();
+        remarks(&world)
+    };
+    assert_eq!(say(Change::Apply(ready("n3"))), "", "one can be sent traffic");
+    assert_eq!(say(Change::Apply(excluded("n3"))), LABELLED);
+    assert_eq!(say(Change::Apply(ready("n4"))), "", "an only node without it is new");
+    assert_eq!(say(Change::Delete(Key::new("", "n4"))), LABELLED, "and gone");
+    let mut alone = speaker("n1", &["10.0.0.0"]);
+    alone.links[0].heard = Box::default();
+    let alone = Cast { nodes: vec![excluded("n1")], ..cast(vec![alone]) };
+    assert_eq!(remarks(&alone.world()), LABELLED, "as on a fresh cluster of one node");
+}
+
+#[test]
 fn a_slip_is_said_whatever_the_reason_and_all_else_only_of_what_is_announced() {
     let cast = Cast {
         nodes: excluded(),
