@@ -36,7 +36,8 @@ pub enum Bench {
     Memory,
     /// Ten thousand Services: addresses, memory, processor time, a restart among them.
     Scale,
-    /// A thousand Services with policy Local whose endpoints change all the time, and a dead node's endpoints.
+    /// A thousand Services with policy Local whose endpoints change all the time, or are asked; how an address leaves its owner; a dead node's
+    /// endpoints.
     Health,
     /// What a client sees when the owner of an address dies, stops, or is back; a row for each thing that can happen.
     Failover,

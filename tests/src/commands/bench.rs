@@ -25,7 +25,7 @@ const ALLOCATE_USUAL: Duration = Duration::from_secs(1);
 const BENCH_USUAL: Duration = Duration::from_secs(30);
 const ANSWERS_USUAL: Duration = Duration::from_secs(320);
 const SCALE_USUAL: Duration = Duration::from_secs(180);
-const HEALTH_USUAL: Duration = Duration::from_secs(190);
+const HEALTH_USUAL: Duration = Duration::from_secs(290);
 const RELEASE_USUAL: Duration = Duration::from_secs(300);
 
 #[derive(Args)]

@@ -38,6 +38,9 @@ pub struct Report {
     pub longest_gap_ms: f64,
     /// When that gap began, after the probe's start.
     pub gap_began_ms: f64,
+    /// When each connection that was lost began.
+    #[serde(skip)]
+    pub losses: Vec<Instant>,
     /// Good answers of each pod.
     pub pods: BTreeMap<String, usize>,
     /// For each 100 ms, by the start of the connection: tried and answered well.
@@ -72,7 +75,7 @@ pub async fn probe(
     while let Some(done) = underway.join_next().await {
         attempts.extend(done);
     }
-    report(&attempts, end)
+    report(start, &attempts, end)
 }
 
 async fn attempt(transport: Transport, server: SocketAddr, start: Instant) -> Attempt {
@@ -84,7 +87,7 @@ async fn attempt(transport: Transport, server: SocketAddr, start: Instant) -> At
     Attempt { began, answer: pod.map(|pod| (start.elapsed(), pod)) }
 }
 
-fn report(attempts: &[Attempt], end: Duration) -> Report {
+fn report(start: Instant, attempts: &[Attempt], end: Duration) -> Report {
     let length_ms = end.as_secs_f64() * 1000.0;
     let mut report = Report { length_ms, sent: attempts.len(), ..Report::default() };
     let mut good: Vec<Duration> = Vec::new();
@@ -94,14 +97,17 @@ fn report(attempts: &[Attempt], end: Duration) -> Report {
             report.timeline.resize(column + 1, (0, 0));
         }
         report.timeline[column].0 += 1;
-        if let Some((when, pod)) = &attempt.answer {
-            report.timeline[column].1 += 1;
-            *report.pods.entry(pod.clone()).or_default() += 1;
-            good.push(*when);
+        match &attempt.answer {
+            Some((when, pod)) => {
+                report.timeline[column].1 += 1;
+                *report.pods.entry(pod.clone()).or_default() += 1;
+                good.push(*when);
+            }
+            None => report.losses.push(start + attempt.began),
         }
     }
     report.ok = good.len();
-    report.lost = report.sent - report.ok;
+    report.lost = report.losses.len();
     good.sort();
     let mut before = Duration::ZERO;
     for when in good.into_iter().chain([end]) {
@@ -137,17 +143,17 @@ mod tests {
             ("never answered at all", &[(0, None)], 300.0, 0.0),
             ("answered out of order", &[(0, Some(200)), (10, Some(11))], 189.0, 11.0),
         ] {
-            let report = report(&attempts(list), Duration::from_millis(300));
+            let report = report(wait::now(), &attempts(list), Duration::from_millis(300));
             assert_eq!((report.longest_gap_ms, report.gap_began_ms), (gap, began), "{what}");
         }
     }
 
     #[test]
     fn every_connection_is_counted_once() {
-        let report = report(
-            &attempts(&[(0, Some(1)), (99, None), (100, Some(101)), (350, Some(351))]),
-            Duration::from_millis(400),
-        );
+        let start = wait::now();
+        let list = attempts(&[(0, Some(1)), (99, None), (100, Some(101)), (350, Some(351))]);
+        let report = report(start, &list, Duration::from_millis(400));
+        assert_eq!(report.losses, [start + Duration::from_millis(99)]);
         assert_eq!((report.sent, report.ok, report.lost, report.length_ms), (4, 3, 1, 400.0));
         assert_eq!(report.timeline, [(2, 1), (1, 1), (0, 0), (1, 1)]);
         assert_eq!(report.pods, BTreeMap::from([("web".to_owned(), 3)]));

@@ -21,20 +21,22 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-const SERVICES: usize = 1000;
+pub(super) const SERVICES: usize = 1000;
 /// Of each Service.
-const ENDPOINTS: usize = 5;
+pub(super) const ENDPOINTS: usize = 5;
+/// The first octets of their addresses.
+pub(super) const RANGE: [u8; 2] = [10, 245];
 /// The time between two changes: 50 in a second, so that every Service has its own in 20 s.
 const STEP: Duration = Duration::from_millis(20);
 /// How many changes may be under way at the API server.
 const UNDER_WAY_MAX: usize = 8;
 /// How long the speakers are looked at while nothing happens.
-const LOOK: Duration = Duration::from_secs(10);
+pub(super) const LOOK: Duration = Duration::from_secs(10);
 /// How long after the last change its address may take to move, and how long all may take to be owned.
 const MOVE_MAX: Duration = Duration::from_secs(10);
 const OWNED_MAX: Duration = Duration::from_secs(60);
 /// How long a speaker is fresh, repeats what it has announced, and writes its status late.
-const SETTLE: Duration = Duration::from_secs(10);
+pub(super) const SETTLE: Duration = Duration::from_secs(10);
 const PLAN: &str = "ferrolb_speaker_plan_seconds";
 /// A node that is back takes its address again after so long: the default would make the run wait until nobody is fresh.
 const FAILBACK: [&str; 2] = ["--failback-delay", "2s"];
@@ -90,12 +92,17 @@ fn start(lab: &Lab) -> Result<()> {
 
 /// Makes the slices and their Services.
 async fn make(client: &Client, nodes: &[String]) -> Result<()> {
-    let names = services::names("health", SERVICES);
+    let names = names();
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     services::each(&names, async |name| services::post(&slices, slice(name, nodes)).await).await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
     services::each(&names, async |name| services::post(&services, service(name)).await).await?;
     Ok(())
+}
+
+/// The names of the Services, and of their slices.
+pub(super) fn names() -> Vec<String> {
+    services::names("health", SERVICES)
 }
 
 fn service(name: &str) -> Value {
@@ -119,13 +126,13 @@ fn slice(service: &str, nodes: &[String]) -> Value {
 }
 
 /// The endpoints of a Service, on one node after another, each with an address of its own; those on `without` are not ready.
-fn endpoints(service: &str, nodes: &[String], without: Option<&str>) -> Value {
+pub(super) fn endpoints(service: &str, nodes: &[String], without: Option<&str>) -> Value {
     let number: usize = service.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
     let endpoint = |place: usize| {
         let node = nodes.get((number + place) % nodes.len().max(1)).map_or("", String::as_str);
         let [.., high, low] = (number * ENDPOINTS + place + 1).to_be_bytes();
         json!({
-            "addresses": [Ipv4Addr::new(10, 245, high, low)], "nodeName": node,
+            "addresses": [Ipv4Addr::new(RANGE[0], RANGE[1], high, low)], "nodeName": node,
             "conditions": {"ready": without != Some(node)},
         })
     };
@@ -178,7 +185,7 @@ fn moved(listener: &Listener, changes: &[Change]) -> Result<Vec<f64>> {
 }
 
 /// Lets `work` happen; the processor time that the busiest speaker used for it, in milliseconds a second.
-fn busiest(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub(super) fn busiest(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let used = || -> Result<Vec<Duration>> {
         lab.nodes().iter().map(|node| cpu::used(lab.pid(&speaker_name(node))?)).collect()
     };

@@ -33,15 +33,12 @@ spec: {type: LoadBalancer, selector: {app: health}, ports: [{port: 80, targetPor
 ";
 const SERVER: ([u8; 4], u16) = ([172, 30, 0, 200], 80);
 
-/// Runs in a lab with leases and FerroLB.
+/// Runs in a lab with leases, FerroLB, and a pod on each node.
 ///
 /// # Errors
 /// When Kubernetes does not find the dead node.
 pub(super) fn run(lab: &Lab) -> Result<Findings> {
     let server = SocketAddr::new(IpAddr::from(SERVER.0), SERVER.1);
-    for node in lab.nodes() {
-        lab.pod(&format!("web{node}"), &node, &[("app", "health")])?;
-    }
     lab.apply(YAML)?;
     wait::until("all pods answer", REST_MAX, || {
         let report = lab.start_probe(server, Duration::from_secs(1), STEP).finish()?;
