@@ -4,6 +4,7 @@
 
 use crate::client_wire;
 use crate::node_death::within_budget;
+use crate::one_family_fails;
 use crate::pools;
 use crate::proxy_outages::{GONE_MAX, GONE_MIN};
 use crate::services::{self, WEB, http, wait_announced};
@@ -24,10 +25,10 @@ use std::time::Duration;
 
 /// Where no kube-proxy listens, so that a Service's own node port is the only one that speaks for it.
 const NOBODY: &str = "127.0.0.1:9";
-const CHECK: &str = "ferrolb.io/health-check";
+pub(crate) const CHECK: &str = "ferrolb.io/health-check";
 /// With defaults a dead endpoint is found after two failures a second apart, and its address moves at once. Three times as much on a busy
 /// machine; what it is here is printed.
-const MOVED_MAX: Duration = Duration::from_secs(3 * 4);
+pub(crate) const MOVED_MAX: Duration = Duration::from_secs(3 * 4);
 /// How long is looked that nothing moves.
 const SETTLED: Duration = Duration::from_secs(3);
 /// How often a target fails and passes again while it flaps, and how long each lasts: less than it takes to be believed again.
@@ -68,6 +69,7 @@ fn an_address_leaves_pods_that_are_ready_and_do_not_answer_unless_none_does() {
         })?;
         step("servers of bad manners fail in bounded time and cost a speaker no memory", || manners(lab))?;
         step("a check that cannot be understood is told, and readiness decides", || misspelt(lab, address))?;
+        one_family_fails::part(lab)?;
         step("the owner's kube-proxy is killed, the node port is silent, and the address moves", || {
             unwitnessed(lab, address)
         })
@@ -75,7 +77,7 @@ fn an_address_leaves_pods_that_are_ready_and_do_not_answer_unless_none_does() {
 }
 
 /// The pod of a node.
-fn pod(node: &str) -> String {
+pub(crate) fn pod(node: &str) -> String {
     format!("web{node}")
 }
 

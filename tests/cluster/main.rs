@@ -29,6 +29,7 @@ mod neighbour_cache;
 mod neighbour_watch;
 mod node_death;
 mod node_rules;
+mod one_family_fails;
 mod one_wire;
 mod planned_stop;
 mod pools;
