@@ -195,8 +195,6 @@ pub struct Counts {
     pub own_name: u64,
     /// Frames dropped and claims ignored because a table was full.
     pub over_limit: u64,
-    /// Units that this node fails for and its hellos have no room to say so.
-    pub failing_untold: u64,
 }
 
 /// The machine of one link. See the module's head.

@@ -111,7 +111,6 @@ pub struct Metrics {
     proxied: Family<LinkLabel, Counter>,
     strangers: Family<LinkLabel, Counter>,
     kernel_answers: Family<LinkLabel, Counter>,
-    failing_untold: Family<LinkLabel, Counter>,
     asked: Family<LinkLabel, Counter>,
     floods: Family<LinkLabel, Counter>,
     muted: Family<LinkLabel, Gauge>,
@@ -162,11 +161,6 @@ impl Metrics {
             all.kernel_answers.clone(),
         );
         registry.register(
-            "failing_untold",
-            "Groups of Services whose health checks fail on this node, and the hellos have no room to say so",
-            all.failing_untold.clone(),
-        );
-        registry.register(
             "requests_sent",
             "ARP requests and neighbour solicitations sent to check an address or a node",
             all.asked.clone(),
@@ -211,7 +205,6 @@ impl Metrics {
             proxied: Family::default(),
             strangers: Family::default(),
             kernel_answers: Family::default(),
-            failing_untold: Family::default(),
             asked: Family::default(),
             floods: Family::default(),
             muted: Family::default(),
@@ -249,7 +242,6 @@ impl Metrics {
             proxied: counter(&self.proxied),
             strangers: counter(&self.strangers),
             kernel_answers: counter(&self.kernel_answers),
-            failing_untold: counter(&self.failing_untold),
             asked: counter(&self.asked),
             floods: counter(&self.floods),
             muted: self.muted.get_or_create(&label).clone(),
@@ -273,7 +265,6 @@ impl Metrics {
             &self.proxied,
             &self.strangers,
             &self.kernel_answers,
-            &self.failing_untold,
             &self.asked,
         ];
         self.failover.remove(&label);
@@ -322,8 +313,6 @@ pub struct LinkMetrics {
     pub strangers: Counter,
     /// Frames of members' kernels about addresses that another node announces.
     pub kernel_answers: Counter,
-    /// Units that this node fails for and its hellos have no room to say so.
-    pub failing_untold: Counter,
     /// ARP requests and neighbour solicitations sent to check an address or a node.
     pub asked: Counter,
     /// Times a host was not heard for a while, because it sent too much ARP or Neighbor Discovery.

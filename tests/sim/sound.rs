@@ -52,6 +52,12 @@ fn a_hundred_nodes_keep_every_rule() {
     check(&named(&["death", "loss1", "split", "chaos"]), 40_000, 1, (100, 10));
 }
 
+/// More addresses than one hello has room for fail in these.
+#[test]
+fn hundreds_of_units_keep_every_rule() {
+    check(&named(&["sick", "failing", "all_failing", "chaos"]), 50_000, 20, (4, 300));
+}
+
 #[test]
 fn a_run_repeats_to_the_last_frame() {
     for run in runs(&named(&["chaos", "keys"]), 7, 3, (5, 4)) {

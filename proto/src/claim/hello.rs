@@ -236,6 +236,7 @@ impl Claims {
 
     /// Someone was newly heard: tell all who we are and what we hold, soon.
     pub(super) fn greet(&mut self, now: Instant) {
+        self.own.failing.tell_newcomers();
         let delay = Duration::from_millis(self.random(GREET_WITHIN_MILLIS));
         self.own.greet_at.get_or_insert(now + delay);
     }

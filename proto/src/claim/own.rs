@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::failing::Failing;
+use super::failing::Failures;
 use super::hello::Pace;
 use super::peers::Peer;
 use super::{Claims, Config, Output};
@@ -53,7 +53,7 @@ pub(super) struct Own {
     pub(super) keys: Vec<u32>,
     pub(super) flags: Flags,
     /// What we fail for.
-    pub(super) failing: Failing,
+    pub(super) failing: Failures,
     /// What we hold, and since when.
     pub(super) held: BTreeMap<IpAddr, Instant>,
     pub(super) last_hello: Instant,
@@ -90,7 +90,7 @@ impl Own {
         Self {
             keys: Vec::new(),
             flags: Flags { fresh: true, ..Flags::default() },
-            failing: Failing::default(),
+            failing: Failures::default(),
             held: BTreeMap::new(),
             last_hello: now,
             dirty: Dirty::default(),

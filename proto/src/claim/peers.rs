@@ -63,8 +63,8 @@ pub(super) struct Peer {
     pub(super) parts: Option<Parts>,
     /// Ids of the keys that it accepts; empty: not said yet.
     pub(super) accepts: Box<[u32]>,
-    /// What it fails for, by its last hello: ascending, of any of a unit's addresses.
-    pub(super) failing: Box<[IpAddr]>,
+    /// What it fails for, by its hellos: of any of a unit's addresses, at most [`CLAIMS_PER_PEER_MAX`].
+    pub(super) failing: BTreeSet<IpAddr>,
     /// How our clock and its clock compare.
     pub(super) floor: Floor,
     /// What it held when it was found dead.
@@ -117,7 +117,7 @@ impl Peer {
             told: None,
             parts: None,
             accepts: Box::default(),
-            failing: Box::default(),
+            failing: BTreeSet::new(),
             floor: Floor::new(frame.clock, now),
             buried: BTreeSet::new(),
             back: None,

@@ -65,6 +65,18 @@ pub enum Release {
     Contested,
 }
 
+/// What a hello says of the units that its sender may announce, and whose endpoints there all fail their health check: all of them, or
+/// a stretch of the list. Of that stretch it replaces all that was said before: who is not named does not fail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failing {
+    /// Their first addresses, ascending, at most [`ADDRESSES_PER_FRAME_MAX`] of them.
+    pub addresses: Vec<IpAddr>,
+    /// The stretch begins with the first of these: of addresses before it nothing is said.
+    pub more_before: bool,
+    /// The stretch ends with the last of these: of addresses after it nothing is said.
+    pub more_after: bool,
+}
+
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -74,9 +86,8 @@ pub enum Body {
         generation: u32,
         /// Ids of the keys it accepts.
         accepts: Vec<u32>,
-        /// The first addresses of units that the sender may announce, and whose endpoints there all fail their health check:
-        /// ascending, at most [`ADDRESSES_PER_FRAME_MAX`] of them. Replaces what the hello before said.
-        failing: Vec<IpAddr>,
+        /// Which units' health checks fail at the sender.
+        failing: Failing,
     },
     /// I answer for these addresses from now on. Multicast.
     Claim {

@@ -35,7 +35,6 @@ impl<'a> Reporter<'a> {
         metrics.conflicts.inc_by(now.conflicts - before.conflicts);
         metrics.strangers.inc_by(now.strangers - before.strangers);
         metrics.kernel_answers.inc_by(now.kernel_answers - before.kernel_answers);
-        metrics.failing_untold.inc_by(now.failing_untold - before.failing_untold);
         metrics.dropped(Drop::Stale).inc_by(now.stale_frames - before.stale_frames);
         metrics.dropped(Drop::Unproven).inc_by(now.unproven - before.unproven);
         metrics.dropped(Drop::OwnName).inc_by(now.own_name - before.own_name);

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ferrolb_proto::wire::hello::{Body, Flags, Frame};
+use ferrolb_proto::wire::hello::{Body, Failing, Flags, Frame};
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_speaker::metrics::Drop;
 
@@ -132,7 +132,7 @@ fn a_hello_with_the_tag_of_another_network_is_not_heard() {
         let (owner, _other) = elected(&lan, &BOTH).await;
         let client = Port::open(&lan, "client", "eth0");
         let hello = |sequence| {
-            let body = Body::Hello { generation: 0, accepts: vec![key().id()], failing: vec![] };
+            let body = Body::Hello { generation: 0, accepts: vec![key().id()], failing: Failing::default() };
             let interval = Duration::from_millis(50);
             let (epoch, flags) = (9, Flags::default());
             let frame =

@@ -24,7 +24,7 @@ pub fn addresses(body: &Body) -> usize {
         Body::Claim { addresses, .. } | Body::Release { addresses, .. } | Body::List { addresses, .. } => {
             addresses.len()
         }
-        Body::Hello { failing, .. } => failing.len(),
+        Body::Hello { failing, .. } => failing.addresses.len(),
         Body::Challenge { .. } | Body::Answer { .. } | Body::Ask => 0,
     }
 }

@@ -184,7 +184,7 @@ impl Member {
                 true
             }
             (Some(Broken::HidesFailures), Body::Hello { failing, .. }) => {
-                failing.clear();
+                failing.addresses.clear();
                 true
             }
             (Some(Broken::RestatesNothing), Body::Hello { generation, .. }) => {

@@ -37,7 +37,7 @@ const fn scenario(
 pub(super) const SQUATTER: &str = "squatter";
 
 /// All of them, in the order of the model's table, then those that the model did not have.
-pub static ALL: [Scenario; 43] = [
+pub static ALL: [Scenario; 44] = [
     scenario("death", "the process of an owner is killed", death, Bounds::death(), model(192, 0)),
     scenario(
         "proxy",
@@ -152,6 +152,7 @@ pub static ALL: [Scenario; 43] = [
         Bounds::planned().moves(2),
         None,
     ),
+    scenario("sick", "an owner's health checks of all units fail", unsound::sick, Bounds::planned().moves(2), None),
     scenario(
         "flapping",
         "an owner's health checks fail and pass, six times",

@@ -32,6 +32,13 @@ pub(super) fn failing(world: &mut World) -> Duration {
     ms(24_000)
 }
 
+/// A node's checks of all units fail, and go on to: in the end it holds nothing, however many they are.
+pub(super) fn sick(world: &mut World) -> Duration {
+    let owner = world.owner();
+    (0..world.units()).for_each(|unit| world.fail(owner, unit, true));
+    ms(24_000)
+}
+
 /// An owner's checks fail and pass by turns; what it lost is kept from it for longer than that.
 pub(super) fn flapping(world: &mut World) -> Duration {
     let owner = world.owner();

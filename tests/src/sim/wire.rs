@@ -111,7 +111,7 @@ impl World {
     fn send(&mut self, index: usize, to: Option<Mac>, key: u32, frame: Frame) {
         self.truth.outcome.frames += u64::from(self.truth.measures());
         self.note_words(index, &frame);
-        if !matches!(&frame.body, Body::Hello { failing, .. } if failing.is_empty()) {
+        if !matches!(&frame.body, Body::Hello { failing, .. } if failing.addresses.is_empty()) {
             self.log(|| format!("n{index} -> {} {}", to.map_or("*".into(), spoken), said(&frame)));
         }
         if let (Body::Challenge { .. }, Some(mac)) = (&frame.body, to)
@@ -284,7 +284,9 @@ fn spoken(mac: Mac) -> String {
 fn said(frame: &Frame) -> String {
     let list = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     match &frame.body {
-        Body::Hello { generation, failing, .. } => format!("HELLO of {generation}, fails for {}", list(failing)),
+        Body::Hello { generation, failing, .. } => {
+            format!("HELLO of {generation}, fails for {}", list(&failing.addresses))
+        }
         Body::Claim { before, generation, addresses, keeps } => {
             format!("CLAIM {before}>{generation} keep {keeps:.1?} {}", list(addresses))
         }

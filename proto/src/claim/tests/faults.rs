@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::claim::Says;
-use crate::wire::hello::{Body, Release};
+use crate::wire::hello::{Body, Failing, Release};
 
 #[test]
 fn a_dead_owner_is_answered_for_within_200_ms() {
@@ -251,7 +251,8 @@ pub(super) fn said(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
 
 /// Lets a node say hello, and answer the challenge that follows, with the clocks 1 and 2.
 pub(super) fn introduce(machine: &mut Claims, node: &str, epoch: u64, now: Instant) {
-    machine.handle(said(node, epoch, 1, Body::Hello { generation: 0, accepts: vec![], failing: vec![] }), now);
+    machine
+        .handle(said(node, epoch, 1, Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() }), now);
     while let Some(output) = machine.poll() {
         if let Output::Send { to: Some(_), frame: Frame { body: Body::Challenge { nonce }, .. }, .. } = output {
             machine.handle(said(node, epoch, 2, Body::Answer { nonce }), now);
@@ -275,7 +276,10 @@ fn a_newcomer_that_does_not_answer_is_challenged_five_times_a_second() {
     let mut challenges = 0;
     for n in 1..=200 {
         let at = Instant::from_millis(50 * n);
-        machine.handle(said("node2", 1, n, Body::Hello { generation: 0, accepts: vec![], failing: vec![] }), at);
+        machine.handle(
+            said("node2", 1, n, Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() }),
+            at,
+        );
         let outputs = std::iter::from_fn(|| machine.poll());
         challenges += outputs
             .filter(|output| matches!(output, Output::Send { frame: Frame { body: Body::Challenge { .. }, .. }, .. }))
@@ -293,12 +297,12 @@ fn a_claim_that_is_not_restated_for_12_s_is_forgotten() {
     // It lives, but its hellos speak of a set that we never learn.
     for n in 4..242 {
         at = at + ms(50);
-        machine.handle(said(1, n, Body::Hello { generation: 9, accepts: vec![], failing: vec![] }), at);
+        machine.handle(said(1, n, Body::Hello { generation: 9, accepts: vec![], failing: Failing::default() }), at);
         machine.tick(at);
     }
     assert!(at.since(Instant::from_millis(1500)) < CLAIM_LIFETIME && machine.peers["node2"].claims.contains(&VIP));
     at = at + ms(101);
-    machine.handle(said(1, 242, Body::Hello { generation: 9, accepts: vec![], failing: vec![] }), at);
+    machine.handle(said(1, 242, Body::Hello { generation: 9, accepts: vec![], failing: Failing::default() }), at);
     machine.tick(at);
     assert!(machine.peers["node2"].claims.is_empty());
 }
@@ -320,7 +324,7 @@ fn a_recording_of_a_former_life_is_not_believed() {
     let challenges =
         std::iter::from_fn(|| machine.poll()).filter(|output| matches!(output, Output::Send { to: Some(_), .. }));
     assert!(challenges.count() <= 5, "one in 40 ms");
-    let hello = Body::Hello { generation: 0, accepts: vec![], failing: vec![] };
+    let hello = Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() };
     machine.handle(said(3, 3, hello), at + ms(200));
     assert_eq!(machine.counts().stale_frames, 0, "its living epoch is heard on");
 }
@@ -367,7 +371,8 @@ fn a_member_that_never_yields_is_not_shouted_at() {
     let (mut defended, mut claims) = (0, 0);
     for n in 1..=400 {
         let now = start + ms(5 + n * 50);
-        machine.handle(said(1, 3 + n, Body::Hello { generation: 1, accepts: vec![], failing: vec![] }), now);
+        machine
+            .handle(said(1, 3 + n, Body::Hello { generation: 1, accepts: vec![], failing: Failing::default() }), now);
         machine.tick(now);
         for output in std::iter::from_fn(|| machine.poll()) {
             defended += usize::from(matches!(output, Output::Refresh(_)));
@@ -415,13 +420,13 @@ fn who_was_found_dead_by_mistake_still_holds_what_it_held() {
         now = now + ms(40);
         machine.tick(now);
         for (node, epoch) in [("node3", 3), ("node4", 4)] {
-            let hello = Body::Hello { generation: 0, accepts: vec![], failing: vec![] };
+            let hello = Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() };
             machine.handle(said(node, epoch, clock, hello), now);
         }
     }
     assert!(machine.peers["node2"].dead);
     // It says hello, and every answer to our questions is lost.
-    machine.handle(node2(20, Body::Hello { generation: 1, accepts: vec![], failing: vec![] }), now);
+    machine.handle(node2(20, Body::Hello { generation: 1, accepts: vec![], failing: Failing::default() }), now);
     machine.tick(now + ms(149));
     assert_eq!(machine.held().count(), 0, "nothing is taken from it");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::claim::Says;
-use crate::wire::hello::Body;
+use crate::wire::hello::{Body, Failing};
 
 const STRANGER: Mac = Mac([2, 9, 9, 9, 9, 9]);
 
@@ -244,7 +244,8 @@ fn a_wrong_death_doubles_the_patience_once_however_many_addresses_it_was_about()
 fn who_has_yet_to_prove_that_it_is_a_member_is_no_stranger() {
     let mut wire = settled();
     let owner = ranked(&THREE, VIP)[0];
-    let newcomer = faults::said("node9", 9, 1, Body::Hello { generation: 0, accepts: vec![], failing: vec![] });
+    let newcomer =
+        faults::said("node9", 9, 1, Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() });
     let Input::Frame { source, .. } = newcomer else { unreachable!("a frame") };
     wire.input(owner, newcomer);
     seen(&mut wire, source, true);
@@ -252,7 +253,7 @@ fn who_has_yet_to_prove_that_it_is_a_member_is_no_stranger() {
     // It proves nothing, and is forgotten when the next one comes.
     wire.run(ms(1_100));
     let Input::Frame { frame, .. } =
-        faults::said("node8", 8, 1, Body::Hello { generation: 0, accepts: vec![], failing: vec![] })
+        faults::said("node8", 8, 1, Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() })
     else {
         unreachable!("a frame")
     };

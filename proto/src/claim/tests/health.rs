@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::claim::Says;
-use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body};
+use crate::wire::hello::{Body, Failing};
 
 /// One node's units, with its checks of them failing or not.
 fn fails(wire: &mut Wire, name: &str, failing: bool) {
@@ -184,7 +184,7 @@ fn hellos(machine: &mut Claims, from: u64, until: u64) -> Vec<(u64, Vec<IpAddr>)
         machine.tick(Instant::from_millis(n));
         while let Some(output) = machine.poll() {
             if let Output::Send { frame: Frame { body: Body::Hello { failing, .. }, .. }, .. } = output {
-                said.push((n, failing));
+                said.push((n, failing.addresses));
             }
         }
     }
@@ -192,23 +192,59 @@ fn hellos(machine: &mut Claims, from: u64, until: u64) -> Vec<(u64, Vec<IpAddr>)
 }
 
 #[test]
-fn a_hello_says_as_much_as_it_has_room_for_and_the_rest_is_counted() {
-    let most = ADDRESSES_PER_FRAME_MAX as u16;
-    let (mut machine, units) = with_failing(most + 3, &["node1", "node2"]);
+fn what_does_not_fit_in_one_hello_is_said_by_those_that_follow_soon_and_twice() {
+    let (mut machine, units) = with_failing(131, &["node1", "node2"]);
     let said = hellos(&mut machine, 0, 1_000);
-    let firsts: Vec<_> = units[..usize::from(most)].iter().map(|unit| unit.addresses[0]).collect();
-    assert_eq!(said.first().map(|(_, failing)| failing), Some(&firsts), "the first of them, ascending");
-    assert_eq!(machine.counts().failing_untold, 3);
-    machine.handle(Input::Units(units), Instant::from_millis(1_000));
-    assert_eq!(machine.counts().failing_untold, 3, "the same ones are counted once");
-    assert!(
-        !machine.fails("node1", &unit(&["fd30::41".parse().expect("address")], &["node1"])),
-        "it counts for nobody"
-    );
+    let stretches = [0..64, 63..127, 126..131, 0..64, 63..127, 126..131];
+    let all: Vec<_> = units.iter().map(|unit| unit.addresses[0]).collect();
+    let expected = (50..).step_by(50).zip(stretches.map(|stretch| all[stretch].to_vec()));
+    assert_eq!(said, expected.collect::<Vec<_>>(), "each begins where the one before ended");
+    assert!(units.iter().all(|unit| machine.fails("node1", unit)), "they all count");
 
     let (mut machine, _) = with_failing(2, &["node2"]);
     let said = hellos(&mut machine, 0, 1_000);
     assert!(!said.is_empty() && said.iter().all(|(_, failing)| failing.is_empty()), "what it may not announce");
+}
+
+/// Two hundred units, of which node1 fails for those that are named.
+fn of_two_hundred(wire: &mut Wire, fails: impl Fn(u16) -> bool) -> BTreeSet<IpAddr> {
+    let address = |n: u16| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
+    let unit = |n| Unit { failing: fails(n), ..(*unit(&[address(n)], &["node1"])).clone() };
+    wire.input("node1", Input::Units((0..200).map(|n| Arc::new(unit(n))).collect()));
+    (0..200).filter(|n| fails(*n)).map(address).collect()
+}
+
+/// What a node knows of what node1 fails for.
+fn known<'a>(wire: &'a mut Wire, to: &str) -> &'a BTreeSet<IpAddr> {
+    &wire.node(to).machine.peers["node1"].failing
+}
+
+#[test]
+fn what_fails_is_known_in_the_end_whatever_came_and_went_and_was_lost() {
+    let mut wire = Wire::new(&["node1", "node2"]);
+    wire.run(Duration::from_secs(2));
+    for round in 0..60_u16 {
+        wire.loses = |n| n % 3 == 0;
+        let fails = |n: u16| (n * 37 + round * 11) % 200 < (round * 53) % 220 && n.is_multiple_of(1 + round % 3);
+        let failing = of_two_hundred(&mut wire, fails);
+        wire.run(ms(u64::from(round) * 7 % 170));
+        if round % 4 == 0 {
+            wire.loses = |_| false;
+            wire.run(ms(600));
+            assert_eq!(*known(&mut wire, "node2"), failing, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_newcomer_is_told_of_all_that_fails_soon_though_who_fails_is_idle() {
+    let mut wire = Wire::new(&["node1", "node2"]);
+    let failing = of_two_hundred(&mut wire, |_| true);
+    wire.input("node1", Input::Stuck(true));
+    wire.run(Duration::from_secs(10));
+    wire.start("node3");
+    wire.run(ms(600));
+    assert_eq!((wire.node("node1").answers.len(), known(&mut wire, "node3")), (0, &failing));
 }
 
 #[test]
@@ -226,17 +262,46 @@ fn checks_that_come_and_go_bring_no_more_hellos_than_an_owner_sends() {
     assert!((30..=41).contains(&hellos), "{hellos} in two seconds");
 }
 
+/// A member says hello of what it fails for, at the clock of the `n`th.
+fn tells(machine: &mut Claims, n: u64, failing: Failing) {
+    let body = Body::Hello { generation: 0, accepts: vec![], failing };
+    machine.handle(faults::said("node2", 1, 9 + n, body), Instant::from_millis(1));
+}
+
 #[test]
 fn what_a_member_says_that_it_fails_for_is_bounded() {
     let (mut machine, at) = (Claims::new(config("node1", 1), Instant::ZERO), Instant::from_millis(1));
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     faults::introduce(&mut machine, "node2", 1, at);
-    let failing: Vec<_> = (0..200).rev().map(|n| IpAddr::from([10, 0, 0, n])).chain([VIP, VIP]).collect();
-    machine.handle(faults::said("node2", 1, 9, Body::Hello { generation: 0, accepts: vec![], failing }), at);
-    let known = &machine.peers["node2"].failing;
-    assert!(known.len() == ADDRESSES_PER_FRAME_MAX && known.is_sorted(), "{known:?}");
-    assert_eq!(machine.counts().over_limit, 201 - ADDRESSES_PER_FRAME_MAX as u64);
-    let hello = Body::Hello { generation: 0, accepts: vec![], failing: vec![] };
-    machine.handle(faults::said("node2", 1, 10, hello), at);
-    assert!(machine.peers["node2"].failing.is_empty(), "each hello replaces what was known");
+    let most = CLAIMS_PER_PEER_MAX as u32;
+    for n in 0..=most / 128 {
+        let addresses = (128 * n..128 * (n + 1)).rev().map(|n| IpAddr::from(n.to_be_bytes())).collect();
+        tells(&mut machine, n.into(), Failing { addresses, more_before: true, more_after: true });
+    }
+    assert_eq!(machine.peers["node2"].failing.len(), CLAIMS_PER_PEER_MAX);
+    assert_eq!(machine.counts().over_limit, 128);
+    tells(&mut machine, u64::from(most), Failing::default());
+    assert!(machine.peers["node2"].failing.is_empty(), "a hello that says all replaces what was known");
+}
+
+#[test]
+fn a_hello_speaks_of_its_stretch_alone_and_not_beyond_it() {
+    let (mut machine, at) = (Claims::new(config("node1", 1), Instant::ZERO), Instant::from_millis(1));
+    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    faults::introduce(&mut machine, "node2", 1, at);
+    let named = |all: &[u8]| all.iter().map(|n| IpAddr::from([10, 0, 0, *n])).collect::<Vec<_>>();
+    let steps: [(&[u8], bool, bool, &[u8]); 8] = [
+        (&[1, 3, 5, 7, 9], false, false, &[1, 3, 5, 7, 9]),
+        (&[4, 6], true, true, &[1, 3, 4, 6, 7, 9]),
+        (&[3, 9], true, true, &[1, 3, 9]),
+        (&[2], false, true, &[2, 3, 9]),
+        (&[4], true, false, &[2, 3, 4]),
+        (&[], true, true, &[2, 3, 4]),
+        (&[], true, false, &[2, 3, 4]),
+        (&[], false, true, &[2, 3, 4]),
+    ];
+    for (n, (said, more_before, more_after, known)) in (0..).zip(steps) {
+        tells(&mut machine, n, Failing { addresses: named(said), more_before, more_after });
+        assert!(machine.peers["node2"].failing.iter().eq(&named(known)), "{n}");
+    }
 }

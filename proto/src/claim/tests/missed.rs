@@ -2,7 +2,7 @@
 
 use super::faults::{introduce, said};
 use super::*;
-use crate::wire::hello::{Body, Flags, Release};
+use crate::wire::hello::{Body, Failing, Flags, Release};
 
 const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 201));
 
@@ -24,7 +24,7 @@ impl Holder {
         let now = Instant::from_millis(1_500);
         machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), now);
         let mut holder = Self { machine, now, clock: 2 };
-        holder.hears(Body::Hello { generation: 0, accepts: vec![], failing: vec![] });
+        holder.hears(Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() });
         assert_eq!(holder.machine.held().collect::<Vec<_>>(), [VIP]);
         holder.announced();
         holder
@@ -146,11 +146,11 @@ fn a_first_claim_that_the_next_one_overtook_does_not_void_it() {
 #[test]
 fn a_set_that_came_and_went_unheard_counts() {
     let mut holder = Holder::new();
-    holder.hears(Body::Hello { generation: 7, accepts: vec![], failing: vec![] });
+    holder.hears(Body::Hello { generation: 7, accepts: vec![], failing: Failing::default() });
     assert_eq!(holder.announced(), 0, "perhaps it is about other addresses, and a list will say so");
-    holder.hears(Body::Hello { generation: 0, accepts: vec![], failing: vec![] });
+    holder.hears(Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() });
     assert_eq!(holder.announced(), 1);
-    holder.hears(Body::Hello { generation: 0, accepts: vec![], failing: vec![] });
+    holder.hears(Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() });
     assert_eq!(holder.announced(), 0);
 }
 

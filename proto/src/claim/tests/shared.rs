@@ -1,7 +1,7 @@
 //! Two links of one node on one wire, a main loop that stands still, and units with several addresses.
 
 use super::*;
-use crate::wire::hello::{Body, Release};
+use crate::wire::hello::{Body, Failing, Release};
 
 #[test]
 fn of_two_links_of_a_node_on_one_wire_the_lower_one_speaks() {
@@ -106,11 +106,11 @@ fn frames_that_overtake_each_other_cost_no_question() {
     let claims = |machine: &Claims| machine.peers["node2"].claims.len();
     // The second part of a list, then the first; a hello in between.
     machine.handle(said(12, list(1, 2)), at);
-    machine.handle(said(13, Body::Hello { generation: 3, accepts: vec![], failing: vec![] }), at);
+    machine.handle(said(13, Body::Hello { generation: 3, accepts: vec![], failing: Failing::default() }), at);
     machine.handle(said(11, list(0, 1)), at);
     assert_eq!((claims(&machine), machine.counts().stale_frames), (2, 0));
     // A claim that its hello has overtaken.
-    machine.handle(said(21, Body::Hello { generation: 4, accepts: vec![], failing: vec![] }), at);
+    machine.handle(said(21, Body::Hello { generation: 4, accepts: vec![], failing: Failing::default() }), at);
     machine.handle(said(20, Body::Claim { before: 3, generation: 4, addresses: address(3), keeps: vec![] }), at);
     assert_eq!((claims(&machine), machine.counts().stale_frames), (3, 0));
     assert!(!machine.peers["node2"].missed, "it came after all");

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::keys::SIGNATURE;
-use super::{Body, ETHER_TYPE, Flags, Frame, GROUP, Key, KeyRing, NODE_MAX, Release, VERSION};
+use super::{Body, ETHER_TYPE, Failing, Flags, Frame, GROUP, Key, KeyRing, NODE_MAX, Release, VERSION};
 use crate::wire::{ETHERNET_HEADER, Mac, ethernet};
 
 /// Length of the fixed part, in bytes.
@@ -35,6 +35,10 @@ const TLV_CONTESTED: u16 = 10;
 const TLV_KEEPS: u16 = 11;
 const TLV_FAILING_V4: u16 = 12;
 const TLV_FAILING_V6: u16 = 13;
+/// One byte: [`MORE_BEFORE`] and [`MORE_AFTER`]. Without it what fails is said as a whole.
+const TLV_FAILING_MORE: u16 = 14;
+const MORE_BEFORE: u8 = 1;
+const MORE_AFTER: u8 = 2;
 /// The unit of [`TLV_KEEPS`].
 const KEEP_UNIT: Duration = Duration::from_millis(10);
 
@@ -130,7 +134,7 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
         Body::Hello { generation, accepts, failing } => {
             tlv(out, TLV_GENERATION, &generation.to_be_bytes());
             tlv(out, TLV_ACCEPTS, &accepts.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>());
-            address_tlvs(out, (TLV_FAILING_V4, TLV_FAILING_V6), failing);
+            failing_tlvs(out, failing);
             KIND_HELLO
         }
         Body::Claim { before, generation, addresses, keeps } => {
@@ -189,6 +193,15 @@ fn address_tlvs(out: &mut Vec<u8>, kinds: (u16, u16), addresses: &[IpAddr]) {
     }
 }
 
+fn failing_tlvs(out: &mut Vec<u8>, failing: &Failing) {
+    let Failing { addresses, more_before, more_after } = failing;
+    address_tlvs(out, (TLV_FAILING_V4, TLV_FAILING_V6), addresses);
+    let more = (u8::from(*more_before) * MORE_BEFORE) | (u8::from(*more_after) * MORE_AFTER);
+    if more != 0 {
+        tlv(out, TLV_FAILING_MORE, &[more]);
+    }
+}
+
 /// In the order in which the addresses are written: IPv4 first.
 fn keeps_tlv(out: &mut Vec<u8>, addresses: &[IpAddr], keeps: &[Duration]) {
     if keeps.is_empty() {
@@ -240,7 +253,7 @@ struct Tlvs<'a> {
     part: Option<(u16, u16)>,
     why: Option<Release>,
     keeps: Vec<Duration>,
-    failing: Vec<IpAddr>,
+    failing: Failing,
 }
 
 impl<'a> Tlvs<'a> {
@@ -270,8 +283,13 @@ impl<'a> Tlvs<'a> {
                 }
                 TLV_V4 => value.addresses::<4>(&mut all.addresses)?,
                 TLV_V6 => value.addresses::<16>(&mut all.addresses)?,
-                TLV_FAILING_V4 => value.addresses::<4>(&mut all.failing)?,
-                TLV_FAILING_V6 => value.addresses::<16>(&mut all.failing)?,
+                TLV_FAILING_V4 => value.addresses::<4>(&mut all.failing.addresses)?,
+                TLV_FAILING_V6 => value.addresses::<16>(&mut all.failing.addresses)?,
+                TLV_FAILING_MORE => {
+                    let more = value.take(1)?[0];
+                    all.failing.more_before = more & MORE_BEFORE != 0;
+                    all.failing.more_after = more & MORE_AFTER != 0;
+                }
                 _ => {}
             }
         }
@@ -285,7 +303,7 @@ impl<'a> Tlvs<'a> {
         // As they are written: IPv4 first, which is the order of the waits, too.
         let (mut addresses, mut keeps, mut failing) = (self.addresses, self.keeps, self.failing);
         addresses.sort_by_key(IpAddr::is_ipv6);
-        failing.sort_unstable();
+        failing.addresses.sort_unstable();
         keeps.truncate(addresses.len());
         Ok(match kind {
             KIND_HELLO => Body::Hello { generation: generation?, accepts: self.accepts, failing },

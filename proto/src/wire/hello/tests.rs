@@ -24,14 +24,20 @@ fn frame(body: Body) -> Frame {
     }
 }
 
+fn failing(addresses: Vec<IpAddr>, more_before: bool, more_after: bool) -> Failing {
+    Failing { addresses, more_before, more_after }
+}
+
 fn bodies() -> Vec<Body> {
     let addresses = vec![IpAddr::from([172, 30, 0, 200]), "fd30::c8".parse().expect("address")];
     let many: Vec<IpAddr> =
         (0..ADDRESSES_PER_FRAME_MAX as u16).map(|n| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])).collect();
     vec![
-        Body::Hello { generation: 7, accepts: vec![1, 2], failing: addresses.clone() },
-        Body::Hello { generation: 0, accepts: vec![], failing: vec![] },
-        Body::Hello { generation: 1, accepts: vec![1, 2, 3, 4], failing: many.clone() },
+        Body::Hello { generation: 7, accepts: vec![1, 2], failing: failing(addresses.clone(), false, false) },
+        Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() },
+        Body::Hello { generation: 1, accepts: vec![1, 2, 3, 4], failing: failing(many.clone(), true, true) },
+        Body::Hello { generation: 1, accepts: vec![], failing: failing(many.clone(), false, true) },
+        Body::Hello { generation: 1, accepts: vec![], failing: failing(many.clone(), true, false) },
         Body::Claim {
             before: 6,
             generation: 7,
@@ -82,9 +88,12 @@ fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_w
         all.iter().rev().flat_map(of).collect()
     };
     let tlvs = [(13, octets(&v6)), (12, octets(&v4[..100])), (12, octets(&v4[100..]))];
-    let body = Body::Hello { generation: 7, accepts: vec![1], failing: vec![] };
+    let body = Body::Hello { generation: 7, accepts: vec![1], failing: Failing::default() };
     let read = Frame::decode(&with_tlvs(&frame(body.clone()), &tlvs), &ring()).map(|(_, frame)| frame.body);
-    assert_eq!(read, Ok(Body::Hello { generation: 7, accepts: vec![1], failing: [v4, v6].concat() }));
+    assert_eq!(
+        read,
+        Ok(Body::Hello { generation: 7, accepts: vec![1], failing: failing([v4, v6].concat(), false, false) })
+    );
     for (kind, length) in [(12, 3), (12, 5), (13, 4), (13, 15), (13, 17)] {
         let cut = with_tlvs(&frame(body.clone()), &[(kind, vec![1; length])]);
         assert_eq!(Frame::decode(&cut, &ring()), Err(DecodeError::Malformed), "{length} bytes in {kind}");
@@ -138,8 +147,15 @@ fn frames_v1() -> Vec<(&'static str, Body)> {
     let both = vec![v4, "fd30::c8".parse().expect("address")];
     let keeps = vec![Duration::from_secs(30)];
     vec![
-        ("hello", Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: vec![] }),
-        ("hello-failing", Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: both.clone() }),
+        ("hello", Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: Failing::default() }),
+        (
+            "hello-failing",
+            Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: failing(both.clone(), false, false) },
+        ),
+        (
+            "hello-failing-more",
+            Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: failing(vec![v4], true, true) },
+        ),
         ("claim", Body::Claim { before: 6, generation: 7, addresses: both.clone(), keeps: vec![] }),
         ("claim-keep", Body::Claim { before: 7, generation: 8, addresses: vec![v4], keeps: keeps.clone() }),
         ("handed-over", Body::Release { before: 8, generation: 9, addresses: vec![v4], why: Release::HandedOver }),
@@ -207,7 +223,7 @@ fn of_next_version(kind: u8, body: &Body) -> Vec<u8> {
 
 #[test]
 fn the_next_version_is_understood_as_far_as_it_says_what_we_know() {
-    let body = Body::Hello { generation: 7, accepts: vec![1], failing: vec![] };
+    let body = Body::Hello { generation: 7, accepts: vec![1], failing: Failing::default() };
     assert_eq!(Frame::decode(&of_next_version(1, &body), &ring()), Ok((SOURCE, frame(body.clone()))));
     assert_eq!(Frame::decode(&of_next_version(200, &body), &ring()), Err(DecodeError::Version), "a word of its own");
 }
