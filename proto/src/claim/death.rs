@@ -59,7 +59,8 @@ impl Claims {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
             self.own.dirty.concerns(peer);
             peer.refused.retain(|_, until| now < *until);
-            let doubtful = !peer.claims.is_empty() && now >= peer.ask_again_at();
+            let doubtful = (!peer.claims.is_empty() && now >= peer.ask_again_at())
+                || peer.ask_back_at().is_some_and(|at| now >= at);
             let silent = now >= peer.heard + peer.interval * self.config.hello_misses;
             if now >= peer.restated + CLAIM_LIFETIME {
                 peer.generation = None;

@@ -22,7 +22,7 @@ pub(super) const ASK_EVERY: Duration = Duration::from_millis(40);
 const TELL_MAX: Duration = Duration::from_secs(1);
 /// A peer whose claims nothing restates is asked for them this often.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long the answer to a newcomer's challenge is waited for.
+/// How long the answer to a newcomer's challenge is waited for, and how long one is known that is not heard.
 const NEWCOMER_LIFETIME: Duration = Duration::from_secs(1);
 /// How many newcomers may be under challenge at once; more are counted and ignored.
 const NEWCOMERS_MAX: usize = 256;
@@ -52,7 +52,7 @@ pub(super) struct Peer {
     pub(super) generation: Option<u32>,
     /// A hello spoke of a set that we do not know: it may come and go without our hearing of it.
     pub(super) missed: bool,
-    /// The generation that its latest release made: releases are said twice.
+    /// The generation that its latest release made, if we know all before it: releases are said twice.
     pub(super) released: Option<u32>,
     /// The generation that the newest frame spoke of.
     stated: Option<u32>,
@@ -83,14 +83,23 @@ pub(super) struct Peer {
 #[derive(Debug)]
 pub(super) struct Newcomer {
     nonce: u64,
+    /// When the number was chosen.
     since: Instant,
     challenged: Instant,
+    heard: Instant,
     /// Until it is challenged again; twice as long each time, as it may not hear us.
     wait: Duration,
     /// Its frames carry a signature of ours: it is no stranger.
     pub(super) mac: Mac,
     /// As of [`Peer::accepts`].
     pub(super) accepts: Box<[u32]>,
+}
+
+impl Newcomer {
+    /// Its number is not to be answered any more.
+    fn is_over(&self, now: Instant) -> bool {
+        now.since(self.since) >= NEWCOMER_LIFETIME
+    }
 }
 
 impl Peer {
@@ -135,7 +144,8 @@ impl Peer {
         let suspicion = self.suspicion.as_ref().map_or(suspicious, |suspicion| suspicion.next);
         let ends = self.restated + CLAIM_LIFETIME;
         let restated = (!self.claims.is_empty()).then(|| ends.min(self.ask_again_at()));
-        restated.into_iter().chain(self.refused.values().copied()).chain([suspicion]).min()
+        let untold = self.ask_back_at();
+        restated.into_iter().chain(untold).chain(self.refused.values().copied()).chain([suspicion]).min()
     }
 
     /// It was found dead with these claims.
@@ -150,13 +160,21 @@ impl Peer {
         self.buried.clear();
     }
 
-    /// It is heard again, has not yet said what it holds, and held this: it may never have been dead.
+    /// Until when what it held is left with it: it is heard again, and has not yet said what it holds. It may never have been dead.
+    fn untold_until(&self) -> Option<Instant> {
+        let is_untold = !self.dead && self.generation.is_none() && !self.buried.is_empty();
+        self.back.filter(|_| is_untold).map(|back| back + TELL_MAX)
+    }
+
     pub(super) fn may_still_hold(&self, addresses: &[IpAddr], now: Instant) -> bool {
-        let lately = self.back.is_some_and(|back| now.since(back) < TELL_MAX);
-        !self.dead
-            && lately
-            && self.generation.is_none()
-            && addresses.iter().any(|address| self.buried.contains(address))
+        let lately = self.untold_until().is_some_and(|until| now < until);
+        lately && addresses.iter().any(|address| self.buried.contains(address))
+    }
+
+    /// When it has to be asked what it holds, as it has not greeted us with that, and nobody takes what it held meanwhile.
+    pub(super) fn ask_back_at(&self) -> Option<Instant> {
+        let (since, until) = self.asked.max(self.back).zip(self.untold_until())?;
+        Some(since + ASK_EVERY).filter(|at| *at < until)
     }
 
     /// When it has to be asked for its claims because nothing has restated them: its hellos may be lost, and its answers not.
@@ -360,11 +378,12 @@ impl Claims {
     /// Challenges who is not known; adopts who answers. Its other frames are dropped until then: they may be old.
     fn admit_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
         if now >= self.newcomers_due {
-            self.newcomers.retain(|_, newcomer| now.since(newcomer.since) < NEWCOMER_LIFETIME);
-            let oldest = self.newcomers.values().map(|newcomer| newcomer.since).min();
+            self.newcomers.retain(|_, newcomer| now.since(newcomer.heard) < NEWCOMER_LIFETIME);
+            let oldest = self.newcomers.values().map(|newcomer| newcomer.heard).min();
             self.newcomers_due = oldest.unwrap_or(now) + NEWCOMER_LIFETIME;
         }
-        let proof = self.newcomers.get(&frame.node).map(|newcomer| Body::Answer { nonce: newcomer.nonce });
+        let asked = self.newcomers.get(&frame.node).filter(|newcomer| !newcomer.is_over(now));
+        let proof = asked.map(|newcomer| Body::Answer { nonce: newcomer.nonce });
         if proof.is_none_or(|proof| proof != frame.body) {
             self.counts.unproven += 1;
             if let Some(peer) = self.peers.get_mut(&frame.node) {
@@ -414,16 +433,27 @@ impl Claims {
             self.counts.over_limit += 1;
             return;
         }
-        let mut first = false;
-        let newcomer = self.newcomers.entry(node.clone()).or_insert_with(|| {
-            first = true;
-            Newcomer { nonce, since: now, challenged: now, wait: ASK_EVERY, mac: source, accepts: Box::default() }
-        });
+        let fresh = |accepts| Newcomer {
+            nonce,
+            since: now,
+            challenged: now,
+            heard: now,
+            wait: ASK_EVERY,
+            mac: source,
+            accepts,
+        };
+        let first = self.newcomers.get(node).is_none_or(|newcomer| newcomer.is_over(now));
+        let newcomer = self.newcomers.entry(node.clone()).or_insert_with(|| fresh(Box::default()));
+        if first {
+            // It is no stranger meanwhile: only the number is another one.
+            *newcomer = fresh(std::mem::take(&mut newcomer.accepts));
+        }
+        newcomer.heard = now;
         if let Body::Hello { accepts, .. } = &frame.body {
             newcomer.accepts = accepted(accepts);
         }
         // The number stays while it is open, so that an old frame in between cannot void the true answer.
-        if let Body::Challenge { .. } = frame.body {
+        if let Body::Challenge { .. } | Body::Ask = frame.body {
             // Who asks us has heard us.
             newcomer.wait = ASK_EVERY;
         }

@@ -145,7 +145,9 @@ impl Claims {
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if before != generation {
-            peer.released = Some(generation);
+            // The repeat says all that was released of late: it is none where we may have missed a release before this one.
+            let follows = peer.generation == Some(before) || peer.released == Some(before);
+            peer.released = follows.then_some(generation);
         } else if peer.released == Some(generation) {
             return;
         }

@@ -288,6 +288,59 @@ fn a_newcomer_that_does_not_answer_is_challenged_five_times_a_second() {
     assert!((40..=50).contains(&challenges), "{challenges} in ten seconds");
 }
 
+/// The numbers of the challenges that a machine sends now.
+fn challenges(machine: &mut Claims) -> Vec<u64> {
+    let nonce = |output| {
+        let Output::Send { frame: Frame { body: Body::Challenge { nonce }, .. }, .. } = output else { return None };
+        Some(nonce)
+    };
+    std::iter::from_fn(|| machine.poll()).filter_map(nonce).collect()
+}
+
+#[test]
+fn a_newcomer_that_asks_hears_us_and_is_challenged_each_time_with_a_new_number_every_second() {
+    let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
+    machine.handle(Input::Keys(vec![1]), Instant::ZERO);
+    let mut all = Vec::new();
+    for n in 1..=30 {
+        machine.handle(said("node2", 1, n, Body::Ask), Instant::from_millis(50 * n));
+        all.extend(challenges(&mut machine));
+    }
+    let numbers: BTreeSet<_> = all.iter().collect();
+    assert_eq!((all.len(), numbers.len()), (30, 2));
+    machine.handle(said("node2", 1, 31, Body::Answer { nonce: all[0] }), Instant::from_millis(1_501));
+    assert!(machine.peers.is_empty(), "an answer that is so old may be a recording");
+    machine.handle(said("node2", 1, 32, Body::Answer { nonce: all[29] }), Instant::from_millis(1_502));
+    assert!(machine.peers.contains_key("node2"));
+}
+
+#[test]
+fn who_is_back_is_asked_what_it_holds_until_it_says_so() {
+    let (mut machine, said) = with_a_peer();
+    let mut at = Instant::from_millis(1500);
+    // How often it is asked within so long, in which others are heard.
+    let mut asked = |machine: &mut Claims, millis: u64| {
+        let mut count = 0;
+        for _ in 0..millis {
+            at = at + ms(1);
+            machine.handle(Input::Heard, at);
+            machine.tick(at);
+            let is_ask = |output: &Output| matches!(output, Output::Send { frame, .. } if frame.body == Body::Ask);
+            count += std::iter::from_fn(|| machine.poll()).filter(is_ask).count();
+        }
+        (count, at)
+    };
+    let (_, now) = asked(&mut machine, 1);
+    machine.handle(said(1, 3, Body::Claim { before: 0, generation: 5, addresses: vec![VIP], keeps: vec![] }), now);
+    let (_, now) = asked(&mut machine, 500);
+    assert!(machine.peers["node2"].dead);
+    machine.handle(said(1, 4, Body::Challenge { nonce: 1 }), now);
+    let (count, now) = asked(&mut machine, 130);
+    assert_eq!(count, 3, "every 40 ms");
+    machine.handle(said(1, 5, Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() }), now);
+    assert_eq!(asked(&mut machine, 100).0, 0);
+}
+
 #[test]
 fn a_claim_that_is_not_restated_for_12_s_is_forgotten() {
     let (mut machine, said) = with_a_peer();

@@ -261,3 +261,22 @@ fn who_has_yet_to_prove_that_it_is_a_member_is_no_stranger() {
     seen(&mut wire, source, true);
     assert_eq!(troubles(&mut wire, owner), by(TroubleKind::Stranger, source));
 }
+
+#[test]
+fn a_newcomer_that_goes_on_to_speak_is_no_stranger_however_long_its_answers_are_lost() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    let source = |node: u8| Mac([2, 9, 9, 9, 9, node]);
+    let speaks = |wire: &mut Wire, node: u8, clock| {
+        let Input::Frame { frame, .. } = faults::said(&format!("node{node}"), 9, clock, Body::Ask) else { return };
+        wire.input(owner, Input::Frame { source: source(node), frame });
+    };
+    for n in 1..=4 {
+        speaks(&mut wire, 9, n);
+        wire.run(ms(300));
+    }
+    // Who is silent is forgotten now.
+    speaks(&mut wire, 8, 1);
+    seen(&mut wire, source(9), true);
+    assert!(troubles(&mut wire, owner).is_empty());
+}

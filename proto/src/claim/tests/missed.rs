@@ -74,6 +74,8 @@ fn a_release_that_is_only_heard_the_second_time_counts_and_one_that_was_heard_co
     assert_eq!(holder.announced(), 0, "nothing happens");
     holder.hears(release(7, 7));
     assert_eq!(holder.announced(), 1);
+    holder.hears(Body::List { generation: 7, part: 0, parts: 1, addresses: vec![OTHER], keeps: vec![] });
+    assert_eq!(holder.announced(), 1, "it had and gave up what we never heard of");
     holder.hears(release(7, 8));
     assert_eq!(holder.announced(), 1);
     holder.hears(release(8, 8));
@@ -83,6 +85,22 @@ fn a_release_that_is_only_heard_the_second_time_counts_and_one_that_was_heard_co
     holder.announced();
     holder.hears(release(9, 9));
     assert_eq!(holder.announced(), 1);
+}
+
+#[test]
+fn the_repeat_of_two_releases_counts_if_the_first_was_lost() {
+    for (lost, announced) in [(true, 1), (false, 0)] {
+        let mut holder = Holder::new();
+        holder.hears(Body::List { generation: 7, part: 0, parts: 1, addresses: vec![OTHER], keeps: vec![] });
+        if !lost {
+            holder.hears(release(7, 8));
+        }
+        let why = Release::HandedOver;
+        holder.hears(Body::Release { before: 8, generation: 9, addresses: vec![OTHER], why });
+        holder.announced();
+        holder.hears(Body::Release { before: 9, generation: 9, addresses: vec![VIP, OTHER], why });
+        assert_eq!(holder.announced(), announced, "the first was lost: {lost}");
+    }
 }
 
 #[test]
