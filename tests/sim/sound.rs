@@ -58,6 +58,26 @@ fn hundreds_of_units_keep_every_rule() {
     check(&named(&["sick", "failing", "all_failing", "chaos"]), 50_000, 20, (4, 300));
 }
 
+/// Runs in which rules were broken once: by the machine, or by what was expected of it.
+const ONCE_BROKEN: [(&str, u64, (usize, usize)); 9] = [
+    ("chaos", 800_777, (4, 4)),
+    ("chaos", 801_861, (4, 4)),
+    ("chaos", 1_007_528, (4, 4)),
+    ("chaos", 3_001_482, (4, 4)),
+    ("one_way", 3_000_299, (4, 4)),
+    ("one_way", 3_100_204, (10, 8)),
+    ("pause", 2_000_279, (4, 4)),
+    ("pause", 3_100_251, (10, 8)),
+    ("split", 2_200_053, (10, 8)),
+];
+
+#[test]
+fn what_was_broken_once_is_not_broken_again() {
+    for (name, seed, size) in ONCE_BROKEN {
+        check(&named(&[name]), seed, 1, size);
+    }
+}
+
 #[test]
 fn a_run_repeats_to_the_last_frame() {
     for run in runs(&named(&["chaos", "keys"]), 7, 3, (5, 4)) {

@@ -5,6 +5,7 @@ use super::node::Halt;
 use super::truth::{Cause, DEATH_MIN, Rule};
 use super::view::{Change, only};
 use super::world::{INTERVAL, World};
+use ferrolb_proto::Instant;
 use ferrolb_proto::claim::{Input, Says};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{Key, KeyRing};
@@ -98,7 +99,8 @@ impl World {
         self.account_all(Cause::World);
         let is_witnessed = self.bounds.fences.is_some() && self.unsteady.iter().all(|node| *node == index);
         if taken && time >= TAKEN_AFTER && is_witnessed {
-            self.after(FENCE_WITHIN, move |world| world.check_fenced(index, life, fences));
+            let since = self.now;
+            self.after(FENCE_WITHIN, move |world| world.check_fenced(index, life, fences, &held, since));
         }
     }
 
@@ -123,17 +125,22 @@ impl World {
         self.catch_up_announcing(index);
     }
 
-    fn check_fenced(&mut self, index: usize, life: u32, before: u64) {
+    /// It has fenced itself, or has yielded all that it had to those who claimed it meanwhile: then it has nothing to give up.
+    fn check_fenced(&mut self, index: usize, life: u32, before: u64, held: &[usize], since: Instant) {
         let node = &self.nodes[index];
-        if node.life == life && node.works() && node.fences == before {
+        let holds_on = held.iter().any(|unit| node.holds[*unit] && self.truth.units[*unit].taken < since);
+        if node.life == life && node.works() && node.fences == before && holds_on {
             self.violate(Rule::Fence, format!("n{index} was frozen, lost what it had, and has not noticed"));
         }
     }
 
-    /// Tears the wire: nodes with different numbers do not hear each other. One client is on each part, and one on the first.
+    /// Tears the wire: nodes with different numbers do not hear each other. One client is on each part, and one on the first, where a
+    /// node is, too: what moves while clients alone are torn off nobody can tell them, as no node hears that they are back.
     pub(super) fn split(&mut self, parts: &[u8]) {
         self.log(|| format!("===== split {parts:?}"));
-        for (node, part) in self.nodes.iter_mut().zip(parts) {
+        let first = parts.iter().min().copied().unwrap_or(0);
+        let parts: Vec<u8> = parts.iter().map(|part| part - first).collect();
+        for (node, part) in self.nodes.iter_mut().zip(&parts) {
             node.part = *part;
         }
         self.parts = parts.iter().max().map_or(1, |last| last + 1);
