@@ -1,6 +1,7 @@
 //! The scenarios: which faults come when, what they may cost, and what they cost the model. Each begins when all nodes are up
 //! and none is fresh any more, and says how long it has to be watched.
 
+use super::FAILBACK;
 use super::bounds::{Bounds, Model, model};
 use super::chaos;
 use super::keys_and_clocks as odd;
@@ -37,7 +38,7 @@ const fn scenario(
 pub(super) const SQUATTER: &str = "squatter";
 
 /// All of them, in the order of the model's table, then those that the model did not have.
-pub static ALL: [Scenario; 44] = [
+pub static ALL: [Scenario; 46] = [
     scenario("death", "the process of an owner is killed", death, Bounds::death(), model(192, 0)),
     scenario(
         "proxy",
@@ -136,6 +137,13 @@ pub static ALL: [Scenario; 44] = [
         Bounds::death().moves(5),
         None,
     ),
+    scenario(
+        "late_return",
+        "an owner dies and comes back after 20 s, and waits until it is fresh no more",
+        late_return,
+        Bounds::death().moves(4),
+        None,
+    ),
     scenario("blip", "a link is away for 20 to 80 ms, ten times", blip, Bounds::death().moves(0), None),
     scenario("drain", "a node is drained, and taken back", planned::drain, Bounds::planned().moves(4), None),
     scenario(
@@ -180,6 +188,13 @@ pub static ALL: [Scenario; 44] = [
         "all nodes are cordoned one after another, views lag 1 s",
         unsound::all_cordoned,
         Bounds::planned().orphan(100).moves(5),
+        None,
+    ),
+    scenario(
+        "mixed",
+        "nodes drain, are unhealthy or cordoned, and fail checks, all at once",
+        unsound::mixed,
+        Bounds::planned(),
         None,
     ),
     scenario("one_way", "one node does not hear another, or nobody hears one", one_way, Bounds::death(), None),
@@ -321,6 +336,18 @@ fn comes_and_goes(world: &mut World) -> Duration {
         world.after(ms(13_000 * round + 1_500), move |world| world.start(owner));
     }
     ms(13_000 * 5 + 8_000)
+}
+
+/// What it had is kept nowhere any more: that it is fresh is all that holds it back.
+fn late_return(world: &mut World) -> Duration {
+    let owner = world.owner();
+    world.die(owner);
+    world.after(ms(20_000), move |world| {
+        world.expect_stillness(true);
+        world.start(owner);
+    });
+    world.after(ms(20_000) + FAILBACK - ms(500), |world| world.expect_stillness(false));
+    ms(60_000)
 }
 
 /// Nothing else is lost: with one more hello missing a blip is as long as a death.

@@ -64,10 +64,10 @@ impl World {
             && self.api.candidates[unit][index]
     }
 
-    /// From here on nothing may move.
-    pub(super) fn expect_stillness(&mut self) {
-        self.log(|| "===== nothing may move from here on".into());
-        self.truth.still = true;
+    /// From here on nothing may move, or it may again.
+    pub(super) fn expect_stillness(&mut self, still: bool) {
+        self.log(|| format!("===== nothing may move: {still}"));
+        self.truth.still = still;
     }
 
     /// A node takes a unit: if something speaks against it, then not from one that is no worse.

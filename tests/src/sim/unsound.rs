@@ -75,7 +75,7 @@ fn all(world: &mut World, become_so: impl Fn(&mut World, &[usize]) + Copy + 'sta
         world.after(at, move |world| become_so(world, &so_far));
         at += EACH;
     }
-    world.after(at + ACTED, World::expect_stillness);
+    world.after(at + ACTED, |world| world.expect_stillness(true));
     at + ACTED + STILL
 }
 
@@ -100,4 +100,21 @@ pub(super) fn all_cordoned(world: &mut World) -> Duration {
         let cordoned = Some(only(world.nodes.len(), so_far));
         world.api(ms(1_000), Change { cordoned, ..Change::default() }, None);
     })
+}
+
+/// Some nodes are cordoned, and then they drain, are unhealthy and fail checks, by chance and together: in the end each unit is with the
+/// one against which the least speaks.
+pub(super) fn mixed(world: &mut World) -> Duration {
+    let cordoned = (0..world.nodes.len()).map(|_| world.chance.happens(0.5)).collect();
+    world.api(ms(1_000), Change { cordoned: Some(cordoned), ..Change::default() }, None);
+    for _ in 0..CHANGES {
+        let wait = world.chance.between(EACH, CHANGES_WITHIN);
+        world.after(wait, |world| {
+            let (node, unit) = (world.chance.below(world.nodes.len()), world.chance.below(world.units()));
+            let (draining, unhealthy) = (world.chance.happens(0.5), world.chance.happens(0.5));
+            world.says(node, draining, unhealthy);
+            world.fail(node, unit, !world.nodes[node].failing[unit]);
+        });
+    }
+    CHANGES_WITHIN + SETTLE + SETTLE
 }

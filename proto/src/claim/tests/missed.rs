@@ -131,13 +131,12 @@ fn a_link_that_falls_silent_has_nothing_left_to_say() {
     assert!(deadline.is_some_and(|at| at > now), "{deadline:?}");
 }
 
-#[test]
-fn who_has_just_yielded_is_still_better_than_who_is_unstable() {
+/// The second in line becomes unsound, the third has just yielded, and the owner dies.
+fn who_has_just_yielded_is_better_than(become_unsound: impl Fn(&mut Wire, &str)) {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
     let now = wire.now;
-    let flags = wire.node(order[1]).machine.own.flags;
-    wire.node(order[1]).machine.set_flags(Flags { unstable: true, ..flags }, now);
+    become_unsound(&mut wire, order[1]);
     let state = wire.node(order[2]).machine.units.get_mut(&VIP).expect("its unit");
     state.story().back_off = Some(now + Duration::from_secs(60));
     wire.run(Duration::from_secs(2));
@@ -146,6 +145,21 @@ fn who_has_just_yielded_is_still_better_than_who_is_unstable() {
     assert_eq!(wire.owners(VIP), [order[2]]);
     assert_eq!(wire.node(order[1]).started, 0);
     assert!(wire.longest_gap(VIP) <= ms(200), "{:?}", wire.longest_gap(VIP));
+}
+
+#[test]
+fn who_has_just_yielded_is_still_better_than_who_is_unstable() {
+    who_has_just_yielded_is_better_than(|wire, name| {
+        let (now, flags) = (wire.now, wire.node(name).machine.own.flags);
+        wire.node(name).machine.set_flags(Flags { unstable: true, ..flags }, now);
+    });
+}
+
+#[test]
+fn who_has_just_yielded_is_still_better_than_one_whose_checks_fail() {
+    who_has_just_yielded_is_better_than(|wire, name| {
+        wire.input(name, Input::Units(vec![Arc::new(Unit { failing: true, ..(*unit(&[VIP], &THREE)).clone() })]));
+    });
 }
 
 #[test]
