@@ -35,8 +35,8 @@ pub struct Unit {
     pub candidates: Box<[Candidate]>,
     /// Whether this node could forward to an endpoint, were it asked to.
     pub serves_here: bool,
-    /// Whether this node's own endpoints of one of the Services all fail their health check. What the others know of it is in its hello.
-    pub failing: bool,
+    /// Those of the addresses for which this node's own endpoints all fail their health check. What the others know of it is in its hellos.
+    pub failing: Box<[IpAddr]>,
 }
 
 impl Unit {
@@ -58,17 +58,20 @@ pub fn order(node: &str, address: IpAddr) -> u128 {
 }
 
 /// Which of the soft rules 1 to 7 speak against a candidate, worst first: leaving, failing, draining, unhealthy, cordoned, unstable,
-/// terminating. Less is better.
-pub type Soft = [bool; 7];
+/// terminating. Less is better. Each is 0 or 1, but that failing is for how many of the unit's addresses: where every node fails
+/// for one of them, the other is still better off with one that fails for no more.
+pub type Soft = [u8; 7];
 
 /// No soft rule speaks against it.
-pub const CLEAN: Soft = [false; 7];
+pub const CLEAN: Soft = [0; 7];
 
-/// The soft rules that speak against a candidate whose hello says `flags`, and whether its checks of the unit are `failing`.
+/// The soft rules that speak against a candidate whose hello says `flags`, and whose hellos say for how many of the unit's addresses
+/// its checks are `failing`.
 #[must_use]
-pub const fn soft(candidate: &Candidate, flags: Flags, failing: bool) -> Soft {
+pub const fn soft(candidate: &Candidate, flags: Flags, failing: u8) -> Soft {
     let Candidate { cordoned, terminating, .. } = *candidate;
-    [flags.leaving, failing, flags.draining, flags.unhealthy, cordoned, flags.unstable, terminating]
+    let [leaving, draining, unhealthy] = [flags.leaving as u8, flags.draining as u8, flags.unhealthy as u8];
+    [leaving, failing, draining, unhealthy, cordoned as u8, flags.unstable as u8, terminating as u8]
 }
 
 /// A candidate's rank; less is better, and no two nodes have the same.
@@ -78,7 +81,7 @@ pub struct Rank(Soft, bool, Reverse<u32>, u128);
 /// The rank of a candidate, of whom its hello says what [`soft`] takes. Freshness counts for an unclaimed unit and between two
 /// claims only.
 #[must_use]
-pub const fn rank(candidate: &Candidate, flags: Flags, failing: bool, count_fresh: bool) -> Rank {
+pub const fn rank(candidate: &Candidate, flags: Flags, failing: u8, count_fresh: bool) -> Rank {
     let soft = soft(candidate, flags, failing);
     Rank(soft, count_fresh && flags.fresh, Reverse(candidate.preference), candidate.order)
 }
@@ -102,7 +105,7 @@ mod tests {
         let (preference, order) = (u32::from(!disliked), u128::from(later));
         let candidate = Candidate { node: "n".into(), cordoned, terminating, preference, order };
         let flags = Flags { leaving, draining, unhealthy, unstable, fresh, ..Flags::default() };
-        rank(&candidate, flags, failing, count_fresh)
+        rank(&candidate, flags, u8::from(failing), count_fresh)
     }
 
     #[test]
@@ -118,7 +121,8 @@ mod tests {
     #[test]
     fn a_node_is_clean_when_no_soft_rule_speaks_against_it() {
         let unsound = Flags { deaf: true, fresh: true, checked: true, ..Flags::default() };
-        assert_eq!(soft(&Candidate { preference: 7, ..Candidate::default() }, unsound, false), CLEAN);
-        assert_ne!(soft(&Candidate::default(), Flags::default(), true), CLEAN);
+        assert_eq!(soft(&Candidate { preference: 7, ..Candidate::default() }, unsound, 0), CLEAN);
+        let failing = |count| soft(&Candidate::default(), Flags::default(), count);
+        assert!(failing(0) == CLEAN && failing(0) < failing(1) && failing(1) < failing(2));
     }
 }

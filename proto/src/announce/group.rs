@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Bar, Scene, Served};
 use crate::election::{Candidate, order};
-use crate::facts::{Advertisement, Node};
+use crate::facts::{Advertisement, Node, Policy};
 use crate::range::Family;
 use crate::verdict::{Verdict, verdict};
 
@@ -46,6 +46,14 @@ impl<'a> Member<'a> {
     fn verdict(&self, node: &str) -> Verdict {
         let failing = self.served.failing_on.iter().filter(|(on, _)| *on == node);
         self.judge(node, &failing.map(|(_, family)| *family).collect::<Vec<_>>())
+    }
+
+    /// Those of its addresses for which its endpoints on a node all fail.
+    fn failing_on(&self, node: &str) -> impl Iterator<Item = IpAddr> {
+        let Served { policy, assigned, failing_on, .. } = &self.served;
+        let says = |family| *policy == Policy::Local && failing_on.contains(&(node, family));
+        let failing = [Family::V4, Family::V6].map(|family| says(family).then_some(family));
+        assigned.iter().copied().filter(move |address| failing.contains(&Some(Family::of(*address))))
     }
 
     /// By what every node knows alike: the API alone.
@@ -105,10 +113,11 @@ impl<'a> Group<'a> {
         self.decisive().all(|member| member.known_verdict(node).serves())
     }
 
-    /// Whether a node says that its endpoints of one of the Services all fail, those of a family that is announced.
-    #[must_use]
-    pub fn fails_on(&self, node: &str) -> bool {
-        self.decisive().any(|member| member.verdict(node) == Verdict::Failing)
+    /// The addresses for which a node that can serve all the Services says that its endpoints of one of them all fail.
+    pub fn failing_on(&self, node: &str) -> impl Iterator<Item = IpAddr> {
+        let failing: Vec<_> = if self.is_served_on(node) { self.decisive().collect() } else { Vec::new() };
+        let failing: Vec<_> = failing.into_iter().flat_map(|member| member.failing_on(node)).collect();
+        self.addresses.iter().copied().filter(move |address| failing.contains(address))
     }
 
     /// Whether any of the Services has a usable endpoint, on whatever node.

@@ -1,4 +1,4 @@
-//! Which units a node's health checks fail for: what each says of itself in its hellos counts, for itself as for the others, so that
+//! Which addresses a node's health checks fail for: what each says of itself in its hellos counts, for itself as for the others, so that
 //! rank stays common knowledge. What does not fit in one hello is said by several, a stretch of the list each, over and over.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ pub(super) const FAILING_SAID_EVERY: Duration = Duration::from_millis(50);
 /// How often the end of the list has to come until a newcomer has heard all of it, wherever in the list we were.
 const ENDS_FOR_NEWCOMERS: u8 = 2;
 
-/// What this node fails for, by the first addresses of units.
+/// The addresses that this node fails for.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     /// By its units; the next hellos say it.
@@ -31,10 +31,11 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Whether it keeps us from taking the unit from another: as long as one of the last two hellos that spoke of it said so, too. The
-    /// one that took it back may be lost, or overtaken by our claim, which nobody would understand without it.
-    pub(super) fn counts_for(&self, unit: &Unit) -> bool {
-        self.said.iter().chain([&self.now]).any(|failing| names(failing, unit))
+    /// How many of the unit's addresses keep us from taking it from another: as long as one of the last two hellos that spoke of one said so,
+    /// too. The one that took it back may be lost, or overtaken by our claim, which nobody would understand without it.
+    pub(super) fn counts_for(&self, unit: &Unit) -> u8 {
+        let all = || self.said.iter().chain([&self.now]);
+        count(unit, |address| all().any(|failing| failing.contains(address)))
     }
 
     /// Someone was newly heard, and knows nothing of the list yet, or what was said long ago: a hello that says all makes that good.
@@ -62,9 +63,9 @@ impl Failures {
     }
 }
 
-/// Whether one of the unit's addresses is among these: views may differ on which is the first.
-fn names(failing: &BTreeSet<IpAddr>, unit: &Unit) -> bool {
-    !failing.is_empty() && unit.addresses.iter().any(|address| failing.contains(address))
+/// How many of the unit's addresses fail.
+fn count(unit: &Unit, fails: impl Fn(&IpAddr) -> bool) -> u8 {
+    u8::try_from(unit.addresses.iter().filter(|address| fails(address)).count()).unwrap_or(u8::MAX)
 }
 
 /// The stretch of addresses that a hello speaks of.
@@ -96,19 +97,19 @@ fn learn(known: &mut BTreeSet<IpAddr>, range: Range, failing: &[IpAddr]) -> (Vec
 }
 
 impl Claims {
-    /// Whether a node's hellos say that its health checks of the unit fail.
-    pub(super) fn fails(&self, node: &str, unit: &Unit) -> bool {
-        if *node == *self.config.node {
-            return names(&self.own.failing.said[0], unit);
-        }
-        self.peers.get(node).is_some_and(|peer| names(&peer.failing, unit))
+    /// For how many of the unit's addresses a node's hellos say that its health checks fail.
+    pub(super) fn fails(&self, node: &str, unit: &Unit) -> u8 {
+        let own = (*node == *self.config.node).then_some(&self.own.failing.said[0]);
+        let known = own.or_else(|| Some(&self.peers.get(node)?.failing)).filter(|failing| !failing.is_empty());
+        known.map_or(0, |failing| count(unit, |address| failing.contains(address)))
     }
 
     /// The units are others, and with them perhaps what this node fails for: then a hello says so soon.
     pub(super) fn look_what_fails(&mut self, now: Instant) {
         let node = &*self.config.node;
-        let fails = |unit: &Unit| unit.failing && unit.candidate(node).is_some();
-        let failing = self.units.iter().filter(|(_, state)| fails(&state.unit)).map(|(first, _)| *first).collect();
+        let units = self.units.values().map(|state| &state.unit);
+        let ours = units.filter(|unit| !unit.failing.is_empty() && unit.candidate(node).is_some());
+        let failing = ours.flat_map(|unit| unit.failing.iter().copied()).collect();
         if failing != self.own.failing.now {
             self.own.failing.now = failing;
             self.own.next_hello = self.own.next_hello.min(now.max(self.own.last_hello + FAILING_SAID_EVERY));

@@ -98,7 +98,7 @@ fn unit(addresses: &[IpAddr], nodes: &[&str]) -> Arc<Unit> {
     let candidate =
         |name: &&str| Candidate { node: (*name).into(), order: order(name, addresses[0]), ..Candidate::default() };
     let candidates = nodes.iter().map(candidate).collect();
-    Arc::new(Unit { addresses: addresses.into(), candidates, serves_here: true, failing: false })
+    Arc::new(Unit { addresses: addresses.into(), candidates, serves_here: true, failing: Box::default() })
 }
 
 /// The names of `nodes`, best first for the address.

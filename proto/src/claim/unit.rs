@@ -94,8 +94,8 @@ impl UnitState {
 pub(super) struct Seen<'a> {
     pub(super) name: &'a str,
     pub(super) candidate: Option<(&'a Candidate, Flags)>,
-    /// Its health checks of the unit fail, as it says itself.
-    pub(super) failing: bool,
+    /// For how many of the unit's addresses its health checks fail, as it says itself.
+    pub(super) failing: u8,
 }
 
 impl Seen<'_> {

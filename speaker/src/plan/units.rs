@@ -98,7 +98,7 @@ fn all_groups<'a>(
 /// The addresses that this node is among the first in line for, as far as the API says: whoever is ahead of it may be gone.
 pub(super) fn ahead(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
     let prepared = |unit: &&Arc<Unit>| {
-        let rank = |candidate| rank(candidate, Flags::default(), false, false);
+        let rank = |candidate| rank(candidate, Flags::default(), 0, false);
         let own = unit.candidate(node).map(rank);
         own.is_some_and(|own| unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED)
     };
@@ -126,7 +126,7 @@ fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<D
         addresses: group.addresses().into(),
         candidates: group.candidates(scene),
         serves_here: group.is_served_on(&state.config.node),
-        failing: group.fails_on(&state.config.node),
+        failing: group.failing_on(&state.config.node).collect(),
     };
     let labels = state.own_node().map(|node| &node.labels);
     let from_here = |ads: &[&'a Advertisement]| {

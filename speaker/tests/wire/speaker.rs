@@ -53,7 +53,7 @@ pub(crate) fn wanted(addresses: &[IpAddr]) -> Order {
         addresses: addresses_of_unit,
         candidates: HOSTS.map(candidate).into(),
         serves_here: true,
-        failing: false,
+        failing: Box::default(),
     };
     let source_v6 = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
     Order { units: vec![Arc::new(unit)], keys: KeyRing::new(vec![key()]), source_v6, ..Order::default() }

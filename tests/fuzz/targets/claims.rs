@@ -85,7 +85,7 @@ impl Run {
                 addresses: [address].into(),
                 candidates: chosen.map(of).collect(),
                 serves_here: candidates > 127,
-                failing: candidates & 64 != 0,
+                failing: if candidates & 64 == 0 { Box::default() } else { [address].into() },
             })
         };
         self.hand(Input::Units((0..count % 8).map(unit).collect()));

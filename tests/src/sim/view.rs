@@ -98,7 +98,8 @@ impl Catalogue {
                 order: self.orders[unit][node],
                 ..Candidate::default()
             });
-            let (addresses, failing) = (self.addresses[unit].clone(), failing[unit]);
+            let addresses = self.addresses[unit].clone();
+            let failing = if failing[unit] { addresses.clone() } else { Box::default() };
             Arc::new(Unit { addresses, candidates: candidates.collect(), serves_here: serves, failing })
         };
         (0..self.addresses.len()).map(unit).collect()

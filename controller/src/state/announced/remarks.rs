@@ -36,14 +36,16 @@ impl Case<'_> {
         if !announced {
             return Remarks { all: problems.collect(), hindered: false };
         }
-        let failing: Vec<_> = [Family::V4, Family::V6].into_iter().filter_map(|family| self.failing(family)).collect();
-        let hindered = self.hindered(failing.iter().any(|failing| failing.everywhere));
+        let families = [Family::V4, Family::V6].into_iter();
+        let failing: Vec<_> = families.filter_map(|family| Some((family, self.failing(family)?))).collect();
+        let everywhere: Vec<_> = failing.iter().filter(|(_, it)| it.everywhere).map(|(family, _)| *family).collect();
+        let hindered = self.hindered(&everywhere);
         let unlabelled = self
             .scene
             .ignores_label()
             .then(|| "every node is labelled exclude-from-external-load-balancers, so the label is ignored".to_owned());
         let is_hindered = hindered.is_some();
-        let first = failing.into_iter().map(|failing| failing.text).chain(self.unserved());
+        let first = failing.into_iter().map(|(_, failing)| failing.text).chain(self.unserved());
         Remarks { all: first.chain(problems).chain(hindered).chain(unlabelled).collect(), hindered: is_hindered }
     }
 
@@ -94,12 +96,13 @@ impl Case<'_> {
         Some(format!("no {} endpoint is usable: nothing is behind {}", Family::of(*first), join(&unserved)))
     }
 
-    /// The nodes that announce it although they say themselves that others should; that all its endpoints fail was said.
-    fn hindered(&self, all_fail: bool) -> Option<String> {
+    /// The nodes that announce it although they say themselves that others should; of which families all endpoints fail was said.
+    fn hindered(&self, everywhere: &[Family]) -> Option<String> {
         let voices = self.voices?;
         let owners = self.service.announceable().flat_map(|address| voices.owners(address).all);
         let owners: BTreeSet<_> = owners.map(|owner| owner.node).collect();
-        let fails = |node| !all_fail && self.group.as_ref().is_some_and(|group| group.fails_on(node));
+        let others_pass = |address| !everywhere.contains(&Family::of(address));
+        let fails = |node| self.group.as_ref().is_some_and(|group| group.failing_on(node).any(others_pass));
         let hindrance = |node| voices.of(node).and_then(|speaker| hindrance(speaker, fails(node)));
         let hindered: Vec<_> = owners.into_iter().filter_map(hindrance).collect();
         (!hindered.is_empty()).then(|| format!("{}, and no better one takes it", some(&hindered, NAMED_MAX)))

@@ -6,7 +6,13 @@ use crate::wire::hello::{Body, Failing};
 
 /// One node's units, with its checks of them failing or not.
 fn fails(wire: &mut Wire, name: &str, failing: bool) {
-    wire.input(name, Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], &THREE)).clone() })]));
+    fails_for(wire, name, &[VIP], if failing { &[VIP] } else { &[] });
+}
+
+/// The same for a unit of these addresses.
+fn fails_for(wire: &mut Wire, name: &str, addresses: &[IpAddr], failing: &[IpAddr]) {
+    let unit = Unit { failing: failing.into(), ..(*unit(addresses, &THREE)).clone() };
+    wire.input(name, Input::Units(vec![Arc::new(unit)]));
 }
 
 fn started(wire: &Wire) -> usize {
@@ -154,6 +160,26 @@ fn a_lost_hello_is_made_good_by_the_next() {
 }
 
 #[test]
+fn where_one_family_fails_everywhere_the_other_still_finds_the_node_that_serves_it() {
+    let both = [VIP, IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, 1])];
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    THREE.iter().for_each(|name| fails_for(&mut wire, name, &both, &both[1..]));
+    wire.run(Duration::from_secs(40));
+    assert_eq!(wire.owners(VIP), [order[0]], "they are all alike");
+    for (failing, owner) in [(order[0], order[1]), (order[1], order[2]), (order[2], order[2])] {
+        fails_for(&mut wire, failing, &both, &both);
+        wire.run(Duration::from_secs(1));
+        assert_eq!(both.map(|address| wire.owners(address)), [[owner], [owner]]);
+    }
+    wire.run(Duration::from_secs(20));
+    fails_for(&mut wire, order[1], &both, &both[..1]);
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[1]], "one of the two is better than none, whichever");
+    undisturbed(&wire);
+}
+
+#[test]
 fn any_address_of_the_unit_says_that_it_fails() {
     let second = IpAddr::from([172, 30, 0, 201]);
     let mut wire = settled();
@@ -161,7 +187,7 @@ fn any_address_of_the_unit_says_that_it_fails() {
     wire.units(&[unit(&[VIP, second], &THREE)]);
     // To the owner the unit has another first address than to the rest.
     let candidates = unit(&[VIP], &THREE).candidates.clone();
-    let turned = Unit { addresses: [second, VIP].into(), candidates, serves_here: true, failing: true };
+    let turned = Unit { addresses: [second, VIP].into(), candidates, serves_here: true, failing: [second, VIP].into() };
     wire.input(order[0], Input::Units(vec![Arc::new(turned)]));
     wire.run(ms(200));
     assert_eq!((wire.owners(VIP), wire.owners(second)), (vec![order[1]], vec![order[1]]));
@@ -171,7 +197,10 @@ fn any_address_of_the_unit_says_that_it_fails() {
 fn with_failing(count: u16, nodes: &[&str]) -> (Claims, Vec<Arc<Unit>>) {
     let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
-    let failing = |n| Unit { failing: true, ..(*unit(&[IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])], nodes)).clone() };
+    let failing = |n| {
+        let address = IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
+        Unit { failing: [address].into(), ..(*unit(&[address], nodes)).clone() }
+    };
     let units: Vec<_> = (0..count).map(|n| Arc::new(failing(n))).collect();
     machine.handle(Input::Units(units.clone()), Instant::ZERO);
     (machine, units)
@@ -199,7 +228,7 @@ fn what_does_not_fit_in_one_hello_is_said_by_those_that_follow_soon_and_twice() 
     let all: Vec<_> = units.iter().map(|unit| unit.addresses[0]).collect();
     let expected = (50..).step_by(50).zip(stretches.map(|stretch| all[stretch].to_vec()));
     assert_eq!(said, expected.collect::<Vec<_>>(), "each begins where the one before ended");
-    assert!(units.iter().all(|unit| machine.fails("node1", unit)), "they all count");
+    assert!(units.iter().all(|unit| machine.fails("node1", unit) == 1), "they all count");
 
     let (mut machine, _) = with_failing(2, &["node2"]);
     let said = hellos(&mut machine, 0, 1_000);
@@ -209,7 +238,8 @@ fn what_does_not_fit_in_one_hello_is_said_by_those_that_follow_soon_and_twice() 
 /// Two hundred units, of which node1 fails for those that are named.
 fn of_two_hundred(wire: &mut Wire, fails: impl Fn(u16) -> bool) -> BTreeSet<IpAddr> {
     let address = |n: u16| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
-    let unit = |n| Unit { failing: fails(n), ..(*unit(&[address(n)], &["node1"])).clone() };
+    let failing = |n| if fails(n) { [address(n)].into() } else { Box::default() };
+    let unit = |n| Unit { failing: failing(n), ..(*unit(&[address(n)], &["node1"])).clone() };
     wire.input("node1", Input::Units((0..200).map(|n| Arc::new(unit(n))).collect()));
     (0..200).filter(|n| fails(*n)).map(address).collect()
 }
@@ -254,7 +284,7 @@ fn checks_that_come_and_go_bring_no_more_hellos_than_an_owner_sends() {
     let idle = said.len();
     for n in 0..1_000 {
         let now = Instant::from_millis(2_000 + 2 * n);
-        let failing = n % 2 == 0;
+        let failing = if n % 2 == 0 { units[0].addresses.clone() } else { Box::default() };
         machine.handle(Input::Units(vec![Arc::new(Unit { failing, ..(*units[0]).clone() })]), now);
         said.extend(hellos(&mut machine, 2_000 + 2 * n, 2_002 + 2 * n));
     }

@@ -158,7 +158,10 @@ fn who_has_just_yielded_is_still_better_than_who_is_unstable() {
 #[test]
 fn who_has_just_yielded_is_still_better_than_one_whose_checks_fail() {
     who_has_just_yielded_is_better_than(|wire, name| {
-        wire.input(name, Input::Units(vec![Arc::new(Unit { failing: true, ..(*unit(&[VIP], &THREE)).clone() })]));
+        wire.input(
+            name,
+            Input::Units(vec![Arc::new(Unit { failing: [VIP].into(), ..(*unit(&[VIP], &THREE)).clone() })]),
+        );
     });
 }
 

@@ -170,7 +170,8 @@ fn every_remark_is_said_in_its_words() {
             },
             format!(
                 "of its IPv4 endpoints on n1 none passes its health check (x); \
-                 no IPv6 endpoint passes its health check ([fd00::1]:80: y): {alone}"
+                 no IPv6 endpoint passes its health check ([fd00::1]:80: y): {alone}; \
+                 n1 announces it although endpoints on it fail their health check, and no better one takes it"
             ),
         ),
         (

@@ -141,7 +141,7 @@ fn every_combination_of_signals_and_endpoints_is_as_the_model_says() {
             assert_eq!(is, expect, "{policy:?}, label ignored {ignore_label}: {all:#?}");
             for node in &all {
                 let fails = policy == Policy::Local && node.failing && node.endpoint != Kind::None;
-                assert_eq!(group.fails_on(node.name), fails, "{policy:?} {node:?}");
+                assert_eq!(group.failing_on(node.name).eq(address), fails, "{policy:?} {node:?}");
             }
             rows += 1;
             candidates += named.len();
