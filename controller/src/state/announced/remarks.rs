@@ -81,7 +81,11 @@ impl Case<'_> {
         // Where there is one family, nobody has to be told which.
         let which = if has(Family::V4) && has(Family::V6) { format!("{family} ") } else { String::new() };
         let text = if everywhere {
-            format!("no {which}endpoint passes its health check ({why}): readiness alone decides where it is announced")
+            let decides = match self.service.policy {
+                Policy::Local => ": readiness alone decides where it is announced",
+                Policy::Cluster => "",
+            };
+            format!("no {which}endpoint passes its health check ({why}){decides}")
         } else {
             format!("of its {which}endpoints on {names} none passes its health check ({why})")
         };
