@@ -6,6 +6,15 @@
 
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
+mod bfd_profile;
+#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
+mod bgp_advertisement;
+#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
+mod bgp_peer;
+#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod community;
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
@@ -21,6 +30,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::core::{ApiResource, CustomResourceExt, GroupVersionKind, Object};
 use serde::Serialize;
 
+pub use bfd_profile::{BFDProfile, BFDProfileSpec, BFDProfileStatus};
+pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec, BGPAdvertisementStatus};
+pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, DynamicAsn, SecretReference};
 pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodes};
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, ServiceAllocation};
@@ -37,7 +49,7 @@ pub const GROUP: &str = "ferrolb.io";
 pub const NAMESPACE: &str = "ferrolb-system";
 /// The default `Service.spec.loadBalancerClass` that is ours.
 pub const LOAD_BALANCER_CLASS: &str = "ferrolb.io/ferrolb";
-/// The version of every kind here.
+/// The version of every kind here but BGPPeer: see [`Kind::version`].
 pub const VERSION: &str = "v1beta1";
 /// The Secret in our namespace that holds the keys of the hello protocol. Each entry's name is a number, each value 32
 /// bytes; the highest number is the newest key, and the two newest are accepted.
@@ -91,6 +103,12 @@ impl From<bool> for Truth {
 pub type Pool = Object<IPAddressPoolSpec, IPAddressPoolStatus>;
 /// An L2Advertisement under any API group; `spec` is optional as in MetalLB: a bare one announces all pools.
 pub type L2 = Object<Option<L2AdvertisementSpec>, L2AdvertisementStatus>;
+/// A BGPPeer under any API group.
+pub type Router = Object<BGPPeerSpec, BGPPeerStatus>;
+/// A BGPAdvertisement under any API group; `spec` is optional as in MetalLB: a bare one announces all pools to all peers.
+pub type Bgp = Object<Option<BGPAdvertisementSpec>, BGPAdvertisementStatus>;
+/// A BFDProfile under any API group; `spec` is optional as in MetalLB.
+pub type Bfd = Object<Option<BFDProfileSpec>, BFDProfileStatus>;
 /// A Community under any API group; `spec` is optional as in MetalLB.
 pub type Aliases = Object<Option<CommunitySpec>, CommunityStatus>;
 /// A SpeakerStatus under any API group.
@@ -103,6 +121,12 @@ pub enum Kind {
     IPAddressPool,
     /// Which pools are announced on the local network, from where.
     L2Advertisement,
+    /// Which pools are announced by BGP, to whom, and how.
+    BGPAdvertisement,
+    /// A router that is announced to.
+    BGPPeer,
+    /// How routers are watched.
+    BFDProfile,
     /// Names for BGP communities.
     Community,
     /// What one node's speaker sees and does.
@@ -119,6 +143,9 @@ impl Kind {
         match self {
             Self::IPAddressPool => "IPAddressPool",
             Self::L2Advertisement => "L2Advertisement",
+            Self::BGPAdvertisement => "BGPAdvertisement",
+            Self::BGPPeer => "BGPPeer",
+            Self::BFDProfile => "BFDProfile",
             Self::Community => "Community",
             Self::SpeakerStatus => "SpeakerStatus",
         }
@@ -130,8 +157,25 @@ impl Kind {
         match self {
             Self::IPAddressPool => "ipaddresspools",
             Self::L2Advertisement => "l2advertisements",
+            Self::BGPAdvertisement => "bgpadvertisements",
+            Self::BGPPeer => "bgppeers",
+            Self::BFDProfile => "bfdprofiles",
             Self::Community => "communities",
             Self::SpeakerStatus => "speakerstatuses",
+        }
+    }
+
+    /// The version of the kind that is read and written.
+    #[must_use]
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::BGPPeer => "v1beta2",
+            Self::IPAddressPool
+            | Self::L2Advertisement
+            | Self::BGPAdvertisement
+            | Self::BFDProfile
+            | Self::Community
+            | Self::SpeakerStatus => VERSION,
         }
     }
 }
@@ -145,7 +189,7 @@ pub fn from_pool(group: &str) -> String {
 /// The resource of a kind under an API group, for typed access through [`Object`].
 #[must_use]
 pub fn resource(kind: Kind, group: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, VERSION, kind.name()), kind.plural())
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, kind.version(), kind.name()), kind.plural())
 }
 
 /// The CustomResourceDefinitions of all kinds, in the order in which `deploy/crds.yaml` lists them.
@@ -154,6 +198,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
         IPAddressPool::crd(),
         without_spec(L2Advertisement::crd()),
+        without_spec(BGPAdvertisement::crd()),
+        BGPPeer::crd(),
+        without_spec(BFDProfile::crd()),
         without_spec(Community::crd()),
         without_spec(SpeakerStatus::crd()),
     ]

@@ -30,7 +30,9 @@ mod tests {
     ];
 
     fn response() -> GetBgpResponse {
-        GetBgpResponse { global: Some(Global { asn: 65001, router_id: "10.0.0.1".into(), listen_port: -1, graceful_restart: None }) }
+        GetBgpResponse {
+            global: Some(Global { asn: 65001, router_id: "10.0.0.1".into(), listen_port: -1, graceful_restart: None }),
+        }
     }
 
     #[test]
