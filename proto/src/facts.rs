@@ -4,6 +4,7 @@
 //! fact itself, which the state keeps. `watch` in the shell turns the one into the other; nothing else sees Kubernetes types.
 
 mod advertisement;
+mod bgp_peer;
 mod community;
 mod health_check;
 mod namespace;
@@ -21,6 +22,7 @@ use std::fmt;
 use kube::core::ObjectMeta;
 
 pub use advertisement::Advertisement;
+pub use bgp_peer::{BgpPeer, BgpPeerProblem, Password, PeerAsn, PeerPlace, Session};
 pub use community::{Community, CommunityProblem};
 pub use health_check::{CheckKind, CheckPort, HEALTH_CHECK, HEALTH_INTERVAL, HealthCheck, HealthCheckProblem};
 pub use namespace::{Namespace, NamespaceObject};

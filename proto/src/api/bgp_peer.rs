@@ -1,7 +1,6 @@
 //! BGPPeer: a router that the nodes announce addresses to.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
-use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,18 +107,24 @@ pub struct BGPPeerSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub peer_port: u16,
 
-    /// After so long without a word from the router the session ends: 0 for never, or 3 s to 65535 s. Default: 90 s, or three times
-    /// `keepaliveTime`.
+    /// After so long without a word from the router the session ends, 3 s to 65535 s. 0 (never) is MetalLB's, and not valid here: GoBGP has no
+    /// such session. Default: 90 s, or three times `keepaliveTime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold_time: Option<Duration>,
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) == duration('0s') || duration(self) >= duration('3s') && duration(self) <= duration('65535s')").message("spec.holdTime must be a duration from 3s to 65535s"))]
+    pub hold_time: Option<String>,
 
     /// How often the session is kept alive. Default: a third of `holdTime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keepalive_time: Option<Duration>,
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('21845s')").message("spec.keepaliveTime must be a duration from 1s to 21845s"))]
+    pub keepalive_time: Option<String>,
 
     /// How long to wait before a session that could not be opened is tried again, 1 s to 65535 s. Default: 5 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connect_time: Option<Duration>,
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('65535s')").message("spec.connectTime must be a duration from 1s to 65535s"))]
+    pub connect_time: Option<String>,
 
     /// The router id of the nodes, as an IPv4 address: for peers with `nodeSelectors` that select one node each. Default: the node's first
     /// IPv4 address, or a number made of its name.

@@ -1,0 +1,136 @@
+//! BGPPeers as people write them, and what is said of those that mean nothing.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn peer(spec: Value) -> BgpPeer {
+    let mut all = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1"});
+    for (field, value) in spec.as_object().expect("fields") {
+        all[field] = value.clone();
+    }
+    let metadata = json!({"name": "tor", "namespace": "lb"});
+    serde_json::from_value::<api::Router>(json!({"metadata": metadata, "spec": all})).expect("peer").into()
+}
+
+fn sound(spec: Value) -> Session {
+    peer(spec).session.expect("nothing is wrong with it")
+}
+
+#[test]
+fn what_is_not_written_is_as_with_metallb() {
+    let least = Session {
+        my_asn: 64512,
+        peer_asn: PeerAsn::Number(64513),
+        local_asn: None,
+        place: PeerPlace::Address("10.0.0.1".parse().expect("address")),
+        source: None,
+        port: 179,
+        hold: Duration::from_secs(90),
+        keepalive: Duration::from_secs(30),
+        connect: Duration::from_secs(5),
+        router_id: None,
+        password: None,
+        bfd_profile: None,
+        graceful_restart: false,
+        multi_hop: false,
+        ttl_security_hops: None,
+        dual_stack: false,
+    };
+    assert_eq!(sound(json!({})), least);
+    assert_eq!(
+        sound(json!({"password": "", "passwordSecret": {"name": "", "namespace": ""}, "bfdProfile": ""})),
+        least
+    );
+    assert!(peer(json!({})).selects_node(&BTreeMap::new()));
+}
+
+#[test]
+fn each_field_is_read() {
+    let all = sound(json!({
+        "peerASN": null, "dynamicASN": "external", "localASN": 65000, "peerAddress": "", "interface": "eth1", "sourceAddress": "fd00::1",
+        "peerPort": 1179, "connectTime": "10s", "routerID": "10.0.0.9", "passwordSecret": {"name": "secret", "namespace": "lb"},
+        "bfdProfile": "fast", "enableGracefulRestart": true, "ttlSecurityHops": 2, "dualStackAddressFamily": true, "disableMP": true,
+    }));
+    assert_eq!((all.peer_asn, all.local_asn), (PeerAsn::External, Some(65000)));
+    assert_eq!(all.place, PeerPlace::Interface("eth1".into()));
+    assert_eq!((all.source, all.port), (Some("fd00::1".parse().expect("address")), 1179));
+    assert_eq!((all.connect, all.router_id), (Duration::from_secs(10), Some(Ipv4Addr::new(10, 0, 0, 9))));
+    assert_eq!(all.password, Some(Password::Secret("secret".into())));
+    assert_eq!((all.bfd_profile.as_deref(), all.graceful_restart, all.dual_stack), (Some("fast"), true, true));
+    assert_eq!((all.multi_hop, all.ttl_security_hops), (false, Some(2)));
+    assert_eq!(sound(json!({"password": "x"})).password, Some(Password::Plain("x".into())));
+    assert!(sound(json!({"ebgpMultiHop": true})).multi_hop);
+    let internal = sound(json!({"peerASN": 0, "dynamicASN": "internal"}));
+    assert_eq!(internal.peer_asn, PeerAsn::Number(64512));
+    let of_rack = peer(json!({"nodeSelectors": [{"matchLabels": {"rack": "a"}}]}));
+    assert!(!of_rack.selects_node(&BTreeMap::new()) && of_rack.selects_node(&[("rack".into(), "a".into())].into()));
+}
+
+#[test]
+fn of_hold_time_and_keepalive_time_one_says_the_other() {
+    let timers = |spec| {
+        let session = sound(spec);
+        (session.hold.as_secs(), session.keepalive.as_secs())
+    };
+    assert_eq!(timers(json!({"holdTime": "30s"})), (30, 10));
+    assert_eq!(timers(json!({"keepaliveTime": "7s"})), (21, 7));
+    assert_eq!(timers(json!({"holdTime": "1m30s", "keepaliveTime": "1500ms"})), (90, 2));
+    assert_eq!(timers(json!({"holdTime": "18h12m15s"})), (65_535, 21_845));
+    assert_eq!(timers(json!({"holdTime": "2.6s", "keepaliveTime": "0.5s"})), (3, 1), "rounded");
+}
+
+#[test]
+fn what_means_nothing_is_said_with_its_field() {
+    let long = "x".repeat(81);
+    let cases = [
+        (json!({"myASN": 0}), "spec.myASN is 0"),
+        (json!({"peerASN": null}), "one of spec.peerASN and spec.dynamicASN"),
+        (json!({"dynamicASN": "internal"}), "one of spec.peerASN and spec.dynamicASN"),
+        (json!({"peerAddress": ""}), "one of spec.peerAddress and spec.interface"),
+        (json!({"interface": "eth0"}), "one of spec.peerAddress and spec.interface"),
+        (json!({"peerAddress": "tor.example"}), "spec.peerAddress is \"tor.example\": write an IP address"),
+        (json!({"routerID": "fd00::1"}), "spec.routerID is \"fd00::1\": write an IPv4 address"),
+        (json!({"sourceAddress": "10.0.0.0/24"}), "spec.sourceAddress is \"10.0.0.0/24\""),
+        (json!({"sourceAddress": "fd00::1"}), "different families"),
+        (json!({"holdTime": "0s"}), "spec.holdTime is \"0s\": write whole seconds from 3s to 65535s"),
+        (json!({"holdTime": "2s"}), "from 3s"),
+        (json!({"holdTime": "65536s"}), "spec.holdTime"),
+        (json!({"keepaliveTime": "0s"}), "spec.keepaliveTime is \"0s\": write whole seconds from 1s"),
+        (json!({"connectTime": "x"}), "spec.connectTime is \"x\""),
+        (json!({"holdTime": "9s", "keepaliveTime": "10s"}), "longer than spec.holdTime"),
+        (json!({"peerASN": 64512, "ebgpMultiHop": true}), "external peers"),
+        (json!({"ttlSecurityHops": 1, "ebgpMultiHop": true}), "exclude each other"),
+        (json!({"password": "x", "passwordSecret": {"name": "y"}}), "one of spec.password and spec.passwordSecret"),
+        (json!({"password": long}), "longer than 80 bytes"),
+        (json!({"passwordSecret": {"name": "y", "namespace": "other"}}), "spec.passwordSecret.namespace is \"other\""),
+        (json!({"vrf": "red"}), "spec.vrf"),
+        (json!({"nodeSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]}), "spec.nodeSelectors:"),
+    ];
+    for (spec, why) in cases {
+        let problem = peer(spec.clone()).session.expect_err("a problem").to_string();
+        assert!(problem.contains(why), "{spec}: {problem}");
+    }
+}
+
+#[test]
+fn no_text_is_a_time_that_panics() {
+    for text in [
+        "",
+        "s",
+        "-5s",
+        "1s-3s",
+        "1e30s",
+        "99999999999999999999h",
+        "0.99999999999999999999s",
+        "1.2.3s",
+        "5",
+        "+",
+        "inf",
+        "٣s",
+        "1h٣",
+    ] {
+        assert_eq!(seconds(text), None, "{text:?}");
+    }
+    assert_eq!(seconds("999999999h"), Some(999_999_999 * 3600));
+}
