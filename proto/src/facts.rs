@@ -4,6 +4,8 @@
 //! fact itself, which the state keeps. `watch` in the shell turns the one into the other; nothing else sees Kubernetes types.
 
 mod advertisement;
+mod bfd_profile;
+mod bgp_advertisement;
 mod bgp_peer;
 mod community;
 mod health_check;
@@ -22,8 +24,10 @@ use std::fmt;
 use kube::core::ObjectMeta;
 
 pub use advertisement::Advertisement;
+pub use bfd_profile::{BfdProfile, BfdProfileProblem, BfdTimers};
+pub use bgp_advertisement::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef};
 pub use bgp_peer::{BgpPeer, BgpPeerProblem, Password, PeerAsn, PeerPlace, Session};
-pub use community::{Community, CommunityProblem};
+pub use community::{Community, CommunityError, CommunityProblem, CommunityValue};
 pub use health_check::{CheckKind, CheckPort, HEALTH_CHECK, HEALTH_INTERVAL, HealthCheck, HealthCheckProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{Drain, Node, NodeObject};

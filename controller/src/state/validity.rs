@@ -65,7 +65,7 @@ pub(super) fn advertisement_status(
 pub(super) fn alias_owners<'a>(communities: impl Iterator<Item = &'a Community>) -> BTreeMap<&'a str, &'a str> {
     let mut owners = BTreeMap::new();
     for community in communities {
-        for alias in &community.aliases {
+        for alias in community.aliases.keys() {
             owners.entry(&**alias).or_insert(&*community.name);
         }
     }
@@ -79,7 +79,7 @@ pub(super) fn community_status(
     fields: &StatusFields,
 ) -> Option<ValidStatus> {
     let others = |alias: &str| owners.get(alias).is_some_and(|owner| **owner != *community.name);
-    let fault = match (&community.problem, community.aliases.iter().find(|alias| others(alias))) {
+    let fault = match (&community.problem, community.aliases.keys().find(|alias| others(alias))) {
         (Some(problem), _) => Some(Fault { reason: reason(problem), message: problem.to_string().into() }),
         (None, Some(alias)) => {
             let owner = owners.get(&**alias).copied().unwrap_or_default();
@@ -120,6 +120,8 @@ pub(super) fn assume(conditions: &mut Vec<v1::Condition>, observed: &mut i64, wr
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_proto::facts::CommunityValue;
+
     use super::*;
 
     const ALL: &StatusFields = &StatusFields::All;
@@ -143,7 +145,7 @@ mod tests {
     fn of_two_communities_with_one_name_the_first_counts_and_the_other_is_told() {
         let community = |name: &str, aliases: &[&str]| Community {
             name: name.into(),
-            aliases: aliases.iter().map(|alias| (*alias).into()).collect(),
+            aliases: aliases.iter().map(|alias| ((*alias).into(), CommunityValue::Standard(1, 2))).collect(),
             ..Community::default()
         };
         let mut all = [community("a", &["x", "y"]), community("b", &["z"]), community("c", &["y", "w"])];

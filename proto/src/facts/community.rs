@@ -1,8 +1,48 @@
-//! A Community, decoded for decisions: its names, and what is wrong with what they stand for.
+//! A Community, decoded for decisions: its names, and what they stand for.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use crate::api;
+
+/// A community, as it is sent with a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CommunityValue {
+    /// RFC 1997: `A:B`.
+    Standard(u16, u16),
+    /// RFC 8092: `large:A:B:C`.
+    Large(u32, u32, u32),
+}
+
+/// A text is no community by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write A:B with numbers up to 65535, or large:A:B:C with numbers up to 4294967295")]
+pub struct CommunityError;
+
+impl FromStr for CommunityValue {
+    type Err = CommunityError;
+
+    fn from_str(text: &str) -> Result<Self, CommunityError> {
+        let parts: Vec<_> = text.split(':').collect();
+        let large = |part: &str| part.parse().map_err(|_| CommunityError);
+        let standard = |part: &str| part.parse().map_err(|_| CommunityError);
+        match parts.as_slice() {
+            ["large", a, b, c] => Ok(Self::Large(large(a)?, large(b)?, large(c)?)),
+            [a, b] => Ok(Self::Standard(standard(a)?, standard(b)?)),
+            _ => Err(CommunityError),
+        }
+    }
+}
+
+impl fmt::Display for CommunityValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standard(a, b) => write!(f, "{a}:{b}"),
+            Self::Large(a, b, c) => write!(f, "large:{a}:{b}:{c}"),
+        }
+    }
+}
 
 /// Something that is wrong with a Community by itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,9 +51,7 @@ pub enum CommunityProblem {
     #[error("spec.communities: an entry has no name: give it one, or remove it")]
     Nameless,
     /// A value that is no BGP community.
-    #[error(
-        "spec.communities: the value of {name:?} is {value:?}: write A:B with numbers up to 65535, or large:A:B:C with numbers up to 4294967295"
-    )]
+    #[error("spec.communities: the value of {name:?} is {value:?}: {CommunityError}")]
     Value {
         /// The entry's name.
         name: Box<str>,
@@ -35,8 +73,8 @@ pub struct Community {
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    /// The names it gives.
-    pub aliases: BTreeSet<Box<str>>,
+    /// The names it gives, and what they stand for.
+    pub aliases: BTreeMap<Box<str>, CommunityValue>,
     /// What is wrong with it, if anything.
     pub problem: Option<CommunityProblem>,
     /// The status it has.
@@ -45,17 +83,17 @@ pub struct Community {
 
 impl From<api::Aliases> for Community {
     fn from(object: api::Aliases) -> Self {
-        let (mut aliases, mut problem) = (BTreeSet::new(), None);
+        let (mut aliases, mut problem) = (BTreeMap::new(), None);
         for api::CommunityAlias { name, value } in object.spec.unwrap_or_default().communities {
             let name: Box<str> = name.into();
-            let fault = if name.is_empty() {
-                Some(CommunityProblem::Nameless)
-            } else if !is_community(&value) {
-                Some(CommunityProblem::Value { name: name.clone(), value: value.into() })
-            } else if !aliases.insert(name.clone()) {
-                Some(CommunityProblem::Twice(name))
-            } else {
-                None
+            let fault = match value.parse() {
+                _ if name.is_empty() => Some(CommunityProblem::Nameless),
+                Err(CommunityError) => Some(CommunityProblem::Value { name, value: value.into() }),
+                Ok(_) if aliases.contains_key(&name) => Some(CommunityProblem::Twice(name)),
+                Ok(value) => {
+                    aliases.insert(name, value);
+                    None
+                }
             };
             problem = problem.or(fault);
         }
@@ -66,16 +104,6 @@ impl From<api::Aliases> for Community {
             problem,
             status: object.status.unwrap_or_default(),
         }
-    }
-}
-
-/// Whether it is a standard community (RFC 1997) or a large one (RFC 8092).
-fn is_community(value: &str) -> bool {
-    let parts: Vec<_> = value.split(':').collect();
-    match parts.as_slice() {
-        [high, low] => [high, low].iter().all(|part| part.parse::<u16>().is_ok()),
-        ["large", rest @ ..] => rest.len() == 3 && rest.iter().all(|part| part.parse::<u32>().is_ok()),
-        _ => false,
     }
 }
 

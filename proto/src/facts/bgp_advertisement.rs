@@ -1,0 +1,240 @@
+//! A BGPAdvertisement, decoded for decisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::core::Selector;
+
+use super::Pool;
+use super::community::CommunityValue;
+use super::selectors::{any, read};
+use crate::api::{self, BGPAdvertisementSpec};
+use crate::range::Family;
+
+/// A community as an advertisement has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CommunityRef {
+    /// Written out.
+    Value(CommunityValue),
+    /// By a name that a Community is to give.
+    Name(Box<str>),
+}
+
+/// Something that is wrong with a BGPAdvertisement by itself. It announces nothing then; all others do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BgpAdvertisementProblem {
+    /// A length that no address has.
+    #[error("spec.{field} is {length}: write 1 to {max}")]
+    Length {
+        /// The field.
+        field: &'static str,
+        /// What stands there.
+        length: u8,
+        /// The length of an address.
+        max: u8,
+    },
+    /// A prefix holds addresses of Services that are not selected.
+    #[error(
+        "spec.serviceSelectors and an aggregation length exclude each other: a prefix has Services that are not selected"
+    )]
+    SelectedPrefix,
+    /// A community comes twice.
+    #[error("spec.communities: {0:?} comes twice: write it once")]
+    Twice(Box<str>),
+    /// A selector that means nothing.
+    #[error("{0}")]
+    Selector(Box<str>),
+    /// The object does not have the shape of the kind.
+    #[error("the object cannot be read: {0}")]
+    Unreadable(Box<str>),
+}
+
+/// What we know of a BGPAdvertisement.
+#[derive(Clone, Debug, Default)]
+pub struct BgpAdvertisement {
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `metadata.creationTimestamp` in seconds since 1970: of two that exclude each other, the older one is in use.
+    pub created: i64,
+    /// `spec.aggregationLength` and `spec.aggregationLengthV6`, in bits.
+    lengths: [u8; 2],
+    /// `spec.localPref`; none: ours to leave out.
+    pub local_pref: Option<u32>,
+    /// `spec.med`.
+    pub med: Option<u32>,
+    /// `spec.asPathPrepend`.
+    pub prepend: u8,
+    /// `spec.communities`.
+    pub communities: Vec<CommunityRef>,
+    /// `spec.ipAddressPools`.
+    pub pools: Vec<String>,
+    /// `spec.peers`; empty: all.
+    pub peers: BTreeSet<Box<str>>,
+    pool_selectors: Vec<Selector>,
+    node_selectors: Vec<Selector>,
+    service_selectors: Vec<Selector>,
+    /// Why it cannot be used, if so.
+    pub problem: Option<BgpAdvertisementProblem>,
+    /// The status it has.
+    pub status: api::BGPAdvertisementStatus,
+}
+
+impl BgpAdvertisement {
+    /// Whether it announces this pool.
+    #[must_use]
+    pub fn selects_pool(&self, pool: &Pool) -> bool {
+        let all = self.pools.is_empty() && self.pool_selectors.is_empty();
+        self.problem.is_none()
+            && (all || self.pools.iter().any(|name| **name == *pool.name) || any(&self.pool_selectors, &pool.labels))
+    }
+
+    /// Whether a node with these labels may announce.
+    #[must_use]
+    pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.node_selectors.is_empty() || any(&self.node_selectors, labels)
+    }
+
+    /// Whether it announces a Service with these labels; they are made only where it asks for them.
+    #[must_use]
+    pub fn selects_service(&self, labels: impl FnOnce() -> BTreeMap<String, String>) -> bool {
+        self.service_selectors.is_empty() || any(&self.service_selectors, &labels())
+    }
+
+    /// Whether it announces to the peer of this name.
+    #[must_use]
+    pub fn selects_peer(&self, name: &str) -> bool {
+        self.peers.is_empty() || self.peers.contains(name)
+    }
+
+    /// The length of the prefixes of a family that it announces, in bits.
+    #[must_use]
+    pub const fn length(&self, family: Family) -> u8 {
+        self.lengths[family as usize]
+    }
+}
+
+impl From<api::Bgp> for BgpAdvertisement {
+    fn from(object: api::Bgp) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let mut problem = problem(&spec);
+        let mut selectors = |field, selectors| {
+            read(field, selectors).unwrap_or_else(|why| {
+                problem = Some(BgpAdvertisementProblem::Selector(why));
+                Vec::new()
+            })
+        };
+        let pool_selectors = selectors("ipAddressPoolSelectors", spec.ip_address_pool_selectors);
+        let node_selectors = selectors("nodeSelectors", spec.node_selectors);
+        let service_selectors = selectors("serviceSelectors", spec.service_selectors);
+        Self {
+            name: object.metadata.name.unwrap_or_default().into(),
+            generation: object.metadata.generation.unwrap_or(0),
+            created: object.metadata.creation_timestamp.map_or(0, |created| created.0.as_second()),
+            lengths: [spec.aggregation_length, spec.aggregation_length_v6],
+            local_pref: Some(spec.local_pref).filter(|local_pref| *local_pref != 0),
+            med: spec.med,
+            prepend: spec.as_path_prepend,
+            communities: spec.communities.iter().map(|text| community(text)).collect(),
+            pools: spec.ip_address_pools,
+            peers: spec.peers.into_iter().map(Into::into).collect(),
+            pool_selectors,
+            node_selectors,
+            service_selectors,
+            problem,
+            status: object.status.unwrap_or_default(),
+        }
+    }
+}
+
+fn community(text: &str) -> CommunityRef {
+    text.parse().map_or_else(|_| CommunityRef::Name(text.into()), CommunityRef::Value)
+}
+
+fn problem(spec: &BGPAdvertisementSpec) -> Option<BgpAdvertisementProblem> {
+    let lengths =
+        [("aggregationLength", spec.aggregation_length, 32), ("aggregationLengthV6", spec.aggregation_length_v6, 128)];
+    if let Some((field, length, max)) = lengths.into_iter().find(|(_, length, max)| !(1..=*max).contains(length)) {
+        return Some(BgpAdvertisementProblem::Length { field, length, max });
+    }
+    let is_whole = lengths.iter().all(|(_, length, max)| length == max);
+    if !spec.service_selectors.is_empty() && !is_whole {
+        return Some(BgpAdvertisementProblem::SelectedPrefix);
+    }
+    let mut seen = BTreeSet::new();
+    let twice = spec.communities.iter().find(|text| !seen.insert(community(text)));
+    twice.map(|text| BgpAdvertisementProblem::Twice(text.as_str().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn advertisement(spec: Value) -> BgpAdvertisement {
+        serde_json::from_value::<api::Bgp>(json!({"metadata": {"name": "bgp"}, "spec": spec}))
+            .expect("advertisement")
+            .into()
+    }
+
+    fn pool(name: &str, label: &str) -> Pool {
+        Pool { name: name.into(), labels: [("zone".to_owned(), label.to_owned())].into(), ..Pool::default() }
+    }
+
+    #[test]
+    fn a_bare_one_announces_every_address_to_everybody() {
+        let bare = serde_json::from_value::<api::Bgp>(json!({"metadata": {"name": "bgp"}})).expect("bare");
+        for ad in [
+            BgpAdvertisement::from(bare),
+            advertisement(json!({})),
+            advertisement(json!({"localPref": 0, "peers": []})),
+        ] {
+            assert!(ad.problem.is_none() && ad.selects_pool(&pool("a", "x")) && ad.selects_node(&BTreeMap::new()));
+            assert!(ad.selects_peer("tor") && ad.selects_service(|| unreachable!("nobody asks for labels")));
+            assert_eq!([Family::V4, Family::V6].map(|family| ad.length(family)), [32, 128]);
+            assert_eq!((ad.local_pref, ad.med, ad.prepend, ad.communities), (None, None, 0, vec![]));
+        }
+    }
+
+    #[test]
+    fn each_field_is_read() {
+        let ad = advertisement(json!({
+            "aggregationLength": 24, "aggregationLengthV6": 64, "localPref": 200, "med": 0, "asPathPrepend": 3,
+            "communities": ["64512:1", "large:1:2:3", "no-export"], "peers": ["tor"], "ipAddressPools": ["a"],
+            "ipAddressPoolSelectors": [{"matchLabels": {"zone": "y"}}], "nodeSelectors": [{"matchLabels": {"rack": "a"}}],
+        }));
+        assert_eq!(ad.problem, None);
+        assert_eq!([Family::V4, Family::V6].map(|family| ad.length(family)), [24, 64]);
+        assert_eq!((ad.local_pref, ad.med, ad.prepend), (Some(200), Some(0), 3));
+        let values = [CommunityValue::Standard(64512, 1), CommunityValue::Large(1, 2, 3)].map(CommunityRef::Value);
+        assert_eq!((&ad.communities[..2], &ad.communities[2]), (&values[..], &CommunityRef::Name("no-export".into())));
+        assert!(ad.selects_peer("tor") && !ad.selects_peer("spine"));
+        assert!(
+            ad.selects_pool(&pool("a", "x")) && ad.selects_pool(&pool("b", "y")) && !ad.selects_pool(&pool("b", "x"))
+        );
+        assert!(!ad.selects_node(&BTreeMap::new()));
+        let labels = |tier: &str| [("tier".to_owned(), tier.to_owned())].into();
+        let of_web = advertisement(json!({"serviceSelectors": [{"matchLabels": {"tier": "web"}}]}));
+        assert!(of_web.selects_service(|| labels("web")) && !of_web.selects_service(|| labels("db")));
+    }
+
+    #[test]
+    fn what_means_nothing_is_said_and_announces_nothing() {
+        let wrong = json!([{"matchExpressions": [{"key": "edge", "operator": "Near"}]}]);
+        let cases = [
+            (json!({"aggregationLength": 33}), "spec.aggregationLength is 33: write 1 to 32"),
+            (json!({"aggregationLengthV6": 0}), "spec.aggregationLengthV6 is 0: write 1 to 128"),
+            (json!({"aggregationLength": 24, "serviceSelectors": [{}]}), "exclude each other"),
+            (json!({"communities": ["1:2", "3:4", "01:2"]}), "\"01:2\" comes twice"),
+            (json!({"nodeSelectors": wrong}), "spec.nodeSelectors:"),
+            (json!({"serviceSelectors": wrong}), "spec.serviceSelectors:"),
+            (json!({"ipAddressPoolSelectors": wrong}), "spec.ipAddressPoolSelectors:"),
+        ];
+        for (spec, why) in cases {
+            let ad = advertisement(spec.clone());
+            let problem = ad.problem.as_ref().expect("a problem").to_string();
+            assert!(problem.contains(why) && !ad.selects_pool(&pool("a", "x")), "{spec}: {problem}");
+        }
+    }
+}
