@@ -2,9 +2,9 @@
 //! culprit where it takes more, and everything else goes on.
 
 use crate::pools::{self, pool};
-use crate::refusals;
 use crate::services::{self, ADDRESS_ASSIGNED, service};
 use crate::stage::{one_node, play, step};
+use crate::{bgp_refusals, refusals};
 use anyhow::{Result, ensure};
 use ferrolb_tests::{Lab, wait};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn what_cannot_be_meant_is_refused_with_the_name_of_the_field() {
             ("a word for a switch", with("autoAssign", json!("maybe")), &["spec.autoAssign"]),
             ("an unknown field", with("adresses", json!(["172.30.0.200"])), &["adresses"]),
         ];
-        for (what, object, named) in cases.into_iter().chain(refusals::cases()) {
+        for (what, object, named) in cases.into_iter().chain(refusals::cases()).chain(bgp_refusals::cases()) {
             step(what, || refused(lab, object, named))?;
         }
         step("a pool in another namespace is refused", || {
@@ -47,7 +47,8 @@ fn what_cannot_be_meant_is_refused_with_the_name_of_the_field() {
                 refused.map(Some)
             })
         })?;
-        step("a pool in our namespace is taken", || lab.apply_objects(&[elsewhere("ferrolb-system")]))
+        step("a pool in our namespace is taken", || lab.apply_objects(&[elsewhere("ferrolb-system")]))?;
+        step("objects of BGP as MetalLB's users have them are taken", || lab.apply_objects(&bgp_refusals::taken()))
     });
 }
 

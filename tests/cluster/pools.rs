@@ -30,7 +30,7 @@ pub(crate) fn advertisement() -> Value {
 /// An object of one of our kinds.
 pub(crate) fn object(kind: Kind, name: &str, spec: Value) -> Value {
     json!({
-        "apiVersion": format!("{GROUP}/v1beta1"), "kind": kind.name(),
+        "apiVersion": format!("{GROUP}/{}", kind.version()), "kind": kind.name(),
         "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
     })
 }
