@@ -3,7 +3,6 @@
 //! the node port of that Service alone.
 
 use crate::client_wire;
-use crate::node_death::within_budget;
 use crate::one_family_fails;
 use crate::pools;
 use crate::proxy_outages::{GONE_MAX, GONE_MIN};
@@ -201,11 +200,10 @@ fn resident(lab: &Lab) -> Result<Vec<u64>> {
 }
 
 fn misspelt(lab: &Lab, address: Ipv4Addr) -> Result<()> {
-    let (report, ()) = watched(lab, address, "a check that cannot be understood", || {
+    unharmed(lab, address, ("a check that cannot be understood", 0), || {
         check(lab, json!("ping"))?;
         wait_announced(lab, "web", "Announced", "\"ping\" is no kind of check: write tcp or http").map(drop)
     })?;
-    within_budget(&report)?;
     let owner = client_wire::wait_owner(lab, address)?;
     answer(lab, &owner, false)?;
     stays(lab, address, &owner, SETTLED)?;

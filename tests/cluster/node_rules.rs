@@ -1,9 +1,9 @@
 //! What Kubernetes says of a node, and what becomes of the addresses that it answers for, under load: cordoned, excluded, out of service,
 //! without a network.
 
-use crate::node_death::{serve_elsewhere, within_budget};
+use crate::node_death::serve_elsewhere;
 use crate::stage::{play, step};
-use crate::under_load::{stays, unharmed, wait_moved, watched};
+use crate::under_load::{stays, unharmed, wait_moved};
 use crate::{client_wire, pools};
 use anyhow::{Context, Result};
 use ferrolb_tests::{Lab, Options, wait};
@@ -66,11 +66,10 @@ fn an_address_leaves_a_node_that_kubernetes_speaks_against_and_goes_dark_on_none
         ] {
             step(&format!("{name}: it moves"), || {
                 let owner = client_wire::wait_owner(lab, address)?;
-                let (report, _) = watched(lab, address, name, || {
+                unharmed(lab, address, (name, 1), || {
                     on(lab, &owner)?;
                     wait_moved(lab, address, &owner)
                 })?;
-                within_budget(&report)?;
                 off(lab, &owner)
             })?;
         }
