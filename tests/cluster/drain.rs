@@ -13,6 +13,7 @@ use std::time::Duration;
 
 const DRAIN: &str = "ferrolb.io/drain";
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler=1700000000:NoSchedule";
+const KEPT: &str = r#"{"metadata":{"finalizers":["tests.ferrolb.io/kept"]}}"#;
 /// A node that is better again may take over after so long, in this test.
 const FAILBACK: &str = "2s";
 /// Twice that: who would take an address back by order alone had time to.
@@ -38,7 +39,11 @@ fn a_node_that_is_to_go_hands_over_and_where_all_are_nothing_moves() {
         ] {
             step(&format!("{name}: it drains, and the address moves"), || drained(lab, address, (name, off), on))?;
         }
-        Ok(())
+        // The last step, because a node that is being deleted stays so.
+        step(
+            "the owner's Node is being deleted, which its kube-proxy alone tells: it drains, and the address moves",
+            || deleted(lab, address),
+        )
     });
 }
 
@@ -70,6 +75,17 @@ fn annotate(lab: &Lab, node: &str, on: bool) -> Result<()> {
 fn taint(lab: &Lab, node: &str, on: bool) -> Result<()> {
     let taint = if on { TO_BE_DELETED.to_owned() } else { format!("{TO_BE_DELETED}-") };
     lab.kubectl(&["taint", "node", node, &taint]).map(drop)
+}
+
+/// A finalizer keeps the Node, so that kube-proxy reads of its end and says that the node is not eligible. No speaker reads that itself.
+fn deleted(lab: &Lab, address: IpAddr) -> Result<()> {
+    let owner = client_wire::wait_owner(lab, address)?;
+    lab.kubectl(&["patch", "node", &owner, "--type=merge", "--patch", KEPT])?;
+    unharmed(lab, address, ("Node of the owner is being deleted", 1), || {
+        lab.kubectl(&["delete", "node", &owner, "--wait=false"])?;
+        wait_moved(lab, address, &owner)
+    })?;
+    wait_for(lab, &owner, "it drains", |status| status.draining.then_some(()))
 }
 
 /// Who comes first by order is cordoned first, and so better than the holder as soon as that is cordoned, too.
