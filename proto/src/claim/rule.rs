@@ -210,7 +210,10 @@ impl Claims {
         let taker = Seen { failing: self.own.failing.counts_for(unit), ..me };
         if let Some(holder) = &best {
             let stays = holding().any(|(_, peer)| !peer.flags.leaving);
-            if !taker.may_take_from(holder, unit, false) || (backs_off && stays) {
+            // Who has just yielded leaves it alone, so that it does not go to and fro; but not with one that cannot serve.
+            let differs = state.story.as_ref().is_some_and(|story| story.differs);
+            let leaves_it = backs_off && stays && (differs || holder.candidate.is_some());
+            if !taker.may_take_from(holder, unit, false) || leaves_it {
                 return Turn::Never;
             }
         }
@@ -305,7 +308,7 @@ impl Claims {
         }
         story.insisted.remove(peer);
         if views_differ || now.since(since) < TOO_SOON {
-            story.back_off(now);
+            story.back_off(views_differ, now);
         }
         let decided = &mut self.own.decided;
         if candidate { decided.hand_over.extend(ours) } else { decided.refuse.extend(ours) }

@@ -180,6 +180,29 @@ fn where_one_family_fails_everywhere_the_other_still_finds_the_node_that_serves_
 }
 
 #[test]
+fn who_backs_off_from_a_quick_return_still_takes_it_from_one_that_cannot_serve() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let two = &order[..2];
+    let say = |wire: &mut Wire, candidates: &[&str], failing: &str| {
+        for name in THREE {
+            let failing: Box<[IpAddr]> = if name == failing { [VIP].into() } else { Box::default() };
+            wire.input(name, Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], candidates)).clone() })]));
+        }
+    };
+    for (failing, owner) in [(two[0], two[1]), (two[1], two[0])] {
+        say(&mut wire, two, failing);
+        wire.run(ms(500));
+        assert_eq!(wire.owners(VIP), [owner]);
+    }
+    // The one that has just yielded is the only candidate now.
+    say(&mut wire, &two[1..], "");
+    wire.run(ms(300));
+    assert_eq!(wire.owners(VIP), [two[1]]);
+    undisturbed(&wire);
+}
+
+#[test]
 fn any_address_of_the_unit_says_that_it_fails() {
     let second = IpAddr::from([172, 30, 0, 201]);
     let mut wire = settled();
