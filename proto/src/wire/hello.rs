@@ -65,11 +65,11 @@ pub enum Release {
     Contested,
 }
 
-/// What a hello says of the units that its sender may announce, and whose endpoints there all fail their health check: all of them, or
+/// What a hello says of the addresses that its sender may announce, and for which its endpoints all fail their health check: all of them, or
 /// a stretch of the list. Of that stretch it replaces all that was said before: who is not named does not fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failing {
-    /// Their first addresses, ascending, at most [`ADDRESSES_PER_FRAME_MAX`] of them.
+    /// Ascending, at most [`ADDRESSES_PER_FRAME_MAX`].
     pub addresses: Vec<IpAddr>,
     /// The stretch begins with the first of these: of addresses before it nothing is said.
     pub more_before: bool,
@@ -86,7 +86,7 @@ pub enum Body {
         generation: u32,
         /// Ids of the keys it accepts.
         accepts: Vec<u32>,
-        /// Which units' health checks fail at the sender.
+        /// For which addresses health checks fail at the sender.
         failing: Failing,
     },
     /// I answer for these addresses from now on. Multicast.
