@@ -210,9 +210,11 @@ impl Claims {
         let taker = Seen { failing: self.own.failing.counts_for(unit), ..me };
         if let Some(holder) = &best {
             let stays = holding().any(|(_, peer)| !peer.flags.leaving);
-            // Who has just yielded leaves it alone, so that it does not go to and fro; but not with one that cannot serve.
+            // Who has just yielded leaves it alone, so that it does not go to and fro; but not with one that cannot serve, nor with one
+            // that says itself that its clients are refused.
             let differs = state.story.as_ref().is_some_and(|story| story.differs);
-            let leaves_it = backs_off && stays && (differs || holder.candidate.is_some());
+            let serves = holder.candidate.is_some() && holder.failing <= taker.failing;
+            let leaves_it = backs_off && stays && (differs || serves);
             if !taker.may_take_from(holder, unit, false) || leaves_it {
                 return Turn::Never;
             }

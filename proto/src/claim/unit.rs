@@ -41,7 +41,7 @@ pub(super) struct Story {
     pub(super) insisted: BTreeMap<Box<str>, u8>,
     /// When we last told the wire because of a conflict.
     pub(super) defended: Option<Instant>,
-    /// Until when we take it from no live holder; from one that is no candidate all the same, unless views differ.
+    /// Until when we take it from no live holder that serves; from one that is no candidate all the same, unless views differ.
     pub(super) back_off: Option<Instant>,
     /// We backed off because the holder thinks otherwise of who is better.
     pub(super) differs: bool,

@@ -194,7 +194,8 @@ pub static ALL: [Scenario; 46] = [
         "mixed",
         "nodes drain, are unhealthy or cordoned, and fail checks, all at once",
         unsound::mixed,
-        Bounds::planned(),
+        // Two things change at once, and 16 times: each move has its reason.
+        Bounds::planned().burst(7),
         None,
     ),
     scenario("one_way", "one node does not hear another, or nobody hears one", one_way, Bounds::death(), None),

@@ -203,6 +203,22 @@ fn who_backs_off_from_a_quick_return_still_takes_it_from_one_that_cannot_serve()
 }
 
 #[test]
+fn who_backs_off_from_a_quick_return_still_takes_it_from_one_whose_checks_fail() {
+    let mut wire = settled();
+    for round in 0..6 {
+        let owner = wire.owners(VIP).first().map(|owner| (*owner).to_owned()).expect("an owner");
+        for name in THREE {
+            let failing: Box<[IpAddr]> = if *name == *owner { [VIP].into() } else { Box::default() };
+            wire.input(name, Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], &THREE)).clone() })]));
+        }
+        wire.run(Duration::from_secs(1));
+        assert!(wire.owners(VIP).iter().all(|now| **now != *owner), "round {round}: {owner} is left with it");
+        assert_eq!(wire.owners(VIP).len(), 1);
+    }
+    undisturbed(&wire);
+}
+
+#[test]
 fn any_address_of_the_unit_says_that_it_fails() {
     let second = IpAddr::from([172, 30, 0, 201]);
     let mut wire = settled();
