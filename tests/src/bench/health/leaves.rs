@@ -23,6 +23,8 @@ const STEP: Duration = Duration::from_millis(10);
 /// How long the client connects before a cordon and after the move, and at most.
 const BEFORE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_millis(1000);
+/// Between two cordons: who gives up within 5 s what it took leaves it, for 10 s and more, with a holder that is cordoned and still serves.
+const APART: Duration = Duration::from_secs(6);
 const PROBE_MAX: Duration = Duration::from_secs(30);
 /// How long an address may take to move.
 const MOVE_MAX: Duration = Duration::from_secs(20);
@@ -97,6 +99,7 @@ fn refuses(lab: &Lab, server: SocketAddr) -> Result<f64> {
 
 /// The owner is cordoned, and after the move no more: how many connections were lost, and how many of them were not under way in its moment.
 fn cordoned(lab: &Lab, server: SocketAddr) -> Result<[usize; 2]> {
+    wait::during(APART, || Ok(()))?;
     let (owner, listener) = (owner(lab, server)?, Listener::start(lab)?);
     let probing = lab.start_probe(server, PROBE_MAX, STEP);
     wait::during(BEFORE, || Ok(()))?;
