@@ -90,7 +90,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Why a node may announce nothing at all, if so.
-    fn bar(&self, node: &Node) -> Option<Bar> {
+    pub(crate) fn bar(&self, node: &Node) -> Option<Bar> {
         if node.unreachable {
             Some(Bar::Unreachable)
         } else {

@@ -5,7 +5,7 @@
 //! - [`duration`]: how a time is written.
 //! - [`range`]: address ranges and sets of free addresses.
 //! - [`wire`]: frames on the local network: Ethernet, ARP, and our own hello protocol.
-//! - [`announce`], [`election`] and [`verdict`]: decisions that more than one program makes.
+//! - [`announce`], [`bgp`], [`election`] and [`verdict`]: decisions that more than one program makes.
 //! - [`claim`]: the protocol machine that decides who answers.
 //! - [`health`]: the machines that judge whether what is announced works.
 //! - [`lease`]: the machine that decides which replica of a program may write.
@@ -18,6 +18,7 @@
 
 pub mod announce;
 pub mod api;
+pub mod bgp;
 pub mod claim;
 pub mod duration;
 pub mod election;

@@ -35,11 +35,18 @@ impl Family {
         }
     }
 
-    const fn width(self) -> u32 {
+    /// The bits of an address.
+    #[must_use]
+    pub const fn width(self) -> u8 {
         match self {
             Self::V4 => 32,
             Self::V6 => 128,
         }
+    }
+
+    /// Those bits of an address, as a number's lowest, that follow its first `length`.
+    fn hosts(self, length: u8) -> u128 {
+        u128::MAX.checked_shr(u32::from(128 - self.width()) + u32::from(length)).unwrap_or(0)
     }
 }
 
@@ -100,6 +107,26 @@ impl AddressRange {
         Self { family: Family::of(address), first: bits(address), last: bits(address) }
     }
 
+    /// The network of so many bits that an address is in.
+    #[must_use]
+    pub fn network(address: IpAddr, length: u8) -> Self {
+        let family = Family::of(address);
+        let hosts = family.hosts(length);
+        let first = bits(address) & !hosts;
+        Self { family, first, last: first | hosts }
+    }
+
+    /// The length in bits of the widest network that is whole in the range.
+    #[must_use]
+    pub fn widest_network(&self) -> u8 {
+        let fits = |length: &u8| {
+            let hosts = self.family.hosts(*length);
+            let last = self.first.checked_add(hosts).and_then(|least| (least & !hosts).checked_add(hosts));
+            last.is_some_and(|last| last <= self.last)
+        };
+        (0..self.family.width()).find(fits).unwrap_or(self.family.width())
+    }
+
     /// The range's family.
     #[must_use]
     pub const fn family(&self) -> Family {
@@ -134,12 +161,10 @@ impl FromStr for AddressRange {
         if let Some((network, prefix)) = text.split_once('/') {
             let network = address(network)?;
             let family = Family::of(network);
-            let max = family.width();
+            let max = u32::from(family.width());
             let length = prefix.trim().parse::<u32>().ok().filter(|length| *length <= max);
             let length = length.ok_or_else(|| ParseRangeError::Prefix { text: text.to_owned(), family, max })?;
-            let hosts = u128::MAX.checked_shr(128 - max + length).unwrap_or(0);
-            let first = bits(network) & !hosts;
-            return Ok(Self { family, first, last: first | hosts });
+            return Ok(Self::network(network, u8::try_from(length).unwrap_or(u8::MAX)));
         }
         let Some((first, last)) = text.split_once('-') else { return address(text).map(Self::single) };
         let (first, last) = (address(first)?, address(last)?);

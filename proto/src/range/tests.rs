@@ -101,3 +101,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_widest_network_of_a_range_is_whole_in_it() {
+    let cases = [
+        ("10.0.0.0/24", 24),
+        ("10.0.0.7", 32),
+        // MetalLB's own example: its widest block is a /26.
+        ("3.3.3.2-3.3.3.254", 26),
+        ("10.0.0.1-10.0.0.2", 32),
+        ("0.0.0.0-255.255.255.255", 0),
+        ("128.0.0.0-255.255.255.255", 1),
+        ("255.255.255.254-255.255.255.255", 31),
+        ("::/0", 0),
+        ("fd00::-fd00::ff", 120),
+        ("fd00::1-fd00::100", 121),
+        ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 128),
+    ];
+    for (text, length) in cases {
+        assert_eq!(range(text).widest_network(), length, "{text}");
+    }
+}

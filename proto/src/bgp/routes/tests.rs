@@ -1,0 +1,231 @@
+//! A table of one cluster: two nodes, a router of another AS and one of our own, and what is announced to each.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api;
+use crate::bgp::sessions;
+use crate::facts::{BgpPeer, Endpoint, Policy, Usable};
+
+/// The nodes `here` and `there`, and what stands around them.
+struct Cluster {
+    nodes: Vec<Node>,
+    pools: Vec<Pool>,
+    peers: Vec<BgpPeer>,
+    ads: Vec<BgpAdvertisement>,
+    communities: Vec<Community>,
+}
+
+fn read<O: serde::de::DeserializeOwned, F: From<O>>(name: &str, created: usize, spec: &Value) -> F {
+    let metadata = json!({"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")});
+    serde_json::from_value::<O>(json!({"metadata": metadata, "spec": spec})).expect("an object").into()
+}
+
+fn ad(name: &str, created: usize, spec: &Value) -> BgpAdvertisement {
+    read::<api::Bgp, _>(name, created, spec)
+}
+
+impl Cluster {
+    /// `tor` is of another AS and `spine` of our own; both are reached by IPv4, and `spine` takes IPv6, too. The pool has `10.0.0.0/24` and `fd00::/120`.
+    fn with(ads: Vec<BgpAdvertisement>) -> Self {
+        let node = |name: &str| Node {
+            name: name.into(),
+            ready: true,
+            labels: [("rack".to_owned(), name.to_owned())].into(),
+            ..Node::default()
+        };
+        let tor = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"});
+        let spine =
+            json!({"myASN": 64512, "peerASN": 64512, "peerAddress": "192.0.2.2", "dualStackAddressFamily": true});
+        let ranges = ["10.0.0.0/24", "fd00::/120"].map(|range| range.parse().expect("a range"));
+        Self {
+            nodes: vec![node("here"), node("there")],
+            pools: vec![Pool { name: "lan".into(), ranges: ranges.into(), ..Pool::default() }],
+            peers: vec![read::<api::Router, _>("tor", 0, &tor), read::<api::Router, _>("spine", 1, &spine)],
+            ads,
+            communities: vec![],
+        }
+    }
+
+    /// The routes of `here`, one text for each prefix and router: `prefix router attributes`.
+    fn routes(&self, services: Vec<Served<'_>>) -> Vec<String> {
+        let scene = Scene::new(self.nodes.iter(), self.pools.iter(), [].into_iter(), false);
+        let sessions = sessions(&self.peers, &self.nodes[0].labels);
+        let asked = Asked {
+            node: &self.nodes[0],
+            sessions: &sessions,
+            advertisements: self.ads.iter().collect(),
+            communities: self.communities.iter().collect(),
+        };
+        let routes = routes(&scene, &asked, services);
+        let lines = routes.iter().flat_map(|(prefix, class)| {
+            let line = move |(seen, peers): (&Attributes, &BTreeSet<Box<str>>)| {
+                let Attributes { communities, local_pref, med, prepend } = seen;
+                let communities: Vec<_> = communities.iter().map(ToString::to_string).collect();
+                let numbers =
+                    [("pref", *local_pref), ("med", *med), ("prepend", Some(u32::from(*prepend)).filter(|n| *n > 0))];
+                let numbers: Vec<_> =
+                    numbers.into_iter().filter_map(|(name, n)| Some(format!("{name}{}", n?))).collect();
+                let peers: Vec<_> = peers.iter().map(|peer| &**peer).collect();
+                [prefix.to_string(), peers.join("+"), communities.join(","), numbers.join(",")]
+                    .join(" ")
+                    .trim_end()
+                    .to_owned()
+            };
+            class.seen_as.iter().map(line)
+        });
+        lines.collect()
+    }
+}
+
+const LABELS: &crate::announce::Labels = &[];
+
+fn endpoint(node: &str, family: Family) -> Endpoint {
+    Endpoint { node: Some(node.into()), family, ready: true, serving: true, terminating: false }
+}
+
+/// A Service with these addresses and endpoints, by node.
+fn served<'a>(policy: Policy, assigned: &'a [IpAddr], endpoints: &'a [Endpoint]) -> Served<'a> {
+    let (usable, endpoints) = (Usable::default(), endpoints.iter().collect());
+    Served { policy, usable, assigned, from_pool: None, labels: LABELS, endpoints, failing_on: vec![] }
+}
+
+fn addresses(all: &[&str]) -> Vec<IpAddr> {
+    all.iter().map(|address| address.parse().expect("an address")).collect()
+}
+
+/// What `here` announces of one Service of policy Cluster with these addresses, where these are the advertisements.
+fn announced(ads: Vec<BgpAdvertisement>, all: &[&str]) -> Vec<String> {
+    let (assigned, both) = (addresses(all), [Family::V4, Family::V6].map(|family| endpoint("there", family)));
+    Cluster::with(ads).routes(vec![served(Policy::Cluster, &assigned, &both)])
+}
+
+#[test]
+fn a_bare_advertisement_announces_each_address_to_every_router_that_takes_its_family() {
+    let bare = || vec![ad("all", 0, &json!({}))];
+    assert_eq!(announced(bare(), &["10.0.0.7", "fd00::7"]), ["10.0.0.7/32 spine+tor", "fd00::7/128 spine"]);
+    assert_eq!(announced(vec![], &["10.0.0.7"]), [""; 0]);
+    assert_eq!(announced(bare(), &["10.9.0.7"]), [""; 0], "no pool has it");
+}
+
+#[test]
+fn attributes_reach_the_routers_that_they_are_for() {
+    let full = json!({"localPref": 200, "med": 7, "asPathPrepend": 2, "communities": ["64512:1", "large:1:2:3"]});
+    let lines = announced(vec![ad("full", 0, &full)], &["10.0.0.7"]);
+    assert_eq!(
+        lines,
+        ["10.0.0.7/32 tor 64512:1,large:1:2:3 med7,prepend2", "10.0.0.7/32 spine 64512:1,large:1:2:3 pref200,med7"]
+    );
+    let two = vec![
+        ad("a", 0, &json!({"peers": ["tor"], "communities": ["1:1"]})),
+        ad("b", 1, &json!({"peers": ["spine"], "communities": ["2:2"]})),
+        ad("c", 2, &json!({"communities": ["3:3"]})),
+    ];
+    assert_eq!(announced(two, &["10.0.0.7"]), ["10.0.0.7/32 tor 1:1,3:3", "10.0.0.7/32 spine 2:2,3:3"]);
+}
+
+#[test]
+fn of_two_that_differ_in_what_there_is_one_of_the_older_has_its_way_with_each_router() {
+    for (field, value) in [("localPref", 1), ("med", 1), ("asPathPrepend", 1)] {
+        let younger = json!({field: value, "communities": ["2:2"]});
+        let ads = vec![ad("a", 2, &younger), ad("b", 1, &json!({"peers": ["tor"], "communities": ["1:1"]}))];
+        let lines = announced(ads, &["10.0.0.7"]);
+        assert!(lines.iter().any(|line| line == "10.0.0.7/32 tor 1:1"), "{field}: {lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("10.0.0.7/32 spine 2:2")), "{field}: {lines:?}");
+    }
+}
+
+#[test]
+fn communities_of_many_advertisements_do_not_fill_a_message() {
+    let many = |from: usize| (from..from + 63).map(|n| format!("large:1:1:{n}")).collect::<Vec<_>>();
+    let ads = (0..4).map(|n| ad(&n.to_string(), n, &json!({"communities": many(n * 63)}))).collect();
+    let lines = announced(ads, &["10.0.0.7"]);
+    assert_eq!(lines[0].matches("large:").count(), 126, "as many whole advertisements as fit");
+}
+
+#[test]
+fn an_aggregate_is_announced_while_an_address_in_it_is_and_never_wider_than_its_pool() {
+    let aggregate = |length: u8| vec![ad("a", 0, &json!({"aggregationLength": length, "aggregationLengthV6": 124}))];
+    let all = ["10.0.0.7", "10.0.0.9", "10.0.0.201", "fd00::7"];
+    assert_eq!(
+        announced(aggregate(26), &all),
+        ["10.0.0.0/26 spine+tor", "10.0.0.192/26 spine+tor", "fd00::/124 spine"]
+    );
+    assert_eq!(announced(aggregate(24), &all), ["10.0.0.0/24 spine+tor", "fd00::/124 spine"]);
+    assert_eq!(announced(aggregate(23), &all), [""; 0], "half of it is others'");
+}
+
+#[test]
+fn a_name_that_stands_for_no_community_announces_nothing() {
+    let named = || vec![ad("named", 0, &json!({"communities": ["quiet"]}))];
+    let gives = |value: &str| json!({"communities": [{"name": "quiet", "value": value}]});
+    let both = [endpoint("there", Family::V4)];
+    let assigned = addresses(&["10.0.0.7"]);
+    let mut cluster = Cluster::with(named());
+    assert_eq!(cluster.routes(vec![served(Policy::Cluster, &assigned, &both)]), [""; 0]);
+    cluster.communities = [("a", "65535:1"), ("b", "65535:2")]
+        .map(|(name, value)| read::<api::Aliases, Community>(name, 0, &gives(value)))
+        .into();
+    let lines = cluster.routes(vec![served(Policy::Cluster, &assigned, &both)]);
+    assert_eq!(lines, ["10.0.0.7/32 spine+tor 65535:1"], "the first by name counts");
+}
+
+#[test]
+fn a_node_announces_what_it_serves_each_address_by_endpoints_of_its_own_family() {
+    let both = addresses(&["10.0.0.7", "fd00::7"]);
+    let v4_here = [endpoint("here", Family::V4), endpoint("there", Family::V6)];
+    let cluster = Cluster::with(vec![ad("all", 0, &json!({}))]);
+    assert_eq!(cluster.routes(vec![served(Policy::Local, &both, &v4_here)]), ["10.0.0.7/32 spine+tor"]);
+    assert_eq!(cluster.routes(vec![served(Policy::Cluster, &both, &v4_here)]).len(), 2);
+    assert_eq!(
+        cluster.routes(vec![served(Policy::Cluster, &both, &v4_here[..1])]),
+        ["10.0.0.7/32 spine+tor"],
+        "no endpoint of IPv6 anywhere"
+    );
+    assert_eq!(cluster.routes(vec![served(Policy::Cluster, &both, &[])]), [""; 0]);
+}
+
+#[test]
+fn services_of_one_address_count_together_and_who_has_no_endpoint_does_not() {
+    let shared = addresses(&["10.0.0.7"]);
+    let [here, there] = [[endpoint("here", Family::V4)], [endpoint("there", Family::V4)]];
+    let cluster = Cluster::with(vec![ad("all", 0, &json!({}))]);
+    let local = |endpoints| served(Policy::Local, &shared, endpoints);
+    assert_eq!(cluster.routes(vec![local(&here), local(&there)]), [""; 0]);
+    assert_eq!(cluster.routes(vec![local(&here), local(&[])]).len(), 1);
+    assert_eq!(cluster.routes(vec![local(&here), served(Policy::Cluster, &shared, &there)]).len(), 1);
+}
+
+#[test]
+fn selectors_of_nodes_services_and_pools_are_kept() {
+    let labelled = |labels: &'static crate::announce::Labels, policy| {
+        let (assigned, there) = (addresses(&["10.0.0.7"]).leak(), vec![endpoint("there", Family::V4)].leak());
+        Served { labels, ..served(policy, assigned, there) }
+    };
+    let web: &crate::announce::Labels = vec![("tier".into(), "web".into())].leak();
+    for (spec, announced) in [
+        (json!({"nodeSelectors": [{"matchLabels": {"rack": "here"}}]}), true),
+        (json!({"nodeSelectors": [{"matchLabels": {"rack": "there"}}]}), false),
+        (json!({"serviceSelectors": [{"matchLabels": {"tier": "web"}}]}), true),
+        (json!({"serviceSelectors": [{"matchLabels": {"tier": "db"}}]}), false),
+        (json!({"ipAddressPools": ["lan"]}), true),
+        (json!({"ipAddressPools": ["wan"]}), false),
+        (json!({"peers": ["tor"]}), true),
+        (json!({"peers": ["nobody"]}), false),
+    ] {
+        let lines = Cluster::with(vec![ad("one", 0, &spec)]).routes(vec![labelled(web, Policy::Cluster)]);
+        assert_eq!(!lines.is_empty(), announced, "{spec}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_node_that_may_announce_nothing_announces_nothing() {
+    let (assigned, there) = (addresses(&["10.0.0.7"]), [endpoint("there", Family::V4)]);
+    let mut cluster = Cluster::with(vec![ad("all", 0, &json!({}))]);
+    cluster.nodes[0].excluded = true;
+    assert_eq!(cluster.routes(vec![served(Policy::Cluster, &assigned, &there)]), [""; 0]);
+    cluster.nodes[1].excluded = true;
+    assert_eq!(cluster.routes(vec![served(Policy::Cluster, &assigned, &there)]).len(), 1, "all are: it means nothing");
+    cluster.nodes[0].unreachable = true;
+    assert_eq!(cluster.routes(vec![served(Policy::Cluster, &assigned, &there)]), [""; 0]);
+}
