@@ -45,6 +45,9 @@ pub struct SpeakerStatusStatus {
     /// many that fit.
     #[serde(default)]
     pub failing: Vec<FailingService>,
+    /// How its gobgpd and its sessions stand; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<BgpStatus>,
     /// How many addresses it answers for, on all links.
     #[serde(default)]
     pub owned_addresses: i64,
@@ -86,6 +89,63 @@ pub struct FailingService {
     /// One of the endpoints, `address:port`; its family is the one that is meant.
     pub endpoint: String,
     /// What its check says.
+    pub message: String,
+}
+
+/// A node's gobgpd and its sessions.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpStatus {
+    /// Why gobgpd cannot be used, for a person; empty: it can.
+    #[serde(default)]
+    pub message: String,
+    /// The sessions that it should have, by the name of their BGPPeer.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["peer".into()]))]
+    pub sessions: Vec<BgpSessionStatus>,
+}
+
+/// How a BGP session stands (RFC 4271 section 8.2.2).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BgpSessionState {
+    /// It rests, or cannot be had.
+    #[default]
+    Idle,
+    /// It waits for a connection.
+    Connect,
+    /// It tries again to connect.
+    Active,
+    /// Its OPEN was sent.
+    OpenSent,
+    /// The router's OPEN was taken.
+    OpenConfirm,
+    /// Routes are announced over it.
+    Established,
+}
+
+/// A BGP session of a node.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpSessionStatus {
+    /// The name of its BGPPeer.
+    pub peer: String,
+    /// Where the router is; absent until an unnumbered one is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub address: Option<IpAddr>,
+    /// The router's AS number, as it says it; absent until it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// How it stands.
+    pub state: BgpSessionState,
+    /// Since when it is established, as RFC 3339 has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// How many prefixes the router is announced.
+    #[serde(default)]
+    pub prefixes: i64,
+    /// Why it is not established, or not as its BGPPeer says, for a person.
+    #[serde(default)]
     pub message: String,
 }
 

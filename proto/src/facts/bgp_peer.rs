@@ -102,6 +102,26 @@ pub enum PeerPlace {
     Interface(Box<str>),
 }
 
+impl PeerPlace {
+    /// The address, where it has one.
+    #[must_use]
+    pub const fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Interface(_) => None,
+        }
+    }
+
+    /// The link's name, where it has no address.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Address(_) => None,
+            Self::Interface(name) => Some(name),
+        }
+    }
+}
+
 /// What opens the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Password {
