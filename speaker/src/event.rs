@@ -1,16 +1,24 @@
 //! All that can happen to the speaker: one closed enum, so that one list shows what can trigger work. Plain values, made by
 //! the drivers at the edge and read by [`crate::state`] alone.
 
+mod bgp;
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::claim::Trouble;
-use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
+use ferrolb_proto::facts::{
+    Advertisement, BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, Node, Pool, Service, Slice,
+};
 use ferrolb_proto::health::data_path::Judgement;
 use ferrolb_proto::health::prober::TargetId;
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
+
+use crate::state::Password;
+
+pub use bgp::{BgpReport, SessionReport, SessionState};
 
 /// What can happen.
 #[derive(Debug)]
@@ -25,6 +33,16 @@ pub enum Event {
     Pool(Change<Pool>),
     /// An L2Advertisement changed.
     Advertisement(Change<Advertisement>),
+    /// A BGPPeer changed.
+    BgpPeer(Change<BgpPeer>),
+    /// A BGPAdvertisement changed.
+    BgpAdvertisement(Change<BgpAdvertisement>),
+    /// A Community changed.
+    Community(Change<Community>),
+    /// A BFDProfile changed.
+    BfdProfile(Change<BfdProfile>),
+    /// A Secret changed that may have a router's password.
+    Password(Change<Password>),
     /// The Secret with the keys of the hello protocol changed.
     Keys(Change<KeyRing>),
     /// These are all links of this node; some of them changed.
@@ -59,6 +77,8 @@ pub enum Event {
         /// Why it fails, for a person; none: it passes, or is checked no more.
         failing: Option<Box<str>>,
     },
+    /// This is how gobgpd and its sessions stand.
+    Bgp(BgpReport),
     /// The process was asked to end.
     Leave,
 }
@@ -79,6 +99,11 @@ impl Event {
             Self::Node(change) => of("Node", change),
             Self::Pool(change) => of("IPAddressPool", change),
             Self::Advertisement(change) => of("L2Advertisement", change),
+            Self::BgpPeer(change) => of("BGPPeer", change),
+            Self::BgpAdvertisement(change) => of("BGPAdvertisement", change),
+            Self::Community(change) => of("Community", change),
+            Self::BfdProfile(change) => of("BFDProfile", change),
+            Self::Password(change) => of("Secret", change),
             Self::Keys(change) => of("Secret", change),
             Self::Links(_)
             | Self::Report { .. }
@@ -86,6 +111,7 @@ impl Event {
             | Self::Unheard { .. }
             | Self::DataPath(_)
             | Self::Probe { .. }
+            | Self::Bgp(_)
             | Self::Leave => None,
         }
     }

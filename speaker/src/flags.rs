@@ -93,7 +93,7 @@ pub struct Flags {
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
     pub health_rise: u32,
 
-    /// The socket of a GoBGP daemon; without it there is no BGP (no effect yet)
+    /// The socket of this node's gobgpd; without it there is no BGP
     #[arg(long, env = "FERROLB_GOBGP", value_name = "unix:PATH", value_parser = gobgp)]
     pub gobgp: Option<String>,
 
@@ -106,7 +106,7 @@ impl Flags {
     /// The flags that are set to something and have no effect yet.
     #[must_use]
     pub fn without_effect(&self) -> Vec<&'static str> {
-        let flags = [("--gobgp", self.gobgp.is_some()), ("--drain-delay", self.drain_delay != Duration::from_secs(5))];
+        let flags = [("--drain-delay", self.drain_delay != Duration::from_secs(5))];
         flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
     }
 }
@@ -179,8 +179,10 @@ fn gratuitous_interval(text: &str) -> Result<TimeOrNever, String> {
     Err("the gratuitous interval is 10s or longer, or the word never".to_owned())
 }
 
+/// The socket's path.
 fn gobgp(text: &str) -> Result<String, String> {
-    if text.starts_with("unix:/") { Ok(text.to_owned()) } else { Err("write unix: and an absolute path".to_owned()) }
+    let path = text.strip_prefix("unix:").filter(|path| path.starts_with('/'));
+    path.map(ToOwned::to_owned).ok_or_else(|| "write unix: and an absolute path".to_owned())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! - [`health`]: asks kube-proxy and endpoints whether they work.
 //! - [`links`], [`status`]: the netlink and API edges. - [`run`]: the main loop. - [`flags`], [`metrics`].
 
+pub mod bgp;
 pub mod event;
 pub mod flags;
 pub mod health;

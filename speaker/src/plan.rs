@@ -1,6 +1,7 @@
 //! From what is known to what is wanted: [`plan`] is pure, imports no driver, and is computed anew after every event. What it
 //! gives is the latest value, never a change: the drivers compare it with what they have.
 
+mod bgp;
 mod choice;
 mod data_path;
 mod dump;
@@ -24,6 +25,7 @@ use ferrolb_proto::wire::{Mac, ndp};
 use crate::event::{Link, LinkReport};
 use crate::state::{Failure, State};
 
+pub use bgp::{ClassOrder, Identity, Mark, PeerOrder, Wanted, family as bgp_family};
 pub use data_path::Questions;
 pub use probes::{FAILING_MAX, Probes};
 
@@ -40,6 +42,8 @@ pub struct Desired {
     pub draining: Option<&'static str>,
     /// Whose health is asked after.
     pub probes: Probes,
+    /// What gobgpd is to have; none: that is not known, and it stays as it is.
+    pub bgp: Option<Wanted>,
     /// How many of our Services get each verdict on this node.
     pub verdicts: BTreeMap<Verdict, i64>,
     /// Why the program does not do its work, if so.
@@ -148,8 +152,10 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
+    let (wanted, bgp) = bgp::bgp(state).filter(|_| state.config.gobgp).unzip();
+    desired.bgp = wanted;
     let failing = checked.said;
-    desired.status = SpeakerStatusStatus { failing, ..status(state, &eligible, desired.draining.is_some()) };
+    desired.status = SpeakerStatusStatus { failing, bgp, ..status(state, &eligible, desired.draining.is_some()) };
     desired.probes = Probes { targets: Arc::new(checked.targets), refused: checked.refused };
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
     desired.left = state.leaving && desired.links.keys().all(has_left);
@@ -201,6 +207,7 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
         draining: draining || state.leaving,
         data_path: Some(DataPathStatus { state: state.data_path.state, message: state.data_path.message.to_string() }),
         failing: Vec::new(),
+        bgp: None,
         owned_addresses: i64::try_from(owned).unwrap_or(i64::MAX),
     }
 }

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use crate::bgp::driver;
 use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
 use crate::health::probes;
@@ -34,12 +35,14 @@ use crate::link::{LinkSet, Protocol};
 use crate::links;
 use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{DataPathMetrics, Metrics};
-use crate::plan::{Desired, Probes, Questions, plan};
+use crate::plan::{Desired, Probes, Questions, Wanted, plan};
 use crate::state::{Config, State};
 use crate::status::StatusWriter;
 
 /// Events that are taken before the next plan: a burst costs one plan, and a plan is never far.
 const EVENTS_PER_PLAN_MAX: usize = 256;
+/// Secrets that are not Helm's: those have a megabyte each, and nobody's password.
+const NO_RELEASES: &str = "type!=helm.sh/release.v1";
 /// How long the end of the process waits for the links beyond what their machines take.
 const LEAVE_GRACE: Duration = Duration::from_millis(500);
 /// Addresses that one line of the log names.
@@ -68,7 +71,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     tasks.spawn(links::run(sender.clone()));
     let (status, statuses) = watch::channel(SpeakerStatusStatus::default());
     let common = &flags.common;
-    let writer = StatusWriter::new(client, &common.namespace, &common.api_group, &flags.node_name);
+    let writer = StatusWriter::new(client.clone(), &common.namespace, &common.api_group, &flags.node_name);
     tasks.spawn(writer.run(statuses));
     let (questions, asked) = watch::channel(Questions::default());
     let (mode, fall, rise) = (flags.kube_proxy_health, flags.health_fall, flags.health_rise);
@@ -76,6 +79,13 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     tasks.spawn(ProxyHealth::new(path, flags.health_interval, path_metrics, sender.clone()).run(asked));
     let (probes, wanted) = watch::channel(Probes::default());
     tasks.spawn(probes::run(wanted, sender.clone(), probe_metrics));
+
+    let (routes, announced) = watch::channel(None);
+    let gobgp = flags.gobgp.is_some();
+    if let Some(socket) = flags.gobgp.clone() {
+        watch_bgp(&flags, &client, &sender, &mut tasks);
+        tasks.spawn(driver::run(socket, announced, sender.clone()));
+    }
 
     let protocol = Protocol {
         node: flags.node_name.as_str().into(),
@@ -92,11 +102,12 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         ignore_exclude_label: flags.ignore_exclude_label,
         exclude_interfaces: flags.exclude_interfaces,
         kube_proxy_address: flags.kube_proxy_address,
+        gobgp,
         checks: Defaults { interval: flags.health_interval, fall: flags.health_fall, rise: flags.health_rise },
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let (desired, complaints) = (Desired::default(), Complaints::default());
-    let main = Loop { state, desired, links, status, questions, probes, metrics, vitals, complaints };
+    let main = Loop { state, desired, links, status, questions, probes, routes, metrics, vitals, complaints };
     main.run(events, requests, tasks).await
 }
 
@@ -119,6 +130,24 @@ fn watch_all(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks
     tasks.spawn(secrets.fields(&format!("metadata.name={HELLO_SECRET}")).run(all(), Event::Keys));
 }
 
+/// What only a node that has a gobgpd reads.
+fn watch_bgp(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks: &mut JoinSet<()>) {
+    let (namespace, group) = (&flags.common.namespace, &flags.common.api_group);
+    let all = || events.clone();
+    let peers = Api::namespaced_with(client.clone(), namespace, &resource(Kind::BGPPeer, group));
+    tasks.spawn(Watch::new("BGPPeers", peers, |object: api::Router| object.into()).run(all(), Event::BgpPeer));
+    let ads = Api::namespaced_with(client.clone(), namespace, &resource(Kind::BGPAdvertisement, group));
+    let ads = Watch::new("BGPAdvertisements", ads, |object: api::Bgp| object.into());
+    tasks.spawn(ads.run(all(), Event::BgpAdvertisement));
+    let communities = Api::namespaced_with(client.clone(), namespace, &resource(Kind::Community, group));
+    let communities = Watch::new("Communities", communities, |object: api::Aliases| object.into());
+    tasks.spawn(communities.run(all(), Event::Community));
+    let profiles = Api::namespaced_with(client.clone(), namespace, &resource(Kind::BFDProfile, group));
+    tasks.spawn(Watch::new("BFDProfiles", profiles, |object: api::Bfd| object.into()).run(all(), Event::BfdProfile));
+    let passwords = Watch::new("Secrets", Api::namespaced(client.clone(), namespace), |secret: Secret| secret.into());
+    tasks.spawn(passwords.fields(NO_RELEASES).run(all(), Event::Password));
+}
+
 fn keys(secret: Secret) -> KeyRing {
     let data = secret.data.unwrap_or_default();
     KeyRing::from_secret(data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())))
@@ -132,6 +161,8 @@ struct Loop {
     status: watch::Sender<SpeakerStatusStatus>,
     questions: watch::Sender<Questions>,
     probes: watch::Sender<Probes>,
+    /// What gobgpd is to have.
+    routes: watch::Sender<Option<Wanted>>,
     metrics: Metrics,
     vitals: Arc<Vitals>,
     complaints: Complaints,
@@ -192,6 +223,7 @@ impl Loop {
         }
         publish(&self.questions, &desired.questions);
         publish(&self.probes, &desired.probes);
+        publish(&self.routes, &desired.bgp);
         if desired.verdicts != self.desired.verdicts {
             self.metrics.show_verdicts(&desired.verdicts);
         }
@@ -233,11 +265,17 @@ impl Loop {
             | Event::Node(_)
             | Event::Pool(_)
             | Event::Advertisement(_)
+            | Event::BgpPeer(_)
+            | Event::BgpAdvertisement(_)
+            | Event::Community(_)
+            | Event::BfdProfile(_)
+            | Event::Password(_)
             | Event::Keys(_)
             | Event::Links(_)
             | Event::Unheard { .. }
             | Event::DataPath(_)
             | Event::Probe { .. }
+            | Event::Bgp(_)
             | Event::Leave => {}
         }
         self.state.handle(event, Clock::now())

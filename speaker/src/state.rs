@@ -4,6 +4,7 @@
 //! The same events in any order, each object's own in order, give the same state: nothing here depends on what was before.
 //! The one exception is the keys, see [`State::handle`].
 
+mod bgp;
 mod dump;
 mod kept;
 mod table;
@@ -21,9 +22,11 @@ use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
 
-use crate::event::{Event, Link, LinkReport};
+use crate::event::{BgpReport, Event, Link, LinkReport};
+use bgp::BgpObjects;
 use table::Table;
 
+pub use bgp::Password;
 pub(crate) use kept::{KeptService, KeptSlice};
 
 /// How long a link whose thread failed is left alone, the first time.
@@ -48,6 +51,8 @@ pub struct Config {
     pub exclude_interfaces: Vec<Regex>,
     /// Where kube-proxy serves its health; none: where it does by default.
     pub kube_proxy_address: Option<SocketAddr>,
+    /// Whether this node has a gobgpd.
+    pub gobgp: bool,
     /// What health checks of endpoints leave open.
     pub checks: Defaults,
 }
@@ -92,6 +97,10 @@ pub struct State {
     pub(crate) data_path: Judgement,
     /// The endpoints that fail their health checks, and why.
     pub(crate) failing: BTreeMap<TargetId, Box<str>>,
+    /// What is read of BGP.
+    pub(crate) bgp_objects: BgpObjects,
+    /// How gobgpd and its sessions stand.
+    pub(crate) bgp: BgpReport,
     pub(crate) leaving: bool,
 }
 
@@ -114,6 +123,8 @@ impl State {
             unheard: BTreeMap::new(),
             data_path: Judgement::default(),
             failing: BTreeMap::new(),
+            bgp_objects: BgpObjects::default(),
+            bgp: BgpReport::default(),
             leaving: false,
         }
     }
@@ -139,6 +150,11 @@ impl State {
                 self.pools.handle(change, Some)
             }
             Event::Advertisement(change) => self.advertisements.handle(change, Some),
+            Event::BgpPeer(change) => self.bgp_objects.peers.handle(change, Some),
+            Event::BgpAdvertisement(change) => self.bgp_objects.advertisements.handle(change, Some),
+            Event::Community(change) => self.bgp_objects.communities.handle(change, Some),
+            Event::BfdProfile(change) => self.bgp_objects.profiles.handle(change, Some),
+            Event::Password(change) => self.bgp_objects.passwords.handle(change, Some),
             Event::Keys(change) => {
                 self.set_keys(change);
                 true
@@ -165,6 +181,11 @@ impl State {
             }
             Event::Probe { id, failing: Some(why) } => self.failing.insert(id, why.clone()) != Some(why),
             Event::Probe { id, failing: None } => self.failing.remove(&id).is_some(),
+            Event::Bgp(report) => {
+                let changed = self.bgp != report;
+                self.bgp = report;
+                changed
+            }
             Event::Leave => !std::mem::replace(&mut self.leaving, true),
         }
     }

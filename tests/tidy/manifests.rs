@@ -8,7 +8,15 @@ use serde_json::Value;
 
 use crate::tree::{assert_none, files};
 
-const KINDS: [Kind; 4] = [Kind::IPAddressPool, Kind::L2Advertisement, Kind::Community, Kind::SpeakerStatus];
+const KINDS: [Kind; 7] = [
+    Kind::IPAddressPool,
+    Kind::L2Advertisement,
+    Kind::BGPAdvertisement,
+    Kind::BGPPeer,
+    Kind::BFDProfile,
+    Kind::Community,
+    Kind::SpeakerStatus,
+];
 
 /// All objects under `folder`, each with its file's path.
 fn objects(folder: &str) -> Vec<(String, Value)> {

@@ -59,6 +59,7 @@ impl Cluster {
             ignore_exclude_label: self.ignore_label,
             exclude_interfaces: vec![Regex::new("^cni0$").unwrap()],
             kube_proxy_address: None,
+            gobgp: false,
             checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         });
         feed(&mut state, &self.services, Event::Service);

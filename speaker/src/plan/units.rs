@@ -136,7 +136,7 @@ fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<D
     (!unit.addresses.is_empty()).then(|| Draft { unit: Arc::new(unit), own })
 }
 
-fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[slices::Named<'a>]) -> Served<'a> {
+pub(super) fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[slices::Named<'a>]) -> Served<'a> {
     Served {
         policy: service.policy,
         usable: service.usable,

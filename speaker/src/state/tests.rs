@@ -16,6 +16,7 @@ fn state() -> State {
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
+        gobgp: false,
         checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
     })
 }

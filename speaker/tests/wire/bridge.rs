@@ -23,6 +23,7 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
         ignore_exclude_label: false,
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
+        gobgp: false,
         checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
     };
     let found = async {

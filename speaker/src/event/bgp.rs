@@ -1,0 +1,46 @@
+//! How gobgpd and its sessions stand, as the driver tells it. Plain values.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// How a session stands (RFC 4271 section 8.2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionState {
+    /// It rests, or gobgpd would not have it.
+    #[default]
+    Idle,
+    /// It waits for a connection.
+    Connect,
+    /// It tries again to connect.
+    Active,
+    /// Its OPEN was sent.
+    OpenSent,
+    /// The router's OPEN was taken.
+    OpenConfirm,
+    /// It is there.
+    Established,
+}
+
+/// One session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionReport {
+    /// How it stands.
+    pub state: SessionState,
+    /// Since when it is established, in seconds since 1970.
+    pub since: Option<i64>,
+    /// Where the router is, as far as that is known.
+    pub address: Option<IpAddr>,
+    /// The router's AS, once it was said.
+    pub asn: Option<u32>,
+    /// Why it is not established, for a person.
+    pub problem: Option<Box<str>>,
+}
+
+/// How gobgpd and its sessions stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BgpReport {
+    /// Why it cannot be used; none: it can.
+    pub unusable: Option<Box<str>>,
+    /// The sessions that are wanted, by the names of their BGPPeers.
+    pub sessions: BTreeMap<Box<str>, SessionReport>,
+}

@@ -1,0 +1,78 @@
+//! What gobgpd is to have, and what is said of the sessions. Pure.
+
+mod order;
+mod wanted;
+
+use std::collections::BTreeMap;
+
+use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus};
+use ferrolb_proto::bgp::{Asked, Routes, Sessions, routes, sessions};
+use ferrolb_proto::facts::{BgpPeer, Key, Session};
+
+use super::{slices, units};
+use crate::event::SessionState;
+use crate::state::State;
+use wanted::{Surroundings, wanted};
+
+pub use order::{ClassOrder, Mark, PeerOrder, family};
+pub use wanted::{Identity, Wanted};
+
+/// What gobgpd is to have, and how its sessions stand; none as long as that cannot be known.
+pub(super) fn bgp(state: &State) -> Option<(Wanted, BgpStatus)> {
+    let objects = &state.bgp_objects;
+    if state.waits_for().is_some() || objects.waits_for().is_some() {
+        return None;
+    }
+    let node = state.own_node()?;
+    let sessions = sessions(objects.peers.values(), &node.labels);
+    let asked = Asked {
+        node,
+        sessions: &sessions,
+        advertisements: objects.advertisements.values().collect(),
+        communities: objects.communities.values().collect(),
+    };
+    let slices = slices::by_service(state.slices.iter());
+    let served = state.services.iter().map(|service: (&Key, _)| units::served(service, &slices));
+    let routes = routes(&units::scene(state), &asked, served);
+    let heard = |(peer, session): &(&BgpPeer, &'_ Session)| {
+        let address = state.bgp.sessions.get(&peer.name)?.address?;
+        Some((session.place.interface()?.to_owned(), address))
+    };
+    let around = Surroundings {
+        node,
+        passwords: objects.passwords(),
+        profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
+        neighbours: sessions.with.iter().filter_map(heard).collect(),
+    };
+    let (wanted, problems) = wanted(&around, &sessions, &routes);
+    let status = status(state, &sessions, &routes, &problems);
+    Some((wanted, status))
+}
+
+fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BTreeMap<&str, String>) -> BgpStatus {
+    let session = |(peer, session): &(&BgpPeer, &Session)| {
+        let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
+        let established = is.state == SessionState::Established;
+        let prefixes = routes.values().filter(|class| class.peers().any(|name| *name == *peer.name)).count();
+        let problem = problems.get(&*peer.name).cloned().or_else(|| is.problem.as_ref().map(ToString::to_string));
+        BgpSessionStatus {
+            peer: peer.name.to_string(),
+            address: is.address.or(session.place.address()),
+            asn: is.asn,
+            state: match is.state {
+                SessionState::Idle => BgpSessionState::Idle,
+                SessionState::Connect => BgpSessionState::Connect,
+                SessionState::Active => BgpSessionState::Active,
+                SessionState::OpenSent => BgpSessionState::OpenSent,
+                SessionState::OpenConfirm => BgpSessionState::OpenConfirm,
+                SessionState::Established => BgpSessionState::Established,
+            },
+            since: is.since.and_then(|since| jiff::Timestamp::from_second(since).ok()).map(|since| since.to_string()),
+            prefixes: if established { i64::try_from(prefixes).unwrap_or(i64::MAX) } else { 0 },
+            message: problem.unwrap_or_default(),
+        }
+    };
+    let mut all: Vec<_> = sessions.with.iter().map(session).collect();
+    all.sort_by(|a, b| a.peer.cmp(&b.peer));
+    BgpStatus { message: state.bgp.unusable.as_deref().unwrap_or_default().to_owned(), sessions: all }
+}
