@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod bgp;
 pub mod control_plane;
 pub mod ferrolb;
 pub mod lease;

@@ -7,7 +7,7 @@ mod objects;
 
 pub use hosts::{Probing, kubectl_command};
 
-use crate::cluster::{api, control_plane, ferrolb, lease, nodes, wire};
+use crate::cluster::{api, bgp, control_plane, ferrolb, lease, nodes, wire};
 use crate::setup::{self, Tools};
 use crate::state::{Facts, State};
 use crate::topology::{self, CONTROL_PLANE, Families, LabName, NODES_MAX, node_name};
@@ -38,10 +38,12 @@ pub struct Options {
     pub proxy_mode: Option<String>,
     /// Each node says all the time that it lives, and Kubernetes notices when it does not; if not, all are taken for alive.
     pub leases: bool,
+    /// Each node has a gobgpd, and there are hosts for routers, and one behind them.
+    pub bgp: bool,
 }
 
 impl Options {
-    /// Three nodes, dual stack, kube-proxy in nftables mode, no leases.
+    /// Three nodes, dual stack, kube-proxy in nftables mode, no leases, no BGP.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -49,6 +51,7 @@ impl Options {
             families: Families::Dual,
             proxy_mode: Some("nftables".to_owned()),
             leases: false,
+            bgp: false,
         }
     }
 }
@@ -78,6 +81,7 @@ impl Lab {
             proxy_mode: options.proxy_mode.clone(),
             leases: options.leases,
             kubernetes: tools.kubernetes.clone(),
+            gobgp: if options.bgp { Some(tools.gobgp.clone().context("a lab with BGP needs GoBGP")?) } else { None },
             kept: false,
         };
         let state = State::create(&name, &facts)?;
@@ -89,6 +93,9 @@ impl Lab {
     fn raise(&self) -> Result<()> {
         wire::build(&self.state.name, &self.facts)?;
         control_plane::start(&self.state, &self.facts)?;
+        if let Some(gobgp) = &self.facts.gobgp {
+            self.nodes().iter().try_for_each(|node| bgp::start(&self.state, gobgp, node).map(drop))?;
+        }
         let version = setup::kubernetes::version()?;
         self.api(async |client| {
             api::wait_ready(&client).await?;
@@ -265,7 +272,7 @@ impl Lab {
     }
 
     fn host(&self, name: &str) -> Result<topology::Host> {
-        let host = topology::hosts(self.facts.nodes).into_iter().find(|host| host.name == name);
+        let host = self.facts.hosts().into_iter().find(|host| host.name == name);
         host.with_context(|| format!("{name} is no host of this lab"))
     }
 

@@ -1,10 +1,13 @@
-//! What a lab needs before it can be raised: a fit machine, Debian packages, Kubernetes and our own programs, built.
+//! What a lab needs before it can be raised: a fit machine, Debian packages, Kubernetes, GoBGP where there are routers, and our own programs, built.
 
 pub mod cache;
 pub mod doctor;
+mod go;
+pub mod gobgp;
 pub mod kubernetes;
 pub mod packages;
 pub mod programs;
+mod shelf;
 
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -39,6 +42,8 @@ pub struct Tools {
     /// The folder with etcd, kube-apiserver, kube-controller-manager, kube-proxy and kubectl.
     pub kubernetes: PathBuf,
     pub programs: programs::Programs,
+    /// The folder with gobgpd and gobgp, for a lab with BGP.
+    pub gobgp: Option<PathBuf>,
 }
 
 impl Tools {
@@ -48,12 +53,31 @@ impl Tools {
     /// When something is missing or does not build, with what to do about it.
     pub fn ready() -> Result<&'static Self> {
         static READY: OnceLock<Tools> = OnceLock::new();
-        if let Some(tools) = READY.get() {
-            return Ok(tools);
-        }
-        doctor::check()?;
-        packages::install(&packages::missing()?)?;
-        let tools = Self { kubernetes: kubernetes::build()?, programs: programs::build()? };
-        Ok(READY.get_or_init(|| tools))
+        once(&READY, || {
+            doctor::check()?;
+            packages::install(&packages::missing(false)?)?;
+            Ok(Self { kubernetes: kubernetes::build()?, programs: programs::build()?, gobgp: None })
+        })
     }
+
+    /// [`Self::ready`] with what a lab with BGP needs, too.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub fn with_routers() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || {
+            let tools = Self::ready()?.clone();
+            packages::install(&packages::missing(true)?)?;
+            Ok(Self { gobgp: Some(gobgp::build()?), ..tools })
+        })
+    }
+}
+
+fn once(ready: &'static OnceLock<Tools>, make: impl FnOnce() -> Result<Tools>) -> Result<&'static Tools> {
+    if let Some(tools) = ready.get() {
+        return Ok(tools);
+    }
+    let tools = make()?;
+    Ok(ready.get_or_init(|| tools))
 }

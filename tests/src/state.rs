@@ -1,7 +1,7 @@
 //! A lab's folder under `/run/ferrolb-lab`: what it is, what runs in it, and who is at work on it. The owner's lock ends with its process
 //! by the kernel's own hand, so a killed owner leaves a lab that anybody may clean.
 
-use crate::topology::{Families, LabName};
+use crate::topology::{self, Families, Host, LabName};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -26,8 +26,18 @@ pub struct Facts {
     pub leases: bool,
     /// The folder with kube-apiserver, kubectl and the rest.
     pub kubernetes: PathBuf,
+    /// The folder with gobgpd and gobgp, where each node runs one and there are routers' hosts.
+    #[serde(default)]
+    pub gobgp: Option<PathBuf>,
     /// It stands on its own: whoever raised it has finished and gone.
     pub kept: bool,
+}
+
+impl Facts {
+    /// Every host of the lab.
+    pub fn hosts(&self) -> Vec<Host> {
+        topology::hosts(self.nodes, self.gobgp.is_some())
+    }
 }
 
 /// A lab's folder, and the right to change the lab while its owner file is locked.

@@ -1,5 +1,7 @@
 //! What a lab looks like: its names, addresses and links, as text for `ip -batch`. Pure; the lab's builder and the tests read it.
 
+pub mod routers;
+
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -106,25 +108,48 @@ impl fmt::Display for Families {
     }
 }
 
-/// A machine on the lab's wire. Its addresses are 172.30.0.OCTET and fd30::OCTET (the same digits), its MAC address ends in OCTET.
+/// The networks of a lab: the LAN, 172.30.0.0/24 and fd30::/64, and the one behind its routers, 172.31.0.0/24 and fd31::/64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subnet {
+    Lan,
+    Outside,
+}
+
+impl Subnet {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Lan => 30,
+            Self::Outside => 31,
+        }
+    }
+
+    /// What it holds, IPv4 and IPv6.
+    pub fn ranges(self) -> [String; 2] {
+        let number = self.number();
+        [format!("172.{number}.0.0/24"), format!("fd{number}::/64")]
+    }
+}
+
+/// A machine on one of the lab's networks. Its addresses end in OCTET (fd30::112 for 172.30.0.112: the same digits), its MAC address, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     pub name: String,
     pub octet: u8,
+    pub subnet: Subnet,
 }
 
 impl Host {
     pub fn control_plane() -> Self {
-        Self { name: CONTROL_PLANE.to_owned(), octet: 2 }
+        Self { name: CONTROL_PLANE.to_owned(), octet: 2, subnet: Subnet::Lan }
     }
 
     pub fn client() -> Self {
-        Self { name: CLIENT.to_owned(), octet: 100 }
+        Self { name: CLIENT.to_owned(), octet: 100, subnet: Subnet::Lan }
     }
 
     /// Node `index`, counted from 1.
     pub fn node(index: u8) -> Self {
-        Self { name: node_name(index), octet: 10 + index }
+        Self { name: node_name(index), octet: 10 + index, subnet: Subnet::Lan }
     }
 
     /// The node of that name, if there can be one.
@@ -133,11 +158,11 @@ impl Host {
     }
 
     pub fn v4(&self) -> Ipv4Addr {
-        Ipv4Addr::new(172, 30, 0, self.octet)
+        Ipv4Addr::new(172, self.subnet.number(), 0, self.octet)
     }
 
     pub fn v6(&self) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, same_digits(self.octet))
+        Ipv6Addr::new(0xfd00 | same_digits(self.subnet.number()), 0, 0, 0, 0, 0, 0, same_digits(self.octet))
     }
 
     /// Both of its addresses; the lab's families say which it has.
@@ -145,9 +170,10 @@ impl Host {
         [self.v4().into(), self.v6().into()]
     }
 
-    /// The hardware address of its `eth0`, locally administered.
+    /// The hardware address of its link into this network, locally administered.
     pub fn mac(&self) -> String {
-        format!("02:fb:00:00:00:{:02x}", self.octet)
+        let subnet = self.subnet.number() - Subnet::Lan.number();
+        format!("02:fb:00:00:{subnet:02x}:{:02x}", self.octet)
     }
 }
 
@@ -161,10 +187,13 @@ pub fn node_index(name: &str) -> Option<u8> {
     name.strip_prefix("node")?.parse().ok().filter(|index| (1..=NODES_MAX).contains(index))
 }
 
-/// Every host on the wire of a lab with `nodes` nodes.
-pub fn hosts(nodes: u8) -> Vec<Host> {
+/// Every host of a lab with `nodes` nodes; one with BGP has routers and who is behind them, too.
+pub fn hosts(nodes: u8, bgp: bool) -> Vec<Host> {
     let mut hosts = vec![Host::control_plane(), Host::client()];
     hosts.extend((1..=nodes).map(Host::node));
+    if bgp {
+        hosts.extend(routers::hosts());
+    }
     hosts
 }
 
@@ -191,10 +220,10 @@ pub fn batch_namespaces(lab: &LabName, hosts: &[Host]) -> String {
     names.map(|host| format!("netns add {}\n", lab.namespace(host))).collect()
 }
 
-/// `ip -batch` for the switch: the bridge, and a link named after each host into that host's namespace.
+/// `ip -batch` for the switch: the bridge of the LAN, and a link named after each host into that host's namespace.
 pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
     let mut batch = "link set lo up\nlink add br0 type bridge\nlink set br0 up\n".to_owned();
-    for host in hosts {
+    for host in hosts.iter().filter(|host| host.subnet == Subnet::Lan) {
         let (name, mac, namespace) = (&host.name, host.mac(), lab.namespace(&host.name));
         batch += &format!("link add {name} type veth peer name eth0 address {mac} netns {namespace}\n");
         batch += &format!("link set {name} master br0 up\n");
@@ -263,7 +292,7 @@ mod tests {
     fn both_families_of_an_address_show_the_same_digits() {
         let cases = [(2, "172.30.0.2", "fd30::2"), (11, "172.30.0.11", "fd30::11"), (100, "172.30.0.100", "fd30::100")];
         for (octet, v4, v6) in cases {
-            let host = Host { name: String::new(), octet };
+            let host = Host { name: String::new(), octet, subnet: Subnet::Lan };
             assert_eq!((host.v4().to_string(), host.v6().to_string()), (v4.to_owned(), v6.to_owned()));
         }
         assert_eq!(pod_addresses(12, 34).map(|a| a.to_string()), ["10.244.12.34", "fd44:12::34"]);

@@ -1,6 +1,6 @@
 //! The client's ear on the wire: packet sockets that hear and send ARP or Neighbor Discovery, apart from the kernel's own.
 
-use crate::topology::{CLIENT, Host};
+use crate::topology::{CLIENT, Host, Subnet};
 use crate::{Lab, wait};
 use anyhow::{Context, Result, anyhow};
 use ferrolb_proto::range::Family;
@@ -53,7 +53,7 @@ impl Asker {
 
     /// One of 256 hosts that there are not, behind the client's link: nobody is allowed to ask without end alone.
     pub fn stranger(number: u8) -> Self {
-        let host = Host { name: "stranger".to_owned(), octet: STRANGER };
+        let host = Host { name: "stranger".to_owned(), octet: STRANGER, subnet: Subnet::Lan };
         Self { mac: Mac([2, 0xf1, 0, 0, 0, number]), v4: host.v4(), v6: host.v6() }
     }
 

@@ -1,7 +1,7 @@
 //! FerroLB in the lab, under least privilege: `deploy/` is applied, and each program runs with a token of its own ServiceAccount, never as
 //! the administrator.
 
-use super::{apply, control_plane};
+use super::{apply, bgp, control_plane};
 use crate::process::{self, Launch, Record};
 use crate::setup;
 use crate::state::State;
@@ -79,12 +79,15 @@ pub fn start_controller(state: &State, program: &Path, name: &str, extra: &[&str
     process::start(state, launch(state, "controller", name, (CONTROL_PLANE, None), program, args))
 }
 
-/// Starts the speaker of a node.
+/// Starts the speaker of a node; where that has a gobgpd, it is told.
 ///
 /// # Errors
 /// When it cannot be started.
 pub fn start_speaker(state: &State, program: &Path, node: &str, extra: &[&str]) -> Result<Record> {
     let mut args = vec!["--node-name".to_owned(), node.to_owned()];
+    if state.facts()?.gobgp.is_some() {
+        args.extend(["--gobgp".to_owned(), format!("unix:{}", bgp::socket(state, node).display())]);
+    }
     args.extend(extra.iter().map(|arg| (*arg).to_owned()));
     process::start(state, launch(state, "speaker", &speaker_name(node), (node, Some(node)), program, args))
 }

@@ -1,6 +1,7 @@
 //! Builds the lab's wire: a namespace that is the switch, one for each host, links between them. Power is a switch port.
 
 use crate::state::Facts;
+use crate::topology::routers::{self, OUTSIDE};
 use crate::topology::{self, Families, Host, LabName, SWITCH};
 use crate::{netns, run};
 use anyhow::{Context, Result};
@@ -15,15 +16,26 @@ const NODE_SETTINGS: [(&str, &str); 4] = [
     ("ipv4/conf/eth0/rp_filter", "0"),
 ];
 
+/// What makes a router forward: each connection takes one of several ways, by addresses and ports, as routers in hardware do it.
+const ROUTER_SETTINGS: [(&str, &str); 6] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/eth0/rp_filter", "0"),
+    ("ipv4/fib_multipath_hash_policy", "1"),
+    ("ipv6/fib_multipath_hash_policy", "1"),
+];
+
 /// Builds the wire of a lab: after this every host reaches every other.
 ///
 /// # Errors
 /// When the kernel refuses a namespace or a link.
 pub fn build(lab: &LabName, facts: &Facts) -> Result<()> {
-    let hosts = topology::hosts(facts.nodes);
+    let hosts = facts.hosts();
     run::ip_batch(None, &topology::batch_namespaces(lab, &hosts))?;
     set_families(&lab.namespace(SWITCH), facts.families)?;
-    run::ip_batch(Some(&lab.namespace(SWITCH)), &topology::batch_switch(lab, &hosts))?;
+    let behind = facts.gobgp.as_ref().map(|_| routers::batch_switch(lab, &hosts)).unwrap_or_default();
+    run::ip_batch(Some(&lab.namespace(SWITCH)), &(topology::batch_switch(lab, &hosts) + &behind))?;
     std::thread::scope(|scope| {
         let hosts: Vec<_> = hosts.iter().map(|host| scope.spawn(move || set_up_host(lab, host, facts))).collect();
         hosts.into_iter().try_for_each(|host| host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -33,11 +45,17 @@ pub fn build(lab: &LabName, facts: &Facts) -> Result<()> {
 fn set_up_host(lab: &LabName, host: &Host, facts: &Facts) -> Result<()> {
     let (namespace, families) = (lab.namespace(&host.name), facts.families);
     set_families(&namespace, families)?;
-    let Some(index) = topology::node_index(&host.name) else {
-        return run::ip_batch(Some(&namespace), &topology::batch_host(host, families));
-    };
-    set(&namespace, &NODE_SETTINGS)?;
-    let batch = topology::batch_host(host, families) + &topology::batch_node(index, facts.nodes, families);
+    let mut batch = topology::batch_host(host, families);
+    if let Some(index) = topology::node_index(&host.name) {
+        set(&namespace, &NODE_SETTINGS)?;
+        batch += &topology::batch_node(index, facts.nodes, families);
+        batch += &facts.gobgp.as_ref().map(|_| routers::batch_way_back(families)).unwrap_or_default();
+    } else if let Some(foot) = routers::foot(host) {
+        set(&namespace, &ROUTER_SETTINGS)?;
+        batch += &routers::batch_foot(&foot, families);
+    } else if host.name == OUTSIDE {
+        batch += &routers::batch_outside(families);
+    }
     run::ip_batch(Some(&namespace), &batch)
 }
 
@@ -60,12 +78,14 @@ fn set(namespace: &str, settings: &[(&str, &str)]) -> Result<()> {
     })?
 }
 
-/// Switches the port of `host` on or off.
+/// Switches the ports of `host` on or off.
 ///
 /// # Errors
 /// When there is no such host.
 pub fn set_port(lab: &LabName, host: &str, on: bool) -> Result<()> {
     let state = if on { "up" } else { "down" };
-    run::run(Command::new("ip").args(["-n", &lab.namespace(SWITCH), "link", "set", host, state]))?;
-    Ok(())
+    let switch = lab.namespace(SWITCH);
+    routers::ports(host)
+        .iter()
+        .try_for_each(|port| run::run(Command::new("ip").args(["-n", &switch, "link", "set", port, state])).map(drop))
 }

@@ -76,7 +76,7 @@ pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
 }
 
 fn tools(steps: &mut Steps, release: bool) -> Result<Tools> {
-    let tools = prepare(steps)?;
+    let tools = prepare(steps, false)?;
     if !release {
         return Ok(tools);
     }

@@ -26,7 +26,7 @@ pub(crate) fn demo(name: Option<LabName>, keep: bool) -> Result<()> {
     let start = wait::now();
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let mut steps = Steps::new(PREPARE_STEPS + STORY_STEPS + usize::from(!keep));
-    let tools = prepare(&mut steps)?;
+    let tools = prepare(&mut steps, false)?;
     let options = Options::named(&name.to_string());
     let lab = steps.step(&cluster_title(&options), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
     steps.step("Start FerroLB: deploy/, the controller, a speaker on each node", FERROLB_USUAL, || {

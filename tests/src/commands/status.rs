@@ -4,7 +4,7 @@ use anyhow::Result;
 use ferrolb_tests::cluster::nodes;
 use ferrolb_tests::process::{self, Record};
 use ferrolb_tests::state::{self, State};
-use ferrolb_tests::topology::{self, LabName};
+use ferrolb_tests::topology::LabName;
 
 /// Lists the labs, their hosts and processes.
 pub(crate) fn status() -> Result<()> {
@@ -31,7 +31,7 @@ fn describe(name: &LabName) -> Result<String> {
     };
     let proxies = nodes::proxies(facts.proxy_mode.as_deref());
     let mut text = format!("{name}: {standing}\n  {} node(s), {}, {proxies}\n", facts.nodes, facts.families);
-    for host in topology::hosts(facts.nodes) {
+    for host in facts.hosts() {
         let addresses = facts.families.of(host.addresses().map(|address| format!("{:<12}", address.to_string())));
         text += &format!("  {:<8} {} {}\n", host.name, addresses.join(" "), host.mac());
     }

@@ -45,7 +45,7 @@ pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
     if tiers.contains(&Tier::Lab) {
-        prepare(&mut Steps::new(PREPARE_STEPS))?;
+        prepare(&mut Steps::new(PREPARE_STEPS), false)?;
     }
     let outcomes = tiers.into_iter().map(|tier| run_tier(tier, &targets)).collect::<Result<Vec<_>>>()?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));

@@ -3,22 +3,26 @@
 use crate::ProxyMode;
 use anyhow::Result;
 use clap::Args;
-use ferrolb_tests::setup::{Tools, doctor, kubernetes, packages, programs};
+use ferrolb_tests::setup::{Tools, doctor, gobgp, kubernetes, packages, programs};
 use ferrolb_tests::state;
 use ferrolb_tests::steps::Steps;
 use ferrolb_tests::topology::{Families, LabName};
 use ferrolb_tests::{Lab, Options};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The lab that `up` raises when it is given no name.
 pub(crate) const DEFAULT_NAME: &str = "lab";
 /// How many steps [`prepare`] takes.
 pub(crate) const PREPARE_STEPS: usize = 4;
+/// How many more it takes where there are to be routers.
+pub(crate) const ROUTER_STEPS: usize = 1;
 
 // What each step takes on two cores, measured; shown as its usual time.
 const PACKAGES_USUAL: Duration = Duration::from_secs(20);
 const KUBERNETES_USUAL: Duration = Duration::from_secs(280);
+const GOBGP_USUAL: Duration = Duration::from_secs(50);
 const PROGRAMS_USUAL: Duration = Duration::from_secs(90);
 const NOTHING_TO_DO_USUAL: Duration = Duration::from_secs(1);
 pub(crate) const CLUSTER_USUAL: Duration = Duration::from_secs(6);
@@ -38,6 +42,9 @@ pub(crate) struct UpArgs {
     /// Nodes renew leases as kubelets do, and one that is off becomes NotReady a minute later; without it they are always Ready.
     #[arg(long)]
     leases: bool,
+    /// A gobgpd on every node, and hosts for routers: tor1, tor2, tor3, and outside, a client behind them.
+    #[arg(long)]
+    bgp: bool,
     /// The cluster only, without FerroLB in it.
     #[arg(long)]
     bare: bool,
@@ -46,8 +53,9 @@ pub(crate) struct UpArgs {
 /// Raises a lab and leaves it standing.
 pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
-    let mut steps = Steps::new(PREPARE_STEPS + if args.bare { 1 } else { 2 });
-    let tools = prepare(&mut steps)?;
+    let routers = if args.bgp { ROUTER_STEPS } else { 0 };
+    let mut steps = Steps::new(PREPARE_STEPS + routers + if args.bare { 1 } else { 2 });
+    let tools = prepare(&mut steps, args.bgp)?;
     let proxy_mode = match args.proxy_mode {
         ProxyMode::Nftables => "nftables",
         ProxyMode::Iptables => "iptables",
@@ -58,6 +66,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         families: args.families,
         proxy_mode: Some(proxy_mode.to_owned()),
         leases: args.leases,
+        bgp: args.bgp,
     };
     let lab = steps.step(&cluster_title(&options), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
     if !args.bare {
@@ -68,10 +77,10 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     Ok(())
 }
 
-/// Checks the machine, installs packages, builds Kubernetes and FerroLB.
-pub(crate) fn prepare(steps: &mut Steps) -> Result<Tools> {
+/// Checks the machine, installs packages, builds Kubernetes and FerroLB; where there are to be routers, what these need, too.
+pub(crate) fn prepare(steps: &mut Steps, routers: bool) -> Result<Tools> {
     steps.step("Check the machine: rights, Rust, Go, disk", NOTHING_TO_DO_USUAL, doctor::check)?;
-    let missing = packages::missing()?;
+    let missing = packages::missing(routers)?;
     let (title, usual) = match missing.is_empty() {
         true => ("Debian packages: all there".to_owned(), NOTHING_TO_DO_USUAL),
         false => (format!("Install Debian packages: {}", missing.join(" ")), PACKAGES_USUAL),
@@ -83,8 +92,17 @@ pub(crate) fn prepare(steps: &mut Steps) -> Result<Tools> {
         false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_USUAL),
     };
     let kubernetes = steps.step(&title, usual, kubernetes::build)?;
+    let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
     let programs = steps.step("Build FerroLB", PROGRAMS_USUAL, programs::build)?;
-    Ok(Tools { kubernetes, programs })
+    Ok(Tools { kubernetes, programs, gobgp })
+}
+
+fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {
+    let (title, usual) = match gobgp::is_built()? {
+        true => (format!("GoBGP {}: built before", gobgp::VERSION), NOTHING_TO_DO_USUAL),
+        false => (format!("Build GoBGP {} from its Go module", gobgp::VERSION), GOBGP_USUAL),
+    };
+    steps.step(&title, usual, gobgp::build)
 }
 
 /// What the step that raises a cluster is called.

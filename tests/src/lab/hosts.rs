@@ -2,7 +2,7 @@
 
 use super::Lab;
 use crate::state::State;
-use crate::topology::{self, CLIENT};
+use crate::topology::CLIENT;
 use crate::traffic::lasting::{self, Fate};
 use crate::traffic::page::{self, Page};
 use crate::traffic::probe::{self, Report, Transport};
@@ -136,7 +136,7 @@ impl Lab {
         })??;
         let entry = crate::wait::until("an answer on the wire", PAGE_MAX, || self.neighbour(&address));
         let Ok(mac) = entry else { return Ok(None) };
-        let host = topology::hosts(self.facts.nodes).into_iter().find(|host| host.mac() == mac);
+        let host = self.facts.hosts().into_iter().find(|host| host.mac() == mac);
         host.map(|host| Some(host.name))
             .ok_or_else(|| anyhow!("{address} is answered by {mac}, which is no host of the lab"))
     }

@@ -8,11 +8,11 @@ use std::process::Command;
 
 /// The oldest Rust that builds the workspace (`rust-version` in Cargo.toml).
 const RUST_MIN: Version = Version(1, 95);
-/// The oldest Go that builds this Kubernetes.
+/// The oldest Go that builds this Kubernetes; GoBGP asks for less.
 const GO_MIN: Version = Version(1, 26);
 /// Free disk space that the first build takes, its caches included, in gigabytes.
 const DISK_COLD_GB: u64 = 8;
-/// Free disk space once everything is built, in gigabytes.
+/// Free disk space once Kubernetes is built, in gigabytes; GoBGP takes less.
 const DISK_WARM_GB: u64 = 1;
 
 /// A version's first two numbers.
@@ -81,7 +81,7 @@ fn remedies(machine: &Machine) -> Vec<String> {
     }
     if machine.go.is_none_or(|found| found < GO_MIN) {
         remedies.push(format!(
-            "Go {GO_MIN} or newer{}, to build Kubernetes: unpack it from https://go.dev/dl/ into /usr/local and add /usr/local/go/bin to PATH",
+            "Go {GO_MIN} or newer{}, to build Kubernetes and GoBGP: unpack it from https://go.dev/dl/ into /usr/local and add /usr/local/go/bin to PATH",
             found(machine.go)
         ));
     }

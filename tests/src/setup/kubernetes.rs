@@ -1,32 +1,26 @@
-//! Builds the Kubernetes programs from the Go module `tests/kube`, once for each set of inputs, into the user's cache. The build is locked
-//! against a second one, done aside and renamed into place whole, so that a folder that is there is complete.
+//! Builds the Kubernetes programs from the Go module `tests/kube`, once for each set of inputs, into the user's cache.
 
-use super::{cache, doctor, repository};
+use super::shelf::{self, Inputs};
+use super::{go, repository};
 use crate::run;
 use anyhow::{Context, Result, anyhow};
-use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The program names that the multi-call binary answers to.
 const PROGRAMS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
 /// What the binary is made from.
 const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
-/// Go's settings: a static binary, the Go that was checked and no other, dependencies as locked, caches that can be removed.
-const SETTINGS: [(&str, &str); 3] =
-    [("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "-mod=readonly -modcacherw -trimpath")];
-/// How much of the key names the folder, in hexadecimal digits.
-const KEY_DIGITS: usize = 16;
+/// Its place in the cache.
+const SHELF: &str = "kubernetes";
 
 /// The folder with the programs, if a build of these very inputs is there. `go` is what `go version` says.
 ///
 /// # Errors
 /// When the sources cannot be read.
 pub fn built(go: &str) -> Result<Option<PathBuf>> {
-    let folder = shelf()?.join(key(&inputs(go)?));
-    Ok(folder.is_dir().then_some(folder))
+    shelf::built(SHELF, &inputs(go)?)
 }
 
 /// Whether [`build`] has nothing left to do.
@@ -34,11 +28,7 @@ pub fn built(go: &str) -> Result<Option<PathBuf>> {
 /// # Errors
 /// When Go is not there, or the sources cannot be read.
 pub fn is_built() -> Result<bool> {
-    Ok(built(&go_version()?)?.is_some())
-}
-
-fn go_version() -> Result<String> {
-    doctor::first_line("go", &["version"]).ok_or_else(|| anyhow!("go is not in PATH"))
+    Ok(built(&go::version()?)?.is_some())
 }
 
 /// The folder with the programs, built now if it is not there.
@@ -46,34 +36,12 @@ fn go_version() -> Result<String> {
 /// # Errors
 /// When the build fails, with its last words.
 pub fn build() -> Result<PathBuf> {
-    let go = go_version()?;
-    if let Some(folder) = built(&go)? {
-        return Ok(folder);
-    }
-    let (shelf, key) = (shelf()?, key(&inputs(&go)?));
-    fs::create_dir_all(&shelf).with_context(|| format!("cannot make {}", shelf.display()))?;
-    let lock = File::create(shelf.join("lock"))?;
-    // Another build of the same takes minutes; when it is done there is nothing left to do.
-    lock.lock().context("cannot lock the Kubernetes build")?;
-    if let Some(folder) = built(&go)? {
-        return Ok(folder);
-    }
-    let (aside, folder) = (shelf.join(format!("unfinished-{key}")), shelf.join(&key));
-    if aside.exists() {
-        fs::remove_dir_all(&aside)?;
-    }
-    compile(&aside)?;
-    fs::rename(&aside, &folder)?;
-    Ok(folder)
+    shelf::build(SHELF, &inputs(&go::version()?)?, compile)
 }
 
 fn compile(aside: &Path) -> Result<()> {
-    let cache = cache::folder()?;
-    let mut go = Command::new("go");
-    go.current_dir(sources())
-        .envs(SETTINGS)
-        .env("GOCACHE", cache.join("go-build"))
-        .env("GOMODCACHE", cache.join("go-mod"));
+    let mut go = go::command()?;
+    go.current_dir(sources());
     go.args(["build", "-ldflags", &linker_flags(&version()?), "-o"]).arg(aside.join("kube")).arg(".");
     run::run(&mut go).context("Kubernetes does not build")?;
     for program in PROGRAMS {
@@ -114,10 +82,9 @@ fn linker_flags(version: &str) -> String {
 }
 
 /// All that decides what the build gives: each input's name and content.
-fn inputs(go: &str) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut inputs =
-        vec![("go".to_owned(), go.as_bytes().to_vec()), ("flags".to_owned(), linker_flags(&version()?).into_bytes())];
-    inputs.extend(SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())));
+fn inputs(go: &str) -> Result<Inputs> {
+    let mut inputs = go::inputs(go);
+    inputs.insert(1, ("flags".to_owned(), linker_flags(&version()?).into_bytes()));
     for source in SOURCES {
         let content = fs::read(sources().join(source)).with_context(|| format!("cannot read tests/kube/{source}"))?;
         inputs.push((source.to_owned(), content));
@@ -125,41 +92,13 @@ fn inputs(go: &str) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(inputs)
 }
 
-/// A name for a set of inputs: lengths go in too, so that no two sets run together into the same bytes.
-fn key(inputs: &[(String, Vec<u8>)]) -> String {
-    let mut hash = Sha256::new();
-    for (name, content) in inputs {
-        hash.update(format!("{name} {}\n", content.len()));
-        hash.update(content);
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..KEY_DIGITS].to_owned()
-}
-
 fn sources() -> PathBuf {
     repository().join("tests/kube")
-}
-
-fn shelf() -> Result<PathBuf> {
-    Ok(cache::folder()?.join("kubernetes"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn set(pairs: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
-        pairs.iter().map(|(name, content)| ((*name).to_owned(), content.as_bytes().to_vec())).collect()
-    }
-
-    #[test]
-    fn every_input_changes_the_key_and_nothing_else_does() {
-        let base = key(&set(&[("a", "1"), ("b", "2")]));
-        assert_eq!(base, key(&set(&[("a", "1"), ("b", "2")])));
-        assert_eq!(base.len(), KEY_DIGITS);
-        for other in [&[("a", "1"), ("b", "3")][..], &[("a", "1"), ("c", "2")], &[("a", "1")], &[("a", "1b 1\n2")]] {
-            assert_ne!(base, key(&set(other)), "{other:?}");
-        }
-    }
 
     #[test]
     fn the_toolchain_and_every_source_are_inputs() {

@@ -16,21 +16,32 @@ const NEEDED: [(&str, &str); 8] = [
     ("keepalived", "the yardstick of `cargo lab bench failover`"),
 ];
 
-/// The packages that are not installed.
+/// What asks for routers needs these, too.
+const ROUTERS: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another")];
+/// The services that come with [`ROUTERS`].
+const ROUTER_SERVICES: [&str; 2] = ["frr", "bird"];
+/// What Debian asks before it starts a service that was installed; 101 forbids it (invoke-rc.d(8)).
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// By this our own policy is told from one that was there.
+const POLICY_MARK: &str = "made by cargo lab";
+
+/// The packages that are not installed, those for routers only where they are asked for.
 ///
 /// # Errors
 /// When this is no Debian system.
-pub fn missing() -> Result<Vec<&'static str>> {
+pub fn missing(routers: bool) -> Result<Vec<&'static str>> {
+    let wanted = wanted(routers);
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\\n"])
-        .args(NEEDED.map(|(package, _)| package))
+        .args(&wanted)
         .output()
         .context("cannot start dpkg-query: the lab is made for Debian")?;
     // It fails when a package is unknown to it, and still prints the known ones.
-    Ok(missing_from(&String::from_utf8_lossy(&output.stdout)))
+    Ok(missing_from(wanted, &String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Installs packages; the package lists are fetched first, since a fresh machine has none.
+/// Installs packages; the package lists are fetched first, since a fresh machine has none. No service of theirs is started, now or at the next
+/// boot: the lab runs the programs itself, in its own namespaces.
 ///
 /// # Errors
 /// When `apt-get` fails, with its last words.
@@ -39,8 +50,18 @@ pub fn install(packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     run::run(apt_get().arg("update")).context("cannot fetch the package lists; is there a network?")?;
-    run::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
-    Ok(())
+    // Around dpkg alone and by apt-get itself, which ends what it began also when the lab is killed.
+    let forbid = format!(
+        "[ -e {POLICY} ] || {{ printf '#!/bin/sh\\n# {POLICY_MARK}\\nexit 101\\n' >{POLICY} && chmod 755 {POLICY}; }}"
+    );
+    let allow = format!("! grep -qs '{POLICY_MARK}' {POLICY} || rm {POLICY}");
+    let mut install = apt_get();
+    install.args(["-o", &format!("DPkg::Pre-Invoke::={forbid}"), "-o", &format!("DPkg::Post-Invoke::={allow}")]);
+    run::run(install.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
+    // What was there before is its owner's to enable or not.
+    let ours = ROUTERS.iter().zip(ROUTER_SERVICES).filter(|((package, _), _)| packages.contains(package));
+    ours.map(|(_, service)| service)
+        .try_for_each(|service| run::run(Command::new("update-rc.d").args([service, "disable"])).map(drop))
 }
 
 fn apt_get() -> Command {
@@ -49,9 +70,13 @@ fn apt_get() -> Command {
     command
 }
 
-fn missing_from(installed: &str) -> Vec<&'static str> {
+fn wanted(routers: bool) -> Vec<&'static str> {
+    NEEDED.iter().chain(ROUTERS.iter().filter(|_| routers)).map(|(package, _)| *package).collect()
+}
+
+fn missing_from(wanted: Vec<&'static str>, installed: &str) -> Vec<&'static str> {
     let have = |package: &str| installed.lines().any(|line| line == format!("{package} installed"));
-    NEEDED.iter().map(|(package, _)| *package).filter(|package| !have(package)).collect()
+    wanted.into_iter().filter(|package| !have(package)).collect()
 }
 
 #[cfg(test)]
@@ -62,7 +87,15 @@ mod tests {
     fn a_removed_package_whose_settings_stayed_is_missing() {
         let said =
             "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
-        assert_eq!(missing_from(said), ["nftables", "iptables", "iputils-arping", "ndisc6", "keepalived"]);
-        assert_eq!(missing_from("").len(), NEEDED.len());
+        let missing = ["nftables", "iptables", "iputils-arping", "ndisc6", "keepalived"];
+        assert_eq!(missing_from(wanted(false), said), missing);
+        assert_eq!(missing_from(wanted(false), "").len(), NEEDED.len());
+    }
+
+    #[test]
+    fn only_what_asks_for_routers_needs_them() {
+        let all = wanted(false).iter().map(|package| format!("{package} installed\n")).collect::<String>();
+        assert!(missing_from(wanted(false), &all).is_empty());
+        assert_eq!(missing_from(wanted(true), &all), ["frr", "bird2"]);
     }
 }

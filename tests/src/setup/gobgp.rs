@@ -1,0 +1,46 @@
+//! Builds GoBGP from its Go module: the daemon that runs on the nodes and as one of the routers, and the program to ask it by.
+
+use super::go;
+use super::shelf::{self, Inputs};
+use crate::run;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+/// The version that a node of FerroLB runs.
+pub const VERSION: &str = "v4.8.0";
+/// Daemon and command line.
+const PROGRAMS: [&str; 2] = ["gobgpd", "gobgp"];
+/// Symbols and debug information would double their size.
+const LINKER_FLAGS: &str = "-s -w";
+/// Its place in the cache.
+const SHELF: &str = "gobgp";
+
+/// Whether [`build`] has nothing left to do.
+///
+/// # Errors
+/// When Go is not there.
+pub fn is_built() -> Result<bool> {
+    Ok(shelf::built(SHELF, &inputs()?)?.is_some())
+}
+
+/// The folder with the programs, built now if it is not there.
+///
+/// # Errors
+/// When the build fails, with its last words.
+pub fn build() -> Result<PathBuf> {
+    shelf::build(SHELF, &inputs()?, compile)
+}
+
+fn compile(aside: &Path) -> Result<()> {
+    let mut go = go::command()?;
+    go.env("GOBIN", aside).args(["install", "-ldflags", LINKER_FLAGS]);
+    go.args(PROGRAMS.map(|program| format!("github.com/osrg/gobgp/v4/cmd/{program}@{VERSION}")));
+    run::run(&mut go).context("GoBGP does not build")?;
+    Ok(())
+}
+
+fn inputs() -> Result<Inputs> {
+    let mut inputs = go::inputs(&go::version()?);
+    inputs.extend([("version", VERSION), ("flags", LINKER_FLAGS)].map(|(name, value)| (name.to_owned(), value.into())));
+    Ok(inputs)
+}
