@@ -34,7 +34,7 @@ pub async fn run(path: String, mut wanted: watch::Receiver<Option<Wanted>>, even
         let Err(error) = attend(&path, &mut wanted, &events).await;
         let why = error.to_string();
         if said.as_ref() != Some(&why) {
-            warn!(why, "BGP does not go on; what gobgpd has announced stays as it is");
+            warn!(why, "gobgpd cannot be used; trying again");
         }
         let report = BgpReport { unusable: Some(why.as_str().into()), ..BgpReport::default() };
         said = Some(why);
