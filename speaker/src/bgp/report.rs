@@ -50,3 +50,59 @@ fn problem(told: &api::PeerState, asked: &api::Peer, own_asn: u32) -> Box<str> {
         format!("no connection to the router: does it listen on port {port}{password}?").into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(password: &str) -> api::Peer {
+        let conf = api::PeerConf { peer_asn: 64513, auth_password: password.to_owned(), ..api::PeerConf::default() };
+        let transport = api::Transport { remote_port: 179, ..api::Transport::default() };
+        api::Peer { conf: Some(conf), transport: Some(transport), ..api::Peer::default() }
+    }
+
+    fn session(state: Told, sent: api::Message, received: api::Message, password: &str) -> SessionReport {
+        let uptime = Some(api::Time { seconds: 7, nanos: 0 });
+        let is = api::Peer {
+            state: Some(api::PeerState {
+                peer_asn: 64513,
+                neighbor_address: "fe80::1%eth0".to_owned(),
+                session_state: state as i32,
+                messages: Some(api::Messages { received: Some(received), sent: Some(sent) }),
+                ..api::PeerState::default()
+            }),
+            timers: Some(api::Timers {
+                config: None,
+                state: Some(api::TimersState { uptime, ..api::TimersState::default() }),
+            }),
+            ..api::Peer::default()
+        };
+        session_report(&is, &asked(password), 64512)
+    }
+
+    #[test]
+    fn an_established_session_says_since_when_and_with_whom() {
+        let none = api::Message::default();
+        let report = session(Told::Established, none, none, "");
+        assert_eq!((report.state, report.since, report.asn), (SessionState::Established, Some(7), Some(64513)));
+        assert_eq!((report.address, report.problem), ("fe80::1".parse().ok(), None));
+    }
+
+    #[test]
+    fn what_went_either_way_tells_why_there_is_no_session() {
+        let none = api::Message::default();
+        let (open, refusal) = (api::Message { open: 1, ..none }, api::Message { open: 1, notification: 1, ..none });
+        for (sent, received, password, why) in [
+            (none, none, "", "does it listen on port 179?"),
+            (none, none, "hush", "port 179, and with this password?"),
+            (open, none, "", "says nothing"),
+            (refusal, open, "", "is its AS 64513?"),
+            (open, refusal, "", "is 64512 the AS that it expects"),
+        ] {
+            let report = session(Told::Active, sent, received, password);
+            let problem = report.problem.as_deref().unwrap_or_default();
+            assert!(problem.contains(why), "{problem}");
+            assert_eq!((report.state, report.since, report.asn), (SessionState::Active, None, None));
+        }
+    }
+}

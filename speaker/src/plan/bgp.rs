@@ -76,3 +76,6 @@ fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BT
     all.sort_by(|a, b| a.peer.cmp(&b.peer));
     BgpStatus { message: state.bgp.unusable.as_deref().unwrap_or_default().to_owned(), sessions: all }
 }
+
+#[cfg(test)]
+mod tests;

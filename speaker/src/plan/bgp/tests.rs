@@ -1,0 +1,240 @@
+//! From objects to what gobgpd is told: every field has its place, and every mark its reason.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ferrolb_proto::bgp::{Attributes, Class, Prefix};
+use ferrolb_proto::facts::{BfdProfile, CommunityValue, Node, PeerPlace};
+use gobgp_proto as gobgp;
+use serde_json::{Value, json};
+
+use ferrolb_proto::range::Family;
+
+use super::*;
+
+/// The BGPPeer `tor`, with these fields beside the needed ones.
+fn peer(name: &str, spec: &Value) -> BgpPeer {
+    let mut object = json!({"metadata": {"name": name, "namespace": "ferrolb-system"},
+        "spec": {"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"}});
+    for (field, value) in spec.as_object().expect("fields") {
+        object["spec"][field] = value.clone();
+    }
+    serde_json::from_value::<ferrolb_proto::api::Router>(object).expect("a peer").into()
+}
+
+fn node() -> Node {
+    let internal: Vec<IpAddr> = ["172.30.0.11", "fd30::11"].map(|address| address.parse().expect("an address")).into();
+    Node { name: "node1".into(), internal, ..Node::default() }
+}
+
+/// Routes that these peers see like this.
+fn routes(all: &[(&str, &[(&str, Attributes)])]) -> Routes {
+    let class = |seen: &[(&str, Attributes)]| {
+        let mut class = Class::default();
+        for (peer, attributes) in seen {
+            class.seen_as.entry(attributes.clone()).or_default().insert((*peer).into());
+        }
+        Arc::new(class)
+    };
+    all.iter().map(|(address, seen)| (Prefix::of(address.parse().expect("an address"), 128), class(seen))).collect()
+}
+
+fn around<'a>(node: &'a Node, profiles: &'a [BfdProfile]) -> Surroundings<'a> {
+    let passwords = [("good", Ok("hush")), ("bad", Err("it is of type Opaque"))].into();
+    let profiles = profiles.iter().map(|profile| (&*profile.name, profile)).collect();
+    let neighbours = [("eth7".to_owned(), "fe80::7".parse().expect("an address"))].into();
+    Surroundings { node, passwords, profiles, neighbours }
+}
+
+fn profile(name: &str, spec: &Value) -> BfdProfile {
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    serde_json::from_value::<ferrolb_proto::api::Bfd>(object).expect("a profile").into()
+}
+
+/// What is told of one session, and what is wrong with it.
+fn told(spec: &Value) -> (Option<gobgp::Peer>, Option<String>) {
+    let (node, peers) = (node(), [peer("tor", spec)]);
+    let profiles = [profile("fast", &json!({"transmitInterval": 50, "receiveInterval": 60, "detectMultiplier": 4}))];
+    let sessions = sessions(&peers, &node.labels);
+    let (wanted, mut problems) = wanted(&around(&node, &profiles), &sessions, &Routes::default());
+    (wanted.peers.into_values().next().map(|order| order.peer.clone()), problems.remove("tor"))
+}
+
+#[test]
+fn every_term_of_a_session_has_its_place() {
+    let (peer, problem) = told(&json!({
+        "localASN": 64999, "sourceAddress": "192.0.2.9", "peerPort": 1179, "holdTime": "30s", "keepaliveTime": "7s",
+        "connectTime": "3s", "password": "hush", "bfdProfile": "fast", "enableGracefulRestart": true, "ttlSecurityHops": 2,
+    }));
+    let peer = peer.expect("a session");
+    assert_eq!(problem, None);
+    let conf = peer.conf.expect("its terms");
+    assert!(conf.description.starts_with("ferrolb-") && conf.description.ends_with(" tor"), "{}", conf.description);
+    let text = [&conf.neighbor_address, &conf.neighbor_interface, &conf.auth_password];
+    assert_eq!(text, ["192.0.2.1", "", "hush"]);
+    assert_eq!((conf.peer_asn, conf.local_asn), (64513, 64999));
+    let timers = peer.timers.expect("timers").config.expect("their terms");
+    assert_eq!((timers.hold_time, timers.keepalive_interval, timers.connect_retry), (30, 7, 3));
+    let transport = peer.transport.expect("transport");
+    assert_eq!((&*transport.local_address, transport.remote_port, transport.passive_mode), ("192.0.2.9", 1179, false));
+    assert_eq!(peer.ebgp_multihop, None);
+    assert_eq!(peer.ttl_security, Some(gobgp::TtlSecurity { enabled: true, ttl_min: 254 }));
+    let bfd = peer.bfd.expect("BFD");
+    let intervals = (bfd.desired_minimum_tx_interval, bfd.required_minimum_receive, bfd.detection_multiplier);
+    assert_eq!((intervals, bfd.port), ((50_000, 60_000, 4), 3784));
+    assert!(peer.graceful_restart.is_some_and(|graceful| graceful.enabled && graceful.deferral_time == 5));
+    let families: Vec<_> = peer.afi_safis.iter().map(|family| family.config.and_then(|config| config.family)).collect();
+    assert_eq!(families, [Some(family(Family::V4))]);
+    assert!(peer.afi_safis[0].mp_graceful_restart.is_some());
+}
+
+#[test]
+fn what_is_not_written_is_not_told() {
+    let peer = told(&json!({})).0.expect("a session");
+    let plain = (peer.ebgp_multihop, peer.ttl_security, peer.graceful_restart, peer.bfd);
+    assert_eq!(plain, (None, None, None, None));
+    assert_eq!(peer.conf.expect("its terms").auth_password, "");
+    let timers = peer.timers.expect("timers").config.expect("their terms");
+    assert_eq!((timers.hold_time, timers.keepalive_interval, timers.connect_retry), (90, 30, 5));
+    let external = told(&json!({"peerASN": null, "dynamicASN": "external"})).0.expect("a session");
+    assert_eq!(external.conf.expect("its terms").peer_asn, 0, "any");
+    let multihop = told(&json!({"ebgpMultiHop": true})).0.expect("a session");
+    assert_eq!(multihop.ebgp_multihop, Some(gobgp::EbgpMultihop { enabled: true, multihop_ttl: 255 }));
+    let unnumbered = told(&json!({"peerAddress": "", "interface": "eth7"})).0.expect("a session");
+    assert_eq!(unnumbered.afi_safis.len(), 2);
+    let conf = unnumbered.conf.expect("its terms");
+    assert_eq!((&*conf.neighbor_address, &*conf.neighbor_interface), ("", "eth7"));
+}
+
+#[test]
+fn a_session_without_its_password_is_not_opened_and_one_without_its_profile_is_not_watched() {
+    for (secret, why) in [("bad", "Secret bad: it is of type Opaque"), ("none", "there is no Secret none")] {
+        let (peer, problem) = told(&json!({"passwordSecret": {"name": secret}}));
+        assert!(peer.is_none() && problem.as_ref().is_some_and(|problem| problem.contains(why)), "{problem:?}");
+    }
+    let (peer, problem) = told(&json!({"passwordSecret": {"name": "good"}}));
+    assert_eq!((peer.expect("a session").conf.expect("its terms").auth_password, problem), ("hush".to_owned(), None));
+    let multihop = json!({"bfdProfile": "fast", "ebgpMultiHop": true});
+    for (spec, why) in
+        [(json!({"bfdProfile": "none"}), "there is no BFDProfile none"), (multihop, "more than one hop away")]
+    {
+        let (peer, problem) = told(&spec);
+        assert_eq!(peer.expect("a session").bfd, None);
+        assert!(problem.as_ref().is_some_and(|problem| problem.contains(why)), "{problem:?}");
+    }
+}
+
+/// What is wanted of a node with these peers for these routes.
+fn all(peers: &[BgpPeer], routes: &Routes) -> Wanted {
+    let node = node();
+    let sessions = sessions(peers, &node.labels);
+    assert!(sessions.conflicts.is_empty(), "{:?}", sessions.conflicts);
+    wanted(&around(&node, &[]), &sessions, routes).0
+}
+
+fn community(texts: &[&str]) -> BTreeSet<CommunityValue> {
+    texts.iter().map(|text| text.parse().expect("a community")).collect()
+}
+
+#[test]
+fn a_class_has_one_statement_for_all_routers_that_see_the_same() {
+    let full =
+        Attributes { communities: community(&["1:2", "large:3:4:5"]), local_pref: Some(200), med: Some(7), prepend: 2 };
+    let peers = [
+        peer("a", &json!({})),
+        peer("b", &json!({"peerAddress": "192.0.2.2"})),
+        peer("c", &json!({"peerAddress": "192.0.2.3"})),
+    ];
+    let plain = Attributes::default();
+    let seen = [("a", full.clone()), ("b", full), ("c", plain)];
+    let wanted = all(&peers, &routes(&[("10.0.0.7", &seen), ("10.0.0.8", &seen)]));
+    let [class] = &wanted.classes.values().collect::<Vec<_>>()[..] else { panic!("{:?}", wanted.classes) };
+    assert_eq!(wanted.paths.values().collect::<Vec<_>>(), [&class.mark, &class.mark]);
+    let [first, second] = &class.statements[..] else { panic!("{:?}", class.statements) };
+    let set = |statement: &gobgp::Statement| {
+        let conditions = statement.conditions.clone().expect("conditions");
+        let name = conditions.neighbor_set.expect("neighbours").name;
+        assert_eq!(conditions.large_community_set.expect("the mark").name, class.sets[0].name);
+        class.sets.iter().find(|set| set.name == name).map(|set| set.list.join(" ")).expect("its set")
+    };
+    let (rich, bare) = if set(first) == "192.0.2.3" { (second, first) } else { (first, second) };
+    assert_eq!((set(rich), set(bare)), ("192.0.2.1 192.0.2.2".to_owned(), "192.0.2.3".to_owned()));
+    let actions = rich.actions.clone().expect("actions");
+    assert_eq!(actions.community.expect("communities").communities, ["1:2"]);
+    assert_eq!(actions.large_community.expect("large ones").communities, ["3:4:5"], "they take the mark's place");
+    assert_eq!(actions.local_pref, Some(gobgp::LocalPrefAction { value: 200 }));
+    assert_eq!(actions.as_prepend, Some(gobgp::AsPrependAction { asn: 64512, repeat: 2 }));
+    assert_eq!(actions.med.map(|med| med.value), Some(7));
+    let actions = bare.actions.clone().expect("actions");
+    let gone = actions.large_community.expect("the mark goes");
+    assert_eq!((gone.r#type(), gone.communities), (gobgp::community_action::Type::Remove, class.sets[0].list.clone()));
+    assert_eq!((actions.community, actions.local_pref, actions.med, actions.as_prepend), (None, None, None, None));
+}
+
+#[test]
+fn a_mark_is_the_same_for_the_same_and_another_for_anything_else() {
+    let seen = |communities: &[&str]| Attributes { communities: community(communities), ..Attributes::default() };
+    let mark = |spec: &Value, attributes: Attributes| {
+        let wanted = all(&[peer("tor", spec)], &routes(&[("10.0.0.7", &[("tor", attributes)])]));
+        *wanted.classes.keys().next().expect("a class")
+    };
+    let one = mark(&json!({}), seen(&["1:2"]));
+    assert_eq!(mark(&json!({}), seen(&["1:2"])), one);
+    let others = [
+        mark(&json!({}), seen(&["1:3"])),
+        mark(&json!({}), seen(&[])),
+        mark(&json!({"peerAddress": "192.0.2.9"}), seen(&["1:2"])),
+        mark(&json!({}), Attributes { prepend: 1, ..seen(&["1:2"]) }),
+    ];
+    assert_eq!(others.iter().chain([&one]).collect::<BTreeSet<_>>().len(), 5);
+    assert_eq!(Mark::read(&one.community()), Some(one));
+    assert_eq!(Mark::read(&gobgp::LargeCommunity { global_admin: 1, ..one.community() }), None);
+    assert_eq!(Mark::of_statement(&format!("ferrolb-{one}-0")), Some(one));
+    assert_eq!(["ferrolb-own", "own", "ferrolb-x-0"].map(Mark::of_statement), [None; 3]);
+    let description = |spec: &Value| told(spec).0.expect("a session").conf.expect("its terms").description;
+    assert_eq!(description(&json!({})), description(&json!({})));
+    assert_ne!(description(&json!({})), description(&json!({"password": "other"})));
+}
+
+#[test]
+fn a_prefix_of_another_family_than_the_session_has_the_nodes_own_next_hop() {
+    let plain = || Attributes::default();
+    let peers = [
+        peer("both", &json!({"dualStackAddressFamily": true})),
+        peer("link", &json!({"peerAddress": "", "interface": "eth7"})),
+        peer("unheard", &json!({"peerAddress": "", "interface": "eth8"})),
+    ];
+    let seen = [("both", plain()), ("link", plain()), ("unheard", plain())];
+    let wanted = all(&peers, &routes(&[("10.0.0.7", &seen), ("fd00::7", &seen)]));
+    let class = |address: &str| {
+        let prefix = Prefix::of(address.parse().expect("an address"), 128);
+        let class = &wanted.classes[&wanted.paths[&prefix]];
+        let hop = |statement: &gobgp::Statement| {
+            let hop = statement.actions.clone().and_then(|actions| actions.nexthop).map(|hop| hop.address);
+            let list = &class.sets.iter().find(|set| set.name == statement.name).expect("its set").list;
+            (list.join(" "), hop.unwrap_or_default())
+        };
+        class.statements.iter().map(hop).collect::<BTreeSet<_>>()
+    };
+    let pair = |list: &str, hop: &str| (list.to_owned(), hop.to_owned());
+    assert_eq!(class("10.0.0.7"), [pair("192.0.2.1 fe80::7", "")].into());
+    assert_eq!(class("fd00::7"), [pair("192.0.2.1", "fd30::11"), pair("fe80::7", "")].into());
+}
+
+#[test]
+fn a_node_is_who_its_peers_say_and_nobody_without_any() {
+    let identity = |spec: &Value| all(&[peer("tor", spec)], &Routes::default()).identity.expect("an identity");
+    assert_eq!(identity(&json!({})).router_id.to_string(), "172.30.0.11");
+    assert_eq!(identity(&json!({"routerID": "1.2.3.4"})).router_id.to_string(), "1.2.3.4");
+    assert_eq!(identity(&json!({})).asn, 64512);
+    assert_eq!(all(&[], &Routes::default()), Wanted::default());
+    let (v6, peers) = (Node { internal: vec![], ..node() }, [peer("tor", &json!({}))]);
+    let sessions = sessions(&peers, &v6.labels);
+    let made_up = wanted(&around(&v6, &[]), &sessions, &Routes::default()).0.identity.expect("an identity");
+    assert!(!made_up.router_id.is_unspecified());
+    let unopened = all(&[peer("tor", &json!({"passwordSecret": {"name": "none"}}))], &routes(&[]));
+    assert_eq!(unopened.identity, None);
+    let places = all(&[peer("tor", &json!({}))], &Routes::default()).peers.into_keys().collect::<Vec<_>>();
+    assert_eq!(places, [PeerPlace::Address([192, 0, 2, 1].into())]);
+}
