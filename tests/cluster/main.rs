@@ -52,7 +52,6 @@ mod slices;
 mod slow_api;
 mod speakers;
 mod spoilt;
-mod stage;
 mod statuses;
 mod strangers;
 mod takeover;
@@ -61,3 +60,4 @@ mod under_load;
 mod wrong_flags;
 
 use ferrolb_tests::lab::admin as metrics;
+use ferrolb_tests::stage;

@@ -10,6 +10,7 @@ pub mod process;
 pub mod run;
 pub mod setup;
 pub mod sim;
+pub mod stage;
 pub mod state;
 pub mod steps;
 pub mod teardown;

@@ -1,19 +1,22 @@
 //! Raises the lab of a test, tells its story step by step, and takes it down whatever came of it. A story that fails shows the last words
-//! of FerroLB's programs.
+//! of FerroLB's programs, and of the routers.
 
+use crate::setup::Tools;
+use crate::{Lab, Options, run, state};
 use anyhow::{Context, Result};
-use ferrolb_tests::setup::Tools;
-use ferrolb_tests::{Lab, Options, run, state};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 
 /// How much of each program's log a failed test shows, in lines.
 const LOG_LINES: usize = 40;
+/// Whose log that is, by how its name begins.
+const SHOWN: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
 
 /// Raises a lab, tells `story` in it, and takes it down. A panic or error in the story fails the test.
-pub(crate) fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
-    alone(|tools| {
+pub fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
+    let tools = if options.bgp { Tools::with_routers } else { Tools::ready };
+    in_turn(tools, |tools| {
         let lab = Lab::up(tools, options)?;
         let last_words = LastWords(state::logs(&options.name.parse()?));
         // Said at once, so that it stands before the logs of the programs, which are long.
@@ -25,37 +28,41 @@ pub(crate) fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
 }
 
 /// Gives the tools, and the turn: no other lab of these tests stands meanwhile, of another test run neither.
-pub(crate) fn alone(work: impl FnOnce(&Tools) -> Result<()>) {
-    let in_turn = || {
-        let tools = Tools::ready()?;
+pub fn alone(work: impl FnOnce(&Tools) -> Result<()>) {
+    in_turn(Tools::ready, work);
+}
+
+fn in_turn(tools: fn() -> Result<&'static Tools>, work: impl FnOnce(&Tools) -> Result<()>) {
+    let turn = || {
+        let tools = tools()?;
         // A lock on the folder that all test runs of this user have in common; it ends with the file.
         let turn = File::open(&tools.kubernetes)?;
         turn.lock()?;
         work(tools)
     };
-    if let Err(error) = in_turn() {
+    if let Err(error) = turn() {
         panic!("{error:#}");
     }
 }
 
 /// A lab of one node, for what has nothing to do with which node it is.
-pub(crate) fn one_node(name: &str) -> Options {
+pub fn one_node(name: &str) -> Options {
     Options { nodes: 1, ..Options::named(name) }
 }
 
 /// One node without a kube-proxy, for what only a controller does: nothing else takes the machine's time.
-pub(crate) fn without_proxy(name: &str) -> Options {
+pub fn without_proxy(name: &str) -> Options {
     Options { proxy_mode: None, ..one_node(name) }
 }
 
 /// One step of a story: named before it begins, and in its failure.
-pub(crate) fn step<T>(says: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn step<T>(says: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("- {says}");
     work().with_context(|| says.to_owned())
 }
 
 /// Prints a measured number, also of a test that passes.
-pub(crate) fn measured(line: &str) {
+pub fn measured(line: &str) {
     say(&format!("measured: {line}"));
 }
 
@@ -74,7 +81,7 @@ impl Drop for LastWords {
         logs.sort();
         for log in logs {
             let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with("controller") || name.starts_with("speaker") {
+            if SHOWN.iter().any(|start| name.starts_with(start)) {
                 let text = fs::read_to_string(&log).unwrap_or_default();
                 println!("--- the log of {name} ends:\n{}", run::last_lines(&text, LOG_LINES));
             }
