@@ -271,12 +271,12 @@ impl Lab {
         process::find(&self.state, process).with_context(|| format!("nothing called {process} was started in this lab"))
     }
 
-    fn host(&self, name: &str) -> Result<topology::Host> {
+    pub(crate) fn host(&self, name: &str) -> Result<topology::Host> {
         let host = self.facts.hosts().into_iter().find(|host| host.name == name);
         host.with_context(|| format!("{name} is no host of this lab"))
     }
 
-    fn last_words(&self, process: &str) -> String {
+    pub(crate) fn last_words(&self, process: &str) -> String {
         format!("the log of {process} ends:\n{}\n", run::last_lines(&self.logs(process), LOG_LINES))
     }
 }

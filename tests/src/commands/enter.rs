@@ -15,7 +15,7 @@ pub(crate) fn kubectl(name: Option<LabName>, args: &[String]) -> Result<()> {
     become_program(kubectl_command(&state)?.args(args))
 }
 
-/// Becomes a program on a host; kubectl is in its PATH and knows the lab.
+/// Becomes a program on a host; kubectl is in its PATH and knows the lab, and gobgp is where there is BGP.
 pub(crate) fn exec(name: Option<LabName>, host: &str, command: &[String]) -> Result<()> {
     let state = pick(name)?;
     let prefix = state.name.prefix();
@@ -26,9 +26,12 @@ pub(crate) fn exec(name: Option<LabName>, host: &str, command: &[String]) -> Res
     }
     netns::enter(&state.name.namespace(host))?;
     let (program, args) = command.split_first().context("no command was given")?;
+    let facts = state.facts()?;
     let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":");
-    path.push(state.facts()?.kubernetes);
+    for folder in std::iter::once(facts.kubernetes).chain(facts.gobgp) {
+        path.push(":");
+        path.push(folder);
+    }
     become_program(Command::new(program).args(args).env("PATH", path).env("KUBECONFIG", state.kubeconfig()))
 }
 

@@ -1,6 +1,6 @@
 //! `cargo lab test`: the tests of a tier by `cargo test`, seen as they run, and one summary that names what ran.
 
-use super::up::{PREPARE_STEPS, prepare};
+use super::up::{PREPARE_STEPS, ROUTER_STEPS, prepare};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use ferrolb_tests::steps::{Steps, spoken};
@@ -10,8 +10,10 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// The test targets that need root rights and a lab; every other target is of the unit tier.
+/// The test targets that need root rights and a lab; every target that is not named here is of the unit tier.
 const LAB_TARGETS: [&str; 2] = ["cluster", "wire"];
+/// The test targets that need routers, too.
+const PEERS_TARGETS: [&str; 1] = ["peers"];
 /// The test targets that calculate for minutes, unless they are optimised.
 const OPTIMISED_TARGETS: [&str; 1] = ["sim"];
 
@@ -22,6 +24,8 @@ pub(crate) enum Tier {
     Unit,
     /// Real kernel network namespaces and a real cluster.
     Lab,
+    /// A real cluster and real routers: FRR, BIRD and GoBGP.
+    Peers,
 }
 
 /// What came of a tier's tests.
@@ -44,8 +48,9 @@ struct Outcome {
 pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
-    if tiers.contains(&Tier::Lab) {
-        prepare(&mut Steps::new(PREPARE_STEPS), false)?;
+    let routers = tiers.contains(&Tier::Peers);
+    if routers || tiers.contains(&Tier::Lab) {
+        prepare(&mut Steps::new(PREPARE_STEPS + if routers { ROUTER_STEPS } else { 0 }), routers)?;
     }
     let outcomes = tiers.into_iter().map(|tier| run_tier(tier, &targets)).collect::<Result<Vec<_>>>()?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
@@ -62,27 +67,29 @@ fn run_tier(tier: Tier, targets: &[String]) -> Result<Outcome> {
     Ok(Outcome { tier, counts, success, elapsed: wait::now() - start })
 }
 
-/// The `cargo test` calls of a tier. Both select the whole workspace, so that nothing is compiled twice for another set of features.
+/// The `cargo test` calls of a tier. All select the whole workspace, so that nothing is compiled twice for another set of features.
 fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let is_lab = |target: &&String| LAB_TARGETS.contains(&target.as_str());
+    let is_of = |names: &'static [&str]| move |target: &&String| names.contains(&target.as_str());
     let named = |targets: Vec<&String>| {
         targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]).collect::<Vec<_>>()
     };
-    let is_optimised = |target: &&String| OPTIMISED_TARGETS.contains(&target.as_str());
+    let (is_lab, is_peers, is_optimised) = (is_of(&LAB_TARGETS), is_of(&PEERS_TARGETS), is_of(&OPTIMISED_TARGETS));
+    let in_namespaces = |chosen: Vec<&String>| match chosen.is_empty() {
+        true => Vec::new(),
+        false => vec![[words(&["test", "--workspace", "--no-fail-fast"]), named(chosen)].concat()],
+    };
     match tier {
         Tier::Unit => {
             let mut all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
-            all.extend(named(targets.iter().filter(|target| !is_lab(target) && !is_optimised(target)).collect()));
+            let elsewhere = |target: &&String| is_lab(target) || is_peers(target) || is_optimised(target);
+            all.extend(named(targets.iter().filter(|target| !elsewhere(target)).collect()));
             let mut optimised = words(&["test", "--profile", "lab", "--workspace", "--no-fail-fast"]);
             optimised.extend(named(targets.iter().filter(is_optimised).collect()));
             vec![all, words(&["test", "--workspace", "--no-fail-fast", "--doc"]), optimised]
         }
-        Tier::Lab => {
-            let mut all = words(&["test", "--workspace", "--no-fail-fast"]);
-            all.extend(named(targets.iter().filter(is_lab).collect()));
-            if all.len() == 3 { Vec::new() } else { vec![all] }
-        }
+        Tier::Lab => in_namespaces(targets.iter().filter(is_lab).collect()),
+        Tier::Peers => in_namespaces(targets.iter().filter(is_peers).collect()),
     }
 }
 
@@ -184,12 +191,15 @@ mod tests {
 
     #[test]
     fn every_target_belongs_to_exactly_one_tier() {
-        let targets: Vec<String> = ["tidy", "cluster", "crds", "sim", "wire"].map(str::to_owned).into();
+        let targets: Vec<String> = ["tidy", "cluster", "crds", "peers", "sim", "wire"].map(str::to_owned).into();
         let names = |tier| {
             cargo_calls(tier, &targets).concat().into_iter().filter(|word| targets.contains(word)).collect::<Vec<_>>()
         };
         assert_eq!(names(Tier::Unit), ["tidy", "crds", "sim"]);
         assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
-        assert!(cargo_calls(Tier::Lab, &[]).is_empty(), "a bare `cargo test` would run every target");
+        assert_eq!(names(Tier::Peers), ["peers"]);
+        for tier in [Tier::Lab, Tier::Peers] {
+            assert!(cargo_calls(tier, &[]).is_empty(), "a bare `cargo test` would run every target");
+        }
     }
 }

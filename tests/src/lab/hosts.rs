@@ -1,6 +1,7 @@
 //! What a lab's user does on its hosts: run programs, fetch pages, probe, and ask who answers on the wire.
 
 use super::Lab;
+use crate::cluster::bgp;
 use crate::state::State;
 use crate::topology::CLIENT;
 use crate::traffic::lasting::{self, Fate};
@@ -76,6 +77,16 @@ impl Lab {
     /// When it fails: with its last words.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.within(CLIENT, || run::run(kubectl_command(&self.state)?.args(args)))?
+    }
+
+    /// Asks or tells the gobgpd of a host by its own command line.
+    ///
+    /// # Errors
+    /// When it fails: with its last words; or the lab was raised without BGP.
+    pub fn gobgp(&self, host: &str, args: &[&str]) -> Result<String> {
+        let gobgp = self.facts.gobgp.as_ref().context("this lab was raised without BGP")?;
+        let target = format!("unix://{}", bgp::socket(&self.state, host).display());
+        run::run(Command::new(gobgp.join("gobgp")).args(["--target", &target]).args(args))
     }
 
     /// Fetches `path` of a server from a host.

@@ -1,0 +1,144 @@
+//! FRR, as Debian packs it: zebra, which tells the kernel, bgpd and bfdd. They know only the folder that they are given: what they would
+//! put into /run/frr goes there by flags, what they would put into /var/tmp by a mount that no other process sees.
+
+use super::CONFIG;
+use super::peering::{HOLD_SECONDS, KEEPALIVE_SECONDS, PATHS_MAX, Peering};
+use super::route::{Route, Session, community, numbers, sorted};
+use crate::process::Launch;
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+use std::path::Path;
+use std::process::Command;
+
+/// The first is there when the others start. The order of their names in the lab is that of their start.
+const DAEMONS: [&str; 3] = ["zebra", "bfdd", "bgpd"];
+/// Becomes a daemon (`$0`) with all it writes in a folder (`$1`), by the file that all daemons read (`$2`): each skips the others' lines.
+const SCRIPT: &str = r#"chown frr:frr "$1" && mount --bind "$1" /var/tmp || exit
+if [ "$0" = zebra ]; then rm -f "$1/zserv.api"; else until [ -S "$1/zserv.api" ]; do sleep 0.1; done; fi
+[ "$0" != bfdd ] || set -- "$1" "$2" --bfdctl "$1/bfdd.sock"
+folder=$1 config=$2; shift 2
+exec "/usr/lib/frr/$0" -f "$config" -z "$folder/zserv.api" --vty_socket "$folder" -i "$folder/$0.pid" -P 0 --log stdout "$@""#;
+
+pub(super) fn launches(host: &str, folder: &Path) -> Vec<Launch> {
+    let launch = |(index, daemon): (usize, &&str)| {
+        let (folder, config) = (folder.display().to_string(), folder.join(CONFIG).display().to_string());
+        let args = ["--mount", "sh", "-c", SCRIPT, daemon, &folder, &config];
+        Launch {
+            name: format!("frr-{host}-{index}-{daemon}"),
+            host: host.to_owned(),
+            node: None,
+            program: "/usr/bin/unshare".into(),
+            args: args.map(str::to_owned).into(),
+            env: [].into(),
+        }
+    };
+    DAEMONS.iter().enumerate().map(launch).collect()
+}
+
+pub(super) fn ask(folder: &Path, lines: &[&str]) -> Command {
+    let mut vtysh = Command::new("vtysh");
+    vtysh.arg("--vty_socket").arg(folder).args(lines.iter().flat_map(|line| ["-c", *line]));
+    vtysh
+}
+
+pub(super) fn config(peering: &Peering) -> String {
+    let mut text = format!(
+        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
+         timers bgp {KEEPALIVE_SECONDS} {HOLD_SECONDS}\n",
+        peering.own_as, peering.router_id
+    );
+    for (address, remote) in &peering.neighbours {
+        text += &format!(" neighbor {address} remote-as {remote}\n neighbor {address} timers connect 1\n");
+    }
+    for (family, v4) in [("ipv4", true), ("ipv6", false)] {
+        text += &format!(" address-family {family} unicast\n  maximum-paths {PATHS_MAX}\n");
+        text.extend(peering.of_family(v4).map(|address| format!("  neighbor {address} activate\n")));
+        text += " exit-address-family\n";
+    }
+    text
+}
+
+pub(super) fn routes(ask: impl Fn(&[&str]) -> Result<String>) -> Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for family in ["ipv4", "ipv6"] {
+        routes.extend(table(&ask(&[&format!("show bgp {family} unicast json detail")])?)?);
+    }
+    Ok(routes)
+}
+
+/// The paths of one family: of each prefix a list, whose first entry is the prefix itself.
+fn table(text: &str) -> Result<Vec<Route>> {
+    let table: Value = serde_json::from_str(text).context("no JSON")?;
+    let prefixes = table["routes"].as_object().into_iter().flatten();
+    let paths = prefixes.flat_map(|(prefix, paths)| {
+        paths.as_array().into_iter().flatten().filter(|path| path["aspath"].is_object()).map(move |path| (prefix, path))
+    });
+    paths.map(|(prefix, path)| route(prefix, path)).collect()
+}
+
+fn route(prefix: &str, path: &Value) -> Result<Route> {
+    let words = |what: &Value| {
+        what["string"].as_str().unwrap_or_default().split_whitespace().map(community).collect::<Vec<_>>()
+    };
+    let number = |name: &str| path[name].as_u64().and_then(|number| u32::try_from(number).ok());
+    // Over IPv6 there may be a link-local one, too; the global one comes first.
+    let next_hop = path["nexthops"].as_array().and_then(|hops| hops.first()?["ip"].as_str());
+    Ok(Route {
+        prefix: prefix.to_owned(),
+        next_hop: next_hop.map(str::parse).transpose()?,
+        as_path: numbers(path["aspath"]["string"].as_str().unwrap_or_default())?,
+        communities: sorted(words(&path["community"])),
+        large_communities: sorted(words(&path["largeCommunity"])),
+        local_pref: number("locPrf"),
+        med: number("metric"),
+    })
+}
+
+pub(super) fn sessions(text: &str) -> Result<Vec<Session>> {
+    let neighbours: Map<String, Value> = serde_json::from_str(text).context("no JSON")?;
+    let session = |(address, neighbour): (String, Value)| {
+        Ok(Session { neighbour: address.parse()?, established: neighbour["bgpState"] == "Established" })
+    };
+    neighbours.into_iter().map(session).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_a_prefix_is_read() {
+        let path = |hop: &str, more: &str| {
+            format!(
+                r#"{{"aspath":{{"string":"64512 65001"}},"metric":7,"valid":true,{more}"nexthops":[{{"ip":"{hop}"}},{{"ip":"fe80::1"}}]}}"#
+            )
+        };
+        let more = r#""locPrf":0,"community":{"string":"64512:100 graceful-shutdown"},"largeCommunity":{"string":"64512:1:2"},"#;
+        let paths = [path("172.30.0.11", more), path("172.30.0.12", "")].join(",");
+        let text = format!(
+            r#"{{"vrfId":0,"routes":{{"172.30.0.200/32":[{{"prefix":"172.30.0.200/32","version":1}},{paths}]}}}}"#
+        );
+        let plain = Route {
+            prefix: "172.30.0.200/32".to_owned(),
+            next_hop: Some([172, 30, 0, 12].into()),
+            as_path: vec![64512, 65001],
+            med: Some(7),
+            ..Route::default()
+        };
+        let rich = Route {
+            next_hop: Some([172, 30, 0, 11].into()),
+            communities: vec!["64512:100".to_owned(), "65535:0".to_owned()],
+            large_communities: vec!["64512:1:2".to_owned()],
+            local_pref: Some(0),
+            ..plain.clone()
+        };
+        assert_eq!(table(&text).unwrap(), [rich, plain]);
+    }
+
+    #[test]
+    fn a_router_without_neighbours_has_no_sessions() {
+        assert!(sessions("{}").unwrap().is_empty());
+        let one = sessions(r#"{"fd30::11":{"bgpState":"Active"}}"#).unwrap();
+        assert_eq!(one, [Session { neighbour: "fd30::11".parse().unwrap(), established: false }]);
+    }
+}
