@@ -17,10 +17,10 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, fs};
 
 /// How long a router may take until it can be asked, on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(15);
@@ -64,6 +64,12 @@ pub struct Router<'a> {
     lab: &'a Lab,
     kind: Kind,
     host: String,
+}
+
+impl fmt::Display for Router<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} on {}", self.kind, self.host)
+    }
 }
 
 impl<'a> Router<'a> {
@@ -122,7 +128,7 @@ impl<'a> Router<'a> {
             Kind::Bird => bird::routes(&self.ask(&["show", "route", "all"])?),
             Kind::Gobgp => gobgp::routes(|words| self.ask(words)),
         }
-        .with_context(|| format!("the routes of {}", self.host))?;
+        .with_context(|| format!("the routes of {self}"))?;
         routes.sort();
         Ok(routes)
     }
@@ -137,7 +143,7 @@ impl<'a> Router<'a> {
             Kind::Bird => bird::sessions(&self.ask(&["show", "protocols", "all"])?),
             Kind::Gobgp => gobgp::sessions(&self.ask(&["-j", "neighbor"])?),
         }
-        .with_context(|| format!("the sessions of {}", self.host))?;
+        .with_context(|| format!("the sessions of {self}"))?;
         sessions.sort();
         Ok(sessions)
     }
@@ -168,7 +174,7 @@ impl<'a> Router<'a> {
         let records: Vec<_> =
             self.launches()?.iter().filter_map(|launch| process::find(self.state(), &launch.name)).collect();
         let names = || records.iter().map(|record| record.launch.name.as_str());
-        wait::until(&format!("{:?} answers on {}", self.kind, self.host), READY_MAX, || {
+        wait::until(&format!("{self} answers"), READY_MAX, || {
             self.sessions()?;
             Ok(Some(()))
         })

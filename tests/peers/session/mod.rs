@@ -1,43 +1,43 @@
 //! What a node's gobgpd announces, FRR, BIRD and GoBGP see; the drawing is in README.md.
 
-use anyhow::{Context, Result, ensure};
+use crate::nodes;
+use anyhow::{Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
 use ferrolb_tests::stage::{measured, play, step};
 use ferrolb_tests::topology::Host;
-use ferrolb_tests::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
+use ferrolb_tests::topology::routers::{NODE_AS, ROUTERS};
 use ferrolb_tests::{Lab, Options, wait};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// The node that announces.
-const NODE: &str = "node1";
-/// What it announces, and in which family gobgp files it.
-const ANNOUNCED: [(&str, &str); 2] = [("ipv4", "172.30.0.200/32"), ("ipv6", "fd30::200/128")];
+/// What the node announces.
+const ANNOUNCED: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200)), IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200))];
 /// How long a session, and what is said over it, may take on a busy machine: an attempt that failed is made again after 5 s and more.
 const BGP_MAX: Duration = Duration::from_secs(30);
 
 #[test]
 fn each_router_sees_what_a_node_s_gobgpd_announces_until_it_goes() {
     play(&Options { nodes: 1, proxy_mode: None, bgp: true, ..Options::named("session") }, |lab| {
+        let node = Host::node(1);
         let routers = step("FRR, BIRD and GoBGP run", || start(lab))?;
-        step("the node's gobgpd is told of them, and has something to announce", || announce(lab))?;
+        step("the node's gobgpd is told of them, and has something to announce", || announce(lab, &node))?;
         step("each router has a session by either family", || sessions(&routers, true))?;
-        step("each router sees the paths, whole", || all_see(&routers, true))?;
+        step("each router sees the paths, whole", || all_see(&routers, &node, true))?;
         step("what is taken back is gone at each", || {
-            for (family, prefix) in ANNOUNCED {
-                lab.gobgp(NODE, &["global", "rib", "del", "-a", family, prefix])?;
-            }
-            all_see(&routers, false)
+            ANNOUNCED.iter().try_for_each(|address| nodes::withdraw(lab, &node, *address))?;
+            all_see(&routers, &node, false)
         })?;
         step("a node without power has no session left", || {
-            lab.power_off(NODE)?;
+            lab.power_off(&node.name)?;
             let off = wait::now();
             sessions(&routers, false)?;
             measured(&format!("a node without power: the last session ended after {:?}", wait::now() - off));
             Ok(())
         })?;
         step("with its power it has a gobgpd again, which knows nothing", || {
-            lab.power_on(NODE)?;
-            wait::until("the gobgpd answers", BGP_MAX, || lab.gobgp(NODE, &["global"]).map(Some)).map(drop)
+            lab.power_on(&node.name)?;
+            wait::until("the gobgpd answers", BGP_MAX, || lab.gobgp(&node.name, &["global"]).map(Some)).map(drop)
         })?;
         step("each router ends when it is told", || routers.into_iter().try_for_each(Router::stop))
     });
@@ -49,20 +49,10 @@ fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
     Kind::ALL.into_iter().zip(ROUTERS).map(router).collect()
 }
 
-fn announce(lab: &Lab) -> Result<()> {
-    let own = Host::named(NODE).context("a node")?;
-    lab.gobgp(NODE, &["global", "as", &NODE_AS.to_string(), "router-id", &own.v4().to_string()])?;
-    let routers = lab.state().facts()?.hosts().into_iter().filter(|host| ROUTERS.contains(&host.name.as_str()));
-    for (address, (family, _)) in routers.flat_map(|router| router.addresses().into_iter().zip(ANNOUNCED)) {
-        let (address, family) = (address.to_string(), format!("{family}-unicast"));
-        lab.gobgp(NODE, &["neighbor", "add", &address, "as", &ROUTER_AS.to_string(), "family", &family])?;
-    }
-    for ((family, prefix), hop) in ANNOUNCED.into_iter().zip(own.addresses()) {
-        let path =
-            [prefix, "nexthop", &hop.to_string(), "community", "64512:100", "large-community", "64512:1:2", "med", "7"];
-        lab.gobgp(NODE, &[&["global", "rib", "add", "-a", family], path.as_slice()].concat())?;
-    }
-    Ok(())
+fn announce(lab: &Lab, own: &Host) -> Result<()> {
+    nodes::meet_routers(lab, own)?;
+    let attributes = ["community", "64512:100", "large-community", "64512:1:2", "med", "7"];
+    ANNOUNCED.iter().try_for_each(|address| nodes::announce(lab, own, *address, &attributes))
 }
 
 /// Waits until all sessions of all routers stand, or none does.
@@ -72,30 +62,28 @@ fn sessions(routers: &[Router], established: bool) -> Result<()> {
             let sessions = router.sessions()?;
             let good =
                 sessions.len() == ANNOUNCED.len() && sessions.iter().all(|session| session.established == established);
-            ensure!(good, "{router:?} has {sessions:?}");
+            ensure!(good, "{router} has {sessions:?}");
             Ok(Some(()))
         })
     })
 }
 
 /// Waits until every router sees what the node announces, exactly that, or nothing, and forwards accordingly.
-fn all_see(routers: &[Router], there: bool) -> Result<()> {
-    let own = Host::named(NODE).context("a node")?;
+fn all_see(routers: &[Router], own: &Host, there: bool) -> Result<()> {
     for router in routers {
-        let expect: Vec<Route> = expected(router, &own).into_iter().filter(|_| there).collect();
+        let expect: Vec<Route> = expected(router, own).into_iter().filter(|_| there).collect();
         wait::until("the paths", BGP_MAX, || {
             let routes = router.routes()?;
-            ensure!(routes == expect, "{router:?} sees {routes:#?}, not {expect:#?}");
+            ensure!(routes == expect, "{router} sees {routes:#?}, not {expect:#?}");
             Ok(Some(()))
         })?;
     }
     let forwarding = routers.iter().filter(|router| router.kind().forwards());
     forwarding.into_iter().try_for_each(|router| {
-        ANNOUNCED.into_iter().zip(own.addresses()).try_for_each(|((_, prefix), hop)| {
-            let address = prefix.split('/').next().unwrap_or(prefix).parse()?;
+        ANNOUNCED.into_iter().zip(own.addresses()).try_for_each(|(address, hop)| {
             wait::until("the kernel's route", BGP_MAX, || {
                 let hops = router.forwards(address)?;
-                ensure!(hops.iter().eq([&hop].into_iter().filter(|_| there)), "{router:?} forwards to {hops:?}");
+                ensure!(hops.iter().eq([&hop].into_iter().filter(|_| there)), "{router} forwards to {hops:?}");
                 Ok(Some(()))
             })
         })
@@ -103,8 +91,8 @@ fn all_see(routers: &[Router], there: bool) -> Result<()> {
 }
 
 fn expected(router: &Router, own: &Host) -> Vec<Route> {
-    let paths = ANNOUNCED.into_iter().zip(own.addresses()).map(|((_, prefix), hop)| Route {
-        prefix: prefix.to_owned(),
+    let paths = ANNOUNCED.into_iter().zip(own.addresses()).map(|(address, hop)| Route {
+        prefix: nodes::prefix(address),
         next_hop: Some(hop),
         as_path: vec![NODE_AS],
         communities: vec!["64512:100".to_owned()],
