@@ -1,6 +1,6 @@
 //! FerroLB's nodes and real routers: FRR, BIRD and GoBGP, each in a namespace. Needs root rights; each story has a folder with a drawing of
 //! who is linked to whom, and raises a lab of its own.
 
-mod nodes;
+mod objects;
 mod session;
 mod traffic;

@@ -1,43 +1,77 @@
-//! What a node's gobgpd announces, FRR, BIRD and GoBGP see; the drawing is in README.md.
+//! What objects say, FRR, BIRD and GoBGP see; the drawing is in README.md.
 
-use crate::nodes;
+use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name};
 use anyhow::{Result, ensure};
+use ferrolb_tests::cluster::ferrolb::speaker_name;
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
 use ferrolb_tests::stage::{measured, play, step};
 use ferrolb_tests::topology::Host;
-use ferrolb_tests::topology::routers::{NODE_AS, ROUTERS};
-use ferrolb_tests::{Lab, Options, wait};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use ferrolb_tests::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
+use ferrolb_tests::{Lab, Options, Signal, wait};
+use serde_json::{Value, json};
 
-/// What the node announces.
-const ANNOUNCED: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200)), IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200))];
-/// How long a session, and what is said over it, may take on a busy machine: an attempt that failed is made again after 5 s and more.
-const BGP_MAX: Duration = Duration::from_secs(30);
+/// The router that is announced to in another way.
+const OTHER: &str = ROUTERS[1];
+/// The BGPPeer whose terms are changed.
+const CHANGED: &str = "tor3-v6";
 
 #[test]
-fn each_router_sees_what_a_node_s_gobgpd_announces_until_it_goes() {
-    play(&Options { nodes: 1, proxy_mode: None, bgp: true, ..Options::named("session") }, |lab| {
+fn each_router_sees_what_the_objects_say_as_long_as_it_is_so() {
+    play(&Options { nodes: 1, bgp: true, ..Options::named("session") }, |lab| {
         let node = Host::node(1);
+        lab.start_ferrolb()?;
         let routers = step("FRR, BIRD and GoBGP run", || start(lab))?;
-        step("the node's gobgpd is told of them, and has something to announce", || announce(lab, &node))?;
-        step("each router has a session by either family", || sessions(&routers, true))?;
-        step("each router sees the paths, whole", || all_see(&routers, &node, true))?;
-        step("what is taken back is gone at each", || {
-            ANNOUNCED.iter().try_for_each(|address| nodes::withdraw(lab, &node, *address))?;
-            all_see(&routers, &node, false)
+        step("a Service with a pod, and all that is said of BGP", || {
+            lab.pod("web", &node.name, &[("app", "web")])?;
+            lab.apply_objects(&said(lab)?)
+        })?;
+        step("each router has a session by either family, and sees the paths, whole", || {
+            established(&routers, true)?;
+            all_see(&routers, &node, true)
+        })?;
+        let before = step("the speaker says so", || told(lab, &node, |_| true))?;
+        step("a pod that is not ready takes the paths with it, and brings them back", || {
+            let start = wait::now();
+            lab.set_ready("web", false)?;
+            all_see(&routers, &node, false)?;
+            measured(&format!("a pod that is not ready: gone at three routers within {:?}", wait::now() - start));
+            lab.set_ready("web", true)?;
+            all_see(&routers, &node, true)
+        })?;
+        step("a speaker that dies and comes back ends no session", || {
+            lab.stop(&speaker_name(&node.name), Signal::KILL)?;
+            lab.restart(&speaker_name(&node.name))?;
+            lab.set_ready("web", false)?;
+            all_see(&routers, &node, false)?;
+            lab.set_ready("web", true)?;
+            all_see(&routers, &node, true)?;
+            unmoved(&before, &told(lab, &node, |_| true)?, |_| true)
+        })?;
+        step("one that is of another AS than its BGPPeer says has no session, and the rest goes on", || {
+            change(lab, ROUTER_AS + 1)?;
+            let now = told(lab, &node, |peer| peer != CHANGED)?;
+            unmoved(&before, &now, |peer| peer != CHANGED)?;
+            wait::until("why", BGP_MAX, || {
+                let why = session(&objects::sessions(lab, &node.name)?, CHANGED)["message"].to_string();
+                ensure!(why.contains(&format!("is its AS {}?", ROUTER_AS + 1)), "{why}");
+                Ok(Some(()))
+            })?;
+            change(lab, ROUTER_AS)?;
+            all_see(&routers, &node, true)
+        })?;
+        step("a gobgpd that dies has all again when it is back", || {
+            let name = format!("gobgpd-{}", node.name);
+            lab.stop(&name, Signal::KILL)?;
+            established(&routers, false)?;
+            lab.restart(&name)?;
+            all_see(&routers, &node, true)
         })?;
         step("a node without power has no session left", || {
             lab.power_off(&node.name)?;
             let off = wait::now();
-            sessions(&routers, false)?;
+            established(&routers, false)?;
             measured(&format!("a node without power: the last session ended after {:?}", wait::now() - off));
             Ok(())
-        })?;
-        step("with its power it has a gobgpd again, which knows nothing", || {
-            lab.power_on(&node.name)?;
-            wait::until("the gobgpd answers", BGP_MAX, || lab.gobgp(&node.name, &["global"]).map(Some)).map(drop)
         })?;
         step("each router ends when it is told", || routers.into_iter().try_for_each(Router::stop))
     });
@@ -49,29 +83,80 @@ fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
     Kind::ALL.into_iter().zip(ROUTERS).map(router).collect()
 }
 
-fn announce(lab: &Lab, own: &Host) -> Result<()> {
-    nodes::meet_routers(lab, own)?;
-    let attributes = ["community", "64512:100", "large-community", "64512:1:2", "med", "7"];
-    ANNOUNCED.iter().try_for_each(|address| nodes::announce(lab, own, *address, &attributes))
+/// All that is said of BGP. What the one advertisement says tor2 is not to see, and the other way round.
+fn said(lab: &Lab) -> Result<Vec<Value>> {
+    let names = |of: &dyn Fn(&str) -> bool| -> Vec<String> {
+        let routers = ROUTERS.into_iter().filter(|router| of(router));
+        routers.flat_map(|router| ADDRESSES.map(|address| peer_name(router, address))).collect()
+    };
+    let rich = json!({"peers": names(&|router| router != OTHER), "communities": ["ours", "large:64512:1:2"], "med": 7});
+    let poor = json!({"peers": names(&|router| router == OTHER), "asPathPrepend": 2});
+    let mut all = objects::service().to_vec();
+    all.push(object(
+        "v1beta1",
+        "Community",
+        "names",
+        &json!({"communities": [{"name": "ours", "value": "64512:100"}]}),
+    ));
+    all.push(object("v1beta1", "BGPAdvertisement", "rich", &rich));
+    all.push(object("v1beta1", "BGPAdvertisement", "poor", &poor));
+    for router in ROUTERS {
+        all.extend(objects::peers(lab, router)?);
+    }
+    Ok(all)
+}
+
+/// The AS that one BGPPeer expects.
+fn change(lab: &Lab, asn: u32) -> Result<()> {
+    let mut peers = objects::peers(lab, ROUTERS[2])?;
+    peers.retain(|peer| peer["metadata"]["name"] == CHANGED);
+    peers.iter_mut().for_each(|peer| peer["spec"]["peerASN"] = asn.into());
+    lab.apply_objects(&peers)
 }
 
 /// Waits until all sessions of all routers stand, or none does.
-fn sessions(routers: &[Router], established: bool) -> Result<()> {
+fn established(routers: &[Router], all: bool) -> Result<()> {
     routers.iter().try_for_each(|router| {
         wait::until("the sessions", BGP_MAX, || {
             let sessions = router.sessions()?;
-            let good =
-                sessions.len() == ANNOUNCED.len() && sessions.iter().all(|session| session.established == established);
+            let good = sessions.len() == ADDRESSES.len() && sessions.iter().all(|session| session.established == all);
             ensure!(good, "{router} has {sessions:?}");
             Ok(Some(()))
         })
     })
 }
 
-/// Waits until every router sees what the node announces, exactly that, or nothing, and forwards accordingly.
+/// Waits until the speaker tells that the sessions of these BGPPeers are established and announce one prefix each; all that it tells.
+fn told(lab: &Lab, node: &Host, of: impl Fn(&str) -> bool) -> Result<Vec<Value>> {
+    wait::until("the speaker's word", BGP_MAX, || {
+        let sessions = objects::sessions(lab, &node.name)?;
+        let stands = |session: &&Value| session["state"] == "Established" && session["prefixes"] == 1;
+        let standing =
+            sessions.iter().filter(|session| of(session["peer"].as_str().unwrap_or_default())).filter(stands);
+        let all = ROUTERS.iter().flat_map(|router| ADDRESSES.map(|address| peer_name(router, address)));
+        let expect = all.filter(|peer| of(peer)).count();
+        ensure!(standing.count() == expect, "{expect} of these should stand: {sessions:#?}");
+        Ok(Some(sessions))
+    })
+}
+
+fn session<'a>(sessions: &'a [Value], peer: &str) -> &'a Value {
+    sessions.iter().find(|session| session["peer"] == peer).unwrap_or(&Value::Null)
+}
+
+/// The sessions of these BGPPeers are the same as before: they have not begun anew.
+fn unmoved(before: &[Value], now: &[Value], of: impl Fn(&str) -> bool) -> Result<()> {
+    for was in before.iter().filter(|was| of(was["peer"].as_str().unwrap_or_default())) {
+        let is = session(now, was["peer"].as_str().unwrap_or_default());
+        ensure!(was["since"].is_string() && is["since"] == was["since"], "{was} began anew: {is}");
+    }
+    Ok(())
+}
+
+/// Waits until every router sees what the node announces to it, exactly that, or nothing, and forwards accordingly.
 fn all_see(routers: &[Router], own: &Host, there: bool) -> Result<()> {
-    for router in routers {
-        let expect: Vec<Route> = expected(router, own).into_iter().filter(|_| there).collect();
+    for (router, host) in routers.iter().zip(ROUTERS) {
+        let expect: Vec<Route> = expected(router, host, own).into_iter().filter(|_| there).collect();
         wait::until("the paths", BGP_MAX, || {
             let routes = router.routes()?;
             ensure!(routes == expect, "{router} sees {routes:#?}, not {expect:#?}");
@@ -80,7 +165,7 @@ fn all_see(routers: &[Router], own: &Host, there: bool) -> Result<()> {
     }
     let forwarding = routers.iter().filter(|router| router.kind().forwards());
     forwarding.into_iter().try_for_each(|router| {
-        ANNOUNCED.into_iter().zip(own.addresses()).try_for_each(|(address, hop)| {
+        ADDRESSES.into_iter().zip(own.addresses()).try_for_each(|(address, hop)| {
             wait::until("the kernel's route", BGP_MAX, || {
                 let hops = router.forwards(address)?;
                 ensure!(hops.iter().eq([&hop].into_iter().filter(|_| there)), "{router} forwards to {hops:?}");
@@ -90,15 +175,19 @@ fn all_see(routers: &[Router], own: &Host, there: bool) -> Result<()> {
     })
 }
 
-fn expected(router: &Router, own: &Host) -> Vec<Route> {
-    let paths = ANNOUNCED.into_iter().zip(own.addresses()).map(|(address, hop)| Route {
-        prefix: nodes::prefix(address),
+fn expected(router: &Router, host: &str, own: &Host) -> Vec<Route> {
+    let rich = host != OTHER;
+    let words = |word: &str| if rich { vec![word.to_owned()] } else { vec![] };
+    let paths = ADDRESSES.into_iter().zip(own.addresses()).map(|(address, hop)| Route {
+        prefix: objects::prefix(address),
         next_hop: Some(hop),
-        as_path: vec![NODE_AS],
-        communities: vec!["64512:100".to_owned()],
-        large_communities: vec!["64512:1:2".to_owned()],
+        as_path: vec![NODE_AS; if rich { 1 } else { 3 }],
+        communities: words("64512:100"),
+        large_communities: words("64512:1:2"),
         local_pref: router.kind().local_pref_outside(),
-        med: Some(7),
+        med: rich.then_some(7),
     });
-    paths.collect()
+    let mut paths: Vec<Route> = paths.collect();
+    paths.sort();
+    paths
 }

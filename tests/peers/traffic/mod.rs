@@ -1,6 +1,6 @@
 //! A client behind a router reaches the pods of all nodes that announce an address, and of no other; the drawing is in README.md.
 
-use crate::nodes;
+use crate::objects::{self, ADDRESSES, BGP_MAX, object};
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Router};
 use ferrolb_tests::stage::{play, step};
@@ -9,35 +9,24 @@ use ferrolb_tests::topology::routers::{OUTSIDE, foot};
 use ferrolb_tests::{Lab, Options, wait};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
-/// What the nodes announce: from the ranges for documentation (RFC 5737, RFC 3849).
-const ADDRESSES: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10))];
 /// The routers that tell their kernels, and where they run.
 const ROUTED: [(Kind, &str); 2] = [(Kind::Frr, "tor1"), (Kind::Bird, "tor2")];
-/// How long it may take until the routers know, on a busy machine.
-const BGP_MAX: Duration = Duration::from_secs(30);
 /// So many connections reach every one of three nodes: by chance they miss one once in 60,000 times.
 const PAGES: usize = 30;
 
 #[test]
 fn a_client_behind_a_router_reaches_the_pods_of_all_nodes_that_announce() {
     play(&Options { bgp: true, ..Options::named("traffic") }, |lab| {
-        let nodes = nodes::all(lab)?;
+        let nodes = lab.nodes().iter().map(|node| objects::host(lab, node)).collect::<Result<Vec<_>>>()?;
+        lab.start_ferrolb()?;
         step("a Service has a pod on each node", || serve(lab, &nodes))?;
         let routers = step("FRR and BIRD run", || start(lab))?;
-        step("each node announces its addresses", || {
-            nodes.iter().try_for_each(|node| {
-                nodes::meet_routers(lab, node)?;
-                ADDRESSES.iter().try_for_each(|address| nodes::announce(lab, node, *address, &[]))
-            })
-        })?;
         step("by either router, all nodes are reached", || all_reached(lab, &routers, &nodes))?;
         let (first, others) = nodes.split_first().context("a node")?;
-        step("one takes its paths back", || {
-            ADDRESSES.iter().try_for_each(|address| nodes::withdraw(lab, first, *address))?;
+        step("the pod of one is not ready", || {
+            lab.set_ready(&pod(first), false)?;
             all_reached(lab, &routers, others)
         })?;
         let (second, rest) = others.split_first().context("another node")?;
@@ -48,16 +37,15 @@ fn a_client_behind_a_router_reaches_the_pods_of_all_nodes_that_announce() {
     });
 }
 
-/// A pod on each node, and a Service that only the pods of the node serve that was asked; each node does.
+/// A pod on each node, and a Service that only the pods of the node serve that was asked; each node announces it to either router.
 fn serve(lab: &Lab, nodes: &[Host]) -> Result<()> {
-    lab.apply_objects(&[json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-        "spec": {
-            "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}], "ipFamilyPolicy": "RequireDualStack",
-            "externalIPs": ADDRESSES, "externalTrafficPolicy": "Local",
-        },
-    })])?;
-    nodes.iter().try_for_each(|node| lab.pod(&pod(node), &node.name, &[("app", "web")]))
+    nodes.iter().try_for_each(|node| lab.pod(&pod(node), &node.name, &[("app", "web")]))?;
+    let mut all = objects::service().to_vec();
+    all.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
+    for (_, router) in ROUTED {
+        all.extend(objects::peers(lab, router)?);
+    }
+    lab.apply_objects(&all)
 }
 
 /// The pod on a node.
@@ -67,9 +55,8 @@ fn pod(node: &Host) -> String {
 
 fn start(lab: &Lab) -> Result<Vec<(Router<'_>, Host)>> {
     let start = |(kind, name): (Kind, &str)| {
-        let host =
-            lab.state().facts()?.hosts().into_iter().find(|host| host.name == name).context("a router's host")?;
-        Ok((Router::start(lab, kind, name, &kind.config(&Peering::with_nodes(lab, name)?))?, host))
+        let router = Router::start(lab, kind, name, &kind.config(&Peering::with_nodes(lab, name)?))?;
+        Ok((router, objects::host(lab, name)?))
     };
     ROUTED.into_iter().map(start).collect()
 }
