@@ -26,13 +26,15 @@ const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
 /// Kinds in `deploy/` that the lab does not apply: no kubelet would run their pods, and kustomize's file is no object.
 const NOT_APPLIED: [&str; 3] = ["Deployment", "DaemonSet", "Kustomization"];
 
-/// Applies everything in `deploy/` but the workloads, and writes each program's kubeconfig.
+/// Applies everything in `deploy/` but the workloads, in a lab with BGP what is in `deploy/bgp/`, too, and writes each program's kubeconfig.
 ///
 /// # Errors
 /// When the API server refuses an object, or an account is missing from `deploy/`.
 pub async fn install(client: &Client, state: &State) -> Result<()> {
+    let deploy = setup::repository().join("deploy");
+    let folders = [Some(deploy.clone()), state.facts()?.gobgp.map(|_| deploy.join("bgp"))];
     let mut objects = Vec::new();
-    for file in manifests(&setup::repository().join("deploy"))? {
+    for file in folders.into_iter().flatten().map(|folder| manifests(&folder)).collect::<Result<Vec<_>>>()?.concat() {
         let text = fs::read_to_string(&file)?;
         objects.extend(apply::objects(&text).with_context(|| format!("in {}", file.display()))?);
     }
