@@ -11,5 +11,5 @@ mod sessions;
 
 pub use class::{Attributes, Class};
 pub use prefix::Prefix;
-pub use routes::{Asked, Routes, routes};
+pub use routes::{Asked, Routes, routes, too_wide};
 pub use sessions::{PeerConflict, Sessions, sessions};

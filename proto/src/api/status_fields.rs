@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Kind, VERSION};
+use super::Kind;
 
 /// The fields of a kind's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl StatusFields {
     }
 }
 
-/// What is used of the OpenAPI v3 document of our version of a group, `/openapi/v3/apis/GROUP/v1beta1`. The default one
+/// What is used of the OpenAPI v3 document of one version of a group, `/openapi/v3/apis/GROUP/VERSION`. The default one
 /// knows no kind, as in a cluster without the group.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -72,13 +72,15 @@ struct Status {
 }
 
 impl OpenApi {
-    /// The status fields of a kind under `group`; none when the cluster does not serve it. A status that says nothing of its
+    /// The status fields of a kind under `group`; none when the document is of another version than the kind's, or the
+    /// cluster does not serve it. A status that says nothing of its
     /// fields, or that is no subresource, has none to write.
     #[must_use]
     pub fn status_fields(&self, kind: Kind, group: &str) -> Option<StatusFields> {
-        let is = |name: &Name| name.group == group && name.version == VERSION && name.kind == kind.name();
+        let is = |name: &Name| name.group == group && name.version == kind.version() && name.kind == kind.name();
         let schema = self.components.schemas.values().find(|schema| schema.names.iter().any(is))?;
-        let path = format!("/apis/{group}/{VERSION}/namespaces/{{namespace}}/{}/{{name}}/status", kind.plural());
+        let path =
+            format!("/apis/{group}/{}/namespaces/{{namespace}}/{}/{{name}}/status", kind.version(), kind.plural());
         let written = schema.properties.status.as_ref().filter(|_| self.paths.contains_key(&path));
         let fields = written.map(|status| status.properties.keys().cloned().collect());
         Some(StatusFields::Only(fields.unwrap_or_default()))
@@ -90,6 +92,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::VERSION;
 
     const GROUP: &str = "metallb.io";
 
@@ -137,12 +140,29 @@ mod tests {
         }
     }
 
+    /// A document of one version, of BGPPeers.
+    fn routers(version: &str) -> OpenApi {
+        let path = format!("/apis/{GROUP}/{version}/namespaces/{{namespace}}/bgppeers/{{name}}/status");
+        let text = json!({"paths": {(path): {}}, "components": {"schemas": {"peer": {
+            "x-kubernetes-group-version-kind": [{"group": GROUP, "kind": "BGPPeer", "version": version}],
+            "properties": {"status": {"properties": {"conditions": {"type": "array"}}}},
+        }}}});
+        serde_json::from_str(&text.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_kind_is_looked_for_under_its_own_version() {
+        let fields = StatusFields::Only(["conditions".into()].into());
+        assert_eq!(routers("v1beta2").status_fields(Kind::BGPPeer, GROUP), Some(fields));
+    }
+
     #[test]
     fn a_kind_that_is_not_served_is_none() {
         let properties = json!({"status": {"type": "object"}});
         let here = document(&properties, "{name}/status");
         assert_eq!(here.status_fields(Kind::Community, GROUP), None, "another kind");
         assert_eq!(here.status_fields(Kind::IPAddressPool, "ferrolb.io"), None, "another group");
+        assert_eq!(routers("v1beta1").status_fields(Kind::BGPPeer, GROUP), None, "another version");
         assert_eq!(OpenApi::default().status_fields(Kind::IPAddressPool, GROUP), None, "nothing");
         let bare: OpenApi = serde_json::from_str(r#"{"openapi": "3.0.0", "paths": {}}"#).unwrap();
         assert_eq!(bare.status_fields(Kind::IPAddressPool, GROUP), None, "no schemas");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Attributes, Class, Prefix, Sessions};
 use crate::announce::{Scene, Served};
 use crate::facts::{BgpAdvertisement, Community, CommunityRef, CommunityValue, Node, Pool};
-use crate::range::Family;
+use crate::range::{AddressRange, Family};
 use crate::verdict::{Verdict, verdict};
 
 /// Communities of one route, from all advertisements: as large ones they fill half of the longest message (RFC 4271 section 4).
@@ -61,7 +61,7 @@ pub fn routes<'a>(scene: &Scene<'a>, asked: &Asked<'a, '_>, services: impl IntoI
         for address in served.assigned {
             let pool = scene.pool_of(served.from_pool, *address);
             let of_pool = |pool: &Pool| -> Vec<usize> {
-                let announces = |ad: &Ad<'_>| ad.of.selects_pool(pool) && is_within(ad.of, pool);
+                let announces = |ad: &Ad<'_>| ad.of.selects_pool(pool) && too_wide(ad.of, pool).is_none();
                 (0..ads.len()).filter(|place| announces(&ads[*place])).collect()
             };
             let places = pool.map(|pool| by_pool.entry(&pool.name).or_insert_with(|| of_pool(pool)).as_slice());
@@ -103,10 +103,17 @@ fn usable<'a>(asked: &Asked<'a, '_>) -> Vec<Ad<'a>> {
     ads
 }
 
-/// Whether the prefixes of an advertisement hold none but the pool's own addresses, so far as they are aligned: one that is wider than
-/// the pool's widest network would draw traffic for addresses that are others' (MetalLB refuses it).
-fn is_within(ad: &BgpAdvertisement, pool: &Pool) -> bool {
-    pool.ranges.iter().all(|range| ad.length(range.family()) >= range.widest_network())
+/// Where the prefixes of an advertisement would hold addresses that are not the pool's own, so far as these are aligned: the family, and
+/// the shortest length that can be had. One that is wider than the pool's widest network would draw traffic for addresses that are others'
+/// (MetalLB refuses it).
+#[must_use]
+pub fn too_wide(ad: &BgpAdvertisement, pool: &Pool) -> Option<(Family, u8)> {
+    let shortest = |family| {
+        let ranges = pool.ranges.iter().filter(|range| range.family() == family);
+        ranges.map(AddressRange::widest_network).max()
+    };
+    let wide = |family| shortest(family).filter(|shortest| ad.length(family) < *shortest);
+    [Family::V4, Family::V6].into_iter().find_map(|family| Some((family, wide(family)?)))
 }
 
 /// The routes for the addresses that the node can serve.

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Key;
-use crate::api::{self, DataPathState, DataPathStatus, LinkTrouble};
+use crate::api::{self, BgpSessionState, DataPathState, DataPathStatus, LinkTrouble};
 use crate::range::Family;
 
-/// The most of a check's words that is kept, in characters: conditions repeat it.
+/// The most of a check's or a session's words that is kept, in characters: conditions repeat it.
 const SAID_MAX: usize = 160;
 
 /// What we know of a node's speaker.
@@ -22,6 +22,19 @@ pub struct Speaker {
     pub data_path: Option<Box<DataPathStatus>>,
     /// The node hands its addresses over.
     pub draining: bool,
+    /// The BGP sessions that it should have; none: it has no gobgpd.
+    pub bgp: Option<Box<[SpeakerSession]>>,
+}
+
+/// A BGP session of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeakerSession {
+    /// The name of its BGPPeer.
+    pub peer: Box<str>,
+    /// Routes are announced over it.
+    pub established: bool,
+    /// Why it is not established, or not as its BGPPeer says, for a person; empty: there is nothing to say.
+    pub message: Box<str>,
 }
 
 /// A Service none of whose endpoints of a family on a node passes its health check.
@@ -104,6 +117,17 @@ impl From<api::Speaker> for Speaker {
             failing: failing.into(),
             data_path: data_path.map(Box::new),
             draining: status.draining,
+            bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
+        }
+    }
+}
+
+impl From<api::BgpSessionStatus> for SpeakerSession {
+    fn from(session: api::BgpSessionStatus) -> Self {
+        Self {
+            peer: session.peer.into(),
+            established: session.state == BgpSessionState::Established,
+            message: said(&session.message).into(),
         }
     }
 }
@@ -157,6 +181,19 @@ mod tests {
         assert!(speaker.hears("node2") && speaker.hears("node3") && !speaker.hears("node1"));
         let silent = serde_json::from_value::<api::Speaker>(json!({"metadata": {"name": "node2"}})).expect("speaker");
         assert_eq!(Speaker::from(silent), Speaker { node: "node2".into(), ..Speaker::default() });
+    }
+
+    #[test]
+    fn the_sessions_of_a_node_are_read_where_it_has_a_gobgpd() {
+        let speaker = |bgp: serde_json::Value| {
+            let object = json!({"metadata": {"name": "node1"}, "status": {"bgp": bgp}});
+            Speaker::from(serde_json::from_value::<api::Speaker>(object).expect("speaker")).bgp
+        };
+        assert_eq!((speaker(json!(null)), speaker(json!({}))), (None, Some(Box::default())));
+        let both = json!([{"peer": "tor", "state": "Established"}, {"peer": "spine", "state": "OpenConfirm", "message": "no answer"}]);
+        let read = speaker(json!({"sessions": both})).unwrap_or_default();
+        let told = read.iter().map(|session| (&*session.peer, session.established, &*session.message));
+        assert_eq!(told.collect::<Vec<_>>(), [("tor", true, ""), ("spine", false, "no answer")]);
     }
 
     #[test]
