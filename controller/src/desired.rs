@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{IpMode, Truth};
+use ferrolb_proto::api::{IpMode, Kind, Truth};
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
 
@@ -22,6 +22,28 @@ pub enum Target {
     Advertisement(Box<str>),
     /// A Community in our namespace, by name.
     Community(Box<str>),
+    /// A BGPPeer in our namespace, by name.
+    Peer(Box<str>),
+    /// A BGPAdvertisement in our namespace, by name.
+    BgpAdvertisement(Box<str>),
+    /// A BFDProfile in our namespace, by name.
+    BfdProfile(Box<str>),
+}
+
+impl Target {
+    /// The kind and the name, where the kind is one of ours.
+    #[must_use]
+    pub fn own(&self) -> Option<(Kind, &str)> {
+        match self {
+            Self::Service(_) => None,
+            Self::Pool(name) => Some((Kind::IPAddressPool, name)),
+            Self::Advertisement(name) => Some((Kind::L2Advertisement, name)),
+            Self::Community(name) => Some((Kind::Community, name)),
+            Self::Peer(name) => Some((Kind::BGPPeer, name)),
+            Self::BgpAdvertisement(name) => Some((Kind::BGPAdvertisement, name)),
+            Self::BfdProfile(name) => Some((Kind::BFDProfile, name)),
+        }
+    }
 }
 
 /// What is to be done.
@@ -187,6 +209,9 @@ impl std::fmt::Display for Target {
             Self::Pool(name) => write!(f, "IPAddressPool {name}"),
             Self::Advertisement(name) => write!(f, "L2Advertisement {name}"),
             Self::Community(name) => write!(f, "Community {name}"),
+            Self::Peer(name) => write!(f, "BGPPeer {name}"),
+            Self::BgpAdvertisement(name) => write!(f, "BGPAdvertisement {name}"),
+            Self::BfdProfile(name) => write!(f, "BFDProfile {name}"),
         }
     }
 }

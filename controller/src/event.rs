@@ -2,7 +2,10 @@
 //! by the drivers at the edge and read by [`crate::state`] alone.
 
 use ferrolb_proto::api::{Kind, StatusFields};
-use ferrolb_proto::facts::{Advertisement, Community, Key, Namespace, Node, Pool, Service, Slice, Speaker};
+use ferrolb_proto::facts::{
+    Advertisement, BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, Namespace, Node, Pool, Service, Slice,
+    Speaker,
+};
 use ferrolb_runtime::watch::Change;
 
 use crate::desired::Target;
@@ -26,6 +29,12 @@ pub enum Event {
     Advertisement(Change<Advertisement>),
     /// A Community changed.
     Community(Change<Community>),
+    /// A BGPPeer changed.
+    Peer(Change<BgpPeer>),
+    /// A BGPAdvertisement changed.
+    BgpAdvertisement(Change<BgpAdvertisement>),
+    /// A BFDProfile changed.
+    BfdProfile(Change<BfdProfile>),
     /// The status fields that the cluster's CRD of a kind has were read.
     Fields(Kind, StatusFields),
     /// This replica got or lost the lease.
@@ -80,6 +89,9 @@ impl Event {
             Self::Pool(change) => of("IPAddressPool", change),
             Self::Advertisement(change) => of("L2Advertisement", change),
             Self::Community(change) => of("Community", change),
+            Self::Peer(change) => of("BGPPeer", change),
+            Self::BgpAdvertisement(change) => of("BGPAdvertisement", change),
+            Self::BfdProfile(change) => of("BFDProfile", change),
             Self::Fields(..) | Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
         }
     }

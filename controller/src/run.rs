@@ -79,6 +79,15 @@ impl Watches {
         let names = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::Community));
         let names = Watch::new("Communities", names, |object: api::Aliases| object.into());
         tasks.spawn(names.run(events.clone(), Event::Community));
+        let peers = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BGPPeer));
+        let peers = Watch::new("BGPPeers", peers, |object: api::Router| object.into());
+        tasks.spawn(peers.run(events.clone(), Event::Peer));
+        let ads = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BGPAdvertisement));
+        let ads = Watch::new("BGPAdvertisements", ads, |object: api::Bgp| object.into());
+        tasks.spawn(ads.run(events.clone(), Event::BgpAdvertisement));
+        let profiles = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BFDProfile));
+        let profiles = Watch::new("BFDProfiles", profiles, |object: api::Bfd| object.into());
+        tasks.spawn(profiles.run(events.clone(), Event::BfdProfile));
         // Another group's CRDs have none.
         if flags.api_group == api::GROUP {
             let speakers = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::SpeakerStatus));

@@ -9,6 +9,7 @@
 mod agenda;
 mod alloc;
 mod announced;
+mod bgp;
 mod choose;
 mod decide;
 mod dump;
@@ -37,6 +38,7 @@ use crate::event::{Event, Leadership, Outcome};
 use agenda::{Agenda, Draft};
 use alloc::Allocator;
 use announced::{Checks, Reason};
+use bgp::Bgp;
 use inventory::Inventory;
 use slices::Slices;
 use validity::Fault;
@@ -96,6 +98,7 @@ pub struct State {
     pools: Inventory<Own<Pool, PoolStatus>>,
     advertisements: Inventory<Own<Advertisement, ValidStatus>>,
     communities: Inventory<Own<Community, ValidStatus>>,
+    bgp: Bgp,
     /// The status fields of our kinds, as far as they are known.
     fields: BTreeMap<Kind, StatusFields>,
     faults: BTreeMap<Box<str>, Fault>,
@@ -139,6 +142,7 @@ impl State {
             pools: Inventory::default(),
             advertisements: Inventory::default(),
             communities: Inventory::default(),
+            bgp: Bgp::default(),
             fields: known.iter().map(|kind| (*kind, StatusFields::All)).collect(),
             faults: BTreeMap::new(),
             allocator: Allocator::default(),
@@ -166,6 +170,9 @@ impl State {
                 Event::Pool(change) => self.pool(change, now),
                 Event::Advertisement(change) => self.advertisement(change, now),
                 Event::Community(change) => self.community(change, now),
+                Event::Peer(change) => self.peer(change),
+                Event::BgpAdvertisement(change) => self.bgp_advertisement(change),
+                Event::BfdProfile(change) => self.bfd_profile(change),
                 Event::Fields(kind, fields) => {
                     self.fields.insert(kind, fields);
                     self.all_in_doubt = true;
@@ -188,7 +195,8 @@ impl State {
         self.leading.then_some(self.terms)
     }
 
-    /// Communities decide nothing about addresses, so that a cluster without their CRD is served all the same.
+    /// Communities and the kinds for BGP decide nothing about addresses, so that a cluster without their CRDs is served all the
+    /// same.
     fn is_complete(&self) -> bool {
         self.services.is_complete()
             && self.nodes.is_complete()
@@ -226,6 +234,9 @@ impl State {
                 }
                 Target::Advertisement(name) => valid(&self.advertisements.get(&bare(name))?.draft)?,
                 Target::Community(name) => valid(&self.communities.get(&bare(name))?.draft)?,
+                Target::Peer(name) => valid(&self.bgp.peers.get(&bare(name))?.draft)?,
+                Target::BgpAdvertisement(name) => valid(&self.bgp.ads.get(&bare(name))?.draft)?,
+                Target::BfdProfile(name) => valid(&self.bgp.profiles.get(&bare(name))?.draft)?,
             };
             Some((target, attempt, status))
         })
@@ -305,6 +316,7 @@ impl State {
         self.namespaces.doubt();
         self.pools.doubt();
         self.advertisements.doubt();
+        self.bgp.doubt();
     }
 
     fn lease(&mut self, leadership: Leadership) {
@@ -349,6 +361,9 @@ impl State {
                     let is = &mut own.object.status;
                     validity::assume(&mut is.conditions, &mut is.observed_generation, &written);
                 }
+            }
+            Target::Peer(_) | Target::BgpAdvertisement(_) | Target::BfdProfile(_) => {
+                self.bgp.written(&mut self.agenda, target, attempt, outcome, now);
             }
         }
     }

@@ -135,7 +135,14 @@ pub enum Kind {
 
 impl Kind {
     /// The kinds whose status the controller writes.
-    pub const OF_CONTROLLER: [Self; 3] = [Self::IPAddressPool, Self::L2Advertisement, Self::Community];
+    pub const OF_CONTROLLER: [Self; 6] = [
+        Self::IPAddressPool,
+        Self::L2Advertisement,
+        Self::BGPAdvertisement,
+        Self::BGPPeer,
+        Self::BFDProfile,
+        Self::Community,
+    ];
 
     /// The kind's name, as in `kind:`.
     #[must_use]

@@ -6,11 +6,13 @@ use std::fs;
 use crate::tree::{assert_none, root};
 
 /// Where the reasons are made.
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 6] = [
     "controller/src/state/reasons.rs",
     "controller/src/state/validity.rs",
     "controller/src/state/pools.rs",
     "controller/src/state/announced/reason.rs",
+    "controller/src/state/bgp/advertisements.rs",
+    "controller/src/state/bgp/peers.rs",
 ];
 
 /// The reasons that a source names: the texts of one word in capitals and small letters, before its tests.

@@ -86,13 +86,10 @@ impl Applier {
             (Target::Pool(name), Status::Pool(status)) => {
                 self.own(Kind::IPAddressPool, name, pool_status(status, &now())).await
             }
-            (Target::Advertisement(name), Status::Valid(status)) => {
-                self.own(Kind::L2Advertisement, name, valid_status(status, &now())).await
-            }
-            (Target::Community(name), Status::Valid(status)) => {
-                self.own(Kind::Community, name, valid_status(status, &now())).await
-            }
-            (target, status) => unreachable!("{target} has no status {status:?}"),
+            (target, status) => match (target.own(), status) {
+                (Some((kind, name)), Status::Valid(status)) => self.own(kind, name, valid_status(status, &now())).await,
+                (_, _) => unreachable!("{target} has no status {status:?}"),
+            },
         }
     }
 

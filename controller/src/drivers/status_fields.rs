@@ -1,11 +1,11 @@
 //! Which status fields the cluster's CRDs have, where they are not ours (`--api-group`): asked of the API server's OpenAPI
-//! document, told as events. One task; it owns its one request. Until a kind is found no status of it is written; addresses
+//! documents, told as events. One task; it owns its one request. Until a kind is found no status of it is written; addresses
 //! are given all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ferrolb_proto::api::{Kind, OpenApi, StatusFields, VERSION};
+use ferrolb_proto::api::{Kind, OpenApi, StatusFields};
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
 use kube::Client;
@@ -18,7 +18,7 @@ use crate::event::Event;
 /// How often CRDs that are all there are looked at again: an upgrade may have changed them. One that is not there is looked
 /// for by the backoff of everything that fails.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(300);
-/// How long the API server may take for the document.
+/// How long the API server may take for the documents.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Works for ever; ends when nobody listens any more.
@@ -29,10 +29,11 @@ pub async fn run(client: Client, group: String, events: mpsc::Sender<Event>) {
     loop {
         let asked = tokio::time::timeout(FETCH_TIMEOUT, fetch(&client, &group)).await;
         let complete = match asked {
-            Ok(Ok(document)) => {
+            Ok(Ok(documents)) => {
                 let mut absent = Vec::new();
                 for kind in Kind::OF_CONTROLLER {
-                    let Some(fields) = document.status_fields(kind, &group) else {
+                    let found = documents.iter().find_map(|document| document.status_fields(kind, &group));
+                    let Some(fields) = found else {
                         absent.push(kind.name());
                         continue;
                     };
@@ -57,10 +58,20 @@ pub async fn run(client: Client, group: String, events: mpsc::Sender<Event>) {
     }
 }
 
-/// The document of our version of `group`; one that knows no kind where the server does not have the group.
-async fn fetch(client: &Client, group: &str) -> kube::Result<OpenApi> {
+/// The documents of the versions of `group` that our kinds have.
+async fn fetch(client: &Client, group: &str) -> kube::Result<Vec<OpenApi>> {
+    let versions: BTreeSet<_> = Kind::OF_CONTROLLER.iter().map(|kind| kind.version()).collect();
+    let mut documents = Vec::new();
+    for version in versions {
+        documents.push(fetch_version(client, group, version).await?);
+    }
+    Ok(documents)
+}
+
+/// The document of a version of `group`; one that knows no kind where the server does not have it.
+async fn fetch_version(client: &Client, group: &str, version: &str) -> kube::Result<OpenApi> {
     let folder = Request::new(format!("/openapi/v3/apis/{group}"));
-    let request = folder.get(VERSION, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+    let request = folder.get(version, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
     match client.request_text(request).await {
         Ok(text) => serde_json::from_str(&text).map_err(kube::Error::SerdeError),
         // Such an answer has no reason in it: there is no such path, rather than no such object.
@@ -123,19 +134,22 @@ mod tests {
     use serde_json::{Value, json};
     use tower::service_fn;
 
+    use ferrolb_proto::api::VERSION;
+
     use super::*;
 
     const GROUP: &str = "metallb.io";
 
-    /// A document with these kinds and the fields of their statuses.
+    /// Documents with these kinds and the fields of their statuses, all in one.
     fn document(kinds: &[(Kind, &[&str])]) -> (u16, Value) {
         let (mut paths, mut schemas) = (json!({}), json!({}));
         for (kind, fields) in kinds {
-            let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/{}/{{name}}/status", kind.plural());
+            let version = kind.version();
+            let path = format!("/apis/{GROUP}/{version}/namespaces/{{namespace}}/{}/{{name}}/status", kind.plural());
             paths[path] = json!({});
             let fields: BTreeMap<_, _> = fields.iter().map(|field| (*field, json!({"type": "integer"}))).collect();
             schemas[kind.name()] = json!({
-                "x-kubernetes-group-version-kind": [{"group": GROUP, "version": VERSION, "kind": kind.name()}],
+                "x-kubernetes-group-version-kind": [{"group": GROUP, "version": version, "kind": kind.name()}],
                 "properties": {"status": {"type": "object", "properties": fields}},
             });
         }
@@ -146,16 +160,21 @@ mod tests {
         (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": "", "message": "no"}))
     }
 
-    /// A server that gives these answers in turn and the last one for ever, and how often it was asked.
+    /// A server that gives these answers in turn and the last one for ever, of each version what is of it, and how often it was asked for ours.
     fn scripted(answers: Vec<(u16, Value)>) -> (Client, Arc<Mutex<usize>>) {
         let asked = Arc::new(Mutex::new(0));
         let count = Arc::clone(&asked);
         let service = service_fn(move |request: Request<Body>| {
             let mut asked = count.lock().unwrap();
-            let (code, json) = answers.get(*asked).or(answers.last()).unwrap().clone();
-            *asked += 1;
+            let version = request.uri().path().strip_prefix(&format!("/openapi/v3/apis/{GROUP}/")).unwrap().to_owned();
+            // That of BGPPeers comes second, unless the first was refused.
+            *asked += usize::from(version == VERSION);
+            assert!(version == VERSION || version == Kind::BGPPeer.version(), "{version}");
+            let (code, mut json) = answers.get(*asked - 1).or(answers.last()).unwrap().clone();
+            if let Some(schemas) = json["components"]["schemas"].as_object_mut() {
+                schemas.retain(|_, schema| schema["x-kubernetes-group-version-kind"][0]["version"] == *version);
+            }
             async move {
-                assert_eq!(request.uri().path(), format!("/openapi/v3/apis/{GROUP}/{VERSION}"));
                 let body = Full::new(Bytes::from(json.to_string()));
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
             }
@@ -181,16 +200,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_kind_is_told_as_soon_as_it_is_there_and_once() {
         let pool = (Kind::IPAddressPool, &["assignedIPv4"][..]);
-        let [ad, community] = [(Kind::L2Advertisement, &[][..]), (Kind::Community, &[][..])];
-        let answers = vec![
-            refusal(404),
-            document(&[pool]),
-            refusal(403),
-            document(&[pool, ad]),
-            document(&[pool, ad, community]),
-        ];
+        let rest =
+            Kind::OF_CONTROLLER.into_iter().filter(|kind| *kind != Kind::IPAddressPool).map(|kind| (kind, &[][..]));
+        let all: Vec<_> = [pool].into_iter().chain(rest).collect();
+        let answers = vec![refusal(404), document(&[pool]), refusal(403), document(&all[..2]), document(&all)];
         let (told, asked) = told(answers, CHECK_INTERVAL).await;
-        assert_eq!(told, ["IPAddressPool assignedIPv4", "L2Advertisement ", "Community "]);
+        assert_eq!(told[..3], ["IPAddressPool assignedIPv4", "L2Advertisement ", "BGPAdvertisement "]);
+        assert_eq!(told[3..], ["BGPPeer ", "BFDProfile ", "Community "]);
         assert_eq!(asked, 5, "what is complete is looked at again only after a while");
     }
 
@@ -198,8 +214,8 @@ mod tests {
     async fn a_crd_that_changes_later_is_told_again() {
         let of = |fields| document(&Kind::OF_CONTROLLER.map(|kind| (kind, fields)));
         let (told, asked) = told(vec![of(&[]), of(&[]), of(&["conditions"])], CHECK_INTERVAL * 5 / 2).await;
-        assert_eq!((told.len(), asked), (6, 3), "{told:?}");
-        assert_eq!(told[3..], ["IPAddressPool conditions", "L2Advertisement conditions", "Community conditions"]);
+        assert_eq!((told.len(), asked), (12, 3), "{told:?}");
+        assert_eq!(told[6..], Kind::OF_CONTROLLER.map(|kind| format!("{} conditions", kind.name())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -212,8 +228,9 @@ mod tests {
     #[tokio::test]
     async fn a_server_without_the_group_knows_no_kind_and_one_that_refuses_says_nothing() {
         let (client, _) = scripted(vec![refusal(404), refusal(403)]);
-        let document = fetch(&client, GROUP).await.unwrap();
-        assert_eq!(document.status_fields(Kind::IPAddressPool, GROUP), None);
+        let documents = fetch(&client, GROUP).await.unwrap();
+        let fields = |document: &OpenApi| document.status_fields(Kind::IPAddressPool, GROUP);
+        assert_eq!(documents.iter().map(fields).collect::<Vec<_>>(), [None, None]);
         fetch(&client, GROUP).await.unwrap_err();
     }
 }

@@ -109,12 +109,7 @@ impl Writer {
         match failure {
             Failure::Unanswered | Failure::Outdated => debug!(%target, ?failure, "not written"),
             Failure::Refused(refused) => {
-                let kind = match target {
-                    Target::Service(_) => "Service",
-                    Target::Pool(_) => "IPAddressPool",
-                    Target::Advertisement(_) => "L2Advertisement",
-                    Target::Community(_) => "Community",
-                };
+                let kind = target.own().map_or("Service", |(kind, _)| kind.name());
                 let (code, why) = (refused.code, &refused.message);
                 // Once for each kind and code: the metrics count the rest.
                 if code != 409 && said.insert((kind, code)) {

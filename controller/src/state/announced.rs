@@ -56,7 +56,7 @@ impl State {
     }
 
     /// Whether speakers have a place to say what they do: another API group has no SpeakerStatus.
-    fn has_speakers(&self) -> bool {
+    pub(super) fn has_speakers(&self) -> bool {
         self.config.group == api::GROUP
     }
 

@@ -41,6 +41,7 @@ impl State {
         for name in self.allocator.take_touched() {
             self.settle_pool(&name, now);
         }
+        self.settle_bgp(now);
     }
 
     /// Decides everything anew: at the begin of a term, and when pools, Nodes or Namespaces have changed. First all keep what
@@ -49,6 +50,7 @@ impl State {
     fn decide_all(&mut self, now: Instant) {
         self.all_in_doubt = false;
         self.doubt_announcing();
+        self.bgp.in_doubt = true;
         self.faults = pools::faults(self.pools.iter().map(|(_, own)| &own.object));
         let faults = &self.faults;
         let pools = self.pools.iter().map(|(_, own)| (&own.object, !faults.contains_key(&own.object.name)));
@@ -177,6 +179,7 @@ impl State {
         self.pools.values_mut().for_each(|own| self.agenda.withdraw(&mut own.draft));
         self.advertisements.values_mut().for_each(|own| self.agenda.withdraw(&mut own.draft));
         self.communities.values_mut().for_each(|own| self.agenda.withdraw(&mut own.draft));
+        self.bgp.withdraw(&mut self.agenda);
     }
 
     /// Lets a Service keep what it has and may have; one that is not ours has nothing.

@@ -21,6 +21,7 @@ impl State {
                 if before != node {
                     self.doubt_announcing();
                 }
+                self.bgp.in_doubt |= before.labels != node.labels;
                 before.addresses != node.addresses
             }
             Change::Unreadable { key, .. } => {
@@ -127,6 +128,7 @@ impl State {
                 put(&mut self.communities, bare(&community.name.clone()), community, |_, _| true);
             }
         }
+        self.bgp.in_doubt = true;
         if self.communities.is_complete() {
             self.settle_communities(now);
         }
@@ -134,7 +136,12 @@ impl State {
 }
 
 /// Puts an object in the place of the one before; the answer is whether `differs` from that one, or there was none.
-fn put<F, S>(inventory: &mut Inventory<Own<F, S>>, key: Key, object: F, differs: impl FnOnce(&F, &F) -> bool) -> bool {
+pub(super) fn put<F, S>(
+    inventory: &mut Inventory<Own<F, S>>,
+    key: Key,
+    object: F,
+    differs: impl FnOnce(&F, &F) -> bool,
+) -> bool {
     let Some(own) = inventory.get_mut(&key) else {
         inventory.put(key, Own { object, draft: Draft::default(), quiet_until: Instant::ZERO });
         return true;
@@ -146,7 +153,7 @@ fn put<F, S>(inventory: &mut Inventory<Own<F, S>>, key: Key, object: F, differs:
 }
 
 /// Takes out what a deletion or the end of a list says is gone; the answer is whether there was any.
-fn gone<F, S>(inventory: &mut Inventory<Own<F, S>>, agenda: &mut Agenda, change: &Change<F>) -> bool {
+pub(super) fn gone<F, S>(inventory: &mut Inventory<Own<F, S>>, agenda: &mut Agenda, change: &Change<F>) -> bool {
     let mut gone: Vec<_> = match change {
         Change::Delete(key) => inventory.remove(&bare(&key.name)).into_iter().collect(),
         Change::ResyncDone => inventory.resync_done().into_iter().map(|(_, own)| own).collect(),

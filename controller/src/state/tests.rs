@@ -1,6 +1,7 @@
 //! Sequences of events as data, against an API server that does what is desired and echoes it.
 
 mod announced;
+mod bgp;
 mod exchange;
 mod model;
 mod properties;

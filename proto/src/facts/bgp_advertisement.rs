@@ -101,6 +101,12 @@ impl BgpAdvertisement {
         self.service_selectors.is_empty() || any(&self.service_selectors, &labels())
     }
 
+    /// Whether it announces a Service whatever its labels are.
+    #[must_use]
+    pub const fn selects_any_service(&self) -> bool {
+        self.service_selectors.is_empty()
+    }
+
     /// Whether it announces to the peer of this name.
     #[must_use]
     pub fn selects_peer(&self, name: &str) -> bool {

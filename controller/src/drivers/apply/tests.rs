@@ -174,3 +174,14 @@ async fn a_pools_status_leaves_out_what_does_not_fit() {
     let time = status["conditions"][0]["lastTransitionTime"].as_str().unwrap();
     assert!(time.ends_with('Z') && time.len() == 20, "{time}");
 }
+
+#[tokio::test]
+async fn a_status_goes_to_the_version_of_its_kind() {
+    let (applier, asked) = scripted(vec![(200, json!({"metadata": {"name": "tor"}}))]);
+    let condition = Condition { status: Truth::False, reason: "BadTime".into(), message: "m".into(), since: None };
+    let status = Status::Valid(ValidStatus { condition, generation: 4 });
+    applier.write(&Write { target: Target::Peer("tor".into()), attempt: 1, status }).await.unwrap();
+    let (_, uri, body) = &asked.lock().unwrap()[0];
+    assert!(uri.starts_with("/apis/ferrolb.io/v1beta2/namespaces/ferrolb-system/bgppeers/tor/status?"), "{uri}");
+    assert_eq!((&body["apiVersion"], &body["kind"]), (&json!("ferrolb.io/v1beta2"), &json!("BGPPeer")));
+}

@@ -52,16 +52,19 @@ impl State {
             Change::ResyncStarted => self.speakers.resync_started(),
             Change::Apply(speaker) => {
                 let before = self.speakers.put(bare(&speaker.node), speaker.clone()).unwrap_or_default();
+                self.bgp.in_doubt |= before.bgp != speaker.bgp;
                 self.speaker_changed(&before, &speaker, now);
             }
             // What it says cannot be used, and what it said before is old.
             Change::Unreadable { key, .. } | Change::Delete(key) => {
                 if self.speakers.remove(&bare(&key.name)).is_some() {
                     self.doubt_announcing();
+                    self.bgp.in_doubt = true;
                 }
             }
             Change::ResyncDone => {
                 self.speakers.resync_done();
+                self.bgp.in_doubt = true;
                 self.doubt_announcing();
             }
         }

@@ -1,0 +1,126 @@
+//! Tables of one router among others.
+
+use ferrolb_proto::api::{self, Truth};
+use ferrolb_proto::facts::SpeakerSession;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn peer(name: &str, created: usize, spec: &Value) -> BgpPeer {
+    let metadata = json!({"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")});
+    let mut all = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1"});
+    spec.as_object().unwrap().iter().for_each(|(field, value)| all[field] = value.clone());
+    serde_json::from_value::<api::Router>(json!({"metadata": metadata, "spec": all})).unwrap().into()
+}
+
+fn profile(name: &str, spec: &Value) -> BfdProfile {
+    serde_json::from_value::<api::Bfd>(json!({"metadata": {"name": name}, "spec": spec})).unwrap().into()
+}
+
+fn speaker(node: &str, peer: &str, message: &str) -> Speaker {
+    let session = SpeakerSession { peer: peer.into(), established: false, message: message.into() };
+    Speaker { node: node.into(), bgp: Some([session].into()), ..Speaker::default() }
+}
+
+fn rack(name: &str) -> BTreeMap<String, String> {
+    [("rack".to_owned(), name.to_owned())].into()
+}
+
+/// What is said of the router `tor`: reason and message.
+fn said(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> (String, String) {
+    let all: Vec<_> = others.into_iter().chain([peer("tor", 5, spec)]).collect();
+    let profiles = [profile("fast", &json!({})), profile("bad", &json!({"echoMode": true}))];
+    let surroundings = Surroundings {
+        conflicts: conflicts(all.iter(), &[&rack("x"), &rack("y")]),
+        secrets: secrets(speakers.iter()),
+        profiles: profiles.iter().map(|profile| (&*profile.name, profile)).collect(),
+    };
+    let condition = peer_status(all.last().unwrap(), &surroundings, &StatusFields::All).unwrap().condition;
+    assert_eq!(condition.status == Truth::True, condition.reason == "Valid");
+    (condition.reason.into(), condition.message.into())
+}
+
+#[test]
+fn a_peer_says_what_is_wrong_with_itself_and_with_the_profile_that_it_names() {
+    let cases = [
+        (json!({}), "Valid", "can have sessions"),
+        (json!({"myASN": 0}), "BadASN", "spec.myASN is 0"),
+        (json!({"dynamicASN": "internal"}), "BadASN", "spec.dynamicASN"),
+        (json!({"peerAddress": "router"}), "BadAddress", "\"router\""),
+        (json!({"sourceAddress": "fd00::1"}), "BadAddress", "families"),
+        (json!({"holdTime": "1s"}), "BadTime", "spec.holdTime"),
+        (json!({"peerASN": 64512, "ebgpMultiHop": true}), "BadHops", "spec.ebgpMultiHop"),
+        (json!({"password": "x", "passwordSecret": {"name": "s"}}), "BadPassword", "one of"),
+        (json!({"passwordSecret": {"name": "s", "namespace": "other"}}), "BadSecret", "\"other\""),
+        (json!({"vrf": "red"}), "Unsupported", "spec.vrf"),
+        (
+            json!({"nodeSelectors": [{"matchExpressions": [{"key": "a", "operator": "Like"}]}]}),
+            "BadSelector",
+            "spec.nodeSelectors",
+        ),
+        (json!({"bfdProfile": "fast"}), "Valid", ""),
+        (json!({"bfdProfile": "slow"}), "UnknownBFDProfile", "no BFDProfile slow: BFD is off"),
+        (json!({"bfdProfile": "bad"}), "BadBFDProfile", "BFDProfile bad: spec.echoMode"),
+        (json!({"bfdProfile": "fast", "ebgpMultiHop": true}), "Unsupported", "one hop away: BFD is off"),
+    ];
+    for (spec, reason, word) in cases {
+        let (is, message) = said(&spec, vec![], &[]);
+        assert!(is == reason && message.contains(word), "{spec}: {is}: {message}");
+    }
+    assert_eq!(peer_reason(&BgpPeer::unreadable("tor".into(), "no").session.unwrap_err()), "Unreadable");
+}
+
+#[test]
+fn a_peer_that_an_older_one_excludes_on_some_node_says_so() {
+    let on = |rack: &str| json!([{"matchLabels": {"rack": rack}}]);
+    let older = |spec: Value| vec![peer("older", 1, &spec)];
+    let cases = [
+        (json!({}), older(json!({})), "Conflict"),
+        (json!({"peerAddress": "10.0.0.2"}), older(json!({})), "Valid"),
+        (json!({"nodeSelectors": on("x")}), older(json!({"nodeSelectors": on("y")})), "Valid"),
+        (json!({}), older(json!({"nodeSelectors": on("y")})), "Conflict"),
+        (json!({"nodeSelectors": on("z")}), older(json!({})), "Valid"),
+        (json!({}), older(json!({"myASN": 0})), "Valid"),
+        (json!({}), vec![peer("younger", 9, &json!({}))], "Valid"),
+        // What costs it its sessions comes before what costs it BFD.
+        (json!({"bfdProfile": "none"}), older(json!({})), "Conflict"),
+    ];
+    for (spec, others, reason) in cases {
+        let (is, message) = said(&spec, others, &[]);
+        assert!(is == reason && (is == "Valid" || message.contains("BGPPeer older")), "{spec}: {is}: {message}");
+    }
+    let twins = [peer("a", 1, &json!({})), peer("b", 2, &json!({}))];
+    assert_eq!(conflicts(twins.iter(), &[]).keys().collect::<Vec<_>>(), [&"b"], "without nodes as with a bare one");
+    let labelled = twins.map(|twin| peer(&twin.name, 1, &json!({"nodeSelectors": on("x")})));
+    assert!(conflicts(labelled.iter(), &[]).is_empty());
+}
+
+#[test]
+fn a_secret_that_a_node_cannot_use_is_told_with_the_node() {
+    let secret = json!({"passwordSecret": {"name": "s"}});
+    let words = "spec.passwordSecret: there is no Secret s";
+    let cases = [
+        (&secret, speaker("n1", "tor", words), "BadSecret"),
+        (&secret, speaker("n1", "other", words), "Valid"),
+        (&secret, speaker("n1", "tor", "no connection to the router"), "Valid"),
+        (&secret, speaker("n1", "tor", "spec.bfdProfile: there is no BFDProfile s"), "Valid"),
+        // What it said before it was changed.
+        (&json!({}), speaker("n1", "tor", words), "Valid"),
+    ];
+    for (spec, speaker, reason) in cases {
+        let (is, message) = said(spec, vec![], &[Speaker::default(), speaker.clone()]);
+        assert_eq!(is, reason, "{spec} {speaker:?}");
+        assert!(is == "Valid" || message == format!("{words} (on node n1)"), "{message}");
+    }
+}
+
+#[test]
+fn a_profile_says_what_is_wrong_with_it_and_nothing_is_written_where_it_has_no_place() {
+    for (spec, reason) in
+        [(json!({}), "Valid"), (json!({"echoMode": true}), "Unsupported"), (json!({"receiveInterval": 1}), "BadTime")]
+    {
+        let profile = profile("p", &spec);
+        assert_eq!(profile_status(&profile, &StatusFields::All).unwrap().condition.reason, reason, "{spec}");
+        assert_eq!(profile_status(&profile, &StatusFields::Only([].into())), None);
+    }
+}
