@@ -74,6 +74,8 @@ pub enum Status {
     Service(ServiceStatus),
     /// Of an IPAddressPool.
     Pool(PoolStatus),
+    /// Of a BGPPeer.
+    Peer(PeerStatus),
     /// Of any other kind of ours.
     Valid(ValidStatus),
 }
@@ -108,6 +110,17 @@ pub struct PoolStatus {
     pub text: Option<Box<str>>,
     /// `Valid` and `observedGeneration`.
     pub valid: Option<ValidStatus>,
+}
+
+/// The status of a BGPPeer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct PeerStatus {
+    /// `Valid` and `observedGeneration`.
+    pub valid: ValidStatus,
+    /// `sessions`; none: it should have none, or its CRD has no place for it.
+    pub sessions: Option<Box<str>>,
+    /// Condition `Established`; none: no condition.
+    pub established: Option<Condition>,
 }
 
 /// The status of a kind that has nothing but its `Valid` condition.

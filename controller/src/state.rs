@@ -234,7 +234,10 @@ impl State {
                 }
                 Target::Advertisement(name) => valid(&self.advertisements.get(&bare(name))?.draft)?,
                 Target::Community(name) => valid(&self.communities.get(&bare(name))?.draft)?,
-                Target::Peer(name) => valid(&self.bgp.peers.get(&bare(name))?.draft)?,
+                Target::Peer(name) => {
+                    let (attempt, status) = self.bgp.peers.get(&bare(name))?.draft.write()?;
+                    (attempt, Status::Peer(status.clone()))
+                }
                 Target::BgpAdvertisement(name) => valid(&self.bgp.ads.get(&bare(name))?.draft)?,
                 Target::BfdProfile(name) => valid(&self.bgp.profiles.get(&bare(name))?.draft)?,
             };

@@ -61,6 +61,8 @@ pub const CONDITION_ADDRESS_ASSIGNED: &str = "ferrolb.io/AddressAssigned";
 pub const CONDITION_ANNOUNCED: &str = "ferrolb.io/Announced";
 /// Condition on every kind of ours: whether the object is in use as written, and why not.
 pub const CONDITION_VALID: &str = "Valid";
+/// Condition on a BGPPeer: whether all its nodes have their session with it, and which have not.
+pub const CONDITION_ESTABLISHED: &str = "Established";
 
 /// What a condition says of its type: `status` (meta/v1.Condition).
 #[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]

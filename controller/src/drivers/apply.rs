@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use ferrolb_proto::api::{self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_VALID, Kind};
+use ferrolb_proto::api::{
+    self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_ESTABLISHED, CONDITION_VALID, Kind,
+};
 use ferrolb_proto::facts::{Key, Service, ServiceObject};
 use jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -14,7 +16,7 @@ use kube::core::Status as ApiStatus;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::desired::{Condition, PoolStatus, ServiceStatus, Status, Target, ValidStatus, Write};
+use crate::desired::{Condition, PeerStatus, PoolStatus, ServiceStatus, Status, Target, ValidStatus, Write};
 
 /// Our field manager (`metadata.managedFields[].manager`).
 pub const FIELD_MANAGER: &str = "ferrolb-controller";
@@ -85,6 +87,9 @@ impl Applier {
             (Target::Service(key), Status::Service(status)) => self.service(key, status).await,
             (Target::Pool(name), Status::Pool(status)) => {
                 self.own(Kind::IPAddressPool, name, pool_status(status, &now())).await
+            }
+            (Target::Peer(name), Status::Peer(status)) => {
+                self.own(Kind::BGPPeer, name, peer_status(status, &now())).await
             }
             (target, status) => match (target.own(), status) {
                 (Some((kind, name)), Status::Valid(status)) => self.own(kind, name, valid_status(status, &now())).await,
@@ -208,6 +213,19 @@ fn pool_status(status: &PoolStatus, now: &str) -> Value {
     }
     if let Some(text) = &status.text {
         body["available"] = json!(text);
+    }
+    body
+}
+
+/// What is none is left out, and taken away where it was there.
+fn peer_status(status: &PeerStatus, now: &str) -> Value {
+    let mut body = valid_status(&status.valid, now);
+    let established = status.established.iter().map(|wanted| condition(CONDITION_ESTABLISHED, wanted, now));
+    if let Some(conditions) = body["conditions"].as_array_mut() {
+        conditions.extend(established);
+    }
+    if let Some(sessions) = &status.sessions {
+        body["sessions"] = json!(sessions);
     }
     body
 }

@@ -5,6 +5,7 @@ mod advertisements;
 mod peers;
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::Kind;
@@ -15,14 +16,17 @@ use super::agenda::Agenda;
 use super::inventory::Inventory;
 use super::objects::{gone, put};
 use super::{Own, State, bare, validity};
-use crate::desired::{Target, ValidStatus};
+use crate::desired::{PeerStatus, Target, ValidStatus};
 use crate::event::Outcome;
 use advertisements::Surroundings;
+
+/// Names that a condition lists.
+const NAMED_MAX: usize = 5;
 
 /// Our kinds for BGP.
 #[derive(Debug, Default)]
 pub(super) struct Bgp {
-    pub(super) peers: Inventory<Own<BgpPeer, ValidStatus>>,
+    pub(super) peers: Inventory<Own<BgpPeer, PeerStatus>>,
     pub(super) ads: Inventory<Own<BgpAdvertisement, ValidStatus>>,
     pub(super) profiles: Inventory<Own<BfdProfile, ValidStatus>>,
     /// Something has changed that may matter to any of them.
@@ -57,8 +61,7 @@ impl Bgp {
             Target::Peer(name) => {
                 let Some(own) = self.peers.get_mut(&bare(name)) else { return };
                 if let Some(written) = agenda.own_written(target, own, attempt, outcome, now) {
-                    let is = &mut own.object.status;
-                    validity::assume(&mut is.conditions, &mut is.observed_generation, &written);
+                    peers::assume_peer(&mut own.object.status, &written);
                 }
             }
             Target::BgpAdvertisement(name) => {
@@ -148,6 +151,7 @@ impl State {
             conflicts: peers::conflicts(all.clone(), &nodes),
             secrets: peers::secrets(self.speakers.iter().map(|(_, speaker)| speaker)),
             profiles: self.bgp.profiles.iter().map(|(key, own)| (&*key.name, &own.object)).collect(),
+            speakers: self.speakers.iter().filter_map(|(key, is)| Some((self.nodes.get(key)?, is))).collect(),
         };
         let wanted: Vec<_> = all.map(|peer| peers::peer_status(peer, &surroundings, fields)).collect();
         for (own, wanted) in self.bgp.peers.values_mut().zip(wanted) {
@@ -170,11 +174,11 @@ impl State {
     }
 }
 
-fn set<F>(
+fn set<F, S: PartialEq + Hash>(
     agenda: &mut Agenda,
     target: &Target,
-    own: &mut Own<F, ValidStatus>,
-    wanted: Option<ValidStatus>,
+    own: &mut Own<F, S>,
+    wanted: Option<S>,
     now: Instant,
 ) {
     own.draft.renew();
@@ -207,4 +211,11 @@ fn take<F, S>(
     };
     put(inventory, bare(name(&object)), object, |_, _| true);
     true
+}
+
+/// Some of these names; none where there are none.
+fn few<'s>(mut names: impl Iterator<Item = &'s str>) -> Option<String> {
+    let named: Vec<_> = names.by_ref().take(NAMED_MAX).collect();
+    let more = if names.next().is_some() { " and others" } else { "" };
+    (!named.is_empty()).then(|| format!("{}{more}", named.join(", ")))
 }

@@ -21,7 +21,7 @@ impl State {
                 if before != node {
                     self.doubt_announcing();
                 }
-                self.bgp.in_doubt |= before.labels != node.labels;
+                self.bgp.in_doubt |= (&before.labels, before.lost) != (&node.labels, node.lost);
                 before.addresses != node.addresses
             }
             Change::Unreadable { key, .. } => {

@@ -28,14 +28,25 @@ pub(super) fn verdict(
     (conditions, observed): (&[v1::Condition], i64),
 ) -> (ValidStatus, bool) {
     let status = Truth::from(fault.is_none());
-    let Fault { reason, message } = fault.unwrap_or_else(|| Fault { reason: VALID, message: sound.into() });
-    let is = conditions.iter().find(|condition| condition.type_ == CONDITION_VALID);
+    let says = fault.unwrap_or_else(|| Fault { reason: VALID, message: sound.into() });
+    let (condition, same) = judged(CONDITION_VALID, status, says, conditions);
+    (ValidStatus { condition, generation }, same && observed == generation)
+}
+
+/// A condition as it should be, and whether `conditions` already say so.
+pub(super) fn judged(
+    kind: &str,
+    status: Truth,
+    Fault { reason, message }: Fault,
+    conditions: &[v1::Condition],
+) -> (Condition, bool) {
+    let is = conditions.iter().find(|condition| condition.type_ == kind);
     let status_stays = is.filter(|is| is.status == status.name());
-    let same = status_stays.is_some_and(|is| is.reason == reason && is.message == *message) && observed == generation;
+    let same = status_stays.is_some_and(|is| is.reason == reason && is.message == *message);
     // The time of the last change of the status stays while the status does.
     let known = status_stays.filter(|is| is.last_transition_time != UNKNOWN_TIME);
     let since = known.map(|is| is.last_transition_time.0.as_second());
-    (ValidStatus { condition: Condition { status, reason: reason.into(), message, since }, generation }, same)
+    (Condition { status, reason: reason.into(), message, since }, same)
 }
 
 /// The status that an advertisement should have; none when it has it, or its CRD has no place for it.
@@ -104,12 +115,17 @@ const fn reason(problem: &CommunityProblem) -> &'static str {
 
 /// Takes a status that was written for the one that is there, until the watch shows it.
 pub(super) fn assume(conditions: &mut Vec<v1::Condition>, observed: &mut i64, written: &ValidStatus) {
-    let ValidStatus { condition: Condition { status, reason, message, since }, generation } = written;
+    *observed = written.generation;
+    assume_condition(CONDITION_VALID, conditions, Some(&written.condition));
+}
+
+/// The same of one condition; none: it was taken away.
+pub(super) fn assume_condition(kind: &str, conditions: &mut Vec<v1::Condition>, written: Option<&Condition>) {
+    conditions.retain(|condition| condition.type_ != kind);
+    let Some(Condition { status, reason, message, since }) = written else { return };
     let since = since.and_then(|since| jiff::Timestamp::from_second(since).ok());
-    *observed = *generation;
-    conditions.retain(|condition| condition.type_ != CONDITION_VALID);
     conditions.push(v1::Condition {
-        type_: CONDITION_VALID.to_owned(),
+        type_: kind.to_owned(),
         status: status.name().to_owned(),
         reason: reason.to_string(),
         message: message.to_string(),

@@ -179,9 +179,13 @@ async fn a_pools_status_leaves_out_what_does_not_fit() {
 async fn a_status_goes_to_the_version_of_its_kind() {
     let (applier, asked) = scripted(vec![(200, json!({"metadata": {"name": "tor"}}))]);
     let condition = Condition { status: Truth::False, reason: "BadTime".into(), message: "m".into(), since: None };
-    let status = Status::Valid(ValidStatus { condition, generation: 4 });
+    let valid = ValidStatus { condition: condition.clone(), generation: 4 };
+    let status = Status::Peer(PeerStatus { valid, sessions: Some("1/2".into()), established: Some(condition) });
     applier.write(&Write { target: Target::Peer("tor".into()), attempt: 1, status }).await.unwrap();
     let (_, uri, body) = &asked.lock().unwrap()[0];
     assert!(uri.starts_with("/apis/ferrolb.io/v1beta2/namespaces/ferrolb-system/bgppeers/tor/status?"), "{uri}");
     assert_eq!((&body["apiVersion"], &body["kind"]), (&json!("ferrolb.io/v1beta2"), &json!("BGPPeer")));
+    let status = &body["status"];
+    assert_eq!((&status["sessions"], &status["observedGeneration"]), (&json!("1/2"), &json!(4)));
+    assert_eq!([0, 1].map(|place| &status["conditions"][place]["type"]), [&json!("Valid"), &json!("Established")]);
 }

@@ -8,10 +8,8 @@ use ferrolb_proto::facts::{BgpAdvertisement, BgpAdvertisementProblem, CommunityR
 use ferrolb_proto::range::Family;
 
 use super::super::validity::{Fault, verdict};
+use super::few;
 use crate::desired::ValidStatus;
-
-/// Names that a condition lists.
-const NAMED_MAX: usize = 5;
 
 /// What decides on BGPAdvertisements beside themselves.
 pub(super) struct Surroundings<'a> {
@@ -170,13 +168,6 @@ const fn reason(problem: &BgpAdvertisementProblem) -> &'static str {
         BgpAdvertisementProblem::Selector(_) => "BadSelector",
         BgpAdvertisementProblem::Unreadable(_) => "Unreadable",
     }
-}
-
-/// Some of these names; none where there are none.
-fn few<'s>(mut names: impl Iterator<Item = &'s str>) -> Option<String> {
-    let named: Vec<_> = names.by_ref().take(NAMED_MAX).collect();
-    let more = if names.next().is_some() { " and others" } else { "" };
-    (!named.is_empty()).then(|| format!("{}{more}", named.join(", ")))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
-//! The condition `Valid` of BGPPeers and BFDProfiles. Pure functions; the state asks them.
+//! The conditions of BGPPeers and BFDProfiles, and how many sessions a BGPPeer has. Pure functions; the state asks them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_proto::api::StatusFields;
+use ferrolb_proto::api::{self, CONDITION_ESTABLISHED, StatusFields, Truth};
 use ferrolb_proto::bgp::{PeerConflict, sessions};
-use ferrolb_proto::facts::{BfdProfile, BfdProfileProblem, BgpPeer, BgpPeerProblem, Password, Session, Speaker};
+use ferrolb_proto::facts::{BfdProfile, BfdProfileProblem, BgpPeer, BgpPeerProblem, Node, Password, Session, Speaker};
 
-use super::super::validity::{Fault, verdict};
-use crate::desired::ValidStatus;
+use super::super::validity::{Fault, assume, assume_condition, judged, verdict};
+use super::few;
+use crate::desired::{PeerStatus, ValidStatus};
 
 /// How a speaker's words about the Secret of a BGPPeer begin.
 const OF_SECRET: &str = "spec.passwordSecret";
@@ -20,6 +21,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) secrets: BTreeMap<&'a str, (&'a str, &'a str)>,
     /// All BFDProfiles, by name.
     pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
+    /// The nodes that have a speaker, and what it says.
+    pub(super) speakers: Vec<(&'a Node, &'a Speaker)>,
 }
 
 /// The BGPPeers that have no session on some node beside the others, and why on the first of these. Where no node is known, as if
@@ -61,17 +64,65 @@ pub(super) fn peer_status(
     peer: &BgpPeer,
     surroundings: &Surroundings<'_>,
     fields: &StatusFields,
-) -> Option<ValidStatus> {
+) -> Option<PeerStatus> {
     let fault = match &peer.session {
         Err(problem) => Some(Fault { reason: peer_reason(problem), message: problem.to_string().into() }),
         Ok(session) => surroundings.fault(&peer.name, session),
     };
-    let is = (peer.status.conditions.as_slice(), peer.status.observed_generation);
-    let (wanted, same) = verdict(fault, "nodes can have sessions with this router", peer.generation, is);
-    (!same && fields.has("conditions")).then_some(wanted)
+    let has = &peer.status;
+    let is = (has.conditions.as_slice(), has.observed_generation);
+    let (valid, same) = verdict(fault, "nodes can have sessions with this router", peer.generation, is);
+    let count = peer.session.is_ok().then(|| surroundings.count(peer)).flatten();
+    let sessions = count.as_ref().filter(|_| fields.has("sessions")).map(|count| count.text.clone());
+    let counted = sessions.as_deref() == has.sessions.as_deref();
+    let judge = |count: Count| judged(CONDITION_ESTABLISHED, count.status, count.says, &has.conditions);
+    let (established, told) = match count.map(judge) {
+        Some((condition, told)) => (Some(condition), told),
+        None => (None, has.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED)),
+    };
+    (!(same && counted && told) && fields.has("conditions")).then_some(PeerStatus { valid, sessions, established })
+}
+
+/// Takes a status that was written for the one that is there, until the watch shows it.
+pub(super) fn assume_peer(is: &mut api::BGPPeerStatus, written: &PeerStatus) {
+    assume(&mut is.conditions, &mut is.observed_generation, &written.valid);
+    assume_condition(CONDITION_ESTABLISHED, &mut is.conditions, written.established.as_ref());
+    is.sessions = written.sessions.as_deref().map(str::to_owned);
+}
+
+/// How many nodes have their session with a router.
+struct Count {
+    text: Box<str>,
+    status: Truth,
+    says: Fault,
 }
 
 impl Surroundings<'_> {
+    /// Of the nodes that a BGPPeer selects, and that have a gobgpd, how many have a session; none where there are no such nodes.
+    fn count(&self, peer: &BgpPeer) -> Option<Count> {
+        let mut missing = Vec::new();
+        let mut total = 0;
+        for (node, speaker) in self.speakers.iter().filter(|(node, _)| peer.selects_node(&node.labels)) {
+            let Some(sessions) = &speaker.bgp else { continue };
+            total += 1;
+            let session = sessions.iter().find(|session| session.peer == peer.name);
+            if node.lost {
+                missing.push((&*node.name, "nothing was heard of the node for long"));
+            } else if session.is_none_or(|session| !session.established) {
+                missing.push((&*node.name, session.map_or("", |session| &session.message)));
+            }
+        }
+        let text = format!("{}/{total}", total - missing.len()).into();
+        let Some((first, why)) = missing.first() else {
+            let says = Fault { reason: "Established", message: "all its nodes have their session".into() };
+            return (total > 0).then_some(Count { text, status: Truth::True, says });
+        };
+        let names = few(missing.iter().map(|(name, _)| *name)).unwrap_or_default();
+        let why = if why.is_empty() { String::new() } else { format!("; {first}: {why}") };
+        let says = Fault { reason: "NoSession", message: format!("no session on {names}{why}").into() };
+        Some(Count { text, status: Truth::False, says })
+    }
+
     /// What is wrong with a BGPPeer that is sound by itself: first what costs it its sessions.
     fn fault(&self, name: &str, session: &Session) -> Option<Fault> {
         if let Some(conflict) = self.conflicts.get(name) {

@@ -442,7 +442,7 @@ fn the_condition_goes_with_the_address_and_is_about_the_one_that_is_there() {
     let writes = world.writes();
     let moved = writes.iter().find_map(|write| match &write.status {
         Status::Service(status) => Some(status),
-        Status::Pool(_) | Status::Valid(_) => None,
+        Status::Pool(_) | Status::Peer(_) | Status::Valid(_) => None,
     });
     assert_eq!(moved.map(|status| (text(&status.addresses), &status.announced)), Some(("10.0.0.9".to_owned(), &None)));
     world.settle();

@@ -4,6 +4,7 @@ use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Spe
 use serde_json::{Value, json};
 
 use super::*;
+use crate::desired::PeerStatus;
 
 fn object(name: &str, spec: &Value) -> Value {
     let mut object = json!({"metadata": {"name": name, "generation": 7}, "spec": spec});
@@ -60,7 +61,7 @@ fn lists() -> [[Event; 2]; 5] {
 /// What is to be written, as `Kind name Reason`.
 fn written(world: &World) -> Vec<String> {
     let told = world.writes().into_iter().filter_map(|write| match write.status {
-        Status::Valid(status) => {
+        Status::Valid(status) | Status::Peer(PeerStatus { valid: status, .. }) => {
             assert!(status.generation == 7, "{status:?}");
             Some(format!("{} {}", write.target, status.condition.reason))
         }
@@ -71,20 +72,29 @@ fn written(world: &World) -> Vec<String> {
 
 #[test]
 fn nothing_is_said_of_a_kind_before_all_is_known_that_it_depends_on() {
-    let mut world = World::new(vec![], vec![]);
-    let of_peer = [0, 2, 4];
-    for (place, [started, done]) in lists().into_iter().enumerate() {
-        world.handle(started);
-        if place == 0 {
-            world.handle(peer("tor", "10.0.0.1", ""));
+    let (on_peer, on_ad, on_profile) = ("BGPPeer tor Valid", "BGPAdvertisement ad Valid", "BFDProfile fast Valid");
+    let cases = [
+        (0, vec![on_profile]),
+        (1, vec![on_profile, on_peer]),
+        (2, vec![on_ad]),
+        (3, vec![on_profile, on_peer]),
+        (4, vec![on_profile, on_ad]),
+    ];
+    for (missing, expect) in cases {
+        let mut world = World::new(vec![], vec![]);
+        for [started, _] in lists() {
+            world.handle(started);
         }
-        assert_eq!(written(&world), [""; 0], "{place}");
-        world.handle(done);
-        let all = place == of_peer[2];
-        assert_eq!(written(&world), if all { vec!["BGPPeer tor Valid"] } else { vec![] }, "{place}");
+        world.handle_all(vec![peer("tor", "10.0.0.1", ""), ad(&json!({})), profile("fast")]);
+        let (rest, late): (Vec<_>, Vec<_>) = lists().into_iter().enumerate().partition(|(place, _)| *place != missing);
+        rest.into_iter().for_each(|(_, [_, done])| world.handle(done));
+        let told: BTreeSet<_> = written(&world).into_iter().collect();
+        assert_eq!(told, expect.into_iter().map(str::to_owned).collect(), "{missing}");
+        late.into_iter().for_each(|(_, [_, done])| world.handle(done));
+        assert_eq!(written(&world).len(), 3, "{missing}");
+        world.handle(Event::Lease(Leadership::Lost));
+        assert_eq!(written(&world), [""; 0]);
     }
-    world.handle(Event::Lease(Leadership::Lost));
-    assert_eq!(written(&world), [""; 0]);
 }
 
 #[test]

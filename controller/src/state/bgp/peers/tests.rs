@@ -1,6 +1,5 @@
 //! Tables of one router among others.
 
-use ferrolb_proto::api::{self, Truth};
 use ferrolb_proto::facts::SpeakerSession;
 use serde_json::{Value, json};
 
@@ -33,9 +32,10 @@ fn said(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> (String, St
     let surroundings = Surroundings {
         conflicts: conflicts(all.iter(), &[&rack("x"), &rack("y")]),
         secrets: secrets(speakers.iter()),
+        speakers: Vec::new(),
         profiles: profiles.iter().map(|profile| (&*profile.name, profile)).collect(),
     };
-    let condition = peer_status(all.last().unwrap(), &surroundings, &StatusFields::All).unwrap().condition;
+    let condition = peer_status(all.last().unwrap(), &surroundings, &StatusFields::All).unwrap().valid.condition;
     assert_eq!(condition.status == Truth::True, condition.reason == "Valid");
     (condition.reason.into(), condition.message.into())
 }
@@ -122,5 +122,57 @@ fn a_profile_says_what_is_wrong_with_it_and_nothing_is_written_where_it_has_no_p
         let profile = profile("p", &spec);
         assert_eq!(profile_status(&profile, &StatusFields::All).unwrap().condition.reason, reason, "{spec}");
         assert_eq!(profile_status(&profile, &StatusFields::Only([].into())), None);
+    }
+}
+
+#[test]
+fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not() {
+    let has = |message: Option<&str>| {
+        let session = SpeakerSession {
+            peer: "tor".into(),
+            established: message.is_none(),
+            message: message.unwrap_or_default().into(),
+        };
+        Some(Box::from([session]))
+    };
+    let node = |i: usize, rack_name: &str, lost| Node {
+        name: format!("n{i}").into(),
+        labels: rack(rack_name),
+        lost,
+        ..Node::default()
+    };
+    let (up, down) = (|| ("x", false, has(None)), || ("x", false, has(Some("no connection"))));
+    let none = || ("x", false, None);
+    let cases = [
+        (vec![up(), up(), none()], Some("2/2"), "all its nodes"),
+        (vec![up(), down()], Some("1/2"), "no session on n1; n1: no connection"),
+        (vec![("x", false, Some(Box::default())), down()], Some("0/2"), "no session on n0, n1"),
+        (vec![("x", true, has(None))], Some("0/1"), "no session on n0; n0: nothing was heard"),
+        (vec![("y", false, has(Some("no"))), up()], Some("1/1"), "all its nodes"),
+        ((0..9).map(|_| down()).collect(), Some("0/9"), "n0, n1, n2, n3, n4 and others; n0: no connection"),
+        (vec![none(), ("y", false, has(None))], None, ""),
+    ];
+    for (nodes, expect, words) in cases {
+        let nodes = nodes.into_iter().enumerate().map(|(i, (rack, lost, bgp))| (node(i, rack, lost), bgp));
+        let all: Vec<_> = nodes.map(|(node, bgp)| (node, Speaker { bgp, ..Speaker::default() })).collect();
+        let surroundings = Surroundings {
+            conflicts: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+            speakers: all.iter().map(|(node, speaker)| (node, speaker)).collect(),
+        };
+        let selects = json!({"nodeSelectors": [{"matchLabels": {"rack": "x"}}]});
+        let mut tor = peer("tor", 1, &selects);
+        let status = peer_status(&tor, &surroundings, &StatusFields::All).unwrap();
+        assert_eq!(status.sessions.as_deref(), expect, "{words}");
+        let told = status.established.as_ref().map(|condition| (condition.status, &*condition.message));
+        assert_eq!(told.map(|(status, _)| status == Truth::True), expect.map(|_| words.starts_with("all")), "{words}");
+        assert!(told.is_none_or(|(_, message)| message.contains(words)), "{told:?}");
+        assume_peer(&mut tor.status, &status);
+        assert_eq!(peer_status(&tor, &surroundings, &StatusFields::All), None, "{words}");
+        // Without nodes what was said is taken away.
+        let nobody = Surroundings { speakers: Vec::new(), ..surroundings };
+        let rest = peer_status(&tor, &nobody, &StatusFields::All);
+        assert_eq!(rest.map(|rest| (rest.sessions, rest.established)), expect.map(|_| (None, None)), "{words}");
     }
 }
