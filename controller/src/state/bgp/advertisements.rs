@@ -117,9 +117,8 @@ fn conflicts<'a>(
     for pool in pools {
         let families: BTreeSet<Family> = pool.ranges.iter().map(|range| range.family()).collect();
         for (sort, family) in sorts.iter().flat_map(|sort| families.iter().map(move |family| (sort, *family))) {
-            let announces = |ad: &BgpAdvertisement| ad.selects_pool(pool) && too_wide(ad, pool).is_none();
             let mut by_length: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
-            for place in sort.iter().filter(|place| announces(ads[**place])) {
+            for place in sort.iter().filter(|place| ads[**place].selects_pool(pool)) {
                 by_length.entry(ads[*place].length(family)).or_default().push(*place);
             }
             companies.extend(by_length.into_values().filter(|places| places.len() > 1));
