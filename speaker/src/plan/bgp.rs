@@ -4,9 +4,10 @@ mod order;
 mod wanted;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus};
-use ferrolb_proto::bgp::{Asked, Routes, Sessions, routes, sessions};
+use ferrolb_proto::bgp::{Asked, Class, Routes, Sessions, routes, sessions};
 use ferrolb_proto::facts::{BgpPeer, Key, Session};
 
 use super::{slices, units};
@@ -23,7 +24,8 @@ pub(super) fn bgp(state: &State) -> Option<(Wanted, BgpStatus)> {
     if state.waits_for().is_some() || objects.waits_for().is_some() {
         return None;
     }
-    let node = state.own_node()?;
+    // A Node that is gone has nothing to announce, and no labels by which routers would be its own.
+    let Some(node) = state.own_node() else { return Some((Wanted::default(), BgpStatus::default())) };
     let sessions = sessions(objects.peers.values(), &node.labels);
     let asked = Asked {
         node,
@@ -50,10 +52,15 @@ pub(super) fn bgp(state: &State) -> Option<(Wanted, BgpStatus)> {
 }
 
 fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BTreeMap<&str, String>) -> BgpStatus {
+    let mut counts: BTreeMap<*const Class, (&Class, i64)> = BTreeMap::new();
+    for class in routes.values() {
+        counts.entry(Arc::as_ptr(class)).or_insert((class, 0)).1 += 1;
+    }
     let session = |(peer, session): &(&BgpPeer, &Session)| {
         let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = is.state == SessionState::Established;
-        let prefixes = routes.values().filter(|class| class.peers().any(|name| *name == *peer.name)).count();
+        let seen = counts.values().filter(|(class, _)| class.peers().any(|name| *name == *peer.name));
+        let prefixes: i64 = seen.map(|(_, count)| count).sum();
         let problem = problems.get(&*peer.name).cloned().or_else(|| is.problem.as_ref().map(ToString::to_string));
         BgpSessionStatus {
             peer: peer.name.to_string(),
@@ -68,7 +75,7 @@ fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BT
                 SessionState::Established => BgpSessionState::Established,
             },
             since: is.since.and_then(|since| jiff::Timestamp::from_second(since).ok()).map(|since| since.to_string()),
-            prefixes: if established { i64::try_from(prefixes).unwrap_or(i64::MAX) } else { 0 },
+            prefixes: if established { prefixes } else { 0 },
             message: problem.unwrap_or_default(),
         }
     };

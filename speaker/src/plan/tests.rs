@@ -22,6 +22,7 @@ use crate::state::Config;
 mod data_path;
 mod links;
 mod probes;
+mod routes;
 mod verdicts;
 
 /// A cluster in a few words; each test says only what it is about.

@@ -1,0 +1,100 @@
+//! What gobgpd is to have, by what is known: when that is settled, and what it follows.
+
+use ferrolb_proto::api::BgpSessionState;
+use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, PeerPlace};
+
+use super::*;
+use crate::event::{BgpReport, SessionReport, SessionState};
+use crate::state::Password;
+
+fn peer(spec: &serde_json::Value) -> BgpPeer {
+    let object = json!({"metadata": {"name": "tor", "namespace": "ferrolb-system", "generation": 1}, "spec": spec});
+    serde_json::from_value::<api::Router>(object).expect("a peer").into()
+}
+
+fn numbered() -> BgpPeer {
+    peer(&json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"}))
+}
+
+/// A cluster whose node1 has a gobgpd, and a BGPAdvertisement for all.
+fn state(cluster: &Cluster, peers: &[BgpPeer]) -> State {
+    let mut state = cluster.state();
+    state.config.gobgp = true;
+    let ad = json!({"metadata": {"name": "all", "generation": 1}});
+    feed(&mut state, peers, Event::BgpPeer);
+    feed(&mut state, &[serde_json::from_value::<api::Bgp>(ad).expect("one").into()], Event::BgpAdvertisement);
+    feed::<Community>(&mut state, &[], Event::Community);
+    feed::<BfdProfile>(&mut state, &[], Event::BfdProfile);
+    feed::<Password>(&mut state, &[], Event::Password);
+    state
+}
+
+fn wanted(state: &State) -> Wanted {
+    plan(state, Instant::ZERO).bgp.expect("it is known")
+}
+
+fn report(state: &mut State, session: SessionReport) {
+    let sessions = [("tor".into(), session)].into();
+    state.handle(Event::Bgp(BgpReport { unusable: None, sessions }), Instant::ZERO);
+}
+
+#[test]
+fn nothing_is_wanted_until_all_is_listed_and_of_a_node_without_gobgpd_never() {
+    let mut early = Cluster::default().state();
+    early.config.gobgp = true;
+    feed(&mut early, &[numbered()], Event::BgpPeer);
+    feed::<BgpAdvertisement>(&mut early, &[], Event::BgpAdvertisement);
+    assert_eq!(plan(&early, Instant::ZERO).bgp, None, "what gobgpd has from before stays as it is");
+    let mut whole = state(&Cluster::default(), &[numbered()]);
+    assert_eq!(wanted(&whole).paths.len(), 1);
+    whole.config.gobgp = false;
+    let desired = plan(&whole, Instant::ZERO);
+    assert_eq!((desired.bgp, desired.status.bgp), (None, None));
+}
+
+#[test]
+fn a_node_that_is_gone_announces_nothing() {
+    let gone = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
+    assert_eq!(wanted(&state(&gone, &[numbered()])), Wanted::default());
+}
+
+#[test]
+fn both_ways_announce_what_they_are_for_side_by_side() {
+    let state = state(&Cluster::default(), &[numbered()]);
+    let desired = plan(&state, Instant::ZERO);
+    assert_eq!(desired.links.values().next().expect("a link").order.units.len(), 1);
+    assert_eq!(desired.bgp.expect("it is known").paths.len(), 1);
+}
+
+#[test]
+fn an_unnumbered_router_gets_paths_when_it_was_heard() {
+    let unnumbered = peer(&json!({"myASN": 64512, "peerASN": 64513, "interface": "eth0"}));
+    let mut state = state(&Cluster::default(), &[unnumbered]);
+    let statements = |wanted: &Wanted| wanted.classes.values().map(|class| class.statements.len()).sum::<usize>();
+    let before = wanted(&state);
+    assert_eq!(before.peers.keys().collect::<Vec<_>>(), [&PeerPlace::Interface("eth0".into())]);
+    assert_eq!(statements(&before), 0, "an empty set of neighbours would be everybody");
+    report(&mut state, SessionReport { address: "fe80::7".parse().ok(), ..SessionReport::default() });
+    let after = wanted(&state);
+    assert_eq!((statements(&after), after.peers == before.peers), (1, true));
+}
+
+#[test]
+fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
+    let mut state = state(&Cluster::default(), &[numbered()]);
+    let session = |state: &State| {
+        let bgp = plan(state, Instant::ZERO).status.bgp.expect("a gobgpd");
+        let session = bgp.sessions.into_iter().next().expect("a session");
+        (session.state, session.prefixes, session.since, session.message)
+    };
+    assert_eq!(session(&state), (BgpSessionState::Idle, 0, None, String::new()));
+    let no = SessionReport { state: SessionState::Active, problem: Some("why".into()), ..SessionReport::default() };
+    report(&mut state, no);
+    assert_eq!(session(&state), (BgpSessionState::Active, 0, None, "why".to_owned()));
+    let yes = SessionReport { state: SessionState::Established, since: Some(0), ..SessionReport::default() };
+    report(&mut state, yes);
+    let since = Some("1970-01-01T00:00:00Z".to_owned());
+    assert_eq!(session(&state), (BgpSessionState::Established, 1, since, String::new()));
+    state.handle(Event::Bgp(BgpReport { unusable: Some("away".into()), ..BgpReport::default() }), Instant::ZERO);
+    assert_eq!(plan(&state, Instant::ZERO).status.bgp.expect("a gobgpd").message, "away");
+}
