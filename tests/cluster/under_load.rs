@@ -19,6 +19,8 @@ const AFTER: Duration = Duration::from_millis(1200);
 /// A connection that is under way when its address moves is reset: the state of its translation is in the old node. On a quiet machine one
 /// in ten moves meets one; on a busy one, where a connection takes longer, they may be several.
 const UNDER_WAY_MAX: usize = 3;
+/// One of hundreds is lost now and then although nothing moves, to what a kernel remembers of an earlier connection from the same port.
+const STRAY_MAX: usize = 1;
 
 /// Lets `event` happen under a client's eyes, and prints what it saw.
 pub(crate) fn watched<T>(
@@ -48,7 +50,7 @@ pub(crate) fn unharmed<T>(
 ) -> Result<T> {
     let (report, happened) = watched(lab, address, name, event)?;
     ensure!(
-        report.lost <= moves * UNDER_WAY_MAX,
+        report.lost <= moves * UNDER_WAY_MAX + STRAY_MAX,
         "{} of {} connections were lost: {report:?}",
         report.lost,
         report.sent
