@@ -37,6 +37,13 @@ pub struct Served<'a> {
     pub failing_on: Vec<(&'a str, Family)>,
 }
 
+impl Served<'_> {
+    /// Its labels as selectors take them.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        self.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+}
+
 /// Why a node may not announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bar {
@@ -111,8 +118,7 @@ impl<'a> Scene<'a> {
     /// The advertisements that announce an address of a Service.
     fn advertisements_of(&self, served: &Served<'_>, address: IpAddr) -> Vec<&'a Advertisement> {
         let Some(pool) = self.pool_of(served.from_pool, address) else { return Vec::new() };
-        let labels = || served.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        let selects = |ad: &&&Advertisement| ad.selects_pool(pool) && ad.selects_service(labels);
+        let selects = |ad: &&&Advertisement| ad.selects_pool(pool) && ad.selects_service(|| served.labels());
         self.advertisements.iter().filter(selects).copied().collect()
     }
 }

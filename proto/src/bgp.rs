@@ -12,4 +12,4 @@ mod sessions;
 pub use class::{Attributes, Class};
 pub use prefix::Prefix;
 pub use routes::{Asked, Routes, routes, too_wide};
-pub use sessions::{PeerConflict, Sessions, sessions};
+pub use sessions::{BfdFault, PeerConflict, Sessions, sessions};

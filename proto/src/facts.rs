@@ -26,7 +26,7 @@ use kube::core::ObjectMeta;
 pub use advertisement::Advertisement;
 pub use bfd_profile::{BfdProfile, BfdProfileProblem, BfdTimers};
 pub use bgp_advertisement::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef};
-pub use bgp_peer::{BgpPeer, BgpPeerProblem, Password, PeerAsn, PeerPlace, Session};
+pub use bgp_peer::{BgpPeer, BgpPeerProblem, PASSWORD_MAX, Password, PeerAsn, PeerPlace, Session};
 pub use community::{Community, CommunityError, CommunityProblem, CommunityValue};
 pub use health_check::{CheckKind, CheckPort, HEALTH_CHECK, HEALTH_INTERVAL, HealthCheck, HealthCheckProblem};
 pub use namespace::{Namespace, NamespaceObject};

@@ -18,7 +18,7 @@ use ferrolb_runtime::watch::Change;
 
 use crate::state::Password;
 
-pub use bgp::{BgpReport, SessionReport, SessionState};
+pub use bgp::{BgpReport, SessionReport};
 
 /// What can happen.
 #[derive(Debug)]

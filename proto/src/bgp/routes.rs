@@ -65,8 +65,8 @@ pub fn routes<'a>(scene: &Scene<'a>, asked: &Asked<'a, '_>, services: impl IntoI
                 (0..ads.len()).filter(|place| announces(&ads[*place])).collect()
             };
             let places = pool.map(|pool| by_pool.entry(&pool.name).or_insert_with(|| of_pool(pool)).as_slice());
-            let labels = || served.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-            let selected = places.into_iter().flatten().filter(|place| ads[**place].of.selects_service(labels));
+            let selected =
+                places.into_iter().flatten().filter(|place| ads[**place].of.selects_service(|| served.labels()));
             let standing = standings.entry(*address).or_default();
             standing.ads.extend(selected);
             let on_node = judge(&served, *address, &asked.node.name);

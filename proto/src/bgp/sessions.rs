@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::facts::{BgpPeer, PeerAsn, PeerPlace, Session};
+use crate::facts::{BfdProfile, BfdProfileProblem, BfdTimers, BgpPeer, PeerAsn, PeerPlace, Session};
 use crate::range::Family;
 
 /// Why a BGPPeer that is sound by itself has no session on a node: another one excludes it, which is older, or of the same age and first by name.
@@ -34,6 +34,25 @@ pub enum PeerConflict {
         other: Box<str>,
         /// Its router id, if it has one.
         id: Option<Ipv4Addr>,
+    },
+}
+
+/// Why a session goes on without the BFD that its BGPPeer asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BfdFault {
+    /// The router may be anywhere.
+    #[error("spec.bfdProfile: GoBGP has no BFD to a router more than one hop away: BFD is off")]
+    MultiHop,
+    /// There is no profile of this name.
+    #[error("spec.bfdProfile: there is no BFDProfile {0}: BFD is off")]
+    Unknown(Box<str>),
+    /// The profile cannot be used.
+    #[error("spec.bfdProfile: BFDProfile {name}: {why}: BFD is off")]
+    Profile {
+        /// Its name.
+        name: Box<str>,
+        /// What is wrong with it.
+        why: BfdProfileProblem,
     },
 }
 
@@ -73,6 +92,20 @@ fn conflict(other: &str, theirs: &Session, ours: &Session) -> Option<PeerConflic
 }
 
 impl Session {
+    /// The timers of its BFD, if it has one; profiles are found by their names.
+    ///
+    /// # Errors
+    /// When they cannot be had: the session goes on without.
+    pub fn bfd<'p>(&self, profile: impl FnOnce(&str) -> Option<&'p BfdProfile>) -> Result<Option<BfdTimers>, BfdFault> {
+        let Some(name) = &self.bfd_profile else { return Ok(None) };
+        if self.multi_hop {
+            return Err(BfdFault::MultiHop);
+        }
+        let profile = profile(name).ok_or_else(|| BfdFault::Unknown(name.clone()))?;
+        let timers = profile.timers.clone().map_err(|why| BfdFault::Profile { name: name.clone(), why });
+        timers.map(Some)
+    }
+
     /// The AS number that the router sees of us.
     #[must_use]
     pub fn own_asn(&self) -> u32 {

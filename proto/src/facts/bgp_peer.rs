@@ -17,6 +17,8 @@ const HOLD_TIME_MIN: Duration = Duration::from_secs(3);
 const SECONDS_MAX: u64 = 65_535;
 /// How long to wait before a session that could not be opened is tried again.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// The longest password that TCP-MD5 has room for (`TCP_MD5SIG_MAXKEYLEN`), in bytes.
+pub const PASSWORD_MAX: usize = 80;
 /// The most digits that a number of a duration may have: what is longer is no time that anybody means.
 const DIGITS_MAX: usize = 9;
 
@@ -328,7 +330,6 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 fn password(spec: &BGPPeerSpec, namespace: &str) -> Result<Option<Password>, BgpPeerProblem> {
-    const MD5_MAX: usize = 80;
     let secret = spec.password_secret.as_ref().filter(|secret| !secret.name.is_empty());
     match (spec.password.as_str(), secret) {
         ("", None) => Ok(None),
@@ -336,7 +337,7 @@ fn password(spec: &BGPPeerSpec, namespace: &str) -> Result<Option<Password>, Bgp
             Err(BgpPeerProblem::SecretNamespace(secret.namespace.as_str().into()))
         }
         ("", Some(secret)) => Ok(Some(Password::Secret(secret.name.as_str().into()))),
-        (plain, None) if plain.len() > MD5_MAX => Err(BgpPeerProblem::Password),
+        (plain, None) if plain.len() > PASSWORD_MAX => Err(BgpPeerProblem::Password),
         (plain, None) => Ok(Some(Password::Plain(plain.into()))),
         (_, Some(_)) => Err(BgpPeerProblem::Passwords),
     }

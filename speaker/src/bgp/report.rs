@@ -3,23 +3,24 @@
 //! GoBGP 4.8 tells no client why a session does not come about or has ended. What it counts tells it apart: how many OPENs and
 //! NOTIFICATIONs went either way.
 
+use ferrolb_proto::api::BgpSessionState;
 use gobgp_proto as api;
 use gobgp_proto::peer_state::SessionState as Told;
 
-use crate::event::{SessionReport, SessionState};
+use crate::event::SessionReport;
 
 /// How a session stands that is in gobgpd.
 pub(super) fn session_report(is: &api::Peer, asked: &api::Peer, own_asn: u32) -> SessionReport {
     let told = is.state.clone().unwrap_or_default();
     let state = match told.session_state() {
-        Told::Unspecified | Told::Idle => SessionState::Idle,
-        Told::Connect => SessionState::Connect,
-        Told::Active => SessionState::Active,
-        Told::Opensent => SessionState::OpenSent,
-        Told::Openconfirm => SessionState::OpenConfirm,
-        Told::Established => SessionState::Established,
+        Told::Unspecified | Told::Idle => BgpSessionState::Idle,
+        Told::Connect => BgpSessionState::Connect,
+        Told::Active => BgpSessionState::Active,
+        Told::Opensent => BgpSessionState::OpenSent,
+        Told::Openconfirm => BgpSessionState::OpenConfirm,
+        Told::Established => BgpSessionState::Established,
     };
-    let established = state == SessionState::Established;
+    let established = state == BgpSessionState::Established;
     let uptime = is.timers.as_ref().and_then(|timers| timers.state.as_ref()?.uptime);
     let (address, _zone) = told.neighbor_address.split_once('%').unwrap_or((&told.neighbor_address, ""));
     SessionReport {
@@ -84,7 +85,7 @@ mod tests {
     fn an_established_session_says_since_when_and_with_whom() {
         let none = api::Message::default();
         let report = session(Told::Established, none, none, "");
-        assert_eq!((report.state, report.since, report.asn), (SessionState::Established, Some(7), Some(64513)));
+        assert_eq!((report.state, report.since, report.asn), (BgpSessionState::Established, Some(7), Some(64513)));
         assert_eq!((report.address, report.problem), ("fe80::1".parse().ok(), None));
     }
 
@@ -102,7 +103,7 @@ mod tests {
             let report = session(Told::Active, sent, received, password);
             let problem = report.problem.as_deref().unwrap_or_default();
             assert!(problem.contains(why), "{problem}");
-            assert_eq!((report.state, report.since, report.asn), (SessionState::Active, None, None));
+            assert_eq!((report.state, report.since, report.asn), (BgpSessionState::Active, None, None));
         }
     }
 }

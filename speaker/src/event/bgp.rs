@@ -3,29 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// How a session stands (RFC 4271 section 8.2.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SessionState {
-    /// It rests, or gobgpd would not have it.
-    #[default]
-    Idle,
-    /// It waits for a connection.
-    Connect,
-    /// It tries again to connect.
-    Active,
-    /// Its OPEN was sent.
-    OpenSent,
-    /// The router's OPEN was taken.
-    OpenConfirm,
-    /// It is there.
-    Established,
-}
+use ferrolb_proto::api::BgpSessionState;
 
 /// One session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionReport {
     /// How it stands.
-    pub state: SessionState,
+    pub state: BgpSessionState,
     /// Since when it is established, in seconds since 1970.
     pub since: Option<i64>,
     /// Where the router is, as far as that is known.

@@ -11,7 +11,6 @@ use ferrolb_proto::bgp::{Asked, Class, Routes, Sessions, routes, sessions};
 use ferrolb_proto::facts::{BgpPeer, Key, Session};
 
 use super::{slices, units};
-use crate::event::SessionState;
 use crate::state::State;
 use wanted::{Surroundings, wanted};
 
@@ -58,7 +57,7 @@ fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BT
     }
     let session = |(peer, session): &(&BgpPeer, &Session)| {
         let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
-        let established = is.state == SessionState::Established;
+        let established = is.state == BgpSessionState::Established;
         let seen = counts.values().filter(|(class, _)| class.peers().any(|name| *name == *peer.name));
         let prefixes: i64 = seen.map(|(_, count)| count).sum();
         let problem = problems.get(&*peer.name).cloned().or_else(|| is.problem.as_ref().map(ToString::to_string));
@@ -66,14 +65,7 @@ fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BT
             peer: peer.name.to_string(),
             address: is.address.or(session.place.address()),
             asn: is.asn,
-            state: match is.state {
-                SessionState::Idle => BgpSessionState::Idle,
-                SessionState::Connect => BgpSessionState::Connect,
-                SessionState::Active => BgpSessionState::Active,
-                SessionState::OpenSent => BgpSessionState::OpenSent,
-                SessionState::OpenConfirm => BgpSessionState::OpenConfirm,
-                SessionState::Established => BgpSessionState::Established,
-            },
+            state: is.state,
             since: is.since.and_then(|since| jiff::Timestamp::from_second(since).ok()).map(|since| since.to_string()),
             prefixes: if established { prefixes } else { 0 },
             message: problem.unwrap_or_default(),

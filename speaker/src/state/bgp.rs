@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Key};
+use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, PASSWORD_MAX};
 use k8s_openapi::api::core::v1::Secret;
 
 use super::table::{Kept, Named, Table};
@@ -11,8 +11,6 @@ use super::table::{Kept, Named, Table};
 const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
 /// Its entry that is the password.
 const PASSWORD: &str = "password";
-/// What TCP-MD5 has room for (RFC 2385), in bytes.
-const PASSWORD_MAX: usize = 80;
 
 /// The objects, by kind.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrolb_proto::api::{self, CONDITION_ESTABLISHED, StatusFields, Truth};
-use ferrolb_proto::bgp::{PeerConflict, sessions};
+use ferrolb_proto::bgp::{BfdFault, PeerConflict, sessions};
 use ferrolb_proto::facts::{BfdProfile, BfdProfileProblem, BgpPeer, BgpPeerProblem, Node, Password, Session, Speaker};
 
 use super::super::validity::{Fault, assume, assume_condition, judged, verdict};
@@ -132,22 +132,13 @@ impl Surroundings<'_> {
         if let Some((node, why)) = self.secrets.get(name).filter(|_| has_secret) {
             return Some(Fault { reason: "BadSecret", message: format!("{why} (on node {node})").into() });
         }
-        let profile = session.bfd_profile.as_deref()?;
-        if session.multi_hop {
-            let message = "spec.bfdProfile: GoBGP has no BFD to a router more than one hop away: BFD is off".into();
-            return Some(Fault { reason: "Unsupported", message });
-        }
-        match self.profiles.get(profile).map(|profile| &profile.timers) {
-            Some(Ok(_)) => None,
-            Some(Err(why)) => {
-                let message = format!("spec.bfdProfile: BFDProfile {profile}: {why}: BFD is off").into();
-                Some(Fault { reason: "BadBFDProfile", message })
-            }
-            None => {
-                let message = format!("spec.bfdProfile: there is no BFDProfile {profile}: BFD is off").into();
-                Some(Fault { reason: "UnknownBFDProfile", message })
-            }
-        }
+        let why = session.bfd(|name| self.profiles.get(name).copied()).err()?;
+        let reason = match why {
+            BfdFault::MultiHop => "Unsupported",
+            BfdFault::Unknown(_) => "UnknownBFDProfile",
+            BfdFault::Profile { .. } => "BadBFDProfile",
+        };
+        Some(Fault { reason, message: why.to_string().into() })
     }
 }
 

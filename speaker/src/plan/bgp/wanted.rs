@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::bgp::{Class, Prefix, Routes, Sessions};
-use ferrolb_proto::facts::{BfdProfile, BfdTimers, BgpPeer, Node, Password, PeerPlace, Session};
+use ferrolb_proto::facts::{BfdProfile, BgpPeer, Node, Password, PeerPlace, Session};
 use ferrolb_proto::range::Family;
 use sha2::{Digest, Sha256};
 
@@ -63,7 +63,10 @@ pub(super) fn wanted<'a>(
                 continue;
             }
         };
-        let bfd = around.bfd(session).map_err(|why| problems.insert(&*peer.name, why)).ok().flatten();
+        let bfd = session.bfd(|name| around.profiles.get(name).copied()).unwrap_or_else(|why| {
+            problems.insert(&*peer.name, why.to_string());
+            None
+        });
         let order = PeerOrder::new(peer, session, Terms { password, bfd });
         wanted.peers.insert(session.place.clone(), Arc::new(order));
         open.push((peer, session));
@@ -101,19 +104,6 @@ impl<'a> Surroundings<'a> {
                 Some(Err(why)) => Err(format!("spec.passwordSecret: Secret {name}: {why}")),
                 None => Err(format!("spec.passwordSecret: there is no Secret {name}")),
             },
-        }
-    }
-
-    /// The timers of a session's BFD; where they cannot be had the session is not watched.
-    fn bfd(&self, session: &Session) -> Result<Option<BfdTimers>, String> {
-        let Some(name) = &session.bfd_profile else { return Ok(None) };
-        if session.multi_hop {
-            return Err("spec.bfdProfile: GoBGP has no BFD to a router more than one hop away: BFD is off".to_owned());
-        }
-        match self.profiles.get(&**name).map(|profile| &profile.timers) {
-            Some(Ok(timers)) => Ok(Some(*timers)),
-            Some(Err(why)) => Err(format!("spec.bfdProfile: BFDProfile {name}: {why}: BFD is off")),
-            None => Err(format!("spec.bfdProfile: there is no BFDProfile {name}: BFD is off")),
         }
     }
 

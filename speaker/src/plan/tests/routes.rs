@@ -4,7 +4,7 @@ use ferrolb_proto::api::BgpSessionState;
 use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, PeerPlace};
 
 use super::*;
-use crate::event::{BgpReport, SessionReport, SessionState};
+use crate::event::{BgpReport, SessionReport};
 use crate::state::Password;
 
 fn peer(spec: &serde_json::Value) -> BgpPeer {
@@ -88,10 +88,10 @@ fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
         (session.state, session.prefixes, session.since, session.message)
     };
     assert_eq!(session(&state), (BgpSessionState::Idle, 0, None, String::new()));
-    let no = SessionReport { state: SessionState::Active, problem: Some("why".into()), ..SessionReport::default() };
+    let no = SessionReport { state: BgpSessionState::Active, problem: Some("why".into()), ..SessionReport::default() };
     report(&mut state, no);
     assert_eq!(session(&state), (BgpSessionState::Active, 0, None, "why".to_owned()));
-    let yes = SessionReport { state: SessionState::Established, since: Some(0), ..SessionReport::default() };
+    let yes = SessionReport { state: BgpSessionState::Established, since: Some(0), ..SessionReport::default() };
     report(&mut state, yes);
     let since = Some("1970-01-01T00:00:00Z".to_owned());
     assert_eq!(session(&state), (BgpSessionState::Established, 1, since, String::new()));
