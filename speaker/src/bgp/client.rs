@@ -37,6 +37,9 @@ pub(super) enum Error {
     /// It is another API's, or too old.
     #[error("the gobgpd is {0}: install GoBGP 4.7 or newer")]
     TooOld(String),
+    /// It would not have a session.
+    #[error("{0}")]
+    Refused(String),
     /// A call failed that should not.
     #[error("gobgpd: {call}: {why}")]
     Call { call: &'static str, why: String },
@@ -159,8 +162,8 @@ impl Client {
         if minor.is_some_and(|version| version >= VERSION_MIN) { Ok(()) } else { Err(Error::TooOld(said)) }
     }
 
-    /// Does one step. A session that it would not have is its words.
-    pub(super) async fn act(&mut self, step: &Step) -> Result<Result<(), String>, Error> {
+    /// Does one step.
+    pub(super) async fn act(&mut self, step: &Step) -> Result<(), Error> {
         match step {
             Step::Start(identity) => self.start(identity).await?,
             Step::Remove(place) => self.remove(place).await?,
@@ -174,12 +177,12 @@ impl Client {
             Step::Add(_, order) => {
                 let request = api::AddPeerRequest { peer: Some(order.peer.clone()) };
                 match timed("AddPeer", self.calls.add_peer(request)).await {
-                    Err(Failed { code: Code::Unknown, why, .. }) => return Ok(Err(why)),
+                    Err(Failed { code: Code::Unknown, why, .. }) => return Err(Error::Refused(why)),
                     answer => answer.map(drop)?,
                 }
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     async fn start(&mut self, identity: &Identity) -> Result<(), Error> {

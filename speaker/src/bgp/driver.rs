@@ -6,10 +6,12 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
+use ferrolb_proto::Instant;
+use ferrolb_proto::api::BgpSessionState;
 use ferrolb_proto::facts::PeerPlace;
+use ferrolb_runtime::clock::Clock;
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::client::{Client, Error, Told};
@@ -55,38 +57,47 @@ async fn attend(
     let known = client.read().await?;
     info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "gobgpd answers");
     let mut changes = pin!(client.changes());
-    let mut daemon = Daemon { client, known, refusals: BTreeMap::new(), checked: false };
+    let mut daemon = Daemon { client, known, refusals: BTreeMap::new(), ask_again: None, checked: false };
     let mut reported = None;
-    let mut look_at = Instant::now();
-    let mut ask_again = Instant::now() + ASK_AGAIN_AFTER;
+    let mut look_at = Some(Clock::now());
     loop {
-        let acted = daemon.obey(wanted).await?;
-        let now = Instant::now();
-        if acted {
-            look_at = look_at.min(now + SETTLES_WITHIN);
+        let now = Clock::now();
+        daemon.forget_refusals(now);
+        if daemon.obey(wanted).await? || !covers(reported.as_ref(), wanted) {
+            look_at = sooner(look_at);
         }
-        if now >= ask_again {
-            daemon.known.refused.clear();
-            ask_again = now + ASK_AGAIN_AFTER;
-            continue;
-        }
-        if now >= look_at {
-            let report = daemon.report(wanted).await?;
-            look_at = now + LOOK_EVERY;
+        if look_at.is_some_and(|at| at <= now) {
+            let report = daemon.look(wanted).await?;
+            // What changes in one that is established is told.
+            let settled = report.sessions.values().all(|session| session.state == BgpSessionState::Established);
+            look_at = (!settled).then(|| now + LOOK_EVERY);
             if reported.as_ref() != Some(&report) {
                 reported = Some(report.clone());
                 let _ = events.send(Event::Bgp(report)).await;
             }
         }
+        let wake = [look_at, daemon.ask_again].into_iter().flatten().min();
         tokio::select! {
             change = changes.next() => match change {
-                Some(()) => look_at = look_at.min(Instant::now() + SETTLES_WITHIN),
+                Some(()) => look_at = sooner(look_at),
                 None => return Err(Error::Call { call: "WatchEvent", why: "it ended".to_owned() }),
             },
             Ok(()) = wanted.changed() => {}
-            () = sleep_until(look_at.min(ask_again)) => {}
+            () = Clock::sleep_until(wake) => {}
         }
     }
+}
+
+/// Whether a report is about all sessions that are wanted: a speaker that starts anew finds them there, and nothing changes in them.
+fn covers(report: Option<&BgpReport>, wanted: &watch::Receiver<Option<Wanted>>) -> bool {
+    let wanted = wanted.borrow();
+    let mut names = wanted.iter().flat_map(|wanted| wanted.peers.values()).map(|order| &order.name);
+    report.is_some_and(|report| names.all(|name| report.sessions.contains_key(name)))
+}
+
+/// When to look after a change: in a moment, or earlier if that is due anyway.
+fn sooner(look_at: Option<Instant>) -> Option<Instant> {
+    look_at.into_iter().chain([Clock::now() + SETTLES_WITHIN]).min()
 }
 
 /// One gobgpd and what is known of it.
@@ -95,12 +106,14 @@ struct Daemon {
     known: Known,
     /// Why it would not have a session, or why that was ended again.
     refusals: BTreeMap<PeerPlace, Box<str>>,
+    /// When those are asked for again, if there are any.
+    ask_again: Option<Instant>,
     /// Its version is new enough.
     checked: bool,
 }
 
 impl Daemon {
-    /// Does what is to be done, one step after the other, each for the latest of what is wanted; says whether there was any.
+    /// Does what is to be done, one step after the other, each for the latest of what is wanted; says whether a session was among it.
     async fn obey(&mut self, wanted: &mut watch::Receiver<Option<Wanted>>) -> Result<bool, Error> {
         let mut acted = false;
         loop {
@@ -110,43 +123,52 @@ impl Daemon {
             }
             let step = wanted.borrow_and_update().as_ref().and_then(|wanted| next(wanted, &self.known));
             let Some(step) = step else { return Ok(acted) };
-            acted = true;
-            match (self.client.act(&step).await?, step) {
+            acted |= matches!(step, Step::Add(..) | Step::Remove(_));
+            match (self.client.act(&step).await, step) {
                 (Ok(()), step) => self.known.did(step),
-                (Err(why), Step::Add(place, order)) => {
-                    self.refusals.insert(place.clone(), why.into());
-                    self.known.refuse(place, &order);
-                }
-                (Err(why), _) => return Err(Error::Call { call: "a step", why }),
+                (Err(Error::Refused(why)), Step::Add(place, order)) => self.refuse(place, &order, why.into()),
+                (Err(error), _) => return Err(error),
             }
         }
     }
 
-    /// How the sessions stand. One with a router of our own AS that is to be of another is ended: GoBGP takes any.
-    async fn report(&mut self, wanted: &watch::Receiver<Option<Wanted>>) -> Result<BgpReport, Error> {
+    fn refuse(&mut self, place: PeerPlace, order: &PeerOrder, why: Box<str>) {
+        self.known.refuse(place.clone(), order);
+        self.refusals.insert(place, why);
+        self.ask_again.get_or_insert_with(|| Clock::now() + ASK_AGAIN_AFTER);
+    }
+
+    /// What was refused is asked for again when its time has come.
+    fn forget_refusals(&mut self, now: Instant) {
+        if self.ask_again.is_some_and(|at| at <= now) {
+            self.known.refused.clear();
+            self.refusals.clear();
+            self.ask_again = None;
+        }
+    }
+
+    /// How the sessions stand, once those have been ended that should not be.
+    async fn look(&mut self, wanted: &watch::Receiver<Option<Wanted>>) -> Result<BgpReport, Error> {
         let told = self.client.peers().await?;
         let wanted = wanted.borrow().clone().unwrap_or_default();
         let own = wanted.identity.map_or(0, |identity| identity.asn);
         let mut report = BgpReport::default();
         for (place, order) in &wanted.peers {
-            let told = told.iter().find(|told| told.place == *place);
-            self.refusals.retain(|place, _| self.known.refused.contains_key(place));
-            let refused = || SessionReport { problem: self.refusals.get(place).cloned(), ..SessionReport::default() };
-            let session = told.map_or_else(refused, |told| session_report(&told.peer, &order.peer, own));
-            report.sessions.insert(order.name.clone(), session);
-        }
-        for (place, order) in &wanted.peers {
-            let Some(told) = told.iter().find(|told| told.place == *place) else { continue };
-            if let Some(asn) = own_as(told, order, own) {
-                self.client
-                    .act(&Step::Remove(place.clone()))
-                    .await?
-                    .map_err(|why| Error::Call { call: "DeletePeer", why })?;
-                self.known.did(Step::Remove(place.clone()));
-                self.known.refuse(place.clone(), order);
+            let is = told.iter().find(|told| told.place == *place);
+            // GoBGP takes a router of any AS where it is to be of another than ours.
+            if let Some(asn) = is.and_then(|is| own_as(is, order, own)) {
+                let step = Step::Remove(place.clone());
+                self.client.act(&step).await?;
+                self.known.did(step);
                 let why = format!("the router is of our own AS, {asn}: write dynamicASN internal, or peerASN");
-                self.refusals.insert(place.clone(), why.into());
+                self.refuse(place.clone(), order, why.into());
             }
+            let refusal = self.refusals.get(place).filter(|_| !self.known.peers.contains_key(place));
+            let session = match (refusal, is) {
+                (None, Some(is)) => session_report(&is.peer, &order.peer, own),
+                (why, _) => SessionReport { problem: why.cloned(), ..SessionReport::default() },
+            };
+            report.sessions.insert(order.name.clone(), session);
         }
         Ok(report)
     }
