@@ -1,30 +1,53 @@
 //! Raises the lab of a test, tells its story step by step, and takes it down whatever came of it. A story that fails shows the last words
 //! of FerroLB's programs, and of the routers.
 
+mod stalls;
+
 use crate::setup::Tools;
 use crate::{Lab, Options, run, state};
 use anyhow::{Context, Result};
+use stalls::Stalls;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
+/// Two hellos: a processor that stands still for so long makes a node on it late, and soon dead to the others.
+const STALL: Duration = Duration::from_millis(100);
+/// How often a story is told at most.
+const TOLD_MAX: usize = 3;
 /// How much of each program's log a failed test shows, in lines.
 const LOG_LINES: usize = 40;
 /// Whose log that is, by how its name begins.
 const SHOWN: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
 
-/// Raises a lab, tells `story` in it, and takes it down. A panic or error in the story fails the test.
-pub fn play(options: &Options, story: impl FnOnce(&Lab) -> Result<()>) {
+/// Raises a lab, tells `story` in it, and takes it down. A panic or error in the story fails the test; where a processor of this machine stood
+/// still meanwhile, an error does only if the story, told again, ends in one again.
+pub fn play(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
     let tools = if options.bgp { Tools::with_routers } else { Tools::ready };
     in_turn(tools, |tools| {
-        let lab = Lab::up(tools, options)?;
-        let last_words = LastWords(state::logs(&options.name.parse()?));
-        // Said at once, so that it stands before the logs of the programs, which are long.
-        story(&lab).inspect_err(|error| say(&format!("failed: {error:#}")))?;
-        // Told, so nothing has failed in it.
-        std::mem::forget(last_words);
-        lab.down()
+        for _ in 1..TOLD_MAX {
+            let stalls = Stalls::watch()?;
+            let Err(error) = tell(tools, options, &story) else { return Ok(()) };
+            let longest = stalls.end();
+            say(&format!("meanwhile a processor of this machine stood still for {longest:?} at the longest"));
+            if longest < STALL {
+                return Err(error);
+            }
+            say("that is no fault of what is tested: once more");
+        }
+        tell(tools, options, &story)
     });
+}
+
+fn tell(tools: &Tools, options: &Options, story: impl Fn(&Lab) -> Result<()>) -> Result<()> {
+    let lab = Lab::up(tools, options)?;
+    let last_words = LastWords(state::logs(&options.name.parse()?));
+    // Said at once, so that it stands before the logs of the programs, which are long.
+    story(&lab).inspect_err(|error| say(&format!("failed: {error:#}")))?;
+    // Told, so nothing has failed in it.
+    std::mem::forget(last_words);
+    lab.down()
 }
 
 /// Gives the tools, and the turn: no other lab of these tests stands meanwhile, of another test run neither.
