@@ -55,6 +55,8 @@ pub enum Bar {
     NotSelected,
     /// It cannot serve one of the Services.
     CannotServe,
+    /// By BGP: no BGPPeer selects it that takes the address's family and is named by an advertisement.
+    NoRouter,
 }
 
 /// Nodes, pools and advertisements, looked at once for all Services.

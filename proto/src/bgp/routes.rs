@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::ads::{Ad, Ads};
 use super::{Attributes, Class, Prefix, Sessions};
-use crate::announce::{Scene, Served};
-use crate::facts::{BgpAdvertisement, Community, CommunityRef, CommunityValue, Node, Pool};
-use crate::range::{AddressRange, Family};
+use crate::announce::{Bar, Scene, Served};
+use crate::facts::{BgpAdvertisement, Node, Pool};
+use crate::range::Family;
 use crate::verdict::{Verdict, verdict};
 
 /// Communities of one route, from all advertisements: as large ones they fill half of the longest message (RFC 4271 section 4).
@@ -24,103 +25,103 @@ pub struct Asked<'a, 's> {
     /// The routers it speaks with.
     pub sessions: &'s Sessions<'a>,
     /// All BGPAdvertisements.
-    pub advertisements: Vec<&'a BgpAdvertisement>,
-    /// All Communities, by name: of two that give a name the first counts.
-    pub communities: Vec<&'a Community>,
+    pub ads: &'s Ads<'a>,
 }
 
 /// What a node announces: its prefixes, each with who sees it and how. Prefixes that nobody sees are not there.
 pub type Routes = BTreeMap<Prefix, Arc<Class>>;
 
-/// An advertisement of this node whose communities all stand for something.
-struct Ad<'a> {
-    of: &'a BgpAdvertisement,
-    communities: BTreeSet<CommunityValue>,
-}
-
-/// What is known of an address, of all the Services that have it.
+/// What is known of an address on a node, of all the Services that have it.
 #[derive(Default)]
 struct Standing {
     /// A Service has a usable endpoint somewhere.
     counts: bool,
     /// One of those is not served on the node.
     unserved: bool,
-    /// The places of the advertisements that announce it.
-    ads: BTreeSet<usize>,
 }
 
-/// The routes of a node for these Services. Those of one address count together: each that has a usable endpoint somewhere must be served.
+impl Standing {
+    fn judge(&mut self, served: &Served<'_>, address: IpAddr, node: &str) {
+        let Served { policy, usable, endpoints, .. } = served;
+        let verdict = verdict(*policy, *usable, [Family::of(address)], node, endpoints.iter().copied(), &[]);
+        self.counts |= verdict != Verdict::NoEndpoint;
+        self.unserved |= verdict != Verdict::NoEndpoint && !verdict.serves();
+    }
+
+    /// Each Service that has a usable endpoint somewhere must be served.
+    const fn serves(&self) -> bool {
+        self.counts && !self.unserved
+    }
+}
+
+/// The routes of a node for these Services. Those of one address count together.
 pub fn routes<'a>(scene: &Scene<'a>, asked: &Asked<'a, '_>, services: impl IntoIterator<Item = Served<'a>>) -> Routes {
-    let ads = usable(asked);
+    let ads = asked.ads.of_node(&asked.node.labels);
     if ads.is_empty() || asked.sessions.with.is_empty() || scene.bar(asked.node).is_some() {
         return Routes::default();
     }
     let mut by_pool: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    let mut standings: BTreeMap<IpAddr, Standing> = BTreeMap::new();
+    // With the places of the advertisements that announce each.
+    let mut standings: BTreeMap<IpAddr, (Standing, BTreeSet<usize>)> = BTreeMap::new();
     for served in services {
         for address in served.assigned {
             let pool = scene.pool_of(served.from_pool, *address);
-            let of_pool = |pool: &Pool| -> Vec<usize> {
-                let announces = |ad: &Ad<'_>| ad.of.selects_pool(pool) && too_wide(ad.of, pool).is_none();
-                (0..ads.len()).filter(|place| announces(&ads[*place])).collect()
-            };
+            let of_pool =
+                |pool: &Pool| (0..ads.len()).filter(|place| ads[*place].announces_pool(pool)).collect::<Vec<_>>();
             let places = pool.map(|pool| by_pool.entry(&pool.name).or_insert_with(|| of_pool(pool)).as_slice());
             let selected =
                 places.into_iter().flatten().filter(|place| ads[**place].of.selects_service(|| served.labels()));
-            let standing = standings.entry(*address).or_default();
-            standing.ads.extend(selected);
-            let on_node = judge(&served, *address, &asked.node.name);
-            standing.counts |= on_node != Verdict::NoEndpoint;
-            standing.unserved |= on_node != Verdict::NoEndpoint && !on_node.serves();
+            let (standing, selecting) = standings.entry(*address).or_default();
+            selecting.extend(selected);
+            standing.judge(&served, *address, &asked.node.name);
         }
     }
     classified(&ads, asked.sessions, standings)
 }
 
-fn judge(served: &Served<'_>, address: IpAddr, node: &str) -> Verdict {
-    let Served { policy, usable, endpoints, .. } = served;
-    verdict(*policy, *usable, [Family::of(address)], node, endpoints.iter().copied(), &[])
-}
-
-/// The advertisements that select the node and can be sent as they are written, the oldest first. One with a name that stands for no
-/// community announces nothing: what it was to keep from spreading would spread.
-fn usable<'a>(asked: &Asked<'a, '_>) -> Vec<Ad<'a>> {
-    let mut aliases = BTreeMap::new();
-    for (alias, value) in asked.communities.iter().flat_map(|community| &community.aliases) {
-        aliases.entry(&**alias).or_insert(*value);
+/// The BGPPeers whose routers a node tells of an address of these Services: those that have it.
+///
+/// # Errors
+/// Why it tells nobody.
+pub fn audience<'a>(
+    scene: &Scene<'_>,
+    asked: &Asked<'a, '_>,
+    services: &[Served<'_>],
+    address: IpAddr,
+) -> Result<BTreeSet<&'a str>, Bar> {
+    if let Some(bar) = scene.bar(asked.node) {
+        return Err(bar);
     }
-    let value = |community: &CommunityRef| match community {
-        CommunityRef::Value(value) => Some(*value),
-        CommunityRef::Name(name) => aliases.get(&**name).copied(),
+    let having = || services.iter().filter(|served| served.assigned.contains(&address));
+    let announces = |ad: &&&Ad<'_>| {
+        let of_pool = |served: &Served<'_>| scene.pool_of(served.from_pool, address);
+        having().any(|served| of_pool(served).is_some_and(|pool| ad.announces(pool, served)))
     };
-    let ad = |of: &&'a BgpAdvertisement| {
-        let of = *of;
-        let communities = of.communities.iter().map(value).collect::<Option<_>>()?;
-        (of.problem.is_none() && of.selects_node(&asked.node.labels)).then_some(Ad { of, communities })
-    };
-    let mut ads: Vec<_> = asked.advertisements.iter().filter_map(ad).collect();
-    ads.sort_by_key(|ad| (ad.of.created, &*ad.of.name));
-    ads
-}
-
-/// Where the prefixes of an advertisement would hold addresses that are not the pool's own, so far as these are aligned: the family, and
-/// the shortest length that can be had. One that is wider than the pool's widest network would draw traffic for addresses that are others'
-/// (MetalLB refuses it).
-#[must_use]
-pub fn too_wide(ad: &BgpAdvertisement, pool: &Pool) -> Option<(Family, u8)> {
-    let shortest = |family| {
-        let ranges = pool.ranges.iter().filter(|range| range.family() == family);
-        ranges.map(AddressRange::widest_network).max()
-    };
-    let wide = |family| shortest(family).filter(|shortest| ad.length(family) < *shortest);
-    [Family::V4, Family::V6].into_iter().find_map(|family| Some((family, wide(family)?)))
+    let of_node = asked.ads.of_node(&asked.node.labels);
+    let ads: Vec<_> = of_node.iter().filter(announces).collect();
+    if ads.is_empty() {
+        return Err(Bar::NotSelected);
+    }
+    let mut standing = Standing::default();
+    having().for_each(|served| standing.judge(served, address, &asked.node.name));
+    if !standing.serves() {
+        return Err(Bar::CannotServe);
+    }
+    let carrying = asked.sessions.with.iter().filter(|(_, session)| session.carries(Family::of(address)));
+    let hears = |name: &str| ads.iter().any(|ad| ad.of.selects_peer(name));
+    let peers: BTreeSet<_> = carrying.map(|(peer, _)| &*peer.name).filter(|name| hears(name)).collect();
+    if peers.is_empty() { Err(Bar::NoRouter) } else { Ok(peers) }
 }
 
 /// The routes for the addresses that the node can serve.
-fn classified(ads: &[Ad<'_>], sessions: &Sessions<'_>, standings: BTreeMap<IpAddr, Standing>) -> Routes {
+fn classified(
+    ads: &[&Ad<'_>],
+    sessions: &Sessions<'_>,
+    standings: BTreeMap<IpAddr, (Standing, BTreeSet<usize>)>,
+) -> Routes {
     let mut prefixes: BTreeMap<Prefix, BTreeSet<usize>> = BTreeMap::new();
-    for (address, standing) in standings.into_iter().filter(|(_, standing)| standing.counts && !standing.unserved) {
-        for place in standing.ads {
+    for (address, (_, places)) in standings.into_iter().filter(|(_, (standing, _))| standing.serves()) {
+        for place in places {
             let length = ads[place].of.length(Family::of(address));
             prefixes.entry(Prefix::of(address, length)).or_default().insert(place);
         }
@@ -129,7 +130,7 @@ fn classified(ads: &[Ad<'_>], sessions: &Sessions<'_>, standings: BTreeMap<IpAdd
     let mut classes: BTreeMap<(Family, BTreeSet<usize>), Arc<Class>> = BTreeMap::new();
     let routes = prefixes.into_iter().map(|(prefix, places)| {
         let class = classes.entry((prefix.family(), places)).or_insert_with_key(|(family, places)| {
-            Arc::new(class(&places.iter().map(|place| &ads[*place]).collect::<Vec<_>>(), *family, sessions))
+            Arc::new(class(&places.iter().map(|place| ads[*place]).collect::<Vec<_>>(), *family, sessions))
         });
         (prefix, Arc::clone(class))
     });

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus};
-use ferrolb_proto::bgp::{Asked, Class, Routes, Sessions, routes, sessions};
+use ferrolb_proto::bgp::{Ads, Asked, Class, Routes, Sessions, routes, sessions};
 use ferrolb_proto::facts::{BgpPeer, Key, Session};
 
 use super::{slices, units};
@@ -26,12 +26,8 @@ pub(super) fn bgp(state: &State) -> Option<(Wanted, BgpStatus)> {
     // A Node that is gone has nothing to announce, and no labels by which routers would be its own.
     let Some(node) = state.own_node() else { return Some((Wanted::default(), BgpStatus::default())) };
     let sessions = sessions(objects.peers.values(), &node.labels);
-    let asked = Asked {
-        node,
-        sessions: &sessions,
-        advertisements: objects.advertisements.values().collect(),
-        communities: objects.communities.values().collect(),
-    };
+    let ads = Ads::new(objects.advertisements.values(), objects.communities.values());
+    let asked = Asked { node, sessions: &sessions, ads: &ads };
     let slices = slices::by_service(state.slices.iter());
     let served = state.services.iter().map(|service: (&Key, _)| units::served(service, &slices));
     let routes = routes(&units::scene(state), &asked, served);

@@ -176,6 +176,7 @@ impl Case<'_> {
             }
             (Bar::CannotServe, Policy::Local) => "without usable endpoint (externalTrafficPolicy Local)",
             (Bar::CannotServe, Policy::Cluster) => "without usable endpoint of a Service that shares the address",
+            (Bar::NoRouter, _) => "without a BGPPeer that it is announced to",
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api;
 use crate::bgp::sessions;
-use crate::facts::{BgpPeer, Endpoint, Policy, Usable};
+use crate::facts::{BgpPeer, Community, Endpoint, Policy, Usable};
 
 /// The nodes `here` and `there`, and what stands around them.
 struct Cluster {
@@ -51,12 +51,7 @@ impl Cluster {
     fn routes(&self, services: Vec<Served<'_>>) -> Vec<String> {
         let scene = Scene::new(self.nodes.iter(), self.pools.iter(), [].into_iter(), false);
         let sessions = sessions(&self.peers, &self.nodes[0].labels);
-        let asked = Asked {
-            node: &self.nodes[0],
-            sessions: &sessions,
-            advertisements: self.ads.iter().collect(),
-            communities: self.communities.iter().collect(),
-        };
+        let asked = Asked { node: &self.nodes[0], sessions: &sessions, ads: &Ads::new(&self.ads, &self.communities) };
         let routes = routes(&scene, &asked, services);
         let lines = routes.iter().flat_map(|(prefix, class)| {
             let line = move |(seen, peers): (&Attributes, &BTreeSet<Box<str>>)| {
@@ -228,4 +223,40 @@ fn a_node_that_may_announce_nothing_announces_nothing() {
     assert_eq!(cluster.routes(vec![served(Policy::Cluster, &assigned, &there)]).len(), 1, "all are: it means nothing");
     cluster.nodes[0].unreachable = true;
     assert_eq!(cluster.routes(vec![served(Policy::Cluster, &assigned, &there)]), [""; 0]);
+}
+
+#[test]
+fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() {
+    let both = addresses(&["10.0.0.7", "fd00::7"]);
+    let [here, there] = [[endpoint("here", Family::V4)], [endpoint("there", Family::V4)]];
+    let on = |rack: &str| json!({"nodeSelectors": [{"matchLabels": {"rack": rack}}]});
+    let none = json!({"communities": ["nobody-gives-it"]});
+    let cases = [
+        (json!({}), Policy::Local, &here, Ok("spine+tor")),
+        (json!({"peers": ["tor"]}), Policy::Cluster, &there, Ok("tor")),
+        (json!({"peers": ["elsewhere"]}), Policy::Cluster, &there, Err(Bar::NoRouter)),
+        (json!({}), Policy::Local, &there, Err(Bar::CannotServe)),
+        (on("there"), Policy::Cluster, &there, Err(Bar::NotSelected)),
+        (json!({"ipAddressPools": ["wan"]}), Policy::Cluster, &there, Err(Bar::NotSelected)),
+        (json!({"aggregationLength": 8}), Policy::Cluster, &there, Err(Bar::NotSelected)),
+        (none, Policy::Cluster, &there, Err(Bar::NotSelected)),
+    ];
+    for (spec, policy, endpoints, expect) in cases {
+        let cluster = Cluster::with(vec![ad("one", 0, &spec)]);
+        let scene = Scene::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
+        let (sessions, ads) = (sessions(&cluster.peers, &cluster.nodes[0].labels), Ads::new(&cluster.ads, []));
+        let asked = Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads };
+        // One that has other addresses has no say.
+        let elsewhere = addresses(&["10.0.0.99"]);
+        let services = [served(policy, &both, endpoints), served(Policy::Local, &elsewhere, &there)];
+        let told = audience(&scene, &asked, &services, both[0]);
+        let names = told.map(|peers| peers.into_iter().collect::<Vec<_>>().join("+"));
+        assert_eq!(names, expect.map(str::to_owned), "{spec}");
+        let seen: BTreeSet<String> = routes(&scene, &asked, services.into_iter().take(1))
+            .iter()
+            .filter(|(prefix, _)| prefix.to_string() == "10.0.0.7/32")
+            .flat_map(|(_, class)| class.peers().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>().join("+"), expect.unwrap_or_default(), "{spec}");
+    }
 }
