@@ -9,6 +9,7 @@ mod finding;
 mod marks;
 mod reason;
 mod remarks;
+mod routers;
 mod voices;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use super::service::{self, Entry};
 use super::{State, bare};
 use crate::desired::Condition;
 use finding::Case;
+use routers::Routers;
 use voices::Voices;
 
 pub(super) use checks::{Checks, Motion};
@@ -47,6 +49,13 @@ enum Step {
     Later(Instant, Option<Instant>),
     /// This is to be written.
     Write(Box<Condition>),
+}
+
+/// What all Services stand in.
+struct Around<'a> {
+    scene: &'a Scene<'a>,
+    voices: Option<&'a Voices<'a>>,
+    routers: Option<&'a Routers<'a>>,
 }
 
 impl State {
@@ -90,13 +99,21 @@ impl State {
         let none = BTreeSet::new();
         let void = self.checks.void.as_ref().unwrap_or(&none);
         let voices = self.has_speakers().then(|| Voices::new(self.speakers.iter().map(|(_, it)| it), void));
+        let routers = Routers::new(
+            self.bgp.ads.iter().map(|(_, own)| &own.object),
+            self.communities.iter().map(|(_, own)| &own.object),
+            self.bgp.peers.iter().map(|(_, own)| &own.object),
+            self.nodes.iter().map(|(_, node)| node),
+            voices.as_ref(),
+        );
+        let around = Around { scene: &scene, voices: voices.as_ref(), routers: routers.as_ref() };
         let due = self.checks.due(now).map(|key| (key, false));
         let (last, left) = self.checks.round();
         let round = self.services.after(last).take(left).map(|key| (key, true));
         let (mut steps, mut room) = (Vec::new(), self.checks.room());
         for (key, in_round) in due.chain(round).take(CHECKS_PER_PASS_MAX) {
             let Some(entry) = self.services.get(key) else { continue };
-            let step = self.step(entry, &scene, voices.as_ref(), now);
+            let step = self.step(entry, &around, now);
             if matches!(step, Step::Write(_)) {
                 if room == 0 {
                     break;
@@ -108,7 +125,8 @@ impl State {
         steps
     }
 
-    fn step(&self, entry: &Entry, scene: &Scene<'_>, voices: Option<&Voices<'_>>, now: Instant) -> Step {
+    fn step(&self, entry: &Entry, around: &Around<'_>, now: Instant) -> Step {
+        let Around { scene, voices, routers } = *around;
         let service = &entry.service;
         if service.assigned.is_empty() {
             return Step::Rest;
@@ -132,9 +150,11 @@ impl State {
             endpoints: self.slices.of(&entry.service.key).collect(),
             failing_on: failing_on(&entry.service.key),
         });
-        let group = Group::of(scene, served.collect());
+        let served: Vec<_> = served.collect();
+        let sharers = if routers.is_some() { served.clone() } else { Vec::new() };
+        let group = Group::of(scene, served);
         let endpoints = self.slices.of(&service.key).collect();
-        let finding = Case { service, endpoints, scene, group, voices }.finding();
+        let finding = Case { service, endpoints, scene, group, sharers, voices, routers }.finding();
         let is = service.condition(ConditionKind::Announced);
         if is.is_some_and(|is| service::says(is, &finding.condition)) {
             return Step::Rest;

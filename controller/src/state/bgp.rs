@@ -93,7 +93,10 @@ impl State {
             }
             peer
         };
-        self.bgp.in_doubt |= take(&mut self.bgp.peers, &mut self.agenda, change, |peer| &peer.name, unreadable);
+        let matters = |is: &BgpPeer, was: &BgpPeer| (is.generation, is.created) != (was.generation, was.created);
+        let name = |peer: &BgpPeer| peer.name.clone();
+        let changed = take(&mut self.bgp.peers, &mut self.agenda, change, name, matters, unreadable);
+        self.changed(changed);
     }
 
     pub(super) fn bgp_advertisement(&mut self, change: Change<BgpAdvertisement>) {
@@ -102,7 +105,12 @@ impl State {
             (ad.name, ad.problem) = (name, Some(BgpAdvertisementProblem::Unreadable(why.into())));
             ad
         };
-        self.bgp.in_doubt |= take(&mut self.bgp.ads, &mut self.agenda, change, |ad| &ad.name, unreadable);
+        let matters = |is: &BgpAdvertisement, was: &BgpAdvertisement| {
+            (is.generation, is.created, &is.problem) != (was.generation, was.created, &was.problem)
+        };
+        let name = |ad: &BgpAdvertisement| ad.name.clone();
+        let changed = take(&mut self.bgp.ads, &mut self.agenda, change, name, matters, unreadable);
+        self.changed(changed);
     }
 
     pub(super) fn bfd_profile(&mut self, change: Change<BfdProfile>) {
@@ -112,8 +120,16 @@ impl State {
             timers: Err(BfdProfileProblem::Unreadable(why.into())),
             status: before.map(|before| before.status.clone()).unwrap_or_default(),
         };
-        self.bgp.in_doubt |=
-            take(&mut self.bgp.profiles, &mut self.agenda, change, |profile| &profile.name, unreadable);
+        let name = |profile: &BfdProfile| profile.name.clone();
+        let changed = take(&mut self.bgp.profiles, &mut self.agenda, change, name, |_, _| false, unreadable);
+        self.bgp.in_doubt |= changed != Changed::Nothing;
+    }
+
+    fn changed(&mut self, changed: Changed) {
+        self.bgp.in_doubt |= changed != Changed::Nothing;
+        if changed == Changed::Terms {
+            self.doubt_announcing();
+        }
     }
 
     /// Compares the statuses of all our kinds for BGP with what they should be, those whose surroundings are known.
@@ -186,22 +202,32 @@ fn set<F, S: PartialEq + Hash>(
     agenda.set(target, &mut own.draft, wanted, now);
 }
 
-/// Takes a change of one kind; the answer is whether it may matter to anybody.
+/// What came of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changed {
+    Nothing,
+    /// Something that concerns our kinds for BGP at most.
+    Object,
+    /// What it asks for: that may concern Services.
+    Terms,
+}
+
+/// Takes a change of one kind; `matters` tells whether an object asks for something else than it did.
 fn take<F, S>(
     inventory: &mut Inventory<Own<F, S>>,
     agenda: &mut Agenda,
     change: Change<F>,
-    name: impl Fn(&F) -> &str,
+    name: impl Fn(&F) -> Box<str>,
+    matters: impl FnOnce(&F, &F) -> bool,
     unreadable: impl FnOnce(Box<str>, &str, Option<&F>) -> F,
-) -> bool {
+) -> Changed {
     let object = match change {
         Change::ResyncStarted => {
             inventory.resync_started();
-            return false;
+            return Changed::Nothing;
         }
         Change::Delete(_) | Change::ResyncDone => {
-            gone(inventory, agenda, &change);
-            return true;
+            return if gone(inventory, agenda, &change) { Changed::Terms } else { Changed::Object };
         }
         Change::Apply(object) => object,
         Change::Unreadable { key, why } => {
@@ -209,8 +235,7 @@ fn take<F, S>(
             unreadable(key.name, &why, before)
         }
     };
-    put(inventory, bare(name(&object)), object, |_, _| true);
-    true
+    if put(inventory, bare(&name(&object)), object, matters) { Changed::Terms } else { Changed::Object }
 }
 
 /// Some of these names; none where there are none.

@@ -113,20 +113,20 @@ impl State {
 
     /// A name belongs to the first Community by name that gives it, so that one change may concern all others.
     pub(super) fn community(&mut self, change: Change<Community>, now: Instant) {
-        match change {
+        let matters = |is: &Community, was: &Community| is.aliases != was.aliases;
+        let names_changed = match change {
             Change::ResyncStarted => return self.communities.resync_started(),
-            Change::Delete(_) | Change::ResyncDone => {
-                gone(&mut self.communities, &mut self.agenda, &change);
-            }
-            Change::Apply(community) => {
-                put(&mut self.communities, bare(&community.name.clone()), community, |_, _| true);
-            }
+            Change::Delete(_) | Change::ResyncDone => gone(&mut self.communities, &mut self.agenda, &change),
+            Change::Apply(community) => put(&mut self.communities, bare(&community.name.clone()), community, matters),
             Change::Unreadable { key, why } => {
                 let before = self.communities.get(&bare(&key.name)).map(|own| own.object.clone());
                 let problem = Some(CommunityProblem::Unreadable(why.into()));
                 let community = Community { name: key.name, problem, ..before.unwrap_or_default() };
-                put(&mut self.communities, bare(&community.name.clone()), community, |_, _| true);
+                put(&mut self.communities, bare(&community.name.clone()), community, matters)
             }
+        };
+        if names_changed {
+            self.doubt_announcing();
         }
         self.bgp.in_doubt = true;
         if self.communities.is_complete() {

@@ -1,15 +1,16 @@
 //! What the condition `ferrolb.io/Announced` of one Service should say, from what the API and the speakers say. Pure;
 //! `docs/reasons.md` explains each reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::{Bar, Group, Scene};
+use ferrolb_proto::announce::{Bar, Group, Scene, Served};
 use ferrolb_proto::api::{IpMode, LinkTrouble, TroubleReason};
 use ferrolb_proto::facts::{Endpoint, Node, Policy, Service, SpeakerLink, Usable};
 use ferrolb_proto::range::Family;
 
 use super::reason::Reason;
+use super::routers::{Routers, Silence, Told};
 use super::voices::{Owner, Owners, Voices};
 use crate::desired::Condition;
 use crate::state::service::{SEPARATOR, join};
@@ -33,8 +34,12 @@ pub(super) struct Case<'a> {
     pub(super) scene: &'a Scene<'a>,
     /// The Services that share addresses with it, itself included; none if nothing of it may be announced.
     pub(super) group: Option<Group<'a>>,
+    /// The same, as they are announced by BGP.
+    pub(super) sharers: Vec<Served<'a>>,
     /// None: with this API group speakers have no place to say what they do.
     pub(super) voices: Option<&'a Voices<'a>>,
+    /// None: nothing is announced by BGP.
+    pub(super) routers: Option<&'a Routers<'a>>,
 }
 
 impl Case<'_> {
@@ -71,6 +76,16 @@ impl Case<'_> {
                  does, say ferrolb.io/ip-mode: Proxy,announce",
             );
         }
+        let on_links = self.on_links(address);
+        let told = self.routers.and_then(|routers| routers.told(self.scene, &self.sharers, address));
+        match told.map(|told| self.by_bgp(&told)) {
+            Some(by_bgp) => both_ways(on_links, by_bgp),
+            None => on_links,
+        }
+    }
+
+    /// What is said of an address as the nodes' links have it.
+    fn on_links(&self, address: IpAddr) -> (Reason, String, bool) {
         let owners = self.voices.map(|voices| voices.owners(address)).unwrap_or_default();
         let trouble = self.voices.and_then(|voices| voices.troubles(address).min_by_key(|(_, is)| is.reason));
         match trouble {
@@ -78,6 +93,43 @@ impl Case<'_> {
             _ if owners.all.is_empty() => self.unannounced(address),
             trouble => (Reason::Announced, announced(&owners, trouble.map(|(_, trouble)| trouble)), !owners.moving),
         }
+    }
+
+    /// What is said of an address that is to be announced by BGP.
+    fn by_bgp(&self, told: &Told<'_>) -> (Reason, String) {
+        let few = |names: &BTreeSet<&str>| some(&names.iter().collect::<Vec<_>>(), NODES_NAMED_MAX);
+        let Told { from, to, apart, missing, barred } = told;
+        if !from.is_empty() {
+            return (Reason::Announced, format!("by BGP from {} to {}", some(from, NODES_NAMED_MAX), few(to)));
+        }
+        if !apart.is_empty() {
+            let text = format!(
+                "is not announced by BGP: no session of {} with {} is established; look at what these BGPPeers say",
+                some(apart, NODES_NAMED_MAX),
+                few(missing)
+            );
+            return (Reason::NoSession, text);
+        }
+        let may = |(silence, _): &(&Silence, &usize)| !matches!(silence, Silence::Barred(_));
+        if self.voices.is_none() && barred.iter().any(|silence| may(&silence)) {
+            let text = "may be announced by BGP; whether it is cannot be said with this --api-group".to_owned();
+            return (Reason::NotObserved, text);
+        }
+        let cause = |(silence, count): (&Silence, &usize)| {
+            let cause = match silence {
+                Silence::Barred(bar) => self.cause(*bar),
+                Silence::NoSpeaker => "without a speaker",
+                Silence::NoGobgpd => "whose speaker has no --gobgp",
+            };
+            format!("{count} {cause}")
+        };
+        let causes: Vec<_> = barred.iter().map(cause).collect();
+        let text = format!(
+            "is not announced by BGP: no node may announce it; of {}: {}",
+            nodes(barred.values().sum()),
+            causes.join(", ")
+        );
+        (Reason::NoCandidateNode, text)
     }
 
     fn trouble(&self, by: &str, trouble: &LinkTrouble, owners: &Owners<'_>) -> (Reason, String, bool) {
@@ -121,7 +173,7 @@ impl Case<'_> {
     fn unadvertised(&self, address: IpAddr) -> String {
         match self.scene.pool_of(self.service.from_pool.as_deref(), address) {
             Some(pool) => format!(
-                "is not announced: no valid L2Advertisement selects pool {} and this Service; create one, or mend its selectors",
+                "is not announced: no valid L2Advertisement or BGPAdvertisement selects pool {} and this Service; create one, or mend its selectors",
                 pool.name
             ),
             None => "is not announced: no IPAddressPool has it any more".to_owned(),
@@ -141,15 +193,13 @@ impl Case<'_> {
         }
         if may.is_empty() {
             let causes: Vec<_> = causes.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
-            let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
-            return (
-                Reason::NoCandidateNode,
-                format!(
-                    "is not announced: no node may announce it; of {nodes}: {}{}",
-                    causes.join(", "),
-                    self.nowhere()
-                ),
+            let text = format!(
+                "is not announced: no node may announce it; of {}: {}{}",
+                nodes(count),
+                causes.join(", "),
+                self.nowhere()
             );
+            return (Reason::NoCandidateNode, text);
         }
         self.silent(group, &may)
     }
@@ -218,6 +268,23 @@ impl Case<'_> {
     }
 }
 
+/// What is said of an address that may be announced both ways: it is announced where it is by either, unless somebody else has it.
+fn both_ways(on_links: (Reason, String, bool), by_bgp: (Reason, String)) -> (Reason, String, bool) {
+    match (on_links, by_bgp) {
+        ((Reason::NoAdvertisement, ..), (reason, text)) => (reason, text, true),
+        // Both wait for the same.
+        ((Reason::NoEndpoints, text, settled), (Reason::NoCandidateNode, _)) => (Reason::NoEndpoints, text, settled),
+        ((Reason::Announced, text, settled), (reason, by_bgp)) => {
+            let but = if reason == Reason::Announced { "and" } else { "but" };
+            (Reason::Announced, format!("{text}, {but} {by_bgp}"), settled && reason == Reason::Announced)
+        }
+        ((reason, text, _), (Reason::Announced, by_bgp)) if reason >= Reason::NoEndpoints => {
+            (Reason::Announced, format!("{by_bgp}, but on no link: it {text}"), false)
+        }
+        ((reason, text, settled), (_, by_bgp)) => (reason, format!("{text}, and {by_bgp}"), settled),
+    }
+}
+
 fn announced(owners: &Owners<'_>, trouble: Option<&LinkTrouble>) -> String {
     let mut text = format!("from {}", names(&owners.all));
     if owners.parted {
@@ -245,6 +312,10 @@ const fn is_remark(trouble: &LinkTrouble) -> bool {
 fn names(owners: &[Owner<'_>]) -> String {
     let names: Vec<_> = owners.iter().map(|owner| format!("{} ({})", owner.node, owner.links.join(", "))).collect();
     names.join(" and ")
+}
+
+fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }
 
 fn list(nodes: &[&Node]) -> String {

@@ -78,7 +78,12 @@ impl State {
             links.iter_mut().for_each(|link| link.addresses = Box::default());
             links
         };
-        if rest(before) != rest(speaker) {
+        // What is announced by BGP goes over every session alike.
+        let standing = |speaker: &Speaker| {
+            let sessions = speaker.bgp.as_ref()?.iter().filter(|session| session.established);
+            Some(sessions.map(|session| session.peer.clone()).collect::<BTreeSet<_>>())
+        };
+        if rest(before) != rest(speaker) || standing(before) != standing(speaker) {
             self.doubt_announcing();
         }
         let has = |speaker: &Speaker| -> BTreeSet<(usize, IpAddr)> {

@@ -14,6 +14,7 @@ pub(in crate::state) enum Reason {
     NoEndpoints,
     NoAdvertisement,
     NoCandidateNode,
+    NoSession,
     SpeakersDeaf,
     NoSpeaker,
     Pending,
@@ -22,13 +23,14 @@ pub(in crate::state) enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::AddressConflict,
         Self::KernelAnswers,
         Self::NoDataPath,
         Self::NoEndpoints,
         Self::NoAdvertisement,
         Self::NoCandidateNode,
+        Self::NoSession,
         Self::SpeakersDeaf,
         Self::NoSpeaker,
         Self::Pending,
@@ -44,6 +46,7 @@ impl Reason {
             Self::NoEndpoints => "NoEndpoints",
             Self::NoAdvertisement => "NoAdvertisement",
             Self::NoCandidateNode => "NoCandidateNode",
+            Self::NoSession => "NoSession",
             Self::SpeakersDeaf => "SpeakersDeaf",
             Self::NoSpeaker => "NoSpeaker",
             Self::Pending => "Pending",
@@ -62,6 +65,7 @@ impl Reason {
             | Self::NoEndpoints
             | Self::NoAdvertisement
             | Self::NoCandidateNode
+            | Self::NoSession
             | Self::SpeakersDeaf
             | Self::NoSpeaker
             | Self::Pending => Truth::False,

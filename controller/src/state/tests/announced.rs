@@ -1,5 +1,6 @@
 //! The condition `Announced`: what it says of whom, when it is written, and when not.
 
+mod bgp;
 mod remarks;
 mod when;
 

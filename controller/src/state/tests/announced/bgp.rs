@@ -1,0 +1,135 @@
+//! `Announced` of what goes out by BGP: alone, beside the links, and why not.
+
+use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, SpeakerSession};
+
+use super::*;
+
+fn object<O: serde::de::DeserializeOwned>(name: &str, spec: serde_json::Value) -> O {
+    serde_json::from_value(json!({"metadata": {"name": name, "generation": 1}, "spec": spec})).unwrap()
+}
+
+fn peer(name: &str, address: &str) -> BgpPeer {
+    object::<api::Router>(name, json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address})).into()
+}
+
+fn advertised(name: &str, spec: serde_json::Value) -> BgpAdvertisement {
+    object::<api::Bgp>(name, spec).into()
+}
+
+/// A speaker with a gobgpd: of each session the name, with `!` where it is established.
+fn router(node: &str, addresses: &[&str], sessions: &[&str]) -> Speaker {
+    let session = |text: &&str| SpeakerSession {
+        peer: text.trim_end_matches('!').into(),
+        established: text.ends_with('!'),
+        message: "".into(),
+    };
+    Speaker { bgp: Some(sessions.iter().map(session).collect()), ..speaker(node, addresses) }
+}
+
+/// A cluster whose speakers each have one session, as each word says, and which announces all to all by BGP, and as `ads` say on links.
+fn cluster(ads: Vec<serde_json::Value>, sessions: [&str; 3], owner: Option<&str>) -> World {
+    let speakers = ["n1", "n2", "n3"].into_iter().zip(sessions).map(|(node, session)| {
+        let held: &[&str] = if owner == Some(node) { &[ADDRESS] } else { &[] };
+        if session.is_empty() { speaker(node, held) } else { router(node, held, &[session]) }
+    });
+    let services = vec![assigned("a", &[ADDRESS], "lan")];
+    let mut world = Cast { services, ads, speakers: speakers.collect(), ..Cast::default() }.begun();
+    feed(&mut world, [peer("tor", "192.0.2.1")].into_iter().map(Change::Apply), Event::Peer);
+    feed(&mut world, [advertised("all", json!({}))].into_iter().map(Change::Apply), Event::BgpAdvertisement);
+    world.settle();
+    world
+}
+
+#[test]
+fn what_bgp_alone_announces_names_the_nodes_and_the_routers_or_what_is_missing() {
+    let cases = [
+        (["tor!", "tor!", "tor!"], "Announced", "10.0.0.1 by BGP from n1, n2, n3 to tor"),
+        (["tor!", "tor", ""], "Announced", "10.0.0.1 by BGP from n1 to tor"),
+        (
+            ["tor", "tor", ""],
+            "NoSession",
+            "10.0.0.1 is not announced by BGP: no session of n1, n2 with tor is established; look at what these BGPPeers say",
+        ),
+        (
+            ["", "", ""],
+            "NoCandidateNode",
+            "10.0.0.1 is not announced by BGP: no node may announce it; of 3 nodes: 3 whose speaker has no --gobgp",
+        ),
+    ];
+    for (sessions, reason, message) in cases {
+        let world = cluster(vec![], sessions, None);
+        assert_eq!(told(&world, "a"), (reason.to_owned(), message.to_owned()), "{sessions:?}");
+    }
+}
+
+#[test]
+fn it_is_announced_where_either_way_announces_it_and_the_other_is_said() {
+    let l2 = || vec![json!({})];
+    let cases = [
+        (["tor!", "tor!", "tor!"], Some("n2"), "10.0.0.1 from n2 (eth0), and by BGP from n1, n2, n3 to tor"),
+        (
+            ["tor", "", ""],
+            Some("n2"),
+            "10.0.0.1 from n2 (eth0), but is not announced by BGP: no session of n1 with tor is established; look at what these BGPPeers say",
+        ),
+        (
+            ["tor!", "", ""],
+            None,
+            "10.0.0.1 by BGP from n1 to tor, but on no link: it is not announced: n1, n2, n3 may announce it, and no speaker says that it does; \
+             if that lasts, look at their logs",
+        ),
+    ];
+    for (sessions, owner, message) in cases {
+        let world = cluster(l2(), sessions, owner);
+        assert_eq!(told(&world, "a"), ("Announced".to_owned(), message.to_owned()), "{sessions:?}");
+    }
+    let world = cluster(l2(), ["tor", "", ""], None);
+    assert_eq!(told(&world, "a").0, "Pending");
+}
+
+#[test]
+fn it_follows_sessions_objects_and_endpoints() {
+    let mut world = cluster(vec![], ["tor!", "tor!", ""], None);
+    let said = |world: &mut World| {
+        world.settle();
+        told(world, "a")
+    };
+    says(&mut world, router("n1", &[], &["tor"]));
+    assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
+    world.handle(Event::Slice(Change::Apply(Slice { endpoints: vec![].into(), ..slice("a", &[]) })));
+    assert_eq!(said(&mut world).0, "NoEndpoints");
+    world.handle(Event::Slice(Change::Apply(slice("a", &["n3"]))));
+    assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
+    let changed = |spec| {
+        let mut ad = advertised("all", spec);
+        ad.generation = 2;
+        Event::BgpAdvertisement(Change::Apply(ad))
+    };
+    world.handle(changed(json!({"communities": ["near"]})));
+    assert_eq!(said(&mut world).0, "NoAdvertisement");
+    let names = object::<api::Aliases>("names", json!({"communities": [{"name": "near", "value": "1:2"}]}));
+    world.handle(Event::Community(Change::Apply(Community::from(names))));
+    assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
+    world.handle(Event::Peer(Change::Delete(Key::new("ferrolb-system", "tor"))));
+    assert_eq!(said(&mut world).0, "NoCandidateNode");
+}
+
+#[test]
+fn a_speaker_that_is_not_there_any_more_announces_nothing() {
+    let mut world = cluster(vec![], ["tor!", "", ""], None);
+    let lost = Node { lost: true, ..ready("n1") };
+    world.handle(Event::Node(Change::Apply(lost)));
+    world.settle();
+    let (reason, message) = told(&world, "a");
+    assert_eq!(reason, "NoCandidateNode");
+    assert!(message.ends_with("of 3 nodes: 1 without a speaker, 2 whose speaker has no --gobgp"), "{message}");
+}
+
+#[test]
+fn where_speakers_cannot_say_it_whether_it_is_announced_is_not_known() {
+    let mut world = Cast { ads: vec![], group: "metallb.io", ..Cast::default() }.begun();
+    feed(&mut world, [peer("tor", "192.0.2.1")].into_iter().map(Change::Apply), Event::Peer);
+    feed(&mut world, [advertised("all", json!({}))].into_iter().map(Change::Apply), Event::BgpAdvertisement);
+    world.settle();
+    assert_eq!(told(&world, "a").0, "NotObserved");
+}
