@@ -13,5 +13,5 @@ mod sessions;
 pub use ads::{Ads, too_wide};
 pub use class::{Attributes, Class};
 pub use prefix::Prefix;
-pub use routes::{Asked, Routes, audience, routes};
+pub use routes::{Asked, Audience, Routes, audience, routes};
 pub use sessions::{BfdFault, PeerConflict, Sessions, sessions};

@@ -152,7 +152,8 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
-    let (wanted, bgp) = state.config.gobgp.then(|| bgp::bgp(state)).flatten().unzip();
+    let (wanted, bgp) =
+        state.config.gobgp.then(|| bgp::bgp(state, desired.draining.is_some(), &checked.failing)).flatten().unzip();
     desired.bgp = wanted;
     let failing = checked.said;
     desired.status = SpeakerStatusStatus { failing, bgp, ..status(state, &eligible, desired.draining.is_some()) };

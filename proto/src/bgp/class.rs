@@ -4,6 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::facts::CommunityValue;
 
+/// RFC 8326 section 3.1.
+const GRACEFUL_SHUTDOWN: CommunityValue = CommunityValue::Standard(65535, 0);
+/// How often more our AS number comes before a path of the last resort.
+const LAST_PREPEND: u8 = 3;
+/// The local preference of one: the lowest that GoBGP's policies set.
+const LAST_LOCAL_PREF: u32 = 1;
+
 /// What a router sees of a route beside its prefix and its next hop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attributes {
@@ -15,6 +22,20 @@ pub struct Attributes {
     pub med: Option<u32>,
     /// How often our AS number comes again before the path, for routers of another AS.
     pub prepend: u8,
+}
+
+impl Attributes {
+    /// The same route as the last resort of a router, of our own AS (`internal`) or another: any other path is better, and where there is none it
+    /// is taken. `GRACEFUL_SHUTDOWN` says so (RFC 8326), and for routers that do not hear that, the rest does.
+    pub(super) fn of_last_resort(mut self, internal: bool) -> Self {
+        self.communities.insert(GRACEFUL_SHUTDOWN);
+        if internal {
+            self.local_pref = Some(LAST_LOCAL_PREF);
+        } else {
+            self.prepend = self.prepend.saturating_add(LAST_PREPEND);
+        }
+        Self { med: Some(u32::MAX), ..self }
+    }
 }
 
 /// Who sees a route, and how: by their attributes the routers, each by the name of its BGPPeer. A router that is not here does not see it.

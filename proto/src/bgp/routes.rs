@@ -26,6 +26,8 @@ pub struct Asked<'a, 's> {
     pub sessions: &'s Sessions<'a>,
     /// All BGPAdvertisements.
     pub ads: &'s Ads<'a>,
+    /// The node drains, or its data path does not work.
+    pub unsound: bool,
 }
 
 /// What a node announces: its prefixes, each with who sees it and how. Prefixes that nobody sees are not there.
@@ -38,19 +40,32 @@ struct Standing {
     counts: bool,
     /// One of those is not served on the node.
     unserved: bool,
+    /// Of one of those, all endpoints on the node fail their health check.
+    failing: bool,
 }
 
 impl Standing {
     fn judge(&mut self, served: &Served<'_>, address: IpAddr, node: &str) {
-        let Served { policy, usable, endpoints, .. } = served;
-        let verdict = verdict(*policy, *usable, [Family::of(address)], node, endpoints.iter().copied(), &[]);
+        let Served { policy, usable, endpoints, failing_on, .. } = served;
+        let family = Family::of(address);
+        let failing = failing_on.contains(&(node, family)).then_some(family);
+        let verdict = verdict(*policy, *usable, [family], node, endpoints.iter().copied(), failing.as_slice());
         self.counts |= verdict != Verdict::NoEndpoint;
         self.unserved |= verdict != Verdict::NoEndpoint && !verdict.serves();
+        self.failing |= verdict == Verdict::Failing;
     }
 
     /// Each Service that has a usable endpoint somewhere must be served.
     const fn serves(&self) -> bool {
         self.counts && !self.unserved
+    }
+}
+
+impl Asked<'_, '_> {
+    /// Whether the node is announced as the last resort, whatever the address: as on a link, soft rules give way to another node and never
+    /// leave an address without any, and here the routers are who see whether there is another.
+    fn is_last(&self) -> bool {
+        self.unsound || self.node.cordoned || !self.node.ready
     }
 }
 
@@ -76,10 +91,19 @@ pub fn routes<'a>(scene: &Scene<'a>, asked: &Asked<'a, '_>, services: impl IntoI
             standing.judge(&served, *address, &asked.node.name);
         }
     }
-    classified(&ads, asked.sessions, standings)
+    classified(&ads, asked, standings)
 }
 
-/// The BGPPeers whose routers a node tells of an address of these Services: those that have it.
+/// Whom a node tells of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audience<'a> {
+    /// The names of the BGPPeers of the routers.
+    pub peers: BTreeSet<&'a str>,
+    /// They are told of it as the last resort.
+    pub last: bool,
+}
+
+/// Whom a node tells of an address of these Services: those that have it.
 ///
 /// # Errors
 /// Why it tells nobody.
@@ -88,7 +112,7 @@ pub fn audience<'a>(
     asked: &Asked<'a, '_>,
     services: &[Served<'_>],
     address: IpAddr,
-) -> Result<BTreeSet<&'a str>, Bar> {
+) -> Result<Audience<'a>, Bar> {
     if let Some(bar) = scene.bar(asked.node) {
         return Err(bar);
     }
@@ -110,27 +134,34 @@ pub fn audience<'a>(
     let carrying = asked.sessions.with.iter().filter(|(_, session)| session.carries(Family::of(address)));
     let hears = |name: &str| ads.iter().any(|ad| ad.of.selects_peer(name));
     let peers: BTreeSet<_> = carrying.map(|(peer, _)| &*peer.name).filter(|name| hears(name)).collect();
-    if peers.is_empty() { Err(Bar::NoRouter) } else { Ok(peers) }
+    if peers.is_empty() {
+        return Err(Bar::NoRouter);
+    }
+    Ok(Audience { peers, last: asked.is_last() || standing.failing })
 }
 
 /// The routes for the addresses that the node can serve.
 fn classified(
     ads: &[&Ad<'_>],
-    sessions: &Sessions<'_>,
+    asked: &Asked<'_, '_>,
     standings: BTreeMap<IpAddr, (Standing, BTreeSet<usize>)>,
 ) -> Routes {
-    let mut prefixes: BTreeMap<Prefix, BTreeSet<usize>> = BTreeMap::new();
-    for (address, (_, places)) in standings.into_iter().filter(|(_, (standing, _))| standing.serves()) {
+    // Each with whether all its addresses are of the last resort.
+    let mut prefixes: BTreeMap<Prefix, (bool, BTreeSet<usize>)> = BTreeMap::new();
+    for (address, (standing, places)) in standings.into_iter().filter(|(_, (standing, _))| standing.serves()) {
         for place in places {
             let length = ads[place].of.length(Family::of(address));
-            prefixes.entry(Prefix::of(address, length)).or_default().insert(place);
+            let (last, places) = prefixes.entry(Prefix::of(address, length)).or_insert((true, BTreeSet::new()));
+            *last &= asked.is_last() || standing.failing;
+            places.insert(place);
         }
     }
     // Ten thousand prefixes are of a handful of classes.
-    let mut classes: BTreeMap<(Family, BTreeSet<usize>), Arc<Class>> = BTreeMap::new();
-    let routes = prefixes.into_iter().map(|(prefix, places)| {
-        let class = classes.entry((prefix.family(), places)).or_insert_with_key(|(family, places)| {
-            Arc::new(class(&places.iter().map(|place| ads[*place]).collect::<Vec<_>>(), *family, sessions))
+    let mut classes: BTreeMap<(Family, bool, BTreeSet<usize>), Arc<Class>> = BTreeMap::new();
+    let routes = prefixes.into_iter().map(|(prefix, (last, places))| {
+        let class = classes.entry((prefix.family(), last, places)).or_insert_with_key(|(family, last, places)| {
+            let ads = places.iter().map(|place| ads[*place]).collect::<Vec<_>>();
+            Arc::new(class(&ads, *family, asked.sessions, *last))
         });
         (prefix, Arc::clone(class))
     });
@@ -138,8 +169,8 @@ fn classified(
 }
 
 /// How routers see what these advertisements announce together, the oldest first. For one router their communities add up; where what
-/// there is one of differs, the older has its way, and the younger does not announce to it.
-fn class(ads: &[&Ad<'_>], family: Family, sessions: &Sessions<'_>) -> Class {
+/// there is one of differs, the older has its way, and the younger does not announce to it. `last`: as the last resort.
+fn class(ads: &[&Ad<'_>], family: Family, sessions: &Sessions<'_>, last: bool) -> Class {
     let mut class = Class::default();
     for (peer, session) in sessions.with.iter().filter(|(_, session)| session.carries(family)) {
         let mut selecting = ads.iter().filter(|ad| ad.of.selects_peer(&peer.name));
@@ -154,7 +185,8 @@ fn class(ads: &[&Ad<'_>], family: Family, sessions: &Sessions<'_>) -> Class {
         // A router of our own AS would take a path with our number in it for a loop; to others LOCAL_PREF is not sent.
         let internal = session.is_internal();
         let (local_pref, prepend) = (local_pref.filter(|_| internal), if internal { 0 } else { prepend });
-        class.insert(&peer.name, Attributes { communities, local_pref, med, prepend });
+        let seen = Attributes { communities, local_pref, med, prepend };
+        class.insert(&peer.name, if last { seen.of_last_resort(internal) } else { seen });
     }
     class
 }

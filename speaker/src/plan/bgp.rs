@@ -3,12 +3,13 @@
 mod order;
 mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus};
+use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState};
 use ferrolb_proto::bgp::{Ads, Asked, Class, Routes, Sessions, routes, sessions};
 use ferrolb_proto::facts::{BgpPeer, Key, Session};
+use ferrolb_proto::range::Family;
 
 use super::{slices, units};
 use crate::state::State;
@@ -17,8 +18,9 @@ use wanted::{Surroundings, wanted};
 pub use order::{ClassOrder, Mark, PeerOrder, family};
 pub use wanted::{Identity, Wanted};
 
-/// What gobgpd is to have, and how its sessions stand; none as long as that cannot be known.
-pub(super) fn bgp(state: &State) -> Option<(Wanted, BgpStatus)> {
+/// What gobgpd is to have, and how its sessions stand; none as long as that cannot be known. `failing`: the Services that this node fails by their
+/// health checks, and of which families.
+pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Family)>) -> Option<(Wanted, BgpStatus)> {
     let objects = &state.bgp_objects;
     if state.waits_for().is_some() || objects.waits_for().is_some() {
         return None;
@@ -27,9 +29,11 @@ pub(super) fn bgp(state: &State) -> Option<(Wanted, BgpStatus)> {
     let Some(node) = state.own_node() else { return Some((Wanted::default(), BgpStatus::default())) };
     let sessions = sessions(objects.peers.values(), &node.labels);
     let ads = Ads::new(objects.advertisements.values(), objects.communities.values());
-    let asked = Asked { node, sessions: &sessions, ads: &ads };
+    // What is not known yet, as when a speaker starts anew, changes nothing: the routes of a node that boots wait for its Node to be ready.
+    let unsound = draining || state.data_path.state == DataPathState::Unhealthy;
+    let asked = Asked { node, sessions: &sessions, ads: &ads, unsound };
     let slices = slices::by_service(state.slices.iter());
-    let served = state.services.iter().map(|service: (&Key, _)| units::served(service, &slices));
+    let served = state.services.iter().map(|service| units::served(state, service, &slices, failing));
     let routes = routes(&units::scene(state), &asked, served);
     let heard = |(peer, session): &(&BgpPeer, &'_ Session)| {
         let address = state.bgp.sessions.get(&peer.name)?.address?;

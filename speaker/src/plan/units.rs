@@ -83,14 +83,8 @@ fn all_groups<'a>(
 ) -> impl Iterator<Item = (Vec<usize>, Group<'a>)> {
     let services: Vec<_> = state.services.iter().collect();
     let slices = slices::by_service(state.slices.iter());
-    let failing_of =
-        move |key| [Family::V4, Family::V6].into_iter().filter(move |family| failing.contains(&(key, *family)));
     groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(move |places| {
-        let served = places.iter().map(|place| Served {
-            failing_on: failing_of(services[*place].0).map(|family| (&*state.config.node, family)).collect(),
-            ..served(services[*place], &slices)
-        });
-        let served = served.collect();
+        let served = places.iter().map(|place| served(state, services[*place], &slices, failing)).collect();
         Some((places, Group::of(scene, served)?))
     })
 }
@@ -136,7 +130,15 @@ fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<D
     (!unit.addresses.is_empty()).then(|| Draft { unit: Arc::new(unit), own })
 }
 
-pub(super) fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[slices::Named<'a>]) -> Served<'a> {
+/// A Service, with what of it fails on this node.
+pub(super) fn served<'a>(
+    state: &'a State,
+    (key, service): (&'a Key, &'a KeptService),
+    slices: &[slices::Named<'a>],
+    failing: &BTreeSet<(&'a Key, Family)>,
+) -> Served<'a> {
+    let families = [Family::V4, Family::V6].into_iter().filter(|family| failing.contains(&(key, *family)));
+
     Served {
         policy: service.policy,
         usable: service.usable,
@@ -144,6 +146,6 @@ pub(super) fn served<'a>((key, service): (&Key, &'a KeptService), slices: &[slic
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,
         endpoints: slices::of(slices, key).flat_map(|slice| &slice.endpoints).collect(),
-        failing_on: Vec::new(),
+        failing_on: families.map(|family| (&*state.config.node, family)).collect(),
     }
 }

@@ -98,14 +98,25 @@ impl Case<'_> {
     /// What is said of an address that is to be announced by BGP.
     fn by_bgp(&self, told: &Told<'_>) -> (Reason, String) {
         let few = |names: &BTreeSet<&str>| some(&names.iter().collect::<Vec<_>>(), NODES_NAMED_MAX);
-        let Told { from, to, apart, missing, barred } = told;
-        if !from.is_empty() {
-            return (Reason::Announced, format!("by BGP from {} to {}", some(from, NODES_NAMED_MAX), few(to)));
+        let Told { from, last, to, apart, missing, barred } = told;
+        let some = |names: &[&str]| some(names, NODES_NAMED_MAX);
+        match (from.as_slice(), last.as_slice()) {
+            ([], []) => {}
+            (from, []) => return (Reason::Announced, format!("by BGP from {} to {}", some(from), few(to))),
+            ([], last) => {
+                let text = format!("by BGP from {} to {}, as the last resort", some(last), few(to));
+                return (Reason::Announced, text);
+            }
+            (from, last) => {
+                let text =
+                    format!("by BGP from {} to {}, and as the last resort from {}", some(from), few(to), some(last));
+                return (Reason::Announced, text);
+            }
         }
         if !apart.is_empty() {
             let text = format!(
                 "is not announced by BGP: no session of {} with {} is established; look at what these BGPPeers say",
-                some(apart, NODES_NAMED_MAX),
+                some(apart),
                 few(missing)
             );
             return (Reason::NoSession, text);

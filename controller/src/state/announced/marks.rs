@@ -78,10 +78,11 @@ impl State {
             links.iter_mut().for_each(|link| link.addresses = Box::default());
             links
         };
-        // What is announced by BGP goes over every session alike.
+        // What is announced by BGP goes over every session alike, and as sound as the node is.
         let standing = |speaker: &Speaker| {
             let sessions = speaker.bgp.as_ref()?.iter().filter(|session| session.established);
-            Some(sessions.map(|session| session.peer.clone()).collect::<BTreeSet<_>>())
+            let sessions = sessions.map(|session| session.peer.clone()).collect::<BTreeSet<_>>();
+            Some((sessions, speaker.draining, speaker.broken().is_some()))
         };
         if rest(before) != rest(speaker) || standing(before) != standing(speaker) {
             self.doubt_announcing();

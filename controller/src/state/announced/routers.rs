@@ -30,6 +30,8 @@ struct Place<'a> {
 pub(super) struct Told<'a> {
     /// The nodes that tell it.
     pub(super) from: Vec<&'a str>,
+    /// Those that tell it as the last resort.
+    pub(super) last: Vec<&'a str>,
     /// The BGPPeers to which one of them has an established session.
     pub(super) to: BTreeSet<&'a str>,
     /// The nodes that would tell it, and have no such session.
@@ -77,12 +79,13 @@ impl<'a> Routers<'a> {
         let mut told = Told::default();
         for place in &self.nodes {
             match place.audience(scene, &self.ads, services, address) {
-                Ok((to, missing)) if to.is_empty() => {
+                Ok((to, missing, _)) if to.is_empty() => {
                     told.apart.push(&place.node.name);
                     told.missing.extend(missing);
                 }
-                Ok((to, _)) => {
-                    told.from.push(&place.node.name);
+                Ok((to, _, last)) => {
+                    let nodes = if last { &mut told.last } else { &mut told.from };
+                    nodes.push(&place.node.name);
                     told.to.extend(to);
                 }
                 Err(silence) => *told.barred.entry(silence).or_default() += 1,
@@ -93,18 +96,20 @@ impl<'a> Routers<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The BGPPeers whose routers are told, and those that should be.
+    /// The BGPPeers whose routers are told, those that should be, and whether as the last resort.
     fn audience(
         &self,
         scene: &Scene<'_>,
         ads: &Ads<'a>,
         services: &[Served<'_>],
         address: IpAddr,
-    ) -> Result<(BTreeSet<&'a str>, BTreeSet<&'a str>), Silence> {
-        let asked = Asked { node: self.node, sessions: &self.sessions, ads };
+    ) -> Result<(BTreeSet<&'a str>, BTreeSet<&'a str>, bool), Silence> {
+        let unsound = self.speaker.is_some_and(|speaker| speaker.draining || speaker.broken().is_some());
+        let asked = Asked { node: self.node, sessions: &self.sessions, ads, unsound };
         let should = audience(scene, &asked, services, address).map_err(Silence::Barred)?;
         let bgp = self.speaker.ok_or(Silence::NoSpeaker)?.bgp.as_ref().ok_or(Silence::NoGobgpd)?;
         let stands = |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
-        Ok(should.into_iter().partition(stands))
+        let (to, missing) = should.peers.into_iter().partition(stands);
+        Ok((to, missing, should.last))
     }
 }

@@ -14,6 +14,7 @@ struct Cluster {
     peers: Vec<BgpPeer>,
     ads: Vec<BgpAdvertisement>,
     communities: Vec<Community>,
+    unsound: bool,
 }
 
 fn read<O: serde::de::DeserializeOwned, F: From<O>>(name: &str, created: usize, spec: &Value) -> F {
@@ -44,6 +45,7 @@ impl Cluster {
             peers: vec![read::<api::Router, _>("tor", 0, &tor), read::<api::Router, _>("spine", 1, &spine)],
             ads,
             communities: vec![],
+            unsound: false,
         }
     }
 
@@ -51,7 +53,8 @@ impl Cluster {
     fn routes(&self, services: Vec<Served<'_>>) -> Vec<String> {
         let scene = Scene::new(self.nodes.iter(), self.pools.iter(), [].into_iter(), false);
         let sessions = sessions(&self.peers, &self.nodes[0].labels);
-        let asked = Asked { node: &self.nodes[0], sessions: &sessions, ads: &Ads::new(&self.ads, &self.communities) };
+        let ads = Ads::new(&self.ads, &self.communities);
+        let asked = Asked { node: &self.nodes[0], sessions: &sessions, ads: &ads, unsound: self.unsound };
         let routes = routes(&scene, &asked, services);
         let lines = routes.iter().flat_map(|(prefix, class)| {
             let line = move |(seen, peers): (&Attributes, &BTreeSet<Box<str>>)| {
@@ -245,12 +248,12 @@ fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() 
         let cluster = Cluster::with(vec![ad("one", 0, &spec)]);
         let scene = Scene::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
         let (sessions, ads) = (sessions(&cluster.peers, &cluster.nodes[0].labels), Ads::new(&cluster.ads, []));
-        let asked = Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads };
+        let asked = Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads, unsound: false };
         // One that has other addresses has no say.
         let elsewhere = addresses(&["10.0.0.99"]);
         let services = [served(policy, &both, endpoints), served(Policy::Local, &elsewhere, &there)];
         let told = audience(&scene, &asked, &services, both[0]);
-        let names = told.map(|peers| peers.into_iter().collect::<Vec<_>>().join("+"));
+        let names = told.map(|told| told.peers.into_iter().collect::<Vec<_>>().join("+"));
         assert_eq!(names, expect.map(str::to_owned), "{spec}");
         let seen: BTreeSet<String> = routes(&scene, &asked, services.into_iter().take(1))
             .iter()
@@ -259,4 +262,47 @@ fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() 
             .collect();
         assert_eq!(seen.into_iter().collect::<Vec<_>>().join("+"), expect.unwrap_or_default(), "{spec}");
     }
+}
+
+#[test]
+fn a_node_that_is_not_sound_is_the_last_resort_and_never_silent() {
+    let (assigned, here) = (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("here", Family::V4)]);
+    let spec = json!({"localPref": 200, "asPathPrepend": 1, "communities": ["1:1"]});
+    let with = |change: fn(&mut Cluster)| {
+        let mut cluster = Cluster::with(vec![ad("all", 0, &spec)]);
+        change(&mut cluster);
+        cluster.routes(vec![served(Policy::Local, &assigned[..1], &here)])
+    };
+    let plain = ["10.0.0.7/32 tor 1:1 prepend1", "10.0.0.7/32 spine 1:1 pref200"];
+    let last =
+        ["10.0.0.7/32 tor 1:1,65535:0 med4294967295,prepend4", "10.0.0.7/32 spine 1:1,65535:0 pref1,med4294967295"];
+    assert_eq!(with(|_| ()), plain);
+    for change in [
+        (|cluster| cluster.unsound = true) as fn(&mut Cluster),
+        |cluster| cluster.nodes[0].cordoned = true,
+        |cluster| cluster.nodes[0].ready = false,
+    ] {
+        assert_eq!(with(change), last);
+    }
+    // Of another node nothing of that matters.
+    assert_eq!(with(|cluster| cluster.nodes[1].cordoned = true), plain);
+}
+
+#[test]
+fn an_address_whose_checks_fail_is_of_the_last_resort_and_an_aggregate_only_with_all_its_addresses() {
+    let (assigned, here) = (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("here", Family::V4)]);
+    let fails = |address, on: &'static str| Served {
+        failing_on: vec![(on, Family::V4)],
+        ..served(Policy::Local, address, &here)
+    };
+    let well = |address| served(Policy::Local, address, &here);
+    let (one, other) = (&assigned[..1], &assigned[1..]);
+    let lines = |spec: Value, services| Cluster::with(vec![ad("all", 0, &spec)]).routes(services);
+    let last = |line: &String| line.contains("65535:0");
+    let each = lines(json!({"peers": ["tor"]}), vec![fails(one, "here"), well(other)]);
+    assert_eq!(each.iter().map(last).collect::<Vec<_>>(), [true, false], "{each:?}");
+    assert!(!lines(json!({}), vec![fails(one, "there")]).iter().any(last), "another node's");
+    let whole = || json!({"peers": ["tor"], "aggregationLength": 24});
+    assert!(!lines(whole(), vec![fails(one, "here"), well(other)]).iter().any(last));
+    assert!(lines(whole(), vec![fails(one, "here"), fails(other, "here")]).iter().all(last));
 }

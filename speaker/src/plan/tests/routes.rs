@@ -1,7 +1,8 @@
 //! What gobgpd is to have, by what is known: when that is settled, and what it follows.
 
-use ferrolb_proto::api::BgpSessionState;
+use ferrolb_proto::api::{BgpSessionState, DataPathState};
 use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, PeerPlace};
+use ferrolb_proto::health::data_path::Judgement;
 
 use super::*;
 use crate::event::{BgpReport, SessionReport};
@@ -97,4 +98,22 @@ fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
     assert_eq!(session(&state), (BgpSessionState::Established, 1, since, String::new()));
     state.handle(Event::Bgp(BgpReport { unusable: Some("away".into()), ..BgpReport::default() }), Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).status.bgp.expect("a gobgpd").message, "away");
+}
+
+#[test]
+fn a_node_that_drains_or_has_no_data_path_goes_on_as_the_last_resort() {
+    let mut state = state(&Cluster::default(), &[numbered()]);
+    assert_eq!(state.data_path.state, DataPathState::Unknown);
+    let marks = |state: &State| wanted(state).paths.values().copied().collect::<Vec<_>>();
+    let judged =
+        |state: DataPathState, ineligible| Event::DataPath(Judgement { state, message: "why".into(), ineligible });
+    let sound = marks(&state);
+    assert_eq!(sound.len(), 1);
+    state.handle(judged(DataPathState::Unhealthy, false), Instant::ZERO);
+    let broken = marks(&state);
+    state.handle(judged(DataPathState::Healthy, true), Instant::ZERO);
+    let draining = marks(&state);
+    assert_eq!((draining != sound, &draining), (true, &broken), "said in the same way");
+    state.handle(judged(DataPathState::Healthy, false), Instant::ZERO);
+    assert_eq!(marks(&state), sound);
 }

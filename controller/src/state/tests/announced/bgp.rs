@@ -96,7 +96,7 @@ fn it_follows_sessions_objects_and_endpoints() {
     };
     says(&mut world, router("n1", &[], &["tor"]));
     assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
-    world.handle(Event::Slice(Change::Apply(Slice { endpoints: vec![].into(), ..slice("a", &[]) })));
+    world.handle(Event::Slice(Change::Apply(slice("a", &[]))));
     assert_eq!(said(&mut world).0, "NoEndpoints");
     world.handle(Event::Slice(Change::Apply(slice("a", &["n3"]))));
     assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
@@ -132,4 +132,19 @@ fn where_speakers_cannot_say_it_whether_it_is_announced_is_not_known() {
     feed(&mut world, [advertised("all", json!({}))].into_iter().map(Change::Apply), Event::BgpAdvertisement);
     world.settle();
     assert_eq!(told(&world, "a").0, "NotObserved");
+}
+
+#[test]
+fn a_node_that_is_not_sound_is_named_as_the_last_resort() {
+    let mut world = cluster(vec![], ["tor!", "tor!", "tor!"], None);
+    let said = |world: &mut World| {
+        world.settle();
+        told(world, "a").1
+    };
+    says(&mut world, Speaker { draining: true, ..router("n2", &[], &["tor!"]) });
+    assert_eq!(said(&mut world), "10.0.0.1 by BGP from n1, n3 to tor, and as the last resort from n2");
+    for node in ["n1", "n3"] {
+        world.handle(Event::Node(Change::Apply(Node { cordoned: true, ..ready(node) })));
+    }
+    assert_eq!(said(&mut world), "10.0.0.1 by BGP from n1, n2, n3 to tor, as the last resort");
 }
