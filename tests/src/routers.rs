@@ -7,7 +7,7 @@ mod gobgp;
 mod peering;
 mod route;
 
-pub use peering::Peering;
+pub use peering::{Neighbour, Peering};
 pub use route::{Route, Session};
 
 use crate::process::{self, Launch};
@@ -64,6 +64,7 @@ pub struct Router<'a> {
     lab: &'a Lab,
     kind: Kind,
     host: String,
+    port: u16,
 }
 
 impl fmt::Display for Router<'_> {
@@ -78,7 +79,19 @@ impl<'a> Router<'a> {
     /// # Errors
     /// When one of its kind runs there already, or it does not understand its configuration.
     pub fn start(lab: &'a Lab, kind: Kind, host: &str, config: &str) -> Result<Self> {
-        let router = Self { lab, kind, host: host.to_owned() };
+        Self::start_on(lab, kind, host, (peering::BGP_PORT, config))
+    }
+
+    /// [`Self::start`] with the configuration that most stories need, on its port.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with(lab: &'a Lab, kind: Kind, host: &str, peering: &Peering) -> Result<Self> {
+        Self::start_on(lab, kind, host, (peering.port, &kind.config(peering)))
+    }
+
+    fn start_on(lab: &'a Lab, kind: Kind, host: &str, (port, config): (u16, &str)) -> Result<Self> {
+        let router = Self { lab, kind, host: host.to_owned(), port };
         fs::create_dir_all(router.folder())?;
         fs::write(router.config_file(), config)?;
         for launch in router.launches()? {
@@ -164,7 +177,7 @@ impl<'a> Router<'a> {
 
     fn launches(&self) -> Result<Vec<Launch>> {
         Ok(match self.kind {
-            Kind::Frr => frr::launches(&self.host, &self.folder()),
+            Kind::Frr => frr::launches(&self.host, &self.folder(), self.port),
             Kind::Bird => vec![bird::launch(&self.host, &self.folder())],
             Kind::Gobgp => vec![gobgp::launch(self.state(), &self.host, &self.config_file())?],
         })

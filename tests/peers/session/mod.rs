@@ -78,8 +78,7 @@ fn each_router_sees_what_the_objects_say_as_long_as_it_is_so() {
 }
 
 fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
-    let router =
-        |(kind, host): (Kind, &str)| Router::start(lab, kind, host, &kind.config(&Peering::with_nodes(lab, host)?));
+    let router = |(kind, host): (Kind, &str)| Router::with(lab, kind, host, &Peering::with_nodes(lab, host)?);
     Kind::ALL.into_iter().zip(ROUTERS).map(router).collect()
 }
 

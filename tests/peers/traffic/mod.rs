@@ -55,7 +55,7 @@ fn pod(node: &Host) -> String {
 
 fn start(lab: &Lab) -> Result<Vec<(Router<'_>, Host)>> {
     let start = |(kind, name): (Kind, &str)| {
-        let router = Router::start(lab, kind, name, &kind.config(&Peering::with_nodes(lab, name)?))?;
+        let router = Router::with(lab, kind, name, &Peering::with_nodes(lab, name)?)?;
         Ok((router, objects::host(lab, name)?))
     };
     ROUTED.into_iter().map(start).collect()

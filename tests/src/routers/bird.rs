@@ -1,7 +1,7 @@
 //! BIRD, as Debian packs it. It prints for people; what it prints is read line by line.
 
 use super::CONFIG;
-use super::peering::{HOLD_SECONDS, KEEPALIVE_SECONDS, PATHS_MAX, Peering};
+use super::peering::{PATHS_MAX, Peering};
 use super::route::{Route, Session, numbers, sorted};
 use crate::process::Launch;
 use anyhow::{Context, Result};
@@ -38,13 +38,20 @@ pub(super) fn config(peering: &Peering) -> String {
             "protocol kernel {{ {family} {{ import none; export where source = RTS_BGP; }}; merge paths on limit {PATHS_MAX}; }}\n"
         );
     }
-    for (index, (address, remote)) in peering.neighbours.iter().enumerate() {
-        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    for (index, neighbour) in peering.neighbours.iter().enumerate() {
+        let channels =
+            neighbour.families().into_iter().map(|family| format!("{family} {{ import all; export none; }}; "));
+        let password = neighbour.password.iter().map(|password| format!("password \"{password}\"; "));
         text += &format!(
-            "protocol bgp peer{index} {{ local as {}; neighbor {address} as {remote}; {family} {{ import all; export none; }}; \
-             hold time {HOLD_SECONDS}; keepalive time {KEEPALIVE_SECONDS}; connect delay time 1; connect retry time 1; \
-             error wait time 1, 1; }}\n",
-            peering.own_as
+            "protocol bgp peer{index} {{ local port {} as {}; neighbor {} as {}; {}hold time {}; keepalive time {}; \
+             connect delay time 1; connect retry time 1; error wait time 1, 1; }}\n",
+            peering.port,
+            peering.own_as,
+            neighbour.address,
+            neighbour.asn,
+            channels.chain(password).collect::<String>(),
+            peering.hold,
+            peering.keepalive()
         );
     }
     text

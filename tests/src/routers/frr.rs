@@ -2,7 +2,7 @@
 //! put into /run/frr goes there by flags, what they would put into /var/tmp by a mount that no other process sees.
 
 use super::CONFIG;
-use super::peering::{HOLD_SECONDS, KEEPALIVE_SECONDS, PATHS_MAX, Peering};
+use super::peering::{PATHS_MAX, Peering};
 use super::route::{Route, Session, community, numbers, sorted};
 use crate::process::Launch;
 use anyhow::{Context, Result};
@@ -12,17 +12,25 @@ use std::process::Command;
 
 /// The first is there when the others start. The order of their names in the lab is that of their start.
 const DAEMONS: [&str; 3] = ["zebra", "bfdd", "bgpd"];
+/// What it prints for a path of our own AS, which is empty.
+const OWN_PATH: &str = "Local";
 /// Becomes a daemon (`$0`) with all it writes in a folder (`$1`), by the file that all daemons read (`$2`): each skips the others' lines.
+/// The port of BGP (`$3`) is said by a flag alone.
 const SCRIPT: &str = r#"chown frr:frr "$1" && mount --bind "$1" /var/tmp || exit
 if [ "$0" = zebra ]; then rm -f "$1/zserv.api"; else until [ -S "$1/zserv.api" ]; do sleep 0.1; done; fi
-[ "$0" != bfdd ] || set -- "$1" "$2" --bfdctl "$1/bfdd.sock"
+case $0 in
+bfdd) set -- "$1" "$2" --bfdctl "$1/bfdd.sock" ;;
+bgpd) set -- "$1" "$2" -p "$3" ;;
+*) set -- "$1" "$2" ;;
+esac
 folder=$1 config=$2; shift 2
 exec "/usr/lib/frr/$0" -f "$config" -z "$folder/zserv.api" --vty_socket "$folder" -i "$folder/$0.pid" -P 0 --log stdout "$@""#;
 
-pub(super) fn launches(host: &str, folder: &Path) -> Vec<Launch> {
+pub(super) fn launches(host: &str, folder: &Path, port: u16) -> Vec<Launch> {
+    let port = port.to_string();
     let launch = |(index, daemon): (usize, &&str)| {
         let (folder, config) = (folder.display().to_string(), folder.join(CONFIG).display().to_string());
-        let args = ["--mount", "sh", "-c", SCRIPT, daemon, &folder, &config];
+        let args = ["--mount", "sh", "-c", SCRIPT, daemon, &folder, &config, &port];
         Launch {
             name: format!("frr-{host}-{index}-{daemon}"),
             host: host.to_owned(),
@@ -43,16 +51,21 @@ pub(super) fn ask(folder: &Path, lines: &[&str]) -> Command {
 
 pub(super) fn config(peering: &Peering) -> String {
     let mut text = format!(
-        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
-         timers bgp {KEEPALIVE_SECONDS} {HOLD_SECONDS}\n",
-        peering.own_as, peering.router_id
+        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n timers bgp {} {}\n",
+        peering.own_as,
+        peering.router_id,
+        peering.keepalive(),
+        peering.hold
     );
-    for (address, remote) in &peering.neighbours {
-        text += &format!(" neighbor {address} remote-as {remote}\n neighbor {address} timers connect 1\n");
+    for neighbour in &peering.neighbours {
+        let address = neighbour.address;
+        text += &format!(" neighbor {address} remote-as {}\n neighbor {address} timers connect 1\n", neighbour.asn);
+        text.extend(neighbour.password.iter().map(|password| format!(" neighbor {address} password {password}\n")));
     }
-    for (family, v4) in [("ipv4", true), ("ipv6", false)] {
+    for family in ["ipv4", "ipv6"] {
         text += &format!(" address-family {family} unicast\n  maximum-paths {PATHS_MAX}\n");
-        text.extend(peering.of_family(v4).map(|address| format!("  neighbor {address} activate\n")));
+        let carrying = peering.neighbours.iter().filter(|neighbour| neighbour.families().contains(&family));
+        text.extend(carrying.map(|neighbour| format!("  neighbor {} activate\n", neighbour.address)));
         text += " exit-address-family\n";
     }
     text
@@ -86,7 +99,7 @@ fn route(prefix: &str, path: &Value) -> Result<Route> {
     Ok(Route {
         prefix: prefix.to_owned(),
         next_hop: next_hop.map(str::parse).transpose()?,
-        as_path: numbers(path["aspath"]["string"].as_str().unwrap_or_default())?,
+        as_path: numbers(path["aspath"]["string"].as_str().filter(|path| *path != OWN_PATH).unwrap_or_default())?,
         communities: sorted(words(&path["community"])),
         large_communities: sorted(words(&path["largeCommunity"])),
         local_pref: number("locPrf"),
@@ -96,10 +109,14 @@ fn route(prefix: &str, path: &Value) -> Result<Route> {
 
 pub(super) fn sessions(text: &str) -> Result<Vec<Session>> {
     let neighbours: Map<String, Value> = serde_json::from_str(text).context("no JSON")?;
-    let session = |(address, neighbour): (String, Value)| {
-        Ok(Session { neighbour: address.parse()?, established: neighbour["bgpState"] == "Established" })
+    // One on a link is called by the link, and has no address until it was heard.
+    let address = |name: &str, neighbour: &Value| {
+        name.parse().ok().or_else(|| neighbour["bgpNeighborAddr"].as_str()?.parse().ok())
     };
-    neighbours.into_iter().map(session).collect()
+    let session = |(name, neighbour): (String, Value)| {
+        Some(Session { neighbour: address(&name, &neighbour)?, established: neighbour["bgpState"] == "Established" })
+    };
+    Ok(neighbours.into_iter().filter_map(session).collect())
 }
 
 #[cfg(test)]
@@ -140,5 +157,12 @@ mod tests {
         assert!(sessions("{}").unwrap().is_empty());
         let one = sessions(r#"{"fd30::11":{"bgpState":"Active"}}"#).unwrap();
         assert_eq!(one, [Session { neighbour: "fd30::11".parse().unwrap(), established: false }]);
+    }
+
+    #[test]
+    fn a_neighbour_on_a_link_is_there_when_it_was_heard() {
+        assert!(sessions(r#"{"up0":{"bgpNeighborAddr":"none","bgpState":"Idle"}}"#).unwrap().is_empty());
+        let one = sessions(r#"{"up0":{"bgpNeighborAddr":"fe80::1","bgpState":"Established"}}"#).unwrap();
+        assert_eq!(one, [Session { neighbour: "fe80::1".parse().unwrap(), established: true }]);
     }
 }

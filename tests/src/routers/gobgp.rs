@@ -1,6 +1,6 @@
 //! GoBGP as a router: a gobgpd with a file. It tells the kernel nothing, so that it forwards nothing.
 
-use super::peering::{HOLD_SECONDS, KEEPALIVE_SECONDS, Peering};
+use super::peering::Peering;
 use super::route::{Route, Session, sorted};
 use crate::cluster::bgp;
 use crate::process::Launch;
@@ -26,14 +26,21 @@ pub(super) fn launch(state: &State, host: &str, config: &Path) -> Result<Launch>
 }
 
 pub(super) fn config(peering: &Peering) -> String {
-    let mut text = format!("[global.config]\nas = {}\nrouter-id = \"{}\"\n", peering.own_as, peering.router_id);
-    for (address, remote) in &peering.neighbours {
-        let family = if address.is_ipv4() { "ipv4-unicast" } else { "ipv6-unicast" };
+    let Peering { router_id, own_as, port, hold, neighbours } = peering;
+    let mut text = format!("[global.config]\nas = {own_as}\nrouter-id = \"{router_id}\"\nport = {port}\n");
+    for neighbour in neighbours {
         text += &format!(
-            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {remote}\n[neighbors.timers.config]\n\
-             connect-retry = 1\nhold-time = {HOLD_SECONDS}\nkeepalive-interval = {KEEPALIVE_SECONDS}\nidle-hold-time-after-reset = 1\n\
-             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}\"\n"
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\nauth-password = \"{}\"\n\
+             [neighbors.timers.config]\nconnect-retry = 1\nhold-time = {hold}\nkeepalive-interval = {}\n\
+             idle-hold-time-after-reset = 1\n",
+            neighbour.address,
+            neighbour.asn,
+            neighbour.password.as_deref().unwrap_or_default(),
+            peering.keepalive()
         );
+        text.extend(neighbour.families().into_iter().map(|family| {
+            format!("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n")
+        }));
     }
     text
 }

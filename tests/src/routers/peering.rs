@@ -7,19 +7,33 @@ use anyhow::Result;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// After so many seconds of silence a router takes its neighbour for gone: the shortest that BGP knows (RFC 4271 section 4.2).
-pub(super) const HOLD_SECONDS: u8 = 3;
-/// How often a neighbour says something, in seconds: a third of that.
-pub(super) const KEEPALIVE_SECONDS: u8 = 1;
+const HOLD_SECONDS: u16 = 3;
+/// The port of BGP (RFC 4271 section 8.2.1).
+pub(super) const BGP_PORT: u16 = 179;
 /// Paths that a router uses at once, at most.
 pub(super) const PATHS_MAX: u8 = 16;
 
-/// A router's neighbours.
+/// A router, and whom it speaks to.
 #[derive(Clone, Debug)]
 pub struct Peering {
     pub router_id: Ipv4Addr,
     pub own_as: u32,
-    /// Address and AS. A session carries the family of its address.
-    pub neighbours: Vec<(IpAddr, u32)>,
+    /// Where it listens.
+    pub port: u16,
+    /// Its hold time, in seconds; it says something three times in that.
+    pub hold: u16,
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// One whom a router speaks to.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    pub address: IpAddr,
+    pub asn: u32,
+    /// That of TCP-MD5 (RFC 2385).
+    pub password: Option<String>,
+    /// The session carries both families; else that of its address.
+    pub both_families: bool,
 }
 
 impl Peering {
@@ -33,12 +47,27 @@ impl Peering {
         Ok(Self {
             router_id: lab.host(host)?.v4(),
             own_as: ROUTER_AS,
-            neighbours: addresses.map(|address| (address, NODE_AS)).collect(),
+            port: BGP_PORT,
+            hold: HOLD_SECONDS,
+            neighbours: addresses.map(|address| Neighbour::new(address, NODE_AS)).collect(),
         })
     }
 
-    /// The neighbours' addresses of one family.
-    pub(super) fn of_family(&self, v4: bool) -> impl Iterator<Item = IpAddr> {
-        self.neighbours.iter().map(|(address, _)| *address).filter(move |address| address.is_ipv4() == v4)
+    /// How often it says something, in seconds.
+    pub(super) fn keepalive(&self) -> u16 {
+        self.hold / 3
+    }
+}
+
+impl Neighbour {
+    /// One without a password.
+    pub fn new(address: IpAddr, asn: u32) -> Self {
+        Self { address, asn, password: None, both_families: false }
+    }
+
+    /// The families that the session carries, as `ipv4` and `ipv6`.
+    pub(super) fn families(&self) -> Vec<&'static str> {
+        let carries = |v4: bool| self.both_families || self.address.is_ipv4() == v4;
+        [("ipv4", true), ("ipv6", false)].into_iter().filter(|(_, v4)| carries(*v4)).map(|(name, _)| name).collect()
     }
 }
