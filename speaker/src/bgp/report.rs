@@ -46,7 +46,8 @@ fn problem(told: &api::PeerState, asked: &api::Peer, own_asn: u32) -> Box<str> {
         format!("this node refused the router's OPEN, or heard nothing for the hold time: is its AS {}?", conf.peer_asn)
             .into()
     } else if sent.open > 0 {
-        "the router takes the connection and says nothing: does it know this node?".into()
+        "the router takes the connection and says nothing: does it know this node, and is TTL security asked for at both ends or at none?"
+            .into()
     } else {
         format!("no connection to the router: does it listen on port {port}{password}?").into()
     }
