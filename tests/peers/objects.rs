@@ -13,7 +13,7 @@ pub(crate) const ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10))];
 /// How long a session, and what is said over it, may take on a busy machine: an attempt that failed is made again after 5 s and more.
 pub(crate) const BGP_MAX: Duration = Duration::from_secs(30);
-const NAMESPACE: &str = "ferrolb-system";
+pub(crate) const NAMESPACE: &str = "ferrolb-system";
 
 /// A kind of ours, in our namespace.
 pub(crate) fn object(version: &str, kind: &str, name: &str, spec: &Value) -> Value {

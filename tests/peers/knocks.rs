@@ -1,0 +1,34 @@
+//! How often somebody tried to open a session: what a router that does not take it, or does not run, says nothing of.
+
+use anyhow::{Context, Result};
+use ferrolb_tests::{Lab, run};
+use serde_json::Value;
+use std::process::Command;
+
+/// Counts what opens a connection (a SYN without ACK, RFC 9293 section 3.5) to a port of BGP, before anything on the host looks at it.
+const RULES: &str = "table inet knocks {
+    counter v4 { }
+    counter v6 { }
+    chain heard {
+        type filter hook prerouting priority raw; policy accept;
+        tcp dport 179 tcp flags & (syn | ack) == syn meta nfproto ipv4 counter name v4
+        tcp dport 179 tcp flags & (syn | ack) == syn meta nfproto ipv6 counter name v6
+    }
+}";
+
+/// Counts on a host from now on, also what it forwards.
+pub(crate) fn count(lab: &Lab, host: &str) -> Result<()> {
+    lab.within(host, || run::run_with_input(Command::new("nft").args(["-f", "-"]), RULES))??;
+    Ok(())
+}
+
+/// How many there were so far, over IPv4 and over IPv6.
+pub(crate) fn counted(lab: &Lab, host: &str) -> Result<[u64; 2]> {
+    let counters: Value = serde_json::from_str(&lab.exec(host, &["nft", "-j", "list", "counters"])?)?;
+    let packets = |name: &str| {
+        let all = counters["nftables"].as_array().into_iter().flatten();
+        let found = all.filter_map(|entry| entry.get("counter")).find(|counter| counter["name"] == name);
+        found.and_then(|counter| counter["packets"].as_u64()).with_context(|| format!("no counter {name}"))
+    };
+    Ok([packets("v4")?, packets("v6")?])
+}
