@@ -2,7 +2,7 @@
 
 use crate::objects::{self, BGP_MAX, NAMESPACE};
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::routers::Router;
+use ferrolb_tests::routers::{Route, Router};
 use ferrolb_tests::{Lab, wait};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -13,6 +13,16 @@ pub(crate) fn standing(router: &Router, neighbours: &[IpAddr]) -> Result<()> {
         let sessions = router.sessions()?;
         let up = sessions.iter().filter(|session| session.established).map(|session| session.neighbour);
         ensure!(up.collect::<Vec<_>>() == neighbours, "{router} has {sessions:?}, and should have {neighbours:?}");
+        Ok(Some(()))
+    })
+}
+
+/// Waits until a router has exactly these paths.
+pub(crate) fn sees(router: &Router, mut paths: Vec<Route>) -> Result<()> {
+    paths.sort();
+    wait::until("the paths", BGP_MAX, || {
+        let routes = router.routes()?;
+        ensure!(routes == paths, "{router} sees {routes:#?}, not {paths:#?}");
         Ok(Some(()))
     })
 }
