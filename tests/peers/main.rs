@@ -7,4 +7,5 @@ mod knocks;
 mod objects;
 mod password;
 mod session;
+mod terms;
 mod traffic;
