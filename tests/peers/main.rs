@@ -9,3 +9,4 @@ mod password;
 mod session;
 mod terms;
 mod traffic;
+mod unnumbered;
