@@ -2,6 +2,7 @@
 //! who is linked to whom, and raises a lab of its own.
 
 mod attributes;
+mod distance;
 mod expect;
 mod knocks;
 mod objects;
