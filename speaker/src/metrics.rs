@@ -1,6 +1,7 @@
 //! The speaker's metrics. Made once by the main loop; each link's thread gets its own [`LinkMetrics`], which are atomics and
 //! take no lock.
 
+mod bgp;
 mod data_path;
 pub mod probes;
 
@@ -13,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use bgp::{BfdCounts, BgpMetrics, SessionCounts, Tally, bgp_metrics};
 pub use data_path::DataPathMetrics;
 
 /// Upper ends of the buckets of failover durations, in seconds: fine around what the defaults come to, 0.19.

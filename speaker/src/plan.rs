@@ -25,7 +25,7 @@ use ferrolb_proto::wire::{Mac, ndp};
 use crate::event::{Link, LinkReport};
 use crate::state::{Failure, State};
 
-pub use bgp::{ClassOrder, Identity, Mark, PeerOrder, Wanted, family as bgp_family};
+pub use bgp::{ClassOrder, Identity, Mark, PeerOrder, Shown, ShownSession, Wanted, family as bgp_family};
 pub use data_path::Questions;
 pub use probes::{FAILING_MAX, Probes};
 
@@ -44,6 +44,10 @@ pub struct Desired {
     pub probes: Probes,
     /// What gobgpd is to have; none: that is not known, and it stays as it is.
     pub bgp: Option<Wanted>,
+    /// Its sessions as metrics show them.
+    pub shown: Shown,
+    /// Prefixes that are not announced because there are too many kinds of them.
+    pub left_out: usize,
     /// How many of our Services get each verdict on this node.
     pub verdicts: BTreeMap<Verdict, i64>,
     /// Why the program does not do its work, if so.
@@ -152,11 +156,14 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
-    let (wanted, bgp) =
-        state.config.gobgp.then(|| bgp::bgp(state, desired.draining.is_some(), &checked.failing)).flatten().unzip();
-    desired.bgp = wanted;
-    let failing = checked.said;
-    desired.status = SpeakerStatusStatus { failing, bgp, ..status(state, &eligible, desired.draining.is_some()) };
+    let draining = desired.draining.is_some();
+    let mut status = status(state, &eligible, draining);
+    if let Some(bgp) = state.config.gobgp.then(|| bgp::bgp(state, draining, &checked.failing)).flatten() {
+        desired.bgp = Some(bgp.wanted);
+        (desired.shown, desired.left_out) = (bgp.shown, bgp.left_out);
+        status.bgp = Some(bgp.status);
+    }
+    desired.status = SpeakerStatusStatus { failing: checked.said, ..status };
     desired.probes = Probes { targets: Arc::new(checked.targets), refused: checked.refused };
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
     desired.left = state.leaving && desired.links.keys().all(has_left);

@@ -34,7 +34,7 @@ use crate::health::proxy::ProxyHealth;
 use crate::link::{LinkSet, Protocol};
 use crate::links;
 use crate::metrics::probes::ProbeMetrics;
-use crate::metrics::{DataPathMetrics, Metrics};
+use crate::metrics::{BgpMetrics, DataPathMetrics, Metrics, bgp_metrics};
 use crate::plan::{Desired, Probes, Questions, Wanted, plan};
 use crate::state::{Config, State};
 use crate::status::StatusWriter;
@@ -61,6 +61,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let own = registry.sub_registry_with_prefix("speaker");
     let (metrics, path_metrics, probe_metrics) = (Metrics::new(own), DataPathMetrics::new(own), ProbeMetrics::new(own));
     let health = ApiHealth::new(&mut registry);
+    let (bgp_metrics, tally) = flags.gobgp.as_ref().map(|_| bgp_metrics(&mut registry)).unzip();
     let client = connect(&health).await?;
     let vitals = Arc::new(Vitals::new(Clock::now()));
     let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals));
@@ -82,9 +83,9 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
 
     let (routes, announced) = watch::channel(None);
     let gobgp = flags.gobgp.is_some();
-    if let Some(socket) = flags.gobgp.clone() {
+    if let Some((socket, tally)) = flags.gobgp.clone().zip(tally) {
         watch_bgp(&flags, &client, &sender, &mut tasks);
-        tasks.spawn(driver::run(socket, announced, sender.clone()));
+        tasks.spawn(driver::run(socket, announced, sender.clone(), tally));
     }
 
     let protocol = Protocol {
@@ -107,7 +108,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let (desired, complaints) = (Desired::default(), Complaints::default());
-    let main = Loop { state, desired, links, status, questions, probes, routes, metrics, vitals, complaints };
+    let main =
+        Loop { state, desired, links, status, questions, probes, routes, metrics, bgp_metrics, vitals, complaints };
     main.run(events, requests, tasks).await
 }
 
@@ -164,6 +166,8 @@ struct Loop {
     /// What gobgpd is to have.
     routes: watch::Sender<Option<Wanted>>,
     metrics: Metrics,
+    /// Of a node that has a gobgpd.
+    bgp_metrics: Option<BgpMetrics>,
     vitals: Arc<Vitals>,
     complaints: Complaints,
 }
@@ -224,6 +228,10 @@ impl Loop {
         publish(&self.questions, &desired.questions);
         publish(&self.probes, &desired.probes);
         publish(&self.routes, &desired.bgp);
+        if let Some(bgp) = &self.bgp_metrics {
+            publish(&bgp.shown, &desired.shown);
+            bgp.left_out.set(i64::try_from(desired.left_out).unwrap_or(i64::MAX));
+        }
         if desired.verdicts != self.desired.verdicts {
             self.metrics.show_verdicts(&desired.verdicts);
         }

@@ -96,7 +96,7 @@ pub struct FailingService {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct BgpStatus {
-    /// Why gobgpd cannot be used, for a person; empty: it can.
+    /// Why gobgpd cannot be used, or what is not announced for all sessions, for a person; empty: all is well.
     #[serde(default)]
     pub message: String,
     /// The sessions that it should have, by the name of their BGPPeer.

@@ -15,9 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::client::{Client, Error, Told};
-use super::report::session_report;
+use super::report::{session_counts, session_report};
 use super::steps::{Known, Step, next};
 use crate::event::{BgpReport, Event, SessionReport};
+use crate::metrics::Tally;
 use crate::plan::{PeerOrder, Wanted};
 
 /// How long until a gobgpd that is away, or of no use, is tried again.
@@ -29,11 +30,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long until a session that gobgpd would not have is asked for again: its link may be there by then.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// The least time between looks that are for metrics.
+const SCRAPED_EVERY: Duration = Duration::from_secs(1);
+
 /// Makes the gobgpd at this socket have the latest of what is wanted, from the first on, and tells how it stands. Ends with the process.
-pub async fn run(path: String, mut wanted: watch::Receiver<Option<Wanted>>, events: mpsc::Sender<Event>) {
+pub async fn run(path: String, mut wanted: watch::Receiver<Option<Wanted>>, events: mpsc::Sender<Event>, tally: Tally) {
     let mut said = None;
     loop {
-        let Err(error) = attend(&path, &mut wanted, &events).await;
+        let Err(error) = attend(&path, &mut wanted, &events, &tally).await;
+        tally.usable.set(0);
+        tally.failures.inc();
+        tally.counts.send_replace(BTreeMap::new());
         let why = error.to_string();
         if said.as_ref() != Some(&why) {
             warn!(why, "gobgpd cannot be used; trying again");
@@ -52,14 +59,16 @@ async fn attend(
     path: &str,
     wanted: &mut watch::Receiver<Option<Wanted>>,
     events: &mpsc::Sender<Event>,
+    tally: &Tally,
 ) -> Result<Infallible, Error> {
     let mut client = Client::connect(path).await?;
     let known = client.read().await?;
     info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "gobgpd answers");
     let mut changes = pin!(client.changes());
-    let mut daemon = Daemon { client, known, refusals: BTreeMap::new(), ask_again: None, checked: false };
+    let mut daemon = Daemon { client, known, tally, refusals: BTreeMap::new(), ask_again: None, checked: false };
     let mut reported = None;
     let mut look_at = Some(Clock::now());
+    let mut looked = None;
     loop {
         let now = Clock::now();
         daemon.forget_refusals(now);
@@ -68,6 +77,8 @@ async fn attend(
         }
         if look_at.is_some_and(|at| at <= now) {
             let report = daemon.look(wanted).await?;
+            looked = Some(now);
+            tally.usable.set(1);
             // What changes in one that is established is told.
             let settled = report.sessions.values().all(|session| session.state == BgpSessionState::Established);
             look_at = (!settled).then(|| now + LOOK_EVERY);
@@ -82,6 +93,10 @@ async fn attend(
                 Some(()) => look_at = sooner(look_at),
                 None => return Err(Error::Call { call: "WatchEvent", why: "it ended".to_owned() }),
             },
+            () = tally.asked.notified() => {
+                let next = looked.map_or_else(Clock::now, |looked| looked + SCRAPED_EVERY);
+                look_at = look_at.into_iter().chain([next]).min();
+            }
             Ok(()) = wanted.changed() => {}
             () = Clock::sleep_until(wake) => {}
         }
@@ -101,9 +116,10 @@ fn sooner(look_at: Option<Instant>) -> Option<Instant> {
 }
 
 /// One gobgpd and what is known of it.
-struct Daemon {
+struct Daemon<'t> {
     client: Client,
     known: Known,
+    tally: &'t Tally,
     /// Why it would not have a session, or why that was ended again.
     refusals: BTreeMap<PeerPlace, Box<str>>,
     /// When those are asked for again, if there are any.
@@ -112,7 +128,7 @@ struct Daemon {
     checked: bool,
 }
 
-impl Daemon {
+impl Daemon<'_> {
     /// Does what is to be done, one step after the other, each for the latest of what is wanted; says whether a session was among it.
     async fn obey(&mut self, wanted: &mut watch::Receiver<Option<Wanted>>) -> Result<bool, Error> {
         let mut acted = false;
@@ -133,6 +149,7 @@ impl Daemon {
     }
 
     fn refuse(&mut self, place: PeerPlace, order: &PeerOrder, why: Box<str>) {
+        self.tally.refusals.inc();
         self.known.refuse(place.clone(), order);
         self.refusals.insert(place, why);
         self.ask_again.get_or_insert_with(|| Clock::now() + ASK_AGAIN_AFTER);
@@ -152,7 +169,7 @@ impl Daemon {
         let told = self.client.peers().await?;
         let wanted = wanted.borrow().clone().unwrap_or_default();
         let own = wanted.identity.map_or(0, |identity| identity.asn);
-        let mut report = BgpReport::default();
+        let (mut report, mut counts) = (BgpReport::default(), BTreeMap::new());
         for (place, order) in &wanted.peers {
             let is = told.iter().find(|told| told.place == *place);
             // GoBGP takes a router of any AS where it is to be of another than ours.
@@ -169,7 +186,9 @@ impl Daemon {
                 (why, _) => SessionReport { problem: why.cloned(), ..SessionReport::default() },
             };
             report.sessions.insert(order.name.clone(), session);
+            counts.extend(is.map(|is| (order.name.clone(), session_counts(&is.peer))));
         }
+        self.tally.counts.send_replace(counts);
         Ok(report)
     }
 }

@@ -8,6 +8,7 @@ use gobgp_proto as api;
 use gobgp_proto::peer_state::SessionState as Told;
 
 use crate::event::SessionReport;
+use crate::metrics::{BfdCounts, SessionCounts};
 
 /// How a session stands that is in gobgpd.
 pub(super) fn session_report(is: &api::Peer, asked: &api::Peer, own_asn: u32) -> SessionReport {
@@ -29,6 +30,24 @@ pub(super) fn session_report(is: &api::Peer, asked: &api::Peer, own_asn: u32) ->
         address: address.parse().ok(),
         asn: Some(told.peer_asn).filter(|asn| established && *asn != 0),
         problem: (!established).then(|| problem(&told, asked, own_asn)),
+    }
+}
+
+/// What is counted of a session.
+pub(super) fn session_counts(is: &api::Peer) -> SessionCounts {
+    let told = is.state.clone().unwrap_or_default();
+    let messages = told.messages.unwrap_or_default();
+    let bfd = |state: api::BfdPeerState| {
+        let packets = state.bfd_async.unwrap_or_default();
+        let up = state.session_state() == api::BfdSessionState::Up;
+        BfdCounts { up, received: packets.received_packets, sent: packets.transmitted_packets }
+    };
+    SessionCounts {
+        received: messages.received.unwrap_or_default(),
+        sent: messages.sent.unwrap_or_default(),
+        received_prefixes: is.afi_safis.iter().filter_map(|family| family.state).map(|state| state.received).sum(),
+        // It has a state of BFD where there is none, too.
+        bfd: told.bfd_state.filter(|_| is.bfd.is_some_and(|bfd| bfd.enabled)).map(bfd),
     }
 }
 
@@ -106,5 +125,32 @@ mod tests {
             assert!(problem.contains(why), "{problem}");
             assert_eq!((report.state, report.since, report.asn), (BgpSessionState::Active, None, None));
         }
+    }
+
+    #[test]
+    fn what_gobgpd_counts_is_told_and_of_bfd_only_where_it_is_on() {
+        let (received, sent) = (
+            api::Message { update: 1, ..api::Message::default() },
+            api::Message { update: 2, ..api::Message::default() },
+        );
+        let family = |received| api::AfiSafi { state: Some(api::AfiSafiState { received }), ..api::AfiSafi::default() };
+        let packets = api::BfdAsyncCounters { received_packets: 3, transmitted_packets: 4 };
+        let session_state = api::BfdSessionState::Up as i32;
+        let is = api::Peer {
+            state: Some(api::PeerState {
+                messages: Some(api::Messages { received: Some(received), sent: Some(sent) }),
+                bfd_state: Some(api::BfdPeerState { session_state, bfd_async: Some(packets) }),
+                ..api::PeerState::default()
+            }),
+            afi_safis: vec![family(5), family(6)],
+            ..api::Peer::default()
+        };
+        let plain = SessionCounts { received, sent, received_prefixes: 11, bfd: None };
+        assert_eq!(session_counts(&is), plain);
+        let watched =
+            api::Peer { bfd: Some(api::BfdPeerConfig { enabled: true, ..api::BfdPeerConfig::default() }), ..is };
+        let bfd = Some(BfdCounts { up: true, received: 3, sent: 4 });
+        assert_eq!(session_counts(&watched), SessionCounts { bfd, ..plain });
+        assert_eq!(session_counts(&api::Peer::default()), SessionCounts::default());
     }
 }

@@ -4,29 +4,56 @@ mod order;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::net::SocketAddr;
 
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState};
-use ferrolb_proto::bgp::{Ads, Asked, Class, Routes, Sessions, routes, sessions};
-use ferrolb_proto::facts::{BgpPeer, Key, Session};
+use ferrolb_proto::bgp::{Ads, Asked, Sessions, routes, sessions};
+use ferrolb_proto::facts::{BgpPeer, Key, PeerPlace, Session};
 use ferrolb_proto::range::Family;
 
 use super::{slices, units};
 use crate::state::State;
-use wanted::{Surroundings, wanted};
+use wanted::{Outcome, STATEMENTS_MAX, Surroundings, wanted};
 
 pub use order::{ClassOrder, Mark, PeerOrder, family};
 pub use wanted::{Identity, Wanted};
 
-/// What gobgpd is to have, and how its sessions stand; none as long as that cannot be known. `failing`: the Services that this node fails by their
-/// health checks, and of which families.
-pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Family)>) -> Option<(Wanted, BgpStatus)> {
+/// Sessions as metrics show them, by the names of their BGPPeers.
+pub type Shown = BTreeMap<Box<str>, ShownSession>;
+
+/// A session as metrics show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownSession {
+    /// Where the router is: `192.0.2.1:179`, `[2001:db8::1]:179`, `eth0:179`.
+    pub router: Box<str>,
+    /// There is a session.
+    pub established: bool,
+    /// How many prefixes the router is announced.
+    pub prefixes: i64,
+}
+
+/// What comes of BGP.
+#[derive(Debug, Default)]
+pub(super) struct Bgp {
+    /// What gobgpd is to have.
+    pub(super) wanted: Wanted,
+    /// How its sessions stand.
+    pub(super) status: BgpStatus,
+    /// The same for metrics.
+    pub(super) shown: Shown,
+    /// Prefixes that are not announced because there are too many kinds of them.
+    pub(super) left_out: usize,
+}
+
+/// What comes of BGP; none as long as that cannot be known. `failing`: the Services that this node fails by their health checks, and of which
+/// families.
+pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Family)>) -> Option<Bgp> {
     let objects = &state.bgp_objects;
     if state.waits_for().is_some() || objects.waits_for().is_some() {
         return None;
     }
     // A Node that is gone has nothing to announce, and no labels by which routers would be its own.
-    let Some(node) = state.own_node() else { return Some((Wanted::default(), BgpStatus::default())) };
+    let Some(node) = state.own_node() else { return Some(Bgp::default()) };
     let sessions = sessions(objects.peers.values(), &node.labels);
     let ads = Ads::new(objects.advertisements.values(), objects.communities.values());
     // What is not known yet, as when a speaker starts anew, changes nothing: the routes of a node that boots wait for its Node to be ready.
@@ -45,22 +72,19 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
         profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
         neighbours: sessions.with.iter().filter_map(heard).collect(),
     };
-    let (wanted, problems) = wanted(&around, &sessions, &routes);
-    let status = status(state, &sessions, &routes, &problems);
-    Some((wanted, status))
+    let outcome = wanted(&around, &sessions, &routes);
+    let status = status(state, &sessions, &outcome);
+    let shown = shown(&sessions, &status);
+    Some(Bgp { wanted: outcome.wanted, status, shown, left_out: outcome.left_out })
 }
 
-fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BTreeMap<&str, String>) -> BgpStatus {
-    let mut counts: BTreeMap<*const Class, (&Class, i64)> = BTreeMap::new();
-    for class in routes.values() {
-        counts.entry(Arc::as_ptr(class)).or_insert((class, 0)).1 += 1;
-    }
+fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpStatus {
     let session = |(peer, session): &(&BgpPeer, &Session)| {
         let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = is.state == BgpSessionState::Established;
-        let seen = counts.values().filter(|(class, _)| class.peers().any(|name| *name == *peer.name));
-        let prefixes: i64 = seen.map(|(_, count)| count).sum();
-        let problem = problems.get(&*peer.name).cloned().or_else(|| is.problem.as_ref().map(ToString::to_string));
+        let prefixes = outcome.prefixes.get(&*peer.name).copied().unwrap_or_default();
+        let problem =
+            outcome.problems.get(&*peer.name).cloned().or_else(|| is.problem.as_ref().map(ToString::to_string));
         BgpSessionStatus {
             peer: peer.name.to_string(),
             address: is.address.or(session.place.address()),
@@ -73,7 +97,38 @@ fn status(state: &State, sessions: &Sessions<'_>, routes: &Routes, problems: &BT
     };
     let mut all: Vec<_> = sessions.with.iter().map(session).collect();
     all.sort_by(|a, b| a.peer.cmp(&b.peer));
-    BgpStatus { message: state.bgp.unusable.as_deref().unwrap_or_default().to_owned(), sessions: all }
+    let unusable = state.bgp.unusable.as_ref().map(ToString::to_string);
+    let message = unusable.or_else(|| too_many(outcome.left_out)).unwrap_or_default();
+    BgpStatus { message, sessions: all }
+}
+
+/// What a person has to know of prefixes that are left out.
+fn too_many(left_out: usize) -> Option<String> {
+    let why = || {
+        format!(
+            "{left_out} prefixes are not announced: BGPAdvertisements may make {STATEMENTS_MAX} different announcements \
+             on a node, counted for all routers that see the same; let more prefixes, or more routers, have the same attributes"
+        )
+    };
+    (left_out > 0).then(why)
+}
+
+fn shown(sessions: &Sessions<'_>, status: &BgpStatus) -> Shown {
+    let routers: BTreeMap<_, _> = sessions.with.iter().map(|(peer, session)| (&*peer.name, router(session))).collect();
+    let session = |session: &BgpSessionStatus| {
+        let (router, established) = (routers.get(&*session.peer)?, session.state == BgpSessionState::Established);
+        let shown = ShownSession { router: router.as_str().into(), established, prefixes: session.prefixes };
+        Some((session.peer.as_str().into(), shown))
+    };
+    status.sessions.iter().filter_map(session).collect()
+}
+
+/// Where a router is, as MetalLB's metrics name it.
+fn router(session: &Session) -> String {
+    match &session.place {
+        PeerPlace::Address(address) => SocketAddr::new(*address, session.port).to_string(),
+        PeerPlace::Interface(link) => format!("{link}:{}", session.port),
+    }
 }
 
 #[cfg(test)]

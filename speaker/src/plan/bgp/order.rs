@@ -168,6 +168,7 @@ fn afi_safi(of: Family, enabled: bool) -> api::AfiSafi {
     api::AfiSafi {
         mp_graceful_restart: enabled.then_some(graceful),
         config: Some(api::AfiSafiConfig { family: Some(family(of)), enabled: true }),
+        state: None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! From objects to what gobgpd is told: every field has its place, and every mark its reason.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{Attributes, Class, Prefix};
+use ferrolb_proto::bgp::{Attributes, Class, Prefix, Routes};
 use ferrolb_proto::facts::{BfdProfile, CommunityValue, Node, PeerPlace};
 use gobgp_proto as gobgp;
 use serde_json::{Value, json};
@@ -57,8 +57,8 @@ fn told(spec: &Value) -> (Option<gobgp::Peer>, Option<String>) {
     let (node, peers) = (node(), [peer("tor", spec)]);
     let profiles = [profile("fast", &json!({"transmitInterval": 50, "receiveInterval": 60, "detectMultiplier": 4}))];
     let sessions = sessions(&peers, &node.labels);
-    let (wanted, mut problems) = wanted(&around(&node, &profiles), &sessions, &Routes::default());
-    (wanted.peers.into_values().next().map(|order| order.peer.clone()), problems.remove("tor"))
+    let mut outcome = wanted(&around(&node, &profiles), &sessions, &Routes::default());
+    (outcome.wanted.peers.into_values().next().map(|order| order.peer.clone()), outcome.problems.remove("tor"))
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn all(peers: &[BgpPeer], routes: &Routes) -> Wanted {
     let node = node();
     let sessions = sessions(peers, &node.labels);
     assert!(sessions.conflicts.is_empty(), "{:?}", sessions.conflicts);
-    wanted(&around(&node, &[]), &sessions, routes).0
+    wanted(&around(&node, &[]), &sessions, routes).wanted
 }
 
 fn community(texts: &[&str]) -> BTreeSet<CommunityValue> {
@@ -231,10 +231,49 @@ fn a_node_is_who_its_peers_say_and_nobody_without_any() {
     assert_eq!(all(&[], &Routes::default()), Wanted::default());
     let (v6, peers) = (Node { internal: vec![], ..node() }, [peer("tor", &json!({}))]);
     let sessions = sessions(&peers, &v6.labels);
-    let made_up = wanted(&around(&v6, &[]), &sessions, &Routes::default()).0.identity.expect("an identity");
+    let made_up = wanted(&around(&v6, &[]), &sessions, &Routes::default()).wanted.identity.expect("an identity");
     assert!(!made_up.router_id.is_unspecified());
     let unopened = all(&[peer("tor", &json!({"passwordSecret": {"name": "none"}}))], &routes(&[]));
     assert_eq!(unopened.identity, None);
     let places = all(&[peer("tor", &json!({}))], &Routes::default()).peers.into_keys().collect::<Vec<_>>();
     assert_eq!(places, [PeerPlace::Address([192, 0, 2, 1].into())]);
+}
+
+/// Routes of so many classes, one prefix each, that the router `tor` sees.
+fn kinds(count: u32) -> Routes {
+    let class = |med| Class {
+        seen_as: [(Attributes { med: Some(med), ..Attributes::default() }, ["tor".into()].into())].into(),
+    };
+    let prefix = |med| Prefix::of(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + med)), 32);
+    (0..count).map(|med| (prefix(med), Arc::new(class(med)))).collect()
+}
+
+#[test]
+fn statements_have_a_limit_and_what_is_beyond_it_is_counted_and_not_announced() {
+    let (node, peers) = (node(), [peer("tor", &json!({}))]);
+    let sessions = sessions(&peers, &node.labels);
+    let max = u32::try_from(STATEMENTS_MAX).expect("small");
+    let full = wanted(&around(&node, &[]), &sessions, &kinds(max));
+    assert_eq!((full.wanted.paths.len(), full.left_out), (STATEMENTS_MAX, 0));
+    let mut routes = kinds(max + 2);
+    // The same class once more costs nothing.
+    let (_, first) = routes.first_key_value().expect("routes");
+    let again = Arc::clone(first);
+    routes.insert(Prefix::of([10, 9, 9, 9].into(), 32), again);
+    let outcome = wanted(&around(&node, &[]), &sessions, &routes);
+    let statements: usize = outcome.wanted.classes.values().map(|class| class.statements.len()).sum();
+    assert_eq!((statements, outcome.left_out), (STATEMENTS_MAX, 2));
+    assert_eq!(outcome.wanted.paths.len(), STATEMENTS_MAX + 1);
+    assert!(outcome.wanted.paths.values().all(|mark| outcome.wanted.classes.contains_key(mark)));
+    assert_eq!(outcome.prefixes, [("tor", i64::from(max) + 1)].into());
+    assert_eq!(too_many(0), None);
+    assert!(too_many(outcome.left_out).is_some_and(|why| why.starts_with("2 prefixes are not announced")));
+}
+
+#[test]
+fn metrics_name_routers_as_metallb_does() {
+    let named = |spec: &Value| router(peer("tor", spec).session.as_ref().expect("sound"));
+    assert_eq!(named(&json!({})), "192.0.2.1:179");
+    assert_eq!(named(&json!({"peerAddress": "2001:db8::1", "peerPort": 1179})), "[2001:db8::1]:1179");
+    assert_eq!(named(&json!({"peerAddress": "", "interface": "eth7"})), "eth7:179");
 }

@@ -1,6 +1,7 @@
 //! From sessions and routes to what gobgpd is to have. Pure; the plan asks it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -10,6 +11,10 @@ use ferrolb_proto::range::Family;
 use sha2::{Digest, Sha256};
 
 use super::order::{ClassOrder, Mark, PeerOrder, Seen, Terms};
+
+/// The statements of all classes together. GoBGP reads them one after the other, for each path and each router: with a thousand of them a call of a thousand
+/// paths takes 0.3 s for one router, with four thousand 1.4 s, so that it would be given up as one without an answer where there are eight.
+pub(super) const STATEMENTS_MAX: usize = 1_000;
 
 /// Who a node is to all its routers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,49 +51,80 @@ pub(super) struct Surroundings<'a> {
     pub(super) neighbours: BTreeMap<String, IpAddr>,
 }
 
-/// What gobgpd is to have for these sessions and routes, and what is wrong with BGPPeers because of other objects, by their names. Those
-/// that cannot have a session have none; all others do.
-pub(super) fn wanted<'a>(
-    around: &Surroundings<'a>,
-    sessions: &Sessions<'a>,
-    routes: &Routes,
-) -> (Wanted, BTreeMap<&'a str, String>) {
-    let (mut wanted, mut problems) = (Wanted::default(), BTreeMap::new());
-    let mut open: Vec<(&BgpPeer, &Session)> = Vec::new();
+/// A class that was made: its mark, and the BGPPeers of the routers that see it; none where there was no room for it.
+type Made<'a> = Option<(Mark, Vec<&'a str>)>;
+
+/// What comes of sessions and routes.
+#[derive(Debug, Default)]
+pub(super) struct Outcome<'a> {
+    /// What gobgpd is to have.
+    pub(super) wanted: Wanted,
+    /// What is wrong with BGPPeers because of other objects, by their names.
+    pub(super) problems: BTreeMap<&'a str, String>,
+    /// How many prefixes the routers are announced once they have their sessions, by the names of their BGPPeers.
+    pub(super) prefixes: BTreeMap<&'a str, i64>,
+    /// Prefixes that are not announced because of [`STATEMENTS_MAX`].
+    pub(super) left_out: usize,
+}
+
+/// What comes of these sessions and routes. Sessions that cannot be had are not wanted; all others are.
+pub(super) fn wanted<'a>(around: &Surroundings<'a>, sessions: &Sessions<'a>, routes: &Routes) -> Outcome<'a> {
+    let mut outcome = Outcome::default();
+    let mut open: Vec<(&'a BgpPeer, &'a Session)> = Vec::new();
     for (peer, session) in &sessions.with {
         let password = match around.password(session.password.as_ref()) {
             Ok(password) => password,
             Err(why) => {
-                problems.insert(&*peer.name, why);
+                outcome.problems.insert(&*peer.name, why);
                 continue;
             }
         };
         let bfd = session.bfd(|name| around.profiles.get(name).copied()).unwrap_or_else(|why| {
-            problems.insert(&*peer.name, why.to_string());
+            outcome.problems.insert(&*peer.name, why.to_string());
             None
         });
         let order = PeerOrder::new(peer, session, Terms { password, bfd });
-        wanted.peers.insert(session.place.clone(), Arc::new(order));
+        outcome.wanted.peers.insert(session.place.clone(), Arc::new(order));
         open.push((peer, session));
     }
-    let Some((_, first)) = open.first() else { return (wanted, problems) };
+    let Some((_, first)) = open.first() else { return outcome };
     let router_id = first.router_id.unwrap_or_else(|| router_id(around.node));
-    wanted.identity = Some(Identity { asn: first.my_asn, router_id });
-    let mut orders: BTreeMap<(Family, &Class), Mark> = BTreeMap::new();
-    let mut paths = BTreeMap::new();
-    for (prefix, class) in routes {
-        let family = prefix.family();
-        let mark = *orders.entry((family, class)).or_insert_with(|| {
-            let seen = open.iter().filter_map(|(peer, session)| Some((&*peer.name, around.seen(session, family)?)));
-            let order = ClassOrder::new(class, &seen.collect());
-            let mark = order.mark;
-            wanted.classes.insert(mark, Arc::new(order));
-            mark
-        });
-        paths.insert(*prefix, mark);
+    outcome.wanted.identity = Some(Identity { asn: first.my_asn, router_id });
+    outcome.route(around, &open, routes);
+    outcome
+}
+
+impl<'a> Outcome<'a> {
+    /// Adds the classes and paths of these routes for these sessions: in the order of prefixes, as long as there is room for their statements.
+    fn route(&mut self, around: &Surroundings<'a>, open: &[(&'a BgpPeer, &'a Session)], routes: &Routes) {
+        let (mut paths, mut statements) = (BTreeMap::new(), 0);
+        let mut classes = BTreeMap::<(Family, &Class), Made<'a>>::new();
+        for (prefix, class) in routes {
+            let family = prefix.family();
+            let class = classes.entry((family, class)).or_insert_with(|| {
+                let seen = open.iter().filter_map(|(peer, session)| Some((&*peer.name, around.seen(session, family)?)));
+                let seen = seen.collect::<BTreeMap<&'a str, _>>();
+                let order = ClassOrder::new(class, &seen);
+                let mark = order.mark;
+                if let Entry::Vacant(vacant) = self.wanted.classes.entry(mark) {
+                    if statements + order.statements.len() > STATEMENTS_MAX {
+                        return None;
+                    }
+                    statements += order.statements.len();
+                    vacant.insert(Arc::new(order));
+                }
+                let routers = class.peers().filter_map(|name| Some(*seen.get_key_value(name)?.0));
+                Some((mark, routers.collect()))
+            });
+            let Some((mark, routers)) = class else {
+                self.left_out += 1;
+                continue;
+            };
+            routers.iter().for_each(|router| *self.prefixes.entry(router).or_default() += 1);
+            paths.insert(*prefix, *mark);
+        }
+        self.wanted.paths = Arc::new(paths);
     }
-    wanted.paths = Arc::new(paths);
-    (wanted, problems)
 }
 
 impl<'a> Surroundings<'a> {
