@@ -23,6 +23,7 @@ mod l2_advertisement;
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod pool;
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod speaker_status;
 mod status_fields;
 

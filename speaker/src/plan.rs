@@ -163,7 +163,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         (desired.shown, desired.left_out) = (bgp.shown, bgp.left_out);
         status.bgp = Some(bgp.status);
     }
-    desired.status = SpeakerStatusStatus { failing: checked.said, ..status };
+    desired.status = SpeakerStatusStatus { failing_services: checked.services(), failing: checked.said, ..status };
     desired.probes = Probes { targets: Arc::new(checked.targets), refused: checked.refused };
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
     desired.left = state.leaving && desired.links.keys().all(has_left);
@@ -215,6 +215,7 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
         draining: draining || state.leaving,
         data_path: Some(DataPathStatus { state: state.data_path.state, message: state.data_path.message.to_string() }),
         failing: Vec::new(),
+        failing_services: 0,
         bgp: None,
         owned_addresses: i64::try_from(owned).unwrap_or(i64::MAX),
     }

@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
     status = "SpeakerStatusStatus",
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Addresses", type_ = "integer", json_path = ".status.ownedAddresses"),
+    printcolumn(name = "BGP", type_ = "string", json_path = ".status.bgp.established"),
+    printcolumn(name = "DataPath", type_ = "string", json_path = ".status.dataPath.state"),
+    printcolumn(name = "Failing", type_ = "integer", json_path = ".status.failingServices"),
     printcolumn(name = "Draining", type_ = "boolean", json_path = ".status.draining"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -45,6 +48,9 @@ pub struct SpeakerStatusStatus {
     /// many that fit.
     #[serde(default)]
     pub failing: Vec<FailingService>,
+    /// How many such Services there are.
+    #[serde(default)]
+    pub failing_services: i64,
     /// How its gobgpd and its sessions stand; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<BgpStatus>,
@@ -99,6 +105,9 @@ pub struct BgpStatus {
     /// Why gobgpd cannot be used, or what is not announced for all sessions, for a person; empty: all is well.
     #[serde(default)]
     pub message: String,
+    /// How many of the sessions that it should have are established, for a person to read: `2/3`.
+    #[serde(default)]
+    pub established: String,
     /// The sessions that it should have, by the name of their BGPPeer.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["peer".into()]))]

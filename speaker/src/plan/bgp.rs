@@ -97,9 +97,11 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpS
     };
     let mut all: Vec<_> = sessions.with.iter().map(session).collect();
     all.sort_by(|a, b| a.peer.cmp(&b.peer));
+    let established = all.iter().filter(|session| session.state == BgpSessionState::Established).count();
+    let established = format!("{established}/{}", all.len());
     let unusable = state.bgp.unusable.as_ref().map(ToString::to_string);
     let message = unusable.or_else(|| too_many(outcome.left_out)).unwrap_or_default();
-    BgpStatus { message, sessions: all }
+    BgpStatus { message, established, sessions: all }
 }
 
 /// What a person has to know of prefixes that are left out.

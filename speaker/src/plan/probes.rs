@@ -66,6 +66,12 @@ pub(super) fn checked(state: &State) -> Checked<'_> {
 }
 
 impl Checked<'_> {
+    /// How many Services this node fails.
+    pub(super) fn services(&self) -> i64 {
+        let services: BTreeSet<_> = self.failing.iter().map(|(key, _)| key).collect();
+        i64::try_from(services.len()).unwrap_or(i64::MAX)
+    }
+
     /// Adds whom to ask for a Service. What is known of its endpoints here, of each family.
     fn service<'a>(
         &mut self,

@@ -247,6 +247,7 @@ fn the_status_names_so_many_failing_services_by_name() {
     let desired = plan(&state, Instant::ZERO);
     let said: Vec<_> = desired.status.failing.iter().map(|it| it.name.clone()).collect();
     assert_eq!(said, names[..FAILING_MAX]);
+    assert_eq!(usize::try_from(desired.status.failing_services), Ok(names.len()));
     let mut same = plan(&state, Instant::ZERO);
     same.keep_orders(&desired);
     assert!(Arc::ptr_eq(&same.probes.targets, &desired.probes.targets), "they are in memory once");

@@ -98,8 +98,11 @@ fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
     assert_eq!(session(&state), (BgpSessionState::Established, 1, since, String::new()));
     let shown = plan(&state, Instant::ZERO).shown.into_values().map(|shown| (shown.established, shown.prefixes));
     assert_eq!(shown.collect::<Vec<_>>(), [(true, 1)]);
+    let established = |state: &State| plan(state, Instant::ZERO).status.bgp.expect("a gobgpd").established;
+    assert_eq!(established(&state), "1/1");
     state.handle(Event::Bgp(BgpReport { unusable: Some("away".into()), ..BgpReport::default() }), Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).status.bgp.expect("a gobgpd").message, "away");
+    assert_eq!(established(&state), "0/1");
 }
 
 #[test]
