@@ -30,9 +30,7 @@ mod tests {
     ];
 
     fn response() -> GetBgpResponse {
-        GetBgpResponse {
-            global: Some(Global { asn: 65001, router_id: "10.0.0.1".into(), listen_port: -1, graceful_restart: None }),
-        }
+        GetBgpResponse { global: Some(Global { asn: 65001, router_id: "10.0.0.1".into(), listen_port: -1 }) }
     }
 
     #[test]
@@ -47,7 +45,7 @@ mod tests {
         // families = 5 (packed 65537) and bind_to_device = 11 ("eth0"), after asn = 1.
         let bytes =
             [0x0a, 0x0f, 0x08, 0x01, 0x2a, 0x03, 0x81, 0x80, 0x04, 0x5a, 0x04, b'e', b't', b'h', b'0', 0x18, 0x01];
-        let global = Global { asn: 1, router_id: String::new(), listen_port: 1, graceful_restart: None };
+        let global = Global { asn: 1, router_id: String::new(), listen_port: 1 };
         assert_eq!(GetBgpResponse::decode(&bytes[..]).unwrap(), GetBgpResponse { global: Some(global) });
     }
 

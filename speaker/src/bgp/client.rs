@@ -118,19 +118,19 @@ impl Client {
 
     /// Its sessions.
     pub(super) async fn peers(&mut self) -> Result<Vec<Told>, Error> {
-        let answer = timed("ListPeer", self.calls.list_peer(api::ListPeerRequest::default())).await?;
+        let answer = timed("ListPeer", self.calls.list_peer(api::ListPeerRequest {})).await?;
         let peers = all("ListPeer", answer).await?;
         Ok(peers.into_iter().filter_map(|answer| Told::read(answer.peer?)).collect())
     }
 
     async fn policies(&mut self) -> Result<Vec<api::Policy>, Error> {
-        let answer = timed("ListPolicy", self.calls.list_policy(api::ListPolicyRequest::default())).await?;
+        let answer = timed("ListPolicy", self.calls.list_policy(api::ListPolicyRequest {})).await?;
         Ok(all("ListPolicy", answer).await?.into_iter().filter_map(|answer| answer.policy).collect())
     }
 
     async fn paths(&mut self, of: Family) -> Result<BTreeMap<Prefix, Option<Mark>>, Error> {
         let table_type = api::TableType::Global as i32;
-        let request = api::ListPathRequest { table_type, name: String::new(), family: Some(family(of)) };
+        let request = api::ListPathRequest { table_type, family: Some(family(of)) };
         let answer = timed("ListPath", self.calls.list_path(request)).await?;
         let destinations = all("ListPath", answer).await?.into_iter().filter_map(|answer| answer.destination);
         Ok(destinations.filter_map(|destination| Some((prefix(&destination.prefix)?, mark(&destination)))).collect())
@@ -138,7 +138,7 @@ impl Client {
 
     /// The first words of the version that its OPENs carry: `GoBGP/4.8.0`.
     pub(super) async fn check_version(&mut self) -> Result<(), Error> {
-        let gone = api::DeletePeerRequest { address: PROBE.to_owned(), ..api::DeletePeerRequest::default() };
+        let gone = api::DeletePeerRequest { address: PROBE.to_owned() };
         // Perhaps it is there from a speaker that ended in the middle of this.
         let _ = timed("DeletePeer", self.calls.delete_peer(gone.clone())).await;
         let conf = api::PeerConf {
@@ -186,12 +186,7 @@ impl Client {
     }
 
     async fn start(&mut self, identity: &Identity) -> Result<(), Error> {
-        let global = api::Global {
-            asn: identity.asn,
-            router_id: identity.router_id.to_string(),
-            listen_port: -1,
-            graceful_restart: None,
-        };
+        let global = api::Global { asn: identity.asn, router_id: identity.router_id.to_string(), listen_port: -1 };
         timed("StartBgp", self.calls.start_bgp(api::StartBgpRequest { global: Some(global) })).await?;
         self.set_policies([].into_iter()).await?;
         self.assign().await
@@ -240,7 +235,7 @@ impl Client {
             }
         };
         let Some(address) = address else { return Ok(()) };
-        let request = api::DeletePeerRequest { address, ..api::DeletePeerRequest::default() };
+        let request = api::DeletePeerRequest { address };
         Ok(timed("DeletePeer", self.calls.delete_peer(request)).await.map(drop)?)
     }
 
@@ -317,7 +312,6 @@ fn path(prefix: Prefix, mark: Option<Mark>) -> api::Path {
         pattrs: attributes.into_iter().chain(marks).map(|attr| api::Attribute { attr: Some(attr) }).collect(),
         is_withdraw: mark.is_none(),
         family: Some(family(prefix.family())),
-        ..api::Path::default()
     }
 }
 
@@ -330,9 +324,7 @@ fn mark(destination: &api::Destination) -> Option<Mark> {
     let attributes = destination.paths.iter().flat_map(|path| &path.pattrs);
     attributes.filter_map(|attribute| attribute.attr.as_ref()).find_map(|attr| match attr {
         api::attribute::Attr::LargeCommunities(large) => large.communities.iter().find_map(Mark::read),
-        api::attribute::Attr::Origin(_) | api::attribute::Attr::NextHop(_) | api::attribute::Attr::Communities(_) => {
-            None
-        }
+        api::attribute::Attr::Origin(_) | api::attribute::Attr::NextHop(_) => None,
     })
 }
 

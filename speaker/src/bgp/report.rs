@@ -92,10 +92,7 @@ mod tests {
                 messages: Some(api::Messages { received: Some(received), sent: Some(sent) }),
                 ..api::PeerState::default()
             }),
-            timers: Some(api::Timers {
-                config: None,
-                state: Some(api::TimersState { uptime, ..api::TimersState::default() }),
-            }),
+            timers: Some(api::Timers { config: None, state: Some(api::TimersState { uptime }) }),
             ..api::Peer::default()
         };
         session_report(&is, &asked(password), 64512)

@@ -4,10 +4,13 @@ use super::go;
 use super::shelf::{self, Inputs};
 use crate::run;
 use anyhow::{Context, Result};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The version that a node of FerroLB runs.
 pub const VERSION: &str = "v4.8.0";
+/// Its Go module.
+const MODULE: &str = "github.com/osrg/gobgp/v4";
 /// Daemon and command line.
 const PROGRAMS: [&str; 2] = ["gobgpd", "gobgp"];
 /// Symbols and debug information would double their size.
@@ -31,10 +34,21 @@ pub fn build() -> Result<PathBuf> {
     shelf::build(SHELF, &inputs()?, compile)
 }
 
+/// The folder with its sources, as its Go module has them; fetched now if they are not there.
+///
+/// # Errors
+/// When they cannot be had, with Go's last words.
+pub fn source() -> Result<PathBuf> {
+    let module = format!("{MODULE}@{VERSION}");
+    let said = run::run(go::command()?.args(["mod", "download", "-json", &module])).context("no sources of GoBGP")?;
+    let said: Value = serde_json::from_str(&said)?;
+    said["Dir"].as_str().map(PathBuf::from).with_context(|| format!("go mod download: {said}"))
+}
+
 fn compile(aside: &Path) -> Result<()> {
     let mut go = go::command()?;
     go.env("GOBIN", aside).args(["install", "-ldflags", LINKER_FLAGS]);
-    go.args(PROGRAMS.map(|program| format!("github.com/osrg/gobgp/v4/cmd/{program}@{VERSION}")));
+    go.args(PROGRAMS.map(|program| format!("{MODULE}/cmd/{program}@{VERSION}")));
     run::run(&mut go).context("GoBGP does not build")?;
     Ok(())
 }

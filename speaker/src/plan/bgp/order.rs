@@ -137,15 +137,12 @@ fn told(session: &Session, terms: Terms<'_>) -> api::Peer {
         }),
         transport: Some(api::Transport {
             local_address: session.source.map(|source| source.to_string()).unwrap_or_default(),
-            passive_mode: false,
             remote_port: session.port.into(),
         }),
         graceful_restart: enabled.then_some(api::GracefulRestart {
             enabled,
             restart_time: RESTART_TIME_S,
             deferral_time: DEFERRAL_TIME_S,
-            notification_enabled: false,
-            local_restarting: false,
         }),
         afi_safis: families.map(|of| afi_safi(of, enabled)).collect(),
         bfd: terms.bfd.map(bfd),
@@ -270,7 +267,7 @@ fn actions(attributes: &Attributes, asn: u32, next_hop: Option<IpAddr>) -> api::
         community: of(false).and_then(replace),
         med: med.map(|med| api::MedAction { r#type: api::med_action::Type::Replace as i32, value: med.into() }),
         as_prepend: (*prepend > 0).then(|| api::AsPrependAction { asn, repeat: (*prepend).into() }),
-        nexthop: next_hop.map(|address| api::NexthopAction { address: address.to_string(), self_: false }),
+        nexthop: next_hop.map(|address| api::NexthopAction { address: address.to_string() }),
         local_pref: local_pref.map(|value| api::LocalPrefAction { value }),
         large_community: of(true).and_then(replace),
     }

@@ -77,7 +77,7 @@ fn every_term_of_a_session_has_its_place() {
     let timers = peer.timers.expect("timers").config.expect("their terms");
     assert_eq!((timers.hold_time, timers.keepalive_interval, timers.connect_retry), (30, 7, 3));
     let transport = peer.transport.expect("transport");
-    assert_eq!((&*transport.local_address, transport.remote_port, transport.passive_mode), ("192.0.2.9", 1179, false));
+    assert_eq!((&*transport.local_address, transport.remote_port), ("192.0.2.9", 1179));
     assert_eq!(peer.ebgp_multihop, None);
     assert_eq!(peer.ttl_security, Some(gobgp::TtlSecurity { enabled: true, ttl_min: 254 }));
     let bfd = peer.bfd.expect("BFD");
