@@ -61,6 +61,11 @@ fn problem(told: &api::PeerState, asked: &api::Peer, own_asn: u32) -> Box<str> {
     let password = if conf.auth_password.is_empty() { "" } else { ", and with this password" };
     if received.notification > 0 {
         format!("the router refused the session, or ended it: is {own} the AS that it expects of this node?").into()
+    } else if sent.notification > 0 && received.open == 0 {
+        format!(
+            "who listens on port {port} sent nothing that is an OPEN of BGP, and the session was ended: is it a router?"
+        )
+        .into()
     } else if sent.notification > 0 {
         format!("this node refused the router's OPEN, or heard nothing for the hold time: is its AS {}?", conf.peer_asn)
             .into()
@@ -115,6 +120,7 @@ mod tests {
             (none, none, "hush", "port 179, and with this password?"),
             (open, none, "", "says nothing"),
             (refusal, open, "", "is its AS 64513?"),
+            (refusal, none, "", "port 179 sent nothing that is an OPEN"),
             (open, refusal, "", "is 64512 the AS that it expects"),
         ] {
             let report = session(Told::Active, sent, received, password);

@@ -83,8 +83,8 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpS
         let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = is.state == BgpSessionState::Established;
         let prefixes = outcome.prefixes.get(&*peer.name).copied().unwrap_or_default();
-        let problem =
-            outcome.problems.get(&*peer.name).cloned().or_else(|| is.problem.as_ref().map(ToString::to_string));
+        let why = is.problem.as_ref().or(state.bgp.unusable.as_ref());
+        let problem = outcome.problems.get(&*peer.name).cloned().or_else(|| why.map(ToString::to_string));
         BgpSessionStatus {
             peer: peer.name.to_string(),
             address: is.address.or(session.place.address()),

@@ -102,6 +102,7 @@ fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
     assert_eq!(established(&state), "1/1");
     state.handle(Event::Bgp(BgpReport { unusable: Some("away".into()), ..BgpReport::default() }), Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).status.bgp.expect("a gobgpd").message, "away");
+    assert_eq!(session(&state), (BgpSessionState::Idle, 0, None, "away".to_owned()));
     assert_eq!(established(&state), "0/1");
 }
 
