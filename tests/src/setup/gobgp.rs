@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The version that a node of FerroLB runs.
 pub const VERSION: &str = "v4.8.0";
+/// One that is too old for a speaker.
+pub const OLD_VERSION: &str = "v4.5.0";
 /// Its Go module.
 const MODULE: &str = "github.com/osrg/gobgp/v4";
 /// Daemon and command line.
@@ -23,7 +25,7 @@ const SHELF: &str = "gobgp";
 /// # Errors
 /// When Go is not there.
 pub fn is_built() -> Result<bool> {
-    Ok(shelf::built(SHELF, &inputs()?)?.is_some())
+    Ok(shelf::built(SHELF, &inputs(VERSION)?)?.is_some())
 }
 
 /// The folder with the programs, built now if it is not there.
@@ -31,7 +33,7 @@ pub fn is_built() -> Result<bool> {
 /// # Errors
 /// When the build fails, with its last words.
 pub fn build() -> Result<PathBuf> {
-    shelf::build(SHELF, &inputs()?, compile)
+    shelf::build(SHELF, &inputs(VERSION)?, |aside| compile(aside, VERSION))
 }
 
 /// The folder with its sources, as its Go module has them; fetched now if they are not there.
@@ -45,16 +47,24 @@ pub fn source() -> Result<PathBuf> {
     said["Dir"].as_str().map(PathBuf::from).with_context(|| format!("go mod download: {said}"))
 }
 
-fn compile(aside: &Path) -> Result<()> {
+/// The folder with the programs of a GoBGP that is too old, built now if it is not there.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_old() -> Result<PathBuf> {
+    shelf::build(SHELF, &inputs(OLD_VERSION)?, |aside| compile(aside, OLD_VERSION))
+}
+
+fn compile(aside: &Path, version: &str) -> Result<()> {
     let mut go = go::command()?;
     go.env("GOBIN", aside).args(["install", "-ldflags", LINKER_FLAGS]);
-    go.args(PROGRAMS.map(|program| format!("{MODULE}/cmd/{program}@{VERSION}")));
+    go.args(PROGRAMS.map(|program| format!("{MODULE}/cmd/{program}@{version}")));
     run::run(&mut go).context("GoBGP does not build")?;
     Ok(())
 }
 
-fn inputs() -> Result<Inputs> {
+fn inputs(version: &str) -> Result<Inputs> {
     let mut inputs = go::inputs(&go::version()?);
-    inputs.extend([("version", VERSION), ("flags", LINKER_FLAGS)].map(|(name, value)| (name.to_owned(), value.into())));
+    inputs.extend([("version", version), ("flags", LINKER_FLAGS)].map(|(name, value)| (name.to_owned(), value.into())));
     Ok(inputs)
 }
