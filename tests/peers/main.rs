@@ -10,6 +10,7 @@ mod knocks;
 mod objects;
 mod password;
 mod said;
+mod selectors;
 mod session;
 mod terms;
 mod traffic;
