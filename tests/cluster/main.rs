@@ -6,6 +6,7 @@ mod announced;
 mod api_outage;
 mod api_return;
 mod bad_input;
+mod bgp_conditions;
 mod bgp_refusals;
 mod client_wire;
 mod controller_outage;

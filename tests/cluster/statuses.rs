@@ -1,5 +1,6 @@
 //! What FerroLB says in statuses and events on a real API server: of the culprit only, once, and beside what others say.
 
+use crate::bgp_conditions;
 use crate::neighbour;
 use crate::pools::{self, object, pool, wait_reason};
 use crate::services::{self, service};
@@ -21,7 +22,8 @@ fn what_is_wrong_is_said_once_of_the_culprit_and_nothing_else_suffers() {
         lab.apply_objects(&[pool("lan", &["172.30.5.0/24"])])?;
         step("one event for each cause, also after a retry and a restart", || events(lab))?;
         neighbour::part(lab)?;
-        spoilt::part(lab)
+        spoilt::part(lab)?;
+        bgp_conditions::part(lab)
     });
 }
 
