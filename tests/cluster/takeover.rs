@@ -7,13 +7,12 @@ use crate::stage::{one_node, play, step};
 use crate::{client_wire, metrics};
 use anyhow::{Context, Result, anyhow, ensure};
 use ferrolb_proto::api::{Kind, from_pool, resource};
-use ferrolb_tests::cluster::{apply, ferrolb};
+use ferrolb_tests::cluster::ferrolb;
 use ferrolb_tests::topology::{CLIENT, CONTROL_PLANE};
-use ferrolb_tests::{Lab, Signal, setup, wait};
+use ferrolb_tests::{Lab, Signal, wait};
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// MetalLB's API group, and the namespace that its manual takes.
@@ -100,25 +99,10 @@ fn left_by_metallb(lab: &Lab) -> Result<()> {
         own(Kind::Community, "community1", alias),
         before,
     ];
-    objects.extend(rights()?);
+    objects.extend(ferrolb::rights(GROUP, NAMESPACE, &["rbac.yaml"])?);
     lab.apply_objects(&objects)?;
     // MetalLB writes no ipMode; the API server sets the default.
     services::patch_status(lab, "before", &json!({"status": {"loadBalancer": {"ingress": [{"ip": BEFORE}]}}}))
-}
-
-/// The Roles of `deploy/rbac.yaml` and their bindings, for MetalLB's group and namespace.
-fn rights() -> Result<Vec<Value>> {
-    let mut objects = apply::objects(&fs::read_to_string(setup::repository().join("deploy/rbac.yaml"))?)?;
-    objects.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
-    for object in &mut objects {
-        object["metadata"]["namespace"] = json!(NAMESPACE);
-        for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
-            if rule["apiGroups"] == json!([ferrolb_proto::api::GROUP]) {
-                rule["apiGroups"] = json!([GROUP]);
-            }
-        }
-    }
-    Ok(objects)
 }
 
 fn start(lab: &Lab) -> Result<()> {

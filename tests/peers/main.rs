@@ -12,6 +12,7 @@ mod password;
 mod said;
 mod selectors;
 mod session;
+mod takeover;
 mod terms;
 mod traffic;
 mod unnumbered;

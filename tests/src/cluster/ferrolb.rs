@@ -7,11 +7,12 @@ use crate::setup;
 use crate::state::State;
 use crate::topology::CONTROL_PLANE;
 use anyhow::{Context, Result, anyhow};
+use ferrolb_proto::api::GROUP;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
 use kube::api::{Api, PostParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,28 @@ pub async fn install(client: &Client, state: &State) -> Result<()> {
         control_plane::write_kubeconfig(state, &kubeconfig(state, account), &token)?;
     }
     Ok(())
+}
+
+/// The Roles in files of `deploy/` and their bindings, for another API group in a namespace of its own: what the programs need there.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn rights(group: &str, namespace: &str, files: &[&str]) -> Result<Vec<Value>> {
+    let mut rights = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(setup::repository().join("deploy").join(file))?;
+        rights.extend(apply::objects(&text).with_context(|| format!("in {file}"))?);
+    }
+    rights.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
+    for object in &mut rights {
+        object["metadata"]["namespace"] = json!(namespace);
+        for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
+            if rule["apiGroups"] == json!([GROUP]) {
+                rule["apiGroups"] = json!([group]);
+            }
+        }
+    }
+    Ok(rights)
 }
 
 /// The YAML files of a folder, by name.
