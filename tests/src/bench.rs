@@ -3,6 +3,7 @@
 
 mod allocate;
 mod answers;
+mod bgp;
 pub mod budgets;
 mod cpu;
 mod create;
@@ -39,6 +40,8 @@ pub enum Bench {
     /// A thousand Services with policy Local whose endpoints change all the time, or are asked; how an address leaves its owner; a dead node's
     /// endpoints.
     Health,
+    /// How soon a router knows that an endpoint is gone; ten thousand routes, and a restart among them. Needs FRR and GoBGP.
+    Bgp,
     /// What a client sees when the owner of an address dies, stops, or is back; a row for each thing that can happen.
     Failover,
 }
@@ -48,7 +51,7 @@ impl Bench {
     pub fn has_kube_proxies(self) -> bool {
         match self {
             Self::Create | Self::Memory | Self::Health | Self::Failover => true,
-            Self::Allocate | Self::Answers | Self::Scale => false,
+            Self::Allocate | Self::Answers | Self::Scale | Self::Bgp => false,
         }
     }
 }
@@ -78,6 +81,7 @@ pub fn run(bench: Bench, tools: &Tools, options: &Options, extent: &Extent) -> R
         Bench::Memory => beside_ferrolb(tools, options, |lab| memory::run(lab, extent.thousand)),
         Bench::Scale => in_lab(tools, options, scale::run),
         Bench::Health => health::run(tools, options),
+        Bench::Bgp => bgp::run(tools, options),
         Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
     };
     findings.with_context(|| format!("the benchmark {bench:?} could not be done"))

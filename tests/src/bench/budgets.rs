@@ -2,10 +2,12 @@
 //! earlier, on the same lab; no run measures them again.
 
 mod answers;
+mod bgp;
 mod failover;
 mod health;
 
 pub use answers::*;
+pub use bgp::*;
 pub use failover::*;
 pub use health::*;
 

@@ -1,6 +1,6 @@
 //! `cargo lab bench`: measures, prints the table, and writes the JSON for a later comparison.
 
-use super::up::{PREPARE_STEPS, prepare};
+use super::up::{PREPARE_STEPS, ROUTER_STEPS, prepare};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ferrolb_tests::Options;
@@ -26,6 +26,7 @@ const BENCH_USUAL: Duration = Duration::from_secs(30);
 const ANSWERS_USUAL: Duration = Duration::from_secs(320);
 const SCALE_USUAL: Duration = Duration::from_secs(180);
 const HEALTH_USUAL: Duration = Duration::from_secs(290);
+const BGP_USUAL: Duration = Duration::from_secs(200);
 const RELEASE_USUAL: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
@@ -57,8 +58,10 @@ pub(crate) struct BenchArgs {
 pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let benches = if args.names.is_empty() { Bench::value_variants() } else { &args.names };
-    let mut steps = Steps::new(PREPARE_STEPS + benches.len() + usize::from(args.release));
-    let tools = tools(&mut steps, args.release)?;
+    let routers = benches.contains(&Bench::Bgp);
+    let prepared = PREPARE_STEPS + if routers { ROUTER_STEPS } else { 0 };
+    let mut steps = Steps::new(prepared + benches.len() + usize::from(args.release));
+    let tools = tools(&mut steps, args.release, routers)?;
     let options = Options::named(&name.to_string());
     let profile = if args.release { "release" } else { "lab" };
     let proxy_mode = options.proxy_mode.clone().filter(|_| benches.iter().any(|bench| bench.has_kube_proxies()));
@@ -75,8 +78,8 @@ pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
     if args.check { check(&report.findings) } else { Ok(()) }
 }
 
-fn tools(steps: &mut Steps, release: bool) -> Result<Tools> {
-    let tools = prepare(steps, false)?;
+fn tools(steps: &mut Steps, release: bool, routers: bool) -> Result<Tools> {
+    let tools = prepare(steps, routers)?;
     if !release {
         return Ok(tools);
     }
@@ -92,6 +95,7 @@ fn usual(bench: Bench, extent: &Extent) -> Duration {
         Bench::Answers => ANSWERS_USUAL,
         Bench::Scale => SCALE_USUAL,
         Bench::Health => HEALTH_USUAL,
+        Bench::Bgp => BGP_USUAL,
         Bench::Failover => failover::usual(extent.runs, &extent.rows),
     }
 }

@@ -1,0 +1,55 @@
+//! BGP: how soon a router knows that an endpoint is gone, with one Service and with ten thousand; and ten thousand routes: until the router has
+//! them, what is held in memory for them, and how many it loses when the speakers start anew. The router is FRR.
+
+mod gone;
+mod routes;
+mod ten_thousand;
+
+use super::report::Findings;
+use super::{in_lab, rest};
+use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER};
+use crate::routers::{Kind, Peering, Router};
+use crate::setup::Tools;
+use crate::topology::CONTROL_PLANE;
+use crate::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
+use crate::{Lab, Options};
+use anyhow::Result;
+use serde_json::json;
+
+/// Where the router runs.
+const ROUTER: &str = ROUTERS[0];
+/// The addresses of all: no network of the lab has them.
+const POOL: &str = "10.200.0.0/16";
+
+/// Raises a lab without kube-proxies, for nobody connects and they would only be kept busy.
+///
+/// # Errors
+/// When a session does not come up, or routes do not come and go.
+pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
+    in_lab(tools, &Options { bgp: true, proxy_mode: None, ..options.clone() }, |lab| {
+        lab.install_ferrolb()?;
+        lab.start_controller(&[])?;
+        lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")?;
+        say(lab)?;
+        rest::wait_for_pools(lab)?;
+        let router = Router::start(lab, Kind::Frr, ROUTER, &Kind::Frr.config(&Peering::with_nodes(lab, ROUTER)?))?;
+        let findings = ten_thousand::run(lab, &router)?;
+        router.stop()?;
+        Ok(findings)
+    })
+}
+
+/// The pool, the router, and that all is announced to it.
+fn say(lab: &Lab) -> Result<()> {
+    let object = |version: &str, kind: &str, spec| {
+        json!({"apiVersion": format!("ferrolb.io/{version}"), "kind": kind,
+            "metadata": {"name": "bench", "namespace": "ferrolb-system"}, "spec": spec})
+    };
+    let address = lab.host(ROUTER)?.v4();
+    let peer = json!({"myASN": NODE_AS, "peerASN": ROUTER_AS, "peerAddress": address, "connectTime": "1s"});
+    lab.apply_objects(&[
+        object("v1beta1", "IPAddressPool", json!({"addresses": [POOL]})),
+        object("v1beta1", "BGPAdvertisement", json!({})),
+        object("v1beta2", "BGPPeer", peer),
+    ])
+}
