@@ -116,6 +116,10 @@ pub(super) fn keep(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
 }
 
 fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<Draft<'a>> {
+    // Of thousands that only BGP announces, nobody asks who would be first on a link.
+    if group.addresses().is_empty() {
+        return None;
+    }
     let unit = Unit {
         addresses: group.addresses().into(),
         candidates: group.candidates(scene),
@@ -126,8 +130,7 @@ fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<D
     let from_here = |ads: &[&'a Advertisement]| {
         ads.iter().copied().filter(|ad| labels.is_some_and(|labels| ad.selects_node(labels))).collect()
     };
-    let own = group.advertised().map(from_here).collect();
-    (!unit.addresses.is_empty()).then(|| Draft { unit: Arc::new(unit), own })
+    Some(Draft { unit: Arc::new(unit), own: group.advertised().map(from_here).collect() })
 }
 
 /// A Service, with what of it fails on this node.

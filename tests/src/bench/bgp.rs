@@ -1,10 +1,12 @@
 //! BGP: how soon a router knows that an endpoint is gone, with one Service and with ten thousand; and ten thousand routes: until the router has
-//! them, what is held in memory for them, and how many it loses when the speakers start anew. The router is FRR.
+//! them, what is held in memory for them, and how many it loses when the speakers start anew. The router is BIRD; FRR keeps what it hears for 50 ms
+//! before it looks at it, and has one row.
 
 mod gone;
 mod routes;
 mod ten_thousand;
 
+use super::budgets::{BGP_GONE, BGP_GONE_FRR};
 use super::report::Findings;
 use super::{in_lab, rest};
 use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER};
@@ -13,7 +15,7 @@ use crate::setup::Tools;
 use crate::topology::CONTROL_PLANE;
 use crate::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
 use crate::{Lab, Options};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 /// Where the router runs.
@@ -32,11 +34,21 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
         lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")?;
         say(lab)?;
         rest::wait_for_pools(lab)?;
-        let router = Router::start(lab, Kind::Frr, ROUTER, &Kind::Frr.config(&Peering::with_nodes(lab, ROUTER)?))?;
-        let findings = ten_thousand::run(lab, &router)?;
-        router.stop()?;
+        let nodes = lab.nodes();
+        nodes.iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
+        rest::wait_for(lab)?;
+        let mut findings = beside(lab, Kind::Bird, |_| gone::run(lab, &BGP_GONE))?;
+        findings.extend(beside(lab, Kind::Frr, |_| gone::run(lab, &BGP_GONE_FRR))?);
+        findings.extend(beside(lab, Kind::Bird, |router| ten_thousand::run(lab, router))?);
         Ok(findings)
     })
+}
+
+fn beside(lab: &Lab, kind: Kind, work: impl FnOnce(&Router<'_>) -> Result<Findings>) -> Result<Findings> {
+    let router = Router::with(lab, kind, ROUTER, &Peering::with_nodes(lab, ROUTER)?)?;
+    let findings = work(&router).with_context(|| format!("{router}"))?;
+    router.stop()?;
+    Ok(findings)
 }
 
 /// The pool, the router, and that all is announced to it.

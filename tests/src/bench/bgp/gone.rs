@@ -28,7 +28,7 @@ const APART: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// When its route does not follow.
-pub(super) fn run(lab: &Lab, [going, worst, coming]: [&Known; 3]) -> Result<Findings> {
+pub(super) fn run(lab: &Lab, [going, worst, coming]: &'static [Known; 3]) -> Result<Findings> {
     let watch = Watch::start(lab, ROUTER)?;
     let (mut gone, mut back) = (Vec::new(), Vec::new());
     lab.api(async |client| {

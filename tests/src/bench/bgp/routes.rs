@@ -3,7 +3,6 @@
 use crate::routers::Router;
 use crate::{Lab, wait};
 use anyhow::{Context, Result};
-use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
@@ -65,24 +64,52 @@ impl Drop for Watch {
     }
 }
 
-/// How many prefixes all neighbours of the router announce, together.
+/// How many routes a BIRD has from all its neighbours.
 ///
 /// # Errors
-/// When it does not run, or says what nobody expects.
+/// When it does not run.
 pub(super) fn received(router: &Router<'_>) -> Result<u64> {
-    sum(&router.ask(&["show bgp ipv4 unicast summary json"])?, "/peers", "/pfxRcd")
+    Ok(sum(&router.ask(&["show", "protocols", "all"])?, "Routes:"))
 }
 
-/// How many UPDATEs they have sent.
+/// How many of their announcements and withdrawals it has read.
 ///
 /// # Errors
 /// As [`received`].
 pub(super) fn updates(router: &Router<'_>) -> Result<u64> {
-    sum(&router.ask(&["show bgp neighbors json"])?, "", "/messageStats/updatesRecv")
+    let text = router.ask(&["show", "protocols", "all"])?;
+    Ok(sum(&text, "Import updates:") + sum(&text, "Import withdraws:"))
 }
 
-fn sum(text: &str, of: &str, figure: &str) -> Result<u64> {
-    let all: Value = serde_json::from_str(text).context("no JSON")?;
-    let neighbours = all.pointer(of).and_then(Value::as_object).into_iter().flatten();
-    Ok(neighbours.filter_map(|(_, neighbour)| neighbour.pointer(figure)?.as_u64()).sum())
+/// The sum of what each protocol by which it hears of neighbours says first after these words.
+fn sum(text: &str, words: &str) -> u64 {
+    let (mut sum, mut is_neighbour) = (0, false);
+    for line in text.lines() {
+        if !line.starts_with(' ') {
+            is_neighbour = line.split_whitespace().nth(1) == Some("BGP");
+        }
+        let number = line.trim_start().strip_prefix(words).and_then(|rest| rest.split_whitespace().next());
+        sum += number.filter(|_| is_neighbour).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_neighbours_say_is_counted() {
+        let text = "BIRD 2.0.12 ready.\nName       Proto      Table      State  Since         Info\n\
+            kernel1    Kernel     master4    up     15:00:00\n    Routes:         7 imported, 9 exported\n\n\
+            peer0      BGP        ---        up     15:00:01  Established\n  BGP state:          Established\n\
+            \x20   Routes:         10000 imported, 0 exported, 10000 preferred\n\
+            \x20     Import updates:          10003          0          0          0      10003\n\
+            \x20     Import withdraws:            3          0        ---          0          3\n\
+            peer1      BGP        ---        start  15:00:01  Active\n    Routes:         1 imported\n";
+        assert_eq!(
+            (sum(text, "Routes:"), sum(text, "Import updates:"), sum(text, "Import withdraws:")),
+            (10_001, 10_003, 3)
+        );
+    }
 }

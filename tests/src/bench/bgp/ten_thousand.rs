@@ -3,7 +3,7 @@
 
 use super::routes::{self, Watch};
 use super::{ROUTER, gone};
-use crate::bench::budgets::{self, BGP_GOBGPD_10000, BGP_GONE, BGP_GONE_10000, BGP_SPEAKER_10000};
+use crate::bench::budgets::{self, BGP_GOBGPD_10000, BGP_GONE_10000, BGP_SPEAKER_10000};
 use crate::bench::report::Findings;
 use crate::bench::scale::SERVICES;
 use crate::bench::{memory, rest, services};
@@ -18,7 +18,7 @@ const FULL_MAX: Duration = Duration::from_secs(180);
 /// How long is looked whether a speaker that has started anew takes anything back.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Runs in a lab with a controller and no speaker.
+/// Runs in a lab with FerroLB and this router.
 ///
 /// # Errors
 /// When the router does not get all routes.
@@ -26,9 +26,7 @@ pub(super) fn run(lab: &Lab, router: &Router<'_>) -> Result<Findings> {
     let nodes = lab.nodes();
     let speakers: Vec<String> = nodes.iter().map(|node| speaker_name(node)).collect();
     let gobgpds: Vec<String> = nodes.iter().map(|node| format!("gobgpd-{node}")).collect();
-    nodes.iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
-    rest::wait_for(lab)?;
-    let mut findings = gone::run(lab, BGP_GONE.each_ref()).context("one Service")?;
+    let mut findings = Findings::default();
     speakers.iter().try_for_each(|speaker| lab.stop(speaker, Signal::TERM))?;
     lab.api(async |client| services::create(&client, "bgp", SERVICES as usize, &services::V4).await.map(drop))?;
     let all = u64::from(SERVICES) * nodes.len() as u64;
@@ -38,7 +36,7 @@ pub(super) fn run(lab: &Lab, router: &Router<'_>) -> Result<Findings> {
     findings.add(&budgets::BGP_FULL, full(router, all, start)?);
     memory::hold(lab, &mut findings, &BGP_SPEAKER_10000, &speakers)?;
     memory::hold(lab, &mut findings, &BGP_GOBGPD_10000, &gobgpds)?;
-    findings.extend(gone::run(lab, BGP_GONE_10000.each_ref()).context("one of ten thousand")?);
+    findings.extend(gone::run(lab, &BGP_GONE_10000).context("one of ten thousand")?);
 
     restarted(lab, router, &mut findings, &speakers, all)?;
 

@@ -1,4 +1,4 @@
-//! The measures of BGP, at an FRR that three nodes announce to.
+//! The measures of BGP, at a BIRD that three nodes announce to.
 
 use super::Unit::{Count, Megabytes, Milliseconds};
 use super::{Held, Known, METALLB, budgeted, plain};
@@ -8,6 +8,12 @@ pub const BGP_GONE: [Known; 3] = [
     budgeted("bgp.gone", "endpoint gone to withdrawn at the router, median", Milliseconds, 50.0, &[(METALLB, 17.0)]),
     plain("bgp.gone.max", "endpoint gone to withdrawn at the router, worst of 20", Milliseconds),
     plain("bgp.back", "endpoint back to announced at the router, median", Milliseconds),
+];
+/// FRR looks at what it hears 50 ms later (its `work_queue` for best paths).
+pub const BGP_GONE_FRR: [Known; 3] = [
+    plain("bgp.gone.frr", "the same at an FRR, which waits 50 ms: endpoint gone to withdrawn, median", Milliseconds),
+    plain("bgp.gone.frr.max", "the same at an FRR: endpoint gone to withdrawn, worst of 20", Milliseconds),
+    plain("bgp.back.frr", "the same at an FRR: endpoint back to announced, median", Milliseconds),
 ];
 pub const BGP_GONE_10000: [Known; 3] = [
     budgeted(
