@@ -4,6 +4,7 @@
 mod api;
 mod attributes;
 mod distance;
+mod drain;
 mod expect;
 mod faults;
 mod knocks;
