@@ -100,18 +100,20 @@ impl Case<'_> {
         let few = |names: &BTreeSet<&str>| some(&names.iter().collect::<Vec<_>>(), NODES_NAMED_MAX);
         let Told { from, last, to, apart, missing, barred } = told;
         let some = |names: &[&str]| some(names, NODES_NAMED_MAX);
-        match (from.as_slice(), last.as_slice()) {
-            ([], []) => {}
-            (from, []) => return (Reason::Announced, format!("by BGP from {} to {}", some(from), few(to))),
-            ([], last) => {
-                let text = format!("by BGP from {} to {}, as the last resort", some(last), few(to));
-                return (Reason::Announced, text);
-            }
-            (from, last) => {
-                let text =
-                    format!("by BGP from {} to {}, and as the last resort from {}", some(from), few(to), some(last));
-                return (Reason::Announced, text);
-            }
+        if !(from.is_empty() && last.is_empty()) {
+            // With policy Cluster these are the same nodes for thousands of Services: a session that comes or goes is not told of each of them.
+            let nodes = |names: &[&str]| match self.service.policy {
+                Policy::Cluster => "every node that may and has a session".to_owned(),
+                Policy::Local => some(names),
+            };
+            let text = match (from.as_slice(), last.as_slice(), self.service.policy) {
+                ([], last, _) => format!("by BGP from {} to {}, as the last resort", nodes(last), few(to)),
+                (from, [_, ..], Policy::Local) => {
+                    format!("by BGP from {} to {}, and as the last resort from {}", nodes(from), few(to), some(last))
+                }
+                (from, ..) => format!("by BGP from {} to {}", nodes(from), few(to)),
+            };
+            return (Reason::Announced, text);
         }
         if !apart.is_empty() {
             let text = format!(

@@ -28,11 +28,15 @@ fn router(node: &str, addresses: &[&str], sessions: &[&str]) -> Speaker {
 
 /// A cluster whose speakers each have one session, as each word says, and which announces all to all by BGP, and as `ads` say on links.
 fn cluster(ads: Vec<serde_json::Value>, sessions: [&str; 3], owner: Option<&str>) -> World {
+    of_policy(Policy::Local, ads, sessions, owner)
+}
+
+fn of_policy(policy: Policy, ads: Vec<serde_json::Value>, sessions: [&str; 3], owner: Option<&str>) -> World {
     let speakers = ["n1", "n2", "n3"].into_iter().zip(sessions).map(|(node, session)| {
         let held: &[&str] = if owner == Some(node) { &[ADDRESS] } else { &[] };
         if session.is_empty() { speaker(node, held) } else { router(node, held, &[session]) }
     });
-    let services = vec![assigned("a", &[ADDRESS], "lan")];
+    let services = vec![Service { policy, ..assigned("a", &[ADDRESS], "lan") }];
     let mut world = Cast { services, ads, speakers: speakers.collect(), ..Cast::default() }.begun();
     feed(&mut world, [peer("tor", "192.0.2.1")].into_iter().map(Change::Apply), Event::Peer);
     feed(&mut world, [advertised("all", json!({}))].into_iter().map(Change::Apply), Event::BgpAdvertisement);
@@ -98,7 +102,7 @@ fn it_follows_sessions_objects_and_endpoints() {
     assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
     world.handle(Event::Slice(Change::Apply(slice("a", &[]))));
     assert_eq!(said(&mut world).0, "NoEndpoints");
-    world.handle(Event::Slice(Change::Apply(slice("a", &["n3"]))));
+    world.handle(Event::Slice(Change::Apply(slice("a", &["n2", "n3"]))));
     assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
     let changed = |spec| {
         let mut ad = advertised("all", spec);
@@ -112,6 +116,20 @@ fn it_follows_sessions_objects_and_endpoints() {
     assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
     world.handle(Event::Peer(Change::Delete(Key::new("ferrolb-system", "tor"))));
     assert_eq!(said(&mut world).0, "NoCandidateNode");
+}
+
+#[test]
+fn with_policy_cluster_a_session_that_comes_or_goes_is_not_told_of_each_service() {
+    let mut world = of_policy(Policy::Cluster, vec![], ["tor!", "tor!", "tor!"], None);
+    let text = "10.0.0.1 by BGP from every node that may and has a session to tor";
+    let mut last = |node: &str, session: &str| {
+        says(&mut world, router(node, &[], &[session]));
+        world.settle();
+        told(&world, "a")
+    };
+    assert_eq!(last("n1", "tor"), ("Announced".to_owned(), text.to_owned()));
+    assert_eq!(last("n2", "tor").1, text);
+    assert_eq!(last("n3", "tor").0, "NoSession");
 }
 
 #[test]
