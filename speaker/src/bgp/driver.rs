@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::client::{Client, Error, Told};
-use super::report::{session_counts, session_report};
+use super::report::{Trace, session_counts, session_report};
 use super::steps::{Known, Step, next};
 use crate::event::{BgpReport, Event, SessionReport};
 use crate::metrics::Tally;
@@ -65,7 +65,15 @@ async fn attend(
     let known = client.read().await?;
     info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "gobgpd answers");
     let mut changes = pin!(client.changes());
-    let mut daemon = Daemon { client, known, tally, refusals: BTreeMap::new(), ask_again: None, checked: false };
+    let mut daemon = Daemon {
+        client,
+        known,
+        tally,
+        refusals: BTreeMap::new(),
+        traces: BTreeMap::new(),
+        ask_again: None,
+        checked: false,
+    };
     let mut reported = None;
     let mut look_at = Some(Clock::now());
     let mut looked = None;
@@ -122,6 +130,8 @@ struct Daemon<'t> {
     tally: &'t Tally,
     /// Why it would not have a session, or why that was ended again.
     refusals: BTreeMap<PeerPlace, Box<str>>,
+    /// What was counted of each session that is wanted.
+    traces: BTreeMap<PeerPlace, Trace>,
     /// When those are asked for again, if there are any.
     ask_again: Option<Instant>,
     /// Its version is new enough.
@@ -169,7 +179,8 @@ impl Daemon<'_> {
         let told = self.client.peers().await?;
         let wanted = wanted.borrow().clone().unwrap_or_default();
         let own = wanted.identity.map_or(0, |identity| identity.asn);
-        let (mut report, mut counts) = (BgpReport::default(), BTreeMap::new());
+        let (mut report, mut counts, now) = (BgpReport::default(), BTreeMap::new(), Clock::now());
+        self.traces.retain(|place, _| wanted.peers.contains_key(place));
         for (place, order) in &wanted.peers {
             let is = told.iter().find(|told| told.place == *place);
             // GoBGP takes a router of any AS where it is to be of another than ours.
@@ -182,7 +193,10 @@ impl Daemon<'_> {
             }
             let refusal = self.refusals.get(place).filter(|_| !self.known.peers.contains_key(place));
             let session = match (refusal, is) {
-                (None, Some(is)) => session_report(&is.peer, &order.peer, own),
+                (None, Some(is)) => {
+                    let trace = self.traces.entry(place.clone()).or_insert_with(|| Trace::new(now));
+                    session_report(&is.peer, &order.peer, own, trace, now)
+                }
                 (why, _) => SessionReport { problem: why.cloned(), ..SessionReport::default() },
             };
             report.sessions.insert(order.name.clone(), session);

@@ -3,6 +3,9 @@
 //! GoBGP 4.8 tells no client why a session does not come about or has ended. What it counts tells it apart: how many OPENs and
 //! NOTIFICATIONs went either way.
 
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::BgpSessionState;
 use gobgp_proto as api;
 use gobgp_proto::peer_state::SessionState as Told;
@@ -10,8 +13,70 @@ use gobgp_proto::peer_state::SessionState as Told;
 use crate::event::SessionReport;
 use crate::metrics::{BfdCounts, SessionCounts};
 
+/// Beside two of its attempts, how long nothing is counted of a session before it is taken for one that nobody answers.
+const SILENCE: Duration = Duration::from_secs(10);
+
+const NOTHING: api::Message = api::Message { notification: 0, update: 0, open: 0, keepalive: 0, refresh: 0, total: 0 };
+
+/// What went either way since a session was established last, or since ever.
+#[derive(Clone, Copy)]
+struct Happened {
+    sent: api::Message,
+    received: api::Message,
+    /// It was established once.
+    stood: bool,
+}
+
+/// What was counted of a session, sent and received, from look to look.
+#[derive(Clone, Debug)]
+pub(super) struct Trace {
+    /// While it was established last, if it was.
+    base: Option<[api::Message; 2]>,
+    last: [api::Message; 2],
+    /// When something was counted last.
+    moved: Instant,
+}
+
+impl Trace {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { base: None, last: [NOTHING; 2], moved: now }
+    }
+
+    /// What has happened; none: nothing for so long that nobody answers.
+    fn look(&mut self, is: &api::Peer, established: bool, now: Instant, patience: Duration) -> Option<Happened> {
+        let messages = is.state.as_ref().and_then(|state| state.messages).unwrap_or_default();
+        let counted = [messages.sent.unwrap_or_default(), messages.received.unwrap_or_default()];
+        let fewer =
+            counted.iter().zip(&self.last).any(|(now, before)| now.open < before.open || now.total < before.total);
+        if fewer {
+            // Another session of the same name.
+            self.base = None;
+        }
+        if established {
+            self.base = Some(counted);
+        }
+        if established || counted != self.last {
+            (self.last, self.moved) = (counted, now);
+        }
+        let base = self.base.unwrap_or([NOTHING; 2]);
+        let since = |place: usize| api::Message {
+            open: counted[place].open.saturating_sub(base[place].open),
+            notification: counted[place].notification.saturating_sub(base[place].notification),
+            ..NOTHING
+        };
+        let happened = Happened { sent: since(0), received: since(1), stood: self.base.is_some() };
+        (now.since(self.moved) <= patience).then_some(happened)
+    }
+}
+
 /// How a session stands that is in gobgpd.
-pub(super) fn session_report(is: &api::Peer, asked: &api::Peer, own_asn: u32) -> SessionReport {
+pub(super) fn session_report(
+    is: &api::Peer,
+    asked: &api::Peer,
+    own_asn: u32,
+    trace: &mut Trace,
+    now: Instant,
+) -> SessionReport {
     let told = is.state.clone().unwrap_or_default();
     let state = match told.session_state() {
         Told::Unspecified | Told::Idle => BgpSessionState::Idle,
@@ -23,13 +88,15 @@ pub(super) fn session_report(is: &api::Peer, asked: &api::Peer, own_asn: u32) ->
     };
     let established = state == BgpSessionState::Established;
     let uptime = is.timers.as_ref().and_then(|timers| timers.state.as_ref()?.uptime);
+    let retry = asked.timers.as_ref().and_then(|timers| timers.config).map_or(0, |config| config.connect_retry);
+    let happened = trace.look(is, established, now, SILENCE + 2 * Duration::from_secs(retry));
     let (address, _zone) = told.neighbor_address.split_once('%').unwrap_or((&told.neighbor_address, ""));
     SessionReport {
         state,
         since: uptime.filter(|_| established).map(|since| since.seconds),
         address: address.parse().ok(),
         asn: Some(told.peer_asn).filter(|asn| established && *asn != 0),
-        problem: (!established).then(|| problem(&told, asked, own_asn)),
+        problem: (!established).then(|| problem(happened, asked, own_asn)),
     }
 }
 
@@ -52,14 +119,18 @@ pub(super) fn session_counts(is: &api::Peer) -> SessionCounts {
 }
 
 /// The likeliest reason that there is no session.
-fn problem(told: &api::PeerState, asked: &api::Peer, own_asn: u32) -> Box<str> {
+fn problem(happened: Option<Happened>, asked: &api::Peer, own_asn: u32) -> Box<str> {
     let conf = asked.conf.clone().unwrap_or_default();
     let own = if conf.local_asn == 0 { own_asn } else { conf.local_asn };
-    let messages = told.messages.unwrap_or_default();
-    let (received, sent) = (messages.received.unwrap_or_default(), messages.sent.unwrap_or_default());
+    let Happened { sent, received, stood } =
+        happened.unwrap_or(Happened { sent: NOTHING, received: NOTHING, stood: false });
     let port = asked.transport.as_ref().map_or(0, |transport| transport.remote_port);
     let password = if conf.auth_password.is_empty() { "" } else { ", and with this password" };
-    if received.notification > 0 {
+    if stood && received.open == 0 && received.notification > 0 {
+        "the router ended the session, and there is no other yet: was it told to?".into()
+    } else if stood && received.open == 0 && sent.notification > 0 {
+        "this node ended the session, because it heard nothing for the hold time or BFD found the router away".into()
+    } else if received.notification > 0 {
         format!("the router refused the session, or ended it: is {own} the AS that it expects of this node?").into()
     } else if sent.notification > 0 && received.open == 0 {
         format!(
@@ -100,7 +171,7 @@ mod tests {
             timers: Some(api::Timers { config: None, state: Some(api::TimersState { uptime }) }),
             ..api::Peer::default()
         };
-        session_report(&is, &asked(password), 64512)
+        session_report(&is, &asked(password), 64512, &mut Trace::new(Instant::ZERO), Instant::ZERO)
     }
 
     #[test]
@@ -128,6 +199,33 @@ mod tests {
             assert!(problem.contains(why), "{problem}");
             assert_eq!((report.state, report.since, report.asn), (BgpSessionState::Active, None, None));
         }
+    }
+
+    #[test]
+    fn what_was_before_a_session_is_not_said_of_what_came_after_it_and_nobody_is_blamed_for_ever() {
+        let counted = |state: Told, sent: [u64; 2], received: [u64; 2]| {
+            let message = |[open, notification]: [u64; 2]| api::Message { open, notification, ..NOTHING };
+            let messages = api::Messages { sent: Some(message(sent)), received: Some(message(received)) };
+            let state =
+                api::PeerState { session_state: state as i32, messages: Some(messages), ..api::PeerState::default() };
+            api::Peer { state: Some(state), ..api::Peer::default() }
+        };
+        let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
+        let mut trace = Trace::new(at(0));
+        let mut why = |is: api::Peer, seconds: u64| {
+            session_report(&is, &asked(""), 64512, &mut trace, at(seconds)).problem.unwrap_or_default()
+        };
+        // It was refused once, then stood, and was ended by the router, which is gone now.
+        assert!(why(counted(Told::Active, [1, 0], [1, 1]), 0).contains("is 64512 the AS"));
+        assert_eq!(&*why(counted(Told::Established, [2, 0], [2, 1]), 5), "");
+        assert!(why(counted(Told::Active, [2, 0], [2, 2]), 6).contains("the router ended the session"));
+        assert!(why(counted(Told::Active, [2, 0], [2, 2]), 16).contains("the router ended the session"));
+        assert!(why(counted(Told::Active, [2, 0], [2, 2]), 17).contains("no connection"), "for so long");
+        assert!(why(counted(Told::Active, [3, 0], [3, 3]), 18).contains("is 64512 the AS"), "it is back, and refuses");
+        assert_eq!(&*why(counted(Told::Established, [4, 0], [4, 3]), 20), "");
+        assert!(why(counted(Told::Active, [4, 1], [4, 3]), 24).contains("heard nothing for the hold time"));
+        // Counted from the beginning: another session.
+        assert!(why(counted(Told::Active, [1, 0], [0, 0]), 25).contains("says nothing"));
     }
 
     #[test]
