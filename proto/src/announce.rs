@@ -55,8 +55,12 @@ pub enum Bar {
     NotSelected,
     /// It cannot serve one of the Services.
     CannotServe,
+    /// By BGP: no Service that has the address has a usable endpoint of its family, on whatever node.
+    NoEndpoint,
     /// By BGP: no BGPPeer selects it that takes the address's family and is named by an advertisement.
     NoRouter,
+    /// By BGP: its advertisements have more communities together than a route can carry.
+    TooManyCommunities,
 }
 
 /// Nodes, pools and advertisements, looked at once for all Services.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::ads::{Ad, Ads};
 use super::{Attributes, Class, Prefix, Sessions};
 use crate::announce::{Bar, Scene, Served};
-use crate::facts::{BgpAdvertisement, Node, Pool};
+use crate::facts::{BgpAdvertisement, Node, Pool, Session};
 use crate::range::Family;
 use crate::verdict::{Verdict, verdict};
 
@@ -101,6 +101,8 @@ pub struct Audience<'a> {
     pub peers: BTreeSet<&'a str>,
     /// They are told of it as the last resort.
     pub last: bool,
+    /// The BGPAdvertisements that do not announce it to all the routers that they are for, because an older one says otherwise.
+    pub yielding: BTreeSet<&'a str>,
 }
 
 /// Whom a node tells of an address of these Services: those that have it.
@@ -128,16 +130,28 @@ pub fn audience<'a>(
     }
     let mut standing = Standing::default();
     having().for_each(|served| standing.judge(served, address, &asked.node.name));
-    if !standing.serves() {
+    if !standing.counts {
+        return Err(Bar::NoEndpoint);
+    }
+    if standing.unserved {
         return Err(Bar::CannotServe);
     }
     let carrying = asked.sessions.with.iter().filter(|(_, session)| session.carries(Family::of(address)));
-    let hears = |name: &str| ads.iter().any(|ad| ad.of.selects_peer(name));
-    let peers: BTreeSet<_> = carrying.map(|(peer, _)| &*peer.name).filter(|name| hears(name)).collect();
-    if peers.is_empty() {
-        return Err(Bar::NoRouter);
+    let ads: Vec<&Ad<'a>> = ads.into_iter().copied().collect();
+    let last = asked.is_last() || standing.failing;
+    let mut audience = Audience { peers: BTreeSet::new(), last, yielding: BTreeSet::new() };
+    let mut bar = Bar::NoRouter;
+    for (peer, session) in carrying {
+        match heard(&ads, &peer.name, session, last) {
+            Some(Ok((_, yielding))) => {
+                audience.peers.insert(&*peer.name);
+                audience.yielding.extend(yielding);
+            }
+            Some(Err(TooMany)) => bar = Bar::TooManyCommunities,
+            None => {}
+        }
     }
-    Ok(Audience { peers, last: asked.is_last() || standing.failing })
+    if audience.peers.is_empty() { Err(bar) } else { Ok(audience) }
 }
 
 /// The routes for the addresses that the node can serve.
@@ -168,27 +182,47 @@ fn classified(
     routes.filter(|(_, class)| !class.seen_as.is_empty()).collect()
 }
 
-/// How routers see what these advertisements announce together, the oldest first. For one router their communities add up; where what
-/// there is one of differs, the older has its way, and the younger does not announce to it. `last`: as the last resort.
+/// How routers see what these advertisements announce together, the oldest first. `last`: as the last resort.
 fn class(ads: &[&Ad<'_>], family: Family, sessions: &Sessions<'_>, last: bool) -> Class {
     let mut class = Class::default();
     for (peer, session) in sessions.with.iter().filter(|(_, session)| session.carries(family)) {
-        let mut selecting = ads.iter().filter(|ad| ad.of.selects_peer(&peer.name));
-        let Some(oldest) = selecting.next() else { continue };
-        let BgpAdvertisement { local_pref, med, prepend, .. } = *oldest.of;
-        let mut communities = oldest.communities.clone();
-        for ad in selecting.filter(|ad| (ad.of.local_pref, ad.of.med, ad.of.prepend) == (local_pref, med, prepend)) {
-            if communities.union(&ad.communities).count() <= COMMUNITIES_MAX {
-                communities.extend(&ad.communities);
-            }
+        if let Some(Ok((seen, _))) = heard(ads, &peer.name, session, last) {
+            class.insert(&peer.name, seen);
         }
-        // A router of our own AS would take a path with our number in it for a loop; to others LOCAL_PREF is not sent.
-        let internal = session.is_internal();
-        let (local_pref, prepend) = (local_pref.filter(|_| internal), if internal { 0 } else { prepend });
-        let seen = Attributes { communities, local_pref, med, prepend };
-        class.insert(&peer.name, if last { seen.of_last_resort(internal) } else { seen });
     }
     class
+}
+
+/// There are more communities than [`COMMUNITIES_MAX`]: without all of them nothing is announced, for what they are to keep from spreading would.
+struct TooMany;
+
+/// What one router sees of it, and the names of the advertisements that yield: their communities add up, but where what there is one of
+/// differs the older has its way, and the younger does not announce to it. None where none is for this router.
+fn heard<'a>(
+    ads: &[&Ad<'a>],
+    peer: &str,
+    session: &Session,
+    last: bool,
+) -> Option<Result<(Attributes, Vec<&'a str>), TooMany>> {
+    let mut selecting = ads.iter().filter(|ad| ad.of.selects_peer(peer));
+    let oldest = selecting.next()?;
+    let BgpAdvertisement { local_pref, med, prepend, .. } = *oldest.of;
+    let (mut communities, mut yielding) = (oldest.communities.clone(), Vec::new());
+    for ad in selecting {
+        if (ad.of.local_pref, ad.of.med, ad.of.prepend) == (local_pref, med, prepend) {
+            communities.extend(&ad.communities);
+        } else {
+            yielding.push(&*ad.of.name);
+        }
+    }
+    if communities.len() > COMMUNITIES_MAX {
+        return Some(Err(TooMany));
+    }
+    // A router of our own AS would take a path with our number in it for a loop; to others LOCAL_PREF is not sent.
+    let internal = session.is_internal();
+    let (local_pref, prepend) = (local_pref.filter(|_| internal), if internal { 0 } else { prepend });
+    let seen = Attributes { communities, local_pref, med, prepend };
+    Some(Ok((if last { seen.of_last_resort(internal) } else { seen }, yielding)))
 }
 
 #[cfg(test)]

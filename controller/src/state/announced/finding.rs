@@ -18,6 +18,8 @@ use crate::state::service::{SEPARATOR, join};
 /// Nodes that a message names.
 const NODES_NAMED_MAX: usize = 5;
 
+const WITHOUT_LOCAL: &str = "without usable endpoint (externalTrafficPolicy Local)";
+
 /// What a Service's condition should say.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -78,7 +80,7 @@ impl Case<'_> {
         }
         let on_links = self.on_links(address);
         let told = self.routers.and_then(|routers| routers.told(self.scene, &self.sharers, address));
-        match told.map(|told| self.by_bgp(&told)) {
+        match told.map(|told| self.by_bgp(address, &told)) {
             Some(by_bgp) => both_ways(on_links, by_bgp),
             None => on_links,
         }
@@ -96,9 +98,9 @@ impl Case<'_> {
     }
 
     /// What is said of an address that is to be announced by BGP.
-    fn by_bgp(&self, told: &Told<'_>) -> (Reason, String) {
+    fn by_bgp(&self, address: IpAddr, told: &Told<'_>) -> (Reason, String) {
         let few = |names: &BTreeSet<&str>| some(&names.iter().collect::<Vec<_>>(), NODES_NAMED_MAX);
-        let Told { from, last, to, apart, missing, barred } = told;
+        let Told { from, last, to, apart, missing, yielding, barred } = told;
         let some = |names: &[&str]| some(names, NODES_NAMED_MAX);
         if !(from.is_empty() && last.is_empty()) {
             // With policy Cluster these are the same nodes for thousands of Services: a session that comes or goes is not told of each of them.
@@ -113,7 +115,17 @@ impl Case<'_> {
                 }
                 (from, ..) => format!("by BGP from {} to {}", nodes(from), few(to)),
             };
-            return (Reason::Announced, text);
+            let yields = match yielding.is_empty() {
+                true => String::new(),
+                false => format!(
+                    " (BGPAdvertisement {} yields to an older one that says another localPref, med or asPathPrepend)",
+                    few(yielding)
+                ),
+            };
+            return (Reason::Announced, text + &yields);
+        }
+        if barred.contains_key(&Silence::Barred(Bar::NoEndpoint)) {
+            return (Reason::NoEndpoints, self.no_endpoint(address));
         }
         if !apart.is_empty() {
             let text = format!(
@@ -130,6 +142,8 @@ impl Case<'_> {
         }
         let cause = |(silence, count): (&Silence, &usize)| {
             let cause = match silence {
+                // Here each address is judged by itself.
+                Silence::Barred(Bar::CannotServe) if self.service.policy == Policy::Local => WITHOUT_LOCAL,
                 Silence::Barred(bar) => self.cause(*bar),
                 Silence::NoSpeaker => "without a speaker",
                 Silence::NoGobgpd => "whose speaker has no --gobgp",
@@ -237,9 +251,13 @@ impl Case<'_> {
             (Bar::CannotServe, Policy::Local) if needs(Family::V4) && needs(Family::V6) => {
                 "without usable endpoints of both families (externalTrafficPolicy Local)"
             }
-            (Bar::CannotServe, Policy::Local) => "without usable endpoint (externalTrafficPolicy Local)",
+            (Bar::CannotServe, Policy::Local) => WITHOUT_LOCAL,
             (Bar::CannotServe, Policy::Cluster) => "without usable endpoint of a Service that shares the address",
+            (Bar::NoEndpoint, _) => "without usable endpoint anywhere",
             (Bar::NoRouter, _) => "without a BGPPeer that it is announced to",
+            (Bar::TooManyCommunities, _) => {
+                "with more communities than a route can carry, of all advertisements together"
+            }
         }
     }
 
@@ -286,7 +304,7 @@ fn both_ways(on_links: (Reason, String, bool), by_bgp: (Reason, String)) -> (Rea
     match (on_links, by_bgp) {
         ((Reason::NoAdvertisement, ..), (reason, text)) => (reason, text, true),
         // Both wait for the same.
-        ((Reason::NoEndpoints, text, settled), (Reason::NoCandidateNode, _)) => (Reason::NoEndpoints, text, settled),
+        ((Reason::NoEndpoints, text, settled), (Reason::NoEndpoints, _)) => (Reason::NoEndpoints, text, settled),
         ((Reason::Announced, text, settled), (reason, by_bgp)) => {
             let but = if reason == Reason::Announced { "and" } else { "but" };
             (Reason::Announced, format!("{text}, {but} {by_bgp}"), settled && reason == Reason::Announced)

@@ -100,7 +100,9 @@ impl State {
         }
         let failing = |speaker: &Speaker| speaker.failing.iter().cloned().collect::<BTreeSet<_>>();
         for failing in failing(before).symmetric_difference(&failing(speaker)) {
-            self.look_at(&failing.service, now);
+            let assigned = self.services.get(&failing.service).into_iter().flat_map(|entry| &entry.service.assigned);
+            let addresses: Vec<_> = assigned.map(|assigned| assigned.address).collect();
+            self.look_at_sharers(addresses, now);
         }
     }
 

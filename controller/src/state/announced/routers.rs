@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_proto::announce::{Bar, Scene, Served};
-use ferrolb_proto::bgp::{Ads, Asked, Sessions, audience, sessions};
+use ferrolb_proto::bgp::{Ads, Asked, Audience, Sessions, audience, sessions};
 use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, Node, Speaker};
 
 use super::voices::Voices;
@@ -38,6 +38,8 @@ pub(super) struct Told<'a> {
     pub(super) apart: Vec<&'a str>,
     /// The BGPPeers to which those have none.
     pub(super) missing: BTreeSet<&'a str>,
+    /// The BGPAdvertisements that yield to older ones on the way to some of those routers.
+    pub(super) yielding: BTreeSet<&'a str>,
     /// What keeps the others from it, and how many.
     pub(super) barred: BTreeMap<Silence, usize>,
 }
@@ -79,14 +81,15 @@ impl<'a> Routers<'a> {
         let mut told = Told::default();
         for place in &self.nodes {
             match place.audience(scene, &self.ads, services, address) {
-                Ok((to, missing, _)) if to.is_empty() => {
+                Ok((to, should)) if to.is_empty() => {
                     told.apart.push(&place.node.name);
-                    told.missing.extend(missing);
+                    told.missing.extend(should.peers);
                 }
-                Ok((to, _, last)) => {
-                    let nodes = if last { &mut told.last } else { &mut told.from };
+                Ok((to, should)) => {
+                    let nodes = if should.last { &mut told.last } else { &mut told.from };
                     nodes.push(&place.node.name);
                     told.to.extend(to);
+                    told.yielding.extend(should.yielding);
                 }
                 Err(silence) => *told.barred.entry(silence).or_default() += 1,
             }
@@ -96,20 +99,20 @@ impl<'a> Routers<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The BGPPeers whose routers are told, those that should be, and whether as the last resort.
+    /// The BGPPeers whose routers are told, and who should be.
     fn audience(
         &self,
         scene: &Scene<'_>,
         ads: &Ads<'a>,
         services: &[Served<'_>],
         address: IpAddr,
-    ) -> Result<(BTreeSet<&'a str>, BTreeSet<&'a str>, bool), Silence> {
+    ) -> Result<(BTreeSet<&'a str>, Audience<'a>), Silence> {
         let unsound = self.speaker.is_some_and(|speaker| speaker.draining || speaker.broken().is_some());
         let asked = Asked { node: self.node, sessions: &self.sessions, ads, unsound };
         let should = audience(scene, &asked, services, address).map_err(Silence::Barred)?;
         let bgp = self.speaker.ok_or(Silence::NoSpeaker)?.bgp.as_ref().ok_or(Silence::NoGobgpd)?;
         let stands = |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
-        let (to, missing) = should.peers.into_iter().partition(stands);
-        Ok((to, missing, should.last))
+        let to = should.peers.iter().copied().filter(stands).collect();
+        Ok((to, should))
     }
 }

@@ -134,11 +134,13 @@ fn of_two_that_differ_in_what_there_is_one_of_the_older_has_its_way_with_each_ro
 }
 
 #[test]
-fn communities_of_many_advertisements_do_not_fill_a_message() {
+fn more_communities_than_a_message_carries_announce_nothing_rather_than_some() {
     let many = |from: usize| (from..from + 63).map(|n| format!("large:1:1:{n}")).collect::<Vec<_>>();
-    let ads = (0..4).map(|n| ad(&n.to_string(), n, &json!({"communities": many(n * 63)}))).collect();
-    let lines = announced(ads, &["10.0.0.7"]);
-    assert_eq!(lines[0].matches("large:").count(), 126, "as many whole advertisements as fit");
+    let ad_of = |n: usize, peers: &[&str]| ad(&n.to_string(), n, &json!({"communities": many(n * 63), "peers": peers}));
+    let two = announced(vec![ad_of(0, &[]), ad_of(1, &[])], &["10.0.0.7"]);
+    assert_eq!(two[0].matches("large:").count(), 126);
+    let third = announced(vec![ad_of(0, &[]), ad_of(1, &[]), ad_of(2, &["tor"])], &["10.0.0.7"]);
+    assert!(matches!(&third[..], [one] if one.starts_with("10.0.0.7/32 spine ")), "not to tor: {third:?}");
 }
 
 #[test]
@@ -232,6 +234,7 @@ fn a_node_that_may_announce_nothing_announces_nothing() {
 fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() {
     let both = addresses(&["10.0.0.7", "fd00::7"]);
     let [here, there] = [[endpoint("here", Family::V4)], [endpoint("there", Family::V4)]];
+    let v6 = [endpoint("here", Family::V6)];
     let on = |rack: &str| json!({"nodeSelectors": [{"matchLabels": {"rack": rack}}]});
     let none = json!({"communities": ["nobody-gives-it"]});
     let cases = [
@@ -243,6 +246,7 @@ fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() 
         (json!({"ipAddressPools": ["wan"]}), Policy::Cluster, &there, Err(Bar::NotSelected)),
         (json!({"aggregationLength": 8}), Policy::Cluster, &there, Err(Bar::NotSelected)),
         (none, Policy::Cluster, &there, Err(Bar::NotSelected)),
+        (json!({}), Policy::Cluster, &v6, Err(Bar::NoEndpoint)),
     ];
     for (spec, policy, endpoints, expect) in cases {
         let cluster = Cluster::with(vec![ad("one", 0, &spec)]);
@@ -305,4 +309,22 @@ fn an_address_whose_checks_fail_is_of_the_last_resort_and_an_aggregate_only_with
     let whole = || json!({"peers": ["tor"], "aggregationLength": 24});
     assert!(!lines(whole(), vec![fails(one, "here"), well(other)]).iter().any(last));
     assert!(lines(whole(), vec![fails(one, "here"), fails(other, "here")]).iter().all(last));
+}
+
+#[test]
+fn who_yields_to_an_older_one_is_named() {
+    let both = addresses(&["10.0.0.7"]);
+    let there = [endpoint("there", Family::V4)];
+    let ads = vec![
+        ad("old", 0, &json!({"peers": ["tor"]})),
+        ad("young", 1, &json!({"med": 7})),
+        ad("other", 2, &json!({"med": 8, "peers": ["nobody"]})),
+    ];
+    let cluster = Cluster::with(ads);
+    let scene = Scene::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
+    let (sessions, ads) = (sessions(&cluster.peers, &cluster.nodes[0].labels), Ads::new(&cluster.ads, []));
+    let asked = Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads, unsound: false };
+    let told = audience(&scene, &asked, &[served(Policy::Cluster, &both, &there)], both[0]);
+    let expect = Audience { peers: ["spine", "tor"].into(), last: false, yielding: ["young"].into() };
+    assert_eq!(told, Ok(expect));
 }

@@ -166,3 +166,30 @@ fn a_node_that_is_not_sound_is_named_as_the_last_resort() {
     }
     assert_eq!(said(&mut world), "10.0.0.1 by BGP from n1, n2, n3 to tor, as the last resort");
 }
+
+#[test]
+fn of_two_families_the_one_without_endpoints_is_not_announced_for_want_of_them() {
+    let both = Service { families: vec![Family::V4, Family::V6], ..assigned("a", &[ADDRESS, "fd00::1"], "lan") };
+    let speakers = ["n1", "n2", "n3"].map(|node| router(node, &[], &["tor!"])).into();
+    let mut world = Cast { services: vec![both], ads: vec![], speakers, ..Cast::default() }.begun();
+    let dual = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "dualStackAddressFamily": true});
+    let peer = object::<api::Router>("tor", dual).into();
+    feed(&mut world, [Change::Apply(peer)].into_iter(), Event::Peer);
+    feed(&mut world, [Change::Apply(advertised("all", json!({})))].into_iter(), Event::BgpAdvertisement);
+    world.settle();
+    let (reason, message) = told(&world, "a");
+    assert_eq!(reason, "NoEndpoints");
+    assert!(message.starts_with("fd00::1 is not announced: no IPv6 endpoint of the Service is ready"), "{message}");
+    assert!(message.contains("; 10.0.0.1 by BGP from every node that may"), "{message}");
+}
+
+#[test]
+fn an_advertisement_that_yields_is_named() {
+    let mut world = cluster(vec![], ["tor!", "", ""], None);
+    let mut young = advertised("young", json!({"med": 7}));
+    young.created = 1;
+    world.handle(Event::BgpAdvertisement(Change::Apply(young)));
+    world.settle();
+    let text = "10.0.0.1 by BGP from n1 to tor (BGPAdvertisement young yields to an older one that says another localPref, med or asPathPrepend)";
+    assert_eq!(told(&world, "a").1, text);
+}
