@@ -148,10 +148,11 @@ pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, Tally) {
 impl Collector for Sessions {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.asked.notify_one();
-        let (shown, counts) = (self.shown.borrow(), self.counts.borrow());
+        // Copied, so that who writes them does not wait for who reads all this.
+        let (shown, counts) = (self.shown.borrow().clone(), self.counts.borrow().clone());
         for (name, help, kind, value) in self.series {
             let mut series = encoder.encode_descriptor(name, help, None, *kind)?;
-            for (peer, session) in shown.iter() {
+            for (peer, session) in &shown {
                 let Some(value) = value(session, counts.get(peer)) else { continue };
                 let labels = [("peer", &*session.router)];
                 let one = series.encode_family(&labels)?;

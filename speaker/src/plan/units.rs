@@ -20,6 +20,7 @@ const PREPARED: usize = 3;
 
 /// How many units that are gone may stand between two that are not. More, as when most Services go at once, and the rest is made anew.
 const KEPT_LOOKAHEAD: usize = 64;
+
 /// How many Services get each verdict.
 pub(super) type Verdicts = BTreeMap<Verdict, i64>;
 
