@@ -52,13 +52,14 @@ pub(crate) fn wait_daemon(lab: &Lab, node: &str, word: &str) -> Result<()> {
     })
 }
 
-/// Waits until a node's speaker tells of a session that is not established, and why: what holds `word`.
-pub(crate) fn wait_why(lab: &Lab, node: &str, peer: &str, word: &str) -> Result<()> {
-    wait::until(&format!("why {node} has no session with {peer}: {word:?}"), BGP_MAX, || {
+/// Waits until a node's speaker tells of a session that is not established, and why: in words that have all of these in them.
+pub(crate) fn wait_why(lab: &Lab, node: &str, peer: &str, words: &[&str]) -> Result<()> {
+    wait::until(&format!("why {node} has no session with {peer}: {words:?}"), BGP_MAX, || {
         let sessions = objects::sessions(lab, node)?;
         let session = sessions.iter().find(|session| session["peer"] == peer).context("no such session")?;
         let why = session["message"].as_str().unwrap_or_default();
-        ensure!(session["state"] != ESTABLISHED && why.contains(word), "it says {session}");
+        let good = session["state"] != ESTABLISHED && words.iter().all(|word| why.contains(word));
+        ensure!(good, "it says {session}");
         Ok(Some(()))
     })
 }

@@ -1,7 +1,8 @@
 //! What a BGPAdvertisement says of a path, routers of the nodes' own AS and of another see as they are to; the drawing is in README.md.
 
-use crate::expect::{says, sees};
+use crate::expect::sees;
 use crate::objects::{self, ADDRESSES, object, prefix};
+use crate::said::{self, VALID};
 use anyhow::Result;
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
 use ferrolb_tests::stage::{measured, play, step};
@@ -100,7 +101,7 @@ fn start(lab: &Lab, asn: u32) -> Result<Vec<Router<'_>>> {
 fn too_wide(lab: &Lab) -> Result<()> {
     let wide = json!({"aggregationLength": 27, "aggregationLengthV6": 123});
     lab.apply_objects(&[object("v1beta1", "BGPAdvertisement", "wide", &wide)])?;
-    says(lab, ["bgpadvertisement", "wide"], "Valid", ["False", "TooWide", "routed"])
+    said::wait_condition(lab, ("bgpadvertisement", "wide"), VALID, ("TooWide", "routed"))
 }
 
 /// The Services lose their pods one after the other, and get them back.

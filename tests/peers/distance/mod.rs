@@ -1,8 +1,9 @@
 //! How far away a router may be, by what the two ends ask of packets' hops; the drawing is in README.md.
 
-use crate::expect::{sees, standing, told};
+use crate::expect::{sees, standing};
 use crate::knocks;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, prefix};
+use crate::said;
 use anyhow::{Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
 use ferrolb_tests::stage::{play, step};
@@ -86,7 +87,7 @@ fn say(lab: &Lab, host: &str, more: &Value) -> Result<()> {
 /// Waits until the speaker says that there is no session with a router, and why.
 fn unheard(lab: &Lab, node: &Host, host: &str, why: &str) -> Result<()> {
     let names = ADDRESSES.map(|address| objects::peer_name(host, address));
-    names.iter().try_for_each(|peer| told(lab, &node.name, peer, false, &[why]))
+    names.iter().try_for_each(|peer| said::wait_why(lab, &node.name, peer, &[why]))
 }
 
 fn all_there(router: &Router, node: &Host) -> Result<()> {

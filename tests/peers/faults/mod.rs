@@ -165,7 +165,7 @@ fn peer(name: &str, address: IpAddr, fields: Value) -> Value {
 fn unreachable(lab: &Lab) -> Result<()> {
     let why = "no connection to the router: does it listen on port 179?";
     lab.apply_objects(&[peer("nobody", NOBODY[0].into(), json!({}))])?;
-    lab.nodes().iter().try_for_each(|node| said::wait_why(lab, node, "nobody", why))?;
+    lab.nodes().iter().try_for_each(|node| said::wait_why(lab, node, "nobody", &[why]))?;
     said::wait_count(lab, "nobody", "0/2")?;
     said::wait_condition(lab, ("bgppeer", "nobody"), VALID, ("Valid", ""))?;
     let words = format!("no session on node1, node2; node1: {why}");
@@ -202,7 +202,7 @@ fn no_routers(lab: &Lab, node: &str) -> Result<()> {
     let peers = Manner::ALL.map(|manner| peer(manner.name(), manner.address().into(), only.clone()));
     lab.apply_objects(&peers)?;
     for manner in Manner::ALL {
-        said::wait_why(lab, node, manner.name(), manner.said())?;
+        said::wait_why(lab, node, manner.name(), &[manner.said()])?;
         said::wait_count(lab, manner.name(), "0/1")?;
         said::wait_condition(lab, ("bgppeer", manner.name()), ESTABLISHED, ("NoSession", manner.said()))?;
     }

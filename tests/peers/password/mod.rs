@@ -1,8 +1,9 @@
 //! What a password opens, and that nothing else is tried without it; the drawing is in README.md.
 
-use crate::expect::{says, standing, told};
+use crate::expect::standing;
 use crate::knocks;
 use crate::objects::{self, NAMESPACE, peer_name};
+use crate::said::{self, ESTABLISHED, VALID};
 use anyhow::{Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Router};
 use ferrolb_tests::stage::{measured, play, step};
@@ -50,7 +51,7 @@ fn a_session_is_opened_with_its_password_and_never_without() {
             write(lab, RIGHT)?;
             all(&[v4, v6])?;
             measured(&format!("six passwords made right: the last session stood after {:?}", wait::now() - start));
-            names(1).iter().try_for_each(|peer| says(lab, ["bgppeer", peer], "Valid", ["True", "Valid", ""]))
+            names(1).iter().try_for_each(|peer| said::wait_condition(lab, ("bgppeer", peer), VALID, ("Valid", "")))
         })?;
         step("a Secret that goes takes its sessions with it", || {
             forget_secret(lab)?;
@@ -98,8 +99,8 @@ fn forget_secret(lab: &Lab) -> Result<()> {
 /// Waits until it is said why there is no session over IPv6, and none was tried.
 fn closed(lab: &Lab, node: &Host, why: &str) -> Result<()> {
     for (peer, router) in names(1).iter().zip(ROUTERS) {
-        told(lab, &node.name, peer, false, &["spec.passwordSecret", SECRET, why])?;
-        says(lab, ["bgppeer", peer], "Valid", ["False", "BadSecret", why])?;
+        said::wait_why(lab, &node.name, peer, &["spec.passwordSecret", SECRET, why])?;
+        said::wait_condition(lab, ("bgppeer", peer), VALID, ("BadSecret", why))?;
         let [v4, v6] = knocks::counted(lab, router)?;
         ensure!(v4 > 0 && v6 == 0, "{router} was asked {v4} times over IPv4, and {v6} times over IPv6");
     }
@@ -109,9 +110,9 @@ fn closed(lab: &Lab, node: &Host, why: &str) -> Result<()> {
 /// Waits until it is said that it may be the password.
 fn refused(lab: &Lab, node: &Host) -> Result<()> {
     for peer in names(0).iter().chain(&names(1)) {
-        told(lab, &node.name, peer, false, &["no connection to the router", "with this password"])?;
-        says(lab, ["bgppeer", peer], "Established", ["False", "NoSession", "with this password"])?;
-        says(lab, ["bgppeer", peer], "Valid", ["True", "Valid", ""])?;
+        said::wait_why(lab, &node.name, peer, &["no connection to the router", "with this password"])?;
+        said::wait_condition(lab, ("bgppeer", peer), ESTABLISHED, ("NoSession", "with this password"))?;
+        said::wait_condition(lab, ("bgppeer", peer), VALID, ("Valid", ""))?;
     }
     Ok(())
 }

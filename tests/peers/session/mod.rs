@@ -1,7 +1,8 @@
 //! What objects say, FRR, BIRD and GoBGP see; the drawing is in README.md.
 
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name};
-use anyhow::{Result, ensure};
+use crate::said;
+use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::ferrolb::speaker_name;
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
 use ferrolb_tests::stage::{measured, play, step};
@@ -20,7 +21,7 @@ fn each_router_sees_what_the_objects_say_as_long_as_it_is_so() {
     play(&Options { nodes: 1, bgp: true, ..Options::named("session") }, |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
-        let routers = step("FRR, BIRD and GoBGP run", || start(lab))?;
+        let mut routers = step("FRR, BIRD and GoBGP run", || start(lab))?;
         step("a Service with a pod, and all that is said of BGP", || {
             lab.pod("web", &node.name, &[("app", "web")])?;
             lab.apply_objects(&said(lab)?)
@@ -66,6 +67,17 @@ fn each_router_sees_what_the_objects_say_as_long_as_it_is_so() {
             lab.restart(&name)?;
             all_see(&routers, &node, true)
         })?;
+        let last = routers.pop().context("a router")?;
+        step(
+            "of a router that is stopped it is said in time that nobody answers, whatever was counted before",
+            || {
+                last.stop()?;
+                let peers = ADDRESSES.map(|address| peer_name(ROUTERS[2], address));
+                peers
+                    .iter()
+                    .try_for_each(|peer| said::wait_why(lab, &node.name, peer, &["no connection to the router"]))
+            },
+        )?;
         step("a node without power has no session left", || {
             lab.power_off(&node.name)?;
             let off = wait::now();
@@ -73,7 +85,7 @@ fn each_router_sees_what_the_objects_say_as_long_as_it_is_so() {
             measured(&format!("a node without power: the last session ended after {:?}", wait::now() - off));
             Ok(())
         })?;
-        step("each router ends when it is told", || routers.into_iter().try_for_each(Router::stop))
+        step("each router ends when it is told", || std::mem::take(&mut routers).into_iter().try_for_each(Router::stop))
     });
 }
 

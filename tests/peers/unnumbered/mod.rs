@@ -1,7 +1,8 @@
 //! Sessions whose router is given by a link, whose AS the router tells, and that carry both families; the drawing is in README.md.
 
-use crate::expect::{sees, standing, told};
+use crate::expect::{sees, standing};
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name, prefix};
+use crate::said;
 use anyhow::{Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
 use ferrolb_tests::stage::{play, step};
@@ -54,9 +55,9 @@ fn a_router_is_who_is_at_the_other_end_and_takes_both_families() {
         })?;
         step("routers of another AS than is said have no session, and it is said why", || {
             say(lab, ["external", "internal"])?;
-            told(lab, &node.name, LINK, false, &["the router is of our own AS, 64512", "dynamicASN internal"])?;
+            said::wait_why(lab, &node.name, LINK, &["the router is of our own AS, 64512", "dynamicASN internal"])?;
             let refused = ADDRESSES.map(|address| peer_name(ROUTERS[1], address));
-            refused.iter().try_for_each(|peer| told(lab, &node.name, peer, false, &["is its AS 64512?"]))?;
+            refused.iter().try_for_each(|peer| said::wait_why(lab, &node.name, peer, &["is its AS 64512?"]))?;
             standing(&linked, &[])?;
             standing(&other, &[])
         })?;
