@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::foreign::CONTEST_STAGGER;
 use super::unit::{INSIST_EVERY, Seen, UnitState};
-use super::{Claims, Output, STAGGER_MIN, STAGGER_OVER_INTERVAL};
+use super::{Claims, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
 use crate::election::{Candidate, Unit, order};
 use crate::wire::hello::{Flags, Release};
@@ -41,7 +41,11 @@ impl Claims {
         let state = |unit: Arc<Unit>| {
             // Services that join or part change which address comes first; what is known of the unit stays.
             let before = unit.addresses.iter().find_map(|address| old.remove(old_unit_of.get(address)?));
-            Some((named(&unit)?, UnitState { unit, ..before.unwrap_or_default() }))
+            let before = before.unwrap_or_default();
+            // Who learns of it later than its holder does takes it as the second: that is a move.
+            let claims = |peer: &Peer| unit.addresses.iter().any(|address| peer.claims.contains(address));
+            let was_held = before.was_held || self.peers.values().any(claims);
+            Some((named(&unit)?, UnitState { unit, was_held, ..before }))
         };
         self.units = units.into_iter().filter_map(state).collect();
         let timer = |(first, state): (&IpAddr, &UnitState)| Some((state.story.as_ref()?.timer?, *first));
@@ -202,7 +206,7 @@ impl Claims {
         if self.peers.values().any(|peer| peer.may_still_hold(&unit.addresses, now)) {
             return Turn::KeptUntil(now + self.config.hello_interval);
         }
-        let claims = |peer: &super::Peer| unit.addresses.iter().any(|address| peer.claims.contains(address));
+        let claims = |peer: &Peer| unit.addresses.iter().any(|address| peer.claims.contains(address));
         let holding = || self.peers.iter().filter(|(_, peer)| !peer.dead && claims(peer));
         let holders = holding().map(|(name, _)| self.seen(name, unit.candidate(name), unit));
         let best = holders.min_by_key(|holder| holder.standing(unit, true));
@@ -246,7 +250,7 @@ impl Claims {
     /// A node with what the API says of it; the hello's hard rules are looked at here.
     fn seen<'a>(&'a self, name: &'a str, candidate: Option<&'a Candidate>, unit: &Unit) -> Seen<'a> {
         let passes = |flags: &Flags| {
-            let refuses = |peer: &super::Peer| unit.addresses.iter().any(|address| peer.refused.contains_key(address));
+            let refuses = |peer: &Peer| unit.addresses.iter().any(|address| peer.refused.contains_key(address));
             !flags.deaf && !self.peers.get(name).is_some_and(refuses)
         };
         let candidate = candidate.and_then(|candidate| Some((candidate, self.flags_of(name).filter(passes)?)));

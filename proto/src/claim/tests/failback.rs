@@ -71,3 +71,24 @@ fn never_means_never() {
     wire.run(Duration::from_secs(2_000));
     assert_eq!(wire.owners(VIP), [order[1]]);
 }
+
+#[test]
+fn it_waits_also_where_the_new_holder_heard_of_the_first_before_it_knew_the_address() {
+    let mut wire = Wire::new(&THREE);
+    let (all, order) = (unit(&[VIP], &THREE), ranked(&THREE, VIP));
+    wire.input(order[0], Input::Units(vec![Arc::clone(&all)]));
+    wire.run(Duration::from_secs(3));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    wire.units(&[Arc::clone(&all)]);
+    let mut cordoned = (*all).clone();
+    cordoned.candidates.iter_mut().filter(|candidate| *candidate.node == *order[0]).for_each(|it| it.cordoned = true);
+    wire.run(Duration::from_secs(40));
+    wire.units(&[Arc::new(cordoned)]);
+    wire.run(Duration::from_secs(1));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    wire.units(&[all]);
+    wire.run(Duration::from_secs(20));
+    assert_eq!(wire.owners(VIP), [order[1]], "it moved a moment ago");
+    let wait = failback(&mut wire, order[0], Duration::from_secs(60)).as_secs();
+    assert!((8..=10).contains(&wait), "30 s after the move: {wait}");
+}
