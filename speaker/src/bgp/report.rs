@@ -144,7 +144,8 @@ fn problem(happened: Option<Happened>, asked: &api::Peer, own_asn: u32) -> Box<s
         "the router takes the connection and says nothing: does it know this node, and is TTL security asked for at both ends or at none?"
             .into()
     } else {
-        format!("no connection to the router: does it listen on port {port}{password}?").into()
+        format!("no connection to the router: is there a route to it, and does it listen on port {port}{password}?")
+            .into()
     }
 }
 

@@ -83,8 +83,9 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpS
         let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = is.state == BgpSessionState::Established;
         let prefixes = outcome.prefixes.get(&*peer.name).copied().unwrap_or_default();
-        let why = is.problem.as_ref().or(state.bgp.unusable.as_ref());
-        let problem = outcome.problems.get(&*peer.name).cloned().or_else(|| why.map(ToString::to_string));
+        // Why there is no session comes before what is wrong with its BFD.
+        let why = is.problem.as_ref().or(state.bgp.unusable.as_ref()).map(ToString::to_string);
+        let said: Vec<String> = why.into_iter().chain(outcome.problems.get(&*peer.name).cloned()).collect();
         BgpSessionStatus {
             peer: peer.name.to_string(),
             address: is.address.or(session.place.address()),
@@ -92,7 +93,7 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpS
             state: is.state,
             since: is.since.and_then(|since| jiff::Timestamp::from_second(since).ok()).map(|since| since.to_string()),
             prefixes: if established { prefixes } else { 0 },
-            message: problem.unwrap_or_default(),
+            message: said.join("; "),
         }
     };
     let mut all: Vec<_> = sessions.with.iter().map(session).collect();

@@ -163,7 +163,7 @@ fn peer(name: &str, address: IpAddr, fields: Value) -> Value {
 }
 
 fn unreachable(lab: &Lab) -> Result<()> {
-    let why = "no connection to the router: does it listen on port 179?";
+    let why = "no connection to the router: is there a route to it, and does it listen on port 179?";
     lab.apply_objects(&[peer("nobody", NOBODY[0].into(), json!({}))])?;
     lab.nodes().iter().try_for_each(|node| said::wait_why(lab, node, "nobody", &[why]))?;
     said::wait_count(lab, "nobody", "0/2")?;
