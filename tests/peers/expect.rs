@@ -1,10 +1,36 @@
-//! What the stories wait for on a router.
+//! The routers of most stories, and what is waited for on one.
 
-use crate::objects::BGP_MAX;
+use crate::objects::{ADDRESSES, BGP_MAX};
 use anyhow::{Result, ensure};
-use ferrolb_tests::routers::{Route, Router};
-use ferrolb_tests::wait;
+use ferrolb_tests::routers::{Kind, Peering, Route, Router};
+use ferrolb_tests::topology::Host;
+use ferrolb_tests::topology::routers::ROUTERS;
+use ferrolb_tests::{Lab, wait};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+/// FRR, BIRD and GoBGP, each on a host of its own, by eBGP with all nodes.
+pub(crate) fn one_of_each(lab: &Lab) -> Result<Vec<Router<'_>>> {
+    let router = |(kind, host): (Kind, &str)| Router::with(lab, kind, host, &Peering::with_nodes(lab, host)?);
+    Kind::ALL.into_iter().zip(ROUTERS).map(router).collect()
+}
+
+/// Waits until the kernel of a router forwards an address of the Service to these nodes and no other.
+pub(crate) fn forwards(router: &Router, address: IpAddr, nodes: &[Host]) -> Result<()> {
+    let hops = nodes.iter().flat_map(Host::addresses).filter(|hop| hop.is_ipv4() == address.is_ipv4());
+    let hops: BTreeSet<IpAddr> = hops.collect();
+    wait::until("the kernel's routes", BGP_MAX, || {
+        let now = router.forwards(address)?;
+        ensure!(now == hops, "{router} forwards {address} to {now:?}, not {hops:?}");
+        Ok(Some(()))
+    })
+}
+
+/// [`forwards`], both addresses, where the router tells its kernel.
+pub(crate) fn forwards_all(router: &Router, nodes: &[Host]) -> Result<()> {
+    let told = ADDRESSES.into_iter().filter(|_| router.kind().forwards());
+    told.into_iter().try_for_each(|address| forwards(router, address, nodes))
+}
 
 /// Waits until a router has sessions with these neighbours, and with no other.
 pub(crate) fn standing(router: &Router, neighbours: &[IpAddr]) -> Result<()> {

@@ -119,12 +119,12 @@ pub fn audience<'a>(
         return Err(bar);
     }
     let having = || services.iter().filter(|served| served.assigned.contains(&address));
-    let announces = |ad: &&&Ad<'_>| {
+    let announces = |ad: &&Ad<'_>| {
         let of_pool = |served: &Served<'_>| scene.pool_of(served.from_pool, address);
         having().any(|served| of_pool(served).is_some_and(|pool| ad.announces(pool, served)))
     };
-    let of_node = asked.ads.of_node(&asked.node.labels);
-    let ads: Vec<_> = of_node.iter().filter(announces).collect();
+    let mut ads = asked.ads.of_node(&asked.node.labels);
+    ads.retain(announces);
     if ads.is_empty() {
         return Err(Bar::NotSelected);
     }
@@ -137,7 +137,6 @@ pub fn audience<'a>(
         return Err(Bar::CannotServe);
     }
     let carrying = asked.sessions.with.iter().filter(|(_, session)| session.carries(Family::of(address)));
-    let ads: Vec<&Ad<'a>> = ads.into_iter().copied().collect();
     let last = asked.is_last() || standing.failing;
     let mut audience = Audience { peers: BTreeSet::new(), last, yielding: BTreeSet::new() };
     let mut bar = Bar::NoRouter;

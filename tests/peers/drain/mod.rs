@@ -1,15 +1,16 @@
 //! A node that is cordoned is used where there is no other; the drawing is in README.md.
 
+use crate::expect;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object};
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::routers::{Kind, Peering, Route, Router};
+use ferrolb_tests::routers::{Route, Router};
 use ferrolb_tests::stage::{measured, play, step};
 use ferrolb_tests::topology::routers::{NODE_AS, ROUTERS};
 use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::{Lab, Options, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The node that is cordoned first.
@@ -26,7 +27,7 @@ fn a_node_that_is_cordoned_is_the_last_resort_of_every_router() {
     play(&Options { bgp: true, ..Options::named("bgpdrain") }, |lab| {
         let nodes = lab.nodes().iter().map(|node| objects::host(lab, node)).collect::<Result<Vec<_>>>()?;
         lab.start_ferrolb()?;
-        let routers = step("FRR, BIRD and GoBGP run", || start(lab))?;
+        let routers = step("FRR, BIRD and GoBGP run", || expect::one_of_each(lab))?;
         step("a Service has a pod on each node, and all are used", || {
             serve(lab, &nodes)?;
             all_use(&routers, &nodes, &[])?;
@@ -52,11 +53,6 @@ fn a_node_that_is_cordoned_is_the_last_resort_of_every_router() {
     });
 }
 
-fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
-    let router = |(kind, host): (Kind, &str)| Router::with(lab, kind, host, &Peering::with_nodes(lab, host)?);
-    Kind::ALL.into_iter().zip(ROUTERS).map(router).collect()
-}
-
 /// A pod on each node, and the way of the client by the first router.
 fn serve(lab: &Lab, nodes: &[Host]) -> Result<()> {
     nodes.iter().try_for_each(|node| lab.pod(&format!("web-{}", node.name), &node.name, &[("app", "web")]))?;
@@ -74,24 +70,16 @@ fn serve(lab: &Lab, nodes: &[Host]) -> Result<()> {
 
 /// Waits until each router has the paths of these nodes, of the others as the last resort, and its kernel uses those that are best.
 fn all_use(routers: &[Router], sound: &[Host], last: &[Host]) -> Result<()> {
-    let expect = paths(sound, false).chain(paths(last, true)).collect::<BTreeSet<_>>();
+    let all = paths(sound, false).chain(paths(last, true)).collect::<BTreeSet<_>>();
     let used = if sound.is_empty() { last } else { sound };
     for router in routers {
         wait::until("the paths", BGP_MAX, || {
             let routes = router.routes()?.into_iter().map(|route| Route { local_pref: None, ..route });
             let routes: BTreeSet<_> = routes.collect();
-            ensure!(routes == expect, "{router} sees {routes:#?}, not {expect:#?}");
+            ensure!(routes == all, "{router} sees {routes:#?}, not {all:#?}");
             Ok(Some(()))
         })?;
-        for address in ADDRESSES.into_iter().filter(|_| router.kind().forwards()) {
-            let hops = used.iter().flat_map(Host::addresses).filter(|hop| hop.is_ipv4() == address.is_ipv4());
-            let hops: BTreeSet<IpAddr> = hops.collect();
-            wait::until("the kernel's routes", BGP_MAX, || {
-                let now = router.forwards(address)?;
-                ensure!(now == hops, "{router} forwards {address} to {now:?}, not {hops:?}");
-                Ok(Some(()))
-            })?;
-        }
+        expect::forwards_all(router, used)?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! What objects say, FRR, BIRD and GoBGP see; the drawing is in README.md.
 
+use crate::expect;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name};
 use crate::said;
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::ferrolb::speaker_name;
-use ferrolb_tests::routers::{Kind, Peering, Route, Router};
+use ferrolb_tests::routers::{Route, Router};
 use ferrolb_tests::stage::{measured, play, step};
 use ferrolb_tests::topology::Host;
 use ferrolb_tests::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
@@ -21,7 +22,7 @@ fn each_router_sees_what_the_objects_say_as_long_as_it_is_so() {
     play(&Options { nodes: 1, bgp: true, ..Options::named("session") }, |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
-        let mut routers = step("FRR, BIRD and GoBGP run", || start(lab))?;
+        let mut routers = step("FRR, BIRD and GoBGP run", || expect::one_of_each(lab))?;
         step("a Service with a pod, and all that is said of BGP", || {
             lab.pod("web", &node.name, &[("app", "web")])?;
             lab.apply_objects(&said(lab)?)
@@ -87,11 +88,6 @@ fn each_router_sees_what_the_objects_say_as_long_as_it_is_so() {
         })?;
         step("each router ends when it is told", || std::mem::take(&mut routers).into_iter().try_for_each(Router::stop))
     });
-}
-
-fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
-    let router = |(kind, host): (Kind, &str)| Router::with(lab, kind, host, &Peering::with_nodes(lab, host)?);
-    Kind::ALL.into_iter().zip(ROUTERS).map(router).collect()
 }
 
 /// All that is said of BGP. What the one advertisement says tor2 is not to see, and the other way round.
@@ -167,23 +163,15 @@ fn unmoved(before: &[Value], now: &[Value], of: impl Fn(&str) -> bool) -> Result
 /// Waits until every router sees what the node announces to it, exactly that, or nothing, and forwards accordingly.
 fn all_see(routers: &[Router], own: &Host, there: bool) -> Result<()> {
     for (router, host) in routers.iter().zip(ROUTERS) {
-        let expect: Vec<Route> = expected(router, host, own).into_iter().filter(|_| there).collect();
+        let paths: Vec<Route> = expected(router, host, own).into_iter().filter(|_| there).collect();
         wait::until("the paths", BGP_MAX, || {
             let routes = router.routes()?;
-            ensure!(routes == expect, "{router} sees {routes:#?}, not {expect:#?}");
+            ensure!(routes == paths, "{router} sees {routes:#?}, not {paths:#?}");
             Ok(Some(()))
         })?;
     }
-    let forwarding = routers.iter().filter(|router| router.kind().forwards());
-    forwarding.into_iter().try_for_each(|router| {
-        ADDRESSES.into_iter().zip(own.addresses()).try_for_each(|(address, hop)| {
-            wait::until("the kernel's route", BGP_MAX, || {
-                let hops = router.forwards(address)?;
-                ensure!(hops.iter().eq([&hop].into_iter().filter(|_| there)), "{router} forwards to {hops:?}");
-                Ok(Some(()))
-            })
-        })
-    })
+    let nodes = if there { std::slice::from_ref(own) } else { &[] };
+    routers.iter().try_for_each(|router| expect::forwards_all(router, nodes))
 }
 
 fn expected(router: &Router, host: &str, own: &Host) -> Vec<Route> {

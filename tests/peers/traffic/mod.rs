@@ -1,5 +1,6 @@
 //! A client behind a router reaches the pods of all nodes that announce an address, and of no other; the drawing is in README.md.
 
+use crate::expect;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object};
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Router};
@@ -93,13 +94,7 @@ fn all_reached(lab: &Lab, routers: &[(Router, Host)], nodes: &[Host], (serving, 
     for (router, host) in routers {
         let way = foot(host).context("a router's foot")?.addresses();
         for (address, way) in ADDRESSES.into_iter().zip(way) {
-            let hops = nodes.iter().flat_map(Host::addresses).filter(|hop| hop.is_ipv4() == address.is_ipv4());
-            let hops: BTreeSet<IpAddr> = hops.collect();
-            wait::until("the kernel's routes", BGP_MAX, || {
-                let now = router.forwards(address)?;
-                ensure!(now == hops, "{router} forwards {address} to {now:?}, not {hops:?}");
-                Ok(Some(()))
-            })?;
+            expect::forwards(router, address, nodes)?;
             lab.exec(OUTSIDE, &["ip", "route", "replace", "default", "via", &way.to_string()])?;
             wait::until("the pages", BGP_MAX, || {
                 let served = (0..PAGES).map(|_| page(lab, OUTSIDE, address)).collect::<Result<BTreeSet<_>>>()?;

@@ -76,8 +76,8 @@ impl<'a> Routers<'a> {
 
     /// Who is told of an address of these Services, which are those that share it; none where no advertisement announces it.
     pub(super) fn told(&self, scene: &Scene<'_>, services: &[Served<'_>], address: IpAddr) -> Option<Told<'a>> {
-        let having = services.iter().filter(|served| served.assigned.contains(&address));
-        having.into_iter().find(|served| self.ads.announce(scene, served, address))?;
+        let has = |served: &&Served<'_>| served.assigned.contains(&address);
+        services.iter().filter(has).find(|served| self.ads.announce(scene, served, address))?;
         let mut told = Told::default();
         for place in &self.nodes {
             match place.audience(scene, &self.ads, services, address) {
