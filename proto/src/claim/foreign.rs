@@ -23,7 +23,7 @@ const CONTEST_WAIT: Duration = Duration::from_secs(10);
 pub(super) const CONTEST_STAGGER: Duration = Duration::from_secs(1);
 /// An address is defended at most this often (RFC 5227's DEFEND_INTERVAL).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// What a former holder sent a moment ago may still arrive.
+/// What a former holder sent a moment ago may still arrive, and what one sent who claimed it beside us and has let go of it again.
 const ECHO: Duration = Duration::from_secs(1);
 /// Whoever is named as the trouble of an address stays so for this long, however many others there are.
 const NAMED_FOR: Duration = Duration::from_secs(1);
@@ -120,7 +120,8 @@ impl Claims {
             let unproven = self.newcomers.values().any(|newcomer| newcomer.mac == mac);
             return (!unproven).then_some(TroubleKind::Stranger);
         };
-        let lately = self.own.held.get(&address).is_some_and(|since| now.since(*since) < ECHO);
+        let lately = self.own.held.get(&address).is_some_and(|since| now.since(*since) < ECHO)
+            || self.moved_lately(address, now);
         if peer.dead {
             let was_its = peer.proxied.contains(&address);
             return (was_its || !lately).then(|| TroubleKind::Proxied(name.clone()));
@@ -128,6 +129,11 @@ impl Claims {
         // Whose claims are not known yet may have said that it has this.
         (!lately && peer.generation.is_some() && !peer.claims.contains(&address))
             .then(|| TroubleKind::Kernel(name.clone()))
+    }
+
+    fn moved_lately(&self, address: IpAddr, now: Instant) -> bool {
+        let story = self.unit_of.get(&address).and_then(|first| self.units.get(first)?.story.as_ref());
+        story.and_then(|story| story.moves.last()).is_some_and(|at| now.since(*at) < ECHO)
     }
 
     fn note_trouble(&mut self, address: IpAddr, mac: Mac, kind: TroubleKind, now: Instant) {

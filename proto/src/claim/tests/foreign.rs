@@ -128,6 +128,25 @@ fn what_a_former_holder_said_lately_is_no_trouble() {
 }
 
 #[test]
+fn what_a_member_said_that_claimed_it_beside_us_and_let_go_again_is_no_trouble() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let mac = wire.node(order[1]).mac;
+    // It hears before us that we are no candidate any more, takes it, and hears the next moment that it is none either.
+    wire.input(order[1], Input::Units(vec![unit(&[VIP], &order[1..])]));
+    wire.run(ms(1));
+    wire.input(order[1], Input::Units(vec![unit(&[VIP], &order[2..])]));
+    wire.run(ms(1));
+    assert_eq!(wire.node(order[1]).started, 1);
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    seen(&mut wire, mac, true);
+    assert!(troubles(&mut wire, order[0]).is_empty(), "its announcement was overtaken");
+    wire.run(Duration::from_secs(1));
+    seen(&mut wire, mac, true);
+    assert_eq!(troubles(&mut wire, order[0]), by(TroubleKind::Kernel(order[1].into()), mac));
+}
+
+#[test]
 fn a_takeover_behind_a_proxy_is_marked_and_ends_when_the_dead_defends_itself() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
