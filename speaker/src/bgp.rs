@@ -2,5 +2,6 @@
 
 mod client;
 pub mod driver;
+mod leftover;
 mod report;
 mod steps;

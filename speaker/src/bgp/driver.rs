@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::client::{Client, Error, Told};
+use super::leftover::Leftover;
 use super::report::{Trace, session_counts, session_report};
 use super::steps::{Known, Step, next};
 use crate::event::{BgpReport, Event, SessionReport};
@@ -35,9 +36,10 @@ const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 
 /// Makes the gobgpd at this socket have the latest of what is wanted, from the first on, and tells how it stands. Ends with the process.
 pub async fn run(path: String, mut wanted: watch::Receiver<Option<Wanted>>, events: mpsc::Sender<Event>, tally: Tally) {
-    let mut said = None;
+    let (mut said, mut leftover) = (None, Leftover::default());
     loop {
-        let Err(error) = attend(&path, &mut wanted, &events, &tally).await;
+        let Err(error) = attend(&path, &mut wanted, &events, &tally, &mut leftover).await;
+        leftover.look(&path).await;
         tally.usable.set(0);
         tally.failures.inc();
         tally.counts.send_replace(BTreeMap::new());
@@ -60,8 +62,10 @@ async fn attend(
     wanted: &mut watch::Receiver<Option<Wanted>>,
     events: &mpsc::Sender<Event>,
     tally: &Tally,
+    leftover: &mut Leftover,
 ) -> Result<Infallible, Error> {
     let mut client = Client::connect(path).await?;
+    leftover.answered(path);
     let known = client.read().await?;
     info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "gobgpd answers");
     let mut changes = pin!(client.changes());
