@@ -51,3 +51,18 @@ pub(crate) fn sees(router: &Router, mut paths: Vec<Route>) -> Result<()> {
         Ok(Some(()))
     })
 }
+
+/// Waits until a router has paths by these nodes, and by no other.
+pub(crate) fn paths_by(router: &Router, nodes: &[&Host]) -> Result<()> {
+    let expect: BTreeSet<IpAddr> = nodes.iter().flat_map(|node| node.addresses()).collect();
+    wait::until("the paths", BGP_MAX, || {
+        let now = next_hops(router)?;
+        ensure!(now == expect, "{router} has paths by {now:?}, not {expect:?}");
+        Ok(Some(()))
+    })
+}
+
+/// By whom a router has paths.
+pub(crate) fn next_hops(router: &Router) -> Result<BTreeSet<IpAddr>> {
+    Ok(router.routes()?.into_iter().filter_map(|route| route.next_hop).collect())
+}

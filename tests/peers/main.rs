@@ -8,6 +8,7 @@ mod drain;
 mod expect;
 mod faults;
 mod knocks;
+mod liveness;
 mod objects;
 mod password;
 mod said;

@@ -3,6 +3,7 @@
 mod flood;
 mod rude;
 
+use crate::expect;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name};
 use crate::said::{self, ESTABLISHED, VALID, Witness};
 use anyhow::{Context, Result, ensure};
@@ -15,7 +16,6 @@ use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::{Lab, Options, Signal, wait};
 use rude::{Manner, Servers};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -39,10 +39,12 @@ const CONNECTIONS_MAX: usize = 7;
 fn what_is_bad_is_said_and_everything_else_goes_on() {
     play(&Options { nodes: 2, bgp: true, ..Options::named("faults") }, |lab| {
         let [whole, spoilt] = [1, 2].map(Host::node);
-        step("one of two nodes has no gobgpd", || take_away(lab, &spoilt.name))?;
+        step("one of two nodes has no gobgpd any more, but its socket", || {
+            lab.stop(&bgp::process_name(&spoilt.name), Signal::KILL)
+        })?;
         lab.start_ferrolb()?;
         let router = step("FRR runs, and all is said of BGP and of the local network", || start(lab))?;
-        step("the other node announces", || sees(&router, &[&whole]))?;
+        step("the other node announces", || expect::paths_by(&router, &[&whole]))?;
         let peers = ADDRESSES.map(|address| peer_name(GOOD, address));
         let witness = Witness::called(lab, &whole.name, &peers)?;
         let unmoved = |more: &[&Witness]| [&witness].iter().chain(more).try_for_each(|witness| witness.unmoved(lab));
@@ -55,13 +57,13 @@ fn what_is_bad_is_said_and_everything_else_goes_on() {
             let version = gobgp::OLD_VERSION.trim_start_matches('v');
             let why = format!("the gobgpd is GoBGP/{version}: install GoBGP 4.7 or newer");
             no_daemon(lab, &spoilt.name, &why)?;
-            sees(&router, &[&whole])?;
+            expect::paths_by(&router, &[&whole])?;
             unmoved(&[])
         })?;
         let other = step("with one that is new enough all is announced", || {
             take_away(lab, &spoilt.name)?;
             bgp::start(lab.state(), &lab.state().facts()?.gobgp.context("GoBGP")?, &spoilt.name)?;
-            sees(&router, &[&whole, &spoilt])?;
+            expect::paths_by(&router, &[&whole, &spoilt])?;
             said::wait_daemon(lab, &spoilt.name, "")?;
             peers.iter().try_for_each(|peer| said::wait_count(lab, peer, "2/2"))?;
             Witness::called(lab, &spoilt.name, &peers)
@@ -80,7 +82,7 @@ fn what_is_bad_is_said_and_everything_else_goes_on() {
         })?;
         step("a router that sends a hundred thousand prefixes", || {
             flood::endure(lab, &whole.name, FLOOD)?;
-            sees(&router, &[&whole, &spoilt])?;
+            expect::paths_by(&router, &[&whole, &spoilt])?;
             unmoved(&[&other])
         })?;
         step("without the older one the younger is in use, and the other family is not touched", || {
@@ -95,10 +97,11 @@ fn what_is_bad_is_said_and_everything_else_goes_on() {
     });
 }
 
-/// Ends the gobgpd of a node if it runs, and takes its socket away.
+/// Ends the gobgpd of a node. It leaves its socket, which the speaker takes away.
 fn take_away(lab: &Lab, node: &str) -> Result<()> {
     lab.stop(&bgp::process_name(node), Signal::KILL)?;
-    fs::remove_file(bgp::socket(lab.state(), node)).context("its socket")
+    let socket = bgp::socket(lab.state(), node);
+    wait::until("its socket is taken away", BGP_MAX, || Ok((!fs::exists(&socket)?).then_some(())))
 }
 
 /// FRR, a Service with a pod on either node for it, and one on the local network, whose pod is on the node that is spoilt.
@@ -122,16 +125,6 @@ fn start(lab: &Lab) -> Result<Router<'_>> {
     all.extend(objects::peers(lab, GOOD)?);
     lab.apply_objects(&all)?;
     Ok(router)
-}
-
-/// Waits until a router has a path from each of these nodes, and from no other.
-fn sees(router: &Router, nodes: &[&Host]) -> Result<()> {
-    let expect: BTreeSet<IpAddr> = nodes.iter().flat_map(|node| node.addresses()).collect();
-    wait::until("the paths", BGP_MAX, || {
-        let hops: BTreeSet<IpAddr> = router.routes()?.into_iter().filter_map(|route| route.next_hop).collect();
-        ensure!(hops == expect, "{router} has paths by {hops:?}, not {expect:?}");
-        Ok(Some(()))
-    })
 }
 
 /// What is to be with a node that has no gobgpd of use: its speaker says why, BGPPeers count it as missing and say why, and it still answers for

@@ -1,34 +1,64 @@
 //! The nodes' BGP daemons: a gobgpd in each node's namespace, which its speaker alone speaks to, by a socket in the lab's folder.
 
+use super::apply;
 use crate::process::{self, Launch, Record};
+use crate::setup;
 use crate::state::State;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Starts the gobgpd of a node. It knows nothing until it is told by its socket.
+/// Where its DaemonSet is.
+const MANIFEST: &str = "deploy/bgp/gobgpd.yaml";
+/// The socket in there.
+const DEPLOYED_SOCKET: &str = "/run/ferrolb/gobgp.sock";
+/// Becomes a gobgpd (`$0`) as its container would run it: without any capability, and on no socket (`$1`) but one of its own: the one that another left
+/// its speaker takes away.
+const DEPLOYED: &str = r#"program=$0 socket=$1; shift; until [ ! -e "$socket" ]; do sleep 0.05; done
+exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs -- "$program" --log-plain "$@""#;
+/// Becomes a gobgpd that is a router, with a file (`$2`).
+const ROUTER: &str =
+    r#"rm -f "$1"; exec "$0" --log-plain --pprof-disable --metrics-path '' --api-hosts "unix://$1" --config-file "$2""#;
+
+/// Starts the gobgpd of a node, with the flags of its DaemonSet. It knows nothing until it is told by its socket.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When it cannot be started, or the manifest is not what it was.
 pub fn start(state: &State, gobgp: &Path, node: &str) -> Result<Record> {
-    let launch = Launch { node: Some(node.to_owned()), ..launch(state, gobgp, node, "") };
-    process::start(state, launch)
+    let socket = socket(state, node).display().to_string();
+    let container = container()?;
+    let args = container["args"].as_array().with_context(|| format!("{MANIFEST}: no args"))?.iter();
+    let args = args.filter_map(Value::as_str).map(|arg| arg.replace(DEPLOYED_SOCKET, &socket)).collect::<Vec<_>>();
+    let args = std::iter::once(socket).chain(args);
+    process::start(state, Launch { node: Some(node.to_owned()), ..launch(gobgp, node, DEPLOYED, args) })
 }
 
-/// How to start a gobgpd on a host; `flags` for the shell are added to those of every one.
-pub fn launch(state: &State, gobgp: &Path, host: &str, flags: &str) -> Launch {
-    // One that was killed leaves its socket behind, and the next does not start on it.
-    let script = format!(
-        "rm -f \"$1\"; exec \"$0\" --log-plain --pprof-disable --metrics-path '' --api-hosts \"unix://$1\" {flags}"
-    );
-    let args = [&script, &gobgp.join("gobgpd").display().to_string(), &socket(state, host).display().to_string()];
+/// How to start a gobgpd that is the router on a host.
+pub fn router(state: &State, gobgp: &Path, host: &str, config: &Path) -> Launch {
+    launch(gobgp, host, ROUTER, [&socket(state, host), config].map(|path| path.display().to_string()))
+}
+
+fn launch(gobgp: &Path, host: &str, script: &str, args: impl IntoIterator<Item = String>) -> Launch {
+    let program = gobgp.join("gobgpd").display().to_string();
     Launch {
         name: process_name(host),
         host: host.to_owned(),
         node: None,
         program: "/bin/sh".into(),
-        args: std::iter::once("-c").chain(args.iter().map(|arg| arg.as_str())).map(str::to_owned).collect(),
+        args: ["-c".to_owned(), script.to_owned(), program].into_iter().chain(args).collect(),
         env: [].into(),
     }
+}
+
+/// The container of the DaemonSet.
+///
+/// # Errors
+/// When it is not there.
+pub fn container() -> Result<Value> {
+    let objects = apply::objects(&fs::read_to_string(setup::repository().join(MANIFEST))?)?;
+    let container = objects.first().and_then(|set| set.pointer("/spec/template/spec/containers/0")).cloned();
+    container.with_context(|| format!("{MANIFEST}: no container"))
 }
 
 /// The socket of a host's gobgpd.

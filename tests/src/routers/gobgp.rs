@@ -22,7 +22,7 @@ const LARGE_COMMUNITIES: u64 = 32;
 
 pub(super) fn launch(state: &State, host: &str, config: &Path) -> Result<Launch> {
     let gobgp = state.facts()?.gobgp.context("this lab was raised without BGP")?;
-    Ok(bgp::launch(state, &gobgp, host, &format!("--config-file {}", config.display())))
+    Ok(bgp::router(state, &gobgp, host, config))
 }
 
 pub(super) fn config(peering: &Peering) -> String {

@@ -1,0 +1,66 @@
+//! What a kubelet does with the gobgpds of a lab: their liveness probe, as their DaemonSet says it, and what follows where it fails.
+
+use anyhow::{Context, Result};
+use ferrolb_tests::cluster::bgp;
+use ferrolb_tests::{Lab, Signal, wait};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// A probe (`livenessProbe` of Kubernetes), and how often it has failed in a row, by node.
+pub(crate) struct Kubelet<'a> {
+    lab: &'a Lab,
+    server: SocketAddr,
+    path: String,
+    period: Duration,
+    threshold: u64,
+    next: Instant,
+    failures: BTreeMap<String, u64>,
+}
+
+impl<'a> Kubelet<'a> {
+    pub(crate) fn new(lab: &'a Lab) -> Result<Self> {
+        let probe = &bgp::container()?["livenessProbe"];
+        let get = &probe["httpGet"];
+        let number = |value: &Value| value.as_u64().context("a number");
+        Ok(Self {
+            lab,
+            server: SocketAddr::new(
+                get["host"].as_str().context("a host")?.parse()?,
+                u16::try_from(number(&get["port"])?)?,
+            ),
+            path: get["path"].as_str().context("a path")?.to_owned(),
+            period: Duration::from_secs(number(&probe["periodSeconds"])?),
+            threshold: number(&probe["failureThreshold"])?,
+            next: wait::now(),
+            failures: BTreeMap::new(),
+        })
+    }
+
+    /// How long nobody may answer until it is noticed.
+    pub(crate) fn bound(&self) -> Duration {
+        self.period * u32::try_from(self.threshold).unwrap_or(u32::MAX)
+    }
+
+    /// Probes where it is time; ends what has failed too often, and starts it anew.
+    pub(crate) fn turn(&mut self) -> Result<()> {
+        if wait::now() < self.next {
+            return Ok(());
+        }
+        self.next += self.period;
+        for node in self.lab.nodes() {
+            let answer = self.lab.http_get(&node, self.server, &self.path);
+            let lives = answer.is_ok_and(|page| (200..400).contains(&page.status));
+            let failures = self.failures.entry(node.clone()).or_default();
+            *failures = if lives { 0 } else { *failures + 1 };
+            if *failures == self.threshold {
+                *failures = 0;
+                let name = bgp::process_name(&node);
+                self.lab.stop(&name, Signal::TERM)?;
+                self.lab.restart(&name)?;
+            }
+        }
+        Ok(())
+    }
+}

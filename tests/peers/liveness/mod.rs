@@ -1,0 +1,92 @@
+//! A speaker that is dead, or stuck, while its gobgpd goes on; the drawing is in README.md.
+
+mod kubelet;
+
+use crate::expect;
+use crate::objects::{self, object};
+use anyhow::{Context, Result, ensure};
+use ferrolb_tests::cluster::ferrolb::speaker_name;
+use ferrolb_tests::routers::{Kind, Peering, Router};
+use ferrolb_tests::stage::{measured, play, step};
+use ferrolb_tests::topology::Host;
+use ferrolb_tests::topology::routers::ROUTERS;
+use ferrolb_tests::{Lab, Options, Signal, setup, wait};
+use kubelet::Kubelet;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::time::Duration;
+
+const ROUTER: &str = ROUTERS[0];
+/// What the probe's own time, and the machine, may add.
+const SLACK: Duration = Duration::from_secs(15);
+
+#[test]
+fn routes_that_nobody_looks_after_are_gone_within_the_bound_of_the_liveness_probe() {
+    play(&Options { bgp: true, ..Options::named("liveness") }, |lab| {
+        let [killed, frozen, well] = [1, 2, 3].map(Host::node);
+        lab.start_ferrolb()?;
+        step("the API server takes gobgpd's DaemonSet, and the speaker's with what is added to it", || taken(lab))?;
+        let router = step("FRR has routes by three nodes", || start(lab, &[&killed, &frozen, &well]))?;
+        let mut kubelet = Kubelet::new(lab)?;
+        let bound = kubelet.bound();
+        step("one speaker is killed, one is frozen: their routes stay for as long as an upgrade may take", || {
+            lab.stop(&speaker_name(&killed.name), Signal::KILL)?;
+            lab.signal(&speaker_name(&frozen.name), Signal::STOP)?;
+            ensure!(expect::next_hops(&router)? == addresses(&[&killed, &frozen, &well]), "they are gone already");
+            Ok(())
+        })?;
+        step("and are gone when the probe has failed for too long", || {
+            let start = wait::now();
+            let rest = addresses(&[&well]);
+            wait::until("the other node alone", bound + SLACK, || {
+                kubelet.turn()?;
+                let now = expect::next_hops(&router)?;
+                ensure!(addresses(&[&well]).is_subset(&now), "it has lost the node that is well: {now:?}");
+                Ok((now == rest).then_some(()))
+            })?;
+            let took = wait::now() - start;
+            measured(&format!("speaker dead, and frozen: its routes are gone after {took:?}; the bound is {bound:?}"));
+            ensure!(took >= bound / 2, "an upgrade would not have been given the time");
+            Ok(())
+        })?;
+        step("the speakers are back, and so are the routes", || {
+            lab.restart(&speaker_name(&killed.name))?;
+            lab.signal(&speaker_name(&frozen.name), Signal::CONT)?;
+            expect::paths_by(&router, &[&killed, &frozen, &well])
+        })?;
+        router.stop()
+    });
+}
+
+fn start<'a>(lab: &'a Lab, nodes: &[&Host]) -> Result<Router<'a>> {
+    let router = Router::with(lab, Kind::Frr, ROUTER, &Peering::with_nodes(lab, ROUTER)?)?;
+    nodes.iter().try_for_each(|node| lab.pod(&format!("web-{}", node.name), &node.name, &[("app", "web")]))?;
+    let mut all = objects::service().to_vec();
+    all.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
+    all.extend(objects::peers(lab, ROUTER)?);
+    lab.apply_objects(&all)?;
+    expect::paths_by(&router, nodes)?;
+    Ok(router)
+}
+
+fn addresses(nodes: &[&Host]) -> BTreeSet<IpAddr> {
+    nodes.iter().flat_map(|node| node.addresses()).collect()
+}
+
+/// What is in `deploy/` for BGP and the lab has no use for, as no kubelet would run it.
+fn taken(lab: &Lab) -> Result<()> {
+    let deploy = |file: &str| setup::repository().join("deploy").join(file).display().to_string();
+    lab.kubectl(&["apply", "--dry-run=server", "-f", &deploy("bgp/gobgpd.yaml")])?;
+    let (speaker, patch) = (deploy("speaker.yaml"), deploy("bgp/patch/speaker.yaml"));
+    let patched = lab.kubectl(&["patch", "--local", "-f", &speaker, "--patch-file", &patch, "-o", "json"])?;
+    let file = lab.state().file("patched.json");
+    fs::write(&file, &patched)?;
+    lab.kubectl(&["apply", "--dry-run=server", "-f", &file.display().to_string()])?;
+    let patched: Value = serde_json::from_str(&patched)?;
+    let env = patched.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).context("env")?;
+    let names: BTreeSet<&str> = env.iter().filter_map(|one| one["name"].as_str()).collect();
+    ensure!(names == ["FERROLB_GOBGP", "FERROLB_NAMESPACE", "NODE_NAME"].into(), "its env is {names:?}");
+    Ok(())
+}
