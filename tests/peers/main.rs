@@ -1,4 +1,4 @@
-//! FerroLB's nodes and real routers: FRR, BIRD and GoBGP, each in a namespace. Needs root rights; each story has a folder with a drawing of
+//! FerroLB's nodes and real routers: FRR, BIRD and GoBGP, each in a namespace or a container. Needs root rights; each story has a folder with a drawing of
 //! who is linked to whom, and raises a lab of its own. `api` needs no lab, but GoBGP's sources.
 
 mod api;

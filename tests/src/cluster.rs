@@ -4,6 +4,7 @@ pub mod api;
 pub mod apply;
 pub mod bgp;
 pub mod control_plane;
+pub mod docker;
 pub mod ferrolb;
 pub mod lease;
 pub mod nodes;

@@ -7,7 +7,7 @@ mod objects;
 
 pub use hosts::{Probing, kubectl_command};
 
-use crate::cluster::{api, bgp, control_plane, ferrolb, lease, nodes, wire};
+use crate::cluster::{api, bgp, control_plane, docker, ferrolb, lease, nodes, wire};
 use crate::setup::{self, Tools};
 use crate::state::{Facts, State};
 use crate::topology::{self, CONTROL_PLANE, Families, LabName, NODES_MAX, node_name};
@@ -82,6 +82,7 @@ impl Lab {
             leases: options.leases,
             kubernetes: tools.kubernetes.clone(),
             gobgp: if options.bgp { Some(tools.gobgp.clone().context("a lab with BGP needs GoBGP")?) } else { None },
+            docker: options.bgp && tools.docker,
             kept: false,
         };
         let state = State::create(&name, &facts)?;
@@ -92,6 +93,9 @@ impl Lab {
 
     fn raise(&self) -> Result<()> {
         wire::build(&self.state.name, &self.facts)?;
+        if self.facts.docker {
+            docker::raise(&self.state, &self.facts)?;
+        }
         control_plane::start(&self.state, &self.facts)?;
         if let Some(gobgp) = &self.facts.gobgp {
             self.nodes().iter().try_for_each(|node| bgp::start(&self.state, gobgp, node).map(drop))?;

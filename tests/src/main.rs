@@ -49,7 +49,12 @@ enum Command {
         command: Vec<String>,
     },
     /// Run the tests of one tier, or all.
-    Test { tier: Option<commands::test::Tier> },
+    Test {
+        tier: Option<commands::test::Tier>,
+        /// The routers of the peers tier are containers, of a Docker engine of each lab's own.
+        #[arg(long)]
+        docker: bool,
+    },
     /// Measure what FerroLB promises, beside its budgets: one benchmark, several, or all.
     Bench(commands::bench::BenchArgs),
     /// Feed the parsers of what comes off the wire, and the claim machine, with ever nastier bytes.
@@ -95,7 +100,7 @@ fn work(args: Args) -> anyhow::Result<()> {
         Command::Status => commands::status::status(),
         Command::Kubectl { args: words } => commands::enter::kubectl(args.name, &words),
         Command::Exec { host, command } => commands::enter::exec(args.name, &host, &command),
-        Command::Test { tier } => commands::test::test(tier),
+        Command::Test { tier, docker } => commands::test::test(tier, docker),
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
         Command::Fuzz(fuzz) => commands::fuzz::fuzz(&fuzz),
         Command::Sim(sim) => commands::sim::sim(&sim),

@@ -1,7 +1,8 @@
 //! Real routers on the lab's hosts: FRR, BIRD and GoBGP, each with its own configuration and sockets in the lab's folder, and what each of
-//! them sees, in one form. They are processes of the lab, and end with it.
+//! them sees, in one form. They are processes of the lab, or containers where its hosts for routers are some, and end with it.
 
 mod bird;
+mod container;
 mod frr;
 mod gobgp;
 mod peering;
@@ -125,6 +126,7 @@ impl<'a> Router<'a> {
     /// When it does not run, or does not understand.
     pub fn ask(&self, words: &[&str]) -> Result<String> {
         match self.kind {
+            kind if self.in_container()? => run::run(&mut container::ask(self.state(), kind, &self.host, words)),
             Kind::Frr => run::run(&mut frr::ask(&self.folder(), words)),
             Kind::Bird => run::run(&mut bird::ask(&self.folder(), words)),
             Kind::Gobgp => self.lab.gobgp(&self.host, words),
@@ -177,6 +179,9 @@ impl<'a> Router<'a> {
 
     fn launches(&self) -> Result<Vec<Launch>> {
         Ok(match self.kind {
+            kind if self.in_container()? => {
+                vec![container::launch(self.state(), kind, &self.host, &self.config_file(), self.port)]
+            }
             Kind::Frr => frr::launches(&self.host, &self.folder(), self.port),
             Kind::Bird => vec![bird::launch(&self.host, &self.folder())],
             Kind::Gobgp => vec![gobgp::launch(self.state(), &self.host, &self.config_file())?],
@@ -192,6 +197,10 @@ impl<'a> Router<'a> {
             Ok(Some(()))
         })
         .with_context(|| names().map(|name| self.lab.last_words(name)).collect::<String>())
+    }
+
+    fn in_container(&self) -> Result<bool> {
+        Ok(self.state().facts()?.is_container(&self.lab.host(&self.host)?))
     }
 
     fn state(&self) -> &State {

@@ -1,6 +1,7 @@
 //! What a lab needs before it can be raised: a fit machine, Debian packages, Kubernetes, GoBGP where there are routers, and our own programs, built.
 
 pub mod cache;
+pub mod docker;
 pub mod doctor;
 mod go;
 pub mod gobgp;
@@ -44,6 +45,8 @@ pub struct Tools {
     pub programs: programs::Programs,
     /// The folder with gobgpd and gobgp, for a lab with BGP.
     pub gobgp: Option<PathBuf>,
+    /// The routers of a lab with BGP are containers.
+    pub docker: bool,
 }
 
 impl Tools {
@@ -56,7 +59,7 @@ impl Tools {
         once(&READY, || {
             doctor::check()?;
             packages::install(&packages::missing(false)?)?;
-            Ok(Self { kubernetes: kubernetes::build()?, programs: programs::build()?, gobgp: None })
+            Ok(Self { kubernetes: kubernetes::build()?, programs: programs::build()?, gobgp: None, docker: false })
         })
     }
 
@@ -69,7 +72,11 @@ impl Tools {
         once(&READY, || {
             let tools = Self::ready()?.clone();
             packages::install(&packages::missing(true)?)?;
-            Ok(Self { gobgp: Some(gobgp::build()?), ..tools })
+            let docker = docker::is_asked_for()?;
+            if docker {
+                packages::install(&docker::missing())?;
+            }
+            Ok(Self { gobgp: Some(gobgp::build()?), docker, ..tools })
         })
     }
 }

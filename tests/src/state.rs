@@ -29,6 +29,9 @@ pub struct Facts {
     /// The folder with gobgpd and gobgp, where each node runs one and there are routers' hosts.
     #[serde(default)]
     pub gobgp: Option<PathBuf>,
+    /// The routers' hosts are containers of an engine of the lab's own.
+    #[serde(default)]
+    pub docker: bool,
     /// It stands on its own: whoever raised it has finished and gone.
     pub kept: bool,
 }
@@ -37,6 +40,11 @@ impl Facts {
     /// Every host of the lab.
     pub fn hosts(&self) -> Vec<Host> {
         topology::hosts(self.nodes, self.gobgp.is_some())
+    }
+
+    /// Whether a host is a container.
+    pub fn is_container(&self, host: &Host) -> bool {
+        self.docker && topology::routers::hosts().contains(host)
     }
 }
 

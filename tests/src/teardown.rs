@@ -1,6 +1,7 @@
 //! Takes a lab down to nothing, whoever raised it and however far it came: processes by id, then whatever still lives in its
-//! namespaces, then these, then its folder. Done twice it does no harm.
+//! namespaces and containers, then these, then its folder. Done twice it does no harm.
 
+use crate::cluster::docker;
 use crate::state::{self, State};
 use crate::topology::LabName;
 use crate::{netns, process, run};
@@ -19,8 +20,8 @@ pub fn down(name: &LabName) -> Result<bool> {
     if let Some(state) = state {
         down_owned(&state)?;
     }
-    // Without a folder (removed by hand, or a crash of the machine's `/run`) there may still be namespaces.
-    empty_namespaces(name)?;
+    // Without a folder (removed by hand, or a crash of the machine's `/run`) there may still be namespaces and containers.
+    empty(name)?;
     Ok(there)
 }
 
@@ -30,7 +31,7 @@ pub fn down(name: &LabName) -> Result<bool> {
 /// When something cannot be removed.
 pub fn down_owned(state: &State) -> Result<()> {
     process::kill(process::records(state).iter().map(|record| (record.pid, Some(record.start))))?;
-    empty_namespaces(&state.name)?;
+    empty(&state.name)?;
     state.remove()
 }
 
@@ -51,6 +52,11 @@ pub fn sweep() -> Result<Vec<LabName>> {
     }
     state::remove_unfinished()?;
     Ok(swept)
+}
+
+fn empty(name: &LabName) -> Result<()> {
+    empty_namespaces(name)?;
+    docker::sweep(name)
 }
 
 fn empty_namespaces(name: &LabName) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::topology::routers::{self, OUTSIDE};
 use crate::topology::{self, Families, Host, LabName, SWITCH};
 use crate::{netns, run};
 use anyhow::{Context, Result};
+use serde_json::Value;
 use std::fs;
 use std::process::Command;
 
@@ -26,12 +27,16 @@ const ROUTER_SETTINGS: [(&str, &str); 6] = [
     ("ipv6/fib_multipath_hash_policy", "1"),
 ];
 
-/// Builds the wire of a lab: after this every host reaches every other.
+/// What Docker has set otherwise in a container than the kernel in any other namespace: links that come later have IPv6, too.
+const CONTAINER_SETTINGS: [(&str, &str); 2] =
+    [("ipv6/conf/all/disable_ipv6", "0"), ("ipv6/conf/default/disable_ipv6", "0")];
+
+/// Builds the wire of a lab: after this every host reaches every other, but those that are containers: Docker links these.
 ///
 /// # Errors
 /// When the kernel refuses a namespace or a link.
 pub fn build(lab: &LabName, facts: &Facts) -> Result<()> {
-    let hosts = facts.hosts();
+    let hosts: Vec<Host> = facts.hosts().into_iter().filter(|host| !facts.is_container(host)).collect();
     run::ip_batch(None, &topology::batch_namespaces(lab, &hosts))?;
     set_families(&lab.namespace(SWITCH), facts.families)?;
     let behind = facts.gobgp.as_ref().map(|_| routers::batch_switch(lab, &hosts)).unwrap_or_default();
@@ -57,6 +62,40 @@ fn set_up_host(lab: &LabName, host: &Host, facts: &Facts) -> Result<()> {
         batch += &routers::batch_outside(families);
     }
     run::ip_batch(Some(&namespace), &batch)
+}
+
+/// Makes a container that Docker has linked as the lab's other hosts are: its ports have its name, the ways out are the lab's, and a router forwards.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_up_container(lab: &LabName, host: &Host) -> Result<()> {
+    let (namespace, switch) = (lab.namespace(&host.name), lab.namespace(SWITCH));
+    set(&namespace, &CONTAINER_SETTINGS)?;
+    for (link, port) in ["eth0", "eth1"].into_iter().zip(routers::ports(&host.name)) {
+        let other = links(&namespace)?.into_iter().find(|known| known["ifname"] == link);
+        let index = other
+            .map(|other| other["link_index"].clone())
+            .with_context(|| format!("Docker gave {} no {link}", host.name))?;
+        let named = links(&switch)?.into_iter().find(|known| known["ifindex"] == index);
+        let named =
+            named.as_ref().and_then(|known| known["ifname"].as_str()).context("a link that ends in the switch")?;
+        run::ip_batch(
+            Some(&switch),
+            &format!("link set {named} down\nlink set {named} name {port}\nlink set {port} up\n"),
+        )?;
+    }
+    for family in ["-4", "-6"] {
+        run::run(Command::new("ip").args(["-n", &namespace, family, "route", "flush", "exact", "default"]))?;
+    }
+    match routers::foot(host) {
+        Some(_) => set(&namespace, &ROUTER_SETTINGS),
+        None => run::ip_batch(Some(&namespace), &routers::batch_outside(Families::Dual)),
+    }
+}
+
+fn links(namespace: &str) -> Result<Vec<Value>> {
+    let said = run::run(Command::new("ip").args(["-n", namespace, "-json", "link", "show"]))?;
+    serde_json::from_str(&said).context("`ip -json link` did not print JSON")
 }
 
 /// Takes IPv6 off all links of a namespace, present and to come, where the lab has none. IPv4 is not there until an address is.

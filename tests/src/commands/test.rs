@@ -1,8 +1,9 @@
 //! `cargo lab test`: the tests of a tier by `cargo test`, seen as they run, and one summary that names what ran.
 
-use super::up::{PREPARE_STEPS, ROUTER_STEPS, prepare};
-use anyhow::{Context, Result, bail};
+use super::up::{PREPARE_STEPS, ROUTER_STEPS, prepare, prepare_docker};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use ferrolb_tests::setup::docker::{CONTAINERS, VARIABLE};
 use ferrolb_tests::steps::{Steps, spoken};
 use ferrolb_tests::{setup, wait};
 use serde_json::Value;
@@ -39,32 +40,40 @@ struct Counts {
 
 struct Outcome {
     tier: Tier,
+    /// Its routers were containers.
+    docker: bool,
     counts: Counts,
     success: bool,
     elapsed: Duration,
 }
 
-/// Runs one tier, or all.
-pub(crate) fn test(tier: Option<Tier>) -> Result<()> {
+/// Runs one tier, or all; with `docker` that of the peers, whose routers are containers then.
+pub(crate) fn test(tier: Option<Tier>, docker: bool) -> Result<()> {
+    ensure!(!docker || tier == Some(Tier::Peers), "--docker is for the peers: cargo lab test peers --docker");
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
     let routers = tiers.contains(&Tier::Peers);
     if routers || tiers.contains(&Tier::Lab) {
-        prepare(&mut Steps::new(PREPARE_STEPS + if routers { ROUTER_STEPS } else { 0 }), routers)?;
+        let router_steps = if routers { ROUTER_STEPS } else { 0 };
+        let steps = &mut Steps::new(PREPARE_STEPS + router_steps + usize::from(docker));
+        prepare(steps, routers)?;
+        if docker {
+            prepare_docker(steps)?;
+        }
     }
-    let outcomes = tiers.into_iter().map(|tier| run_tier(tier, &targets)).collect::<Result<Vec<_>>>()?;
+    let outcomes = tiers.into_iter().map(|tier| run_tier(tier, docker, &targets)).collect::<Result<Vec<_>>>()?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
     if outcomes.iter().all(good) { Ok(()) } else { bail!("not all tests passed") }
 }
 
-fn run_tier(tier: Tier, targets: &[String]) -> Result<Outcome> {
+fn run_tier(tier: Tier, docker: bool, targets: &[String]) -> Result<Outcome> {
     let start = wait::now();
     let (mut counts, mut success) = (Counts::default(), true);
     for arguments in cargo_calls(tier, targets) {
         println!("\n$ cargo {}", arguments.join(" "));
-        success &= cargo_test(&arguments, &mut counts)?;
+        success &= cargo_test(&arguments, docker, &mut counts)?;
     }
-    Ok(Outcome { tier, counts, success, elapsed: wait::now() - start })
+    Ok(Outcome { tier, docker, counts, success, elapsed: wait::now() - start })
 }
 
 /// The `cargo test` calls of a tier. All select the whole workspace, so that nothing is compiled twice for another set of features.
@@ -94,9 +103,9 @@ fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
 }
 
 /// Runs one call with its output shown as it comes; whether it succeeded.
-fn cargo_test(arguments: &[String], counts: &mut Counts) -> Result<bool> {
+fn cargo_test(arguments: &[String], docker: bool, counts: &mut Counts) -> Result<bool> {
     let mut cargo = setup::cargo();
-    cargo.args(arguments).stdout(Stdio::piped());
+    cargo.args(arguments).envs(docker.then_some((VARIABLE, CONTAINERS))).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(output).lines() {
@@ -132,7 +141,7 @@ fn good(outcome: &Outcome) -> bool {
 
 fn summary(outcome: &Outcome) -> String {
     let Counts { passed, failed, skipped } = outcome.counts;
-    let tier = format!("{:?}", outcome.tier).to_lowercase();
+    let tier = format!("{:?}", outcome.tier).to_lowercase() + if outcome.docker { " --docker" } else { "" };
     let verdict = if good(outcome) { "ok" } else { "FAILED" };
     format!(
         "{tier:<5} {verdict:<6} {passed} passed, {failed} failed, {skipped} skipped, in {}",
@@ -181,6 +190,7 @@ mod tests {
         ] {
             let outcome = Outcome {
                 tier: Tier::Lab,
+                docker: false,
                 counts: Counts { passed, failed, skipped },
                 success,
                 elapsed: Duration::ZERO,

@@ -3,7 +3,7 @@
 use crate::ProxyMode;
 use anyhow::Result;
 use clap::Args;
-use ferrolb_tests::setup::{Tools, doctor, gobgp, kubernetes, packages, programs};
+use ferrolb_tests::setup::{Tools, docker, doctor, gobgp, kubernetes, packages, programs};
 use ferrolb_tests::state;
 use ferrolb_tests::steps::Steps;
 use ferrolb_tests::topology::{Families, LabName};
@@ -94,7 +94,7 @@ pub(crate) fn prepare(steps: &mut Steps, routers: bool) -> Result<Tools> {
     let kubernetes = steps.step(&title, usual, kubernetes::build)?;
     let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
     let programs = steps.step("Build FerroLB", PROGRAMS_USUAL, programs::build)?;
-    Ok(Tools { kubernetes, programs, gobgp })
+    Ok(Tools { kubernetes, programs, gobgp, docker: false })
 }
 
 fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {
@@ -103,6 +103,16 @@ fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {
         false => (format!("Build GoBGP {} from its Go module", gobgp::VERSION), GOBGP_USUAL),
     };
     steps.step(&title, usual, gobgp::build)
+}
+
+/// Installs a Docker engine where there is none.
+pub(crate) fn prepare_docker(steps: &mut Steps) -> Result<()> {
+    let missing = docker::missing();
+    let (title, usual) = match missing.is_empty() {
+        true => ("Docker engine: there", NOTHING_TO_DO_USUAL),
+        false => ("Install a Docker engine", PACKAGES_USUAL),
+    };
+    steps.step(title, usual, || packages::install(&missing))
 }
 
 /// What the step that raises a cluster is called.

@@ -18,8 +18,10 @@ const NEEDED: [(&str, &str); 8] = [
 
 /// What asks for routers needs these, too.
 const ROUTERS: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another")];
-/// The services that come with [`ROUTERS`].
-const ROUTER_SERVICES: [&str; 2] = ["frr", "bird"];
+/// The services that come with packages: package, and what it would start at the next boot.
+const SERVICES: [(&str, &str); 3] = [("frr", "frr"), ("bird2", "bird"), ("docker.io", "docker")];
+/// The units that come with packages and have no script of System V.
+const UNITS: [(&str, &str); 2] = [("docker.io", "docker.socket"), ("docker.io", "containerd.service")];
 /// What Debian asks before it starts a service that was installed; 101 forbids it (invoke-rc.d(8)).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// By this our own policy is told from one that was there.
@@ -59,9 +61,16 @@ pub fn install(packages: &[&str]) -> Result<()> {
     install.args(["-o", &format!("DPkg::Pre-Invoke::={forbid}"), "-o", &format!("DPkg::Post-Invoke::={allow}")]);
     run::run(install.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
     // What was there before is its owner's to enable or not.
-    let ours = ROUTERS.iter().zip(ROUTER_SERVICES).filter(|((package, _), _)| packages.contains(package));
-    ours.map(|(_, service)| service)
-        .try_for_each(|service| run::run(Command::new("update-rc.d").args([service, "disable"])).map(drop))
+    let ours = |list: &[(&str, &'static str)]| -> Vec<_> {
+        list.iter().filter(|(package, _)| packages.contains(package)).map(|(_, service)| *service).collect()
+    };
+    for service in ours(&SERVICES) {
+        run::run(Command::new("update-rc.d").args([service, "disable"]))?;
+    }
+    for unit in ours(&UNITS) {
+        run::run(Command::new("deb-systemd-helper").args(["disable", unit]))?;
+    }
+    Ok(())
 }
 
 fn apt_get() -> Command {
