@@ -5,6 +5,7 @@ mod api;
 mod attributes;
 mod distance;
 mod drain;
+mod example;
 mod expect;
 mod faults;
 mod knocks;
