@@ -39,7 +39,7 @@ pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2Advertisement
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, ServiceAllocation};
 
 pub use speaker_status::{
-    BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState, DataPathStatus, FailingService, LinkStatus,
+    BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState, DataPathStatus, FailingService, LinkStatus,
     LinkTrouble, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, TroubleReason,
 };
 pub use status_fields::{OpenApi, StatusFields};

@@ -3,5 +3,6 @@
 mod client;
 pub mod driver;
 mod leftover;
+mod port;
 mod report;
 mod steps;

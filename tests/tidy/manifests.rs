@@ -80,6 +80,9 @@ fn problem(object: &Value) -> Option<String> {
         "BGPAdvertisement" => {
             judged(object, |ad: api::Bgp| said(facts::BgpAdvertisement::from(ad).problem.as_ref().map(|p| p as _)))
         }
+        "BFDProfile" => judged(object, |profile: api::Bfd| {
+            said(facts::BfdProfile::from(profile).timers.as_ref().err().map(|p| p as _))
+        }),
         "Community" => {
             judged(object, |names: api::Aliases| said(facts::Community::from(names).problem.as_ref().map(|p| p as _)))
         }

@@ -132,6 +132,20 @@ pub enum BgpSessionState {
     Established,
 }
 
+/// How a BFD session stands (RFC 5880 section 6.2).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BfdState {
+    /// It is held down.
+    AdminDown,
+    /// The router is not heard, or does not hear this node.
+    #[default]
+    Down,
+    /// The router is heard.
+    Init,
+    /// Both hear each other.
+    Up,
+}
+
 /// A BGP session of a node.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -150,6 +164,9 @@ pub struct BgpSessionStatus {
     /// Since when it is established, as RFC 3339 has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// How the BFD that watches it stands; absent where it has none, and while it is not established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdState>,
     /// How many prefixes the router is announced.
     #[serde(default)]
     pub prefixes: i64,

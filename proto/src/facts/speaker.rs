@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Key;
-use crate::api::{self, BgpSessionState, DataPathState, DataPathStatus, LinkTrouble};
+use crate::api::{self, BfdState, BgpSessionState, DataPathState, DataPathStatus, LinkTrouble};
 use crate::range::Family;
 
 /// The most of a check's or a session's words that is kept, in characters: conditions repeat it.
@@ -33,6 +33,8 @@ pub struct SpeakerSession {
     pub peer: Box<str>,
     /// Routes are announced over it.
     pub established: bool,
+    /// It is established, and the BFD that should watch it is not up.
+    pub unwatched: bool,
     /// Why it is not established, or not as its BGPPeer says, for a person; empty: there is nothing to say.
     pub message: Box<str>,
 }
@@ -127,6 +129,7 @@ impl From<api::BgpSessionStatus> for SpeakerSession {
         Self {
             peer: session.peer.into(),
             established: session.state == BgpSessionState::Established,
+            unwatched: session.bfd.is_some_and(|bfd| bfd != BfdState::Up),
             message: said(&session.message).into(),
         }
     }
@@ -190,10 +193,16 @@ mod tests {
             Speaker::from(serde_json::from_value::<api::Speaker>(object).expect("speaker")).bgp
         };
         assert_eq!((speaker(json!(null)), speaker(json!({}))), (None, Some(Box::default())));
-        let both = json!([{"peer": "tor", "state": "Established"}, {"peer": "spine", "state": "OpenConfirm", "message": "no answer"}]);
+        let both = json!([{"peer": "tor", "state": "Established"}, {"peer": "spine", "state": "OpenConfirm", "message": "no answer"},
+            {"peer": "up", "state": "Established", "bfd": "Up"}, {"peer": "down", "state": "Established", "bfd": "Init"}]);
         let read = speaker(json!({"sessions": both})).unwrap_or_default();
         let told = read.iter().map(|session| (&*session.peer, session.established, &*session.message));
-        assert_eq!(told.collect::<Vec<_>>(), [("tor", true, ""), ("spine", false, "no answer")]);
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [("tor", true, ""), ("spine", false, "no answer"), ("up", true, ""), ("down", true, "")]
+        );
+        let unwatched = read.iter().filter(|session| session.unwatched).map(|session| &*session.peer);
+        assert_eq!(unwatched.collect::<Vec<_>>(), ["down"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use gobgp_proto::GoBgpServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::steps::{Known, Step};
+use super::steps::{Has, Known, Step};
 use crate::plan::{ClassOrder, Identity, Mark, bgp_family as family};
 
 /// How long one call may take: ten thousand paths are listed in a second.
@@ -37,7 +37,7 @@ pub(super) enum Error {
     /// It is another API's, or too old.
     #[error("the gobgpd is {0}: install GoBGP 4.7 or newer")]
     TooOld(String),
-    /// It would not have a session.
+    /// It would not have a session, or not with BFD.
     #[error("{0}")]
     Refused(String),
     /// A call failed that should not.
@@ -67,8 +67,13 @@ impl Told {
         Some(Self { place, peer })
     }
 
-    pub(super) fn description(&self) -> &str {
-        self.peer.conf.as_ref().map_or("", |conf| &conf.description)
+    fn has(&self) -> Has {
+        let description = self.peer.conf.as_ref().map_or("", |conf| &conf.description).into();
+        Has { description, established: self.established(), bfd: self.peer.bfd.filter(|bfd| bfd.enabled) }
+    }
+
+    pub(super) fn established(&self) -> bool {
+        self.state().session_state() == api::peer_state::SessionState::Established
     }
 
     pub(super) fn state(&self) -> api::PeerState {
@@ -99,8 +104,7 @@ impl Client {
         if global.asn == 0 {
             return Ok(known);
         }
-        known.peers =
-            self.peers().await?.into_iter().map(|told| (told.place.clone(), told.description().into())).collect();
+        known.peers = self.peers().await?.into_iter().map(|told| (told.place.clone(), told.has())).collect();
         let policies = self.policies().await?;
         let has = |name: &str| policies.iter().any(|policy| policy.name == name);
         let router_id = global.router_id.parse().ok().filter(|_| has(IMPORT) && has(EXPORT));
@@ -175,11 +179,12 @@ impl Client {
                 self.add_paths(paths.iter().map(|prefix| path(*prefix, None)).collect()).await?;
             }
             Step::Add(_, order) => {
-                let request = api::AddPeerRequest { peer: Some(order.peer.clone()) };
-                match timed("AddPeer", self.calls.add_peer(request)).await {
-                    Err(Failed { code: Code::Unknown, why, .. }) => return Err(Error::Refused(why)),
-                    answer => answer.map(drop)?,
-                }
+                let request = api::AddPeerRequest { peer: Some(order.watched(false)) };
+                taken(timed("AddPeer", self.calls.add_peer(request)).await)?;
+            }
+            Step::Watch(_, order, on) => {
+                let request = api::UpdatePeerRequest { peer: Some(order.watched(*on)) };
+                taken(timed("UpdatePeer", self.calls.update_peer(request)).await)?;
             }
         }
         Ok(())
@@ -253,6 +258,14 @@ impl Client {
         let answer = futures::stream::once(async move { calls.watch_event(request).await });
         let changes = answer.filter_map(|answer| std::future::ready(answer.ok())).flat_map(tonic::Response::into_inner);
         changes.take_while(|change| std::future::ready(change.is_ok())).map(drop)
+    }
+}
+
+/// What came of asking for a session, or for its BFD.
+fn taken<T>(answer: Result<T, Failed>) -> Result<(), Error> {
+    match answer {
+        Err(Failed { code: Code::Unknown, why, .. }) => Err(Error::Refused(why)),
+        answer => Ok(answer.map(drop)?),
     }
 }
 

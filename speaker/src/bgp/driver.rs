@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::client::{Client, Error, Told};
 use super::leftover::Leftover;
+use super::port::{self, Strangers};
 use super::report::{Trace, session_counts, session_report};
 use super::steps::{Known, Step, next};
 use crate::event::{BgpReport, Event, SessionReport};
@@ -31,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long until a session that gobgpd would not have is asked for again: its link may be there by then.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// How often all are looked at while BFD watches one: nobody tells how it stands.
+const BFD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between looks that are for metrics.
 const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 
@@ -76,6 +79,7 @@ async fn attend(
         refusals: BTreeMap::new(),
         traces: BTreeMap::new(),
         ask_again: None,
+        strangers: Strangers::default(),
         checked: false,
     };
     let mut reported = None;
@@ -91,12 +95,14 @@ async fn attend(
             let report = daemon.look(wanted).await?;
             looked = Some(now);
             tally.usable.set(1);
-            // What changes in one that is established is told.
-            let settled = report.sessions.values().all(|session| session.state == BgpSessionState::Established);
-            look_at = (!settled).then(|| now + LOOK_EVERY);
+            look_at = look_again(&report).map(|after| now + after);
             if reported.as_ref() != Some(&report) {
                 reported = Some(report.clone());
                 let _ = events.send(Event::Bgp(report)).await;
+            }
+            // BFD follows what was seen.
+            if daemon.next(wanted).is_some() {
+                continue;
             }
         }
         let wake = [look_at, daemon.ask_again].into_iter().flatten().min();
@@ -113,6 +119,13 @@ async fn attend(
             () = Clock::sleep_until(wake) => {}
         }
     }
+}
+
+/// How long until all are looked at again if nothing is told: what changes in one that is established is.
+fn look_again(report: &BgpReport) -> Option<Duration> {
+    let mut sessions = report.sessions.values();
+    let settled = sessions.clone().all(|session| session.state == BgpSessionState::Established);
+    if sessions.any(|session| session.bfd.is_some()) { Some(BFD_LOOK_EVERY) } else { (!settled).then_some(LOOK_EVERY) }
 }
 
 /// Whether a report is about all sessions that are wanted: a speaker that starts anew finds them there, and nothing changes in them.
@@ -138,6 +151,8 @@ struct Daemon<'t> {
     traces: BTreeMap<PeerPlace, Trace>,
     /// When those are asked for again, if there are any.
     ask_again: Option<Instant>,
+    /// Who else has the port of BFD.
+    strangers: Strangers,
     /// Its version is new enough.
     checked: bool,
 }
@@ -151,15 +166,23 @@ impl Daemon<'_> {
                 self.client.check_version().await?;
                 self.checked = true;
             }
-            let step = wanted.borrow_and_update().as_ref().and_then(|wanted| next(wanted, &self.known));
-            let Some(step) = step else { return Ok(acted) };
-            acted |= matches!(step, Step::Add(..) | Step::Remove(_));
+            wanted.mark_unchanged();
+            let Some(step) = self.next(wanted) else { return Ok(acted) };
+            acted |= matches!(step, Step::Add(..) | Step::Remove(_) | Step::Watch(..));
             match (self.client.act(&step).await, step) {
                 (Ok(()), step) => self.known.did(step),
                 (Err(Error::Refused(why)), Step::Add(place, order)) => self.refuse(place, &order, why.into()),
+                (Err(Error::Refused(why)), Step::Watch(place, order, _)) => {
+                    self.refuse(place, &order, format!("BFD is off: gobgpd: {why}").into());
+                }
                 (Err(error), _) => return Err(error),
             }
         }
+    }
+
+    /// What is to be done next for the latest of what is wanted.
+    fn next(&self, wanted: &watch::Receiver<Option<Wanted>>) -> Option<Step> {
+        wanted.borrow().as_ref().and_then(|wanted| next(wanted, &self.known))
     }
 
     fn refuse(&mut self, place: PeerPlace, order: &PeerOrder, why: Box<str>) {
@@ -185,6 +208,10 @@ impl Daemon<'_> {
         let own = wanted.identity.map_or(0, |identity| identity.asn);
         let (mut report, mut counts, now) = (BgpReport::default(), BTreeMap::new(), Clock::now());
         self.traces.retain(|place, _| wanted.peers.contains_key(place));
+        for told in &told {
+            self.known.saw(&told.place, told.established());
+        }
+        let port_taken = self.port_taken(&told, &wanted, now);
         for (place, order) in &wanted.peers {
             let is = told.iter().find(|told| told.place == *place);
             // GoBGP takes a router of any AS where it is to be of another than ours.
@@ -195,19 +222,27 @@ impl Daemon<'_> {
                 let why = format!("the router is of our own AS, {asn}: write dynamicASN internal, or peerASN");
                 self.refuse(place.clone(), order, why.into());
             }
-            let refusal = self.refusals.get(place).filter(|_| !self.known.peers.contains_key(place));
-            let session = match (refusal, is) {
-                (None, Some(is)) => {
+            let refusal = self.refusals.get(place);
+            let session = match is.filter(|_| self.known.peers.contains_key(place)) {
+                Some(is) => {
                     let trace = self.traces.entry(place.clone()).or_insert_with(|| Trace::new(now));
-                    session_report(&is.peer, &order.peer, own, trace, now)
+                    let session = session_report(&is.peer, &order.peer, own, trace, (now, port_taken));
+                    SessionReport { problem: session.problem.or(refusal.cloned()), ..session }
                 }
-                (why, _) => SessionReport { problem: why.cloned(), ..SessionReport::default() },
+                None => SessionReport { problem: refusal.cloned(), ..SessionReport::default() },
             };
             report.sessions.insert(order.name.clone(), session);
-            counts.extend(is.map(|is| (order.name.clone(), session_counts(&is.peer))));
+            counts.extend(is.map(|is| (order.name.clone(), session_counts(&is.peer, &order.peer))));
         }
         self.tally.counts.send_replace(counts);
         Ok(report)
+    }
+
+    /// Whether another program has the port of BFD, where a session is to have BFD.
+    fn port_taken(&mut self, told: &[Told], wanted: &Wanted, now: Instant) -> bool {
+        let watched = wanted.peers.values().any(|order| order.peer.bfd.is_some());
+        let own = told.iter().any(|told| told.peer.bfd.is_some_and(|bfd| bfd.enabled));
+        watched && self.strangers.look(&port::sockets(), own, now)
     }
 }
 

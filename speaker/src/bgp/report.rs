@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::BgpSessionState;
+use ferrolb_proto::api::{BfdState, BgpSessionState};
 use gobgp_proto as api;
 use gobgp_proto::peer_state::SessionState as Told;
 
@@ -15,6 +15,9 @@ use crate::metrics::{BfdCounts, SessionCounts};
 
 /// Beside two of its attempts, how long nothing is counted of a session before it is taken for one that nobody answers.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long the BFD of an established session may take to come up: that of FRR 8 began 8 s after the session.
+const BFD_WITHIN: Duration = Duration::from_secs(15);
 
 const NOTHING: api::Message = api::Message { notification: 0, update: 0, open: 0, keepalive: 0, refresh: 0, total: 0 };
 
@@ -35,11 +38,13 @@ pub(super) struct Trace {
     last: [api::Message; 2],
     /// When something was counted last.
     moved: Instant,
+    /// Since when it is established and its BFD not up.
+    unwatched: Option<Instant>,
 }
 
 impl Trace {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { base: None, last: [NOTHING; 2], moved: now }
+        Self { base: None, last: [NOTHING; 2], moved: now, unwatched: None }
     }
 
     /// What has happened; none: nothing for so long that nobody answers.
@@ -69,13 +74,13 @@ impl Trace {
     }
 }
 
-/// How a session stands that is in gobgpd.
+/// How a session stands that is in gobgpd. `port_taken`: another program of the node has the port of BFD.
 pub(super) fn session_report(
     is: &api::Peer,
     asked: &api::Peer,
     own_asn: u32,
     trace: &mut Trace,
-    now: Instant,
+    (now, port_taken): (Instant, bool),
 ) -> SessionReport {
     let told = is.state.clone().unwrap_or_default();
     let state = match told.session_state() {
@@ -90,18 +95,48 @@ pub(super) fn session_report(
     let uptime = is.timers.as_ref().and_then(|timers| timers.state.as_ref()?.uptime);
     let retry = asked.timers.as_ref().and_then(|timers| timers.config).map_or(0, |config| config.connect_retry);
     let happened = trace.look(is, established, now, SILENCE + 2 * Duration::from_secs(retry));
+    let bfd = is.bfd.filter(|bfd| bfd.enabled && established).map(|_| bfd_state(&told));
+    trace.unwatched = bfd.filter(|bfd| *bfd != BfdState::Up).map(|_| trace.unwatched.unwrap_or(now));
+    let unwatched = unwatched(trace.unwatched, &told, port_taken, now);
     let (address, _zone) = told.neighbor_address.split_once('%').unwrap_or((&told.neighbor_address, ""));
     SessionReport {
         state,
         since: uptime.filter(|_| established).map(|since| since.seconds),
         address: address.parse().ok(),
         asn: Some(told.peer_asn).filter(|asn| established && *asn != 0),
-        problem: (!established).then(|| problem(happened, asked, own_asn)),
+        bfd,
+        problem: if established { unwatched } else { Some(problem(happened, asked, own_asn)) },
     }
 }
 
-/// What is counted of a session.
-pub(super) fn session_counts(is: &api::Peer) -> SessionCounts {
+/// How the BFD of a session stands.
+fn bfd_state(told: &api::PeerState) -> BfdState {
+    match told.bfd_state.unwrap_or_default().session_state() {
+        api::BfdSessionState::Unspecified | api::BfdSessionState::Down => BfdState::Down,
+        api::BfdSessionState::AdminDown => BfdState::AdminDown,
+        api::BfdSessionState::Init => BfdState::Init,
+        api::BfdSessionState::Up => BfdState::Up,
+    }
+}
+
+/// The likeliest reason that BFD does not watch a session: at once where another program has its port, else when it should be up for long.
+fn unwatched(since: Option<Instant>, told: &api::PeerState, port_taken: bool, now: Instant) -> Option<Box<str>> {
+    let since = since?;
+    let packets = told.bfd_state.and_then(|state| state.bfd_async).unwrap_or_default();
+    let why = if port_taken {
+        "another program on this node has UDP port 3784: stop the BFD of that (FRR's bfdd, BIRD)"
+    } else if now.since(since) < BFD_WITHIN {
+        return None;
+    } else if packets.received_packets == 0 {
+        "nothing of it is heard from the router: does that do BFD with this node, and may UDP port 3784 pass?"
+    } else {
+        "the router is heard and does not hear this node: may UDP port 3784 pass?"
+    };
+    Some(format!("BFD is not up: {why}").into())
+}
+
+/// What is counted of a session; of its BFD where that is asked for.
+pub(super) fn session_counts(is: &api::Peer, asked: &api::Peer) -> SessionCounts {
     let told = is.state.clone().unwrap_or_default();
     let messages = told.messages.unwrap_or_default();
     let bfd = |state: api::BfdPeerState| {
@@ -114,7 +149,7 @@ pub(super) fn session_counts(is: &api::Peer) -> SessionCounts {
         sent: messages.sent.unwrap_or_default(),
         received_prefixes: is.afi_safis.iter().filter_map(|family| family.state).map(|state| state.received).sum(),
         // It has a state of BFD where there is none, too.
-        bfd: told.bfd_state.filter(|_| is.bfd.is_some_and(|bfd| bfd.enabled)).map(bfd),
+        bfd: told.bfd_state.filter(|_| asked.bfd.is_some()).map(bfd),
     }
 }
 
@@ -153,6 +188,14 @@ fn problem(happened: Option<Happened>, asked: &api::Peer, own_asn: u32) -> Box<s
 mod tests {
     use super::*;
 
+    const BFD: api::BfdPeerConfig = api::BfdPeerConfig {
+        enabled: true,
+        port: 3784,
+        desired_minimum_tx_interval: 300_000,
+        required_minimum_receive: 300_000,
+        detection_multiplier: 3,
+    };
+
     fn asked(password: &str) -> api::Peer {
         let conf = api::PeerConf { peer_asn: 64513, auth_password: password.to_owned(), ..api::PeerConf::default() };
         let transport = api::Transport { remote_port: 179, ..api::Transport::default() };
@@ -172,7 +215,7 @@ mod tests {
             timers: Some(api::Timers { config: None, state: Some(api::TimersState { uptime }) }),
             ..api::Peer::default()
         };
-        session_report(&is, &asked(password), 64512, &mut Trace::new(Instant::ZERO), Instant::ZERO)
+        session_report(&is, &asked(password), 64512, &mut Trace::new(Instant::ZERO), (Instant::ZERO, false))
     }
 
     #[test]
@@ -214,7 +257,7 @@ mod tests {
         let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
         let mut trace = Trace::new(at(0));
         let mut why = |is: api::Peer, seconds: u64| {
-            session_report(&is, &asked(""), 64512, &mut trace, at(seconds)).problem.unwrap_or_default()
+            session_report(&is, &asked(""), 64512, &mut trace, (at(seconds), false)).problem.unwrap_or_default()
         };
         // It was refused once, then stood, and was ended by the router, which is gone now.
         assert!(why(counted(Told::Active, [1, 0], [1, 1]), 0).contains("is 64512 the AS"));
@@ -248,11 +291,40 @@ mod tests {
             ..api::Peer::default()
         };
         let plain = SessionCounts { received, sent, received_prefixes: 11, bfd: None };
-        assert_eq!(session_counts(&is), plain);
-        let watched =
-            api::Peer { bfd: Some(api::BfdPeerConfig { enabled: true, ..api::BfdPeerConfig::default() }), ..is };
+        assert_eq!(session_counts(&is, &asked("")), plain);
+        let watched = api::Peer { bfd: Some(BFD), ..asked("") };
         let bfd = Some(BfdCounts { up: true, received: 3, sent: 4 });
-        assert_eq!(session_counts(&watched), SessionCounts { bfd, ..plain });
-        assert_eq!(session_counts(&api::Peer::default()), SessionCounts::default());
+        assert_eq!(session_counts(&is, &watched), SessionCounts { bfd, ..plain });
+        assert_eq!(session_counts(&api::Peer::default(), &watched), SessionCounts::default());
+    }
+
+    #[test]
+    fn bfd_that_does_not_come_up_is_said_of_an_established_session_when_it_should_be_up() {
+        let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
+        let mut trace = Trace::new(at(0));
+        let mut look = |state: Told, bfd: Option<api::BfdSessionState>, received_packets, seconds, port_taken| {
+            let packets = api::BfdAsyncCounters { received_packets, ..api::BfdAsyncCounters::default() };
+            let bfd_state = api::BfdPeerState {
+                session_state: bfd.unwrap_or(api::BfdSessionState::Unspecified) as i32,
+                bfd_async: Some(packets),
+            };
+            let state =
+                api::PeerState { session_state: state as i32, bfd_state: Some(bfd_state), ..api::PeerState::default() };
+            let is = api::Peer { state: Some(state), bfd: bfd.map(|_| BFD), ..api::Peer::default() };
+            let report = session_report(&is, &asked(""), 64512, &mut trace, (at(seconds), port_taken));
+            (report.bfd, report.problem.unwrap_or_default().into_string())
+        };
+        use api::BfdSessionState::{Down, Init, Up};
+        let quiet = String::new;
+        assert_eq!(look(Told::Established, None, 0, 0, true), (None, quiet()), "it has none");
+        assert_eq!(look(Told::Established, Some(Down), 0, 1, false), (Some(BfdState::Down), quiet()));
+        assert!(look(Told::Established, Some(Down), 0, 2, true).1.contains("another program on this node"));
+        assert_eq!(look(Told::Established, Some(Init), 1, 15, false), (Some(BfdState::Init), quiet()));
+        assert!(look(Told::Established, Some(Init), 1, 16, false).1.contains("does not hear this node"));
+        assert!(look(Told::Established, Some(Down), 0, 16, false).1.contains("does that do BFD"));
+        assert_eq!(look(Told::Established, Some(Up), 9, 17, true), (Some(BfdState::Up), quiet()));
+        assert_eq!(look(Told::Established, Some(Down), 9, 30, false).1, "", "it counts from when it was up");
+        assert_eq!(look(Told::Active, Some(Down), 9, 60, false).0, None, "it begins with the session");
+        assert_eq!(look(Told::Established, Some(Down), 9, 61, false).1, "");
     }
 }

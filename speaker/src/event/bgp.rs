@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ferrolb_proto::api::BgpSessionState;
+use ferrolb_proto::api::{BfdState, BgpSessionState};
 
 /// One session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,9 @@ pub struct SessionReport {
     pub address: Option<IpAddr>,
     /// The router's AS, once it was said.
     pub asn: Option<u32>,
-    /// Why it is not established, for a person.
+    /// How its BFD stands, where that is on.
+    pub bfd: Option<BfdState>,
+    /// Why it is not established, or BFD does not watch it, for a person.
     pub problem: Option<Box<str>>,
 }
 

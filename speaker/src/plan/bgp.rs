@@ -92,6 +92,7 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpS
             asn: is.asn,
             state: is.state,
             since: is.since.and_then(|since| jiff::Timestamp::from_second(since).ok()).map(|since| since.to_string()),
+            bfd: is.bfd,
             prefixes: if established { prefixes } else { 0 },
             message: said.join("; "),
         }

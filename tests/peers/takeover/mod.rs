@@ -50,12 +50,14 @@ fn metallbs_own_objects_are_announced_as_they_are() {
         })?;
         step("how its sessions stand is in the speaker's own words", || {
             let place = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ferrolb::ADMIN_PORT);
-            // Sessions begin anew once: GoBGP takes BFD for lost that FRR has not begun yet.
             wait::until("its sessions", BGP_MAX, || {
                 let state: Value = serde_json::from_str(&lab.http_get(&node.name, place, "/state")?.body)?;
                 let sessions = &state["desired"]["status"]["bgp"]["sessions"];
                 let mut standing = sessions.as_array().into_iter().flatten().filter(|is| is["state"] == "Established");
-                ensure!(standing.by_ref().count() == ADDRESSES.len(), "it says {sessions}");
+                ensure!(
+                    standing.by_ref().filter(|is| is["bfd"] == "Up").count() == ADDRESSES.len(),
+                    "it says {sessions}"
+                );
                 Ok(Some(()))
             })
         })?;

@@ -100,7 +100,7 @@ struct Count {
 impl Surroundings<'_> {
     /// Of the nodes that a BGPPeer selects, and that have a gobgpd, how many have a session; none where there are no such nodes.
     fn count(&self, peer: &BgpPeer) -> Option<Count> {
-        let mut missing = Vec::new();
+        let (mut missing, mut unwatched) = (Vec::new(), Vec::new());
         let mut total = 0;
         for (node, speaker) in self.speakers.iter().filter(|(node, _)| peer.selects_node(&node.labels)) {
             let Some(sessions) = &speaker.bgp else { continue };
@@ -110,11 +110,14 @@ impl Surroundings<'_> {
                 missing.push((&*node.name, "nothing was heard of the node for long"));
             } else if session.is_none_or(|session| !session.established) {
                 missing.push((&*node.name, session.map_or("", |session| &session.message)));
+            } else if let Some(session) = session.filter(|session| session.unwatched && !session.message.is_empty()) {
+                // One that is about to come up says nothing yet.
+                unwatched.push((&*node.name, &*session.message));
             }
         }
         let text = format!("{}/{total}", total - missing.len()).into();
         let Some((first, why)) = missing.first() else {
-            let says = Fault { reason: "Established", message: "all its nodes have their session".into() };
+            let says = watched(&unwatched);
             return (total > 0).then_some(Count { text, status: Truth::True, says });
         };
         let names = few(missing.iter().map(|(name, _)| *name)).unwrap_or_default();
@@ -140,6 +143,14 @@ impl Surroundings<'_> {
         };
         Some(Fault { reason, message: why.to_string().into() })
     }
+}
+
+/// What is said where all nodes have their session; some may lack its BFD, and say why.
+fn watched(unwatched: &[(&str, &str)]) -> Fault {
+    let all = "all its nodes have their session";
+    let Some((first, why)) = unwatched.first() else { return Fault { reason: "Established", message: all.into() } };
+    let names = few(unwatched.iter().map(|(name, _)| *name)).unwrap_or_default();
+    Fault { reason: "NoBFD", message: format!("{all}, but on {names} BFD does not watch it; {first}: {why}").into() }
 }
 
 /// The status that a BFDProfile should have; none when it has it, or its CRD has no place for it.

@@ -123,7 +123,7 @@ fn what_speakers_say_of_a_secret_and_what_nodes_are_labelled_counts_at_once() {
     let mut world = listed();
     world.handle(peer("tor", "10.0.0.1", ""));
     let says = |message: &str| {
-        let session = SpeakerSession { peer: "tor".into(), established: false, message: message.into() };
+        let session = SpeakerSession { peer: "tor".into(), message: message.into(), ..SpeakerSession::default() };
         let speaker = Speaker { node: "n1".into(), bgp: Some([session].into()), ..Speaker::default() };
         Event::Speaker(Change::Apply(speaker))
     };

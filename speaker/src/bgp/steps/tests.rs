@@ -47,6 +47,7 @@ fn obey(known: &mut Known, wanted: &Wanted) -> Vec<String> {
             Step::Announce(paths) => format!("announce {}", paths.len()),
             Step::Withdraw(paths) => format!("withdraw {}", paths.len()),
             Step::Add(place, _) => format!("add {}", place.address().expect("an address")),
+            Step::Watch(place, _, on) => format!("watch {} {on}", place.address().expect("an address")),
         });
         known.did(step);
         let mut marks = known.paths.values().flatten();
@@ -127,6 +128,38 @@ fn a_session_that_is_refused_is_asked_for_again_with_other_terms_and_holds_nothi
     assert!(matches!(next(&other_terms, &known), Some(Step::Add(..))));
     known.refused.clear();
     assert!(matches!(next(&all, &known), Some(Step::Add(first, _)) if first == self::place(1)));
+}
+
+#[test]
+fn bfd_is_on_while_its_session_is_established_and_other_timers_are_another_session() {
+    let with = |terms: &str, multiplier: Option<u32>| {
+        let mut all = wanted(Some(IDENTITY), &[(1, terms)], &[]);
+        let bfd = |detection_multiplier| api::BfdPeerConfig {
+            enabled: true,
+            detection_multiplier,
+            ..api::BfdPeerConfig::default()
+        };
+        all.peers.values_mut().for_each(|order| Arc::make_mut(order).peer.bfd = multiplier.map(bfd));
+        all
+    };
+    let (plain, three, four) = (with("a", None), with("a", Some(3)), with("a", Some(4)));
+    let mut known = Known::default();
+    assert_eq!(obey(&mut known, &three), ["start", "add 192.0.2.1"]);
+    known.saw(&place(1), true);
+    assert_eq!(obey(&mut known, &three), ["watch 192.0.2.1 true"]);
+    assert_eq!(obey(&mut known, &four), ["remove 192.0.2.1", "add 192.0.2.1"]);
+    known.saw(&place(1), true);
+    assert_eq!(obey(&mut known, &four), ["watch 192.0.2.1 true"]);
+    known.saw(&place(1), false);
+    assert_eq!(obey(&mut known, &three), ["watch 192.0.2.1 false"], "nothing is lost by other timers");
+    known.saw(&place(1), true);
+    assert_eq!(obey(&mut known, &three), ["watch 192.0.2.1 true"]);
+    assert_eq!(obey(&mut known, &plain), ["remove 192.0.2.1", "add 192.0.2.1"]);
+    known.saw(&place(1), true);
+    assert_eq!(obey(&mut known, &plain), [""; 0]);
+    let Some(Step::Watch(place, order, true)) = next(&three, &known) else { panic!("to watch") };
+    known.refuse(place, &order);
+    assert_eq!(next(&three, &known), None, "it is asked for again when its time has come");
 }
 
 #[test]

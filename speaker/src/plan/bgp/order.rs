@@ -75,7 +75,7 @@ impl fmt::Display for Mark {
 pub struct PeerOrder {
     /// The name of its BGPPeer.
     pub name: Box<str>,
-    /// What is told; its description has the name and the mark.
+    /// What is told; its description has the name and the mark. Of its BFD the mark says nothing: that comes and goes with the session.
     pub peer: api::Peer,
 }
 
@@ -90,20 +90,26 @@ pub(super) struct Terms<'a> {
 
 impl PeerOrder {
     pub(super) fn new(peer: &BgpPeer, session: &Session, terms: Terms<'_>) -> Self {
-        let told = told(session, terms);
+        let told = told(session, terms.password);
         let description = format!("{OURS}{} {}", Mark::of(&told.encode_to_vec()), peer.name);
         let conf = told.conf.map(|conf| api::PeerConf { description, ..conf });
-        Self { name: peer.name.clone(), peer: api::Peer { conf, ..told } }
+        Self { name: peer.name.clone(), peer: api::Peer { conf, bfd: terms.bfd.map(bfd), ..told } }
     }
 
-    /// What the daemon keeps with the session as a person's words. It says all there is to know: of two that are the same, all is.
+    /// What the daemon keeps with the session as a person's words. It says all there is to know but BFD: of two that are the same, all else is.
     #[must_use]
     pub fn description(&self) -> &str {
         self.peer.conf.as_ref().map_or("", |conf| &conf.description)
     }
+
+    /// The session with BFD or without.
+    #[must_use]
+    pub fn watched(&self, on: bool) -> api::Peer {
+        api::Peer { bfd: self.peer.bfd.filter(|_| on), ..self.peer.clone() }
+    }
 }
 
-fn told(session: &Session, terms: Terms<'_>) -> api::Peer {
+fn told(session: &Session, password: Option<&str>) -> api::Peer {
     let (address, interface) = match &session.place {
         PeerPlace::Address(address) => (address.to_string(), String::new()),
         PeerPlace::Interface(name) => (String::new(), name.to_string()),
@@ -117,7 +123,7 @@ fn told(session: &Session, terms: Terms<'_>) -> api::Peer {
     let hops = session.ttl_security_hops.map(|hops| u32::from(u8::MAX) + 1 - u32::from(hops));
     api::Peer {
         conf: Some(api::PeerConf {
-            auth_password: terms.password.unwrap_or_default().to_owned(),
+            auth_password: password.unwrap_or_default().to_owned(),
             local_asn: session.local_asn.unwrap_or(0),
             neighbor_address: address,
             peer_asn,
@@ -145,7 +151,7 @@ fn told(session: &Session, terms: Terms<'_>) -> api::Peer {
             deferral_time: DEFERRAL_TIME_S,
         }),
         afi_safis: families.map(|of| afi_safi(of, enabled)).collect(),
-        bfd: terms.bfd.map(bfd),
+        bfd: None,
         state: None,
     }
 }

@@ -115,6 +115,12 @@ fn a_session_without_its_password_is_not_opened_and_one_without_its_profile_is_n
     }
     let (peer, problem) = told(&json!({"passwordSecret": {"name": "good"}}));
     assert_eq!((peer.expect("a session").conf.expect("its terms").auth_password, problem), ("hush".to_owned(), None));
+    let description = |spec: &Value| told(spec).0.and_then(|peer| peer.conf).map(|conf| conf.description);
+    assert_eq!(
+        description(&json!({"bfdProfile": "fast"})),
+        description(&json!({})),
+        "BFD comes and goes with a session"
+    );
     let multihop = json!({"bfdProfile": "fast", "ebgpMultiHop": true});
     for (spec, why) in
         [(json!({"bfdProfile": "none"}), "there is no BFDProfile none"), (multihop, "more than one hop away")]

@@ -17,7 +17,7 @@ fn profile(name: &str, spec: &Value) -> BfdProfile {
 }
 
 fn speaker(node: &str, peer: &str, message: &str) -> Speaker {
-    let session = SpeakerSession { peer: peer.into(), established: false, message: message.into() };
+    let session = SpeakerSession { peer: peer.into(), message: message.into(), ..SpeakerSession::default() };
     Speaker { node: node.into(), bgp: Some([session].into()), ..Speaker::default() }
 }
 
@@ -132,8 +132,14 @@ fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not
             peer: "tor".into(),
             established: message.is_none(),
             message: message.unwrap_or_default().into(),
+            ..SpeakerSession::default()
         };
         Some(Box::from([session]))
+    };
+    let deaf = |message: &str| {
+        let session =
+            SpeakerSession { peer: "tor".into(), established: true, unwatched: true, message: message.into() };
+        ("x", false, Some(Box::from([session])))
     };
     let node = |i: usize, rack_name: &str, lost| Node {
         name: format!("n{i}").into(),
@@ -150,6 +156,13 @@ fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not
         (vec![("x", true, has(None))], Some("0/1"), "no session on n0; n0: nothing was heard"),
         (vec![("y", false, has(Some("no"))), up()], Some("1/1"), "all its nodes"),
         ((0..9).map(|_| down()).collect(), Some("0/9"), "n0, n1, n2, n3, n4 and others; n0: no connection"),
+        (vec![up(), deaf("")], Some("2/2"), "all its nodes have their session"),
+        (
+            vec![up(), deaf("BFD is not up: x"), deaf("y")],
+            Some("3/3"),
+            "all its nodes have their session, but on n1, n2 BFD does not watch it; n1: BFD is not up: x",
+        ),
+        (vec![down(), deaf("BFD is not up: x")], Some("1/2"), "no session on n0; n0: no connection"),
         (vec![none(), ("y", false, has(None))], None, ""),
     ];
     for (nodes, expect, words) in cases {

@@ -21,7 +21,7 @@ fn router(node: &str, addresses: &[&str], sessions: &[&str]) -> Speaker {
     let session = |text: &&str| SpeakerSession {
         peer: text.trim_end_matches('!').into(),
         established: text.ends_with('!'),
-        message: "".into(),
+        ..SpeakerSession::default()
     };
     Speaker { bgp: Some(sessions.iter().map(session).collect()), ..speaker(node, addresses) }
 }
