@@ -43,7 +43,11 @@ pub fn raise(state: &State, facts: &Facts) -> Result<()> {
     }
     let gobgp = facts.gobgp.as_deref().context("a lab with routers has GoBGP")?;
     Image::ALL.into_iter().try_for_each(|image| image.make(state, gobgp))?;
-    facts.hosts().iter().filter(|host| facts.is_container(host)).try_for_each(|host| start_host(state, host))
+    let hosts: Vec<Host> = facts.hosts().into_iter().filter(|host| facts.is_container(host)).collect();
+    std::thread::scope(|scope| {
+        let hosts: Vec<_> = hosts.iter().map(|host| scope.spawn(move || start_host(state, host))).collect();
+        hosts.into_iter().try_for_each(|host| host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Docker's command line, for the lab's engine.

@@ -200,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn containers_are_for_the_peers_alone() {
+        for tier in [None, Some(Tier::Unit), Some(Tier::Lab)] {
+            let refused = test(tier, true).unwrap_err().to_string();
+            assert!(refused.ends_with("cargo lab test peers --docker"), "{refused}");
+        }
+    }
+
+    #[test]
     fn every_target_belongs_to_exactly_one_tier() {
         let targets: Vec<String> = ["tidy", "cluster", "crds", "peers", "sim", "wire"].map(str::to_owned).into();
         let names = |tier| {

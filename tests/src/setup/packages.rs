@@ -2,6 +2,7 @@
 
 use crate::run;
 use anyhow::{Context, Result};
+use std::path::Path;
 use std::process::Command;
 
 /// Package, and who uses it.
@@ -20,8 +21,10 @@ const NEEDED: [(&str, &str); 8] = [
 const ROUTERS: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another")];
 /// The services that come with packages: package, and what it would start at the next boot.
 const SERVICES: [(&str, &str); 3] = [("frr", "frr"), ("bird2", "bird"), ("docker.io", "docker")];
-/// The units that come with packages and have no script of System V.
+/// What comes with packages for systemd alone.
 const UNITS: [(&str, &str); 2] = [("docker.io", "docker.socket"), ("docker.io", "containerd.service")];
+/// Not there where systemd is not, nor does a unit then mean anything.
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// What Debian asks before it starts a service that was installed; 101 forbids it (invoke-rc.d(8)).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// By this our own policy is told from one that was there.
@@ -61,16 +64,19 @@ pub fn install(packages: &[&str]) -> Result<()> {
     install.args(["-o", &format!("DPkg::Pre-Invoke::={forbid}"), "-o", &format!("DPkg::Post-Invoke::={allow}")]);
     run::run(install.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
     // What was there before is its owner's to enable or not.
-    let ours = |list: &[(&str, &'static str)]| -> Vec<_> {
-        list.iter().filter(|(package, _)| packages.contains(package)).map(|(_, service)| *service).collect()
-    };
-    for service in ours(&SERVICES) {
+    for service in of(&SERVICES, packages) {
         run::run(Command::new("update-rc.d").args([service, "disable"]))?;
     }
-    for unit in ours(&UNITS) {
-        run::run(Command::new("deb-systemd-helper").args(["disable", unit]))?;
+    let units = of(&UNITS, packages);
+    if !units.is_empty() && Path::new(SYSTEMCTL).exists() {
+        run::run(Command::new(SYSTEMCTL).arg("disable").args(units))?;
     }
     Ok(())
+}
+
+/// What comes with these packages.
+fn of(list: &[(&str, &'static str)], packages: &[&str]) -> Vec<&'static str> {
+    list.iter().filter(|(package, _)| packages.contains(package)).map(|(_, name)| *name).collect()
 }
 
 fn apt_get() -> Command {
@@ -106,5 +112,13 @@ mod tests {
         let all = wanted(false).iter().map(|package| format!("{package} installed\n")).collect::<String>();
         assert!(missing_from(wanted(false), &all).is_empty());
         assert_eq!(missing_from(wanted(true), &all), ["frr", "bird2"]);
+    }
+
+    #[test]
+    fn only_services_of_packages_that_were_missing_are_disabled() {
+        assert_eq!(of(&SERVICES, &["curl", "bird2"]), ["bird"]);
+        assert_eq!(of(&SERVICES, &["docker.io"]), ["docker"]);
+        assert_eq!(of(&UNITS, &["docker.io"]), ["docker.socket", "containerd.service"]);
+        assert!(of(&UNITS, &["frr", "bird2"]).is_empty());
     }
 }
