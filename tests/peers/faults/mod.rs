@@ -53,8 +53,8 @@ fn what_is_bad_is_said_and_everything_else_goes_on() {
             unmoved(&[])
         })?;
         step("a gobgpd that is too old is given no session, and is said", || {
-            bgp::start(lab.state(), &gobgp::build_old()?, &spoilt.name)?;
-            let version = gobgp::OLD_VERSION.trim_start_matches('v');
+            bgp::start(lab.state(), &gobgp::build_version(gobgp::TOO_OLD_VERSION)?, &spoilt.name)?;
+            let version = gobgp::TOO_OLD_VERSION.trim_start_matches('v');
             let why = format!("the gobgpd is GoBGP/{version}: install GoBGP 4.7 or newer");
             no_daemon(lab, &spoilt.name, &why)?;
             expect::paths_by(&router, &[&whole])?;

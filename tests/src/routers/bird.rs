@@ -44,14 +44,15 @@ pub(super) fn config(peering: &Peering) -> String {
         let password = neighbour.password.iter().map(|password| format!("password \"{password}\"; "));
         text += &format!(
             "protocol bgp peer{index} {{ local port {} as {}; neighbor {} as {}; {}hold time {}; keepalive time {}; \
-             connect delay time 1; connect retry time 1; error wait time 1, 1; }}\n",
+             connect delay time 1; connect retry time 1; error wait time 1, 1; {}}}\n",
             peering.port,
             peering.own_as,
             neighbour.address,
             neighbour.asn,
             channels.chain(password).collect::<String>(),
             peering.hold,
-            peering.keepalive()
+            peering.keepalive(),
+            if peering.graceful { "graceful restart on; " } else { "" }
         );
     }
     text

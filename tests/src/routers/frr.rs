@@ -57,6 +57,9 @@ pub(super) fn config(peering: &Peering) -> String {
         peering.keepalive(),
         peering.hold
     );
+    if peering.graceful {
+        text += " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
+    }
     for neighbour in &peering.neighbours {
         let address = neighbour.address;
         text += &format!(" neighbor {address} remote-as {}\n neighbor {address} timers connect 1\n", neighbour.asn);

@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// The number of the state `Established` (gobgp.proto, PeerState.SessionState).
 const ESTABLISHED: u64 = 6;
+/// What it asks its neighbours to keep its own routes for, where it restarts gracefully; GoBGP has no value of its own for that.
+const RESTART_SECONDS: u8 = 120;
 // The numbers of path attributes (the IANA registry of BGP parameters).
 const AS_PATH: u64 = 2;
 const NEXT_HOP: u64 = 3;
@@ -26,20 +28,24 @@ pub(super) fn launch(state: &State, host: &str, config: &Path) -> Result<Launch>
 }
 
 pub(super) fn config(peering: &Peering) -> String {
-    let Peering { router_id, own_as, port, hold, neighbours } = peering;
+    let Peering { router_id, own_as, port, hold, neighbours, graceful } = peering;
     let mut text = format!("[global.config]\nas = {own_as}\nrouter-id = \"{router_id}\"\nport = {port}\n");
     for neighbour in neighbours {
         text += &format!(
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\nauth-password = \"{}\"\n\
              [neighbors.timers.config]\nconnect-retry = 1\nhold-time = {hold}\nkeepalive-interval = {}\n\
-             idle-hold-time-after-reset = 1\n",
+             idle-hold-time-after-reset = 1\n\
+             [neighbors.graceful-restart.config]\nenabled = {graceful}\nrestart-time = {RESTART_SECONDS}\n",
             neighbour.address,
             neighbour.asn,
             neighbour.password.as_deref().unwrap_or_default(),
             peering.keepalive()
         );
         text.extend(neighbour.families().into_iter().map(|family| {
-            format!("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n")
+            format!(
+                "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n\
+                 [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = {graceful}\n"
+            )
         }));
     }
     text

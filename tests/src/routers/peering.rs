@@ -23,6 +23,8 @@ pub struct Peering {
     /// Its hold time, in seconds; it says something three times in that.
     pub hold: u16,
     pub neighbours: Vec<Neighbour>,
+    /// It restarts gracefully, and keeps the routes of neighbours that do (RFC 4724).
+    pub graceful: bool,
 }
 
 /// One whom a router speaks to.
@@ -50,6 +52,7 @@ impl Peering {
             port: BGP_PORT,
             hold: HOLD_SECONDS,
             neighbours: addresses.map(|address| Neighbour::new(address, NODE_AS)).collect(),
+            graceful: false,
         })
     }
 

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// The version that a node of FerroLB runs.
 pub const VERSION: &str = "v4.8.0";
+/// The oldest that a speaker takes: one is upgraded from it.
+pub const OLDEST_VERSION: &str = "v4.7.0";
 /// One that is too old for a speaker.
-pub const OLD_VERSION: &str = "v4.5.0";
+pub const TOO_OLD_VERSION: &str = "v4.5.0";
 /// Its Go module.
 const MODULE: &str = "github.com/osrg/gobgp/v4";
 /// Daemon and command line.
@@ -33,7 +35,7 @@ pub fn is_built() -> Result<bool> {
 /// # Errors
 /// When the build fails, with its last words.
 pub fn build() -> Result<PathBuf> {
-    shelf::build(SHELF, &inputs(VERSION)?, |aside| compile(aside, VERSION))
+    build_version(VERSION)
 }
 
 /// The folder with its sources, as its Go module has them; fetched now if they are not there.
@@ -47,12 +49,12 @@ pub fn source() -> Result<PathBuf> {
     said["Dir"].as_str().map(PathBuf::from).with_context(|| format!("go mod download: {said}"))
 }
 
-/// The folder with the programs of a GoBGP that is too old, built now if it is not there.
+/// [`build`] of another version.
 ///
 /// # Errors
 /// As [`build`].
-pub fn build_old() -> Result<PathBuf> {
-    shelf::build(SHELF, &inputs(OLD_VERSION)?, |aside| compile(aside, OLD_VERSION))
+pub fn build_version(version: &str) -> Result<PathBuf> {
+    shelf::build(SHELF, &inputs(version)?, |aside| compile(aside, version))
 }
 
 fn compile(aside: &Path, version: &str) -> Result<()> {
