@@ -1,5 +1,5 @@
-//! The admin endpoint: `/healthz`, `/readyz`, `/metrics`, and `/state` for loopback clients. It runs on a thread and tokio
-//! runtime of its own, so that it can tell that the main loop is stuck; [`AdminServer`] owns that thread and ends it on drop.
+//! The admin endpoint: `/healthz`, `/readyz`, `/metrics`, and for loopback clients `/state` and what a program may be asked to do. It runs on
+//! a thread and tokio runtime of its own, so that it can tell that the main loop is stuck; [`AdminServer`] owns that thread and ends it on drop.
 //!
 //! `/state` is asked of the main loop through a small queue, so the core needs no lock and nothing is serialised unasked.
 
@@ -40,6 +40,10 @@ pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub const STATE_REQUESTS_MAX: usize = 4;
 /// How long a `/state` client waits for the main loop.
 pub const STATE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests for an [`Action`] that may wait; one more is answered 503.
+pub const ACTION_REQUESTS_MAX: usize = 1;
+/// How long the client of an [`Action`] waits for it: shorter than the connection may live.
+pub const ACTION_TIMEOUT: Duration = Duration::from_secs(13);
 /// Connections that the kernel keeps before they are accepted, as the standard library has it.
 const BACKLOG: i32 = 128;
 /// The pause after a failed accept: out of file descriptors.
@@ -47,6 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
+const ON_NODE_ONLY: &str = "only for clients on the node itself (loopback)\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// An empty registry whose metrics all begin with `ferrolb_`. Everything is registered before [`serve`] takes it.
@@ -64,6 +69,57 @@ impl StateRequest {
     pub fn answer(self, state: &impl Serialize) {
         if self.0.send(serde_json::to_vec(state)).is_err() {
             debug!("the client of /state did not wait for the answer");
+        }
+    }
+}
+
+/// A path by which a client on the node itself has the program do something. It is got, because that is all that hooks of a container can do.
+#[derive(Debug)]
+pub struct Action {
+    path: &'static str,
+    requests: mpsc::Sender<ActionRequest>,
+}
+
+impl Action {
+    /// The action of a path, and what takes the requests for it.
+    #[must_use]
+    pub fn new(path: &'static str) -> (Self, mpsc::Receiver<ActionRequest>) {
+        let (requests, taker) = mpsc::channel(ACTION_REQUESTS_MAX);
+        (Self { path, requests }, taker)
+    }
+
+    async fn request(&self) -> Response<Full<Bytes>> {
+        let (reply, answered) = oneshot::channel();
+        if self.requests.try_send(ActionRequest(reply)).is_err() {
+            return page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                "another client waits for the same, or nobody does it\n",
+            );
+        }
+        match timeout(ACTION_TIMEOUT, answered).await {
+            Ok(Ok(Ok(()))) => page(StatusCode::OK, TEXT, "done\n"),
+            Ok(Ok(Err(why))) => page(StatusCode::CONFLICT, TEXT, format!("not done: {why}\n")),
+            Ok(Err(_)) | Err(_) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not done in time\n"),
+        }
+    }
+}
+
+/// A client that waits until an [`Action`] is done.
+#[derive(Debug)]
+pub struct ActionRequest(oneshot::Sender<Result<(), String>>);
+
+impl ActionRequest {
+    /// Whether the client still waits: what was asked for longer ago is not done any more.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
+
+    /// Answers that it is done, or why not. A client that has gone is no error.
+    pub fn answer(self, outcome: Result<(), String>) {
+        if self.0.send(outcome).is_err() {
+            debug!("the client of an action did not wait for the answer");
         }
     }
 }
@@ -97,11 +153,12 @@ pub fn serve(
     listen: SocketAddr,
     mut registry: Registry,
     vitals: Arc<Vitals>,
+    action: Option<Action>,
 ) -> (AdminServer, mpsc::Receiver<StateRequest>) {
     let (state, requests) = mpsc::channel(STATE_REQUESTS_MAX);
     let dropped = Counter::default();
     registry.register("admin_connections_dropped", "Connections to the admin endpoint over the limit", dropped.clone());
-    let shared = Arc::new(Shared { registry, vitals, state: state.clone(), dropped });
+    let shared = Arc::new(Shared { registry, vitals, state: state.clone(), action, dropped });
     let mut server = AdminServer { address: None, thread: None, _state: state };
     match start(listen, shared) {
         Ok((address, stop, thread)) => {
@@ -120,6 +177,7 @@ struct Shared {
     registry: Registry,
     vitals: Arc<Vitals>,
     state: mpsc::Sender<StateRequest>,
+    action: Option<Action>,
     dropped: Counter,
 }
 
@@ -225,14 +283,20 @@ async fn answer<B>(
             Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
         },
         "/metrics" => metrics(&shared.registry),
-        "/state" if may_see_state(peer) => state(&shared.state).await,
-        "/state" => page(StatusCode::FORBIDDEN, TEXT, "only for clients on the node itself (loopback)\n"),
-        _ => page(StatusCode::NOT_FOUND, TEXT, "there are /healthz, /readyz, /metrics and /state\n"),
+        "/state" if is_on_node(peer) => state(&shared.state).await,
+        "/state" => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
+        path => match shared.action.as_ref().filter(|action| action.path == path) {
+            None => page(StatusCode::NOT_FOUND, TEXT, "there are /healthz, /readyz, /metrics and /state\n"),
+            Some(_) if !is_on_node(peer) => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
+            // Who asks for the head alone only wants to know whether it is there.
+            Some(_) if *request.method() == Method::HEAD => page(StatusCode::OK, TEXT, ""),
+            Some(action) => action.request().await,
+        },
     })
 }
 
-/// State names Services and addresses of the whole cluster: it is for whoever is on the node already.
-fn may_see_state(peer: IpAddr) -> bool {
+/// State names Services and addresses of the whole cluster, and actions change what the node does: they are for whoever is on the node already.
+fn is_on_node(peer: IpAddr) -> bool {
     peer.to_canonical().is_loopback()
 }
 

@@ -25,7 +25,9 @@ use ferrolb_proto::wire::{Mac, ndp};
 use crate::event::{Link, LinkReport};
 use crate::state::{Failure, State};
 
-pub use bgp::{ClassOrder, Identity, Mark, PeerOrder, Shown, ShownSession, Wanted, family as bgp_family};
+pub use bgp::{
+    ClassOrder, Identity, Mark, PeerOrder, RESTART_TIME_S, Shown, ShownSession, Wanted, family as bgp_family,
+};
 pub use data_path::Questions;
 pub use probes::{FAILING_MAX, Probes};
 

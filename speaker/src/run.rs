@@ -12,7 +12,7 @@ use ferrolb_proto::facts::{NodeObject, SLICES_OF_SERVICES, Service, ServiceObjec
 use ferrolb_proto::health::data_path;
 use ferrolb_proto::health::prober::Defaults;
 use ferrolb_proto::wire::hello::KeyRing;
-use ferrolb_runtime::admin::{self, StateRequest};
+use ferrolb_runtime::admin::{self, Action, StateRequest};
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::connect::connect;
@@ -64,7 +64,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let (bgp_metrics, tally) = flags.gobgp.as_ref().map(|_| bgp_metrics(&mut registry)).unzip();
     let client = connect(&health).await?;
     let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals));
+    let (handover, handovers) = flags.gobgp.as_ref().map(|_| Action::new(driver::HANDOVER)).unzip();
+    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals), handover);
 
     let (sender, events) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
@@ -83,9 +84,9 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
 
     let (routes, announced) = watch::channel(None);
     let gobgp = flags.gobgp.is_some();
-    if let Some((socket, tally)) = flags.gobgp.clone().zip(tally) {
+    if let Some(((socket, tally), handovers)) = flags.gobgp.clone().zip(tally).zip(handovers) {
         watch_bgp(&flags, &client, &sender, &mut tasks);
-        tasks.spawn(driver::run(socket, announced, sender.clone(), tally));
+        tasks.spawn(driver::run(socket, announced, handovers, sender.clone(), tally));
     }
 
     let protocol = Protocol {

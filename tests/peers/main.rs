@@ -8,6 +8,7 @@ mod drain;
 mod example;
 mod expect;
 mod faults;
+mod graceful;
 mod knocks;
 mod liveness;
 mod objects;

@@ -50,7 +50,11 @@ pub struct SecretReference {
     printcolumn(name = "BFD", type_ = "string", json_path = ".spec.bfdProfile", priority = 1),
     printcolumn(name = "Valid", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].reason"#),
-    printcolumn(name = "Established", type_ = "string", json_path = r#".status.conditions[?(@.type=="Established")].reason"#)
+    printcolumn(
+        name = "Established",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Established")].reason"#
+    )
 )]
 #[x_kube(
     validation = Rule::new("has(self.peerASN) && self.peerASN != 0 ? !has(self.dynamicASN) : has(self.dynamicASN)")

@@ -7,7 +7,7 @@ use super::*;
 use crate::vitals::BEAT_AGE_MAX;
 
 fn start_on_loopback(vitals: &Arc<Vitals>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
-    serve("127.0.0.1:0".parse().unwrap(), registry(), Arc::clone(vitals))
+    serve("127.0.0.1:0".parse().unwrap(), registry(), Arc::clone(vitals), None)
 }
 
 /// One request over a connection of its own: the status code, and the whole answer.
@@ -36,7 +36,7 @@ fn healthz_follows_the_main_loop_and_readyz_says_why_not() {
 async fn answer_to(peer: &str, path: &str, now: Instant) -> StatusCode {
     let (state, mut requests) = mpsc::channel(1);
     let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    let shared = Shared { registry: registry(), vitals, state, dropped: Counter::default() };
+    let shared = Shared { registry: registry(), vitals, state, action: None, dropped: Counter::default() };
     let request = Request::get(path).body(()).unwrap();
     let response = answer(&shared, peer.parse().unwrap(), request, now).await.unwrap();
     requests.try_recv().unwrap_err();
@@ -83,7 +83,7 @@ fn state_is_what_the_main_loop_answers() {
 }
 
 #[test]
-fn state_is_for_loopback_clients_only() {
+fn only_loopback_clients_are_on_the_node() {
     let cases = [
         ("127.0.0.1", true),
         ("127.9.9.9", true),
@@ -97,7 +97,7 @@ fn state_is_for_loopback_clients_only() {
         ("::", false),
     ];
     for (peer, expect) in cases {
-        assert_eq!(may_see_state(peer.parse().unwrap()), expect, "{peer}");
+        assert_eq!(is_on_node(peer.parse().unwrap()), expect, "{peer}");
     }
 }
 
@@ -106,11 +106,45 @@ async fn state_refuses_a_stranger_with_403_and_does_not_bother_the_main_loop() {
     assert_eq!(answer_to("10.0.0.1", "/state", Instant::ZERO).await, 403);
 }
 
+/// A path by which something is done.
+const ACTION: &str = "/do";
+
+#[tokio::test]
+async fn an_action_is_done_for_clients_on_the_node_that_get_it_and_for_no_other() {
+    let (action, mut requests) = Action::new(ACTION);
+    let (state, _states) = mpsc::channel(1);
+    let vitals = Arc::new(Vitals::new(Instant::ZERO));
+    let shared = Shared { registry: registry(), vitals, state, action: Some(action), dropped: Counter::default() };
+    let ask = async |peer: &str, method: Method, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        answer(&shared, peer.parse().unwrap(), request, Instant::ZERO).await.unwrap().status()
+    };
+    assert_eq!(ask("10.0.0.1", Method::GET, ACTION).await, 403);
+    assert_eq!(ask("::1", Method::HEAD, ACTION).await, 200);
+    assert_eq!(ask("::1", Method::POST, ACTION).await, 405);
+    assert_eq!(ask("::1", Method::GET, "/do/it").await, 404);
+    requests.try_recv().unwrap_err();
+    for (outcome, expect) in [(Ok(()), 200), (Err("no".to_owned()), 409)] {
+        let done = async { requests.recv().await.unwrap().answer(outcome) };
+        assert_eq!(tokio::join!(ask("127.0.0.1", Method::GET, ACTION), done).0, expect);
+    }
+    drop(requests);
+    assert_eq!(ask("127.0.0.1", Method::GET, ACTION).await, 503, "nobody does it");
+}
+
+#[tokio::test]
+async fn what_no_client_waits_for_any_more_is_known_by_it() {
+    let (action, mut requests) = Action::new(ACTION);
+    let client = timeout(Duration::from_millis(1), action.request());
+    client.await.unwrap_err();
+    assert!(!requests.recv().await.unwrap().is_awaited());
+}
+
 #[test]
 fn a_taken_port_leaves_the_program_running_without_the_endpoint() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, mut requests) = serve(taken.local_addr().unwrap(), registry(), vitals);
+    let (server, mut requests) = serve(taken.local_addr().unwrap(), registry(), vitals, None);
     assert_eq!(server.address, None);
     assert_eq!(
         requests.try_recv().unwrap_err(),
@@ -122,7 +156,7 @@ fn a_taken_port_leaves_the_program_running_without_the_endpoint() {
 #[test]
 fn the_default_address_is_reached_by_both_families() {
     let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, _requests) = serve("0.0.0.0:0".parse().unwrap(), registry(), vitals);
+    let (server, _requests) = serve("0.0.0.0:0".parse().unwrap(), registry(), vitals, None);
     let port = server.address.unwrap().port();
     for host in [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()] {
         assert!(net::TcpStream::connect((host, port)).is_ok(), "{host}");

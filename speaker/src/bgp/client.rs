@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::steps::{Has, Known, Step};
-use crate::plan::{ClassOrder, Identity, Mark, bgp_family as family};
+use crate::plan::{ClassOrder, Identity, Mark, RESTART_TIME_S, bgp_family as family};
 
 /// How long one call may take: ten thousand paths are listed in a second.
 const CALL_MAX: Duration = Duration::from_secs(10);
@@ -27,6 +27,8 @@ const GLOBAL: &str = "global";
 const VERSION_MIN: (u32, u32) = (4, 7);
 /// A session that is never opened: what this side would say there names its version.
 const PROBE: &str = "127.255.255.254";
+/// What one answers that was stopped.
+const STOPPED: &str = "server stopped";
 
 /// Why gobgpd cannot be used, for a person.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,12 @@ pub(super) enum Error {
     /// It is another API's, or too old.
     #[error("the gobgpd is {0}: install GoBGP 4.7 or newer")]
     TooOld(String),
+    /// It was stopped, and cannot be started again.
+    #[error(
+        "gobgpd was stopped for another to take its place, for which routers keep routes for {RESTART_TIME_S} s where graceful restart is on: if none has come by \
+         then, restart it"
+    )]
+    Stopped,
     /// It would not have a session, or not with BFD.
     #[error("{0}")]
     Refused(String),
@@ -98,6 +106,7 @@ impl Client {
             Err(Failed { code: Code::Unimplemented, .. }) => {
                 return Err(Error::TooOld("of another major version".into()));
             }
+            Err(Failed { code: Code::Unknown, why, .. }) if why == STOPPED => return Err(Error::Stopped),
             answer => answer?.global.unwrap_or_default(),
         };
         let mut known = Known::default();
@@ -164,6 +173,12 @@ impl Client {
             Some((numbers.next()?, numbers.next()?))
         });
         if minor.is_some_and(|version| version >= VERSION_MIN) { Ok(()) } else { Err(Error::TooOld(said)) }
+    }
+
+    /// Ends all sessions, those with graceful restart without a word: their routers keep the routes. It is of no use any more.
+    pub(super) async fn stop(&mut self) -> Result<(), Error> {
+        let request = api::StopBgpRequest { allow_graceful_restart: true };
+        Ok(timed("StopBgp", self.calls.stop_bgp(request)).await.map(drop)?)
     }
 
     /// Does one step.

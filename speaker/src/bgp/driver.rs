@@ -9,6 +9,7 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::BgpSessionState;
 use ferrolb_proto::facts::PeerPlace;
+use ferrolb_runtime::admin::ActionRequest;
 use ferrolb_runtime::clock::Clock;
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -32,21 +33,35 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long until a session that gobgpd would not have is asked for again: its link may be there by then.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// The path by which the hook of a gobgpd that is to end has it stopped so that routers wait for the next one.
+pub const HANDOVER: &str = "/gobgp/handover";
+/// How long until that is done: a node that shuts down says so at about the same time.
+const HESITATES: Duration = Duration::from_secs(1);
 /// How often all are looked at while BFD watches one: nobody tells how it stands.
 const BFD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between looks that are for metrics.
 const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 
-/// Makes the gobgpd at this socket have the latest of what is wanted, from the first on, and tells how it stands. Ends with the process.
-pub async fn run(path: String, mut wanted: watch::Receiver<Option<Wanted>>, events: mpsc::Sender<Event>, tally: Tally) {
+/// Makes the gobgpd at this socket have the latest of what is wanted, from the first on, and tells how it stands; stops it when it is asked to. Ends with the
+/// process.
+pub async fn run(
+    path: String,
+    mut wanted: watch::Receiver<Option<Wanted>>,
+    mut handovers: mpsc::Receiver<ActionRequest>,
+    events: mpsc::Sender<Event>,
+    tally: Tally,
+) {
     let (mut said, mut leftover) = (None, Leftover::default());
     loop {
-        let Err(error) = attend(&path, &mut wanted, &events, &tally, &mut leftover).await;
+        let Err(error) = attend(&path, &mut wanted, &mut handovers, &events, &tally, &mut leftover).await;
         leftover.look(&path).await;
         tally.usable.set(0);
         tally.failures.inc();
         tally.counts.send_replace(BTreeMap::new());
         let why = error.to_string();
+        while let Ok(request) = handovers.try_recv() {
+            request.answer(Err(why.clone()));
+        }
         if said.as_ref() != Some(&why) {
             warn!(why, "gobgpd cannot be used; trying again");
         }
@@ -63,6 +78,7 @@ pub async fn run(path: String, mut wanted: watch::Receiver<Option<Wanted>>, even
 async fn attend(
     path: &str,
     wanted: &mut watch::Receiver<Option<Wanted>>,
+    handovers: &mut mpsc::Receiver<ActionRequest>,
     events: &mpsc::Sender<Event>,
     tally: &Tally,
     leftover: &mut Leftover,
@@ -116,6 +132,7 @@ async fn attend(
                 look_at = look_at.into_iter().chain([next]).min();
             }
             Ok(()) = wanted.changed() => {}
+            Some(request) = handovers.recv() => daemon.hand_over(request, wanted).await?,
             () = Clock::sleep_until(wake) => {}
         }
     }
@@ -183,6 +200,28 @@ impl Daemon<'_> {
     /// What is to be done next for the latest of what is wanted.
     fn next(&self, wanted: &watch::Receiver<Option<Wanted>>) -> Option<Step> {
         wanted.borrow().as_ref().and_then(|wanted| next(wanted, &self.known))
+    }
+
+    /// Stops it, so that routers with graceful restart keep its routes for the next one; not where this node may not be back to have one. It cannot be
+    /// started again.
+    async fn hand_over(
+        &mut self,
+        request: ActionRequest,
+        wanted: &watch::Receiver<Option<Wanted>>,
+    ) -> Result<(), Error> {
+        tokio::time::sleep(HESITATES).await;
+        if !request.is_awaited() {
+            return Ok(());
+        }
+        let parting = wanted.borrow().as_ref().map_or(Some("its speaker knows nothing yet"), |wanted| wanted.parting);
+        if let Some(why) = parting {
+            info!(why, "gobgpd is about to end, and routers are not asked to keep its routes");
+            request.answer(Err(why.to_owned()));
+            return Ok(());
+        }
+        let stopped = self.client.stop().await;
+        request.answer(stopped.as_ref().copied().map_err(ToString::to_string));
+        Err(stopped.err().unwrap_or(Error::Stopped))
     }
 
     fn refuse(&mut self, place: PeerPlace, order: &PeerOrder, why: Box<str>) {

@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState};
 use ferrolb_proto::bgp::{Ads, Asked, Sessions, routes, sessions};
-use ferrolb_proto::facts::{BgpPeer, Key, PeerPlace, Session};
+use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerPlace, Session};
 use ferrolb_proto::range::Family;
 
 use super::{slices, units};
 use crate::state::State;
 use wanted::{Outcome, STATEMENTS_MAX, Surroundings, wanted};
 
-pub use order::{ClassOrder, Mark, PeerOrder, family};
+pub use order::{ClassOrder, Mark, PeerOrder, RESTART_TIME_S, family};
 pub use wanted::{Identity, Wanted};
 
 /// Sessions as metrics show them, by the names of their BGPPeers.
@@ -75,7 +75,19 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
     let outcome = wanted(&around, &sessions, &routes);
     let status = status(state, &sessions, &outcome);
     let shown = shown(&sessions, &status);
-    Some(Bgp { wanted: outcome.wanted, status, shown, left_out: outcome.left_out })
+    let wanted = Wanted { parting: parting(state.leaving, draining, node), ..outcome.wanted };
+    Some(Bgp { wanted, status, shown, left_out: outcome.left_out })
+}
+
+/// Why this node may not be back soon. One that is shut down is not Ready by then, or its speaker is told to end.
+fn parting(leaving: bool, draining: bool, node: &Node) -> Option<&'static str> {
+    let signs = [
+        (leaving, "its speaker ends"),
+        (draining, "the node drains"),
+        (node.cordoned, "the Node is cordoned"),
+        (!node.ready, "the Node is not Ready"),
+    ];
+    signs.into_iter().find_map(|(is, why)| is.then_some(why))
 }
 
 fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpStatus {

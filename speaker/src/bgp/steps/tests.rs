@@ -33,6 +33,7 @@ fn wanted(identity: Option<Identity>, sessions: &[(u8, &str)], paths: &[(u32, u3
         peers: sessions.iter().map(|(number, terms)| (place(*number), Arc::new(peer(terms)))).collect(),
         classes: paths.iter().map(|(_, number)| (mark(*number), Arc::new(class(*number)))).collect(),
         paths: Arc::new(paths.iter().map(|(number, class)| (prefix(*number), mark(*class))).collect()),
+        parting: None,
     }
 }
 

@@ -21,10 +21,10 @@ const OURS: &str = "ferrolb-";
 /// The TTL of packets to an external router that is more than one hop away.
 const MULTIHOP_TTL: u32 = 255;
 /// How long routers keep our routes while gobgpd is gone, where graceful restart is on (RFC 4724 section 3), in seconds.
-const RESTART_TIME_S: u32 = 120;
-/// How long a restarted gobgpd waits for its other routers before it sends routes, in seconds: its own default would hold all routes back for 360 s
-/// while one router is down.
-const DEFERRAL_TIME_S: u32 = 5;
+pub const RESTART_TIME_S: u32 = 120;
+/// How long a restarted gobgpd waits for its other routers before it sends routes, in seconds, the least that there is: what it sends does not come from them,
+/// and its own default would hold all routes back for 360 s while one router is down.
+const DEFERRAL_TIME_S: u32 = 1;
 /// How long a session rests after it was reset, in seconds.
 const IDLE_HOLD_S: u64 = 5;
 /// The port of single-hop BFD (RFC 5881 section 4).
@@ -149,6 +149,8 @@ fn told(session: &Session, password: Option<&str>) -> api::Peer {
             enabled,
             restart_time: RESTART_TIME_S,
             deferral_time: DEFERRAL_TIME_S,
+            // The kernel forwards whatever becomes of gobgpd. Without this word routers drop at the first OPEN what they have kept.
+            local_restarting: true,
         }),
         afi_safis: families.map(|of| afi_safi(of, enabled)).collect(),
         bfd: None,

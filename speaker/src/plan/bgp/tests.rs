@@ -83,7 +83,10 @@ fn every_term_of_a_session_has_its_place() {
     let bfd = peer.bfd.expect("BFD");
     let intervals = (bfd.desired_minimum_tx_interval, bfd.required_minimum_receive, bfd.detection_multiplier);
     assert_eq!((intervals, bfd.port), ((50_000, 60_000, 4), 3784));
-    assert!(peer.graceful_restart.is_some_and(|graceful| graceful.enabled && graceful.deferral_time == 5));
+    let graceful = peer.graceful_restart.expect("graceful restart");
+    assert!(
+        graceful.enabled && graceful.local_restarting && graceful.restart_time == 120 && graceful.deferral_time == 1
+    );
     let families: Vec<_> = peer.afi_safis.iter().map(|family| family.config.and_then(|config| config.family)).collect();
     assert_eq!(families, [Some(family(Family::V4))]);
     assert!(peer.afi_safis[0].mp_graceful_restart.is_some());

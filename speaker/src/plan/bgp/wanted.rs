@@ -36,6 +36,8 @@ pub struct Wanted {
     pub classes: BTreeMap<Mark, Arc<ClassOrder>>,
     /// Its paths, each of a class that is there.
     pub paths: Arc<BTreeMap<Prefix, Mark>>,
+    /// Why the node may not be back when a gobgpd that is stopped now is: routers are not to wait for the next one.
+    pub parting: Option<&'static str>,
 }
 
 /// What sessions and routes stand in.

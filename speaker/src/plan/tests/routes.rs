@@ -1,7 +1,7 @@
 //! What gobgpd is to have, by what is known: when that is settled, and what it follows.
 
 use ferrolb_proto::api::{BgpSessionState, DataPathState};
-use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, PeerPlace};
+use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Drain, PeerPlace};
 use ferrolb_proto::health::data_path::Judgement;
 
 use super::*;
@@ -51,6 +51,23 @@ fn nothing_is_wanted_until_all_is_listed_and_of_a_node_without_gobgpd_never() {
     whole.config.gobgp = false;
     let desired = plan(&whole, Instant::ZERO);
     assert_eq!((desired.bgp, desired.status.bgp), (None, None));
+}
+
+#[test]
+fn routers_are_not_to_wait_for_a_node_that_may_not_be_back() {
+    let ready = node("node1");
+    let told = |node: &Node| state(&Cluster { nodes: vec![node.clone()], ..Cluster::default() }, &[numbered()]);
+    assert_eq!(wanted(&told(&ready)).parting, None);
+    for (node, why) in [
+        (Node { ready: false, ..ready.clone() }, "the Node is not Ready"),
+        (Node { cordoned: true, ..ready.clone() }, "the Node is cordoned"),
+        (Node { drain: Some(Drain::Annotation), ..ready.clone() }, "the node drains"),
+    ] {
+        assert_eq!(wanted(&told(&node)).parting, Some(why));
+    }
+    let mut leaving = told(&ready);
+    leaving.handle(Event::Leave, Instant::ZERO);
+    assert_eq!(wanted(&leaving).parting, Some("its speaker ends"));
 }
 
 #[test]
