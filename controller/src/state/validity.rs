@@ -20,15 +20,22 @@ pub(super) struct Fault {
     pub(super) message: Box<str>,
 }
 
+impl From<&str> for Fault {
+    /// What is said where there is none.
+    fn from(message: &str) -> Self {
+        Self { reason: VALID, message: message.into() }
+    }
+}
+
 /// The status that an object should have, and whether `conditions` and `generation` already say so.
 pub(super) fn verdict(
     fault: Option<Fault>,
-    sound: &str,
+    sound: impl Into<Fault>,
     generation: i64,
     (conditions, observed): (&[v1::Condition], i64),
 ) -> (ValidStatus, bool) {
     let status = Truth::from(fault.is_none());
-    let says = fault.unwrap_or_else(|| Fault { reason: VALID, message: sound.into() });
+    let says = fault.unwrap_or_else(|| sound.into());
     let (condition, same) = judged(CONDITION_VALID, status, says, conditions);
     (ValidStatus { condition, generation }, same && observed == generation)
 }

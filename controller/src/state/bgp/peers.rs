@@ -71,7 +71,7 @@ pub(super) fn peer_status(
     };
     let has = &peer.status;
     let is = (has.conditions.as_slice(), has.observed_generation);
-    let (valid, same) = verdict(fault, "nodes can have sessions with this router", peer.generation, is);
+    let (valid, same) = verdict(fault, sound(peer), peer.generation, is);
     let count = peer.session.is_ok().then(|| surroundings.count(peer)).flatten();
     let sessions = count.as_ref().filter(|_| fields.has("sessions")).map(|count| count.text.clone());
     let counted = sessions.as_deref() == has.sessions.as_deref();
@@ -81,6 +81,18 @@ pub(super) fn peer_status(
         None => (None, has.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED)),
     };
     (!(same && counted && told) && fields.has("conditions")).then_some(PeerStatus { valid, sessions, established })
+}
+
+/// What is said of a BGPPeer without a fault: a warning where two of its terms work against each other.
+fn sound(peer: &BgpPeer) -> Fault {
+    let both = |session: &Session| session.graceful_restart && session.bfd_profile.is_some();
+    if !peer.session.as_ref().is_ok_and(both) {
+        return Fault::from("nodes can have sessions with this router");
+    }
+    let message = "nodes can have sessions with this router; but BFD ends with gobgpd, as the session does, so that a router that goes by BFD drops at \
+                   once what spec.enableGracefulRestart asks it to keep, and one that goes by the latter keeps the routes of a node that is dead: remove \
+                   that, or spec.bfdProfile";
+    Fault { reason: "GracefulRestartWithBFD", message: message.into() }
 }
 
 /// Takes a status that was written for the one that is there, until the watch shows it.
