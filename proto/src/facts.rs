@@ -37,7 +37,7 @@ pub use service::{
     AssignedAddress, ConditionFact, ConditionKind, Demand, FamilyPolicy, Policy, Port, Service, ServiceObject,
 };
 pub use slice::{Endpoint, SLICES_OF_SERVICES, Slice, SliceObject, Target};
-pub use speaker::{Failing, Speaker, SpeakerLink, SpeakerSession};
+pub use speaker::{Failing, Speaker, SpeakerLink, SpeakerSession, void};
 pub use usable::{USABLE, Usable, UsableProblem};
 
 /// The name of a namespaced object. Cluster-scoped objects have an empty namespace.

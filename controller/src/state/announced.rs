@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ferrolb_proto::announce::{Group, Scene, Served};
-use ferrolb_proto::facts::{ConditionKind, Key};
+use ferrolb_proto::facts::{ConditionKind, Key, void};
 use ferrolb_proto::{Instant, api};
 
 use super::service::{self, Entry};
@@ -81,7 +81,7 @@ impl State {
         }
         if self.checks.void.is_none() {
             let node = |name: &str| self.nodes.get(&bare(name));
-            self.checks.void = Some(voices::void(self.speakers.iter().map(|(_, speaker)| speaker), node));
+            self.checks.void = Some(void(self.speakers.iter().map(|(_, speaker)| speaker), node));
         }
         for (key, in_round, step) in self.steps(now) {
             self.take(&key, in_round, step, now);

@@ -1,8 +1,9 @@
 //! What we read of a SpeakerStatus: what one node's speaker says of itself.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Key;
+use super::{Key, Node};
 use crate::api::{self, BfdState, BgpSessionState, DataPathState, DataPathStatus, LinkTrouble};
 use crate::range::Family;
 
@@ -95,6 +96,23 @@ impl Speaker {
         let broken = self.data_path.as_ref().filter(|path| path.state == DataPathState::Unhealthy);
         broken.map(|path| path.message.as_str())
     }
+}
+
+/// The nodes whose speakers do not count: the Node is gone or nobody has heard of it for long, or the speaker hears others and
+/// none of them hears it. (Whom a living speaker hears lives too, even if its Node is not heard of: its kubelet is away.)
+pub fn void<'a>(
+    speakers: impl Iterator<Item = &'a Speaker>,
+    node: impl Fn(&str) -> Option<&'a Node>,
+) -> BTreeSet<Box<str>> {
+    let (there, gone): (Vec<_>, Vec<_>) = speakers.partition(|speaker| node(&speaker.node).is_some());
+    let heard_back = |speaker: &Speaker| {
+        let mut others = there.iter().filter(|other| other.node != speaker.node);
+        others.any(|other| speaker.hears(&other.node) && other.hears(&speaker.node))
+    };
+    let hears_any = |speaker: &Speaker| speaker.links.iter().any(|link| !link.heard.is_empty());
+    let is_lost = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.lost);
+    let unheard = there.iter().filter(|speaker| is_lost(speaker) || hears_any(speaker) && !heard_back(speaker));
+    gone.iter().chain(unheard).map(|speaker| speaker.node.clone()).collect()
 }
 
 impl SpeakerLink {

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 
 use ferrolb_proto::announce::{Bar, Group, Scene, Served};
 use ferrolb_proto::api::{IpMode, LinkTrouble, TroubleReason};
+use ferrolb_proto::bgp::Silence;
 use ferrolb_proto::facts::{Endpoint, Node, Policy, Service, SpeakerLink, Usable};
 use ferrolb_proto::range::Family;
 
 use super::reason::Reason;
-use super::routers::{Routers, Silence, Told};
+use super::routers::{Routers, Told};
 use super::voices::{Owner, Owners, Voices};
 use crate::desired::Condition;
 use crate::state::service::{SEPARATOR, join};

@@ -1,28 +1,18 @@
 //! Which routers are told of an address, from which nodes: by what the API says to be announced, and the speakers of their sessions. Pure.
-//!
-//! No speaker lists what it announces by BGP, which is the same ten thousand addresses on every node: it follows from the API, and an established
-//! session carries it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::{Bar, Scene, Served};
-use ferrolb_proto::bgp::{Ads, Asked, Audience, Sessions, audience, sessions};
-use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, Node, Speaker};
+use ferrolb_proto::announce::{Scene, Served};
+use ferrolb_proto::bgp::{Ads, Silence, Teller};
+use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, Node};
 
 use super::voices::Voices;
 
 /// The nodes and their sessions, looked at once for many Services.
 pub(super) struct Routers<'a> {
     ads: Ads<'a>,
-    nodes: Vec<Place<'a>>,
-}
-
-struct Place<'a> {
-    node: &'a Node,
-    sessions: Sessions<'a>,
-    /// None: it is dead, or was never there.
-    speaker: Option<&'a Speaker>,
+    nodes: Vec<Teller<'a>>,
 }
 
 /// Who is told of an address.
@@ -44,17 +34,6 @@ pub(super) struct Told<'a> {
     pub(super) barred: BTreeMap<Silence, usize>,
 }
 
-/// Why a node tells nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Silence {
-    /// It may not.
-    Barred(Bar),
-    /// No living speaker runs on it.
-    NoSpeaker,
-    /// Its speaker has no gobgpd.
-    NoGobgpd,
-}
-
 impl<'a> Routers<'a> {
     /// None where nothing is to be announced by BGP.
     pub(super) fn new(
@@ -66,12 +45,8 @@ impl<'a> Routers<'a> {
     ) -> Option<Self> {
         let mut ads = ads.peekable();
         ads.peek()?;
-        let place = |node: &'a Node| Place {
-            node,
-            sessions: sessions(peers.clone(), &node.labels),
-            speaker: voices.and_then(|voices| voices.of(&node.name)),
-        };
-        Some(Self { ads: Ads::new(ads, communities), nodes: nodes.map(place).collect() })
+        let teller = |node: &'a Node| Teller::new(node, peers.clone(), voices.and_then(|voices| voices.of(&node.name)));
+        Some(Self { ads: Ads::new(ads, communities), nodes: nodes.map(teller).collect() })
     }
 
     /// Who is told of an address of these Services, which are those that share it; none where no advertisement announces it.
@@ -79,15 +54,15 @@ impl<'a> Routers<'a> {
         let has = |served: &&Served<'_>| served.assigned.contains(&address);
         services.iter().filter(has).find(|served| self.ads.announce(scene, served, address))?;
         let mut told = Told::default();
-        for place in &self.nodes {
-            match place.audience(scene, &self.ads, services, address) {
+        for teller in &self.nodes {
+            match teller.told(scene, &self.ads, services, address) {
                 Ok((to, should)) if to.is_empty() => {
-                    told.apart.push(&place.node.name);
+                    told.apart.push(&teller.node.name);
                     told.missing.extend(should.peers);
                 }
                 Ok((to, should)) => {
                     let nodes = if should.last { &mut told.last } else { &mut told.from };
-                    nodes.push(&place.node.name);
+                    nodes.push(&teller.node.name);
                     told.to.extend(to);
                     told.yielding.extend(should.yielding);
                 }
@@ -95,24 +70,5 @@ impl<'a> Routers<'a> {
             }
         }
         Some(told)
-    }
-}
-
-impl<'a> Place<'a> {
-    /// The BGPPeers whose routers are told, and who should be.
-    fn audience(
-        &self,
-        scene: &Scene<'_>,
-        ads: &Ads<'a>,
-        services: &[Served<'_>],
-        address: IpAddr,
-    ) -> Result<(BTreeSet<&'a str>, Audience<'a>), Silence> {
-        let unsound = self.speaker.is_some_and(|speaker| speaker.draining || speaker.broken().is_some());
-        let asked = Asked { node: self.node, sessions: &self.sessions, ads, unsound };
-        let should = audience(scene, &asked, services, address).map_err(Silence::Barred)?;
-        let bgp = self.speaker.ok_or(Silence::NoSpeaker)?.bgp.as_ref().ok_or(Silence::NoGobgpd)?;
-        let stands = |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
-        let to = should.peers.iter().copied().filter(stands).collect();
-        Ok((to, should))
     }
 }

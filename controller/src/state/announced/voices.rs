@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_proto::api::LinkTrouble;
-use ferrolb_proto::facts::{Failing, Key, Node, Speaker};
+use ferrolb_proto::facts::{Failing, Key, Speaker};
 
 /// The speakers that count, by node.
 #[derive(Debug, Default)]
@@ -29,23 +29,6 @@ pub(super) struct Owners<'a> {
     pub(super) moving: bool,
     /// Two of them do not hear each other at all.
     pub(super) parted: bool,
-}
-
-/// The nodes whose speakers do not count: the Node is gone or nobody has heard of it for long, or the speaker hears others and
-/// none of them hears it. (Whom a living speaker hears lives too, even if its Node is not heard of: its kubelet is away.)
-pub(super) fn void<'a>(
-    speakers: impl Iterator<Item = &'a Speaker>,
-    node: impl Fn(&str) -> Option<&'a Node>,
-) -> BTreeSet<Box<str>> {
-    let (there, gone): (Vec<_>, Vec<_>) = speakers.partition(|speaker| node(&speaker.node).is_some());
-    let heard_back = |speaker: &Speaker| {
-        let mut others = there.iter().filter(|other| other.node != speaker.node);
-        others.any(|other| speaker.hears(&other.node) && other.hears(&speaker.node))
-    };
-    let hears_any = |speaker: &Speaker| speaker.links.iter().any(|link| !link.heard.is_empty());
-    let is_lost = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.lost);
-    let unheard = there.iter().filter(|speaker| is_lost(speaker) || hears_any(speaker) && !heard_back(speaker));
-    gone.iter().chain(unheard).map(|speaker| speaker.node.clone()).collect()
 }
 
 impl<'a> Voices<'a> {
@@ -96,7 +79,7 @@ impl<'a> Voices<'a> {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::facts::SpeakerLink;
+    use ferrolb_proto::facts::{Node, SpeakerLink, void};
 
     use super::*;
 
