@@ -6,9 +6,10 @@ mod bgp;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use ferrolb_proto::bgp::Covered;
 use ferrolb_proto::claim::Trouble;
 use ferrolb_proto::facts::{
-    Advertisement, BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, Node, Pool, Service, Slice,
+    Advertisement, BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, Node, Pool, Service, Slice, Speaker,
 };
 use ferrolb_proto::health::data_path::Judgement;
 use ferrolb_proto::health::prober::TargetId;
@@ -79,6 +80,12 @@ pub enum Event {
     },
     /// This is how gobgpd and its sessions stand.
     Bgp(BgpReport),
+    /// What a node's speaker says of itself changed.
+    Speaker(Change<Speaker>),
+    /// What speakers say of themselves is not known any more.
+    SpeakersUnknown,
+    /// The plan found this: what others announce by BGP in place of this node, and since when.
+    Covered(Arc<Covered>),
     /// The process was asked to end.
     Leave,
 }
@@ -105,6 +112,7 @@ impl Event {
             Self::BfdProfile(change) => of("BFDProfile", change),
             Self::Password(change) => of("Secret", change),
             Self::Keys(change) => of("Secret", change),
+            Self::Speaker(change) => of("SpeakerStatus", change),
             Self::Links(_)
             | Self::Report { .. }
             | Self::LinkFailed { .. }
@@ -112,6 +120,8 @@ impl Event {
             | Self::DataPath(_)
             | Self::Probe { .. }
             | Self::Bgp(_)
+            | Self::SpeakersUnknown
+            | Self::Covered(_)
             | Self::Leave => None,
         }
     }

@@ -1,7 +1,6 @@
 //! The speaker's own flags, exactly as `docs/api.md` lists them. Read once by `main`, never changed after.
 //!
-//! Every flag is also an environment variable, `FERROLB_` and the flag's name in capitals; the command line wins. Flags of
-//! features that are not there yet are read and checked, say so in `--help`, and warn when they are set.
+//! Every flag is also an environment variable, `FERROLB_` and the flag's name in capitals; the command line wins.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -27,6 +26,9 @@ const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// The shortest gratuitous interval: more often would be noise to every host, and ten thousand addresses take 4 s.
 const GRATUITOUS_INTERVAL_MIN: Duration = Duration::from_secs(10);
+
+/// The shortest drain delay: another node that follows from the API is heard of before it has told its routers.
+const DRAIN_DELAY_MIN: Duration = Duration::from_secs(1);
 
 /// Announces this node's LoadBalancer addresses on the local network.
 #[derive(Parser, Debug, Clone)]
@@ -97,18 +99,9 @@ pub struct Flags {
     #[arg(long, env = "FERROLB_GOBGP", value_name = "unix:PATH", value_parser = gobgp)]
     pub gobgp: Option<String>,
 
-    /// How long BGP routes stay, made unattractive, after a drain began (no effect yet)
-    #[arg(long, env = "FERROLB_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
-    pub drain_delay: Duration,
-}
-
-impl Flags {
-    /// The flags that are set to something and have no effect yet.
-    #[must_use]
-    pub fn without_effect(&self) -> Vec<&'static str> {
-        let flags = [("--drain-delay", self.drain_delay != Duration::from_secs(5))];
-        flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
-    }
+    /// How long others must have announced by BGP what a node that drains announces as the last resort, before it stops (1s and more), or never
+    #[arg(long, env = "FERROLB_DRAIN_DELAY", value_name = "TIME|never", default_value = "1m", value_parser = drain_delay)]
+    pub drain_delay: TimeOrNever,
 }
 
 /// A time that may never come: none.
@@ -177,6 +170,14 @@ fn gratuitous_interval(text: &str) -> Result<TimeOrNever, String> {
         return Ok(interval);
     }
     Err("the gratuitous interval is 10s or longer, or the word never".to_owned())
+}
+
+fn drain_delay(text: &str) -> Result<TimeOrNever, String> {
+    let delay: TimeOrNever = text.parse()?;
+    if delay.0.is_none_or(|delay| delay >= DRAIN_DELAY_MIN) {
+        return Ok(delay);
+    }
+    Err("the drain delay is 1s or longer, or the word never".to_owned())
 }
 
 /// The socket's path.

@@ -9,7 +9,7 @@
 //! - [`event`], [`state`], [`plan`]: pure; what happened, what is known, what is wanted.
 //! - [`link`]: one thread a link; the sockets, the claim machine and the answers.
 //! - [`health`]: asks kube-proxy and endpoints whether they work.
-//! - [`links`], [`status`]: the netlink and API edges. - [`run`]: the main loop. - [`flags`], [`metrics`].
+//! - [`links`], [`status`], [`speakers`]: the netlink and API edges. - [`run`]: the main loop. - [`flags`], [`metrics`].
 
 pub mod bgp;
 pub mod event;
@@ -20,5 +20,6 @@ pub mod links;
 pub mod metrics;
 pub mod plan;
 pub mod run;
+pub mod speakers;
 pub mod state;
 pub mod status;

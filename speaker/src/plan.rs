@@ -16,6 +16,7 @@ use std::sync::Arc;
 use ferrolb_proto::Instant;
 use ferrolb_proto::announce::exclusion_means_nothing;
 use ferrolb_proto::api::{DataPathStatus, LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
+use ferrolb_proto::bgp::Covered;
 use ferrolb_proto::claim::{Says, Trouble, TroubleKind};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::verdict::Verdict;
@@ -50,6 +51,10 @@ pub struct Desired {
     pub shown: Shown,
     /// Prefixes that are not announced because there are too many kinds of them.
     pub left_out: usize,
+    /// What other nodes' speakers say of themselves is to be known: this node drains, and may withdraw what they announce.
+    pub watches_speakers: bool,
+    /// What others announce by BGP in place of this node, and since when.
+    pub covered: Arc<Covered>,
     /// How many of our Services get each verdict on this node.
     pub verdicts: BTreeMap<Verdict, i64>,
     /// Why the program does not do its work, if so.
@@ -159,10 +164,14 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
     }
     let draining = desired.draining.is_some();
+    let drains = draining || state.own_node().is_some_and(|node| node.cordoned);
+    desired.watches_speakers = state.config.gobgp && state.config.drain_delay.is_some() && drains;
     let mut status = status(state, &eligible, draining);
-    if let Some(bgp) = state.config.gobgp.then(|| bgp::bgp(state, draining, &checked.failing)).flatten() {
+    if let Some(bgp) = state.config.gobgp.then(|| bgp::bgp(state, draining, &checked.failing, now)).flatten() {
         desired.bgp = Some(bgp.wanted);
         (desired.shown, desired.left_out) = (bgp.shown, bgp.left_out);
+        desired.covered = Arc::new(bgp.covered);
+        desired.wake = desired.wake.into_iter().chain(bgp.wake).min();
         status.bgp = Some(bgp.status);
     }
     desired.status = SpeakerStatusStatus { failing_services: checked.services(), failing: checked.said, ..status };

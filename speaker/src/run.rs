@@ -36,6 +36,7 @@ use crate::links;
 use crate::metrics::probes::ProbeMetrics;
 use crate::metrics::{BgpMetrics, DataPathMetrics, Metrics, bgp_metrics};
 use crate::plan::{Desired, Probes, Questions, Wanted, plan};
+use crate::speakers;
 use crate::state::{Config, State};
 use crate::status::StatusWriter;
 
@@ -53,10 +54,6 @@ const ADDRESSES_PER_LINE_MAX: usize = 16;
 /// # Errors
 /// What makes the program useless: credentials that can never work, a task that ended.
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let without_effect = flags.without_effect();
-    if !without_effect.is_empty() {
-        warn!(flags = without_effect.join(" "), "these flags have no effect yet");
-    }
     let mut registry = admin::registry();
     let own = registry.sub_registry_with_prefix("speaker");
     let (metrics, path_metrics, probe_metrics) = (Metrics::new(own), DataPathMetrics::new(own), ProbeMetrics::new(own));
@@ -83,10 +80,12 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     tasks.spawn(probes::run(wanted, sender.clone(), probe_metrics));
 
     let (routes, announced) = watch::channel(None);
+    let (speakers, watched) = watch::channel(false);
     let gobgp = flags.gobgp.is_some();
     if let Some(((socket, tally), handovers)) = flags.gobgp.clone().zip(tally).zip(handovers) {
         watch_bgp(&flags, &client, &sender, &mut tasks);
         tasks.spawn(driver::run(socket, announced, handovers, sender.clone(), tally));
+        tasks.spawn(speakers::run(client, common.namespace.clone(), health, watched, sender.clone()));
     }
 
     let protocol = Protocol {
@@ -96,6 +95,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         failback_delay: flags.failback_delay.0,
         gratuitous_interval: flags.gratuitous_interval.0,
     };
+    // Another group has no SpeakerStatus.
+    let drain_delay = flags.drain_delay.0.filter(|_| common.api_group == api::GROUP);
     let links = LinkSet::new(protocol, metrics.clone(), Arc::clone(&vitals), sender);
     let state = State::new(Config {
         node: flags.node_name.into(),
@@ -105,12 +106,25 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         exclude_interfaces: flags.exclude_interfaces,
         kube_proxy_address: flags.kube_proxy_address,
         gobgp,
+        drain_delay,
         checks: Defaults { interval: flags.health_interval, fall: flags.health_fall, rise: flags.health_rise },
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let (desired, complaints) = (Desired::default(), Complaints::default());
-    let main =
-        Loop { state, desired, links, status, questions, probes, routes, metrics, bgp_metrics, vitals, complaints };
+    let main = Loop {
+        state,
+        desired,
+        links,
+        status,
+        questions,
+        probes,
+        routes,
+        speakers,
+        metrics,
+        bgp_metrics,
+        vitals,
+        complaints,
+    };
     main.run(events, requests, tasks).await
 }
 
@@ -166,6 +180,8 @@ struct Loop {
     probes: watch::Sender<Probes>,
     /// What gobgpd is to have.
     routes: watch::Sender<Option<Wanted>>,
+    /// Whether it is to be known what all speakers say of themselves.
+    speakers: watch::Sender<bool>,
     metrics: Metrics,
     /// Of a node that has a gobgpd.
     bgp_metrics: Option<BgpMetrics>,
@@ -229,6 +245,8 @@ impl Loop {
         publish(&self.questions, &desired.questions);
         publish(&self.probes, &desired.probes);
         publish(&self.routes, &desired.bgp);
+        publish(&self.speakers, &desired.watches_speakers);
+        self.state.handle(Event::Covered(Arc::clone(&desired.covered)), now);
         if let Some(bgp) = &self.bgp_metrics {
             publish(&bgp.shown, &desired.shown);
             bgp.left_out.set(i64::try_from(desired.left_out).unwrap_or(i64::MAX));
@@ -257,8 +275,21 @@ impl Loop {
             (Some(_), None) => info!("no longer draining"),
             (_, Some(_)) | (None, None) => {}
         }
+        self.say_withdrawn(&desired);
         self.desired = desired;
         Ok(())
+    }
+
+    /// Says when the last resort is given up, and when it is there again.
+    fn say_withdrawn(&self, desired: &Desired) {
+        let count = |desired: &Desired| desired.status.bgp.as_ref().map_or(0, |bgp| bgp.withdrawn);
+        match (count(&self.desired), count(desired)) {
+            (0, prefixes @ 1..) => {
+                info!(prefixes, "draining: no longer announced by BGP, because other nodes announce it")
+            }
+            (1.., 0) => info!("all that was withdrawn by BGP is announced again"),
+            _ => {}
+        }
     }
 
     /// Takes one event; says whether a plan is due.
@@ -285,6 +316,9 @@ impl Loop {
             | Event::DataPath(_)
             | Event::Probe { .. }
             | Event::Bgp(_)
+            | Event::Speaker(_)
+            | Event::SpeakersUnknown
+            | Event::Covered(_)
             | Event::Leave => {}
         }
         self.state.handle(event, Clock::now())

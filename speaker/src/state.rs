@@ -2,7 +2,7 @@
 //! [`State`] and feeds it; [`crate::plan`] reads it.
 //!
 //! The same events in any order, each object's own in order, give the same state: nothing here depends on what was before.
-//! The one exception is the keys, see [`State::handle`].
+//! The exceptions are the keys, see [`State::handle`], and since when others announce what this node does while it drains.
 
 mod bgp;
 mod dump;
@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, PoolProblem};
+use ferrolb_proto::bgp::Covered;
+use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, PoolProblem, Speaker};
 use ferrolb_proto::health::data_path::Judgement;
 use ferrolb_proto::health::prober::{Defaults, TargetId};
 use ferrolb_proto::wire::hello::KeyRing;
@@ -53,6 +54,8 @@ pub struct Config {
     pub kube_proxy_address: Option<SocketAddr>,
     /// Whether this node has a gobgpd.
     pub gobgp: bool,
+    /// How long other nodes must have announced by BGP what this one does before it stops while it drains; none: it never does.
+    pub drain_delay: Option<Duration>,
     /// What health checks of endpoints leave open.
     pub checks: Defaults,
 }
@@ -101,6 +104,10 @@ pub struct State {
     pub(crate) bgp_objects: BgpObjects,
     /// How gobgpd and its sessions stand.
     pub(crate) bgp: BgpReport,
+    /// What all speakers say of themselves; known only while this node drains.
+    pub(crate) speakers: Table<Speaker>,
+    /// What others announce by BGP in place of this node, and since when, as the last plan found it.
+    pub(crate) covered: Arc<Covered>,
     pub(crate) leaving: bool,
 }
 
@@ -125,6 +132,8 @@ impl State {
             failing: BTreeMap::new(),
             bgp_objects: BgpObjects::default(),
             bgp: BgpReport::default(),
+            speakers: Table::default(),
+            covered: Arc::default(),
             leaving: false,
         }
     }
@@ -185,6 +194,12 @@ impl State {
                 let changed = self.bgp != report;
                 self.bgp = report;
                 changed
+            }
+            Event::Speaker(change) => self.speakers.handle(change, Some),
+            Event::SpeakersUnknown => std::mem::take(&mut self.speakers).is_listed(),
+            Event::Covered(covered) => {
+                self.covered = covered;
+                false
             }
             Event::Leave => !std::mem::replace(&mut self.leaving, true),
         }

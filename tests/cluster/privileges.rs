@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 
 /// FerroLB's namespace, another one, and all of them.
@@ -36,6 +37,8 @@ const CASES: &[Case] = &[
     ("speaker", "create", "ferrolb.io", "speakerstatuses", "", OURS, true),
     ("speaker", "patch", "ferrolb.io", "speakerstatuses", "node1", OURS, true),
     ("speaker", "patch", "ferrolb.io", "speakerstatuses/status", "node1", OURS, true),
+    ("speaker", "list", "ferrolb.io", "speakerstatuses", "", OURS, false),
+    ("speaker", "watch", "ferrolb.io", "speakerstatuses", "", OURS, false),
     ("speaker", "get", "", "secrets", "ferrolb-hello", OURS, true),
     ("speaker", "list", "", "secrets", "ferrolb-hello", OURS, true),
     ("speaker", "watch", "", "secrets", "ferrolb-hello", OURS, true),
@@ -133,6 +136,36 @@ const CASES: &[Case] = &[
     ("controller", "bind", "rbac.authorization.k8s.io", "clusterroles", "", ALL, false),
     ("controller", "impersonate", "", "users", "", ALL, false),
 ];
+
+/// Verb, group and resource of what a speaker may do beside that where there is BGP: all in our namespace.
+const WITH_BGP: &[[&str; 3]] = &[
+    ["list", "ferrolb.io", "bgppeers"],
+    ["watch", "ferrolb.io", "bgppeers"],
+    ["list", "ferrolb.io", "bgpadvertisements"],
+    ["watch", "ferrolb.io", "bgpadvertisements"],
+    ["list", "ferrolb.io", "communities"],
+    ["watch", "ferrolb.io", "communities"],
+    ["list", "ferrolb.io", "bfdprofiles"],
+    ["watch", "ferrolb.io", "bfdprofiles"],
+    ["list", "ferrolb.io", "speakerstatuses"],
+    ["watch", "ferrolb.io", "speakerstatuses"],
+    ["list", "", "secrets"],
+    ["watch", "", "secrets"],
+];
+
+/// The table of BGP is what is granted for it, no more and no less.
+#[test]
+fn what_is_granted_for_bgp_is_in_its_table() {
+    let rbac = fs::read_to_string(setup::repository().join("deploy/bgp/rbac.yaml")).unwrap();
+    let objects = apply::objects(&rbac).unwrap();
+    let roles: Vec<_> = objects.iter().filter(|object| object["rules"].is_array()).collect();
+    let kinds: Vec<_> =
+        roles.iter().map(|role| (role["kind"].as_str(), role["metadata"]["namespace"].as_str())).collect();
+    assert_eq!(kinds, [(Some("Role"), Some(OURS))]);
+    let granted = roles.iter().flat_map(|role| role["rules"].as_array().into_iter().flatten()).flat_map(rights);
+    let granted: BTreeSet<_> = granted.collect();
+    assert_eq!(granted, WITH_BGP.iter().copied().collect::<BTreeSet<_>>());
+}
 
 /// The table holds every right, so none can be granted that nobody has thought of.
 #[test]

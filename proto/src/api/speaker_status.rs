@@ -108,6 +108,9 @@ pub struct BgpStatus {
     /// How many of the sessions that it should have are established, for a person to read: `2/3`.
     #[serde(default)]
     pub established: String,
+    /// Prefixes of which some router is told no longer, because the node drains and other nodes tell it.
+    #[serde(default)]
+    pub withdrawn: i64,
     /// The sessions that it should have, by the name of their BGPPeer.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["peer".into()]))]

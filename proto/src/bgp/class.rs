@@ -51,6 +51,18 @@ impl Class {
         self.seen_as.entry(attributes).or_default().insert(peer.into());
     }
 
+    /// These routers see it no longer. Whether one of them did.
+    pub(super) fn relieve(&mut self, peers: &BTreeSet<&str>) -> bool {
+        let mut relieved = false;
+        self.seen_as.retain(|_, seeing| {
+            let before = seeing.len();
+            seeing.retain(|peer| !peers.contains(&**peer));
+            relieved |= seeing.len() < before;
+            !seeing.is_empty()
+        });
+        relieved
+    }
+
     /// The names of the BGPPeers whose routers see it.
     pub fn peers(&self) -> impl Iterator<Item = &str> {
         self.seen_as.values().flatten().map(|name| &**name)

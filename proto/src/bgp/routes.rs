@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ads::{Ad, Ads};
-use super::{Attributes, Class, Prefix, Sessions};
+use super::{Attributes, Class, Prefix, Relief, Sessions};
 use crate::announce::{Bar, Scene, Served};
 use crate::facts::{BgpAdvertisement, Node, Pool, Session};
 use crate::range::Family;
@@ -28,10 +28,21 @@ pub struct Asked<'a, 's> {
     pub ads: &'s Ads<'a>,
     /// The node drains, or its data path does not work.
     pub unsound: bool,
+    /// What it need not tell any more, because it drains and others do.
+    pub relief: &'s Relief,
 }
 
 /// What a node announces: its prefixes, each with who sees it and how. Prefixes that nobody sees are not there.
 pub type Routes = BTreeMap<Prefix, Arc<Class>>;
+
+/// What comes of [`routes`].
+#[derive(Debug, Default)]
+pub struct Announcement {
+    /// What the node announces.
+    pub routes: Routes,
+    /// Prefixes of which some router is told no longer, because the node drains and others tell it.
+    pub withdrawn: usize,
+}
 
 /// What is known of an address on a node, of all the Services that have it.
 #[derive(Default)]
@@ -45,6 +56,13 @@ struct Standing {
 }
 
 impl Standing {
+    fn of(services: &[Served<'_>], address: IpAddr, node: &str) -> Self {
+        let mut standing = Self::default();
+        let having = services.iter().filter(|served| served.assigned.contains(&address));
+        having.for_each(|served| standing.judge(served, address, node));
+        standing
+    }
+
     fn judge(&mut self, served: &Served<'_>, address: IpAddr, node: &str) {
         let Served { policy, usable, endpoints, failing_on, .. } = served;
         let family = Family::of(address);
@@ -70,10 +88,14 @@ impl Asked<'_, '_> {
 }
 
 /// The routes of a node for these Services. Those of one address count together.
-pub fn routes<'a>(scene: &Scene<'a>, asked: &Asked<'a, '_>, services: impl IntoIterator<Item = Served<'a>>) -> Routes {
+pub fn routes<'a>(
+    scene: &Scene<'a>,
+    asked: &Asked<'a, '_>,
+    services: impl IntoIterator<Item = Served<'a>>,
+) -> Announcement {
     let ads = asked.ads.of_node(&asked.node.labels);
     if ads.is_empty() || asked.sessions.with.is_empty() || scene.bar(asked.node).is_some() {
-        return Routes::default();
+        return Announcement::default();
     }
     let mut by_pool: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     // With the places of the advertisements that announce each.
@@ -92,6 +114,11 @@ pub fn routes<'a>(scene: &Scene<'a>, asked: &Asked<'a, '_>, services: impl IntoI
         }
     }
     classified(&ads, asked, standings)
+}
+
+/// Whether a node of this name can serve an address of these Services.
+pub(super) fn is_served_on(services: &[Served<'_>], address: IpAddr, node: &str) -> bool {
+    Standing::of(services, address, node).serves()
 }
 
 /// Whom a node tells of an address.
@@ -128,8 +155,7 @@ pub fn audience<'a>(
     if ads.is_empty() {
         return Err(Bar::NotSelected);
     }
-    let mut standing = Standing::default();
-    having().for_each(|served| standing.judge(served, address, &asked.node.name));
+    let standing = Standing::of(services, address, &asked.node.name);
     if !standing.counts {
         return Err(Bar::NoEndpoint);
     }
@@ -153,32 +179,54 @@ pub fn audience<'a>(
     if audience.peers.is_empty() { Err(bar) } else { Ok(audience) }
 }
 
+/// A prefix, of the addresses in it that the node can serve.
+struct Joined<'r> {
+    /// All of them are of the last resort.
+    last: bool,
+    /// The BGPPeers whose routers need to be told of none of them; none: no address has been looked at.
+    relief: Option<BTreeSet<&'r str>>,
+    /// The places of the advertisements that announce one.
+    places: BTreeSet<usize>,
+}
+
+/// What prefixes of one class have in common: their family, and what is in [`Joined`].
+type Sort<'r> = (Family, bool, BTreeSet<&'r str>, BTreeSet<usize>);
+
 /// The routes for the addresses that the node can serve.
 fn classified(
     ads: &[&Ad<'_>],
     asked: &Asked<'_, '_>,
     standings: BTreeMap<IpAddr, (Standing, BTreeSet<usize>)>,
-) -> Routes {
-    // Each with whether all its addresses are of the last resort.
-    let mut prefixes: BTreeMap<Prefix, (bool, BTreeSet<usize>)> = BTreeMap::new();
+) -> Announcement {
+    let mut prefixes: BTreeMap<Prefix, Joined<'_>> = BTreeMap::new();
     for (address, (standing, places)) in standings.into_iter().filter(|(_, (standing, _))| standing.serves()) {
+        let relief: BTreeSet<_> = asked.relief.get(&address).into_iter().flatten().map(|peer| &**peer).collect();
         for place in places {
             let length = ads[place].of.length(Family::of(address));
-            let (last, places) = prefixes.entry(Prefix::of(address, length)).or_insert((true, BTreeSet::new()));
-            *last &= asked.is_last() || standing.failing;
-            places.insert(place);
+            let joined = prefixes.entry(Prefix::of(address, length));
+            let joined = joined.or_insert(Joined { last: true, relief: None, places: BTreeSet::new() });
+            joined.last &= asked.is_last() || standing.failing;
+            joined.relief = Some(joined.relief.take().map_or_else(|| relief.clone(), |all| &all & &relief));
+            joined.places.insert(place);
         }
     }
-    // Ten thousand prefixes are of a handful of classes.
-    let mut classes: BTreeMap<(Family, bool, BTreeSet<usize>), Arc<Class>> = BTreeMap::new();
-    let routes = prefixes.into_iter().map(|(prefix, (last, places))| {
-        let class = classes.entry((prefix.family(), last, places)).or_insert_with_key(|(family, last, places)| {
+    // Ten thousand prefixes are of a handful of classes. With each, whether the relief leaves a router out of it.
+    let mut classes = BTreeMap::<Sort<'_>, (Arc<Class>, bool)>::new();
+    let mut announcement = Announcement::default();
+    for (prefix, Joined { last, relief, places }) in prefixes {
+        let sort = (prefix.family(), last, relief.unwrap_or_default(), places);
+        let (class, relieved) = classes.entry(sort).or_insert_with_key(|(family, last, relief, places)| {
             let ads = places.iter().map(|place| ads[*place]).collect::<Vec<_>>();
-            Arc::new(class(&ads, *family, asked.sessions, *last))
+            let mut class = class(&ads, *family, asked.sessions, *last);
+            let relieved = class.relieve(relief);
+            (Arc::new(class), relieved)
         });
-        (prefix, Arc::clone(class))
-    });
-    routes.filter(|(_, class)| !class.seen_as.is_empty()).collect()
+        announcement.withdrawn += usize::from(*relieved);
+        if !class.seen_as.is_empty() {
+            announcement.routes.insert(prefix, Arc::clone(class));
+        }
+    }
+    announcement
 }
 
 /// How routers see what these advertisements announce together, the oldest first. `last`: as the last resort.

@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Ads, Asked, Audience, Sessions, audience, sessions};
+use super::{Ads, Asked, Audience, Relief, Sessions, audience, sessions};
 use crate::announce::{Bar, Scene, Served};
-use crate::facts::{BgpPeer, Node, Speaker};
+use crate::facts::{BgpPeer, Node, PeerPlace, Speaker};
+use crate::range::Family;
 
 /// A node, its sessions, and what its speaker says.
 #[derive(Debug)]
@@ -48,11 +49,29 @@ impl<'a> Teller<'a> {
         address: IpAddr,
     ) -> Result<(BTreeSet<&'a str>, Audience<'a>), Silence> {
         let unsound = self.speaker.is_some_and(|speaker| speaker.draining || speaker.broken().is_some());
-        let asked = Asked { node: self.node, sessions: &self.sessions, ads, unsound };
+        let relief = Relief::default();
+        let asked = Asked { node: self.node, sessions: &self.sessions, ads, unsound, relief: &relief };
         let should = audience(scene, &asked, services, address).map_err(Silence::Barred)?;
         let bgp = self.speaker.ok_or(Silence::NoSpeaker)?.bgp.as_ref().ok_or(Silence::NoGobgpd)?;
         let stands = |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
         let to = should.peers.iter().copied().filter(stands).collect();
         Ok((to, should))
+    }
+
+    /// Its speaker says that it has withdrawn what others tell, because it drains.
+    #[must_use]
+    pub fn withdraws(&self) -> bool {
+        self.speaker.is_some_and(|speaker| speaker.withdraws)
+    }
+
+    /// Whether it has a next hop for prefixes of a family towards one of its routers: where that is reached over the other family, an
+    /// address of its Node.
+    pub(super) fn sends(&self, peer: &str, family: Family) -> bool {
+        let has = || self.node.internal.iter().any(|address| Family::of(*address) == family);
+        let session = self.sessions.with.iter().find(|(of, _)| *of.name == *peer);
+        session.is_some_and(|(_, session)| match &session.place {
+            PeerPlace::Address(address) => Family::of(*address) == family || has(),
+            PeerPlace::Interface(_) => true,
+        })
     }
 }

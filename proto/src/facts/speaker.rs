@@ -25,6 +25,10 @@ pub struct Speaker {
     pub draining: bool,
     /// The BGP sessions that it should have; none: it has no gobgpd.
     pub bgp: Option<Box<[SpeakerSession]>>,
+    /// It has withdrawn by BGP what other nodes announce, because it drains.
+    pub withdraws: bool,
+    /// It may announce less by BGP than follows from the API, or more Services may fail on it than it tells.
+    pub partial: bool,
 }
 
 /// A BGP session of a node.
@@ -126,10 +130,13 @@ impl SpeakerLink {
 impl From<api::Speaker> for Speaker {
     fn from(object: api::Speaker) -> Self {
         let status = object.status.unwrap_or_default();
+        let troubled = status.bgp.as_ref().is_some_and(|bgp| !bgp.message.is_empty());
         // Sorted already, as are the links' lists, but for what somebody wrote by hand.
         let mut failing: Vec<Failing> = status.failing.into_iter().filter_map(failing).collect();
         failing.sort();
         failing.dedup_by(|later, first| (&later.service, later.family) == (&first.service, first.family));
+        let told = failing.iter().map(|failing| &failing.service).collect::<BTreeSet<_>>().len();
+        let untold = status.failing_services > i64::try_from(told).unwrap_or(i64::MAX);
         let data_path = status.data_path.map(|path| DataPathStatus { message: said(&path.message), ..path });
         Self {
             node: object.metadata.name.unwrap_or_default().into(),
@@ -137,6 +144,8 @@ impl From<api::Speaker> for Speaker {
             failing: failing.into(),
             data_path: data_path.map(Box::new),
             draining: status.draining,
+            withdraws: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
+            partial: troubled || untold,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
         }
     }

@@ -20,8 +20,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(flags.kube_proxy_health, Mode::Auto);
     assert_eq!((flags.kube_proxy_address, flags.gobgp.clone()), (None, None));
     assert_eq!((flags.health_interval, flags.health_fall, flags.health_rise), (Duration::from_secs(1), 2, 3));
-    assert_eq!(flags.drain_delay, Duration::from_secs(5));
-    assert_eq!(flags.without_effect(), [""; 0]);
+    assert_eq!(flags.drain_delay, TimeOrNever(Some(Duration::from_secs(60))));
 }
 
 #[test]
@@ -38,18 +37,6 @@ fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
 fn the_help_says_how_a_time_is_written() {
     let help = Flags::command().render_help().to_string();
     assert!(help.contains("<TIME>") && help.contains("TIME is a whole number and a unit (ms, s or m)"), "{help}");
-}
-
-#[test]
-fn a_flag_that_does_nothing_yet_says_so_in_the_help_and_when_it_is_set() {
-    let set = ["--drain-delay=0s"];
-    let without_effect = parse(&set).unwrap().without_effect();
-    assert_eq!(without_effect.len(), set.len());
-    for arg in Flags::command().get_arguments() {
-        let flag = format!("--{}", arg.get_long().unwrap_or_default());
-        let says = arg.get_help().is_some_and(|help| help.to_string().contains("no effect yet"));
-        assert_eq!(says, without_effect.contains(&flag.as_str()), "{flag}");
-    }
 }
 
 #[test]
@@ -113,6 +100,7 @@ fn a_wrong_flag_is_refused_by_name_and_says_what_is_accepted() {
         ("--gobgp=/run/gobgp.sock", "unix:"),
         ("--gobgp=unix:gobgp.sock", "an absolute path"),
         ("--drain-delay=5", "--drain-delay"),
+        ("--drain-delay=999ms", "1s or longer, or the word never"),
     ];
     for (flag, expect) in cases {
         let error = parse(&[flag]).unwrap_err();

@@ -1,13 +1,15 @@
 //! What gobgpd is to have, and what is said of the sessions. Pure.
 
+mod cover;
 mod order;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState};
-use ferrolb_proto::bgp::{Ads, Asked, Sessions, routes, sessions};
+use ferrolb_proto::bgp::{Ads, Announcement, Asked, Covered, Relief, Sessions, routes, sessions};
 use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerPlace, Session};
 use ferrolb_proto::range::Family;
 
@@ -43,11 +45,15 @@ pub(super) struct Bgp {
     pub(super) shown: Shown,
     /// Prefixes that are not announced because there are too many kinds of them.
     pub(super) left_out: usize,
+    /// While the node drains: what others tell, and since when.
+    pub(super) covered: Covered,
+    /// When the node need tell less, though nothing happens.
+    pub(super) wake: Option<Instant>,
 }
 
 /// What comes of BGP; none as long as that cannot be known. `failing`: the Services that this node fails by their health checks, and of which
 /// families.
-pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Family)>) -> Option<Bgp> {
+pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Family)>, now: Instant) -> Option<Bgp> {
     let objects = &state.bgp_objects;
     if state.waits_for().is_some() || objects.waits_for().is_some() {
         return None;
@@ -58,10 +64,15 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
     let ads = Ads::new(objects.advertisements.values(), objects.communities.values());
     // What is not known yet, as when a speaker starts anew, changes nothing: the routes of a node that boots wait for its Node to be ready.
     let unsound = draining || state.data_path.state == DataPathState::Unhealthy;
-    let asked = Asked { node, sessions: &sessions, ads: &ads, unsound };
+    let scene = units::scene(state);
+    let all = Asked { node, sessions: &sessions, ads: &ads, unsound, relief: &Relief::default() };
+    let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);
+    let covered = delay.map(|_| cover::covered(state, &scene, &all, now)).unwrap_or_default();
+    let relief = delay.map(|delay| covered.relief(delay, now)).unwrap_or_default();
+    let asked = Asked { relief: &relief, ..all };
     let slices = slices::by_service(state.slices.iter());
     let served = state.services.iter().map(|service| units::served(state, service, &slices, failing));
-    let routes = routes(&units::scene(state), &asked, served);
+    let Announcement { routes, withdrawn } = routes(&scene, &asked, served);
     let heard = |(peer, session): &(&BgpPeer, &'_ Session)| {
         let address = state.bgp.sessions.get(&peer.name)?.address?;
         Some((session.place.interface()?.to_owned(), address))
@@ -73,10 +84,12 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
         neighbours: sessions.with.iter().filter_map(heard).collect(),
     };
     let outcome = wanted(&around, &sessions, &routes);
-    let status = status(state, &sessions, &outcome);
+    let withdrawn = i64::try_from(withdrawn).unwrap_or(i64::MAX);
+    let status = BgpStatus { withdrawn, ..status(state, &sessions, &outcome) };
     let shown = shown(&sessions, &status);
     let wanted = Wanted { parting: parting(state.leaving, draining, node), ..outcome.wanted };
-    Some(Bgp { wanted, status, shown, left_out: outcome.left_out })
+    let wake = delay.and_then(|delay| covered.deadline(delay, now));
+    Some(Bgp { wanted, status, shown, left_out: outcome.left_out, covered, wake })
 }
 
 /// Why this node may not be back soon. One that is shut down is not Ready by then, or its speaker is told to end.
@@ -115,7 +128,7 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpS
     let established = format!("{established}/{}", all.len());
     let unusable = state.bgp.unusable.as_ref().map(ToString::to_string);
     let message = unusable.or_else(|| too_many(outcome.left_out)).unwrap_or_default();
-    BgpStatus { message, established, sessions: all }
+    BgpStatus { message, established, withdrawn: 0, sessions: all }
 }
 
 /// What a person has to know of prefixes that are left out.

@@ -61,6 +61,7 @@ impl Cluster {
             exclude_interfaces: vec![Regex::new("^cni0$").unwrap()],
             kube_proxy_address: None,
             gobgp: false,
+            drain_delay: Some(Duration::from_secs(60)),
             checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         });
         feed(&mut state, &self.services, Event::Service);

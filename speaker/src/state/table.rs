@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice};
+use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, Service, Slice, Speaker};
 use ferrolb_runtime::watch::Change;
 
 use super::kept::{KeptService, KeptSlice};
@@ -86,6 +86,18 @@ impl Kept for Pool {
     }
 }
 
+impl Named for Speaker {
+    fn key(&self) -> Key {
+        Key::new("", &self.node)
+    }
+}
+
+impl Kept for Speaker {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
 impl Kept for Advertisement {
     fn same(&self, _other: &Self) -> bool {
         false
@@ -143,7 +155,7 @@ impl<F: Kept> Table<F> {
 
 impl<F> Table<F> {
     /// Whether a whole list has come in once.
-    pub(super) const fn is_listed(&self) -> bool {
+    pub(crate) const fn is_listed(&self) -> bool {
         self.listed
     }
 

@@ -17,6 +17,7 @@ fn state() -> State {
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
         gobgp: false,
+        drain_delay: None,
         checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
     })
 }

@@ -24,6 +24,7 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
         exclude_interfaces: Vec::new(),
         kube_proxy_address: None,
         gobgp: false,
+        drain_delay: None,
         checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
     };
     let found = async {

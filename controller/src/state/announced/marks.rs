@@ -82,7 +82,7 @@ impl State {
         let standing = |speaker: &Speaker| {
             let sessions = speaker.bgp.as_ref()?.iter().filter(|session| session.established);
             let sessions = sessions.map(|session| session.peer.clone()).collect::<BTreeSet<_>>();
-            Some((sessions, speaker.draining, speaker.broken().is_some()))
+            Some((sessions, speaker.draining, speaker.broken().is_some(), speaker.withdraws))
         };
         if rest(before) != rest(speaker) || standing(before) != standing(speaker) {
             self.doubt_announcing();

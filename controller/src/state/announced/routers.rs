@@ -54,19 +54,35 @@ impl<'a> Routers<'a> {
         let has = |served: &&Served<'_>| served.assigned.contains(&address);
         services.iter().filter(has).find(|served| self.ads.announce(scene, served, address))?;
         let mut told = Told::default();
+        let (mut leaving, mut sound) = (Vec::new(), BTreeSet::new());
         for teller in &self.nodes {
             match teller.told(scene, &self.ads, services, address) {
                 Ok((to, should)) if to.is_empty() => {
                     told.apart.push(&teller.node.name);
                     told.missing.extend(should.peers);
                 }
+                Ok((to, should)) if should.last && teller.withdraws() => {
+                    leaving.push((&teller.node.name, to, should));
+                }
                 Ok((to, should)) => {
+                    if !should.last {
+                        sound.extend(&to);
+                    }
                     let nodes = if should.last { &mut told.last } else { &mut told.from };
                     nodes.push(&teller.node.name);
                     told.to.extend(to);
                     told.yielding.extend(should.yielding);
                 }
                 Err(silence) => *told.barred.entry(silence).or_default() += 1,
+            }
+        }
+        // They go on to tell only what nobody else tells soundly.
+        for (node, to, should) in leaving {
+            let to: Vec<_> = to.difference(&sound).copied().collect();
+            if !to.is_empty() {
+                told.last.push(node);
+                told.to.extend(to);
+                told.yielding.extend(should.yielding);
             }
         }
         Some(told)

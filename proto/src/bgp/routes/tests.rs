@@ -15,6 +15,7 @@ struct Cluster {
     ads: Vec<BgpAdvertisement>,
     communities: Vec<Community>,
     unsound: bool,
+    relief: Relief,
 }
 
 fn read<O: serde::de::DeserializeOwned, F: From<O>>(name: &str, created: usize, spec: &Value) -> F {
@@ -46,6 +47,7 @@ impl Cluster {
             ads,
             communities: vec![],
             unsound: false,
+            relief: Relief::default(),
         }
     }
 
@@ -54,8 +56,9 @@ impl Cluster {
         let scene = Scene::new(self.nodes.iter(), self.pools.iter(), [].into_iter(), false);
         let sessions = sessions(&self.peers, &self.nodes[0].labels);
         let ads = Ads::new(&self.ads, &self.communities);
-        let asked = Asked { node: &self.nodes[0], sessions: &sessions, ads: &ads, unsound: self.unsound };
-        let routes = routes(&scene, &asked, services);
+        let asked =
+            Asked { node: &self.nodes[0], sessions: &sessions, ads: &ads, unsound: self.unsound, relief: &self.relief };
+        let routes = routes(&scene, &asked, services).routes;
         let lines = routes.iter().flat_map(|(prefix, class)| {
             let line = move |(seen, peers): (&Attributes, &BTreeSet<Box<str>>)| {
                 let Attributes { communities, local_pref, med, prepend } = seen;
@@ -252,7 +255,8 @@ fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() 
         let cluster = Cluster::with(vec![ad("one", 0, &spec)]);
         let scene = Scene::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
         let (sessions, ads) = (sessions(&cluster.peers, &cluster.nodes[0].labels), Ads::new(&cluster.ads, []));
-        let asked = Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads, unsound: false };
+        let asked =
+            Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads, unsound: false, relief: &cluster.relief };
         // One that has other addresses has no say.
         let elsewhere = addresses(&["10.0.0.99"]);
         let services = [served(policy, &both, endpoints), served(Policy::Local, &elsewhere, &there)];
@@ -260,6 +264,7 @@ fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() 
         let names = told.map(|told| told.peers.into_iter().collect::<Vec<_>>().join("+"));
         assert_eq!(names, expect.map(str::to_owned), "{spec}");
         let seen: BTreeSet<String> = routes(&scene, &asked, services.into_iter().take(1))
+            .routes
             .iter()
             .filter(|(prefix, _)| prefix.to_string() == "10.0.0.7/32")
             .flat_map(|(_, class)| class.peers().map(str::to_owned).collect::<Vec<_>>())
@@ -323,8 +328,29 @@ fn who_yields_to_an_older_one_is_named() {
     let cluster = Cluster::with(ads);
     let scene = Scene::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
     let (sessions, ads) = (sessions(&cluster.peers, &cluster.nodes[0].labels), Ads::new(&cluster.ads, []));
-    let asked = Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads, unsound: false };
+    let asked =
+        Asked { node: &cluster.nodes[0], sessions: &sessions, ads: &ads, unsound: false, relief: &cluster.relief };
     let told = audience(&scene, &asked, &[served(Policy::Cluster, &both, &there)], both[0]);
     let expect = Audience { peers: ["spine", "tor"].into(), last: false, yielding: ["young"].into() };
     assert_eq!(told, Ok(expect));
+}
+
+#[test]
+fn what_others_tell_in_place_of_the_node_is_told_no_longer_router_by_router() {
+    let (assigned, here) = (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("here", Family::V4)]);
+    let relieved = |spec: Value, relief: &[(usize, &[&str])]| {
+        let mut cluster = Cluster::with(vec![ad("all", 0, &spec)]);
+        let of =
+            |(place, peers): &(usize, &[&str])| (assigned[*place], peers.iter().map(|peer| (*peer).into()).collect());
+        cluster.relief = relief.iter().map(of).collect();
+        cluster.routes(vec![served(Policy::Local, &assigned, &here)])
+    };
+    let both = &["spine", "tor"][..];
+    assert_eq!(relieved(json!({}), &[(0, &["tor"])]), ["10.0.0.7/32 spine", "10.0.0.9/32 spine+tor"]);
+    assert_eq!(relieved(json!({}), &[(0, both)]), ["10.0.0.9/32 spine+tor"]);
+    assert_eq!(relieved(json!({"peers": ["spine"]}), &[(0, &["tor"])]).len(), 2, "tor is not told of it anyway");
+    let whole = || json!({"aggregationLength": 24});
+    assert_eq!(relieved(whole(), &[(0, both)]), ["10.0.0.0/24 spine+tor"], "the other address in it is this node's");
+    assert_eq!(relieved(whole(), &[(0, both), (1, &["tor"])]), ["10.0.0.0/24 spine"]);
+    assert_eq!(relieved(whole(), &[(0, both), (1, both)]), [""; 0]);
 }

@@ -1,7 +1,9 @@
 //! What gobgpd is to have, by what is known: when that is settled, and what it follows.
 
 use ferrolb_proto::api::{BgpSessionState, DataPathState};
-use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Drain, PeerPlace};
+use ferrolb_proto::facts::{
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, Drain, PeerPlace, Speaker, SpeakerSession,
+};
 use ferrolb_proto::health::data_path::Judgement;
 
 use super::*;
@@ -139,4 +141,61 @@ fn a_node_that_drains_or_has_no_data_path_goes_on_as_the_last_resort() {
     assert_eq!((draining != sound, &draining), (true, &broken), "said in the same way");
     state.handle(judged(DataPathState::Healthy, false), Instant::ZERO);
     assert_eq!(marks(&state), sound);
+}
+
+/// Plans as the main loop does: the next plan knows what this one found. How many paths there are, and prefixes withdrawn.
+fn step(state: &mut State, second: u64) -> (usize, i64) {
+    let now = Instant::from_millis(second * 1_000);
+    let desired = plan(state, now);
+    state.handle(Event::Covered(Arc::clone(&desired.covered)), now);
+    (desired.bgp.expect("it is known").paths.len(), desired.status.bgp.expect("a gobgpd").withdrawn)
+}
+
+/// What the speaker of node2 says of itself.
+fn other(established: bool) -> Speaker {
+    let session = SpeakerSession { peer: "tor".into(), established, ..SpeakerSession::default() };
+    Speaker { node: "node2".into(), bgp: Some([session].into()), ..Speaker::default() }
+}
+
+#[test]
+fn a_node_that_drains_withdraws_after_the_delay_what_another_announces_and_not_the_last() {
+    let mut state = state(&Cluster::default(), &[numbered()]);
+    let change = |state: &mut State, event| assert!(state.handle(event, Instant::ZERO));
+    let cordoned = |cordoned| Event::Node(Change::Apply(Node { cordoned, ..node("node1") }));
+    feed(&mut state, &[other(true)], Event::Speaker);
+    assert_eq!((step(&mut state, 0), plan(&state, Instant::ZERO).watches_speakers), ((1, 0), false));
+    assert_eq!(step(&mut state, 100), (1, 0), "it does not drain");
+    change(&mut state, cordoned(true));
+    assert_eq!((step(&mut state, 100), plan(&state, Instant::ZERO).watches_speakers), ((1, 0), true));
+    assert_eq!(step(&mut state, 159), (1, 0));
+    assert_eq!(plan(&state, Instant::from_millis(159_000)).wake, Some(Instant::from_millis(160_000)));
+    assert_eq!(step(&mut state, 160), (0, 1));
+    change(&mut state, Event::Speaker(Change::Apply(other(false))));
+    assert_eq!(step(&mut state, 161), (1, 0), "at once");
+    change(&mut state, Event::Speaker(Change::Apply(other(true))));
+    assert_eq!(step(&mut state, 162), (1, 0));
+    assert_eq!(step(&mut state, 222), (0, 1));
+    change(&mut state, Event::SpeakersUnknown);
+    assert_eq!(step(&mut state, 223), (1, 0), "what is not known does not count");
+    feed(&mut state, &[other(true)], Event::Speaker);
+    assert_eq!((step(&mut state, 300), step(&mut state, 400)), ((1, 0), (0, 1)));
+    change(&mut state, cordoned(false));
+    assert_eq!(step(&mut state, 401), (1, 0), "the drain is over");
+    change(&mut state, cordoned(true));
+    assert_eq!(step(&mut state, 402), (1, 0), "and another one begins anew");
+    state.config.drain_delay = None;
+    assert_eq!((step(&mut state, 900), plan(&state, Instant::ZERO).watches_speakers), ((1, 0), false));
+}
+
+#[test]
+fn what_is_no_drain_withdraws_nothing() {
+    let mut state = state(&Cluster::default(), &[numbered()]);
+    feed(&mut state, &[other(true)], Event::Speaker);
+    let broken = Judgement { state: DataPathState::Unhealthy, message: "why".into(), ineligible: false };
+    state.handle(Event::DataPath(broken), Instant::ZERO);
+    state.handle(Event::Node(Change::Apply(Node { ready: false, ..node("node1") })), Instant::ZERO);
+    assert_eq!((step(&mut state, 0), step(&mut state, 1_000)), ((1, 0), (1, 0)));
+    let ineligible = Judgement { state: DataPathState::Healthy, message: "".into(), ineligible: true };
+    state.handle(Event::DataPath(ineligible), Instant::ZERO);
+    assert_eq!((step(&mut state, 1_000), step(&mut state, 2_000)), ((1, 0), (0, 1)));
 }

@@ -168,6 +168,22 @@ fn a_node_that_is_not_sound_is_named_as_the_last_resort() {
 }
 
 #[test]
+fn a_node_that_has_withdrawn_what_others_announce_is_named_no_longer() {
+    let mut world = cluster(vec![], ["tor!", "tor!", "tor!"], None);
+    let mut said = |node: &str, draining: bool, withdraws: bool| {
+        says(&mut world, Speaker { draining, withdraws, ..router(node, &[], &["tor!"]) });
+        world.settle();
+        told(&world, "a").1
+    };
+    assert_eq!(said("n2", true, true), "10.0.0.1 by BGP from n1, n3 to tor");
+    assert_eq!(said("n3", true, true), "10.0.0.1 by BGP from n1 to tor");
+    // Nobody is left who is sound: those who had withdrawn are back.
+    assert_eq!(said("n1", true, false), "10.0.0.1 by BGP from n1, n2, n3 to tor, as the last resort");
+    assert_eq!(said("n1", false, false), "10.0.0.1 by BGP from n1 to tor");
+    assert_eq!(said("n2", true, false), "10.0.0.1 by BGP from n1 to tor, and as the last resort from n2");
+}
+
+#[test]
 fn of_two_families_the_one_without_endpoints_is_not_announced_for_want_of_them() {
     let both = Service { families: vec![Family::V4, Family::V6], ..assigned("a", &[ADDRESS, "fd00::1"], "lan") };
     let speakers = ["n1", "n2", "n3"].map(|node| router(node, &[], &["tor!"])).into();

@@ -1,0 +1,195 @@
+//! Who stands in for a node that drains, and since when: a table of one cluster, and virtual time.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api;
+use crate::facts::{BgpAdvertisement, Endpoint, Failing, Policy, Pool, SpeakerLink, SpeakerSession, Usable};
+
+const ADDRESS: &str = "10.0.0.7";
+
+/// `own` drains; `other` and `third` are sound, and tell both routers. All have an endpoint, and hear each other.
+struct Cluster {
+    nodes: [Node; 3],
+    speakers: [Speaker; 3],
+    policy: Policy,
+    spec: Value,
+    endpoints: Vec<&'static str>,
+}
+
+fn object<O: serde::de::DeserializeOwned>(name: &str, spec: &Value) -> O {
+    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("an object")
+}
+
+impl Cluster {
+    const NAMES: [&str; 3] = ["own", "other", "third"];
+
+    fn new() -> Self {
+        let labels = |name: &str| [("name".to_owned(), name.to_owned())].into();
+        let session = |peer: &str| SpeakerSession { peer: peer.into(), established: true, ..SpeakerSession::default() };
+        let link = |name: &str| SpeakerLink {
+            heard: Self::NAMES.into_iter().filter(|other| *other != name).map(Into::into).collect(),
+            ..SpeakerLink::default()
+        };
+        let mut cluster = Self {
+            nodes: Self::NAMES.map(|name| Node {
+                name: name.into(),
+                ready: true,
+                labels: labels(name),
+                internal: vec!["172.30.0.11".parse().expect("an address")],
+                ..Node::default()
+            }),
+            speakers: Self::NAMES.map(|name| Speaker {
+                node: name.into(),
+                bgp: Some(["spine", "tor"].map(session).into()),
+                links: [link(name)].into(),
+                ..Speaker::default()
+            }),
+            policy: Policy::Local,
+            spec: json!({}),
+            endpoints: Self::NAMES.into(),
+        };
+        // Hearing is what a speaker says of itself: the links of each have been sorted.
+        for speaker in &mut cluster.speakers {
+            speaker.links.iter_mut().for_each(|link| link.heard.sort());
+        }
+        cluster
+    }
+
+    /// The BGPPeers whose routers the others tell of the address.
+    fn told(&self) -> String {
+        let peer = |name: &str, address: &str, more: Value| -> BgpPeer {
+            let mut spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address});
+            for (field, value) in more.as_object().expect("fields") {
+                spec[field] = value.clone();
+            }
+            object::<api::Router>(name, &spec).into()
+        };
+        let dual = json!({"dualStackAddressFamily": true});
+        let peers = [peer("spine", "fd00:1::1", dual), peer("tor", "192.0.2.1", json!({}))];
+        let ads: [BgpAdvertisement; 1] = [object::<api::Bgp>("all", &self.spec).into()];
+        let pool =
+            Pool { name: "lan".into(), ranges: vec!["10.0.0.0/24".parse().expect("a range")], ..Pool::default() };
+        let scene = Scene::new(self.nodes.iter(), [&pool].into_iter(), [].into_iter(), false);
+        let others = Others::new(&self.speakers[0], self.nodes.iter(), peers.iter(), self.speakers.iter());
+        let (assigned, key) = ([ADDRESS.parse().expect("an address")], Key::new("default", "web"));
+        let endpoint = |node: &&str| Endpoint {
+            node: Some((*node).into()),
+            family: Family::V4,
+            ready: true,
+            serving: true,
+            terminating: false,
+        };
+        let endpoints: Vec<_> = self.endpoints.iter().map(endpoint).collect();
+        let served = Served {
+            policy: self.policy,
+            usable: Usable::default(),
+            assigned: &assigned,
+            from_pool: None,
+            labels: &[],
+            endpoints: endpoints.iter().collect(),
+            failing_on: others.failing(&key).collect(),
+        };
+        let told = others.tell(&scene, &Ads::new(&ads, []), &[served], assigned[0], &["spine", "tor"].into());
+        told.into_iter().collect::<Vec<_>>().join("+")
+    }
+}
+
+/// A change of what another node is, or says.
+type Change = fn(&mut Node, &mut Speaker);
+
+#[test]
+fn another_node_counts_while_it_is_sound_lives_and_has_the_session() {
+    let alone = || Cluster { endpoints: vec!["own", "other"], ..Cluster::new() };
+    assert_eq!(alone().told(), "spine+tor");
+    let cases: [(&str, Change, &str); 14] = [
+        ("it drains", |node, _| node.drain = Some(crate::facts::Drain::Annotation), ""),
+        ("it is cordoned", |node, _| node.cordoned = true, ""),
+        ("it is not ready", |node, _| node.ready = false, ""),
+        ("its network is not there", |node, _| node.unreachable = true, ""),
+        ("it is excluded", |node, _| node.excluded = true, ""),
+        ("its speaker leaves, or kube-proxy says that it drains", |_, speaker| speaker.draining = true, ""),
+        ("its data path does not work", |_, speaker| speaker.data_path = broken(), ""),
+        ("its checks fail", |_, speaker| speaker.failing = [failing("web")].into(), ""),
+        ("those of another Service fail", |_, speaker| speaker.failing = [failing("db")].into(), "spine+tor"),
+        ("it does not tell all", |_, speaker| speaker.partial = true, ""),
+        ("it has no gobgpd", |_, speaker| speaker.bgp = None, ""),
+        ("one session is down", |_, speaker| sessions_of(speaker)[1].established = false, "spine"),
+        ("it has no next hop for the other family", |node, _| node.internal.clear(), "tor"),
+        ("nobody hears it", |_, speaker| speaker.node = "stranger".into(), ""),
+    ];
+    for (what, change, expect) in cases {
+        let mut cluster = alone();
+        change(&mut cluster.nodes[1], &mut cluster.speakers[1]);
+        assert_eq!(cluster.told(), expect, "{what}");
+    }
+    let elsewhere = json!({"nodeSelectors": [{"matchLabels": {"name": "own"}}]});
+    assert_eq!(Cluster { spec: elsewhere, ..alone() }.told(), "");
+    assert_eq!(Cluster { endpoints: vec!["own"], ..Cluster::new() }.told(), "", "the only endpoint");
+    assert_eq!(Cluster { endpoints: vec!["own"], policy: Policy::Cluster, ..Cluster::new() }.told(), "spine+tor");
+}
+
+fn broken() -> Option<Box<api::DataPathStatus>> {
+    Some(Box::new(api::DataPathStatus { state: api::DataPathState::Unhealthy, message: "why".into() }))
+}
+
+fn failing(service: &str) -> Failing {
+    Failing { service: Key::new("default", service), family: Family::V4, why: "why".into() }
+}
+
+fn sessions_of(speaker: &mut Speaker) -> &mut [SpeakerSession] {
+    speaker.bgp.as_deref_mut().expect("sessions")
+}
+
+#[test]
+fn several_stand_in_together_and_all_that_drain_do_not() {
+    let mut cluster = Cluster::new();
+    sessions_of(&mut cluster.speakers[1])[0].established = false;
+    sessions_of(&mut cluster.speakers[2])[1].established = false;
+    assert_eq!(cluster.told(), "spine+tor");
+    cluster.nodes.iter_mut().for_each(|node| node.cordoned = true);
+    assert_eq!(cluster.told(), "");
+}
+
+#[test]
+fn who_is_heard_no_longer_is_gone_before_anybody_has_said_so() {
+    let mut cluster = Cluster { endpoints: vec!["own", "other"], ..Cluster::new() };
+    let hears = |speaker: &mut Speaker, names: &[&str]| {
+        speaker.links.iter_mut().for_each(|link| link.heard = names.iter().map(|name| (*name).into()).collect());
+    };
+    hears(&mut cluster.speakers[0], &["third"]);
+    assert_eq!(cluster.told(), "");
+    // In networks of their own nobody hears anybody: the Node says whether it is there.
+    cluster.speakers.iter_mut().for_each(|speaker| hears(speaker, &[]));
+    assert_eq!(cluster.told(), "spine+tor");
+    (cluster.nodes[1].ready, cluster.nodes[1].lost) = (false, true);
+    assert_eq!(cluster.told(), "");
+}
+
+#[test]
+fn relief_comes_after_the_delay_without_a_break_router_by_router_and_ends_at_once() {
+    const DELAY: Duration = Duration::from_secs(60);
+    let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
+    let address: IpAddr = ADDRESS.parse().expect("an address");
+    // When, who is told of it by others then, and of whom this node is relieved.
+    let steps: [(u64, &[&str], &str, Option<u64>); 9] = [
+        (0, &["tor"], "", Some(60)),
+        (30, &["spine", "tor"], "", Some(60)),
+        (59, &["spine", "tor"], "", Some(60)),
+        (60, &["spine", "tor"], "tor", Some(90)),
+        (90, &["spine", "tor"], "spine+tor", None),
+        (91, &["spine"], "spine", None),
+        (92, &["spine", "tor"], "spine", Some(152)),
+        (100, &[], "", None),
+        (300, &["spine", "tor"], "", Some(360)),
+    ];
+    let mut covered = Covered::default();
+    for (second, found, relieved, next) in steps {
+        covered = covered.then([(address, found.iter().copied().collect())], at(second));
+        let relief = covered.relief(DELAY, at(second));
+        let peers = relief.get(&address).into_iter().flatten().map(|peer| &**peer).collect::<Vec<_>>();
+        assert_eq!(peers.join("+"), relieved, "at {second} s");
+        assert_eq!(covered.deadline(DELAY, at(second)), next.map(at), "at {second} s");
+        assert_eq!(covered.then([(address, found.iter().copied().collect())], at(second)), covered, "the same again");
+    }
+}
