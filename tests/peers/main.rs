@@ -3,6 +3,7 @@
 
 mod api;
 mod attributes;
+mod bfd;
 mod distance;
 mod drain;
 mod example;
