@@ -187,6 +187,7 @@ fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not
         let told = status.established.as_ref().map(|condition| (condition.status, &*condition.message));
         assert_eq!(told.map(|(status, _)| status == Truth::True), expect.map(|_| words.starts_with("all")), "{words}");
         assert!(told.is_none_or(|(_, message)| message.contains(words)), "{told:?}");
+        assert_eq!(told.is_some_and(|(_, message)| message.contains("BFD")), words.contains("BFD"), "{told:?}");
         assume_peer(&mut tor.status, &status);
         assert_eq!(peer_status(&tor, &surroundings, &StatusFields::All), None, "{words}");
         // Without nodes what was said is taken away.
