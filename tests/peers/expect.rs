@@ -1,10 +1,10 @@
 //! The routers of most stories, and what is waited for on one.
 
-use crate::objects::{ADDRESSES, BGP_MAX};
-use anyhow::{Result, ensure};
+use crate::objects::{self, ADDRESSES, BGP_MAX};
+use anyhow::{Context, Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
-use ferrolb_tests::topology::Host;
 use ferrolb_tests::topology::routers::ROUTERS;
+use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::{Lab, wait};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -65,4 +65,17 @@ pub(crate) fn paths_by(router: &Router, nodes: &[&Host]) -> Result<()> {
 /// By whom a router has paths.
 pub(crate) fn next_hops(router: &Router) -> Result<BTreeSet<IpAddr>> {
     Ok(router.routes()?.into_iter().filter_map(|route| route.next_hop).collect())
+}
+
+/// The client's way to an address is by a router from now on. One that sends on by the link that it heard from tells who sent of the shorter way (RFC 792,
+/// RFC 4861 section 8), which is not to be taken.
+pub(crate) fn lead(lab: &Lab, address: IpAddr, router: &str) -> Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        for link in ["all", "eth0"] {
+            lab.exec(CLIENT, &["sysctl", "-qw", &format!("net.{family}.conf.{link}.accept_redirects=0")])?;
+        }
+    }
+    let ways = objects::host(lab, router)?.addresses();
+    let way = ways.into_iter().find(|way| way.is_ipv4() == address.is_ipv4()).context("an address of its family")?;
+    lab.exec(CLIENT, &["ip", "route", "replace", &objects::prefix(address), "via", &way.to_string()]).map(drop)
 }

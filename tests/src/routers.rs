@@ -11,6 +11,7 @@ mod route;
 pub use peering::{Neighbour, Peering};
 pub use route::{Route, Session};
 
+use crate::cluster::docker;
 use crate::process::{self, Launch};
 use crate::state::State;
 use crate::{Lab, run, wait};
@@ -114,6 +115,22 @@ impl<'a> Router<'a> {
             process::forget(self.state(), &record.launch.name);
         }
         Ok(())
+    }
+
+    /// Kills the daemon that speaks BGP, or the container that it is in, and starts it again.
+    ///
+    /// # Errors
+    /// When it does not run, or does not die.
+    pub fn crash(&self) -> Result<()> {
+        let daemon = self.launches()?.pop().context("it has a daemon")?.name;
+        if self.in_container()? {
+            let record = process::find(self.state(), &daemon).with_context(|| format!("{self} does not run"))?;
+            run::run(docker::command(self.state()).args(["kill", &daemon]))?;
+            process::wait_end(&record, STOP_MAX)?;
+        } else {
+            self.lab.stop(&daemon, Signal::KILL)?;
+        }
+        self.lab.restart(&daemon)
     }
 
     pub fn kind(&self) -> Kind {

@@ -15,8 +15,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// For so long others announce what a node that drains announces, too: on a busy machine long enough for all that is looked at meanwhile.
-const DELAY: Duration = Duration::from_secs(30);
-const DELAY_FLAG: &str = "--drain-delay=30s";
+const DELAY: Duration = Duration::from_secs(15);
+const DELAY_FLAG: &str = "--drain-delay=15s";
 /// How often the client connects, how long before and after what happens, and at most.
 const STEP: Duration = Duration::from_millis(10);
 const AROUND: Duration = Duration::from_millis(500);
@@ -108,10 +108,7 @@ fn serve(lab: &Lab, nodes: &[Host]) -> Result<()> {
         all.extend(objects::peers(lab, router)?);
     }
     lab.apply_objects(&all)?;
-    let [address, _] = ADDRESSES;
-    let way = objects::host(lab, ROUTERS[0])?.v4().to_string();
-    lab.exec(CLIENT, &["ip", "route", "replace", &objects::prefix(address), "via", &way])?;
-    Ok(())
+    expect::lead(lab, ADDRESSES[0], ROUTERS[0])
 }
 
 /// Waits until each router has the paths of these nodes, of the others as the last resort, and its kernel uses those that are best.

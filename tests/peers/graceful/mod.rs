@@ -127,14 +127,8 @@ fn router_dies(lab: &Lab, routers: &[Router], place: usize, node: &Host, turn: (
     let others = ROUTERS.into_iter().filter(|other| *other != host);
     let others: Vec<String> = others.flat_map(|host| ADDRESSES.map(|address| peer_name(host, address))).collect();
     let witness = Witness::called(lab, &node.name, &others)?;
-    let name = match router.kind() {
-        Kind::Frr => format!("frr-{host}-2-bgpd"),
-        Kind::Bird => format!("bird-{host}"),
-        Kind::Gobgp => bgp::process_name(host),
-    };
-    lab.stop(&name, Signal::KILL)?;
     let start = wait::now();
-    lab.restart(&name)?;
+    router.crash()?;
     // It is asked only when it can answer again.
     expect::sees(router, paths(router, node, turn))?;
     measured(&format!("{router} dies: it has all again {:?} after its start", start.elapsed()));

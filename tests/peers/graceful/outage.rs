@@ -1,6 +1,7 @@
 //! What becomes of the routes, and of who connects by them, while something happens.
 
-use crate::objects::{self, ADDRESSES, BGP_MAX, prefix};
+use crate::expect;
+use crate::objects::{ADDRESSES, BGP_MAX};
 use anyhow::{Result, ensure};
 use ferrolb_tests::stage::measured;
 use ferrolb_tests::topology::CLIENT;
@@ -14,19 +15,9 @@ const STEP: Duration = Duration::from_millis(10);
 const AROUND: Duration = Duration::from_millis(500);
 const PROBE_MAX: Duration = Duration::from_secs(120);
 
-/// Each address has a way of its own: the first by FRR, the second by BIRD. A router that sends back by the link that it heard from tells who sent of the shorter
-/// way, which is not to be taken.
+/// Each address has a way of its own: the first by FRR, the second by BIRD.
 pub(super) fn lead(lab: &Lab) -> Result<()> {
-    for family in ["ipv4", "ipv6"] {
-        for link in ["all", "eth0"] {
-            lab.exec(CLIENT, &["sysctl", "-qw", &format!("net.{family}.conf.{link}.accept_redirects=0")])?;
-        }
-    }
-    for ((place, address), router) in ADDRESSES.into_iter().enumerate().zip(ROUTERS) {
-        let way = objects::host(lab, router)?.addresses()[place].to_string();
-        lab.exec(CLIENT, &["ip", "route", "replace", &prefix(address), "via", &way])?;
-    }
-    Ok(())
+    ADDRESSES.into_iter().zip(ROUTERS).try_for_each(|(address, router)| expect::lead(lab, address, router))
 }
 
 /// Lets `event` happen while the client connects: no connection is lost.

@@ -6,7 +6,7 @@ use crate::expect;
 use crate::objects::BGP_MAX;
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::bgp;
-use ferrolb_tests::cluster::ferrolb::{ADMIN_PORT, speaker_name};
+use ferrolb_tests::cluster::ferrolb::speaker_name;
 use ferrolb_tests::lab::admin;
 use ferrolb_tests::routers::{Route, Router};
 use ferrolb_tests::setup::gobgp;
@@ -19,8 +19,6 @@ use std::path::PathBuf;
 const HANDOVER: &str = "/gobgp/handover";
 /// What paths of the last resort carry (RFC 8326).
 const GRACEFUL_SHUTDOWN: &str = "65535:0";
-/// How long the hook may take, in seconds: less than a pod has by default.
-const HOOK_MAX: &str = "20";
 
 /// Puts a gobgpd of the oldest version that there may be in the place of the one that runs.
 pub(super) fn downgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
@@ -35,8 +33,8 @@ pub(super) fn upgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> 
     ensure!(page.status == 403, "one from elsewhere is told {}: {}", page.status, page.body);
     let start = wait::now();
     unharmed(lab, "gobgpd is upgraded", || {
-        let hook = ask(lab, node)?;
-        ensure!(hook == "200", "the hook was answered {hook}");
+        let hook = bgp::before_stop(lab, &node.name)?;
+        ensure!(hook.status == 200, "the hook was answered {hook:?}");
         lab.stop(&bgp::process_name(&node.name), Signal::TERM)?;
         measured(&format!("hook and end of gobgpd took {:?}", start.elapsed()));
         let start = wait::now();
@@ -61,8 +59,8 @@ pub(super) fn left(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
         let last = |route: &Route| route.communities.iter().any(|community| community == GRACEFUL_SHUTDOWN);
         Ok((!routes.is_empty() && routes.iter().all(last)).then_some(()))
     })?;
-    let hook = ask(lab, node)?;
-    ensure!(hook == "409", "the hook on a cordoned node was answered {hook}");
+    let hook = bgp::before_stop(lab, &node.name)?;
+    ensure!(hook.status == 409, "the hook on a cordoned node was answered {hook:?}");
     dropped(lab, routers, node, "gobgpd of a cordoned node ends")?;
     lab.kubectl(&["uncordon", &node.name])?;
     bgp::start(lab.state(), &today(lab)?, &node.name)?;
@@ -72,8 +70,8 @@ pub(super) fn left(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
 /// Without its speaker nobody fills the next one.
 pub(super) fn without_speaker(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
     lab.stop(&speaker_name(&node.name), Signal::KILL)?;
-    let hook = ask(lab, node)?;
-    ensure!(hook == "000", "a dead speaker answered {hook}");
+    let hook = bgp::before_stop(lab, &node.name);
+    ensure!(hook.is_err(), "a dead speaker answered {hook:?}");
     dropped(lab, routers, node, "the speaker is dead, and gobgpd ends")?;
     lab.restart(&speaker_name(&node.name))?;
     bgp::start(lab.state(), &today(lab)?, &node.name)?;
@@ -82,13 +80,6 @@ pub(super) fn without_speaker(lab: &Lab, routers: &[Router], node: &Host) -> Res
 
 fn today(lab: &Lab) -> Result<PathBuf> {
     lab.state().facts()?.gobgp.context("GoBGP")
-}
-
-/// What a hook of the node is answered by the speaker: the status, `000` where nobody answers.
-fn ask(lab: &Lab, node: &Host) -> Result<String> {
-    let page = format!("http://127.0.0.1:{ADMIN_PORT}{HANDOVER}");
-    let words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", HOOK_MAX, &page];
-    Ok(String::from_utf8(lab.try_exec(&node.name, &words)?.stdout)?)
 }
 
 /// Ends gobgpd by SIGTERM: routers drop the routes, long before they would if they waited for it.

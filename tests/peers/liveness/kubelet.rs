@@ -1,6 +1,6 @@
 //! What a kubelet does with the gobgpds of a lab: their liveness probe, as their DaemonSet says it, and what follows where it fails.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::bgp;
 use ferrolb_tests::{Lab, Signal, wait};
 use serde_json::Value;
@@ -57,6 +57,9 @@ impl<'a> Kubelet<'a> {
             if *failures == self.threshold {
                 *failures = 0;
                 let name = bgp::process_name(&node);
+                // A hook that fails hinders nothing.
+                let asked = bgp::before_stop(self.lab, &node);
+                ensure!(asked.is_err(), "a speaker that is dead answers: {asked:?}");
                 self.lab.stop(&name, Signal::TERM)?;
                 self.lab.restart(&name)?;
             }

@@ -101,12 +101,7 @@ fn left_by_metallb<'a>(lab: &'a Lab, node: &Host) -> Result<Router<'a>> {
     all.extend(ferrolb::rights(GROUP, NAMESPACE, &["rbac.yaml", "bgp/rbac.yaml"])?);
     lab.apply_objects(&all)?;
     lab.pod("web", &node.name, &[("app", "web")])?;
-    let mut config = Kind::Frr.config(&Peering::with_nodes(lab, ROUTER)?);
-    for address in node.addresses() {
-        let timers = format!(" neighbor {address} timers connect 1\n");
-        config = config.replace(&timers, &format!("{timers} neighbor {address} bfd\n"));
-    }
-    Router::start(lab, Kind::Frr, ROUTER, &config)
+    Router::with(lab, Kind::Frr, ROUTER, &Peering { bfd: Some(300), ..Peering::with_nodes(lab, ROUTER)? })
 }
 
 /// Waits until the router has a path for each address, and forwards accordingly.

@@ -2,17 +2,22 @@
 
 use super::apply;
 use crate::process::{self, Launch, Record};
-use crate::setup;
 use crate::state::State;
+use crate::traffic::page::Page;
+use crate::{Lab, setup};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where its DaemonSet is.
 const MANIFEST: &str = "deploy/bgp/gobgpd.yaml";
 /// The socket in there.
 const DEPLOYED_SOCKET: &str = "/run/ferrolb/gobgp.sock";
+/// How long a hook may take: as long as the pod has to end.
+const HOOK_MAX: Duration = Duration::from_secs(20);
 /// Becomes a gobgpd (`$0`) as its container would run it: without any capability, and on no socket (`$1`) but one of its own: the one that another left
 /// its speaker takes away.
 const DEPLOYED: &str = r#"program=$0 socket=$1; shift; until [ ! -e "$socket" ]; do sleep 0.05; done
@@ -49,6 +54,17 @@ fn launch(gobgp: &Path, host: &str, script: &str, args: impl IntoIterator<Item =
         args: ["-c".to_owned(), script.to_owned(), program].into_iter().chain(args).collect(),
         env: [].into(),
     }
+}
+
+/// Does what the DaemonSet has a kubelet do on a node before it ends its gobgpd; what was answered.
+///
+/// # Errors
+/// When nobody answers, as where the speaker is dead.
+pub fn before_stop(lab: &Lab, node: &str) -> Result<Page> {
+    let get = &container()?["lifecycle"]["preStop"]["httpGet"];
+    let host = get["host"].as_str().with_context(|| format!("{MANIFEST}: no host to ask before it is stopped"))?;
+    let port = get["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("a port")?;
+    lab.http_get_within(node, SocketAddr::new(host.parse()?, port), get["path"].as_str().context("a path")?, HOOK_MAX)
 }
 
 /// The container of the DaemonSet.

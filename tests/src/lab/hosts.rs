@@ -94,7 +94,15 @@ impl Lab {
     /// # Errors
     /// When there is no page within two seconds.
     pub fn http_get(&self, from: &str, server: SocketAddr, path: &str) -> Result<Page> {
-        self.within(from, || block_on(page::fetch(server, path, PAGE_MAX))?)?
+        self.http_get_within(from, server, path, PAGE_MAX)
+    }
+
+    /// [`Self::http_get`] with a limit of its own.
+    ///
+    /// # Errors
+    /// When there is no page within that.
+    pub fn http_get_within(&self, from: &str, server: SocketAddr, path: &str, limit: Duration) -> Result<Page> {
+        self.within(from, || block_on(page::fetch(server, path, limit))?)?
     }
 
     /// Starts to probe a server by TCP from the client's host.
@@ -110,19 +118,25 @@ impl Lab {
         length: Duration,
         step: Duration,
     ) -> Probing {
-        self.start_on_client(async move |stop| Ok(probe::probe(transport, server, length, step, stop).await))
+        self.start_on(CLIENT, async move |stop| Ok(probe::probe(transport, server, length, step, stop).await))
+    }
+
+    /// Starts to probe a server by TCP from a host.
+    pub fn start_probe_from(&self, host: &str, server: SocketAddr, length: Duration, step: Duration) -> Probing {
+        self.start_on(host, async move |stop| Ok(probe::probe(Transport::Tcp, server, length, step, stop).await))
     }
 
     /// Starts a connection from the client's host to a pod's server, which lasts for `length` if it can.
     pub fn start_lasting(&self, server: SocketAddr, length: Duration) -> Probing<Fate> {
-        self.start_on_client(async move |stop| lasting::last(server, length, stop).await)
+        self.start_on(CLIENT, async move |stop| lasting::last(server, length, stop).await)
     }
 
-    fn start_on_client<T: Send + 'static>(
+    fn start_on<T: Send + 'static>(
         &self,
+        host: &str,
         work: impl AsyncFnOnce(&AtomicBool) -> Result<T> + Send + 'static,
     ) -> Probing<T> {
-        let (namespace, stop) = (self.state.name.namespace(CLIENT), Arc::new(AtomicBool::new(false)));
+        let (namespace, stop) = (self.state.name.namespace(host), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             netns::enter(&namespace)?;

@@ -1,7 +1,7 @@
 //! BIRD, as Debian packs it. It prints for people; what it prints is read line by line.
 
 use super::CONFIG;
-use super::peering::{PATHS_MAX, Peering};
+use super::peering::{BFD_MULTIPLIER, PATHS_MAX, Peering};
 use super::route::{Route, Session, numbers, sorted};
 use crate::process::Launch;
 use anyhow::{Context, Result};
@@ -44,7 +44,7 @@ pub(super) fn config(peering: &Peering) -> String {
         let password = neighbour.password.iter().map(|password| format!("password \"{password}\"; "));
         text += &format!(
             "protocol bgp peer{index} {{ local port {} as {}; neighbor {} as {}; {}hold time {}; keepalive time {}; \
-             connect delay time 1; connect retry time 1; error wait time 1, 1; {}}}\n",
+             connect delay time 1; connect retry time 1; error wait time 1, 1; {}{}}}\n",
             peering.port,
             peering.own_as,
             neighbour.address,
@@ -52,9 +52,13 @@ pub(super) fn config(peering: &Peering) -> String {
             channels.chain(password).collect::<String>(),
             peering.hold,
             peering.keepalive(),
-            if peering.graceful { "graceful restart on; " } else { "" }
+            if peering.graceful { "graceful restart on; " } else { "" },
+            if peering.bfd.is_some() { "bfd on; " } else { "" }
         );
     }
+    text.extend(peering.bfd.map(|interval| {
+        format!("protocol bfd {{ interface \"*\" {{ interval {interval} ms; multiplier {BFD_MULTIPLIER}; }}; }}\n")
+    }));
     text
 }
 

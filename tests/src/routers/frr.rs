@@ -2,7 +2,7 @@
 //! put into /run/frr goes there by flags, what they would put into /var/tmp by a mount that no other process sees.
 
 use super::CONFIG;
-use super::peering::{PATHS_MAX, Peering};
+use super::peering::{BFD_MULTIPLIER, PATHS_MAX, Peering};
 use super::route::{Route, Session, community, numbers, sorted};
 use crate::process::Launch;
 use anyhow::{Context, Result};
@@ -63,6 +63,7 @@ pub(super) fn config(peering: &Peering) -> String {
     for neighbour in &peering.neighbours {
         let address = neighbour.address;
         text += &format!(" neighbor {address} remote-as {}\n neighbor {address} timers connect 1\n", neighbour.asn);
+        text.extend(peering.bfd.map(|_| format!(" neighbor {address} bfd profile lab\n")));
         text.extend(neighbour.password.iter().map(|password| format!(" neighbor {address} password {password}\n")));
     }
     for family in ["ipv4", "ipv6"] {
@@ -71,6 +72,11 @@ pub(super) fn config(peering: &Peering) -> String {
         text.extend(carrying.map(|neighbour| format!("  neighbor {} activate\n", neighbour.address)));
         text += " exit-address-family\n";
     }
+    text.extend(peering.bfd.map(|interval| {
+        format!(
+            "exit\nbfd\n profile lab\n  detect-multiplier {BFD_MULTIPLIER}\n  receive-interval {interval}\n  transmit-interval {interval}\n exit\nexit\n"
+        )
+    }));
     text
 }
 

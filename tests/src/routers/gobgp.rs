@@ -1,6 +1,6 @@
 //! GoBGP as a router: a gobgpd with a file. It tells the kernel nothing, so that it forwards nothing.
 
-use super::peering::Peering;
+use super::peering::{BFD_MULTIPLIER, Peering};
 use super::route::{Route, Session, sorted};
 use crate::cluster::bgp;
 use crate::process::Launch;
@@ -13,6 +13,8 @@ use std::path::Path;
 const ESTABLISHED: u64 = 6;
 /// What it asks its neighbours to keep its own routes for, where it restarts gracefully; GoBGP has no value of its own for that.
 const RESTART_SECONDS: u8 = 120;
+/// The port of BFD (RFC 5881 section 4).
+const BFD_PORT: u16 = 3784;
 // The numbers of path attributes (the IANA registry of BGP parameters).
 const AS_PATH: u64 = 2;
 const NEXT_HOP: u64 = 3;
@@ -28,7 +30,7 @@ pub(super) fn launch(state: &State, host: &str, config: &Path) -> Result<Launch>
 }
 
 pub(super) fn config(peering: &Peering) -> String {
-    let Peering { router_id, own_as, port, hold, neighbours, graceful } = peering;
+    let Peering { router_id, own_as, port, hold, neighbours, bfd, graceful } = peering;
     let mut text = format!("[global.config]\nas = {own_as}\nrouter-id = \"{router_id}\"\nport = {port}\n");
     for neighbour in neighbours {
         text += &format!(
@@ -41,6 +43,13 @@ pub(super) fn config(peering: &Peering) -> String {
             neighbour.password.as_deref().unwrap_or_default(),
             peering.keepalive()
         );
+        text.extend(bfd.map(|interval| {
+            let micros = u32::from(interval) * 1000;
+            format!(
+                "[neighbors.bfd.config]\nenabled = true\nport = {BFD_PORT}\ndesired-minimum-tx-interval = {micros}\n\
+                 required-minimum-receive = {micros}\ndetection-multiplier = {BFD_MULTIPLIER}\n"
+            )
+        }));
         text.extend(neighbour.families().into_iter().map(|family| {
             format!(
                 "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n\

@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 const HOLD_SECONDS: u16 = 3;
 /// The port of BGP (RFC 4271 section 8.2.1).
 pub(super) const BGP_PORT: u16 = 179;
+/// How many packets of BFD may be missing.
+pub(super) const BFD_MULTIPLIER: u8 = 3;
 /// Paths that a router uses at once, at most.
 pub(super) const PATHS_MAX: u8 = 16;
 
@@ -23,6 +25,8 @@ pub struct Peering {
     /// Its hold time, in seconds; it says something three times in that.
     pub hold: u16,
     pub neighbours: Vec<Neighbour>,
+    /// Its BFD with all of them: how often it sends and wants to hear, in milliseconds; three packets may be missing.
+    pub bfd: Option<u16>,
     /// It restarts gracefully, and keeps the routes of neighbours that do (RFC 4724).
     pub graceful: bool,
 }
@@ -52,6 +56,7 @@ impl Peering {
             port: BGP_PORT,
             hold: HOLD_SECONDS,
             neighbours: addresses.map(|address| Neighbour::new(address, NODE_AS)).collect(),
+            bfd: None,
             graceful: false,
         })
     }
