@@ -4,6 +4,7 @@
 mod allocate;
 mod answers;
 mod bgp;
+pub mod bgp_failover;
 pub mod budgets;
 mod cpu;
 mod create;
@@ -42,6 +43,8 @@ pub enum Bench {
     Health,
     /// How soon a router knows that an endpoint is gone; ten thousand routes, and a restart among them. Needs FRR and GoBGP.
     Bgp,
+    /// What a client behind a router sees when the node that it is sent to by BGP dies, drains, or has its programs started anew. Needs FRR and GoBGP.
+    BgpFailover,
     /// What a client sees when the owner of an address dies, stops, or is back; a row for each thing that can happen.
     Failover,
 }
@@ -50,16 +53,21 @@ impl Bench {
     /// Whether it is measured beside kube-proxies.
     pub fn has_kube_proxies(self) -> bool {
         match self {
-            Self::Create | Self::Memory | Self::Health | Self::Failover => true,
+            Self::Create | Self::Memory | Self::Health | Self::BgpFailover | Self::Failover => true,
             Self::Allocate | Self::Answers | Self::Scale | Self::Bgp => false,
         }
+    }
+
+    /// Whether it is measured with routers.
+    pub fn has_routers(self) -> bool {
+        matches!(self, Self::Bgp | Self::BgpFailover)
     }
 }
 
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Extent {
-    /// How often each thing happens in each row of failover.
+    /// How often each thing happens in each row of failover, and of BGP's.
     pub runs: usize,
     /// The rows of failover.
     pub rows: Vec<failover::Row>,
@@ -82,6 +90,7 @@ pub fn run(bench: Bench, tools: &Tools, options: &Options, extent: &Extent) -> R
         Bench::Scale => in_lab(tools, options, scale::run),
         Bench::Health => health::run(tools, options),
         Bench::Bgp => bgp::run(tools, options),
+        Bench::BgpFailover => bgp_failover::run(tools, options, extent.runs),
         Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
     };
     findings.with_context(|| format!("the benchmark {bench:?} could not be done"))

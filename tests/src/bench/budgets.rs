@@ -3,11 +3,13 @@
 
 mod answers;
 mod bgp;
+mod bgp_failover;
 mod failover;
 mod health;
 
 pub use answers::*;
 pub use bgp::*;
+pub use bgp_failover::*;
 pub use failover::*;
 pub use health::*;
 

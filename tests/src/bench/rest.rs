@@ -1,5 +1,8 @@
 //! A lab at rest: what has just been started or applied is known to all, so that a measurement begins from there.
 
+use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
+use crate::cluster::nodes::proxy_name;
+use crate::lab::PROXY_HEALTH_PORT;
 use crate::{Lab, wait};
 use anyhow::{Context, Result, ensure};
 use ferrolb_proto::api::{self, Kind, Pool, Speaker};
@@ -28,6 +31,16 @@ pub(super) fn wait_for(lab: &Lab) -> Result<()> {
         .await
     })?;
     wait_for_pools(lab)
+}
+
+/// Starts a node again, and waits until all that ran on it is ready.
+///
+/// # Errors
+/// When something is not.
+pub(super) fn return_power(lab: &Lab, node: &str) -> Result<()> {
+    lab.power_on(node)?;
+    lab.wait_healthy(&proxy_name(node), node, PROXY_HEALTH_PORT, "/healthz")?;
+    lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz")
 }
 
 /// Waits until every pool is in use.

@@ -7,7 +7,7 @@ use ferrolb_tests::Options;
 use ferrolb_tests::bench::failover::{self, Row};
 use ferrolb_tests::bench::machine::{Build, Machine};
 use ferrolb_tests::bench::report::{CHECK_FACTOR, Findings, Report};
-use ferrolb_tests::bench::{self, Bench, Extent};
+use ferrolb_tests::bench::{self, Bench, Extent, bgp_failover};
 use ferrolb_tests::setup::{Tools, programs};
 use ferrolb_tests::steps::Steps;
 use ferrolb_tests::topology::LabName;
@@ -37,7 +37,7 @@ pub(crate) struct BenchArgs {
     /// Write the figures and their samples as JSON to FILE; - is the standard output, in place of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How often each thing happens in each row of failover; the record is of 10.
+    /// How often each thing happens in each row of failover and bgp-failover; the record is of 10.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     /// Only this row of failover; more than one may be named.
@@ -58,7 +58,7 @@ pub(crate) struct BenchArgs {
 pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let benches = if args.names.is_empty() { Bench::value_variants() } else { &args.names };
-    let routers = benches.contains(&Bench::Bgp);
+    let routers = benches.iter().any(|bench| bench.has_routers());
     let prepared = PREPARE_STEPS + if routers { ROUTER_STEPS } else { 0 };
     let mut steps = Steps::new(prepared + benches.len() + usize::from(args.release));
     let tools = tools(&mut steps, args.release, routers)?;
@@ -96,6 +96,7 @@ fn usual(bench: Bench, extent: &Extent) -> Duration {
         Bench::Scale => SCALE_USUAL,
         Bench::Health => HEALTH_USUAL,
         Bench::Bgp => BGP_USUAL,
+        Bench::BgpFailover => bgp_failover::usual(extent.runs),
         Bench::Failover => failover::usual(extent.runs, &extent.rows),
     }
 }

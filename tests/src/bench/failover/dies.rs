@@ -4,13 +4,12 @@ use super::runs::{Runs, conclude_times};
 use super::scene::Scene;
 use crate::bench::budgets::{self, Outage};
 use crate::bench::report::Findings;
-use crate::bench::rest::REST_MAX;
+use crate::bench::rest::{self, REST_MAX};
 use crate::bench::wire::{self, Listener};
 use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
-use crate::cluster::nodes::proxy_name;
-use crate::lab::{PROXY_HEALTH_PORT, admin};
+use crate::lab::admin;
 use crate::topology::Host;
-use crate::{Lab, Signal, wait};
+use crate::{Signal, wait};
 use anyhow::{Context, Result, ensure};
 
 /// The owner's plug is pulled and put back; where there is a row for it, the client also watches the node take its address again.
@@ -26,11 +25,11 @@ pub(super) fn power(
         let owner = scene.rest()?;
         let seen = scene.watch(|| lab.power_off(&owner))?;
         if known_back.is_none() {
-            return_power(lab, &owner)?;
+            rest::return_power(lab, &owner)?;
             return Ok(seen);
         }
         let returned = scene.watch(|| {
-            return_power(lab, &owner)?;
+            rest::return_power(lab, &owner)?;
             // Not asked for on the wire: the answer would mend the client's own table, too.
             wait::until("the node has its address again", REST_MAX, || {
                 let owned = admin::metric(lab, &owner, "ferrolb_speaker_owned_addresses")?;
@@ -47,13 +46,6 @@ pub(super) fn power(
     }
     dead.conclude(findings, known)?;
     known_back.map_or(Ok(()), |known| back.conclude(findings, known))
-}
-
-/// Starts a node again, and waits until all that ran on it is ready.
-pub(super) fn return_power(lab: &Lab, node: &str) -> Result<()> {
-    lab.power_on(node)?;
-    lab.wait_healthy(&proxy_name(node), node, PROXY_HEALTH_PORT, "/healthz")?;
-    lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz")
 }
 
 /// The owner's cable is pulled and put back.

@@ -1,11 +1,11 @@
 //! The row of a name server: the addresses shared by a Service on TCP port 53 and one on UDP port 53, and the power cut seen by both.
 
-use super::dies::return_power;
 use super::runs::Runs;
 use super::scene::{self, Scene, Served};
 use crate::Lab;
 use crate::bench::budgets;
 use crate::bench::report::Findings;
+use crate::bench::rest;
 use crate::traffic::probe::Transport;
 use anyhow::Result;
 
@@ -41,7 +41,7 @@ pub(super) fn run(lab: &Lab, runs: usize, findings: &mut Findings) -> Result<()>
     let all = Runs::of(runs, || {
         let owner = scene.rest()?;
         let seen = scene.watch(|| lab.power_off(&owner))?;
-        return_power(lab, &owner)?;
+        rest::return_power(lab, &owner)?;
         Ok(seen)
     })?;
     all.deadly()?.conclude(findings, &budgets::FAILOVER_NAMES)?;

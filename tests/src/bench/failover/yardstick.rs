@@ -1,10 +1,10 @@
 //! The yardstick: keepalived on the same nodes, with an address of its own before the same pods, measured in the same run by the same client.
 
-use super::dies::return_power;
 use super::runs::Runs;
 use super::scene::{Scene, WEB};
 use crate::bench::budgets;
 use crate::bench::report::Findings;
+use crate::bench::rest;
 use crate::process::{self, Launch};
 use crate::topology::node_index;
 use crate::{Lab, Signal};
@@ -31,7 +31,7 @@ pub(super) fn run(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Re
         let seen = scene.watch(|| lab.power_off(&owner))?;
         // A node that was without power has no such address any more; a lab's node is only a namespace, and may have it still.
         forget(lab, &owner)?;
-        return_power(lab, &owner)?;
+        rest::return_power(lab, &owner)?;
         Ok(seen)
     })?;
     for node in lab.nodes() {

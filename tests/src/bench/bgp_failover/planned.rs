@@ -1,0 +1,87 @@
+//! The rows of what an operator does, or a program's crash where graceful restart is on: nothing of it may cost a connection.
+
+use super::scene::{Scene, Terms, Way};
+use crate::bench::budgets::{self, Planned};
+use crate::bench::report::Findings;
+use crate::bench::rest::REST_MAX;
+use crate::cluster::bgp;
+use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
+use crate::routers::Kind;
+use crate::traffic::probe::Report;
+use crate::{Lab, Signal};
+use anyhow::{Result, ensure};
+
+const PLAIN: Terms = Terms { bfd: None, graceful: false };
+const GRACEFUL: Terms = Terms { bfd: None, graceful: true };
+
+/// One thing that is done to the node by which the client is served.
+type Event = fn(&Lab, &Way<'_>, &str) -> Result<Report>;
+
+const ROWS: [(Terms, Event, &Planned); 4] = [
+    (PLAIN, drained, &budgets::BGP_DRAINED),
+    (PLAIN, speaker_restarted, &budgets::BGP_SPEAKER_RESTARTED),
+    (GRACEFUL, gobgpd_crashed, &budgets::BGP_GOBGPD_CRASHED),
+    (GRACEFUL, gobgpd_upgraded, &budgets::BGP_GOBGPD_UPGRADED),
+];
+
+pub(super) fn run(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Result<()> {
+    for kind in [Kind::Frr, Kind::Bird] {
+        for (terms, event, known) in ROWS {
+            let mut lost = Vec::new();
+            scene.by(kind, terms, |way| {
+                (0..runs).try_for_each(|_| {
+                    let node = way.rest()?;
+                    lost.push(event(scene.lab, way, &node)?.lost as f64);
+                    Ok(())
+                })
+            })?;
+            let known = if kind == Kind::Frr { &known[0] } else { &known[1] };
+            findings.add(known, lost.iter().copied().fold(0.0, f64::max));
+            findings.keep(known.id.trim_end_matches(".max"), lost);
+        }
+    }
+    Ok(())
+}
+
+/// The node is cordoned: it is the last resort for as long as `--drain-delay` says, and then the router has no path by it.
+fn drained(lab: &Lab, way: &Way<'_>, node: &str) -> Result<Report> {
+    let seen = way.during(|| {
+        lab.kubectl(&["cordon", node])?;
+        way.wait_unused(node, REST_MAX)?;
+        way.wait_withdrawn(node)
+    });
+    lab.kubectl(&["uncordon", node])?;
+    seen
+}
+
+/// Its speaker is told to stop, as by an upgrade, and started again.
+fn speaker_restarted(lab: &Lab, way: &Way<'_>, node: &str) -> Result<Report> {
+    let speaker = speaker_name(node);
+    way.during(|| {
+        lab.stop(&speaker, Signal::TERM)?;
+        lab.restart(&speaker)?;
+        lab.wait_healthy(&speaker, node, ADMIN_PORT, "/readyz")
+    })
+}
+
+/// Its gobgpd is killed, and started again.
+fn gobgpd_crashed(lab: &Lab, way: &Way<'_>, node: &str) -> Result<Report> {
+    let gobgpd = bgp::process_name(node);
+    way.during(|| {
+        lab.stop(&gobgpd, Signal::KILL)?;
+        lab.restart(&gobgpd)?;
+        way.wait_told(node)
+    })
+}
+
+/// Its gobgpd is stopped as its DaemonSet has it, by the speaker first, and started again.
+fn gobgpd_upgraded(lab: &Lab, way: &Way<'_>, node: &str) -> Result<Report> {
+    let gobgpd = bgp::process_name(node);
+    way.during(|| {
+        let page = bgp::before_stop(lab, node)?;
+        ensure!(page.status == 200, "the speaker refuses: {}", page.body);
+        lab.stop(&gobgpd, Signal::TERM)?;
+        lab.restart(&gobgpd)?;
+        way.wait_told(node)
+    })
+}

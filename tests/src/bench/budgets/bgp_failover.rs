@@ -1,0 +1,91 @@
+//! The measures of failover by BGP: at an FRR, a BIRD and a GoBGP, with a client behind the first two.
+
+use super::Unit::{Count, Milliseconds};
+use super::{Known, METALLB, budgeted, plain};
+
+/// A node dies: until the router uses it no more, and the client's longest gap, each as median and worst run.
+#[derive(Debug)]
+pub struct Death {
+    pub unused: [Known; 2],
+    pub gap: [Known; 2],
+}
+
+/// What is done to a node: the connections lost, most in a run; at FRR and at BIRD.
+pub type Planned = [Known; 2];
+
+macro_rules! death {
+    ($id:literal, $words:literal) => {
+        Death {
+            unused: [
+                plain(
+                    concat!("bgp-failover.", $id, ".unused.median"),
+                    concat!("node dies, ", $words, ": the router uses it no more, median"),
+                    Milliseconds,
+                ),
+                plain(
+                    concat!("bgp-failover.", $id, ".unused.max"),
+                    concat!("node dies, ", $words, ": the router uses it no more, worst run"),
+                    Milliseconds,
+                ),
+            ],
+            gap: [
+                plain(
+                    concat!("bgp-failover.", $id, ".gap.median"),
+                    concat!("node dies, ", $words, ": the client's longest gap, median"),
+                    Milliseconds,
+                ),
+                plain(
+                    concat!("bgp-failover.", $id, ".gap.max"),
+                    concat!("node dies, ", $words, ": the client's longest gap, worst run"),
+                    Milliseconds,
+                ),
+            ],
+        }
+    };
+}
+
+/// A death whose first measure is promised.
+macro_rules! promised {
+    ($id:literal, $words:literal, $budget:expr, $peers:expr) => {{
+        let Death { unused: [median, max], gap } = death!($id, $words);
+        Death { unused: [Known { budget: $budget, peers: $peers, ..median }, max], gap }
+    }};
+}
+
+macro_rules! planned {
+    ($id:literal, $words:literal) => {
+        [
+            budgeted(
+                concat!("bgp-failover.", $id, ".frr.lost.max"),
+                concat!($words, ", at FRR: connections lost, most in a run"),
+                Count,
+                0.0,
+                &[],
+            ),
+            budgeted(
+                concat!("bgp-failover.", $id, ".bird.lost.max"),
+                concat!($words, ", at BIRD: connections lost, most in a run"),
+                Count,
+                0.0,
+                &[],
+            ),
+        ]
+    };
+}
+
+pub static BGP_DIES_FRR_100: Death = promised!("frr.bfd100", "FRR, BFD 100 ms x 3", Some(350.0), &[]);
+/// MetalLB's is FRR's own timers, which are these.
+pub static BGP_DIES_FRR_300: Death = promised!("frr.bfd300", "FRR, BFD 300 ms x 3", None, &[(METALLB, 900.0)]);
+pub static BGP_DIES_FRR_HOLD: Death = death!("frr.hold", "FRR, hold time 3 s");
+pub static BGP_DIES_BIRD_100: Death = promised!("bird.bfd100", "BIRD, BFD 100 ms x 3", Some(350.0), &[]);
+pub static BGP_DIES_BIRD_300: Death = death!("bird.bfd300", "BIRD, BFD 300 ms x 3");
+pub static BGP_DIES_BIRD_HOLD: Death = death!("bird.hold", "BIRD, hold time 3 s");
+pub static BGP_DIES_FRR_BOTH: Death = death!("frr.both", "FRR, BFD 100 ms x 3 and graceful restart");
+pub static BGP_DIES_BIRD_BOTH: Death = death!("bird.both", "BIRD, BFD 100 ms x 3 and graceful restart");
+pub static BGP_DIES_GOBGP_BOTH: Death = death!("gobgp.both", "GoBGP, BFD 100 ms x 3 and graceful restart");
+
+pub static BGP_DRAINED: Planned = planned!("drained", "node is cordoned, and withdrawn after the drain delay");
+pub static BGP_SPEAKER_RESTARTED: Planned = planned!("speaker", "speaker is told to stop, and starts again");
+pub static BGP_GOBGPD_CRASHED: Planned =
+    planned!("crashed", "gobgpd is killed under graceful restart, and starts again");
+pub static BGP_GOBGPD_UPGRADED: Planned = planned!("upgraded", "gobgpd is replaced under graceful restart");
