@@ -51,6 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
+const STUCK: &str = "the main loop is stuck\n";
 const ON_NODE_ONLY: &str = "only for clients on the node itself (loopback)\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -277,7 +278,7 @@ async fn answer<B>(
     }
     Ok(match request.uri().path() {
         "/healthz" if shared.vitals.is_alive(now) => page(StatusCode::OK, TEXT, "ok\n"),
-        "/healthz" => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the main loop is stuck\n"),
+        "/healthz" => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STUCK),
         "/readyz" => match shared.vitals.why_not_ready() {
             None => page(StatusCode::OK, TEXT, "ok\n"),
             Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
@@ -290,6 +291,8 @@ async fn answer<B>(
             Some(_) if !is_on_node(peer) => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
             // Who asks for the head alone only wants to know whether it is there.
             Some(_) if *request.method() == Method::HEAD => page(StatusCode::OK, TEXT, ""),
+            // Whoever does it may know nothing new.
+            Some(_) if !shared.vitals.is_alive(now) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STUCK),
             Some(action) => action.request().await,
         },
     })

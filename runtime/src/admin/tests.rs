@@ -115,10 +115,13 @@ async fn an_action_is_done_for_clients_on_the_node_that_get_it_and_for_no_other(
     let (state, _states) = mpsc::channel(1);
     let vitals = Arc::new(Vitals::new(Instant::ZERO));
     let shared = Shared { registry: registry(), vitals, state, action: Some(action), dropped: Counter::default() };
-    let ask = async |peer: &str, method: Method, path: &str| {
+    let ask_at = async |peer: &str, method: Method, path: &str, now| {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        answer(&shared, peer.parse().unwrap(), request, Instant::ZERO).await.unwrap().status()
+        answer(&shared, peer.parse().unwrap(), request, now).await.unwrap().status()
     };
+    let ask = async |peer: &str, method: Method, path: &str| ask_at(peer, method, path, Instant::ZERO).await;
+    let stuck = Instant::ZERO + BEAT_AGE_MAX + Duration::from_millis(1);
+    assert_eq!(ask_at("127.0.0.1", Method::GET, ACTION, stuck).await, 503, "the main loop is stuck");
     assert_eq!(ask("10.0.0.1", Method::GET, ACTION).await, 403);
     assert_eq!(ask("::1", Method::HEAD, ACTION).await, 200);
     assert_eq!(ask("::1", Method::POST, ACTION).await, 405);

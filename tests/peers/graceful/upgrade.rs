@@ -33,7 +33,7 @@ pub(super) fn upgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> 
     ensure!(page.status == 403, "one from elsewhere is told {}: {}", page.status, page.body);
     let start = wait::now();
     unharmed(lab, "gobgpd is upgraded", || {
-        let hook = bgp::before_stop(lab, &node.name)?;
+        let hook = bgp::before_stop(lab, &node.name, bgp::GRACE)?;
         ensure!(hook.status == 200, "the hook was answered {hook:?}");
         lab.stop(&bgp::process_name(&node.name), Signal::TERM)?;
         measured(&format!("hook and end of gobgpd took {:?}", start.elapsed()));
@@ -59,7 +59,7 @@ pub(super) fn left(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
         let last = |route: &Route| route.communities.iter().any(|community| community == GRACEFUL_SHUTDOWN);
         Ok((!routes.is_empty() && routes.iter().all(last)).then_some(()))
     })?;
-    let hook = bgp::before_stop(lab, &node.name)?;
+    let hook = bgp::before_stop(lab, &node.name, bgp::GRACE)?;
     ensure!(hook.status == 409, "the hook on a cordoned node was answered {hook:?}");
     dropped(lab, routers, node, "gobgpd of a cordoned node ends")?;
     lab.kubectl(&["uncordon", &node.name])?;
@@ -70,7 +70,7 @@ pub(super) fn left(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
 /// Without its speaker nobody fills the next one.
 pub(super) fn without_speaker(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
     lab.stop(&speaker_name(&node.name), Signal::KILL)?;
-    let hook = bgp::before_stop(lab, &node.name);
+    let hook = bgp::before_stop(lab, &node.name, bgp::GRACE);
     ensure!(hook.is_err(), "a dead speaker answered {hook:?}");
     dropped(lab, routers, node, "the speaker is dead, and gobgpd ends")?;
     lab.restart(&speaker_name(&node.name))?;

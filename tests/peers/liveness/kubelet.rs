@@ -15,6 +15,7 @@ pub(crate) struct Kubelet<'a> {
     path: String,
     period: Duration,
     threshold: u64,
+    grace: Duration,
     next: Instant,
     failures: BTreeMap<String, u64>,
 }
@@ -33,14 +34,15 @@ impl<'a> Kubelet<'a> {
             path: get["path"].as_str().context("a path")?.to_owned(),
             period: Duration::from_secs(number(&probe["periodSeconds"])?),
             threshold: number(&probe["failureThreshold"])?,
+            grace: Duration::from_secs(number(&probe["terminationGracePeriodSeconds"])?),
             next: wait::now(),
             failures: BTreeMap::new(),
         })
     }
 
-    /// How long nobody may answer until it is noticed.
+    /// How long nobody may answer until gobgpd is ended.
     pub(crate) fn bound(&self) -> Duration {
-        self.period * u32::try_from(self.threshold).unwrap_or(u32::MAX)
+        self.period * u32::try_from(self.threshold).unwrap_or(u32::MAX) + self.grace
     }
 
     /// Probes where it is time; ends what has failed too often, and starts it anew.
@@ -58,7 +60,7 @@ impl<'a> Kubelet<'a> {
                 *failures = 0;
                 let name = bgp::process_name(&node);
                 // A hook that fails hinders nothing.
-                let asked = bgp::before_stop(self.lab, &node);
+                let asked = bgp::before_stop(self.lab, &node, self.grace);
                 ensure!(asked.is_err(), "a speaker that is dead answers: {asked:?}");
                 self.lab.stop(&name, Signal::TERM)?;
                 self.lab.restart(&name)?;

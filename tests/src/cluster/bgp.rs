@@ -16,8 +16,8 @@ use std::time::Duration;
 const MANIFEST: &str = "deploy/bgp/gobgpd.yaml";
 /// The socket in there.
 const DEPLOYED_SOCKET: &str = "/run/ferrolb/gobgp.sock";
-/// How long a hook may take: as long as the pod has to end.
-const HOOK_MAX: Duration = Duration::from_secs(20);
+/// How long its hook and gobgpd itself may take to end (`terminationGracePeriodSeconds` of the pod).
+pub const GRACE: Duration = Duration::from_secs(20);
 /// Becomes a gobgpd (`$0`) as its container would run it: without any capability, and on no socket (`$1`) but one of its own: the one that another left
 /// its speaker takes away.
 const DEPLOYED: &str = r#"program=$0 socket=$1; shift; until [ ! -e "$socket" ]; do sleep 0.05; done
@@ -59,12 +59,12 @@ fn launch(gobgp: &Path, host: &str, script: &str, args: impl IntoIterator<Item =
 /// Does what the DaemonSet has a kubelet do on a node before it ends its gobgpd; what was answered.
 ///
 /// # Errors
-/// When nobody answers, as where the speaker is dead.
-pub fn before_stop(lab: &Lab, node: &str) -> Result<Page> {
+/// When nobody answers in time, as where the speaker is dead.
+pub fn before_stop(lab: &Lab, node: &str, limit: Duration) -> Result<Page> {
     let get = &container()?["lifecycle"]["preStop"]["httpGet"];
     let host = get["host"].as_str().with_context(|| format!("{MANIFEST}: no host to ask before it is stopped"))?;
     let port = get["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("a port")?;
-    lab.http_get_within(node, SocketAddr::new(host.parse()?, port), get["path"].as_str().context("a path")?, HOOK_MAX)
+    lab.http_get_within(node, SocketAddr::new(host.parse()?, port), get["path"].as_str().context("a path")?, limit)
 }
 
 /// The container of the DaemonSet.

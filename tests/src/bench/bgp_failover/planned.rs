@@ -78,7 +78,7 @@ fn gobgpd_crashed(lab: &Lab, way: &Way<'_>, node: &str) -> Result<Report> {
 fn gobgpd_upgraded(lab: &Lab, way: &Way<'_>, node: &str) -> Result<Report> {
     let gobgpd = bgp::process_name(node);
     way.during(|| {
-        let page = bgp::before_stop(lab, node)?;
+        let page = bgp::before_stop(lab, node, bgp::GRACE)?;
         ensure!(page.status == 200, "the speaker refuses: {}", page.body);
         lab.stop(&gobgpd, Signal::TERM)?;
         lab.restart(&gobgpd)?;
