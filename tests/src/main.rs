@@ -42,7 +42,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Run a program on a host of the lab: client, cp, node1, or a pod's name.
+    /// Run a program on a host of the lab: client, cp, node1, a pod's name, or, in one with BGP, tor1, tor2, tor3, outside.
     Exec {
         host: String,
         #[arg(last = true, required = true)]

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::client::{Client, Error, Told};
 use super::leftover::Leftover;
 use super::port::{self, Strangers};
-use super::report::{Trace, session_counts, session_report};
+use super::report::{Trace, session_counts, session_report, turns};
 use super::steps::{Known, Step, next};
 use crate::event::{BgpReport, Event, SessionReport};
 use crate::metrics::Tally;
@@ -112,6 +112,7 @@ async fn attend(
             looked = Some(now);
             tally.usable.set(1);
             look_at = look_again(&report).map(|after| now + after);
+            log_turns(reported.as_ref(), &report);
             if reported.as_ref() != Some(&report) {
                 reported = Some(report.clone());
                 let _ = events.send(Event::Bgp(report)).await;
@@ -143,6 +144,15 @@ fn look_again(report: &BgpReport) -> Option<Duration> {
     let mut sessions = report.sessions.values();
     let settled = sessions.clone().all(|session| session.state == BgpSessionState::Established);
     if sessions.any(|session| session.bfd.is_some()) { Some(BFD_LOOK_EVERY) } else { (!settled).then_some(LOOK_EVERY) }
+}
+
+fn log_turns(before: Option<&BgpReport>, now: &BgpReport) {
+    for (peer, gone) in turns(before, now) {
+        match gone {
+            None => info!(peer, "BGP session established"),
+            Some(why) => warn!(peer, why, "BGP session lost"),
+        }
+    }
 }
 
 /// Whether a report is about all sessions that are wanted: a speaker that starts anew finds them there, and nothing changes in them.

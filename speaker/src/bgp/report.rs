@@ -10,7 +10,7 @@ use ferrolb_proto::api::{BfdState, BgpSessionState};
 use gobgp_proto as api;
 use gobgp_proto::peer_state::SessionState as Told;
 
-use crate::event::SessionReport;
+use crate::event::{BgpReport, SessionReport};
 use crate::metrics::{BfdCounts, SessionCounts};
 
 /// Beside two of its attempts, how long nothing is counted of a session before it is taken for one that nobody answers.
@@ -153,6 +153,14 @@ pub(super) fn session_counts(is: &api::Peer, asked: &api::Peer) -> SessionCounts
     }
 }
 
+/// The sessions that have come since a report, and those that have gone, with why: what an operator's log has of them, by BGPPeer.
+pub(super) fn turns<'r>(before: Option<&BgpReport>, now: &'r BgpReport) -> Vec<(&'r str, Option<&'r str>)> {
+    let stands = |session: &SessionReport| session.state == BgpSessionState::Established;
+    let stood = |name: &str| before.and_then(|before| before.sessions.get(name)).is_some_and(stands);
+    let turned = now.sessions.iter().filter(|(name, is)| stands(is) != stood(name));
+    turned.map(|(name, is)| (&**name, (!stands(is)).then(|| is.problem.as_deref().unwrap_or_default()))).collect()
+}
+
 /// The likeliest reason that there is no session.
 fn problem(happened: Option<Happened>, asked: &api::Peer, own_asn: u32) -> Box<str> {
     let conf = asked.conf.clone().unwrap_or_default();
@@ -270,6 +278,20 @@ mod tests {
         assert!(why(counted(Told::Active, [4, 1], [4, 3]), 24).contains("heard nothing for the hold time"));
         // Counted from the beginning: another session.
         assert!(why(counted(Told::Active, [1, 0], [0, 0]), 25).contains("says nothing"));
+    }
+
+    #[test]
+    fn a_session_that_comes_or_goes_is_told_once() {
+        let report = |state, problem: Option<&str>| {
+            let session = SessionReport { state, problem: problem.map(Into::into), ..SessionReport::default() };
+            BgpReport { sessions: [("tor".into(), session)].into(), ..BgpReport::default() }
+        };
+        let (up, down) = (report(BgpSessionState::Established, None), report(BgpSessionState::Active, Some("gone")));
+        assert_eq!(turns(None, &down), [], "it never stood");
+        assert_eq!(turns(Some(&down), &up), [("tor", None)]);
+        assert_eq!(turns(None, &up), [("tor", None)]);
+        assert_eq!(turns(Some(&up), &up), []);
+        assert_eq!(turns(Some(&up), &down), [("tor", Some("gone"))]);
     }
 
     #[test]

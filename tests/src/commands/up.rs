@@ -74,6 +74,9 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     }
     lab.keep()?;
     println!("The lab {name} is up.\n{}", look_around(&name, None));
+    if args.bgp {
+        println!("Routers can run on tor1, tor2 and tor3: docs/bgp.md, \"In the lab\".");
+    }
     Ok(())
 }
 
