@@ -207,6 +207,8 @@ fn frr_heard(json: &str) -> Result<Vec<[u64; 3]>> {
     up.map(|session| {
         let number = |name: &str| session[name].as_u64().with_context(|| format!("no {name}: {session}"));
         let [send, hear] = [number("remote-transmit-interval")?, number("remote-receive-interval")?];
+        let own = [number("receive-interval")?, number("transmit-interval")?];
+        ensure!(own == [INTERVALS_MS[2]; 2], "FRR has not taken its own timers: {session}");
         Ok([send, hear, number("remote-detect-multiplier")? * send])
     })
     .collect()

@@ -74,7 +74,7 @@ pub(super) fn config(peering: &Peering) -> String {
     }
     text.extend(peering.bfd.map(|interval| {
         format!(
-            "exit\nbfd\n profile lab\n  detect-multiplier {BFD_MULTIPLIER}\n  receive-interval {interval}\n  transmit-interval {interval}\n exit\nexit\n"
+            "bfd\n profile lab\n  detect-multiplier {BFD_MULTIPLIER}\n  receive-interval {interval}\n  transmit-interval {interval}\n exit\nexit\n"
         )
     }));
     text
