@@ -2,7 +2,7 @@
 //! all the time. The router's kernel sends all connections of one client to one node, so that this is the one to which something happens.
 
 use crate::bench::rest::REST_MAX;
-use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER};
+use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, NAMESPACE};
 use crate::lab::Probing;
 use crate::routers::{Kind, Peering, Router};
 use crate::topology::routers::{NODE_AS, OUTSIDE, ROUTER_AS, ROUTERS};
@@ -208,8 +208,6 @@ impl Way<'_> {
         Ok(self.router.routes()?.into_iter().filter_map(|route| route.next_hop).collect())
     }
 }
-
-const NAMESPACE: &str = "ferrolb-system";
 
 fn object(version: &str, kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": format!("ferrolb.io/{version}"), "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
