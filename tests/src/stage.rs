@@ -17,7 +17,9 @@ const STALL: Duration = Duration::from_millis(100);
 /// How often a story is told at most.
 const TOLD_MAX: usize = 3;
 /// How much of each program's log a failed test shows, in lines.
-const LOG_LINES: usize = 40;
+const LOG_LINES: usize = 25;
+/// What each daemon of FRR says of each line of the configuration that they share, where the line is another's.
+const FRR_SHARES: &str = "No such command on config line";
 /// Whose log that is, by how its name begins.
 const SHOWN: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
 
@@ -43,8 +45,11 @@ pub fn play(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
 fn tell(tools: &Tools, options: &Options, story: impl Fn(&Lab) -> Result<()>) -> Result<()> {
     let lab = Lab::up(tools, options)?;
     let last_words = LastWords(state::logs(&options.name.parse()?));
-    // Said at once, so that it stands before the logs of the programs, which are long.
-    story(&lab).inspect_err(|error| say(&format!("failed: {error:#}")))?;
+    // Said at once, and where the harness shows it of this test, before the logs of the programs, which are long.
+    story(&lab).inspect_err(|error| {
+        say(&format!("failed: {error:#}"));
+        println!("failed: {error:#}");
+    })?;
     // Told, so nothing has failed in it.
     std::mem::forget(last_words);
     lab.down()
@@ -106,7 +111,8 @@ impl Drop for LastWords {
             let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             if SHOWN.iter().any(|start| name.starts_with(start)) {
                 let text = fs::read_to_string(&log).unwrap_or_default();
-                println!("--- the log of {name} ends:\n{}", run::last_lines(&text, LOG_LINES));
+                let told: Vec<&str> = text.lines().filter(|line| !line.contains(FRR_SHARES)).collect();
+                println!("--- the log of {name} ends:\n{}", run::last_lines(&told.join("\n"), LOG_LINES));
             }
         }
     }

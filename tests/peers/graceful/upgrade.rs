@@ -24,6 +24,7 @@ const GRACEFUL_SHUTDOWN: &str = "65535:0";
 pub(super) fn downgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
     lab.stop(&bgp::process_name(&node.name), Signal::KILL)?;
     bgp::start(lab.state(), &gobgp::build_version(gobgp::OLDEST_VERSION)?, &node.name)?;
+    back(routers)?;
     all_see(routers, node, TURNS[0])
 }
 
@@ -39,12 +40,7 @@ pub(super) fn upgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> 
         measured(&format!("hook and end of gobgpd took {:?}", start.elapsed()));
         let start = wait::now();
         bgp::start(lab.state(), &today(lab)?, &node.name)?;
-        // They have kept all: only a session tells that it is there.
-        routers.iter().try_for_each(|router| {
-            wait::until("its sessions", BGP_MAX, || {
-                Ok(router.sessions()?.iter().all(|is| is.established).then_some(()))
-            })
-        })?;
+        back(routers)?;
         measured(&format!("all sessions are back {:?} after the start of the new one", start.elapsed()));
         all_see(routers, node, TURNS[0])
     })
@@ -76,6 +72,13 @@ pub(super) fn without_speaker(lab: &Lab, routers: &[Router], node: &Host) -> Res
     lab.restart(&speaker_name(&node.name))?;
     bgp::start(lab.state(), &today(lab)?, &node.name)?;
     all_see(routers, node, TURNS[0])
+}
+
+/// Waits until all have their sessions again: they have kept the routes, so that nothing else tells that the new gobgpd is there.
+fn back(routers: &[Router]) -> Result<()> {
+    routers.iter().try_for_each(|router| {
+        wait::until("its sessions", BGP_MAX, || Ok(router.sessions()?.iter().all(|is| is.established).then_some(())))
+    })
 }
 
 fn today(lab: &Lab) -> Result<PathBuf> {
