@@ -13,6 +13,7 @@ mod health;
 mod holder;
 pub mod machine;
 mod memory;
+mod plans;
 pub mod report;
 mod rest;
 mod scale;

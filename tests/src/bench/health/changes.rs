@@ -5,9 +5,8 @@ use crate::bench::budgets::{self, HEALTH_PLAN, HEALTH_WIRE};
 use crate::bench::report::Findings;
 use crate::bench::services::{self, POOL};
 use crate::bench::wire::{self, Listener};
-use crate::bench::{cpu, create, rest};
+use crate::bench::{cpu, create, plans, rest};
 use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, speaker_name};
-use crate::lab::admin;
 use crate::topology::{CONTROL_PLANE, Host, node_index};
 use crate::{Lab, wait};
 use anyhow::{Context, Result, ensure};
@@ -37,7 +36,6 @@ const MOVE_MAX: Duration = Duration::from_secs(10);
 const OWNED_MAX: Duration = Duration::from_secs(60);
 /// How long a speaker is fresh, repeats what it has announced, and writes its status late.
 pub(super) const SETTLE: Duration = Duration::from_secs(10);
-const PLAN: &str = "ferrolb_speaker_plan_seconds";
 /// A node that is back takes its address again after so long: the default would make the run wait until nobody is fresh.
 const FAILBACK: [&str; 2] = ["--failback-delay", "2s"];
 
@@ -63,7 +61,7 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     findings.add(&budgets::HEALTH_REST, busiest(lab, || wait::during(LOOK, || Ok(())))?);
     let (owners, listener) = (rest::owners(lab)?, Listener::start(lab)?);
     let addresses = lab.api(async |client| addresses(&client).await)?;
-    let before = plans(lab)?;
+    let before = plans::of(lab, &lab.nodes())?;
     let mut changed = Vec::new();
     let used = busiest(lab, || {
         changed = lab.api(async |client| change_all(&client, &addresses, &owners, &nodes).await)?;
@@ -73,7 +71,7 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     let moved = moved(&listener, &changed)?;
     listener.stop()?;
     for (known, share) in HEALTH_PLAN.iter().zip([0.5, 0.99]) {
-        findings.add(known, slowest(&before, &plans(lab)?, share)? * 1000.0);
+        findings.add(known, plans::slowest(&before, &plans::of(lab, &lab.nodes())?, share)? * 1000.0);
     }
     create::spread(&mut findings, &HEALTH_WIRE, &moved)?;
     findings.keep("health.wire", moved);
@@ -196,51 +194,9 @@ pub(super) fn busiest(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f6
     Ok(most.as_secs_f64() * 1000.0 / length.as_secs_f64())
 }
 
-/// The histogram of the plans of all speakers together.
-fn plans(lab: &Lab) -> Result<Vec<(f64, f64)>> {
-    let mut all: Vec<(f64, f64)> = Vec::new();
-    for node in lab.nodes() {
-        for (place, (end, count)) in admin::buckets(lab, &node, PLAN)?.into_iter().enumerate() {
-            match all.get_mut(place) {
-                Some(bucket) => bucket.1 += count,
-                None => all.push((end, count)),
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// The quantile of what came between two looks at a histogram, in seconds, in a straight line within its bucket, as Prometheus'
-/// `histogram_quantile` has it.
-fn slowest(before: &[(f64, f64)], after: &[(f64, f64)], share: f64) -> Result<f64> {
-    let counts: Vec<(f64, f64)> =
-        after.iter().zip(before).map(|(after, before)| (after.0, after.1 - before.1)).collect();
-    let total = counts.last().map_or(0.0, |last| last.1);
-    ensure!(total > 0.0, "there was no plan");
-    let (mut start, mut below) = (0.0, 0.0);
-    for (end, count) in counts {
-        if count >= share * total {
-            let part = (share * total - below) / (count - below);
-            return Ok(if end.is_finite() { start + (end - start) * part } else { start });
-        }
-        (start, below) = (end, count);
-    }
-    Ok(start)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quantile_is_on_a_straight_line_within_its_bucket() {
-        let before = [(0.001, 10.0), (0.01, 10.0), (f64::INFINITY, 10.0)];
-        let after = [(0.001, 60.0), (0.01, 110.0), (f64::INFINITY, 110.0)];
-        for (share, expect) in [(0.5, 0.001), (0.75, 0.0055), (0.99, 0.00982)] {
-            assert!((slowest(&before, &after, share).unwrap() - expect).abs() < 1e-9, "{share}");
-        }
-        assert!(slowest(&after, &after, 0.5).is_err());
-    }
 
     #[test]
     fn a_service_has_five_endpoints_of_its_own_and_none_ready_on_the_node_without() {
