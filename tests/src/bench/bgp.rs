@@ -22,6 +22,8 @@ use serde_json::json;
 const ROUTER: &str = ROUTERS[0];
 /// The addresses of all: no network of the lab has them.
 const POOL: &str = "10.200.0.0/16";
+/// How long a node that drains is the last resort: the default would make the run wait for a minute.
+const DRAIN: [&str; 2] = ["--drain-delay", "5s"];
 
 /// Raises a lab without kube-proxies, for nobody connects and they would only be kept busy.
 ///
@@ -35,7 +37,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
         say(lab)?;
         rest::wait_for_pools(lab)?;
         let nodes = lab.nodes();
-        nodes.iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
+        nodes.iter().try_for_each(|node| lab.start_speaker(node, &DRAIN))?;
         rest::wait_for(lab)?;
         let mut findings = beside(lab, Kind::Bird, |_| gone::run(lab, &BGP_GONE))?;
         findings.extend(beside(lab, Kind::Frr, |_| gone::run(lab, &BGP_GONE_FRR))?);

@@ -6,7 +6,7 @@ use super::{ROUTER, gone};
 use crate::bench::budgets::{self, BGP_GOBGPD_10000, BGP_GONE_10000, BGP_SPEAKER_10000};
 use crate::bench::report::Findings;
 use crate::bench::scale::SERVICES;
-use crate::bench::{memory, rest, services};
+use crate::bench::{memory, plans, rest, services};
 use crate::cluster::ferrolb::speaker_name;
 use crate::routers::Router;
 use crate::{Lab, Signal, wait};
@@ -39,6 +39,8 @@ pub(super) fn run(lab: &Lab, router: &Router<'_>) -> Result<Findings> {
     findings.extend(gone::run(lab, &BGP_GONE_10000).context("one of ten thousand")?);
 
     restarted(lab, router, &mut findings, &speakers, all)?;
+
+    drained(lab, router, &mut findings, nodes.first().context("a node")?, all)?;
 
     let first = gobgpds.first().context("a node")?;
     lab.stop(first, Signal::KILL)?;
@@ -75,4 +77,17 @@ fn restarted(lab: &Lab, router: &Router<'_>, findings: &mut Findings, speakers: 
     findings.add(&budgets::BGP_RESTART_LOST, watch.gone(start) as f64 + missing as f64);
     findings.add(&budgets::BGP_RESTART_UPDATES, (routes::updates(router)? - before) as f64);
     Ok(())
+}
+
+/// A node is cordoned until the router has none of its routes any more, and comes back.
+fn drained(lab: &Lab, router: &Router<'_>, findings: &mut Findings, node: &str, all: u64) -> Result<()> {
+    full(router, all, wait::now())?;
+    let (drains, left) = ([node.to_owned()], all - u64::from(SERVICES));
+    let (before, start) = (plans::of(lab, &drains)?, wait::now());
+    lab.kubectl(&["cordon", node])?;
+    findings.add(&budgets::BGP_DRAINED_10000, full(router, left, start)?);
+    let slowest = plans::slowest(&before, &plans::of(lab, &drains)?, 0.99)?;
+    findings.add(&budgets::BGP_DRAIN_PLAN, slowest * 1000.0);
+    lab.kubectl(&["uncordon", node])?;
+    full(router, all, wait::now()).map(drop)
 }

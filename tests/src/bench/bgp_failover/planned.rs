@@ -13,15 +13,18 @@ use anyhow::{Result, ensure};
 
 const PLAIN: Terms = Terms { bfd: None, graceful: false };
 const GRACEFUL: Terms = Terms { bfd: None, graceful: true };
+const BOTH: Terms = Terms { bfd: Some(100), graceful: true };
 
 /// One thing that is done to the node by which the client is served.
 type Event = fn(&Lab, &Way<'_>, &str) -> Result<Report>;
 
-const ROWS: [(Terms, Event, &Planned); 4] = [
+const ROWS: [(Terms, Event, &Planned); 6] = [
     (PLAIN, drained, &budgets::BGP_DRAINED),
     (PLAIN, speaker_restarted, &budgets::BGP_SPEAKER_RESTARTED),
     (GRACEFUL, gobgpd_crashed, &budgets::BGP_GOBGPD_CRASHED),
     (GRACEFUL, gobgpd_upgraded, &budgets::BGP_GOBGPD_UPGRADED),
+    (BOTH, gobgpd_crashed, &budgets::BGP_GOBGPD_CRASHED_BOTH),
+    (BOTH, gobgpd_upgraded, &budgets::BGP_GOBGPD_UPGRADED_BOTH),
 ];
 
 pub(super) fn run(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Result<()> {

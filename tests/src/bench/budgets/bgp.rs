@@ -37,6 +37,13 @@ pub const BGP_RESTART_LOST: Known =
     budgeted("bgp.restart.lost", "10,000 Services: routes lost when all speakers start anew", Count, 0.0, &[]);
 pub const BGP_RESTART_UPDATES: Known =
     plain("bgp.restart.updates", "10,000 Services: UPDATEs when all speakers start anew", Count);
+pub const BGP_DRAINED_10000: Known = plain(
+    "bgp.drained.10000",
+    "10,000 Services: node cordoned, until the router has none of its routes (the last resort for 5 s)",
+    Milliseconds,
+);
+pub const BGP_DRAIN_PLAN: Known =
+    plain("bgp.drain.plan.p99", "10,000 Services: a plan of the node that drains, 99th percentile", Milliseconds);
 pub const BGP_SPEAKER_10000: Held = Held {
     rss: budgeted("bgp.speaker.rss.10000", "speaker, 10,000 Services by BGP: resident", Megabytes, 25.0, &[]),
     pss: plain("bgp.speaker.pss.10000", "speaker, 10,000 Services by BGP: its share (PSS)", Megabytes),

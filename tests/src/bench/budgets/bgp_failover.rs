@@ -1,7 +1,7 @@
 //! The measures of failover by BGP: at an FRR, a BIRD and a GoBGP, with a client behind the first two.
 
 use super::Unit::{Count, Milliseconds};
-use super::{Known, METALLB, budgeted, plain};
+use super::{Known, METALLB, plain};
 
 /// A node dies: until the router uses it no more, and the client's longest gap, each as median and worst run.
 #[derive(Debug)]
@@ -53,22 +53,24 @@ macro_rules! promised {
 }
 
 macro_rules! planned {
-    ($id:literal, $words:literal) => {
+    ($id:literal, $words:literal, $budget:expr) => {
         [
-            budgeted(
-                concat!("bgp-failover.", $id, ".frr.lost.max"),
-                concat!($words, ", at FRR: connections lost, most in a run"),
-                Count,
-                0.0,
-                &[],
-            ),
-            budgeted(
-                concat!("bgp-failover.", $id, ".bird.lost.max"),
-                concat!($words, ", at BIRD: connections lost, most in a run"),
-                Count,
-                0.0,
-                &[],
-            ),
+            Known {
+                budget: $budget,
+                ..plain(
+                    concat!("bgp-failover.", $id, ".frr.lost.max"),
+                    concat!($words, ", at FRR: connections lost, most in a run"),
+                    Count,
+                )
+            },
+            Known {
+                budget: $budget,
+                ..plain(
+                    concat!("bgp-failover.", $id, ".bird.lost.max"),
+                    concat!($words, ", at BIRD: connections lost, most in a run"),
+                    Count,
+                )
+            },
         ]
     };
 }
@@ -84,8 +86,14 @@ pub static BGP_DIES_FRR_BOTH: Death = death!("frr.both", "FRR, BFD 100 ms x 3 an
 pub static BGP_DIES_BIRD_BOTH: Death = death!("bird.both", "BIRD, BFD 100 ms x 3 and graceful restart");
 pub static BGP_DIES_GOBGP_BOTH: Death = death!("gobgp.both", "GoBGP, BFD 100 ms x 3 and graceful restart");
 
-pub static BGP_DRAINED: Planned = planned!("drained", "node is cordoned, and withdrawn after the drain delay");
-pub static BGP_SPEAKER_RESTARTED: Planned = planned!("speaker", "speaker is told to stop, and starts again");
+pub static BGP_DRAINED: Planned =
+    planned!("drained", "node is cordoned, and withdrawn after the drain delay", Some(0.0));
+pub static BGP_SPEAKER_RESTARTED: Planned = planned!("speaker", "speaker is told to stop, and starts again", Some(0.0));
 pub static BGP_GOBGPD_CRASHED: Planned =
-    planned!("crashed", "gobgpd is killed under graceful restart, and starts again");
-pub static BGP_GOBGPD_UPGRADED: Planned = planned!("upgraded", "gobgpd is replaced under graceful restart");
+    planned!("crashed", "gobgpd is killed under graceful restart, and starts again", Some(0.0));
+pub static BGP_GOBGPD_UPGRADED: Planned = planned!("upgraded", "gobgpd is replaced under graceful restart", Some(0.0));
+/// What BFD leaves of graceful restart: nothing is promised of both.
+pub static BGP_GOBGPD_CRASHED_BOTH: Planned =
+    planned!("crashed.both", "gobgpd is killed under graceful restart and BFD, and starts again", None);
+pub static BGP_GOBGPD_UPGRADED_BOTH: Planned =
+    planned!("upgraded.both", "gobgpd is replaced under graceful restart and BFD", None);
