@@ -89,9 +89,9 @@ fn sound(peer: &BgpPeer) -> Fault {
     if !peer.session.as_ref().is_ok_and(both) {
         return Fault::from("nodes can have sessions with this router");
     }
-    let message = "nodes can have sessions with this router; but BFD ends with gobgpd, as the session does, so that a router that goes by BFD drops at \
-                   once what spec.enableGracefulRestart asks it to keep, and one that goes by the latter keeps the routes of a node that is dead: remove \
-                   that, or spec.bfdProfile";
+    let message = "nodes can have sessions with this router; but BFD ends with gobgpd, as the session does, so that a router may drop at once what \
+                   spec.enableGracefulRestart asks it to keep: FRR and BIRD keep it where gobgpd ends, and drop it where it hangs; see what this one does, \
+                   or remove one of the two";
     Fault { reason: "GracefulRestartWithBFD", message: message.into() }
 }
 

@@ -63,7 +63,7 @@ fn a_peer_says_what_is_wrong_with_itself_and_with_the_profile_that_it_names() {
         ),
         (json!({"bfdProfile": "fast"}), "Valid", ""),
         (json!({"enableGracefulRestart": true}), "Valid", ""),
-        (json!({"bfdProfile": "fast", "enableGracefulRestart": true}), WARNING, "remove that, or spec.bfdProfile"),
+        (json!({"bfdProfile": "fast", "enableGracefulRestart": true}), WARNING, "remove one of the two"),
         (json!({"bfdProfile": "bad", "enableGracefulRestart": true}), "BadBFDProfile", ""),
         (json!({"bfdProfile": "slow"}), "UnknownBFDProfile", "no BFDProfile slow: BFD is off"),
         (json!({"bfdProfile": "bad"}), "BadBFDProfile", "BFDProfile bad: spec.echoMode"),
