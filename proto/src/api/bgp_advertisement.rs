@@ -47,7 +47,7 @@ pub struct BGPAdvertisementSpec {
     #[schemars(rename = "aggregationLengthV6", range(min = 1, max = 128))]
     pub aggregation_length_v6: u8,
 
-    /// LOCAL_PREF (RFC 4271 section 5.1.5), which internal peers see. Default: 0, which is none of ours: GoBGP says 100.
+    /// LOCAL_PREF (RFC 4271 section 5.1.5), which internal peers see. Default: 0, which is 100.
     #[serde(default)]
     pub local_pref: u32,
 

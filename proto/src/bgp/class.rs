@@ -8,8 +8,8 @@ use crate::facts::CommunityValue;
 const GRACEFUL_SHUTDOWN: CommunityValue = CommunityValue::Standard(65535, 0);
 /// How often more our AS number comes before a path of the last resort.
 const LAST_PREPEND: u8 = 3;
-/// The local preference of one: the lowest that GoBGP's policies set.
-const LAST_LOCAL_PREF: u32 = 1;
+/// The local preference of one: none is lower, and RFC 8326 recommends it.
+const LAST_LOCAL_PREF: u32 = 0;
 
 /// What a router sees of a route beside its prefix and its next hop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -59,7 +59,7 @@ pub struct BgpAdvertisement {
     pub created: i64,
     /// `spec.aggregationLength` and `spec.aggregationLengthV6`, in bits.
     lengths: [u8; 2],
-    /// `spec.localPref`; none: ours to leave out.
+    /// `spec.localPref`; none: the usual.
     pub local_pref: Option<u32>,
     /// `spec.med`.
     pub med: Option<u32>,

@@ -333,6 +333,8 @@ fn path(prefix: Prefix, mark: Option<Mark>) -> api::Path {
     let attributes = [
         Attr::Origin(api::OriginAttribute { origin: 0 }),
         Attr::NextHop(api::NextHopAttribute { next_hop: unspecified.to_owned() }),
+        // Of the last resort, unless a statement says more; routers of another AS are not told.
+        Attr::LocalPref(api::LocalPrefAttribute { local_pref: 0 }),
     ];
     let nlri = api::IpAddressPrefix { prefix_len: prefix.length().into(), prefix: prefix.network().to_string() };
     api::Path {
@@ -352,7 +354,7 @@ fn mark(destination: &api::Destination) -> Option<Mark> {
     let attributes = destination.paths.iter().flat_map(|path| &path.pattrs);
     attributes.filter_map(|attribute| attribute.attr.as_ref()).find_map(|attr| match attr {
         api::attribute::Attr::LargeCommunities(large) => large.communities.iter().find_map(Mark::read),
-        api::attribute::Attr::Origin(_) | api::attribute::Attr::NextHop(_) => None,
+        _ => None,
     })
 }
 

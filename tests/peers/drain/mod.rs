@@ -84,7 +84,7 @@ fn a_node_that_drains_is_the_last_resort_and_then_withdrawn_where_another_announ
             let taint = "ToBeDeletedByClusterAutoscaler=1:NoSchedule";
             withdrawn(lab, &routers, (&sound, &last), &["taint", "node", "node3", taint], || Ok(()))
         })?;
-        step("a router of the nodes' own AS sees local preference 1", || own_as(lab, routers, &nodes))
+        step("a router of the nodes' own AS sees local preference 0", || own_as(lab, routers, &nodes))
     });
 }
 
@@ -187,7 +187,7 @@ fn own_as(lab: &Lab, routers: Vec<Router>, nodes: &[Host]) -> Result<()> {
     let router = Router::with(lab, Kind::Frr, host, &peering)?;
     lab.apply_objects(&peers)?;
     let all = |nodes: &[Host], last: bool| -> Vec<Route> {
-        let local_pref = Some(if last { 1 } else { 100 });
+        let local_pref = Some(if last { 0 } else { 100 });
         paths(nodes, last).map(|path| Route { as_path: vec![], local_pref, ..path }).collect()
     };
     let (sound, last) = nodes.split_at(2);

@@ -284,7 +284,7 @@ fn a_node_that_is_not_sound_is_the_last_resort_and_never_silent() {
     };
     let plain = ["10.0.0.7/32 tor 1:1 prepend1", "10.0.0.7/32 spine 1:1 pref200"];
     let last =
-        ["10.0.0.7/32 tor 1:1,65535:0 med4294967295,prepend4", "10.0.0.7/32 spine 1:1,65535:0 pref1,med4294967295"];
+        ["10.0.0.7/32 tor 1:1,65535:0 med4294967295,prepend4", "10.0.0.7/32 spine 1:1,65535:0 pref0,med4294967295"];
     assert_eq!(with(|_| ()), plain);
     for change in [
         (|cluster| cluster.unsound = true) as fn(&mut Cluster),

@@ -25,6 +25,8 @@ pub const RESTART_TIME_S: u32 = 120;
 /// How long a restarted gobgpd waits for its other routers before it sends routes, in seconds, the least that there is: what it sends does not come from them,
 /// and its own default would hold all routes back for 360 s while one router is down.
 const DEFERRAL_TIME_S: u32 = 1;
+/// The local preference of what no advertisement says one of: what routers take for their own, too.
+const USUAL_LOCAL_PREF: u32 = 100;
 /// How long a session rests after it was reset, in seconds.
 const IDLE_HOLD_S: u64 = 5;
 /// The port of single-hop BFD (RFC 5881 section 4).
@@ -215,7 +217,7 @@ impl ClassOrder {
         let mut sets: BTreeMap<Vec<u8>, (api::Actions, BTreeSet<String>)> = BTreeMap::new();
         for (attributes, peers) in &class.seen_as {
             for Seen { session, address, next_hop } in peers.iter().filter_map(|peer| seen.get(&**peer)) {
-                let actions = actions(attributes, session.own_asn(), *next_hop);
+                let actions = actions(attributes, session, *next_hop);
                 let neighbours =
                     &mut sets.entry(actions.encode_to_vec()).or_insert_with(|| (actions, BTreeSet::new())).1;
                 neighbours.insert(address.to_string());
@@ -262,21 +264,23 @@ impl ClassOrder {
 }
 
 /// What is done to a route that a router sees like this.
-fn actions(attributes: &Attributes, asn: u32, next_hop: Option<IpAddr>) -> api::Actions {
+fn actions(attributes: &Attributes, session: &Session, next_hop: Option<IpAddr>) -> api::Actions {
     let Attributes { communities: all, local_pref, med, prepend } = attributes;
     let of = |large: bool| {
         let is = move |community: &&CommunityValue| matches!(community, CommunityValue::Large(..)) == large;
         let texts: Vec<_> = all.iter().filter(is).map(|community| bare(*community)).collect();
         (!texts.is_empty()).then_some(texts)
     };
+    // 0 is what the path has, and what no action can set.
+    let preference = local_pref.or(session.is_internal().then_some(USUAL_LOCAL_PREF)).filter(|value| *value > 0);
     let replace = |texts| communities(api::community_action::Type::Replace, texts);
     api::Actions {
         route_action: api::RouteAction::Accept as i32,
         community: of(false).and_then(replace),
         med: med.map(|med| api::MedAction { r#type: api::med_action::Type::Replace as i32, value: med.into() }),
-        as_prepend: (*prepend > 0).then(|| api::AsPrependAction { asn, repeat: (*prepend).into() }),
+        as_prepend: (*prepend > 0).then(|| api::AsPrependAction { asn: session.own_asn(), repeat: (*prepend).into() }),
         nexthop: next_hop.map(|address| api::NexthopAction { address: address.to_string() }),
-        local_pref: local_pref.map(|value| api::LocalPrefAction { value }),
+        local_pref: preference.map(|value| api::LocalPrefAction { value }),
         large_community: of(true).and_then(replace),
     }
 }

@@ -182,6 +182,19 @@ fn a_class_has_one_statement_for_all_routers_that_see_the_same() {
 }
 
 #[test]
+fn a_router_of_our_own_as_is_told_the_usual_preference_unless_a_class_says_another_or_0_which_the_path_has() {
+    for (asn, says, expect) in
+        [(64512, None, Some(100)), (64512, Some(200), Some(200)), (64512, Some(0), None), (64513, None, None)]
+    {
+        let seen = Attributes { local_pref: says, ..Attributes::default() };
+        let wanted = all(&[peer("tor", &json!({"peerASN": asn}))], &routes(&[("10.0.0.7", &[("tor", seen)])]));
+        let class = wanted.classes.values().next().expect("a class");
+        let told = class.statements[0].actions.clone().expect("actions").local_pref;
+        assert_eq!(told.map(|action| action.value), expect, "AS {asn}, {says:?}");
+    }
+}
+
+#[test]
 fn a_mark_is_the_same_for_the_same_and_another_for_anything_else() {
     let seen = |communities: &[&str]| Attributes { communities: community(communities), ..Attributes::default() };
     let mark = |spec: &Value, attributes: Attributes| {
