@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -125,6 +126,22 @@ impl ActionRequest {
     }
 }
 
+/// A program beside this one that lives as long as this one does and finds it so: what answers for it as `/healthz` does for the program itself.
+#[derive(Debug)]
+pub struct Ward {
+    path: &'static str,
+    lives: Arc<AtomicBool>,
+}
+
+impl Ward {
+    /// The ward of a path, which does not live yet, and by what is said that it does.
+    #[must_use]
+    pub fn new(path: &'static str) -> (Self, Arc<AtomicBool>) {
+        let lives = Arc::<AtomicBool>::default();
+        (Self { path, lives: Arc::clone(&lives) }, lives)
+    }
+}
+
 /// The running endpoint; dropping it ends its thread.
 #[derive(Debug)]
 pub struct AdminServer {
@@ -155,11 +172,12 @@ pub fn serve(
     mut registry: Registry,
     vitals: Arc<Vitals>,
     action: Option<Action>,
+    ward: Option<Ward>,
 ) -> (AdminServer, mpsc::Receiver<StateRequest>) {
     let (state, requests) = mpsc::channel(STATE_REQUESTS_MAX);
     let dropped = Counter::default();
     registry.register("admin_connections_dropped", "Connections to the admin endpoint over the limit", dropped.clone());
-    let shared = Arc::new(Shared { registry, vitals, state: state.clone(), action, dropped });
+    let shared = Arc::new(Shared { registry, vitals, state: state.clone(), action, ward, dropped });
     let mut server = AdminServer { address: None, thread: None, _state: state };
     match start(listen, shared) {
         Ok((address, stop, thread)) => {
@@ -179,6 +197,7 @@ struct Shared {
     vitals: Arc<Vitals>,
     state: mpsc::Sender<StateRequest>,
     action: Option<Action>,
+    ward: Option<Ward>,
     dropped: Counter,
 }
 
@@ -286,6 +305,7 @@ async fn answer<B>(
         "/metrics" => metrics(&shared.registry),
         "/state" if is_on_node(peer) => state(&shared.state).await,
         "/state" => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
+        path if shared.ward.as_ref().is_some_and(|ward| ward.path == path) => ward(shared, now),
         path => match shared.action.as_ref().filter(|action| action.path == path) {
             None => page(StatusCode::NOT_FOUND, TEXT, "there are /healthz, /readyz, /metrics and /state\n"),
             Some(_) if !is_on_node(peer) => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
@@ -296,6 +316,16 @@ async fn answer<B>(
             Some(action) => action.request().await,
         },
     })
+}
+
+/// Whether the ward lives, as far as a main loop that does can say.
+fn ward(shared: &Shared, now: Instant) -> Response<Full<Bytes>> {
+    let lives = shared.ward.as_ref().is_some_and(|ward| ward.lives.load(Ordering::Relaxed));
+    match (shared.vitals.is_alive(now), lives) {
+        (true, true) => page(StatusCode::OK, TEXT, "ok\n"),
+        (true, false) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "it does not answer\n"),
+        (false, _) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STUCK),
+    }
 }
 
 /// State names Services and addresses of the whole cluster, and actions change what the node does: they are for whoever is on the node already.

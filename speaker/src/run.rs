@@ -12,7 +12,7 @@ use ferrolb_proto::facts::{NodeObject, SLICES_OF_SERVICES, Service, ServiceObjec
 use ferrolb_proto::health::data_path;
 use ferrolb_proto::health::prober::Defaults;
 use ferrolb_proto::wire::hello::KeyRing;
-use ferrolb_runtime::admin::{self, Action, StateRequest};
+use ferrolb_runtime::admin::{self, Action, StateRequest, Ward};
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::connect::connect;
@@ -62,7 +62,8 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let client = connect(&health).await?;
     let vitals = Arc::new(Vitals::new(Clock::now()));
     let (handover, handovers) = flags.gobgp.as_ref().map(|_| Action::new(driver::HANDOVER)).unzip();
-    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals), handover);
+    let (ward, answers) = flags.gobgp.as_ref().map(|_| Ward::new(driver::HEALTHZ)).unzip();
+    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals), handover, ward);
 
     let (sender, events) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
@@ -82,9 +83,9 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let (routes, announced) = watch::channel(None);
     let (speakers, watched) = watch::channel(false);
     let gobgp = flags.gobgp.is_some();
-    if let Some(((socket, tally), handovers)) = flags.gobgp.clone().zip(tally).zip(handovers) {
+    if let Some((((socket, tally), handovers), answers)) = flags.gobgp.clone().zip(tally).zip(handovers).zip(answers) {
         watch_bgp(&flags, &client, &sender, &mut tasks);
-        tasks.spawn(driver::run(socket, announced, handovers, sender.clone(), tally));
+        tasks.spawn(driver::run((socket, answers), announced, handovers, sender.clone(), tally));
         tasks.spawn(speakers::run(client, common.namespace.clone(), health, watched, sender.clone()));
     }
 
@@ -110,10 +111,9 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         checks: Defaults { interval: flags.health_interval, fall: flags.health_fall, rise: flags.health_rise },
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
-    let (desired, complaints) = (Desired::default(), Complaints::default());
     let main = Loop {
         state,
-        desired,
+        desired: Desired::default(),
         links,
         status,
         questions,
@@ -123,7 +123,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         metrics,
         bgp_metrics,
         vitals,
-        complaints,
+        complaints: Complaints::default(),
     };
     main.run(events, requests, tasks).await
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::vitals::BEAT_AGE_MAX;
 
 fn start_on_loopback(vitals: &Arc<Vitals>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
-    serve("127.0.0.1:0".parse().unwrap(), registry(), Arc::clone(vitals), None)
+    serve("127.0.0.1:0".parse().unwrap(), registry(), Arc::clone(vitals), None, None)
 }
 
 /// One request over a connection of its own: the status code, and the whole answer.
@@ -36,7 +36,7 @@ fn healthz_follows_the_main_loop_and_readyz_says_why_not() {
 async fn answer_to(peer: &str, path: &str, now: Instant) -> StatusCode {
     let (state, mut requests) = mpsc::channel(1);
     let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    let shared = Shared { registry: registry(), vitals, state, action: None, dropped: Counter::default() };
+    let shared = Shared { registry: registry(), vitals, state, action: None, ward: None, dropped: Counter::default() };
     let request = Request::get(path).body(()).unwrap();
     let response = answer(&shared, peer.parse().unwrap(), request, now).await.unwrap();
     requests.try_recv().unwrap_err();
@@ -48,6 +48,23 @@ async fn healthz_of_a_stuck_main_loop_is_503() {
     let limit = Instant::ZERO + BEAT_AGE_MAX;
     assert_eq!(answer_to("10.0.0.1", "/healthz", limit).await, 200);
     assert_eq!(answer_to("10.0.0.1", "/healthz", limit + Duration::from_millis(1)).await, 503);
+}
+
+#[tokio::test]
+async fn a_ward_is_healthy_while_it_lives_and_the_main_loop_does() {
+    let limit = Instant::ZERO + BEAT_AGE_MAX;
+    for (lives, now, expect) in [(true, limit, 200), (false, limit, 503), (true, limit + Duration::from_millis(1), 503)]
+    {
+        let (ward, found) = Ward::new("/ward/healthz");
+        found.store(lives, Ordering::Relaxed);
+        let (state, _requests) = mpsc::channel(1);
+        let vitals = Arc::new(Vitals::new(Instant::ZERO));
+        let shared =
+            Shared { registry: registry(), vitals, state, action: None, ward: Some(ward), dropped: Counter::default() };
+        let request = Request::get("/ward/healthz").body(()).unwrap();
+        let response = answer(&shared, "10.0.0.1".parse().unwrap(), request, now).await.unwrap();
+        assert_eq!(response.status(), expect, "{lives}, {now:?}");
+    }
 }
 
 #[test]
@@ -114,7 +131,8 @@ async fn an_action_is_done_for_clients_on_the_node_that_get_it_and_for_no_other(
     let (action, mut requests) = Action::new(ACTION);
     let (state, _states) = mpsc::channel(1);
     let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    let shared = Shared { registry: registry(), vitals, state, action: Some(action), dropped: Counter::default() };
+    let shared =
+        Shared { registry: registry(), vitals, state, action: Some(action), ward: None, dropped: Counter::default() };
     let ask_at = async |peer: &str, method: Method, path: &str, now| {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
         answer(&shared, peer.parse().unwrap(), request, now).await.unwrap().status()
@@ -147,7 +165,7 @@ async fn what_no_client_waits_for_any_more_is_known_by_it() {
 fn a_taken_port_leaves_the_program_running_without_the_endpoint() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, mut requests) = serve(taken.local_addr().unwrap(), registry(), vitals, None);
+    let (server, mut requests) = serve(taken.local_addr().unwrap(), registry(), vitals, None, None);
     assert_eq!(server.address, None);
     assert_eq!(
         requests.try_recv().unwrap_err(),
@@ -159,7 +177,7 @@ fn a_taken_port_leaves_the_program_running_without_the_endpoint() {
 #[test]
 fn the_default_address_is_reached_by_both_families() {
     let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, _requests) = serve("0.0.0.0:0".parse().unwrap(), registry(), vitals, None);
+    let (server, _requests) = serve("0.0.0.0:0".parse().unwrap(), registry(), vitals, None, None);
     let port = server.address.unwrap().port();
     for host in [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()] {
         assert!(net::TcpStream::connect((host, port)).is_ok(), "{host}");

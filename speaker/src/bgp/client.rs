@@ -354,7 +354,7 @@ fn mark(destination: &api::Destination) -> Option<Mark> {
     let attributes = destination.paths.iter().flat_map(|path| &path.pattrs);
     attributes.filter_map(|attribute| attribute.attr.as_ref()).find_map(|attr| match attr {
         api::attribute::Attr::LargeCommunities(large) => large.communities.iter().find_map(Mark::read),
-        _ => None,
+        api::attribute::Attr::Origin(_) | api::attribute::Attr::NextHop(_) | api::attribute::Attr::LocalPref(_) => None,
     })
 }
 

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
@@ -35,6 +37,8 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// The path by which the hook of a gobgpd that is to end has it stopped so that routers wait for the next one.
 pub const HANDOVER: &str = "/gobgp/handover";
+/// The path that says whether gobgpd answers, and the speaker lives that tends it.
+pub const HEALTHZ: &str = "/gobgp/healthz";
 /// How long until that is done: a node that shuts down says so at about the same time.
 const HESITATES: Duration = Duration::from_secs(1);
 /// How often all are looked at while BFD watches one: nobody tells how it stands.
@@ -42,10 +46,10 @@ const BFD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between looks that are for metrics.
 const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 
-/// Makes the gobgpd at this socket have the latest of what is wanted, from the first on, and tells how it stands; stops it when it is asked to. Ends with the
-/// process.
+/// Makes the gobgpd at this socket have the latest of what is wanted, from the first on, and tells how it stands, and whether it answers; stops it when it is
+/// asked to. Ends with the process.
 pub async fn run(
-    path: String,
+    (path, answers): (String, Arc<AtomicBool>),
     mut wanted: watch::Receiver<Option<Wanted>>,
     mut handovers: mpsc::Receiver<ActionRequest>,
     events: mpsc::Sender<Event>,
@@ -53,7 +57,9 @@ pub async fn run(
 ) {
     let (mut said, mut leftover) = (None, Leftover::default());
     loop {
-        let Err(error) = attend(&path, &mut wanted, &mut handovers, &events, &tally, &mut leftover).await;
+        let Err(error) = attend((&path, &answers), &mut wanted, &mut handovers, &events, &tally, &mut leftover).await;
+        // One that is too old is no better when it is started again.
+        answers.store(matches!(error, Error::TooOld(_)), Ordering::Relaxed);
         leftover.look(&path).await;
         tally.usable.set(0);
         tally.failures.inc();
@@ -76,7 +82,7 @@ pub async fn run(
 
 /// Everything with one connection.
 async fn attend(
-    path: &str,
+    (path, answers): (&str, &AtomicBool),
     wanted: &mut watch::Receiver<Option<Wanted>>,
     handovers: &mut mpsc::Receiver<ActionRequest>,
     events: &mpsc::Sender<Event>,
@@ -86,6 +92,7 @@ async fn attend(
     let mut client = Client::connect(path).await?;
     leftover.answered(path);
     let known = client.read().await?;
+    answers.store(true, Ordering::Relaxed);
     info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "gobgpd answers");
     let mut changes = pin!(client.changes());
     let mut daemon = Daemon {

@@ -1,4 +1,4 @@
-//! The socket that a gobgpd leaves behind when it ends: the next one does not start on it, and in its container nobody else could take it away.
+//! The socket that a gobgpd leaves behind when it is killed: the next one cannot listen there, and in its container nobody else could take it away.
 //! Owned by the driver's task, gobgpd's only client.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -5,6 +5,7 @@ mod kubelet;
 use crate::expect;
 use crate::objects::{self, object};
 use anyhow::{Context, Result, ensure};
+use ferrolb_tests::cluster::bgp;
 use ferrolb_tests::cluster::ferrolb::speaker_name;
 use ferrolb_tests::routers::{Kind, Peering, Router};
 use ferrolb_tests::stage::{measured, play, step};
@@ -21,6 +22,8 @@ use std::time::Duration;
 const ROUTER: &str = ROUTERS[0];
 /// What the probe's own time, and the machine, may add.
 const SLACK: Duration = Duration::from_secs(15);
+/// Longer than a gobgpd waits in the lab until it starts, socket or not.
+const STARTS: Duration = Duration::from_secs(3);
 
 #[test]
 fn routes_that_nobody_looks_after_are_gone_within_the_bound_of_the_liveness_probe() {
@@ -56,16 +59,37 @@ fn routes_that_nobody_looks_after_are_gone_within_the_bound_of_the_liveness_prob
             lab.signal(&speaker_name(&frozen.name), Signal::CONT)?;
             expect::paths_by(&router, &[&killed, &frozen, &well])
         })?;
+        step("a gobgpd that starts on the socket of one that was killed is started again, and has one", || {
+            lab.stop(&speaker_name(&killed.name), Signal::KILL)?;
+            lab.stop(&bgp::process_name(&killed.name), Signal::KILL)?;
+            lab.restart(&bgp::process_name(&killed.name))?;
+            wait::during(STARTS, || Ok(()))?;
+            lab.restart(&speaker_name(&killed.name))?;
+            let start = wait::now();
+            // Its routes are there all the while.
+            wait::until("all sessions", bound + SLACK, || {
+                kubelet.turn()?;
+                Ok(router.sessions()?.iter().all(|session| session.established).then_some(()))
+            })?;
+            let took = wait::now() - start;
+            measured(&format!("gobgpd without a socket: its sessions are back {took:?} after the speaker's start"));
+            ensure!(took >= bound / 2, "it had one: nobody has started it again");
+            Ok(())
+        })?;
         router.stop()
     });
 }
 
 fn start<'a>(lab: &'a Lab, nodes: &[&Host]) -> Result<Router<'a>> {
-    let router = Router::with(lab, Kind::Frr, ROUTER, &Peering::with_nodes(lab, ROUTER)?)?;
+    let router =
+        Router::with(lab, Kind::Frr, ROUTER, &Peering { graceful: true, ..Peering::with_nodes(lab, ROUTER)? })?;
     nodes.iter().try_for_each(|node| lab.pod(&format!("web-{}", node.name), &node.name, &[("app", "web")]))?;
     let mut all = objects::service().to_vec();
     all.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
-    all.extend(objects::peers(lab, ROUTER)?);
+    // Routers keep the routes of one that is to come back: this one is not.
+    let mut peers = objects::peers(lab, ROUTER)?;
+    peers.iter_mut().for_each(|peer| peer["spec"]["enableGracefulRestart"] = true.into());
+    all.extend(peers);
     lab.apply_objects(&all)?;
     expect::paths_by(&router, nodes)?;
     Ok(router)
