@@ -108,6 +108,9 @@ pub struct BgpStatus {
     /// How many of the sessions that it should have are established, for a person to read: `2/3`.
     #[serde(default)]
     pub established: String,
+    /// Prefixes of which some router is told: 0 once a node that drains has withdrawn all that others announce.
+    #[serde(default)]
+    pub announced: i64,
     /// Prefixes of which some router is told no longer, because the node drains and other nodes tell it.
     #[serde(default)]
     pub withdrawn: i64,

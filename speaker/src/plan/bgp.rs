@@ -84,8 +84,9 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
         neighbours: sessions.with.iter().filter_map(heard).collect(),
     };
     let outcome = wanted(&around, &sessions, &routes);
-    let withdrawn = i64::try_from(withdrawn).unwrap_or(i64::MAX);
-    let status = BgpStatus { withdrawn, ..status(state, &sessions, &outcome) };
+    let count = |prefixes: usize| i64::try_from(prefixes).unwrap_or(i64::MAX);
+    let (announced, withdrawn) = (count(outcome.wanted.paths.len()), count(withdrawn));
+    let status = BgpStatus { announced, withdrawn, ..status(state, &sessions, &outcome) };
     let shown = shown(&sessions, &status);
     let wanted = Wanted { parting: parting(state.leaving, draining, node), ..outcome.wanted };
     let wake = delay.and_then(|delay| covered.deadline(delay, now));
@@ -128,7 +129,7 @@ fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpS
     let established = format!("{established}/{}", all.len());
     let unusable = state.bgp.unusable.as_ref().map(ToString::to_string);
     let message = unusable.or_else(|| too_many(outcome.left_out)).unwrap_or_default();
-    BgpStatus { message, established, withdrawn: 0, sessions: all }
+    BgpStatus { message, established, sessions: all, ..BgpStatus::default() }
 }
 
 /// What a person has to know of prefixes that are left out.

@@ -1,7 +1,7 @@
 //! A node that drains is used where there is no other, and after a while not at all; the drawing is in README.md.
 
 use crate::expect;
-use crate::objects::{self, ADDRESSES, BGP_MAX, object};
+use crate::objects::{self, ADDRESSES, BGP_MAX, NAMESPACE, object};
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::ferrolb;
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
@@ -159,7 +159,15 @@ fn withdrawn(
         let after = wait::now() - start;
         measured(&format!("{}: gone from three routers after {after:?}, of {DELAY:?} at least", drain.join(" ")));
         ensure!(after >= DELAY, "that is too early");
-        Ok(())
+        sound.iter().map(|node| (node, ADDRESSES.len())).chain(last.iter().map(|node| (node, 0))).try_for_each(
+            |(node, announced)| {
+                let (speaker, number) = (
+                    format!("fspeaker/{}", node.name),
+                    format!("--for=jsonpath={{.status.bgp.announced}}={announced}"),
+                );
+                lab.kubectl(&["wait", "-n", NAMESPACE, &speaker, &number, "--timeout=30s"]).map(drop)
+            },
+        )
     })
 }
 
