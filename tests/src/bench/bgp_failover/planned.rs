@@ -8,12 +8,16 @@ use crate::cluster::bgp;
 use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
 use crate::routers::Kind;
 use crate::traffic::probe::Report;
-use crate::{Lab, Signal};
+use crate::{Lab, Signal, wait};
 use anyhow::{Result, ensure};
+use std::time::Duration;
 
 const PLAIN: Terms = Terms { bfd: None, graceful: false };
 const GRACEFUL: Terms = Terms { bfd: None, graceful: true };
 const BOTH: Terms = Terms { bfd: Some(100), graceful: true };
+
+/// How long gobgpd is away where it is looked whether a router waits for it.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// One thing that is done to the node by which the client is served.
 type Event = fn(&Lab, &Way<'_>, &str) -> Result<Report>;
@@ -34,7 +38,9 @@ pub(super) fn run(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Re
             scene.by(kind, terms, |way| {
                 (0..runs).try_for_each(|_| {
                     let node = way.rest()?;
-                    lost.push(event(scene.lab, way, &node)?.lost as f64);
+                    let report = event(scene.lab, way, &node)?;
+                    ensure!(report.sent > 0, "nobody connected");
+                    lost.push(report.lost as f64);
                     Ok(())
                 })
             })?;
@@ -42,8 +48,23 @@ pub(super) fn run(scene: &Scene<'_>, runs: usize, findings: &mut Findings) -> Re
             findings.add(known, lost.iter().copied().fold(0.0, f64::max));
             findings.keep(known.id.trim_end_matches(".max"), lost);
         }
+        findings.add(&budgets::BGP_KEPT_BOTH[usize::from(kind == Kind::Bird)], kept(scene, kind)?);
     }
     Ok(())
+}
+
+/// 1 where a router goes on to use a node whose gobgpd was killed, for longer than BFD takes, though that has a say; or 0.
+fn kept(scene: &Scene<'_>, kind: Kind) -> Result<f64> {
+    scene.by(kind, BOTH, |way| {
+        let node = way.rest()?;
+        let gobgpd = bgp::process_name(&node);
+        scene.lab.stop(&gobgpd, Signal::KILL)?;
+        wait::during(AWAY, || Ok(()))?;
+        let kept = way.is_used(&node)?;
+        scene.lab.restart(&gobgpd)?;
+        way.wait_told(&node)?;
+        Ok(f64::from(u8::from(kept)))
+    })
 }
 
 /// The node is cordoned: it is the last resort for as long as `--drain-delay` says, and then the router has no path by it.

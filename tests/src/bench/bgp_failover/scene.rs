@@ -189,10 +189,12 @@ impl Way<'_> {
 
     /// Waits until the router does not use a node any more.
     pub(super) fn wait_unused(&self, node: &str, limit: Duration) -> Result<()> {
-        let hop = hop(node)?;
-        wait::until(&format!("the router uses {node} no more"), limit, || {
-            Ok((!self.uses()?.contains(&hop)).then_some(()))
-        })
+        wait::until(&format!("the router uses {node} no more"), limit, || Ok((!self.is_used(node)?).then_some(())))
+    }
+
+    /// Whether the router uses a node now.
+    pub(super) fn is_used(&self, node: &str) -> Result<bool> {
+        Ok(self.uses()?.contains(&hop(node)?))
     }
 
     /// The nodes that the router's kernel forwards to, or, where it tells it nothing, that it has a path by.

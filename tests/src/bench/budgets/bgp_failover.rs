@@ -97,3 +97,16 @@ pub static BGP_GOBGPD_CRASHED_BOTH: Planned =
     planned!("crashed.both", "gobgpd is killed under graceful restart and BFD, and starts again", None);
 pub static BGP_GOBGPD_UPGRADED_BOTH: Planned =
     planned!("upgraded.both", "gobgpd is replaced under graceful restart and BFD", None);
+/// Whether anything is left, as other nodes may serve what is lost.
+pub static BGP_KEPT_BOTH: Planned = [
+    plain(
+        "bgp-failover.kept.both.frr",
+        "gobgpd is killed under graceful restart and BFD: FRR uses the node 2 s later (1) or not (0)",
+        Count,
+    ),
+    plain(
+        "bgp-failover.kept.both.bird",
+        "gobgpd is killed under graceful restart and BFD: BIRD uses the node 2 s later (1) or not (0)",
+        Count,
+    ),
+];
