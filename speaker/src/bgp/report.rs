@@ -128,7 +128,7 @@ fn unwatched(since: Option<Instant>, told: &api::PeerState, port_taken: bool, no
     } else if now.since(since) < BFD_WITHIN {
         return None;
     } else if packets.received_packets == 0 {
-        "nothing of it is heard from the router: does that do BFD with this node, and may UDP port 3784 pass?"
+        "nothing of it is heard from the router: does that do BFD with this node, may UDP port 3784 pass, and is no other program's on this node (ss -ulnp)?"
     } else {
         "the router is heard and does not hear this node: may UDP port 3784 pass?"
     };

@@ -90,8 +90,8 @@ fn sound(peer: &BgpPeer) -> Fault {
         return Fault::from("nodes can have sessions with this router");
     }
     let message = "nodes can have sessions with this router; but BFD ends with gobgpd, as the session does, so that a router may drop at once what \
-                   spec.enableGracefulRestart asks it to keep: FRR and BIRD keep it where gobgpd ends, and drop it where it hangs; see what this one does, \
-                   or remove one of the two";
+                   spec.enableGracefulRestart asks it to keep: BIRD does unless it says `bfd graceful`, FRR does not while gobgpd is replaced; see what this \
+                   one does, or remove one of the two";
     Fault { reason: "GracefulRestartWithBFD", message: message.into() }
 }
 
