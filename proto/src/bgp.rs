@@ -6,6 +6,7 @@
 //! that its prefix does not say: who gets it, with which attributes.
 
 mod ads;
+mod answers;
 mod class;
 mod drain;
 mod prefix;
@@ -14,8 +15,9 @@ mod sessions;
 mod teller;
 
 pub use ads::{Ads, too_wide};
+pub use answers::Answers;
 pub use class::{Attributes, Class};
-pub use drain::{Covered, Others, Relief};
+pub use drain::{Covered, Doubted, Others, Relief};
 pub use prefix::Prefix;
 pub use routes::{Announcement, Asked, Audience, Routes, audience, routes};
 pub use sessions::{BfdFault, PeerConflict, Sessions, sessions};

@@ -3,6 +3,7 @@
 
 mod bgp;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -84,6 +85,8 @@ pub enum Event {
     Speaker(Change<Speaker>),
     /// What speakers say of themselves is not known any more.
     SpeakersUnknown,
+    /// Of the speakers that are asked whether they live, those of these nodes have answered lately.
+    Answered(BTreeSet<Box<str>>),
     /// The plan found this: what others announce by BGP in place of this node, and since when.
     Covered(Arc<Covered>),
     /// The process was asked to end.
@@ -121,6 +124,7 @@ impl Event {
             | Self::Probe { .. }
             | Self::Bgp(_)
             | Self::SpeakersUnknown
+            | Self::Answered(_)
             | Self::Covered(_)
             | Self::Leave => None,
         }

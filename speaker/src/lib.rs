@@ -9,8 +9,10 @@
 //! - [`event`], [`state`], [`plan`]: pure; what happened, what is known, what is wanted.
 //! - [`link`]: one thread a link; the sockets, the claim machine and the answers.
 //! - [`health`]: asks kube-proxy and endpoints whether they work.
-//! - [`links`], [`status`], [`speakers`]: the netlink and API edges. - [`run`]: the main loop. - [`flags`], [`metrics`].
+//! - [`links`], [`status`], [`speakers`]: the netlink and API edges. - [`alive`]: asks other speakers whether they live.
+//! - [`run`]: the main loop. - [`flags`], [`metrics`].
 
+pub mod alive;
 pub mod bgp;
 pub mod event;
 pub mod flags;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use ferrolb_proto::Instant;
 use ferrolb_proto::announce::exclusion_means_nothing;
 use ferrolb_proto::api::{DataPathStatus, LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
-use ferrolb_proto::bgp::Covered;
+use ferrolb_proto::bgp::{Covered, Doubted};
 use ferrolb_proto::claim::{Says, Trouble, TroubleKind};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::verdict::Verdict;
@@ -55,6 +55,8 @@ pub struct Desired {
     pub watches_speakers: bool,
     /// What others announce by BGP in place of this node, and since when.
     pub covered: Arc<Covered>,
+    /// Whose speakers are asked whether they live: this node drains, and does not hear them.
+    pub doubted: Doubted,
     /// How many of our Services get each verdict on this node.
     pub verdicts: BTreeMap<Verdict, i64>,
     /// Why the program does not do its work, if so.
@@ -170,7 +172,7 @@ pub fn plan(state: &State, now: Instant) -> Desired {
     if let Some(bgp) = state.config.gobgp.then(|| bgp::bgp(state, draining, &checked.failing, now)).flatten() {
         desired.bgp = Some(bgp.wanted);
         (desired.shown, desired.left_out) = (bgp.shown, bgp.left_out);
-        desired.covered = Arc::new(bgp.covered);
+        (desired.covered, desired.doubted) = (Arc::new(bgp.covered), bgp.doubted);
         desired.wake = desired.wake.into_iter().chain(bgp.wake).min();
         status.bgp = Some(bgp.status);
     }

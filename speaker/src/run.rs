@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{self, HELLO_SECRET, Kind, SpeakerStatusStatus, resource};
+use ferrolb_proto::bgp::Doubted;
 use ferrolb_proto::claim::LEAVE_MAX;
 use ferrolb_proto::facts::{NodeObject, SLICES_OF_SERVICES, Service, ServiceObject, SliceObject};
 use ferrolb_proto::health::data_path;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use crate::alive;
 use crate::bgp::driver;
 use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
@@ -81,24 +83,19 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     tasks.spawn(probes::run(wanted, sender.clone(), probe_metrics));
 
     let (routes, announced) = watch::channel(None);
-    let (speakers, watched) = watch::channel(false);
+    let ((speakers, watched), (doubted, asked)) = (watch::channel(false), watch::channel(Doubted::new()));
     let gobgp = flags.gobgp.is_some();
-    if let Some((((socket, tally), handovers), answers)) = flags.gobgp.clone().zip(tally).zip(handovers).zip(answers) {
+    let bgp = bgp_metrics.as_ref().zip(tally).zip(handovers).zip(answers);
+    if let Some((socket, (((shown, tally), handovers), answers))) = flags.gobgp.clone().zip(bgp) {
         watch_bgp(&flags, &client, &sender, &mut tasks);
+        tasks.spawn(alive::run(common.admin_listen.port(), asked, sender.clone(), shown.unanswered.clone()));
         tasks.spawn(driver::run((socket, answers), announced, handovers, sender.clone(), tally));
         tasks.spawn(speakers::run(client, common.namespace.clone(), health, watched, sender.clone()));
     }
 
-    let protocol = Protocol {
-        node: flags.node_name.as_str().into(),
-        hello_interval: flags.hello_interval,
-        hello_misses: flags.hello_misses,
-        failback_delay: flags.failback_delay.0,
-        gratuitous_interval: flags.gratuitous_interval.0,
-    };
     // Another group has no SpeakerStatus.
     let drain_delay = flags.drain_delay.0.filter(|_| common.api_group == api::GROUP);
-    let links = LinkSet::new(protocol, metrics.clone(), Arc::clone(&vitals), sender);
+    let links = LinkSet::new(protocol(&flags), metrics.clone(), Arc::clone(&vitals), sender);
     let state = State::new(Config {
         node: flags.node_name.into(),
         classes: flags.common.load_balancer_class,
@@ -120,12 +117,23 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         probes,
         routes,
         speakers,
+        doubted,
         metrics,
         bgp_metrics,
         vitals,
         complaints: Complaints::default(),
     };
     main.run(events, requests, tasks).await
+}
+
+fn protocol(flags: &Flags) -> Protocol {
+    Protocol {
+        node: flags.node_name.as_str().into(),
+        hello_interval: flags.hello_interval,
+        hello_misses: flags.hello_misses,
+        failback_delay: flags.failback_delay.0,
+        gratuitous_interval: flags.gratuitous_interval.0,
+    }
 }
 
 fn watch_all(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks: &mut JoinSet<()>) {
@@ -182,6 +190,8 @@ struct Loop {
     routes: watch::Sender<Option<Wanted>>,
     /// Whether it is to be known what all speakers say of themselves.
     speakers: watch::Sender<bool>,
+    /// Whose speakers are asked whether they live.
+    doubted: watch::Sender<Doubted>,
     metrics: Metrics,
     /// Of a node that has a gobgpd.
     bgp_metrics: Option<BgpMetrics>,
@@ -246,6 +256,7 @@ impl Loop {
         publish(&self.probes, &desired.probes);
         publish(&self.routes, &desired.bgp);
         publish(&self.speakers, &desired.watches_speakers);
+        publish(&self.doubted, &desired.doubted);
         self.state.handle(Event::Covered(Arc::clone(&desired.covered)), now);
         if let Some(bgp) = &self.bgp_metrics {
             publish(&bgp.shown, &desired.shown);
@@ -318,6 +329,7 @@ impl Loop {
             | Event::Bgp(_)
             | Event::Speaker(_)
             | Event::SpeakersUnknown
+            | Event::Answered(_)
             | Event::Covered(_)
             | Event::Leave => {}
         }

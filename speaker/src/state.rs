@@ -9,7 +9,7 @@ mod dump;
 mod kept;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +106,8 @@ pub struct State {
     pub(crate) bgp: BgpReport,
     /// What all speakers say of themselves; known only while this node drains.
     pub(crate) speakers: Table<Speaker>,
+    /// Of the speakers that this node does not hear while it drains, those that have answered lately, by node.
+    pub(crate) answered: BTreeSet<Box<str>>,
     /// What others announce by BGP in place of this node, and since when, as the last plan found it.
     pub(crate) covered: Arc<Covered>,
     pub(crate) leaving: bool,
@@ -133,6 +135,7 @@ impl State {
             bgp_objects: BgpObjects::default(),
             bgp: BgpReport::default(),
             speakers: Table::default(),
+            answered: BTreeSet::new(),
             covered: Arc::default(),
             leaving: false,
         }
@@ -197,6 +200,11 @@ impl State {
             }
             Event::Speaker(change) => self.speakers.handle(change, Some),
             Event::SpeakersUnknown => std::mem::take(&mut self.speakers).is_listed(),
+            Event::Answered(nodes) => {
+                let changed = self.answered != nodes;
+                self.answered = nodes;
+                changed
+            }
             Event::Covered(covered) => {
                 self.covered = covered;
                 false

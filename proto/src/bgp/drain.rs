@@ -12,35 +12,48 @@ use super::routes::is_served_on;
 use super::{Ads, Teller};
 use crate::Instant;
 use crate::announce::{Scene, Served};
-use crate::facts::{BgpPeer, Key, Node, Speaker, void};
+use crate::facts::{BgpPeer, Key, Node, Speaker};
 use crate::range::Family;
+
+/// The most addresses of a node at which its speaker is asked: one of each family.
+const ADDRESSES_ASKED_MAX: usize = 2;
+
+/// The speakers that could tell routers if they live, which nobody knows unless they are asked: the InternalIPs of their nodes, by name.
+pub type Doubted = BTreeMap<Box<str>, Box<[IpAddr]>>;
 
 /// The nodes that may tell routers in place of one that drains.
 #[derive(Debug, Default)]
 pub struct Others<'a> {
+    /// Those that count only if they answer.
+    pub doubted: Doubted,
     tellers: Vec<Teller<'a>>,
     failing: BTreeMap<&'a Key, Vec<(&'a str, Family)>>,
 }
 
 impl<'a> Others<'a> {
-    /// Those of all nodes that are sound, and whose speakers say so and live. `own` is what this node says and hears at this moment: whoever hears
-    /// it and is heard no longer is gone, before anybody has said so.
+    /// Those of all nodes that are sound, and whose speakers say so and live: this node, of which `own` is what it says and hears at this moment,
+    /// and they hear each other, or they have `answered` lately. What a speaker said before it died stays, with its sessions.
     pub fn new(
         own: &'a Speaker,
         nodes: impl Iterator<Item = &'a Node>,
         peers: impl Iterator<Item = &'a BgpPeer> + Clone,
         speakers: impl Iterator<Item = &'a Speaker>,
+        answered: &BTreeSet<Box<str>>,
     ) -> Self {
         let nodes: BTreeMap<&str, &Node> = nodes.map(|node| (&*node.name, node)).collect();
-        let others = speakers.filter(|speaker| speaker.node != own.node);
-        let speakers: Vec<_> = others.chain([own]).collect();
-        let void = void(speakers.iter().copied(), |name| nodes.get(name).copied());
         let mut found = Self::default();
-        for speaker in speakers {
+        for speaker in speakers.filter(|speaker| speaker.node != own.node) {
             let Some(node) = nodes.get(&*speaker.node) else { continue };
-            let sound = node.ready && !node.cordoned && node.drain.is_none() && !speaker.partial;
-            let gone = speaker.hears(&own.node) && !own.hears(&speaker.node);
-            if speaker.node == own.node || !sound || gone || void.contains(&speaker.node) {
+            let sound = node.ready && !node.cordoned && node.drain.is_none() && !speaker.partial && !speaker.draining;
+            if !sound || !speaker.bgp.iter().flatten().any(|session| session.established) {
+                continue;
+            }
+            let heard = own.hears(&speaker.node) && speaker.hears(&own.node);
+            if !heard {
+                let addresses = node.internal.iter().copied().take(ADDRESSES_ASKED_MAX).collect();
+                found.doubted.insert(speaker.node.clone(), addresses);
+            }
+            if !heard && !answered.contains(&speaker.node) {
                 continue;
             }
             found.tellers.push(Teller::new(node, peers.clone(), Some(speaker)));

@@ -90,6 +90,8 @@ pub struct BgpMetrics {
     pub shown: watch::Sender<Shown>,
     /// Prefixes that are not announced because there are too many kinds of them.
     pub left_out: Gauge,
+    /// Times that a speaker was asked whether it lives, and did not say so.
+    pub unanswered: Counter,
 }
 
 /// What the driver of gobgpd shows.
@@ -126,7 +128,7 @@ pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, Tally) {
         let all = Sessions { series, shown, counts, asked };
         registry.sub_registry_with_prefix(prefix).register_collector(Box::new(all));
     }
-    let metrics = BgpMetrics { shown, left_out: Gauge::default() };
+    let metrics = BgpMetrics { shown, left_out: Gauge::default(), unanswered: Counter::default() };
     let (usable, failures, refusals) = (Gauge::default(), Counter::default(), Counter::default());
     let tally = Tally { counts, asked, usable, failures, refusals };
     let own = registry.sub_registry_with_prefix("speaker");
@@ -141,6 +143,11 @@ pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, Tally) {
         "bgp_prefixes_over_limit",
         "Prefixes that are not announced because there are too many kinds of them",
         metrics.left_out.clone(),
+    );
+    own.register(
+        "speakers_unanswered",
+        "Times the speaker of another node was asked whether it lives, and did not say so",
+        metrics.unanswered.clone(),
     );
     (metrics, tally)
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState};
-use ferrolb_proto::bgp::{Ads, Announcement, Asked, Covered, Relief, Sessions, routes, sessions};
+use ferrolb_proto::bgp::{Ads, Announcement, Asked, Covered, Doubted, Relief, Sessions, routes, sessions};
 use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerPlace, Session};
 use ferrolb_proto::range::Family;
 
@@ -47,6 +47,8 @@ pub(super) struct Bgp {
     pub(super) left_out: usize,
     /// While the node drains: what others tell, and since when.
     pub(super) covered: Covered,
+    /// While the node drains: whose speakers are asked whether they live.
+    pub(super) doubted: Doubted,
     /// When the node need tell less, though nothing happens.
     pub(super) wake: Option<Instant>,
 }
@@ -67,7 +69,7 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
     let scene = units::scene(state);
     let all = Asked { node, sessions: &sessions, ads: &ads, unsound, relief: &Relief::default() };
     let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);
-    let covered = delay.map(|_| cover::covered(state, &scene, &all, now)).unwrap_or_default();
+    let (covered, doubted) = delay.map(|_| cover::covered(state, &scene, &all, now)).unwrap_or_default();
     let relief = delay.map(|delay| covered.relief(delay, now)).unwrap_or_default();
     let asked = Asked { relief: &relief, ..all };
     let slices = slices::by_service(state.slices.iter());
@@ -90,7 +92,7 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
     let shown = shown(&sessions, &status);
     let wanted = Wanted { parting: parting(state.leaving, draining, node), ..outcome.wanted };
     let wake = delay.and_then(|delay| covered.deadline(delay, now));
-    Some(Bgp { wanted, status, shown, left_out: outcome.left_out, covered, wake })
+    Some(Bgp { wanted, status, shown, left_out: outcome.left_out, covered, doubted, wake })
 }
 
 /// Why this node may not be back soon. One that is shut down is not Ready by then, or its speaker is told to end.

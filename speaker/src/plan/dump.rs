@@ -27,6 +27,7 @@ impl Desired {
             "excludeLabelIgnored": self.exclusion_ignored,
             "verdicts": verdicts,
             "links": links.collect::<Vec<_>>(),
+            "doubted": self.doubted,
             "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.refused},
             "status": self.status,
         })

@@ -38,6 +38,7 @@ impl State {
             "keyIds": self.keys.ids(),
             "services": services.collect::<Vec<_>>(),
             "failing": failing.collect::<Vec<_>>(),
+            "answered": self.answered,
             "endpointSlices": self.slices.values().count(),
             "nodes": nodes.collect::<Vec<_>>(),
             "pools": pools.collect::<Vec<_>>(),

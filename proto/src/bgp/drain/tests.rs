@@ -8,10 +8,11 @@ use crate::facts::{BgpAdvertisement, Endpoint, Failing, Policy, Pool, SpeakerLin
 
 const ADDRESS: &str = "10.0.0.7";
 
-/// `own` drains; `other` and `third` are sound, and tell both routers. All have an endpoint, and hear each other.
+/// `own` drains; `other` and `third` are sound, and tell both routers. All have an endpoint, hear each other, and nobody has answered.
 struct Cluster {
     nodes: [Node; 3],
     speakers: [Speaker; 3],
+    answered: &'static [&'static str],
     policy: Policy,
     spec: Value,
     endpoints: Vec<&'static str>,
@@ -45,6 +46,7 @@ impl Cluster {
                 links: [link(name)].into(),
                 ..Speaker::default()
             }),
+            answered: &[],
             policy: Policy::Local,
             spec: json!({}),
             endpoints: Self::NAMES.into(),
@@ -58,6 +60,11 @@ impl Cluster {
 
     /// The BGPPeers whose routers the others tell of the address.
     fn told(&self) -> String {
+        self.told_and_doubted().0
+    }
+
+    /// The same, and who is asked whether it lives.
+    fn told_and_doubted(&self) -> (String, String) {
         let peer = |name: &str, address: &str, more: Value| -> BgpPeer {
             let mut spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address});
             for (field, value) in more.as_object().expect("fields") {
@@ -71,7 +78,8 @@ impl Cluster {
         let pool =
             Pool { name: "lan".into(), ranges: vec!["10.0.0.0/24".parse().expect("a range")], ..Pool::default() };
         let scene = Scene::new(self.nodes.iter(), [&pool].into_iter(), [].into_iter(), false);
-        let others = Others::new(&self.speakers[0], self.nodes.iter(), peers.iter(), self.speakers.iter());
+        let answered = self.answered.iter().map(|name| (*name).into()).collect();
+        let others = Others::new(&self.speakers[0], self.nodes.iter(), peers.iter(), self.speakers.iter(), &answered);
         let (assigned, key) = ([ADDRESS.parse().expect("an address")], Key::new("default", "web"));
         let endpoint = |node: &&str| Endpoint {
             node: Some((*node).into()),
@@ -91,7 +99,8 @@ impl Cluster {
             failing_on: others.failing(&key).collect(),
         };
         let told = others.tell(&scene, &Ads::new(&ads, []), &[served], assigned[0], &["spine", "tor"].into());
-        told.into_iter().collect::<Vec<_>>().join("+")
+        let asked = others.doubted.iter().map(|(name, addresses)| format!("{name}@{addresses:?}"));
+        (told.into_iter().collect::<Vec<_>>().join("+"), asked.collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -151,19 +160,74 @@ fn several_stand_in_together_and_all_that_drain_do_not() {
     assert_eq!(cluster.told(), "");
 }
 
+/// Whom each speaker hears.
+type Heard = [&'static [&'static str]; 3];
+
+/// Says whom a speaker hears.
+fn hears(speaker: &mut Speaker, names: &[&str]) {
+    speaker.links.iter_mut().for_each(|link| link.heard = names.iter().map(|name| (*name).into()).collect());
+}
+
 #[test]
 fn who_is_heard_no_longer_is_gone_before_anybody_has_said_so() {
     let mut cluster = Cluster { endpoints: vec!["own", "other"], ..Cluster::new() };
-    let hears = |speaker: &mut Speaker, names: &[&str]| {
-        speaker.links.iter_mut().for_each(|link| link.heard = names.iter().map(|name| (*name).into()).collect());
-    };
+    assert_eq!(cluster.told_and_doubted(), ("spine+tor".into(), "".into()), "who is heard is not asked");
     hears(&mut cluster.speakers[0], &["third"]);
-    assert_eq!(cluster.told(), "");
-    // In networks of their own nobody hears anybody: the Node says whether it is there.
-    cluster.speakers.iter_mut().for_each(|speaker| hears(speaker, &[]));
-    assert_eq!(cluster.told(), "spine+tor");
+    assert_eq!(cluster.told_and_doubted(), ("".into(), "other@[172.30.0.11]".into()));
+    cluster.answered = &["other"];
+    assert_eq!(cluster.told_and_doubted(), ("spine+tor".into(), "other@[172.30.0.11]".into()), "it is asked on");
     (cluster.nodes[1].ready, cluster.nodes[1].lost) = (false, true);
-    assert_eq!(cluster.told(), "");
+    assert_eq!(cluster.told_and_doubted(), ("".into(), "".into()));
+}
+
+#[test]
+fn who_is_not_heard_both_ways_counts_while_it_answers() {
+    // In networks of their own nobody hears anybody, and what a speaker has said stays when it dies.
+    let none: Heard = [&[], &[], &[]];
+    let one_way: Heard = [&["other", "third"], &["third"], &["other", "own"]];
+    let cases: [(Heard, &[&str], &str); 6] = [
+        (none, &[], ""),
+        (none, &["third"], ""),
+        (none, &["other"], "spine+tor"),
+        (one_way, &[], ""),
+        (one_way, &["other"], "spine+tor"),
+        ([&["other", "third"], &["own"], &[]], &[], "spine+tor"),
+    ];
+    for (heard, answered, expect) in cases {
+        let mut cluster = Cluster { endpoints: vec!["own", "other"], answered, ..Cluster::new() };
+        cluster.speakers.iter_mut().zip(heard).for_each(|(speaker, names)| hears(speaker, names));
+        assert_eq!(cluster.told(), expect, "{heard:?} {answered:?}");
+    }
+}
+
+#[test]
+fn who_could_not_tell_anyway_is_not_asked_and_nobody_at_more_than_two_addresses() {
+    let unheard = || {
+        let mut cluster = Cluster::new();
+        cluster.speakers.iter_mut().for_each(|speaker| hears(speaker, &[]));
+        cluster
+    };
+    assert_eq!(unheard().told_and_doubted().1, "other@[172.30.0.11] third@[172.30.0.11]");
+    let cases: [(&str, Change); 7] = [
+        ("it drains", |node, _| node.drain = Some(crate::facts::Drain::Annotation)),
+        ("it is cordoned", |node, _| node.cordoned = true),
+        ("it is not ready", |node, _| node.ready = false),
+        ("its speaker leaves, or kube-proxy says that it drains", |_, speaker| speaker.draining = true),
+        ("it does not tell all", |_, speaker| speaker.partial = true),
+        ("it has no gobgpd", |_, speaker| speaker.bgp = None),
+        ("no session is up", |_, speaker| {
+            sessions_of(speaker).iter_mut().for_each(|session| session.established = false)
+        }),
+    ];
+    for (what, change) in cases {
+        let mut cluster = unheard();
+        change(&mut cluster.nodes[1], &mut cluster.speakers[1]);
+        assert_eq!(cluster.told_and_doubted().1, "third@[172.30.0.11]", "{what}");
+    }
+    let mut many = unheard();
+    many.nodes[1].internal = ["192.0.2.1", "fd30::1", "192.0.2.2"].map(|text| text.parse().expect("one")).into();
+    many.nodes[2].internal.clear();
+    assert_eq!(many.told_and_doubted().1, "other@[192.0.2.1, fd30::1] third@[]");
 }
 
 #[test]

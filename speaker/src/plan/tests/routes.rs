@@ -2,7 +2,7 @@
 
 use ferrolb_proto::api::{BgpSessionState, DataPathState};
 use ferrolb_proto::facts::{
-    BfdProfile, BgpAdvertisement, BgpPeer, Community, Drain, PeerPlace, Speaker, SpeakerSession,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, Drain, PeerPlace, Speaker, SpeakerLink, SpeakerSession,
 };
 use ferrolb_proto::health::data_path::Judgement;
 
@@ -162,7 +162,10 @@ fn a_node_that_drains_withdraws_after_the_delay_what_another_announces_and_not_t
     let mut state = state(&Cluster::default(), &[numbered()]);
     let change = |state: &mut State, event| assert!(state.handle(event, Instant::ZERO));
     let cordoned = |cordoned| Event::Node(Change::Apply(Node { cordoned, ..node("node1") }));
+    let answered = |names: &[&str]| Event::Answered(names.iter().map(|name| (*name).into()).collect());
     feed(&mut state, &[other(true)], Event::Speaker);
+    change(&mut state, answered(&["node2"]));
+    assert!(!state.handle(answered(&["node2"]), Instant::ZERO), "the same again");
     assert_eq!((step(&mut state, 0), plan(&state, Instant::ZERO).watches_speakers), ((1, 0), false));
     assert_eq!(step(&mut state, 100), (1, 0), "it does not drain");
     change(&mut state, cordoned(true));
@@ -175,8 +178,12 @@ fn a_node_that_drains_withdraws_after_the_delay_what_another_announces_and_not_t
     change(&mut state, Event::Speaker(Change::Apply(other(true))));
     assert_eq!(step(&mut state, 162), (1, 0));
     assert_eq!(step(&mut state, 222), (0, 1));
+    change(&mut state, answered(&[]));
+    assert_eq!(step(&mut state, 223), (1, 0), "it has not answered lately");
+    change(&mut state, answered(&["node2"]));
+    assert_eq!((step(&mut state, 223), step(&mut state, 283)), ((1, 0), (0, 1)));
     change(&mut state, Event::SpeakersUnknown);
-    assert_eq!(step(&mut state, 223), (1, 0), "what is not known does not count");
+    assert_eq!(step(&mut state, 284), (1, 0), "what is not known does not count");
     feed(&mut state, &[other(true)], Event::Speaker);
     assert_eq!((step(&mut state, 300), step(&mut state, 400)), ((1, 0), (0, 1)));
     change(&mut state, cordoned(false));
@@ -188,9 +195,32 @@ fn a_node_that_drains_withdraws_after_the_delay_what_another_announces_and_not_t
 }
 
 #[test]
+fn nobody_is_asked_unless_the_node_drains_and_does_not_hear_it() {
+    let address: IpAddr = "172.30.0.12".parse().expect("an address");
+    let nodes = vec![node("node1"), Node { internal: vec![address], ..node("node2") }];
+    let mut state = state(&Cluster { nodes, ..Cluster::default() }, &[numbered()]);
+    feed(&mut state, &[other(true)], Event::Speaker);
+    let asked = |state: &State| plan(state, Instant::ZERO).doubted;
+    assert_eq!(asked(&state), Doubted::new(), "it does not drain");
+    state.handle(Event::Node(Change::Apply(Node { cordoned: true, ..node("node1") })), Instant::ZERO);
+    assert_eq!(asked(&state), Doubted::from([("node2".into(), [address].into())]));
+    let report = LinkReport { heard: vec!["node2".into()], ..LinkReport::default() };
+    state.handle(Event::Report { link: 2, report }, Instant::ZERO);
+    assert_eq!(asked(&state).len(), 1, "it does not hear this node");
+    let heard = [SpeakerLink { heard: ["node1".into()].into(), ..SpeakerLink::default() }].into();
+    state.handle(Event::Speaker(Change::Apply(Speaker { links: heard, ..other(true) })), Instant::ZERO);
+    assert_eq!(asked(&state), Doubted::new(), "they hear each other");
+    state.handle(Event::Report { link: 2, report: LinkReport::default() }, Instant::ZERO);
+    assert_eq!(asked(&state).len(), 1);
+    state.handle(Event::SpeakersUnknown, Instant::ZERO);
+    assert_eq!(asked(&state), Doubted::new(), "it is not known who there is");
+}
+
+#[test]
 fn what_is_no_drain_withdraws_nothing() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     feed(&mut state, &[other(true)], Event::Speaker);
+    state.handle(Event::Answered(["node2".into()].into()), Instant::ZERO);
     let broken = Judgement { state: DataPathState::Unhealthy, message: "why".into(), ineligible: false };
     state.handle(Event::DataPath(broken), Instant::ZERO);
     state.handle(Event::Node(Change::Apply(Node { ready: false, ..node("node1") })), Instant::ZERO);
