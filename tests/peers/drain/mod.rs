@@ -2,13 +2,15 @@
 
 use crate::expect;
 use crate::objects::{self, ADDRESSES, BGP_MAX, NAMESPACE, object};
+use crate::said;
 use anyhow::{Context, Result, ensure};
+use ferrolb_proto::wire::hello;
 use ferrolb_tests::cluster::ferrolb;
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
 use ferrolb_tests::stage::{measured, play, step};
 use ferrolb_tests::topology::routers::{NODE_AS, ROUTERS};
 use ferrolb_tests::topology::{CLIENT, Host};
-use ferrolb_tests::{Lab, Options, wait};
+use ferrolb_tests::{Lab, Options, Signal, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -78,6 +80,9 @@ fn a_node_that_drains_is_the_last_resort_and_then_withdrawn_where_another_announ
             withdrawn(lab, &routers, (&sound, &last), &["annotate", "node", "node1", "ferrolb.io/drain="], || Ok(()))?;
             lab.kubectl(&["annotate", "node", "node1", "ferrolb.io/drain-"])?;
             all_use(&routers, &nodes, &[])
+        })?;
+        step("where nodes do not hear each other they ask, and who answers no more does not count", || {
+            unheard(lab, &routers, &nodes)
         })?;
         step("one is to be removed by the autoscaler, and withdrawn until the last other drains", || {
             let (sound, last) = ([one.clone(), two.clone()], [three.clone()]);
@@ -168,6 +173,38 @@ fn withdrawn(
                 lab.kubectl(&["wait", "-n", NAMESPACE, &speaker, &number, "--timeout=30s"]).map(drop)
             },
         )
+    })
+}
+
+/// The switch loses what speakers say to each other: node2 is withdrawn all the same, until the speakers of the others are killed. Their gobgpds
+/// go on, and what they said of themselves stays.
+fn unheard(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Result<()> {
+    lab.set_drops(&[format!("ether type {:#x} drop", hello::ETHER_TYPE)])?;
+    nodes.iter().try_for_each(|node| hears(lab, node, 0))?;
+    let [one, two, three] = [0, 1, 2].map(|place| nodes[place].clone());
+    let (sound, last) = ([one, three], [two]);
+    withdrawn(lab, routers, (&sound, &last), &["cordon", "node2"], || Ok(()))?;
+    let speakers = sound.each_ref().map(|node| ferrolb::speaker_name(&node.name));
+    speakers.iter().try_for_each(|speaker| lab.stop(speaker, Signal::KILL))?;
+    let start = wait::now();
+    all_use(routers, &sound, &last)?;
+    measured(&format!("speakers that are asked are dead: the last resort is back after {:?}", wait::now() - start));
+    speakers.iter().try_for_each(|speaker| lab.restart(speaker))?;
+    all_use(routers, &sound, &[])?;
+    lab.set_drops(&[])?;
+    nodes.iter().try_for_each(|node| hears(lab, node, nodes.len() - 1))?;
+    lab.kubectl(&["uncordon", "node2"])?;
+    all_use(routers, nodes, &[])
+}
+
+/// Waits until a node's speaker says that it hears so many others.
+fn hears(lab: &Lab, node: &Host, others: usize) -> Result<()> {
+    wait::until(&format!("{} hears {others}", node.name), BGP_MAX, || {
+        let status = said::status(lab, "speakerstatus", &node.name)?;
+        let links = status["links"].as_array().into_iter().flatten();
+        let heard = links.flat_map(|link| link["heard"].as_array().into_iter().flatten());
+        let heard = heard.filter_map(Value::as_str).collect::<BTreeSet<_>>();
+        Ok((heard.len() == others).then_some(()))
     })
 }
 
