@@ -96,6 +96,9 @@ mod tests {
 
     use super::*;
 
+    /// How long a busy machine may take to ask and tell.
+    const TOLD_MAX: Duration = Duration::from_secs(30);
+
     /// Answers whoever asks for the path of who lives.
     async fn serve(listener: TcpListener, status: &str) {
         loop {
@@ -135,10 +138,13 @@ mod tests {
             drop(wanted);
         };
         let (lives, stuck) = (serve(lives, "200 OK"), serve(stuck, "503 Service Unavailable"));
-        tokio::select! {
-            _ = futures::future::join(asks, tells) => {}
-            () = lives => {}
-            () = stuck => {}
-        }
+        let all = async {
+            tokio::select! {
+                _ = futures::future::join(asks, tells) => {}
+                () = lives => {}
+                () = stuck => {}
+            }
+        };
+        tokio::time::timeout(TOLD_MAX, all).await.expect("it is told in time");
     }
 }
