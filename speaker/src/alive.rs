@@ -26,7 +26,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most speakers that are asked at the same time: so many may be silent, and a round is not longer than the interval.
 const ASKED_AT_ONCE_MAX: usize = 64;
 /// What is asked, and the status code of who lives.
-const PATH: &str = "/healthz";
+const PATH: &str = crate::bgp::driver::HEALTHZ;
 const ALIVE: u16 = 200;
 
 /// Asks who is doubted, on this port, until nobody wants to know any more; counts who did not answer.
@@ -105,7 +105,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let length = stream.read(&mut request).await.unwrap();
-            let asked = request[..length].starts_with(b"GET /healthz HTTP/1.1\r\n");
+            let asked = request[..length].starts_with(b"GET /gobgp/healthz HTTP/1.1\r\n");
             let status = if asked { status } else { "404 Not Found" };
             let page = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
             stream.write_all(page.as_bytes()).await.unwrap();
