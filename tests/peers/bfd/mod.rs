@@ -4,6 +4,7 @@ use crate::expect;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object, peer_name};
 use crate::said::{self, ESTABLISHED, Witness};
 use anyhow::{Context, Result, ensure};
+use ferrolb_tests::cluster::ferrolb::{ADMIN_PORT, speaker_name};
 use ferrolb_tests::routers::{Kind, Peering, Router};
 use ferrolb_tests::stage::{measured, play, step};
 use ferrolb_tests::topology::Host;
@@ -24,6 +25,8 @@ const HOLD_SECONDS: u16 = 90;
 /// At this interval no session may be lost for so long. At a shorter one any machine that lets a program wait for 150 ms loses some.
 const QUIET_MS: u64 = 100;
 const QUIET: Duration = Duration::from_secs(10);
+/// How soon a speaker has done all that it does to gobgpd after its start, and has written so.
+const AT_WORK: Duration = Duration::from_secs(3);
 /// A router whose BFD says nothing; all else that it says passes.
 const SILENCE: &str =
     "table inet silence { chain said { type filter hook output priority raw; policy accept; udp dport 3784 drop; }; }";
@@ -54,6 +57,15 @@ fn bfd_watches_sessions_by_the_profiles_timers_and_ends_them_either_way() {
             peers().iter().try_for_each(|peer| {
                 said::wait_condition(lab, ("bgppeer", peer), ESTABLISHED, ("Established", "all its nodes"))
             })
+        })?;
+        step("a speaker that is told to stop, as by its upgrade, leaves sessions and BFD as they are", || {
+            let before = Witness::called(lab, &node.name, &peers())?;
+            lab.stop(&speaker_name(&node.name), Signal::TERM)?;
+            lab.restart(&speaker_name(&node.name))?;
+            lab.wait_healthy(&speaker_name(&node.name), &node.name, ADMIN_PORT, "/readyz")?;
+            wait::during(AT_WORK, || Ok(()))?;
+            settled(lab, &node, &routers)?;
+            before.unmoved(lab)
         })?;
         for (index, interval) in INTERVALS_MS.into_iter().enumerate() {
             step(&format!("both routers hear of {interval} ms, as the profile says"), || {
