@@ -94,6 +94,10 @@ impl<'a> Router<'a> {
 
     fn start_on(lab: &'a Lab, kind: Kind, host: &str, (port, config): (u16, &str)) -> Result<Self> {
         let router = Self { lab, kind, host: host.to_owned(), port };
+        // A bgpd that finds the socket of a zebra that has ended is not with the next one for 10 s, and never asks for the BFD of sessions that came before.
+        if router.folder().exists() {
+            fs::remove_dir_all(router.folder())?;
+        }
         fs::create_dir_all(router.folder())?;
         fs::write(router.config_file(), config)?;
         for launch in router.launches()? {

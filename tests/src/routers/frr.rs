@@ -17,7 +17,7 @@ const OWN_PATH: &str = "Local";
 /// Becomes a daemon (`$0`) with all it writes in a folder (`$1`), by the file that all daemons read (`$2`): each skips the others' lines.
 /// The port of BGP (`$3`) is said by a flag alone.
 const SCRIPT: &str = r#"chown frr:frr "$1" && mount --bind "$1" /var/tmp || exit
-if [ "$0" = zebra ]; then rm -f "$1/zserv.api"; else until [ -S "$1/zserv.api" ]; do sleep 0.1; done; fi
+[ "$0" = zebra ] || until [ -S "$1/zserv.api" ]; do sleep 0.1; done
 case $0 in
 bfdd) set -- "$1" "$2" --bfdctl "$1/bfdd.sock" ;;
 bgpd) set -- "$1" "$2" -p "$3" ;;
