@@ -132,9 +132,17 @@ impl Way<'_> {
     /// BFD watches the session of each node, as its speaker says.
     fn watched(&self) -> Result<()> {
         self.lab.nodes().iter().try_for_each(|node| {
-            let words = ["get", "speakerstatus", node, "-n", NAMESPACE, "-o", "jsonpath={.status.bgp.sessions[*].bfd}"];
+            let words = [
+                "get",
+                "speakerstatus",
+                node,
+                "-n",
+                NAMESPACE,
+                "-o",
+                "jsonpath={.status.bgp.sessions[*]['bfd', 'message']}",
+            ];
             let bfd = self.lab.kubectl(&words)?;
-            ensure!(bfd == "Up", "BFD of {node} is {bfd:?}");
+            ensure!(bfd.trim() == "Up", "BFD of {node} is {bfd:?}");
             Ok(())
         })
     }
