@@ -23,7 +23,7 @@ const ROUTER: &str = ROUTERS[0];
 /// What the probe's own time, and the machine, may add.
 const SLACK: Duration = Duration::from_secs(15);
 /// Longer than a gobgpd waits in the lab until it starts, socket or not.
-const STARTS: Duration = Duration::from_secs(3);
+const STARTS: Duration = Duration::from_secs(8);
 
 #[test]
 fn routes_that_nobody_looks_after_are_gone_within_the_bound_of_the_liveness_probe() {

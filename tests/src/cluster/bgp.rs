@@ -18,9 +18,9 @@ const MANIFEST: &str = "deploy/bgp/gobgpd.yaml";
 const DEPLOYED_SOCKET: &str = "/run/ferrolb/gobgp.sock";
 /// How long its hook and gobgpd itself may take to end (`terminationGracePeriodSeconds` of the pod).
 pub const GRACE: Duration = Duration::from_secs(20);
-/// Becomes a gobgpd (`$0`) as its container would run it: without any capability. A kubelet takes a second to start it anew, in which a speaker that lives
-/// takes away the socket (`$1`) that the one before has left.
-const DEPLOYED: &str = r#"program=$0 socket=$1; shift; for _ in $(seq 20); do [ -e "$socket" ] || break; sleep 0.05; done
+/// Becomes a gobgpd (`$0`) as its container would run it: without any capability. No kubelet of the lab starts one again that came too early: it waits
+/// 5 s for a speaker that lives to take away the socket (`$1`) that the one before has left, which one that has just started does after some 2 s.
+const DEPLOYED: &str = r#"program=$0 socket=$1; shift; for _ in $(seq 100); do [ -e "$socket" ] || break; sleep 0.05; done
 exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs -- "$program" --log-plain "$@""#;
 /// Becomes a gobgpd that is a router, with a file (`$2`).
 const ROUTER: &str =
