@@ -56,43 +56,43 @@ struct Watches {
 }
 
 impl Watches {
-    fn begin(client: &Client, flags: &CommonFlags) -> Self {
+    fn begin(client: &Client, flags: &CommonFlags, vitals: &Arc<Vitals>) -> Self {
         let (events, queue) = mpsc::channel(EVENT_QUEUE_MAX);
         let mut tasks = JoinSet::new();
         let group = flags.api_group.clone();
         let read = move |object: ServiceObject| Service::read(object, &group);
         let services = Watch::new("Services", Api::all(client.clone()), read);
-        tasks.spawn(services.run(events.clone(), Event::Service));
+        tasks.spawn(services.run(events.clone(), Event::Service, Arc::clone(vitals)));
         let slices = Watch::new("EndpointSlices", Api::all(client.clone()), |object: SliceObject| object.into());
-        tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(events.clone(), Event::Slice));
+        tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(events.clone(), Event::Slice, Arc::clone(vitals)));
         let nodes = Watch::new("Nodes", Api::all(client.clone()), |object: NodeObject| object.into());
-        tasks.spawn(nodes.run(events.clone(), Event::Node));
+        tasks.spawn(nodes.run(events.clone(), Event::Node, Arc::clone(vitals)));
         let namespaces = Watch::new("Namespaces", Api::all(client.clone()), |object: NamespaceObject| object.into());
-        tasks.spawn(namespaces.run(events.clone(), Event::Namespace));
+        tasks.spawn(namespaces.run(events.clone(), Event::Namespace, Arc::clone(vitals)));
         let resource = |kind| api::resource(kind, &flags.api_group);
         let pools = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::IPAddressPool));
         let pools = Watch::new("IPAddressPools", pools, |object: api::Pool| object.into());
-        tasks.spawn(pools.run(events.clone(), Event::Pool));
+        tasks.spawn(pools.run(events.clone(), Event::Pool, Arc::clone(vitals)));
         let ads = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::L2Advertisement));
         let ads = Watch::new("L2Advertisements", ads, |object: api::L2| object.into());
-        tasks.spawn(ads.run(events.clone(), Event::Advertisement));
+        tasks.spawn(ads.run(events.clone(), Event::Advertisement, Arc::clone(vitals)));
         let names = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::Community));
         let names = Watch::new("Communities", names, |object: api::Aliases| object.into());
-        tasks.spawn(names.run(events.clone(), Event::Community));
+        tasks.spawn(names.run(events.clone(), Event::Community, Arc::clone(vitals)));
         let peers = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BGPPeer));
         let peers = Watch::new("BGPPeers", peers, |object: api::Router| object.into());
-        tasks.spawn(peers.run(events.clone(), Event::Peer));
+        tasks.spawn(peers.run(events.clone(), Event::Peer, Arc::clone(vitals)));
         let ads = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BGPAdvertisement));
         let ads = Watch::new("BGPAdvertisements", ads, |object: api::Bgp| object.into());
-        tasks.spawn(ads.run(events.clone(), Event::BgpAdvertisement));
+        tasks.spawn(ads.run(events.clone(), Event::BgpAdvertisement, Arc::clone(vitals)));
         let profiles = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BFDProfile));
         let profiles = Watch::new("BFDProfiles", profiles, |object: api::Bfd| object.into());
-        tasks.spawn(profiles.run(events.clone(), Event::BfdProfile));
+        tasks.spawn(profiles.run(events.clone(), Event::BfdProfile, Arc::clone(vitals)));
         // Another group's CRDs have none.
         if flags.api_group == api::GROUP {
             let speakers = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::SpeakerStatus));
             let speakers = Watch::new("SpeakerStatuses", speakers, |object: api::Speaker| object.into());
-            tasks.spawn(speakers.run(events, Event::Speaker));
+            tasks.spawn(speakers.run(events, Event::Speaker, Arc::clone(vitals)));
         }
         Self { tasks, queue }
     }
@@ -137,7 +137,7 @@ pub async fn run(flags: Flags, shell: Shell, leave: impl Future<Output = &'stati
         default_implementation: flags.common.default_implementation,
         group: flags.common.api_group.clone(),
     });
-    let watches = Watches::begin(&client, &flags.common);
+    let watches = Watches::begin(&client, &flags.common, &vitals);
     let complaints = Complaints::default();
     let mut main = Loop {
         state,
@@ -200,7 +200,7 @@ impl Loop {
         let gained = batch.iter().any(|event| matches!(event, Event::Lease(Leadership::Gained)));
         self.state.handle(batch.drain(..), now);
         if gained {
-            self.watches = Watches::begin(&self.client, &self.flags);
+            self.watches = Watches::begin(&self.client, &self.flags, &self.vitals);
         }
         self.metrics.allocated(self.state.take_latencies());
         let next = plan(&self.state, now);

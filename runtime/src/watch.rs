@@ -10,22 +10,24 @@
 
 mod complaints;
 mod guarded;
+mod trouble;
 
 use std::fmt::Debug;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::facts::Key;
 use futures::StreamExt;
-use kube::core::Status;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::vitals::Vitals;
+use trouble::Trouble;
 
 pub use complaints::{COMPLAINTS_MAX, Complaints};
 pub use guarded::{Guarded, Unreadable};
@@ -99,10 +101,10 @@ where
     }
 
     /// Watches for ever, whatever fails, and sends each change as `wrap` makes it an event (an enum variant is a function).
-    /// Ends only when nobody reads `events` any more.
-    pub async fn run<E>(self, events: mpsc::Sender<E>, wrap: fn(Change<F>) -> E) {
+    /// `vitals` are told while the API server refuses it. Ends only when nobody reads `events` any more.
+    pub async fn run<E>(self, events: mpsc::Sender<E>, wrap: fn(Change<F>) -> E, vitals: Arc<Vitals>) {
         let mut stream = pin!(watcher(self.api, self.config));
-        let mut trouble = Trouble { what: self.what, said: None };
+        let mut trouble = Trouble::new(self.what, vitals);
         let mut backoff = Backoff::default();
         // A list is announced when its first page is there, not at each try of an absent server.
         let mut list_begins = false;
@@ -110,7 +112,7 @@ where
             let event = match step {
                 Ok(event) => event,
                 Err(error) => {
-                    trouble.met(&error);
+                    trouble.met(&error, Clock::now());
                     tokio::time::sleep(backoff.next_delay(Clock::now())).await;
                     continue;
                 }
@@ -141,62 +143,6 @@ fn change<K: Resource, F>(event: Event<Guarded<K>>, project: impl Fn(K) -> F) ->
             Ok(object) => Change::Apply(project(object)),
             Err(unreadable) => Change::Unreadable { key: Key::of(&unreadable.metadata), why: unreadable.why },
         }),
-    }
-}
-
-/// Says once when the API server answers a watch with a refusal, and once when it no longer does. A server that does not
-/// answer at all is [`crate::api_health`]'s to say.
-struct Trouble {
-    what: &'static str,
-    /// The HTTP status that was said; 0 for an answer that made no sense.
-    said: Option<u16>,
-}
-
-impl Trouble {
-    fn met(&mut self, error: &watcher::Error) {
-        let what = self.what;
-        let Some((code, why)) = refusal(error) else {
-            debug!(what, %error, "watch interrupted, trying again");
-            return;
-        };
-        if self.said.replace(code) == Some(code) {
-            debug!(what, %error, "watch still refused, trying again");
-            return;
-        }
-        let remedy = match code {
-            403 => "the ServiceAccount needs get, list and watch on it: apply the RBAC rules in deploy/",
-            404 => "the cluster does not have this kind: apply deploy/crds.yaml",
-            _ => "it is tried again until it works",
-        };
-        warn!(what, code, why, "the API server does not let us watch; {remedy}");
-    }
-
-    fn over(&mut self) {
-        if self.said.take().is_some() {
-            info!(what = self.what, "the watch works now");
-        }
-    }
-}
-
-/// The HTTP status and reason of an answer that a person has to do something about.
-fn refusal(error: &watcher::Error) -> Option<(u16, String)> {
-    use kube::Error::{Api, SerdeError};
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let of_status = |status: &Status| match status.code {
-        // 401 and gateway errors are said by `api_health`; 410 only means that the server forgot where we were.
-        401 | 410 | 429 | 502..=504 => None,
-        code => Some((code, status.message.clone())),
-    };
-    match error {
-        WatchError(status)
-        | InitialListFailed(Api(status))
-        | WatchStartFailed(Api(status))
-        | WatchFailed(Api(status)) => of_status(status),
-        InitialListFailed(SerdeError(error)) | WatchStartFailed(SerdeError(error)) | WatchFailed(SerdeError(error)) => {
-            Some((0, error.to_string()))
-        }
-        NoResourceVersion => Some((0, error.to_string())),
-        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) => None,
     }
 }
 

@@ -69,7 +69,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
 
     let (sender, events) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
-    watch_all(&flags, &client, &sender, &mut tasks);
+    watch_all(&flags, &client, &sender, &mut tasks, &vitals);
     tasks.spawn(links::run(sender.clone()));
     let (status, statuses) = watch::channel(SpeakerStatusStatus::default());
     let common = &flags.common;
@@ -87,10 +87,11 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let gobgp = flags.gobgp.is_some();
     let bgp = bgp_metrics.as_ref().zip(tally).zip(handovers).zip(answers);
     if let Some((socket, (((shown, tally), handovers), answers))) = flags.gobgp.clone().zip(bgp) {
-        watch_bgp(&flags, &client, &sender, &mut tasks);
+        watch_bgp(&flags, &client, &sender, &mut tasks, &vitals);
         tasks.spawn(alive::run(common.admin_listen.port(), asked, sender.clone(), shown.unanswered.clone()));
         tasks.spawn(driver::run((socket, answers), announced, handovers, sender.clone(), tally));
-        tasks.spawn(speakers::run(client, common.namespace.clone(), health, watched, sender.clone()));
+        let told = (health, Arc::clone(&vitals));
+        tasks.spawn(speakers::run((client, common.namespace.clone()), told, watched, sender.clone()));
     }
 
     // Another group has no SpeakerStatus.
@@ -136,41 +137,69 @@ fn protocol(flags: &Flags) -> Protocol {
     }
 }
 
-fn watch_all(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks: &mut JoinSet<()>) {
+fn watch_all(
+    flags: &Flags,
+    client: &Client,
+    events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+    vitals: &Arc<Vitals>,
+) {
     let (namespace, group) = (&flags.common.namespace, &flags.common.api_group);
     let all = || events.clone();
     let group_of_ours = group.clone();
     let read = move |object: ServiceObject| Service::read(object, &group_of_ours);
     let services = Watch::new("Services", Api::all(client.clone()), read);
-    tasks.spawn(services.run(all(), Event::Service));
+    tasks.spawn(services.run(all(), Event::Service, Arc::clone(vitals)));
     let slices = Watch::new("EndpointSlices", Api::all(client.clone()), |object: SliceObject| object.into());
-    tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(all(), Event::Slice));
+    tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(all(), Event::Slice, Arc::clone(vitals)));
     let nodes = Watch::new("Nodes", Api::all(client.clone()), |object: NodeObject| object.into());
-    tasks.spawn(nodes.run(all(), Event::Node));
+    tasks.spawn(nodes.run(all(), Event::Node, Arc::clone(vitals)));
     let pools = Api::namespaced_with(client.clone(), namespace, &resource(Kind::IPAddressPool, group));
-    tasks.spawn(Watch::new("IPAddressPools", pools, |object: api::Pool| object.into()).run(all(), Event::Pool));
+    tasks.spawn(Watch::new("IPAddressPools", pools, |object: api::Pool| object.into()).run(
+        all(),
+        Event::Pool,
+        Arc::clone(vitals),
+    ));
     let l2 = Api::namespaced_with(client.clone(), namespace, &resource(Kind::L2Advertisement, group));
-    tasks.spawn(Watch::new("L2Advertisements", l2, |object: api::L2| object.into()).run(all(), Event::Advertisement));
-    let secrets = Watch::new("Secrets", Api::namespaced(client.clone(), namespace), keys);
-    tasks.spawn(secrets.fields(&format!("metadata.name={HELLO_SECRET}")).run(all(), Event::Keys));
+    tasks.spawn(Watch::new("L2Advertisements", l2, |object: api::L2| object.into()).run(
+        all(),
+        Event::Advertisement,
+        Arc::clone(vitals),
+    ));
+    let secrets = Watch::new("Secret ferrolb-hello", Api::namespaced(client.clone(), namespace), keys);
+    tasks.spawn(secrets.fields(&format!("metadata.name={HELLO_SECRET}")).run(all(), Event::Keys, Arc::clone(vitals)));
 }
 
 /// What only a node that has a gobgpd reads.
-fn watch_bgp(flags: &Flags, client: &Client, events: &mpsc::Sender<Event>, tasks: &mut JoinSet<()>) {
+fn watch_bgp(
+    flags: &Flags,
+    client: &Client,
+    events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+    vitals: &Arc<Vitals>,
+) {
     let (namespace, group) = (&flags.common.namespace, &flags.common.api_group);
     let all = || events.clone();
     let peers = Api::namespaced_with(client.clone(), namespace, &resource(Kind::BGPPeer, group));
-    tasks.spawn(Watch::new("BGPPeers", peers, |object: api::Router| object.into()).run(all(), Event::BgpPeer));
+    tasks.spawn(Watch::new("BGPPeers", peers, |object: api::Router| object.into()).run(
+        all(),
+        Event::BgpPeer,
+        Arc::clone(vitals),
+    ));
     let ads = Api::namespaced_with(client.clone(), namespace, &resource(Kind::BGPAdvertisement, group));
     let ads = Watch::new("BGPAdvertisements", ads, |object: api::Bgp| object.into());
-    tasks.spawn(ads.run(all(), Event::BgpAdvertisement));
+    tasks.spawn(ads.run(all(), Event::BgpAdvertisement, Arc::clone(vitals)));
     let communities = Api::namespaced_with(client.clone(), namespace, &resource(Kind::Community, group));
     let communities = Watch::new("Communities", communities, |object: api::Aliases| object.into());
-    tasks.spawn(communities.run(all(), Event::Community));
+    tasks.spawn(communities.run(all(), Event::Community, Arc::clone(vitals)));
     let profiles = Api::namespaced_with(client.clone(), namespace, &resource(Kind::BFDProfile, group));
-    tasks.spawn(Watch::new("BFDProfiles", profiles, |object: api::Bfd| object.into()).run(all(), Event::BfdProfile));
+    tasks.spawn(Watch::new("BFDProfiles", profiles, |object: api::Bfd| object.into()).run(
+        all(),
+        Event::BfdProfile,
+        Arc::clone(vitals),
+    ));
     let passwords = Watch::new("Secrets", Api::namespaced(client.clone(), namespace), |secret: Secret| secret.into());
-    tasks.spawn(passwords.fields(NO_RELEASES).run(all(), Event::Password));
+    tasks.spawn(passwords.fields(NO_RELEASES).run(all(), Event::Password, Arc::clone(vitals)));
 }
 
 fn keys(secret: Secret) -> KeyRing {

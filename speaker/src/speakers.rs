@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ferrolb_proto::api::{self, Kind, resource};
 use ferrolb_runtime::api_health::ApiHealth;
+use ferrolb_runtime::vitals::Vitals;
 use ferrolb_runtime::watch::Watch;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
@@ -19,9 +20,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches while it is `wanted` and the API server answers. Ends when nobody wants or reads it any more.
 pub async fn run(
-    client: Client,
-    namespace: String,
-    health: Arc<ApiHealth>,
+    (client, namespace): (Client, String),
+    (health, vitals): (Arc<ApiHealth>, Arc<Vitals>),
     mut wanted: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
 ) {
@@ -32,7 +32,7 @@ pub async fn run(
         let api = Api::namespaced_with(client.clone(), &namespace, &resource(Kind::SpeakerStatus, api::GROUP));
         let watch = Watch::new("SpeakerStatuses", api, |object: api::Speaker| object.into());
         tokio::select! {
-            () = watch.run(events.clone(), Event::Speaker) => {}
+            () = watch.run(events.clone(), Event::Speaker, Arc::clone(&vitals)) => {}
             _ = wanted.wait_for(|wanted| !*wanted) => {}
             () = lost(&health) => {}
         }

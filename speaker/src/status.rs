@@ -88,9 +88,11 @@ fn refused(error: &kube::Error, said: &mut bool) {
     };
     let remedy = match code {
         403 => {
-            "the ServiceAccount needs create and patch on speakerstatuses and its status: apply the RBAC rules in deploy/"
+            "the ServiceAccount needs create and patch on speakerstatuses and its status: apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
         }
-        404 => "the cluster does not have the kind: apply deploy/crds.yaml",
+        404 => {
+            "the cluster does not have the kind: apply FerroLB's CustomResourceDefinitions, as in deploy/install.yaml or the Helm chart"
+        }
         _ => "it is tried again until it works",
     };
     if code == 0 || std::mem::replace(said, true) {

@@ -109,7 +109,11 @@ impl Said {
         };
         if !std::mem::replace(&mut self.refused, true) {
             let (code, why) = (status.code, &status.message);
-            warn!(code, why, "the API server refuses the Secret {HELLO_SECRET}; is deploy/rbac.yaml applied?");
+            warn!(
+                code,
+                why,
+                "the API server refuses the Secret {HELLO_SECRET}; apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+            );
         }
     }
 }

@@ -125,8 +125,8 @@ impl Server {
 
     fn learn(&mut self, asked: Asked) -> Input {
         let refused = match asked {
+            // That it may be read says nothing of whether it may be written.
             Asked::Read(Ok(found)) => {
-                self.said = false;
                 self.last.clone_from(&found);
                 return Input::Found(found.as_ref().map(record));
             }
@@ -150,7 +150,11 @@ impl Server {
         };
         if !std::mem::replace(&mut self.said, true) {
             let (code, why) = (refused.code, &refused.message);
-            warn!(code, why, "the API server refuses the lease, so nothing is written; is deploy/rbac.yaml applied?");
+            warn!(
+                code,
+                why,
+                "the API server refuses the lease, so nothing is written; apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+            );
         }
         Input::Failed
     }

@@ -113,7 +113,7 @@ impl Writer {
                 let (code, why) = (refused.code, &refused.message);
                 // Once for each kind and code: the metrics count the rest.
                 if code != 409 && said.insert((kind, code)) {
-                    warn!(%target, code, why, "the API server refuses to write its status; it is tried again");
+                    warn!(%target, code, why, "the API server refuses to write its status; it is tried again. Is a right missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart");
                 } else {
                     debug!(%target, code, why, "refused");
                 }

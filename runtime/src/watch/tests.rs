@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use ferrolb_proto::Instant;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::client::Body;
+use kube::core::Status;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tower::service_fn;
 
+use super::trouble::refusal;
 use super::*;
 use crate::logs::captured::logged;
+use crate::vitals::REFUSAL_SAID_AGAIN_AFTER;
 
 #[derive(Resource, Deserialize, Clone, Debug)]
 #[resource(inherit = k8s_openapi::api::core::v1::ConfigMap)]
@@ -69,13 +73,17 @@ async fn changes(script: Vec<Answer>, count: usize) -> Vec<String> {
     let api = Api::namespaced(scripted(script), "ns");
     let watch = Watch::new("ConfigMaps", api, |wire: Wire| (Key::of(&wire.metadata), wire.data["value"]));
     let mut tasks = JoinSet::new();
-    tasks.spawn(watch.run(events, |change| match change {
-        Change::ResyncStarted => "started".to_owned(),
-        Change::Apply((key, value)) => format!("{key}={value}"),
-        Change::Unreadable { key, why } => format!("{key} unreadable: {why}"),
-        Change::Delete(key) => format!("{key} gone"),
-        Change::ResyncDone => "done".to_owned(),
-    }));
+    tasks.spawn(watch.run(
+        events,
+        |change| match change {
+            Change::ResyncStarted => "started".to_owned(),
+            Change::Apply((key, value)) => format!("{key}={value}"),
+            Change::Unreadable { key, why } => format!("{key} unreadable: {why}"),
+            Change::Delete(key) => format!("{key} gone"),
+            Change::ResyncDone => "done".to_owned(),
+        },
+        Arc::new(Vitals::new(Instant::ZERO)),
+    ));
     let mut seen = Vec::new();
     while seen.len() < count {
         seen.push(queue.recv().await.unwrap());
@@ -126,19 +134,34 @@ fn status(code: u16) -> Box<Status> {
 
 #[test]
 fn a_refusal_is_said_once_with_its_remedy_and_its_end_once() {
+    let vitals = Arc::new(Vitals::new(Instant::ZERO));
+    vitals.not_ready("waiting");
     let lines = logged(|| {
-        let mut trouble = Trouble { what: "pools", said: None };
+        let mut trouble = Trouble::new("pools", Arc::clone(&vitals));
         trouble.over();
-        for code in [403, 403, 404, 404, 404] {
-            trouble.met(&watcher::Error::WatchError(status(code)));
+        let again = Instant::ZERO + REFUSAL_SAID_AGAIN_AFTER;
+        for (code, at) in
+            [(403, Instant::ZERO), (403, Instant::ZERO), (404, Instant::ZERO), (404, Instant::ZERO), (404, again)]
+        {
+            trouble.met(&watcher::Error::WatchError(status(code)), at);
         }
+        let why = vitals.why_not_ready().unwrap();
+        assert!(why.contains("pools: ") && why.contains("CustomResourceDefinitions") && !why.contains("RBAC"), "{why}");
+        // Begun anew.
+        let mut trouble = Trouble::new("pools", Arc::clone(&vitals));
+        trouble.met(&watcher::Error::WatchError(status(404)), again);
         trouble.over();
         trouble.over();
+        assert_eq!(vitals.why_not_ready().as_deref(), Some("waiting"));
     });
-    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert_eq!(lines.len(), 4, "{lines:#?}");
     assert!(lines[0].starts_with("WARN") && lines[0].contains("RBAC"), "{}", lines[0]);
-    assert!(lines[1].starts_with("WARN") && lines[1].contains("deploy/crds.yaml"), "{}", lines[1]);
-    assert!(lines[2].starts_with("INFO") && lines[2].contains("pools"), "{}", lines[2]);
+    assert!(lines[1].starts_with("WARN") && lines[1].contains("CustomResourceDefinitions"), "{}", lines[1]);
+    assert_eq!(lines[2], lines[1], "the same is said again after long");
+    assert!(lines[3].starts_with("INFO") && lines[3].contains("pools"), "{}", lines[3]);
+    vitals.ready();
+    vitals.refused("pools", 403, "no".to_owned(), Instant::ZERO);
+    assert_eq!(vitals.why_not_ready(), None, "what works is ready, whatever is refused by then");
 }
 
 #[test]
