@@ -294,6 +294,8 @@ impl Claims {
             (false, true) => false,
             (false, false) | (true, true) => them.standing(&unit, true) < us.standing(&unit, true),
         };
+        // Who yields because it drains is told to by its own node, on which no view differs: it may be the only one left soon.
+        let drains = us.flags().draining && !them.flags().draining;
         let story = state.story();
         let insisted = story.insisted.entry(peer.into()).or_insert(0);
         *insisted = insisted.saturating_add(u8::from(!peer_is_better));
@@ -313,7 +315,7 @@ impl Claims {
             return;
         }
         story.insisted.remove(peer);
-        if views_differ || now.since(since) < TOO_SOON {
+        if views_differ || (!drains && now.since(since) < TOO_SOON) {
             story.back_off(views_differ, now);
         }
         let decided = &mut self.own.decided;

@@ -111,6 +111,27 @@ fn a_drain_moves_the_unit_even_to_a_fresh_node() {
 }
 
 #[test]
+fn who_drained_soon_after_it_took_the_unit_is_there_when_the_next_one_has_to_go() {
+    let two = &THREE[..2];
+    let (mut wire, order, all) = (Wire::new(two), ranked(two, VIP), unit(&[VIP], two));
+    wire.units(&[Arc::clone(&all)]);
+    wire.run(Duration::from_secs(3));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    wire.watch(VIP);
+    wire.input(order[0], Input::Says(Says { draining: true, ..Says::default() }));
+    wire.run(ms(500));
+    wire.input(order[0], Input::Says(Says::default()));
+    wire.run(ms(500));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    let mut cordoned = (*all).clone();
+    cordoned.candidates.iter_mut().filter(|candidate| *candidate.node == *order[1]).for_each(|it| it.cordoned = true);
+    wire.units(&[Arc::new(cordoned)]);
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
+}
+
+#[test]
 fn a_holder_that_is_no_candidate_hands_over_or_stops_in_time() {
     for (serves_here, stops_after) in [(true, ms(10_000)), (false, ms(1000))] {
         let mut wire = Wire::new(&["node1"]);
