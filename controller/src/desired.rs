@@ -85,6 +85,8 @@ pub enum Status {
 pub struct ServiceStatus {
     /// `metadata.uid`: a new Service of the same name is another one.
     pub uid: Box<str>,
+    /// Another load balancer's: its `status.loadBalancer` stays as it is, and the next two say nothing.
+    pub theirs: bool,
     /// `status.loadBalancer.ingress`.
     pub addresses: Vec<IpAddr>,
     /// The `ipMode` of each of them.
@@ -204,7 +206,7 @@ pub struct Usage {
 /// What is told beside a status is no part of it.
 impl Hash for ServiceStatus {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.uid, &self.addresses, self.mode, &self.pool, &self.condition, &self.announced).hash(state);
+        (&self.uid, self.theirs, &self.addresses, self.mode, &self.pool, &self.condition, &self.announced).hash(state);
     }
 }
 

@@ -202,7 +202,7 @@ pub fn resource(kind: Kind, group: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, kind.version(), kind.name()), kind.plural())
 }
 
-/// The CustomResourceDefinitions of all kinds, in the order in which `deploy/crds.yaml` lists them.
+/// The CustomResourceDefinitions of all kinds, in the order in which `deploy/base/crds.yaml` lists them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![

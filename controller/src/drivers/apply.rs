@@ -11,9 +11,10 @@ use ferrolb_proto::api::{
 };
 use ferrolb_proto::facts::{Key, Service, ServiceObject};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::core::Status as ApiStatus;
-use kube::{Api, Client};
+use kube::core::{ApiResource, Status as ApiStatus};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::desired::{Condition, PeerStatus, PoolStatus, ServiceStatus, Status, Target, ValidStatus, Write};
@@ -99,6 +100,9 @@ impl Applier {
     }
 
     async fn service(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+        if status.theirs {
+            return self.tell(key, status).await;
+        }
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), &key.namespace);
         let mut body = service_body(key, status, &self.group, &now());
         let params = PatchParams::apply(FIELD_MANAGER);
@@ -117,6 +121,27 @@ impl Applier {
         body["metadata"]["resourceVersion"] = json!(version);
         let written = answer(services.patch_status(&key.name, &params.force(), &Patch::Apply(&body))).await?;
         self.clear(&services, &written, status).await
+    }
+
+    /// Writes conditions to a Service that another load balancer has, in exactly the version that was read. Addresses of which we are
+    /// an owner are written again as they are there: what an owner leaves out is taken away.
+    async fn tell(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+        let resource = ApiResource::erase::<ServiceObject>(&());
+        let services: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &key.namespace, &resource);
+        let found = answer(services.get(&key.name)).await?;
+        let read = found.clone().try_parse().map(|object| Service::read(object, &self.group));
+        let contested = |service: &Service| service.is_contested(self.default_implementation);
+        if !read.is_ok_and(|service| service.uid == status.uid && contested(&service)) {
+            return Err(Failure::Outdated);
+        }
+        let mut body = service_body(key, status, &self.group, &now());
+        body["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
+        match kept_balancer(&found) {
+            Some(balancer) => body["status"]["loadBalancer"] = balancer.clone(),
+            None => drop(body["status"].as_object_mut().and_then(|status| status.remove("loadBalancer"))),
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
     }
 
     /// Takes the annotation off where leaving it out did not: somebody else has written it too, as MetalLB did before a
@@ -199,6 +224,14 @@ fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Va
         body["status"]["conditions"] = json!(conditions);
     }
     body
+}
+
+/// The addresses of a Service as they are, if we are an owner of them.
+fn kept_balancer(found: &DynamicObject) -> Option<&Value> {
+    let ours = found.managed_fields().iter().filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+    let owned = |fields: &FieldsV1| fields.0.pointer("/f:status/f:loadBalancer").is_some();
+    let owned = ours.filter_map(|entry| entry.fields_v1.as_ref()).any(owned);
+    found.data["status"].get("loadBalancer").filter(|_| owned)
 }
 
 /// What is none is a field that the CRD does not have.

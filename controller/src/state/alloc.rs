@@ -4,6 +4,7 @@
 //! released keeps the counts. Which address a Service gets is [`super::choose`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use ferrolb_proto::api::IpMode;
@@ -24,14 +25,39 @@ pub(super) enum Refusal {
     OtherPool(Box<str>),
     /// A Node has it.
     Node,
-    /// A Service has it as one of its `externalIPs`.
-    External(Key),
+    /// A Service has it that was not given it here.
+    Outside(Outsider),
     /// Another Service has it, and does not share it with this one.
     Held(Key, Clash),
     /// The Service asks for other addresses.
     NotAsked,
     /// The Service has no cluster IP of that family, or another address of it.
     Family,
+}
+
+/// A Service that has an address that was not given to it here. Told as what follows the address in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Outsider {
+    pub(super) key: Key,
+    pub(super) means: Means,
+}
+
+/// How it came by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Means {
+    /// By its `externalIPs`.
+    ExternalIps,
+    /// By another load balancer, which has written it into its status.
+    Balancer,
+}
+
+impl Display for Outsider {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.means {
+            Means::ExternalIps => write!(f, "in spec.externalIPs of Service {}", self.key),
+            Means::Balancer => write!(f, "given to Service {} by another load balancer", self.key),
+        }
+    }
 }
 
 /// A Service that asks for addresses, with all that decides which it may have.
@@ -84,8 +110,8 @@ pub(super) struct Allocator {
     /// Held addresses by the key under which they may be shared.
     shared: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
     nodes: BTreeSet<IpAddr>,
-    /// `externalIPs`, and whose they are.
-    external: BTreeMap<IpAddr, BTreeSet<Key>>,
+    /// Addresses that Services have from elsewhere.
+    outside: BTreeMap<IpAddr, BTreeSet<Outsider>>,
     /// Pools whose counts have changed since they were asked for.
     touched: BTreeSet<Box<str>>,
     /// Whether somebody may get now what he could not get before.
@@ -93,13 +119,13 @@ pub(super) struct Allocator {
 }
 
 impl Allocator {
-    /// New pools, each with whether it can be used, the addresses of all Nodes, and the `externalIPs` of all Services. Tenants
+    /// New pools, each with whether it can be used, the addresses of all Nodes, and what Services have from elsewhere. Tenants
     /// stay until they are asked about with [`Self::admit`] and released. Costs as much as there are pools and tenants.
     pub(super) fn set_pools<'a>(
         &mut self,
         pools: impl Iterator<Item = (&'a Pool, bool)>,
         nodes: impl Iterator<Item = IpAddr>,
-        external: impl Iterator<Item = (&'a Key, &'a [IpAddr])>,
+        outside: impl Iterator<Item = (&'a Key, Vec<(IpAddr, Means)>)>,
     ) {
         self.nodes = nodes.collect();
         let space = |(pool, usable): (&Pool, bool)| (pool.name.clone(), Space::new(pool, usable, &self.nodes));
@@ -108,14 +134,14 @@ impl Allocator {
         let ranges = usable.flat_map(|(name, space)| space.ranges().iter().map(move |range| (range, name)));
         self.index = ranges.map(|(range, name)| (range.first(), (range.last(), name.clone()))).collect();
         self.shared.clear();
-        self.external.clear();
+        self.outside.clear();
         for (address, holding) in std::mem::take(&mut self.holdings) {
             let pool = self.pool_with(address).map_or(holding.pool, Into::into);
             for Tenant { key, terms } in holding.tenants {
                 self.take(address, &key, &terms, &pool);
             }
         }
-        external.for_each(|(key, addresses)| self.set_external(key, &[], addresses));
+        outside.for_each(|(key, addresses)| self.set_outside(key, &[], &addresses));
     }
 
     /// The pool that can be used and may give this address.
@@ -152,9 +178,9 @@ impl Allocator {
         let mut one: Option<Box<str>> = None;
         for address in addresses {
             let pool = self.admit(asker, *address, None).map_err(|refusal| (*address, refusal))?;
-            let others = |key: &&Key| **key != asker.service.key;
-            if let Some(owner) = self.external.get(address).and_then(|owners| owners.iter().find(others)) {
-                return Err((*address, Refusal::External(owner.clone())));
+            let others = |owner: &&Outsider| owner.key != asker.service.key;
+            if let Some(owner) = self.outside.get(address).and_then(|owners| owners.iter().find(others)) {
+                return Err((*address, Refusal::Outside(owner.clone())));
             }
             if one.get_or_insert_with(|| pool.clone()) != &pool {
                 return Err((*address, Refusal::OtherPool(pool)));
@@ -191,11 +217,11 @@ impl Allocator {
             holding.tenants.push(tenant);
             return;
         }
-        let external = self.external.contains_key(&address);
+        let outside = self.outside.contains_key(&address);
         if let Some(space) = self.space_with(address) {
             space.occupy(address);
             let skipped = &mut space.skipped[index(Family::of(address))];
-            *skipped = skipped.saturating_sub(u64::from(external));
+            *skipped = skipped.saturating_sub(u64::from(outside));
         }
         self.count_use(address, pool, 1);
         self.holdings.insert(address, Holding { pool: pool.into(), tenants: vec![tenant] });
@@ -221,7 +247,7 @@ impl Allocator {
             }
         }
         self.count_use(address, &pool, -1);
-        if self.external.contains_key(&address) {
+        if self.outside.contains_key(&address) {
             self.block(address);
         } else if let Some(space) = self.space_with(address) {
             space.vacate(address);
@@ -236,29 +262,29 @@ impl Allocator {
         self.touched.insert(pool.into());
     }
 
-    /// The `externalIPs` of a Service are these now, and were those before; both ascending.
-    pub(super) fn set_external(&mut self, key: &Key, before: &[IpAddr], now: &[IpAddr]) {
+    /// A Service has these addresses from elsewhere now, and had those before; both ascending.
+    pub(super) fn set_outside(&mut self, key: &Key, before: &[(IpAddr, Means)], now: &[(IpAddr, Means)]) {
         if before == now {
             return;
         }
-        for address in before.iter().filter(|address| now.binary_search(address).is_err()) {
-            let Some(owners) = self.external.get_mut(address) else { continue };
-            owners.remove(key);
+        for (address, means) in before.iter().filter(|had| now.binary_search(had).is_err()) {
+            let Some(owners) = self.outside.get_mut(address) else { continue };
+            owners.remove(&Outsider { key: key.clone(), means: *means });
             if owners.is_empty() {
-                self.external.remove(address);
+                self.outside.remove(address);
                 self.unblock(*address);
             }
         }
-        for address in now {
-            let new = !self.external.contains_key(address);
-            self.external.entry(*address).or_default().insert(key.clone());
+        for (address, means) in now {
+            let new = !self.outside.contains_key(address);
+            self.outside.entry(*address).or_default().insert(Outsider { key: key.clone(), means: *means });
             if new {
                 self.block(*address);
             }
         }
     }
 
-    /// Nobody was given the address, and nobody is to get it.
+    /// Nobody was given the address here, and nobody is to get it.
     fn block(&mut self, address: IpAddr) {
         if !self.holdings.contains_key(&address) {
             self.shift_skipped(address, 1, Space::occupy);
@@ -337,12 +363,12 @@ impl Allocator {
     }
 
     /// Addresses of a pool that are never given because somebody has them: a Node, or the Service that is named.
-    pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Key>)> {
+    pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Outsider>)> {
         let space = self.spaces.get(pool).filter(|space| space.usable);
         let nodes = space.into_iter().flat_map(Space::of_nodes).map(|address| (*address, None));
         let ranges = space.into_iter().flat_map(Space::ranges);
-        let external = ranges.flat_map(|range| self.external.range(range.first()..=range.last()));
-        let unheld = external.filter(move |(address, _)| {
+        let outside = ranges.flat_map(|range| self.outside.range(range.first()..=range.last()));
+        let unheld = outside.filter(move |(address, _)| {
             !self.holdings.contains_key(address) && space.is_some_and(|space| space.has(**address))
         });
         nodes.chain(unheld.map(|(address, owners)| (*address, owners.first())))

@@ -128,7 +128,7 @@ impl State {
     fn step(&self, entry: &Entry, around: &Around<'_>, now: Instant) -> Step {
         let Around { scene, voices, routers } = *around;
         let service = &entry.service;
-        if service.assigned.is_empty() {
+        if service.assigned.is_empty() || entry.claim.is_none() {
             return Step::Rest;
         }
         let since = entry.motion.as_ref().and_then(|motion| motion.since);
@@ -196,7 +196,7 @@ impl State {
         match step {
             Step::Rest => {
                 entry.announced = None;
-                self.tally.count(entry);
+                self.tally.count(entry, self.config.role(&entry.service));
             }
             Step::Later(at, since) => self.checks.look_at(key, &mut entry.motion, at, since),
             Step::Write(condition) => {

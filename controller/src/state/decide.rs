@@ -9,7 +9,8 @@ use ferrolb_proto::facts::{Key, Pool, Service};
 use super::alloc::{Allocator, Asker};
 use super::announced::{Checks, Reason};
 use super::hold;
-use super::service::{self, Counted, Entry};
+use super::reasons::SERVED_BY_METALLB;
+use super::service::{self, Counted, Entry, Role};
 use super::sharing::Terms;
 use super::{LATENCIES_MAX, Own, RETRY_INTERVAL, State, Tally, bare, pools, validity};
 use crate::desired::Target;
@@ -55,8 +56,8 @@ impl State {
         let faults = &self.faults;
         let pools = self.pools.iter().map(|(_, own)| (&own.object, !faults.contains_key(&own.object.name)));
         let nodes = self.nodes.iter().flat_map(|(_, node)| node.addresses.iter().copied());
-        let external = self.services.iter().map(|(key, entry)| (key, &*entry.service.demand.external_ips));
-        self.allocator.set_pools(pools, nodes, external);
+        let outside = self.services.iter().map(|(key, entry)| (key, self.config.outside(&entry.service)));
+        self.allocator.set_pools(pools, nodes, outside);
         self.deferred.clear();
         let (unclear, mut keys): (Vec<_>, Vec<_>) =
             self.services.keys().into_iter().partition(|key| self.is_unclear(key));
@@ -89,8 +90,12 @@ impl State {
             return;
         }
         if let Some(entry) = self.services.get(key) {
-            let external = &entry.service.demand.external_ips;
-            self.allocator.set_external(key, &before.demand.external_ips, external);
+            let (had, has) = (self.config.outside(before), self.config.outside(&entry.service));
+            // What it had from elsewhere and brings along is its own, before it is free for those who wait.
+            if had.iter().any(|one| !has.contains(one)) {
+                self.keep(key);
+            }
+            self.allocator.set_outside(key, &had, &has);
         }
         if self.allocator.has_freed() {
             self.deferred.push(key.clone());
@@ -134,8 +139,8 @@ impl State {
         for address in entry.claim.take().into_iter().flat_map(|claim| claim.addresses) {
             self.allocator.release(address, key);
         }
-        self.tally.count(&mut entry);
-        self.allocator.set_external(key, &entry.service.demand.external_ips, &[]);
+        self.tally.count(&mut entry, Role::Foreign);
+        self.allocator.set_outside(key, &self.config.outside(&entry.service), &[]);
     }
 
     /// The order in which Services are served: those that ask for certain addresses, lest these go to somebody whom any
@@ -185,7 +190,7 @@ impl State {
     /// Lets a Service keep what it has and may have; one that is not ours has nothing.
     fn keep(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        if !entry.service.is_ours(&self.config.classes, self.config.default_implementation) {
+        if self.config.role(&entry.service) != Role::Ours {
             if let Some(claim) = entry.claim.take() {
                 claim.addresses.iter().for_each(|address| self.allocator.release(*address, key));
                 entry.draft.renew();
@@ -240,7 +245,7 @@ impl State {
     /// Compares a Service with what it should be.
     pub(super) fn settle_service(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        let role = service::role(&entry.service, &self.config.classes, self.config.default_implementation);
+        let role = self.config.role(&entry.service);
         let wanted = service::status(entry, role);
         if wanted.is_none() {
             entry.lost.clear();
@@ -248,7 +253,7 @@ impl State {
             let shown = entry.given_at.take().filter(|_| !entry.service.assigned.is_empty());
             self.latencies.extend(shown.filter(|_| self.latencies.len() < LATENCIES_MAX).map(|given| now.since(given)));
         }
-        self.tally.count(entry);
+        self.tally.count(entry, role);
         self.agenda.set(&Target::Service(key.clone()), &mut entry.draft, wanted, now);
     }
 
@@ -292,11 +297,11 @@ impl State {
 
 impl Tally {
     /// Counts a Service as it is now, and no longer as it was.
-    pub(super) fn count(&mut self, entry: &mut Entry) {
+    pub(super) fn count(&mut self, entry: &mut Entry, role: Role) {
         let claim = entry.claim.as_ref();
         let has = claim.filter(|claim| !claim.addresses.is_empty());
         let now = Counted {
-            reason: claim.and_then(service::reason),
+            reason: claim.and_then(service::reason).or((role == Role::Contested).then_some(SERVED_BY_METALLB)),
             announced: claim.and_then(|_| Reason::of(entry)),
             pool: has.and_then(|claim| claim.pool.clone()),
         };

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ferrolb_proto::api::{self, StatusFields};
-use ferrolb_proto::facts::{Key, Pool, PoolProblem};
+use ferrolb_proto::facts::{Pool, PoolProblem};
 use ferrolb_proto::range::AddressRange;
 
+use super::alloc::Outsider;
 use super::space::Count;
 use super::validity::{self, Fault, verdict};
 use crate::desired::PoolStatus;
@@ -59,10 +60,10 @@ const fn reason(problem: &PoolProblem) -> &'static str {
 }
 
 /// What a sound pool's condition says, with the addresses that it does not give because somebody has them.
-pub(super) fn sound<'a>(mut skipped: impl Iterator<Item = (IpAddr, Option<&'a Key>)>) -> String {
-    let text = |(address, owner): (IpAddr, Option<&Key>)| match owner {
+pub(super) fn sound<'a>(mut skipped: impl Iterator<Item = (IpAddr, Option<&'a Outsider>)>) -> String {
+    let text = |(address, owner): (IpAddr, Option<&Outsider>)| match owner {
         None => format!("{address} (a Node has it)"),
-        Some(key) => format!("{address} (in spec.externalIPs of Service {key})"),
+        Some(owner) => format!("{address} ({owner})"),
     };
     let named: Vec<_> = skipped.by_ref().take(SKIPPED_NAMED_MAX).map(text).collect();
     let more = if skipped.next().is_some() { " and others" } else { "" };

@@ -18,6 +18,8 @@ const POOL_EXHAUSTED: &str = "PoolExhausted";
 const REQUESTED_IN_USE: &str = "RequestedAddressInUse";
 const REQUESTED_OUTSIDE: &str = "RequestedAddressOutsidePools";
 const SHARING_CONFLICT: &str = "SharingConflict";
+/// Another load balancer has the Service.
+pub(super) const SERVED_BY_METALLB: &str = "ServedByMetalLB";
 
 /// What to do about a key that only one of two Services has.
 const BOTH_NAME_A_KEY: &str = "to share it, give both the same annotation ferrolb.io/allow-shared-ip";
@@ -100,7 +102,7 @@ fn refused(address: &str, refusal: &Refusal) -> (&'static str, String) {
             format!("is in pool {pool}, which is for other namespaces or Services (spec.serviceAllocation)"),
         ),
         Refusal::Node => (REQUESTED_IN_USE, "is an address of a Node".to_owned()),
-        Refusal::External(key) => (REQUESTED_IN_USE, format!("is in spec.externalIPs of Service {key}")),
+        Refusal::Outside(owner) => (REQUESTED_IN_USE, format!("is {owner}")),
         Refusal::Held(key, Clash::NoKey) => (REQUESTED_IN_USE, format!("belongs to Service {key}: {BOTH_NAME_A_KEY}")),
         Refusal::Held(key, clash) => {
             (SHARING_CONFLICT, format!("cannot be shared with Service {key}: {}", clash_text(clash)))
@@ -121,6 +123,14 @@ fn clash_text(clash: &Clash) -> String {
     }
 }
 
+/// Why a Service is left alone that MetalLB has, as this annotation says.
+pub(super) fn served_by_metallb(annotation: &str) -> String {
+    format!(
+        "MetalLB serves it, as annotation {annotation} says, so FerroLB leaves it and its addresses alone: if MetalLB is gone, \
+         remove the annotation; as long as both run, give each Service of FerroLB a spec.loadBalancerClass that is FerroLB's"
+    )
+}
+
 /// Why a Service could not keep an address.
 pub(super) fn given_up(refusal: &Refusal) -> String {
     match refusal {
@@ -130,7 +140,7 @@ pub(super) fn given_up(refusal: &Refusal) -> String {
             format!("it is from pool {pool}, and the Service needs its addresses from another one")
         }
         Refusal::Node => "a Node has it".to_owned(),
-        Refusal::External(key) => format!("it is in spec.externalIPs of Service {key}"),
+        Refusal::Outside(owner) => format!("it is {owner}"),
         Refusal::Held(key, Clash::NoKey) => format!("Service {key} has it"),
         Refusal::Held(key, clash) => format!("it cannot be shared with Service {key}: {}", clash_text(clash)),
         Refusal::NotAsked => "the Service asks for another one".to_owned(),

@@ -9,10 +9,12 @@ use std::net::IpAddr;
 use ferrolb_proto::api::{IpMode, Truth};
 use ferrolb_proto::facts::{ConditionFact, ConditionKind, Service};
 
+use super::Config;
 use super::agenda::Draft;
+use super::alloc::Means;
 use super::announced::{Motion, Reason};
 use super::hold::{Claim, Lost};
-use super::reasons::{ASSIGNED, given_up, shortage_text};
+use super::reasons::{ASSIGNED, SERVED_BY_METALLB, given_up, served_by_metallb, shortage_text};
 use super::sharing::Terms;
 use crate::desired::{Action, Condition, Notice, ServiceStatus};
 
@@ -21,6 +23,8 @@ use crate::desired::{Action, Condition, Notice, ServiceStatus};
 pub(super) enum Role {
     /// It gets addresses.
     Ours,
+    /// It would get addresses, if MetalLB did not say that it has it.
+    Contested,
     /// It no longer is a LoadBalancer, and still carries what we wrote.
     Former,
     /// Somebody else's, or nobody's.
@@ -72,15 +76,29 @@ impl Entry {
     }
 }
 
-/// What a Service is to us, given our classes.
-pub(super) fn role(service: &Service, classes: &[String], default_implementation: bool) -> Role {
-    let marked = service.from_pool.is_some() || condition(service).is_some();
-    if service.is_ours(classes, default_implementation) {
-        Role::Ours
-    } else if !service.load_balancer && marked {
-        Role::Former
-    } else {
-        Role::Foreign
+impl Config {
+    /// What a Service is to us.
+    pub(super) fn role(&self, service: &Service) -> Role {
+        let marked = service.from_pool.is_some() || condition(service).is_some();
+        if service.is_ours(&self.classes, self.default_implementation) {
+            Role::Ours
+        } else if service.is_contested(self.default_implementation) {
+            Role::Contested
+        } else if !service.load_balancer && marked {
+            Role::Former
+        } else {
+            Role::Foreign
+        }
+    }
+
+    /// The addresses that a Service has from elsewhere, ascending.
+    pub(super) fn outside(&self, service: &Service) -> Vec<(IpAddr, Means)> {
+        let external = service.demand.external_ips.iter().map(|address| (*address, Means::ExternalIps));
+        let foreign = service.load_balancer && self.role(service) != Role::Ours;
+        let given = service.assigned.iter().filter(|_| foreign).map(|assigned| (assigned.address, Means::Balancer));
+        let mut all: Vec<_> = external.chain(given).collect();
+        all.sort_unstable();
+        all
     }
 }
 
@@ -105,8 +123,10 @@ pub(super) fn status(entry: &Entry, role: Role) -> Option<ServiceStatus> {
     match (role, &entry.claim) {
         _ if service.deleting => None,
         (Role::Ours, Some(claim)) => claimed(entry, claim),
+        (Role::Contested, _) => contested(service),
         (Role::Former, _) => Some(ServiceStatus {
             uid: service.uid.clone(),
+            theirs: false,
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
@@ -116,6 +136,28 @@ pub(super) fn status(entry: &Entry, role: Role) -> Option<ServiceStatus> {
         }),
         (Role::Ours, None) | (Role::Foreign, _) => None,
     }
+}
+
+/// Nothing but a condition that says whose it is. What we wrote before we knew goes, but for addresses.
+fn contested(service: &Service) -> Option<ServiceStatus> {
+    let message = served_by_metallb(service.metallb?).into();
+    let wanted = Condition { status: Truth::False, reason: SERVED_BY_METALLB.into(), message, since: None };
+    let is = condition(service);
+    let told = is.is_some_and(|is| says(is, &wanted));
+    if told && service.from_pool.is_none() && service.condition(ConditionKind::Announced).is_none() {
+        return None;
+    }
+    let notices = (!told).then(|| notice(&wanted, &Lost::new())).into_iter().collect();
+    Some(ServiceStatus {
+        uid: service.uid.clone(),
+        theirs: true,
+        addresses: Vec::new(),
+        mode: IpMode::Vip,
+        pool: None,
+        condition: Some(in_place_of(is, wanted)),
+        announced: None,
+        notices,
+    })
 }
 
 /// Whether a condition says the same.
@@ -154,6 +196,7 @@ fn claimed(entry: &Entry, claim: &Claim) -> Option<ServiceStatus> {
     notices.extend(announced.as_ref().and_then(|wanted| announced_notice(service, wanted)));
     Some(ServiceStatus {
         uid: service.uid.clone(),
+        theirs: false,
         addresses: claim.addresses.clone(),
         mode: claim.mode,
         pool: claim.pool.clone(),

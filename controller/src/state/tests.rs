@@ -295,8 +295,10 @@ fn text(addresses: &[IpAddr]) -> String {
 /// What the API server makes of a write.
 fn store(service: &mut Service, status: &ServiceStatus) {
     let mode = Some(status.mode);
-    service.assigned = status.addresses.iter().map(|address| AssignedAddress { address: *address, mode }).collect();
-    service.foreign_ingress = false;
+    if !status.theirs {
+        service.assigned = status.addresses.iter().map(|address| AssignedAddress { address: *address, mode }).collect();
+        service.foreign_ingress = false;
+    }
     service.from_pool.clone_from(&status.pool);
     let fact = |kind| {
         move |condition: &Condition| ConditionFact {

@@ -13,6 +13,11 @@ use super::{HEALTH_CHECK, HealthCheck, HealthCheckProblem, Key, Request, Usable,
 use crate::api::{self, IpMode, Truth};
 use crate::range::Family;
 
+/// MetalLB's API group.
+const METALLB: &str = "metallb.io";
+/// MetalLB's annotations that name the pool: the one that it writes, and the one that it wrote before.
+const METALLBS: [&str; 2] = ["metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool"];
+
 /// A Service as decoded off the wire: only the fields that [`Service`] is made of.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Service")]
@@ -202,6 +207,9 @@ pub struct Service {
     pub foreign_ingress: bool,
     /// The pool named by the annotation that the controller writes, [`api::from_pool`].
     pub from_pool: Option<Box<str>>,
+    /// The annotation by which MetalLB says that it gave the addresses, if it does; none in MetalLB's own API group, where
+    /// that is ours.
+    pub metallb: Option<&'static str>,
     /// What its annotation says of how its endpoints are checked: one pointer for each of ten thousand.
     pub checked: Option<Box<Result<HealthCheck, HealthCheckProblem>>>,
     /// Our own conditions.
@@ -222,14 +230,20 @@ impl Service {
     }
 
     /// Whether the Service is ours: a LoadBalancer of one of our classes, or without a class where we are the default
-    /// implementation (`Service.spec.loadBalancerClass`, KEP-1959).
+    /// implementation (`Service.spec.loadBalancerClass`, KEP-1959) and MetalLB does not have it.
     #[must_use]
     pub fn is_ours(&self, classes: &[String], default_implementation: bool) -> bool {
         let ours = match &self.class {
-            None => default_implementation,
+            None => default_implementation && self.metallb.is_none(),
             Some(class) => classes.iter().any(|ours| **ours == **class),
         };
         self.load_balancer && ours
+    }
+
+    /// Whether it would be ours, if MetalLB did not have it.
+    #[must_use]
+    pub const fn is_contested(&self, default_implementation: bool) -> bool {
+        self.load_balancer && self.class.is_none() && default_implementation && self.metallb.is_some()
     }
 
     /// The addresses in its status that may be announced, in order. kube-proxy makes no rule for one whose mode is Proxy
@@ -285,10 +299,16 @@ impl Service {
             assigned,
             foreign_ingress,
             checked,
+            metallb: by_metallb(annotations).filter(|_| group != METALLB),
             from_pool: annotations.and_then(|all| all.get(&api::from_pool(group))).map(|pool| pool.as_str().into()),
             conditions: conditions.filter_map(RawCondition::read).collect(),
         }
     }
+}
+
+fn by_metallb(annotations: Option<&BTreeMap<String, String>>) -> Option<&'static str> {
+    let annotations = annotations?;
+    METALLBS.into_iter().find(|name| annotations.contains_key(*name))
 }
 
 impl Spec {

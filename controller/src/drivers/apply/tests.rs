@@ -62,6 +62,7 @@ fn write(addresses: &[&str]) -> Write {
         Condition { status: Truth::True, reason: "Assigned".into(), message: "m".into(), since: Some(1_767_323_045) };
     let status = ServiceStatus {
         uid: "u1".into(),
+        theirs: false,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         mode: IpMode::Vip,
         pool: (!addresses.is_empty()).then(|| "lan".into()),
@@ -137,6 +138,38 @@ async fn what_is_no_longer_ours_is_not_forced() {
         assert!(matches!(result, Err(Failure::Outdated)), "{result:?}");
         assert_eq!(asked.lock().unwrap().len(), 2);
     }
+}
+
+/// A Service that MetalLB has, or has no longer, with what of its status is ours.
+fn contested(annotation: &str, ours: Value) -> (u16, Value) {
+    let (code, mut found) = found("u1", None);
+    found["metadata"]["annotations"] = json!({annotation: "theirs"});
+    found["metadata"]["managedFields"] =
+        json!([{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:status": ours}}]);
+    found["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "hostname": "lb", "ports": []}]}});
+    (code, found)
+}
+
+#[tokio::test]
+async fn of_what_metallb_has_the_addresses_stay_as_they_are() {
+    let theirs = "metallb.io/ip-allocated-from-pool";
+    let mut write = write(&[]);
+    let Status::Service(status) = &mut write.status else { panic!() };
+    status.theirs = true;
+    let owned = json!({"f:loadBalancer": {"f:ingress": {}}, "f:conditions": {}});
+    for (ours, kept) in [(owned.clone(), true), (json!({"f:conditions": {}}), false)] {
+        let (applier, asked) = scripted(vec![contested(theirs, ours), found("u1", None)]);
+        applier.write(&write).await.unwrap();
+        let asked = asked.lock().unwrap();
+        let [(get, ..), (patch, _, body)] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_eq!((get.as_str(), patch.as_str(), &body["metadata"]["resourceVersion"]), ("GET", "PATCH", &json!("7")));
+        let there = kept.then(|| json!({"ingress": [{"ip": "192.0.2.7", "hostname": "lb", "ports": []}]}));
+        assert_eq!(body["status"].get("loadBalancer"), there.as_ref(), "what is ours goes when it is left out");
+        assert_eq!(body["metadata"].get("annotations"), None);
+    }
+    let (applier, asked) = scripted(vec![contested("example.com/x", owned)]);
+    assert!(matches!(applier.write(&write).await, Err(Failure::Outdated)), "MetalLB has left it meanwhile");
+    assert_eq!(asked.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,26 +112,27 @@ fn it_is_said_why_there_is_none() {
 }
 
 #[test]
-fn an_external_ip_is_skipped_while_it_is_one_and_stays_with_whom_it_was_given_to() {
+fn what_a_service_has_from_elsewhere_is_skipped_while_it_has_it_and_stays_with_whom_it_was_given_to() {
     let mut allocator = allocator(&[pool("lan", &["10.0.0.1-10.0.0.3"], &[])], &[]);
     assert_eq!(give(&mut allocator, &key("a"), V4).unwrap().1, [ip("10.0.0.1")]);
-    let external = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")];
-    allocator.set_external(&key("x"), &[], &external);
-    allocator.set_external(&key("y"), &[], &external[..2]);
+    let outside = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")].map(|address| (address, Means::Balancer));
+    let x = Outsider { key: key("x"), means: Means::Balancer };
+    allocator.set_outside(&key("x"), &[], &outside);
+    allocator.set_outside(&key("y"), &[], &outside[..2]);
     assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 1 });
-    assert_eq!(allocator.skipped("lan").collect::<Vec<_>>(), [(ip("10.0.0.2"), Some(&key("x")))]);
+    assert_eq!(allocator.skipped("lan").collect::<Vec<_>>(), [(ip("10.0.0.2"), Some(&x))]);
     assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.3")]);
     let asked =
         |allocator: &Allocator, name: &str| ask(&key(name), |asker| allocator.admit_new(asker, &[ip("10.0.0.2")]));
-    assert_eq!(asked(&allocator, "b"), Err((ip("10.0.0.2"), Refusal::External(key("x")))));
+    assert_eq!(asked(&allocator, "b"), Err((ip("10.0.0.2"), Refusal::Outside(x.clone()))));
     allocator.release(ip("10.0.0.1"), &key("a"));
     assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 0 }, "it is skipped from now on");
     assert!(allocator.take_freed());
-    allocator.set_external(&key("x"), &external, &[]);
+    allocator.set_outside(&key("x"), &outside, &[]);
     assert_eq!(allocator.counts("lan")[0].available, 0, "it still is of another one");
     assert_eq!(asked(&allocator, "y"), Ok("lan".into()), "its own is no obstacle");
     assert!(!allocator.take_freed());
-    allocator.set_external(&key("y"), &external[..2], &[]);
+    allocator.set_outside(&key("y"), &outside[..2], &[]);
     assert_eq!((allocator.counts("lan")[0].available, allocator.take_freed()), (2, true));
     assert_eq!(give(&mut allocator, &key("c"), V4).unwrap().1, [ip("10.0.0.1")]);
 }

@@ -167,7 +167,7 @@ impl Case<'_> {
             let node = node.as_deref().unwrap_or(by);
             let text = format!(
                 "is answered for by the kernel of {node} ({mac}){still}: with kube-proxy in IPVS mode set strictARP, else take \
-                 the address off the node's interfaces"
+                 the address off the node's interfaces, or end another load balancer's speaker there"
             );
             return (Reason::KernelAnswers, text, true);
         }

@@ -1,6 +1,8 @@
 //! Faults and statuses as data.
 
 use super::*;
+use crate::state::alloc::Means;
+use ferrolb_proto::facts::Key;
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
     Pool { name: name.into(), ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(), ..Pool::default() }
@@ -94,11 +96,11 @@ fn a_crd_that_is_not_ours_gets_what_it_has_fields_for() {
 
 #[test]
 fn a_sound_pool_names_what_it_does_not_give() {
-    let key = Key::new("default", "x");
+    let owner = Outsider { key: Key::new("default", "x"), means: Means::ExternalIps };
     let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
     assert_eq!(sound([].into_iter()), "addresses of this pool can be given");
     assert_eq!(
-        sound([(ip(1), None), (ip(2), Some(&key))].into_iter()),
+        sound([(ip(1), None), (ip(2), Some(&owner))].into_iter()),
         "addresses of this pool can be given, but for 10.0.0.1 (a Node has it), 10.0.0.2 (in spec.externalIPs of Service default/x)"
     );
     let many = sound((1..7).map(|last| (ip(last), None)));

@@ -92,6 +92,31 @@ fn in_another_api_group_the_annotation_of_that_group_is_ours() {
 }
 
 #[test]
+fn what_metallb_says_that_it_has_is_ours_by_class_or_in_its_own_api_group_alone() {
+    let [now, before] = ["metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool"];
+    let read = |annotation: &str, class: Option<&str>, group| {
+        let object = json!({"metadata": {"annotations": {annotation: "lan"}},
+            "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "loadBalancerClass": class}});
+        Service::read(serde_json::from_value(object).expect("service"), group)
+    };
+    let cases = [
+        (now, None, api::GROUP, (false, true)),
+        (before, None, api::GROUP, (false, true)),
+        ("metallb.io/address-pool", None, api::GROUP, (true, false)),
+        (now, Some("ours"), api::GROUP, (true, false)),
+        (now, Some("theirs"), api::GROUP, (false, false)),
+        (now, None, "metallb.io", (true, false)),
+        (before, None, "metallb.io", (true, false)),
+    ];
+    for (annotation, class, group, expect) in cases {
+        let service = read(annotation, class, group);
+        let is = (service.is_ours(&["ours".to_owned()], true), service.is_contested(true));
+        assert_eq!(is, expect, "{annotation} {class:?} {group}");
+        assert!(!service.is_contested(false), "what is not ours anyhow is not contested");
+    }
+}
+
+#[test]
 fn a_health_check_node_port_is_read_with_policy_local_alone() {
     let port =
         |spec| service(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec})).health_check_node_port;
