@@ -16,10 +16,10 @@ use crate::wire::hello::Flags;
 pub struct Candidate {
     /// The Node's name, one text for all units.
     pub node: Arc<str>,
-    /// Cordoned or not Ready (soft 5).
-    pub cordoned: bool,
-    /// `externalTrafficPolicy: Local` and only serving-while-terminating endpoints here (soft 7).
+    /// `externalTrafficPolicy: Local` and only serving-while-terminating endpoints here (soft 5).
     pub terminating: bool,
+    /// Cordoned or not Ready (soft 6).
+    pub cordoned: bool,
     /// Sum of the weights of `preferredNodeSelectors` that match; more is better.
     pub preference: u32,
     /// [`order`] of the node for the unit's first address.
@@ -57,8 +57,9 @@ pub fn order(node: &str, address: IpAddr) -> u128 {
     u128::from_be_bytes(head)
 }
 
-/// Which of the soft rules 1 to 7 speak against a candidate, worst first: leaving, failing, draining, unhealthy, cordoned, unstable,
-/// terminating. Less is better. Each is 0 or 1, but that failing is for how many of the unit's addresses: where every node fails
+/// Which of the soft rules 1 to 7 speak against a candidate, worst first: leaving, failing, draining, unhealthy, terminating, cordoned,
+/// unstable. Pods that end are gone in seconds, and their addresses are refused until the API says so; those of a cordoned node may stay
+/// for days. Less is better. Each is 0 or 1, but that failing is for how many of the unit's addresses: where every node fails
 /// for one of them, the other is still better off with one that fails for no more.
 pub type Soft = [u8; 7];
 
@@ -71,7 +72,7 @@ pub const CLEAN: Soft = [0; 7];
 pub const fn soft(candidate: &Candidate, flags: Flags, failing: u8) -> Soft {
     let Candidate { cordoned, terminating, .. } = *candidate;
     let [leaving, draining, unhealthy] = [flags.leaving as u8, flags.draining as u8, flags.unhealthy as u8];
-    [leaving, failing, draining, unhealthy, cordoned as u8, flags.unstable as u8, terminating as u8]
+    [leaving, failing, draining, unhealthy, terminating as u8, cordoned as u8, flags.unstable as u8]
 }
 
 /// A candidate's rank; less is better, and no two nodes have the same.
@@ -101,7 +102,7 @@ mod tests {
     const AGAINST: usize = 10;
 
     fn with(against: [bool; AGAINST], count_fresh: bool) -> Rank {
-        let [leaving, failing, draining, unhealthy, cordoned, unstable, terminating, fresh, disliked, later] = against;
+        let [leaving, failing, draining, unhealthy, terminating, cordoned, unstable, fresh, disliked, later] = against;
         let (preference, order) = (u32::from(!disliked), u128::from(later));
         let candidate = Candidate { node: "n".into(), cordoned, terminating, preference, order };
         let flags = Flags { leaving, draining, unhealthy, unstable, fresh, ..Flags::default() };
