@@ -214,11 +214,13 @@ impl Claims {
         let taker = Seen { failing: self.own.failing.counts_for(unit), ..me };
         if let Some(holder) = &best {
             let stays = holding().any(|(_, peer)| !peer.flags.leaving);
-            // Who has just yielded leaves it alone, so that it does not go to and fro; but not with one that cannot serve, nor with one
-            // that says itself that its clients are refused.
+            // Who has just yielded leaves it alone, so that it does not go to and fro; but not with one against which more speaks than did then,
+            // nor, unless views differ, with one that cannot serve or says itself that its clients are refused.
             let differs = state.story.as_ref().is_some_and(|story| story.differs);
+            let then = state.story.as_ref().and_then(|story| story.yielded_to);
+            let worse = then.is_some_and(|then| holder.soft().is_none_or(|soft| soft > then));
             let serves = holder.candidate.is_some() && holder.failing <= taker.failing;
-            let leaves_it = backs_off && stays && (differs || serves);
+            let leaves_it = backs_off && stays && !worse && (differs || serves);
             if !taker.may_take_from(holder, unit, false) || leaves_it {
                 return Turn::Never;
             }
@@ -294,8 +296,7 @@ impl Claims {
             (false, true) => false,
             (false, false) | (true, true) => them.standing(&unit, true) < us.standing(&unit, true),
         };
-        // Who yields because it drains is told to by its own node, on which no view differs: it may be the only one left soon.
-        let drains = us.flags().draining && !them.flags().draining;
+        let theirs = them.soft();
         let story = state.story();
         let insisted = story.insisted.entry(peer.into()).or_insert(0);
         *insisted = insisted.saturating_add(u8::from(!peer_is_better));
@@ -315,8 +316,8 @@ impl Claims {
             return;
         }
         story.insisted.remove(peer);
-        if views_differ || (!drains && now.since(since) < TOO_SOON) {
-            story.back_off(views_differ, now);
+        if views_differ || now.since(since) < TOO_SOON {
+            story.back_off(views_differ, theirs, now);
         }
         let decided = &mut self.own.decided;
         if candidate { decided.hand_over.extend(ours) } else { decided.refuse.extend(ours) }

@@ -41,10 +41,12 @@ pub(super) struct Story {
     pub(super) insisted: BTreeMap<Box<str>, u8>,
     /// When we last told the wire because of a conflict.
     pub(super) defended: Option<Instant>,
-    /// Until when we take it from no live holder that serves; from one that is no candidate all the same, unless views differ.
+    /// Until when we take it from no live holder that serves; from one against which more speaks than when we yielded all the same.
     pub(super) back_off: Option<Instant>,
     /// We backed off because the holder thinks otherwise of who is better.
     pub(super) differs: bool,
+    /// What spoke against who we yielded to when we backed off; none if it was no candidate.
+    pub(super) yielded_to: Option<Soft>,
     /// When we last backed off, and for how long.
     pub(super) backed_off: Option<(Instant, Duration)>,
     /// Until when it is left with its holder although a better node is here.
@@ -67,12 +69,13 @@ impl Story {
         others.into_iter().flatten().chain(due).min()
     }
 
-    pub(super) fn back_off(&mut self, differs: bool, now: Instant) {
+    pub(super) fn back_off(&mut self, differs: bool, yielded_to: Option<Soft>, now: Instant) {
         let again = self.backed_off.filter(|(at, wait)| now.since(*at) < *wait + BACK_OFF_FORGOTTEN);
         let wait = again.map_or(BACK_OFF_MIN, |(_, wait)| (wait * 2).min(BACK_OFF_MAX));
         self.backed_off = Some((now, wait));
         self.back_off = Some(now + wait);
         self.differs = differs;
+        self.yielded_to = yielded_to;
     }
 
     /// Nothing in it is of any use any more.

@@ -132,6 +132,31 @@ fn who_drained_soon_after_it_took_the_unit_is_there_when_the_next_one_has_to_go(
 }
 
 #[test]
+fn who_was_cordoned_soon_after_it_took_the_unit_takes_it_back_before_the_last_pods_of_the_next_one_end() {
+    let two = &THREE[..2];
+    let (mut wire, order, all) = (Wire::new(two), ranked(two, VIP), unit(&[VIP], two));
+    let but = |change: &dyn Fn(&mut Candidate)| {
+        let mut unit = (*all).clone();
+        unit.candidates.iter_mut().for_each(change);
+        Arc::new(unit)
+    };
+    wire.units(&[Arc::clone(&all)]);
+    wire.run(Duration::from_secs(3));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    wire.watch(VIP);
+    wire.units(&[but(&|candidate| candidate.cordoned = *candidate.node == *order[0])]);
+    wire.run(ms(500));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    wire.units(&[but(&|candidate| {
+        candidate.cordoned = *candidate.node == *order[0];
+        candidate.terminating = !candidate.cordoned;
+    })]);
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
+}
+
+#[test]
 fn a_holder_that_is_no_candidate_hands_over_or_stops_in_time() {
     for (serves_here, stops_after) in [(true, ms(10_000)), (false, ms(1000))] {
         let mut wire = Wire::new(&["node1"]);
@@ -182,6 +207,29 @@ fn differing_views_end_in_one_owner_and_no_storm() {
     wire.run(Duration::from_secs(60));
     assert_eq!(wire.owners(VIP), [order[0]], "plain order decides");
     assert!(wire.sent - frames < 60 * 60, "{} frames in a minute", wire.sent - frames);
+}
+
+#[test]
+fn who_yielded_to_another_view_does_not_wait_when_that_node_loses_its_pods() {
+    let two = &THREE[..2];
+    let (mut wire, order, all) = (Wire::new(two), ranked(two, VIP), unit(&[VIP], two));
+    wire.units(&[Arc::clone(&all)]);
+    wire.run(Duration::from_secs(40));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    wire.watch(VIP);
+    let mut cordoned = (*all).clone();
+    cordoned.candidates.iter_mut().for_each(|candidate| candidate.cordoned = *candidate.node == *order[0]);
+    let cordoned = Arc::new(cordoned);
+    // The owner learns late that it is cordoned.
+    wire.input(order[1], Input::Units(vec![Arc::clone(&cordoned)]));
+    wire.run(ms(1_000));
+    wire.input(order[0], Input::Units(vec![cordoned]));
+    wire.run(ms(1_000));
+    assert_eq!(wire.owners(VIP), [order[0]], "the other one backs off");
+    wire.units(&[Arc::new(Unit { serves_here: false, ..(*unit(&[VIP], &order[1..])).clone() })]);
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
 }
 
 #[test]
