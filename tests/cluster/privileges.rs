@@ -39,7 +39,7 @@ const CASES: &[Case] = &[
     ("speaker", "patch", "ferrolb.io", "speakerstatuses/status", "node1", OURS, true),
     ("speaker", "list", "ferrolb.io", "speakerstatuses", "", OURS, false),
     ("speaker", "watch", "ferrolb.io", "speakerstatuses", "", OURS, false),
-    ("speaker", "get", "", "secrets", "ferrolb-hello", OURS, true),
+    ("speaker", "get", "", "secrets", "ferrolb-hello", OURS, false),
     ("speaker", "list", "", "secrets", "ferrolb-hello", OURS, true),
     ("speaker", "watch", "", "secrets", "ferrolb-hello", OURS, true),
     ("speaker", "list", "", "secrets", "", ALL, false),
@@ -156,7 +156,7 @@ const WITH_BGP: &[[&str; 3]] = &[
 /// The table of BGP is what is granted for it, no more and no less.
 #[test]
 fn what_is_granted_for_bgp_is_in_its_table() {
-    let rbac = fs::read_to_string(setup::repository().join("deploy/bgp/rbac.yaml")).unwrap();
+    let rbac = fs::read_to_string(setup::repository().join("deploy/overlays/bgp/rbac.yaml")).unwrap();
     let objects = apply::objects(&rbac).unwrap();
     let roles: Vec<_> = objects.iter().filter(|object| object["rules"].is_array()).collect();
     let kinds: Vec<_> =
@@ -170,7 +170,7 @@ fn what_is_granted_for_bgp_is_in_its_table() {
 /// The table holds every right, so none can be granted that nobody has thought of.
 #[test]
 fn no_right_is_granted_that_is_not_in_the_table() {
-    let rbac = fs::read_to_string(setup::repository().join("deploy/rbac.yaml")).unwrap();
+    let rbac = fs::read_to_string(setup::repository().join("deploy/base/rbac.yaml")).unwrap();
     let held = |account: &str, [verb, group, resource]: [&str; 3]| {
         CASES.iter().any(|case| case.6 && (case.0, case.1, case.2, case.3) == (account, verb, group, resource))
     };

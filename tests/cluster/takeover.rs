@@ -75,7 +75,7 @@ fn metallbs_own_objects_are_served_as_they_are() {
 }
 
 /// MetalLB's kinds, its namespace, the objects of its manual, and a Service that it has served. Our programs' rights there are those of
-/// `deploy/rbac.yaml`, for this group and namespace.
+/// `deploy/install-metallb-takeover.yaml`.
 fn left_by_metallb(lab: &Lab) -> Result<()> {
     lab.apply(CRDS)?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
@@ -99,7 +99,7 @@ fn left_by_metallb(lab: &Lab) -> Result<()> {
         own(Kind::Community, "community1", alias),
         before,
     ];
-    objects.extend(ferrolb::rights(GROUP, NAMESPACE, &["rbac.yaml"])?);
+    objects.extend(ferrolb::rights_in_metallbs_place()?);
     lab.apply_objects(&objects)?;
     // MetalLB writes no ipMode; the API server sets the default.
     services::patch_status(lab, "before", &json!({"status": {"loadBalancer": {"ingress": [{"ip": BEFORE}]}}}))

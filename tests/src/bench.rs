@@ -14,6 +14,7 @@ mod holder;
 pub mod machine;
 mod memory;
 mod plans;
+pub mod power_off;
 pub mod report;
 mod rest;
 mod scale;
@@ -48,13 +49,15 @@ pub enum Bench {
     BgpFailover,
     /// What a client sees when the owner of an address dies, stops, or is back; a row for each thing that can happen.
     Failover,
+    /// What a client sees when the machine that owns an address loses its power, in a cluster made by kubeadm.
+    PowerOff,
 }
 
 impl Bench {
     /// Whether it is measured beside kube-proxies.
     pub fn has_kube_proxies(self) -> bool {
         match self {
-            Self::Create | Self::Memory | Self::Health | Self::BgpFailover | Self::Failover => true,
+            Self::Create | Self::Memory | Self::Health | Self::BgpFailover | Self::Failover | Self::PowerOff => true,
             Self::Allocate | Self::Answers | Self::Scale | Self::Bgp => false,
         }
     }
@@ -62,6 +65,11 @@ impl Bench {
     /// Whether it is measured with routers.
     pub fn has_routers(self) -> bool {
         matches!(self, Self::Bgp | Self::BgpFailover)
+    }
+
+    /// Whether it is measured on a cluster made by kubeadm.
+    pub fn has_kubelets(self) -> bool {
+        self == Self::PowerOff
     }
 }
 
@@ -93,6 +101,7 @@ pub fn run(bench: Bench, tools: &Tools, options: &Options, extent: &Extent) -> R
         Bench::Bgp => bgp::run(tools, options),
         Bench::BgpFailover => bgp_failover::run(tools, options, extent.runs),
         Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
+        Bench::PowerOff => power_off::run(tools, options),
     };
     findings.with_context(|| format!("the benchmark {bench:?} could not be done"))
 }

@@ -2,10 +2,13 @@
 
 pub mod api;
 pub mod apply;
+pub mod audit;
 pub mod bgp;
 pub mod control_plane;
 pub mod docker;
 pub mod ferrolb;
+pub mod groups;
+pub mod kubeadm;
 pub mod lease;
 pub mod nodes;
 pub mod pods;

@@ -7,8 +7,9 @@ mod objects;
 
 pub use hosts::{Probing, kubectl_command};
 
-use crate::cluster::{api, bgp, control_plane, docker, ferrolb, lease, nodes, wire};
-use crate::setup::{self, Tools};
+use crate::cluster::{api, bgp, control_plane, docker, ferrolb, kubeadm, lease, nodes, wire};
+use crate::setup::Tools;
+use crate::setup::kubernetes::Version;
 use crate::state::{Facts, State};
 use crate::topology::{self, CONTROL_PLANE, Families, LabName, NODES_MAX, node_name};
 use crate::traffic::page;
@@ -23,6 +24,8 @@ use std::time::Duration;
 pub const PROXY_HEALTH_PORT: u16 = 10256;
 /// How long a program may take to be ready, on a busy machine.
 const PROGRAM_READY_MAX: Duration = Duration::from_secs(30);
+/// How long pods may take to be ready, on a busy machine, as kubectl is told it.
+const ROLLOUT_MAX: &str = "--timeout=120s";
 /// How long one look at a program's health may take.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How many lines of a log tell why its program failed.
@@ -34,24 +37,32 @@ pub struct Options {
     pub name: String,
     pub nodes: u8,
     pub families: Families,
+    pub kubernetes: Version,
     /// `nftables` or `iptables`; none: no node has a kube-proxy.
     pub proxy_mode: Option<String>,
     /// Each node says all the time that it lives, and Kubernetes notices when it does not; if not, all are taken for alive.
     pub leases: bool,
     /// Each node has a gobgpd, and there are hosts for routers, and one behind them.
     pub bgp: bool,
+    /// Each node is a machine whose kubelet runs pods; kubeadm makes the cluster, with a kube-proxy in nftables mode, and the first is its control plane.
+    pub kubeadm: bool,
+    /// The API server writes down what FerroLB's accounts ask.
+    pub audit: bool,
 }
 
 impl Options {
-    /// Three nodes, dual stack, kube-proxy in nftables mode, no leases, no BGP.
+    /// Three nodes, dual stack, the newest Kubernetes, kube-proxy in nftables mode, no leases, no BGP.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             nodes: 3,
             families: Families::Dual,
+            kubernetes: Version::Newest,
             proxy_mode: Some("nftables".to_owned()),
             leases: false,
             bgp: false,
+            kubeadm: false,
+            audit: false,
         }
     }
 }
@@ -81,8 +92,11 @@ impl Lab {
             proxy_mode: options.proxy_mode.clone(),
             leases: options.leases,
             kubernetes: tools.kubernetes.clone(),
+            version: options.kubernetes,
             gobgp: if options.bgp { Some(tools.gobgp.clone().context("a lab with BGP needs GoBGP")?) } else { None },
             docker: options.bgp && tools.docker,
+            kubeadm: options.kubeadm,
+            audit: options.audit,
             kept: false,
         };
         let state = State::create(&name, &facts)?;
@@ -92,6 +106,10 @@ impl Lab {
     }
 
     fn raise(&self) -> Result<()> {
+        if self.facts.kubeadm {
+            let parts = self.tools.kubeadm.as_ref().context("a kubeadm lab needs its parts")?;
+            return kubeadm::raise(&self.state, &self.facts, parts, &self.tools.programs.lab);
+        }
         wire::build(&self.state.name, &self.facts)?;
         if self.facts.docker {
             docker::raise(&self.state, &self.facts)?;
@@ -100,7 +118,7 @@ impl Lab {
         if let Some(gobgp) = &self.facts.gobgp {
             self.nodes().iter().try_for_each(|node| bgp::start(&self.state, gobgp, node).map(drop))?;
         }
-        let version = setup::kubernetes::version()?;
+        let version = self.facts.version.name()?;
         self.api(async |client| {
             api::wait_ready(&client).await?;
             nodes::register(&client, &self.facts, &version).await
@@ -142,6 +160,20 @@ impl Lab {
         nodes
             .iter()
             .try_for_each(|node| self.wait_healthy(&ferrolb::speaker_name(node), node, ferrolb::ADMIN_PORT, "/readyz"))
+    }
+
+    /// Applies `deploy/install.yaml` as a user does, and waits until every pod of it is ready: for a cluster whose nodes run pods.
+    ///
+    /// # Errors
+    /// When the API server refuses something, or a pod does not become ready.
+    pub fn deploy_ferrolb(&self) -> Result<()> {
+        let bgp = self.facts.gobgp.is_some();
+        self.shell(&format!("kubectl apply -f {}", ferrolb::rendered_file(bgp)))?;
+        let workloads = ["deployment/controller", "daemonset/speaker"].into_iter();
+        for workload in workloads.chain(bgp.then_some("daemonset/gobgpd")) {
+            self.kubectl(&["-n", ferrolb::NAMESPACE, "rollout", "status", workload, ROLLOUT_MAX])?;
+        }
+        Ok(())
     }
 
     /// Starts the controller, under the ServiceAccount `controller`, on the control plane's host. It is not waited for.

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod rights;
 pub mod routers;
 pub mod run;
 pub mod setup;

@@ -61,10 +61,16 @@ enum Command {
     Fuzz(commands::fuzz::FuzzArgs),
     /// Simulate layer 2: the claim machines of many nodes on one wire, with faults, thousands of runs.
     Sim(commands::sim::SimArgs),
+    /// Make FerroLB's images for both kinds of machine, without Docker and without a registry, and print their sizes.
+    Images,
     /// Remove what the lab has built and cached, and say what that frees.
     Clean,
     #[command(hide = true)]
     Serve { pod: String, port: u16 },
+    #[command(hide = true)]
+    Machine,
+    #[command(hide = true)]
+    Parts,
     #[command(hide = true)]
     Renew { node: String, kubeconfig: PathBuf },
     /// Open a connection to ADDRESS:PORT every STEP_MS milliseconds for SECONDS, and print what came of them as JSON.
@@ -80,8 +86,10 @@ enum ProxyMode {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let lasts =
-        matches!(args.command, Command::Demo { .. } | Command::Up { .. } | Command::Test { .. } | Command::Bench(_));
+    let lasts = matches!(
+        args.command,
+        Command::Demo { .. } | Command::Up { .. } | Command::Test { .. } | Command::Bench(_) | Command::Images
+    );
     let result = if lasts && !args.worker { supervise::supervise() } else { work(args).map(|()| ExitCode::SUCCESS) };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -104,8 +112,11 @@ fn work(args: Args) -> anyhow::Result<()> {
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
         Command::Fuzz(fuzz) => commands::fuzz::fuzz(&fuzz),
         Command::Sim(sim) => commands::sim::sim(&sim),
+        Command::Images => commands::images::images(),
         Command::Clean => commands::clean::clean(),
         Command::Serve { pod, port } => commands::block_on(ferrolb_tests::traffic::serve::serve(&pod, port))?,
+        Command::Machine => commands::machine::machine(),
+        Command::Parts => commands::parts::parts(),
         Command::Renew { node, kubeconfig } => {
             commands::block_on(ferrolb_tests::cluster::lease::renew(&node, &kubeconfig))?
         }

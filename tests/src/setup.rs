@@ -5,12 +5,16 @@ pub mod docker;
 pub mod doctor;
 mod go;
 pub mod gobgp;
+pub mod images;
+pub mod installers;
+pub mod kubeadm;
 pub mod kubernetes;
 pub mod packages;
 pub mod programs;
 mod shelf;
 
 use anyhow::Result;
+use kubernetes::Version;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -47,6 +51,8 @@ pub struct Tools {
     pub gobgp: Option<PathBuf>,
     /// The routers of a lab with BGP are containers.
     pub docker: bool,
+    /// What the machines of a kubeadm cluster are made of, for a lab that is one.
+    pub kubeadm: Option<kubeadm::Parts>,
 }
 
 impl Tools {
@@ -59,7 +65,13 @@ impl Tools {
         once(&READY, || {
             doctor::check()?;
             packages::install(&packages::missing(false)?)?;
-            Ok(Self { kubernetes: kubernetes::build()?, programs: programs::build()?, gobgp: None, docker: false })
+            Ok(Self {
+                kubernetes: Version::Newest.build()?,
+                programs: programs::build()?,
+                gobgp: None,
+                docker: false,
+                kubeadm: None,
+            })
         })
     }
 
@@ -78,6 +90,36 @@ impl Tools {
             }
             Ok(Self { gobgp: Some(gobgp::build()?), docker, ..tools })
         })
+    }
+
+    /// [`Self::ready`] with the oldest Kubernetes in place of the newest.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub fn with_oldest() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || Ok(Self { kubernetes: Version::Oldest.build()?, ..Self::ready()?.clone() }))
+    }
+
+    /// [`Self::ready`] with what a kubeadm cluster needs, too.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub fn with_kubeadm() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || {
+            let tools = Self::ready()?.clone();
+            Ok(Self { kubeadm: Some(kubeadm::build()?), ..tools })
+        })
+    }
+
+    /// [`Self::with_kubeadm`] and [`Self::with_routers`] together.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn with_all() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || Ok(Self { kubeadm: Self::with_kubeadm()?.kubeadm.clone(), ..Self::with_routers()?.clone() }))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Raises the lab of a test, tells its story step by step, and takes it down whatever came of it. A story that fails shows the last words
 //! of FerroLB's programs, and of the routers.
 
+mod place;
 mod stalls;
 
 use crate::setup::Tools;
-use crate::{Lab, Options, run, state};
+use crate::setup::kubernetes::Version;
+use crate::{Lab, Options, rights, run, state};
 use anyhow::{Context, Result};
+use place::Place;
 use stalls::Stalls;
 use std::fs::{self, File};
 use std::io::Write;
@@ -23,11 +26,35 @@ const FRR_SHARES: &str = "No such command on config line";
 /// Whose log that is, by how its name begins.
 const SHOWN: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
 
+/// Whether another lab may stand meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Alone,
+    Shared,
+}
+
 /// Raises a lab, tells `story` in it, and takes it down. A panic or error in the story fails the test; where a processor of this machine stood
-/// still meanwhile, an error does only if the story, told again, ends in one again.
+/// still meanwhile, an error does only if the story, told again, ends in one again. A lab of one node may stand beside another of one node: nobody
+/// takes over from it while the other has the processors.
 pub fn play(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
-    let tools = if options.bgp { Tools::with_routers } else { Tools::ready };
-    in_turn(tools, |tools| {
+    let turn = if options.nodes == 1 && !options.kubeadm { Turn::Shared } else { Turn::Alone };
+    play_in(turn, options, story);
+}
+
+/// [`play`] with nothing beside it, for a story of one node that looks at the clock closely.
+pub fn play_alone(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
+    play_in(Turn::Alone, options, story);
+}
+
+fn play_in(turn: Turn, options: &Options, story: impl Fn(&Lab) -> Result<()>) {
+    let tools = match options {
+        Options { kubeadm: true, bgp: true, .. } => Tools::with_all,
+        Options { kubeadm: true, .. } => Tools::with_kubeadm,
+        Options { bgp: true, .. } => Tools::with_routers,
+        Options { kubernetes: Version::Oldest, .. } => Tools::with_oldest,
+        Options { .. } => Tools::ready,
+    };
+    in_turn(turn, tools, |tools| {
         for _ in 1..TOLD_MAX {
             let stalls = Stalls::watch()?;
             let Err(error) = tell(tools, options, &story) else { return Ok(()) };
@@ -43,7 +70,7 @@ pub fn play(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
 }
 
 fn tell(tools: &Tools, options: &Options, story: impl Fn(&Lab) -> Result<()>) -> Result<()> {
-    let lab = Lab::up(tools, options)?;
+    let lab = Lab::up(tools, &Options { audit: true, ..options.clone() })?;
     let last_words = LastWords(state::logs(&options.name.parse()?));
     // Said at once, and where the harness shows it of this test, before the logs of the programs, which are long.
     story(&lab).inspect_err(|error| {
@@ -52,23 +79,29 @@ fn tell(tools: &Tools, options: &Options, story: impl Fn(&Lab) -> Result<()>) ->
     })?;
     // Told, so nothing has failed in it.
     std::mem::forget(last_words);
+    rights::run::add(lab.state())?;
     lab.down()
 }
 
 /// Gives the tools, and the turn: no other lab of these tests stands meanwhile, of another test run neither.
 pub fn alone(work: impl FnOnce(&Tools) -> Result<()>) {
-    in_turn(Tools::ready, work);
+    in_turn(Turn::Alone, Tools::ready, work);
 }
 
-fn in_turn(tools: fn() -> Result<&'static Tools>, work: impl FnOnce(&Tools) -> Result<()>) {
-    let turn = || {
+fn in_turn(turn: Turn, tools: fn() -> Result<&'static Tools>, work: impl FnOnce(&Tools) -> Result<()>) {
+    let done = || {
         let tools = tools()?;
+        // Before the lock, which whoever waits for a place would keep from those who are to be alone.
+        let _place = (turn == Turn::Shared).then(Place::take);
         // A lock on the folder that all test runs of this user have in common; it ends with the file.
-        let turn = File::open(&tools.kubernetes)?;
-        turn.lock()?;
+        let house = File::open(&Tools::ready()?.kubernetes)?;
+        match turn {
+            Turn::Alone => house.lock()?,
+            Turn::Shared => house.lock_shared()?,
+        }
         work(tools)
     };
-    if let Err(error) = turn() {
+    if let Err(error) = done() {
         panic!("{error:#}");
     }
 }

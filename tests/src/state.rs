@@ -1,7 +1,8 @@
 //! A lab's folder under `/run/ferrolb-lab`: what it is, what runs in it, and who is at work on it. The owner's lock ends with its process
 //! by the kernel's own hand, so a killed owner leaves a lab that anybody may clean.
 
-use crate::topology::{self, Families, Host, LabName};
+use crate::setup::kubernetes::Version;
+use crate::topology::{self, CONTROL_PLANE, Families, Host, LabName};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -26,12 +27,21 @@ pub struct Facts {
     pub leases: bool,
     /// The folder with kube-apiserver, kubectl and the rest.
     pub kubernetes: PathBuf,
+    /// Which Kubernetes that is.
+    #[serde(default)]
+    pub version: Version,
     /// The folder with gobgpd and gobgp, where each node runs one and there are routers' hosts.
     #[serde(default)]
     pub gobgp: Option<PathBuf>,
     /// The routers' hosts are containers of an engine of the lab's own.
     #[serde(default)]
     pub docker: bool,
+    /// Its nodes are machines with kubelets, made by kubeadm; the first is the control plane.
+    #[serde(default)]
+    pub kubeadm: bool,
+    /// Its API server writes down what FerroLB's accounts ask.
+    #[serde(default)]
+    pub audit: bool,
     /// It stands on its own: whoever raised it has finished and gone.
     pub kept: bool,
 }
@@ -39,7 +49,14 @@ pub struct Facts {
 impl Facts {
     /// Every host of the lab.
     pub fn hosts(&self) -> Vec<Host> {
-        topology::hosts(self.nodes, self.gobgp.is_some())
+        let mut hosts = topology::hosts(self.nodes, self.gobgp.is_some());
+        hosts.retain(|host| !self.kubeadm || host.name != CONTROL_PLANE);
+        hosts
+    }
+
+    /// Whether a host is a machine of its own, not only a network namespace.
+    pub fn is_machine(&self, host: &str) -> bool {
+        self.kubeadm && topology::node_index(host).is_some()
     }
 
     /// Whether a host is a container.

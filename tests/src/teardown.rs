@@ -1,7 +1,8 @@
 //! Takes a lab down to nothing, whoever raised it and however far it came: processes by id, then whatever still lives in its
-//! namespaces and containers, then these, then its folder. Done twice it does no harm.
+//! namespaces, containers and machines, then these, then its folders. Done twice it does no harm.
 
-use crate::cluster::docker;
+use crate::cluster::groups;
+use crate::cluster::kubeadm::machine;
 use crate::state::{self, State};
 use crate::topology::LabName;
 use crate::{netns, process, run};
@@ -56,7 +57,8 @@ pub fn sweep() -> Result<Vec<LabName>> {
 
 fn empty(name: &LabName) -> Result<()> {
     empty_namespaces(name)?;
-    docker::sweep(name)
+    groups::sweep(name)?;
+    machine::sweep(name)
 }
 
 fn empty_namespaces(name: &LabName) -> Result<()> {

@@ -252,6 +252,13 @@ pub fn batch_node(index: u8, nodes: u8, families: Families) -> String {
     batch
 }
 
+/// `ip -batch` for a node whose own programs ask for addresses of Services: a kernel sends to none that it knows no way to, before kube-proxy's rules see
+/// it. Nobody answers on this way.
+pub fn batch_way_out(families: Families) -> String {
+    let ways = families.of(Host::client().addresses()).into_iter();
+    ways.map(|client| format!("route add default via {client}\n")).collect()
+}
+
 /// `ip -batch` for the node under a new pod: its link into the pods' bridge. The link is named by number: a pod's name is too long.
 pub fn batch_pod_link(lab: &LabName, name: &str, pod: u8) -> String {
     let namespace = lab.namespace(name);

@@ -1,4 +1,4 @@
-//! `deploy/crds.yaml` is generated from the kinds in `proto`; this test is the generator too.
+//! The CustomResourceDefinitions that are installed are generated from the kinds in `proto`; this test is the generator too.
 
 use std::fs;
 
@@ -6,6 +6,9 @@ use ferrolb_proto::api;
 use serde_json::Value;
 
 use crate::tree::root;
+
+/// kustomize reads no file above its folder, and Helm none outside of the chart.
+const FILES: [&str; 2] = ["deploy/base/crds.yaml", "deploy/helm/ferrolb/crds/crds.yaml"];
 
 const HEAD: &str = "\
 # Generated from proto/src/api: do not edit. After a change there:
@@ -23,18 +26,20 @@ fn generated() -> String {
 
 #[test]
 fn crds_are_current() {
-    let path = root().join("deploy/crds.yaml");
     let text = generated();
     #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting of a program")]
-    if std::env::var("FERROLB_BLESS").is_ok() {
-        fs::write(&path, &text).unwrap();
+    let bless = std::env::var("FERROLB_BLESS").is_ok();
+    for file in FILES {
+        let path = root().join(file);
+        if bless {
+            fs::write(&path, &text).unwrap();
+        }
+        assert!(
+            fs::read_to_string(&path).unwrap_or_default() == text,
+            "{file} is not what proto/src/api makes: \
+             run FERROLB_BLESS=1 cargo test -p ferrolb-tests --test tidy crds, and read the diff"
+        );
     }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == text,
-        "deploy/crds.yaml is not what proto/src/api makes: \
-         run FERROLB_BLESS=1 cargo test -p ferrolb-tests --test tidy crds, and read the diff"
-    );
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 mod arrows;
 mod crds;
+mod images;
 mod links;
 mod manifests;
 mod reasons;
 mod sources;
 mod tree;
+mod workloads;

@@ -1,4 +1,4 @@
-//! `deploy/` and `examples/` hold what a user applies as it is: every file is read here, the end-to-end tests apply it.
+//! `examples/` and the files that `deploy/` is rendered to are what a user applies as it is: every one is read here, the end-to-end tests apply it.
 
 use ferrolb_proto::api::{self, Kind};
 use ferrolb_proto::facts;
@@ -18,8 +18,11 @@ const KINDS: [Kind; 7] = [
     Kind::SpeakerStatus,
 ];
 
-/// All objects under `folder`, each with its file's path.
-fn objects(folder: &str) -> Vec<(String, Value)> {
+/// What `deploy/` is rendered to, one file for each way to install.
+pub(crate) const RENDERED: &str = "deploy/install";
+
+/// All objects in files whose paths begin with `folder`, each with its file's path.
+pub(crate) fn objects(folder: &str) -> Vec<(String, Value)> {
     let mut objects = Vec::new();
     for file in files(&[".yaml"]).into_iter().filter(|file| file.path.starts_with(folder)) {
         let read: Vec<Value> =
@@ -101,7 +104,7 @@ fn problem(object: &Value) -> Option<String> {
 #[test]
 fn every_object_says_what_it_is() {
     let mut problems = Vec::new();
-    for (path, object) in [objects("deploy/"), objects("examples/")].concat() {
+    for (path, object) in [objects(RENDERED), objects("examples/")].concat() {
         for pointer in ["/apiVersion", "/kind", "/metadata/name"] {
             if text(&object, pointer).is_empty() {
                 problems.push(format!("{path}: no {pointer}"));
@@ -143,7 +146,7 @@ fn a_field_that_does_not_exist_is_noticed() {
 #[test]
 fn no_role_has_a_wildcard_or_names_a_kind_that_is_not_ours() {
     let mut problems = Vec::new();
-    for (path, object) in objects("deploy/") {
+    for (path, object) in objects(RENDERED) {
         let rules = object.get("rules").and_then(Value::as_array).cloned().unwrap_or_default();
         for rule in rules {
             let name = text(&object, "/metadata/name");

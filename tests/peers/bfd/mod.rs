@@ -6,7 +6,7 @@ use crate::said::{self, ESTABLISHED, Witness};
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::ferrolb::{ADMIN_PORT, speaker_name};
 use ferrolb_tests::routers::{Kind, Peering, Router};
-use ferrolb_tests::stage::{measured, play, step};
+use ferrolb_tests::stage::{measured, play_alone, step};
 use ferrolb_tests::topology::Host;
 use ferrolb_tests::topology::routers::ROUTERS;
 use ferrolb_tests::{Lab, Options, Signal, run, wait};
@@ -33,7 +33,7 @@ const SILENCE: &str =
 
 #[test]
 fn bfd_watches_sessions_by_the_profiles_timers_and_ends_them_either_way() {
-    play(&Options { nodes: 1, bgp: true, ..Options::named("bfd") }, |lab| {
+    play_alone(&Options { nodes: 1, bgp: true, ..Options::named("bfd") }, |lab| {
         let node = Host::node(1);
         let port = step("another program on the node has the port of BFD", || other_program(lab, &node))?;
         lab.start_ferrolb()?;

@@ -9,7 +9,7 @@ use crate::said::Witness;
 use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::bgp;
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
-use ferrolb_tests::stage::{measured, play, step};
+use ferrolb_tests::stage::{measured, play_alone, step};
 use ferrolb_tests::topology::Host;
 use ferrolb_tests::topology::routers::{NODE_AS, ROUTERS};
 use ferrolb_tests::{Lab, Options, Signal, wait};
@@ -28,7 +28,7 @@ const FILLED_MAX: Duration = BGP_MAX;
 
 #[test]
 fn routes_outlive_a_gobgpd_that_comes_back_and_no_other() {
-    play(&Options { nodes: 1, bgp: true, ..Options::named("graceful") }, |lab| {
+    play_alone(&Options { nodes: 1, bgp: true, ..Options::named("graceful") }, |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
         let mut routers = step("FRR, BIRD and GoBGP run, with graceful restart", || start(lab))?;

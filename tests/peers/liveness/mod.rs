@@ -4,7 +4,7 @@ mod kubelet;
 
 use crate::expect;
 use crate::objects::{self, object};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use ferrolb_tests::cluster::bgp;
 use ferrolb_tests::cluster::ferrolb::speaker_name;
 use ferrolb_tests::routers::{Kind, Peering, Router};
@@ -13,9 +13,8 @@ use ferrolb_tests::topology::Host;
 use ferrolb_tests::topology::routers::ROUTERS;
 use ferrolb_tests::{Lab, Options, Signal, setup, wait};
 use kubelet::Kubelet;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ fn routes_that_nobody_looks_after_are_gone_within_the_bound_of_the_liveness_prob
     play(&Options { bgp: true, ..Options::named("liveness") }, |lab| {
         let [killed, frozen, well] = [1, 2, 3].map(Host::node);
         lab.start_ferrolb()?;
-        step("the API server takes gobgpd's DaemonSet, and the speaker's with what is added to it", || taken(lab))?;
+        step("the API server takes what a user applies for BGP, with its workloads", || taken(lab))?;
         let router = step("FRR has routes by three nodes", || start(lab, &[&killed, &frozen, &well]))?;
         let mut kubelet = Kubelet::new(lab)?;
         let bound = kubelet.bound();
@@ -99,18 +98,9 @@ fn addresses(nodes: &[&Host]) -> BTreeSet<IpAddr> {
     nodes.iter().flat_map(|node| node.addresses()).collect()
 }
 
-/// What is in `deploy/` for BGP and the lab has no use for, as no kubelet would run it.
+/// What a user applies for BGP; the lab has no use for its workloads, as no kubelet would run them.
 fn taken(lab: &Lab) -> Result<()> {
-    let deploy = |file: &str| setup::repository().join("deploy").join(file).display().to_string();
-    lab.kubectl(&["apply", "--dry-run=server", "-f", &deploy("bgp/gobgpd.yaml")])?;
-    let (speaker, patch) = (deploy("speaker.yaml"), deploy("bgp/patch/speaker.yaml"));
-    let patched = lab.kubectl(&["patch", "--local", "-f", &speaker, "--patch-file", &patch, "-o", "json"])?;
-    let file = lab.state().file("patched.json");
-    fs::write(&file, &patched)?;
+    let file = setup::repository().join("deploy/install-bgp.yaml");
     lab.kubectl(&["apply", "--dry-run=server", "-f", &file.display().to_string()])?;
-    let patched: Value = serde_json::from_str(&patched)?;
-    let env = patched.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).context("env")?;
-    let names: BTreeSet<&str> = env.iter().filter_map(|one| one["name"].as_str()).collect();
-    ensure!(names == ["FERROLB_GOBGP", "FERROLB_NAMESPACE", "NODE_NAME"].into(), "its env is {names:?}");
     Ok(())
 }

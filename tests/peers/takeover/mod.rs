@@ -2,9 +2,12 @@
 
 use crate::objects::{self, ADDRESSES, BGP_MAX};
 use anyhow::{Context, Result, ensure};
+use ferrolb_tests::cluster::apply;
 use ferrolb_tests::cluster::ferrolb::{self, CONTROLLER};
 use ferrolb_tests::lab::admin;
 use ferrolb_tests::routers::{Kind, Peering, Route, Router};
+use ferrolb_tests::run::run;
+use ferrolb_tests::setup::{installers, repository};
 use ferrolb_tests::stage::{play, step};
 use ferrolb_tests::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
 use ferrolb_tests::topology::{CONTROL_PLANE, Host};
@@ -98,10 +101,21 @@ fn left_by_metallb<'a>(lab: &'a Lab, node: &Host) -> Result<Router<'a>> {
         peer("tor-v6", six),
         service,
     ];
-    all.extend(ferrolb::rights(GROUP, NAMESPACE, &["rbac.yaml", "bgp/rbac.yaml"])?);
+    all.extend(rights()?);
     lab.apply_objects(&all)?;
     lab.pod("web", &node.name, &[("app", "web")])?;
     Router::with(lab, Kind::Frr, ROUTER, &Peering { bfd: Some(300), ..Peering::with_nodes(lab, ROUTER)? })
+}
+
+/// What the Helm chart grants there, with BGP.
+fn rights() -> Result<Vec<Value>> {
+    let mut helm = installers::helm()?;
+    helm.args(["template", "ferrolb"]).arg(repository().join("deploy/helm/ferrolb"));
+    helm.args(["--namespace", ferrolb::NAMESPACE, "--kube-version", "1.36.0"]);
+    helm.args(["--set", "bgp.enabled=true", "--set", &format!("metallbNamespace={NAMESPACE}")]);
+    let mut objects = apply::objects(&run(&mut helm)?)?;
+    objects.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
+    Ok(objects)
 }
 
 /// Waits until the router has a path for each address, and forwards accordingly.

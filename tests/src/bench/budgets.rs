@@ -6,12 +6,14 @@ mod bgp;
 mod bgp_failover;
 mod failover;
 mod health;
+mod power_off;
 
 pub use answers::*;
 pub use bgp::*;
 pub use bgp_failover::*;
 pub use failover::*;
 pub use health::*;
+pub use power_off::*;
 
 use Unit::{Count, Megabytes, Milliseconds, Nanoseconds, Times};
 

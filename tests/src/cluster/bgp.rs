@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where its DaemonSet is.
-const MANIFEST: &str = "deploy/bgp/gobgpd.yaml";
+const MANIFEST: &str = "deploy/overlays/bgp/gobgpd.yaml";
 /// The socket in there.
 const DEPLOYED_SOCKET: &str = "/run/ferrolb/gobgp.sock";
 /// How long its hook and gobgpd itself may take to end (`terminationGracePeriodSeconds` of the pod).

@@ -1,5 +1,6 @@
 //! Starts etcd, the API server and the controller manager on the control plane's host, and says how the administrator reaches them.
 
+use super::audit;
 use crate::process::{self, Launch, Record};
 use crate::run;
 use crate::state::{Facts, State};
@@ -28,6 +29,8 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
     fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     write_kubeconfig(state, &state.kubeconfig(), ADMIN_TOKEN)?;
     let file = |name: &str| state.file(name).display().to_string();
+    fs::write(file(audit::POLICY), audit::policy(facts.audit))?;
+    let [policy, log] = audit::flags(file).map(|(flag, value)| format!("--{flag}={value}"));
     let kubeconfig = file("kubeconfig");
     launch(state, facts, "etcd", &[&format!("--data-dir={}", file("etcd")), "--unsafe-no-fsync", "--log-level=warn"])?;
     launch(
@@ -48,6 +51,8 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
             // No kubelet mounts a token into the lab's pods.
             "--disable-admission-plugins=ServiceAccount",
             "--allow-privileged=true",
+            &policy,
+            &log,
         ],
     )?;
     launch(

@@ -1,13 +1,11 @@
 //! The lab's own Docker engine, where its routers are containers: a dockerd in the switch's namespace, whose networks are the switch's bridges.
 //! All that it has is in the lab's folder and ends with the lab; an engine of the machine's own is not touched.
 
-mod groups;
 mod images;
 
-pub use groups::sweep;
 pub use images::Image;
 
-use super::wire;
+use super::{groups, wire};
 use crate::process::{self, Launch};
 use crate::state::{Facts, State};
 use crate::topology::{Families, Host, SWITCH, Subnet, routers};

@@ -1,4 +1,4 @@
-//! FerroLB in the lab, under least privilege: `deploy/` is applied, and each program runs with a token of its own ServiceAccount, never as
+//! FerroLB in the lab, under least privilege: what `deploy/` is rendered to is applied, and each program runs with a token of its own ServiceAccount, never as
 //! the administrator.
 
 use super::{apply, bgp, control_plane};
@@ -7,12 +7,11 @@ use crate::setup;
 use crate::state::State;
 use crate::topology::CONTROL_PLANE;
 use anyhow::{Context, Result, anyhow};
-use ferrolb_proto::api::GROUP;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
 use kube::api::{Api, PostParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,22 +23,20 @@ pub const CONTROLLER: &str = "controller";
 pub const ADMIN_PORT: u16 = 7472;
 /// How long a program's token is good for, in seconds: a lab that is kept should outlive a weekend.
 const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
-/// Kinds in `deploy/` that the lab does not apply: no kubelet would run their pods, and kustomize's file is no object.
-const NOT_APPLIED: [&str; 3] = ["Deployment", "DaemonSet", "Kustomization"];
+/// Kinds in there that the lab does not apply: no kubelet would run their pods.
+const NOT_APPLIED: [&str; 2] = ["Deployment", "DaemonSet"];
+/// What a user applies, and the same with BGP.
+const RENDERED: &str = "deploy/install.yaml";
+const RENDERED_WITH_BGP: &str = "deploy/install-bgp.yaml";
+/// What one applies in MetalLB's place.
+const TAKEOVER: &str = "deploy/install-metallb-takeover.yaml";
 
-/// Applies everything in `deploy/` but the workloads, in a lab with BGP what is in `deploy/bgp/`, too, and writes each program's kubeconfig.
+/// Applies what a user does, in a lab with BGP with BGP, but for the workloads, and writes each program's kubeconfig.
 ///
 /// # Errors
 /// When the API server refuses an object, or an account is missing from `deploy/`.
 pub async fn install(client: &Client, state: &State) -> Result<()> {
-    let deploy = setup::repository().join("deploy");
-    let folders = [Some(deploy.clone()), state.facts()?.gobgp.map(|_| deploy.join("bgp"))];
-    let mut objects = Vec::new();
-    for file in folders.into_iter().flatten().map(|folder| manifests(&folder)).collect::<Result<Vec<_>>>()?.concat() {
-        let text = fs::read_to_string(&file)?;
-        objects.extend(apply::objects(&text).with_context(|| format!("in {}", file.display()))?);
-    }
-    apply::apply(client, &applied(objects)).await?;
+    apply::apply(client, &applied(rendered(state.facts()?.gobgp.is_some())?)).await?;
     for account in ["controller", "speaker"] {
         let token = token(client, account).await?;
         control_plane::write_kubeconfig(state, &kubeconfig(state, account), &token)?;
@@ -47,41 +44,33 @@ pub async fn install(client: &Client, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// The Roles in files of `deploy/` and their bindings, for another API group in a namespace of its own: what the programs need there.
+/// The Roles and their bindings that a user applies in MetalLB's place: what the programs need in its namespace, for its kinds.
 ///
 /// # Errors
-/// When a file cannot be read.
-pub fn rights(group: &str, namespace: &str, files: &[&str]) -> Result<Vec<Value>> {
-    let mut rights = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(setup::repository().join("deploy").join(file))?;
-        rights.extend(apply::objects(&text).with_context(|| format!("in {file}"))?);
-    }
+/// When the file cannot be read.
+pub fn rights_in_metallbs_place() -> Result<Vec<Value>> {
+    let mut rights = apply::objects(&fs::read_to_string(setup::repository().join(TAKEOVER))?)?;
     rights.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
-    for object in &mut rights {
-        object["metadata"]["namespace"] = json!(namespace);
-        for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
-            if rule["apiGroups"] == json!([GROUP]) {
-                rule["apiGroups"] = json!([group]);
-            }
-        }
-    }
     Ok(rights)
 }
 
-/// The YAML files of a folder, by name.
-fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    Ok(files)
+/// What a user applies, for layer 2 alone or with BGP.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn rendered(with_bgp: bool) -> Result<Vec<Value>> {
+    let file = rendered_file(with_bgp);
+    apply::objects(&fs::read_to_string(setup::repository().join(file))?).with_context(|| format!("in {file}"))
 }
 
-/// What of several files' objects the lab applies. Each file is in order; together they must be so again.
+/// The file that a user applies, from the root of the repository.
+pub const fn rendered_file(with_bgp: bool) -> &'static str {
+    if with_bgp { RENDERED_WITH_BGP } else { RENDERED }
+}
+
+/// What of the objects the lab applies.
 fn applied(mut objects: Vec<Value>) -> Vec<Value> {
     objects.retain(|object| !NOT_APPLIED.contains(&apply::kind(object)));
-    objects.sort_by_key(apply::rank);
     objects
 }
 
@@ -156,13 +145,14 @@ mod tests {
 
     #[test]
     fn workloads_are_left_out_and_the_namespace_comes_first() {
-        let yaml = [
-            "kind: Deployment\n---\nkind: ServiceAccount",
-            "kind: CustomResourceDefinition",
-            "kind: Namespace\n---\nkind: DaemonSet",
-        ];
-        let objects = yaml.iter().flat_map(|text| apply::objects(text).unwrap()).collect();
-        let kinds: Vec<String> = applied(objects).iter().map(|object| apply::kind(object).to_owned()).collect();
-        assert_eq!(kinds, ["Namespace", "CustomResourceDefinition", "ServiceAccount"]);
+        for with_bgp in [false, true] {
+            let objects = applied(rendered(with_bgp).unwrap());
+            let kinds: Vec<&str> = objects.iter().map(apply::kind).collect();
+            assert_eq!(kinds[..2], ["Namespace", "CustomResourceDefinition"]);
+            assert!(
+                kinds.contains(&"ServiceAccount") && !kinds.iter().any(|kind| NOT_APPLIED.contains(kind)),
+                "{kinds:?}"
+            );
+        }
     }
 }

@@ -54,6 +54,7 @@ fn set_up_host(lab: &LabName, host: &Host, facts: &Facts) -> Result<()> {
     if let Some(index) = topology::node_index(&host.name) {
         set(&namespace, &NODE_SETTINGS)?;
         batch += &topology::batch_node(index, facts.nodes, families);
+        batch += &if facts.kubeadm { topology::batch_way_out(families) } else { String::new() };
         batch += &facts.gobgp.as_ref().map(|_| routers::batch_way_back(families)).unwrap_or_default();
     } else if let Some(foot) = routers::foot(host) {
         set(&namespace, &ROUTER_SETTINGS)?;

@@ -1,13 +1,14 @@
 //! `cargo lab bench`: measures, prints the table, and writes the JSON for a later comparison.
 
-use super::up::{PREPARE_STEPS, ROUTER_STEPS, prepare};
-use anyhow::{Context, Result, bail};
+use super::up::{KUBEADM_STEPS, PREPARE_STEPS, ROUTER_STEPS, prepare, prepare_kubeadm};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use ferrolb_tests::Options;
 use ferrolb_tests::bench::failover::{self, Row};
 use ferrolb_tests::bench::machine::{Build, Machine};
 use ferrolb_tests::bench::report::{CHECK_FACTOR, Findings, Report};
-use ferrolb_tests::bench::{self, Bench, Extent, bgp_failover};
+use ferrolb_tests::bench::{self, Bench, Extent, bgp_failover, power_off};
+use ferrolb_tests::setup::kubernetes::Version;
 use ferrolb_tests::setup::{Tools, programs};
 use ferrolb_tests::steps::Steps;
 use ferrolb_tests::topology::LabName;
@@ -27,6 +28,7 @@ const ANSWERS_USUAL: Duration = Duration::from_secs(320);
 const SCALE_USUAL: Duration = Duration::from_secs(180);
 const HEALTH_USUAL: Duration = Duration::from_secs(290);
 const BGP_USUAL: Duration = Duration::from_secs(200);
+const POWER_OFF_USUAL: Duration = Duration::from_secs(140);
 const RELEASE_USUAL: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
@@ -37,6 +39,9 @@ pub(crate) struct BenchArgs {
     /// Write the figures and their samples as JSON to FILE; - is the standard output, in place of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the drawing of power-off as SVG to FILE.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// How often each thing happens in each row of failover and bgp-failover; the record is of 10.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
@@ -59,9 +64,14 @@ pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let benches = if args.names.is_empty() { Bench::value_variants() } else { &args.names };
     let routers = benches.iter().any(|bench| bench.has_routers());
-    let prepared = PREPARE_STEPS + if routers { ROUTER_STEPS } else { 0 };
+    let kubelets = benches.iter().any(|bench| bench.has_kubelets());
+    ensure!(args.svg.is_none() || kubelets, "--svg is for power-off: cargo lab bench power-off --svg FILE");
+    let prepared = PREPARE_STEPS + if routers { ROUTER_STEPS } else { 0 } + if kubelets { KUBEADM_STEPS } else { 0 };
     let mut steps = Steps::new(prepared + benches.len() + usize::from(args.release));
-    let tools = tools(&mut steps, args.release, routers)?;
+    let mut tools = tools(&mut steps, args.release, routers)?;
+    if kubelets {
+        tools.kubeadm = Some(prepare_kubeadm(&mut steps)?);
+    }
     let options = Options::named(&name.to_string());
     let profile = if args.release { "release" } else { "lab" };
     let proxy_mode = options.proxy_mode.clone().filter(|_| benches.iter().any(|bench| bench.has_kube_proxies()));
@@ -75,11 +85,14 @@ pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
     }
     let report = Report::new(machine, build, findings);
     print(&report, args.json.as_deref())?;
+    if let (Some(file), Some(drawing)) = (&args.svg, power_off::drawing(&report.findings)) {
+        fs::write(file, drawing).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     if args.check { check(&report.findings) } else { Ok(()) }
 }
 
 fn tools(steps: &mut Steps, release: bool, routers: bool) -> Result<Tools> {
-    let tools = prepare(steps, routers)?;
+    let tools = prepare(steps, routers, Version::Newest)?;
     if !release {
         return Ok(tools);
     }
@@ -98,6 +111,7 @@ fn usual(bench: Bench, extent: &Extent) -> Duration {
         Bench::Bgp => BGP_USUAL,
         Bench::BgpFailover => bgp_failover::usual(extent.runs),
         Bench::Failover => failover::usual(extent.runs, &extent.rows),
+        Bench::PowerOff => POWER_OFF_USUAL,
     }
 }
 

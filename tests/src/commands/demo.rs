@@ -4,6 +4,7 @@ mod story;
 
 use super::up::{CLUSTER_USUAL, FERROLB_USUAL, PREPARE_STEPS, cluster_title, look_around, prepare};
 use anyhow::Result;
+use ferrolb_tests::setup::kubernetes::Version;
 use ferrolb_tests::steps::{Steps, spoken};
 use ferrolb_tests::topology::LabName;
 use ferrolb_tests::{Lab, Options, setup, wait};
@@ -26,7 +27,7 @@ pub(crate) fn demo(name: Option<LabName>, keep: bool) -> Result<()> {
     let start = wait::now();
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let mut steps = Steps::new(PREPARE_STEPS + STORY_STEPS + usize::from(!keep));
-    let tools = prepare(&mut steps, false)?;
+    let tools = prepare(&mut steps, false, Version::Newest)?;
     let options = Options::named(&name.to_string());
     let lab = steps.step(&cluster_title(&options), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
     steps.step("Start FerroLB: deploy/, the controller, a speaker on each node", FERROLB_USUAL, || {

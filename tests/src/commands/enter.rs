@@ -1,6 +1,7 @@
 //! `cargo lab kubectl` and `cargo lab exec`: this process becomes the program, inside the lab.
 
 use anyhow::{Context, Result, bail};
+use ferrolb_tests::cluster::kubeadm::machine;
 use ferrolb_tests::lab::kubectl_command;
 use ferrolb_tests::netns;
 use ferrolb_tests::state::{self, State};
@@ -15,7 +16,7 @@ pub(crate) fn kubectl(name: Option<LabName>, args: &[String]) -> Result<()> {
     become_program(kubectl_command(&state)?.args(args))
 }
 
-/// Becomes a program on a host; kubectl is in its PATH and knows the lab, and gobgp is where there is BGP.
+/// Becomes a program on a host, of a machine's own where it is one; elsewhere kubectl is in its PATH and knows the lab, and gobgp is where there is BGP.
 pub(crate) fn exec(name: Option<LabName>, host: &str, command: &[String]) -> Result<()> {
     let state = pick(name)?;
     let prefix = state.name.prefix();
@@ -24,9 +25,12 @@ pub(crate) fn exec(name: Option<LabName>, host: &str, command: &[String]) -> Res
             netns::list(&prefix).iter().map(|namespace| namespace[prefix.len()..].to_owned()).collect();
         bail!("the lab {} has no host {host}; it has {}", state.name, hosts.join(", "));
     }
+    let facts = state.facts()?;
+    if facts.is_machine(host) {
+        return become_program(machine::command(&state, host)?.args(command));
+    }
     netns::enter(&state.name.namespace(host))?;
     let (program, args) = command.split_first().context("no command was given")?;
-    let facts = state.facts()?;
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     for folder in std::iter::once(facts.kubernetes).chain(facts.gobgp) {
         path.push(":");

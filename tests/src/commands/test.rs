@@ -1,22 +1,28 @@
 //! `cargo lab test`: the tests of a tier by `cargo test`, seen as they run, and one summary that names what ran.
 
-use super::up::{PREPARE_STEPS, ROUTER_STEPS, prepare, prepare_docker};
-use anyhow::{Context, Result, bail, ensure};
+use super::parts::Beside;
+use super::up::{KUBEADM_STEPS, OLDEST_STEPS, PREPARE_STEPS, ROUTER_STEPS};
+use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_kubernetes};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use ferrolb_tests::setup::docker::{CONTAINERS, VARIABLE};
+use ferrolb_tests::setup::kubernetes::Version;
 use ferrolb_tests::steps::{Steps, spoken};
-use ferrolb_tests::{setup, wait};
+use ferrolb_tests::{rights, setup, wait};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// The test targets that need root rights and a lab; every target that is not named here is of the unit tier.
-const LAB_TARGETS: [&str; 2] = ["cluster", "wire"];
-/// The test targets that need routers, too.
-const PEERS_TARGETS: [&str; 1] = ["peers"];
 /// The test targets that calculate for minutes, unless they are optimised.
 const OPTIMISED_TARGETS: [&str; 1] = ["sim"];
+/// The test targets whose tests wait for their turn, and those that may stand together should all be at it: with fewer threads, tests that wait to be
+/// alone would keep them.
+const WAITING_TARGETS: [&str; 2] = ["cluster", "peers"];
+const THREADS: &str = "100";
+/// Beside the lab's program: which rights FerroLB's accounts used in this run.
+const RIGHTS: &str = "rights-used.jsonl";
 
 /// A rung of the test ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,6 +33,10 @@ pub(crate) enum Tier {
     Lab,
     /// A real cluster and real routers: FRR, BIRD and GoBGP.
     Peers,
+    /// The manifests and the Helm chart, by kustomize and Helm, which Go builds.
+    Install,
+    /// FerroLB in pods, on clusters that kubeadm made.
+    Kubeadm,
 }
 
 /// What came of a tier's tests.
@@ -36,6 +46,14 @@ struct Counts {
     failed: usize,
     /// Ignored, or filtered out: neither may happen.
     skipped: usize,
+}
+
+/// What all tests of a run are told.
+struct Run {
+    /// Routers are containers.
+    docker: bool,
+    /// Where labs add up which rights were used.
+    rights: PathBuf,
 }
 
 struct Outcome {
@@ -52,60 +70,102 @@ pub(crate) fn test(tier: Option<Tier>, docker: bool) -> Result<()> {
     ensure!(!docker || tier == Some(Tier::Peers), "--docker is for the peers: cargo lab test peers --docker");
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
-    let routers = tiers.contains(&Tier::Peers);
-    if routers || tiers.contains(&Tier::Lab) {
-        let router_steps = if routers { ROUTER_STEPS } else { 0 };
-        let steps = &mut Steps::new(PREPARE_STEPS + router_steps + usize::from(docker));
-        prepare(steps, routers)?;
-        if docker {
-            prepare_docker(steps)?;
-        }
-    }
-    let outcomes = tiers.into_iter().map(|tier| run_tier(tier, docker, &targets)).collect::<Result<Vec<_>>>()?;
+    prepare_for(&tiers, docker)?;
+    let _beside = if tier.is_none() { Some(Beside::start()?) } else { None };
+    let file = std::env::current_exe()?.with_file_name(RIGHTS);
+    rights::run::forget(&file)?;
+    let run = Run { docker, rights: file };
+    let outcomes = tiers.into_iter().map(|tier| run_tier(tier, &run, &targets)).collect::<Result<Vec<_>>>()?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
-    if outcomes.iter().all(good) { Ok(()) } else { bail!("not all tests passed") }
+    ensure!(outcomes.iter().all(good), "not all tests passed");
+    if tier.is_none() { least_privilege(&run.rights) } else { Ok(()) }
 }
 
-fn run_tier(tier: Tier, docker: bool, targets: &[String]) -> Result<Outcome> {
+/// Shows what is installed and built for the tiers. When all are to run, that is what the first of them need.
+fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
+    let asked = |tier| tiers.contains(&tier);
+    let one = tiers.len() == 1;
+    let (routers, oldest, kubeadm) = (asked(Tier::Peers), one && asked(Tier::Lab), one && asked(Tier::Kubeadm));
+    if !(routers || asked(Tier::Lab) || kubeadm) {
+        return Ok(());
+    }
+    let more = [(routers, ROUTER_STEPS), (oldest, OLDEST_STEPS), (kubeadm, KUBEADM_STEPS), (docker, 1)];
+    let more: usize = more.iter().filter(|(asked, _)| *asked).map(|(_, steps)| steps).sum();
+    let steps = &mut Steps::new(PREPARE_STEPS + more);
+    prepare(steps, routers, Version::Newest)?;
+    if oldest {
+        prepare_kubernetes(steps, Version::Oldest)?;
+    }
+    if kubeadm {
+        prepare_kubeadm(steps)?;
+    }
+    if docker {
+        prepare_docker(steps)?;
+    }
+    Ok(())
+}
+
+/// After all stories, for a part of them does not need all: what `deploy/` grants is what FerroLB's accounts used, and what they asked for is granted.
+fn least_privilege(file: &Path) -> Result<()> {
+    let (seen, granted) = (rights::run::added_up(file)?, rights::run::of_deploy(true)?);
+    println!("rights  {} granted, {} used, {} refused", granted.len(), seen.used.len(), seen.refused.len());
+    let problems = [seen.unused(&granted), seen.in_vain()].concat();
+    ensure!(problems.is_empty(), "deploy/ grants not what the programs need:\n{}", problems.join("\n"));
+    Ok(())
+}
+
+fn run_tier(tier: Tier, run: &Run, targets: &[String]) -> Result<Outcome> {
     let start = wait::now();
     let (mut counts, mut success) = (Counts::default(), true);
     for arguments in cargo_calls(tier, targets) {
         println!("\n$ cargo {}", arguments.join(" "));
-        success &= cargo_test(&arguments, docker, &mut counts)?;
+        success &= cargo_test(&arguments, run, &mut counts)?;
     }
-    Ok(Outcome { tier, docker, counts, success, elapsed: wait::now() - start })
+    Ok(Outcome { tier, docker: run.docker, counts, success, elapsed: wait::now() - start })
 }
 
 /// The `cargo test` calls of a tier. All select the whole workspace, so that nothing is compiled twice for another set of features.
 fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let is_of = |names: &'static [&str]| move |target: &&String| names.contains(&target.as_str());
-    let named = |targets: Vec<&String>| {
-        targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]).collect::<Vec<_>>()
+    let of_tier: Vec<&String> = targets.iter().filter(|target| tier_of(target) == tier).collect();
+    let (optimised, plain): (Vec<_>, Vec<_>) =
+        of_tier.into_iter().partition(|target| OPTIMISED_TARGETS.contains(&target.as_str()));
+    let named = |mut call: Vec<String>, targets: Vec<&String>| {
+        call.extend(targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]));
+        call
     };
-    let (is_lab, is_peers, is_optimised) = (is_of(&LAB_TARGETS), is_of(&PEERS_TARGETS), is_of(&OPTIMISED_TARGETS));
-    let in_namespaces = |chosen: Vec<&String>| match chosen.is_empty() {
-        true => Vec::new(),
-        false => vec![[words(&["test", "--workspace", "--no-fail-fast"]), named(chosen)].concat()],
-    };
-    match tier {
-        Tier::Unit => {
-            let mut all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
-            let elsewhere = |target: &&String| is_lab(target) || is_peers(target) || is_optimised(target);
-            all.extend(named(targets.iter().filter(|target| !elsewhere(target)).collect()));
-            let mut optimised = words(&["test", "--profile", "lab", "--workspace", "--no-fail-fast"]);
-            optimised.extend(named(targets.iter().filter(is_optimised).collect()));
-            vec![all, words(&["test", "--workspace", "--no-fail-fast", "--doc"]), optimised]
+    if tier == Tier::Unit {
+        let all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
+        let doc = words(&["test", "--workspace", "--no-fail-fast", "--doc"]);
+        let in_profile = words(&["test", "--profile", "lab", "--workspace", "--no-fail-fast"]);
+        return vec![named(all, plain), doc, named(in_profile, optimised)];
+    }
+    let call = |target: &String| {
+        let mut call = named(words(&["test", "--workspace", "--no-fail-fast"]), vec![target]);
+        if WAITING_TARGETS.contains(&target.as_str()) {
+            call.extend(words(&["--", "--test-threads", THREADS]));
         }
-        Tier::Lab => in_namespaces(targets.iter().filter(is_lab).collect()),
-        Tier::Peers => in_namespaces(targets.iter().filter(is_peers).collect()),
+        call
+    };
+    plain.into_iter().map(call).collect()
+}
+
+/// The tier that a test target is of.
+fn tier_of(target: &str) -> Tier {
+    match target {
+        "install" => Tier::Install,
+        "cluster" | "wire" => Tier::Lab,
+        "peers" => Tier::Peers,
+        "kubeadm" => Tier::Kubeadm,
+        _ => Tier::Unit,
     }
 }
 
 /// Runs one call with its output shown as it comes; whether it succeeded.
-fn cargo_test(arguments: &[String], docker: bool, counts: &mut Counts) -> Result<bool> {
+fn cargo_test(arguments: &[String], run: &Run, counts: &mut Counts) -> Result<bool> {
     let mut cargo = setup::cargo();
-    cargo.args(arguments).envs(docker.then_some((VARIABLE, CONTAINERS))).stdout(Stdio::piped());
+    cargo.args(arguments).envs(run.docker.then_some((VARIABLE, CONTAINERS)));
+    cargo.env(rights::run::VARIABLE, &run.rights).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(output).lines() {
@@ -144,7 +204,7 @@ fn summary(outcome: &Outcome) -> String {
     let tier = format!("{:?}", outcome.tier).to_lowercase() + if outcome.docker { " --docker" } else { "" };
     let verdict = if good(outcome) { "ok" } else { "FAILED" };
     format!(
-        "{tier:<5} {verdict:<6} {passed} passed, {failed} failed, {skipped} skipped, in {}",
+        "{tier:<7} {verdict:<6} {passed} passed, {failed} failed, {skipped} skipped, in {}",
         spoken(outcome.elapsed)
     )
 }
@@ -201,7 +261,7 @@ mod tests {
 
     #[test]
     fn containers_are_for_the_peers_alone() {
-        for tier in [None, Some(Tier::Unit), Some(Tier::Lab)] {
+        for tier in [None, Some(Tier::Unit), Some(Tier::Lab), Some(Tier::Kubeadm)] {
             let refused = test(tier, true).unwrap_err().to_string();
             assert!(refused.ends_with("cargo lab test peers --docker"), "{refused}");
         }
@@ -209,14 +269,17 @@ mod tests {
 
     #[test]
     fn every_target_belongs_to_exactly_one_tier() {
-        let targets: Vec<String> = ["tidy", "cluster", "crds", "peers", "sim", "wire"].map(str::to_owned).into();
+        let targets: Vec<String> =
+            ["tidy", "cluster", "crds", "install", "kubeadm", "peers", "sim", "wire"].map(str::to_owned).into();
         let names = |tier| {
             cargo_calls(tier, &targets).concat().into_iter().filter(|word| targets.contains(word)).collect::<Vec<_>>()
         };
         assert_eq!(names(Tier::Unit), ["tidy", "crds", "sim"]);
+        assert_eq!(names(Tier::Install), ["install"]);
         assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
         assert_eq!(names(Tier::Peers), ["peers"]);
-        for tier in [Tier::Lab, Tier::Peers] {
+        assert_eq!(names(Tier::Kubeadm), ["kubeadm"]);
+        for tier in [Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm] {
             assert!(cargo_calls(tier, &[]).is_empty(), "a bare `cargo test` would run every target");
         }
     }

@@ -3,7 +3,9 @@
 use crate::ProxyMode;
 use anyhow::Result;
 use clap::Args;
-use ferrolb_tests::setup::{Tools, docker, doctor, gobgp, kubernetes, packages, programs};
+use ferrolb_tests::setup::kubeadm::{self, Parts};
+use ferrolb_tests::setup::kubernetes::Version;
+use ferrolb_tests::setup::{Tools, docker, doctor, gobgp, packages, programs};
 use ferrolb_tests::state;
 use ferrolb_tests::steps::Steps;
 use ferrolb_tests::topology::{Families, LabName};
@@ -16,6 +18,10 @@ use std::time::Duration;
 pub(crate) const DEFAULT_NAME: &str = "lab";
 /// How many steps [`prepare`] takes.
 pub(crate) const PREPARE_STEPS: usize = 4;
+/// How many more it takes where there are to be kubelets.
+pub(crate) const KUBEADM_STEPS: usize = 1;
+/// How many more it takes where there is to be the oldest Kubernetes, too.
+pub(crate) const OLDEST_STEPS: usize = 1;
 /// How many more it takes where there are to be routers.
 pub(crate) const ROUTER_STEPS: usize = 1;
 
@@ -25,6 +31,8 @@ const KUBERNETES_USUAL: Duration = Duration::from_secs(280);
 const GOBGP_USUAL: Duration = Duration::from_secs(50);
 const PROGRAMS_USUAL: Duration = Duration::from_secs(90);
 const NOTHING_TO_DO_USUAL: Duration = Duration::from_secs(1);
+const PARTS_USUAL: Duration = Duration::from_secs(400);
+const KUBEADM_CLUSTER_USUAL: Duration = Duration::from_secs(25);
 pub(crate) const CLUSTER_USUAL: Duration = Duration::from_secs(6);
 pub(crate) const FERROLB_USUAL: Duration = Duration::from_secs(3);
 
@@ -36,6 +44,9 @@ pub(crate) struct UpArgs {
     /// The IP families of the cluster.
     #[arg(long, value_enum, default_value_t = Families::Dual)]
     families: Families,
+    /// Which Kubernetes: the newest, or the oldest that FerroLB supports.
+    #[arg(long, value_enum, default_value_t = Version::Newest)]
+    kubernetes: Version,
     /// How kube-proxy programs the kernel.
     #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
     proxy_mode: ProxyMode,
@@ -45,6 +56,9 @@ pub(crate) struct UpArgs {
     /// A gobgpd on every node, and hosts for routers: tor1, tor2, tor3, and outside, a client behind them.
     #[arg(long)]
     bgp: bool,
+    /// A kubelet on every node: `kubeadm init` and `kubeadm join` make the cluster, FerroLB runs in pods, and node1 is the control plane.
+    #[arg(long, conflicts_with_all = ["bgp", "leases", "proxy_mode", "kubernetes"])]
+    kubeadm: bool,
     /// The cluster only, without FerroLB in it.
     #[arg(long)]
     bare: bool,
@@ -54,8 +68,12 @@ pub(crate) struct UpArgs {
 pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
     let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
     let routers = if args.bgp { ROUTER_STEPS } else { 0 };
-    let mut steps = Steps::new(PREPARE_STEPS + routers + if args.bare { 1 } else { 2 });
-    let tools = prepare(&mut steps, args.bgp)?;
+    let more = routers + if args.kubeadm { KUBEADM_STEPS } else { 0 };
+    let mut steps = Steps::new(PREPARE_STEPS + more + if args.bare { 1 } else { 2 });
+    let mut tools = prepare(&mut steps, args.bgp, args.kubernetes)?;
+    if args.kubeadm {
+        tools.kubeadm = Some(prepare_kubeadm(&mut steps)?);
+    }
     let proxy_mode = match args.proxy_mode {
         ProxyMode::Nftables => "nftables",
         ProxyMode::Iptables => "iptables",
@@ -64,13 +82,18 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         name: name.to_string(),
         nodes: args.nodes,
         families: args.families,
+        kubernetes: args.kubernetes,
         proxy_mode: Some(proxy_mode.to_owned()),
         leases: args.leases,
         bgp: args.bgp,
+        kubeadm: args.kubeadm,
+        audit: false,
     };
-    let lab = steps.step(&cluster_title(&options), CLUSTER_USUAL, || Lab::up(&tools, &options))?;
+    let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL } else { CLUSTER_USUAL };
+    let lab = steps.step(&cluster_title(&options), usual, || Lab::up(&tools, &options))?;
     if !args.bare {
-        steps.step("Start FerroLB", FERROLB_USUAL, || lab.start_ferrolb())?;
+        let start = || if args.kubeadm { lab.deploy_ferrolb() } else { lab.start_ferrolb() };
+        steps.step("Start FerroLB", FERROLB_USUAL, start)?;
     }
     lab.keep()?;
     println!("The lab {name} is up.\n{}", look_around(&name, None));
@@ -81,7 +104,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
 }
 
 /// Checks the machine, installs packages, builds Kubernetes and FerroLB; where there are to be routers, what these need, too.
-pub(crate) fn prepare(steps: &mut Steps, routers: bool) -> Result<Tools> {
+pub(crate) fn prepare(steps: &mut Steps, routers: bool, kubernetes: Version) -> Result<Tools> {
     steps.step("Check the machine: rights, Rust, Go, disk", NOTHING_TO_DO_USUAL, doctor::check)?;
     let missing = packages::missing(routers)?;
     let (title, usual) = match missing.is_empty() {
@@ -89,15 +112,25 @@ pub(crate) fn prepare(steps: &mut Steps, routers: bool) -> Result<Tools> {
         false => (format!("Install Debian packages: {}", missing.join(" ")), PACKAGES_USUAL),
     };
     steps.step(&title, usual, || packages::install(&missing))?;
-    let version = kubernetes::version()?;
-    let (title, usual) = match kubernetes::is_built()? {
+    let kubernetes = prepare_kubernetes(steps, kubernetes)?;
+    let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
+    let programs = steps.step("Build FerroLB", PROGRAMS_USUAL, programs::build)?;
+    Ok(Tools { kubernetes, programs, gobgp, docker: false, kubeadm: None })
+}
+
+/// Builds a Kubernetes.
+pub(crate) fn prepare_kubernetes(steps: &mut Steps, kubernetes: Version) -> Result<PathBuf> {
+    let version = kubernetes.name()?;
+    let (title, usual) = match kubernetes.is_built()? {
         true => (format!("Kubernetes {version}: built before"), NOTHING_TO_DO_USUAL),
         false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_USUAL),
     };
-    let kubernetes = steps.step(&title, usual, kubernetes::build)?;
-    let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
-    let programs = steps.step("Build FerroLB", PROGRAMS_USUAL, programs::build)?;
-    Ok(Tools { kubernetes, programs, gobgp, docker: false })
+    steps.step(&title, usual, || kubernetes.build())
+}
+
+/// Makes what the machines of a kubeadm cluster are made of.
+pub(crate) fn prepare_kubeadm(steps: &mut Steps) -> Result<Parts> {
+    steps.step("Parts of a kubeadm cluster: kubelet, Debian, images", PARTS_USUAL, kubeadm::build)
 }
 
 fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {

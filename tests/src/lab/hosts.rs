@@ -2,6 +2,8 @@
 
 use super::Lab;
 use crate::cluster::bgp;
+use crate::cluster::kubeadm::machine;
+use crate::setup::{installers, repository};
 use crate::state::State;
 use crate::topology::CLIENT;
 use crate::traffic::lasting::{self, Fate};
@@ -11,6 +13,7 @@ use crate::{netns, run};
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +63,9 @@ impl Lab {
     /// # Errors
     /// When it is not there, or fails: with its last words.
     pub fn exec(&self, host: &str, command: &[&str]) -> Result<String> {
+        if self.facts.is_machine(host) {
+            return run::run(machine::command(&self.state, host)?.args(command));
+        }
         self.within(host, || run::run(&mut spoken(command)?))?
     }
 
@@ -68,6 +74,9 @@ impl Lab {
     /// # Errors
     /// When it cannot be started.
     pub fn try_exec(&self, host: &str, command: &[&str]) -> Result<Output> {
+        if self.facts.is_machine(host) {
+            return Ok(machine::command(&self.state, host)?.args(command).output()?);
+        }
         self.within(host, || Ok(spoken(command)?.output()?))?
     }
 
@@ -77,6 +86,28 @@ impl Lab {
     /// When it fails: with its last words.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.within(CLIENT, || run::run(kubectl_command(&self.state)?.args(args)))?
+    }
+
+    /// Runs commands in the repository on the client's host, as an administrator types them: kubectl is there, and Helm with folders of the lab's own.
+    ///
+    /// # Errors
+    /// When one fails, with its last words; those after it are not run.
+    pub fn shell(&self, commands: &str) -> Result<String> {
+        let programs =
+            [kubectl_command(&self.state)?, installers::helm()?].map(|command| PathBuf::from(command.get_program()));
+        let folders = programs.iter().filter_map(|program| program.parent()).map(Path::to_owned);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(folders.chain(std::env::split_paths(&path)))?;
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-euc", commands])
+            .current_dir(repository())
+            .env("PATH", path)
+            .env("KUBECONFIG", self.state.kubeconfig());
+        for place in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            shell.env(place, self.state.file("helm"));
+        }
+        self.within(CLIENT, || run::run(&mut shell))?
     }
 
     /// Asks or tells the gobgpd of a host by its own command line.

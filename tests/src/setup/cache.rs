@@ -1,4 +1,4 @@
-//! The per-user cache: the built Kubernetes and GoBGP, and the Go build's own caches. Nothing but `cargo lab clean` empties it.
+//! The per-user cache: the built Kubernetes, GoBGP, kustomize and Helm, and the Go build's own caches. Nothing but `cargo lab clean` empties it.
 
 use anyhow::{Context, Result, anyhow};
 use std::fs;
@@ -6,9 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The parts of the cache: folder, and what a person calls it.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 7] = [
     ("kubernetes", "the built Kubernetes programs"),
     ("gobgp", "the built GoBGP"),
+    ("kustomize", "the built kustomize"),
+    ("helm", "the built Helm"),
+    ("kubeadm", "what machines of a kubeadm cluster are made of"),
     ("go-build", "Go's build cache"),
     ("go-mod", "Go's module cache"),
 ];

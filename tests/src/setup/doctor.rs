@@ -55,7 +55,8 @@ fn look() -> Result<Machine> {
     let existing = cache.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let disk = statvfs(existing)?;
     let go = first_line("go", &["version"]);
-    let built = go.as_deref().is_some_and(|go| kubernetes::built(go).is_ok_and(|folder| folder.is_some()));
+    let built =
+        go.as_deref().is_some_and(|go| kubernetes::Version::Newest.built(go).is_ok_and(|folder| folder.is_some()));
     Ok(Machine {
         root: rustix::process::geteuid().is_root(),
         rust: first_line("rustc", &["--version"]).as_deref().and_then(version),

@@ -1,12 +1,20 @@
 //! Go as the lab calls it: static binaries, the Go that was checked and no other, and caches of our own that can be removed.
 
+use super::images::Arch;
+use super::shelf::Inputs;
 use super::{cache, doctor};
+use crate::run;
 use anyhow::{Result, anyhow};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// Go's settings: a static binary, the Go that was checked and no other, dependencies as locked, caches that can be removed.
 pub(super) const SETTINGS: [(&str, &str); 3] =
     [("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "-mod=readonly -modcacherw -trimpath")];
+
+/// Symbols and debug information would double a program's size.
+const LINKER_FLAGS: &str = "-s -w";
 
 /// Go with these settings, ready for its arguments.
 pub(super) fn command() -> Result<Command> {
@@ -22,7 +30,36 @@ pub(super) fn version() -> Result<String> {
 }
 
 /// What every build depends on: the compiler and its settings.
-pub(super) fn inputs(version: &str) -> Vec<(String, Vec<u8>)> {
+pub(super) fn inputs(version: &str) -> Inputs {
     let settings = SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
     std::iter::once(("go".to_owned(), version.as_bytes().to_vec())).chain(settings).collect()
+}
+
+/// Builds programs of one module at a version into a folder.
+pub(super) fn install(folder: &Path, packages: &[&str], version: &str) -> Result<()> {
+    let mut go = command()?;
+    go.env("GOBIN", folder).args(["install", "-ldflags", LINKER_FLAGS]);
+    go.args(packages.iter().map(|package| format!("{package}@{version}")));
+    run::run(&mut go).map(drop)
+}
+
+/// [`install`] for another kind of machine. Go puts such programs into a folder of that machine's name below `GOPATH`, and nowhere else.
+pub(super) fn install_for(arch: Arch, folder: &Path, packages: &[&str], version: &str) -> Result<()> {
+    let mut go = command()?;
+    go.env("GOPATH", folder).env("GOARCH", arch.name()).args(["install", "-ldflags", LINKER_FLAGS]);
+    go.args(packages.iter().map(|package| format!("{package}@{version}")));
+    run::run(&mut go)?;
+    let built = folder.join("bin").join(format!("linux_{}", arch.name()));
+    for program in fs::read_dir(&built)? {
+        let program = program?;
+        fs::rename(program.path(), folder.join(program.file_name()))?;
+    }
+    Ok(fs::remove_dir_all(folder.join("bin"))?)
+}
+
+/// What [`install`] depends on beside the packages.
+pub(super) fn install_inputs(version: &str) -> Result<Inputs> {
+    let mut inputs = inputs(&self::version()?);
+    inputs.extend([("version", version), ("flags", LINKER_FLAGS)].map(|(name, value)| (name.to_owned(), value.into())));
+    Ok(inputs)
 }

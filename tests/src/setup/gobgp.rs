@@ -1,11 +1,12 @@
 //! Builds GoBGP from its Go module: the daemon that runs on the nodes and as one of the routers, and the program to ask it by.
 
 use super::go;
-use super::shelf::{self, Inputs};
+use super::images::Arch;
+use super::shelf;
 use crate::run;
 use anyhow::{Context, Result};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The version that a node of FerroLB runs.
 pub const VERSION: &str = "v4.8.0";
@@ -16,9 +17,7 @@ pub const TOO_OLD_VERSION: &str = "v4.5.0";
 /// Its Go module.
 const MODULE: &str = "github.com/osrg/gobgp/v4";
 /// Daemon and command line.
-const PROGRAMS: [&str; 2] = ["gobgpd", "gobgp"];
-/// Symbols and debug information would double their size.
-const LINKER_FLAGS: &str = "-s -w";
+const PROGRAMS: [&str; 2] = ["github.com/osrg/gobgp/v4/cmd/gobgpd", "github.com/osrg/gobgp/v4/cmd/gobgp"];
 /// Its place in the cache.
 const SHELF: &str = "gobgp";
 
@@ -27,7 +26,7 @@ const SHELF: &str = "gobgp";
 /// # Errors
 /// When Go is not there.
 pub fn is_built() -> Result<bool> {
-    Ok(shelf::built(SHELF, &inputs(VERSION)?)?.is_some())
+    Ok(shelf::built(SHELF, &go::install_inputs(VERSION)?)?.is_some())
 }
 
 /// The folder with the programs, built now if it is not there.
@@ -54,19 +53,22 @@ pub fn source() -> Result<PathBuf> {
 /// # Errors
 /// As [`build`].
 pub fn build_version(version: &str) -> Result<PathBuf> {
-    shelf::build(SHELF, &inputs(version)?, |aside| compile(aside, version))
+    shelf::build(SHELF, &go::install_inputs(version)?, |aside| {
+        go::install(aside, &PROGRAMS, version).context("GoBGP does not build")
+    })
 }
 
-fn compile(aside: &Path, version: &str) -> Result<()> {
-    let mut go = go::command()?;
-    go.env("GOBIN", aside).args(["install", "-ldflags", LINKER_FLAGS]);
-    go.args(PROGRAMS.map(|program| format!("{MODULE}/cmd/{program}@{version}")));
-    run::run(&mut go).context("GoBGP does not build")?;
-    Ok(())
-}
-
-fn inputs(version: &str) -> Result<Inputs> {
-    let mut inputs = go::inputs(&go::version()?);
-    inputs.extend([("version", version), ("flags", LINKER_FLAGS)].map(|(name, value)| (name.to_owned(), value.into())));
-    Ok(inputs)
+/// [`build`] for another kind of machine.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_for(arch: Arch) -> Result<PathBuf> {
+    if arch == Arch::own() {
+        return build();
+    }
+    let mut inputs = go::install_inputs(VERSION)?;
+    inputs.push(("arch".to_owned(), arch.name().into()));
+    shelf::build(SHELF, &inputs, |aside| {
+        go::install_for(arch, aside, &PROGRAMS, VERSION).with_context(|| format!("no GoBGP for {}", arch.name()))
+    })
 }

@@ -1,62 +1,115 @@
-//! Builds the Kubernetes programs from the Go module `tests/kube`, once for each set of inputs, into the user's cache.
+//! Builds the Kubernetes programs from the Go module `tests/kube`, once for each set of inputs, into the user's cache: those of the newest version that
+//! the lab has, and of the oldest one that FerroLB supports, from the same source.
 
 use super::shelf::{self, Inputs};
 use super::{go, repository};
 use crate::run;
 use anyhow::{Context, Result, anyhow};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// The program names that the multi-call binary answers to.
 const PROGRAMS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
-/// What the binary is made from.
-const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+/// What the binary is made from, and what it has in common with the other of this module.
+const SOURCE: &str = "main.go";
 /// Its place in the cache.
 const SHELF: &str = "kubernetes";
 
-/// The folder with the programs, if a build of these very inputs is there. `go` is what `go version` says.
-///
-/// # Errors
-/// When the sources cannot be read.
-pub fn built(go: &str) -> Result<Option<PathBuf>> {
-    shelf::built(SHELF, &inputs(go)?)
+/// Which Kubernetes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Version {
+    /// What all labs have that ask for no other.
+    #[default]
+    #[value(name = "1.36")]
+    Newest,
+    /// What docs/install.md promises at least. It has no kubelet and no kubeadm here.
+    #[value(name = "1.31")]
+    Oldest,
 }
 
-/// Whether [`build`] has nothing left to do.
-///
-/// # Errors
-/// When Go is not there, or the sources cannot be read.
-pub fn is_built() -> Result<bool> {
-    Ok(built(&go::version()?)?.is_some())
-}
-
-/// The folder with the programs, built now if it is not there.
-///
-/// # Errors
-/// When the build fails, with its last words.
-pub fn build() -> Result<PathBuf> {
-    shelf::build(SHELF, &inputs(&go::version()?)?, compile)
-}
-
-fn compile(aside: &Path) -> Result<()> {
-    let mut go = go::command()?;
-    go.current_dir(sources());
-    go.args(["build", "-ldflags", &linker_flags(&version()?), "-o"]).arg(aside.join("kube")).arg(".");
-    run::run(&mut go).context("Kubernetes does not build")?;
-    for program in PROGRAMS {
-        symlink("kube", aside.join(program))?;
+impl Version {
+    /// What pins it.
+    const fn modules(self) -> &'static str {
+        match self {
+            Self::Newest => "go.mod",
+            Self::Oldest => "go-1.31.mod",
+        }
     }
-    Ok(())
+
+    /// Its full name, like `v1.36.3`.
+    ///
+    /// # Errors
+    /// When its module file names none.
+    pub fn name(self) -> Result<String> {
+        let path = sources().join(self.modules());
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        required_version(&text).ok_or_else(|| anyhow!("{} requires no k8s.io/kubernetes", path.display()))
+    }
+
+    /// The folder with its programs, if a build of these very inputs is there. `go` is what `go version` says.
+    ///
+    /// # Errors
+    /// When the sources cannot be read.
+    pub fn built(self, go: &str) -> Result<Option<PathBuf>> {
+        shelf::built(SHELF, &self.inputs(go)?)
+    }
+
+    /// Whether [`Self::build`] has nothing left to do.
+    ///
+    /// # Errors
+    /// When Go is not there, or the sources cannot be read.
+    pub fn is_built(self) -> Result<bool> {
+        Ok(self.built(&go::version()?)?.is_some())
+    }
+
+    /// The folder with its programs, built now if it is not there.
+    ///
+    /// # Errors
+    /// When the build fails, with its last words.
+    pub fn build(self) -> Result<PathBuf> {
+        shelf::build(SHELF, &self.inputs(&go::version()?)?, |aside| {
+            self.compile(".", &aside.join("kube"))?;
+            Ok(PROGRAMS.iter().try_for_each(|program| symlink("kube", aside.join(program)))?)
+        })
+    }
+
+    /// Builds a package of the module into one program.
+    pub(super) fn compile(self, package: &str, program: &Path) -> Result<()> {
+        let mut go = go::command()?;
+        let (modules, flags) = (format!("-modfile={}", self.modules()), linker_flags(&self.name()?));
+        go.current_dir(sources()).args(["build", &modules, "-ldflags", &flags, "-o"]).arg(program).arg(package);
+        run::run(&mut go).context("Kubernetes does not build")?;
+        Ok(())
+    }
+
+    /// All that decides what the build gives: each input's name and content.
+    fn inputs(self, go: &str) -> Result<Inputs> {
+        let mut inputs = self.inputs_of_module(go)?;
+        inputs.push((SOURCE.to_owned(), fs::read(sources().join(SOURCE)).context("cannot read tests/kube/main.go")?));
+        Ok(inputs)
+    }
+
+    /// What decides what any package of the module gives, besides the package.
+    pub(super) fn inputs_of_module(self, go: &str) -> Result<Inputs> {
+        let mut inputs = go::inputs(go);
+        inputs.insert(1, ("flags".to_owned(), linker_flags(&self.name()?).into_bytes()));
+        for source in [self.modules().to_owned(), self.modules().replace(".mod", ".sum")] {
+            let content =
+                fs::read(sources().join(&source)).with_context(|| format!("cannot read tests/kube/{source}"))?;
+            inputs.push((source, content));
+        }
+        Ok(inputs)
+    }
 }
 
-/// The Kubernetes version that go.mod asks for, like `v1.36.3`.
-///
-/// # Errors
-/// When go.mod names none.
-pub fn version() -> Result<String> {
-    let go_mod = fs::read_to_string(sources().join("go.mod")).context("cannot read tests/kube/go.mod")?;
-    required_version(&go_mod).ok_or_else(|| anyhow!("tests/kube/go.mod requires no k8s.io/kubernetes"))
+/// The folder with the sources of Kubernetes, as its Go module has them.
+pub(super) fn module() -> Result<PathBuf> {
+    let mut go = go::command()?;
+    go.current_dir(sources()).args(["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]);
+    Ok(run::run(&mut go)?.trim().into())
 }
 
 fn required_version(go_mod: &str) -> Option<String> {
@@ -81,18 +134,7 @@ fn linker_flags(version: &str) -> String {
     })
 }
 
-/// All that decides what the build gives: each input's name and content.
-fn inputs(go: &str) -> Result<Inputs> {
-    let mut inputs = go::inputs(go);
-    inputs.insert(1, ("flags".to_owned(), linker_flags(&version()?).into_bytes()));
-    for source in SOURCES {
-        let content = fs::read(sources().join(source)).with_context(|| format!("cannot read tests/kube/{source}"))?;
-        inputs.push((source.to_owned(), content));
-    }
-    Ok(inputs)
-}
-
-fn sources() -> PathBuf {
+pub(super) fn sources() -> PathBuf {
     repository().join("tests/kube")
 }
 
@@ -102,8 +144,22 @@ mod tests {
 
     #[test]
     fn the_toolchain_and_every_source_are_inputs() {
-        let names: Vec<String> = inputs("go version go1.26.8").unwrap().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["go", "flags", "CGO_ENABLED", "GOTOOLCHAIN", "GOFLAGS", "go.mod", "go.sum", "main.go"]);
+        for (version, modules) in
+            [(Version::Newest, ["go.mod", "go.sum"]), (Version::Oldest, ["go-1.31.mod", "go-1.31.sum"])]
+        {
+            let inputs = version.inputs("go version go1.26.8").unwrap();
+            let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+            let [own, sums] = modules;
+            assert_eq!(names, ["go", "flags", "CGO_ENABLED", "GOTOOLCHAIN", "GOFLAGS", own, sums, "main.go"]);
+        }
+    }
+
+    #[test]
+    fn the_oldest_version_is_the_one_that_the_page_promises() {
+        let page = fs::read_to_string(repository().join("docs/install.md")).unwrap();
+        let oldest = Version::Oldest.name().unwrap();
+        let minor = oldest.trim_start_matches('v').rsplit_once('.').unwrap().0;
+        assert!(page.contains(&format!("Kubernetes {minor} or newer")), "{oldest}");
     }
 
     #[test]

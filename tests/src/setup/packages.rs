@@ -35,10 +35,17 @@ const POLICY_MARK: &str = "made by cargo lab";
 /// # Errors
 /// When this is no Debian system.
 pub fn missing(routers: bool) -> Result<Vec<&'static str>> {
-    let wanted = wanted(routers);
+    missing_of(&wanted(routers))
+}
+
+/// Those of `wanted` that are not installed.
+///
+/// # Errors
+/// When this is no Debian system.
+pub fn missing_of(wanted: &[&'static str]) -> Result<Vec<&'static str>> {
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\\n"])
-        .args(&wanted)
+        .args(wanted)
         .output()
         .context("cannot start dpkg-query: the lab is made for Debian")?;
     // It fails when a package is unknown to it, and still prints the known ones.
@@ -89,9 +96,9 @@ fn wanted(routers: bool) -> Vec<&'static str> {
     NEEDED.iter().chain(ROUTERS.iter().filter(|_| routers)).map(|(package, _)| *package).collect()
 }
 
-fn missing_from(wanted: Vec<&'static str>, installed: &str) -> Vec<&'static str> {
+fn missing_from(wanted: &[&'static str], installed: &str) -> Vec<&'static str> {
     let have = |package: &str| installed.lines().any(|line| line == format!("{package} installed"));
-    wanted.into_iter().filter(|package| !have(package)).collect()
+    wanted.iter().copied().filter(|package| !have(package)).collect()
 }
 
 #[cfg(test)]
@@ -103,15 +110,15 @@ mod tests {
         let said =
             "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
         let missing = ["nftables", "iptables", "iputils-arping", "ndisc6", "keepalived"];
-        assert_eq!(missing_from(wanted(false), said), missing);
-        assert_eq!(missing_from(wanted(false), "").len(), NEEDED.len());
+        assert_eq!(missing_from(&wanted(false), said), missing);
+        assert_eq!(missing_from(&wanted(false), "").len(), NEEDED.len());
     }
 
     #[test]
     fn only_what_asks_for_routers_needs_them() {
         let all = wanted(false).iter().map(|package| format!("{package} installed\n")).collect::<String>();
-        assert!(missing_from(wanted(false), &all).is_empty());
-        assert_eq!(missing_from(wanted(true), &all), ["frr", "bird2"]);
+        assert!(missing_from(&wanted(false), &all).is_empty());
+        assert_eq!(missing_from(&wanted(true), &all), ["frr", "bird2"]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Builds FerroLB's own programs and the lab itself under the `lab` profile, and learns from cargo where they are.
 
 use crate::run;
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Where the built programs are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +16,19 @@ pub struct Programs {
     pub lab: PathBuf,
 }
 
+/// The programs of the images: static, so that an image holds nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Static {
+    pub controller: PathBuf,
+    pub speaker: PathBuf,
+}
+
 /// Builds all three; a moment when nothing changed.
 ///
 /// # Errors
 /// When one does not build, with the compiler's last words.
 pub fn build() -> Result<Programs> {
-    let found = executables("lab", &["ferrolb-controller", "ferrolb-speaker", "ferrolb-lab"])?;
+    let found = executables("lab", None, &["ferrolb-controller", "ferrolb-speaker", "ferrolb-lab"])?;
     Ok(Programs {
         controller: program(&found, "ferrolb-controller")?,
         speaker: program(&found, "ferrolb-speaker")?,
@@ -33,15 +41,36 @@ pub fn build() -> Result<Programs> {
 /// # Errors
 /// As [`build`].
 pub fn build_release(built: &Programs) -> Result<Programs> {
-    let found = executables("release", &["ferrolb-controller", "ferrolb-speaker"])?;
+    let found = executables("release", None, &["ferrolb-controller", "ferrolb-speaker"])?;
     let (controller, speaker) = (program(&found, "ferrolb-controller")?, program(&found, "ferrolb-speaker")?);
     Ok(Programs { controller, speaker, lab: built.lab.clone() })
 }
 
-/// Builds programs under a profile of cargo's; where each is, by its name.
-fn executables(profile: &str, names: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+/// Builds controller and speaker for a target whose programs are static, under a profile of cargo's.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_static(profile: &str, target: &str) -> Result<Static> {
+    let found = executables(profile, Some(target), &["ferrolb-controller", "ferrolb-speaker"])?;
+    Ok(Static { controller: program(&found, "ferrolb-controller")?, speaker: program(&found, "ferrolb-speaker")? })
+}
+
+/// Has Rust's own library for a target, fetched if it is not there.
+///
+/// # Errors
+/// When there is no rustup to fetch it.
+pub fn add_target(target: &str) -> Result<()> {
+    let mut rustup = Command::new("rustup");
+    rustup.current_dir(super::repository()).args(["target", "add", target]);
+    run::run(&mut rustup).with_context(|| format!("Rust's library for {target} is needed"))?;
+    Ok(())
+}
+
+/// Builds programs under a profile of cargo's, for this machine or a target; where each is, by its name.
+fn executables(profile: &str, target: Option<&str>, names: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = super::cargo();
     cargo.args(["build", "--quiet", "--profile", profile]);
+    cargo.args(target.map(|target| ["--target", target]).into_iter().flatten());
     cargo.args(names.iter().flat_map(|name| ["--bin", *name]));
     cargo.args(["--message-format", "json-render-diagnostics"]);
     Ok(locate(&run::run(&mut cargo)?))

@@ -8,6 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 /// Most connections served at once; more wait in the kernel's queue.
@@ -17,7 +18,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// The largest request head that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// Serves both address families on `port`, TCP and UDP, until killed.
+/// Serves both address families on `port`, TCP and UDP, until it is told to stop: as the first process of a container it has to listen to that itself.
 ///
 /// # Errors
 /// When the port is taken.
@@ -26,9 +27,11 @@ pub async fn serve(name: &str, port: u16) -> Result<()> {
     let taken = || format!("cannot serve on port {port}");
     let socket = UdpSocket::bind(place).await.with_context(taken)?;
     let listener = TcpListener::bind(place).await.with_context(taken)?;
+    let mut told = signal(SignalKind::terminate())?;
     tokio::select! {
         done = datagram::answer_all(&socket, name) => done,
         done = serve_pages(&listener, name) => done,
+        _ = told.recv() => Ok(()),
     }
 }
 

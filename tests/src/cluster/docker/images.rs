@@ -2,6 +2,7 @@
 
 use super::command;
 use crate::run;
+use crate::setup::images::tree;
 use crate::state::State;
 use anyhow::{Context, Result};
 use std::fs;
@@ -82,10 +83,7 @@ impl Image {
             })?,
             Self::Host | Self::Bird => {}
         }
-        for program in self.programs() {
-            copy(&tree, &libraries(&run::run(Command::new("ldd").arg(program))?))?;
-            copy(&tree, &[(*program).to_owned()])?;
-        }
+        tree::furnish(&tree, Path::new("/"), self.programs())?;
         let archive = tree.with_extension("tar");
         run::run(
             Command::new("tar").arg("--create").arg("--file").arg(&archive).arg("--directory").arg(&tree).arg("."),
@@ -102,32 +100,14 @@ fn furnish_vtysh(tree: &Path) -> Result<()> {
         fs::write(tree.join(file), text)?;
     }
     let listed = run::run(Command::new("dpkg").args(["--listfiles", PAM.1]))?;
-    copy(tree, &listed.lines().filter(|file| file.ends_with(PAM.0)).map(str::to_owned).collect::<Vec<_>>())
-}
-
-/// Copies files of this machine to where they are, below `tree`.
-fn copy(tree: &Path, files: &[String]) -> Result<()> {
-    run::run(Command::new("cp").args(["--dereference", "--parents"]).args(files).arg(tree)).map(drop)
+    tree::copy(
+        tree,
+        Path::new("/"),
+        &listed.lines().filter(|file| file.ends_with(PAM.0)).map(str::to_owned).collect::<Vec<_>>(),
+    )
 }
 
 /// Lines of one of the machine's own user databases.
 fn entries(database: &str, names: &[&str]) -> Result<String> {
     run::run(Command::new("getent").arg(database).args(names))
-}
-
-/// The files in what `ldd` prints: `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`, or the loader's path alone. The kernel's own has none.
-fn libraries(said: &str) -> Vec<String> {
-    said.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_files_that_a_program_loads_are_read() {
-        let said = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1b)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f1c)\n";
-        assert_eq!(libraries(said), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
-        assert!(libraries("\tstatically linked\n").is_empty());
-    }
 }

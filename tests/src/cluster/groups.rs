@@ -1,4 +1,4 @@
-//! The control groups of a lab's containers. What lives in them is the lab's, also when its engine was killed before it could end it.
+//! The control groups of a lab's containers and machines. What lives in them is the lab's, also when what started it was killed before it could end it.
 
 use crate::topology::LabName;
 use crate::{process, wait};
@@ -16,6 +16,11 @@ const EMPTY_MAX: Duration = Duration::from_secs(10);
 /// The group that those of all containers of a lab are in.
 pub(super) fn parent(lab: &LabName) -> String {
     format!("/{}", name(lab))
+}
+
+/// The group of a host that is a machine, below the root of each controller.
+pub(super) fn of_host(lab: &LabName, host: &str) -> String {
+    format!("{}/{host}", name(lab))
 }
 
 fn name(lab: &LabName) -> String {

@@ -1,0 +1,149 @@
+{{/* The labels that select a component's pods: `include "ferrolb.selector" "controller"`. One FerroLB a cluster, so no release is among them. */}}
+{{- define "ferrolb.selector" -}}
+app.kubernetes.io/name: ferrolb
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+
+{{/* Helm's own labels. */}}
+{{- define "ferrolb.release" -}}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* A namespaced object's metadata: `include "ferrolb.metadata" (list . "controller" "speaker-bgp")`, component and name. */}}
+{{- define "ferrolb.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ index . 2 }}
+namespace: {{ $root.Release.Namespace }}
+labels:
+  {{- include "ferrolb.selector" (index . 1) | nindent 2 }}
+  {{- include "ferrolb.release" $root | nindent 2 }}
+{{- end }}
+
+{{/* The same of one that is the cluster's. */}}
+{{- define "ferrolb.clusterMetadata" -}}
+{{- $root := index . 0 -}}
+name: {{ index . 2 }}
+labels:
+  {{- include "ferrolb.selector" (index . 1) | nindent 2 }}
+  {{- include "ferrolb.release" $root | nindent 2 }}
+{{- end }}
+
+{{/* The API group of the kinds that are read. */}}
+{{- define "ferrolb.group" -}}
+{{- ternary "metallb.io" "ferrolb.io" (ne .Values.metallbNamespace "") -}}
+{{- end }}
+
+{{/* A Role's name, in the namespace of those kinds: `include "ferrolb.role" (list . "speaker-bgp")`. MetalLB has a Role `controller` in its own. */}}
+{{- define "ferrolb.role" -}}
+{{- $root := index . 0 -}}
+{{- ternary "ferrolb-" "" (ne $root.Values.metallbNamespace "") }}{{ index . 1 -}}
+{{- end }}
+
+{{/* The metadata of such a Role and of its binding: `include "ferrolb.roleMetadata" (list . "speaker" "speaker-bgp")`. */}}
+{{- define "ferrolb.roleMetadata" -}}
+{{- $root := index . 0 -}}
+name: {{ include "ferrolb.role" (list $root (index . 2)) }}
+namespace: {{ $root.Values.metallbNamespace | default $root.Release.Namespace }}
+labels:
+  {{- include "ferrolb.selector" (index . 1) | nindent 2 }}
+  {{- include "ferrolb.release" $root | nindent 2 }}
+{{- end }}
+
+{{/* A binding's role and account: `include "ferrolb.binding" (list . "ClusterRole" "ferrolb:speaker" "speaker")`. */}}
+{{- define "ferrolb.binding" -}}
+{{- $root := index . 0 -}}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ index . 1 }}, name: {{ index . 2 | quote }}}
+subjects:
+  - {kind: ServiceAccount, name: {{ index . 3 }}, namespace: {{ $root.Release.Namespace }}}
+{{- end }}
+
+{{/* Labels and annotations of a component's pods. */}}
+{{- define "ferrolb.podMetadata" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := index $root.Values $component -}}
+labels:
+  {{- include "ferrolb.selector" $component | nindent 2 }}
+  {{- with $values.labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := dict -}}
+{{- if $root.Values.prometheus.scrapeAnnotations -}}
+{{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString $root.Values.prometheus.metricsPort) -}}
+{{- end -}}
+{{- with merge (dict) $values.podAnnotations $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What both programs' pods have in common: the fields of the pod. */}}
+{{- define "ferrolb.pod" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := index $root.Values $component -}}
+serviceAccountName: {{ $component }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+nodeSelector:
+  {{- merge (dict) $values.nodeSelector (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What both programs' containers have in common. The speaker's own variables come between the first and the last. */}}
+{{- define "ferrolb.container" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := index $root.Values $component -}}
+name: {{ $component }}
+image: {{ printf "%s:%s" $values.image.repository ($values.image.tag | default $root.Chart.AppVersion) | quote }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+args:
+  - --log-format=json
+  {{- if ne $values.logLevel "info" }}
+  - --log-level={{ $values.logLevel }}
+  {{- end }}
+  {{- if $values.ignoreExcludeLB }}
+  - --ignore-exclude-label=true
+  {{- end }}
+  {{- with $values.excludeInterfaces }}
+  - {{ printf "--exclude-interfaces=%s" (join "," .) | quote }}
+  {{- end }}
+  {{- range $values.extraArgs }}
+  - {{ . | quote }}
+  {{- end }}
+ports:
+  - {name: admin, containerPort: {{ $root.Values.prometheus.metricsPort }}, protocol: TCP}
+livenessProbe:
+  httpGet: {path: /healthz, port: admin}
+  periodSeconds: 10
+readinessProbe:
+  httpGet: {path: /readyz, port: admin}
+  periodSeconds: 5
+resources:
+  {{- toYaml $values.resources | nindent 2 }}
+env:
+  {{- with $root.Values.metallbNamespace }}
+  - {name: FERROLB_NAMESPACE, value: {{ . | quote }}}
+  - {name: FERROLB_API_GROUP, value: {{ include "ferrolb.group" $root }}}
+  {{- else }}
+  - name: FERROLB_NAMESPACE
+    valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+  {{- end }}
+  {{- with $root.Values.loadBalancerClass }}
+  - {name: FERROLB_LOAD_BALANCER_CLASS, value: {{ . | quote }}}
+  - {name: FERROLB_DEFAULT_IMPLEMENTATION, value: "false"}
+  {{- end }}
+  {{- if ne (int $root.Values.prometheus.metricsPort) 7472 }}
+  - {name: FERROLB_ADMIN_LISTEN, value: "0.0.0.0:{{ $root.Values.prometheus.metricsPort }}"}
+  {{- end }}
+{{- end }}

@@ -1,0 +1,76 @@
+//! Values that the chart's schema refuses, and what Helm says: a name that is not there, as is a typo, and a value of another type.
+
+use crate::chart;
+use serde_json::{Value, json};
+
+/// Values, and what the refusal says.
+fn cases() -> Vec<(Value, &'static str)> {
+    vec![
+        (json!({"controler": {"replicas": 3}}), "at '': additional properties 'controler' not allowed"),
+        (json!({"controller": {"replica": 3}}), "at '/controller': additional properties 'replica' not allowed"),
+        (json!({"speaker": {"frr": {"enabled": true}}}), "at '/speaker': additional properties 'frr' not allowed"),
+        (json!({"speaker": {"image": {"name": "x"}}}), "at '/speaker/image': additional properties 'name' not allowed"),
+        (json!({"controller": {"replicas": "two"}}), "at '/controller/replicas': got string, want integer"),
+        (json!({"controller": {"replicas": 0}}), "at '/controller/replicas': minimum: got 0, want 1"),
+        (json!({"controller": {"logLevel": "loud"}}), "at '/controller/logLevel': value must be one of 'error'"),
+        (json!({"controller": {"affinity": []}}), "at '/controller/affinity': got array, want object"),
+        (json!({"speaker": {"tolerations": "all"}}), "at '/speaker/tolerations': got string, want array"),
+        (
+            json!({"speaker": {"nodeSelector": {"edge": true}}}),
+            "at '/speaker/nodeSelector/edge': got boolean, want string",
+        ),
+        (
+            json!({"speaker": {"extraArgs": ["failback-delay"]}}),
+            "at '/speaker/extraArgs/0': 'failback-delay' does not match",
+        ),
+        (
+            json!({"speaker": {"excludeInterfaces": {"enabled": true}}}),
+            "at '/speaker/excludeInterfaces': got object, want array",
+        ),
+        (
+            json!({"speaker": {"resources": {"limit": {}}}}),
+            "at '/speaker/resources': additional properties 'limit' not allowed",
+        ),
+        (
+            json!({"speaker": {"image": {"pullPolicy": "Sometimes"}}}),
+            "at '/speaker/image/pullPolicy': value must be one of",
+        ),
+        (json!({"bgp": {"enabled": "yes"}}), "at '/bgp/enabled': got string, want boolean"),
+        (json!({"loadBalancerClass": 3}), "at '/loadBalancerClass': got number, want string"),
+        (
+            json!({"prometheus": {"metricsPort": 70000}}),
+            "at '/prometheus/metricsPort': maximum: got 70,000, want 65,535",
+        ),
+        (json!({"networkpolicies": {"apiPorts": []}}), "at '/networkpolicies/apiPorts': minItems: got 0, want 1"),
+        (json!({"imagePullSecrets": ["mine"]}), "at '/imagePullSecrets/0': got string, want object"),
+        (json!({"pools": [{"name": "first"}]}), "at '/pools/0': missing property 'addresses'"),
+        (
+            json!({"pools": [{"name": "First", "addresses": ["10.0.0.1"]}]}),
+            "at '/pools/0/name': 'First' does not match",
+        ),
+        (
+            json!({"pools": [{"name": "first", "addresses": "10.0.0.0/24"}]}),
+            "at '/pools/0/addresses': got string, want array",
+        ),
+        (json!({"metallbNamespace": true}), "at '/metallbNamespace': got boolean, want string"),
+        (
+            json!({"metallbNamespace": "metallb-system", "pools": [{"name": "first", "addresses": ["10.0.0.1"]}]}),
+            "at '/pools': maxItems: got 1, want 0",
+        ),
+        (json!({"pools": {"first": ["10.0.0.1"]}}), "at '/pools': got object, want array"),
+    ]
+}
+
+#[test]
+fn values_that_mean_nothing_are_refused_and_named() {
+    for (values, words) in cases() {
+        let said = chart::objects(&values).map(|objects| objects.len()).unwrap_err().to_string();
+        assert!(said.contains(words), "{values}: {said}");
+    }
+}
+
+#[test]
+fn values_that_are_helms_own_are_taken() {
+    // Helm gives them to every chart that another one depends on.
+    assert!(!chart::objects(&json!({"global": {"registry": "mine"}})).unwrap().is_empty());
+}

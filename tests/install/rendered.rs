@@ -1,0 +1,39 @@
+//! Each overlay of `deploy/` is rendered into one file, for those who have kubectl alone; this test is the renderer too.
+
+use crate::kustomize;
+use ferrolb_tests::setup::repository;
+use std::fs;
+
+/// The overlays, and the files that they are rendered to.
+const OVERLAYS: [(&str, &str); 4] = [
+    ("l2", "deploy/install.yaml"),
+    ("bgp", "deploy/install-bgp.yaml"),
+    ("metallb-takeover", "deploy/install-metallb-takeover.yaml"),
+    ("beside-metallb", "deploy/install-beside-metallb.yaml"),
+];
+
+#[test]
+fn what_is_rendered_is_current() {
+    #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting of a program")]
+    let bless = std::env::var("FERROLB_BLESS").is_ok();
+    let mut old = Vec::new();
+    for (overlay, file) in OVERLAYS {
+        let path = repository().join(file);
+        let text = format!(
+            "# Generated from deploy/overlays/{overlay}: do not edit. After a change there, or in deploy/base:\n\
+             #   FERROLB_BLESS=1 cargo test -p ferrolb-tests --test install rendered\n{}",
+            kustomize::build(overlay).unwrap()
+        );
+        if bless {
+            fs::write(&path, &text).unwrap();
+        }
+        if fs::read_to_string(&path).unwrap_or_default() != text {
+            old.push(file);
+        }
+    }
+    assert!(
+        old.is_empty(),
+        "{old:?}: not what deploy/overlays makes: \
+         run FERROLB_BLESS=1 cargo test -p ferrolb-tests --test install rendered, and read the diff"
+    );
+}

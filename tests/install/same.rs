@@ -1,0 +1,84 @@
+//! The chart and the overlays are two ways to one installation: object by object they are the same.
+
+use crate::chart::{self, called};
+use crate::kustomize;
+use anyhow::Result;
+use ferrolb_proto::api::NAMESPACE;
+use ferrolb_tests::cluster::apply;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Labels of Helm alone.
+const HELM_LABELS: [&str; 2] = ["app.kubernetes.io/managed-by", "helm.sh/chart"];
+
+/// An overlay, and the values that make the same.
+fn ways() -> [(&'static str, Value); 4] {
+    [
+        ("l2", json!({})),
+        ("bgp", json!({"bgp": {"enabled": true}})),
+        ("metallb-takeover", json!({"metallbNamespace": "metallb-system"})),
+        ("beside-metallb", json!({"loadBalancerClass": "ferrolb.io/ferrolb", "prometheus": {"metricsPort": 7476}})),
+    ]
+}
+
+/// The objects by kind and name, without what may differ: Helm's labels, and the order of variables.
+fn comparable(mut objects: Vec<Value>) -> BTreeMap<String, Value> {
+    for object in &mut objects {
+        if let Some(labels) = object.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+            labels.retain(|name, _| !HELM_LABELS.contains(&name.as_str()));
+        }
+        let env = object.pointer_mut("/spec/template/spec/containers/0/env").and_then(Value::as_array_mut);
+        env.into_iter().for_each(|env| env.sort_by_key(|variable| variable["name"].to_string()));
+    }
+    objects.into_iter().map(|object| (called(&object), object)).collect()
+}
+
+/// Where two values differ, each with its path. YAML has no word for whole numbers, so 3 is 3.0.
+fn differences(left: &Value, right: &Value, path: &str) -> Vec<String> {
+    match (left, right) {
+        (Value::Object(one), Value::Object(other)) => {
+            let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            names.iter().flat_map(|name| differences(&left[*name], &right[*name], &format!("{path}.{name}"))).collect()
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            let pairs = one.iter().zip(other).enumerate();
+            pairs.flat_map(|(at, (one, other))| differences(one, other, &format!("{path}[{at}]"))).collect()
+        }
+        (Value::Number(one), Value::Number(other)) if one.as_f64() == other.as_f64() => Vec::new(),
+        _ if left == right => Vec::new(),
+        _ => vec![format!("{path}: {left} and {right}")],
+    }
+}
+
+/// Helm makes no namespace: who installs names one.
+fn without_namespace(mut objects: Vec<Value>) -> Vec<Value> {
+    objects.retain(|object| apply::kind(object) != "Namespace");
+    objects
+}
+
+fn both(overlay: &str, values: &Value) -> Result<[BTreeMap<String, Value>; 2]> {
+    let kustomize = without_namespace(apply::objects(&kustomize::build(overlay)?)?);
+    Ok([comparable(kustomize), comparable(chart::objects(values)?)])
+}
+
+#[test]
+fn the_chart_makes_what_the_overlays_make() {
+    for (overlay, values) in ways() {
+        let [kustomize, helm] = both(overlay, &values).unwrap();
+        assert!(kustomize.len() > 20, "{overlay}: {:?}", kustomize.keys());
+        assert_eq!(kustomize.keys().collect::<Vec<_>>(), helm.keys().collect::<Vec<_>>(), "{overlay}");
+        let differ: Vec<_> =
+            kustomize.iter().flat_map(|(name, object)| differences(object, &helm[name], name)).collect();
+        assert!(differ.is_empty(), "{overlay}, kustomize's and Helm's:\n{}", differ.join("\n"));
+    }
+}
+
+#[test]
+fn the_chart_can_go_into_any_namespace() {
+    let yaml = chart::template("elsewhere", &json!({"bgp": {"enabled": true}})).unwrap();
+    for object in apply::objects(&yaml).unwrap() {
+        let said = object.to_string();
+        let definition = apply::kind(&object) == "CustomResourceDefinition";
+        assert!(definition || !said.contains(NAMESPACE), "{} names {NAMESPACE}: {said}", called(&object));
+    }
+}

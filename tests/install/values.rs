@@ -1,0 +1,324 @@
+//! Each value of the chart does something: a table of where it goes, which has a row for every value that there is.
+
+use crate::chart::{self, called};
+use ferrolb_tests::setup::repository;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The path of a value, what it is set to, and where that is then: an object, the place in it, and what is there.
+type Row = (&'static str, Value, &'static str, &'static str, Value);
+
+const CONTROLLER: &str = "Deployment/controller";
+const SPEAKER: &str = "DaemonSet/speaker";
+const GOBGPD: &str = "DaemonSet/gobgpd";
+
+fn rows() -> Vec<Row> {
+    let mut rows = general();
+    rows.extend(of_controller());
+    rows.extend(of_speaker());
+    rows
+}
+
+fn general() -> Vec<Row> {
+    let pool = json!([{"name": "first", "addresses": ["10.0.0.0/24"]}]);
+    let secrets = json!([{"name": "mine"}]);
+    vec![
+        ("/pools", pool, "IPAddressPool/first", "/spec/addresses", json!(["10.0.0.0/24"])),
+        (
+            "/loadBalancerClass",
+            json!("example.com/mine"),
+            SPEAKER,
+            "/spec/template/spec/containers/0/env/1",
+            json!({"name": "FERROLB_LOAD_BALANCER_CLASS", "value": "example.com/mine"}),
+        ),
+        ("/imagePullSecrets", secrets.clone(), GOBGPD, "/spec/template/spec/imagePullSecrets", secrets),
+        (
+            "/prometheus/metricsPort",
+            json!(7500),
+            GOBGPD,
+            "/spec/template/spec/containers/0/livenessProbe/httpGet/port",
+            json!(7500),
+        ),
+        (
+            "/prometheus/scrapeAnnotations",
+            json!(true),
+            SPEAKER,
+            "/spec/template/metadata/annotations/prometheus.io~1port",
+            json!("7500"),
+        ),
+        (
+            "/prometheus/podMonitor/enabled",
+            json!(true),
+            "PodMonitor/ferrolb",
+            "/spec/podMetricsEndpoints/0/port",
+            json!("admin"),
+        ),
+        (
+            "/prometheus/podMonitor/additionalLabels",
+            json!({"a": "b"}),
+            "PodMonitor/ferrolb",
+            "/metadata/labels/a",
+            json!("b"),
+        ),
+        (
+            "/prometheus/podMonitor/interval",
+            json!("15s"),
+            "PodMonitor/ferrolb",
+            "/spec/podMetricsEndpoints/0/interval",
+            json!("15s"),
+        ),
+        (
+            "/networkpolicies/apiPorts",
+            json!([7443]),
+            "NetworkPolicy/controller",
+            "/spec/egress/0/ports/0/port",
+            json!(7443),
+        ),
+        ("/bgp/enabled", json!(true), "Role/speaker-bgp", "/rules/2/resources", json!(["secrets"])),
+        (
+            "/bgp/image",
+            json!({"repository": "r/g", "tag": "t", "pullPolicy": "Never"}),
+            GOBGPD,
+            "/spec/template/spec/containers/0/image",
+            json!("r/g:t"),
+        ),
+        (
+            "/bgp/resources",
+            json!({"limits": {"memory": "1Gi"}}),
+            GOBGPD,
+            "/spec/template/spec/containers/0/resources/limits/memory",
+            json!("1Gi"),
+        ),
+    ]
+}
+
+fn of_controller() -> Vec<Row> {
+    let affinity = json!({"nodeAffinity": {}});
+    let toleration = json!([{"key": "k", "operator": "Exists"}]);
+    vec![
+        (
+            "/controller/logLevel",
+            json!("debug"),
+            CONTROLLER,
+            "/spec/template/spec/containers/0/args/1",
+            json!("--log-level=debug"),
+        ),
+        ("/controller/replicas", json!(3), CONTROLLER, "/spec/replicas", json!(3)),
+        (
+            "/controller/image",
+            json!({"repository": "r/c", "tag": "t", "pullPolicy": "Always"}),
+            CONTROLLER,
+            "/spec/template/spec/containers/0/image",
+            json!("r/c:t"),
+        ),
+        (
+            "/controller/extraArgs",
+            json!(["--lease-duration=30s"]),
+            CONTROLLER,
+            "/spec/template/spec/containers/0/args/2",
+            json!("--lease-duration=30s"),
+        ),
+        (
+            "/controller/serviceAccount/annotations",
+            json!({"a": "c"}),
+            "ServiceAccount/controller",
+            "/metadata/annotations/a",
+            json!("c"),
+        ),
+        (
+            "/controller/podAnnotations",
+            json!({"a": "c"}),
+            CONTROLLER,
+            "/spec/template/metadata/annotations/a",
+            json!("c"),
+        ),
+        ("/controller/labels", json!({"a": "c"}), CONTROLLER, "/spec/template/metadata/labels/a", json!("c")),
+        (
+            "/controller/priorityClassName",
+            json!("mine"),
+            CONTROLLER,
+            "/spec/template/spec/priorityClassName",
+            json!("mine"),
+        ),
+        (
+            "/controller/nodeSelector",
+            json!({"a": "c"}),
+            CONTROLLER,
+            "/spec/template/spec/nodeSelector",
+            json!({"a": "c", "kubernetes.io/os": "linux"}),
+        ),
+        ("/controller/tolerations", toleration.clone(), CONTROLLER, "/spec/template/spec/tolerations", toleration),
+        ("/controller/affinity", affinity.clone(), CONTROLLER, "/spec/template/spec/affinity", affinity),
+        (
+            "/controller/resources",
+            json!({"limits": {"memory": "1Gi"}}),
+            CONTROLLER,
+            "/spec/template/spec/containers/0/resources/limits/memory",
+            json!("1Gi"),
+        ),
+    ]
+}
+
+fn of_speaker() -> Vec<Row> {
+    let toleration = json!([{"key": "s", "operator": "Exists"}]);
+    vec![
+        (
+            "/speaker/logLevel",
+            json!("warn"),
+            SPEAKER,
+            "/spec/template/spec/containers/0/args/1",
+            json!("--log-level=warn"),
+        ),
+        (
+            "/speaker/ignoreExcludeLB",
+            json!(true),
+            SPEAKER,
+            "/spec/template/spec/containers/0/args/2",
+            json!("--ignore-exclude-label=true"),
+        ),
+        (
+            "/speaker/excludeInterfaces",
+            json!(["wg.*", "tailscale0"]),
+            SPEAKER,
+            "/spec/template/spec/containers/0/args/3",
+            json!("--exclude-interfaces=wg.*,tailscale0"),
+        ),
+        (
+            "/speaker/extraArgs",
+            json!(["--failback-delay=never"]),
+            SPEAKER,
+            "/spec/template/spec/containers/0/args/4",
+            json!("--failback-delay=never"),
+        ),
+        (
+            "/speaker/image",
+            json!({"repository": "r/s", "tag": "t", "pullPolicy": "Always"}),
+            SPEAKER,
+            "/spec/template/spec/containers/0/image",
+            json!("r/s:t"),
+        ),
+        (
+            "/speaker/serviceAccount/annotations",
+            json!({"a": "s"}),
+            "ServiceAccount/speaker",
+            "/metadata/annotations/a",
+            json!("s"),
+        ),
+        ("/speaker/podAnnotations", json!({"a": "s"}), SPEAKER, "/spec/template/metadata/annotations/a", json!("s")),
+        ("/speaker/labels", json!({"a": "s"}), SPEAKER, "/spec/template/metadata/labels/a", json!("s")),
+        ("/speaker/priorityClassName", json!("mine"), GOBGPD, "/spec/template/spec/priorityClassName", json!("mine")),
+        (
+            "/speaker/nodeSelector",
+            json!({"a": "s"}),
+            GOBGPD,
+            "/spec/template/spec/nodeSelector",
+            json!({"a": "s", "kubernetes.io/os": "linux"}),
+        ),
+        ("/speaker/tolerations", toleration.clone(), SPEAKER, "/spec/template/spec/tolerations", toleration),
+        (
+            "/speaker/resources",
+            json!({"limits": {"memory": "2Gi"}}),
+            SPEAKER,
+            "/spec/template/spec/containers/0/resources/limits/memory",
+            json!("2Gi"),
+        ),
+    ]
+}
+
+/// All rows' values at once.
+fn all() -> Value {
+    let mut values = json!({});
+    for (path, value, ..) in rows() {
+        let place = path.split('/').skip(1).fold(&mut values, |place, name| &mut place[name]);
+        *place = value;
+    }
+    values
+}
+
+fn found(objects: &[Value], (_, _, object, pointer, expect): &Row) -> bool {
+    let object = objects.iter().find(|one| called(one) == *object);
+    object.and_then(|object| object.pointer(pointer)) == Some(expect)
+}
+
+#[test]
+fn every_value_goes_where_the_table_says() {
+    let [default, set] = [json!({}), all()].map(|values| chart::objects(&values).unwrap());
+    for row in rows() {
+        assert!(!found(&default, &row), "{} would be there without it", row.0);
+        let object = set.iter().find(|object| called(object) == row.2);
+        assert!(found(&set, &row), "{}: not at {} of {}: {object:#?}", row.0, row.3, row.2);
+    }
+    let lint = chart::lint(&all()).unwrap();
+    assert!(lint.contains("0 chart(s) failed"), "{lint}");
+    assert!(chart::lint(&json!({})).unwrap().contains("0 chart(s) failed"));
+}
+
+#[test]
+fn in_metallbs_place_its_kinds_are_read_where_they_are_peers_included() {
+    let objects = chart::objects(&json!({"metallbNamespace": "lb", "bgp": {"enabled": true}})).unwrap();
+    let field = |name: &str, pointer: &str| {
+        let object = objects.iter().find(|object| called(object) == name);
+        object.and_then(|object| object.pointer(pointer)).cloned().unwrap_or_else(|| panic!("{name} has no {pointer}"))
+    };
+    for role in ["ferrolb-controller", "ferrolb-speaker", "ferrolb-speaker-bgp"] {
+        for kind in ["Role", "RoleBinding"] {
+            assert_eq!(field(&format!("{kind}/{role}"), "/metadata/namespace"), "lb", "{kind} {role}");
+        }
+        assert_eq!(field(&format!("RoleBinding/{role}"), "/roleRef/name"), role);
+        assert_eq!(field(&format!("Role/{role}"), "/rules/0/apiGroups"), json!(["metallb.io"]), "{role}");
+    }
+    for program in ["Deployment/controller", SPEAKER] {
+        let variables = field(program, "/spec/template/spec/containers/0/env");
+        for expect in [("FERROLB_NAMESPACE", "lb"), ("FERROLB_API_GROUP", "metallb.io")] {
+            let expect = json!({"name": expect.0, "value": expect.1});
+            assert!(variables.as_array().unwrap().contains(&expect), "{program}: {variables}");
+        }
+    }
+    let roles = objects.iter().filter(|object| object["kind"] == "Role").map(Value::to_string);
+    assert_eq!(roles.filter(|role| role.contains("ferrolb.io")).count(), 0, "rights that nothing uses");
+}
+
+#[test]
+fn without_network_policies_there_is_none() {
+    let policies = |values: &Value| {
+        let objects = chart::objects(values).unwrap();
+        objects.iter().filter(|object| called(object).starts_with("NetworkPolicy/")).count()
+    };
+    assert_eq!(policies(&json!({})), 1);
+    assert_eq!(policies(&json!({"networkpolicies": {"enabled": false}})), 0);
+}
+
+/// What other tests cover, as it switches something off, or goes with no pools.
+const OTHERS: [&str; 2] = ["/networkpolicies/enabled", "/metallbNamespace"];
+
+/// Paths in the chart's values that no row covers.
+fn uncovered(values: &Value, path: &str, covered: &BTreeSet<&str>) -> Vec<String> {
+    if covered.contains(path) {
+        return Vec::new();
+    }
+    let Some(fields) = values.as_object().filter(|fields| !fields.is_empty()) else { return vec![path.to_owned()] };
+    fields.iter().flat_map(|(name, value)| uncovered(value, &format!("{path}/{name}"), covered)).collect()
+}
+
+#[test]
+fn every_value_has_a_row() {
+    let values: Value = serde_saphyr::from_str(&chart::file("values.yaml").unwrap()).unwrap();
+    let covered = rows().iter().map(|row| row.0).chain(OTHERS).collect();
+    assert_eq!(uncovered(&values, "", &covered), Vec::<String>::new());
+}
+
+#[test]
+fn every_value_is_on_the_page() {
+    let page = fs::read_to_string(repository().join("docs/helm.md")).unwrap();
+    let missing: Vec<_> =
+        rows().into_iter().map(|row| row.0).chain(OTHERS).filter(|path| !is_named(&page, path)).collect();
+    assert!(missing.is_empty(), "docs/helm.md does not name {missing:?}");
+}
+
+/// Whole, or as the last name of a row that says the rest: `.tolerations`.
+fn is_named(page: &str, path: &str) -> bool {
+    let dotted = path.trim_start_matches('/').replace('/', ".");
+    let last = dotted.rsplit('.').next().unwrap_or_default();
+    page.contains(&format!("`{dotted}")) || page.contains(&format!("`.{last}`"))
+}

@@ -1,0 +1,174 @@
+//! The API server's own record of what FerroLB's accounts asked: how it is told to keep one, and what is in it.
+
+use super::ferrolb::NAMESPACE;
+use super::kubeadm::machine;
+use crate::rights::Asked;
+use crate::state::{Facts, State};
+use crate::topology::{Host, node_name};
+use ferrolb_proto::api::GROUP;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// What the API server is told to write down, and where it does.
+pub const POLICY: &str = "audit-policy.json";
+const LOG: &str = "audit.log";
+/// Their folder on a machine of a kubeadm cluster.
+pub const FOLDER: &str = "/var/log/audit";
+pub const MACHINE_POLICY: &str = "/var/log/audit/audit-policy.json";
+/// FerroLB's ServiceAccounts.
+const ACCOUNTS: [&str; 2] = ["controller", "speaker"];
+/// What the take-over mode asks instead, where a story runs it: the same of another group, in another namespace.
+const TAKEN_OVER: [(&str, &str); 2] = [("metallb.io", GROUP), ("metallb-system", NAMESPACE)];
+/// An object was made (RFC 9110 section 15.3.2).
+const CREATED: u64 = 201;
+
+/// Who asked what, of FerroLB's accounts alone: not what they said, nor what they got. Or nothing.
+pub fn policy(audit: bool) -> String {
+    let level = if audit { "Metadata" } else { "None" };
+    json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+        "rules": [{"level": level, "users": ACCOUNTS.map(user)}, {"level": "None"}],
+    })
+    .to_string()
+}
+
+/// The API server's flags, with the files where it sees them.
+pub fn flags(file: impl Fn(&str) -> String) -> [(&'static str, String); 2] {
+    [("audit-policy-file", file(POLICY)), ("audit-log-path", file(LOG))]
+}
+
+/// Where the record of a lab is.
+pub fn log(state: &State, facts: &Facts) -> PathBuf {
+    if !facts.kubeadm {
+        return state.file(LOG);
+    }
+    machine::inside_file(state, &node_name(1), on_machine(LOG).trim_start_matches('/'))
+}
+
+/// The path of a file on a machine.
+pub fn on_machine(name: &str) -> String {
+    format!("{FOLDER}/{name}")
+}
+
+fn user(account: &str) -> String {
+    format!("system:serviceaccount:{NAMESPACE}:{account}")
+}
+
+/// What was asked, each thing once. A line that the API server did not finish before it was killed says nothing.
+pub fn asked(log: &str) -> BTreeSet<Asked> {
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.flat_map(|event| read(&event)).collect()
+}
+
+/// What an event (audit.k8s.io/v1) tells: one request, whose right is asked for a second time where applying makes the object.
+fn read(event: &Value) -> Vec<Asked> {
+    let account = ACCOUNTS.into_iter().find(|account| event["user"]["username"] == user(account));
+    // Stories ask in the programs' names, too, from the client's host.
+    let by_story = event["sourceIPs"].as_array().into_iter().flatten().any(is_client);
+    let decision = event["annotations"]["authorization.k8s.io/decision"].as_str();
+    let (Some(account), Some(decision), false) = (account, decision, by_story) else { return Vec::new() };
+    let object = &event["objectRef"];
+    let said = |field: &str| {
+        let text = object[field].as_str().unwrap_or_default();
+        let taken_over = TAKEN_OVER.into_iter().find(|(theirs, _)| *theirs == text);
+        taken_over.map_or(text, |(_, ours)| ours).to_owned()
+    };
+    if !object.is_object() {
+        return Vec::new();
+    }
+    let subresource = said("subresource");
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    let request = Asked {
+        account: account.to_owned(),
+        verb: event["verb"].as_str().unwrap_or_default().to_owned(),
+        group: said("apiGroup"),
+        resource: format!("{}{slash}{subresource}", said("resource")),
+        namespace: said("namespace"),
+        name: said("name"),
+        allowed: decision == "allow",
+    };
+    let made = request.verb == "patch" && event["responseStatus"]["code"] == CREATED;
+    let create = made.then(|| Asked { verb: "create".to_owned(), ..request.clone() });
+    [Some(request), create].into_iter().flatten().collect()
+}
+
+fn is_client(address: &Value) -> bool {
+    let addresses = Host::client().addresses();
+    address.as_str().and_then(|address| address.parse().ok()).is_some_and(|address| addresses.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An event of a speaker on node1, as Kubernetes 1.36 writes it, but for what is not read.
+    fn event() -> Value {
+        json!({
+            "stage": "ResponseComplete", "verb": "patch", "sourceIPs": ["172.30.0.11"],
+            "user": {"username": "system:serviceaccount:ferrolb-system:speaker"},
+            "objectRef": {
+                "resource": "speakerstatuses", "subresource": "status", "namespace": "ferrolb-system", "name": "node1",
+                "apiGroup": "ferrolb.io", "apiVersion": "v1beta1",
+            },
+            "responseStatus": {"code": 200},
+            "annotations": {"authorization.k8s.io/decision": "allow"},
+        })
+    }
+
+    fn verbs(event: &Value) -> Vec<String> {
+        read(event).into_iter().map(|asked| asked.verb).collect()
+    }
+
+    #[test]
+    fn an_event_is_a_request() {
+        let expect = Asked {
+            account: "speaker".to_owned(),
+            verb: "patch".to_owned(),
+            group: "ferrolb.io".to_owned(),
+            resource: "speakerstatuses/status".to_owned(),
+            namespace: "ferrolb-system".to_owned(),
+            name: "node1".to_owned(),
+            allowed: true,
+        };
+        let log = format!("{0}\n{0}\n{{\"kind\":\"Ev{0}\n", event());
+        assert_eq!(asked(&log), BTreeSet::from([expect]));
+    }
+
+    #[test]
+    fn applying_what_is_not_there_creates_it() {
+        let mut made = event();
+        made["responseStatus"]["code"] = json!(201);
+        assert_eq!(verbs(&made), ["patch", "create"]);
+    }
+
+    #[test]
+    fn what_is_no_request_of_a_program_for_a_resource_is_none() {
+        for (path, value) in [
+            ("/user/username", json!("system:serviceaccount:default:speaker")),
+            ("/sourceIPs/0", json!("172.30.0.100")),
+            ("/sourceIPs/0", json!("fd30::100")),
+            ("/objectRef", Value::Null),
+            ("/annotations", Value::Null),
+        ] {
+            let mut event = event();
+            *event.pointer_mut(path).unwrap() = value;
+            assert_eq!(verbs(&event), [""; 0], "{path}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_one() {
+        let mut refused = event();
+        refused["annotations"]["authorization.k8s.io/decision"] = json!("forbid");
+        assert!(!read(&refused)[0].allowed);
+    }
+
+    #[test]
+    fn what_is_asked_of_metallb_s_kinds_is_what_is_asked_of_ours() {
+        let mut theirs = event();
+        theirs["objectRef"]["apiGroup"] = json!("metallb.io");
+        theirs["objectRef"]["namespace"] = json!("metallb-system");
+        assert_eq!(read(&theirs), read(&event()));
+    }
+}

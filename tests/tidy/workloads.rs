@@ -1,0 +1,75 @@
+//! What docs/install.md promises of the workloads that are installed, in each rendered file.
+
+use serde_json::{Value, json};
+
+use crate::manifests::{RENDERED, objects};
+use crate::tree::assert_none;
+
+/// What keeps two controllers from one node, where there is another.
+const APART: &str =
+    "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm";
+
+/// What a container has: no right that it does not need, and nothing that throttles it where the node has time to spare.
+fn of_container() -> Vec<(&'static str, Value)> {
+    vec![
+        ("/securityContext/allowPrivilegeEscalation", json!(false)),
+        ("/securityContext/readOnlyRootFilesystem", json!(true)),
+        ("/securityContext/capabilities/drop", json!(["ALL"])),
+        ("/resources/limits/cpu", Value::Null),
+    ]
+}
+
+/// What an object has, by its kind: DaemonSets are everywhere and leave one by one, controllers are two and apart, what may be evicted is said.
+fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
+    let controller = json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "controller"});
+    match kind {
+        "Namespace" => vec![("/metadata/labels/pod-security.kubernetes.io~1enforce", json!("privileged"))],
+        "DaemonSet" => vec![
+            ("/spec/updateStrategy/rollingUpdate/maxUnavailable", json!(1)),
+            ("/spec/template/spec/tolerations", json!([{"operator": "Exists"}])),
+            ("/spec/template/spec/priorityClassName", json!("system-node-critical")),
+            ("/spec/template/spec/securityContext/seccompProfile/type", json!("RuntimeDefault")),
+        ],
+        "Deployment" => vec![
+            ("/spec/replicas", json!(2)),
+            ("/spec/template/metadata/labels", controller.clone()),
+            (APART, json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": controller}})),
+            ("/spec/template/spec/priorityClassName", json!("system-cluster-critical")),
+            ("/spec/template/spec/securityContext/runAsNonRoot", json!(true)),
+            ("/spec/template/spec/securityContext/seccompProfile/type", json!("RuntimeDefault")),
+        ],
+        "PodDisruptionBudget" => {
+            vec![("/spec/maxUnavailable", json!(1)), ("/spec/selector/matchLabels", controller)]
+        }
+        "NetworkPolicy" => vec![
+            ("/spec/podSelector/matchLabels", controller),
+            ("/spec/policyTypes", json!(["Ingress", "Egress"])),
+            ("/spec/ingress/0/ports", json!([{"port": "admin", "protocol": "TCP"}])),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// The places where an object is not as expected.
+fn wrong(object: &Value, expected: Vec<(&'static str, Value)>) -> Vec<String> {
+    let found = |place: &str| object.pointer(place).cloned().unwrap_or(Value::Null);
+    let wrong = expected.into_iter().filter(|(place, expect)| found(place) != *expect);
+    wrong.map(|(place, expect)| format!("{place} is {}, not {expect}", found(place))).collect()
+}
+
+#[test]
+fn workloads_keep_what_the_pages_promise() {
+    let (mut problems, mut looked_at) = (Vec::new(), 0);
+    for (path, object) in objects(RENDERED) {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let expected = of_object(kind);
+        looked_at += usize::from(!expected.is_empty());
+        let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+        let of_containers = containers.into_iter().flatten().flat_map(|container| wrong(container, of_container()));
+        let all = wrong(&object, expected).into_iter().chain(of_containers);
+        problems.extend(all.map(|problem| format!("{path}: {kind} {}: {problem}", object["metadata"]["name"])));
+    }
+    // Five of each file, and gobgpd.
+    assert_eq!(looked_at, 21, "objects were looked at");
+    assert_none(&problems, "docs/install.md promises otherwise:");
+}
