@@ -7,10 +7,15 @@ use anyhow::{Context, Result, ensure};
 use ferrolb_tests::cluster::apply;
 use ferrolb_tests::topology::{CLIENT, Host};
 use ferrolb_tests::traffic::page::Page;
+use ferrolb_tests::traffic::probe::Transport;
 use ferrolb_tests::{Lab, Options, Signal, setup, wait};
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long one datagram is waited for.
+const ASKED: Duration = Duration::from_millis(200);
 
 #[test]
 fn every_example_works_as_it_is_and_its_page_reaches_the_client() {
@@ -43,28 +48,48 @@ fn examples(lab: &Lab) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-/// Runs a pod that an example's Service selects, and fetches the page at its IPv4 address.
+/// Runs a pod that an example's Service selects, and asks it at each address of the Service, by the protocol of its first port.
 fn serve_example(lab: &Lab, service: &Value, node: &str) -> Result<()> {
     let name = service["metadata"]["name"].as_str().context("a name")?;
     let selector = service["spec"]["selector"].as_object().context("a selector")?;
     let labels: Vec<(&str, &str)> =
         selector.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect();
-    let port = service["spec"]["ports"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let port = &service["spec"]["ports"][0];
+    let number = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("a port")?;
     lab.pod(&format!("example-{name}"), node, &labels)?;
-    let address = services::address(lab, name)?;
-    // Several examples select the same pods, so any of them may answer.
-    let page = page(lab, (address, port.context("a port")?), "example-")?;
-    if service["spec"]["externalTrafficPolicy"] == "Local" {
-        let client = Host::client().v4().to_string();
-        ensure!(page.body.trim().ends_with(&client), "the pod saw another address than {client}: {:?}", page.body);
+    let families = if service["spec"]["ipFamilyPolicy"].is_string() { 2 } else { 1 };
+    let addresses = services::wait_for(lab, name, &format!("{families} addresses"), |service| {
+        Some(services::addresses(service)).filter(|addresses| addresses.len() == families)
+    })?;
+    for address in addresses {
+        // Several examples select the same pods, so any of them may answer.
+        if port["protocol"] == "UDP" {
+            datagram(lab, (address, number).into(), "example-")?;
+            continue;
+        }
+        let page = page(lab, (address, number).into(), "example-")?;
+        if service["spec"]["externalTrafficPolicy"] == "Local" {
+            let client =
+                if address.is_ipv4() { Host::client().v4().to_string() } else { Host::client().v6().to_string() };
+            ensure!(page.body.trim().ends_with(&client), "the pod saw another address than {client}: {:?}", page.body);
+        }
     }
     Ok(())
 }
 
+/// Waits until a datagram of the client is answered by a pod whose name begins so.
+fn datagram(lab: &Lab, server: SocketAddr, pod: &str) -> Result<()> {
+    wait::until(&format!("an answer of {pod}"), pools::BRINGING_MAX, || {
+        let asked = lab.start_probe_by(Transport::Udp, server, ASKED, ASKED).finish()?;
+        ensure!(asked.pods.keys().any(|name| name.starts_with(pod)), "{asked:?}");
+        Ok(Some(()))
+    })
+}
+
 /// Waits until the client gets the page of a pod whose name begins so.
-fn page(lab: &Lab, (address, port): (Ipv4Addr, u16), pod: &str) -> Result<Page> {
+fn page(lab: &Lab, server: SocketAddr, pod: &str) -> Result<Page> {
     wait::until(&format!("the page of {pod}"), pools::BRINGING_MAX, || {
-        let page = lab.http_get(CLIENT, (address, port).into(), "/")?;
+        let page = lab.http_get(CLIENT, server, "/")?;
         ensure!(page.status == 200 && page.body.starts_with(pod), "{page:?}");
         Ok(Some(page))
     })
@@ -104,7 +129,7 @@ fn a_dual_stack_service_gets_both_addresses_and_says_so_and_the_pool_counts_them
                 (counts == (1, Some(3), 1, Some(1))).then_some(())
             })
         })?;
-        step("the client gets the page over IPv4", || page(lab, ([172, 30, 0, 200].into(), 80), "web").map(drop))?;
+        step("the client gets the page over IPv4", || page(lab, ([172, 30, 0, 200], 80).into(), "web").map(drop))?;
         step("the kernel and FerroLB agree on who has it", || {
             let owner = client_wire::owner(lab, [172, 30, 0, 200])?;
             let kernel = lab.who_answers([172, 30, 0, 200].into())?;
@@ -120,7 +145,7 @@ fn a_dual_stack_service_gets_both_addresses_and_says_so_and_the_pool_counts_them
                     lab.stop(&format!("speaker-{node}"), Signal::KILL)?;
                     lab.restart(&format!("speaker-{node}"))?;
                 }
-                page(lab, ([172, 30, 0, 200].into(), 80), "web")?;
+                page(lab, ([172, 30, 0, 200], 80).into(), "web")?;
                 let service = services::get(lab, "web")?;
                 ensure!(
                     services::addresses(&service) == expect,
@@ -164,7 +189,7 @@ fn a_service_without_node_ports_serves_its_page_to_the_client() {
             ensure!(ports.len() == 1 && ports[0].node_port.is_none(), "{ports:?}");
             Ok(())
         })?;
-        step("the client gets its page", || page(lab, (address, 80), "web").map(drop))?;
+        step("the client gets its page", || page(lab, (address, 80).into(), "web").map(drop))?;
         step("from one owner", || client_wire::owner(lab, address).map(drop))
     });
 }
