@@ -73,8 +73,11 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     tasks.spawn(links::run(sender.clone()));
     let (status, statuses) = watch::channel(SpeakerStatusStatus::default());
     let common = &flags.common;
-    let writer = StatusWriter::new(client.clone(), &common.namespace, &common.api_group, &flags.node_name);
-    tasks.spawn(writer.run(statuses));
+    // Another group has no SpeakerStatus.
+    let own_kinds = common.api_group == api::GROUP;
+    if own_kinds {
+        tasks.spawn(StatusWriter::new(client.clone(), &common.namespace, &flags.node_name).run(statuses));
+    }
     let (questions, asked) = watch::channel(Questions::default());
     let (mode, fall, rise) = (flags.kube_proxy_health, flags.health_fall, flags.health_rise);
     let path = data_path::Config { mode, fall, rise };
@@ -94,8 +97,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         tasks.spawn(speakers::run((client, common.namespace.clone()), told, watched, sender.clone()));
     }
 
-    // Another group has no SpeakerStatus.
-    let drain_delay = flags.drain_delay.0.filter(|_| common.api_group == api::GROUP);
+    let drain_delay = flags.drain_delay.0.filter(|_| own_kinds);
     let links = LinkSet::new(protocol(&flags), metrics.clone(), Arc::clone(&vitals), sender);
     let state = State::new(Config {
         node: flags.node_name.into(),

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ferrolb_proto::api::{Kind, Speaker, SpeakerStatusStatus, VERSION, resource};
+use ferrolb_proto::api::{GROUP, Kind, Speaker, SpeakerStatusStatus, VERSION, resource};
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
 use kube::api::{Patch, PatchParams};
@@ -21,16 +21,15 @@ pub const STATUS_WRITE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Writes one node's status.
 pub struct StatusWriter {
     api: Api<Speaker>,
-    group: String,
     node: String,
 }
 
 impl StatusWriter {
-    /// A writer of the object named `node` in `namespace`, of the kind under `group`.
+    /// A writer of the object named `node` in `namespace`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, group: &str, node: &str) -> Self {
-        let api = Api::namespaced_with(client, namespace, &resource(Kind::SpeakerStatus, group));
-        Self { api, group: group.to_owned(), node: node.to_owned() }
+    pub fn new(client: Client, namespace: &str, node: &str) -> Self {
+        let api = Api::namespaced_with(client, namespace, &resource(Kind::SpeakerStatus, GROUP));
+        Self { api, node: node.to_owned() }
     }
 
     /// Writes each new value of `status`, the first of them (not the initial one) included. Ends when its sender is gone.
@@ -64,7 +63,7 @@ impl StatusWriter {
 
     async fn write(&self, status: &SpeakerStatusStatus) -> Result<(), kube::Error> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let head = json!({"apiVersion": format!("{}/{VERSION}", self.group), "kind": Kind::SpeakerStatus.name(),
+        let head = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": Kind::SpeakerStatus.name(),
             "metadata": {"name": self.node}});
         let mut whole = head.clone();
         whole["status"] = json!(status);

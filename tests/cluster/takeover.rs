@@ -68,6 +68,10 @@ fn metallbs_own_objects_are_served_as_they_are() {
             ensure!(!written(lab, Kind::Community, "community1")?, "it wrote to the Community");
             let errors = metrics::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;
             ensure!(errors == 0.0, "{errors} write errors");
+            let said = lab.logs(&ferrolb::speaker_name(NODE));
+            let refused: Vec<_> =
+                said.lines().filter(|line| line.contains("WARN") && line.contains("SpeakerStatus")).collect();
+            ensure!(refused.is_empty(), "the speaker said {refused:#?}");
             Ok(())
         })?;
         step("without Communities, as in an old MetalLB, addresses are given all the same", || without_communities(lab))
