@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::foreign::CONTEST_STAGGER;
-use super::unit::{INSIST_EVERY, Seen, UnitState};
+use super::unit::{INSIST_EVERY, Seen, UnitState, Yielded};
 use super::{Claims, Output, Peer, STAGGER_MIN, STAGGER_OVER_INTERVAL};
 use crate::Instant;
 use crate::election::{Candidate, Unit, order};
@@ -210,17 +210,16 @@ impl Claims {
         let holding = || self.peers.iter().filter(|(_, peer)| !peer.dead && claims(peer));
         let holders = holding().map(|(name, _)| self.seen(name, unit.candidate(name), unit));
         let best = holders.min_by_key(|holder| holder.standing(unit, true));
-        let backs_off = state.story.as_ref().is_some_and(|story| story.back_off.is_some());
         let taker = Seen { failing: self.own.failing.counts_for(unit), ..me };
+        // Who has just yielded leaves it alone, so that it does not go to and fro: while things are as they were, and the holder can serve and does not
+        // say itself that its clients are refused.
+        let yielded = state.story.as_ref().and_then(|story| story.yielded());
+        let over = |then: Yielded, first| best.as_ref().is_some_and(|holder| then.is_over(&taker, holder, first));
+        let yielded = yielded.filter(|(then, first)| !over(*then, *first)).map(|(then, _)| then);
         if let Some(holder) = &best {
             let stays = holding().any(|(_, peer)| !peer.flags.leaving);
-            // Who has just yielded leaves it alone, so that it does not go to and fro; but not with one against which more speaks than did then,
-            // nor, unless views differ, with one that cannot serve or says itself that its clients are refused.
-            let differs = state.story.as_ref().is_some_and(|story| story.differs);
-            let then = state.story.as_ref().and_then(|story| story.yielded_to);
-            let worse = then.is_some_and(|then| holder.soft().is_none_or(|soft| soft > then));
             let serves = holder.candidate.is_some() && holder.failing <= taker.failing;
-            let leaves_it = backs_off && stays && !worse && (differs || serves);
+            let leaves_it = stays && yielded.is_some_and(|then| then.differs || serves);
             if !taker.may_take_from(holder, unit, false) || leaves_it {
                 return Turn::Never;
             }
@@ -234,7 +233,7 @@ impl Claims {
         }
         // Two of whom each thinks the other better would take it and yield together, again and again: who has just yielded goes by
         // what nodes say of themselves, on which views do not differ.
-        let line = |seen: &Seen<'_>| if backs_off { seen.own_word() } else { seen.standing(unit, true) };
+        let line = |seen: &Seen<'_>| if yielded.is_some() { seen.own_word() } else { seen.standing(unit, true) };
         let mine = line(&me);
         let before_us = |candidate: &&Candidate| {
             let other = self.seen(&candidate.node, Some(candidate), unit);
@@ -296,7 +295,7 @@ impl Claims {
             (false, true) => false,
             (false, false) | (true, true) => them.standing(&unit, true) < us.standing(&unit, true),
         };
-        let theirs = them.soft();
+        let softs = [&us, &them].map(Seen::soft);
         let story = state.story();
         let insisted = story.insisted.entry(peer.into()).or_insert(0);
         *insisted = insisted.saturating_add(u8::from(!peer_is_better));
@@ -317,7 +316,7 @@ impl Claims {
         }
         story.insisted.remove(peer);
         if views_differ || now.since(since) < TOO_SOON {
-            story.back_off(views_differ, theirs, now);
+            story.back_off(Yielded { differs: views_differ, us: softs[0], them: softs[1] }, now);
         }
         let decided = &mut self.own.decided;
         if candidate { decided.hand_over.extend(ours) } else { decided.refuse.extend(ours) }

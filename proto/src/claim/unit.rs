@@ -41,12 +41,10 @@ pub(super) struct Story {
     pub(super) insisted: BTreeMap<Box<str>, u8>,
     /// When we last told the wire because of a conflict.
     pub(super) defended: Option<Instant>,
-    /// Until when we take it from no live holder that serves; from one against which more speaks than when we yielded all the same.
+    /// Until when we leave it with a live holder, unless more speaks for us than when we yielded.
     pub(super) back_off: Option<Instant>,
-    /// We backed off because the holder thinks otherwise of who is better.
-    pub(super) differs: bool,
-    /// What spoke against who we yielded to when we backed off; none if it was no candidate.
-    pub(super) yielded_to: Option<Soft>,
+    /// How things stood then.
+    pub(super) yielded: Option<Yielded>,
     /// When we last backed off, and for how long.
     pub(super) backed_off: Option<(Instant, Duration)>,
     /// Until when it is left with its holder although a better node is here.
@@ -61,6 +59,26 @@ pub(super) struct Story {
     pub(super) timer: Option<Instant>,
 }
 
+/// How things stood, in our view, when we yielded a unit and backed off from it. Who is no candidate has no [`Soft`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Yielded {
+    /// The holder thought otherwise of who is better.
+    pub(super) differs: bool,
+    /// What spoke against us, and against who got it.
+    pub(super) us: Option<Soft>,
+    pub(super) them: Option<Soft>,
+}
+
+impl Yielded {
+    /// Things have changed since: it is not the to and fro that a back-off is against. The holder is no candidate any more; or, the `first` time, more
+    /// speaks against it, or less against us, which where views differ is no news to it.
+    pub(super) fn is_over(self, us: &Seen<'_>, holder: &Seen<'_>, first: bool) -> bool {
+        let worse = self.them.is_some_and(|then| holder.soft().is_none_or(|soft| soft > then));
+        let better = us.soft().is_some_and(|soft| self.us.is_none_or(|then| soft < then));
+        (worse && holder.candidate.is_none()) || (first && (worse || (better && !self.differs)))
+    }
+}
+
 impl Story {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = self.pending.map(|(_, due)| due);
@@ -69,13 +87,18 @@ impl Story {
         others.into_iter().flatten().chain(due).min()
     }
 
-    pub(super) fn back_off(&mut self, differs: bool, yielded_to: Option<Soft>, now: Instant) {
+    pub(super) fn back_off(&mut self, yielded: Yielded, now: Instant) {
         let again = self.backed_off.filter(|(at, wait)| now.since(*at) < *wait + BACK_OFF_FORGOTTEN);
         let wait = again.map_or(BACK_OFF_MIN, |(_, wait)| (wait * 2).min(BACK_OFF_MAX));
         self.backed_off = Some((now, wait));
         self.back_off = Some(now + wait);
-        self.differs = differs;
-        self.yielded_to = yielded_to;
+        self.yielded = Some(yielded);
+    }
+
+    /// How things stood when we backed off, while we do; and whether that was the first time of late.
+    pub(super) fn yielded(&self) -> Option<(Yielded, bool)> {
+        let first = self.backed_off.is_some_and(|(_, wait)| wait == BACK_OFF_MIN);
+        self.back_off.and(self.yielded).map(|then| (then, first))
     }
 
     /// Nothing in it is of any use any more.

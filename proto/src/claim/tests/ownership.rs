@@ -132,6 +132,24 @@ fn who_drained_soon_after_it_took_the_unit_is_there_when_the_next_one_has_to_go(
 }
 
 #[test]
+fn who_drained_for_a_moment_takes_the_unit_back_from_one_whose_data_path_is_broken() {
+    let two = &THREE[..2];
+    let (mut wire, order) = (Wire::new(two), ranked(two, VIP));
+    wire.units(&[unit(&[VIP], two)]);
+    wire.input(order[1], Input::Says(Says { unhealthy: true, ..Says::default() }));
+    wire.run(Duration::from_secs(3));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    wire.watch(VIP);
+    wire.input(order[0], Input::Says(Says { draining: true, ..Says::default() }));
+    wire.run(ms(500));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    wire.input(order[0], Input::Says(Says::default()));
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[0]]);
+    assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
+}
+
+#[test]
 fn who_was_cordoned_soon_after_it_took_the_unit_takes_it_back_before_the_last_pods_of_the_next_one_end() {
     let two = &THREE[..2];
     let (mut wire, order, all) = (Wire::new(two), ranked(two, VIP), unit(&[VIP], two));
