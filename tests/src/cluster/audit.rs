@@ -5,7 +5,6 @@ use super::kubeadm::machine;
 use crate::rights::Asked;
 use crate::state::{Facts, State};
 use crate::topology::{Host, node_name};
-use ferrolb_proto::api::GROUP;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,8 +17,6 @@ pub const FOLDER: &str = "/var/log/audit";
 pub const MACHINE_POLICY: &str = "/var/log/audit/audit-policy.json";
 /// FerroLB's ServiceAccounts.
 const ACCOUNTS: [&str; 2] = ["controller", "speaker"];
-/// What the take-over mode asks instead, where a story runs it: the same of another group, in another namespace.
-const TAKEN_OVER: [(&str, &str); 2] = [("metallb.io", GROUP), ("metallb-system", NAMESPACE)];
 /// An object was made (RFC 9110 section 15.3.2).
 const CREATED: u64 = 201;
 
@@ -69,11 +66,7 @@ fn read(event: &Value) -> Vec<Asked> {
     let decision = event["annotations"]["authorization.k8s.io/decision"].as_str();
     let (Some(account), Some(decision), false) = (account, decision, by_story) else { return Vec::new() };
     let object = &event["objectRef"];
-    let said = |field: &str| {
-        let text = object[field].as_str().unwrap_or_default();
-        let taken_over = TAKEN_OVER.into_iter().find(|(theirs, _)| *theirs == text);
-        taken_over.map_or(text, |(_, ours)| ours).to_owned()
-    };
+    let said = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
     if !object.is_object() {
         return Vec::new();
     }
@@ -162,13 +155,5 @@ mod tests {
         let mut refused = event();
         refused["annotations"]["authorization.k8s.io/decision"] = json!("forbid");
         assert!(!read(&refused)[0].allowed);
-    }
-
-    #[test]
-    fn what_is_asked_of_metallb_s_kinds_is_what_is_asked_of_ours() {
-        let mut theirs = event();
-        theirs["objectRef"]["apiGroup"] = json!("metallb.io");
-        theirs["objectRef"]["namespace"] = json!("metallb-system");
-        assert_eq!(read(&theirs), read(&event()));
     }
 }

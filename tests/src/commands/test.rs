@@ -108,8 +108,9 @@ fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
 /// After all stories, for a part of them does not need all: what `deploy/` grants is what FerroLB's accounts used, and what they asked for is granted.
 fn least_privilege(file: &Path) -> Result<()> {
     let (seen, granted) = (rights::run::added_up(file)?, rights::run::of_deploy(true)?);
-    println!("rights  {} granted, {} used, {} refused", granted.len(), seen.used.len(), seen.refused.len());
-    let problems = [seen.unused(&granted), seen.in_vain()].concat();
+    let (unused, in_vain) = (seen.unused(&granted), seen.in_vain());
+    println!("rights  {} granted, {} used, {} refused", granted.len(), granted.len() - unused.len(), in_vain.len());
+    let problems = [unused, in_vain].concat();
     ensure!(problems.is_empty(), "deploy/ grants not what the programs need:\n{}", problems.join("\n"));
     Ok(())
 }

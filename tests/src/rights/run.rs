@@ -5,6 +5,7 @@ use super::{Right, Seen, granted};
 use crate::cluster::{audit, ferrolb};
 use crate::state::State;
 use anyhow::{Context, Result};
+use ferrolb_proto::api::GROUP;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -13,12 +14,20 @@ use std::path::{Path, PathBuf};
 /// Names the file to the tests; where it is not set nothing is added up.
 pub const VARIABLE: &str = "FERROLB_RIGHTS";
 
-/// What a user grants, by layer 2 alone or with BGP.
+/// What a user grants, by layer 2 alone or with BGP, and in MetalLB's place.
 ///
 /// # Errors
 /// When `deploy/` is not what it should be.
 pub fn of_deploy(with_bgp: bool) -> Result<BTreeSet<Right>> {
-    granted(&ferrolb::rendered(with_bgp)?)
+    let mut rights = granted(&ferrolb::rendered(with_bgp)?)?;
+    rights.extend(granted(&ferrolb::rights_in_metallbs_place()?)?);
+    Ok(rights)
+}
+
+/// What BGP needs, for MetalLB's kinds in its namespace: the chart grants it there, and none of the files.
+fn in_metallbs_place(right: &Right) -> Right {
+    let group = if right.group == GROUP { "metallb.io" } else { &right.group };
+    Right { group: group.to_owned(), namespace: Some("metallb-system".to_owned()), ..right.clone() }
 }
 
 /// Adds what FerroLB's accounts did in a lab, if a run adds up.
@@ -30,7 +39,11 @@ pub fn add(state: &State) -> Result<()> {
     let facts = state.facts()?;
     // There is none where nobody asked anything.
     let text = fs::read_to_string(audit::log(state, &facts)).unwrap_or_default();
-    let seen = Seen::of(&audit::asked(&text), &of_deploy(facts.gobgp.is_some())?);
+    let plain = of_deploy(false)?;
+    let mut granted = if facts.gobgp.is_some() { of_deploy(true)? } else { plain.clone() };
+    let of_chart: Vec<_> = granted.difference(&plain).map(in_metallbs_place).collect();
+    granted.extend(of_chart);
+    let seen = Seen::of(&audit::asked(&text), &granted);
     let line = serde_json::to_string(&seen)? + "\n";
     let file = File::options().create(true).append(true).open(file)?;
     (&file).write_all(line.as_bytes()).context("the rights of a lab are not added up")

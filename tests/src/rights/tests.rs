@@ -126,3 +126,23 @@ fn nothing_is_granted_beyond_what_bgp_adds_to_layer_2() {
     let more: BTreeSet<_> = with_bgp.difference(&plain).map(|right| right.account.as_str()).collect();
     assert_eq!(more, BTreeSet::from(["speaker"]));
 }
+
+#[test]
+fn in_metallbs_place_the_same_is_granted_for_its_kinds_and_no_status_but_the_pools() {
+    let rights = of_deploy(false).unwrap();
+    let (theirs, ours): (Vec<_>, Vec<_>) = rights
+        .iter()
+        .filter(|right| right.namespace.is_some())
+        .map(|right| (right.namespace.as_deref() == Some("metallb-system"), right.to_string()))
+        .partition(|(theirs, _)| *theirs);
+    let plain = |(_, text): &(bool, String)| {
+        text.replace("metallb.io", "ferrolb.io").replace("metallb-system", "ferrolb-system")
+    };
+    let [theirs, ours] = [theirs, ours].map(|rights| rights.iter().map(plain).collect::<BTreeSet<_>>());
+    let no_place = |right: &&String| {
+        let status = right.contains("/status") && !right.contains("ipaddresspools/status");
+        status || right.contains("speakerstatuses")
+    };
+    assert!(theirs.is_subset(&ours));
+    assert_eq!(ours.difference(&theirs).filter(|right| !no_place(right)).collect::<Vec<_>>(), Vec::<&String>::new());
+}
