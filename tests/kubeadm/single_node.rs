@@ -52,7 +52,8 @@ fn one_node_that_the_label_keeps_out_serves_by_helm_until_it_is_uninstalled() {
         step("both programs are upgraded to another image, with nobody to take over: no page is lost", || {
             upgrade::tag(lab)?;
             let tag = upgrade::TAG;
-            let tags = format!("--reuse-values --set controller.image.tag={tag} --set speaker.image.tag={tag}");
+            let tags =
+                format!("--reset-then-reuse-values --set controller.image.tag={tag} --set speaker.image.tag={tag}");
             unharmed(lab, "helm upgrade to another image", &web, || {
                 lab.shell(&format!("helm upgrade {CHART} {tags}"))
             })?;

@@ -31,13 +31,13 @@ labels:
 
 {{/* The API group of the kinds that are read. */}}
 {{- define "ferrolb.group" -}}
-{{- ternary "metallb.io" "ferrolb.io" (ne .Values.metallbNamespace "") -}}
+{{- if .Values.metallbNamespace }}metallb.io{{ else }}ferrolb.io{{ end -}}
 {{- end }}
 
 {{/* A Role's name, in the namespace of those kinds: `include "ferrolb.role" (list . "speaker-bgp")`. MetalLB has a Role `controller` in its own. */}}
 {{- define "ferrolb.role" -}}
 {{- $root := index . 0 -}}
-{{- ternary "ferrolb-" "" (ne $root.Values.metallbNamespace "") }}{{ index . 1 -}}
+{{- if $root.Values.metallbNamespace }}ferrolb-{{ end }}{{ index . 1 -}}
 {{- end }}
 
 {{/* The metadata of such a Role and of its binding: `include "ferrolb.roleMetadata" (list . "speaker" "speaker-bgp")`. */}}
