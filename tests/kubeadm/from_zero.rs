@@ -20,16 +20,16 @@ const GATHER_MAX: &str = "--timeout=60s";
 fn from_the_manifests_to_an_uninstall_while_a_client_looks_on() {
     play(&three_nodes("kubeadm"), |lab| {
         let servers = installed(lab)?;
-        let web = ("web", servers[0]);
+        let web = [("IPv4", servers[0]), ("IPv6", servers[1])];
         step("the pods may do what the manifests say, seen from their processes", || rights::check(lab))?;
         step("it is installed a second time: no pod is replaced", || {
             let before = upgrade::pods(lab)?;
-            unharmed(lab, "installed again", &[web], || lab.deploy_ferrolb())?;
+            unharmed(lab, "installed again", &web, || lab.deploy_ferrolb())?;
             ensure!(upgrade::pods(lab)? == before, "pods were replaced: {before}");
             Ok(())
         })?;
         step("the controller that holds the lease is deleted: no page is lost, and a Service is served", || {
-            unharmed(lab, "controller deleted, until a new Service answers", &[web], || {
+            unharmed(lab, "controller deleted, until a new Service answers", &web, || {
                 let holder = holder(lab)?;
                 lab.kubectl(&["-n", NAMESPACE, "delete", "pod", &holder, "--wait=false"])?;
                 web::expose(lab, "web", "second")?;
@@ -37,14 +37,14 @@ fn from_the_manifests_to_an_uninstall_while_a_client_looks_on() {
             })
         })?;
         step("the DaemonSet is restarted, one pod after the other: no page is lost", || {
-            unharmed(lab, "DaemonSet restarted", &[web], || {
+            unharmed(lab, "DaemonSet restarted", &web, || {
                 lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "daemonset/speaker"])?;
                 upgrade::rolled_out(lab)
             })
         })?;
         step("both programs are upgraded to another image: no page is lost", || {
             upgrade::tag(lab)?;
-            unharmed(lab, "upgraded to another image", &[web], || {
+            unharmed(lab, "upgraded to another image", &web, || {
                 upgrade::by_kubectl(lab)?;
                 upgrade::rolled_out(lab)
             })?;
