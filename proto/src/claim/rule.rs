@@ -80,7 +80,7 @@ impl Claims {
 
     fn evaluate(&mut self, first: IpAddr, state: &mut UnitState, now: Instant) {
         if let Some(story) = &mut state.story {
-            story.back_off = story.back_off.filter(|until| now < *until);
+            story.back_off = story.back_off.filter(|(until, _)| now < *until);
             story.kept = None;
             story.shunned = story.shunned.filter(|until| now < *until);
             story.forget_moves(now);

@@ -41,10 +41,8 @@ pub(super) struct Story {
     pub(super) insisted: BTreeMap<Box<str>, u8>,
     /// When we last told the wire because of a conflict.
     pub(super) defended: Option<Instant>,
-    /// Until when we leave it with a live holder, unless more speaks for us than when we yielded.
-    pub(super) back_off: Option<Instant>,
-    /// How things stood then.
-    pub(super) yielded: Option<Yielded>,
+    /// Until when we leave it with a live holder, unless things have changed since we yielded.
+    pub(super) back_off: Option<(Instant, Yielded)>,
     /// When we last backed off, and for how long.
     pub(super) backed_off: Option<(Instant, Duration)>,
     /// Until when it is left with its holder although a better node is here.
@@ -73,9 +71,10 @@ impl Yielded {
     /// Things have changed since: it is not the to and fro that a back-off is against. The holder is no candidate any more; or, the `first` time, more
     /// speaks against it, or less against us, which where views differ is no news to it.
     pub(super) fn is_over(self, us: &Seen<'_>, holder: &Seen<'_>, first: bool) -> bool {
-        let worse = self.them.is_some_and(|then| holder.soft().is_none_or(|soft| soft > then));
+        let gone = self.them.is_some() && holder.candidate.is_none();
+        let worse = self.them.zip(holder.soft()).is_some_and(|(then, soft)| soft > then);
         let better = us.soft().is_some_and(|soft| self.us.is_none_or(|then| soft < then));
-        (worse && holder.candidate.is_none()) || (first && (worse || (better && !self.differs)))
+        gone || (first && (worse || (better && !self.differs)))
     }
 }
 
@@ -83,7 +82,7 @@ impl Story {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = self.pending.map(|(_, due)| due);
         let checks = self.checks.map(|checks| checks.next);
-        let others = [self.lost, self.back_off, self.kept, self.shunned, checks];
+        let others = [self.lost, self.back_off.map(|(until, _)| until), self.kept, self.shunned, checks];
         others.into_iter().flatten().chain(due).min()
     }
 
@@ -91,14 +90,13 @@ impl Story {
         let again = self.backed_off.filter(|(at, wait)| now.since(*at) < *wait + BACK_OFF_FORGOTTEN);
         let wait = again.map_or(BACK_OFF_MIN, |(_, wait)| (wait * 2).min(BACK_OFF_MAX));
         self.backed_off = Some((now, wait));
-        self.back_off = Some(now + wait);
-        self.yielded = Some(yielded);
+        self.back_off = Some((now + wait, yielded));
     }
 
     /// How things stood when we backed off, while we do; and whether that was the first time of late.
     pub(super) fn yielded(&self) -> Option<(Yielded, bool)> {
         let first = self.backed_off.is_some_and(|(_, wait)| wait == BACK_OFF_MIN);
-        self.back_off.and(self.yielded).map(|then| (then, first))
+        self.back_off.map(|(_, then)| (then, first))
     }
 
     /// Nothing in it is of any use any more.

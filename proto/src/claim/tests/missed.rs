@@ -2,6 +2,8 @@
 
 use super::faults::{introduce, said};
 use super::*;
+use crate::claim::unit::Yielded;
+use crate::election::CLEAN;
 use crate::wire::hello::{Body, Failing, Flags, Release};
 
 const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 201));
@@ -138,7 +140,7 @@ fn who_has_just_yielded_is_better_than(become_unsound: impl Fn(&mut Wire, &str))
     let now = wire.now;
     become_unsound(&mut wire, order[1]);
     let state = wire.node(order[2]).machine.units.get_mut(&VIP).expect("its unit");
-    state.story().back_off = Some(now + Duration::from_secs(60));
+    state.story().back_off(Yielded { differs: false, us: Some(CLEAN), them: Some(CLEAN) }, now);
     wire.run(Duration::from_secs(2));
     wire.node(order[0]).up = false;
     wire.run(Duration::from_secs(2));
