@@ -23,6 +23,8 @@ pub(super) struct Inlet {
     pub(super) socket: PacketSocket,
     /// The last wait found something to read.
     pub(super) ready: bool,
+    /// How many frames this turn's burst has read.
+    pub(super) burst: usize,
     index: u32,
     filter: fn(u32) -> Vec<SockFilter>,
     guard: Guard,
@@ -36,7 +38,7 @@ impl Inlet {
     /// As [`PacketSocket::open`].
     pub(super) fn open(index: u32, ether_type: u16, filter: fn(u32) -> Vec<SockFilter>) -> io::Result<Self> {
         let socket = PacketSocket::open(index, ether_type, &filter(index))?;
-        Ok(Self { socket, ready: false, index, filter, guard: Guard::new(), log_at: Instant::ZERO })
+        Ok(Self { socket, ready: false, burst: 0, index, filter, guard: Guard::new(), log_at: Instant::ZERO })
     }
 
     /// Whether there is something to read at `now`, and it may be read.
@@ -45,6 +47,7 @@ impl Inlet {
     /// When the kernel does not take a filter.
     pub(super) fn begin(&mut self, now: Instant, quota: &mut Quota) -> io::Result<bool> {
         let open = quota.is_open(now);
+        self.burst = 0;
         if self.guard.release(now) {
             self.block()?;
         }
@@ -57,26 +60,32 @@ impl Inlet {
     /// As there.
     pub(super) fn receive<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         let frame = self.socket.receive(buffer)?;
+        self.burst += usize::from(frame.is_some());
         if let Some(source) = frame.and_then(|frame| frame.get(6..12)?.try_into().ok()) {
             self.guard.note(Mac(source));
         }
         Ok(frame)
     }
 
-    /// A burst was read from `start` to `now`. Who sends too much is blocked; where all together are too much some is left out.
+    /// A burst was read from `start` to `now`. Who sends too much is blocked; where all together are too much it is read less often, and then in part.
     ///
     /// # Errors
     /// When the kernel does not take a filter.
     pub(super) fn end(&mut self, start: Instant, now: Instant, quota: &mut Quota, link: &Setup) -> io::Result<()> {
         let too_much = quota.spend(start, now);
         if too_much {
-            self.guard.thin_out(now);
+            self.guard.tighten(now);
         }
         let blocked = self.guard.block(now);
         if blocked {
             self.say_flood(now, link);
         }
         if too_much || blocked { self.block() } else { Ok(()) }
+    }
+
+    /// Whether there is a flood.
+    pub(super) fn rests(&self) -> bool {
+        self.guard.rests()
     }
 
     fn say_flood(&mut self, now: Instant, link: &Setup) {

@@ -120,8 +120,7 @@ impl Thread<'_> {
         }
         // First what members say: who claims an address announces it next, and would be taken for a kernel that answers.
         self.read_hellos(buffer)?;
-        self.read_arp(buffer)?;
-        self.read_ndp(buffer)?;
+        self.read_questions(buffer)?;
         self.take_order(mailbox)?;
         self.announce()?;
         if self.changed {
@@ -176,6 +175,16 @@ impl Thread<'_> {
         if rung {
             // Only to have it empty: what it rings for is in the mailbox.
             let _ = rustix::io::read(&mailbox.wake, &mut [0_u8; 8]);
+        }
+        Ok(())
+    }
+
+    fn read_questions(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
+        self.read_arp(buffer)?;
+        self.read_ndp(buffer)?;
+        let all_was_read = (1..BURST_MAX).contains(&self.arp.burst.max(self.ndp.burst));
+        if all_was_read && (self.arp.rests() || self.ndp.rests()) {
+            self.quota.rest(Clock::now());
         }
         Ok(())
     }
