@@ -155,6 +155,7 @@ fn listen(lab: &Lab, address: Ipv4Addr) -> Result<()> {
         program: Tools::ready()?.programs.lab.clone(),
         args: vec!["serve".to_owned(), LISTENER.to_owned(), "80".to_owned()],
         env: BTreeMap::new(),
+        yields: false,
     };
     process::start(lab.state(), launch).map(drop)
 }

@@ -1,5 +1,5 @@
 //! FerroLB on a real cluster: a real API server, a real kube-proxy, and a client on the wire that judges. Needs root rights; each test
-//! raises a lab of its own, one lab at a time, since several on two cores would disturb each other's timing.
+//! raises a lab of its own; two stand at a time, and Kubernetes' own programs yield in them, or they would disturb each other's timing.
 
 mod allocation;
 mod announced;

@@ -46,8 +46,8 @@ pub struct Options {
     pub bgp: bool,
     /// Each node is a machine whose kubelet runs pods; kubeadm makes the cluster, with a kube-proxy in nftables mode, and the first is its control plane.
     pub kubeadm: bool,
-    /// The API server writes down what FerroLB's accounts ask.
-    pub audit: bool,
+    /// For a test's story: the API server writes down what FerroLB's accounts ask, and Kubernetes' own programs yield to all others.
+    pub story: bool,
 }
 
 impl Options {
@@ -62,7 +62,7 @@ impl Options {
             leases: false,
             bgp: false,
             kubeadm: false,
-            audit: false,
+            story: false,
         }
     }
 }
@@ -96,7 +96,7 @@ impl Lab {
             gobgp: if options.bgp { Some(tools.gobgp.clone().context("a lab with BGP needs GoBGP")?) } else { None },
             docker: options.bgp && tools.docker,
             kubeadm: options.kubeadm,
-            audit: options.audit,
+            story: options.story,
             kept: false,
         };
         let state = State::create(&name, &facts)?;

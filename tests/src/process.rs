@@ -5,7 +5,7 @@ use crate::state::State;
 use crate::{netns, wait};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, setsid, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, nice, pidfd_open, pidfd_send_signal, setsid, waitpid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// How long a killed process may take to go.
 const DEATH_MAX: Duration = Duration::from_secs(10);
+/// How nice a process is that yields (sched(7)).
+const NICE: i32 = 19;
 /// Where the lab's programs look for tools: the user's own settings do not reach into a lab.
 const TOOL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -33,6 +35,9 @@ pub struct Launch {
     pub program: PathBuf,
     pub args: Vec<String>,
     pub env: BTreeMap<String, String>,
+    /// It gets a processor when nothing else wants it: on real nodes what is tested and its clients need not share theirs with it.
+    #[serde(default)]
+    pub yields: bool,
 }
 
 /// A process that was started.
@@ -64,18 +69,26 @@ pub fn start(state: &State, launch: Launch) -> Result<Record> {
     let mut command = Command::new(&launch.program);
     command.args(&launch.args).env_clear().env("PATH", TOOL_PATH).envs(&launch.env);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let yields = launch.yields;
     let prepare = move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         setsid()?;
+        if yields {
+            nice(NICE)?;
+        }
         Ok(())
     };
     #[expect(unsafe_code, reason = "a child can enter its namespace and session only between fork and exec")]
-    // SAFETY: the closure makes two system calls on what it already holds: it takes no lock and allocates nothing.
+    // SAFETY: the closure makes system calls alone, on what it already holds: it takes no lock and allocates nothing.
     unsafe {
         command.pre_exec(prepare);
     }
     let child = command.spawn().with_context(|| format!("cannot start {}", launch.program.display()))?;
     let pid = i32::try_from(child.id()).context("a pid is an i32")?;
+    if yields {
+        // Where sessions are groups of the scheduler, the group's niceness counts, which a fresh session does not inherit. Elsewhere there is no such file.
+        let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
+    }
     // A program that is gone at once has no start time; its record then says "not alive", and its log says why.
     let record = Record { launch, pid, start: start_time(pid).unwrap_or_default() };
     fs::write(record_path(state, &record.launch.name), serde_json::to_vec_pretty(&record)?)?;

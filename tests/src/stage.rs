@@ -34,14 +34,14 @@ enum Turn {
 }
 
 /// Raises a lab, tells `story` in it, and takes it down. A panic or error in the story fails the test; where a processor of this machine stood
-/// still meanwhile, an error does only if the story, told again, ends in one again. A lab of one node may stand beside another of one node: nobody
-/// takes over from it while the other has the processors.
+/// still meanwhile, an error does only if the story, told again, ends in one again. Another lab may stand beside it, since Kubernetes' own programs yield
+/// in both. Not so where kubelets start FerroLB, which would yield with them.
 pub fn play(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
-    let turn = if options.nodes == 1 && !options.kubeadm { Turn::Shared } else { Turn::Alone };
+    let turn = if options.kubeadm { Turn::Alone } else { Turn::Shared };
     play_in(turn, options, story);
 }
 
-/// [`play`] with nothing beside it, for a story of one node that looks at the clock closely.
+/// [`play`] with nothing beside it, for a story that looks at the clock closely.
 pub fn play_alone(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
     play_in(Turn::Alone, options, story);
 }
@@ -70,7 +70,7 @@ fn play_in(turn: Turn, options: &Options, story: impl Fn(&Lab) -> Result<()>) {
 }
 
 fn tell(tools: &Tools, options: &Options, story: impl Fn(&Lab) -> Result<()>) -> Result<()> {
-    let lab = Lab::up(tools, &Options { audit: true, ..options.clone() })?;
+    let lab = Lab::up(tools, &Options { story: true, ..options.clone() })?;
     let last_words = LastWords(state::logs(&options.name.parse()?));
     // Said at once, and where the harness shows it of this test, before the logs of the programs, which are long.
     story(&lab).inspect_err(|error| {

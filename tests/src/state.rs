@@ -39,9 +39,9 @@ pub struct Facts {
     /// Its nodes are machines with kubelets, made by kubeadm; the first is the control plane.
     #[serde(default)]
     pub kubeadm: bool,
-    /// Its API server writes down what FerroLB's accounts ask.
+    /// A test's story is told in it: its API server writes down what FerroLB's accounts ask, and Kubernetes' own programs yield to all others.
     #[serde(default)]
-    pub audit: bool,
+    pub story: bool,
     /// It stands on its own: whoever raised it has finished and gone.
     pub kept: bool,
 }

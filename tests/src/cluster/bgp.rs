@@ -53,6 +53,7 @@ fn launch(gobgp: &Path, host: &str, script: &str, args: impl IntoIterator<Item =
         program: "/bin/sh".into(),
         args: ["-c".to_owned(), script.to_owned(), program].into_iter().chain(args).collect(),
         env: [].into(),
+        yields: false,
     }
 }
 

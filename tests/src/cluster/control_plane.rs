@@ -29,7 +29,7 @@ pub fn start(state: &State, facts: &Facts) -> Result<()> {
     fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     write_kubeconfig(state, &state.kubeconfig(), ADMIN_TOKEN)?;
     let file = |name: &str| state.file(name).display().to_string();
-    fs::write(file(audit::POLICY), audit::policy(facts.audit))?;
+    fs::write(file(audit::POLICY), audit::policy(facts.story))?;
     let [policy, log] = audit::flags(file).map(|(flag, value)| format!("--{flag}={value}"));
     let kubeconfig = file("kubeconfig");
     launch(state, facts, "etcd", &[&format!("--data-dir={}", file("etcd")), "--unsafe-no-fsync", "--log-level=warn"])?;
@@ -89,6 +89,7 @@ fn launch(state: &State, facts: &Facts, program: &str, args: &[&str]) -> Result<
         program: facts.kubernetes.join(program),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: [("HOME".to_owned(), state.file("home").display().to_string())].into(),
+        yields: facts.story,
     };
     process::start(state, launch)
 }

@@ -87,6 +87,7 @@ fn start(state: &State) -> Result<()> {
             program: PathBuf::from("/usr/bin/unshare"),
             args: args.map(str::to_owned).into(),
             env: [].into(),
+            yields: false,
         },
     )?;
     wait::until("the Docker engine answers", READY_MAX, || {

@@ -121,6 +121,7 @@ fn launch(
         node: node.map(str::to_owned),
         program: program.to_owned(),
         args,
+        yields: false,
         env: [
             ("KUBECONFIG".to_owned(), kubeconfig(state, account).display().to_string()),
             ("RUST_BACKTRACE".to_owned(), "1".to_owned()),

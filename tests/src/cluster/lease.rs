@@ -37,6 +37,7 @@ pub fn start(state: &State, lab: &Path, node: &str) -> Result<Record> {
         program: lab.to_owned(),
         args: vec!["renew".to_owned(), node.to_owned(), state.kubeconfig().display().to_string()],
         env: [].into(),
+        yields: false,
     };
     process::start(state, launch)
 }

@@ -85,6 +85,7 @@ pub fn start_proxy(state: &State, facts: &Facts, mode: &str, index: u8) -> Resul
         program: facts.kubernetes.join("kube-proxy"),
         args: args.into(),
         env: [("HOME".to_owned(), state.file("home").display().to_string())].into(),
+        yields: facts.story,
     };
     process::start(state, launch)
 }

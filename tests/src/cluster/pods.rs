@@ -42,6 +42,7 @@ pub fn start(state: &State, server: &Path, name: &str, (node, number, port): (&s
         program: server.to_owned(),
         args: vec!["serve".to_owned(), name.to_owned(), port.to_string()],
         env: [].into(),
+        yields: false,
     };
     process::start(state, launch)?;
     Ok(Place { node: node.to_owned(), addresses: families.of(topology::pod_addresses(index, number)), port })

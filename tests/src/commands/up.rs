@@ -87,7 +87,7 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         leases: args.leases,
         bgp: args.bgp,
         kubeadm: args.kubeadm,
-        audit: false,
+        story: false,
     };
     let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL } else { CLUSTER_USUAL };
     let lab = steps.step(&cluster_title(&options), usual, || Lab::up(&tools, &options))?;

@@ -22,6 +22,7 @@ pub(super) fn launch(host: &str, folder: &Path) -> Launch {
         program: "/usr/sbin/bird".into(),
         args: args.map(str::to_owned).into(),
         env: [].into(),
+        yields: false,
     }
 }
 

@@ -69,7 +69,15 @@ pub(super) fn launch(state: &State, kind: Kind, host: &str, config: &Path, port:
     args.extend(form.capabilities.iter().map(|capability| format!("--cap-add={capability}")));
     args.push(form.image.name().to_owned());
     args.extend(form.command);
-    Launch { name, host: host.to_owned(), node: None, program: "docker".into(), args, env: docker::environment(state) }
+    Launch {
+        name,
+        host: host.to_owned(),
+        node: None,
+        program: "docker".into(),
+        args,
+        env: docker::environment(state),
+        yields: false,
+    }
 }
 
 /// Its own command line, inside.

@@ -38,6 +38,7 @@ pub(super) fn launches(host: &str, folder: &Path, port: u16) -> Vec<Launch> {
             program: "/usr/bin/unshare".into(),
             args: args.map(str::to_owned).into(),
             env: [].into(),
+            yields: false,
         }
     };
     DAEMONS.iter().enumerate().map(launch).collect()

@@ -61,6 +61,7 @@ fn start(lab: &Lab, node: &str) -> Result<()> {
             format!("--vrrp_pid={}", file("vrrp.pid")),
         ],
         env: [].into(),
+        yields: false,
     };
     process::start(lab.state(), launch).map(drop)
 }

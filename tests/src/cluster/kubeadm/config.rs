@@ -35,7 +35,7 @@ pub fn files(facts: &Facts, parts: &Parts, index: u8) -> Result<Vec<(&'static st
         ("etc/containerd/config.toml", containerd(&parts.pause)),
         ("etc/cni/net.d/10-lab.conflist", network(index, facts.families).to_string()),
         (&KUBEADM_FILE[1..], kubeadm),
-        (&audit::MACHINE_POLICY[1..], audit::policy(facts.audit)),
+        (&audit::MACHINE_POLICY[1..], audit::policy(facts.story)),
     ])
 }
 

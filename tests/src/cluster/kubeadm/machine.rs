@@ -110,6 +110,7 @@ pub fn start(state: &State, parts: &Parts, lab: &Path, node: &str, files: &[(&st
         program: "/bin/sh".into(),
         args,
         env: [].into(),
+        yields: false,
     };
     process::start(state, launch)
 }
