@@ -1,4 +1,4 @@
-//! Values that the chart's schema refuses, and what Helm says: a name that is not there, as is a typo, and a value of another type.
+//! Values that the chart refuses, and what Helm says: a name that is not there, as is a typo, a value of another type, two pools of one name.
 
 use crate::chart;
 use serde_json::{Value, json};
@@ -51,6 +51,13 @@ fn cases() -> Vec<(Value, &'static str)> {
         (
             json!({"pools": [{"name": "first", "addresses": "10.0.0.0/24"}]}),
             "at '/pools/0/addresses': got string, want array",
+        ),
+        (
+            json!({"pools": [
+                {"name": "first", "addresses": ["10.0.0.1"]},
+                {"name": "first", "addresses": ["10.0.0.2"]},
+            ]}),
+            "pools: two have the name first",
         ),
         (json!({"metallbNamespace": true}), "at '/metallbNamespace': got boolean, want string"),
         (
