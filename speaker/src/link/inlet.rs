@@ -83,7 +83,7 @@ impl Inlet {
         if too_much || blocked { self.block() } else { Ok(()) }
     }
 
-    /// Whether there is a flood.
+    /// Whether reading is to rest.
     pub(super) fn rests(&self) -> bool {
         self.guard.rests()
     }
