@@ -46,7 +46,7 @@ pub struct Options {
     pub bgp: bool,
     /// Each node is a machine whose kubelet runs pods; kubeadm makes the cluster, with a kube-proxy in nftables mode, and the first is its control plane.
     pub kubeadm: bool,
-    /// For a test's story: the API server writes down what FerroLB's accounts ask, and Kubernetes' own programs yield to all others.
+    /// For a test's story: the API server writes down what FerroLB's accounts ask, and what Kubernetes itself runs yields, where no kubelet runs it.
     pub story: bool,
 }
 

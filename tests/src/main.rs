@@ -98,7 +98,8 @@ fn main() -> ExitCode {
 }
 
 fn work(args: Args) -> anyhow::Result<()> {
-    if args.worker {
+    // This one ends all that it runs when its parent does.
+    if args.worker && !matches!(args.command, Command::Parts) {
         supervise::die_with_parent()?;
     }
     match args.command {

@@ -35,7 +35,7 @@ pub struct Launch {
     pub program: PathBuf,
     pub args: Vec<String>,
     pub env: BTreeMap<String, String>,
-    /// It gets a processor when nothing else wants it: on real nodes what is tested and its clients need not share theirs with it.
+    /// It gets a processor when nothing else wants it, so that another lab which starts does not keep waiting what is tested here.
     #[serde(default)]
     pub yields: bool,
 }
@@ -86,13 +86,18 @@ pub fn start(state: &State, launch: Launch) -> Result<Record> {
     let child = command.spawn().with_context(|| format!("cannot start {}", launch.program.display()))?;
     let pid = i32::try_from(child.id()).context("a pid is an i32")?;
     if yields {
-        // Where sessions are groups of the scheduler, the group's niceness counts, which a fresh session does not inherit. Elsewhere there is no such file.
-        let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
+        yield_session(pid);
     }
     // A program that is gone at once has no start time; its record then says "not alive", and its log says why.
     let record = Record { launch, pid, start: start_time(pid).unwrap_or_default() };
     fs::write(record_path(state, &record.launch.name), serde_json::to_vec_pretty(&record)?)?;
     Ok(record)
+}
+
+/// Has the session of this process yield to all others: where sessions are groups of the scheduler (sched(7), autogroup), how nice a process is counts
+/// in its own alone. Elsewhere this changes nothing.
+pub fn yield_session(pid: i32) {
+    let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
 }
 
 /// Sends `signal` to a process of the lab.

@@ -39,7 +39,7 @@ pub struct Facts {
     /// Its nodes are machines with kubelets, made by kubeadm; the first is the control plane.
     #[serde(default)]
     pub kubeadm: bool,
-    /// A test's story is told in it: its API server writes down what FerroLB's accounts ask, and Kubernetes' own programs yield to all others.
+    /// A test's story is told in it: its API server writes down what FerroLB's accounts ask, and what Kubernetes itself runs yields, where no kubelet runs it.
     #[serde(default)]
     pub story: bool,
     /// It stands on its own: whoever raised it has finished and gone.

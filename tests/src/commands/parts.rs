@@ -2,16 +2,33 @@
 //! the processors, which is most of it: their stories wait.
 
 use anyhow::{Context, Result};
+use ferrolb_tests::process;
 use ferrolb_tests::setup::kubernetes::Version;
 use ferrolb_tests::setup::{installers, kubeadm};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, Signal, getppid, kill_process_group, pidfd_open, setsid};
 use std::process::{Child, Command, Stdio};
 
 /// Builds what is not there yet, in the order in which it is asked for.
 pub(crate) fn parts() -> Result<()> {
+    step_back()?;
     Version::Oldest.build()?;
     kubeadm::build()?;
     installers::kustomize()?;
     installers::helm()?;
+    Ok(())
+}
+
+/// Moves to a session of its own, which yields to all others, and ends it when whoever started this process does.
+fn step_back() -> Result<()> {
+    let parent = pidfd_open(getppid().context("nobody started this")?, PidfdFlags::empty())?;
+    let session = setsid()?;
+    process::yield_session(session.as_raw_nonzero().get());
+    std::thread::spawn(move || {
+        // Whatever it says: nobody is left to be told.
+        let _ = poll(&mut [PollFd::new(&parent, PollFlags::IN)], None);
+        kill_process_group(session, Signal::KILL)
+    });
     Ok(())
 }
 
