@@ -13,9 +13,9 @@ use std::process::{Child, Command, Stdio};
 pub(crate) fn parts() -> Result<()> {
     step_back()?;
     Version::Oldest.build()?;
-    kubeadm::build()?;
     installers::kustomize()?;
     installers::helm()?;
+    kubeadm::build()?;
     Ok(())
 }
 
