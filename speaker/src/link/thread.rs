@@ -182,6 +182,7 @@ impl Thread<'_> {
     fn read_questions(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         self.read_arp(buffer)?;
         self.read_ndp(buffer)?;
+        // A burst of none is a turn that has not yet waited for frames, as after a rest; a full one leaves some behind.
         let all_was_read = (1..BURST_MAX).contains(&self.arp.burst.max(self.ndp.burst));
         if all_was_read && (self.arp.rests() || self.ndp.rests()) {
             self.quota.rest(Clock::now());
