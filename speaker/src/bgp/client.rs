@@ -113,7 +113,7 @@ impl Client {
         if global.asn == 0 {
             return Ok(known);
         }
-        known.peers = self.peers().await?.into_iter().map(|told| (told.place.clone(), told.has())).collect();
+        known.peers = sessions(&self.peers().await?);
         let policies = self.policies().await?;
         let has = |name: &str| policies.iter().any(|policy| policy.name == name);
         let router_id = global.router_id.parse().ok().filter(|_| has(IMPORT) && has(EXPORT));
@@ -274,6 +274,11 @@ impl Client {
         let changes = answer.filter_map(|answer| std::future::ready(answer.ok())).flat_map(tonic::Response::into_inner);
         changes.take_while(|change| std::future::ready(change.is_ok())).map(drop)
     }
+}
+
+/// The sessions of a list, as [`Known`] has them.
+pub(super) fn sessions(told: &[Told]) -> BTreeMap<PeerPlace, Has> {
+    told.iter().map(|told| (told.place.clone(), told.has())).collect()
 }
 
 /// What came of asking for a session, or for its BFD.

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::client::{Client, Error, Told};
+use super::client::{Client, Error, Told, sessions};
 use super::leftover::Leftover;
 use super::port::{self, Strangers};
 use super::report::{Trace, session_counts, session_report, turns};
@@ -264,9 +264,9 @@ impl Daemon<'_> {
         let own = wanted.identity.map_or(0, |identity| identity.asn);
         let (mut report, mut counts, now) = (BgpReport::default(), BTreeMap::new(), Clock::now());
         self.traces.retain(|place, _| wanted.peers.contains_key(place));
-        for told in &told {
-            self.known.saw(&told.place, told.established());
-        }
+        // A list is also how this task learns that somebody else deleted a session, or that an earlier
+        // list was not complete.
+        self.known.peers = sessions(&told);
         let port_taken = self.port_taken(&told, &wanted, now);
         for (place, order) in &wanted.peers {
             let is = told.iter().find(|told| told.place == *place);

@@ -125,13 +125,6 @@ impl Has {
 }
 
 impl Known {
-    /// A session was looked at.
-    pub(super) fn saw(&mut self, place: &PeerPlace, established: bool) {
-        if let Some(has) = self.peers.get_mut(place) {
-            has.established = established;
-        }
-    }
-
     /// A step was done.
     pub(super) fn did(&mut self, step: Step) {
         match step {

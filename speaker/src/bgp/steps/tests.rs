@@ -131,6 +131,24 @@ fn a_session_that_is_refused_is_asked_for_again_with_other_terms_and_holds_nothi
     assert!(matches!(next(&all, &known), Some(Step::Add(first, _)) if first == self::place(1)));
 }
 
+/// The next list of sessions shows the first one established, or not.
+fn see(known: &mut Known, established: bool) {
+    known.peers.get_mut(&place(1)).expect("a session").established = established;
+}
+
+#[test]
+fn a_session_that_the_next_list_lacks_is_added_again_and_one_that_it_has_too_many_is_removed() {
+    let all = wanted(Some(IDENTITY), &[(1, "a"), (2, "a")], &[(1, 7)]);
+    let mut known = Known::default();
+    obey(&mut known, &all);
+    let list = known.peers.clone();
+    known.peers.remove(&place(1));
+    assert_eq!(obey(&mut known, &all), ["add 192.0.2.1"], "someone deleted it with the gobgp command");
+    assert_eq!(known.peers, list);
+    known.peers.insert(place(3), Has::default());
+    assert_eq!(obey(&mut known, &all), ["remove 192.0.2.3"]);
+}
+
 #[test]
 fn bfd_is_on_while_its_session_is_established_and_other_timers_are_another_session() {
     let with = |terms: &str, multiplier: Option<u32>| {
@@ -146,17 +164,17 @@ fn bfd_is_on_while_its_session_is_established_and_other_timers_are_another_sessi
     let (plain, three, four) = (with("a", None), with("a", Some(3)), with("a", Some(4)));
     let mut known = Known::default();
     assert_eq!(obey(&mut known, &three), ["start", "add 192.0.2.1"]);
-    known.saw(&place(1), true);
+    see(&mut known, true);
     assert_eq!(obey(&mut known, &three), ["watch 192.0.2.1 true"]);
     assert_eq!(obey(&mut known, &four), ["remove 192.0.2.1", "add 192.0.2.1"]);
-    known.saw(&place(1), true);
+    see(&mut known, true);
     assert_eq!(obey(&mut known, &four), ["watch 192.0.2.1 true"]);
-    known.saw(&place(1), false);
+    see(&mut known, false);
     assert_eq!(obey(&mut known, &three), ["watch 192.0.2.1 false"], "nothing is lost by other timers");
-    known.saw(&place(1), true);
+    see(&mut known, true);
     assert_eq!(obey(&mut known, &three), ["watch 192.0.2.1 true"]);
     assert_eq!(obey(&mut known, &plain), ["remove 192.0.2.1", "add 192.0.2.1"]);
-    known.saw(&place(1), true);
+    see(&mut known, true);
     assert_eq!(obey(&mut known, &plain), [""; 0]);
     let Some(Step::Watch(place, order, true)) = next(&three, &known) else { panic!("to watch") };
     known.refuse(place, &order);
