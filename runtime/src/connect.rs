@@ -3,6 +3,8 @@
 //! Nothing is asked of the server here: a program starts without one, is not ready, and its watches and writers try until it
 //! answers. Only credentials that can never work end the program.
 
+mod token;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +16,12 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use tower::util::{BoxService, MapResultLayer};
+use tower::util::{BoxService, MapRequestLayer, MapResultLayer};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 use crate::api_health::ApiHealth;
 use crate::watch::WATCH_TIMEOUT;
+use token::TokenFile;
 
 /// How long a TCP connection and TLS handshake to the API server may take.
 pub const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,13 +90,16 @@ fn client(mut config: Config, health: &Arc<ApiHealth>) -> Result<Client, Connect
 /// Requests to the API server and its answers.
 type ApiService = BoxService<Request<Body>, Response<Incoming>, BoxError>;
 
-/// The client that kube makes of a configuration, but for one thing: it does not wait for an acknowledgement before it sends
-/// the first request over a new connection, which takes 40 ms (Nagle's algorithm and delayed ACKs, RFC 896 and 1122).
-fn prompt_client(config: Config) -> Result<ClientBuilder<ApiService>, kube::Error> {
+/// The client that kube makes of a configuration, but for two things. It does not wait for an acknowledgement before it sends
+/// the first request over a new connection, which takes 40 ms (Nagle's algorithm and delayed ACKs, RFC 896 and 1122). And
+/// [`TokenFile`] reads the file of a token.
+fn prompt_client(mut config: Config) -> Result<ClientBuilder<ApiService>, kube::Error> {
     if config.proxy_url.is_some() {
         // Proxies are a part of kube that is not built in: it says so itself.
         drop(ClientBuilder::try_from(config.clone())?);
     }
+    let token = token_file(&mut config).map(|path| TokenFile::open(&path)).transpose().map_err(kube::Error::Auth)?;
+    let sign = token.map(|mut file| MapRequestLayer::new(move |request| file.sign(request)));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -105,10 +111,18 @@ fn prompt_client(config: Config) -> Result<ClientBuilder<ApiService>, kube::Erro
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
+        .option_layer(sign)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
     Ok(ClientBuilder::new(service.boxed(), config.default_namespace))
+}
+
+/// Takes the file of a token out of a configuration that has no credentials of higher precedence.
+fn token_file(config: &mut Config) -> Option<String> {
+    let auth = &mut config.auth_info;
+    let other = auth.auth_provider.is_some() || auth.username.is_some() || auth.token.is_some();
+    if other { None } else { auth.token_file.take() }
 }
 
 #[cfg(test)]
@@ -149,6 +163,37 @@ mod tests {
         let asked = asked.unwrap();
         assert!(matches!(&asked, Err(kube::Error::Api(status)) if status.code == 503), "{asked:?}");
         assert!(health.is_away());
+    }
+
+    #[tokio::test]
+    async fn a_token_that_the_kubelet_replaces_is_in_the_next_request_and_one_that_is_gone_stays_in_use() {
+        let path = std::env::temp_dir().join(format!("ferrolb-token-{}", std::process::id()));
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
+        config.auth_info.token_file = Some(path.display().to_string());
+        let missing = client(config.clone(), &ApiHealth::new(&mut Registry::default())).err().unwrap();
+        assert!(matches!(missing, ConnectError::Client(kube::Error::Auth(_))), "{missing:?}");
+        std::fs::write(&path, "first\n").unwrap();
+        let client = client(config, &ApiHealth::new(&mut Registry::default())).unwrap();
+        let mut sent = Vec::new();
+        for replace in [None, Some("second"), Some("")] {
+            match replace {
+                None => {}
+                Some("") => std::fs::remove_file(&path).unwrap(),
+                Some(token) => std::fs::write(&path, token).unwrap(),
+            }
+            let answer = async {
+                let (mut stream, _) = server.accept().await.unwrap();
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).await.unwrap();
+                stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+                String::from_utf8_lossy(&request[..length]).into_owned()
+            };
+            let (asked, request) = tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), answer);
+            asked.unwrap().unwrap_err();
+            sent.extend(request.lines().find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned)));
+        }
+        assert_eq!(sent, ["Bearer first", "Bearer second", "Bearer second"]);
     }
 
     const KUBECONFIG: &str = r#"
