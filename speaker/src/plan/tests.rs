@@ -21,6 +21,7 @@ use crate::state::Config;
 
 mod data_path;
 mod links;
+mod own_node;
 mod probes;
 mod routes;
 mod verdicts;
