@@ -9,6 +9,7 @@ mod bgp_advertisement;
 mod bgp_peer;
 mod community;
 mod health_check;
+mod metadata;
 mod namespace;
 mod node;
 mod pool;

@@ -6,20 +6,20 @@
 //! ```
 //!
 //! A list is not buffered: its objects follow each other between [`Change::ResyncStarted`] and [`Change::ResyncDone`], and the
-//! state sweeps at the end what it has not seen in between. So memory stays that of the facts.
+//! state sweeps at the end what it has not seen in between. Each object is decoded when its last byte is there, so that memory
+//! stays that of the facts and of one object, however large the objects of a page are.
 
 mod complaints;
-mod guarded;
+mod decode;
+mod items;
+mod source;
 mod trouble;
 
-use std::fmt::Debug;
-use std::pin::pin;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::facts::Key;
-use futures::StreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -27,10 +27,11 @@ use tokio::sync::mpsc;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::vitals::Vitals;
+use decode::{Event, Place};
+use source::Source;
 use trouble::Trouble;
 
 pub use complaints::{COMPLAINTS_MAX, Complaints};
-pub use guarded::{Guarded, Unreadable};
 
 /// Events that may wait in a program's queue. A full queue holds the watches back, and through TCP the API server; nothing
 /// is dropped.
@@ -38,8 +39,17 @@ pub const EVENT_QUEUE_MAX: usize = 1_024;
 /// How long the API server keeps one watch request open: also the time in which a silent death of the connection shows (and
 /// 5 s more).
 pub const WATCH_TIMEOUT: Duration = Duration::from_secs(40);
-/// Objects in one page of a list.
+/// An answer of which nothing arrives for so long has failed.
+const SILENCE_MAX: Duration = Duration::from_secs(WATCH_TIMEOUT.as_secs() + 5);
+/// A watch that ends sooner has failed, even if the API server ended it in good order.
+const WATCH_SHORTEST: Duration = Duration::from_secs(1);
+/// The HTTP status of a version that the API server does not know any more.
+const GONE: u16 = 410;
+/// Objects in one page of a list. A page is never in memory as a whole.
 pub const LIST_PAGE_OBJECTS: u32 = 500;
+/// The largest object that is read, in bytes of JSON. etcd takes 1.5 MiB (`--max-request-bytes`), which JSON may write six
+/// times as long.
+pub const OBJECT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a watch tells the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,85 +74,175 @@ pub enum Change<F> {
 
 /// What to watch and how to read it.
 ///
-/// `K` is decoded off the wire: a struct with `metadata` (names and `resourceVersion` are needed) and only the fields we use.
-/// The `api` says where: `Api::all`, `Api::namespaced`, or for our own kinds `Api::namespaced_with` and
-/// [`ferrolb_proto::api::resource`].
-pub struct Watch<K, F> {
+/// `K` is decoded off the wire: a struct with only the fields we use. The `api` says where: `Api::all`, `Api::namespaced`, or
+/// for our own kinds `Api::namespaced_with` and [`ferrolb_proto::api::resource`].
+pub struct Watch<F> {
     what: &'static str,
-    api: Api<Guarded<K>>,
-    project: Box<dyn Fn(K) -> F + Send + Sync>,
-    config: watcher::Config,
+    source: Source,
+    read: Box<dyn Fn(&[u8], Place) -> Result<F, String> + Send + Sync>,
 }
 
-impl<K, F> Watch<K, F>
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-{
+/// Why a list or a watch ended.
+enum End {
+    /// Nobody reads the events any more.
+    Unread,
+    /// It is tried again.
+    Failed(kube::Error),
+}
+
+impl From<kube::Error> for End {
+    fn from(error: kube::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<serde_json::Error> for End {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(kube::Error::SerdeError(error))
+    }
+}
+
+/// The program's queue, and how a change becomes an event in it.
+struct Queue<E, F> {
+    events: mpsc::Sender<E>,
+    wrap: fn(Change<F>) -> E,
+}
+
+impl<E, F> Queue<E, F> {
+    async fn send(&self, change: Change<F>) -> Result<(), End> {
+        self.events.send((self.wrap)(change)).await.map_err(|_| End::Unread)
+    }
+}
+
+impl<F> Watch<F> {
     /// A watch of all objects of `api`. `what` is the kind's plural, for logs: "Services".
     #[must_use]
-    pub fn new(what: &'static str, api: Api<Guarded<K>>, project: impl Fn(K) -> F + Send + Sync + 'static) -> Self {
-        let timeout_seconds = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
-        let config = watcher::Config::default().timeout(timeout_seconds).page_size(LIST_PAGE_OBJECTS);
-        Self { what, api, project: Box::new(project), config }
+    pub fn new<K>(what: &'static str, api: Api<K>, project: impl Fn(K) -> F + Send + Sync + 'static) -> Self
+    where
+        K: Resource + DeserializeOwned,
+    {
+        let read = move |text: &[u8], place| decode::object(text, place).map(&project);
+        Self { what, source: Source::new(api), read: Box::new(read) }
     }
 
     /// Only the objects that this label selector matches, in Kubernetes' syntax: `!service.kubernetes.io/headless`.
     #[must_use]
     pub fn labels(mut self, selector: &str) -> Self {
-        self.config = self.config.labels(selector);
+        self.source.labels = Some(selector.to_owned());
         self
     }
 
     /// Only the objects that this field selector matches: `metadata.name=ferrolb-hello`.
     #[must_use]
     pub fn fields(mut self, selector: &str) -> Self {
-        self.config = self.config.fields(selector);
+        self.source.fields = Some(selector.to_owned());
         self
     }
 
     /// Watches for ever, whatever fails, and sends each change as `wrap` makes it an event (an enum variant is a function).
     /// `vitals` are told while the API server refuses it. Ends only when nobody reads `events` any more.
     pub async fn run<E>(self, events: mpsc::Sender<E>, wrap: fn(Change<F>) -> E, vitals: Arc<Vitals>) {
-        let mut stream = pin!(watcher(self.api, self.config));
+        let queue = Queue { events, wrap };
         let mut trouble = Trouble::new(self.what, vitals);
         let mut backoff = Backoff::default();
-        // A list is announced when its first page is there, not at each try of an absent server.
-        let mut list_begins = false;
-        while let Some(step) = stream.next().await {
-            let event = match step {
-                Ok(event) => event,
-                Err(error) => {
+        // Where the watch goes on; none: it begins with a list.
+        let mut version = None;
+        loop {
+            let ended = match version.take() {
+                None => self.list(&queue).await.map(|listed| version = Some(listed)),
+                Some(from) => self.follow(from, &mut version, &queue, &mut trouble).await,
+            };
+            match ended {
+                Ok(()) => trouble.over(),
+                Err(End::Unread) => return,
+                Err(End::Failed(error)) => {
                     trouble.met(&error, Clock::now());
                     tokio::time::sleep(backoff.next_delay(Clock::now())).await;
-                    continue;
                 }
-            };
-            if matches!(event, Event::Init) {
-                list_begins = true;
-                continue;
-            }
-            trouble.over();
-            if std::mem::take(&mut list_begins) && events.send(wrap(Change::ResyncStarted)).await.is_err() {
-                return;
-            }
-            if let Some(change) = change(event, &self.project)
-                && events.send(wrap(change)).await.is_err()
-            {
-                return;
             }
         }
     }
-}
 
-fn change<K: Resource, F>(event: Event<Guarded<K>>, project: impl Fn(K) -> F) -> Option<Change<F>> {
-    match event {
-        Event::Init => None,
-        Event::InitDone => Some(Change::ResyncDone),
-        Event::Delete(object) => Some(Change::Delete(Key::of(object.meta()))),
-        Event::Apply(Guarded(object)) | Event::InitApply(Guarded(object)) => Some(match object {
-            Ok(object) => Change::Apply(project(object)),
-            Err(unreadable) => Change::Unreadable { key: Key::of(&unreadable.metadata), why: unreadable.why },
-        }),
+    /// Sends every object; returns the version of the list.
+    async fn list<E>(&self, queue: &Queue<E, F>) -> Result<String, End> {
+        let mut token = None;
+        loop {
+            let first = token.is_none();
+            let mut page = self.source.page(token).await?;
+            // A list begins when its first page is there, not at each try of an absent server.
+            if first {
+                queue.send(Change::ResyncStarted).await?;
+            }
+            while let Some(object) = page.object().await? {
+                queue
+                    .send(self.change(&object, Place::Whole, || decode::head(&object).map(|metadata| metadata.key()))?)
+                    .await?;
+            }
+            let mut metadata = decode::head(page.envelope())?;
+            token = metadata.next_page();
+            if token.is_none() {
+                let version = metadata.version()?;
+                queue.send(Change::ResyncDone).await?;
+                return Ok(version);
+            }
+        }
+    }
+
+    /// Sends the changes after the version `from`. Leaves in `next` the version to go on from, unless the API server does not
+    /// know it any more.
+    async fn follow<E>(
+        &self,
+        from: String,
+        next: &mut Option<String>,
+        queue: &Queue<E, F>,
+        trouble: &mut Trouble,
+    ) -> Result<(), End> {
+        let begun = Clock::now();
+        let changes = self.source.changes(&from).await;
+        if !matches!(&changes, Err(kube::Error::Api(status)) if status.code == GONE) {
+            *next = Some(from);
+        }
+        let mut changes = changes?;
+        trouble.over();
+        while let Some(line) = changes.line().await? {
+            let change = match decode::event(&line)? {
+                Event::Applied(metadata) => {
+                    let change = self.change(&line, Place::Line, || Ok(metadata.key()))?;
+                    *next = Some(metadata.version()?);
+                    change
+                }
+                Event::Deleted(metadata) => {
+                    let change = Change::Delete(metadata.key());
+                    *next = Some(metadata.version()?);
+                    change
+                }
+                Event::Bookmark(metadata) => {
+                    *next = Some(metadata.version()?);
+                    continue;
+                }
+                Event::Failed(status) => {
+                    *next = None;
+                    return Err(End::Failed(kube::Error::Api(status)));
+                }
+            };
+            queue.send(change).await?;
+        }
+        if Clock::now().since(begun) < WATCH_SHORTEST {
+            return Err(End::Failed(kube::Error::ReadEvents(io::ErrorKind::UnexpectedEof.into())));
+        }
+        Ok(())
+    }
+
+    fn change(
+        &self,
+        text: &[u8],
+        place: Place,
+        key: impl Fn() -> Result<Key, serde_json::Error>,
+    ) -> Result<Change<F>, serde_json::Error> {
+        Ok(match (self.read)(text, place) {
+            Ok(fact) => Change::Apply(fact),
+            Err(why) => Change::Unreadable { key: key()?, why },
+        })
     }
 }
 

@@ -6,11 +6,14 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
+use super::metadata;
+
 /// A Namespace as decoded off the wire.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Namespace")]
 pub struct NamespaceObject {
     /// `metadata`.
+    #[serde(deserialize_with = "metadata::read")]
     pub metadata: ObjectMeta,
 }
 

@@ -7,6 +7,8 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
+use super::metadata;
+
 /// A node with this label, whatever its value, takes no load balancer traffic (`core/v1` well-known labels).
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// A node with this taint is powered off for good (KEP-2268).
@@ -21,6 +23,7 @@ const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 #[resource(inherit = "k8s_openapi::api::core::v1::Node")]
 pub struct NodeObject {
     /// `metadata`.
+    #[serde(deserialize_with = "metadata::read")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     spec: Spec,

@@ -9,6 +9,7 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
+use super::metadata::{self, Labels};
 use super::{HEALTH_CHECK, HealthCheck, HealthCheckProblem, Key, Request, Usable, UsableProblem};
 use crate::api::{self, IpMode, Truth};
 use crate::range::Family;
@@ -23,6 +24,7 @@ const METALLBS: [&str; 2] = ["metallb.io/ip-allocated-from-pool", "metallb.unive
 #[resource(inherit = "k8s_openapi::api::core::v1::Service")]
 pub struct ServiceObject {
     /// `metadata`.
+    #[serde(deserialize_with = "metadata::read")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     spec: Spec,
@@ -47,7 +49,7 @@ struct Spec {
     external_ips: Option<Vec<String>>,
     health_check_node_port: Option<u16>,
     ports: Option<Vec<RawPort>>,
-    selector: Option<BTreeMap<String, String>>,
+    selector: Labels,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -135,7 +137,8 @@ pub struct AssignedAddress {
     pub mode: Option<IpMode>,
 }
 
-/// What decides which addresses a Service gets; nobody but the controller needs it.
+/// What decides which addresses a Service gets; nobody but the controller needs it. Of a Service that is no load balancer only
+/// the external IPs are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// What its annotations ask for.
@@ -271,6 +274,8 @@ impl Service {
         let foreign_ingress = assigned.len() != ingress.len() || ingress.iter().any(|entry| entry.hostname.is_some());
         let cluster_ips = spec.cluster_ips.take().unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
         let families: Vec<_> = cluster_ips.iter().filter_map(|ip| ip.parse().ok().map(Family::of)).collect();
+        // A headless Service has the cluster IP "None", which is no address.
+        let load_balancer = spec.r#type.as_deref() == Some("LoadBalancer") && !families.is_empty();
         let conditions = status.conditions.unwrap_or_default().into_iter();
         let annotations = metadata.annotations.as_ref();
         let checked = annotations.and_then(|all| all.get(HEALTH_CHECK)).filter(|text| !text.trim().is_empty());
@@ -284,8 +289,7 @@ impl Service {
             key: Key::of(&metadata),
             uid: metadata.uid.clone().unwrap_or_default().into(),
             deleting: metadata.deletion_timestamp.is_some(),
-            // A headless Service has the cluster IP "None", which is no address.
-            load_balancer: spec.r#type.as_deref() == Some("LoadBalancer") && !families.is_empty(),
+            load_balancer,
             class: spec.load_balancer_class.take().map(Into::into),
             policy,
             health_check_node_port: match policy {
@@ -294,7 +298,7 @@ impl Service {
             },
             usable,
             usable_problem,
-            demand: Demand::read(&metadata, spec, &families),
+            demand: Demand::read(&metadata, spec, load_balancer.then_some(&*families)),
             families,
             assigned,
             foreign_ingress,
@@ -320,15 +324,18 @@ impl Spec {
 }
 
 impl Demand {
-    fn read(metadata: &ObjectMeta, spec: Spec, families: &[Family]) -> Self {
+    /// `families`: of a load balancer. Most Services are none: they only take external IPs from the pools.
+    fn read(metadata: &ObjectMeta, spec: Spec, families: Option<&[Family]>) -> Self {
+        let external = spec.external_ips.unwrap_or_default();
+        let external: BTreeSet<_> = external.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let external_ips = external.into_iter().collect();
+        let Some(families) = families else { return Self { external_ips, ..Self::default() } };
         let ports = spec.ports.unwrap_or_default().into_iter();
         let ports = ports.map(|raw| Port { protocol: raw.protocol.as_deref().unwrap_or("TCP").into(), port: raw.port });
         let mut ports: Vec<_> = ports.collect();
         ports.sort();
-        let selector: Vec<_> = spec.selector.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+        let selector: Vec<_> = spec.selector.0.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
         let labels = metadata.labels.iter().flatten();
-        let external = spec.external_ips.unwrap_or_default();
-        let external: BTreeSet<_> = external.iter().filter_map(|ip| ip.parse().ok()).collect();
         Self {
             request: Request::read(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref(), families),
             family_policy: match spec.ip_family_policy.as_deref() {
@@ -339,7 +346,7 @@ impl Demand {
             ports: ports.into(),
             selector: selector.join(",").into(),
             labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
-            external_ips: external.into_iter().collect(),
+            external_ips,
         }
     }
 }

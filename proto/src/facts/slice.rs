@@ -6,7 +6,7 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
-use super::Key;
+use super::{Key, metadata};
 use crate::range::Family;
 
 /// Selects the slices that kube-proxy reads: those of a Service, but for a headless one (`discovery.k8s.io/v1`,
@@ -21,6 +21,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[serde(rename_all = "camelCase")]
 pub struct SliceObject {
     /// `metadata`.
+    #[serde(deserialize_with = "metadata::read")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     address_type: String,

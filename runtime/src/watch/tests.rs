@@ -105,6 +105,22 @@ async fn a_list_and_a_watch_become_changes_and_one_bad_object_spoils_neither() {
     assert_eq!(seen[7], "ns/a gone");
 }
 
+#[tokio::test]
+async fn the_pages_of_a_list_are_one_list() {
+    let mut first = list(&[object("a", 1, json!(1)), object("b", 2, json!(2))]);
+    first.1[0]["metadata"]["continue"] = json!("next");
+    let script = vec![first, list(&[object("c", 3, json!(3))])];
+    assert_eq!(changes(script, 5).await, ["started", "ns/a=1", "ns/b=2", "ns/c=3", "done"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_breaks_off_begins_again() {
+    let mut broken = list(&[object("a", 1, json!(1))]);
+    broken.1[0]["metadata"] = json!({"continue": "next"});
+    let script = vec![broken, refused(410), list(&[object("b", 2, json!(2))])];
+    assert_eq!(changes(script, 5).await, ["started", "ns/a=1", "started", "ns/b=2", "done"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_list_is_tried_again_and_announced_only_when_it_comes() {
     let seen = changes(vec![refused(403), refused(404), list(&[object("a", 1, json!(1))])], 3).await;
@@ -117,15 +133,6 @@ async fn a_server_that_forgot_where_we_were_is_listed_again() {
         json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
     let script = vec![list(&[object("a", 1, json!(1))]), (200, vec![gone]), list(&[object("b", 20, json!(2))])];
     assert_eq!(changes(script, 6).await, ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]);
-}
-
-#[test]
-fn who_wrote_which_field_is_not_kept_of_an_object() {
-    let mut text = object("a", 1, json!(1));
-    text["metadata"]["managedFields"] = json!([{"manager": "kubectl", "fieldsV1": {"f:data": {"f:value": {}}}}]);
-    let Guarded(read) = serde_json::from_value::<Guarded<Wire>>(text).unwrap();
-    let metadata = read.unwrap().metadata;
-    assert_eq!((metadata.name.as_deref(), metadata.managed_fields), (Some("a"), None));
 }
 
 fn status(code: u16) -> Box<Status> {
@@ -143,13 +150,13 @@ fn a_refusal_is_said_once_with_its_remedy_and_its_end_once() {
         for (code, at) in
             [(403, Instant::ZERO), (403, Instant::ZERO), (404, Instant::ZERO), (404, Instant::ZERO), (404, again)]
         {
-            trouble.met(&watcher::Error::WatchError(status(code)), at);
+            trouble.met(&kube::Error::Api(status(code)), at);
         }
         let why = vitals.why_not_ready().unwrap();
         assert!(why.contains("pools: ") && why.contains("CustomResourceDefinitions") && !why.contains("RBAC"), "{why}");
         // Begun anew.
         let mut trouble = Trouble::new("pools", Arc::clone(&vitals));
-        trouble.met(&watcher::Error::WatchError(status(404)), again);
+        trouble.met(&kube::Error::Api(status(404)), again);
         trouble.over();
         trouble.over();
         assert_eq!(vitals.why_not_ready().as_deref(), Some("waiting"));
@@ -172,8 +179,6 @@ fn only_refusals_that_a_person_can_mend_are_said() {
         (429, false),
         (503, false),
     ]) {
-        let listed = watcher::Error::InitialListFailed(kube::Error::Api(status(code)));
-        let watched = watcher::Error::WatchError(status(code));
-        assert_eq!((refusal(&listed).is_some(), refusal(&watched).is_some()), (expect, expect), "{code}");
+        assert_eq!(refusal(&kube::Error::Api(status(code))).is_some(), expect, "{code}");
     }
 }

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
-use kube::core::Status;
-use kube::runtime::watcher;
 use tracing::{debug, info, warn};
 
 use crate::vitals::Vitals;
@@ -23,7 +21,7 @@ impl Trouble {
         Self { what, vitals, works: false }
     }
 
-    pub(super) fn met(&mut self, error: &watcher::Error, now: Instant) {
+    pub(super) fn met(&mut self, error: &kube::Error, now: Instant) {
         let what = self.what;
         let Some((code, why)) = refusal(error) else {
             debug!(what, %error, "watch interrupted, trying again");
@@ -54,23 +52,15 @@ impl Trouble {
 }
 
 /// The HTTP status and reason of an answer that a person has to do something about.
-pub(super) fn refusal(error: &watcher::Error) -> Option<(u16, String)> {
-    use kube::Error::{Api, SerdeError};
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let of_status = |status: &Status| match status.code {
-        // 401 and gateway errors are said by `api_health`; 410 only means that the server forgot where we were.
-        401 | 410 | 429 | 502..=504 => None,
-        code => Some((code, status.message.clone())),
-    };
+pub(super) fn refusal(error: &kube::Error) -> Option<(u16, String)> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a server that does not answer is `api_health`'s to say")]
     match error {
-        WatchError(status)
-        | InitialListFailed(Api(status))
-        | WatchStartFailed(Api(status))
-        | WatchFailed(Api(status)) => of_status(status),
-        InitialListFailed(SerdeError(error)) | WatchStartFailed(SerdeError(error)) | WatchFailed(SerdeError(error)) => {
-            Some((0, error.to_string()))
-        }
-        NoResourceVersion => Some((0, error.to_string())),
-        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) => None,
+        kube::Error::Api(status) => match status.code {
+            // 401 and gateway errors are said by `api_health`; 410 only means that the server forgot where we were.
+            401 | 410 | 429 | 502..=504 => None,
+            code => Some((code, status.message.clone())),
+        },
+        kube::Error::SerdeError(error) => Some((0, error.to_string())),
+        _ => None,
     }
 }

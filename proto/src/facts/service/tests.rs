@@ -85,6 +85,17 @@ fn what_decides_about_addresses_is_read_and_sorted() {
 }
 
 #[test]
+fn of_a_service_that_is_no_load_balancer_only_the_external_addresses_take_memory() {
+    let service = service(json!({
+        "metadata": {"labels": {"a": "1"}, "annotations": {"ferrolb.io/address-pool": "lan"}},
+        "spec": {"type": "ClusterIP", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 53}], "selector": {"app": "dns"},
+            "externalIPs": ["203.0.113.9"]}
+    }));
+    let external_ips = ["203.0.113.9".parse().expect("address")].into();
+    assert_eq!(service.demand, Demand { external_ips, ..Demand::default() });
+}
+
+#[test]
 fn in_another_api_group_the_annotation_of_that_group_is_ours() {
     let object = json!({"metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": "lan"}}});
     let service = Service::read(serde_json::from_value(object).expect("service"), "metallb.io");

@@ -1,0 +1,148 @@
+//! The memory that a watch takes while the API server sends it large objects: an allocator counts it, and the server makes
+//! each object while it sends it.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::facts::{Service, ServiceObject};
+use ferrolb_runtime::vitals::Vitals;
+use ferrolb_runtime::watch::{Change, EVENT_QUEUE_MAX, Watch};
+use futures::stream::{self, Stream, StreamExt};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
+use hyper::{Request, Response};
+use kube::client::Body;
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tower::service_fn;
+
+/// Services that change after the list.
+const CHANGES: usize = 10;
+/// The API server's limit for all annotations of an object, and room for their keys (`apimachinery`, `TotalAnnotationSizeLimitB`).
+const ANNOTATIONS_BYTES: usize = 255 * 1024;
+/// All labels of an object: nothing but etcd's limit for a whole object holds for them (`--max-request-bytes`).
+const LABELS_BYTES: usize = 1_500_000;
+/// The most that a watch of such objects may take, in bytes.
+const PEAK_MAX: usize = 10_000_000;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, with what it gave out counted.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[expect(unsafe_code, reason = "an allocator is unsafe by its trait")]
+// SAFETY: every call is handed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+/// A Service as the API server writes it, with this `metadata` besides its name.
+fn service(n: usize, kind: &str, metadata: &str) -> String {
+    format!(
+        r#"{{"metadata":{{"name":"s{n}","namespace":"d","uid":"u{n}","resourceVersion":"7",{metadata}}},"spec":{{"type":"{kind}","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"],"ports":[{{"protocol":"TCP","port":80}}]}},"status":{{"loadBalancer":{{}}}}}}"#
+    )
+}
+
+fn annotated() -> String {
+    format!(r#""annotations":{{"a":"{}"}}"#, "x".repeat(ANNOTATIONS_BYTES))
+}
+
+fn labeled() -> String {
+    let mut labels = String::from(r#""labels":{"#);
+    for n in 0.. {
+        if labels.len() >= LABELS_BYTES {
+            break;
+        }
+        write!(labels, r#""l{n:x}":"","#).unwrap();
+    }
+    labels.pop();
+    labels + "}"
+}
+
+/// The answer to one request: a page of the list, or the changes and then silence.
+fn answer(query: &str, services: usize, kind: &'static str, metadata: &Arc<str>) -> impl Stream<Item = String> + use<> {
+    let number = |name: &str| {
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(name))?;
+        value.parse::<usize>().ok()
+    };
+    let metadata = Arc::clone(metadata);
+    if query.contains("watch=true") {
+        let line = move |n| format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", service(n, kind, &metadata));
+        return stream::iter(0..CHANGES).map(line).chain(stream::pending()).boxed();
+    }
+    let from = number("continue=").unwrap_or(0);
+    let to = (from + number("limit=").unwrap()).min(services);
+    let next = if to < services { to.to_string() } else { String::new() };
+    let head = format!(
+        r#"{{"kind":"ServiceList","apiVersion":"v1","metadata":{{"resourceVersion":"7","continue":"{next}"}},"items":["#
+    );
+    let item = move |n| service(n, kind, &metadata) + if n + 1 < to { "," } else { "" };
+    let tail = stream::iter(["]}\n".to_owned()]);
+    stream::iter([head]).chain(stream::iter(from..to).map(item)).chain(tail).boxed()
+}
+
+fn server(services: usize, kind: &'static str, metadata: Arc<str>) -> Client {
+    let service = service_fn(move |request: Request<Body>| {
+        let frames = answer(request.uri().query().unwrap(), services, kind, &metadata);
+        let frames = frames.map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
+        std::future::ready(Ok::<_, Infallible>(Response::new(StreamBody::new(frames))))
+    });
+    Client::new(service, "default")
+}
+
+/// The most bytes that were held at a time, with all facts kept, until the list and the changes after it were read.
+async fn peak(services: usize, kind: &'static str, metadata: String) -> usize {
+    let client = server(services, kind, metadata.into());
+    let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
+    let before = HELD.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let watch = Watch::new("Services", Api::all(client), |object: ServiceObject| Service::read(object, "ferrolb.io"));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watch.run(events, |change| change, Arc::new(Vitals::new(Instant::ZERO))));
+    let mut kept: Vec<Change<Service>> = Vec::new();
+    while kept.len() < services + CHANGES {
+        match queue.recv().await.unwrap() {
+            Change::ResyncStarted => {}
+            Change::ResyncDone => assert_eq!(kept.len(), services),
+            change => kept.push(change),
+        }
+    }
+    PEAK.load(Ordering::Relaxed) - before
+}
+
+#[tokio::test]
+async fn a_list_of_large_objects_takes_the_memory_of_one_at_a_time() {
+    let mut over = Vec::new();
+    for (services, case, kind, metadata) in [
+        (250, "255 KiB of annotations", "ClusterIP", annotated()),
+        (20, "1.5 MB of labels", "ClusterIP", labeled()),
+        (20, "1.5 MB of labels, a LoadBalancer", "LoadBalancer", labeled()),
+    ] {
+        let peak = peak(services, kind, metadata).await;
+        println!("{services} Services, each with {case}: {:.1} MB at most", peak as f64 / 1e6);
+        if peak > PEAK_MAX {
+            over.push(case);
+        }
+    }
+    assert!(over.is_empty(), "over {PEAK_MAX} bytes: {over:?}");
+}
