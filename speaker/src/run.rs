@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{self, HELLO_SECRET, Kind, SpeakerStatusStatus, resource};
+use ferrolb_proto::api::{self, HELLO_SECRET, Kind, resource};
 use ferrolb_proto::bgp::Doubted;
 use ferrolb_proto::claim::LEAVE_MAX;
 use ferrolb_proto::facts::{NodeObject, SLICES_OF_SERVICES, Service, ServiceObject, SliceObject};
@@ -40,7 +40,7 @@ use crate::metrics::{BgpMetrics, DataPathMetrics, Metrics, bgp_metrics};
 use crate::plan::{Desired, Probes, Questions, Wanted, plan};
 use crate::speakers;
 use crate::state::{Config, State};
-use crate::status::StatusWriter;
+use crate::status::{self, StatusWriter};
 
 /// Events that are taken before the next plan: a burst costs one plan, and a plan is never far.
 const EVENTS_PER_PLAN_MAX: usize = 256;
@@ -71,7 +71,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     watch_all(&flags, &client, &sender, &mut tasks, &vitals);
     tasks.spawn(links::run(sender.clone()));
-    let (status, statuses) = watch::channel(SpeakerStatusStatus::default());
+    let (status, statuses) = watch::channel(status::Wanted::default());
     let common = &flags.common;
     // Another group has no SpeakerStatus.
     let own_kinds = common.api_group == api::GROUP;
@@ -214,7 +214,7 @@ struct Loop {
     state: State,
     desired: Desired,
     links: LinkSet,
-    status: watch::Sender<SpeakerStatusStatus>,
+    status: watch::Sender<status::Wanted>,
     questions: watch::Sender<Questions>,
     probes: watch::Sender<Probes>,
     /// What gobgpd is to have.
@@ -281,7 +281,8 @@ impl Loop {
         self.links.apply(&desired.links).context("the kernel has no random numbers")?;
         // The first status says something only when this node's links are known.
         if self.state.links.is_some() {
-            publish(&self.status, &desired.status);
+            let owner = self.state.own_node().map_or("", |node| &node.uid);
+            status::publish(&self.status, owner, &desired.status);
         }
         publish(&self.questions, &desired.questions);
         publish(&self.probes, &desired.probes);

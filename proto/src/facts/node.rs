@@ -79,6 +79,8 @@ pub enum Drain {
 pub struct Node {
     /// `metadata.name`.
     pub name: Box<str>,
+    /// `metadata.uid`, which a Node of the same name that is made later does not have.
+    pub uid: Box<str>,
     /// `metadata.labels`, for node selectors.
     pub labels: BTreeMap<String, String>,
     /// Every address in `status.addresses`, of whatever type: none of them is ever given to a Service.
@@ -116,6 +118,7 @@ impl From<NodeObject> for Node {
         };
         Self {
             name: metadata.name.unwrap_or_default().into(),
+            uid: metadata.uid.unwrap_or_default().into(),
             addresses: parse(None),
             internal: parse(Some("InternalIP")),
             ready: holds("Ready"),
