@@ -35,8 +35,7 @@ fn start(flags: Flags) -> anyhow::Result<()> {
         let metrics = Metrics::new(&mut registry);
         let client = connect(&health).await?;
         let vitals = Arc::new(Vitals::new(Clock::now()));
-        let (server, state_requests) =
-            admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals), None, None);
+        let (server, state_requests) = admin::serve(flags.common.listen(), registry, Arc::clone(&vitals), None, None);
         let ended = run(flags, Shell { client, health, vitals, metrics, state_requests }, leave).await;
         drop(server);
         ended

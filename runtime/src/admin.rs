@@ -1,42 +1,33 @@
-//! The admin endpoint: `/healthz`, `/readyz`, `/metrics`, and for loopback clients `/state` and what a program may be asked to do. It runs on
-//! a thread and tokio runtime of its own, so that it can tell that the main loop is stuck; [`AdminServer`] owns that thread and ends it on drop.
+//! The admin endpoint: `/healthz`, `/readyz`, `/metrics`, and for loopback clients `/state` and the
+//! [`Action`] of a program. The kubelet's probes have a [`Listener`] of their own. Each listener
+//! has a thread and a tokio runtime, so that it can tell that the main loop is stuck;
+//! [`AdminServer`] owns those threads and ends them on drop.
 //!
 //! `/state` is asked of the main loop through a small queue, so the core needs no lock and nothing is serialised unasked.
 
+mod listener;
+mod places;
+
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::clock::Clock;
+use self::listener::{Dropped, Listener};
 use crate::vitals::Vitals;
 
-/// Connections served at once; one more is closed and counted.
-pub const ADMIN_CONNECTIONS_MAX: usize = 32;
-/// How long a client may take to send its request's head.
-pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one connection may live, slow reader or not. It serves one request.
-pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// `/state` requests that may wait for the main loop; one more is answered 503.
 pub const STATE_REQUESTS_MAX: usize = 4;
 /// How long a `/state` client waits for the main loop.
@@ -45,10 +36,6 @@ pub const STATE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub const ACTION_REQUESTS_MAX: usize = 1;
 /// How long the client of an [`Action`] waits for it: shorter than the connection may live.
 pub const ACTION_TIMEOUT: Duration = Duration::from_secs(13);
-/// Connections that the kernel keeps before they are accepted, as the standard library has it.
-const BACKLOG: i32 = 128;
-/// The pause after a failed accept: out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
@@ -142,53 +129,70 @@ impl Ward {
     }
 }
 
-/// The running endpoint; dropping it ends its thread.
+/// The addresses at which the endpoint listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For everybody: all pages.
+    pub admin: SocketAddr,
+    /// For the kubelet: probes and hooks.
+    pub probes: SocketAddr,
+}
+
+/// The running endpoint; dropping it ends its threads.
 #[derive(Debug)]
 pub struct AdminServer {
-    /// Where it listens; `None` when the address could not be had.
-    pub address: Option<SocketAddr>,
-    thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// `None` when the address could not be had.
+    pub admin: Option<Listener>,
+    /// `None` when the address could not be had.
+    pub probes: Option<Listener>,
     /// Keeps the main loop's receiver open even when nothing listens.
     _state: mpsc::Sender<StateRequest>,
 }
 
-impl Drop for AdminServer {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.thread.take() {
-            drop(stop);
-            if thread.join().is_err() {
-                warn!("the admin endpoint had crashed");
-            }
-        }
-    }
-}
-
-/// Starts the endpoint on `listen`. The receiver is the main loop's: it answers each [`StateRequest`] when it comes by.
+/// Starts the endpoint. The receiver is the main loop's: it answers each [`StateRequest`] when it
+/// comes by.
 ///
-/// An address that cannot be had is a WARN, and the program goes on without the endpoint.
+/// An address that cannot be had is a WARN, and the program goes on without that listener.
 #[must_use]
 pub fn serve(
-    listen: SocketAddr,
+    addresses: Addresses,
     mut registry: Registry,
     vitals: Arc<Vitals>,
     action: Option<Action>,
     ward: Option<Ward>,
 ) -> (AdminServer, mpsc::Receiver<StateRequest>) {
     let (state, requests) = mpsc::channel(STATE_REQUESTS_MAX);
-    let dropped = Counter::default();
-    registry.register("admin_connections_dropped", "Connections to the admin endpoint over the limit", dropped.clone());
-    let shared = Arc::new(Shared { registry, vitals, state: state.clone(), action, ward, dropped });
-    let mut server = AdminServer { address: None, thread: None, _state: state };
-    match start(listen, shared) {
-        Ok((address, stop, thread)) => {
-            server.address = Some(address);
-            server.thread = Some((stop, thread));
-        }
-        Err(error) => {
-            warn!(%listen, %error, "no admin endpoint: no probes, no metrics; another --admin-listen may be free");
+    let dropped = Dropped::new(&mut registry);
+    let shared = Arc::new(Shared { registry, vitals, state: state.clone(), action, ward });
+    let probes = Listener::start(addresses.probes, Offer::Probes, &shared, &dropped);
+    let probes = probes.inspect_err(|error| {
+        let listen = addresses.probes;
+        warn!(%listen, %error, "no probes: the kubelet will restart this program; set --probe-listen to a free port");
+    });
+    let admin = Listener::start(addresses.admin, Offer::All, &shared, &dropped);
+    let admin = admin.inspect_err(|error| {
+        let listen = addresses.admin;
+        warn!(%listen, %error, "no admin endpoint: no metrics; set --admin-listen to a free port");
+    });
+    (AdminServer { admin: admin.ok(), probes: probes.ok(), _state: state }, requests)
+}
+
+/// The pages that a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Offer {
+    All,
+    /// Without the pages that take long to make: a probe does not wait behind one.
+    Probes,
+}
+
+impl Offer {
+    /// The listener's name, as its thread and its metrics have it.
+    const fn listener(self) -> &'static str {
+        match self {
+            Self::All => "admin",
+            Self::Probes => "probes",
         }
     }
-    (server, requests)
 }
 
 /// What all connections read.
@@ -198,96 +202,11 @@ struct Shared {
     state: mpsc::Sender<StateRequest>,
     action: Option<Action>,
     ward: Option<Ward>,
-    dropped: Counter,
-}
-
-/// Listens on an address. `0.0.0.0` is every address of the host, of both families, as for Kubernetes' own programs: the kubelet of a
-/// cluster of IPv6 alone probes by IPv6.
-fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
-    if listen.ip() != IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
-        return TcpListener::bind(listen);
-    }
-    match bind_both(listen.port()) {
-        // The kernel has no IPv6.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
-            TcpListener::bind(listen)
-        }
-        outcome => outcome,
-    }
-}
-
-fn bind_both(port: u16) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM.cloexec(), None)?;
-    socket.set_only_v6(false)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-type Started = (SocketAddr, oneshot::Sender<()>, JoinHandle<()>);
-
-fn start(listen: SocketAddr, shared: Arc<Shared>) -> std::io::Result<Started> {
-    let listener = bind(listen)?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = {
-        let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
-    };
-    let (stop, stopped) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                () = accept(listener, shared) => {}
-                _ = stopped => {}
-            }
-        });
-    })?;
-    Ok((address, stop, thread))
-}
-
-async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        match accepted {
-            Ok((stream, peer)) if connections.len() < ADMIN_CONNECTIONS_MAX => {
-                connections.spawn(connection(stream, peer.ip(), Arc::clone(&shared)));
-            }
-            Ok((_, peer)) => {
-                shared.dropped.inc();
-                debug!(%peer, "too many connections to the admin endpoint");
-            }
-            Err(error) => {
-                shared.dropped.inc();
-                debug!(%error, "the admin endpoint cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
-    let service = service_fn(|request| answer(&shared, peer, request, Clock::now()));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(ADMIN_HEADER_TIMEOUT)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    match timeout(ADMIN_CONNECTION_TIMEOUT, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%peer, %error, "connection to the admin endpoint"),
-        Err(_) => debug!(%peer, "connection to the admin endpoint took too long"),
-    }
 }
 
 async fn answer<B>(
     shared: &Shared,
+    offer: Offer,
     peer: IpAddr,
     request: Request<B>,
     now: Instant,
@@ -302,6 +221,9 @@ async fn answer<B>(
             None => page(StatusCode::OK, TEXT, "ok\n"),
             Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
         },
+        "/metrics" | "/state" if offer == Offer::Probes => {
+            page(StatusCode::NOT_FOUND, TEXT, "only probes are served here; see --admin-listen\n")
+        }
         "/metrics" => metrics(&shared.registry),
         "/state" if is_on_node(peer) => state(&shared.state).await,
         "/state" => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),

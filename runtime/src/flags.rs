@@ -9,6 +9,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS, NAMESPACE};
 
+use crate::admin::Addresses;
+
 /// How a value that `--help` calls `TIME` is written. An `after_help` for clap.
 pub const TIME_HELP: &str = "A TIME is a whole number and a unit (ms, s or m), such as 50ms, 30s or 1m.";
 
@@ -40,6 +42,11 @@ pub struct CommonFlags {
     #[arg(long, env = "FERROLB_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:7472")]
     pub admin_listen: SocketAddr,
 
+    /// Where the kubelet's probes are answered, apart from all other clients; loopback unless the
+    /// program runs in a pod network
+    #[arg(long, env = "FERROLB_PROBE_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:7474")]
+    pub probe_listen: SocketAddr,
+
     /// Shape of a log line on stderr
     #[arg(long, env = "FERROLB_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -47,6 +54,14 @@ pub struct CommonFlags {
     /// The least important level that is logged
     #[arg(long, env = "FERROLB_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
+}
+
+impl CommonFlags {
+    /// Where the admin endpoint listens.
+    #[must_use]
+    pub const fn listen(&self) -> Addresses {
+        Addresses { admin: self.admin_listen, probes: self.probe_listen }
+    }
 }
 
 /// Shape of a log line.
@@ -98,6 +113,7 @@ mod tests {
             load_balancer_class: vec!["ferrolb.io/ferrolb".into()],
             default_implementation: true,
             admin_listen: "0.0.0.0:7472".parse().unwrap(),
+            probe_listen: "127.0.0.1:7474".parse().unwrap(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
         };

@@ -5,7 +5,7 @@
 //! - [`clock`]: the one reader of the monotonic clock.
 //! - [`signals`]: SIGTERM and SIGINT as a future.
 //! - [`vitals`]: whether the main loop is alive and the program ready.
-//! - [`admin`]: `/healthz`, `/readyz`, `/metrics` and `/state`, on a thread of its own.
+//! - [`admin`]: `/healthz`, `/readyz`, `/metrics` and `/state`, on threads of its own.
 //! - [`connect`]: the client of the API server; [`api_health`] says once when that server is away and when it is back.
 //! - [`backoff`]: how long to wait before the next try.
 //! - [`watch`]: a Kubernetes watch as a few kinds of [`Change`](watch::Change) in the program's own event queue.

@@ -65,7 +65,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let vitals = Arc::new(Vitals::new(Clock::now()));
     let (handover, handovers) = flags.gobgp.as_ref().map(|_| Action::new(driver::HANDOVER)).unzip();
     let (ward, answers) = flags.gobgp.as_ref().map(|_| Ward::new(driver::HEALTHZ)).unzip();
-    let (_admin, requests) = admin::serve(flags.common.admin_listen, registry, Arc::clone(&vitals), handover, ward);
+    let (_admin, requests) = admin::serve(flags.common.listen(), registry, Arc::clone(&vitals), handover, ward);
 
     let (sender, events) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();

@@ -35,6 +35,9 @@ const KILLED_GAP_MAX: Duration = Duration::from_secs(29);
 /// A leader that stops gives the lease back: the follower finds that at its next look, every 500 ms, and writes. Three times what both take.
 const STOPPED_GAP_MAX: Duration = Duration::from_secs(4);
 
+/// Both controllers run on one host, so each has ports of its own.
+const PROBES_ABOVE_ADMIN: u16 = 100;
+
 /// A controller of the lab.
 struct Replica {
     process: &'static str,
@@ -47,7 +50,8 @@ const SECOND: Replica = Replica { process: "controller-second", port: 7473 };
 impl Replica {
     fn start(&self, lab: &Lab) -> Result<()> {
         let admin = format!("--admin-listen=0.0.0.0:{}", self.port);
-        lab.start_controller_named(self.process, &[&LEASE[..], &[&admin]].concat())
+        let probes = format!("--probe-listen=127.0.0.1:{}", self.port + PROBES_ABOVE_ADMIN);
+        lab.start_controller_named(self.process, &[&LEASE[..], &[&admin, &probes]].concat())
     }
 
     fn metric(&self, lab: &Lab, name: &str) -> Result<f64> {

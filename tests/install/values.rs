@@ -17,6 +17,7 @@ fn rows() -> Vec<Row> {
     let mut rows = general();
     rows.extend(of_controller());
     rows.extend(of_speaker());
+    rows.extend(of_bgp());
     rows
 }
 
@@ -36,10 +37,11 @@ fn general() -> Vec<Row> {
         (
             "/prometheus/metricsPort",
             json!(7500),
-            GOBGPD,
-            "/spec/template/spec/containers/0/livenessProbe/httpGet/port",
+            SPEAKER,
+            "/spec/template/spec/containers/0/ports/0/containerPort",
             json!(7500),
         ),
+        ("/probePort", json!(7501), GOBGPD, "/spec/template/spec/containers/0/livenessProbe/httpGet/port", json!(7501)),
         (
             "/prometheus/scrapeAnnotations",
             json!(true),
@@ -75,6 +77,11 @@ fn general() -> Vec<Row> {
             "/spec/egress/0/ports/0/port",
             json!(7443),
         ),
+    ]
+}
+
+fn of_bgp() -> Vec<Row> {
+    vec![
         ("/bgp/enabled", json!(true), "Role/speaker-bgp", "/rules/2/resources", json!(["secrets"])),
         (
             "/bgp/image",

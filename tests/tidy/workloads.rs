@@ -19,7 +19,8 @@ fn of_container() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What an object has, by its kind: DaemonSets are everywhere and leave one by one, controllers are two and apart, what may be evicted is said.
+/// What an object has, by its kind: DaemonSets are everywhere, leave one by one and are probed at
+/// loopback; controllers are two and apart, what may be evicted is said.
 fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
     let controller = json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "controller"});
     match kind {
@@ -28,6 +29,8 @@ fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
             ("/spec/updateStrategy/rollingUpdate/maxUnavailable", json!(1)),
             ("/spec/template/spec/tolerations", json!([{"operator": "Exists"}])),
             ("/spec/template/spec/priorityClassName", json!("system-node-critical")),
+            ("/spec/template/spec/containers/0/livenessProbe/httpGet/host", json!("127.0.0.1")),
+            ("/spec/template/spec/containers/0/readinessProbe/httpGet/host", json!("127.0.0.1")),
             ("/spec/template/spec/securityContext/seccompProfile/type", json!("RuntimeDefault")),
         ],
         "Deployment" => vec![

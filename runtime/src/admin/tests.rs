@@ -3,16 +3,35 @@
 use std::io::{Read, Write};
 use std::net;
 
+mod attack;
+
 use super::*;
+use crate::clock::Clock;
 use crate::vitals::BEAT_AGE_MAX;
 
+/// Starts the endpoint at these addresses, and ports that are free.
+fn start_at(admin: &str, probes: &str, vitals: &Arc<Vitals>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
+    let free = |host: &str| SocketAddr::new(host.parse().unwrap(), 0);
+    let addresses = Addresses { admin: free(admin), probes: free(probes) };
+    serve(addresses, registry(), Arc::clone(vitals), None, None)
+}
+
 fn start_on_loopback(vitals: &Arc<Vitals>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
-    serve("127.0.0.1:0".parse().unwrap(), registry(), Arc::clone(vitals), None, None)
+    start_at("127.0.0.1", "127.0.0.1", vitals)
+}
+
+fn listening(listener: Option<&Listener>) -> SocketAddr {
+    listener.unwrap().address
+}
+
+/// One request to the admin listener.
+fn ask(server: &AdminServer, request_line: &str) -> (u16, String) {
+    ask_at(listening(server.admin.as_ref()), request_line)
 }
 
 /// One request over a connection of its own: the status code, and the whole answer.
-fn ask(server: &AdminServer, request_line: &str) -> (u16, String) {
-    let mut stream = net::TcpStream::connect(server.address.unwrap()).unwrap();
+fn ask_at(address: SocketAddr, request_line: &str) -> (u16, String) {
+    let mut stream = net::TcpStream::connect(address).unwrap();
     write!(stream, "{request_line} HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -34,20 +53,26 @@ fn healthz_follows_the_main_loop_and_readyz_says_why_not() {
 
 /// The answer to a client at `peer` at `now`, of an endpoint that started at the zero of its clock.
 async fn answer_to(peer: &str, path: &str, now: Instant) -> StatusCode {
+    answer_of(Offer::All, peer, path, now).await
+}
+
+async fn answer_of(offer: Offer, peer: &str, path: &str, now: Instant) -> StatusCode {
     let (state, mut requests) = mpsc::channel(1);
     let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    let shared = Shared { registry: registry(), vitals, state, action: None, ward: None, dropped: Counter::default() };
+    let shared = Shared { registry: registry(), vitals, state, action: None, ward: None };
     let request = Request::get(path).body(()).unwrap();
-    let response = answer(&shared, peer.parse().unwrap(), request, now).await.unwrap();
+    let response = answer(&shared, offer, peer.parse().unwrap(), request, now).await.unwrap();
     requests.try_recv().unwrap_err();
     response.status()
 }
 
 #[tokio::test]
-async fn healthz_of_a_stuck_main_loop_is_503() {
+async fn healthz_of_a_stuck_main_loop_is_503_at_each_listener() {
     let limit = Instant::ZERO + BEAT_AGE_MAX;
-    assert_eq!(answer_to("10.0.0.1", "/healthz", limit).await, 200);
-    assert_eq!(answer_to("10.0.0.1", "/healthz", limit + Duration::from_millis(1)).await, 503);
+    for offer in [Offer::All, Offer::Probes] {
+        assert_eq!(answer_of(offer, "10.0.0.1", "/healthz", limit).await, 200, "{offer:?}");
+        assert_eq!(answer_of(offer, "10.0.0.1", "/healthz", limit + Duration::from_millis(1)).await, 503, "{offer:?}");
+    }
 }
 
 #[tokio::test]
@@ -59,10 +84,9 @@ async fn a_ward_is_healthy_while_it_lives_and_the_main_loop_does() {
         found.store(lives, Ordering::Relaxed);
         let (state, _requests) = mpsc::channel(1);
         let vitals = Arc::new(Vitals::new(Instant::ZERO));
-        let shared =
-            Shared { registry: registry(), vitals, state, action: None, ward: Some(ward), dropped: Counter::default() };
+        let shared = Shared { registry: registry(), vitals, state, action: None, ward: Some(ward) };
         let request = Request::get("/ward/healthz").body(()).unwrap();
-        let response = answer(&shared, "10.0.0.1".parse().unwrap(), request, now).await.unwrap();
+        let response = answer(&shared, Offer::All, "10.0.0.1".parse().unwrap(), request, now).await.unwrap();
         assert_eq!(response.status(), expect, "{lives}, {now:?}");
     }
 }
@@ -73,7 +97,8 @@ fn metrics_are_open_metrics_with_our_prefix() {
     let (code, answer) = ask(&server, "GET /metrics");
     assert_eq!(code, 200);
     assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
-    assert!(answer.contains("\nferrolb_admin_connections_dropped_total 0\n"), "{answer}");
+    let series = r#"ferrolb_admin_connections_dropped_total{listener="probes",reason="full"} 0"#;
+    assert!(answer.contains(series), "{answer}");
     assert!(answer.ends_with("# EOF\n"), "{answer}");
 }
 
@@ -131,11 +156,10 @@ async fn an_action_is_done_for_clients_on_the_node_that_get_it_and_for_no_other(
     let (action, mut requests) = Action::new(ACTION);
     let (state, _states) = mpsc::channel(1);
     let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    let shared =
-        Shared { registry: registry(), vitals, state, action: Some(action), ward: None, dropped: Counter::default() };
+    let shared = Shared { registry: registry(), vitals, state, action: Some(action), ward: None };
     let ask_at = async |peer: &str, method: Method, path: &str, now| {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        answer(&shared, peer.parse().unwrap(), request, now).await.unwrap().status()
+        answer(&shared, Offer::All, peer.parse().unwrap(), request, now).await.unwrap().status()
     };
     let ask = async |peer: &str, method: Method, path: &str| ask_at(peer, method, path, Instant::ZERO).await;
     let stuck = Instant::ZERO + BEAT_AGE_MAX + Duration::from_millis(1);
@@ -162,45 +186,88 @@ async fn what_no_client_waits_for_any_more_is_known_by_it() {
 }
 
 #[test]
-fn a_taken_port_leaves_the_program_running_without_the_endpoint() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+fn the_probe_listener_has_probes_and_no_page_that_takes_long() {
     let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, mut requests) = serve(taken.local_addr().unwrap(), registry(), vitals, None, None);
-    assert_eq!(server.address, None);
-    assert_eq!(
-        requests.try_recv().unwrap_err(),
-        mpsc::error::TryRecvError::Empty,
-        "the main loop's receiver stays open"
-    );
-}
-
-#[test]
-fn the_default_address_is_reached_by_both_families() {
-    let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, _requests) = serve("0.0.0.0:0".parse().unwrap(), registry(), vitals, None, None);
-    let port = server.address.unwrap().port();
-    for host in [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()] {
-        assert!(net::TcpStream::connect((host, port)).is_ok(), "{host}");
+    let (server, _requests) = start_on_loopback(&vitals);
+    let probes = listening(server.probes.as_ref());
+    for (path, expect) in [("/healthz", 200), ("/readyz", 503), ("/metrics", 404), ("/state", 404)] {
+        assert_eq!(ask_at(probes, &format!("GET {path}")).0, expect, "{path}");
     }
 }
 
 #[test]
-fn a_connection_over_the_limit_is_closed_and_counted() {
+fn a_taken_port_leaves_the_program_running_without_that_listener() {
+    let taken = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let vitals = Arc::new(Vitals::new(Clock::now()));
+    let (free, taken) = ("127.0.0.1:0".parse().unwrap(), taken.local_addr().unwrap());
+    for (admin, probes) in [(taken, free), (free, taken)] {
+        let (server, mut requests) = serve(Addresses { admin, probes }, registry(), Arc::clone(&vitals), None, None);
+        assert_eq!((server.admin.is_some(), server.probes.is_some()), (admin == free, probes == free));
+        assert_eq!(
+            requests.try_recv().unwrap_err(),
+            mpsc::error::TryRecvError::Empty,
+            "the main loop's receiver stays open"
+        );
+    }
+}
+
+#[test]
+fn the_default_address_is_reached_by_both_families() {
+    let (server, _requests) = start_at("0.0.0.0", "127.0.0.1", &Arc::new(Vitals::new(Clock::now())));
+    let port = listening(server.admin.as_ref()).port();
+    for host in [IpAddr::from([127, 0, 0, 1]), net::Ipv6Addr::LOCALHOST.into()] {
+        assert!(net::TcpStream::connect((host, port)).is_ok(), "{host}");
+    }
+}
+
+/// Drops that the endpoint has counted at its admin listener, for a reason.
+fn dropped(server: &AdminServer, reason: &str) -> u64 {
+    let series = format!(r#"ferrolb_admin_connections_dropped_total{{listener="admin",reason="{reason}"}} "#);
+    let (_, page) = ask(server, "GET /metrics");
+    page.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_oldest_idle_connection_of_a_client_is_closed_for_a_new_one_and_counted() {
     let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
-    let connect = || net::TcpStream::connect(server.address.unwrap()).unwrap();
-    let idle: Vec<_> = (0..ADMIN_CONNECTIONS_MAX).map(|_| connect()).collect();
-    let mut over = connect();
-    assert_eq!(over.read(&mut [0; 1]).unwrap_or(0), 0, "closed without a byte");
-    drop(idle);
-    // The endpoint sees the closed connections before the next one, or closes that one too and counts it.
-    let answer = std::iter::repeat_with(|| {
-        let mut stream = connect();
-        let mut answer = String::new();
-        let asked = write!(stream, "GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n");
-        asked.and_then(|()| stream.read_to_string(&mut answer)).map(|_| answer).unwrap_or_default()
-    })
-    .find(|answer| !answer.is_empty())
-    .unwrap();
-    let line = answer.lines().find(|line| line.starts_with("ferrolb_admin_connections_dropped_total")).unwrap();
-    assert_ne!(line, "ferrolb_admin_connections_dropped_total 0");
+    let connect = || net::TcpStream::connect(listening(server.admin.as_ref())).unwrap();
+    let mut idle: Vec<_> = (0..places::PEER_CONNECTIONS_MAX).map(|_| connect()).collect();
+    assert_eq!(dropped(&server, "peer"), 1, "the one that asks needs a place");
+    let mut closed = |index: usize| {
+        let stream = &mut idle[index];
+        stream.set_nonblocking(true).unwrap();
+        stream.read(&mut [0; 1]).is_ok()
+    };
+    assert_eq!([closed(0), closed(1)], [true, false]);
+}
+
+#[test]
+fn a_request_that_is_none_or_does_not_come_is_counted() {
+    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let says = |words: &[u8]| {
+        let mut stream = net::TcpStream::connect(listening(server.admin.as_ref())).unwrap();
+        stream.write_all(words).unwrap();
+        // A reset is an end, too.
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+    says(b"SSH-2.0-scanner\r\n\r\n");
+    says(&[b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 64 * 1024]].concat());
+    assert_eq!(dropped(&server, "malformed"), 2);
+    says(b"GET / HTTP/1.1\r\n");
+    assert_eq!(dropped(&server, "head"), 1);
+}
+
+#[test]
+fn probes_and_scrapes_are_answered_while_hosts_hold_five_hundred_connections() {
+    // The second is a pod's own address, where the kubelet is one client of many.
+    for (name, probes, attacks_probes) in
+        [("admin listener", "127.0.0.1", false), ("probe listener of a pod", "0.0.0.0", true)]
+    {
+        // The main loop beats for a minute after the attack.
+        let vitals = Arc::new(Vitals::new(Clock::now() + attack::length() + Duration::from_secs(60)));
+        let (server, _requests) = start_at("0.0.0.0", probes, &vitals);
+        let [admin, probes] =
+            [&server.admin, &server.probes].map(|listener| attack::local(listening(listener.as_ref())));
+        attack::attacked(name, if attacks_probes { probes } else { admin }, probes, admin);
+    }
 }

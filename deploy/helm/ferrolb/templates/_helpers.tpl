@@ -123,11 +123,15 @@ args:
   {{- end }}
 ports:
   - {name: admin, containerPort: {{ $root.Values.prometheus.metricsPort }}, protocol: TCP}
+  - {name: probes, containerPort: {{ $root.Values.probePort }}, protocol: TCP}
+{{- /* Speakers are on the node's network, where the whole network reaches every other address. */}}
+{{- $loopback := eq $component "speaker" }}
+{{- $host := ternary "host: 127.0.0.1, " "" $loopback }}
 livenessProbe:
-  httpGet: {path: /healthz, port: admin}
+  httpGet: { {{- $host -}} path: /healthz, port: probes}
   periodSeconds: 10
 readinessProbe:
-  httpGet: {path: /readyz, port: admin}
+  httpGet: { {{- $host -}} path: /readyz, port: probes}
   periodSeconds: 5
 resources:
   {{- toYaml $values.resources | nindent 2 }}
@@ -145,5 +149,8 @@ env:
   {{- end }}
   {{- if ne (int $root.Values.prometheus.metricsPort) 7472 }}
   - {name: FERROLB_ADMIN_LISTEN, value: "0.0.0.0:{{ $root.Values.prometheus.metricsPort }}"}
+  {{- end }}
+  {{- if not (and $loopback (eq (int $root.Values.probePort) 7474)) }}
+  - {name: FERROLB_PROBE_LISTEN, value: "{{ ternary "127.0.0.1" "0.0.0.0" $loopback }}:{{ $root.Values.probePort }}"}
   {{- end }}
 {{- end }}

@@ -1,0 +1,179 @@
+//! Hosts that hold as many connections to the endpoint as they can get, while a kubelet probes it
+//! and Prometheus scrapes it.
+//!
+//! `FERROLB_ATTACK_SECONDS=60 cargo test -p ferrolb-runtime --lib five_hundred -- --nocapture` is
+//! the same for a minute.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::clock::Clock;
+
+/// Hosts that attack, from 127.0.0.2 on, and what each keeps open: 500 connections in all.
+const ATTACKERS: u8 = 20;
+const CONNECTIONS_EACH: usize = 25;
+/// How long the attack lasts where the environment does not say otherwise.
+const LENGTH: Duration = Duration::from_secs(4);
+/// How often each attacker writes to its connections, and replaces those that the server closed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Time between two probes, and how long the kubelet waits for an answer (`timeoutSeconds` is 1).
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long Prometheus waits for an answer (`scrape_timeout`).
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A way to hold a connection.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    /// Sends nothing.
+    Idle,
+    /// Sends a byte of a request now and then.
+    Slow,
+    /// Sends header fields without end.
+    Endless,
+    /// Sends half of a request and closes its side.
+    HalfClosed,
+    /// Asks for the longest page there is, and does not read it.
+    Unread,
+}
+
+impl Manner {
+    const ALL: [Self; 5] = [Self::Idle, Self::Slow, Self::Endless, Self::HalfClosed, Self::Unread];
+
+    fn says(self) -> &'static [u8] {
+        match self {
+            Self::Idle => b"",
+            Self::Slow => b"G",
+            Self::Endless => b"X-Endless: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n",
+            Self::HalfClosed => b"GET /healthz HTTP/1.1\r\n",
+            Self::Unread => b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n",
+        }
+    }
+}
+
+/// Opens a connection from one of loopback's many addresses.
+fn open(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    socket.connect_timeout(&to.into(), PROBE_TIMEOUT)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Opens a connection, and sends the first bytes of its manner.
+fn begin(from: Ipv4Addr, to: SocketAddr, manner: Manner) -> std::io::Result<TcpStream> {
+    let mut stream = open(from, to)?;
+    match manner {
+        Manner::Idle | Manner::Slow => {}
+        Manner::Endless => stream.write_all(b"GET /metrics HTTP/1.1\r\n")?,
+        Manner::HalfClosed => {
+            stream.write_all(manner.says())?;
+            stream.shutdown(Shutdown::Write)?;
+        }
+        Manner::Unread => stream.write_all(manner.says())?,
+    }
+    Ok(stream)
+}
+
+/// Whether the server still has the connection, after the attacker has sent some more.
+fn goes_on(stream: &mut TcpStream, manner: Manner) -> bool {
+    let blocked = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
+    match manner {
+        Manner::Slow | Manner::Endless if stream.write(manner.says()).is_err_and(|error| !blocked(&error)) => false,
+        Manner::Unread => stream.peek(&mut [0; 1]).map_or_else(|error| blocked(&error), |length| length > 0),
+        _ => stream.read(&mut [0; 256]).is_err_and(|error| blocked(&error)),
+    }
+}
+
+/// One host: keeps all its connections open until the attack ends.
+fn attack(from: Ipv4Addr, to: SocketAddr, over: &AtomicBool, opened: &AtomicUsize) {
+    let mut open: Vec<Option<TcpStream>> = (0..CONNECTIONS_EACH).map(|_| None).collect();
+    while !over.load(Ordering::Relaxed) {
+        for (manner, place) in Manner::ALL.into_iter().cycle().zip(&mut open) {
+            if !place.as_mut().is_some_and(|stream| goes_on(stream, manner)) {
+                *place = begin(from, to, manner).ok();
+                opened.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// The first line of the answer to a client of the node itself, and how long it took.
+fn ask(to: SocketAddr, path: &str, limit: Duration) -> (Result<String, ErrorKind>, Duration) {
+    let begun = Clock::now();
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&to, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        answer.lines().next().map(str::to_owned).ok_or_else(|| ErrorKind::UnexpectedEof.into())
+    };
+    (ask().map_err(|error| error.kind()), Clock::now().since(begun))
+}
+
+/// Requests of a kind: how many were sent, those that failed, and the longest wait for an answer.
+#[derive(Debug, Default)]
+struct Asked {
+    sent: usize,
+    failed: Vec<String>,
+    slowest: Duration,
+}
+
+impl Asked {
+    fn ask(&mut self, to: SocketAddr, path: &str, limit: Duration) {
+        let (answer, took) = ask(to, path, limit);
+        self.sent += 1;
+        self.slowest = self.slowest.max(took);
+        if answer.as_deref() != Ok("HTTP/1.1 200 OK") || took > limit {
+            self.failed.push(format!("{answer:?} after {took:?}"));
+        }
+    }
+}
+
+/// How long an attack lasts.
+pub(super) fn length() -> Duration {
+    let seconds = std::env::var_os("FERROLB_ATTACK_SECONDS").and_then(|text| text.to_str()?.parse().ok());
+    seconds.map_or(LENGTH, Duration::from_secs)
+}
+
+/// Attacks `target`, and meanwhile probes one address and scrapes another. All must be answered.
+pub(super) fn attacked(name: &str, target: SocketAddr, probes: SocketAddr, metrics: SocketAddr) {
+    let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (mut probed, mut scraped) = (Asked::default(), Asked::default());
+    std::thread::scope(|scope| {
+        let hosts: Vec<_> = (0..ATTACKERS)
+            .map(|host| {
+                scope.spawn({
+                    let (over, opened) = (&over, &opened);
+                    move || attack(Ipv4Addr::new(127, 0, 0, 2 + host), target, over, opened)
+                })
+            })
+            .collect();
+        let end = Clock::now() + length();
+        while Clock::now() < end {
+            let next = Clock::now() + PROBE_EVERY;
+            probed.ask(probes, "/healthz", PROBE_TIMEOUT);
+            scraped.ask(metrics, "/metrics", SCRAPE_TIMEOUT);
+            std::thread::park_timeout(next.since(Clock::now()));
+        }
+        over.store(true, Ordering::Relaxed);
+        hosts.iter().for_each(|host| host.thread().unpark());
+    });
+    println!("{name}: {} connections opened", opened.into_inner());
+    for (what, asked) in [("probes", probed), ("scrapes", scraped)] {
+        let Asked { sent, failed, slowest } = asked;
+        println!("{name}: {} of {sent} {what} answered, the slowest after {slowest:?}", sent - failed.len());
+        assert!(failed.is_empty(), "{name}: {what} failed: {failed:?}");
+    }
+}
+
+/// The endpoint's own port at the address that nothing attacks from.
+pub(super) fn local(server: SocketAddr) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), server.port())
+}
