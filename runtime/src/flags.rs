@@ -29,7 +29,7 @@ pub struct CommonFlags {
 
     /// spec.loadBalancerClass that is ours; repeat it for several (in the environment: comma separated)
     #[arg(long, env = "FERROLB_LOAD_BALANCER_CLASS", value_name = "CLASS", default_value = LOAD_BALANCER_CLASS)]
-    #[arg(value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_delimiter = ',', value_parser = class)]
     pub load_balancer_class: Vec<String>,
 
     /// Whether Services without a spec.loadBalancerClass are ours
@@ -61,6 +61,16 @@ impl CommonFlags {
     #[must_use]
     pub const fn listen(&self) -> Addresses {
         Addresses { admin: self.admin_listen, probes: self.probe_listen }
+    }
+}
+
+/// One of a list, as in `a, b`.
+fn class(text: &str) -> Result<String, String> {
+    let class = text.trim();
+    if class.is_empty() {
+        Err("write a class, or several with a comma between two".to_owned())
+    } else {
+        Ok(class.to_owned())
     }
 }
 
@@ -147,6 +157,7 @@ mod tests {
         assert_eq!(flags.log_format, LogFormat::Json);
         // What an environment variable holds reaches the same parser as one value.
         assert_eq!(parse(&["--load-balancer-class=a,b"]).unwrap().load_balancer_class, ["a", "b"]);
+        assert_eq!(parse(&["--load-balancer-class= a, b "]).unwrap().load_balancer_class, ["a", "b"]);
     }
 
     #[test]
@@ -155,6 +166,7 @@ mod tests {
             ("--namespaces=x", "--namespaces"),
             ("--namespace=", "--namespace"),
             ("--load-balancer-class=a,,b", "--load-balancer-class"),
+            ("--load-balancer-class=a, ", "--load-balancer-class"),
             ("--default-implementation=maybe", "true, false"),
             ("--admin-listen=7472", "--admin-listen"),
             ("--log-level=loud", "debug"),

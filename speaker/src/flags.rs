@@ -144,7 +144,7 @@ fn node_name(text: &str) -> Result<String, String> {
 }
 
 fn whole_name(text: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&format!("^(?:{text})$"))
+    Regex::new(&format!("^(?:{})$", text.trim()))
 }
 
 fn hello_interval(text: &str) -> Result<Duration, String> {

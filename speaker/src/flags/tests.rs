@@ -59,7 +59,7 @@ fn the_default_exclusion_names_container_links_and_never_the_lan() {
 #[test]
 fn flags_are_read_as_an_operator_writes_them() {
     let flags = parse(&[
-        "--exclude-interfaces=a.*,b0",
+        "--exclude-interfaces=a.*, b0",
         "--exclude-interfaces=c",
         "--ignore-exclude-label",
         "--failback-delay=never",
