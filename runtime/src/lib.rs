@@ -7,7 +7,7 @@
 //! - [`vitals`]: whether the main loop is alive and the program ready.
 //! - [`admin`]: `/healthz`, `/readyz`, `/metrics` and `/state`, on threads of its own.
 //! - [`connect`]: the client of the API server; [`api_health`] says once when that server is away and when it is back.
-//! - [`backoff`]: how long to wait before the next try.
+//! - [`backoff`]: how long to wait before the next try. - [`refusal`]: refused status writes.
 //! - [`watch`]: a Kubernetes watch as a few kinds of [`Change`](watch::Change) in the program's own event queue.
 //!
 //! A program's `main` puts these together in this order: flags, [`logs::init`], [`admin::registry`] and its metrics,
@@ -24,6 +24,7 @@ pub mod clock;
 pub mod connect;
 pub mod flags;
 pub mod logs;
+pub mod refusal;
 pub mod signals;
 pub mod vitals;
 pub mod watch;

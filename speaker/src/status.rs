@@ -14,7 +14,9 @@ use std::time::Duration;
 use ferrolb_proto::api::{GROUP, Kind, Speaker, SpeakerStatusStatus, VERSION, resource};
 use ferrolb_runtime::backoff::Backoff;
 use ferrolb_runtime::clock::Clock;
+use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
 use kube::api::{Patch, PatchParams};
+use kube::core::Status;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -150,12 +152,20 @@ fn params() -> PatchParams {
 
 /// Says once what a person has to do about a refusal. A server that does not answer is said elsewhere.
 fn refused(error: &kube::Error, said: &mut bool) {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only an answer of the API server is of interest")]
-    let code = match error {
-        kube::Error::Api(answer) => answer.code,
-        _ => 0,
+    let kube::Error::Api(answer) = error else {
+        debug!(%error, "this node's SpeakerStatus is not written");
+        return;
     };
-    let remedy = match code {
+    if std::mem::replace(said, true) {
+        debug!(%error, "this node's SpeakerStatus is not written");
+    } else {
+        warn!(%error, "this node's SpeakerStatus is not written; {}", remedy(answer));
+    }
+}
+
+fn remedy(answer: &Status) -> &'static str {
+    match answer.code {
+        _ if lacks_field(answer) => CRDS_ARE_OLDER,
         403 => {
             "the ServiceAccount needs create and patch on speakerstatuses and its status: apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
         }
@@ -163,11 +173,25 @@ fn refused(error: &kube::Error, said: &mut bool) {
             "the cluster does not have the kind: apply FerroLB's CustomResourceDefinitions, as in deploy/install.yaml or the Helm chart"
         }
         _ => "it is tried again until it works",
-    };
-    if code == 0 || std::mem::replace(said, true) {
-        debug!(%error, "this node's SpeakerStatus is not written");
-    } else {
-        warn!(%error, "this node's SpeakerStatus is not written; {remedy}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_what_to_apply() {
+        let cases = [
+            (500, ".status.x: field not declared in schema", "Helm does not upgrade"),
+            (500, "etcdserver: request timed out", "tried again"),
+            (403, "forbidden", "RBAC"),
+            (404, "not found", "does not have the kind"),
+        ];
+        for (code, message, expect) in cases {
+            let answer = Status { code, message: message.into(), ..Status::default() };
+            assert!(remedy(&answer).contains(expect), "{code} {message}");
+        }
     }
 }
 

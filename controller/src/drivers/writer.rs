@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
+use kube::core::Status as ApiStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -113,12 +115,36 @@ impl Writer {
                 let (code, why) = (refused.code, &refused.message);
                 // Once for each kind and code: the metrics count the rest.
                 if code != 409 && said.insert((kind, code)) {
-                    warn!(%target, code, why, "the API server refuses to write its status; it is tried again. Is a right missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart");
+                    let remedy = remedy(&refused);
+                    warn!(%target, code, why, "the API server refuses to write its status; it is tried again. {remedy}");
                 } else {
                     debug!(%target, code, why, "refused");
                 }
             }
         }
         Outcome::Failed
+    }
+}
+
+fn remedy(refused: &ApiStatus) -> &'static str {
+    if lacks_field(refused) {
+        return CRDS_ARE_OLDER;
+    }
+    "Is a right missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_without_a_field_is_no_missing_right() {
+        let refused = |code, message: &str| ApiStatus { code, message: message.into(), ..ApiStatus::default() };
+        let remedies = [
+            refused(500, "failed to create typed patch object: .status.x: field not declared in schema"),
+            refused(403, "forbidden"),
+        ]
+        .map(|refused| remedy(&refused));
+        assert!(remedies[0].contains("CustomResourceDefinitions") && remedies[1].contains("RBAC"), "{remedies:?}");
     }
 }

@@ -1,0 +1,29 @@
+//! Refused status writes that both programs explain alike.
+
+use kube::core::Status;
+
+/// What to do where a CustomResourceDefinition is older than the program.
+pub const CRDS_ARE_OLDER: &str = "the cluster's CustomResourceDefinitions are older than this program, and Helm does not \
+    upgrade them: apply those of this version, deploy/base/crds.yaml or the chart's folder crds";
+
+/// Whether the API server refused an apply because the kind's schema lacks a field.
+///
+/// Kubernetes has no reason for that, and answers with the status 500.
+#[must_use]
+pub fn lacks_field(answer: &Status) -> bool {
+    answer.message.contains("field not declared in schema")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_without_a_field_is_told_from_other_refusals() {
+        let refused = |message: &str| Status { message: message.into(), code: 500, ..Status::default() };
+        let older = "failed to create typed patch object (ferrolb-system/node1; ferrolb.io/v1alpha1, Kind=SpeakerStatus): \
+            .status.dataPath: field not declared in schema";
+        assert!(lacks_field(&refused(older)));
+        assert!(!lacks_field(&refused("etcdserver: request timed out")));
+    }
+}
