@@ -10,13 +10,14 @@
 //! - [`link`]: one thread a link; the sockets, the claim machine and the answers.
 //! - [`health`]: asks kube-proxy and endpoints whether they work.
 //! - [`links`], [`status`], [`speakers`]: the netlink and API edges. - [`alive`]: asks other speakers whether they live.
-//! - [`run`]: the main loop. - [`flags`], [`metrics`].
+//! - [`run`]: the main loop. - [`instance`]: one process for each node. - [`flags`], [`metrics`].
 
 pub mod alive;
 pub mod bgp;
 pub mod event;
 pub mod flags;
 pub mod health;
+pub mod instance;
 pub mod link;
 pub mod links;
 pub mod metrics;

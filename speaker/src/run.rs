@@ -1,6 +1,7 @@
 //! The main loop, on the process's one tokio thread: takes events, keeps the one [`State`], plans, and hands what is wanted to
 //! the drivers. It owns every task; one that ends is a bug, and ends the process.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
 use crate::health::probes;
 use crate::health::proxy::ProxyHealth;
+use crate::instance::Instance;
 use crate::link::{LinkSet, Protocol};
 use crate::links;
 use crate::metrics::probes::ProbeMetrics;
@@ -56,6 +58,15 @@ const ADDRESSES_PER_LINE_MAX: usize = 16;
 /// # Errors
 /// What makes the program useless: credentials that can never work, a task that ended.
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
+    let mut leave = pin!(signals::termination().context("cannot take SIGTERM")?);
+    let _instance = tokio::select! {
+        instance = Instance::take(&flags.common.namespace, &flags.node_name) => instance,
+        _ = &mut leave => return Ok(()),
+    };
+    speak(flags, leave).await
+}
+
+async fn speak(flags: Flags, leave: Pin<&mut impl Future<Output = &'static str>>) -> anyhow::Result<()> {
     let mut registry = admin::registry();
     let own = registry.sub_registry_with_prefix("speaker");
     let (metrics, path_metrics, probe_metrics) = (Metrics::new(own), DataPathMetrics::new(own), ProbeMetrics::new(own));
@@ -126,7 +137,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         vitals,
         complaints: Complaints::default(),
     };
-    main.run(events, requests, tasks).await
+    main.run(leave, events, requests, tasks).await
 }
 
 fn protocol(flags: &Flags) -> Protocol {
@@ -233,11 +244,11 @@ struct Loop {
 impl Loop {
     async fn run(
         mut self,
+        mut leave: Pin<&mut impl Future<Output = &'static str>>,
         mut events: mpsc::Receiver<Event>,
         mut requests: mpsc::Receiver<StateRequest>,
         mut tasks: JoinSet<()>,
     ) -> anyhow::Result<()> {
-        let mut leave = std::pin::pin!(signals::termination().context("cannot take SIGTERM")?);
         let mut leave_by: Option<Instant> = None;
         let mut changed = true;
         loop {

@@ -5,6 +5,7 @@ mod bridge;
 mod flood;
 mod groups;
 mod hostile;
+mod instance;
 mod lan;
 mod owners;
 mod port;
