@@ -127,6 +127,8 @@ pub enum Input {
     Stuck(bool),
     /// This node is about to stop.
     Leave,
+    /// The link is no longer used: release everything now, as there is no time to wait for others.
+    End,
 }
 
 /// What the machine wants done.
@@ -352,6 +354,7 @@ impl Machine for Claims {
             }
             Input::Stuck(stuck) => self.stuck(stuck, now),
             Input::Leave => self.leave(now),
+            Input::End => self.end(now),
         }
         self.settle(now);
     }

@@ -93,6 +93,8 @@ enum LinkError {
 struct Mailbox {
     order: ArcSwap<Order>,
     ended: AtomicBool,
+    /// What it holds is to be released when it ends.
+    hands_over: AtomicBool,
     wake: OwnedFd,
 }
 
@@ -103,7 +105,7 @@ impl Mailbox {
     }
 }
 
-/// A running thread; dropping it ends the thread, which gives nothing back on the wire: see [`Order::leaving`] for that.
+/// A running thread; dropping it ends the thread, which releases nothing: see [`Order::leaving`] and [`LinkHandle::hand_over`].
 #[derive(Debug)]
 pub struct LinkHandle {
     mailbox: Arc<Mailbox>,
@@ -116,7 +118,8 @@ impl LinkHandle {
     /// When there is no thread or eventfd to be had. All other trouble is [`Progress`].
     pub fn spawn(setup: Setup, order: Arc<Order>) -> io::Result<(Self, watch::Receiver<Progress>)> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let mailbox = Arc::new(Mailbox { order: ArcSwap::new(order), ended: AtomicBool::new(false), wake });
+        let (order, ended, hands_over) = (ArcSwap::new(order), AtomicBool::new(false), AtomicBool::new(false));
+        let mailbox = Arc::new(Mailbox { order, ended, hands_over, wake });
         let (progress, receiver) = watch::channel(Ok(LinkReport::default()));
         let handle = Self { mailbox: Arc::clone(&mailbox) };
         // The kernel shows 15 bytes of a thread's name.
@@ -134,11 +137,16 @@ impl LinkHandle {
         self.mailbox.order.store(order);
         self.mailbox.ring();
     }
+
+    /// Ends the thread. Before that it releases what it holds, so that others need not find out.
+    pub fn hand_over(self) {
+        self.mailbox.hands_over.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for LinkHandle {
     fn drop(&mut self) {
-        self.mailbox.ended.store(true, Ordering::Relaxed);
+        self.mailbox.ended.store(true, Ordering::Release);
         self.mailbox.ring();
     }
 }

@@ -200,13 +200,18 @@ impl Claims {
     pub(super) fn leave_if_done(&mut self, now: Instant) {
         let Some(until) = self.own.leave_until else { return };
         if self.own.held.is_empty() || now >= until {
-            let all: Vec<_> = self.own.held.keys().copied().collect();
-            self.release(&all, Release::HandedOver, now);
-            // There is no later.
-            self.release_again(now);
+            self.end(now);
             self.own.leave_until = None;
             self.outputs.push_back(Output::Left);
         }
+    }
+
+    /// Releases everything, and takes nothing any more: no later frame of this machine can say so.
+    pub(super) fn end(&mut self, now: Instant) {
+        self.own.flags.leaving = true;
+        let all: Vec<_> = self.own.held.keys().copied().collect();
+        self.release(&all, Release::HandedOver, now);
+        self.release_again(now);
     }
 
     pub(super) fn hello_if_due(&mut self, now: Instant) {

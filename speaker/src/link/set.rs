@@ -86,6 +86,9 @@ impl LinkSet {
             info!(index, link = %running.name, "no longer speaking on this link");
             running.forwarder.abort();
             running.keeper.abort();
+            if let Some(handle) = running.handle {
+                handle.hand_over();
+            }
             self.siblings.remove(index);
             if !wanted.values().any(|link| link.name == running.name) {
                 self.metrics.forget(&running.name);

@@ -100,9 +100,13 @@ pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Prog
         left: false,
     };
     let mut buffer = [0; hello::FRAME_MAX];
-    while !mailbox.ended.load(Ordering::Relaxed) {
+    while !mailbox.ended.load(Ordering::Acquire) {
         thread.turn(mailbox, &mut buffer)?;
         thread.wait(mailbox)?;
+    }
+    if mailbox.hands_over.load(Ordering::Relaxed) {
+        thread.feed(Input::End, Clock::now())?;
+        thread.reporter.report(&thread.claims, thread.left);
     }
     Ok(())
 }

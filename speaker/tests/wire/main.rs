@@ -2,6 +2,7 @@
 //! root and `ip`; everything it makes is gone when a test ends.
 
 mod bridge;
+mod dropped;
 mod flood;
 mod groups;
 mod hostile;

@@ -28,6 +28,20 @@ fn of_two_links_of_a_node_on_one_wire_the_lower_one_speaks() {
 }
 
 #[test]
+fn a_link_that_is_no_longer_used_releases_at_once_and_claims_nothing_after_that() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    wire.input(order[0], Input::End);
+    assert!(!wire.owners(VIP).contains(&order[0]));
+    wire.run(ms(200));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    wire.run(Duration::from_secs(120));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    let suspicions: u64 = THREE.iter().map(|name| wire.node(name).machine.counts().suspicions).sum();
+    assert_eq!((suspicions, wire.node(order[0]).left), (0, false));
+}
+
+#[test]
 fn the_lower_link_says_hello_at_once_and_no_more_than_once_a_stagger() {
     let mut wire = settled();
     let idle = ranked(&THREE, VIP)[2];

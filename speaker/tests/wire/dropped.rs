@@ -1,0 +1,53 @@
+//! An interface that the speaker no longer uses, while its addresses are owned there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrolb_proto::election::order;
+use ferrolb_speaker::event::Event;
+use ferrolb_speaker::link::{LinkSet, Protocol};
+use ferrolb_speaker::metrics::Metrics;
+use ferrolb_speaker::plan::LinkOrder;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::lan::Lan;
+use crate::speaker::{HOSTS, PATIENCE, Speaker, VIP, runtime, vitals, wanted};
+
+#[test]
+fn the_addresses_of_an_interface_that_is_dropped_are_handed_over() {
+    let lan = Lan::new(&HOSTS);
+    let mut nodes = HOSTS;
+    nodes.sort_by_key(|node| order(node, VIP.into()));
+    let [owner, other] = nodes;
+    let protocol = Protocol {
+        node: owner.into(),
+        hello_interval: Duration::from_millis(50),
+        hello_misses: 3,
+        failback_delay: Some(Duration::from_secs(30)),
+        gratuitous_interval: None,
+    };
+    let tell = || async {
+        let (sender, mut events) = mpsc::channel(64);
+        let mut set = LinkSet::new(protocol, Metrics::new(&mut Registry::default()), vitals(), sender);
+        let eth0 = LinkOrder {
+            name: "eth0".into(),
+            mac: lan.mac(owner),
+            order: Arc::new(wanted(&[VIP.into()])),
+            listened_for: Arc::default(),
+        };
+        set.apply(&BTreeMap::from([(lan.index_of(owner, "eth0"), eth0)])).expect("random numbers");
+        let mut other = Speaker::start(&lan, other, &[VIP.into()]);
+        let holds = async {
+            while !matches!(events.recv().await, Some(Event::Report { report, .. }) if !report.held.is_empty()) {}
+        };
+        timeout(PATIENCE, holds).await.expect("it claims the address");
+        other.until("heard the owner", |report| report.heard.len() == 1).await;
+        set.apply(&BTreeMap::new()).expect("random numbers");
+        other.until("took over", |report| !report.held.is_empty()).await;
+        assert_eq!((other.metrics.suspicions.get(), other.metrics.deaths.get()), (0, 0), "nobody failed");
+    };
+    lan.inside(owner, || runtime().block_on(tell()));
+}
