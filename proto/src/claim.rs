@@ -120,8 +120,8 @@ pub enum Input {
     },
     /// A frame of another link of this node was heard: the two are on one wire.
     Sibling {
-        /// That link's index is lower: it speaks, and this one does not.
-        lower: bool,
+        /// That link speaks for the node, and this one does not.
+        precedes: bool,
     },
     /// What gives this machine its units stands still, or goes on again.
     Stuck(bool),
@@ -348,9 +348,9 @@ impl Machine for Claims {
                 self.hear(now);
                 self.foreign(address, mac, announced, now);
             }
-            Input::Sibling { lower } => {
+            Input::Sibling { precedes } => {
                 self.hear(now);
-                self.sibling(lower, now);
+                self.sibling(precedes, now);
             }
             Input::Stuck(stuck) => self.stuck(stuck, now),
             Input::Leave => self.leave(now),

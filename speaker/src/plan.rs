@@ -76,6 +76,8 @@ pub struct LinkOrder {
     pub name: Box<str>,
     /// Its hardware address.
     pub mac: Mac,
+    /// This node announces something there.
+    pub selected: bool,
     /// What its thread is told.
     pub order: Arc<Order>,
     /// The IPv6 addresses whose questions it is to hear: those that are answered for here, and those that could be soon.
@@ -99,6 +101,14 @@ pub struct Order {
     pub says: Says,
     /// Hand over what is held, and say when it is done.
     pub leaving: bool,
+}
+
+/// What is announced on one link, while it is gathered.
+struct Share<'a> {
+    link: &'a Link,
+    /// This node announces something there.
+    selected: bool,
+    units: Vec<Arc<Unit>>,
 }
 
 impl Desired {
@@ -140,18 +150,21 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let retry_at = state.failures.get(&link.index).copied().map(Failure::retry_at).filter(|at| *at > now);
         desired.wake = desired.wake.into_iter().chain(retry_at).min();
         if link.up && retry_at.is_none() {
-            spoken_on.push((*link, Vec::new()));
+            spoken_on.push(Share { link, selected: false, units: Vec::new() });
         }
     }
     if state.waits_for().is_none() {
         for draft in units::drafts(state, &units::scene(state), &checked.failing, &mut desired.verdicts) {
-            spoken_on.iter_mut().for_each(|(link, units)| units.push(draft.on(link, &state.config.node)));
+            for share in &mut spoken_on {
+                share.selected |= draft.selects(share.link);
+                share.units.push(draft.on(share.link, &state.config.node));
+            }
         }
     }
     let path = &state.data_path;
     let says = Says { draining: desired.draining.is_some(), unhealthy: path.unhealthy(), checked: path.checked() };
     let macs: Box<[Mac]> = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
-    for (link, units) in spoken_on {
+    for Share { link, selected, units } in spoken_on {
         let source = link.addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
@@ -163,7 +176,8 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let listened_for = Arc::new(listened_for);
         let (keys, macs) = (state.keys.clone(), macs.clone());
         let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
-        desired.links.insert(link.index, LinkOrder { name: link.name.clone(), mac: link.mac, order, listened_for });
+        let (name, mac) = (link.name.clone(), link.mac);
+        desired.links.insert(link.index, LinkOrder { name, mac, selected, order, listened_for });
     }
     let draining = desired.draining.is_some();
     let drains = draining || state.own_node().is_some_and(|node| node.cordoned);

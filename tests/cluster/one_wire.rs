@@ -49,7 +49,8 @@ fn second_link(lab: &Lab, node: &str) -> Result<()> {
     let namespace = lab.state().name.namespace(node);
     let batch = format!("link add second type veth peer name eth1 netns {namespace}\nlink set second master br0 up\n");
     run::ip_batch(Some(&lab.state().name.namespace(SWITCH)), &batch)?;
-    lab.exec(node, &["ip", "link", "set", "eth1", "up"]).map(drop)
+    let batch = "link set eth1 up\naddress add 172.30.0.99/24 dev eth1 noprefixroute\n";
+    run::ip_batch(Some(&namespace), batch)
 }
 
 /// Who answers for the address, over some seconds.

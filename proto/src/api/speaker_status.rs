@@ -201,7 +201,7 @@ pub struct LinkStatus {
     /// Whether it has heard nothing at all for so long that it answers for nothing until it does.
     #[serde(default)]
     pub deaf: bool,
-    /// Whether another link of the node, with a lower index, is on the same network: the node speaks there instead.
+    /// Whether another interface of the node is on the same segment: the node announces there instead.
     #[serde(default)]
     pub muted: bool,
     /// Addresses that somebody else answers for, or whose questions may not be heard.

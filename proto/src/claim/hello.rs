@@ -120,9 +120,7 @@ impl Claims {
     /// Ends what has lasted long enough: listening, freshness, being unstable.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.own.muted_until.is_some_and(|until| now >= until) {
-            self.own.muted_until = None;
-            self.listen(now);
-            self.own.next_hello = now;
+            self.unmute(now);
         }
         if self.own.listen_until.is_some_and(|until| now >= until) {
             self.own.listen_until = None;
@@ -168,8 +166,11 @@ impl Claims {
     }
 
     /// Another link of this node was heard on this wire. Only one of them may speak: to the others a node has one voice.
-    pub(super) fn sibling(&mut self, lower: bool, now: Instant) {
-        if !lower {
+    pub(super) fn sibling(&mut self, precedes: bool, now: Instant) {
+        if !precedes {
+            if self.own.muted_until.is_some() {
+                self.unmute(now);
+            }
             let rest = now.since(self.own.last_hello) < self.stagger();
             self.own.next_hello = if rest { self.own.next_hello } else { now };
             return;
@@ -180,6 +181,12 @@ impl Claims {
             self.own.dirty.all = true;
         }
         self.own.muted_until = Some(now + MUTE);
+    }
+
+    fn unmute(&mut self, now: Instant) {
+        self.own.muted_until = None;
+        self.listen(now);
+        self.own.next_hello = now;
     }
 
     /// The main loop stands still, or goes on again: what it would decide is stale, so others had better announce.

@@ -105,6 +105,7 @@ impl LinkSet {
                 }
                 Some(_) => {}
             }
+            self.siblings.select(index, link.selected);
             if let Some(running) = self.running.get_mut(&index) {
                 running.listen_for(link);
             }
@@ -120,7 +121,7 @@ impl LinkSet {
         let claims = claim::Config { node, epoch, hello_interval, hello_misses, failback_delay };
         let metrics = self.metrics.link(&link.name);
         let (vitals, siblings) = (Arc::clone(&self.vitals), Arc::clone(&self.siblings));
-        siblings.add(index, epoch);
+        siblings.add(index, epoch, link.selected);
         let (name, mac) = (link.name.clone(), link.mac);
         let setup = Setup { index, name, mac, claims, gratuitous_interval, metrics, vitals, siblings };
         let (handle, progress) = match LinkHandle::spawn(setup, Arc::clone(&link.order)) {

@@ -294,8 +294,9 @@ impl Thread<'_> {
     /// A frame of this node's own name may come from another link of it that is on this wire.
     fn meaning(&self, source: Mac, frame: Frame) -> Input {
         let own = *frame.node == *self.setup.claims.node;
-        match self.setup.siblings.find(frame.epoch).filter(|index| own && *index != self.setup.index) {
-            Some(index) => Input::Sibling { lower: index < self.setup.index },
+        let precedes = || self.setup.siblings.precedes(frame.epoch, self.setup.claims.epoch);
+        match own.then(precedes).flatten() {
+            Some(precedes) => Input::Sibling { precedes },
             None => Input::Frame { source, frame },
         }
     }

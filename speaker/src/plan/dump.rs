@@ -14,8 +14,8 @@ impl Desired {
     pub fn dump(&self, state: &State) -> Value {
         let verdicts = if state.waits_for().is_none() { units::verdicts(state) } else { BTreeMap::new() };
         let verdicts: BTreeMap<_, _> = verdicts.into_iter().map(|(key, is)| (key.to_string(), is.name())).collect();
-        let links = self.links.iter().map(|(index, LinkOrder { name, mac, order, listened_for })| {
-            json!({"index": index, "name": name, "mac": mac.to_string(), "leaving": order.leaving,
+        let links = self.links.iter().map(|(index, LinkOrder { name, mac, selected, order, listened_for })| {
+            json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": order.leaving,
                 "says": {"draining": order.says.draining, "unhealthy": order.says.unhealthy, "checked": order.says.checked},
                 "listenedFor": listened_for.as_ref(),
                 "units": order.units.iter().map(|it| unit(it)).collect::<Vec<_>>()})

@@ -35,12 +35,16 @@ impl Draft<'_> {
     /// The unit on one link of this node: where an address has no advertisement that selects the link, this node is no
     /// candidate there. The names of other nodes' links are theirs to know. All other links share the one unit.
     pub(super) fn on(&self, link: &Link, node: &str) -> Arc<Unit> {
-        let selected = |ads: &Vec<&Advertisement>| ads.iter().any(|ad| ad.selects_interface(&link.name));
-        if self.own.iter().all(selected) {
+        if self.selects(link) {
             return Arc::clone(&self.unit);
         }
         let others = self.unit.candidates.iter().filter(|candidate| *candidate.node != *node);
         Arc::new(Unit { candidates: others.cloned().collect(), ..(*self.unit).clone() })
+    }
+
+    /// Whether every address of the unit has an advertisement that announces it from this node on this link.
+    pub(super) fn selects(&self, link: &Link) -> bool {
+        self.own.iter().all(|ads| ads.iter().any(|ad| ad.selects_interface(&link.name)))
     }
 }
 

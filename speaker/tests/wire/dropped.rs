@@ -35,6 +35,7 @@ fn the_addresses_of_an_interface_that_is_dropped_are_handed_over() {
         let eth0 = LinkOrder {
             name: "eth0".into(),
             mac: lan.mac(owner),
+            selected: true,
             order: Arc::new(wanted(&[VIP.into()])),
             listened_for: Arc::default(),
         };

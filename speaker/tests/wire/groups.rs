@@ -60,7 +60,7 @@ impl<'a> Listening<'a> {
 
     fn apply(&mut self, order: Order, listened_for: BTreeSet<Ipv6Addr>) {
         let (order, listened_for) = (Arc::new(order), Arc::new(listened_for));
-        let order = LinkOrder { name: self.link.into(), mac: self.mac, order, listened_for };
+        let order = LinkOrder { name: self.link.into(), mac: self.mac, selected: true, order, listened_for };
         self.links.apply(&BTreeMap::from([(self.index, order)])).expect("random numbers");
     }
 

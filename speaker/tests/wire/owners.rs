@@ -145,6 +145,25 @@ fn of_two_links_of_a_node_on_one_wire_the_lower_speaks() {
     });
 }
 
+#[test]
+fn of_two_links_of_a_node_on_one_wire_the_one_that_is_selected_speaks() {
+    let lan = Lan::new(&HOSTS);
+    lan.second_link("node1");
+    runtime().block_on(async {
+        let siblings: Arc<Siblings> = Arc::default();
+        let mut lower = Speaker::on_link(&lan, "node1", "eth0", &[VIP.into()], vitals(), Arc::clone(&siblings));
+        lower.until("claimed the address", |report| !report.held.is_empty()).await;
+        let mut upper = Speaker::on_link(&lan, "node1", "eth1", &[VIP.into()], vitals(), Arc::clone(&siblings));
+        upper.until("was muted", |report| report.muted).await;
+        // The advertisement names eth1 from now on.
+        siblings.select(lan.index_of("node1", "eth0"), false);
+        lower.handle.order(Arc::new(Order { units: Vec::new(), ..wanted(&[VIP.into()]) }));
+        upper.until("claimed the address", |report| !report.muted && !report.held.is_empty()).await;
+        lower.until("was muted", |report| report.muted && report.held.is_empty()).await;
+        lan.client_learns(VIP, upper.mac).await;
+    });
+}
+
 /// A fresh address that the client has is left to it, and taken when it lets go.
 fn fresh(address: IpAddr) {
     let lan = Lan::new(&HOSTS);

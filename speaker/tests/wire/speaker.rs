@@ -87,7 +87,7 @@ impl Speaker {
             hello_misses: 3,
             failback_delay: Some(Duration::from_secs(30)),
         };
-        siblings.add(index, claims.epoch);
+        siblings.add(index, claims.epoch, true);
         let metrics_of_link = metrics.clone();
         let (link, gratuitous_interval) = (link.into(), Some(GRATUITOUS_INTERVAL));
         let setup =

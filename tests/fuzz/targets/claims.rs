@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
             1 => run.hand(Input::Foreign { address: address(a), mac: Mac([2, 0, 0, 0, 0, b]), announced: a > 127 }),
             2 => run.hand(Input::Says(Says { draining: a > 127, unhealthy: b > 127, checked: a & 1 == 1 })),
             3 => run.hand(
-                [Input::Heard, Input::Lost, Input::Stuck(b > 127), Input::Sibling { lower: b > 127 }]
+                [Input::Heard, Input::Lost, Input::Stuck(b > 127), Input::Sibling { precedes: b > 127 }]
                     [usize::from(a % 4)]
                 .clone(),
             ),

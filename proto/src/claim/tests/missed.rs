@@ -126,7 +126,7 @@ fn who_yields_says_so_twice() {
 #[test]
 fn a_link_that_falls_silent_has_nothing_left_to_say() {
     let mut holder = Holder::that_yields();
-    holder.machine.handle(Input::Sibling { lower: true }, holder.now);
+    holder.machine.handle(Input::Sibling { precedes: true }, holder.now);
     let now = holder.now + ms(25);
     holder.machine.tick(now);
     let deadline = holder.machine.deadline();

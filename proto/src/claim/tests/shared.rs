@@ -4,18 +4,18 @@ use super::*;
 use crate::wire::hello::{Body, Failing, Release};
 
 #[test]
-fn of_two_links_of_a_node_on_one_wire_the_lower_one_speaks() {
+fn of_two_links_of_a_node_on_one_wire_one_speaks() {
     let mut wire = settled();
     let owner = ranked(&THREE, VIP)[0];
     // As the thread of the owner's other link would say it.
-    wire.input(owner, Input::Sibling { lower: true });
+    wire.input(owner, Input::Sibling { precedes: true });
     assert!(wire.node(owner).machine.is_muted());
     wire.run(ms(2));
     assert_ne!(wire.owners(VIP), [owner], "it handed over and is silent");
     let sent = wire.sent_by(owner);
     for _ in 0..10 {
         wire.run(Duration::from_secs(1));
-        wire.input(owner, Input::Sibling { lower: true });
+        wire.input(owner, Input::Sibling { precedes: true });
     }
     assert_eq!(wire.sent_by(owner), sent, "not a word while the other link is heard");
     // The links are on different wires again.
@@ -25,6 +25,17 @@ fn of_two_links_of_a_node_on_one_wire_the_lower_one_speaks() {
     assert!(!wire.node(owner).machine.is_muted() && wire.sent_by(owner) > sent);
     wire.run(Duration::from_secs(40));
     assert_eq!(wire.owners(VIP), [owner], "it has its address back after the failback delay");
+}
+
+#[test]
+fn a_muted_link_that_precedes_the_other_one_from_now_on_speaks_at_once() {
+    let mut wire = settled();
+    let owner = ranked(&THREE, VIP)[0];
+    wire.input(owner, Input::Sibling { precedes: true });
+    wire.run(ms(100));
+    let sent = wire.sent_by(owner);
+    wire.input(owner, Input::Sibling { precedes: false });
+    assert!(!wire.node(owner).machine.is_muted() && wire.sent_by(owner) > sent);
 }
 
 #[test]
@@ -42,13 +53,13 @@ fn a_link_that_is_no_longer_used_releases_at_once_and_claims_nothing_after_that(
 }
 
 #[test]
-fn the_lower_link_says_hello_at_once_and_no_more_than_once_a_stagger() {
+fn the_link_that_speaks_says_hello_at_once_and_no_more_than_once_a_stagger() {
     let mut wire = settled();
     let idle = ranked(&THREE, VIP)[2];
     wire.run(ms(200));
     let sent = wire.sent_by(idle);
     for _ in 0..10 {
-        wire.input(idle, Input::Sibling { lower: false });
+        wire.input(idle, Input::Sibling { precedes: false });
     }
     assert_eq!(wire.sent_by(idle), sent + 1);
 }

@@ -65,6 +65,7 @@ fn an_interface_selector_takes_this_node_out_of_its_other_links_and_nobody_else(
         candidates.iter().map(|candidate| candidate.node.to_string()).collect::<Vec<_>>()
     };
     assert_eq!((names(2), names(3)), (vec!["node2".to_owned()], vec!["node1".to_owned(), "node2".to_owned()]));
+    assert_eq!((plan.links[&2].selected, plan.links[&3].selected), (false, true));
 }
 
 #[test]
