@@ -342,7 +342,11 @@ const fn is_remark(trouble: &LinkTrouble) -> bool {
 }
 
 fn names(owners: &[Owner<'_>]) -> String {
-    let names: Vec<_> = owners.iter().map(|owner| format!("{} ({})", owner.node, owner.links.join(", "))).collect();
+    let named = owners.iter().take(NODES_NAMED_MAX);
+    let mut names: Vec<_> = named.map(|owner| format!("{} ({})", owner.node, owner.links.join(", "))).collect();
+    if owners.len() > NODES_NAMED_MAX {
+        names.push(format!("{} more", owners.len() - NODES_NAMED_MAX));
+    }
     names.join(" and ")
 }
 
