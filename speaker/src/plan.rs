@@ -219,7 +219,9 @@ fn not_ready(state: &State) -> Option<String> {
 
 fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
-    let owned: usize = reports().map(|report| report.held.len()).sum();
+    let mut owned: Vec<_> = reports().flat_map(|report| report.held.iter()).collect();
+    owned.sort_unstable();
+    owned.dedup();
     let unheard = |link: &Link| state.unheard.get(&link.index).map_or(&[][..], |addresses| addresses);
     let link_status = |link: &&Link| {
         let report = state.reports.get(&link.index);
@@ -244,7 +246,7 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
         failing: Vec::new(),
         failing_services: 0,
         bgp: None,
-        owned_addresses: i64::try_from(owned).unwrap_or(i64::MAX),
+        owned_addresses: i64::try_from(owned.len()).unwrap_or(i64::MAX),
     }
 }
 

@@ -54,7 +54,7 @@ pub struct SpeakerStatusStatus {
     /// How its gobgpd and its sessions stand; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<BgpStatus>,
-    /// How many addresses it answers for, on all links.
+    /// How many addresses it announces on its interfaces; one on several interfaces counts once.
     #[serde(default)]
     pub owned_addresses: i64,
 }

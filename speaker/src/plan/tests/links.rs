@@ -28,6 +28,16 @@ fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
 }
 
 #[test]
+fn an_address_that_is_announced_on_two_links_counts_once() {
+    let mut state = Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
+    for (index, held) in [(2, &["172.30.0.200"][..]), (3, &["172.30.0.200", "172.30.0.201"])] {
+        let report = LinkReport { held: addresses(held).into(), ..LinkReport::default() };
+        state.handle(Event::Report { link: index, report }, Instant::ZERO);
+    }
+    assert_eq!(plan(&state, Instant::ZERO).status.owned_addresses, 2);
+}
+
+#[test]
 fn neighbours_are_asked_from_an_address_that_nobody_else_may_have() {
     let sources = |tentative: &[&str]| {
         let addresses = addresses(&["10.0.0.9", "fd30::9", "fe80::1", "fe80::2"]).into();
