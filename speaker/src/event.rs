@@ -14,6 +14,7 @@ use ferrolb_proto::facts::{
 };
 use ferrolb_proto::health::data_path::Judgement;
 use ferrolb_proto::health::prober::TargetId;
+use ferrolb_proto::range::{AddressRange, Family};
 use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
@@ -150,10 +151,28 @@ pub struct Link {
     pub enslaved: bool,
     /// Of a macvlan, ipvlan or the like the link of this node that it is on: they share a wire, and neither hears the other.
     pub parent: Option<u32>,
+    /// It is one end of a veth pair whose other end is in another network namespace, as a pod's is.
+    pub into_namespace: bool,
     /// Its addresses, ascending.
     pub addresses: Vec<IpAddr>,
+    /// The same with the length of the prefix that is on the link, ascending.
+    pub prefixes: Vec<(IpAddr, u8)>,
     /// Those of them that may not be used, ascending: whether another host has them is being checked, or known (RFC 4862 section 5.4).
     pub tentative: Vec<IpAddr>,
+}
+
+impl Link {
+    /// The networks that its addresses say are on its segment: link-local ones are on every segment.
+    pub fn subnets(&self) -> impl Iterator<Item = AddressRange> + '_ {
+        let is_network = |(address, length): &&(IpAddr, u8)| {
+            let link_local = match address {
+                IpAddr::V4(address) => address.is_link_local(),
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            *length < Family::of(*address).width() && !link_local
+        };
+        self.prefixes.iter().filter(is_network).map(|(address, length)| AddressRange::network(*address, *length))
+    }
 }
 
 /// What the thread of a link does.

@@ -16,7 +16,8 @@ use regex::Regex;
 
 /// Links that belong to container networks or to nobody: what runs on a node by itself must not be taken for the LAN.
 const EXCLUDED_BY_DEFAULT: &str = "lo,docker.*,br-[0-9a-f]{12},podman.*,cni.*,cbr.*,cali.*,cilium.*,flannel.*,veth.*,lxc.*,virbr.*,\
-    kube-ipvs.*,nodelocaldns.*,vxlan.*,tunl.*,dummy.*";
+    kube-ipvs.*,nodelocaldns.*,vxlan.*,tunl.*,dummy.*,kube-bridge,kube-dummy-if,antrea-gw0,ovn-k8s-mp.*,weave,nerdctl.*,lxdbr.*,incusbr.*,\
+    tap.*,idrac";
 /// The default of `--node-name`: what the DaemonSet fills in from `spec.nodeName`.
 const NODE_NAME: &str = "$NODE_NAME";
 /// The shortest hello interval: below it the wire and the scheduler would decide, not the speaker.

@@ -121,7 +121,7 @@ fn is_whole(message: &LinkMessage) -> bool {
 
 fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
     let (mut name, mut mac, mut enslaved, mut state) = (None, Mac::ZERO, false, false);
-    let (mut shares, mut below, mut elsewhere) = (false, None, false);
+    let (mut shares, mut veth, mut below, mut elsewhere) = (false, false, None, false);
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel has a hundred attributes, and we use seven")]
         match attribute {
@@ -129,9 +129,12 @@ fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().map_or(Mac::ZERO, Mac),
             LinkAttribute::Controller(index) => enslaved = *index != 0,
             LinkAttribute::OperState(_) => state = true,
-            LinkAttribute::LinkInfo(infos) => shares = infos.iter().any(shares_wire),
+            LinkAttribute::LinkInfo(infos) => {
+                shares = infos.iter().any(shares_wire);
+                veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
             LinkAttribute::Link(index) => below = Some(*index),
-            // Its parent is in another network namespace, as for a container.
+            // Its parent, or other end, is in another network namespace, as for a container.
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             _ => {}
         }
@@ -140,10 +143,8 @@ fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
     let (Some(name), true, true) = (name, state, is_whole(message)) else { return false };
     let index = message.header.index;
     let flags = message.header.flags;
-    let mut addresses =
-        |of: fn(&mut Link) -> &mut Vec<IpAddr>| links.get_mut(&index).map(|link| std::mem::take(of(link)));
-    let kept = [addresses(|link| &mut link.addresses), addresses(|link| &mut link.tentative)];
-    let [addresses, tentative] = kept.map(Option::unwrap_or_default);
+    let before = links.remove(&index);
+    let Link { addresses, prefixes, tentative, .. } = before.clone().unwrap_or_default();
     let link = Link {
         index,
         name,
@@ -153,13 +154,15 @@ fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
         broadcast: flags.contains(LinkFlags::Broadcast),
         enslaved,
         parent: below.filter(|_| shares && !elsewhere),
+        into_namespace: veth && elsewhere,
         addresses,
+        prefixes,
         tentative,
     };
     // Statistics and the like come as messages, too, and change nothing.
-    let bare = |link: Link| Link { addresses: Vec::new(), tentative: Vec::new(), ..link };
-    let before = links.insert(index, link);
-    before.map(bare) != links.get(&index).cloned().map(bare)
+    let changed = before.as_ref() != Some(&link);
+    links.insert(index, link);
+    changed
 }
 
 /// A kind of link that has its parent's wire, and is cut off from its parent by the kernel.
@@ -181,12 +184,13 @@ fn take_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there
     let (Some(address), Some(link)) = (found.0.or(found.1), links.get_mut(&message.header.index)) else { return false };
     // What is optimistic is tentative, too (RFC 4429 section 2.1).
     let tentative = message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
-    let changed = set(&mut link.addresses, address, there);
+    let changed =
+        set(&mut link.addresses, address, there) | set(&mut link.prefixes, (address, message.header.prefix_len), there);
     set(&mut link.tentative, address, there && tentative) | changed
 }
 
 /// Puts an address into an ascending list, or takes it out; says whether that changed anything.
-fn set(addresses: &mut Vec<IpAddr>, address: IpAddr, there: bool) -> bool {
+fn set<A: Ord>(addresses: &mut Vec<A>, address: A, there: bool) -> bool {
     match (addresses.binary_search(&address), there) {
         (Ok(at), false) => {
             addresses.remove(at);
@@ -202,7 +206,27 @@ fn set(addresses: &mut Vec<IpAddr>, address: IpAddr, there: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::link::State;
+
     use super::*;
+
+    #[test]
+    fn the_end_of_a_veth_pair_whose_other_end_is_elsewhere_is_known_as_that() {
+        let veth = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
+        let bridge = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]);
+        let elsewhere = LinkAttribute::LinkNetNsId(3);
+        let cases =
+            [(vec![veth.clone(), elsewhere.clone()], true), (vec![veth], false), (vec![bridge, elsewhere], false)];
+        for (attributes, expect) in cases {
+            let mut message = LinkMessage::default();
+            message.header.index = 7;
+            message.attributes = vec![LinkAttribute::IfName("a".into()), LinkAttribute::OperState(State::Up)];
+            message.attributes.extend(attributes);
+            let mut links = BTreeMap::new();
+            assert_eq!((take_link(&mut links, &message), take_link(&mut links, &message)), (true, false));
+            assert_eq!(links[&7].into_namespace, expect);
+        }
+    }
 
     #[test]
     fn an_address_is_there_at_once_and_may_be_used_when_nobody_else_has_it() {
@@ -211,8 +235,10 @@ mod tests {
         let mut tell = |flags, there| {
             let mut message = AddressMessage::default();
             (message.header.index, message.header.flags) = (7, flags);
+            message.header.prefix_len = 64;
             message.attributes = vec![AddressAttribute::Address(own)];
             let changed = take_address(&mut links, &message, there);
+            assert_eq!(links[&7].prefixes.contains(&(own, 64)), there);
             (changed, links[&7].addresses.clone(), links[&7].tentative.clone())
         };
         let failed = AddressHeaderFlags::Permanent | AddressHeaderFlags::Dadfailed;

@@ -37,6 +37,8 @@ pub use probes::{FAILING_MAX, Probes};
 pub struct Desired {
     /// The links that are spoken on, by index.
     pub links: BTreeMap<u32, LinkOrder>,
+    /// Of these, the names of those on which nothing is announced until another speaker is received there.
+    pub waiting: BTreeSet<Box<str>>,
     /// What this node says of itself.
     pub status: SpeakerStatusStatus,
     /// What kube-proxy is asked.
@@ -106,7 +108,9 @@ pub struct Order {
 /// What is announced on one link, while it is gathered.
 struct Share<'a> {
     link: &'a Link,
-    /// This node announces something there.
+    /// Services are announced there.
+    announces: bool,
+    /// Some of them by this node.
     selected: bool,
     units: Vec<Arc<Unit>>,
 }
@@ -150,21 +154,28 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         let retry_at = state.failures.get(&link.index).copied().map(Failure::retry_at).filter(|at| *at > now);
         desired.wake = desired.wake.into_iter().chain(retry_at).min();
         if link.up && retry_at.is_none() {
-            spoken_on.push(Share { link, selected: false, units: Vec::new() });
+            spoken_on.push(Share {
+                link,
+                announces: choice::announces(state, link),
+                selected: false,
+                units: Vec::new(),
+            });
         }
     }
     if state.waits_for().is_none() {
         for draft in units::drafts(state, &units::scene(state), &checked.failing, &mut desired.verdicts) {
-            for share in &mut spoken_on {
+            for share in spoken_on.iter_mut().filter(|share| share.announces) {
                 share.selected |= draft.selects(share.link);
                 share.units.push(draft.on(share.link, &state.config.node));
             }
         }
+        let waiting = spoken_on.iter().filter(|share| !share.announces);
+        desired.waiting = waiting.map(|share| share.link.name.clone()).collect();
     }
     let path = &state.data_path;
     let says = Says { draining: desired.draining.is_some(), unhealthy: path.unhealthy(), checked: path.checked() };
     let macs: Box<[Mac]> = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
-    for Share { link, selected, units } in spoken_on {
+    for Share { link, selected, units, .. } in spoken_on {
         let source = link.addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,

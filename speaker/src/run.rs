@@ -322,6 +322,13 @@ impl Loop {
                  or nothing could be announced"
             );
         }
+        for link in desired.waiting.difference(&self.desired.waiting) {
+            info!(
+                %link,
+                "announcing nothing on this interface until another speaker is received there: it has neither the Node's \
+                 InternalIP nor a subnet with addresses of a pool, and no advertisement names it in spec.interfaces"
+            );
+        }
         match (self.desired.draining, desired.draining) {
             (before, Some(why)) if before != Some(why) => {
                 info!(why, "draining: other nodes take over what this one announces")

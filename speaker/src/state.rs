@@ -2,7 +2,8 @@
 //! [`State`] and feeds it; [`crate::plan`] reads it.
 //!
 //! The same events in any order, each object's own in order, give the same state: nothing here depends on what was before.
-//! The exceptions are the keys, see [`State::handle`], and since when others announce what this node does while it drains.
+//! The exceptions are the keys, see [`State::handle`], since when others announce what this node does while it drains, and the links
+//! on which another speaker was ever received.
 
 mod bgp;
 mod dump;
@@ -94,6 +95,8 @@ pub struct State {
     pub(crate) links: Option<BTreeMap<u32, Link>>,
     pub(crate) reports: BTreeMap<u32, LinkReport>,
     pub(crate) failures: BTreeMap<u32, Failure>,
+    /// The links on which another speaker was ever received: who failed since then was there.
+    pub(crate) acquainted: BTreeSet<u32>,
     /// The addresses whose questions a link cannot hear.
     pub(crate) unheard: BTreeMap<u32, Arc<[Ipv6Addr]>>,
     /// What is thought of this node's data path.
@@ -129,6 +132,7 @@ impl State {
             links: None,
             reports: BTreeMap::new(),
             failures: BTreeMap::new(),
+            acquainted: BTreeSet::new(),
             unheard: BTreeMap::new(),
             data_path: Judgement::default(),
             failing: BTreeMap::new(),
@@ -176,6 +180,9 @@ impl State {
                 true
             }
             Event::Report { link, report } => {
+                if !report.heard.is_empty() {
+                    self.acquainted.insert(link);
+                }
                 self.reports.insert(link, report);
                 true
             }
@@ -263,6 +270,7 @@ impl State {
         self.failures.retain(|index, _| up(index));
         self.reports.retain(|index, _| up(index));
         self.unheard.retain(|index, _| up(index));
+        self.acquainted.retain(|index| links.contains_key(index));
         self.links = Some(links);
     }
 }

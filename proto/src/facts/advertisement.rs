@@ -61,7 +61,13 @@ impl Advertisement {
     /// Whether it announces on a link of this name.
     #[must_use]
     pub fn selects_interface(&self, name: &str) -> bool {
-        self.interfaces.is_empty() || self.interfaces.iter().any(|ours| ours == name)
+        self.interfaces.is_empty() || self.names_interface(name)
+    }
+
+    /// Whether its `spec.interfaces` has this name.
+    #[must_use]
+    pub fn names_interface(&self, name: &str) -> bool {
+        self.interfaces.iter().any(|ours| ours == name)
     }
 }
 

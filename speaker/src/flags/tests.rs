@@ -45,9 +45,10 @@ fn the_default_exclusion_names_container_links_and_never_the_lan() {
     let cases = [
         (
             true,
-            "lo docker0 br-0123456789ab cni0 cali12ab flannel.1 veth3f lxc1 lxcbr0 virbr0 kube-ipvs0 nodelocaldns vxlan.calico cbr0 tunl0 dummy0",
+            "lo docker0 br-0123456789ab cni0 cali12ab flannel.1 veth3f lxc1 lxcbr0 virbr0 kube-ipvs0 nodelocaldns vxlan.calico cbr0 tunl0 dummy0 \
+             kube-bridge kube-dummy-if antrea-gw0 ovn-k8s-mp0 weave nerdctl0 lxdbr0 incusbr0 tap12ab idrac",
         ),
-        (false, "eth0 ens3 enp1s0f0 bond0 br0 br-lan team0 wlan0 lan docke lofi0 xveth0"),
+        (false, "eth0 ens3 enp1s0f0 bond0 br0 br-lan team0 wlan0 lan docke lofi0 xveth0 weave1 idrac0"),
     ];
     for (expect, names) in cases {
         for name in names.split(' ') {

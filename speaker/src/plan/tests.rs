@@ -142,7 +142,8 @@ fn advertisement(i: usize, spec: &serde_json::Value) -> Advertisement {
 
 fn link(index: u32, name: &str) -> Link {
     let mac = Mac([2, 0, 0, 0, 0, u8::try_from(index).unwrap()]);
-    Link { index, name: name.into(), mac, ethernet: true, up: true, broadcast: true, ..Link::default() }
+    let prefixes = vec![("172.30.0.9".parse().unwrap(), 16)];
+    Link { index, name: name.into(), mac, ethernet: true, up: true, broadcast: true, prefixes, ..Link::default() }
 }
 
 fn addresses(texts: &[&str]) -> Box<[IpAddr]> {

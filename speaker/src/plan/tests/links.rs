@@ -28,6 +28,92 @@ fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
 }
 
 #[test]
+fn a_pods_end_of_a_veth_pair_is_not_spoken_on() {
+    let into_namespace = |prefixes: &[(&str, u8)]| Link {
+        into_namespace: true,
+        addresses: prefixes.iter().map(|(address, _)| address.parse().unwrap()).collect(),
+        prefixes: prefixes.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
+        ..link(2, "eni0123")
+    };
+    let cases = [
+        ("without addresses", into_namespace(&[]), false),
+        ("with a link-local one", into_namespace(&[("fe80::1", 64), ("169.254.1.1", 16)]), false),
+        ("with a gateway's address and no subnet", into_namespace(&[("10.0.0.1", 32)]), false),
+        ("of a node that is a container", into_namespace(&[("10.0.0.1", 24)]), true),
+        ("with the InternalIP alone", into_namespace(&[("172.30.0.11", 32)]), true),
+        ("whose other end is here", Link { into_namespace: false, ..into_namespace(&[]) }, true),
+    ];
+    for (what, link, expect) in cases {
+        let me = Node { internal: vec!["172.30.0.11".parse().unwrap()], ..node("node1") };
+        let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
+        assert_eq!(plan.links.contains_key(&2), expect, "{what}");
+    }
+}
+
+#[test]
+fn a_node_that_is_alone_on_a_link_announces_there_only_what_belongs_there() {
+    let internal: IpAddr = "10.1.0.11".parse().unwrap();
+    let at = |prefixes: &[(&str, u8)]| Link {
+        addresses: prefixes.iter().map(|(address, _)| address.parse().unwrap()).collect(),
+        prefixes: prefixes.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
+        ..link(2, "kube-bridge")
+    };
+    let named = |node: &str| {
+        let mut ad = select(node);
+        ad["interfaces"] = json!(["kube-bridge"]);
+        vec![json!({}), ad]
+    };
+    let everywhere = || vec![json!({})];
+    let cases = [
+        ("a bridge of pods", at(&[("10.244.1.1", 24), ("fe80::1", 64)]), everywhere(), false),
+        ("no address at all", at(&[]), everywhere(), false),
+        ("the InternalIP", at(&[("10.1.0.11", 32)]), everywhere(), true),
+        ("a subnet that holds a pool's address", at(&[("172.30.0.9", 24)]), everywhere(), true),
+        ("a subnet of the other family", at(&[("fd30::9", 64)]), everywhere(), true),
+        ("an address without its subnet", at(&[("172.30.0.9", 32)]), everywhere(), false),
+        ("named by an advertisement", at(&[]), named("node1"), true),
+        ("named for another node", at(&[]), named("node2"), false),
+    ];
+    for (what, link, ads, expect) in cases {
+        let me = Node { internal: vec![internal], ..node("node1") };
+        let cluster = Cluster { nodes: vec![me, node("node2")], links: vec![link], ads, ..Cluster::default() };
+        let mut state = cluster.state();
+        let announced = |state: &State| {
+            let plan = plan(state, Instant::ZERO);
+            let link = &plan.links[&2];
+            assert_eq!(
+                (link.order.units.len(), plan.waiting.len()),
+                if link.selected { (1, 0) } else { (0, 1) },
+                "{what}"
+            );
+            link.selected
+        };
+        assert_eq!(announced(&state), expect, "{what}");
+        // Another speaker is received, and fails: what is announced there stays.
+        for heard in [vec!["node2".into()], vec![]] {
+            let report = LinkReport { heard, ..LinkReport::default() };
+            state.handle(Event::Report { link: 2, report }, Instant::ZERO);
+            assert!(announced(&state), "{what}, and was not alone there");
+        }
+    }
+}
+
+#[test]
+fn what_is_announced_on_a_link_stays_when_its_address_goes() {
+    let mut state = Cluster::default().state();
+    let without = || Event::Links(vec![Link { prefixes: vec![], ..link(2, "eth0") }]);
+    let held = |held: &[&str]| {
+        let report = LinkReport { held: addresses(held).into(), ..LinkReport::default() };
+        Event::Report { link: 2, report }
+    };
+    state.handle(held(&["172.30.0.200"]), Instant::ZERO);
+    state.handle(without(), Instant::ZERO);
+    assert_eq!(plan(&state, Instant::ZERO).links[&2].order.units.len(), 1);
+    state.handle(held(&[]), Instant::ZERO);
+    assert_eq!(plan(&state, Instant::ZERO).links[&2].order.units.len(), 0);
+}
+
+#[test]
 fn an_address_that_is_announced_on_two_links_counts_once() {
     let mut state = Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
     for (index, held) in [(2, &["172.30.0.200"][..]), (3, &["172.30.0.200", "172.30.0.201"])] {
