@@ -63,6 +63,8 @@ pub struct Write {
     pub target: Target,
     /// Another one for each try: a driver makes each attempt once.
     pub attempt: u64,
+    /// A refusal of this attempt is reported: in the log, and by an event about a Service.
+    pub reports_refusal: bool,
     /// What to write.
     pub status: Status,
 }
@@ -169,6 +171,9 @@ pub struct Notice {
     pub message: Box<str>,
 }
 
+/// The reason of a Service whose status the API server refuses to write: of an event and in a metric, in no condition.
+pub const NOT_WRITTEN: &str = "NotWritten";
+
 /// What the metrics say; made by the state, counted by nobody else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Figures {
@@ -176,7 +181,7 @@ pub struct Figures {
     pub leading: bool,
     /// The pools, by name.
     pub pools: Vec<PoolFigures>,
-    /// Our Services by the reason of their condition `AddressAssigned`.
+    /// Our Services by the reason of their condition `AddressAssigned`, or [`NOT_WRITTEN`].
     pub services: Vec<(&'static str, i64)>,
     /// The same by the reason of their condition `ferrolb.io/Announced`.
     pub announced: Vec<(&'static str, i64)>,

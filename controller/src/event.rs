@@ -66,7 +66,9 @@ pub enum Leadership {
 pub enum Outcome {
     /// The API server has it.
     Done,
-    /// The API server refused it or did not answer, or the object is no longer what it was.
+    /// The API server refused it, did not answer in time, or sent an answer that cannot be read.
+    Refused,
+    /// The API server cannot be reached, or the object is no longer what it was.
     Failed,
 }
 

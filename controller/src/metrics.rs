@@ -110,7 +110,7 @@ impl Metrics {
         registry.register("leader", "Whether this replica holds the lease", self.leader.clone());
         registry.register(
             "services",
-            "Our Services by the reason of their condition AddressAssigned",
+            "Our Services by the reason of their condition AddressAssigned; NotWritten: the API server refuses the status",
             self.services.clone(),
         );
         registry.register(

@@ -2,7 +2,7 @@
 
 use ferrolb_proto::Instant;
 
-use crate::desired::{Desired, Write};
+use crate::desired::Desired;
 use crate::state::State;
 
 /// Writes in one Desired; what is due beyond that follows as these are done. More than can be under way at once.
@@ -12,7 +12,5 @@ pub const PLANNED_WRITES_MAX: usize = 64;
 #[must_use]
 pub fn plan(state: &State, now: Instant) -> Desired {
     let Some(term) = state.term() else { return Desired::default() };
-    let due = state.due(now).take(PLANNED_WRITES_MAX);
-    let writes = due.map(|(target, attempt, status)| Write { target: target.clone(), attempt, status }).collect();
-    Desired { term: Some(term), writes }
+    Desired { term: Some(term), writes: state.due(now).take(PLANNED_WRITES_MAX).collect() }
 }

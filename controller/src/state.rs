@@ -32,7 +32,7 @@ use ferrolb_proto::api::{self, Kind, StatusFields};
 use ferrolb_proto::facts::{Advertisement, Community, Key, Node, Pool, Service, Speaker};
 use ferrolb_runtime::watch::Change;
 
-use crate::desired::{Figures, PoolFigures, PoolStatus, Status, Target, Usage, ValidStatus};
+use crate::desired::{Figures, PoolFigures, PoolStatus, Status, Target, Usage, ValidStatus, Write};
 use crate::event::{Event, Leadership, Outcome};
 
 use agenda::{Agenda, Draft};
@@ -72,7 +72,7 @@ struct Own<F, S> {
 /// Our Services, counted.
 #[derive(Debug, Default)]
 struct Tally {
-    /// By the reason of their condition `AddressAssigned`.
+    /// By the reason of their condition `AddressAssigned`, or [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN).
     reasons: BTreeMap<&'static str, i64>,
     /// By the reason of their condition `Announced`.
     announced: BTreeMap<Reason, i64>,
@@ -219,29 +219,20 @@ impl State {
     }
 
     /// What is to be written at `now`, the longest due first.
-    pub fn due(&self, now: Instant) -> impl Iterator<Item = (&Target, u64, Status)> {
-        let valid =
-            |own: &Draft<ValidStatus>| own.write().map(|(attempt, status)| (attempt, Status::Valid(status.clone())));
-        self.agenda.due(now).filter_map(move |target| {
-            let (attempt, status) = match target {
-                Target::Service(key) => {
-                    let (attempt, status) = self.services.get(key)?.draft.write()?;
-                    (attempt, Status::Service(status.clone()))
-                }
-                Target::Pool(name) => {
-                    let (attempt, status) = self.pools.get(&bare(name))?.draft.write()?;
-                    (attempt, Status::Pool(status.clone()))
-                }
-                Target::Advertisement(name) => valid(&self.advertisements.get(&bare(name))?.draft)?,
-                Target::Community(name) => valid(&self.communities.get(&bare(name))?.draft)?,
-                Target::Peer(name) => {
-                    let (attempt, status) = self.bgp.peers.get(&bare(name))?.draft.write()?;
-                    (attempt, Status::Peer(status.clone()))
-                }
-                Target::BgpAdvertisement(name) => valid(&self.bgp.ads.get(&bare(name))?.draft)?,
-                Target::BfdProfile(name) => valid(&self.bgp.profiles.get(&bare(name))?.draft)?,
-            };
-            Some((target, attempt, status))
+    pub fn due(&self, now: Instant) -> impl Iterator<Item = Write> {
+        fn write<S: Clone>(target: &Target, draft: &Draft<S>, status: fn(S) -> Status) -> Option<Write> {
+            let (attempt, wanted) = draft.write()?;
+            let (target, status) = (target.clone(), status(wanted.clone()));
+            Some(Write { target, attempt, reports_refusal: draft.reports_refusal(), status })
+        }
+        self.agenda.due(now).filter_map(|target| match target {
+            Target::Service(key) => write(target, &self.services.get(key)?.draft, Status::Service),
+            Target::Pool(name) => write(target, &self.pools.get(&bare(name))?.draft, Status::Pool),
+            Target::Advertisement(name) => write(target, &self.advertisements.get(&bare(name))?.draft, Status::Valid),
+            Target::Community(name) => write(target, &self.communities.get(&bare(name))?.draft, Status::Valid),
+            Target::Peer(name) => write(target, &self.bgp.peers.get(&bare(name))?.draft, Status::Peer),
+            Target::BgpAdvertisement(name) => write(target, &self.bgp.ads.get(&bare(name))?.draft, Status::Valid),
+            Target::BfdProfile(name) => write(target, &self.bgp.profiles.get(&bare(name))?.draft, Status::Valid),
         })
     }
 
@@ -342,8 +333,11 @@ impl State {
                         self.latencies.extend(given.map(|given| now.since(given)));
                     }
                     Outcome::Done => {}
-                    Outcome::Failed => self.agenda.failed(target, &mut entry.draft, attempt, now),
+                    Outcome::Refused | Outcome::Failed => {
+                        self.agenda.failed(target, &mut entry.draft, (attempt, outcome), now);
+                    }
                 }
+                self.tally.count(entry, self.config.role(&entry.service));
             }
             Target::Pool(name) => {
                 let Some(own) = self.pools.get_mut(&bare(name)) else { return };
@@ -385,8 +379,8 @@ impl Agenda {
         own.quiet_until = now + COUNTS_INTERVAL;
         match outcome {
             Outcome::Done => self.done(&mut own.draft, attempt, now),
-            Outcome::Failed => {
-                self.failed(target, &mut own.draft, attempt, now);
+            Outcome::Refused | Outcome::Failed => {
+                self.failed(target, &mut own.draft, (attempt, outcome), now);
                 None
             }
         }

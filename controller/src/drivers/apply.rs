@@ -27,8 +27,12 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a write was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// No answer; that is said elsewhere, once for all requests.
+    /// The API server cannot be reached, or does not know us; that is said elsewhere, once for all requests.
     Unanswered,
+    /// No answer within [`WRITE_TIMEOUT`].
+    Late,
+    /// An answer that cannot be read. The write was done, or not.
+    Unreadable(String),
     /// The object is another one by now, or no longer ours.
     Outdated,
     /// The API server refused it.
@@ -40,8 +44,23 @@ impl From<kube::Error> for Failure {
         #[expect(clippy::wildcard_enum_match_arm, reason = "every error that is no answer is the same to us")]
         match error {
             kube::Error::Api(status) if status.is_not_found() => Self::Outdated,
+            kube::Error::Api(status) if matches!(status.code, 401 | 502..=504) => Self::Unanswered,
             kube::Error::Api(status) => Self::Refused(status),
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Unreadable(error.to_string()),
             _ => Self::Unanswered,
+        }
+    }
+}
+
+impl Failure {
+    /// The reason for a person, where this failure is not reported elsewhere.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Unanswered | Self::Outdated => None,
+            Self::Late => Some(format!("the API server did not answer within {} s", WRITE_TIMEOUT.as_secs())),
+            Self::Unreadable(why) => Some(format!("the answer of the API server cannot be read: {why}")),
+            Self::Refused(status) => Some(format!("{} (code {})", status.message, status.code)),
         }
     }
 }
@@ -179,7 +198,7 @@ impl Applier {
 async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
     match tokio::time::timeout(WRITE_TIMEOUT, request).await {
         Ok(answer) => answer.map_err(Into::into),
-        Err(_) => Err(Failure::Unanswered),
+        Err(_) => Err(Failure::Late),
     }
 }
 
@@ -271,4 +290,4 @@ fn valid_status(status: &ValidStatus, now: &str) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,14 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ferrolb_runtime::refusal::{CRDS_ARE_OLDER, lacks_field};
-use kube::core::Status as ApiStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::apply::{Applier, Failure};
 use super::notices::Notices;
-use crate::desired::{Desired, Status, Target, Write};
+use crate::desired::{Action, Desired, NOT_WRITTEN, Notice, Status, Target, Write};
 use crate::event::{Event, Outcome};
 use crate::metrics::Metrics;
 
@@ -46,7 +45,6 @@ impl Writer {
         let mut tasks: JoinSet<Answer> = JoinSet::new();
         // By target: the attempt that was started last, and whether it is still under way.
         let mut started: BTreeMap<Target, (u64, bool)> = BTreeMap::new();
-        let mut said = BTreeSet::new();
         let mut term = None;
         loop {
             if self.desired.borrow().term != term {
@@ -66,7 +64,7 @@ impl Writer {
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
             started.insert(write.target.clone(), (write.attempt, false));
-            let outcome = self.note(&write, result, &mut said);
+            let outcome = self.note(&write, result);
             if self.events.send(Event::Written { target: write.target, attempt: write.attempt, outcome }).await.is_err()
             {
                 return;
@@ -98,7 +96,7 @@ impl Writer {
         desired.term
     }
 
-    fn note(&self, write: &Write, result: Result<(), Failure>, said: &mut BTreeSet<(&'static str, u16)>) -> Outcome {
+    fn note(&self, write: &Write, result: Result<(), Failure>) -> Outcome {
         let target = &write.target;
         let Err(failure) = result else {
             debug!(%target, "written");
@@ -108,43 +106,36 @@ impl Writer {
             return Outcome::Done;
         };
         self.metrics.write_errors.inc();
-        match failure {
-            Failure::Unanswered | Failure::Outdated => debug!(%target, ?failure, "not written"),
-            Failure::Refused(refused) => {
-                let kind = target.own().map_or("Service", |(kind, _)| kind.name());
-                let (code, why) = (refused.code, &refused.message);
-                // Once for each kind and code: the metrics count the rest.
-                if code != 409 && said.insert((kind, code)) {
-                    let remedy = remedy(&refused);
-                    warn!(%target, code, why, "the API server refuses to write its status; it is tried again. {remedy}");
-                } else {
-                    debug!(%target, code, why, "refused");
-                }
+        let Some(why) = failure.refusal() else {
+            debug!(%target, ?failure, "not written");
+            return Outcome::Failed;
+        };
+        if write.reports_refusal {
+            warn!(%target, why, "status update rejected, retrying: {}", remedy(&failure));
+            if let (Target::Service(key), Status::Service(status)) = (target, &write.status) {
+                self.notices.tell(key, &status.uid, &not_written(&why));
             }
+        } else {
+            debug!(%target, why, "status update rejected");
         }
-        Outcome::Failed
+        Outcome::Refused
     }
 }
 
-fn remedy(refused: &ApiStatus) -> &'static str {
-    if lacks_field(refused) {
-        return CRDS_ARE_OLDER;
+fn remedy(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Refused(status) if lacks_field(status) => CRDS_ARE_OLDER,
+        Failure::Refused(_) | Failure::Unanswered | Failure::Late | Failure::Unreadable(_) | Failure::Outdated => {
+            "if permissions are missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+        }
     }
-    "Is a right missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+}
+
+/// The event about a Service whose status the API server refuses.
+fn not_written(why: &str) -> Notice {
+    let message = format!("status update rejected, retrying: {why}").into();
+    Notice { warning: true, action: Action::AssignAddress, reason: NOT_WRITTEN.into(), message }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_schema_without_a_field_is_no_missing_right() {
-        let refused = |code, message: &str| ApiStatus { code, message: message.into(), ..ApiStatus::default() };
-        let remedies = [
-            refused(500, "failed to create typed patch object: .status.x: field not declared in schema"),
-            refused(403, "forbidden"),
-        ]
-        .map(|refused| remedy(&refused));
-        assert!(remedies[0].contains("CustomResourceDefinitions") && remedies[1].contains("RBAC"), "{remedies:?}");
-    }
-}
+mod tests;

@@ -10,11 +10,14 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 
 use crate::desired::Target;
+use crate::event::Outcome;
 
 /// The wait after a first failure; it doubles with each further one.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
 /// The longest wait.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// So many refusals in a row are reported: fewer pass by themselves, as conflicts with other writers do.
+pub(super) const REFUSALS_REPORTED: u32 = 3;
 /// A status of ours that changes within so long after it was written was changed by somebody else: a quarrel, not to be
 /// carried on at full speed.
 const QUARREL_WINDOW: Duration = Duration::from_secs(60);
@@ -36,6 +39,8 @@ pub(super) struct Draft<S> {
     place: Option<(Instant, u64)>,
     attempt: u64,
     failures: u32,
+    /// How often in a row the API server has refused to write it.
+    refusals: u32,
     /// When the last write was done; none again when what is to be written was decided anew.
     done_at: Option<Instant>,
     /// Stands for the status that was to be written last.
@@ -45,7 +50,16 @@ pub(super) struct Draft<S> {
 
 impl<S> Default for Draft<S> {
     fn default() -> Self {
-        Self { status: None, place: None, attempt: 0, failures: 0, done_at: None, last: 0, not_before: Instant::ZERO }
+        Self {
+            status: None,
+            place: None,
+            attempt: 0,
+            failures: 0,
+            refusals: 0,
+            done_at: None,
+            last: 0,
+            not_before: Instant::ZERO,
+        }
     }
 }
 
@@ -53,6 +67,16 @@ impl<S> Draft<S> {
     /// What is to be written, and the number of the attempt to do so.
     pub(super) fn write(&self) -> Option<(u64, &S)> {
         self.status.as_deref().map(|status| (self.attempt, status))
+    }
+
+    /// Whether the API server has refused it so often that this was reported.
+    pub(super) const fn is_refused(&self) -> bool {
+        self.refusals >= REFUSALS_REPORTED
+    }
+
+    /// Whether the next refusal is the one to report.
+    pub(super) const fn reports_refusal(&self) -> bool {
+        self.refusals + 1 == REFUSALS_REPORTED
     }
 
     /// It was decided anew what is to be written: nobody undid anything, and it need not wait.
@@ -119,7 +143,7 @@ impl Agenda {
 
     /// Nothing is to be written to the object.
     pub(super) fn withdraw<S>(&mut self, draft: &mut Draft<S>) {
-        draft.status = None;
+        (draft.status, draft.refusals) = (None, 0);
         if let Some(place) = draft.place.take() {
             self.due.remove(&place);
         }
@@ -138,10 +162,17 @@ impl Agenda {
     }
 
     /// An attempt failed: another one follows later, if the object still needs it.
-    pub(super) fn failed<S>(&mut self, target: &Target, draft: &mut Draft<S>, attempt: u64, now: Instant) {
+    pub(super) fn failed<S>(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<S>,
+        (attempt, outcome): (u64, Outcome),
+        now: Instant,
+    ) {
         if attempt != draft.attempt {
             return;
         }
+        draft.refusals = draft.refusals.saturating_add(u32::from(outcome == Outcome::Refused));
         if let Some(place) = draft.place.take() {
             self.due.remove(&place);
             draft.fail(now);
@@ -199,7 +230,7 @@ mod tests {
         assert_eq!(a.write(), Some((first, &1)), "the same again is no new attempt");
         agenda.set(&target("a"), &mut a, Some(2), at(0));
         assert_eq!(agenda.done(&mut a, first, at(1)), None);
-        agenda.failed(&target("a"), &mut a, first, at(1));
+        agenda.failed(&target("a"), &mut a, (first, Outcome::Failed), at(1));
         assert_eq!(agenda.due(at(1)).count(), 1, "the other status is still due, at once");
         let (second, _) = a.write().unwrap();
         assert_eq!(agenda.done(&mut a, second, at(1)), Some(2));
@@ -223,7 +254,7 @@ mod tests {
         let mut now = at(0);
         for delay in [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000] {
             let (attempt, _) = a.write().unwrap();
-            agenda.failed(&target("a"), &mut a, attempt, now);
+            agenda.failed(&target("a"), &mut a, (attempt, Outcome::Failed), now);
             assert_eq!(agenda.due(now).count(), 0);
             assert_eq!(agenda.deadline(now), Some(now + Duration::from_millis(delay)));
             now = now + Duration::from_millis(delay);

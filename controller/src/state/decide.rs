@@ -13,7 +13,7 @@ use super::reasons::SERVED_BY_METALLB;
 use super::service::{self, Counted, Entry, Role};
 use super::sharing::Terms;
 use super::{LATENCIES_MAX, Own, RETRY_INTERVAL, State, Tally, bare, pools, validity};
-use crate::desired::Target;
+use crate::desired::{NOT_WRITTEN, Target};
 
 impl State {
     /// What is left to decide at the end of a pass.
@@ -253,8 +253,8 @@ impl State {
             let shown = entry.given_at.take().filter(|_| !entry.service.assigned.is_empty());
             self.latencies.extend(shown.filter(|_| self.latencies.len() < LATENCIES_MAX).map(|given| now.since(given)));
         }
-        self.tally.count(entry, role);
         self.agenda.set(&Target::Service(key.clone()), &mut entry.draft, wanted, now);
+        self.tally.count(entry, role);
     }
 
     /// Compares a pool's status with what it should be.
@@ -300,8 +300,9 @@ impl Tally {
     pub(super) fn count(&mut self, entry: &mut Entry, role: Role) {
         let claim = entry.claim.as_ref();
         let has = claim.filter(|claim| !claim.addresses.is_empty());
+        let decided = claim.and_then(service::reason).or((role == Role::Contested).then_some(SERVED_BY_METALLB));
         let now = Counted {
-            reason: claim.and_then(service::reason).or((role == Role::Contested).then_some(SERVED_BY_METALLB)),
+            reason: decided.map(|reason| if entry.draft.is_refused() { NOT_WRITTEN } else { reason }),
             announced: claim.and_then(|_| Reason::of(entry)),
             pool: has.and_then(|claim| claim.pool.clone()),
         };

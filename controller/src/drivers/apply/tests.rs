@@ -15,10 +15,10 @@ use super::*;
 use crate::flags::Flags;
 
 /// What the server was asked: method, path and query, body.
-type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
+pub(in crate::drivers) type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 /// An applier whose server gives these answers in turn, and what it is asked.
-fn scripted(answers: Vec<(u16, Value)>) -> (Applier, Asked) {
+pub(in crate::drivers) fn scripted(answers: Vec<(u16, Value)>) -> (Applier, Asked) {
     slow(answers, Duration::ZERO)
 }
 
@@ -57,7 +57,7 @@ fn found(uid: &str, class: Option<&str>) -> (u16, Value) {
     )
 }
 
-fn write(addresses: &[&str]) -> Write {
+pub(in crate::drivers) fn write(addresses: &[&str]) -> Write {
     let condition =
         Condition { status: Truth::True, reason: "Assigned".into(), message: "m".into(), since: Some(1_767_323_045) };
     let status = ServiceStatus {
@@ -70,7 +70,12 @@ fn write(addresses: &[&str]) -> Write {
         announced: None,
         notices: Vec::new(),
     };
-    Write { target: Target::Service(Key::new("default", "web")), attempt: 1, status: Status::Service(status) }
+    Write {
+        target: Target::Service(Key::new("default", "web")),
+        attempt: 1,
+        reports_refusal: false,
+        status: Status::Service(status),
+    }
 }
 
 #[tokio::test]
@@ -177,7 +182,17 @@ async fn a_server_that_does_not_answer_is_waited_for_no_longer_than_the_limit() 
     let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let flags = Flags::parse_from(["ferrolb-controller"]).common;
     let applier = Applier::new(Client::new(service, "default"), &flags);
-    assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Unanswered)));
+    assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Late)));
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_told_from_none() {
+    let (applier, _) = scripted(vec![(200, json!("no Service"))]);
+    let failure = applier.write(&write(&["10.0.0.1"])).await.unwrap_err();
+    let why = failure.refusal().unwrap_or_default();
+    assert!(why.starts_with("the answer of the API server cannot be read: "), "{failure:?}");
+    let (applier, _) = scripted(vec![(503, json!({"kind": "Status", "status": "Failure", "code": 503}))]);
+    assert_eq!(applier.write(&write(&["10.0.0.1"])).await.unwrap_err().refusal(), None, "the whole server is away");
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +209,8 @@ async fn a_pools_status_leaves_out_what_does_not_fit() {
     let valid = Condition { status: Truth::True, reason: "Valid".into(), message: "m".into(), since: None };
     let valid = Some(ValidStatus { condition: valid, generation: 4 });
     let status = PoolStatus { assigned: [1, 2], available: [Some(3), None], text: Some("3 IPv4, many".into()), valid };
-    let write = Write { target: Target::Pool("lan".into()), attempt: 1, status: Status::Pool(status) };
+    let write =
+        Write { target: Target::Pool("lan".into()), attempt: 1, reports_refusal: false, status: Status::Pool(status) };
     applier.write(&write).await.unwrap();
     let (_, uri, body) = &asked.lock().unwrap()[0];
     assert!(uri.starts_with("/apis/ferrolb.io/v1beta1/namespaces/ferrolb-system/ipaddresspools/lan/status?"), "{uri}");
@@ -214,7 +230,10 @@ async fn a_status_goes_to_the_version_of_its_kind() {
     let condition = Condition { status: Truth::False, reason: "BadTime".into(), message: "m".into(), since: None };
     let valid = ValidStatus { condition: condition.clone(), generation: 4 };
     let status = Status::Peer(PeerStatus { valid, sessions: Some("1/2".into()), established: Some(condition) });
-    applier.write(&Write { target: Target::Peer("tor".into()), attempt: 1, status }).await.unwrap();
+    applier
+        .write(&Write { target: Target::Peer("tor".into()), attempt: 1, reports_refusal: false, status })
+        .await
+        .unwrap();
     let (_, uri, body) = &asked.lock().unwrap()[0];
     assert!(uri.starts_with("/apis/ferrolb.io/v1beta2/namespaces/ferrolb-system/bgppeers/tor/status?"), "{uri}");
     assert_eq!((&body["apiVersion"], &body["kind"]), (&json!("ferrolb.io/v1beta2"), &json!("BGPPeer")));

@@ -53,6 +53,27 @@ fn a_write_that_fails_is_tried_again_later_and_others_do_not_wait_for_it() {
 }
 
 #[test]
+fn a_status_that_is_refused_again_and_again_is_reported_once_and_counted_until_it_is_written() {
+    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1"])]);
+    world.apply(service("a"));
+    let refuse = |world: &mut World, outcome| {
+        world.now = world.now + Duration::from_secs(10);
+        let write =
+            world.writes().into_iter().find(|write| write.target == Target::Service(key("a"))).expect("a write");
+        answer(world, &write, outcome);
+        (write.reports_refusal, world.state.figures().services)
+    };
+    use Outcome::{Done, Failed, Refused};
+    let cases = [(Refused, false), (Failed, false), (Refused, false), (Refused, true), (Refused, false), (Done, false)];
+    for (n, (outcome, reports)) in cases.into_iter().enumerate() {
+        let (reported, counted) = refuse(&mut world, outcome);
+        assert_eq!(reported, reports, "{n}");
+        let there: Vec<_> = counted.into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(there, [(if n == 3 || n == 4 { "NotWritten" } else { "Assigned" }, 1)], "{n}");
+    }
+}
+
+#[test]
 fn the_echo_of_a_write_causes_none_whether_it_comes_before_or_after_the_answer() {
     for echo_first in [true, false] {
         let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
