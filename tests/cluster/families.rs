@@ -19,9 +19,9 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     step("as soon as the pool has IPv6, all have both, in the order of their ipFamilies", || {
         lab.apply_objects(&[pool("families", &["172.30.4.0/28", "fd30:4::/124"])])?;
         // In the order of their names.
-        services::wait_addresses(lab, "needs", &["fd30:4::", "172.30.4.2"])?;
-        services::wait_addresses(lab, "reversed", &["fd30:4::1", "172.30.4.1"])?;
-        services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::2"])
+        services::wait_addresses(lab, "needs", &["fd30:4::1", "172.30.4.2"])?;
+        services::wait_addresses(lab, "reversed", &["fd30:4::2", "172.30.4.1"])?;
+        services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::3"])
     })?;
     step("a Service that becomes SingleStack keeps the address of its first family and frees the other", || {
         services::patch(lab, "would", &json!({"spec": {"ipFamilyPolicy": "SingleStack"}}))?;
@@ -34,7 +34,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     step("and gets one again when it becomes dual-stack", || {
         let dual = json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]}});
         services::patch(lab, "would", &dual)?;
-        services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::2"])
+        services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::3"])
     })
 }
 

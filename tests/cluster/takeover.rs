@@ -57,9 +57,9 @@ fn metallbs_own_objects_are_served_as_they_are() {
             ensure!(tcp == udp, "they have {tcp} and {udp}");
             wait_status(lab, "first-pool", &counts([3, 8], [0, 0]))
         })?;
-        step("one has the first address of a pool that is huge", || {
+        step("one has the first address of a huge pool after the Subnet-Router anycast address", || {
             lab.apply_objects(&[service("six", json!({"ipFamilies": ["IPv6"]}))])?;
-            assigned(lab, "six", &["fd30:1::".parse()?], "huge")?;
+            assigned(lab, "six", &["fd30:1::1".parse()?], "huge")?;
             wait_status(lab, "huge", &counts([0, 0], [1, i64::MAX]))
         })?;
         step("what has no place for a status was written none, and no write was refused", || {

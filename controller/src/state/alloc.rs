@@ -12,7 +12,7 @@ use ferrolb_proto::facts::{Key, Pool, Service};
 use ferrolb_proto::range::Family;
 
 use super::sharing::{Clash, Terms};
-use super::space::{Count, Space, index};
+use super::space::{Count, Space, index, is_router_anycast};
 
 /// Why a Service cannot have an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,27 @@ impl Display for Outsider {
         match self.means {
             Means::ExternalIps => write!(f, "in spec.externalIPs of Service {}", self.key),
             Means::Balancer => write!(f, "given to Service {} by another load balancer", self.key),
+        }
+    }
+}
+
+/// Why an address of a pool is not given by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skipped<'a> {
+    /// A Node has it.
+    Node,
+    /// A Service has it from elsewhere.
+    Outside(&'a Outsider),
+    /// It is the Subnet-Router anycast address of a network.
+    Routers,
+}
+
+impl Display for Skipped<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node => f.write_str("a Node has it"),
+            Self::Outside(owner) => owner.fmt(f),
+            Self::Routers => f.write_str("Subnet-Router anycast, assigned on request only"),
         }
     }
 }
@@ -217,11 +238,11 @@ impl Allocator {
             holding.tenants.push(tenant);
             return;
         }
-        let outside = self.outside.contains_key(&address);
+        let was_skipped = self.is_skipped(address);
         if let Some(space) = self.space_with(address) {
             space.occupy(address);
             let skipped = &mut space.skipped[index(Family::of(address))];
-            *skipped = skipped.saturating_sub(u64::from(outside));
+            *skipped = skipped.saturating_sub(u64::from(was_skipped));
         }
         self.count_use(address, pool, 1);
         self.holdings.insert(address, Holding { pool: pool.into(), tenants: vec![tenant] });
@@ -247,8 +268,8 @@ impl Allocator {
             }
         }
         self.count_use(address, &pool, -1);
-        if self.outside.contains_key(&address) {
-            self.block(address);
+        if self.is_skipped(address) {
+            self.shift_skipped(address, 1, Space::occupy);
         } else if let Some(space) = self.space_with(address) {
             space.vacate(address);
         }
@@ -284,17 +305,22 @@ impl Allocator {
         }
     }
 
+    /// Whether the address is not given by itself while nobody holds it.
+    fn is_skipped(&self, address: IpAddr) -> bool {
+        self.outside.contains_key(&address) || is_router_anycast(address)
+    }
+
     /// Nobody was given the address here, and nobody is to get it.
     fn block(&mut self, address: IpAddr) {
         if !self.holdings.contains_key(&address) {
-            self.shift_skipped(address, 1, Space::occupy);
+            self.shift_skipped(address, i64::from(!is_router_anycast(address)), Space::occupy);
         }
     }
 
     fn unblock(&mut self, address: IpAddr) {
         if !self.holdings.contains_key(&address) {
             self.freed |= self.pool_with(address).is_some();
-            self.shift_skipped(address, -1, Space::vacate);
+            self.shift_skipped(address, -i64::from(!is_router_anycast(address)), Space::vacate);
         }
     }
 
@@ -362,16 +388,20 @@ impl Allocator {
         self.spaces.get(pool).map(count).unwrap_or_default()
     }
 
-    /// Addresses of a pool that are never given because somebody has them: a Node, or the Service that is named.
-    pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Option<&Outsider>)> {
+    /// Addresses of a pool that are not given by themselves, and why.
+    pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, Skipped<'_>)> {
         let space = self.spaces.get(pool).filter(|space| space.usable);
-        let nodes = space.into_iter().flat_map(Space::of_nodes).map(|address| (*address, None));
+        let nodes = space.into_iter().flat_map(Space::of_nodes).map(|address| (*address, Skipped::Node));
         let ranges = space.into_iter().flat_map(Space::ranges);
         let outside = ranges.flat_map(|range| self.outside.range(range.first()..=range.last()));
         let unheld = outside.filter(move |(address, _)| {
             !self.holdings.contains_key(address) && space.is_some_and(|space| space.has(**address))
         });
-        nodes.chain(unheld.map(|(address, owners)| (*address, owners.first())))
+        let outside = unheld.filter_map(|(address, owners)| Some((*address, Skipped::Outside(owners.first()?))));
+        let routers = space.into_iter().flat_map(Space::of_routers);
+        let unheld =
+            routers.filter(|address| !self.holdings.contains_key(address) && !self.outside.contains_key(address));
+        nodes.chain(outside).chain(unheld.map(|address| (address, Skipped::Routers)))
     }
 
     /// The counts of all pools, for metrics.

@@ -7,7 +7,7 @@ use ferrolb_proto::api::{self, StatusFields};
 use ferrolb_proto::facts::{Pool, PoolProblem};
 use ferrolb_proto::range::AddressRange;
 
-use super::alloc::Outsider;
+use super::alloc::Skipped;
 use super::space::Count;
 use super::validity::{self, Fault, verdict};
 use crate::desired::PoolStatus;
@@ -59,12 +59,9 @@ const fn reason(problem: &PoolProblem) -> &'static str {
     }
 }
 
-/// What a sound pool's condition says, with the addresses that it does not give because somebody has them.
-pub(super) fn sound<'a>(mut skipped: impl Iterator<Item = (IpAddr, Option<&'a Outsider>)>) -> String {
-    let text = |(address, owner): (IpAddr, Option<&Outsider>)| match owner {
-        None => format!("{address} (a Node has it)"),
-        Some(owner) => format!("{address} ({owner})"),
-    };
+/// What a sound pool's condition says, with the addresses that it does not give by itself.
+pub(super) fn sound<'a>(mut skipped: impl Iterator<Item = (IpAddr, Skipped<'a>)>) -> String {
+    let text = |(address, why)| format!("{address} ({why})");
     let named: Vec<_> = skipped.by_ref().take(SKIPPED_NAMED_MAX).map(text).collect();
     let more = if skipped.next().is_some() { " and others" } else { "" };
     match named.len() {

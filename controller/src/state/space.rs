@@ -4,7 +4,8 @@
 //! cost the same as a /28.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{Pool, ServiceAllocation};
@@ -31,7 +32,7 @@ pub(super) struct Space {
     total: [u128; 2],
     /// How many Services have, counted once however many share it.
     pub(super) used: [u64; 2],
-    /// How many somebody has as `externalIPs` and no Service was given.
+    /// How many are not given by themselves and no Service was given: somebody has them from elsewhere, or routers do.
     pub(super) skipped: [u64; 2],
 }
 
@@ -62,6 +63,26 @@ fn is_buggy(address: IpAddr) -> bool {
     }
 }
 
+/// Whether the routers of a network own the address: IPv6 with an interface identifier of zero, the Subnet-Router anycast
+/// address (RFC 4291, 2.6.1). The kernels of routers reply for it, and so do those of nodes that forward.
+pub(super) fn is_router_anycast(address: IpAddr) -> bool {
+    router_prefixes(&AddressRange::single(address)).next().is_some()
+}
+
+/// The upper halves of the addresses of a range that [`is_router_anycast`] names.
+fn router_prefixes(range: &AddressRange) -> RangeInclusive<u128> {
+    #[expect(clippy::reversed_empty_ranges, reason = "there are none")]
+    let (IpAddr::V6(first), IpAddr::V6(last)) = (range.first(), range.last()) else { return 1..=0 };
+    let begins = first.to_bits().trailing_zeros() >= 64;
+    (first.to_bits() >> 64) + u128::from(!begins)..=last.to_bits() >> 64
+}
+
+/// How many addresses of a range [`is_router_anycast`] names.
+pub(super) fn routers(range: &AddressRange) -> u128 {
+    let prefixes = router_prefixes(range);
+    (prefixes.end() + 1).saturating_sub(*prefixes.start())
+}
+
 /// How many addresses of a range [`is_buggy`] names.
 pub(super) fn buggy(range: &AddressRange) -> u128 {
     let (IpAddr::V4(first), IpAddr::V4(last)) = (range.first(), range.last()) else { return 0 };
@@ -81,7 +102,8 @@ impl Space {
             of_nodes.extend(inside.copied().filter(|address| all.contains(*address)));
             of_nodes.iter().for_each(|node| all.remove(AddressRange::single(*node)));
         }
-        let skipped = if pool.avoid_buggy { all.ranges().map(|range| buggy(&range)).sum() } else { 0 };
+        let left_out = if pool.avoid_buggy { all.ranges().map(|range| buggy(&range)).sum() } else { 0 };
+        let routers: u128 = all.ranges().map(|range| routers(&range)).sum();
         Self {
             usable,
             auto_assign: pool.auto_assign,
@@ -91,10 +113,10 @@ impl Space {
             of_nodes,
             ranges: if usable { pool.ranges.clone() } else { Vec::new() },
             free: all.clone(),
-            total: [all.count(Family::V4).saturating_sub(skipped), all.count(Family::V6)],
+            total: [all.count(Family::V4).saturating_sub(left_out), all.count(Family::V6)],
             all,
             used: [0; 2],
-            skipped: [0; 2],
+            skipped: [0, u64::try_from(routers).unwrap_or(u64::MAX)],
         }
     }
 
@@ -116,6 +138,12 @@ impl Space {
     /// Addresses of the pool that Nodes have.
     pub(super) fn of_nodes(&self) -> &[IpAddr] {
         &self.of_nodes
+    }
+
+    /// The addresses of the pool that routers own, ascending.
+    pub(super) fn of_routers(&self) -> impl Iterator<Item = IpAddr> {
+        let prefixes = self.all.ranges().flat_map(|range| router_prefixes(&range));
+        prefixes.map(|prefix| IpAddr::V6(Ipv6Addr::from_bits(prefix << 64)))
     }
 
     pub(super) fn occupy(&mut self, address: IpAddr) {
@@ -161,7 +189,7 @@ impl Space {
     fn lowest(&mut self, range: &AddressRange) -> Option<IpAddr> {
         loop {
             let address = self.free.lowest_in(range)?;
-            if !self.avoid_buggy || !is_buggy(address) {
+            if !is_router_anycast(address) && !(self.avoid_buggy && is_buggy(address)) {
                 return Some(address);
             }
             self.occupy(address);

@@ -1,7 +1,7 @@
 //! Faults and statuses as data.
 
 use super::*;
-use crate::state::alloc::Means;
+use crate::state::alloc::{Means, Outsider};
 use ferrolb_proto::facts::Key;
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
@@ -100,9 +100,9 @@ fn a_sound_pool_names_what_it_does_not_give() {
     let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
     assert_eq!(sound([].into_iter()), "addresses of this pool can be given");
     assert_eq!(
-        sound([(ip(1), None), (ip(2), Some(&owner))].into_iter()),
+        sound([(ip(1), Skipped::Node), (ip(2), Skipped::Outside(&owner))].into_iter()),
         "addresses of this pool can be given, but for 10.0.0.1 (a Node has it), 10.0.0.2 (in spec.externalIPs of Service default/x)"
     );
-    let many = sound((1..7).map(|last| (ip(last), None)));
+    let many = sound((1..7).map(|last| (ip(last), Skipped::Node)));
     assert!(many.ends_with("10.0.0.5 (a Node has it) and others"), "{many}");
 }

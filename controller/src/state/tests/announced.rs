@@ -295,7 +295,7 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
             },
             Truth::False,
             "Pending",
-            &["fd00:: is not announced", "n1, n2, n3 may announce it"],
+            &["fd00::1 is not announced", "n1, n2, n3 may announce it"],
         ),
         (
             "IPv6, and endpoints of IPv4",
@@ -343,7 +343,7 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
             },
             Truth::False,
             "Pending",
-            &["fd00:: is not announced", "; 10.0.0.0 from n1 (eth0)"],
+            &["fd00::1 is not announced", "; 10.0.0.0 from n1 (eth0)"],
         ),
         (
             "another group",

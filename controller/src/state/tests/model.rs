@@ -105,7 +105,10 @@ impl<'a> Rules<'a> {
     /// The first address of a family that a pool would give.
     fn first(&self, pool: &Pool, service: &Service, family: Family) -> Option<IpAddr> {
         let of_family = self.addresses(pool).into_iter().filter(|address| Family::of(*address) == family);
-        of_family.into_iter().find(|address| self.is_free_for(*address, service, true))
+        let of_routers = |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.segments()[4..] == [0; 4]);
+        // Who shares it joins somebody who has asked for it.
+        let given = of_family.filter(|address| !of_routers(address) || self.tenants(*address).next().is_some());
+        given.into_iter().find(|address| self.is_free_for(*address, service, true))
     }
 
     /// Whether it needs two families and has cluster IPs of one.
@@ -259,7 +262,7 @@ const POOL_WORDS: [&str; 9] = [
     "svcsel=tier:web",
 ];
 const FAMILIES: [&str; 6] = ["v4", "v6", "v4 v6 require", "v6 v4 prefer", "v4 v6 prefer", "v4 require"];
-const SERVICE_WORDS: [&str; 14] = [
+const SERVICE_WORDS: [&str; 15] = [
     "key=k",
     "key=l",
     "ports=TCP/1",
@@ -272,6 +275,7 @@ const SERVICE_WORDS: [&str; 14] = [
     "pool=p1",
     "ips=10.0.0.2",
     "ips=10.0.0.5,fd00::1",
+    "ips=fd00::",
     "external=10.0.0.4",
     "type=NodePort",
 ];

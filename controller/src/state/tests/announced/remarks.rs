@@ -60,7 +60,7 @@ fn every_remark_is_said_in_its_words() {
     gone[0].links[0].heard = ["n3".into()].into();
     gone[2].links[0].heard = ["n1".into()].into();
     let two = |speakers| Cast { services: vec![dual("a")], ..cast(speakers) };
-    let both = ["10.0.0.0", "fd00::"];
+    let both = ["10.0.0.0", "fd00::1"];
     let sharing = |name: &str, port| {
         let mut service = Service { policy: Policy::Local, ..service(name) };
         service.demand.request.sharing_key = Some("k".into());
@@ -148,7 +148,7 @@ fn every_remark_is_said_in_its_words() {
         (
             "a family without endpoints",
             two(vec![speaker("n1", &both), sound("n2"), sound("n3")]),
-            "no IPv6 endpoint is usable: nothing is behind fd00::".to_owned(),
+            "no IPv6 endpoint is usable: nothing is behind fd00::1".to_owned(),
         ),
         (
             "one family of two",
@@ -191,7 +191,7 @@ fn every_remark_is_said_in_its_words() {
             },
             format!(
                 "of its IPv4 endpoints on n2 none passes its health check {refused}; \
-                 no IPv6 endpoint is usable: nothing is behind fd00::; {SLIP}; \
+                 no IPv6 endpoint is usable: nothing is behind fd00::1; {SLIP}; \
                  n1 announces it although its data path does not work (x), and no better one takes it; {LABELLED}"
             ),
         ),
