@@ -6,6 +6,10 @@
 //! wall clock. The holder stops by itself `renew_deadline` after it *sent* the last renewal that worked, which is less than
 //! the duration that the others wait from when they saw it: so two never write, whatever gets lost. A holder whose clock
 //! stood still (a paused virtual machine) finds out at its next renewal.
+//!
+//! A Lease that is deleted is created again by its holder at once, and by others after its duration: they cannot know whose
+//! it was last. Only a replica that has never seen a Lease creates it at once. If the Lease is deleted while such a replica
+//! starts, two may write until the holder's next renewal.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,6 +18,9 @@ use crate::{Instant, Machine};
 
 /// How long a replica that leaves tries to give the lease back, before the others have to wait for its end.
 pub const LEAVE_MAX: Duration = Duration::from_secs(2);
+
+/// Stands for the holder of a Lease that was deleted; no process has this identity.
+const UNKNOWN_HOLDER: &str = "?";
 
 /// What a machine is made with. `retry < renew_deadline < duration`.
 #[derive(Clone, Debug)]
@@ -39,8 +46,15 @@ pub struct Record {
     pub duration: Duration,
     /// `spec.leaseTransitions`.
     pub transitions: u32,
-    /// `metadata.resourceVersion`.
+    /// `metadata.resourceVersion`; empty: it was deleted since.
     pub version: Box<str>,
+}
+
+impl Record {
+    /// Whether the Lease does not exist any more.
+    fn is_gone(&self) -> bool {
+        self.version.is_empty()
+    }
 }
 
 /// What can happen to the machine. Each [`Output::Read`] and [`Output::Write`] is answered by exactly one of the first four,
@@ -147,6 +161,16 @@ impl Lease {
         self.fresh = true;
     }
 
+    /// The Lease does not exist. A replica that does not lead waits from now on as if somebody had just renewed it.
+    fn observe_none(&mut self, now: Instant) {
+        let leads = self.leads();
+        let Some(seen) = &mut self.seen else { return };
+        if !leads && !seen.record.is_gone() {
+            (seen.since, seen.record.holder) = (now, UNKNOWN_HOLDER.into());
+        }
+        seen.record.version = "".into();
+    }
+
     /// When the lease of somebody else is over.
     fn over_at(&self, seen: &Seen) -> Instant {
         let duration = if seen.record.duration.is_zero() { self.config.duration } else { seen.record.duration };
@@ -169,7 +193,7 @@ impl Lease {
         let before = self.seen.as_ref().map(|seen| &seen.record);
         let acquires = !holder.is_empty() && before.is_none_or(|record| record.holder != holder);
         let transitions = before.map_or(0, |record| record.transitions + u32::from(acquires));
-        let version = before.map(|record| record.version.clone());
+        let version = before.filter(|record| !record.is_gone()).map(|record| record.version.clone());
         self.outputs.push_back(Output::Write(Write { version, holder, transitions, acquires }));
     }
 
@@ -245,7 +269,7 @@ impl Machine for Lease {
             Input::Found(found) => {
                 match found {
                     Some(record) => self.observe(record, now),
-                    None => self.seen = None,
+                    None => self.observe_none(now),
                 }
                 self.consider(now);
             }

@@ -273,11 +273,49 @@ fn a_holder_whose_clock_stood_still_stops_at_its_next_renewal() {
 }
 
 #[test]
+fn a_deleted_lease_is_made_again_by_its_holder_and_by_nobody_else_before_its_end() {
+    for since_renewal in (0..2_000).step_by(50) {
+        let mut world = World::new(&["a"], 1);
+        world.run(MILLIS(5_000));
+        world.start("b");
+        world.run(MILLIS(4_000 + since_renewal));
+        world.server.record = None;
+        world.run(MILLIS(60_000));
+        assert_eq!(world.leaders(), ["a"]);
+    }
+    let mut world = World::new(&["a"], 1);
+    world.run(MILLIS(5_000));
+    world.start("b");
+    world.run(MILLIS(4_000));
+    world.replicas.get_mut("a").unwrap().alive = false;
+    world.server.record = None;
+    world.run(MILLIS(14_900));
+    assert_eq!(world.leaders(), Vec::<&str>::new());
+    world.run(MILLIS(2_200));
+    assert_eq!(world.leaders(), ["b"], "the holder is gone, too");
+}
+
+#[test]
+fn a_holder_that_leaves_a_deleted_lease_may_end_at_once() {
+    let mut world = World::new(&["a"], 1);
+    world.run(MILLIS(5_000));
+    world.server.record = None;
+    world.leave("a");
+    world.run(LATENCY * 3);
+    assert!(world.replicas["a"].left);
+}
+
+#[test]
 fn whatever_gets_lost_two_never_lead_and_one_does_in_the_end() {
     for seed in 1..100 {
         let mut world = World::new(&["a", "b", "c"], seed);
+        // One that has seen no Lease yet cannot know that there was one.
+        world.run(MILLIS(50));
         world.grain = MILLIS(7);
         for _ in 0..6 {
+            if world.random(3) == 0 {
+                world.server.record = None;
+            }
             world.loss = [0, 30, 60, 95][world.random(4) as usize];
             let pause = world.random(25_000);
             let victim = ["a", "b", "c"][world.random(3) as usize];
