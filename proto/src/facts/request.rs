@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use sha2::{Digest, Sha256};
+
 use crate::api::IpMode;
 use crate::range::Family;
 
@@ -20,8 +22,10 @@ pub const ALLOW_SHARED_IP: &str = "allow-shared-ip";
 /// `VIP`, `Proxy` or `Proxy,announce`; known under our own prefix only.
 pub const IP_MODE: &str = "ferrolb.io/ip-mode";
 
-/// The longest sharing key, in bytes: it is kept for every Service and shown in its condition.
+/// The longest sharing key that is kept as it is, in bytes: it is kept for every Service and shown in its condition.
 const SHARING_KEY_MAX: usize = 253;
+/// The longest name of an object, in bytes (RFC 1123 subdomain).
+const OBJECT_NAME_MAX: usize = 253;
 /// The most of a text that an error repeats, in characters.
 const SHOWN_MAX: usize = 60;
 
@@ -66,9 +70,16 @@ pub enum RequestProblem {
         /// The families of the Service.
         has: String,
     },
-    /// A sharing key that is too long.
-    #[error("annotation {0} is longer than {SHARING_KEY_MAX} bytes: shorten it on all Services that share the address")]
-    LongKey(String),
+    /// A text that no pool can have as its name.
+    #[error(
+        "annotation {field}: {text:?} is no name of an IPAddressPool: write the name of one, or remove the annotation"
+    )]
+    Pool {
+        /// Where it was written.
+        field: String,
+        /// What was written.
+        text: String,
+    },
     /// No such mode.
     #[error("annotation {IP_MODE}: {0:?} is no mode: write VIP, Proxy or Proxy,announce")]
     Mode(String),
@@ -80,14 +91,14 @@ impl Request {
     pub fn read(annotations: Option<&BTreeMap<String, String>>, deprecated: Option<&str>, families: &[Family]) -> Self {
         let nothing = BTreeMap::new();
         let annotations = annotations.unwrap_or(&nothing);
-        let mut request =
-            Self { pool: spelled(annotations, ADDRESS_POOL).map(|(_, pool)| pool.into()), ..Self::default() };
+        let key = spelled(annotations, ALLOW_SHARED_IP).map(|(_, key)| sharing_key(key));
+        let mut request = Self { sharing_key: key, ..Self::default() };
         let deprecated = deprecated.filter(|ip| !ip.is_empty());
         // Each by itself: a slip in one is no reason to forget the others.
         let addresses = request.read_addresses(spelled(annotations, LOAD_BALANCER_IPS), deprecated, families);
-        let key = request.read_key(spelled(annotations, ALLOW_SHARED_IP));
+        let pool = request.read_pool(spelled(annotations, ADDRESS_POOL));
         let mode = request.read_mode(annotations.get(IP_MODE).map(String::as_str));
-        request.problem = addresses.and(key).and(mode).err().map(Box::new);
+        request.problem = addresses.and(pool).and(mode).err().map(Box::new);
         request
     }
 
@@ -120,12 +131,12 @@ impl Request {
         Ok(())
     }
 
-    fn read_key(&mut self, annotation: Option<(String, &str)>) -> Result<(), RequestProblem> {
-        let Some((field, key)) = annotation else { return Ok(()) };
-        if key.len() > SHARING_KEY_MAX {
-            return Err(RequestProblem::LongKey(field));
+    fn read_pool(&mut self, annotation: Option<(String, &str)>) -> Result<(), RequestProblem> {
+        let Some((field, name)) = annotation else { return Ok(()) };
+        if !is_object_name(name) {
+            return Err(RequestProblem::Pool { field, text: shown(name) });
         }
-        self.sharing_key = Some(key.into());
+        self.pool = Some(name.into());
         Ok(())
     }
 
@@ -149,6 +160,25 @@ fn spelled<'a>(annotations: &'a BTreeMap<String, String>, name: &str) -> Option<
         let value = annotations.get(&spelling).map(|value| value.trim()).filter(|value| !value.is_empty())?;
         Some((spelling, value))
     })
+}
+
+/// A sharing key as it is kept and shown: a longer one by its digest, which stands for the same Services.
+fn sharing_key(text: &str) -> Box<str> {
+    if text.len() <= SHARING_KEY_MAX {
+        return text.into();
+    }
+    let digest = Sha256::digest(text);
+    digest.iter().fold("sha256:".to_owned(), |shown, byte| format!("{shown}{byte:02x}")).into()
+}
+
+/// Whether an object of ours can have this name (RFC 1123 subdomain).
+fn is_object_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let (first, last) = (label.bytes().next(), label.bytes().next_back());
+        first.is_some_and(legal) && last.is_some_and(legal) && label.bytes().all(|byte| legal(byte) || byte == b'-')
+    };
+    text.len() <= OBJECT_NAME_MAX && text.split('.').all(label)
 }
 
 /// As much of a text as an error repeats.
@@ -231,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_and_keys_are_read_or_refused_and_an_error_repeats_no_novel() {
+    fn modes_are_read_or_refused_and_an_error_repeats_no_novel() {
         for (text, mode, announce) in [
             ("VIP", Some(IpMode::Vip), false),
             ("Proxy", Some(IpMode::Proxy), false),
@@ -246,10 +276,32 @@ mod tests {
             let problem = request(&[(IP_MODE, bad)], None, &V4).problem.unwrap().to_string();
             assert!(problem.contains("write VIP, Proxy or Proxy,announce") && problem.len() < 200, "{problem}");
         }
-        let key = "metallb.io/allow-shared-ip";
-        let problem = request(&[(key, &long)], None, &V4).problem;
-        assert_eq!(problem, Some(Box::new(RequestProblem::LongKey(key.to_owned()))));
         let addresses = request(&[("ferrolb.io/loadBalancerIPs", &long)], None, &V4).problem.unwrap().to_string();
         assert!(addresses.len() < 250, "{addresses}");
+    }
+
+    #[test]
+    fn a_long_sharing_key_is_kept_as_its_digest_and_no_other_key_has_it() {
+        let key = |text: &str| request(&[("metallb.io/allow-shared-ip", text)], None, &V4);
+        let (longest, long) = ("x".repeat(253), "x".repeat(260));
+        assert_eq!(key(&longest).sharing_key.as_deref(), Some(&*longest));
+        // sha256 of 260 times "x", by coreutils' sha256sum.
+        let digest = "sha256:ca19811c67a40acd0fe35832864ca30917aba6c67bb17f440753cecbcb83e9d8";
+        assert_eq!((key(&long).sharing_key.as_deref(), key(&long).problem), (Some(digest), None));
+        assert_ne!(key(&"x".repeat(261)).sharing_key, key(&long).sharing_key);
+    }
+
+    #[test]
+    fn what_no_pool_can_be_called_is_refused_and_not_repeated_in_full() {
+        let pool = |text: &str| request(&[("ferrolb.io/address-pool", text)], None, &V4);
+        for name in ["lan", "0", "a-b.c1", &"x".repeat(253)] {
+            assert_eq!((pool(name).pool.as_deref(), pool(name).problem), (Some(name), None));
+        }
+        let log_line = format!("lan\nlevel=ERROR {}", "x".repeat(200_000));
+        for text in ["Lan", "a_b", "-a", "a-", "a..b", ".", "a/b", "a b", "straße", &"x".repeat(254), &log_line] {
+            let problem = pool(text).problem.unwrap().to_string();
+            assert!(problem.contains("annotation ferrolb.io/address-pool: \"") && problem.len() < 250, "{problem}");
+            assert!(!problem.contains('\n') && pool(text).pool.is_none(), "{problem}");
+        }
     }
 }
