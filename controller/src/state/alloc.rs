@@ -49,6 +49,8 @@ pub(super) enum Means {
     ExternalIps,
     /// By another load balancer, which has written it into its status.
     Balancer,
+    /// It is its cluster IP.
+    ClusterIp,
 }
 
 impl Display for Outsider {
@@ -56,6 +58,7 @@ impl Display for Outsider {
         match self.means {
             Means::ExternalIps => write!(f, "in spec.externalIPs of Service {}", self.key),
             Means::Balancer => write!(f, "given to Service {} by another load balancer", self.key),
+            Means::ClusterIp => write!(f, "the cluster IP of Service {}", self.key),
         }
     }
 }
@@ -131,8 +134,10 @@ pub(super) struct Allocator {
     /// Held addresses by the key under which they may be shared.
     shared: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
     nodes: BTreeSet<IpAddr>,
-    /// Addresses that Services have from elsewhere.
+    /// Addresses of pools that Services have from elsewhere.
     outside: BTreeMap<IpAddr, BTreeSet<Outsider>>,
+    /// The same by Service, ascending.
+    outsiders: BTreeMap<Key, Vec<(IpAddr, Means)>>,
     /// Pools whose counts have changed since they were asked for.
     touched: BTreeSet<Box<str>>,
     /// Whether somebody may get now what he could not get before.
@@ -146,7 +151,7 @@ impl Allocator {
         &mut self,
         pools: impl Iterator<Item = (&'a Pool, bool)>,
         nodes: impl Iterator<Item = IpAddr>,
-        outside: impl Iterator<Item = (&'a Key, Vec<(IpAddr, Means)>)>,
+        outside: impl Iterator<Item = (Asker<'a>, Vec<(IpAddr, Means)>)>,
     ) {
         self.nodes = nodes.collect();
         let space = |(pool, usable): (&Pool, bool)| (pool.name.clone(), Space::new(pool, usable, &self.nodes));
@@ -156,13 +161,14 @@ impl Allocator {
         self.index = ranges.map(|(range, name)| (range.first(), (range.last(), name.clone()))).collect();
         self.shared.clear();
         self.outside.clear();
+        self.outsiders.clear();
         for (address, holding) in std::mem::take(&mut self.holdings) {
             let pool = self.pool_with(address).map_or(holding.pool, Into::into);
             for Tenant { key, terms } in holding.tenants {
                 self.take(address, &key, &terms, &pool);
             }
         }
-        outside.for_each(|(key, addresses)| self.set_outside(key, &[], &addresses));
+        outside.for_each(|(asker, addresses)| self.set_outside(&asker, &addresses));
     }
 
     /// The pool that can be used and may give this address.
@@ -283,11 +289,16 @@ impl Allocator {
         self.touched.insert(pool.into());
     }
 
-    /// A Service has these addresses from elsewhere now, and had those before; both ascending.
-    pub(super) fn set_outside(&mut self, key: &Key, before: &[(IpAddr, Means)], now: &[(IpAddr, Means)]) {
-        if before == now {
-            return;
-        }
+    /// A Service has these addresses from elsewhere now, ascending. Its `externalIPs` count only in pools that it may use:
+    /// nobody blocks a pool that is closed to him.
+    pub(super) fn set_outside(&mut self, asker: &Asker<'_>, addresses: &[(IpAddr, Means)]) {
+        let counts = |(address, means): &&(IpAddr, Means)| {
+            let space = self.pool_with(*address).and_then(|pool| self.spaces.get(pool));
+            space.is_some_and(|space| *means != Means::ExternalIps || asker.may_use(space))
+        };
+        let now: Vec<_> = addresses.iter().filter(counts).copied().collect();
+        let key = &asker.service.key;
+        let before = self.outsiders.remove(key).unwrap_or_default();
         for (address, means) in before.iter().filter(|had| now.binary_search(had).is_err()) {
             let Some(owners) = self.outside.get_mut(address) else { continue };
             owners.remove(&Outsider { key: key.clone(), means: *means });
@@ -296,12 +307,15 @@ impl Allocator {
                 self.unblock(*address);
             }
         }
-        for (address, means) in now {
+        for (address, means) in &now {
             let new = !self.outside.contains_key(address);
             self.outside.entry(*address).or_default().insert(Outsider { key: key.clone(), means: *means });
             if new {
                 self.block(*address);
             }
+        }
+        if !now.is_empty() {
+            self.outsiders.insert(key.clone(), now);
         }
     }
 
@@ -345,11 +359,6 @@ impl Allocator {
             others.all(|tenant| tenant.terms.clash(&asker.terms).is_none())
         };
         families.iter().map(|family| space.first(*family, shared, joins)).collect()
-    }
-
-    /// Something outside of this has changed, so that somebody may get what he could not get before.
-    pub(super) const fn free_something(&mut self) {
-        self.freed = true;
     }
 
     /// Whether somebody may get now what he could not get at the last call of [`Self::take_freed`].

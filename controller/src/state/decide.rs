@@ -1,12 +1,13 @@
 //! The state's decisions: who keeps what, who gets what, and which statuses have to change. Only in office.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::Kind;
 use ferrolb_proto::facts::{Key, Pool, Service};
 
-use super::alloc::{Allocator, Asker};
+use super::alloc::{Allocator, Asker, Means};
 use super::announced::{Checks, Reason};
 use super::hold;
 use super::reasons::SERVED_BY_METALLB;
@@ -56,7 +57,11 @@ impl State {
         let faults = &self.faults;
         let pools = self.pools.iter().map(|(_, own)| (&own.object, !faults.contains_key(&own.object.name)));
         let nodes = self.nodes.iter().flat_map(|(_, node)| node.addresses.iter().copied());
-        let outside = self.services.iter().map(|(key, entry)| (key, self.config.outside(&entry.service)));
+        let outside = self.services.iter().map(|(_, entry)| {
+            let service = &entry.service;
+            let namespace_labels = self.namespaces.get(&bare(&service.key.namespace));
+            (Asker { service, terms: Terms::default(), namespace_labels }, self.config.outside(service))
+        });
         self.allocator.set_pools(pools, nodes, outside);
         self.deferred.clear();
         let (unclear, mut keys): (Vec<_>, Vec<_>) =
@@ -95,7 +100,7 @@ impl State {
             if had.iter().any(|one| !has.contains(one)) {
                 self.keep(key);
             }
-            self.allocator.set_outside(key, &had, &has);
+            self.set_outside(key, &has);
         }
         if self.allocator.has_freed() {
             self.deferred.push(key.clone());
@@ -112,6 +117,14 @@ impl State {
         self.keep(key);
         self.fill(key, now);
         self.settle_service(key, now);
+    }
+
+    /// The allocator learns what a Service has from elsewhere.
+    fn set_outside(&mut self, key: &Key, addresses: &[(IpAddr, Means)]) {
+        let Some(entry) = self.services.get(key) else { return };
+        let namespace_labels = self.namespaces.get(&bare(&key.namespace));
+        let asker = Asker { service: &entry.service, terms: Terms::default(), namespace_labels };
+        self.allocator.set_outside(&asker, addresses);
     }
 
     fn has_no_claim(&self, key: &Key) -> bool {
@@ -140,7 +153,8 @@ impl State {
             self.allocator.release(address, key);
         }
         self.tally.count(&mut entry, Role::Foreign);
-        self.allocator.set_outside(key, &self.config.outside(&entry.service), &[]);
+        let asker = Asker { service: &entry.service, terms: Terms::default(), namespace_labels: None };
+        self.allocator.set_outside(&asker, &[]);
     }
 
     /// The order in which Services are served: those that ask for certain addresses, lest these go to somebody whom any

@@ -39,16 +39,18 @@ impl State {
             Change::ResyncStarted => self.namespaces.resync_started(),
             Change::Apply(Namespace { name, labels }) => {
                 let before = self.namespaces.put(bare(&name), labels.clone());
-                match before {
-                    Some(before) => self.all_in_doubt |= before != labels && self.pools_select_namespaces(),
-                    // Its Services may have waited for it.
-                    None => self.allocator.free_something(),
-                }
+                // A Service may be seen before its Namespace, and wait for it.
+                let matters = before.map_or_else(|| self.has_services(&name), |before| before != labels);
+                self.all_in_doubt |= matters && self.pools_select_namespaces();
             }
             Change::Unreadable { key, .. } => self.namespaces.touch(&bare(&key.name)),
             Change::Delete(key) => drop(self.namespaces.remove(&bare(&key.name))),
             Change::ResyncDone => drop(self.namespaces.resync_done()),
         }
+    }
+
+    fn has_services(&self, namespace: &str) -> bool {
+        self.services.after(&Key::new(namespace, "")).next().is_some_and(|key| *key.namespace == *namespace)
     }
 
     pub(super) fn pool(&mut self, change: Change<Pool>, now: Instant) {

@@ -94,9 +94,10 @@ impl Config {
     /// The addresses that a Service has from elsewhere, ascending.
     pub(super) fn outside(&self, service: &Service) -> Vec<(IpAddr, Means)> {
         let external = service.demand.external_ips.iter().map(|address| (*address, Means::ExternalIps));
+        let cluster = service.demand.cluster_ips.iter().map(|address| (*address, Means::ClusterIp));
         let foreign = service.load_balancer && self.role(service) != Role::Ours;
         let given = service.assigned.iter().filter(|_| foreign).map(|assigned| (assigned.address, Means::Balancer));
-        let mut all: Vec<_> = external.chain(given).collect();
+        let mut all: Vec<_> = external.chain(given).chain(cluster).collect();
         all.sort_unstable();
         all
     }

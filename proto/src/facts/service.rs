@@ -153,6 +153,8 @@ pub struct Demand {
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// `spec.externalIPs`, ascending: taken, though not given by anybody.
     pub external_ips: Box<[IpAddr]>,
+    /// `spec.clusterIPs`: taken in the whole cluster.
+    pub cluster_ips: Box<[IpAddr]>,
 }
 
 /// The type of a condition of ours on a Service.
@@ -273,7 +275,8 @@ impl Service {
         let assigned: Vec<_> = ingress.iter().filter_map(Ingress::read).collect();
         let foreign_ingress = assigned.len() != ingress.len() || ingress.iter().any(|entry| entry.hostname.is_some());
         let cluster_ips = spec.cluster_ips.take().unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
-        let families: Vec<_> = cluster_ips.iter().filter_map(|ip| ip.parse().ok().map(Family::of)).collect();
+        let cluster_ips: Box<[IpAddr]> = cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let families: Vec<_> = cluster_ips.iter().copied().map(Family::of).collect();
         // A headless Service has the cluster IP "None", which is no address.
         let load_balancer = spec.r#type.as_deref() == Some("LoadBalancer") && !families.is_empty();
         let conditions = status.conditions.unwrap_or_default().into_iter();
@@ -298,7 +301,7 @@ impl Service {
             },
             usable,
             usable_problem,
-            demand: Demand::read(&metadata, spec, load_balancer.then_some(&*families)),
+            demand: Demand { cluster_ips, ..Demand::read(&metadata, spec, load_balancer.then_some(&*families)) },
             families,
             assigned,
             foreign_ingress,
@@ -308,6 +311,14 @@ impl Service {
             conditions: conditions.filter_map(RawCondition::read).collect(),
         }
     }
+}
+
+/// An address as Kubernetes reads it in Services: IPv4 also with leading zeros, which old objects may have, and as IPv6.
+fn address(text: &str) -> Option<IpAddr> {
+    let octet = |text: &str| text.parse::<u8>().ok();
+    let octets = || text.split('.').map(octet).collect::<Option<Vec<_>>>();
+    let zeros = || octets().and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(IpAddr::from);
+    text.parse().ok().or_else(zeros).map(|address: IpAddr| address.to_canonical())
 }
 
 fn by_metallb(annotations: Option<&BTreeMap<String, String>>) -> Option<&'static str> {
@@ -327,15 +338,17 @@ impl Demand {
     /// `families`: of a load balancer. Most Services are none: they only take external IPs from the pools.
     fn read(metadata: &ObjectMeta, spec: Spec, families: Option<&[Family]>) -> Self {
         let external = spec.external_ips.unwrap_or_default();
-        let external: BTreeSet<_> = external.iter().filter_map(|ip| ip.parse().ok()).collect();
-        let external_ips = external.into_iter().collect();
-        let Some(families) = families else { return Self { external_ips, ..Self::default() } };
+        let external: BTreeSet<_> = external.iter().filter_map(|ip| address(ip)).collect();
+        let external_ips: Box<[IpAddr]> = external.into_iter().collect();
+        // A pool leaves out the external IPs of a Service that it would serve, which its labels may decide.
+        let labels = metadata.labels.iter().flatten().filter(|_| families.is_some() || !external_ips.is_empty());
+        let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
+        let Some(families) = families else { return Self { external_ips, labels, ..Self::default() } };
         let ports = spec.ports.unwrap_or_default().into_iter();
         let ports = ports.map(|raw| Port { protocol: raw.protocol.as_deref().unwrap_or("TCP").into(), port: raw.port });
         let mut ports: Vec<_> = ports.collect();
         ports.sort();
         let selector: Vec<_> = spec.selector.0.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
-        let labels = metadata.labels.iter().flatten();
         Self {
             request: Request::read(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref(), families),
             family_policy: match spec.ip_family_policy.as_deref() {
@@ -345,8 +358,9 @@ impl Demand {
             },
             ports: ports.into(),
             selector: selector.join(",").into(),
-            labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
+            labels,
             external_ips,
+            cluster_ips: Box::default(),
         }
     }
 }
@@ -358,7 +372,7 @@ impl Ingress {
             Some("Proxy") => Some(IpMode::Proxy),
             Some(_) | None => None,
         };
-        Some(AssignedAddress { address: self.ip.as_ref()?.parse().ok()?, mode })
+        Some(AssignedAddress { address: address(self.ip.as_ref()?)?, mode })
     }
 }
 

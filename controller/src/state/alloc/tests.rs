@@ -114,8 +114,11 @@ fn what_a_service_has_from_elsewhere_is_skipped_while_it_has_it_and_stays_with_w
     assert_eq!(give(&mut allocator, &key("a"), V4).unwrap().1, [ip("10.0.0.1")]);
     let outside = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")].map(|address| (address, Means::Balancer));
     let x = Outsider { key: key("x"), means: Means::Balancer };
-    allocator.set_outside(&key("x"), &[], &outside);
-    allocator.set_outside(&key("y"), &[], &outside[..2]);
+    let set = |allocator: &mut Allocator, name: &str, addresses: &[(IpAddr, Means)]| {
+        ask(&key(name), |asker| allocator.set_outside(asker, addresses));
+    };
+    set(&mut allocator, "x", &outside);
+    set(&mut allocator, "y", &outside[..2]);
     assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 1 });
     assert_eq!(allocator.skipped("lan").collect::<Vec<_>>(), [(ip("10.0.0.2"), Skipped::Outside(&x))]);
     assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.3")]);
@@ -125,11 +128,11 @@ fn what_a_service_has_from_elsewhere_is_skipped_while_it_has_it_and_stays_with_w
     allocator.release(ip("10.0.0.1"), &key("a"));
     assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 0 }, "it is skipped from now on");
     assert!(allocator.take_freed());
-    allocator.set_outside(&key("x"), &outside, &[]);
+    set(&mut allocator, "x", &[]);
     assert_eq!(allocator.counts("lan")[0].available, 0, "it still is of another one");
     assert_eq!(asked(&allocator, "y"), Ok("lan".into()), "its own is no obstacle");
     assert!(!allocator.take_freed());
-    allocator.set_outside(&key("y"), &outside[..2], &[]);
+    set(&mut allocator, "y", &[]);
     assert_eq!((allocator.counts("lan")[0].available, allocator.take_freed()), (2, true));
     assert_eq!(give(&mut allocator, &key("c"), V4).unwrap().1, [ip("10.0.0.1")]);
 }

@@ -92,9 +92,16 @@ impl<'a> Rules<'a> {
         has.map(|(key, _)| &self.world.services[key])
     }
 
+    /// Whether a Service may use the pool of an address that it names in its external IPs.
+    fn names(&self, address: IpAddr, other: &Service) -> bool {
+        let has = |pool: &&Pool| self.addresses(pool).contains(&address);
+        other.demand.external_ips.contains(&address)
+            && self.pools().into_iter().find(has).is_some_and(|pool| self.is_open(pool, other))
+    }
+
     /// Whether nobody else has it, or all who have it would share it; and nobody has it as an external IP.
     fn is_free_for(&self, address: IpAddr, service: &Service, unless_external: bool) -> bool {
-        let external = |other: &Service| other.demand.external_ips.contains(&address);
+        let external = |other: &Service| self.names(address, other);
         let joins =
             self.tenants(address).filter(|other| other.key != service.key).all(|other| Self::share(other, service));
         let held = self.tenants(address).next().is_some();
@@ -157,7 +164,7 @@ impl<'a> Rules<'a> {
     fn would_fit(&self, service: &Service, asked: &[IpAddr]) -> bool {
         let named = |pool: &&Pool| service.demand.request.pool.as_ref().is_none_or(|name| *name == pool.name);
         let others = |address: &IpAddr| {
-            let external = |other: &Service| other.key != service.key && other.demand.external_ips.contains(address);
+            let external = |other: &Service| other.key != service.key && self.names(*address, other);
             self.world.services.values().any(external)
         };
         self.pools().into_iter().filter(named).any(|pool| {
