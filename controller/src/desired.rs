@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::{IpMode, Kind, Truth};
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
@@ -51,6 +52,9 @@ impl Target {
 pub struct Desired {
     /// Which time this replica holds the lease; none: it does not. Whatever is under way from another one is broken off.
     pub term: Option<u32>,
+    /// Until when requests may be sent for it: a process that was stopped for long has lost the lease without a word.
+    #[serde(skip)]
+    pub until: Instant,
     /// The most urgent writes, in order; later ones follow as these are done.
     pub writes: Vec<Write>,
 }

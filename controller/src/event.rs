@@ -1,6 +1,7 @@
 //! All that can happen to the controller: one closed enum, so that one list shows what can trigger work. Plain values, made
 //! by the drivers at the edge and read by [`crate::state`] alone.
 
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::{Kind, StatusFields};
 use ferrolb_proto::facts::{
     Advertisement, BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, Namespace, Node, Pool, Service, Slice,
@@ -37,7 +38,7 @@ pub enum Event {
     BfdProfile(Change<BfdProfile>),
     /// The status fields that the cluster's CRD of a kind has were read.
     Fields(Kind, StatusFields),
-    /// This replica got or lost the lease.
+    /// This replica got, renewed or lost the lease.
     Lease(Leadership),
     /// A driver tried to write what was desired.
     Written {
@@ -55,8 +56,8 @@ pub enum Event {
 /// Whether this replica holds the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// It got it. New lists of all objects follow, made after that moment.
-    Gained,
+    /// It may write until then. After the first of these new lists of all objects follow, made after that moment.
+    Held(Instant),
     /// It lost it or gave it back.
     Lost,
 }

@@ -12,5 +12,5 @@ pub const PLANNED_WRITES_MAX: usize = 64;
 #[must_use]
 pub fn plan(state: &State, now: Instant) -> Desired {
     let Some(term) = state.term() else { return Desired::default() };
-    Desired { term: Some(term), writes: state.due(now).take(PLANNED_WRITES_MAX).collect() }
+    Desired { term: Some(term), until: state.until(), writes: state.due(now).take(PLANNED_WRITES_MAX).collect() }
 }

@@ -23,7 +23,7 @@ use crate::drivers::apply::Applier;
 use crate::drivers::notices::{self, Notices};
 use crate::drivers::writer::Writer;
 use crate::drivers::{hello_secret, lease as lease_driver, status_fields};
-use crate::event::{Event, Leadership};
+use crate::event::Event;
 use crate::flags::Flags;
 use crate::metrics::Metrics;
 use crate::plan::plan;
@@ -197,9 +197,9 @@ impl Loop {
         for (kind, object, why) in batch.iter().filter_map(Event::unreadable) {
             self.complaints.hear(kind, object, why);
         }
-        let gained = batch.iter().any(|event| matches!(event, Event::Lease(Leadership::Gained)));
+        let term = self.state.term();
         self.state.handle(batch.drain(..), now);
-        if gained {
+        if self.state.term().is_some_and(|now| term != Some(now)) {
             self.watches = Watches::begin(&self.client, &self.flags, &self.vitals);
         }
         self.metrics.allocated(self.state.take_latencies());
@@ -243,7 +243,7 @@ fn write_all(
     tasks.spawn(notices::send(client.clone(), identity.to_owned(), waiting, Arc::clone(metrics)));
     tasks.spawn(hello_secret::run(client.clone(), flags.namespace.clone(), desired.clone()));
     let writer = Writer {
-        applier: Applier::new(client.clone(), flags),
+        applier: Applier::new(client.clone(), flags, desired.clone()),
         desired,
         events: events.clone(),
         notices,

@@ -87,6 +87,8 @@ pub struct State {
     /// The terms for which this replica has had the lease, this one included.
     terms: u32,
     leading: bool,
+    /// Until when this replica holds the lease, if it is not renewed.
+    until: Instant,
     /// Leading, and what there is was adopted.
     in_office: bool,
     services: Inventory<service::Entry>,
@@ -133,6 +135,7 @@ impl State {
             config,
             terms: 0,
             leading: false,
+            until: Instant::ZERO,
             in_office: false,
             services: Inventory::default(),
             slices: Slices::default(),
@@ -193,6 +196,12 @@ impl State {
     #[must_use]
     pub fn term(&self) -> Option<u32> {
         self.leading.then_some(self.terms)
+    }
+
+    /// Until when this replica may write, while it holds the lease.
+    #[must_use]
+    pub const fn until(&self) -> Instant {
+        self.until
     }
 
     /// Communities and the kinds for BGP decide nothing about addresses, so that a cluster without their CRDs is served all the
@@ -314,10 +323,16 @@ impl State {
     }
 
     fn lease(&mut self, leadership: Leadership) {
-        self.leading = leadership == Leadership::Gained;
-        if self.leading {
-            self.terms += 1;
-            self.doubt();
+        match leadership {
+            Leadership::Held(until) => {
+                self.until = until;
+                if std::mem::replace(&mut self.leading, true) {
+                    return;
+                }
+                self.terms += 1;
+                self.doubt();
+            }
+            Leadership::Lost => self.leading = false,
         }
         self.resign();
     }

@@ -93,8 +93,8 @@ pub enum Output {
     Read,
     /// Replace or create the Lease; `spec.renewTime` is the wall clock's now.
     Write(Write),
-    /// This replica may write from now on.
-    Lead,
+    /// This replica may write until then; each renewal says later.
+    Lead(Instant),
     /// This replica may no longer write: at once.
     Stop,
     /// The lease is given back or the time for it is over: the process may end.
@@ -244,9 +244,8 @@ impl Lease {
         }
         self.next = now.max(sent + self.config.retry);
         if now < sent + self.config.renew_deadline {
-            if self.renewed.replace(sent).is_none() {
-                self.outputs.push_back(Output::Lead);
-            }
+            self.renewed = Some(sent);
+            self.outputs.push_back(Output::Lead(sent + self.config.renew_deadline));
         } else {
             self.stop();
         }

@@ -10,14 +10,16 @@ use ferrolb_proto::api::{
     self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_ESTABLISHED, CONDITION_VALID, Kind,
 };
 use ferrolb_proto::facts::{Key, Service, ServiceObject};
+use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, Status as ApiStatus};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::desired::{Condition, PeerStatus, PoolStatus, ServiceStatus, Status, Target, ValidStatus, Write};
+use crate::desired::{Condition, Desired, PeerStatus, PoolStatus, ServiceStatus, Status, Target, ValidStatus, Write};
 
 /// Our field manager (`metadata.managedFields[].manager`).
 pub const FIELD_MANAGER: &str = "ferrolb-controller";
@@ -35,6 +37,8 @@ pub enum Failure {
     Unreadable(String),
     /// The object is another one by now, or no longer ours.
     Outdated,
+    /// The lease has ended: nothing was sent.
+    Expired,
     /// The API server refused it.
     Refused(Box<ApiStatus>),
 }
@@ -57,7 +61,7 @@ impl Failure {
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
         match self {
-            Self::Unanswered | Self::Outdated => None,
+            Self::Unanswered | Self::Outdated | Self::Expired => None,
             Self::Late => Some(format!("the API server did not answer within {} s", WRITE_TIMEOUT.as_secs())),
             Self::Unreadable(why) => Some(format!("the answer of the API server cannot be read: {why}")),
             Self::Refused(status) => Some(format!("{} (code {})", status.message, status.code)),
@@ -73,6 +77,8 @@ pub struct Applier {
     group: String,
     classes: Vec<String>,
     default_implementation: bool,
+    /// Until when requests may be sent.
+    desired: watch::Receiver<Desired>,
 }
 
 /// A client that can be printed.
@@ -88,13 +94,26 @@ impl std::fmt::Debug for ClientOf {
 impl Applier {
     /// An applier with the settings of the common flags.
     #[must_use]
-    pub fn new(client: Client, flags: &ferrolb_runtime::flags::CommonFlags) -> Self {
+    pub fn new(client: Client, flags: &ferrolb_runtime::flags::CommonFlags, desired: watch::Receiver<Desired>) -> Self {
         Self {
             client: ClientOf(client),
             namespace: flags.namespace.clone(),
             group: flags.api_group.clone(),
             classes: flags.load_balancer_class.clone(),
             default_implementation: flags.default_implementation,
+            desired,
+        }
+    }
+
+    /// What the API server answers to one request, if it does in time. Nothing is sent after the end of the lease: a process
+    /// that was stopped in between would otherwise write beside the next leader.
+    async fn answer<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+        if Clock::now() >= self.desired.borrow().until {
+            return Err(Failure::Expired);
+        }
+        match tokio::time::timeout(WRITE_TIMEOUT, request).await {
+            Ok(answer) => answer.map_err(Into::into),
+            Err(_) => Err(Failure::Late),
         }
     }
 
@@ -125,12 +144,12 @@ impl Applier {
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), &key.namespace);
         let mut body = service_body(key, status, &self.group, &now());
         let params = PatchParams::apply(FIELD_MANAGER);
-        match answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await {
+        match self.answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await {
             Err(Failure::Refused(refused)) if refused.is_conflict() => {}
             Err(failure) => return Err(failure),
             Ok(written) => return self.clear(&services, &written, status).await,
         }
-        let found = answer(services.get(&key.name)).await?;
+        let found = self.answer(services.get(&key.name)).await?;
         let version = found.metadata.resource_version.clone();
         let found = Service::read(found, &self.group);
         let ours = !found.load_balancer || found.is_ours(&self.classes, self.default_implementation);
@@ -138,7 +157,7 @@ impl Applier {
             return Err(Failure::Outdated);
         }
         body["metadata"]["resourceVersion"] = json!(version);
-        let written = answer(services.patch_status(&key.name, &params.force(), &Patch::Apply(&body))).await?;
+        let written = self.answer(services.patch_status(&key.name, &params.force(), &Patch::Apply(&body))).await?;
         self.clear(&services, &written, status).await
     }
 
@@ -147,7 +166,7 @@ impl Applier {
     async fn tell(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
         let resource = ApiResource::erase::<ServiceObject>(&());
         let services: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &key.namespace, &resource);
-        let found = answer(services.get(&key.name)).await?;
+        let found = self.answer(services.get(&key.name)).await?;
         let read = found.clone().try_parse().map(|object| Service::read(object, &self.group));
         let contested = |service: &Service| service.is_contested(self.default_implementation);
         if !read.is_ok_and(|service| service.uid == status.uid && contested(&service)) {
@@ -160,7 +179,7 @@ impl Applier {
             None => drop(body["status"].as_object_mut().and_then(|status| status.remove("loadBalancer"))),
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
+        self.answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
     }
 
     /// Takes the annotation off where leaving it out did not: somebody else has written it too, as MetalLB did before a
@@ -176,7 +195,7 @@ impl Applier {
         let (Some(name), None, true) = (&metadata.name, &status.pool, there) else { return Ok(()) };
         let version = &metadata.resource_version;
         let without = json!({"metadata": {"resourceVersion": version, "annotations": {annotation: null}}});
-        answer(services.patch_status(name, &PatchParams::default(), &Patch::Merge(&without))).await.map(drop)
+        self.answer(services.patch_status(name, &PatchParams::default(), &Patch::Merge(&without))).await.map(drop)
     }
 
     /// Conditions and counts of our own kinds are nobody else's, so these are forced.
@@ -188,17 +207,9 @@ impl Applier {
             "status": status,
         });
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &self.namespace, &resource);
-        answer(objects.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&body)))
+        self.answer(objects.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&body)))
             .await
             .map(drop)
-    }
-}
-
-/// What the API server answers to one request, if it does in time.
-async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
-    match tokio::time::timeout(WRITE_TIMEOUT, request).await {
-        Ok(answer) => answer.map_err(Into::into),
-        Err(_) => Err(Failure::Late),
     }
 }
 

@@ -34,7 +34,7 @@ pub async fn run(
     let mut machine = LeaseMachine::new(config.clone(), Clock::now());
     let mut server = Server { leases: Api::namespaced(client, &namespace), config, last: None, said: false };
     let mut request: Option<Pin<Box<dyn Future<Output = Asked> + Send>>> = None;
-    let mut leaving = false;
+    let (mut leads, mut leaving) = (false, false);
     loop {
         machine.tick(Clock::now());
         while let Some(output) = machine.poll() {
@@ -47,11 +47,14 @@ pub async fn run(
                     request = Some(server.write(write));
                     continue;
                 }
-                Output::Lead => Leadership::Gained,
+                Output::Lead(until) => Leadership::Held(until),
                 Output::Stop => Leadership::Lost,
                 Output::Left => return,
             };
-            info!(leading = leadership == Leadership::Gained, "the lease changed hands");
+            let leading = leadership != Leadership::Lost;
+            if std::mem::replace(&mut leads, leading) != leading {
+                info!(leading, "the lease changed hands");
+            }
             if events.send(Event::Lease(leadership)).await.is_err() && !leaving {
                 return;
             }

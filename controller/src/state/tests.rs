@@ -50,6 +50,11 @@ fn config() -> Config {
     }
 }
 
+/// The lease, for longer than any test.
+fn held() -> Leadership {
+    Leadership::Held(Instant::from_nanos(u64::MAX))
+}
+
 fn key(name: &str) -> Key {
     Key::new("default", name)
 }
@@ -144,7 +149,7 @@ impl World {
     }
 
     fn lead_in(&mut self, order: Order) {
-        self.handle(Event::Lease(Leadership::Gained));
+        self.handle(Event::Lease(held()));
         self.list_all(order);
     }
 

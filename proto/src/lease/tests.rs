@@ -120,7 +120,7 @@ impl World {
         }
         let answer = match output {
             Output::Write(write) => self.server.write(write, self.now),
-            Output::Read | Output::Lead | Output::Stop | Output::Left => Input::Found(self.server.record.clone()),
+            Output::Read | Output::Lead(_) | Output::Stop | Output::Left => Input::Found(self.server.record.clone()),
         };
         if fate == Fate::AnswerLost { (self.now + TIMEOUT, Input::Failed) } else { (self.now + LATENCY, answer) }
     }
@@ -138,6 +138,9 @@ impl World {
         }
         replica.machine.tick(local);
         while let Some(output) = self.replicas.get_mut(name).and_then(|replica| replica.machine.poll()) {
+            if let Output::Lead(until) = output {
+                assert!(until > local && until <= local + MILLIS(10_000), "it leads until {until:?}");
+            }
             if output == Output::Left {
                 self.replicas.get_mut(name).unwrap().left = true;
             }

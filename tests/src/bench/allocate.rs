@@ -84,7 +84,7 @@ fn in_office(range: &str, now: Instant) -> Result<State> {
     let mut state = State::new(Config { classes, default_implementation: true, group: api::GROUP.to_owned() });
     let pool = Pool { name: "pool".into(), ranges: vec![range.parse()?], auto_assign: true, ..Pool::default() };
     let events = [
-        Event::Lease(Leadership::Gained),
+        Event::Lease(Leadership::Held(Instant::from_nanos(u64::MAX))),
         Event::Pool(Change::ResyncStarted),
         Event::Pool(Change::Apply(pool)),
         Event::Pool(Change::ResyncDone),

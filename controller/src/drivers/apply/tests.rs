@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
+use ferrolb_proto::Instant;
 use ferrolb_proto::api::{IpMode, Truth};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -20,6 +21,11 @@ pub(in crate::drivers) type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 /// An applier whose server gives these answers in turn, and what it is asked.
 pub(in crate::drivers) fn scripted(answers: Vec<(u16, Value)>) -> (Applier, Asked) {
     slow(answers, Duration::ZERO)
+}
+
+/// A lease that ends then.
+fn held(until: Instant) -> watch::Receiver<Desired> {
+    watch::channel(Desired { until, ..Desired::default() }).1
 }
 
 /// [`scripted`], and each answer takes so long.
@@ -41,7 +47,7 @@ fn slow(answers: Vec<(u16, Value)>, takes: Duration) -> (Applier, Asked) {
         }
     });
     let flags = Flags::parse_from(["ferrolb-controller"]).common;
-    (Applier::new(Client::new(service, "default"), &flags), asked)
+    (Applier::new(Client::new(service, "default"), &flags, held(Instant::from_nanos(u64::MAX))), asked)
 }
 
 fn conflict() -> (u16, Value) {
@@ -125,6 +131,18 @@ async fn an_annotation_that_somebody_else_has_written_too_is_taken_off_in_that_v
 }
 
 #[tokio::test]
+async fn nothing_is_sent_after_the_end_of_the_lease() {
+    let (applier, asked) = slow(vec![conflict(), found("u1", None)], Duration::from_millis(60));
+    let (desired, receiver) = watch::channel(Desired::default());
+    let applier = Applier { desired: receiver, ..applier };
+    assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Expired)));
+    assert_eq!(asked.lock().unwrap().len(), 0);
+    desired.send_replace(Desired { until: Clock::now() + Duration::from_millis(50), ..Desired::default() });
+    assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Expired)), "it ends during the first");
+    assert_eq!(asked.lock().unwrap().len(), 1, "each request is sent within the lease");
+}
+
+#[tokio::test]
 async fn another_managers_field_is_forced_only_after_reading_and_only_in_that_version() {
     let (applier, asked) = scripted(vec![conflict(), found("u1", Some("ferrolb.io/ferrolb")), found("u1", None)]);
     applier.write(&write(&["10.0.0.1"])).await.unwrap();
@@ -181,7 +199,7 @@ async fn of_what_metallb_has_the_addresses_stay_as_they_are() {
 async fn a_server_that_does_not_answer_is_waited_for_no_longer_than_the_limit() {
     let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let flags = Flags::parse_from(["ferrolb-controller"]).common;
-    let applier = Applier::new(Client::new(service, "default"), &flags);
+    let applier = Applier::new(Client::new(service, "default"), &flags, held(Instant::from_nanos(u64::MAX)));
     assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Late)));
 }
 

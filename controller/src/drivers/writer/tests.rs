@@ -14,7 +14,7 @@ async fn denied(write: Write) -> (Outcome, Option<Notice>) {
     let (applier, _) = scripted(vec![(403, answer)]);
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
     let (notices, mut told) = Notices::new(Arc::clone(&metrics));
-    let (_desired, desired) = watch::channel(Desired { term: Some(1), writes: vec![write] });
+    let (_desired, desired) = watch::channel(Desired { term: Some(1), writes: vec![write], ..Desired::default() });
     let (events, mut queue) = mpsc::channel(1);
     let writer = tokio::spawn(Writer { applier, desired, events, notices, metrics }.run());
     let event = queue.recv().await;

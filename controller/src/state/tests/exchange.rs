@@ -166,3 +166,17 @@ fn a_replica_that_takes_over_follows_what_the_other_one_wrote() {
     world.settle();
     assert_eq!(world.shown(), ["a=10.0.0.2", "b=10.0.0.1", "c=10.0.0.3"]);
 }
+
+#[test]
+fn a_lease_that_is_renewed_lasts_longer_and_is_the_same_term() {
+    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
+    let term = plan(&world.state, world.now).term;
+    let until = Instant::from_millis(5_000);
+    world.handle(Event::Lease(Leadership::Held(until)));
+    let desired = plan(&world.state, world.now);
+    assert_eq!((desired.term, desired.until), (term, until));
+    world.apply(service("b"));
+    assert!(!world.writes().is_empty(), "it goes on without new lists");
+    world.handle(Event::Lease(Leadership::Lost));
+    assert_eq!(plan(&world.state, world.now), crate::desired::Desired::default());
+}

@@ -137,7 +137,7 @@ proptest! {
         let pools = vec![pool("a", &["10.0.0.0-10.0.0.3"]), pool("b", &["10.0.0.3-10.0.0.7"]), pool("c", &["10.0.0.5-10.0.0.7", "fd00::/126"])];
         let planned = [Order::ByName, Order::Backwards].map(|order| {
             let mut world = World::unled(services.clone(), pools.clone());
-            world.handle(Event::Lease(Leadership::Gained));
+            world.handle(Event::Lease(held()));
             world.list_all(order);
             let mut writes = world.writes();
             writes.sort_by(|a, b| a.target.cmp(&b.target));

@@ -31,7 +31,7 @@ fn nothing_is_decided_before_everything_was_listed_under_the_lease() {
     world.list_all(Order::ByName);
     assert_eq!(plan(&world.state, world.now), crate::desired::Desired::default(), "without the lease");
     assert_eq!(world.state.never_listed(), Vec::<&str>::new());
-    world.handle(Event::Lease(Leadership::Gained));
+    world.handle(Event::Lease(held()));
     assert!(world.writes().is_empty(), "the lists are older than the lease");
     world.handle(Event::Service(Change::ResyncStarted));
     world.apply(service("a"));
