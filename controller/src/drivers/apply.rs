@@ -9,7 +9,7 @@ use std::time::Duration;
 use ferrolb_proto::api::{
     self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_ESTABLISHED, CONDITION_VALID, Kind,
 };
-use ferrolb_proto::facts::{Key, Service, ServiceObject};
+use ferrolb_proto::facts::{ConditionKind, Key, Service, ServiceObject};
 use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
@@ -182,20 +182,34 @@ impl Applier {
         self.answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
     }
 
-    /// Takes the annotation off where leaving it out did not: somebody else has written it too, as MetalLB did before a
-    /// take-over. Only in the version that our own write has made.
+    /// Takes away what leaving it out did not, because we do not own it: an annotation that somebody else has written too, as
+    /// MetalLB did before a take-over, and all of it where `managedFields` were emptied. Only in the version that our own
+    /// write has made.
     async fn clear(
         &self,
         services: &Api<ServiceObject>,
         written: &ServiceObject,
         status: &ServiceStatus,
     ) -> Result<(), Failure> {
-        let (annotation, metadata) = (api::from_pool(&self.group), &written.metadata);
-        let there = metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&annotation));
-        let (Some(name), None, true) = (&metadata.name, &status.pool, there) else { return Ok(()) };
-        let version = &metadata.resource_version;
-        let without = json!({"metadata": {"resourceVersion": version, "annotations": {annotation: null}}});
-        self.answer(services.patch_status(name, &PatchParams::default(), &Patch::Merge(&without))).await.map(drop)
+        let is = Service::read(written.clone(), &self.group);
+        let mut without = json!({"metadata": {"resourceVersion": written.metadata.resource_version}});
+        let annotation = is.from_pool.is_some() && status.pool.is_none();
+        if annotation {
+            without["metadata"]["annotations"] = json!({api::from_pool(&self.group): null});
+        }
+        let kinds = [
+            (ConditionKind::AddressAssigned, CONDITION_ADDRESS_ASSIGNED, &status.condition),
+            (ConditionKind::Announced, CONDITION_ANNOUNCED, &status.announced),
+        ];
+        let left = kinds.into_iter().filter(|(kind, _, wanted)| wanted.is_none() && is.condition(*kind).is_some());
+        let conditions: Vec<_> = left.map(|(_, name, _)| json!({"$patch": "delete", "type": name})).collect();
+        if !conditions.is_empty() {
+            without["status"]["conditions"] = json!(conditions);
+        } else if !annotation {
+            return Ok(());
+        }
+        let name = &is.key.name;
+        self.answer(services.patch_status(name, &PatchParams::default(), &Patch::Strategic(&without))).await.map(drop)
     }
 
     /// Conditions and counts of our own kinds are nobody else's, so these are forced.

@@ -131,6 +131,23 @@ async fn an_annotation_that_somebody_else_has_written_too_is_taken_off_in_that_v
 }
 
 #[tokio::test]
+async fn what_nobody_owns_any_more_is_taken_off_with_what_is_left_of_it() {
+    let (code, mut left) = found("u1", None);
+    let condition = |kind| json!({"type": kind, "status": "True", "reason": "R", "message": "m"});
+    left["metadata"]["annotations"] = json!({"ferrolb.io/ip-allocated-from-pool": "lan"});
+    left["status"]["conditions"] =
+        json!(["ferrolb.io/AddressAssigned", "ferrolb.io/Announced", "example.com/Other"].map(condition));
+    let (applier, asked) = scripted(vec![(code, left), found("u1", None)]);
+    applier.write(&write(&[])).await.unwrap();
+    let asked = asked.lock().unwrap();
+    let [_, (_, _, body)] = asked.as_slice() else { panic!("{asked:?}") };
+    let without = |kind| json!({"$patch": "delete", "type": kind});
+    let gone = ["ferrolb.io/AddressAssigned", "ferrolb.io/Announced"].map(without);
+    assert_eq!(body["status"], json!({"conditions": gone}));
+    assert_eq!(body["metadata"]["annotations"], json!({"ferrolb.io/ip-allocated-from-pool": null}));
+}
+
+#[tokio::test]
 async fn nothing_is_sent_after_the_end_of_the_lease() {
     let (applier, asked) = slow(vec![conflict(), found("u1", None)], Duration::from_millis(60));
     let (desired, receiver) = watch::channel(Desired::default());
