@@ -22,6 +22,7 @@ mod l2_advertisement;
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod pool;
+mod selectors;
 #[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod speaker_status;
@@ -37,6 +38,7 @@ pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, DynamicAsn, SecretRefere
 pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodes};
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, ServiceAllocation};
+pub(crate) use selectors::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
 pub use speaker_status::{
     BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState, DataPathStatus, FailingService, LinkStatus,

@@ -50,11 +50,6 @@ fn router(last: u8, fields: Value) -> Value {
     spec
 }
 
-/// A selector that means nothing.
-fn nonsense() -> Value {
-    json!([{"matchExpressions": [{"key": "rack", "operator": "Near"}]}])
-}
-
 fn profiles() -> Vec<Said> {
     let profile = |name, spec, reason, word| (Kind::BFDProfile, object(Kind::BFDProfile, name, spec), reason, word);
     vec![
@@ -78,7 +73,6 @@ fn peers() -> Vec<Said> {
         peer("source", 2, json!({"sourceAddress": "fd00::1"}), "BadAddress", "different families"),
         peer("keepalive", 3, json!({"holdTime": "3s", "keepaliveTime": "4s"}), "BadTime", "spec.keepaliveTime"),
         peer("secret", 4, elsewhere, "BadSecret", "spec.passwordSecret.namespace is \"default\""),
-        peer("selector", 5, json!({"nodeSelectors": nonsense()}), "BadSelector", "spec.nodeSelectors"),
         peer("far-bfd", 6, json!({"ebgpMultiHop": true, "bfdProfile": "fast"}), "Unsupported", "more than one hop"),
         peer("profile-none", 7, json!({"bfdProfile": "none"}), "UnknownBFDProfile", "no BFDProfile none"),
         peer("profile-bad", 8, json!({"bfdProfile": "echo"}), "BadBFDProfile", "BFDProfile echo: spec.echoMode"),
@@ -106,7 +100,5 @@ fn advertisements() -> Vec<Said> {
         ad("router", routed("peers", json!(["none"])), "UnknownPeer", "no BGPPeer none"),
         ad("wide", routed("aggregationLength", json!(8)), "TooWide", "spec.aggregationLength: a prefix of 8 bits"),
         ad("strange", json!({"communities": ["nowhere"]}), "UnknownCommunity", "the name nowhere"),
-        ad("selector", json!({"nodeSelectors": nonsense()}), "BadSelector", "spec.nodeSelectors"),
-        ad("services", json!({"serviceSelectors": nonsense()}), "BadSelector", "spec.serviceSelectors"),
     ]
 }

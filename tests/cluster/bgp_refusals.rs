@@ -1,7 +1,7 @@
 //! What the API server refuses and takes of BGPPeers, BGPAdvertisements and BFDProfiles by themselves.
 
 use crate::pools::object;
-use crate::refusals::Case;
+use crate::refusals::{Case, not_in_nothing};
 use ferrolb_proto::api::Kind;
 use serde_json::{Value, json};
 
@@ -38,6 +38,18 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a connect time of a day", peer(json!({"connectTime": "24h"})), &["spec.connectTime"]),
         ("hops of two kinds", peer(json!({"ebgpMultiHop": true, "ttlSecurityHops": 1})), &["spec.ttlSecurityHops"]),
         ("multihop to ourselves", peer(json!({"peerASN": 64512, "ebgpMultiHop": true})), &["spec.ebgpMultiHop"]),
+        (
+            "a peer of nodes not in nothing",
+            peer(json!({"nodeSelectors": not_in_nothing()})),
+            &["spec.nodeSelectors[0]"],
+        ),
+        ("nodes not in nothing", ad(json!({"nodeSelectors": not_in_nothing()})), &["spec.nodeSelectors[0]"]),
+        ("Services not in nothing", ad(json!({"serviceSelectors": not_in_nothing()})), &["spec.serviceSelectors[0]"]),
+        (
+            "pools not in nothing",
+            ad(json!({"ipAddressPoolSelectors": not_in_nothing()})),
+            &["spec.ipAddressPoolSelectors[0]"],
+        ),
         ("a prefix of nothing", ad(json!({"aggregationLength": 0})), &["spec.aggregationLength"]),
         ("a prefix too long", ad(json!({"aggregationLengthV6": 129})), &["spec.aggregationLengthV6"]),
         (

@@ -9,7 +9,7 @@ pub(crate) type Case = (&'static str, Value, &'static [&'static str]);
 
 /// A case of each field beside `spec.addresses`, whose syntax has cases of its own.
 pub(crate) fn cases() -> Vec<Case> {
-    [pools(), allocations(), advertisements(), communities()].into_iter().flatten().collect()
+    [pools(), allocations(), advertisements(), selectors(), communities()].into_iter().flatten().collect()
 }
 
 fn many(count: usize, of: Value) -> Value {
@@ -129,6 +129,49 @@ fn advertisements() -> Vec<Case> {
         ),
         ("too many links", with("interfaces", many(65, json!("eth0"))), &["spec.interfaces", "64"]),
         ("a number for a link", with("interfaces", json!([0])), &["spec.interfaces[0]"]),
+    ]
+}
+
+/// A selector that would select everything if it were taken.
+pub(crate) fn not_in_nothing() -> Value {
+    json!([{"matchExpressions": [{"key": "team", "operator": "NotIn", "values": []}]}])
+}
+
+/// Each rule in one field, and one rule in each field.
+fn selectors() -> Vec<Case> {
+    let allocation = |field: &str| pool_for("bad", "172.30.0.200", json!({field: not_in_nothing()}));
+    let with = |field: &str, value: Value| object(Kind::L2Advertisement, "bad", json!({field: value}));
+    let expression = |key: &str, operator: &str, values: Value| {
+        let expression = json!({"key": key, "operator": operator, "values": values});
+        with("nodeSelectors", json!([{"matchExpressions": [expression]}]))
+    };
+    let labels = |labels: Value| with("nodeSelectors", json!([{"matchLabels": labels}]));
+    let preferred = json!([{"weight": 1, "preference": not_in_nothing()[0]}]);
+    let long = format!("{}/rack", "a".repeat(254));
+    let here: &[&str] = &["spec.nodeSelectors[0].matchExpressions[0]"];
+    let key: &[&str] = &["spec.nodeSelectors[0].matchExpressions[0].key"];
+    vec![
+        ("namespaces not in nothing", allocation("namespaceSelectors"), &["serviceAllocation.namespaceSelectors[0]"]),
+        ("Services not in nothing", allocation("serviceSelectors"), &["spec.serviceAllocation.serviceSelectors[0]"]),
+        ("pools not in nothing", with("ipAddressPoolSelectors", not_in_nothing()), &["spec.ipAddressPoolSelectors[0]"]),
+        ("announced not in nothing", with("serviceSelectors", not_in_nothing()), &["spec.serviceSelectors[0]"]),
+        ("preferred not in nothing", with("preferredNodeSelectors", preferred), &["spec.preferredNodeSelectors[0]"]),
+        ("not in nothing", expression("rack", "NotIn", json!([])), here),
+        ("in nothing", expression("rack", "In", json!([])), here),
+        ("a value that has to exist", expression("rack", "Exists", json!(["a"])), here),
+        ("a value that must not exist", expression("rack", "DoesNotExist", json!(["a"])), here),
+        (
+            "an unknown operator",
+            expression("rack", "Near", json!(["a"])),
+            &["matchExpressions[0].operator", "\"NotIn\""],
+        ),
+        ("a key with a space", expression("my rack", "Exists", json!([])), key),
+        ("a key whose prefix has capitals", expression("Example.com/rack", "Exists", json!([])), key),
+        ("a key whose prefix is too long", expression(&long, "Exists", json!([])), key),
+        ("a value with a space", expression("rack", "In", json!(["a", "b c"])), &["matchExpressions[0].values[1]"]),
+        ("a label with a bad key", labels(json!({"my rack": "a"})), &["spec.nodeSelectors[0].matchLabels"]),
+        ("a label with a long prefix", labels(json!({long.as_str(): "a"})), &["spec.nodeSelectors[0].matchLabels"]),
+        ("a label with a bad value", labels(json!({"rack": "a b"})), &["spec.nodeSelectors[0].matchLabels.rack"]),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Everything that a person can get wrong at once: what is right goes on, at run time and after a restart.
 
-use crate::pools::{object, pool, pool_for, wait_reason};
+use crate::pools::{object, pool, wait_reason};
 use crate::services::{self, service};
 use crate::stage::step;
 use crate::statuses::{community, restart};
@@ -13,7 +13,6 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     let address = services::serve(lab, "good")?;
     let good = services::get(lab, "good")?;
     step("bad pools, a bad advertisement, a bad Community and a bad Service are there, and each says so", || {
-        let nonsense = json!([{"matchExpressions": [{"key": "a", "operator": "Near"}]}]);
         let mut bad = service("bad", json!({}));
         bad["metadata"]["annotations"] = json!({
             "ferrolb.io/loadBalancerIPs": "oops", "ferrolb.io/address-pool": "no such pool", "ferrolb.io/ip-mode": "vip",
@@ -22,10 +21,9 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
         lab.apply_objects(&[
             bad,
             community("bad", &[("far", "far:away")]),
-            object(Kind::L2Advertisement, "bad", json!({"nodeSelectors": nonsense})),
+            object(Kind::L2Advertisement, "bad", json!({"ipAddressPools": ["nowhere"]})),
             pool("backwards", &["172.30.8.9-172.30.8.1"]),
             pool("overlap", &["172.30.5.128-172.30.8.255"]),
-            pool_for("selecting", "172.30.8.0/24", json!({"serviceSelectors": nonsense})),
         ])?;
         all_say_so(lab)
     })?;
@@ -47,8 +45,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
 fn all_say_so(lab: &Lab) -> Result<()> {
     wait_reason(lab, Kind::IPAddressPool, "backwards", "BadAddresses", "ends before it starts")?;
     wait_reason(lab, Kind::IPAddressPool, "overlap", "Overlap", "of pool small")?;
-    wait_reason(lab, Kind::IPAddressPool, "selecting", "BadSelector", "spec.serviceAllocation.serviceSelectors")?;
-    wait_reason(lab, Kind::L2Advertisement, "bad", "BadSelector", "spec.nodeSelectors")?;
+    wait_reason(lab, Kind::L2Advertisement, "bad", "UnknownPool", "nowhere")?;
     wait_reason(lab, Kind::Community, "bad", "BadValue", "far:away")?;
     services::wait_refused(lab, "bad", "BadAnnotation")
 }

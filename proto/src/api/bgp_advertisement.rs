@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::selectors;
+
 /// Each address by itself.
 const fn whole_v4() -> u8 {
     32
@@ -72,12 +74,12 @@ pub struct BGPAdvertisementSpec {
 
     /// Selects pools by their labels; several selectors are alternatives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub ip_address_pool_selectors: Vec<LabelSelector>,
 
     /// Nodes that may announce, by their labels; several selectors are alternatives. Empty: all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub node_selectors: Vec<LabelSelector>,
 
     /// Names of BGPPeers to announce to. Empty: all peers.
@@ -88,7 +90,7 @@ pub struct BGPAdvertisementSpec {
     /// Services whose addresses are announced, by their labels; several selectors are alternatives. Empty: all Services. A
     /// shared address is announced when one of its Services is selected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub service_selectors: Vec<LabelSelector>,
 }
 

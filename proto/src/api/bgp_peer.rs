@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::selectors;
+
 /// The port of BGP (RFC 4271 section 8.2.1).
 const fn bgp_port() -> u16 {
     179
@@ -140,7 +142,7 @@ pub struct BGPPeerSpec {
 
     /// The nodes that speak with this router, by their labels; several selectors are alternatives. Empty: all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub node_selectors: Vec<LabelSelector>,
 
     /// The password of the session (TCP-MD5, RFC 2385), for all who may read this object to see. At most 80 bytes.

@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::selectors;
+
 /// Nodes that are preferred to others, in the manner of a Pod's preferred terms. Field of MetalLB.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 pub struct PreferredNodes {
@@ -12,6 +14,7 @@ pub struct PreferredNodes {
     #[schemars(range(min = 1, max = 100))]
     pub weight: i32,
     /// Selects nodes by their labels.
+    #[schemars(schema_with = "selectors::selector")]
     pub preference: LabelSelector,
 }
 
@@ -39,12 +42,12 @@ pub struct L2AdvertisementSpec {
 
     /// Selects pools by their labels; several selectors are alternatives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub ip_address_pool_selectors: Vec<LabelSelector>,
 
     /// Nodes that may announce, by their labels; several selectors are alternatives. Empty: all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub node_selectors: Vec<LabelSelector>,
 
     /// Nodes that rather than others announce, among those that may and are equally sound: the one with the largest sum of
@@ -61,7 +64,7 @@ pub struct L2AdvertisementSpec {
     /// Services whose addresses are announced, by their labels; several selectors are alternatives. Empty: all Services. A
     /// shared address is announced when one of its Services is selected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub service_selectors: Vec<LabelSelector>,
 }
 

@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::selectors;
+
 const fn yes() -> bool {
     true
 }
@@ -33,11 +35,11 @@ pub struct ServiceAllocation {
     pub namespaces: Vec<String>,
     /// Selects namespaces by their labels; several selectors are alternatives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub namespace_selectors: Vec<LabelSelector>,
     /// Selects Services by their labels; several selectors are alternatives. With namespaces given, both must fit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "selectors::alternatives")]
     pub service_selectors: Vec<LabelSelector>,
 }
 
