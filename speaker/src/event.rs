@@ -182,7 +182,7 @@ pub struct LinkReport {
     pub heard: Vec<Box<str>>,
     /// The addresses it answers for, ascending.
     pub held: Arc<[IpAddr]>,
-    /// It hears nothing any more, so it answers for nothing.
+    /// It hears nothing any more, and acts as if it were alone.
     pub deaf: bool,
     /// Another link of this node, of a lower index, is on the same wire and speaks there.
     pub muted: bool,

@@ -150,7 +150,11 @@ impl Metrics {
         registry.register("suspicions_refuted", "Suspected speakers that proved alive", all.refuted.clone());
         registry.register("deaths", "Speakers found dead", all.deaths.clone());
         registry.register("fences", "Times all was given up because this node had been frozen", all.fences.clone());
-        registry.register("deaf", "Times all was given up because nothing was heard any more", all.deaf.clone());
+        registry.register(
+            "deaf",
+            "Times nothing was heard any more, although other speakers were there",
+            all.deaf.clone(),
+        );
         registry.register(
             "proxied_deaths",
             "Speakers found dead that something still answers for",

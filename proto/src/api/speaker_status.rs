@@ -198,7 +198,7 @@ pub struct LinkStatus {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpAddr>,
-    /// Whether it has heard nothing at all for so long that it answers for nothing until it does.
+    /// Whether it has received no frame for a second; it then acts as if it were alone.
     #[serde(default)]
     pub deaf: bool,
     /// Whether another interface of the node is on the same segment: the node announces there instead.

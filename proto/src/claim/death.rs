@@ -48,6 +48,14 @@ impl Claims {
         }
     }
 
+    /// This node is deaf: no suspicion waits any longer for a sign that it still hears.
+    pub(super) fn decide_suspicions(&mut self, now: Instant) {
+        for suspicion in self.peers.values_mut().filter_map(|peer| peer.suspicion.as_mut()) {
+            suspicion.next = now;
+            self.peers_due = Some(now);
+        }
+    }
+
     /// Lets time pass for all peers: claims that were not restated, refusals, suspicion, death.
     pub(super) fn check_peers(&mut self, now: Instant) {
         if self.peers_due.is_none_or(|at| now < at) {
@@ -100,7 +108,8 @@ impl Claims {
         suspicion.challenges += 1;
         suspicion.next = now + if over || suspicion.answered_by_arp { DEATH_AFTER } else { CHALLENGE_EVERY };
         let claimed = peer.claims.first().copied();
-        // Where nothing at all is heard, it may be us: a deaf node must not take what the others hold.
+        // Where nothing at all is heard, it may be us: that is waited for until we call ourselves
+        // deaf.
         if over && (self.own.flags.deaf || !self.hears_nothing_since(since)) {
             self.found_dead(name, now);
             return;

@@ -86,6 +86,16 @@ impl Claims {
         })
     }
 
+    /// Whether a host with this hardware address, which was heard with `address`, can tell this
+    /// node that it still hears when members are silent. Members cannot, as they may have failed,
+    /// nor can addresses of ours, which they announce.
+    #[must_use]
+    pub fn is_witness(&self, mac: Mac, address: IpAddr) -> bool {
+        let is_newcomer = || self.newcomers.values().any(|newcomer| newcomer.mac == mac);
+        let is_member = || self.peers.values().any(|peer| peer.macs.contains(&mac)) || is_newcomer();
+        !self.unit_of.contains_key(&address) && !is_member()
+    }
+
     /// A frame says that `mac`, which is not ours, has an address. `announced`: nobody had asked.
     pub(super) fn foreign(&mut self, address: IpAddr, mac: Mac, announced: bool, now: Instant) {
         let Some(first) = self.unit_of.get(&address).copied() else { return };

@@ -115,7 +115,7 @@ impl Own {
     /// Whether we may claim at all.
     pub(super) fn claims(&self) -> bool {
         let silent = self.keys.is_empty() || self.listen_until.is_some() || self.muted_until.is_some();
-        !(silent || self.flags.leaving || self.flags.deaf)
+        !(silent || self.flags.leaving)
     }
 
     /// The generation that a hello carries: 0 where nothing is held.

@@ -241,18 +241,22 @@ impl Claims {
                 && best.as_ref().is_none_or(|holder| other.may_take_from(holder, unit, kept.is_some()))
                 && line(&other) < mine
         };
-        Turn::After(u32::try_from(unit.candidates.iter().filter(before_us).count()).unwrap_or(u32::MAX))
+        // A deaf node would not hear those before it claim.
+        let waits_for = if self.own.flags.deaf { 0 } else { unit.candidates.iter().filter(before_us).count() };
+        Turn::After(u32::try_from(waits_for).unwrap_or(u32::MAX))
     }
 
     fn me<'a>(&'a self, unit: &'a Unit) -> Seen<'a> {
         self.seen(&self.config.node, unit.candidate(&self.config.node), unit)
     }
 
-    /// A node with what the API says of it; the hello's hard rules are looked at here.
+    /// A node with what the API says of it; the hello's hard rules are looked at here. Another node
+    /// that is deaf is no candidate; this node stays one, as it may be the last.
     fn seen<'a>(&'a self, name: &'a str, candidate: Option<&'a Candidate>, unit: &Unit) -> Seen<'a> {
         let passes = |flags: &Flags| {
             let refuses = |peer: &Peer| unit.addresses.iter().any(|address| peer.refused.contains_key(address));
-            !flags.deaf && !self.peers.get(name).is_some_and(refuses)
+            let deaf = flags.deaf && *name != *self.config.node;
+            !deaf && !self.peers.get(name).is_some_and(refuses)
         };
         let candidate = candidate.and_then(|candidate| Some((candidate, self.flags_of(name).filter(passes)?)));
         Seen { name, candidate, failing: self.fails(name, unit) }
@@ -288,19 +292,19 @@ impl Claims {
         let since = self.own.held.get(first).copied().unwrap_or(now);
         let (us, them) = (self.me(&unit), self.seen(peer, unit.candidate(peer), &unit));
         let candidate = us.candidate.is_some();
-        // Who is leaving says so itself: whatever the views of the rest are, it yields to who is not, and never the other way round.
-        let leaving = (self.own.flags.leaving, self.peers.get(peer).is_some_and(|peer| peer.flags.leaving));
-        let peer_is_better = match leaving {
-            (true, false) => true,
-            (false, true) => false,
-            (false, false) | (true, true) => them.standing(&unit, true) < us.standing(&unit, true),
-        };
+        // A node that is deaf or leaving says so itself: whatever the views of the rest are, it
+        // yields to one that is not, and never the other way round.
+        let says = self.peers.get(peer).map(|peer| peer.flags).unwrap_or_default();
+        let own_word = |flags: Flags| (flags.deaf, flags.leaving);
+        let by_word = own_word(says).cmp(&own_word(self.own.flags));
+        let peer_is_better = by_word.then_with(|| them.standing(&unit, true).cmp(&us.standing(&unit, true))).is_lt();
         let softs = [&us, &them].map(Seen::soft);
         let story = state.story();
         let insisted = story.insisted.entry(peer.into()).or_insert(0);
-        *insisted = insisted.saturating_add(u8::from(!peer_is_better));
+        // A deaf node cannot yield: that says nothing of its view.
+        *insisted = insisted.saturating_add(u8::from(!peer_is_better && !says.deaf));
         let views_differ =
-            *insisted >= INSIST_MAX && leaving.0 == leaving.1 && order(peer, *first) < order(&self.config.node, *first);
+            *insisted >= INSIST_MAX && by_word.is_eq() && order(peer, *first) < order(&self.config.node, *first);
         if !peer_is_better && !views_differ {
             let rest = story.defended.is_some_and(|at| now.since(at) < INSIST_EVERY);
             if !rest {

@@ -1,5 +1,10 @@
 //! What a node can tell of itself by what it hears: that it hears nothing any more (deaf), and that it stood still while the
 //! others' clocks went on (frozen together with its own clock, as a paused virtual machine).
+//!
+//! A node that receives nothing cannot tell which of two things has happened: its own receive path
+//! has failed, or everybody else has. It acts as if it were alone, and every frame that it sends
+//! says that it is deaf. If the others live, they take over at once from a deaf owner and keep what
+//! a deaf node claims; if they have failed, the node serves everything.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,12 +12,16 @@ use std::time::Duration;
 use super::{Claims, Output};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::{Body, Flags, Release};
+use crate::wire::hello::{Body, Flags};
 
 /// After so long without a frame of any kind, and each time again, every member is challenged.
-const SILENCE: Duration = Duration::from_millis(300);
-/// After so long without a frame of any kind the node is deaf.
-pub(super) const DEAF_AFTER: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_millis(250);
+/// After so many challenges in a row without a frame of any kind, which takes a second, the node is
+/// deaf. A number and not a time: a node that stood still has to ask first, and read what came
+/// meanwhile.
+const UNANSWERED_MAX: u32 = 3;
+/// How often a deaf node asks on.
+const DEAF_ASKS_EVERY: Duration = Duration::from_secs(1);
 /// The lowest lead over a peer's clock is kept for one to two of these: slow drift of clocks must not add up.
 const FLOOR_WINDOW: Duration = Duration::from_secs(30);
 /// How long one peer's word that we stood still waits for a second one: more than the interval of an idle node's hellos.
@@ -31,6 +40,8 @@ pub(super) struct Senses {
     last_frame: Instant,
     /// When the members are challenged next, if nothing is heard.
     next_poke: Instant,
+    /// How often they were since then.
+    unanswered: u32,
     /// When witnesses may be called again.
     next_call: Instant,
     /// By peer: when its clock said that ours had stood still.
@@ -39,7 +50,7 @@ pub(super) struct Senses {
 
 impl Senses {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { last_frame: now, next_poke: now, next_call: now, votes: BTreeMap::new() }
+        Self { last_frame: now, next_poke: now, unanswered: 0, next_call: now, votes: BTreeMap::new() }
     }
 }
 
@@ -88,20 +99,24 @@ fn lead(clock: u64, now: Instant) -> i128 {
 }
 
 impl Claims {
-    /// A frame of any kind was received. The one that ends deafness may be a question: what nobody holds is ours again.
+    /// A frame of any kind was received. The one that ends deafness may be a question about what
+    /// this node holds.
     pub(super) fn hear(&mut self, now: Instant) {
         self.senses.last_frame = now;
         self.senses.next_poke = now + SILENCE;
+        self.senses.unanswered = 0;
         if self.own.flags.deaf {
             self.set_flags(Flags { deaf: false, ..self.own.flags }, now);
+            // Members that lived all the time keep what they took over.
+            self.become_fresh(now);
         }
     }
 
-    /// When silence has to be looked at. A node that never heard another cannot tell silence from solitude.
+    /// When silence has to be looked at. Where nobody is left to be heard, silence is nothing new.
     pub(super) fn senses_deadline(&self) -> Option<Instant> {
         let silent = self.own.keys.is_empty() || self.own.muted_until.is_some();
-        let listens = !(silent || self.own.flags.deaf || self.peers.is_empty());
-        listens.then(|| self.senses.next_poke.min(self.senses.last_frame + DEAF_AFTER))
+        let listens = !silent && (self.own.flags.deaf || self.peers.values().any(|peer| !peer.dead));
+        listens.then_some(self.senses.next_poke)
     }
 
     /// Challenges all members when nothing is heard, and becomes deaf when that brings nothing.
@@ -109,16 +124,21 @@ impl Claims {
         if self.senses_deadline().is_none_or(|at| now < at) {
             return;
         }
-        if now >= self.senses.last_frame + DEAF_AFTER {
+        if self.own.flags.deaf {
+            self.senses.next_poke = now + DEAF_ASKS_EVERY;
+            // Members that live may have missed a claim, and cannot ask for it.
+            self.list(None, now);
+        } else if self.senses.unanswered == UNANSWERED_MAX {
             self.counts.deaf += 1;
-            let all: Vec<_> = self.own.held.keys().copied().collect();
+            self.senses.next_poke = now + DEAF_ASKS_EVERY;
             self.set_flags(Flags { deaf: true, ..self.own.flags }, now);
-            self.release(&all, Release::Refused, now);
-            return;
+            self.decide_suspicions(now);
+        } else {
+            self.senses.next_poke = now + SILENCE;
+            self.senses.unanswered += 1;
+            let members: Vec<_> = self.peers.values().filter(|peer| !peer.dead).map(|peer| peer.mac).collect();
+            self.challenge(&members, now);
         }
-        self.senses.next_poke = now + SILENCE;
-        let members: Vec<_> = self.peers.values().filter(|peer| !peer.dead).map(|peer| peer.mac).collect();
-        self.challenge(&members, now);
         self.outputs.push_back(Output::AskAround);
     }
 

@@ -80,6 +80,8 @@ struct Wire {
     loses_multicast: bool,
     /// A device that answers ARP in the place of the dead.
     proxy: bool,
+    /// Hosts that are no members answer when they are asked whether they are heard.
+    hosts_answer: bool,
     /// For each watched address: since when nobody answers, and the longest such time; likewise for more than one.
     gaps: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
     doubles: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
@@ -125,6 +127,7 @@ impl Wire {
             loses: |_| false,
             loses_multicast: false,
             proxy: false,
+            hosts_answer: true,
             gaps: BTreeMap::new(),
             doubles: BTreeMap::new(),
         };
@@ -223,7 +226,7 @@ impl Wire {
                 Output::Check(address) => node.checked.push(address),
                 Output::AskAround => {
                     // Some host on this side of whatever is cut answers.
-                    if !node.deaf {
+                    if self.hosts_answer && !node.deaf {
                         node.machine.handle(Input::Heard, node.clock(self.now));
                     }
                 }
@@ -233,10 +236,11 @@ impl Wire {
         self.measure();
     }
 
-    /// Who really answers: up, not frozen, the gate open.
+    /// Who really answers: up, reached by questions, not frozen, the gate open.
     fn owners(&self, address: IpAddr) -> Vec<&str> {
         let answers = |node: &&Node| {
             node.up
+                && !node.deaf
                 && !node.frozen
                 && node.answers.contains(&address)
                 && node.clock(self.now) < node.machine.gate() + ms(10)

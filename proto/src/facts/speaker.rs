@@ -62,7 +62,7 @@ pub struct SpeakerLink {
     pub name: Box<str>,
     /// It can carry frames.
     pub up: bool,
-    /// It hears nothing, and so answers for nothing.
+    /// It hears nothing: if another node has the same address, that one is reached.
     pub deaf: bool,
     /// Another link of the node is on the same network, and speaks there.
     pub muted: bool,

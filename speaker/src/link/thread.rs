@@ -228,7 +228,8 @@ impl Thread<'_> {
 
     /// Someone is there. The frame that ends deafness is answered if it asks.
     fn hear(&mut self, mac: Mac, sender: IpAddr) -> Result<(), LinkError> {
-        self.ears.note(mac, sender);
+        let is_witness = self.claims.is_witness(mac, sender) && !self.order.macs.contains(&mac);
+        self.ears.note(mac, sender, is_witness);
         if self.claims.is_deaf() { self.feed(Input::Heard, Clock::now()) } else { Ok(()) }
     }
 

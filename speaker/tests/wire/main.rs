@@ -11,6 +11,7 @@ mod lan;
 mod owners;
 mod port;
 mod quiet;
+mod silent;
 mod speaker;
 mod swap;
 mod trunk;

@@ -169,6 +169,7 @@ impl World {
         self.split(&parts);
         if self.chance.happens(0.5) {
             self.clients[1].part = 0;
+            self.account_all(Cause::World);
         }
     }
 

@@ -38,7 +38,7 @@ const fn scenario(
 pub(super) const SQUATTER: &str = "squatter";
 
 /// All of them, in the order of the model's table, then those that the model did not have.
-pub static ALL: [Scenario; 46] = [
+pub static ALL: [Scenario; 51] = [
     scenario("death", "the process of an owner is killed", death, Bounds::death(), model(192, 0)),
     scenario(
         "proxy",
@@ -230,6 +230,41 @@ pub static ALL: [Scenario; 46] = [
         Bounds::death().orphan(330),
         None,
     ),
+    scenario(
+        "last",
+        "all nodes but one are killed at once, on a wire where no other host says or answers anything",
+        last,
+        Bounds::death(),
+        None,
+    ),
+    scenario(
+        "last_restarted",
+        "the same 9 s after a restart of the one that is left",
+        last_restarted,
+        Bounds::death(),
+        None,
+    ),
+    scenario(
+        "isolate_silent",
+        "an owner is torn off and comes back, on a wire where no other host says or answers anything",
+        isolate_silent,
+        Bounds::death(),
+        None,
+    ),
+    scenario(
+        "deaf_silent",
+        "an owner receives nothing for 8 s, on a wire where no other host says or answers anything",
+        deaf_silent,
+        Bounds::death().orphan(1_100),
+        None,
+    ),
+    scenario(
+        "deaf_for_good",
+        "an owner receives nothing any more, and all clients go on to be served by the others",
+        deaf_for_good,
+        Bounds::death().orphan(1_100),
+        None,
+    ),
 ];
 
 fn death(world: &mut World) -> Duration {
@@ -297,6 +332,46 @@ pub(super) fn deaf(world: &mut World) -> Duration {
     let owner = world.owner();
     world.deafen(owner, true);
     world.after(ms(8_000), move |world| world.deafen(owner, false));
+    ms(24_000)
+}
+
+/// From here on nobody speaks but the nodes.
+fn be_silent(world: &mut World) {
+    (world.wire.quiet, world.wire.silent) = (true, true);
+}
+
+fn last(world: &mut World) -> Duration {
+    be_silent(world);
+    let survivor = world.chance.below(world.nodes.len());
+    (0..world.nodes.len()).filter(|index| *index != survivor).for_each(|index| world.die(index));
+    ms(12_000)
+}
+
+fn last_restarted(world: &mut World) -> Duration {
+    be_silent(world);
+    let survivor = world.chance.below(world.nodes.len());
+    world.die(survivor);
+    world.after(ms(3_000), move |world| world.start(survivor));
+    world.after(ms(12_000), move |world| {
+        (0..world.nodes.len()).filter(|index| *index != survivor).for_each(|index| world.die(index));
+    });
+    ms(24_000)
+}
+
+fn isolate_silent(world: &mut World) -> Duration {
+    be_silent(world);
+    isolate(world)
+}
+
+fn deaf_silent(world: &mut World) -> Duration {
+    be_silent(world);
+    deaf(world)
+}
+
+fn deaf_for_good(world: &mut World) -> Duration {
+    world.wire.silent = world.chance.happens(0.5);
+    let owner = world.owner();
+    world.deafen(owner, true);
     ms(24_000)
 }
 

@@ -18,6 +18,9 @@ const TOLD_WITHIN: Duration = Duration::from_millis(500);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// The questions that stay unanswered before a death.
 const ASKED_MIN: u32 = 2;
+/// How long nobody may answer where one node is left, in milliseconds: it may be the one that hears
+/// nothing.
+const LAST_MAX: u64 = 1_300;
 /// Violations that one run keeps; a broken machine breaks a rule all the time.
 const VIOLATIONS_MAX: usize = 20;
 
@@ -96,6 +99,8 @@ pub struct Outcome {
 enum State {
     Answered,
     Orphan,
+    /// The same on a part of the wire where one node is left.
+    OrphanOfLast,
     Double,
 }
 
@@ -215,8 +220,9 @@ impl World {
                             && node.view.candidates[unit][index]
                             && self.now.since(node.started) >= ferrolb_proto::claim::LISTEN
                     };
-                    if working > 1 && on_it().any(able) {
-                        state = State::Orphan;
+                    let clients = self.clients.iter().any(|client| client.part == part);
+                    if on_it().any(able) && (working > 1 || clients) {
+                        state = if working > 1 { State::Orphan } else { State::OrphanOfLast };
                     }
                 }
                 1 => {}
@@ -238,12 +244,13 @@ impl World {
         let Bounds { orphan, hand_over, heal, .. } = self.bounds;
         let (rule, bound, list) = match (state, cause) {
             (State::Orphan, _) => (Rule::Orphan, orphan, &mut self.truth.outcome.orphans),
+            (State::OrphanOfLast, _) => (Rule::Orphan, LAST_MAX.max(orphan), &mut self.truth.outcome.orphans),
             (_, Cause::Machine) => (Rule::HandOver, hand_over, &mut self.truth.outcome.doubles),
             (_, Cause::World) => (Rule::Heal, heal, &mut self.truth.outcome.doubles),
         };
         list.push(lasted);
         if lasted > Duration::from_millis(bound) {
-            let who = if state == State::Orphan { "nobody answers" } else { "two answer" };
+            let who = if state == State::Double { "two answer" } else { "nobody answers" };
             self.violate(rule, format!("unit {unit}: {who} for {millis:.1} ms, the bound is {bound} ms"));
         }
     }

@@ -28,13 +28,15 @@ pub(super) struct Wire {
     pub(super) proxy: bool,
     /// Pairs of which the second does not hear the first.
     pub(super) cuts: BTreeSet<(usize, usize)>,
-    /// No client says anything.
+    /// No client says anything of its own accord.
     pub(super) quiet: bool,
+    /// No client answers a node that asks whether it hears anything.
+    pub(super) silent: bool,
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        Self { loss: LOSS, duplication: DUPLICATION, proxy: false, cuts: BTreeSet::new(), quiet: false }
+        Self { loss: LOSS, duplication: DUPLICATION, proxy: false, cuts: BTreeSet::new(), quiet: false, silent: false }
     }
 }
 
@@ -220,7 +222,7 @@ impl World {
         let (life, part) = (self.nodes[index].life, self.nodes[index].part);
         let there = self.clients.iter().filter(|client| client.part == part).count();
         let lost = self.chance.happens(self.wire.loss) || self.nodes[index].mute;
-        if there > 0 && !lost {
+        if there > 0 && !lost && !self.wire.silent {
             let wait = self.delay() + self.delay();
             self.queue.push(self.now + wait, Event::Heard { node: index, life });
         }

@@ -1,7 +1,8 @@
 //! What the speakers say of who announces an address, and whom of them to believe. Pure.
 //!
 //! A dead speaker's status stays as it was and still names what it had. But those who live say whom they hear: a speaker that
-//! says it hears others, and whom none of them hears, is not there any more.
+//! says it hears others, and whom none of them hears, is not there any more. A deaf speaker hears
+//! nobody, so its silence about another one proves nothing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,7 +28,7 @@ pub(super) struct Owners<'a> {
     pub(super) all: Vec<Owner<'a>>,
     /// Two of them hear each other where both announce: one is about to stop.
     pub(super) moving: bool,
-    /// Two of them do not hear each other at all.
+    /// Two of them do not hear each other: one of the two is deaf, or both hear others only.
     pub(super) parted: bool,
 }
 
@@ -60,15 +61,16 @@ impl<'a> Voices<'a> {
     /// Who announces an address. Of two that say so, one that hears the other and is not heard by it speaks of the past.
     pub(super) fn owners(&self, address: IpAddr) -> Owners<'a> {
         let claim: Vec<_> = self.0.iter().filter(|speaker| speaker.links_with(address).next().is_some()).collect();
-        let past =
-            |speaker: &Speaker| claim.iter().any(|other| speaker.hears(&other.node) && !other.hears(&speaker.node));
+        let deaf = |speaker: &Speaker| speaker.links_with(address).all(|link| link.deaf);
+        let misses = |one: &Speaker, other: &Speaker| !deaf(one) && !one.hears(&other.node);
+        let past = |speaker: &Speaker| claim.iter().any(|other| speaker.hears(&other.node) && misses(other, speaker));
         let claim: Vec<&Speaker> = claim.iter().map(|speaker| **speaker).filter(|speaker| !past(speaker)).collect();
         let hears_there = |one: &Speaker, other: &Speaker| one.links_with(address).any(|link| link.hears(&other.node));
         let mut owners = Owners::default();
         for (i, one) in claim.iter().enumerate() {
             for other in &claim[i + 1..] {
                 owners.moving |= hears_there(one, other) && hears_there(other, one);
-                owners.parted |= !one.hears(&other.node) && !other.hears(&one.node);
+                owners.parted |= deaf(one) || deaf(other) || misses(one, other) && misses(other, one);
             }
             let links = one.links_with(address).map(|link| &*link.name).collect();
             owners.all.push(Owner { node: &one.node, links });
@@ -85,7 +87,8 @@ mod tests {
 
     const ADDRESS: &str = "172.30.0.200";
 
-    /// A speaker in a word for each link: `eth0:node2,node3!` hears these and announces the address.
+    /// A speaker in a word for each link: `eth0:node2,node3!` hears these and announces the
+    /// address, `eth0:~!` is deaf.
     fn speaker(node: &str, links: &[&str]) -> Speaker {
         let link = |text: &&str| {
             let (name, heard) = text.split_once(':').expect("NAME:HEARD");
@@ -94,7 +97,8 @@ mod tests {
             SpeakerLink {
                 name: name.into(),
                 up: true,
-                heard: heard.split(',').filter(|name| !name.is_empty()).map(Into::into).collect(),
+                deaf: heard == "~",
+                heard: heard.split(',').filter(|name| !["", "~"].contains(name)).map(Into::into).collect(),
                 addresses: addresses.into(),
                 ..SpeakerLink::default()
             }
@@ -140,6 +144,22 @@ mod tests {
                 false,
             ),
             ("the dead one of two", vec![plain("a", "eth0:b!"), plain("b", "eth0:!")], "b(eth0)", false, false),
+            (
+                "a deaf one, and the one that took over from it or failed",
+                vec![plain("a", "eth0:~!"), plain("b", "eth0:a!")],
+                "a(eth0) b(eth0)",
+                false,
+                true,
+            ),
+            (
+                "a deaf one, and one that took over and hears it among others",
+                vec![plain("a", "eth0:~!"), plain("b", "eth0:a,c!"), plain("c", "eth0:a,b")],
+                "a(eth0) b(eth0)",
+                false,
+                true,
+            ),
+            ("two deaf ones", vec![plain("a", "eth0:~!"), plain("b", "eth0:~!")], "a(eth0) b(eth0)", false, true),
+            ("a deaf one alone", vec![plain("a", "eth0:~!"), plain("b", "eth0:~")], "a(eth0)", false, false),
             ("a partition", vec![plain("a", "eth0:!"), plain("b", "eth0:!")], "a(eth0) b(eth0)", false, true),
             ("a hand-over", vec![plain("a", "eth0:b!"), plain("b", "eth0:a!")], "a(eth0) b(eth0)", true, false),
             (
