@@ -82,11 +82,14 @@ fn begin(from: Ipv4Addr, to: SocketAddr, manner: Manner) -> std::io::Result<TcpS
 /// Whether the server still has the connection, after the attacker has sent some more.
 fn goes_on(stream: &mut TcpStream, manner: Manner) -> bool {
     let blocked = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
-    match manner {
-        Manner::Slow | Manner::Endless if stream.write(manner.says()).is_err_and(|error| !blocked(&error)) => false,
-        Manner::Unread => stream.peek(&mut [0; 1]).map_or_else(|error| blocked(&error), |length| length > 0),
-        _ => stream.read(&mut [0; 256]).is_err_and(|error| blocked(&error)),
+    let sends = matches!(manner, Manner::Slow | Manner::Endless);
+    if sends && stream.write(manner.says()).is_err_and(|error| !blocked(&error)) {
+        return false;
     }
+    if matches!(manner, Manner::Unread) {
+        return stream.peek(&mut [0; 1]).map_or_else(|error| blocked(&error), |length| length > 0);
+    }
+    stream.read(&mut [0; 256]).is_err_and(|error| blocked(&error))
 }
 
 /// One host: keeps all its connections open until the attack ends.
