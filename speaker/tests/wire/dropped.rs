@@ -24,7 +24,8 @@ fn the_addresses_of_an_interface_that_is_dropped_are_handed_over() {
     let [owner, other] = nodes;
     let protocol = Protocol {
         node: owner.into(),
-        hello_interval: Duration::from_millis(50),
+        // A failure is found after three of these, long after a release.
+        hello_interval: Duration::from_secs(1),
         hello_misses: 3,
         failback_delay: Some(Duration::from_secs(30)),
         gratuitous_interval: None,
