@@ -74,25 +74,33 @@ fn what_decides_about_addresses_is_read_and_sorted() {
             "ports": [{"protocol": "UDP", "port": 53}, {"port": 53}, {"protocol": "SCTP", "port": 9}],
             "selector": {"tier": "x", "app": "dns"}, "externalIPs": ["203.0.113.9", "no address"], "loadBalancerIP": "10.0.0.9"}
     }));
-    let Demand { request, family_policy, ports, selector, labels, external_ips } = service.demand;
+    let Demand { request, family_policy, ports, selector, labels, external_ips, cluster_ips } = service.demand;
     assert_eq!(
         (request.sharing_key.as_deref(), request.addresses.len(), family_policy),
         (Some("dns"), 1, FamilyPolicy::Prefer)
     );
     assert_eq!(ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["SCTP/9", "TCP/53", "UDP/53"]);
     assert_eq!((&*selector, &*labels[0].0, external_ips.len()), ("app=dns,tier=x", "a", 1));
+    assert_eq!(*cluster_ips, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
     assert_eq!(service.from_pool, None, "what another group's controller wrote is not ours");
 }
 
 #[test]
-fn of_a_service_that_is_no_load_balancer_only_the_external_addresses_take_memory() {
-    let service = service(json!({
-        "metadata": {"labels": {"a": "1"}, "annotations": {"ferrolb.io/address-pool": "lan"}},
-        "spec": {"type": "ClusterIP", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 53}], "selector": {"app": "dns"},
-            "externalIPs": ["203.0.113.9"]}
-    }));
-    let external_ips = ["203.0.113.9".parse().expect("address")].into();
-    assert_eq!(service.demand, Demand { external_ips, ..Demand::default() });
+fn of_a_service_that_is_no_load_balancer_only_what_it_takes_from_pools_takes_memory() {
+    let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect::<Box<[_]>>();
+    let demand = |external: &[&str]| {
+        let service = service(json!({
+            "metadata": {"labels": {"a": "1"}, "annotations": {"ferrolb.io/address-pool": "lan"}},
+            "spec": {"type": "ClusterIP", "clusterIPs": ["10.96.0.1"], "ports": [{"port": 53}],
+                "selector": {"app": "dns"}, "externalIPs": external}
+        }));
+        service.demand
+    };
+    let plain = Demand { cluster_ips: addresses(&["10.96.0.1"]), ..Demand::default() };
+    assert_eq!(demand(&[]), plain);
+    let labels = [("a".into(), "1".into())].into();
+    let external_ips = addresses(&["203.0.113.9"]);
+    assert_eq!(demand(&["203.0.113.9"]), Demand { external_ips, labels, ..plain }, "its labels say which pools");
 }
 
 #[test]
