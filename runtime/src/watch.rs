@@ -79,8 +79,11 @@ pub enum Change<F> {
 pub struct Watch<F> {
     what: &'static str,
     source: Source,
-    read: Box<dyn Fn(&[u8], Place) -> Result<F, String> + Send + Sync>,
+    read: Box<Read<F>>,
 }
+
+/// Decodes an object and makes it a fact, or says why it cannot be read.
+type Read<F> = dyn Fn(&[u8], Place) -> Result<F, String> + Send + Sync;
 
 /// Why a list or a watch ended.
 enum End {
