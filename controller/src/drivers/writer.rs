@@ -123,12 +123,12 @@ impl Writer {
 }
 
 fn remedy(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::Refused(status) if lacks_field(status) => CRDS_ARE_OLDER,
-        Failure::Refused(_) | Failure::Unanswered | Failure::Late | Failure::Unreadable(_) | Failure::Outdated => {
-            "if permissions are missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
-        }
+    if let Failure::Refused(status) = failure
+        && lacks_field(status)
+    {
+        return CRDS_ARE_OLDER;
     }
+    "if permissions are missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
 }
 
 /// The event about a Service whose status the API server refuses.
