@@ -96,7 +96,7 @@ impl Writer {
         desired.term
     }
 
-    fn note(&self, write: &Write, result: Result<(), Failure>) -> Outcome {
+    fn note(&mut self, write: &Write, result: Result<(), Failure>) -> Outcome {
         let target = &write.target;
         let Err(failure) = result else {
             debug!(%target, "written");
