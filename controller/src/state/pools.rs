@@ -51,7 +51,7 @@ pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<
 
 const fn reason(problem: &PoolProblem) -> &'static str {
     match problem {
-        PoolProblem::Empty | PoolProblem::Addresses(_) => "BadAddresses",
+        PoolProblem::Empty | PoolProblem::Addresses(_) | PoolProblem::Special(..) => "BadAddresses",
         PoolProblem::Exclude(_) => "BadExcludeAddresses",
         PoolProblem::Overlap(..) => "Overlap",
         PoolProblem::Selector(_) => "BadSelector",

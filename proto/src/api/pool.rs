@@ -69,7 +69,8 @@ pub struct IPAddressPoolSpec {
     #[schemars(length(max = 256))]
     #[x_kube(
         validation = Rule::new("self.size() > 0").message("spec.addresses must name at least one CIDR, range or address"),
-        validation = Rule::new(ENTRY_RULE).message(ENTRY_MESSAGE)
+        validation = Rule::new(ENTRY_RULE).message(ENTRY_MESSAGE),
+        validation = Rule::new(UNICAST_RULE).message(UNICAST_MESSAGE)
     )]
     #[schemars(inner(length(max = 100)))]
     pub addresses: Vec<String>,
@@ -85,7 +86,8 @@ pub struct IPAddressPoolSpec {
     #[serde(default = "yes")]
     pub auto_assign: bool,
 
-    /// Skip IPv4 addresses that end in .0 or .255, which some old devices refuse. Default: false.
+    /// Skip IPv4 addresses that end in .0 or .255, which some old devices refuse. Of the nodes' own subnet, exclude the first
+    /// and the last address by `excludeAddresses`: hosts on it take them for broadcasts. Default: false.
     #[serde(default)]
     #[schemars(rename = "avoidBuggyIPs")]
     #[serde(rename = "avoidBuggyIPs")]
@@ -136,5 +138,13 @@ const ENTRY_RULE: &str = "self.all(a, \
     isIP(a.trim()) || isCIDR(a.trim()) || \
     (a.split('-').size() == 2 && isIP(a.split('-')[0].trim()) && isIP(a.split('-')[1].trim()) && \
      ip(a.split('-')[0].trim()).family() == ip(a.split('-')[1].trim()).family()))";
+/// No entry begins or ends with a loopback, link-local, multicast, broadcast or unspecified address. What lies between is the
+/// controller's to see; an entry that cannot be read is [`ENTRY_RULE`]'s.
+const UNICAST_RULE: &str = "self.all(a, \
+    isIP(a.trim()) ? ip(a.trim()).isGlobalUnicast() : \
+    isCIDR(a.trim()) ? cidr(a.trim()).ip().isGlobalUnicast() : \
+    a.split('-').all(end, !isIP(end.trim()) || ip(end.trim()).isGlobalUnicast()))";
+const UNICAST_MESSAGE: &str =
+    "spec.addresses: no entry may have loopback, link-local, multicast, broadcast or unspecified addresses";
 const ENTRY_MESSAGE: &str = "spec.addresses: every entry must be a CIDR (192.168.1.240/28), a range (192.168.1.240-192.168.1.250) or an address";
 const EXCLUDE_MESSAGE: &str = "spec.excludeAddresses: every entry must be a CIDR (192.168.1.240/28), a range (192.168.1.240-192.168.1.250) or an address";

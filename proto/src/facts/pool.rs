@@ -1,6 +1,7 @@
 //! An IPAddressPool, decoded for decisions: its ranges instead of texts, its problems instead of errors.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kube::core::Selector;
 
@@ -23,6 +24,11 @@ pub enum PoolProblem {
     /// Two entries of `spec.addresses` overlap.
     #[error("spec.addresses: {0} and {1} overlap: write every address once")]
     Overlap(AddressRange, AddressRange),
+    /// An entry of `spec.addresses` has addresses at which no Service can be reached.
+    #[error(
+        "spec.addresses: {0} overlaps {1}: remove loopback, link-local, multicast, broadcast and unspecified addresses"
+    )]
+    Special(AddressRange, AddressRange),
     /// A selector that means nothing.
     #[error("{0}")]
     Selector(Box<str>),
@@ -143,6 +149,19 @@ impl From<api::Pool> for Pool {
     }
 }
 
+/// Networks of special addresses (RFC 6890), at which no Service of a network can be reached.
+const SPECIAL: [(IpAddr, u8); 8] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+    (IpAddr::V4(Ipv4Addr::BROADCAST), 32),
+    // With the loopback address.
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 127),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+];
+
 type Contents = (Vec<AddressRange>, Vec<AddressRange>, Option<ServiceAllocation>);
 
 fn read(spec: &api::IPAddressPoolSpec) -> Result<Contents, PoolProblem> {
@@ -153,6 +172,10 @@ fn read(spec: &api::IPAddressPoolSpec) -> Result<Contents, PoolProblem> {
     let ranges = parse(&spec.addresses).map_err(PoolProblem::Addresses)?;
     let excluded = parse(&spec.exclude_addresses).map_err(PoolProblem::Exclude)?;
     for (i, range) in ranges.iter().enumerate() {
+        let special = SPECIAL.iter().map(|(address, length)| AddressRange::network(*address, *length));
+        if let Some(special) = special.into_iter().find(|special| special.overlaps(range)) {
+            return Err(PoolProblem::Special(*range, special));
+        }
         if let Some(other) = ranges[..i].iter().find(|other| other.overlaps(range)) {
             return Err(PoolProblem::Overlap(*other, *range));
         }
@@ -190,6 +213,35 @@ mod tests {
                 pool.problem
             );
             assert_eq!(pool.ranges, []);
+        }
+    }
+
+    #[test]
+    fn addresses_at_which_no_service_can_be_reached_are_the_pools_problem() {
+        let special = [
+            "127.0.0.0/8",
+            "0.0.0.0/8",
+            "0.0.0.0/0",
+            "126.0.0.1-128.0.0.1",
+            "169.254.9.9",
+            "224.0.0.0/4",
+            "239.1.1.1",
+            "255.255.255.255",
+            "::/0",
+            "::",
+            "::1",
+            "fe80::/10",
+            "fe80::1-fe80::9",
+            "ff00::/8",
+        ];
+        for text in special {
+            let problem = pool(&[text], &[]).problem;
+            assert!(matches!(problem, Some(PoolProblem::Special(..))), "{text}: {problem:?}");
+        }
+        let why = pool(&["127.0.0.5"], &[]).problem.map(|problem| problem.to_string()).unwrap_or_default();
+        assert!(why.starts_with("spec.addresses: 127.0.0.5 overlaps 127.0.0.0-127.255.255.255: remove "), "{why}");
+        for text in ["1.0.0.0/8", "126.0.0.0/8", "223.255.255.255", "240.0.0.0/5", "2000::/3", "fd00::/8", "::2"] {
+            assert_eq!(pool(&[text], &[]).problem, None, "{text}");
         }
     }
 
