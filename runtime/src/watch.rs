@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A list is not buffered: its objects follow each other between [`Change::ResyncStarted`] and [`Change::ResyncDone`], and the
-//! state sweeps at the end what it has not seen in between. Each object is decoded when its last byte is there, so that memory
-//! stays that of the facts and of one object, however large the objects of a page are.
+//! state sweeps at the end what it has not seen in between. Each object is decoded when its last
+//! byte is there, so that memory stays that of the facts and of one object, however large the
+//! objects of a page are.
 
 mod complaints;
 mod decode;
@@ -47,8 +48,8 @@ const WATCH_SHORTEST: Duration = Duration::from_secs(1);
 const GONE: u16 = 410;
 /// Objects in one page of a list. A page is never in memory as a whole.
 pub const LIST_PAGE_OBJECTS: u32 = 500;
-/// The largest object that is read, in bytes of JSON. etcd takes 1.5 MiB (`--max-request-bytes`), which JSON may write six
-/// times as long.
+/// The largest object that is read, in bytes of JSON. etcd takes 1.5 MiB (`--max-request-bytes`),
+/// which JSON may write six times as long.
 pub const OBJECT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a watch tells the state.
@@ -74,8 +75,9 @@ pub enum Change<F> {
 
 /// What to watch and how to read it.
 ///
-/// `K` is decoded off the wire: a struct with only the fields we use. The `api` says where: `Api::all`, `Api::namespaced`, or
-/// for our own kinds `Api::namespaced_with` and [`ferrolb_proto::api::resource`].
+/// `K` is decoded off the wire: a struct with only the fields we use. The `api` says where:
+/// `Api::all`, `Api::namespaced`, or for our own kinds `Api::namespaced_with` and
+/// [`ferrolb_proto::api::resource`].
 pub struct Watch<F> {
     what: &'static str,
     source: Source,
@@ -191,8 +193,8 @@ impl<F> Watch<F> {
         }
     }
 
-    /// Sends the changes after the version `from`. Leaves in `next` the version to go on from, unless the API server does not
-    /// know it any more.
+    /// Sends the changes after the version `from`. Leaves in `next` the version to go on from, unless
+    /// the API server does not know it any more.
     async fn follow<E>(
         &self,
         from: String,
@@ -208,7 +210,9 @@ impl<F> Watch<F> {
         let mut changes = changes?;
         trouble.over();
         while let Some(line) = changes.line().await? {
-            let change = match decode::event(&line)? {
+            // A line that cannot be read would come again: only a list leads past it.
+            let event = decode::event(&line).inspect_err(|_| *next = None)?;
+            let change = match event {
                 Event::Applied(metadata) => {
                     let change = self.change(&line, Place::Line, || Ok(metadata.key()))?;
                     *next = Some(metadata.version()?);

@@ -1,5 +1,5 @@
-//! The memory that a watch takes while the API server sends it large objects: an allocator counts it, and the server makes
-//! each object while it sends it.
+//! The memory that a watch takes while the API server sends it large objects: an allocator counts
+//! it, and the server makes each object while it sends it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
@@ -23,9 +23,11 @@ use tower::service_fn;
 
 /// Services that change after the list.
 const CHANGES: usize = 10;
-/// The API server's limit for all annotations of an object, and room for their keys (`apimachinery`, `TotalAnnotationSizeLimitB`).
+/// The API server's limit for all annotations of an object, and room for their keys
+/// (`apimachinery`, `TotalAnnotationSizeLimitB`).
 const ANNOTATIONS_BYTES: usize = 255 * 1024;
-/// All labels of an object: nothing but etcd's limit for a whole object holds for them (`--max-request-bytes`).
+/// All labels of an object: nothing but etcd's limit for a whole object holds for them
+/// (`--max-request-bytes`).
 const LABELS_BYTES: usize = 1_500_000;
 /// The most that a watch of such objects may take, in bytes.
 const PEAK_MAX: usize = 10_000_000;
@@ -110,7 +112,8 @@ fn server(services: usize, kind: &'static str, metadata: Arc<str>) -> Client {
     Client::new(service, "default")
 }
 
-/// The most bytes that were held at a time, with all facts kept, until the list and the changes after it were read.
+/// The most bytes that were held at a time, with all facts kept, until the list and the changes
+/// after it were read.
 async fn peak(services: usize, kind: &'static str, metadata: String) -> usize {
     let client = server(services, kind, metadata.into());
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);

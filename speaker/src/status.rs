@@ -1,13 +1,13 @@
-//! The writer of this node's SpeakerStatus, by server-side apply. One task, owned by the main loop's `JoinSet`; cancelling it
-//! is safe. It writes the latest value only, when it differs from what it wrote last; a failure is tried again with the value
-//! that is the latest by then.
+//! The writer of this node's SpeakerStatus, by server-side apply. One task, owned by the main
+//! loop's `JoinSet`; cancelling it is safe. It writes the latest value only, when it differs from
+//! what it wrote last; a failure is tried again with the value that is the latest by then.
 //!
-//! Once in a while it writes the same value again: the object may have been deleted, or an older one restored. Nothing is
-//! stored when it has not. A watch would need the permission to read the SpeakerStatus of every node, and would cost each of
-//! a thousand nodes a connection.
+//! Once in a while it writes the same value again: the object may have been deleted, or an older
+//! one restored. Nothing is stored when it has not. A watch would need the permission to read the
+//! SpeakerStatus of every node, and would cost each of a thousand nodes a connection.
 //!
-//! The Node owns the object, so that Kubernetes' garbage collector removes it after the Node. Without a Node nothing is
-//! written: the garbage collector would remove it again.
+//! The Node owns the object, so that Kubernetes' garbage collector removes it after the Node.
+//! Without a Node nothing is written: the garbage collector would remove it again.
 
 use std::time::Duration;
 
@@ -121,7 +121,8 @@ impl StatusWriter {
     }
 
     /// Writes the object itself, with its owner where that is allowed: the admission plugin
-    /// OwnerReferencesPermissionEnforcement refuses it to an account that may not delete the object.
+    /// OwnerReferencesPermissionEnforcement refuses it to an account that may not delete the
+    /// object.
     async fn write_head(&self, owner: &str) -> Result<(), kube::Error> {
         let mut head = self.head();
         head["metadata"]["ownerReferences"] =
@@ -150,7 +151,8 @@ fn params() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
 }
 
-/// Says once what a person has to do about a refusal. A server that does not answer is said elsewhere.
+/// Says once what a person has to do about a refusal. A server that does not answer is said
+/// elsewhere.
 fn refused(error: &kube::Error, said: &mut bool) {
     let kube::Error::Api(answer) = error else {
         debug!(%error, "this node's SpeakerStatus is not written");

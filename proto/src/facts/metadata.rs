@@ -1,5 +1,5 @@
-//! `metadata` of other people's objects, as far as it is read. Everything else, `managedFields` above all, is skipped while
-//! an object is decoded. Pure.
+//! `metadata` of other people's objects, as far as it is read. Everything else, `managedFields`
+//! above all, is skipped while an object is decoded. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,8 @@ use kube::core::ObjectMeta;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The memory that an object's labels may take, or a Service's selector. Kubernetes limits each label, but not how many there
-/// are: a Service may have 150,000.
+/// The memory that an object's labels may take, or a Service's selector. Kubernetes limits each
+/// label, but not how many there are: a Service may have 150,000.
 const LABELS_BYTES_MAX: usize = 32 * 1024;
 /// The memory that a label takes beside its own bytes.
 const LABEL_BYTES: usize = 64;

@@ -137,8 +137,8 @@ pub struct AssignedAddress {
     pub mode: Option<IpMode>,
 }
 
-/// What decides which addresses a Service gets; nobody but the controller needs it. Of a Service that is no load balancer only
-/// the external IPs are read.
+/// What decides which addresses a Service gets; nobody but the controller needs it. Of a Service that
+/// is no load balancer only the external IPs are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// What its annotations ask for.
@@ -335,7 +335,8 @@ impl Spec {
 }
 
 impl Demand {
-    /// `families`: of a load balancer. Most Services are none: they only take external IPs from the pools.
+    /// `families`: of a load balancer. Most Services are none, and only take external IPs from
+    /// the pools.
     fn read(metadata: &ObjectMeta, spec: Spec, families: Option<&[Family]>) -> Self {
         let external = spec.external_ips.unwrap_or_default();
         let external: BTreeSet<_> = external.iter().filter_map(|ip| address(ip)).collect();

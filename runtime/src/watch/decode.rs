@@ -1,6 +1,7 @@
 //! Reads one object of a list, or one line of a watch, from its text. Pure.
 //!
-//! An object is decoded straight from its text, without a tree of values in between: a Service may have 150,000 labels.
+//! An object is decoded straight from its text, without a tree of values in between: a Service may
+//! have 150,000 labels.
 
 use ferrolb_proto::facts::Key;
 use kube::core::Status;

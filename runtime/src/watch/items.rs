@@ -1,9 +1,9 @@
-//! Takes a list apart while it arrives: one object at a time, so that a page of any size takes the memory of its largest
-//! object. Pure; lives for one page.
+//! Takes a list apart while it arrives: one object at a time, so that a page of any size takes the
+//! memory of its largest object. Pure; lives for one page.
 //!
-//! An object of a list is an element of an array in the outermost object, `items`. All else is the envelope, which stays
-//! JSON: `{"metadata":{"resourceVersion":"7","continue":""},"items":[]}`. Text that is not JSON ends in objects or in an
-//! envelope that cannot be decoded.
+//! An object of a list is an element of an array in the outermost object, `items`. All else is the
+//! envelope, which stays JSON: `{"metadata":{"resourceVersion":"7","continue":""},"items":[]}`.
+//! Text that is not JSON ends in objects or in an envelope that cannot be decoded.
 
 use super::OBJECT_BYTES_MAX;
 
@@ -29,7 +29,8 @@ pub(super) struct Items {
 }
 
 impl Items {
-    /// Reads up to the end of the next object. Returns how many of the bytes that were, and the object if its end is there.
+    /// Reads up to the end of the next object. Returns how many of the bytes that were, and the
+    /// object if its end is there.
     ///
     /// # Errors
     /// [`TooLarge`].

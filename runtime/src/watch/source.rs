@@ -1,4 +1,5 @@
-//! The requests of one watch, and their answers as they arrive. Nothing of an answer is in memory but the object that arrives.
+//! The requests of one watch, and their answers as they arrive. Nothing of an answer is in memory
+//! but the object that arrives.
 
 use std::future::Future;
 use std::io;

@@ -131,8 +131,18 @@ async fn a_refused_list_is_tried_again_and_announced_only_when_it_comes() {
 async fn a_server_that_forgot_where_we_were_is_listed_again() {
     let gone =
         json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
-    let script = vec![list(&[object("a", 1, json!(1))]), (200, vec![gone]), list(&[object("b", 20, json!(2))])];
-    assert_eq!(changes(script, 6).await, ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]);
+    let unknown = json!({"type": "NEWS", "object": {}});
+    for answer in [(200, vec![gone]), refused(410), (200, vec![unknown])] {
+        let script = vec![list(&[object("a", 1, json!(1))]), answer, list(&[object("b", 20, json!(2))])];
+        assert_eq!(changes(script, 6).await, ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_broke_off_goes_on_where_it_was() {
+    let line = |name, version| json!({"type": "ADDED", "object": object(name, version, json!(version))});
+    let script = vec![list(&[]), (200, vec![line("a", 11)]), refused(503), (200, vec![line("b", 12)])];
+    assert_eq!(changes(script, 4).await, ["started", "done", "ns/a=11", "ns/b=12"]);
 }
 
 fn status(code: u16) -> Box<Status> {
