@@ -189,7 +189,7 @@ impl Space {
     fn lowest(&mut self, range: &AddressRange) -> Option<IpAddr> {
         loop {
             let address = self.free.lowest_in(range)?;
-            if !is_router_anycast(address) && !(self.avoid_buggy && is_buggy(address)) {
+            if !(is_router_anycast(address) || self.avoid_buggy && is_buggy(address)) {
                 return Some(address);
             }
             self.occupy(address);

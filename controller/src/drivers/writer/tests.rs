@@ -16,9 +16,9 @@ async fn denied(write: Write) -> (Outcome, Option<Notice>) {
     let (notices, mut told) = Notices::new(Arc::clone(&metrics));
     let (_desired, desired) = watch::channel(Desired { term: Some(1), writes: vec![write], ..Desired::default() });
     let (events, mut queue) = mpsc::channel(1);
-    let writer = tokio::spawn(Writer { applier, desired, events, notices, metrics }.run());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Writer { applier, desired, events, notices, metrics }.run());
     let event = queue.recv().await;
-    writer.abort();
     let Some(Event::Written { outcome, .. }) = event else { panic!("{event:?}") };
     (outcome, told.try_recv().ok().map(|(_, _, notice)| notice))
 }
