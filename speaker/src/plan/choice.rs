@@ -1,5 +1,7 @@
 //! Which links of this node are spoken on, and on which of them it announces though it is alone there. Pure.
 
+use ferrolb_proto::range::AddressRange;
+
 use crate::event::Link;
 use crate::state::State;
 
@@ -25,9 +27,14 @@ pub(super) fn eligible(state: &State) -> Vec<&Link> {
 /// shares it with clients for all that is known. A bridge of containers or a card for
 /// out-of-band management is neither, and would make this node a further owner of every address.
 pub(super) fn announces(state: &State, link: &Link) -> bool {
-    let holds_pool = || {
+    let has_subnet = || {
+        let assigned = || state.services.values().flat_map(|service| &service.assigned);
         let pools = || state.pools.values().flat_map(|pool| &pool.ranges);
-        link.subnets().any(|subnet| pools().any(|range| range.overlaps(&subnet)))
+        link.subnets().any(|subnet| {
+            // A pool that is broken for the moment has no ranges, and its Services have their addresses.
+            pools().any(|range| range.overlaps(&subnet))
+                || assigned().any(|address| AddressRange::single(*address).overlaps(&subnet))
+        })
     };
     let is_named = || {
         let labels = state.own_node().map(|node| &node.labels);
@@ -37,7 +44,7 @@ pub(super) fn announces(state: &State, link: &Link) -> bool {
     };
     // What is announced there stays, whatever becomes of pools and of the link's addresses.
     let holds = || state.reports.get(&link.index).is_some_and(|report| !report.held.is_empty());
-    state.acquainted.contains(&link.index) || has_internal(state, link) || holds() || holds_pool() || is_named()
+    state.acquainted.contains(&link.index) || has_internal(state, link) || holds() || has_subnet() || is_named()
 }
 
 fn has_internal(state: &State, link: &Link) -> bool {

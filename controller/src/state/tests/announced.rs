@@ -178,6 +178,11 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
     let mut parted = local(&["n1"]);
     parted.services[0].families = vec![Family::V4, Family::V6];
     parted.slices.push(of(Family::V6, slice("a", &["n2"])));
+    let alone = |node| {
+        let mut speaker = speaker(node, &[ADDRESS]);
+        speaker.links[0].heard = Box::default();
+        speaker
+    };
     let seven = ["n1", "n2", "n3", "n4", "n5", "n6", "n7"];
     let other_link = Cast { ads: vec![json!({"interfaces": ["eth7"]})], ..Cast::default() };
     let cases: Vec<(&str, Cast, Truth, &str, &[&str])> = vec![
@@ -193,11 +198,7 @@ fn every_reason_is_said_with_what_a_person_needs_to_know() {
         ),
         (
             "seven owners, each alone on its segment",
-            Cast {
-                nodes: seven.map(ready).into(),
-                speakers: seven.map(|node| speaker(node, &[ADDRESS])).into(),
-                ..Cast::default()
-            },
+            Cast { nodes: seven.map(ready).into(), speakers: seven.map(alone).into(), ..Cast::default() },
             Truth::True,
             "Announced",
             &["from n1 (eth0) and n2 (eth0) and n3 (eth0) and n4 (eth0) and n5 (eth0) and 2 more"],
