@@ -1,4 +1,5 @@
-//! The schema of label selectors. Kubernetes' own has no rules, so the API server would accept selectors that mean nothing.
+//! The schema of label selectors. Kubernetes' own has no rules, so the API server would accept
+//! selectors that mean nothing.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! Label selectors as several kinds of ours have them: a list whose entries are alternatives.
 //!
-//! A selector is valid if `metav1.LabelSelectorAsSelector` accepts it. The CRDs have the same rules (`api::selectors`), but
-//! other CRDs than ours may be installed, and kube's own conversion accepts more: `NotIn` without values selects everything.
+//! A selector is valid if `metav1.LabelSelectorAsSelector` accepts it. The CRDs have the same rules
+//! (`api::selectors`), but other CRDs than ours may be installed, and kube's own conversion accepts
+//! more: `NotIn` without values selects everything.
 
 use std::collections::BTreeMap;
 
@@ -83,7 +84,8 @@ fn is_label_value(text: &str) -> bool {
         || text.len() <= LABEL_VALUE_MAX && text.chars().all(plain) && text.starts_with(ends) && text.ends_with(ends)
 }
 
-/// Whether a text is a DNS subdomain as Kubernetes reads RFC 1123: its parts have no limit of their own.
+/// Whether a text is a DNS subdomain as Kubernetes reads RFC 1123: its parts have no limit of their
+/// own.
 fn is_subdomain(text: &str) -> bool {
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let part =
