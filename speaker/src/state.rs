@@ -2,12 +2,14 @@
 //! [`State`] and feeds it; [`crate::plan`] reads it.
 //!
 //! The same events in any order, each object's own in order, give the same state: nothing here depends on what was before.
-//! The exceptions are the keys, see [`State::handle`], since when others announce what this node does while it drains, and the links
+//! The exceptions are the keys, see [`State::handle`], the last passwords of BGPPeers, see
+//! [`last_passwords`], since when others announce what this node does while it drains, and the links
 //! on which another speaker was ever received.
 
 mod bgp;
 mod dump;
 mod kept;
+mod last_passwords;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,11 +168,11 @@ impl State {
                 self.pools.handle(change, Some)
             }
             Event::Advertisement(change) => self.advertisements.handle(change, Some),
-            Event::BgpPeer(change) => self.bgp_objects.peers.handle(change, Some),
+            Event::BgpPeer(change) => self.bgp_objects.set_peer(change),
             Event::BgpAdvertisement(change) => self.bgp_objects.advertisements.handle(change, Some),
             Event::Community(change) => self.bgp_objects.communities.handle(change, Some),
             Event::BfdProfile(change) => self.bgp_objects.profiles.handle(change, Some),
-            Event::Password(change) => self.bgp_objects.passwords.handle(change, Some),
+            Event::Password(change) => self.bgp_objects.set_password(change),
             Event::Keys(change) => {
                 self.set_keys(change);
                 true

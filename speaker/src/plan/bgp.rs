@@ -82,6 +82,7 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
     let around = Surroundings {
         node,
         passwords: objects.passwords(),
+        last_passwords: objects.last_passwords(),
         profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
         neighbours: sessions.with.iter().filter_map(heard).collect(),
     };

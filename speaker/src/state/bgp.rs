@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use ferrolb_proto::facts::{BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, PASSWORD_MAX};
+use ferrolb_runtime::watch::Change;
 use k8s_openapi::api::core::v1::Secret;
 
+use super::last_passwords::LastPasswords;
 use super::table::{Kept, Named, Table};
 
 /// What a Secret with a password is of (core/v1 SecretTypeBasicAuth).
@@ -20,9 +22,29 @@ pub(crate) struct BgpObjects {
     pub(crate) communities: Table<Community>,
     pub(crate) profiles: Table<BfdProfile>,
     pub(crate) passwords: Table<Password>,
+    last_passwords: LastPasswords,
 }
 
 impl BgpObjects {
+    /// Takes a change of a BGPPeer and says whether it made a difference.
+    pub(super) fn set_peer(&mut self, change: Change<BgpPeer>) -> bool {
+        let changed = self.peers.handle(change, Some);
+        self.keep_passwords(changed)
+    }
+
+    /// Takes a change of a Secret and says whether it made a difference.
+    pub(super) fn set_password(&mut self, change: Change<Password>) -> bool {
+        let changed = self.passwords.handle(change, Some);
+        self.keep_passwords(changed)
+    }
+
+    fn keep_passwords(&mut self, changed: bool) -> bool {
+        if changed {
+            self.last_passwords.update(self.peers.values(), &passwords(&self.passwords));
+        }
+        changed
+    }
+
     /// What is still waited for before anything can be said to gobgpd, if anything.
     pub(crate) fn waits_for(&self) -> Option<&'static str> {
         let listed = [
@@ -37,11 +59,17 @@ impl BgpObjects {
 
     /// For each Secret, its password or why it has none.
     pub(crate) fn passwords(&self) -> BTreeMap<&str, Result<&str, &str>> {
-        self.passwords
-            .values()
-            .map(|Password { name, password }| (&**name, password.as_deref().map_err(|why| &**why)))
-            .collect()
+        passwords(&self.passwords)
     }
+
+    /// For each BGPPeer with a Secret, the last password that the Secret had.
+    pub(crate) fn last_passwords(&self) -> BTreeMap<&str, &str> {
+        self.last_passwords.by_peer()
+    }
+}
+
+fn passwords(secrets: &Table<Password>) -> BTreeMap<&str, Result<&str, &str>> {
+    secrets.values().map(|Password { name, password }| (&**name, password.as_deref().map_err(|why| &**why))).collect()
 }
 
 /// A Secret of our namespace, as far as it may be a router's password.

@@ -11,6 +11,7 @@ use ferrolb_tests::topology::Host;
 use ferrolb_tests::topology::routers::ROUTERS;
 use ferrolb_tests::{Lab, Options, wait};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// The routers' password.
 const RIGHT: &str = "open-sesame";
@@ -53,11 +54,43 @@ fn a_session_is_opened_with_its_password_and_never_without() {
             measured(&format!("six passwords made right: the last session stood after {:?}", wait::now() - start));
             names(1).iter().try_for_each(|peer| said::wait_condition(lab, ("bgppeer", peer), VALID, ("Valid", "")))
         })?;
-        step("a Secret that goes takes its sessions with it", || {
-            forget_secret(lab)?;
-            all(&[v4])
-        })
+        without_secret(lab, &routers, [v4, v6])
     });
+}
+
+/// What becomes of sessions whose Secret goes.
+fn without_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]) -> Result<()> {
+    let all = |expect: &[_]| routers.iter().try_for_each(|router| standing(router, expect));
+    let say = |reason, words| {
+        names(1).iter().try_for_each(|peer| said::wait_condition(lab, ("bgppeer", peer), VALID, (reason, words)))
+    };
+    step("a Secret that is replaced ends no session, and while it is gone the BGPPeer says so", || {
+        let before = established(lab)?;
+        forget_secret(lab)?;
+        say("BadSecret", "goes on with the last password")?;
+        lab.apply_objects(&[secret(BASIC_AUTH, RIGHT)])?;
+        say("Valid", "")?;
+        all(&[v4, v6])?;
+        let after = established(lab)?;
+        ensure!(before == after, "the sessions stood since {before}, and now since {after}");
+        Ok(())
+    })?;
+    step("a BGPPeer that is made again needs its Secret", || {
+        forget_secret(lab)?;
+        for peer in names(1) {
+            lab.kubectl(&["delete", "bgppeers.ferrolb.io", &peer, "-n", NAMESPACE])?;
+        }
+        all(&[v4])?;
+        write(lab, RIGHT)?;
+        say("BadSecret", "there is no Secret")?;
+        all(&[v4])
+    })
+}
+
+/// Since when the node's sessions are established.
+fn established(lab: &Lab) -> Result<String> {
+    let since = "jsonpath={.items[*].status.bgp.sessions[*].since}";
+    lab.kubectl(&["get", "speakerstatuses.ferrolb.io", "-n", NAMESPACE, "-o", since])
 }
 
 fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {

@@ -44,7 +44,7 @@ fn around<'a>(node: &'a Node, profiles: &'a [BfdProfile]) -> Surroundings<'a> {
     let passwords = [("good", Ok("hush")), ("bad", Err("it is of type Opaque"))].into();
     let profiles = profiles.iter().map(|profile| (&*profile.name, profile)).collect();
     let neighbours = [("eth7".to_owned(), "fe80::7".parse().expect("an address"))].into();
-    Surroundings { node, passwords, profiles, neighbours }
+    Surroundings { node, passwords, last_passwords: BTreeMap::new(), profiles, neighbours }
 }
 
 fn profile(name: &str, spec: &Value) -> BfdProfile {

@@ -47,6 +47,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) node: &'a Node,
     /// For each Secret with a password, by its name, that or what is wrong with it.
     pub(super) passwords: BTreeMap<&'a str, Result<&'a str, &'a str>>,
+    /// For each BGPPeer with a Secret, the last password that the Secret had.
+    pub(super) last_passwords: BTreeMap<&'a str, &'a str>,
     /// The BFDProfiles, by name.
     pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
     /// Where the routers at the other ends of links are, by the links' names, as far as they were heard.
@@ -74,15 +76,20 @@ pub(super) fn wanted<'a>(around: &Surroundings<'a>, sessions: &Sessions<'a>, rou
     let mut outcome = Outcome::default();
     let mut open: Vec<(&'a BgpPeer, &'a Session)> = Vec::new();
     for (peer, session) in &sessions.with {
-        let password = match around.password(session.password.as_ref()) {
-            Ok(password) => password,
-            Err(why) => {
+        let password = match (around.password(session.password.as_ref()), around.last_passwords.get(&*peer.name)) {
+            (Ok(password), _) => password,
+            (Err(why), Some(last)) => {
+                let why = format!("{why}; the session goes on with the last password: create the Secret again");
+                outcome.problems.insert(&*peer.name, why);
+                Some(*last)
+            }
+            (Err(why), None) => {
                 outcome.problems.insert(&*peer.name, why);
                 continue;
             }
         };
         let bfd = session.bfd(|name| around.profiles.get(name).copied()).unwrap_or_else(|why| {
-            outcome.problems.insert(&*peer.name, why.to_string());
+            outcome.problems.entry(&*peer.name).or_insert_with(|| why.to_string());
             None
         });
         let order = PeerOrder::new(peer, session, Terms { password, bfd });

@@ -5,6 +5,8 @@ use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, Drain, PeerPlace, Speaker, SpeakerLink, SpeakerSession,
 };
 use ferrolb_proto::health::data_path::Judgement;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 
 use super::*;
 use crate::event::{BgpReport, SessionReport};
@@ -228,4 +230,76 @@ fn what_is_no_drain_withdraws_nothing() {
     let ineligible = Judgement { state: DataPathState::Healthy, message: "".into(), ineligible: true };
     state.handle(Event::DataPath(ineligible), Instant::ZERO);
     assert_eq!((step(&mut state, 1_000), step(&mut state, 2_000)), ((1, 0), (0, 1)));
+}
+
+/// The password of the one session that is wanted, and what its status says.
+fn session_password(state: &State) -> (Option<String>, String) {
+    let desired = plan(state, Instant::ZERO);
+    let session = desired.bgp.expect("it is known").peers.into_values().next();
+    let password = session.and_then(|session| session.peer.conf.clone()).map(|conf| conf.auth_password);
+    let status = desired.status.bgp.expect("a gobgpd").sessions.into_iter().next().expect("a session");
+    (password, status.message)
+}
+
+#[test]
+fn a_session_keeps_its_last_password_while_its_secret_has_none() {
+    let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "passwordSecret": {"name": "tor"}});
+    let secret = |kind: &str, password: &str| -> Password {
+        let object =
+            json!({"metadata": {"name": "tor"}, "type": kind, "data": {"password": ByteString(password.into())}});
+        serde_json::from_value::<Secret>(object).expect("a Secret").into()
+    };
+    let good = |password| secret("kubernetes.io/basic-auth", password);
+    let mut state = state(&Cluster::default(), &[peer(&spec)]);
+    let tell = |state: &mut State, event: Event| state.handle(event, Instant::ZERO);
+    let gone = || Event::Password(Change::Delete(Key::new("ferrolb-system", "tor")));
+    let never = session_password(&state);
+    assert!(never.0.is_none() && never.1.ends_with("there is no Secret tor"), "{never:?}");
+    tell(&mut state, Event::Password(Change::Apply(good("hush"))));
+    assert_eq!(session_password(&state), (Some("hush".to_owned()), String::new()));
+    let ways = [gone(), Event::Password(Change::Apply(secret("Opaque", "hush")))];
+    for (way, why) in ways.into_iter().zip(["there is no Secret tor", "it is of type Opaque"]) {
+        tell(&mut state, way);
+        let (password, message) = session_password(&state);
+        assert_eq!(password.as_deref(), Some("hush"), "{why}");
+        assert!(message.contains(why) && message.contains("goes on with the last password"), "{message}");
+    }
+    feed::<Password>(&mut state, &[], Event::Password);
+    assert_eq!(session_password(&state).0.as_deref(), Some("hush"), "a list without it");
+    tell(&mut state, Event::Password(Change::Apply(good("other"))));
+    assert_eq!(session_password(&state), (Some("other".to_owned()), String::new()));
+    tell(&mut state, gone());
+    let with = |generation: i64, field: &str, value: serde_json::Value| {
+        let mut spec = spec.clone();
+        spec[field] = value;
+        let mut peer = peer(&spec);
+        peer.generation = generation;
+        Event::BgpPeer(Change::Apply(peer))
+    };
+    tell(&mut state, with(2, "nodeSelectors", json!([{}])));
+    assert_eq!(session_password(&state).0.as_deref(), Some("other"), "the terms are the same");
+    tell(&mut state, with(3, "peerPort", json!(1790)));
+    assert_eq!(session_password(&state).0, None, "a password is not used for other terms");
+    tell(&mut state, gone());
+    tell(&mut state, with(4, "peerPort", json!(179)));
+    assert_eq!(session_password(&state).0, None, "it is forgotten");
+}
+
+#[test]
+fn a_bgppeer_that_is_made_again_does_not_have_the_last_password() {
+    let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "passwordSecret": {"name": "tor"}});
+    let mut state = state(&Cluster::default(), &[peer(&spec)]);
+    let data = json!({"password": ByteString("hush".into())});
+    let secret = json!({"metadata": {"name": "tor"}, "type": "kubernetes.io/basic-auth", "data": data});
+    let secret: Password = serde_json::from_value::<Secret>(secret).expect("a Secret").into();
+    let key = Key::new("ferrolb-system", "tor");
+    for event in [
+        Event::Password(Change::Apply(secret)),
+        Event::Password(Change::Delete(key.clone())),
+        Event::BgpPeer(Change::Delete(key)),
+        Event::BgpPeer(Change::Apply(peer(&spec))),
+    ] {
+        state.handle(event, Instant::ZERO);
+    }
+    assert_eq!(session_password(&state).0, None);
 }
