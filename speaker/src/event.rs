@@ -82,6 +82,8 @@ pub enum Event {
     },
     /// This is how gobgpd and its sessions stand.
     Bgp(BgpReport),
+    /// The speaker has read gobgpd for the first time, and found so many of its prefixes there.
+    BgpFound(usize),
     /// What a node's speaker says of itself changed.
     Speaker(Change<Speaker>),
     /// What speakers say of themselves is not known any more.
@@ -124,6 +126,7 @@ impl Event {
             | Self::DataPath(_)
             | Self::Probe { .. }
             | Self::Bgp(_)
+            | Self::BgpFound(_)
             | Self::SpeakersUnknown
             | Self::Answered(_)
             | Self::Covered(_)

@@ -195,7 +195,8 @@ pub fn plan(state: &State, now: Instant) -> Desired {
     desired.watches_speakers = state.config.gobgp && state.config.drain_delay.is_some() && drains;
     let mut status = status(state, &eligible, draining);
     if let Some(bgp) = state.config.gobgp.then(|| bgp::bgp(state, draining, &checked.failing, now)).flatten() {
-        desired.bgp = Some(bgp.wanted);
+        // How the routes of a node that boots are announced depends on what gobgpd had.
+        desired.bgp = state.bgp_found.map(|_| bgp.wanted);
         (desired.shown, desired.left_out) = (bgp.shown, bgp.left_out);
         (desired.covered, desired.doubted) = (Arc::new(bgp.covered), bgp.doubted);
         desired.wake = desired.wake.into_iter().chain(bgp.wake).min();

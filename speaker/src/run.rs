@@ -377,6 +377,7 @@ impl Loop {
             | Event::DataPath(_)
             | Event::Probe { .. }
             | Event::Bgp(_)
+            | Event::BgpFound(_)
             | Event::Speaker(_)
             | Event::SpeakersUnknown
             | Event::Answered(_)

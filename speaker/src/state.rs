@@ -109,6 +109,8 @@ pub struct State {
     pub(crate) bgp_objects: BgpObjects,
     /// How gobgpd and its sessions stand.
     pub(crate) bgp: BgpReport,
+    /// How many prefixes gobgpd had when this speaker started; none: it has not been read yet.
+    pub(crate) bgp_found: Option<usize>,
     /// What all speakers say of themselves; known only while this node drains.
     pub(crate) speakers: Table<Speaker>,
     /// Of the speakers that this node does not hear while it drains, those that have answered lately, by node.
@@ -140,6 +142,7 @@ impl State {
             failing: BTreeMap::new(),
             bgp_objects: BgpObjects::default(),
             bgp: BgpReport::default(),
+            bgp_found: None,
             speakers: Table::default(),
             answered: BTreeSet::new(),
             covered: Arc::default(),
@@ -206,6 +209,10 @@ impl State {
                 let changed = self.bgp != report;
                 self.bgp = report;
                 changed
+            }
+            Event::BgpFound(prefixes) => {
+                self.bgp_found = Some(prefixes);
+                true
             }
             Event::Speaker(change) => self.speakers.handle(change, Some),
             Event::SpeakersUnknown => std::mem::take(&mut self.speakers).is_listed(),

@@ -19,7 +19,8 @@ use crate::{Instant, Machine};
 /// How long kube-proxy may be away or without rules, having worked, before that counts; and how long what it said last of the node's
 /// eligibility holds when it says nothing more.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How long after the start a Node may be not Ready, as after a boot, before a kube-proxy that never worked is judged.
+/// How long after the start a Node may be not Ready, or its gobgpd without routes, as after a boot,
+/// before a kube-proxy that never worked is judged.
 pub const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// What kube-proxy's health is good for (`--kube-proxy-health`).
@@ -87,6 +88,9 @@ pub struct Situation {
     pub ready: bool,
     /// Another node says that its data path was asked after and works.
     pub elsewhere: bool,
+    /// gobgpd had no routes when the speaker started: no traffic comes by BGP yet, so there is time
+    /// to look for a kube-proxy.
+    pub unrouted: bool,
     /// The families of what is announced.
     pub needed: Families,
 }
@@ -280,15 +284,22 @@ impl DataPath {
         self.situation
     }
 
-    fn state(&self) -> DataPathState {
+    fn state(&self, now: Instant) -> DataPathState {
         match (self.config.mode, self.works) {
             (Mode::Off, _) => DataPathState::NotChecked,
             (_, Some(true)) => DataPathState::Healthy,
             (_, Some(false)) => DataPathState::Unhealthy,
-            (_, None) if !self.settled => DataPathState::Unknown,
+            (_, None) if !self.settled || self.may_be_booting(now) => DataPathState::Unknown,
             (Mode::Auto, None) if !self.known && !self.situation.elsewhere => DataPathState::NotChecked,
             (_, None) => DataPathState::Unhealthy,
         }
+    }
+
+    /// Nobody has heard of a kube-proxy, and one may still start: a Node stays Ready while it
+    /// reboots, if that is quick.
+    fn may_be_booting(&self, now: Instant) -> bool {
+        let unheard = self.config.mode == Mode::Auto && !self.known && !self.situation.elsewhere;
+        self.situation.unrouted && unheard && now < self.start + SETTLE_MAX
     }
 
     fn round(&mut self, round: &Round, now: Instant) {
@@ -333,7 +344,7 @@ impl DataPath {
     fn judge(&mut self, now: Instant) {
         let ready = self.situation.ready || now >= self.start + SETTLE_MAX;
         self.settled |= ready && self.found.is_some();
-        let state = self.state();
+        let state = self.state(now);
         if let Some(Found { outcome, text, since }) = &self.found {
             let speaks_for_it = (*outcome == Outcome::Good) == (state == DataPathState::Healthy);
             let holds = state != self.said.state || self.shown.is_empty() || now.since(*since) >= SILENCE_MAX;
@@ -371,7 +382,8 @@ impl Machine for DataPath {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        (self.found.is_some() && !self.settled && self.config.mode != Mode::Off).then(|| self.start + SETTLE_MAX)
+        let waits = self.found.is_some() && self.said.state == DataPathState::Unknown;
+        (waits && self.config.mode != Mode::Off).then(|| self.start + SETTLE_MAX)
     }
 }
 

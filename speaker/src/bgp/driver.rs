@@ -56,8 +56,10 @@ pub async fn run(
     tally: Tally,
 ) {
     let (mut said, mut leftover) = (None, Leftover::default());
+    let found = AtomicBool::new(false);
     loop {
-        let Err(error) = attend((&path, &answers), &mut wanted, &mut handovers, &events, &tally, &mut leftover).await;
+        let gobgpd = (&*path, &*answers, &found);
+        let Err(error) = attend(gobgpd, &mut wanted, &mut handovers, &events, &tally, &mut leftover).await;
         // One that is too old is no better when it is started again.
         answers.store(matches!(error, Error::TooOld(_)), Ordering::Relaxed);
         leftover.look(&path).await;
@@ -82,7 +84,7 @@ pub async fn run(
 
 /// Everything with one connection.
 async fn attend(
-    (path, answers): (&str, &AtomicBool),
+    (path, answers, found): (&str, &AtomicBool, &AtomicBool),
     wanted: &mut watch::Receiver<Option<Wanted>>,
     handovers: &mut mpsc::Receiver<ActionRequest>,
     events: &mpsc::Sender<Event>,
@@ -93,6 +95,9 @@ async fn attend(
     leftover.answered(path);
     let known = client.read().await?;
     answers.store(true, Ordering::Relaxed);
+    if !found.swap(true, Ordering::Relaxed) {
+        let _ = events.send(Event::BgpFound(known.paths.len())).await;
+    }
     info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "gobgpd answers");
     let mut changes = pin!(client.changes());
     let mut daemon = Daemon {

@@ -64,8 +64,14 @@ pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Famil
     let Some(node) = state.own_node() else { return Some(Bgp::default()) };
     let sessions = sessions(objects.peers.values(), &node.labels);
     let ads = Ads::new(objects.advertisements.values(), objects.communities.values());
-    // What is not known yet, as when a speaker starts anew, changes nothing: the routes of a node that boots wait for its Node to be ready.
-    let unsound = draining || state.data_path.state == DataPathState::Unhealthy;
+    // A speaker that restarts knows nothing of the data path yet, and changes no route that it
+    // finds in gobgpd. Where there is none, as after a boot, no traffic comes, and none should
+    // before the data path is known.
+    let unsound = match state.data_path.state {
+        DataPathState::Unhealthy => true,
+        DataPathState::Unknown => draining || state.bgp_found == Some(0),
+        DataPathState::Healthy | DataPathState::NotChecked => draining,
+    };
     let scene = units::scene(state);
     let all = Asked { node, sessions: &sessions, ads: &ads, unsound, relief: &Relief::default() };
     let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);

@@ -32,6 +32,7 @@ pub(super) fn questions(state: &State) -> Questions {
         situation: Situation {
             ready: node.is_some_and(|node| node.ready),
             elsewhere: state.reports.values().any(|report| report.hears_checked),
+            unrouted: state.bgp_found == Some(0),
             needed: state.services.values().flat_map(|service| service.assigned.iter().copied()).collect(),
         },
     }

@@ -9,7 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const GOOD: Livez = answered(true, Some(true), Some(true));
 const LATE: Livez = answered(false, Some(true), Some(false));
 const STARTING: Livez = answered(true, None, None);
-const READY: Situation = Situation { ready: true, elsewhere: false, needed: BOTH };
+const READY: Situation = Situation { ready: true, elsewhere: false, unrouted: false, needed: BOTH };
 const ELSEWHERE: Situation = Situation { elsewhere: true, ..READY };
 const WAITING: Situation = Situation { ready: false, ..READY };
 
@@ -199,6 +199,34 @@ fn at_the_start_all_waits_for_the_node_to_be_ready_and_for_a_first_round() {
         let mut bench = Bench::new(mode, WAITING);
         assert_eq!(bench.livez(LATE), Unknown);
         assert_eq!(bench.livez(GOOD), Healthy, "a first good round needs no Ready Node");
+    }
+}
+
+#[test]
+fn a_node_without_routes_waits_for_its_kube_proxy_before_it_is_taken_for_one_without() {
+    const UNROUTED: Situation = Situation { unrouted: true, ..READY };
+    let mut without = Bench::new(Mode::Auto, READY);
+    assert_eq!(without.livez(Livez::Refused), NotChecked);
+    without.situation(UNROUTED);
+    assert_eq!(without.said.state, Unknown, "gobgpd was read after the first round");
+    assert!(without.said.unhealthy() && without.message().contains("may be starting"), "{}", without.message());
+    for second in 1..60 {
+        let expect = if second < 59 { Unknown } else { NotChecked };
+        assert_eq!(without.livez(Livez::Refused), expect, "{} s", second + 1);
+    }
+    assert_eq!(without.path.deadline(), None);
+
+    let mut with = Bench::new(Mode::Auto, UNROUTED);
+    assert_eq!(with.livez(Livez::Refused), Unknown);
+    assert_eq!(with.livez(STARTING), Unhealthy, "there is one");
+    assert_eq!(with.livez(GOOD), Healthy);
+
+    for (mode, situation, expect) in [
+        (Mode::Auto, Situation { elsewhere: true, ..UNROUTED }, Unhealthy),
+        (Mode::Required, UNROUTED, Unhealthy),
+        (Mode::Off, UNROUTED, NotChecked),
+    ] {
+        assert_eq!(Bench::new(mode, situation).livez(Livez::Refused), expect, "{mode:?}");
     }
 }
 

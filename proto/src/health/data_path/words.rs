@@ -42,6 +42,9 @@ impl DataPath {
         match state {
             DataPathState::NotChecked if self.config.mode == Mode::Off => "--kube-proxy-health is off".to_owned(),
             DataPathState::Unknown if found.is_empty() => "kube-proxy has not been asked yet".to_owned(),
+            DataPathState::Unknown if self.situation.ready => {
+                format!("{found}; kube-proxy may be starting, as gobgpd had no routes when the speaker started")
+            }
             DataPathState::Unknown => format!("{found}; it may be starting, and so may the Node, which is not Ready"),
             DataPathState::Healthy => found.to_string(),
             DataPathState::Unhealthy if self.known => format!("{found}: see the log of kube-proxy on this node"),

@@ -90,7 +90,7 @@ struct Driver {
 impl Driver {
     fn start(mode: Mode, servers: &[SocketAddr], witnesses: &[SocketAddr]) -> Self {
         let needed = Families { v4: true, v6: false };
-        let situation = Situation { ready: true, elsewhere: false, needed };
+        let situation = Situation { ready: true, elsewhere: false, unrouted: false, needed };
         let questions = Questions { servers: servers.into(), witnesses: witnesses.into(), situation };
         let (questions, asked) = watch::channel(questions);
         let (sender, events) = mpsc::channel(16);

@@ -31,6 +31,7 @@ fn state(cluster: &Cluster, peers: &[BgpPeer]) -> State {
     feed::<Community>(&mut state, &[], Event::Community);
     feed::<BfdProfile>(&mut state, &[], Event::BfdProfile);
     feed::<Password>(&mut state, &[], Event::Password);
+    state.handle(Event::BgpFound(1), Instant::ZERO);
     state
 }
 
@@ -239,6 +240,32 @@ fn session_password(state: &State) -> (Option<String>, String) {
     let password = session.and_then(|session| session.peer.conf.clone()).map(|conf| conf.auth_password);
     let status = desired.status.bgp.expect("a gobgpd").sessions.into_iter().next().expect("a session");
     (password, status.message)
+}
+
+#[test]
+fn a_node_whose_gobgpd_had_no_routes_is_the_last_resort_until_its_data_path_is_known() {
+    let unsound = |found: usize, data_path: DataPathState| {
+        let mut state = state(&Cluster::default(), &[numbered()]);
+        state.handle(Event::BgpFound(found), Instant::ZERO);
+        let judgement = Judgement { state: data_path, ..Judgement::default() };
+        state.handle(Event::DataPath(judgement), Instant::ZERO);
+        assert_eq!(plan(&state, Instant::ZERO).questions.situation.unrouted, found == 0);
+        let wanted = wanted(&state);
+        assert_eq!(wanted.paths.len(), 1, "it is announced all the same");
+        format!("{:?}", wanted.classes.values().next().expect("a class").statements).contains("65535:0")
+    };
+    assert!(unsound(0, DataPathState::Unknown), "after a boot");
+    assert!(!unsound(5, DataPathState::Unknown), "a speaker that restarts changes nothing");
+    assert!(!unsound(0, DataPathState::Healthy) && !unsound(0, DataPathState::NotChecked));
+    assert!(unsound(5, DataPathState::Unhealthy));
+}
+
+#[test]
+fn nothing_is_wanted_of_a_gobgpd_that_was_not_read_yet() {
+    let mut state = state(&Cluster::default(), &[numbered()]);
+    state.bgp_found = None;
+    let desired = plan(&state, Instant::ZERO);
+    assert_eq!((desired.bgp, desired.status.bgp.is_some()), (None, true));
 }
 
 #[test]
