@@ -11,6 +11,7 @@ use clap::{ArgAction, Parser};
 use ferrolb_proto::duration::{parse_duration, parse_interval};
 use ferrolb_proto::facts::HEALTH_INTERVAL;
 use ferrolb_proto::health::data_path::Mode;
+use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 use regex::Regex;
 
@@ -96,6 +97,13 @@ pub struct Flags {
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
     pub health_rise: u32,
 
+    /// Which endpoints the health checks of Services may connect to: node, those at InternalIPs and
+    /// in spec.podCIDRs of the own Node; CIDRs or ranges, comma separated, those in them as well;
+    /// off, none
+    #[arg(long, env = "FERROLB_HEALTH_CHECKS", value_name = "node|off|CIDR,...", default_value = "node")]
+    #[arg(value_parser = checked_ranges)]
+    pub health_checks: CheckedRanges,
+
     /// The socket of this node's gobgpd; without it there is no BGP
     #[arg(long, env = "FERROLB_GOBGP", value_name = "unix:PATH", value_parser = gobgp)]
     pub gobgp: Option<String>,
@@ -117,6 +125,21 @@ impl FromStr for TimeOrNever {
             return Ok(Self(None));
         }
         parse_duration(text).map(|delay| Self(Some(delay))).map_err(|error| format!("{error}, or the word never"))
+    }
+}
+
+/// Where endpoints may be checked beside the own Node's addresses; none: nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedRanges(pub Option<Vec<AddressRange>>);
+
+fn checked_ranges(text: &str) -> Result<CheckedRanges, String> {
+    match text {
+        "node" => Ok(CheckedRanges(Some(Vec::new()))),
+        "off" => Ok(CheckedRanges(None)),
+        ranges => {
+            let ranges = ranges.split(',').map(|range| range.trim().parse()).collect::<Result<_, _>>();
+            ranges.map(|ranges| CheckedRanges(Some(ranges))).map_err(|error| format!("{error}; or write node or off"))
+        }
     }
 }
 

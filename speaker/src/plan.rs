@@ -6,6 +6,7 @@ mod choice;
 mod data_path;
 mod dump;
 mod probes;
+mod reach;
 mod slices;
 mod units;
 
@@ -202,8 +203,11 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         desired.wake = desired.wake.into_iter().chain(bgp.wake).min();
         status.bgp = Some(bgp.status);
     }
-    desired.status = SpeakerStatusStatus { failing_services: checked.services(), failing: checked.said, ..status };
-    desired.probes = Probes { targets: Arc::new(checked.targets), refused: checked.refused };
+    let unchecked = checked.unchecked(state);
+    let failing_services = checked.services();
+    desired.status = SpeakerStatusStatus { failing_services, failing: checked.said, unchecked, ..status };
+    desired.probes =
+        Probes { targets: Arc::new(checked.targets), refused: checked.refused.count, slowed: checked.slowed };
     let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
     desired.left = state.leaving && desired.links.keys().all(has_left);
     desired
@@ -257,6 +261,7 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
         data_path: Some(DataPathStatus { state: state.data_path.state, message: state.data_path.message.to_string() }),
         failing: Vec::new(),
         failing_services: 0,
+        unchecked: String::new(),
         bgp: None,
         owned_addresses: i64::try_from(owned.len()).unwrap_or(i64::MAX),
     }

@@ -120,6 +120,7 @@ async fn speak(flags: Flags, leave: Pin<&mut impl Future<Output = &'static str>>
         gobgp,
         drain_delay,
         checks: Defaults { interval: flags.health_interval, fall: flags.health_fall, rise: flags.health_rise },
+        checked_ranges: flags.health_checks.0,
     });
     info!(node = %state.config.node, version = env!("CARGO_PKG_VERSION"), "speaker started");
     let main = Loop {

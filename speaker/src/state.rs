@@ -22,6 +22,7 @@ use ferrolb_proto::bgp::Covered;
 use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, PoolProblem, Speaker};
 use ferrolb_proto::health::data_path::Judgement;
 use ferrolb_proto::health::prober::{Defaults, TargetId};
+use ferrolb_proto::range::AddressRange;
 use ferrolb_proto::wire::hello::KeyRing;
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
@@ -61,6 +62,9 @@ pub struct Config {
     pub drain_delay: Option<Duration>,
     /// What health checks of endpoints leave open.
     pub checks: Defaults,
+    /// Which endpoints may be checked beside those at addresses of the own Node; none: no endpoint
+    /// is.
+    pub checked_ranges: Option<Vec<AddressRange>>,
 }
 
 /// The failures of one link's thread.

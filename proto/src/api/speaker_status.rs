@@ -51,6 +51,9 @@ pub struct SpeakerStatusStatus {
     /// How many such Services there are.
     #[serde(default)]
     pub failing_services: i64,
+    /// Which endpoints are not checked although their Services ask for it, and why, for a person; empty: none.
+    #[serde(default)]
+    pub unchecked: String,
     /// How its gobgpd and its sessions stand; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<BgpStatus>,

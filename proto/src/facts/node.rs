@@ -8,6 +8,7 @@ use kube::core::ObjectMeta;
 use serde::Deserialize;
 
 use super::metadata;
+use crate::range::AddressRange;
 
 /// A node with this label, whatever its value, takes no load balancer traffic (`core/v1` well-known labels).
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -34,6 +35,8 @@ pub struct NodeObject {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 struct Spec {
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
     unschedulable: Option<bool>,
     taints: Option<Vec<Taint>>,
 }
@@ -87,6 +90,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// The addresses of type `InternalIP`: their link is always spoken on.
     pub internal: Vec<IpAddr>,
+    /// `spec.podCIDRs`: ranges of its pods' addresses, if the network plugin uses them.
+    pub pod_cidrs: Vec<AddressRange>,
     /// Condition `Ready` is `True`.
     pub ready: bool,
     /// Condition `Ready` is `Unknown`: nobody has heard of it for long, so what it last said of itself may be old.
@@ -121,6 +126,7 @@ impl From<NodeObject> for Node {
             uid: metadata.uid.unwrap_or_default().into(),
             addresses: parse(None),
             internal: parse(Some("InternalIP")),
+            pod_cidrs: spec.pod_cidrs.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
             ready: holds("Ready"),
             lost: has("Ready", "Unknown"),
             cordoned: spec.unschedulable.unwrap_or(false),
@@ -149,6 +155,10 @@ mod tests {
             "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n1"}, {"type": "ExternalIP", "address": "fd00::1"}],
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}]}}));
         assert_eq!((plain.addresses.len(), plain.internal.len()), (2, 1));
+        let pods =
+            node(json!({"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "x"]}}));
+        let pods: Vec<_> = pods.pod_cidrs.iter().map(ToString::to_string).collect();
+        assert_eq!(pods, ["10.244.1.0-10.244.1.255", "fd00:1::-fd00:1::ffff:ffff:ffff:ffff"]);
         assert!(plain.ready && !plain.cordoned && !plain.unreachable && !plain.excluded);
         let bad = node(
             json!({"metadata": {"name": "n2", "labels": {"node.kubernetes.io/exclude-from-external-load-balancers": ""}},

@@ -69,6 +69,10 @@ fn flags_are_read_as_an_operator_writes_them() {
     ])
     .unwrap();
     assert_eq!(flags.kube_proxy_address, Some("[fd00::1]:10256".parse().unwrap()));
+    let ranges = |text: &str| parse(&[&format!("--health-checks={text}")]).unwrap().health_checks.0;
+    assert_eq!((parse(&[]).unwrap().health_checks.0, ranges("off")), (Some(Vec::new()), None));
+    let both = ["10.0.0.0/8", "fd00::/8"].map(|range| range.parse().unwrap());
+    assert_eq!(ranges("10.0.0.0/8, fd00::/8"), Some(both.to_vec()));
     for (word, mode) in [("auto", Mode::Auto), ("required", Mode::Required), ("off", Mode::Off)] {
         assert_eq!(parse(&[&format!("--kube-proxy-health={word}")]).unwrap().kube_proxy_health, mode);
     }
@@ -101,6 +105,7 @@ fn a_wrong_flag_is_refused_by_name_and_says_what_is_accepted() {
         ("--gobgp=/run/gobgp.sock", "unix:"),
         ("--gobgp=unix:gobgp.sock", "an absolute path"),
         ("--drain-delay=5", "--drain-delay"),
+        ("--health-checks=10.0.0.0/33", "or write node or off"),
         ("--drain-delay=999ms", "1s or longer, or the word never"),
     ];
     for (flag, expect) in cases {

@@ -100,6 +100,7 @@ impl Driver {
         let refused_before = std::mem::replace(&mut self.refused, probes.refused);
         self.prober.handle(Input::Targets(probes.targets), Clock::now());
         self.metrics.refused.set(gauge(probes.refused));
+        self.metrics.slowed.set(gauge(probes.slowed));
         if over_before == 0 && self.prober.over_limit() > 0 {
             let count = self.prober.over_limit();
             warn!(
@@ -110,7 +111,7 @@ impl Driver {
         if refused_before == 0 && probes.refused > 0 {
             warn!(
                 count = probes.refused,
-                "endpoints are not checked: their EndpointSlices give them addresses of the node itself or of a link"
+                "endpoints are not checked because of their addresses: see status.unchecked of this node's SpeakerStatus"
             );
         }
     }

@@ -49,6 +49,8 @@ pub struct ProbeMetrics {
     pub over_limit: Gauge,
     /// Endpoints that are not checked because of their addresses.
     pub refused: Gauge,
+    /// Endpoints that are checked less often than their Services say.
+    pub slowed: Gauge,
     /// Changes of endpoints that the log does not name.
     pub unsaid: Counter,
 }
@@ -64,6 +66,7 @@ impl ProbeMetrics {
             failing: Gauge::default(),
             over_limit: Gauge::default(),
             refused: Gauge::default(),
+            slowed: Gauge::default(),
             unsaid: Counter::default(),
         };
         registry.register("health_checks", "Questions to endpoints, by outcome", checks);
@@ -76,8 +79,13 @@ impl ProbeMetrics {
         );
         registry.register(
             "health_targets_refused",
-            "Endpoints that are not checked because their addresses are the node's own or a link's",
+            "Endpoints that are not checked because health checks may not connect to their addresses",
             all.refused.clone(),
+        );
+        registry.register(
+            "health_targets_slowed",
+            "Endpoints that are checked less often than their Services say, because these have many",
+            all.slowed.clone(),
         );
         registry.register(
             "health_changes_unsaid",

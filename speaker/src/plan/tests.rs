@@ -64,6 +64,7 @@ impl Cluster {
             gobgp: false,
             drain_delay: Some(Duration::from_secs(60)),
             checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
+            checked_ranges: Some(Vec::new()),
         });
         feed(&mut state, &self.services, Event::Service);
         feed(&mut state, &self.slices, Event::Slice);
@@ -102,7 +103,8 @@ fn feed<F: Clone>(state: &mut State, facts: &[F], wrap: fn(Change<F>) -> Event) 
 
 fn node(name: &str) -> Node {
     let labels = [("name".to_owned(), name.to_owned())].into();
-    Node { name: name.into(), ready: true, labels, ..Node::default() }
+    let pod_cidrs = ["10.244.1.0/24", "fd00::/64"].map(|text| text.parse().unwrap()).into();
+    Node { name: name.into(), ready: true, labels, pod_cidrs, ..Node::default() }
 }
 
 fn service(name: &str, addresses: &[&str]) -> Service {

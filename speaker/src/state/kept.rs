@@ -1,9 +1,12 @@
 //! What the state keeps of a Service and of an EndpointSlice: what a plan reads, and nothing else, because ten thousand of each
 //! must fit into a small process. Pure; [`super::State`] owns them, by the object's key.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ferrolb_proto::facts::{Endpoint, HealthCheck, Policy, Service, Slice, Target, Usable};
+
+/// Namespace and name of the Service that leads to the API server.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
 /// What a plan needs of a Service that is ours and has addresses.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub(crate) struct KeptSlice {
     pub(crate) endpoints: Box<[Endpoint]>,
     /// Where those on this node are reached; none if there are none.
     pub(crate) own: Option<Box<OwnTargets>>,
+    /// Where the API server is reached, if the slice is one of its own.
+    pub(crate) api_server: Box<[SocketAddr]>,
 }
 
 /// Where a slice's endpoints on this node are reached.
@@ -61,13 +66,17 @@ pub(crate) struct OwnTargets {
 impl KeptSlice {
     /// What `node` keeps of a slice. None: no endpoint of any Service.
     pub(super) fn of(slice: Slice, node: &str) -> Option<Self> {
-        let Slice { key: _, service, endpoints, targets, ports } = slice;
+        let Slice { key, service, endpoints, targets, ports } = slice;
+        let service = service?.name;
+        let is_api_server = (&*key.namespace, &*service) == API_SERVER;
+        let at =
+            |target: &Target| ports.iter().map(|(_, port)| SocketAddr::new(target.address, *port)).collect::<Vec<_>>();
+        let api_server = targets.iter().filter(|_| is_api_server).flat_map(at).collect();
         let is_own = |target: &Target| {
             endpoints.get(target.endpoint).is_some_and(|endpoint| endpoint.node.as_deref() == Some(node))
         };
         let targets: Box<[_]> = targets.into_iter().filter(is_own).collect();
         let own = (!targets.is_empty()).then(|| Box::new(OwnTargets { targets, ports: ports.into() }));
-        let service = service?.name;
-        (!endpoints.is_empty()).then(|| Self { service, endpoints: endpoints.into(), own })
+        (!endpoints.is_empty()).then(|| Self { service, endpoints: endpoints.into(), own, api_server })
     }
 }

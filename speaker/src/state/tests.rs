@@ -19,6 +19,7 @@ fn state() -> State {
         gobgp: false,
         drain_delay: None,
         checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
+        checked_ranges: Some(Vec::new()),
     })
 }
 

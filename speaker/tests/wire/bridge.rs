@@ -26,6 +26,7 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
         gobgp: false,
         drain_delay: None,
         checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
+        checked_ranges: Some(Vec::new()),
     };
     let found = async {
         let (events, mut inbox) = mpsc::channel(1);

@@ -60,7 +60,7 @@ impl Bench {
 
     fn want(&self, targets: impl IntoIterator<Item = (SocketAddr, Arc<Check>)>) {
         let targets = targets.into_iter().map(|(endpoint, check)| (id(endpoint), check)).collect();
-        self.wanted.send(Probes { targets: Arc::new(targets), refused: 0 }).unwrap();
+        self.wanted.send(Probes { targets: Arc::new(targets), refused: 0, slowed: 0 }).unwrap();
     }
 
     /// The next change that is told: which endpoint, and why it fails.

@@ -252,3 +252,103 @@ fn the_status_names_so_many_failing_services_by_name() {
     same.keep_orders(&desired);
     assert!(Arc::ptr_eq(&same.probes.targets, &desired.probes.targets), "they are in memory once");
 }
+
+#[test]
+fn a_check_connects_to_the_own_node_and_its_pods_alone() {
+    let own = Node {
+        addresses: addresses(&["10.0.0.1", "192.0.2.1"]).into(),
+        internal: addresses(&["10.0.0.1"]).into(),
+        ..node("node1")
+    };
+    // A network plugin may give a Node an address in the range of another one's pods.
+    let other = Node { addresses: addresses(&["10.0.0.2", "10.244.1.250"]).into(), ..node("node2") };
+    let api_server = slice_of("kubernetes", "IPv4", &[("https", 8080)], json!([{"addresses": ["10.244.1.200"]}]));
+    let api_server = Slice { service: Some(Key::new("default", "kubernetes")), ..api_server };
+    let mut bridge = link(7, "cni0");
+    bridge.addresses = addresses(&["10.244.1.1"]).into();
+    let asked = |address: &str, check: &str, ranges: &[&str]| {
+        let endpoint = slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", address)]));
+        let cluster = Cluster {
+            nodes: vec![own.clone(), other.clone()],
+            services: vec![checked("web", "Local", check)],
+            slices: vec![endpoint, api_server.clone()],
+            links: vec![link(2, "eth0"), bridge.clone()],
+            ..Cluster::default()
+        };
+        let mut state = cluster.state();
+        state.config.checked_ranges = Some(ranges.iter().map(|range| range.parse().unwrap()).collect());
+        let desired = plan(&state, Instant::ZERO);
+        let is_said = desired.status.unchecked.contains(&format!("{address}:"))
+            && desired.status.unchecked.contains("--health-checks");
+        assert_eq!(
+            (desired.probes.refused == 1, is_said),
+            (desired.probes.targets.is_empty(), desired.probes.targets.is_empty())
+        );
+        !desired.probes.targets.is_empty()
+    };
+    let cases = [
+        ("10.244.1.9", true, "a pod of this node"),
+        ("10.0.0.1", true, "a pod on the host's network"),
+        ("192.0.2.1", false, "another address of this node"),
+        ("10.244.1.1", false, "this node on a bridge of pods"),
+        ("10.0.0.2", false, "another node"),
+        ("10.244.1.250", false, "another node in this range"),
+        ("10.244.2.9", false, "a pod of another node"),
+        ("10.244.1.200", false, "the API server"),
+        ("10.96.0.1", false, "a Service"),
+        ("100.100.100.200", false, "a cloud's metadata"),
+    ];
+    for (address, expect, what) in cases {
+        assert_eq!(asked(address, "tcp", &[]), expect, "{what}");
+    }
+    assert!(asked("10.244.1.200", "tcp:9", &[]), "another port there");
+    for (address, expect) in
+        [("192.168.7.3", true), ("192.168.8.1", false), ("10.0.0.2", false), ("169.254.169.254", false)]
+    {
+        assert_eq!(asked(address, "tcp", &["192.168.7.0/24", "10.0.0.0/24", "169.254.0.0/16"]), expect, "{address}");
+    }
+}
+
+#[test]
+fn no_endpoint_is_checked_where_checks_are_off() {
+    let mut state = cluster("Local", "tcp").state();
+    says(&mut state, "10.244.1.1:8080", Some("why"));
+    says(&mut state, "10.244.1.2:8080", Some("why"));
+    assert!(judged(&state).0);
+    state.config.checked_ranges = None;
+    let desired = plan(&state, Instant::ZERO);
+    assert_eq!((targets(&desired), judged(&state)), (vec![], (false, vec![])));
+    assert!(desired.status.unchecked.contains("--health-checks is off"), "{}", desired.status.unchecked);
+    let nobody = Cluster::default().plan();
+    assert_eq!(nobody.status.unchecked, "", "where no Service has a check nothing is said");
+}
+
+#[test]
+fn of_an_endpoint_at_the_nodes_own_address_no_more_is_said_than_that_it_fails() {
+    let own =
+        Node { addresses: addresses(&["10.0.0.1"]).into(), internal: addresses(&["10.0.0.1"]).into(), ..node("node1") };
+    let slices = vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", "10.0.0.1")]))];
+    let mut state = Cluster { nodes: vec![own], slices, ..cluster("Local", "tcp:10250") }.state();
+    says(&mut state, "10.0.0.1:10250", Some("connection refused"));
+    let said = vec!["default/web 10.0.0.1:10250 it does not pass: see the speaker's log".to_owned()];
+    assert_eq!(judged(&state), (true, said));
+}
+
+#[test]
+fn the_endpoints_of_a_service_are_asked_fifty_times_a_second_at_most() {
+    let paced = |count: u8, check: &str| {
+        let endpoints: Vec<_> = (2..2 + count).map(|n| on("node1", &format!("10.244.1.{n}"))).collect();
+        let slices = vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!(endpoints))];
+        let desired = Cluster { slices, ..cluster("Local", check) }.plan();
+        let check = desired.probes.targets.values().next().expect("a target");
+        assert_eq!(desired.probes.targets.len(), usize::from(count));
+        assert!(desired.probes.targets.values().all(|other| other == check));
+        (u64::try_from(check.interval.as_millis()).unwrap(), desired.probes.slowed)
+    };
+    assert_eq!(paced(1, "tcp"), (1_000, 0));
+    assert_eq!(paced(50, "tcp"), (1_000, 0));
+    assert_eq!(paced(60, "tcp"), (1_200, 60));
+    assert_eq!(paced(60, "tcp;interval=5s"), (5_000, 0));
+    assert_eq!(paced(5, "tcp;interval=100ms"), (100, 0));
+    assert_eq!(paced(6, "tcp;interval=100ms"), (120, 6));
+}

@@ -36,8 +36,9 @@ const MOVE_MAX: Duration = Duration::from_secs(10);
 const OWNED_MAX: Duration = Duration::from_secs(60);
 /// How long a speaker is fresh, repeats what it has announced, and writes its status late.
 pub(super) const SETTLE: Duration = Duration::from_secs(10);
-/// A node that is back takes its address again after so long: the default would make the run wait until nobody is fresh.
-const FAILBACK: [&str; 2] = ["--failback-delay", "2s"];
+/// A node that is back takes its address again after so long: the default would make the run wait
+/// until nobody is fresh. Endpoints are in a range of their own.
+const FLAGS: [&str; 4] = ["--failback-delay", "2s", "--health-checks", "10.245.0.0/16"];
 
 /// One change: of which address, who owned it, and when the API server had it.
 struct Change {
@@ -82,7 +83,7 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
 fn start(lab: &Lab) -> Result<()> {
     lab.install_ferrolb()?;
     lab.start_controller(&[])?;
-    lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &FAILBACK))?;
+    lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &FLAGS))?;
     lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")?;
     lab.apply(POOL)?;
     rest::wait_for(lab)
