@@ -19,6 +19,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// How long the BFD of an established session may take to come up: that of FRR 8 began 8 s after the session.
 const BFD_WITHIN: Duration = Duration::from_secs(15);
 
+/// So many prefixes of a router are too many: gobgpd keeps them all, in some 40 MB.
+const PREFIXES_MAX: u64 = 50_000;
+
 const NOTHING: api::Message = api::Message { notification: 0, update: 0, open: 0, keepalive: 0, refresh: 0, total: 0 };
 
 /// What went either way since a session was established last, or since ever.
@@ -105,8 +108,25 @@ pub(super) fn session_report(
         address: address.parse().ok(),
         asn: Some(told.peer_asn).filter(|asn| established && *asn != 0),
         bfd,
-        problem: if established { unwatched } else { Some(problem(happened, asked, own_asn)) },
+        problem: if established { unwatched.or_else(|| crowded(is)) } else { Some(problem(happened, asked, own_asn)) },
     }
+}
+
+/// The prefixes that a router has sent.
+fn received(is: &api::Peer) -> u64 {
+    is.afi_safis.iter().filter_map(|family| family.state).map(|state| state.received).sum()
+}
+
+/// The router sends so much that gobgpd may run out of memory. The same words whatever the number,
+/// as each new text is written.
+fn crowded(is: &api::Peer) -> Option<Box<str>> {
+    let why = || {
+        format!(
+            "the router has sent more than {PREFIXES_MAX} prefixes, which gobgpd keeps in memory and nobody uses: have it send none \
+             (docs/bgp.md)"
+        )
+    };
+    (received(is) > PREFIXES_MAX).then(|| why().into())
 }
 
 /// How the BFD of a session stands.
@@ -147,7 +167,7 @@ pub(super) fn session_counts(is: &api::Peer, asked: &api::Peer) -> SessionCounts
     SessionCounts {
         received: messages.received.unwrap_or_default(),
         sent: messages.sent.unwrap_or_default(),
-        received_prefixes: is.afi_safis.iter().filter_map(|family| family.state).map(|state| state.received).sum(),
+        received_prefixes: received(is),
         // It has a state of BFD where there is none, too.
         bfd: told.bfd_state.filter(|_| asked.bfd.is_some()).map(bfd),
     }
@@ -232,6 +252,20 @@ mod tests {
         let report = session(Told::Established, none, none, "");
         assert_eq!((report.state, report.since, report.asn), (BgpSessionState::Established, Some(7), Some(64513)));
         assert_eq!((report.address, report.problem), ("fe80::1".parse().ok(), None));
+    }
+
+    #[test]
+    fn a_router_that_sends_its_whole_table_is_asked_for_a_filter() {
+        let problem = |state: Told, received: u64| {
+            let family = api::AfiSafi { state: Some(api::AfiSafiState { received }), ..api::AfiSafi::default() };
+            let state = api::PeerState { session_state: state as i32, ..api::PeerState::default() };
+            let is = api::Peer { state: Some(state), afi_safis: vec![family, family], ..api::Peer::default() };
+            let (mut trace, now) = (Trace::new(Instant::ZERO), (Instant::ZERO, false));
+            session_report(&is, &asked(""), 64512, &mut trace, now).problem.unwrap_or_default()
+        };
+        assert_eq!(&*problem(Told::Established, 25_000), "");
+        assert!(problem(Told::Established, 25_001).contains("more than 50000 prefixes"));
+        assert!(problem(Told::Active, 25_001).contains("no connection"), "why there is no session comes first");
     }
 
     #[test]
