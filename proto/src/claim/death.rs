@@ -63,6 +63,7 @@ impl Claims {
         }
         let is_due = |peer: &Peer| peer.deadline(&self.config).is_some_and(|at| now >= at);
         let due: Vec<_> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(name, _)| name.clone()).collect();
+        self.peers.retain(|_, peer| !peer.dead || now < peer.forgotten_at());
         for name in due {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
             self.own.dirty.concerns(peer);

@@ -126,7 +126,9 @@ impl Claims {
     /// Whose frame it is; none if it is nothing to worry about: the claims of living members are settled between members, and
     /// what a former holder said lately may still be on its way.
     fn whose(&self, address: IpAddr, mac: Mac, now: Instant) -> Option<TroubleKind> {
-        let Some((name, peer)) = self.peers.iter().find(|(_, peer)| peer.macs.contains(&mac)) else {
+        // A node may have been installed anew under another name: what lives is what speaks.
+        let with_mac = self.peers.iter().filter(|(_, peer)| peer.macs.contains(&mac));
+        let Some((name, peer)) = with_mac.min_by_key(|(_, peer)| peer.dead) else {
             let unproven = self.newcomers.values().any(|newcomer| newcomer.mac == mac);
             return (!unproven).then_some(TroubleKind::Stranger);
         };

@@ -28,6 +28,8 @@ const NEWCOMER_LIFETIME: Duration = Duration::from_secs(1);
 const NEWCOMERS_MAX: usize = 256;
 /// How many keys that a peer says it accepts are kept; nobody has more than two at a time.
 const ACCEPTS_MAX: usize = 4;
+/// How long after its last frame a dead peer is still known.
+const DEAD_LIFETIME: Duration = Duration::from_secs(3_600);
 /// How many hardware addresses of one peer are kept.
 const MACS_MAX: usize = 8;
 
@@ -138,7 +140,7 @@ impl Peer {
 
     pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
         if self.dead {
-            return None;
+            return Some(self.forgotten_at());
         }
         let suspicious = self.heard + self.interval * config.hello_misses;
         let suspicion = self.suspicion.as_ref().map_or(suspicious, |suspicion| suspicion.next);
@@ -146,6 +148,11 @@ impl Peer {
         let restated = (!self.claims.is_empty()).then(|| ends.min(self.ask_again_at()));
         let untold = self.ask_back_at();
         restated.into_iter().chain(untold).chain(self.refused.values().copied()).chain([suspicion]).min()
+    }
+
+    /// When it is known no longer, if it stays dead: a later frame of it has to answer a challenge, as a newcomer's.
+    pub(super) fn forgotten_at(&self) -> Instant {
+        self.heard + DEAD_LIFETIME
     }
 
     /// It was found dead with these claims.

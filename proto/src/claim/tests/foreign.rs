@@ -64,6 +64,26 @@ fn a_fresh_address_that_a_stranger_has_is_left_to_it_and_taken_when_it_lets_go()
 }
 
 #[test]
+fn a_node_that_came_back_under_another_name_is_the_living_one_and_the_dead_one_is_forgotten() {
+    let mut wire = settled();
+    let (dead, mac) = ("node1", wire.node("node1").mac);
+    wire.node(dead).up = false;
+    wire.run(Duration::from_secs(2));
+    // Its card speaks for a node whose name comes later.
+    wire.start("other1");
+    wire.node("other1").mac = mac;
+    wire.run(Duration::from_secs(2));
+    let owner = ["node2", "node3"].into_iter().find(|name| wire.owners(VIP) == [*name]).expect("an owner");
+    wire.input(owner, Input::Foreign { address: VIP, mac, announced: true });
+    assert_eq!(wire.owners(VIP), [owner], "a living node's kernel is defended against");
+    assert_eq!(troubles(&mut wire, owner), by(TroubleKind::Kernel("other1".into()), mac));
+    assert!(wire.node(owner).machine.peers.contains_key(dead));
+    wire.run(Duration::from_secs(3_600));
+    assert!(!wire.node(owner).machine.peers.contains_key(dead), "an hour later");
+    assert!(wire.node(owner).machine.peers.contains_key("other1"));
+}
+
+#[test]
 fn an_address_that_was_held_for_long_is_defended_once_in_ten_seconds_and_kept() {
     let mut wire = settled();
     let owner = ranked(&THREE, VIP)[0];
