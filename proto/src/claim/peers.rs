@@ -393,9 +393,6 @@ impl Claims {
         let proof = asked.map(|newcomer| Body::Answer { nonce: newcomer.nonce });
         if proof.is_none_or(|proof| proof != frame.body) {
             self.counts.unproven += 1;
-            if let Some(peer) = self.peers.get_mut(&frame.node) {
-                peer.heard_with(source);
-            }
             self.challenge_newcomer(source, frame, now);
             if let Body::Challenge { nonce } = frame.body {
                 // Two that are newcomers to each other: one must begin to answer, and an answer gives nothing away.

@@ -270,6 +270,18 @@ fn with_a_peer() -> (Claims, impl Fn(u64, u64, Body) -> Input) {
 }
 
 #[test]
+fn relayed_old_frames_take_no_hardware_address_from_a_member() {
+    let (mut machine, said) = with_a_peer();
+    let known = machine.peers["node2"].macs.clone();
+    for n in 0..8 {
+        // Recorded in an earlier life of node2, and sent on by another host.
+        let Input::Frame { frame, .. } = said(9, 1, Body::Ask) else { panic!("a frame") };
+        machine.handle(Input::Frame { source: Mac([2, 8, 8, 8, 8, n]), frame }, Instant::from_millis(1_600));
+    }
+    assert_eq!((machine.counts().unproven, &machine.peers["node2"].macs), (8 + 1, &known));
+}
+
+#[test]
 fn a_newcomer_that_does_not_answer_is_challenged_five_times_a_second() {
     let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
