@@ -406,7 +406,6 @@ impl Claims {
             return false;
         }
         let hears_nobody = self.peers.values().all(|peer| peer.dead);
-        let alone = hears_nobody && !self.peers.is_empty();
         if hears_nobody {
             // As where something has healed: which of us was cut off from the rest, nobody knows.
             self.refresh_all(true, now);
@@ -425,7 +424,7 @@ impl Claims {
             }
             self.unclaimed(&frame.node, before.claims, now);
         }
-        self.newly_heard(alone, now);
+        self.newly_heard(hears_nobody, now);
         self.ask(&frame.node, now);
         true
     }
