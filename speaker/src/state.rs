@@ -189,10 +189,7 @@ impl State {
                 true
             }
             Event::Report { link, report } => {
-                if !report.heard.is_empty() {
-                    self.acquainted.insert(link);
-                }
-                self.reports.insert(link, report);
+                self.set_report(link, report);
                 true
             }
             Event::LinkFailed { link, why: _ } => {
@@ -260,6 +257,13 @@ impl State {
             Change::ResyncDone => self.keys_listed = true,
             Change::Apply(_) | Change::ResyncStarted | Change::Unreadable { .. } | Change::Delete(_) => {}
         }
+    }
+
+    fn set_report(&mut self, link: u32, report: LinkReport) {
+        if !report.heard.is_empty() {
+            self.acquainted.insert(link);
+        }
+        self.reports.insert(link, report);
     }
 
     fn fail(&mut self, link: u32, now: Instant) {
