@@ -13,6 +13,9 @@ use tower::service_fn;
 
 use super::*;
 
+/// How long a patch may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the API server has: the owner's uid and the version in the status.
 type Stored = Arc<Mutex<Option<(String, String)>>>;
 
@@ -73,7 +76,8 @@ impl Scene {
     /// Waits for these patches, one after the other.
     async fn takes<const N: usize>(&mut self, patches: [&str; N]) {
         for patch in patches {
-            assert_eq!(self.taken.recv().await.unwrap(), patch);
+            let taken = timeout(PATIENCE, self.taken.recv()).await.expect(patch);
+            assert_eq!(taken.unwrap(), patch);
         }
     }
 }
