@@ -54,7 +54,10 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
 #[test]
 fn a_bridge_answers_for_its_ports_once_and_with_its_own_hardware_address() {
     let lan = Lan::new(&HOSTS);
-    for host in HOSTS {
+    for (host, address) in HOSTS.into_iter().zip(["172.30.0.11/24", "172.30.0.12/24"]) {
+        // Without a subnet it is taken for a pod's.
+        chosen(&lan, host, &[]);
+        lan.ip("-n", host, &format!("address add {address} dev eth0"));
         chosen(&lan, host, &["eth0"]);
         lan.ip("-n", host, "link add mac0 link eth0 up type macvlan mode bridge");
         chosen(&lan, host, &["eth0"]);
