@@ -33,6 +33,13 @@ fn named(names: &[&str]) -> Vec<&'static Scenario> {
 }
 
 #[test]
+fn two_nodes_keep_every_rule_when_one_is_left_or_hears_nothing() {
+    let alone = ["last", "last_restarted", "isolate_silent", "deaf_silent", "deaf_for_good"];
+    check(&named(&alone), 60_000, 100, (2, 12));
+    check(&named(&["death", "deaf", "isolate", "split", "restart"]), 60_000, 100, (2, 12));
+}
+
+#[test]
 fn three_nodes_keep_every_rule() {
     check(&all(), 10_000, 100, (3, 3));
 }
