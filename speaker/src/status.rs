@@ -179,23 +179,4 @@ fn remedy(answer: &Status) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_names_what_to_apply() {
-        let cases = [
-            (500, ".status.x: field not declared in schema", "Helm does not upgrade"),
-            (500, "etcdserver: request timed out", "tried again"),
-            (403, "forbidden", "RBAC"),
-            (404, "not found", "does not have the kind"),
-        ];
-        for (code, message, expect) in cases {
-            let answer = Status { code, message: message.into(), ..Status::default() };
-            assert!(remedy(&answer).contains(expect), "{code} {message}");
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests;

@@ -115,3 +115,17 @@ async fn where_an_owner_is_refused_the_status_is_written_without_one() {
     scene.want("uid1", "1");
     scene.takes(["refused uid1", "object of \"\"", "status 1"]).await;
 }
+
+#[test]
+fn a_refusal_names_what_to_apply() {
+    let cases = [
+        (500, ".status.x: field not declared in schema", "Helm does not upgrade"),
+        (500, "etcdserver: request timed out", "tried again"),
+        (403, "forbidden", "RBAC"),
+        (404, "not found", "does not have the kind"),
+    ];
+    for (code, message, expect) in cases {
+        let answer = Status { code, message: message.into(), ..Status::default() };
+        assert!(remedy(&answer).contains(expect), "{code} {message}");
+    }
+}
