@@ -75,7 +75,7 @@ fn labeled() -> String {
         if labels.len() >= LABELS_BYTES {
             break;
         }
-        write!(labels, r#""l{n:x}":"","#).unwrap();
+        write!(labels, r#""l{n:x}":"","#).expect("a String takes any text");
     }
     labels.pop();
     labels + "}"
@@ -93,7 +93,7 @@ fn answer(query: &str, services: usize, kind: &'static str, metadata: &Arc<str>)
         return stream::iter(0..CHANGES).map(line).chain(stream::pending()).boxed();
     }
     let from = number("continue=").unwrap_or(0);
-    let to = (from + number("limit=").unwrap()).min(services);
+    let to = (from + number("limit=").expect("a limited list")).min(services);
     let next = if to < services { to.to_string() } else { String::new() };
     let head = format!(
         r#"{{"kind":"ServiceList","apiVersion":"v1","metadata":{{"resourceVersion":"7","continue":"{next}"}},"items":["#
@@ -105,7 +105,7 @@ fn answer(query: &str, services: usize, kind: &'static str, metadata: &Arc<str>)
 
 fn server(services: usize, kind: &'static str, metadata: Arc<str>) -> Client {
     let service = service_fn(move |request: Request<Body>| {
-        let frames = answer(request.uri().query().unwrap(), services, kind, &metadata);
+        let frames = answer(request.uri().query().expect("a query"), services, kind, &metadata);
         let frames = frames.map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
         std::future::ready(Ok::<_, Infallible>(Response::new(StreamBody::new(frames))))
     });
@@ -124,10 +124,10 @@ async fn peak(services: usize, kind: &'static str, metadata: String) -> usize {
     tasks.spawn(watch.run(events, |change| change, Arc::new(Vitals::new(Instant::ZERO))));
     let mut kept: Vec<Change<Service>> = Vec::new();
     while kept.len() < services + CHANGES {
-        match queue.recv().await.unwrap() {
+        match queue.recv().await.expect("a watch never ends") {
             Change::ResyncStarted => {}
             Change::ResyncDone => assert_eq!(kept.len(), services),
-            change => kept.push(change),
+            change @ (Change::Apply(_) | Change::Unreadable { .. } | Change::Delete(_)) => kept.push(change),
         }
     }
     PEAK.load(Ordering::Relaxed) - before
