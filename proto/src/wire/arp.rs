@@ -25,11 +25,9 @@ pub enum Operation {
 /// The fields of an ARP frame that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
-    /// Source of the Ethernet header: where an answer goes.
-    pub source: Mac,
     /// Request or reply.
     pub operation: Operation,
-    /// Sender hardware address.
+    /// Sender hardware address: where an answer goes.
     pub sender_mac: Mac,
     /// Sender protocol address; unspecified in a probe (RFC 5227 section 1.1).
     pub sender: Ipv4Addr,
@@ -59,7 +57,6 @@ impl Arp {
             _ => return None,
         };
         Some(Self {
-            source: Mac(header.get_source().octets()),
             operation,
             sender_mac: Mac(arp.get_sender_hw_addr().octets()),
             sender: arp.get_sender_proto_addr(),
@@ -127,7 +124,7 @@ mod tests {
     #[test]
     fn a_request_and_its_answer_have_the_bytes_of_rfc_826() {
         let asked = Arp::decode(&request(A, CLIENT, VIP)).expect("request");
-        assert_eq!(asked, Arp { source: A, operation: Operation::Request, sender_mac: A, sender: CLIENT, target: VIP });
+        assert_eq!(asked, Arp { operation: Operation::Request, sender_mac: A, sender: CLIENT, target: VIP });
         #[rustfmt::skip]
         let bytes = [
             2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 6,
@@ -142,7 +139,7 @@ mod tests {
             [(gratuitous_request(A, VIP), Operation::Request), (gratuitous_reply(A, VIP), Operation::Reply)]
         {
             let arp = Arp::decode(&frame).expect("gratuitous");
-            assert_eq!(arp, Arp { source: A, operation, sender_mac: A, sender: VIP, target: VIP });
+            assert_eq!(arp, Arp { operation, sender_mac: A, sender: VIP, target: VIP });
             assert_eq!(
                 (&frame[..6], &frame[32..38]),
                 (&Mac::BROADCAST.0[..], &A.0[..]),

@@ -25,6 +25,7 @@ pub(super) enum Meaning<const N: usize> {
 
 /// Reads an ARP frame that arrived at a link whose hardware address is `mac`, where we hold `held` and check what `checked` says.
 ///
+/// The answer goes to the sender hardware address that the question names (RFC 826).
 /// Questions are answered that went to all hosts or to us; RFC 826 knows no others. A frame whose sender claims the very
 /// address it asks for is an announcement (RFC 5227 section 2.3) and no question. Frames of our own hardware address are
 /// reflections.
@@ -46,7 +47,11 @@ pub(super) fn read_arp(
         Operation::Request => {
             let to_us = to_us || frame.starts_with(&Mac::BROADCAST.0);
             let asked = to_us && arp.sender != arp.target && held.contains(&arp.target);
-            if asked { Meaning::Asked(arp::reply(mac, arp.target, arp.source, arp.sender)) } else { Meaning::Nothing }
+            if asked {
+                Meaning::Asked(arp::reply(mac, arp.target, arp.sender_mac, arp.sender))
+            } else {
+                Meaning::Nothing
+            }
         }
     }
 }
@@ -123,11 +128,15 @@ mod tests {
         };
         let asked = arp::request(THEIRS, CLIENT, VIP);
         let probe = arp::request(THEIRS, Ipv4Addr::UNSPECIFIED, VIP);
+        // A bridge that translates hardware addresses put its own into the Ethernet header.
+        let mut relayed = asked;
+        relayed[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
         let answer = |asker| Meaning::Asked(arp::reply(MINE, VIP, THEIRS, asker));
         let cases = [
             (asked, answer(CLIENT)),
             (to(MINE, asked), answer(CLIENT)),
             (probe, answer(Ipv4Addr::UNSPECIFIED)),
+            (relayed, answer(CLIENT)),
             (to(Mac([2, 0, 0, 0, 0, 9]), asked), Meaning::Nothing),
             (to(Mac([1, 0, 0x5e, 0, 0, 1]), asked), Meaning::Nothing),
             (arp::request(THEIRS, CLIENT, CHECKED), Meaning::Nothing),

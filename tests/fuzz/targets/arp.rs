@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     );
     if let Some(arp) = read {
         // What we answer to it is ARP again, of the same two addresses.
-        let answer = arp::reply(arp.sender_mac, arp.target, arp.source, arp.sender);
+        let answer = arp::reply(arp.sender_mac, arp.target, arp.sender_mac, arp.sender);
         let answer = Arp::decode(&answer).expect("our own answer");
         assert_eq!((answer.sender, answer.target), (arp.target, arp.sender));
     }
