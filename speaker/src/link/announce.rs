@@ -96,9 +96,10 @@ impl Announcer {
         self.unschedule(address);
     }
 
-    /// The address to announce at `now`, if one is due and the pace allows it; to be asked until it says none.
-    pub(super) fn next(&mut self, now: Instant) -> Option<IpAddr> {
-        if now < self.open_at {
+    /// The address to announce at `now`, if one is due, the pace allows it and the `gate` is not shut by then; to be asked until it
+    /// says none.
+    pub(super) fn next(&mut self, now: Instant, gate: Instant) -> Option<IpAddr> {
+        if now < self.open_at || now >= gate {
             return None;
         }
         let due = self.queue.first().copied().filter(|due| due.at <= now);
@@ -152,12 +153,15 @@ mod tests {
     const A: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200));
     const B: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x201));
 
+    /// A gate that never shuts.
+    const OPEN: Instant = Instant::from_nanos(u64::MAX);
+
     /// Runs the announcer from `from` until it has nothing left; what it says, with the milliseconds.
     fn run(announcer: &mut Announcer, from: Instant) -> Vec<(u128, IpAddr)> {
         let mut said = Vec::new();
         let mut now = from;
         loop {
-            while let Some(address) = announcer.next(now) {
+            while let Some(address) = announcer.next(now, OPEN) {
                 said.push((now.since(Instant::ZERO).as_millis(), address));
             }
             let Some(deadline) = announcer.deadline() else { return said };
@@ -207,10 +211,10 @@ mod tests {
         let mut now = Instant::ZERO;
         for _ in 0..count {
             now = now.max(announcer.deadline().unwrap());
-            assert!(announcer.next(now).is_some());
+            assert!(announcer.next(now, OPEN).is_some());
         }
         announcer.start(A, now);
-        assert_eq!(announcer.next(announcer.deadline().unwrap()), Some(A));
+        assert_eq!(announcer.next(announcer.deadline().unwrap(), OPEN), Some(A));
     }
 
     #[test]
@@ -231,14 +235,14 @@ mod tests {
         let mut at = Vec::new();
         for _ in 0..GAPS.len() + 2 {
             let now = announcer.deadline().unwrap();
-            assert_eq!(announcer.next(now), Some(A));
+            assert_eq!(announcer.next(now, OPEN), Some(A));
             at.push(now);
         }
         let [.., last, first, second] = at[..] else { panic!("{at:?}") };
         assert_eq!((last, first, second), (Instant::from_millis(5_000), last + period, first + period));
         let soon = second + Duration::from_secs(1);
         announcer.once(A, soon);
-        assert_eq!((announcer.next(soon), announcer.deadline()), (Some(A), Some(soon + period)));
+        assert_eq!((announcer.next(soon, OPEN), announcer.deadline()), (Some(A), Some(soon + period)));
     }
 
     #[test]
@@ -247,13 +251,13 @@ mod tests {
         let start = Instant::from_millis(1_000);
         (0..1_000).for_each(|n| announcer.start(Ipv4Addr::from_bits(n).into(), start));
         announcer.start(B, start);
-        assert_ne!(announcer.next(start), Some(B));
+        assert_ne!(announcer.next(start, OPEN), Some(B));
         let mut told = Vec::new();
         for _ in 0..10 {
             announcer.refuse(B);
             announcer.refuse(B);
             let now = announcer.deadline().unwrap().max(start);
-            told.push(announcer.next(now) == Some(B));
+            told.push(announcer.next(now, OPEN) == Some(B));
         }
         assert_eq!(told, [true, false].repeat(5));
         announcer.stop(B);
@@ -269,11 +273,20 @@ mod tests {
         announcer.start(A, Instant::ZERO);
         announcer.start(B, Instant::ZERO);
         let late = Instant::from_millis(50);
-        assert_eq!([announcer.next(late), announcer.next(late)], [Some(A), Some(B)]);
+        assert_eq!([announcer.next(late, OPEN), announcer.next(late, OPEN)], [Some(A), Some(B)]);
         announcer.stop(A);
         announcer.start(B, late);
         let said = run(&mut announcer, late);
         assert!(said.iter().all(|(_, address)| *address == B));
         assert_eq!((said.len(), said[0].0), (GAPS.len(), 50));
+    }
+
+    #[test]
+    fn a_shut_gate_holds_back_what_is_due_and_loses_none_of_it() {
+        let (mut announcer, start) = (Announcer::new(None), Instant::from_millis(1_000));
+        announcer.start(A, start);
+        announcer.refuse(B);
+        assert_eq!(announcer.next(start, start), None, "others may have both by now");
+        assert_eq!([announcer.next(start, OPEN), announcer.next(start + PACE, OPEN)], [Some(B), Some(A)]);
     }
 }

@@ -430,7 +430,8 @@ impl Thread<'_> {
     fn announce(&mut self) -> Result<(), LinkError> {
         let (metrics, mac) = (&self.setup.metrics, self.setup.mac);
         for _ in 0..BURST_MAX {
-            let Some(address) = self.announcer.next(Clock::now()) else { break };
+            // As an answer, an announcement is legal only while our own last hello is young.
+            let Some(address) = self.announcer.next(Clock::now(), self.claims.gate()) else { break };
             let tell = |socket, frame: &[u8]| send(socket, frame, &metrics.gratuitous, metrics.dropped(Drop::Send));
             match address {
                 IpAddr::V4(address) => {
