@@ -21,6 +21,7 @@ mod ip_mode;
 mod ipv6;
 mod kube_proxy_rules;
 mod labs;
+mod last_node;
 mod leader_death;
 mod leases;
 mod ledger;
