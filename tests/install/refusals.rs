@@ -65,6 +65,14 @@ fn cases() -> Vec<(Value, &'static str)> {
             "at '/pools': maxItems: got 1, want 0",
         ),
         (json!({"pools": {"first": ["10.0.0.1"]}}), "at '/pools': got object, want array"),
+        // A value that is missing, as after `--reuse-values` with a chart that is newer than the release.
+        (json!({"probePort": null}), "at '': missing property 'probePort'"),
+        (json!({"prometheus": {"metricsPort": null}}), "at '/prometheus': missing property 'metricsPort'"),
+        (json!({"networkpolicies": {"apiPorts": null}}), "at '/networkpolicies': missing property 'apiPorts'"),
+        (json!({"controller": {"logLevel": null}}), "at '/controller': missing property 'logLevel'"),
+        (json!({"speaker": null}), "at '': missing property 'speaker'"),
+        (json!({"speaker": {"serviceAccount": null}}), "at '/speaker': missing property 'serviceAccount'"),
+        (json!({"bgp": {"image": {"tag": null}}}), "at '/bgp/image': missing property 'tag'"),
     ]
 }
 
@@ -80,4 +88,17 @@ fn values_that_mean_nothing_are_refused_and_named() {
 fn values_that_are_helms_own_are_taken() {
     // Helm gives them to every chart that another one depends on.
     assert!(!chart::objects(&json!({"global": {"registry": "mine"}})).unwrap().is_empty());
+}
+
+#[test]
+fn defaults_that_are_lists_or_maps_can_be_taken_away() {
+    let none = json!({"nodeSelector": null, "podAnnotations": null, "labels": null, "tolerations": null,
+        "resources": null, "priorityClassName": null, "extraArgs": null});
+    let objects = chart::objects(&json!({"controller": none, "speaker": none, "bgp": {"enabled": true}})).unwrap();
+    let pods: Vec<_> = objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect();
+    assert_eq!(pods.len(), 3);
+    for pod in pods {
+        assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux"}), "{pod}");
+        assert!(pod.get("tolerations").is_none() && pod.get("priorityClassName").is_none(), "{pod}");
+    }
 }

@@ -72,7 +72,7 @@ labels:
 {{- if $root.Values.prometheus.scrapeAnnotations -}}
 {{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString $root.Values.prometheus.metricsPort) -}}
 {{- end -}}
-{{- with merge (dict) $values.podAnnotations $annotations }}
+{{- with merge (dict) ($values.podAnnotations | default dict) $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -92,7 +92,7 @@ imagePullSecrets:
 priorityClassName: {{ . }}
 {{- end }}
 nodeSelector:
-  {{- merge (dict) $values.nodeSelector (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
+  {{- merge (dict) ($values.nodeSelector | default dict) (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
 {{- with $values.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
