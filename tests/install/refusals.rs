@@ -65,6 +65,7 @@ fn cases() -> Vec<(Value, &'static str)> {
             "at '/pools': maxItems: got 1, want 0",
         ),
         (json!({"pools": {"first": ["10.0.0.1"]}}), "at '/pools': got object, want array"),
+        (json!({"probePort": 7472}), "probePort and prometheus.metricsPort are the same port"),
         // A value that is missing, as after `--reuse-values` with a chart that is newer than the release.
         (json!({"probePort": null}), "at '': missing property 'probePort'"),
         (json!({"prometheus": {"metricsPort": null}}), "at '/prometheus': missing property 'metricsPort'"),

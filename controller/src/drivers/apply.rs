@@ -29,7 +29,8 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a write was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// The API server cannot be reached, or does not know us; that is said elsewhere, once for all requests.
+    /// The API server cannot be reached, is overloaded, or does not know us; that is said elsewhere,
+    /// once for all requests.
     Unanswered,
     /// No answer within [`WRITE_TIMEOUT`].
     Late,
@@ -48,7 +49,7 @@ impl From<kube::Error> for Failure {
         #[expect(clippy::wildcard_enum_match_arm, reason = "every error that is no answer is the same to us")]
         match error {
             kube::Error::Api(status) if status.is_not_found() => Self::Outdated,
-            kube::Error::Api(status) if matches!(status.code, 401 | 502..=504) => Self::Unanswered,
+            kube::Error::Api(status) if matches!(status.code, 401 | 429 | 502..=504) => Self::Unanswered,
             kube::Error::Api(status) => Self::Refused(status),
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Unreadable(error.to_string()),
             _ => Self::Unanswered,

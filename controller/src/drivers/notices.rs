@@ -81,12 +81,12 @@ impl Notices {
 
     /// Tells something about a Service: the log at once, the API server some time soon.
     pub fn tell(&mut self, key: &Key, uid: &str, notice: &Notice) {
+        info!(service = %key, reason = &*notice.reason, "{}", notice.message);
         if !self.limit.admits(uid, Clock::now()) {
-            debug!(service = %key, reason = &*notice.reason, "too many events about it: {}", notice.message);
+            debug!(service = %key, reason = &*notice.reason, "too many events about it");
             self.metrics.notices_dropped.inc();
             return;
         }
-        info!(service = %key, reason = &*notice.reason, "{}", notice.message);
         if self.queue.try_send((key.clone(), uid.into(), notice.clone())).is_err() {
             self.metrics.notices_dropped.inc();
         }

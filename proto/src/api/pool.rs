@@ -143,7 +143,7 @@ const ENTRY_RULE: &str = "self.all(a, \
 const UNICAST_RULE: &str = "self.all(a, \
     isIP(a.trim()) ? ip(a.trim()).isGlobalUnicast() : \
     isCIDR(a.trim()) ? cidr(a.trim()).ip().isGlobalUnicast() : \
-    a.split('-').all(end, !isIP(end.trim()) || ip(end.trim()).isGlobalUnicast()))";
+    !isIP(a.split('-')[0].trim()) || ip(a.split('-')[0].trim()).isGlobalUnicast())";
 const UNICAST_MESSAGE: &str =
     "spec.addresses: no entry may have loopback, link-local, multicast, broadcast or unspecified addresses";
 const ENTRY_MESSAGE: &str = "spec.addresses: every entry must be a CIDR (192.168.1.240/28), a range (192.168.1.240-192.168.1.250) or an address";

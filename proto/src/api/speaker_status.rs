@@ -52,7 +52,7 @@ pub struct SpeakerStatusStatus {
     #[serde(default)]
     pub failing_services: i64,
     /// Which endpoints are not checked although their Services ask for it, and why, for a person; empty: none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unchecked: String,
     /// How its gobgpd and its sessions stand; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

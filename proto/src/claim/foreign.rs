@@ -99,9 +99,15 @@ impl Claims {
     /// A frame says that `mac`, which is not ours, has an address. `announced`: nobody had asked.
     pub(super) fn foreign(&mut self, address: IpAddr, mac: Mac, announced: bool, now: Instant) {
         let Some(first) = self.unit_of.get(&address).copied() else { return };
+        let held = self.own.held.contains_key(&address);
+        // A deaf member cannot learn that it is not alone: each of its announcements needs an answer,
+        // or its clients' caches keep the address of a node that receives nothing.
+        if announced && held && self.is_of_deaf_member(mac) {
+            self.outputs.push_back(Output::Defend(address));
+            return;
+        }
         let Some(kind) = self.whose(address, mac, now) else { return };
         let checked = self.units.get(&first).is_some_and(|state| state.is_checked());
-        let held = self.own.held.contains_key(&address);
         if !held && !checked {
             return;
         }
@@ -141,6 +147,10 @@ impl Claims {
         // Whose claims are not known yet may have said that it has this.
         (!lately && peer.generation.is_some() && !peer.claims.contains(&address))
             .then(|| TroubleKind::Kernel(name.clone()))
+    }
+
+    fn is_of_deaf_member(&self, mac: Mac) -> bool {
+        self.peers.values().any(|peer| !peer.dead && peer.flags.deaf && peer.macs.contains(&mac))
     }
 
     fn moved_lately(&self, address: IpAddr, now: Instant) -> bool {

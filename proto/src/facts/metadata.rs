@@ -9,9 +9,16 @@ use kube::core::ObjectMeta;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The memory that an object's labels may take, or a Service's selector. Kubernetes limits each
-/// label, but not how many there are: a Service may have 150,000.
+use super::node::EXCLUDE;
+use super::slice::SERVICE_NAME;
+
+/// The memory that the labels of an object may take, or the selector of a Service. Kubernetes limits
+/// each label, but not how many there are: a Service may have 150,000. Those beyond, in the order of
+/// their keys, do not count: an object with too many is read all the same, because its address must
+/// not become free.
 const LABELS_BYTES_MAX: usize = 32 * 1024;
+/// Labels that always count: whose an EndpointSlice is, and that a Node announces nothing.
+const ALWAYS: [&str; 2] = [SERVICE_NAME, EXCLUDE];
 /// The memory that a label takes beside its own bytes.
 const LABEL_BYTES: usize = 64;
 
@@ -30,7 +37,7 @@ struct Metadata {
 /// Decodes `metadata`.
 ///
 /// # Errors
-/// A field has the wrong type, or the labels take more than [`LABELS_BYTES_MAX`].
+/// A field has the wrong type.
 pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     let metadata = Metadata::deserialize(deserializer)?;
     Ok(ObjectMeta {
@@ -45,7 +52,8 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectM
     })
 }
 
-/// Labels, or a selector, that take no more than [`LABELS_BYTES_MAX`].
+/// The labels, or the part of a selector, that fit into [`LABELS_BYTES_MAX`], and those that
+/// [`ALWAYS`] count.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Labels(pub(super) Option<BTreeMap<String, String>>);
 
@@ -72,13 +80,9 @@ impl<'de> Visitor<'de> for LabelsVisitor {
         let (mut labels, mut bytes) = (BTreeMap::new(), 0);
         while let Some((key, value)) = map.next_entry::<String, String>()? {
             bytes += key.len() + value.len() + LABEL_BYTES;
-            if bytes > LABELS_BYTES_MAX {
-                return Err(Error::custom(format!(
-                    "more than {} labels, or more than {LABELS_BYTES_MAX} bytes of them",
-                    LABELS_BYTES_MAX / LABEL_BYTES
-                )));
+            if bytes <= LABELS_BYTES_MAX || ALWAYS.contains(&&*key) {
+                labels.insert(key, value);
             }
-            labels.insert(key, value);
         }
         Ok(Some(labels))
     }
@@ -101,9 +105,12 @@ mod tests {
         assert_eq!(labels(&json!({"a": "b"})).unwrap().labels.unwrap()["a"], "b");
         let many = |count: usize| (0..count).map(|n| (format!("{n:03}"), json!(""))).collect::<Value>();
         let fit = LABELS_BYTES_MAX / (LABEL_BYTES + 3);
-        assert_eq!(labels(&many(fit)).unwrap().labels.unwrap().len(), fit);
-        assert!(labels(&many(fit + 1)).unwrap_err().contains("more than 512 labels"));
-        assert!(labels(&json!({"a": "x".repeat(LABELS_BYTES_MAX)})).is_err());
+        let read = |value: &Value| labels(value).unwrap().labels.unwrap();
+        assert_eq!(read(&many(fit)).len(), fit);
+        assert_eq!(read(&many(fit + 1)), read(&many(fit)), "the last one does not count");
+        let mut slice = many(fit + 1);
+        slice[SERVICE_NAME] = json!("web");
+        assert_eq!(read(&slice)[SERVICE_NAME], "web");
         assert!(labels(&json!({"a": 1})).is_err());
     }
 }

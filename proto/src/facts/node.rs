@@ -11,7 +11,7 @@ use super::metadata;
 use crate::range::AddressRange;
 
 /// A node with this label, whatever its value, takes no load balancer traffic (`core/v1` well-known labels).
-const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+pub(super) const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// A node with this taint is powered off for good (KEP-2268).
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// A node with this annotation, whatever its value but `false`, hands over what it announces; ours.

@@ -13,7 +13,7 @@ use crate::range::Family;
 /// `service.kubernetes.io/headless`).
 pub const SLICES_OF_SERVICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
 /// The label that names a slice's Service (`discovery.k8s.io/v1`).
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// An EndpointSlice as decoded off the wire.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]

@@ -104,14 +104,16 @@ impl Speaker {
 
 /// The nodes whose speakers do not count: the Node is gone or nobody has heard of it for long, or the speaker hears others and
 /// none of them hears it. (Whom a living speaker hears lives too, even if its Node is not heard of: its kubelet is away.)
+/// A deaf speaker hears nobody, so its silence about another one proves nothing.
 pub fn void<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
     node: impl Fn(&str) -> Option<&'a Node>,
 ) -> BTreeSet<Box<str>> {
     let (there, gone): (Vec<_>, Vec<_>) = speakers.partition(|speaker| node(&speaker.node).is_some());
+    let is_deaf = |speaker: &Speaker| speaker.links.iter().any(|link| link.deaf);
     let heard_back = |speaker: &Speaker| {
         let mut others = there.iter().filter(|other| other.node != speaker.node);
-        others.any(|other| speaker.hears(&other.node) && other.hears(&speaker.node))
+        others.any(|other| speaker.hears(&other.node) && (other.hears(&speaker.node) || is_deaf(other)))
     };
     let hears_any = |speaker: &Speaker| speaker.links.iter().any(|link| !link.heard.is_empty());
     let is_lost = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.lost);

@@ -43,6 +43,8 @@ pub const HEALTHZ: &str = "/gobgp/healthz";
 const HESITATES: Duration = Duration::from_secs(1);
 /// How often all are looked at while BFD watches one: nobody tells how it stands.
 const BFD_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often settled sessions are looked at: gobgpd does not tell how many prefixes a router sent.
+const SETTLED_LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The least time between looks that are for metrics.
 const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 
@@ -155,7 +157,9 @@ async fn attend(
 fn look_again(report: &BgpReport) -> Option<Duration> {
     let mut sessions = report.sessions.values();
     let settled = sessions.clone().all(|session| session.state == BgpSessionState::Established);
-    if sessions.any(|session| session.bfd.is_some()) { Some(BFD_LOOK_EVERY) } else { (!settled).then_some(LOOK_EVERY) }
+    let watched = sessions.any(|session| session.bfd.is_some());
+    let every = if settled { SETTLED_LOOK_EVERY } else { LOOK_EVERY };
+    (!report.sessions.is_empty()).then_some(if watched { BFD_LOOK_EVERY } else { every })
 }
 
 fn log_turns(before: Option<&BgpReport>, now: &BgpReport) {

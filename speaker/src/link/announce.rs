@@ -50,7 +50,7 @@ pub(super) struct Announcer {
     period: Option<Duration>,
     queue: BTreeSet<Due>,
     by_address: BTreeMap<IpAddr, Due>,
-    /// Addresses that someone else is about to take.
+    /// Addresses that are announced once more: another host announced one, or is about to take it.
     wanted: BTreeSet<IpAddr>,
     /// The last announcement was of one of those.
     was_wanted: bool,
@@ -76,17 +76,9 @@ impl Announcer {
         self.enqueue(Due { repeat: false, at: now, address, round: 0 });
     }
 
-    /// Announces `address` once more, unless it has only just been taken, and is being announced anyway.
-    pub(super) fn once(&mut self, address: IpAddr, now: Instant) {
-        if self.by_address.get(&address).is_none_or(|due| due.round == AGAIN) {
-            self.unschedule(address);
-            self.enqueue(Due { repeat: false, at: now, address, round: AGAIN });
-        }
-    }
-
-    /// Announces `address` as soon as the pace allows: someone is about to take it, and waits a second for a word (RFC 4862 section 5.4).
-    /// Says whether that is news: one word is for all who want it.
-    pub(super) fn refuse(&mut self, address: IpAddr) -> bool {
+    /// Announces `address` once more as soon as the pace allows. Another host has announced it, or is about to take it and waits
+    /// for a second (RFC 4862 section 5.4). Returns whether that is news: one announcement answers all.
+    pub(super) fn once(&mut self, address: IpAddr) -> bool {
         self.wanted.insert(address)
     }
 
@@ -218,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn a_defence_is_one_announcement_and_none_where_more_are_to_come() {
+    fn a_defence_is_one_announcement_more() {
         let mut announcer = Announcer::new(None);
-        announcer.once(A, Instant::from_millis(1_000));
+        announcer.once(A);
         assert_eq!(run(&mut announcer, Instant::from_millis(1_000)), [(1_000, A)]);
         announcer.start(B, Instant::from_millis(9_000));
-        announcer.once(B, Instant::from_millis(9_000));
-        assert_eq!(run(&mut announcer, Instant::from_millis(9_000)).len(), GAPS.len());
+        announcer.once(B);
+        assert_eq!(run(&mut announcer, Instant::from_millis(9_000)).len(), GAPS.len() + 1);
     }
 
     #[test]
@@ -241,8 +233,8 @@ mod tests {
         let [.., last, first, second] = at[..] else { panic!("{at:?}") };
         assert_eq!((last, first, second), (Instant::from_millis(5_000), last + period, first + period));
         let soon = second + Duration::from_secs(1);
-        announcer.once(A, soon);
-        assert_eq!((announcer.next(soon, OPEN), announcer.deadline()), (Some(A), Some(soon + period)));
+        announcer.once(A);
+        assert_eq!((announcer.next(soon, OPEN), announcer.deadline()), (Some(A), Some(second + period)));
     }
 
     #[test]
@@ -254,15 +246,15 @@ mod tests {
         assert_ne!(announcer.next(start, OPEN), Some(B));
         let mut told = Vec::new();
         for _ in 0..10 {
-            announcer.refuse(B);
-            announcer.refuse(B);
+            announcer.once(B);
+            announcer.once(B);
             let now = announcer.deadline().unwrap().max(start);
             told.push(announcer.next(now, OPEN) == Some(B));
         }
         assert_eq!(told, [true, false].repeat(5));
         announcer.stop(B);
         assert!(run(&mut announcer, start).iter().all(|(_, address)| *address != B));
-        announcer.refuse(A);
+        announcer.once(A);
         let idle = Instant::from_millis(90_000);
         assert_eq!(run(&mut announcer, idle), [(90_000, A)]);
     }
@@ -285,7 +277,7 @@ mod tests {
     fn a_shut_gate_holds_back_what_is_due_and_loses_none_of_it() {
         let (mut announcer, start) = (Announcer::new(None), Instant::from_millis(1_000));
         announcer.start(A, start);
-        announcer.refuse(B);
+        announcer.once(B);
         assert_eq!(announcer.next(start, start), None, "others may have both by now");
         assert_eq!([announcer.next(start, OPEN), announcer.next(start + PACE, OPEN)], [Some(B), Some(A)]);
     }

@@ -246,7 +246,7 @@ impl Thread<'_> {
                 send(socket(self), &answer, &metrics.answered, metrics.dropped(Drop::Send))?;
             }
             Meaning::Wanted(address) if Clock::now() < self.claims.gate() => {
-                if self.announcer.refuse(address.into()) {
+                if self.announcer.once(address.into()) {
                     self.setup.metrics.answered.inc();
                 }
             }
@@ -341,7 +341,9 @@ impl Thread<'_> {
                     };
                     self.announcer.start(address, now);
                 }
-                Output::Defend(address) => self.announcer.once(address, now),
+                Output::Defend(address) => {
+                    self.announcer.once(address);
+                }
                 Output::Stop(address) => {
                     match address {
                         IpAddr::V4(address) => self.held.remove(&address),

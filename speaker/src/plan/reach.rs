@@ -5,7 +5,7 @@
 //! pods, and to nothing else that the operator does not name.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ferrolb_proto::facts::{Node, Target};
 use ferrolb_proto::range::AddressRange;
@@ -19,7 +19,7 @@ pub(super) struct Reach<'a> {
     ranges: Option<&'a [AddressRange]>,
     /// Addresses of other Nodes, and those of this one that are no InternalIP.
     nodes: BTreeSet<IpAddr>,
-    api_servers: BTreeSet<SocketAddr>,
+    api_servers: BTreeSet<IpAddr>,
 }
 
 impl<'a> Reach<'a> {
@@ -32,7 +32,7 @@ impl<'a> Reach<'a> {
             own,
             ranges: state.config.checked_ranges.as_deref(),
             nodes: nodes.filter(|address| !internal.contains(address)).collect(),
-            api_servers: state.slices.values().flat_map(|slice| slice.api_server.iter().copied()).collect(),
+            api_servers: state.slices.values().flat_map(|slice| slice.api_servers.iter().copied()).collect(),
         }
     }
 
@@ -48,7 +48,7 @@ impl<'a> Reach<'a> {
     }
 
     /// Whether an endpoint may be connected to.
-    pub(super) fn allows(&self, target: &Target, port: u16) -> bool {
+    pub(super) fn allows(&self, target: &Target) -> bool {
         let (address, ranges) = (target.address, self.ranges.unwrap_or_default());
         let pods = self.own.map_or(&[][..], |own| &own.pod_cidrs);
         let single = AddressRange::single(address);
@@ -56,7 +56,7 @@ impl<'a> Reach<'a> {
         target.may_be_asked()
             && !self.is_off()
             && !self.nodes.contains(&address)
-            && !self.api_servers.contains(&SocketAddr::new(address, port))
+            && !self.api_servers.contains(&address)
             && (self.is_own(address) || is_pod())
     }
 }

@@ -1,10 +1,12 @@
 //! What the state keeps of a Service and of an EndpointSlice: what a plan reads, and nothing else, because ten thousand of each
 //! must fit into a small process. Pure; [`super::State`] owns them, by the object's key.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ferrolb_proto::facts::{Endpoint, HealthCheck, Policy, Service, Slice, Target, Usable};
 
+/// The API servers of one slice that are kept: whoever may write slices could name any number.
+const API_SERVERS_MAX: usize = 64;
 /// Namespace and name of the Service that leads to the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
@@ -50,8 +52,8 @@ pub(crate) struct KeptSlice {
     pub(crate) endpoints: Box<[Endpoint]>,
     /// Where those on this node are reached; none if there are none.
     pub(crate) own: Option<Box<OwnTargets>>,
-    /// Where the API server is reached, if the slice is one of its own.
-    pub(crate) api_server: Box<[SocketAddr]>,
+    /// The addresses of API servers, at most [`API_SERVERS_MAX`], if the slice is one of theirs.
+    pub(crate) api_servers: Box<[IpAddr]>,
 }
 
 /// Where a slice's endpoints on this node are reached.
@@ -69,14 +71,13 @@ impl KeptSlice {
         let Slice { key, service, endpoints, targets, ports } = slice;
         let service = service?.name;
         let is_api_server = (&*key.namespace, &*service) == API_SERVER;
-        let at =
-            |target: &Target| ports.iter().map(|(_, port)| SocketAddr::new(target.address, *port)).collect::<Vec<_>>();
-        let api_server = targets.iter().filter(|_| is_api_server).flat_map(at).collect();
+        let api_servers = targets.iter().filter(|_| is_api_server).take(API_SERVERS_MAX);
+        let api_servers = api_servers.map(|target| target.address).collect();
         let is_own = |target: &Target| {
             endpoints.get(target.endpoint).is_some_and(|endpoint| endpoint.node.as_deref() == Some(node))
         };
         let targets: Box<[_]> = targets.into_iter().filter(is_own).collect();
         let own = (!targets.is_empty()).then(|| Box::new(OwnTargets { targets, ports: ports.into() }));
-        (!endpoints.is_empty()).then(|| Self { service, endpoints: endpoints.into(), own, api_server })
+        (!endpoints.is_empty()).then(|| Self { service, endpoints: endpoints.into(), own, api_servers })
     }
 }

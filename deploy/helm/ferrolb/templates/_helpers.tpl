@@ -104,6 +104,9 @@ tolerations:
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $values := index $root.Values $component -}}
+{{- if eq (int $root.Values.probePort) (int $root.Values.prometheus.metricsPort) }}
+{{- fail "probePort and prometheus.metricsPort are the same port: give them two" }}
+{{- end }}
 name: {{ $component }}
 image: {{ printf "%s:%s" $values.image.repository ($values.image.tag | default $root.Chart.AppVersion) | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy }}

@@ -110,6 +110,23 @@ fn two_that_lose_each_other_on_a_silent_wire_agree_again_when_they_meet() {
 }
 
 #[test]
+fn each_announcement_of_a_deaf_member_is_answered_by_the_owner() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    wire.node(order[2]).deaf = true;
+    wire.run(Duration::from_secs(5));
+    let mac = wire.node(order[2]).mac;
+    let defended = wire.node(order[0]).defended;
+    for _ in 0..3 {
+        wire.input(order[0], Input::Foreign { address: VIP, mac, announced: true });
+    }
+    assert_eq!(wire.node(order[0]).defended, defended + 3);
+    assert!(wire.node(order[0]).machine.troubles().next().is_none(), "it is a member");
+    wire.input(order[0], Input::Foreign { address: VIP, mac, announced: false });
+    assert_eq!(wire.node(order[0]).defended, defended + 3, "its kernel's answer turns no cache for long");
+}
+
+#[test]
 fn a_deaf_node_whose_peer_lives_takes_nothing_from_it() {
     let (mut wire, addresses) = two_alone();
     wire.node("node1").deaf = true;
