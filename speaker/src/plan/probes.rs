@@ -119,7 +119,7 @@ impl Checked<'_> {
                 continue;
             };
             let id = TargetId { service: Arc::clone(&service), endpoint: SocketAddr::new(target.address, port) };
-            if !reach.allows(&target) {
+            if !reach.allows(&target, port) {
                 found.passes = true;
                 self.refused.count += 1;
                 self.refused.first.get_or_insert(id);

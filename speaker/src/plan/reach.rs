@@ -5,7 +5,7 @@
 //! pods, and to nothing else that the operator does not name.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ferrolb_proto::facts::{Node, Target};
 use ferrolb_proto::range::AddressRange;
@@ -19,7 +19,7 @@ pub(super) struct Reach<'a> {
     ranges: Option<&'a [AddressRange]>,
     /// Addresses of other Nodes, and those of this one that are no InternalIP.
     nodes: BTreeSet<IpAddr>,
-    api_servers: BTreeSet<IpAddr>,
+    api_servers: BTreeSet<SocketAddr>,
 }
 
 impl<'a> Reach<'a> {
@@ -48,7 +48,7 @@ impl<'a> Reach<'a> {
     }
 
     /// Whether an endpoint may be connected to.
-    pub(super) fn allows(&self, target: &Target) -> bool {
+    pub(super) fn allows(&self, target: &Target, port: u16) -> bool {
         let (address, ranges) = (target.address, self.ranges.unwrap_or_default());
         let pods = self.own.map_or(&[][..], |own| &own.pod_cidrs);
         let single = AddressRange::single(address);
@@ -56,7 +56,7 @@ impl<'a> Reach<'a> {
         target.may_be_asked()
             && !self.is_off()
             && !self.nodes.contains(&address)
-            && !self.api_servers.contains(&address)
+            && !self.api_servers.contains(&SocketAddr::new(address, port))
             && (self.is_own(address) || is_pod())
     }
 }

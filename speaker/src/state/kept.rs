@@ -1,7 +1,7 @@
 //! What the state keeps of a Service and of an EndpointSlice: what a plan reads, and nothing else, because ten thousand of each
 //! must fit into a small process. Pure; [`super::State`] owns them, by the object's key.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ferrolb_proto::facts::{Endpoint, HealthCheck, Policy, Service, Slice, Target, Usable};
 
@@ -52,8 +52,8 @@ pub(crate) struct KeptSlice {
     pub(crate) endpoints: Box<[Endpoint]>,
     /// Where those on this node are reached; none if there are none.
     pub(crate) own: Option<Box<OwnTargets>>,
-    /// The addresses of API servers, at most [`API_SERVERS_MAX`], if the slice is one of theirs.
-    pub(crate) api_servers: Box<[IpAddr]>,
+    /// Where API servers are reached, at most [`API_SERVERS_MAX`], if the slice is one of theirs.
+    pub(crate) api_servers: Box<[SocketAddr]>,
 }
 
 /// Where a slice's endpoints on this node are reached.
@@ -71,8 +71,11 @@ impl KeptSlice {
         let Slice { key, service, endpoints, targets, ports } = slice;
         let service = service?.name;
         let is_api_server = (&*key.namespace, &*service) == API_SERVER;
-        let api_servers = targets.iter().filter(|_| is_api_server).take(API_SERVERS_MAX);
-        let api_servers = api_servers.map(|target| target.address).collect();
+        let at = |target: &Target| {
+            let address = target.address;
+            ports.iter().map(move |(_, port)| SocketAddr::new(address, *port))
+        };
+        let api_servers = targets.iter().filter(|_| is_api_server).flat_map(at).take(API_SERVERS_MAX).collect();
         let is_own = |target: &Target| {
             endpoints.get(target.endpoint).is_some_and(|endpoint| endpoint.node.as_deref() == Some(node))
         };
