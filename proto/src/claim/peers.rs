@@ -406,6 +406,7 @@ impl Claims {
             return false;
         }
         let hears_nobody = self.peers.values().all(|peer| peer.dead);
+        let alone = hears_nobody && !self.peers.is_empty();
         if hears_nobody {
             // As where something has healed: which of us was cut off from the rest, nobody knows.
             self.refresh_all(true, now);
@@ -424,7 +425,7 @@ impl Claims {
             }
             self.unclaimed(&frame.node, before.claims, now);
         }
-        self.newly_heard(hears_nobody, now);
+        self.newly_heard(alone, now);
         self.ask(&frame.node, now);
         true
     }
