@@ -217,7 +217,7 @@ impl Claims {
         let over = |then: Yielded, first| best.as_ref().is_some_and(|holder| then.is_over(&taker, holder, first));
         let yielded = yielded.filter(|(then, first)| !over(*then, *first)).map(|(then, _)| then);
         if let Some(holder) = &best {
-            let stays = holding().any(|(_, peer)| !peer.flags.leaving);
+            let stays = holding().any(|(_, peer)| !(peer.flags.leaving || peer.flags.deaf));
             let serves = holder.candidate.is_some() && holder.failing <= taker.failing;
             let leaves_it = stays && yielded.is_some_and(|then| then.differs || serves);
             if !taker.may_take_from(holder, unit, false) || leaves_it {
