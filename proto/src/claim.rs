@@ -185,7 +185,7 @@ pub struct Counts {
     pub kernel_answers: u64,
     /// Times this node gave up all it had because it had been frozen.
     pub fences: u64,
-    /// Times this node heard nothing any more, although there were members to be heard.
+    /// Times this node received nothing any more, although it had heard other members.
     pub deaf: u64,
     /// Claims of a member for an address that this node holds.
     pub conflicts: u64,

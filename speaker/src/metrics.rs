@@ -152,7 +152,7 @@ impl Metrics {
         registry.register("fences", "Times all was given up because this node had been frozen", all.fences.clone());
         registry.register(
             "deaf",
-            "Times nothing was heard any more, although other speakers were there",
+            "Times nothing was received any more, although other speakers had been heard",
             all.deaf.clone(),
         );
         registry.register(

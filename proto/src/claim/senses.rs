@@ -112,10 +112,11 @@ impl Claims {
         }
     }
 
-    /// When silence has to be looked at. Where nobody is left to be heard, silence is nothing new.
+    /// When silence has to be looked at. A node that has never heard another cannot tell silence
+    /// from solitude.
     pub(super) fn senses_deadline(&self) -> Option<Instant> {
         let silent = self.own.keys.is_empty() || self.own.muted_until.is_some();
-        let listens = !silent && (self.own.flags.deaf || self.peers.values().any(|peer| !peer.dead));
+        let listens = !silent && (self.own.flags.deaf || !self.peers.is_empty());
         listens.then_some(self.senses.next_poke)
     }
 

@@ -119,8 +119,7 @@ pub static ALL: [Scenario; 51] = [
         "chaos",
         "six faults one over another, on a lossy wire",
         chaos::chaos,
-        // While an owner receives nothing, each of its successors may be in a hold-down of 10 s.
-        Bounds::death().orphan(11_000).torn(6).hand_over(250).heal(300).burst(10).fences(None),
+        Bounds::death().orphan(1_300).torn(6).hand_over(250).heal(300).burst(10).fences(None),
         model(1_053, 60),
     ),
     scenario(

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::claim::senses::Floor;
+use crate::claim::unit::Yielded;
+use crate::election::CLEAN;
 
 #[test]
 fn a_deaf_owner_is_relieved_after_a_second_and_moves_nothing_when_it_hears_again() {
@@ -27,6 +29,35 @@ fn a_deaf_owner_is_relieved_after_a_second_and_moves_nothing_when_it_hears_again
         assert_eq!(wire.owners(VIP), [order[1]]);
         assert!(wire.longest_double(VIP) <= ms(60), "{:?}", wire.longest_double(VIP));
     }
+}
+
+#[test]
+fn a_hold_down_leaves_nothing_to_a_deaf_owner() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let now = wire.now;
+    // Both successors have yielded to the owner, which is no candidate in their view of the API.
+    for name in &order[1..] {
+        let state = wire.node(name).machine.units.get_mut(&VIP).expect("its unit");
+        state.story().back_off(Yielded { differs: true, us: Some(CLEAN), them: None }, now);
+    }
+    wire.node(order[0]).deaf = true;
+    wire.run(Duration::from_secs(2));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    assert!(wire.longest_gap(VIP) <= ms(1_050), "{:?}", wire.longest_gap(VIP));
+}
+
+#[test]
+fn a_node_all_of_whose_members_are_dead_still_notices_that_it_receives_nothing() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    order[1..].iter().for_each(|name| wire.node(name).up = false);
+    wire.run(Duration::from_secs(20));
+    assert!(!wire.node(order[0]).machine.is_deaf(), "hosts that it asked have answered");
+    wire.node(order[0]).deaf = true;
+    wire.run(ms(1_300));
+    assert!(wire.node(order[0]).machine.is_deaf(), "members that return have to know");
+    assert!(wire.node(order[0]).answers.contains(&VIP));
 }
 
 /// Twelve addresses, each a unit.
