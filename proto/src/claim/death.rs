@@ -48,11 +48,11 @@ impl Claims {
         }
     }
 
-    /// This node is deaf: no suspicion waits any longer for a sign that it still hears.
-    pub(super) fn decide_suspicions(&mut self, now: Instant) {
-        for suspicion in self.peers.values_mut().filter_map(|peer| peer.suspicion.as_mut()) {
-            suspicion.next = now;
-            self.peers_due = Some(now);
+    /// This node is deaf: every member was challenged, and none has answered.
+    pub(super) fn find_all_dead(&mut self, now: Instant) {
+        let living: Vec<_> = self.peers.iter().filter(|(_, peer)| !peer.dead).map(|(name, _)| name.clone()).collect();
+        for name in living {
+            self.found_dead(&name, now);
         }
     }
 
@@ -109,9 +109,9 @@ impl Claims {
         suspicion.challenges += 1;
         suspicion.next = now + if over || suspicion.answered_by_arp { DEATH_AFTER } else { CHALLENGE_EVERY };
         let claimed = peer.claims.first().copied();
-        // Where nothing at all is heard, it may be us: that is waited for until we call ourselves
-        // deaf.
-        if over && (self.own.flags.deaf || !self.hears_nothing_since(since)) {
+        // Where nothing at all is heard, it may be us: then nobody is found dead until we call
+        // ourselves deaf.
+        if over && !self.hears_nothing_since(since) {
             self.found_dead(name, now);
             return;
         }

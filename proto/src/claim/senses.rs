@@ -133,7 +133,7 @@ impl Claims {
             self.counts.deaf += 1;
             self.senses.next_poke = now + DEAF_ASKS_EVERY;
             self.set_flags(Flags { deaf: true, ..self.own.flags }, now);
-            self.decide_suspicions(now);
+            self.find_all_dead(now);
         } else {
             self.senses.next_poke = now + SILENCE;
             self.senses.unanswered += 1;

@@ -16,6 +16,7 @@ fn a_deaf_owner_is_relieved_after_a_second_and_moves_nothing_when_it_hears_again
     assert_eq!(wire.owners(VIP), [order[1]]);
     assert!(wire.longest_gap(VIP) <= ms(1_050), "{:?}", wire.longest_gap(VIP));
     assert_eq!(wire.node(order[0]).machine.counts().deaf, 1);
+    assert_eq!(wire.node(order[0]).machine.heard().next(), None, "all were challenged");
     // The other one, which holds nothing: it claims the address too, as if it were alone, and the
     // owner tells the clients otherwise.
     wire.node(order[2]).deaf = true;
