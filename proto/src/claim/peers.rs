@@ -162,6 +162,11 @@ impl Peer {
         self.forgiven = false;
     }
 
+    /// It holds these, too: it announced them although it had been found dead.
+    pub(super) fn announced_while_dead(&mut self, addresses: &[IpAddr]) {
+        self.buried.extend(addresses);
+    }
+
     /// It has said what it holds, so what it held no longer matters.
     pub(super) fn exhume(&mut self) {
         self.buried.clear();

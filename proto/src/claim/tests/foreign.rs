@@ -184,6 +184,29 @@ fn a_takeover_behind_a_proxy_is_marked_and_ends_when_the_dead_defends_itself() {
 }
 
 #[test]
+fn what_was_left_to_a_node_that_held_nothing_before_is_taken_at_once_when_it_dies() {
+    let mut wire = settled();
+    let order = ranked(&THREE, VIP);
+    let mac = wire.node(order[2]).mac;
+    // On its side it took the address, and said so when the wire healed, before its first hello.
+    wire.node(order[2]).cut = true;
+    wire.run(Duration::from_secs(3));
+    assert_eq!(wire.owners(VIP).len(), 2);
+    for (name, time) in [(order[0], ms(1_100)), (order[1], ms(100))] {
+        wire.input(name, Input::Foreign { address: VIP, mac, announced: true });
+        wire.run(time);
+    }
+    assert_eq!(wire.owners(VIP), [order[2]]);
+    wire.node(order[2]).cut = false;
+    wire.run(ms(200));
+    wire.watch(VIP);
+    wire.node(order[2]).up = false;
+    wire.run(Duration::from_secs(3));
+    assert_eq!(wire.owners(VIP).len(), 1);
+    assert!(wire.longest_gap(VIP) <= ms(350), "{:?}", wire.longest_gap(VIP));
+}
+
+#[test]
 fn what_was_left_to_a_node_that_is_back_is_taken_at_once_when_it_dies_again() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
