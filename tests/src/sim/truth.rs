@@ -21,6 +21,10 @@ const ASKED_MIN: u32 = 2;
 /// How long nobody may answer where one node is left, in milliseconds: it may be the one that hears
 /// nothing.
 const LAST_MAX: u64 = 1_300;
+/// A node that hears clients, but none of its members, waits so long for each before it...
+const TURN: u64 = 60;
+/// ...until it has found those dead that hold nothing: their hellos come every second, and three may be missing.
+const IDLE_DEATH_MAX: u64 = 3_200;
 /// Violations that one run keeps; a broken machine breaks a rule all the time.
 const VIOLATIONS_MAX: usize = 20;
 
@@ -244,7 +248,9 @@ impl World {
         let Bounds { orphan, hand_over, heal, .. } = self.bounds;
         let (rule, bound, list) = match (state, cause) {
             (State::Orphan, _) => (Rule::Orphan, orphan, &mut self.truth.outcome.orphans),
-            (State::OrphanOfLast, _) => (Rule::Orphan, LAST_MAX.max(orphan), &mut self.truth.outcome.orphans),
+            (State::OrphanOfLast, _) => {
+                (Rule::Orphan, orphan.max(last_max(self.nodes.len())), &mut self.truth.outcome.orphans)
+            }
             (_, Cause::Machine) => (Rule::HandOver, hand_over, &mut self.truth.outcome.doubles),
             (_, Cause::World) => (Rule::Heal, heal, &mut self.truth.outcome.doubles),
         };
@@ -368,4 +374,9 @@ impl World {
             self.violate(Rule::Rate, format!("{} frames in {seconds:.0} s, the bound is {bound:.0}", outcome.frames));
         }
     }
+}
+
+/// How long nobody may answer where one of so many nodes is left.
+fn last_max(nodes: usize) -> u64 {
+    LAST_MAX.max((TURN * nodes as u64).min(IDLE_DEATH_MAX))
 }
