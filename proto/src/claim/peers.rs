@@ -411,7 +411,9 @@ impl Claims {
             return false;
         }
         let hears_nobody = self.peers.values().all(|peer| peer.dead);
-        let alone = hears_nobody && !self.peers.is_empty();
+        // A node whose freshness has not ended since its start keeps its own end of it: nodes that
+        // start together would all take their addresses in the same moment.
+        let alone = hears_nobody && !(self.peers.is_empty() && self.own.flags.fresh);
         if hears_nobody {
             // As where something has healed: which of us was cut off from the rest, nobody knows.
             self.refresh_all(true, now);

@@ -43,6 +43,21 @@ fn each_return_within_ten_minutes_is_waited_for_longer_and_a_new_process_knows_i
 }
 
 #[test]
+fn a_node_that_was_cut_off_since_its_start_moves_nothing_when_it_first_hears_others() {
+    let mut wire = Wire::new(&THREE);
+    wire.units(&[unit(&[VIP], &THREE)]);
+    let order = ranked(&THREE, VIP);
+    wire.node(order[0]).cut = true;
+    wire.run(Duration::from_secs(40));
+    assert_eq!(wire.owners(VIP).len(), 2, "each side of the cut has one");
+    wire.node(order[0]).cut = false;
+    wire.run(Duration::from_secs(5));
+    assert_eq!(wire.owners(VIP), [order[1]]);
+    let wait = failback(&mut wire, order[0], Duration::from_secs(60)).as_secs();
+    assert!((24..=26).contains(&wait), "fresh for the failback delay: {wait}");
+}
+
+#[test]
 fn what_is_kept_moves_at_once_for_a_better_reason_than_order() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
