@@ -285,6 +285,11 @@ impl Claims {
         self.peers.iter().filter(|(_, peer)| !peer.dead).map(|(name, _)| &**name)
     }
 
+    /// The hardware addresses of the members, by name; those that are dead included.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> + Clone + '_ {
+        self.peers.values().map(|peer| peer.mac)
+    }
+
     /// Whether another node's data path was asked after and works.
     #[must_use]
     pub fn hears_checked(&self) -> bool {

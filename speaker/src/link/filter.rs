@@ -9,6 +9,7 @@ const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
 const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
 const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
@@ -61,20 +62,44 @@ fn then<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<SockFilter> {
     begin.into_iter().chain(rest).collect()
 }
 
-/// Drops what comes from these sources, and of the rest all but one frame of two to the power `thin`, by chance; does with what is left what
-/// `filter` says.
-pub(super) fn without(sources: impl Iterator<Item = Mac>, thin: u8, filter: Vec<SockFilter>) -> Vec<SockFilter> {
+/// How many sources can be spared: each takes five instructions, and the kernel allows a socket some 20 kB for filters
+/// (net.core.optmem_max), the one before included.
+const SPARED_MAX: usize = 128;
+
+/// Drops the frames from the sources `blocked`, and of the rest all but one frame of two to the power `thin`, by chance, except those
+/// from the sources `spared`. The frames that are left go on to `filter`.
+pub(super) fn without(
+    blocked: impl Iterator<Item = Mac>,
+    spared: impl Iterator<Item = Mac>,
+    thin: u8,
+    filter: Vec<SockFilter>,
+) -> Vec<SockFilter> {
+    let drops = blocked.flat_map(|mac| if_from(mac, DROP));
+    if thin == 0 {
+        return drops.chain(filter).collect();
+    }
     let chance = [load(libc::SKF_AD_RANDOM), SockFilter::new(AND, 0, 0, (1 << thin) - 1), skip_if(0, 1, 0), DROP];
-    let drop_from = |Mac([a, b, c, d, e, f]): Mac| {
-        [
-            SockFilter::new(LOAD_WORD, 0, 0, SOURCE),
-            skip_if(u32::from_be_bytes([a, b, c, d]), 0, 3),
-            SockFilter::new(LOAD_HALF, 0, 0, SOURCE + 4),
-            skip_if(u32::from(u16::from_be_bytes([e, f])), 0, 1),
-            DROP,
-        ]
-    };
-    sources.flat_map(drop_from).chain(chance.into_iter().filter(|_| thin > 0)).chain(filter).collect()
+    let spared: Vec<_> = spared.take(SPARED_MAX).collect();
+    let end = spared.len() * IF_FROM_LENGTH + chance.len();
+    let passes = spared.iter().enumerate().flat_map(|(place, mac)| {
+        let rest = end - (place + 1) * IF_FROM_LENGTH;
+        if_from(*mac, SockFilter::new(JUMP, 0, 0, u32::try_from(rest).unwrap_or(u32::MAX)))
+    });
+    drops.chain(passes).chain(chance).chain(filter).collect()
+}
+
+/// How many instructions [`if_from`] gives.
+const IF_FROM_LENGTH: usize = 5;
+
+/// The instruction `then`, for frames from this source.
+fn if_from(Mac([a, b, c, d, e, f]): Mac, then: SockFilter) -> [SockFilter; IF_FROM_LENGTH] {
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, SOURCE),
+        skip_if(u32::from_be_bytes([a, b, c, d]), 0, 3),
+        SockFilter::new(LOAD_HALF, 0, 0, SOURCE + 4),
+        skip_if(u32::from(u16::from_be_bytes([e, f])), 0, 1),
+        then,
+    ]
 }
 
 /// Loads a word of what the kernel knows beside the frame's bytes.

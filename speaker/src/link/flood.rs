@@ -1,5 +1,5 @@
-//! How much of a flood is read. Pure and without allocation; each link's thread owns one [`Quota`], and a [`Guard`] each for ARP and for
-//! Neighbor Discovery.
+//! How much of a flood is read. Pure and without allocation; each link's thread owns one [`Quota`] for questions and one for
+//! hellos, and a [`Guard`] each for ARP, Neighbor Discovery and hellos.
 //!
 //! A host that sends too much is not read at all for a while: the kernel drops its frames before they cost a wake-up, and an honest client
 //! is answered as if it were not there. Of what comes from many hosts, each with little, as much is read as half of a processor can: first less often and
@@ -119,12 +119,13 @@ impl Guard {
         }
     }
 
-    /// Blocks who sent too much; says whether there is somebody new.
-    pub(super) fn block(&mut self, now: Instant) -> bool {
+    /// Blocks the sources that sent too much, unless they are `spared`; says whether there is a new one.
+    pub(super) fn block(&mut self, now: Instant, spared: impl Fn(Mac) -> bool) -> bool {
         let mut changed = false;
         for (mac, count) in self.sources {
             if count >= FRAMES_PER_SECOND_MAX
                 && self.blocked().all(|other| other != mac)
+                && !spared(mac)
                 && let Some(place) = self.blocked.iter_mut().find(|place| place.is_none())
             {
                 *place = Some((mac, now + BLOCK_LIFETIME));
@@ -299,7 +300,7 @@ mod tests {
                 // Every tenth frame is of somebody else, always another; without anybody loud all are.
                 let other = loud == 0 || n % 10 == 0;
                 guard.note(if other { mac(n + 1000) } else { mac(n % loud) });
-                if n % 50 == 0 && guard.block(start + Duration::from_micros(n.into())) {
+                if n % 50 == 0 && guard.block(start + Duration::from_micros(n.into()), |_| false) {
                     blocked = guard.blocked().collect();
                 }
             }
@@ -316,14 +317,16 @@ mod tests {
         let mut guard = Guard::new();
         let mut now = Instant::from_millis(1_000);
         for _ in 0..3 {
-            guard.block(now);
+            guard.block(now, |_| false);
             (1..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
             now = now + Duration::from_secs(1);
-            assert!(!guard.block(now));
+            assert!(!guard.block(now, |_| false));
         }
         assert_eq!(guard.deadline(), None);
         (0..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
-        assert!(guard.block(now) && !guard.block(now));
+        assert!(!guard.block(now, |source| source == mac(1)), "a source that is spared is never blocked");
+        (0..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
+        assert!(guard.block(now, |source| source == mac(2)) && !guard.block(now, |_| false));
         assert_eq!(guard.blocked().collect::<Vec<_>>(), [mac(1)]);
         assert_eq!(guard.deadline(), Some(now + BLOCK_LIFETIME));
     }

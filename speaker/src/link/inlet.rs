@@ -1,11 +1,12 @@
-//! Where frames of ARP or of Neighbor Discovery come in and answers go out: a packet socket, and a guard against floods. Owned by the
-//! link's thread.
+//! Where frames of ARP, of Neighbor Discovery or of other speakers come in and answers go out: a packet socket, and a guard against
+//! floods. Owned by the link's thread.
 
 use std::io;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
+use ferrolb_runtime::clock::Clock;
 use socket2::SockFilter;
 use tracing::warn;
 
@@ -45,11 +46,16 @@ impl Inlet {
     ///
     /// # Errors
     /// When the kernel does not take a filter.
-    pub(super) fn begin(&mut self, now: Instant, quota: &mut Quota) -> io::Result<bool> {
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        quota: &mut Quota,
+        spared: impl Iterator<Item = Mac>,
+    ) -> io::Result<bool> {
         let open = quota.is_open(now);
         self.burst = 0;
         if self.guard.release(now) {
-            self.block()?;
+            self.block(spared)?;
         }
         Ok(open && self.ready)
     }
@@ -67,20 +73,28 @@ impl Inlet {
         Ok(frame)
     }
 
-    /// A burst was read from `start` to `now`. Who sends too much is blocked; where all together are too much it is read less often, and then in part.
+    /// A burst was read since `start`. A source that sends too much is blocked; where all together are too much, frames are read less
+    /// often, and then in part. Neither concerns the sources `spared`.
     ///
     /// # Errors
     /// When the kernel does not take a filter.
-    pub(super) fn end(&mut self, start: Instant, now: Instant, quota: &mut Quota, link: &Setup) -> io::Result<()> {
+    pub(super) fn end(
+        &mut self,
+        start: Instant,
+        quota: &mut Quota,
+        spared: impl Iterator<Item = Mac> + Clone,
+        link: &Setup,
+    ) -> io::Result<()> {
+        let now = Clock::now();
         let too_much = quota.spend(start, now);
         if too_much {
             self.guard.tighten(now);
         }
-        let blocked = self.guard.block(now);
+        let blocked = self.guard.block(now, |mac| spared.clone().any(|other| other == mac));
         if blocked {
             self.say_flood(now, link);
         }
-        if too_much || blocked { self.block() } else { Ok(()) }
+        if too_much || blocked { self.block(spared) } else { Ok(()) }
     }
 
     /// Whether reading is to rest.
@@ -104,7 +118,8 @@ impl Inlet {
         self.guard.deadline()
     }
 
-    fn block(&self) -> io::Result<()> {
-        self.socket.filter(&filter::without(self.guard.blocked(), self.guard.thin(), (self.filter)(self.index)))
+    fn block(&self, spared: impl Iterator<Item = Mac>) -> io::Result<()> {
+        let (blocked, thin) = (self.guard.blocked(), self.guard.thin());
+        self.socket.filter(&filter::without(blocked, spared, thin, (self.filter)(self.index)))
     }
 }

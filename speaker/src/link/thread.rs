@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,10 +45,11 @@ struct Thread<'a> {
     reporter: Reporter<'a>,
     arp: Inlet,
     ndp: Inlet,
-    hello: PacketSocket,
-    hello_ready: bool,
+    hello: Inlet,
     /// How much may be read by the first two.
     quota: Quota,
+    /// How much may be read by the third: questions must not keep hellos out.
+    hello_quota: Quota,
     order: Arc<Order>,
     keys: KeyRing,
     claims: Claims,
@@ -73,9 +75,8 @@ pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Prog
     let inlet =
         |ether_type, filter: fn(u32) -> _| Inlet::open(setup.index, ether_type, filter).map_err(LinkError::Open);
     let (arp, ndp) = (inlet(arp::ETHER_TYPE, filter::all)?, inlet(ndp::ETHER_TYPE, filter::neighbours)?);
-    let hello =
-        PacketSocket::open(setup.index, hello::ETHER_TYPE, &filter::all(setup.index)).map_err(LinkError::Open)?;
-    hello.join(hello::GROUP).map_err(LinkError::Open)?;
+    let hello = inlet(hello::ETHER_TYPE, filter::all)?;
+    hello.socket.join(hello::GROUP).map_err(LinkError::Open)?;
     let now = Clock::now();
     let mut thread = Thread {
         claims: Claims::new(setup.claims.clone(), now),
@@ -85,8 +86,8 @@ pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Prog
         arp,
         ndp,
         hello,
-        hello_ready: false,
         quota: Quota::new(),
+        hello_quota: Quota::new(),
         order: Arc::default(),
         keys: KeyRing::default(),
         deadline: None,
@@ -156,18 +157,20 @@ impl Thread<'_> {
 
     fn wait(&mut self, mailbox: &Mailbox) -> Result<(), LinkError> {
         let watchdog = (!self.stuck).then(|| self.setup.vitals.dead_at());
-        let floods = [self.quota.deadline(), self.arp.deadline(), self.ndp.deadline()];
-        let deadlines = [self.deadline, self.announcer.deadline(), watchdog].into_iter().chain(floods);
+        let quotas = [self.quota.deadline(), self.hello_quota.deadline()];
+        let guards = [self.arp.deadline(), self.ndp.deadline(), self.hello.deadline()];
+        let deadlines = [self.deadline, self.announcer.deadline(), watchdog].into_iter().chain(quotas).chain(guards);
         let deadline = deadlines.flatten().min();
         let timeout = deadline.map(|deadline| {
             let wait = deadline.since(Clock::now());
             Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() }
         });
-        let questions = if self.quota.deadline().is_none() { PollFlags::IN } else { PollFlags::empty() };
+        let [questions, hellos] =
+            quotas.map(|closed| if closed.is_none() { PollFlags::IN } else { PollFlags::empty() });
         let mut fds = [
             PollFd::new(&self.arp.socket, questions),
             PollFd::new(&self.ndp.socket, questions),
-            PollFd::new(&self.hello, PollFlags::IN),
+            PollFd::new(&self.hello.socket, hellos),
             PollFd::new(&mailbox.wake, PollFlags::IN),
         ];
         match poll(&mut fds, timeout.as_ref()) {
@@ -175,7 +178,7 @@ impl Thread<'_> {
             Err(error) => return Err(LinkError::Wait(error.into())),
         }
         let rung;
-        [self.arp.ready, self.ndp.ready, self.hello_ready, rung] = fds.map(|fd| !fd.revents().is_empty());
+        [self.arp.ready, self.ndp.ready, self.hello.ready, rung] = fds.map(|fd| !fd.revents().is_empty());
         if rung {
             // Only to have it empty: what it rings for is in the mailbox.
             let _ = rustix::io::read(&mailbox.wake, &mut [0_u8; 8]);
@@ -196,7 +199,7 @@ impl Thread<'_> {
 
     fn read_arp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         let start = Clock::now();
-        if !self.arp.begin(start, &mut self.quota).map_err(LinkError::Open)? {
+        if !self.arp.begin(start, &mut self.quota, iter::empty()).map_err(LinkError::Open)? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -207,12 +210,12 @@ impl Thread<'_> {
             let meaning = read_arp(frame, &arp, self.setup.mac, &self.held, checked);
             self.heed(meaning, |thread| &thread.arp.socket, buffer)?;
         }
-        self.arp.end(start, Clock::now(), &mut self.quota, &self.setup).map_err(LinkError::Open)
+        self.arp.end(start, &mut self.quota, iter::empty(), &self.setup).map_err(LinkError::Open)
     }
 
     fn read_ndp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         let start = Clock::now();
-        if !self.ndp.begin(start, &mut self.quota).map_err(LinkError::Open)? {
+        if !self.ndp.begin(start, &mut self.quota, iter::empty()).map_err(LinkError::Open)? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -223,7 +226,7 @@ impl Thread<'_> {
             let meaning = read_ndp(&ndp, self.setup.mac, &self.held_v6, checked);
             self.heed(meaning, |thread| &thread.ndp.socket, buffer)?;
         }
-        self.ndp.end(start, Clock::now(), &mut self.quota, &self.setup).map_err(LinkError::Open)
+        self.ndp.end(start, &mut self.quota, iter::empty(), &self.setup).map_err(LinkError::Open)
     }
 
     /// Someone is there. The frame that ends deafness is answered if it asks.
@@ -255,7 +258,7 @@ impl Thread<'_> {
             }
             Meaning::Foreign { address, mac, announced } if !self.order.macs.contains(&mac) => {
                 // The claim behind it may have come since the last look.
-                self.hello_ready = true;
+                self.hello.ready = true;
                 self.read_hellos(buffer)?;
                 self.feed(Input::Foreign { address, mac, announced }, Clock::now())?;
             }
@@ -271,7 +274,9 @@ impl Thread<'_> {
     }
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
-        if !self.hello_ready {
+        let start = Clock::now();
+        let known = self.claims.macs().chain(self.order.macs.iter().copied());
+        if !self.hello.begin(start, &mut self.hello_quota, known).map_err(LinkError::Open)? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -288,6 +293,11 @@ impl Thread<'_> {
                 Err(DecodeError::Signature) => Drop::Signature,
             };
             self.setup.metrics.dropped(reason).inc();
+        }
+        let known = self.claims.macs().chain(self.order.macs.iter().copied());
+        self.hello.end(start, &mut self.hello_quota, known, &self.setup).map_err(LinkError::Open)?;
+        if (1..BURST_MAX).contains(&self.hello.burst) && self.hello.rests() {
+            self.hello_quota.rest(Clock::now());
         }
         Ok(())
     }
@@ -366,7 +376,7 @@ impl Thread<'_> {
     fn send_hello(&self, to: Option<Mac>, key: u32, frame: &Frame) -> Result<(), LinkError> {
         let Some(key) = self.keys.find(key) else { return Ok(()) };
         let metrics = &self.setup.metrics;
-        send(&self.hello, &frame.encode(self.setup.mac, to, key), &metrics.sent, metrics.dropped(Drop::Send))
+        send(&self.hello.socket, &frame.encode(self.setup.mac, to, key), &metrics.sent, metrics.dropped(Drop::Send))
     }
 
     /// Asks one host for `address`: by ARP without saying who asks (RFC 5227 section 1.1), so that no cache learns anything from it. By
@@ -456,7 +466,7 @@ impl Thread<'_> {
         };
         count(&self.arp.socket, Drop::KernelArp)?;
         count(&self.ndp.socket, Drop::KernelNdp)?;
-        self.lost_hellos |= count(&self.hello, Drop::KernelHello)? > 0;
+        self.lost_hellos |= count(&self.hello.socket, Drop::KernelHello)? > 0;
         Ok(())
     }
 }

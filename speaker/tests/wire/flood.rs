@@ -1,5 +1,5 @@
-//! A flood of questions, from one host and from many: an honest client is answered, the speakers go on hearing each other, and no thread
-//! takes more of a processor than it may.
+//! A flood of questions, or of hellos without a valid signature, from one host and from many: an honest client is answered, the
+//! speakers go on hearing each other, and no thread takes more of a processor than it may.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ferrolb_proto::wire::hello::{Body, Failing, Flags, Frame};
 use ferrolb_proto::wire::{Mac, arp, ndp};
 use ferrolb_runtime::clock::Clock;
 
 use crate::lan::Lan;
 use crate::port::Port;
-use crate::speaker::{BOTH, VIP, VIP6, elected_on, runtime};
+use crate::speaker::{BOTH, VIP, VIP6, elected_on, key, runtime};
 
 /// How long a flood lasts.
 const LENGTH: Duration = Duration::from_secs(4);
@@ -45,6 +46,23 @@ fn by_ndp(from: Mac, to: Mac) -> Vec<u8> {
     ndp::unicast_solicitation(from, ASKER6, VIP6, to).to_vec()
 }
 
+/// A hello of the right shape without a valid signature.
+fn by_hello(from: Mac, to: Mac) -> Vec<u8> {
+    let body = Body::Hello { generation: 0, accepts: Vec::new(), failing: Failing::default() };
+    let frame = Frame {
+        node: "flooder".into(),
+        epoch: 1,
+        sequence: 1,
+        clock: 1,
+        interval: Duration::from_millis(50),
+        flags: Flags::default(),
+        body,
+    };
+    let mut bytes = frame.encode(from, Some(to), &key());
+    *bytes.last_mut().expect("a signature") ^= 1;
+    bytes
+}
+
 /// What was seen during a flood.
 #[derive(Debug)]
 struct Seen {
@@ -58,8 +76,8 @@ struct Seen {
     blocked: u64,
 }
 
-/// Floods two speakers on a wire of their own, whose links have this name, from as many hosts.
-fn flood(link: &str, hosts: u32, question: Question) -> Seen {
+/// Floods two speakers on a wire of their own, whose links have this name, from as many hosts. A client asks meanwhile.
+fn flood(link: &str, hosts: u32, [flood, question]: [Question; 2]) -> Seen {
     let lan = Lan::alone(&["node1", "node2", "flooder"]);
     for node in ["node1", "node2"] {
         lan.ip("-n", node, "link set eth0 down");
@@ -72,7 +90,7 @@ fn flood(link: &str, hosts: u32, question: Question) -> Seen {
             let [_, _, high, low] = n.to_be_bytes();
             Mac([2, 0xf1, 0, 0, high, low])
         };
-        let frames: Vec<_> = (0..hosts).map(|n| question(host(n), owner.mac)).collect();
+        let frames: Vec<_> = (0..hosts).map(|n| flood(host(n), owner.mac)).collect();
         let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (start, before) = (Clock::now(), threads(link));
         let flooding = std::thread::spawn({
@@ -157,8 +175,8 @@ fn threads(link: &str) -> Vec<Taken> {
 }
 
 /// Floods until it is as it should be, which it has to be before there were too many.
-fn a_flood_is(good: fn(&Seen) -> bool, link: &str, hosts: u32, question: Question) {
-    assert!((1..=FLOODS_MAX).any(|n| good(&flood(&format!("{link}{n}"), hosts, question))), "no flood was: see above");
+fn a_flood_is(good: fn(&Seen) -> bool, link: &str, hosts: u32, questions: [Question; 2]) {
+    assert!((1..=FLOODS_MAX).any(|n| good(&flood(&format!("{link}{n}"), hosts, questions))), "no flood was: see above");
 }
 
 fn is_not_heard(seen: &Seen) -> bool {
@@ -172,20 +190,30 @@ fn is_heard_in_part(seen: &Seen) -> bool {
 
 #[test]
 fn a_host_that_floods_by_arp_is_not_heard_and_an_honest_client_is() {
-    a_flood_is(is_not_heard, "oarp", 1, by_arp);
+    a_flood_is(is_not_heard, "oarp", 1, [by_arp; 2]);
 }
 
 #[test]
 fn a_host_that_floods_by_ndp_is_not_heard_and_an_honest_client_is() {
-    a_flood_is(is_not_heard, "ondp", 1, by_ndp);
+    a_flood_is(is_not_heard, "ondp", 1, [by_ndp; 2]);
 }
 
 #[test]
 fn a_flood_from_many_by_arp_takes_no_more_than_it_may() {
-    a_flood_is(is_heard_in_part, "marp", MANY, by_arp);
+    a_flood_is(is_heard_in_part, "marp", MANY, [by_arp; 2]);
 }
 
 #[test]
 fn a_flood_from_many_by_ndp_takes_no_more_than_it_may() {
-    a_flood_is(is_heard_in_part, "mndp", MANY, by_ndp);
+    a_flood_is(is_heard_in_part, "mndp", MANY, [by_ndp; 2]);
+}
+
+#[test]
+fn a_host_that_floods_by_hellos_is_not_heard() {
+    a_flood_is(is_not_heard, "ohello", 1, [by_hello, by_arp]);
+}
+
+#[test]
+fn a_flood_of_hellos_from_many_takes_no_more_than_it_may_and_no_client_notices() {
+    a_flood_is(is_not_heard, "mhello", MANY, [by_hello, by_arp]);
 }
