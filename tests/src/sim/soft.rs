@@ -88,7 +88,7 @@ impl World {
     pub(super) fn check_best(&mut self, unit: usize) {
         let Watch { taken, kept_until, backed_off, .. } = self.truth.units[unit];
         // As long as who refused, or backed off, may still do so.
-        let waits = CLAIM_LIFETIME.max(BACK_OFF * 2_u32.pow(backed_off)) + KNOWN;
+        let waits = CLAIM_LIFETIME.max(BACK_OFF * 2_u32.saturating_pow(backed_off)) + KNOWN;
         let settled = self.now.since(self.truth.changed) >= waits && self.now.since(taken) >= waits;
         let [owner] = self.owners(0, unit)[..] else { return };
         if !settled
