@@ -52,7 +52,8 @@ impl Target {
 pub struct Desired {
     /// Which time this replica holds the lease; none: it does not. Whatever is under way from another one is broken off.
     pub term: Option<u32>,
-    /// Until when requests may be sent for it: a process that was stopped for long has lost the lease without a word.
+    /// Until when requests may be sent for it: a process that was stopped for long has lost the
+    /// lease without a word.
     #[serde(skip)]
     pub until: Instant,
     /// The most urgent writes, in order; later ones follow as these are done.
@@ -175,7 +176,8 @@ pub struct Notice {
     pub message: Box<str>,
 }
 
-/// The reason of a Service whose status the API server refuses to write: of an event and in a metric, in no condition.
+/// The reason of a Service whose status the API server refuses to write: of an event and in a
+/// metric, in no condition.
 pub const NOT_WRITTEN: &str = "NotWritten";
 
 /// What the metrics say; made by the state, counted by nobody else.

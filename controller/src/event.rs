@@ -56,7 +56,8 @@ pub enum Event {
 /// Whether this replica holds the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// It may write until then. After the first of these new lists of all objects follow, made after that moment.
+    /// It may write until then. After the first of these new lists of all objects follow, made
+    /// after that moment.
     Held(Instant),
     /// It lost it or gave it back.
     Lost,

@@ -70,7 +70,8 @@ pub struct Metrics {
     pub writes: Counter,
     /// Status writes that were refused or not answered.
     pub write_errors: Counter,
-    /// Kubernetes events that were not sent: a Service had too many, too many waited, or the API server refused them.
+    /// Kubernetes events that were not sent: a Service had too many, too many waited, or the API
+    /// server refused them.
     pub notices_dropped: Counter,
 }
 

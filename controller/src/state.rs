@@ -72,7 +72,8 @@ struct Own<F, S> {
 /// Our Services, counted.
 #[derive(Debug, Default)]
 struct Tally {
-    /// By the reason of their condition `AddressAssigned`, or [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN).
+    /// By the reason of their condition `AddressAssigned`, or
+    /// [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN).
     reasons: BTreeMap<&'static str, i64>,
     /// By the reason of their condition `Announced`.
     announced: BTreeMap<Reason, i64>,

@@ -7,9 +7,10 @@
 //! the duration that the others wait from when they saw it: so two never write, whatever gets lost. A holder whose clock
 //! stood still (a paused virtual machine) finds out at its next renewal.
 //!
-//! A Lease that is deleted is created again by its holder at once, and by others after its duration: they cannot know whose
-//! it was last. Only a replica that has never seen a Lease creates it at once. If the Lease is deleted while such a replica
-//! starts, two may write until the holder's next renewal.
+//! A Lease that is deleted is created again by its holder at once, and by others after its
+//! duration: they cannot know whose it was last. Only a replica that has never seen a Lease creates
+//! it at once. If the Lease is deleted while such a replica starts, two may write until the
+//! holder's next renewal.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether the Lease does not exist any more.
+    /// True if the Lease does not exist any more.
     fn is_gone(&self) -> bool {
         self.version.is_empty()
     }
@@ -161,7 +162,8 @@ impl Lease {
         self.fresh = true;
     }
 
-    /// The Lease does not exist. A replica that does not lead waits from now on as if somebody had just renewed it.
+    /// The Lease does not exist. A replica that does not lead waits from now on as if somebody had
+    /// just renewed it.
     fn observe_none(&mut self, now: Instant) {
         let leads = self.leads();
         let Some(seen) = &mut self.seen else { return };

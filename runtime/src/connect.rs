@@ -90,9 +90,10 @@ fn client(mut config: Config, health: &Arc<ApiHealth>) -> Result<Client, Connect
 /// Requests to the API server and its answers.
 type ApiService = BoxService<Request<Body>, Response<Incoming>, BoxError>;
 
-/// The client that kube makes of a configuration, but for two things. It does not wait for an acknowledgement before it sends
-/// the first request over a new connection, which takes 40 ms (Nagle's algorithm and delayed ACKs, RFC 896 and 1122). And
-/// [`TokenFile`] reads the file of a token.
+/// The client that kube makes of a configuration, but for two things. It does not wait for an
+/// acknowledgement before it sends the first request over a new connection, which takes 40 ms
+/// (Nagle's algorithm and delayed ACKs, RFC 896 and 1122). And [`TokenFile`] reads the file of a
+/// token.
 fn prompt_client(mut config: Config) -> Result<ClientBuilder<ApiService>, kube::Error> {
     if config.proxy_url.is_some() {
         // Proxies are a part of kube that is not built in: it says so itself.

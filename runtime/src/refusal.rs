@@ -2,11 +2,11 @@
 
 use kube::core::Status;
 
-/// What to do where a CustomResourceDefinition is older than the program.
+/// The remedy where a CustomResourceDefinition is older than the program.
 pub const CRDS_ARE_OLDER: &str = "the cluster's CustomResourceDefinitions are older than this program, and Helm does not \
     upgrade them: apply those of this version, deploy/base/crds.yaml or the chart's folder crds";
 
-/// Whether the API server refused an apply because the kind's schema lacks a field.
+/// True if the API server refused an apply because the kind's schema lacks a field.
 ///
 /// Kubernetes has no reason for that, and answers with the status 500.
 #[must_use]

@@ -193,8 +193,8 @@ impl<F> Watch<F> {
         }
     }
 
-    /// Sends the changes after the version `from`. Leaves in `next` the version to go on from, unless
-    /// the API server does not know it any more.
+    /// Sends the changes after the version `from`. Leaves in `next` the version to go on from,
+    /// unless the API server does not know it any more.
     async fn follow<E>(
         &self,
         from: String,

@@ -165,7 +165,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// The networks that its addresses say are on its segment: link-local ones are on every segment.
+    /// The networks that its addresses say are on its segment: link-local ones are on every
+    /// segment.
     pub fn subnets(&self) -> impl Iterator<Item = AddressRange> + '_ {
         let is_network = |(address, length): &&(IpAddr, u8)| {
             let link_local = match address {

@@ -1,7 +1,9 @@
-//! One speaker of a node at a time: two that speak in one name void each other's claims again and again.
+//! One speaker of a node at a time: two that speak in one name void each other's claims again and
+//! again.
 //!
-//! A Unix socket with an abstract name (unix(7)) belongs to one process of a network namespace, which
-//! all pods of the host network share, and is free as soon as that process ends, however it ends.
+//! A Unix socket with an abstract name (unix(7)) belongs to one process of a network namespace,
+//! which all pods of the host network share, and is free as soon as that process ends, however it
+//! ends.
 
 use std::io::{self, ErrorKind};
 use std::os::linux::net::SocketAddrExt;
@@ -18,11 +20,11 @@ use tracing::warn;
 pub struct Instance(#[expect(dead_code, reason = "held, and never accepted from")] Option<UnixListener>);
 
 impl Instance {
-    /// Takes the right, after the speaker that has it has ended. `namespace` is the one of the Secret
-    /// with the hello keys: speakers with other keys do not disturb this one.
+    /// Takes the right, after the speaker that has it has ended. `namespace` is the one of the
+    /// Secret with the hello keys: speakers with other keys do not disturb this one.
     ///
-    /// Where the kernel refuses the socket, or a process of another user has its name, nobody can tell
-    /// whether another speaker runs: this one speaks all the same.
+    /// Where the kernel refuses the socket, or a process of another user has its name, nobody can
+    /// tell whether another speaker runs: this one speaks all the same.
     pub async fn take(namespace: &str, node: &str) -> Self {
         let outcome = take(&name(namespace, node)).await;
         Self(

@@ -93,7 +93,7 @@ enum LinkError {
 struct Mailbox {
     order: ArcSwap<Order>,
     ended: AtomicBool,
-    /// What it holds is to be released when it ends.
+    /// It releases its addresses when it ends.
     hands_over: AtomicBool,
     wake: OwnedFd,
 }
@@ -105,7 +105,8 @@ impl Mailbox {
     }
 }
 
-/// A running thread; dropping it ends the thread, which releases nothing: see [`Order::leaving`] and [`LinkHandle::hand_over`].
+/// A running thread; dropping it ends the thread, which releases nothing: see [`Order::leaving`]
+/// and [`LinkHandle::hand_over`].
 #[derive(Debug)]
 pub struct LinkHandle {
     mailbox: Arc<Mailbox>,

@@ -38,7 +38,8 @@ pub use probes::{FAILING_MAX, Probes};
 pub struct Desired {
     /// The links that are spoken on, by index.
     pub links: BTreeMap<u32, LinkOrder>,
-    /// Of these, the names of those on which nothing is announced until another speaker is received there.
+    /// Of these, the names of those on which nothing is announced until another speaker is received
+    /// there.
     pub waiting: BTreeSet<Box<str>>,
     /// What this node says of itself.
     pub status: SpeakerStatusStatus,
@@ -106,7 +107,7 @@ pub struct Order {
     pub leaving: bool,
 }
 
-/// What is announced on one link, while it is gathered.
+/// The addresses announced on one link, while they are gathered.
 struct Share<'a> {
     link: &'a Link,
     /// Services are announced there.

@@ -3,8 +3,8 @@
 //!
 //! The same events in any order, each object's own in order, give the same state: nothing here depends on what was before.
 //! The exceptions are the keys, see [`State::handle`], the last passwords of BGPPeers, see
-//! [`last_passwords`], since when others announce what this node does while it drains, and the links
-//! on which another speaker was ever received.
+//! [`last_passwords`], since when others announce what this node does while it drains, and the
+//! links on which another speaker was ever received.
 
 mod bgp;
 mod dump;

@@ -83,7 +83,8 @@ fn furnish(lab: &Lab) -> Result<()> {
     lab.apply_objects(&all)
 }
 
-/// How many addresses the speaker of a node announces. The node itself asks, so that no frame is sent for it.
+/// How many addresses the speaker of a node announces. The node itself asks, so that no frame is
+/// sent for it.
 fn owned(lab: &Lab, node: &str) -> Result<usize> {
     let page = lab.http_get(node, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT), "/metrics")?;
     let series = page.body.lines().filter(|line| line.starts_with("ferrolb_speaker_owned_addresses{"));

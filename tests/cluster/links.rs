@@ -32,7 +32,8 @@ fn links_come_change_and_go_and_two_hundred_of_no_concern_cost_nothing() {
         step("a further link is spoken on, with a thread of its own", || {
             on_node(lab, &format!("link add lan type veth peer name {FAR} netns {}", namespace(lab, CLIENT)))?;
             lab.exec(CLIENT, &["ip", "link", "set", FAR, "up"])?;
-            // Nobody else speaks there: what makes it one to announce on is a subnet that has the pool's addresses.
+            // Nobody else speaks there: what makes it one to announce on is a subnet that has the
+            // pool's addresses.
             on_node(lab, "link set lan up\naddress add 172.30.0.99/24 dev lan noprefixroute")?;
             answers(lab, address, "lan")?;
             ensure!(threads(lab)? == before + 1, "there were {before} threads, and are {}", threads(lab)?);

@@ -66,7 +66,8 @@ fn cases() -> Vec<(Value, &'static str)> {
         ),
         (json!({"pools": {"first": ["10.0.0.1"]}}), "at '/pools': got object, want array"),
         (json!({"probePort": 7472}), "probePort and prometheus.metricsPort are the same port"),
-        // A value that is missing, as after `--reuse-values` with a chart that is newer than the release.
+        // A value that is missing, as after `--reuse-values` with a chart that is newer than the
+        // release.
         (json!({"probePort": null}), "at '': missing property 'probePort'"),
         (json!({"prometheus": {"metricsPort": null}}), "at '/prometheus': missing property 'metricsPort'"),
         (json!({"networkpolicies": {"apiPorts": null}}), "at '/networkpolicies': missing property 'apiPorts'"),

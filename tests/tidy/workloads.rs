@@ -22,8 +22,8 @@ fn of_container(name: &str) -> Vec<(&'static str, Value)> {
     of_all.into_iter().chain(share).collect()
 }
 
-/// What an object has, by its kind: DaemonSets are everywhere, leave one by one and are probed at
-/// loopback; controllers are two and apart, what may be evicted is said.
+/// The properties of an object, by its kind: DaemonSets are everywhere, leave one by one and are
+/// probed at loopback; controllers are two and apart, what may be evicted is said.
 fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
     let controller = json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "controller"});
     match kind {

@@ -29,8 +29,8 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a write was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// The API server cannot be reached, is overloaded, or does not know us; that is said elsewhere,
-    /// once for all requests.
+    /// The API server cannot be reached, is overloaded, or does not know us; that is said
+    /// elsewhere, once for all requests.
     Unanswered,
     /// No answer within [`WRITE_TIMEOUT`].
     Late,
@@ -106,8 +106,9 @@ impl Applier {
         }
     }
 
-    /// What the API server answers to one request, if it does in time. Nothing is sent after the end of the lease: a process
-    /// that was stopped in between would otherwise write beside the next leader.
+    /// The API server's answer to one request, if it comes in time. Nothing is sent after the end
+    /// of the lease: a process that was stopped in between would otherwise write beside the next
+    /// leader.
     async fn answer<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
         if Clock::now() >= self.desired.borrow().until {
             return Err(Failure::Expired);
@@ -183,9 +184,9 @@ impl Applier {
         self.answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
     }
 
-    /// Takes away what leaving it out did not, because we do not own it: an annotation that somebody else has written too, as
-    /// MetalLB did before a take-over, and all of it where `managedFields` were emptied. Only in the version that our own
-    /// write has made.
+    /// Takes away what leaving it out did not, because we do not own it: an annotation that
+    /// somebody else has written too, as MetalLB did before a take-over, and all of it where
+    /// `managedFields` were emptied. Only in the version that our own write has made.
     async fn clear(
         &self,
         services: &Api<ServiceObject>,

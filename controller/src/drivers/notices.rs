@@ -1,6 +1,6 @@
 //! Events about Services (`events.k8s.io/v1`), for `kubectl describe`. One task that sends them one after the other, so that
-//! they never keep an address waiting; it owns its queue. One that finds the queue full is dropped and counted, and so is
-//! one about a Service that had too many.
+//! they never keep an address waiting; it owns its queue. One that finds the queue full is dropped
+//! and counted, and so is one about a Service that had too many.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ pub const NOTICES_WAITING_MAX: usize = 2_048;
 const BURST_MAX: u32 = 25;
 /// After a burst, one event about the same Service in this time.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// Services whose events are counted; beyond that, the one that may have a burst again soonest is forgotten.
+/// Services whose events are counted; beyond that, the one that may have a burst again soonest is
+/// forgotten.
 const SERVICES_COUNTED_MAX: usize = 16_384;
 /// How long the API server may take for one.
 pub const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);

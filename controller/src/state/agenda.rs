@@ -16,7 +16,8 @@ use crate::event::Outcome;
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
 /// The longest wait.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
-/// So many refusals in a row are reported: fewer pass by themselves, as conflicts with other writers do.
+/// So many refusals in a row are reported: fewer pass by themselves, as conflicts with other
+/// writers do.
 pub(super) const REFUSALS_REPORTED: u32 = 3;
 /// A status of ours that changes within so long after it was written was changed by somebody else: a quarrel, not to be
 /// carried on at full speed.
@@ -69,12 +70,12 @@ impl<S> Draft<S> {
         self.status.as_deref().map(|status| (self.attempt, status))
     }
 
-    /// Whether the API server has refused it so often that this was reported.
+    /// True if the API server has refused it so often that this was reported.
     pub(super) const fn is_refused(&self) -> bool {
         self.refusals >= REFUSALS_REPORTED
     }
 
-    /// Whether the next refusal is the one to report.
+    /// True if the next refusal is the one to report.
     pub(super) const fn reports_refusal(&self) -> bool {
         self.refusals + 1 == REFUSALS_REPORTED
     }

@@ -289,8 +289,8 @@ impl Allocator {
         self.touched.insert(pool.into());
     }
 
-    /// A Service has these addresses from elsewhere now, ascending. Its `externalIPs` count only in pools that it may use:
-    /// nobody blocks a pool that is closed to him.
+    /// A Service has these addresses from elsewhere now, ascending. Its `externalIPs` count only in
+    /// pools that it may use: nobody blocks a pool that is closed to him.
     pub(super) fn set_outside(&mut self, asker: &Asker<'_>, addresses: &[(IpAddr, Means)]) {
         let counts = |(address, means): &&(IpAddr, Means)| {
             let space = self.pool_with(*address).and_then(|pool| self.spaces.get(pool));
@@ -319,7 +319,7 @@ impl Allocator {
         }
     }
 
-    /// Whether the address is not given by itself while nobody holds it.
+    /// True if the address is assigned on request only, while no Service has it.
     fn is_skipped(&self, address: IpAddr) -> bool {
         self.outside.contains_key(&address) || is_router_anycast(address)
     }

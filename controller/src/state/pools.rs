@@ -59,7 +59,7 @@ const fn reason(problem: &PoolProblem) -> &'static str {
     }
 }
 
-/// What a sound pool's condition says, with the addresses that it does not give by itself.
+/// The message of a valid pool, with the addresses that it assigns on request only.
 pub(super) fn sound<'a>(mut skipped: impl Iterator<Item = (IpAddr, Skipped<'a>)>) -> String {
     let text = |(address, why)| format!("{address} ({why})");
     let named: Vec<_> = skipped.by_ref().take(SKIPPED_NAMED_MAX).map(text).collect();

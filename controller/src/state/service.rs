@@ -53,7 +53,8 @@ pub(super) struct Entry {
 /// What a Service of ours is counted under.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
-    /// The reason of its condition `AddressAssigned`; [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN) while it has no such one.
+    /// The reason of its condition `AddressAssigned`; [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN)
+    /// while it has no such one.
     pub(super) reason: Option<&'static str>,
     /// That of its condition `Announced`.
     pub(super) announced: Option<Reason>,

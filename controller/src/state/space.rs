@@ -32,7 +32,8 @@ pub(super) struct Space {
     total: [u128; 2],
     /// How many Services have, counted once however many share it.
     pub(super) used: [u64; 2],
-    /// How many are not given by themselves and no Service was given: somebody has them from elsewhere, or routers do.
+    /// How many are not given by themselves and no Service was given: somebody has them from
+    /// elsewhere, or routers do.
     pub(super) skipped: [u64; 2],
 }
 
@@ -63,8 +64,9 @@ fn is_buggy(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the routers of a network own the address: IPv6 with an interface identifier of zero, the Subnet-Router anycast
-/// address (RFC 4291, 2.6.1). The kernels of routers reply for it, and so do those of nodes that forward.
+/// True if the routers of a network own the address: IPv6 with an interface identifier of zero, the
+/// Subnet-Router anycast address (RFC 4291, 2.6.1). The kernels of routers reply for it, and so do
+/// those of nodes that forward.
 pub(super) fn is_router_anycast(address: IpAddr) -> bool {
     router_prefixes(&AddressRange::single(address)).next().is_some()
 }

@@ -150,8 +150,8 @@ pub struct BGPPeerSpec {
     #[schemars(length(max = 80))]
     pub password: String,
 
-    /// The Secret that holds it: of type `kubernetes.io/basic-auth`, its key `password`. Without it no session is opened;
-    /// open ones go on with its last password.
+    /// The Secret that holds it: of type `kubernetes.io/basic-auth`, its key `password`. Without it
+    /// no session is opened; open ones go on with its last password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret: Option<SecretReference>,
 

@@ -86,8 +86,9 @@ pub struct IPAddressPoolSpec {
     #[serde(default = "yes")]
     pub auto_assign: bool,
 
-    /// Skip IPv4 addresses that end in .0 or .255, which some old devices refuse. Of the nodes' own subnet, exclude the first
-    /// and the last address by `excludeAddresses`: hosts on it take them for broadcasts. Default: false.
+    /// Skip IPv4 addresses that end in .0 or .255, which some old devices refuse. Of the nodes' own
+    /// subnet, exclude the first and the last address by `excludeAddresses`: hosts on it take them
+    /// for broadcasts. Default: false.
     #[serde(default)]
     #[schemars(rename = "avoidBuggyIPs")]
     #[serde(rename = "avoidBuggyIPs")]
@@ -138,8 +139,9 @@ const ENTRY_RULE: &str = "self.all(a, \
     isIP(a.trim()) || isCIDR(a.trim()) || \
     (a.split('-').size() == 2 && isIP(a.split('-')[0].trim()) && isIP(a.split('-')[1].trim()) && \
      ip(a.split('-')[0].trim()).family() == ip(a.split('-')[1].trim()).family()))";
-/// No entry begins or ends with a loopback, link-local, multicast, broadcast or unspecified address. What lies between is the
-/// controller's to see; an entry that cannot be read is [`ENTRY_RULE`]'s.
+/// No entry begins or ends with a loopback, link-local, multicast, broadcast or unspecified
+/// address. What lies between is the controller's to see; an entry that cannot be read is
+/// [`ENTRY_RULE`]'s.
 const UNICAST_RULE: &str = "self.all(a, \
     isIP(a.trim()) ? ip(a.trim()).isGlobalUnicast() : \
     isCIDR(a.trim()) ? cidr(a.trim()).ip().isGlobalUnicast() : \

@@ -51,7 +51,8 @@ pub struct SpeakerStatusStatus {
     /// How many such Services there are.
     #[serde(default)]
     pub failing_services: i64,
-    /// Which endpoints are not checked although their Services ask for it, and why, for a person; empty: none.
+    /// Which endpoints are not checked although their Services ask for it, and why, for a person;
+    /// empty: none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unchecked: String,
     /// How its gobgpd and its sessions stand; absent where it has none.
@@ -201,10 +202,11 @@ pub struct LinkStatus {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpAddr>,
-    /// Whether it has received no frame for a second; it then acts as if it were alone.
+    /// True if it has received no frame for a second; it then acts as if it were alone.
     #[serde(default)]
     pub deaf: bool,
-    /// Whether another interface of the node is on the same segment: the node announces there instead.
+    /// True if another interface of the node is on the same segment: the node announces there
+    /// instead.
     #[serde(default)]
     pub muted: bool,
     /// Addresses that somebody else answers for, or whose questions may not be heard.

@@ -86,7 +86,7 @@ impl Claims {
         })
     }
 
-    /// Whether a host with this hardware address, which was heard with `address`, can tell this
+    /// True if a host with this hardware address, which was heard with `address`, can tell this
     /// node that it still hears when members are silent. Members cannot, as they may have failed,
     /// nor can addresses of ours, which they announce.
     #[must_use]
@@ -100,8 +100,8 @@ impl Claims {
     pub(super) fn foreign(&mut self, address: IpAddr, mac: Mac, announced: bool, now: Instant) {
         let Some(first) = self.unit_of.get(&address).copied() else { return };
         let held = self.own.held.contains_key(&address);
-        // A deaf member cannot learn that it is not alone: each of its announcements needs an answer,
-        // or its clients' caches keep the address of a node that receives nothing.
+        // A deaf member cannot learn that it is not alone: each of its announcements needs an
+        // answer, or its clients' caches keep the address of a node that receives nothing.
         if announced && held && self.is_of_deaf_member(mac) {
             self.outputs.push_back(Output::Defend(address));
             return;
@@ -132,7 +132,7 @@ impl Claims {
     /// Whose frame it is; none if it is nothing to worry about: the claims of living members are settled between members, and
     /// what a former holder said lately may still be on its way.
     fn whose(&self, address: IpAddr, mac: Mac, now: Instant) -> Option<TroubleKind> {
-        // A node may have been installed anew under another name: what lives is what speaks.
+        // A node may have been reinstalled under another name: the member that lives is the sender.
         let with_mac = self.peers.iter().filter(|(_, peer)| peer.macs.contains(&mac));
         let Some((name, peer)) = with_mac.min_by_key(|(_, peer)| peer.dead) else {
             let unproven = self.newcomers.values().any(|newcomer| newcomer.mac == mac);

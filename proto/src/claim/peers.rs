@@ -150,7 +150,8 @@ impl Peer {
         restated.into_iter().chain(untold).chain(self.refused.values().copied()).chain([suspicion]).min()
     }
 
-    /// When it is known no longer, if it stays dead: a later frame of it has to answer a challenge, as a newcomer's.
+    /// When it is known no longer, if it stays dead: a later frame of it has to answer a challenge,
+    /// as a newcomer's.
     pub(super) fn forgotten_at(&self) -> Instant {
         self.heard + DEAD_LIFETIME
     }

@@ -45,7 +45,7 @@ impl Claims {
             self.refresh_all(true, now);
         }
         let Some(peer) = self.peers.get(node) else { return };
-        // What a deaf node claims beside us was settled when it claimed it, and is each time that
+        // The claim of a deaf node beside ours was settled when it came, and is each time that
         // it lists it.
         if !self.own.held.is_empty() && !peer.flags.deaf {
             let both: Vec<_> = peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();

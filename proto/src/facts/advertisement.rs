@@ -64,7 +64,7 @@ impl Advertisement {
         self.interfaces.is_empty() || self.names_interface(name)
     }
 
-    /// Whether its `spec.interfaces` has this name.
+    /// True if its `spec.interfaces` has this name.
     #[must_use]
     pub fn names_interface(&self, name: &str) -> bool {
         self.interfaces.iter().any(|ours| ours == name)

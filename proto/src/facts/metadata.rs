@@ -12,10 +12,10 @@ use serde::{Deserialize, Deserializer};
 use super::node::EXCLUDE;
 use super::slice::SERVICE_NAME;
 
-/// The memory that the labels of an object may take, or the selector of a Service. Kubernetes limits
-/// each label, but not how many there are: a Service may have 150,000. Those beyond, in the order of
-/// their keys, do not count: an object with too many is read all the same, because its address must
-/// not become free.
+/// The memory that the labels of an object may take, or the selector of a Service. Kubernetes
+/// limits each label, but not how many there are: a Service may have 150,000. Those beyond, in the
+/// order of their keys, do not count: an object with too many is read all the same, because its
+/// address must not become free.
 const LABELS_BYTES_MAX: usize = 32 * 1024;
 /// Labels that always count: whose an EndpointSlice is, and that a Node announces nothing.
 const ALWAYS: [&str; 2] = [SERVICE_NAME, EXCLUDE];

@@ -22,7 +22,8 @@ pub const ALLOW_SHARED_IP: &str = "allow-shared-ip";
 /// `VIP`, `Proxy` or `Proxy,announce`; known under our own prefix only.
 pub const IP_MODE: &str = "ferrolb.io/ip-mode";
 
-/// The longest sharing key that is kept as it is, in bytes: it is kept for every Service and shown in its condition.
+/// The longest sharing key that is kept as it is, in bytes: it is kept for every Service and shown
+/// in its condition.
 const SHARING_KEY_MAX: usize = 253;
 /// The longest name of an object, in bytes (RFC 1123 subdomain).
 const OBJECT_NAME_MAX: usize = 253;
@@ -57,7 +58,7 @@ pub enum RequestProblem {
     Address {
         /// Where it was written.
         field: String,
-        /// What was written.
+        /// The value of the annotation.
         text: String,
     },
     /// Addresses that are not one of each family of the Service.
@@ -77,7 +78,7 @@ pub enum RequestProblem {
     Pool {
         /// Where it was written.
         field: String,
-        /// What was written.
+        /// The value of the annotation.
         text: String,
     },
     /// No such mode.
@@ -162,7 +163,8 @@ fn spelled<'a>(annotations: &'a BTreeMap<String, String>, name: &str) -> Option<
     })
 }
 
-/// A sharing key as it is kept and shown: a longer one by its digest, which stands for the same Services.
+/// A sharing key as it is kept and shown: a longer one by its digest, which stands for the same
+/// Services.
 fn sharing_key(text: &str) -> Box<str> {
     if text.len() <= SHARING_KEY_MAX {
         return text.into();
@@ -171,7 +173,7 @@ fn sharing_key(text: &str) -> Box<str> {
     digest.iter().fold("sha256:".to_owned(), |shown, byte| format!("{shown}{byte:02x}")).into()
 }
 
-/// Whether an object of ours can have this name (RFC 1123 subdomain).
+/// True if an object of ours can have this name (RFC 1123 subdomain).
 fn is_object_name(text: &str) -> bool {
     let label = |label: &str| {
         let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

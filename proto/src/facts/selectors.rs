@@ -76,7 +76,7 @@ fn check_value(key: &str, value: &str) -> Result<(), Problem> {
     if is_label_value(value) { Ok(()) } else { Err(Problem::Value(shown(key), shown(value))) }
 }
 
-/// Whether a text is a label's value; one that is not empty is also the name in a label's key.
+/// True if a text is a label's value; one that is not empty is also the name in a label's key.
 fn is_label_value(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
     let ends = |c: char| c.is_ascii_alphanumeric();
@@ -84,7 +84,7 @@ fn is_label_value(text: &str) -> bool {
         || text.len() <= LABEL_VALUE_MAX && text.chars().all(plain) && text.starts_with(ends) && text.ends_with(ends)
 }
 
-/// Whether a text is a DNS subdomain as Kubernetes reads RFC 1123: its parts have no limit of their
+/// True if a text is a DNS subdomain as Kubernetes reads RFC 1123: its parts have no limit of their
 /// own.
 fn is_subdomain(text: &str) -> bool {
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();

@@ -137,8 +137,8 @@ pub struct AssignedAddress {
     pub mode: Option<IpMode>,
 }
 
-/// What decides which addresses a Service gets; nobody but the controller needs it. Of a Service that
-/// is no load balancer only the external IPs are read.
+/// The fields that decide which addresses a Service gets; only the controller needs them. Of a
+/// Service that is no load balancer only the external IPs are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// What its annotations ask for.
@@ -313,7 +313,8 @@ impl Service {
     }
 }
 
-/// An address as Kubernetes reads it in Services: IPv4 also with leading zeros, which old objects may have, and as IPv6.
+/// An address as Kubernetes reads it in Services: IPv4 also with leading zeros, which old objects
+/// may have, and as IPv6.
 fn address(text: &str) -> Option<IpAddr> {
     let octet = |text: &str| text.parse::<u8>().ok();
     let octets = || text.split('.').map(octet).collect::<Option<Vec<_>>>();
@@ -341,7 +342,8 @@ impl Demand {
         let external = spec.external_ips.unwrap_or_default();
         let external: BTreeSet<_> = external.iter().filter_map(|ip| address(ip)).collect();
         let external_ips: Box<[IpAddr]> = external.into_iter().collect();
-        // A pool leaves out the external IPs of a Service that it would serve, which its labels may decide.
+        // A pool leaves out the external IPs of a Service that it would serve, which its labels may
+        // decide.
         let labels = metadata.labels.iter().flatten().filter(|_| families.is_some() || !external_ips.is_empty());
         let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
         let Some(families) = families else { return Self { external_ips, labels, ..Self::default() } };

@@ -1,8 +1,9 @@
-//! The bearer token that a file holds and the kubelet replaces. Each client has one; it reads the file
-//! for every request, which takes microseconds.
+//! The bearer token that a file holds and the kubelet replaces. Each client has one; it reads the
+//! file for every request, which takes microseconds.
 //!
-//! kube's own token file waits for the wall clock to pass a minute before it reads again: a wall clock
-//! that is set back by an hour would keep a token in use for an hour after the kubelet replaced it.
+//! kube's own token file waits for the wall clock to pass a minute before it reads again: a wall
+//! clock that is set back by an hour would keep a token in use for an hour after the kubelet
+//! replaced it.
 
 use std::path::{Path, PathBuf};
 

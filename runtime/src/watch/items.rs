@@ -20,7 +20,7 @@ pub(super) struct TooLarge;
 pub(super) struct Items {
     /// Objects and arrays that are open.
     depth: usize,
-    /// Whether the second of them is an array.
+    /// True if the second of them is an array.
     in_array: bool,
     in_string: bool,
     escaped: bool,

@@ -41,7 +41,7 @@ impl Source {
         self.ask(self.request.list(&params)).await
     }
 
-    /// What changes after this version.
+    /// The changes after this version.
     pub(super) async fn changes(&self, version: &str) -> Result<Answer, Error> {
         let params = WatchParams {
             label_selector: self.labels.clone(),

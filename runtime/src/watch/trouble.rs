@@ -56,7 +56,8 @@ pub(super) fn refusal(error: &kube::Error) -> Option<(u16, String)> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "a server that does not answer is `api_health`'s to say")]
     match error {
         kube::Error::Api(status) => match status.code {
-            // 401 and gateway errors are said by `api_health`; 410 only means that the server forgot where we were.
+            // 401 and gateway errors are said by `api_health`; 410 only means that the server
+            // forgot where we were.
             401 | 410 | 429 | 502..=504 => None,
             code => Some((code, status.message.clone())),
         },

@@ -273,8 +273,8 @@ impl Daemon<'_> {
         let own = wanted.identity.map_or(0, |identity| identity.asn);
         let (mut report, mut counts, now) = (BgpReport::default(), BTreeMap::new(), Clock::now());
         self.traces.retain(|place, _| wanted.peers.contains_key(place));
-        // A list is also how this task learns that somebody else deleted a session, or that an earlier
-        // list was not complete.
+        // A list is also how this task learns that somebody else deleted a session, or that an
+        // earlier list was not complete.
         self.known.peers = sessions(&told);
         let port_taken = self.port_taken(&told, &wanted, now);
         for (place, order) in &wanted.peers {

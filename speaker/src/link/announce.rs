@@ -76,8 +76,9 @@ impl Announcer {
         self.enqueue(Due { repeat: false, at: now, address, round: 0 });
     }
 
-    /// Announces `address` once more as soon as the pace allows. Another host has announced it, or is about to take it and waits
-    /// for a second (RFC 4862 section 5.4). Returns whether that is news: one announcement answers all.
+    /// Announces `address` once more as soon as the pace allows. Another host has announced it, or
+    /// is about to take it and waits for a second (RFC 4862 section 5.4). Returns whether that is
+    /// news: one announcement answers all.
     pub(super) fn once(&mut self, address: IpAddr) -> bool {
         self.wanted.insert(address)
     }
@@ -88,8 +89,8 @@ impl Announcer {
         self.unschedule(address);
     }
 
-    /// The address to announce at `now`, if one is due, the pace allows it and the `gate` is not shut by then; to be asked until it
-    /// says none.
+    /// The address to announce at `now`, if one is due, the pace allows it and the `gate` is not
+    /// shut by then; to be asked until it says none.
     pub(super) fn next(&mut self, now: Instant, gate: Instant) -> Option<IpAddr> {
         if now < self.open_at || now >= gate {
             return None;

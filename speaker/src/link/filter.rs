@@ -62,12 +62,13 @@ fn then<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<SockFilter> {
     begin.into_iter().chain(rest).collect()
 }
 
-/// How many sources can be spared: each takes five instructions, and the kernel allows a socket some 20 kB for filters
-/// (net.core.optmem_max), the one before included.
+/// How many sources can be spared: each takes five instructions, and the kernel allows a socket
+/// some 20 kB for filters (net.core.optmem_max), the one before included.
 const SPARED_MAX: usize = 128;
 
-/// Drops the frames from the sources `blocked`, and of the rest all but one frame of two to the power `thin`, by chance, except those
-/// from the sources `spared`. The frames that are left go on to `filter`.
+/// Drops the frames from the sources `blocked`, and of the rest all but one frame of two to the
+/// power `thin`, by chance, except those from the sources `spared`. The frames that are left go on
+/// to `filter`.
 pub(super) fn without(
     blocked: impl Iterator<Item = Mac>,
     spared: impl Iterator<Item = Mac>,

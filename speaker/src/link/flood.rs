@@ -1,5 +1,5 @@
-//! How much of a flood is read. Pure and without allocation; each link's thread owns one [`Quota`] for questions and one for
-//! hellos, and a [`Guard`] each for ARP, Neighbor Discovery and hellos.
+//! How much of a flood is read. Pure and without allocation; each link's thread owns one [`Quota`]
+//! for questions and one for hellos, and a [`Guard`] each for ARP, Neighbor Discovery and hellos.
 //!
 //! A host that sends too much is not read at all for a while: the kernel drops its frames before they cost a wake-up, and an honest client
 //! is answered as if it were not there. Of what comes from many hosts, each with little, as much is read as half of a processor can: first less often and
@@ -119,7 +119,8 @@ impl Guard {
         }
     }
 
-    /// Blocks the sources that sent too much, unless they are `spared`; says whether there is a new one.
+    /// Blocks the sources that sent too much, unless they are `spared`; says whether there is a new
+    /// one.
     pub(super) fn block(&mut self, now: Instant, spared: impl Fn(Mac) -> bool) -> bool {
         let mut changed = false;
         for (mac, count) in self.sources {

@@ -1,5 +1,5 @@
-//! Where frames of ARP, of Neighbor Discovery or of other speakers come in and answers go out: a packet socket, and a guard against
-//! floods. Owned by the link's thread.
+//! Where frames of ARP, of Neighbor Discovery or of other speakers come in and answers go out: a
+//! packet socket, and a guard against floods. Owned by the link's thread.
 
 use std::io;
 use std::time::Duration;
@@ -73,8 +73,9 @@ impl Inlet {
         Ok(frame)
     }
 
-    /// A burst was read since `start`. A source that sends too much is blocked; where all together are too much, frames are read less
-    /// often, and then in part. Neither concerns the sources `spared`.
+    /// A burst was read since `start`. A source that sends too much is blocked; where all together
+    /// are too much, frames are read less often, and then in part. Neither concerns the sources
+    /// `spared`.
     ///
     /// # Errors
     /// When the kernel does not take a filter.

@@ -41,7 +41,8 @@ impl Siblings {
         self.0.rcu(|known| without(known, index));
     }
 
-    /// Whether the link with the epoch `other` speaks in place of the one with the epoch `own`, if it is another one.
+    /// True if the link with the epoch `other` speaks in place of the one with the epoch `own`, if
+    /// it is another one.
     #[must_use]
     pub fn precedes(&self, other: u64, own: u64) -> Option<bool> {
         let known = self.0.load();

@@ -1,4 +1,5 @@
-//! Which links of this node are spoken on, and on which of them it announces though it is alone there. Pure.
+//! Which links of this node are spoken on, and on which of them it announces though it is alone
+//! there. Pure.
 
 use ferrolb_proto::range::AddressRange;
 
@@ -6,11 +7,12 @@ use crate::event::Link;
 use crate::state::State;
 
 /// The links that are spoken on while they are up: Ethernet with broadcast, no port of a bridge or bond, no macvlan or the like of one that is
-/// (or both would), no pod's end of a veth pair, and a name that is not excluded. The link that holds one of the Node's internal addresses is
-/// in whatever its name.
+/// (or both would), no pod's end of a veth pair, and a name that is not excluded. The link that
+/// holds one of the Node's internal addresses is in whatever its name.
 pub(super) fn eligible(state: &State) -> Vec<&Link> {
     let excluded = |name: &str| state.config.exclude_interfaces.iter().any(|regex| regex.is_match(name));
-    // The other end of a veth pair may be a network, too, as where this node is itself a container: then it has a subnet.
+    // The other end of a veth pair may be a network, too, as where this node is itself a container:
+    // then it has a subnet.
     let is_pods = |link: &Link| link.into_namespace && link.subnets().next().is_none();
     let is_in = |link: &&Link| {
         link.ethernet
@@ -31,7 +33,8 @@ pub(super) fn announces(state: &State, link: &Link) -> bool {
         let assigned = || state.services.values().flat_map(|service| &service.assigned);
         let pools = || state.pools.values().flat_map(|pool| &pool.ranges);
         link.subnets().any(|subnet| {
-            // A pool that is broken for the moment has no ranges, and its Services have their addresses.
+            // A pool that is broken for the moment has no ranges, and its Services have their
+            // addresses.
             pools().any(|range| range.overlaps(&subnet))
                 || assigned().any(|address| AddressRange::single(*address).overlaps(&subnet))
         })
@@ -42,7 +45,8 @@ pub(super) fn announces(state: &State, link: &Link) -> bool {
             |labels| state.advertisements.values().any(|ad| ad.selects_node(labels) && ad.names_interface(&link.name));
         labels.is_some_and(names)
     };
-    // What is announced there stays, whatever becomes of pools and of the link's addresses.
+    // An address that is announced there stays, whatever becomes of pools and of the link's
+    // addresses.
     let holds = || state.reports.get(&link.index).is_some_and(|report| !report.held.is_empty());
     state.acquainted.contains(&link.index) || has_internal(state, link) || holds() || has_subnet() || is_named()
 }

@@ -12,7 +12,7 @@ use ferrolb_proto::range::AddressRange;
 
 use crate::state::State;
 
-/// What decides about an endpoint.
+/// The ranges that decide whether an endpoint is checked.
 pub(super) struct Reach<'a> {
     own: Option<&'a Node>,
     /// The ranges that `--health-checks` names; none: nothing is checked.
@@ -36,18 +36,18 @@ impl<'a> Reach<'a> {
         }
     }
 
-    /// Whether nothing is checked at all.
+    /// True if nothing is checked at all.
     pub(super) const fn is_off(&self) -> bool {
         self.ranges.is_none()
     }
 
-    /// Whether the endpoint is at the Node's own address: of these no more is told than whether
+    /// True if the endpoint is at the Node's own address: SpeakerStatus says of these only whether
     /// they pass.
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
         self.own.is_some_and(|own| own.internal.contains(&address))
     }
 
-    /// Whether an endpoint may be connected to.
+    /// True if an endpoint may be connected to.
     pub(super) fn allows(&self, target: &Target, port: u16) -> bool {
         let (address, ranges) = (target.address, self.ranges.unwrap_or_default());
         let pods = self.own.map_or(&[][..], |own| &own.pod_cidrs);

@@ -42,7 +42,8 @@ impl Draft<'_> {
         Arc::new(Unit { candidates: others.cloned().collect(), ..(*self.unit).clone() })
     }
 
-    /// Whether every address of the unit has an advertisement that announces it from this node on this link.
+    /// True if every address of the unit has an advertisement that announces it from this node on
+    /// this link.
     pub(super) fn selects(&self, link: &Link) -> bool {
         self.own.iter().all(|ads| ads.iter().any(|ad| ad.selects_interface(&link.name)))
     }

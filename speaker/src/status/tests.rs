@@ -16,7 +16,7 @@ use super::*;
 /// How long a patch may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the API server has: the owner's uid and the version in the status.
+/// The API server's copy: the owner's uid and the version in the status.
 type Stored = Arc<Mutex<Option<(String, String)>>>;
 
 /// A server that tells of each patch that it took. With `guarded`, nobody may write an owner.

@@ -1,5 +1,6 @@
-//! A flood of questions, or of hellos without a valid signature, from one host and from many: an honest client is answered, the
-//! speakers go on hearing each other, and no thread takes more of a processor than it may.
+//! A flood of questions, or of hellos without a valid signature, from one host and from many: an
+//! honest client is answered, the speakers go on hearing each other, and no thread takes more of a
+//! processor than it may.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -76,7 +77,8 @@ struct Seen {
     blocked: u64,
 }
 
-/// Floods two speakers on a wire of their own, whose links have this name, from as many hosts. A client asks meanwhile.
+/// Floods two speakers on a wire of their own, whose links have this name, from as many hosts. A
+/// client asks meanwhile.
 fn flood(link: &str, hosts: u32, [flood, question]: [Question; 2]) -> Seen {
     let lan = Lan::alone(&["node1", "node2", "flooder"]);
     for node in ["node1", "node2"] {

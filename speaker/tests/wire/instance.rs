@@ -1,4 +1,5 @@
-//! The program itself, started twice for one node: the second process waits until the first has ended.
+//! The program itself, started twice for one node: the second process waits until the first has
+//! ended.
 
 use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt;

@@ -58,7 +58,7 @@ fn a_session_is_opened_with_its_password_and_never_without() {
     });
 }
 
-/// What becomes of sessions whose Secret goes.
+/// Sessions whose Secret is deleted.
 fn without_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]) -> Result<()> {
     let all = |expect: &[_]| routers.iter().try_for_each(|router| standing(router, expect));
     let say = |reason, words| {

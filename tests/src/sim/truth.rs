@@ -23,7 +23,8 @@ const ASKED_MIN: u32 = 2;
 const LAST_MAX: u64 = 1_300;
 /// A node that hears clients, but none of its members, waits so long for each before it...
 const TURN: u64 = 60;
-/// ...until it has found those dead that hold nothing: their hellos come every second, and three may be missing.
+/// ...until it has found those dead that hold nothing: their hellos come every second, and three
+/// may be missing.
 const IDLE_DEATH_MAX: u64 = 3_200;
 /// Violations that one run keeps; a broken machine breaks a rule all the time.
 const VIOLATIONS_MAX: usize = 20;

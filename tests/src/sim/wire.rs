@@ -28,7 +28,7 @@ pub(super) struct Wire {
     pub(super) proxy: bool,
     /// Pairs of which the second does not hear the first.
     pub(super) cuts: BTreeSet<(usize, usize)>,
-    /// No client says anything of its own accord.
+    /// No client sends anything unasked.
     pub(super) quiet: bool,
     /// No client answers a node that asks whether it hears anything.
     pub(super) silent: bool,

@@ -1,4 +1,4 @@
-//! What becomes known of writes that the API server refuses.
+//! The events and counts about writes that the API server refuses.
 
 use kube::core::Status as ApiStatus;
 use prometheus_client::registry::Registry;
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::apply::tests::{scripted, write};
 use super::*;
 
-/// Does `write` once against a server that denies it; the answer is what comes of it and the event that is told.
+/// Does `write` once against a server that denies it; the answer is the outcome and the event.
 async fn denied(write: Write) -> (Outcome, Option<Notice>) {
     let message = "admission webhook \"policy.example\" denied the request";
     let answer = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message});

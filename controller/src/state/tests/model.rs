@@ -92,7 +92,7 @@ impl<'a> Rules<'a> {
         has.map(|(key, _)| &self.world.services[key])
     }
 
-    /// Whether a Service may use the pool of an address that it names in its external IPs.
+    /// True if a Service may use the pool of an address that it names in its external IPs.
     fn names(&self, address: IpAddr, other: &Service) -> bool {
         let has = |pool: &&Pool| self.addresses(pool).contains(&address);
         other.demand.external_ips.contains(&address)
@@ -113,7 +113,7 @@ impl<'a> Rules<'a> {
     fn first(&self, pool: &Pool, service: &Service, family: Family) -> Option<IpAddr> {
         let of_family = self.addresses(pool).into_iter().filter(|address| Family::of(*address) == family);
         let of_routers = |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.segments()[4..] == [0; 4]);
-        // Who shares it joins somebody who has asked for it.
+        // A Service that shares it joins one that has asked for it.
         let given = of_family.filter(|address| !of_routers(address) || self.tenants(*address).next().is_some());
         given.into_iter().find(|address| self.is_free_for(*address, service, true))
     }

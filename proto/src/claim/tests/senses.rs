@@ -165,7 +165,7 @@ fn a_deaf_node_whose_peer_lives_takes_nothing_from_it() {
     wire.run(Duration::from_secs(60));
     assert_all_of(&wire, &addresses, "node2");
     let refreshed = wire.node("node2").refreshed;
-    assert!(refreshed >= addresses.len() / 2, "the clients are told who answers: {refreshed}");
+    assert!(refreshed >= addresses.len() / 2, "the owner announces itself to the clients: {refreshed}");
     assert!(!wire.node("node1").answers.is_empty(), "it goes on, for all that it knows it is alone");
     wire.node("node1").deaf = false;
     wire.run(ms(200));

@@ -79,7 +79,7 @@ fn begin(from: Ipv4Addr, to: SocketAddr, manner: Manner) -> std::io::Result<TcpS
     Ok(stream)
 }
 
-/// Whether the server still has the connection, after the attacker has sent some more.
+/// True if the server still has the connection, after the attacker has sent some more.
 fn goes_on(stream: &mut TcpStream, manner: Manner) -> bool {
     let blocked = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
     let sends = matches!(manner, Manner::Slow | Manner::Endless);
