@@ -229,7 +229,8 @@ impl Claims {
         peer.be_more_patient();
         let until = now + peer.patience;
         let Some(state) = self.units.get_mut(&first) else { return };
-        peer.announced_while_dead(&state.unit.addresses);
+        // It announced them although it had been found dead: it holds them.
+        peer.buried.extend(&state.unit.addresses);
         state.story().shunned = Some(until);
         self.own.decided.refuse.extend(&state.unit.addresses);
         self.own.dirty.addresses.insert(first);

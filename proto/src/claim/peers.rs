@@ -70,7 +70,7 @@ pub(super) struct Peer {
     /// How our clock and its clock compare.
     pub(super) floor: Floor,
     /// What it held when it was found dead.
-    buried: BTreeSet<IpAddr>,
+    pub(super) buried: BTreeSet<IpAddr>,
     /// When it was heard again after that.
     back: Option<Instant>,
     /// Its patience has been doubled since.
@@ -161,11 +161,6 @@ impl Peer {
         self.buried = claims;
         self.back = None;
         self.forgiven = false;
-    }
-
-    /// It holds these, too: it announced them although it had been found dead.
-    pub(super) fn announced_while_dead(&mut self, addresses: &[IpAddr]) {
-        self.buried.extend(addresses);
     }
 
     /// It has said what it holds, so what it held no longer matters.
