@@ -242,8 +242,11 @@ fn batch_addresses([v4, v6]: [IpAddr; 2], families: Families, link: &str) -> Str
 }
 
 /// `ip -batch` for node `index`, on top of [`batch_host`]: the pods' bridge and the routes to the other nodes' pods.
+///
+/// The bridge has a hardware address of its own. A bridge without one takes the lowest of its ports' addresses: when the pod of that port ends, other pods
+/// send their IPv6 replies to the old address for up to 30 s, since a neighbor solicitation from the bridge's link-local address does not correct them.
 pub fn batch_node(index: u8, nodes: u8, families: Families) -> String {
-    let mut batch = "link add cni0 type bridge\nlink set cni0 up\n".to_owned();
+    let mut batch = format!("link add cni0 address 02:fb:00:01:00:{index:02x} type bridge\nlink set cni0 up\n");
     batch += &batch_addresses(pod_addresses(index, 1), families, "cni0");
     for other in (1..=nodes).filter(|other| *other != index) {
         let ways = families.of(pod_ranges(other)).into_iter().zip(families.of(Host::node(other).addresses()));
@@ -318,6 +321,7 @@ mod tests {
         let batch = batch_node(2, 3, Families::Dual);
         assert!(batch.contains("route add 10.244.1.0/24 via 172.30.0.11\nroute add fd44:1::/64 via fd30::11\n"));
         assert!(batch.contains("10.244.3.0/24") && !batch.contains("10.244.2.0/24"));
+        assert!(batch.starts_with("link add cni0 address 02:"), "a pod that ends may not change it: {batch}");
     }
 
     #[test]
