@@ -11,6 +11,7 @@ mod create;
 pub mod failover;
 mod health;
 mod holder;
+mod large;
 pub mod machine;
 mod memory;
 mod plans;
@@ -40,6 +41,8 @@ pub enum Bench {
     Memory,
     /// Ten thousand Services: addresses, memory, processor time, a restart among them.
     Scale,
+    /// A thousand Services of 255 KiB each, and three thousand Nodes: the most memory that the programs need.
+    Large,
     /// A thousand Services with policy Local whose endpoints change all the time, or are asked; how an address leaves its owner; a dead node's
     /// endpoints.
     Health,
@@ -58,7 +61,7 @@ impl Bench {
     pub fn has_kube_proxies(self) -> bool {
         match self {
             Self::Create | Self::Memory | Self::Health | Self::BgpFailover | Self::Failover | Self::PowerOff => true,
-            Self::Allocate | Self::Answers | Self::Scale | Self::Bgp => false,
+            Self::Allocate | Self::Answers | Self::Scale | Self::Large | Self::Bgp => false,
         }
     }
 
@@ -97,6 +100,7 @@ pub fn run(bench: Bench, tools: &Tools, options: &Options, extent: &Extent) -> R
         Bench::Answers => in_lab(tools, options, answers::run),
         Bench::Memory => beside_ferrolb(tools, options, |lab| memory::run(lab, extent.thousand)),
         Bench::Scale => in_lab(tools, options, scale::run),
+        Bench::Large => beside_ferrolb(tools, options, large::run),
         Bench::Health => health::run(tools, options),
         Bench::Bgp => bgp::run(tools, options),
         Bench::BgpFailover => bgp_failover::run(tools, options, extent.runs),

@@ -64,6 +64,14 @@ pub struct Held {
     pub anonymous: Known,
 }
 
+/// The most memory that the programs need at any time from their start on, and how long it takes until the speakers own all addresses.
+#[derive(Debug)]
+pub struct Peaks {
+    pub controller: Known,
+    pub speaker: Known,
+    pub owned: Known,
+}
+
 /// A measure that only explains others: nothing is promised of it.
 const fn plain(id: &'static str, what: &'static str, unit: Unit) -> Known {
     Known { id, what, unit, budget: None, peers: &[] }
@@ -191,6 +199,23 @@ pub const RESTART_LEADING: Known =
 pub const RESTART_DECIDED: Known =
     plain("scale.restart.decided", "restart with 10,000: start to all addresses taken as given", Milliseconds);
 pub const RESTART_WRITES: Known = budgeted("scale.restart.writes", "restart with 10,000: writes", Count, 0.0, &[]);
+
+pub const LARGE: Peaks = Peaks {
+    controller: budgeted("large.controller", "1,000 Services of 255 KiB: controller, at most", Megabytes, 64.0, &[]),
+    speaker: budgeted("large.speaker", "1,000 Services of 255 KiB: speaker, at most", Megabytes, 64.0, &[]),
+    owned: plain("large.owned", "1,000 Services of 255 KiB: start to all addresses owned", Milliseconds),
+};
+pub const LARGE_NODES: Peaks = Peaks {
+    controller: budgeted(
+        "large.nodes.controller",
+        "the same and 3,000 Nodes: controller, at most",
+        Megabytes,
+        64.0,
+        &[],
+    ),
+    speaker: budgeted("large.nodes.speaker", "the same and 3,000 Nodes: speaker, at most", Megabytes, 64.0, &[]),
+    owned: plain("large.nodes.owned", "the same and 3,000 Nodes: start to all addresses owned", Milliseconds),
+};
 
 pub const ALLOCATE_28: Known = plain("allocate.28", "one of 14 addresses: of a /28", Nanoseconds);
 pub const ALLOCATE_V4_8: Known =

@@ -224,7 +224,7 @@ pub fn addresses(service: &Service) -> Vec<IpAddr> {
 }
 
 /// A Service without a selector: its endpoints are the slice of its name.
-fn service(name: &str, batch: &str, families: &[Family]) -> Value {
+pub(super) fn service(name: &str, batch: &str, families: &[Family]) -> Value {
     let policy = if families.len() > 1 { "RequireDualStack" } else { "SingleStack" };
     json!({
         "metadata": {"name": name, "labels": {LABEL: batch}},
@@ -237,7 +237,7 @@ fn service(name: &str, batch: &str, families: &[Family]) -> Value {
 }
 
 /// Its endpoint: one that is ready on the first node. Nobody connects to it, so one of one family does for any Service.
-fn slice(service: &str, batch: &str) -> Value {
+pub(super) fn slice(service: &str, batch: &str) -> Value {
     json!({
         "metadata": {"name": service, "labels": {
             LABEL: batch, "kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench",

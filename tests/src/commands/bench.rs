@@ -26,6 +26,7 @@ const ALLOCATE_USUAL: Duration = Duration::from_secs(1);
 const BENCH_USUAL: Duration = Duration::from_secs(30);
 const ANSWERS_USUAL: Duration = Duration::from_secs(320);
 const SCALE_USUAL: Duration = Duration::from_secs(180);
+const LARGE_USUAL: Duration = Duration::from_secs(120);
 const HEALTH_USUAL: Duration = Duration::from_secs(290);
 const BGP_USUAL: Duration = Duration::from_secs(200);
 const POWER_OFF_USUAL: Duration = Duration::from_secs(140);
@@ -107,6 +108,7 @@ fn usual(bench: Bench, extent: &Extent) -> Duration {
         Bench::Create | Bench::Memory => BENCH_USUAL,
         Bench::Answers => ANSWERS_USUAL,
         Bench::Scale => SCALE_USUAL,
+        Bench::Large => LARGE_USUAL,
         Bench::Health => HEALTH_USUAL,
         Bench::Bgp => BGP_USUAL,
         Bench::BgpFailover => bgp_failover::usual(extent.runs),
