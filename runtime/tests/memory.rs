@@ -26,9 +26,9 @@ const CHANGES: usize = 10;
 /// The API server's limit for all annotations of an object, and room for their keys
 /// (`apimachinery`, `TotalAnnotationSizeLimitB`).
 const ANNOTATIONS_BYTES: usize = 255 * 1024;
-/// All labels of an object: nothing but etcd's limit for a whole object holds for them
+/// Labels, external IPs and ports have no limit but etcd's for a whole object
 /// (`--max-request-bytes`).
-const LABELS_BYTES: usize = 1_500_000;
+const OBJECT_BYTES: usize = 1_500_000;
 /// The most that a watch of such objects may take, in bytes.
 const PEAK_MAX: usize = 10_000_000;
 
@@ -58,21 +58,54 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// A Service as the API server writes it, with this `metadata` besides its name.
-fn service(n: usize, kind: &str, metadata: &str) -> String {
+/// A Service as the API server writes it, with more fields of `metadata` and `spec`.
+fn service(n: usize, Fields { kind, metadata, spec }: &Fields) -> String {
     format!(
-        r#"{{"metadata":{{"name":"s{n}","namespace":"d","uid":"u{n}","resourceVersion":"7",{metadata}}},"spec":{{"type":"{kind}","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"],"ports":[{{"protocol":"TCP","port":80}}]}},"status":{{"loadBalancer":{{}}}}}}"#
+        r#"{{"metadata":{{"name":"s{n}","namespace":"d","uid":"u{n}","resourceVersion":"7"{metadata}}},"spec":{{"type":"{kind}","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"]{spec}}},"status":{{"loadBalancer":{{}}}}}}"#
     )
 }
 
-fn annotated() -> String {
-    format!(r#""annotations":{{"a":"{}"}}"#, "x".repeat(ANNOTATIONS_BYTES))
+/// The fields of a Service that may be large. Each begins with a comma.
+#[derive(Default)]
+struct Fields {
+    kind: &'static str,
+    metadata: String,
+    spec: String,
+}
+
+impl Fields {
+    fn metadata(kind: &'static str, metadata: &str) -> Self {
+        Self { kind, metadata: format!(",{metadata}"), ..Self::default() }
+    }
+
+    fn spec(kind: &'static str, spec: &str) -> Self {
+        Self { kind, spec: format!(",{spec}"), ..Self::default() }
+    }
+}
+
+fn annotated(key: &str) -> String {
+    format!(r#""annotations":{{"{key}":"{}"}}"#, "x".repeat(ANNOTATIONS_BYTES))
+}
+
+/// A list of `spec` that is as large as an object may be, of these items.
+fn listed(name: &str, item: impl Fn(u32) -> String) -> String {
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    for n in 1.. {
+        let item = item(n);
+        bytes += item.len() + 1;
+        if bytes > OBJECT_BYTES {
+            break;
+        }
+        items.push(item);
+    }
+    format!(r#""{name}":[{}]"#, items.join(","))
 }
 
 fn labeled() -> String {
     let mut labels = String::from(r#""labels":{"#);
     for n in 0.. {
-        if labels.len() >= LABELS_BYTES {
+        if labels.len() >= OBJECT_BYTES {
             break;
         }
         write!(labels, r#""l{n:x}":"","#).expect("a String takes any text");
@@ -82,14 +115,14 @@ fn labeled() -> String {
 }
 
 /// The answer to one request: a page of the list, or the changes and then silence.
-fn answer(query: &str, services: usize, kind: &'static str, metadata: &Arc<str>) -> impl Stream<Item = String> + use<> {
+fn answer(query: &str, services: usize, fields: &Arc<Fields>) -> impl Stream<Item = String> + use<> {
     let number = |name: &str| {
         let value = query.split('&').find_map(|pair| pair.strip_prefix(name))?;
         value.parse::<usize>().ok()
     };
-    let metadata = Arc::clone(metadata);
+    let fields = Arc::clone(fields);
     if query.contains("watch=true") {
-        let line = move |n| format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", service(n, kind, &metadata));
+        let line = move |n| format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", service(n, &fields));
         return stream::iter(0..CHANGES).map(line).chain(stream::pending()).boxed();
     }
     let from = number("continue=").unwrap_or(0);
@@ -98,14 +131,14 @@ fn answer(query: &str, services: usize, kind: &'static str, metadata: &Arc<str>)
     let head = format!(
         r#"{{"kind":"ServiceList","apiVersion":"v1","metadata":{{"resourceVersion":"7","continue":"{next}"}},"items":["#
     );
-    let item = move |n| service(n, kind, &metadata) + if n + 1 < to { "," } else { "" };
+    let item = move |n| service(n, &fields) + if n + 1 < to { "," } else { "" };
     let tail = stream::iter(["]}\n".to_owned()]);
     stream::iter([head]).chain(stream::iter(from..to).map(item)).chain(tail).boxed()
 }
 
-fn server(services: usize, kind: &'static str, metadata: Arc<str>) -> Client {
+fn server(services: usize, fields: Arc<Fields>) -> Client {
     let service = service_fn(move |request: Request<Body>| {
-        let frames = answer(request.uri().query().expect("a query"), services, kind, &metadata);
+        let frames = answer(request.uri().query().expect("a query"), services, &fields);
         let frames = frames.map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
         std::future::ready(Ok::<_, Infallible>(Response::new(StreamBody::new(frames))))
     });
@@ -114,8 +147,8 @@ fn server(services: usize, kind: &'static str, metadata: Arc<str>) -> Client {
 
 /// The most bytes that were held at a time, with all facts kept, until the list and the changes
 /// after it were read.
-async fn peak(services: usize, kind: &'static str, metadata: String) -> usize {
-    let client = server(services, kind, metadata.into());
+async fn peak(services: usize, fields: Fields) -> usize {
+    let client = server(services, Arc::new(fields));
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
     let before = HELD.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
@@ -136,12 +169,18 @@ async fn peak(services: usize, kind: &'static str, metadata: String) -> usize {
 #[tokio::test]
 async fn a_list_of_large_objects_takes_the_memory_of_one_at_a_time() {
     let mut over = Vec::new();
-    for (services, case, kind, metadata) in [
-        (250, "255 KiB of annotations", "ClusterIP", annotated()),
-        (20, "1.5 MB of labels", "ClusterIP", labeled()),
-        (20, "1.5 MB of labels, a LoadBalancer", "LoadBalancer", labeled()),
+    let shared = r#""annotations":{"ferrolb.io/allow-shared-ip":"a"}"#;
+    let ports = || listed("ports", |n| format!(r#"{{"name":"p{n}","protocol":"TCP","port":{n}}}"#));
+    let externals = || listed("externalIPs", |n| format!(r#""10.{}.{}.{}""#, n >> 16, n >> 8 & 0xff, n & 0xff));
+    for (services, case, fields) in [
+        (250, "255 KiB of annotations", Fields::metadata("ClusterIP", &annotated("a"))),
+        (250, "255 KiB as pool", Fields::metadata("LoadBalancer", &annotated("ferrolb.io/ip-allocated-from-pool"))),
+        (20, "1.5 MB of labels", Fields::metadata("ClusterIP", &labeled())),
+        (20, "1.5 MB of labels, a LoadBalancer", Fields::metadata("LoadBalancer", &labeled())),
+        (50, "1.5 MB of external IPs", Fields::spec("ClusterIP", &externals())),
+        (50, "1.5 MB of ports", Fields { metadata: format!(",{shared}"), ..Fields::spec("LoadBalancer", &ports()) }),
     ] {
-        let peak = peak(services, kind, metadata).await;
+        let peak = peak(services, fields).await;
         println!("{services} Services, each with {case}: {:.1} MB at most", peak as f64 / 1e6);
         if peak > PEAK_MAX {
             over.push(case);

@@ -26,7 +26,7 @@ pub const IP_MODE: &str = "ferrolb.io/ip-mode";
 /// in its condition.
 const SHARING_KEY_MAX: usize = 253;
 /// The longest name of an object, in bytes (RFC 1123 subdomain).
-const OBJECT_NAME_MAX: usize = 253;
+pub(super) const OBJECT_NAME_MAX: usize = 253;
 /// The most of a text that an error repeats, in characters.
 const SHOWN_MAX: usize = 60;
 

@@ -10,6 +10,7 @@ use kube::core::ObjectMeta;
 use serde::Deserialize;
 
 use super::metadata::{self, Labels};
+use super::request::OBJECT_NAME_MAX;
 use super::{HEALTH_CHECK, HealthCheck, HealthCheckProblem, Key, Request, Usable, UsableProblem};
 use crate::api::{self, IpMode, Truth};
 use crate::range::Family;
@@ -18,6 +19,11 @@ use crate::range::Family;
 const METALLB: &str = "metallb.io";
 /// MetalLB's annotations that name the pool: the one that it writes, and the one that it wrote before.
 const METALLBS: [&str; 2] = ["metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool"];
+
+/// The external IPs of a Service that count: its first. Kubernetes has no limit for them.
+const EXTERNAL_IPS_MAX: usize = 1024;
+/// The ports of a Service that may share an address: one that has more shares with nobody.
+const SHARED_PORTS_MAX: usize = 1024;
 
 /// A Service as decoded off the wire: only the fields that [`Service`] is made of.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
@@ -145,7 +151,7 @@ pub struct Demand {
     pub request: Request,
     /// `spec.ipFamilyPolicy`.
     pub family_policy: FamilyPolicy,
-    /// `spec.ports`, sorted.
+    /// `spec.ports`, sorted; empty where the Service shares no address.
     pub ports: Box<[Port]>,
     /// `spec.selector` as one text, sorted by key: `a=b,c=d`.
     pub selector: Box<str>,
@@ -307,7 +313,7 @@ impl Service {
             foreign_ingress,
             checked,
             metallb: by_metallb(annotations).filter(|_| group != METALLB),
-            from_pool: annotations.and_then(|all| all.get(&api::from_pool(group))).map(|pool| pool.as_str().into()),
+            from_pool: from_pool(annotations, group),
             conditions: conditions.filter_map(RawCondition::read).collect(),
         }
     }
@@ -320,6 +326,12 @@ fn address(text: &str) -> Option<IpAddr> {
     let octets = || text.split('.').map(octet).collect::<Option<Vec<_>>>();
     let zeros = || octets().and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(IpAddr::from);
     text.parse().ok().or_else(zeros).map(|address: IpAddr| address.to_canonical())
+}
+
+/// The pool that the annotation names. A text that is too long for a name is cut where it still is.
+fn from_pool(annotations: Option<&BTreeMap<String, String>>, group: &str) -> Option<Box<str>> {
+    let name = annotations?.get(&api::from_pool(group))?;
+    Some(name.chars().take(OBJECT_NAME_MAX + 1).collect())
 }
 
 fn by_metallb(annotations: Option<&BTreeMap<String, String>>) -> Option<&'static str> {
@@ -340,20 +352,27 @@ impl Demand {
     /// the pools.
     fn read(metadata: &ObjectMeta, spec: Spec, families: Option<&[Family]>) -> Self {
         let external = spec.external_ips.unwrap_or_default();
-        let external: BTreeSet<_> = external.iter().filter_map(|ip| address(ip)).collect();
+        let external: BTreeSet<_> = external.iter().take(EXTERNAL_IPS_MAX).filter_map(|ip| address(ip)).collect();
         let external_ips: Box<[IpAddr]> = external.into_iter().collect();
         // A pool leaves out the external IPs of a Service that it would serve, which its labels may
         // decide.
         let labels = metadata.labels.iter().flatten().filter(|_| families.is_some() || !external_ips.is_empty());
         let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
         let Some(families) = families else { return Self { external_ips, labels, ..Self::default() } };
-        let ports = spec.ports.unwrap_or_default().into_iter();
-        let ports = ports.map(|raw| Port { protocol: raw.protocol.as_deref().unwrap_or("TCP").into(), port: raw.port });
-        let mut ports: Vec<_> = ports.collect();
+        let mut request = Request::read(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref(), families);
+        let mut ports = spec.ports.unwrap_or_default();
+        if ports.len() > SHARED_PORTS_MAX {
+            request.sharing_key = None;
+        }
+        if request.sharing_key.is_none() {
+            ports.clear();
+        }
+        let port = |raw: RawPort| Port { protocol: raw.protocol.as_deref().unwrap_or("TCP").into(), port: raw.port };
+        let mut ports: Vec<_> = ports.into_iter().map(port).collect();
         ports.sort();
         let selector: Vec<_> = spec.selector.0.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
         Self {
-            request: Request::read(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref(), families),
+            request,
             family_policy: match spec.ip_family_policy.as_deref() {
                 Some("PreferDualStack") => FamilyPolicy::Prefer,
                 Some("RequireDualStack") => FamilyPolicy::Require,
