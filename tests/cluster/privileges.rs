@@ -5,7 +5,7 @@ use crate::services;
 use crate::stage::{one_node, play, step};
 use anyhow::{Context, Result, anyhow, ensure};
 use ferrolb_tests::cluster::apply;
-use ferrolb_tests::{Lab, setup};
+use ferrolb_tests::{Lab, setup, wait};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::Secret;
@@ -14,11 +14,15 @@ use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 /// FerroLB's namespace, another one, and all of them.
 const OURS: &str = "ferrolb-system";
 const OTHER: &str = "default";
 const ALL: &str = "";
+
+/// How long an API server may take to apply a new admission policy.
+const POLICY_MAX: Duration = Duration::from_secs(30);
 
 /// Account, verb, group, resource (with its subresource), name (empty: any), namespace, and whether it may.
 type Case = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
@@ -203,6 +207,9 @@ fn the_programs_run_as_themselves_and_may_do_only_what_they_do() {
     play(&one_node("privileges"), |lab| {
         lab.start_ferrolb()?;
         step("their accounts may do this and not that", || lab.api(async |client| ask_all(&client).await))?;
+        step("a speaker may write the SpeakerStatus of its own node, and no other's", || {
+            lab.api(async |client| own_status_only(&client).await)
+        })?;
         for (program, account) in [("controller", "controller"), ("speaker-node1", "speaker")] {
             step(&format!("{program} runs as its own account, which the API server holds to it"), || {
                 runs_as(lab, program, account)
@@ -266,5 +273,34 @@ fn runs_as(lab: &Lab, program: &str, account: &str) -> Result<()> {
         Ok(answer.status.and_then(|status| status.user_info).and_then(|user| user.username))
     })?;
     ensure!(user.as_deref() == Some(&format!("system:serviceaccount:{OURS}:{account}")), "it is {user:?}");
+    Ok(())
+}
+
+/// Creates the SpeakerStatus of node8, without keeping it, as speakers whose tokens name this node, another one, and none, as tokens did before Kubernetes
+/// 1.32.
+async fn own_status_only(client: &Client) -> Result<()> {
+    let object = json!({"apiVersion": "ferrolb.io/v1beta1", "kind": "SpeakerStatus", "metadata": {"name": "node8"}});
+    let statuses = kube::core::Request::new(format!("/apis/ferrolb.io/v1beta1/namespaces/{OURS}/speakerstatuses"));
+    for (node, may) in [(Some("node8"), true), (None, true), (Some("node9"), false)] {
+        wait::until_async("the API server applies the policy", POLICY_MAX, async || {
+            let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+            let mut request = statuses.create(&dry_run, serde_json::to_vec(&object)?)?;
+            let headers = request.headers_mut();
+            headers.insert("impersonate-user", format!("system:serviceaccount:{OURS}:speaker").parse()?);
+            if let Some(node) = node {
+                headers.insert("impersonate-extra-authentication.kubernetes.io%2fnode-name", node.parse()?);
+            }
+            match client.request::<Value>(request).await {
+                Ok(_) => ensure!(may, "the speaker of {node:?} writes the SpeakerStatus of node8"),
+                Err(kube::Error::Api(status)) => {
+                    let only = "the speaker of the node node9 may write the SpeakerStatus node9 only";
+                    ensure!(!may && status.message.contains(only), "the speaker of {node:?}: {status:?}");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            Ok(Some(()))
+        })
+        .await?;
+    }
     Ok(())
 }

@@ -23,7 +23,14 @@ fn pools() -> Vec<Case> {
         object
     };
     let long = "0".repeat(101);
+    let unreachable = |what, address: &str| (what, pool("bad", &[address]), &["loopback, link-local, multicast"][..]);
     vec![
+        unreachable("loopback", "127.0.0.0/8"),
+        unreachable("a link-local range", "169.254.1.1-169.254.1.9"),
+        unreachable("a link-local prefix", "fe80::/64"),
+        unreachable("multicast", " 224.0.0.5 "),
+        unreachable("the unspecified address", "::"),
+        unreachable("broadcast", "255.255.255.255"),
         ("too many addresses", with("addresses", many(257, json!("172.30.0.200"))), &["spec.addresses", "256"]),
         ("an address without end", with("addresses", json!([long])), &["spec.addresses[0]", "100"]),
         (
