@@ -146,7 +146,7 @@ impl Checked<'_> {
         }
         let Some(first) = &self.refused.first else { return String::new() };
         format!(
-            "{} endpoints are not checked, one of them is {first}: it is no InternalIP of Node {node} and not in its spec.podCIDRs, or it \
+            "endpoints that are not checked: {}, the first is {first}, which is no InternalIP of Node {node} and not in its spec.podCIDRs, or \
              is an address of another Node, or the API server's. If pods of this node have such addresses, name their range in --health-checks",
             self.refused.count,
             node = state.config.node
