@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "SpeakerStatus",
-    doc = "The state of one node's speaker. Only that speaker writes it, and only on change.",
+    doc = "The state of one node's speaker. Only that speaker writes it: on change, and once a minute.",
     plural = "speakerstatuses",
     shortname = "fspeaker",
     namespaced,

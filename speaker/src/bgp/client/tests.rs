@@ -1,3 +1,5 @@
+//! Lists of gobgpd that are cut, refused or slow, from answers made here.
+
 use std::pin::Pin;
 
 use futures::stream;
