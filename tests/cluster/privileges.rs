@@ -276,8 +276,8 @@ fn runs_as(lab: &Lab, program: &str, account: &str) -> Result<()> {
     Ok(())
 }
 
-/// Creates the SpeakerStatus of node8, without keeping it, as speakers whose tokens name this node, another one, and none, as tokens did before Kubernetes
-/// 1.32.
+/// Creates the SpeakerStatus of node8 by a dry run, as speakers whose tokens name this node, another
+/// one, and none, as tokens did before Kubernetes 1.32.
 async fn own_status_only(client: &Client) -> Result<()> {
     let object = json!({"apiVersion": "ferrolb.io/v1beta1", "kind": "SpeakerStatus", "metadata": {"name": "node8"}});
     let statuses = kube::core::Request::new(format!("/apis/ferrolb.io/v1beta1/namespaces/{OURS}/speakerstatuses"));

@@ -41,7 +41,7 @@ pub enum Bench {
     Memory,
     /// Ten thousand Services: addresses, memory, processor time, a restart among them.
     Scale,
-    /// A thousand Services of 255 KiB each, and three thousand Nodes: the most memory that the programs need.
+    /// A thousand Services of 255 KiB each, and three thousand Nodes: the programs' peak memory.
     Large,
     /// A thousand Services with policy Local whose endpoints change all the time, or are asked; how an address leaves its owner; a dead node's
     /// endpoints.

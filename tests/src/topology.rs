@@ -243,8 +243,10 @@ fn batch_addresses([v4, v6]: [IpAddr; 2], families: Families, link: &str) -> Str
 
 /// `ip -batch` for node `index`, on top of [`batch_host`]: the pods' bridge and the routes to the other nodes' pods.
 ///
-/// The bridge has a hardware address of its own. A bridge without one takes the lowest of its ports' addresses: when the pod of that port ends, other pods
-/// send their IPv6 replies to the old address for up to 30 s, since a neighbor solicitation from the bridge's link-local address does not correct them.
+/// The bridge has a hardware address of its own. A bridge without one takes the lowest of its ports'
+/// addresses: when the pod of that port ends, other pods send their IPv6 replies to the old address
+/// for up to 30 s, since a neighbor solicitation from the bridge's link-local address does not
+/// correct them.
 pub fn batch_node(index: u8, nodes: u8, families: Families) -> String {
     let mut batch = format!("link add cni0 address 02:fb:00:01:00:{index:02x} type bridge\nlink set cni0 up\n");
     batch += &batch_addresses(pod_addresses(index, 1), families, "cni0");

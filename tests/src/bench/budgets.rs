@@ -64,7 +64,8 @@ pub struct Held {
     pub anonymous: Known,
 }
 
-/// The most memory that the programs need at any time from their start on, and how long it takes until the speakers own all addresses.
+/// The peak memory of the programs since their start, and the time until the speakers own all
+/// addresses.
 #[derive(Debug)]
 pub struct Peaks {
     pub controller: Known,

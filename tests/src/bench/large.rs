@@ -1,5 +1,5 @@
-//! The most memory that the programs need from their start on: among a thousand Services as large as the API server allows, and with three thousand Nodes
-//! besides.
+//! The peak memory of the programs since their start: among a thousand Services with as many
+//! annotations as the API server allows, and with three thousand Nodes besides.
 
 use super::budgets::{self, Peaks};
 use super::machine::kilobytes;
@@ -19,7 +19,8 @@ use serde_json::json;
 use std::fs;
 use std::time::Duration;
 
-/// How many Services there are, and the bytes of annotations of each: an object may have 256 KiB of them (`TotalAnnotationSizeLimitB`).
+/// The number of Services, and the bytes of annotations of each: an object may have 256 KiB of them
+/// (`apimachinery`, `TotalAnnotationSizeLimitB`).
 const SERVICES: usize = 1_000;
 const ANNOTATION_BYTES: usize = 255 * 1024;
 const NODES: usize = 3_000;
@@ -64,7 +65,7 @@ async fn make_nodes(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Starts all programs anew, and holds each to its budget once the speakers own all addresses again.
+/// Restarts all programs, and measures them when the speakers own all addresses again.
 fn restarted(lab: &Lab, findings: &mut Findings, known: &Peaks) -> Result<()> {
     let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
     let controller = [CONTROLLER.to_owned()];
