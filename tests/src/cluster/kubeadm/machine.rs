@@ -39,6 +39,9 @@ exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -euc "$@"
 
 /// Mounts the machine's file system (its folder: `$0`; root: `$1`; programs: `$2`; images: `$3`, `$4`; the lab's program: `$5`), and becomes its
 /// first process. The kernel settings that a kubelet makes are the whole machine's: each node gets files in their place.
+///
+/// Kubelet, containerd and what they start are in one control group beside the one of the pods, as
+/// `system.slice` is under systemd. Otherwise each of their threads has half the weight of all pods.
 const MOUNTS: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
 cd "$0/root"
 mkdir -p lab/programs lab/images/kubernetes lab/images/own mnt var/lib/containerd var/lib/kubelet
@@ -72,6 +75,11 @@ pivot_root . mnt
 cd /
 umount -l /mnt
 mount --make-rshared /
+for kind in cpu.shares cpuacct.usage memory.limit_in_bytes; do
+  for tree in /sys/fs/cgroup/*; do
+    [ ! -e "$tree/$kind" ] || { mkdir -p "$tree/system"; echo $$ >"$tree/system/cgroup.procs"; }
+  done
+done
 exec /lab/ferrolb-lab machine"#;
 
 /// Where what the machines of a lab write is.
