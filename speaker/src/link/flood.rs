@@ -30,8 +30,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 const COST_MAX: Duration = Duration::from_millis(2);
 /// How many sources are counted at a time, and how many are blocked at most.
 pub(super) const SOURCES: usize = 8;
-/// The most frames that one host may send in a second: a router that asks twice for ten thousand addresses is no flood.
-pub(super) const FRAMES_PER_SECOND_MAX: u32 = 20_000;
+/// The most questions that one host may ask in a second: a router that asks twice for ten thousand addresses is no flood.
+pub(super) const QUESTIONS_PER_SECOND_MAX: u32 = 20_000;
+/// The most hellos that one host may send in a second: a hundred times as many as a speaker does. Each
+/// costs a check of its signature.
+pub(super) const HELLOS_PER_SECOND_MAX: u32 = 2_000;
 /// For how long a host that sends more is not heard.
 pub(super) const BLOCK_LIFETIME: Duration = Duration::from_secs(5);
 
@@ -88,6 +91,8 @@ impl Quota {
 /// Who sends too much, and how much of what comes from the others is left out.
 #[derive(Debug)]
 pub(super) struct Guard {
+    /// The most frames that one host may send in a second.
+    most: u32,
     /// 0: all is read at once. 1: there are rests. From 2 on a part is left out, too.
     level: u8,
     /// When the level is one less.
@@ -102,20 +107,23 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) const fn new() -> Self {
+    /// Blocks who sends more than `most` frames in a second.
+    pub(super) const fn new(most: u32) -> Self {
         let (ease_at, count_until) = (Instant::ZERO, Instant::ZERO);
-        Self { level: 0, ease_at, count_until, sources: [(Mac::ZERO, 0); SOURCES], blocked: [None; SOURCES] }
+        Self { most, level: 0, ease_at, count_until, sources: [(Mac::ZERO, 0); SOURCES], blocked: [None; SOURCES] }
     }
 
-    /// Counts a frame that was read.
+    /// Counts a frame that was read, and with it those of its source that the filter left out.
     pub(super) fn note(&mut self, source: Mac) {
-        let free = match self.sources.iter().position(|(mac, count)| *mac == source && *count > 0) {
-            Some(place) => Some(place),
-            None => self.sources.iter().position(|(_, count)| *count == 0),
-        };
-        match free {
-            Some(place) => self.sources[place] = (source, self.sources[place].1 + 1),
-            None => self.sources.iter_mut().for_each(|(_, count)| *count -= 1),
+        let mut weight = 1 << self.thin();
+        let known = self.sources.iter().position(|(mac, count)| *mac == source && *count > 0);
+        if known.is_none() {
+            let least = self.sources.iter().map(|(_, count)| *count).min().unwrap_or_default().min(weight);
+            self.sources.iter_mut().for_each(|(_, count)| *count -= least);
+            weight -= least;
+        }
+        if let Some(place) = known.or_else(|| self.sources.iter().position(|(_, count)| *count == 0)) {
+            self.sources[place] = (source, self.sources[place].1 + weight);
         }
     }
 
@@ -124,7 +132,7 @@ impl Guard {
     pub(super) fn block(&mut self, now: Instant, spared: impl Fn(Mac) -> bool) -> bool {
         let mut changed = false;
         for (mac, count) in self.sources {
-            if count >= FRAMES_PER_SECOND_MAX
+            if count >= self.most
                 && self.blocked().all(|other| other != mac)
                 && !spared(mac)
                 && let Some(place) = self.blocked.iter_mut().find(|place| place.is_none())
@@ -170,6 +178,11 @@ impl Guard {
         let any = self.blocked.iter().any(over);
         self.blocked.iter_mut().filter(|place| over(place)).for_each(|place| *place = None);
         any || ease
+    }
+
+    /// The most frames that one host may send in a second.
+    pub(super) const fn most(&self) -> u32 {
+        self.most
     }
 
     /// Who is blocked.
@@ -223,7 +236,7 @@ mod tests {
     #[test]
     fn of_what_is_too_much_so_much_is_left_out_that_the_rest_is_not() {
         // 300,000 frames in a second of 10 us each: three processors' time.
-        let (mut quota, mut guard) = (Quota::new(), Guard::new());
+        let (mut quota, mut guard) = (Quota::new(), Guard::new(QUESTIONS_PER_SECOND_MAX));
         let (mut now, mut spent, mut closed) = (Instant::from_millis(1_000), Duration::ZERO, Duration::ZERO);
         let step = Duration::from_millis(1);
         for _ in 0..20_000 {
@@ -294,7 +307,7 @@ mod tests {
     #[test]
     fn who_sends_too_much_is_blocked_for_a_while_and_nobody_else_is() {
         for loud in [0, 1, 2] {
-            let mut guard = Guard::new();
+            let mut guard = Guard::new(QUESTIONS_PER_SECOND_MAX);
             let start = Instant::from_millis(1_000);
             let mut blocked = Vec::new();
             for n in 0..100_000 {
@@ -314,19 +327,46 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_sends_more_than_can_be_read_is_blocked_and_one_of_many_is_not() {
+        // 200,000 frames in a second, of which half a processor reads 5,000.
+        for hosts in [1, 2, 4_096] {
+            let (mut quota, mut guard) = (Quota::new(), Guard::new(QUESTIONS_PER_SECOND_MAX));
+            let (mut now, cost, mut read) = (Instant::from_millis(1_000), Duration::from_micros(100), 0_u32);
+            let end = now + Duration::from_secs(4);
+            while now < end && guard.blocked().next().is_none() {
+                let gap = Duration::from_micros(5) * (1 << guard.thin());
+                if quota.is_open(now) {
+                    read += 1;
+                    guard.note(mac(read % hosts));
+                    let start = now;
+                    now = now + cost.max(gap);
+                    if quota.spend(start, start + cost) {
+                        guard.tighten(now);
+                    }
+                    guard.block(now, |_| false);
+                    guard.release(now);
+                } else {
+                    now = quota.deadline().unwrap();
+                }
+            }
+            assert_eq!(guard.blocked().next().is_some(), hosts < 3, "of {hosts} hosts");
+        }
+    }
+
+    #[test]
     fn twenty_thousand_questions_in_a_second_are_a_flood_and_one_less_is_none() {
-        let mut guard = Guard::new();
+        let mut guard = Guard::new(QUESTIONS_PER_SECOND_MAX);
         let mut now = Instant::from_millis(1_000);
         for _ in 0..3 {
             guard.block(now, |_| false);
-            (1..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
+            (1..QUESTIONS_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
             now = now + Duration::from_secs(1);
             assert!(!guard.block(now, |_| false));
         }
         assert_eq!(guard.deadline(), None);
-        (0..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
+        (0..QUESTIONS_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
         assert!(!guard.block(now, |source| source == mac(1)), "a source that is spared is never blocked");
-        (0..FRAMES_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
+        (0..QUESTIONS_PER_SECOND_MAX).for_each(|_| guard.note(mac(1)));
         assert!(guard.block(now, |source| source == mac(2)) && !guard.block(now, |_| false));
         assert_eq!(guard.blocked().collect::<Vec<_>>(), [mac(1)]);
         assert_eq!(guard.deadline(), Some(now + BLOCK_LIFETIME));

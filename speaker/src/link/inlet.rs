@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::Setup;
 use super::filter;
-use super::flood::{BLOCK_LIFETIME, FRAMES_PER_SECOND_MAX, Guard, Quota};
+use super::flood::{BLOCK_LIFETIME, Guard, Quota};
 use super::socket::PacketSocket;
 
 /// How often the log is told of a flood, at most.
@@ -33,13 +33,14 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
-    /// Opens the way for frames of `ether_type` that pass the link's `filter`.
+    /// Opens the way for frames of `ether_type` that pass the link's `filter`, of which one host may
+    /// send at `most` so many in a second.
     ///
     /// # Errors
     /// As [`PacketSocket::open`].
-    pub(super) fn open(index: u32, ether_type: u16, filter: fn(u32) -> Vec<SockFilter>) -> io::Result<Self> {
+    pub(super) fn open(index: u32, ether_type: u16, most: u32, filter: fn(u32) -> Vec<SockFilter>) -> io::Result<Self> {
         let socket = PacketSocket::open(index, ether_type, &filter(index))?;
-        Ok(Self { socket, ready: false, burst: 0, index, filter, guard: Guard::new(), log_at: Instant::ZERO })
+        Ok(Self { socket, ready: false, burst: 0, index, filter, guard: Guard::new(most), log_at: Instant::ZERO })
     }
 
     /// Whether there is something to read at `now`, and it may be read.
@@ -109,7 +110,7 @@ impl Inlet {
             self.log_at = now + LOG_INTERVAL;
             let hosts: Vec<_> = self.guard.blocked().map(|mac| mac.to_string()).collect();
             let (hosts, seconds) = (hosts.join(" "), BLOCK_LIFETIME.as_secs());
-            let (link, most) = (&link.name, FRAMES_PER_SECOND_MAX);
+            let (link, most) = (&link.name, self.guard.most());
             warn!(%link, hosts, seconds, most, "a flood: hosts that send more frames in a second are not heard for a while");
         }
     }

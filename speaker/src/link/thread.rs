@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use super::announce::{Announcer, FRAMES_PER_ANNOUNCEMENT};
 use super::answer::{Meaning, read_arp, read_ndp};
 use super::filter;
-use super::flood::Quota;
+use super::flood::{HELLOS_PER_SECOND_MAX, QUESTIONS_PER_SECOND_MAX, Quota};
 use super::heard::Ears;
 use super::inlet::Inlet;
 use super::report::Reporter;
@@ -72,10 +72,12 @@ struct Thread<'a> {
 
 /// Runs until the mailbox says that it is over.
 pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Progress>) -> Result<(), LinkError> {
-    let inlet =
-        |ether_type, filter: fn(u32) -> _| Inlet::open(setup.index, ether_type, filter).map_err(LinkError::Open);
-    let (arp, ndp) = (inlet(arp::ETHER_TYPE, filter::all)?, inlet(ndp::ETHER_TYPE, filter::neighbours)?);
-    let hello = inlet(hello::ETHER_TYPE, filter::all)?;
+    let inlet = |ether_type, most, filter: fn(u32) -> _| {
+        Inlet::open(setup.index, ether_type, most, filter).map_err(LinkError::Open)
+    };
+    let arp = inlet(arp::ETHER_TYPE, QUESTIONS_PER_SECOND_MAX, filter::all)?;
+    let ndp = inlet(ndp::ETHER_TYPE, QUESTIONS_PER_SECOND_MAX, filter::neighbours)?;
+    let hello = inlet(hello::ETHER_TYPE, HELLOS_PER_SECOND_MAX, filter::all)?;
     hello.socket.join(hello::GROUP).map_err(LinkError::Open)?;
     let now = Clock::now();
     let mut thread = Thread {

@@ -121,7 +121,7 @@ fn flood(link: &str, hosts: u32, [flood, question]: [Question; 2]) -> Seen {
             (sent.load(Ordering::Relaxed) as f64 / took, both.map(|metrics| metrics.suspicions.get()));
         println!("{rate:.0} frames/s from {hosts} hosts at {link}: {seen:?}, suspected {suspected:?}");
         assert_eq!(both.map(|metrics| metrics.deaths.get()), [0, 0], "{seen:?}");
-        assert_eq!(seen.blocked > 0, hosts == 1, "{seen:?}");
+        assert!(seen.blocked == 0 || hosts == 1, "{seen:?}");
         seen
     })
 }
@@ -182,6 +182,10 @@ fn a_flood_is(good: fn(&Seen) -> bool, link: &str, hosts: u32, questions: [Quest
 }
 
 fn is_not_heard(seen: &Seen) -> bool {
+    seen.blocked > 0 && is_not_noticed(seen)
+}
+
+fn is_not_noticed(seen: &Seen) -> bool {
     seen.answered > 0.8 && seen.processor < PROCESSOR_MAX
 }
 
@@ -217,5 +221,5 @@ fn a_host_that_floods_by_hellos_is_not_heard() {
 
 #[test]
 fn a_flood_of_hellos_from_many_takes_no_more_than_it_may_and_no_client_notices() {
-    a_flood_is(is_not_heard, "mhello", MANY, [by_hello, by_arp]);
+    a_flood_is(is_not_noticed, "mhello", MANY, [by_hello, by_arp]);
 }
