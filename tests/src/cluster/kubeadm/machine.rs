@@ -25,13 +25,16 @@ pub const PATH: &str = "/lab/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/
 pub const LOGS: [&str; 2] = ["containerd", "kubelet"];
 
 /// Goes into a control group (`$1`, below the machine's own of that controller) for each controller, and from there into namespaces of its own. What
-/// an earlier run of the machine left there is gone first, as after a boot.
+/// an earlier run of the machine left there is gone first, as after a boot. All machines of a lab
+/// together weigh as much as ten threads of the tests: otherwise each connection of a client takes
+/// as much of a processor from them as one of them has.
 const GROUPS: &str = r#"for tree in /sys/fs/cgroup/*/tasks; do
   own=${tree%/tasks}/$1
   mkdir -p "$own" && find "$own" -mindepth 1 -depth -type d -exec rmdir {} +
   for folder in "${own%/*}" "$own"; do for file in cpuset.cpus cpuset.mems; do
     [ ! -e "$folder/$file" ] || cat "${folder%/*}/$file" >"$folder/$file"
   done; done
+  [ ! -e "$own/cpu.shares" ] || echo 10240 >"${own%/*}/cpu.shares"
   echo $$ >"$own/cgroup.procs" || exit
 done
 shift
