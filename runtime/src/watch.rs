@@ -154,7 +154,12 @@ impl<F> Watch<F> {
         let mut version = None;
         loop {
             let ended = match version.take() {
-                None => self.list(&queue).await.map(|listed| version = Some(listed)),
+                // An API server that has just started lists before it watches. The watch is not to wait
+                // for as long as the list had to.
+                None => self.list(&queue).await.map(|listed| {
+                    version = Some(listed);
+                    backoff.restart(Clock::now());
+                }),
                 Some(from) => self.follow(from, &mut version, &queue, &mut trouble).await,
             };
             match ended {

@@ -18,6 +18,7 @@ use tower::service_fn;
 
 use super::trouble::refusal;
 use super::*;
+use crate::backoff::{RETRY_DELAY_MAX, RETRY_DELAY_MIN};
 use crate::logs::captured::logged;
 use crate::vitals::REFUSAL_SAID_AGAIN_AFTER;
 
@@ -69,6 +70,12 @@ fn refused(code: u16) -> Answer {
 
 /// The first `count` changes that the watch sends for this script, each as a short text.
 async fn changes(script: Vec<Answer>, count: usize) -> Vec<String> {
+    timed(script, count).await.0
+}
+
+/// The same, with the time since the start at which each came.
+async fn timed(script: Vec<Answer>, count: usize) -> (Vec<String>, Vec<Duration>) {
+    let start = tokio::time::Instant::now();
     let (events, mut queue) = mpsc::channel(1);
     let api = Api::namespaced(scripted(script), "ns");
     let watch = Watch::new("ConfigMaps", api, |wire: Wire| (Key::of(&wire.metadata), wire.data["value"]));
@@ -84,11 +91,12 @@ async fn changes(script: Vec<Answer>, count: usize) -> Vec<String> {
         },
         Arc::new(Vitals::new(Instant::ZERO)),
     ));
-    let mut seen = Vec::new();
+    let (mut seen, mut took) = (Vec::new(), Vec::new());
     while seen.len() < count {
         seen.push(queue.recv().await.unwrap());
+        took.push(start.elapsed());
     }
-    seen
+    (seen, took)
 }
 
 #[tokio::test]
@@ -125,6 +133,24 @@ async fn a_list_that_breaks_off_begins_again() {
 async fn a_refused_list_is_tried_again_and_announced_only_when_it_comes() {
     let seen = changes(vec![refused(403), refused(404), list(&[object("a", 1, json!(1))])], 3).await;
     assert_eq!(seen, ["started", "ns/a=1", "done"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_refused_after_a_list_at_last_is_tried_again_soon() {
+    let added = json!({"type": "ADDED", "object": object("c", 11, json!(3))});
+    let mut script: Vec<Answer> = (0..8).map(|_| refused(503)).collect();
+    script.extend([list(&[]), refused(429), (200, vec![added])]);
+    let (changes, took) = timed(script, 3).await;
+    assert_eq!(changes, ["started", "done", "ns/c=3"]);
+    assert!(took[1] >= RETRY_DELAY_MAX, "the list was waited for: {took:?}");
+    assert!(took[2] - took[1] <= RETRY_DELAY_MIN * 3, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lists_and_never_watches_is_not_asked_for_lists_at_full_speed() {
+    let script = (0..12).flat_map(|_| [list(&[]), refused(410)]).collect();
+    let (_, took) = timed(script, 20).await;
+    assert!(took[19] >= RETRY_DELAY_MAX * 3, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
