@@ -2,7 +2,7 @@
 
 use crate::expect::standing;
 use crate::knocks;
-use crate::objects::{self, NAMESPACE, peer_name};
+use crate::objects::{self, BGP_MAX, NAMESPACE, peer_name};
 use crate::said::{self, ESTABLISHED, VALID};
 use anyhow::{Result, ensure};
 use ferrolb_tests::routers::{Kind, Peering, Router};
@@ -87,10 +87,13 @@ fn without_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]) -> R
     })
 }
 
-/// Since when the node's sessions are established.
+/// Since when the node's sessions are established, once its SpeakerStatus has it of all of them.
 fn established(lab: &Lab) -> Result<String> {
     let since = "jsonpath={.items[*].status.bgp.sessions[*].since}";
-    lab.kubectl(&["get", "speakerstatuses.ferrolb.io", "-n", NAMESPACE, "-o", since])
+    wait::until("the status of all sessions", BGP_MAX, || {
+        let since = lab.kubectl(&["get", "speakerstatuses.ferrolb.io", "-n", NAMESPACE, "-o", since])?;
+        Ok((since.split_whitespace().count() == 2 * ROUTERS.len()).then_some(since))
+    })
 }
 
 fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
