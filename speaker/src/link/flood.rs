@@ -30,7 +30,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const COST_MAX: Duration = Duration::from_millis(2);
 /// How many sources are counted at a time, and how many are blocked at most.
 pub(super) const SOURCES: usize = 8;
-/// The most questions that one host may ask in a second: a router that asks twice for ten thousand addresses is no flood.
+/// The most questions that one host may ask in a second: a router that asks twice for ten thousand
+/// addresses is no flood.
 pub(super) const QUESTIONS_PER_SECOND_MAX: u32 = 20_000;
 /// The most hellos that one host may send in a second: a hundred times as many as a speaker does. Each
 /// costs a check of its signature.
