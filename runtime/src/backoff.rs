@@ -20,12 +20,11 @@ pub const RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
 pub struct Backoff {
     delays: ExponentialBackoff,
     failed_at: Option<Instant>,
-    restarted_at: Option<Instant>,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { delays: delays(), failed_at: None, restarted_at: None }
+        Self { delays: delays(), failed_at: None }
     }
 }
 
@@ -38,15 +37,6 @@ impl Backoff {
         }
         self.failed_at = Some(now);
         self.delays.next().unwrap_or(RETRY_DELAY_MAX)
-    }
-
-    /// A step succeeded at `now` after which others follow: the next failure counts as a first one.
-    /// That holds once in [`RETRY_FORGET_AFTER`], since the step may be repeated because the next one
-    /// fails.
-    pub fn restart(&mut self, now: Instant) {
-        if self.restarted_at.is_none_or(|restarted_at| now.since(restarted_at) >= RETRY_FORGET_AFTER) {
-            (self.delays, self.restarted_at) = (delays(), Some(now));
-        }
     }
 }
 
@@ -77,19 +67,5 @@ mod tests {
         }
         assert_eq!(floor, RETRY_DELAY_MAX);
         assert!(backoff.next_delay(now + RETRY_FORGET_AFTER) <= RETRY_DELAY_MIN * 2);
-    }
-
-    #[test]
-    fn a_restart_is_granted_once_a_minute() {
-        let (mut backoff, now) = (Backoff::default(), Instant::ZERO);
-        let fail = |backoff: &mut Backoff| (0..9).for_each(|_| _ = backoff.next_delay(now));
-        fail(&mut backoff);
-        backoff.restart(now);
-        assert!(backoff.next_delay(now) <= RETRY_DELAY_MIN * 2);
-        fail(&mut backoff);
-        backoff.restart(now + (RETRY_FORGET_AFTER - Duration::from_millis(1)));
-        assert!(backoff.next_delay(now) >= RETRY_DELAY_MAX);
-        backoff.restart(now + RETRY_FORGET_AFTER);
-        assert!(backoff.next_delay(now) <= RETRY_DELAY_MIN * 2);
     }
 }

@@ -149,17 +149,15 @@ impl<F> Watch<F> {
     pub async fn run<E>(self, events: mpsc::Sender<E>, wrap: fn(Change<F>) -> E, vitals: Arc<Vitals>) {
         let queue = Queue { events, wrap };
         let mut trouble = Trouble::new(self.what, vitals);
-        let mut backoff = Backoff::default();
+        // An API server that has just started accepts lists before watches (429). With one backoff
+        // for both, the first watch would wait as long as the last list.
+        let (mut list_backoff, mut watch_backoff) = (Backoff::default(), Backoff::default());
         // Where the watch goes on; none: it begins with a list.
         let mut version = None;
         loop {
+            let backoff = if version.is_none() { &mut list_backoff } else { &mut watch_backoff };
             let ended = match version.take() {
-                // An API server that has just started lists before it watches. The watch is not to wait
-                // for as long as the list had to.
-                None => self.list(&queue).await.map(|listed| {
-                    version = Some(listed);
-                    backoff.restart(Clock::now());
-                }),
+                None => self.list(&queue).await.map(|listed| version = Some(listed)),
                 Some(from) => self.follow(from, &mut version, &queue, &mut trouble).await,
             };
             match ended {

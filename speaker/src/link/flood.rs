@@ -30,11 +30,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 const COST_MAX: Duration = Duration::from_millis(2);
 /// How many sources are counted at a time, and how many are blocked at most.
 pub(super) const SOURCES: usize = 8;
-/// The most questions that one host may ask in a second: a router that asks twice for ten thousand
-/// addresses is no flood.
+/// ARP and ND frames per second that one host may send. A router that resolves 10,000 addresses
+/// twice stays below.
 pub(super) const QUESTIONS_PER_SECOND_MAX: u32 = 20_000;
-/// The most hellos that one host may send in a second: a hundred times as many as a speaker does. Each
-/// costs a check of its signature.
+/// Hellos per second that one host may send: 100 times the default rate of a speaker. The limit is
+/// lower than for ARP, because each hello costs a signature check.
 pub(super) const HELLOS_PER_SECOND_MAX: u32 = 2_000;
 /// For how long a host that sends more is not heard.
 pub(super) const BLOCK_LIFETIME: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ impl Quota {
 /// Who sends too much, and how much of what comes from the others is left out.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// The most frames that one host may send in a second.
+    /// Frames per second that one host may send.
     most: u32,
     /// 0: all is read at once. 1: there are rests. From 2 on a part is left out, too.
     level: u8,
@@ -108,13 +108,14 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Blocks who sends more than `most` frames in a second.
+    /// Blocks each source that sends more than `most` frames per second.
     pub(super) const fn new(most: u32) -> Self {
         let (ease_at, count_until) = (Instant::ZERO, Instant::ZERO);
         Self { most, level: 0, ease_at, count_until, sources: [(Mac::ZERO, 0); SOURCES], blocked: [None; SOURCES] }
     }
 
-    /// Counts a frame that was read, and with it those of its source that the filter left out.
+    /// Counts a received frame. While the kernel's filter passes one frame in 2^n, the frame counts
+    /// as 2^n.
     pub(super) fn note(&mut self, source: Mac) {
         let mut weight = 1 << self.thin();
         let known = self.sources.iter().position(|(mac, count)| *mac == source && *count > 0);
@@ -181,7 +182,7 @@ impl Guard {
         any || ease
     }
 
-    /// The most frames that one host may send in a second.
+    /// Frames per second that one host may send.
     pub(super) const fn most(&self) -> u32 {
         self.most
     }

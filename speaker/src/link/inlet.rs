@@ -33,8 +33,8 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
-    /// Opens the way for frames of `ether_type` that pass the link's `filter`, of which one host may
-    /// send at `most` so many in a second.
+    /// Opens a socket for frames of `ether_type` that pass `filter`. A host that sends more than
+    /// `most` of them per second is blocked.
     ///
     /// # Errors
     /// As [`PacketSocket::open`].

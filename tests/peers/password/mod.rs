@@ -87,7 +87,7 @@ fn without_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]) -> R
     })
 }
 
-/// Since when the node's sessions are established, once its SpeakerStatus has it of all of them.
+/// The times since which the sessions are established, once the SpeakerStatus has all of them.
 fn established(lab: &Lab) -> Result<String> {
     let since = "jsonpath={.items[*].status.bgp.sessions[*].since}";
     wait::until("the status of all sessions", BGP_MAX, || {

@@ -25,9 +25,10 @@ pub const PATH: &str = "/lab/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/
 pub const LOGS: [&str; 2] = ["containerd", "kubelet"];
 
 /// Goes into a control group (`$1`, below the machine's own of that controller) for each controller, and from there into namespaces of its own. What
-/// an earlier run of the machine left there is gone first, as after a boot. All machines of a lab
-/// together weigh as much as ten threads of the tests: otherwise each connection of a client takes
-/// as much of a processor from them as one of them has.
+/// an earlier run of the machine left there is gone first, as after a boot.
+///
+/// All machines of a lab together have ten times the CPU weight of one test thread. With equal
+/// weights the test's client delayed the speakers' hellos by up to 268 ms while pods started.
 const GROUPS: &str = r#"for tree in /sys/fs/cgroup/*/tasks; do
   own=${tree%/tasks}/$1
   mkdir -p "$own" && find "$own" -mindepth 1 -depth -type d -exec rmdir {} +
@@ -43,8 +44,8 @@ exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -euc "$@"
 /// Mounts the machine's file system (its folder: `$0`; root: `$1`; programs: `$2`; images: `$3`, `$4`; the lab's program: `$5`), and becomes its
 /// first process. The kernel settings that a kubelet makes are the whole machine's: each node gets files in their place.
 ///
-/// Kubelet, containerd and what they start are in one control group beside the one of the pods, as
-/// `system.slice` is under systemd. Otherwise each of their threads has half the weight of all pods.
+/// Kubelet, containerd and their children share one control group next to that of the pods, like
+/// `system.slice` under systemd. Otherwise each of their threads has half the weight of all pods.
 const MOUNTS: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
 cd "$0/root"
 mkdir -p lab/programs lab/images/kubernetes lab/images/own mnt var/lib/containerd var/lib/kubelet
