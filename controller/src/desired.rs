@@ -1,227 +1,263 @@
-//! What the API server should say and does not say yet: made by [`crate::plan`], brought about by the drivers.
+//! Desired contents of the API server. [`crate::plan`] computes them, and the drivers apply them.
 //!
-//! Plain values. The latest Desired replaces every earlier one, and each write in it is whole: nothing has to be remembered
-//! from one to the next but which attempts were made.
+//! Plain values. The latest [`Desired`] replaces every earlier one, and each write in it is
+//! complete. The drivers store only which attempts they have made.
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{IpMode, Kind, Truth};
+use ferrolb_proto::api::{ConditionStatus, CustomResourceKind, IpMode};
 use ferrolb_proto::facts::Key;
 use serde::Serialize;
 
-/// An object whose status we write.
+/// An object whose status the controller writes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// A Service.
     Service(Key),
-    /// An IPAddressPool in our namespace, by name.
-    Pool(Box<str>),
-    /// An L2Advertisement in our namespace, by name.
-    Advertisement(Box<str>),
-    /// A Community in our namespace, by name.
-    Community(Box<str>),
-    /// A BGPPeer in our namespace, by name.
-    Peer(Box<str>),
-    /// A BGPAdvertisement in our namespace, by name.
-    BgpAdvertisement(Box<str>),
-    /// A BFDProfile in our namespace, by name.
-    BfdProfile(Box<str>),
+    /// A custom resource in the controller's namespace, by kind and name.
+    CustomResource(CustomResourceKind, Box<str>),
 }
 
-impl Target {
-    /// The kind and the name, where the kind is one of ours.
+/// Writes that the drivers execute, and the leadership term in which they may.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Desired {
+    /// The leadership term of this replica, counted from 1; `None` if it does not hold the lease.
+    /// Requests of an earlier term are canceled.
+    pub term: Option<u32>,
+    /// No request may start at or after this instant, because a process that was stopped for long
+    /// loses the lease without an event.
+    #[serde(skip)]
+    pub until: Instant,
+    /// The most urgent writes, in order. Less urgent ones follow in a later [`Desired`], when these
+    /// have finished.
+    pub writes: Vec<Write>,
+}
+
+/// One attempt to write the status of an object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Write {
+    /// Number of this attempt; a retry has a new number. A driver makes each attempt once.
+    pub attempt: u64,
+    /// Whether a refusal of this attempt is reported: in the log, and by an event if the object is
+    /// a Service.
+    pub reports_refusal: bool,
+    /// The object to write, and its status.
+    pub status: Status,
+}
+
+impl Write {
+    /// Returns the object to write.
     #[must_use]
-    pub fn own(&self) -> Option<(Kind, &str)> {
-        match self {
-            Self::Service(_) => None,
-            Self::Pool(name) => Some((Kind::IPAddressPool, name)),
-            Self::Advertisement(name) => Some((Kind::L2Advertisement, name)),
-            Self::Community(name) => Some((Kind::Community, name)),
-            Self::Peer(name) => Some((Kind::BGPPeer, name)),
-            Self::BgpAdvertisement(name) => Some((Kind::BGPAdvertisement, name)),
-            Self::BfdProfile(name) => Some((Kind::BFDProfile, name)),
+    pub fn target(&self) -> Target {
+        match &self.status {
+            Status::Service(key, _) => Target::Service(key.clone()),
+            Status::CustomResource(name, status) => {
+                Target::CustomResource(status.kind(), name.clone())
+            }
         }
     }
 }
 
-/// What is to be done.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Desired {
-    /// Which time this replica holds the lease; none: it does not. Whatever is under way from another one is broken off.
-    pub term: Option<u32>,
-    /// Until when requests may be sent for it: a process that was stopped for long has lost the
-    /// lease without a word.
-    #[serde(skip)]
-    pub until: Instant,
-    /// The most urgent writes, in order; later ones follow as these are done.
-    pub writes: Vec<Write>,
-}
-
-/// One object's status as it should be.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Write {
-    /// Which object.
-    #[serde(serialize_with = "crate::desired::as_text")]
-    pub target: Target,
-    /// Another one for each try: a driver makes each attempt once.
-    pub attempt: u64,
-    /// A refusal of this attempt is reported: in the log, and by an event about a Service.
-    pub reports_refusal: bool,
-    /// What to write.
-    pub status: Status,
-}
-
-/// The status of one object.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// An object and its status.
+#[derive(Clone, Debug, PartialEq, Hash, Serialize)]
 pub enum Status {
-    /// Of a Service.
-    Service(ServiceStatus),
-    /// Of an IPAddressPool.
-    Pool(PoolStatus),
-    /// Of a BGPPeer.
-    Peer(PeerStatus),
-    /// Of any other kind of ours.
-    Valid(ValidStatus),
+    /// A Service and its status.
+    Service(#[serde(serialize_with = "crate::desired::as_text")] Key, ServiceStatus),
+    /// A custom resource in the controller's namespace: its name and its status.
+    CustomResource(Box<str>, CustomResourceStatus),
 }
 
-/// The part of a Service that is ours.
+/// Status of a custom resource. The variant determines the kind.
+#[derive(Clone, Debug, PartialEq, Hash, Serialize)]
+pub enum CustomResourceStatus {
+    /// Status of an IPAddressPool.
+    Pool(PoolStatus),
+    /// Status of an L2Advertisement.
+    Advertisement(ValidStatus),
+    /// Status of a Community.
+    Community(ValidStatus),
+    /// Status of a BGPPeer.
+    Peer(PeerStatus),
+    /// Status of a BGPAdvertisement.
+    BgpAdvertisement(ValidStatus),
+    /// Status of a BFDProfile.
+    BfdProfile(ValidStatus),
+}
+
+impl CustomResourceStatus {
+    /// Returns the kind of the custom resource.
+    #[must_use]
+    pub const fn kind(&self) -> CustomResourceKind {
+        match self {
+            Self::Pool(_) => CustomResourceKind::IPAddressPool,
+            Self::Advertisement(_) => CustomResourceKind::L2Advertisement,
+            Self::Community(_) => CustomResourceKind::Community,
+            Self::Peer(_) => CustomResourceKind::BGPPeer,
+            Self::BgpAdvertisement(_) => CustomResourceKind::BGPAdvertisement,
+            Self::BfdProfile(_) => CustomResourceKind::BFDProfile,
+        }
+    }
+}
+
+/// The part of a Service that the controller owns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceStatus {
-    /// `metadata.uid`: a new Service of the same name is another one.
+    /// `metadata.uid`. A new Service with the same name has a different one.
     pub uid: Box<str>,
-    /// Another load balancer's: its `status.loadBalancer` stays as it is, and the next two say nothing.
+    /// Whether another load balancer owns the Service. If so, its `status.loadBalancer` remains
+    /// unchanged, and `addresses` and `mode` have no meaning.
     pub theirs: bool,
-    /// `status.loadBalancer.ingress`.
+    /// Addresses for `status.loadBalancer.ingress`.
     pub addresses: Vec<IpAddr>,
-    /// The `ipMode` of each of them.
+    /// `ipMode` of every address.
     pub mode: IpMode,
-    /// The annotation that names the pool; none: no annotation.
+    /// Value of the annotation that names the pool; `None`: no annotation.
     pub pool: Option<Box<str>>,
-    /// Condition `ferrolb.io/AddressAssigned`; none: no condition.
+    /// Digest for the annotation `ferrolb.io/sharing-parameters`; `None`: no annotation.
+    pub sharing_parameters: Option<u64>,
+    /// Condition `ferrolb.io/AddressAssigned`; `None`: no condition.
     pub condition: Option<Condition>,
-    /// Condition `ferrolb.io/Announced`; none: no condition.
+    /// Condition `ferrolb.io/Announced`; `None`: no condition.
     pub announced: Option<Condition>,
-    /// The events to tell, if something changed that a person wants to know.
+    /// Events about the Service to send after the write, for changes that matter to a user.
     pub notices: Vec<Notice>,
 }
 
-/// The status of an IPAddressPool. What is none is a field that its CRD does not have.
+/// Status of an IPAddressPool. `None` in a field means that the CRD does not have the field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PoolStatus {
-    /// `assignedIPv4`, `assignedIPv6`.
+    /// Numbers for the fields `assignedIPv4` and `assignedIPv6`.
     pub assigned: [i64; 2],
-    /// `availableIPv4`, `availableIPv6`; none also where the number does not fit.
+    /// Numbers for the fields `availableIPv4` and `availableIPv6`; also `None` if the number does
+    /// not fit into an `i64`.
     pub available: [Option<i64>; 2],
-    /// `available`: the same as a text, exact.
+    /// Text for the field `available`: the exact numbers of available addresses, which may exceed
+    /// an `i64`.
     pub text: Option<Box<str>>,
-    /// `Valid` and `observedGeneration`.
+    /// Condition `Valid` and the field `observedGeneration`.
     pub valid: Option<ValidStatus>,
 }
 
-/// The status of a BGPPeer.
+/// Status of a BGPPeer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PeerStatus {
-    /// `Valid` and `observedGeneration`.
+    /// Condition `Valid` and the field `observedGeneration`.
     pub valid: ValidStatus,
-    /// `sessions`; none: it should have none, or its CRD has no place for it.
+    /// Text for the field `sessions`; `None`: the field does not apply, or the CRD does not have
+    /// it.
     pub sessions: Option<Box<str>>,
-    /// Condition `Established`; none: no condition.
+    /// Condition `Established`; `None`: no condition.
     pub established: Option<Condition>,
 }
 
-/// The status of a kind that has nothing but its `Valid` condition.
+/// Status of a custom resource whose only condition is `Valid`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct ValidStatus {
     /// Condition `Valid`.
     pub condition: Condition,
-    /// `observedGeneration`.
+    /// Value of the field `observedGeneration`.
     pub generation: i64,
 }
 
 /// A condition without its type (`meta/v1.Condition`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Condition {
-    /// `status`.
-    pub status: Truth,
-    /// `reason`.
+    /// Field `status` of the condition.
+    pub status: ConditionStatus,
+    /// Field `reason` of the condition.
     pub reason: Cow<'static, str>,
-    /// `message`.
+    /// Field `message` of the condition.
     pub message: Box<str>,
-    /// `lastTransitionTime` to keep, in seconds since 1970; none: the time of the write.
+    /// `lastTransitionTime` that the write preserves, in seconds since 1970; `None`: the time of
+    /// the write.
     pub since: Option<i64>,
 }
 
-/// What an event about a Service is about.
+/// The `action` of an event about a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
-    /// Its addresses.
+    /// The controller assigns addresses to the Service.
     AssignAddress,
-    /// Who announces them.
+    /// The speakers announce the addresses of the Service.
     Announce,
 }
 
 /// An event about a Service (`events.k8s.io/v1`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Notice {
-    /// `type` is `Warning`.
+    /// Whether the event's `type` is `Warning` rather than `Normal`.
     pub warning: bool,
-    /// `action`: what it is about.
+    /// Field `action` of the event.
     pub action: Action,
-    /// `reason`.
+    /// Field `reason` of the event.
     pub reason: Cow<'static, str>,
-    /// `note`.
+    /// Field `note` of the event.
     pub message: Box<str>,
 }
 
-/// The reason of a Service whose status the API server refuses to write: of an event and in a
-/// metric, in no condition.
+/// Reason for a Service whose status update the API server rejects. An event and a metric contain
+/// this reason, but no condition does.
 pub const NOT_WRITTEN: &str = "NotWritten";
 
-/// What the metrics say; made by the state, counted by nobody else.
+/// Snapshot of the controller's metrics, computed by [`crate::state`] alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Figures {
+pub struct MetricValues {
     /// Whether this replica holds the lease.
     pub leading: bool,
-    /// The pools, by name.
-    pub pools: Vec<PoolFigures>,
-    /// Our Services by the reason of their condition `AddressAssigned`, or [`NOT_WRITTEN`].
+    /// Usage of the pools, by name.
+    pub pools: Vec<PoolMetricValues>,
+    /// Number of FerroLB's Services for each reason of the condition `ferrolb.io/AddressAssigned`,
+    /// or [`NOT_WRITTEN`].
     pub services: Vec<(&'static str, i64)>,
-    /// The same by the reason of their condition `ferrolb.io/Announced`.
+    /// Number of FerroLB's Services for each reason of the condition `ferrolb.io/Announced`.
     pub announced: Vec<(&'static str, i64)>,
 }
 
-/// What the metrics say of a pool.
+/// Values of the metrics of one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PoolFigures {
-    /// Its name.
+pub struct PoolMetricValues {
+    /// Name of the pool.
     pub name: Box<str>,
-    /// IPv4 and IPv6.
+    /// Usage by family: IPv4, then IPv6.
     pub usage: [Usage; 2],
-    /// How many Services have addresses of it.
+    /// Number of Services that have addresses from the pool.
     pub services: u64,
 }
 
-/// Addresses of one family in one pool.
+/// Numbers of addresses of one family in one pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// How many could be given in all.
+    /// Number of addresses that the pool can assign.
     #[serde(serialize_with = "crate::desired::as_text")]
     pub total: u128,
-    /// How many are.
+    /// Number of addresses that are assigned.
     pub used: u64,
 }
 
-/// What is told beside a status is no part of it.
+/// Excludes `notices`, because events are sent with a status and are not part of it.
 impl Hash for ServiceStatus {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.uid, self.theirs, &self.addresses, self.mode, &self.pool, &self.condition, &self.announced).hash(state);
+        // Name all fields instead of `..`, so that a new field does not compile until it is
+        // included or excluded here.
+        let Self {
+            uid,
+            theirs,
+            addresses,
+            mode,
+            pool,
+            sharing_parameters,
+            condition,
+            announced,
+            notices: _,
+        } = self;
+        (uid, theirs, addresses, mode, pool, sharing_parameters, condition, announced).hash(state);
     }
 }
 
-/// Nor is the time of a condition, which is not known before it was written once.
+/// Excludes `since`, because the time of a condition is unknown until its first write.
 impl Hash for Condition {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.status, &self.reason, &self.message).hash(state);
@@ -232,17 +268,73 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Service(key) => write!(f, "Service {key}"),
-            Self::Pool(name) => write!(f, "IPAddressPool {name}"),
-            Self::Advertisement(name) => write!(f, "L2Advertisement {name}"),
-            Self::Community(name) => write!(f, "Community {name}"),
-            Self::Peer(name) => write!(f, "BGPPeer {name}"),
-            Self::BgpAdvertisement(name) => write!(f, "BGPAdvertisement {name}"),
-            Self::BfdProfile(name) => write!(f, "BFDProfile {name}"),
+            Self::CustomResource(kind, name) => write!(f, "{} {name}", kind.name()),
         }
     }
 }
 
-/// Serializes anything that has a text as that text.
-pub(crate) fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+/// Serializes a value as its `Display` text.
+pub(crate) fn as_text<T: std::fmt::Display, S: serde::Serializer>(
+    value: &T,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use super::*;
+
+    fn status() -> ServiceStatus {
+        ServiceStatus {
+            uid: "uid".into(),
+            theirs: false,
+            addresses: Vec::new(),
+            mode: IpMode::Vip,
+            pool: None,
+            sharing_parameters: None,
+            condition: None,
+            announced: None,
+            notices: Vec::new(),
+        }
+    }
+
+    fn hash(change: impl FnOnce(&mut ServiceStatus)) -> u64 {
+        let (mut status, mut hasher) = (status(), DefaultHasher::new());
+        change(&mut status);
+        status.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn every_field_of_a_service_status_is_hashed_except_its_events() {
+        let condition = |reason: &'static str| Condition {
+            status: ConditionStatus::True,
+            reason: reason.into(),
+            message: "".into(),
+            since: None,
+        };
+        let changed = [
+            ("uid", hash(|is| is.uid = "new".into())),
+            ("theirs", hash(|is| is.theirs = true)),
+            ("addresses", hash(|is| is.addresses.push([10, 0, 0, 1].into()))),
+            ("mode", hash(|is| is.mode = IpMode::Proxy)),
+            ("pool", hash(|is| is.pool = Some("lan".into()))),
+            ("sharing_parameters", hash(|is| is.sharing_parameters = Some(1))),
+            ("condition", hash(|is| is.condition = Some(condition("Assigned")))),
+            ("announced", hash(|is| is.announced = Some(condition("Announced")))),
+        ];
+        for (field, changed) in changed {
+            assert_ne!(changed, hash(|_| ()), "{field}");
+        }
+        let notice = Notice {
+            warning: false,
+            action: Action::Announce,
+            reason: "Announced".into(),
+            message: "".into(),
+        };
+        assert_eq!(hash(|is| is.notices.push(notice)), hash(|_| ()));
+    }
 }

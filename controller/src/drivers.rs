@@ -1,5 +1,5 @@
-//! The drivers: tasks that bring about what is desired, and tell what they learn as events. They know [`crate::desired`] and
-//! [`crate::event`], never the state.
+//! Drivers: tasks that apply the desired state and report results as events. They depend on
+//! [`crate::desired`] and [`crate::event`], never on the state.
 
 pub mod apply;
 pub mod hello_secret;

@@ -1,23 +1,23 @@
-//! All that can happen to the controller: one closed enum, so that one list shows what can trigger work. Plain values, made
-//! by the drivers at the edge and read by [`crate::state`] alone.
+//! All inputs of the controller's state, as one enum of plain values. The watches, the drivers and
+//! the main loop create events, and [`crate::state`] alone handles them.
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{Kind, StatusFields};
+use ferrolb_proto::api::{CustomResourceKind, StatusFields};
 use ferrolb_proto::facts::{
-    Advertisement, BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, Namespace, Node, Pool, Service, Slice,
-    Speaker,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement,
+    Namespace, Node, Pool, Service, Speaker,
 };
 use ferrolb_runtime::watch::Change;
 
 use crate::desired::Target;
 
-/// What can happen.
+/// An input of the controller's state.
 #[derive(Debug)]
 pub enum Event {
     /// A Service changed.
     Service(Change<Service>),
     /// An EndpointSlice changed.
-    Slice(Change<Slice>),
+    Slice(Change<EndpointSlice>),
     /// A SpeakerStatus changed.
     Speaker(Change<Speaker>),
     /// A Node changed.
@@ -27,7 +27,7 @@ pub enum Event {
     /// An IPAddressPool changed.
     Pool(Change<Pool>),
     /// An L2Advertisement changed.
-    Advertisement(Change<Advertisement>),
+    Advertisement(Change<L2Advertisement>),
     /// A Community changed.
     Community(Change<Community>),
     /// A BGPPeer changed.
@@ -36,52 +36,61 @@ pub enum Event {
     BgpAdvertisement(Change<BgpAdvertisement>),
     /// A BFDProfile changed.
     BfdProfile(Change<BfdProfile>),
-    /// The status fields that the cluster's CRD of a kind has were read.
-    Fields(Kind, StatusFields),
-    /// This replica got, renewed or lost the lease.
+    /// A driver has read which status fields the CRD of this kind has in this cluster.
+    StatusFieldsRead(CustomResourceKind, StatusFields),
+    /// This replica acquired, renewed, or lost the lease.
     Lease(Leadership),
-    /// A driver tried to write what was desired.
+    /// The writer attempted a desired write.
     Written {
-        /// What was written.
+        /// The object of the write.
         target: Target,
-        /// The number of the try, from [`crate::desired::Write`].
+        /// The attempt number from [`crate::desired::Write`].
         attempt: u64,
-        /// What came of it.
+        /// The result of the attempt.
         outcome: Outcome,
     },
-    /// Time has passed: what waited for it may be due.
+    /// Time has passed, so deadlines may be due.
     Tick,
 }
 
 /// Whether this replica holds the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// It may write until then. After the first of these new lists of all objects follow, made
-    /// after that moment.
+    /// The replica may write until this instant. After the first such event of a leadership term,
+    /// the main loop lists all objects again.
     Held(Instant),
-    /// It lost it or gave it back.
+    /// The replica lost or released the lease.
     Lost,
 }
 
-/// What came of a write.
+/// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The API server has it.
+    /// The API server stored the status.
     Done,
-    /// The API server refused it, did not answer in time, or sent an answer that cannot be read.
+    /// The API server rejected the write, did not respond in time, or sent a response that cannot
+    /// be read.
     Refused,
-    /// The API server cannot be reached, or the object is no longer what it was.
+    /// The API server is unavailable or overloaded, the lease has expired, or the object was
+    /// deleted, replaced, or is not FerroLB's any more.
     Failed,
 }
 
 impl Event {
-    /// The object that this event says cannot be read: its kind, its name and why.
+    /// Returns the object that this event reports as unreadable: its kind, its key, and the reason.
+    /// `None`: the event reports no such object.
     #[must_use]
     pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        const fn of<'a, F>(kind: &'static str, change: &'a Change<F>) -> Option<(&'static str, &'a Key, &'a str)> {
+        const fn of<'a, F>(
+            kind: &'static str,
+            change: &'a Change<F>,
+        ) -> Option<(&'static str, &'a Key, &'a str)> {
             match change {
                 Change::Unreadable { key, why } => Some((kind, key, why.as_str())),
-                Change::ResyncStarted | Change::Apply(_) | Change::Delete(_) | Change::ResyncDone => None,
+                Change::ResyncStarted
+                | Change::Apply(_)
+                | Change::Delete(_)
+                | Change::ResyncDone => None,
             }
         }
         match self {
@@ -96,7 +105,7 @@ impl Event {
             Self::Peer(change) => of("BGPPeer", change),
             Self::BgpAdvertisement(change) => of("BGPAdvertisement", change),
             Self::BfdProfile(change) => of("BFDProfile", change),
-            Self::Fields(..) | Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
+            Self::StatusFieldsRead(..) | Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
         }
     }
 }

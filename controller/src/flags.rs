@@ -1,6 +1,8 @@
-//! The controller's own flags, exactly as `docs/architecture.md` lists them. Read once by `main`, never changed after.
+//! Command-line flags of the controller, as `docs/architecture.md` lists them. `main` reads them
+//! once; they never change afterwards.
 //!
-//! Every flag is also an environment variable, `FERROLB_` and the flag's name in capitals; the command line wins.
+//! Every flag is also an environment variable: `FERROLB_` and the flag's name in capitals. The
+//! command line takes precedence.
 
 use std::time::Duration;
 
@@ -9,33 +11,34 @@ use clap::{CommandFactory, Parser};
 use ferrolb_proto::duration::parse_interval;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 
-/// The shortest lease: the API server keeps whole seconds.
+/// Shortest lease duration, because the API server stores it in whole seconds.
 const LEASE_DURATION_MIN: Duration = Duration::from_secs(1);
 
-/// Gives LoadBalancer Services addresses out of pools.
+/// Assigns addresses from pools to LoadBalancer Services.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "ferrolb-controller", version, after_help = TIME_HELP)]
 pub struct Flags {
-    /// What both programs have.
+    /// Flags that the controller and the speaker share.
     #[command(flatten)]
     pub common: CommonFlags,
 
-    /// How long the other replicas wait for a silent leader; whole seconds
+    /// How long the other replicas wait for a leader that does not renew its lease; whole seconds
     #[arg(long, env = "FERROLB_LEASE_DURATION", value_name = "TIME", default_value = "15s", value_parser = parse_interval)]
     pub lease_duration: Duration,
 
-    /// How long the leader goes on without renewing its lease; less than --lease-duration
+    /// How long the leader keeps writing without renewing its lease; less than --lease-duration
     #[arg(long, env = "FERROLB_LEASE_RENEW_DEADLINE", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = parse_interval)]
     pub lease_renew_deadline: Duration,
 
-    /// How often the lease is renewed, and looked at by the other replicas; less than --lease-renew-deadline
+    /// How often the leader renews the lease and the other replicas read it; less than
+    /// --lease-renew-deadline
     #[arg(long, env = "FERROLB_LEASE_RETRY", value_name = "TIME", default_value = "2s", value_parser = parse_interval)]
     pub lease_retry: Duration,
 }
 
 impl Flags {
-    /// The flags of this process; ends it with a message on anything wrong.
+    /// Returns the flags of this process. Exits with a message if one is invalid.
     #[must_use]
     pub fn read() -> Self {
         let flags = Self::parse();
@@ -45,20 +48,28 @@ impl Flags {
         flags
     }
 
-    /// What no flag can know alone.
+    /// Checks the relations between the lease times.
     fn check(&self) -> Result<(), String> {
-        let Self { lease_duration: duration, lease_renew_deadline: deadline, lease_retry: retry, .. } = self;
+        let Self {
+            lease_duration: duration,
+            lease_renew_deadline: deadline,
+            lease_retry: retry,
+            ..
+        } = self;
         if *duration < LEASE_DURATION_MIN || duration.subsec_nanos() != 0 {
-            return Err("--lease-duration is a whole number of seconds".to_owned());
+            return Err("--lease-duration must be a whole number of seconds".to_owned());
         }
         if deadline >= duration {
             return Err(
-                "--lease-renew-deadline must be less than --lease-duration, or two replicas could write".to_owned()
+                "--lease-renew-deadline must be less than --lease-duration, or two replicas could \
+                 write"
+                    .to_owned(),
             );
         }
         if retry >= deadline {
             return Err(
-                "--lease-retry must be less than --lease-renew-deadline, or one lost answer ends the lease".to_owned()
+                "--lease-retry must be less than --lease-renew-deadline, or one lost response ends \
+                 the lease".to_owned()
             );
         }
         Ok(())
@@ -97,7 +108,11 @@ mod tests {
     #[test]
     fn the_help_says_how_a_time_is_written() {
         let help = Flags::command().render_help().to_string();
-        assert!(help.contains("<TIME>") && help.contains("TIME is a whole number and a unit (ms, s or m)"), "{help}");
+        assert!(
+            help.contains("<TIME>")
+                && help.contains("TIME is a whole number and a unit (ms, s or m)"),
+            "{help}"
+        );
     }
 
     #[test]

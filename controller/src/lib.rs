@@ -1,13 +1,17 @@
-//! The controller: gives LoadBalancer Services addresses out of pools.
+//! Controller library: assigns addresses from pools to LoadBalancer Services.
 //!
 //! ```text
-//!  API server -> watches --+                                                            +-> writer  -> statuses, events
-//!                lease   --+-> Event -> State::handle -> plan -> Desired (the latest) --+-> hello secret
-//!                clock   --+     ^                                                           |
-//!                                +-------------------- Event::Written -----------------------+
+//! API server -> watches -+
+//!               lease   -+-> Event -> State::handle -> plan -> Desired (the latest)
+//!               clock   -+     ^                                |
+//!                              |                                +-> hello secret
+//!                              |                                +-> writer -> statuses, events
+//!                              |                                     |
+//!                              +----------- Event::Written ----------+
 //! ```
 //!
-//! [`event`], [`state`], [`plan`] and [`desired`] are pure; [`drivers`] do the IO; [`run`] puts them together.
+//! [`event`], [`state`], [`plan`] and [`desired`] are pure. [`drivers`] do the I/O. [`run`]
+//! connects them.
 
 pub mod desired;
 pub mod drivers;

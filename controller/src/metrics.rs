@@ -1,4 +1,5 @@
-//! What the controller tells Prometheus. Set by the main loop and the drivers, read by the admin thread.
+//! Prometheus metrics of the controller. The main loop and the drivers set them, and the admin
+//! thread reads them.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -11,46 +12,47 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::desired::Figures;
+use crate::desired::MetricValues;
 
-/// A pool.
+/// Labels of a per-pool series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolLabels {
     pool: String,
 }
 
-/// A reason of a condition.
+/// Labels of a per-reason series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
 
-/// A number for each pool. Numbers of IPv6 addresses are larger than any integer that Prometheus knows.
+/// One number per pool. The numbers are floats, because counts of IPv6 addresses exceed every
+/// integer type of Prometheus.
 type PerPool = Family<PoolLabels, Gauge<f64, AtomicU64>>;
 
-/// A number for each reason.
+/// One number per condition reason.
 type PerReason = Family<ReasonLabels, Gauge>;
 
-/// The series of pools, `ferrolb_allocator_…`, named and meant as MetalLB's: total and in use, of both families together and of
-/// each.
-const ALLOCATOR: [(&str, &str, &str, &str); 3] = [
+/// Names and help texts of the per-pool series, `ferrolb_allocator_…`, with MetalLB's names and
+/// meanings: total and assigned addresses, for both families together and for each.
+const POOL_SERIES: [(&str, &str, &str, &str); 3] = [
     (
         "addresses_total",
-        "Addresses that a pool can give, all in all",
+        "Total assignable addresses of a pool",
         "addresses_in_use_total",
-        "Addresses of a pool that Services have; a shared one counts once",
+        "Assigned addresses of a pool; a shared address counts once",
     ),
     (
         "ipv4_addresses_total",
-        "IPv4 addresses that a pool can give, all in all",
+        "Total assignable IPv4 addresses of a pool",
         "ipv4_addresses_in_use_total",
-        "IPv4 addresses of a pool that Services have",
+        "Assigned IPv4 addresses of a pool",
     ),
     (
         "ipv6_addresses_total",
-        "IPv6 addresses that a pool can give, all in all",
+        "Total assignable IPv6 addresses of a pool",
         "ipv6_addresses_in_use_total",
-        "IPv6 addresses of a pool that Services have",
+        "Assigned IPv6 addresses of a pool",
     ),
 ];
 
@@ -58,25 +60,25 @@ const ALLOCATOR: [(&str, &str, &str, &str); 3] = [
 #[derive(Debug)]
 pub struct Metrics {
     leader: Gauge,
-    /// In the order of [`ALLOCATOR`]: total, in use.
+    /// Total and assigned addresses, in the order of [`POOL_SERIES`].
     allocator: [(PerPool, PerPool); 3],
     services_allocated: PerPool,
     services: PerReason,
     announced: PerReason,
     allocation_seconds: Histogram,
-    /// What is shown now, so that what is gone can be taken out.
-    shown: Mutex<Figures>,
-    /// Status writes that were sent.
+    /// Values of the latest update, by which the next update finds the series of removed pools.
+    latest: Mutex<MetricValues>,
+    /// Number of status writes that were sent.
     pub writes: Counter,
-    /// Status writes that were refused or not answered.
+    /// Number of status writes that the API server rejected or did not respond to.
     pub write_errors: Counter,
-    /// Kubernetes events that were not sent: a Service had too many, too many waited, or the API
-    /// server refused them.
+    /// Number of Kubernetes events that were not sent: the Service had too many, the queue was
+    /// full, or the API server rejected them.
     pub notices_dropped: Counter,
 }
 
 impl Metrics {
-    /// Metrics that are shown by `registry`.
+    /// Creates the metrics and registers them in `registry`.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
@@ -87,20 +89,21 @@ impl Metrics {
             announced: Family::default(),
             // From 1 ms to 16 s.
             allocation_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            shown: Mutex::default(),
+            latest: Mutex::default(),
             writes: Counter::default(),
             write_errors: Counter::default(),
             notices_dropped: Counter::default(),
         };
         let allocator = registry.sub_registry_with_prefix("allocator");
-        for ((total_name, total_help, used_name, used_help), (total, used)) in ALLOCATOR.iter().zip(&metrics.allocator)
+        for ((total_name, total_help, used_name, used_help), (total, used)) in
+            POOL_SERIES.iter().zip(&metrics.allocator)
         {
             allocator.register(*total_name, *total_help, total.clone());
             allocator.register(*used_name, *used_help, used.clone());
         }
         allocator.register(
             "services_allocated_total",
-            "Services that have addresses of a pool",
+            "Services with addresses of a pool",
             metrics.services_allocated.clone(),
         );
         metrics.register_own(registry.sub_registry_with_prefix("controller"));
@@ -108,43 +111,45 @@ impl Metrics {
     }
 
     fn register_own(&self, registry: &mut Registry) {
-        registry.register("leader", "Whether this replica holds the lease", self.leader.clone());
+        registry.register("leader", "1 if this replica is the leader", self.leader.clone());
         registry.register(
             "services",
-            "Our Services by the reason of their condition AddressAssigned; NotWritten: the API server refuses the status",
+            "Services of FerroLB by the reason of their condition AddressAssigned; NotWritten: the API server rejects the status",
             self.services.clone(),
         );
         registry.register(
             "announced",
-            "Our Services by the reason of their condition Announced",
+            "Services of FerroLB by the reason of their condition Announced",
             self.announced.clone(),
         );
         registry.register(
             "allocation_seconds",
-            "From the decision to give a Service its first address to its status in the API server",
+            "Time from the assignment of a Service's first address to its status in the API server",
             self.allocation_seconds.clone(),
         );
-        registry.register("writes", "Statuses sent to the API server", self.writes.clone());
+        registry.register("writes", "Status updates sent to the API server", self.writes.clone());
         registry.register(
             "write_errors",
-            "Statuses that the API server refused or did not answer",
+            "Status updates that the API server rejected or did not respond to",
             self.write_errors.clone(),
         );
         registry.register(
             "notices_dropped",
-            "Kubernetes events about Services that were not sent",
+            "Kubernetes events about Services that were dropped or rejected",
             self.notices_dropped.clone(),
         );
     }
 
-    /// Counts how long Services waited for the statuses with their first addresses.
-    pub fn allocated(&self, latencies: Vec<Duration>) {
+    /// Records how long each Service waited from the assignment of its first address until its
+    /// status was written.
+    pub fn record_latencies(&self, latencies: Vec<Duration>) {
         latencies.iter().for_each(|latency| self.allocation_seconds.observe(latency.as_secs_f64()));
     }
 
-    /// Shows these figures and no others.
-    pub fn show(&self, figures: Figures) {
-        let mut shown = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Replaces all exported values by `figures`, and removes the series of pools that no longer
+    /// exist.
+    pub fn update(&self, figures: MetricValues) {
+        let mut shown = self.latest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if *shown == figures {
             return;
         }
@@ -153,7 +158,9 @@ impl Metrics {
             let each = self.allocator.iter().flat_map(|(total, used)| [total, used]);
             each.chain([&self.services_allocated])
         };
-        for gone in shown.pools.iter().filter(|was| !figures.pools.iter().any(|is| is.name == was.name)) {
+        for gone in
+            shown.pools.iter().filter(|was| !figures.pools.iter().any(|is| is.name == was.name))
+        {
             let labels = PoolLabels { pool: gone.name.to_string() };
             for series in series() {
                 series.remove(&labels);
@@ -161,23 +168,32 @@ impl Metrics {
         }
         for pool in &figures.pools {
             let labels = PoolLabels { pool: pool.name.to_string() };
-            #[expect(clippy::cast_precision_loss, reason = "what Prometheus knows are floating point numbers")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "Prometheus has floating point numbers only"
+            )]
             let [v4, v6] = pool.usage.map(|usage| (usage.total as f64, usage.used as f64));
-            for ((total, used), numbers) in self.allocator.iter().zip([(v4.0 + v6.0, v4.1 + v6.1), v4, v6]) {
+            for ((total, used), numbers) in
+                self.allocator.iter().zip([(v4.0 + v6.0, v4.1 + v6.1), v4, v6])
+            {
                 total.get_or_create(&labels).set(numbers.0);
                 used.get_or_create(&labels).set(numbers.1);
             }
-            #[expect(clippy::cast_precision_loss, reason = "what Prometheus knows are floating point numbers")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "Prometheus has floating point numbers only"
+            )]
             self.services_allocated.get_or_create(&labels).set(pool.services as f64);
         }
-        show_reasons(&self.services, &shown.services, &figures.services);
-        show_reasons(&self.announced, &shown.announced, &figures.announced);
+        update_reasons(&self.services, &shown.services, &figures.services);
+        update_reasons(&self.announced, &shown.announced, &figures.announced);
         *shown = figures;
     }
 }
 
-/// Shows these counts; a reason that nothing has any more has none.
-fn show_reasons(series: &PerReason, before: &[(&'static str, i64)], now: &[(&'static str, i64)]) {
+/// Exports the number of Services for each reason in `now`. A reason that is only in `before` gets
+/// the number 0.
+fn update_reasons(series: &PerReason, before: &[(&'static str, i64)], now: &[(&'static str, i64)]) {
     let gone = before.iter().map(|(reason, _)| (*reason, 0));
     for (reason, count) in gone.chain(now.iter().copied()) {
         series.get_or_create(&ReasonLabels { reason }).set(count);
@@ -187,7 +203,7 @@ fn show_reasons(series: &PerReason, before: &[(&'static str, i64)], now: &[(&'st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{PoolFigures, Usage};
+    use crate::desired::{PoolMetricValues, Usage};
 
     #[test]
     fn a_pool_that_is_gone_is_shown_no_longer() {
@@ -199,10 +215,11 @@ mod tests {
             text
         };
         let usage = [Usage { total: 16, used: 3 }, Usage { total: 1 << 64, used: 1 }];
-        let pool = PoolFigures { name: "lan".into(), usage, services: 4 };
-        let (services, announced) = (vec![("Assigned", 3)], vec![("NoEndpoints", 2), ("Announced", 1)]);
-        metrics.show(Figures { leading: true, pools: vec![pool], services, announced });
-        metrics.allocated(vec![Duration::from_millis(3)]);
+        let pool = PoolMetricValues { name: "lan".into(), usage, services: 4 };
+        let (services, announced) =
+            (vec![("Assigned", 3)], vec![("NoEndpoints", 2), ("Announced", 1)]);
+        metrics.update(MetricValues { leading: true, pools: vec![pool], services, announced });
+        metrics.record_latencies(vec![Duration::from_millis(3)]);
         let shown = text();
         for line in [
             "ferrolb_controller_leader 1",
@@ -219,17 +236,21 @@ mod tests {
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
         }
-        let total =
-            shown.lines().find_map(|line| line.strip_prefix("ferrolb_allocator_ipv6_addresses_total{pool=\"lan\"} "));
+        let total = shown.lines().find_map(|line| {
+            line.strip_prefix("ferrolb_allocator_ipv6_addresses_total{pool=\"lan\"} ")
+        });
         assert_eq!(
             total.and_then(|total| total.parse().ok()),
             Some(2_f64.powi(64)),
             "no integer of Prometheus' holds it"
         );
-        metrics.show(Figures::default());
+        metrics.update(MetricValues::default());
         let shown = text();
         assert!(!shown.contains("lan"), "{shown}");
         assert!(shown.contains("ferrolb_controller_services{reason=\"Assigned\"} 0"), "{shown}");
-        assert!(shown.contains("ferrolb_controller_announced{reason=\"NoEndpoints\"} 0"), "{shown}");
+        assert!(
+            shown.contains("ferrolb_controller_announced{reason=\"NoEndpoints\"} 0"),
+            "{shown}"
+        );
     }
 }

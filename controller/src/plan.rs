@@ -1,16 +1,22 @@
-//! From the state to what is to be done: pure, and the same for the same state and time.
+//! Planner: derives the desired writes from the state. Pure and deterministic: the same state and
+//! time give the same [`Desired`].
 
 use ferrolb_proto::Instant;
 
 use crate::desired::Desired;
 use crate::state::State;
 
-/// Writes in one Desired; what is due beyond that follows as these are done. More than can be under way at once.
+/// Maximum number of writes in one [`Desired`]; further due writes follow as these finish. Larger
+/// than the number of writes that the writer sends at once, so that the writer never runs empty.
 pub const PLANNED_WRITES_MAX: usize = 64;
 
-/// What is to be done at `now`.
+/// Returns the writes that are due at `now`.
 #[must_use]
 pub fn plan(state: &State, now: Instant) -> Desired {
     let Some(term) = state.term() else { return Desired::default() };
-    Desired { term: Some(term), until: state.until(), writes: state.due(now).take(PLANNED_WRITES_MAX).collect() }
+    Desired {
+        term: Some(term),
+        until: state.lease_expiry(),
+        writes: state.due(now).take(PLANNED_WRITES_MAX).collect(),
+    }
 }

@@ -1,18 +1,22 @@
-//! The main loop: events into the state, the plan out to the drivers. It owns the state and every task.
+//! Main loop: passes events to the state, and the resulting [`Desired`] to the drivers. The main
+//! loop owns the state and every task.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ferrolb_proto::api::{self, Kind};
-use ferrolb_proto::facts::{NamespaceObject, NodeObject, SLICES_OF_SERVICES, Service, ServiceObject, SliceObject};
+use ferrolb_proto::api::{self, CustomResourceKind};
+use ferrolb_proto::facts::{
+    EndpointSliceObject, NamespaceObject, NodeObject, SERVICE_SLICES_SELECTOR, Service,
+    ServiceObject,
+};
 use ferrolb_proto::lease;
 use ferrolb_runtime::admin::StateRequest;
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::flags::CommonFlags;
-use ferrolb_runtime::vitals::{BEAT_INTERVAL, Vitals};
-use ferrolb_runtime::watch::{Complaints, EVENT_QUEUE_MAX, Watch};
+use ferrolb_runtime::watch::{DecodeErrorLog, EVENT_QUEUE_MAX, Watch, WatchStarter};
+use ferrolb_runtime::watchdog::{HEARTBEAT_INTERVAL, Watchdog};
 use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -29,208 +33,244 @@ use crate::metrics::Metrics;
 use crate::plan::plan;
 use crate::state::{Config, State};
 
-/// Events that are taken at once, before a new plan is made of them.
+/// Maximum number of events that one pass of the main loop handles before it computes a new
+/// [`Desired`].
 pub const EVENTS_PER_PASS_MAX: usize = 256;
-/// How long the lease driver may take to give the lease back: its own limit and a little.
+/// Time for which the main loop waits until the lease driver has released the lease. Slightly
+/// longer than the driver's own limit, [`lease::RELEASE_TIMEOUT`].
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What `main` makes for the loop.
-pub struct Shell {
-    /// The API server.
+/// Inputs of the main loop, created by `main`.
+pub struct Inputs {
+    /// Client of the API server.
     pub client: Client,
-    /// Whether it answers.
+    /// Availability of the API server.
     pub health: Arc<ApiHealth>,
-    /// Where the loop says that it lives and is ready.
-    pub vitals: Arc<Vitals>,
-    /// Where it counts.
+    /// Heartbeat and readiness of the main loop.
+    pub watchdog: Arc<Watchdog>,
+    /// Metrics that the loop and the drivers update.
     pub metrics: Metrics,
-    /// Clients of `/state`.
+    /// Requests for `/state` from the admin endpoint.
     pub state_requests: mpsc::Receiver<StateRequest>,
 }
 
-/// The watches, with a queue of their own: begun anew with each term, so that nothing of an older list is left over. Which
-/// addresses there are to give is of no use in an older version than who has them.
+/// The watches and their event queue. Both are created again in each leadership term, because a
+/// term may use only lists that were made in it. A new queue contains no part of an older list.
 struct Watches {
     tasks: JoinSet<()>,
     queue: mpsc::Receiver<Event>,
 }
 
 impl Watches {
-    fn begin(client: &Client, flags: &CommonFlags, vitals: &Arc<Vitals>) -> Self {
+    fn start(client: &Client, flags: &CommonFlags, watchdog: &Arc<Watchdog>) -> Self {
         let (events, queue) = mpsc::channel(EVENT_QUEUE_MAX);
         let mut tasks = JoinSet::new();
+        let mut starter =
+            WatchStarter { client, flags, events: &events, tasks: &mut tasks, watchdog };
         let group = flags.api_group.clone();
         let read = move |object: ServiceObject| Service::read(object, &group);
-        let services = Watch::new("Services", Api::all(client.clone()), read);
-        tasks.spawn(services.run(events.clone(), Event::Service, Arc::clone(vitals)));
-        let slices = Watch::new("EndpointSlices", Api::all(client.clone()), |object: SliceObject| object.into());
-        tasks.spawn(slices.labels(SLICES_OF_SERVICES).run(events.clone(), Event::Slice, Arc::clone(vitals)));
-        let nodes = Watch::new("Nodes", Api::all(client.clone()), |object: NodeObject| object.into());
-        tasks.spawn(nodes.run(events.clone(), Event::Node, Arc::clone(vitals)));
-        let namespaces = Watch::new("Namespaces", Api::all(client.clone()), |object: NamespaceObject| object.into());
-        tasks.spawn(namespaces.run(events.clone(), Event::Namespace, Arc::clone(vitals)));
-        let resource = |kind| api::resource(kind, &flags.api_group);
-        let pools = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::IPAddressPool));
-        let pools = Watch::new("IPAddressPools", pools, |object: api::Pool| object.into());
-        tasks.spawn(pools.run(events.clone(), Event::Pool, Arc::clone(vitals)));
-        let ads = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::L2Advertisement));
-        let ads = Watch::new("L2Advertisements", ads, |object: api::L2| object.into());
-        tasks.spawn(ads.run(events.clone(), Event::Advertisement, Arc::clone(vitals)));
-        let names = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::Community));
-        let names = Watch::new("Communities", names, |object: api::Aliases| object.into());
-        tasks.spawn(names.run(events.clone(), Event::Community, Arc::clone(vitals)));
-        let peers = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BGPPeer));
-        let peers = Watch::new("BGPPeers", peers, |object: api::Router| object.into());
-        tasks.spawn(peers.run(events.clone(), Event::Peer, Arc::clone(vitals)));
-        let ads = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BGPAdvertisement));
-        let ads = Watch::new("BGPAdvertisements", ads, |object: api::Bgp| object.into());
-        tasks.spawn(ads.run(events.clone(), Event::BgpAdvertisement, Arc::clone(vitals)));
-        let profiles = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::BFDProfile));
-        let profiles = Watch::new("BFDProfiles", profiles, |object: api::Bfd| object.into());
-        tasks.spawn(profiles.run(events.clone(), Event::BfdProfile, Arc::clone(vitals)));
-        // Another group's CRDs have none.
+        starter.start(Watch::new("Services", Api::all(client.clone()), read), Event::Service);
+        let slices =
+            Watch::new("EndpointSlices", Api::all(client.clone()), EndpointSliceObject::into);
+        starter.start(slices.labels(SERVICE_SLICES_SELECTOR), Event::Slice);
+        starter.start_all::<NodeObject, _>("Nodes", Event::Node);
+        starter.start_all::<NamespaceObject, _>("Namespaces", Event::Namespace);
+        starter.start_custom_resources::<api::IPAddressPoolObject, _>(
+            "IPAddressPools",
+            CustomResourceKind::IPAddressPool,
+            Event::Pool,
+        );
+        starter.start_custom_resources::<api::L2AdvertisementObject, _>(
+            "L2Advertisements",
+            CustomResourceKind::L2Advertisement,
+            Event::Advertisement,
+        );
+        starter.start_custom_resources::<api::CommunityObject, _>(
+            "Communities",
+            CustomResourceKind::Community,
+            Event::Community,
+        );
+        starter.start_custom_resources::<api::BgpPeerObject, _>(
+            "BGPPeers",
+            CustomResourceKind::BGPPeer,
+            Event::Peer,
+        );
+        starter.start_custom_resources::<api::BgpAdvertisementObject, _>(
+            "BGPAdvertisements",
+            CustomResourceKind::BGPAdvertisement,
+            Event::BgpAdvertisement,
+        );
+        starter.start_custom_resources::<api::BfdProfileObject, _>(
+            "BFDProfiles",
+            CustomResourceKind::BFDProfile,
+            Event::BfdProfile,
+        );
+        // The custom resource SpeakerStatus exists only in FerroLB's own API group.
         if flags.api_group == api::GROUP {
-            let speakers = Api::namespaced_with(client.clone(), &flags.namespace, &resource(Kind::SpeakerStatus));
-            let speakers = Watch::new("SpeakerStatuses", speakers, |object: api::Speaker| object.into());
-            tasks.spawn(speakers.run(events, Event::Speaker, Arc::clone(vitals)));
+            starter.start_custom_resources::<api::SpeakerStatusObject, _>(
+                "SpeakerStatuses",
+                CustomResourceKind::SpeakerStatus,
+                Event::Speaker,
+            );
         }
         Self { tasks, queue }
     }
 }
 
-/// The loop's own things.
-struct Loop {
+/// State of the main loop.
+struct MainLoop {
     state: State,
     desired: watch::Sender<Desired>,
     client: Client,
     flags: CommonFlags,
     watches: Watches,
-    complaints: Complaints,
+    decode_errors: DecodeErrorLog,
     metrics: Arc<Metrics>,
     health: Arc<ApiHealth>,
-    vitals: Arc<Vitals>,
+    watchdog: Arc<Watchdog>,
     ready: bool,
 }
 
-/// Runs until `leave` completes; then the lease is given back.
+/// Runs the main loop until `leave` completes, then releases the lease.
 ///
 /// # Errors
-/// When a task has ended that never should, or there are no random numbers.
-pub async fn run(flags: Flags, shell: Shell, leave: impl Future<Output = &'static str>) -> anyhow::Result<()> {
-    let Shell { client, health, vitals, metrics, mut state_requests } = shell;
+/// A task that must never end has ended, or the kernel provides no random numbers.
+pub async fn run(
+    flags: Flags,
+    shell: Inputs,
+    leave: impl Future<Output = &'static str>,
+) -> anyhow::Result<()> {
+    let Inputs { client, health, watchdog, metrics, mut state_requests } = shell;
     let config = lease_config(&flags)?;
     let metrics = Arc::new(metrics);
     let (desired, wanted) = watch::channel(Desired::default());
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
-    // Our own CRDs have all that we write; of another group's the cluster has to be asked.
+    // FerroLB's own CRDs have every status field that the controller writes. With another API
+    // group, the controller writes only the fields that the cluster's CRDs have.
     if flags.common.api_group != api::GROUP {
-        tasks.spawn(status_fields::run(client.clone(), flags.common.api_group.clone(), events.clone()));
+        tasks.spawn(status_fields::run(
+            client.clone(),
+            flags.common.api_group.clone(),
+            events.clone(),
+        ));
     }
-    write_all(&mut tasks, &client, &flags.common, &events, wanted, &metrics, &config.identity);
+    spawn_writers(&mut tasks, &client, &flags.common, &events, wanted, &metrics, &config.identity);
     let (go, going) = oneshot::channel();
     let mut lease_task = JoinSet::new();
-    lease_task.spawn(lease_driver::run(client.clone(), flags.common.namespace.clone(), config, events, going));
+    lease_task.spawn(lease_driver::run(
+        client.clone(),
+        flags.common.namespace.clone(),
+        config,
+        events,
+        going,
+    ));
 
-    let state = State::new(Config {
-        classes: flags.common.load_balancer_class.clone(),
-        default_implementation: flags.common.default_implementation,
-        group: flags.common.api_group.clone(),
-    });
-    let watches = Watches::begin(&client, &flags.common, &vitals);
-    let complaints = Complaints::default();
-    let mut main = Loop {
+    let state = State::new(state_config(&flags.common));
+    let watches = Watches::start(&client, &flags.common, &watchdog);
+    let complaints = DecodeErrorLog::default();
+    let mut main = MainLoop {
         state,
         desired,
         client,
         flags: flags.common,
         watches,
-        complaints,
+        decode_errors: complaints,
         metrics,
         health,
-        vitals,
+        watchdog,
         ready: false,
     };
     let mut leave = std::pin::pin!(leave);
-    // Never mixed: what follows a gained lease in one queue must not come from before it in the other.
+    // Keep the two batches separate: the pass that handles a new lease must not also handle watch
+    // events that arrived before it.
     let (mut batch, mut seen) = (Vec::new(), Vec::new());
     let signal = loop {
         let deadline = main.deadline();
         tokio::select! {
             _ = queue.recv_many(&mut batch, EVENTS_PER_PASS_MAX) => main.pass(&mut batch),
             _ = main.watches.queue.recv_many(&mut seen, EVENTS_PER_PASS_MAX) => main.pass(&mut seen),
-            Some(request) = state_requests.recv() => request.answer(&main.state.dump(Clock::now())),
+            Some(request) = state_requests.recv() => request.respond(&main.state.dump(Clock::now())),
             () = Clock::sleep_until(Some(deadline)) => main.pass(&mut vec![Event::Tick]),
             signal = &mut leave => break signal,
             Some(ended) = tasks.join_next() => {
-                ended.context("a task has crashed")?;
-                bail!("a task has ended that never should");
+                ended.context("a task panicked")?;
+                bail!("a task ended unexpectedly");
             }
             Some(ended) = main.watches.tasks.join_next() => {
-                ended.context("a watch has crashed")?;
-                bail!("a watch has ended that never should");
+                ended.context("a watch panicked")?;
+                bail!("a watch ended unexpectedly");
             }
         }
     };
-    info!(signal, "leaving");
-    // First no more writes, then no more lease.
+    info!(signal, "stopping");
+    // Stop all writes before the lease is released.
     main.desired.send_replace(Desired::default());
     drop(queue);
     drop(go);
     if tokio::time::timeout(LEAVE_TIMEOUT, lease_task.join_next()).await.is_err() {
-        warn!("the lease could not be given back: another replica has to wait for its end");
+        warn!("the Lease was not released: another replica takes over when it expires");
     }
     Ok(())
 }
 
-impl Loop {
-    /// When the loop has to go on even if nothing happens.
+fn state_config(flags: &CommonFlags) -> Config {
+    Config {
+        classes: flags.load_balancer_class.clone(),
+        default_implementation: flags.default_implementation,
+        group: flags.api_group.clone(),
+    }
+}
+
+impl MainLoop {
+    /// Returns the time at which the next pass is due if no event arrives.
     fn deadline(&self) -> ferrolb_proto::Instant {
         let now = Clock::now();
-        let beat = now + BEAT_INTERVAL;
+        let beat = now + HEARTBEAT_INTERVAL;
         self.state.deadline(now).map_or(beat, |deadline| deadline.min(beat))
     }
 
-    /// Takes these events, and tells the drivers what follows from them.
+    /// Handles these events, and passes the resulting [`Desired`] to the drivers.
     fn pass(&mut self, batch: &mut Vec<Event>) {
         let now = Clock::now();
         for (kind, object, why) in batch.iter().filter_map(Event::unreadable) {
-            self.complaints.hear(kind, object, why);
+            self.decode_errors.report(kind, object, why);
         }
         let term = self.state.term();
         self.state.handle(batch.drain(..), now);
         if self.state.term().is_some_and(|now| term != Some(now)) {
-            self.watches = Watches::begin(&self.client, &self.flags, &self.vitals);
+            self.watches = Watches::start(&self.client, &self.flags, &self.watchdog);
         }
-        self.metrics.allocated(self.state.take_latencies());
+        self.metrics.record_latencies(self.state.take_latencies());
         let next = plan(&self.state, now);
         self.desired.send_if_modified(|desired| {
             let differs = *desired != next;
             *desired = next;
             differs
         });
-        self.metrics.show(self.state.figures());
-        self.vitals.beat(now);
+        self.metrics.update(self.state.figures());
+        self.watchdog.heartbeat(now);
         if !self.ready {
-            self.tell_readiness();
+            self.update_readiness();
         }
     }
 
-    fn tell_readiness(&mut self) {
+    fn update_readiness(&mut self) {
         let missing = self.state.never_listed();
         if missing.is_empty() {
             self.ready = true;
-            self.vitals.ready();
+            self.watchdog.ready();
             info!("ready");
-        } else if self.health.is_away() {
-            self.vitals.not_ready("waiting for the API server");
+        } else if self.health.is_unavailable() {
+            self.watchdog.not_ready("waiting for the API server");
         } else {
-            self.vitals.not_ready(format!("waiting for the first list of {}", missing.join(", ")));
+            self.watchdog
+                .not_ready(format!("waiting for the first list of {}", missing.join(", ")));
         }
     }
 }
 
-fn write_all(
+fn spawn_writers(
     tasks: &mut JoinSet<()>,
     client: &Client,
     flags: &CommonFlags,
@@ -252,11 +292,12 @@ fn write_all(
     tasks.spawn(writer.run());
 }
 
-/// The lease as the flags say, for an identity that no other process has, nor this one after a restart.
-fn lease_config(flags: &Flags) -> anyhow::Result<lease::Config> {
+/// Returns the lease settings from the flags, with a random identity. No other process has this
+/// identity, and after a restart this process has a new one.
+fn lease_config(flags: &Flags) -> anyhow::Result<lease::LeaseConfig> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let random = getrandom::u64().context("the kernel gives no random numbers")?;
-    Ok(lease::Config {
+    let random = getrandom::u64().context("the kernel returns no random numbers")?;
+    Ok(lease::LeaseConfig {
         identity: format!("{}_{random:016x}", host.trim()).into(),
         duration: flags.lease_duration,
         renew_deadline: flags.lease_renew_deadline,

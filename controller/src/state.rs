@@ -1,293 +1,308 @@
-//! All that the controller knows and has decided. One owner, the main loop; pure: events and time go in, nothing comes out but
-//! what [`crate::plan`] reads.
+//! State of the controller and its decisions; owned by the main loop. Pure: the inputs are events
+//! and the time, and [`crate::plan`] reads the result.
 //!
-//! Every replica keeps the facts. Only the one that holds the lease decides, and not before it has seen a whole list of each
-//! kind, the Services' made after it got the lease: then what the Services' statuses say is taken as given, by the order of
-//! their names, and only then is anything new given out. So a change of the leader, like a restart, loses and doubles
-//! nothing. An address is promised from the moment of the decision, whatever becomes of the write.
+//! Every replica stores the watched objects. Only the active leader decides: it holds the lease,
+//! and since it acquired the lease it has received a complete list of each required kind.
+//!
+//! The leader first adopts the addresses in the Services' statuses, and only then assigns new ones.
+//! A change of the leader, like a restart, therefore neither loses an address nor assigns it twice.
+//! The controller reserves an address as soon as it has decided to assign it, whatever the result
+//! of the status write.
 
-mod agenda;
 mod alloc;
 mod announced;
 mod bgp;
 mod choose;
+mod custom_resources;
 mod decide;
 mod dump;
-mod hold;
-mod inventory;
+mod messages;
 mod objects;
+mod pool_addresses;
 mod pools;
-mod reasons;
 mod service;
+mod service_addresses;
 mod sharing;
 mod slices;
-mod space;
 mod validity;
+mod write_queue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{self, Kind, StatusFields};
-use ferrolb_proto::facts::{Advertisement, Community, Key, Node, Pool, Service, Speaker};
+use ferrolb_proto::api::{self, CustomResourceKind, StatusFields};
+use ferrolb_proto::facts::{Key, Node, Service, Speaker};
+use ferrolb_runtime::store::Store;
 use ferrolb_runtime::watch::Change;
 
-use crate::desired::{Figures, PoolFigures, PoolStatus, Status, Target, Usage, ValidStatus, Write};
+use crate::desired::{MetricValues, PoolMetricValues, Status, Target, Usage, Write};
 use crate::event::{Event, Leadership, Outcome};
 
-use agenda::{Agenda, Draft};
 use alloc::Allocator;
-use announced::{Checks, Reason};
-use bgp::Bgp;
-use inventory::Inventory;
+use announced::{Reason, RecheckQueue};
+use custom_resources::CustomResources;
+use messages::pool::PoolFault;
 use slices::Slices;
-use validity::Fault;
+use write_queue::WriteQueue;
 
-/// The shortest time between two writes of one pool's or advertisement's status: its counts change with each Service.
-pub const COUNTS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a Service that lacks something is looked at again though nothing has happened.
+/// Minimum time between two status writes of one custom resource. The limit is necessary because
+/// the counts in a pool's status change with each Service.
+pub const RESOURCE_STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which the controller again tries to assign addresses to the Services that lack some,
+/// if no event causes that earlier.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// Latencies that wait to be shown.
+/// Maximum number of measured assignment latencies that are stored until the metrics read them.
 const LATENCIES_MAX: usize = 1_024;
 
-/// Whose Services are ours, and whose kinds.
+/// Settings that select FerroLB's Services and custom resources.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// `--load-balancer-class`.
+    /// Values of the flag `--load-balancer-class`.
     pub classes: Vec<String>,
-    /// `--default-implementation`.
+    /// Value of the flag `--default-implementation`.
     pub default_implementation: bool,
-    /// `--api-group`.
+    /// Value of the flag `--api-group`.
     pub group: String,
 }
 
-/// An object of our own kinds, and its status as it should be.
-#[derive(Debug)]
-struct Own<F, S> {
-    object: F,
-    draft: Draft<S>,
-    quiet_until: Instant,
-}
-
-/// Our Services, counted.
+/// Counters of Services, for the metrics.
 #[derive(Debug, Default)]
-struct Tally {
-    /// By the reason of their condition `AddressAssigned`, or
-    /// [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN).
+struct ServiceCounters {
+    /// Number of Services by the reason of their condition `AddressAssigned`, or by
+    /// [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN) while the API server rejects their status.
     reasons: BTreeMap<&'static str, i64>,
-    /// By the reason of their condition `Announced`.
+    /// Number of Services by the reason of their condition `Announced`.
     announced: BTreeMap<Reason, i64>,
-    /// By the pool that they have addresses of.
+    /// Number of Services by the pool of their addresses.
     pools: BTreeMap<Box<str>, u64>,
 }
 
-/// The state. See the module's head.
+/// State of the controller. See the module documentation.
 #[derive(Debug)]
 pub struct State {
     config: Config,
-    /// The terms for which this replica has had the lease, this one included.
-    terms: u32,
+    /// Number of leadership terms of this replica, including the current one.
+    term_count: u32,
     leading: bool,
-    /// Until when this replica holds the lease, if it is not renewed.
-    until: Instant,
-    /// Leading, and what there is was adopted.
-    in_office: bool,
-    services: Inventory<service::Entry>,
+    /// Time until which this replica may write unless it renews the lease.
+    lease_expiry: Instant,
+    /// Whether this replica is the active leader: it has the lease and complete lists of the
+    /// required kinds.
+    is_active_leader: bool,
+    services: Store<Key, service::ServiceEntry>,
     slices: Slices,
-    speakers: Inventory<Speaker>,
-    nodes: Inventory<Node>,
-    /// By name: their labels.
-    namespaces: Inventory<BTreeMap<String, String>>,
-    pools: Inventory<Own<Pool, PoolStatus>>,
-    advertisements: Inventory<Own<Advertisement, ValidStatus>>,
-    communities: Inventory<Own<Community, ValidStatus>>,
-    bgp: Bgp,
-    /// The status fields of our kinds, as far as they are known.
-    fields: BTreeMap<Kind, StatusFields>,
-    faults: BTreeMap<Box<str>, Fault>,
+    speakers: Store<Box<str>, Speaker>,
+    nodes: Store<Box<str>, Node>,
+    /// Labels of each Namespace, by its name.
+    namespaces: Store<Box<str>, BTreeMap<String, String>>,
+    custom_resources: CustomResources,
+    /// Status fields that the CRD of each kind defines in this cluster. A kind without an entry is
+    /// not known yet, and its objects' statuses are not written.
+    status_fields: BTreeMap<CustomResourceKind, StatusFields>,
+    pool_faults: BTreeMap<Box<str>, PoolFault>,
     allocator: Allocator,
-    /// Something has changed that may matter to every Service.
-    all_in_doubt: bool,
-    /// Services that do not have all that they ask for.
+    /// Whether all Services must be decided again, because a change may affect every one.
+    all_services_dirty: bool,
+    /// Services that lack addresses, or whose Namespace this replica has not received yet. They are
+    /// decided again when an address becomes free.
     waiting: BTreeSet<Key>,
-    /// Services that have changed in this pass and are decided at its end.
+    /// Services that changed in this pass and are decided at its end, after the waiting ones.
     deferred: Vec<Key>,
-    /// When those that wait are looked at next if nothing happens.
+    /// Time at which the waiting Services are decided again if no event causes that earlier.
     retry_at: Instant,
-    agenda: Agenda,
-    /// Which Services' conditions `Announced` are to be looked at.
-    checks: Checks,
-    tally: Tally,
-    /// From an address given to its status written.
+    write_queue: WriteQueue,
+    /// Services whose condition `Announced` needs a recheck.
+    rechecks: RecheckQueue,
+    counters: ServiceCounters,
+    /// Measured times from the assignment of a Service's first address to its written status, until
+    /// the metrics read them.
     latencies: Vec<Duration>,
 }
 
-/// Our own kinds are all in one namespace, and their facts do not carry it; other kinds have none.
-fn bare(name: &str) -> Key {
-    Key::new("", name)
-}
-
 impl State {
-    /// A state that knows nothing yet.
+    /// Creates an empty state.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let known = if config.group == api::GROUP { Kind::OF_CONTROLLER.as_slice() } else { &[] };
+        let known = if config.group == api::GROUP {
+            CustomResourceKind::WITH_CONTROLLER_STATUS.as_slice()
+        } else {
+            &[]
+        };
         Self {
             config,
-            terms: 0,
+            term_count: 0,
             leading: false,
-            until: Instant::ZERO,
-            in_office: false,
-            services: Inventory::default(),
+            lease_expiry: Instant::ZERO,
+            is_active_leader: false,
+            services: Store::default(),
             slices: Slices::default(),
-            speakers: Inventory::default(),
-            nodes: Inventory::default(),
-            namespaces: Inventory::default(),
-            pools: Inventory::default(),
-            advertisements: Inventory::default(),
-            communities: Inventory::default(),
-            bgp: Bgp::default(),
-            fields: known.iter().map(|kind| (*kind, StatusFields::All)).collect(),
-            faults: BTreeMap::new(),
+            speakers: Store::default(),
+            nodes: Store::default(),
+            namespaces: Store::default(),
+            custom_resources: CustomResources::default(),
+            status_fields: known.iter().map(|kind| (*kind, StatusFields::All)).collect(),
+            pool_faults: BTreeMap::new(),
             allocator: Allocator::default(),
-            all_in_doubt: false,
+            all_services_dirty: false,
             waiting: BTreeSet::new(),
             deferred: Vec::new(),
             retry_at: Instant::ZERO,
-            agenda: Agenda::default(),
-            checks: Checks::default(),
-            tally: Tally::default(),
+            write_queue: WriteQueue::default(),
+            rechecks: RecheckQueue::default(),
+            counters: ServiceCounters::default(),
             latencies: Vec::new(),
         }
     }
 
-    /// Takes events that happened until `now`, in their order; times never go backwards. What concerns all Services is
-    /// decided once, at the end.
+    /// Handles the events that have occurred until `now`, in order. From call to call, `now` never
+    /// goes backward. If changes affect all Services, these are decided once, after the last event.
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>, now: Instant) {
         for event in events {
             match event {
-                Event::Service(change) => self.service(change, now),
-                Event::Slice(change) => self.slice(change, now),
-                Event::Speaker(change) => self.speaker(change, now),
-                Event::Node(change) => self.node(change),
-                Event::Namespace(change) => self.namespace(change),
-                Event::Pool(change) => self.pool(change, now),
-                Event::Advertisement(change) => self.advertisement(change, now),
-                Event::Community(change) => self.community(change, now),
-                Event::Peer(change) => self.peer(change),
-                Event::BgpAdvertisement(change) => self.bgp_advertisement(change),
-                Event::BfdProfile(change) => self.bfd_profile(change),
-                Event::Fields(kind, fields) => {
-                    self.fields.insert(kind, fields);
-                    self.all_in_doubt = true;
+                Event::Service(change) => self.handle_service(change, now),
+                Event::Slice(change) => self.handle_slice(change, now),
+                Event::Speaker(change) => self.handle_speaker(change, now),
+                Event::Node(change) => self.handle_node(change),
+                Event::Namespace(change) => self.handle_namespace(change),
+                Event::Pool(change) => self.handle_custom_resource(|own| &mut own.pools, change),
+                Event::Advertisement(change) => {
+                    self.handle_custom_resource(|own| &mut own.advertisements, change)
+                }
+                Event::Community(change) => {
+                    self.handle_custom_resource(|own| &mut own.communities, change)
+                }
+                Event::Peer(change) => self.handle_custom_resource(|own| &mut own.peers, change),
+                Event::BgpAdvertisement(change) => {
+                    self.handle_custom_resource(|own| &mut own.bgp_advertisements, change);
+                }
+                Event::BfdProfile(change) => {
+                    self.handle_custom_resource(|own| &mut own.profiles, change)
+                }
+                Event::StatusFieldsRead(kind, fields) => {
+                    self.status_fields.insert(kind, fields);
+                    self.all_services_dirty = true;
                 }
                 Event::Lease(leadership) => self.lease(leadership),
-                Event::Written { target, attempt, outcome } => self.written(&target, attempt, outcome, now),
+                Event::Written { target, attempt, outcome } => {
+                    self.written(&target, attempt, outcome, now)
+                }
                 Event::Tick => {}
             }
         }
-        if self.leading && !self.in_office && self.is_complete() {
-            (self.in_office, self.all_in_doubt) = (true, true);
+        if self.leading && !self.is_active_leader && self.is_complete() {
+            (self.is_active_leader, self.all_services_dirty) = (true, true);
         }
-        self.decide_the_rest(now);
+        self.decide_remaining(now);
         self.check_announced(now);
     }
 
-    /// Which time this replica holds the lease, if it does.
+    /// Returns the leadership term, if this replica holds the lease.
     #[must_use]
     pub fn term(&self) -> Option<u32> {
-        self.leading.then_some(self.terms)
+        self.leading.then_some(self.term_count)
     }
 
-    /// Until when this replica may write, while it holds the lease.
+    /// Returns the time until which this replica may write. The value is valid only while the
+    /// replica holds the lease.
     #[must_use]
-    pub const fn until(&self) -> Instant {
-        self.until
+    pub const fn lease_expiry(&self) -> Instant {
+        self.lease_expiry
     }
 
-    /// Communities and the kinds for BGP decide nothing about addresses, so that a cluster without their CRDs is served all the
-    /// same.
+    /// Returns whether the lists of all kinds that affect assignment are complete.
+    ///
+    /// Communities and the BGP kinds do not affect assignment, so the controller also assigns
+    /// addresses in a cluster without their CRDs.
     fn is_complete(&self) -> bool {
         self.services.is_complete()
             && self.nodes.is_complete()
             && self.namespaces.is_complete()
-            && self.pools.is_complete()
-            && self.advertisements.is_complete()
+            && self.custom_resources.pools.is_complete()
+            && self.custom_resources.advertisements.is_complete()
     }
 
-    /// The kinds that are needed and of which there never was a whole list.
+    /// Returns the required kinds of which this replica has never received a complete list.
     #[must_use]
     pub fn never_listed(&self) -> Vec<&'static str> {
         let kinds = [
-            ("Services", self.services.was_listed()),
-            ("Nodes", self.nodes.was_listed()),
-            ("Namespaces", self.namespaces.was_listed()),
-            ("IPAddressPools", self.pools.was_listed()),
-            ("L2Advertisements", self.advertisements.was_listed()),
+            ("Services", self.services.was_ever_complete()),
+            ("Nodes", self.nodes.was_ever_complete()),
+            ("Namespaces", self.namespaces.was_ever_complete()),
+            ("IPAddressPools", self.custom_resources.pools.was_ever_complete()),
+            ("L2Advertisements", self.custom_resources.advertisements.was_ever_complete()),
         ];
         kinds.into_iter().filter(|(_, listed)| !listed).map(|(kind, _)| kind).collect()
     }
 
-    /// What is to be written at `now`, the longest due first.
+    /// Returns the writes due at `now`, the longest overdue first.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = Write> {
-        fn write<S: Clone>(target: &Target, draft: &Draft<S>, status: fn(S) -> Status) -> Option<Write> {
-            let (attempt, wanted) = draft.write()?;
-            let (target, status) = (target.clone(), status(wanted.clone()));
-            Some(Write { target, attempt, reports_refusal: draft.reports_refusal(), status })
-        }
-        self.agenda.due(now).filter_map(|target| match target {
-            Target::Service(key) => write(target, &self.services.get(key)?.draft, Status::Service),
-            Target::Pool(name) => write(target, &self.pools.get(&bare(name))?.draft, Status::Pool),
-            Target::Advertisement(name) => write(target, &self.advertisements.get(&bare(name))?.draft, Status::Valid),
-            Target::Community(name) => write(target, &self.communities.get(&bare(name))?.draft, Status::Valid),
-            Target::Peer(name) => write(target, &self.bgp.peers.get(&bare(name))?.draft, Status::Peer),
-            Target::BgpAdvertisement(name) => write(target, &self.bgp.ads.get(&bare(name))?.draft, Status::Valid),
-            Target::BfdProfile(name) => write(target, &self.bgp.profiles.get(&bare(name))?.draft, Status::Valid),
-        })
+        self.write_queue.due(now).cloned()
     }
 
-    /// When an [`Event::Tick`] is needed next, after `now`.
+    /// Returns the time after `now` at which the state needs the next [`Event::Tick`], if any.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let retry = (self.in_office && !self.waiting.is_empty()).then_some(self.retry_at);
-        self.agenda.deadline(now).into_iter().chain(retry).chain(self.announced_deadline(now)).min()
+        let retry = (self.is_active_leader && !self.waiting.is_empty()).then_some(self.retry_at);
+        self.write_queue
+            .deadline(now)
+            .into_iter()
+            .chain(retry)
+            .chain(self.announced_deadline(now))
+            .min()
     }
 
-    /// What the metrics say.
+    /// Returns the values of the metrics.
     #[must_use]
-    pub fn figures(&self) -> Figures {
-        let usage = |count: space::Count| Usage { total: count.total, used: count.used };
-        let pool = |(name, counts): (Box<str>, [space::Count; 2])| PoolFigures {
-            services: self.tally.pools.get(&name).copied().unwrap_or(0),
-            usage: counts.map(usage),
-            name,
-        };
-        Figures {
+    pub fn figures(&self) -> MetricValues {
+        let usage =
+            |count: pool_addresses::AddressCounts| Usage { total: count.total, used: count.used };
+        let pool =
+            |(name, counts): (Box<str>, [pool_addresses::AddressCounts; 2])| PoolMetricValues {
+                services: self.counters.pools.get(&name).copied().unwrap_or(0),
+                usage: counts.map(usage),
+                name,
+            };
+        MetricValues {
             leading: self.leading,
             pools: self.allocator.usage().into_iter().map(pool).collect(),
-            services: self.tally.reasons.iter().map(|(reason, count)| (*reason, *count)).collect(),
-            announced: self.tally.announced.iter().map(|(reason, count)| (reason.name(), *count)).collect(),
+            services: self
+                .counters
+                .reasons
+                .iter()
+                .map(|(reason, count)| (*reason, *count))
+                .collect(),
+            announced: self
+                .counters
+                .announced
+                .iter()
+                .map(|(reason, count)| (reason.name(), *count))
+                .collect(),
         }
     }
 
-    /// How long it took from the decision to give a Service its first address to the status in the API server, for each since
-    /// the last call.
+    /// Returns the times from the decision to assign a Service's first address to its written
+    /// status, and clears them. Each Service whose status was written since the previous call has
+    /// one entry.
     pub fn take_latencies(&mut self) -> Vec<Duration> {
         std::mem::take(&mut self.latencies)
     }
 
-    fn service(&mut self, change: Change<Service>, now: Instant) {
+    fn handle_service(&mut self, change: Change<Service>, now: Instant) {
         match change {
             Change::ResyncStarted => self.services.resync_started(),
             Change::Apply(service) => {
                 let key = service.key.clone();
                 if self.services.get(&key).is_some_and(|entry| entry.service.uid != service.uid) {
-                    self.forget(&key);
+                    self.remove_service(&key);
                 }
                 let before = match self.services.get_mut(&key) {
                     Some(entry) => std::mem::replace(&mut entry.service, service),
                     None => {
-                        self.services.put(key.clone(), service::Entry { service, ..service::Entry::default() });
+                        self.services.put(
+                            key.clone(),
+                            service::ServiceEntry { service, ..service::ServiceEntry::default() },
+                        );
                         Service::default()
                     }
                 };
@@ -296,7 +311,7 @@ impl State {
                 self.decide_one(&key, &before, now);
             }
             Change::Unreadable { key, .. } => self.services.touch(&key),
-            Change::Delete(key) => self.forget(&key),
+            Change::Delete(key) => self.remove_service(&key),
             Change::ResyncDone => {
                 for (key, entry) in self.services.resync_done() {
                     self.release(&key, entry);
@@ -305,99 +320,61 @@ impl State {
         }
     }
 
-    fn forget(&mut self, key: &Key) {
+    fn remove_service(&mut self, key: &Key) {
         if let Some(entry) = self.services.remove(key) {
             self.release(key, entry);
         }
     }
 
-    /// What this replica knows may be old: new lists of everything that decides about addresses follow.
-    const fn doubt(&mut self) {
-        self.services.doubt();
+    /// Marks the stored objects of all kinds as possibly outdated until the new list of each kind
+    /// is complete.
+    const fn mark_lists_incomplete(&mut self) {
+        self.services.mark_incomplete();
         self.slices.doubt();
-        self.speakers.doubt();
-        self.nodes.doubt();
-        self.namespaces.doubt();
-        self.pools.doubt();
-        self.advertisements.doubt();
-        self.bgp.doubt();
+        self.speakers.mark_incomplete();
+        self.nodes.mark_incomplete();
+        self.namespaces.mark_incomplete();
+        self.custom_resources.doubt();
     }
 
     fn lease(&mut self, leadership: Leadership) {
         match leadership {
             Leadership::Held(until) => {
-                self.until = until;
+                self.lease_expiry = until;
                 if std::mem::replace(&mut self.leading, true) {
                     return;
                 }
-                self.terms += 1;
-                self.doubt();
+                self.term_count += 1;
+                self.mark_lists_incomplete();
             }
             Leadership::Lost => self.leading = false,
         }
-        self.resign();
+        self.step_down();
     }
 
     fn written(&mut self, target: &Target, attempt: u64, outcome: Outcome, now: Instant) {
         match target {
             Target::Service(key) => {
                 let Some(entry) = self.services.get_mut(key) else { return };
-                match outcome {
-                    Outcome::Done if self.agenda.done(&mut entry.draft, attempt, now).is_some() => {
-                        entry.lost.clear();
-                        let given = entry.given_at.take().filter(|_| self.latencies.len() < LATENCIES_MAX);
-                        self.latencies.extend(given.map(|given| now.since(given)));
-                    }
-                    Outcome::Done => {}
-                    Outcome::Refused | Outcome::Failed => {
-                        self.agenda.failed(target, &mut entry.draft, (attempt, outcome), now);
-                    }
+                if self
+                    .write_queue
+                    .complete_attempt(&mut entry.pending_status, attempt, outcome, now)
+                    .is_some()
+                {
+                    entry.lost.clear();
+                    let given = entry
+                        .first_assigned_at
+                        .take()
+                        .filter(|_| self.latencies.len() < LATENCIES_MAX);
+                    self.latencies.extend(given.map(|given| now.since(given)));
                 }
-                self.tally.count(entry, self.config.role(&entry.service));
+                self.counters.count(entry, self.config.role(&entry.service));
             }
-            Target::Pool(name) => {
-                let Some(own) = self.pools.get_mut(&bare(name)) else { return };
-                if let Some(status) = self.agenda.own_written(target, own, attempt, outcome, now) {
-                    pools::assume_pool(&mut own.object.status, &status);
+            Target::CustomResource(..) => {
+                let written = self.write_queue.answered_own(target, attempt, outcome, now);
+                if let Some(Status::CustomResource(name, status)) = written {
+                    self.custom_resources.assume(&name, &status);
                 }
-            }
-            Target::Advertisement(name) => {
-                let Some(own) = self.advertisements.get_mut(&bare(name)) else { return };
-                if let Some(written) = self.agenda.own_written(target, own, attempt, outcome, now) {
-                    let is = &mut own.object.status;
-                    validity::assume(&mut is.conditions, &mut is.observed_generation, &written);
-                }
-            }
-            Target::Community(name) => {
-                let Some(own) = self.communities.get_mut(&bare(name)) else { return };
-                if let Some(written) = self.agenda.own_written(target, own, attempt, outcome, now) {
-                    let is = &mut own.object.status;
-                    validity::assume(&mut is.conditions, &mut is.observed_generation, &written);
-                }
-            }
-            Target::Peer(_) | Target::BgpAdvertisement(_) | Target::BfdProfile(_) => {
-                self.bgp.written(&mut self.agenda, target, attempt, outcome, now);
-            }
-        }
-    }
-}
-
-impl Agenda {
-    /// What came of a write to an object of our own kinds; the answer is what is there now.
-    fn own_written<F, S>(
-        &mut self,
-        target: &Target,
-        own: &mut Own<F, S>,
-        attempt: u64,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Option<S> {
-        own.quiet_until = now + COUNTS_INTERVAL;
-        match outcome {
-            Outcome::Done => self.done(&mut own.draft, attempt, now),
-            Outcome::Refused | Outcome::Failed => {
-                self.failed(target, &mut own.draft, (attempt, outcome), now);
-                None
             }
         }
     }

@@ -1,8 +1,11 @@
-//! Who may announce an address, as far as the API says: the hard rules. Pure, over borrowed facts; the speakers' plans, the
-//! controller's conditions and the CLI ask it. What the wire adds (a speaker is heard, the link is up) is the claim machine's.
+//! Hard rules of announcing: which nodes may announce an address, as far as Kubernetes objects
+//! determine it. Pure functions over borrowed facts; used by the speakers' plans, the controller's
+//! conditions and the CLI. Rules about the network segment (a live speaker, an interface that is
+//! up) belong to the claim machine.
 //!
-//! [`groups`] joins Services by shared addresses, a [`Group`] is one such join with what announces it, and the [`Scene`] is
-//! what they all stand in.
+//! [`sharing_groups`] joins Services by shared addresses. A [`SharingGroup`] is one set of joined
+//! Services with its advertisements. The [`ClusterView`] contains the nodes, pools and
+//! advertisements of the cluster.
 
 mod group;
 
@@ -10,121 +13,138 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::facts::{Advertisement, Endpoint, Node, Policy, Pool, Usable};
+use crate::facts::{Endpoint, EndpointCondition, L2Advertisement, Node, Pool, TrafficPolicy};
 use crate::range::{AddressRange, Family};
 
-pub use group::{Group, groups};
+pub use group::{SharingGroup, sharing_groups};
 
-/// Labels as they are kept, in little room: sorted by key.
-pub type Labels = [(Box<str>, Box<str>)];
+/// Labels of an object as key-value pairs, sorted by key.
+pub type SortedLabels = [(Box<str>, Box<str>)];
 
-/// A Service, as far as it decides who may announce it.
+/// Facts of a Service that determine which nodes may announce it.
 #[derive(Clone, Debug)]
-pub struct Served<'a> {
+pub struct ServiceView<'a> {
     /// `spec.externalTrafficPolicy`.
-    pub policy: Policy,
-    /// Which of its endpoints count.
-    pub usable: Usable,
-    /// The addresses in its status that may be announced, in order.
+    pub policy: TrafficPolicy,
+    /// Rule that decides which endpoints are eligible.
+    pub eligible: EndpointCondition,
+    /// Addresses in the Service's status that may be announced, in the order of the status.
     pub assigned: &'a [IpAddr],
-    /// The pool that its annotation names.
+    /// Name of the pool in the annotation that the controller writes to the Service, if any.
     pub from_pool: Option<&'a str>,
     /// `metadata.labels`.
-    pub labels: &'a Labels,
-    /// The endpoints of all its slices.
+    pub labels: &'a SortedLabels,
+    /// Endpoints of all EndpointSlices of the Service.
     pub endpoints: Vec<&'a Endpoint>,
-    /// The nodes that say that none of their own endpoints of a family passes its health check.
+    /// Nodes on which all endpoints of an address family fail their health check, as these nodes
+    /// report, each with the family.
     pub failing_on: Vec<(&'a str, Family)>,
 }
 
-impl Served<'_> {
-    /// Its labels as selectors take them.
+impl ServiceView<'_> {
+    /// Returns the labels as the map that label selectors require.
     pub(crate) fn labels(&self) -> BTreeMap<String, String> {
         self.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
 }
 
-/// Why a node may not announce.
+/// Reason why a node may not announce an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Bar {
-    /// Its network is not available, or it is out of service.
+pub enum Ineligible {
+    /// The Node has the condition `NetworkUnavailable`, or the taint for nodes that are out of
+    /// service.
     Unreachable,
-    /// It carries the exclude label.
+    /// The node has the exclude label.
     Excluded,
-    /// An address has no advertisement that selects it.
+    /// At least one of the addresses that must be announced together has no advertisement that
+    /// selects the node.
     NotSelected,
-    /// It cannot serve one of the Services.
+    /// For one of the Services, there is no eligible endpoint to which the node can forward.
     CannotServe,
-    /// By BGP: no Service that has the address has a usable endpoint of its family, on whatever node.
+    /// BGP: no Service with the address has an eligible endpoint of its family on any node.
     NoEndpoint,
-    /// By BGP: no BGPPeer selects it that takes the address's family and is named by an advertisement.
+    /// BGP: no BGPPeer selects the node, accepts the address's family and is named by an
+    /// advertisement.
     NoRouter,
-    /// By BGP: its advertisements have more communities together than a route can carry.
+    /// BGP: the advertisements together have more communities than a route may carry.
     TooManyCommunities,
 }
 
-/// Nodes, pools and advertisements, looked at once for all Services.
+/// Nodes, pools and advertisements of the cluster, prepared once for all Services.
 #[derive(Debug)]
-pub struct Scene<'a> {
-    /// By name, with the one text of each name.
+pub struct ClusterView<'a> {
+    /// All Nodes, sorted by name. Each has its name as a shared string, so that candidates do not
+    /// copy it.
     nodes: Vec<(&'a Node, Arc<str>)>,
     honor_label: bool,
     pools: BTreeMap<&'a str, &'a Pool>,
-    advertisements: Vec<&'a Advertisement>,
+    advertisements: Vec<&'a L2Advertisement>,
 }
 
-/// Whether the exclude label means nothing because every Node carries it, as on a fresh cluster of one node.
-pub fn exclusion_means_nothing<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> bool {
+/// Returns whether the exclude label has no effect because every Node has it, as on a new cluster
+/// with one node.
+pub fn every_node_is_excluded<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> bool {
     let mut nodes = nodes.into_iter().peekable();
     nodes.peek().is_some() && nodes.all(|node| node.excluded)
 }
 
-impl<'a> Scene<'a> {
-    /// A scene of all Nodes, pools and advertisements, each by name. `ignore_label`: the exclude label is ignored in any case.
+impl<'a> ClusterView<'a> {
+    /// Prepares all Nodes, pools and advertisements, each sorted by name. `ignore_label`: always
+    /// ignore the exclude label.
     #[must_use]
     pub fn new(
         nodes: impl Iterator<Item = &'a Node> + Clone,
         pools: impl Iterator<Item = &'a Pool>,
-        advertisements: impl Iterator<Item = &'a Advertisement>,
+        advertisements: impl Iterator<Item = &'a L2Advertisement>,
         ignore_label: bool,
     ) -> Self {
         Self {
-            honor_label: !ignore_label && !exclusion_means_nothing(nodes.clone()),
+            honor_label: !ignore_label && !every_node_is_excluded(nodes.clone()),
             nodes: nodes.map(|node| (node, (*node.name).into())).collect(),
             pools: pools.map(|pool| (&*pool.name, pool)).collect(),
             advertisements: advertisements.collect(),
         }
     }
 
-    /// Whether the exclude label keeps no node from announcing.
+    /// Returns whether the exclude label is ignored.
     #[must_use]
     pub const fn ignores_label(&self) -> bool {
         !self.honor_label
     }
 
-    /// Why a node may announce nothing at all, if so.
-    pub(crate) fn bar(&self, node: &Node) -> Option<Bar> {
+    /// Returns the reason why a node may not announce any address; `None` if there is no such
+    /// reason.
+    pub(crate) fn ineligible(&self, node: &Node) -> Option<Ineligible> {
         if node.unreachable {
-            Some(Bar::Unreachable)
+            Some(Ineligible::Unreachable)
         } else {
-            (self.honor_label && node.excluded).then_some(Bar::Excluded)
+            (self.honor_label && node.excluded).then_some(Ineligible::Excluded)
         }
     }
 
-    /// The pool of an address: the one that the Service says it is from, if that has it or cannot be read (a slip in a pool
-    /// takes no address off the wire), else the first by name that has it.
+    /// Returns the pool of an address: the pool that the Service names, if that pool contains the
+    /// address or is invalid. Otherwise returns the first pool by name that contains the address.
+    /// Invalid pools are not skipped, so that a mistake in a pool withdraws no address.
     #[must_use]
     pub fn pool_of(&self, from_pool: Option<&str>, address: IpAddr) -> Option<&'a Pool> {
         let single = AddressRange::single(address);
         let has = |pool: &&Pool| pool.ranges.iter().any(|range| range.overlaps(&single));
         let named = from_pool.and_then(|name| self.pools.get(name).copied());
-        named.filter(|pool| pool.problem.is_some() || has(pool)).or_else(|| self.pools.values().copied().find(has))
+        named
+            .filter(|pool| pool.problem.is_some() || has(pool))
+            .or_else(|| self.pools.values().copied().find(has))
     }
 
-    /// The advertisements that announce an address of a Service.
-    fn advertisements_of(&self, served: &Served<'_>, address: IpAddr) -> Vec<&'a Advertisement> {
+    /// Returns the advertisements that announce an address of a Service.
+    fn advertisements_of(
+        &self,
+        served: &ServiceView<'_>,
+        address: IpAddr,
+    ) -> Vec<&'a L2Advertisement> {
         let Some(pool) = self.pool_of(served.from_pool, address) else { return Vec::new() };
-        let selects = |ad: &&&Advertisement| ad.selects_pool(pool) && ad.selects_service(|| served.labels());
+        let selects = |ad: &&&L2Advertisement| {
+            ad.selects_pool(pool) && ad.selects_service(|| served.labels())
+        };
         self.advertisements.iter().filter(selects).copied().collect()
     }
 }

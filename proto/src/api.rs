@@ -1,29 +1,53 @@
-//! The Kubernetes API that FerroLB defines: kinds, annotations, condition types and reasons (design: the kinds and spec
-//! fields are MetalLB's, so that a manifest migrates by its group and namespace alone).
+//! The Kubernetes API that FerroLB defines: custom resources, annotations, condition types and
+//! status values. The kinds and their spec fields are those of MetalLB, so that a manifest migrates
+//! by a change of its `apiVersion` and namespace alone.
 //!
-//! The group is a run-time setting (`--api-group`), so objects are read and written as [`Pool`], [`L2`] and [`Speaker`] with
-//! an [`ApiResource`] made by [`resource`]; the derived root types only generate the CRDs.
+//! The group is a run-time setting (`--api-group`). Programs therefore read and write objects as
+//! [`IPAddressPoolObject`], [`L2AdvertisementObject`], [`SpeakerStatusObject`] and the like, with
+//! an [`ApiResource`] made by [`resource`]. The root types that the derive macro makes, such as
+//! [`IPAddressPool`], only generate the CRDs.
 
-#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(
+    unreachable_pub,
+    reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
+)]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod bfd_profile;
-#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(
+    unreachable_pub,
+    reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
+)]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod bgp_advertisement;
-#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(
+    unreachable_pub,
+    reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
+)]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod bgp_peer;
-#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(
+    unreachable_pub,
+    reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
+)]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod community;
-#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(
+    unreachable_pub,
+    reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
+)]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod l2_advertisement;
-#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(
+    unreachable_pub,
+    reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
+)]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod pool;
 mod selectors;
-#[expect(unreachable_pub, reason = "the expansion of KubeSchema holds a copy of each struct inside a function")]
+#[expect(
+    unreachable_pub,
+    reason = "the expansion of KubeSchema holds a copy of each struct inside a function"
+)]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod speaker_status;
 mod status_fields;
@@ -36,50 +60,56 @@ pub use bfd_profile::{BFDProfile, BFDProfileSpec, BFDProfileStatus};
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec, BGPAdvertisementStatus};
 pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, DynamicAsn, SecretReference};
 pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
-pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodes};
+pub use l2_advertisement::{
+    L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodes,
+};
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, IpMode, ServiceAllocation};
 pub(crate) use selectors::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
 pub use speaker_status::{
-    BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState, DataPathStatus, FailingService, LinkStatus,
-    LinkTrouble, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus, TroubleReason,
+    BfdState, BgpSessionState, BgpSessionStatus, BgpStatus, FailingService, InterfaceIssue,
+    InterfaceIssueReason, InterfaceStatus, KubeProxyState, KubeProxyStatus, PASSWORD_UNAVAILABLE,
+    SpeakerIssue, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus,
 };
-pub use status_fields::{OpenApi, StatusFields};
+pub use status_fields::{OpenApiDocument, StatusFields};
 
-/// The default API group; another one is the take-over mode.
+/// The default API group. With another one (`metallb.io`), FerroLB reads an existing MetalLB
+/// configuration (in-place migration).
 pub const GROUP: &str = "ferrolb.io";
-/// The default namespace of our own objects.
+/// The default namespace of FerroLB's own objects.
 pub const NAMESPACE: &str = "ferrolb-system";
-/// The default `Service.spec.loadBalancerClass` that is ours.
+/// The default `Service.spec.loadBalancerClass` that FerroLB serves.
 pub const LOAD_BALANCER_CLASS: &str = "ferrolb.io/ferrolb";
-/// The version of every kind here but BGPPeer: see [`Kind::version`].
+/// The API version of every kind here except BGPPeer; see [`CustomResourceKind::version`].
 pub const VERSION: &str = "v1beta1";
-/// The Secret in our namespace that holds the keys of the hello protocol. Each entry's name is a number, each value 32
-/// bytes; the highest number is the newest key, and the two newest are accepted.
+/// The Secret in FerroLB's namespace that holds the keys of the hello protocol. The name of each
+/// entry is a number, and its value has 32 bytes. The highest number is the newest key; receivers
+/// accept the two newest.
 pub const HELLO_SECRET: &str = "ferrolb-hello";
 
-/// Condition on a Service: whether it has its addresses, and why not.
+/// Condition on a Service: whether the Service has its addresses, and why not.
 pub const CONDITION_ADDRESS_ASSIGNED: &str = "ferrolb.io/AddressAssigned";
-/// Condition on a Service: whether its addresses are announced, from where, and why not.
+/// Condition on a Service: whether its addresses are announced, from which nodes, and why not.
 pub const CONDITION_ANNOUNCED: &str = "ferrolb.io/Announced";
-/// Condition on every kind of ours: whether the object is in use as written, and why not.
+/// Condition on every FerroLB custom resource: whether the object is in use as written, and why
+/// not.
 pub const CONDITION_VALID: &str = "Valid";
-/// Condition on a BGPPeer: whether all its nodes have their session with it, and which have not.
+/// Condition on a BGPPeer: whether every selected node has its session, and which nodes do not.
 pub const CONDITION_ESTABLISHED: &str = "Established";
 
-/// What a condition says of its type: `status` (meta/v1.Condition).
+/// `status` of a condition (meta/v1.Condition).
 #[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Truth {
+pub enum ConditionStatus {
     /// `True`.
     True,
     /// `False`.
     False,
-    /// `Unknown`, and whatever else somebody wrote.
+    /// `Unknown`. Any other text is also decoded as this value.
     Unknown,
 }
 
-impl Truth {
-    /// As written.
+impl ConditionStatus {
+    /// Returns the value as the API writes it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -89,7 +119,7 @@ impl Truth {
         }
     }
 
-    pub(crate) fn read(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text {
             "True" => Self::True,
             "False" => Self::False,
@@ -98,49 +128,51 @@ impl Truth {
     }
 }
 
-impl From<bool> for Truth {
+impl From<bool> for ConditionStatus {
     fn from(is: bool) -> Self {
         if is { Self::True } else { Self::False }
     }
 }
 
 /// An IPAddressPool under any API group.
-pub type Pool = Object<IPAddressPoolSpec, IPAddressPoolStatus>;
-/// An L2Advertisement under any API group; `spec` is optional as in MetalLB: a bare one announces all pools.
-pub type L2 = Object<Option<L2AdvertisementSpec>, L2AdvertisementStatus>;
+pub type IPAddressPoolObject = Object<IPAddressPoolSpec, IPAddressPoolStatus>;
+/// An L2Advertisement under any API group. `spec` is optional as in MetalLB: without it, the object
+/// announces all pools.
+pub type L2AdvertisementObject = Object<Option<L2AdvertisementSpec>, L2AdvertisementStatus>;
 /// A BGPPeer under any API group.
-pub type Router = Object<BGPPeerSpec, BGPPeerStatus>;
-/// A BGPAdvertisement under any API group; `spec` is optional as in MetalLB: a bare one announces all pools to all peers.
-pub type Bgp = Object<Option<BGPAdvertisementSpec>, BGPAdvertisementStatus>;
+pub type BgpPeerObject = Object<BGPPeerSpec, BGPPeerStatus>;
+/// A BGPAdvertisement under any API group. `spec` is optional as in MetalLB: without it, the object
+/// announces all pools to all peers.
+pub type BgpAdvertisementObject = Object<Option<BGPAdvertisementSpec>, BGPAdvertisementStatus>;
 /// A BFDProfile under any API group; `spec` is optional as in MetalLB.
-pub type Bfd = Object<Option<BFDProfileSpec>, BFDProfileStatus>;
+pub type BfdProfileObject = Object<Option<BFDProfileSpec>, BFDProfileStatus>;
 /// A Community under any API group; `spec` is optional as in MetalLB.
-pub type Aliases = Object<Option<CommunitySpec>, CommunityStatus>;
+pub type CommunityObject = Object<Option<CommunitySpec>, CommunityStatus>;
 /// A SpeakerStatus under any API group.
-pub type Speaker = Object<Option<SpeakerStatusSpec>, SpeakerStatusStatus>;
+pub type SpeakerStatusObject = Object<Option<SpeakerStatusSpec>, SpeakerStatusStatus>;
 
-/// A kind that we define.
+/// A custom resource that FerroLB defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Addresses to give out.
+pub enum CustomResourceKind {
+    /// Addresses for Services.
     IPAddressPool,
-    /// Which pools are announced on the local network, from where.
+    /// Selects the pools that nodes announce by ARP and NDP, and the nodes and interfaces.
     L2Advertisement,
-    /// Which pools are announced by BGP, to whom, and how.
+    /// Selects the pools that nodes advertise by BGP, the peers, and the attributes of the routes.
     BGPAdvertisement,
-    /// A router that is announced to.
+    /// A router to which nodes advertise routes.
     BGPPeer,
-    /// How routers are watched.
+    /// The timers of BFD sessions.
     BFDProfile,
     /// Names for BGP communities.
     Community,
-    /// What one node's speaker sees and does.
+    /// The state of one node's speaker.
     SpeakerStatus,
 }
 
-impl Kind {
+impl CustomResourceKind {
     /// The kinds whose status the controller writes.
-    pub const OF_CONTROLLER: [Self; 6] = [
+    pub const WITH_CONTROLLER_STATUS: [Self; 6] = [
         Self::IPAddressPool,
         Self::L2Advertisement,
         Self::BGPAdvertisement,
@@ -149,7 +181,7 @@ impl Kind {
         Self::Community,
     ];
 
-    /// The kind's name, as in `kind:`.
+    /// Returns the name of the kind, as in `kind:`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -163,7 +195,7 @@ impl Kind {
         }
     }
 
-    /// The kind's plural, as in URLs and RBAC rules.
+    /// Returns the plural of the kind, as in URLs and RBAC rules.
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
@@ -177,7 +209,7 @@ impl Kind {
         }
     }
 
-    /// The version of the kind that is read and written.
+    /// Returns the API version under which FerroLB reads and writes objects of the kind.
     #[must_use]
     pub const fn version(self) -> &'static str {
         match self {
@@ -192,36 +224,47 @@ impl Kind {
     }
 }
 
-/// Annotation that the controller writes on every Service it gave an address, under its API group: the pool's name.
+/// Returns the name of the annotation, under the API group, in which the controller records the
+/// pool of a Service's addresses.
 #[must_use]
-pub fn from_pool(group: &str) -> String {
+pub fn pool_annotation(group: &str) -> String {
     format!("{group}/ip-allocated-from-pool")
 }
 
-/// The resource of a kind under an API group, for typed access through [`Object`].
+/// Annotation that the controller writes on every Service that has an address and allows others to
+/// share it: a digest of the sharing parameters at the time of the assignment.
+pub const SHARING_PARAMETERS_ANNOTATION: &str = "ferrolb.io/sharing-parameters";
+
+/// Returns the resource of a kind under an API group, for typed access through [`Object`].
 #[must_use]
-pub fn resource(kind: Kind, group: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, kind.version(), kind.name()), kind.plural())
+pub fn resource(kind: CustomResourceKind, group: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(group, kind.version(), kind.name()),
+        kind.plural(),
+    )
 }
 
-/// The CustomResourceDefinitions of all kinds, in the order in which `deploy/base/crds.yaml` lists them.
+/// Returns the CustomResourceDefinitions of all kinds, in the order of `deploy/base/crds.yaml`.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
         IPAddressPool::crd(),
-        without_spec(L2Advertisement::crd()),
-        without_spec(BGPAdvertisement::crd()),
+        with_optional_spec(L2Advertisement::crd()),
+        with_optional_spec(BGPAdvertisement::crd()),
         BGPPeer::crd(),
-        without_spec(BFDProfile::crd()),
-        without_spec(Community::crd()),
-        without_spec(SpeakerStatus::crd()),
+        with_optional_spec(BFDProfile::crd()),
+        with_optional_spec(Community::crd()),
+        with_optional_spec(SpeakerStatus::crd()),
     ]
 }
 
-/// The CRD with `spec` optional, which the derive cannot say.
-fn without_spec(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    let schemas =
-        crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+/// Makes `spec` optional in a CRD, because the derive macro cannot.
+fn with_optional_spec(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas = crd
+        .spec
+        .versions
+        .iter_mut()
+        .filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
     schemas.for_each(|root| root.required = None);
     crd
 }

@@ -1,24 +1,30 @@
-//! BGP: which routers a node has sessions with, which prefixes it announces, and how each router sees them. Pure; the speakers' plans and the
-//! controller's conditions ask it. What GoBGP is told is made of it by the speaker.
+//! BGP: the routers with which a node has sessions, the prefixes that the node advertises, and the
+//! attributes that each router receives. Pure; used by the speakers' plans and the controller's
+//! conditions. The speaker translates the result into GoBGP's configuration.
 //!
-//! [`sessions`] settles which BGPPeers a node can have at once, [`routes`] what it announces to them, [`audience`] whom it should tell of one address, a [`Teller`] whom it does, and [`Others`] what a node that drains
-//! need not tell any more. A route's [`Class`] is all
-//! that its prefix does not say: who gets it, with which attributes.
+//! - [`sessions()`] selects the BGPPeers with which a node can have sessions at the same time.
+//! - [`routes()`] computes the routes that a node advertises in these sessions.
+//! - [`export_targets`] computes the routers to which a node should advertise one address, and
+//!   [`Advertiser`] the routers to which the node does advertise it.
+//! - [`AlternateNodes`] finds the routes that a draining node may withdraw, because other nodes
+//!   advertise them.
+//! - [`RouteClass`] contains all of a route except its prefix: the routers that receive the route,
+//!   and the attributes.
 
 mod ads;
-mod answers;
-mod class;
+mod advertiser;
 mod drain;
+mod liveness;
 mod prefix;
+mod route_class;
 mod routes;
 mod sessions;
-mod teller;
 
-pub use ads::{Ads, too_wide};
-pub use answers::Answers;
-pub use class::{Attributes, Class};
-pub use drain::{Covered, Doubted, Others, Relief};
+pub use ads::{BgpAdvertisements, too_wide_prefix};
+pub use advertiser::{Advertiser, NotAdvertised};
+pub use drain::{AlternateNodes, AlternateRoutes, UnverifiedSpeakers, Withdrawable};
+pub use liveness::LivenessReplies;
 pub use prefix::Prefix;
-pub use routes::{Announcement, Asked, Audience, Routes, audience, routes};
-pub use sessions::{BfdFault, PeerConflict, Sessions, sessions};
-pub use teller::{Silence, Teller};
+pub use route_class::{RouteAttributes, RouteClass};
+pub use routes::{ExportTargets, NodeRoutes, RouteInput, Routes, export_targets, routes};
+pub use sessions::{BfdUnavailable, PeerConflict, Sessions, sessions};

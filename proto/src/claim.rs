@@ -1,21 +1,34 @@
-//! The hello and claim machine: who answers for which address on one wire (design: layer 2; docs/l2.md).
+//! Ownership protocol: decides which speaker owns which address on one network segment
+//! (docs/l2.md).
 //!
-//! One machine per link, run by the link's thread in the speaker and by the simulator. It owns what is known of the other
-//! speakers on the wire, what they claim and what this node claims. Its one rule: a unit that nobody claims, or that a
-//! worse rank holds and I may take, is claimed by the r-th of those that may after r staggers; a holder stops when it hears
-//! a better claim, and not before.
+//! Each interface has one machine, [`ClaimMachine`], which the interface's thread in the speaker
+//! runs, and in simulations the simulator. The machine contains the state of the other speakers on
+//! the segment (the peers), their claims, and the claims of this node.
 //!
-//! - [`peers`]: who is heard. - [`words`]: what they say that they hold. - [`death`]: suspicion and death.
-//! - [`senses`]: whether this node itself is deaf, or stood still.
-//! - [`failing`]: whose health checks fail. - [`own`]: what this node holds, and the frames that say so. - [`hello`]: what it says of itself, and when.
-//! - [`rule`]: the one rule, conflicts, and who may take what. - [`unit`]: what is known of a unit.
-//! - [`foreign`]: strangers, and kernels that answer. - [`moves`]: why a unit that moved often is left where it is.
+//! The ownership rule: if an election unit has no owner, or an owner with a worse rank, the
+//! candidates that may take it do so in order of rank. The candidate with position r claims the
+//! unit after r staggers. Of two owners, the one with the worse rank releases the unit when it
+//! receives the other one's claim, and not before.
+//!
+//! - [`peers`]: state of each peer, and admission of frames.
+//! - [`newcomers`]: the challenge that an unknown sender must pass.
+//! - [`words`]: replication of the peers' claim sets.
+//! - [`death`]: failure detection of peers.
+//! - [`senses`]: self-check: detects that this node is isolated, or that its clock stood still.
+//! - [`failing`]: exchange of health check failures.
+//! - [`own`]: the claim set of this node, and the frames that carry it.
+//! - [`hello`]: flags and hellos of this node, and their timing.
+//! - [`rule`]: the ownership rule, conflicts between two owners, and preemption.
+//! - [`mod@unit`]: state of one election unit.
+//! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
+//! - [`moves`]: the preempt delay of a unit that moved often.
 
 mod death;
 mod failing;
 mod foreign;
 mod hello;
 mod moves;
+mod newcomers;
 mod own;
 mod peers;
 mod rule;
@@ -23,7 +36,7 @@ mod senses;
 mod unit;
 mod words;
 
-pub use foreign::{Trouble, TroubleKind};
+pub use foreign::{AddressConflict, ConflictKind};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -35,208 +48,235 @@ use crate::wire::Mac;
 use crate::wire::hello::{Flags, Frame};
 use crate::{Instant, Machine};
 
-use foreign::Seen;
-use own::Own;
-use peers::{Newcomer, Peer};
-use senses::Senses;
+use foreign::ConflictState;
+use newcomers::Newcomer;
+use own::OwnState;
+use peers::Peer;
+use senses::SelfCheck;
 use unit::UnitState;
 
-/// The shortest stagger between two that may claim the same unit.
+/// Shortest stagger between two candidates for the same unit.
 pub const STAGGER_MIN: Duration = Duration::from_millis(60);
-/// What the stagger is longer than the hello interval by.
+/// Time by which the stagger exceeds the hello interval, if the sum is longer than [`STAGGER_MIN`].
 pub const STAGGER_OVER_INTERVAL: Duration = Duration::from_millis(10);
-/// The hello interval of a node that holds nothing.
+/// Hello interval of a node that owns no address, unless the configured interval is longer.
 pub const INTERVAL_IDLE: Duration = Duration::from_secs(1);
-/// How long a claim that is not restated, and a refusal, stay known.
+/// Time after which the claims of a peer expire if no further frame of the peer confirms them. Also
+/// the time for which a peer that has refused an address is no candidate for it.
 pub const CLAIM_LIFETIME: Duration = Duration::from_secs(12);
-/// How long a node listens before its first claim.
-pub const LISTEN: Duration = Duration::from_secs(1);
-/// How long a leaving node waits for others to take over.
-pub const LEAVE_MAX: Duration = Duration::from_secs(2);
-/// How many speakers on one wire are tracked; more are counted and ignored.
+/// Length of a listen phase, in which a node claims nothing: before its first claim, and after a
+/// fence or a standby period.
+pub const LISTEN_PHASE: Duration = Duration::from_secs(1);
+/// Maximum time that a leaving node waits for peers to take over its addresses.
+pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of tracked peers on one segment. Frames of further peers are ignored, and counted
+/// in [`ClaimCounters::over_limit`].
 pub const PEERS_MAX: usize = 2048;
-/// How many claimed addresses of one speaker are tracked; more are counted and ignored.
+/// Maximum number of tracked claims of one peer. Further claims are ignored, and counted in
+/// [`ClaimCounters::over_limit`].
 pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
-/// Outputs that keep their room when all are taken: thousands of addresses that came at once gave far more.
+/// Capacity that the output queue keeps after it was emptied. A burst of thousands of addresses
+/// needs far more, but only for a moment.
 const OUTPUTS_KEPT: usize = 64;
 
-/// What a machine is made with.
+/// Parameters of a [`ClaimMachine`] machine.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// This node's name.
+pub struct ClaimConfig {
+    /// Name of this node.
     pub node: Box<str>,
-    /// Random, new at every start; also seeds the machine's random delays.
+    /// Random number, new at every start, by which peers distinguish two runs of a speaker. Also
+    /// seeds the machine's random delays.
     pub epoch: u64,
-    /// The hello interval while this node holds an address.
+    /// Hello interval while this node owns an address.
     pub hello_interval: Duration,
-    /// How many hellos may be missing before a suspicion.
+    /// Number of missed hellos after which a peer is suspected.
     pub hello_misses: u32,
-    /// How long a node counts as fresh; none: as long as it runs (`--failback-delay never`).
+    /// Preempt delay (`--failback-delay`); `None` (`never`): this node's preempt delay never ends.
     pub failback_delay: Option<Duration>,
 }
 
-/// What the rest of a node says of itself, on all its links; each is the flag of the same name in [`Flags`].
+/// State of the node that other parts of the speaker determine, the same on all interfaces of the
+/// node. Each field sets the flag of the same name in [`Flags`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Says {
-    /// It hands its addresses over.
+pub struct NodeState {
+    /// The node is being drained and hands over its addresses.
     pub draining: bool,
-    /// Its data path does not work.
+    /// kube-proxy of the node is unhealthy, or its health is not known yet.
     pub unhealthy: bool,
-    /// Its data path was asked after and works.
-    pub checked: bool,
+    /// kube-proxy of the node was checked and is healthy.
+    pub health_checked: bool,
 }
 
-/// What can happen to the machine.
+/// Inputs of [`ClaimMachine`].
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// All units that this wire may carry; replaces what was there. They are shared with whoever made them: ten thousand
-    /// are the most of what a speaker keeps.
+    /// All election units of this segment; the list replaces the previous one. The units are shared
+    /// with the caller, because 10,000 of them are the largest part of a speaker's memory.
     Units(Vec<Arc<Unit>>),
-    /// Ids of the keys that can be verified, newest first; none yet: no frame is sent and nothing is claimed.
+    /// IDs of the hello keys with which this node can verify frames, newest first. Without a key,
+    /// the machine sends no frame and claims nothing.
     Keys(Vec<u32>),
-    /// What the rest of this node says of itself.
-    Says(Says),
-    /// A frame that was decoded, with the source of its Ethernet header.
+    /// The state of the node has changed to this one.
+    NodeState(NodeState),
+    /// A frame of the ownership protocol was received, decoded and verified.
     Frame {
-        /// Source MAC.
+        /// Source MAC of the Ethernet header.
         source: Mac,
-        /// Its contents.
+        /// Contents of the frame.
         frame: Frame,
     },
-    /// An ARP answer came from this MAC: something there still answers.
-    ArpAnswer(Mac),
-    /// The kernel dropped frames of the hello protocol because they were read too late: their absence says nothing.
-    Lost,
-    /// Any other frame was received: this node is not deaf.
-    Heard,
-    /// An ARP frame says that another hardware address, which is not this node's, has an address that is held or checked.
+    /// An ARP reply or a neighbor advertisement arrived from this MAC after an
+    /// [`Output::LivenessProbe`]: the peer, or a device on its behalf, still replies.
+    ArpReply(Mac),
+    /// The kernel dropped hello frames, because this node read them too late. Missing hellos
+    /// therefore do not prove that a peer has failed.
+    FramesDropped,
+    /// A frame that no other input represents was received, which proves that this node is not
+    /// isolated.
+    FrameReceived,
+    /// An ARP or NDP frame assigns an address that this node owns or probes to a hardware address
+    /// of another host.
     Foreign {
-        /// The address.
+        /// IP address in the frame.
         address: IpAddr,
-        /// The hardware address.
+        /// Hardware address in the frame.
         mac: Mac,
-        /// It was no answer to a question of ours.
+        /// The frame is an announcement or a request, not a reply to a request of this node.
         announced: bool,
     },
-    /// A frame of another link of this node was heard: the two are on one wire.
-    Sibling {
-        /// That link speaks for the node, and this one does not.
-        precedes: bool,
+    /// A frame of another interface of this node was received, so both interfaces are on the same
+    /// segment.
+    SiblingInterface {
+        /// Whether the other interface becomes the active one, and this one the standby interface;
+        /// `false`: the reverse.
+        is_active: bool,
     },
-    /// What gives this machine its units stands still, or goes on again.
-    Stuck(bool),
-    /// This node is about to stop.
+    /// The main loop, which provides the units, has stalled (true) or resumed (false).
+    MainLoopStalled(bool),
+    /// The speaker is about to stop, and first hands over its addresses.
     Leave,
-    /// The link is no longer used: release everything now, as there is no time to wait for others.
-    End,
+    /// The interface is no longer used: release all addresses now, as there is no time to wait for
+    /// peers.
+    InterfaceRemoved,
 }
 
-/// What the machine wants done.
+/// Outputs of [`ClaimMachine`]: actions that its driver must execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this frame, to the group where `to` is none.
+    /// Send this frame to `to`, or to the multicast group of all speakers if `to` is `None`.
     Send {
-        /// Destination.
+        /// Destination MAC.
         to: Option<Mac>,
-        /// Id of the key to sign with.
+        /// ID of the signing key.
         key: u32,
-        /// What to sign and send.
+        /// Frame to sign and send.
         frame: Frame,
     },
-    /// Answer for this address from now on, and tell the wire.
+    /// Start to reply to ARP and NDP requests for this address, and announce it.
     Start(IpAddr),
-    /// An address of a dead speaker was just started: so long after that speaker's last sign of life.
+    /// The address of the preceding [`Output::Start`] belonged to a failed peer, whose latest frame
+    /// arrived this long ago.
     TookOver(Duration),
-    /// Still ours after a conflict: tell the wire again.
-    Refresh(IpAddr),
-    /// Still ours, although someone may have said otherwise: tell the wire once.
+    /// Repeat the full series of announcements of this address: this node still owns it after
+    /// another node claimed it or may have announced it.
+    AnnounceSeries(IpAddr),
+    /// Announce this address once: this node still owns it, although another host has announced it
+    /// or may have done so.
     Defend(IpAddr),
-    /// Answer for this address no longer.
+    /// Stop replying to requests for this address, and stop announcing it.
     Stop(IpAddr),
-    /// Ask by ARP for this address, from the host at `mac`, which may be dead.
-    Probe {
-        /// An address it claims.
+    /// Send an ARP request or a neighbor solicitation for this address, because the peer at `mac`
+    /// may have failed. Report a reply from `mac` as [`Input::ArpReply`].
+    LivenessProbe {
+        /// An address that the peer claims.
         address: IpAddr,
-        /// Where it was heard last.
+        /// MAC of the peer's latest frame.
         mac: Mac,
     },
-    /// Ask the wire whether anyone has this address (RFC 5227 section 2.1.1), and feed what is answered within a second.
-    Check(IpAddr),
-    /// Nothing is heard: ask hosts that were heard before, so that any answer tells whether it is us or them.
-    AskAround,
-    /// Nothing is held any more, or the wait is over: the process may end.
-    Left,
+    /// Send an ARP probe for this address (RFC 5227 section 2.1.1), and report replies of the next
+    /// second as [`Input::Foreign`].
+    ArpProbe(IpAddr),
+    /// Send requests to known hosts, because no frame is received. Any reply proves that this node
+    /// receives frames, and that its peers are silent.
+    ProbeNeighbors,
+    /// The speaker may end: this node owns no address any more, or [`HANDOVER_TIMEOUT`] has passed.
+    Finished,
 }
 
-/// What happened so far; counters since the machine was made.
+/// Counters of events since the machine was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Peers suspected dead.
+pub struct ClaimCounters {
+    /// Number of times a peer was suspected of having failed, because its hellos were missing.
     pub suspicions: u64,
-    /// Suspicions that turned out wrong.
+    /// Number of suspicions that ended with a frame from the suspected peer.
     pub refuted: u64,
-    /// Peers found dead.
-    pub deaths: u64,
-    /// Peers found dead although something answered for them by ARP.
-    pub proxied: u64,
-    /// Frames of hosts that are no members, about an address that this node holds or checks.
-    pub strangers: u64,
-    /// The same of members that do not claim it: their kernels answer.
-    pub kernel_answers: u64,
-    /// Times this node gave up all it had because it had been frozen.
+    /// Number of times a peer was declared failed.
+    pub peer_failures: u64,
+    /// Number of times a peer was declared failed although a device replied to ARP for it.
+    pub proxied_failures: u64,
+    /// Number of frames in which a foreign host uses an address that this node owns or probes.
+    pub foreign_hosts: u64,
+    /// Number of frames in which a peer uses an address that this node owns or probes, without a
+    /// claim for it: the kernel of the peer replies.
+    pub kernel_replies: u64,
+    /// Number of times this node released all its addresses because it had stalled.
     pub fences: u64,
-    /// Times this node received nothing any more, although it had heard other members.
-    pub deaf: u64,
-    /// Claims of a member for an address that this node holds.
+    /// Number of times this node became isolated: no frame arrived, although it had peers.
+    pub isolations: u64,
+    /// Number of times a frame of a peer claimed a unit that this node owns.
     pub conflicts: u64,
-    /// Frames older than one already seen.
+    /// Number of frames that were dropped because they were not newer than the latest frame of
+    /// their sender.
     pub stale_frames: u64,
-    /// Frames of nodes or epochs that have yet to answer a challenge: newcomers for a moment, or recordings.
-    pub unproven: u64,
-    /// Frames that carry this node's own name: a reflection, or two nodes with one name.
+    /// Number of frames from a node, or a new epoch of a node, that has not passed a challenge.
+    /// Such frames come from newcomers, or are replayed recordings.
+    pub unchallenged: u64,
+    /// Number of frames that carry this node's own name: reflections, or frames of a second node
+    /// with the same name.
     pub own_name: u64,
-    /// Frames dropped and claims ignored because a table was full.
+    /// Number of frames and claims that were ignored because a table was full.
     pub over_limit: u64,
 }
 
-/// The machine of one link. See the module's head.
+/// State machine of the ownership protocol for one interface; see the module documentation.
 #[derive(Debug)]
-pub struct Claims {
-    config: Config,
-    own: Own,
+pub struct ClaimMachine {
+    config: ClaimConfig,
+    own: OwnState,
     peers: BTreeMap<Box<str>, Peer>,
     newcomers: BTreeMap<Box<str>, Newcomer>,
-    /// None of them is too old before then.
+    /// Time before which no newcomer expires.
     newcomers_due: Instant,
-    /// By the unit's first address.
+    /// State of each election unit, by the first address of the unit.
     units: BTreeMap<IpAddr, UnitState>,
-    /// The unit of every address.
+    /// For each address, the first address of its unit, which is the key in `units`.
     unit_of: BTreeMap<IpAddr, IpAddr>,
-    /// No peer has to be looked at before; looked at too early, nothing happens.
+    /// Time of the next check of the peers' deadlines. The value may be too early; a check at that
+    /// time changes nothing.
     peers_due: Option<Instant>,
-    /// What the dead held and nobody has claimed since, with their last sign of life.
+    /// Unowned addresses whose owner has failed, each with the time of that peer's latest frame.
     orphans: BTreeMap<IpAddr, Instant>,
-    /// Who else uses our addresses.
-    troubles: BTreeMap<IpAddr, Seen>,
-    /// When one of our addresses is defended next.
+    /// Conflicts with foreign hosts or kernels of peers about addresses of this node's units.
+    troubles: BTreeMap<IpAddr, ConflictState>,
+    /// Time at which the next postponed address defense is due.
     defence_due: Option<Instant>,
-    /// When the next address may be asked for.
+    /// Earliest time of the next ARP probe, so that probes for many units do not flood the segment.
     next_check: Instant,
-    /// When which unit has to be looked at.
+    /// Times at which units must be evaluated again, each with the key of its unit.
     timers: BTreeSet<(Instant, IpAddr)>,
-    senses: Senses,
+    senses: SelfCheck,
     outputs: VecDeque<Output>,
-    counts: Counts,
+    counts: ClaimCounters,
     random: u64,
 }
 
-impl Claims {
-    /// A machine that starts to listen at `now`.
+impl ClaimMachine {
+    /// Creates a machine that starts to receive at `now`.
     #[must_use]
-    pub fn new(config: Config, now: Instant) -> Self {
+    pub fn new(config: ClaimConfig, now: Instant) -> Self {
         Self {
-            own: Own::new(&config, now),
-            // Zero is the one seed that xorshift cannot leave.
+            own: OwnState::new(&config, now),
+            // The state is never zero, because xorshift would never leave that state.
             random: config.epoch | 1,
             config,
             peers: BTreeMap::new(),
@@ -250,75 +290,81 @@ impl Claims {
             defence_due: None,
             next_check: now,
             timers: BTreeSet::new(),
-            senses: Senses::new(now),
+            senses: SelfCheck::new(now),
             outputs: VecDeque::new(),
-            counts: Counts::default(),
+            counts: ClaimCounters::default(),
         }
     }
 
-    /// Until when an address that is held may be answered for: an answer is legal only while the own last hello left less
-    /// than `(misses - 1) x interval` ago, so that no frozen node speaks for an address that another has taken.
+    /// Returns the end of the answer lease: until that time, this node may reply for its addresses.
+    ///
+    /// The lease ends `(hello_misses - 1) x hello interval` after this node's latest hello. A
+    /// stalled node therefore does not reply for an address that a peer has taken over.
     #[must_use]
-    pub fn gate(&self) -> Instant {
+    pub fn answer_lease_end(&self) -> Instant {
         self.own.last_hello + self.own.pace.current * (self.config.hello_misses - 1)
     }
 
-    /// The addresses that this node holds.
-    pub fn held(&self) -> impl Iterator<Item = IpAddr> + '_ {
+    /// Returns the addresses that this node owns.
+    pub fn owned(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.own.held.keys().copied()
     }
 
-    /// Whether another link of this node speaks on this wire, and this one is silent.
+    /// Returns whether this is a standby interface: another interface of the node is active on the
+    /// same segment.
     #[must_use]
-    pub const fn is_muted(&self) -> bool {
-        self.own.muted_until.is_some()
+    pub const fn is_standby(&self) -> bool {
+        self.own.standby_until.is_some()
     }
 
-    /// Whether nothing is heard any more.
+    /// Returns whether this node is isolated.
     #[must_use]
-    pub const fn is_deaf(&self) -> bool {
-        self.own.flags.deaf
+    pub const fn is_isolated(&self) -> bool {
+        self.own.flags.isolated
     }
 
-    /// The names of the speakers that are heard and alive, ascending.
-    pub fn heard(&self) -> impl Iterator<Item = &str> {
+    /// Returns the names of the peers that are not declared failed, ascending.
+    pub fn live_peers(&self) -> impl Iterator<Item = &str> {
         self.peers.iter().filter(|(_, peer)| !peer.dead).map(|(name, _)| &**name)
     }
 
-    /// The hardware addresses of the members, by name; those that are dead included.
+    /// Returns the latest hardware address of each peer, failed peers included, in the order of the
+    /// peers' names.
     pub fn macs(&self) -> impl Iterator<Item = Mac> + Clone + '_ {
         self.peers.values().map(|peer| peer.mac)
     }
 
-    /// Whether another node's data path was asked after and works.
+    /// Returns whether a live peer reports that its kube-proxy was checked and is healthy.
     #[must_use]
-    pub fn hears_checked(&self) -> bool {
-        self.peers.values().any(|peer| !peer.dead && peer.flags.checked)
+    pub fn any_peer_health_checked(&self) -> bool {
+        self.peers.values().any(|peer| !peer.dead && peer.flags.health_checked)
     }
 
-    /// Whether the next tick may find a peer dead: the driver should look whether frames were lost on the way to it.
+    /// Returns whether the next tick may declare a peer failed. Before that tick, the driver should
+    /// check whether the kernel dropped frames, and report such a loss as [`Input::FramesDropped`].
     #[must_use]
-    pub fn suspects(&self) -> bool {
+    pub fn has_suspicion(&self) -> bool {
         self.peers.values().any(|peer| peer.suspicion.is_some())
     }
 
-    /// Counters since the machine was made.
+    /// Returns the counters of events since the machine was created.
     #[must_use]
-    pub const fn counts(&self) -> Counts {
+    pub const fn counts(&self) -> ClaimCounters {
         self.counts
     }
 
-    /// Draws the consequences of whatever changed.
+    /// Computes the decisions that follow from all changes so far, and queues their frames.
     fn settle(&mut self, now: Instant) {
-        self.say(now);
+        self.send_decisions(now);
         self.evaluate_all(now);
-        self.say(now);
+        self.send_decisions(now);
         self.refresh_if_due(now);
         self.leave_if_done(now);
         self.hello_if_due(now);
     }
 
-    /// A number below `below`; xorshift64, for delays that must differ between nodes and be the same in a replay.
+    /// Returns a pseudorandom number less than `below` (xorshift64). Delays from these numbers
+    /// differ between nodes, and are the same again when a run is replayed.
     fn random(&mut self, below: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -327,45 +373,48 @@ impl Claims {
     }
 }
 
-impl Machine for Claims {
+impl Machine for ClaimMachine {
     type Input = Input;
     type Output = Output;
 
     fn handle(&mut self, input: Input, now: Instant) {
-        self.check_gate(now);
+        self.check_answer_lease(now);
         match input {
             Input::Units(units) => self.set_units(units, now),
             Input::Keys(keys) => self.set_keys(keys, now),
-            Input::Says(Says { draining, unhealthy, checked }) => {
-                self.set_flags(Flags { draining, unhealthy, checked, ..self.own.flags }, now);
+            Input::NodeState(NodeState { draining, unhealthy, health_checked: checked }) => {
+                self.set_flags(
+                    Flags { draining, unhealthy, health_checked: checked, ..self.own.flags },
+                    now,
+                );
             }
             Input::Frame { source, frame } => {
-                self.hear(now);
+                self.frame_received(now);
                 self.receive(source, frame, now);
             }
-            Input::ArpAnswer(mac) => {
-                self.hear(now);
+            Input::ArpReply(mac) => {
+                self.frame_received(now);
                 self.arp_answer(mac);
             }
-            Input::Heard => self.hear(now),
-            Input::Lost => self.frames_lost(now),
+            Input::FrameReceived => self.frame_received(now),
+            Input::FramesDropped => self.frames_lost(now),
             Input::Foreign { address, mac, announced } => {
-                self.hear(now);
+                self.frame_received(now);
                 self.foreign(address, mac, announced, now);
             }
-            Input::Sibling { precedes } => {
-                self.hear(now);
+            Input::SiblingInterface { is_active: precedes } => {
+                self.frame_received(now);
                 self.sibling(precedes, now);
             }
-            Input::Stuck(stuck) => self.stuck(stuck, now),
+            Input::MainLoopStalled(stuck) => self.set_main_loop_stalled(stuck, now),
             Input::Leave => self.leave(now),
-            Input::End => self.end(now),
+            Input::InterfaceRemoved => self.end(now),
         }
         self.settle(now);
     }
 
     fn tick(&mut self, now: Instant) {
-        self.check_gate(now);
+        self.check_answer_lease(now);
         self.expire(now);
         self.forget_troubles(now);
         self.defend_later(now);

@@ -1,25 +1,26 @@
-//! How durations are written in flags and annotations: a whole number and its unit, `50ms`, `30s`, `1m`. Pure.
+//! Text format of durations in flags and annotations: a whole number and a unit, such as `50ms`,
+//! `30s` or `1m`. Pure functions.
 
 use std::time::Duration;
 
-/// Why a duration was not understood; says what is accepted.
+/// Reason why a duration is invalid; the message states the accepted format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// Not a whole number followed by a unit we know.
+    /// The text is not a whole number followed by a known unit.
     #[error("a duration is a whole number and a unit (ms, s or m), such as 50ms, 30s or 1m")]
-    Shape,
-    /// More than a `u64` of milliseconds.
+    Format,
+    /// The duration does not fit in a `u64` of milliseconds.
     #[error("this duration is too long")]
     TooLong,
-    /// Zero where something has to happen again and again.
+    /// The duration is zero, which is invalid for an interval or a timeout.
     #[error("this duration must be longer than zero, such as 50ms, 30s or 1m")]
     Zero,
 }
 
-/// Reads `50ms`, `30s` or `1m`; zero (`0s`) is a duration too. A `value_parser` for clap.
+/// Parses `50ms`, `30s` or `1m`; zero (`0s`) is valid. Usable as a `value_parser` of clap.
 ///
 /// # Errors
-/// [`DurationError::Shape`] or [`DurationError::TooLong`].
+/// [`DurationError::Format`] or [`DurationError::TooLong`].
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -27,16 +28,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
-        _ => return Err(DurationError::Shape),
+        _ => return Err(DurationError::Format),
     };
     if number.is_empty() {
-        return Err(DurationError::Shape);
+        return Err(DurationError::Format);
     }
     let number: u64 = number.parse().map_err(|_| DurationError::TooLong)?;
     number.checked_mul(millis_per_unit).map(Duration::from_millis).ok_or(DurationError::TooLong)
 }
 
-/// As [`parse_duration`], for what repeats or expires: zero is refused. A `value_parser` for clap.
+/// Parses an interval or a timeout like [`parse_duration`], but rejects zero. Usable as a
+/// `value_parser` of clap.
 ///
 /// # Errors
 /// Any [`DurationError`].
@@ -59,18 +61,18 @@ mod tests {
             ("1m", Ok(Duration::from_secs(60))),
             ("0s", Ok(Duration::ZERO)),
             ("007s", Ok(Duration::from_secs(7))),
-            ("", Err(DurationError::Shape)),
-            ("30", Err(DurationError::Shape)),
-            ("s", Err(DurationError::Shape)),
-            ("-1s", Err(DurationError::Shape)),
-            ("+1s", Err(DurationError::Shape)),
-            ("1.5s", Err(DurationError::Shape)),
-            ("1 s", Err(DurationError::Shape)),
-            (" 1s", Err(DurationError::Shape)),
-            ("1S", Err(DurationError::Shape)),
-            ("1h", Err(DurationError::Shape)),
-            ("1m30s", Err(DurationError::Shape)),
-            ("٣s", Err(DurationError::Shape)),
+            ("", Err(DurationError::Format)),
+            ("30", Err(DurationError::Format)),
+            ("s", Err(DurationError::Format)),
+            ("-1s", Err(DurationError::Format)),
+            ("+1s", Err(DurationError::Format)),
+            ("1.5s", Err(DurationError::Format)),
+            ("1 s", Err(DurationError::Format)),
+            (" 1s", Err(DurationError::Format)),
+            ("1S", Err(DurationError::Format)),
+            ("1h", Err(DurationError::Format)),
+            ("1m30s", Err(DurationError::Format)),
+            ("٣s", Err(DurationError::Format)),
             ("18446744073709551616s", Err(DurationError::TooLong)),
             ("18446744073709551615m", Err(DurationError::TooLong)),
         ];
@@ -83,6 +85,6 @@ mod tests {
     fn an_interval_is_a_duration_above_zero() {
         assert_eq!(parse_interval("50ms"), Ok(Duration::from_millis(50)));
         assert_eq!(parse_interval("0ms"), Err(DurationError::Zero));
-        assert_eq!(parse_interval("soon"), Err(DurationError::Shape));
+        assert_eq!(parse_interval("soon"), Err(DurationError::Format));
     }
 }

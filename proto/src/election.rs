@@ -1,7 +1,8 @@
-//! Who should answer for an address: rank by common knowledge. Pure; the speakers' claim machines, the controller's
-//! conditions and the CLI use it.
+//! Ranking of the nodes that may announce an address, from facts that all nodes share. Pure
+//! functions; used by the speakers' claim machines, the controller's conditions and the CLI.
 //!
-//! Hard rules make candidates; soft rules only order them, so they can never leave an address unannounced.
+//! Hard rules select the candidates. Soft rules only order them, so they can never leave an address
+//! unannounced.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -11,80 +12,100 @@ use sha2::{Digest, Sha256};
 
 use crate::wire::hello::Flags;
 
-/// A node that passes every hard rule for a unit, with what the API says about it.
+/// A node that passes every hard rule for an election unit, with the facts about the node from the
+/// Kubernetes API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
-    /// The Node's name, one text for all units.
+    /// Name of the Node. All units share one allocation of the name.
     pub node: Arc<str>,
-    /// `externalTrafficPolicy: Local` and only serving-while-terminating endpoints here (soft 5).
+    /// A Service of the unit has `externalTrafficPolicy: Local`, and all its eligible endpoints on
+    /// this node are terminating (soft rule 5).
     pub terminating: bool,
-    /// Cordoned or not Ready (soft 6).
+    /// The Node is cordoned or not Ready (soft rule 6).
     pub cordoned: bool,
-    /// Sum of the weights of `preferredNodeSelectors` that match; more is better.
+    /// Sum of the weights of the matching `preferredNodeSelectors`; more is better.
     pub preference: u32,
     /// [`order`] of the node for the unit's first address.
     pub order: u128,
 }
 
-/// An election unit: Services joined by shared addresses (usually one Service), all announced from one node.
+/// An election unit: Services that are connected by shared addresses, usually one Service. One node
+/// announces all addresses of the unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
-    /// Its addresses; the first names the unit.
+    /// Addresses of the unit; the first one identifies the unit.
     pub addresses: Box<[IpAddr]>,
-    /// The nodes that may announce it.
+    /// Nodes that may announce the unit.
     pub candidates: Box<[Candidate]>,
-    /// Whether this node could forward to an endpoint, were it asked to.
-    pub serves_here: bool,
-    /// Those of the addresses for which this node's own endpoints all fail their health check. What the others know of it is in its hellos.
+    /// Whether the node of this speaker can forward traffic to an eligible endpoint.
+    pub can_serve_here: bool,
+    /// Addresses whose endpoints on this node all fail their health check. The other nodes get this
+    /// information from this node's hellos.
     pub failing: Box<[IpAddr]>,
 }
 
 impl Unit {
-    /// The candidate of this name.
+    /// Returns the candidate whose Node has this name, if there is one.
     #[must_use]
     pub fn candidate(&self, node: &str) -> Option<&Candidate> {
         self.candidates.iter().find(|candidate| *candidate.node == *node)
     }
 }
 
-/// MetalLB's order of the nodes for an address, so that a take-over moves nothing: ascending
-/// `sha256(nodeName + "#" + address)`, here its leading 128 bits.
+/// Returns the sort key (ascending) of a node for an address: the leading 128 bits of
+/// `sha256(nodeName + "#" + address)`. MetalLB sorts nodes by the same hash, so an in-place
+/// migration from MetalLB moves no address.
 #[must_use]
 pub fn order(node: &str, address: IpAddr) -> u128 {
-    let hash = Sha256::new().chain_update(node).chain_update("#").chain_update(address.to_string()).finalize();
+    let hash = Sha256::new()
+        .chain_update(node)
+        .chain_update("#")
+        .chain_update(address.to_string())
+        .finalize();
     let mut head = [0; 16];
     head.copy_from_slice(&hash[..16]);
     u128::from_be_bytes(head)
 }
 
-/// Which of the soft rules 1 to 7 speak against a candidate, worst first: leaving, failing, draining, unhealthy, terminating, cordoned,
-/// unstable. Pods that end are gone in seconds, and their addresses are refused until the API says so; those of a cordoned node may stay
-/// for days. Less is better. Each is 0 or 1, but that failing is for how many of the unit's addresses: where every node fails
-/// for one of them, the other is still better off with one that fails for no more.
-pub type Soft = [u8; 7];
+/// Soft rules 1 to 7 that apply to a candidate, worst first: leaving, failing, draining, unhealthy,
+/// terminating, cordoned, unstable. Less is better.
+///
+/// Each value is 0 or 1, except failing: the number of the unit's addresses whose health checks
+/// fail. If every node fails for one address, a node that fails for no other address still ranks
+/// first. Terminating is worse than cordoned: terminating Pods end within seconds, and connections
+/// to them fail until the API reports that they ended. Pods of a cordoned node may run for days.
+pub type SoftRules = [u8; 7];
 
-/// No soft rule speaks against it.
-pub const CLEAN: Soft = [0; 7];
+/// Value of a candidate to which no soft rule applies.
+pub const NO_SOFT_RULES: SoftRules = [0; 7];
 
-/// The soft rules that speak against a candidate whose hello says `flags`, and whose hellos say for how many of the unit's addresses
-/// its checks are `failing`.
+/// Returns the soft rules that apply to a candidate. The candidate's hellos carry its `flags` and
+/// `failing`, the number of the unit's addresses whose health checks fail on it.
 #[must_use]
-pub const fn soft(candidate: &Candidate, flags: Flags, failing: u8) -> Soft {
+pub const fn soft_rules(candidate: &Candidate, flags: Flags, failing: u8) -> SoftRules {
     let Candidate { cordoned, terminating, .. } = *candidate;
-    let [leaving, draining, unhealthy] = [flags.leaving as u8, flags.draining as u8, flags.unhealthy as u8];
-    [leaving, failing, draining, unhealthy, terminating as u8, cordoned as u8, flags.unstable as u8]
+    let [leaving, draining, unhealthy] =
+        [flags.leaving as u8, flags.draining as u8, flags.unhealthy as u8];
+    [leaving, failing, draining, unhealthy, terminating as u8, cordoned as u8, flags.flapping as u8]
 }
 
-/// A candidate's rank; less is better, and no two nodes have the same.
+/// Rank of a candidate: soft rules, preempt delay, preference and order, compared in this sequence.
+/// Less is better, and no two nodes have the same rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank(Soft, bool, Reverse<u32>, u128);
+pub struct Rank(SoftRules, bool, Reverse<u32>, u128);
 
-/// The rank of a candidate, of whom its hello says what [`soft`] takes. Freshness counts for an unclaimed unit and between two
-/// claims only.
+/// Returns the rank of a candidate; see [`soft_rules`] for `flags` and `failing`. `count_fresh`
+/// defines whether a running preempt delay lowers the rank: true to compare claims or waiting
+/// candidates with each other, false to compare a candidate with a live owner.
 #[must_use]
 pub const fn rank(candidate: &Candidate, flags: Flags, failing: u8, count_fresh: bool) -> Rank {
-    let soft = soft(candidate, flags, failing);
-    Rank(soft, count_fresh && flags.fresh, Reverse(candidate.preference), candidate.order)
+    let soft = soft_rules(candidate, flags, failing);
+    Rank(
+        soft,
+        count_fresh && flags.in_preempt_delay,
+        Reverse(candidate.preference),
+        candidate.order,
+    )
 }
 
 #[cfg(test)]
@@ -93,37 +114,71 @@ mod tests {
 
     #[test]
     fn the_order_is_metallbs() {
-        // sha256("node1#172.30.0.200"), by coreutils' sha256sum.
+        // sha256("node1#172.30.0.200"), computed with sha256sum of coreutils.
         let expected = include_str!("election_order.hex").trim();
-        assert_eq!(format!("{:032x}", order("node1", IpAddr::from([172, 30, 0, 200]))), expected[..32]);
+        assert_eq!(
+            format!("{:032x}", order("node1", IpAddr::from([172, 30, 0, 200]))),
+            expected[..32]
+        );
     }
 
-    /// What may speak against a node, worst first: the soft rules, then freshness, less preference, a later place in the order.
+    /// Number of criteria against a node, worst first: the soft rules, then a running preempt
+    /// delay, less preference, a later position in the order.
     const AGAINST: usize = 10;
 
     fn with(against: [bool; AGAINST], count_fresh: bool) -> Rank {
-        let [leaving, failing, draining, unhealthy, terminating, cordoned, unstable, fresh, disliked, later] = against;
+        let [
+            leaving,
+            failing,
+            draining,
+            unhealthy,
+            terminating,
+            cordoned,
+            unstable,
+            fresh,
+            disliked,
+            later,
+        ] = against;
         let (preference, order) = (u32::from(!disliked), u128::from(later));
         let candidate = Candidate { node: "n".into(), cordoned, terminating, preference, order };
-        let flags = Flags { leaving, draining, unhealthy, unstable, fresh, ..Flags::default() };
+        let flags = Flags {
+            leaving,
+            draining,
+            unhealthy,
+            flapping: unstable,
+            in_preempt_delay: fresh,
+            ..Flags::default()
+        };
         rank(&candidate, flags, u8::from(failing), count_fresh)
     }
 
     #[test]
     fn each_that_speaks_against_a_node_outweighs_all_that_are_lighter() {
         for rule in 0..AGAINST {
-            let (alone, lighter) = (std::array::from_fn(|i| i == rule), std::array::from_fn(|i| i > rule));
+            let (alone, lighter) =
+                (std::array::from_fn(|i| i == rule), std::array::from_fn(|i| i > rule));
             assert!(with(lighter, true) < with(alone, true), "rule {rule}");
         }
         let fresh = std::array::from_fn(|i| i == 7);
-        assert!(with(fresh, false) == with([false; AGAINST], false), "freshness counts only where asked");
+        assert!(
+            with(fresh, false) == with([false; AGAINST], false),
+            "freshness counts only where asked"
+        );
     }
 
     #[test]
     fn a_node_is_clean_when_no_soft_rule_speaks_against_it() {
-        let unsound = Flags { deaf: true, fresh: true, checked: true, ..Flags::default() };
-        assert_eq!(soft(&Candidate { preference: 7, ..Candidate::default() }, unsound, 0), CLEAN);
-        let failing = |count| soft(&Candidate::default(), Flags::default(), count);
-        assert!(failing(0) == CLEAN && failing(0) < failing(1) && failing(1) < failing(2));
+        let unsound = Flags {
+            isolated: true,
+            in_preempt_delay: true,
+            health_checked: true,
+            ..Flags::default()
+        };
+        assert_eq!(
+            soft_rules(&Candidate { preference: 7, ..Candidate::default() }, unsound, 0),
+            NO_SOFT_RULES
+        );
+        let failing = |count| soft_rules(&Candidate::default(), Flags::default(), count);
+        assert!(failing(0) == NO_SOFT_RULES && failing(0) < failing(1) && failing(1) < failing(2));
     }
 }

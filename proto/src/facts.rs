@@ -1,47 +1,124 @@
-//! The facts: the few fields that our programs read of the cluster, small and ready for decisions.
+//! Facts: small structs with the few fields of Kubernetes objects that FerroLB's components use.
 //!
-//! Each comes in two forms: what is decoded off the wire (`…Object`, only the fields we use, alive for one event), and the
-//! fact itself, which the state keeps. `watch` in the shell turns the one into the other; nothing else sees Kubernetes types.
+//! An object has two forms. The decoded object (`…Object`, or a type of [`crate::api`]) exists only
+//! while its event is decoded. The runtime's `watch` converts it into the fact, and the state
+//! stores only facts.
 
-mod advertisement;
+mod address_request;
 mod bfd_profile;
 mod bgp_advertisement;
 mod bgp_peer;
 mod community;
+mod endpoint_condition;
+mod endpoint_slice;
 mod health_check;
+mod l2_advertisement;
 mod metadata;
 mod namespace;
 mod node;
 mod pool;
-mod request;
 mod selectors;
 mod service;
-mod slice;
 mod speaker;
-mod usable;
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use kube::core::ObjectMeta;
 
-pub use advertisement::Advertisement;
+pub use address_request::{
+    ALLOW_SHARED_IP_ANNOTATION, AddressRequest, AddressRequestProblem, IP_MODE_ANNOTATION,
+};
 pub use bfd_profile::{BfdProfile, BfdProfileProblem, BfdTimers};
 pub use bgp_advertisement::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef};
-pub use bgp_peer::{BgpPeer, BgpPeerProblem, PASSWORD_MAX, Password, PeerAsn, PeerPlace, Session};
-pub use community::{Community, CommunityError, CommunityProblem, CommunityValue};
-pub use health_check::{CheckKind, CheckPort, HEALTH_CHECK, HEALTH_INTERVAL, HealthCheck, HealthCheckProblem};
-pub use namespace::{Namespace, NamespaceObject};
-pub use node::{Drain, Node, NodeObject};
-pub use pool::{Pool, PoolProblem, ServiceAllocation};
-pub use request::{ALLOW_SHARED_IP, IP_MODE, Request, RequestProblem};
-pub use service::{
-    AssignedAddress, ConditionFact, ConditionKind, Demand, FamilyPolicy, Policy, Port, Service, ServiceObject,
+pub use bgp_peer::{
+    BgpPeer, BgpPeerProblem, PASSWORD_MAX, PasswordSource, PeerAsn, PeerLocation, SessionParameters,
 };
-pub use slice::{Endpoint, SLICES_OF_SERVICES, Slice, SliceObject, Target};
-pub use speaker::{Failing, Speaker, SpeakerLink, SpeakerSession, void};
-pub use usable::{USABLE, Usable, UsableProblem};
+pub use community::{Community, CommunityError, CommunityProblem, CommunityValue};
+pub use endpoint_condition::{
+    ENDPOINT_CONDITION_ANNOTATION, EndpointCondition, EndpointConditionProblem,
+};
+pub use endpoint_slice::{
+    Endpoint, EndpointAddress, EndpointSlice, EndpointSliceObject, SERVICE_SLICES_SELECTOR,
+};
+pub use health_check::{
+    CheckKind, CheckPort, HEALTH_CHECK_ANNOTATION, HEALTH_INTERVAL_RANGE, HealthCheck,
+    HealthCheckProblem,
+};
+pub use l2_advertisement::L2Advertisement;
+pub use namespace::{Namespace, NamespaceObject};
+pub use node::{DrainReason, Node, NodeObject};
+pub use pool::{Pool, PoolProblem, ServiceAllocation};
+pub use service::{
+    AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
+    ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,
+};
+pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession, stale_speakers};
 
-/// The name of a namespaced object. Cluster-scoped objects have an empty namespace.
+/// A fact that a store finds by its key.
+pub trait Keyed {
+    /// [`Key`]; or only the name, for cluster-scoped objects and for objects that FerroLB reads in
+    /// one namespace only.
+    type Key: Ord + Clone + From<Key>;
+
+    /// Returns the key of the fact's object.
+    fn key(&self) -> Self::Key;
+}
+
+macro_rules! keyed {
+    ($($fact:ident.$field:ident: $key:ty),+ $(,)?) => {
+        $(impl Keyed for $fact {
+            type Key = $key;
+
+            fn key(&self) -> $key {
+                self.$field.clone()
+            }
+        })+
+    };
+}
+
+keyed! {
+    Service.key: Key,
+    EndpointSlice.key: Key,
+    Node.name: Box<str>,
+    Namespace.name: Box<str>,
+    Speaker.node: Box<str>,
+    Pool.name: Box<str>,
+    L2Advertisement.name: Box<str>,
+    BgpAdvertisement.name: Box<str>,
+    BgpPeer.name: Box<str>,
+    BfdProfile.name: Box<str>,
+    Community.name: Box<str>,
+}
+
+/// The status of a FerroLB custom resource, as read from the API server.
+///
+/// Any two values are equal. Facts are compared to detect that an object requests something else,
+/// and a status requests nothing.
+#[derive(Clone, Debug, Default)]
+pub struct ObservedStatus<S>(pub S);
+
+impl<S> PartialEq for ObservedStatus<S> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<S> Deref for ObservedStatus<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.0
+    }
+}
+
+impl<S> DerefMut for ObservedStatus<S> {
+    fn deref_mut(&mut self) -> &mut S {
+        &mut self.0
+    }
+}
+
+/// The namespace and name of an object. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// `metadata.namespace`.
@@ -51,21 +128,35 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of an object's metadata.
+    /// Returns the key of the object that has this metadata.
     #[must_use]
     pub fn of(meta: &ObjectMeta) -> Self {
-        Self::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+        Self::new(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        )
     }
 
-    /// A key from its parts.
+    /// Makes a key from a namespace and a name.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
+impl From<Key> for Box<str> {
+    /// Returns the name, without the namespace.
+    fn from(key: Key) -> Self {
+        key.name
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }

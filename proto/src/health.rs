@@ -1,5 +1,6 @@
-//! Whether what is announced works: pure machines that are told what answers came, and when. The speaker's health drivers run them.
+//! Health checks of kube-proxy and of endpoints: pure machines whose inputs are check results and
+//! times. The speaker's health drivers run these machines.
 
-pub mod data_path;
 pub mod hysteresis;
+pub mod kube_proxy;
 pub mod prober;

@@ -1,217 +1,247 @@
-//! The leader lease: which of several replicas may write. Compare-and-swap on one `coordination.k8s.io/v1` Lease.
+//! Leader lease: decides which of several replicas may write, by compare-and-swap on one
+//! `coordination.k8s.io/v1` Lease.
 //!
-//! One machine per process, run by the controller's lease driver, which reads and replaces the Lease with the
-//! `resourceVersion` that it last saw; the API server refuses the slower of two writers. A lease is over when *I* have not
-//! seen its holder or renew time change for its duration by *my* monotonic clock: the texts in it are never compared with a
-//! wall clock. The holder stops by itself `renew_deadline` after it *sent* the last renewal that worked, which is less than
-//! the duration that the others wait from when they saw it: so two never write, whatever gets lost. A holder whose clock
-//! stood still (a paused virtual machine) finds out at its next renewal.
+//! One machine per process, run by the controller's lease driver. The driver reads the Lease, and
+//! replaces it with the `resourceVersion` that it read, so the API server rejects the slower of two
+//! writers.
 //!
-//! A Lease that is deleted is created again by its holder at once, and by others after its
-//! duration: they cannot know whose it was last. Only a replica that has never seen a Lease creates
-//! it at once. If the Lease is deleted while such a replica starts, two may write until the
-//! holder's next renewal.
+//! A replica regards a lease as expired if its holder and renew time have not changed for the
+//! lease's duration, measured by the replica's own monotonic clock. The times in the Lease are
+//! never compared with a wall clock. The leader stops by itself `renew_deadline` after it *sent*
+//! its latest successful renewal. The other replicas wait longer: the lease's duration, from the
+//! time at which they read that renewal. So two replicas never write at once, whatever messages are
+//! lost. A leader whose clock stood still (a paused virtual machine) detects the new leader at its
+//! next renewal.
+//!
+//! If the Lease is deleted, the leader creates it again at once. Other replicas first wait for its
+//! duration, because the deleted Lease may have had another leader than the one that they read. A
+//! replica that has never read a Lease does not wait. If the Lease is deleted while such a replica
+//! starts, two replicas may write until the leader's next renewal.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::{Instant, Machine};
 
-/// How long a replica that leaves tries to give the lease back, before the others have to wait for its end.
-pub const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// Longest time for which a stopping replica tries to release the lease. If that fails, the other
+/// replicas must wait until the lease expires.
+pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Stands for the holder of a Lease that was deleted; no process has this identity.
+/// Placeholder for the unknown holder of a Lease that was deleted. No process has this identity.
 const UNKNOWN_HOLDER: &str = "?";
 
-/// What a machine is made with. `retry < renew_deadline < duration`.
+/// Parameters of a machine, with `retry < renew_deadline < duration`.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// This process: unlike any other one, also than the same one before a restart.
+pub struct LeaseConfig {
+    /// Identity of this process. No other process has the same one, and a restarted process has a
+    /// new one.
     pub identity: Box<str>,
-    /// How long the others wait for a renewal (`spec.leaseDurationSeconds`).
+    /// Time without a renewal after which the other replicas regard the lease as expired
+    /// (`spec.leaseDurationSeconds`).
     pub duration: Duration,
-    /// How long the holder goes on without one.
+    /// Time without a successful renewal after which the leader stops writing.
     pub renew_deadline: Duration,
-    /// How often it is renewed, and looked at by the others.
+    /// Interval of the leader's renewals, and of the other replicas' reads.
     pub retry: Duration,
 }
 
-/// A Lease as it was read.
+/// A Lease as read from the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
-    /// `spec.holderIdentity`; empty when it was given back.
+pub struct LeaseRecord {
+    /// `spec.holderIdentity`; empty if released.
     pub holder: Box<str>,
-    /// `spec.renewTime`, as written: only whether it changes counts.
-    pub renewed: Box<str>,
-    /// `spec.leaseDurationSeconds`; zero where there is none.
+    /// `spec.renewTime` as text. The machine only checks whether it has changed.
+    pub renew_time: Box<str>,
+    /// `spec.leaseDurationSeconds`; zero if absent.
     pub duration: Duration,
     /// `spec.leaseTransitions`.
     pub transitions: u32,
-    /// `metadata.resourceVersion`; empty: it was deleted since.
+    /// `metadata.resourceVersion`; empty if a later read found that the Lease was deleted.
     pub version: Box<str>,
 }
 
-impl Record {
-    /// True if the Lease does not exist any more.
+impl LeaseRecord {
+    /// Returns whether a later read found that the Lease was deleted.
     fn is_gone(&self) -> bool {
         self.version.is_empty()
     }
 }
 
-/// What can happen to the machine. Each [`Output::Read`] and [`Output::Write`] is answered by exactly one of the first four,
-/// in bounded time.
+/// Inputs of the machine. The driver responds to each [`Output::Read`] and [`Output::Write`] with
+/// exactly one of the first four inputs, in bounded time.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// The Lease was read; none: it does not exist.
-    Found(Option<Record>),
-    /// The Lease was written, and this is what it is now.
-    Written(Record),
-    /// The Lease is not the one that was to be replaced, or exists already.
+    /// The Lease was read; `None` if it does not exist.
+    Read(Option<LeaseRecord>),
+    /// The Lease was written; this is its new state.
+    Written(LeaseRecord),
+    /// The API server rejected the write: the Lease was changed or deleted after it was read, or it
+    /// already exists.
     Conflict,
-    /// No answer, or one that says nothing: a write may have happened or not.
+    /// The request failed or received no response. A write may have taken effect or not.
     Failed,
     /// The process is about to stop.
-    Leave,
+    Stopping,
 }
 
-/// A Lease as it is to become.
+/// A Lease to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// The `resourceVersion` to replace; none: create it.
+pub struct LeaseWrite {
+    /// The `resourceVersion` of the Lease to replace; `None` to create the Lease.
     pub version: Option<Box<str>>,
-    /// `spec.holderIdentity`; empty to give it back.
+    /// `spec.holderIdentity`; empty to release the lease.
     pub holder: Box<str>,
     /// `spec.leaseTransitions`.
     pub transitions: u32,
-    /// Whether the holder changes with it, which sets `spec.acquireTime`.
-    pub acquires: bool,
+    /// Whether this write makes this replica the holder, so that the driver must set
+    /// `spec.acquireTime`.
+    pub sets_acquire_time: bool,
 }
 
-/// What the machine wants done.
+/// Outputs of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Read the Lease.
     Read,
-    /// Replace or create the Lease; `spec.renewTime` is the wall clock's now.
-    Write(Write),
-    /// This replica may write until then; each renewal says later.
+    /// Replace or create the Lease, and set `spec.renewTime` to the current wall clock time.
+    Write(LeaseWrite),
+    /// This replica may write until this time; each renewal extends it.
     Lead(Instant),
-    /// This replica may no longer write: at once.
+    /// This replica must stop writing at once.
     Stop,
-    /// The lease is given back or the time for it is over: the process may end.
-    Left,
+    /// The process may end: it has released the lease, did not hold it, or could not release it.
+    Released,
 }
 
-/// The last record, and since when its holder and renew time are the same by this process's clock.
+/// The latest record, and the time on this process's clock since which its holder and renew time
+/// are unchanged.
 #[derive(Clone, Debug)]
-struct Seen {
-    record: Record,
+struct ObservedRecord {
+    record: LeaseRecord,
     since: Instant,
 }
 
-/// The machine. See the module's head.
+/// State machine of one process; see the module documentation.
 #[derive(Debug)]
-pub struct Lease {
-    config: Config,
-    seen: Option<Seen>,
-    /// What was asked and when; nothing else is asked meanwhile.
-    asked: Option<Instant>,
-    /// When to ask next.
-    next: Instant,
-    /// Whether `seen` is what the API server has, so that a write may follow without a read.
-    fresh: bool,
-    /// While this replica leads: when the last renewal that worked was sent.
-    renewed: Option<Instant>,
-    /// Since the process is about to stop: until when it tries to give the lease back.
-    leave_by: Option<Instant>,
-    left: bool,
+pub struct LeaderLease {
+    config: LeaseConfig,
+    observed: Option<ObservedRecord>,
+    /// Time at which the pending request was sent. At most one request is pending.
+    requested_at: Option<Instant>,
+    /// Time at which the next request is due.
+    next_request: Instant,
+    /// Whether no request has failed since `observed` was read or written, so that a write may
+    /// follow without another read.
+    is_current: bool,
+    /// While this replica leads: time at which the latest successful renewal was sent.
+    renewed_at: Option<Instant>,
+    /// While the process stops: time until which it tries to release the lease.
+    release_by: Option<Instant>,
+    finished: bool,
     outputs: VecDeque<Output>,
 }
 
-impl Lease {
-    /// A machine that asks for the lease at its first tick.
+impl LeaderLease {
+    /// Makes a machine that reads the Lease at its first tick.
     #[must_use]
-    pub const fn new(config: Config, now: Instant) -> Self {
+    pub const fn new(config: LeaseConfig, now: Instant) -> Self {
         Self {
             config,
-            seen: None,
-            asked: None,
-            next: now,
-            fresh: false,
-            renewed: None,
-            leave_by: None,
-            left: false,
+            observed: None,
+            requested_at: None,
+            next_request: now,
+            is_current: false,
+            renewed_at: None,
+            release_by: None,
+            finished: false,
             outputs: VecDeque::new(),
         }
     }
 
-    /// Whether this replica may write.
+    /// Returns whether this replica may write.
     #[must_use]
-    pub const fn leads(&self) -> bool {
-        self.renewed.is_some()
+    pub const fn is_leader(&self) -> bool {
+        self.renewed_at.is_some()
     }
 
-    fn is_mine(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| seen.record.holder == self.config.identity)
+    fn is_own(&self) -> bool {
+        self.observed.as_ref().is_some_and(|seen| seen.record.holder == self.config.identity)
     }
 
-    fn observe(&mut self, record: Record, now: Instant) {
-        let same = |seen: &&Seen| seen.record.holder == record.holder && seen.record.renewed == record.renewed;
-        let since = self.seen.as_ref().filter(same).map_or(now, |seen| seen.since);
-        self.seen = Some(Seen { record, since });
-        self.fresh = true;
+    fn observe(&mut self, record: LeaseRecord, now: Instant) {
+        let same = |seen: &&ObservedRecord| {
+            seen.record.holder == record.holder && seen.record.renew_time == record.renew_time
+        };
+        let since = self.observed.as_ref().filter(same).map_or(now, |seen| seen.since);
+        self.observed = Some(ObservedRecord { record, since });
+        self.is_current = true;
     }
 
-    /// The Lease does not exist. A replica that does not lead waits from now on as if somebody had
-    /// just renewed it.
-    fn observe_none(&mut self, now: Instant) {
-        let leads = self.leads();
-        let Some(seen) = &mut self.seen else { return };
+    /// Handles a read that found no Lease. If this replica has read the Lease before and does not
+    /// lead, it waits as if another replica had just renewed the lease.
+    fn observe_missing(&mut self, now: Instant) {
+        let leads = self.is_leader();
+        let Some(seen) = &mut self.observed else { return };
         if !leads && !seen.record.is_gone() {
             (seen.since, seen.record.holder) = (now, UNKNOWN_HOLDER.into());
         }
         seen.record.version = "".into();
     }
 
-    /// When the lease of somebody else is over.
-    fn over_at(&self, seen: &Seen) -> Instant {
-        let duration = if seen.record.duration.is_zero() { self.config.duration } else { seen.record.duration };
+    /// Returns the time at which the lease of another replica expires.
+    fn expires_at(&self, seen: &ObservedRecord) -> Instant {
+        let duration = if seen.record.duration.is_zero() {
+            self.config.duration
+        } else {
+            seen.record.duration
+        };
         seen.since + duration
     }
 
     fn stop(&mut self) {
-        if self.renewed.take().is_some() {
+        if self.renewed_at.take().is_some() {
             self.outputs.push_back(Output::Stop);
         }
     }
 
     fn read(&mut self, now: Instant) {
-        self.asked = Some(now);
+        self.requested_at = Some(now);
         self.outputs.push_back(Output::Read);
     }
 
     fn write(&mut self, holder: Box<str>, now: Instant) {
-        self.asked = Some(now);
-        let before = self.seen.as_ref().map(|seen| &seen.record);
+        self.requested_at = Some(now);
+        let before = self.observed.as_ref().map(|seen| &seen.record);
         let acquires = !holder.is_empty() && before.is_none_or(|record| record.holder != holder);
         let transitions = before.map_or(0, |record| record.transitions + u32::from(acquires));
-        let version = before.filter(|record| !record.is_gone()).map(|record| record.version.clone());
-        self.outputs.push_back(Output::Write(Write { version, holder, transitions, acquires }));
+        let version =
+            before.filter(|record| !record.is_gone()).map(|record| record.version.clone());
+        self.outputs.push_back(Output::Write(LeaseWrite {
+            version,
+            holder,
+            transitions,
+            sets_acquire_time: acquires,
+        }));
     }
 
-    /// Takes or renews the lease if it is free, over or mine; otherwise looks again later.
-    fn consider(&mut self, now: Instant) {
-        if self.leave_by.is_some() {
-            self.give_back(now);
+    /// Takes or renews the lease if it is free, expired or this replica's; otherwise schedules
+    /// another read.
+    fn acquire_or_renew(&mut self, now: Instant) {
+        if self.release_by.is_some() {
+            self.release(now);
             return;
         }
-        match &self.seen {
-            Some(seen) if !seen.record.holder.is_empty() && !self.is_mine() && now < self.over_at(seen) => {
-                self.next = self.over_at(seen).min(now + self.config.retry);
+        match &self.observed {
+            Some(seen)
+                if !seen.record.holder.is_empty()
+                    && !self.is_own()
+                    && now < self.expires_at(seen) =>
+            {
+                self.next_request = self.expires_at(seen).min(now + self.config.retry);
                 self.stop();
             }
             Some(_) | None => {
-                if !self.is_mine() {
+                if !self.is_own() {
                     self.stop();
                 }
                 self.write(self.config.identity.clone(), now);
@@ -219,34 +249,35 @@ impl Lease {
         }
     }
 
-    /// The last steps of a process that is about to stop.
-    fn give_back(&mut self, now: Instant) {
-        if self.asked.is_some() {
+    /// Continues the release of the lease while the process stops: reads the Lease if necessary,
+    /// writes it without a holder, and then reports the end.
+    fn release(&mut self, now: Instant) {
+        if self.requested_at.is_some() {
             return;
         }
-        match (self.is_mine(), self.fresh) {
+        match (self.is_own(), self.is_current) {
             (true, true) => self.write("".into(), now),
             (true, false) => self.read(now),
-            (false, _) => self.leave(),
+            (false, _) => self.finish(),
         }
     }
 
-    fn leave(&mut self) {
-        if !self.left {
-            self.left = true;
-            self.outputs.push_back(Output::Left);
+    fn finish(&mut self) {
+        if !self.finished {
+            self.finished = true;
+            self.outputs.push_back(Output::Released);
         }
     }
 
-    fn written(&mut self, record: Record, sent: Instant, now: Instant) {
+    fn on_written(&mut self, record: LeaseRecord, sent: Instant, now: Instant) {
         self.observe(record, now);
-        if self.leave_by.is_some() {
-            self.give_back(now);
+        if self.release_by.is_some() {
+            self.release(now);
             return;
         }
-        self.next = now.max(sent + self.config.retry);
+        self.next_request = now.max(sent + self.config.retry);
         if now < sent + self.config.renew_deadline {
-            self.renewed = Some(sent);
+            self.renewed_at = Some(sent);
             self.outputs.push_back(Output::Lead(sent + self.config.renew_deadline));
         } else {
             self.stop();
@@ -254,53 +285,57 @@ impl Lease {
     }
 }
 
-impl Machine for Lease {
+impl Machine for LeaderLease {
     type Input = Input;
     type Output = Output;
 
     fn handle(&mut self, input: Input, now: Instant) {
-        if matches!(input, Input::Leave) {
-            self.leave_by = Some(now + LEAVE_MAX);
+        if matches!(input, Input::Stopping) {
+            self.release_by = Some(now + RELEASE_TIMEOUT);
             self.stop();
-            self.give_back(now);
+            self.release(now);
             return;
         }
-        let Some(sent) = self.asked.take() else { return };
+        let Some(sent) = self.requested_at.take() else { return };
         match input {
-            Input::Found(found) => {
+            Input::Read(found) => {
                 match found {
                     Some(record) => self.observe(record, now),
-                    None => self.observe_none(now),
+                    None => self.observe_missing(now),
                 }
-                self.consider(now);
+                self.acquire_or_renew(now);
             }
-            Input::Written(record) => self.written(record, sent, now),
+            Input::Written(record) => self.on_written(record, sent, now),
             Input::Conflict => {
-                self.fresh = false;
+                self.is_current = false;
                 self.read(now);
             }
             Input::Failed => {
-                self.fresh = false;
-                self.next = now + self.config.retry;
-                if self.leave_by.is_some() {
-                    self.leave();
+                self.is_current = false;
+                self.next_request = now + self.config.retry;
+                if self.release_by.is_some() {
+                    self.finish();
                 }
             }
-            Input::Leave => {}
+            Input::Stopping => {}
         }
         self.tick(now);
     }
 
     fn tick(&mut self, now: Instant) {
-        if self.renewed.is_some_and(|renewed| now >= renewed + self.config.renew_deadline) {
+        if self.renewed_at.is_some_and(|renewed| now >= renewed + self.config.renew_deadline) {
             self.stop();
         }
-        if let Some(leave_by) = self.leave_by {
+        if let Some(leave_by) = self.release_by {
             if now >= leave_by {
-                self.leave();
+                self.finish();
             }
-        } else if self.asked.is_none() && now >= self.next {
-            if self.fresh && self.leads() { self.consider(now) } else { self.read(now) }
+        } else if self.requested_at.is_none() && now >= self.next_request {
+            if self.is_current && self.is_leader() {
+                self.acquire_or_renew(now)
+            } else {
+                self.read(now)
+            }
         }
     }
 
@@ -309,12 +344,13 @@ impl Machine for Lease {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.left {
+        if self.finished {
             return None;
         }
-        let ask = (self.asked.is_none() && self.leave_by.is_none()).then_some(self.next);
-        let stop = self.renewed.map(|renewed| renewed + self.config.renew_deadline);
-        [ask, stop, self.leave_by].into_iter().flatten().min()
+        let ask =
+            (self.requested_at.is_none() && self.release_by.is_none()).then_some(self.next_request);
+        let stop = self.renewed_at.map(|renewed| renewed + self.config.renew_deadline);
+        [ask, stop, self.release_by].into_iter().flatten().min()
     }
 }
 

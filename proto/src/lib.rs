@@ -1,17 +1,19 @@
-//! The pure part of FerroLB: what its programs agree on.
+//! Pure library of FerroLB, shared by the speaker, the controller, the CLI and the simulator.
 //!
-//! - [`api`]: the Kubernetes kinds, annotations and conditions that we define.
-//! - [`facts`]: the few fields that we read of Services, EndpointSlices and Nodes.
-//! - [`duration`]: how a time is written.
+//! - [`api`]: custom resources, annotations and conditions of FerroLB.
+//! - [`facts`]: the few fields of Services, EndpointSlices, Nodes, Namespaces and custom resources
+//!   that decisions need.
+//! - [`duration`]: the text format of durations in flags and annotations.
 //! - [`range`]: address ranges and sets of free addresses.
-//! - [`wire`]: frames on the local network: Ethernet, ARP, and our own hello protocol.
-//! - [`announce`], [`bgp`], [`election`] and [`verdict`]: decisions that more than one program makes.
-//! - [`claim`]: the protocol machine that decides who answers.
-//! - [`health`]: the machines that judge whether what is announced works.
-//! - [`lease`]: the machine that decides which replica of a program may write.
+//! - [`wire`]: frames on the network segment: Ethernet, ARP, NDP, and the hello protocol.
+//! - [`announce`], [`bgp`], [`election`] and [`verdict`]: decisions that more than one component
+//!   makes.
+//! - [`claim`]: the state machine that decides which speaker owns an address.
+//! - [`health`]: the state machines for the health checks of endpoints and for kube-proxy health.
+//! - [`lease`]: the state machine that decides which replica of the controller may write.
 //!
-//! Nothing here does IO, reads a clock, spawns, locks or awaits; a test of the `tests` room holds the dependency tree to
-//! that. Both programs, the CLI and the simulator run this code.
+//! No code in this crate does I/O, reads a clock, starts a task or thread, takes a lock, or awaits.
+//! A test in the `tests` crate checks that no dependency of this crate does I/O.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -32,29 +34,34 @@ pub mod wire;
 
 pub use time::Instant;
 
-/// The contract of every protocol machine (hello and claim, leader lease, probe hysteresis and GoBGP).
+/// Contract of every state machine: ownership protocol, leader lease, health checks and kube-proxy
+/// health.
 ///
-/// One input, then all output, then the next input: a driver calls [`handle`](Machine::handle) with what happened and the
-/// time at which it happened, then [`poll`](Machine::poll) until it answers `None`, then waits for the next input or until
-/// [`deadline`](Machine::deadline), whichever is first. At the deadline it calls [`tick`](Machine::tick). A machine does
-/// nothing by itself and never fails: bad input is counted and dropped.
+/// The driver calls [`handle`](Machine::handle) with one input and the time at which the input
+/// happened. Then it calls [`poll`](Machine::poll) until the result is `None`. Then it waits for
+/// the next input or until [`deadline`](Machine::deadline), whichever is first; at the deadline it
+/// calls [`tick`](Machine::tick). A machine does nothing by itself and never fails: invalid input
+/// is counted and dropped.
 pub trait Machine {
-    /// What can happen to the machine, a closed enum.
+    /// Enum of all events that the machine handles.
     type Input;
-    /// What the machine wants done or known, a closed enum.
+    /// Enum of all actions and reports that the machine passes to its driver.
     type Output;
 
-    /// Takes one input that happened at `now`; times never go backwards.
+    /// Handles one input that happened at `now`, which is never earlier than in a previous call.
     fn handle(&mut self, input: Self::Input, now: Instant);
 
-    /// Lets time pass: everything that was due at or before `now` happens. Calling it early changes nothing.
+    /// Executes every timer that is due at or before `now`. A call before the deadline changes
+    /// nothing.
     fn tick(&mut self, now: Instant);
 
-    /// The next thing to do, in order. Its answer changes only after `handle` or `tick`.
+    /// Removes and returns the oldest pending output. If there is none, returns `None` until
+    /// `handle` or `tick` makes one.
     #[must_use]
     fn poll(&mut self) -> Option<Self::Output>;
 
-    /// When [`tick`](Machine::tick) has to be called next, if ever. Its answer changes only after `handle` or `tick`.
+    /// Returns the time at which [`tick`](Machine::tick) must be called next, or `None` if no timer
+    /// is set. The result changes only after `handle` or `tick`.
     #[must_use]
     fn deadline(&self) -> Option<Instant>;
 }

@@ -1,7 +1,8 @@
-//! Address ranges as users write them, and sets of addresses as sorted intervals. Pure values; the pools' decoder and the
-//! controller's allocator use them.
+//! Address ranges as users write them, and sets of addresses as sorted intervals. Pure values; used
+//! by the decoder of pools and the controller's allocator.
 //!
-//! A set costs memory by its fragments, never by its size: a /8 and a v6 /64 cost the same as a /28.
+//! The memory of a set depends on the number of its intervals, never on the number of its
+//! addresses: a /8 or an IPv6 /64 takes as much as a /28.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         match address {
@@ -29,13 +30,16 @@ impl Family {
 
     const fn address(self, bits: u128) -> IpAddr {
         match self {
-            #[expect(clippy::cast_possible_truncation, reason = "a v4 interval never holds more than 32 bits")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a v4 interval never holds more than 32 bits"
+            )]
             Self::V4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
             Self::V6 => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         }
     }
 
-    /// The bits of an address.
+    /// Returns the number of bits of an address.
     #[must_use]
     pub const fn width(self) -> u8 {
         match self {
@@ -44,8 +48,8 @@ impl Family {
         }
     }
 
-    /// Those bits of an address, as a number's lowest, that follow its first `length`.
-    fn hosts(self, length: u8) -> u128 {
+    /// Returns a mask of the host bits that follow a prefix of `length` bits.
+    fn host_mask(self, length: u8) -> u128 {
         u128::MAX.checked_shr(u32::from(128 - self.width()) + u32::from(length)).unwrap_or(0)
     }
 }
@@ -66,9 +70,10 @@ const fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// One closed range of addresses of one family, as a user writes it: `10.0.0.0/24`, `10.0.0.5-10.0.0.9` or `10.0.0.7`.
+/// A closed range of addresses of one family, as users write it: `10.0.0.0/24`, `10.0.0.5-10.0.0.9`
+/// or `10.0.0.7`.
 ///
-/// A CIDR with host bits set means its whole network, as MetalLB reads it.
+/// A CIDR with host bits set means its whole network, as in MetalLB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressRange {
     family: Family,
@@ -76,76 +81,80 @@ pub struct AddressRange {
     last: u128,
 }
 
-/// Why a text is no [`AddressRange`]. The messages are for whoever wrote the pool.
+/// Why a text is not an [`AddressRange`]. The messages are for the author of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseRangeError {
-    /// No address could be read.
-    #[error("{0:?} is no address: write a CIDR (10.0.0.0/24), a range (10.0.0.5-10.0.0.9) or one address (10.0.0.7)")]
+    /// The text contains no valid address.
+    #[error(
+        "{0:?} is not an address: write a CIDR (10.0.0.0/24), a range (10.0.0.5-10.0.0.9) or one address (10.0.0.7)"
+    )]
     Address(String),
-    /// The prefix length is no number or too long.
+    /// The prefix length is not a number, or is longer than an address of the family.
     #[error("{text:?} has no valid prefix length: {family} takes 0 to {max}")]
     Prefix {
-        /// What was written.
+        /// The text that contains the prefix length.
         text: String,
-        /// The family of its address.
+        /// The family of the address.
         family: Family,
-        /// The longest prefix of that family.
+        /// The longest prefix length of the family, in bits.
         max: u32,
     },
-    /// A range that ends before it starts.
+    /// The last address of the range is lower than the first one.
     #[error("range {0:?} ends before it starts: write the lower address first")]
     Reversed(String),
-    /// A range between an IPv4 and an IPv6 address.
+    /// One end of the range is an IPv4 address, and the other is an IPv6 address.
     #[error("range {0:?} mixes IPv4 and IPv6: write one range for each family")]
     Mixed(String),
 }
 
 impl AddressRange {
-    /// The range of one address.
+    /// Returns the range that contains only `address`.
     #[must_use]
     pub const fn single(address: IpAddr) -> Self {
         Self { family: Family::of(address), first: bits(address), last: bits(address) }
     }
 
-    /// The network of so many bits that an address is in.
+    /// Returns the network that has a prefix of `length` bits and contains `address`.
     #[must_use]
     pub fn network(address: IpAddr, length: u8) -> Self {
         let family = Family::of(address);
-        let hosts = family.hosts(length);
+        let hosts = family.host_mask(length);
         let first = bits(address) & !hosts;
         Self { family, first, last: first | hosts }
     }
 
-    /// The length in bits of the widest network that is whole in the range.
+    /// Returns the prefix length, in bits, of the widest network that is completely inside the
+    /// range.
     #[must_use]
     pub fn widest_network(&self) -> u8 {
         let fits = |length: &u8| {
-            let hosts = self.family.hosts(*length);
-            let last = self.first.checked_add(hosts).and_then(|least| (least & !hosts).checked_add(hosts));
+            let hosts = self.family.host_mask(*length);
+            let last =
+                self.first.checked_add(hosts).and_then(|least| (least & !hosts).checked_add(hosts));
             last.is_some_and(|last| last <= self.last)
         };
         (0..self.family.width()).find(fits).unwrap_or(self.family.width())
     }
 
-    /// The range's family.
+    /// Returns the family of the range.
     #[must_use]
     pub const fn family(&self) -> Family {
         self.family
     }
 
-    /// The lowest address.
+    /// Returns the lowest address of the range.
     #[must_use]
     pub const fn first(&self) -> IpAddr {
         self.family.address(self.first)
     }
 
-    /// The highest address.
+    /// Returns the highest address of the range.
     #[must_use]
     pub const fn last(&self) -> IpAddr {
         self.family.address(self.last)
     }
 
-    /// Whether the two share an address.
+    /// Returns whether the two ranges share an address.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.family == other.family && self.first <= other.last && other.first <= self.last
@@ -156,17 +165,26 @@ impl FromStr for AddressRange {
     type Err = ParseRangeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let address =
-            |part: &str| part.trim().parse::<IpAddr>().map_err(|_| ParseRangeError::Address(text.trim().to_owned()));
+        let address = |part: &str| {
+            part.trim()
+                .parse::<IpAddr>()
+                .map_err(|_| ParseRangeError::Address(text.trim().to_owned()))
+        };
         if let Some((network, prefix)) = text.split_once('/') {
             let network = address(network)?;
             let family = Family::of(network);
             let max = u32::from(family.width());
             let length = prefix.trim().parse::<u32>().ok().filter(|length| *length <= max);
-            let length = length.ok_or_else(|| ParseRangeError::Prefix { text: text.to_owned(), family, max })?;
+            let length = length.ok_or_else(|| ParseRangeError::Prefix {
+                text: text.to_owned(),
+                family,
+                max,
+            })?;
             return Ok(Self::network(network, u8::try_from(length).unwrap_or(u8::MAX)));
         }
-        let Some((first, last)) = text.split_once('-') else { return address(text).map(Self::single) };
+        let Some((first, last)) = text.split_once('-') else {
+            return address(text).map(Self::single);
+        };
         let (first, last) = (address(first)?, address(last)?);
         if Family::of(first) != Family::of(last) {
             return Err(ParseRangeError::Mixed(text.to_owned()));
@@ -180,11 +198,16 @@ impl FromStr for AddressRange {
 
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { self.first().fmt(f) } else { write!(f, "{}-{}", self.first(), self.last()) }
+        if self.first == self.last {
+            self.first().fmt(f)
+        } else {
+            write!(f, "{}-{}", self.first(), self.last())
+        }
     }
 }
 
-/// A set of addresses of both families: disjoint, non-adjacent intervals, first -> last.
+/// A set of addresses of both families: disjoint intervals that are not adjacent. The map holds the
+/// last address of each interval under its first one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressSet {
     intervals: BTreeMap<(Family, u128), u128>,
@@ -194,8 +217,10 @@ impl AddressSet {
     /// Adds every address of `range`.
     pub fn insert(&mut self, range: AddressRange) {
         let AddressRange { family, mut first, mut last } = range;
-        // Everything that touches or is adjacent melts into one interval.
-        while let Some((&(f, start), &end)) = self.intervals.range(..=(family, last.saturating_add(1))).next_back() {
+        // Merge `range` and all intervals that overlap it or are adjacent to it into one interval.
+        while let Some((&(f, start), &end)) =
+            self.intervals.range(..=(family, last.saturating_add(1))).next_back()
+        {
             if f != family || end.saturating_add(1) < first {
                 break;
             }
@@ -206,7 +231,7 @@ impl AddressSet {
         self.intervals.insert((family, first), last);
     }
 
-    /// Takes every address of `range` out; those that are not in are no matter.
+    /// Removes every address of `range` that is in the set.
     pub fn remove(&mut self, range: AddressRange) {
         let AddressRange { family, first, last } = range;
         while let Some((&(f, start), &end)) = self.intervals.range(..=(family, last)).next_back() {
@@ -223,7 +248,7 @@ impl AddressSet {
         }
     }
 
-    /// Whether `address` is in the set. O(log fragments).
+    /// Returns whether `address` is in the set. Takes O(log n) time for n intervals.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let (family, bits) = (Family::of(address), bits(address));
@@ -231,7 +256,8 @@ impl AddressSet {
         below.is_some_and(|(&(f, _), &end)| f == family && bits <= end)
     }
 
-    /// The lowest address that is in the set and in `range`. O(log fragments).
+    /// Returns the lowest address that is in the set and in `range`. Takes O(log n) time for n
+    /// intervals.
     #[must_use]
     pub fn lowest_in(&self, range: &AddressRange) -> Option<IpAddr> {
         let AddressRange { family, first, last } = *range;
@@ -242,14 +268,17 @@ impl AddressSet {
         Some(family.address(start))
     }
 
-    /// How many addresses of a family are in the set; the whole of IPv6 counts as `u128::MAX`.
+    /// Returns the number of addresses of a family in the set. For all 2^128 IPv6 addresses,
+    /// returns `u128::MAX`.
     #[must_use]
     pub fn count(&self, family: Family) -> u128 {
         let sizes = self.intervals.iter().filter(|((f, _), _)| *f == family);
-        sizes.fold(0, |sum: u128, (&(_, start), &end)| sum.saturating_add((end - start).saturating_add(1)))
+        sizes.fold(0, |sum: u128, (&(_, start), &end)| {
+            sum.saturating_add((end - start).saturating_add(1))
+        })
     }
 
-    /// The intervals of the set, IPv4 first, ascending.
+    /// Returns the intervals of the set, IPv4 first, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = AddressRange> + '_ {
         self.intervals.iter().map(|(&(family, first), &last)| AddressRange { family, first, last })
     }

@@ -1,11 +1,12 @@
-//! Our own monotonic time, so that a simulator can make one. Owned by nobody; made by the shells' clock and by tests.
+//! Monotonic time as plain values. The I/O layer makes them from its clock; tests and simulators
+//! construct them from numbers.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// A point on a monotonic clock, in nanoseconds since an arbitrary start of the process that made it.
+/// A point in monotonic time: nanoseconds since a start that each process chooses.
 ///
-/// Unlike [`std::time::Instant`] it can be made from a number, which is what tests and simulators do.
+/// Unlike [`std::time::Instant`], tests and simulators can construct one from a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -13,25 +14,25 @@ impl Instant {
     /// The start of the clock.
     pub const ZERO: Self = Self(0);
 
-    /// The point `nanos` nanoseconds after the start of the clock.
+    /// Returns the point `nanos` nanoseconds after the start of the clock.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The point `millis` milliseconds after the start of the clock.
+    /// Returns the point `millis` milliseconds after the start of the clock.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// Nanoseconds since the start of the clock.
+    /// Returns the nanoseconds since the start of the clock.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// Returns the time since `earlier`; zero if `earlier` is in the future.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -55,6 +56,9 @@ mod tests {
         let one = Instant::from_millis(1);
         assert_eq!(one.since(Instant::ZERO), Duration::from_millis(1));
         assert_eq!(Instant::ZERO.since(one), Duration::ZERO);
-        assert_eq!(Instant::from_nanos(u64::MAX) + Duration::from_secs(1), Instant::from_nanos(u64::MAX));
+        assert_eq!(
+            Instant::from_nanos(u64::MAX) + Duration::from_secs(1),
+            Instant::from_nanos(u64::MAX)
+        );
     }
 }

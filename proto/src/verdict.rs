@@ -1,35 +1,40 @@
-//! Whether a node can serve a Service: one pure function for announcing, conditions, metrics and the CLI.
+//! Verdict on whether a node can serve a Service. Announcements, conditions, metrics and the CLI
+//! use the same pure function, so that they agree.
 
-use crate::facts::{Endpoint, Policy, Usable};
+use crate::facts::{Endpoint, EndpointCondition, TrafficPolicy};
 use crate::range::Family;
 
-/// What a node's endpoints make of it for one Service, the best first.
+/// Ability of a node to serve one Service, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It can serve, by endpoints that are there to stay.
+    /// The node can serve. With `Local` policy, at least one eligible endpoint on the node is not
+    /// terminating.
     Ready,
-    /// It can serve for now: `Local` policy, and the only usable endpoints here are terminating.
+    /// The node can serve, but with `Local` policy, all eligible endpoints of a family on the node
+    /// are terminating.
     Terminating,
-    /// `Local` policy, and the node says that of a family none of its usable endpoints passes the Service's health check: it serves only
-    /// where nobody else does.
+    /// With `Local` policy, all eligible endpoints of a family on the node fail the Service's
+    /// health check, as the node reports. The node serves only if no other node can.
     Failing,
-    /// `Local` policy, and no usable endpoint on this node.
+    /// With `Local` policy, the node has no eligible endpoint of a family, but another node has
+    /// one.
     NoLocalEndpoint,
-    /// No usable endpoint anywhere.
+    /// The Service has no eligible endpoint on any node.
     NoEndpoint,
 }
 
 impl Verdict {
-    /// Every one.
-    pub const ALL: [Self; 5] = [Self::Ready, Self::Terminating, Self::Failing, Self::NoLocalEndpoint, Self::NoEndpoint];
+    /// All verdicts, best first.
+    pub const ALL: [Self; 5] =
+        [Self::Ready, Self::Terminating, Self::Failing, Self::NoLocalEndpoint, Self::NoEndpoint];
 
-    /// Whether the node can serve.
+    /// Returns whether a node with this verdict can serve the Service.
     #[must_use]
-    pub const fn serves(self) -> bool {
+    pub const fn can_serve(self) -> bool {
         matches!(self, Self::Ready | Self::Terminating | Self::Failing)
     }
 
-    /// Its name in metrics and in `/state`.
+    /// Returns the name of the verdict in metrics and in `/state`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -42,48 +47,57 @@ impl Verdict {
     }
 }
 
-/// The usable endpoints of one family.
+/// Locations of a Service's eligible endpoints of one family: on any node, on this node, and on
+/// this node without terminating.
 #[derive(Clone, Copy, Default)]
-struct Found {
+struct EligibleEndpoints {
     anywhere: bool,
     here: bool,
-    stays_here: bool,
+    here_not_terminating: bool,
 }
 
-impl Found {
-    const fn verdict(self, policy: Policy, failing: bool) -> Verdict {
+impl EligibleEndpoints {
+    const fn verdict(self, policy: TrafficPolicy, failing: bool) -> Verdict {
         match (policy, self) {
             (_, Self { anywhere: false, .. }) => Verdict::NoEndpoint,
-            (Policy::Local, Self { here: false, .. }) => Verdict::NoLocalEndpoint,
-            (Policy::Local, _) if failing => Verdict::Failing,
-            (Policy::Cluster, _) | (Policy::Local, Self { stays_here: true, .. }) => Verdict::Ready,
-            (Policy::Local, Self { stays_here: false, .. }) => Verdict::Terminating,
+            (TrafficPolicy::Local, Self { here: false, .. }) => Verdict::NoLocalEndpoint,
+            (TrafficPolicy::Local, _) if failing => Verdict::Failing,
+            (TrafficPolicy::Cluster, _)
+            | (TrafficPolicy::Local, Self { here_not_terminating: true, .. }) => Verdict::Ready,
+            (TrafficPolicy::Local, Self { here_not_terminating: false, .. }) => {
+                Verdict::Terminating
+            }
         }
     }
 }
 
-/// The verdict on `node` for a Service of this policy, whose announced addresses are of these `families`, given the endpoints of all
-/// its slices, which of them count, and of which families the node says that none of its own passes its health check.
+/// Returns the verdict on `node` for a Service with this policy and with announced addresses of
+/// these `families`. `endpoints` are the endpoints of all its EndpointSlices, and `usable` decides
+/// which of them are eligible. `failing` lists the families of which all endpoints on the node fail
+/// their health check, as the node reports.
 ///
-/// kube-proxy forwards an address to endpoints of its own family only, so the worst family decides. One that has no usable endpoint
-/// anywhere is served by no node, and keeps none off the wire while another family has one.
+/// kube-proxy forwards an address only to endpoints of the same family, so the worst family
+/// decides. If a family has no eligible endpoint on any node but another family has one, the
+/// verdict ignores the former, so that the latter is still announced.
 pub fn verdict<'a>(
-    policy: Policy,
-    usable: Usable,
+    policy: TrafficPolicy,
+    usable: EndpointCondition,
     families: impl IntoIterator<Item = Family>,
     node: &str,
     endpoints: impl IntoIterator<Item = &'a Endpoint>,
     failing: &[Family],
 ) -> Verdict {
-    let mut found = [Found::default(); 2];
-    for endpoint in endpoints.into_iter().filter(|endpoint| usable.takes(endpoint)) {
+    let mut found = [EligibleEndpoints::default(); 2];
+    for endpoint in endpoints.into_iter().filter(|endpoint| usable.accepts(endpoint)) {
         let here = endpoint.node.as_deref() == Some(node);
         let found = &mut found[endpoint.family as usize];
         found.anywhere = true;
         found.here |= here;
-        found.stays_here |= here && !endpoint.terminating;
+        found.here_not_terminating |= here && !endpoint.terminating;
     }
-    let verdicts = families.into_iter().map(|family| found[family as usize].verdict(policy, failing.contains(&family)));
+    let verdicts = families
+        .into_iter()
+        .map(|family| found[family as usize].verdict(policy, failing.contains(&family)));
     verdicts.filter(|verdict| *verdict != Verdict::NoEndpoint).max().unwrap_or(Verdict::NoEndpoint)
 }
 

@@ -1,4 +1,5 @@
-//! Frames on the local network: their formats, and nothing else. The speaker's link threads and the simulator use them.
+//! Frame formats of the network segment: Ethernet, ARP, NDP and the hello protocol. Pure functions,
+//! used by the speaker's interface threads and by the simulator.
 
 pub mod arp;
 pub mod hello;
@@ -11,9 +12,10 @@ use std::fmt;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// All hosts on the wire.
+    /// The broadcast address, which reaches all hosts on the segment.
     pub const BROADCAST: Self = Self([0xff; 6]);
-    /// No host: the unknown target of an ARP request.
+    /// The address of no host. An ARP request carries it as target, because the target's MAC is
+    /// unknown.
     pub const ZERO: Self = Self([0; 6]);
 }
 
@@ -25,11 +27,16 @@ impl fmt::Display for Mac {
 }
 
 /// Length of an untagged Ethernet header, in bytes: destination, source, EtherType.
-pub const ETHERNET_HEADER: usize = 14;
+pub const ETHERNET_HEADER_LENGTH: usize = 14;
 
 /// Writes an Ethernet header (IEEE 802.3) to the front of `frame`.
-pub(crate) fn ethernet(frame: &mut [u8], destination: Mac, source: Mac, ether_type: u16) {
+pub(crate) fn write_ethernet_header(
+    frame: &mut [u8],
+    destination: Mac,
+    source: Mac,
+    ether_type: u16,
+) {
     frame[..6].copy_from_slice(&destination.0);
     frame[6..12].copy_from_slice(&source.0);
-    frame[12..ETHERNET_HEADER].copy_from_slice(&ether_type.to_be_bytes());
+    frame[12..ETHERNET_HEADER_LENGTH].copy_from_slice(&ether_type.to_be_bytes());
 }

@@ -1,12 +1,13 @@
 //! The admin endpoint: `/healthz`, `/readyz`, `/metrics`, and for loopback clients `/state` and the
 //! [`Action`] of a program. The kubelet's probes have a [`Listener`] of their own. Each listener
-//! has a thread and a tokio runtime, so that it can tell that the main loop is stuck;
-//! [`AdminServer`] owns those threads and ends them on drop.
+//! has its own thread and tokio runtime, so that it still replies, and reports a stalled main loop,
+//! when the main loop does not run. [`AdminServer`] owns these threads and ends them on drop.
 //!
-//! `/state` is asked of the main loop through a small queue, so the core needs no lock and nothing is serialised unasked.
+//! Requests for `/state` reach the main loop through a small queue. The state therefore needs no
+//! lock, and is serialized only on request.
 
+mod connections;
 mod listener;
-mod places;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -25,44 +26,47 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use self::listener::{Dropped, Listener};
-use crate::vitals::Vitals;
+use self::listener::{DroppedConnections, Listener};
+use crate::watchdog::Watchdog;
 
-/// `/state` requests that may wait for the main loop; one more is answered 503.
+/// The most `/state` requests that wait for the main loop. Further ones get status 503.
 pub const STATE_REQUESTS_MAX: usize = 4;
-/// How long a `/state` client waits for the main loop.
-pub const STATE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests for an [`Action`] that may wait; one more is answered 503.
+/// The time for which a `/state` client waits for the main loop.
+pub const STATE_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most requests for an [`Action`] that wait for the main loop. Further ones get status 503.
 pub const ACTION_REQUESTS_MAX: usize = 1;
-/// How long the client of an [`Action`] waits for it: shorter than the connection may live.
+/// The time for which a client of an [`Action`] waits until the action is done. Shorter than the
+/// lifetime of a connection, so that the client still gets a response.
 pub const ACTION_TIMEOUT: Duration = Duration::from_secs(13);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
-const STUCK: &str = "the main loop is stuck\n";
+const STALLED: &str = "the main loop is stuck\n";
 const ON_NODE_ONLY: &str = "only for clients on the node itself (loopback)\n";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// An empty registry whose metrics all begin with `ferrolb_`. Everything is registered before [`serve`] takes it.
+/// Returns an empty registry whose metrics all begin with `ferrolb_`. All metrics must be
+/// registered before [`serve`] takes it.
 #[must_use]
 pub fn registry() -> Registry {
     Registry::with_prefix("ferrolb")
 }
 
-/// A client that waits for a dump of the main loop's state.
+/// A request for `/state`, whose client waits until the main loop replies with its state.
 #[derive(Debug)]
 pub struct StateRequest(oneshot::Sender<Result<Vec<u8>, serde_json::Error>>);
 
 impl StateRequest {
-    /// Answers with `state` as JSON. A client that has gone is no error.
-    pub fn answer(self, state: &impl Serialize) {
+    /// Replies with `state` as JSON. A client that has closed its connection is no error.
+    pub fn respond(self, state: &impl Serialize) {
         if self.0.send(serde_json::to_vec(state)).is_err() {
-            debug!("the client of /state did not wait for the answer");
+            debug!("the client of /state disconnected before the response");
         }
     }
 }
 
-/// A path by which a client on the node itself has the program do something. It is got, because that is all that hooks of a container can do.
+/// A path by which a client on the same node triggers an action of the program. The method is GET,
+/// because a container's lifecycle hook can send nothing else.
 #[derive(Debug)]
 pub struct Action {
     path: &'static str,
@@ -70,7 +74,7 @@ pub struct Action {
 }
 
 impl Action {
-    /// The action of a path, and what takes the requests for it.
+    /// Returns the action of a path, and the receiver of the requests for it.
     #[must_use]
     pub fn new(path: &'static str) -> (Self, mpsc::Receiver<ActionRequest>) {
         let (requests, taker) = mpsc::channel(ACTION_REQUESTS_MAX);
@@ -83,110 +87,118 @@ impl Action {
             return page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,
-                "another client waits for the same, or nobody does it\n",
+                "the same action is in progress for another client, or this process cannot perform it\n",
             );
         }
         match timeout(ACTION_TIMEOUT, answered).await {
             Ok(Ok(Ok(()))) => page(StatusCode::OK, TEXT, "done\n"),
             Ok(Ok(Err(why))) => page(StatusCode::CONFLICT, TEXT, format!("not done: {why}\n")),
-            Ok(Err(_)) | Err(_) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not done in time\n"),
+            Ok(Err(_)) | Err(_) => {
+                page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not done in time\n")
+            }
         }
     }
 }
 
-/// A client that waits until an [`Action`] is done.
+/// A request for an [`Action`], whose client waits until the action is done.
 #[derive(Debug)]
 pub struct ActionRequest(oneshot::Sender<Result<(), String>>);
 
 impl ActionRequest {
-    /// Whether the client still waits: what was asked for longer ago is not done any more.
+    /// Returns whether the client still waits. The program does not start an action whose client
+    /// has closed its connection.
     #[must_use]
-    pub fn is_awaited(&self) -> bool {
+    pub fn is_client_waiting(&self) -> bool {
         !self.0.is_closed()
     }
 
-    /// Answers that it is done, or why not. A client that has gone is no error.
+    /// Replies that the action is done, or with the reason why it is not. A client that has closed
+    /// its connection is no error.
     pub fn answer(self, outcome: Result<(), String>) {
         if self.0.send(outcome).is_err() {
-            debug!("the client of an action did not wait for the answer");
+            debug!("the client of an action disconnected before the response");
         }
     }
 }
 
-/// A program beside this one that lives as long as this one does and finds it so: what answers for it as `/healthz` does for the program itself.
+/// The health of a companion process (gobgpd), which the admin endpoint reports at a path of its
+/// own. The companion counts as healthy while this program's main loop runs and can reach it.
 #[derive(Debug)]
-pub struct Ward {
+pub struct Companion {
     path: &'static str,
-    lives: Arc<AtomicBool>,
+    healthy: Arc<AtomicBool>,
 }
 
-impl Ward {
-    /// The ward of a path, which does not live yet, and by what is said that it does.
+impl Companion {
+    /// Returns the companion with this path, initially unhealthy, and the flag that the program
+    /// sets while the companion is healthy.
     #[must_use]
     pub fn new(path: &'static str) -> (Self, Arc<AtomicBool>) {
         let lives = Arc::<AtomicBool>::default();
-        (Self { path, lives: Arc::clone(&lives) }, lives)
+        (Self { path, healthy: Arc::clone(&lives) }, lives)
     }
 }
 
-/// The addresses at which the endpoint listens.
+/// The addresses on which the admin endpoint listens.
 #[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    /// For everybody: all pages.
+pub struct ListenAddresses {
+    /// Address of the listener that serves all pages, to all clients.
     pub admin: SocketAddr,
-    /// For the kubelet: probes and hooks.
+    /// Address of the listener that serves only probes and lifecycle hooks, for the kubelet.
     pub probes: SocketAddr,
 }
 
-/// The running endpoint; dropping it ends its threads.
+/// The running admin endpoint. Dropping it ends the threads of its listeners.
 #[derive(Debug)]
 pub struct AdminServer {
-    /// `None` when the address could not be had.
+    /// The listener for all pages; `None` if it could not start.
     pub admin: Option<Listener>,
-    /// `None` when the address could not be had.
+    /// The listener for probes; `None` if it could not start.
     pub probes: Option<Listener>,
-    /// Keeps the main loop's receiver open even when nothing listens.
+    /// A sender that keeps the main loop's receiver open even if no listener runs.
     _state: mpsc::Sender<StateRequest>,
 }
 
-/// Starts the endpoint. The receiver is the main loop's: it answers each [`StateRequest`] when it
-/// comes by.
+/// Starts the admin endpoint. The main loop receives each [`StateRequest`] and replies to it.
 ///
-/// An address that cannot be had is a WARN, and the program goes on without that listener.
+/// If a listener cannot bind its address, the function logs a WARN, and the program continues
+/// without that listener.
 #[must_use]
 pub fn serve(
-    addresses: Addresses,
+    addresses: ListenAddresses,
     mut registry: Registry,
-    vitals: Arc<Vitals>,
+    watchdog: Arc<Watchdog>,
     action: Option<Action>,
-    ward: Option<Ward>,
+    ward: Option<Companion>,
 ) -> (AdminServer, mpsc::Receiver<StateRequest>) {
     let (state, requests) = mpsc::channel(STATE_REQUESTS_MAX);
-    let dropped = Dropped::new(&mut registry);
-    let shared = Arc::new(Shared { registry, vitals, state: state.clone(), action, ward });
-    let probes = Listener::start(addresses.probes, Offer::Probes, &shared, &dropped);
+    let dropped = DroppedConnections::new(&mut registry);
+    let shared = Arc::new(Shared { registry, watchdog, state: state.clone(), action, ward });
+    let probes = Listener::start(addresses.probes, PageSet::Probes, &shared, &dropped);
     let probes = probes.inspect_err(|error| {
         let listen = addresses.probes;
-        warn!(%listen, %error, "no probes: the kubelet will restart this program; set --probe-listen to a free port");
+        warn!(%listen, %error, "probes are not served, so the kubelet will restart this process: \
+                                set --probe-listen to a free port");
     });
-    let admin = Listener::start(addresses.admin, Offer::All, &shared, &dropped);
+    let admin = Listener::start(addresses.admin, PageSet::All, &shared, &dropped);
     let admin = admin.inspect_err(|error| {
         let listen = addresses.admin;
-        warn!(%listen, %error, "no admin endpoint: no metrics; set --admin-listen to a free port");
+        warn!(%listen, %error, "metrics are not served: set --admin-listen to a free port");
     });
     (AdminServer { admin: admin.ok(), probes: probes.ok(), _state: state }, requests)
 }
 
-/// The pages that a listener has.
+/// The set of pages that a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Offer {
+enum PageSet {
     All,
-    /// Without the pages that take long to make: a probe does not wait behind one.
+    /// All pages except `/metrics` and `/state`, which take long to produce. A probe therefore
+    /// never waits for them.
     Probes,
 }
 
-impl Offer {
-    /// The listener's name, as its thread and its metrics have it.
+impl PageSet {
+    /// Returns the name of the listener with these pages, for its thread and its metrics.
     const fn listener(self) -> &'static str {
         match self {
             Self::All => "admin",
@@ -195,18 +207,18 @@ impl Offer {
     }
 }
 
-/// What all connections read.
+/// State that all connections of both listeners share.
 struct Shared {
     registry: Registry,
-    vitals: Arc<Vitals>,
+    watchdog: Arc<Watchdog>,
     state: mpsc::Sender<StateRequest>,
     action: Option<Action>,
-    ward: Option<Ward>,
+    ward: Option<Companion>,
 }
 
 async fn answer<B>(
     shared: &Shared,
-    offer: Offer,
+    offer: PageSet,
     peer: IpAddr,
     request: Request<B>,
     now: Instant,
@@ -215,42 +227,52 @@ async fn answer<B>(
         return Ok(page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n"));
     }
     Ok(match request.uri().path() {
-        "/healthz" if shared.vitals.is_alive(now) => page(StatusCode::OK, TEXT, "ok\n"),
-        "/healthz" => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STUCK),
-        "/readyz" => match shared.vitals.why_not_ready() {
+        "/healthz" if shared.watchdog.is_alive(now) => page(StatusCode::OK, TEXT, "ok\n"),
+        "/healthz" => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STALLED),
+        "/readyz" => match shared.watchdog.why_not_ready() {
             None => page(StatusCode::OK, TEXT, "ok\n"),
             Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
         },
-        "/metrics" | "/state" if offer == Offer::Probes => {
+        "/metrics" | "/state" if offer == PageSet::Probes => {
             page(StatusCode::NOT_FOUND, TEXT, "only probes are served here; see --admin-listen\n")
         }
         "/metrics" => metrics(&shared.registry),
         "/state" if is_on_node(peer) => state(&shared.state).await,
         "/state" => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
-        path if shared.ward.as_ref().is_some_and(|ward| ward.path == path) => ward(shared, now),
+        path if shared.ward.as_ref().is_some_and(|ward| ward.path == path) => {
+            companion(shared, now)
+        }
         path => match shared.action.as_ref().filter(|action| action.path == path) {
-            None => page(StatusCode::NOT_FOUND, TEXT, "there are /healthz, /readyz, /metrics and /state\n"),
+            None => page(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "there are /healthz, /readyz, /metrics and /state\n",
+            ),
             Some(_) if !is_on_node(peer) => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
-            // Who asks for the head alone only wants to know whether it is there.
+            // A HEAD request only checks whether the path exists.
             Some(_) if *request.method() == Method::HEAD => page(StatusCode::OK, TEXT, ""),
-            // Whoever does it may know nothing new.
-            Some(_) if !shared.vitals.is_alive(now) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STUCK),
+            // A stalled main loop cannot execute the action.
+            Some(_) if !shared.watchdog.is_alive(now) => {
+                page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STALLED)
+            }
             Some(action) => action.request().await,
         },
     })
 }
 
-/// Whether the ward lives, as far as a main loop that does can say.
-fn ward(shared: &Shared, now: Instant) -> Response<Full<Bytes>> {
-    let lives = shared.ward.as_ref().is_some_and(|ward| ward.lives.load(Ordering::Relaxed));
-    match (shared.vitals.is_alive(now), lives) {
+/// Returns the response with the companion's health. A stalled main loop does not check the
+/// companion, so the companion then counts as unhealthy.
+fn companion(shared: &Shared, now: Instant) -> Response<Full<Bytes>> {
+    let lives = shared.ward.as_ref().is_some_and(|ward| ward.healthy.load(Ordering::Relaxed));
+    match (shared.watchdog.is_alive(now), lives) {
         (true, true) => page(StatusCode::OK, TEXT, "ok\n"),
         (true, false) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "it does not answer\n"),
-        (false, _) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STUCK),
+        (false, _) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STALLED),
     }
 }
 
-/// State names Services and addresses of the whole cluster, and actions change what the node does: they are for whoever is on the node already.
+/// Returns whether the client is on the node. `/state` contains Services and addresses of the whole
+/// cluster, and actions change the node's behavior, so only local clients may use them.
 fn is_on_node(peer: IpAddr) -> bool {
     peer.to_canonical().is_loopback()
 }
@@ -266,19 +288,33 @@ fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
 async fn state(main_loop: &mpsc::Sender<StateRequest>) -> Response<Full<Bytes>> {
     let (reply, answered) = oneshot::channel();
     if main_loop.try_send(StateRequest(reply)).is_err() {
-        return page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "too many clients of /state, or the main loop has ended\n");
+        return page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TEXT,
+            "too many clients of /state, or the main loop has ended\n",
+        );
     }
-    match timeout(STATE_ANSWER_TIMEOUT, answered).await {
+    match timeout(STATE_REPLY_TIMEOUT, answered).await {
         Ok(Ok(Ok(json))) => page(StatusCode::OK, JSON, json),
-        Ok(Ok(Err(error))) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("state is not JSON: {error}\n")),
-        Ok(Err(_)) | Err(_) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the main loop does not answer\n"),
+        Ok(Ok(Err(error))) => {
+            page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("state is not JSON: {error}\n"))
+        }
+        Ok(Err(_)) | Err(_) => {
+            page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the main loop does not respond\n")
+        }
     }
 }
 
-fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn page(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
     response
 }
 

@@ -1,9 +1,10 @@
-//! Whether the API server answers, said once: one WARN when it stops, one INFO when it is back, DEBUG for each failure between.
-//! A server that starts or stops answers some requests and not others; who comes and goes is not said each time.
+//! The availability of the API server, logged once: one WARN when the server becomes unavailable,
+//! one INFO when it is available again, and DEBUG for each failure in between. While an API server
+//! starts or stops, it replies to only some requests. Therefore short changes are not all logged.
 //!
-//! It sits under the client as a layer ([`ApiHealth::observe`]) and so sees every request of every watch and writer: nobody
-//! reports to it, and none of them needs to log an unreachable server. Shared in an `Arc` by the client and by whoever
-//! wants to know; no task of its own.
+//! [`ApiHealth`] is a layer under the client ([`ApiHealth::observe`]) and therefore sees every
+//! request of every watch and writer. None of these needs to report or log an unreachable API
+//! server. The client and its users share the value in an `Arc`; it has no task of its own.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -20,99 +21,115 @@ use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 
-/// So long after a return was said, a new failure is not news: a server that starts refuses a request in between.
-pub const NEWS_AFTER: Duration = Duration::from_secs(5);
+/// The time after the log line "the API server responds again" during which a new failure is logged
+/// only at DEBUG, because a starting API server refuses some requests.
+pub const FAILURE_LOG_DELAY: Duration = Duration::from_secs(5);
 
-/// What the last requests say about the API server. It counts as answering until a request fails.
+/// The availability of the API server, according to the latest request. Before the first request,
+/// the API server counts as available.
 #[derive(Debug, Default)]
 pub struct ApiHealth {
-    known: Mutex<Known>,
+    availability: Mutex<Availability>,
     failures: Counter,
     answering: Gauge,
 }
 
-/// What is known and what was said.
+/// The availability, and which changes of it were logged.
 #[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    /// The last request got no answer.
-    away: bool,
-    /// That was said, and its end not yet.
-    said: bool,
-    /// When its last end was said.
-    back: Option<Instant>,
+struct Availability {
+    /// Whether the latest request got no reply.
+    unavailable: bool,
+    /// Whether the current failure was logged. True until the recovery is logged.
+    failure_logged: bool,
+    /// The time at which a recovery was logged most recently.
+    recovery_logged_at: Option<Instant>,
 }
 
 impl ApiHealth {
-    /// An API server of which nothing bad is known, with its metrics in `registry`.
+    /// Returns the initial state, in which the API server counts as available. Registers the
+    /// metrics in `registry`.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Arc<Self> {
         let health = Self::default();
         health.answering.set(1);
-        registry.register("api_failures", "Requests to the API server without an answer", health.failures.clone());
+        registry.register(
+            "api_failures",
+            "Requests to the API server without a response",
+            health.failures.clone(),
+        );
         registry.register(
             "api_answering",
-            "Whether the API server answered the last request",
+            "1 if the API server responded to the last request",
             health.answering.clone(),
         );
         Arc::new(health)
     }
 
-    /// Whether the API server did not answer the last request.
+    /// Returns whether the API server did not reply to the latest request.
     #[must_use]
-    pub fn is_away(&self) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).away
+    pub fn is_unavailable(&self) -> bool {
+        self.availability.lock().unwrap_or_else(PoisonError::into_inner).unavailable
     }
 
-    /// A request got an answer.
+    /// Records that a request got a reply.
     fn answered(&self, now: Instant) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut known.away) {
+        let mut known = self.availability.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut known.unavailable) {
             self.answering.set(1);
         }
-        if std::mem::take(&mut known.said) {
-            known.back = Some(now);
-            info!("the API server answers again");
+        if std::mem::take(&mut known.failure_logged) {
+            known.recovery_logged_at = Some(now);
+            info!("the API server responds again");
         }
     }
 
-    /// A request got none.
+    /// Records that a request got no reply.
     fn failed(&self, why: &dyn Display, now: Instant) {
         self.failures.inc();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.away = true;
+        let mut known = self.availability.lock().unwrap_or_else(PoisonError::into_inner);
+        known.unavailable = true;
         self.answering.set(0);
-        if known.said || known.back.is_some_and(|back| now.since(back) < NEWS_AFTER) {
-            debug!(%why, "still no answer from the API server");
+        if known.failure_logged
+            || known.recovery_logged_at.is_some_and(|back| now.since(back) < FAILURE_LOG_DELAY)
+        {
+            debug!(%why, "still no response from the API server");
         } else {
-            known.said = true;
-            warn!(%why, "no answer from the API server; what is announced stays so, and it is tried again until it answers");
+            known.failure_logged = true;
+            warn!(%why, "no response from the API server, retrying; announcements continue");
         }
     }
 
-    /// Learns from the result of one request. Refusals of one request (403, 404, 409, 429, 500) are answers. Refused
-    /// credentials and the gateway errors of a load balancer in front of no API server are not.
+    /// Records the result of one request. A refusal of one request (403, 404, 409, 429, 500) counts
+    /// as a reply. Rejected credentials (401) count as no reply, as do the gateway errors (502,
+    /// 503, 504) of a load balancer without an API server behind it.
     pub fn observe<B>(&self, result: &Result<Response<B>, BoxError>) {
-        self.learn(result, Clock::now());
+        self.observe_at(result, Clock::now());
     }
 
-    fn learn<B>(&self, result: &Result<Response<B>, BoxError>, now: Instant) {
+    fn observe_at<B>(&self, result: &Result<Response<B>, BoxError>, now: Instant) {
         match result {
             Ok(response) => match response.status() {
-                StatusCode::UNAUTHORIZED => self.failed(&"401: it does not accept our credentials", now),
-                status @ (StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) => {
+                StatusCode::UNAUTHORIZED => self.failed(
+                    &"401: the API server does not accept the credentials of this program",
+                    now,
+                ),
+                status @ (StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT) => {
                     self.failed(&status, now);
                 }
                 _ => self.answered(now),
             },
-            Err(error) => self.failed(&Chain(error.as_ref()), now),
+            Err(error) => self.failed(&ErrorChain(error.as_ref()), now),
         }
     }
 }
 
-/// An error and its causes on one line: "client error (Connect): tcp connect error: Connection refused".
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+/// An error and its causes on one line, such as "client error (Connect): tcp connect error:
+/// Connection refused".
+struct ErrorChain<'a>(&'a (dyn std::error::Error + 'static));
 
-impl Display for Chain<'_> {
+impl Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();
@@ -144,13 +161,17 @@ mod tests {
             for _ in 0..3 {
                 health.observe::<()>(&refused());
             }
-            assert!(health.is_away());
+            assert!(health.is_unavailable());
             health.observe(&answer(200));
             health.observe(&answer(200));
-            assert!(!health.is_away());
+            assert!(!health.is_unavailable());
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
-        assert!(lines[0].starts_with("WARN") && lines[0].contains("connection refused"), "{}", lines[0]);
+        assert!(
+            lines[0].starts_with("WARN") && lines[0].contains("connection refused"),
+            "{}",
+            lines[0]
+        );
         assert!(lines[1].starts_with("INFO"), "{}", lines[1]);
         assert_eq!(health.failures.get(), 3);
         assert_eq!(health.answering.get(), 1);
@@ -162,30 +183,31 @@ mod tests {
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
         let lines = logged(|| {
             for millis in 0..10 {
-                health.learn(&answer(503), at(millis));
-                assert!(health.is_away());
-                health.learn(&answer(403), at(millis));
-                assert!(!health.is_away());
+                health.observe_at(&answer(503), at(millis));
+                assert!(health.is_unavailable());
+                health.observe_at(&answer(403), at(millis));
+                assert!(!health.is_unavailable());
             }
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
         let lines = logged(|| {
-            health.learn(&answer(503), at(4_999));
-            health.learn(&answer(503), at(5_000));
-            health.learn(&answer(503), at(5_001));
+            health.observe_at(&answer(503), at(4_999));
+            health.observe_at(&answer(503), at(5_000));
+            health.observe_at(&answer(503), at(5_001));
         });
         assert_eq!(lines.len(), 1, "an absence that lasts is said: {lines:#?}");
     }
 
     #[test]
     fn a_refusal_of_one_request_is_an_answer_and_a_gateway_error_is_none() {
-        for (code, away) in [(200, false), (403, false), (404, false), (409, false), (429, false), (500, false)]
-            .into_iter()
-            .chain([(401, true), (502, true), (503, true), (504, true)])
+        for (code, away) in
+            [(200, false), (403, false), (404, false), (409, false), (429, false), (500, false)]
+                .into_iter()
+                .chain([(401, true), (502, true), (503, true), (504, true)])
         {
             let health = ApiHealth::new(&mut Registry::default());
             health.observe(&answer(code));
-            assert_eq!(health.is_away(), away, "{code}");
+            assert_eq!(health.is_unavailable(), away, "{code}");
         }
     }
 }

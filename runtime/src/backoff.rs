@@ -1,21 +1,22 @@
-//! How long to wait before the next try of something that failed at the API server: doubling, with jitter so that a hundred
-//! nodes do not come back in step. Pure but for the jitter. Owned by whoever retries.
+//! The delay before the next attempt after a failed request to the API server. The delay doubles
+//! with each failure. Random jitter prevents a hundred nodes from retrying at the same moment. Pure
+//! except for the jitter.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use ferrolb_proto::Instant;
 
-/// The wait after the first failure, before jitter.
+/// The delay after the first failure, before jitter.
 pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
-/// The ceiling that the wait doubles up to, before jitter.
+/// The longest delay, before jitter.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
-/// Jitter adds up to as much again to each wait: no wait is longer than this.
+/// The longest delay with jitter, which adds at most the delay itself.
 pub const RETRY_DELAY_LONGEST: Duration = Duration::from_secs(20);
-/// So long without a failure, and the next one counts as a first failure.
+/// The time without a failure after which the next failure counts as the first one again.
 pub const RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// The waits of one thing that is retried for ever.
+/// The delays of one operation that is retried forever.
 #[derive(Debug)]
 pub struct Backoff {
     delays: ExponentialBackoff,
@@ -29,7 +30,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// How long to wait after a failure at `now`.
+    /// Returns how long to wait after a failure at `now` before the next attempt.
     #[must_use]
     pub fn next_delay(&mut self, now: Instant) -> Duration {
         if self.failed_at.is_some_and(|failed_at| now.since(failed_at) >= RETRY_FORGET_AFTER) {

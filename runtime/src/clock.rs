@@ -1,27 +1,31 @@
-//! The only reader of the monotonic clock in both programs. Any thread may call it; it owns the start of the process's time.
+//! The only code in both programs that reads the monotonic clock. Any thread may call it. A static
+//! variable stores the time of the first reading.
 
 use std::sync::OnceLock;
 use std::time;
 
 use ferrolb_proto::Instant;
 
-/// The process's monotonic clock: CLOCK_MONOTONIC, counted from the first reading.
+/// The process's monotonic clock: CLOCK_MONOTONIC, counted from the first reading in the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock;
 
 impl Clock {
-    /// The time now, the same for all threads.
+    /// Returns the current time, which is the same for all threads.
     #[must_use]
     pub fn now() -> Instant {
         static START: OnceLock<time::Instant> = OnceLock::new();
-        #[expect(clippy::disallowed_methods, reason = "this is the shell's clock, which the ban names")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the shell's clock, which the ban names"
+        )]
         let now = time::Instant::now();
         let since_start = now.saturating_duration_since(*START.get_or_init(|| now));
         Instant::ZERO + since_start
     }
 
-    /// Completes at `deadline`, or never when there is none: what a loop waits on beside its inputs. Whole milliseconds,
-    /// rounded up. Cancelling it is safe.
+    /// Completes at `deadline`, rounded up to whole milliseconds, or never if `deadline` is `None`.
+    /// Meant for a loop that also waits for other inputs; canceling the future is safe.
     pub async fn sleep_until(deadline: Option<Instant>) {
         match deadline {
             Some(deadline) => tokio::time::sleep(deadline.since(Self::now())).await,

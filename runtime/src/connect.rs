@@ -1,7 +1,9 @@
-//! The client of the API server, out of KUBECONFIG or the pod's ServiceAccount. Made once by `main`; clones share one pool.
+//! The client of the API server, with the credentials of KUBECONFIG or of the pod's ServiceAccount.
+//! `main` creates it once; its clones share one connection pool.
 //!
-//! Nothing is asked of the server here: a program starts without one, is not ready, and its watches and writers try until it
-//! answers. Only credentials that can never work end the program.
+//! This module sends no request, so a program also starts while the API server is unavailable. The
+//! program is then not ready, and its watches and writers retry until the API server replies. Only
+//! credentials that can never work end the program.
 
 mod token;
 
@@ -23,33 +25,42 @@ use crate::api_health::ApiHealth;
 use crate::watch::WATCH_TIMEOUT;
 use token::TokenFile;
 
-/// How long a TCP connection and TLS handshake to the API server may take.
+/// The time limit of a TCP connection and TLS handshake with the API server.
 pub const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection on which nothing is read for so long is given up. Longer than an idle watch, so that only a silent death is.
+/// The time without data after which a connection is closed. An idle watch ends before this time,
+/// so only connections that have failed silently are closed.
 pub const API_READ_TIMEOUT: Duration = Duration::from_secs(60);
-const _: () =
-    assert!(API_READ_TIMEOUT.as_secs() > WATCH_TIMEOUT.as_secs() + 5, "an idle watch must end by itself first");
+const _: () = assert!(
+    API_READ_TIMEOUT.as_secs() > WATCH_TIMEOUT.as_secs() + 5,
+    "an idle watch must end by itself first"
+);
 
-/// Why there is no client, and what to do about it.
+/// Reason why the client cannot be created, with the remedy where one is known.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// KUBECONFIG is set and what it names cannot be used.
-    #[error("KUBECONFIG={0} cannot be used; it must name a readable kubeconfig file that has a current context")]
-    Kubeconfig(String, #[source] KubeconfigError),
-    /// KUBECONFIG is not set, and this is no pod with a ServiceAccount.
+    /// KUBECONFIG is set, and its value cannot be used.
     #[error(
-        "no credentials for the API server; set KUBECONFIG to a kubeconfig file, or run in a pod with a ServiceAccount"
+        "KUBECONFIG={0} cannot be used: set it to a readable kubeconfig file that has a current \
+         context"
+    )]
+    Kubeconfig(String, #[source] KubeconfigError),
+    /// KUBECONFIG is not set, and the program does not run in a pod with a ServiceAccount.
+    #[error(
+        "no credentials for the API server: set KUBECONFIG to a kubeconfig file, or run in a pod \
+         with a ServiceAccount"
     )]
     InCluster(#[source] InClusterError),
-    /// The credentials were read and make no client: a broken certificate, key or proxy.
-    #[error("the credentials for the API server cannot be used")]
+    /// The credentials were read but cannot be used: a certificate or key is invalid, or they
+    /// require a proxy.
+    #[error("the credentials for the API server are not valid")]
     Client(#[source] kube::Error),
 }
 
-/// The client, with `health` told of each of its requests. Called inside a tokio runtime.
+/// Creates the client. `health` observes the result of each request. Must be called inside a tokio
+/// runtime.
 ///
 /// # Errors
-/// [`ConnectError`]; `main` ends with it.
+/// [`ConnectError`], with which `main` ends the program.
 pub async fn connect(health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
     #[expect(
         clippy::disallowed_methods,
@@ -59,12 +70,15 @@ pub async fn connect(health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
     let config = if kubeconfig.is_empty() {
         Config::incluster().map_err(ConnectError::InCluster)?
     } else {
-        credentials(&kubeconfig).await.map_err(|error| ConnectError::Kubeconfig(kubeconfig, error))?
+        credentials(&kubeconfig)
+            .await
+            .map_err(|error| ConnectError::Kubeconfig(kubeconfig, error))?
     };
     client(config, health)
 }
 
-/// Credentials out of one file or a colon separated list of files, the first to name a thing winning, as kubectl reads them.
+/// Reads credentials from one file or a list of files separated by colons. If several files define
+/// the same name, the first definition applies, as in kubectl.
 async fn credentials(kubeconfig: &str) -> Result<Config, KubeconfigError> {
     let mut merged = Kubeconfig::default();
     for path in std::env::split_paths(kubeconfig).filter(|path| !path.as_os_str().is_empty()) {
@@ -77,34 +91,40 @@ fn client(mut config: Config, health: &Arc<ApiHealth>) -> Result<Client, Connect
     config.connect_timeout = Some(API_CONNECT_TIMEOUT);
     config.read_timeout = Some(API_READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    // kube would hide 429, 503 and 504 for up to 15 tries and minutes: whoever asks retries, by `backoff`.
+    // By default, kube retries after 429, 503 and 504 up to 15 times, which takes minutes, and
+    // hides these failures. FerroLB's callers retry themselves, with `backoff`.
     config.default_retry = false;
     let health = Arc::clone(health);
     let observe = MapResultLayer::new(move |result| {
         health.observe(&result);
         result
     });
-    Ok(prompt_client(config).map_err(ConnectError::Client)?.with_layer(&observe).build())
+    Ok(low_latency_client(config).map_err(ConnectError::Client)?.with_layer(&observe).build())
 }
 
-/// Requests to the API server and its answers.
+/// Service that sends a request to the API server and returns the response.
 type ApiService = BoxService<Request<Body>, Response<Incoming>, BoxError>;
 
-/// The client that kube makes of a configuration, but for two things. It does not wait for an
-/// acknowledgement before it sends the first request over a new connection, which takes 40 ms
-/// (Nagle's algorithm and delayed ACKs, RFC 896 and 1122). And [`TokenFile`] reads the file of a
-/// token.
-fn prompt_client(mut config: Config) -> Result<ClientBuilder<ApiService>, kube::Error> {
+/// Creates the client as kube does, with two differences. TCP_NODELAY is set, so the first request
+/// over a new connection does not wait for an acknowledgment, which takes 40 ms (Nagle's algorithm
+/// and delayed ACKs, RFC 896 and 1122). [`TokenFile`] reads the file of a bearer token instead of
+/// kube.
+fn low_latency_client(mut config: Config) -> Result<ClientBuilder<ApiService>, kube::Error> {
     if config.proxy_url.is_some() {
-        // Proxies are a part of kube that is not built in: it says so itself.
+        // FerroLB is built without kube's support for proxies. kube's own constructor returns the
+        // error for a proxy.
         drop(ClientBuilder::try_from(config.clone())?);
     }
-    let token = token_file(&mut config).map(|path| TokenFile::open(&path)).transpose().map_err(kube::Error::Auth)?;
+    let token = token_file(&mut config)
+        .map(|path| TokenFile::open(&path))
+        .transpose()
+        .map_err(kube::Error::Auth)?;
     let sign = token.map(|mut file| MapRequestLayer::new(move |request| file.sign(request)));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
+    let mut connector =
+        TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
@@ -115,11 +135,14 @@ fn prompt_client(mut config: Config) -> Result<ClientBuilder<ApiService>, kube::
         .option_layer(sign)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
-        .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
+        .service(
+            hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector),
+        );
     Ok(ClientBuilder::new(service.boxed(), config.default_namespace))
 }
 
-/// Takes the file of a token out of a configuration that has no credentials of higher precedence.
+/// Removes the path of the token file from `config` and returns it. Returns `None` if `config` has
+/// other credentials, which take precedence.
 fn token_file(config: &mut Config) -> Option<String> {
     let auth = &mut config.auth_info;
     let other = auth.auth_provider.is_some() || auth.username.is_some() || auth.token.is_some();
@@ -142,37 +165,45 @@ mod tests {
         let health = ApiHealth::new(&mut Registry::default());
         let config = Config::new(format!("http://{free}").parse().unwrap());
         let client = client(config, &health).unwrap();
-        assert!(!health.is_away());
+        assert!(!health.is_unavailable());
         client.apiserver_version().await.unwrap_err();
-        assert!(health.is_away());
+        assert!(health.is_unavailable());
     }
 
     #[tokio::test]
     async fn a_server_that_is_overloaded_is_told_at_once_to_whoever_asked() {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let health = ApiHealth::new(&mut Registry::default());
-        let config = Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
+        let config =
+            Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
         let client = client(config, &health).unwrap();
         let busy = async {
             let (mut stream, _) = server.accept().await.unwrap();
             let mut request = [0; 4096];
             assert_ne!(stream.read(&mut request).await.unwrap(), 0);
-            stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
             stream.read_to_end(&mut Vec::new()).await.unwrap();
         };
-        let (asked, ()) = tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), busy);
+        let (asked, ()) =
+            tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), busy);
         let asked = asked.unwrap();
         assert!(matches!(&asked, Err(kube::Error::Api(status)) if status.code == 503), "{asked:?}");
-        assert!(health.is_away());
+        assert!(health.is_unavailable());
     }
 
     #[tokio::test]
-    async fn a_token_that_the_kubelet_replaces_is_in_the_next_request_and_one_that_is_gone_stays_in_use() {
+    async fn a_token_that_the_kubelet_replaces_is_in_the_next_request_and_one_that_is_gone_stays_in_use()
+     {
         let path = std::env::temp_dir().join(format!("ferrolb-token-{}", std::process::id()));
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut config = Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
+        let mut config =
+            Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
         config.auth_info.token_file = Some(path.display().to_string());
-        let missing = client(config.clone(), &ApiHealth::new(&mut Registry::default())).err().unwrap();
+        let missing =
+            client(config.clone(), &ApiHealth::new(&mut Registry::default())).err().unwrap();
         assert!(matches!(missing, ConnectError::Client(kube::Error::Auth(_))), "{missing:?}");
         std::fs::write(&path, "first\n").unwrap();
         let client = client(config, &ApiHealth::new(&mut Registry::default())).unwrap();
@@ -187,12 +218,22 @@ mod tests {
                 let (mut stream, _) = server.accept().await.unwrap();
                 let mut request = [0; 4096];
                 let length = stream.read(&mut request).await.unwrap();
-                stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+                stream
+                    .write_all(
+                        b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                    )
+                    .await
+                    .unwrap();
                 String::from_utf8_lossy(&request[..length]).into_owned()
             };
-            let (asked, request) = tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), answer);
+            let (asked, request) =
+                tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), answer);
             asked.unwrap().unwrap_err();
-            sent.extend(request.lines().find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned)));
+            sent.extend(
+                request
+                    .lines()
+                    .find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned)),
+            );
         }
         assert_eq!(sent, ["Bearer first", "Bearer second", "Bearer second"]);
     }
@@ -224,7 +265,11 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(answers[0].as_ref().unwrap(), "https://192.0.2.1:6443/");
         assert_eq!(answers[1].as_ref().unwrap(), "https://192.0.2.1:6443/");
-        assert!(matches!(answers[2], Err(KubeconfigError::CurrentContextNotSet)), "{:?}", answers[2]);
+        assert!(
+            matches!(answers[2], Err(KubeconfigError::CurrentContextNotSet)),
+            "{:?}",
+            answers[2]
+        );
         assert!(matches!(answers[3], Err(KubeconfigError::Parse(_))), "{:?}", answers[3]);
         assert!(matches!(answers[4], Err(KubeconfigError::ReadConfig(..))), "{:?}", answers[4]);
     }

@@ -1,70 +1,98 @@
-//! The flags that both programs have, exactly as `docs/architecture.md` lists them. Read once by `main`, never changed after.
+//! The flags that both programs share, exactly as in `docs/architecture.md`. `main` reads them
+//! once; they never change afterwards.
 //!
-//! A program flattens [`CommonFlags`] into its own clap `Parser`. Each flag is also an environment variable, `FERROLB_` and
-//! the flag's name in capitals; the command line wins.
+//! Each program includes [`CommonFlags`] in its own clap `Parser` with `flatten`. Each flag is also
+//! an environment variable: `FERROLB_` and the flag's name in capitals. The command line takes
+//! precedence.
 
-use std::net::SocketAddr;
+use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use ferrolb_proto::api::{GROUP, LOAD_BALANCER_CLASS, NAMESPACE};
 
-use crate::admin::Addresses;
+use crate::admin::ListenAddresses;
 
-/// How a value that `--help` calls `TIME` is written. An `after_help` for clap.
-pub const TIME_HELP: &str = "A TIME is a whole number and a unit (ms, s or m), such as 50ms, 30s or 1m.";
+/// Text for clap's `after_help`, which explains the values that `--help` calls `TIME`.
+pub const TIME_HELP: &str =
+    "A TIME is a whole number and a unit (ms, s or m), such as 50ms, 30s or 1m.";
 
 /// The flags of every FerroLB process.
 #[derive(Args, Debug, Clone, PartialEq, Eq)]
 pub struct CommonFlags {
-    /// Namespace of FerroLB's own objects: pools, advertisements, lease, keys
+    /// Namespace of FerroLB's own objects: custom resources, Lease, Secrets
     #[arg(long, env = "FERROLB_NAMESPACE", value_name = "NAME", default_value = NAMESPACE)]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub namespace: String,
 
-    /// API group of the pools and advertisements to read; metallb.io takes over a MetalLB configuration
+    /// API group of the custom resources; metallb.io uses an existing MetalLB configuration
     #[arg(long, env = "FERROLB_API_GROUP", value_name = "GROUP", default_value = GROUP)]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub api_group: String,
 
-    /// spec.loadBalancerClass that is ours; repeat it for several (in the environment: comma separated)
+    /// Value of spec.loadBalancerClass that FerroLB serves; repeat the flag for several
+    /// (environment variable: comma-separated)
     #[arg(long, env = "FERROLB_LOAD_BALANCER_CLASS", value_name = "CLASS", default_value = LOAD_BALANCER_CLASS)]
-    #[arg(value_delimiter = ',', value_parser = class)]
+    #[arg(alias = "lb-class", value_delimiter = ',', value_parser = class)]
     pub load_balancer_class: Vec<String>,
 
-    /// Whether Services without a spec.loadBalancerClass are ours
-    #[arg(long, env = "FERROLB_DEFAULT_IMPLEMENTATION", value_name = "BOOL", default_value_t = true)]
+    /// Whether FerroLB serves Services without a spec.loadBalancerClass
+    #[arg(
+        long,
+        env = "FERROLB_DEFAULT_IMPLEMENTATION",
+        value_name = "BOOL",
+        default_value_t = true
+    )]
     #[arg(action = ArgAction::Set)]
     pub default_implementation: bool,
 
-    /// Where /healthz, /readyz and /metrics are served, and /state to loopback clients; 0.0.0.0 is every address of both families; a taken
-    /// port is a warning
-    #[arg(long, env = "FERROLB_ADMIN_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:7472")]
+    /// Address of /healthz, /readyz and /metrics, and of /state for loopback clients; 0.0.0.0 is
+    /// every address of both families; if the port is in use, the program logs a warning and
+    /// continues
+    #[arg(
+        long,
+        env = "FERROLB_ADMIN_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "0.0.0.0:7472"
+    )]
+    #[arg(alias = "port", value_parser = socket_or_port)]
     pub admin_listen: SocketAddr,
 
-    /// Where the kubelet's probes are answered, apart from all other clients; loopback unless the
+    /// Address for the kubelet's probes, separate from all other clients; loopback unless the
     /// program runs in a pod network
-    #[arg(long, env = "FERROLB_PROBE_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:7474")]
+    #[arg(
+        long,
+        env = "FERROLB_PROBE_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:7474"
+    )]
     pub probe_listen: SocketAddr,
 
-    /// Shape of a log line on stderr
+    /// Format of log lines on stderr
     #[arg(long, env = "FERROLB_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// The least important level that is logged
+    /// Least important level that is logged
     #[arg(long, env = "FERROLB_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 }
 
 impl CommonFlags {
-    /// Where the admin endpoint listens.
+    /// Returns the addresses of the admin endpoint's listeners.
     #[must_use]
-    pub const fn listen(&self) -> Addresses {
-        Addresses { admin: self.admin_listen, probes: self.probe_listen }
+    pub const fn listen(&self) -> ListenAddresses {
+        ListenAddresses { admin: self.admin_listen, probes: self.probe_listen }
     }
 }
 
-/// One of a list, as in `a, b`.
+/// Parses a socket address, or a port alone, as in MetalLB's `--port`. A port alone means this port
+/// on all addresses.
+fn socket_or_port(text: &str) -> Result<SocketAddr, AddrParseError> {
+    text.parse()
+        .map_or_else(|_| text.parse(), |port| Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))
+}
+
+/// Parses one class of a comma-separated list such as `a, b`, and removes the spaces around it.
 fn class(text: &str) -> Result<String, String> {
     let class = text.trim();
     if class.is_empty() {
@@ -74,27 +102,27 @@ fn class(text: &str) -> Result<String, String> {
     }
 }
 
-/// Shape of a log line.
+/// Format of a log line.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For a person: time, level, message, fields.
+    /// Text for people: time, level, message, fields.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// How much is logged.
+/// Level of detail of the log.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Only what broke.
+    /// Failures only.
     Error,
-    /// And what an operator should look at.
+    /// Also conditions that an operator should look at.
     Warn,
-    /// And what an operator wants to read a month later.
+    /// Also events that an operator wants to read a month later.
     Info,
-    /// And each decision and each retry.
+    /// Also each decision and each retry.
     Debug,
-    /// And each packet.
+    /// Also each packet.
     Trace,
 }
 
@@ -112,7 +140,9 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<CommonFlags, String> {
         let words = ["program"].iter().chain(args);
-        Program::try_parse_from(words).map(|program| program.common).map_err(|error| error.to_string())
+        Program::try_parse_from(words)
+            .map(|program| program.common)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -155,9 +185,16 @@ mod tests {
         assert!(!flags.default_implementation);
         assert_eq!(flags.admin_listen, "[::1]:9000".parse().unwrap());
         assert_eq!(flags.log_format, LogFormat::Json);
-        // What an environment variable holds reaches the same parser as one value.
+        let metallb = parse(&["--lb-class=a", "--port=9000"]).unwrap();
+        assert_eq!(metallb.load_balancer_class, ["a"], "MetalLB's flags have the same effect");
+        assert_eq!(metallb.admin_listen, "0.0.0.0:9000".parse().unwrap());
+        assert!(parse(&["--port=70000"]).is_err() && parse(&["--admin-listen=here"]).is_err());
+        // The value of an environment variable reaches the same parser as one text.
         assert_eq!(parse(&["--load-balancer-class=a,b"]).unwrap().load_balancer_class, ["a", "b"]);
-        assert_eq!(parse(&["--load-balancer-class= a, b "]).unwrap().load_balancer_class, ["a", "b"]);
+        assert_eq!(
+            parse(&["--load-balancer-class= a, b "]).unwrap().load_balancer_class,
+            ["a", "b"]
+        );
     }
 
     #[test]
@@ -168,7 +205,7 @@ mod tests {
             ("--load-balancer-class=a,,b", "--load-balancer-class"),
             ("--load-balancer-class=a, ", "--load-balancer-class"),
             ("--default-implementation=maybe", "true, false"),
-            ("--admin-listen=7472", "--admin-listen"),
+            ("--admin-listen=host:7472", "--admin-listen"),
             ("--log-level=loud", "debug"),
         ];
         for (flag, expect) in cases {

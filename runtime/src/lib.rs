@@ -1,21 +1,30 @@
-//! What every FerroLB process does the same, and nothing that only one of them does.
+//! The parts that every FerroLB process has, and none that only one process has.
 //!
-//! - [`flags`]: the flags both programs have.
+//! - [`flags`]: the flags of both programs.
 //! - [`logs`]: structured logs on stderr.
-//! - [`clock`]: the one reader of the monotonic clock.
+//! - [`clock`]: the only reader of the monotonic clock.
 //! - [`signals`]: SIGTERM and SIGINT as a future.
-//! - [`vitals`]: whether the main loop is alive and the program ready.
-//! - [`admin`]: `/healthz`, `/readyz`, `/metrics` and `/state`, on threads of its own.
-//! - [`connect`]: the client of the API server; [`api_health`] says once when that server is away and when it is back.
-//! - [`backoff`]: how long to wait before the next try. - [`refusal`]: refused status writes.
-//! - [`watch`]: a Kubernetes watch as a few kinds of [`Change`](watch::Change) in the program's own event queue.
+//! - [`watchdog`]: whether the main loop runs and whether the program is ready.
+//! - [`admin`]: the pages `/healthz`, `/readyz`, `/metrics` and `/state`, on separate threads.
+//! - [`connect`]: the client of the API server.
+//! - [`api_health`]: logs once when the API server becomes unavailable, and once when it is
+//!   available again.
+//! - [`backoff`]: the delay before the next attempt after a failed request.
+//! - [`refusal`]: explanations of status writes that the API server refuses.
+//! - [`watch`]: sends the changes of a Kubernetes watch, as a few kinds of
+//!   [`Change`](watch::Change), to the program's own event queue.
 //!
-//! A program's `main` puts these together in this order: flags, [`logs::init`], [`admin::registry`] and its metrics,
-//! [`api_health::ApiHealth::new`], [`connect::connect`] (which asks the server nothing, so a missing server is no error),
-//! [`admin::serve`], one bounded event queue, one [`watch::Watch`] a kind spawned on its `JoinSet`, then its main loop, which
-//! beats [`vitals::Vitals`], answers [`admin::StateRequest`]s and ends at [`signals::termination`].
+//! A program's `main` puts these together in this order:
 //!
-//! All of it is shell: it does IO and decides nothing about addresses.
+//! 1. flags, [`logs::init`], [`admin::registry`] and its metrics;
+//! 2. [`api_health::ApiHealth::new`] and [`connect::connect`], which sends no request, so an
+//!    unavailable API server is no error;
+//! 3. [`admin::serve`] and one bounded event queue;
+//! 4. one [`watch::Watch`] per kind, spawned on the program's `JoinSet`;
+//! 5. its main loop, which sends heartbeats to [`watchdog::Watchdog`], replies to
+//!    [`admin::StateRequest`]s and ends at [`signals::termination`].
+//!
+//! The whole crate is I/O layer: it decides nothing about addresses.
 
 pub mod admin;
 pub mod api_health;
@@ -26,5 +35,6 @@ pub mod flags;
 pub mod logs;
 pub mod refusal;
 pub mod signals;
-pub mod vitals;
+pub mod store;
 pub mod watch;
+pub mod watchdog;

@@ -1,8 +1,9 @@
-//! Structured logs on stderr. Set up once by `main`, before anything else can log.
+//! Structured logs on stderr. `main` sets them up once, before any other code can log.
 //!
-//! Levels: ERROR something broke; WARN an operator should look; INFO what an operator wants to read a month later; DEBUG each
-//! decision and each retry; TRACE each packet. What the API server's absence makes the kube crates repeat at each retry is
-//! silenced here, because [`crate::api_health`] and [`crate::watch`] say it once.
+//! Levels: ERROR for failures; WARN for conditions that an operator should look at; INFO for events
+//! that an operator wants to read a month later; DEBUG for each decision and each retry; TRACE for
+//! each packet. Without an API server, the kube crates log an error at each retry. Their logs are
+//! disabled here, because [`crate::api_health`] and [`crate::watch`] log each such error once.
 
 #[cfg(test)]
 pub(crate) mod captured;
@@ -17,16 +18,20 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::flags::{LogFormat, LogLevel};
 
-/// Libraries whose own INFO and DEBUG tell an operator nothing.
-const WARN_ONLY: [&str; 6] = ["hyper", "hyper_util", "tower", "rustls", "netlink_proto", "kube_client::client::tls"];
-/// Libraries that repeat at each retry what we say once.
+/// Libraries whose INFO and DEBUG lines do not help an operator.
+const WARN_ONLY: [&str; 6] =
+    ["hyper", "hyper_util", "tower", "rustls", "netlink_proto", "kube_client::client::tls"];
+/// Libraries that log at each retry an error that FerroLB logs once.
 const SILENT: [&str; 2] = ["kube_client", "kube_runtime"];
 
 /// Starts logging for the whole process.
 ///
 /// # Errors
-/// When logging was started before.
-pub fn init(format: LogFormat, level: LogLevel) -> Result<(), tracing_subscriber::util::TryInitError> {
+/// Logging was started before.
+pub fn init(
+    format: LogFormat,
+    level: LogLevel,
+) -> Result<(), tracing_subscriber::util::TryInitError> {
     let layer = tracing_subscriber::fmt::layer().with_writer(stderr);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(stderr().is_terminal()).boxed(),

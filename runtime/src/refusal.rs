@@ -1,14 +1,15 @@
-//! Refused status writes that both programs explain alike.
+//! Explanations of status writes that the API server refuses, for both programs.
 
 use kube::core::Status;
 
-/// The remedy where a CustomResourceDefinition is older than the program.
+/// Message with the remedy if a CustomResourceDefinition is older than the program.
 pub const CRDS_ARE_OLDER: &str = "the cluster's CustomResourceDefinitions are older than this program, and Helm does not \
     upgrade them: apply those of this version, deploy/base/crds.yaml or the chart's folder crds";
 
-/// True if the API server refused an apply because the kind's schema lacks a field.
+/// Returns whether the API server refused an apply because the kind's schema lacks a field.
 ///
-/// Kubernetes has no reason for that, and answers with the status 500.
+/// Kubernetes has no `reason` for this case and replies with the status 500, so the function
+/// searches the message.
 #[must_use]
 pub fn lacks_field(answer: &Status) -> bool {
     answer.message.contains("field not declared in schema")
@@ -20,7 +21,8 @@ mod tests {
 
     #[test]
     fn a_schema_without_a_field_is_told_from_other_refusals() {
-        let refused = |message: &str| Status { message: message.into(), code: 500, ..Status::default() };
+        let refused =
+            |message: &str| Status { message: message.into(), code: 500, ..Status::default() };
         let older = "failed to create typed patch object (ferrolb-system/node1; ferrolb.io/v1alpha1, Kind=SpeakerStatus): \
             .status.dataPath: field not declared in schema";
         assert!(lacks_field(&refused(older)));

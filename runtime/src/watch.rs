@@ -1,20 +1,23 @@
-//! A Kubernetes watch as a few kinds of [`Change`] in the program's own event queue. One task a kind, owned by the program's
-//! `JoinSet`; it owns its connection and the queue's sender, keeps no object, and cancelling it at any point is safe.
+//! Watches all objects of one kind and sends each [`Change`] to the program's own event queue. Each
+//! watch is one task in the program's `JoinSet`. The task owns its connection and the queue's
+//! sender, stores no object, and can be canceled at any point.
 //!
 //! ```text
-//!  API server --list, watch--> K (only the fields we use) --project--> F (a fact) --wrap--> E (the program's event) --> queue
+//!  API server --list, watch--> K (only the fields that FerroLB uses)
+//!      --project--> F (a fact) --wrap--> E (the program's event) --> queue
 //! ```
 //!
-//! A list is not buffered: its objects follow each other between [`Change::ResyncStarted`] and [`Change::ResyncDone`], and the
-//! state sweeps at the end what it has not seen in between. Each object is decoded when its last
-//! byte is there, so that memory stays that of the facts and of one object, however large the
-//! objects of a page are.
+//! A list is not buffered. The task sends its objects between [`Change::ResyncStarted`] and
+//! [`Change::ResyncDone`], and the program's store then removes the objects that the list did not
+//! contain. Each object is decoded when its last byte has arrived. A watch therefore needs memory
+//! only for the facts and one object, however large a page is.
 
-mod complaints;
 mod decode;
+mod decode_errors;
 mod items;
 mod source;
-mod trouble;
+mod starter;
+mod watch_errors;
 
 use std::io;
 use std::sync::Arc;
@@ -27,132 +30,160 @@ use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::vitals::Vitals;
-use decode::{Event, Place};
-use source::Source;
-use trouble::Trouble;
+use crate::watchdog::Watchdog;
+use decode::{ObjectPlace, WatchEvent};
+use source::WatchSource;
+use watch_errors::WatchErrors;
 
-pub use complaints::{COMPLAINTS_MAX, Complaints};
+pub use decode_errors::{DECODE_ERRORS_MAX, DecodeErrorLog};
+pub use starter::WatchStarter;
 
-/// Events that may wait in a program's queue. A full queue holds the watches back, and through TCP the API server; nothing
-/// is dropped.
+/// The most events in a program's queue. A full queue delays the watches and, through TCP, the API
+/// server. No event is dropped.
 pub const EVENT_QUEUE_MAX: usize = 1_024;
-/// How long the API server keeps one watch request open: also the time in which a silent death of the connection shows (and
-/// 5 s more).
+/// The time for which the API server keeps one watch request open. A connection that has failed
+/// silently is detected within this time and 5 s more.
 pub const WATCH_TIMEOUT: Duration = Duration::from_secs(40);
-/// An answer of which nothing arrives for so long has failed.
-const SILENCE_MAX: Duration = Duration::from_secs(WATCH_TIMEOUT.as_secs() + 5);
-/// A watch that ends sooner has failed, even if the API server ended it in good order.
-const WATCH_SHORTEST: Duration = Duration::from_secs(1);
-/// The HTTP status of a version that the API server does not know any more.
-const GONE: u16 = 410;
-/// Objects in one page of a list. A page is never in memory as a whole.
+/// The time without data after which a response counts as failed.
+const RESPONSE_IDLE_MAX: Duration = Duration::from_secs(WATCH_TIMEOUT.as_secs() + 5);
+/// The shortest duration of a watch. A watch that ends sooner counts as failed, even if the API
+/// server reports no error, so that the next one waits for the backoff.
+const WATCH_DURATION_MIN: Duration = Duration::from_secs(1);
+/// The HTTP status with which the API server rejects a resource version that it no longer stores.
+const HTTP_GONE: u16 = 410;
+/// The number of objects in one page of a list. A page is never in memory as a whole.
 pub const LIST_PAGE_OBJECTS: u32 = 500;
-/// The largest object that is read, in bytes of JSON. etcd takes 1.5 MiB (`--max-request-bytes`),
-/// which JSON may write six times as long.
+/// The largest object that is read, in bytes of JSON. etcd accepts 1.5 MiB (`--max-request-bytes`),
+/// and JSON escape sequences make that up to six times as long.
 pub const OBJECT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What a watch tells the state.
+/// A change that a watch reports to the program's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<F> {
-    /// A list begins: every object that is there follows, then [`Change::ResyncDone`]. Coming again before that, the list broke
-    /// off and begins anew. What is known stays valid meanwhile.
+    /// A list begins. Every existing object follows, then [`Change::ResyncDone`]. If
+    /// `ResyncStarted` arrives again before that, the list was interrupted and begins again.
+    /// Objects that are already stored remain valid until the list is complete.
     ResyncStarted,
-    /// This object is there, and this is all we use of it.
+    /// The object exists; its fact holds all fields that FerroLB uses.
     Apply(F),
-    /// This object is there and cannot be read; `why` names the field. The others are not affected.
+    /// The object exists and cannot be decoded; `why` names the field. Other objects are not
+    /// affected.
     Unreadable {
-        /// Which object.
+        /// Key of the object.
         key: Key,
-        /// What the decoder said.
+        /// Error of the decoder.
         why: String,
     },
-    /// This object is gone.
+    /// The object is deleted.
     Delete(Key),
-    /// The list is complete: what was neither applied nor unreadable since the last [`Change::ResyncStarted`] is gone.
+    /// The list is complete. Objects that were neither applied nor unreadable since the latest
+    /// [`Change::ResyncStarted`] are deleted.
     ResyncDone,
 }
 
-/// What to watch and how to read it.
-///
-/// `K` is decoded off the wire: a struct with only the fields we use. The `api` says where:
-/// `Api::all`, `Api::namespaced`, or for our own kinds `Api::namespaced_with` and
-/// [`ferrolb_proto::api::resource`].
-pub struct Watch<F> {
-    what: &'static str,
-    source: Source,
-    read: Box<Read<F>>,
+impl<F> Change<F> {
+    /// Returns this change, or [`Change::Delete`] if the object cannot be read.
+    #[must_use]
+    pub fn or_delete(self) -> Self {
+        if let Self::Unreadable { key, .. } = self { Self::Delete(key) } else { self }
+    }
 }
 
-/// Decodes an object and makes it a fact, or says why it cannot be read.
-type Read<F> = dyn Fn(&[u8], Place) -> Result<F, String> + Send + Sync;
+/// The objects to watch, and the function that decodes them.
+///
+/// [`Watch::new`] receives an `Api<K>`. `K` is the decoded form of an object: a struct with only
+/// the fields that FerroLB uses. The `Api` selects the objects: `Api::all`, `Api::namespaced`, or
+/// for FerroLB's custom resources `Api::namespaced_with` and [`ferrolb_proto::api::resource`].
+pub struct Watch<F> {
+    what: &'static str,
+    source: WatchSource,
+    read: Box<DecodeFn<F>>,
+}
 
-/// Why a list or a watch ended.
-enum End {
-    /// Nobody reads the events any more.
-    Unread,
-    /// It is tried again.
+/// Function that decodes an object and converts it to a fact, or returns why the object cannot be
+/// read.
+type DecodeFn<F> = dyn Fn(&[u8], ObjectPlace) -> Result<F, String> + Send + Sync;
+
+/// Reason why a list or a watch ended.
+enum WatchEnd {
+    /// The receiver of the event queue is closed, so the watch ends.
+    ReceiverClosed,
+    /// The request failed; the watch retries.
     Failed(kube::Error),
 }
 
-impl From<kube::Error> for End {
+impl From<kube::Error> for WatchEnd {
     fn from(error: kube::Error) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<serde_json::Error> for End {
+impl From<serde_json::Error> for WatchEnd {
     fn from(error: serde_json::Error) -> Self {
         Self::Failed(kube::Error::SerdeError(error))
     }
 }
 
-/// The program's queue, and how a change becomes an event in it.
-struct Queue<E, F> {
+/// The program's event queue, and the function that converts a change to one of its events.
+struct EventQueue<E, F> {
     events: mpsc::Sender<E>,
     wrap: fn(Change<F>) -> E,
 }
 
-impl<E, F> Queue<E, F> {
-    async fn send(&self, change: Change<F>) -> Result<(), End> {
-        self.events.send((self.wrap)(change)).await.map_err(|_| End::Unread)
+impl<E, F> EventQueue<E, F> {
+    async fn send(&self, change: Change<F>) -> Result<(), WatchEnd> {
+        self.events.send((self.wrap)(change)).await.map_err(|_| WatchEnd::ReceiverClosed)
     }
 }
 
 impl<F> Watch<F> {
-    /// A watch of all objects of `api`. `what` is the kind's plural, for logs: "Services".
+    /// Creates a watch of all objects of `api`. `what` is the plural of the kind for logs, such as
+    /// "Services".
     #[must_use]
-    pub fn new<K>(what: &'static str, api: Api<K>, project: impl Fn(K) -> F + Send + Sync + 'static) -> Self
+    pub fn new<K>(
+        what: &'static str,
+        api: Api<K>,
+        project: impl Fn(K) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         K: Resource + DeserializeOwned,
     {
         let read = move |text: &[u8], place| decode::object(text, place).map(&project);
-        Self { what, source: Source::new(api), read: Box::new(read) }
+        Self { what, source: WatchSource::new(api), read: Box::new(read) }
     }
 
-    /// Only the objects that this label selector matches, in Kubernetes' syntax: `!service.kubernetes.io/headless`.
+    /// Limits the watch to the objects that this label selector matches. The selector has
+    /// Kubernetes' syntax, such as `!service.kubernetes.io/headless`.
     #[must_use]
     pub fn labels(mut self, selector: &str) -> Self {
         self.source.labels = Some(selector.to_owned());
         self
     }
 
-    /// Only the objects that this field selector matches: `metadata.name=ferrolb-hello`.
+    /// Limits the watch to the objects that this field selector matches, such as
+    /// `metadata.name=ferrolb-hello`.
     #[must_use]
     pub fn fields(mut self, selector: &str) -> Self {
         self.source.fields = Some(selector.to_owned());
         self
     }
 
-    /// Watches for ever, whatever fails, and sends each change as `wrap` makes it an event (an enum variant is a function).
-    /// `vitals` are told while the API server refuses it. Ends only when nobody reads `events` any more.
-    pub async fn run<E>(self, events: mpsc::Sender<E>, wrap: fn(Change<F>) -> E, vitals: Arc<Vitals>) {
-        let queue = Queue { events, wrap };
-        let mut trouble = Trouble::new(self.what, vitals);
-        // An API server that has just started accepts lists before watches (429). With one backoff
-        // for both, the first watch would wait as long as the last list.
+    /// Lists and watches the objects, and retries after every failure. Sends each change as an
+    /// event that `wrap` creates, such as the constructor of an enum variant. Records in `watchdog`
+    /// when the API server refuses the watch. Ends only when the receiver of `events` is closed.
+    pub async fn run<E>(
+        self,
+        events: mpsc::Sender<E>,
+        wrap: fn(Change<F>) -> E,
+        watchdog: Arc<Watchdog>,
+    ) {
+        let queue = EventQueue { events, wrap };
+        let mut trouble = WatchErrors::new(self.what, watchdog);
+        // An API server that has just started accepts lists earlier than watches, which it rejects
+        // with 429. With one backoff for both, the failures of lists would also delay the first
+        // watch.
         let (mut list_backoff, mut watch_backoff) = (Backoff::default(), Backoff::default());
-        // Where the watch goes on; none: it begins with a list.
+        // The resource version from which the watch continues; `None`: begin with a list.
         let mut version = None;
         loop {
             let backoff = if version.is_none() { &mut list_backoff } else { &mut watch_backoff };
@@ -161,29 +192,32 @@ impl<F> Watch<F> {
                 Some(from) => self.follow(from, &mut version, &queue, &mut trouble).await,
             };
             match ended {
-                Ok(()) => trouble.over(),
-                Err(End::Unread) => return,
-                Err(End::Failed(error)) => {
-                    trouble.met(&error, Clock::now());
+                Ok(()) => trouble.succeeded(),
+                Err(WatchEnd::ReceiverClosed) => return,
+                Err(WatchEnd::Failed(error)) => {
+                    trouble.failed(&error, Clock::now());
                     tokio::time::sleep(backoff.next_delay(Clock::now())).await;
                 }
             }
         }
     }
 
-    /// Sends every object; returns the version of the list.
-    async fn list<E>(&self, queue: &Queue<E, F>) -> Result<String, End> {
+    /// Lists all objects and sends each one to the queue. Returns the resource version of the list.
+    async fn list<E>(&self, queue: &EventQueue<E, F>) -> Result<String, WatchEnd> {
         let mut token = None;
         loop {
             let first = token.is_none();
             let mut page = self.source.page(token).await?;
-            // A list begins when its first page is there, not at each try of an absent server.
+            // Send `ResyncStarted` only when the first page has arrived, so that attempts without
+            // an API server send nothing.
             if first {
                 queue.send(Change::ResyncStarted).await?;
             }
             while let Some(object) = page.object().await? {
                 queue
-                    .send(self.change(&object, Place::Whole, || decode::head(&object).map(|metadata| metadata.key()))?)
+                    .send(self.change(&object, ObjectPlace::Whole, || {
+                        decode::head(&object).map(|metadata| metadata.key())
+                    })?)
                     .await?;
             }
             let mut metadata = decode::head(page.envelope())?;
@@ -196,49 +230,52 @@ impl<F> Watch<F> {
         }
     }
 
-    /// Sends the changes after the version `from`. Leaves in `next` the version to go on from,
-    /// unless the API server does not know it any more.
+    /// Watches from the resource version `from` and sends each change. Sets `next` to the version
+    /// from which the next watch continues, or to `None` if a new list is necessary.
     async fn follow<E>(
         &self,
         from: String,
         next: &mut Option<String>,
-        queue: &Queue<E, F>,
-        trouble: &mut Trouble,
-    ) -> Result<(), End> {
+        queue: &EventQueue<E, F>,
+        trouble: &mut WatchErrors,
+    ) -> Result<(), WatchEnd> {
         let begun = Clock::now();
         let changes = self.source.changes(&from).await;
-        if !matches!(&changes, Err(kube::Error::Api(status)) if status.code == GONE) {
+        if !matches!(&changes, Err(kube::Error::Api(status)) if status.code == HTTP_GONE) {
             *next = Some(from);
         }
         let mut changes = changes?;
-        trouble.over();
+        trouble.succeeded();
         while let Some(line) = changes.line().await? {
-            // A line that cannot be read would come again: only a list leads past it.
+            // After a retry from the same version, the API server would send the same unreadable
+            // line again. Therefore continue with a list.
             let event = decode::event(&line).inspect_err(|_| *next = None)?;
             let change = match event {
-                Event::Applied(metadata) => {
-                    let change = self.change(&line, Place::Line, || Ok(metadata.key()))?;
+                WatchEvent::Applied(metadata) => {
+                    let change = self.change(&line, ObjectPlace::Line, || Ok(metadata.key()))?;
                     *next = Some(metadata.version()?);
                     change
                 }
-                Event::Deleted(metadata) => {
+                WatchEvent::Deleted(metadata) => {
                     let change = Change::Delete(metadata.key());
                     *next = Some(metadata.version()?);
                     change
                 }
-                Event::Bookmark(metadata) => {
+                WatchEvent::Bookmark(metadata) => {
                     *next = Some(metadata.version()?);
                     continue;
                 }
-                Event::Failed(status) => {
+                WatchEvent::Failed(status) => {
                     *next = None;
-                    return Err(End::Failed(kube::Error::Api(status)));
+                    return Err(WatchEnd::Failed(kube::Error::Api(status)));
                 }
             };
             queue.send(change).await?;
         }
-        if Clock::now().since(begun) < WATCH_SHORTEST {
-            return Err(End::Failed(kube::Error::ReadEvents(io::ErrorKind::UnexpectedEof.into())));
+        if Clock::now().since(begun) < WATCH_DURATION_MIN {
+            return Err(WatchEnd::Failed(kube::Error::ReadEvents(
+                io::ErrorKind::UnexpectedEof.into(),
+            )));
         }
         Ok(())
     }
@@ -246,7 +283,7 @@ impl<F> Watch<F> {
     fn change(
         &self,
         text: &[u8],
-        place: Place,
+        place: ObjectPlace,
         key: impl Fn() -> Result<Key, serde_json::Error>,
     ) -> Result<Change<F>, serde_json::Error> {
         Ok(match (self.read)(text, place) {

@@ -1,5 +1,5 @@
-//! The memory that a watch takes while the API server sends it large objects: an allocator counts
-//! it, and the server makes each object while it sends it.
+//! The memory of a watch while the API server sends large objects. An allocator counts it, and the
+//! server makes each object while it sends it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::facts::{Service, ServiceObject};
-use ferrolb_runtime::vitals::Vitals;
 use ferrolb_runtime::watch::{Change, EVENT_QUEUE_MAX, Watch};
+use ferrolb_runtime::watchdog::Watchdog;
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
@@ -21,44 +21,44 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower::service_fn;
 
-/// Services that change after the list.
+/// The number of Services that change after the list.
 const CHANGES: usize = 10;
-/// The API server's limit for all annotations of an object, and room for their keys
+/// The API server's limit for all annotations of an object, minus space for their keys
 /// (`apimachinery`, `TotalAnnotationSizeLimitB`).
 const ANNOTATIONS_BYTES: usize = 255 * 1024;
-/// Labels, external IPs and ports have no limit but etcd's for a whole object
-/// (`--max-request-bytes`).
+/// The size of an object: labels, external IPs and ports have no limit except etcd's for a whole
+/// object (`--max-request-bytes`).
 const OBJECT_BYTES: usize = 1_500_000;
-/// The most that a watch of such objects may take, in bytes.
+/// The most memory that a watch of such objects may take, in bytes.
 const PEAK_MAX: usize = 10_000_000;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, with what it gave out counted.
-struct Counting;
+/// The system's allocator, with a count of the allocated bytes.
+struct CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 #[expect(unsafe_code, reason = "an allocator is unsafe by its trait")]
-// SAFETY: every call is handed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
+// SAFETY: every call is passed unchanged to the system's allocator.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc`.
         unsafe { System.dealloc(place, layout) }
     }
 }
 
-/// A Service as the API server writes it, with more fields of `metadata` and `spec`.
+/// Returns a Service in the API server's format, with additional fields of `metadata` and `spec`.
 fn service(n: usize, Fields { kind, metadata, spec }: &Fields) -> String {
     format!(
         r#"{{"metadata":{{"name":"s{n}","namespace":"d","uid":"u{n}","resourceVersion":"7"{metadata}}},"spec":{{"type":"{kind}","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"]{spec}}},"status":{{"loadBalancer":{{}}}}}}"#
@@ -87,7 +87,7 @@ fn annotated(key: &str) -> String {
     format!(r#""annotations":{{"{key}":"{}"}}"#, "x".repeat(ANNOTATIONS_BYTES))
 }
 
-/// A list of `spec` that is as large as an object may be, of these items.
+/// Returns a list in `spec`, made of these items, that is as large as an object may be.
 fn listed(name: &str, item: impl Fn(u32) -> String) -> String {
     let mut items = Vec::new();
     let mut bytes = 0;
@@ -114,15 +114,20 @@ fn labeled() -> String {
     labels + "}"
 }
 
-/// The answer to one request: a page of the list, or the changes and then silence.
-fn answer(query: &str, services: usize, fields: &Arc<Fields>) -> impl Stream<Item = String> + use<> {
+/// Returns the response to one request: a page of the list, or the changes and then no more data.
+fn answer(
+    query: &str,
+    services: usize,
+    fields: &Arc<Fields>,
+) -> impl Stream<Item = String> + use<> {
     let number = |name: &str| {
         let value = query.split('&').find_map(|pair| pair.strip_prefix(name))?;
         value.parse::<usize>().ok()
     };
     let fields = Arc::clone(fields);
     if query.contains("watch=true") {
-        let line = move |n| format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", service(n, &fields));
+        let line =
+            move |n| format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", service(n, &fields));
         return stream::iter(0..CHANGES).map(line).chain(stream::pending()).boxed();
     }
     let from = number("continue=").unwrap_or(0);
@@ -145,22 +150,26 @@ fn server(services: usize, fields: Arc<Fields>) -> Client {
     Client::new(service, "default")
 }
 
-/// The most bytes that were held at a time, with all facts kept, until the list and the changes
-/// after it were read.
+/// Returns the most bytes that were allocated at a time until the list and the changes after it
+/// were read, with all facts kept.
 async fn peak(services: usize, fields: Fields) -> usize {
     let client = server(services, Arc::new(fields));
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
     let before = HELD.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
-    let watch = Watch::new("Services", Api::all(client), |object: ServiceObject| Service::read(object, "ferrolb.io"));
+    let watch = Watch::new("Services", Api::all(client), |object: ServiceObject| {
+        Service::read(object, "ferrolb.io")
+    });
     let mut tasks = JoinSet::new();
-    tasks.spawn(watch.run(events, |change| change, Arc::new(Vitals::new(Instant::ZERO))));
+    tasks.spawn(watch.run(events, |change| change, Arc::new(Watchdog::new(Instant::ZERO))));
     let mut kept: Vec<Change<Service>> = Vec::new();
     while kept.len() < services + CHANGES {
         match queue.recv().await.expect("a watch never ends") {
             Change::ResyncStarted => {}
             Change::ResyncDone => assert_eq!(kept.len(), services),
-            change @ (Change::Apply(_) | Change::Unreadable { .. } | Change::Delete(_)) => kept.push(change),
+            change @ (Change::Apply(_) | Change::Unreadable { .. } | Change::Delete(_)) => {
+                kept.push(change)
+            }
         }
     }
     PEAK.load(Ordering::Relaxed) - before
@@ -171,14 +180,23 @@ async fn a_list_of_large_objects_takes_the_memory_of_one_at_a_time() {
     let mut over = Vec::new();
     let shared = r#""annotations":{"ferrolb.io/allow-shared-ip":"a"}"#;
     let ports = || listed("ports", |n| format!(r#"{{"name":"p{n}","protocol":"TCP","port":{n}}}"#));
-    let externals = || listed("externalIPs", |n| format!(r#""10.{}.{}.{}""#, n >> 16, n >> 8 & 0xff, n & 0xff));
+    let externals =
+        || listed("externalIPs", |n| format!(r#""10.{}.{}.{}""#, n >> 16, n >> 8 & 0xff, n & 0xff));
     for (services, case, fields) in [
         (250, "255 KiB of annotations", Fields::metadata("ClusterIP", &annotated("a"))),
-        (250, "255 KiB as pool", Fields::metadata("LoadBalancer", &annotated("ferrolb.io/ip-allocated-from-pool"))),
+        (
+            250,
+            "255 KiB as pool",
+            Fields::metadata("LoadBalancer", &annotated("ferrolb.io/ip-allocated-from-pool")),
+        ),
         (20, "1.5 MB of labels", Fields::metadata("ClusterIP", &labeled())),
         (20, "1.5 MB of labels, a LoadBalancer", Fields::metadata("LoadBalancer", &labeled())),
         (50, "1.5 MB of external IPs", Fields::spec("ClusterIP", &externals())),
-        (50, "1.5 MB of ports", Fields { metadata: format!(",{shared}"), ..Fields::spec("LoadBalancer", &ports()) }),
+        (
+            50,
+            "1.5 MB of ports",
+            Fields { metadata: format!(",{shared}"), ..Fields::spec("LoadBalancer", &ports()) },
+        ),
     ] {
         let peak = peak(services, fields).await;
         println!("{services} Services, each with {case}: {:.1} MB at most", peak as f64 / 1e6);

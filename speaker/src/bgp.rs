@@ -1,8 +1,9 @@
-//! The driver of gobgpd: makes the daemon have what the plan wants, step by step, and reports how its sessions stand. `steps` and `report` are pure.
+//! Driver of gobgpd: configures the daemon step by step as the plan desires, and reports the state
+//! of its BGP sessions. The modules `steps` and `report` are pure.
 
+mod bfd_port;
 mod client;
 pub mod driver;
-mod leftover;
-mod port;
 mod report;
+mod stale_socket;
 mod steps;

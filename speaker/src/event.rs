@@ -1,41 +1,45 @@
-//! All that can happen to the speaker: one closed enum, so that one list shows what can trigger work. Plain values, made by
-//! the drivers at the edge and read by [`crate::state`] alone.
+//! Events of the speaker: one closed enum, so that one list names everything that triggers work.
+//! Events are plain values. Watches, drivers and the main loop create them, and only
+//! [`crate::state`] consumes them.
 
 mod bgp;
+mod issue;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::Covered;
-use ferrolb_proto::claim::Trouble;
+use ferrolb_proto::bgp::AlternateRoutes;
+use ferrolb_proto::claim::AddressConflict;
 use ferrolb_proto::facts::{
-    Advertisement, BfdProfile, BgpAdvertisement, BgpPeer, Community, Key, Node, Pool, Service, Slice, Speaker,
+    BfdProfile, BgpAdvertisement, BgpPeer, Community, EndpointSlice, Key, L2Advertisement, Node,
+    Pool, Service, Speaker,
 };
-use ferrolb_proto::health::data_path::Judgement;
-use ferrolb_proto::health::prober::TargetId;
+use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
+use ferrolb_proto::health::prober::ProbeTarget;
 use ferrolb_proto::range::{AddressRange, Family};
 use ferrolb_proto::wire::Mac;
-use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_runtime::watch::Change;
 
-use crate::state::Password;
+use crate::state::PasswordSecret;
 
 pub use bgp::{BgpReport, SessionReport};
+pub use issue::{PREFIXES_MAX, SessionIssue, too_many_attributes};
 
-/// What can happen.
+/// An input of the speaker's state.
 #[derive(Debug)]
 pub enum Event {
     /// A Service changed.
     Service(Change<Service>),
     /// An EndpointSlice changed.
-    Slice(Change<Slice>),
+    Slice(Change<EndpointSlice>),
     /// A Node changed.
     Node(Change<Node>),
     /// An IPAddressPool changed.
     Pool(Change<Pool>),
     /// An L2Advertisement changed.
-    Advertisement(Change<Advertisement>),
+    Advertisement(Change<L2Advertisement>),
     /// A BGPPeer changed.
     BgpPeer(Change<BgpPeer>),
     /// A BGPAdvertisement changed.
@@ -44,66 +48,78 @@ pub enum Event {
     Community(Change<Community>),
     /// A BFDProfile changed.
     BfdProfile(Change<BfdProfile>),
-    /// A Secret changed that may have a router's password.
-    Password(Change<Password>),
-    /// The Secret with the keys of the hello protocol changed.
-    Keys(Change<KeyRing>),
-    /// These are all links of this node; some of them changed.
+    /// A Secret that may hold a router's password changed.
+    Password(Change<PasswordSecret>),
+    /// The Secret with the hello keys changed.
+    Keys(Change<HelloKeyRing>),
+    /// All interfaces of this node, after a change of any of them.
     Links(Vec<Link>),
-    /// What the thread of a link does has changed.
+    /// The report of an interface's thread changed.
     Report {
-        /// The link's index.
+        /// Index of the interface.
         link: u32,
-        /// What it does.
+        /// New report.
         report: LinkReport,
     },
-    /// The thread of a link has ended by itself.
+    /// The thread of an interface ended with an error.
     LinkFailed {
-        /// The link's index.
+        /// Index of the interface.
         link: u32,
-        /// What a person has to know.
+        /// Error message.
         why: Box<str>,
     },
-    /// A link cannot hear the questions for these IPv6 addresses: their groups could not be joined.
-    Unheard {
-        /// The link's index.
+    /// An interface does not receive neighbor solicitations for these IPv6 addresses, because
+    /// joining their multicast groups failed.
+    GroupsNotJoined {
+        /// Index of the interface.
         link: u32,
-        /// The addresses, ascending; none: it hears all that it is to hear.
+        /// IPv6 addresses whose multicast group could not be joined, ascending. If empty, all
+        /// groups are joined.
         addresses: Arc<[Ipv6Addr]>,
     },
-    /// This is what is thought of the node's data path from now on.
-    DataPath(Judgement),
-    /// An endpoint of this node passes its health check no longer, or again.
-    Probe {
-        /// Which, for which Service.
-        id: TargetId,
-        /// Why it fails, for a person; none: it passes, or is checked no more.
+    /// The health of kube-proxy on this node changed.
+    ProxyHealth(KubeProxyHealth),
+    /// An endpoint of this node started or stopped failing its health check.
+    EndpointHealth {
+        /// Endpoint, and the Service for which the endpoint is checked.
+        id: ProbeTarget,
+        /// Reason for which the health check fails. None: the check passes, or the endpoint is not
+        /// checked.
         failing: Option<Box<str>>,
     },
-    /// This is how gobgpd and its sessions stand.
+    /// The state of gobgpd or of its sessions changed.
     Bgp(BgpReport),
-    /// The speaker has read gobgpd for the first time, and found so many of its prefixes there.
-    BgpFound(usize),
-    /// What a node's speaker says of itself changed.
+    /// The BGP driver has read gobgpd for the first time since the speaker started. gobgpd still
+    /// had this number of prefixes from an earlier run of the speaker.
+    GobgpRead(usize),
+    /// The SpeakerStatus of a node changed.
     Speaker(Change<Speaker>),
-    /// What speakers say of themselves is not known any more.
+    /// The watch of all SpeakerStatuses ended, so their current content is unknown.
     SpeakersUnknown,
-    /// Of the speakers that are asked whether they live, those of these nodes have answered lately.
-    Answered(BTreeSet<Box<str>>),
-    /// The plan found this: what others announce by BGP in place of this node, and since when.
-    Covered(Arc<Covered>),
-    /// The process was asked to end.
-    Leave,
+    /// The set of nodes whose speakers recently replied to a liveness check changed.
+    LiveSpeakers(BTreeSet<Box<str>>),
+    /// The addresses that other nodes advertise by BGP in place of this node, and since when. The
+    /// main loop copies this output of each plan into the state, as an input of the next plan.
+    Alternates(Arc<AlternateRoutes>),
+    /// The process received a signal to end, so this node must hand over its addresses.
+    StopRequested,
 }
 
 impl Event {
-    /// The object that this event says cannot be read: its kind, its name and why.
+    /// Returns the kind, the key and the reason, if this event is about an object that cannot be
+    /// decoded.
     #[must_use]
     pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        fn of<'a, F>(kind: &'static str, change: &'a Change<F>) -> Option<(&'static str, &'a Key, &'a str)> {
+        fn of<'a, F>(
+            kind: &'static str,
+            change: &'a Change<F>,
+        ) -> Option<(&'static str, &'a Key, &'a str)> {
             match change {
                 Change::Unreadable { key, why } => Some((kind, key, why.as_str())),
-                Change::ResyncStarted | Change::Apply(_) | Change::Delete(_) | Change::ResyncDone => None,
+                Change::ResyncStarted
+                | Change::Apply(_)
+                | Change::Delete(_)
+                | Change::ResyncDone => None,
             }
         }
         match self {
@@ -122,51 +138,55 @@ impl Event {
             Self::Links(_)
             | Self::Report { .. }
             | Self::LinkFailed { .. }
-            | Self::Unheard { .. }
-            | Self::DataPath(_)
-            | Self::Probe { .. }
+            | Self::GroupsNotJoined { .. }
+            | Self::ProxyHealth(_)
+            | Self::EndpointHealth { .. }
             | Self::Bgp(_)
-            | Self::BgpFound(_)
+            | Self::GobgpRead(_)
             | Self::SpeakersUnknown
-            | Self::Answered(_)
-            | Self::Covered(_)
-            | Self::Leave => None,
+            | Self::LiveSpeakers(_)
+            | Self::Alternates(_)
+            | Self::StopRequested => None,
         }
     }
 }
 
-/// A link of this node, as the kernel tells it (rtnetlink(7)).
+/// A network interface of this node, as rtnetlink(7) reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Its index, its identity while it exists.
+    /// Interface index, unique among the interfaces that exist.
     pub index: u32,
-    /// Its name.
+    /// Interface name.
     pub name: Box<str>,
-    /// Its hardware address.
+    /// Hardware address.
     pub mac: Mac,
-    /// It carries Ethernet frames (`ARPHRD_ETHER`).
+    /// Whether the interface carries Ethernet frames (`ARPHRD_ETHER`).
     pub ethernet: bool,
-    /// It is set up and has a carrier (`IFF_UP`, `IFF_LOWER_UP`, `IFF_RUNNING`).
+    /// Whether the interface is up and has a carrier (`IFF_UP`, `IFF_LOWER_UP`, `IFF_RUNNING`).
     pub up: bool,
-    /// It can broadcast (`IFF_BROADCAST`).
+    /// Whether the interface supports broadcast (`IFF_BROADCAST`).
     pub broadcast: bool,
-    /// It is a port of a bridge, bond or other master (`IFLA_MASTER`).
+    /// Whether the interface is a port of a bridge, bond or other master (`IFLA_MASTER`).
     pub enslaved: bool,
-    /// Of a macvlan, ipvlan or the like the link of this node that it is on: they share a wire, and neither hears the other.
+    /// Index of the parent interface, if this interface is a macvlan, ipvlan or similar with a
+    /// parent on this node. Both are on the same network segment, but neither receives frames that
+    /// the other sends.
     pub parent: Option<u32>,
-    /// It is one end of a veth pair whose other end is in another network namespace, as a pod's is.
+    /// Whether the interface is one end of a veth pair whose other end is in another network
+    /// namespace, like a pod's.
     pub into_namespace: bool,
-    /// Its addresses, ascending.
+    /// IP addresses of the interface, ascending.
     pub addresses: Vec<IpAddr>,
-    /// The same with the length of the prefix that is on the link, ascending.
+    /// IP addresses of the interface with the length of their on-link prefix, ascending.
     pub prefixes: Vec<(IpAddr, u8)>,
-    /// Those of them that may not be used, ascending: whether another host has them is being checked, or known (RFC 4862 section 5.4).
+    /// Addresses of the interface that must not be used, ascending: their duplicate address
+    /// detection is running or has failed (RFC 4862 section 5.4).
     pub tentative: Vec<IpAddr>,
 }
 
 impl Link {
-    /// The networks that its addresses say are on its segment: link-local ones are on every
-    /// segment.
+    /// Returns the subnets that are on this interface's network segment. Link-local subnets are
+    /// left out, because every segment has them.
     pub fn subnets(&self) -> impl Iterator<Item = AddressRange> + '_ {
         let is_network = |(address, length): &&(IpAddr, u8)| {
             let link_local = match address {
@@ -175,25 +195,33 @@ impl Link {
             };
             *length < Family::of(*address).width() && !link_local
         };
-        self.prefixes.iter().filter(is_network).map(|(address, length)| AddressRange::network(*address, *length))
+        self.prefixes
+            .iter()
+            .filter(is_network)
+            .map(|(address, length)| AddressRange::network(*address, *length))
     }
 }
 
-/// What the thread of a link does.
+/// Report of an interface's thread to the main loop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkReport {
-    /// The nodes whose speakers it hears, ascending.
-    pub heard: Vec<Box<str>>,
-    /// The addresses it answers for, ascending.
-    pub held: Arc<[IpAddr]>,
-    /// It hears nothing any more, and acts as if it were alone.
-    pub deaf: bool,
-    /// Another link of this node, of a lower index, is on the same wire and speaks there.
-    pub muted: bool,
-    /// Another node says that its data path was asked after and works.
-    pub hears_checked: bool,
-    /// Who else uses addresses that are ours to announce, by address.
-    pub troubles: Arc<[Trouble]>,
-    /// It has handed over what it had, as it was asked to: the process may end.
-    pub left: bool,
+    /// Names of the nodes from whose speakers this interface receives frames, ascending.
+    pub speakers: Vec<Box<str>>,
+    /// Addresses that this node owns on the interface, ascending.
+    pub owned: Arc<[IpAddr]>,
+    /// Whether the interface is isolated: it receives no frames, and acts as if this node were
+    /// alone on the network segment.
+    pub isolated: bool,
+    /// Whether this is a standby interface: another interface of this node is active on the same
+    /// network segment.
+    pub standby: bool,
+    /// Whether a speaker on the segment reports that the kube-proxy of its node was checked and is
+    /// healthy.
+    pub proxy_healthy_elsewhere: bool,
+    /// Address conflicts, ascending by address: other hosts that use addresses which this node may
+    /// announce.
+    pub conflicts: Arc<[AddressConflict]>,
+    /// Whether the interface has handed over its addresses as requested. Once all interfaces have,
+    /// the process may end.
+    pub handed_over: bool,
 }

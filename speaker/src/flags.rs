@@ -1,6 +1,8 @@
-//! The speaker's own flags, exactly as `docs/api.md` lists them. Read once by `main`, never changed after.
+//! Command line flags of the speaker, as listed in `docs/api.md`. `main` parses them once;
+//! afterwards they are constant.
 //!
-//! Every flag is also an environment variable, `FERROLB_` and the flag's name in capitals; the command line wins.
+//! Every flag is also an environment variable: `FERROLB_` and the name of the flag in capitals. The
+//! command line takes precedence.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -9,111 +11,142 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{ArgAction, Parser};
 use ferrolb_proto::duration::{parse_duration, parse_interval};
-use ferrolb_proto::facts::HEALTH_INTERVAL;
-use ferrolb_proto::health::data_path::Mode;
+use ferrolb_proto::facts::HEALTH_INTERVAL_RANGE;
+use ferrolb_proto::health::kube_proxy::KubeProxyMode;
 use ferrolb_proto::range::AddressRange;
 use ferrolb_runtime::flags::{CommonFlags, TIME_HELP};
 use regex::Regex;
 
-/// Links that belong to container networks or to nobody: what runs on a node by itself must not be taken for the LAN.
+/// Name patterns of interfaces that the speaker does not use by default: those of container
+/// networks, virtual machines and management controllers. Such interfaces normally do not lead to
+/// the LAN.
 const EXCLUDED_BY_DEFAULT: &str = "lo,docker.*,br-[0-9a-f]{12},podman.*,cni.*,cbr.*,cali.*,cilium.*,flannel.*,veth.*,lxc.*,virbr.*,\
     kube-ipvs.*,nodelocaldns.*,vxlan.*,tunl.*,dummy.*,kube-bridge,kube-dummy-if,antrea-gw0,ovn-k8s-mp.*,weave,nerdctl.*,lxdbr.*,incusbr.*,\
     tap.*,idrac";
-/// The default of `--node-name`: what the DaemonSet fills in from `spec.nodeName`.
+/// Default of `--node-name`. The value stands for the environment variable `NODE_NAME`, which the
+/// DaemonSet sets from `spec.nodeName`.
 const NODE_NAME: &str = "$NODE_NAME";
-/// The shortest hello interval: below it the wire and the scheduler would decide, not the speaker.
+/// Shortest hello interval. With a shorter one, network latency and scheduling delays would look
+/// like missing hellos.
 const HELLO_INTERVAL_MIN: Duration = Duration::from_millis(10);
-/// The longest hello interval: above it, no failover worth the name.
+/// Longest hello interval. With a longer one, failover would take too long to be useful.
 const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-/// The shortest gratuitous interval: more often would be noise to every host, and ten thousand addresses take 4 s.
+/// Shortest interval of periodic gratuitous ARPs and unsolicited neighbor advertisements. Every
+/// host of the segment processes these frames, and announcing ten thousand addresses once takes
+/// four seconds.
 const GRATUITOUS_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
-/// The shortest drain delay: another node that follows from the API is heard of before it has told its routers.
+/// Shortest drain delay. The API objects may show that another node advertises a route before its
+/// gobgpd has sent that route.
 const DRAIN_DELAY_MIN: Duration = Duration::from_secs(1);
 
-/// Announces this node's LoadBalancer addresses on the local network.
+/// Announces this node's LoadBalancer addresses to the network
 #[derive(Parser, Debug, Clone)]
 #[command(name = "ferrolb-speaker", version, after_help = TIME_HELP)]
 pub struct Flags {
-    /// What both programs have.
+    /// Flags of both components.
     #[command(flatten)]
     pub common: CommonFlags,
 
-    /// Name of the Node this speaker runs on
+    /// Name of the Node that this speaker runs on
     #[arg(long, env = "FERROLB_NODE_NAME", value_name = "NAME", default_value = NODE_NAME, value_parser = node_name)]
     pub node_name: String,
 
-    /// Links never spoken on: regular expressions of whole names, comma separated or repeated; the link that holds the Node's
-    /// InternalIP is always in
+    /// Interfaces that the speaker does not use: regular expressions that match the whole name,
+    /// comma-separated or repeated. The interface with the Node's InternalIP is always used
     #[arg(long, env = "FERROLB_EXCLUDE_INTERFACES", value_name = "REGEX", default_value = EXCLUDED_BY_DEFAULT)]
     #[arg(value_delimiter = ',', value_parser = whole_name)]
     pub exclude_interfaces: Vec<Regex>,
 
-    /// Announce from nodes that carry the label node.kubernetes.io/exclude-from-external-load-balancers, too
-    #[arg(long, env = "FERROLB_IGNORE_EXCLUDE_LABEL", value_name = "BOOL", default_value_t = false)]
-    #[arg(action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Announce also from nodes with the label
+    /// node.kubernetes.io/exclude-from-external-load-balancers
+    #[arg(
+        long,
+        env = "FERROLB_IGNORE_EXCLUDE_LABEL",
+        value_name = "BOOL",
+        default_value_t = false
+    )]
+    #[arg(alias = "ignore-exclude-lb", action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub ignore_exclude_label: bool,
 
-    /// How often a node that holds an address says that it lives (10ms to 10s)
+    /// Interval between the hello frames of a node that owns an address (10ms to 10s)
     #[arg(long, env = "FERROLB_HELLO_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = hello_interval)]
     pub hello_interval: Duration,
 
-    /// How many hellos in a row may be missing before a node is suspected dead (2 to 100)
+    /// Number of consecutive missing hello frames after which a node is suspected of having failed
+    /// (2 to 100)
     #[arg(long, env = "FERROLB_HELLO_MISSES", value_name = "COUNT", default_value_t = 3)]
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(2..=100))]
     pub hello_misses: u32,
 
-    /// How long a node that came back takes nothing from a node that serves, or never
+    /// How long a returning node waits before it takes addresses from a node that serves them, or
+    /// never
     #[arg(long, env = "FERROLB_FAILBACK_DELAY", value_name = "TIME|never", default_value = "30s")]
     pub failback_delay: TimeOrNever,
 
-    /// How often all hosts are told again where an address is that has been here for long (10s and more), or never
-    #[arg(long, env = "FERROLB_GRATUITOUS_INTERVAL", value_name = "TIME|never", default_value = "never")]
+    /// Interval at which gratuitous ARP and unsolicited neighbor advertisements are repeated for
+    /// addresses that have not moved (10s or more), or never
+    #[arg(
+        long,
+        env = "FERROLB_GRATUITOUS_INTERVAL",
+        value_name = "TIME|never",
+        default_value = "never"
+    )]
     #[arg(value_parser = gratuitous_interval)]
     pub gratuitous_interval: TimeOrNever,
 
-    /// Whether other nodes announce first while kube-proxy on this one does not work: auto, where kube-proxy is there or works on another
-    /// node; required, where it is not there, too; off, never
+    /// Whether other nodes are preferred while kube-proxy on this node is unhealthy: auto, if
+    /// kube-proxy exists here or is healthy on another node; required, also if there is no
+    /// kube-proxy here; off, never
     #[arg(long, env = "FERROLB_KUBE_PROXY_HEALTH", value_name = "MODE", default_value = "auto")]
-    #[arg(value_parser = PossibleValuesParser::new(["auto", "required", "off"]).map(|word| mode(&word)))]
-    pub kube_proxy_health: Mode,
+    #[arg(value_parser = PossibleValuesParser::new(["auto", "required", "off"]).map(|word| proxy_health_mode(&word)))]
+    pub kube_proxy_health: KubeProxyMode,
 
-    /// Where kube-proxy serves its health; without it the Node's InternalIP, then loopback, port 10256
+    /// Address and port of kube-proxy's health server; default: port 10256 at the Node's
+    /// InternalIP, then at loopback
     #[arg(long, env = "FERROLB_KUBE_PROXY_ADDRESS", value_name = "ADDR:PORT")]
     pub kube_proxy_address: Option<SocketAddr>,
 
-    /// How often kube-proxy is asked whether it works, and an endpoint whose Service says nothing else (100ms to 5m)
+    /// Interval of the health checks of kube-proxy, and of endpoints whose Service sets none (100ms
+    /// to 5m)
     #[arg(long, env = "FERROLB_HEALTH_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = health_interval)]
     pub health_interval: Duration,
 
-    /// How many failures in a row make what was healthy unhealthy (1 to 100)
+    /// Number of consecutive failures after which a healthy target is unhealthy (1 to 100)
     #[arg(long, env = "FERROLB_HEALTH_FALL", value_name = "COUNT", default_value_t = 2)]
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
     pub health_fall: u32,
 
-    /// How many successes in a row make what was unhealthy healthy (1 to 100)
+    /// Number of consecutive successes after which an unhealthy target is healthy (1 to 100)
     #[arg(long, env = "FERROLB_HEALTH_RISE", value_name = "COUNT", default_value_t = 3)]
     #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
     pub health_rise: u32,
 
-    /// Which endpoints the health checks of Services may connect to: node, those at InternalIPs and
-    /// in spec.podCIDRs of the own Node; CIDRs or ranges, comma separated, those in them as well;
-    /// off, none
-    #[arg(long, env = "FERROLB_HEALTH_CHECKS", value_name = "node|off|CIDR,...", default_value = "node")]
+    /// Endpoints that health checks of Services may connect to: node, those at the InternalIPs and
+    /// in spec.podCIDRs of this speaker's Node; CIDRs or address ranges, comma-separated, also
+    /// those in these ranges; off, none
+    #[arg(
+        long,
+        env = "FERROLB_HEALTH_CHECKS",
+        value_name = "node|off|CIDR,...",
+        default_value = "node"
+    )]
     #[arg(value_parser = checked_ranges)]
     pub health_checks: CheckedRanges,
 
-    /// The socket of this node's gobgpd; without it there is no BGP
+    /// Unix socket of this node's gobgpd; BGP is off without this flag
     #[arg(long, env = "FERROLB_GOBGP", value_name = "unix:PATH", value_parser = gobgp)]
     pub gobgp: Option<String>,
 
-    /// How long others must have announced by BGP what a node that drains announces as the last resort, before it stops (1s and more), or never
+    /// Time for which other nodes must have advertised a route before a draining node withdraws its
+    /// own, de-preferred one (1s or more), or never
     #[arg(long, env = "FERROLB_DRAIN_DELAY", value_name = "TIME|never", default_value = "1m", value_parser = drain_delay)]
     pub drain_delay: TimeOrNever,
 }
 
-/// A time that may never come: none.
+/// Value of a flag that takes a duration or the word `never`, which is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeOrNever(pub Option<Duration>);
 
@@ -124,11 +157,14 @@ impl FromStr for TimeOrNever {
         if text == "never" {
             return Ok(Self(None));
         }
-        parse_duration(text).map(|delay| Self(Some(delay))).map_err(|error| format!("{error}, or the word never"))
+        parse_duration(text)
+            .map(|delay| Self(Some(delay)))
+            .map_err(|error| format!("{error}: write a time or never"))
     }
 }
 
-/// Where endpoints may be checked beside the own Node's addresses; none: nowhere.
+/// Ranges of the endpoints that health checks may connect to, in addition to the InternalIPs and
+/// pod CIDRs of this speaker's Node. None: no endpoint is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedRanges(pub Option<Vec<AddressRange>>);
 
@@ -137,17 +173,20 @@ fn checked_ranges(text: &str) -> Result<CheckedRanges, String> {
         "node" => Ok(CheckedRanges(Some(Vec::new()))),
         "off" => Ok(CheckedRanges(None)),
         ranges => {
-            let ranges = ranges.split(',').map(|range| range.trim().parse()).collect::<Result<_, _>>();
-            ranges.map(|ranges| CheckedRanges(Some(ranges))).map_err(|error| format!("{error}; or write node or off"))
+            let ranges =
+                ranges.split(',').map(|range| range.trim().parse()).collect::<Result<_, _>>();
+            ranges
+                .map(|ranges| CheckedRanges(Some(ranges)))
+                .map_err(|error| format!("{error}: write ranges, node or off"))
         }
     }
 }
 
-fn mode(word: &str) -> Mode {
+fn proxy_health_mode(word: &str) -> KubeProxyMode {
     match word {
-        "required" => Mode::Required,
-        "off" => Mode::Off,
-        _ => Mode::Auto,
+        "required" => KubeProxyMode::Required,
+        "off" => KubeProxyMode::Off,
+        _ => KubeProxyMode::Auto,
     }
 }
 
@@ -162,7 +201,10 @@ fn node_name(text: &str) -> Result<String, String> {
         text.to_owned()
     };
     if name.is_empty() {
-        return Err("set it, or NODE_NAME, to the name of this Node as `kubectl get nodes` prints it".to_owned());
+        return Err(
+            "set it, or NODE_NAME, to the name of this Node as `kubectl get nodes` prints it"
+                .to_owned(),
+        );
     }
     Ok(name)
 }
@@ -176,15 +218,15 @@ fn hello_interval(text: &str) -> Result<Duration, String> {
     if (HELLO_INTERVAL_MIN..=HELLO_INTERVAL_MAX).contains(&interval) {
         return Ok(interval);
     }
-    Err("the hello interval is 10ms to 10s".to_owned())
+    Err("the hello interval must be from 10ms to 10s".to_owned())
 }
 
 fn health_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text).map_err(|error| error.to_string())?;
-    if HEALTH_INTERVAL.contains(&interval) {
+    if HEALTH_INTERVAL_RANGE.contains(&interval) {
         Ok(interval)
     } else {
-        Err("the health interval is 100ms to 5m".to_owned())
+        Err("the health interval must be from 100ms to 5m".to_owned())
     }
 }
 
@@ -193,7 +235,7 @@ fn gratuitous_interval(text: &str) -> Result<TimeOrNever, String> {
     if interval.0.is_none_or(|interval| interval >= GRATUITOUS_INTERVAL_MIN) {
         return Ok(interval);
     }
-    Err("the gratuitous interval is 10s or longer, or the word never".to_owned())
+    Err("the gratuitous interval must be 10s or longer, or never".to_owned())
 }
 
 fn drain_delay(text: &str) -> Result<TimeOrNever, String> {
@@ -201,10 +243,10 @@ fn drain_delay(text: &str) -> Result<TimeOrNever, String> {
     if delay.0.is_none_or(|delay| delay >= DRAIN_DELAY_MIN) {
         return Ok(delay);
     }
-    Err("the drain delay is 1s or longer, or the word never".to_owned())
+    Err("the drain delay must be 1s or longer, or never".to_owned())
 }
 
-/// The socket's path.
+/// Parses the value `unix:PATH` of `--gobgp`, and returns the path.
 fn gobgp(text: &str) -> Result<String, String> {
     let path = text.strip_prefix("unix:").filter(|path| path.starts_with('/'));
     path.map(ToOwned::to_owned).ok_or_else(|| "write unix: and an absolute path".to_owned())

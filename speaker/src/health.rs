@@ -1,5 +1,6 @@
-//! Asks whether what is announced works: kube-proxy for the node's data path, endpoints by their Services' health checks. Drivers:
-//! what is asked is planned, and what is learnt comes back as events.
+//! Drivers of the health checks that this node's announcements depend on: those of kube-proxy, and
+//! those of the endpoints of Services. The plan configures the checks, and the drivers report the
+//! results as events.
 
 pub mod http;
 pub mod probes;

@@ -1,28 +1,39 @@
-//! The speaker: makes the local network send this node's LoadBalancer addresses to it.
+//! The speaker: attracts traffic for LoadBalancer addresses to this node, by ARP and NDP on its
+//! network segments and by BGP.
 //!
 //! ```text
-//!  API server -> watches --+
-//!  netlink    -> links   --+-> Event -> State -> plan -> Desired -+-> link threads (hello, claims, ARP)
-//!  threads    -> reports --+                                      +-> SpeakerStatus
+//! API server -> watches --+
+//! netlink    -> links   --+-> Event -> State -> plan -> Desired -+-> interface threads (ARP, NDP)
+//! threads    -> reports --+                                      +-> gobgpd
+//!                                                                +-> SpeakerStatus
 //! ```
 //!
-//! - [`event`], [`state`], [`plan`]: pure; what happened, what is known, what is wanted.
-//! - [`link`]: one thread a link; the sockets, the claim machine and the answers.
-//! - [`health`]: asks kube-proxy and endpoints whether they work.
-//! - [`links`], [`status`], [`speakers`]: the netlink and API edges. - [`alive`]: asks other speakers whether they live.
-//! - [`run`]: the main loop. - [`instance`]: one process for each node. - [`flags`], [`metrics`].
+//! - [`event`], [`state`], [`plan`]: pure; the events, the state that results from them, and the
+//!   desired configuration that the plan computes from the state.
+//! - [`link`]: one thread per interface, with its sockets, its claim machine and the ARP and NDP
+//!   replies.
+//! - [`health`]: checks kube-proxy and endpoints.
+//! - [`bgp`]: configures gobgpd.
+//! - [`links`]: reports this node's interfaces, read from netlink.
+//! - [`status`], [`speaker_statuses`]: write this node's SpeakerStatus, and read those of all
+//!   nodes.
+//! - [`speaker_liveness`]: checks the liveness of other nodes' speakers.
+//! - [`run`], [`watches`]: the main loop, and the watches that it starts.
+//! - [`node_lock`]: lock that admits one speaker process per node.
+//! - [`flags`], [`metrics`]: command line flags, and Prometheus metrics.
 
-pub mod alive;
 pub mod bgp;
 pub mod event;
 pub mod flags;
 pub mod health;
-pub mod instance;
 pub mod link;
 pub mod links;
 pub mod metrics;
+pub mod node_lock;
 pub mod plan;
 pub mod run;
-pub mod speakers;
+pub mod speaker_liveness;
+pub mod speaker_statuses;
 pub mod state;
 pub mod status;
+pub mod watches;

@@ -1,27 +1,30 @@
-//! One thread for each link that is spoken on. It owns the link's sockets, the claim machine and the table of answers, so that
-//! neither a busy main loop nor an absent API server can hold back an answer or a hello.
+//! One thread for each interface that the speaker uses. The thread owns the interface's sockets,
+//! its claim machine and its reply table. A busy main loop or an absent API server therefore delays
+//! neither a reply nor a hello.
 //!
-//! Orders come in as the latest value, with an eventfd that wakes the thread; what it does goes out as the latest value on a
-//! watch channel. [`set::LinkSet`], driven by the main loop, starts and ends the threads.
+//! The main loop replaces the thread's config and wakes the thread by an eventfd; the thread reads
+//! only the latest config. The thread publishes its state on a watch channel, which also keeps only
+//! the latest value. [`link_set::LinkSet`], driven by the main loop, starts and ends the threads.
 //!
-//! - `thread`: the loop: wait, read, feed the machine, do what it says.
-//! - `socket`, `filter`: packet sockets.
-//! - `inlet`, `flood`: how much is read of them.
-//! - `answer`, `announce`: ARP and Neighbor Discovery, asked and unasked.
-//! - `groups`: so that the latter is heard.
-//! - `heard`: who else is there.
-//! - `report`: what the thread says of itself.
-//! - [`siblings`]: this node's other links.
+//! - `thread`: the thread's loop: wait, read frames, feed the claim machine, execute the machine's
+//!   outputs.
+//! - `socket`, `filter`: packet sockets and their BPF programs.
+//! - `rx_queue`, `flood`: receive queues, and their limits during a flood.
+//! - `classify`, `announce`: replies to ARP and NDP requests, and announcements of owned addresses.
+//! - `groups`: multicast groups, without which solicitations do not arrive.
+//! - `neighbors`: neighbors on the segment.
+//! - `report`: reports the thread's state, and updates its metrics.
+//! - [`siblings`]: epochs by which an interface recognizes frames of this node's other interfaces.
 
 mod announce;
-mod answer;
+mod classify;
 mod filter;
 mod flood;
 mod groups;
-mod heard;
-mod inlet;
+mod link_set;
+mod neighbors;
 mod report;
-mod set;
+mod rx_queue;
 mod siblings;
 mod socket;
 mod thread;
@@ -35,95 +38,112 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ferrolb_proto::claim;
 use ferrolb_proto::wire::Mac;
-use ferrolb_runtime::vitals::Vitals;
+use ferrolb_runtime::watchdog::Watchdog;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::watch;
 
 use crate::event::LinkReport;
 use crate::metrics::LinkMetrics;
-use crate::plan::Order;
+use crate::plan::LinkConfig;
 
 pub use announce::GRATUITOUS_PER_SECOND_MAX;
-pub use set::{LinkSet, Protocol};
+pub use link_set::{ClaimSettings, LinkSet};
 pub use siblings::Siblings;
 
-/// Stack of a link's thread, in bytes: it does not recurse, and keeps its frames in buffers of its own.
+/// Stack size of an interface's thread, in bytes. The thread does not recurse, and its stack holds
+/// the contents of only a few frames at a time.
 const STACK: usize = 256 * 1024;
 
-/// What a link's thread is made with.
+/// Constant parameters of an interface's thread.
 #[derive(Debug)]
-pub struct Setup {
-    /// The link's index.
+pub struct LinkSetup {
+    /// The interface's index.
     pub index: u32,
-    /// The link's name.
+    /// The interface's name.
     pub name: Box<str>,
-    /// The link's hardware address.
+    /// The interface's hardware address.
     pub mac: Mac,
-    /// What its claim machine is made with.
-    pub claims: claim::Config,
-    /// How long after the last announcement of an address it is announced again; none: not before it is taken anew.
+    /// Parameters of the interface's claim machine.
+    pub claims: claim::ClaimConfig,
+    /// Interval of the periodic announcements of each owned address. None: there are no periodic
+    /// announcements.
     pub gratuitous_interval: Option<Duration>,
-    /// Its metrics.
+    /// The interface's metrics.
     pub metrics: LinkMetrics,
-    /// The life of the main loop: without it this link's orders grow stale.
-    pub vitals: Arc<Vitals>,
-    /// The epochs of all links of this node.
+    /// Heartbeat of the main loop. By it, the thread detects that the main loop stalls and no
+    /// longer updates the thread's config.
+    pub watchdog: Arc<Watchdog>,
+    /// The epochs of all interfaces of this node.
     pub siblings: Arc<Siblings>,
 }
 
-/// What a thread says of itself: what it does, or why it ended.
-pub type Progress = Result<LinkReport, Box<str>>;
+/// Latest report of an interface's thread, or the error with which the thread ended.
+pub type ThreadState = Result<LinkReport, Box<str>>;
 
-/// Why a link's thread ended.
+/// Reasons why an interface's thread ends.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
-    /// A socket could not be had.
-    #[error("no packet socket: {0}; the speaker needs the capability NET_RAW and the host's network")]
-    Open(#[source] io::Error),
-    /// The link does not take or give frames any more.
-    #[error("the link carries no frames: {0}")]
-    Gone(#[source] io::Error),
-    /// The kernel refused a wait.
+    /// The kernel refused a packet socket or the socket's filter.
+    #[error(
+        "no packet socket: {0}. The speaker needs the capability NET_RAW and the host's network"
+    )]
+    Socket(#[source] io::Error),
+    /// The interface cannot send or receive frames: it is down or gone.
+    #[error("the interface carries no frames: {0}")]
+    InterfaceDown(#[source] io::Error),
+    /// The system call poll(2) failed.
     #[error("cannot wait for frames: {0}")]
-    Wait(#[source] io::Error),
+    Poll(#[source] io::Error),
 }
 
-/// Where the main loop leaves the latest order for a thread.
+/// Latest config of an interface's thread, and the request to end. Shared by the main loop and the
+/// thread.
 #[derive(Debug)]
-struct Mailbox {
-    order: ArcSwap<Order>,
-    ended: AtomicBool,
-    /// It releases its addresses when it ends.
-    hands_over: AtomicBool,
+struct ConfigMailbox {
+    config: ArcSwap<LinkConfig>,
+    is_ended: AtomicBool,
+    /// Whether the thread must release its addresses before it ends.
+    release_on_exit: AtomicBool,
     wake: OwnedFd,
 }
 
-impl Mailbox {
-    fn ring(&self) {
-        // It can fail only when the counter is full, and then the thread is about to wake anyway.
+impl ConfigMailbox {
+    fn wake(&self) {
+        // A write fails only if the eventfd's counter is full, and then the eventfd wakes the
+        // thread anyway.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 }
 
-/// A running thread; dropping it ends the thread, which releases nothing: see [`Order::leaving`]
-/// and [`LinkHandle::hand_over`].
+/// Handle of an interface's thread. Dropping the handle ends the thread without a release of its
+/// addresses; [`LinkConfig::leaving`] and [`LinkHandle::release_and_end`] release them first.
 #[derive(Debug)]
 pub struct LinkHandle {
-    mailbox: Arc<Mailbox>,
+    mailbox: Arc<ConfigMailbox>,
 }
 
 impl LinkHandle {
-    /// Starts a thread that obeys `order`.
+    /// Starts a thread with the config `order`.
     ///
     /// # Errors
-    /// When there is no thread or eventfd to be had. All other trouble is [`Progress`].
-    pub fn spawn(setup: Setup, order: Arc<Order>) -> io::Result<(Self, watch::Receiver<Progress>)> {
+    /// If the system refuses a thread or an eventfd. The thread reports its later failures as
+    /// [`ThreadState`].
+    pub fn spawn(
+        setup: LinkSetup,
+        order: Arc<LinkConfig>,
+    ) -> io::Result<(Self, watch::Receiver<ThreadState>)> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let (order, ended, hands_over) = (ArcSwap::new(order), AtomicBool::new(false), AtomicBool::new(false));
-        let mailbox = Arc::new(Mailbox { order, ended, hands_over, wake });
+        let (order, ended, hands_over) =
+            (ArcSwap::new(order), AtomicBool::new(false), AtomicBool::new(false));
+        let mailbox = Arc::new(ConfigMailbox {
+            config: order,
+            is_ended: ended,
+            release_on_exit: hands_over,
+            wake,
+        });
         let (progress, receiver) = watch::channel(Ok(LinkReport::default()));
         let handle = Self { mailbox: Arc::clone(&mailbox) };
-        // The kernel shows 15 bytes of a thread's name.
+        // The prefix is short, because the kernel truncates a thread's name to 15 bytes.
         let name = format!("link {}", setup.name);
         std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
             if let Err(error) = thread::run(setup, &mailbox, &progress) {
@@ -133,21 +153,22 @@ impl LinkHandle {
         Ok((handle, receiver))
     }
 
-    /// Gives the thread its latest order.
-    pub fn order(&self, order: Arc<Order>) {
-        self.mailbox.order.store(order);
-        self.mailbox.ring();
+    /// Replaces the thread's config.
+    pub fn set_config(&self, order: Arc<LinkConfig>) {
+        self.mailbox.config.store(order);
+        self.mailbox.wake();
     }
 
-    /// Ends the thread. Before that it releases what it holds, so that others need not find out.
-    pub fn hand_over(self) {
-        self.mailbox.hands_over.store(true, Ordering::Relaxed);
+    /// Ends the thread after it has released its addresses, so that other nodes need not detect a
+    /// failure.
+    pub fn release_and_end(self) {
+        self.mailbox.release_on_exit.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for LinkHandle {
     fn drop(&mut self) {
-        self.mailbox.ended.store(true, Ordering::Release);
-        self.mailbox.ring();
+        self.mailbox.is_ended.store(true, Ordering::Release);
+        self.mailbox.wake();
     }
 }

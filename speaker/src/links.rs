@@ -1,7 +1,9 @@
-//! This node's links as events, from rtnetlink(7). One task, owned by the main loop's `JoinSet`; cancelling it is safe.
+//! Task that follows this node's interfaces by rtnetlink(7), and reports them as events. The main
+//! loop's `JoinSet` owns the task; cancelling the task is safe.
 //!
-//! It follows the kernel's messages and never polls. A connection that lost messages (an overrun) or ended is made anew and
-//! begins with a full dump, so that nothing rests on it living. The only user of the netlink crates.
+//! The task follows the kernel's messages and never polls. If a connection loses messages (an
+//! overrun) or ends, the task opens a new one and lists all interfaces again. This is the only
+//! module that uses the netlink crates.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +15,9 @@ use futures::channel::mpsc::UnboundedReceiver;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
@@ -21,17 +25,18 @@ use tracing::{debug, warn};
 
 use crate::event::{Event, Link};
 
-/// Addresses of one link that are kept; a link with more has them cut off.
+/// Maximum number of addresses of one interface; further ones are ignored.
 pub const ADDRESSES_PER_LINK_MAX: usize = 4_096;
 
-type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
+type Messages =
+    UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
 
-/// Why a connection to the kernel came to its end.
+/// Reasons why a netlink connection ends.
 #[derive(Debug, thiserror::Error)]
-enum FollowError {
+enum NetlinkError {
     #[error("no netlink socket: {0}")]
     Socket(#[source] std::io::Error),
-    #[error("the kernel does not list its links: {0}")]
+    #[error("the kernel does not list its interfaces: {0}")]
     Dump(#[source] rtnetlink::Error),
     #[error("messages were lost")]
     Overrun,
@@ -39,108 +44,132 @@ enum FollowError {
     Ended,
 }
 
-/// Follows the links for ever. Ends only when nobody reads `events` any more.
+/// Sends all interfaces as an event after each change, until the receiver of `events` is dropped.
 pub async fn run(events: mpsc::Sender<Event>) {
     let mut backoff = Backoff::default();
     loop {
         let Err(error) = follow(&events).await else { return };
         match error {
-            FollowError::Overrun | FollowError::Ended => debug!(%error, "reading this node's links anew"),
-            FollowError::Socket(_) | FollowError::Dump(_) => {
-                warn!(%error, "this node's links are not known; trying again");
+            NetlinkError::Overrun | NetlinkError::Ended => {
+                debug!(%error, "listing the interfaces of this node again")
+            }
+            NetlinkError::Socket(_) | NetlinkError::Dump(_) => {
+                warn!(%error, "cannot list the network interfaces of this node, retrying");
             }
         }
         tokio::time::sleep(backoff.next_delay(Clock::now())).await;
     }
 }
 
-/// One connection: a dump, then the changes. The dump comes second, so that no change falls between.
-async fn follow(events: &mpsc::Sender<Event>) -> Result<(), FollowError> {
+/// Runs one netlink connection: subscribes to changes, lists all interfaces, then applies the
+/// changes. The task subscribes before it lists, so that no change is missed.
+async fn follow(events: &mpsc::Sender<Event>) -> Result<(), NetlinkError> {
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, handle, messages) = new_multicast_connection(&groups).map_err(FollowError::Socket)?;
+    let (connection, handle, messages) =
+        new_multicast_connection(&groups).map_err(NetlinkError::Socket)?;
     tokio::select! {
-        () = connection => Err(FollowError::Ended),
-        result = listen(&handle, messages, events) => result,
+        () = connection => Err(NetlinkError::Ended),
+        result = follow_changes(&handle, messages, events) => result,
     }
 }
 
-async fn listen(handle: &Handle, mut messages: Messages, events: &mpsc::Sender<Event>) -> Result<(), FollowError> {
-    let mut links = dump(handle).await.map_err(FollowError::Dump)?;
+async fn follow_changes(
+    handle: &Handle,
+    mut messages: Messages,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), NetlinkError> {
+    let mut links = list_links(handle).await.map_err(NetlinkError::Dump)?;
     loop {
         if events.send(Event::Links(links.values().cloned().collect())).await.is_err() {
             return Ok(());
         }
         let mut changed = false;
         while !changed {
-            let (message, _) = messages.next().await.ok_or(FollowError::Ended)?;
-            changed = take(&mut links, message)?;
-            // One event for all that came at once.
+            let (message, _) = messages.next().await.ok_or(NetlinkError::Ended)?;
+            changed = apply(&mut links, message)?;
+            // Applies all queued messages, so that they cause only one event.
             while let Some(message) = messages.next().now_or_never() {
-                changed |= take(&mut links, message.ok_or(FollowError::Ended)?.0)?;
+                changed |= apply(&mut links, message.ok_or(NetlinkError::Ended)?.0)?;
             }
         }
     }
 }
 
-async fn dump(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error> {
+async fn list_links(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error> {
     let mut links = BTreeMap::new();
     let mut messages = std::pin::pin!(handle.link().get().execute());
     while let Some(message) = messages.try_next().await? {
-        take_link(&mut links, &message);
+        apply_link(&mut links, &message);
     }
     let mut messages = std::pin::pin!(handle.address().get().execute());
     while let Some(message) = messages.try_next().await? {
-        take_address(&mut links, &message, true);
+        apply_address(&mut links, &message, true);
     }
     Ok(links)
 }
 
-/// Takes one message; says whether anything changed.
-fn take(links: &mut BTreeMap<u32, Link>, message: NetlinkMessage<RouteNetlinkMessage>) -> Result<bool, FollowError> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enums are open; we asked for three groups only")]
+/// Applies one netlink message to `links`. Returns whether `links` has changed.
+fn apply(
+    links: &mut BTreeMap<u32, Link>,
+    message: NetlinkMessage<RouteNetlinkMessage>,
+) -> Result<bool, NetlinkError> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the crate's enums are open; we asked for three groups only"
+    )]
     match message.payload {
         NetlinkPayload::InnerMessage(inner) => Ok(match inner {
-            RouteNetlinkMessage::NewLink(message) => take_link(links, &message),
-            // A port that leaves its bridge is told as a deleted link, of the bridge family.
+            RouteNetlinkMessage::NewLink(message) => apply_link(links, &message),
+            // When a port leaves its bridge, the kernel reports a deleted interface of the bridge
+            // family, although the interface still exists.
             RouteNetlinkMessage::DelLink(message) => {
-                is_whole(&message) && links.remove(&message.header.index).is_some()
+                is_unspecified_family(&message) && links.remove(&message.header.index).is_some()
             }
-            RouteNetlinkMessage::NewAddress(message) => take_address(links, &message, true),
-            RouteNetlinkMessage::DelAddress(message) => take_address(links, &message, false),
+            RouteNetlinkMessage::NewAddress(message) => apply_address(links, &message, true),
+            RouteNetlinkMessage::DelAddress(message) => apply_address(links, &message, false),
             _ => false,
         }),
-        NetlinkPayload::Overrun(_) => Err(FollowError::Overrun),
+        NetlinkPayload::Overrun(_) => Err(NetlinkError::Overrun),
         _ => Ok(false),
     }
 }
 
-/// Whether a message speaks of the link itself, and not of one protocol's view of it.
-fn is_whole(message: &LinkMessage) -> bool {
+/// Returns whether a message is about the interface itself, and not about its part in one protocol
+/// family, such as being a port of a bridge.
+fn is_unspecified_family(message: &LinkMessage) -> bool {
     message.header.interface_family == AddressFamily::Unspec
 }
 
-fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
+fn apply_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
     let (mut name, mut mac, mut enslaved, mut state) = (None, Mac::ZERO, false, false);
     let (mut shares, mut veth, mut below, mut elsewhere) = (false, false, None, false);
     for attribute in &message.attributes {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel has a hundred attributes, and we use seven")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the kernel has a hundred attributes, and we use seven"
+        )]
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.as_str().into()),
-            LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().map_or(Mac::ZERO, Mac),
+            LinkAttribute::Address(bytes) => {
+                mac = bytes.as_slice().try_into().map_or(Mac::ZERO, Mac)
+            }
             LinkAttribute::Controller(index) => enslaved = *index != 0,
             LinkAttribute::OperState(_) => state = true,
             LinkAttribute::LinkInfo(infos) => {
-                shares = infos.iter().any(shares_wire);
+                shares = infos.iter().any(shares_parent_segment);
                 veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
             }
             LinkAttribute::Link(index) => below = Some(*index),
-            // Its parent, or other end, is in another network namespace, as for a container.
+            // The parent, or the other end of a veth pair, is in another network namespace, as for
+            // a container.
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             _ => {}
         }
     }
-    // A message without an operational state carries news of a wireless link only, and nothing of what we want.
-    let (Some(name), true, true) = (name, state, is_whole(message)) else { return false };
+    // A message without an operational state reports only an event of a wireless interface.
+    let (Some(name), true, true) = (name, state, is_unspecified_family(message)) else {
+        return false;
+    };
     let index = message.header.index;
     let flags = message.header.flags;
     let before = links.remove(&index);
@@ -159,19 +188,24 @@ fn take_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
         prefixes,
         tentative,
     };
-    // Statistics and the like come as messages, too, and change nothing.
+    // Some messages, such as those about statistics, change none of these fields.
     let changed = before.as_ref() != Some(&link);
     links.insert(index, link);
     changed
 }
 
-/// A kind of link that has its parent's wire, and is cut off from its parent by the kernel.
-const fn shares_wire(info: &LinkInfo) -> bool {
-    matches!(info, LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap))
+/// Returns whether an interface of this kind is on the same segment as its parent, although the
+/// kernel passes no frames between the two.
+const fn shares_parent_segment(info: &LinkInfo) -> bool {
+    matches!(
+        info,
+        LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap)
+    )
 }
 
-fn take_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there: bool) -> bool {
-    // On a point-to-point link the address attribute is the other end's, and the local one is ours.
+fn apply_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there: bool) -> bool {
+    // On a point-to-point interface, `Address` is the address of the other end, and `Local` is this
+    // node's.
     let mut found: (Option<IpAddr>, Option<IpAddr>) = (None, None);
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "only two attributes hold the address")]
@@ -181,16 +215,23 @@ fn take_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there
             _ => {}
         }
     }
-    let (Some(address), Some(link)) = (found.0.or(found.1), links.get_mut(&message.header.index)) else { return false };
-    // What is optimistic is tentative, too (RFC 4429 section 2.1).
-    let tentative = message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
-    let changed =
-        set(&mut link.addresses, address, there) | set(&mut link.prefixes, (address, message.header.prefix_len), there);
-    set(&mut link.tentative, address, there && tentative) | changed
+    let (Some(address), Some(link)) = (found.0.or(found.1), links.get_mut(&message.header.index))
+    else {
+        return false;
+    };
+    // An optimistic address also has the tentative flag (RFC 4429 section 2.1).
+    let tentative = message
+        .header
+        .flags
+        .intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
+    let changed = set_present(&mut link.addresses, address, there)
+        | set_present(&mut link.prefixes, (address, message.header.prefix_len), there);
+    set_present(&mut link.tentative, address, there && tentative) | changed
 }
 
-/// Puts an address into an ascending list, or takes it out; says whether that changed anything.
-fn set<A: Ord>(addresses: &mut Vec<A>, address: A, there: bool) -> bool {
+/// Inserts an address into an ascending list if `there` is true, otherwise removes it from the
+/// list. Returns whether the list has changed.
+fn set_present<A: Ord>(addresses: &mut Vec<A>, address: A, there: bool) -> bool {
     match (addresses.binary_search(&address), there) {
         (Ok(at), false) => {
             addresses.remove(at);
@@ -215,15 +256,22 @@ mod tests {
         let veth = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
         let bridge = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]);
         let elsewhere = LinkAttribute::LinkNetNsId(3);
-        let cases =
-            [(vec![veth.clone(), elsewhere.clone()], true), (vec![veth], false), (vec![bridge, elsewhere], false)];
+        let cases = [
+            (vec![veth.clone(), elsewhere.clone()], true),
+            (vec![veth], false),
+            (vec![bridge, elsewhere], false),
+        ];
         for (attributes, expect) in cases {
             let mut message = LinkMessage::default();
             message.header.index = 7;
-            message.attributes = vec![LinkAttribute::IfName("a".into()), LinkAttribute::OperState(State::Up)];
+            message.attributes =
+                vec![LinkAttribute::IfName("a".into()), LinkAttribute::OperState(State::Up)];
             message.attributes.extend(attributes);
             let mut links = BTreeMap::new();
-            assert_eq!((take_link(&mut links, &message), take_link(&mut links, &message)), (true, false));
+            assert_eq!(
+                (apply_link(&mut links, &message), apply_link(&mut links, &message)),
+                (true, false)
+            );
             assert_eq!(links[&7].into_namespace, expect);
         }
     }
@@ -237,7 +285,7 @@ mod tests {
             (message.header.index, message.header.flags) = (7, flags);
             message.header.prefix_len = 64;
             message.attributes = vec![AddressAttribute::Address(own)];
-            let changed = take_address(&mut links, &message, there);
+            let changed = apply_address(&mut links, &message, there);
             assert_eq!(links[&7].prefixes.contains(&(own, 64)), there);
             (changed, links[&7].addresses.clone(), links[&7].tentative.clone())
         };

@@ -1,4 +1,5 @@
-//! The program `ferrolb-speaker`: reads the flags, starts the log, and runs the main loop on this one thread.
+//! The program `ferrolb-speaker`: reads the flags, starts the log, and runs the main loop on the
+//! main thread.
 
 use std::process::ExitCode;
 
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
 
 fn start(flags: Flags) -> anyhow::Result<()> {
     logs::init(flags.common.log_format, flags.common.log_level).context("cannot start logging")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
     runtime.block_on(run(flags))
 }

@@ -1,78 +1,97 @@
-//! The speaker's metrics. Made once by the main loop; each link's thread gets its own [`LinkMetrics`], which are atomics and
-//! take no lock.
+//! Metrics of the speaker, created once by the main loop. Each interface's thread owns its
+//! [`LinkMetrics`], which are atomics and take no lock.
 
 mod bgp;
-mod data_path;
 pub mod probes;
+mod proxy_health;
 
 use std::collections::BTreeMap;
 
 use ferrolb_proto::verdict::Verdict;
+use ferrolb_proto::wire::hello::HelloDecodeError;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-pub use bgp::{BfdCounts, BgpMetrics, SessionCounts, Tally, bgp_metrics};
-pub use data_path::DataPathMetrics;
+pub use bgp::{BfdCounts, BgpMetrics, GobgpMetrics, SessionCounts, bgp_metrics};
+pub use proxy_health::ProxyHealthMetrics;
 
-/// Upper ends of the buckets of failover durations, in seconds: fine around what the defaults come to, 0.19.
-const FAILOVER_BUCKETS: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0];
+/// Upper bounds of the failover duration buckets, in seconds. The buckets are narrow around 0.19 s,
+/// the failover duration with default flags.
+const FAILOVER_BUCKETS: [f64; 12] =
+    [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0];
 
-/// Upper ends of the buckets of plans, in seconds: below a millisecond with few Services, tens of them with ten thousand.
-const PLAN_BUCKETS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+/// Upper bounds of the plan duration buckets, in seconds. Computing a plan takes less than a
+/// millisecond with few Services, and tens of milliseconds with ten thousand.
+const PLAN_BUCKETS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
 type LinkLabel = [(&'static str, String); 1];
 type VerdictLabel = [(&'static str, &'static str); 1];
 type DropLabels = [(&'static str, String); 2];
 
-/// Why a frame came to nothing.
+/// Reason for which a frame was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
-    /// A hello frame that cannot be read.
+pub enum DropReason {
+    /// Malformed hello frame.
     Malformed,
-    /// A hello frame of a version that we do not speak.
+    /// Hello frame of an unsupported protocol version.
     Version,
-    /// A hello frame of another cluster, or with a key that we do not have yet.
+    /// Hello frame of another cluster, or signed with a key that this speaker has not received yet.
     ForeignKey,
-    /// A hello frame with a wrong signature.
+    /// Hello frame with an invalid signature.
     Signature,
-    /// A hello frame that is not newer than one already heard: out of order, or played back.
+    /// Hello frame that is not newer than one already received: reordered or replayed.
     Stale,
-    /// A hello frame of a speaker that has yet to answer a challenge: it has just started, or was recorded in a former life.
-    Unproven,
-    /// A hello frame that carries this node's name.
+    /// Hello frame of a speaker that has not responded to a challenge yet. Either the speaker has
+    /// just started, or the frame was recorded before the speaker's restart.
+    ChallengePending,
+    /// Hello frame with this node's own name: a reflection, or the frame of another node with the
+    /// same name.
     OwnName,
-    /// A frame that would have made a table too large.
-    Limit,
-    /// A question left unanswered because this node was frozen and may have been replaced.
-    Gate,
-    /// An ARP frame that the kernel dropped because we read too late.
+    /// Frame or claim that a full table of the claim machine could not store.
+    TableFull,
+    /// Request that got no reply because the answer lease had expired: this node had stalled, and
+    /// another node may own the address by now.
+    LeaseExpired,
+    /// ARP frame that the kernel dropped because its receive queue was full.
     KernelArp,
-    /// A frame of Neighbor Discovery that the kernel dropped because we read too late.
+    /// Neighbor Discovery frame that the kernel dropped because its receive queue was full.
     KernelNdp,
-    /// A hello frame that the kernel dropped because we read too late.
+    /// Hello frame that the kernel dropped because its receive queue was full.
     KernelHello,
-    /// A frame of ours that the kernel did not take.
-    Send,
+    /// Outgoing frame that the kernel rejected.
+    SendRejected,
 }
 
-impl Drop {
+impl From<HelloDecodeError> for DropReason {
+    fn from(error: HelloDecodeError) -> Self {
+        match error {
+            HelloDecodeError::Malformed => Self::Malformed,
+            HelloDecodeError::Version => Self::Version,
+            HelloDecodeError::ForeignKey => Self::ForeignKey,
+            HelloDecodeError::Signature => Self::Signature,
+        }
+    }
+}
+
+impl DropReason {
     const ALL: [Self; 13] = [
         Self::Malformed,
         Self::Version,
         Self::ForeignKey,
         Self::Signature,
         Self::Stale,
-        Self::Unproven,
+        Self::ChallengePending,
         Self::OwnName,
-        Self::Limit,
-        Self::Gate,
+        Self::TableFull,
+        Self::LeaseExpired,
         Self::KernelArp,
         Self::KernelNdp,
         Self::KernelHello,
-        Self::Send,
+        Self::SendRejected,
     ];
 
     const fn label(self) -> &'static str {
@@ -82,114 +101,148 @@ impl Drop {
             Self::ForeignKey => "foreign_key",
             Self::Signature => "signature",
             Self::Stale => "stale",
-            Self::Unproven => "unproven",
+            Self::ChallengePending => "unproven",
             Self::OwnName => "own_name",
-            Self::Limit => "limit",
-            Self::Gate => "gate",
+            Self::TableFull => "limit",
+            Self::LeaseExpired => "gate",
             Self::KernelArp => "kernel_arp",
             Self::KernelNdp => "kernel_ndp",
             Self::KernelHello => "kernel_hello",
-            Self::Send => "send",
+            Self::SendRejected => "send",
         }
     }
 }
 
-/// The metrics of the main loop, and of all links.
+/// Metrics of the main loop and of all interfaces.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     services: Family<VerdictLabel, Gauge>,
     owned: Family<LinkLabel, Gauge>,
-    heard: Family<LinkLabel, Gauge>,
-    answered: Family<LinkLabel, Counter>,
-    gratuitous: Family<LinkLabel, Counter>,
-    sent: Family<LinkLabel, Counter>,
+    speakers: Family<LinkLabel, Gauge>,
+    replies_sent: Family<LinkLabel, Counter>,
+    announcements_sent: Family<LinkLabel, Counter>,
+    hello_frames_sent: Family<LinkLabel, Counter>,
     dropped: Family<DropLabels, Counter>,
     conflicts: Family<LinkLabel, Counter>,
     suspicions: Family<LinkLabel, Counter>,
-    refuted: Family<LinkLabel, Counter>,
-    deaths: Family<LinkLabel, Counter>,
-    fences: Family<LinkLabel, Counter>,
-    deaf: Family<LinkLabel, Counter>,
-    proxied: Family<LinkLabel, Counter>,
-    strangers: Family<LinkLabel, Counter>,
+    refuted_suspicions: Family<LinkLabel, Counter>,
+    node_failures: Family<LinkLabel, Counter>,
+    stalls: Family<LinkLabel, Counter>,
+    isolations: Family<LinkLabel, Counter>,
+    stale_proxies: Family<LinkLabel, Counter>,
+    foreign_frames: Family<LinkLabel, Counter>,
     kernel_answers: Family<LinkLabel, Counter>,
-    asked: Family<LinkLabel, Counter>,
+    requests_sent: Family<LinkLabel, Counter>,
     floods: Family<LinkLabel, Counter>,
-    muted: Family<LinkLabel, Gauge>,
+    standby: Family<LinkLabel, Gauge>,
     failover: Family<LinkLabel, Histogram, fn() -> Histogram>,
-    /// How long the main loop takes over a plan, in seconds.
+    /// Time that the main loop takes to compute a plan, in seconds.
     pub plan: Histogram,
 }
 
 impl Metrics {
-    /// Empty metrics, registered under `registry`'s prefix.
+    /// Creates empty metrics and registers them in `registry`, under the registry's prefix.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let all = Self::unregistered();
         registry.register(
             "services",
-            "Our Services with addresses, by what this node's endpoints make of them",
+            "Services with assigned addresses, by eligibility of this node's endpoints",
             all.services.clone(),
         );
-        registry.register("owned_addresses", "Addresses this node answers for", all.owned.clone());
-        registry.register("speakers_heard", "Other speakers heard", all.heard.clone());
-        registry.register(
-            "requests_answered",
-            "ARP requests and neighbour solicitations answered",
-            all.answered.clone(),
-        );
-        registry.register(
-            "gratuitous_sent",
-            "Gratuitous ARP frames and unsolicited neighbour advertisements sent",
-            all.gratuitous.clone(),
-        );
-        registry.register("frames_sent", "Frames of the hello protocol sent", all.sent.clone());
-        registry.register("frames_dropped", "Frames that came to nothing, by reason", all.dropped.clone());
-        registry.register("conflicts", "Claims of others for an address held here", all.conflicts.clone());
-        registry.register("suspicions", "Speakers suspected dead", all.suspicions.clone());
-        registry.register("suspicions_refuted", "Suspected speakers that proved alive", all.refuted.clone());
-        registry.register("deaths", "Speakers found dead", all.deaths.clone());
-        registry.register("fences", "Times all was given up because this node had been frozen", all.fences.clone());
-        registry.register(
-            "deaf",
-            "Times nothing was received any more, although other speakers had been heard",
-            all.deaf.clone(),
-        );
-        registry.register(
-            "proxied_deaths",
-            "Speakers found dead that something still answers for",
-            all.proxied.clone(),
-        );
-        registry.register("strangers", "Frames of strangers about addresses held here", all.strangers.clone());
-        registry.register(
-            "kernel_answers",
-            "Frames of members' kernels about addresses that another node announces",
-            all.kernel_answers.clone(),
-        );
-        registry.register(
-            "requests_sent",
-            "ARP requests and neighbour solicitations sent to check an address or a node",
-            all.asked.clone(),
-        );
-        registry.register(
-            "floods",
-            "Times a host was not heard for a while, because it sent too much ARP or Neighbor Discovery",
-            all.floods.clone(),
-        );
-        registry.register("muted", "Whether another link of this node speaks on the same wire", all.muted.clone());
-        registry.register_with_unit(
-            "failover_duration",
-            "From the last sign of life of a dead speaker to the claim of one of its addresses",
-            Unit::Seconds,
-            all.failover.clone(),
-        );
+        registry.register("owned_addresses", "Addresses that this node owns", all.owned.clone());
+        all.register_frames(registry);
+        all.register_membership(registry);
         registry.register_with_unit(
             "plan",
-            "Plans of what this node announces, from the facts to what is wanted of each link",
+            "Time to compute the desired configuration of all interfaces and BGP sessions",
             Unit::Seconds,
             all.plan.clone(),
         );
         all
+    }
+
+    /// Registers counters of frames that the interfaces send and receive.
+    fn register_frames(&self, registry: &mut Registry) {
+        registry.register(
+            "requests_answered",
+            "ARP replies and neighbor advertisements sent to requests",
+            self.replies_sent.clone(),
+        );
+        registry.register(
+            "gratuitous_sent",
+            "Gratuitous ARP frames and unsolicited neighbor advertisements sent",
+            self.announcements_sent.clone(),
+        );
+        registry.register(
+            "frames_sent",
+            "Hello protocol frames sent",
+            self.hello_frames_sent.clone(),
+        );
+        registry.register("frames_dropped", "Frames dropped, by reason", self.dropped.clone());
+        registry.register(
+            "requests_sent",
+            "ARP requests and neighbor solicitations sent to probe an address or a node",
+            self.requests_sent.clone(),
+        );
+        registry.register(
+            "floods",
+            "Times the source limiter blocked a host that sent too much ARP or NDP",
+            self.floods.clone(),
+        );
+        registry.register(
+            "strangers",
+            "Frames in which a foreign host claims an address that this node owns",
+            self.foreign_frames.clone(),
+        );
+        registry.register(
+            "kernel_answers",
+            "Replies of a node's kernel for an address that another node announces",
+            self.kernel_answers.clone(),
+        );
+    }
+
+    /// Registers metrics of the other speakers and of claims.
+    fn register_membership(&self, registry: &mut Registry) {
+        registry.register("speakers_heard", "Other speakers in contact", self.speakers.clone());
+        registry.register(
+            "conflicts",
+            "Claims by other speakers for an address that this node owns",
+            self.conflicts.clone(),
+        );
+        registry.register("suspicions", "Suspected node failures", self.suspicions.clone());
+        registry.register(
+            "suspicions_refuted",
+            "Suspected node failures that proved wrong",
+            self.refuted_suspicions.clone(),
+        );
+        registry.register("deaths", "Node failures detected", self.node_failures.clone());
+        registry.register(
+            "fences",
+            "Times this node released all addresses because it had stalled",
+            self.stalls.clone(),
+        );
+        registry.register(
+            "deaf",
+            "Times this node became isolated: nothing received, although it had other speakers",
+            self.isolations.clone(),
+        );
+        registry.register(
+            "proxied_deaths",
+            "Node failures detected although another host still sends ARP replies for the node",
+            self.stale_proxies.clone(),
+        );
+        registry.register(
+            "muted",
+            "1 if the interface is standby: another interface of this node is on the same segment",
+            self.standby.clone(),
+        );
+        registry.register_with_unit(
+            "failover_duration",
+            "Time from the last frame of a failed node to the claim of one of its addresses",
+            Unit::Seconds,
+            self.failover.clone(),
+        );
     }
 
     fn unregistered() -> Self {
@@ -197,142 +250,153 @@ impl Metrics {
         Self {
             services: Family::default(),
             owned: Family::default(),
-            heard: Family::default(),
-            answered: Family::default(),
-            gratuitous: Family::default(),
-            sent: Family::default(),
+            speakers: Family::default(),
+            replies_sent: Family::default(),
+            announcements_sent: Family::default(),
+            hello_frames_sent: Family::default(),
             dropped: Family::default(),
             conflicts: Family::default(),
             suspicions: Family::default(),
-            refuted: Family::default(),
-            deaths: Family::default(),
-            fences: Family::default(),
-            deaf: Family::default(),
-            proxied: Family::default(),
-            strangers: Family::default(),
+            refuted_suspicions: Family::default(),
+            node_failures: Family::default(),
+            stalls: Family::default(),
+            isolations: Family::default(),
+            stale_proxies: Family::default(),
+            foreign_frames: Family::default(),
             kernel_answers: Family::default(),
-            asked: Family::default(),
+            requests_sent: Family::default(),
             floods: Family::default(),
-            muted: Family::default(),
+            standby: Family::default(),
             failover: Family::new_with_constructor(buckets),
             plan: Histogram::new(PLAN_BUCKETS),
         }
     }
 
-    /// Shows how many of our Services get each verdict on this node.
-    pub fn show_verdicts(&self, verdicts: &BTreeMap<Verdict, i64>) {
+    /// Publishes the number of FerroLB's Services for each verdict on this node.
+    pub fn set_verdicts(&self, verdicts: &BTreeMap<Verdict, i64>) {
         for verdict in Verdict::ALL {
             let count = verdicts.get(&verdict).copied().unwrap_or_default();
             self.services.get_or_create(&[("verdict", verdict.name())]).set(count);
         }
     }
 
-    /// The metrics of the link of this name.
+    /// Returns the metrics of the interface with this name.
     #[must_use]
     pub fn link(&self, name: &str) -> LinkMetrics {
         let label = [("link", name.to_owned())];
         let counter = |family: &Family<LinkLabel, Counter>| family.get_or_create(&label).clone();
         LinkMetrics {
             owned: self.owned.get_or_create(&label).clone(),
-            heard: self.heard.get_or_create(&label).clone(),
-            answered: counter(&self.answered),
-            gratuitous: counter(&self.gratuitous),
-            sent: counter(&self.sent),
-            dropped: Drop::ALL.map(|reason| self.dropped.get_or_create(&drop_labels(name, reason)).clone()),
+            speakers: self.speakers.get_or_create(&label).clone(),
+            replies_sent: counter(&self.replies_sent),
+            announcements_sent: counter(&self.announcements_sent),
+            hello_frames_sent: counter(&self.hello_frames_sent),
+            dropped: DropReason::ALL
+                .map(|reason| self.dropped.get_or_create(&drop_labels(name, reason)).clone()),
             conflicts: counter(&self.conflicts),
             suspicions: counter(&self.suspicions),
-            refuted: counter(&self.refuted),
-            deaths: counter(&self.deaths),
-            fences: counter(&self.fences),
-            deaf: counter(&self.deaf),
-            proxied: counter(&self.proxied),
-            strangers: counter(&self.strangers),
+            refuted_suspicions: counter(&self.refuted_suspicions),
+            node_failures: counter(&self.node_failures),
+            stalls: counter(&self.stalls),
+            isolations: counter(&self.isolations),
+            stale_proxies: counter(&self.stale_proxies),
+            foreign_frames: counter(&self.foreign_frames),
             kernel_answers: counter(&self.kernel_answers),
-            asked: counter(&self.asked),
+            requests_sent: counter(&self.requests_sent),
             floods: counter(&self.floods),
-            muted: self.muted.get_or_create(&label).clone(),
+            standby: self.standby.get_or_create(&label).clone(),
             failover: self.failover.get_or_create(&label).clone(),
         }
     }
 
-    /// Forgets a link: links come and go, their metrics must not pile up.
-    pub fn forget(&self, name: &str) {
+    /// Removes the metrics of the interface with this name. Interfaces are created and deleted
+    /// while the speaker runs, and their metrics must not accumulate.
+    pub fn remove_link(&self, name: &str) {
         let label = [("link", name.to_owned())];
-        let gauges = [&self.owned, &self.heard, &self.muted];
-        let counters = [&self.answered, &self.gratuitous, &self.sent, &self.conflicts, &self.suspicions, &self.refuted];
+        let gauges = [&self.owned, &self.speakers, &self.standby];
+        let counters = [
+            &self.replies_sent,
+            &self.announcements_sent,
+            &self.hello_frames_sent,
+            &self.conflicts,
+            &self.suspicions,
+            &self.refuted_suspicions,
+        ];
         for family in gauges {
             family.remove(&label);
         }
         let more = [
             &self.floods,
-            &self.deaths,
-            &self.fences,
-            &self.deaf,
-            &self.proxied,
-            &self.strangers,
+            &self.node_failures,
+            &self.stalls,
+            &self.isolations,
+            &self.stale_proxies,
+            &self.foreign_frames,
             &self.kernel_answers,
-            &self.asked,
+            &self.requests_sent,
         ];
         self.failover.remove(&label);
         for family in counters.into_iter().chain(more) {
             family.remove(&label);
         }
-        for reason in Drop::ALL {
+        for reason in DropReason::ALL {
             self.dropped.remove(&drop_labels(name, reason));
         }
     }
 }
 
-fn drop_labels(name: &str, reason: Drop) -> DropLabels {
+fn drop_labels(name: &str, reason: DropReason) -> DropLabels {
     [("link", name.to_owned()), ("reason", reason.label().to_owned())]
 }
 
-/// The metrics of one link.
+/// Metrics of one interface.
 #[derive(Clone, Debug)]
 pub struct LinkMetrics {
-    /// Addresses this node answers for.
+    /// Number of addresses that this node owns on the interface.
     pub owned: Gauge,
-    /// Other speakers heard.
-    pub heard: Gauge,
-    /// ARP requests and neighbour solicitations answered.
-    pub answered: Counter,
-    /// Gratuitous ARP frames and unsolicited neighbour advertisements sent.
-    pub gratuitous: Counter,
-    /// Frames of the hello protocol sent.
-    pub sent: Counter,
-    dropped: [Counter; Drop::ALL.len()],
-    /// Claims of others for an address held here.
+    /// Number of other speakers whose frames this speaker receives on the interface.
+    pub speakers: Gauge,
+    /// ARP requests and neighbor solicitations to which this node replied.
+    pub replies_sent: Counter,
+    /// Gratuitous ARP frames and unsolicited neighbor advertisements sent.
+    pub announcements_sent: Counter,
+    /// Frames of the ownership protocol sent.
+    pub hello_frames_sent: Counter,
+    dropped: [Counter; DropReason::ALL.len()],
+    /// Claims of other nodes for an address that this node owns.
     pub conflicts: Counter,
-    /// Speakers suspected dead.
+    /// Times another speaker was suspected of having failed.
     pub suspicions: Counter,
-    /// Suspected speakers that proved alive.
-    pub refuted: Counter,
-    /// Speakers found dead.
-    pub deaths: Counter,
-    /// Times all was given up because this node had been frozen.
-    pub fences: Counter,
-    /// Times all was given up because nothing was heard any more.
-    pub deaf: Counter,
-    /// Speakers found dead that something still answers for.
-    pub proxied: Counter,
-    /// Frames of strangers about addresses held here.
-    pub strangers: Counter,
-    /// Frames of members' kernels about addresses that another node announces.
+    /// Suspicions that proved wrong, because the speaker had not failed.
+    pub refuted_suspicions: Counter,
+    /// Failures of other speakers that this speaker detected.
+    pub node_failures: Counter,
+    /// Times this node released all addresses because it had stalled.
+    pub stalls: Counter,
+    /// Times this node became isolated: it received nothing after having received other speakers.
+    pub isolations: Counter,
+    /// Failed speakers for whose addresses a device in the network still replied by ARP or NDP.
+    pub stale_proxies: Counter,
+    /// Frames in which a foreign host uses an address that this node owns or probes.
+    pub foreign_frames: Counter,
+    /// Frames in which the kernel of another node uses an address that this node owns or probes.
     pub kernel_answers: Counter,
-    /// ARP requests and neighbour solicitations sent to check an address or a node.
-    pub asked: Counter,
-    /// Times a host was not heard for a while, because it sent too much ARP or Neighbor Discovery.
+    /// ARP requests and neighbor solicitations sent to probe an address or a node.
+    pub requests_sent: Counter,
+    /// Times the source limiter blocked a host because it sent too many ARP, NDP or hello frames.
     pub floods: Counter,
-    /// Whether another link of this node speaks on the same wire.
-    pub muted: Gauge,
-    /// From the last sign of life of a dead speaker to the claim of one of its addresses, in seconds.
+    /// 1 if this is a standby interface, because another interface of this node is active on the
+    /// same network segment; otherwise 0.
+    pub standby: Gauge,
+    /// Time from the last frame of a failed speaker to the claim of one of its addresses, in
+    /// seconds.
     pub failover: Histogram,
 }
 
 impl LinkMetrics {
-    /// The counter of frames dropped for this reason.
+    /// Returns the counter of frames dropped for this reason.
     #[must_use]
-    pub const fn dropped(&self, reason: Drop) -> &Counter {
+    pub const fn dropped(&self, reason: DropReason) -> &Counter {
         &self.dropped[reason as usize]
     }
 }
@@ -351,11 +415,11 @@ mod tests {
             text
         };
         let link = metrics.link("eth0");
-        for (i, reason) in Drop::ALL.into_iter().enumerate() {
+        for (i, reason) in DropReason::ALL.into_iter().enumerate() {
             link.dropped(reason).inc_by(i as u64 + 1);
         }
-        link.answered.inc();
-        for (i, reason) in Drop::ALL.into_iter().enumerate() {
+        link.replies_sent.inc();
+        for (i, reason) in DropReason::ALL.into_iter().enumerate() {
             let line = format!(
                 "ferrolb_speaker_frames_dropped_total{{link=\"eth0\",reason=\"{}\"}} {}\n",
                 reason.label(),
@@ -364,7 +428,7 @@ mod tests {
             assert!(text().contains(&line), "{line}");
         }
         assert!(text().contains("ferrolb_speaker_requests_answered_total{link=\"eth0\"} 1\n"));
-        metrics.forget("eth0");
+        metrics.remove_link("eth0");
         assert!(!text().contains("eth0"), "{}", text());
     }
 
@@ -373,17 +437,25 @@ mod tests {
         let mut registry = Registry::with_prefix("ferrolb_speaker");
         let metrics = Metrics::new(&mut registry);
         let shown = |verdicts: &[(Verdict, i64)]| {
-            metrics.show_verdicts(&verdicts.iter().copied().collect());
+            metrics.set_verdicts(&verdicts.iter().copied().collect());
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-            let lines = text.lines().filter_map(|line| line.strip_prefix("ferrolb_speaker_services{verdict=\""));
+            let lines = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("ferrolb_speaker_services{verdict=\""));
             let mut lines: Vec<_> = lines.map(str::to_owned).collect();
             lines.sort();
             lines
         };
         assert_eq!(
             shown(&[(Verdict::Ready, 3), (Verdict::NoLocalEndpoint, 2)]),
-            ["failing\"} 0", "no_endpoint\"} 0", "no_local_endpoint\"} 2", "ready\"} 3", "terminating\"} 0"]
+            [
+                "failing\"} 0",
+                "no_endpoint\"} 0",
+                "no_local_endpoint\"} 2",
+                "ready\"} 3",
+                "terminating\"} 0"
+            ]
         );
         assert!(shown(&[(Verdict::NoEndpoint, 1)]).contains(&"ready\"} 0".to_owned()));
     }

@@ -1,12 +1,14 @@
-//! From what is known to what is wanted: [`plan`] is pure, imports no driver, and is computed anew after every event. What it
-//! gives is the latest value, never a change: the drivers compare it with what they have.
+//! The plan: computes the desired configuration from the state. [`plan`] is pure, and this module
+//! imports no driver. The main loop calls [`plan`] again after events that can change its result.
+//! Each result is complete, never a change; the drivers compare it with the actual configuration.
 
 mod bgp;
-mod choice;
-mod data_path;
+mod check_scope;
 mod dump;
+mod interfaces;
+mod not_ready;
 mod probes;
-mod reach;
+mod proxy_health;
 mod slices;
 mod units;
 
@@ -15,203 +17,257 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::announce::exclusion_means_nothing;
-use ferrolb_proto::api::{DataPathStatus, LinkStatus, LinkTrouble, SpeakerStatusStatus, TroubleReason};
-use ferrolb_proto::bgp::{Covered, Doubted};
-use ferrolb_proto::claim::{Says, Trouble, TroubleKind};
+use ferrolb_proto::announce::every_node_is_excluded;
+use ferrolb_proto::api::{
+    InterfaceIssue, InterfaceIssueReason, InterfaceStatus, KubeProxyStatus, SpeakerStatusStatus,
+};
+use ferrolb_proto::bgp::{AlternateRoutes, UnverifiedSpeakers};
+use ferrolb_proto::claim::{AddressConflict, ConflictKind, NodeState};
 use ferrolb_proto::election::Unit;
 use ferrolb_proto::verdict::Verdict;
-use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_proto::wire::hello::HelloKeyRing;
 use ferrolb_proto::wire::{Mac, ndp};
 
 use crate::event::{Link, LinkReport};
-use crate::state::{Failure, State};
+use crate::state::{LinkFailure, State};
+use not_ready::NotReady;
 
 pub use bgp::{
-    ClassOrder, Identity, Mark, PeerOrder, RESTART_TIME_S, Shown, ShownSession, Wanted, family as bgp_family,
+    BgpIdentity, ContentHash, GobgpConfig, PeerConfig, PolicyConfig, RESTART_TIME_S, SessionMetric,
+    SessionMetrics, family as bgp_family,
 };
-pub use data_path::Questions;
-pub use probes::{FAILING_MAX, Probes};
+pub use probes::{FAILING_SERVICES_MAX, HealthChecks};
+pub use proxy_health::ProxyTargets;
 
-/// What is wanted.
+/// Desired configuration of all drivers.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
-    /// The links that are spoken on, by index.
-    pub links: BTreeMap<u32, LinkOrder>,
-    /// Of these, the names of those on which nothing is announced until another speaker is received
-    /// there.
-    pub waiting: BTreeSet<Box<str>>,
-    /// What this node says of itself.
+    /// Configurations of the interfaces that the speaker uses, by index.
+    pub links: BTreeMap<u32, LinkPlan>,
+    /// Names of the interfaces that the speaker uses, but on which it announces nothing until it
+    /// receives another speaker there.
+    pub waiting_for_speaker: BTreeSet<Box<str>>,
+    /// SpeakerStatus to write for this node.
     pub status: SpeakerStatusStatus,
-    /// What kube-proxy is asked.
-    pub questions: Questions,
-    /// Why this node hands over what it announces, though its speaker stays.
-    pub draining: Option<&'static str>,
-    /// Whose health is asked after.
-    pub probes: Probes,
-    /// What gobgpd is to have; none: that is not known, and it stays as it is.
-    pub bgp: Option<Wanted>,
-    /// Its sessions as metrics show them.
-    pub shown: Shown,
-    /// Prefixes that are not announced because there are too many kinds of them.
-    pub left_out: usize,
-    /// What other nodes' speakers say of themselves is to be known: this node drains, and may withdraw what they announce.
+    /// Servers that the health check of kube-proxy contacts.
+    pub proxy_targets: ProxyTargets,
+    /// Reason for which this node hands over its addresses although its speaker continues to run.
+    /// None: the node does not drain.
+    pub drain_reason: Option<&'static str>,
+    /// Endpoints whose health the speaker must check.
+    pub probes: HealthChecks,
+    /// Desired configuration of gobgpd. None: not known yet, so the driver changes nothing in
+    /// gobgpd.
+    pub bgp: Option<GobgpConfig>,
+    /// State of the BGP sessions, for the metrics.
+    pub session_metrics: SessionMetrics,
+    /// Number of prefixes that are not advertised, because this node's routes would need too many
+    /// different sets of attributes.
+    pub prefixes_over_limit: usize,
+    /// Whether the SpeakerStatuses of all nodes are needed: this node drains or is cordoned, and
+    /// may withdraw routes that other nodes advertise too.
     pub watches_speakers: bool,
-    /// What others announce by BGP in place of this node, and since when.
-    pub covered: Arc<Covered>,
-    /// Whose speakers are asked whether they live: this node drains, and does not hear them.
-    pub doubted: Doubted,
-    /// How many of our Services get each verdict on this node.
+    /// Addresses that other nodes advertise by BGP in place of this node, and since when.
+    pub alternates: Arc<AlternateRoutes>,
+    /// Nodes whose speakers must be checked for liveness: this node drains or is cordoned, and
+    /// exchanges no hellos with them.
+    pub unverified: UnverifiedSpeakers,
+    /// Number of FerroLB's Services for each verdict on this node.
     pub verdicts: BTreeMap<Verdict, i64>,
-    /// Why the program does not do its work, if so.
-    pub not_ready: Option<String>,
-    /// Every Node carries the exclude label, so it is ignored.
+    /// Reason for which the speaker is not ready. None: the speaker is ready.
+    pub not_ready_reason: Option<String>,
+    /// Whether the exclude label is ignored because every Node has it.
     pub exclusion_ignored: bool,
-    /// Every link has handed over what it had: the process may end.
-    pub left: bool,
-    /// When the plan has to be computed again although nothing happened.
-    pub wake: Option<Instant>,
+    /// Whether every interface has handed over its addresses, so that the process may end.
+    pub handed_over: bool,
+    /// Time at which the plan must be computed again even without an event.
+    pub replan_at: Option<Instant>,
 }
 
-/// One link and what is said there.
+/// One interface and its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkOrder {
-    /// The link's name.
+pub struct LinkPlan {
+    /// Interface name.
     pub name: Box<str>,
-    /// Its hardware address.
+    /// Hardware address.
     pub mac: Mac,
-    /// This node announces something there.
+    /// Whether advertisements allow this node to announce any address on the interface.
     pub selected: bool,
-    /// What its thread is told.
-    pub order: Arc<Order>,
-    /// The IPv6 addresses whose questions it is to hear: those that are answered for here, and those that could be soon.
-    pub listened_for: Arc<BTreeSet<Ipv6Addr>>,
+    /// Configuration of the interface's thread.
+    pub config: Arc<LinkConfig>,
+    /// IPv6 addresses for which the interface must receive neighbor solicitations: those that this
+    /// node owns there, and those for which this node is one of the first candidates.
+    pub ndp_addresses: Arc<BTreeSet<Ipv6Addr>>,
 }
 
-/// What the thread of a link is told.
+/// Configuration of an interface's thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Order {
-    /// All units that may be announced on this wire.
+pub struct LinkConfig {
+    /// All election units that may be announced on this network segment.
     pub units: Vec<Arc<Unit>>,
-    /// The keys of the hello protocol.
-    pub keys: KeyRing,
-    /// The hardware addresses of all links of this node: what they say is said by this node.
+    /// Hello keys, which sign and verify the frames between speakers.
+    pub keys: HelloKeyRing,
+    /// Hardware addresses of all interfaces of this node. The thread treats frames from them as
+    /// this node's own, not as those of another host.
     pub macs: Box<[Mac]>,
-    /// An IPv4 address of this link, to ask others with.
+    /// IPv4 address of this interface, used as the sender address of ARP requests.
     pub source: Option<Ipv4Addr>,
-    /// An IPv6 address of it, for the same: a link-local one where it has one. Without any only what nobody can ask is asked.
+    /// IPv6 address of this interface, used as the source of neighbor solicitations; link-local if
+    /// possible. None: the thread sends only solicitations from the unspecified address.
     pub source_v6: Option<Ipv6Addr>,
-    /// What this node says of itself.
-    pub says: Says,
-    /// Hand over what is held, and say when it is done.
+    /// Flags about this node that its hellos carry.
+    pub node_flags: NodeState,
+    /// Whether the thread must hand over its addresses, and report when this is done.
     pub leaving: bool,
 }
 
-/// The addresses announced on one link, while they are gathered.
-struct Share<'a> {
+/// One interface, and the election units that the plan has collected for it so far.
+struct LinkUnits<'a> {
     link: &'a Link,
-    /// Services are announced there.
+    /// Whether Services are announced on the interface: see `interfaces::may_announce`.
     announces: bool,
-    /// Some of them by this node.
+    /// Whether advertisements allow this node to announce any of `units` on the interface.
     selected: bool,
     units: Vec<Arc<Unit>>,
 }
 
 impl Desired {
-    /// Takes from the plan `before` what says the same: ten thousand units are in memory once, and who is told of all sees at once which
-    /// are others.
-    pub fn keep_orders(&mut self, before: &Self) {
+    /// Replaces values by those of the plan `before` if both are equal. Thus ten thousand units are
+    /// in memory only once, and unchanged units are compared by their pointers.
+    pub fn reuse_unchanged(&mut self, before: &Self) {
         if before.probes.targets == self.probes.targets {
             self.probes.targets = Arc::clone(&before.probes.targets);
         }
         for (index, link) in &mut self.links {
             let Some(before) = before.links.get(index) else { continue };
-            if let Some(order) = Arc::get_mut(&mut link.order) {
-                units::keep(&mut order.units, &before.order.units);
+            if let Some(order) = Arc::get_mut(&mut link.config) {
+                units::reuse_equal(&mut order.units, &before.config.units);
             }
-            if before.order == link.order {
-                link.order = Arc::clone(&before.order);
+            if before.config == link.config {
+                link.config = Arc::clone(&before.config);
             }
-            if before.listened_for == link.listened_for {
-                link.listened_for = Arc::clone(&before.listened_for);
+            if before.ndp_addresses == link.ndp_addresses {
+                link.ndp_addresses = Arc::clone(&before.ndp_addresses);
             }
         }
     }
 }
 
-/// What is wanted at `now`, given what is known.
+/// Computes the desired configuration at `now` from the state.
 #[must_use]
 pub fn plan(state: &State, now: Instant) -> Desired {
-    let eligible = choice::eligible(state);
+    let eligible = interfaces::usable_interfaces(state);
     let mut desired = Desired {
-        not_ready: not_ready(state),
-        questions: data_path::questions(state),
-        draining: data_path::draining(state),
-        exclusion_ignored: !state.config.ignore_exclude_label && exclusion_means_nothing(state.nodes.values()),
+        not_ready_reason: not_ready(state).map(|why| why.to_string()),
+        proxy_targets: proxy_health::proxy_targets(state),
+        drain_reason: proxy_health::drain_reason(state),
+        exclusion_ignored: !state.config.ignore_exclude_label
+            && every_node_is_excluded(state.nodes.values()),
         ..Desired::default()
     };
-    let checked = probes::checked(state);
-    let mut spoken_on = Vec::new();
-    for link in &eligible {
-        let retry_at = state.failures.get(&link.index).copied().map(Failure::retry_at).filter(|at| *at > now);
-        desired.wake = desired.wake.into_iter().chain(retry_at).min();
-        if link.up && retry_at.is_none() {
-            spoken_on.push(Share {
-                link,
-                announces: choice::announces(state, link),
-                selected: false,
-                units: Vec::new(),
-            });
-        }
-    }
-    if state.waits_for().is_none() {
-        for draft in units::drafts(state, &units::scene(state), &checked.failing, &mut desired.verdicts) {
+    let checked = probes::health_checks(state);
+    let mut spoken_on = links_to_use(state, &eligible, now, &mut desired.replan_at);
+    if state.missing_input().is_none() {
+        for draft in units::cluster_units(
+            state,
+            &units::cluster_view(state),
+            &checked.failing,
+            &mut desired.verdicts,
+        ) {
             for share in spoken_on.iter_mut().filter(|share| share.announces) {
                 share.selected |= draft.selects(share.link);
-                share.units.push(draft.on(share.link, &state.config.node));
+                share.units.push(draft.for_interface(share.link, &state.config.node));
             }
         }
         let waiting = spoken_on.iter().filter(|share| !share.announces);
-        desired.waiting = waiting.map(|share| share.link.name.clone()).collect();
+        desired.waiting_for_speaker = waiting.map(|share| share.link.name.clone()).collect();
     }
-    let path = &state.data_path;
-    let says = Says { draining: desired.draining.is_some(), unhealthy: path.unhealthy(), checked: path.checked() };
-    let macs: Box<[Mac]> = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
-    for Share { link, selected, units, .. } in spoken_on {
-        let source = link.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        let usable = link.addresses.iter().filter(|address| !link.tentative.contains(address));
-        let source_v6 = usable.copied().filter_map(v6).min_by_key(|address| !address.is_unicast_link_local());
-        let held = state.reports.get(&link.index).into_iter().flat_map(|report| report.held.iter().copied());
-        let listened_for = units::ahead(&units, &state.config.node).chain(held).filter_map(v6).collect::<BTreeSet<_>>();
-        let listened_for = Arc::new(listened_for);
-        let (keys, macs) = (state.keys.clone(), macs.clone());
-        let order = Arc::new(Order { units, keys, macs, source, source_v6, says, leaving: state.leaving });
-        let (name, mac) = (link.name.clone(), link.mac);
-        desired.links.insert(link.index, LinkOrder { name, mac, selected, order, listened_for });
+    let path = &state.proxy_health;
+    let says = NodeState {
+        draining: desired.drain_reason.is_some(),
+        unhealthy: path.unhealthy(),
+        health_checked: path.checked(),
+    };
+    for share in spoken_on {
+        desired.links.insert(share.link.index, link_order(state, share, says));
     }
-    let draining = desired.draining.is_some();
+    let draining = desired.drain_reason.is_some();
     let drains = draining || state.own_node().is_some_and(|node| node.cordoned);
     desired.watches_speakers = state.config.gobgp && state.config.drain_delay.is_some() && drains;
     let mut status = status(state, &eligible, draining);
-    if let Some(bgp) = state.config.gobgp.then(|| bgp::bgp(state, draining, &checked.failing, now)).flatten() {
-        // How the routes of a node that boots are announced depends on what gobgpd had.
-        desired.bgp = state.bgp_found.map(|_| bgp.wanted);
-        (desired.shown, desired.left_out) = (bgp.shown, bgp.left_out);
-        (desired.covered, desired.doubted) = (Arc::new(bgp.covered), bgp.doubted);
-        desired.wake = desired.wake.into_iter().chain(bgp.wake).min();
+    if let Some(bgp) =
+        state.config.gobgp.then(|| bgp::plan_bgp(state, draining, &checked.failing, now)).flatten()
+    {
+        // If gobgpd had no routes, as after a boot, the node's routes are de-preferred until
+        // kube-proxy's health is known. So gobgpd must have been read first.
+        desired.bgp = state.prefixes_at_start.map(|_| bgp.gobgp_config);
+        (desired.session_metrics, desired.prefixes_over_limit) =
+            (bgp.session_metrics, bgp.prefixes_over_limit);
+        (desired.alternates, desired.unverified) = (Arc::new(bgp.alternates), bgp.unverified);
+        desired.replan_at = desired.replan_at.into_iter().chain(bgp.replan_at).min();
         status.bgp = Some(bgp.status);
     }
-    let unchecked = checked.unchecked(state);
-    let failing_services = checked.services();
-    desired.status = SpeakerStatusStatus { failing_services, failing: checked.said, unchecked, ..status };
-    desired.probes =
-        Probes { targets: Arc::new(checked.targets), refused: checked.refused.count, slowed: checked.slowed };
-    let has_left = |index| state.reports.get(index).is_some_and(|report| report.left);
-    desired.left = state.leaving && desired.links.keys().all(has_left);
+    let unchecked = checked.unchecked_message(state);
+    let failing_services = checked.failing_services();
+    let failing_health_checks = checked.reported;
+    desired.status =
+        SpeakerStatusStatus { failing_services, failing_health_checks, unchecked, ..status };
+    desired.probes = HealthChecks {
+        targets: Arc::new(checked.targets),
+        disallowed: checked.disallowed.count,
+        slowed: checked.slowed,
+    };
+    let has_left = |index| state.reports.get(index).is_some_and(|report| report.handed_over);
+    desired.handed_over = state.leaving && desired.links.keys().all(has_left);
     desired
+}
+
+/// Returns those of the `eligible` interfaces that are up and whose threads may run. After a
+/// failure, a thread waits before it is started again; `wake` is moved forward to the end of this
+/// delay.
+fn links_to_use<'a>(
+    state: &State,
+    eligible: &[&'a Link],
+    now: Instant,
+    wake: &mut Option<Instant>,
+) -> Vec<LinkUnits<'a>> {
+    let mut shares = Vec::new();
+    for link in eligible {
+        let retry_at = state
+            .link_failures
+            .get(&link.index)
+            .copied()
+            .map(LinkFailure::retry_at)
+            .filter(|at| *at > now);
+        *wake = wake.iter().copied().chain(retry_at).min();
+        if link.up && retry_at.is_none() {
+            let announces = interfaces::may_announce(state, link);
+            shares.push(LinkUnits { link, announces, selected: false, units: Vec::new() });
+        }
+    }
+    shares
+}
+
+/// Builds the configuration of one interface's thread.
+fn link_order(state: &State, share: LinkUnits<'_>, says: NodeState) -> LinkPlan {
+    let LinkUnits { link, selected, units, .. } = share;
+    let source = link.addresses.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let usable = link.addresses.iter().filter(|address| !link.tentative.contains(address));
+    let source_v6 =
+        usable.copied().filter_map(v6).min_by_key(|address| !address.is_unicast_link_local());
+    let report = state.reports.get(&link.index);
+    let held = report.into_iter().flat_map(|report| report.owned.iter().copied());
+    let listened_for =
+        units::prepared_addresses(&units, &state.config.node).chain(held).filter_map(v6).collect();
+    let macs = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
+    let (keys, leaving) = (state.keys.clone(), state.leaving);
+    let order =
+        Arc::new(LinkConfig { units, keys, macs, source, source_v6, node_flags: says, leaving });
+    let (name, mac) = (link.name.clone(), link.mac);
+    LinkPlan { name, mac, selected, config: order, ndp_addresses: Arc::new(listened_for) }
 }
 
 const fn v6(address: IpAddr) -> Option<Ipv6Addr> {
@@ -221,46 +277,53 @@ const fn v6(address: IpAddr) -> Option<Ipv6Addr> {
     }
 }
 
-fn not_ready(state: &State) -> Option<String> {
+fn not_ready(state: &State) -> Option<NotReady<'_>> {
     if state.leaving {
-        return Some("leaving".to_owned());
+        return Some(NotReady::Stopping);
     }
-    if let Some(what) = state.waits_for() {
-        return Some(format!("waiting for {what}"));
+    if let Some(what) = state.missing_input() {
+        return Some(NotReady::WaitingFor(what));
     }
     if state.own_node().is_none() {
-        return Some(format!("the cluster has no Node {:?}: see --node-name", state.config.node));
+        return Some(NotReady::NoNode(&state.config.node));
     }
-    state.keys.is_empty().then(|| "waiting for a key in the Secret ferrolb-hello".to_owned())
+    state.keys.is_empty().then_some(NotReady::NoKey)
 }
 
 fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusStatus {
     let reports = || eligible.iter().filter_map(|link| state.reports.get(&link.index));
-    let mut owned: Vec<_> = reports().flat_map(|report| report.held.iter()).collect();
+    let mut owned: Vec<_> = reports().flat_map(|report| report.owned.iter()).collect();
     owned.sort_unstable();
     owned.dedup();
-    let unheard = |link: &Link| state.unheard.get(&link.index).map_or(&[][..], |addresses| addresses);
+    let unheard =
+        |link: &Link| state.unjoined.get(&link.index).map_or(&[][..], |addresses| addresses);
     let link_status = |link: &&Link| {
         let report = state.reports.get(&link.index);
-        LinkStatus {
+        InterfaceStatus {
             name: link.name.to_string(),
             mac: link.mac.to_string(),
             up: link.up,
-            heard: report.into_iter().flat_map(|report| report.heard.iter().map(ToString::to_string)).collect(),
-            addresses: report.into_iter().flat_map(|report| report.held.iter().copied()).collect(),
-            deaf: report.is_some_and(|report| report.deaf),
-            muted: report.is_some_and(|report| report.muted),
-            troubles: report.into_iter().flat_map(|report| troubles(report, unheard(link))).collect(),
+            heard: report
+                .into_iter()
+                .flat_map(|report| report.speakers.iter().map(ToString::to_string))
+                .collect(),
+            addresses: report.into_iter().flat_map(|report| report.owned.iter().copied()).collect(),
+            isolated: report.is_some_and(|report| report.isolated),
+            standby: report.is_some_and(|report| report.standby),
+            issues: report.into_iter().flat_map(|report| issues(report, unheard(link))).collect(),
         }
     };
-    let mut links: Vec<_> = eligible.iter().map(link_status).collect();
-    links.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut interfaces: Vec<_> = eligible.iter().map(link_status).collect();
+    interfaces.sort_by(|a, b| a.name.cmp(&b.name));
     SpeakerStatusStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        links,
+        interfaces,
         draining: draining || state.leaving,
-        data_path: Some(DataPathStatus { state: state.data_path.state, message: state.data_path.message.to_string() }),
-        failing: Vec::new(),
+        data_path: Some(KubeProxyStatus {
+            state: state.proxy_health.state,
+            message: state.proxy_health.message.to_string(),
+        }),
+        failing_health_checks: Vec::new(),
         failing_services: 0,
         unchecked: String::new(),
         bgp: None,
@@ -268,27 +331,36 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
     }
 }
 
-/// What is wrong with addresses on a link that does what `report` says and cannot hear who asks for those `unheard`.
-fn troubles(report: &LinkReport, unheard: &[Ipv6Addr]) -> Vec<LinkTrouble> {
-    let held = unheard.iter().filter(|address| report.held.binary_search(&IpAddr::V6(**address)).is_ok());
-    let deaf = held.map(|address| LinkTrouble {
+/// Returns the issues of the addresses on an interface. `report` is the report of the interface's
+/// thread. `unheard` are the addresses for which the interface receives no neighbor solicitations.
+fn issues(report: &LinkReport, unheard: &[Ipv6Addr]) -> Vec<InterfaceIssue> {
+    let held =
+        unheard.iter().filter(|address| report.owned.binary_search(&IpAddr::V6(**address)).is_ok());
+    let deaf = held.map(|address| InterfaceIssue {
         address: (*address).into(),
-        reason: TroubleReason::GroupNotJoined,
-        mac: ndp::group_mac(ndp::group(*address)).to_string(),
+        reason: InterfaceIssueReason::MulticastJoinFailed,
+        mac: ndp::multicast_mac(ndp::solicited_node_group(*address)).to_string(),
         node: None,
     });
-    let mut troubles: Vec<_> = report.troubles.iter().map(trouble).chain(deaf).collect();
+    let mut troubles: Vec<_> = report.conflicts.iter().map(conflict_issue).chain(deaf).collect();
     troubles.sort_by_key(|trouble| (trouble.address, trouble.reason));
     troubles
 }
 
-fn trouble(trouble: &Trouble) -> LinkTrouble {
+fn conflict_issue(trouble: &AddressConflict) -> InterfaceIssue {
     let (reason, node) = match &trouble.kind {
-        TroubleKind::Stranger => (TroubleReason::AddressConflict, None),
-        TroubleKind::Kernel(node) => (TroubleReason::KernelAnswers, Some(node)),
-        TroubleKind::Proxied(node) => (TroubleReason::AnsweredByProxy, Some(node)),
+        ConflictKind::ForeignHost => (InterfaceIssueReason::AddressConflict, None),
+        ConflictKind::PeerKernel(node) => (InterfaceIssueReason::KernelAnswers, Some(node)),
+        ConflictKind::ProxyOfFailedPeer(node) => {
+            (InterfaceIssueReason::StaleNeighborProxy, Some(node))
+        }
     };
-    LinkTrouble { address: trouble.address, reason, mac: trouble.mac.to_string(), node: node.map(ToString::to_string) }
+    InterfaceIssue {
+        address: trouble.address,
+        reason,
+        mac: trouble.mac.to_string(),
+        node: node.map(ToString::to_string),
+    }
 }
 
 #[cfg(test)]

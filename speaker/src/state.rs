@@ -1,16 +1,18 @@
-//! What the speaker knows: facts of the cluster, of this node's links and of their threads. Pure; the main loop owns the one
-//! [`State`] and feeds it; [`crate::plan`] reads it.
+//! State of the speaker: the facts about the cluster, this node's interfaces and their threads.
+//! Pure. The main loop owns the one [`State`] and feeds it events; [`crate::plan`] reads it.
 //!
-//! The same events in any order, each object's own in order, give the same state: nothing here depends on what was before.
-//! The exceptions are the keys, see [`State::handle`], the last passwords of BGPPeers, see
-//! [`last_passwords`], since when others announce what this node does while it drains, and the
-//! links on which another speaker was ever received.
+//! Events about the same object arrive in order. The order of events about different objects does
+//! not affect the state, with four exceptions:
+//!
+//! - the hello keys, see [`State::handle`];
+//! - the last passwords of BGPPeers, see [`last_passwords`];
+//! - the times since when other nodes have advertised this node's addresses while this node drains;
+//! - the interfaces on which this node has ever received another speaker.
 
 mod bgp;
 mod dump;
-mod kept;
 mod last_passwords;
-mod table;
+mod reduced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
@@ -18,167 +20,181 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::bgp::Covered;
-use ferrolb_proto::facts::{Advertisement, Key, Node, Pool, PoolProblem, Speaker};
-use ferrolb_proto::health::data_path::Judgement;
-use ferrolb_proto::health::prober::{Defaults, TargetId};
+use ferrolb_proto::bgp::AlternateRoutes;
+use ferrolb_proto::facts::{Key, Keyed, L2Advertisement, Node, Pool, PoolProblem, Speaker};
+use ferrolb_proto::health::kube_proxy::KubeProxyHealth;
+use ferrolb_proto::health::prober::{CheckDefaults, ProbeTarget};
 use ferrolb_proto::range::AddressRange;
-use ferrolb_proto::wire::hello::KeyRing;
+use ferrolb_proto::wire::hello::HelloKeyRing;
+use ferrolb_runtime::store::Store;
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
 
 use crate::event::{BgpReport, Event, Link, LinkReport};
 use bgp::BgpObjects;
-use table::Table;
 
-pub use bgp::Password;
-pub(crate) use kept::{KeptService, KeptSlice};
+pub(crate) use bgp::BASIC_AUTH;
+pub use bgp::PasswordSecret;
+pub(crate) use reduced::{ReducedService, ReducedSlice};
 
-/// How long a link whose thread failed is left alone, the first time.
+/// Delay before an interface's thread is started again after its first failure.
 pub const LINK_RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
-/// What that wait doubles up to.
+/// Upper limit of the delay before a thread is started again. The delay doubles with each
+/// consecutive failure.
 pub const LINK_RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
-/// So long without a failure, and the next one counts as a first failure.
+/// Time without a failure after which the next failure of the thread is treated as its first one.
 pub const LINK_RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// What never changes while the process runs.
+/// Configuration that is constant while the process runs.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// This node's name.
+pub struct StateConfig {
+    /// Name of this node.
     pub node: Box<str>,
-    /// The load balancer classes that are ours.
+    /// Load balancer classes (`spec.loadBalancerClass`) of the Services that FerroLB announces.
     pub classes: Vec<String>,
-    /// Whether Services without a class are ours.
+    /// Whether FerroLB also announces Services without a class.
     pub default_implementation: bool,
-    /// Whether the exclude label of Nodes means nothing.
+    /// Whether the exclude label of Nodes is ignored.
     pub ignore_exclude_label: bool,
-    /// Names of links that are not spoken on.
+    /// Patterns of the names of interfaces that are not used.
     pub exclude_interfaces: Vec<Regex>,
-    /// Where kube-proxy serves its health; none: where it does by default.
+    /// Address of kube-proxy's health server. None: the default addresses.
     pub kube_proxy_address: Option<SocketAddr>,
     /// Whether this node has a gobgpd.
     pub gobgp: bool,
-    /// How long other nodes must have announced by BGP what this one does before it stops while it drains; none: it never does.
+    /// How long other nodes must have advertised an address by BGP before a draining node withdraws
+    /// its own route. None: a draining node never withdraws its routes.
     pub drain_delay: Option<Duration>,
-    /// What health checks of endpoints leave open.
-    pub checks: Defaults,
-    /// Which endpoints may be checked beside those at addresses of the own Node; none: no endpoint
-    /// is.
+    /// Defaults for values that a Service's health check leaves out.
+    pub health_check_defaults: CheckDefaults,
+    /// Ranges of the endpoints that health checks may connect to, in addition to the InternalIPs
+    /// and pod CIDRs of this Node. None: no endpoint is checked.
     pub checked_ranges: Option<Vec<AddressRange>>,
 }
 
-/// The failures of one link's thread.
+/// Consecutive failures of one interface's thread.
 #[derive(Clone, Copy, Debug)]
-pub struct Failure {
-    /// How many in a row.
+pub struct LinkFailure {
+    /// Number of consecutive failures.
     pub count: u32,
-    /// When the last one was.
+    /// Time of the latest failure.
     pub at: Instant,
 }
 
-impl Failure {
-    /// When the thread may be started again.
+impl LinkFailure {
+    /// Returns the time at which the thread may be started again.
     #[must_use]
     pub fn retry_at(self) -> Instant {
-        let doubled = LINK_RETRY_DELAY_MIN.saturating_mul(1 << self.count.saturating_sub(1).min(16));
+        let doubled =
+            LINK_RETRY_DELAY_MIN.saturating_mul(1 << self.count.saturating_sub(1).min(16));
         self.at + doubled.min(LINK_RETRY_DELAY_MAX)
     }
 }
 
-/// All that the speaker knows.
+/// State of the speaker.
 #[derive(Debug)]
 pub struct State {
-    pub(crate) config: Config,
-    /// Services that are ours and have addresses, reduced to what a plan needs.
-    pub(crate) services: Table<KeptService>,
-    pub(crate) slices: Table<KeptSlice>,
-    pub(crate) nodes: Table<Node>,
-    pub(crate) pools: Table<Pool>,
-    pub(crate) advertisements: Table<Advertisement>,
-    pub(crate) keys: KeyRing,
+    pub(crate) config: StateConfig,
+    /// FerroLB's Services with assigned addresses, reduced to the fields that a plan needs.
+    pub(crate) services: Store<Key, ReducedService>,
+    pub(crate) slices: Store<Key, ReducedSlice>,
+    pub(crate) nodes: Store<Box<str>, Node>,
+    pub(crate) pools: Store<Box<str>, Pool>,
+    pub(crate) advertisements: Store<Box<str>, L2Advertisement>,
+    pub(crate) keys: HelloKeyRing,
     keys_listed: bool,
-    /// None: not known yet.
+    /// This node's interfaces, by index. None: not known yet.
     pub(crate) links: Option<BTreeMap<u32, Link>>,
     pub(crate) reports: BTreeMap<u32, LinkReport>,
-    pub(crate) failures: BTreeMap<u32, Failure>,
-    /// The links on which another speaker was ever received: who failed since then was there.
-    pub(crate) acquainted: BTreeSet<u32>,
-    /// The addresses whose questions a link cannot hear.
-    pub(crate) unheard: BTreeMap<u32, Arc<[Ipv6Addr]>>,
-    /// What is thought of this node's data path.
-    pub(crate) data_path: Judgement,
-    /// The endpoints that fail their health checks, and why.
-    pub(crate) failing: BTreeMap<TargetId, Box<str>>,
-    /// What is read of BGP.
+    pub(crate) link_failures: BTreeMap<u32, LinkFailure>,
+    /// Interfaces on which this node has ever received another speaker, even if that speaker has
+    /// failed since.
+    pub(crate) speaker_ever_received: BTreeSet<u32>,
+    /// IPv6 addresses for which an interface receives no neighbor solicitations, by index of the
+    /// interface.
+    pub(crate) unjoined: BTreeMap<u32, Arc<[Ipv6Addr]>>,
+    /// Health of kube-proxy on this node.
+    pub(crate) proxy_health: KubeProxyHealth,
+    /// Endpoints that fail their health checks, with the reasons.
+    pub(crate) failing_endpoints: BTreeMap<ProbeTarget, Box<str>>,
+    /// Custom resources and Secrets that configure BGP.
     pub(crate) bgp_objects: BgpObjects,
-    /// How gobgpd and its sessions stand.
+    /// State of gobgpd and of its sessions.
     pub(crate) bgp: BgpReport,
-    /// How many prefixes gobgpd had when this speaker started; none: it has not been read yet.
-    pub(crate) bgp_found: Option<usize>,
-    /// What all speakers say of themselves; known only while this node drains.
-    pub(crate) speakers: Table<Speaker>,
-    /// Of the speakers that this node does not hear while it drains, those that have answered lately, by node.
-    pub(crate) answered: BTreeSet<Box<str>>,
-    /// What others announce by BGP in place of this node, and since when, as the last plan found it.
-    pub(crate) covered: Arc<Covered>,
+    /// Number of prefixes that gobgpd had when this speaker started. None: gobgpd has not been read
+    /// yet.
+    pub(crate) prefixes_at_start: Option<usize>,
+    /// SpeakerStatuses of all nodes; known only while this node drains.
+    pub(crate) speakers: Store<Box<str>, Speaker>,
+    /// Nodes whose speakers recently replied to a liveness check. While this node drains, it checks
+    /// the speakers with which it exchanges no hellos.
+    pub(crate) live_speakers: BTreeSet<Box<str>>,
+    /// Addresses that other nodes advertise by BGP in place of this node, and since when, according
+    /// to the previous plan.
+    pub(crate) alternates: Arc<AlternateRoutes>,
     pub(crate) leaving: bool,
 }
 
 impl State {
-    /// Nothing is known yet.
+    /// Creates the state of a speaker that has received no event yet.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: StateConfig) -> Self {
         Self {
             config,
-            services: Table::default(),
-            slices: Table::default(),
-            nodes: Table::default(),
-            pools: Table::default(),
-            advertisements: Table::default(),
-            keys: KeyRing::default(),
+            services: Store::default(),
+            slices: Store::default(),
+            nodes: Store::default(),
+            pools: Store::default(),
+            advertisements: Store::default(),
+            keys: HelloKeyRing::default(),
             keys_listed: false,
             links: None,
             reports: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            acquainted: BTreeSet::new(),
-            unheard: BTreeMap::new(),
-            data_path: Judgement::default(),
-            failing: BTreeMap::new(),
+            link_failures: BTreeMap::new(),
+            speaker_ever_received: BTreeSet::new(),
+            unjoined: BTreeMap::new(),
+            proxy_health: KubeProxyHealth::default(),
+            failing_endpoints: BTreeMap::new(),
             bgp_objects: BgpObjects::default(),
             bgp: BgpReport::default(),
-            bgp_found: None,
-            speakers: Table::default(),
-            answered: BTreeSet::new(),
-            covered: Arc::default(),
+            prefixes_at_start: None,
+            speakers: Store::default(),
+            live_speakers: BTreeSet::new(),
+            alternates: Arc::default(),
             leaving: false,
         }
     }
 
-    /// Takes one event that happened at `now` and says whether it can make a difference to the plan. Most do not: a Service
-    /// changes its conditions, a Node its heartbeat.
+    /// Handles one event that happened at `now`. Returns whether the event can change the plan.
+    /// Most events cannot, such as a change of a Service's conditions or of a Node's heartbeat.
     ///
-    /// An object that cannot be read counts as absent. Keys stay when their Secret goes or holds none: whoever deletes it by
-    /// mistake must not silence every address of the cluster; a new Secret replaces them.
+    /// An object that cannot be decoded is treated as deleted; only a pool keeps its ranges. The
+    /// hello keys stay in use if their Secret is deleted or holds no key, until a Secret with keys
+    /// replaces them. Otherwise, an accidental deletion would end all announcements of the cluster.
     pub fn handle(&mut self, event: Event, now: Instant) -> bool {
         match event {
             Event::Service(change) => {
-                let Config { classes, default_implementation, .. } = &self.config;
-                self.services.handle(change, |service| {
-                    let ours = service.is_ours(classes, *default_implementation);
+                let StateConfig { classes, default_implementation, .. } = &self.config;
+                apply(&mut self.services, change, |service| {
+                    let ours = service.is_served_by_ferrolb(classes, *default_implementation);
                     (ours && !service.assigned.is_empty()).then(|| service.into())
                 })
             }
-            Event::Slice(change) => self.slices.handle(change, |slice| KeptSlice::of(slice, &self.config.node)),
-            Event::Node(change) => self.nodes.handle(change, Some),
-            Event::Pool(change) => {
-                let change = self.still_there(change);
-                self.pools.handle(change, Some)
+            Event::Slice(change) => {
+                apply(&mut self.slices, change, |slice| ReducedSlice::of(slice, &self.config.node))
             }
-            Event::Advertisement(change) => self.advertisements.handle(change, Some),
+            Event::Node(change) => apply(&mut self.nodes, change, Some),
+            Event::Pool(change) => {
+                let change = self.keep_unreadable(change);
+                apply(&mut self.pools, change, Some)
+            }
+            Event::Advertisement(change) => apply(&mut self.advertisements, change, Some),
             Event::BgpPeer(change) => self.bgp_objects.set_peer(change),
-            Event::BgpAdvertisement(change) => self.bgp_objects.advertisements.handle(change, Some),
-            Event::Community(change) => self.bgp_objects.communities.handle(change, Some),
-            Event::BfdProfile(change) => self.bgp_objects.profiles.handle(change, Some),
+            Event::BgpAdvertisement(change) => {
+                apply(&mut self.bgp_objects.advertisements, change, Some)
+            }
+            Event::Community(change) => apply(&mut self.bgp_objects.communities, change, Some),
+            Event::BfdProfile(change) => apply(&mut self.bgp_objects.profiles, change, Some),
             Event::Password(change) => self.bgp_objects.set_password(change),
             Event::Keys(change) => {
                 self.set_keys(change);
@@ -193,103 +209,129 @@ impl State {
                 true
             }
             Event::LinkFailed { link, why: _ } => {
-                self.fail(link, now);
+                self.record_failure(link, now);
                 true
             }
-            Event::Unheard { link, addresses } => {
-                self.unheard.insert(link, addresses);
+            Event::GroupsNotJoined { link, addresses } => {
+                self.unjoined.insert(link, addresses);
                 true
             }
-            Event::DataPath(judgement) => {
-                self.data_path = judgement;
+            Event::ProxyHealth(judgement) => {
+                self.proxy_health = judgement;
                 true
             }
-            Event::Probe { id, failing: Some(why) } => self.failing.insert(id, why.clone()) != Some(why),
-            Event::Probe { id, failing: None } => self.failing.remove(&id).is_some(),
-            Event::Bgp(report) => {
-                let changed = self.bgp != report;
-                self.bgp = report;
-                changed
+            Event::EndpointHealth { id, failing: Some(why) } => {
+                self.failing_endpoints.insert(id, why.clone()) != Some(why)
             }
-            Event::BgpFound(prefixes) => {
-                self.bgp_found = Some(prefixes);
+            Event::EndpointHealth { id, failing: None } => {
+                self.failing_endpoints.remove(&id).is_some()
+            }
+            Event::Bgp(report) => replace(&mut self.bgp, report),
+            Event::GobgpRead(prefixes) => {
+                self.prefixes_at_start = Some(prefixes);
                 true
             }
-            Event::Speaker(change) => self.speakers.handle(change, Some),
-            Event::SpeakersUnknown => std::mem::take(&mut self.speakers).is_listed(),
-            Event::Answered(nodes) => {
-                let changed = self.answered != nodes;
-                self.answered = nodes;
-                changed
-            }
-            Event::Covered(covered) => {
-                self.covered = covered;
+            Event::Speaker(change) => apply(&mut self.speakers, change, Some),
+            Event::SpeakersUnknown => std::mem::take(&mut self.speakers).was_ever_complete(),
+            Event::LiveSpeakers(nodes) => replace(&mut self.live_speakers, nodes),
+            Event::Alternates(covered) => {
+                self.alternates = covered;
                 false
             }
-            Event::Leave => !std::mem::replace(&mut self.leaving, true),
+            Event::StopRequested => !std::mem::replace(&mut self.leaving, true),
         }
     }
 
-    /// What is still waited for before anything may be announced, if anything.
+    /// Returns the first missing input without which this node may not announce anything. None: all
+    /// such inputs have arrived.
     #[must_use]
-    pub fn waits_for(&self) -> Option<&'static str> {
+    pub fn missing_input(&self) -> Option<&'static str> {
         let known = [
-            ("Services", self.services.is_listed()),
-            ("EndpointSlices", self.slices.is_listed()),
-            ("Nodes", self.nodes.is_listed()),
-            ("IPAddressPools", self.pools.is_listed()),
-            ("L2Advertisements", self.advertisements.is_listed()),
+            ("Services", self.services.was_ever_complete()),
+            ("EndpointSlices", self.slices.was_ever_complete()),
+            ("Nodes", self.nodes.was_ever_complete()),
+            ("IPAddressPools", self.pools.was_ever_complete()),
+            ("L2Advertisements", self.advertisements.was_ever_complete()),
             ("the Secret with the hello keys", self.keys_listed),
-            ("the links of this node", self.links.is_some()),
+            ("the network interfaces of this node", self.links.is_some()),
         ];
         known.into_iter().find(|(_, known)| !known).map(|(what, _)| what)
     }
 
-    /// This Node.
+    /// Returns the Node of this speaker.
     #[must_use]
     pub fn own_node(&self) -> Option<&Node> {
-        self.nodes.get(&Key::new("", &self.config.node))
+        self.nodes.get(&self.config.node)
     }
 
-    fn set_keys(&mut self, change: Change<KeyRing>) {
+    fn set_keys(&mut self, change: Change<HelloKeyRing>) {
         match change {
             Change::Apply(keys) if !keys.is_empty() => self.keys = keys,
             Change::ResyncDone => self.keys_listed = true,
-            Change::Apply(_) | Change::ResyncStarted | Change::Unreadable { .. } | Change::Delete(_) => {}
+            Change::Apply(_)
+            | Change::ResyncStarted
+            | Change::Unreadable { .. }
+            | Change::Delete(_) => {}
         }
     }
 
     fn set_report(&mut self, link: u32, report: LinkReport) {
-        if !report.heard.is_empty() {
-            self.acquainted.insert(link);
+        if !report.speakers.is_empty() {
+            self.speaker_ever_received.insert(link);
         }
         self.reports.insert(link, report);
     }
 
-    fn fail(&mut self, link: u32, now: Instant) {
+    fn record_failure(&mut self, link: u32, now: Instant) {
         self.reports.remove(&link);
-        let failure = self.failures.entry(link).or_insert(Failure { count: 0, at: now });
+        let failure = self.link_failures.entry(link).or_insert(LinkFailure { count: 0, at: now });
         let first = now.since(failure.at) >= LINK_RETRY_FORGET_AFTER;
-        *failure = Failure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
+        *failure =
+            LinkFailure { count: if first { 1 } else { failure.count.saturating_add(1) }, at: now };
     }
 
-    /// A pool that cannot be read is one with a problem, and not one that is gone.
-    fn still_there(&self, change: Change<Pool>) -> Change<Pool> {
+    /// Converts the change of a pool that cannot be decoded into a pool with a problem. The pool's
+    /// other fields keep their previous values.
+    fn keep_unreadable(&self, change: Change<Pool>) -> Change<Pool> {
         let Change::Unreadable { key, why } = change else { return change };
-        let before = self.pools.get(&Key::new("", &key.name)).cloned().unwrap_or_default();
-        Change::Apply(Pool { name: key.name, problem: Some(PoolProblem::Unreadable(why.into())), ..before })
+        let before = self.pools.get(&key.name).cloned().unwrap_or_default();
+        Change::Apply(Pool {
+            name: key.name,
+            problem: Some(PoolProblem::Unreadable(why.into())),
+            ..before
+        })
     }
 
     fn set_links(&mut self, links: Vec<Link>) {
         let links: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
-        // A link that went down and came up again is a new try, whatever failed before.
+        // The failures of an interface that is down are removed, so that its thread starts without
+        // a delay when the interface comes up again.
         let up = |index: &u32| links.get(index).is_some_and(|link| link.up);
-        self.failures.retain(|index, _| up(index));
+        self.link_failures.retain(|index, _| up(index));
         self.reports.retain(|index, _| up(index));
-        self.unheard.retain(|index, _| up(index));
-        self.acquainted.retain(|index| links.contains_key(index));
+        self.unjoined.retain(|index, _| up(index));
+        self.speaker_ever_received.retain(|index| links.contains_key(index));
         self.links = Some(links);
     }
+}
+
+/// Applies a change to a store, which stores the value that `keep` returns for an object. Returns
+/// whether the change can affect the plan. An object that cannot be decoded is treated as deleted.
+fn apply<K: Ord + Clone + From<Key>, F: Keyed<Key = K>, V: PartialEq>(
+    store: &mut Store<K, V>,
+    change: Change<F>,
+    keep: impl FnOnce(F) -> Option<V>,
+) -> bool {
+    let was_listed = store.was_ever_complete();
+    let changed = store.handle(change.or_delete(), keep);
+    !changed.is_empty() || was_listed != store.was_ever_complete()
+}
+
+/// Stores `value` in `slot`. Returns whether the previous value was different.
+fn replace<T: PartialEq>(slot: &mut T, value: T) -> bool {
+    let changed = *slot != value;
+    *slot = value;
+    changed
 }
 
 #[cfg(test)]

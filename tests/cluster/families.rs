@@ -1,38 +1,49 @@
-//! One family or two: Services grow with their pool and shrink with their own `ipFamilies`.
+//! IP families: Services gain an address when their pool gains a family, and lose one with their
+//! own `ipFamilies`.
 
 use crate::pools::{self, pool};
+use crate::scenario::step;
 use crate::services::{self, service};
-use crate::stage::step;
 use anyhow::Result;
-use ferrolb_tests::Lab;
+use ferrolb_lab::Lab;
 use serde_json::{Value, json};
 
 pub(crate) fn part(lab: &Lab) -> Result<()> {
-    step("with IPv4 alone in the pool, who would like both has one, and who needs both waits", || {
-        lab.apply_objects(&[pool("families", &["172.30.4.0/28"]), dual("would", "PreferDualStack", ["IPv4", "IPv6"])])?;
-        services::wait_addresses(lab, "would", &["172.30.4.0"])?;
-        lab.apply_objects(&[dual("reversed", "PreferDualStack", ["IPv6", "IPv4"])])?;
-        services::wait_addresses(lab, "reversed", &["172.30.4.1"])?;
-        lab.apply_objects(&[dual("needs", "RequireDualStack", ["IPv6", "IPv4"])])?;
-        services::wait_refused(lab, "needs", "FamilyMissing")
-    })?;
+    step(
+        "with IPv4 alone in the pool, who would like both has one, and who needs both waits",
+        || {
+            lab.apply_objects(&[
+                pool("families", &["172.30.4.0/28"]),
+                dual("would", "PreferDualStack", ["IPv4", "IPv6"]),
+            ])?;
+            services::wait_addresses(lab, "would", &["172.30.4.0"])?;
+            lab.apply_objects(&[dual("reversed", "PreferDualStack", ["IPv6", "IPv4"])])?;
+            services::wait_addresses(lab, "reversed", &["172.30.4.1"])?;
+            lab.apply_objects(&[dual("needs", "RequireDualStack", ["IPv6", "IPv4"])])?;
+            services::wait_refused(lab, "needs", "FamilyMissing")
+        },
+    )?;
     step("as soon as the pool has IPv6, all have both, in the order of their ipFamilies", || {
         lab.apply_objects(&[pool("families", &["172.30.4.0/28", "fd30:4::/124"])])?;
-        // In the order of their names.
+        // Waiting Services are served in the order of their names.
         services::wait_addresses(lab, "needs", &["fd30:4::1", "172.30.4.2"])?;
         services::wait_addresses(lab, "reversed", &["fd30:4::2", "172.30.4.1"])?;
         services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::3"])
     })?;
-    step("a Service that becomes SingleStack keeps the address of its first family and frees the other", || {
-        services::patch(lab, "would", &json!({"spec": {"ipFamilyPolicy": "SingleStack"}}))?;
-        services::wait_addresses(lab, "would", &["172.30.4.0"])?;
-        pools::wait_for(lab, "families", "three IPv4 and two IPv6 addresses in use", |pool| {
-            let status = pool.status.as_ref()?;
-            ((status.assigned_ipv4, status.assigned_ipv6) == (3, 2)).then_some(())
-        })
-    })?;
+    step(
+        "a Service that becomes SingleStack keeps the address of its first family and frees the other",
+        || {
+            services::patch(lab, "would", &json!({"spec": {"ipFamilyPolicy": "SingleStack"}}))?;
+            services::wait_addresses(lab, "would", &["172.30.4.0"])?;
+            pools::wait_for(lab, "families", "three IPv4 and two IPv6 addresses in use", |pool| {
+                let status = pool.status.as_ref()?;
+                ((status.assigned_ipv4, status.assigned_ipv6) == (3, 2)).then_some(())
+            })
+        },
+    )?;
     step("and gets one again when it becomes dual-stack", || {
-        let dual = json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]}});
+        let dual =
+            json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]}});
         services::patch(lab, "would", &dual)?;
         services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::3"])
     })

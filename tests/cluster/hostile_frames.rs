@@ -1,45 +1,50 @@
-//! A stranger on the wire: forged, broken and replayed frames of the hello protocol, broken and lying ARP. All are ignored and counted,
-//! and the owner keeps answering.
+//! Frames of a foreign host: forged, broken and replayed frames of the hello protocol, and broken
+//! and false ARP. All are ignored and counted, and the owner continues to reply.
 
-use crate::client_wire::{self, Wire};
 use crate::metrics::metric;
-use crate::node_death::{GAP_MAX, PROBE_STEP};
-use crate::pools::BRINGING_MAX;
+use crate::node_failure::{GAP_MAX, PROBE_STEP};
+use crate::pools::STATE_MAX;
+use crate::scenario::{print_measured, run_scenario, step};
+use crate::segment::{self, SegmentSocket};
 use crate::services::{self, http};
-use crate::stage::{measured, play, step};
 use anyhow::{Context, Result, ensure};
-use ferrolb_proto::wire::hello::{self, Body, Flags, Frame, KEY_LENGTH, Key};
-use ferrolb_proto::wire::{ETHERNET_HEADER, Mac, arp};
-use ferrolb_tests::topology::{Host, node_index};
-use ferrolb_tests::{Lab, Options, wait};
+use ferrolb_lab::topology::{Host, node_index};
+use ferrolb_lab::{Lab, Options, wait};
+use ferrolb_proto::wire::hello::{self, Body, Flags, Frame, HelloKey, KEY_LENGTH};
+use ferrolb_proto::wire::{ETHERNET_HEADER_LENGTH, Mac, arp};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The longest frame of an Ethernet link, header included, in bytes.
-const LONGEST: usize = ETHERNET_HEADER + 1500;
-/// How long the client probes while the frames are sent.
+/// The longest frame of an Ethernet interface, header included, in bytes.
+const LONGEST: usize = ETHERNET_HEADER_LENGTH + 1500;
+/// Length of the client's probe while the frames are sent.
 const PROBE_LENGTH: Duration = Duration::from_secs(6);
-/// How many lines a speaker may log about all of it: something may be worth a line, but no frame is.
+/// Maximum number of log lines about all frames together. A summary may be logged, but not each
+/// frame.
 const LOG_LINES_MAX: usize = 5;
 
 #[test]
-fn frames_of_a_stranger_are_counted_and_change_nothing() {
-    play(&Options::named("hostile"), |lab| {
+fn frames_of_a_foreign_host_are_counted_and_change_nothing() {
+    run_scenario(&Options::named("hostile"), |lab| {
         lab.start_ferrolb()?;
-        services::furnish(lab, "node1")?;
+        services::apply_pool_and_pod(lab, "node1")?;
         let address = services::serve(lab, "web")?;
-        let owner = client_wire::wait_owner(lab, address)?;
-        let mut wire = Wire::open(lab)?;
-        let real = step("a real frame is overheard", || overheard(&mut wire, &owner))?;
+        let owner = segment::wait_owner(lab, address)?;
+        let mut wire = SegmentSocket::open(lab)?;
+        let real = step("a real frame is overheard", || receive_hello(&mut wire, &owner))?;
         let lines = log_lines(lab);
         let probing = lab.start_probe(http(address), PROBE_LENGTH, PROBE_STEP);
         for (what, reason, frames) in hello_attacks(wire.mac, address, &real) {
             step(what, || {
                 let before = dropped(lab, &owner, reason)?;
                 frames.iter().try_for_each(|frame| wire.send(frame))?;
-                wait::until("all counted", BRINGING_MAX, || {
+                wait::until("all counted", STATE_MAX, || {
                     let counted = dropped(lab, &owner, reason)? - before;
-                    ensure!(counted >= frames.len() as f64, "{counted} of {} frames are counted", frames.len());
+                    ensure!(
+                        counted >= frames.len() as f64,
+                        "{counted} of {} frames are counted",
+                        frames.len()
+                    );
                     Ok(Some(()))
                 })?;
                 same_owner(lab, address, &owner)
@@ -53,7 +58,7 @@ fn frames_of_a_stranger_are_counted_and_change_nothing() {
         }
         step("the client saw no outage, and the logs are no longer for it", || {
             let report = probing.finish()?;
-            measured(&format!(
+            print_measured(&format!(
                 "hostile frames: {} of {} connections lost, longest gap {:.0} ms",
                 report.lost, report.sent, report.longest_gap_ms
             ));
@@ -65,25 +70,28 @@ fn frames_of_a_stranger_are_counted_and_change_nothing() {
     });
 }
 
-/// Waits for a frame that another speaker than the owner's sends to the group.
-fn overheard(wire: &mut Wire, owner: &str) -> Result<Vec<u8>> {
-    let (ether_type, owner) = (hello::ETHER_TYPE.to_be_bytes(), Host::node(node_index(owner).context("a node")?).mac());
-    let found = wire.listen(BRINGING_MAX, |frame| {
+/// Waits for a hello frame of a speaker other than the owner's.
+fn receive_hello(wire: &mut SegmentSocket, owner: &str) -> Result<Vec<u8>> {
+    let (ether_type, owner) =
+        (hello::ETHER_TYPE.to_be_bytes(), Host::node(node_index(owner).context("a node")?).mac());
+    let found = wire.listen(STATE_MAX, |frame| {
         let source = Mac(frame.get(6..12)?.try_into().ok()?).to_string();
         let hello = frame.starts_with(&hello::GROUP.0) && frame[12..14] == ether_type;
         (hello && source != owner).then(|| frame.to_vec())
     })?;
-    found.context("no other speaker says hello")
+    found.context("no other speaker sends hello frames")
 }
 
-/// What is wrong with some frames of the hello protocol, the one counter that must count them all (none: any), and the frames.
-type Attack = (&'static str, Option<&'static str>, Vec<Vec<u8>>);
+/// A group of hello frames: the fault, the counter that must count them all (none: any counter),
+/// and the frames.
+type FrameAttack = (&'static str, Option<&'static str>, Vec<Vec<u8>>);
 
-/// What a stranger can try who has heard a `real` frame.
-fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<Attack> {
+/// Returns frames that a foreign host can send after it has received a `real` frame.
+fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<FrameAttack> {
     let forged = claim(mac, address);
-    // The key's id travels in the clear, so a stranger can use it: behind the Ethernet header, version, kind and flags.
-    let id = ETHERNET_HEADER + 4..ETHERNET_HEADER + 8;
+    // The key's id is sent in the clear, so a foreign host can copy it: behind the Ethernet header,
+    // version, kind and flags.
+    let id = ETHERNET_HEADER_LENGTH + 4..ETHERNET_HEADER_LENGTH + 8;
     let mut unsigned = forged.clone();
     unsigned[id.clone()].copy_from_slice(&real[id]);
     let flip = |at: usize| {
@@ -95,24 +103,32 @@ fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<Attack> {
     header.extend(mac.0);
     header.extend(hello::ETHER_TYPE.to_be_bytes());
     vec![
-        ("a claim of the address, signed with a stranger's key", Some("foreign_key"), vec![forged; 50]),
+        (
+            "a claim of the address, signed with a stranger's key",
+            Some("foreign_key"),
+            vec![forged; 50],
+        ),
         ("a claim of the address that is not signed", Some("signature"), vec![unsigned; 50]),
         (
             "a real frame with one byte changed, each byte in turn",
             None,
-            (ETHERNET_HEADER..real.len()).map(flip).collect(),
+            (ETHERNET_HEADER_LENGTH..real.len()).map(flip).collect(),
         ),
         (
             "a real frame cut short, at each length",
             None,
-            (ETHERNET_HEADER..real.len()).map(|end| real[..end].to_vec()).collect(),
+            (ETHERNET_HEADER_LENGTH..real.len()).map(|end| real[..end].to_vec()).collect(),
         ),
         ("a real frame sent again and again", Some("stale"), vec![real.to_vec(); 50]),
-        ("noise of every length", None, (ETHERNET_HEADER..=LONGEST).map(|length| noise(&header, length)).collect()),
+        (
+            "noise of every length",
+            None,
+            (ETHERNET_HEADER_LENGTH..=LONGEST).map(|length| noise(&header, length)).collect(),
+        ),
     ]
 }
 
-/// A claim of the address by a node that is none, in good form.
+/// Returns a well-formed claim of the address by a node that does not exist.
 fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     let frame = Frame {
         node: "stranger".into(),
@@ -121,12 +137,17 @@ fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
         clock: 1,
         interval: Duration::from_millis(50),
         flags: Flags::default(),
-        body: Body::Claim { before: 0, generation: 1, addresses: vec![IpAddr::V4(address)], keeps: vec![] },
+        body: Body::Claim {
+            previous_generation: 0,
+            generation: 1,
+            addresses: vec![IpAddr::V4(address)],
+            preempt_delays: vec![],
+        },
     };
-    frame.encode(mac, None, &Key::new([9; KEY_LENGTH]))
+    frame.encode(mac, None, &HelloKey::new([9; KEY_LENGTH]))
 }
 
-/// ARP frames that are broken or lie: what is wrong with them, the frames.
+/// Returns ARP frames that are broken or false: the fault, and the frames.
 fn arp_attacks(mac: Mac, address: Ipv4Addr) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let question = arp::request(mac, Ipv4Addr::UNSPECIFIED, address);
     let with = |at: usize, byte: u8| {
@@ -144,7 +165,7 @@ fn arp_attacks(mac: Mac, address: Ipv4Addr) -> Vec<(&'static str, Vec<Vec<u8>>)>
     vec![
         (
             "ARP cut short, at each length",
-            (ETHERNET_HEADER..question.len()).map(|end| question[..end].to_vec()).collect(),
+            (ETHERNET_HEADER_LENGTH..question.len()).map(|end| question[..end].to_vec()).collect(),
         ),
         (
             "ARP of other hardware, protocols, sizes and operations",
@@ -152,13 +173,19 @@ fn arp_attacks(mac: Mac, address: Ipv4Addr) -> Vec<(&'static str, Vec<Vec<u8>>)>
         ),
         (
             "ARP noise of every length",
-            (ETHERNET_HEADER..=LONGEST).map(|length| noise(&question[..ETHERNET_HEADER], length)).collect(),
+            (ETHERNET_HEADER_LENGTH..=LONGEST)
+                .map(|length| noise(&question[..ETHERNET_HEADER_LENGTH], length))
+                .collect(),
         ),
-        ("ARP that says the address is the stranger's", lies.iter().flat_map(|lie| vec![lie.to_vec(); 20]).collect()),
+        (
+            "ARP that says the address is the stranger's",
+            lies.iter().flat_map(|lie| vec![lie.to_vec(); 20]).collect(),
+        ),
     ]
 }
 
-/// An Ethernet header and bytes without sense, the same at every run (xorshift32, seeded by the length).
+/// Returns an Ethernet header followed by random bytes, the same in every run (xorshift32, seeded
+/// with the length).
 fn noise(header: &[u8], length: usize) -> Vec<u8> {
     let mut state = 2_463_534_242_u32 ^ u32::try_from(length).unwrap_or_default();
     let mut frame = header.to_vec();
@@ -171,20 +198,27 @@ fn noise(header: &[u8], length: usize) -> Vec<u8> {
     frame
 }
 
-/// The frames that the speaker of a node has dropped, for one reason or any.
+/// Returns the number of frames that the speaker of a node has dropped, for one reason or any.
 fn dropped(lab: &Lab, node: &str, reason: Option<&str>) -> Result<f64> {
     let name = "ferrolb_speaker_frames_dropped_total".to_owned();
-    metric(lab, node, &reason.map_or(name.clone(), |reason| format!("{name}{{link=\"eth0\",reason=\"{reason}\"}}")))
+    metric(
+        lab,
+        node,
+        &reason
+            .map_or(name.clone(), |reason| format!("{name}{{link=\"eth0\",reason=\"{reason}\"}}")),
+    )
 }
 
-/// The address has the owner that it had, and no speaker thinks otherwise.
+/// Checks that the address still has its owner, and that no other speaker reports that it owns it.
 fn same_owner(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
-    let now = client_wire::owner(lab, address)?;
-    ensure!(now == owner, "{now} took it from {owner}");
+    let now = segment::owner(lab, address)?;
+    ensure!(now == owner, "the address moved from {owner} to {now}");
     for node in lab.nodes() {
-        let (owned, expect) =
-            (metric(lab, &node, "ferrolb_speaker_owned_addresses")?, f64::from(u8::from(node == owner)));
-        ensure!(owned == expect, "{node} holds {owned} addresses, not {expect}");
+        let (owned, expect) = (
+            metric(lab, &node, "ferrolb_speaker_owned_addresses")?,
+            f64::from(u8::from(node == owner)),
+        );
+        ensure!(owned == expect, "{node} owns {owned} addresses, not {expect}");
     }
     Ok(())
 }

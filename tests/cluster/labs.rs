@@ -1,17 +1,19 @@
-//! The lab itself: two stand side by side, and none leaves anything behind, however its owner ended.
+//! The lab itself: two labs can run side by side, and none leaves anything behind, however its
+//! owner ended.
 
-use crate::pools::BRINGING_MAX;
-use crate::stage::{alone, one_node};
+use crate::pools::STATE_MAX;
+use crate::scenario::{alone, one_node};
 use anyhow::{Context, Result, bail, ensure};
-use ferrolb_tests::setup::Tools;
-use ferrolb_tests::state::{self, State};
-use ferrolb_tests::topology::LabName;
-use ferrolb_tests::{Lab, netns, process, run, wait};
+use ferrolb_lab::setup::Tools;
+use ferrolb_lab::state::{self, LabState};
+use ferrolb_lab::topology::LabName;
+use ferrolb_lab::{Lab, netns, process, run, wait};
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How long the lab program may take until the first processes are there: it builds what has changed since the last time.
+/// Maximum time until the first processes of the lab program run: it first builds sources that have
+/// changed.
 const RAISING_MAX: Duration = Duration::from_secs(180);
 
 #[test]
@@ -21,14 +23,20 @@ fn two_labs_stand_side_by_side_and_leave_nothing_behind() {
         let left = Lab::up(tools, &one_node(names[0]))?;
         let right = Lab::up(tools, &one_node(names[1]))?;
         for lab in [&left, &right] {
-            ensure!(lab.kubectl(&["get", "nodes", "-o", "name"])?.trim() == "node/node1", "each has its own node");
+            ensure!(
+                lab.kubectl(&["get", "nodes", "-o", "name"])?.trim() == "node/node1",
+                "each has its own node"
+            );
         }
         let pids = [pids_of(names[0])?, pids_of(names[1])?];
         left.down()?;
         nothing_left(names[0], &pids[0])?;
         right.pod("web", "node1", &[])?;
-        ensure!(right.kubectl(&["get", "pods", "-o", "name"])?.trim() == "pod/web", "the other one goes on");
-        // Not taken down, only let go of.
+        ensure!(
+            right.kubectl(&["get", "pods", "-o", "name"])?.trim() == "pod/web",
+            "the other one goes on"
+        );
+        // Drops the lab without a call of `down`.
         drop(right);
         nothing_left(names[1], &pids[1])
     });
@@ -38,8 +46,10 @@ fn two_labs_stand_side_by_side_and_leave_nothing_behind() {
 fn a_lab_whose_owner_was_killed_is_taken_down_to_nothing() {
     alone(|tools| {
         let name = "orphan";
-        let mut owner =
-            lab_program(tools, name).args(["up", "--bare", "--nodes", "1"]).stdout(Stdio::null()).spawn()?;
+        let mut owner = lab_program(tools, name)
+            .args(["up", "--bare", "--nodes", "1"])
+            .stdout(Stdio::null())
+            .spawn()?;
         let killed = wait::until("a lab that is coming up", RAISING_MAX, || {
             ensure!(owner.try_wait()?.is_none(), "the lab program has ended by itself");
             let pids = pids_of(name)?;
@@ -48,7 +58,7 @@ fn a_lab_whose_owner_was_killed_is_taken_down_to_nothing() {
         .and_then(|pids| kill(&mut owner).map(|()| pids));
         let survivors = killed.inspect_err(|_| drop(kill(&mut owner)))?;
         ensure!(survivors.iter().any(|pid| lives(*pid)), "what was killed was more than the owner");
-        wait::until("it is taken down", BRINGING_MAX, || {
+        wait::until("it is taken down", STATE_MAX, || {
             let said = run::run(lab_program(tools, name).arg("down"))?;
             ensure!(said.contains("is gone"), "{said}");
             Ok(Some(()))
@@ -69,17 +79,21 @@ fn kill(owner: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// The living processes of a lab.
+/// Returns the running processes of a lab.
 fn pids_of(name: &str) -> Result<Vec<i32>> {
-    let records = process::records(&State::open(&name.parse()?)?);
-    Ok(records.into_iter().filter(process::Record::is_alive).map(|record| record.pid).collect())
+    let records = process::records(&LabState::open(&name.parse()?)?);
+    Ok(records
+        .into_iter()
+        .filter(process::ProcessRecord::is_alive)
+        .map(|record| record.pid)
+        .collect())
 }
 
 fn lives(pid: i32) -> bool {
     fs::exists(format!("/proc/{pid}")).unwrap_or(true)
 }
 
-/// No namespace, process or file of this lab is there.
+/// Checks that no namespace, process or file of this lab is left.
 fn nothing_left(name: &str, pids: &[i32]) -> Result<()> {
     let name: LabName = name.parse()?;
     let namespaces = netns::list(&name.prefix());
@@ -88,10 +102,13 @@ fn nothing_left(name: &str, pids: &[i32]) -> Result<()> {
     let folder = logs.parent().context("a lab has a folder")?;
     ensure!(!folder.exists(), "left behind: {}", folder.display());
     ensure!(!pids.is_empty(), "there was nothing to leave behind");
-    // The children of a killed owner are collected by init, in its own time.
-    wait::until("the end of all its processes", BRINGING_MAX, || {
+    // init reaps the children of a killed owner, with some delay.
+    wait::until("the end of all its processes", STATE_MAX, || {
         if let Some(pid) = pids.iter().find(|pid| lives(**pid)) {
-            bail!("left behind: process {pid}: {:?}", fs::read_to_string(format!("/proc/{pid}/comm")));
+            bail!(
+                "left behind: process {pid}: {:?}",
+                fs::read_to_string(format!("/proc/{pid}/comm"))
+            );
         }
         Ok(Some(()))
     })

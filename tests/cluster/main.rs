@@ -1,69 +1,71 @@
-//! FerroLB on a real cluster: a real API server, a real kube-proxy, and a client on the wire that judges. Needs root rights; each test
-//! raises a lab of its own; two stand at a time, and Kubernetes' own programs yield in them, or they would disturb each other's timing.
+//! Tests of FerroLB on a real cluster: a real API server, a real kube-proxy, and a client on the
+//! segment that checks the results. They need root. Each test starts a lab of its own. Two labs run
+//! at a time, and Kubernetes' own programs run in them at a lower priority, because they would
+//! disturb each other's timing.
 
+mod address_conflicts;
 mod allocation;
 mod announced;
 mod api_outage;
-mod api_return;
+mod api_recovery;
+mod assignment_log;
 mod bad_input;
 mod bgp_conditions;
 mod bgp_refusals;
-mod client_wire;
+mod conflicting_writers;
 mod controller_outage;
 mod drain;
-mod evidence;
 mod families;
-mod frozen;
+mod frame_log;
 mod health_checks;
 mod hostile_frames;
 mod installed;
+mod interfaces;
+mod invalid_objects;
 mod ip_mode;
 mod ipv6;
 mod kube_proxy_rules;
 mod labs;
 mod last_node;
-mod leader_death;
+mod leader_failure;
 mod leases;
-mod ledger;
-mod links;
 mod local_policy;
 mod lost_frames;
 mod metallb;
-mod missing;
-mod neighbour;
-mod neighbour_cache;
-mod neighbour_watch;
-mod node_death;
+mod metallb_migration;
+mod missing_prerequisites;
+mod multiple_services;
+mod neighbor_cache;
+mod neighbor_watch;
+mod node_failure;
 mod node_rules;
 mod oldest;
 mod one_family_fails;
-mod one_wire;
+mod other_controller;
+mod other_field_manager;
 mod planned_stop;
 mod pools;
 mod power_cut;
 mod privileges;
 mod proxy_modes;
 mod proxy_outages;
-mod quarrel;
 mod refusals;
 mod relay;
-mod rival;
 mod rules;
+mod segment;
 mod served;
 mod services;
-mod several;
 mod sharing;
 mod single_family;
 mod slices;
 mod slow_api;
 mod speakers;
-mod spoilt;
+mod stalled_owner;
 mod statuses;
-mod strangers;
-mod takeover;
+mod two_interfaces;
 mod types;
 mod under_load;
 mod wrong_flags;
 
-use ferrolb_tests::lab::admin as metrics;
-use ferrolb_tests::stage;
+use ferrolb_lab::lab::admin as metrics;
+use ferrolb_lab::scenario;

@@ -1,56 +1,69 @@
-//! What Kubernetes says of a node, and what becomes of the addresses that it answers for, under load: cordoned, excluded, out of service,
-//! without a network.
+//! State of a node in Kubernetes (cordoned, excluded, out of service, without a network), and the
+//! move of its addresses under load.
 
-use crate::node_death::serve_elsewhere;
-use crate::stage::{play, step};
-use crate::under_load::{stays, unharmed, wait_moved};
-use crate::{client_wire, pools};
+use crate::node_failure::serve_elsewhere;
+use crate::scenario::{run_scenario, step};
+use crate::under_load::{stays, wait_moved, without_loss};
+use crate::{pools, segment};
 use anyhow::{Context, Result};
-use ferrolb_tests::{Lab, Options, wait};
+use ferrolb_lab::{Lab, Options, wait};
 use std::net::IpAddr;
 use std::time::Duration;
 
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
-/// What a speaker says when the exclude label means nothing.
-const IGNORED: &str = "every Node carries the label";
-/// Longer than any planned move takes.
+/// Log line of a speaker that ignores the exclude label.
+const IGNORED: &str = "every Node has the label";
+/// Longer than a planned move takes.
 const SETTLED: Duration = Duration::from_secs(1);
 
 #[test]
-fn an_address_leaves_a_node_that_kubernetes_speaks_against_and_goes_dark_on_none() {
-    play(&Options::named("noderules"), |lab| {
+fn an_address_leaves_an_ineligible_node_and_is_always_announced() {
+    run_scenario(&Options::named("noderules"), |lab| {
         lab.start_ferrolb()?;
         let (address, first) =
-            step("a Service is served from a pod that is not on its owner", || serve_elsewhere(lab))?;
+            step("a Service is served from a pod that is not on its owner", || {
+                serve_elsewhere(lab)
+            })?;
         let second = step("its owner is cordoned, and it moves", || {
-            unharmed(lab, address, ("owner cordoned", 1), || {
+            without_loss(lab, address, ("owner cordoned", 1), || {
                 lab.kubectl(&["cordon", &first])?;
                 wait_moved(lab, address, &first)
             })
         })?;
         step("the cordon is taken back, and nothing moves so soon", || {
-            unharmed(lab, address, ("uncordoned", 0), || {
+            without_loss(lab, address, ("uncordoned", 0), || {
                 lab.kubectl(&["uncordon", &first])?;
                 stays(lab, address, &second, SETTLED)
             })
         })?;
         step("its owner is labelled as excluded, and it moves", || {
-            unharmed(lab, address, ("owner excluded by its label", 1), || {
+            without_loss(lab, address, ("owner excluded by its label", 1), || {
                 label(lab, &second, "=")?;
                 wait_moved(lab, address, &second)
             })
         })?;
-        step("with the label on every node it is ignored, which is said, and nothing goes dark", || {
-            unharmed(lab, address, ("label of exclusion on one node after another, to all", 3), || {
-                all_labelled(lab, address)
-            })
-        })?;
+        step(
+            "with the label on every node it is ignored, which is said, and nothing goes dark",
+            || {
+                without_loss(
+                    lab,
+                    address,
+                    ("label of exclusion on one node after another, to all", 3),
+                    || all_labelled(lab, address),
+                )
+            },
+        )?;
         step("it is taken back everywhere", || {
-            unharmed(lab, address, ("label of exclusion taken off one node after another", 3), || {
-                lab.nodes().iter().try_for_each(|node| label(lab, node, "-"))?;
-                client_wire::wait_owner(lab, address)
-            })
+            without_loss(
+                lab,
+                address,
+                ("label of exclusion taken off one node after another", 3),
+                || {
+                    lab.nodes().iter().try_for_each(|node| label(lab, node, "-"))?;
+                    segment::wait_owner(lab, address)
+                },
+            )
         })?;
         for (name, on, off) in [
             (
@@ -65,8 +78,8 @@ fn an_address_leaves_a_node_that_kubernetes_speaks_against_and_goes_dark_on_none
             ),
         ] {
             step(&format!("{name}: it moves"), || {
-                let owner = client_wire::wait_owner(lab, address)?;
-                unharmed(lab, address, (name, 1), || {
+                let owner = segment::wait_owner(lab, address)?;
+                without_loss(lab, address, (name, 1), || {
                     on(lab, &owner)?;
                     wait_moved(lab, address, &owner)
                 })?;
@@ -84,11 +97,11 @@ fn label(lab: &Lab, node: &str, sign: &str) -> Result<()> {
 fn all_labelled(lab: &Lab, address: IpAddr) -> Result<()> {
     lab.nodes().iter().try_for_each(|node| label(lab, node, "="))?;
     for node in lab.nodes() {
-        wait::until(&format!("the speaker of {node} says so"), pools::BRINGING_MAX, || {
+        wait::until(&format!("the speaker of {node} says so"), pools::STATE_MAX, || {
             Ok(lab.logs(&format!("speaker-{node}")).contains(IGNORED).then_some(()))
         })?;
     }
-    let owner = client_wire::wait_owner(lab, address)?;
+    let owner = segment::wait_owner(lab, address)?;
     stays(lab, address, &owner, SETTLED)
 }
 
@@ -102,9 +115,18 @@ fn untainted(lab: &Lab, node: &str) -> Result<()> {
 
 /// Writes the condition `NetworkUnavailable` of a node, as a network plugin does.
 fn network(lab: &Lab, node: &str, unavailable: &str) -> Result<()> {
-    let condition =
-        format!(r#"{{"status":{{"conditions":[{{"type":"NetworkUnavailable","status":"{unavailable}"}}]}}}}"#);
-    lab.kubectl(&["patch", "node", node, "--subresource=status", "--type=strategic", "--patch", &condition])
-        .map(drop)
-        .with_context(|| format!("NetworkUnavailable={unavailable} on {node}"))
+    let condition = format!(
+        r#"{{"status":{{"conditions":[{{"type":"NetworkUnavailable","status":"{unavailable}"}}]}}}}"#
+    );
+    lab.kubectl(&[
+        "patch",
+        "node",
+        node,
+        "--subresource=status",
+        "--type=strategic",
+        "--patch",
+        &condition,
+    ])
+    .map(drop)
+    .with_context(|| format!("NetworkUnavailable={unavailable} on {node}"))
 }

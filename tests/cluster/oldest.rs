@@ -1,47 +1,56 @@
-//! The oldest Kubernetes that FerroLB supports, from deploy/ to a page: everything that needs something of Kubernetes itself.
+//! The oldest Kubernetes version that FerroLB supports, from deploy/ to a page: every feature that
+//! depends on Kubernetes itself.
 
-use crate::client_wire;
-use crate::pools::{BRINGING_MAX, pool};
+use crate::pools::{STATE_MAX, pool};
+use crate::scenario::{run_scenario, step};
+use crate::segment;
 use crate::services::{self, ADDRESS_ASSIGNED, http, service};
-use crate::stage::{play, step};
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::cluster::ferrolb;
-use ferrolb_tests::setup::kubernetes::Version;
-use ferrolb_tests::topology::CLIENT;
-use ferrolb_tests::{Lab, Options, Signal, wait};
+use ferrolb_lab::cluster::ferrolb;
+use ferrolb_lab::setup::kubernetes::KubernetesVersion;
+use ferrolb_lab::topology::CLIENT;
+use ferrolb_lab::{Lab, Options, Signal, wait};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
 #[test]
-fn on_the_oldest_kubernetes_both_families_are_served_and_taken_over() {
-    let options = Options { kubernetes: Version::Oldest, nodes: 2, ..Options::named("oldest") };
-    play(&options, |lab| {
+fn on_the_oldest_kubernetes_both_families_are_served_and_fail_over() {
+    let options =
+        Options { kubernetes: KubernetesVersion::Oldest, nodes: 2, ..Options::named("oldest") };
+    run_scenario(&options, |lab| {
         step("its API server is of that version", || is_oldest(lab))?;
         step("it takes deploy/, and the programs are ready", || lab.start_ferrolb())?;
-        step("its admission policy refuses our kinds elsewhere, and its CRDs what is no address", || {
-            let mut elsewhere = pool("elsewhere", &["172.30.0.240"]);
-            elsewhere["metadata"]["namespace"] = json!("default");
-            refused(lab, &pool("oops", &["oops"]), "spec.addresses")?;
-            // A policy is in force some time after it was written.
-            wait::until("a refusal", BRINGING_MAX, || {
-                let refused = refused(lab, &elsewhere, "instead of default");
-                lab.kubectl(&["delete", "ipaddresspools", "elsewhere", "--ignore-not-found"])?;
-                refused.map(Some)
-            })
-        })?;
-        services::furnish(lab, "node1")?;
-        let addresses =
-            step("a Service gets an address of each family, with its mode, and it is said where", || serve(lab))?;
+        step(
+            "its admission policy refuses our kinds elsewhere, and its CRDs what is no address",
+            || {
+                let mut elsewhere = pool("elsewhere", &["172.30.0.240"]);
+                elsewhere["metadata"]["namespace"] = json!("default");
+                refused(lab, &pool("oops", &["oops"]), "spec.addresses")?;
+                // The API server enforces a policy some time after it was written.
+                wait::until("a refusal", STATE_MAX, || {
+                    let refused = refused(lab, &elsewhere, "instead of default");
+                    lab.kubectl(&["delete", "ipaddresspools", "elsewhere", "--ignore-not-found"])?;
+                    refused.map(Some)
+                })
+            },
+        )?;
+        services::apply_pool_and_pod(lab, "node1")?;
+        let addresses = step(
+            "a Service gets an address of each family, with its mode, and it is said where",
+            || serve(lab),
+        )?;
         for address in addresses {
-            step(&format!("{address} is answered for by one node, which serves the page"), || page(lab, address))?;
+            step(&format!("{address} is answered for by one node, which serves the page"), || {
+                page(lab, address)
+            })?;
         }
         step("its speaker is killed: the other node has both, and serves", || {
-            let owner = client_wire::owner(lab, addresses[0])?;
+            let owner = segment::owner(lab, addresses[0])?;
             lab.stop(&ferrolb::speaker_name(&owner), Signal::KILL)?;
             for address in addresses {
-                wait::until("another owner", BRINGING_MAX, || {
-                    let now = client_wire::owner(lab, address)?;
-                    ensure!(now != owner, "{now} answers for {address}");
+                wait::until("another owner", STATE_MAX, || {
+                    let now = segment::owner(lab, address)?;
+                    ensure!(now != owner, "{now} still owns {address}");
                     Ok(Some(()))
                 })?;
                 page(lab, address)?;
@@ -53,13 +62,14 @@ fn on_the_oldest_kubernetes_both_families_are_served_and_taken_over() {
 
 fn is_oldest(lab: &Lab) -> Result<()> {
     let said: Value = serde_json::from_str(&lab.kubectl(&["version", "-o", "json"])?)?;
-    let (expect, is) = (Version::Oldest.name()?, &said["serverVersion"]["gitVersion"]);
-    ensure!(*is == json!(expect), "it is {is}, not {expect}");
+    let (expect, is) = (KubernetesVersion::Oldest.name()?, &said["serverVersion"]["gitVersion"]);
+    ensure!(*is == json!(expect), "the version is {is}, not {expect}");
     Ok(())
 }
 
 fn refused(lab: &Lab, object: &Value, word: &str) -> Result<()> {
-    let error = lab.apply_objects(std::slice::from_ref(object)).err().context("it was taken")?;
+    let error =
+        lab.apply_objects(std::slice::from_ref(object)).err().context("the object was accepted")?;
     let said = format!("{error:#}");
     ensure!(said.contains(word), "{said}");
     Ok(())
@@ -79,8 +89,8 @@ fn serve(lab: &Lab) -> Result<[IpAddr; 2]> {
 }
 
 fn page(lab: &Lab, address: IpAddr) -> Result<()> {
-    client_wire::wait_owner(lab, address)?;
-    wait::until("the page", BRINGING_MAX, || {
+    segment::wait_owner(lab, address)?;
+    wait::until("the page", STATE_MAX, || {
         let page = lab.http_get(CLIENT, http(address), "/")?;
         ensure!(page.body.starts_with("web"), "{page:?}");
         Ok(Some(()))

@@ -1,17 +1,20 @@
-//! Pools and advertisements as a test makes and reads them.
+//! Pools and advertisements: helpers that create and read them.
 
 use anyhow::{Result, anyhow};
-use ferrolb_proto::api::{CONDITION_VALID, GROUP, Kind, NAMESPACE, Pool, resource};
-use ferrolb_tests::{Lab, wait};
+use ferrolb_lab::{Lab, wait};
+use ferrolb_proto::api::{
+    CONDITION_VALID, CustomResourceKind, GROUP, IPAddressPoolObject, NAMESPACE, resource,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How long FerroLB may take over anything a test waits for, on a busy machine. What has a budget is measured instead.
-pub(crate) const BRINGING_MAX: Duration = Duration::from_secs(20);
+/// Maximum time for any expected state, on a busy machine. Times with a target are measured
+/// instead.
+pub(crate) const STATE_MAX: Duration = Duration::from_secs(20);
 
-/// A pool.
+/// Returns a pool.
 pub(crate) fn pool(name: &str, addresses: &[&str]) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1beta1"), "kind": "IPAddressPool",
@@ -19,7 +22,7 @@ pub(crate) fn pool(name: &str, addresses: &[&str]) -> Value {
     })
 }
 
-/// A bare advertisement: all pools, from all nodes, on all links.
+/// Returns an empty advertisement: all pools, from all nodes, on all interfaces.
 pub(crate) fn advertisement() -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1beta1"), "kind": "L2Advertisement",
@@ -27,56 +30,79 @@ pub(crate) fn advertisement() -> Value {
     })
 }
 
-/// An object of one of our kinds.
-pub(crate) fn object(kind: Kind, name: &str, spec: Value) -> Value {
+/// Returns an object of a custom resource of FerroLB.
+pub(crate) fn object(kind: CustomResourceKind, name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/{}", kind.version()), "kind": kind.name(),
         "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
     })
 }
 
-/// A pool for those that `allocation` says.
+/// Returns a pool with this `serviceAllocation`.
 pub(crate) fn pool_for(name: &str, addresses: &str, allocation: Value) -> Value {
-    object(Kind::IPAddressPool, name, json!({"addresses": [addresses], "serviceAllocation": allocation}))
+    object(
+        CustomResourceKind::IPAddressPool,
+        name,
+        json!({"addresses": [addresses], "serviceAllocation": allocation}),
+    )
 }
 
-/// Waits until an object of one of our kinds says this reason in its condition `Valid`, and the message holds `word`.
-pub(crate) fn wait_reason(lab: &Lab, kind: Kind, name: &str, reason: &str, word: &str) -> Result<()> {
+/// Waits until the condition `Valid` of a custom resource has this reason, and a message that
+/// contains `word`.
+pub(crate) fn wait_reason(
+    lab: &Lab,
+    kind: CustomResourceKind,
+    name: &str,
+    reason: &str,
+    word: &str,
+) -> Result<()> {
     let what = format!("{} {name}: {reason}, {word:?}", kind.name());
     lab.api(async |client| {
-        let objects: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &resource(kind, GROUP));
-        wait::until_async(&what, BRINGING_MAX, async || {
+        let objects: Api<DynamicObject> =
+            Api::namespaced_with(client, NAMESPACE, &resource(kind, GROUP));
+        wait::until_async(&what, STATE_MAX, async || {
             let status = objects.get(name).await?.data["status"].take();
-            let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
-            let told = |is: &Condition| is.type_ == CONDITION_VALID && is.reason == reason && is.message.contains(word);
-            if conditions.iter().any(told) { Ok(Some(())) } else { Err(anyhow!("it says {status}")) }
-        })
-        .await
-    })
-}
-
-/// Waits until `look` finds in a pool what it looks for.
-pub(crate) fn wait_for<T: Send>(
-    lab: &Lab,
-    name: &str,
-    what: &str,
-    look: impl Fn(&Pool) -> Option<T> + Send + Sync,
-) -> Result<T> {
-    let what = format!("pool {name}: {what}");
-    lab.api(async |client| {
-        let pools: Api<Pool> = Api::namespaced_with(client, NAMESPACE, &resource(Kind::IPAddressPool, GROUP));
-        wait::until_async(&what, BRINGING_MAX, async || {
-            let pool = pools.get(name).await?;
-            match look(&pool) {
-                Some(found) => Ok(Some(found)),
-                None => Err(anyhow!("it says {}", serde_json::to_string(&pool.status)?)),
+            let conditions: Vec<Condition> =
+                serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
+            let told = |is: &Condition| {
+                is.type_ == CONDITION_VALID && is.reason == reason && is.message.contains(word)
+            };
+            if conditions.iter().any(told) {
+                Ok(Some(()))
+            } else {
+                Err(anyhow!("the status is {status}"))
             }
         })
         .await
     })
 }
 
-/// Waits until a pool says whether it is valid, and that is `expect`; its condition.
+/// Waits until `look` returns a result for a pool.
+pub(crate) fn wait_for<T: Send>(
+    lab: &Lab,
+    name: &str,
+    what: &str,
+    look: impl Fn(&IPAddressPoolObject) -> Option<T> + Send + Sync,
+) -> Result<T> {
+    let what = format!("pool {name}: {what}");
+    lab.api(async |client| {
+        let pools: Api<IPAddressPoolObject> = Api::namespaced_with(
+            client,
+            NAMESPACE,
+            &resource(CustomResourceKind::IPAddressPool, GROUP),
+        );
+        wait::until_async(&what, STATE_MAX, async || {
+            let pool = pools.get(name).await?;
+            match look(&pool) {
+                Some(found) => Ok(Some(found)),
+                None => Err(anyhow!("the status is {}", serde_json::to_string(&pool.status)?)),
+            }
+        })
+        .await
+    })
+}
+
+/// Waits until a pool's condition `Valid` has the status `expect`, and returns the condition.
 pub(crate) fn wait_valid(lab: &Lab, name: &str, expect: bool) -> Result<Condition> {
     let status = if expect { "True" } else { "False" };
     wait_for(lab, name, &format!("Valid={status}"), |pool| {

@@ -1,11 +1,12 @@
-//! Least privilege: the programs run as their own ServiceAccounts, which may do what the programs do, and nothing else.
+//! Least privilege: the components run as their own ServiceAccounts, which have exactly the
+//! permissions that the components use.
 
-use crate::client_wire;
+use crate::scenario::{one_node, run_scenario, step};
+use crate::segment;
 use crate::services;
-use crate::stage::{one_node, play, step};
 use anyhow::{Context, Result, anyhow, ensure};
-use ferrolb_tests::cluster::apply;
-use ferrolb_tests::{Lab, setup, wait};
+use ferrolb_lab::cluster::apply;
+use ferrolb_lab::{Lab, setup, wait};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::Secret;
@@ -21,13 +22,15 @@ const OURS: &str = "ferrolb-system";
 const OTHER: &str = "default";
 const ALL: &str = "";
 
-/// How long an API server may take to apply a new admission policy.
+/// Maximum time until an API server enforces a new admission policy.
 const POLICY_MAX: Duration = Duration::from_secs(30);
 
-/// Account, verb, group, resource (with its subresource), name (empty: any), namespace, and whether it may.
-type Case = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
+/// Account, verb, group, resource (with its subresource), name (empty: any), namespace, and whether
+/// it is allowed.
+type PermissionCase =
+    (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
 
-const CASES: &[Case] = &[
+const CASES: &[PermissionCase] = &[
     ("speaker", "list", "", "services", "", ALL, true),
     ("speaker", "watch", "", "services", "", ALL, true),
     ("speaker", "list", "", "nodes", "", ALL, true),
@@ -141,7 +144,8 @@ const CASES: &[Case] = &[
     ("controller", "impersonate", "", "users", "", ALL, false),
 ];
 
-/// Verb, group and resource of what a speaker may do beside that where there is BGP: all in our namespace.
+/// Verb, group and resource of a speaker's additional permissions with BGP, all in FerroLB's
+/// namespace.
 const WITH_BGP: &[[&str; 3]] = &[
     ["list", "ferrolb.io", "bgppeers"],
     ["watch", "ferrolb.io", "bgppeers"],
@@ -157,32 +161,41 @@ const WITH_BGP: &[[&str; 3]] = &[
     ["watch", "", "secrets"],
 ];
 
-/// The table of BGP is what is granted for it, no more and no less.
+/// Checks that the overlay for BGP grants exactly [`WITH_BGP`].
 #[test]
-fn what_is_granted_for_bgp_is_in_its_table() {
-    let rbac = fs::read_to_string(setup::repository().join("deploy/overlays/bgp/rbac.yaml")).unwrap();
+fn permissions_for_bgp_are_exactly_those_of_its_table() {
+    let rbac =
+        fs::read_to_string(setup::repository().join("deploy/overlays/bgp/rbac.yaml")).unwrap();
     let objects = apply::objects(&rbac).unwrap();
     let roles: Vec<_> = objects.iter().filter(|object| object["rules"].is_array()).collect();
-    let kinds: Vec<_> =
-        roles.iter().map(|role| (role["kind"].as_str(), role["metadata"]["namespace"].as_str())).collect();
+    let kinds: Vec<_> = roles
+        .iter()
+        .map(|role| (role["kind"].as_str(), role["metadata"]["namespace"].as_str()))
+        .collect();
     assert_eq!(kinds, [(Some("Role"), Some(OURS))]);
-    let granted = roles.iter().flat_map(|role| role["rules"].as_array().into_iter().flatten()).flat_map(rights);
+    let granted = roles
+        .iter()
+        .flat_map(|role| role["rules"].as_array().into_iter().flatten())
+        .flat_map(permissions);
     let granted: BTreeSet<_> = granted.collect();
     assert_eq!(granted, WITH_BGP.iter().copied().collect::<BTreeSet<_>>());
 }
 
-/// The table holds every right, so none can be granted that nobody has thought of.
+/// Checks that every granted permission is in the table, so a new one needs a decision.
 #[test]
-fn no_right_is_granted_that_is_not_in_the_table() {
+fn every_granted_permission_is_in_the_table() {
     let rbac = fs::read_to_string(setup::repository().join("deploy/base/rbac.yaml")).unwrap();
     let held = |account: &str, [verb, group, resource]: [&str; 3]| {
-        CASES.iter().any(|case| case.6 && (case.0, case.1, case.2, case.3) == (account, verb, group, resource))
+        CASES.iter().any(|case| {
+            case.6 && (case.0, case.1, case.2, case.3) == (account, verb, group, resource)
+        })
     };
     let (mut granted, mut missing) = (0, Vec::new());
     for role in apply::objects(&rbac).unwrap() {
-        let account = role["metadata"]["name"].as_str().unwrap().trim_start_matches("ferrolb:").to_owned();
+        let account =
+            role["metadata"]["name"].as_str().unwrap().trim_start_matches("ferrolb:").to_owned();
         for rule in role["rules"].as_array().into_iter().flatten() {
-            for right in rights(rule) {
+            for right in permissions(rule) {
                 granted += 1;
                 if !held(&account, right) {
                     missing.push(format!("{account}: {right:?}"));
@@ -190,47 +203,55 @@ fn no_right_is_granted_that_is_not_in_the_table() {
             }
         }
     }
-    assert!(granted > 0 && missing.is_empty(), "of {granted} rights these are not in the table: {missing:#?}");
+    assert!(
+        granted > 0 && missing.is_empty(),
+        "of {granted} permissions these are not in the table: {missing:#?}"
+    );
 }
 
-/// Verb, group and resource of each right that a rule grants.
-fn rights(rule: &Value) -> Vec<[&str; 3]> {
-    let words = |field: &str| rule[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+/// Returns verb, group and resource of each permission that a rule grants.
+fn permissions(rule: &Value) -> Vec<[&str; 3]> {
+    let words =
+        |field: &str| rule[field].as_array().into_iter().flatten().filter_map(Value::as_str);
     let of = |verb| {
-        words("apiGroups").flat_map(move |group| words("resources").map(move |resource| [verb, group, resource]))
+        words("apiGroups")
+            .flat_map(move |group| words("resources").map(move |resource| [verb, group, resource]))
     };
     words("verbs").flat_map(of).collect()
 }
 
 #[test]
-fn the_programs_run_as_themselves_and_may_do_only_what_they_do() {
-    play(&one_node("privileges"), |lab| {
+fn components_run_as_their_own_accounts_with_least_privilege() {
+    run_scenario(&one_node("privileges"), |lab| {
         lab.start_ferrolb()?;
-        step("their accounts may do this and not that", || lab.api(async |client| ask_all(&client).await))?;
+        step("their accounts may do this and not that", || {
+            lab.api(async |client| check_all(&client).await)
+        })?;
         step("a speaker may write the SpeakerStatus of its own node, and no other's", || {
             lab.api(async |client| own_status_only(&client).await)
         })?;
         for (program, account) in [("controller", "controller"), ("speaker-node1", "speaker")] {
-            step(&format!("{program} runs as its own account, which the API server holds to it"), || {
-                runs_as(lab, program, account)
-            })?;
+            step(
+                &format!("{program} runs as its own account, which the API server holds to it"),
+                || runs_as(lab, program, account),
+            )?;
         }
         step("which is enough to serve", || {
-            services::furnish(lab, "node1")?;
+            services::apply_pool_and_pod(lab, "node1")?;
             let address = services::serve(lab, "web")?;
-            client_wire::wait_owner(lab, address)?;
+            segment::wait_owner(lab, address)?;
             for program in ["controller", "speaker-node1"] {
                 let log = lab.logs(program);
                 let refused = log.lines().find(|line| line.to_lowercase().contains("forbidden"));
-                ensure!(refused.is_none(), "{program} was refused something: {refused:?}");
+                ensure!(refused.is_none(), "a request of {program} was refused: {refused:?}");
             }
             Ok(())
         })
     });
 }
 
-/// Asks the API server about every case, as `kubectl auth can-i` does.
-async fn ask_all(client: &Client) -> Result<()> {
+/// Checks every case with the API server, as `kubectl auth can-i` does.
+async fn check_all(client: &Client) -> Result<()> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
     let mut wrong = Vec::new();
     for case in CASES {
@@ -246,8 +267,9 @@ async fn ask_all(client: &Client) -> Result<()> {
                 },
             },
         });
-        let answer = reviews.create(&PostParams::default(), &serde_json::from_value(review)?).await?;
-        let allowed = answer.status.context("a review has an answer")?.allowed;
+        let answer =
+            reviews.create(&PostParams::default(), &serde_json::from_value(review)?).await?;
+        let allowed = answer.status.context("a review has a status")?.allowed;
         if allowed != may {
             wrong.push(format!("{case:?} is {allowed}"));
         }
@@ -256,45 +278,65 @@ async fn ask_all(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// The program's settings are those of its account, and with them it is that account, and no administrator.
+/// Checks that a component uses the kubeconfig of its own account, and that this account is not an
+/// administrator.
 fn runs_as(lab: &Lab, program: &str, account: &str) -> Result<()> {
     let environment = fs::read_to_string(format!("/proc/{}/environ", lab.pid(program)?))?;
-    let settings =
-        environment.split('\0').find_map(|setting| setting.strip_prefix("KUBECONFIG=")).context("KUBECONFIG")?;
-    ensure!(settings.ends_with(&format!("/{account}.kubeconfig")), "its settings are {settings}");
+    let settings = environment
+        .split('\0')
+        .find_map(|setting| setting.strip_prefix("KUBECONFIG="))
+        .context("KUBECONFIG")?;
+    ensure!(settings.ends_with(&format!("/{account}.kubeconfig")), "KUBECONFIG is {settings}");
     let user = lab.api_as(account, async |client| {
         let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
-        let answer = reviews.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {}}))?).await?;
+        let answer = reviews
+            .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {}}))?)
+            .await?;
         let secrets = Api::<Secret>::namespaced(client, OURS).list(&ListParams::default()).await;
         match secrets {
             Err(kube::Error::Api(status)) if status.code == 403 => {}
-            other => return Err(anyhow!("it lists Secrets: {other:?}")),
+            other => return Err(anyhow!("the account can list Secrets: {other:?}")),
         }
         Ok(answer.status.and_then(|status| status.user_info).and_then(|user| user.username))
     })?;
-    ensure!(user.as_deref() == Some(&format!("system:serviceaccount:{OURS}:{account}")), "it is {user:?}");
+    ensure!(
+        user.as_deref() == Some(&format!("system:serviceaccount:{OURS}:{account}")),
+        "the account is {user:?}"
+    );
     Ok(())
 }
 
-/// Creates the SpeakerStatus of node8 by a dry run, as speakers whose tokens name this node, another
-/// one, and none, as tokens did before Kubernetes 1.32.
+/// Creates the SpeakerStatus of node8 by a dry run, as speakers whose tokens name this node,
+/// another node, and none. Tokens named no node before Kubernetes 1.32.
 async fn own_status_only(client: &Client) -> Result<()> {
     let object = json!({"apiVersion": "ferrolb.io/v1beta1", "kind": "SpeakerStatus", "metadata": {"name": "node8"}});
-    let statuses = kube::core::Request::new(format!("/apis/ferrolb.io/v1beta1/namespaces/{OURS}/speakerstatuses"));
+    let statuses = kube::core::Request::new(format!(
+        "/apis/ferrolb.io/v1beta1/namespaces/{OURS}/speakerstatuses"
+    ));
     for (node, may) in [(Some("node8"), true), (None, true), (Some("node9"), false)] {
         wait::until_async("the API server applies the policy", POLICY_MAX, async || {
             let dry_run = PostParams { dry_run: true, ..PostParams::default() };
             let mut request = statuses.create(&dry_run, serde_json::to_vec(&object)?)?;
             let headers = request.headers_mut();
-            headers.insert("impersonate-user", format!("system:serviceaccount:{OURS}:speaker").parse()?);
+            headers.insert(
+                "impersonate-user",
+                format!("system:serviceaccount:{OURS}:speaker").parse()?,
+            );
             if let Some(node) = node {
-                headers.insert("impersonate-extra-authentication.kubernetes.io%2fnode-name", node.parse()?);
+                headers.insert(
+                    "impersonate-extra-authentication.kubernetes.io%2fnode-name",
+                    node.parse()?,
+                );
             }
             match client.request::<Value>(request).await {
                 Ok(_) => ensure!(may, "the speaker of {node:?} writes the SpeakerStatus of node8"),
                 Err(kube::Error::Api(status)) => {
-                    let only = "the speaker of the node node9 may write the SpeakerStatus node9 only";
-                    ensure!(!may && status.message.contains(only), "the speaker of {node:?}: {status:?}");
+                    let only =
+                        "the speaker of the node node9 may write the SpeakerStatus node9 only";
+                    ensure!(
+                        !may && status.message.contains(only),
+                        "the speaker of {node:?}: {status:?}"
+                    );
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -1,11 +1,12 @@
-//! Both of kube-proxy's modes that the kernel here has: the page is served, and it was that mode that served it.
+//! kube-proxy modes that this kernel supports: the page is served, and the rules of that mode serve
+//! it.
 
+use crate::scenario::{run_scenario, step};
 use crate::services::{self, http};
-use crate::stage::{play, step};
-use crate::{client_wire, pools};
+use crate::{pools, segment};
 use anyhow::ensure;
-use ferrolb_tests::topology::CLIENT;
-use ferrolb_tests::{Options, wait};
+use ferrolb_lab::topology::CLIENT;
+use ferrolb_lab::{Options, wait};
 
 #[test]
 fn the_page_is_served_with_kube_proxy_in_nftables_mode() {
@@ -17,16 +18,16 @@ fn the_page_is_served_with_kube_proxy_in_iptables_mode() {
     served_in_mode("iptables", &["iptables-save"]);
 }
 
-/// Serves a page and looks for its address in the rules that `rules` prints.
+/// Serves a page and looks for its address in the output of `rules`.
 fn served_in_mode(mode: &str, rules: &[&str]) {
     let options = Options { proxy_mode: Some(mode.to_owned()), ..Options::named(mode) };
-    play(&options, |lab| {
+    run_scenario(&options, |lab| {
         lab.start_ferrolb()?;
-        services::furnish(lab, "node3")?;
+        services::apply_pool_and_pod(lab, "node3")?;
         let address = services::serve(lab, "web")?;
-        let owner = step("one node answers", || client_wire::wait_owner(lab, address))?;
+        let owner = step("one node answers", || segment::wait_owner(lab, address))?;
         step("the client gets the page", || {
-            wait::until("the page", pools::BRINGING_MAX, || {
+            wait::until("the page", pools::STATE_MAX, || {
                 let page = lab.http_get(CLIENT, http(address), "/")?;
                 ensure!(page.body.starts_with("web"), "{:?}", page.body);
                 Ok(Some(()))
@@ -34,7 +35,10 @@ fn served_in_mode(mode: &str, rules: &[&str]) {
         })?;
         step("the owner's kernel has the rules of this mode", || {
             let said = lab.exec(&owner, rules)?;
-            ensure!(said.contains(&address.to_string()), "{rules:?} does not name {address}:\n{said}");
+            ensure!(
+                said.contains(&address.to_string()),
+                "{rules:?} does not name {address}:\n{said}"
+            );
             Ok(())
         })
     });

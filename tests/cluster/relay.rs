@@ -1,10 +1,10 @@
-//! A slow way to the API server: a TCP relay of the test's own that holds back everything the server says. Nothing is lost, mixed up or
-//! read: encrypted connections pass through it, and what was said one after the other arrives one after the other.
+//! A slow connection to the API server: a TCP relay that delays everything the server sends. It
+//! loses and reorders nothing, and cannot read the encrypted connections.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ferrolb_tests::cluster::ferrolb::{CONTROLLER, kubeconfig};
-use ferrolb_tests::topology::{CONTROL_PLANE, Host};
-use ferrolb_tests::{Lab, netns};
+use ferrolb_lab::cluster::ferrolb::{CONTROLLER, kubeconfig};
+use ferrolb_lab::topology::{CONTROL_PLANE, Host};
+use ferrolb_lab::{Lab, netns};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -17,28 +17,36 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// What is read at once, in bytes.
+/// Size of a read, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
-/// Chunks that are held back on one connection: then the server has to wait.
+/// Number of delayed chunks on one connection before the server has to wait.
 const CHUNKS_MAX: usize = 1024;
 
-/// Where the API server is, and where it is slow: the same address, so the same certificate.
+/// Port of the API server, and port of the relay. Both have the same address, so the same
+/// certificate is valid.
 const PORTS: [u16; 2] = [6443, 7443];
 
-/// A relay that works until it is dropped.
+/// A relay that runs until it is dropped.
 pub(crate) struct Relay {
-    leave: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Relay {
-    /// Leads the controller's settings to a relay: for a controller that starts after this every word of the API server takes `delay` more.
-    /// All others reach it as before.
+    /// Redirects the controller's kubeconfig to a relay: for a controller that starts after this,
+    /// every reply of the API server takes `delay` longer.
+    ///
+    /// All other clients connect directly.
     pub(crate) fn before_api(lab: &Lab, delay: Duration) -> Result<Self> {
         let settings = kubeconfig(lab.state(), CONTROLLER);
-        let [server, slow] = PORTS.map(|port| SocketAddr::new(Host::control_plane().v4().into(), port));
+        let [server, slow] =
+            PORTS.map(|port| SocketAddr::new(Host::control_plane().v4().into(), port));
         let text = fs::read_to_string(&settings)?;
-        ensure!(text.contains(&server.to_string()), "{} does not name {server}", settings.display());
+        ensure!(
+            text.contains(&server.to_string()),
+            "{} does not name {server}",
+            settings.display()
+        );
         fs::write(&settings, text.replace(&server.to_string(), &slow.to_string()))?;
         Self::start(lab, slow, server, delay)
     }
@@ -59,7 +67,7 @@ impl Relay {
                 }
             })
         });
-        let relay = Self { leave: Some(leave), thread: Some(thread) };
+        let relay = Self { stop: Some(leave), thread: Some(thread) };
         is_ready.recv().map_err(|_| anyhow!("the relay did not start"))?;
         Ok(relay)
     }
@@ -67,7 +75,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        drop(self.leave.take());
+        drop(self.stop.take());
         if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
             println!("the relay failed: {error:#}");
         }
@@ -78,7 +86,7 @@ async fn relay(listener: &TcpListener, server: SocketAddr, delay: Duration) -> R
     let mut connections = JoinSet::new();
     loop {
         let (client, _) = listener.accept().await?;
-        // A connection that breaks is for its two ends to notice.
+        // A broken connection is for its two ends to notice.
         connections.spawn(connection(client, server, delay));
         while connections.try_join_next().is_some() {}
     }
@@ -92,23 +100,31 @@ async fn connection(client: TcpStream, server: SocketAddr, delay: Duration) -> i
         tokio::io::copy(&mut from_client, &mut to_server).await?;
         to_server.shutdown().await
     };
-    tokio::try_join!(ask, hear(from_server, chunks, delay), tell(held, to_client)).map(drop)
+    tokio::try_join!(ask, read_delayed(from_server, chunks, delay), write_when_due(held, to_client))
+        .map(drop)
 }
 
-/// Reads what the server says, and until when it is held back.
-async fn hear(mut server: OwnedReadHalf, chunks: mpsc::Sender<(Instant, Vec<u8>)>, delay: Duration) -> io::Result<()> {
+/// Reads chunks from the server and queues each with the time at which it is due.
+async fn read_delayed(
+    mut server: OwnedReadHalf,
+    chunks: mpsc::Sender<(Instant, Vec<u8>)>,
+    delay: Duration,
+) -> io::Result<()> {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         let read = server.read_buf(&mut chunk).await?;
-        // An empty chunk is the end, which is held back, too.
+        // An empty chunk marks the end of the stream, which is delayed too.
         if chunks.send((Instant::now() + delay, chunk)).await.is_err() || read == 0 {
             return Ok(());
         }
     }
 }
 
-/// Tells the client what was held back, when it is time.
-async fn tell(mut held: mpsc::Receiver<(Instant, Vec<u8>)>, mut client: OwnedWriteHalf) -> io::Result<()> {
+/// Writes each queued chunk to the client when it is due.
+async fn write_when_due(
+    mut held: mpsc::Receiver<(Instant, Vec<u8>)>,
+    mut client: OwnedWriteHalf,
+) -> io::Result<()> {
     while let Some((due, chunk)) = held.recv().await {
         tokio::time::sleep_until(due).await;
         client.write_all(&chunk).await?;

@@ -1,15 +1,16 @@
-//! The rules of addresses where only a real API server can show that they work: what it defaults, allocates, drops and refuses by itself.
-//! What the rules say is in the table of `controller/src/state/tests/rows`.
+//! Rules of address assignment that depend on a real API server: fields that it defaults,
+//! allocates, drops or refuses. The table in `controller/src/state/tests/rows` covers the rules
+//! themselves.
 
-use crate::stage::{play, step, without_proxy};
+use crate::scenario::{run_scenario, step, without_proxy};
 use crate::{allocation, families, sharing, types};
 use anyhow::Result;
+use ferrolb_lab::Lab;
 use ferrolb_proto::api::NAMESPACE;
-use ferrolb_tests::Lab;
 
 #[test]
 fn addresses_follow_class_type_allocation_sharing_and_families() {
-    play(&without_proxy("rules"), |lab| {
+    run_scenario(&without_proxy("rules"), |lab| {
         lab.install_ferrolb()?;
         lab.start_controller(&[])?;
         for part in [types::part, allocation::part, sharing::part, families::part] {
@@ -20,7 +21,8 @@ fn addresses_follow_class_type_allocation_sharing_and_families() {
     });
 }
 
-/// The next part has addresses of its own, so it need not wait until the controller has seen this.
+/// Deletes all Services and pools. The next part uses other addresses, so it need not wait for the
+/// controller.
 fn clear(lab: &Lab) -> Result<()> {
     lab.kubectl(&["delete", "services", "--field-selector", "metadata.name!=kubernetes"])?;
     lab.kubectl(&["delete", "ipaddresspools", "--all", "--namespace", NAMESPACE]).map(drop)

@@ -1,9 +1,9 @@
-//! Services as a test makes and reads them: what was asked for, and what became of it.
+//! Services: helpers that create and read them.
 
-use crate::pools::{self, BRINGING_MAX};
+use crate::pools::{self, STATE_MAX};
 use anyhow::{Context, Result, anyhow};
-use ferrolb_proto::api::{GROUP, from_pool};
-use ferrolb_tests::{Lab, wait};
+use ferrolb_lab::{Lab, wait};
+use ferrolb_proto::api::{GROUP, pool_annotation};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,14 +11,15 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// The condition on a Service that says whether it has its addresses.
+/// Condition of a Service: whether it has its addresses.
 pub(crate) const ADDRESS_ASSIGNED: &str = ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
-/// The condition on a Service that says whether its addresses are announced.
+/// Condition of a Service: whether its addresses are announced.
 pub(crate) const ANNOUNCED: &str = ferrolb_proto::api::CONDITION_ANNOUNCED;
-/// The label of the pods behind the Services of these tests.
+/// Label of the pods behind the Services of these tests.
 pub(crate) const WEB: [(&str, &str); 1] = [("app", "web")];
 
-/// A LoadBalancer Service on port 80 of the pods labelled [`WEB`]; `spec` adds fields or changes them.
+/// Returns a LoadBalancer Service on port 80 of the pods labelled [`WEB`]. `spec` adds or replaces
+/// fields.
 pub(crate) fn service(name: &str, spec: Value) -> Value {
     let mut object = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
@@ -36,19 +37,20 @@ pub(crate) fn serve(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
     address(lab, name)
 }
 
-/// The pool of these tests, of the lab's families, an advertisement of all pools, and a web pod on `node`.
-pub(crate) fn furnish(lab: &Lab, node: &str) -> Result<()> {
+/// Creates the pool of these tests with the lab's families, an advertisement of all pools, and a
+/// web pod on `node`.
+pub(crate) fn apply_pool_and_pod(lab: &Lab, node: &str) -> Result<()> {
     let addresses = lab.families().of(["172.30.0.200-172.30.0.209", "fd30::200-fd30::209"]);
     lab.apply_objects(&[pools::pool("lan", &addresses), pools::advertisement()])?;
     lab.pod("web", node, &WEB)
 }
 
-/// The Service as it is now.
+/// Returns the Service as it is now.
 pub(crate) fn get(lab: &Lab, name: &str) -> Result<Service> {
     lab.api(async |client| Ok(Api::<Service>::default_namespaced(client).get(name).await?))
 }
 
-/// Waits until `look` finds in a Service what it looks for.
+/// Waits until `look` returns a result for a Service.
 pub(crate) fn wait_for<T: Send>(
     lab: &Lab,
     name: &str,
@@ -58,11 +60,11 @@ pub(crate) fn wait_for<T: Send>(
     let what = format!("Service {name}: {what}");
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
-        wait::until_async(&what, BRINGING_MAX, async || {
+        wait::until_async(&what, STATE_MAX, async || {
             let service = services.get(name).await?;
             match look(&service) {
                 Some(found) => Ok(Some(found)),
-                None => Err(anyhow!("it says {}", serde_json::to_string(&service.status)?)),
+                None => Err(anyhow!("the status is {}", serde_json::to_string(&service.status)?)),
             }
         })
         .await
@@ -79,7 +81,7 @@ pub(crate) fn address(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
     })
 }
 
-/// The addresses in `status.loadBalancer.ingress`, in order.
+/// Returns the addresses in `status.loadBalancer.ingress`, in order.
 pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
@@ -92,46 +94,59 @@ pub(crate) fn wait_addresses(lab: &Lab, name: &str, expect: &[&str]) -> Result<(
     wait_for(lab, name, &format!("{expect:?}"), |service| (addresses(service) == all).then_some(()))
 }
 
-/// The condition of this type on a Service.
+/// Returns the condition of this type on a Service.
 pub(crate) fn condition<'a>(service: &'a Service, kind: &str) -> Option<&'a Condition> {
     service.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
-/// The events that FerroLB has written about a Service's addresses.
+/// Returns FerroLB's events about a Service's addresses.
 pub(crate) fn events(lab: &Lab, name: &str) -> Result<Vec<Event>> {
     events_of(lab, name, "AssignAddress")
 }
 
-/// The events with this action that FerroLB has written about a Service.
+/// Returns FerroLB's events with this action about a Service.
 pub(crate) fn events_of(lab: &Lab, name: &str, action: &str) -> Result<Vec<Event>> {
     lab.api(async |client| {
-        let about = ListParams::default().fields(&format!("regarding.kind=Service,regarding.name={name}"));
+        let about =
+            ListParams::default().fields(&format!("regarding.kind=Service,regarding.name={name}"));
         let mut events = Api::<Event>::default_namespaced(client).list(&about).await?.items;
-        let ours = |event: &Event| event.reporting_controller.as_deref().is_some_and(|by| by.contains("ferrolb"));
+        let ours = |event: &Event| {
+            event.reporting_controller.as_deref().is_some_and(|by| by.contains("ferrolb"))
+        };
         events.retain(|event| ours(event) && event.action.as_deref() == Some(action));
         Ok(events)
     })
 }
 
-/// Serves one more Service and waits for its event: whatever FerroLB had to tell before that has been told.
-pub(crate) fn all_told(lab: &Lab, name: &str) -> Result<()> {
+/// Serves one more Service and waits for its event: FerroLB has then sent all earlier events.
+pub(crate) fn wait_events_sent(lab: &Lab, name: &str) -> Result<()> {
     serve(lab, name)?;
-    wait::until(&format!("an event about Service {name}"), BRINGING_MAX, || {
+    wait::until(&format!("an event about Service {name}"), STATE_MAX, || {
         Ok((!events(lab, name)?.is_empty()).then_some(()))
     })
 }
 
-/// Waits until a Service has nothing of ours any more: no address, no condition, no annotation.
-pub(crate) fn wait_given_back(lab: &Lab, name: &str) -> Result<()> {
+/// Waits until a Service has no address, condition or annotation of FerroLB.
+pub(crate) fn wait_released(lab: &Lab, name: &str) -> Result<()> {
     wait_for(lab, name, "nothing of ours", |service| {
-        let named = service.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&from_pool(GROUP)));
+        let named = service
+            .metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|all| all.contains_key(&pool_annotation(GROUP)));
         let gone = addresses(service).is_empty() && condition(service, ADDRESS_ASSIGNED).is_none();
         (gone && !named).then_some(())
     })
 }
 
-/// Waits until the condition `Announced` of a Service has this reason, and a message that holds `words`; the condition.
-pub(crate) fn wait_announced(lab: &Lab, name: &str, reason: &str, words: &str) -> Result<Condition> {
+/// Waits until the condition `Announced` of a Service has this reason, and a message that contains
+/// `words`. Returns the condition.
+pub(crate) fn wait_announced(
+    lab: &Lab,
+    name: &str,
+    reason: &str,
+    words: &str,
+) -> Result<Condition> {
     wait_for(lab, name, &format!("{reason}, {words:?}"), |service| {
         let condition = condition(service, ANNOUNCED)?;
         (condition.reason == reason && condition.message.contains(words)).then(|| condition.clone())
@@ -173,12 +188,16 @@ pub(crate) fn patch_status(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
     })
 }
 
-/// What the API server counts up at each change of the Service.
+/// Returns the resourceVersion, which changes with every write.
 pub(crate) fn version(service: &Service) -> Result<String> {
-    service.metadata.resource_version.clone().context("an object of the API server has a resourceVersion")
+    service
+        .metadata
+        .resource_version
+        .clone()
+        .context("an object of the API server has a resourceVersion")
 }
 
-/// Port 80 of an address.
+/// Returns port 80 of an address.
 pub(crate) fn http(address: impl Into<IpAddr>) -> SocketAddr {
     SocketAddr::new(address.into(), 80)
 }

@@ -1,36 +1,38 @@
-//! What FerroLB says in statuses and events on a real API server: of the culprit only, once, and beside what others say.
+//! Statuses and events on a real API server: only the wrong object reports a fault, once, and
+//! conditions of other controllers stay.
 
 use crate::bgp_conditions;
-use crate::neighbour;
+use crate::invalid_objects;
+use crate::other_controller;
 use crate::pools::{self, object, pool, wait_reason};
+use crate::scenario::{run_scenario, step, without_proxy};
 use crate::services::{self, service};
-use crate::spoilt;
-use crate::stage::{play, step, without_proxy};
 use anyhow::{Result, ensure};
-use ferrolb_proto::api::Kind;
-use ferrolb_tests::cluster::ferrolb::CONTROLLER;
-use ferrolb_tests::{Lab, Signal};
+use ferrolb_lab::cluster::ferrolb::CONTROLLER;
+use ferrolb_lab::{Lab, Signal};
+use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Value, json};
 
 #[test]
-fn what_is_wrong_is_said_once_of_the_culprit_and_nothing_else_suffers() {
-    play(&without_proxy("statuses"), |lab| {
+fn a_fault_is_reported_once_on_the_wrong_object_and_others_are_unaffected() {
+    run_scenario(&without_proxy("statuses"), |lab| {
         lab.install_ferrolb()?;
         lab.start_controller(&[])?;
         communities(lab)?;
         advertisement(lab)?;
         lab.apply_objects(&[pool("lan", &["172.30.5.0/24"])])?;
         step("one event for each cause, also after a retry and a restart", || events(lab))?;
-        neighbour::part(lab)?;
-        spoilt::part(lab)?;
+        other_controller::part(lab)?;
+        invalid_objects::part(lab)?;
         bgp_conditions::part(lab)
     });
 }
 
-/// A Community with these names.
+/// Returns a Community with these names.
 pub(crate) fn community(name: &str, names: &[(&str, &str)]) -> Value {
-    let names: Vec<_> = names.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
-    object(Kind::Community, name, json!({"communities": names}))
+    let names: Vec<_> =
+        names.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    object(CustomResourceKind::Community, name, json!({"communities": names}))
 }
 
 /// Stops the controller and starts it again.
@@ -40,7 +42,9 @@ pub(crate) fn restart(lab: &Lab) -> Result<()> {
 }
 
 fn communities(lab: &Lab) -> Result<()> {
-    let says = |name: &str, reason: &str, word: &str| wait_reason(lab, Kind::Community, name, reason, word);
+    let says = |name: &str, reason: &str, word: &str| {
+        wait_reason(lab, CustomResourceKind::Community, name, reason, word)
+    };
     step(
         "of three Communities, the one with a bad value and the later one of two with the same name are told",
         || {
@@ -50,25 +54,30 @@ fn communities(lab: &Lab) -> Result<()> {
                 community("third", &[("near", "64512:1"), ("site", "64512:2")]),
             ])?;
             says("second", "BadValue", "65536:1")?;
-            says("third", "DuplicateName", "Community first gives the name \"site\"")?;
+            says("third", "DuplicateName", "name \"site\" is already defined by Community first")?;
             says("first", "Valid", "")
         },
     )?;
     step("put right, they are valid", || {
-        lab.apply_objects(&[community("second", &[("far", "65535:1")]), community("third", &[("near", "64512:1")])])?;
+        lab.apply_objects(&[
+            community("second", &[("far", "65535:1")]),
+            community("third", &[("near", "64512:1")]),
+        ])?;
         says("second", "Valid", "")?;
         says("third", "Valid", "")
     })
 }
 
 fn advertisement(lab: &Lab) -> Result<()> {
-    let says = |reason: &str, word: &str| wait_reason(lab, Kind::L2Advertisement, "named", reason, word);
+    let says = |reason: &str, word: &str| {
+        wait_reason(lab, CustomResourceKind::L2Advertisement, "named", reason, word)
+    };
     step("an L2Advertisement says which of its pools is not there", || {
         let spec = json!({"ipAddressPools": ["small", "later"]});
         let mut small = pool("small", &["172.30.6.0"]);
         small["spec"]["autoAssign"] = json!(false);
-        lab.apply_objects(&[small, object(Kind::L2Advertisement, "named", spec)])?;
-        says("UnknownPool", "no IPAddressPool later;")
+        lab.apply_objects(&[small, object(CustomResourceKind::L2Advertisement, "named", spec)])?;
+        says("UnknownPool", "IPAddressPool later does not exist")
     })?;
     step("and is valid as soon as it is", || {
         lab.apply_objects(&[pool("later", &["172.30.7.0"])])?;
@@ -78,7 +87,8 @@ fn advertisement(lab: &Lab) -> Result<()> {
     })
 }
 
-/// One Service has the only address of a pool, and another one waits for it.
+/// Checks the events of two Services: one has the only address of a pool, and the other waits for
+/// it.
 fn events(lab: &Lab) -> Result<()> {
     let small = |addresses: &[&str], exclude: &[&str]| {
         let mut small = pool("small", addresses);
@@ -96,23 +106,24 @@ fn events(lab: &Lab) -> Result<()> {
     services::wait_addresses(lab, "served", &["172.30.6.0"])?;
     lab.apply_objects(&[asking("waiting")])?;
     services::wait_refused(lab, "waiting", "PoolExhausted")?;
-    told(lab, "after-both", 1)?;
-    // A larger pool that has no more room: who waits is tried again.
+    event_counts(lab, "after-both", 1)?;
+    // A larger pool that still has no free address makes the controller retry the waiting Service.
     lab.apply_objects(&[small(&["172.30.6.0/31"], &["172.30.6.1"])])?;
     pools::wait_for(lab, "small", "the new generation", |pool| {
         (pool.status.as_ref()?.observed_generation == pool.metadata.generation?).then_some(())
     })?;
-    told(lab, "after-the-retry", 1)?;
+    event_counts(lab, "after-the-retry", 1)?;
     restart(lab)?;
-    told(lab, "after-the-restart", 1)?;
+    event_counts(lab, "after-the-restart", 1)?;
     lab.apply_objects(&[small(&["172.30.6.0/31"], &[])])?;
     services::wait_addresses(lab, "waiting", &["172.30.6.1"])?;
-    told(lab, "after-the-cure", 2)
+    event_counts(lab, "after-the-cure", 2)
 }
 
-/// After all is told, there is one event about `served` and so many about `waiting`. `last` names the Service that comes last.
-fn told(lab: &Lab, last: &str, waiting: usize) -> Result<()> {
-    services::all_told(lab, last)?;
+/// Checks that, after all earlier events, there is one event about `served` and `waiting` events
+/// about the other. `last` is the name of the Service that is served last.
+fn event_counts(lab: &Lab, last: &str, waiting: usize) -> Result<()> {
+    services::wait_events_sent(lab, last)?;
     let count = |name: &str| -> Result<usize> {
         let events = services::events(lab, name)?;
         ensure!(events.iter().all(|event| event.series.is_none()), "{events:#?}");

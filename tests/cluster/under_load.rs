@@ -1,34 +1,37 @@
-//! What a client sees of a Service while something happens: it connects anew every 10 ms, before, meanwhile and for some time after.
+//! Connections of a client to a Service during an event: a new one every 10 ms before, during and
+//! after it.
 
-use crate::client_wire;
-use crate::node_death::{GAP_MAX, PROBE_STEP};
-use crate::pools::BRINGING_MAX;
+use crate::node_failure::{GAP_MAX, PROBE_STEP};
+use crate::pools::STATE_MAX;
+use crate::scenario::print_measured;
+use crate::segment;
 use crate::services;
-use crate::stage::measured;
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::topology::CLIENT;
-use ferrolb_tests::{Lab, Report, wait};
+use ferrolb_lab::topology::CLIENT;
+use ferrolb_lab::{Lab, ProbeReport, wait};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How long the client goes on if what happens takes no end.
+/// Maximum length of the probe if the event does not end.
 const LENGTH_MAX: Duration = Duration::from_secs(115);
-/// How long it connects before anything happens, and after it has.
+/// Time of connections before and after the event.
 const BEFORE: Duration = Duration::from_millis(300);
 const AFTER: Duration = Duration::from_millis(1200);
-/// A connection that is under way when its address moves is reset: the state of its translation is in the old node. On a quiet machine one
-/// in ten moves meets one; on a busy one, where a connection takes longer, they may be several.
+/// Maximum number of connections lost per move. A connection in progress is reset when its address
+/// moves, because its translation state is on the old node. On a quiet machine one in ten moves
+/// hits one. On a busy one, where a connection takes longer, a move may hit several.
 const UNDER_WAY_MAX: usize = 3;
-/// One of hundreds is lost now and then although nothing moves, to what a kernel remembers of an earlier connection from the same port.
+/// Maximum number of connections lost without a move. One in hundreds is lost now and then, because
+/// a kernel still has state of an earlier connection from the same port.
 const STRAY_MAX: usize = 1;
 
-/// Lets `event` happen under a client's eyes, and prints what it saw.
+/// Runs `event` while a client connects, and prints the client's result.
 pub(crate) fn watched<T>(
     lab: &Lab,
     address: impl Into<IpAddr>,
     name: &str,
     event: impl FnOnce() -> Result<T>,
-) -> Result<(Report, T)> {
+) -> Result<(ProbeReport, T)> {
     let server = services::http(address);
     let probing = lab.start_probe(server, LENGTH_MAX, PROBE_STEP);
     lab.http_get(CLIENT, server, "/").context("a page before the event")?;
@@ -37,12 +40,13 @@ pub(crate) fn watched<T>(
     wait::during(AFTER, || Ok(()))?;
     let report = probing.stop()?;
     let (sent, lost, gap) = (report.sent, report.lost, report.longest_gap_ms);
-    measured(&format!("{name}: {lost} of {sent} connections lost, longest gap {gap:.0} ms"));
+    print_measured(&format!("{name}: {lost} of {sent} connections lost, longest gap {gap:.0} ms"));
     Ok((report, happened?))
 }
 
-/// [`watched`], and the client lost nothing but what was under way in the moment of each of so many planned moves.
-pub(crate) fn unharmed<T>(
+/// Runs [`watched`], and checks that the client lost only connections in progress during each of
+/// the planned `moves`.
+pub(crate) fn without_loss<T>(
     lab: &Lab,
     address: impl Into<IpAddr>,
     (name, moves): (&str, usize),
@@ -60,20 +64,25 @@ pub(crate) fn unharmed<T>(
     Ok(happened)
 }
 
-/// Waits until one node answers for the address that is not `from`; its name.
+/// Waits until exactly one node other than `from` replies for the address, and returns its name.
 pub(crate) fn wait_moved(lab: &Lab, address: impl Into<IpAddr>, from: &str) -> Result<String> {
     let address = address.into();
-    wait::until(&format!("another owner of {address} than {from}"), BRINGING_MAX, || {
-        let now = client_wire::owner(lab, address)?;
+    wait::until(&format!("another owner of {address} than {from}"), STATE_MAX, || {
+        let now = segment::owner(lab, address)?;
         Ok((now != from).then_some(now))
     })
 }
 
-/// The address stays where it is for as long as `length`: no other node answers.
-pub(crate) fn stays(lab: &Lab, address: impl Into<IpAddr>, owner: &str, length: Duration) -> Result<()> {
+/// Checks that the address stays on `owner` for `length`, and that no other node replies.
+pub(crate) fn stays(
+    lab: &Lab,
+    address: impl Into<IpAddr>,
+    owner: &str,
+    length: Duration,
+) -> Result<()> {
     let address = address.into();
     wait::during(length, || {
-        let now = client_wire::owner(lab, address)?;
+        let now = segment::owner(lab, address)?;
         ensure!(now == owner, "{address} has moved from {owner} to {now}");
         Ok(())
     })

@@ -1,6 +1,6 @@
-//! A wrong command line ends at once with exit code 2, and the words name the flag.
+//! Wrong command lines: the program exits at once with code 2, and the error names the flag.
 
-use crate::stage::alone;
+use crate::scenario::alone;
 use anyhow::{Context, ensure};
 use std::process::Command;
 
@@ -11,20 +11,23 @@ fn a_wrong_flag_ends_the_program_with_code_2_and_is_named() {
         let cases = [
             (controller, "--namespaces=x", "--namespaces"),
             (controller, "--lease-duration=soon", "--lease-duration"),
-            (controller, "--admin-listen=7472", "--admin-listen"),
+            (controller, "--admin-listen=7472x", "--admin-listen"),
             (controller, "--node-name=node1", "--node-name"),
             (speaker, "--hello-intervall=50ms", "--hello-intervall"),
             (speaker, "--hello-interval=50", "--hello-interval"),
             (speaker, "--failback-delay=sometimes", "--failback-delay"),
             (speaker, "--exclude-interfaces=(", "--exclude-interfaces"),
-            // Without the flag the name of the node is missing.
+            // A correct flag, but the required node name is missing.
             (speaker, "--log-level=info", "--node-name"),
         ];
         for (program, flag, named) in cases {
             let output = Command::new(program).arg(flag).env_clear().output()?;
             let said = String::from_utf8_lossy(&output.stderr);
             let code = output.status.code().with_context(|| format!("{flag} ended by a signal"))?;
-            ensure!(code == 2 && said.contains(named), "{flag}: exit code {code}, and the words are:\n{said}");
+            ensure!(
+                code == 2 && said.contains(named),
+                "{flag}: exit code {code}, and the error is:\n{said}"
+            );
         }
         Ok(())
     });

@@ -1,10 +1,10 @@
-//! kustomize, asked for an overlay of `deploy/`.
+//! Rendering of the kustomize overlays in `deploy/`.
 
 use anyhow::Result;
-use ferrolb_tests::run::run;
-use ferrolb_tests::setup::{installers, repository};
+use ferrolb_lab::run::run;
+use ferrolb_lab::setup::{installers, repository};
 
-/// What an overlay makes, as YAML.
+/// Renders an overlay, as YAML.
 pub(crate) fn build(overlay: &str) -> Result<String> {
     let mut kustomize = installers::kustomize()?;
     run(kustomize.args(["build".into(), repository().join("deploy/overlays").join(overlay)]))

@@ -1,4 +1,5 @@
-//! What people install: `deploy/` as kustomize and Helm make it. Needs Go, which builds the two, and neither root rights nor a cluster.
+//! Tests of the installation: `deploy/` as kustomize and Helm render it. They need Go, which builds
+//! both tools, and neither root nor a cluster.
 
 mod chart;
 mod kustomize;

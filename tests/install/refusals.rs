@@ -1,20 +1,55 @@
-//! Values that the chart refuses, and what Helm says: a name that is not there, as is a typo, a value of another type, two pools of one name.
+//! Values that the chart refuses, and Helm's error: unknown names (such as typos), values of
+//! another type, and two pools with one name.
 
 use crate::chart;
 use serde_json::{Value, json};
 
-/// Values, and what the refusal says.
-fn cases() -> Vec<(Value, &'static str)> {
+/// Values, and a part of the expected error.
+type Case = (Value, &'static str);
+
+fn cases() -> Vec<Case> {
+    [of_components(), of_all_components(), of_pools(), missing()].concat()
+}
+
+/// Returns values of the controller or of the speaker.
+fn of_components() -> Vec<Case> {
     vec![
-        (json!({"controler": {"replicas": 3}}), "at '': additional properties 'controler' not allowed"),
-        (json!({"controller": {"replica": 3}}), "at '/controller': additional properties 'replica' not allowed"),
-        (json!({"speaker": {"frr": {"enabled": true}}}), "at '/speaker': additional properties 'frr' not allowed"),
-        (json!({"speaker": {"image": {"name": "x"}}}), "at '/speaker/image': additional properties 'name' not allowed"),
-        (json!({"controller": {"replicas": "two"}}), "at '/controller/replicas': got string, want integer"),
-        (json!({"controller": {"replicas": 0}}), "at '/controller/replicas': minimum: got 0, want 1"),
-        (json!({"controller": {"logLevel": "loud"}}), "at '/controller/logLevel': value must be one of 'error'"),
-        (json!({"controller": {"affinity": []}}), "at '/controller/affinity': got array, want object"),
-        (json!({"speaker": {"tolerations": "all"}}), "at '/speaker/tolerations': got string, want array"),
+        (
+            json!({"controler": {"replicas": 3}}),
+            "at '': additional properties 'controler' not allowed",
+        ),
+        (
+            json!({"controller": {"replica": 3}}),
+            "at '/controller': additional properties 'replica' not allowed",
+        ),
+        (
+            json!({"speaker": {"frr": {"enabled": true}}}),
+            "at '/speaker': additional properties 'frr' not allowed",
+        ),
+        (
+            json!({"speaker": {"image": {"name": "x"}}}),
+            "at '/speaker/image': additional properties 'name' not allowed",
+        ),
+        (
+            json!({"controller": {"replicas": "two"}}),
+            "at '/controller/replicas': got string, want integer",
+        ),
+        (
+            json!({"controller": {"replicas": 0}}),
+            "at '/controller/replicas': minimum: got 0, want 1",
+        ),
+        (
+            json!({"controller": {"logLevel": "loud"}}),
+            "at '/controller/logLevel': value must be one of 'error'",
+        ),
+        (
+            json!({"controller": {"affinity": []}}),
+            "at '/controller/affinity': got array, want object",
+        ),
+        (
+            json!({"speaker": {"tolerations": "all"}}),
+            "at '/speaker/tolerations': got string, want array",
+        ),
         (
             json!({"speaker": {"nodeSelector": {"edge": true}}}),
             "at '/speaker/nodeSelector/edge': got boolean, want string",
@@ -35,14 +70,32 @@ fn cases() -> Vec<(Value, &'static str)> {
             json!({"speaker": {"image": {"pullPolicy": "Sometimes"}}}),
             "at '/speaker/image/pullPolicy': value must be one of",
         ),
+    ]
+}
+
+fn of_all_components() -> Vec<Case> {
+    vec![
         (json!({"bgp": {"enabled": "yes"}}), "at '/bgp/enabled': got string, want boolean"),
         (json!({"loadBalancerClass": 3}), "at '/loadBalancerClass': got number, want string"),
         (
             json!({"prometheus": {"metricsPort": 70000}}),
             "at '/prometheus/metricsPort': maximum: got 70,000, want 65,535",
         ),
-        (json!({"networkpolicies": {"apiPorts": []}}), "at '/networkpolicies/apiPorts': minItems: got 0, want 1"),
-        (json!({"imagePullSecrets": ["mine"]}), "at '/imagePullSecrets/0': got string, want object"),
+        (
+            json!({"networkpolicies": {"apiPorts": []}}),
+            "at '/networkpolicies/apiPorts': minItems: got 0, want 1",
+        ),
+        (
+            json!({"imagePullSecrets": ["mine"]}),
+            "at '/imagePullSecrets/0': got string, want object",
+        ),
+        (json!({"metallbNamespace": true}), "at '/metallbNamespace': got boolean, want string"),
+        (json!({"probePort": 7472}), "probePort and prometheus.metricsPort are the same port"),
+    ]
+}
+
+fn of_pools() -> Vec<Case> {
+    vec![
         (json!({"pools": [{"name": "first"}]}), "at '/pools/0': missing property 'addresses'"),
         (
             json!({"pools": [{"name": "First", "addresses": ["10.0.0.1"]}]}),
@@ -59,27 +112,42 @@ fn cases() -> Vec<(Value, &'static str)> {
             ]}),
             "pools: two have the name first",
         ),
-        (json!({"metallbNamespace": true}), "at '/metallbNamespace': got boolean, want string"),
         (
             json!({"metallbNamespace": "metallb-system", "pools": [{"name": "first", "addresses": ["10.0.0.1"]}]}),
             "at '/pools': maxItems: got 1, want 0",
         ),
         (json!({"pools": {"first": ["10.0.0.1"]}}), "at '/pools': got object, want array"),
-        (json!({"probePort": 7472}), "probePort and prometheus.metricsPort are the same port"),
-        // A value that is missing, as after `--reuse-values` with a chart that is newer than the
-        // release.
+    ]
+}
+
+/// Returns values without a default of the chart, as after `--reuse-values` with a chart that is
+/// newer than the release.
+fn missing() -> Vec<Case> {
+    vec![
         (json!({"probePort": null}), "at '': missing property 'probePort'"),
-        (json!({"prometheus": {"metricsPort": null}}), "at '/prometheus': missing property 'metricsPort'"),
-        (json!({"networkpolicies": {"apiPorts": null}}), "at '/networkpolicies': missing property 'apiPorts'"),
-        (json!({"controller": {"logLevel": null}}), "at '/controller': missing property 'logLevel'"),
+        (
+            json!({"prometheus": {"metricsPort": null}}),
+            "at '/prometheus': missing property 'metricsPort'",
+        ),
+        (
+            json!({"networkpolicies": {"apiPorts": null}}),
+            "at '/networkpolicies': missing property 'apiPorts'",
+        ),
+        (
+            json!({"controller": {"logLevel": null}}),
+            "at '/controller': missing property 'logLevel'",
+        ),
         (json!({"speaker": null}), "at '': missing property 'speaker'"),
-        (json!({"speaker": {"serviceAccount": null}}), "at '/speaker': missing property 'serviceAccount'"),
+        (
+            json!({"speaker": {"serviceAccount": null}}),
+            "at '/speaker': missing property 'serviceAccount'",
+        ),
         (json!({"bgp": {"image": {"tag": null}}}), "at '/bgp/image': missing property 'tag'"),
     ]
 }
 
 #[test]
-fn values_that_mean_nothing_are_refused_and_named() {
+fn invalid_values_are_refused_by_name() {
     for (values, words) in cases() {
         let said = chart::objects(&values).map(|objects| objects.len()).unwrap_err().to_string();
         assert!(said.contains(words), "{values}: {said}");
@@ -87,20 +155,26 @@ fn values_that_mean_nothing_are_refused_and_named() {
 }
 
 #[test]
-fn values_that_are_helms_own_are_taken() {
-    // Helm gives them to every chart that another one depends on.
+fn helms_own_values_are_accepted() {
+    // Helm passes these values to every subchart.
     assert!(!chart::objects(&json!({"global": {"registry": "mine"}})).unwrap().is_empty());
 }
 
 #[test]
-fn defaults_that_are_lists_or_maps_can_be_taken_away() {
+fn defaults_that_are_lists_or_maps_can_be_removed() {
     let none = json!({"nodeSelector": null, "podAnnotations": null, "labels": null, "tolerations": null,
         "resources": null, "priorityClassName": null, "extraArgs": null});
-    let objects = chart::objects(&json!({"controller": none, "speaker": none, "bgp": {"enabled": true}})).unwrap();
-    let pods: Vec<_> = objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect();
+    let objects =
+        chart::objects(&json!({"controller": none, "speaker": none, "bgp": {"enabled": true}}))
+            .unwrap();
+    let pods: Vec<_> =
+        objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect();
     assert_eq!(pods.len(), 3);
     for pod in pods {
         assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux"}), "{pod}");
-        assert!(pod.get("tolerations").is_none() && pod.get("priorityClassName").is_none(), "{pod}");
+        assert!(
+            pod.get("tolerations").is_none() && pod.get("priorityClassName").is_none(),
+            "{pod}"
+        );
     }
 }

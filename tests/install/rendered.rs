@@ -1,7 +1,8 @@
-//! Each overlay of `deploy/` is rendered into one file, for those who have kubectl alone; this test is the renderer too.
+//! Each overlay of `deploy/` is rendered into one file, for users who have only kubectl. This test
+//! is also the renderer.
 
 use crate::kustomize;
-use ferrolb_tests::setup::repository;
+use ferrolb_lab::setup::repository;
 use std::fs;
 
 /// The overlays, and the files that they are rendered to.
@@ -13,18 +14,19 @@ const OVERLAYS: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn what_is_rendered_is_current() {
+fn rendered_files_are_current() {
     #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting of a program")]
-    let bless = std::env::var("FERROLB_BLESS").is_ok();
+    let update = std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok();
     let mut old = Vec::new();
     for (overlay, file) in OVERLAYS {
         let path = repository().join(file);
         let text = format!(
-            "# Generated from deploy/overlays/{overlay}: do not edit. After a change there, or in deploy/base:\n\
-             #   FERROLB_BLESS=1 cargo test -p ferrolb-tests --test install rendered\n{}",
+            "# Generated from deploy/overlays/{overlay}: do not edit. After a change there or in\n\
+             # deploy/base:\n\
+             #   FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-tests --test install rendered\n{}",
             kustomize::build(overlay).unwrap()
         );
-        if bless {
+        if update {
             fs::write(&path, &text).unwrap();
         }
         if fs::read_to_string(&path).unwrap_or_default() != text {
@@ -34,6 +36,6 @@ fn what_is_rendered_is_current() {
     assert!(
         old.is_empty(),
         "{old:?}: not what deploy/overlays makes: \
-         run FERROLB_BLESS=1 cargo test -p ferrolb-tests --test install rendered, and read the diff"
+         run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-tests --test install rendered, and read the diff"
     );
 }

@@ -1,48 +1,63 @@
-//! The chart and the overlays are two ways to one installation: object by object they are the same.
+//! Equality of the chart and the overlays: both install the same objects.
 
 use crate::chart::{self, called};
 use crate::kustomize;
 use anyhow::Result;
+use ferrolb_lab::cluster::apply;
 use ferrolb_proto::api::NAMESPACE;
-use ferrolb_tests::cluster::apply;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Labels of Helm alone.
+/// Labels that only Helm sets.
 const HELM_LABELS: [&str; 2] = ["app.kubernetes.io/managed-by", "helm.sh/chart"];
 
-/// An overlay, and the values that make the same.
+/// Returns each overlay with the values that render the same objects.
 fn ways() -> [(&'static str, Value); 4] {
     [
         ("l2", json!({})),
         ("bgp", json!({"bgp": {"enabled": true}})),
         ("metallb-takeover", json!({"metallbNamespace": "metallb-system"})),
-        ("beside-metallb", json!({"loadBalancerClass": "ferrolb.io/ferrolb", "prometheus": {"metricsPort": 7476}})),
+        (
+            "beside-metallb",
+            json!({"loadBalancerClass": "ferrolb.io/ferrolb", "prometheus": {"metricsPort": 7476}}),
+        ),
     ]
 }
 
-/// The objects by kind and name, without what may differ: Helm's labels, and the order of variables.
+/// Returns the objects by kind and name, without permitted differences: Helm's labels, and the
+/// order of variables.
 fn comparable(mut objects: Vec<Value>) -> BTreeMap<String, Value> {
     for object in &mut objects {
-        if let Some(labels) = object.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+        if let Some(labels) = object.pointer_mut("/metadata/labels").and_then(Value::as_object_mut)
+        {
             labels.retain(|name, _| !HELM_LABELS.contains(&name.as_str()));
         }
-        let env = object.pointer_mut("/spec/template/spec/containers/0/env").and_then(Value::as_array_mut);
+        let env = object
+            .pointer_mut("/spec/template/spec/containers/0/env")
+            .and_then(Value::as_array_mut);
         env.into_iter().for_each(|env| env.sort_by_key(|variable| variable["name"].to_string()));
     }
     objects.into_iter().map(|object| (called(&object), object)).collect()
 }
 
-/// Where two values differ, each with its path. YAML has no word for whole numbers, so 3 is 3.0.
+/// Returns the differences between two values, each with its path. Numbers compare by value,
+/// because 3 and 3.0 are equal in YAML.
 fn differences(left: &Value, right: &Value, path: &str) -> Vec<String> {
     match (left, right) {
         (Value::Object(one), Value::Object(other)) => {
             let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-            names.iter().flat_map(|name| differences(&left[*name], &right[*name], &format!("{path}.{name}"))).collect()
+            names
+                .iter()
+                .flat_map(|name| {
+                    differences(&left[*name], &right[*name], &format!("{path}.{name}"))
+                })
+                .collect()
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
             let pairs = one.iter().zip(other).enumerate();
-            pairs.flat_map(|(at, (one, other))| differences(one, other, &format!("{path}[{at}]"))).collect()
+            pairs
+                .flat_map(|(at, (one, other))| differences(one, other, &format!("{path}[{at}]")))
+                .collect()
         }
         (Value::Number(one), Value::Number(other)) if one.as_f64() == other.as_f64() => Vec::new(),
         _ if left == right => Vec::new(),
@@ -50,7 +65,7 @@ fn differences(left: &Value, right: &Value, path: &str) -> Vec<String> {
     }
 }
 
-/// Helm makes no namespace: who installs names one.
+/// Removes the Namespace: Helm creates none, because the user names one.
 fn without_namespace(mut objects: Vec<Value>) -> Vec<Value> {
     objects.retain(|object| apply::kind(object) != "Namespace");
     objects
@@ -62,13 +77,19 @@ fn both(overlay: &str, values: &Value) -> Result<[BTreeMap<String, Value>; 2]> {
 }
 
 #[test]
-fn the_chart_makes_what_the_overlays_make() {
+fn the_chart_renders_the_same_objects_as_the_overlays() {
     for (overlay, values) in ways() {
         let [kustomize, helm] = both(overlay, &values).unwrap();
         assert!(kustomize.len() > 20, "{overlay}: {:?}", kustomize.keys());
-        assert_eq!(kustomize.keys().collect::<Vec<_>>(), helm.keys().collect::<Vec<_>>(), "{overlay}");
-        let differ: Vec<_> =
-            kustomize.iter().flat_map(|(name, object)| differences(object, &helm[name], name)).collect();
+        assert_eq!(
+            kustomize.keys().collect::<Vec<_>>(),
+            helm.keys().collect::<Vec<_>>(),
+            "{overlay}"
+        );
+        let differ: Vec<_> = kustomize
+            .iter()
+            .flat_map(|(name, object)| differences(object, &helm[name], name))
+            .collect();
         assert!(differ.is_empty(), "{overlay}, kustomize's and Helm's:\n{}", differ.join("\n"));
     }
 }
@@ -79,6 +100,10 @@ fn the_chart_can_go_into_any_namespace() {
     for object in apply::objects(&yaml).unwrap() {
         let said = object.to_string();
         let definition = apply::kind(&object) == "CustomResourceDefinition";
-        assert!(definition || !said.contains(NAMESPACE), "{} names {NAMESPACE}: {said}", called(&object));
+        assert!(
+            definition || !said.contains(NAMESPACE),
+            "{} names {NAMESPACE}: {said}",
+            called(&object)
+        );
     }
 }

@@ -1,12 +1,13 @@
-//! Each value of the chart does something: a table of where it goes, which has a row for every value that there is.
+//! Effect of each value of the chart: a table of the rendered fields, with a row for every value.
 
 use crate::chart::{self, called};
-use ferrolb_tests::setup::repository;
+use ferrolb_lab::setup::repository;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 
-/// The path of a value, what it is set to, and where that is then: an object, the place in it, and what is there.
+/// The path of a value, its setting, and the effect: an object, a field of it, and the field's
+/// value.
 type Row = (&'static str, Value, &'static str, &'static str, Value);
 
 const CONTROLLER: &str = "Deployment/controller";
@@ -14,11 +15,8 @@ const SPEAKER: &str = "DaemonSet/speaker";
 const GOBGPD: &str = "DaemonSet/gobgpd";
 
 fn rows() -> Vec<Row> {
-    let mut rows = general();
-    rows.extend(of_controller());
-    rows.extend(of_speaker());
-    rows.extend(of_bgp());
-    rows
+    [general(), of_controller(), of_controller_pods(), of_speaker(), of_speaker_pods(), of_bgp()]
+        .concat()
 }
 
 fn general() -> Vec<Row> {
@@ -33,7 +31,13 @@ fn general() -> Vec<Row> {
             "/spec/template/spec/containers/0/env/1",
             json!({"name": "FERROLB_LOAD_BALANCER_CLASS", "value": "example.com/mine"}),
         ),
-        ("/imagePullSecrets", secrets.clone(), GOBGPD, "/spec/template/spec/imagePullSecrets", secrets),
+        (
+            "/imagePullSecrets",
+            secrets.clone(),
+            GOBGPD,
+            "/spec/template/spec/imagePullSecrets",
+            secrets,
+        ),
         (
             "/prometheus/metricsPort",
             json!(7500),
@@ -41,7 +45,13 @@ fn general() -> Vec<Row> {
             "/spec/template/spec/containers/0/ports/0/containerPort",
             json!(7500),
         ),
-        ("/probePort", json!(7501), GOBGPD, "/spec/template/spec/containers/0/livenessProbe/httpGet/port", json!(7501)),
+        (
+            "/probePort",
+            json!(7501),
+            GOBGPD,
+            "/spec/template/spec/containers/0/livenessProbe/httpGet/port",
+            json!(7501),
+        ),
         (
             "/prometheus/scrapeAnnotations",
             json!(true),
@@ -101,8 +111,6 @@ fn of_bgp() -> Vec<Row> {
 }
 
 fn of_controller() -> Vec<Row> {
-    let affinity = json!({"nodeAffinity": {}});
-    let toleration = json!([{"key": "k", "operator": "Exists"}]);
     vec![
         (
             "/controller/logLevel",
@@ -126,6 +134,13 @@ fn of_controller() -> Vec<Row> {
             "/spec/template/spec/containers/0/args/2",
             json!("--lease-duration=30s"),
         ),
+    ]
+}
+
+fn of_controller_pods() -> Vec<Row> {
+    let affinity = json!({"nodeAffinity": {}});
+    let toleration = json!([{"key": "k", "operator": "Exists"}]);
+    vec![
         (
             "/controller/serviceAccount/annotations",
             json!({"a": "c"}),
@@ -140,7 +155,13 @@ fn of_controller() -> Vec<Row> {
             "/spec/template/metadata/annotations/a",
             json!("c"),
         ),
-        ("/controller/labels", json!({"a": "c"}), CONTROLLER, "/spec/template/metadata/labels/a", json!("c")),
+        (
+            "/controller/labels",
+            json!({"a": "c"}),
+            CONTROLLER,
+            "/spec/template/metadata/labels/a",
+            json!("c"),
+        ),
         (
             "/controller/priorityClassName",
             json!("mine"),
@@ -155,8 +176,20 @@ fn of_controller() -> Vec<Row> {
             "/spec/template/spec/nodeSelector",
             json!({"a": "c", "kubernetes.io/os": "linux"}),
         ),
-        ("/controller/tolerations", toleration.clone(), CONTROLLER, "/spec/template/spec/tolerations", toleration),
-        ("/controller/affinity", affinity.clone(), CONTROLLER, "/spec/template/spec/affinity", affinity),
+        (
+            "/controller/tolerations",
+            toleration.clone(),
+            CONTROLLER,
+            "/spec/template/spec/tolerations",
+            toleration,
+        ),
+        (
+            "/controller/affinity",
+            affinity.clone(),
+            CONTROLLER,
+            "/spec/template/spec/affinity",
+            affinity,
+        ),
         (
             "/controller/resources",
             json!({"limits": {"memory": "1Gi"}}),
@@ -168,7 +201,6 @@ fn of_controller() -> Vec<Row> {
 }
 
 fn of_speaker() -> Vec<Row> {
-    let toleration = json!([{"key": "s", "operator": "Exists"}]);
     vec![
         (
             "/speaker/logLevel",
@@ -205,6 +237,12 @@ fn of_speaker() -> Vec<Row> {
             "/spec/template/spec/containers/0/image",
             json!("r/s:t"),
         ),
+    ]
+}
+
+fn of_speaker_pods() -> Vec<Row> {
+    let toleration = json!([{"key": "s", "operator": "Exists"}]);
+    vec![
         (
             "/speaker/serviceAccount/annotations",
             json!({"a": "s"}),
@@ -212,9 +250,27 @@ fn of_speaker() -> Vec<Row> {
             "/metadata/annotations/a",
             json!("s"),
         ),
-        ("/speaker/podAnnotations", json!({"a": "s"}), SPEAKER, "/spec/template/metadata/annotations/a", json!("s")),
-        ("/speaker/labels", json!({"a": "s"}), SPEAKER, "/spec/template/metadata/labels/a", json!("s")),
-        ("/speaker/priorityClassName", json!("mine"), GOBGPD, "/spec/template/spec/priorityClassName", json!("mine")),
+        (
+            "/speaker/podAnnotations",
+            json!({"a": "s"}),
+            SPEAKER,
+            "/spec/template/metadata/annotations/a",
+            json!("s"),
+        ),
+        (
+            "/speaker/labels",
+            json!({"a": "s"}),
+            SPEAKER,
+            "/spec/template/metadata/labels/a",
+            json!("s"),
+        ),
+        (
+            "/speaker/priorityClassName",
+            json!("mine"),
+            GOBGPD,
+            "/spec/template/spec/priorityClassName",
+            json!("mine"),
+        ),
         (
             "/speaker/nodeSelector",
             json!({"a": "s"}),
@@ -222,7 +278,13 @@ fn of_speaker() -> Vec<Row> {
             "/spec/template/spec/nodeSelector",
             json!({"a": "s", "kubernetes.io/os": "linux"}),
         ),
-        ("/speaker/tolerations", toleration.clone(), SPEAKER, "/spec/template/spec/tolerations", toleration),
+        (
+            "/speaker/tolerations",
+            toleration.clone(),
+            SPEAKER,
+            "/spec/template/spec/tolerations",
+            toleration,
+        ),
         (
             "/speaker/resources",
             json!({"limits": {"memory": "2Gi"}}),
@@ -233,7 +295,7 @@ fn of_speaker() -> Vec<Row> {
     ]
 }
 
-/// All rows' values at once.
+/// Returns the values of all rows at once.
 fn all() -> Value {
     let mut values = json!({});
     for (path, value, ..) in rows() {
@@ -249,7 +311,7 @@ fn found(objects: &[Value], (_, _, object, pointer, expect): &Row) -> bool {
 }
 
 #[test]
-fn every_value_goes_where_the_table_says() {
+fn every_value_sets_the_field_in_the_table() {
     let [default, set] = [json!({}), all()].map(|values| chart::objects(&values).unwrap());
     for row in rows() {
         assert!(!found(&default, &row), "{} would be there without it", row.0);
@@ -262,18 +324,30 @@ fn every_value_goes_where_the_table_says() {
 }
 
 #[test]
-fn in_metallbs_place_its_kinds_are_read_where_they_are_peers_included() {
-    let objects = chart::objects(&json!({"metallbNamespace": "lb", "bgp": {"enabled": true}})).unwrap();
+fn with_metallb_namespace_permissions_and_settings_are_those_of_metallbs_resources() {
+    let objects =
+        chart::objects(&json!({"metallbNamespace": "lb", "bgp": {"enabled": true}})).unwrap();
     let field = |name: &str, pointer: &str| {
         let object = objects.iter().find(|object| called(object) == name);
-        object.and_then(|object| object.pointer(pointer)).cloned().unwrap_or_else(|| panic!("{name} has no {pointer}"))
+        object
+            .and_then(|object| object.pointer(pointer))
+            .cloned()
+            .unwrap_or_else(|| panic!("{name} has no {pointer}"))
     };
     for role in ["ferrolb-controller", "ferrolb-speaker", "ferrolb-speaker-bgp"] {
         for kind in ["Role", "RoleBinding"] {
-            assert_eq!(field(&format!("{kind}/{role}"), "/metadata/namespace"), "lb", "{kind} {role}");
+            assert_eq!(
+                field(&format!("{kind}/{role}"), "/metadata/namespace"),
+                "lb",
+                "{kind} {role}"
+            );
         }
         assert_eq!(field(&format!("RoleBinding/{role}"), "/roleRef/name"), role);
-        assert_eq!(field(&format!("Role/{role}"), "/rules/0/apiGroups"), json!(["metallb.io"]), "{role}");
+        assert_eq!(
+            field(&format!("Role/{role}"), "/rules/0/apiGroups"),
+            json!(["metallb.io"]),
+            "{role}"
+        );
     }
     for program in ["Deployment/controller", SPEAKER] {
         let variables = field(program, "/spec/template/spec/containers/0/env");
@@ -283,7 +357,7 @@ fn in_metallbs_place_its_kinds_are_read_where_they_are_peers_included() {
         }
     }
     let roles = objects.iter().filter(|object| object["kind"] == "Role").map(Value::to_string);
-    assert_eq!(roles.filter(|role| role.contains("ferrolb.io")).count(), 0, "rights that nothing uses");
+    assert_eq!(roles.filter(|role| role.contains("ferrolb.io")).count(), 0, "unused permissions");
 }
 
 #[test]
@@ -296,16 +370,22 @@ fn without_network_policies_there_is_none() {
     assert_eq!(policies(&json!({"networkpolicies": {"enabled": false}})), 0);
 }
 
-/// What other tests cover, as it switches something off, or goes with no pools.
+/// Paths that other tests cover, because they disable something or cannot be set together with
+/// pools.
 const OTHERS: [&str; 2] = ["/networkpolicies/enabled", "/metallbNamespace"];
 
-/// Paths in the chart's values that no row covers.
+/// Returns the paths in the chart's values that no row covers.
 fn uncovered(values: &Value, path: &str, covered: &BTreeSet<&str>) -> Vec<String> {
     if covered.contains(path) {
         return Vec::new();
     }
-    let Some(fields) = values.as_object().filter(|fields| !fields.is_empty()) else { return vec![path.to_owned()] };
-    fields.iter().flat_map(|(name, value)| uncovered(value, &format!("{path}/{name}"), covered)).collect()
+    let Some(fields) = values.as_object().filter(|fields| !fields.is_empty()) else {
+        return vec![path.to_owned()];
+    };
+    fields
+        .iter()
+        .flat_map(|(name, value)| uncovered(value, &format!("{path}/{name}"), covered))
+        .collect()
 }
 
 #[test]
@@ -318,12 +398,17 @@ fn every_value_has_a_row() {
 #[test]
 fn every_value_is_on_the_page() {
     let page = fs::read_to_string(repository().join("docs/helm.md")).unwrap();
-    let missing: Vec<_> =
-        rows().into_iter().map(|row| row.0).chain(OTHERS).filter(|path| !is_named(&page, path)).collect();
+    let missing: Vec<_> = rows()
+        .into_iter()
+        .map(|row| row.0)
+        .chain(OTHERS)
+        .filter(|path| !is_named(&page, path))
+        .collect();
     assert!(missing.is_empty(), "docs/helm.md does not name {missing:?}");
 }
 
-/// Whole, or as the last name of a row that says the rest: `.tolerations`.
+/// Returns whether the page names a value: in full, or by its last name in a row about several
+/// components (`.tolerations`).
 fn is_named(page: &str, path: &str) -> bool {
     let dotted = path.trim_start_matches('/').replace('/', ".");
     let last = dotted.rsplit('.').next().unwrap_or_default();

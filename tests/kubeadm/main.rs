@@ -1,20 +1,21 @@
-//! FerroLB as it is installed: its images in pods of a cluster that kubeadm made, whose kubelets, containerd and runc are real. Needs root rights and a
-//! machine with cgroup v1; each test raises a lab of its own.
+//! Tests of FerroLB as installed: its images run in pods of a cluster made by kubeadm, with real
+//! kubelets, containerd and runc. They need root and a machine with cgroup v1. Each test starts a
+//! lab of its own.
 
 mod bgp;
 mod client;
+mod container_privileges;
 mod from_zero;
 mod memory;
 mod power_off;
-mod rights;
 mod single_node;
 mod uninstall;
 mod upgrade;
 mod web;
 
-use ferrolb_tests::{Options, stage};
+use ferrolb_lab::{Options, scenario};
 
-/// A control plane and two nodes that may announce.
+/// Returns the options of a control plane and two nodes that may announce.
 fn three_nodes(name: &str) -> Options {
     Options { kubeadm: true, ..Options::named(name) }
 }

@@ -1,10 +1,10 @@
-//! What users have behind their Services: Deployments whose pods are asked by their kubelets whether they are ready.
+//! Workloads of users behind Services: Deployments whose pods have readiness probes.
 
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::cluster::apply;
-use ferrolb_tests::setup::kubeadm::Pod;
-use ferrolb_tests::topology::CLIENT;
-use ferrolb_tests::{Lab, setup, wait};
+use ferrolb_lab::cluster::apply;
+use ferrolb_lab::setup::kubeadm::PodImage;
+use ferrolb_lab::topology::CLIENT;
+use ferrolb_lab::{Lab, setup, wait};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -12,12 +12,12 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// How long until a client gets a page, on a busy machine.
+/// Maximum time until a client gets a page, on a busy machine.
 pub(crate) const PAGE_MAX: Duration = Duration::from_secs(60);
-/// How long pods may take to be ready, on a busy machine, as kubectl is told it.
+/// Maximum time until pods are ready, on a busy machine, as a flag of kubectl.
 pub(crate) const ROLLOUT_MAX: &str = "--timeout=120s";
 
-/// The Deployment that `examples/service.yaml` selects, two pods.
+/// Returns the Deployment that `examples/service.yaml` selects, with two pods.
 fn deployment() -> Value {
     let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
@@ -30,17 +30,18 @@ fn deployment() -> Value {
             }},
         },
     });
-    furnish(&mut deployment);
+    set_image(&mut deployment);
     deployment
 }
 
-/// Puts the lab's image where users put their own.
-fn furnish(deployment: &mut Value) {
+/// Sets the lab's image in a container.
+fn set_image(deployment: &mut Value) {
     let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
-    container["image"] = json!(Pod::NAME);
+    container["image"] = json!(PodImage::NAME);
     container["imagePullPolicy"] = json!("Never");
     container["args"] = json!(["serve", "$(NAME)", "8080"]);
-    container["env"] = json!([{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    container["env"] =
+        json!([{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
 }
 
 fn example(name: &str) -> Result<Vec<Value>> {
@@ -58,31 +59,41 @@ pub(crate) fn apply(lab: &Lab) -> Result<()> {
     lab.apply_objects(&[deployment()])
 }
 
-/// Makes another Service for a Deployment, of policy `Cluster`.
+/// Creates another Service for a Deployment, with policy `Cluster`.
 pub(crate) fn expose(lab: &Lab, deployment: &str, service: &str) -> Result<()> {
     let (deployment, name) = (format!("deployment/{deployment}"), format!("--name={service}"));
-    lab.kubectl(&["expose", &deployment, &name, "--type=LoadBalancer", "--port=80", "--target-port=8080"]).map(drop)
+    lab.kubectl(&[
+        "expose",
+        &deployment,
+        &name,
+        "--type=LoadBalancer",
+        "--port=80",
+        "--target-port=8080",
+    ])
+    .map(drop)
 }
 
-/// Applies the example of a drain, whose Service is of policy `Local`, and one of policy `Cluster` beside it; their servers.
+/// Applies the example of a drain, whose Service has policy `Local`, and a second Service with
+/// policy `Cluster`. Returns their servers.
 pub(crate) fn steady(lab: &Lab) -> Result<[SocketAddr; 2]> {
     let mut objects = example("drain.yaml")?;
-    objects.iter_mut().filter(|object| apply::kind(object) == "Deployment").for_each(furnish);
+    objects.iter_mut().filter(|object| apply::kind(object) == "Deployment").for_each(set_image);
     lab.apply_objects(&objects)?;
     expose(lab, "steady", "open")?;
     lab.kubectl(&["rollout", "status", "deployment/steady", ROLLOUT_MAX])?;
     let [local, cluster] = ["steady", "open"].map(|service| served(lab, service));
-    let first = |servers: Vec<SocketAddr>| servers.first().copied().context("a Service has an address");
+    let first =
+        |servers: Vec<SocketAddr>| servers.first().copied().context("a Service has an address");
     Ok([first(local?)?, first(cluster?)?])
 }
 
-/// Waits until a client has got a page over each address of a Service; the servers.
+/// Waits until a client gets a page from each address of a Service, and returns the servers.
 pub(crate) fn served(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
     wait::until(&format!("pages of {service}"), PAGE_MAX, || {
         let servers = addresses(lab, service)?;
         for server in &servers {
             let page = lab.http_get(CLIENT, *server, "/")?;
-            ensure!(page.status == 200, "{server} says {}", page.status);
+            ensure!(page.status == 200, "{server} returns status {}", page.status);
         }
         Ok((!servers.is_empty()).then_some(servers))
     })
@@ -93,7 +104,11 @@ fn addresses(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
         let services: Api<Service> = Api::default_namespaced(client);
         services.get(service).await.context("no such Service")
     })?;
-    let given = service.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
-    let given = given.into_iter().flatten().filter_map(|ingress| ingress.ip?.parse::<IpAddr>().ok());
+    let given = service
+        .status
+        .and_then(|status| status.load_balancer)
+        .and_then(|balancer| balancer.ingress);
+    let given =
+        given.into_iter().flatten().filter_map(|ingress| ingress.ip?.parse::<IpAddr>().ok());
     Ok(given.map(|address| SocketAddr::new(address, 80)).collect())
 }

@@ -1,46 +1,60 @@
-//! What we know of GoBGP's API is what GoBGP has: `proto/gobgp/api/gobgp.proto` against the sources of the version that the lab builds.
+//! Comparison of `proto/gobgp/api/gobgp.proto` with the API of the GoBGP version that the lab
+//! builds.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ferrolb_tests::setup::{gobgp, repository};
-use ferrolb_tests::stage::measured;
-use protox::prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, Kind, MethodDescriptor, ServiceDescriptor};
+use ferrolb_lab::scenario::print_measured;
+use ferrolb_lab::setup::{gobgp, repository};
+use protox::prost_reflect::{
+    Cardinality, DescriptorPool, FieldDescriptor, Kind, MethodDescriptor, ServiceDescriptor,
+};
 use std::path::Path;
 
-/// Our own message for what GoBGP has from elsewhere, which are the same on the wire.
-const ELSEWHERE: (&str, &str) = ("api.Time", "google.protobuf.Timestamp");
+/// FerroLB's own message for one that GoBGP imports. Both have the same encoding.
+const IMPORTED: (&str, &str) = ("api.Time", "google.protobuf.Timestamp");
 
 #[test]
-fn our_part_of_gobgps_api_is_as_gobgp_has_it() -> Result<()> {
+fn the_copied_part_of_gobgps_api_equals_gobgps() -> Result<()> {
     let ours = compiled(&repository().join("proto/gobgp/api"), "gobgp.proto")?;
     let theirs = compiled(&gobgp::source()?.join("proto"), "api/gobgp.proto")?;
-    let mut compared = Compared::default();
+    let mut compared = ApiComparison::default();
     compared.messages(&ours, &theirs);
     compared.enums(&ours, &theirs);
     compared.services(&ours, &theirs);
-    let Compared { fields, values, methods, problems } = compared;
-    measured(&format!("compared with GoBGP {}: {fields} fields, {values} values, {methods} methods", gobgp::VERSION));
-    ensure!(problems.is_empty(), "proto/gobgp/api/gobgp.proto is not GoBGP's:\n{}", problems.join("\n"));
+    let ApiComparison { fields, values, methods, problems } = compared;
+    print_measured(&format!(
+        "compared with GoBGP {}: {fields} fields, {values} values, {methods} methods",
+        gobgp::VERSION
+    ));
+    ensure!(
+        problems.is_empty(),
+        "proto/gobgp/api/gobgp.proto is not GoBGP's:\n{}",
+        problems.join("\n")
+    );
     ensure!(fields > 0 && values > 0 && methods > 0, "nothing was compared");
     Ok(())
 }
 
-/// What a file says, and those that it imports.
+/// Compiles a file and its imports.
 fn compiled(folder: &Path, file: &str) -> Result<DescriptorPool> {
     let mut compiler = protox::Compiler::new([folder]).map_err(|error| anyhow!("{error}"))?;
-    compiler.include_imports(true).open_file(file).map_err(|error| anyhow!("{error}")).context(file.to_owned())?;
+    compiler
+        .include_imports(true)
+        .open_file(file)
+        .map_err(|error| anyhow!("{error}"))
+        .context(file.to_owned())?;
     Ok(compiler.descriptor_pool())
 }
 
-/// How much was compared, and what is not the same.
+/// Number of compared items, and the differences.
 #[derive(Default)]
-struct Compared {
+struct ApiComparison {
     fields: usize,
     values: usize,
     methods: usize,
     problems: Vec<String>,
 }
 
-impl Compared {
+impl ApiComparison {
     fn messages(&mut self, ours: &DescriptorPool, theirs: &DescriptorPool) {
         for message in ours.all_messages() {
             let Some(other) = theirs.get_message_by_name(&name(message.full_name())) else {
@@ -49,8 +63,8 @@ impl Compared {
             };
             for field in message.fields() {
                 self.fields += 1;
-                let is = other.get_field(field.number()).map(|field| told(&field));
-                self.differ(field.full_name(), &told(&field), is);
+                let is = other.get_field(field.number()).map(|field| wire_properties(&field));
+                self.differ(field.full_name(), &wire_properties(&field), is);
             }
         }
     }
@@ -75,8 +89,8 @@ impl Compared {
             let methods: Vec<_> = other.iter().flat_map(ServiceDescriptor::methods).collect();
             for method in service.methods() {
                 self.methods += 1;
-                let is = methods.iter().find(|other| other.name() == method.name()).map(calls);
-                self.differ(method.full_name(), &calls(&method), is);
+                let is = methods.iter().find(|other| other.name() == method.name()).map(signature);
+                self.differ(method.full_name(), &signature(&method), is);
             }
         }
     }
@@ -89,8 +103,8 @@ impl Compared {
     }
 }
 
-/// All of a field that decides what goes over the wire, and what it means.
-fn told(field: &FieldDescriptor) -> String {
+/// Returns all properties of a field that affect its encoding or its meaning.
+fn wire_properties(field: &FieldDescriptor) -> String {
     #[expect(clippy::wildcard_enum_match_arm, reason = "scalars go by their names")]
     let kind = match field.kind() {
         Kind::Message(message) => name(message.full_name()),
@@ -100,18 +114,24 @@ fn told(field: &FieldDescriptor) -> String {
     let repeated = if field.cardinality() == Cardinality::Repeated { "repeated " } else { "" };
     let packed = if field.is_packed() { " packed" } else { "" };
     let presence = if field.supports_presence() { " optional" } else { "" };
-    let choice = field.containing_oneof().map(|of| format!(" in {}", of.name())).unwrap_or_default();
+    let choice =
+        field.containing_oneof().map(|of| format!(" in {}", of.name())).unwrap_or_default();
     format!("{repeated}{kind} {} = {}{packed}{presence}{choice}", field.name(), field.number())
 }
 
-fn calls(method: &MethodDescriptor) -> String {
+fn signature(method: &MethodDescriptor) -> String {
     let stream = |streams| if streams { "stream " } else { "" };
-    let (takes, gives) = (stream(method.is_client_streaming()), stream(method.is_server_streaming()));
-    format!("({takes}{}) returns ({gives}{})", method.input().full_name(), method.output().full_name())
+    let (takes, gives) =
+        (stream(method.is_client_streaming()), stream(method.is_server_streaming()));
+    format!(
+        "({takes}{}) returns ({gives}{})",
+        method.input().full_name(),
+        method.output().full_name()
+    )
 }
 
-/// What GoBGP calls a message of ours.
+/// Returns GoBGP's name of one of FerroLB's messages.
 fn name(ours: &str) -> String {
-    let (own, elsewhere) = ELSEWHERE;
+    let (own, elsewhere) = IMPORTED;
     if ours == own { elsewhere } else { ours }.to_owned()
 }

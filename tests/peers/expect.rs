@@ -1,23 +1,27 @@
-//! The routers of most stories, and what is waited for on one.
+//! Routers of most scenarios, and waits for an expected state of a router.
 
 use crate::objects::{self, ADDRESSES, BGP_MAX};
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::routers::{Kind, Peering, Route, Router};
-use ferrolb_tests::topology::routers::ROUTERS;
-use ferrolb_tests::topology::{CLIENT, Host};
-use ferrolb_tests::{Lab, wait};
+use ferrolb_lab::routers::{BgpRoute, Peering, Router, RouterKind};
+use ferrolb_lab::topology::routers::ROUTERS;
+use ferrolb_lab::topology::{CLIENT, Host};
+use ferrolb_lab::{Lab, wait};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// FRR, BIRD and GoBGP, each on a host of its own, by eBGP with all nodes.
+/// Starts FRR, BIRD and GoBGP, each on a host of its own, with eBGP sessions to all nodes.
 pub(crate) fn one_of_each(lab: &Lab) -> Result<Vec<Router<'_>>> {
-    let router = |(kind, host): (Kind, &str)| Router::with(lab, kind, host, &Peering::with_nodes(lab, host)?);
-    Kind::ALL.into_iter().zip(ROUTERS).map(router).collect()
+    let router = |(kind, host): (RouterKind, &str)| {
+        Router::with(lab, kind, host, &Peering::with_nodes(lab, host)?)
+    };
+    RouterKind::ALL.into_iter().zip(ROUTERS).map(router).collect()
 }
 
-/// Waits until the kernel of a router forwards an address of the Service to these nodes and no other.
+/// Waits until the kernel of a router forwards an address of the Service to these nodes and no
+/// other.
 pub(crate) fn forwards(router: &Router, address: IpAddr, nodes: &[Host]) -> Result<()> {
-    let hops = nodes.iter().flat_map(Host::addresses).filter(|hop| hop.is_ipv4() == address.is_ipv4());
+    let hops =
+        nodes.iter().flat_map(Host::addresses).filter(|hop| hop.is_ipv4() == address.is_ipv4());
     let hops: BTreeSet<IpAddr> = hops.collect();
     wait::until("the kernel's routes", BGP_MAX, || {
         let now = router.forwards(address)?;
@@ -26,24 +30,28 @@ pub(crate) fn forwards(router: &Router, address: IpAddr, nodes: &[Host]) -> Resu
     })
 }
 
-/// [`forwards`], both addresses, where the router tells its kernel.
+/// Runs [`forwards`] for both addresses, if the router writes routes to its kernel.
 pub(crate) fn forwards_all(router: &Router, nodes: &[Host]) -> Result<()> {
     let told = ADDRESSES.into_iter().filter(|_| router.kind().forwards());
     told.into_iter().try_for_each(|address| forwards(router, address, nodes))
 }
 
-/// Waits until a router has sessions with these neighbours, and with no other.
-pub(crate) fn standing(router: &Router, neighbours: &[IpAddr]) -> Result<()> {
+/// Waits until a router has sessions with these neighbors, and with no other.
+pub(crate) fn sessions_with(router: &Router, neighbours: &[IpAddr]) -> Result<()> {
     wait::until("the sessions", BGP_MAX, || {
         let sessions = router.sessions()?;
-        let up = sessions.iter().filter(|session| session.established).map(|session| session.neighbour);
-        ensure!(up.collect::<Vec<_>>() == neighbours, "{router} has {sessions:?}, and should have {neighbours:?}");
+        let up =
+            sessions.iter().filter(|session| session.established).map(|session| session.neighbour);
+        ensure!(
+            up.collect::<Vec<_>>() == neighbours,
+            "{router} has {sessions:?}, and should have {neighbours:?}"
+        );
         Ok(Some(()))
     })
 }
 
 /// Waits until a router has exactly these paths.
-pub(crate) fn sees(router: &Router, mut paths: Vec<Route>) -> Result<()> {
+pub(crate) fn has_paths(router: &Router, mut paths: Vec<BgpRoute>) -> Result<()> {
     paths.sort();
     wait::until("the paths", BGP_MAX, || {
         let routes = router.routes()?;
@@ -52,7 +60,7 @@ pub(crate) fn sees(router: &Router, mut paths: Vec<Route>) -> Result<()> {
     })
 }
 
-/// Waits until a router has paths by these nodes, and by no other.
+/// Waits until a router has paths through these nodes, and through no other.
 pub(crate) fn paths_by(router: &Router, nodes: &[&Host]) -> Result<()> {
     let expect: BTreeSet<IpAddr> = nodes.iter().flat_map(|node| node.addresses()).collect();
     wait::until("the paths", BGP_MAX, || {
@@ -62,20 +70,31 @@ pub(crate) fn paths_by(router: &Router, nodes: &[&Host]) -> Result<()> {
     })
 }
 
-/// By whom a router has paths.
+/// Returns the next hops of a router's paths.
 pub(crate) fn next_hops(router: &Router) -> Result<BTreeSet<IpAddr>> {
     Ok(router.routes()?.into_iter().filter_map(|route| route.next_hop).collect())
 }
 
-/// The client's way to an address is by a router from now on. One that sends on by the link that it heard from tells who sent of the shorter way (RFC 792,
-/// RFC 4861 section 8), which is not to be taken.
-pub(crate) fn lead(lab: &Lab, address: IpAddr, router: &str) -> Result<()> {
+/// Routes the client's packets for an address through a router. The router sends redirects, because
+/// it forwards through the interface that it received from (RFC 792, RFC 4861 section 8); the
+/// client must ignore them.
+pub(crate) fn route_client_through(lab: &Lab, address: IpAddr, router: &str) -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         for link in ["all", "eth0"] {
-            lab.exec(CLIENT, &["sysctl", "-qw", &format!("net.{family}.conf.{link}.accept_redirects=0")])?;
+            lab.exec(
+                CLIENT,
+                &["sysctl", "-qw", &format!("net.{family}.conf.{link}.accept_redirects=0")],
+            )?;
         }
     }
     let ways = objects::host(lab, router)?.addresses();
-    let way = ways.into_iter().find(|way| way.is_ipv4() == address.is_ipv4()).context("an address of its family")?;
-    lab.exec(CLIENT, &["ip", "route", "replace", &objects::prefix(address), "via", &way.to_string()]).map(drop)
+    let way = ways
+        .into_iter()
+        .find(|way| way.is_ipv4() == address.is_ipv4())
+        .context("an address of its family")?;
+    lab.exec(
+        CLIENT,
+        &["ip", "route", "replace", &objects::prefix(address), "via", &way.to_string()],
+    )
+    .map(drop)
 }

@@ -1,23 +1,24 @@
-//! FerroLB's nodes and real routers: FRR, BIRD and GoBGP, each in a namespace or a container. Needs root rights; each story has a folder with a drawing of
-//! who is linked to whom, and raises a lab of its own. `api` needs no lab, but GoBGP's sources.
+//! Tests of FerroLB's nodes with real routers: FRR, BIRD and GoBGP, each in a namespace or a
+//! container. They need root. Each scenario has a folder with a drawing of its topology, and starts
+//! a lab of its own. `api` needs no lab, but GoBGP's sources.
 
 mod api;
 mod attributes;
 mod bfd;
-mod distance;
+mod connection_attempts;
 mod drain;
 mod example;
 mod expect;
 mod faults;
 mod graceful;
-mod knocks;
+mod hop_limits;
 mod liveness;
+mod metallb_migration;
 mod objects;
+mod parameters;
 mod password;
-mod said;
+mod reported;
 mod selectors;
 mod session;
-mod takeover;
-mod terms;
 mod traffic;
 mod unnumbered;

@@ -1,4 +1,5 @@
-//! The CustomResourceDefinitions that are installed are generated from the kinds in `proto`; this test is the generator too.
+//! The installed CustomResourceDefinitions are generated from the custom resources in `proto`. This
+//! test is also the generator.
 
 use std::fs;
 
@@ -7,12 +8,13 @@ use serde_json::Value;
 
 use crate::tree::root;
 
-/// kustomize reads no file above its folder, and Helm none outside of the chart.
+/// Two files with the same content: kustomize reads no file above its folder, and Helm none outside
+/// of the chart.
 const FILES: [&str; 2] = ["deploy/base/crds.yaml", "deploy/helm/ferrolb/crds/crds.yaml"];
 
 const HEAD: &str = "\
 # Generated from proto/src/api: do not edit. After a change there:
-#   FERROLB_BLESS=1 cargo test -p ferrolb-tests --test tidy crds
+#   FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-tidy crds
 ";
 
 fn generated() -> String {
@@ -28,16 +30,16 @@ fn generated() -> String {
 fn crds_are_current() {
     let text = generated();
     #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting of a program")]
-    let bless = std::env::var("FERROLB_BLESS").is_ok();
+    let update = std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok();
     for file in FILES {
         let path = root().join(file);
-        if bless {
+        if update {
             fs::write(&path, &text).unwrap();
         }
         assert!(
             fs::read_to_string(&path).unwrap_or_default() == text,
             "{file} is not what proto/src/api makes: \
-             run FERROLB_BLESS=1 cargo test -p ferrolb-tests --test tidy crds, and read the diff"
+             run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-tidy crds, and read the diff"
         );
     }
 }

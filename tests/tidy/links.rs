@@ -1,10 +1,10 @@
-//! Every link of the documentation leads somewhere, and so does every page that the code names.
+//! Links in the documentation and page names in the code: each target exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::{assert_none, files, root};
 
-/// The targets of `[text](target)`, in order, outside code blocks.
+/// Returns the targets of `[text](target)`, in order, outside code blocks.
 fn targets(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for line in prose(text) {
@@ -16,7 +16,7 @@ fn targets(text: &str) -> Vec<&str> {
     found
 }
 
-/// The lines outside fenced code blocks.
+/// Returns the lines outside fenced code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut fenced = false;
     text.lines().filter(move |line| {
@@ -26,9 +26,11 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The anchors of a page's headings, as GitHub makes them.
+/// Returns the anchors of a page's headings, as GitHub makes them.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = prose(text).filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let headings = prose(text)
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_start_matches('#').trim());
     let slug = |heading: &str| {
         let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
         kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -36,7 +38,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(slug).collect()
 }
 
-/// `target` as written on `page`, from the root.
+/// Returns the path from the root of a `target` as written on `page`.
 fn resolve(page: &str, target: &str) -> String {
     let mut parts: Vec<&str> = page.split('/').collect();
     parts.pop();
@@ -51,35 +53,39 @@ fn resolve(page: &str, target: &str) -> String {
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn every_link_has_a_target_file_and_heading() {
     let pages = files(&[".md"]);
-    let headings: BTreeMap<_, _> = pages.iter().map(|page| (page.path.as_str(), anchors(&page.text))).collect();
+    let headings: BTreeMap<_, _> =
+        pages.iter().map(|page| (page.path.as_str(), anchors(&page.text))).collect();
     let mut problems = Vec::new();
     for page in &pages {
         for target in targets(&page.text).into_iter().filter(|target| !target.contains("://")) {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let file = if file.is_empty() { page.path.clone() } else { resolve(&page.path, file) };
-            let has_anchor = || headings.get(file.as_str()).is_some_and(|anchors| anchors.contains(anchor));
+            let has_anchor =
+                || headings.get(file.as_str()).is_some_and(|anchors| anchors.contains(anchor));
             if !root().join(&file).exists() || !(anchor.is_empty() || has_anchor()) {
                 problems.push(format!("{}: {target}", page.path));
             }
         }
     }
-    assert_none(&problems, "these links lead nowhere:");
+    assert_none(&problems, "these links have no target:");
 }
 
 #[test]
-fn every_page_that_the_code_names_is_there() {
+fn every_page_named_in_code_exists() {
     let mut problems = Vec::new();
     for file in files(&[".rs", ".toml", ".yaml", ".proto"]) {
         for (at, _) in file.text.match_indices("docs/") {
             let rest = &file.text[at..];
-            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "/-_.".contains(c))).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || "/-_.".contains(c)))
+                .unwrap_or(rest.len());
             let page = rest[..end].trim_end_matches('.');
             if page.ends_with(".md") && !root().join(page).exists() {
                 problems.push(format!("{}: {page}", file.path));
             }
         }
     }
-    assert_none(&problems, "the code names pages that are not there:");
+    assert_none(&problems, "the code names pages that do not exist:");
 }

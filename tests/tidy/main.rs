@@ -1,9 +1,11 @@
-//! Style and structure as tests: what a reviewer would have to look for by eye in every change (CONTRIBUTING.md has the rules).
-//! Needs nothing but cargo. Function length is not here: clippy's `too_many_lines` holds it.
+//! Style and structure as tests: the rules of CONTRIBUTING.md, which a reviewer would otherwise
+//! have to check in every change. They need only cargo. Function length is not here: clippy's
+//! `too_many_lines` checks it.
 
-mod arrows;
 mod crds;
+mod dependencies;
 mod images;
+mod language;
 mod links;
 mod manifests;
 mod reasons;

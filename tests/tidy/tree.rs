@@ -1,21 +1,25 @@
-//! The files of the repository, as the other modules read them.
+//! Files of the repository, for the other modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// One text file.
+/// A text file.
 pub(crate) struct TextFile {
     /// Path from the repository's root, with slashes.
     pub(crate) path: String,
     pub(crate) text: String,
 }
 
-/// The repository's root.
+/// Returns the repository's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the root").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("tests/tidy is in the root")
 }
 
-/// All files whose names end in one of `endings` (".rs"), by path, without build output and git's own.
+/// Returns all files whose names end in one of `endings` (".rs"), by path, without build output and
+/// git's own.
 pub(crate) fn files(endings: &[&str]) -> Vec<TextFile> {
     let root = root();
     let mut paths = Vec::new();
@@ -28,7 +32,9 @@ pub(crate) fn files(endings: &[&str]) -> Vec<TextFile> {
             match is_folder {
                 true if name == "target" || name == ".git" => {}
                 true => folders.push(entry.path()),
-                false if endings.iter().any(|ending| name.ends_with(ending)) => paths.push(entry.path()),
+                false if endings.iter().any(|ending| name.ends_with(ending)) => {
+                    paths.push(entry.path())
+                }
                 false => {}
             }
         }
@@ -37,12 +43,17 @@ pub(crate) fn files(endings: &[&str]) -> Vec<TextFile> {
     assert!(!paths.is_empty(), "no {endings:?} in {}", root.display());
     let read = |path: PathBuf| TextFile {
         text: fs::read_to_string(&path).expect("a text file can be read"),
-        path: path.strip_prefix(&root).expect("it is in the root").to_str().expect("names are UTF-8").to_owned(),
+        path: path
+            .strip_prefix(&root)
+            .expect("it is in the root")
+            .to_str()
+            .expect("names are UTF-8")
+            .to_owned(),
     };
     paths.into_iter().map(read).collect()
 }
 
-/// Fails with all of them at once, so that one run shows all there is to mend.
+/// Fails with all problems at once, so that one run shows everything that needs a fix.
 pub(crate) fn assert_none(problems: &[String], what_to_do: &str) {
     assert!(problems.is_empty(), "{what_to_do}\n  {}", problems.join("\n  "));
 }

@@ -1,17 +1,18 @@
-//! What docs/install.md promises of the workloads that are installed, in each rendered file.
+//! Properties of the installed workloads that docs/install.md promises, in each rendered file.
 
 use serde_json::{Value, json};
 
 use crate::manifests::{RENDERED, objects};
 use crate::tree::assert_none;
 
-/// What keeps two controllers from one node, where there is another.
-const APART: &str =
-    "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm";
+/// Field that keeps the controllers on different nodes, if there are several.
+const ANTI_AFFINITY: &str = "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm";
 
-/// What a container has: no right that it does not need, and nothing that throttles it where the node has time to spare.
+/// Returns the properties of a container: only the permissions that it needs, and no CPU limit, so
+/// that it is not throttled while the node has time to spare.
 fn of_container(name: &str) -> Vec<(&'static str, Value)> {
-    // With less, a speaker is late for its own hellos on a busy node (docs/benchmarks.md).
+    // With a smaller request, a speaker sends its hello frames late on a busy node
+    // (docs/benchmarks.md).
     let share = (name == "speaker").then(|| ("/resources/requests/cpu", json!("100m")));
     let of_all = [
         ("/securityContext/allowPrivilegeEscalation", json!(false)),
@@ -22,12 +23,16 @@ fn of_container(name: &str) -> Vec<(&'static str, Value)> {
     of_all.into_iter().chain(share).collect()
 }
 
-/// The properties of an object, by its kind: DaemonSets are everywhere, leave one by one and are
-/// probed at loopback; controllers are two and apart, what may be evicted is said.
+/// Returns the properties of an object, by its kind. DaemonSets run on every node, are replaced one
+/// by one and are probed at loopback. There are two controllers, on different nodes, with a
+/// disruption budget and a network policy.
 fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
-    let controller = json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "controller"});
+    let controller =
+        json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "controller"});
     match kind {
-        "Namespace" => vec![("/metadata/labels/pod-security.kubernetes.io~1enforce", json!("privileged"))],
+        "Namespace" => {
+            vec![("/metadata/labels/pod-security.kubernetes.io~1enforce", json!("privileged"))]
+        }
         "DaemonSet" => vec![
             ("/spec/updateStrategy/rollingUpdate/maxUnavailable", json!(1)),
             ("/spec/template/spec/tolerations", json!([{"operator": "Exists"}])),
@@ -39,7 +44,10 @@ fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
         "Deployment" => vec![
             ("/spec/replicas", json!(2)),
             ("/spec/template/metadata/labels", controller.clone()),
-            (APART, json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": controller}})),
+            (
+                ANTI_AFFINITY,
+                json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": controller}}),
+            ),
             ("/spec/template/spec/priorityClassName", json!("system-cluster-critical")),
             ("/spec/template/spec/securityContext/runAsNonRoot", json!(true)),
             ("/spec/template/spec/securityContext/seccompProfile/type", json!("RuntimeDefault")),
@@ -56,7 +64,7 @@ fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
     }
 }
 
-/// The places where an object is not as expected.
+/// Returns the fields of an object that differ from `expected`.
 fn wrong(object: &Value, expected: Vec<(&'static str, Value)>) -> Vec<String> {
     let found = |place: &str| object.pointer(place).cloned().unwrap_or(Value::Null);
     let wrong = expected.into_iter().filter(|(place, expect)| found(place) != *expect);
@@ -64,21 +72,22 @@ fn wrong(object: &Value, expected: Vec<(&'static str, Value)>) -> Vec<String> {
 }
 
 #[test]
-fn workloads_keep_what_the_pages_promise() {
+fn workloads_have_the_documented_properties() {
     let (mut problems, mut looked_at) = (Vec::new(), 0);
     for (path, object) in objects(RENDERED) {
         let kind = object["kind"].as_str().unwrap_or_default();
         let expected = of_object(kind);
         looked_at += usize::from(!expected.is_empty());
         let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-        let of_containers = containers
-            .into_iter()
-            .flatten()
-            .flat_map(|container| wrong(container, of_container(container["name"].as_str().unwrap_or_default())));
+        let of_containers = containers.into_iter().flatten().flat_map(|container| {
+            wrong(container, of_container(container["name"].as_str().unwrap_or_default()))
+        });
         let all = wrong(&object, expected).into_iter().chain(of_containers);
-        problems.extend(all.map(|problem| format!("{path}: {kind} {}: {problem}", object["metadata"]["name"])));
+        problems.extend(
+            all.map(|problem| format!("{path}: {kind} {}: {problem}", object["metadata"]["name"])),
+        );
     }
-    // Five of each file, and gobgpd.
+    // Five objects of each of the four files, and gobgpd.
     assert_eq!(looked_at, 21, "objects were looked at");
-    assert_none(&problems, "docs/install.md promises otherwise:");
+    assert_none(&problems, "these differ from docs/install.md:");
 }

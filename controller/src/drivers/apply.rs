@@ -1,103 +1,127 @@
-//! One status write: server-side apply with our own field manager. A value with a client; run by [`super::writer`]'s tasks.
+//! Executes single status writes by server-side apply with the controller's field manager. The
+//! tasks of [`super::writer`] run them.
 //!
-//! A Service's annotation, addresses and condition go in one request to its status, which takes metadata too: half of it can
-//! never be there alone. The first try does not force; if another manager owns a field, the Service is read again, and only
-//! one that is still ours is forced, in exactly the version that was read.
+//! A Service's annotations, addresses, and conditions go in one request to the status subresource,
+//! which also accepts metadata. A partial write is therefore impossible.
+//!
+//! The first request does not force ownership of fields. If another manager owns a field, the
+//! Service is read again. If the Service is still FerroLB's, a second request forces ownership, but
+//! only for exactly the version that was read.
 
 use std::time::Duration;
 
 use ferrolb_proto::api::{
-    self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_ESTABLISHED, CONDITION_VALID, Kind,
+    self, CONDITION_ADDRESS_ASSIGNED, CONDITION_ANNOUNCED, CONDITION_ESTABLISHED, CONDITION_VALID,
+    SHARING_PARAMETERS_ANNOTATION,
 };
-use ferrolb_proto::facts::{ConditionKind, Key, Service, ServiceObject};
+use ferrolb_proto::facts::{Key, Service, ServiceConditionType, ServiceObject};
 use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, Status as ApiStatus};
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use crate::desired::{Condition, Desired, PeerStatus, PoolStatus, ServiceStatus, Status, Target, ValidStatus, Write};
+use crate::desired::{
+    Condition, CustomResourceStatus, Desired, PeerStatus, PoolStatus, ServiceStatus, Status,
+    ValidStatus, Write,
+};
 
-/// Our field manager (`metadata.managedFields[].manager`).
+/// The controller's field manager (`metadata.managedFields[].manager`).
 pub const FIELD_MANAGER: &str = "ferrolb-controller";
-/// How long the API server may take for one request; a write is up to three, one after the other.
+/// Timeout of one request. A write consists of up to four requests, one after the other.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a write was not done.
+/// Reason why a write failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The API server cannot be reached, is overloaded, or does not know us; that is said
-    /// elsewhere, once for all requests.
-    Unanswered,
-    /// No answer within [`WRITE_TIMEOUT`].
-    Late,
-    /// An answer that cannot be read. The write was done, or not.
+    /// The API server is unreachable or overloaded, or rejects the credentials.
+    /// [`ferrolb_runtime::api_health`] logs this once for all requests, except an overload (429).
+    Unavailable,
+    /// The API server did not respond within [`WRITE_TIMEOUT`].
+    TimedOut,
+    /// The response cannot be read, so it is unknown whether the status was written.
     Unreadable(String),
-    /// The object is another one by now, or no longer ours.
+    /// The object was deleted or replaced, or is not FerroLB's any more.
     Outdated,
-    /// The lease has ended: nothing was sent.
+    /// The lease has expired, so no request was sent.
     Expired,
-    /// The API server refused it.
+    /// The API server rejected the request.
     Refused(Box<ApiStatus>),
 }
 
 impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "every error that is no answer is the same to us")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "every error without a response is handled alike"
+        )]
         match error {
             kube::Error::Api(status) if status.is_not_found() => Self::Outdated,
-            kube::Error::Api(status) if matches!(status.code, 401 | 429 | 502..=504) => Self::Unanswered,
+            kube::Error::Api(status) if matches!(status.code, 401 | 429 | 502..=504) => {
+                Self::Unavailable
+            }
             kube::Error::Api(status) => Self::Refused(status),
-            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Unreadable(error.to_string()),
-            _ => Self::Unanswered,
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+                Self::Unreadable(error.to_string())
+            }
+            _ => Self::Unavailable,
         }
     }
 }
 
 impl Failure {
-    /// The reason for a person, where this failure is not reported elsewhere.
+    /// Returns the reason of the failure as text. `None`: the failure is logged elsewhere or needs
+    /// no report.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
         match self {
-            Self::Unanswered | Self::Outdated | Self::Expired => None,
-            Self::Late => Some(format!("the API server did not answer within {} s", WRITE_TIMEOUT.as_secs())),
-            Self::Unreadable(why) => Some(format!("the answer of the API server cannot be read: {why}")),
+            Self::Unavailable | Self::Outdated | Self::Expired => None,
+            Self::TimedOut => {
+                Some(format!("the API server did not respond within {} s", WRITE_TIMEOUT.as_secs()))
+            }
+            Self::Unreadable(why) => {
+                Some(format!("cannot read the response of the API server: {why}"))
+            }
             Self::Refused(status) => Some(format!("{} (code {})", status.message, status.code)),
         }
     }
 }
 
-/// Writes statuses.
+/// Executes single status writes.
 #[derive(Clone, Debug)]
 pub struct Applier {
-    client: ClientOf,
+    client: DebugClient,
     namespace: String,
     group: String,
     classes: Vec<String>,
     default_implementation: bool,
-    /// Until when requests may be sent.
+    /// The latest [`Desired`], which contains `until`, the end of the lease.
     desired: watch::Receiver<Desired>,
 }
 
-/// A client that can be printed.
+/// A client that implements `Debug`.
 #[derive(Clone)]
-struct ClientOf(Client);
+struct DebugClient(Client);
 
-impl std::fmt::Debug for ClientOf {
+impl std::fmt::Debug for DebugClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Client")
     }
 }
 
 impl Applier {
-    /// An applier with the settings of the common flags.
+    /// Creates an applier with the settings of the common flags.
     #[must_use]
-    pub fn new(client: Client, flags: &ferrolb_runtime::flags::CommonFlags, desired: watch::Receiver<Desired>) -> Self {
+    pub fn new(
+        client: Client,
+        flags: &ferrolb_runtime::flags::CommonFlags,
+        desired: watch::Receiver<Desired>,
+    ) -> Self {
         Self {
-            client: ClientOf(client),
+            client: DebugClient(client),
             namespace: flags.namespace.clone(),
             group: flags.api_group.clone(),
             classes: flags.load_balancer_class.clone(),
@@ -106,140 +130,182 @@ impl Applier {
         }
     }
 
-    /// The API server's answer to one request, if it comes in time. Nothing is sent after the end
-    /// of the lease: a process that was stopped in between would otherwise write beside the next
-    /// leader.
-    async fn answer<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    /// Sends one request and returns the response, or a failure if the response takes too long.
+    ///
+    /// Sends nothing after the end of the lease. Otherwise a process that was stopped for a while
+    /// could write at the same time as the next leader.
+    async fn send<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
         if Clock::now() >= self.desired.borrow().until {
             return Err(Failure::Expired);
         }
         match tokio::time::timeout(WRITE_TIMEOUT, request).await {
             Ok(answer) => answer.map_err(Into::into),
-            Err(_) => Err(Failure::Late),
+            Err(_) => Err(Failure::TimedOut),
         }
     }
 
-    /// Does one write.
+    /// Writes the status of one object.
     ///
     /// # Errors
-    /// [`Failure`]; also when a request takes longer than [`WRITE_TIMEOUT`].
+    /// [`Failure`], also if a request takes longer than [`WRITE_TIMEOUT`].
     pub async fn write(&self, write: &Write) -> Result<(), Failure> {
-        match (&write.target, &write.status) {
-            (Target::Service(key), Status::Service(status)) => self.service(key, status).await,
-            (Target::Pool(name), Status::Pool(status)) => {
-                self.own(Kind::IPAddressPool, name, pool_status(status, &now())).await
-            }
-            (Target::Peer(name), Status::Peer(status)) => {
-                self.own(Kind::BGPPeer, name, peer_status(status, &now())).await
-            }
-            (target, status) => match (target.own(), status) {
-                (Some((kind, name)), Status::Valid(status)) => self.own(kind, name, valid_status(status, &now())).await,
-                (_, _) => unreachable!("{target} has no status {status:?}"),
-            },
+        match &write.status {
+            Status::Service(key, status) => self.write_service(key, status).await,
+            Status::CustomResource(name, status) => self.write_custom_resource(name, status).await,
         }
     }
 
-    async fn service(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+    async fn write_service(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
         if status.theirs {
-            return self.tell(key, status).await;
+            return self.write_contested_service(key, status).await;
         }
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), &key.namespace);
         let mut body = service_body(key, status, &self.group, &now());
         let params = PatchParams::apply(FIELD_MANAGER);
-        match self.answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await {
+        match self.send(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await {
             Err(Failure::Refused(refused)) if refused.is_conflict() => {}
             Err(failure) => return Err(failure),
-            Ok(written) => return self.clear(&services, &written, status).await,
+            Ok(written) => return self.remove_leftovers(&services, &written, status).await,
         }
-        let found = self.answer(services.get(&key.name)).await?;
+        let found = self.send(services.get(&key.name)).await?;
         let version = found.metadata.resource_version.clone();
         let found = Service::read(found, &self.group);
-        let ours = !found.load_balancer || found.is_ours(&self.classes, self.default_implementation);
+        let ours = !found.load_balancer
+            || found.is_served_by_ferrolb(&self.classes, self.default_implementation);
         if found.uid != status.uid || !ours {
             return Err(Failure::Outdated);
         }
         body["metadata"]["resourceVersion"] = json!(version);
-        let written = self.answer(services.patch_status(&key.name, &params.force(), &Patch::Apply(&body))).await?;
-        self.clear(&services, &written, status).await
+        let written = self
+            .send(services.patch_status(&key.name, &params.force(), &Patch::Apply(&body)))
+            .await?;
+        self.remove_leftovers(&services, &written, status).await
     }
 
-    /// Writes conditions to a Service that another load balancer has, in exactly the version that was read. Addresses of which we are
-    /// an owner are written again as they are there: what an owner leaves out is taken away.
-    async fn tell(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
+    /// Writes conditions to a Service of another load balancer, but only to exactly the version
+    /// that was read.
+    ///
+    /// If the controller co-owns `status.loadBalancer`, the write repeats the current value.
+    /// Server-side apply would remove a field that its owner omits.
+    async fn write_contested_service(
+        &self,
+        key: &Key,
+        status: &ServiceStatus,
+    ) -> Result<(), Failure> {
         let resource = ApiResource::erase::<ServiceObject>(&());
-        let services: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &key.namespace, &resource);
-        let found = self.answer(services.get(&key.name)).await?;
+        let services: Api<DynamicObject> =
+            Api::namespaced_with(self.client.0.clone(), &key.namespace, &resource);
+        let found = self.send(services.get(&key.name)).await?;
         let read = found.clone().try_parse().map(|object| Service::read(object, &self.group));
-        let contested = |service: &Service| service.is_contested(self.default_implementation);
+        let contested =
+            |service: &Service| service.is_served_by_metallb(self.default_implementation);
         if !read.is_ok_and(|service| service.uid == status.uid && contested(&service)) {
             return Err(Failure::Outdated);
         }
         let mut body = service_body(key, status, &self.group, &now());
         body["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
-        match kept_balancer(&found) {
+        match co_owned_load_balancer(&found) {
             Some(balancer) => body["status"]["loadBalancer"] = balancer.clone(),
-            None => drop(body["status"].as_object_mut().and_then(|status| status.remove("loadBalancer"))),
+            None => drop(
+                body["status"].as_object_mut().and_then(|status| status.remove("loadBalancer")),
+            ),
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.answer(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
+        self.send(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
     }
 
-    /// Takes away what leaving it out did not, because we do not own it: an annotation that
-    /// somebody else has written too, as MetalLB did before a take-over, and all of it where
-    /// `managedFields` were emptied. Only in the version that our own write has made.
-    async fn clear(
+    /// Removes annotations and conditions that the apply omitted and that are still in the Service.
+    ///
+    /// Server-side apply keeps an omitted field that another manager also owns, for example an
+    /// annotation that MetalLB wrote before an in-place migration. It keeps all omitted fields if
+    /// `managedFields` was emptied. The removal applies only to the version that the controller's
+    /// own write created.
+    async fn remove_leftovers(
         &self,
         services: &Api<ServiceObject>,
         written: &ServiceObject,
         status: &ServiceStatus,
     ) -> Result<(), Failure> {
         let is = Service::read(written.clone(), &self.group);
-        let mut without = json!({"metadata": {"resourceVersion": written.metadata.resource_version}});
-        let annotation = is.from_pool.is_some() && status.pool.is_none();
+        let mut without =
+            json!({"metadata": {"resourceVersion": written.metadata.resource_version}});
+        let annotations = [
+            (
+                api::pool_annotation(&self.group),
+                is.pool_annotation.is_some() && status.pool.is_none(),
+            ),
+            (
+                SHARING_PARAMETERS_ANNOTATION.to_owned(),
+                is.sharing_parameters.is_some() && status.sharing_parameters.is_none(),
+            ),
+        ];
+        let left: Map<_, _> = annotations
+            .into_iter()
+            .filter(|(_, left)| *left)
+            .map(|(name, _)| (name, Value::Null))
+            .collect();
+        let annotation = !left.is_empty();
         if annotation {
-            without["metadata"]["annotations"] = json!({api::from_pool(&self.group): null});
+            without["metadata"]["annotations"] = left.into();
         }
         let kinds = [
-            (ConditionKind::AddressAssigned, CONDITION_ADDRESS_ASSIGNED, &status.condition),
-            (ConditionKind::Announced, CONDITION_ANNOUNCED, &status.announced),
+            (ServiceConditionType::AddressAssigned, CONDITION_ADDRESS_ASSIGNED, &status.condition),
+            (ServiceConditionType::Announced, CONDITION_ANNOUNCED, &status.announced),
         ];
-        let left = kinds.into_iter().filter(|(kind, _, wanted)| wanted.is_none() && is.condition(*kind).is_some());
-        let conditions: Vec<_> = left.map(|(_, name, _)| json!({"$patch": "delete", "type": name})).collect();
+        let left = kinds
+            .into_iter()
+            .filter(|(kind, _, wanted)| wanted.is_none() && is.condition(*kind).is_some());
+        let conditions: Vec<_> =
+            left.map(|(_, name, _)| json!({"$patch": "delete", "type": name})).collect();
         if !conditions.is_empty() {
             without["status"]["conditions"] = json!(conditions);
         } else if !annotation {
             return Ok(());
         }
         let name = &is.key.name;
-        self.answer(services.patch_status(name, &PatchParams::default(), &Patch::Strategic(&without))).await.map(drop)
-    }
-
-    /// Conditions and counts of our own kinds are nobody else's, so these are forced.
-    async fn own(&self, kind: Kind, name: &str, status: Value) -> Result<(), Failure> {
-        let resource = api::resource(kind, &self.group);
-        let body = json!({
-            "apiVersion": resource.api_version, "kind": resource.kind,
-            "metadata": {"namespace": self.namespace, "name": name},
-            "status": status,
-        });
-        let objects: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &self.namespace, &resource);
-        self.answer(objects.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&body)))
+        self.send(services.patch_status(name, &PatchParams::default(), &Patch::Strategic(&without)))
             .await
             .map(drop)
     }
+
+    /// Writes the status of a custom resource. Forces ownership, because no other manager owns
+    /// these conditions and counts.
+    async fn write_custom_resource(
+        &self,
+        name: &str,
+        status: &CustomResourceStatus,
+    ) -> Result<(), Failure> {
+        let resource = api::resource(status.kind(), &self.group);
+        let body = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind,
+            "metadata": {"namespace": self.namespace, "name": name},
+            "status": own_status(status, &now()),
+        });
+        let objects: Api<DynamicObject> =
+            Api::namespaced_with(self.client.0.clone(), &self.namespace, &resource);
+        self.send(objects.patch_status(
+            name,
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(&body),
+        ))
+        .await
+        .map(drop)
+    }
 }
 
-/// Conditions carry the wall clock's time, in seconds as the API server keeps it.
+/// Returns the wall-clock time in the format of conditions: whole seconds, as the API server stores
+/// it.
 fn now() -> String {
-    written(Timestamp::now())
+    format_time(Timestamp::now())
 }
 
-fn written(time: Timestamp) -> String {
+fn format_time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn condition(kind: &str, condition: &Condition, now: &str) -> Value {
-    let since = condition.since.and_then(|since| Timestamp::from_second(since).ok()).map(written);
+    let since =
+        condition.since.and_then(|since| Timestamp::from_second(since).ok()).map(format_time);
     json!({
         "type": kind,
         "status": condition.status.name(),
@@ -249,22 +315,35 @@ fn condition(kind: &str, condition: &Condition, now: &str) -> Value {
     })
 }
 
-/// The `uid` makes it a write to this Service or none: applying never creates one. An empty list of addresses is written
-/// out, so that it also replaces one that another manager wrote. `ipMode` is legal only beside an `ip`.
+/// Returns the body of a Service write.
+///
+/// The `uid` limits the write to this Service, so that apply never creates a new one. An empty
+/// address list is written explicitly, so that it also replaces a list of another manager. `ipMode`
+/// is valid only together with an `ip`.
 fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Value {
-    let ingress: Vec<_> =
-        status.addresses.iter().map(|address| json!({"ip": address, "ipMode": status.mode})).collect();
+    let ingress: Vec<_> = status
+        .addresses
+        .iter()
+        .map(|address| json!({"ip": address, "ipMode": status.mode}))
+        .collect();
     let mut body = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": key.namespace, "name": key.name, "uid": status.uid},
         "status": {"loadBalancer": {"ingress": ingress}},
     });
-    if let Some(pool) = &status.pool {
-        body["metadata"]["annotations"] = json!({api::from_pool(group): pool});
+    let pool = status.pool.iter().map(|pool| (api::pool_annotation(group), json!(pool)));
+    let sharing = status.sharing_parameters.iter();
+    let sharing = sharing
+        .map(|digest| (SHARING_PARAMETERS_ANNOTATION.to_owned(), json!(format!("{digest:016x}"))));
+    let annotations: Map<_, _> = pool.chain(sharing).collect();
+    if !annotations.is_empty() {
+        body["metadata"]["annotations"] = annotations.into();
     }
-    let assigned = status.condition.iter().map(|wanted| condition(CONDITION_ADDRESS_ASSIGNED, wanted, now));
-    let announced = status.announced.iter().map(|wanted| condition(CONDITION_ANNOUNCED, wanted, now));
-    // One that is left out is taken away.
+    let assigned =
+        status.condition.iter().map(|wanted| condition(CONDITION_ADDRESS_ASSIGNED, wanted, now));
+    let announced =
+        status.announced.iter().map(|wanted| condition(CONDITION_ANNOUNCED, wanted, now));
+    // Server-side apply removes a condition that the controller wrote before and omits now.
     let conditions: Vec<_> = assigned.chain(announced).collect();
     if !conditions.is_empty() {
         body["status"]["conditions"] = json!(conditions);
@@ -272,17 +351,33 @@ fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Va
     body
 }
 
-/// The addresses of a Service as they are, if we are an owner of them.
-fn kept_balancer(found: &DynamicObject) -> Option<&Value> {
-    let ours = found.managed_fields().iter().filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+/// Returns the current `status.loadBalancer` of a Service if the controller owns a part of it.
+fn co_owned_load_balancer(found: &DynamicObject) -> Option<&Value> {
+    let ours = found
+        .managed_fields()
+        .iter()
+        .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
     let owned = |fields: &FieldsV1| fields.0.pointer("/f:status/f:loadBalancer").is_some();
     let owned = ours.filter_map(|entry| entry.fields_v1.as_ref()).any(owned);
     found.data["status"].get("loadBalancer").filter(|_| owned)
 }
 
-/// What is none is a field that the CRD does not have.
+fn own_status(status: &CustomResourceStatus, now: &str) -> Value {
+    match status {
+        CustomResourceStatus::Pool(status) => pool_status(status, now),
+        CustomResourceStatus::Peer(status) => peer_status(status, now),
+        CustomResourceStatus::Advertisement(status)
+        | CustomResourceStatus::Community(status)
+        | CustomResourceStatus::BgpAdvertisement(status)
+        | CustomResourceStatus::BfdProfile(status) => valid_status(status, now),
+    }
+}
+
+/// Returns the status of an IPAddressPool. Omits each field that is `None`, because the CRD does
+/// not have the field or the number does not fit into an `i64`.
 fn pool_status(status: &PoolStatus, now: &str) -> Value {
-    let mut body = status.valid.as_ref().map_or_else(|| json!({}), |valid| valid_status(valid, now));
+    let mut body =
+        status.valid.as_ref().map_or_else(|| json!({}), |valid| valid_status(valid, now));
     let fields = ["assignedIPv4", "assignedIPv6"].into_iter().zip(status.assigned.map(Some));
     let fields = fields.chain(["availableIPv4", "availableIPv6"].into_iter().zip(status.available));
     for (field, number) in fields {
@@ -296,10 +391,12 @@ fn pool_status(status: &PoolStatus, now: &str) -> Value {
     body
 }
 
-/// What is none is left out, and taken away where it was there.
+/// Returns the status of a BGPPeer. Omits each field that is `None`, so that apply removes a value
+/// that was written before.
 fn peer_status(status: &PeerStatus, now: &str) -> Value {
     let mut body = valid_status(&status.valid, now);
-    let established = status.established.iter().map(|wanted| condition(CONDITION_ESTABLISHED, wanted, now));
+    let established =
+        status.established.iter().map(|wanted| condition(CONDITION_ESTABLISHED, wanted, now));
     if let Some(conditions) = body["conditions"].as_array_mut() {
         conditions.extend(established);
     }

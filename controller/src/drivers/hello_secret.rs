@@ -1,11 +1,11 @@
-//! The Secret with the keys of the hello protocol: made where it is missing, never changed. One task, which works while this
-//! replica holds the lease.
+//! Creates the Secret with the hello keys if it is missing, and never changes it. One task checks
+//! the Secret while this replica holds the lease.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferrolb_proto::api::HELLO_SECRET;
-use ferrolb_proto::wire::hello::{KEY_LENGTH, KeyRing};
+use ferrolb_proto::wire::hello::{HelloKeyRing, KEY_LENGTH};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
@@ -15,52 +15,55 @@ use tracing::{debug, info, warn};
 
 use crate::desired::Desired;
 
-/// How often it is looked for: a Secret that was deleted is there again after that.
+/// Interval between two checks of the Secret. If the Secret is deleted, the next check creates it
+/// again.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// How long one look may take.
+/// Timeout of one check of the Secret.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The name of the first key.
+/// Name of the entry with the first key in the Secret.
 const FIRST_KEY: &str = "1";
 
-/// Works for ever; ends when nobody desires anything any more.
+/// Checks the Secret while this replica holds the lease. Ends when the main loop drops `desired`.
 pub async fn run(client: Client, namespace: String, mut desired: watch::Receiver<Desired>) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
-    let mut said = Said::default();
+    let mut said = LoggedProblems::default();
     loop {
         if desired.wait_for(|desired| desired.term.is_some()).await.is_err() {
             return;
         }
         match tokio::time::timeout(CHECK_TIMEOUT, check(&secrets)).await {
-            Ok(Ok(found)) => said.found(found),
-            Ok(Err(error)) => said.failed(&error),
-            Err(_) => debug!("no answer about the Secret {HELLO_SECRET}"),
+            Ok(Ok(found)) => said.log_check(found),
+            Ok(Err(error)) => said.log_failure(&error),
+            Err(_) => debug!("the request for Secret {HELLO_SECRET} failed, retrying"),
         }
         tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
-/// What there was.
+/// Contents of the Secret at a check; `Created` means that the check created it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum SecretCheck {
     Keys,
     NoKey,
-    Nothing,
+    Created,
 }
 
-async fn check(secrets: &Api<Secret>) -> kube::Result<Found> {
+async fn check(secrets: &Api<Secret>) -> kube::Result<SecretCheck> {
     if let Some(secret) = secrets.get_opt(HELLO_SECRET).await? {
         let data = secret.data.unwrap_or_default();
-        let ring = KeyRing::from_secret(data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())));
-        return Ok(if ring.is_empty() { Found::NoKey } else { Found::Keys });
+        let ring = HelloKeyRing::from_secret(
+            data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())),
+        );
+        return Ok(if ring.is_empty() { SecretCheck::NoKey } else { SecretCheck::Keys });
     }
     let mut key = [0; KEY_LENGTH];
     if let Err(error) = getrandom::fill(&mut key) {
-        warn!(%error, "the kernel gives no random numbers, so there is no key for the speakers");
-        return Ok(Found::NoKey);
+        warn!(%error, "no key for the speakers was created: the kernel returns no random numbers");
+        return Ok(SecretCheck::NoKey);
     }
     match secrets.create(&PostParams::default(), &secret(key)).await {
-        Ok(_) => Ok(Found::Nothing),
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Found::Keys),
+        Ok(_) => Ok(SecretCheck::Created),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(SecretCheck::Keys),
         Err(error) => Err(error),
     }
 }
@@ -79,32 +82,33 @@ fn secret(key: [u8; KEY_LENGTH]) -> Secret {
     }
 }
 
-/// What was said, so that it is said once.
+/// Problems with the Secret that were already logged, so that each is logged only once.
 #[derive(Default)]
-struct Said {
+struct LoggedProblems {
     no_key: bool,
     refused: bool,
 }
 
-impl Said {
-    fn found(&mut self, found: Found) {
+impl LoggedProblems {
+    fn log_check(&mut self, found: SecretCheck) {
         self.refused = false;
-        if found == Found::Nothing {
-            info!("made the Secret {HELLO_SECRET} with the speakers' first key");
+        if found == SecretCheck::Created {
+            info!("created Secret {HELLO_SECRET} with a key for the speakers");
         }
-        let no_key = found == Found::NoKey;
+        let no_key = found == SecretCheck::NoKey;
         if no_key && !self.no_key {
             warn!(
-                "the Secret {HELLO_SECRET} holds no key, so no speaker announces anything; an entry's name is a number and \
-                 its value {KEY_LENGTH} bytes; deleted, it is made anew"
+                "Secret {HELLO_SECRET} holds no key, so no speaker announces an address: add an \
+                 entry with a number as its name and a value of {KEY_LENGTH} bytes, or delete the \
+                 Secret to create it again"
             );
         }
         self.no_key = no_key;
     }
 
-    fn failed(&mut self, error: &kube::Error) {
+    fn log_failure(&mut self, error: &kube::Error) {
         let kube::Error::Api(status) = error else {
-            debug!(%error, "no answer about the Secret {HELLO_SECRET}");
+            debug!(%error, "the request for Secret {HELLO_SECRET} failed, retrying");
             return;
         };
         if !std::mem::replace(&mut self.refused, true) {
@@ -112,7 +116,8 @@ impl Said {
             warn!(
                 code,
                 why,
-                "the API server refuses the Secret {HELLO_SECRET}; apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+                "access to Secret {HELLO_SECRET} rejected, retrying: apply FerroLB's RBAC rules, \
+                 as in deploy/install.yaml or the Helm chart"
             );
         }
     }
@@ -125,7 +130,9 @@ mod tests {
     #[test]
     fn what_is_made_is_a_key_that_the_speakers_read() {
         let data = secret([7; KEY_LENGTH]).data.unwrap();
-        let ring = KeyRing::from_secret(data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())));
+        let ring = HelloKeyRing::from_secret(
+            data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())),
+        );
         assert!(!ring.is_empty());
     }
 }

@@ -1,11 +1,14 @@
-//! The lease driver: one task that runs [`ferrolb_proto::lease`] against the Lease in our namespace. It owns the machine and
-//! its one request, and tells the main loop when this replica may write.
+//! Lease driver: one task that runs the state machine [`ferrolb_proto::lease`] with the Lease in
+//! the controller's namespace. The task owns the state machine and its one request, and reports to
+//! the main loop whether and until when this replica may write.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use ferrolb_proto::Machine;
-use ferrolb_proto::lease::{Config, Input, Lease as LeaseMachine, Output, Record, Write};
+use ferrolb_proto::lease::{
+    Input, LeaderLease as LeaseMachine, LeaseConfig, LeaseRecord, LeaseWrite, Output,
+};
 use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -17,23 +20,32 @@ use tracing::{debug, info, warn};
 
 use crate::event::{Event, Leadership};
 
-/// The Lease's name in our namespace.
+/// Name of the Lease in the controller's namespace.
 pub const LEASE: &str = "ferrolb-controller";
-/// Requests that fit into the renew deadline, one after the other. No more than two: with the default of 10 s a server whose answers take 2 s
-/// needs 4 s for the first one of a connection, since TLS asks and answers, too.
+/// Number of consecutive requests that fit into the renew deadline, which defines the timeout of
+/// each request. More than two would make this timeout too short: an API server that takes 2 s per
+/// response needs 4 s for the first one of a connection, because the TLS handshake adds round
+/// trips. The default deadline is 10 s.
 const REQUESTS_PER_DEADLINE: u32 = 2;
 
-/// Runs until it is asked to leave and has, or nobody listens. Dropping the sender of `leave` asks, too.
+/// Runs until the receiver of `events` is dropped or `leave` completes. After `leave`, the task
+/// first tries to release the lease, for at most [`ferrolb_proto::lease::RELEASE_TIMEOUT`].
+/// Dropping the sender of `leave` also completes it.
 pub async fn run(
     client: Client,
     namespace: String,
-    config: Config,
+    config: LeaseConfig,
     events: mpsc::Sender<Event>,
     mut leave: oneshot::Receiver<()>,
 ) {
     let mut machine = LeaseMachine::new(config.clone(), Clock::now());
-    let mut server = Server { leases: Api::namespaced(client, &namespace), config, last: None, said: false };
-    let mut request: Option<Pin<Box<dyn Future<Output = Asked> + Send>>> = None;
+    let mut server = LeaseClient {
+        leases: Api::namespaced(client, &namespace),
+        config,
+        latest_lease: None,
+        refusal_logged: false,
+    };
+    let mut request: Option<Pin<Box<dyn Future<Output = LeaseResponse> + Send>>> = None;
     let (mut leads, mut leaving) = (false, false);
     loop {
         machine.tick(Clock::now());
@@ -49,70 +61,81 @@ pub async fn run(
                 }
                 Output::Lead(until) => Leadership::Held(until),
                 Output::Stop => Leadership::Lost,
-                Output::Left => return,
+                Output::Released => return,
             };
             let leading = leadership != Leadership::Lost;
             if std::mem::replace(&mut leads, leading) != leading {
-                info!(leading, "the lease changed hands");
+                info!("{}", if leading { "became leader" } else { "lost leadership" });
             }
             if events.send(Event::Lease(leadership)).await.is_err() && !leaving {
                 return;
             }
         }
         tokio::select! {
-            asked = answer(&mut request) => {
+            asked = response(&mut request) => {
                 request = None;
-                machine.handle(server.learn(asked), Clock::now());
+                machine.handle(server.input_for(asked), Clock::now());
             }
             _ = &mut leave, if !leaving => {
                 leaving = true;
-                machine.handle(Input::Leave, Clock::now());
+                machine.handle(Input::Stopping, Clock::now());
             }
             () = Clock::sleep_until(machine.deadline()) => {}
         }
     }
 }
 
-async fn answer(request: &mut Option<Pin<Box<dyn Future<Output = Asked> + Send>>>) -> Asked {
+async fn response(
+    request: &mut Option<Pin<Box<dyn Future<Output = LeaseResponse> + Send>>>,
+) -> LeaseResponse {
     match request {
         Some(request) => request.await,
         None => std::future::pending().await,
     }
 }
 
-/// What came of a request.
-enum Asked {
+/// Result of a request for the Lease.
+enum LeaseResponse {
     Read(kube::Result<Option<Lease>>),
     Written(kube::Result<Lease>),
     TimedOut,
 }
 
-/// The Lease in the API server.
-struct Server {
+/// Access to the Lease in the API server.
+struct LeaseClient {
     leases: Api<Lease>,
-    config: Config,
-    /// As it was read or written last: what others put there stays.
-    last: Option<Lease>,
-    /// A refusal was said.
-    said: bool,
+    config: LeaseConfig,
+    /// The Lease that was read or written most recently, so that a write preserves the fields of
+    /// other clients.
+    latest_lease: Option<Lease>,
+    /// Whether a refusal was logged since the latest successful write, so that consecutive refusals
+    /// are logged only once.
+    refusal_logged: bool,
 }
 
-impl Server {
+impl LeaseClient {
     fn timeout(&self) -> Duration {
         self.config.renew_deadline / REQUESTS_PER_DEADLINE
     }
 
-    fn read(&self) -> Pin<Box<dyn Future<Output = Asked> + Send>> {
+    fn read(&self) -> Pin<Box<dyn Future<Output = LeaseResponse> + Send>> {
         let (leases, timeout) = (self.leases.clone(), self.timeout());
         Box::pin(async move {
-            tokio::time::timeout(timeout, leases.get_opt(LEASE)).await.map_or(Asked::TimedOut, Asked::Read)
+            tokio::time::timeout(timeout, leases.get_opt(LEASE))
+                .await
+                .map_or(LeaseResponse::TimedOut, LeaseResponse::Read)
         })
     }
 
-    fn write(&self, write: Write) -> Pin<Box<dyn Future<Output = Asked> + Send>> {
+    fn write(&self, write: LeaseWrite) -> Pin<Box<dyn Future<Output = LeaseResponse> + Send>> {
         let (leases, timeout) = (self.leases.clone(), self.timeout());
         let creates = write.version.is_none();
-        let lease = lease(self.last.clone().unwrap_or_default(), write, self.config.duration, Timestamp::now());
+        let lease = lease(
+            self.latest_lease.clone().unwrap_or_default(),
+            write,
+            self.config.duration,
+            Timestamp::now(),
+        );
         Box::pin(async move {
             let params = PostParams::default();
             let sent = async {
@@ -122,67 +145,80 @@ impl Server {
                     leases.replace(LEASE, &params, &lease).await
                 }
             };
-            tokio::time::timeout(timeout, sent).await.map_or(Asked::TimedOut, Asked::Written)
+            tokio::time::timeout(timeout, sent)
+                .await
+                .map_or(LeaseResponse::TimedOut, LeaseResponse::Written)
         })
     }
 
-    fn learn(&mut self, asked: Asked) -> Input {
+    fn input_for(&mut self, asked: LeaseResponse) -> Input {
         let refused = match asked {
-            // That it may be read says nothing of whether it may be written.
-            Asked::Read(Ok(found)) => {
-                self.last.clone_from(&found);
-                return Input::Found(found.as_ref().map(record));
+            // Keep `refusal_logged`: permission to read the Lease does not imply permission to
+            // write it.
+            LeaseResponse::Read(Ok(found)) => {
+                self.latest_lease.clone_from(&found);
+                return Input::Read(found.as_ref().map(record));
             }
-            Asked::Written(Ok(lease)) => {
-                self.said = false;
+            LeaseResponse::Written(Ok(lease)) => {
+                self.refusal_logged = false;
                 let record = record(&lease);
-                self.last = Some(lease);
+                self.latest_lease = Some(lease);
                 return Input::Written(record);
             }
-            Asked::Written(Err(kube::Error::Api(status)))
+            LeaseResponse::Written(Err(kube::Error::Api(status)))
                 if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
             {
                 return Input::Conflict;
             }
-            Asked::Read(Err(kube::Error::Api(status))) | Asked::Written(Err(kube::Error::Api(status))) => status,
-            Asked::Read(Err(error)) | Asked::Written(Err(error)) => {
-                debug!(%error, "no answer about the lease");
+            LeaseResponse::Read(Err(kube::Error::Api(status)))
+            | LeaseResponse::Written(Err(kube::Error::Api(status))) => status,
+            LeaseResponse::Read(Err(error)) | LeaseResponse::Written(Err(error)) => {
+                debug!(%error, "the Lease request failed, retrying");
                 return Input::Failed;
             }
-            Asked::TimedOut => return Input::Failed,
+            LeaseResponse::TimedOut => return Input::Failed,
         };
-        if !std::mem::replace(&mut self.said, true) {
+        if !std::mem::replace(&mut self.refusal_logged, true) {
             let (code, why) = (refused.code, &refused.message);
             warn!(
                 code,
                 why,
-                "the API server refuses the lease, so nothing is written; apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
+                "access to the Lease rejected, so nothing is written: apply FerroLB's RBAC rules, \
+                 as in deploy/install.yaml or the Helm chart"
             );
         }
         Input::Failed
     }
 }
 
-fn record(lease: &Lease) -> Record {
+fn record(lease: &Lease) -> LeaseRecord {
     let spec = lease.spec.clone().unwrap_or_default();
-    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-    Record {
+    let seconds =
+        spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+    LeaseRecord {
         holder: spec.holder_identity.unwrap_or_default().into(),
-        renewed: spec.renew_time.map(|time| time.0.to_string()).unwrap_or_default().into(),
+        renew_time: spec.renew_time.map(|time| time.0.to_string()).unwrap_or_default().into(),
         duration: Duration::from_secs(seconds),
-        transitions: spec.lease_transitions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        transitions: spec
+            .lease_transitions
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(0),
         version: lease.metadata.resource_version.clone().unwrap_or_default().into(),
     }
 }
 
-/// The Lease to write: `last` with the fields that are the machine's.
-fn lease(last: Lease, write: Write, duration: Duration, now: Timestamp) -> Lease {
+/// Returns the Lease to write: `last` with the fields that the state machine owns.
+fn lease(last: Lease, write: LeaseWrite, duration: Duration, now: Timestamp) -> Lease {
     let (metadata, spec) = match &write.version {
         Some(version) => {
-            let metadata = ObjectMeta { resource_version: Some(version.to_string()), ..last.metadata };
+            let metadata =
+                ObjectMeta { resource_version: Some(version.to_string()), ..last.metadata };
             (metadata, last.spec.unwrap_or_default())
         }
-        None => (ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() }, LeaseSpec::default()),
+        None => (
+            ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
+            LeaseSpec::default(),
+        ),
     };
     Lease {
         metadata,
@@ -190,7 +226,11 @@ fn lease(last: Lease, write: Write, duration: Duration, now: Timestamp) -> Lease
             holder_identity: Some(write.holder.to_string()),
             lease_duration_seconds: i32::try_from(duration.as_secs()).ok(),
             lease_transitions: i32::try_from(write.transitions).ok(),
-            acquire_time: if write.acquires { Some(MicroTime(now)) } else { spec.acquire_time },
+            acquire_time: if write.sets_acquire_time {
+                Some(MicroTime(now))
+            } else {
+                spec.acquire_time
+            },
             renew_time: Some(MicroTime(now)),
             ..spec
         }),

@@ -1,6 +1,9 @@
-//! Events about Services (`events.k8s.io/v1`), for `kubectl describe`. One task that sends them one after the other, so that
-//! they never keep an address waiting; it owns its queue. One that finds the queue full is dropped
-//! and counted, and so is one about a Service that had too many.
+//! Kubernetes events about Services (`events.k8s.io/v1`), which `kubectl describe` shows. One task
+//! sends them and owns their queue.
+//!
+//! The task sends events one after the other, separately from the status writes, so that an event
+//! never delays an address. An event is dropped and counted if the queue is full, or if its Service
+//! had too many events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,70 +24,73 @@ use tracing::{debug, info};
 use crate::desired::Notice;
 use crate::metrics::Metrics;
 
-/// Events that may wait to be sent.
-pub const NOTICES_WAITING_MAX: usize = 2_048;
-/// Events about one Service that may follow each other at once, as client-go allows.
+/// Maximum number of events in the queue.
+pub const EVENTS_WAITING_MAX: usize = 2_048;
+/// Maximum burst of events about one Service, as in client-go.
 const BURST_MAX: u32 = 25;
-/// After a burst, one event about the same Service in this time.
+/// After a burst, the controller sends one event about the same Service per interval.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// Services whose events are counted; beyond that, the one that may have a burst again soonest is
-/// forgotten.
+/// Maximum number of Services in the rate limit. If there are more, the Service that is the first
+/// to have its full burst available again is removed.
 const SERVICES_COUNTED_MAX: usize = 16_384;
-/// How long the API server may take for one.
+/// Timeout of one request to the API server.
 pub const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
-/// `reportingController` of our events.
+/// `reportingController` of the controller's events.
 pub const REPORTING_CONTROLLER: &str = "ferrolb.io/controller";
 
-type Told = (Key, Box<str>, Notice);
+type QueuedEvent = (Key, Box<str>, Notice);
 
-/// The sender's end.
+/// Sending end of the event queue, with a rate limit for each Service.
 #[derive(Debug)]
 pub struct Notices {
-    queue: mpsc::Sender<Told>,
-    limit: Limit,
+    queue: mpsc::Sender<QueuedEvent>,
+    limit: EventRateLimit,
     metrics: Arc<Metrics>,
 }
 
-/// How many events about each Service there were lately.
+/// Rate limit of the events about each Service.
 #[derive(Debug, Default)]
-struct Limit {
-    /// By uid: when all its events are forgotten. Each event moves that by one [`INTERVAL`].
-    forgotten_at: BTreeMap<Box<str>, Instant>,
+struct EventRateLimit {
+    /// For the UID of each Service, the time at which its full burst is available again. Each event
+    /// moves this time later by one [`INTERVAL`].
+    full_burst_at: BTreeMap<Box<str>, Instant>,
 }
 
-impl Limit {
-    /// Counts an event, if there may be one now.
+impl EventRateLimit {
+    /// Returns whether an event about the Service may be sent now. If so, the event is counted.
     fn admits(&mut self, uid: &str, now: Instant) -> bool {
-        let at = self.forgotten_at.get(uid).copied().unwrap_or(now).max(now);
+        let at = self.full_burst_at.get(uid).copied().unwrap_or(now).max(now);
         if at.since(now) > INTERVAL * (BURST_MAX - 1) {
             return false;
         }
-        self.forgotten_at.insert(uid.into(), at + INTERVAL);
-        if self.forgotten_at.len() > SERVICES_COUNTED_MAX {
-            self.forgotten_at.retain(|_, at| *at > now);
+        self.full_burst_at.insert(uid.into(), at + INTERVAL);
+        if self.full_burst_at.len() > SERVICES_COUNTED_MAX {
+            self.full_burst_at.retain(|_, at| *at > now);
         }
-        if self.forgotten_at.len() > SERVICES_COUNTED_MAX
-            && let Some(soonest) = self.forgotten_at.iter().min_by_key(|(_, at)| **at).map(|(uid, _)| uid.clone())
+        if self.full_burst_at.len() > SERVICES_COUNTED_MAX
+            && let Some(soonest) =
+                self.full_burst_at.iter().min_by_key(|(_, at)| **at).map(|(uid, _)| uid.clone())
         {
-            self.forgotten_at.remove(&soonest);
+            self.full_burst_at.remove(&soonest);
         }
         true
     }
 }
 
 impl Notices {
-    /// The queue, and what [`send`] reads.
+    /// Returns the sending end, and the receiving end for [`send`].
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Told>) {
-        let (queue, waiting) = mpsc::channel(NOTICES_WAITING_MAX);
-        (Self { queue, limit: Limit::default(), metrics }, waiting)
+    pub fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<QueuedEvent>) {
+        let (queue, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
+        (Self { queue, limit: EventRateLimit::default(), metrics }, waiting)
     }
 
-    /// Tells something about a Service: the log at once, the API server some time soon.
-    pub fn tell(&mut self, key: &Key, uid: &str, notice: &Notice) {
+    /// Logs an event about a Service at once, and queues it for the API server. Drops it instead if
+    /// the Service had too many events or the queue is full.
+    pub fn publish(&mut self, key: &Key, uid: &str, notice: &Notice) {
         info!(service = %key, reason = &*notice.reason, "{}", notice.message);
         if !self.limit.admits(uid, Clock::now()) {
-            debug!(service = %key, reason = &*notice.reason, "too many events about it");
+            debug!(service = %key, reason = &*notice.reason, "too many events for this Service");
             self.metrics.notices_dropped.inc();
             return;
         }
@@ -94,8 +100,14 @@ impl Notices {
     }
 }
 
-/// Sends what is told, as `instance` (`reportingInstance`), until nobody can tell anything more.
-pub async fn send(client: Client, instance: String, mut waiting: mpsc::Receiver<Told>, metrics: Arc<Metrics>) {
+/// Sends queued events, with `instance` as `reportingInstance`. Ends when the sending end is
+/// dropped.
+pub async fn send(
+    client: Client,
+    instance: String,
+    mut waiting: mpsc::Receiver<QueuedEvent>,
+    metrics: Arc<Metrics>,
+) {
     while let Some((key, uid, notice)) = waiting.recv().await {
         let events: Api<Event> = Api::namespaced(client.clone(), &key.namespace);
         let event = event(&key, &uid, &notice, &instance, Timestamp::now());
@@ -103,7 +115,7 @@ pub async fn send(client: Client, instance: String, mut waiting: mpsc::Receiver<
         let sent = tokio::time::timeout(NOTICE_TIMEOUT, events.create(&params, &event)).await;
         if !matches!(sent, Ok(Ok(_))) {
             metrics.notices_dropped.inc();
-            debug!(service = %key, ?sent, "an event was not sent");
+            debug!(service = %key, ?sent, "event not sent");
         }
     }
 }
@@ -112,7 +124,7 @@ fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) 
     Event {
         metadata: ObjectMeta {
             namespace: Some(key.namespace.to_string()),
-            // What client-go does: the object's name, and the time in nanoseconds to make it unlike any other.
+            // As in client-go: the object's name, and the time in nanoseconds for uniqueness.
             name: Some(format!("{}.{:x}", key.name, now.as_nanosecond())),
             ..ObjectMeta::default()
         },
@@ -135,9 +147,9 @@ fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) 
     }
 }
 
-/// Characters of `note` that the API server takes (`events.k8s.io/v1`: 1 kB).
+/// Maximum number of characters sent in `note`, which `events.k8s.io/v1` limits to 1 kB.
 const NOTE_MAX: usize = 250;
-/// Characters of `reportingInstance` that the API server takes.
+/// Maximum length of `reportingInstance` that the API server accepts.
 const INSTANCE_MAX: usize = 128;
 
 #[cfg(test)]
@@ -146,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_service_that_flaps_has_a_burst_of_events_and_then_one_in_five_minutes() {
-        let mut limit = Limit::default();
+        let mut limit = EventRateLimit::default();
         let mut told = 0;
         for second in (0..3_600).step_by(5) {
             told += u32::from(limit.admits("flapping", Instant::from_millis(second * 1_000)));
@@ -159,15 +171,15 @@ mod tests {
 
     #[test]
     fn the_services_that_are_counted_are_limited_and_those_with_most_events_stay() {
-        let mut limit = Limit::default();
+        let mut limit = EventRateLimit::default();
         let now = Instant::from_millis(1);
         assert_eq!((0..100).filter(|_| limit.admits("flapping", now)).count(), 25);
         for n in 0..SERVICES_COUNTED_MAX + 99 {
             assert!(limit.admits(&n.to_string(), now));
         }
-        assert_eq!(limit.forgotten_at.len(), SERVICES_COUNTED_MAX);
+        assert_eq!(limit.full_burst_at.len(), SERVICES_COUNTED_MAX);
         assert!(!limit.admits("flapping", now));
         limit.admits("later", now + INTERVAL + INTERVAL);
-        assert_eq!(limit.forgotten_at.len(), 2, "what is over is forgotten first");
+        assert_eq!(limit.full_burst_at.len(), 2, "what is over is forgotten first");
     }
 }

@@ -1,8 +1,9 @@
-//! The writer: one task that makes the statuses in the API server those of Desired. It owns the requests that are under way
-//! and nothing else; cancelling it breaks them off.
+//! Writer: one task that writes the desired statuses to the API server. It owns only the requests
+//! in progress; canceling the task aborts them.
 //!
-//! It makes each attempt of each write once, one at a time for one object, a limited number at once, and tells what came of
-//! it as an event. When to try again is the state's to decide. When the lease is lost, what is under way is broken off.
+//! The task makes each attempt once, with one write per object at a time and
+//! [`CONCURRENT_WRITES_MAX`] writes in total. It reports each result as an event; the state decides
+//! when to retry. Requests in progress are aborted when the lease is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,32 +19,34 @@ use crate::desired::{Action, Desired, NOT_WRITTEN, Notice, Status, Target, Write
 use crate::event::{Event, Outcome};
 use crate::metrics::Metrics;
 
-/// Requests that are under way at once.
-pub const WRITES_UNDER_WAY_MAX: usize = 16;
+/// Maximum number of writes that are in progress at the same time.
+pub const CONCURRENT_WRITES_MAX: usize = 16;
 
-/// The writer. See the module's head.
+/// Writer task. See the module documentation.
 #[derive(Debug)]
 pub struct Writer {
-    /// Does a single write.
+    /// Executes each single write.
     pub applier: Applier,
-    /// What is to be written.
+    /// The latest [`Desired`], with the writes to execute.
     pub desired: watch::Receiver<Desired>,
-    /// Where it tells what came of it.
+    /// Event queue of the main loop, to which the task sends the result of every write.
     pub events: mpsc::Sender<Event>,
-    /// Where events about Services go.
+    /// Queue of events about Services.
     pub notices: Notices,
-    /// Where it counts.
+    /// Counts of writes and write errors.
     pub metrics: Arc<Metrics>,
 }
 
-/// What the task of one write answers.
-type Answer = (Write, Result<(), Failure>);
+/// A write and its result, as the task that executed the write returns them.
+type WriteResult = (Write, Result<(), Failure>);
 
 impl Writer {
-    /// Writes for ever; ends when nobody desires anything or listens any more.
+    /// Executes the desired writes. Ends when the main loop drops `desired` or the receiver of
+    /// `events`.
     pub async fn run(mut self) {
-        let mut tasks: JoinSet<Answer> = JoinSet::new();
-        // By target: the attempt that was started last, and whether it is still under way.
+        let mut tasks: JoinSet<WriteResult> = JoinSet::new();
+        // For each object that is written: the number of its latest attempt, and whether that
+        // attempt is still in progress.
         let mut started: BTreeMap<Target, (u64, bool)> = BTreeMap::new();
         let mut term = None;
         loop {
@@ -63,29 +66,41 @@ impl Writer {
                 Ok(answer) => answer,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
-            started.insert(write.target.clone(), (write.attempt, false));
-            let outcome = self.note(&write, result);
-            if self.events.send(Event::Written { target: write.target, attempt: write.attempt, outcome }).await.is_err()
+            let target = write.target();
+            started.insert(target.clone(), (write.attempt, false));
+            let outcome = self.report_result(&write, result);
+            if self
+                .events
+                .send(Event::Written { target, attempt: write.attempt, outcome })
+                .await
+                .is_err()
             {
                 return;
             }
         }
     }
 
-    /// Starts what is desired, has not been tried and has room; the answer is the term that this is for.
-    fn start(&mut self, tasks: &mut JoinSet<Answer>, started: &mut BTreeMap<Target, (u64, bool)>) -> Option<u32> {
+    /// Starts the desired writes that have not been attempted, up to the limit. Returns the
+    /// leadership term to which they belong.
+    fn start(
+        &mut self,
+        tasks: &mut JoinSet<WriteResult>,
+        started: &mut BTreeMap<Target, (u64, bool)>,
+    ) -> Option<u32> {
         let desired = self.desired.borrow_and_update();
-        let wanted: BTreeSet<_> = desired.writes.iter().map(|write| &write.target).collect();
+        let wanted: BTreeSet<_> = desired.writes.iter().map(Write::target).collect();
         started.retain(|target, (_, under_way)| *under_way || wanted.contains(target));
         for write in &desired.writes {
-            if tasks.len() >= WRITES_UNDER_WAY_MAX {
+            if tasks.len() >= CONCURRENT_WRITES_MAX {
                 break;
             }
-            let tried = |(attempt, under_way): &(u64, bool)| *under_way || *attempt == write.attempt;
-            if started.get(&write.target).is_some_and(tried) {
+            let tried =
+                |(attempt, under_way): &(u64, bool)| *under_way || *attempt == write.attempt;
+            let target = write.target();
+            if started.get(&target).is_some_and(tried) {
                 continue;
             }
-            started.insert(write.target.clone(), (write.attempt, true));
+            started.insert(target, (write.attempt, true));
             self.metrics.writes.inc();
             let (applier, write) = (self.applier.clone(), write.clone());
             tasks.spawn(async move {
@@ -96,12 +111,15 @@ impl Writer {
         desired.term
     }
 
-    fn note(&mut self, write: &Write, result: Result<(), Failure>) -> Outcome {
-        let target = &write.target;
+    fn report_result(&mut self, write: &Write, result: Result<(), Failure>) -> Outcome {
+        let target = write.target();
         let Err(failure) = result else {
             debug!(%target, "written");
-            if let (Target::Service(key), Status::Service(status)) = (target, &write.status) {
-                status.notices.iter().for_each(|notice| self.notices.tell(key, &status.uid, notice));
+            if let Status::Service(key, status) = &write.status {
+                status
+                    .notices
+                    .iter()
+                    .for_each(|notice| self.notices.publish(key, &status.uid, notice));
             }
             return Outcome::Done;
         };
@@ -112,8 +130,8 @@ impl Writer {
         };
         if write.reports_refusal {
             warn!(%target, why, "status update rejected, retrying: {}", remedy(&failure));
-            if let (Target::Service(key), Status::Service(status)) = (target, &write.status) {
-                self.notices.tell(key, &status.uid, &not_written(&why));
+            if let Status::Service(key, status) = &write.status {
+                self.notices.publish(key, &status.uid, &not_written(&why));
             }
         } else {
             debug!(%target, why, "status update rejected");
@@ -131,7 +149,7 @@ fn remedy(failure: &Failure) -> &'static str {
     "if permissions are missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
 }
 
-/// The event about a Service whose status the API server refuses.
+/// Returns the event about a Service whose status update the API server rejects.
 fn not_written(why: &str) -> Notice {
     let message = format!("status update rejected, retrying: {why}").into();
     Notice { warning: true, action: Action::AssignAddress, reason: NOT_WRITTEN.into(), message }

@@ -1,65 +1,73 @@
-//! Which addresses a Service gets: the pools in their order, all families out of one pool (MetalLB's rules, ties by name).
+//! Selection of a Service's addresses from the pools; methods of the [`Allocator`].
 //!
-//! First the pools that are for this Service by `serviceAllocation`, by priority; then those for everyone. A Service that
-//! asks for a pool gets addresses of that one or none.
+//! The allocator tries the pools in MetalLB's order: first the pools whose `serviceAllocation`
+//! selects the Service, by priority, then the pools for all Services. Pools of equal rank follow by
+//! name. All addresses of a Service come from one pool. A Service that requests a pool gets
+//! addresses of that pool or none.
 
-use ferrolb_proto::facts::RequestProblem;
+use ferrolb_proto::facts::AddressRequestProblem;
 use ferrolb_proto::range::Family;
 use std::net::IpAddr;
 
-use super::alloc::{Allocator, Asker, Refusal};
-use super::space::Space;
+use super::alloc::{Allocator, Refusal, Requester};
+use super::pool_addresses::PoolAddresses;
 
-/// Why a Service has not all that it needs.
+/// Reason why a Service lacks addresses that it requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shortage {
-    /// It cannot be understood what it asks for.
-    BadRequest(RequestProblem),
-    /// It needs two families, and has cluster IPs of this one.
+    /// The request in annotations or `spec.loadBalancerIP` of the Service is invalid.
+    BadRequest(AddressRequestProblem),
+    /// The Service requires dual-stack addresses, but has cluster IPs of this family only.
     OneFamily(Family),
-    /// It may not have this address that it asks for.
+    /// The Service requests this address, but cannot have it.
     Refused(IpAddr, Refusal),
-    /// There is no pool of the name it asks for.
+    /// No pool has the requested name.
     UnknownPool(Box<str>),
-    /// The pool it asks for is not valid.
+    /// The pool that the Service requests, or that its other address is from, is invalid.
     InvalidPool(Box<str>),
-    /// The pool it asks for is for others.
-    ClosedPool(Box<str>),
-    /// No pool gives to it by itself.
-    NoPool(Closed),
-    /// No such pool has addresses of all these families.
+    /// The `serviceAllocation` of the requested pool excludes the Service.
+    PoolNotAllowed(Box<str>),
+    /// No pool assigns addresses to the Service automatically.
+    NoPool(UnusablePools),
+    /// No pool that the Service may use has addresses of these families.
     Family(Vec<Family>),
-    /// These pools have the families, and none is free; by name.
+    /// These pools, sorted by name, contain addresses of the families, but none is free.
     Exhausted(Vec<Box<str>>),
 }
 
-/// Why the pools that there are give nothing to a Service. No numbers: a condition is no news because there is one pool more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Closed {
-    /// Some are not valid.
-    pub(super) invalid: bool,
-    /// For some `spec.autoAssign` is false.
-    pub(super) manual: bool,
-    /// Some are for other namespaces or Services.
-    pub(super) others: bool,
+/// Pools that assign no address to a Service automatically, by cause. Each list has the first pools
+/// by name: one more than a message lists, so that the message can add "and others".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct UnusablePools {
+    pub(super) invalid: Vec<Box<str>>,
+    /// Pools in which `spec.autoAssign` is false.
+    pub(super) manual: Vec<Box<str>>,
+    /// Pools whose `spec.serviceAllocation` selects other Namespaces or Services.
+    pub(super) others: Vec<Box<str>>,
 }
 
-/// Addresses out of one pool, in the order of the families.
-pub(super) type Gift = (Box<str>, Vec<IpAddr>);
+/// Maximum number of pools per cause in [`UnusablePools`].
+const CLOSED_MAX: usize = 6;
+
+/// Name of a pool, and the addresses selected from it, in the order of the requested families.
+pub(super) type SelectedAddresses = (Box<str>, Vec<IpAddr>);
 
 impl Allocator {
-    /// Gives a Service an address of each family, the most wanted first, out of the first pool that has all of them;
-    /// `prefer`: where none has, what one has of them. `only`: out of this pool or none.
-    pub(super) fn give(
+    /// Assigns one address of each family from the first pool that has all the families. `families`
+    /// begins with the preferred family, and `only` restricts the choice to one pool.
+    ///
+    /// With `prefer` (`PreferDualStack`), one address of one family is enough. Even then, the pools
+    /// that select the Service take precedence over the pools for all Services.
+    pub(super) fn assign_from_pools(
         &mut self,
-        asker: &Asker<'_>,
+        asker: &Requester<'_>,
         families: &[Family],
         prefer: bool,
         only: Option<&str>,
-    ) -> Result<Gift, Shortage> {
+    ) -> Result<SelectedAddresses, Shortage> {
         let groups = match only {
             Some(pool) => [self.named(asker, pool)?, Vec::new()],
-            None => self.by_itself(asker)?,
+            None => self.automatic_pools(asker)?,
         };
         let mut found = None;
         for group in &groups {
@@ -68,33 +76,41 @@ impl Allocator {
                 break;
             }
         }
-        let Some((pool, addresses)) = found else { return Err(self.shortage(&groups.concat(), families, prefer)) };
+        let Some((pool, addresses)) = found else {
+            return Err(self.shortage(&groups.concat(), families, prefer));
+        };
         for address in &addresses {
-            self.take(*address, &asker.service.key, &asker.terms, &pool);
+            self.assign(*address, &asker.service.key, &asker.terms, &pool);
         }
         Ok((pool, addresses))
     }
 
-    fn named(&self, asker: &Asker<'_>, pool: &str) -> Result<Vec<Box<str>>, Shortage> {
-        match self.spaces.get(pool) {
+    fn named(&self, asker: &Requester<'_>, pool: &str) -> Result<Vec<Box<str>>, Shortage> {
+        match self.pools.get(pool) {
             None => Err(Shortage::UnknownPool(pool.into())),
-            Some(space) if !space.usable => Err(Shortage::InvalidPool(pool.into())),
-            Some(space) if !asker.may_use(space) => Err(Shortage::ClosedPool(pool.into())),
+            Some(space) if !space.valid => Err(Shortage::InvalidPool(pool.into())),
+            Some(space) if !asker.may_use(space) => Err(Shortage::PoolNotAllowed(pool.into())),
             Some(_) => Ok(vec![pool.into()]),
         }
     }
 
-    /// The pools that are for this Service, then those for everyone.
-    fn by_itself(&self, asker: &Asker<'_>) -> Result<[Vec<Box<str>>; 2], Shortage> {
-        let mut closed = Closed::default();
+    /// Returns the pools that assign addresses to this Service automatically: those that select the
+    /// Service, and those for all Services.
+    fn automatic_pools(&self, asker: &Requester<'_>) -> Result<[Vec<Box<str>>; 2], Shortage> {
+        let mut closed = UnusablePools::default();
+        let keep = |pools: &mut Vec<Box<str>>, name: &str| {
+            if pools.len() < CLOSED_MAX {
+                pools.push(name.into());
+            }
+        };
         let (mut own, mut everyones) = (Vec::new(), Vec::new());
-        for (name, space) in &self.spaces {
+        for (name, space) in &self.pools {
             let allocation = space.allocation.as_ref();
-            match (space.usable, space.auto_assign, allocation) {
-                (false, ..) => closed.invalid = true,
-                (_, false, _) => closed.manual = true,
+            match (space.valid, space.auto_assign, allocation) {
+                (false, ..) => keep(&mut closed.invalid, name),
+                (_, false, _) => keep(&mut closed.manual, name),
                 (_, _, None) => everyones.push(name.clone()),
-                (_, _, Some(_)) if !asker.may_use(space) => closed.others = true,
+                (_, _, Some(_)) if !asker.may_use(space) => keep(&mut closed.others, name),
                 (_, _, Some(allocation)) => own.push((allocation.rank(), name.clone())),
             }
         }
@@ -105,9 +121,18 @@ impl Allocator {
         Ok([own.into_iter().map(|(_, name)| name).collect(), everyones])
     }
 
-    /// The first of these pools that has all families; else, where `prefer`, the first that has the most wanted, or any.
-    fn best(&mut self, asker: &Asker<'_>, pools: &[Box<str>], families: &[Family], prefer: bool) -> Option<Gift> {
-        let mut partial: Vec<Option<Gift>> = vec![None; families.len()];
+    /// Returns addresses from the first of these pools that has all families.
+    ///
+    /// If no pool has all families and `prefer` is set, returns one address from the first pool
+    /// that has the first family. If there is none, the next family follows.
+    fn best(
+        &mut self,
+        asker: &Requester<'_>,
+        pools: &[Box<str>],
+        families: &[Family],
+        prefer: bool,
+    ) -> Option<SelectedAddresses> {
+        let mut partial: Vec<Option<SelectedAddresses>> = vec![None; families.len()];
         for pool in pools {
             let found = self.first_of(pool, asker, families);
             if let Some(all) = found.iter().copied().collect::<Option<Vec<_>>>() {
@@ -122,15 +147,20 @@ impl Allocator {
         partial.into_iter().flatten().next().filter(|_| prefer)
     }
 
-    /// Why these pools have nothing.
+    /// Returns why these pools have no address to assign: they do not contain the families, or no
+    /// address is free.
     fn shortage(&self, pools: &[Box<str>], families: &[Family], prefer: bool) -> Shortage {
-        let has = |space: &Space| {
+        let has = |space: &PoolAddresses| {
             let mut families = families.iter().map(|family| space.has_family(*family));
             if prefer { families.any(|has| has) } else { families.all(|has| has) }
         };
-        let full = pools.iter().filter(|pool| self.spaces.get(*pool).is_some_and(has));
+        let full = pools.iter().filter(|pool| self.pools.get(*pool).is_some_and(has));
         let mut full: Vec<_> = full.cloned().collect();
         full.sort();
-        if full.is_empty() { Shortage::Family(families.to_vec()) } else { Shortage::Exhausted(full) }
+        if full.is_empty() {
+            Shortage::Family(families.to_vec())
+        } else {
+            Shortage::Exhausted(full)
+        }
     }
 }

@@ -1,35 +1,34 @@
-//! The state's decisions: who keeps what, who gets what, and which statuses have to change. Only in office.
+//! Decisions of the state: the addresses of each Service, and the statuses to write. The state
+//! makes them only while this replica is the active leader.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::Kind;
 use ferrolb_proto::facts::{Key, Pool, Service};
 
-use super::alloc::{Allocator, Asker, Means};
-use super::announced::{Checks, Reason};
-use super::hold;
-use super::reasons::SERVED_BY_METALLB;
-use super::service::{self, Counted, Entry, Role};
-use super::sharing::Terms;
-use super::{LATENCIES_MAX, Own, RETRY_INTERVAL, State, Tally, bare, pools, validity};
-use crate::desired::{NOT_WRITTEN, Target};
+use super::alloc::{Allocator, Requester, UnmanagedSource};
+use super::announced::{Reason, RecheckQueue};
+use super::messages::assigned::SERVED_BY_METALLB;
+use super::service::{self, CounterLabels, Role, ServiceEntry};
+use super::service_addresses;
+use super::sharing::SharingParameters;
+use super::{LATENCIES_MAX, RETRY_INTERVAL, ServiceCounters, State, pools};
+use crate::desired::{NOT_WRITTEN, Status};
 
 impl State {
-    /// What is left to decide at the end of a pass.
-    pub(super) fn decide_the_rest(&mut self, now: Instant) {
-        if !self.in_office {
+    /// Makes the decisions that remain at the end of a pass of the main loop, after its last event.
+    pub(super) fn decide_remaining(&mut self, now: Instant) {
+        if !self.is_active_leader {
             return;
         }
-        if self.all_in_doubt {
+        if self.all_services_dirty {
             self.decide_all(now);
         }
         if now >= self.retry_at {
             self.serve_waiting(now);
         }
-        // Who waits longest is served first. Who moves to where it has all it needs leaves something behind for others, but
-        // does so once.
+        // Waiting Services come before those that changed in this pass. The loop ends, because a
+        // Service that moves to another pool frees addresses at most once.
         loop {
             while self.allocator.take_freed() {
                 self.serve_waiting(now);
@@ -40,67 +39,71 @@ impl State {
             }
             deferred.iter().for_each(|key| self.decide(key, now));
         }
-        for name in self.allocator.take_touched() {
-            self.settle_pool(&name, now);
-        }
-        self.settle_bgp(now);
+        self.update_custom_resources(now);
     }
 
-    /// Decides everything anew: at the begin of a term, and when pools, Nodes or Namespaces have changed. First all keep what
-    /// they have: those whose terms are the recorded ones before the others, each in the order of their names. Then those
-    /// that lack something get it.
+    /// Decides all Services again: when a leadership term begins, and after a change of pools,
+    /// Nodes, Namespaces, or the status fields of a CRD.
+    ///
+    /// First, every Service keeps the addresses that it may still have. Services whose sharing
+    /// parameters equal the recorded ones precede the others, and each group is ordered by name.
+    /// Then the Services that lack addresses get new ones.
     fn decide_all(&mut self, now: Instant) {
-        self.all_in_doubt = false;
-        self.doubt_announcing();
-        self.bgp.in_doubt = true;
-        self.faults = pools::faults(self.pools.iter().map(|(_, own)| &own.object));
-        let faults = &self.faults;
-        let pools = self.pools.iter().map(|(_, own)| (&own.object, !faults.contains_key(&own.object.name)));
-        let nodes = self.nodes.iter().flat_map(|(_, node)| node.addresses.iter().copied());
-        let outside = self.services.iter().map(|(_, entry)| {
+        self.all_services_dirty = false;
+        self.recheck_all_services();
+        self.custom_resources.statuses_dirty = true;
+        self.pool_faults = pools::faults(self.custom_resources.pools.values());
+        let faults = &self.pool_faults;
+        let pools = self
+            .custom_resources
+            .pools
+            .values()
+            .map(|pool| (pool, !faults.contains_key(&pool.name)));
+        let nodes = self.nodes.values().flat_map(|node| node.addresses.iter().copied());
+        let outside = self.services.values().map(|entry| {
             let service = &entry.service;
-            let namespace_labels = self.namespaces.get(&bare(&service.key.namespace));
-            (Asker { service, terms: Terms::default(), namespace_labels }, self.config.outside(service))
+            let namespace_labels = self.namespaces.get(&service.key.namespace);
+            (
+                Requester { service, terms: SharingParameters::default(), namespace_labels },
+                self.config.unmanaged_addresses(service),
+            )
         });
         self.allocator.set_pools(pools, nodes, outside);
         self.deferred.clear();
         let (unclear, mut keys): (Vec<_>, Vec<_>) =
-            self.services.keys().into_iter().partition(|key| self.is_unclear(key));
+            self.services.keys().cloned().partition(|key| self.is_unclear(key));
         self.waiting.extend(unclear);
-        let settled = |entry: &Entry| service::is_settled(&entry.service, &Terms::of(&entry.service));
+        let settled = |entry: &ServiceEntry| {
+            service::is_settled(&entry.service, &SharingParameters::of(&entry.service))
+        };
         keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(settled));
         keys.iter().for_each(|key| self.keep(key));
-        // All that lack something are filled now; what is freed from here on, they have not seen.
+        // Clear the flag of freed addresses, because the code below tries all Services that lack
+        // addresses. Only an address that becomes free from here on requires another round.
         self.allocator.take_freed();
         self.sort_to_serve(&mut keys);
         keys.iter().for_each(|key| self.fill(key, now));
         keys.iter().for_each(|key| self.settle_service(key, now));
-        self.allocator.take_touched();
         self.retry_at = now + RETRY_INTERVAL;
-        for name in names(self.pools.keys()) {
-            self.settle_pool(&name, now);
-        }
-        for name in names(self.advertisements.keys()) {
-            self.settle_advertisement(&name, now);
-        }
-        if self.communities.is_complete() {
-            self.settle_communities(now);
-        }
     }
 
-    /// Decides what a change of one Service makes of it: at once, or at the end of the pass if something has become free, which
-    /// those get first that have waited for it.
+    /// Decides one Service that has changed. If an address has become free in this pass, the
+    /// decision follows at the end of the pass, because waiting Services have priority.
     pub(super) fn decide_one(&mut self, key: &Key, before: &Service, now: Instant) {
-        if !self.in_office || self.all_in_doubt {
+        if !self.is_active_leader || self.all_services_dirty {
             return;
         }
         if let Some(entry) = self.services.get(key) {
-            let (had, has) = (self.config.outside(before), self.config.outside(&entry.service));
-            // What it had from elsewhere and brings along is its own, before it is free for those who wait.
+            let (had, has) = (
+                self.config.unmanaged_addresses(before),
+                self.config.unmanaged_addresses(&entry.service),
+            );
+            // A Service keeps the addresses in its status, even if another load balancer wrote
+            // them. Assign them before waiting Services can get them.
             if had.iter().any(|one| !has.contains(one)) {
                 self.keep(key);
             }
-            self.set_outside(key, &has);
+            self.set_unmanaged(key, &has);
         }
         if self.allocator.has_freed() {
             self.deferred.push(key.clone());
@@ -119,53 +122,68 @@ impl State {
         self.settle_service(key, now);
     }
 
-    /// The allocator learns what a Service has from elsewhere.
-    fn set_outside(&mut self, key: &Key, addresses: &[(IpAddr, Means)]) {
+    /// Passes the addresses that a Service uses without an assignment by FerroLB to the allocator.
+    fn set_unmanaged(&mut self, key: &Key, addresses: &[(IpAddr, UnmanagedSource)]) {
         let Some(entry) = self.services.get(key) else { return };
-        let namespace_labels = self.namespaces.get(&bare(&key.namespace));
-        let asker = Asker { service: &entry.service, terms: Terms::default(), namespace_labels };
-        self.allocator.set_outside(&asker, addresses);
+        let namespace_labels = self.namespaces.get(&key.namespace);
+        let asker = Requester {
+            service: &entry.service,
+            terms: SharingParameters::default(),
+            namespace_labels,
+        };
+        self.allocator.set_unmanaged(&asker, addresses);
     }
 
     fn has_no_claim(&self, key: &Key) -> bool {
-        self.services.get(key).is_some_and(|entry| entry.claim.is_none())
+        self.services.get(key).is_some_and(|entry| entry.assignment.is_none())
     }
 
-    /// Whether it cannot be said yet what a Service that has nothing is to get, because pools choose Namespaces by their labels
-    /// and its own was not seen: it is made before the Service, and told by another watch.
+    /// Returns true if the decision for a Service without addresses must wait for its Namespace.
+    ///
+    /// If a pool selects Namespaces by label, the decision requires the Namespace's labels. The
+    /// Namespace exists before the Service, but its watch may report it later.
     fn is_unclear(&self, key: &Key) -> bool {
-        self.namespaces.get(&bare(&key.namespace)).is_none()
+        self.namespaces.get(&key.namespace).is_none()
             && self.pools_select_namespaces()
             && self.services.get(key).is_some_and(|entry| entry.present().is_empty())
     }
 
     pub(super) fn pools_select_namespaces(&self) -> bool {
-        let selects = |own: &Own<Pool, _>| own.object.allocation.as_ref().is_some_and(|a| a.selects_namespaces());
-        self.pools.iter().any(|(_, own)| selects(own))
+        let selects =
+            |pool: &Pool| pool.allocation.as_ref().is_some_and(|a| a.selects_namespaces());
+        self.custom_resources.pools.values().any(selects)
     }
 
-    /// Gives back what a Service had that is gone.
-    pub(super) fn release(&mut self, key: &Key, mut entry: Entry) {
-        self.agenda.withdraw(&mut entry.draft);
-        self.checks.forget(key, &mut entry.motion);
+    /// Releases the addresses of a deleted Service, and removes its pending write, its recheck and
+    /// its counts.
+    pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry) {
+        self.write_queue.withdraw(&mut entry.pending_status);
+        self.rechecks.forget(key, &mut entry.recheck);
         self.waiting.remove(key);
-        for address in entry.claim.take().into_iter().flat_map(|claim| claim.addresses) {
+        for address in entry.assignment.take().into_iter().flat_map(|claim| claim.addresses) {
             self.allocator.release(address, key);
         }
-        self.tally.count(&mut entry, Role::Foreign);
-        let asker = Asker { service: &entry.service, terms: Terms::default(), namespace_labels: None };
-        self.allocator.set_outside(&asker, &[]);
+        self.counters.count(&mut entry, Role::Foreign);
+        let asker = Requester {
+            service: &entry.service,
+            terms: SharingParameters::default(),
+            namespace_labels: None,
+        };
+        self.allocator.set_unmanaged(&asker, &[]);
     }
 
-    /// The order in which Services are served: those that ask for certain addresses, lest these go to somebody whom any
-    /// would have served; then the others; each by name.
+    /// Sorts Services into the order of assignment. Those that request specific addresses come
+    /// first, because the others can use any address. Each group is sorted by name.
     fn sort_to_serve(&self, keys: &mut [Key]) {
-        let asks =
-            |key: &Key| self.services.get(key).is_some_and(|entry| !entry.service.demand.request.addresses.is_empty());
+        let asks = |key: &Key| {
+            self.services
+                .get(key)
+                .is_some_and(|entry| !entry.service.demand.request.addresses.is_empty())
+        };
         keys.sort_by_cached_key(|key| (!asks(key), key.clone()));
     }
 
-    /// Looks again at those that wait.
+    /// Tries again to assign addresses to the waiting Services.
     fn serve_waiting(&mut self, now: Instant) {
         self.retry_at = now + RETRY_INTERVAL;
         let mut waiting: Vec<_> = self.waiting.iter().cloned().collect();
@@ -180,143 +198,130 @@ impl State {
         }
     }
 
-    /// Forgets every decision, as a replica without the lease does.
-    pub(super) fn resign(&mut self) {
-        self.in_office = false;
+    /// Discards all decisions and pending writes, because this replica has lost the lease or starts
+    /// a new leadership term. The active leader decides again from the objects' statuses.
+    pub(super) fn step_down(&mut self) {
+        self.is_active_leader = false;
         self.allocator = Allocator::default();
         self.waiting.clear();
         self.deferred.clear();
-        self.tally = Tally::default();
-        self.checks = Checks::default();
-        for key in self.services.keys() {
-            let Some(entry) = self.services.get_mut(&key) else { continue };
-            self.agenda.withdraw(&mut entry.draft);
-            (entry.claim, entry.counted, entry.given_at) = (None, Counted::default(), None);
-            (entry.announced, entry.motion) = (None, None);
+        self.counters = ServiceCounters::default();
+        self.rechecks = RecheckQueue::default();
+        for entry in self.services.values_mut() {
+            self.write_queue.withdraw(&mut entry.pending_status);
+            (entry.assignment, entry.counted, entry.first_assigned_at) =
+                (None, CounterLabels::default(), None);
+            (entry.announced, entry.recheck) = (None, None);
             entry.lost.clear();
         }
-        self.pools.values_mut().for_each(|own| self.agenda.withdraw(&mut own.draft));
-        self.advertisements.values_mut().for_each(|own| self.agenda.withdraw(&mut own.draft));
-        self.communities.values_mut().for_each(|own| self.agenda.withdraw(&mut own.draft));
-        self.bgp.withdraw(&mut self.agenda);
+        self.write_queue.forget_all_own();
     }
 
-    /// Lets a Service keep what it has and may have; one that is not ours has nothing.
+    /// Keeps the addresses that a Service has and may use, and releases its other ones. Releases
+    /// all addresses of a Service that FerroLB does not serve.
     fn keep(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if self.config.role(&entry.service) != Role::Ours {
-            if let Some(claim) = entry.claim.take() {
+            if let Some(claim) = entry.assignment.take() {
                 claim.addresses.iter().for_each(|address| self.allocator.release(*address, key));
-                entry.draft.renew();
+                entry.pending_status.reset_delay();
             }
             return;
         }
-        let namespace_labels = self.namespaces.get(&bare(&key.namespace));
-        let asker = Asker { service: &entry.service, terms: Terms::of(&entry.service), namespace_labels };
-        let (claim, lost) = hold::keep(&mut self.allocator, &asker, &entry.present(), entry.from().as_deref());
+        let namespace_labels = self.namespaces.get(&key.namespace);
+        let asker = Requester {
+            service: &entry.service,
+            terms: SharingParameters::of(&entry.service),
+            namespace_labels,
+        };
+        let (claim, lost) = service_addresses::keep(
+            &mut self.allocator,
+            &asker,
+            &entry.present(),
+            entry.pool_name().as_deref(),
+        );
         if !lost.is_empty() {
             entry.lost = lost;
         }
-        let before = entry.claim.replace(claim);
-        // Only whether it has what it had is new so far: the rest is filled in.
-        if let (Some(before), Some(claim)) = (before, &mut entry.claim)
+        let before = entry.assignment.replace(claim);
+        // `service_addresses::keep` decides only the addresses and the pool. If the addresses are
+        // unchanged, the other fields keep their values until `fill` decides them.
+        if let (Some(before), Some(claim)) = (before, &mut entry.assignment)
             && before.addresses == claim.addresses
         {
             let pool = std::mem::take(&mut claim.pool);
             if before.pool != pool {
-                entry.draft.renew();
+                entry.pending_status.reset_delay();
             }
-            *claim = hold::Claim { pool, ..before };
+            *claim = service_addresses::Assignment { pool, ..before };
         } else {
-            entry.draft.renew();
+            entry.pending_status.reset_delay();
         }
     }
 
-    /// Gives a Service what it lacks.
+    /// Assigns the addresses that a Service lacks, as far as pools have them.
     fn fill(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        let Some(mut claim) = entry.claim.clone() else {
+        let Some(mut claim) = entry.assignment.clone() else {
             self.waiting.remove(key);
             return;
         };
-        let namespace_labels = self.namespaces.get(&bare(&key.namespace));
-        let asker = Asker { service: &entry.service, terms: Terms::of(&entry.service), namespace_labels };
-        entry.lost.extend(hold::fill(&mut self.allocator, &asker, &mut claim));
-        if claim.short.is_some() {
+        let namespace_labels = self.namespaces.get(&key.namespace);
+        let asker = Requester {
+            service: &entry.service,
+            terms: SharingParameters::of(&entry.service),
+            namespace_labels,
+        };
+        entry.lost.extend(service_addresses::fill(&mut self.allocator, &asker, &mut claim));
+        if claim.shortage.is_some() {
             self.waiting.insert(key.clone());
         } else {
             self.waiting.remove(key);
         }
         if entry.service.assigned.is_empty() && !claim.addresses.is_empty() {
-            entry.given_at.get_or_insert(now);
+            entry.first_assigned_at.get_or_insert(now);
         }
-        if entry.claim.as_ref() != Some(&claim) {
-            entry.draft.renew();
+        if entry.assignment.as_ref() != Some(&claim) {
+            entry.pending_status.reset_delay();
         }
-        entry.claim = Some(claim);
+        entry.assignment = Some(claim);
     }
 
-    /// Compares a Service with what it should be.
+    /// Compares a Service's status with the desired one, and queues or removes the write.
     pub(super) fn settle_service(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
         let role = self.config.role(&entry.service);
         let wanted = service::status(entry, role);
         if wanted.is_none() {
             entry.lost.clear();
-            // The watch may show what was written before the answer to the write comes.
-            let shown = entry.given_at.take().filter(|_| !entry.service.assigned.is_empty());
-            self.latencies.extend(shown.filter(|_| self.latencies.len() < LATENCIES_MAX).map(|given| now.since(given)));
+            // The watch may report the written status before the response to the write arrives. In
+            // that case, measure the assignment latency here.
+            let shown =
+                entry.first_assigned_at.take().filter(|_| !entry.service.assigned.is_empty());
+            self.latencies.extend(
+                shown
+                    .filter(|_| self.latencies.len() < LATENCIES_MAX)
+                    .map(|given| now.since(given)),
+            );
         }
-        self.agenda.set(&Target::Service(key.clone()), &mut entry.draft, wanted, now);
-        self.tally.count(entry, role);
-    }
-
-    /// Compares a pool's status with what it should be.
-    pub(super) fn settle_pool(&mut self, name: &str, now: Instant) {
-        let Some(fields) = self.fields.get(&Kind::IPAddressPool).filter(|_| self.in_office) else { return };
-        let Some(own) = self.pools.get_mut(&bare(name)) else { return };
-        let sound = pools::sound(self.allocator.skipped(name));
-        let counts = self.allocator.counts(name);
-        let wanted = pools::pool_status(&own.object, self.faults.get(name), &sound, counts, fields);
-        // Counts change with every Service: no quarrel, but not to be written with every one either.
-        own.draft.renew();
-        own.draft.hold_until(own.quiet_until);
-        self.agenda.set(&Target::Pool(name.into()), &mut own.draft, wanted, now);
-    }
-
-    /// Compares an advertisement's status with what it should be.
-    pub(super) fn settle_advertisement(&mut self, name: &str, now: Instant) {
-        let Some(fields) = self.fields.get(&Kind::L2Advertisement).filter(|_| self.in_office) else { return };
-        let pools: BTreeSet<&str> = self.pools.iter().map(|(key, _)| &*key.name).collect();
-        let Some(own) = self.advertisements.get_mut(&bare(name)) else { return };
-        let wanted = validity::advertisement_status(&own.object, &pools, fields);
-        own.draft.renew();
-        own.draft.hold_until(own.quiet_until);
-        self.agenda.set(&Target::Advertisement(name.into()), &mut own.draft, wanted, now);
-    }
-
-    /// Compares the statuses of all Communities with what they should be.
-    pub(super) fn settle_communities(&mut self, now: Instant) {
-        let Some(fields) = self.fields.get(&Kind::Community).filter(|_| self.in_office) else { return };
-        let owners = validity::alias_owners(self.communities.iter().map(|(_, own)| &own.object));
-        let wanted = self.communities.iter().map(|(_, own)| validity::community_status(&own.object, &owners, fields));
-        let wanted: Vec<_> = wanted.collect();
-        for (own, wanted) in self.communities.values_mut().zip(wanted) {
-            own.draft.renew();
-            own.draft.hold_until(own.quiet_until);
-            self.agenda.set(&Target::Community(own.object.name.clone()), &mut own.draft, wanted, now);
-        }
+        let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
+        self.write_queue.set(&mut entry.pending_status, wanted, now);
+        self.counters.count(entry, role);
     }
 }
 
-impl Tally {
-    /// Counts a Service as it is now, and no longer as it was.
-    pub(super) fn count(&mut self, entry: &mut Entry, role: Role) {
-        let claim = entry.claim.as_ref();
+impl ServiceCounters {
+    /// Removes a Service from the counters of its previous state, and adds it to those of its
+    /// current state.
+    pub(super) fn count(&mut self, entry: &mut ServiceEntry, role: Role) {
+        let claim = entry.assignment.as_ref();
         let has = claim.filter(|claim| !claim.addresses.is_empty());
-        let decided = claim.and_then(service::reason).or((role == Role::Contested).then_some(SERVED_BY_METALLB));
-        let now = Counted {
-            reason: decided.map(|reason| if entry.draft.is_refused() { NOT_WRITTEN } else { reason }),
+        let decided = claim
+            .and_then(service::reason)
+            .or((role == Role::ServedByMetalLb).then_some(SERVED_BY_METALLB));
+        let now = CounterLabels {
+            reason: decided
+                .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),
             announced: claim.and_then(|_| Reason::of(entry)),
             pool: has.and_then(|claim| claim.pool.clone()),
         };
@@ -334,11 +339,9 @@ impl Tally {
             *count = count.saturating_sub(1);
         }
         now.reason.into_iter().for_each(|reason| *self.reasons.entry(reason).or_default() += 1);
-        now.announced.into_iter().for_each(|reason| *self.announced.entry(reason).or_default() += 1);
+        now.announced
+            .into_iter()
+            .for_each(|reason| *self.announced.entry(reason).or_default() += 1);
         now.pool.into_iter().for_each(|pool| *self.pools.entry(pool).or_default() += 1);
     }
-}
-
-fn names(keys: Vec<Key>) -> impl Iterator<Item = Box<str>> {
-    keys.into_iter().map(|key| key.name)
 }

@@ -1,4 +1,5 @@
-//! The state as `/state` shows it: for whoever wants to know why. Made on request, by the main loop.
+//! Snapshot of the state that the admin listener returns at `/state`, for debugging. The main loop
+//! creates it on request.
 
 use std::net::IpAddr;
 
@@ -7,17 +8,17 @@ use ferrolb_proto::facts::Key;
 use serde::Serialize;
 
 use super::State;
-use super::service::{self, Entry};
-use crate::desired::{Desired, Figures};
+use super::service::{self, ServiceEntry};
+use crate::desired::{Desired, MetricValues};
 use crate::plan::plan;
 
-/// What `/state` answers.
+/// Content of the HTTP response to `/state`.
 #[derive(Debug, Serialize)]
 pub struct Dump {
     leading: bool,
     in_office: bool,
     waiting_for_lists: Vec<&'static str>,
-    figures: Figures,
+    figures: MetricValues,
     services: Vec<ServiceRow>,
     tenants: Vec<(IpAddr, Vec<String>)>,
     desired: Desired,
@@ -33,8 +34,8 @@ struct ServiceRow {
 }
 
 impl ServiceRow {
-    fn of(entry: &Entry) -> Self {
-        let claim = entry.claim.as_ref();
+    fn of(entry: &ServiceEntry) -> Self {
+        let claim = entry.assignment.as_ref();
         Self {
             service: entry.service.key.to_string(),
             assigned: entry.service.assigned.iter().map(|assigned| assigned.address).collect(),
@@ -46,19 +47,27 @@ impl ServiceRow {
 }
 
 impl State {
-    /// The state as `/state` shows it. Services that are none of ours and hold nothing are left out.
+    /// Returns the snapshot for `/state`. The list of Services contains those of type LoadBalancer,
+    /// and those to which FerroLB has assigned addresses.
     #[must_use]
     pub fn dump(&self, now: Instant) -> Dump {
-        let shown = |entry: &&Entry| entry.claim.is_some() || entry.service.load_balancer;
+        let shown =
+            |entry: &&ServiceEntry| entry.assignment.is_some() || entry.service.load_balancer;
         Dump {
             leading: self.leading,
-            in_office: self.in_office,
+            in_office: self.is_active_leader,
             waiting_for_lists: self.never_listed(),
             figures: self.figures(),
-            services: self.services.iter().map(|(_, entry)| entry).filter(shown).map(ServiceRow::of).collect(),
+            services: self
+                .services
+                .iter()
+                .map(|(_, entry)| entry)
+                .filter(shown)
+                .map(ServiceRow::of)
+                .collect(),
             tenants: self
                 .allocator
-                .tenants()
+                .assignments()
                 .map(|(address, keys)| (address, keys.into_iter().map(Key::to_string).collect()))
                 .collect(),
             desired: plan(self, now),

@@ -1,43 +1,51 @@
-//! Which pools can be used, and what their statuses should say. Pure functions; the state asks them.
+//! Validity and statuses of pools. Pure functions, called by the state.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{self, StatusFields};
+use ferrolb_proto::api::{CustomResourceKind, StatusFields};
 use ferrolb_proto::facts::{Pool, PoolProblem};
 use ferrolb_proto::range::AddressRange;
 
-use super::alloc::Skipped;
-use super::space::Count;
-use super::validity::{self, Fault, verdict};
-use crate::desired::PoolStatus;
+use super::alloc::{Allocator, SkipReason};
+use super::custom_resources::StatusResource;
+use super::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
+use super::pool_addresses::AddressCounts;
+use super::validity::{self, verdict};
+use crate::desired::{CustomResourceStatus, PoolStatus};
 
-/// Addresses that a condition lists.
-const SKIPPED_NAMED_MAX: usize = 5;
+/// Number of skipped addresses that are passed to a message: one more than the message lists, so
+/// that the message can add "and others".
+const SKIPPED_MAX: usize = 6;
 
-/// The faults of all pools, by name; the others can be used. Of two that overlap, the one made later is the culprit, or of two
-/// made at once the later by name: every replica sees that alike, and a pool in use is not put out of it by a new one.
-pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<str>, Fault> {
+/// Returns the faults of the invalid pools, by pool name.
+///
+/// Of two pools that overlap, the one created later is invalid, or the later by name if both were
+/// created at the same time. Every replica therefore decides the same, and a new pool never
+/// invalidates a pool in use.
+pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<str>, PoolFault> {
     let mut faults = BTreeMap::new();
-    // The ranges in use so far. They share no address, so a range overlaps one of them only if it overlaps the last of those
-    // that begin at or before its end.
+    // Ranges of the valid pools so far, by first address. These ranges do not overlap each other.
+    // If a range overlaps any of them, it also overlaps the nearest one that begins at or before
+    // its end.
     let mut used: BTreeMap<IpAddr, (AddressRange, &'a str)> = BTreeMap::new();
     let mut pools: Vec<&Pool> = pools.collect();
     pools.sort_by_key(|pool| (pool.created, &pool.name));
     for pool in pools {
-        let before = |range: &AddressRange| used.range(..=range.last()).next_back().map(|(_, found)| *found);
+        let before =
+            |range: &AddressRange| used.range(..=range.last()).next_back().map(|(_, found)| *found);
         let overlap = pool.ranges.iter().find_map(|range| {
-            before(range).filter(|(other, _)| other.overlaps(range)).map(|(other, name)| (*range, other, name))
+            before(range)
+                .filter(|(other, _)| other.overlaps(range))
+                .map(|(other, name)| (*range, other, name))
         });
         let fault = match (&pool.problem, overlap) {
-            (Some(problem), _) => Fault { reason: reason(problem), message: problem.to_string().into() },
-            (None, Some((own, other, name))) => Fault {
-                reason: "Overlap",
-                message: format!(
-                    "{own} of this pool ({}) overlaps {other} of pool {name}: this pool is not used until they share no address",
-                    pool.name
-                )
-                .into(),
+            (Some(problem), _) => PoolFault::Problem(problem.clone()),
+            (None, Some((range, older_range, older))) => PoolFault::Overlap {
+                pool: pool.name.clone(),
+                range,
+                older: older.into(),
+                older_range,
             },
             (None, None) => {
                 used.extend(pool.ranges.iter().map(|range| (range.first(), (*range, &*pool.name))));
@@ -49,40 +57,27 @@ pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<
     faults
 }
 
-const fn reason(problem: &PoolProblem) -> &'static str {
-    match problem {
-        PoolProblem::Empty | PoolProblem::Addresses(_) | PoolProblem::Special(..) => "BadAddresses",
-        PoolProblem::Exclude(_) => "BadExcludeAddresses",
-        PoolProblem::Overlap(..) => "Overlap",
-        PoolProblem::Selector(_) => "BadSelector",
-        PoolProblem::Unreadable(_) => "Unreadable",
-    }
+/// Returns the message of a valid pool, with addresses that it does not assign automatically.
+pub(super) fn valid<'a>(
+    skipped: impl Iterator<Item = (IpAddr, SkipReason<'a>)>,
+) -> PoolMessage<'a> {
+    let skipped = skipped.take(SKIPPED_MAX).map(|(address, why)| SkippedAddress(address, why));
+    PoolMessage::Valid(skipped.collect())
 }
 
-/// The message of a valid pool, with the addresses that it assigns on request only.
-pub(super) fn sound<'a>(mut skipped: impl Iterator<Item = (IpAddr, Skipped<'a>)>) -> String {
-    let text = |(address, why)| format!("{address} ({why})");
-    let named: Vec<_> = skipped.by_ref().take(SKIPPED_NAMED_MAX).map(text).collect();
-    let more = if skipped.next().is_some() { " and others" } else { "" };
-    match named.len() {
-        0 => "addresses of this pool can be given".to_owned(),
-        _ => format!("addresses of this pool can be given, but for {}{more}", named.join(", ")),
-    }
-}
-
-/// The status that a pool should have; none when it has it, or its CRD has no place for it. `counts` are those of IPv4 and
-/// IPv6, `sound` what the condition says if there is no fault.
+/// Returns the status that a pool should have, or `None` if the pool has it already or its CRD has
+/// no field for it. `counts` has the counts for IPv4 and for IPv6.
 pub(super) fn pool_status(
     pool: &Pool,
-    fault: Option<&Fault>,
-    sound: &str,
-    counts: [Count; 2],
+    message: &PoolMessage<'_>,
+    counts: [AddressCounts; 2],
     fields: &StatusFields,
 ) -> Option<PoolStatus> {
     let has = &pool.status;
     let is = (has.conditions.as_slice(), has.observed_generation);
-    let (valid, same) = verdict(fault.cloned(), sound, pool.generation, is);
-    // MetalLB's CRD demands a number; ours leaves out one that cannot be told.
+    let (valid, same) = verdict(message, pool.generation, is);
+    // With FerroLB's CRD, a count that does not fit into the field is omitted. MetalLB's CRD
+    // requires a number, so such a count becomes the largest number.
     let largest = (*fields != StatusFields::All).then_some(i64::MAX);
     let [v4, v6] = counts.map(|count| count.available);
     let wanted = PoolStatus {
@@ -98,13 +93,41 @@ pub(super) fn pool_status(
     (!same).then_some(wanted)
 }
 
-/// Takes a status that was written for the one that is there, until the watch shows it.
-pub(super) fn assume_pool(is: &mut api::IPAddressPoolStatus, written: &PoolStatus) {
-    [is.assigned_ipv4, is.assigned_ipv6] = written.assigned;
-    [is.available_ipv4, is.available_ipv6] = written.available;
-    is.available = written.text.as_deref().map(str::to_owned);
-    if let Some(valid) = &written.valid {
-        validity::assume(&mut is.conditions, &mut is.observed_generation, valid);
+/// Inputs of a pool's status, in addition to the pool itself.
+pub(super) struct PoolStatusInputs<'a> {
+    /// Faults of the invalid pools, from [`faults`].
+    pub(super) faults: &'a BTreeMap<Box<str>, PoolFault>,
+    pub(super) allocator: &'a Allocator,
+}
+
+impl StatusResource for Pool {
+    const KIND: CustomResourceKind = CustomResourceKind::IPAddressPool;
+    type Status = PoolStatus;
+    const STATUS: fn(PoolStatus) -> CustomResourceStatus = CustomResourceStatus::Pool;
+    type StatusInputs<'a> = PoolStatusInputs<'a>;
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        let Self { generation, created, status, .. } = before.cloned().unwrap_or_default();
+        let problem = Some(PoolProblem::Unreadable(why));
+        Self { name, generation, created, status, problem, ..Self::default() }
+    }
+
+    fn status(&self, around: &PoolStatusInputs<'_>, fields: &StatusFields) -> Option<PoolStatus> {
+        let message = match around.faults.get(&self.name) {
+            Some(fault) => PoolMessage::Fault(fault),
+            None => valid(around.allocator.skipped(&self.name)),
+        };
+        pool_status(self, &message, around.allocator.counts(&self.name), fields)
+    }
+
+    fn record_written(&mut self, written: &PoolStatus) {
+        let is = &mut self.status.0;
+        [is.assigned_ipv4, is.assigned_ipv6] = written.assigned;
+        [is.available_ipv4, is.available_ipv6] = written.available;
+        is.available = written.text.as_deref().map(str::to_owned);
+        if let Some(valid) = &written.valid {
+            validity::assume(&mut is.conditions, &mut is.observed_generation, valid);
+        }
     }
 }
 

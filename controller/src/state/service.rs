@@ -1,137 +1,157 @@
-//! What a Service's status should say. Pure functions of one Service; the state asks them.
+//! Desired status of a Service. Pure functions of one Service, called by the state.
 //!
-//! The condition is written for a person, and it is the record of the terms on which an address is shared: after a restart,
-//! the Services whose conditions say what is still true keep their addresses first, and one whose terms have changed
-//! meanwhile is the one to go.
+//! The condition `AddressAssigned` is for users. An annotation records the sharing parameters under
+//! which the Service received its address.
+//!
+//! After a restart of the controller, Services whose parameters still match this record keep their
+//! addresses first. If two Services can no longer share an address, the Service with changed
+//! parameters loses it.
 
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{IpMode, Truth};
-use ferrolb_proto::facts::{ConditionFact, ConditionKind, Service};
+use ferrolb_proto::api::{ConditionStatus, IpMode};
+use ferrolb_proto::facts::{Service, ServiceCondition, ServiceConditionType};
 
 use super::Config;
-use super::agenda::Draft;
-use super::alloc::Means;
-use super::announced::{Motion, Reason};
-use super::hold::{Claim, Lost};
-use super::reasons::{ASSIGNED, SERVED_BY_METALLB, given_up, served_by_metallb, shortage_text};
-use super::sharing::Terms;
+use super::alloc::UnmanagedSource;
+use super::announced::{QueuedRecheck, Reason};
+use super::messages::Message;
+use super::messages::assigned::{ASSIGNED, AssignedMessage, with_released};
+use super::service_addresses::{Assignment, LostAddresses};
+use super::sharing::SharingParameters;
+use super::write_queue::PendingStatus;
 use crate::desired::{Action, Condition, Notice, ServiceStatus};
 
-/// What a Service is to us.
+/// Relation of a Service to FerroLB: whether FerroLB assigns addresses to it, and which status it
+/// writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It gets addresses.
+    /// FerroLB assigns addresses to the Service.
     Ours,
-    /// It would get addresses, if MetalLB did not say that it has it.
-    Contested,
-    /// It no longer is a LoadBalancer, and still carries what we wrote.
-    Former,
-    /// Somebody else's, or nobody's.
+    /// FerroLB would assign addresses to the Service, but an annotation shows that MetalLB serves
+    /// it.
+    ServedByMetalLb,
+    /// The Service is no LoadBalancer any more, but still has FerroLB's annotation or condition.
+    NoLongerLoadBalancer,
+    /// A Service that another load-balancer implementation serves, or that none serves.
     Foreign,
 }
 
-/// A Service, and what we make of it.
+/// A Service and the controller's decisions about it.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct ServiceEntry {
     pub(super) service: Service,
-    /// None: not decided, or not ours.
-    pub(super) claim: Option<Claim>,
-    /// What it had and may not keep, until that was told.
-    pub(super) lost: Lost,
-    pub(super) draft: Draft<ServiceStatus>,
-    /// Its condition `Announced` as it should be, where it was decided and is not seen yet.
+    /// The decision about the Service's addresses. `None` if there is no decision yet, or if
+    /// FerroLB does not serve the Service.
+    pub(super) assignment: Option<Assignment>,
+    /// Addresses that the Service has lost and that the event of its next status write reports.
+    pub(super) lost: LostAddresses,
+    pub(super) pending_status: PendingStatus,
+    /// Desired `Announced` condition, if it was decided and the watch has not reported it yet.
     pub(super) announced: Option<Box<Condition>>,
-    /// Whether, and since when, it is looked at again: see [`super::announced`].
-    pub(super) motion: Option<Box<Motion>>,
-    /// What it is counted under.
-    pub(super) counted: Counted,
-    /// When it got an address after having had none, until that was written.
-    pub(super) given_at: Option<ferrolb_proto::Instant>,
+    /// Pending recheck of the Service, if any: see [`super::announced`].
+    pub(super) recheck: Option<Box<QueuedRecheck>>,
+    /// Counters in which the Service is counted at present.
+    pub(super) counted: CounterLabels,
+    /// Time at which the Service got its first address; `None` after the status with the address
+    /// has been written.
+    pub(super) first_assigned_at: Option<ferrolb_proto::Instant>,
 }
 
-/// What a Service of ours is counted under.
+/// Labels of the counters in which a Service is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counted {
-    /// The reason of its condition `AddressAssigned`; [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN)
-    /// while it has no such one.
+pub(super) struct CounterLabels {
+    /// Reason of the `AddressAssigned` condition; [`NOT_WRITTEN`](crate::desired::NOT_WRITTEN)
+    /// while the API server rejects the status.
     pub(super) reason: Option<&'static str>,
-    /// That of its condition `Announced`.
+    /// Reason of the `Announced` condition.
     pub(super) announced: Option<Reason>,
-    /// The pool that it has addresses of.
+    /// Pool of the Service's addresses.
     pub(super) pool: Option<Box<str>>,
 }
 
-impl Entry {
-    /// What it has now: as decided here, or else as its status says.
+impl ServiceEntry {
+    /// Returns the addresses that the controller has assigned to the Service, or if there are none,
+    /// the addresses in the Service's status.
     pub(super) fn present(&self) -> Vec<IpAddr> {
-        match &self.claim {
+        match &self.assignment {
             Some(claim) if !claim.addresses.is_empty() => claim.addresses.clone(),
-            Some(_) | None => self.service.assigned.iter().map(|assigned| assigned.address).collect(),
+            Some(_) | None => {
+                self.service.assigned.iter().map(|assigned| assigned.address).collect()
+            }
         }
     }
 
-    /// The pool that it came from, as decided here or else as its annotation says.
-    pub(super) fn from(&self) -> Option<Box<str>> {
-        self.claim.as_ref().and_then(|claim| claim.pool.clone()).or_else(|| self.service.from_pool.clone())
+    /// Returns the pool of the assigned addresses, or if there is none, the pool in the Service's
+    /// annotation.
+    pub(super) fn pool_name(&self) -> Option<Box<str>> {
+        self.assignment
+            .as_ref()
+            .and_then(|claim| claim.pool.clone())
+            .or_else(|| self.service.pool_annotation.clone())
     }
 }
 
 impl Config {
-    /// What a Service is to us.
+    /// Returns the relation of a Service to FerroLB.
     pub(super) fn role(&self, service: &Service) -> Role {
-        let marked = service.from_pool.is_some() || condition(service).is_some();
-        if service.is_ours(&self.classes, self.default_implementation) {
+        let marked = service.pool_annotation.is_some() || condition(service).is_some();
+        if service.is_served_by_ferrolb(&self.classes, self.default_implementation) {
             Role::Ours
-        } else if service.is_contested(self.default_implementation) {
-            Role::Contested
+        } else if service.is_served_by_metallb(self.default_implementation) {
+            Role::ServedByMetalLb
         } else if !service.load_balancer && marked {
-            Role::Former
+            Role::NoLongerLoadBalancer
         } else {
             Role::Foreign
         }
     }
 
-    /// The addresses that a Service has from elsewhere, ascending.
-    pub(super) fn outside(&self, service: &Service) -> Vec<(IpAddr, Means)> {
-        let external = service.demand.external_ips.iter().map(|address| (*address, Means::ExternalIps));
-        let cluster = service.demand.cluster_ips.iter().map(|address| (*address, Means::ClusterIp));
+    /// Returns the addresses that a Service uses without an assignment by FerroLB, ascending.
+    pub(super) fn unmanaged_addresses(&self, service: &Service) -> Vec<(IpAddr, UnmanagedSource)> {
+        let external = service
+            .demand
+            .external_ips
+            .iter()
+            .map(|address| (*address, UnmanagedSource::ExternalIps));
+        let cluster =
+            service.demand.cluster_ips.iter().map(|address| (*address, UnmanagedSource::ClusterIp));
         let foreign = service.load_balancer && self.role(service) != Role::Ours;
-        let given = service.assigned.iter().filter(|_| foreign).map(|assigned| (assigned.address, Means::Balancer));
+        let given = service
+            .assigned
+            .iter()
+            .filter(|_| foreign)
+            .map(|assigned| (assigned.address, UnmanagedSource::OtherLoadBalancer));
         let mut all: Vec<_> = external.chain(given).chain(cluster).collect();
         all.sort_unstable();
         all
     }
 }
 
-fn condition(service: &Service) -> Option<&ConditionFact> {
-    service.condition(ConditionKind::AddressAssigned)
+fn condition(service: &Service) -> Option<&ServiceCondition> {
+    service.condition(ServiceConditionType::AddressAssigned)
 }
 
-/// Whether the terms on which it has its addresses are those that its condition records.
-pub(super) fn is_settled(service: &Service, terms: &Terms) -> bool {
-    condition(service).is_some_and(|is| {
-        let recorded = is.message.split(SEPARATOR).find(|part| part.starts_with(Terms::PREFIX));
-        recorded.unwrap_or_default() == terms.to_string()
-    })
+/// Returns true if the Service's sharing parameters still equal those under which it received its
+/// addresses.
+pub(super) fn is_settled(service: &Service, terms: &SharingParameters) -> bool {
+    condition(service).is_some() && service.sharing_parameters == terms.digest()
 }
 
-/// Between the parts of a condition's message.
-pub(super) const SEPARATOR: &str = "; ";
-
-/// The status that a Service should have; none when it has it.
-pub(super) fn status(entry: &Entry, role: Role) -> Option<ServiceStatus> {
+/// Returns the status that a Service should have, or `None` if there is nothing to write.
+pub(super) fn status(entry: &ServiceEntry, role: Role) -> Option<ServiceStatus> {
     let service = &entry.service;
-    match (role, &entry.claim) {
+    match (role, &entry.assignment) {
         _ if service.deleting => None,
         (Role::Ours, Some(claim)) => claimed(entry, claim),
-        (Role::Contested, _) => contested(service),
-        (Role::Former, _) => Some(ServiceStatus {
+        (Role::ServedByMetalLb, _) => contested(service),
+        (Role::NoLongerLoadBalancer, _) => Some(ServiceStatus {
             uid: service.uid.clone(),
             theirs: false,
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
+            sharing_parameters: None,
             condition: None,
             announced: None,
             notices: Vec::new(),
@@ -140,58 +160,79 @@ pub(super) fn status(entry: &Entry, role: Role) -> Option<ServiceStatus> {
     }
 }
 
-/// Nothing but a condition that says whose it is. What we wrote before we knew goes, but for addresses.
+/// Returns the status of a Service that MetalLB serves: a condition that names MetalLB.
+///
+/// This status removes FerroLB's earlier annotations and the condition `Announced`, but leaves the
+/// addresses as they are.
 fn contested(service: &Service) -> Option<ServiceStatus> {
-    let message = served_by_metallb(service.metallb?).into();
-    let wanted = Condition { status: Truth::False, reason: SERVED_BY_METALLB.into(), message, since: None };
+    let wanted = wanted(&AssignedMessage::MetalLb { annotation: service.metallb_annotation? });
     let is = condition(service);
-    let told = is.is_some_and(|is| says(is, &wanted));
-    if told && service.from_pool.is_none() && service.condition(ConditionKind::Announced).is_none() {
+    let told = is.is_some_and(|is| matches(is, &wanted));
+    if told
+        && service.pool_annotation.is_none()
+        && service.condition(ServiceConditionType::Announced).is_none()
+    {
         return None;
     }
-    let notices = (!told).then(|| notice(&wanted, &Lost::new())).into_iter().collect();
+    let notices = (!told).then(|| notice(&wanted, &LostAddresses::new())).into_iter().collect();
     Some(ServiceStatus {
         uid: service.uid.clone(),
         theirs: true,
         addresses: Vec::new(),
         mode: IpMode::Vip,
         pool: None,
-        condition: Some(in_place_of(is, wanted)),
+        sharing_parameters: None,
+        condition: Some(with_transition_time(is, wanted)),
         announced: None,
         notices,
     })
 }
 
-/// Whether a condition says the same.
-pub(super) fn says(is: &ConditionFact, wanted: &Condition) -> bool {
+/// Returns true if a condition has the desired status, reason, and message.
+pub(super) fn matches(is: &ServiceCondition, wanted: &Condition) -> bool {
     is.status == wanted.status && *is.reason == *wanted.reason && is.message == wanted.message
 }
 
-/// A condition as it should be, that keeps its time as long as its status stays.
-pub(super) fn in_place_of(is: Option<&ConditionFact>, wanted: Condition) -> Condition {
+/// Returns the desired condition. If it has the same status as the present condition, it gets the
+/// transition time of that condition.
+pub(super) fn with_transition_time(is: Option<&ServiceCondition>, wanted: Condition) -> Condition {
     let since = is.filter(|is| is.status == wanted.status).and_then(|is| is.since);
     Condition { since, ..wanted }
 }
 
-fn claimed(entry: &Entry, claim: &Claim) -> Option<ServiceStatus> {
+fn claimed(entry: &ServiceEntry, claim: &Assignment) -> Option<ServiceStatus> {
     let service = &entry.service;
-    let wanted = wanted(service, claim);
+    let wanted = wanted(&AssignedMessage::Decided { service, claim });
     let is = condition(service);
-    let told = is.is_some_and(|is| says(is, &wanted));
+    let told = is.is_some_and(|is| matches(is, &wanted));
     let mode = Some(claim.mode);
-    let placed = service.assigned.iter().map(|assigned| assigned.address).eq(claim.addresses.iter().copied());
-    let addressed = placed && !service.foreign_ingress && service.assigned.iter().all(|is| is.mode == mode);
+    let placed = service
+        .assigned
+        .iter()
+        .map(|assigned| assigned.address)
+        .eq(claim.addresses.iter().copied());
+    let addressed =
+        placed && !service.has_non_ip_ingress && service.assigned.iter().all(|is| is.mode == mode);
     let (announced, announced_told) = announced(entry, placed && !claim.addresses.is_empty());
-    if told && addressed && service.from_pool == claim.pool && announced_told {
+    let from_pool = service.pool_annotation == claim.pool;
+    let sharing_parameters =
+        SharingParameters::of(service).digest().filter(|_| !claim.addresses.is_empty());
+    if told
+        && addressed
+        && from_pool
+        && announced_told
+        && service.sharing_parameters == sharing_parameters
+    {
         return None;
     }
-    // What follows the first part of a sound condition is for who looks, and no news.
-    let first = |message: &str| message.split(SEPARATOR).next().unwrap_or_default().to_owned();
-    let same = |is: &ConditionFact| {
-        is.status == Truth::True
-            && wanted.status == Truth::True
+    // A condition that remains True causes an event only if the addresses or their pool changed.
+    // Restoring the addresses causes none if another client has emptied the status.
+    let kept = from_pool && (placed || service.assigned.is_empty());
+    let same = |is: &ServiceCondition| {
+        is.status == ConditionStatus::True
+            && wanted.status == ConditionStatus::True
             && *is.reason == *wanted.reason
-            && first(&is.message) == first(&wanted.message)
+            && kept
     };
     let news = !told && !is.is_some_and(same);
     let mut notices: Vec<_> = news.then(|| notice(&wanted, &entry.lost)).into_iter().collect();
@@ -202,31 +243,37 @@ fn claimed(entry: &Entry, claim: &Claim) -> Option<ServiceStatus> {
         addresses: claim.addresses.clone(),
         mode: claim.mode,
         pool: claim.pool.clone(),
-        condition: Some(in_place_of(is, wanted)),
+        sharing_parameters,
+        condition: Some(with_transition_time(is, wanted)),
         announced,
         notices,
     })
 }
 
-/// The condition `Announced` that goes with a status, and whether it is there. It is about the addresses that are `placed` in
-/// the status now: without them there is none.
-fn announced(entry: &Entry, placed: bool) -> (Option<Condition>, bool) {
-    let is = entry.service.condition(ConditionKind::Announced);
+/// Returns the desired `Announced` condition, and whether the Service has it.
+///
+/// `placed` is true if the status has the assigned addresses. Otherwise the Service should have no
+/// condition `Announced`.
+fn announced(entry: &ServiceEntry, placed: bool) -> (Option<Condition>, bool) {
+    let is = entry.service.condition(ServiceConditionType::Announced);
     match (&entry.announced, placed) {
-        (Some(wanted), true) => (Some((**wanted).clone()), is.is_some_and(|is| says(is, wanted))),
+        (Some(wanted), true) => {
+            (Some((**wanted).clone()), is.is_some_and(|is| matches(is, wanted)))
+        }
         (None, true) => (is.map(kept), true),
         (_, false) => (None, is.is_none()),
     }
 }
 
-fn kept(is: &ConditionFact) -> Condition {
+fn kept(is: &ServiceCondition) -> Condition {
     let reason = is.reason.to_string().into();
     Condition { status: is.status, reason, message: is.message.clone(), since: is.since }
 }
 
-/// The first owner is news, and what a person has to do something about; that another node has it now is not.
+/// Returns an event if the condition becomes True, or becomes False for a new reason. A change of
+/// the owner alone causes no event.
 fn announced_notice(service: &Service, wanted: &Condition) -> Option<Notice> {
-    let is = service.condition(ConditionKind::Announced);
+    let is = service.condition(ServiceConditionType::Announced);
     let news = is.is_none_or(|is| is.status != wanted.status || *is.reason != *wanted.reason);
     let of = |warning| Notice {
         warning,
@@ -235,64 +282,33 @@ fn announced_notice(service: &Service, wanted: &Condition) -> Option<Notice> {
         message: wanted.message.clone(),
     };
     match wanted.status {
-        Truth::True | Truth::False if news => Some(of(wanted.status == Truth::False)),
-        Truth::True | Truth::False | Truth::Unknown => None,
-    }
-}
-
-/// The condition that fits a claim. It says nothing of the past, so that a restart writes nothing.
-fn wanted(service: &Service, claim: &Claim) -> Condition {
-    let from = claim.pool.as_deref().unwrap_or_default();
-    let has = format!("{} from pool {from}", join(&claim.addresses));
-    let mut parts = Vec::new();
-    let (mut reason, short) = (ASSIGNED, claim.short.as_ref().map(|short| shortage_text(short, claim)));
-    match (short, claim.content) {
-        (None, _) => parts.push(has),
-        (Some((_, why)), true) => parts.extend([has, format!("ipFamilyPolicy PreferDualStack: {why}")]),
-        (Some((short, why)), false) => {
-            reason = short;
-            parts.push(why);
-            if !claim.addresses.is_empty() {
-                parts.push(format!("keeps {has}"));
-            }
+        ConditionStatus::True | ConditionStatus::False if news => {
+            Some(of(wanted.status == ConditionStatus::False))
         }
+        ConditionStatus::True | ConditionStatus::False | ConditionStatus::Unknown => None,
     }
-    if !claim.addresses.is_empty() {
-        parts.extend(Some(Terms::of(service).to_string()).filter(|terms| !terms.is_empty()));
-        parts.extend(proxy(service, claim));
-    }
-    let message = parts.join(SEPARATOR).into();
-    Condition { status: claim.content.into(), reason: reason.into(), message, since: None }
 }
 
-/// What `ipMode: Proxy` means for whoever expects to reach the address.
-fn proxy(service: &Service, claim: &Claim) -> Option<String> {
-    let announced = if service.demand.request.announce {
-        "it is announced all the same, as the Service asks"
-    } else {
-        "it is not announced"
-    };
-    (claim.mode == IpMode::Proxy)
-        .then(|| format!("ipMode Proxy: kube-proxy takes no traffic for it on any node, so {announced}"))
+fn wanted(message: &AssignedMessage<'_>) -> Condition {
+    let (status, reason) = (message.status(), message.reason().into());
+    Condition { status, reason, message: message.to_string().into(), since: None }
 }
 
-/// The reason of a Service's condition; none while it has nothing and is to get nothing.
-pub(super) fn reason(claim: &Claim) -> Option<&'static str> {
-    match claim.short.as_deref() {
-        Some(shortage) if !claim.content => Some(shortage_text(shortage, claim).0),
+/// Returns the reason of a Service's `AddressAssigned` condition, or `None` if the Service has no
+/// address and needs none.
+pub(super) fn reason(claim: &Assignment) -> Option<&'static str> {
+    match claim.shortage.as_deref() {
+        Some(shortage) if !claim.satisfied => Some(shortage.reason()),
         Some(_) | None => (!claim.addresses.is_empty()).then_some(ASSIGNED),
     }
 }
 
-fn notice(condition: &Condition, lost: &Lost) -> Notice {
-    let mut message = condition.message.to_string();
-    for (address, refusal) in lost {
-        message.push_str(&format!("{SEPARATOR}{address} was given up: {}", given_up(refusal)));
+fn notice(condition: &Condition, lost: &LostAddresses) -> Notice {
+    let warning = condition.status != ConditionStatus::True || !lost.is_empty();
+    Notice {
+        warning,
+        action: Action::AssignAddress,
+        reason: condition.reason.clone(),
+        message: with_released(&condition.message, lost).into(),
     }
-    let warning = condition.status != Truth::True || !lost.is_empty();
-    Notice { warning, action: Action::AssignAddress, reason: condition.reason.clone(), message: message.into() }
-}
-
-pub(super) fn join<T: ToString>(things: &[T]) -> String {
-    things.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -1,81 +1,107 @@
-//! Who may have an address together with whom (annotation `allow-shared-ip`). Pure values; the allocator asks them.
+//! Rules for sharing an address between Services (annotation `allow-shared-ip`). Pure values, used
+//! by the allocator.
 //!
-//! Two Services share an address when both name the same key, no port of theirs is the same for the same protocol, and what
-//! `externalTrafficPolicy: Local` makes of an address is the same for both: a node has an endpoint of one if and only if it
-//! has one of the other, because their selectors are equal.
+//! Two Services can share an address if three conditions hold:
+//! - Both have the same sharing key.
+//! - No port with the same protocol and number is in both.
+//! - Both have `externalTrafficPolicy: Cluster`, or both have `Local` with equal selectors. With
+//!   equal selectors, each node has endpoints of both Services or of none.
 
 use std::fmt;
 
-use ferrolb_proto::facts::{Policy, Port, Service};
+use ferrolb_proto::facts::{Service, ServicePort, TrafficPolicy};
+use sha2::{Digest, Sha256};
 
-/// Ports that a text lists.
+/// Maximum number of ports that a message lists.
 const PORTS_NAMED_MAX: usize = 16;
 
-/// On which terms a Service has its addresses: alone, or shared.
+/// Sharing parameters of a Service; `None` if it does not share its addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Terms(Option<Box<Sharing>>);
+pub(super) struct SharingParameters(Option<Box<Sharing>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sharing {
     key: Box<str>,
-    /// The selector of a Service whose policy is Local; none: Cluster.
+    /// Selector of a Service with `externalTrafficPolicy: Local`; `None` with `Cluster`.
     local: Option<Box<str>>,
-    /// Sorted.
-    ports: Box<[Port]>,
+    /// Ports of the Service, sorted.
+    ports: Box<[ServicePort]>,
 }
 
-/// Why two Services cannot share.
+/// Reason why two Services cannot share an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Clash {
-    /// One of them names no key.
+pub(super) enum SharingConflict {
+    /// At least one Service has no sharing key.
     NoKey,
-    /// They name different keys.
+    /// The sharing keys differ.
     Key,
-    /// Both have this port.
-    Port(Port),
-    /// At least one is Local, and their selectors differ.
+    /// Both Services have this port.
+    Port(ServicePort),
+    /// Only one Service has `externalTrafficPolicy: Local`, or both have it and their selectors
+    /// differ.
     Local,
 }
 
-impl Terms {
-    /// How the text of any terms begins.
-    pub(super) const PREFIX: &str = "shared under key ";
-
+impl SharingParameters {
     pub(super) fn of(service: &Service) -> Self {
         let demand = &service.demand;
         Self(demand.request.sharing_key.as_ref().map(|key| {
             Box::new(Sharing {
                 key: key.clone(),
-                // An empty selector says as much about endpoints as none: MetalLB takes the two for the same.
-                local: Some(demand.selector.clone()).filter(|s| service.policy == Policy::Local && !s.is_empty()),
+                // An empty selector gives no information about endpoints, so the Service is treated
+                // like one with policy Cluster. MetalLB does the same.
+                local: Some(demand.selector.clone())
+                    .filter(|s| service.policy == TrafficPolicy::Local && !s.is_empty()),
                 ports: demand.ports.clone(),
             })
         }))
     }
 
-    /// The key, if the address may be shared.
+    /// Returns the sharing key, or `None` if the Service does not share its addresses.
     pub(super) fn key(&self) -> Option<&str> {
         self.0.as_ref().map(|sharing| &*sharing.key)
     }
 
-    /// What keeps the two from having one address, if anything.
-    pub(super) fn clash(&self, other: &Self) -> Option<Clash> {
-        let (Some(own), Some(other)) = (&self.0, &other.0) else { return Some(Clash::NoKey) };
+    /// Returns a digest of the sharing parameters for an annotation of the Service, or `None` if
+    /// the Service does not share its addresses.
+    pub(super) fn digest(&self) -> Option<u64> {
+        let Sharing { key, local, ports } = self.0.as_deref()?;
+        // Hashes the length before the text. A text may contain any byte, so no separator could
+        // mark its end.
+        let text = |hash: Sha256, text: &str| {
+            hash.chain_update(text.len().to_be_bytes()).chain_update(text)
+        };
+        let hash = text(Sha256::new(), key).chain_update([u8::from(local.is_some())]);
+        let hash = text(hash, local.as_deref().unwrap_or_default());
+        let hash = ports.iter().fold(hash, |hash, port| text(hash, &port.to_string()));
+        let [a, b, c, d, e, f, g, h, ..] = hash.finalize().0;
+        Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// Returns the reason why two Services cannot share an address, if any.
+    pub(super) fn clash(&self, other: &Self) -> Option<SharingConflict> {
+        let (Some(own), Some(other)) = (&self.0, &other.0) else {
+            return Some(SharingConflict::NoKey);
+        };
         if own.key != other.key {
-            return Some(Clash::Key);
+            return Some(SharingConflict::Key);
         }
         if own.local != other.local {
-            return Some(Clash::Local);
+            return Some(SharingConflict::Local);
         }
-        own.ports.iter().find(|port| other.ports.binary_search(port).is_ok()).cloned().map(Clash::Port)
+        own.ports
+            .iter()
+            .find(|port| other.ports.binary_search(port).is_ok())
+            .cloned()
+            .map(SharingConflict::Port)
     }
 }
 
-/// For a condition. It is also the record of the terms on which an address was given: see [`super::service`].
-impl fmt::Display for Terms {
+/// Renders the sharing parameters for a condition's message.
+impl fmt::Display for SharingParameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(Sharing { key, local, ports }) = self.0.as_deref() else { return Ok(()) };
-        write!(f, "{}{key:?} by ", Self::PREFIX)?;
+        write!(f, "shared under key {key:?} by ")?;
         for (i, port) in ports.iter().take(PORTS_NAMED_MAX).enumerate() {
             write!(f, "{}{port}", if i > 0 { ", " } else { "" })?;
         }
@@ -90,21 +116,30 @@ impl fmt::Display for Terms {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::facts::{Demand, Request};
+    use std::collections::BTreeSet;
+
+    use ferrolb_proto::facts::{AddressRequest, AllocationDemand};
 
     use super::*;
 
-    fn terms(key: &str, ports: &[(&str, u16)], local: Option<&str>) -> Terms {
+    fn terms(key: &str, ports: &[(&str, u16)], local: Option<&str>) -> SharingParameters {
         let key = (!key.is_empty()).then(|| key.into());
-        let mut ports: Vec<_> =
-            ports.iter().map(|(protocol, port)| Port { protocol: (*protocol).into(), port: *port }).collect();
+        let mut ports: Vec<_> = ports
+            .iter()
+            .map(|(protocol, port)| ServicePort { protocol: (*protocol).into(), port: *port })
+            .collect();
         ports.sort();
-        let request = Request { sharing_key: key, ..Request::default() };
+        let request = AddressRequest { sharing_key: key, ..AddressRequest::default() };
         let selector = local.unwrap_or("app=cluster").into();
-        let policy = if local.is_some() { Policy::Local } else { Policy::Cluster };
-        Terms::of(&Service {
+        let policy = if local.is_some() { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+        SharingParameters::of(&Service {
             policy,
-            demand: Demand { request, ports: ports.into(), selector, ..Demand::default() },
+            demand: AllocationDemand {
+                request,
+                ports: ports.into(),
+                selector,
+                ..AllocationDemand::default()
+            },
             ..Service::default()
         })
     }
@@ -119,20 +154,52 @@ mod tests {
             (terms("dns", &[], None), terms("dns", &[], None), None),
             (terms("dns", &[tcp], Some("a=b")), terms("dns", &[udp], Some("a=b")), None),
             (terms("dns", &[tcp], Some("")), terms("dns", &[udp], None), None),
-            (terms("", &[tcp], None), terms("dns", &[udp], None), Some(Clash::NoKey)),
-            (terms("", &[tcp], None), terms("", &[udp], None), Some(Clash::NoKey)),
-            (terms("web", &[tcp], None), terms("dns", &[udp], None), Some(Clash::Key)),
-            (terms("dns", &[tcp], None), terms("dns", &[udp], Some("a=b")), Some(Clash::Local)),
-            (terms("dns", &[tcp], Some("a=c")), terms("dns", &[udp], Some("a=b")), Some(Clash::Local)),
+            (terms("", &[tcp], None), terms("dns", &[udp], None), Some(SharingConflict::NoKey)),
+            (terms("", &[tcp], None), terms("", &[udp], None), Some(SharingConflict::NoKey)),
+            (terms("web", &[tcp], None), terms("dns", &[udp], None), Some(SharingConflict::Key)),
+            (
+                terms("dns", &[tcp], None),
+                terms("dns", &[udp], Some("a=b")),
+                Some(SharingConflict::Local),
+            ),
+            (
+                terms("dns", &[tcp], Some("a=c")),
+                terms("dns", &[udp], Some("a=b")),
+                Some(SharingConflict::Local),
+            ),
             (
                 terms("dns", &[tcp, udp], None),
                 terms("dns", &[("TCP", 80), udp], None),
-                Some(Clash::Port(Port { protocol: "UDP".into(), port: 53 })),
+                Some(SharingConflict::Port(ServicePort { protocol: "UDP".into(), port: 53 })),
             ),
         ];
         for (a, b, clash) in cases {
             assert_eq!((a.clash(&b), b.clash(&a)), (clash.clone(), clash), "{a} and {b}");
         }
+    }
+
+    #[test]
+    fn the_digest_is_of_every_parameter() {
+        let (tcp, udp) = (("TCP", 53), ("UDP", 53));
+        let all = [
+            terms("dns", &[], None),
+            terms("dns", &[tcp], None),
+            terms("dns", &[tcp, udp], None),
+            terms("web", &[tcp], None),
+            terms("dns", &[tcp], Some("a=b")),
+            terms("dns", &[tcp], Some("a=c")),
+        ];
+        let digests: BTreeSet<_> = all.iter().map(SharingParameters::digest).collect();
+        assert_eq!((digests.len(), digests.contains(&None)), (all.len(), false));
+        assert_eq!(
+            terms("dns", &[udp, tcp], None).digest(),
+            all[2].digest(),
+            "ports have no order"
+        );
+        assert_eq!(terms("", &[tcp], None).digest(), None);
+        // Annotations store the digest. A different result would mark every sharing Service as
+        // changed.
+        assert_eq!(all[1].digest(), Some(0x175a_e73f_6c4e_4128));
     }
 
     #[test]

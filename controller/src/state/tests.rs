@@ -1,8 +1,9 @@
-//! Sequences of events as data, against an API server that does what is desired and echoes it.
+//! Event sequences as data, run against a fake API server that stores each write and echoes it.
 
 mod announced;
 mod bgp;
 mod exchange;
+mod messages;
 mod model;
 mod properties;
 mod rules;
@@ -13,20 +14,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ferrolb_proto::api::IpMode;
+use ferrolb_proto::api::{CustomResourceKind, IpMode};
 use ferrolb_proto::facts::{
-    Advertisement, AssignedAddress, ConditionFact, ConditionKind, Key, Namespace, Node, Pool, Service,
+    AssignedAddress, Key, L2Advertisement, Namespace, Node, Pool, Service, ServiceCondition,
+    ServiceConditionType,
 };
 use ferrolb_proto::range::Family;
 use ferrolb_proto::{Instant, api};
 use ferrolb_runtime::watch::Change;
 
+use super::custom_resources::StatusResource as _;
 use super::{Config, State};
-use crate::desired::{Condition, Notice, ServiceStatus, Status, Target, Write};
+use crate::desired::{
+    Condition, CustomResourceStatus, Notice, ServiceStatus, Status, Target, Write,
+};
 use crate::event::{Event, Leadership, Outcome};
 use crate::plan::plan;
 
-/// A cluster and a controller in it.
+/// Cluster with a controller.
 struct World {
     state: State,
     now: Instant,
@@ -39,7 +44,7 @@ struct World {
     notices: Vec<Notice>,
 }
 
-/// Longer than any wait for another try.
+/// Longer than any retry delay.
 const QUIET: Duration = Duration::from_secs(900);
 
 fn config() -> Config {
@@ -50,7 +55,7 @@ fn config() -> Config {
     }
 }
 
-/// The lease, for longer than any test.
+/// Leadership that lasts longer than any test.
 fn held() -> Leadership {
     Leadership::Held(Instant::from_nanos(u64::MAX))
 }
@@ -61,7 +66,13 @@ fn key(name: &str) -> Key {
 
 fn service(name: &str) -> Service {
     let uid = format!("uid of {name}").into();
-    Service { key: key(name), uid, load_balancer: true, families: vec![Family::V4], ..Service::default() }
+    Service {
+        key: key(name),
+        uid,
+        load_balancer: true,
+        families: vec![Family::V4],
+        ..Service::default()
+    }
 }
 
 fn dual(name: &str) -> Service {
@@ -69,9 +80,10 @@ fn dual(name: &str) -> Service {
 }
 
 fn assigned(name: &str, addresses: &[&str], pool: &str) -> Service {
-    let addresses =
-        addresses.iter().map(|text| AssignedAddress { address: text.parse().unwrap(), mode: Some(IpMode::Vip) });
-    Service { assigned: addresses.collect(), from_pool: Some(pool.into()), ..service(name) }
+    let addresses = addresses
+        .iter()
+        .map(|text| AssignedAddress { address: text.parse().unwrap(), mode: Some(IpMode::Vip) });
+    Service { assigned: addresses.collect(), pool_annotation: Some(pool.into()), ..service(name) }
 }
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
@@ -83,7 +95,7 @@ fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
 }
 
-/// In which order a list shows its objects.
+/// Order of the objects in a list.
 #[derive(Clone, Copy)]
 enum Order {
     ByName,
@@ -91,7 +103,7 @@ enum Order {
     Shuffled(Chance),
 }
 
-/// Chance that repeats: xorshift64 of a seed.
+/// Reproducible random numbers: xorshift64 of a seed.
 #[derive(Clone, Copy)]
 struct Chance(u64);
 
@@ -111,7 +123,7 @@ impl Chance {
 }
 
 impl World {
-    /// A cluster whose controller is in office and has nothing to do any more.
+    /// Returns a cluster whose controller is the active leader and has nothing left to write.
     fn new(services: Vec<Service>, pools: Vec<Pool>) -> Self {
         let mut world = Self::unled(services, pools);
         world.lead();
@@ -119,7 +131,7 @@ impl World {
         world
     }
 
-    /// The same before anybody leads, and before anything is listed.
+    /// Returns a cluster without a leader, before any list was read.
     fn unled(services: Vec<Service>, pools: Vec<Pool>) -> Self {
         Self {
             state: State::new(config()),
@@ -137,13 +149,13 @@ impl World {
         self.handle_all(vec![event]);
     }
 
-    /// One pass with all these.
+    /// Handles all these events in one pass.
     fn handle_all(&mut self, events: Vec<Event>) {
         self.now = self.now + Duration::from_millis(1);
         self.state.handle(events, self.now);
     }
 
-    /// Gets the lease; then every list comes.
+    /// Acquires the lease, then delivers every list.
     fn lead(&mut self) {
         self.lead_in(Order::ByName);
     }
@@ -158,7 +170,9 @@ impl World {
             self.services.values().cloned().map(|s| Event::Service(Change::Apply(s))).collect();
         events.extend(self.pools.values().cloned().map(|pool| Event::Pool(Change::Apply(pool))));
         events.extend(self.nodes.values().cloned().map(|node| Event::Node(Change::Apply(node))));
-        events.extend(self.namespaces.values().cloned().map(|it| Event::Namespace(Change::Apply(it))));
+        events.extend(
+            self.namespaces.values().cloned().map(|it| Event::Namespace(Change::Apply(it))),
+        );
         match order {
             Order::ByName => {}
             Order::Backwards => events.reverse(),
@@ -171,13 +185,16 @@ impl World {
             [Event::Namespace(Change::ResyncStarted), Event::Namespace(Change::ResyncDone)],
             [Event::Advertisement(Change::ResyncStarted), Event::Advertisement(Change::ResyncDone)],
         ];
-        let (started, mut done): (Vec<_>, Vec<_>) = kinds.into_iter().map(|[started, done]| (started, done)).unzip();
+        let (started, mut done): (Vec<_>, Vec<_>) =
+            kinds.into_iter().map(|[started, done]| (started, done)).unzip();
         if let Order::Shuffled(mut chance) = order {
             chance.shuffle(&mut done);
         }
         let mut events: Vec<Event> = started.into_iter().chain(events).chain(done).collect();
         match order {
-            Order::ByName | Order::Backwards => events.into_iter().for_each(|event| self.handle(event)),
+            Order::ByName | Order::Backwards => {
+                events.into_iter().for_each(|event| self.handle(event))
+            }
             Order::Shuffled(mut chance) => {
                 while !events.is_empty() {
                     let pass = chance.below(8).min(events.len() - 1) + 1;
@@ -187,7 +204,7 @@ impl World {
         }
     }
 
-    /// Another process takes over from the cluster as it is.
+    /// Replaces the controller with a new process, on the cluster as it is.
     fn restart(&mut self) {
         self.restart_in(Order::ByName);
     }
@@ -229,7 +246,8 @@ impl World {
         plan(&self.state, self.now).writes
     }
 
-    /// Writes what is due, echoes it, and lets time pass, until nothing was written for a quarter of an hour.
+    /// Executes due writes, echoes them, and advances the time until there was no write for 15
+    /// minutes.
     fn settle(&mut self) {
         let mut quiet_since = self.now;
         for _ in 0..10_000 {
@@ -249,25 +267,28 @@ impl World {
         panic!("it never settles: {:?}", self.writes());
     }
 
-    /// The API server takes a write; its echo comes before the answer, as it may.
+    /// Stores a write. The echo arrives before the reply, because the API server guarantees no
+    /// order.
     fn write(&mut self, write: &Write) {
-        let (target, attempt) = (write.target.clone(), write.attempt);
-        match (&write.target, &write.status) {
-            (Target::Service(key), Status::Service(status)) => {
-                if let Some(mut service) = self.services.get(key).filter(|service| service.uid == status.uid).cloned() {
+        let (target, attempt) = (write.target(), write.attempt);
+        match &write.status {
+            Status::Service(key, status) => {
+                if let Some(mut service) =
+                    self.services.get(key).filter(|service| service.uid == status.uid).cloned()
+                {
                     self.log.push(format!("{} {}", key.name, text(&status.addresses)));
                     self.notices.extend(status.notices.clone());
                     store(&mut service, status);
                     self.apply(service);
                 }
             }
-            (Target::Pool(name), Status::Pool(status)) => {
+            Status::CustomResource(name, CustomResourceStatus::Pool(status)) => {
                 if let Some(mut pool) = self.pools.get(name).cloned() {
-                    super::pools::assume_pool(&mut pool.status, status);
+                    pool.record_written(status);
                     self.apply_status(pool);
                 }
             }
-            (_, _) => {}
+            Status::CustomResource(..) => {}
         }
         self.handle(Event::Written { target, attempt, outcome: Outcome::Done });
     }
@@ -277,19 +298,31 @@ impl World {
         self.handle(Event::Pool(Change::Apply(pool)));
     }
 
-    /// The statuses of all Services: `name=addresses`.
+    /// Returns the statuses of all Services as `name=addresses`.
     fn shown(&self) -> Vec<String> {
-        let addresses =
-            |service: &Service| service.assigned.iter().map(|assigned| assigned.address).collect::<Vec<_>>();
-        self.services.values().map(|service| format!("{}={}", service.key.name, text(&addresses(service)))).collect()
+        let addresses = |service: &Service| {
+            service.assigned.iter().map(|assigned| assigned.address).collect::<Vec<_>>()
+        };
+        self.services
+            .values()
+            .map(|service| format!("{}={}", service.key.name, text(&addresses(service))))
+            .collect()
     }
 
     fn reason(&self, name: &str) -> String {
-        self.services[&key(name)].conditions.first().map(|condition| condition.reason.to_string()).unwrap_or_default()
+        self.services[&key(name)]
+            .conditions
+            .first()
+            .map(|condition| condition.reason.to_string())
+            .unwrap_or_default()
     }
 
     fn message(&self, name: &str) -> String {
-        self.services[&key(name)].conditions.first().map(|condition| condition.message.to_string()).unwrap_or_default()
+        self.services[&key(name)]
+            .conditions
+            .first()
+            .map(|condition| condition.message.to_string())
+            .unwrap_or_default()
     }
 }
 
@@ -297,16 +330,21 @@ fn text(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What the API server makes of a write.
+/// Applies a written status to a Service, as the API server does.
 fn store(service: &mut Service, status: &ServiceStatus) {
     let mode = Some(status.mode);
     if !status.theirs {
-        service.assigned = status.addresses.iter().map(|address| AssignedAddress { address: *address, mode }).collect();
-        service.foreign_ingress = false;
+        service.assigned = status
+            .addresses
+            .iter()
+            .map(|address| AssignedAddress { address: *address, mode })
+            .collect();
+        service.has_non_ip_ingress = false;
     }
-    service.from_pool.clone_from(&status.pool);
+    service.pool_annotation.clone_from(&status.pool);
+    service.sharing_parameters = status.sharing_parameters;
     let fact = |kind| {
-        move |condition: &Condition| ConditionFact {
+        move |condition: &Condition| ServiceCondition {
             kind,
             status: condition.status,
             reason: (*condition.reason).into(),
@@ -314,7 +352,7 @@ fn store(service: &mut Service, status: &ServiceStatus) {
             since: condition.since.or(Some(1)),
         }
     };
-    let assigned = status.condition.iter().map(fact(ConditionKind::AddressAssigned));
-    let announced = status.announced.iter().map(fact(ConditionKind::Announced));
+    let assigned = status.condition.iter().map(fact(ServiceConditionType::AddressAssigned));
+    let announced = status.announced.iter().map(fact(ServiceConditionType::Announced));
     service.conditions = assigned.chain(announced).collect();
 }

@@ -1,86 +1,73 @@
-//! The `Valid` condition of our own kinds: what it should say, and whether it says so. Pure functions; the state asks them.
+//! Condition `Valid` of FerroLB's custom resources: its desired content, and whether an object has
+//! it. Pure functions, called by the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_proto::api::{CONDITION_VALID, StatusFields, Truth};
-use ferrolb_proto::facts::{Advertisement, Community, CommunityProblem};
+use ferrolb_proto::api::{CONDITION_VALID, CustomResourceKind, StatusFields};
+use ferrolb_proto::facts::{Community, CommunityProblem, L2Advertisement};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 
-use crate::desired::{Condition, ValidStatus};
+use super::custom_resources::StatusResource;
+use super::messages::Message;
+use super::messages::valid::{CommunityMessage, L2Message};
+use crate::desired::{Condition, CustomResourceStatus, ValidStatus};
 
-/// The reason of what is right.
-const VALID: &str = "Valid";
-/// Stands for the time of a condition that was written and not seen yet.
+/// Placeholder for `lastTransitionTime` of a condition that was written and that the watch has not
+/// reported yet.
 const UNKNOWN_TIME: v1::Time = v1::Time(jiff::Timestamp::UNIX_EPOCH);
 
-/// Why an object cannot be used: a reason and a message for whoever wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) reason: &'static str,
-    pub(super) message: Box<str>,
-}
-
-impl From<&str> for Fault {
-    /// What is said where there is none.
-    fn from(message: &str) -> Self {
-        Self { reason: VALID, message: message.into() }
-    }
-}
-
-/// The status that an object should have, and whether `conditions` and `generation` already say so.
+/// Returns the status that an object should have, and whether `conditions` and `observed` already
+/// match it.
 pub(super) fn verdict(
-    fault: Option<Fault>,
-    sound: impl Into<Fault>,
+    message: &impl Message,
     generation: i64,
     (conditions, observed): (&[v1::Condition], i64),
 ) -> (ValidStatus, bool) {
-    let status = Truth::from(fault.is_none());
-    let says = fault.unwrap_or_else(|| sound.into());
-    let (condition, same) = judged(CONDITION_VALID, status, says, conditions);
+    let (condition, same) = compare_condition(CONDITION_VALID, message, conditions);
     (ValidStatus { condition, generation }, same && observed == generation)
 }
 
-/// A condition as it should be, and whether `conditions` already say so.
-pub(super) fn judged(
+/// Returns the desired condition of type `kind`, and whether `conditions` already contain it.
+pub(super) fn compare_condition(
     kind: &str,
-    status: Truth,
-    Fault { reason, message }: Fault,
+    message: &impl Message,
     conditions: &[v1::Condition],
 ) -> (Condition, bool) {
+    let (status, reason) = (message.status(), message.reason());
+    let message: Box<str> = message.to_string().into();
     let is = conditions.iter().find(|condition| condition.type_ == kind);
     let status_stays = is.filter(|is| is.status == status.name());
     let same = status_stays.is_some_and(|is| is.reason == reason && is.message == *message);
-    // The time of the last change of the status stays while the status does.
+    // `lastTransitionTime` changes only if the status of the condition changes.
     let known = status_stays.filter(|is| is.last_transition_time != UNKNOWN_TIME);
     let since = known.map(|is| is.last_transition_time.0.as_second());
     (Condition { status, reason: reason.into(), message, since }, same)
 }
 
-/// The status that an advertisement should have; none when it has it, or its CRD has no place for it.
+/// Returns the status that an L2Advertisement should have, or `None` if the object has it already
+/// or its CRD has no field for it.
 pub(super) fn advertisement_status(
-    ad: &Advertisement,
+    ad: &L2Advertisement,
     pools: &BTreeSet<&str>,
     fields: &StatusFields,
 ) -> Option<ValidStatus> {
-    let unknown: Vec<_> = ad.pools.iter().filter(|name| !pools.contains(name.as_str())).map(String::as_str).collect();
-    let fault = match (&ad.problem, unknown.is_empty()) {
-        (Some(problem), _) => Some(Fault { reason: "BadSelector", message: problem.clone() }),
-        (None, true) => None,
-        (None, false) => {
-            let message = format!(
-                "spec.ipAddressPools: there is no IPAddressPool {}; what else is selected is announced",
-                unknown.join(", ")
-            );
-            Some(Fault { reason: "UnknownPool", message: message.into() })
-        }
+    let unknown: Vec<_> =
+        ad.pools.iter().filter(|name| !pools.contains(name.as_str())).map(String::as_str).collect();
+    let message = match &ad.problem {
+        Some(problem) => L2Message::Problem(problem),
+        None if unknown.is_empty() => L2Message::Valid,
+        None => L2Message::UnknownPool(unknown),
     };
     let is = (ad.status.conditions.as_slice(), ad.status.observed_generation);
-    let (wanted, same) = verdict(fault, "what this advertisement selects is announced", ad.generation, is);
+    let (wanted, same) = verdict(&message, ad.generation, is);
     (!same && fields.has("conditions")).then_some(wanted)
 }
 
-/// For each alias that several Communities give: the first of them by name, which is the one that counts.
-pub(super) fn alias_owners<'a>(communities: impl Iterator<Item = &'a Community>) -> BTreeMap<&'a str, &'a str> {
+/// Returns, for each alias of a community, the Community that defines it: the first by name if
+/// several do.
+pub(super) fn alias_owners<'a>(
+    communities: impl Iterator<Item = &'a Community>,
+) -> BTreeMap<&'a str, &'a str> {
     let mut owners = BTreeMap::new();
     for community in communities {
         for alias in community.aliases.keys() {
@@ -90,44 +77,90 @@ pub(super) fn alias_owners<'a>(communities: impl Iterator<Item = &'a Community>)
     owners
 }
 
-/// The status that a Community should have; none when it has it, or its CRD has no place for it.
+/// Returns the status that a Community should have, or `None` if the object has it already or its
+/// CRD has no field for it.
 pub(super) fn community_status(
     community: &Community,
     owners: &BTreeMap<&str, &str>,
     fields: &StatusFields,
 ) -> Option<ValidStatus> {
     let others = |alias: &str| owners.get(alias).is_some_and(|owner| **owner != *community.name);
-    let fault = match (&community.problem, community.aliases.keys().find(|alias| others(alias))) {
-        (Some(problem), _) => Some(Fault { reason: reason(problem), message: problem.to_string().into() }),
-        (None, Some(alias)) => {
-            let owner = owners.get(&**alias).copied().unwrap_or_default();
-            let message =
-                format!("spec.communities: Community {owner} gives the name {alias:?} too, and counts: rename one");
-            Some(Fault { reason: "DuplicateName", message: message.into() })
-        }
-        (None, None) => None,
+    let duplicate = community.aliases.keys().find(|alias| others(alias));
+    let message = match (&community.problem, duplicate) {
+        (Some(problem), _) => CommunityMessage::Problem(problem),
+        (None, Some(name)) => CommunityMessage::Duplicate {
+            name,
+            owner: owners.get(&**name).copied().unwrap_or_default(),
+        },
+        (None, None) => CommunityMessage::Valid,
     };
     let is = (community.status.conditions.as_slice(), community.status.observed_generation);
-    let (wanted, same) = verdict(fault, "the names can be used in BGPAdvertisements", community.generation, is);
+    let (wanted, same) = verdict(&message, community.generation, is);
     (!same && fields.has("conditions")).then_some(wanted)
 }
 
-const fn reason(problem: &CommunityProblem) -> &'static str {
-    match problem {
-        CommunityProblem::Nameless | CommunityProblem::Twice(_) => "BadName",
-        CommunityProblem::Value { .. } => "BadValue",
-        CommunityProblem::Unreadable(_) => "Unreadable",
+impl StatusResource for L2Advertisement {
+    const KIND: CustomResourceKind = CustomResourceKind::L2Advertisement;
+    type Status = ValidStatus;
+    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::Advertisement;
+    /// Names of all existing pools.
+    type StatusInputs<'a> = BTreeSet<&'a str>;
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        let problem = format!("the object cannot be read: {why}. Apply the CRDs of this version");
+        let mut ad = before.cloned().unwrap_or_default();
+        (ad.name, ad.problem) = (name, Some(problem.into()));
+        ad
+    }
+
+    fn status(&self, pools: &BTreeSet<&str>, fields: &StatusFields) -> Option<ValidStatus> {
+        advertisement_status(self, pools, fields)
+    }
+
+    fn record_written(&mut self, written: &ValidStatus) {
+        let is = &mut self.status.0;
+        assume(&mut is.conditions, &mut is.observed_generation, written);
     }
 }
 
-/// Takes a status that was written for the one that is there, until the watch shows it.
-pub(super) fn assume(conditions: &mut Vec<v1::Condition>, observed: &mut i64, written: &ValidStatus) {
+impl StatusResource for Community {
+    const KIND: CustomResourceKind = CustomResourceKind::Community;
+    type Status = ValidStatus;
+    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::Community;
+    /// The Community that defines each alias, from [`alias_owners`].
+    type StatusInputs<'a> = BTreeMap<&'a str, &'a str>;
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        let problem = Some(CommunityProblem::Unreadable(why));
+        Self { name, problem, ..before.cloned().unwrap_or_default() }
+    }
+
+    fn status(&self, owners: &BTreeMap<&str, &str>, fields: &StatusFields) -> Option<ValidStatus> {
+        community_status(self, owners, fields)
+    }
+
+    fn record_written(&mut self, written: &ValidStatus) {
+        let is = &mut self.status.0;
+        assume(&mut is.conditions, &mut is.observed_generation, written);
+    }
+}
+
+/// Records a written status as the object's current status, until the watch reports the object.
+pub(super) fn assume(
+    conditions: &mut Vec<v1::Condition>,
+    observed: &mut i64,
+    written: &ValidStatus,
+) {
     *observed = written.generation;
     assume_condition(CONDITION_VALID, conditions, Some(&written.condition));
 }
 
-/// The same of one condition; none: it was taken away.
-pub(super) fn assume_condition(kind: &str, conditions: &mut Vec<v1::Condition>, written: Option<&Condition>) {
+/// Records a written condition as the object's current condition; `None` removes the condition.
+pub(super) fn assume_condition(
+    kind: &str,
+    conditions: &mut Vec<v1::Condition>,
+    written: Option<&Condition>,
+) {
     conditions.retain(|condition| condition.type_ != kind);
     let Some(Condition { status, reason, message, since }) = written else { return };
     let since = since.and_then(|since| jiff::Timestamp::from_second(since).ok());
@@ -143,7 +176,8 @@ pub(super) fn assume_condition(kind: &str, conditions: &mut Vec<v1::Condition>, 
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_proto::facts::CommunityValue;
+    use ferrolb_proto::api::ConditionStatus;
+    use ferrolb_proto::facts::{CommunityProblem, CommunityValue};
 
     use super::*;
 
@@ -151,35 +185,59 @@ mod tests {
 
     #[test]
     fn an_advertisement_names_the_pools_that_are_not_there() {
-        let mut ad = Advertisement::default();
+        let mut ad = L2Advertisement::default();
         ad.pools = vec!["lan".into(), "wan".into(), "dmz".into()];
         let status = advertisement_status(&ad, &["lan"].into(), ALL).unwrap();
-        assert_eq!((status.condition.status, &*status.condition.reason), (Truth::False, "UnknownPool"));
-        assert!(status.condition.message.contains("no IPAddressPool wan, dmz;"), "{}", status.condition.message);
-        assert_eq!(advertisement_status(&ad, &["lan"].into(), &StatusFields::Only([].into())), None);
-        assume(&mut ad.status.conditions, &mut ad.status.observed_generation, &status);
+        assert_eq!(
+            (status.condition.status, &*status.condition.reason),
+            (ConditionStatus::False, "UnknownPool")
+        );
+        assert!(
+            status.condition.message.contains("IPAddressPool wan, dmz does not exist"),
+            "{}",
+            status.condition.message
+        );
+        assert_eq!(
+            advertisement_status(&ad, &["lan"].into(), &StatusFields::Only([].into())),
+            None
+        );
+        ad.record_written(&status);
         assert_eq!(advertisement_status(&ad, &["lan"].into(), ALL), None);
-        assert_eq!(advertisement_status(&ad, &["lan", "wan", "dmz"].into(), ALL).unwrap().condition.reason, "Valid");
+        assert_eq!(
+            advertisement_status(&ad, &["lan", "wan", "dmz"].into(), ALL).unwrap().condition.reason,
+            "Valid"
+        );
         ad.problem = Some("spec.nodeSelectors: no".into());
-        assert_eq!(advertisement_status(&ad, &["lan"].into(), ALL).unwrap().condition.reason, "BadSelector");
+        assert_eq!(
+            advertisement_status(&ad, &["lan"].into(), ALL).unwrap().condition.reason,
+            "BadSelector"
+        );
     }
 
     #[test]
     fn of_two_communities_with_one_name_the_first_counts_and_the_other_is_told() {
         let community = |name: &str, aliases: &[&str]| Community {
             name: name.into(),
-            aliases: aliases.iter().map(|alias| ((*alias).into(), CommunityValue::Standard(1, 2))).collect(),
+            aliases: aliases
+                .iter()
+                .map(|alias| ((*alias).into(), CommunityValue::Standard(1, 2)))
+                .collect(),
             ..Community::default()
         };
-        let mut all = [community("a", &["x", "y"]), community("b", &["z"]), community("c", &["y", "w"])];
+        let mut all =
+            [community("a", &["x", "y"]), community("b", &["z"]), community("c", &["y", "w"])];
         let reasons = |all: &[Community]| {
             let owners = alias_owners(all.iter());
             let status = |c| community_status(c, &owners, ALL).unwrap().condition;
             all.iter().map(status).map(|condition| condition.reason).collect::<Vec<_>>()
         };
         assert_eq!(reasons(&all), ["Valid", "Valid", "DuplicateName"]);
-        all[0].problem = Some(CommunityProblem::Nameless);
-        assert_eq!(reasons(&all), ["BadName", "Valid", "DuplicateName"], "a slip in one takes no name from it");
+        all[0].problem = Some(CommunityProblem::MissingName);
+        assert_eq!(
+            reasons(&all),
+            ["BadName", "Valid", "DuplicateName"],
+            "a slip in one takes no name from it"
+        );
         all[0].aliases.clear();
         assert_eq!(reasons(&all), ["BadName", "Valid", "Valid"]);
     }

@@ -1,6 +1,8 @@
-//! GoBGP's v4 gRPC API, as far as FerroLB calls it: the messages and a tonic client, generated from `api/gobgp.proto`.
+//! GoBGP's v4 gRPC API, as far as FerroLB calls it: the messages and a tonic client, generated from
+//! `api/gobgp.proto`.
 //!
-//! Only v4 is spoken. GoBGP v3 has another package and other field numbers and answers every call here with `UNIMPLEMENTED`.
+//! Only v4 is supported. GoBGP v3 has another protobuf package and other field numbers, and replies
+//! `UNIMPLEMENTED` to every call of this API.
 
 #[expect(unused_qualifications, clippy::allow_attributes_without_reason, reason = "generated code")]
 mod generated {
@@ -21,16 +23,20 @@ mod tests {
 
     use super::*;
 
-    /// Bytes written by hand from the field numbers and the protobuf encoding: tag = number << 3 | wire type.
+    /// Bytes written by hand from the field numbers and the protobuf encoding: tag = number << 3 |
+    /// wire type.
     const RESPONSE: &[u8] = &[
         0x0a, 0x19, // global = 1, 25 bytes
         0x08, 0xe9, 0xfb, 0x03, // asn = 1: 65001
         0x12, 0x08, b'1', b'0', b'.', b'0', b'.', b'0', b'.', b'1', // router_id = 2
-        0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, // listen_port = 3: -1
+        0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0x01, // listen_port = 3: -1
     ];
 
     fn response() -> GetBgpResponse {
-        GetBgpResponse { global: Some(Global { asn: 65001, router_id: "10.0.0.1".into(), listen_port: -1 }) }
+        GetBgpResponse {
+            global: Some(Global { asn: 65001, router_id: "10.0.0.1".into(), listen_port: -1 }),
+        }
     }
 
     #[test]
@@ -43,10 +49,15 @@ mod tests {
     #[test]
     fn fields_that_we_do_not_name_are_skipped() {
         // families = 5 (packed 65537) and bind_to_device = 11 ("eth0"), after asn = 1.
-        let bytes =
-            [0x0a, 0x0f, 0x08, 0x01, 0x2a, 0x03, 0x81, 0x80, 0x04, 0x5a, 0x04, b'e', b't', b'h', b'0', 0x18, 0x01];
+        let bytes = [
+            0x0a, 0x0f, 0x08, 0x01, 0x2a, 0x03, 0x81, 0x80, 0x04, 0x5a, 0x04, b'e', b't', b'h',
+            b'0', 0x18, 0x01,
+        ];
         let global = Global { asn: 1, router_id: String::new(), listen_port: 1 };
-        assert_eq!(GetBgpResponse::decode(&bytes[..]).unwrap(), GetBgpResponse { global: Some(global) });
+        assert_eq!(
+            GetBgpResponse::decode(&bytes[..]).unwrap(),
+            GetBgpResponse { global: Some(global) }
+        );
     }
 
     #[test]
@@ -59,7 +70,7 @@ mod tests {
         let (seen, path) = mpsc::channel();
         let daemon = tower::service_fn(move |request: http::Request<Body>| {
             seen.send(request.uri().path().to_owned()).unwrap();
-            // A gRPC answer without a message: the call fails, its name is known.
+            // A gRPC response without a message: the call fails, but the path has been received.
             std::future::ready(Ok::<_, Infallible>(http::Response::new(Body::empty())))
         });
         GoBgpServiceClient::new(daemon).get_bgp(GetBgpRequest {}).await.unwrap_err();

@@ -1,42 +1,49 @@
-//! Groups of Services that share addresses: what announces them, and which nodes may.
+//! Groups of Services that share addresses: their advertisements, and the nodes that may announce
+//! them. Pure functions.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Bar, Scene, Served};
+use super::{ClusterView, Ineligible, ServiceView};
 use crate::election::{Candidate, order};
-use crate::facts::{Advertisement, Node, Policy};
+use crate::facts::{L2Advertisement, Node, TrafficPolicy};
 use crate::range::Family;
 use crate::verdict::{Verdict, verdict};
 
-/// Services joined by shared addresses, usually one: all announced from one node.
+/// Services that are joined by shared addresses, usually a single Service. One node announces all
+/// their addresses.
 #[derive(Debug)]
-pub struct Group<'a> {
+pub struct SharingGroup<'a> {
     members: Vec<Member<'a>>,
     first: IpAddr,
     addresses: Box<[IpAddr]>,
-    /// For each announced address, ascending, the advertisements that announce it.
-    advertised: BTreeMap<IpAddr, Vec<&'a Advertisement>>,
+    /// Advertisements of each announced address; addresses ascending.
+    advertised: BTreeMap<IpAddr, Vec<&'a L2Advertisement>>,
 }
 
 /// A Service of a group.
 #[derive(Debug)]
 struct Member<'a> {
-    served: Served<'a>,
-    /// Those of its announced addresses; where none is announced, of all that could be.
+    served: ServiceView<'a>,
+    /// Address families of the Service's announced addresses. If no address is announced, the
+    /// families of all its assigned addresses.
     families: [Option<Family>; 2],
-    /// It counts: it has a usable endpoint somewhere, or none of the group has. Who has none is served by no node, and keeps nobody off
-    /// the wire who shares its address. That is the same for every node.
+    /// Whether the Service takes part in the choice of nodes: it has an eligible endpoint on some
+    /// node, or no Service of the group has one. No node can serve a Service without endpoints, so
+    /// such a Service must not block another one on the same address. The value is the same for
+    /// every node.
     counts: bool,
 }
 
 impl<'a> Member<'a> {
-    fn new(served: Served<'a>, advertised: &BTreeMap<IpAddr, Vec<&Advertisement>>) -> Self {
+    fn new(served: ServiceView<'a>, advertised: &BTreeMap<IpAddr, Vec<&L2Advertisement>>) -> Self {
         let is_announced = |address: &IpAddr| advertised.contains_key(address);
         let none_is = !served.assigned.iter().any(is_announced);
-        let announced = || served.assigned.iter().filter(|address| none_is || is_announced(address));
-        let has = |family| announced().any(|address| Family::of(*address) == family).then_some(family);
+        let announced =
+            || served.assigned.iter().filter(|address| none_is || is_announced(address));
+        let has =
+            |family| announced().any(|address| Family::of(*address) == family).then_some(family);
         let families = [has(Family::V4), has(Family::V6)];
         let mut member = Self { served, families, counts: false };
         member.counts = member.has_endpoint();
@@ -48,22 +55,34 @@ impl<'a> Member<'a> {
         self.judge(node, &failing.map(|(_, family)| *family).collect::<Vec<_>>())
     }
 
-    /// Those of its addresses for which its endpoints on a node all fail.
+    /// Returns the Service's addresses whose endpoints on a node all fail their health check. Empty
+    /// unless the policy is `Local`.
     fn failing_on(&self, node: &str) -> impl Iterator<Item = IpAddr> {
-        let Served { policy, assigned, failing_on, .. } = &self.served;
-        let says = |family| *policy == Policy::Local && failing_on.contains(&(node, family));
+        let ServiceView { policy, assigned, failing_on, .. } = &self.served;
+        let says = |family| *policy == TrafficPolicy::Local && failing_on.contains(&(node, family));
         let failing = [Family::V4, Family::V6].map(|family| says(family).then_some(family));
-        assigned.iter().copied().filter(move |address| failing.contains(&Some(Family::of(*address))))
+        assigned
+            .iter()
+            .copied()
+            .filter(move |address| failing.contains(&Some(Family::of(*address))))
     }
 
-    /// By what every node knows alike: the API alone.
+    /// Returns the verdict from Kubernetes objects alone, without health checks, so that every node
+    /// computes the same verdict.
     fn known_verdict(&self, node: &str) -> Verdict {
         self.judge(node, &[])
     }
 
     fn judge(&self, node: &str, failing: &[Family]) -> Verdict {
-        let Served { policy, usable, endpoints, .. } = &self.served;
-        verdict(*policy, *usable, self.families.into_iter().flatten(), node, endpoints.iter().copied(), failing)
+        let ServiceView { policy, eligible: usable, endpoints, .. } = &self.served;
+        verdict(
+            *policy,
+            *usable,
+            self.families.into_iter().flatten(),
+            node,
+            endpoints.iter().copied(),
+            failing,
+        )
     }
 
     fn has_endpoint(&self) -> bool {
@@ -71,90 +90,106 @@ impl<'a> Member<'a> {
     }
 }
 
-impl<'a> Group<'a> {
-    /// The group of these Services, by name; none if the first of them has no address.
+impl<'a> SharingGroup<'a> {
+    /// Creates the group of these Services, which are sorted by name; `None` if the first Service
+    /// has no address.
     #[must_use]
-    pub fn of(scene: &Scene<'a>, served: Vec<Served<'a>>) -> Option<Self> {
+    pub fn of(scene: &ClusterView<'a>, served: Vec<ServiceView<'a>>) -> Option<Self> {
         let first = *served.first()?.assigned.first()?;
         let advertised = advertised(scene, &served);
         let addresses = addresses(&served, &advertised);
-        let mut members: Vec<_> = served.into_iter().map(|served| Member::new(served, &advertised)).collect();
+        let mut members: Vec<_> =
+            served.into_iter().map(|served| Member::new(served, &advertised)).collect();
         if !members.iter().any(|member| member.counts) {
             members.iter_mut().for_each(|member| member.counts = true);
         }
         Some(Self { members, first, addresses, advertised })
     }
 
-    /// The Services that count.
+    /// Returns the Services that take part in the choice of nodes; see [`Member::counts`].
     fn decisive(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.iter().filter(|member| member.counts)
     }
 
-    /// The verdict on a node for each of the Services, in their order.
+    /// Returns the verdicts of the Services for a node, in the order of the Services.
     pub fn verdicts(&self, node: &str) -> impl Iterator<Item = Verdict> {
         self.members.iter().map(move |member| member.verdict(node))
     }
 
-    /// The announced addresses in the order of their Services and of each Service's status, each once. One that no pool holds
-    /// any more, or whose pool nobody advertises, is not announced; it does not hold back the others.
+    /// Returns the announced addresses in the order of the Services and of each Service's status,
+    /// each once.
+    ///
+    /// An address is not announced if it has no pool, or if no advertisement selects its pool. Such
+    /// an address does not block the other addresses.
     #[must_use]
     pub const fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 
-    /// For each announced address, the advertisements that announce it.
-    pub fn advertised(&self) -> impl Iterator<Item = &[&'a Advertisement]> {
+    /// Returns the advertisements of each announced address, in ascending order of the addresses.
+    pub fn advertised(&self) -> impl Iterator<Item = &[&'a L2Advertisement]> {
         self.advertised.values().map(Vec::as_slice)
     }
 
-    /// Whether a node could forward to endpoints of all the Services, were it asked to.
+    /// Returns whether a node can forward to eligible endpoints of all the Services. A Service
+    /// without any eligible endpoint is ignored if another Service has one.
     #[must_use]
     pub fn is_served_on(&self, node: &str) -> bool {
-        self.decisive().all(|member| member.known_verdict(node).serves())
+        self.decisive().all(|member| member.known_verdict(node).can_serve())
     }
 
-    /// The addresses for which a node that can serve all the Services says that its endpoints of one of them all fail.
+    /// Returns the addresses of the group whose endpoints on a node all fail their health check, as
+    /// that node reports. Empty if the node cannot serve all the Services.
     pub fn failing_on(&self, node: &str) -> impl Iterator<Item = IpAddr> {
-        let mut failing: Vec<_> = self.decisive().flat_map(|member| member.failing_on(node)).collect();
-        // Seldom asked: nearly always nothing fails.
+        let mut failing: Vec<_> =
+            self.decisive().flat_map(|member| member.failing_on(node)).collect();
+        // The verdicts are computed only on demand, because nearly always no health check fails.
         if !failing.is_empty() && !self.is_served_on(node) {
             failing.clear();
         }
         self.addresses.iter().copied().filter(move |address| failing.contains(address))
     }
 
-    /// Whether any of the Services has a usable endpoint, on whatever node.
+    /// Returns whether any of the Services has an eligible endpoint on any node.
     #[must_use]
-    pub fn has_endpoint(&self) -> bool {
+    pub fn has_eligible_endpoint(&self) -> bool {
         self.members.iter().any(Member::has_endpoint)
     }
 
-    /// Whether a node may announce all the addresses on its link of this name, if it may announce them at all.
+    /// Returns whether a node that may announce the group may announce all its addresses on the
+    /// interface `link`.
     #[must_use]
-    pub fn selects_link(&self, node: &Node, link: &str) -> bool {
-        let selected = |ad: &&Advertisement| ad.selects_node(&node.labels) && ad.selects_interface(link);
+    pub fn selects_interface(&self, node: &Node, link: &str) -> bool {
+        let selected =
+            |ad: &&L2Advertisement| ad.selects_node(&node.labels) && ad.selects_interface(link);
         self.advertised.values().all(|ads| ads.iter().any(selected))
     }
 
-    /// The nodes that may announce the group, by name.
+    /// Returns the nodes that may announce the group, sorted by name.
     #[must_use]
-    pub fn candidates(&self, scene: &Scene<'_>) -> Box<[Candidate]> {
+    pub fn candidates(&self, scene: &ClusterView<'_>) -> Box<[Candidate]> {
         let may = |(node, _): &&(&Node, Arc<str>)| self.bar(scene, node).is_none();
         scene.nodes.iter().filter(may).map(|(node, name)| self.candidate(node, name)).collect()
     }
 
-    /// Every node, by name, with what keeps it from announcing the group, if anything does.
-    pub fn bars<'s>(&self, scene: &'s Scene<'a>) -> impl Iterator<Item = (&'a Node, Option<Bar>)> + use<'a, 's, '_> {
+    /// Returns every node, sorted by name, with the reason why it may not announce the group, if
+    /// any.
+    pub fn eligibility<'s>(
+        &self,
+        scene: &'s ClusterView<'a>,
+    ) -> impl Iterator<Item = (&'a Node, Option<Ineligible>)> + use<'a, 's, '_> {
         scene.nodes.iter().map(|(node, _)| (*node, self.bar(scene, node)))
     }
 
-    fn bar(&self, scene: &Scene<'_>, node: &Node) -> Option<Bar> {
-        let selected = || self.advertised.values().all(|ads| ads.iter().any(|ad| ad.selects_node(&node.labels)));
-        scene.bar(node).or_else(|| {
+    fn bar(&self, scene: &ClusterView<'_>, node: &Node) -> Option<Ineligible> {
+        let selected = || {
+            self.advertised.values().all(|ads| ads.iter().any(|ad| ad.selects_node(&node.labels)))
+        };
+        scene.ineligible(node).or_else(|| {
             if selected() {
-                (!self.is_served_on(&node.name)).then_some(Bar::CannotServe)
+                (!self.is_served_on(&node.name)).then_some(Ineligible::CannotServe)
             } else {
-                Some(Bar::NotSelected)
+                Some(Ineligible::NotSelected)
             }
         })
     }
@@ -163,16 +198,18 @@ impl<'a> Group<'a> {
         Candidate {
             node: Arc::clone(name),
             cordoned: node.cordoned || !node.ready,
-            terminating: self.decisive().any(|member| member.known_verdict(name) == Verdict::Terminating),
+            terminating: self
+                .decisive()
+                .any(|member| member.known_verdict(name) == Verdict::Terminating),
             preference: self.preference(node),
             order: order(name, self.first),
         }
     }
 
-    /// The weights of a node, over the advertisements that select it; each of them once, however many of the addresses it
-    /// announces.
+    /// Returns the preference of a node: the sum over the advertisements that select it. Each
+    /// advertisement is added once, however many addresses it announces.
     fn preference(&self, node: &Node) -> u32 {
-        let mut counted: Vec<&Advertisement> = Vec::new();
+        let mut counted: Vec<&L2Advertisement> = Vec::new();
         for ad in self.advertised.values().flatten().filter(|ad| ad.selects_node(&node.labels)) {
             if !counted.iter().any(|there| std::ptr::eq(*there, *ad)) {
                 counted.push(ad);
@@ -182,10 +219,14 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The addresses of these Services that have at least one advertisement, with their advertisements. One that is shared is
-/// announced by what selects any of its Services.
-fn advertised<'a>(scene: &Scene<'a>, served: &[Served<'_>]) -> BTreeMap<IpAddr, Vec<&'a Advertisement>> {
-    let mut advertised: BTreeMap<IpAddr, Vec<&Advertisement>> = BTreeMap::new();
+/// Returns the addresses of these Services that have at least one advertisement, each with its
+/// advertisements. An advertisement announces a shared address if it selects any of the Services
+/// with that address.
+fn advertised<'a>(
+    scene: &ClusterView<'a>,
+    served: &[ServiceView<'_>],
+) -> BTreeMap<IpAddr, Vec<&'a L2Advertisement>> {
+    let mut advertised: BTreeMap<IpAddr, Vec<&L2Advertisement>> = BTreeMap::new();
     for served in served {
         for &address in served.assigned {
             for ad in scene.advertisements_of(served, address) {
@@ -199,7 +240,7 @@ fn advertised<'a>(scene: &Scene<'a>, served: &[Served<'_>]) -> BTreeMap<IpAddr, 
     advertised
 }
 
-fn addresses<V>(served: &[Served<'_>], advertised: &BTreeMap<IpAddr, V>) -> Box<[IpAddr]> {
+fn addresses<V>(served: &[ServiceView<'_>], advertised: &BTreeMap<IpAddr, V>) -> Box<[IpAddr]> {
     let mut addresses = Vec::with_capacity(advertised.len());
     for address in served.iter().flat_map(|served| served.assigned) {
         if advertised.contains_key(address) && !addresses.contains(address) {
@@ -209,9 +250,12 @@ fn addresses<V>(served: &[Served<'_>], advertised: &BTreeMap<IpAddr, V>) -> Box<
     addresses.into()
 }
 
-/// The Services, each given by its addresses, in groups joined by shared ones: their places in what was given. Groups and their
-/// members are in that order.
-pub fn groups<'a>(services: impl ExactSizeIterator<Item = &'a [IpAddr]>) -> Vec<Vec<usize>> {
+/// Returns groups of Services that are joined by shared addresses, as indices into `services`,
+/// which contains the addresses of each Service. Groups and their members are in the order of
+/// `services`.
+pub fn sharing_groups<'a>(
+    services: impl ExactSizeIterator<Item = &'a [IpAddr]>,
+) -> Vec<Vec<usize>> {
     // Union-find: every Service points to an earlier one of its group, or to itself.
     let mut parents: Vec<usize> = (0..services.len()).collect();
     let mut groups: Vec<Vec<_>> = vec![Vec::new(); services.len()];

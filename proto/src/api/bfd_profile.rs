@@ -1,70 +1,89 @@
-//! BFDProfile: how the liveness of a session's router is watched (RFC 5880).
+//! BFDProfile: timers of the BFD sessions that monitor BGP peers (RFC 5880).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// The timers of BFD sessions.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+/// Timers of BFD sessions.
+#[derive(
+    CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq,
+)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "BFDProfile",
-    doc = "How BGPPeers that name it are watched by BFD. Without `spec`: every 300 ms, and three that are missing.",
+    doc = "Timers of the BFD sessions of the BGPPeers that name this object. Without `spec`: an interval of 300 ms and a multiplier of 3.",
     plural = "bfdprofiles",
     shortname = "fbfd",
+    category = "ferrolb",
     namespaced,
     status = "BFDProfileStatus",
     printcolumn(name = "Receive", type_ = "integer", json_path = ".spec.receiveInterval"),
     printcolumn(name = "Transmit", type_ = "integer", json_path = ".spec.transmitInterval"),
     printcolumn(name = "Multiplier", type_ = "integer", json_path = ".spec.detectMultiplier"),
-    printcolumn(name = "Valid", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].status"#)
+    printcolumn(
+        name = "Valid",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].reason"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BFDProfileSpec {
-    /// How often packets may come, in milliseconds, 10 to 60000. Default: 300.
+    /// The interval at which the node can receive BFD packets, in milliseconds, 10 to 60000.
+    /// Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60000))]
     pub receive_interval: Option<u32>,
 
-    /// How often they are sent, in milliseconds, 10 to 60000. Default: 300.
+    /// The interval at which the node sends BFD packets, in milliseconds, 10 to 60000. Default:
+    /// 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60000))]
     pub transmit_interval: Option<u32>,
 
-    /// After so many that are missing the router is down, 2 to 255. Default: 3.
+    /// The number of consecutive packets that must be missing before the session is down, 2 to 255.
+    /// Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 255))]
     pub detect_multiplier: Option<u32>,
 
-    /// Field of MetalLB that GoBGP cannot serve: see `echoMode`.
+    /// Ignored: GoBGP does not support echo mode. Accepted so that MetalLB manifests apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60000))]
     pub echo_interval: Option<u32>,
 
-    /// Field of MetalLB that GoBGP cannot serve: a profile that has it is not valid.
+    /// Not supported by GoBGP. Accepted so that MetalLB manifests apply; the profile becomes
+    /// invalid.
     #[serde(default)]
     pub echo_mode: bool,
 
-    /// Field of MetalLB that GoBGP cannot serve: a profile that has it is not valid.
+    /// Not supported by GoBGP. Accepted so that MetalLB manifests apply; the profile becomes
+    /// invalid.
     #[serde(default)]
     pub passive_mode: bool,
 
-    /// Field of MetalLB for peers that are several hops away, which GoBGP cannot serve: a profile that has it is not valid.
+    /// The lowest TTL of packets from peers that are several hops away. Not supported by GoBGP.
+    /// Accepted so that MetalLB manifests apply; the profile becomes invalid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub minimum_ttl: Option<u32>,
 }
 
-/// What is known about a profile. Written by the controller.
+/// The state of a BFDProfile. Written by the controller.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BFDProfileStatus {
-    /// `Valid`, with the reason when something about the profile cannot be used.
+    /// `Valid`: whether the profile is in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The `metadata.generation` that this status is about.
+    /// The `metadata.generation` to which this status applies.
     #[serde(default)]
     pub observed_generation: i64,
 }

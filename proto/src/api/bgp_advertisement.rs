@@ -1,4 +1,5 @@
-//! BGPAdvertisement: which pools are announced by BGP, to which routers, and with which attributes.
+//! BGPAdvertisement: the pools that nodes advertise by BGP, the peers, and the attributes of the
+//! routes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
@@ -6,31 +7,42 @@ use serde::{Deserialize, Serialize};
 
 use super::selectors;
 
-/// Each address by itself.
-const fn whole_v4() -> u8 {
+/// The length of a whole IPv4 address: no aggregation.
+const fn ipv4_length() -> u8 {
     32
 }
 
-/// Each address by itself.
-const fn whole_v6() -> u8 {
+/// The length of a whole IPv6 address: no aggregation.
+const fn ipv6_length() -> u8 {
     128
 }
 
-/// Which pools are announced, where, and how.
+/// Selects the pools, nodes, peers and Services of the routes, and sets the attributes of the
+/// routes.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "BGPAdvertisement",
-    doc = "Announces the addresses of pools by BGP. Without `spec`: all pools, from all nodes, to all peers.",
+    doc = "Advertises addresses of pools by BGP. Without `spec`: all pools, from all nodes, to all peers.",
     plural = "bgpadvertisements",
     shortname = "fbgp",
+    category = "ferrolb",
     namespaced,
     status = "BGPAdvertisementStatus",
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),
     printcolumn(name = "Peers", type_ = "string", json_path = ".spec.peers"),
-    printcolumn(name = "Valid", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].status"#),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].reason"#)
+    printcolumn(
+        name = "Valid",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].reason"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
     validation = Rule::new(
@@ -39,67 +51,76 @@ const fn whole_v6() -> u8 {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BGPAdvertisementSpec {
-    /// Announce the IPv4 prefix of this length that an address is in, in bits. Default: 32, the address itself.
-    #[serde(default = "whole_v4")]
+    /// The length of the IPv4 prefixes to advertise, in bits, 1 to 32. Default: 32, each address as
+    /// a route of its own.
+    #[serde(default = "ipv4_length")]
     #[schemars(range(min = 1, max = 32))]
     pub aggregation_length: u8,
 
-    /// The same for IPv6. Default: 128.
-    #[serde(rename = "aggregationLengthV6", default = "whole_v6")]
+    /// The length of the IPv6 prefixes to advertise, in bits, 1 to 128. Default: 128, each address
+    /// as a route of its own.
+    #[serde(rename = "aggregationLengthV6", default = "ipv6_length")]
     #[schemars(rename = "aggregationLengthV6", range(min = 1, max = 128))]
     pub aggregation_length_v6: u8,
 
-    /// LOCAL_PREF (RFC 4271 section 5.1.5), which internal peers see. Default: 0, which is 100.
+    /// LOCAL_PREF (RFC 4271 section 5.1.5), sent to internal peers only. Default: 0, which stands
+    /// for the usual value of 100.
     #[serde(default)]
     pub local_pref: u32,
 
-    /// Communities: `A:B` (RFC 1997), `large:A:B:C` (RFC 8092), or names that a Community gives. At most 63.
+    /// Communities of the routes: `A:B` (RFC 1997), `large:A:B:C` (RFC 8092), or names that a
+    /// Community defines. At most 63.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 63), inner(length(max = 253)))]
     pub communities: Vec<String>,
 
-    /// MULTI_EXIT_DISC (RFC 4271 section 5.1.4), by which a router chooses among nodes of one AS: less is better. Default: none.
+    /// MULTI_EXIT_DISC (RFC 4271 section 5.1.4), by which a router chooses among the nodes of one
+    /// AS: the lowest value wins. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub med: Option<u32>,
 
-    /// How many times our AS number is written before the path once more, to external peers. Default: 0.
+    /// The number of additional times that the AS number of the nodes precedes the AS path, 0 to
+    /// 16. Applies to external peers only. Default: 0.
     #[serde(default)]
     #[schemars(range(max = 16))]
     pub as_path_prepend: u8,
 
-    /// Names of pools. Together with `ipAddressPoolSelectors`: the union; both empty: all pools.
+    /// Names of the pools to advertise, in addition to those that `ipAddressPoolSelectors` select.
+    /// At most 256. If both fields are empty: all pools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ip_address_pools: Vec<String>,
 
-    /// Selects pools by their labels; several selectors are alternatives.
+    /// Selects pools by their labels. A pool must match at least one selector.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "selectors::alternatives")]
+    #[schemars(schema_with = "selectors::selector_list_schema")]
     pub ip_address_pool_selectors: Vec<LabelSelector>,
 
-    /// Nodes that may announce, by their labels; several selectors are alternatives. Empty: all nodes.
+    /// Selects the nodes that advertise the routes, by their labels. A node must match at least one
+    /// selector. Default: all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "selectors::alternatives")]
+    #[schemars(schema_with = "selectors::selector_list_schema")]
     pub node_selectors: Vec<LabelSelector>,
 
-    /// Names of BGPPeers to announce to. Empty: all peers.
+    /// Names of the BGPPeers that receive the routes. At most 256. Default: all peers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub peers: Vec<String>,
 
-    /// Services whose addresses are announced, by their labels; several selectors are alternatives. Empty: all Services. A
-    /// shared address is announced when one of its Services is selected.
+    /// Selects the Services whose addresses are advertised, by their labels. A Service must match
+    /// at least one selector. Default: all Services. A shared address is advertised if one of its
+    /// Services matches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "selectors::alternatives")]
+    #[schemars(schema_with = "selectors::selector_list_schema")]
     pub service_selectors: Vec<LabelSelector>,
 }
 
 impl Default for BGPAdvertisementSpec {
-    /// That of an advertisement without `spec`.
+    /// Returns the values that apply to a BGPAdvertisement without `spec`.
     fn default() -> Self {
         Self {
-            aggregation_length: whole_v4(),
-            aggregation_length_v6: whole_v6(),
+            aggregation_length: ipv4_length(),
+            aggregation_length_v6: ipv6_length(),
             local_pref: 0,
             communities: Vec::new(),
             med: None,
@@ -113,15 +134,15 @@ impl Default for BGPAdvertisementSpec {
     }
 }
 
-/// What is known about an advertisement. Written by the controller.
+/// The state of a BGPAdvertisement. Written by the controller.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BGPAdvertisementStatus {
-    /// `Valid`, with the reason when something about the advertisement cannot be used.
+    /// `Valid`: whether the advertisement is in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The `metadata.generation` that this status is about.
+    /// The `metadata.generation` to which this status applies.
     #[serde(default)]
     pub observed_generation: i64,
 }

@@ -1,4 +1,4 @@
-//! Community: names for BGP communities, for use in advertisements.
+//! Community: names for BGP communities, which BGPAdvertisements use.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -11,45 +11,57 @@ use serde::{Deserialize, Serialize};
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "Community",
-    doc = "Names for BGP communities. A name is used in any BGPAdvertisement, so it is written in one Community only.",
+    doc = "Names for BGP communities, for use in BGPAdvertisements. Each name may be in one Community only.",
     plural = "communities",
     shortname = "fcomm",
+    category = "ferrolb",
     namespaced,
     status = "CommunityStatus",
     printcolumn(name = "Names", type_ = "string", json_path = ".spec.communities[*].name"),
-    printcolumn(name = "Valid", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].status"#)
+    printcolumn(
+        name = "Valid",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].reason"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CommunitySpec {
-    /// The names and what they stand for. At most 256.
+    /// The names and their values. At most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub communities: Vec<CommunityAlias>,
 }
 
-/// A name and what it stands for.
+/// A name and its value.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CommunityAlias {
-    /// The name, unique over all Communities.
+    /// The name, unique among all Communities.
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub name: String,
-    /// `A:B` with 16 bits each (RFC 1997), or `large:A:B:C` with 32 bits each (RFC 8092).
+    /// The value: `A:B` with 16 bits each (RFC 1997), or `large:A:B:C` with 32 bits each (RFC
+    /// 8092).
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub value: String,
 }
 
-/// What is known about a Community. Written by the controller.
+/// The state of a Community. Written by the controller.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CommunityStatus {
-    /// `Valid`, with the reason when something about the names cannot be used.
+    /// `Valid`: whether the names are in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The `metadata.generation` that this status is about.
+    /// The `metadata.generation` to which this status applies.
     #[serde(default)]
     pub observed_generation: i64,
 }

@@ -1,4 +1,4 @@
-//! L2Advertisement: which pools are announced by ARP and NDP, and from which nodes and links.
+//! L2Advertisement: the pools that nodes announce by ARP and NDP, and the nodes and interfaces.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
@@ -7,76 +7,91 @@ use serde::{Deserialize, Serialize};
 
 use super::selectors;
 
-/// Nodes that are preferred to others, in the manner of a Pod's preferred terms. Field of MetalLB.
+/// A preference for nodes, like a preferred term of a Pod's node affinity. Field of MetalLB.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 pub struct PreferredNodes {
-    /// How much a node that matches is preferred, 1 to 100. Weights add up.
+    /// The weight of a node that matches, 1 to 100. The weights of all matching terms add up.
     #[schemars(range(min = 1, max = 100))]
     pub weight: i32,
     /// Selects nodes by their labels.
-    #[schemars(schema_with = "selectors::selector")]
+    #[schemars(schema_with = "selectors::selector_schema")]
     pub preference: LabelSelector,
 }
 
-/// Which pools are announced, and from where.
+/// Selects the pools, nodes, interfaces and Services of the announcements.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "L2Advertisement",
-    doc = "Announces the addresses of pools on the local network. Without `spec`: all pools, from all nodes, on all links.",
+    doc = "Announces addresses of pools by ARP and NDP. Without `spec`: all pools, from all nodes, on all interfaces.",
     plural = "l2advertisements",
     shortname = "fl2",
+    category = "ferrolb",
     namespaced,
     status = "L2AdvertisementStatus",
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),
     printcolumn(name = "Interfaces", type_ = "string", json_path = ".spec.interfaces"),
-    printcolumn(name = "Valid", type_ = "string", json_path = r#".status.conditions[?(@.type=="Valid")].status"#)
+    printcolumn(
+        name = "Valid",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Valid")].reason"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
-    /// Names of pools. Together with `ipAddressPoolSelectors`: the union; both empty: all pools.
+    /// Names of the pools to announce, in addition to those that `ipAddressPoolSelectors` select.
+    /// At most 256. If both fields are empty: all pools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ip_address_pools: Vec<String>,
 
-    /// Selects pools by their labels; several selectors are alternatives.
+    /// Selects pools by their labels. A pool must match at least one selector.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "selectors::alternatives")]
+    #[schemars(schema_with = "selectors::selector_list_schema")]
     pub ip_address_pool_selectors: Vec<LabelSelector>,
 
-    /// Nodes that may announce, by their labels; several selectors are alternatives. Empty: all nodes.
+    /// Selects the nodes that may announce, by their labels. A node must match at least one
+    /// selector. Default: all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "selectors::alternatives")]
+    #[schemars(schema_with = "selectors::selector_list_schema")]
     pub node_selectors: Vec<LabelSelector>,
 
-    /// Nodes that rather than others announce, among those that may and are equally sound: the one with the largest sum of
-    /// weights, over all advertisements that announce the Service from it.
+    /// Prefers some of the selected nodes. Among equally healthy nodes, the one with the largest
+    /// sum of weights announces, over all L2Advertisements that announce the Service from it. At
+    /// most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub preferred_node_selectors: Vec<PreferredNodes>,
 
-    /// Exact names of the links to announce on. Empty: all links.
+    /// Exact names of the interfaces on which nodes announce. At most 64. Default: all interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub interfaces: Vec<String>,
 
-    /// Services whose addresses are announced, by their labels; several selectors are alternatives. Empty: all Services. A
-    /// shared address is announced when one of its Services is selected.
+    /// Selects the Services whose addresses are announced, by their labels. A Service must match at
+    /// least one selector. Default: all Services. A shared address is announced if one of its
+    /// Services matches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "selectors::alternatives")]
+    #[schemars(schema_with = "selectors::selector_list_schema")]
     pub service_selectors: Vec<LabelSelector>,
 }
 
-/// What is known about an advertisement. Written by the controller.
+/// The state of an L2Advertisement. Written by the controller.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementStatus {
-    /// `Valid`, with the reason when something about the advertisement cannot be used.
+    /// `Valid`: whether the advertisement is in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The `metadata.generation` that this status is about.
+    /// The `metadata.generation` to which this status applies.
     #[serde(default)]
     pub observed_generation: i64,
 }

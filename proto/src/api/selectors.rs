@@ -1,5 +1,5 @@
-//! The schema of label selectors. Kubernetes' own has no rules, so the API server would accept
-//! selectors that mean nothing.
+//! The CRD schema of label selectors. Kubernetes' own schema has no validation rules, so the API
+//! server would accept selectors that match nothing or everything.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -12,21 +12,22 @@ pub(crate) const LABEL_PREFIX_MAX: usize = 253;
 const SELECTORS_MAX: usize = 64;
 /// The most expressions, and the most labels, of a selector.
 const REQUIREMENTS_MAX: usize = 64;
-/// The most values of an expression: it may list the names of all nodes.
+/// The most values of an expression: enough for a list of all node names.
 const VALUES_MAX: usize = 4096;
 
-/// The prefix of a label's key with its slash, without the limit of its length.
+/// Pattern of the optional prefix of a label's key, with its slash. The pattern does not limit the
+/// length of the prefix.
 const PREFIX: &str = r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?";
-/// A label's value that is not empty, or the name in its key.
+/// Pattern of a label's value that is not empty, or of the name in its key.
 const NAME: &str = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
 
-/// The schema of a list of alternatives.
-pub(super) fn alternatives(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "array", "maxItems": SELECTORS_MAX, "items": selector(generator)})
+/// Returns the schema of a list of selectors, of which at least one must match.
+pub(super) fn selector_list_schema(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": SELECTORS_MAX, "items": selector_schema(generator)})
 }
 
-/// The schema of one selector: what `metav1.LabelSelectorAsSelector` accepts.
-pub(super) fn selector(_: &mut SchemaGenerator) -> Schema {
+/// Returns the schema of one selector, with the rules of `metav1.LabelSelectorAsSelector`.
+pub(super) fn selector_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "description": "A label selector. All of its labels and expressions must match; an empty one selects everything.",
@@ -43,7 +44,7 @@ pub(super) fn selector(_: &mut SchemaGenerator) -> Schema {
             },
             "matchExpressions": {
                 "type": "array",
-                "description": "What an object's labels must say.",
+                "description": "Requirements on the labels of an object.",
                 "maxItems": REQUIREMENTS_MAX,
                 "items": expression(),
             },
@@ -68,7 +69,7 @@ fn expression() -> Value {
             },
             "operator": {
                 "type": "string",
-                "description": "How the label and the values relate.",
+                "description": "Relation between the label and the values.",
                 "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
             },
             "values": {

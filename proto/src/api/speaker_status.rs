@@ -1,4 +1,4 @@
-//! SpeakerStatus: what one node's speaker sees and does. One object per node, named after it.
+//! SpeakerStatus: the state of one node's speaker. One object per node, with the name of the node.
 
 use std::net::IpAddr;
 
@@ -6,153 +6,177 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Always empty: all there is to know is in the status.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+/// Always empty; the status holds everything.
+#[derive(
+    CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq,
+)]
 #[kube(
     group = "ferrolb.io",
     version = "v1beta1",
     kind = "SpeakerStatus",
-    doc = "The state of one node's speaker. Only that speaker writes it: on change, and once a minute.",
+    doc = "The state of the speaker of one node. The speaker writes it on each change and once a minute.",
     plural = "speakerstatuses",
     shortname = "fspeaker",
+    category = "ferrolb",
     namespaced,
     status = "SpeakerStatusStatus",
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
-    printcolumn(name = "Addresses", type_ = "integer", json_path = ".status.ownedAddresses"),
+    printcolumn(name = "Owned", type_ = "integer", json_path = ".status.ownedAddresses"),
     printcolumn(name = "BGP", type_ = "string", json_path = ".status.bgp.established"),
     printcolumn(name = "DataPath", type_ = "string", json_path = ".status.dataPath.state"),
-    printcolumn(name = "Failing", type_ = "integer", json_path = ".status.failingServices"),
+    printcolumn(name = "Failing Checks", type_ = "integer", json_path = ".status.failingServices"),
     printcolumn(name = "Draining", type_ = "boolean", json_path = ".status.draining"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct SpeakerStatusSpec {}
 
-/// What the speaker says of itself.
+/// The state of a speaker and its node, as that speaker reports it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SpeakerStatusStatus {
-    /// The speaker's version.
+    /// The version of the speaker.
     #[serde(default)]
     pub version: String,
-    /// The links it speaks on, by name.
+    /// The interfaces that the speaker uses, by name.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub links: Vec<LinkStatus>,
-    /// Whether this node hands its addresses over.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Whether this node hands over its addresses to other nodes.
     #[serde(default)]
     pub draining: bool,
-    /// Whether the node can bring traffic to endpoints, as far as its kube-proxy says.
+    /// The health of kube-proxy on this node: whether the node can forward traffic to endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data_path: Option<DataPathStatus>,
-    /// The Services of which none of this node's own endpoints of an address family passes its health check, by namespace and name; those of
-    /// many that fit.
+    pub data_path: Option<KubeProxyStatus>,
+    /// The Services of which no endpoint of one address family on this node passes its health
+    /// check, by namespace and name. A list that would be too long is truncated.
     #[serde(default)]
-    pub failing: Vec<FailingService>,
-    /// How many such Services there are.
+    pub failing_health_checks: Vec<FailingService>,
+    /// The number of Services of which no endpoint of one address family on this node passes its
+    /// health check.
     #[serde(default)]
     pub failing_services: i64,
-    /// Which endpoints are not checked although their Services ask for it, and why, for a person;
-    /// empty: none.
+    /// The endpoints that are not checked although their Services request it, and why, for people.
+    /// Absent if there are none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unchecked: String,
-    /// How its gobgpd and its sessions stand; absent where it has none.
+    /// The state of gobgpd and of the BGP sessions. Absent on nodes without gobgpd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<BgpStatus>,
-    /// How many addresses it announces on its interfaces; one on several interfaces counts once.
+    /// The number of addresses that the node announces on its interfaces. An address on several
+    /// interfaces counts once.
     #[serde(default)]
     pub owned_addresses: i64,
 }
 
-/// What is known of a node's data path.
+/// The health of kube-proxy on a node.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DataPathState {
-    /// It has not been asked after for long enough.
+pub enum KubeProxyState {
+    /// No result yet: kube-proxy has not been checked for long enough.
     #[default]
     Unknown,
-    /// It works.
+    /// kube-proxy works.
     Healthy,
-    /// It does not: other nodes announce first.
+    /// kube-proxy does not work: other nodes are preferred.
     Unhealthy,
-    /// Nothing here or elsewhere answers for a data path: it is not judged.
+    /// Not checked: checks are off, or no node has reported a kube-proxy.
     NotChecked,
 }
 
-/// A node's data path.
+/// The health of kube-proxy on a node, and why.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct DataPathStatus {
-    /// What is known.
-    pub state: DataPathState,
-    /// Why, for a person.
+pub struct KubeProxyStatus {
+    /// The health.
+    pub state: KubeProxyState,
+    /// The reason of the state, for people.
     #[serde(default)]
     pub message: String,
 }
 
-/// A Service none of whose endpoints of an address family on the node passes its health check.
+/// A Service of which no endpoint of one address family on this node passes its health check.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct FailingService {
-    /// Its namespace.
+    /// The namespace of the Service.
     pub namespace: String,
-    /// Its name.
+    /// The name of the Service.
     pub name: String,
-    /// One of the endpoints, `address:port`; its family is the one that is meant.
+    /// One of the failing endpoints, `address:port`. Its family is the one that fails.
     pub endpoint: String,
-    /// What its check says.
+    /// The reason of the failure, for people.
     pub message: String,
 }
 
-/// A node's gobgpd and its sessions.
+/// The state of gobgpd and of the BGP sessions of a node.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct BgpStatus {
-    /// Why gobgpd cannot be used, or what is not announced for all sessions, for a person; empty: all is well.
+    /// Why gobgpd is unavailable, or why some prefixes are not advertised to any router. Empty
+    /// while there is no such issue.
     #[serde(default)]
-    pub message: String,
-    /// How many of the sessions that it should have are established, for a person to read: `2/3`.
+    pub issues: Vec<SpeakerIssue>,
+    /// The number of established sessions out of the number of configured ones, for people: `2/3`.
     #[serde(default)]
     pub established: String,
-    /// Prefixes of which some router is told: 0 once a node that drains has withdrawn all that others announce.
+    /// The number of prefixes that the node advertises to at least one router. A prefix that a
+    /// draining node has withdrawn from all routers is not included.
     #[serde(default)]
     pub announced: i64,
-    /// Prefixes of which some router is told no longer, because the node drains and other nodes tell it.
+    /// The number of prefixes that a draining node has withdrawn from at least one router, because
+    /// other nodes advertise them to that router.
     #[serde(default)]
     pub withdrawn: i64,
-    /// The sessions that it should have, by the name of their BGPPeer.
+    /// The sessions that the node should have, by the name of their BGPPeer.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["peer".into()]))]
     pub sessions: Vec<BgpSessionStatus>,
 }
 
-/// How a BGP session stands (RFC 4271 section 8.2.2).
+/// An issue of a node, for people and for programs.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeakerIssue {
+    /// The kind of the issue, in CamelCase.
+    pub reason: String,
+    /// A description of the issue and the next step.
+    pub message: String,
+}
+
+/// Reason of a session's issue: its BGPPeer names a Secret that holds no usable password.
+pub const PASSWORD_UNAVAILABLE: &str = "PasswordUnavailable";
+
+/// The state of a BGP session (RFC 4271 section 8.2.2).
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BgpSessionState {
-    /// It rests, or cannot be had.
+    /// No connection is attempted, for example between two attempts or because the session cannot
+    /// be configured.
     #[default]
     Idle,
-    /// It waits for a connection.
+    /// Waits for a TCP connection.
     Connect,
-    /// It tries again to connect.
+    /// Retries the TCP connection.
     Active,
-    /// Its OPEN was sent.
+    /// The node has sent its OPEN.
     OpenSent,
-    /// The router's OPEN was taken.
+    /// The node has accepted the router's OPEN.
     OpenConfirm,
-    /// Routes are announced over it.
+    /// The session carries routes.
     Established,
 }
 
-/// How a BFD session stands (RFC 5880 section 6.2).
+/// The state of a BFD session (RFC 5880 section 6.2).
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BfdState {
-    /// It is held down.
+    /// Held down administratively.
     AdminDown,
-    /// The router is not heard, or does not hear this node.
+    /// No packets arrive from the router, or the router reports that it receives none from this
+    /// node.
     #[default]
     Down,
-    /// The router is heard.
+    /// Packets arrive from the router, which has not confirmed yet that it receives packets from
+    /// this node.
     Init,
-    /// Both hear each other.
+    /// Both sides receive each other's packets.
     Up,
 }
 
@@ -160,84 +184,92 @@ pub enum BfdState {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct BgpSessionStatus {
-    /// The name of its BGPPeer.
+    /// The name of the BGPPeer.
     pub peer: String,
-    /// Where the router is; absent until an unnumbered one is found.
+    /// The IP address of the router. Absent until the router of an unnumbered session is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub address: Option<IpAddr>,
-    /// The router's AS number, as it says it; absent until it does.
+    /// The AS number that the router sent. Absent until the router has sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<u32>,
-    /// How it stands.
+    /// The state of the session.
     pub state: BgpSessionState,
-    /// Since when it is established, as RFC 3339 has it.
+    /// The time since which the session is established, in RFC 3339 format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// How the BFD that watches it stands; absent where it has none, and while it is not established.
+    /// The state of the BFD session with the router. Absent if there is none, and while the BGP
+    /// session is not established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdState>,
-    /// How many prefixes the router is announced.
+    /// The number of prefixes that are advertised to the router.
     #[serde(default)]
     pub prefixes: i64,
-    /// Why it is not established, or not as its BGPPeer says, for a person.
+    /// Why the session is not established, or differs from its BGPPeer. Empty while there is no
+    /// issue.
     #[serde(default)]
-    pub message: String,
+    pub issues: Vec<SpeakerIssue>,
 }
 
-/// One link of a node.
+/// An interface of a node.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct LinkStatus {
-    /// The link's name.
+pub struct InterfaceStatus {
+    /// The name of the interface.
     pub name: String,
-    /// Its hardware address, `aa:bb:cc:dd:ee:ff`.
+    /// The hardware address of the interface, `aa:bb:cc:dd:ee:ff`.
     pub mac: String,
-    /// Whether it can carry frames.
+    /// Whether the interface is up and can carry frames.
     pub up: bool,
-    /// The nodes whose speakers are heard on it, by name, ascending.
+    /// The names of the nodes whose hellos the interface receives, ascending.
     #[serde(default)]
     pub heard: Vec<String>,
-    /// The addresses that the node answers for on it, ascending.
+    /// The addresses that the node announces on the interface, ascending.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub addresses: Vec<IpAddr>,
-    /// True if it has received no frame for a second; it then acts as if it were alone.
+    /// True if the interface has received no frame for a second. The node then acts as if it were
+    /// alone on the segment.
     #[serde(default)]
-    pub deaf: bool,
-    /// True if another interface of the node is on the same segment: the node announces there
-    /// instead.
+    pub isolated: bool,
+    /// True if another interface of the node is on the same segment. The node announces on that
+    /// one.
     #[serde(default)]
-    pub muted: bool,
-    /// Addresses that somebody else answers for, or whose questions may not be heard.
+    pub standby: bool,
+    /// Addresses for which another host replies, or for which requests may not arrive.
     #[serde(default)]
-    pub troubles: Vec<LinkTrouble>,
+    pub issues: Vec<InterfaceIssue>,
 }
 
-/// Why an address is in trouble on a link.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TroubleReason {
-    /// A stranger answers for it, whose MAC is no node's.
+/// The kind of an issue of an address on an interface.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord,
+)]
+pub enum InterfaceIssueReason {
+    /// A foreign host replies for the address: its MAC belongs to no node.
     AddressConflict,
-    /// The kernel of a node answers for it.
+    /// The kernel of a node replies for the address.
     KernelAnswers,
-    /// It was taken over although something on the network went on answering for its dead owner.
-    AnsweredByProxy,
-    /// Questions for it may not reach this node, which holds it: its solicited-node group could not be joined.
-    GroupNotJoined,
+    /// The address was taken over while another device on the segment still replied for its failed
+    /// owner.
+    StaleNeighborProxy,
+    /// Requests for the address may not reach this node, its owner, because the solicited-node
+    /// multicast group could not be joined.
+    MulticastJoinFailed,
 }
 
-/// An address in trouble.
+/// An issue of an address on an interface.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-pub struct LinkTrouble {
+pub struct InterfaceIssue {
     /// The address.
     #[schemars(with = "String")]
     pub address: IpAddr,
-    /// What the trouble is.
-    pub reason: TroubleReason,
-    /// The hardware address that answers; where it is about a group, the group's.
+    /// The kind of the issue.
+    pub reason: InterfaceIssueReason,
+    /// The hardware address that replies. With `MulticastJoinFailed`, the hardware address of the
+    /// group.
     pub mac: String,
-    /// The node whose kernel it is, where it is one's.
+    /// The node whose kernel replies, with `KernelAnswers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 }

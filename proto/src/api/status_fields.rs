@@ -1,25 +1,26 @@
-//! Which status fields the cluster's CRD of a kind has: under another API group than our own it is not our CRD, and what it
-//! does not have cannot be written. Read from the API server's OpenAPI document of the group, which needs no right that an
-//! authenticated user does not have.
+//! The status fields that the CRD of a custom resource defines in the cluster. Under another API
+//! group than FerroLB's own, MetalLB's CRDs apply, and the API server rejects status fields that
+//! they do not define. FerroLB finds the defined fields in the API server's OpenAPI document of the
+//! group, which every authenticated user may read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Kind;
+use super::CustomResourceKind;
 
-/// The fields of a kind's status.
+/// The status fields that the cluster's CRD of a custom resource defines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatusFields {
-    /// All that we write: the CRD is ours.
+    /// All fields of FerroLB's status, because the CRD is FerroLB's own.
     All,
-    /// These.
+    /// These fields only.
     Only(BTreeSet<Box<str>>),
 }
 
 impl StatusFields {
-    /// Whether there is a field of this name.
+    /// Returns whether the CRD defines a status field of this name.
     #[must_use]
     pub fn has(&self, field: &str) -> bool {
         match self {
@@ -29,11 +30,12 @@ impl StatusFields {
     }
 }
 
-/// What is used of the OpenAPI v3 document of one version of a group, `/openapi/v3/apis/GROUP/VERSION`. The default one
-/// knows no kind, as in a cluster without the group.
+/// The parts of the OpenAPI v3 document of one version of a group
+/// (`/openapi/v3/apis/GROUP/VERSION`) that FerroLB reads. The default value has no kinds, as in a
+/// cluster without the group.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct OpenApi {
+pub struct OpenApiDocument {
     paths: BTreeMap<String, IgnoredAny>,
     components: Components,
 }
@@ -44,17 +46,18 @@ struct Components {
     schemas: BTreeMap<String, Schema>,
 }
 
-/// The schema of anything in the document; of a custom resource the server writes it out whole, without references.
+/// The schema of any object in the document. For custom resources, the server writes it in full,
+/// without references.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Schema {
     #[serde(rename = "x-kubernetes-group-version-kind")]
-    names: Vec<Name>,
+    names: Vec<GroupVersionKindName>,
     properties: Properties,
 }
 
 #[derive(Debug, Deserialize)]
-struct Name {
+struct GroupVersionKindName {
     group: String,
     version: String,
     kind: String,
@@ -62,25 +65,30 @@ struct Name {
 
 #[derive(Debug, Default, Deserialize)]
 struct Properties {
-    status: Option<Status>,
+    status: Option<StatusSchema>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Status {
+struct StatusSchema {
     properties: BTreeMap<Box<str>, IgnoredAny>,
 }
 
-impl OpenApi {
-    /// The status fields of a kind under `group`; none when the document is of another version than the kind's, or the
-    /// cluster does not serve it. A status that says nothing of its
-    /// fields, or that is no subresource, has none to write.
+impl OpenApiDocument {
+    /// Returns the status fields of a kind under `group`, or `None` if the document describes
+    /// another version than [`CustomResourceKind::version`], or no CRD of the kind. A status
+    /// without listed fields, or without the status subresource, has no fields that can be written.
     #[must_use]
-    pub fn status_fields(&self, kind: Kind, group: &str) -> Option<StatusFields> {
-        let is = |name: &Name| name.group == group && name.version == kind.version() && name.kind == kind.name();
+    pub fn status_fields(&self, kind: CustomResourceKind, group: &str) -> Option<StatusFields> {
+        let is = |name: &GroupVersionKindName| {
+            name.group == group && name.version == kind.version() && name.kind == kind.name()
+        };
         let schema = self.components.schemas.values().find(|schema| schema.names.iter().any(is))?;
-        let path =
-            format!("/apis/{group}/{}/namespaces/{{namespace}}/{}/{{name}}/status", kind.version(), kind.plural());
+        let path = format!(
+            "/apis/{group}/{}/namespaces/{{namespace}}/{}/{{name}}/status",
+            kind.version(),
+            kind.plural()
+        );
         let written = schema.properties.status.as_ref().filter(|_| self.paths.contains_key(&path));
         let fields = written.map(|status| status.properties.keys().cloned().collect());
         Some(StatusFields::Only(fields.unwrap_or_default()))
@@ -96,10 +104,12 @@ mod tests {
 
     const GROUP: &str = "metallb.io";
 
-    /// A document as a server of Kubernetes 1.36 writes it, of IPAddressPools with these properties.
-    fn document(properties: &Value, path: &str) -> OpenApi {
+    /// Returns a document of IPAddressPools with these properties, in the format of Kubernetes
+    /// 1.36.
+    fn document(properties: &Value, path: &str) -> OpenApiDocument {
         let names = |kind: &str| json!([{"group": GROUP, "kind": kind, "version": VERSION}]);
-        let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/ipaddresspools/{path}");
+        let path =
+            format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/ipaddresspools/{path}");
         let of_meta = json!({"type": "string", "description": "Status of the operation."});
         let text = json!({
             "openapi": "3.0.0",
@@ -134,15 +144,17 @@ mod tests {
             ("no status", json!({"spec": {"type": "object"}}), "{name}/status", &[]),
         ];
         for (what, properties, path, expect) in cases {
-            let fields = document(&properties, path).status_fields(Kind::IPAddressPool, GROUP);
+            let fields =
+                document(&properties, path).status_fields(CustomResourceKind::IPAddressPool, GROUP);
             let expect = expect.iter().map(|field| (*field).into()).collect();
             assert_eq!(fields, Some(StatusFields::Only(expect)), "{what}");
         }
     }
 
-    /// A document of one version, of BGPPeers.
-    fn routers(version: &str) -> OpenApi {
-        let path = format!("/apis/{GROUP}/{version}/namespaces/{{namespace}}/bgppeers/{{name}}/status");
+    /// Returns a document of BGPPeers in one version.
+    fn routers(version: &str) -> OpenApiDocument {
+        let path =
+            format!("/apis/{GROUP}/{version}/namespaces/{{namespace}}/bgppeers/{{name}}/status");
         let text = json!({"paths": {(path): {}}, "components": {"schemas": {"peer": {
             "x-kubernetes-group-version-kind": [{"group": GROUP, "kind": "BGPPeer", "version": version}],
             "properties": {"status": {"properties": {"conditions": {"type": "array"}}}},
@@ -153,18 +165,38 @@ mod tests {
     #[test]
     fn a_kind_is_looked_for_under_its_own_version() {
         let fields = StatusFields::Only(["conditions".into()].into());
-        assert_eq!(routers("v1beta2").status_fields(Kind::BGPPeer, GROUP), Some(fields));
+        assert_eq!(
+            routers("v1beta2").status_fields(CustomResourceKind::BGPPeer, GROUP),
+            Some(fields)
+        );
     }
 
     #[test]
     fn a_kind_that_is_not_served_is_none() {
         let properties = json!({"status": {"type": "object"}});
         let here = document(&properties, "{name}/status");
-        assert_eq!(here.status_fields(Kind::Community, GROUP), None, "another kind");
-        assert_eq!(here.status_fields(Kind::IPAddressPool, "ferrolb.io"), None, "another group");
-        assert_eq!(routers("v1beta1").status_fields(Kind::BGPPeer, GROUP), None, "another version");
-        assert_eq!(OpenApi::default().status_fields(Kind::IPAddressPool, GROUP), None, "nothing");
-        let bare: OpenApi = serde_json::from_str(r#"{"openapi": "3.0.0", "paths": {}}"#).unwrap();
-        assert_eq!(bare.status_fields(Kind::IPAddressPool, GROUP), None, "no schemas");
+        assert_eq!(here.status_fields(CustomResourceKind::Community, GROUP), None, "another kind");
+        assert_eq!(
+            here.status_fields(CustomResourceKind::IPAddressPool, "ferrolb.io"),
+            None,
+            "another group"
+        );
+        assert_eq!(
+            routers("v1beta1").status_fields(CustomResourceKind::BGPPeer, GROUP),
+            None,
+            "another version"
+        );
+        assert_eq!(
+            OpenApiDocument::default().status_fields(CustomResourceKind::IPAddressPool, GROUP),
+            None,
+            "nothing"
+        );
+        let bare: OpenApiDocument =
+            serde_json::from_str(r#"{"openapi": "3.0.0", "paths": {}}"#).unwrap();
+        assert_eq!(
+            bare.status_fields(CustomResourceKind::IPAddressPool, GROUP),
+            None,
+            "no schemas"
+        );
     }
 }

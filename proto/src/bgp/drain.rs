@@ -1,7 +1,11 @@
-//! What a node that drains announces no longer: to each router what other nodes have told it of for long enough. Pure.
+//! The routes that a draining node may withdraw. From each router, these are the routes that
+//! another node has advertised to the same router for a certain time. Pure.
 //!
-//! [`Others`] says what others tell now, [`Covered`] since when, and what follows from that is the [`Relief`]. Who is not known to tell it soundly
-//! does not count, nor does another that drains: so the last one never stops, and of several that drain at once none relies on the others.
+//! [`AlternateNodes`] computes which routes other nodes advertise now, [`AlternateRoutes`] records
+//! since when they do, and [`Withdrawable`] contains the routes that may be withdrawn. Another node
+//! counts only if its speaker is known to be live, and if that node is healthy and does not drain.
+//! The last node therefore never withdraws a route, and of several nodes that drain at once, none
+//! relies on another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,30 +13,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::routes::is_served_on;
-use super::{Ads, Teller};
+use super::{Advertiser, BgpAdvertisements};
 use crate::Instant;
-use crate::announce::{Scene, Served};
+use crate::announce::{ClusterView, ServiceView};
 use crate::facts::{BgpPeer, Key, Node, Speaker};
 use crate::range::Family;
 
-/// The most addresses of a node at which its speaker is asked: one of each family.
-const ADDRESSES_ASKED_MAX: usize = 2;
+/// The maximum number of a node's addresses to which liveness requests for its speaker are sent:
+/// one of each family.
+const LIVENESS_ADDRESSES_MAX: usize = 2;
 
-/// The speakers that could tell routers if they live, which nobody knows unless they are asked: the InternalIPs of their nodes, by name.
-pub type Doubted = BTreeMap<Box<str>, Box<[IpAddr]>>;
+/// The speakers whose liveness only a reply to a request can prove, because no hellos prove it. The
+/// keys are node names, and the values the InternalIPs of the nodes.
+pub type UnverifiedSpeakers = BTreeMap<Box<str>, Box<[IpAddr]>>;
 
-/// The nodes that may tell routers in place of one that drains.
+/// The nodes that may advertise routes in place of a draining one.
 #[derive(Debug, Default)]
-pub struct Others<'a> {
-    /// Those that count only if they answer.
-    pub doubted: Doubted,
-    tellers: Vec<Teller<'a>>,
+pub struct AlternateNodes<'a> {
+    /// The nodes that are considered only if their speakers reply to a liveness request.
+    pub unverified: UnverifiedSpeakers,
+    advertisers: Vec<Advertiser<'a>>,
     failing: BTreeMap<&'a Key, Vec<(&'a str, Family)>>,
 }
 
-impl<'a> Others<'a> {
-    /// Those of all nodes that are sound, and whose speakers say so and live: this node, of which `own` is what it says and hears at this moment,
-    /// and they hear each other, or they have `answered` lately. What a speaker said before it died stays, with its sessions.
+impl<'a> AlternateNodes<'a> {
+    /// Selects the nodes that are Ready, not cordoned and not draining, and whose speakers are live
+    /// and report a complete status with an established session. `own` is the current status of
+    /// this node's speaker. Another speaker is live if the two receive each other's hellos, or if
+    /// it has replied recently (`answered`). The status object alone proves nothing: after the
+    /// failure of a speaker, its status remains, with established sessions.
     pub fn new(
         own: &'a Speaker,
         nodes: impl Iterator<Item = &'a Node>,
@@ -44,50 +53,65 @@ impl<'a> Others<'a> {
         let mut found = Self::default();
         for speaker in speakers.filter(|speaker| speaker.node != own.node) {
             let Some(node) = nodes.get(&*speaker.node) else { continue };
-            let sound = node.ready && !node.cordoned && node.drain.is_none() && !speaker.partial && !speaker.draining;
+            let sound = node.ready
+                && !node.cordoned
+                && node.drain.is_none()
+                && !speaker.incomplete
+                && !speaker.draining;
             if !sound || !speaker.bgp.iter().flatten().any(|session| session.established) {
                 continue;
             }
-            let heard = own.hears(&speaker.node) && speaker.hears(&own.node);
+            let heard =
+                own.receives_hellos_of(&speaker.node) && speaker.receives_hellos_of(&own.node);
             if !heard {
-                let addresses = node.internal.iter().copied().take(ADDRESSES_ASKED_MAX).collect();
-                found.doubted.insert(speaker.node.clone(), addresses);
+                let addresses =
+                    node.internal_addresses.iter().copied().take(LIVENESS_ADDRESSES_MAX).collect();
+                found.unverified.insert(speaker.node.clone(), addresses);
             }
             if !heard && !answered.contains(&speaker.node) {
                 continue;
             }
-            found.tellers.push(Teller::new(node, peers.clone(), Some(speaker)));
+            found.advertisers.push(Advertiser::new(node, peers.clone(), Some(speaker)));
             for failing in &speaker.failing {
-                found.failing.entry(&failing.service).or_default().push((&node.name, failing.family));
+                found
+                    .failing
+                    .entry(&failing.service)
+                    .or_default()
+                    .push((&node.name, failing.family));
             }
         }
         found
     }
 
-    /// Those that say that none of their own endpoints of a Service passes its health check, and of which family.
+    /// Returns the nodes that report that none of their own endpoints of a Service passes its
+    /// health check, with the address family.
     pub fn failing(&self, service: &Key) -> impl Iterator<Item = (&'a str, Family)> {
         self.failing.get(service).into_iter().flatten().copied()
     }
 
-    /// The BGPPeers, of these, whose routers one of them tells of an address of these Services, and not as the last resort.
-    pub fn tell(
+    /// Returns the BGPPeers in `peers` to whose routers another node advertises an address of these
+    /// Services, other than as a de-preferred path.
+    pub fn advertised_to(
         &self,
-        scene: &Scene<'_>,
-        ads: &Ads<'a>,
-        services: &[Served<'_>],
+        scene: &ClusterView<'_>,
+        ads: &BgpAdvertisements<'a>,
+        services: &[ServiceView<'_>],
         address: IpAddr,
         peers: &BTreeSet<&str>,
     ) -> BTreeSet<&'a str> {
         let mut told = BTreeSet::new();
-        for teller in &self.tellers {
-            // Most nodes have no endpoint of a Service whose policy is Local, and that is found out soon.
+        for teller in &self.advertisers {
+            // This check is cheap and excludes most nodes, which have no endpoint of a Service with
+            // the policy `Local`.
             if !is_served_on(services, address, &teller.node.name) {
                 continue;
             }
-            if let Ok((to, should)) = teller.told(scene, ads, services, address)
-                && !should.last
+            if let Ok((to, should)) = teller.exported_to(scene, ads, services, address)
+                && !should.de_preferred
             {
-                let sends = |peer: &&str| peers.contains(peer) && teller.sends(peer, Family::of(address));
+                let sends = |peer: &&str| {
+                    peers.contains(peer) && teller.has_next_hop(peer, Family::of(address))
+                };
                 told.extend(to.into_iter().filter(sends));
             }
             if told.len() == peers.len() {
@@ -98,43 +122,60 @@ impl<'a> Others<'a> {
     }
 }
 
-/// Which BGPPeers' routers others tell of an address, and since when without a break, as far as this node knows.
+/// For each address, the BGPPeers to whose routers other nodes advertise it, with the time since
+/// which they have done so without interruption. The times are those of this node's observations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Covered(BTreeMap<IpAddr, Since>);
+pub struct AlternateRoutes(BTreeMap<IpAddr, PeersSince>);
 
-/// Ten thousand addresses have a handful of these.
-type Since = Arc<BTreeMap<Box<str>, Instant>>;
+/// For each BGPPeer, the time since which other nodes advertise to its router. Shared, because
+/// 10,000 addresses have only a handful of distinct values.
+type PeersSince = Arc<BTreeMap<Box<str>, Instant>>;
 
-/// The BGPPeers whose routers are told of an address no longer. Only addresses of which that is so.
-pub type Relief = BTreeMap<IpAddr, BTreeSet<Box<str>>>;
+/// For each address, the BGPPeers from whose routers the node withdraws its route. Addresses
+/// without such BGPPeers are not in the map.
+pub type Withdrawable = BTreeMap<IpAddr, BTreeSet<Box<str>>>;
 
-impl Covered {
-    /// The same when others tell what is `found` now.
+impl AlternateRoutes {
+    /// Returns the updated value after other nodes are observed to advertise `found`: known
+    /// BGPPeers keep their time, and new ones get `now`.
     #[must_use]
-    pub fn then<'a>(&self, found: impl IntoIterator<Item = (IpAddr, BTreeSet<&'a str>)>, now: Instant) -> Self {
-        let mut known = BTreeSet::<Since>::new();
-        let covers = found.into_iter().filter(|(_, peers)| !peers.is_empty()).map(|(address, peers)| {
-            let before = |peer: &str| self.0.get(&address).and_then(|since| since.get(peer).copied());
-            let since = peers.into_iter().map(|peer| (peer.into(), before(peer).unwrap_or(now)));
-            let since = Arc::new(since.collect::<BTreeMap<_, _>>());
-            let since = known.get(&since).cloned().unwrap_or(since);
-            known.insert(Arc::clone(&since));
-            (address, since)
-        });
+    pub fn updated<'a>(
+        &self,
+        found: impl IntoIterator<Item = (IpAddr, BTreeSet<&'a str>)>,
+        now: Instant,
+    ) -> Self {
+        let mut known = BTreeSet::<PeersSince>::new();
+        let covers =
+            found.into_iter().filter(|(_, peers)| !peers.is_empty()).map(|(address, peers)| {
+                let before =
+                    |peer: &str| self.0.get(&address).and_then(|since| since.get(peer).copied());
+                let since =
+                    peers.into_iter().map(|peer| (peer.into(), before(peer).unwrap_or(now)));
+                let since = Arc::new(since.collect::<BTreeMap<_, _>>());
+                let since = known.get(&since).cloned().unwrap_or(since);
+                known.insert(Arc::clone(&since));
+                (address, since)
+            });
         Self(covers.collect())
     }
 
-    /// What has been so for `delay`.
+    /// Returns the routes that may be withdrawn, because other nodes have advertised them for
+    /// `delay`.
     #[must_use]
-    pub fn relief(&self, delay: Duration, now: Instant) -> Relief {
-        let long = |since: &Since| -> BTreeSet<Box<str>> {
-            since.iter().filter(|(_, since)| **since + delay <= now).map(|(peer, _)| peer.clone()).collect()
+    pub fn withdrawable(&self, delay: Duration, now: Instant) -> Withdrawable {
+        let long = |since: &PeersSince| -> BTreeSet<Box<str>> {
+            since
+                .iter()
+                .filter(|(_, since)| **since + delay <= now)
+                .map(|(peer, _)| peer.clone())
+                .collect()
         };
         let relief = self.0.iter().map(|(address, since)| (*address, long(since)));
         relief.filter(|(_, peers)| !peers.is_empty()).collect()
     }
 
-    /// When there will be more relief, if nothing changes.
+    /// Returns the next time at which [`Self::withdrawable`] contains more routes if nothing
+    /// changes.
     #[must_use]
     pub fn deadline(&self, delay: Duration, now: Instant) -> Option<Instant> {
         let all = self.0.values().flat_map(|since| since.values()).map(|since| *since + delay);

@@ -1,11 +1,11 @@
-//! A prefix as a route has it. Pure.
+//! The prefix of a route. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::range::{AddressRange, Family};
 
-/// A network and its length in bits (RFC 4271 section 4.3): `10.0.0.0/24`.
+/// A network address and its length in bits (RFC 4271 section 4.3): `10.0.0.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     network: IpAddr,
@@ -13,7 +13,8 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The prefix of so many bits that an address is in; of more than it has: the address itself.
+    /// Returns the prefix of `length` bits that contains an address. A greater length than that of
+    /// the address (32 or 128 bits) is reduced to it.
     #[must_use]
     pub fn of(address: IpAddr, length: u8) -> Self {
         let family = Family::of(address);
@@ -21,19 +22,19 @@ impl Prefix {
         Self { network: AddressRange::network(address, length).first(), length }
     }
 
-    /// The network's address.
+    /// Returns the address of the network.
     #[must_use]
     pub const fn network(&self) -> IpAddr {
         self.network
     }
 
-    /// Its length in bits.
+    /// Returns the length in bits.
     #[must_use]
     pub const fn length(&self) -> u8 {
         self.length
     }
 
-    /// The family of its addresses.
+    /// Returns the family of the network.
     #[must_use]
     pub const fn family(&self) -> Family {
         Family::of(self.network)
@@ -52,7 +53,9 @@ mod tests {
 
     #[test]
     fn an_address_is_in_one_prefix_of_each_length() {
-        let prefix = |address: &str, length| Prefix::of(address.parse().expect("an address"), length).to_string();
+        let prefix = |address: &str, length| {
+            Prefix::of(address.parse().expect("an address"), length).to_string()
+        };
         assert_eq!(prefix("10.1.2.3", 24), "10.1.2.0/24");
         assert_eq!(prefix("10.1.2.3", 32), "10.1.2.3/32");
         assert_eq!(prefix("10.1.2.3", 1), "0.0.0.0/1");

@@ -1,57 +1,70 @@
-//! Which BGPPeers a node has sessions with. Pure.
+//! The BGPPeers with which a node has sessions. Pure.
 //!
-//! One node speaks as one AS with one router id, and has one session to each router: of BGPPeers that differ in that the older is in use,
-//! as MetalLB has it, which refuses the younger.
+//! A node has one AS number and one router ID, and one session with each router. If BGPPeers
+//! contradict each other in this, the node uses the oldest one. MetalLB does the same and refuses
+//! the younger one.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::facts::{BfdProfile, BfdProfileProblem, BfdTimers, BgpPeer, PeerAsn, PeerPlace, Session};
+use crate::facts::{
+    BfdProfile, BfdProfileProblem, BfdTimers, BgpPeer, PeerAsn, PeerLocation, SessionParameters,
+};
 use crate::range::Family;
 
-/// Why a BGPPeer that is sound by itself has no session on a node: another one excludes it, which is older, or of the same age and first by name.
+/// Why a BGPPeer that is valid by itself has no session on a node: an older BGPPeer excludes it, or
+/// one of the same age that is first by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum PeerConflict {
-    /// Both go to one router.
+    /// Both BGPPeers have the same router, and a node has one session with each router.
     #[error(
-        "BGPPeer {0} has the same router on a node of this one, and is older: remove one, or let them select other nodes"
+        "BGPPeer {0}, which is older, selects the same router on a common node: remove one of them, \
+         or change spec.nodeSelectors"
     )]
-    Place(Box<str>),
-    /// A node speaks as one AS.
+    Router(Box<str>),
+    /// The BGPPeers have different values of `spec.myASN`, and a node has one AS number.
     #[error(
-        "spec.myASN: BGPPeer {other} has {asn} on a node of this one, and is older; for another number towards one router write spec.localASN"
+        "spec.myASN: BGPPeer {other}, which is older, has {asn} on a common node: write the same, \
+         and spec.localASN for another AS towards one router"
     )]
     MyAsn {
-        /// The older one.
+        /// The older BGPPeer.
         other: Box<str>,
-        /// Its number.
+        /// The AS number of the older BGPPeer.
         asn: u32,
     },
-    /// A node has one router id.
-    #[error("spec.routerID: BGPPeer {other} has {} on a node of this one, and is older: write the same", id.map_or("none".to_owned(), |id| id.to_string()))]
+    /// The BGPPeers have different values of `spec.routerID`, and a node has one router ID.
+    #[error("spec.routerID: BGPPeer {other}, which is older, has {} on a common node: write the \
+             same", id.map_or("none".to_owned(), |id| id.to_string()))]
     RouterId {
-        /// The older one.
+        /// The older BGPPeer.
         other: Box<str>,
-        /// Its router id, if it has one.
+        /// The router ID of the older BGPPeer, if any.
         id: Option<Ipv4Addr>,
     },
 }
 
-/// Why a session goes on without the BFD that its BGPPeer asks for.
+/// Why a session continues without the BFD that its BGPPeer requests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BfdFault {
-    /// The router may be anywhere.
-    #[error("spec.bfdProfile: GoBGP has no BFD to a router more than one hop away: BFD is off")]
+pub enum BfdUnavailable {
+    /// The router may be several hops away, and GoBGP does not support BFD with such routers.
+    #[error(
+        "spec.bfdProfile: BFD is off, because GoBGP does not support it with spec.ebgpMultiHop: \
+         remove one of them"
+    )]
     MultiHop,
-    /// There is no profile of this name.
-    #[error("spec.bfdProfile: there is no BFDProfile {0}: BFD is off")]
+    /// No BFDProfile of this name exists.
+    #[error(
+        "spec.bfdProfile: BFD is off, because BFDProfile {0} does not exist: create it, or remove \
+         the name"
+    )]
     Unknown(Box<str>),
-    /// The profile cannot be used.
-    #[error("spec.bfdProfile: BFDProfile {name}: {why}: BFD is off")]
+    /// The BFDProfile is invalid.
+    #[error("spec.bfdProfile: BFD is off, because BFDProfile {name} is invalid: {why}")]
     Profile {
-        /// Its name.
+        /// The name of the profile.
         name: Box<str>,
-        /// What is wrong with it.
+        /// The reason why the profile is invalid.
         why: BfdProfileProblem,
     },
 }
@@ -59,30 +72,44 @@ pub enum BfdFault {
 /// The sessions of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions<'a> {
-    /// The BGPPeers that it has sessions with, the oldest first.
-    pub with: Vec<(&'a BgpPeer, &'a Session)>,
-    /// Those that it cannot have beside these, and why.
+    /// The BGPPeers with which the node has sessions, the oldest first.
+    pub active: Vec<(&'a BgpPeer, &'a SessionParameters)>,
+    /// The BGPPeers that select the node but have no session with it, each with its conflict with
+    /// one of the BGPPeers in `with`.
     pub conflicts: Vec<(&'a BgpPeer, PeerConflict)>,
 }
 
-/// The sessions that a node with these labels has with these routers. Whoever does not select it, or is unsound by itself, is none of them.
-pub fn sessions<'a>(peers: impl IntoIterator<Item = &'a BgpPeer>, labels: &BTreeMap<String, String>) -> Sessions<'a> {
+/// Returns the sessions of a node with these labels. BGPPeers that are invalid or do not select the
+/// node are in neither list.
+pub fn sessions<'a>(
+    peers: impl IntoIterator<Item = &'a BgpPeer>,
+    labels: &BTreeMap<String, String>,
+) -> Sessions<'a> {
     let sound = |peer: &'a BgpPeer| Some((peer, peer.session.as_ref().ok()?));
-    let mut here: Vec<_> = peers.into_iter().filter(|peer| peer.selects_node(labels)).filter_map(sound).collect();
+    let mut here: Vec<_> =
+        peers.into_iter().filter(|peer| peer.selects_node(labels)).filter_map(sound).collect();
     here.sort_by_key(|(peer, _)| (peer.created, &*peer.name));
     let mut sessions = Sessions::default();
     for (peer, session) in here {
-        match sessions.with.iter().find_map(|(older, theirs)| conflict(&older.name, theirs, session)) {
+        match sessions
+            .active
+            .iter()
+            .find_map(|(older, theirs)| conflict(&older.name, theirs, session))
+        {
             Some(conflict) => sessions.conflicts.push((peer, conflict)),
-            None => sessions.with.push((peer, session)),
+            None => sessions.active.push((peer, session)),
         }
     }
     sessions
 }
 
-fn conflict(other: &str, theirs: &Session, ours: &Session) -> Option<PeerConflict> {
+fn conflict(
+    other: &str,
+    theirs: &SessionParameters,
+    ours: &SessionParameters,
+) -> Option<PeerConflict> {
     if theirs.place == ours.place {
-        Some(PeerConflict::Place(other.into()))
+        Some(PeerConflict::Router(other.into()))
     } else if theirs.my_asn != ours.my_asn {
         Some(PeerConflict::MyAsn { other: other.into(), asn: theirs.my_asn })
     } else {
@@ -91,39 +118,47 @@ fn conflict(other: &str, theirs: &Session, ours: &Session) -> Option<PeerConflic
     }
 }
 
-impl Session {
-    /// The timers of its BFD, if it has one; profiles are found by their names.
+impl SessionParameters {
+    /// Returns the BFD timers of the session; `None` if its BGPPeer does not request BFD. `profile`
+    /// finds a BFDProfile by name.
     ///
     /// # Errors
-    /// When they cannot be had: the session goes on without.
-    pub fn bfd<'p>(&self, profile: impl FnOnce(&str) -> Option<&'p BfdProfile>) -> Result<Option<BfdTimers>, BfdFault> {
+    /// Returns the reason why BFD is off. The session continues without BFD.
+    pub fn bfd<'p>(
+        &self,
+        profile: impl FnOnce(&str) -> Option<&'p BfdProfile>,
+    ) -> Result<Option<BfdTimers>, BfdUnavailable> {
         let Some(name) = &self.bfd_profile else { return Ok(None) };
         if self.multi_hop {
-            return Err(BfdFault::MultiHop);
+            return Err(BfdUnavailable::MultiHop);
         }
-        let profile = profile(name).ok_or_else(|| BfdFault::Unknown(name.clone()))?;
-        let timers = profile.timers.clone().map_err(|why| BfdFault::Profile { name: name.clone(), why });
+        let profile = profile(name).ok_or_else(|| BfdUnavailable::Unknown(name.clone()))?;
+        let timers = profile
+            .timers
+            .clone()
+            .map_err(|why| BfdUnavailable::Profile { name: name.clone(), why });
         timers.map(Some)
     }
 
-    /// The AS number that the router sees of us.
+    /// Returns the AS number that the router receives in the node's OPEN message.
     #[must_use]
     pub fn own_asn(&self) -> u32 {
         self.local_asn.unwrap_or(self.my_asn)
     }
 
-    /// Whether the router is of our own AS (RFC 4271 section 1.1).
+    /// Returns whether the router is in the nodes' own AS (RFC 4271 section 1.1).
     #[must_use]
     pub fn is_internal(&self) -> bool {
         self.peer_asn == PeerAsn::Number(self.own_asn())
     }
 
-    /// Whether prefixes of a family are announced over it: those of its own, of both where it is asked for or has no address at all.
+    /// Returns whether the session carries prefixes of a family: the family of its own address, and
+    /// both families if the BGPPeer requests it or the session is unnumbered.
     #[must_use]
-    pub fn carries(&self, family: Family) -> bool {
+    pub fn carries_family(&self, family: Family) -> bool {
         match &self.place {
-            PeerPlace::Address(address) => self.dual_stack || Family::of(*address) == family,
-            PeerPlace::Interface(_) => true,
+            PeerLocation::Address(address) => self.dual_stack || Family::of(*address) == family,
+            PeerLocation::Interface(_) => true,
         }
     }
 }
@@ -141,7 +176,7 @@ mod tests {
         for (field, value) in spec.as_object().expect("fields") {
             object["spec"][field] = value.clone();
         }
-        serde_json::from_value::<api::Router>(object).expect("a peer").into()
+        serde_json::from_value::<api::BgpPeerObject>(object).expect("a peer").into()
     }
 
     fn labels(rack: &str) -> BTreeMap<String, String> {
@@ -149,23 +184,31 @@ mod tests {
     }
 
     fn names(sessions: &Sessions<'_>) -> Vec<String> {
-        sessions.with.iter().map(|(peer, _)| peer.name.to_string()).collect()
+        sessions.active.iter().map(|(peer, _)| peer.name.to_string()).collect()
     }
 
     #[test]
     fn the_older_of_two_that_exclude_each_other_is_in_use_and_the_younger_says_why() {
         let other = json!({"peerAddress": "10.0.0.2"});
         let cases = [
-            (json!({}), "BGPPeer a has the same router"),
-            (json!({"peerAddress": "10.0.0.2", "myASN": 64999}), "spec.myASN: BGPPeer a has 64512"),
-            (json!({"peerAddress": "10.0.0.2", "routerID": "1.1.1.1"}), "spec.routerID: BGPPeer a has none"),
+            (json!({}), "BGPPeer a, which is older, selects the same router"),
+            (
+                json!({"peerAddress": "10.0.0.2", "myASN": 64999}),
+                "spec.myASN: BGPPeer a, which is older, has 64512",
+            ),
+            (
+                json!({"peerAddress": "10.0.0.2", "routerID": "1.1.1.1"}),
+                "spec.routerID: BGPPeer a, which is older, has none",
+            ),
         ];
         for (spec, why) in cases {
-            // By age, not by name or place in the list.
+            // Age decides, not the name or the position in the list.
             let (younger, older) = (peer("0", 2, &spec), peer("a", 1, &json!({})));
             let sessions = sessions([&younger, &older], &labels("x"));
             assert_eq!(names(&sessions), ["a"], "{spec}");
-            let [(culprit, conflict)] = &sessions.conflicts[..] else { panic!("{spec}: {:?}", sessions.conflicts) };
+            let [(culprit, conflict)] = &sessions.conflicts[..] else {
+                panic!("{spec}: {:?}", sessions.conflicts)
+            };
             assert_eq!(&*culprit.name, "0");
             assert!(conflict.to_string().contains(why), "{conflict}");
         }
@@ -187,10 +230,13 @@ mod tests {
         assert_eq!(names(&sessions(&all, &labels("x"))), ["x", "third"]);
         assert_eq!(names(&sessions(&all, &labels("y"))), ["y", "third"]);
         assert_eq!(names(&sessions(&all, &labels("z"))), ["third"]);
-        // What is refused refuses nobody in turn.
+        // A refused BGPPeer does not exclude others.
         let refused = peer("refused", 4, &json!({"myASN": 1, "peerAddress": "10.0.0.4"}));
         let twin = peer("twin", 5, &json!({"peerAddress": "10.0.0.4"}));
-        assert_eq!(names(&sessions(all.iter().chain([&refused, &twin]), &labels("z"))), ["third", "twin"]);
+        assert_eq!(
+            names(&sessions(all.iter().chain([&refused, &twin]), &labels("z"))),
+            ["third", "twin"]
+        );
     }
 
     #[test]
@@ -202,7 +248,9 @@ mod tests {
         assert!(!session(json!({"peerASN": 64512, "localASN": 64513})).is_internal());
         assert!(!session(json!({"peerASN": null, "dynamicASN": "external"})).is_internal());
         assert!(session(json!({"peerASN": null, "dynamicASN": "internal"})).is_internal());
-        let carries = |spec: Value| [Family::V4, Family::V6].map(|family| session(spec.clone()).carries(family));
+        let carries = |spec: Value| {
+            [Family::V4, Family::V6].map(|family| session(spec.clone()).carries_family(family))
+        };
         assert_eq!(carries(json!({})), [true, false]);
         assert_eq!(carries(json!({"peerAddress": "fd00::1"})), [false, true]);
         assert_eq!(carries(json!({"dualStackAddressFamily": true})), [true, true]);

@@ -1,35 +1,40 @@
-//! Whether another speaker lives: suspected by missed hellos, confirmed by challenges that stay unanswered.
+//! Failure detection: a peer is suspected after missed hellos, and declared failed after challenges
+//! without a response. Part of the claim machine of one interface.
 
 use std::time::Duration;
 
 use super::peers::Peer;
-use super::{CLAIM_LIFETIME, Claims, Output};
+use super::{CLAIM_LIFETIME, ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::Body;
 
-/// Between the two challenges of a suspicion.
+/// Interval between the challenges to a suspected peer.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
-/// How long lost frames can put off a verdict.
+/// Time from the start of a suspicion in which a loss of frames in the kernel restarts the
+/// suspicion.
 const LOST_PATIENCE: Duration = Duration::from_secs(1);
-/// How long after a suspicion silence means death.
+/// Time from the start of a suspicion until the peer is declared failed, if no frame of the peer
+/// arrives.
 const DEATH_AFTER: Duration = Duration::from_millis(40);
-/// How long a peer that is silent, but whose address something still answers by ARP, is asked on, the first time.
+/// Initial value of [`Peer::patience`]: how long a silent peer is challenged if a device replies to
+/// ARP for its address.
 pub(super) const PROXY_PATIENCE: Duration = Duration::from_secs(1);
-/// What that doubles up to, for a peer that proved alive after all.
+/// Maximum of [`Peer::patience`], which doubles whenever the peer was declared failed by mistake.
 pub(super) const PROXY_PATIENCE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Suspicion {
-    /// When it began, and when it last began anew.
+    /// Start of the suspicion.
     began: Instant,
+    /// Start of the suspicion, or its latest restart because frames were dropped.
     since: Instant,
     pub(super) next: Instant,
     challenges: u32,
     answered_by_arp: bool,
 }
 
-impl Claims {
+impl ClaimMachine {
     pub(super) fn arp_answer(&mut self, mac: Mac) {
         for peer in self.peers.values_mut().filter(|peer| peer.mac == mac) {
             if let Some(suspicion) = &mut peer.suspicion {
@@ -38,7 +43,9 @@ impl Claims {
         }
     }
 
-    /// Begins every suspicion anew, for as long as that may go on: a flood must not keep the dead alive.
+    /// Restarts every suspicion, because the kernel dropped frames that may have come from the
+    /// suspected peers. A suspicion older than [`LOST_PATIENCE`] continues, so that a flood cannot
+    /// hide the failure of a peer.
     pub(super) fn frames_lost(&mut self, now: Instant) {
         for suspicion in self.peers.values_mut().filter_map(|peer| peer.suspicion.as_mut()) {
             if now.since(suspicion.began) < LOST_PATIENCE {
@@ -48,21 +55,32 @@ impl Claims {
         }
     }
 
-    /// This node is deaf: every member was challenged, and none has answered.
-    pub(super) fn find_all_dead(&mut self, now: Instant) {
-        let living: Vec<_> = self.peers.iter().filter(|(_, peer)| !peer.dead).map(|(name, _)| name.clone()).collect();
+    /// Declares all peers failed: this node is isolated, and no peer has responded to a challenge.
+    pub(super) fn declare_all_failed(&mut self, now: Instant) {
+        let living: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.dead)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in living {
-            self.found_dead(&name, now);
+            self.declare_failed(&name, now);
         }
     }
 
-    /// Lets time pass for all peers: claims that were not restated, refusals, suspicion, death.
+    /// Handles the deadlines of peers: claims without confirmation, the end of refusals, missing
+    /// hellos, suspicions, and the removal of failed peers.
     pub(super) fn check_peers(&mut self, now: Instant) {
         if self.peers_due.is_none_or(|at| now < at) {
             return;
         }
         let is_due = |peer: &Peer| peer.deadline(&self.config).is_some_and(|at| now >= at);
-        let due: Vec<_> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(name, _)| name.clone()).collect();
+        let due: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| is_due(peer))
+            .map(|(name, _)| name.clone())
+            .collect();
         self.peers.retain(|_, peer| !peer.dead || now < peer.forgotten_at());
         for name in due {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
@@ -86,7 +104,7 @@ impl Claims {
         self.peers_due = self.peers.values().filter_map(|peer| peer.deadline(&self.config)).min();
     }
 
-    /// A peer was heard, which may have brought forward when it has to be looked at.
+    /// Updates the time of the next check after a frame of a peer has changed that peer's deadline.
     pub(super) fn look_at(&mut self, name: &str) {
         let due = self.peers.get(name).and_then(|peer| peer.deadline(&self.config));
         self.peers_due = self.peers_due.into_iter().chain(due).min();
@@ -107,34 +125,35 @@ impl Claims {
         let (over, since) = (now >= suspicion.since + patience, suspicion.since);
         let first = suspicion.challenges == 0;
         suspicion.challenges += 1;
-        suspicion.next = now + if over || suspicion.answered_by_arp { DEATH_AFTER } else { CHALLENGE_EVERY };
+        suspicion.next =
+            now + if over || suspicion.answered_by_arp { DEATH_AFTER } else { CHALLENGE_EVERY };
         let claimed = peer.claims.first().copied();
-        // Where nothing at all is heard, it may be us: then nobody is found dead until we call
-        // ourselves deaf.
-        if over && !self.hears_nothing_since(since) {
-            self.found_dead(name, now);
+        // If no frame at all arrives, the receive path of this node may have failed. Then no peer
+        // is declared failed until this node declares itself isolated.
+        if over && !self.received_nothing_since(since) {
+            self.declare_failed(name, now);
             return;
         }
         self.send(Some(mac), Body::Challenge { nonce }, now);
         if let (true, Some(address)) = (first, claimed) {
-            self.outputs.push_back(Output::Probe { address, mac });
+            self.outputs.push_back(Output::LivenessProbe { address, mac });
         }
-        if self.hears_nothing_since(since) {
+        if self.received_nothing_since(since) {
             self.call_witnesses(now);
         }
     }
 
-    fn found_dead(&mut self, name: &str, now: Instant) {
+    fn declare_failed(&mut self, name: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(name) else { return };
-        self.counts.deaths += 1;
+        self.counts.peer_failures += 1;
         peer.dead = true;
         peer.generation = None;
         peer.missed = false;
         peer.refused.clear();
         let (claims, heard) = (std::mem::take(&mut peer.claims), peer.heard);
-        peer.bury(claims.clone());
+        peer.save_claims(claims.clone());
         if peer.suspicion.take().is_some_and(|suspicion| suspicion.answered_by_arp) {
-            self.counts.proxied += 1;
+            self.counts.proxied_failures += 1;
             peer.proxied.clone_from(&claims);
             self.note_proxied(name, now);
         }

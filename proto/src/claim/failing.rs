@@ -1,78 +1,98 @@
-//! Which addresses a node's health checks fail for: what each says of itself in its hellos counts, for itself as for the others, so that
-//! rank stays common knowledge. What does not fit in one hello is said by several, a stretch of the list each, over and over.
+//! Exchange of the addresses whose health checks fail on a node. Part of the claim machine of one
+//! interface.
+//!
+//! The rank of a node depends only on the failures that its hellos have reported, also where the
+//! node computes its own rank. All nodes therefore compute the same rank. A list that does not fit
+//! into one hello is sent in ranges, one per hello, over and over.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::{CLAIMS_PER_PEER_MAX, Claims};
+use super::{CLAIMS_PER_PEER_MAX, ClaimMachine};
 use crate::Instant;
 use crate::election::Unit;
-use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Failing};
+use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, FailingReport};
 
-/// Hellos that say something new of what fails are so far apart at least: as often as one who holds something speaks anyway, however
-/// many checks come and go.
+/// Minimum interval between hellos that report changed failures, however many health checks change.
+/// An owner sends hellos at the same interval by default.
 pub(super) const FAILING_SAID_EVERY: Duration = Duration::from_millis(50);
-/// How often the end of the list has to come until a newcomer has heard all of it, wherever in the list we were.
+/// Number of times that the end of the list must be sent until a new peer has received the whole
+/// list. The first pass may have begun in the middle of the list.
 const ENDS_FOR_NEWCOMERS: u8 = 2;
 
-/// The addresses that this node fails for.
+/// Addresses whose health checks fail on this node.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// By its units; the next hellos say it.
+    /// Current failures in this node's units; the next hellos report them.
     now: BTreeSet<IpAddr>,
-    /// What the others know who heard every hello, and what they knew before each address was last spoken of.
+    /// Failures that this node has reported: by the latest report on each address, and by the
+    /// report before it. The first set equals the knowledge of a peer that received every hello.
     said: [BTreeSet<IpAddr>; 2],
-    /// Where the next hello goes on; none: at the beginning.
+    /// First address of the range that the next hello reports; `None`: the start of the list.
     next: Option<IpAddr>,
-    /// How often the end of the list has yet to come for those who were newly heard.
+    /// Number of times that the end of the list must still be sent, until new peers have the whole
+    /// list.
     newcomers: u8,
 }
 
 impl Failures {
-    /// How many of the unit's addresses keep us from taking it from another: as long as one of the last two hellos that spoke of one said so,
-    /// too. The one that took it back may be lost, or overtaken by our claim, which nobody would understand without it.
+    /// Returns the number of the unit's addresses that count as failing when this node decides
+    /// whether to take the unit from another owner.
+    ///
+    /// An address counts if its health check fails now, or if one of the latest two reports about
+    /// the address was a failure. The hello that reported the recovery may be lost, or arrive after
+    /// this node's claim. Peers would then not accept the claim.
     pub(super) fn counts_for(&self, unit: &Unit) -> u8 {
         let all = || self.said.iter().chain([&self.now]);
         count(unit, |address| all().any(|failing| failing.contains(address)))
     }
 
-    /// Someone was newly heard, and knows nothing of the list yet, or what was said long ago: a hello that says all makes that good.
+    /// Schedules the complete list for a new peer, which has received no part of it or an outdated
+    /// one. A list that fits into one hello needs no action, because every hello contains all of
+    /// it.
     pub(super) fn tell_newcomers(&mut self) {
         if self.now.len() > ADDRESSES_PER_FRAME_MAX {
             self.newcomers = ENDS_FOR_NEWCOMERS;
         }
     }
 
-    /// What the next hello says. Each stretch begins with the last address of the one before, so that none between them is left out.
-    fn stretch(&self) -> Failing {
+    /// Returns the report for the next hello: the next range of the list. Each range begins with
+    /// the last address of the range before, so that no address between two ranges is left out.
+    fn next_report(&self) -> FailingReport {
         let goes_on = self.next.filter(|_| self.now.len() > ADDRESSES_PER_FRAME_MAX);
         let first = goes_on.and_then(|next| self.now.range(..=next).next_back());
         let from = first.map_or(Bound::Unbounded, |first| Bound::Included(*first));
-        let addresses: Vec<_> =
-            self.now.range((from, Bound::Unbounded)).take(ADDRESSES_PER_FRAME_MAX).copied().collect();
+        let addresses: Vec<_> = self
+            .now
+            .range((from, Bound::Unbounded))
+            .take(ADDRESSES_PER_FRAME_MAX)
+            .copied()
+            .collect();
         let more_after = addresses.last() != self.now.last();
-        Failing { addresses, more_before: first.is_some(), more_after }
+        FailingReport { addresses, more_before: first.is_some(), more_after }
     }
 
-    /// Whether the others may have yet to hear of something: then a hello says it soon.
-    fn is_news(&self) -> bool {
+    /// Returns whether a peer may not have received the latest changes. The next hello then follows
+    /// soon.
+    fn has_unsent_changes(&self) -> bool {
         let [last, before] = &self.said;
         self.newcomers > 0 || self.now != *last || last != before
     }
 }
 
-/// How many of the unit's addresses fail.
+/// Returns the number of the unit's addresses for which `fails` is true.
 fn count(unit: &Unit, fails: impl Fn(&IpAddr) -> bool) -> u8 {
     u8::try_from(unit.addresses.iter().filter(|address| fails(address)).count()).unwrap_or(u8::MAX)
 }
 
-/// The stretch of addresses that a hello speaks of.
+/// Range of addresses that the failure report of a hello covers.
 type Range = (Bound<IpAddr>, Bound<IpAddr>);
 
-/// That of this one, its addresses ascending; none if it speaks of none.
-fn range(said: &Failing) -> Option<Range> {
+/// Returns the range that a failure report covers; `None` if the report covers nothing. The
+/// addresses of the report must be ascending.
+fn range(said: &FailingReport) -> Option<Range> {
     let edge = |more: bool, address: Option<&IpAddr>| match more {
         true => address.map(|address| Bound::Included(*address)),
         false => Some(Bound::Unbounded),
@@ -80,14 +100,21 @@ fn range(said: &Failing) -> Option<Range> {
     edge(said.more_before, said.addresses.first()).zip(edge(said.more_after, said.addresses.last()))
 }
 
-/// Notes that of a stretch these and no others fail, ascending; gives what that changes, and how many found no room.
-fn learn(known: &mut BTreeSet<IpAddr>, range: Range, failing: &[IpAddr]) -> (Vec<IpAddr>, usize) {
+/// Replaces the addresses of `known` within a range with `failing`, which is ascending. Returns the
+/// addresses that were added or removed, and the number of those that exceed
+/// [`CLAIMS_PER_PEER_MAX`].
+fn replace_range(
+    known: &mut BTreeSet<IpAddr>,
+    range: Range,
+    failing: &[IpAddr],
+) -> (Vec<IpAddr>, usize) {
     let gone = known.range(range).filter(|address| failing.binary_search(address).is_err());
     let mut changed: Vec<_> = gone.copied().collect();
     for address in &changed {
         known.remove(address);
     }
-    let mut new: Vec<_> = failing.iter().filter(|address| !known.contains(*address)).copied().collect();
+    let mut new: Vec<_> =
+        failing.iter().filter(|address| !known.contains(*address)).copied().collect();
     let room = CLAIMS_PER_PEER_MAX.saturating_sub(known.len());
     let over = new.len().saturating_sub(room);
     new.truncate(room);
@@ -96,52 +123,65 @@ fn learn(known: &mut BTreeSet<IpAddr>, range: Range, failing: &[IpAddr]) -> (Vec
     (changed, over)
 }
 
-impl Claims {
-    /// For how many of the unit's addresses a node's hellos say that its health checks fail.
+impl ClaimMachine {
+    /// Returns the number of the unit's addresses whose health checks fail on a node, according to
+    /// the hellos of that node.
     pub(super) fn fails(&self, node: &str, unit: &Unit) -> u8 {
         let own = (*node == *self.config.node).then_some(&self.own.failing.said[0]);
-        let known = own.or_else(|| Some(&self.peers.get(node)?.failing)).filter(|failing| !failing.is_empty());
+        let known = own
+            .or_else(|| Some(&self.peers.get(node)?.failing))
+            .filter(|failing| !failing.is_empty());
         known.map_or(0, |failing| count(unit, |address| failing.contains(address)))
     }
 
-    /// The units are others, and with them perhaps what this node fails for: then a hello says so soon.
-    pub(super) fn look_what_fails(&mut self, now: Instant) {
+    /// Collects the failing addresses of the current units. If they have changed, schedules a hello
+    /// soon.
+    pub(super) fn update_failing(&mut self, now: Instant) {
         let node = &*self.config.node;
         let units = self.units.values().map(|state| &state.unit);
         let ours = units.filter(|unit| !unit.failing.is_empty() && unit.candidate(node).is_some());
         let failing = ours.flat_map(|unit| unit.failing.iter().copied()).collect();
         if failing != self.own.failing.now {
             self.own.failing.now = failing;
-            self.own.next_hello = self.own.next_hello.min(now.max(self.own.last_hello + FAILING_SAID_EVERY));
+            self.own.next_hello =
+                self.own.next_hello.min(now.max(self.own.last_hello + FAILING_SAID_EVERY));
         }
     }
 
-    /// What a hello is to say, and whether more is to be said soon: the rest of the list, or the same a second time. What no hello of
-    /// the last two that spoke of it says counts against us no longer, as soon as anything happens: who holds it says hello.
-    pub(super) fn say_failing(&mut self) -> (Failing, bool) {
+    /// Returns the report for the next hello, and whether another hello must follow soon, with the
+    /// rest of the list or as a repeat.
+    ///
+    /// A failure that neither of the latest two reports contains no longer counts against this
+    /// node. The address is therefore marked dirty, and its unit is evaluated at the next input or
+    /// hello.
+    pub(super) fn say_failing(&mut self) -> (FailingReport, bool) {
         let own = &mut self.own.failing;
-        let said = own.stretch();
+        let said = own.next_report();
         if let Some(range) = range(&said) {
             let [last, before] = &mut own.said;
             let known: Vec<_> = last.range(range).copied().collect();
-            let (changed, _) = learn(before, range, &known);
-            learn(last, range, &said.addresses);
-            self.own.dirty.addresses.extend(changed.into_iter().filter(|address| !before.contains(address)));
+            let (changed, _) = replace_range(before, range, &known);
+            replace_range(last, range, &said.addresses);
+            self.own
+                .dirty
+                .addresses
+                .extend(changed.into_iter().filter(|address| !before.contains(address)));
         }
         own.next = said.addresses.last().filter(|_| said.more_after).copied();
         own.newcomers = own.newcomers.saturating_sub(u8::from(!said.more_after));
-        (said, own.is_news())
+        (said, own.has_unsent_changes())
     }
 
-    /// A peer's hello says what it fails for.
-    pub(super) fn on_failing(&mut self, node: &str, mut said: Failing) {
+    /// Applies the report of failing addresses in a peer's hello.
+    pub(super) fn on_failing(&mut self, node: &str, mut said: FailingReport) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         said.addresses.sort_unstable();
         said.addresses.dedup();
         let Some(range) = range(&said) else { return };
-        let (changed, over) = learn(&mut peer.failing, range, &said.addresses);
+        let (changed, over) = replace_range(&mut peer.failing, range, &said.addresses);
         self.counts.over_limit += over as u64;
-        // Whoever holds them, and whoever waits for them.
+        // The rank of the peer has changed for the units of these addresses, which concerns their
+        // owners and the candidates that wait for them.
         self.own.dirty.addresses.extend(changed);
     }
 }

@@ -1,169 +1,190 @@
-//! Others that use an address which is ours to announce: hosts that are none of us, and the kernels of members.
+//! Conflicts about addresses of this node's units: a foreign host, or the kernel of a peer, uses an
+//! address that this node owns or probes. Part of the claim machine of one interface.
 //!
-//! A fresh address is answered for at once and checked behind that (as RFC 4429 does for IPv6): it was nobody's before, and a
-//! stranger that has it is in the right. An address that we have held for longer is defended (RFC 5227 section 2.4 c), and kept.
+//! This node announces a new address at once and probes it afterwards (as RFC 4429 does for IPv6).
+//! If a foreign host replies to the probe, this node leaves the address to that host, because no
+//! node owned the address before. An address that a node has owned for longer is defended (RFC 5227
+//! section 2.4 c), and not released.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::unit::UnitState;
-use super::{Claims, Output};
+use super::{ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
 
-/// Between two of the questions whether someone has an address.
+/// Interval of the ARP probes for one address.
 const CHECK_EVERY: Duration = Duration::from_millis(300);
-/// How many times that is asked: at 0, 300 and 600 ms.
+/// Number of ARP probes for one address, which are sent at 0, 300 and 600 ms.
 const CHECKS: u8 = 3;
-/// Questions of all addresses together keep this distance: ten thousand fresh addresses must not flood the wire.
+/// Minimum interval between the probes for two units, because 10,000 new addresses must not flood
+/// the segment.
 const CHECK_PACE: Duration = Duration::from_millis(1);
-/// How long an address that a stranger has is left to it before it is looked at again.
+/// How long an address is left to a foreign host before it is probed again.
 const CONTEST_WAIT: Duration = Duration::from_secs(10);
-/// How long each next in line waits for the one before it to look: it takes the checks.
+/// Stagger between the candidates for a contested unit: the time that the ARP probes take.
 pub(super) const CONTEST_STAGGER: Duration = Duration::from_secs(1);
-/// An address is defended at most this often (RFC 5227's DEFEND_INTERVAL).
+/// Minimum interval between defenses of an address (DEFEND_INTERVAL of RFC 5227).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// What a former holder sent a moment ago may still arrive, and what one sent who claimed it beside us and has let go of it again.
+/// Time after a move of an address in which frames of peers about it are no conflict. The former
+/// owner, or a peer that also claimed the address and has released it, may still send some.
 const ECHO: Duration = Duration::from_secs(1);
-/// Whoever is named as the trouble of an address stays so for this long, however many others there are.
+/// Minimum time for which the reported host of a conflict stays the same, even if several hosts use
+/// the address.
 const NAMED_FOR: Duration = Duration::from_secs(1);
-/// Trouble that is not seen again for so long is over.
+/// Time after which a conflict is dropped if no further frame shows it.
 const TROUBLE_LIFETIME: Duration = Duration::from_secs(300);
-/// How many troubles are kept; more are counted and ignored.
+/// Maximum number of stored conflicts. Further ones only raise
+/// [`ClaimCounters::over_limit`](super::ClaimCounters::over_limit).
 const TROUBLES_MAX: usize = 1024;
 
-/// Who else uses an address that is ours to announce.
+/// A conflict: another host uses an address of this node's units.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// The address.
+pub struct AddressConflict {
+    /// Address in conflict.
     pub address: IpAddr,
-    /// The hardware address that it was seen with.
+    /// Hardware address of the conflicting host.
     pub mac: Mac,
-    /// Whose that is.
-    pub kind: TroubleKind,
+    /// Type of the host that has this hardware address.
+    pub kind: ConflictKind,
 }
 
-/// Whose a hardware address is.
+/// Type of the host that uses an address in a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TroubleKind {
-    /// Nobody's of us.
-    Stranger,
-    /// This member's, which does not claim the address: its kernel answers for it.
-    Kernel(Box<str>),
-    /// This member's, which is dead but for that: a device in the network answers for it.
-    Proxied(Box<str>),
+pub enum ConflictKind {
+    /// A foreign host.
+    ForeignHost,
+    /// The peer with this name, which does not claim the address: its kernel replies.
+    PeerKernel(Box<str>),
+    /// The failed peer with this name: a device in the network still replies for its address.
+    ProxyOfFailedPeer(Box<str>),
 }
 
-/// What is kept of a trouble, by its address.
+/// State of the conflict about one address.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ConflictState {
     mac: Mac,
-    kind: TroubleKind,
-    /// Since when it is that one's.
+    kind: ConflictKind,
+    /// Time since which `mac` and `kind` are reported.
     since: Instant,
     at: Instant,
     defended: Option<Instant>,
-    /// When it is defended next: the last word must be ours.
+    /// Time of the next, postponed address defense, so that the final announcement on the segment
+    /// is this node's.
     due: Option<Instant>,
 }
 
-/// The questions whether someone has an address.
+/// Progress of the ARP probes for a unit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Checks {
     sent: u8,
     pub(super) next: Instant,
-    /// The moment `next` is its own: it had to wait for others.
-    in_line: bool,
+    /// The time `next` is reserved for this unit's probe, after probes for other units have delayed
+    /// it.
+    slot_reserved: bool,
 }
 
-impl Claims {
-    /// What is wrong with addresses here, by address.
-    pub fn troubles(&self) -> impl Iterator<Item = Trouble> + '_ {
-        self.troubles.iter().map(|(address, seen)| Trouble {
+impl ClaimMachine {
+    /// Returns the conflicts about addresses of this node's units, by address.
+    pub fn conflicts(&self) -> impl Iterator<Item = AddressConflict> + '_ {
+        self.troubles.iter().map(|(address, seen)| AddressConflict {
             address: *address,
             mac: seen.mac,
             kind: seen.kind.clone(),
         })
     }
 
-    /// True if a host with this hardware address, which was heard with `address`, can tell this
-    /// node that it still hears when members are silent. Members cannot, as they may have failed,
-    /// nor can addresses of ours, which they announce.
+    /// Returns whether a host can prove that this node receives frames while its peers are silent.
+    /// `mac` is the hardware address of the host, and `address` its IP address.
+    ///
+    /// A peer or newcomer cannot be a witness, because it may have failed. A host with an address
+    /// of this node's units cannot be one either, because peers announce these addresses.
     #[must_use]
     pub fn is_witness(&self, mac: Mac, address: IpAddr) -> bool {
         let is_newcomer = || self.newcomers.values().any(|newcomer| newcomer.mac == mac);
-        let is_member = || self.peers.values().any(|peer| peer.macs.contains(&mac)) || is_newcomer();
+        let is_member =
+            || self.peers.values().any(|peer| peer.macs.contains(&mac)) || is_newcomer();
         !self.unit_of.contains_key(&address) && !is_member()
     }
 
-    /// A frame says that `mac`, which is not ours, has an address. `announced`: nobody had asked.
+    /// Handles a frame in which another host, with the hardware address `mac`, uses an address.
+    /// `announced`: the frame is not a reply to a request of this node.
     pub(super) fn foreign(&mut self, address: IpAddr, mac: Mac, announced: bool, now: Instant) {
         let Some(first) = self.unit_of.get(&address).copied() else { return };
         let held = self.own.held.contains_key(&address);
-        // A deaf member cannot learn that it is not alone: each of its announcements needs an
-        // answer, or its clients' caches keep the address of a node that receives nothing.
+        // An isolated peer cannot detect that this node owns the address, too. This node therefore
+        // repeats its own announcement after each one of that peer. Otherwise the caches of clients
+        // would keep the MAC of a node that receives nothing.
         if announced && held && self.is_of_deaf_member(mac) {
             self.outputs.push_back(Output::Defend(address));
             return;
         }
-        let Some(kind) = self.whose(address, mac, now) else { return };
+        let Some(kind) = self.conflict_kind(address, mac, now) else { return };
         let checked = self.units.get(&first).is_some_and(|state| state.is_checked());
         if !held && !checked {
             return;
         }
         self.note_trouble(address, mac, kind.clone(), now);
         match kind {
-            TroubleKind::Stranger => {
-                self.counts.strangers += 1;
+            ConflictKind::ForeignHost => {
+                self.counts.foreign_hosts += 1;
                 if checked { self.contest(first, now) } else { self.defend(address, now) }
             }
-            TroubleKind::Kernel(_) => {
-                self.counts.kernel_answers += 1;
+            ConflictKind::PeerKernel(_) => {
+                self.counts.kernel_replies += 1;
                 if announced {
                     self.defend(address, now);
                 }
             }
-            // It answers questions for a dead member; an announcement of its own means that the member lives, and does not hear us.
-            TroubleKind::Proxied(node) if announced => self.yield_to(&node, first, now),
-            TroubleKind::Proxied(_) => {}
+            // A mere reply comes from a device that acts for the failed peer. An announcement means
+            // that the peer is alive, but that it and this node do not receive each other's frames.
+            ConflictKind::ProxyOfFailedPeer(node) if announced => self.yield_to(&node, first, now),
+            ConflictKind::ProxyOfFailedPeer(_) => {}
         }
     }
 
-    /// Whose frame it is; none if it is nothing to worry about: the claims of living members are settled between members, and
-    /// what a former holder said lately may still be on its way.
-    fn whose(&self, address: IpAddr, mac: Mac, now: Instant) -> Option<TroubleKind> {
-        // A node may have been reinstalled under another name: the member that lives is the sender.
+    /// Returns the type of the host that sent a frame about an address; `None` if the frame is no
+    /// conflict. The ownership protocol settles the claims of live peers, and frames of a former
+    /// owner may still arrive for a moment.
+    fn conflict_kind(&self, address: IpAddr, mac: Mac, now: Instant) -> Option<ConflictKind> {
+        // Two peers have this MAC if a node was reinstalled under another name: prefer the live
+        // peer.
         let with_mac = self.peers.iter().filter(|(_, peer)| peer.macs.contains(&mac));
         let Some((name, peer)) = with_mac.min_by_key(|(_, peer)| peer.dead) else {
             let unproven = self.newcomers.values().any(|newcomer| newcomer.mac == mac);
-            return (!unproven).then_some(TroubleKind::Stranger);
+            return (!unproven).then_some(ConflictKind::ForeignHost);
         };
         let lately = self.own.held.get(&address).is_some_and(|since| now.since(*since) < ECHO)
             || self.moved_lately(address, now);
         if peer.dead {
             let was_its = peer.proxied.contains(&address);
-            return (was_its || !lately).then(|| TroubleKind::Proxied(name.clone()));
+            return (was_its || !lately).then(|| ConflictKind::ProxyOfFailedPeer(name.clone()));
         }
-        // Whose claims are not known yet may have said that it has this.
+        // A peer whose claim set is not known yet may have claimed the address, so this is no
+        // conflict.
         (!lately && peer.generation.is_some() && !peer.claims.contains(&address))
-            .then(|| TroubleKind::Kernel(name.clone()))
+            .then(|| ConflictKind::PeerKernel(name.clone()))
     }
 
     fn is_of_deaf_member(&self, mac: Mac) -> bool {
-        self.peers.values().any(|peer| !peer.dead && peer.flags.deaf && peer.macs.contains(&mac))
+        self.peers
+            .values()
+            .any(|peer| !peer.dead && peer.flags.isolated && peer.macs.contains(&mac))
     }
 
     fn moved_lately(&self, address: IpAddr, now: Instant) -> bool {
-        let story = self.unit_of.get(&address).and_then(|first| self.units.get(first)?.story.as_ref());
+        let story =
+            self.unit_of.get(&address).and_then(|first| self.units.get(first)?.story.as_ref());
         story.and_then(|story| story.moves.last()).is_some_and(|at| now.since(*at) < ECHO)
     }
 
-    fn note_trouble(&mut self, address: IpAddr, mac: Mac, kind: TroubleKind, now: Instant) {
+    fn note_trouble(&mut self, address: IpAddr, mac: Mac, kind: ConflictKind, now: Instant) {
         if self.troubles.len() >= TROUBLES_MAX && !self.troubles.contains_key(&address) {
             self.counts.over_limit += 1;
             return;
         }
-        let seen = self.troubles.entry(address).or_insert_with(|| Seen {
+        let seen = self.troubles.entry(address).or_insert_with(|| ConflictState {
             mac,
             kind: kind.clone(),
             since: now,
@@ -172,13 +193,15 @@ impl Claims {
             due: None,
         });
         seen.at = now;
-        // Whoever lies in many names must not keep those busy who are told of each.
+        // A host that uses many hardware addresses must not cause a new report for each of them.
         if (seen.mac, &seen.kind) != (mac, &kind) && now.since(seen.since) >= NAMED_FOR {
             (seen.mac, seen.kind, seen.since) = (mac, kind, now);
         }
     }
 
-    /// Tells the wire that the address is ours, but not so often that two who insist fill it.
+    /// Defends an address with an announcement, at most once per [`DEFEND_INTERVAL`], so that two
+    /// hosts that both defend it do not flood the segment. A defense that would be too early is
+    /// postponed.
     fn defend(&mut self, address: IpAddr, now: Instant) {
         let Some(seen) = self.troubles.get_mut(&address) else { return };
         let due = seen.defended.map_or(now, |at| at + DEFEND_INTERVAL);
@@ -193,60 +216,69 @@ impl Claims {
         }
     }
 
-    /// Defends what was announced by someone else while the last defence was too recent for another.
+    /// Sends the postponed defenses that are due.
     pub(super) fn defend_later(&mut self, now: Instant) {
         if self.defence_due.is_none_or(|at| now < at) {
             return;
         }
-        let is_due = |(_, seen): &(&IpAddr, &Seen)| seen.due.is_some_and(|at| now >= at);
-        let due: Vec<_> = self.troubles.iter().filter(is_due).map(|(address, _)| *address).collect();
+        let is_due = |(_, seen): &(&IpAddr, &ConflictState)| seen.due.is_some_and(|at| now >= at);
+        let due: Vec<_> =
+            self.troubles.iter().filter(is_due).map(|(address, _)| *address).collect();
         for address in due {
             self.defend(address, now);
         }
         self.defence_due = self.troubles.values().filter_map(|seen| seen.due).min();
     }
 
-    /// A stranger has a fresh address: nobody of us answers for it until it lets go.
+    /// Leaves a unit to a foreign host that uses one of its addresses: no speaker announces the
+    /// unit until that host stops using the address.
     fn contest(&mut self, first: IpAddr, now: Instant) {
         let Some(state) = self.units.get_mut(&first) else { return };
         let addresses = state.unit.addresses.clone();
-        state.leave_to_stranger(now + CONTEST_WAIT);
+        state.leave_to_foreign_host(now + CONTEST_WAIT);
         self.own.decided.contest.extend(&addresses);
         self.own.dirty.addresses.insert(first);
     }
 
-    /// A member said that a stranger has these.
+    /// Handles a peer's release of addresses that a foreign host uses.
     pub(super) fn on_contested(&mut self, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
-            if let Some(state) = self.unit_of.get(address).and_then(|first| self.units.get_mut(first)) {
-                state.leave_to_stranger(now + CONTEST_WAIT);
+            if let Some(state) =
+                self.unit_of.get(address).and_then(|first| self.units.get_mut(first))
+            {
+                state.leave_to_foreign_host(now + CONTEST_WAIT);
             }
         }
     }
 
     fn yield_to(&mut self, node: &str, first: IpAddr, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        peer.be_more_patient();
+        peer.double_patience();
         let until = now + peer.patience;
         let Some(state) = self.units.get_mut(&first) else { return };
-        // It announced them although it had been found dead: it holds them.
-        peer.buried.extend(&state.unit.addresses);
-        state.story().shunned = Some(until);
+        // The peer announced an address of the unit although it had been declared failed, so it
+        // owns the unit.
+        peer.saved_claims.extend(&state.unit.addresses);
+        state.story().conflict_hold_down_until = Some(until);
         self.own.decided.refuse.extend(&state.unit.addresses);
         self.own.dirty.addresses.insert(first);
     }
 
-    /// Whoever claims an address in the end has found it free, or knows better.
+    /// Ends the conflict about an address that a peer has claimed: the peer has found the address
+    /// free, or has better information.
     pub(super) fn end_contest(&mut self, address: IpAddr) {
         self.troubles.remove(&address);
-        if let Some(state) = self.unit_of.get(&address).and_then(|first| self.units.get_mut(first)) {
+        if let Some(state) = self.unit_of.get(&address).and_then(|first| self.units.get_mut(first))
+        {
             state.contested = false;
         }
     }
 
-    /// Asks once more for a unit's addresses, if it is time; true when all was asked and time enough has passed for answers.
+    /// Sends the next ARP probe for a unit's addresses, if due. Returns true if all probes were
+    /// sent and the time for replies is over.
     pub(super) fn go_on_checking(&mut self, state: &mut UnitState, now: Instant) -> bool {
-        let Some(checks) = state.story.as_ref().and_then(|story| story.checks).filter(|checks| now >= checks.next)
+        let Some(checks) =
+            state.story.as_ref().and_then(|story| story.checks).filter(|checks| now >= checks.next)
         else {
             return false;
         };
@@ -254,49 +286,54 @@ impl Claims {
             state.story().checks = None;
             return true;
         }
-        if !checks.in_line {
+        if !checks.slot_reserved {
             let next = now.max(self.next_check);
             self.next_check = next + CHECK_PACE;
             if next > now {
-                state.story().checks = Some(Checks { next, in_line: true, ..checks });
+                state.story().checks = Some(Checks { next, slot_reserved: true, ..checks });
                 return false;
             }
         }
-        self.outputs.extend(state.unit.addresses.iter().map(|address| Output::Check(*address)));
-        state.story().checks = Some(Checks { sent: checks.sent + 1, next: now + CHECK_EVERY, in_line: false });
+        self.outputs.extend(state.unit.addresses.iter().map(|address| Output::ArpProbe(*address)));
+        state.story().checks =
+            Some(Checks { sent: checks.sent + 1, next: now + CHECK_EVERY, slot_reserved: false });
         false
     }
 
-    /// Begins to ask whether someone has a unit's addresses.
+    /// Starts to probe a unit's addresses.
     pub(super) fn begin_checking(&mut self, state: &mut UnitState, now: Instant) {
-        state.story().checks = Some(Checks { sent: 0, next: now, in_line: false });
+        state.story().checks = Some(Checks { sent: 0, next: now, slot_reserved: false });
         self.go_on_checking(state, now);
     }
 
     pub(super) fn forget_troubles(&mut self, now: Instant) {
         let Self { troubles, unit_of, .. } = self;
-        troubles.retain(|address, seen| now.since(seen.at) < TROUBLE_LIFETIME && unit_of.contains_key(address));
+        troubles.retain(|address, seen| {
+            now.since(seen.at) < TROUBLE_LIFETIME && unit_of.contains_key(address)
+        });
     }
 
-    /// A device goes on answering for a member that was found dead: whose addresses we took over are in doubt.
+    /// Records a conflict for each address of a failed peer for which a device still replies, so
+    /// that traffic for it may not reach a new owner.
     pub(super) fn note_proxied(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get(node) else { return };
         let (mac, addresses) = (peer.mac, peer.proxied.clone());
         for address in addresses {
-            self.note_trouble(address, mac, TroubleKind::Proxied(node.into()), now);
+            self.note_trouble(address, mac, ConflictKind::ProxyOfFailedPeer(node.into()), now);
         }
     }
 }
 
 impl UnitState {
-    /// Whether it is being asked for, so that an answer decides.
+    /// Returns whether ARP probes for the unit are in progress. A reply then means that another
+    /// host uses the address.
     fn is_checked(&self) -> bool {
         self.story.as_ref().is_some_and(|story| story.checks.is_some())
     }
 
-    fn leave_to_stranger(&mut self, until: Instant) {
+    fn leave_to_foreign_host(&mut self, until: Instant) {
         self.contested = true;
         let story = self.story();
-        (story.checks, story.pending, story.shunned) = (None, None, Some(until));
+        (story.checks, story.pending, story.conflict_hold_down_until) = (None, None, Some(until));
     }
 }

@@ -1,22 +1,26 @@
-//! Failback that waits longer each time: every move of an address resets established connections, so a unit that moved often of
-//! late stays where it is for longer, although a better node is back.
+//! Preempt delay of a unit. Each move of an address resets established connections, so the delay
+//! grows with each recent move. A unit that moved often therefore stays longer with its owner,
+//! although a better node is back.
 //!
-//! The holder says with its claims how long they are best left alone; that is common knowledge, and a node that has just started
-//! knows it as well. It holds back only takings that nothing but order (or preference) asks for.
+//! The owner sends the remaining delay with its claims, so that every node knows the delay, even
+//! one that has just started. The delay prevents only moves for which the order or the preference
+//! is the only reason.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Claims;
-use super::unit::{Story, UnitState};
+use super::ClaimMachine;
+use super::unit::{PendingClaim, UnitState};
 use crate::Instant;
 
-/// Moves further back than this count no longer. It is also the longest that a unit is left alone.
+/// Time for which a move lengthens the preempt delay of its unit. Also the maximum preempt delay of
+/// a unit.
 const MOVES_WINDOW: Duration = Duration::from_secs(600);
-/// How many moves of one unit are remembered: one more changes nothing, as the wait has reached its end.
+/// Maximum number of stored moves of one unit. Further moves make no difference, because the
+/// preempt delay has then reached its maximum.
 const MOVES_MAX: usize = 8;
 
-impl Story {
+impl PendingClaim {
     fn moved(&mut self, now: Instant) {
         self.forget_moves(now);
         if self.moves.len() == MOVES_MAX {
@@ -25,31 +29,33 @@ impl Story {
         self.moves.push(now);
     }
 
-    /// Drops the moves that are too far back.
+    /// Drops the moves that are older than [`MOVES_WINDOW`].
     pub(super) fn forget_moves(&mut self, now: Instant) {
         self.moves.retain(|at| now.since(*at) < MOVES_WINDOW);
     }
 }
 
 impl UnitState {
-    /// Another one holds it from now on; the first holder is no move.
-    fn is_others(&mut self, now: Instant) {
-        self.ours = false;
+    /// Records that another node owns the unit from now on. The first ownership of the unit does
+    /// not count as a move.
+    fn record_other_owner(&mut self, now: Instant) {
+        self.owned_last = false;
         if std::mem::replace(&mut self.was_held, true) {
             self.story().moved(now);
         }
     }
 
-    /// We hold it from now on; it is no move if nobody had it after us.
-    pub(super) fn is_ours(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.was_held, true) && !self.ours {
+    /// Records that this node owns the unit from now on. Taking back a unit that no other node has
+    /// owned in between does not count as a move.
+    pub(super) fn record_own(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.was_held, true) && !self.owned_last {
             self.story().moved(now);
         }
-        self.ours = true;
+        self.owned_last = true;
     }
 
-    /// Until when it is best left with its holder: after the first move for the failback delay, after each further one within
-    /// ten minutes twice as long.
+    /// Returns the end of the unit's preempt delay; `None` if the unit has not moved. The delay is
+    /// `delay` after the first move, and doubles with each further move within ten minutes.
     fn keep_until(&self, delay: Duration) -> Option<Instant> {
         let moves = &self.story.as_ref()?.moves;
         let (last, count) = (moves.last()?, u32::try_from(moves.len()).unwrap_or(u32::MAX));
@@ -58,8 +64,8 @@ impl UnitState {
     }
 }
 
-impl Claims {
-    /// How long each of these addresses is best left with us; nothing if all are free to go.
+impl ClaimMachine {
+    /// Returns the remaining preempt delay of each of these addresses; empty if no address has one.
     pub(super) fn keeps(&self, addresses: &[IpAddr], now: Instant) -> Vec<Duration> {
         let keeps: Vec<_> = addresses.iter().map(|address| self.keep(*address, now)).collect();
         if keeps.iter().all(Duration::is_zero) { Vec::new() } else { keeps }
@@ -67,28 +73,36 @@ impl Claims {
 
     fn keep(&self, address: IpAddr, now: Instant) -> Duration {
         let state = self.unit_of.get(&address).and_then(|first| self.units.get(first));
-        let until = state.zip(self.config.failback_delay).and_then(|(state, delay)| state.keep_until(delay));
+        let until = state
+            .zip(self.config.failback_delay)
+            .and_then(|(state, delay)| state.keep_until(delay));
         until.map_or(Duration::ZERO, |until| until.since(now))
     }
 
-    /// A peer claims these, which it did not before.
+    /// Records that a peer claims addresses that it did not claim before.
     pub(super) fn note_moves(&mut self, node: &str, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
             self.orphans.remove(address);
             self.end_contest(*address);
             self.own.dirty.addresses.insert(*address);
-            let Some(state) = self.unit_of.get(address).and_then(|first| self.units.get_mut(first)) else { continue };
+            let Some(state) = self.unit_of.get(address).and_then(|first| self.units.get_mut(first))
+            else {
+                continue;
+            };
             let others = state.unit.addresses.iter().filter(|other| *other != address);
-            // The rest of a unit that it holds in part comes with no move.
-            let holds =
-                self.peers.get(node).is_some_and(|peer| others.clone().any(|other| peer.claims.contains(other)));
+            // If the peer already claims another address of the unit, the move of the unit is
+            // recorded already.
+            let holds = self
+                .peers
+                .get(node)
+                .is_some_and(|peer| others.clone().any(|other| peer.claims.contains(other)));
             if !holds {
-                state.is_others(now);
+                state.record_other_owner(now);
             }
         }
     }
 
-    /// Until when the claims of a peer for these addresses are best left with it.
+    /// Returns the latest end of the preempt delays that a peer has sent for these addresses.
     pub(super) fn kept_until(&self, node: &str, addresses: &[IpAddr]) -> Option<Instant> {
         let keeps = &self.peers.get(node)?.keeps;
         addresses.iter().filter_map(|address| keeps.get(address).copied()).max()

@@ -1,34 +1,40 @@
-//! What this node holds: its claim set, and the frames that say so.
+//! The claim set of this node and the frames that carry it. Owned by the claim machine of one
+//! interface.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::failing::Failures;
-use super::hello::Pace;
+use super::hello::HelloInterval;
 use super::peers::Peer;
-use super::{Claims, Config, Output};
+use super::{ClaimConfig, ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
-use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, Flags, Frame, Release};
+use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, Flags, Frame, ReleaseReason};
 
-/// Who takes an address so long after its holder has died could not take it before: that is no failover.
+/// A move counts as failover if at most this time passes between the latest frame of the failed
+/// owner and the claim of the new one. A later move had another cause than the failure: the new
+/// owner was unable to take the address earlier.
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
-/// How soon after a claim or release a hello restates what is held, in case that frame was lost.
+/// Delay between a claim or release and the next hello or repeated release, by which peers detect
+/// that the first frame was lost.
 const RESTATE_AFTER_CLAIM: Duration = Duration::from_millis(25);
 
-/// Which units have to be looked at.
+/// Units that must be evaluated again, because something that affects their ownership has changed.
 #[derive(Debug, Default)]
-pub(super) struct Dirty {
+pub(super) struct DirtyUnits {
     pub(super) all: bool,
-    /// Units that wait for something: another's rank has changed, and ours with it.
+    /// Evaluate all units with a timer: the rank of a peer has changed, and with it perhaps the
+    /// position of this node among the candidates.
     pub(super) waiting: bool,
-    /// Units of these addresses.
+    /// Evaluate the units of these addresses.
     pub(super) addresses: BTreeSet<IpAddr>,
 }
 
-impl Dirty {
-    /// What a peer is, or says of itself, has changed: what it holds, and whatever waits.
+impl DirtyUnits {
+    /// Marks the units that a change of a peer affects: the units that the peer claims or has
+    /// refused, and all units with a timer.
     pub(super) fn concerns(&mut self, peer: &Peer) {
         self.waiting = true;
         self.addresses.extend(&peer.claims);
@@ -36,75 +42,81 @@ impl Dirty {
     }
 }
 
-/// What was decided and is not yet done and said.
+/// Decisions about addresses that are not yet executed and sent to the peers.
 #[derive(Debug, Default)]
-pub(super) struct Decided {
+pub(super) struct PendingDecisions {
     pub(super) take: Vec<IpAddr>,
     pub(super) insist: Vec<IpAddr>,
     pub(super) hand_over: Vec<IpAddr>,
     pub(super) refuse: Vec<IpAddr>,
-    /// Given up because a stranger has it.
+    /// Addresses to release because a foreign host uses them.
     pub(super) contest: Vec<IpAddr>,
 }
 
 #[derive(Debug)]
-pub(super) struct Own {
-    /// Ids of the keys we can verify, newest first; without any we neither send nor claim.
+pub(super) struct OwnState {
+    /// IDs of the keys with which this node can verify frames, newest first. Without a key, this
+    /// node neither sends nor claims.
     pub(super) keys: Vec<u32>,
     pub(super) flags: Flags,
-    /// What we fail for.
+    /// Addresses whose health checks fail on this node.
     pub(super) failing: Failures,
-    /// What we hold, and since when.
+    /// Addresses that this node owns, each with the time at which this node claimed it.
     pub(super) held: BTreeMap<IpAddr, Instant>,
     pub(super) last_hello: Instant,
-    /// What changed that may change who should hold what.
-    pub(super) dirty: Dirty,
-    /// What one input decided, said in as few frames as it fits in: see [`Claims::say`].
-    pub(super) decided: Decided,
+    /// Units whose ownership may have to change.
+    pub(super) dirty: DirtyUnits,
+    /// Decisions that follow from one input; [`ClaimMachine::send_decisions`] sends them in as few
+    /// frames as possible.
+    pub(super) decided: PendingDecisions,
     generation: u32,
     pub(super) sequence: u32,
-    /// What the last frame carried, in nanoseconds.
+    /// Clock value of the latest frame that this node sent, in nanoseconds.
     pub(super) clock: u64,
     pub(super) next_hello: Instant,
-    pub(super) pace: Pace,
-    /// What was just given up and may have been claimed by another meanwhile, to be said a second time.
-    pub(super) yielded: BTreeMap<IpAddr, Release>,
-    /// Until when we only listen.
+    pub(super) pace: HelloInterval,
+    /// Releases that this node will repeat, because a peer may have claimed the address at the same
+    /// time and must detect that.
+    pub(super) releases_to_repeat: BTreeMap<IpAddr, ReleaseReason>,
+    /// End of the current listen phase; `None` outside of one.
     pub(super) listen_until: Option<Instant>,
-    /// Until when we are fresh; none once that has passed, or if it never does.
-    pub(super) fresh_until: Option<Instant>,
-    /// Until when another link of this node speaks on this wire.
-    pub(super) muted_until: Option<Instant>,
-    pub(super) greet_at: Option<Instant>,
-    /// When all that is held is announced again, and whether with the whole series.
+    /// End of this node's preempt delay; `None` after the end, or if the delay never ends.
+    pub(super) preempt_delay_until: Option<Instant>,
+    /// End of the standby period of this interface; `None` if no other interface of this node is
+    /// active on the segment.
+    pub(super) standby_until: Option<Instant>,
+    pub(super) list_at: Option<Instant>,
+    /// Time at which all owned addresses must be announced again, and whether with the full series
+    /// of announcements.
     pub(super) refresh: Option<(Instant, bool)>,
-    /// When that was done last.
+    /// Time of the latest repeated announcement of all owned addresses.
     pub(super) refreshed: Option<Instant>,
     pub(super) leave_until: Option<Instant>,
-    /// The latest fences, at most [`super::hello::FENCES_UNSTABLE`] of them, ascending.
+    /// Times of this node's latest fences, at most [`super::hello::FENCES_UNSTABLE`] of them,
+    /// ascending.
     pub(super) fences: VecDeque<Instant>,
 }
 
-impl Own {
-    pub(super) fn new(config: &Config, now: Instant) -> Self {
+impl OwnState {
+    pub(super) fn new(config: &ClaimConfig, now: Instant) -> Self {
         Self {
             keys: Vec::new(),
-            flags: Flags { fresh: true, ..Flags::default() },
+            flags: Flags { in_preempt_delay: true, ..Flags::default() },
             failing: Failures::default(),
             held: BTreeMap::new(),
             last_hello: now,
-            dirty: Dirty::default(),
-            decided: Decided::default(),
+            dirty: DirtyUnits::default(),
+            decided: PendingDecisions::default(),
             generation: 0,
             sequence: 0,
             clock: 0,
             next_hello: now,
-            pace: Pace::new(config.hello_interval),
-            yielded: BTreeMap::new(),
+            pace: HelloInterval::new(config.hello_interval),
+            releases_to_repeat: BTreeMap::new(),
             listen_until: None,
-            fresh_until: config.failback_delay.map(|delay| now + delay),
-            muted_until: None,
-            greet_at: None,
+            preempt_delay_until: config.failback_delay.map(|delay| now + delay),
+            standby_until: None,
+            list_at: None,
             refresh: None,
             refreshed: None,
             leave_until: None,
@@ -112,27 +124,30 @@ impl Own {
         }
     }
 
-    /// Whether we may claim at all.
+    /// Returns whether this node may claim any address now.
     pub(super) fn claims(&self) -> bool {
-        let silent = self.keys.is_empty() || self.listen_until.is_some() || self.muted_until.is_some();
+        let silent =
+            self.keys.is_empty() || self.listen_until.is_some() || self.standby_until.is_some();
         !(silent || self.flags.leaving)
     }
 
-    /// The generation that a hello carries: 0 where nothing is held.
+    /// Returns the generation of this node's claim set for a frame: 0 if this node owns no address.
     pub(super) fn stated_generation(&self) -> u32 {
         if self.held.is_empty() { 0 } else { self.generation }
     }
 
-    /// Raises the generation; gives the one before and the one after. A set that was empty has the generation 0, so that
-    /// who missed its end knows the whole new set all the same.
-    fn raise(&mut self, before: u32) -> (u32, u32) {
+    /// Raises the generation, and returns the generations before and after the change. The empty
+    /// set always has generation 0. A peer that missed the latest release therefore still receives
+    /// the complete new set.
+    fn next_generation(&mut self, before: u32) -> (u32, u32) {
         self.generation = self.generation.wrapping_add(1).max(1);
         (before, self.generation)
     }
 }
 
-impl Claims {
-    /// The whole claim set, to one or to all; a hello where there is none.
+impl ClaimMachine {
+    /// Sends the whole claim set to one peer, or to the group. Schedules a hello if the set is
+    /// empty.
     pub(super) fn list(&mut self, to: Option<Mac>, now: Instant) {
         let all: Vec<_> = self.own.held.keys().copied().collect();
         let generation = self.own.stated_generation();
@@ -143,25 +158,39 @@ impl Claims {
         }
         for (part, addresses) in (0..count).zip(parts) {
             let (addresses, keeps) = (addresses.to_vec(), self.keeps(addresses, now));
-            self.send(to, Body::List { generation, part, parts: count, addresses, keeps }, now);
+            self.send(
+                to,
+                Body::List { generation, part, parts: count, addresses, preempt_delays: keeps },
+                now,
+            );
         }
     }
 
-    /// Does and says what was decided: a thousand addresses that move at once are a few frames, not a thousand.
-    pub(super) fn say(&mut self, now: Instant) {
-        let Decided { take, insist, hand_over, refuse, contest } = std::mem::take(&mut self.own.decided);
-        self.own.yielded.extend(hand_over.iter().map(|address| (*address, Release::HandedOver)));
-        self.own.yielded.extend(refuse.iter().map(|address| (*address, Release::Refused)));
-        self.release(&hand_over, Release::HandedOver, now);
-        self.release(&refuse, Release::Refused, now);
-        self.release(&contest, Release::Contested, now);
-        self.insist(&insist, now);
+    /// Executes the decisions and sends them to the peers. If a thousand addresses move at once, a
+    /// few frames carry all of them.
+    pub(super) fn send_decisions(&mut self, now: Instant) {
+        let PendingDecisions { take, insist, hand_over, refuse, contest } =
+            std::mem::take(&mut self.own.decided);
+        self.own
+            .releases_to_repeat
+            .extend(hand_over.iter().map(|address| (*address, ReleaseReason::HandedOver)));
+        self.own
+            .releases_to_repeat
+            .extend(refuse.iter().map(|address| (*address, ReleaseReason::NotCandidate)));
+        self.release(&hand_over, ReleaseReason::HandedOver, now);
+        self.release(&refuse, ReleaseReason::NotCandidate, now);
+        self.release(&contest, ReleaseReason::Contested, now);
+        self.repeat_claim(&insist, now);
         self.take(&take, now);
     }
 
-    /// Takes addresses: answers from now on, and says so.
+    /// Takes addresses: starts to reply for them, and claims them.
     fn take(&mut self, addresses: &[IpAddr], now: Instant) {
-        let new: Vec<_> = addresses.iter().copied().filter(|address| !self.own.held.contains_key(address)).collect();
+        let new: Vec<_> = addresses
+            .iter()
+            .copied()
+            .filter(|address| !self.own.held.contains_key(address))
+            .collect();
         for chunk in new.chunks(ADDRESSES_PER_FRAME_MAX) {
             let stated = self.own.stated_generation();
             self.own.held.extend(chunk.iter().map(|address| (*address, now)));
@@ -170,50 +199,95 @@ impl Claims {
                 let died = self.orphans.remove(address).filter(|at| now.since(*at) < FAILOVER_MAX);
                 self.outputs.extend(died.map(|last_sign| Output::TookOver(now.since(last_sign))));
             }
-            // From here on others expect the fast interval.
-            self.turn_pace();
-            let (before, generation) = self.own.raise(stated);
+            // From this claim on, peers expect hellos at the interval of an owner.
+            self.adjust_interval();
+            let (before, generation) = self.own.next_generation(stated);
             let (addresses, keeps) = (chunk.to_vec(), self.keeps(chunk, now));
-            self.send(None, Body::Claim { before, generation, addresses, keeps }, now);
+            self.send(
+                None,
+                Body::Claim {
+                    previous_generation: before,
+                    generation,
+                    addresses,
+                    preempt_delays: keeps,
+                },
+                now,
+            );
         }
     }
 
-    /// Says again that we hold these, to a member that claims them too.
-    fn insist(&mut self, addresses: &[IpAddr], now: Instant) {
+    /// Repeats this node's claim of these addresses, for a peer that claims them, too.
+    fn repeat_claim(&mut self, addresses: &[IpAddr], now: Instant) {
         let generation = self.own.stated_generation();
         for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
             let (addresses, keeps) = (chunk.to_vec(), self.keeps(chunk, now));
-            self.send(None, Body::Claim { before: generation, generation, addresses, keeps }, now);
+            self.send(
+                None,
+                Body::Claim {
+                    previous_generation: generation,
+                    generation,
+                    addresses,
+                    preempt_delays: keeps,
+                },
+                now,
+            );
         }
     }
 
-    /// Stops answering, and says so.
-    pub(super) fn release(&mut self, addresses: &[IpAddr], why: Release, now: Instant) {
-        let held: Vec<_> = addresses.iter().copied().filter(|address| self.own.held.contains_key(address)).collect();
+    /// Stops replying for addresses, and releases them.
+    pub(super) fn release(&mut self, addresses: &[IpAddr], why: ReleaseReason, now: Instant) {
+        let held: Vec<_> = addresses
+            .iter()
+            .copied()
+            .filter(|address| self.own.held.contains_key(address))
+            .collect();
         for chunk in held.chunks(ADDRESSES_PER_FRAME_MAX) {
-            let (before, generation) = self.own.raise(self.own.generation);
+            let (before, generation) = self.own.next_generation(self.own.generation);
             for address in chunk {
                 self.own.held.remove(address);
             }
             self.outputs.extend(chunk.iter().map(|address| Output::Stop(*address)));
-            self.send(None, Body::Release { before, generation, addresses: chunk.to_vec(), why }, now);
+            self.send(
+                None,
+                Body::Release {
+                    previous_generation: before,
+                    generation,
+                    addresses: chunk.to_vec(),
+                    reason: why,
+                },
+                now,
+            );
         }
     }
 
-    /// Says a second time what was given up; false if there is nothing to say. If another claims it too it has to hear that there
-    /// were two of us, and a set that is empty again tells nobody that anything was missed.
+    /// Sends recent releases a second time; returns false if there are none.
+    ///
+    /// A peer that claims such an address, too, must receive the release to detect that there were
+    /// two owners. A peer that missed the first release cannot detect this from later hellos, if
+    /// the claim set is empty again.
     pub(super) fn release_again(&mut self, now: Instant) -> bool {
-        let yielded = std::mem::take(&mut self.own.yielded);
-        if self.own.muted_until.is_some() {
+        let yielded = std::mem::take(&mut self.own.releases_to_repeat);
+        if self.own.standby_until.is_some() {
             return false;
         }
         let (before, generation) = (self.own.generation, self.own.generation);
         let mut said = false;
-        for why in [Release::HandedOver, Release::Refused] {
-            let free = yielded.iter().filter(|(address, said)| **said == why && !self.own.held.contains_key(*address));
+        for why in [ReleaseReason::HandedOver, ReleaseReason::NotCandidate] {
+            let free = yielded
+                .iter()
+                .filter(|(address, said)| **said == why && !self.own.held.contains_key(*address));
             let free: Vec<_> = free.map(|(address, _)| *address).collect();
             for chunk in free.chunks(ADDRESSES_PER_FRAME_MAX) {
-                self.send(None, Body::Release { before, generation, addresses: chunk.to_vec(), why }, now);
+                self.send(
+                    None,
+                    Body::Release {
+                        previous_generation: before,
+                        generation,
+                        addresses: chunk.to_vec(),
+                        reason: why,
+                    },
+                    now,
+                );
                 said = true;
             }
         }
@@ -221,16 +295,19 @@ impl Claims {
     }
 
     pub(super) fn send(&mut self, to: Option<Mac>, body: Body, now: Instant) {
-        let Some(key) = self.signing_key().filter(|_| self.own.muted_until.is_none()) else { return };
+        let Some(key) = self.signing_key().filter(|_| self.own.standby_until.is_none()) else {
+            return;
+        };
         if body.is_multicast() {
             self.own.sequence = self.own.sequence.wrapping_add(1);
         }
         if matches!(body, Body::Claim { .. } | Body::Release { .. }) {
-            // As good as a hello, for the gate as well. A hello right behind it might overtake it, and void it.
+            // A claim or release has the effect of a hello, also on the answer lease. A real hello
+            // right behind the claim or release could overtake it, and make it a stale frame.
             self.own.last_hello = now;
             self.own.next_hello = now + RESTATE_AFTER_CLAIM;
         }
-        // No two frames carry one clock, so that a receiver knows the newer of any two.
+        // Clock values are unique per sender, so a receiver can order any two frames.
         self.own.clock = now.as_nanos().max(self.own.clock + 1);
         let frame = Frame {
             node: self.config.node.clone(),

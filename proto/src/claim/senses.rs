@@ -1,80 +1,96 @@
-//! What a node can tell of itself by what it hears: that it hears nothing any more (deaf), and that it stood still while the
-//! others' clocks went on (frozen together with its own clock, as a paused virtual machine).
+//! Self-check of a node by the frames that it receives. The check detects isolation, in which the
+//! node receives nothing, and a stall of the node together with its clock, as in a paused virtual
+//! machine. Part of the claim machine of one interface.
 //!
-//! A node that receives nothing cannot tell which of two things has happened: its own receive path
-//! has failed, or everybody else has. It acts as if it were alone, and every frame that it sends
-//! says that it is deaf. If the others live, they take over at once from a deaf owner and keep what
-//! a deaf node claims; if they have failed, the node serves everything.
+//! A node that receives nothing cannot distinguish two cases: its own receive path has failed, or
+//! all peers have failed. The node acts as if it were alone, and each of its frames carries the
+//! isolated flag. If the peers are alive, they take over at once from an isolated owner, and keep
+//! the addresses that an isolated node claims. If the peers have failed, the isolated node
+//! announces all addresses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Claims, Output};
+use super::{ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Flags};
 
-/// After so long without a frame of any kind, and each time again, every member is challenged.
+/// Time without a frame of any kind after which this node challenges every peer, and after which it
+/// repeats the challenges.
 const SILENCE: Duration = Duration::from_millis(250);
-/// After so many challenges in a row without a frame of any kind, which takes a second, the node is
-/// deaf. A number and not a time: a node that stood still has to ask first, and read what came
-/// meanwhile.
+/// Number of rounds of challenges, without a frame of any kind, after which this node is isolated:
+/// one second after the latest frame. The limit is a number and not a time, because a node that
+/// stood still must first send challenges and read the frames that have queued up.
 const UNANSWERED_MAX: u32 = 3;
-/// How often a deaf node asks on.
+/// Interval between the lists of its claims that an isolated node sends.
 const DEAF_ASKS_EVERY: Duration = Duration::from_secs(1);
-/// The lowest lead over a peer's clock is kept for one to two of these: slow drift of clocks must not add up.
+/// Length of the window in which the minimum clock offset of a peer is determined. Each minimum
+/// applies for one to two windows, so that slow clock drift does not add up.
 const FLOOR_WINDOW: Duration = Duration::from_secs(30);
-/// How long one peer's word that we stood still waits for a second one: more than the interval of an idle node's hellos.
+/// How long one peer's evidence that this node has stalled waits for the evidence of a second peer.
+/// Longer than the hello interval of an idle node.
 const VOTE_LIFETIME: Duration = Duration::from_millis(1500);
-/// How many peers must say so, where there are so many.
+/// Number of peers whose clocks must show a stall of this node before it fences itself; with fewer
+/// live peers, all of them.
 const VOTES_ENOUGH: usize = 2;
 
-/// Witnesses are called at most this often, however many are silent.
+/// Minimum interval between searches for witnesses, however many peers are silent.
 const CALL_EVERY: Duration = Duration::from_millis(20);
-/// How many members are asked, when one is silent, whether we hear them.
+/// Number of other peers that are challenged if one peer is silent.
 const WITNESSES: usize = 3;
 
 #[derive(Debug)]
-pub(super) struct Senses {
-    /// When the last frame of any kind was heard.
+pub(super) struct SelfCheck {
+    /// Time at which the latest frame of any kind was received.
     last_frame: Instant,
-    /// When the members are challenged next, if nothing is heard.
-    next_poke: Instant,
-    /// How often they were since then.
+    /// Time at which the peers are challenged next, if nothing is received until then.
+    next_challenge: Instant,
+    /// Number of rounds of challenges since the latest frame.
     unanswered: u32,
-    /// When witnesses may be called again.
+    /// Earliest time of the next search for witnesses.
     next_call: Instant,
-    /// By peer: when its clock said that ours had stood still.
+    /// Peers whose clock showed that this node's clock had stood still, each with the time at which
+    /// that was detected.
     votes: BTreeMap<Box<str>, Instant>,
 }
 
-impl Senses {
+impl SelfCheck {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { last_frame: now, next_poke: now, unanswered: 0, next_call: now, votes: BTreeMap::new() }
+        Self {
+            last_frame: now,
+            next_challenge: now,
+            unanswered: 0,
+            next_call: now,
+            votes: BTreeMap::new(),
+        }
     }
 }
 
-/// The lowest lead of our clock over a peer's, in nanoseconds: of this window and of the one before.
+/// Minimum offset of this node's clock to a peer's clock, in nanoseconds, in the current and in the
+/// previous window. If an offset is far below the minimum, this node's clock stood still.
 ///
-/// Frames that were read within the last moments of our own clock do not count yet: what queued up while it stood still is read
-/// at one go, and must not lower the floor that it is judged by.
+/// The minimum does not yet include frames that this node has just read. Frames that queued up
+/// during a stall are read at one go, and must not lower the minimum with which they are compared.
 #[derive(Debug)]
-pub(super) struct Floor {
+pub(super) struct MinimumOffset {
     current: i128,
     previous: i128,
     since: Instant,
-    /// The lowest lead of late, and since when.
+    /// Minimum over the frames that `current` does not include yet, and the time of the first of
+    /// them.
     latest: (i128, Instant),
 }
 
-impl Floor {
-    /// A peer whose frame has just come carried `clock`.
+impl MinimumOffset {
+    /// Starts with the clock value of a frame that has just arrived.
     pub(super) fn new(clock: u64, now: Instant) -> Self {
         let lead = lead(clock, now);
         Self { current: lead, previous: lead, since: now, latest: (lead, now) }
     }
 
-    /// Notes the clock of a frame; true if our lead has fallen by more than `most`: our clock stood still, or the peer's leapt.
+    /// Adds the clock value of a frame. Returns true if the offset has fallen by more than `most`:
+    /// this node's clock stood still, or the peer's clock leapt forward.
     pub(super) fn fell(&mut self, clock: u64, most: Duration, now: Instant) -> bool {
         let lead = lead(clock, now);
         if now.since(self.latest.1) >= most {
@@ -98,49 +114,53 @@ fn lead(clock: u64, now: Instant) -> i128 {
     i128::from(now.as_nanos()) - i128::from(clock)
 }
 
-impl Claims {
-    /// A frame of any kind was received. The one that ends deafness may be a question about what
-    /// this node holds.
-    pub(super) fn hear(&mut self, now: Instant) {
+impl ClaimMachine {
+    /// Records the arrival of a frame of any kind, which ends isolation. The driver handles the
+    /// frame itself afterwards, because it may be a request for an address of this node.
+    pub(super) fn frame_received(&mut self, now: Instant) {
         self.senses.last_frame = now;
-        self.senses.next_poke = now + SILENCE;
+        self.senses.next_challenge = now + SILENCE;
         self.senses.unanswered = 0;
-        if self.own.flags.deaf {
-            self.set_flags(Flags { deaf: false, ..self.own.flags }, now);
-            // Members that lived all the time keep what they took over.
-            self.become_fresh(now);
+        if self.own.flags.isolated {
+            self.set_flags(Flags { isolated: false, ..self.own.flags }, now);
+            // Peers that were alive all the time keep the addresses that they took over from this
+            // node.
+            self.start_preempt_delay(now);
         }
     }
 
-    /// When silence has to be looked at. A node that has never heard another cannot tell silence
-    /// from solitude.
+    /// Returns the time at which to check for silence; `None` if this node does not send, or never
+    /// received a frame of a peer. In the latter case, silence and being alone look the same.
     pub(super) fn senses_deadline(&self) -> Option<Instant> {
-        let silent = self.own.keys.is_empty() || self.own.muted_until.is_some();
-        let listens = !silent && (self.own.flags.deaf || !self.peers.is_empty());
-        listens.then_some(self.senses.next_poke)
+        let silent = self.own.keys.is_empty() || self.own.standby_until.is_some();
+        let listens = !silent && (self.own.flags.isolated || !self.peers.is_empty());
+        listens.then_some(self.senses.next_challenge)
     }
 
-    /// Challenges all members when nothing is heard, and becomes deaf when that brings nothing.
+    /// Challenges all peers if no frame is received. If several rounds of challenges bring no
+    /// frame, declares this node isolated.
     pub(super) fn check_silence(&mut self, now: Instant) {
         if self.senses_deadline().is_none_or(|at| now < at) {
             return;
         }
-        if self.own.flags.deaf {
-            self.senses.next_poke = now + DEAF_ASKS_EVERY;
-            // Members that live may have missed a claim, and cannot ask for it.
+        if self.own.flags.isolated {
+            self.senses.next_challenge = now + DEAF_ASKS_EVERY;
+            // Live peers may have missed a claim, and this node cannot receive their list requests,
+            // so it sends its list unrequested.
             self.list(None, now);
         } else if self.senses.unanswered == UNANSWERED_MAX {
-            self.counts.deaf += 1;
-            self.senses.next_poke = now + DEAF_ASKS_EVERY;
-            self.set_flags(Flags { deaf: true, ..self.own.flags }, now);
-            self.find_all_dead(now);
+            self.counts.isolations += 1;
+            self.senses.next_challenge = now + DEAF_ASKS_EVERY;
+            self.set_flags(Flags { isolated: true, ..self.own.flags }, now);
+            self.declare_all_failed(now);
         } else {
-            self.senses.next_poke = now + SILENCE;
+            self.senses.next_challenge = now + SILENCE;
             self.senses.unanswered += 1;
-            let members: Vec<_> = self.peers.values().filter(|peer| !peer.dead).map(|peer| peer.mac).collect();
+            let members: Vec<_> =
+                self.peers.values().filter(|peer| !peer.dead).map(|peer| peer.mac).collect();
             self.challenge(&members, now);
         }
-        self.outputs.push_back(Output::AskAround);
+        self.outputs.push_back(Output::ProbeNeighbors);
     }
 
     fn challenge(&mut self, members: &[Mac], now: Instant) {
@@ -150,12 +170,14 @@ impl Claims {
         }
     }
 
-    /// Whether nothing at all was heard since `then`: if someone is silent, it may be us who hear nothing.
-    pub(super) fn hears_nothing_since(&self, then: Instant) -> bool {
+    /// Returns whether no frame at all was received since `then`. If so, the silence of a peer
+    /// proves nothing, because this node may be unable to receive.
+    pub(super) fn received_nothing_since(&self, then: Instant) -> bool {
         self.senses.last_frame < then
     }
 
-    /// Asks those that should be alive whether we hear them, and other hosts: any answer will do.
+    /// Challenges peers that should be alive, and requests replies from other hosts. Any reply
+    /// proves that this node receives frames.
     pub(super) fn call_witnesses(&mut self, now: Instant) {
         if now < self.senses.next_call {
             return;
@@ -164,11 +186,14 @@ impl Claims {
         let living = self.peers.values().filter(|peer| !peer.dead && peer.suspicion.is_none());
         let witnesses: Vec<_> = living.take(WITNESSES).map(|peer| peer.mac).collect();
         self.challenge(&witnesses, now);
-        self.outputs.push_back(Output::AskAround);
+        self.outputs.push_back(Output::ProbeNeighbors);
     }
 
-    /// Compares our clock with a peer's: it went on while ours stood still, which is a long stall that our own clock hides. Two
-    /// peers have to say so where there are two: one may have a clock that leaps.
+    /// Compares this node's clock with a peer's clock. If the peer's clock went on while this
+    /// node's clock stood still, this node has stalled without any trace in its own clock.
+    ///
+    /// If this node has two live peers or more, two must show the stall, because the clock of one
+    /// peer may leap.
     pub(super) fn compare_clocks(&mut self, node: &str, clock: u64, now: Instant) {
         let most = self.own.pace.current * self.config.hello_misses;
         let Some(peer) = self.peers.get_mut(node) else { return };
@@ -182,12 +207,14 @@ impl Claims {
             self.fence(now);
             return;
         }
-        let others: Vec<_> =
-            living().filter(|(name, _)| !self.senses.votes.contains_key(*name)).map(|(_, peer)| peer.mac).collect();
+        let others: Vec<_> = living()
+            .filter(|(name, _)| !self.senses.votes.contains_key(*name))
+            .map(|(_, peer)| peer.mac)
+            .collect();
         self.challenge(&others, now);
     }
 
-    /// After a fence all clocks are compared from where they are now.
+    /// Drops the evidence of a stall, because a new comparison of the clocks begins after a fence.
     pub(super) fn forget_votes(&mut self) {
         self.senses.votes.clear();
     }

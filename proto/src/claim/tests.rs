@@ -1,10 +1,11 @@
-//! The machines on a simulated wire with a virtual clock: every frame is signed, sent, read back.
+//! Claim machines on a simulated segment with a virtual clock: every frame is signed, sent and
+//! decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::election::{Candidate, order};
-use crate::wire::hello::{DecodeError, Key, KeyRing};
+use crate::wire::hello::{HelloDecodeError, HelloKey, HelloKeyRing};
 
 mod failback;
 mod faults;
@@ -13,6 +14,7 @@ mod health;
 mod keys;
 mod many;
 mod missed;
+mod newcomers;
 mod ownership;
 mod senses;
 mod shared;
@@ -24,17 +26,17 @@ const THREE: [&str; 3] = ["node1", "node2", "node3"];
 struct Node {
     name: Box<str>,
     mac: Mac,
-    machine: Claims,
+    machine: ClaimMachine,
     answers: BTreeSet<IpAddr>,
     up: bool,
-    /// Nothing it sends or is sent arrives.
+    /// Frames are lost in both directions.
     cut: bool,
     frozen: bool,
-    /// How long its own clock stood still.
+    /// How long the node's clock stood still.
     behind: Duration,
-    /// How far its own clock is ahead.
+    /// How far the node's clock is ahead.
     ahead: Duration,
-    /// Nothing arrives at it; what it sends does.
+    /// Frames are lost on receipt only.
     deaf: bool,
     left: bool,
     took_over: Vec<Duration>,
@@ -42,47 +44,48 @@ struct Node {
     started: usize,
     refreshed: usize,
     defended: usize,
-    ring: KeyRing,
+    ring: HelloKeyRing,
 }
 
 impl Node {
-    /// Its clock leaps.
+    /// Moves the node's clock forward.
     fn ahead(&mut self, by: Duration) {
         self.ahead += by;
     }
 
-    /// When it is `at` by its own clock.
+    /// Returns the simulation time at which the node's clock shows `at`.
     fn really(&self, at: Instant) -> Instant {
         Instant::ZERO + (self.behind + at.since(Instant::ZERO)).saturating_sub(self.ahead)
     }
 
-    /// Its own clock, when it really is `now`.
+    /// Returns the time that the node's clock shows at the simulation time `now`.
     fn clock(&self, now: Instant) -> Instant {
         Instant::ZERO + (self.ahead + now.since(Instant::ZERO)).saturating_sub(self.behind)
     }
 }
 
-/// A frame on its way: from whom, to whom, its bytes.
+/// A frame in transit: index of the sender, destination, bytes.
 type Flying = (usize, Option<Mac>, Vec<u8>);
 
-/// A wire with a delay of 0.2 ms.
+/// A segment with a delay of 0.2 ms.
 struct Wire {
     now: Instant,
     nodes: Vec<Node>,
-    /// By the time of arrival and the number of the frame.
+    /// By time of arrival and number of the frame.
     flying: BTreeMap<(Instant, usize), Flying>,
     sent: usize,
-    ring: KeyRing,
-    settings: fn(&mut Config),
-    /// Loses every frame for which it answers true: the number of the frame.
+    ring: HelloKeyRing,
+    settings: fn(&mut ClaimConfig),
+    /// Selects the frames to lose, by their number.
     loses: fn(usize) -> bool,
     /// Loses every frame to the group.
     loses_multicast: bool,
-    /// A device that answers ARP in the place of the dead.
+    /// Simulates a device that replies to ARP for failed nodes.
     proxy: bool,
-    /// Hosts that are no members answer when they are asked whether they are heard.
+    /// Simulates foreign hosts that reply to the requests of [`Output::ProbeNeighbors`].
     hosts_answer: bool,
-    /// For each watched address: since when nobody answers, and the longest such time; likewise for more than one.
+    /// For each watched address: since when it has no owner, and the longest such time. `doubles`
+    /// is the same for more than one owner.
     gaps: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
     doubles: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
 }
@@ -91,19 +94,33 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn config(name: &str, epoch: u64) -> Config {
+fn config(name: &str, epoch: u64) -> ClaimConfig {
     let failback_delay = Some(Duration::from_secs(30));
-    Config { node: name.into(), epoch, hello_interval: ms(50), hello_misses: 3, failback_delay }
+    ClaimConfig {
+        node: name.into(),
+        epoch,
+        hello_interval: ms(50),
+        hello_misses: 3,
+        failback_delay,
+    }
 }
 
 fn unit(addresses: &[IpAddr], nodes: &[&str]) -> Arc<Unit> {
-    let candidate =
-        |name: &&str| Candidate { node: (*name).into(), order: order(name, addresses[0]), ..Candidate::default() };
+    let candidate = |name: &&str| Candidate {
+        node: (*name).into(),
+        order: order(name, addresses[0]),
+        ..Candidate::default()
+    };
     let candidates = nodes.iter().map(candidate).collect();
-    Arc::new(Unit { addresses: addresses.into(), candidates, serves_here: true, failing: Box::default() })
+    Arc::new(Unit {
+        addresses: addresses.into(),
+        candidates,
+        can_serve_here: true,
+        failing: Box::default(),
+    })
 }
 
-/// The names of `nodes`, best first for the address.
+/// Returns the names of `nodes`, best first for the address.
 fn ranked<'a>(nodes: &[&'a str], address: IpAddr) -> Vec<&'a str> {
     let mut nodes = nodes.to_vec();
     nodes.sort_by_key(|name| order(name, address));
@@ -115,15 +132,15 @@ impl Wire {
         Self::with(names, |_| ())
     }
 
-    /// A wire whose nodes have other settings.
-    fn with(names: &[&str], settings: fn(&mut Config)) -> Self {
+    /// Makes a segment whose nodes have changed settings.
+    fn with(names: &[&str], settings: fn(&mut ClaimConfig)) -> Self {
         let mut wire = Self {
             settings,
             now: Instant::ZERO,
             nodes: Vec::new(),
             flying: BTreeMap::new(),
             sent: 0,
-            ring: KeyRing::new(vec![Key::new([7; 32])]),
+            ring: HelloKeyRing::new(vec![HelloKey::new([7; 32])]),
             loses: |_| false,
             loses_multicast: false,
             proxy: false,
@@ -137,14 +154,15 @@ impl Wire {
         wire
     }
 
-    /// Starts a node, or starts it anew.
+    /// Starts or restarts a node.
     fn start(&mut self, name: &str) {
         self.nodes.retain(|node| *node.name != *name);
         let id = self.sent as u64 * 100 + self.nodes.len() as u64 + 1;
-        let mac = Mac([2, 0, 0, 0, name.as_bytes()[name.len() - 2], name.as_bytes()[name.len() - 1]]);
+        let mac =
+            Mac([2, 0, 0, 0, name.as_bytes()[name.len() - 2], name.as_bytes()[name.len() - 1]]);
         let mut config = config(name, id);
         (self.settings)(&mut config);
-        let machine = Claims::new(config, self.now);
+        let machine = ClaimMachine::new(config, self.now);
         self.nodes.push(Node {
             name: name.into(),
             mac,
@@ -177,7 +195,7 @@ impl Wire {
         &mut self.nodes[index]
     }
 
-    /// How many multicast frames a node has sent.
+    /// Returns how many multicast frames a node has sent.
     fn sent_by(&mut self, name: &str) -> u32 {
         self.node(name).machine.own.sequence
     }
@@ -200,22 +218,28 @@ impl Wire {
             let node = &mut self.nodes[index];
             match output {
                 Output::Send { to, key, frame } => {
-                    let bytes = frame.encode(node.mac, to, node.ring.find(key).expect("a key of its own"));
+                    let bytes =
+                        frame.encode(node.mac, to, node.ring.find(key).expect("a key of its own"));
                     self.sent += 1;
-                    self.flying.insert((self.now + Duration::from_micros(200), self.sent), (index, to, bytes));
+                    self.flying.insert(
+                        (self.now + Duration::from_micros(200), self.sent),
+                        (index, to, bytes),
+                    );
                 }
                 Output::Start(address) => {
                     assert!(node.answers.insert(address), "started twice");
                     node.started += 1;
                 }
-                Output::Refresh(address) => {
+                Output::AnnounceSeries(address) => {
                     assert!(node.answers.contains(&address), "refreshed what it has not");
                     node.refreshed += 1;
                 }
-                Output::Stop(address) => assert!(node.answers.remove(&address), "stopped what it has not"),
-                Output::Probe { mac, .. } => {
+                Output::Stop(address) => {
+                    assert!(node.answers.remove(&address), "stopped what it has not")
+                }
+                Output::LivenessProbe { mac, .. } => {
                     if self.proxy {
-                        node.machine.handle(Input::ArpAnswer(mac), node.clock(self.now));
+                        node.machine.handle(Input::ArpReply(mac), node.clock(self.now));
                     }
                 }
                 Output::Defend(address) => {
@@ -223,27 +247,28 @@ impl Wire {
                     node.defended += 1;
                 }
                 Output::TookOver(silence) => node.took_over.push(silence),
-                Output::Check(address) => node.checked.push(address),
-                Output::AskAround => {
-                    // Some host on this side of whatever is cut answers.
+                Output::ArpProbe(address) => node.checked.push(address),
+                Output::ProbeNeighbors => {
+                    // At least one foreign host is on the same side of any partition.
                     if self.hosts_answer && !node.deaf {
-                        node.machine.handle(Input::Heard, node.clock(self.now));
+                        node.machine.handle(Input::FrameReceived, node.clock(self.now));
                     }
                 }
-                Output::Left => node.left = true,
+                Output::Finished => node.left = true,
             }
         }
         self.measure();
     }
 
-    /// Who really answers: up, reached by questions, not frozen, the gate open.
+    /// Returns the nodes that really reply: up, reached by requests, not stalled, answer lease
+    /// valid.
     fn owners(&self, address: IpAddr) -> Vec<&str> {
         let answers = |node: &&Node| {
             node.up
                 && !node.deaf
                 && !node.frozen
                 && node.answers.contains(&address)
-                && node.clock(self.now) < node.machine.gate() + ms(10)
+                && node.clock(self.now) < node.machine.answer_lease_end() + ms(10)
         };
         self.nodes.iter().filter(answers).map(|node| &*node.name).collect()
     }
@@ -278,7 +303,9 @@ impl Wire {
         let end = self.now + duration;
         loop {
             let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.up && !node.frozen);
-            let timer = awake.filter_map(|(i, node)| Some((node.really(node.machine.deadline()?), i))).min();
+            let timer = awake
+                .filter_map(|(i, node)| Some((node.really(node.machine.deadline()?), i)))
+                .min();
             let frame = self.flying.keys().next().copied();
             let next = timer.map(|(at, _)| at).into_iter().chain(frame.map(|(at, _)| at)).min();
             let Some(at) = next.filter(|at| *at <= end) else { break };
@@ -316,7 +343,7 @@ impl Wire {
             if index != from && node.up && !node.cut && !node.deaf && !node.frozen && addressed {
                 let (source, frame) = match Frame::decode(&bytes, &node.ring) {
                     Ok(decoded) => decoded,
-                    Err(DecodeError::ForeignKey) => continue,
+                    Err(HelloDecodeError::ForeignKey) => continue,
                     Err(error) => panic!("our own frames are sound: {error}"),
                 };
                 let now = node.clock(self.now);
@@ -327,7 +354,8 @@ impl Wire {
     }
 }
 
-/// Three nodes, long enough up that none is fresh, with one unit; the best owner holds it.
+/// Three nodes, up for so long that no preempt delay is running, and one unit; the best node owns
+/// it.
 fn settled() -> Wire {
     let mut wire = Wire::new(&THREE);
     wire.units(&[unit(&[VIP], &THREE)]);

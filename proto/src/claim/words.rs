@@ -1,18 +1,21 @@
-//! What the other speakers' claims, releases and lists change in our picture of what they hold.
+//! Replication of the peers' claim sets: handles their hellos, claims, releases and lists. Part of
+//! the claim machine of one interface.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::peers::ASK_EVERY;
-use super::{CLAIMS_PER_PEER_MAX, Claims, Output};
+use super::{CLAIMS_PER_PEER_MAX, ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::hello::Body;
 
-/// Who has held an address for so long did not get it by the hand-over that is just being heard of.
+/// Minimum time for which this node must have owned an address before a peer's release of the
+/// address means that there were two owners. After a shorter time, the release belongs to the
+/// handover to this node.
 const HAND_OVER: Duration = Duration::from_millis(100);
 
-/// A full list of which some parts have come.
+/// Parts of a peer's claim list, of which not all have arrived yet.
 #[derive(Debug)]
 pub(super) struct Parts {
     generation: u32,
@@ -21,13 +24,15 @@ pub(super) struct Parts {
     addresses: BTreeSet<IpAddr>,
 }
 
-/// First it is settled who keeps what: whoever is about to yield had better not announce anything.
+/// Delay before an announcement of all owned addresses. Conflicts are settled first, because a node
+/// that is about to yield must not announce.
 const REFRESH_ALL_AFTER: Duration = Duration::from_millis(60);
-/// All that is held is announced again at most this often, however many come back.
+/// Minimum interval between announcements of all owned addresses, however many peers return.
 const REFRESH_ALL_EVERY: Duration = Duration::from_secs(1);
 
-impl Claims {
-    /// A hello of the known generation restates all claims.
+impl ClaimMachine {
+    /// Handles a peer's hello. A hello with the generation that this node knows confirms all claims
+    /// of the peer.
     pub(super) fn on_hello(&mut self, node: &str, generation: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if generation == 0 && peer.generation != Some(0) {
@@ -41,41 +46,52 @@ impl Claims {
         }
         peer.restated = now;
         if std::mem::take(&mut peer.missed) {
-            // All empty sets look alike: it took something and gave it up, and we heard of neither.
+            // The peer claimed and released an address, and this node missed both frames. The
+            // generation does not show this, because every empty set has generation 0.
             self.refresh_all(true, now);
         }
         let Some(peer) = self.peers.get(node) else { return };
-        // The claim of a deaf node beside ours was settled when it came, and is each time that
-        // it lists it.
-        if !self.own.held.is_empty() && !peer.flags.deaf {
-            let both: Vec<_> = peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
+        // A conflict with an isolated peer was settled when its claim arrived, and is settled again
+        // with each list that it sends.
+        if !self.own.held.is_empty() && !peer.flags.isolated {
+            let both: Vec<_> =
+                peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
             self.conflict(node, &both, now);
         }
     }
 
-    /// A peer's claim set is, or a moment ago was, empty.
+    /// Clears the claims of a peer whose set is empty, or was empty just before the current change.
     fn on_empty_set(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.generation = Some(0);
-        peer.exhume();
+        peer.drop_saved_claims();
         let gone = std::mem::take(&mut peer.claims);
         self.unclaimed(node, gone, now);
     }
 
-    /// A peer no longer claims what it claimed, for whatever reason. If we hold it too, there were two of us, perhaps on two
-    /// sides of something that has healed: who asked the other one has to be told.
-    pub(super) fn unclaimed(&mut self, node: &str, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
+    /// Handles addresses that a peer no longer claims, for whatever reason.
+    ///
+    /// If this node owns such an address, too, there were two owners, perhaps on two sides of a
+    /// healed partition. Clients of the other owner need a new announcement.
+    pub(super) fn unclaimed(
+        &mut self,
+        node: &str,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        now: Instant,
+    ) {
         for address in addresses {
             self.own.dirty.addresses.insert(address);
             self.forget_insistence(node, address);
             if self.own.held.get(&address).is_some_and(|since| now.since(*since) >= HAND_OVER) {
-                self.outputs.push_back(Output::Refresh(address));
+                self.outputs.push_back(Output::AnnounceSeries(address));
             }
         }
     }
 
-    /// Notes a change of a peer's claim set. If there was one before it that we missed, the whole set is asked for; and what came
-    /// and went unheard may have turned clients away from us.
+    /// Applies a change of a peer's claim set from generation `before` to `generation`.
+    ///
+    /// If this node missed an earlier change, it requests the whole set. The missed claims may have
+    /// diverted clients from this node, so it also announces its addresses again.
     fn follow(&mut self, node: &str, before: u32, generation: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if peer.follow(before, generation, now) {
@@ -87,15 +103,17 @@ impl Claims {
         self.ask(node, now);
     }
 
-    /// All that is held is announced again soon: someone may have answered for some of it, and we did not hear them. With the whole
-    /// series of announcements, or once.
+    /// Schedules an announcement of all owned addresses, because a peer may have announced some of
+    /// them without this node receiving that. `series`: with the full series of announcements, not
+    /// only once.
     pub(super) fn refresh_all(&mut self, series: bool, now: Instant) {
         if self.own.held.is_empty() {
             return;
         }
         let soonest = now + REFRESH_ALL_AFTER;
         let at = self.own.refreshed.map_or(soonest, |last| soonest.max(last + REFRESH_ALL_EVERY));
-        let (at, series) = self.own.refresh.map_or((at, series), |(due, other)| (due, series || other));
+        let (at, series) =
+            self.own.refresh.map_or((at, series), |(due, other)| (due, series || other));
         self.own.refresh = Some((at, series));
     }
 
@@ -103,7 +121,11 @@ impl Claims {
         if let Some((_, series)) = self.own.refresh.take_if(|(at, _)| now >= *at) {
             self.own.refreshed = Some(now);
             let held = self.own.held.keys().copied();
-            self.outputs.extend(held.map(if series { Output::Refresh } else { Output::Defend }));
+            self.outputs.extend(held.map(if series {
+                Output::AnnounceSeries
+            } else {
+                Output::Defend
+            }));
         }
     }
 
@@ -116,15 +138,20 @@ impl Claims {
         now: Instant,
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if before == 0 && peer.generation != Some(generation) && !peer.has_gone_on(generation) {
+        if before == 0
+            && peer.generation != Some(generation)
+            && !peer.has_newer_generation(generation)
+        {
             self.on_empty_set(node, now);
         }
         let Some(peer) = self.peers.get(node) else { return };
-        let new: Vec<_> = addresses.iter().copied().filter(|address| !peer.claims.contains(address)).collect();
+        let new: Vec<_> =
+            addresses.iter().copied().filter(|address| !peer.claims.contains(address)).collect();
         self.note_moves(node, &new, now);
         let Some(peer) = self.peers.get_mut(node) else { return };
         if peer.released == Some(before) {
-            // The release before this is known, so its repeat is none.
+            // This node knows the release before this claim, so a repeat of that release is
+            // redundant.
             peer.released = Some(generation);
         }
         self.counts.over_limit += peer.add(addresses);
@@ -133,7 +160,8 @@ impl Claims {
             peer.refused.remove(address);
         }
         self.follow(node, before, generation, now);
-        let both: Vec<_> = addresses.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
+        let both: Vec<_> =
+            addresses.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
         self.conflict(node, &both, now);
     }
 
@@ -147,7 +175,8 @@ impl Claims {
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if before != generation {
-            // The repeat says all that was released of late: it is none where we may have missed a release before this one.
+            // The repeat of a release contains all recent releases. The repeat is redundant only if
+            // this node missed no release before this one.
             let follows = peer.generation == Some(before) || peer.released == Some(before);
             peer.released = follows.then_some(generation);
         } else if peer.released == Some(generation) {
@@ -159,7 +188,7 @@ impl Claims {
             if peer.claims.remove(address) {
                 gone.push(*address);
             } else {
-                // We never heard that it claimed this.
+                // This node never received the peer's claim for this address.
                 unheard |= self.own.held.contains_key(address);
                 self.own.dirty.addresses.insert(*address);
             }
@@ -175,20 +204,21 @@ impl Claims {
         }
     }
 
-    /// Asks a peer for its whole claim set, unless it was asked a moment ago; its next hello asks again.
+    /// Requests a peer's whole claim set, unless the latest request is less than [`ASK_EVERY`] old.
+    /// The next hello then leads to a new request.
     pub(super) fn ask(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if peer.asked.is_none_or(|at| now.since(at) >= ASK_EVERY) {
             peer.asked = Some(now);
             let mac = peer.mac;
-            self.send(Some(mac), Body::Ask, now);
+            self.send(Some(mac), Body::ListRequest, now);
         }
     }
 
     pub(super) fn on_ask(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.told.is_none_or(|at| now.since(at) >= ASK_EVERY) {
-            peer.told = Some(now);
+        if peer.list_sent_at.is_none_or(|at| now.since(at) >= ASK_EVERY) {
+            peer.list_sent_at = Some(now);
             let mac = peer.mac;
             self.list(Some(mac), now);
         }
@@ -205,8 +235,12 @@ impl Claims {
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.keep(addresses, keeps, now);
-        let fresh = || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
-        let same = peer.parts.take().filter(|parts| (parts.generation, parts.count) == (generation, count));
+        let fresh =
+            || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
+        let same = peer
+            .parts
+            .take()
+            .filter(|parts| (parts.generation, parts.count) == (generation, count));
         let mut parts = same.unwrap_or_else(fresh);
         let room = CLAIMS_PER_PEER_MAX.saturating_sub(parts.addresses.len());
         self.counts.over_limit += addresses.len().saturating_sub(room) as u64;
@@ -216,21 +250,22 @@ impl Claims {
             peer.parts = Some(parts);
             return;
         }
-        // What is in no part is released.
+        // The list is complete: the peer has released every address that is in none of its parts.
         let new: Vec<_> = parts.addresses.difference(&peer.claims).copied().collect();
         self.note_moves(node, &new, now);
         let Some(peer) = self.peers.get_mut(node) else { return };
         let before = std::mem::replace(&mut peer.claims, parts.addresses);
         let gone: Vec<_> = before.difference(&peer.claims).copied().collect();
-        // More than one change was missed: a claim and its release may be among them.
+        // This node missed more than one change, perhaps a claim and its release.
         let missed = peer.generation.is_some_and(|known| generation.wrapping_sub(known) > 1);
         peer.generation = Some(generation);
-        peer.exhume();
+        peer.drop_saved_claims();
         peer.missed = false;
         peer.restated = now;
         peer.refused.retain(|address, _| !peer.claims.contains(address));
         peer.keeps.retain(|address, _| peer.claims.contains(address));
-        let both: Vec<_> = peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
+        let both: Vec<_> =
+            peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
         self.unclaimed(node, gone, now);
         if missed {
             self.refresh_all(true, now);

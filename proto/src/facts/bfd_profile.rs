@@ -1,38 +1,40 @@
-//! A BFDProfile, decoded for decisions: timers, or what is wrong with it.
+//! The fact of a BFDProfile: its timers, or the reason why it is invalid.
 
 use std::time::Duration;
 
+use super::ObservedStatus;
 use crate::api::{self, BFDProfileSpec};
 
-/// How often packets are sent, and may come, where nobody says.
+/// The default interval at which a node sends BFD packets and can receive them, in milliseconds.
 const INTERVAL_MS: u32 = 300;
-/// How many may be missing where nobody says.
+/// The default number of consecutive missing packets after which a BFD session is down.
 const MULTIPLIER: u32 = 3;
-/// What an interval may be, in milliseconds.
+/// Valid send and receive intervals, in milliseconds.
 const INTERVALS: std::ops::RangeInclusive<u32> = 10..=60_000;
-/// How many may be missing.
+/// Valid numbers of consecutive missing packets after which a BFD session is down.
 const MULTIPLIERS: std::ops::RangeInclusive<u32> = 2..=255;
 
-/// Something that is wrong with a BFDProfile. Peers that name it have sessions that BFD does not watch.
+/// Why a BFDProfile is invalid. BGP sessions of peers that name an invalid BFDProfile run without
+/// BFD.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BfdProfileProblem {
-    /// A number that cannot be had.
+    /// The value of a field is out of its range.
     #[error("spec.{field} is {value}: write {min} to {max}")]
     Range {
-        /// The field.
+        /// The name of the field in `spec`.
         field: &'static str,
-        /// What stands there.
+        /// The invalid value.
         value: u32,
-        /// The least.
+        /// The lowest valid value.
         min: u32,
-        /// The most.
+        /// The highest valid value.
         max: u32,
     },
-    /// MetalLB's field that GoBGP cannot serve.
-    #[error("spec.{0}: GoBGP's BFD has none of that: remove it")]
+    /// The spec sets a field of MetalLB that GoBGP does not support.
+    #[error("spec.{0}: GoBGP's BFD does not support it: remove it")]
     Unsupported(&'static str),
-    /// The object does not have the shape of the kind.
-    #[error("the object cannot be read: {0}")]
+    /// The object does not match the schema of its kind.
+    #[error("the object cannot be read: {0}. Apply the CRDs of this version")]
     Unreadable(Box<str>),
 }
 
@@ -47,39 +49,45 @@ pub struct BfdTimers {
     pub multiplier: u8,
 }
 
-/// What we know of a BFDProfile.
+/// The fact of a BFDProfile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BfdProfile {
     /// `metadata.name`.
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    /// Its timers, or what is wrong with it.
+    /// The timers, or why the BFDProfile is invalid.
     pub timers: Result<BfdTimers, BfdProfileProblem>,
-    /// The status it has.
-    pub status: api::BFDProfileStatus,
+    /// The status as read from the API server.
+    pub status: ObservedStatus<api::BFDProfileStatus>,
 }
 
-impl From<api::Bfd> for BfdProfile {
-    fn from(object: api::Bfd) -> Self {
+impl From<api::BfdProfileObject> for BfdProfile {
+    fn from(object: api::BfdProfileObject) -> Self {
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
             generation: object.metadata.generation.unwrap_or(0),
             timers: timers(&object.spec.unwrap_or_default()),
-            status: object.status.unwrap_or_default(),
+            status: ObservedStatus(object.status.unwrap_or_default()),
         }
     }
 }
 
 fn timers(spec: &BFDProfileSpec) -> Result<BfdTimers, BfdProfileProblem> {
-    let unsupported =
-        [("echoMode", spec.echo_mode), ("passiveMode", spec.passive_mode), ("minimumTtl", spec.minimum_ttl.is_some())];
+    let unsupported = [
+        ("echoMode", spec.echo_mode),
+        ("passiveMode", spec.passive_mode),
+        ("minimumTtl", spec.minimum_ttl.is_some()),
+    ];
     if let Some((field, _)) = unsupported.into_iter().find(|(_, is_set)| *is_set) {
         return Err(BfdProfileProblem::Unsupported(field));
     }
-    let receive = number("receiveInterval", spec.receive_interval.unwrap_or(INTERVAL_MS), &INTERVALS)?;
-    let transmit = number("transmitInterval", spec.transmit_interval.unwrap_or(INTERVAL_MS), &INTERVALS)?;
-    let multiplier = number("detectMultiplier", spec.detect_multiplier.unwrap_or(MULTIPLIER), &MULTIPLIERS)?;
+    let receive =
+        number("receiveInterval", spec.receive_interval.unwrap_or(INTERVAL_MS), &INTERVALS)?;
+    let transmit =
+        number("transmitInterval", spec.transmit_interval.unwrap_or(INTERVAL_MS), &INTERVALS)?;
+    let multiplier =
+        number("detectMultiplier", spec.detect_multiplier.unwrap_or(MULTIPLIER), &MULTIPLIERS)?;
     Ok(BfdTimers {
         receive: Duration::from_millis(receive.into()),
         transmit: Duration::from_millis(transmit.into()),
@@ -87,8 +95,13 @@ fn timers(spec: &BFDProfileSpec) -> Result<BfdTimers, BfdProfileProblem> {
     })
 }
 
-fn number(field: &'static str, value: u32, range: &std::ops::RangeInclusive<u32>) -> Result<u32, BfdProfileProblem> {
-    let problem = || BfdProfileProblem::Range { field, value, min: *range.start(), max: *range.end() };
+fn number(
+    field: &'static str,
+    value: u32,
+    range: &std::ops::RangeInclusive<u32>,
+) -> Result<u32, BfdProfileProblem> {
+    let problem =
+        || BfdProfileProblem::Range { field, value, min: *range.start(), max: *range.end() };
     range.contains(&value).then_some(value).ok_or_else(problem)
 }
 
@@ -99,7 +112,9 @@ mod tests {
     use super::*;
 
     fn profile(object: Value) -> Result<(u128, u128, u8), String> {
-        let profile = BfdProfile::from(serde_json::from_value::<api::Bfd>(object).expect("profile"));
+        let profile = BfdProfile::from(
+            serde_json::from_value::<api::BfdProfileObject>(object).expect("profile"),
+        );
         let timers = profile.timers.map_err(|problem| problem.to_string())?;
         Ok((timers.receive.as_millis(), timers.transmit.as_millis(), timers.multiplier))
     }
@@ -112,7 +127,10 @@ mod tests {
             of(json!({"receiveInterval": 50, "transmitInterval": 60, "detectMultiplier": 255})),
             Ok((50, 60, 255))
         );
-        assert_eq!(of(json!({"echoMode": false, "echoInterval": 50, "passiveMode": false})), Ok((300, 300, 3)));
+        assert_eq!(
+            of(json!({"echoMode": false, "echoInterval": 50, "passiveMode": false})),
+            Ok((300, 300, 3))
+        );
         for (spec, why) in [
             (json!({"receiveInterval": 9}), "spec.receiveInterval is 9: write 10 to 60000"),
             (json!({"transmitInterval": 60001}), "spec.transmitInterval is 60001"),

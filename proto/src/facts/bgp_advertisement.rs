@@ -1,131 +1,139 @@
-//! A BGPAdvertisement, decoded for decisions.
+//! The fact of a BGPAdvertisement: which nodes may advertise which addresses to which peers, and
+//! with which attributes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::Selector;
 
-use super::Pool;
 use super::community::CommunityValue;
-use super::selectors::{any, read};
+use super::selectors::{any_matches, decode};
+use super::{ObservedStatus, Pool};
 use crate::api::{self, BGPAdvertisementSpec};
 use crate::range::Family;
 
-/// A community as an advertisement has it.
+/// A community in `spec.communities` of a BGPAdvertisement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommunityRef {
-    /// Written out.
+    /// The entry is the value of a community.
     Value(CommunityValue),
-    /// By a name that a Community is to give.
+    /// The entry is a name that a Community defines.
     Name(Box<str>),
 }
 
-/// Something that is wrong with a BGPAdvertisement by itself. It announces nothing then; all others do.
+/// Why a BGPAdvertisement is invalid, whatever the other objects contain. An invalid
+/// BGPAdvertisement advertises nothing and does not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BgpAdvertisementProblem {
-    /// A length that no address has.
+    /// An aggregation length is out of its range.
     #[error("spec.{field} is {length}: write 1 to {max}")]
     Length {
-        /// The field.
+        /// The name of the field in `spec`.
         field: &'static str,
-        /// What stands there.
+        /// The invalid length, in bits.
         length: u8,
-        /// The length of an address.
+        /// The length of an address of the family, in bits.
         max: u8,
     },
-    /// A prefix holds addresses of Services that are not selected.
+    /// `spec.serviceSelectors` and an aggregation length are both set, so an advertised prefix
+    /// could contain addresses of Services that are not selected.
     #[error(
-        "spec.serviceSelectors and an aggregation length exclude each other: a prefix has Services that are not selected"
+        "spec.serviceSelectors and an aggregation length are both set, and a prefix also covers \
+         Services that are not selected: remove one of them"
     )]
-    SelectedPrefix,
-    /// A community comes twice.
-    #[error("spec.communities: {0:?} comes twice: write it once")]
-    Twice(Box<str>),
-    /// A selector that means nothing.
+    SelectorsWithAggregation,
+    /// A community occurs twice.
+    #[error("spec.communities: {0:?} occurs twice: write it once")]
+    DuplicateCommunity(Box<str>),
+    /// A selector is invalid.
     #[error("{0}")]
     Selector(Box<str>),
-    /// The object does not have the shape of the kind.
-    #[error("the object cannot be read: {0}")]
+    /// The object does not match the schema of its kind.
+    #[error("the object cannot be read: {0}. Apply the CRDs of this version")]
     Unreadable(Box<str>),
 }
 
-/// What we know of a BGPAdvertisement.
-#[derive(Clone, Debug, Default)]
+/// The fact of a BGPAdvertisement.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BgpAdvertisement {
     /// `metadata.name`.
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    /// `metadata.creationTimestamp` in seconds since 1970: of two that exclude each other, the older one is in use.
+    /// `metadata.creationTimestamp` in seconds since 1970. Of two advertisements that conflict with
+    /// each other, the older one is in use.
     pub created: i64,
     /// `spec.aggregationLength` and `spec.aggregationLengthV6`, in bits.
     lengths: [u8; 2],
-    /// `spec.localPref`; none: the usual.
+    /// `spec.localPref`; `None` for the default, 100.
     pub local_pref: Option<u32>,
     /// `spec.med`.
     pub med: Option<u32>,
     /// `spec.asPathPrepend`.
-    pub prepend: u8,
+    pub as_path_prepend: u8,
     /// `spec.communities`.
     pub communities: Vec<CommunityRef>,
     /// `spec.ipAddressPools`.
     pub pools: Vec<String>,
-    /// `spec.peers`; empty: all.
+    /// `spec.peers`; empty for all peers.
     pub peers: BTreeSet<Box<str>>,
     pool_selectors: Vec<Selector>,
     node_selectors: Vec<Selector>,
     service_selectors: Vec<Selector>,
-    /// Why it cannot be used, if so.
+    /// Why the advertisement is invalid, or `None`.
     pub problem: Option<BgpAdvertisementProblem>,
-    /// The status it has.
-    pub status: api::BGPAdvertisementStatus,
+    /// The status as read from the API server.
+    pub status: ObservedStatus<api::BGPAdvertisementStatus>,
 }
 
 impl BgpAdvertisement {
-    /// Whether it announces this pool.
+    /// Returns whether the advertisement selects this pool.
     #[must_use]
     pub fn selects_pool(&self, pool: &Pool) -> bool {
         let all = self.pools.is_empty() && self.pool_selectors.is_empty();
         self.problem.is_none()
-            && (all || self.pools.iter().any(|name| **name == *pool.name) || any(&self.pool_selectors, &pool.labels))
+            && (all
+                || self.pools.iter().any(|name| **name == *pool.name)
+                || any_matches(&self.pool_selectors, &pool.labels))
     }
 
-    /// Whether a node with these labels may announce.
+    /// Returns whether the advertisement selects a node with these labels.
     #[must_use]
     pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.node_selectors.is_empty() || any(&self.node_selectors, labels)
+        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
     }
 
-    /// Whether it announces a Service with these labels; they are made only where it asks for them.
+    /// Returns whether the advertisement selects a Service with these labels. `labels` is called
+    /// only if the advertisement has Service selectors.
     #[must_use]
     pub fn selects_service(&self, labels: impl FnOnce() -> BTreeMap<String, String>) -> bool {
-        self.service_selectors.is_empty() || any(&self.service_selectors, &labels())
+        self.service_selectors.is_empty() || any_matches(&self.service_selectors, &labels())
     }
 
-    /// Whether it announces a Service whatever its labels are.
+    /// Returns whether the advertisement selects every Service, whatever its labels are.
     #[must_use]
     pub const fn selects_any_service(&self) -> bool {
         self.service_selectors.is_empty()
     }
 
-    /// Whether it announces to the peer of this name.
+    /// Returns whether the advertisement selects the BGPPeer of this name.
     #[must_use]
     pub fn selects_peer(&self, name: &str) -> bool {
         self.peers.is_empty() || self.peers.contains(name)
     }
 
-    /// The length of the prefixes of a family that it announces, in bits.
+    /// Returns the length of the advertised prefixes of a family, in bits.
     #[must_use]
-    pub const fn length(&self, family: Family) -> u8 {
+    pub const fn aggregation_length(&self, family: Family) -> u8 {
         self.lengths[family as usize]
     }
 }
 
-impl From<api::Bgp> for BgpAdvertisement {
-    fn from(object: api::Bgp) -> Self {
+impl From<api::BgpAdvertisementObject> for BgpAdvertisement {
+    fn from(object: api::BgpAdvertisementObject) -> Self {
         let spec = object.spec.unwrap_or_default();
         let mut problem = problem(&spec);
         let mut selectors = |field, selectors| {
-            read(field, selectors).unwrap_or_else(|why| {
+            decode(field, selectors).unwrap_or_else(|why| {
                 problem = Some(BgpAdvertisementProblem::Selector(why));
                 Vec::new()
             })
@@ -140,7 +148,7 @@ impl From<api::Bgp> for BgpAdvertisement {
             lengths: [spec.aggregation_length, spec.aggregation_length_v6],
             local_pref: Some(spec.local_pref).filter(|local_pref| *local_pref != 0),
             med: spec.med,
-            prepend: spec.as_path_prepend,
+            as_path_prepend: spec.as_path_prepend,
             communities: spec.communities.iter().map(|text| community(text)).collect(),
             pools: spec.ip_address_pools,
             peers: spec.peers.into_iter().map(Into::into).collect(),
@@ -148,7 +156,7 @@ impl From<api::Bgp> for BgpAdvertisement {
             node_selectors,
             service_selectors,
             problem,
-            status: object.status.unwrap_or_default(),
+            status: ObservedStatus(object.status.unwrap_or_default()),
         }
     }
 }
@@ -158,18 +166,22 @@ fn community(text: &str) -> CommunityRef {
 }
 
 fn problem(spec: &BGPAdvertisementSpec) -> Option<BgpAdvertisementProblem> {
-    let lengths =
-        [("aggregationLength", spec.aggregation_length, 32), ("aggregationLengthV6", spec.aggregation_length_v6, 128)];
-    if let Some((field, length, max)) = lengths.into_iter().find(|(_, length, max)| !(1..=*max).contains(length)) {
+    let lengths = [
+        ("aggregationLength", spec.aggregation_length, 32),
+        ("aggregationLengthV6", spec.aggregation_length_v6, 128),
+    ];
+    if let Some((field, length, max)) =
+        lengths.into_iter().find(|(_, length, max)| !(1..=*max).contains(length))
+    {
         return Some(BgpAdvertisementProblem::Length { field, length, max });
     }
     let is_whole = lengths.iter().all(|(_, length, max)| length == max);
     if !spec.service_selectors.is_empty() && !is_whole {
-        return Some(BgpAdvertisementProblem::SelectedPrefix);
+        return Some(BgpAdvertisementProblem::SelectorsWithAggregation);
     }
     let mut seen = BTreeSet::new();
     let twice = spec.communities.iter().find(|text| !seen.insert(community(text)));
-    twice.map(|text| BgpAdvertisementProblem::Twice(text.as_str().into()))
+    twice.map(|text| BgpAdvertisementProblem::DuplicateCommunity(text.as_str().into()))
 }
 
 #[cfg(test)]
@@ -179,27 +191,49 @@ mod tests {
     use super::*;
 
     fn advertisement(spec: Value) -> BgpAdvertisement {
-        serde_json::from_value::<api::Bgp>(json!({"metadata": {"name": "bgp"}, "spec": spec}))
-            .expect("advertisement")
-            .into()
+        serde_json::from_value::<api::BgpAdvertisementObject>(
+            json!({"metadata": {"name": "bgp"}, "spec": spec}),
+        )
+        .expect("advertisement")
+        .into()
     }
 
     fn pool(name: &str, label: &str) -> Pool {
-        Pool { name: name.into(), labels: [("zone".to_owned(), label.to_owned())].into(), ..Pool::default() }
+        Pool {
+            name: name.into(),
+            labels: [("zone".to_owned(), label.to_owned())].into(),
+            ..Pool::default()
+        }
     }
 
     #[test]
     fn a_bare_one_announces_every_address_to_everybody() {
-        let bare = serde_json::from_value::<api::Bgp>(json!({"metadata": {"name": "bgp"}})).expect("bare");
+        let bare = serde_json::from_value::<api::BgpAdvertisementObject>(
+            json!({"metadata": {"name": "bgp"}}),
+        )
+        .expect("bare");
         for ad in [
             BgpAdvertisement::from(bare),
             advertisement(json!({})),
             advertisement(json!({"localPref": 0, "peers": []})),
         ] {
-            assert!(ad.problem.is_none() && ad.selects_pool(&pool("a", "x")) && ad.selects_node(&BTreeMap::new()));
-            assert!(ad.selects_peer("tor") && ad.selects_service(|| unreachable!("nobody asks for labels")));
-            assert_eq!([Family::V4, Family::V6].map(|family| ad.length(family)), [32, 128]);
-            assert_eq!((ad.local_pref, ad.med, ad.prepend, ad.communities), (None, None, 0, vec![]));
+            assert!(
+                ad.problem.is_none()
+                    && ad.selects_pool(&pool("a", "x"))
+                    && ad.selects_node(&BTreeMap::new())
+            );
+            assert!(
+                ad.selects_peer("tor")
+                    && ad.selects_service(|| unreachable!("nobody asks for labels"))
+            );
+            assert_eq!(
+                [Family::V4, Family::V6].map(|family| ad.aggregation_length(family)),
+                [32, 128]
+            );
+            assert_eq!(
+                (ad.local_pref, ad.med, ad.as_path_prepend, ad.communities),
+                (None, None, 0, vec![])
+            );
         }
     }
 
@@ -211,18 +245,26 @@ mod tests {
             "ipAddressPoolSelectors": [{"matchLabels": {"zone": "y"}}], "nodeSelectors": [{"matchLabels": {"rack": "a"}}],
         }));
         assert_eq!(ad.problem, None);
-        assert_eq!([Family::V4, Family::V6].map(|family| ad.length(family)), [24, 64]);
-        assert_eq!((ad.local_pref, ad.med, ad.prepend), (Some(200), Some(0), 3));
-        let values = [CommunityValue::Standard(64512, 1), CommunityValue::Large(1, 2, 3)].map(CommunityRef::Value);
-        assert_eq!((&ad.communities[..2], &ad.communities[2]), (&values[..], &CommunityRef::Name("no-export".into())));
+        assert_eq!([Family::V4, Family::V6].map(|family| ad.aggregation_length(family)), [24, 64]);
+        assert_eq!((ad.local_pref, ad.med, ad.as_path_prepend), (Some(200), Some(0), 3));
+        let values = [CommunityValue::Standard(64512, 1), CommunityValue::Large(1, 2, 3)]
+            .map(CommunityRef::Value);
+        assert_eq!(
+            (&ad.communities[..2], &ad.communities[2]),
+            (&values[..], &CommunityRef::Name("no-export".into()))
+        );
         assert!(ad.selects_peer("tor") && !ad.selects_peer("spine"));
         assert!(
-            ad.selects_pool(&pool("a", "x")) && ad.selects_pool(&pool("b", "y")) && !ad.selects_pool(&pool("b", "x"))
+            ad.selects_pool(&pool("a", "x"))
+                && ad.selects_pool(&pool("b", "y"))
+                && !ad.selects_pool(&pool("b", "x"))
         );
         assert!(!ad.selects_node(&BTreeMap::new()));
         let labels = |tier: &str| [("tier".to_owned(), tier.to_owned())].into();
         let of_web = advertisement(json!({"serviceSelectors": [{"matchLabels": {"tier": "web"}}]}));
-        assert!(of_web.selects_service(|| labels("web")) && !of_web.selects_service(|| labels("db")));
+        assert!(
+            of_web.selects_service(|| labels("web")) && !of_web.selects_service(|| labels("db"))
+        );
     }
 
     #[test]
@@ -231,8 +273,8 @@ mod tests {
         let cases = [
             (json!({"aggregationLength": 33}), "spec.aggregationLength is 33: write 1 to 32"),
             (json!({"aggregationLengthV6": 0}), "spec.aggregationLengthV6 is 0: write 1 to 128"),
-            (json!({"aggregationLength": 24, "serviceSelectors": [{}]}), "exclude each other"),
-            (json!({"communities": ["1:2", "3:4", "01:2"]}), "\"01:2\" comes twice"),
+            (json!({"aggregationLength": 24, "serviceSelectors": [{}]}), "are both set"),
+            (json!({"communities": ["1:2", "3:4", "01:2"]}), "\"01:2\" occurs twice"),
             (json!({"nodeSelectors": wrong}), "spec.nodeSelectors:"),
             (json!({"serviceSelectors": wrong}), "spec.serviceSelectors:"),
             (json!({"ipAddressPoolSelectors": wrong}), "spec.ipAddressPoolSelectors:"),
@@ -240,7 +282,10 @@ mod tests {
         for (spec, why) in cases {
             let ad = advertisement(spec.clone());
             let problem = ad.problem.as_ref().expect("a problem").to_string();
-            assert!(problem.contains(why) && !ad.selects_pool(&pool("a", "x")), "{spec}: {problem}");
+            assert!(
+                problem.contains(why) && !ad.selects_pool(&pool("a", "x")),
+                "{spec}: {problem}"
+            );
         }
     }
 }

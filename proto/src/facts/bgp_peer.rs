@@ -1,4 +1,4 @@
-//! A BGPPeer, decoded for decisions: a session's terms instead of texts, its problems instead of errors.
+//! The fact of a BGPPeer: the parameters of its sessions, or the reason why it is invalid.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,106 +6,115 @@ use std::time::Duration;
 
 use kube::core::{Duration as GoDuration, Selector};
 
-use super::selectors::{any, read as read_selectors};
+use super::ObservedStatus;
+use super::selectors::{any_matches, decode as read_selectors};
 use crate::api::{self, BGPPeerSpec, DynamicAsn};
 
-/// How long a session without a word lives where nobody says (RFC 4271 section 10).
+/// The default hold time, which RFC 4271 section 10 suggests.
 const HOLD_TIME: Duration = Duration::from_secs(90);
-/// The shortest hold time that is one (RFC 4271 section 4.2).
+/// The shortest valid hold time (RFC 4271 section 4.2).
 const HOLD_TIME_MIN: Duration = Duration::from_secs(3);
-/// Timers are whole seconds, of 16 bits.
+/// The longest timer, in seconds: timers are whole seconds in 16 bits.
 const SECONDS_MAX: u64 = 65_535;
-/// How long to wait before a session that could not be opened is tried again.
+/// The default time between two attempts to open a BGP session.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// The longest password that TCP-MD5 has room for (`TCP_MD5SIG_MAXKEYLEN`), in bytes.
+/// The longest password of TCP-MD5 (`TCP_MD5SIG_MAXKEYLEN`), in bytes.
 pub const PASSWORD_MAX: usize = 80;
-/// The most digits that a number of a duration may have: what is longer is no time that anybody means.
-const DIGITS_MAX: usize = 9;
+/// The most digits of a number in a duration. Longer numbers are no meaningful time.
+const DURATION_DIGITS_MAX: usize = 9;
 
-/// Something that is wrong with a BGPPeer by itself. It has no sessions then; all others do.
+/// Why a BGPPeer is invalid, whatever the other objects contain. An invalid BGPPeer has no sessions
+/// and does not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BgpPeerProblem {
     /// `myASN` is 0.
     #[error("spec.myASN is 0: write the AS number of the nodes")]
     MyAsn,
-    /// None or both of the ways to say whose router it is.
-    #[error("write one of spec.peerASN and spec.dynamicASN")]
+    /// None or both of `spec.peerASN` and `spec.dynamicASN` are set.
+    #[error("none or both of spec.peerASN and spec.dynamicASN are set: write one of them")]
     PeerAsn,
-    /// None or both of the ways to say where it is.
-    #[error("write one of spec.peerAddress and spec.interface")]
-    Place,
-    /// What is written is no address.
+    /// None or both of `spec.peerAddress` and `spec.interface` are set.
+    #[error("none or both of spec.peerAddress and spec.interface are set: write one of them")]
+    Location,
+    /// The value of a field is not an address of the expected family.
     #[error("spec.{field} is {text:?}: write an {what} address")]
     Address {
-        /// The field.
+        /// The name of the field in `spec`.
         field: &'static str,
-        /// What stands there.
+        /// The invalid value.
         text: Box<str>,
-        /// Of which family, or `IP`.
+        /// The expected family, or `IP` if both families are valid.
         what: &'static str,
     },
-    /// The session comes from an address of another family than it goes to.
-    #[error("spec.sourceAddress and spec.peerAddress are of different families")]
+    /// The source address is of another family than the address of the router.
+    #[error(
+        "spec.sourceAddress and spec.peerAddress are of different families: write two of the same \
+         family"
+    )]
     SourceFamily,
-    /// A timer cannot be had.
+    /// A timer is out of its range, or is not a duration.
     #[error("spec.{field} is {text:?}: write whole seconds from {min}s to {SECONDS_MAX}s")]
-    Time {
-        /// The field.
+    Duration {
+        /// The name of the field in `spec`.
         field: &'static str,
-        /// What stands there.
+        /// The invalid value.
         text: Box<str>,
-        /// The least that can be had, in seconds.
+        /// The lowest valid value, in seconds.
         min: u64,
     },
-    /// The session would end before it is kept alive.
-    #[error("spec.keepaliveTime is longer than spec.holdTime")]
+    /// The keepalive time is longer than the hold time, so the session would end between two
+    /// messages.
+    #[error("spec.keepaliveTime is longer than spec.holdTime: write a shorter one")]
     Keepalive,
-    /// Multihop towards ourselves.
+    /// `spec.ebgpMultiHop` is set for an internal peer.
     #[error("spec.ebgpMultiHop is for external peers, and spec.peerASN is spec.myASN: remove it")]
     MultiHop,
-    /// Two ways to look at hops.
-    #[error("spec.ebgpMultiHop and spec.ttlSecurityHops exclude each other: remove one")]
-    Hops,
-    /// Two passwords.
-    #[error("write one of spec.password and spec.passwordSecret")]
-    Passwords,
-    /// A password that TCP-MD5 has no room for.
-    #[error("spec.password is longer than 80 bytes")]
-    Password,
-    /// A Secret of another namespace.
-    #[error("spec.passwordSecret.namespace is {0:?}: the Secret must be in FerroLB's own namespace")]
+    /// `spec.ebgpMultiHop` and `spec.ttlSecurityHops` are both set.
+    #[error("spec.ebgpMultiHop and spec.ttlSecurityHops are both set: remove one of them")]
+    MultiHopWithTtlSecurity,
+    /// `spec.password` and `spec.passwordSecret` are both set.
+    #[error("spec.password and spec.passwordSecret are both set: remove one of them")]
+    TwoPasswords,
+    /// `spec.password` is too long for TCP-MD5.
+    #[error("spec.password is longer than 80 bytes: write a shorter one")]
+    PasswordTooLong,
+    /// The Secret is in another namespace than FerroLB's own.
+    #[error(
+        "spec.passwordSecret.namespace is {0:?}, and FerroLB reads Secrets of its own namespace \
+         only: move the Secret, and remove the field"
+    )]
     SecretNamespace(Box<str>),
-    /// MetalLB's field that GoBGP cannot serve.
-    #[error("spec.vrf: GoBGP has no sessions in a VRF of the node: remove it")]
+    /// `spec.vrf` is set: a field of MetalLB that GoBGP does not support.
+    #[error("spec.vrf: GoBGP does not support sessions in a VRF: remove it")]
     Vrf,
-    /// A selector that means nothing.
+    /// A selector is invalid.
     #[error("{0}")]
     Selector(Box<str>),
-    /// The object does not have the shape of the kind.
-    #[error("the object cannot be read: {0}")]
+    /// The object does not match the schema of its kind.
+    #[error("the object cannot be read: {0}. Apply the CRDs of this version")]
     Unreadable(Box<str>),
 }
 
-/// Whose router it is.
+/// The AS of a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerAsn {
-    /// This AS.
+    /// The AS that has this number.
     Number(u32),
-    /// Any but ours: the router tells.
+    /// Any AS but that of the nodes; the router sends the number.
     External,
 }
 
-/// Where the router is.
+/// The location of a router.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PeerPlace {
-    /// At this address.
+pub enum PeerLocation {
+    /// The router has this address.
     Address(IpAddr),
-    /// At the other end of the link of this name.
+    /// The router is the neighbor on the interface of this name.
     Interface(Box<str>),
 }
 
-impl PeerPlace {
-    /// The address, where it has one.
+impl PeerLocation {
+    /// Returns the address of the router, if the BGPPeer configures one.
     #[must_use]
     pub const fn address(&self) -> Option<IpAddr> {
         match self {
@@ -114,7 +123,7 @@ impl PeerPlace {
         }
     }
 
-    /// The link's name, where it has no address.
+    /// Returns the name of the interface, if the session is unnumbered.
     #[must_use]
     pub fn interface(&self) -> Option<&str> {
         match self {
@@ -124,26 +133,26 @@ impl PeerPlace {
     }
 }
 
-/// What opens the session.
+/// The source of a session's password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
-    /// This one.
+pub enum PasswordSource {
+    /// The BGPPeer contains the password.
     Plain(Box<str>),
-    /// That of the Secret of this name.
+    /// A Secret of this name contains the password.
     Secret(Box<str>),
 }
 
-/// The terms of a session.
+/// The parameters of the BGP sessions with a router.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct SessionParameters {
     /// `spec.myASN`.
     pub my_asn: u32,
-    /// `spec.peerASN`; `dynamicASN: internal` is our own.
+    /// `spec.peerASN`; with `dynamicASN: internal`, the value of `spec.myASN`.
     pub peer_asn: PeerAsn,
     /// `spec.localASN`.
     pub local_asn: Option<u32>,
     /// `spec.peerAddress` or `spec.interface`.
-    pub place: PeerPlace,
+    pub place: PeerLocation,
     /// `spec.sourceAddress`.
     pub source: Option<IpAddr>,
     /// `spec.peerPort`.
@@ -157,7 +166,7 @@ pub struct Session {
     /// `spec.routerID`.
     pub router_id: Option<Ipv4Addr>,
     /// `spec.password` or `spec.passwordSecret`.
-    pub password: Option<Password>,
+    pub password: Option<PasswordSource>,
     /// `spec.bfdProfile`.
     pub bfd_profile: Option<Box<str>>,
     /// `spec.enableGracefulRestart`.
@@ -170,30 +179,31 @@ pub struct Session {
     pub dual_stack: bool,
 }
 
-/// What we know of a BGPPeer.
-#[derive(Clone, Debug)]
+/// The fact of a BGPPeer.
+#[derive(Clone, Debug, PartialEq)]
 pub struct BgpPeer {
     /// `metadata.name`.
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    /// `metadata.creationTimestamp` in seconds since 1970: of two that exclude each other, the older one is in use.
+    /// `metadata.creationTimestamp` in seconds since 1970. Of two peers that conflict with each
+    /// other, the older one is in use.
     pub created: i64,
     node_selectors: Vec<Selector>,
-    /// The terms, or what is wrong with it.
-    pub session: Result<Session, BgpPeerProblem>,
-    /// The status it has.
-    pub status: api::BGPPeerStatus,
+    /// The parameters of the peer's sessions, or why the BGPPeer is invalid.
+    pub session: Result<SessionParameters, BgpPeerProblem>,
+    /// The status as read from the API server.
+    pub status: ObservedStatus<api::BGPPeerStatus>,
 }
 
 impl BgpPeer {
-    /// Whether a node with these labels speaks with it.
+    /// Returns whether a node with these labels has a session with the peer.
     #[must_use]
     pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.node_selectors.is_empty() || any(&self.node_selectors, labels)
+        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
     }
 
-    /// One whose object does not have the shape of the kind.
+    /// Returns the fact of an object that does not match the schema of its kind.
     #[must_use]
     pub fn unreadable(name: Box<str>, why: &str) -> Self {
         let session = Err(BgpPeerProblem::Unreadable(why.into()));
@@ -203,18 +213,19 @@ impl BgpPeer {
             created: 0,
             node_selectors: Vec::new(),
             session,
-            status: api::BGPPeerStatus::default(),
+            status: ObservedStatus::default(),
         }
     }
 }
 
-impl From<api::Router> for BgpPeer {
-    fn from(object: api::Router) -> Self {
+impl From<api::BgpPeerObject> for BgpPeer {
+    fn from(object: api::BgpPeerObject) -> Self {
         let selectors = read_selectors("nodeSelectors", object.spec.node_selectors.clone());
         let (node_selectors, session) = match selectors {
-            Ok(selectors) => {
-                (selectors, session(&object.spec, object.metadata.namespace.as_deref().unwrap_or_default()))
-            }
+            Ok(selectors) => (
+                selectors,
+                session(&object.spec, object.metadata.namespace.as_deref().unwrap_or_default()),
+            ),
             Err(why) => (Vec::new(), Err(BgpPeerProblem::Selector(why))),
         };
         Self {
@@ -223,12 +234,12 @@ impl From<api::Router> for BgpPeer {
             created: object.metadata.creation_timestamp.map_or(0, |created| created.0.as_second()),
             node_selectors,
             session,
-            status: object.status.unwrap_or_default(),
+            status: ObservedStatus(object.status.unwrap_or_default()),
         }
     }
 }
 
-fn session(spec: &BGPPeerSpec, namespace: &str) -> Result<Session, BgpPeerProblem> {
+fn session(spec: &BGPPeerSpec, namespace: &str) -> Result<SessionParameters, BgpPeerProblem> {
     if spec.my_asn == 0 {
         return Err(BgpPeerProblem::MyAsn);
     }
@@ -240,17 +251,17 @@ fn session(spec: &BGPPeerSpec, namespace: &str) -> Result<Session, BgpPeerProble
         return Err(BgpPeerProblem::MultiHop);
     }
     if spec.ebgp_multi_hop && spec.ttl_security_hops.is_some() {
-        return Err(BgpPeerProblem::Hops);
+        return Err(BgpPeerProblem::MultiHopWithTtlSecurity);
     }
-    let place = place(spec)?;
+    let place = location(spec)?;
     let source: Option<IpAddr> = address("sourceAddress", &spec.source_address, "IP")?;
-    if let (PeerPlace::Address(peer), Some(source)) = (&place, source)
+    if let (PeerLocation::Address(peer), Some(source)) = (&place, source)
         && peer.is_ipv4() != source.is_ipv4()
     {
         return Err(BgpPeerProblem::SourceFamily);
     }
     let (hold, keepalive) = timers(spec)?;
-    Ok(Session {
+    Ok(SessionParameters {
         my_asn: spec.my_asn,
         peer_asn,
         local_asn: spec.local_asn.filter(|asn| *asn != 0),
@@ -262,7 +273,9 @@ fn session(spec: &BGPPeerSpec, namespace: &str) -> Result<Session, BgpPeerProble
         connect: time("connectTime", spec.connect_time.as_deref(), 1)?.unwrap_or(CONNECT_TIME),
         router_id: address("routerID", &spec.router_id, "IPv4")?,
         password: password(spec, namespace)?,
-        bfd_profile: Some(spec.bfd_profile.as_str()).filter(|name| !name.is_empty()).map(Into::into),
+        bfd_profile: Some(spec.bfd_profile.as_str())
+            .filter(|name| !name.is_empty())
+            .map(Into::into),
         graceful_restart: spec.enable_graceful_restart,
         multi_hop: spec.ebgp_multi_hop,
         ttl_security_hops: spec.ttl_security_hops,
@@ -279,11 +292,11 @@ fn peer_asn(spec: &BGPPeerSpec) -> Result<PeerAsn, BgpPeerProblem> {
     }
 }
 
-fn place(spec: &BGPPeerSpec) -> Result<PeerPlace, BgpPeerProblem> {
+fn location(spec: &BGPPeerSpec) -> Result<PeerLocation, BgpPeerProblem> {
     match (address("peerAddress", &spec.peer_address, "IP")?, spec.interface.as_str()) {
-        (Some(address), "") => Ok(PeerPlace::Address(address)),
-        (None, interface) if !interface.is_empty() => Ok(PeerPlace::Interface(interface.into())),
-        (Some(_) | None, _) => Err(BgpPeerProblem::Place),
+        (Some(address), "") => Ok(PeerLocation::Address(address)),
+        (None, interface) if !interface.is_empty() => Ok(PeerLocation::Interface(interface.into())),
+        (Some(_) | None, _) => Err(BgpPeerProblem::Location),
     }
 }
 
@@ -298,11 +311,13 @@ fn address<A: std::str::FromStr>(
     text.parse().map(Some).map_err(|_| BgpPeerProblem::Address { field, text: text.into(), what })
 }
 
-/// Hold time and keepalive time: where one is not written, the other says it.
+/// Returns the hold time and the keepalive time. If only one of them is set, the other is derived
+/// from it, in the ratio 3 to 1.
 fn timers(spec: &BGPPeerSpec) -> Result<(Duration, Duration), BgpPeerProblem> {
     let hold = time("holdTime", spec.hold_time.as_deref(), HOLD_TIME_MIN.as_secs())?;
     let keepalive = time("keepaliveTime", spec.keepalive_time.as_deref(), 1)?;
-    let hold = hold.or(keepalive.map(|keepalive| (keepalive * 3).max(HOLD_TIME_MIN))).unwrap_or(HOLD_TIME);
+    let hold =
+        hold.or(keepalive.map(|keepalive| (keepalive * 3).max(HOLD_TIME_MIN))).unwrap_or(HOLD_TIME);
     let keepalive = keepalive.unwrap_or(Duration::from_secs(hold.as_secs() / 3));
     if keepalive > hold {
         return Err(BgpPeerProblem::Keepalive);
@@ -310,36 +325,42 @@ fn timers(spec: &BGPPeerSpec) -> Result<(Duration, Duration), BgpPeerProblem> {
     Ok((hold, keepalive))
 }
 
-fn time(field: &'static str, text: Option<&str>, min: u64) -> Result<Option<Duration>, BgpPeerProblem> {
+fn time(
+    field: &'static str,
+    text: Option<&str>,
+    min: u64,
+) -> Result<Option<Duration>, BgpPeerProblem> {
     let Some(text) = text else { return Ok(None) };
     let seconds = seconds(text).filter(|seconds| (min..=SECONDS_MAX).contains(seconds));
-    let seconds = seconds.ok_or_else(|| BgpPeerProblem::Time { field, text: text.into(), min })?;
+    let seconds =
+        seconds.ok_or_else(|| BgpPeerProblem::Duration { field, text: text.into(), min })?;
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-/// Go's notation in seconds, rounded as MetalLB rounds. The parser of it takes any number, and panics at those that are no duration of Rust's:
-/// so no signs, and no numbers that nobody means.
+/// Returns a duration in Go's notation as seconds, rounded as MetalLB rounds. Returns `None` for
+/// texts with signs or long numbers, because kube's parser accepts any number and panics for values
+/// that Rust's `Duration` cannot hold.
 fn seconds(text: &str) -> Option<u64> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
     let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
-    if text.is_empty() || !text.chars().all(is_plain) || longest > Some(DIGITS_MAX) {
+    if text.is_empty() || !text.chars().all(is_plain) || longest > Some(DURATION_DIGITS_MAX) {
         return None;
     }
     let duration = Duration::from(text.parse::<GoDuration>().ok()?);
     (duration + Duration::from_millis(500)).as_secs().into()
 }
 
-fn password(spec: &BGPPeerSpec, namespace: &str) -> Result<Option<Password>, BgpPeerProblem> {
+fn password(spec: &BGPPeerSpec, namespace: &str) -> Result<Option<PasswordSource>, BgpPeerProblem> {
     let secret = spec.password_secret.as_ref().filter(|secret| !secret.name.is_empty());
     match (spec.password.as_str(), secret) {
         ("", None) => Ok(None),
         ("", Some(secret)) if !secret.namespace.is_empty() && secret.namespace != namespace => {
             Err(BgpPeerProblem::SecretNamespace(secret.namespace.as_str().into()))
         }
-        ("", Some(secret)) => Ok(Some(Password::Secret(secret.name.as_str().into()))),
-        (plain, None) if plain.len() > PASSWORD_MAX => Err(BgpPeerProblem::Password),
-        (plain, None) => Ok(Some(Password::Plain(plain.into()))),
-        (_, Some(_)) => Err(BgpPeerProblem::Passwords),
+        ("", Some(secret)) => Ok(Some(PasswordSource::Secret(secret.name.as_str().into()))),
+        (plain, None) if plain.len() > PASSWORD_MAX => Err(BgpPeerProblem::PasswordTooLong),
+        (plain, None) => Ok(Some(PasswordSource::Plain(plain.into()))),
+        (_, Some(_)) => Err(BgpPeerProblem::TwoPasswords),
     }
 }
 

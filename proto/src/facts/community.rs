@@ -1,12 +1,13 @@
-//! A Community, decoded for decisions: its names, and what they stand for.
+//! The fact of a Community: names for BGP communities, with their values.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use super::ObservedStatus;
 use crate::api;
 
-/// A community, as it is sent with a route.
+/// The value of a community, as routes carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CommunityValue {
     /// RFC 1997: `A:B`.
@@ -15,7 +16,7 @@ pub enum CommunityValue {
     Large(u32, u32, u32),
 }
 
-/// A text is no community by itself.
+/// The error of a text that is not a community value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write A:B with numbers up to 65535, or large:A:B:C with numbers up to 4294967295")]
 pub struct CommunityError;
@@ -44,52 +45,53 @@ impl fmt::Display for CommunityValue {
     }
 }
 
-/// Something that is wrong with a Community by itself.
+/// Why a Community is invalid, whatever the other objects contain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommunityProblem {
-    /// An entry without a name.
+    /// An entry has no name.
     #[error("spec.communities: an entry has no name: give it one, or remove it")]
-    Nameless,
-    /// A value that is no BGP community.
+    MissingName,
+    /// The value of an entry is not a BGP community.
     #[error("spec.communities: the value of {name:?} is {value:?}: {CommunityError}")]
     Value {
-        /// The entry's name.
+        /// The name of the entry.
         name: Box<str>,
-        /// Its value.
+        /// The invalid value.
         value: Box<str>,
     },
-    /// A name that comes twice.
-    #[error("spec.communities: the name {0:?} comes twice: write it once")]
-    Twice(Box<str>),
-    /// The object does not have the shape of the kind.
-    #[error("the object cannot be read: {0}")]
+    /// Two entries have the same name.
+    #[error("spec.communities: name {0:?} occurs twice: write it once")]
+    DuplicateName(Box<str>),
+    /// The object does not match the schema of its kind.
+    #[error("the object cannot be read: {0}. Apply the CRDs of this version")]
     Unreadable(Box<str>),
 }
 
-/// What we know of a Community.
+/// The fact of a Community.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Community {
     /// `metadata.name`.
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    /// The names it gives, and what they stand for.
+    /// The value of each name. Invalid entries are left out.
     pub aliases: BTreeMap<Box<str>, CommunityValue>,
-    /// What is wrong with it, if anything.
+    /// Why the Community is invalid (the first reason), or `None`. The valid entries are used
+    /// nevertheless.
     pub problem: Option<CommunityProblem>,
-    /// The status it has.
-    pub status: api::CommunityStatus,
+    /// The status as read from the API server.
+    pub status: ObservedStatus<api::CommunityStatus>,
 }
 
-impl From<api::Aliases> for Community {
-    fn from(object: api::Aliases) -> Self {
+impl From<api::CommunityObject> for Community {
+    fn from(object: api::CommunityObject) -> Self {
         let (mut aliases, mut problem) = (BTreeMap::new(), None);
         for api::CommunityAlias { name, value } in object.spec.unwrap_or_default().communities {
             let name: Box<str> = name.into();
             let fault = match value.parse() {
-                _ if name.is_empty() => Some(CommunityProblem::Nameless),
+                _ if name.is_empty() => Some(CommunityProblem::MissingName),
                 Err(CommunityError) => Some(CommunityProblem::Value { name, value: value.into() }),
-                Ok(_) if aliases.contains_key(&name) => Some(CommunityProblem::Twice(name)),
+                Ok(_) if aliases.contains_key(&name) => Some(CommunityProblem::DuplicateName(name)),
                 Ok(value) => {
                     aliases.insert(name, value);
                     None
@@ -102,7 +104,7 @@ impl From<api::Aliases> for Community {
             generation: object.metadata.generation.unwrap_or(0),
             aliases,
             problem,
-            status: object.status.unwrap_or_default(),
+            status: ObservedStatus(object.status.unwrap_or_default()),
         }
     }
 }
@@ -114,9 +116,10 @@ mod tests {
     use super::*;
 
     fn community(entries: &[(&str, &str)]) -> Community {
-        let entries: Vec<_> = entries.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let entries: Vec<_> =
+            entries.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         let object = json!({"metadata": {"name": "c"}, "spec": {"communities": entries}});
-        serde_json::from_value::<api::Aliases>(object).expect("community").into()
+        serde_json::from_value::<api::CommunityObject>(object).expect("community").into()
     }
 
     #[test]
@@ -124,11 +127,14 @@ mod tests {
         let sound = community(&[("a", "65535:0"), ("b", "large:1:4294967295:3")]);
         assert_eq!((sound.problem, sound.aliases.len()), (None, 2));
         assert_eq!(
-            Community::from(serde_json::from_value::<api::Aliases>(json!({"metadata": {}})).unwrap()).problem,
+            Community::from(
+                serde_json::from_value::<api::CommunityObject>(json!({"metadata": {}})).unwrap()
+            )
+            .problem,
             None
         );
         let cases: [(&[(&str, &str)], &str); 8] = [
-            (&[("a", "1:2"), ("a", "1:3")], "comes twice"),
+            (&[("a", "1:2"), ("a", "1:3")], "occurs twice"),
             (&[("", "1:2")], "has no name"),
             (&[("a", "65536:1")], "up to 65535"),
             (&[("a", "1")], "up to 65535"),
@@ -138,7 +144,8 @@ mod tests {
             (&[("a", "small:1:2:3")], "large:A:B:C"),
         ];
         for (entries, why) in cases {
-            let problem = community(entries).problem.map(|problem| problem.to_string()).unwrap_or_default();
+            let problem =
+                community(entries).problem.map(|problem| problem.to_string()).unwrap_or_default();
             assert!(problem.contains(why), "{entries:?}: {problem}");
         }
     }

@@ -1,124 +1,149 @@
-//! How the endpoints of a Service are asked whether they work: the value of its annotation [`HEALTH_CHECK`]. Pure; the decoder of
-//! Services reads it, speakers ask by it, the controller says what is wrong with it.
+//! The health check of a Service's endpoints, as the Service's annotation
+//! [`HEALTH_CHECK_ANNOTATION`] defines it. Pure; used by the decoder of Services, the speakers'
+//! prober, and the controller's conditions.
 //!
-//! `tcp` or `http`, where to, and settings: `http:8080/healthz;interval=2s;timeout=1s;fall=3;rise=2`.
+//! The format is `tcp` or `http`, then an optional port and path, then settings:
+//! `http:8080/healthz;interval=2s;timeout=1s;fall=3;rise=2`.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::request::shown;
+use super::address_request::truncated;
 use crate::duration::parse_duration;
 
-/// The annotation on Services; known under our own prefix only.
-pub const HEALTH_CHECK: &str = "ferrolb.io/health-check";
+/// Annotation of a Service that requests a health check of its endpoints. FerroLB reads this
+/// annotation only with the prefix `ferrolb.io`.
+pub const HEALTH_CHECK_ANNOTATION: &str = "ferrolb.io/health-check";
 
-/// How often an endpoint may be asked.
-pub const HEALTH_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
-/// How long an answer may be waited for.
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30);
-/// How many answers in a row may be asked for.
-const COUNT: RangeInclusive<u32> = 1..=100;
-/// The longest path, in bytes.
+/// Valid intervals between two checks of an endpoint.
+pub const HEALTH_INTERVAL_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(300);
+/// Valid timeouts of a check.
+const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30);
+/// Valid values of `fall` and `rise`, which are numbers of consecutive results.
+const COUNT_RANGE: RangeInclusive<u32> = 1..=100;
+/// The longest path of an HTTP check, in bytes.
 const PATH_MAX: usize = 1024;
-/// What stands for itself in the path and query of a URL beside letters and digits (RFC 3986 section 3.3 and 3.4); a `;` ends the path here.
-const PATH_MARKS: &[u8] = b"-._~%!$&'()*+,=:@/?";
+/// The bytes that may appear unescaped in the path and query of a URL, besides letters and digits
+/// (RFC 3986 section 3.3 and 3.4). `;` is missing, because it ends the path in the annotation.
+const PATH_PUNCTUATION: &[u8] = b"-._~%!$&'()*+,=:@/?";
 
-/// How endpoints are checked. What is not written comes from the speaker's flags.
+/// The health check of a Service. For settings that are `None`, the speaker's flags supply the
+/// values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is asked.
+    /// The kind of the check: TCP or HTTP.
     pub kind: CheckKind,
-    /// Which port.
+    /// The port to which the check connects.
     pub port: CheckPort,
-    /// How often.
+    /// The time between two checks of an endpoint.
     pub interval: Option<Duration>,
-    /// How long an answer is waited for.
+    /// The time within which a reply must arrive.
     pub timeout: Option<Duration>,
-    /// So many failures in a row, and a passing endpoint fails.
+    /// The number of consecutive failures after which a passing endpoint fails.
     pub fall: Option<u32>,
-    /// So many successes in a row, and a failing endpoint passes.
+    /// The number of consecutive successes after which a failing endpoint passes.
     pub rise: Option<u32>,
 }
 
-/// What an endpoint is asked.
+/// The kind of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
-    /// To take a connection.
+    /// Opens a TCP connection.
     Tcp,
-    /// A GET by HTTP/1.
+    /// Sends a GET by HTTP/1.
     Http {
-        /// What for: path and query; begins with `/`.
+        /// Path and query; begins with `/`.
         path: Arc<str>,
     },
 }
 
-/// The port that is asked.
+/// The port of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckPort {
-    /// This one on every endpoint.
+    /// The same port on every endpoint.
     Number(u16),
-    /// The TCP port of this name in each EndpointSlice: the Service's first. Endpoints may have different ones.
+    /// The Service's first TCP port, by its name. Each EndpointSlice has its own number for the
+    /// name, so the number may differ between endpoints.
     Named(Box<str>),
 }
 
-/// Why a check cannot be understood. The messages are for whoever wrote the Service.
+/// Why the annotation [`HEALTH_CHECK_ANNOTATION`] is invalid. The messages are for the author of
+/// the Service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HealthCheckProblem {
-    /// Neither of the two kinds.
-    #[error("annotation {HEALTH_CHECK}: {0:?} is no kind of check: write tcp or http")]
+    /// The kind is neither `tcp` nor `http`.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: {0:?} is not a type of check: write tcp or http"
+    )]
     Kind(String),
-    /// No number of a port.
-    #[error("annotation {HEALTH_CHECK}: {0:?} is no port: write a number from 1 to 65535")]
+    /// The port is not a number from 1 to 65535.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: {0:?} is not a port: write a number from 1 to 65535"
+    )]
     Port(String),
-    /// No port is written, and the Service has none.
-    #[error("annotation {HEALTH_CHECK}: the Service has no TCP port: write a port, as in tcp:8080")]
+    /// No port is set, and the Service has no TCP port.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: the Service has no TCP port: write a port, as in tcp:8080"
+    )]
     NoPort,
-    /// Only HTTP has paths.
-    #[error("annotation {HEALTH_CHECK}: a tcp check has no path: write http, or leave {0:?} out")]
+    /// A TCP check has a path, which only HTTP checks may have.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: a tcp check has no path: write http, or remove {0:?}"
+    )]
     TcpPath(String),
-    /// More than a request is to carry.
-    #[error("annotation {HEALTH_CHECK}: the path is longer than {PATH_MAX} bytes: shorten it")]
+    /// The path is longer than `PATH_MAX`.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: the path is longer than {PATH_MAX} bytes: shorten it"
+    )]
     LongPath,
-    /// Not of a URL.
-    #[error("annotation {HEALTH_CHECK}: {0:?} cannot stand in the path: write it as % and two hexadecimal digits")]
+    /// The path contains a character that may not appear unescaped in a URL.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: {0:?} is not allowed in the path: write it as % and two hexadecimal digits"
+    )]
     Path(char),
-    /// No such setting.
-    #[error("annotation {HEALTH_CHECK}: {0:?} is no setting: write interval=, timeout=, fall= or rise= and its value")]
+    /// A setting is unknown.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: {0:?} is not a setting: write interval=, timeout=, fall= or rise= and its value"
+    )]
     Setting(String),
-    /// Which of the two?
-    #[error("annotation {HEALTH_CHECK}: {0} is set twice: leave one out")]
-    Twice(&'static str),
-    /// No time, or too short or too long.
-    #[error("annotation {HEALTH_CHECK}: {name}={text:?}: write a time from {min:?} to {max:?}, such as 1s")]
+    /// A setting occurs twice.
+    #[error("annotation {HEALTH_CHECK_ANNOTATION}: {0} is set twice: remove one")]
+    DuplicateSetting(&'static str),
+    /// The value of a setting is not a duration, or is out of its range.
+    #[error(
+        "annotation {HEALTH_CHECK_ANNOTATION}: {name}={text:?}: write a time from {min:?} to {max:?}, such as 1s"
+    )]
     Time {
-        /// The setting.
+        /// The name of the setting.
         name: &'static str,
-        /// What was written.
+        /// The invalid value.
         text: String,
-        /// The shortest.
+        /// The shortest valid time.
         min: Duration,
-        /// The longest.
+        /// The longest valid time.
         max: Duration,
     },
-    /// No number, or too small or too large.
-    #[error("annotation {HEALTH_CHECK}: {name}={text:?}: write a number from {} to {}", COUNT.start(), COUNT.end())]
+    /// The value of a setting is not a number, or is out of its range.
+    #[error("annotation {HEALTH_CHECK_ANNOTATION}: {name}={text:?}: write a number from {} to {}", COUNT_RANGE.start(), COUNT_RANGE.end())]
     Count {
-        /// The setting.
+        /// The name of the setting.
         name: &'static str,
-        /// What was written.
+        /// The invalid value.
         text: String,
     },
 }
 
 impl HealthCheck {
-    /// Reads the annotation of a Service whose first TCP port has this name; an unnamed one has an empty name.
+    /// Decodes the annotation of a Service. `first_tcp_port` is the name of the Service's first TCP
+    /// port, empty if the port has no name.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub fn read(text: &str, first_tcp_port: Option<&str>) -> Result<Self, HealthCheckProblem> {
         let mut parts = text.split(';').map(str::trim);
-        let (kind, port) = endpoint(parts.next().unwrap_or_default())?;
+        let (kind, port) = kind_and_port(parts.next().unwrap_or_default())?;
         let port = match (port, first_tcp_port) {
             (Some(number), _) => CheckPort::Number(number),
             (None, Some(name)) => CheckPort::Named(name.into()),
@@ -126,14 +151,22 @@ impl HealthCheck {
         };
         let mut check = Self { kind, port, interval: None, timeout: None, fall: None, rise: None };
         for part in parts {
-            let no_setting = || HealthCheckProblem::Setting(shown(part));
+            let no_setting = || HealthCheckProblem::Setting(truncated(part));
             let (name, value) = part.split_once('=').ok_or_else(no_setting)?;
             let value = value.trim();
             match name.trim() {
-                "interval" => once("interval", &mut check.interval, time("interval", value, &HEALTH_INTERVAL)?)?,
-                "timeout" => once("timeout", &mut check.timeout, time("timeout", value, &TIMEOUT)?)?,
-                "fall" => once("fall", &mut check.fall, count("fall", value)?)?,
-                "rise" => once("rise", &mut check.rise, count("rise", value)?)?,
+                "interval" => set_once(
+                    "interval",
+                    &mut check.interval,
+                    time("interval", value, &HEALTH_INTERVAL_RANGE)?,
+                )?,
+                "timeout" => set_once(
+                    "timeout",
+                    &mut check.timeout,
+                    time("timeout", value, &TIMEOUT_RANGE)?,
+                )?,
+                "fall" => set_once("fall", &mut check.fall, count("fall", value)?)?,
+                "rise" => set_once("rise", &mut check.rise, count("rise", value)?)?,
                 _ => return Err(no_setting()),
             }
         }
@@ -141,26 +174,30 @@ impl HealthCheck {
     }
 }
 
-/// What is asked and where: `tcp`, `tcp:8080`, `http`, `http:8080`, `http/path`, `http:8080/path`.
-fn endpoint(text: &str) -> Result<(CheckKind, Option<u16>), HealthCheckProblem> {
+/// Decodes the kind, port and path of a check: `tcp`, `tcp:8080`, `http`, `http:8080`, `http/path`,
+/// `http:8080/path`.
+fn kind_and_port(text: &str) -> Result<(CheckKind, Option<u16>), HealthCheckProblem> {
     let (head, path) = text.split_at(text.find('/').unwrap_or(text.len()));
-    let (kind, port) = head.split_once(':').map_or((head, None), |(kind, port)| (kind, Some(port.trim())));
+    let (kind, port) =
+        head.split_once(':').map_or((head, None), |(kind, port)| (kind, Some(port.trim())));
     let kind = match (kind.trim(), path) {
         ("tcp", "") => CheckKind::Tcp,
-        ("tcp", path) => return Err(HealthCheckProblem::TcpPath(shown(path))),
+        ("tcp", path) => return Err(HealthCheckProblem::TcpPath(truncated(path))),
         ("http", "") => CheckKind::Http { path: "/".into() },
-        ("http", path) => CheckKind::Http { path: checked_path(path)? },
-        (other, _) => return Err(HealthCheckProblem::Kind(shown(other))),
+        ("http", path) => CheckKind::Http { path: valid_path(path)? },
+        (other, _) => return Err(HealthCheckProblem::Kind(truncated(other))),
     };
     Ok((kind, port.map(port_number).transpose()?))
 }
 
-fn checked_path(path: &str) -> Result<Arc<str>, HealthCheckProblem> {
+fn valid_path(path: &str) -> Result<Arc<str>, HealthCheckProblem> {
     if path.len() > PATH_MAX {
         return Err(HealthCheckProblem::LongPath);
     }
-    let stands =
-        |c: &char| u8::try_from(*c).is_ok_and(|byte| byte.is_ascii_alphanumeric() || PATH_MARKS.contains(&byte));
+    let stands = |c: &char| {
+        u8::try_from(*c)
+            .is_ok_and(|byte| byte.is_ascii_alphanumeric() || PATH_PUNCTUATION.contains(&byte))
+    };
     match path.chars().find(|c| !stands(c)) {
         Some(wrong) => Err(HealthCheckProblem::Path(wrong)),
         None => Ok(path.into()),
@@ -171,27 +208,44 @@ fn port_number(text: &str) -> Result<u16, HealthCheckProblem> {
     number(text)
         .and_then(|number| u16::try_from(number).ok())
         .filter(|port| *port > 0)
-        .ok_or_else(|| HealthCheckProblem::Port(shown(text)))
+        .ok_or_else(|| HealthCheckProblem::Port(truncated(text)))
 }
 
-fn time(name: &'static str, text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, HealthCheckProblem> {
-    let wrong = || HealthCheckProblem::Time { name, text: shown(text), min: *range.start(), max: *range.end() };
+fn time(
+    name: &'static str,
+    text: &str,
+    range: &RangeInclusive<Duration>,
+) -> Result<Duration, HealthCheckProblem> {
+    let wrong = || HealthCheckProblem::Time {
+        name,
+        text: truncated(text),
+        min: *range.start(),
+        max: *range.end(),
+    };
     parse_duration(text).ok().filter(|time| range.contains(time)).ok_or_else(wrong)
 }
 
 fn count(name: &'static str, text: &str) -> Result<u32, HealthCheckProblem> {
     number(text)
-        .filter(|count| COUNT.contains(count))
-        .ok_or_else(|| HealthCheckProblem::Count { name, text: shown(text) })
+        .filter(|count| COUNT_RANGE.contains(count))
+        .ok_or_else(|| HealthCheckProblem::Count { name, text: truncated(text) })
 }
 
-/// A number without a sign.
+/// Decodes a number without a sign.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-fn once<T>(name: &'static str, place: &mut Option<T>, value: T) -> Result<(), HealthCheckProblem> {
-    if place.replace(value).is_some() { Err(HealthCheckProblem::Twice(name)) } else { Ok(()) }
+fn set_once<T>(
+    name: &'static str,
+    place: &mut Option<T>,
+    value: T,
+) -> Result<(), HealthCheckProblem> {
+    if place.replace(value).is_some() {
+        Err(HealthCheckProblem::DuplicateSetting(name))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `metadata` of other people's objects, as far as it is read. Everything else, `managedFields`
-//! above all, is skipped while an object is decoded. Pure.
+//! The fields of `metadata` that FerroLB reads from Services, EndpointSlices, Nodes and Namespaces.
+//! The decoder skips all other fields, above all `managedFields`. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,18 +9,19 @@ use kube::core::ObjectMeta;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::node::EXCLUDE;
-use super::slice::SERVICE_NAME;
+use super::endpoint_slice::SERVICE_NAME_LABEL;
+use super::node::EXCLUDE_LABEL;
 
-/// The memory that the labels of an object may take, or the selector of a Service. Kubernetes
-/// limits each label, but not how many there are: a Service may have 150,000. Those beyond, in the
-/// order of their keys, do not count: an object with too many is read all the same, because its
-/// address must not become free.
+/// The memory that the labels of an object, or the selector of a Service, may take. Kubernetes
+/// limits the size of each label but not their number: a Service may have 150,000. Labels beyond
+/// this limit, in the order of their keys, are ignored. The object is still decoded: if a Service
+/// were skipped, its address would become free.
 const LABELS_BYTES_MAX: usize = 32 * 1024;
-/// Labels that always count: whose an EndpointSlice is, and that a Node announces nothing.
-const ALWAYS: [&str; 2] = [SERVICE_NAME, EXCLUDE];
-/// The memory that a label takes beside its own bytes.
-const LABEL_BYTES: usize = 64;
+/// Labels that are decoded even beyond [`LABELS_BYTES_MAX`]: the name of an EndpointSlice's
+/// Service, and the exclude label of a Node.
+const REQUIRED_LABELS: [&str; 2] = [SERVICE_NAME_LABEL, EXCLUDE_LABEL];
+/// The memory that a label takes in addition to the bytes of its key and its value.
+const LABEL_OVERHEAD_BYTES: usize = 64;
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -52,8 +53,8 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectM
     })
 }
 
-/// The labels, or the part of a selector, that fit into [`LABELS_BYTES_MAX`], and those that
-/// [`ALWAYS`] count.
+/// The labels of an object, or the selector of a Service, without the entries beyond
+/// [`LABELS_BYTES_MAX`]. The labels in [`REQUIRED_LABELS`] are never left out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Labels(pub(super) Option<BTreeMap<String, String>>);
 
@@ -79,8 +80,8 @@ impl<'de> Visitor<'de> for LabelsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut labels, mut bytes) = (BTreeMap::new(), 0);
         while let Some((key, value)) = map.next_entry::<String, String>()? {
-            bytes += key.len() + value.len() + LABEL_BYTES;
-            if bytes <= LABELS_BYTES_MAX || ALWAYS.contains(&&*key) {
+            bytes += key.len() + value.len() + LABEL_OVERHEAD_BYTES;
+            if bytes <= LABELS_BYTES_MAX || REQUIRED_LABELS.contains(&&*key) {
                 labels.insert(key, value);
             }
         }
@@ -103,14 +104,15 @@ mod tests {
     fn labels_are_read_up_to_a_limit() {
         assert_eq!(labels(&Value::Null).unwrap().labels, None);
         assert_eq!(labels(&json!({"a": "b"})).unwrap().labels.unwrap()["a"], "b");
-        let many = |count: usize| (0..count).map(|n| (format!("{n:03}"), json!(""))).collect::<Value>();
-        let fit = LABELS_BYTES_MAX / (LABEL_BYTES + 3);
+        let many =
+            |count: usize| (0..count).map(|n| (format!("{n:03}"), json!(""))).collect::<Value>();
+        let fit = LABELS_BYTES_MAX / (LABEL_OVERHEAD_BYTES + 3);
         let read = |value: &Value| labels(value).unwrap().labels.unwrap();
         assert_eq!(read(&many(fit)).len(), fit);
         assert_eq!(read(&many(fit + 1)), read(&many(fit)), "the last one does not count");
         let mut slice = many(fit + 1);
-        slice[SERVICE_NAME] = json!("web");
-        assert_eq!(read(&slice)[SERVICE_NAME], "web");
+        slice[SERVICE_NAME_LABEL] = json!("web");
+        assert_eq!(read(&slice)[SERVICE_NAME_LABEL], "web");
         assert!(labels(&json!({"a": 1})).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What we read of a Namespace: its labels, for pools that choose by them.
+//! The fact of a Namespace: its labels, which pools select.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::metadata;
 
-/// A Namespace as decoded off the wire.
+/// A decoded Namespace.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Namespace")]
 pub struct NamespaceObject {
@@ -17,7 +17,7 @@ pub struct NamespaceObject {
     pub metadata: ObjectMeta,
 }
 
-/// What we know of a Namespace.
+/// The fact of a Namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// `metadata.name`.

@@ -1,4 +1,4 @@
-//! What we read of a Node.
+//! The fact of a Node.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,16 +10,18 @@ use serde::Deserialize;
 use super::metadata;
 use crate::range::AddressRange;
 
-/// A node with this label, whatever its value, takes no load balancer traffic (`core/v1` well-known labels).
-pub(super) const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-/// A node with this taint is powered off for good (KEP-2268).
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-/// A node with this annotation, whatever its value but `false`, hands over what it announces; ours.
-const DRAIN: &str = "ferrolb.io/drain";
-/// A node with this taint is about to be removed by the cluster autoscaler.
-const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+/// The label that excludes a node from load balancer traffic, whatever its value (`core/v1`
+/// well-known labels).
+pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// The taint of a node that is shut down for good (KEP-2268).
+const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
+/// FerroLB's annotation that starts the announcement drain of a node, with any value except
+/// `false`.
+const DRAIN_ANNOTATION: &str = "ferrolb.io/drain";
+/// The taint of a node that the cluster autoscaler is about to remove.
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
-/// A Node as decoded off the wire.
+/// A decoded Node.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Node")]
 pub struct NodeObject {
@@ -68,42 +70,47 @@ struct Condition {
     status: String,
 }
 
-/// Why a Node is to hand over what it announces.
+/// The cause of a node's announcement drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drain {
-    /// Its annotation `ferrolb.io/drain` says so.
+pub enum DrainReason {
+    /// The Node has the annotation `ferrolb.io/drain`.
     Annotation,
-    /// The taint `ToBeDeletedByClusterAutoscaler` is there.
+    /// The Node has the taint `ToBeDeletedByClusterAutoscaler`.
     Autoscaler,
 }
 
-/// What we know of a Node.
+/// The fact of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// `metadata.name`.
     pub name: Box<str>,
-    /// `metadata.uid`, which a Node of the same name that is made later does not have.
+    /// `metadata.uid`. The UID distinguishes a new Node from a deleted one of the same name.
     pub uid: Box<str>,
     /// `metadata.labels`, for node selectors.
     pub labels: BTreeMap<String, String>,
-    /// Every address in `status.addresses`, of whatever type: none of them is ever given to a Service.
+    /// Every address in `status.addresses`, of any type. None of them is ever assigned to a
+    /// Service.
     pub addresses: Vec<IpAddr>,
-    /// The addresses of type `InternalIP`: their link is always spoken on.
-    pub internal: Vec<IpAddr>,
-    /// `spec.podCIDRs`: ranges of its pods' addresses, if the network plugin uses them.
+    /// The addresses of type `InternalIP`. The speaker uses an interface with one of these
+    /// addresses even if a flag excludes it by name.
+    pub internal_addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`: the ranges of pod addresses, if the network plugin uses them.
     pub pod_cidrs: Vec<AddressRange>,
     /// Condition `Ready` is `True`.
     pub ready: bool,
-    /// Condition `Ready` is `Unknown`: nobody has heard of it for long, so what it last said of itself may be old.
-    pub lost: bool,
+    /// Condition `Ready` is `Unknown`: the kubelet has stopped reporting, so the other fields of
+    /// the status may be stale.
+    pub ready_unknown: bool,
     /// `spec.unschedulable` (a cordon).
     pub cordoned: bool,
-    /// Condition `NetworkUnavailable` is `True`, or the out-of-service taint is there: it can carry nothing.
+    /// Condition `NetworkUnavailable` is `True`, or the out-of-service taint is present: the node
+    /// cannot carry traffic.
     pub unreachable: bool,
-    /// The label `node.kubernetes.io/exclude-from-external-load-balancers` is there.
+    /// The label `node.kubernetes.io/exclude-from-external-load-balancers` is present.
     pub excluded: bool,
-    /// It is to hand over what it announces. Its own speaker says so to the others, who do not read it here.
-    pub drain: Option<Drain>,
+    /// The cause of the node's announcement drain, or `None`. Only the node's own speaker uses this
+    /// field; its hellos report the drain to the other speakers.
+    pub drain: Option<DrainReason>,
 }
 
 impl From<NodeObject> for Node {
@@ -114,8 +121,12 @@ impl From<NodeObject> for Node {
         let conditions = status.conditions.unwrap_or_default();
         let taints = spec.taints.unwrap_or_default();
         let tainted = |key: &str| taints.iter().any(|taint| taint.key == key);
-        let drains = metadata.annotations.is_some_and(|all| all.get(DRAIN).is_some_and(|value| value != "false"));
-        let has = |kind: &str, status: &str| conditions.iter().any(|c| c.r#type == kind && c.status == status);
+        let drains = metadata
+            .annotations
+            .is_some_and(|all| all.get(DRAIN_ANNOTATION).is_some_and(|value| value != "false"));
+        let has = |kind: &str, status: &str| {
+            conditions.iter().any(|c| c.r#type == kind && c.status == status)
+        };
         let holds = |kind: &str| has(kind, "True");
         let parse = |kind: Option<&str>| {
             let of_kind = addresses.iter().filter(|a| kind.is_none_or(|kind| a.r#type == kind));
@@ -125,16 +136,21 @@ impl From<NodeObject> for Node {
             name: metadata.name.unwrap_or_default().into(),
             uid: metadata.uid.unwrap_or_default().into(),
             addresses: parse(None),
-            internal: parse(Some("InternalIP")),
-            pod_cidrs: spec.pod_cidrs.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
+            internal_addresses: parse(Some("InternalIP")),
+            pod_cidrs: spec
+                .pod_cidrs
+                .iter()
+                .flatten()
+                .filter_map(|text| text.parse().ok())
+                .collect(),
             ready: holds("Ready"),
-            lost: has("Ready", "Unknown"),
+            ready_unknown: has("Ready", "Unknown"),
             cordoned: spec.unschedulable.unwrap_or(false),
-            unreachable: holds("NetworkUnavailable") || tainted(OUT_OF_SERVICE),
-            excluded: labels.contains_key(EXCLUDE),
+            unreachable: holds("NetworkUnavailable") || tainted(OUT_OF_SERVICE_TAINT),
+            excluded: labels.contains_key(EXCLUDE_LABEL),
             drain: match () {
-                () if drains => Some(Drain::Annotation),
-                () if tainted(TO_BE_DELETED) => Some(Drain::Autoscaler),
+                () if drains => Some(DrainReason::Annotation),
+                () if tainted(TO_BE_DELETED_TAINT) => Some(DrainReason::Autoscaler),
                 () => None,
             },
             labels,
@@ -154,9 +170,10 @@ mod tests {
         let plain = node(json!({"metadata": {"name": "n1"}, "status": {
             "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n1"}, {"type": "ExternalIP", "address": "fd00::1"}],
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}]}}));
-        assert_eq!((plain.addresses.len(), plain.internal.len()), (2, 1));
-        let pods =
-            node(json!({"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "x"]}}));
+        assert_eq!((plain.addresses.len(), plain.internal_addresses.len()), (2, 1));
+        let pods = node(
+            json!({"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "x"]}}),
+        );
         let pods: Vec<_> = pods.pod_cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(pods, ["10.244.1.0-10.244.1.255", "fd00:1::-fd00:1::ffff:ffff:ffff:ffff"]);
         assert!(plain.ready && !plain.cordoned && !plain.unreachable && !plain.excluded);
@@ -168,11 +185,11 @@ mod tests {
         let net = node(
             json!({"metadata": {"name": "n3"}, "status": {"conditions": [{"type": "NetworkUnavailable", "status": "True"}]}}),
         );
-        assert!(net.unreachable && !net.lost);
+        assert!(net.unreachable && !net.ready_unknown);
         let lost = node(
             json!({"metadata": {"name": "n4"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
         );
-        assert!(lost.lost && !lost.ready);
+        assert!(lost.ready_unknown && !lost.ready);
     }
 
     #[test]
@@ -181,18 +198,26 @@ mod tests {
             let node = json!({"metadata": {"name": "n1", "annotations": annotations}, "spec": {"taints": taints}});
             Node::from(serde_json::from_value::<NodeObject>(node).expect("node")).drain
         };
-        let taint = json!([{"key": "x", "effect": "NoSchedule"}, {"key": TO_BE_DELETED, "value": "1700000000", "effect": "NoSchedule"}]);
+        let taint = json!([{"key": "x", "effect": "NoSchedule"}, {"key": TO_BE_DELETED_TAINT, "value": "1700000000", "effect": "NoSchedule"}]);
         let none = || json!(null);
         let cases = [
             (none(), none(), None),
-            (json!({"ferrolb.io/drain": ""}), none(), Some(Drain::Annotation)),
-            (json!({"ferrolb.io/drain": "true"}), taint.clone(), Some(Drain::Annotation)),
+            (json!({"ferrolb.io/drain": ""}), none(), Some(DrainReason::Annotation)),
+            (json!({"ferrolb.io/drain": "true"}), taint.clone(), Some(DrainReason::Annotation)),
             (json!({"ferrolb.io/drain": "false"}), none(), None),
-            (json!({"ferrolb.io/drain": "false"}), taint, Some(Drain::Autoscaler)),
-            (json!({"other.io/drain": "true"}), json!([{"key": "DeletionCandidateOfClusterAutoscaler"}]), None),
+            (json!({"ferrolb.io/drain": "false"}), taint, Some(DrainReason::Autoscaler)),
+            (
+                json!({"other.io/drain": "true"}),
+                json!([{"key": "DeletionCandidateOfClusterAutoscaler"}]),
+                None,
+            ),
         ];
         for (annotations, taints, expect) in cases {
-            assert_eq!(drain(annotations.clone(), taints.clone()), expect, "{annotations} {taints}");
+            assert_eq!(
+                drain(annotations.clone(), taints.clone()),
+                expect,
+                "{annotations} {taints}"
+            );
         }
     }
 }

@@ -1,24 +1,26 @@
-//! An IPAddressPool, decoded for decisions: its ranges instead of texts, its problems instead of errors.
+//! The fact of an IPAddressPool: its address ranges, or the reason why it is invalid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kube::core::Selector;
 
-use super::selectors::{any, read as read_selectors};
+use super::ObservedStatus;
+use super::selectors::{any_matches, decode as read_selectors};
 use crate::api::{self, IpMode};
 use crate::range::{AddressRange, ParseRangeError};
 
-/// Something that is wrong with a pool by itself. The pool is not used then; all others are.
+/// Why a pool is invalid, whatever the other objects contain. An invalid pool is not used and does
+/// not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolProblem {
     /// `spec.addresses` is empty.
-    #[error("spec.addresses is empty: name at least one CIDR, range or address")]
+    #[error("spec.addresses is empty: write at least one CIDR, range or address")]
     Empty,
-    /// An entry of `spec.addresses` cannot be read.
+    /// An entry of `spec.addresses` is invalid.
     #[error("spec.addresses: {0}")]
     Addresses(ParseRangeError),
-    /// An entry of `spec.excludeAddresses` cannot be read.
+    /// An entry of `spec.excludeAddresses` is invalid.
     #[error("spec.excludeAddresses: {0}")]
     Exclude(ParseRangeError),
     /// Two entries of `spec.addresses` overlap.
@@ -29,36 +31,30 @@ pub enum PoolProblem {
         "spec.addresses: {0} overlaps {1}: remove loopback, link-local, multicast, broadcast and unspecified addresses"
     )]
     Special(AddressRange, AddressRange),
-    /// A selector that means nothing.
+    /// A selector is invalid.
     #[error("{0}")]
     Selector(Box<str>),
-    /// The object does not have the shape of the kind.
-    #[error("the object cannot be read: {0}")]
+    /// The object does not match the schema of its kind.
+    #[error("the object cannot be read: {0}. Apply the CRDs of this version")]
     Unreadable(Box<str>),
 }
 
-/// `spec.serviceAllocation`: who may get addresses of a pool, and gets them of this one first. MetalLB's field.
-#[derive(Clone, Debug, Default)]
+/// `spec.serviceAllocation`: the Services that may get addresses of a pool. These Services get
+/// addresses of this pool before addresses of unrestricted pools. Field of MetalLB.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceAllocation {
-    /// `priority`: a lower number goes first, 0 and less go last.
+    /// `priority`: a lower number comes first; 0 and negative numbers come last.
     pub priority: i64,
     /// `namespaces`.
     pub namespaces: BTreeSet<Box<str>>,
     namespace_selectors: Vec<Selector>,
     service_selectors: Vec<Selector>,
-    /// As written: selectors cannot be compared.
-    spec: api::ServiceAllocation,
-}
-
-impl PartialEq for ServiceAllocation {
-    fn eq(&self, other: &Self) -> bool {
-        self.spec == other.spec
-    }
 }
 
 impl ServiceAllocation {
-    /// Whether a Service with these labels in this namespace may have addresses of the pool: its namespace is named or
-    /// selected, and it is selected; what is not said is no matter.
+    /// Returns whether a Service with these labels, in this namespace, may get addresses of the
+    /// pool. The namespace must be named or selected, and the Service must be selected; a criterion
+    /// that is not set always matches.
     pub fn allows(
         &self,
         namespace: &str,
@@ -66,17 +62,21 @@ impl ServiceAllocation {
         labels: impl FnOnce() -> BTreeMap<String, String>,
     ) -> bool {
         let any_namespace = self.namespaces.is_empty() && self.namespace_selectors.is_empty();
-        (any_namespace || self.namespaces.contains(namespace) || any(&self.namespace_selectors, namespace_labels))
-            && (self.service_selectors.is_empty() || any(&self.service_selectors, &labels()))
+        (any_namespace
+            || self.namespaces.contains(namespace)
+            || any_matches(&self.namespace_selectors, namespace_labels))
+            && (self.service_selectors.is_empty()
+                || any_matches(&self.service_selectors, &labels()))
     }
 
-    /// Its place among the pools for a Service: lower goes first. 0 and less stand for no priority, which goes last.
+    /// Returns the rank of the pool for a Service: lower comes first. 0 and negative priorities
+    /// stand for no priority, which comes last.
     #[must_use]
     pub const fn rank(&self) -> i64 {
         if self.priority > 0 { self.priority } else { i64::MAX }
     }
 
-    /// Whether it asks for a namespace's labels.
+    /// Returns whether [`allows`](Self::allows) depends on the labels of the namespace.
     #[must_use]
     pub fn selects_namespaces(&self) -> bool {
         !self.namespace_selectors.is_empty()
@@ -92,23 +92,23 @@ impl ServiceAllocation {
             namespaces: spec.namespaces.iter().map(|name| name.as_str().into()).collect(),
             namespace_selectors: selectors("namespaceSelectors", &spec.namespace_selectors)?,
             service_selectors: selectors("serviceSelectors", &spec.service_selectors)?,
-            spec: spec.clone(),
         })
     }
 }
 
-/// What we know of an IPAddressPool.
+/// The fact of an IPAddressPool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pool {
     /// `metadata.name`.
     pub name: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    /// `metadata.creationTimestamp` in seconds since 1970: of two that overlap, the older one is in use.
+    /// `metadata.creationTimestamp` in seconds since 1970. Of two pools that overlap, the older one
+    /// is in use.
     pub created: i64,
     /// `metadata.labels`, for pool selectors.
     pub labels: BTreeMap<String, String>,
-    /// `spec.addresses` in the order written; none where there is a problem.
+    /// `spec.addresses` in the order written; empty if the pool is invalid.
     pub ranges: Vec<AddressRange>,
     /// `spec.excludeAddresses`.
     pub excluded: Vec<AddressRange>,
@@ -117,17 +117,17 @@ pub struct Pool {
     /// `spec.avoidBuggyIPs`.
     pub avoid_buggy: bool,
     /// `spec.ipMode`.
-    pub mode: IpMode,
-    /// `spec.serviceAllocation`; none: for everyone.
+    pub ip_mode: IpMode,
+    /// `spec.serviceAllocation`; `None` if the pool is for all Services.
     pub allocation: Option<ServiceAllocation>,
-    /// What is wrong with it, if anything.
+    /// Why the pool is invalid, or `None`.
     pub problem: Option<PoolProblem>,
-    /// The status it has.
-    pub status: api::IPAddressPoolStatus,
+    /// The status as read from the API server.
+    pub status: ObservedStatus<api::IPAddressPoolStatus>,
 }
 
-impl From<api::Pool> for Pool {
-    fn from(object: api::Pool) -> Self {
+impl From<api::IPAddressPoolObject> for Pool {
+    fn from(object: api::IPAddressPoolObject) -> Self {
         let (ranges, excluded, allocation, problem) = match read(&object.spec) {
             Ok((ranges, excluded, allocation)) => (ranges, excluded, allocation, None),
             Err(problem) => (Vec::new(), Vec::new(), None, Some(problem)),
@@ -141,38 +141,42 @@ impl From<api::Pool> for Pool {
             excluded,
             auto_assign: object.spec.auto_assign,
             avoid_buggy: object.spec.avoid_buggy_ips,
-            mode: object.spec.ip_mode,
+            ip_mode: object.spec.ip_mode,
             allocation,
             problem,
-            status: object.status.unwrap_or_default(),
+            status: ObservedStatus(object.status.unwrap_or_default()),
         }
     }
 }
 
-/// Networks of special addresses (RFC 6890), at which no Service of a network can be reached.
-const SPECIAL: [(IpAddr, u8); 8] = [
+/// Special-purpose networks (RFC 6890), at whose addresses no other host can reach a Service.
+const SPECIAL_NETWORKS: [(IpAddr, u8); 8] = [
     (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8),
     (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
     (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
     (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
     (IpAddr::V4(Ipv4Addr::BROADCAST), 32),
-    // With the loopback address.
+    // This prefix also contains the loopback address, `::1`.
     (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 127),
     (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
     (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
 ];
 
-type Contents = (Vec<AddressRange>, Vec<AddressRange>, Option<ServiceAllocation>);
+type PoolContents = (Vec<AddressRange>, Vec<AddressRange>, Option<ServiceAllocation>);
 
-fn read(spec: &api::IPAddressPoolSpec) -> Result<Contents, PoolProblem> {
+fn read(spec: &api::IPAddressPoolSpec) -> Result<PoolContents, PoolProblem> {
     if spec.addresses.is_empty() {
         return Err(PoolProblem::Empty);
     }
-    let parse = |texts: &[String]| texts.iter().map(|text| text.parse()).collect::<Result<Vec<AddressRange>, _>>();
+    let parse = |texts: &[String]| {
+        texts.iter().map(|text| text.parse()).collect::<Result<Vec<AddressRange>, _>>()
+    };
     let ranges = parse(&spec.addresses).map_err(PoolProblem::Addresses)?;
     let excluded = parse(&spec.exclude_addresses).map_err(PoolProblem::Exclude)?;
     for (i, range) in ranges.iter().enumerate() {
-        let special = SPECIAL.iter().map(|(address, length)| AddressRange::network(*address, *length));
+        let special = SPECIAL_NETWORKS
+            .iter()
+            .map(|(address, length)| AddressRange::network(*address, *length));
         if let Some(special) = special.into_iter().find(|special| special.overlaps(range)) {
             return Err(PoolProblem::Special(*range, special));
         }
@@ -180,7 +184,11 @@ fn read(spec: &api::IPAddressPoolSpec) -> Result<Contents, PoolProblem> {
             return Err(PoolProblem::Overlap(*other, *range));
         }
     }
-    Ok((ranges, excluded, spec.service_allocation.as_ref().map(ServiceAllocation::read).transpose()?))
+    Ok((
+        ranges,
+        excluded,
+        spec.service_allocation.as_ref().map(ServiceAllocation::read).transpose()?,
+    ))
 }
 
 #[cfg(test)]
@@ -191,9 +199,17 @@ mod tests {
 
     fn pool(addresses: &[&str], exclude: &[&str]) -> Pool {
         let own = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
-        let spec =
-            api::IPAddressPoolSpec { addresses: own(addresses), exclude_addresses: own(exclude), ..Default::default() };
-        api::Pool::new("p", &api::resource(api::Kind::IPAddressPool, api::GROUP), spec).into()
+        let spec = api::IPAddressPoolSpec {
+            addresses: own(addresses),
+            exclude_addresses: own(exclude),
+            ..Default::default()
+        };
+        api::IPAddressPoolObject::new(
+            "p",
+            &api::resource(api::CustomResourceKind::IPAddressPool, api::GROUP),
+            spec,
+        )
+        .into()
     }
 
     #[test]
@@ -238,9 +254,25 @@ mod tests {
             let problem = pool(&[text], &[]).problem;
             assert!(matches!(problem, Some(PoolProblem::Special(..))), "{text}: {problem:?}");
         }
-        let why = pool(&["127.0.0.5"], &[]).problem.map(|problem| problem.to_string()).unwrap_or_default();
-        assert!(why.starts_with("spec.addresses: 127.0.0.5 overlaps 127.0.0.0-127.255.255.255: remove "), "{why}");
-        for text in ["1.0.0.0/8", "126.0.0.0/8", "223.255.255.255", "240.0.0.0/5", "2000::/3", "fd00::/8", "::2"] {
+        let why = pool(&["127.0.0.5"], &[])
+            .problem
+            .map(|problem| problem.to_string())
+            .unwrap_or_default();
+        assert!(
+            why.starts_with(
+                "spec.addresses: 127.0.0.5 overlaps 127.0.0.0-127.255.255.255: remove "
+            ),
+            "{why}"
+        );
+        for text in [
+            "1.0.0.0/8",
+            "126.0.0.0/8",
+            "223.255.255.255",
+            "240.0.0.0/5",
+            "2000::/3",
+            "fd00::/8",
+            "::2",
+        ] {
             assert_eq!(pool(&[text], &[]).problem, None, "{text}");
         }
     }
@@ -258,32 +290,46 @@ mod tests {
     fn allocation(json: serde_json::Value) -> Pool {
         let spec = json!({"addresses": ["10.0.0.1"], "serviceAllocation": json});
         let object = json!({"metadata": {"name": "p"}, "spec": spec});
-        serde_json::from_value::<api::Pool>(object).expect("pool").into()
+        serde_json::from_value::<api::IPAddressPoolObject>(object).expect("pool").into()
     }
 
     #[test]
     fn namespaces_add_up_and_services_have_to_be_selected_too() {
-        let labels = |text: &str| -> BTreeMap<String, String> { [("team".to_owned(), text.to_owned())].into() };
+        let labels = |text: &str| -> BTreeMap<String, String> {
+            [("team".to_owned(), text.to_owned())].into()
+        };
         let allows = |pool: &Pool, namespace: &str, team: &str, label: &str| {
-            pool.allocation.as_ref().expect("allocation").allows(namespace, &labels(team), || labels(label))
+            pool.allocation
+                .as_ref()
+                .expect("allocation")
+                .allows(namespace, &labels(team), || labels(label))
         };
         let everyone = allocation(json!({"priority": 5}));
         assert!(allows(&everyone, "any", "a", "b"));
-        let by_namespace =
-            allocation(json!({"namespaces": ["x"], "namespaceSelectors": [{"matchLabels": {"team": "a"}}]}));
+        let by_namespace = allocation(
+            json!({"namespaces": ["x"], "namespaceSelectors": [{"matchLabels": {"team": "a"}}]}),
+        );
         assert!(allows(&by_namespace, "x", "b", "") && allows(&by_namespace, "y", "a", ""));
         assert!(!allows(&by_namespace, "y", "b", ""));
         let none = allocation(json!({"namespaceSelectors": [{"matchLabels": {"team": "nobody"}}]}));
-        assert!(!allows(&none, "y", "b", ""), "selectors that match nothing open the pool to nobody");
+        assert!(
+            !allows(&none, "y", "b", ""),
+            "selectors that match nothing open the pool to nobody"
+        );
         let both = allocation(
             json!({"namespaces": ["x"], "serviceSelectors": [{"matchLabels": {"team": "s"}}, {"matchLabels": {"team": "t"}}]}),
         );
-        assert!(allows(&both, "x", "", "t") && !allows(&both, "x", "", "u") && !allows(&both, "y", "", "s"));
+        assert!(
+            allows(&both, "x", "", "t")
+                && !allows(&both, "x", "", "u")
+                && !allows(&both, "y", "", "s")
+        );
     }
 
     #[test]
     fn a_selector_that_means_nothing_is_the_pools_problem() {
-        let bad = json!({"serviceSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]});
+        let bad =
+            json!({"serviceSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]});
         let why = allocation(bad).problem.map(|problem| problem.to_string()).unwrap_or_default();
         assert!(why.starts_with("spec.serviceAllocation.serviceSelectors: "), "{why}");
     }

@@ -1,23 +1,28 @@
-//! Label selectors as several kinds of ours have them: a list whose entries are alternatives.
+//! Label selectors in custom resources. A field holds a list of selectors, of which at least one
+//! must match.
 //!
-//! A selector is valid if `metav1.LabelSelectorAsSelector` accepts it. The CRDs have the same rules
-//! (`api::selectors`), but other CRDs than ours may be installed, and kube's own conversion accepts
-//! more: `NotIn` without values selects everything.
+//! A selector is valid if `metav1.LabelSelectorAsSelector` accepts it. FerroLB's CRDs have the same
+//! rules (`api::selectors`), but the cluster may have MetalLB's CRDs. The conversion in the crate
+//! `kube` is less strict: it accepts `NotIn` without values, which would select everything.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::{Selector, SelectorExt};
 
-use super::request::shown;
+use super::address_request::truncated;
 use crate::api::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
-/// A part of a selector that Kubernetes does not accept.
+/// Why Kubernetes rejects a selector.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error("{0:?} is no label key: write [prefix/]name, the prefix as a DNS subdomain in small letters")]
+enum SelectorProblem {
+    #[error(
+        "{0:?} is not a valid label key: write [prefix/]name, the prefix as a DNS subdomain in lower case"
+    )]
     Key(String),
-    #[error("{1:?} is no label value of key {0}: use at most 63 letters, digits, '-', '_' and '.'")]
+    #[error(
+        "{1:?} is not a valid value of label {0}: use at most 63 letters, digits, '-', '_' and '.'"
+    )]
     Value(String, String),
     #[error("operator {1} of key {0} has no values: write at least one, or remove the expression")]
     NoValues(String, String),
@@ -27,16 +32,19 @@ enum Problem {
     Operator(String, String),
 }
 
-/// Whether one of these matches.
-pub(super) fn any(selectors: &[Selector], labels: &BTreeMap<String, String>) -> bool {
+/// Returns whether at least one of the selectors matches these labels.
+pub(super) fn any_matches(selectors: &[Selector], labels: &BTreeMap<String, String>) -> bool {
     selectors.iter().any(|selector| selector.matches(labels))
 }
 
-/// Reads the selectors of a field.
+/// Decodes the selectors of a field.
 ///
 /// # Errors
-/// What is wrong with one of them, with the field's name.
-pub(super) fn read(field: &str, selectors: Vec<LabelSelector>) -> Result<Vec<Selector>, Box<str>> {
+/// The first problem, with the name of the field.
+pub(super) fn decode(
+    field: &str,
+    selectors: Vec<LabelSelector>,
+) -> Result<Vec<Selector>, Box<str>> {
     let read = |selector: LabelSelector| -> Result<Selector, Box<str>> {
         check(&selector).map_err(|problem| format!("spec.{field}: {problem}"))?;
         Selector::try_from(selector).map_err(|error| format!("spec.{field}: {error}").into())
@@ -44,7 +52,7 @@ pub(super) fn read(field: &str, selectors: Vec<LabelSelector>) -> Result<Vec<Sel
     selectors.into_iter().map(read).collect()
 }
 
-fn check(selector: &LabelSelector) -> Result<(), Problem> {
+fn check(selector: &LabelSelector) -> Result<(), SelectorProblem> {
     for (key, value) in selector.match_labels.iter().flatten() {
         check_key(key)?;
         check_value(key, value)?;
@@ -52,44 +60,56 @@ fn check(selector: &LabelSelector) -> Result<(), Problem> {
     selector.match_expressions.iter().flatten().try_for_each(check_expression)
 }
 
-fn check_expression(expression: &LabelSelectorRequirement) -> Result<(), Problem> {
+fn check_expression(expression: &LabelSelectorRequirement) -> Result<(), SelectorProblem> {
     let LabelSelectorRequirement { key, operator, values } = expression;
     check_key(key)?;
     let values = values.as_deref().unwrap_or_default();
     let problem = match (operator.as_str(), values) {
-        ("In" | "NotIn", []) => Problem::NoValues,
+        ("In" | "NotIn", []) => SelectorProblem::NoValues,
         ("In" | "NotIn", _) => return values.iter().try_for_each(|value| check_value(key, value)),
         ("Exists" | "DoesNotExist", []) => return Ok(()),
-        ("Exists" | "DoesNotExist", _) => Problem::Values,
-        _ => Problem::Operator,
+        ("Exists" | "DoesNotExist", _) => SelectorProblem::Values,
+        _ => SelectorProblem::Operator,
     };
-    Err(problem(shown(key), shown(operator)))
+    Err(problem(truncated(key), truncated(operator)))
 }
 
-fn check_key(key: &str) -> Result<(), Problem> {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+fn check_key(key: &str) -> Result<(), SelectorProblem> {
+    let (prefix, name) =
+        key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let valid = prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name);
-    if valid { Ok(()) } else { Err(Problem::Key(shown(key))) }
+    if valid { Ok(()) } else { Err(SelectorProblem::Key(truncated(key))) }
 }
 
-fn check_value(key: &str, value: &str) -> Result<(), Problem> {
-    if is_label_value(value) { Ok(()) } else { Err(Problem::Value(shown(key), shown(value))) }
+fn check_value(key: &str, value: &str) -> Result<(), SelectorProblem> {
+    if is_label_value(value) {
+        Ok(())
+    } else {
+        Err(SelectorProblem::Value(truncated(key), truncated(value)))
+    }
 }
 
-/// True if a text is a label's value; one that is not empty is also the name in a label's key.
+/// Returns whether a text is a valid label value. A value that is not empty is also a valid name in
+/// a label's key.
 fn is_label_value(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
     let ends = |c: char| c.is_ascii_alphanumeric();
     text.is_empty()
-        || text.len() <= LABEL_VALUE_MAX && text.chars().all(plain) && text.starts_with(ends) && text.ends_with(ends)
+        || text.len() <= LABEL_VALUE_MAX
+            && text.chars().all(plain)
+            && text.starts_with(ends)
+            && text.ends_with(ends)
 }
 
-/// True if a text is a DNS subdomain as Kubernetes reads RFC 1123: its parts have no limit of their
-/// own.
+/// Returns whether a text is a DNS subdomain (RFC 1123) as Kubernetes defines it: only the whole
+/// text has a length limit, not its parts.
 fn is_subdomain(text: &str) -> bool {
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let part =
-        |part: &str| part.starts_with(letter) && part.ends_with(letter) && part.chars().all(|c| letter(c) || c == '-');
+    let part = |part: &str| {
+        part.starts_with(letter)
+            && part.ends_with(letter)
+            && part.chars().all(|c| letter(c) || c == '-')
+    };
     text.len() <= LABEL_PREFIX_MAX && text.split('.').all(part)
 }
 
@@ -101,7 +121,7 @@ mod tests {
 
     fn problem(selector: Value) -> Option<String> {
         let selector = serde_json::from_value(selector).expect("a selector");
-        read("nodeSelectors", vec![selector]).err().map(Into::into)
+        decode("nodeSelectors", vec![selector]).err().map(Into::into)
     }
 
     fn expression(key: &str, operator: &str, values: &Value) -> Value {
@@ -129,31 +149,41 @@ mod tests {
             (expression("a", "NotIn", &json!([])), "operator NotIn of key a has no values"),
             (expression("a", "NotIn", &Value::Null), "operator NotIn of key a has no values"),
             (expression("a", "Exists", &json!(["b"])), "operator Exists of key a has values"),
-            (expression("a", "DoesNotExist", &json!(["b"])), "operator DoesNotExist of key a has values"),
+            (
+                expression("a", "DoesNotExist", &json!(["b"])),
+                "operator DoesNotExist of key a has values",
+            ),
             (expression("a", "Near", &json!(["b"])), "operator \"Near\" of key a"),
-            (expression("", "Exists", &Value::Null), "\"\" is no label key"),
-            (expression("a b", "Exists", &Value::Null), "\"a b\" is no label key"),
-            (expression("/a", "Exists", &Value::Null), "\"/a\" is no label key"),
-            (expression("x/", "Exists", &Value::Null), "\"x/\" is no label key"),
-            (expression("x/y/a", "Exists", &Value::Null), "\"x/y/a\" is no label key"),
-            (expression("Example.com/a", "Exists", &Value::Null), "is no label key"),
-            (expression("example..com/a", "Exists", &Value::Null), "is no label key"),
-            (expression(&format!("{prefix}x/a"), "Exists", &Value::Null), "is no label key"),
-            (expression(&format!("{long}x"), "Exists", &Value::Null), "is no label key"),
-            (expression("a", "In", &json!(["b", "-c"])), "\"-c\" is no label value of key a"),
-            (json!({"matchLabels": {"a": "b c"}}), "\"b c\" is no label value of key a"),
-            (json!({"matchLabels": {"a": format!("{long}x")}}), "is no label value of key a"),
-            (json!({"matchLabels": {"-a": "b"}}), "\"-a\" is no label key"),
+            (expression("", "Exists", &Value::Null), "\"\" is not a valid label key"),
+            (expression("a b", "Exists", &Value::Null), "\"a b\" is not a valid label key"),
+            (expression("/a", "Exists", &Value::Null), "\"/a\" is not a valid label key"),
+            (expression("x/", "Exists", &Value::Null), "\"x/\" is not a valid label key"),
+            (expression("x/y/a", "Exists", &Value::Null), "\"x/y/a\" is not a valid label key"),
+            (expression("Example.com/a", "Exists", &Value::Null), "is not a valid label key"),
+            (expression("example..com/a", "Exists", &Value::Null), "is not a valid label key"),
+            (
+                expression(&format!("{prefix}x/a"), "Exists", &Value::Null),
+                "is not a valid label key",
+            ),
+            (expression(&format!("{long}x"), "Exists", &Value::Null), "is not a valid label key"),
+            (expression("a", "In", &json!(["b", "-c"])), "\"-c\" is not a valid value of label a"),
+            (json!({"matchLabels": {"a": "b c"}}), "\"b c\" is not a valid value of label a"),
+            (json!({"matchLabels": {"a": format!("{long}x")}}), "is not a valid value of label a"),
+            (json!({"matchLabels": {"-a": "b"}}), "\"-a\" is not a valid label key"),
         ];
         for (selector, why) in wrong {
             let problem = problem(selector.clone()).unwrap_or_default();
-            assert!(problem.starts_with("spec.nodeSelectors: ") && problem.contains(why), "{selector}: {problem:?}");
+            assert!(
+                problem.starts_with("spec.nodeSelectors: ") && problem.contains(why),
+                "{selector}: {problem:?}"
+            );
         }
     }
 
     #[test]
     fn a_problem_repeats_a_part_of_a_long_text() {
-        let problem = problem(expression(&"é".repeat(100_000), "Exists", &Value::Null)).unwrap_or_default();
+        let problem =
+            problem(expression(&"é".repeat(100_000), "Exists", &Value::Null)).unwrap_or_default();
         assert!(problem.len() < 1_000, "{}", problem.len());
     }
 }

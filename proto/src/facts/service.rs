@@ -1,4 +1,4 @@
-//! What we read of a Service.
+//! The fact of a Service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,23 +9,29 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
+use super::address_request::OBJECT_NAME_MAX;
 use super::metadata::{self, Labels};
-use super::request::OBJECT_NAME_MAX;
-use super::{HEALTH_CHECK, HealthCheck, HealthCheckProblem, Key, Request, Usable, UsableProblem};
-use crate::api::{self, IpMode, Truth};
+use super::{
+    AddressRequest, EndpointCondition, EndpointConditionProblem, HEALTH_CHECK_ANNOTATION,
+    HealthCheck, HealthCheckProblem, Key,
+};
+use crate::api::{self, ConditionStatus, IpMode};
 use crate::range::Family;
 
 /// MetalLB's API group.
-const METALLB: &str = "metallb.io";
-/// MetalLB's annotations that name the pool: the one that it writes, and the one that it wrote before.
-const METALLBS: [&str; 2] = ["metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool"];
+const METALLB_GROUP: &str = "metallb.io";
+/// MetalLB's annotations with the name of the pool: the current one and the deprecated one.
+const METALLB_POOL_ANNOTATIONS: [&str; 2] =
+    ["metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool"];
 
-/// The external IPs of a Service that count: its first. Kubernetes has no limit for them.
+/// The largest number of external IPs that are decoded from a Service, in the order written.
+/// Kubernetes has no limit.
 const EXTERNAL_IPS_MAX: usize = 1024;
-/// The ports of a Service that may share an address: one that has more shares with nobody.
+/// The largest number of ports of a Service that may share an address. A Service with more ports
+/// shares no address.
 const SHARED_PORTS_MAX: usize = 1024;
 
-/// A Service as decoded off the wire: only the fields that [`Service`] is made of.
+/// A decoded Service: only the fields that [`Service`] needs.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Service")]
 pub struct ServiceObject {
@@ -99,11 +105,11 @@ struct RawCondition {
 
 /// `Service.spec.externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// Any node forwards to any endpoint.
+pub enum TrafficPolicy {
+    /// Every node forwards to all endpoints.
     #[default]
     Cluster,
-    /// A node forwards to its own endpoints only, and the client's address is kept.
+    /// A node forwards only to its own endpoints, and preserves the client's address.
     Local,
 }
 
@@ -113,22 +119,22 @@ pub enum FamilyPolicy {
     /// One family.
     #[default]
     Single,
-    /// Both where that can be had.
+    /// Both families if the cluster has both.
     Prefer,
-    /// Both or none.
+    /// Both families. A Service that cannot get both gets no address.
     Require,
 }
 
-/// One of `Service.spec.ports`, as far as it takes room at an address.
+/// One of `Service.spec.ports`: the part that decides whether Services can share an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Port {
+pub struct ServicePort {
     /// `protocol`: `TCP`, `UDP` or `SCTP`.
     pub protocol: Box<str>,
     /// `port`.
     pub port: u16,
 }
 
-impl fmt::Display for Port {
+impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.protocol, self.port)
     }
@@ -139,60 +145,66 @@ impl fmt::Display for Port {
 pub struct AssignedAddress {
     /// `ip`.
     pub address: IpAddr,
-    /// `ipMode` (KEP-1860); none: absent, which means VIP, or none that we know.
+    /// `ipMode` (KEP-1860). `None` if the field is absent, which means `VIP`, or has an unknown
+    /// value.
     pub mode: Option<IpMode>,
 }
 
-/// The fields that decide which addresses a Service gets; only the controller needs them. Of a
-/// Service that is no load balancer only the external IPs are read.
+/// The fields by which the controller decides which addresses a Service gets. For a Service that is
+/// no load balancer, only the cluster IPs, the external IPs, and the labels of a Service with
+/// external IPs are decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
-    /// What its annotations ask for.
-    pub request: Request,
+pub struct AllocationDemand {
+    /// The request in the annotations and in `spec.loadBalancerIP`.
+    pub request: AddressRequest,
     /// `spec.ipFamilyPolicy`.
     pub family_policy: FamilyPolicy,
-    /// `spec.ports`, sorted; empty where the Service shares no address.
-    pub ports: Box<[Port]>,
+    /// `spec.ports`, sorted; empty if the Service has no sharing key.
+    pub ports: Box<[ServicePort]>,
     /// `spec.selector` as one text, sorted by key: `a=b,c=d`.
     pub selector: Box<str>,
     /// `metadata.labels`, sorted.
     pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// `spec.externalIPs`, ascending: taken, though not given by anybody.
+    /// `spec.externalIPs`, ascending. These addresses are in use, although FerroLB did not assign
+    /// them.
     pub external_ips: Box<[IpAddr]>,
-    /// `spec.clusterIPs`: taken in the whole cluster.
+    /// `spec.clusterIPs`. These addresses are in use in the whole cluster.
     pub cluster_ips: Box<[IpAddr]>,
 }
 
-/// The type of a condition of ours on a Service.
+/// The type of a FerroLB condition on a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConditionKind {
+pub enum ServiceConditionType {
     /// [`api::CONDITION_ADDRESS_ASSIGNED`].
     AddressAssigned,
     /// [`api::CONDITION_ANNOUNCED`].
     Announced,
 }
 
-/// One of our own conditions on a Service. There are two on each of ten thousand, so they take little room.
+/// A FerroLB condition on a Service, in a compact form, because each of up to 10,000 Services has
+/// two conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConditionFact {
+pub struct ServiceCondition {
     /// `type`.
-    pub kind: ConditionKind,
+    pub kind: ServiceConditionType,
     /// `status`.
-    pub status: Truth,
+    pub status: ConditionStatus,
     /// `reason`.
     pub reason: Box<str>,
     /// `message`.
     pub message: Box<str>,
-    /// `lastTransitionTime` in seconds since 1970, kept so that an unchanged status keeps its time; none: not readable.
+    /// `lastTransitionTime` in seconds since 1970, stored so that the controller does not change
+    /// the time of an unchanged status. `None` if the text is not a time.
     pub since: Option<i64>,
 }
 
-/// What we know of a Service.
+/// The fact of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// Namespace and name.
     pub key: Key,
-    /// `metadata.uid`, for events about it.
+    /// `metadata.uid`, for Kubernetes Events about the Service. The UID also distinguishes a new
+    /// Service from a deleted one of the same name.
     pub uid: Box<str>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
@@ -200,100 +212,125 @@ pub struct Service {
     pub load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<Box<str>>,
-    /// The families it has cluster IPs of, in the order of `spec.ipFamilies`.
+    /// The families of the Service's cluster IPs, in the order of `spec.ipFamilies`.
     pub families: Vec<Family>,
     /// `spec.externalTrafficPolicy`.
-    pub policy: Policy,
-    /// `spec.healthCheckNodePort`, where kube-proxy says how it is; zero: none, as with every policy but Local.
+    pub policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`, at which kube-proxy reports its health. 0 if there is none, as
+    /// with every policy except Local.
     pub health_check_node_port: u16,
-    /// Which of its endpoints count, by its annotation.
-    pub usable: Usable,
-    /// Why that annotation cannot be understood.
-    pub usable_problem: Option<Box<UsableProblem>>,
-    /// What decides which addresses it gets.
-    pub demand: Demand,
+    /// The condition that makes an endpoint eligible, from the annotation
+    /// `ferrolb.io/endpoint-condition`.
+    pub endpoint_condition: EndpointCondition,
+    /// Why the annotation `ferrolb.io/endpoint-condition` is invalid.
+    pub endpoint_condition_problem: Option<Box<EndpointConditionProblem>>,
+    /// The fields that decide which addresses the Service gets.
+    pub demand: AllocationDemand,
     /// The addresses in `status.loadBalancer.ingress`, in order.
     pub assigned: Vec<AssignedAddress>,
-    /// Whether `status.loadBalancer.ingress` holds anything but addresses (a host name, a text that is no address).
-    pub foreign_ingress: bool,
-    /// The pool named by the annotation that the controller writes, [`api::from_pool`].
-    pub from_pool: Option<Box<str>>,
-    /// The annotation by which MetalLB says that it gave the addresses, if it does; none in MetalLB's own API group, where
-    /// that is ours.
-    pub metallb: Option<&'static str>,
-    /// What its annotation says of how its endpoints are checked: one pointer for each of ten thousand.
-    pub checked: Option<Box<Result<HealthCheck, HealthCheckProblem>>>,
-    /// Our own conditions.
-    pub conditions: Box<[ConditionFact]>,
+    /// Whether `status.loadBalancer.ingress` has entries that are no addresses: host names or other
+    /// text.
+    pub has_non_ip_ingress: bool,
+    /// The pool in the annotation [`api::pool_annotation`], which the controller writes.
+    pub pool_annotation: Option<Box<str>>,
+    /// The digest in the annotation [`api::SHARING_PARAMETERS_ANNOTATION`]. `None` also if the text
+    /// is no digest.
+    pub sharing_parameters: Option<u64>,
+    /// The annotation by which MetalLB records that it assigned the addresses, if present. Always
+    /// `None` if FerroLB uses MetalLB's own API group.
+    pub metallb_annotation: Option<&'static str>,
+    /// The health check in the annotation `ferrolb.io/health-check`, or why the annotation is
+    /// invalid. Boxed, so that the many Services without a health check take little memory.
+    pub health_check_annotation: Option<Box<Result<HealthCheck, HealthCheckProblem>>>,
+    /// FerroLB's conditions on the Service.
+    pub conditions: Box<[ServiceCondition]>,
 }
 
 impl Service {
-    /// What our condition of this type says, if it is there.
+    /// Returns FerroLB's condition of this type.
     #[must_use]
-    pub fn condition(&self, kind: ConditionKind) -> Option<&ConditionFact> {
+    pub fn condition(&self, kind: ServiceConditionType) -> Option<&ServiceCondition> {
         self.conditions.iter().find(|condition| condition.kind == kind)
     }
 
-    /// How its endpoints are to be checked, if they are, or why that cannot be understood.
+    /// Returns the health check of the endpoints, if the Service requests one, or why the
+    /// annotation is invalid.
     #[must_use]
     pub fn health_check(&self) -> Option<Result<&HealthCheck, &HealthCheckProblem>> {
-        self.checked.as_deref().map(Result::as_ref)
+        self.health_check_annotation.as_deref().map(Result::as_ref)
     }
 
-    /// Whether the Service is ours: a LoadBalancer of one of our classes, or without a class where we are the default
-    /// implementation (`Service.spec.loadBalancerClass`, KEP-1959) and MetalLB does not have it.
+    /// Returns whether FerroLB serves this Service (`Service.spec.loadBalancerClass`, KEP-1959).
+    /// The Service must be a load balancer of one of `classes`. A Service without a class is
+    /// FerroLB's if FerroLB is the default implementation and MetalLB does not serve the Service.
     #[must_use]
-    pub fn is_ours(&self, classes: &[String], default_implementation: bool) -> bool {
+    pub fn is_served_by_ferrolb(&self, classes: &[String], default_implementation: bool) -> bool {
         let ours = match &self.class {
-            None => default_implementation && self.metallb.is_none(),
+            None => default_implementation && self.metallb_annotation.is_none(),
             Some(class) => classes.iter().any(|ours| **ours == **class),
         };
         self.load_balancer && ours
     }
 
-    /// Whether it would be ours, if MetalLB did not have it.
+    /// Returns whether MetalLB serves this Service, and FerroLB would serve it otherwise.
     #[must_use]
-    pub const fn is_contested(&self, default_implementation: bool) -> bool {
-        self.load_balancer && self.class.is_none() && default_implementation && self.metallb.is_some()
+    pub const fn is_served_by_metallb(&self, default_implementation: bool) -> bool {
+        self.load_balancer
+            && self.class.is_none()
+            && default_implementation
+            && self.metallb_annotation.is_some()
     }
 
-    /// The addresses in its status that may be announced, in order. kube-proxy makes no rule for one whose mode is Proxy
-    /// (KEP-1860): without a data path it is not announced, unless the Service says that it has one.
+    /// Returns the addresses in the status that may be announced, in order. kube-proxy makes no
+    /// rule for an address with mode Proxy (KEP-1860), so the node could not forward its traffic.
+    /// Such an address is announced only if the Service requests it.
     pub fn announceable(&self) -> impl Iterator<Item = IpAddr> {
-        let announce = self.demand.request.announce;
-        let has_path = move |assigned: &&AssignedAddress| assigned.mode != Some(IpMode::Proxy) || announce;
+        let announce = self.demand.request.announce_in_proxy_mode;
+        let has_path =
+            move |assigned: &&AssignedAddress| assigned.mode != Some(IpMode::Proxy) || announce;
         self.assigned.iter().filter(has_path).map(|assigned| assigned.address)
     }
 
-    /// What cannot be understood of what it says about its endpoints, each for whoever wrote it.
+    /// Returns the problems of the annotations about endpoints, as messages for the author of the
+    /// Service.
     pub fn endpoint_problems(&self) -> impl Iterator<Item = String> {
         let check = self.health_check().and_then(Result::err);
-        self.usable_problem.iter().map(ToString::to_string).chain(check.map(ToString::to_string))
+        self.endpoint_condition_problem
+            .iter()
+            .map(ToString::to_string)
+            .chain(check.map(ToString::to_string))
     }
 }
 
 impl Service {
-    /// The Service of an object, where ours is the API group `group` (`--api-group`).
+    /// Returns the fact of an object. `group` is the API group that FerroLB uses (`--api-group`).
     #[must_use]
     pub fn read(object: ServiceObject, group: &str) -> Self {
         let ServiceObject { metadata, mut spec, status } = object;
         let ingress = status.load_balancer.ingress.unwrap_or_default();
         let assigned: Vec<_> = ingress.iter().filter_map(Ingress::read).collect();
-        let foreign_ingress = assigned.len() != ingress.len() || ingress.iter().any(|entry| entry.hostname.is_some());
-        let cluster_ips = spec.cluster_ips.take().unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
-        let cluster_ips: Box<[IpAddr]> = cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let foreign_ingress =
+            assigned.len() != ingress.len() || ingress.iter().any(|entry| entry.hostname.is_some());
+        let cluster_ips = spec
+            .cluster_ips
+            .take()
+            .unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
+        let cluster_ips: Box<[IpAddr]> =
+            cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
         let families: Vec<_> = cluster_ips.iter().copied().map(Family::of).collect();
         // A headless Service has the cluster IP "None", which is no address.
         let load_balancer = spec.r#type.as_deref() == Some("LoadBalancer") && !families.is_empty();
         let conditions = status.conditions.unwrap_or_default().into_iter();
         let annotations = metadata.annotations.as_ref();
-        let checked = annotations.and_then(|all| all.get(HEALTH_CHECK)).filter(|text| !text.trim().is_empty());
+        let checked = annotations
+            .and_then(|all| all.get(HEALTH_CHECK_ANNOTATION))
+            .filter(|text| !text.trim().is_empty());
         let checked = checked.map(|text| Box::new(HealthCheck::read(text, spec.first_tcp_port())));
         let policy = match spec.external_traffic_policy.as_deref() {
-            Some("Local") => Policy::Local,
-            Some(_) | None => Policy::Cluster,
+            Some("Local") => TrafficPolicy::Local,
+            Some(_) | None => TrafficPolicy::Cluster,
         };
-        let (usable, usable_problem) = Usable::read(annotations);
+        let (usable, usable_problem) = EndpointCondition::read(annotations);
         Self {
             key: Key::of(&metadata),
             uid: metadata.uid.clone().unwrap_or_default().into(),
@@ -302,25 +339,29 @@ impl Service {
             class: spec.load_balancer_class.take().map(Into::into),
             policy,
             health_check_node_port: match policy {
-                Policy::Local => spec.health_check_node_port.unwrap_or_default(),
-                Policy::Cluster => 0,
+                TrafficPolicy::Local => spec.health_check_node_port.unwrap_or_default(),
+                TrafficPolicy::Cluster => 0,
             },
-            usable,
-            usable_problem,
-            demand: Demand { cluster_ips, ..Demand::read(&metadata, spec, load_balancer.then_some(&*families)) },
+            endpoint_condition: usable,
+            endpoint_condition_problem: usable_problem,
+            demand: AllocationDemand {
+                cluster_ips,
+                ..AllocationDemand::read(&metadata, spec, load_balancer.then_some(&*families))
+            },
             families,
             assigned,
-            foreign_ingress,
-            checked,
-            metallb: by_metallb(annotations).filter(|_| group != METALLB),
-            from_pool: from_pool(annotations, group),
+            has_non_ip_ingress: foreign_ingress,
+            health_check_annotation: checked,
+            metallb_annotation: metallb_annotation(annotations).filter(|_| group != METALLB_GROUP),
+            pool_annotation: pool_annotation(annotations, group),
+            sharing_parameters: sharing_parameters(annotations),
             conditions: conditions.filter_map(RawCondition::read).collect(),
         }
     }
 }
 
-/// An address as Kubernetes reads it in Services: IPv4 also with leading zeros, which old objects
-/// may have, and as IPv6.
+/// Decodes an address of a Service as Kubernetes does: also IPv4 with leading zeros, which old
+/// objects may have, and IPv4-mapped IPv6.
 fn address(text: &str) -> Option<IpAddr> {
     let octet = |text: &str| text.parse::<u8>().ok();
     let octets = || text.split('.').map(octet).collect::<Option<Vec<_>>>();
@@ -328,38 +369,59 @@ fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(zeros).map(|address: IpAddr| address.to_canonical())
 }
 
-/// The pool that the annotation names. A text that is too long for a name is cut where it still is.
-fn from_pool(annotations: Option<&BTreeMap<String, String>>, group: &str) -> Option<Box<str>> {
-    let name = annotations?.get(&api::from_pool(group))?;
+/// Returns the name of the pool in the annotation [`api::pool_annotation`]. A text that is too long
+/// for a name is truncated to a length at which it still matches no pool.
+fn pool_annotation(
+    annotations: Option<&BTreeMap<String, String>>,
+    group: &str,
+) -> Option<Box<str>> {
+    let name = annotations?.get(&api::pool_annotation(group))?;
     Some(name.chars().take(OBJECT_NAME_MAX + 1).collect())
 }
 
-fn by_metallb(annotations: Option<&BTreeMap<String, String>>) -> Option<&'static str> {
+fn sharing_parameters(annotations: Option<&BTreeMap<String, String>>) -> Option<u64> {
+    u64::from_str_radix(annotations?.get(api::SHARING_PARAMETERS_ANNOTATION)?, 16).ok()
+}
+
+fn metallb_annotation(annotations: Option<&BTreeMap<String, String>>) -> Option<&'static str> {
     let annotations = annotations?;
-    METALLBS.into_iter().find(|name| annotations.contains_key(*name))
+    METALLB_POOL_ANNOTATIONS.into_iter().find(|name| annotations.contains_key(*name))
 }
 
 impl Spec {
-    /// The name of the first TCP port, in the order written; a single one may have none.
+    /// Returns the name of the first TCP port, in the order written. The only port of a Service may
+    /// have no name.
     fn first_tcp_port(&self) -> Option<&str> {
         let tcp = |port: &&RawPort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
         self.ports.iter().flatten().find(tcp).map(|port| port.name.as_deref().unwrap_or_default())
     }
 }
 
-impl Demand {
-    /// `families`: of a load balancer. Most Services are none, and only take external IPs from
-    /// the pools.
+impl AllocationDemand {
+    /// Decodes the fields. `families` is `None` for a Service that is no load balancer, as most
+    /// Services are. Of these, only the external IPs matter, because pools must not assign them.
     fn read(metadata: &ObjectMeta, spec: Spec, families: Option<&[Family]>) -> Self {
         let external = spec.external_ips.unwrap_or_default();
-        let external: BTreeSet<_> = external.iter().take(EXTERNAL_IPS_MAX).filter_map(|ip| address(ip)).collect();
+        let external: BTreeSet<_> =
+            external.iter().take(EXTERNAL_IPS_MAX).filter_map(|ip| address(ip)).collect();
         let external_ips: Box<[IpAddr]> = external.into_iter().collect();
-        // A pool leaves out the external IPs of a Service that it would serve, which its labels may
-        // decide.
-        let labels = metadata.labels.iter().flatten().filter(|_| families.is_some() || !external_ips.is_empty());
-        let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
-        let Some(families) = families else { return Self { external_ips, labels, ..Self::default() } };
-        let mut request = Request::read(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref(), families);
+        // External IPs block addresses only in pools that the Service may use, and its labels may
+        // decide which pools these are.
+        let labels = metadata
+            .labels
+            .iter()
+            .flatten()
+            .filter(|_| families.is_some() || !external_ips.is_empty());
+        let labels =
+            labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
+        let Some(families) = families else {
+            return Self { external_ips, labels, ..Self::default() };
+        };
+        let mut request = AddressRequest::read(
+            metadata.annotations.as_ref(),
+            spec.load_balancer_ip.as_deref(),
+            families,
+        );
         let mut ports = spec.ports.unwrap_or_default();
         if ports.len() > SHARED_PORTS_MAX {
             request.sharing_key = None;
@@ -367,10 +429,14 @@ impl Demand {
         if request.sharing_key.is_none() {
             ports.clear();
         }
-        let port = |raw: RawPort| Port { protocol: raw.protocol.as_deref().unwrap_or("TCP").into(), port: raw.port };
+        let port = |raw: RawPort| ServicePort {
+            protocol: raw.protocol.as_deref().unwrap_or("TCP").into(),
+            port: raw.port,
+        };
         let mut ports: Vec<_> = ports.into_iter().map(port).collect();
         ports.sort();
-        let selector: Vec<_> = spec.selector.0.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+        let selector: Vec<_> =
+            spec.selector.0.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
         Self {
             request,
             family_policy: match spec.ip_family_policy.as_deref() {
@@ -399,16 +465,16 @@ impl Ingress {
 }
 
 impl RawCondition {
-    /// None: one of somebody else.
-    fn read(self) -> Option<ConditionFact> {
+    /// Returns `None` for a condition that is not FerroLB's.
+    fn read(self) -> Option<ServiceCondition> {
         let kind = match self.r#type.as_str() {
-            api::CONDITION_ADDRESS_ASSIGNED => ConditionKind::AddressAssigned,
-            api::CONDITION_ANNOUNCED => ConditionKind::Announced,
+            api::CONDITION_ADDRESS_ASSIGNED => ServiceConditionType::AddressAssigned,
+            api::CONDITION_ANNOUNCED => ServiceConditionType::Announced,
             _ => return None,
         };
-        Some(ConditionFact {
+        Some(ServiceCondition {
             kind,
-            status: Truth::read(&self.status),
+            status: ConditionStatus::parse(&self.status),
             reason: self.reason.into(),
             message: self.message.into(),
             since: self.last_transition_time.parse().ok().map(Timestamp::as_second),

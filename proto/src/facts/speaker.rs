@@ -1,153 +1,184 @@
-//! What we read of a SpeakerStatus: what one node's speaker says of itself.
+//! The fact of a SpeakerStatus: the state of one node's speaker, as that speaker reports it.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Key, Node};
-use crate::api::{self, BfdState, BgpSessionState, DataPathState, DataPathStatus, LinkTrouble};
+use crate::api::{
+    self, BfdState, BgpSessionState, InterfaceIssue, KubeProxyState, KubeProxyStatus,
+    PASSWORD_UNAVAILABLE,
+};
 use crate::range::Family;
 
-/// The most of a check's or a session's words that is kept, in characters: conditions repeat it.
-const SAID_MAX: usize = 160;
+/// The largest number of characters of a message that are stored. The number is small, because
+/// conditions repeat the messages.
+const MESSAGE_CHARS_MAX: usize = 160;
 
-/// What we know of a node's speaker.
+/// The fact of a SpeakerStatus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Speaker {
-    /// The node, which the object is named after.
+    /// The name of the speaker's node, which is also the name of the object.
     pub node: Box<str>,
-    /// The links that it speaks on.
-    pub links: Box<[SpeakerLink]>,
-    /// The Services of which none of the node's own endpoints of a family passes its health check, ascending; those of many that it tells.
-    pub failing: Box<[Failing]>,
-    /// What is known of the node's data path; none: it does not say.
-    pub data_path: Option<Box<DataPathStatus>>,
-    /// The node hands its addresses over.
+    /// The interfaces that the speaker uses.
+    pub interfaces: Box<[SpeakerInterface]>,
+    /// One entry for each Service and address family of which no endpoint on the node passes its
+    /// health check, ascending. The speaker truncates a list that would be too long.
+    pub failing: Box<[FailingHealthCheck]>,
+    /// The health of kube-proxy on the node; `None` if not reported.
+    pub kube_proxy: Option<Box<KubeProxyStatus>>,
+    /// The node hands over its addresses.
     pub draining: bool,
-    /// The BGP sessions that it should have; none: it has no gobgpd.
+    /// The BGP sessions that the node should have; `None` without gobgpd.
     pub bgp: Option<Box<[SpeakerSession]>>,
-    /// It has withdrawn by BGP what other nodes announce, because it drains.
-    pub withdraws: bool,
-    /// It may announce less by BGP than follows from the API, or more Services may fail on it than it tells.
-    pub partial: bool,
+    /// The node drains and has withdrawn routes that other nodes advertise.
+    pub has_withdrawn: bool,
+    /// The node may advertise fewer routes than the custom resources request, or `failing` is
+    /// truncated.
+    pub incomplete: bool,
 }
 
 /// A BGP session of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpeakerSession {
-    /// The name of its BGPPeer.
+    /// The name of the session's BGPPeer.
     pub peer: Box<str>,
-    /// Routes are announced over it.
+    /// The session is established and carries routes.
     pub established: bool,
-    /// It is established, and the BFD that should watch it is not up.
-    pub unwatched: bool,
-    /// Why it is not established, or not as its BGPPeer says, for a person; empty: there is nothing to say.
+    /// The session is established, but its BFD session is not up.
+    pub bfd_down: bool,
+    /// Why the session is not established, or differs from its BGPPeer. Empty while there is no
+    /// issue.
     pub message: Box<str>,
+    /// Why the Secret that the BGPPeer names holds no usable password; `None` without such an
+    /// issue.
+    pub password_unavailable: Option<Box<str>>,
 }
 
-/// A Service none of whose endpoints of a family on a node passes its health check.
+/// A Service of which no endpoint of a family on a node passes its health check.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Failing {
+pub struct FailingHealthCheck {
     /// Namespace and name.
     pub service: Key,
-    /// The family, which is that of the endpoint.
+    /// The address family of the endpoints.
     pub family: Family,
-    /// One of the endpoints and what its check says, for a person: `10.1.2.3:8080: connection refused`.
+    /// One of the endpoints and the reason of its failure, for people:
+    /// `10.1.2.3:8080: connection refused`.
     pub why: Box<str>,
 }
 
-/// One link of a node, as its speaker tells it.
+/// An interface of a node, as its speaker reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpeakerLink {
-    /// Its name.
+pub struct SpeakerInterface {
+    /// The name of the interface.
     pub name: Box<str>,
-    /// It can carry frames.
+    /// The interface can carry frames.
     pub up: bool,
-    /// It hears nothing: if another node has the same address, that one is reached.
-    pub deaf: bool,
-    /// Another link of the node is on the same network, and speaks there.
-    pub muted: bool,
-    /// The nodes whose speakers are heard on it, ascending.
-    pub heard: Box<[Box<str>]>,
-    /// The addresses that the node answers for on it, ascending.
+    /// The interface receives nothing. If another node owns the same address, traffic goes to that
+    /// other node.
+    pub isolated: bool,
+    /// Another interface of the node is on the same segment, and the node announces on that one.
+    pub standby: bool,
+    /// The nodes whose hellos the interface receives, ascending.
+    pub hello_senders: Box<[Box<str>]>,
+    /// The addresses that the node announces on the interface, ascending.
     pub addresses: Box<[IpAddr]>,
-    /// Addresses that somebody else answers for.
-    pub troubles: Box<[LinkTrouble]>,
+    /// Addresses for which another host replies, or for which requests may not arrive.
+    pub issues: Box<[InterfaceIssue]>,
 }
 
 impl Speaker {
-    /// The names of the links on which it answers for an address.
-    pub fn links_with(&self, address: IpAddr) -> impl Iterator<Item = &SpeakerLink> {
-        self.links.iter().filter(move |link| link.addresses.binary_search(&address).is_ok())
+    /// Returns the interfaces on which the node announces an address.
+    pub fn interfaces_with(&self, address: IpAddr) -> impl Iterator<Item = &SpeakerInterface> {
+        self.interfaces.iter().filter(move |link| link.addresses.binary_search(&address).is_ok())
     }
 
-    /// Whether it hears the speaker of a node, on any link.
+    /// Returns whether the speaker receives the hellos of a node, on any interface.
     #[must_use]
-    pub fn hears(&self, node: &str) -> bool {
-        self.links.iter().any(|link| link.hears(node))
+    pub fn receives_hellos_of(&self, node: &str) -> bool {
+        self.interfaces.iter().any(|link| link.receives_hellos_of(node))
     }
 
-    /// What it says of a Service none of whose endpoints on the node passes its health check, once for each family of which that is so.
+    /// Returns the entries of a Service in the list of failing health checks: one for each failing
+    /// family.
     #[must_use]
-    pub fn failing(&self, service: &Key) -> &[Failing] {
+    pub fn failing(&self, service: &Key) -> &[FailingHealthCheck] {
         let start = self.failing.partition_point(|failing| failing.service < *service);
         let length = self.failing[start..].partition_point(|failing| failing.service == *service);
         &self.failing[start..start + length]
     }
 
-    /// Why the node's data path does not work, if that is what it says.
+    /// Returns why kube-proxy is unhealthy on the node, if it is.
     #[must_use]
-    pub fn broken(&self) -> Option<&str> {
-        let broken = self.data_path.as_ref().filter(|path| path.state == DataPathState::Unhealthy);
+    pub fn kube_proxy_issue(&self) -> Option<&str> {
+        let broken =
+            self.kube_proxy.as_ref().filter(|path| path.state == KubeProxyState::Unhealthy);
         broken.map(|path| path.message.as_str())
     }
 }
 
-/// The nodes whose speakers do not count: the Node is gone or nobody has heard of it for long, or the speaker hears others and
-/// none of them hears it. (Whom a living speaker hears lives too, even if its Node is not heard of: its kubelet is away.)
-/// A deaf speaker hears nobody, so its silence about another one proves nothing.
-pub fn void<'a>(
+/// Returns the nodes whose SpeakerStatus is not trusted. Either the Node does not exist, or its
+/// `Ready` condition is `Unknown`, or the speaker receives hellos of other speakers and none of
+/// these speakers receives its hellos.
+///
+/// A speaker whose Node is `Unknown` still confirms the speakers whose hellos it receives, because
+/// possibly only the kubelet of its node has failed. An isolated speaker receives no hellos, so a
+/// missing entry in its list proves nothing about another speaker.
+pub fn stale_speakers<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
     node: impl Fn(&str) -> Option<&'a Node>,
 ) -> BTreeSet<Box<str>> {
-    let (there, gone): (Vec<_>, Vec<_>) = speakers.partition(|speaker| node(&speaker.node).is_some());
-    let is_deaf = |speaker: &Speaker| speaker.links.iter().any(|link| link.deaf);
+    let (there, gone): (Vec<_>, Vec<_>) =
+        speakers.partition(|speaker| node(&speaker.node).is_some());
+    let is_deaf = |speaker: &Speaker| speaker.interfaces.iter().any(|link| link.isolated);
     let heard_back = |speaker: &Speaker| {
         let mut others = there.iter().filter(|other| other.node != speaker.node);
-        others.any(|other| speaker.hears(&other.node) && (other.hears(&speaker.node) || is_deaf(other)))
+        others.any(|other| {
+            speaker.receives_hellos_of(&other.node)
+                && (other.receives_hellos_of(&speaker.node) || is_deaf(other))
+        })
     };
-    let hears_any = |speaker: &Speaker| speaker.links.iter().any(|link| !link.heard.is_empty());
-    let is_lost = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.lost);
-    let unheard = there.iter().filter(|speaker| is_lost(speaker) || hears_any(speaker) && !heard_back(speaker));
+    let hears_any =
+        |speaker: &Speaker| speaker.interfaces.iter().any(|link| !link.hello_senders.is_empty());
+    let is_lost = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.ready_unknown);
+    let unheard = there
+        .iter()
+        .filter(|speaker| is_lost(speaker) || hears_any(speaker) && !heard_back(speaker));
     gone.iter().chain(unheard).map(|speaker| speaker.node.clone()).collect()
 }
 
-impl SpeakerLink {
-    /// Whether the speaker of a node is heard on it.
+impl SpeakerInterface {
+    /// Returns whether the interface receives the hellos of a node.
     #[must_use]
-    pub fn hears(&self, node: &str) -> bool {
-        self.heard.binary_search_by(|heard| (**heard).cmp(node)).is_ok()
+    pub fn receives_hellos_of(&self, node: &str) -> bool {
+        self.hello_senders.binary_search_by(|heard| (**heard).cmp(node)).is_ok()
     }
 }
 
-impl From<api::Speaker> for Speaker {
-    fn from(object: api::Speaker) -> Self {
+impl From<api::SpeakerStatusObject> for Speaker {
+    fn from(object: api::SpeakerStatusObject) -> Self {
         let status = object.status.unwrap_or_default();
-        let troubled = status.bgp.as_ref().is_some_and(|bgp| !bgp.message.is_empty());
-        // Sorted already, as are the links' lists, but for what somebody wrote by hand.
-        let mut failing: Vec<Failing> = status.failing.into_iter().filter_map(failing).collect();
+        let troubled = status.bgp.as_ref().is_some_and(|bgp| !bgp.issues.is_empty());
+        // The speaker writes sorted lists. They are sorted again here, in case the object was
+        // edited manually.
+        let mut failing: Vec<FailingHealthCheck> =
+            status.failing_health_checks.into_iter().filter_map(failing).collect();
         failing.sort();
-        failing.dedup_by(|later, first| (&later.service, later.family) == (&first.service, first.family));
+        failing.dedup_by(|later, first| {
+            (&later.service, later.family) == (&first.service, first.family)
+        });
         let told = failing.iter().map(|failing| &failing.service).collect::<BTreeSet<_>>().len();
         let untold = status.failing_services > i64::try_from(told).unwrap_or(i64::MAX);
-        let data_path = status.data_path.map(|path| DataPathStatus { message: said(&path.message), ..path });
+        let data_path = status
+            .data_path
+            .map(|path| KubeProxyStatus { message: truncated_message(&path.message), ..path });
         Self {
             node: object.metadata.name.unwrap_or_default().into(),
-            links: status.links.into_iter().map(Into::into).collect(),
+            interfaces: status.interfaces.into_iter().map(Into::into).collect(),
             failing: failing.into(),
-            data_path: data_path.map(Box::new),
+            kube_proxy: data_path.map(Box::new),
             draining: status.draining,
-            withdraws: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
-            partial: troubled || untold,
+            has_withdrawn: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
+            incomplete: troubled || untold,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
         }
     }
@@ -155,39 +186,50 @@ impl From<api::Speaker> for Speaker {
 
 impl From<api::BgpSessionStatus> for SpeakerSession {
     fn from(session: api::BgpSessionStatus) -> Self {
+        let password = session.issues.iter().find(|issue| issue.reason == PASSWORD_UNAVAILABLE);
         Self {
             peer: session.peer.into(),
             established: session.state == BgpSessionState::Established,
-            unwatched: session.bfd.is_some_and(|bfd| bfd != BfdState::Up),
-            message: said(&session.message).into(),
+            bfd_down: session.bfd.is_some_and(|bfd| bfd != BfdState::Up),
+            message: session
+                .issues
+                .first()
+                .map(|issue| truncated_message(&issue.message).into())
+                .unwrap_or_default(),
+            password_unavailable: password.map(|issue| truncated_message(&issue.message).into()),
         }
     }
 }
 
-/// None where the endpoint is no `address:port`, as somebody may have written by hand.
-fn failing(failing: api::FailingService) -> Option<Failing> {
+/// Decodes an entry of the list of failing health checks. Returns `None` if the endpoint is not
+/// `address:port`, which happens only after a manual edit.
+fn failing(failing: api::FailingService) -> Option<FailingHealthCheck> {
     let api::FailingService { namespace, name, endpoint, message } = failing;
     let endpoint: SocketAddr = endpoint.parse().ok()?;
-    let why = said(&format!("{endpoint}: {message}")).into();
-    Some(Failing { service: Key::new(&namespace, &name), family: Family::of(endpoint.ip()), why })
+    let why = truncated_message(&format!("{endpoint}: {message}")).into();
+    Some(FailingHealthCheck {
+        service: Key::new(&namespace, &name),
+        family: Family::of(endpoint.ip()),
+        why,
+    })
 }
 
-fn said(text: &str) -> String {
-    text.chars().take(SAID_MAX).collect()
+fn truncated_message(text: &str) -> String {
+    text.chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
-impl From<api::LinkStatus> for SpeakerLink {
-    fn from(mut link: api::LinkStatus) -> Self {
+impl From<api::InterfaceStatus> for SpeakerInterface {
+    fn from(mut link: api::InterfaceStatus) -> Self {
         link.addresses.sort_unstable();
         link.heard.sort_unstable();
         Self {
             name: link.name.into(),
             up: link.up,
-            deaf: link.deaf,
-            muted: link.muted,
-            heard: link.heard.into_iter().map(Into::into).collect(),
+            isolated: link.isolated,
+            standby: link.standby,
+            hello_senders: link.heard.into_iter().map(Into::into).collect(),
             addresses: link.addresses.into(),
-            troubles: link.troubles.into(),
+            issues: link.issues.into(),
         }
     }
 }
@@ -200,18 +242,30 @@ mod tests {
 
     #[test]
     fn what_a_speaker_says_is_found_whatever_its_order_and_what_it_leaves_out_is_nothing() {
-        let object = json!({"metadata": {"name": "node1"}, "status": {"links": [
+        let object = json!({"metadata": {"name": "node1"}, "status": {"interfaces": [
             {"name": "eth0", "mac": "02:00:00:00:00:01", "up": true, "heard": ["node3", "node2"],
                 "addresses": ["172.30.0.201", "172.30.0.200"]},
             {"name": "eth1", "mac": "02:00:00:00:00:02", "up": false},
         ]}});
-        let speaker = Speaker::from(serde_json::from_value::<api::Speaker>(object).expect("speaker"));
+        let speaker = Speaker::from(
+            serde_json::from_value::<api::SpeakerStatusObject>(object).expect("speaker"),
+        );
         let names = |address: &str| {
-            speaker.links_with(address.parse().expect("address")).map(|link| &*link.name).collect::<Vec<_>>()
+            speaker
+                .interfaces_with(address.parse().expect("address"))
+                .map(|link| &*link.name)
+                .collect::<Vec<_>>()
         };
         assert_eq!((names("172.30.0.200"), names("172.30.0.9")), (vec!["eth0"], vec![]));
-        assert!(speaker.hears("node2") && speaker.hears("node3") && !speaker.hears("node1"));
-        let silent = serde_json::from_value::<api::Speaker>(json!({"metadata": {"name": "node2"}})).expect("speaker");
+        assert!(
+            speaker.receives_hellos_of("node2")
+                && speaker.receives_hellos_of("node3")
+                && !speaker.receives_hellos_of("node1")
+        );
+        let silent = serde_json::from_value::<api::SpeakerStatusObject>(
+            json!({"metadata": {"name": "node2"}}),
+        )
+        .expect("speaker");
         assert_eq!(Speaker::from(silent), Speaker { node: "node2".into(), ..Speaker::default() });
     }
 
@@ -219,18 +273,32 @@ mod tests {
     fn the_sessions_of_a_node_are_read_where_it_has_a_gobgpd() {
         let speaker = |bgp: serde_json::Value| {
             let object = json!({"metadata": {"name": "node1"}, "status": {"bgp": bgp}});
-            Speaker::from(serde_json::from_value::<api::Speaker>(object).expect("speaker")).bgp
+            Speaker::from(
+                serde_json::from_value::<api::SpeakerStatusObject>(object).expect("speaker"),
+            )
+            .bgp
         };
         assert_eq!((speaker(json!(null)), speaker(json!({}))), (None, Some(Box::default())));
-        let both = json!([{"peer": "tor", "state": "Established"}, {"peer": "spine", "state": "OpenConfirm", "message": "no answer"},
+        let both = json!([{"peer": "tor", "state": "Established"}, {"peer": "spine", "state": "OpenConfirm",
+                "issues": [{"reason": "NoOpen", "message": "no answer"}, {"reason": "PasswordUnavailable", "message": "no Secret"}]},
             {"peer": "up", "state": "Established", "bfd": "Up"}, {"peer": "down", "state": "Established", "bfd": "Init"}]);
         let read = speaker(json!({"sessions": both})).unwrap_or_default();
-        let told = read.iter().map(|session| (&*session.peer, session.established, &*session.message));
+        let told =
+            read.iter().map(|session| (&*session.peer, session.established, &*session.message));
         assert_eq!(
             told.collect::<Vec<_>>(),
-            [("tor", true, ""), ("spine", false, "no answer"), ("up", true, ""), ("down", true, "")]
+            [
+                ("tor", true, ""),
+                ("spine", false, "no answer"),
+                ("up", true, ""),
+                ("down", true, "")
+            ]
         );
-        let unwatched = read.iter().filter(|session| session.unwatched).map(|session| &*session.peer);
+        let passwords: Vec<_> =
+            read.iter().map(|session| session.password_unavailable.as_deref()).collect();
+        assert_eq!(passwords, [None, Some("no Secret"), None, None], "also behind another issue");
+        let unwatched =
+            read.iter().filter(|session| session.bfd_down).map(|session| &*session.peer);
         assert_eq!(unwatched.collect::<Vec<_>>(), ["down"]);
     }
 
@@ -240,21 +308,33 @@ mod tests {
         let at = |endpoint: &str, name: &str, message: &str| json!({"namespace": "default", "name": name, "endpoint": endpoint, "message": message});
         let fails = |name: &str, message: &str| at("10.1.2.3:80", name, message);
         let speaker = |state: &str| {
-            let object = json!({"metadata": {"name": "node1"}, "status": {"links": [], "draining": true,
+            let object = json!({"metadata": {"name": "node1"}, "status": {"interfaces": [], "draining": true,
                 "dataPath": {"state": state, "message": long},
-                "failing": [fails("web", "connection refused"), fails("db", &long), fails("web", "timeout"),
+                "failingHealthChecks": [fails("web", "connection refused"), fails("db", &long), fails("web", "timeout"),
                     at("[fd00::1]:80", "web", "it answers 503"), at("by hand", "mail", "nothing")]}});
-            Speaker::from(serde_json::from_value::<api::Speaker>(object).expect("speaker"))
+            Speaker::from(
+                serde_json::from_value::<api::SpeakerStatusObject>(object).expect("speaker"),
+            )
         };
         let ill = speaker("Unhealthy");
         let why = |name: &str| -> Vec<&str> {
             ill.failing(&Key::new("default", name)).iter().map(|failing| &*failing.why).collect()
         };
-        assert_eq!(why("web"), ["10.1.2.3:80: connection refused", "[fd00::1]:80: it answers 503"], "once a family");
-        assert_eq!((why("db").len(), why("db")[0].len(), why("mail").len()), (1, SAID_MAX, 0));
-        assert_eq!((ill.broken().map(str::len), ill.draining, ill.failing.len()), (Some(SAID_MAX), true, 3));
+        assert_eq!(
+            why("web"),
+            ["10.1.2.3:80: connection refused", "[fd00::1]:80: it answers 503"],
+            "once a family"
+        );
+        assert_eq!(
+            (why("db").len(), why("db")[0].len(), why("mail").len()),
+            (1, MESSAGE_CHARS_MAX, 0)
+        );
+        assert_eq!(
+            (ill.kube_proxy_issue().map(str::len), ill.draining, ill.failing.len()),
+            (Some(MESSAGE_CHARS_MAX), true, 3)
+        );
         for state in ["Unknown", "Healthy", "NotChecked"] {
-            assert_eq!(speaker(state).broken(), None, "{state}");
+            assert_eq!(speaker(state).kube_proxy_issue(), None, "{state}");
         }
     }
 }

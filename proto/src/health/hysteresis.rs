@@ -1,22 +1,24 @@
-//! So many answers of the other kind in a row change a verdict, and one alone does not. Pure; a state for whoever asks again and again.
+//! The state of a periodic check, which changes only after several contrary results in a row. Pure;
+//! part of the machines that check periodically.
 
-/// A verdict that changes reluctantly. Whatever is not known yet passes.
+/// The state of a check: passing or failing. A new check is passing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hysteresis {
     failing: bool,
-    /// How many answers in a row spoke against the verdict.
+    /// The number of latest results in a row that contradict the state.
     against: u32,
 }
 
 impl Hysteresis {
-    /// Whether it fails.
+    /// Returns whether the check is failing.
     #[must_use]
     pub const fn is_failing(self) -> bool {
         self.failing
     }
 
-    /// Takes one answer and says whether the verdict has changed: after `fall` failures in a row it fails, after `rise` successes it passes.
-    pub const fn take(&mut self, passed: bool, fall: u32, rise: u32) -> bool {
+    /// Records one result, and returns whether the state has changed. A passing check fails after
+    /// `fall` failures in a row, and a failing check passes after `rise` successes in a row.
+    pub const fn count(&mut self, passed: bool, fall: u32, rise: u32) -> bool {
         if passed != self.failing {
             self.against = 0;
             return false;
@@ -35,12 +37,12 @@ impl Hysteresis {
 mod tests {
     use super::*;
 
-    /// The verdict after each answer: `.` passes and `x` fails, in both.
+    /// Returns the verdict after each result: `.` passes and `x` fails, in both texts.
     fn verdicts(answers: &str, fall: u32, rise: u32) -> String {
         let mut state = Hysteresis::default();
         let verdict = |answer: char| {
             let before = state.is_failing();
-            let changed = state.take(answer == '.', fall, rise);
+            let changed = state.count(answer == '.', fall, rise);
             assert_eq!(changed, state.is_failing() != before);
             if state.is_failing() { 'x' } else { '.' }
         };
@@ -67,8 +69,8 @@ mod tests {
     #[test]
     fn other_numbers_count_from_the_next_answer_on() {
         let mut state = Hysteresis::default();
-        assert!(!state.take(false, 5, 1) && !state.take(false, 5, 1));
-        assert!(state.take(false, 2, 1), "three in a row are two");
-        assert!(state.take(true, 2, 1));
+        assert!(!state.count(false, 5, 1) && !state.count(false, 5, 1));
+        assert!(state.count(false, 2, 1), "three in a row are two");
+        assert!(state.count(true, 2, 1));
     }
 }

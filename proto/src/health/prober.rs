@@ -1,11 +1,13 @@
-//! Which endpoint is asked when, and what its answers make of it: the machine behind the health checks of endpoints. One per speaker,
-//! run by its probe driver, which asks what [`Output::Start`] says and reports each answer.
+//! The schedule of endpoint health checks, and the state of each endpoint: passing or failing. One
+//! machine per speaker, run by its probe driver, which sends the probes of [`ProberOutput::Start`]
+//! and reports each result.
 //!
-//! Each target is asked at its own places in time, an interval apart, that a hash of its name chose: five thousand that are there at
-//! once are asked evenly over the interval, and again so after a pause. One is never asked twice at once: a question is over when its
-//! answer comes, which the driver bounds by the check's timeout, or when it is withdrawn by [`Output::Stop`].
+//! Each endpoint is probed at fixed times, one interval apart, with an offset from a hash of its
+//! name. The probes of 5,000 endpoints that appear at once are therefore spread evenly over the
+//! interval, also after a pause. An endpoint has at most one probe in flight. A probe ends with its
+//! result, which the driver bounds by the check's timeout, or with [`ProberOutput::Stop`].
 
-mod shares;
+mod capacity;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -14,66 +16,68 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shares::Shares;
+use capacity::ServiceCapacities;
 
 use super::hysteresis::Hysteresis;
 use crate::facts::{CheckKind, HealthCheck, Key};
 use crate::{Instant, Machine};
 
-/// The most targets. Those beyond, by name, are not checked.
+/// The maximum number of endpoints that one speaker checks. Further endpoints, in the order of
+/// [`ProbeTarget`], are not checked.
 pub const TARGETS_MAX: usize = 10_000;
-/// The most questions that wait for their answers at once: each is a socket.
-pub const QUESTIONS_MAX: usize = 256;
-/// The most of them about one Service: what one has that never answers leaves room for the others.
-pub const QUESTIONS_OF_SERVICE_MAX: usize = 32;
-/// How long an answer is waited for where the Service does not say.
+/// The maximum number of probes in flight, each of which uses a socket.
+pub const PROBES_MAX: usize = 256;
+/// The maximum number of probes in flight of one Service, so that endpoints that never reply leave
+/// capacity for other Services.
+pub const PROBES_OF_SERVICE_MAX: usize = 32;
+/// The timeout of a probe if the Service does not set one.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 
-/// What is checked: one endpoint as one Service sees it.
+/// The identity of a checked endpoint: one endpoint of one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TargetId {
-    /// The Service.
+pub struct ProbeTarget {
+    /// The Service that requests the health check.
     pub service: Arc<Key>,
     /// The endpoint's address and port.
     pub endpoint: SocketAddr,
 }
 
-impl fmt::Display for TargetId {
+impl fmt::Display for ProbeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.endpoint, self.service)
     }
 }
 
-/// What a Service's check may leave open: the speaker's flags.
+/// The speaker's defaults for the settings that the health check of a Service may omit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Defaults {
-    /// `--health-interval`.
+pub struct CheckDefaults {
+    /// The time between two probes of an endpoint (`--health-interval`).
     pub interval: Duration,
-    /// `--health-fall`.
+    /// The number of consecutive failures after which an endpoint fails (`--health-fall`).
     pub fall: u32,
-    /// `--health-rise`.
+    /// The number of consecutive successes after which an endpoint passes again (`--health-rise`).
     pub rise: u32,
 }
 
-/// How a target is asked, and how its answers are weighed.
+/// The health check of an endpoint, with all settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What is asked.
+pub struct ProbeConfig {
+    /// The kind of request: TCP or HTTP.
     pub kind: CheckKind,
-    /// How often; above zero.
+    /// The time between two probes; above zero.
     pub interval: Duration,
-    /// How long an answer is waited for.
+    /// The time within which a reply must arrive.
     pub timeout: Duration,
-    /// So many failures in a row, and it fails.
+    /// The number of consecutive failures after which a passing endpoint fails.
     pub fall: u32,
-    /// So many successes in a row, and it passes again.
+    /// The number of consecutive successes after which a failing endpoint passes.
     pub rise: u32,
 }
 
-impl Check {
-    /// What a Service asks for, made complete.
+impl ProbeConfig {
+    /// Returns the health check of a Service, with defaults for the settings that it omits.
     #[must_use]
-    pub fn new(check: &HealthCheck, defaults: &Defaults) -> Self {
+    pub fn new(check: &HealthCheck, defaults: &CheckDefaults) -> Self {
         Self {
             kind: check.kind.clone(),
             interval: check.interval.unwrap_or(defaults.interval),
@@ -83,91 +87,96 @@ impl Check {
         }
     }
 
-    fn asks_the_same(&self, other: &Self) -> bool {
+    fn has_same_request(&self, other: &Self) -> bool {
         (&self.kind, self.timeout) == (&other.kind, other.timeout)
     }
 }
 
-/// All that is to be checked.
-pub type Targets = BTreeMap<TargetId, Arc<Check>>;
+/// All endpoints to check, each with its health check.
+pub type ProbeTargets = BTreeMap<ProbeTarget, Arc<ProbeConfig>>;
 
-/// One question; no two have the same.
+/// The unique identifier of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
+pub struct ProbeId(u64);
 
-/// What can happen to the machine.
+/// The inputs of [`Prober`].
 #[derive(Clone, Debug)]
-pub enum Input {
-    /// This is all that is to be checked from now on. What stays keeps its verdict, whatever else changes about it.
-    Targets(Arc<Targets>),
-    /// A question was answered. The answer to one that was withdrawn is ignored.
+pub enum ProberInput {
+    /// The complete set of endpoints to check from now on. An endpoint that remains in the set
+    /// keeps its state, even if its check changes.
+    Targets(Arc<ProbeTargets>),
+    /// A probe has ended. The result of a stopped probe is ignored.
     Result {
-        /// Whom it was about.
-        id: TargetId,
-        /// Which question.
-        ticket: Ticket,
-        /// What came of it; if it failed, why, for a person.
+        /// The endpoint to which the probe belongs.
+        id: ProbeTarget,
+        /// The identifier of the probe.
+        ticket: ProbeId,
+        /// The result; for a failure, the reason as a text for people.
         outcome: Result<(), Box<str>>,
     },
 }
 
-/// What the machine wants done or known.
+/// The outputs of [`Prober`]: actions and reports for the probe driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Ask now; answered by exactly one [`Input::Result`], unless it is withdrawn before.
+pub enum ProberOutput {
+    /// Start a probe now. Exactly one [`ProberInput::Result`] must follow, unless the probe is
+    /// stopped before.
     Start {
-        /// Whom.
-        id: TargetId,
-        /// Which question this is.
-        ticket: Ticket,
-        /// What.
-        check: Arc<Check>,
+        /// The endpoint to which the probe belongs.
+        id: ProbeTarget,
+        /// The identifier of the probe.
+        ticket: ProbeId,
+        /// The check, which defines the request and its timeout.
+        check: Arc<ProbeConfig>,
     },
-    /// A question is withdrawn: nobody waits for its answer, and its socket is to go.
-    Stop(Ticket),
-    /// A target passes no longer, or again; or it fails by what it is asked now, and not only by what it was asked before.
+    /// Stop a probe: its result is no longer needed, and its socket must be closed.
+    Stop(ProbeId),
+    /// The state of an endpoint has changed, or a failing endpoint has also failed a new check that
+    /// sends a different request.
     Changed {
-        /// Which.
-        id: TargetId,
-        /// Why it fails, for a person; none: it passes.
+        /// The endpoint whose state has changed.
+        id: ProbeTarget,
+        /// The reason why the endpoint fails, as a text for people; `None` if it passes.
         failing: Option<Box<str>>,
     },
-    /// A target that failed is checked no more: there is nothing to be said of it.
-    Forgotten(TargetId),
+    /// A failing endpoint was removed from the set, so it no longer counts as failing.
+    Removed(ProbeTarget),
 }
 
-/// What is known of a target.
+/// The check of one endpoint, with its state and schedule.
 #[derive(Debug)]
-struct State {
-    check: Arc<Check>,
+struct TargetState {
+    check: Arc<ProbeConfig>,
     verdict: Hysteresis,
-    /// The question that waits for its answer.
-    asked: Option<Ticket>,
-    /// When it is asked next; not while a question waits.
+    /// The probe in flight, if any.
+    probe: Option<ProbeId>,
+    /// The time at which the next probe is due; while a probe is in flight, the time at which that
+    /// probe started.
     due: Instant,
-    /// It fails, but said so of another question than it is asked now.
-    reason_is_old: bool,
+    /// The endpoint fails, but the reported reason is that of an earlier check.
+    reason_is_stale: bool,
 }
 
-/// The machine. See the module's head.
+/// The state machine of all endpoint health checks; see the module's documentation.
 #[derive(Debug)]
 pub struct Prober {
     targets_max: usize,
-    questions_max: usize,
-    targets: BTreeMap<TargetId, State>,
+    probes_max: usize,
+    targets: BTreeMap<ProbeTarget, TargetState>,
     over_limit: usize,
-    /// Who is asked when: those of whom no question waits, and who do not wait for their Service's share.
-    due: BTreeSet<(Instant, TargetId)>,
-    asked: usize,
-    shares: Shares,
+    /// The endpoints with the times of their next probes. Endpoints with a probe in flight, and
+    /// those that wait for capacity of their Service, are not in the set.
+    due: BTreeSet<(Instant, ProbeTarget)>,
+    in_flight: usize,
+    shares: ServiceCapacities,
     failing: usize,
     tickets: u64,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<ProberOutput>,
 }
 
 impl Default for Prober {
     fn default() -> Self {
-        Self::bounded(TARGETS_MAX, QUESTIONS_MAX, QUESTIONS_OF_SERVICE_MAX)
+        Self::bounded(TARGETS_MAX, PROBES_MAX, PROBES_OF_SERVICE_MAX)
     }
 }
 
@@ -175,49 +184,56 @@ impl Prober {
     const fn bounded(targets_max: usize, questions_max: usize, of_service_max: usize) -> Self {
         Self {
             targets_max,
-            questions_max,
+            probes_max: questions_max,
             targets: BTreeMap::new(),
             over_limit: 0,
             due: BTreeSet::new(),
-            asked: 0,
-            shares: Shares::new(of_service_max),
+            in_flight: 0,
+            shares: ServiceCapacities::new(of_service_max),
             failing: 0,
             tickets: 0,
             outputs: VecDeque::new(),
         }
     }
 
-    /// How many targets are checked.
+    /// Returns the number of endpoints that are checked.
     #[must_use]
     pub fn targets(&self) -> usize {
         self.targets.len()
     }
 
-    /// How many of them fail.
+    /// Returns the number of endpoints that fail.
     #[must_use]
     pub const fn failing(&self) -> usize {
         self.failing
     }
 
-    /// How many are not checked because there are too many.
+    /// Returns the number of endpoints that are not checked because of [`TARGETS_MAX`].
     #[must_use]
     pub const fn over_limit(&self) -> usize {
         self.over_limit
     }
 
-    fn set_targets(&mut self, wanted: &Targets, now: Instant) {
+    fn set_targets(&mut self, wanted: &ProbeTargets, now: Instant) {
         self.over_limit = wanted.len().saturating_sub(self.targets_max);
-        let bounded: Targets =
-            wanted.iter().take(self.targets_max).map(|(id, check)| (id.clone(), Arc::clone(check))).collect();
-        let gone: Vec<_> = self.targets.keys().filter(|id| !bounded.contains_key(*id)).cloned().collect();
+        let bounded: ProbeTargets = wanted
+            .iter()
+            .take(self.targets_max)
+            .map(|(id, check)| (id.clone(), Arc::clone(check)))
+            .collect();
+        let gone: Vec<_> =
+            self.targets.keys().filter(|id| !bounded.contains_key(*id)).cloned().collect();
         gone.into_iter().for_each(|id| self.remove(id));
         for (id, check) in bounded {
             match self.targets.get(&id) {
                 None => {
-                    let due = next_turn(&id, check.interval, now);
+                    let due = next_probe(&id, check.interval, now);
                     self.due.insert((due, id.clone()));
                     let verdict = Hysteresis::default();
-                    self.targets.insert(id, State { check, verdict, asked: None, due, reason_is_old: false });
+                    self.targets.insert(
+                        id,
+                        TargetState { check, verdict, probe: None, due, reason_is_stale: false },
+                    );
                 }
                 Some(state) if state.check != check => self.change(&id, check, now),
                 Some(_) => {}
@@ -225,95 +241,111 @@ impl Prober {
         }
     }
 
-    fn remove(&mut self, id: TargetId) {
+    fn remove(&mut self, id: ProbeTarget) {
         let Some(state) = self.targets.remove(&id) else { return };
-        match state.asked {
-            Some(ticket) => self.withdraw(&id, ticket),
+        match state.probe {
+            Some(ticket) => self.stop_probe(&id, ticket),
             None => self.unschedule(state.due, &id),
         }
         if state.verdict.is_failing() {
             self.failing -= 1;
-            self.outputs.push_back(Output::Forgotten(id));
+            self.outputs.push_back(ProberOutput::Removed(id));
         }
     }
 
-    /// The target is asked otherwise from now on. A new question is news, so it is asked at once; a new pace is none.
-    fn change(&mut self, id: &TargetId, check: Arc<Check>, now: Instant) {
+    /// Replaces the check of an endpoint. A different request is sent at once, because its result
+    /// may differ. A different interval takes effect with the next probe.
+    fn change(&mut self, id: &ProbeTarget, check: Arc<ProbeConfig>, now: Instant) {
         let Some(state) = self.targets.get_mut(id) else { return };
         let before = std::mem::replace(&mut state.check, check);
-        let same_question = before.asks_the_same(&state.check);
+        let same_question = before.has_same_request(&state.check);
         if !same_question {
-            state.reason_is_old = state.verdict.is_failing();
+            state.reason_is_stale = state.verdict.is_failing();
         }
-        let withdrawn = if same_question { None } else { state.asked.take() };
-        if state.asked.is_some() {
+        let withdrawn = if same_question { None } else { state.probe.take() };
+        if state.probe.is_some() {
             return;
         }
         let due_before = state.due;
-        state.due = if same_question { next_turn(id, state.check.interval, now) } else { now };
+        state.due = if same_question { next_probe(id, state.check.interval, now) } else { now };
         let due = (state.due, id.clone());
         match withdrawn {
-            Some(ticket) => self.withdraw(id, ticket),
+            Some(ticket) => self.stop_probe(id, ticket),
             None => self.unschedule(due_before, id),
         }
         self.due.insert(due);
     }
 
-    fn unschedule(&mut self, due: Instant, id: &TargetId) {
+    fn unschedule(&mut self, due: Instant, id: &ProbeTarget) {
         if self.due.remove(&(due, id.clone())) {
-            // It may have been the one that was to have its Service's room.
-            self.due.extend(self.shares.next(&id.service));
+            // The Service's free capacity may have been reserved for this endpoint, so the next
+            // waiting endpoint receives it.
+            self.due.extend(self.shares.take_waiting(&id.service));
         } else {
-            self.shares.forget(due, id);
+            self.shares.remove_waiting(due, id);
         }
     }
 
-    fn withdraw(&mut self, id: &TargetId, ticket: Ticket) {
-        self.is_over(id);
-        self.outputs.push_back(Output::Stop(ticket));
+    fn stop_probe(&mut self, id: &ProbeTarget, ticket: ProbeId) {
+        self.release(id);
+        self.outputs.push_back(ProberOutput::Stop(ticket));
     }
 
-    /// A question is: there is room for another.
-    fn is_over(&mut self, id: &TargetId) {
-        self.asked -= 1;
-        self.due.extend(self.shares.give_back(&id.service));
+    /// Releases the capacity of a probe that has ended, so that the next endpoint can be probed.
+    fn release(&mut self, id: &ProbeTarget) {
+        self.in_flight -= 1;
+        self.due.extend(self.shares.release(&id.service));
     }
 
-    fn take(&mut self, id: TargetId, ticket: Ticket, outcome: Result<(), Box<str>>) {
-        let Some(state) = self.targets.get_mut(&id).filter(|state| state.asked == Some(ticket)) else { return };
-        state.asked = None;
-        // It was asked at `due`: who takes longer than an interval to answer is asked again at once.
-        state.due = next_turn(&id, state.check.interval, state.due);
+    fn handle_result(&mut self, id: ProbeTarget, ticket: ProbeId, outcome: Result<(), Box<str>>) {
+        let Some(state) = self.targets.get_mut(&id).filter(|state| state.probe == Some(ticket))
+        else {
+            return;
+        };
+        state.probe = None;
+        // The probe started at `due`. An endpoint whose reply takes longer than an interval is
+        // probed again at once.
+        state.due = next_probe(&id, state.check.interval, state.due);
         self.due.insert((state.due, id.clone()));
-        let changed = state.verdict.take(outcome.is_ok(), state.check.fall, state.check.rise);
+        let changed = state.verdict.count(outcome.is_ok(), state.check.fall, state.check.rise);
         let failing = state.verdict.is_failing();
         if changed {
             self.failing = if failing { self.failing + 1 } else { self.failing - 1 };
         }
-        let told_anew = state.reason_is_old && failing && outcome.is_err();
-        state.reason_is_old &= !(changed || told_anew);
-        self.is_over(&id);
+        let told_anew = state.reason_is_stale && failing && outcome.is_err();
+        state.reason_is_stale &= !(changed || told_anew);
+        self.release(&id);
         if changed || told_anew {
-            self.outputs.push_back(Output::Changed { id, failing: outcome.err() });
+            self.outputs.push_back(ProberOutput::Changed { id, failing: outcome.err() });
         }
     }
 
-    /// Asks those whose time has come, the one that waits longest first.
-    fn ask(&mut self, now: Instant) {
-        while self.asked < self.questions_max && self.due.first().is_some_and(|(due, _)| *due <= now) {
+    /// Starts the probes that are due, the longest waiting first.
+    fn start_due(&mut self, now: Instant) {
+        while self.in_flight < self.probes_max
+            && self.due.first().is_some_and(|(due, _)| *due <= now)
+        {
             let Some((due, id)) = self.due.pop_first() else { return };
-            let Some(state) = self.targets.get_mut(&id).filter(|_| self.shares.take(due, &id)) else { continue };
+            let Some(state) = self.targets.get_mut(&id).filter(|_| self.shares.take(due, &id))
+            else {
+                continue;
+            };
             self.tickets += 1;
-            self.asked += 1;
-            let ticket = Ticket(self.tickets);
-            (state.asked, state.due) = (Some(ticket), now);
-            self.outputs.push_back(Output::Start { id, ticket, check: Arc::clone(&state.check) });
+            self.in_flight += 1;
+            let ticket = ProbeId(self.tickets);
+            (state.probe, state.due) = (Some(ticket), now);
+            self.outputs.push_back(ProberOutput::Start {
+                id,
+                ticket,
+                check: Arc::clone(&state.check),
+            });
         }
     }
 }
 
-/// The first turn of a target after `after`: its turns are an interval apart, since the start of the clock.
-fn next_turn(id: &TargetId, interval: Duration, after: Instant) -> Instant {
+/// Returns the first time after `after` at which an endpoint is probed. These times are one
+/// interval apart, and their offset from the start of the clock follows from a hash of `id`.
+fn next_probe(id: &ProbeTarget, interval: Duration, after: Instant) -> Instant {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
@@ -323,28 +355,29 @@ fn next_turn(id: &TargetId, interval: Duration, after: Instant) -> Instant {
 }
 
 impl Machine for Prober {
-    type Input = Input;
-    type Output = Output;
+    type Input = ProberInput;
+    type Output = ProberOutput;
 
-    fn handle(&mut self, input: Input, now: Instant) {
+    fn handle(&mut self, input: ProberInput, now: Instant) {
         match input {
-            Input::Targets(targets) => self.set_targets(&targets, now),
-            Input::Result { id, ticket, outcome } => self.take(id, ticket, outcome),
+            ProberInput::Targets(targets) => self.set_targets(&targets, now),
+            ProberInput::Result { id, ticket, outcome } => self.handle_result(id, ticket, outcome),
         }
-        self.ask(now);
+        self.start_due(now);
     }
 
     fn tick(&mut self, now: Instant) {
-        self.ask(now);
+        self.start_due(now);
     }
 
-    fn poll(&mut self) -> Option<Output> {
+    fn poll(&mut self) -> Option<ProberOutput> {
         self.outputs.pop_front()
     }
 
-    /// None while all questions that may be asked at once wait for their answers: one of these is what comes next.
+    /// Returns `None` while the maximum number of probes is in flight, because the next event is
+    /// then the result of one of them.
     fn deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due).filter(|_| self.asked < self.questions_max)
+        self.due.first().map(|(due, _)| *due).filter(|_| self.in_flight < self.probes_max)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Replicas and an API server that loses requests and answers, on one virtual clock.
+//! Replicas and an API server that loses requests and responses, on one virtual clock.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +6,31 @@ use super::*;
 
 const MILLIS: fn(u64) -> Duration = Duration::from_millis;
 
-fn config(identity: &str) -> Config {
-    Config { identity: identity.into(), duration: MILLIS(15_000), renew_deadline: MILLIS(10_000), retry: MILLIS(2_000) }
+fn config(identity: &str) -> LeaseConfig {
+    LeaseConfig {
+        identity: identity.into(),
+        duration: MILLIS(15_000),
+        renew_deadline: MILLIS(10_000),
+        retry: MILLIS(2_000),
+    }
 }
 
 /// The Lease in the API server.
 #[derive(Default)]
 struct Server {
-    record: Option<Record>,
+    record: Option<LeaseRecord>,
     version: u64,
 }
 
 impl Server {
-    fn write(&mut self, write: Write, now: Instant) -> Input {
+    fn write(&mut self, write: LeaseWrite, now: Instant) -> Input {
         if write.version != self.record.as_ref().map(|record| record.version.clone()) {
             return Input::Conflict;
         }
         self.version += 1;
-        let record = Record {
+        let record = LeaseRecord {
             holder: write.holder,
-            renewed: now.as_nanos().to_string().into(),
+            renew_time: now.as_nanos().to_string().into(),
             duration: MILLIS(15_000),
             transitions: write.transitions,
             version: self.version.to_string().into(),
@@ -35,7 +40,7 @@ impl Server {
     }
 }
 
-/// What becomes of one request.
+/// Outcome of one request.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
     Answered,
@@ -44,12 +49,12 @@ enum Fate {
 }
 
 struct Replica {
-    machine: Lease,
-    /// The answer that is under way, and when it arrives.
+    machine: LeaderLease,
+    /// The response in transit, and when it arrives.
     answer: Option<(Instant, Input)>,
-    /// It runs nothing and hears nothing until then.
+    /// Until then the replica runs nothing and receives nothing.
     paused_until: Instant,
-    /// What its clock lags behind, having stood still.
+    /// How far the replica's clock lags behind after it stood still.
     lag: Duration,
     alive: bool,
     left: bool,
@@ -62,12 +67,12 @@ struct World {
     random: u64,
     /// In percent.
     loss: u64,
-    /// How finely time passes.
+    /// Step of the simulated time.
     grain: Duration,
 }
 
 const LATENCY: Duration = Duration::from_millis(5);
-/// How long a driver waits for an answer.
+/// How long a driver waits for a response.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 impl World {
@@ -88,7 +93,7 @@ impl World {
 
     fn start(&mut self, name: &'static str) {
         let replica = Replica {
-            machine: Lease::new(config(name), self.now),
+            machine: LeaderLease::new(config(name), self.now),
             answer: None,
             paused_until: self.now,
             lag: Duration::ZERO,
@@ -120,12 +125,18 @@ impl World {
         }
         let answer = match output {
             Output::Write(write) => self.server.write(write, self.now),
-            Output::Read | Output::Lead(_) | Output::Stop | Output::Left => Input::Found(self.server.record.clone()),
+            Output::Read | Output::Lead(_) | Output::Stop | Output::Released => {
+                Input::Read(self.server.record.clone())
+            }
         };
-        if fate == Fate::AnswerLost { (self.now + TIMEOUT, Input::Failed) } else { (self.now + LATENCY, answer) }
+        if fate == Fate::AnswerLost {
+            (self.now + TIMEOUT, Input::Failed)
+        } else {
+            (self.now + LATENCY, answer)
+        }
     }
 
-    /// One step of one replica.
+    /// Runs one step of one replica.
     fn step(&mut self, name: &'static str) {
         let now = self.now;
         let Some(replica) = self.replicas.get_mut(name) else { return };
@@ -137,11 +148,16 @@ impl World {
             replica.machine.handle(input, local);
         }
         replica.machine.tick(local);
-        while let Some(output) = self.replicas.get_mut(name).and_then(|replica| replica.machine.poll()) {
+        while let Some(output) =
+            self.replicas.get_mut(name).and_then(|replica| replica.machine.poll())
+        {
             if let Output::Lead(until) = output {
-                assert!(until > local && until <= local + MILLIS(10_000), "it leads until {until:?}");
+                assert!(
+                    until > local && until <= local + MILLIS(10_000),
+                    "it leads until {until:?}"
+                );
             }
-            if output == Output::Left {
+            if output == Output::Released {
                 self.replicas.get_mut(name).unwrap().left = true;
             }
             if matches!(output, Output::Read | Output::Write(_)) {
@@ -151,7 +167,7 @@ impl World {
         }
     }
 
-    /// Runs for a while; two replicas that may write at once are a failure.
+    /// Runs for this time; panics if two replicas may write at once.
     fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.now < end {
@@ -164,15 +180,17 @@ impl World {
         }
     }
 
-    /// Those that may write. A replica that is paused does nothing, whatever it believes.
+    /// Returns the replicas that may write. A paused replica does nothing, whatever its state is.
     fn leaders(&self) -> Vec<&'static str> {
-        let writes = |replica: &Replica| replica.alive && self.now >= replica.paused_until && replica.machine.leads();
+        let writes = |replica: &Replica| {
+            replica.alive && self.now >= replica.paused_until && replica.machine.is_leader()
+        };
         self.replicas.iter().filter(|(_, replica)| writes(replica)).map(|(name, _)| *name).collect()
     }
 
     fn leave(&mut self, name: &'static str) {
         let now = self.now;
-        self.replicas.get_mut(name).unwrap().machine.handle(Input::Leave, now);
+        self.replicas.get_mut(name).unwrap().machine.handle(Input::Stopping, now);
     }
 }
 
@@ -241,7 +259,7 @@ fn a_holder_that_leaves_without_an_api_server_may_end_soon() {
     world.run(MILLIS(5_000));
     world.loss = 100;
     world.leave("a");
-    world.run(LEAVE_MAX + MILLIS(1));
+    world.run(RELEASE_TIMEOUT + MILLIS(1));
     assert!(world.replicas["a"].left);
 }
 
@@ -264,7 +282,8 @@ fn a_holder_whose_clock_stood_still_stops_at_its_next_renewal() {
     (a.paused_until, a.lag) = (world.now + MILLIS(20_000), MILLIS(20_000));
     world.run(MILLIS(19_999));
     assert_eq!(world.leaders(), ["b"]);
-    // Until it asks, it cannot know: the one case in which two may write, for less than the retry time.
+    // A replica cannot detect the loss before its next read. Only in this case two replicas may
+    // write, for less than the retry time.
     let woken = world.now;
     while world.leaders().len() != 1 || world.now <= woken + MILLIS(2) {
         world.now = world.now + MILLIS(1);
@@ -312,7 +331,7 @@ fn a_holder_that_leaves_a_deleted_lease_may_end_at_once() {
 fn whatever_gets_lost_two_never_lead_and_one_does_in_the_end() {
     for seed in 1..100 {
         let mut world = World::new(&["a", "b", "c"], seed);
-        // One that has seen no Lease yet cannot know that there was one.
+        // A replica that has not read any Lease cannot detect that there was one.
         world.run(MILLIS(50));
         world.grain = MILLIS(7);
         for _ in 0..6 {

@@ -1,4 +1,4 @@
-//! Tables for the parser, and the interval set against a slow obvious model.
+//! Tables for the parser, and the interval set against a slow and obvious model.
 
 use std::collections::BTreeSet;
 
@@ -36,15 +36,15 @@ fn every_spelling_of_a_range_is_read() {
 #[test]
 fn what_is_no_range_says_why() {
     let cases = [
-        ("", "is no address"),
+        ("", "is not an address"),
         ("10.0.0.0/33", "prefix length: IPv4 takes 0 to 32"),
         ("fd00::/129", "prefix length: IPv6 takes 0 to 128"),
         ("10.0.0.0/x", "prefix length"),
         ("10.0.0.9-10.0.0.5", "ends before it starts"),
         ("10.0.0.9-fd00::1", "mixes IPv4 and IPv6"),
-        ("10.0.0.256", "is no address"),
-        ("10.0.0.1-", "is no address"),
-        ("host/24", "is no address"),
+        ("10.0.0.256", "is not an address"),
+        ("10.0.0.1-", "is not an address"),
+        ("host/24", "is not an address"),
     ];
     for (text, why) in cases {
         let error = text.parse::<AddressRange>().expect_err(text).to_string();
@@ -107,7 +107,7 @@ fn the_widest_network_of_a_range_is_whole_in_it() {
     let cases = [
         ("10.0.0.0/24", 24),
         ("10.0.0.7", 32),
-        // MetalLB's own example: its widest block is a /26.
+        // The widest block of MetalLB's own example is a /26.
         ("3.3.3.2-3.3.3.254", 26),
         ("10.0.0.1-10.0.0.2", 32),
         ("0.0.0.0-255.255.255.255", 0),

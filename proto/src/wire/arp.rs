@@ -1,4 +1,5 @@
-//! ARP over Ethernet for IPv4 (RFC 826; announcements and probes RFC 5227). No allocation: this is the answer path.
+//! ARP over Ethernet for IPv4 (RFC 826; announcements and probes RFC 5227). No function allocates
+//! memory, because the functions run for every reply.
 
 use std::net::Ipv4Addr;
 
@@ -6,37 +7,38 @@ use pnet_packet::Packet;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperations, ArpPacket};
 use pnet_packet::ethernet::{EtherTypes, EthernetPacket};
 
-use super::{ETHERNET_HEADER, Mac, ethernet};
+use super::{ETHERNET_HEADER_LENGTH, Mac, write_ethernet_header};
 
 /// EtherType of ARP.
 pub const ETHER_TYPE: u16 = 0x0806;
 /// Length of an ARP frame with its Ethernet header, in bytes, before padding.
-pub const FRAME: usize = ETHERNET_HEADER + 28;
+pub const FRAME_LENGTH: usize = ETHERNET_HEADER_LENGTH + 28;
 
 /// An ARP operation (RFC 826).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Who has the target address?
+    /// Requests the MAC of the target address.
     Request,
-    /// The sender has the sender address.
+    /// Reports that the sender's address is at the sender's MAC.
     Reply,
 }
 
-/// The fields of an ARP frame that we use.
+/// Fields of an ARP frame that the speaker uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
     /// Request or reply.
     pub operation: Operation,
-    /// Sender hardware address: where an answer goes.
+    /// Sender hardware address, to which a reply is sent.
     pub sender_mac: Mac,
     /// Sender protocol address; unspecified in a probe (RFC 5227 section 1.1).
     pub sender: Ipv4Addr,
-    /// Target protocol address.
+    /// Target protocol address: the one whose MAC is requested, or that of the reply's receiver.
     pub target: Ipv4Addr,
 }
 
 impl Arp {
-    /// Reads a whole frame, Ethernet header first. `None` for whatever is not ARP for IPv4 over Ethernet.
+    /// Decodes a whole frame, Ethernet header first. Returns `None` for every frame that is not an
+    /// ARP request or reply for IPv4 over Ethernet.
     #[must_use]
     pub fn decode(frame: &[u8]) -> Option<Self> {
         let header = EthernetPacket::new(frame)?;
@@ -65,28 +67,30 @@ impl Arp {
     }
 }
 
-/// The answer to a request: `address` is at `mac`, told to `to` alone.
+/// Returns the reply that `address` is at `mac`, to the host that requested it: MAC `to`, address
+/// `asker`.
 #[must_use]
-pub fn reply(mac: Mac, address: Ipv4Addr, to: Mac, asker: Ipv4Addr) -> [u8; FRAME] {
+pub fn reply(mac: Mac, address: Ipv4Addr, to: Mac, asker: Ipv4Addr) -> [u8; FRAME_LENGTH] {
     frame(to, mac, 2, mac, address, to, asker)
 }
 
-/// A request for `address` from a host that has `sender`; broadcast.
+/// Returns a broadcast request for the MAC of `address`, from a host with the MAC `mac` and the
+/// address `sender`.
 #[must_use]
-pub fn request(mac: Mac, sender: Ipv4Addr, address: Ipv4Addr) -> [u8; FRAME] {
+pub fn request(mac: Mac, sender: Ipv4Addr, address: Ipv4Addr) -> [u8; FRAME_LENGTH] {
     frame(Mac::BROADCAST, mac, 1, mac, sender, Mac::ZERO, address)
 }
 
-/// Gratuitous ARP in its request form (the ARP announcement of RFC 5227 section 2.3), with the target MAC set to the
-/// sender's: some devices learn from that form only.
+/// Returns a gratuitous ARP in its request form (the ARP announcement of RFC 5227 section 2.3),
+/// with the target MAC set to the sender's. Some devices accept only that form.
 #[must_use]
-pub fn gratuitous_request(mac: Mac, address: Ipv4Addr) -> [u8; FRAME] {
+pub fn gratuitous_request(mac: Mac, address: Ipv4Addr) -> [u8; FRAME_LENGTH] {
     frame(Mac::BROADCAST, mac, 1, mac, address, mac, address)
 }
 
-/// Gratuitous ARP in its reply form, with the target MAC set to the sender's.
+/// Returns a gratuitous ARP in its reply form, with the target MAC set to the sender's.
 #[must_use]
-pub fn gratuitous_reply(mac: Mac, address: Ipv4Addr) -> [u8; FRAME] {
+pub fn gratuitous_reply(mac: Mac, address: Ipv4Addr) -> [u8; FRAME_LENGTH] {
     frame(Mac::BROADCAST, mac, 2, mac, address, mac, address)
 }
 
@@ -98,9 +102,9 @@ fn frame(
     sender: Ipv4Addr,
     target_mac: Mac,
     target: Ipv4Addr,
-) -> [u8; FRAME] {
-    let mut frame = [0; FRAME];
-    ethernet(&mut frame, destination, source, ETHER_TYPE);
+) -> [u8; FRAME_LENGTH] {
+    let mut frame = [0; FRAME_LENGTH];
+    write_ethernet_header(&mut frame, destination, source, ETHER_TYPE);
     // Hardware type Ethernet, protocol IPv4, lengths 6 and 4, operation.
     frame[14..22].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, operation]);
     frame[22..28].copy_from_slice(&sender_mac.0);
@@ -124,7 +128,10 @@ mod tests {
     #[test]
     fn a_request_and_its_answer_have_the_bytes_of_rfc_826() {
         let asked = Arp::decode(&request(A, CLIENT, VIP)).expect("request");
-        assert_eq!(asked, Arp { operation: Operation::Request, sender_mac: A, sender: CLIENT, target: VIP });
+        assert_eq!(
+            asked,
+            Arp { operation: Operation::Request, sender_mac: A, sender: CLIENT, target: VIP }
+        );
         #[rustfmt::skip]
         let bytes = [
             2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 6,
@@ -135,9 +142,10 @@ mod tests {
 
     #[test]
     fn gratuitous_forms_speak_of_the_sender_alone() {
-        for (frame, operation) in
-            [(gratuitous_request(A, VIP), Operation::Request), (gratuitous_reply(A, VIP), Operation::Reply)]
-        {
+        for (frame, operation) in [
+            (gratuitous_request(A, VIP), Operation::Request),
+            (gratuitous_reply(A, VIP), Operation::Reply),
+        ] {
             let arp = Arp::decode(&frame).expect("gratuitous");
             assert_eq!(arp, Arp { operation, sender_mac: A, sender: VIP, target: VIP });
             assert_eq!(
@@ -156,7 +164,10 @@ mod tests {
             bad[at] = value;
             assert_eq!(Arp::decode(&bad), None, "byte {at}");
         }
-        assert!((0..FRAME).all(|length| Arp::decode(&good[..length]).is_none()), "a short frame");
+        assert!(
+            (0..FRAME_LENGTH).all(|length| Arp::decode(&good[..length]).is_none()),
+            "a short frame"
+        );
     }
 
     proptest! {

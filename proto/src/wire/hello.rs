@@ -1,6 +1,7 @@
-//! The words that speakers exchange on a wire: one signed frame format of our own EtherType (docs/adr/0003-hello-frames.md).
+//! Hello protocol between speakers on a network segment: one signed frame format with its own
+//! EtherType (docs/adr/0003-hello-frames.md). Plain values.
 //!
-//! After the Ethernet header, all numbers big endian, all lengths in bytes:
+//! Layout after the Ethernet header; all numbers are big endian, all lengths in bytes:
 //!
 //! ```text
 //!  0        1        2                 4                                   8
@@ -12,8 +13,8 @@
 //!  | HMAC-SHA256 over all before it, truncated to 16 bytes                  |
 //! ```
 //!
-//! What follows the signature is Ethernet padding. Unknown TLVs are skipped, so versions that differ by one understand
-//! each other.
+//! Bytes after the signature are Ethernet padding. Unknown TLVs are skipped, so versions that
+//! differ by one are compatible.
 
 mod codec;
 mod keys;
@@ -21,126 +22,139 @@ mod keys;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use codec::{ADDRESSES_PER_FRAME_MAX, DecodeError, FRAME_MAX};
-pub use keys::{KEY_LENGTH, Key, KeyRing};
+pub use codec::{ADDRESSES_PER_FRAME_MAX, FRAME_MAX, HelloDecodeError};
+pub use keys::{HelloKey, HelloKeyRing, KEY_LENGTH};
 
 use super::Mac;
 
 /// EtherType of the hello protocol: IEEE 802 local experimental 1.
 pub const ETHER_TYPE: u16 = 0x88B5;
-/// The group address that all speakers listen to: a locally administered multicast MAC.
+/// Group address of all speakers: a locally administered multicast MAC.
 pub const GROUP: Mac = Mac([0x03, b'F', b'L', b'B', 0, 1]);
-/// The version that we speak; frames of this one and the next are understood.
+/// Version of the frames that this speaker sends. Received frames may differ by one version.
 pub const VERSION: u8 = 1;
-/// The longest node name in a frame, in bytes (`metadata.name` of a Node, RFC 1123).
-pub const NODE_MAX: usize = 253;
+/// Maximum length of a node name in a frame, in bytes (`metadata.name` of a Node, RFC 1123).
+pub const NODE_NAME_MAX: usize = 253;
 
-/// What the sender says of itself in every frame.
+/// State of the sender, which every frame carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flags {
-    /// It is about to stop and claims nothing.
+    /// Leaving: the sender is about to stop, or its main loop is stalled. The sender makes no new
+    /// claims.
     pub leaving: bool,
-    /// Its node is being drained.
+    /// Draining: the sender's node has an announcement drain, so it hands over its addresses.
     pub draining: bool,
-    /// Its data path is not healthy.
+    /// Unhealthy: kube-proxy on the sender's node is unhealthy.
     pub unhealthy: bool,
-    /// It was frozen too often of late.
-    pub unstable: bool,
-    /// It started, came back or was alone a short while ago.
-    pub fresh: bool,
-    /// It hears nothing.
-    pub deaf: bool,
-    /// Its data path was asked after and works: such a check means something in this cluster.
-    pub checked: bool,
+    /// Flapping: the node was fenced too often recently.
+    pub flapping: bool,
+    /// In preempt delay: the node has recently started, recovered, or been without peers.
+    pub in_preempt_delay: bool,
+    /// Isolated: the sender receives no frames on this interface.
+    pub isolated: bool,
+    /// kube-proxy on the sender's node was checked and is healthy. Other speakers conclude that
+    /// this cluster has a kube-proxy that can be checked.
+    pub health_checked: bool,
 }
 
-/// Why a speaker stops answering for an address.
+/// Reason why a speaker releases an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
-    /// Another one has it, or nobody should: I stay a candidate.
+pub enum ReleaseReason {
+    /// The address goes to another node, or to none. The sender remains a candidate for the
+    /// address.
     HandedOver,
-    /// Count me out for a while, or until I claim it.
-    Refused,
-    /// As refused; and nobody should claim it for a while, because a host that is none of us uses it.
+    /// The receivers do not regard the sender as a candidate for
+    /// [`CLAIM_LIFETIME`](crate::claim::CLAIM_LIFETIME), or until the sender claims the address.
+    NotCandidate,
+    /// As [`ReleaseReason::NotCandidate`]. In addition, no node should claim the address for a
+    /// while, because a foreign host uses the address.
     Contested,
 }
 
-/// What a hello says of the addresses that its sender may announce, and for which its endpoints all fail their health check: all of them, or
-/// a stretch of the list. Of that stretch it replaces all that was said before: who is not named does not fail.
+/// Report of the addresses that the sender may announce, and whose endpoints on the sender's node
+/// all fail their health check.
+///
+/// The report covers all such addresses, or only a range of them if they do not fit in one frame.
+/// The report replaces all earlier reports on its range: an address of the range that the report
+/// does not contain does not fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failing {
-    /// Ascending, at most [`ADDRESSES_PER_FRAME_MAX`].
+pub struct FailingReport {
+    /// The failing addresses, ascending, at most [`ADDRESSES_PER_FRAME_MAX`].
     pub addresses: Vec<IpAddr>,
-    /// The stretch begins with the first of these: of addresses before it nothing is said.
+    /// The range begins with the first of `addresses`. The report does not cover lower addresses.
     pub more_before: bool,
-    /// The stretch ends with the last of these: of addresses after it nothing is said.
+    /// The range ends with the last of `addresses`. The report does not cover higher addresses.
     pub more_after: bool,
 }
 
-/// What a frame says.
+/// Contents of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// I am here, and hold the claim set of this generation (0: none). Multicast, periodic.
+    /// Periodic proof that the sender runs. The hello carries the generation of the claim set that
+    /// the sender owns, or 0 if the set is empty. Multicast.
     Hello {
         /// Generation of the sender's claim set.
         generation: u32,
-        /// Ids of the keys it accepts.
-        accepts: Vec<u32>,
-        /// For which addresses health checks fail at the sender.
-        failing: Failing,
+        /// IDs of the keys that the sender accepts.
+        accepted_keys: Vec<u32>,
+        /// Addresses whose health checks fail on the sender.
+        failing: FailingReport,
     },
-    /// I answer for these addresses from now on. Multicast.
+    /// The sender owns these addresses from now on. Multicast.
     Claim {
         /// Generation of the claim set before this frame.
-        before: u32,
-        /// Generation after it.
+        previous_generation: u32,
+        /// Generation of the claim set after this frame.
         generation: u32,
-        /// The addresses added.
+        /// Addresses that this frame adds to the claim set.
         addresses: Vec<IpAddr>,
-        /// How long each is best left with the sender, whoever is better by order alone, in units of 10 ms up to 655 s. Addresses
-        /// without one are free to go.
-        keeps: Vec<Duration>,
+        /// Remaining preempt delay of each address, in units of 10 ms up to 655 s. A better
+        /// candidate waits for the end of the delay, unless a soft rule makes it better. Addresses
+        /// without a value have no delay.
+        preempt_delays: Vec<Duration>,
     },
-    /// I no longer answer for these addresses. Multicast.
+    /// The sender has stopped announcing these addresses. Multicast.
     Release {
         /// Generation of the claim set before this frame.
-        before: u32,
-        /// Generation after it.
+        previous_generation: u32,
+        /// Generation of the claim set after this frame.
         generation: u32,
-        /// The addresses given up.
+        /// Released addresses.
         addresses: Vec<IpAddr>,
-        /// Why.
-        why: Release,
+        /// Reason of the release.
+        reason: ReleaseReason,
     },
-    /// Do you live? Unicast.
+    /// Challenge: the receiver must respond at once, to prove that it runs. Unicast.
     Challenge {
-        /// To be returned.
+        /// Random number that the challenge response must repeat.
         nonce: u64,
     },
-    /// I do. Unicast.
-    Answer {
-        /// The challenge's nonce.
+    /// Challenge response. Unicast.
+    ChallengeReply {
+        /// Nonce of the challenge.
         nonce: u64,
     },
-    /// Tell me your whole claim set. Unicast.
-    Ask,
-    /// One part of my whole claim set; what is in no part I do not claim. Unicast or multicast.
+    /// Requests the whole claim set of the receiver. Unicast.
+    ListRequest,
+    /// One part of the sender's whole claim set. The sender does not own an address that is in no
+    /// part. Unicast or multicast.
     List {
         /// Generation of the claim set.
         generation: u32,
-        /// This part, from 0.
+        /// Index of this part, from 0.
         part: u16,
-        /// How many parts there are.
+        /// Number of parts.
         parts: u16,
-        /// The addresses of this part.
+        /// Addresses of this part.
         addresses: Vec<IpAddr>,
-        /// As in a claim, for the addresses of this part.
-        keeps: Vec<Duration>,
+        /// Remaining preempt delays of the addresses of this part, as in [`Body::Claim`].
+        preempt_delays: Vec<Duration>,
     },
 }
 
 impl Body {
-    /// Whether frames of this kind go to the group and carry a sequence number of their own.
+    /// Returns whether frames of this kind always go to the group, so that each frame has its own
+    /// sequence number.
     #[must_use]
     pub const fn is_multicast(&self) -> bool {
         matches!(self, Self::Hello { .. } | Self::Claim { .. } | Self::Release { .. })
@@ -150,19 +164,19 @@ impl Body {
 /// One frame, without its Ethernet header and signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The sender's Node name, at most [`NODE_MAX`] bytes.
+    /// Node name of the sender, at most [`NODE_NAME_MAX`] bytes.
     pub node: Box<str>,
-    /// Random at every start of the sender.
+    /// Random number that the sender chooses at every start.
     pub epoch: u64,
-    /// Number of multicast frames the sender has sent in this epoch, this one included.
+    /// Number of multicast frames that the sender has sent in this epoch, this one included.
     pub sequence: u32,
     /// The sender's monotonic clock, in nanoseconds.
     pub clock: u64,
-    /// The hello interval that the sender keeps, in whole milliseconds up to 65,535.
+    /// Hello interval that the sender will not exceed, in whole milliseconds up to 65,535.
     pub interval: Duration,
-    /// What the sender says of itself.
+    /// State of the sender.
     pub flags: Flags,
-    /// What the frame says.
+    /// Contents of the frame.
     pub body: Body,
 }
 

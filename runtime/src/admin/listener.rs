@@ -1,5 +1,6 @@
-//! One address at which the admin endpoint listens: its socket, its thread, and its connections,
-//! each of which serves one request. No client keeps another from being served ([`Places`]).
+//! A listener of the admin endpoint: its socket, its thread, and its connections, each of which
+//! serves one request. [`Connections`] limits the connections of each client, so no client can
+//! block another one.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -22,41 +23,43 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::places::{Crowded, Places};
-use super::{Offer, Shared, answer};
+use super::connections::{ConnectionLimit, Connections};
+use super::{PageSet, Shared, answer};
 use crate::clock::Clock;
 
-/// How long a client may take to send its request's head.
+/// The time within which a client must send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// How long one connection may live, slow reader or not.
+/// The longest lifetime of a connection, which also limits clients that read slowly.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-/// Connections that the kernel keeps before they are accepted. Waiting there takes milliseconds; a
-/// client that finds no room there tries again after a second.
+/// The most connections that the kernel queues until the listener accepts them, which takes
+/// milliseconds. If the queue is full, the client's kernel retries after a second.
 const BACKLOG: i32 = 1024;
-/// The pause after a failed accept: out of file descriptors.
+/// The pause after a failed accept, which usually means that the process has no free file
+/// descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a connection was closed before it was answered.
+/// Reason why a connection was closed before it got a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Reason {
-    /// The kernel could not hand it over: no file descriptors are left.
+enum DropReason {
+    /// The accept failed, usually because the process has no free file descriptors.
     Accept,
-    /// Its client has too many.
+    /// The client has too many connections.
     Peer,
-    /// All clients have too many together.
+    /// All clients together have too many connections.
     Full,
-    /// Its request's head did not arrive in time.
+    /// The head of the request did not arrive within [`HEAD_TIMEOUT`].
     Head,
-    /// Its bytes are no HTTP, or too long a head.
+    /// The client's bytes are not HTTP, or the head of the request is too long.
     Malformed,
-    /// It lasted too long.
+    /// The connection reached its maximum lifetime, [`CONNECTION_TIMEOUT`].
     Slow,
 }
 
-impl Reason {
-    const ALL: [Self; 6] = [Self::Accept, Self::Peer, Self::Full, Self::Head, Self::Malformed, Self::Slow];
+impl DropReason {
+    const ALL: [Self; 6] =
+        [Self::Accept, Self::Peer, Self::Full, Self::Head, Self::Malformed, Self::Slow];
 
     const fn name(self) -> &'static str {
         match self {
@@ -70,11 +73,11 @@ impl Reason {
     }
 }
 
-impl From<Crowded> for Reason {
-    fn from(crowded: Crowded) -> Self {
+impl From<ConnectionLimit> for DropReason {
+    fn from(crowded: ConnectionLimit) -> Self {
         match crowded {
-            Crowded::Peer => Self::Peer,
-            Crowded::All => Self::Full,
+            ConnectionLimit::Peer => Self::Peer,
+            ConnectionLimit::All => Self::Full,
         }
     }
 }
@@ -85,33 +88,34 @@ struct DropLabels {
     reason: &'static str,
 }
 
-/// Counts connections that were closed before they were answered.
+/// Counter of connections that were closed before they got a response.
 #[derive(Clone, Debug)]
-pub(super) struct Dropped(Family<DropLabels, Counter>);
+pub(super) struct DroppedConnections(Family<DropLabels, Counter>);
 
-impl Dropped {
-    /// All series at 0.
+impl DroppedConnections {
+    /// Registers the counter with one series for each listener and reason, all with the value 0.
     pub(super) fn new(registry: &mut Registry) -> Self {
         let dropped = Self(Family::default());
-        for offer in [Offer::All, Offer::Probes] {
-            for reason in Reason::ALL {
+        for offer in [PageSet::All, PageSet::Probes] {
+            for reason in DropReason::ALL {
                 let _ = dropped.of(offer, reason);
             }
         }
-        let help = "Connections to the admin endpoint that were closed before they were answered";
+        let help = "Connections to the admin endpoint that were closed before a response";
         registry.register("admin_connections_dropped", help, dropped.0.clone());
         dropped
     }
 
-    fn of(&self, offer: Offer, reason: Reason) -> Counter {
-        self.0.get_or_create_owned(&DropLabels { listener: offer.listener(), reason: reason.name() })
+    fn of(&self, offer: PageSet, reason: DropReason) -> Counter {
+        self.0
+            .get_or_create_owned(&DropLabels { listener: offer.listener(), reason: reason.name() })
     }
 }
 
-/// A running listener; dropping it ends its thread.
+/// A running listener. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Listener {
-    /// Where it listens.
+    /// The address to which the listener is bound.
     pub address: SocketAddr,
     thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -121,22 +125,22 @@ impl Drop for Listener {
         if let Some((stop, thread)) = self.thread.take() {
             drop(stop);
             if thread.join().is_err() {
-                warn!(address = %self.address, "the admin endpoint had crashed");
+                warn!(address = %self.address, "the admin endpoint panicked and was started again");
             }
         }
     }
 }
 
 impl Listener {
-    /// Listens, on a thread of its own.
+    /// Starts a listener on its own thread.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// The address cannot be bound, or the thread cannot be started.
     pub(super) fn start(
         listen: SocketAddr,
-        offer: Offer,
+        offer: PageSet,
         shared: &Arc<Shared>,
-        dropped: &Dropped,
+        dropped: &DroppedConnections,
     ) -> std::io::Result<Self> {
         let listener = bind(listen)?;
         listener.set_nonblocking(true)?;
@@ -147,28 +151,33 @@ impl Listener {
             tokio::net::TcpListener::from_std(listener)?
         };
         let (stop, stopped) = oneshot::channel();
-        let server = Server { offer, shared: Arc::clone(shared), dropped: dropped.clone() };
-        let thread = std::thread::Builder::new().name(offer.listener().into()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, server) => {}
-                    _ = stopped => {}
-                }
-            });
-        })?;
+        let server = ListenerState { offer, shared: Arc::clone(shared), dropped: dropped.clone() };
+        let thread =
+            std::thread::Builder::new().name(offer.listener().into()).spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = accept(listener, server) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?;
         Ok(Self { address, thread: Some((stop, thread)) })
     }
 }
 
-/// Listens on an address. `0.0.0.0` is every address of the host, of both families, as for
-/// Kubernetes' own programs: the kubelet of a cluster of IPv6 alone probes by IPv6.
+/// Binds a socket to an address. `0.0.0.0` stands for all addresses of both families, as in
+/// Kubernetes' own components, because the kubelet of an IPv6 cluster probes over IPv6.
 fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
     if listen.ip() != IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
         return bind_to(listen);
     }
     match bind_to((Ipv6Addr::UNSPECIFIED, listen.port()).into()) {
-        // The kernel has no IPv6.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => bind_to(listen),
+        // The kernel does not support IPv6, so bind the IPv4 address.
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            bind_to(listen)
+        }
         outcome => outcome,
     }
 }
@@ -186,26 +195,26 @@ fn bind_to(listen: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// State that the connections of a listener share.
 #[derive(Clone)]
-struct Server {
-    offer: Offer,
+struct ListenerState {
+    offer: PageSet,
     shared: Arc<Shared>,
-    dropped: Dropped,
+    dropped: DroppedConnections,
 }
 
-impl Server {
-    fn count(&self, reason: Reason) {
+impl ListenerState {
+    fn count(&self, reason: DropReason) {
         self.dropped.of(self.offer, reason).inc();
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, server: Server) {
-    let (mut places, mut connections) = (Places::default(), JoinSet::new());
+async fn accept(listener: tokio::net::TcpListener, server: ListenerState) {
+    let (mut places, mut connections) = (Connections::default(), JoinSet::new());
     loop {
         let accepted = tokio::select! {
             biased;
             Some(ended) = connections.join_next() => {
                 if let Ok(id) = ended {
-                    places.leave(id);
+                    places.remove(id);
                 }
                 continue;
             }
@@ -213,7 +222,8 @@ async fn accept(listener: tokio::net::TcpListener, server: Server) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (asked, (closes, closed)) = (Arc::new(AtomicBool::new(false)), oneshot::channel());
+                let (asked, (closes, closed)) =
+                    (Arc::new(AtomicBool::new(false)), oneshot::channel());
                 let peer = peer.ip().to_canonical();
                 let (id, crowded) = places.take(peer, Arc::clone(&asked), closes);
                 if let Some(crowded) = crowded {
@@ -221,25 +231,27 @@ async fn accept(listener: tokio::net::TcpListener, server: Server) {
                     debug!(%peer, ?crowded, "too many connections to the admin endpoint: the oldest is closed");
                 }
                 connections.spawn(connection(stream, peer, asked, closed, server.clone(), id));
-                // A request that has arrived is read before the next connection is accepted.
+                // Yield, so that the new task can read a request that has arrived before the next
+                // connection is accepted.
                 tokio::task::yield_now().await;
             }
             Err(error) => {
-                server.count(Reason::Accept);
-                debug!(%error, "the admin endpoint cannot accept");
+                server.count(DropReason::Accept);
+                debug!(%error, "the admin endpoint cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Serves one request, unless the place is taken from it before; returns the place.
+/// Serves one request, unless `closed` ends the connection first to make room for a new one.
+/// Returns the connection's ID.
 async fn connection(
     stream: TcpStream,
     peer: IpAddr,
     asked: Arc<AtomicBool>,
     closed: oneshot::Receiver<Infallible>,
-    server: Server,
+    server: ListenerState,
     id: u64,
 ) -> u64 {
     let service = service_fn(|request| {
@@ -261,14 +273,14 @@ async fn connection(
         Ok(Err(error)) => {
             debug!(%peer, %error, "connection to the admin endpoint");
             if error.is_timeout() {
-                server.count(Reason::Head);
+                server.count(DropReason::Head);
             } else if error.is_parse() {
-                server.count(Reason::Malformed);
+                server.count(DropReason::Malformed);
             }
         }
         Err(_) => {
             debug!(%peer, "connection to the admin endpoint took too long");
-            server.count(Reason::Slow);
+            server.count(DropReason::Slow);
         }
     }
     id

@@ -1,4 +1,4 @@
-//! The endpoint over a real loopback socket, as a kubelet and a scraper see it.
+//! The endpoint over real loopback sockets, with requests like those of a kubelet and a scraper.
 
 use std::io::{Read, Write};
 use std::net;
@@ -7,29 +7,33 @@ mod attack;
 
 use super::*;
 use crate::clock::Clock;
-use crate::vitals::BEAT_AGE_MAX;
+use crate::watchdog::HEARTBEAT_AGE_MAX;
 
-/// Starts the endpoint at these addresses, and ports that are free.
-fn start_at(admin: &str, probes: &str, vitals: &Arc<Vitals>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
+/// Starts the endpoint at these addresses, on free ports.
+fn start_at(
+    admin: &str,
+    probes: &str,
+    watchdog: &Arc<Watchdog>,
+) -> (AdminServer, mpsc::Receiver<StateRequest>) {
     let free = |host: &str| SocketAddr::new(host.parse().unwrap(), 0);
-    let addresses = Addresses { admin: free(admin), probes: free(probes) };
-    serve(addresses, registry(), Arc::clone(vitals), None, None)
+    let addresses = ListenAddresses { admin: free(admin), probes: free(probes) };
+    serve(addresses, registry(), Arc::clone(watchdog), None, None)
 }
 
-fn start_on_loopback(vitals: &Arc<Vitals>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
-    start_at("127.0.0.1", "127.0.0.1", vitals)
+fn start_on_loopback(watchdog: &Arc<Watchdog>) -> (AdminServer, mpsc::Receiver<StateRequest>) {
+    start_at("127.0.0.1", "127.0.0.1", watchdog)
 }
 
 fn listening(listener: Option<&Listener>) -> SocketAddr {
     listener.unwrap().address
 }
 
-/// One request to the admin listener.
+/// Sends one request to the admin listener.
 fn ask(server: &AdminServer, request_line: &str) -> (u16, String) {
     ask_at(listening(server.admin.as_ref()), request_line)
 }
 
-/// One request over a connection of its own: the status code, and the whole answer.
+/// Sends one request over its own connection. Returns the status code and the whole response.
 fn ask_at(address: SocketAddr, request_line: &str) -> (u16, String) {
     let mut stream = net::TcpStream::connect(address).unwrap();
     write!(stream, "{request_line} HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
@@ -40,26 +44,27 @@ fn ask_at(address: SocketAddr, request_line: &str) -> (u16, String) {
 
 #[test]
 fn healthz_follows_the_main_loop_and_readyz_says_why_not() {
-    let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, _requests) = start_on_loopback(&vitals);
+    let watchdog = Arc::new(Watchdog::new(Clock::now()));
+    let (server, _requests) = start_on_loopback(&watchdog);
     assert_eq!(ask(&server, "GET /healthz").0, 200);
     let (code, answer) = ask(&server, "GET /readyz");
     assert_eq!((code, answer.ends_with("not ready: starting\n")), (503, true), "{answer}");
-    vitals.ready();
+    watchdog.ready();
     assert_eq!(ask(&server, "GET /readyz").0, 200);
-    vitals.not_ready("draining");
+    watchdog.not_ready("draining");
     assert_eq!(ask(&server, "GET /readyz").0, 503);
 }
 
-/// The answer to a client at `peer` at `now`, of an endpoint that started at the zero of its clock.
+/// Returns the status of a response to `peer` at `now`, from an endpoint whose main loop sent its
+/// last heartbeat at time 0.
 async fn answer_to(peer: &str, path: &str, now: Instant) -> StatusCode {
-    answer_of(Offer::All, peer, path, now).await
+    answer_of(PageSet::All, peer, path, now).await
 }
 
-async fn answer_of(offer: Offer, peer: &str, path: &str, now: Instant) -> StatusCode {
+async fn answer_of(offer: PageSet, peer: &str, path: &str, now: Instant) -> StatusCode {
     let (state, mut requests) = mpsc::channel(1);
-    let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    let shared = Shared { registry: registry(), vitals, state, action: None, ward: None };
+    let watchdog = Arc::new(Watchdog::new(Instant::ZERO));
+    let shared = Shared { registry: registry(), watchdog, state, action: None, ward: None };
     let request = Request::get(path).body(()).unwrap();
     let response = answer(&shared, offer, peer.parse().unwrap(), request, now).await.unwrap();
     requests.try_recv().unwrap_err();
@@ -68,35 +73,45 @@ async fn answer_of(offer: Offer, peer: &str, path: &str, now: Instant) -> Status
 
 #[tokio::test]
 async fn healthz_of_a_stuck_main_loop_is_503_at_each_listener() {
-    let limit = Instant::ZERO + BEAT_AGE_MAX;
-    for offer in [Offer::All, Offer::Probes] {
+    let limit = Instant::ZERO + HEARTBEAT_AGE_MAX;
+    for offer in [PageSet::All, PageSet::Probes] {
         assert_eq!(answer_of(offer, "10.0.0.1", "/healthz", limit).await, 200, "{offer:?}");
-        assert_eq!(answer_of(offer, "10.0.0.1", "/healthz", limit + Duration::from_millis(1)).await, 503, "{offer:?}");
+        assert_eq!(
+            answer_of(offer, "10.0.0.1", "/healthz", limit + Duration::from_millis(1)).await,
+            503,
+            "{offer:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_ward_is_healthy_while_it_lives_and_the_main_loop_does() {
-    let limit = Instant::ZERO + BEAT_AGE_MAX;
-    for (lives, now, expect) in [(true, limit, 200), (false, limit, 503), (true, limit + Duration::from_millis(1), 503)]
+    let limit = Instant::ZERO + HEARTBEAT_AGE_MAX;
+    for (lives, now, expect) in
+        [(true, limit, 200), (false, limit, 503), (true, limit + Duration::from_millis(1), 503)]
     {
-        let (ward, found) = Ward::new("/ward/healthz");
+        let (ward, found) = Companion::new("/ward/healthz");
         found.store(lives, Ordering::Relaxed);
         let (state, _requests) = mpsc::channel(1);
-        let vitals = Arc::new(Vitals::new(Instant::ZERO));
-        let shared = Shared { registry: registry(), vitals, state, action: None, ward: Some(ward) };
+        let watchdog = Arc::new(Watchdog::new(Instant::ZERO));
+        let shared =
+            Shared { registry: registry(), watchdog, state, action: None, ward: Some(ward) };
         let request = Request::get("/ward/healthz").body(()).unwrap();
-        let response = answer(&shared, Offer::All, "10.0.0.1".parse().unwrap(), request, now).await.unwrap();
+        let response =
+            answer(&shared, PageSet::All, "10.0.0.1".parse().unwrap(), request, now).await.unwrap();
         assert_eq!(response.status(), expect, "{lives}, {now:?}");
     }
 }
 
 #[test]
 fn metrics_are_open_metrics_with_our_prefix() {
-    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let (server, _requests) = start_on_loopback(&Arc::new(Watchdog::new(Clock::now())));
     let (code, answer) = ask(&server, "GET /metrics");
     assert_eq!(code, 200);
-    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
+    assert!(
+        answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{answer}"
+    );
     let series = r#"ferrolb_admin_connections_dropped_total{listener="probes",reason="full"} 0"#;
     assert!(answer.contains(series), "{answer}");
     assert!(answer.ends_with("# EOF\n"), "{answer}");
@@ -104,8 +119,9 @@ fn metrics_are_open_metrics_with_our_prefix() {
 
 #[test]
 fn what_is_not_there_is_404_and_what_is_no_get_is_405() {
-    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
-    for (request_line, expect) in [("GET /", 404), ("GET /healthz/x", 404), ("GET /debug", 404), ("POST /healthz", 405)]
+    let (server, _requests) = start_on_loopback(&Arc::new(Watchdog::new(Clock::now())));
+    for (request_line, expect) in
+        [("GET /", 404), ("GET /healthz/x", 404), ("GET /debug", 404), ("POST /healthz", 405)]
     {
         assert_eq!(ask(&server, request_line).0, expect, "{request_line}");
     }
@@ -113,9 +129,9 @@ fn what_is_not_there_is_404_and_what_is_no_get_is_405() {
 
 #[test]
 fn state_is_what_the_main_loop_answers() {
-    let (server, mut requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let (server, mut requests) = start_on_loopback(&Arc::new(Watchdog::new(Clock::now())));
     let main_loop = std::thread::spawn(move || {
-        requests.blocking_recv().unwrap().answer(&serde_json::json!({"state": {"services": 2}}));
+        requests.blocking_recv().unwrap().respond(&serde_json::json!({"state": {"services": 2}}));
         requests
     });
     let (code, answer) = ask(&server, "GET /state");
@@ -148,22 +164,28 @@ async fn state_refuses_a_stranger_with_403_and_does_not_bother_the_main_loop() {
     assert_eq!(answer_to("10.0.0.1", "/state", Instant::ZERO).await, 403);
 }
 
-/// A path by which something is done.
+/// The path of an action.
 const ACTION: &str = "/do";
 
 #[tokio::test]
 async fn an_action_is_done_for_clients_on_the_node_that_get_it_and_for_no_other() {
     let (action, mut requests) = Action::new(ACTION);
     let (state, _states) = mpsc::channel(1);
-    let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    let shared = Shared { registry: registry(), vitals, state, action: Some(action), ward: None };
+    let watchdog = Arc::new(Watchdog::new(Instant::ZERO));
+    let shared = Shared { registry: registry(), watchdog, state, action: Some(action), ward: None };
     let ask_at = async |peer: &str, method: Method, path: &str, now| {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        answer(&shared, Offer::All, peer.parse().unwrap(), request, now).await.unwrap().status()
+        answer(&shared, PageSet::All, peer.parse().unwrap(), request, now).await.unwrap().status()
     };
-    let ask = async |peer: &str, method: Method, path: &str| ask_at(peer, method, path, Instant::ZERO).await;
-    let stuck = Instant::ZERO + BEAT_AGE_MAX + Duration::from_millis(1);
-    assert_eq!(ask_at("127.0.0.1", Method::GET, ACTION, stuck).await, 503, "the main loop is stuck");
+    let ask = async |peer: &str, method: Method, path: &str| {
+        ask_at(peer, method, path, Instant::ZERO).await
+    };
+    let stuck = Instant::ZERO + HEARTBEAT_AGE_MAX + Duration::from_millis(1);
+    assert_eq!(
+        ask_at("127.0.0.1", Method::GET, ACTION, stuck).await,
+        503,
+        "the main loop is stuck"
+    );
     assert_eq!(ask("10.0.0.1", Method::GET, ACTION).await, 403);
     assert_eq!(ask("::1", Method::HEAD, ACTION).await, 200);
     assert_eq!(ask("::1", Method::POST, ACTION).await, 405);
@@ -182,15 +204,16 @@ async fn what_no_client_waits_for_any_more_is_known_by_it() {
     let (action, mut requests) = Action::new(ACTION);
     let client = timeout(Duration::from_millis(1), action.request());
     client.await.unwrap_err();
-    assert!(!requests.recv().await.unwrap().is_awaited());
+    assert!(!requests.recv().await.unwrap().is_client_waiting());
 }
 
 #[test]
 fn the_probe_listener_has_probes_and_no_page_that_takes_long() {
-    let vitals = Arc::new(Vitals::new(Clock::now()));
-    let (server, _requests) = start_on_loopback(&vitals);
+    let watchdog = Arc::new(Watchdog::new(Clock::now()));
+    let (server, _requests) = start_on_loopback(&watchdog);
     let probes = listening(server.probes.as_ref());
-    for (path, expect) in [("/healthz", 200), ("/readyz", 503), ("/metrics", 404), ("/state", 404)] {
+    for (path, expect) in [("/healthz", 200), ("/readyz", 503), ("/metrics", 404), ("/state", 404)]
+    {
         assert_eq!(ask_at(probes, &format!("GET {path}")).0, expect, "{path}");
     }
 }
@@ -198,11 +221,15 @@ fn the_probe_listener_has_probes_and_no_page_that_takes_long() {
 #[test]
 fn a_taken_port_leaves_the_program_running_without_that_listener() {
     let taken = net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let vitals = Arc::new(Vitals::new(Clock::now()));
+    let watchdog = Arc::new(Watchdog::new(Clock::now()));
     let (free, taken) = ("127.0.0.1:0".parse().unwrap(), taken.local_addr().unwrap());
     for (admin, probes) in [(taken, free), (free, taken)] {
-        let (server, mut requests) = serve(Addresses { admin, probes }, registry(), Arc::clone(&vitals), None, None);
-        assert_eq!((server.admin.is_some(), server.probes.is_some()), (admin == free, probes == free));
+        let (server, mut requests) =
+            serve(ListenAddresses { admin, probes }, registry(), Arc::clone(&watchdog), None, None);
+        assert_eq!(
+            (server.admin.is_some(), server.probes.is_some()),
+            (admin == free, probes == free)
+        );
         assert_eq!(
             requests.try_recv().unwrap_err(),
             mpsc::error::TryRecvError::Empty,
@@ -213,25 +240,28 @@ fn a_taken_port_leaves_the_program_running_without_that_listener() {
 
 #[test]
 fn the_default_address_is_reached_by_both_families() {
-    let (server, _requests) = start_at("0.0.0.0", "127.0.0.1", &Arc::new(Vitals::new(Clock::now())));
+    let (server, _requests) =
+        start_at("0.0.0.0", "127.0.0.1", &Arc::new(Watchdog::new(Clock::now())));
     let port = listening(server.admin.as_ref()).port();
     for host in [IpAddr::from([127, 0, 0, 1]), net::Ipv6Addr::LOCALHOST.into()] {
         assert!(net::TcpStream::connect((host, port)).is_ok(), "{host}");
     }
 }
 
-/// Drops that the endpoint has counted at its admin listener, for a reason.
+/// Returns the number of connections that the admin listener dropped for a reason.
 fn dropped(server: &AdminServer, reason: &str) -> u64 {
-    let series = format!(r#"ferrolb_admin_connections_dropped_total{{listener="admin",reason="{reason}"}} "#);
+    let series = format!(
+        r#"ferrolb_admin_connections_dropped_total{{listener="admin",reason="{reason}"}} "#
+    );
     let (_, page) = ask(server, "GET /metrics");
     page.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
 }
 
 #[test]
 fn the_oldest_idle_connection_of_a_client_is_closed_for_a_new_one_and_counted() {
-    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let (server, _requests) = start_on_loopback(&Arc::new(Watchdog::new(Clock::now())));
     let connect = || net::TcpStream::connect(listening(server.admin.as_ref())).unwrap();
-    let mut idle: Vec<_> = (0..places::PEER_CONNECTIONS_MAX).map(|_| connect()).collect();
+    let mut idle: Vec<_> = (0..connections::PEER_CONNECTIONS_MAX).map(|_| connect()).collect();
     assert_eq!(dropped(&server, "peer"), 1, "the one that asks needs a place");
     let mut closed = |index: usize| {
         let stream = &mut idle[index];
@@ -243,7 +273,7 @@ fn the_oldest_idle_connection_of_a_client_is_closed_for_a_new_one_and_counted() 
 
 #[test]
 fn a_request_that_is_none_or_does_not_come_is_counted() {
-    let (server, _requests) = start_on_loopback(&Arc::new(Vitals::new(Clock::now())));
+    let (server, _requests) = start_on_loopback(&Arc::new(Watchdog::new(Clock::now())));
     let says = |words: &[u8]| {
         let mut stream = net::TcpStream::connect(listening(server.admin.as_ref())).unwrap();
         stream.write_all(words).unwrap();
@@ -259,15 +289,21 @@ fn a_request_that_is_none_or_does_not_come_is_counted() {
 
 #[test]
 fn probes_and_scrapes_are_answered_while_hosts_hold_five_hundred_connections() {
-    // The second is a pod's own address, where the kubelet is one client of many.
+    // The second address is that of a pod, where the kubelet is one client of many.
     for (name, probes, attacks_probes) in
         [("admin listener", "127.0.0.1", false), ("probe listener of a pod", "0.0.0.0", true)]
     {
-        // The main loop beats for a minute after the attack.
-        let vitals = Arc::new(Vitals::new(Clock::now() + attack::length() + Duration::from_secs(60)));
-        let (server, _requests) = start_at("0.0.0.0", probes, &vitals);
-        let [admin, probes] =
-            [&server.admin, &server.probes].map(|listener| attack::local(listening(listener.as_ref())));
-        attack::attacked(name, if attacks_probes { probes } else { admin }, probes, admin);
+        // The heartbeat stays valid for a minute after the attack.
+        let watchdog =
+            Arc::new(Watchdog::new(Clock::now() + attack::length() + Duration::from_secs(60)));
+        let (server, _requests) = start_at("0.0.0.0", probes, &watchdog);
+        let [admin, probes] = [&server.admin, &server.probes]
+            .map(|listener| attack::local(listening(listener.as_ref())));
+        attack::assert_served_under_attack(
+            name,
+            if attacks_probes { probes } else { admin },
+            probes,
+            admin,
+        );
     }
 }

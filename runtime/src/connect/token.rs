@@ -1,8 +1,8 @@
-//! The bearer token that a file holds and the kubelet replaces. Each client has one; it reads the
-//! file for every request, which takes microseconds.
+//! A bearer token in a file that the kubelet replaces regularly. The client owns one [`TokenFile`]
+//! and reads the file for every request, which takes microseconds.
 //!
-//! kube's own token file waits for the wall clock to pass a minute before it reads again: a wall
-//! clock that is set back by an hour would keep a token in use for an hour after the kubelet
+//! kube's own implementation reads the file again only when a minute has passed by the wall clock.
+//! If the wall clock were set back by an hour, kube would use a token for an hour after the kubelet
 //! replaced it.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use hyper::Request;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use kube::client::AuthError;
 
-/// A file with a bearer token (RFC 6750, section 2.1), and what it held last.
+/// A file with a bearer token (RFC 6750, section 2.1), and the header with the token that was read
+/// most recently.
 #[derive(Clone)]
 pub(super) struct TokenFile {
     path: PathBuf,
@@ -22,13 +23,14 @@ impl TokenFile {
     /// Reads the file for the first time.
     ///
     /// # Errors
-    /// The file cannot be read, or does not hold a token.
+    /// The file cannot be read, or its content is not valid in an HTTP header.
     pub(super) fn open(path: &str) -> Result<Self, AuthError> {
         let path = PathBuf::from(path);
         Ok(Self { header: read(&path)?, path })
     }
 
-    /// Adds the token to a request. A file that cannot be read leaves the last token in use.
+    /// Adds the current token to a request. If the file cannot be read, the request has the token
+    /// that was read before.
     pub(super) fn sign<B>(&mut self, mut request: Request<B>) -> Request<B> {
         if let Ok(header) = read(&self.path) {
             self.header = header;
@@ -39,9 +41,10 @@ impl TokenFile {
 }
 
 fn read(path: &Path) -> Result<HeaderValue, AuthError> {
-    let token = std::fs::read_to_string(path).map_err(|error| AuthError::ReadTokenFile(error, path.to_owned()))?;
-    let mut header =
-        HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(AuthError::InvalidBearerToken)?;
+    let token = std::fs::read_to_string(path)
+        .map_err(|error| AuthError::ReadTokenFile(error, path.to_owned()))?;
+    let mut header = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+        .map_err(AuthError::InvalidBearerToken)?;
     header.set_sensitive(true);
     Ok(header)
 }

@@ -1,4 +1,4 @@
-//! For tests: what an operator would read.
+//! Captures log lines in tests.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::Level;
 
 #[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Written {
+impl io::Write for LogBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
@@ -19,9 +19,10 @@ impl io::Write for Written {
     }
 }
 
-/// What this thread logs at INFO and above while `act` runs, a line each: "WARN target: message fields".
+/// Returns the lines that this thread logs at INFO and above while `act` runs: "WARN target:
+/// message fields".
 pub(crate) fn logged(act: impl FnOnce()) -> Vec<String> {
-    let written = Written::default();
+    let written = LogBuffer::default();
     let writer = written.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(Level::INFO)

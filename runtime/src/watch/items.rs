@@ -1,26 +1,27 @@
-//! Takes a list apart while it arrives: one object at a time, so that a page of any size takes the
-//! memory of its largest object. Pure; lives for one page.
+//! Splits a list into its objects while it arrives, so that a page of any size needs only the
+//! memory of its largest object. Pure. One [`ListSplitter`] reads one page.
 //!
-//! An object of a list is an element of an array in the outermost object, `items`. All else is the
-//! envelope, which stays JSON: `{"metadata":{"resourceVersion":"7","continue":""},"items":[]}`.
-//! Text that is not JSON ends in objects or in an envelope that cannot be decoded.
+//! The objects of a list are the elements of the array `items` in the outermost JSON object. All
+//! other text is the envelope, which remains valid JSON:
+//! `{"metadata":{"resourceVersion":"7","continue":""},"items":[]}`. If the text is not JSON,
+//! [`ListSplitter`] returns objects or an envelope that cannot be decoded.
 
 use super::OBJECT_BYTES_MAX;
 
-/// The depth of the array: inside the outermost object.
+/// The nesting depth inside the array of objects: the outermost object is 1, the array in it 2.
 const ARRAY_DEPTH: usize = 2;
 
-/// An object, or all else of a page, is larger than [`OBJECT_BYTES_MAX`].
+/// An object, or the envelope of a page, is larger than [`OBJECT_BYTES_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the API server sent an object of more than {OBJECT_BYTES_MAX} bytes")]
 pub(super) struct TooLarge;
 
-/// The part of a page that arrived and belongs to no complete object.
+/// The part of a page that has arrived and is not part of a complete object.
 #[derive(Debug, Default)]
-pub(super) struct Items {
-    /// Objects and arrays that are open.
+pub(super) struct ListSplitter {
+    /// The number of JSON objects and arrays that have begun and not ended.
     depth: usize,
-    /// True if the second of them is an array.
+    /// True inside an array of the outermost object, such as `items`.
     in_array: bool,
     in_string: bool,
     escaped: bool,
@@ -28,12 +29,12 @@ pub(super) struct Items {
     envelope: Vec<u8>,
 }
 
-impl Items {
-    /// Reads up to the end of the next object. Returns how many of the bytes that were, and the
-    /// object if its end is there.
+impl ListSplitter {
+    /// Reads up to the end of the next object. Returns the number of bytes that were read, and the
+    /// object if it is complete.
     ///
     /// # Errors
-    /// [`TooLarge`].
+    /// [`TooLarge`] if the object or the envelope exceeds [`OBJECT_BYTES_MAX`].
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Vec<u8>>), TooLarge> {
         let mut from = 0;
         for (at, &byte) in bytes.iter().enumerate() {
@@ -44,12 +45,12 @@ impl Items {
             match byte {
                 b'"' => self.in_string = true,
                 b',' if self.in_array && self.depth == ARRAY_DEPTH => {
-                    keep(&mut self.envelope, &bytes[from..at])?;
+                    append(&mut self.envelope, &bytes[from..at])?;
                     from = at + 1;
                 }
                 b'{' | b'[' => {
                     if self.in_array && self.depth == ARRAY_DEPTH {
-                        keep(&mut self.envelope, &bytes[from..at])?;
+                        append(&mut self.envelope, &bytes[from..at])?;
                         from = at;
                     }
                     self.depth += 1;
@@ -58,7 +59,7 @@ impl Items {
                 b'}' | b']' => {
                     self.depth = self.depth.saturating_sub(1);
                     if self.in_array && self.depth == ARRAY_DEPTH {
-                        keep(&mut self.item, &bytes[from..=at])?;
+                        append(&mut self.item, &bytes[from..=at])?;
                         return Ok((at + 1, Some(std::mem::take(&mut self.item))));
                     }
                     self.in_array &= self.depth >= ARRAY_DEPTH;
@@ -67,11 +68,12 @@ impl Items {
             }
         }
         let in_item = self.in_array && self.depth > ARRAY_DEPTH;
-        keep(if in_item { &mut self.item } else { &mut self.envelope }, &bytes[from..])?;
+        append(if in_item { &mut self.item } else { &mut self.envelope }, &bytes[from..])?;
         Ok((bytes.len(), None))
     }
 
-    /// All of the page but its objects, once it is read to its end.
+    /// Returns the text of the page without its objects. The text is complete only at the end of
+    /// the page.
     pub(super) fn envelope(&self) -> &[u8] {
         &self.envelope
     }
@@ -86,7 +88,7 @@ impl Items {
     }
 }
 
-fn keep(kept: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TooLarge> {
+fn append(kept: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TooLarge> {
     if kept.len() + bytes.len() > OBJECT_BYTES_MAX {
         return Err(TooLarge);
     }
@@ -98,9 +100,9 @@ fn keep(kept: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TooLarge> {
 mod tests {
     use super::*;
 
-    /// The objects and the envelope of a text that arrives in pieces of this size.
+    /// Returns the objects and the envelope of a text that arrives in pieces of this size.
     fn taken_apart(text: &str, piece: usize) -> (Vec<String>, String) {
-        let (mut items, mut objects) = (Items::default(), Vec::new());
+        let (mut items, mut objects) = (ListSplitter::default(), Vec::new());
         for mut bytes in text.as_bytes().chunks(piece) {
             while !bytes.is_empty() {
                 let (read, object) = items.read(bytes).unwrap();
@@ -114,11 +116,14 @@ mod tests {
     #[test]
     fn a_list_is_taken_apart_however_it_is_cut() {
         let list = r#"{"kind":"L","metadata":{"resourceVersion":"7","x":{"y":[{}]},"continue":"a,[{"},"items":[{"a":[{"b":1},2]}, {"c":"\"}],\\"},{}],"z":[ ]}"#;
-        let envelope =
-            r#"{"kind":"L","metadata":{"resourceVersion":"7","x":{"y":[{}]},"continue":"a,[{"},"items":[ ],"z":[ ]}"#;
+        let envelope = r#"{"kind":"L","metadata":{"resourceVersion":"7","x":{"y":[{}]},"continue":"a,[{"},"items":[ ],"z":[ ]}"#;
         for piece in 1..=list.len() {
             let (objects, rest) = taken_apart(list, piece);
-            assert_eq!(objects, [r#"{"a":[{"b":1},2]}"#, r#"{"c":"\"}],\\"}"#, "{}"], "in pieces of {piece}");
+            assert_eq!(
+                objects,
+                [r#"{"a":[{"b":1},2]}"#, r#"{"c":"\"}],\\"}"#, "{}"],
+                "in pieces of {piece}"
+            );
             assert_eq!(rest, envelope, "in pieces of {piece}");
         }
     }
@@ -128,7 +133,10 @@ mod tests {
         for text in ["", "]]}}", r#"{"items":null}"#, "[1,2]", r#"{"items":[1,"#, "\"\\"] {
             let (objects, rest) = taken_apart(text, 2);
             assert!(objects.is_empty(), "{text}: {objects:?}");
-            assert!(serde_json::from_str::<serde_json::Value>(&rest).is_err() || rest == text, "{text}: {rest}");
+            assert!(
+                serde_json::from_str::<serde_json::Value>(&rest).is_err() || rest == text,
+                "{text}: {rest}"
+            );
         }
     }
 
@@ -136,7 +144,7 @@ mod tests {
     fn an_object_and_an_envelope_have_a_largest_size() {
         let half = vec![b' '; OBJECT_BYTES_MAX / 2 + 1];
         for head in ["", r#"{"items":[{"#] {
-            let mut items = Items::default();
+            let mut items = ListSplitter::default();
             items.read(head.as_bytes()).unwrap();
             items.read(&half).unwrap();
             assert_eq!(items.read(&half), Err(TooLarge), "after {head}");

@@ -1,5 +1,5 @@
-//! The requests of one watch, and their answers as they arrive. Nothing of an answer is in memory
-//! but the object that arrives.
+//! Sends the requests of one watch, and reads their responses while they arrive. Of each response,
+//! only the object that is arriving is in memory.
 
 use std::future::Future;
 use std::io;
@@ -12,25 +12,26 @@ use kube::{Api, Client, Error, Resource};
 use serde::de::Error as _;
 use tokio::time::timeout;
 
-use super::items::Items;
-use super::{LIST_PAGE_OBJECTS, OBJECT_BYTES_MAX, SILENCE_MAX, WATCH_TIMEOUT};
+use super::items::ListSplitter;
+use super::{LIST_PAGE_OBJECTS, OBJECT_BYTES_MAX, RESPONSE_IDLE_MAX, WATCH_TIMEOUT};
 
-/// The objects that a watch reads.
-pub(super) struct Source {
+/// The client, the API path and the selectors of one watch.
+pub(super) struct WatchSource {
     client: Client,
     request: Request,
     pub(super) labels: Option<String>,
     pub(super) fields: Option<String>,
 }
 
-impl Source {
+impl WatchSource {
     pub(super) fn new<K: Resource>(api: Api<K>) -> Self {
         let request = Request::new(api.resource_url());
         Self { client: api.into_client(), request, labels: None, fields: None }
     }
 
-    /// The first page of a list, or the one that `token` stands for.
-    pub(super) async fn page(&self, token: Option<String>) -> Result<Answer, Error> {
+    /// Requests a page of a list: the first page, or the page for the continue token of the
+    /// previous one.
+    pub(super) async fn page(&self, token: Option<String>) -> Result<ResponseBody, Error> {
         let params = ListParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.clone(),
@@ -38,42 +39,51 @@ impl Source {
             continue_token: token,
             ..ListParams::default()
         };
-        self.ask(self.request.list(&params)).await
+        self.send(self.request.list(&params)).await
     }
 
-    /// The changes after this version.
-    pub(super) async fn changes(&self, version: &str) -> Result<Answer, Error> {
+    /// Requests the changes after this resource version.
+    pub(super) async fn changes(&self, version: &str) -> Result<ResponseBody, Error> {
         let params = WatchParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.clone(),
             timeout: u32::try_from(WATCH_TIMEOUT.as_secs()).ok(),
             ..WatchParams::default()
         };
-        self.ask(self.request.watch(&params, version)).await
+        self.send(self.request.watch(&params, version)).await
     }
 
-    async fn ask(&self, request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>) -> Result<Answer, Error> {
+    async fn send(
+        &self,
+        request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<ResponseBody, Error> {
         let request = request.map_err(Error::BuildRequest)?;
-        Ok(Answer { body: Box::pin(self.client.request_stream(request).await?), items: Items::default() })
+        Ok(ResponseBody {
+            body: Box::pin(self.client.request_stream(request).await?),
+            items: ListSplitter::default(),
+        })
     }
 }
 
-/// The body of an answer.
-pub(super) struct Answer {
+/// The body of a response while it arrives.
+pub(super) struct ResponseBody {
     body: Pin<Box<dyn AsyncBufRead + Send>>,
-    items: Items,
+    items: ListSplitter,
 }
 
-impl Answer {
-    /// The next object of a list; none: there are no more, and [`Answer::envelope`] is complete.
+impl ResponseBody {
+    /// Returns the next object of a list. `None`: there are no more objects, and
+    /// [`ResponseBody::envelope`] is complete.
     pub(super) async fn object(&mut self) -> Result<Option<Vec<u8>>, Error> {
         loop {
-            let bytes = arrives(self.body.fill_buf()).await?;
+            let bytes = with_idle_timeout(self.body.fill_buf()).await?;
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let (read, object) =
-                self.items.read(bytes).map_err(|error| Error::SerdeError(serde_json::Error::custom(error)))?;
+            let (read, object) = self
+                .items
+                .read(bytes)
+                .map_err(|error| Error::SerdeError(serde_json::Error::custom(error)))?;
             self.body.consume_unpin(read);
             if object.is_some() {
                 return Ok(object);
@@ -81,16 +91,16 @@ impl Answer {
         }
     }
 
-    /// All of a list but its objects.
+    /// Returns the text of a list without its objects.
     pub(super) fn envelope(&self) -> &[u8] {
         self.items.envelope()
     }
 
-    /// The next line of a watch; none: the watch has ended.
+    /// Returns the next line of a watch. `None`: the watch has ended.
     pub(super) async fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let mut line = Vec::new();
         let mut limited = (&mut self.body).take(OBJECT_BYTES_MAX as u64);
-        arrives(limited.read_until(b'\n', &mut line)).await?;
+        with_idle_timeout(limited.read_until(b'\n', &mut line)).await?;
         if line.len() == OBJECT_BYTES_MAX {
             return Err(Error::LinesCodecMaxLineLengthExceeded);
         }
@@ -98,7 +108,9 @@ impl Answer {
     }
 }
 
-async fn arrives<T>(part: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
-    let part = timeout(SILENCE_MAX, part).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+async fn with_idle_timeout<T>(part: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
+    let part = timeout(RESPONSE_IDLE_MAX, part)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     part.map_err(Error::ReadEvents)
 }

@@ -1,4 +1,4 @@
-//! The watch against a scripted API server: one list, one watch, then silence.
+//! The watch against a scripted API server: one list, one watch, then no more data.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tower::service_fn;
 
-use super::trouble::refusal;
+use super::watch_errors::refusal;
 use super::*;
 use crate::backoff::{RETRY_DELAY_MAX, RETRY_DELAY_MIN};
 use crate::logs::captured::logged;
-use crate::vitals::REFUSAL_SAID_AGAIN_AFTER;
+use crate::watchdog::REFUSAL_LOG_INTERVAL;
 
 #[derive(Resource, Deserialize, Clone, Debug)]
 #[resource(inherit = k8s_openapi::api::core::v1::ConfigMap)]
@@ -30,10 +30,10 @@ struct Wire {
     data: BTreeMap<String, u32>,
 }
 
-/// One answer of the API server: its status code and its JSON lines.
+/// A response of the API server: its status code and its JSON lines.
 type Answer = (u16, Vec<Value>);
 
-/// A client of a server that gives these answers in turn and then never answers again.
+/// Returns a client of a server that sends these responses in turn, and then none.
 fn scripted(answers: Vec<Answer>) -> Client {
     let mut answers = answers.into_iter();
     let service = service_fn(move |_: Request<Body>| {
@@ -41,7 +41,8 @@ fn scripted(answers: Vec<Answer>) -> Client {
         async move {
             let Some((code, lines)) = answer else { return std::future::pending().await };
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            let response = Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap();
+            let response =
+                Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap();
             Ok::<_, Infallible>(response)
         }
     });
@@ -65,20 +66,26 @@ fn list(items: &[Value]) -> Answer {
 }
 
 fn refused(code: u16) -> Answer {
-    (code, vec![json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "no"})])
+    (
+        code,
+        vec![
+            json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "no"}),
+        ],
+    )
 }
 
-/// The first `count` changes that the watch sends for this script, each as a short text.
+/// Returns the first `count` changes that the watch sends for this script, each as a short text.
 async fn changes(script: Vec<Answer>, count: usize) -> Vec<String> {
     timed(script, count).await.0
 }
 
-/// The same, with the time since the start at which each came.
+/// Returns the same changes, with the time from the start to each.
 async fn timed(script: Vec<Answer>, count: usize) -> (Vec<String>, Vec<Duration>) {
     let start = tokio::time::Instant::now();
     let (events, mut queue) = mpsc::channel(1);
     let api = Api::namespaced(scripted(script), "ns");
-    let watch = Watch::new("ConfigMaps", api, |wire: Wire| (Key::of(&wire.metadata), wire.data["value"]));
+    let watch =
+        Watch::new("ConfigMaps", api, |wire: Wire| (Key::of(&wire.metadata), wire.data["value"]));
     let mut tasks = JoinSet::new();
     tasks.spawn(watch.run(
         events,
@@ -89,7 +96,7 @@ async fn timed(script: Vec<Answer>, count: usize) -> (Vec<String>, Vec<Duration>
             Change::Delete(key) => format!("{key} gone"),
             Change::ResyncDone => "done".to_owned(),
         },
-        Arc::new(Vitals::new(Instant::ZERO)),
+        Arc::new(Watchdog::new(Instant::ZERO)),
     ));
     let (mut seen, mut took) = (Vec::new(), Vec::new());
     while seen.len() < count {
@@ -104,10 +111,14 @@ async fn a_list_and_a_watch_become_changes_and_one_bad_object_spoils_neither() {
     let added = json!({"type": "ADDED", "object": object("c", 11, json!(3))});
     let broken = json!({"type": "MODIFIED", "object": object("c", 12, json!("three"))});
     let deleted = json!({"type": "DELETED", "object": object("a", 13, json!(1))});
-    let objects = [object("a", 1, json!(1)), object("bad", 2, json!("two")), object("b", 3, json!(2))];
+    let objects =
+        [object("a", 1, json!(1)), object("bad", 2, json!("two")), object("b", 3, json!(2))];
     let seen = changes(vec![list(&objects), (200, vec![added, broken, deleted])], 8).await;
     let why = r#"data.value: invalid type: string "two", expected u32"#;
-    assert_eq!(seen[..5], ["started", "ns/a=1", &format!("ns/bad unreadable: {why}"), "ns/b=2", "done"]);
+    assert_eq!(
+        seen[..5],
+        ["started", "ns/a=1", &format!("ns/bad unreadable: {why}"), "ns/b=2", "done"]
+    );
     assert_eq!(seen[5], "ns/c=3");
     assert!(seen[6].starts_with("ns/c unreadable: "), "{}", seen[6]);
     assert_eq!(seen[7], "ns/a gone");
@@ -131,7 +142,8 @@ async fn a_list_that_breaks_off_begins_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_list_is_tried_again_and_announced_only_when_it_comes() {
-    let seen = changes(vec![refused(403), refused(404), list(&[object("a", 1, json!(1))])], 3).await;
+    let seen =
+        changes(vec![refused(403), refused(404), list(&[object("a", 1, json!(1))])], 3).await;
     assert_eq!(seen, ["started", "ns/a=1", "done"]);
 }
 
@@ -155,19 +167,24 @@ async fn a_server_that_lists_and_never_watches_is_not_asked_for_lists_at_full_sp
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_forgot_where_we_were_is_listed_again() {
-    let gone =
-        json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
+    let gone = json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
     let unknown = json!({"type": "NEWS", "object": {}});
     for answer in [(200, vec![gone]), refused(410), (200, vec![unknown])] {
-        let script = vec![list(&[object("a", 1, json!(1))]), answer, list(&[object("b", 20, json!(2))])];
-        assert_eq!(changes(script, 6).await, ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]);
+        let script =
+            vec![list(&[object("a", 1, json!(1))]), answer, list(&[object("b", 20, json!(2))])];
+        assert_eq!(
+            changes(script, 6).await,
+            ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_broke_off_goes_on_where_it_was() {
-    let line = |name, version| json!({"type": "ADDED", "object": object(name, version, json!(version))});
-    let script = vec![list(&[]), (200, vec![line("a", 11)]), refused(503), (200, vec![line("b", 12)])];
+    let line =
+        |name, version| json!({"type": "ADDED", "object": object(name, version, json!(version))});
+    let script =
+        vec![list(&[]), (200, vec![line("a", 11)]), refused(503), (200, vec![line("b", 12)])];
     assert_eq!(changes(script, 4).await, ["started", "done", "ns/a=11", "ns/b=12"]);
 }
 
@@ -177,34 +194,47 @@ fn status(code: u16) -> Box<Status> {
 
 #[test]
 fn a_refusal_is_said_once_with_its_remedy_and_its_end_once() {
-    let vitals = Arc::new(Vitals::new(Instant::ZERO));
-    vitals.not_ready("waiting");
+    let watchdog = Arc::new(Watchdog::new(Instant::ZERO));
+    watchdog.not_ready("waiting");
     let lines = logged(|| {
-        let mut trouble = Trouble::new("pools", Arc::clone(&vitals));
-        trouble.over();
-        let again = Instant::ZERO + REFUSAL_SAID_AGAIN_AFTER;
-        for (code, at) in
-            [(403, Instant::ZERO), (403, Instant::ZERO), (404, Instant::ZERO), (404, Instant::ZERO), (404, again)]
-        {
-            trouble.met(&kube::Error::Api(status(code)), at);
+        let mut trouble = WatchErrors::new("pools", Arc::clone(&watchdog));
+        trouble.succeeded();
+        let again = Instant::ZERO + REFUSAL_LOG_INTERVAL;
+        for (code, at) in [
+            (403, Instant::ZERO),
+            (403, Instant::ZERO),
+            (404, Instant::ZERO),
+            (404, Instant::ZERO),
+            (404, again),
+        ] {
+            trouble.failed(&kube::Error::Api(status(code)), at);
         }
-        let why = vitals.why_not_ready().unwrap();
-        assert!(why.contains("pools: ") && why.contains("CustomResourceDefinitions") && !why.contains("RBAC"), "{why}");
-        // Begun anew.
-        let mut trouble = Trouble::new("pools", Arc::clone(&vitals));
-        trouble.met(&kube::Error::Api(status(404)), again);
-        trouble.over();
-        trouble.over();
-        assert_eq!(vitals.why_not_ready().as_deref(), Some("waiting"));
+        let why = watchdog.why_not_ready().unwrap();
+        assert!(
+            why.contains("pools: ")
+                && why.contains("CustomResourceDefinitions")
+                && !why.contains("RBAC"),
+            "{why}"
+        );
+        // A new watch of the same kind.
+        let mut trouble = WatchErrors::new("pools", Arc::clone(&watchdog));
+        trouble.failed(&kube::Error::Api(status(404)), again);
+        trouble.succeeded();
+        trouble.succeeded();
+        assert_eq!(watchdog.why_not_ready().as_deref(), Some("waiting"));
     });
     assert_eq!(lines.len(), 4, "{lines:#?}");
     assert!(lines[0].starts_with("WARN") && lines[0].contains("RBAC"), "{}", lines[0]);
-    assert!(lines[1].starts_with("WARN") && lines[1].contains("CustomResourceDefinitions"), "{}", lines[1]);
+    assert!(
+        lines[1].starts_with("WARN") && lines[1].contains("CustomResourceDefinitions"),
+        "{}",
+        lines[1]
+    );
     assert_eq!(lines[2], lines[1], "the same is said again after long");
     assert!(lines[3].starts_with("INFO") && lines[3].contains("pools"), "{}", lines[3]);
-    vitals.ready();
-    vitals.refused("pools", 403, "no".to_owned(), Instant::ZERO);
-    assert_eq!(vitals.why_not_ready(), None, "what works is ready, whatever is refused by then");
+    watchdog.ready();
+    watchdog.refused("pools", 403, "no".to_owned(), Instant::ZERO);
+    assert_eq!(watchdog.why_not_ready(), None, "what works is ready, whatever is refused by then");
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! The calls to gobgpd. It owns the connection; the driver's task calls it, one call at a time.
+//! gRPC client of gobgpd. The client owns the connection; the driver's task makes one call at a
+//! time.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_proto::bgp::Prefix;
-use ferrolb_proto::facts::PeerPlace;
+use ferrolb_proto::facts::PeerLocation;
 use ferrolb_proto::range::Family;
 use futures::{Stream, StreamExt, TryStreamExt};
 use gobgp_proto as api;
@@ -13,71 +14,77 @@ use gobgp_proto::GoBgpServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::steps::{Has, Known, Step};
-use crate::plan::{ClassOrder, Identity, Mark, RESTART_TIME_S, bgp_family as family};
+use super::steps::{BgpStep, ObservedSession, ObservedState};
+use crate::plan::{BgpIdentity, ContentHash, PolicyConfig, RESTART_TIME_S, bgp_family as family};
 
-/// How long one call may take: ten thousand paths are listed in a second.
-const CALL_MAX: Duration = Duration::from_secs(10);
-/// The policies, as GoBGP knows them by name. Both are always there: one that an assignment names and that is gone would let everything pass.
+/// Timeout of one call; listing ten thousand paths takes a second.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names of the import policy and the export policy in GoBGP. Both exist at all times: if an
+/// assigned policy did not exist, GoBGP would accept every route.
 const IMPORT: &str = "ferrolb-import";
 const EXPORT: &str = "ferrolb-export";
-/// What GoBGP calls the policies of all sessions.
+/// Name to which GoBGP assigns the policies of all sessions.
 const GLOBAL: &str = "global";
-/// The oldest GoBGP whose API is the one that is spoken here: major and minor.
+/// The oldest GoBGP with a compatible API: major and minor version.
 const VERSION_MIN: (u32, u32) = (4, 7);
-/// A session that is never opened: what this side would say there names its version.
-const PROBE: &str = "127.255.255.254";
-/// What one answers that was stopped.
+/// Router address of a session that is never opened. gobgpd lists its own capabilities for that
+/// session, and they contain its version.
+const VERSION_PROBE_ADDRESS: &str = "127.255.255.254";
+/// Error text with which gobgpd replies after its BGP server was stopped.
 const STOPPED: &str = "server stopped";
 
-/// Why gobgpd cannot be used, for a person.
+/// Reasons why gobgpd cannot be used, or why it rejected a request. Operators read the messages.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// Nobody is there.
-    #[error("no gobgpd answers at {path}: {why}")]
-    Absent { path: String, why: String },
-    /// It is another API's, or too old.
-    #[error("the gobgpd is {0}: install GoBGP 4.7 or newer")]
+pub(super) enum GobgpError {
+    /// Nothing listens at the socket.
+    #[error("gobgpd does not respond at {path}: {why}")]
+    Unreachable { path: String, why: String },
+    /// gobgpd has another API version, or is too old.
+    #[error("gobgpd is {0}: install GoBGP 4.7 or newer")]
     TooOld(String),
-    /// It was stopped, and cannot be started again.
+    /// The BGP server of gobgpd was stopped, and only a new gobgpd process can replace it.
     #[error(
-        "gobgpd was stopped for another to take its place, for which routers keep routes for {RESTART_TIME_S} s where graceful restart is on: if none has come by \
-         then, restart it"
+        "gobgpd was stopped to be replaced, and peers with graceful restart keep its routes for \
+         {RESTART_TIME_S} s: if no other one has started by then, restart it"
     )]
     Stopped,
-    /// It would not have a session, or not with BFD.
+    /// gobgpd rejected a session, or its BFD.
     #[error("{0}")]
-    Refused(String),
-    /// A call failed that should not.
+    Rejected(String),
+    /// A call failed unexpectedly.
     #[error("gobgpd: {call}: {why}")]
     Call { call: &'static str, why: String },
 }
 
-/// A gobgpd that answers.
+/// Connection to a running gobgpd.
 pub(super) struct Client {
     calls: GoBgpServiceClient<Channel>,
 }
 
-/// A session as gobgpd tells it.
-pub(super) struct Told {
-    pub(super) place: PeerPlace,
+/// A session as gobgpd reports it.
+pub(super) struct ListedSession {
+    pub(super) place: PeerLocation,
     pub(super) peer: api::Peer,
 }
 
-impl Told {
+impl ListedSession {
     fn read(peer: api::Peer) -> Option<Self> {
         let conf = peer.conf.as_ref()?;
         let place = if conf.neighbor_interface.is_empty() {
-            PeerPlace::Address(conf.neighbor_address.parse().ok()?)
+            PeerLocation::Address(conf.neighbor_address.parse().ok()?)
         } else {
-            PeerPlace::Interface(conf.neighbor_interface.as_str().into())
+            PeerLocation::Interface(conf.neighbor_interface.as_str().into())
         };
         Some(Self { place, peer })
     }
 
-    fn has(&self) -> Has {
+    fn observed(&self) -> ObservedSession {
         let description = self.peer.conf.as_ref().map_or("", |conf| &conf.description).into();
-        Has { description, established: self.established(), bfd: self.peer.bfd.filter(|bfd| bfd.enabled) }
+        ObservedSession {
+            description,
+            established: self.established(),
+            bfd: self.peer.bfd.filter(|bfd| bfd.enabled),
+        }
     }
 
     pub(super) fn established(&self) -> bool {
@@ -90,26 +97,29 @@ impl Told {
 }
 
 impl Client {
-    /// Connects to the socket of this path.
-    pub(super) async fn connect(path: &str) -> Result<Self, Error> {
-        let absent = |why: String| Error::Absent { path: path.to_owned(), why };
-        let endpoint = Endpoint::from_shared(format!("unix:{path}")).map_err(|error| absent(error.to_string()))?;
-        let channel = endpoint.connect_timeout(CALL_MAX).connect().await;
-        let channel = channel.map_err(|error| absent(root(&error)))?;
+    /// Connects to gobgpd's socket at this path.
+    pub(super) async fn connect(path: &str) -> Result<Self, GobgpError> {
+        let absent = |why: String| GobgpError::Unreachable { path: path.to_owned(), why };
+        let endpoint = Endpoint::from_shared(format!("unix:{path}"))
+            .map_err(|error| absent(error.to_string()))?;
+        let channel = endpoint.connect_timeout(CALL_TIMEOUT).connect().await;
+        let channel = channel.map_err(|error| absent(root_cause(&error)))?;
         Ok(Self { calls: GoBgpServiceClient::new(channel) })
     }
 
-    /// What it has.
-    pub(super) async fn read(&mut self) -> Result<Known, Error> {
-        let answer = timed("GetBgp", self.calls.get_bgp(api::GetBgpRequest {})).await;
+    /// Reads the whole state of gobgpd.
+    pub(super) async fn read(&mut self) -> Result<ObservedState, GobgpError> {
+        let answer = with_timeout("GetBgp", self.calls.get_bgp(api::GetBgpRequest {})).await;
         let global = match answer {
-            Err(Failed { code: Code::Unimplemented, .. }) => {
-                return Err(Error::TooOld("of another major version".into()));
+            Err(CallError { code: Code::Unimplemented, .. }) => {
+                return Err(GobgpError::TooOld("of another major version".into()));
             }
-            Err(Failed { code: Code::Unknown, why, .. }) if why == STOPPED => return Err(Error::Stopped),
+            Err(CallError { code: Code::Unknown, why, .. }) if why == STOPPED => {
+                return Err(GobgpError::Stopped);
+            }
             answer => answer?.global.unwrap_or_default(),
         };
-        let mut known = Known::default();
+        let mut known = ObservedState::default();
         if global.asn == 0 {
             return Ok(known);
         }
@@ -117,107 +127,158 @@ impl Client {
         let policies = self.policies().await?;
         let has = |name: &str| policies.iter().any(|policy| policy.name == name);
         let router_id = global.router_id.parse().ok().filter(|_| has(IMPORT) && has(EXPORT));
-        // One without the policies is as good as none: it begins anew.
+        // A gobgpd without both policies counts as not started: a speaker may have stopped before
+        // it had configured gobgpd completely.
         let Some(router_id) = router_id else { return Ok(known) };
-        self.assign().await?;
-        known.identity = Some(Identity { asn: global.asn, router_id });
+        self.assign_policies().await?;
+        known.identity = Some(BgpIdentity { asn: global.asn, router_id });
         let statements = policies.iter().flat_map(|policy| &policy.statements);
-        known.classes = statements.filter_map(|statement| Some((Mark::of_statement(&statement.name)?, None))).collect();
+        known.classes = statements
+            .filter_map(|statement| {
+                Some((ContentHash::from_statement_name(&statement.name)?, None))
+            })
+            .collect();
         for family in [Family::V4, Family::V6] {
             known.paths.extend(self.paths(family).await?);
         }
         Ok(known)
     }
 
-    /// Its sessions.
-    pub(super) async fn peers(&mut self) -> Result<Vec<Told>, Error> {
-        let answer = timed("ListPeer", self.calls.list_peer(api::ListPeerRequest {})).await?;
-        let peers = all("ListPeer", answer).await?;
-        Ok(peers.into_iter().filter_map(|answer| Told::read(answer.peer?)).collect())
+    /// Lists gobgpd's sessions.
+    pub(super) async fn peers(&mut self) -> Result<Vec<ListedSession>, GobgpError> {
+        let answer =
+            with_timeout("ListPeer", self.calls.list_peer(api::ListPeerRequest {})).await?;
+        let peers = collect("ListPeer", answer).await?;
+        Ok(peers.into_iter().filter_map(|answer| ListedSession::read(answer.peer?)).collect())
     }
 
-    async fn policies(&mut self) -> Result<Vec<api::Policy>, Error> {
-        let answer = timed("ListPolicy", self.calls.list_policy(api::ListPolicyRequest {})).await?;
-        Ok(all("ListPolicy", answer).await?.into_iter().filter_map(|answer| answer.policy).collect())
+    async fn policies(&mut self) -> Result<Vec<api::Policy>, GobgpError> {
+        let answer =
+            with_timeout("ListPolicy", self.calls.list_policy(api::ListPolicyRequest {})).await?;
+        Ok(collect("ListPolicy", answer)
+            .await?
+            .into_iter()
+            .filter_map(|answer| answer.policy)
+            .collect())
     }
 
-    async fn paths(&mut self, of: Family) -> Result<BTreeMap<Prefix, Option<Mark>>, Error> {
+    async fn paths(
+        &mut self,
+        of: Family,
+    ) -> Result<BTreeMap<Prefix, Option<ContentHash>>, GobgpError> {
         let table_type = api::TableType::Global as i32;
         let request = api::ListPathRequest { table_type, family: Some(family(of)) };
-        let answer = timed("ListPath", self.calls.list_path(request)).await?;
-        let destinations = all("ListPath", answer).await?.into_iter().filter_map(|answer| answer.destination);
-        Ok(destinations.filter_map(|destination| Some((prefix(&destination.prefix)?, mark(&destination)))).collect())
+        let answer = with_timeout("ListPath", self.calls.list_path(request)).await?;
+        let destinations =
+            collect("ListPath", answer).await?.into_iter().filter_map(|answer| answer.destination);
+        Ok(destinations
+            .filter_map(|destination| Some((prefix(&destination.prefix)?, mark(&destination))))
+            .collect())
     }
 
-    /// The first words of the version that its OPENs carry: `GoBGP/4.8.0`.
-    pub(super) async fn check_version(&mut self) -> Result<(), Error> {
-        let gone = api::DeletePeerRequest { address: PROBE.to_owned() };
-        // Perhaps it is there from a speaker that ended in the middle of this.
-        let _ = timed("DeletePeer", self.calls.delete_peer(gone.clone())).await;
+    /// Checks that the version in gobgpd's OPENs (`GoBGP/4.8.0`) is supported. No call returns the
+    /// version. Therefore this method adds a session that is never opened, and reads its
+    /// capabilities.
+    pub(super) async fn check_version(&mut self) -> Result<(), GobgpError> {
+        let gone = api::DeletePeerRequest { address: VERSION_PROBE_ADDRESS.to_owned() };
+        // An earlier speaker that stopped during this check may have left the session in gobgpd.
+        let _ = with_timeout("DeletePeer", self.calls.delete_peer(gone.clone())).await;
         let conf = api::PeerConf {
-            neighbor_address: PROBE.to_owned(),
+            neighbor_address: VERSION_PROBE_ADDRESS.to_owned(),
             peer_asn: 1,
             admin_down: true,
             send_software_version: true,
             ..api::PeerConf::default()
         };
         let peer = api::Peer { conf: Some(conf), ..api::Peer::default() };
-        timed("AddPeer", self.calls.add_peer(api::AddPeerRequest { peer: Some(peer) })).await?;
+        with_timeout("AddPeer", self.calls.add_peer(api::AddPeerRequest { peer: Some(peer) }))
+            .await?;
         let peers = self.peers().await?;
-        timed("DeletePeer", self.calls.delete_peer(gone)).await?;
-        let probe: Option<IpAddr> = PROBE.parse().ok();
-        let is_probe = |told: &&Told| matches!(told.place, PeerPlace::Address(address) if Some(address) == probe);
-        let said = peers.iter().find(is_probe).and_then(|told| version(&told.state())).unwrap_or_default();
+        with_timeout("DeletePeer", self.calls.delete_peer(gone)).await?;
+        let probe: Option<IpAddr> = VERSION_PROBE_ADDRESS.parse().ok();
+        let is_probe = |told: &&ListedSession| matches!(told.place, PeerLocation::Address(address) if Some(address) == probe);
+        let said =
+            peers.iter().find(is_probe).and_then(|told| version(&told.state())).unwrap_or_default();
         let minor = said.strip_prefix("GoBGP/").and_then(|version| {
             let mut numbers = version.split('.').map_while(|number| number.parse().ok());
             Some((numbers.next()?, numbers.next()?))
         });
-        if minor.is_some_and(|version| version >= VERSION_MIN) { Ok(()) } else { Err(Error::TooOld(said)) }
+        if minor.is_some_and(|version| version >= VERSION_MIN) {
+            Ok(())
+        } else {
+            Err(GobgpError::TooOld(said))
+        }
     }
 
-    /// Ends all sessions, those with graceful restart without a word: their routers keep the routes. It is of no use any more.
-    pub(super) async fn stop(&mut self) -> Result<(), Error> {
+    /// Stops gobgpd's BGP server, which ends all sessions. Sessions with graceful restart end
+    /// without a NOTIFICATION, so that their routers keep the routes. This gobgpd process cannot be
+    /// used afterwards.
+    pub(super) async fn stop(&mut self) -> Result<(), GobgpError> {
         let request = api::StopBgpRequest { allow_graceful_restart: true };
-        Ok(timed("StopBgp", self.calls.stop_bgp(request)).await.map(drop)?)
+        Ok(with_timeout("StopBgp", self.calls.stop_bgp(request)).await.map(drop)?)
     }
 
-    /// Does one step.
-    pub(super) async fn act(&mut self, step: &Step) -> Result<(), Error> {
+    /// Executes one step of the reconciliation.
+    pub(super) async fn execute(&mut self, step: &BgpStep) -> Result<(), GobgpError> {
         match step {
-            Step::Start(identity) => self.start(identity).await?,
-            Step::Remove(place) => self.remove(place).await?,
-            Step::Policies(classes) => self.set_policies(classes.iter().map(|class| &**class)).await?,
-            Step::Announce(paths) => {
-                self.add_paths(paths.iter().map(|(prefix, mark)| path(*prefix, Some(*mark))).collect()).await?;
+            BgpStep::Start(identity) => self.start(identity).await?,
+            BgpStep::RemoveSession(place) => self.remove(place).await?,
+            BgpStep::SetPolicies(classes) => {
+                self.set_policies(classes.iter().map(|class| &**class)).await?
             }
-            Step::Withdraw(paths) => {
+            BgpStep::Announce(paths) => {
+                self.add_paths(
+                    paths.iter().map(|(prefix, mark)| path(*prefix, Some(*mark))).collect(),
+                )
+                .await?;
+            }
+            BgpStep::Withdraw(paths) => {
                 self.add_paths(paths.iter().map(|prefix| path(*prefix, None)).collect()).await?;
             }
-            Step::Add(_, order) => {
-                let request = api::AddPeerRequest { peer: Some(order.watched(false)) };
-                taken(timed("AddPeer", self.calls.add_peer(request)).await)?;
+            BgpStep::AddSession(_, order) => {
+                let request = api::AddPeerRequest { peer: Some(order.with_bfd(false)) };
+                rejection(with_timeout("AddPeer", self.calls.add_peer(request)).await)?;
             }
-            Step::Watch(_, order, on) => {
-                let request = api::UpdatePeerRequest { peer: Some(order.watched(*on)) };
-                taken(timed("UpdatePeer", self.calls.update_peer(request)).await)?;
+            BgpStep::SetBfd(_, order, on) => {
+                let request = api::UpdatePeerRequest { peer: Some(order.with_bfd(*on)) };
+                rejection(with_timeout("UpdatePeer", self.calls.update_peer(request)).await)?;
             }
         }
         Ok(())
     }
 
-    async fn start(&mut self, identity: &Identity) -> Result<(), Error> {
-        let global = api::Global { asn: identity.asn, router_id: identity.router_id.to_string(), listen_port: -1 };
-        timed("StartBgp", self.calls.start_bgp(api::StartBgpRequest { global: Some(global) })).await?;
+    async fn start(&mut self, identity: &BgpIdentity) -> Result<(), GobgpError> {
+        let global = api::Global {
+            asn: identity.asn,
+            router_id: identity.router_id.to_string(),
+            listen_port: -1,
+        };
+        with_timeout(
+            "StartBgp",
+            self.calls.start_bgp(api::StartBgpRequest { global: Some(global) }),
+        )
+        .await?;
         self.set_policies([].into_iter()).await?;
-        self.assign().await
+        self.assign_policies().await
     }
 
-    async fn set_policies(&mut self, classes: impl Iterator<Item = &ClassOrder> + Clone) -> Result<(), Error> {
-        let conditions =
-            api::Conditions { route_type: api::conditions::RouteType::Local as i32, ..api::Conditions::default() };
-        let accept = api::Actions { route_action: api::RouteAction::Accept as i32, ..api::Actions::default() };
-        let own =
-            api::Statement { name: "ferrolb-own".to_owned(), conditions: Some(conditions), actions: Some(accept) };
+    async fn set_policies(
+        &mut self,
+        classes: impl Iterator<Item = &PolicyConfig> + Clone,
+    ) -> Result<(), GobgpError> {
+        let conditions = api::Conditions {
+            route_type: api::conditions::RouteType::Local as i32,
+            ..api::Conditions::default()
+        };
+        let accept = api::Actions {
+            route_action: api::RouteAction::Accept as i32,
+            ..api::Actions::default()
+        };
+        let own = api::Statement {
+            name: "ferrolb-own".to_owned(),
+            conditions: Some(conditions),
+            actions: Some(accept),
+        };
         let policies = vec![
             api::Policy { name: IMPORT.to_owned(), statements: vec![own] },
             api::Policy {
@@ -227,12 +288,14 @@ impl Client {
         ];
         let defined_sets = classes.flat_map(|class| &class.sets).cloned().collect();
         let request = api::SetPoliciesRequest { defined_sets, policies };
-        Ok(timed("SetPolicies", self.calls.set_policies(request)).await.map(drop)?)
+        Ok(with_timeout("SetPolicies", self.calls.set_policies(request)).await.map(drop)?)
     }
 
-    /// Both policies decide on everything, and reject what they do not name.
-    async fn assign(&mut self) -> Result<(), Error> {
-        for (name, direction) in [(IMPORT, api::PolicyDirection::Import), (EXPORT, api::PolicyDirection::Export)] {
+    /// Assigns both policies to all sessions. GoBGP rejects routes that no policy matches.
+    async fn assign_policies(&mut self) -> Result<(), GobgpError> {
+        for (name, direction) in
+            [(IMPORT, api::PolicyDirection::Import), (EXPORT, api::PolicyDirection::Export)]
+        {
             let assignment = api::PolicyAssignment {
                 name: GLOBAL.to_owned(),
                 direction: direction as i32,
@@ -240,111 +303,140 @@ impl Client {
                 default_action: api::RouteAction::Reject as i32,
             };
             let request = api::SetPolicyAssignmentRequest { assignment: Some(assignment) };
-            timed("SetPolicyAssignment", self.calls.set_policy_assignment(request)).await?;
+            with_timeout("SetPolicyAssignment", self.calls.set_policy_assignment(request)).await?;
         }
         Ok(())
     }
 
-    async fn remove(&mut self, place: &PeerPlace) -> Result<(), Error> {
-        // An unnumbered session goes by the address that it found: by its link it would be looked for among the neighbours, who may be gone.
+    async fn remove(&mut self, place: &PeerLocation) -> Result<(), GobgpError> {
+        // An unnumbered session is deleted by the router address that GoBGP has discovered. If it
+        // were deleted by its interface, GoBGP would look for the router in the kernel's neighbor
+        // table, which may not contain it any more.
         let address = match place {
-            PeerPlace::Address(address) => Some(address.to_string()),
-            PeerPlace::Interface(_) => {
+            PeerLocation::Address(address) => Some(address.to_string()),
+            PeerLocation::Interface(_) => {
                 let told = self.peers().await?.into_iter().find(|told| told.place == *place);
                 told.map(|told| told.state().neighbor_address).filter(|address| !address.is_empty())
             }
         };
         let Some(address) = address else { return Ok(()) };
         let request = api::DeletePeerRequest { address };
-        Ok(timed("DeletePeer", self.calls.delete_peer(request)).await.map(drop)?)
+        Ok(with_timeout("DeletePeer", self.calls.delete_peer(request)).await.map(drop)?)
     }
 
-    async fn add_paths(&mut self, paths: Vec<api::Path>) -> Result<(), Error> {
-        let request = api::AddPathStreamRequest { table_type: api::TableType::Global as i32, paths };
+    async fn add_paths(&mut self, paths: Vec<api::Path>) -> Result<(), GobgpError> {
+        let request =
+            api::AddPathStreamRequest { table_type: api::TableType::Global as i32, paths };
         let requests = futures::stream::iter([request]);
-        Ok(timed("AddPathStream", self.calls.add_path_stream(requests)).await.map(drop)?)
+        Ok(with_timeout("AddPathStream", self.calls.add_path_stream(requests)).await.map(drop)?)
     }
 
-    /// Each change of a session; what it says comes from [`Client::peers`], which knows more. Ends when gobgpd does.
+    /// Returns a stream with an empty item for each change of a session; [`Client::peers`] returns
+    /// the new states. The stream ends when gobgpd ends.
     pub(super) fn changes(&self) -> impl Stream<Item = ()> + use<> {
         let mut calls = self.calls.clone();
         let request = api::WatchEventRequest { peer: Some(api::watch_event_request::Peer {}) };
-        // It answers with the first change.
+        // gobgpd sends the response only with the first change. Therefore the stream awaits the
+        // response.
         let answer = futures::stream::once(async move { calls.watch_event(request).await });
-        let changes = answer.filter_map(|answer| std::future::ready(answer.ok())).flat_map(tonic::Response::into_inner);
+        let changes = answer
+            .filter_map(|answer| std::future::ready(answer.ok()))
+            .flat_map(tonic::Response::into_inner);
         changes.take_while(|change| std::future::ready(change.is_ok())).map(drop)
     }
 }
 
-/// The sessions of a list, as [`Known`] has them.
-pub(super) fn sessions(told: &[Told]) -> BTreeMap<PeerPlace, Has> {
-    told.iter().map(|told| (told.place.clone(), told.has())).collect()
+/// Converts the sessions that gobgpd lists into the form of [`ObservedState::peers`].
+pub(super) fn sessions(told: &[ListedSession]) -> BTreeMap<PeerLocation, ObservedSession> {
+    told.iter().map(|told| (told.place.clone(), told.observed())).collect()
 }
 
-/// What came of asking for a session, or for its BFD.
-fn taken<T>(answer: Result<T, Failed>) -> Result<(), Error> {
+/// Converts the result of a call that adds a session or changes its BFD. A rejection by gobgpd
+/// becomes [`GobgpError::Rejected`].
+fn rejection<T>(answer: Result<T, CallError>) -> Result<(), GobgpError> {
     match answer {
-        Err(Failed { code: Code::Unknown, why, .. }) => Err(Error::Refused(why)),
+        Err(CallError { code: Code::Unknown, why, .. }) => Err(GobgpError::Rejected(why)),
         answer => Ok(answer.map(drop)?),
     }
 }
 
-/// A call that failed.
-struct Failed {
+/// A failed call to gobgpd.
+struct CallError {
     call: &'static str,
     code: Code,
     why: String,
 }
 
-impl Failed {
+impl CallError {
     fn of(call: &'static str, status: &Status) -> Self {
         Self { call, code: status.code(), why: status.message().to_owned() }
     }
 }
 
-impl From<Failed> for Error {
-    fn from(Failed { call, why, .. }: Failed) -> Self {
+impl From<CallError> for GobgpError {
+    fn from(CallError { call, why, .. }: CallError) -> Self {
         Self::Call { call, why }
     }
 }
 
-async fn timed<T>(
+async fn with_timeout<T>(
     call: &'static str,
     answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Failed> {
-    match tokio::time::timeout(CALL_MAX, answer).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner).map_err(|status| Failed::of(call, &status)),
-        Err(_) => Err(Failed { call, code: Code::DeadlineExceeded, why: format!("no answer within {CALL_MAX:?}") }),
+) -> Result<T, CallError> {
+    match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+        Ok(answer) => {
+            answer.map(tonic::Response::into_inner).map_err(|status| CallError::of(call, &status))
+        }
+        Err(_) => Err(CallError {
+            call,
+            code: Code::DeadlineExceeded,
+            why: format!("no response within {CALL_TIMEOUT:?}"),
+        }),
     }
 }
 
-/// Everything that a call answers.
-async fn all<T>(call: &'static str, answer: tonic::Streaming<T>) -> Result<Vec<T>, Failed> {
-    match tokio::time::timeout(CALL_MAX, answer.try_collect()).await {
-        Ok(all) => all.map_err(|status| Failed::of(call, &status)),
-        Err(_) => Err(Failed { call, code: Code::DeadlineExceeded, why: format!("not all within {CALL_MAX:?}") }),
+/// Collects all messages of a streamed response.
+async fn collect<T>(call: &'static str, answer: tonic::Streaming<T>) -> Result<Vec<T>, CallError> {
+    match tokio::time::timeout(CALL_TIMEOUT, answer.try_collect()).await {
+        Ok(all) => all.map_err(|status| CallError::of(call, &status)),
+        Err(_) => Err(CallError {
+            call,
+            code: Code::DeadlineExceeded,
+            why: format!("not all within {CALL_TIMEOUT:?}"),
+        }),
     }
 }
 
-/// A path with a mark, or one that goes.
-fn path(prefix: Prefix, mark: Option<Mark>) -> api::Path {
+/// Returns the path to a prefix with this mark, or a withdrawal of the path if `mark` is none.
+fn path(prefix: Prefix, mark: Option<ContentHash>) -> api::Path {
     use api::attribute::Attr;
     let unspecified = match prefix.family() {
         Family::V4 => "0.0.0.0",
         Family::V6 => "::",
     };
-    let marks =
-        mark.map(|mark| Attr::LargeCommunities(api::LargeCommunitiesAttribute { communities: vec![mark.community()] }));
+    let marks = mark.map(|mark| {
+        Attr::LargeCommunities(api::LargeCommunitiesAttribute {
+            communities: vec![mark.community()],
+        })
+    });
     let attributes = [
         Attr::Origin(api::OriginAttribute { origin: 0 }),
         Attr::NextHop(api::NextHopAttribute { next_hop: unspecified.to_owned() }),
-        // Of the last resort, unless a statement says more; routers of another AS are not told.
+        // The lowest preference, unless a policy statement sets another one. External routers do
+        // not receive LOCAL_PREF.
         Attr::LocalPref(api::LocalPrefAttribute { local_pref: 0 }),
     ];
-    let nlri = api::IpAddressPrefix { prefix_len: prefix.length().into(), prefix: prefix.network().to_string() };
+    let nlri = api::IpAddressPrefix {
+        prefix_len: prefix.length().into(),
+        prefix: prefix.network().to_string(),
+    };
     api::Path {
         nlri: Some(api::Nlri { nlri: Some(api::nlri::Nlri::Prefix(nlri)) }),
-        pattrs: attributes.into_iter().chain(marks).map(|attr| api::Attribute { attr: Some(attr) }).collect(),
+        pattrs: attributes
+            .into_iter()
+            .chain(marks)
+            .map(|attr| api::Attribute { attr: Some(attr) })
+            .collect(),
         is_withdraw: mark.is_none(),
         family: Some(family(prefix.family())),
     }
@@ -355,11 +447,15 @@ fn prefix(text: &str) -> Option<Prefix> {
     Some(Prefix::of(network.parse().ok()?, length.parse().ok()?))
 }
 
-fn mark(destination: &api::Destination) -> Option<Mark> {
+fn mark(destination: &api::Destination) -> Option<ContentHash> {
     let attributes = destination.paths.iter().flat_map(|path| &path.pattrs);
     attributes.filter_map(|attribute| attribute.attr.as_ref()).find_map(|attr| match attr {
-        api::attribute::Attr::LargeCommunities(large) => large.communities.iter().find_map(Mark::read),
-        api::attribute::Attr::Origin(_) | api::attribute::Attr::NextHop(_) | api::attribute::Attr::LocalPref(_) => None,
+        api::attribute::Attr::LargeCommunities(large) => {
+            large.communities.iter().find_map(ContentHash::from_community)
+        }
+        api::attribute::Attr::Origin(_)
+        | api::attribute::Attr::NextHop(_)
+        | api::attribute::Attr::LocalPref(_) => None,
     })
 }
 
@@ -369,8 +465,9 @@ fn version(state: &api::PeerState) -> Option<String> {
     })
 }
 
-/// The innermost of an error's causes: what a person can do something about.
-fn root(error: &dyn std::error::Error) -> String {
+/// Returns the innermost cause of an error: the part of the message from which an operator can
+/// derive an action.
+fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

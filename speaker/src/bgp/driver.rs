@@ -1,5 +1,6 @@
-//! The task that makes gobgpd have what is wanted. Owned by the main loop's `JoinSet`; cancelling it is safe, and leaves the daemon as it is. It is
-//! gobgpd's only client; where that is away it comes back to it, reads what is there and goes on from that.
+//! Task that reconciles gobgpd with the plan. The main loop's `JoinSet` owns the task; cancelling
+//! it is safe, and leaves gobgpd unchanged. The task is gobgpd's only client. After a failure, the
+//! task connects again, reads gobgpd's state and continues from there.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,61 +11,71 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::BgpSessionState;
-use ferrolb_proto::facts::PeerPlace;
+use ferrolb_proto::facts::PeerLocation;
 use ferrolb_runtime::admin::ActionRequest;
 use ferrolb_runtime::clock::Clock;
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::client::{Client, Error, Told, sessions};
-use super::leftover::Leftover;
-use super::port::{self, Strangers};
-use super::report::{Trace, session_counts, session_report, turns};
-use super::steps::{Known, Step, next};
-use crate::event::{BgpReport, Event, SessionReport};
-use crate::metrics::Tally;
-use crate::plan::{PeerOrder, Wanted};
+use super::bfd_port::{self, BfdPortWatch};
+use super::client::{Client, GobgpError, ListedSession, sessions};
+use super::report::{SessionCounters, session_counts, session_report, transitions};
+use super::stale_socket::StaleSocket;
+use super::steps::{BgpStep, ObservedState, next_step};
+use crate::event::{BgpReport, Event, SessionIssue, SessionReport};
+use crate::metrics::GobgpMetrics;
+use crate::plan::{GobgpConfig, PeerConfig};
 
-/// How long until a gobgpd that is away, or of no use, is tried again.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// A change is told a moment before it can be read.
-const SETTLES_WITHIN: Duration = Duration::from_millis(50);
-/// How often a session that is not established is looked at: what fails there is counted, and not told.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long until a session that gobgpd would not have is asked for again: its link may be there by then.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Interval between attempts to use a gobgpd that is unavailable or unusable.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum delay from gobgpd's report of a change until gobgpd's list of sessions shows the change.
+const SETTLE_DELAY: Duration = Duration::from_millis(50);
+/// Interval at which sessions are read while one is not established: gobgpd counts failed attempts
+/// to open it, but does not report them.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Time after which a session that gobgpd rejected is added again: the interface that it needs may
+/// exist by then.
+const REJECTION_LIFETIME: Duration = Duration::from_secs(10);
 
-/// The path by which the hook of a gobgpd that is to end has it stopped so that routers wait for the next one.
+/// HTTP path of the handover action. The `preStop` hook of gobgpd's container requests it. The
+/// speaker then stops gobgpd in such a way that routers keep its routes for the next gobgpd.
 pub const HANDOVER: &str = "/gobgp/handover";
-/// The path that says whether gobgpd answers, and the speaker lives that tends it.
+/// HTTP path of gobgpd's liveness probe, which the speaker serves. gobgpd is healthy while it
+/// replies to the speaker and the speaker's main loop runs.
 pub const HEALTHZ: &str = "/gobgp/healthz";
-/// How long until that is done: a node that shuts down says so at about the same time.
-const HESITATES: Duration = Duration::from_secs(1);
-/// How often all are looked at while BFD watches one: nobody tells how it stands.
-const BFD_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often settled sessions are looked at: gobgpd does not tell how many prefixes a router sent.
-const SETTLED_LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The least time between looks that are for metrics.
-const SCRAPED_EVERY: Duration = Duration::from_secs(1);
+/// Delay before a handover. If the whole node shuts down, its Node becomes not Ready at about the
+/// same time, and no handover must take place.
+const HANDOVER_DELAY: Duration = Duration::from_secs(1);
+/// Interval at which sessions are read while one has BFD: gobgpd reports no changes of BFD.
+const BFD_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which sessions are read while all are established: gobgpd does not report how many
+/// prefixes a router sent.
+const ESTABLISHED_POLL_INTERVAL: Duration = Duration::from_secs(60);
+/// Minimum time between two reads of the sessions that scrapes of the metrics cause.
+const SCRAPE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Makes the gobgpd at this socket have the latest of what is wanted, from the first on, and tells how it stands, and whether it answers; stops it when it is
-/// asked to. Ends with the process.
+/// Brings the gobgpd at this socket to the latest desired state, as soon as there is one. Reports
+/// the state of its sessions and whether it replies, and stops it on request. Runs until the
+/// process ends.
 pub async fn run(
     (path, answers): (String, Arc<AtomicBool>),
-    mut wanted: watch::Receiver<Option<Wanted>>,
+    mut wanted: watch::Receiver<Option<GobgpConfig>>,
     mut handovers: mpsc::Receiver<ActionRequest>,
     events: mpsc::Sender<Event>,
-    tally: Tally,
+    tally: GobgpMetrics,
 ) {
-    let (mut said, mut leftover) = (None, Leftover::default());
+    let (mut said, mut leftover) = (None, StaleSocket::default());
     let found = AtomicBool::new(false);
     loop {
         let gobgpd = (&*path, &*answers, &found);
-        let Err(error) = attend(gobgpd, &mut wanted, &mut handovers, &events, &tally, &mut leftover).await;
-        // One that is too old is no better when it is started again.
-        answers.store(matches!(error, Error::TooOld(_)), Ordering::Relaxed);
-        leftover.look(&path).await;
+        let Err(error) =
+            run_connection(gobgpd, &mut wanted, &mut handovers, &events, &tally, &mut leftover)
+                .await;
+        // A gobgpd that is too old counts as healthy, because a restart by the kubelet would not
+        // help.
+        answers.store(matches!(error, GobgpError::TooOld(_)), Ordering::Relaxed);
+        leftover.remove_if_stale(&path).await;
         tally.usable.set(0);
         tally.failures.inc();
         tally.counts.send_replace(BTreeMap::new());
@@ -73,77 +84,78 @@ pub async fn run(
             request.answer(Err(why.clone()));
         }
         if said.as_ref() != Some(&why) {
-            warn!(why, "gobgpd cannot be used; trying again");
+            warn!(why, "gobgpd is not available, retrying");
         }
         let report = BgpReport { unusable: Some(why.as_str().into()), ..BgpReport::default() };
         said = Some(why);
         if events.send(Event::Bgp(report)).await.is_err() {
             return;
         }
-        tokio::time::sleep(RETRY_EVERY).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
-/// Everything with one connection.
-async fn attend(
+/// Reconciles gobgpd over one connection until the connection fails.
+async fn run_connection(
     (path, answers, found): (&str, &AtomicBool, &AtomicBool),
-    wanted: &mut watch::Receiver<Option<Wanted>>,
+    wanted: &mut watch::Receiver<Option<GobgpConfig>>,
     handovers: &mut mpsc::Receiver<ActionRequest>,
     events: &mpsc::Sender<Event>,
-    tally: &Tally,
-    leftover: &mut Leftover,
-) -> Result<Infallible, Error> {
+    tally: &GobgpMetrics,
+    leftover: &mut StaleSocket,
+) -> Result<Infallible, GobgpError> {
     let mut client = Client::connect(path).await?;
-    leftover.answered(path);
+    leftover.mark_alive(path);
     let known = client.read().await?;
     answers.store(true, Ordering::Relaxed);
     if !found.swap(true, Ordering::Relaxed) {
-        let _ = events.send(Event::BgpFound(known.paths.len())).await;
+        let _ = events.send(Event::GobgpRead(known.paths.len())).await;
     }
-    info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "gobgpd answers");
+    info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "connected to gobgpd");
     let mut changes = pin!(client.changes());
-    let mut daemon = Daemon {
+    let mut daemon = GobgpSession {
         client,
         known,
         tally,
-        refusals: BTreeMap::new(),
-        traces: BTreeMap::new(),
-        ask_again: None,
-        strangers: Strangers::default(),
-        checked: false,
+        rejections: BTreeMap::new(),
+        counters: BTreeMap::new(),
+        retry_at: None,
+        bfd_port_watch: BfdPortWatch::default(),
+        version_checked: false,
     };
     let mut reported = None;
     let mut look_at = Some(Clock::now());
     let mut looked = None;
     loop {
         let now = Clock::now();
-        daemon.forget_refusals(now);
-        if daemon.obey(wanted).await? || !covers(reported.as_ref(), wanted) {
-            look_at = sooner(look_at);
+        daemon.expire_rejections(now);
+        if daemon.reconcile(wanted).await? || !covers(reported.as_ref(), wanted) {
+            look_at = poll_soon(look_at);
         }
         if look_at.is_some_and(|at| at <= now) {
-            let report = daemon.look(wanted).await?;
+            let report = daemon.poll(wanted).await?;
             looked = Some(now);
             tally.usable.set(1);
-            look_at = look_again(&report).map(|after| now + after);
-            log_turns(reported.as_ref(), &report);
+            look_at = poll_interval(&report).map(|after| now + after);
+            log_transitions(reported.as_ref(), &report);
             if reported.as_ref() != Some(&report) {
                 reported = Some(report.clone());
                 let _ = events.send(Event::Bgp(report)).await;
             }
-            // BFD follows what was seen.
+            // The states of the sessions were just read. They may require another step, because BFD
+            // is enabled only in established sessions.
             if daemon.next(wanted).is_some() {
                 continue;
             }
         }
-        let wake = [look_at, daemon.ask_again].into_iter().flatten().min();
+        let wake = [look_at, daemon.retry_at].into_iter().flatten().min();
         tokio::select! {
             change = changes.next() => match change {
-                Some(()) => look_at = sooner(look_at),
-                None => return Err(Error::Call { call: "WatchEvent", why: "it ended".to_owned() }),
+                Some(()) => look_at = poll_soon(look_at),
+                None => return Err(GobgpError::Call { call: "WatchEvent", why: "it ended".to_owned() }),
             },
-            () = tally.asked.notified() => {
-                let next = looked.map_or_else(Clock::now, |looked| looked + SCRAPED_EVERY);
+            () = tally.scraped.notified() => {
+                let next = looked.map_or_else(Clock::now, |looked| looked + SCRAPE_POLL_INTERVAL);
                 look_at = look_at.into_iter().chain([next]).min();
             }
             Ok(()) = wanted.changed() => {}
@@ -153,17 +165,18 @@ async fn attend(
     }
 }
 
-/// How long until all are looked at again if nothing is told: what changes in one that is established is.
-fn look_again(report: &BgpReport) -> Option<Duration> {
+/// Returns the time until the next read of the sessions if gobgpd reports no change before. gobgpd
+/// does report when an established session ends.
+fn poll_interval(report: &BgpReport) -> Option<Duration> {
     let mut sessions = report.sessions.values();
     let settled = sessions.clone().all(|session| session.state == BgpSessionState::Established);
     let watched = sessions.any(|session| session.bfd.is_some());
-    let every = if settled { SETTLED_LOOK_EVERY } else { LOOK_EVERY };
-    (!report.sessions.is_empty()).then_some(if watched { BFD_LOOK_EVERY } else { every })
+    let every = if settled { ESTABLISHED_POLL_INTERVAL } else { POLL_INTERVAL };
+    (!report.sessions.is_empty()).then_some(if watched { BFD_POLL_INTERVAL } else { every })
 }
 
-fn log_turns(before: Option<&BgpReport>, now: &BgpReport) {
-    for (peer, gone) in turns(before, now) {
+fn log_transitions(before: Option<&BgpReport>, now: &BgpReport) {
+    for (peer, gone) in transitions(before, now) {
         match gone {
             None => info!(peer, "BGP session established"),
             Some(why) => warn!(peer, why, "BGP session lost"),
@@ -171,130 +184,158 @@ fn log_turns(before: Option<&BgpReport>, now: &BgpReport) {
     }
 }
 
-/// Whether a report is about all sessions that are wanted: a speaker that starts anew finds them there, and nothing changes in them.
-fn covers(report: Option<&BgpReport>, wanted: &watch::Receiver<Option<Wanted>>) -> bool {
+/// Returns whether a report covers all desired sessions. After a restart, the speaker finds
+/// sessions that already exist. Neither a step nor a change causes a read of them.
+fn covers(report: Option<&BgpReport>, wanted: &watch::Receiver<Option<GobgpConfig>>) -> bool {
     let wanted = wanted.borrow();
     let mut names = wanted.iter().flat_map(|wanted| wanted.peers.values()).map(|order| &order.name);
     report.is_some_and(|report| names.all(|name| report.sessions.contains_key(name)))
 }
 
-/// When to look after a change: in a moment, or earlier if that is due anyway.
-fn sooner(look_at: Option<Instant>) -> Option<Instant> {
-    look_at.into_iter().chain([Clock::now() + SETTLES_WITHIN]).min()
+/// Returns the time of the next read after a change: after [`SETTLE_DELAY`], or earlier if a read
+/// is due earlier anyway.
+fn poll_soon(look_at: Option<Instant>) -> Option<Instant> {
+    look_at.into_iter().chain([Clock::now() + SETTLE_DELAY]).min()
 }
 
-/// One gobgpd and what is known of it.
-struct Daemon<'t> {
+/// Connection to one gobgpd, and the state that the driver last read from it or set in it.
+struct GobgpSession<'t> {
     client: Client,
-    known: Known,
-    tally: &'t Tally,
-    /// Why it would not have a session, or why that was ended again.
-    refusals: BTreeMap<PeerPlace, Box<str>>,
-    /// What was counted of each session that is wanted.
-    traces: BTreeMap<PeerPlace, Trace>,
-    /// When those are asked for again, if there are any.
-    ask_again: Option<Instant>,
-    /// Who else has the port of BFD.
-    strangers: Strangers,
-    /// Its version is new enough.
-    checked: bool,
+    known: ObservedState,
+    tally: &'t GobgpMetrics,
+    /// Sessions that gobgpd rejected, and sessions that the driver ended again, with the reason.
+    rejections: BTreeMap<PeerLocation, SessionIssue>,
+    /// Message counters of each desired session.
+    counters: BTreeMap<PeerLocation, SessionCounters>,
+    /// Time at which rejected sessions are added again, if there are any.
+    retry_at: Option<Instant>,
+    /// Sockets by which the driver detects other programs that use the BFD port.
+    bfd_port_watch: BfdPortWatch,
+    /// Whether the driver has verified that gobgpd's version is supported.
+    version_checked: bool,
 }
 
-impl Daemon<'_> {
-    /// Does what is to be done, one step after the other, each for the latest of what is wanted; says whether a session was among it.
-    async fn obey(&mut self, wanted: &mut watch::Receiver<Option<Wanted>>) -> Result<bool, Error> {
+impl GobgpSession<'_> {
+    /// Executes steps until gobgpd has the desired state, each computed from the latest desired
+    /// state. Returns whether a step changed a session.
+    async fn reconcile(
+        &mut self,
+        wanted: &mut watch::Receiver<Option<GobgpConfig>>,
+    ) -> Result<bool, GobgpError> {
         let mut acted = false;
         loop {
-            if self.known.identity.is_some() && !self.checked {
+            if self.known.identity.is_some() && !self.version_checked {
                 self.client.check_version().await?;
-                self.checked = true;
+                self.version_checked = true;
             }
             wanted.mark_unchanged();
             let Some(step) = self.next(wanted) else { return Ok(acted) };
-            acted |= matches!(step, Step::Add(..) | Step::Remove(_) | Step::Watch(..));
-            match (self.client.act(&step).await, step) {
-                (Ok(()), step) => self.known.did(step),
-                (Err(Error::Refused(why)), Step::Add(place, order)) => self.refuse(place, &order, why.into()),
-                (Err(Error::Refused(why)), Step::Watch(place, order, _)) => {
-                    self.refuse(place, &order, format!("BFD is off: gobgpd: {why}").into());
+            acted |= matches!(
+                step,
+                BgpStep::AddSession(..) | BgpStep::RemoveSession(_) | BgpStep::SetBfd(..)
+            );
+            match (self.client.execute(&step).await, step) {
+                (Ok(()), step) => self.known.apply(step),
+                (Err(GobgpError::Rejected(why)), BgpStep::AddSession(place, order)) => {
+                    self.reject(place, &order, SessionIssue::RejectedByGobgp(why.into()))
+                }
+                (Err(GobgpError::Rejected(why)), BgpStep::SetBfd(place, order, _)) => {
+                    self.reject(place, &order, SessionIssue::BfdRejectedByGobgp(why.into()));
                 }
                 (Err(error), _) => return Err(error),
             }
         }
     }
 
-    /// What is to be done next for the latest of what is wanted.
-    fn next(&self, wanted: &watch::Receiver<Option<Wanted>>) -> Option<Step> {
-        wanted.borrow().as_ref().and_then(|wanted| next(wanted, &self.known))
+    /// Returns the next step towards the latest desired state of gobgpd, if one is left.
+    fn next(&self, wanted: &watch::Receiver<Option<GobgpConfig>>) -> Option<BgpStep> {
+        wanted.borrow().as_ref().and_then(|wanted| next_step(wanted, &self.known))
     }
 
-    /// Stops it, so that routers with graceful restart keep its routes for the next one; not where this node may not be back to have one. It cannot be
-    /// started again.
+    /// Stops gobgpd, so that routers with graceful restart keep its routes for the next gobgpd.
+    /// Does not stop it if this node may not run the next gobgpd in time. A stopped gobgpd cannot
+    /// be started again.
     async fn hand_over(
         &mut self,
         request: ActionRequest,
-        wanted: &watch::Receiver<Option<Wanted>>,
-    ) -> Result<(), Error> {
-        tokio::time::sleep(HESITATES).await;
-        if !request.is_awaited() {
+        wanted: &watch::Receiver<Option<GobgpConfig>>,
+    ) -> Result<(), GobgpError> {
+        tokio::time::sleep(HANDOVER_DELAY).await;
+        if !request.is_client_waiting() {
             return Ok(());
         }
-        let parting = wanted.borrow().as_ref().map_or(Some("its speaker knows nothing yet"), |wanted| wanted.parting);
+        let parting = wanted
+            .borrow()
+            .as_ref()
+            .map_or(Some("the speaker has no configuration yet"), |wanted| {
+                wanted.no_restart_reason
+            });
         if let Some(why) = parting {
-            info!(why, "gobgpd is about to end, and routers are not asked to keep its routes");
+            info!(
+                why,
+                "gobgpd stops without graceful restart: peers are not asked to keep its routes"
+            );
             request.answer(Err(why.to_owned()));
             return Ok(());
         }
         let stopped = self.client.stop().await;
         request.answer(stopped.as_ref().copied().map_err(ToString::to_string));
-        Err(stopped.err().unwrap_or(Error::Stopped))
+        Err(stopped.err().unwrap_or(GobgpError::Stopped))
     }
 
-    fn refuse(&mut self, place: PeerPlace, order: &PeerOrder, why: Box<str>) {
-        self.tally.refusals.inc();
-        self.known.refuse(place.clone(), order);
-        self.refusals.insert(place, why);
-        self.ask_again.get_or_insert_with(|| Clock::now() + ASK_AGAIN_AFTER);
+    fn reject(&mut self, place: PeerLocation, order: &PeerConfig, why: SessionIssue) {
+        self.tally.rejections.inc();
+        self.known.reject(place.clone(), order);
+        self.rejections.insert(place, why);
+        self.retry_at.get_or_insert_with(|| Clock::now() + REJECTION_LIFETIME);
     }
 
-    /// What was refused is asked for again when its time has come.
-    fn forget_refusals(&mut self, now: Instant) {
-        if self.ask_again.is_some_and(|at| at <= now) {
-            self.known.refused.clear();
-            self.refusals.clear();
-            self.ask_again = None;
+    /// Drops the recorded rejections once the retry is due, so that the sessions are added again.
+    fn expire_rejections(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.known.rejected.clear();
+            self.rejections.clear();
+            self.retry_at = None;
         }
     }
 
-    /// How the sessions stand, once those have been ended that should not be.
-    async fn look(&mut self, wanted: &watch::Receiver<Option<Wanted>>) -> Result<BgpReport, Error> {
+    /// Reads the sessions and returns the state of the desired ones. Ends sessions that must be
+    /// external but whose router has this node's AS.
+    async fn poll(
+        &mut self,
+        wanted: &watch::Receiver<Option<GobgpConfig>>,
+    ) -> Result<BgpReport, GobgpError> {
         let told = self.client.peers().await?;
         let wanted = wanted.borrow().clone().unwrap_or_default();
         let own = wanted.identity.map_or(0, |identity| identity.asn);
         let (mut report, mut counts, now) = (BgpReport::default(), BTreeMap::new(), Clock::now());
-        self.traces.retain(|place, _| wanted.peers.contains_key(place));
-        // A list is also how this task learns that somebody else deleted a session, or that an
-        // earlier list was not complete.
+        self.counters.retain(|place, _| wanted.peers.contains_key(place));
+        // The recorded sessions are replaced: another client may have deleted some, and an earlier
+        // list may have been incomplete.
         self.known.peers = sessions(&told);
         let port_taken = self.port_taken(&told, &wanted, now);
         for (place, order) in &wanted.peers {
             let is = told.iter().find(|told| told.place == *place);
-            // GoBGP takes a router of any AS where it is to be of another than ours.
-            if let Some(asn) = is.and_then(|is| own_as(is, order, own)) {
-                let step = Step::Remove(place.clone());
-                self.client.act(&step).await?;
-                self.known.did(step);
-                let why = format!("the router is of our own AS, {asn}: write dynamicASN internal, or peerASN");
-                self.refuse(place.clone(), order, why.into());
+            // If a session accepts any external AS, GoBGP also accepts a router with this node's
+            // own AS.
+            if let Some(asn) = is.and_then(|is| unexpected_own_as(is, order, own)) {
+                let step = BgpStep::RemoveSession(place.clone());
+                self.client.execute(&step).await?;
+                self.known.apply(step);
+                self.reject(place.clone(), order, SessionIssue::OwnAsn(asn));
             }
-            let refusal = self.refusals.get(place);
+            let refusal = self.rejections.get(place);
             let session = match is.filter(|_| self.known.peers.contains_key(place)) {
                 Some(is) => {
-                    let trace = self.traces.entry(place.clone()).or_insert_with(|| Trace::new(now));
-                    let session = session_report(&is.peer, &order.peer, own, trace, (now, port_taken));
-                    SessionReport { problem: session.problem.or(refusal.cloned()), ..session }
+                    let trace = self
+                        .counters
+                        .entry(place.clone())
+                        .or_insert_with(|| SessionCounters::new(now));
+                    let session =
+                        session_report(&is.peer, &order.peer, own, trace, (now, port_taken));
+                    SessionReport { issue: session.issue.or(refusal.cloned()), ..session }
                 }
-                None => SessionReport { problem: refusal.cloned(), ..SessionReport::default() },
+                None => SessionReport { issue: refusal.cloned(), ..SessionReport::default() },
             };
             report.sessions.insert(order.name.clone(), session);
             counts.extend(is.map(|is| (order.name.clone(), session_counts(&is.peer, &order.peer))));
@@ -303,16 +344,17 @@ impl Daemon<'_> {
         Ok(report)
     }
 
-    /// Whether another program has the port of BFD, where a session is to have BFD.
-    fn port_taken(&mut self, told: &[Told], wanted: &Wanted, now: Instant) -> bool {
+    /// Returns whether another program uses the BFD port while a session needs BFD.
+    fn port_taken(&mut self, told: &[ListedSession], wanted: &GobgpConfig, now: Instant) -> bool {
         let watched = wanted.peers.values().any(|order| order.peer.bfd.is_some());
         let own = told.iter().any(|told| told.peer.bfd.is_some_and(|bfd| bfd.enabled));
-        watched && self.strangers.look(&port::sockets(), own, now)
+        watched && self.bfd_port_watch.is_taken(&bfd_port::sockets(), own, now)
     }
 }
 
-/// Our own number, if a session that is to be external has come about with a router that has it, too.
-fn own_as(told: &Told, order: &PeerOrder, own: u32) -> Option<u32> {
+/// Returns this node's own AS number if a session that must be external has a router with the same
+/// AS.
+fn unexpected_own_as(told: &ListedSession, order: &PeerConfig, own: u32) -> Option<u32> {
     let asked = order.peer.conf.as_ref()?;
     let own = if asked.local_asn == 0 { own } else { asked.local_asn };
     (asked.peer_asn == 0 && told.state().peer_asn == own).then_some(own)

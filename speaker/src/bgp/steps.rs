@@ -1,149 +1,178 @@
-//! The next thing to do so that gobgpd has what is wanted. Pure; the driver does it and asks again.
+//! Computation of the next step that brings gobgpd to the desired state. Pure; the driver executes
+//! the step and then computes the next one.
 //!
-//! At no time does a path stand there without its statements, and sessions come last, so that the first that a router hears is
-//! complete. What is as it is wanted is not touched.
+//! The policy statements of a path always exist before the path, and sessions are added last. Thus
+//! the first UPDATEs to a router are complete. State that matches the desired one is not touched.
 //!
-//! BFD is on while its session is established, and at no other time. FRR makes its own anew when the session comes about: a gobgpd that has known
-//! the one before takes that for lost, and ends the session (docs/bgp.md). Other timers, or none any more, are another session: GoBGP falls silent
-//! when it is told, and the router would end it.
+//! BFD is enabled only while its session is established. FRR creates a new BFD session when the BGP
+//! session is established. A gobgpd with an earlier BFD session would consider it failed, and end
+//! the BGP session (docs/bgp.md). Changed or removed BFD timers need a new session: GoBGP stops
+//! sending BFD packets when they change, and the router would end the session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ferrolb_proto::bgp::Prefix;
-use ferrolb_proto::facts::PeerPlace;
+use ferrolb_proto::facts::PeerLocation;
 use gobgp_proto as api;
 
-use crate::plan::{ClassOrder, Identity, Mark, PeerOrder, Wanted};
+use crate::plan::{BgpIdentity, ContentHash, GobgpConfig, PeerConfig, PolicyConfig};
 
-/// Paths of one call.
+/// Maximum number of paths in one call to gobgpd.
 pub(super) const PATHS_MAX: usize = 1_000;
 
-/// What gobgpd has, as far as its only client knows.
+/// State of gobgpd: as its only client has most recently read it, with the changes by the steps
+/// since then.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Known {
-    /// Who it is; none: it is not started.
-    pub(super) identity: Option<Identity>,
-    /// Its sessions.
-    pub(super) peers: BTreeMap<PeerPlace, Has>,
-    /// Its policies. Of one that was there before this speaker only the mark is known.
-    pub(super) classes: BTreeMap<Mark, Option<Arc<ClassOrder>>>,
-    /// Its paths; no mark: with one that is none of ours.
-    pub(super) paths: BTreeMap<Prefix, Option<Mark>>,
-    /// Sessions that it would not have, or not with BFD, by what was asked for.
-    pub(super) refused: BTreeMap<PeerPlace, Box<str>>,
+pub(super) struct ObservedState {
+    /// AS and router ID with which gobgpd's BGP server was started. None: it is not started.
+    pub(super) identity: Option<BgpIdentity>,
+    /// Sessions in gobgpd, by the address or interface of the router.
+    pub(super) peers: BTreeMap<PeerLocation, ObservedSession>,
+    /// Policies for the classes of routes, by mark. If a policy existed before this speaker
+    /// started, only its mark is known.
+    pub(super) classes: BTreeMap<ContentHash, Option<Arc<PolicyConfig>>>,
+    /// Paths in gobgpd, each with its mark. None: the path carries no mark of FerroLB.
+    pub(super) paths: BTreeMap<Prefix, Option<ContentHash>>,
+    /// Sessions that gobgpd rejected, or whose BFD it rejected, each with the description of the
+    /// rejected configuration.
+    pub(super) rejected: BTreeMap<PeerLocation, Box<str>>,
 }
 
-/// A session that it has.
+/// A session in gobgpd.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Has {
-    /// Its description, which says all there is to know but what follows.
+pub(super) struct ObservedSession {
+    /// The session's description, which identifies all its parameters except BFD.
     pub(super) description: Box<str>,
-    /// It was established when gobgpd was looked at last.
+    /// Whether the session was established at the most recent read of gobgpd.
     pub(super) established: bool,
-    /// Its BFD, where that is on.
+    /// The session's BFD, if enabled.
     pub(super) bfd: Option<api::BfdPeerConfig>,
 }
 
-/// One thing to do.
+/// One change of gobgpd's state.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
-    /// Begin to be somebody, without policies and paths, and reject whatever no policy names.
-    Start(Identity),
-    /// A session ends.
-    Remove(PeerPlace),
-    /// These are all policies.
-    Policies(Vec<Arc<ClassOrder>>),
-    /// Paths come, or get another mark.
-    Announce(Vec<(Prefix, Mark)>),
-    /// Paths go.
+pub(super) enum BgpStep {
+    /// Start gobgpd's BGP server without paths and without policies for classes. Routes that no
+    /// policy matches are rejected.
+    Start(BgpIdentity),
+    /// Remove a session.
+    RemoveSession(PeerLocation),
+    /// Replace the policies of all classes.
+    SetPolicies(Vec<Arc<PolicyConfig>>),
+    /// Add paths, or change the marks of existing ones.
+    Announce(Vec<(Prefix, ContentHash)>),
+    /// Remove paths.
     Withdraw(Vec<Prefix>),
-    /// A session begins.
-    Add(PeerPlace, Arc<PeerOrder>),
-    /// The BFD of a session begins, or ends.
-    Watch(PeerPlace, Arc<PeerOrder>, bool),
+    /// Add a session.
+    AddSession(PeerLocation, Arc<PeerConfig>),
+    /// Enable or disable the BFD of a session.
+    SetBfd(PeerLocation, Arc<PeerConfig>, bool),
 }
 
-/// What is to be done next, if anything.
-pub(super) fn next(wanted: &Wanted, known: &Known) -> Option<Step> {
-    // Other terms are another session, as everything that is in its OPEN is; and who is somebody else has none that goes on.
+/// Returns the next step, or none if gobgpd already has the desired state.
+pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<BgpStep> {
+    // A session with changed parameters is removed and added again, because they take effect when
+    // the session is opened. If the node's AS or router ID changes, this applies to all sessions.
     let other_self = wanted.identity.filter(|identity| known.identity != Some(*identity));
-    let stays = |place: &PeerPlace, is: &Has| {
+    let stays = |place: &PeerLocation, is: &ObservedSession| {
         wanted
             .peers
             .get(place)
-            .is_some_and(|order| order.description() == &*is.description && !is.watched_otherwise(order))
+            .is_some_and(|order| order.description() == &*is.description && !is.bfd_differs(order))
     };
-    let mut ends = known.peers.iter().filter(|(place, is)| other_self.is_some() || !stays(place, is));
+    let mut ends =
+        known.peers.iter().filter(|(place, is)| other_self.is_some() || !stays(place, is));
     if let Some((place, _)) = ends.next() {
-        return Some(Step::Remove(place.clone()));
+        return Some(BgpStep::RemoveSession(place.clone()));
     }
     if let Some(identity) = other_self {
-        return Some(Step::Start(identity));
+        return Some(BgpStep::Start(identity));
     }
-    if wanted.classes.keys().any(|mark| !known.classes.contains_key(mark)) {
-        // What paths still have stays until they have another.
-        let in_use = |mark: &Mark| known.paths.values().any(|of| *of == Some(*mark));
-        let old = known.classes.iter().filter(|(mark, _)| !wanted.classes.contains_key(mark) && in_use(mark));
+    if wanted.policies.keys().any(|mark| !known.classes.contains_key(mark)) {
+        // The old policies that paths still use stay until those paths have another mark.
+        let in_use = |mark: &ContentHash| known.paths.values().any(|of| *of == Some(*mark));
+        let old = known
+            .classes
+            .iter()
+            .filter(|(mark, _)| !wanted.policies.contains_key(mark) && in_use(mark));
         let old = old.filter_map(|(_, order)| order.clone());
-        return Some(Step::Policies(wanted.classes.values().cloned().chain(old).collect()));
+        return Some(BgpStep::SetPolicies(wanted.policies.values().cloned().chain(old).collect()));
     }
     let gone = known.paths.keys().filter(|prefix| !wanted.paths.contains_key(prefix)).copied();
     let gone: Vec<_> = gone.take(PATHS_MAX).collect();
     if !gone.is_empty() {
-        return Some(Step::Withdraw(gone));
+        return Some(BgpStep::Withdraw(gone));
     }
-    let other = wanted.paths.iter().filter(|(prefix, mark)| known.paths.get(prefix) != Some(&Some(**mark)));
+    let other =
+        wanted.paths.iter().filter(|(prefix, mark)| known.paths.get(prefix) != Some(&Some(**mark)));
     let other: Vec<_> = other.map(|(prefix, mark)| (*prefix, *mark)).take(PATHS_MAX).collect();
     if !other.is_empty() {
-        return Some(Step::Announce(other));
+        return Some(BgpStep::Announce(other));
     }
-    if known.classes.len() != wanted.classes.len() {
-        return Some(Step::Policies(wanted.classes.values().cloned().collect()));
+    if known.classes.len() != wanted.policies.len() {
+        return Some(BgpStep::SetPolicies(wanted.policies.values().cloned().collect()));
     }
-    let refused = |place: &PeerPlace, order: &PeerOrder| {
-        known.refused.get(place).is_some_and(|was| **was == *order.description())
+    let refused = |place: &PeerLocation, order: &PeerConfig| {
+        known.rejected.get(place).is_some_and(|was| **was == *order.description())
     };
-    let missing =
-        wanted.peers.iter().filter(|(place, order)| !known.peers.contains_key(place) && !refused(place, order));
-    let add = missing.map(|(place, order)| Step::Add(place.clone(), Arc::clone(order))).next();
+    let missing = wanted
+        .peers
+        .iter()
+        .filter(|(place, order)| !known.peers.contains_key(place) && !refused(place, order));
+    let add =
+        missing.map(|(place, order)| BgpStep::AddSession(place.clone(), Arc::clone(order))).next();
     let watch = || {
-        wanted.peers.iter().filter(|(place, order)| !refused(place, order)).find_map(|(place, order)| {
-            let is = known.peers.get(place)?;
-            let on = is.established && order.peer.bfd.is_some();
-            (is.bfd.is_some() != on).then(|| Step::Watch(place.clone(), Arc::clone(order), on))
-        })
+        wanted.peers.iter().filter(|(place, order)| !refused(place, order)).find_map(
+            |(place, order)| {
+                let is = known.peers.get(place)?;
+                let on = is.established && order.peer.bfd.is_some();
+                (is.bfd.is_some() != on)
+                    .then(|| BgpStep::SetBfd(place.clone(), Arc::clone(order), on))
+            },
+        )
     };
     add.or_else(watch)
 }
 
-impl Has {
-    /// It is established, and its BFD is another than what is wanted.
-    fn watched_otherwise(&self, order: &PeerOrder) -> bool {
+impl ObservedSession {
+    /// Returns whether the session is established with a BFD configuration that differs from the
+    /// desired one.
+    fn bfd_differs(&self, order: &PeerConfig) -> bool {
         self.established && self.bfd.is_some() && self.bfd != order.peer.bfd
     }
 }
 
-impl Known {
-    /// A step was done.
-    pub(super) fn did(&mut self, step: Step) {
+impl ObservedState {
+    /// Applies an executed step to the recorded state.
+    pub(super) fn apply(&mut self, step: BgpStep) {
         match step {
-            Step::Start(identity) => *self = Self { identity: Some(identity), ..Self::default() },
-            Step::Remove(place) => {
+            BgpStep::Start(identity) => {
+                *self = Self { identity: Some(identity), ..Self::default() }
+            }
+            BgpStep::RemoveSession(place) => {
                 self.peers.remove(&place);
             }
-            Step::Policies(orders) => {
-                self.classes = orders.into_iter().map(|order| (order.mark, Some(order))).collect();
+            BgpStep::SetPolicies(orders) => {
+                self.classes = orders.into_iter().map(|order| (order.hash, Some(order))).collect();
             }
-            Step::Announce(paths) => self.paths.extend(paths.into_iter().map(|(prefix, mark)| (prefix, Some(mark)))),
-            Step::Withdraw(prefixes) => prefixes.iter().for_each(|prefix| {
+            BgpStep::Announce(paths) => {
+                self.paths.extend(paths.into_iter().map(|(prefix, mark)| (prefix, Some(mark))))
+            }
+            BgpStep::Withdraw(prefixes) => prefixes.iter().for_each(|prefix| {
                 self.paths.remove(prefix);
             }),
-            Step::Add(place, order) => {
-                self.refused.remove(&place);
-                self.peers.insert(place, Has { description: order.description().into(), ..Has::default() });
+            BgpStep::AddSession(place, order) => {
+                self.rejected.remove(&place);
+                self.peers.insert(
+                    place,
+                    ObservedSession {
+                        description: order.description().into(),
+                        ..ObservedSession::default()
+                    },
+                );
             }
-            Step::Watch(place, order, on) => {
+            BgpStep::SetBfd(place, order, on) => {
                 if let Some(has) = self.peers.get_mut(&place) {
                     has.bfd = order.peer.bfd.filter(|_| on);
                 }
@@ -151,9 +180,10 @@ impl Known {
         }
     }
 
-    /// A session, or its BFD, was not taken: it is not asked for again until its terms are others, or [`Known::refused`] is emptied.
-    pub(super) fn refuse(&mut self, place: PeerPlace, order: &PeerOrder) {
-        self.refused.insert(place, order.description().into());
+    /// Records that gobgpd rejected a session or its BFD. No step repeats the request until the
+    /// session's parameters change, or [`ObservedState::rejected`] is cleared.
+    pub(super) fn reject(&mut self, place: PeerLocation, order: &PeerConfig) {
+        self.rejected.insert(place, order.description().into());
     }
 }
 

@@ -1,32 +1,35 @@
-//! How gobgpd and its sessions stand, as the driver tells it. Plain values.
+//! State of gobgpd and of its sessions, as the BGP driver reports it. Plain values.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ferrolb_proto::api::{BfdState, BgpSessionState};
 
-/// One session.
+use super::SessionIssue;
+
+/// State of one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionReport {
-    /// How it stands.
+    /// State of the BGP session (RFC 4271 section 8.2.2).
     pub state: BgpSessionState,
-    /// Since when it is established, in seconds since 1970.
+    /// Time at which the session was established, in seconds since 1970.
     pub since: Option<i64>,
-    /// Where the router is, as far as that is known.
+    /// Address of the router, if known.
     pub address: Option<IpAddr>,
-    /// The router's AS, once it was said.
+    /// The router's AS, while the session is established.
     pub asn: Option<u32>,
-    /// How its BFD stands, where that is on.
+    /// State of the BFD session, while the BGP session is established with BFD.
     pub bfd: Option<BfdState>,
-    /// Why it is not established, or BFD does not watch it, for a person.
-    pub problem: Option<Box<str>>,
+    /// Issue of the session: why it is not established or has no BFD, or that the router sends too
+    /// many prefixes.
+    pub issue: Option<SessionIssue>,
 }
 
-/// How gobgpd and its sessions stand.
+/// State of gobgpd and of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BgpReport {
-    /// Why it cannot be used; none: it can.
+    /// Why gobgpd cannot be used. None: it can be used.
     pub unusable: Option<Box<str>>,
-    /// The sessions that are wanted, by the names of their BGPPeers.
+    /// States of the desired sessions, by the names of their BGPPeers.
     pub sessions: BTreeMap<Box<str>, SessionReport>,
 }

@@ -1,4 +1,4 @@
-//! Tests of the flags: the program contract, word by word.
+//! Tests of the flags: names, defaults, help texts and errors.
 
 use clap::CommandFactory;
 
@@ -17,15 +17,21 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!((flags.hello_interval, flags.hello_misses), (Duration::from_millis(50), 3));
     assert_eq!(flags.failback_delay, TimeOrNever(Some(Duration::from_secs(30))));
     assert_eq!(flags.gratuitous_interval, TimeOrNever(None));
-    assert_eq!(flags.kube_proxy_health, Mode::Auto);
+    assert_eq!(flags.kube_proxy_health, KubeProxyMode::Auto);
     assert_eq!((flags.kube_proxy_address, flags.gobgp.clone()), (None, None));
-    assert_eq!((flags.health_interval, flags.health_fall, flags.health_rise), (Duration::from_secs(1), 2, 3));
+    assert_eq!(
+        (flags.health_interval, flags.health_fall, flags.health_rise),
+        (Duration::from_secs(1), 2, 3)
+    );
     assert_eq!(flags.drain_delay, TimeOrNever(Some(Duration::from_secs(60))));
 }
 
 #[test]
 fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
-    for arg in Flags::command().get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+    for arg in Flags::command()
+        .get_arguments()
+        .filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
+    {
         let flag = arg.get_long().unwrap();
         let env = format!("FERROLB_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(arg.get_env().unwrap().to_str(), Some(env.as_str()));
@@ -36,7 +42,10 @@ fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
 #[test]
 fn the_help_says_how_a_time_is_written() {
     let help = Flags::command().render_help().to_string();
-    assert!(help.contains("<TIME>") && help.contains("TIME is a whole number and a unit (ms, s or m)"), "{help}");
+    assert!(
+        help.contains("<TIME>") && help.contains("TIME is a whole number and a unit (ms, s or m)"),
+        "{help}"
+    );
 }
 
 #[test]
@@ -48,7 +57,10 @@ fn the_default_exclusion_names_container_links_and_never_the_lan() {
             "lo docker0 br-0123456789ab cni0 cali12ab flannel.1 veth3f lxc1 lxcbr0 virbr0 kube-ipvs0 nodelocaldns vxlan.calico cbr0 tunl0 dummy0 \
              kube-bridge kube-dummy-if antrea-gw0 ovn-k8s-mp0 weave nerdctl0 lxdbr0 incusbr0 tap12ab idrac",
         ),
-        (false, "eth0 ens3 enp1s0f0 bond0 br0 br-lan team0 wlan0 lan docke lofi0 xveth0 weave1 idrac0"),
+        (
+            false,
+            "eth0 ens3 enp1s0f0 bond0 br0 br-lan team0 wlan0 lan docke lofi0 xveth0 weave1 idrac0",
+        ),
     ];
     for (expect, names) in cases {
         for name in names.split(' ') {
@@ -73,8 +85,15 @@ fn flags_are_read_as_an_operator_writes_them() {
     assert_eq!((parse(&[]).unwrap().health_checks.0, ranges("off")), (Some(Vec::new()), None));
     let both = ["10.0.0.0/8", "fd00::/8"].map(|range| range.parse().unwrap());
     assert_eq!(ranges("10.0.0.0/8, fd00::/8"), Some(both.to_vec()));
-    for (word, mode) in [("auto", Mode::Auto), ("required", Mode::Required), ("off", Mode::Off)] {
-        assert_eq!(parse(&[&format!("--kube-proxy-health={word}")]).unwrap().kube_proxy_health, mode);
+    for (word, mode) in [
+        ("auto", KubeProxyMode::Auto),
+        ("required", KubeProxyMode::Required),
+        ("off", KubeProxyMode::Off),
+    ] {
+        assert_eq!(
+            parse(&[&format!("--kube-proxy-health={word}")]).unwrap().kube_proxy_health,
+            mode
+        );
     }
     assert_eq!(
         flags.exclude_interfaces.iter().map(Regex::as_str).collect::<Vec<_>>(),
@@ -83,6 +102,7 @@ fn flags_are_read_as_an_operator_writes_them() {
     assert!(flags.ignore_exclude_label && flags.failback_delay == TimeOrNever(None));
     assert_eq!(flags.gratuitous_interval, TimeOrNever(Some(Duration::from_secs(300))));
     assert!(!parse(&["--ignore-exclude-label=false"]).unwrap().ignore_exclude_label);
+    assert!(parse(&["--ignore-exclude-lb"]).unwrap().ignore_exclude_label, "MetalLB's name of it");
 }
 
 #[test]
@@ -105,12 +125,15 @@ fn a_wrong_flag_is_refused_by_name_and_says_what_is_accepted() {
         ("--gobgp=/run/gobgp.sock", "unix:"),
         ("--gobgp=unix:gobgp.sock", "an absolute path"),
         ("--drain-delay=5", "--drain-delay"),
-        ("--health-checks=10.0.0.0/33", "or write node or off"),
-        ("--drain-delay=999ms", "1s or longer, or the word never"),
+        ("--health-checks=10.0.0.0/33", "write ranges, node or off"),
+        ("--drain-delay=999ms", "1s or longer, or never"),
     ];
     for (flag, expect) in cases {
         let error = parse(&[flag]).unwrap_err();
-        assert!(error.contains(expect) && error.contains(flag.split('=').next().unwrap()), "{flag}: {error}");
+        assert!(
+            error.contains(expect) && error.contains(flag.split('=').next().unwrap()),
+            "{flag}: {error}"
+        );
     }
     let error = Flags::try_parse_from(["ferrolb-speaker", "--node-name="]).unwrap_err().to_string();
     assert!(error.contains("kubectl get nodes"), "{error}");

@@ -1,4 +1,4 @@
-//! One question by HTTP/1 to one server. Bounded in time and in memory, whatever answers, and as long as it likes to.
+//! One HTTP/1 request to one server, bounded in time and memory whatever the server sends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,64 +11,67 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// The longest head of an answer, in bytes.
+/// Maximum length of a response's status line and header fields, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// The most header fields of an answer.
+/// Maximum number of header fields of a response.
 const FIELDS_MAX: usize = 100;
-/// Who asks, for the server's log.
+/// Identifies the speaker in the server's log.
 const USER_AGENT: &str = concat!("ferrolb-speaker/", env!("CARGO_PKG_VERSION"));
 
-/// What a server answered.
+/// A server's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status code (RFC 9110 section 15).
     pub status: u16,
-    /// The content; empty if it was not wanted.
+    /// The content of the response; empty if the caller did not request it.
     pub body: Bytes,
 }
 
-/// Why there is no answer. The messages are for a person who knows the server.
+/// Reasons for a missing response. The messages are for operators of the server.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// Nobody listens there.
+    /// Nothing listens at the address.
     #[error("connection refused")]
     Refused,
-    /// It is not there, or in no time.
-    #[error("no answer within {}", humane(.0))]
+    /// The server did not respond before this timeout.
+    #[error("no response within {}", in_milliseconds(.0))]
     Timeout(Duration),
-    /// It cannot be reached.
+    /// The server cannot be reached.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
-    /// The path cannot stand in a request.
-    #[error("no path of a URL")]
+    /// The requested path is not valid in a request.
+    #[error("not the path of a URL")]
     Path,
-    /// What it says is no HTTP, or more than a head may have.
-    #[error("not an HTTP answer: {0}")]
-    Garbage(hyper::Error),
-    /// Its content is cut off, or longer than it may be.
-    #[error("the answer is cut off or too long")]
+    /// The response is not HTTP, or its head exceeds the limits.
+    #[error("not an HTTP response: {0}")]
+    NotHttp(hyper::Error),
+    /// The content is truncated, or exceeds its limit.
+    #[error("the response is truncated or too long")]
     Body,
 }
 
-fn humane(time: &Duration) -> String {
+fn in_milliseconds(time: &Duration) -> String {
     format!("{} ms", time.as_millis())
 }
 
-/// Opens a connection that ends by a reset, not by a handshake that leaves its port in TIME_WAIT for a minute (RFC 9293 section 3.6.1) and
-/// its entry in conntrack for two: thousands are asked every second, and nothing that was sent has to arrive.
+/// Opens a TCP connection that is closed by a reset. A normal close would leave the local port in
+/// TIME_WAIT for one minute (RFC 9293 section 3.6.1), and the conntrack entry for two minutes. That
+/// is too long for thousands of requests per second. A reset may discard data in transit, which is
+/// no longer needed.
 ///
 /// # Errors
 /// See [`HttpError`].
 pub async fn connect(server: SocketAddr) -> Result<TcpStream, HttpError> {
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    let stream = TcpStream::connect(server)
-        .await
-        .map_err(|error| if refused(&error) { HttpError::Refused } else { HttpError::Connect(error) })?;
+    let stream = TcpStream::connect(server).await.map_err(|error| {
+        if refused(&error) { HttpError::Refused } else { HttpError::Connect(error) }
+    })?;
     stream.set_zero_linger().map_err(HttpError::Connect)?;
     Ok(stream)
 }
 
-/// Asks for `path`, follows no redirection, and reads the content if it is wanted, up to `body_max` bytes. All that within `timeout`.
+/// Requests `path`, and reads the content of the response if `body_max` is set, at most that many
+/// bytes. Follows no redirection. Takes at most `timeout` in total.
 ///
 /// # Errors
 /// See [`HttpError`].
@@ -77,11 +80,17 @@ pub async fn get(
     path: &str,
     body_max: Option<usize>,
     timeout: Duration,
-) -> Result<Answer, HttpError> {
-    tokio::time::timeout(timeout, ask(server, path, body_max)).await.unwrap_or(Err(HttpError::Timeout(timeout)))
+) -> Result<HttpResponse, HttpError> {
+    tokio::time::timeout(timeout, request(server, path, body_max))
+        .await
+        .unwrap_or(Err(HttpError::Timeout(timeout)))
 }
 
-async fn ask(server: SocketAddr, path: &str, body_max: Option<usize>) -> Result<Answer, HttpError> {
+async fn request(
+    server: SocketAddr,
+    path: &str,
+    body_max: Option<usize>,
+) -> Result<HttpResponse, HttpError> {
     let request = Request::get(path)
         .header(header::HOST, server.to_string())
         .header(header::USER_AGENT, USER_AGENT)
@@ -91,15 +100,17 @@ async fn ask(server: SocketAddr, path: &str, body_max: Option<usize>) -> Result<
     let stream = TokioIo::new(connect(server).await?);
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_MAX).max_headers(FIELDS_MAX);
-    let (mut sender, connection) = builder.handshake(stream).await.map_err(HttpError::Garbage)?;
+    let (mut sender, connection) = builder.handshake(stream).await.map_err(HttpError::NotHttp)?;
     let answer = async {
-        let response = sender.send_request(request).await.map_err(HttpError::Garbage)?;
+        let response = sender.send_request(request).await.map_err(HttpError::NotHttp)?;
         let status = response.status().as_u16();
-        let Some(max) = body_max else { return Ok(Answer { status, body: Bytes::new() }) };
-        let body = Limited::new(response.into_body(), max).collect().await.map_err(|_| HttpError::Body)?;
-        Ok(Answer { status, body: body.to_bytes() })
+        let Some(max) = body_max else { return Ok(HttpResponse { status, body: Bytes::new() }) };
+        let body =
+            Limited::new(response.into_body(), max).collect().await.map_err(|_| HttpError::Body)?;
+        Ok(HttpResponse { status, body: body.to_bytes() })
     };
-    // The connection moves the bytes; when it ends, the question is answered or has failed.
+    // This future must run for the connection to transfer bytes. The end of the connection is
+    // ignored, because the request has then succeeded or failed by itself.
     let moves = async {
         let _ = connection.await;
         std::future::pending().await
@@ -121,8 +132,13 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_millis(200);
 
-    /// Asks a server that reads a little, says `words`, and again and again `tail`, until the asker has gone.
-    async fn asked(words: &'static [u8], tail: &'static [u8], body_max: Option<usize>) -> Result<Answer, HttpError> {
+    /// Sends a request to a server that reads a little, sends `words`, and then `tail` until the
+    /// client closes the connection.
+    async fn request_from_server(
+        words: &'static [u8],
+        tail: &'static [u8],
+        body_max: Option<usize>,
+    ) -> Result<HttpResponse, HttpError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let server = listener.local_addr().unwrap();
         let serve = async {
@@ -137,11 +153,22 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_read_as_far_as_it_is_wanted() {
         let page = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nlate";
-        assert_eq!(asked(page, b"", Some(4)).await.unwrap(), Answer { status: 503, body: Bytes::from("late") });
-        assert_eq!(asked(page, b"", None).await.unwrap(), Answer { status: 503, body: Bytes::new() });
-        let moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(asked(moved, b"", None).await.unwrap().status, 302, "and nobody went there");
-        assert!(matches!(asked(page, b"", Some(3)).await, Err(HttpError::Body)));
+        assert_eq!(
+            request_from_server(page, b"", Some(4)).await.unwrap(),
+            HttpResponse { status: 503, body: Bytes::from("late") }
+        );
+        assert_eq!(
+            request_from_server(page, b"", None).await.unwrap(),
+            HttpResponse { status: 503, body: Bytes::new() }
+        );
+        let moved =
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(
+            request_from_server(moved, b"", None).await.unwrap().status,
+            302,
+            "and nobody went there"
+        );
+        assert!(matches!(request_from_server(page, b"", Some(3)).await, Err(HttpError::Body)));
     }
 
     #[tokio::test]
@@ -163,7 +190,7 @@ mod tests {
         };
         tokio::join!(serve, ask);
         let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-        // 127.0.0.1 and the port: other addresses of this host may have the port, too.
+        // 127.0.0.1 and the port: other addresses of this host may use the same port.
         let of_server = format!("0100007F:{:04X}", server.port());
         let states = sockets.lines().skip(1).filter_map(|line| {
             let mut fields = line.split_whitespace().skip(1);
@@ -177,17 +204,29 @@ mod tests {
     #[tokio::test]
     async fn whatever_answers_takes_bounded_time_and_room() {
         let endless = b"HTTP/1.1 200 OK\r\n\r\n";
-        assert!(matches!(asked(endless, &[b'x'; 4096], Some(1 << 16)).await, Err(HttpError::Body)));
-        assert_eq!(asked(endless, &[b'x'; 4096], None).await.unwrap().status, 200);
         assert!(matches!(
-            asked(b"HTTP/1.1 200 OK\r\n", b"X-Long: xxxxxxxx\r\n", None).await,
-            Err(HttpError::Garbage(_))
+            request_from_server(endless, &[b'x'; 4096], Some(1 << 16)).await,
+            Err(HttpError::Body)
         ));
-        assert!(matches!(asked(b"SSH-2.0-dropbear\r\n", b"", None).await, Err(HttpError::Garbage(_))));
-        assert!(matches!(asked(b"", b"", None).await, Err(HttpError::Garbage(_))), "it hung up");
+        assert_eq!(request_from_server(endless, &[b'x'; 4096], None).await.unwrap().status, 200);
+        assert!(matches!(
+            request_from_server(b"HTTP/1.1 200 OK\r\n", b"X-Long: xxxxxxxx\r\n", None).await,
+            Err(HttpError::NotHttp(_))
+        ));
+        assert!(matches!(
+            request_from_server(b"SSH-2.0-dropbear\r\n", b"", None).await,
+            Err(HttpError::NotHttp(_))
+        ));
+        assert!(
+            matches!(request_from_server(b"", b"", None).await, Err(HttpError::NotHttp(_))),
+            "it hung up"
+        );
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let server = listener.local_addr().unwrap();
-        assert!(matches!(get(server, "/", None, TIMEOUT).await, Err(HttpError::Timeout(_))), "nobody accepts");
+        assert!(
+            matches!(get(server, "/", None, TIMEOUT).await, Err(HttpError::Timeout(_))),
+            "nobody accepts"
+        );
         drop(listener);
         assert!(matches!(get(server, "/", None, TIMEOUT).await, Err(HttpError::Refused)));
         assert!(matches!(get(server, "no path", None, TIMEOUT).await, Err(HttpError::Path)));

@@ -1,14 +1,17 @@
-//! The driver of the [`Prober`]: asks this node's endpoints what their Services' health checks say, and tells the main loop what changes.
+//! Driver of the [`Prober`]: runs the Services' health checks against this node's endpoints, and
+//! reports changes to the main loop.
 //!
-//! One task, owned by the main loop's `JoinSet`, which owns the tasks that ask: one a question, never more than the machine allows,
-//! each over after its check's timeout. Cancelling it closes all their sockets.
+//! One task, owned by the main loop's `JoinSet`. The task owns one subtask per request, within the
+//! prober's limit, and each ends after its check's timeout. Cancelling the task closes all sockets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ferrolb_proto::facts::CheckKind;
-use ferrolb_proto::health::prober::{Check, Input, Output, Prober, TARGETS_MAX, TargetId, Ticket};
+use ferrolb_proto::health::prober::{
+    ProbeConfig, ProbeId, ProbeTarget, Prober, ProberInput, ProberOutput, TARGETS_MAX,
+};
 use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
 use tokio::sync::{mpsc, watch};
@@ -18,45 +21,52 @@ use tracing::{info, warn};
 
 use super::http::{HttpError, connect, get};
 use crate::event::Event;
-use crate::metrics::probes::{Outcome, ProbeMetrics};
-use crate::plan::Probes;
+use crate::metrics::probes::{CheckOutcome, ProbeMetrics};
+use crate::plan::HealthChecks;
 
-/// The most lines of the log in one second about endpoints that changed.
+/// Maximum number of log lines per second about endpoints whose health has changed.
 const LINES_PER_SECOND_MAX: u32 = 10;
-/// The status codes that pass (RFC 9110 sections 15.3 and 15.4): a redirection is an answer, and nobody follows it.
+/// The status codes that pass (RFC 9110 sections 15.3 and 15.4). A redirection counts as a response
+/// and is not followed.
 const PASSING: std::ops::RangeInclusive<u16> = 200..=399;
 
-/// Why an endpoint does not pass. The messages are for whoever runs it.
+/// Reasons why an endpoint fails its check. The messages are for operators of the endpoint.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
     #[error(transparent)]
     Http(#[from] HttpError),
-    #[error("it answers {0}")]
+    #[error("HTTP status {0}")]
     Status(u16),
 }
 
 impl CheckError {
-    const fn outcome(&self) -> Outcome {
+    const fn outcome(&self) -> CheckOutcome {
         match self {
-            Self::Status(_) => Outcome::Status,
-            Self::Http(HttpError::Refused) => Outcome::Refused,
-            Self::Http(HttpError::Timeout(_)) => Outcome::Timeout,
-            Self::Http(HttpError::Connect(_)) => Outcome::Unreachable,
-            Self::Http(HttpError::Path | HttpError::Garbage(_) | HttpError::Body) => Outcome::NotHttp,
+            Self::Status(_) => CheckOutcome::Status,
+            Self::Http(HttpError::Refused) => CheckOutcome::Refused,
+            Self::Http(HttpError::Timeout(_)) => CheckOutcome::Timeout,
+            Self::Http(HttpError::Connect(_)) => CheckOutcome::Unreachable,
+            Self::Http(HttpError::Path | HttpError::NotHttp(_) | HttpError::Body) => {
+                CheckOutcome::NotHttp
+            }
         }
     }
 }
 
-/// Asks what is wanted until nobody wants anything any more.
-pub async fn run(mut wanted: watch::Receiver<Probes>, events: mpsc::Sender<Event>, metrics: ProbeMetrics) {
-    let mut driver = Driver {
+/// Runs the desired checks until the sender of `wanted` is dropped.
+pub async fn run(
+    mut wanted: watch::Receiver<HealthChecks>,
+    events: mpsc::Sender<Event>,
+    metrics: ProbeMetrics,
+) {
+    let mut driver = ProbeDriver {
         prober: Prober::default(),
-        questions: JoinSet::new(),
+        requests: JoinSet::new(),
         running: BTreeMap::new(),
         events,
         metrics,
-        lines: Lines::default(),
-        refused: 0,
+        lines: LogLimiter::default(),
+        not_checked: 0,
     };
     loop {
         tokio::select! {
@@ -65,84 +75,94 @@ pub async fn run(mut wanted: watch::Receiver<Probes>, events: mpsc::Sender<Event
                     return;
                 }
                 let latest = wanted.borrow_and_update().clone();
-                driver.want(latest);
+                driver.set_targets(latest);
             }
-            Some(ended) = driver.questions.join_next() => driver.take(ended),
+            Some(ended) = driver.requests.join_next() => driver.handle_result(ended),
             () = Clock::sleep_until(driver.prober.deadline()) => driver.prober.tick(Clock::now()),
         }
-        if driver.act().await.is_err() {
+        if driver.execute().await.is_err() {
             return;
         }
     }
 }
 
-/// What came of one question.
-struct Answer {
-    id: TargetId,
-    ticket: Ticket,
+/// Result of one health check.
+struct CheckResult {
+    id: ProbeTarget,
+    ticket: ProbeId,
     outcome: Result<(), CheckError>,
 }
 
-struct Driver {
+struct ProbeDriver {
     prober: Prober,
-    questions: JoinSet<Answer>,
-    running: BTreeMap<Ticket, AbortHandle>,
+    requests: JoinSet<CheckResult>,
+    running: BTreeMap<ProbeId, AbortHandle>,
     events: mpsc::Sender<Event>,
     metrics: ProbeMetrics,
-    lines: Lines,
-    /// How many endpoints have addresses that are not asked.
-    refused: usize,
+    lines: LogLimiter,
+    /// Number of endpoints that are not checked because of their addresses.
+    not_checked: usize,
 }
 
-impl Driver {
-    fn want(&mut self, probes: Probes) {
+impl ProbeDriver {
+    fn set_targets(&mut self, probes: HealthChecks) {
         let over_before = self.prober.over_limit();
-        let refused_before = std::mem::replace(&mut self.refused, probes.refused);
-        self.prober.handle(Input::Targets(probes.targets), Clock::now());
-        self.metrics.refused.set(gauge(probes.refused));
+        let refused_before = std::mem::replace(&mut self.not_checked, probes.disallowed);
+        self.prober.handle(ProberInput::Targets(probes.targets), Clock::now());
+        self.metrics.disallowed.set(gauge(probes.disallowed));
         self.metrics.slowed.set(gauge(probes.slowed));
         if over_before == 0 && self.prober.over_limit() > 0 {
             let count = self.prober.over_limit();
             warn!(
                 count,
-                "endpoints are not checked: this node has more than {TARGETS_MAX}; readiness alone decides about them"
+                "endpoints are not checked: this node has more than {TARGETS_MAX}. Only their \
+                 readiness counts"
             );
         }
-        if refused_before == 0 && probes.refused > 0 {
+        if refused_before == 0 && probes.disallowed > 0 {
             warn!(
-                count = probes.refused,
-                "endpoints are not checked because of their addresses: see status.unchecked of this node's SpeakerStatus"
+                count = probes.disallowed,
+                "endpoints are not checked because of their addresses: see status.unchecked of \
+                 this node's SpeakerStatus"
             );
         }
     }
 
-    fn take(&mut self, ended: Result<Answer, JoinError>) {
-        let Answer { id, ticket, outcome } = match ended {
+    fn handle_result(&mut self, ended: Result<CheckResult, JoinError>) {
+        let CheckResult { id, ticket, outcome } = match ended {
             Ok(answer) => answer,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // It was withdrawn.
+            // The prober cancelled this health check.
             Err(_) => return,
         };
         self.running.remove(&ticket);
-        self.metrics.checks(outcome.as_ref().map_or_else(CheckError::outcome, |()| Outcome::Passed)).inc();
+        self.metrics
+            .checks(outcome.as_ref().map_or_else(CheckError::outcome, |()| CheckOutcome::Passed))
+            .inc();
         let outcome = outcome.map_err(|error| error.to_string().into());
-        self.prober.handle(Input::Result { id, ticket, outcome }, Clock::now());
+        self.prober.handle(ProberInput::Result { id, ticket, outcome }, Clock::now());
     }
 
-    /// Does all that the machine wants.
-    async fn act(&mut self) -> Result<(), mpsc::error::SendError<Event>> {
+    /// Executes all outputs of the machine.
+    async fn execute(&mut self) -> Result<(), mpsc::error::SendError<Event>> {
         while let Some(output) = self.prober.poll() {
             match output {
-                Output::Start { id, ticket, check } => {
-                    let asking = async move { Answer { outcome: ask(id.endpoint, &check).await, id, ticket } };
-                    self.running.insert(ticket, self.questions.spawn(asking));
+                ProberOutput::Start { id, ticket, check } => {
+                    let asking = async move {
+                        CheckResult { outcome: run_check(id.endpoint, &check).await, id, ticket }
+                    };
+                    self.running.insert(ticket, self.requests.spawn(asking));
                 }
-                Output::Stop(ticket) => self.running.remove(&ticket).iter().for_each(AbortHandle::abort),
-                Output::Changed { id, failing } => {
-                    self.say(&id, failing.as_deref());
-                    self.events.send(Event::Probe { id, failing }).await?;
+                ProberOutput::Stop(ticket) => {
+                    self.running.remove(&ticket).iter().for_each(AbortHandle::abort)
                 }
-                Output::Forgotten(id) => self.events.send(Event::Probe { id, failing: None }).await?,
+                ProberOutput::Changed { id, failing } => {
+                    self.log_change(&id, failing.as_deref());
+                    self.events.send(Event::EndpointHealth { id, failing }).await?;
+                }
+                ProberOutput::Removed(id) => {
+                    self.events.send(Event::EndpointHealth { id, failing: None }).await?
+                }
             }
         }
         self.metrics.targets.set(gauge(self.prober.targets()));
@@ -151,9 +171,9 @@ impl Driver {
         Ok(())
     }
 
-    fn say(&mut self, id: &TargetId, failing: Option<&str>) {
+    fn log_change(&mut self, id: &ProbeTarget, failing: Option<&str>) {
         if !self.lines.allow(Clock::now()) {
-            self.metrics.unsaid.inc();
+            self.metrics.unlogged.inc();
         } else if let Some(why) = failing {
             info!("endpoint {id} fails its health check: {why}");
         } else {
@@ -162,8 +182,8 @@ impl Driver {
     }
 }
 
-/// Asks one endpoint, within the check's timeout.
-async fn ask(endpoint: SocketAddr, check: &Check) -> Result<(), CheckError> {
+/// Sends one health check to an endpoint, within the timeout of the check.
+async fn run_check(endpoint: SocketAddr, check: &ProbeConfig) -> Result<(), CheckError> {
     match &check.kind {
         CheckKind::Tcp => {
             let connecting = timeout(check.timeout, connect(endpoint));
@@ -183,15 +203,15 @@ fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// How many lines the log has had in this second.
+/// Rate limit of log lines: the number of lines in the current second.
 #[derive(Debug, Default)]
-struct Lines {
+struct LogLimiter {
     since: Instant,
     count: u32,
 }
 
-impl Lines {
-    /// Whether there is room for one more.
+impl LogLimiter {
+    /// Counts one more log line, and returns whether it may be written.
     fn allow(&mut self, now: Instant) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, count: 0 };

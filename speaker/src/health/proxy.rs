@@ -1,13 +1,18 @@
-//! Asks kube-proxy how it is, each `--health-interval`. One task, owned by the main loop's `JoinSet`, with the machine that judges;
-//! only a new judgement becomes an event, so that a node at rest wakes nobody. Cancelling it is safe.
+//! Driver that checks kube-proxy's health every `--health-interval`. The driver is one task, owned
+//! by the main loop's `JoinSet`, with the machine that evaluates the responses. Only a changed
+//! judgement becomes an event, so that unchanged health does not wake the main loop. Cancelling the
+//! task is safe.
 
-mod answers;
+mod responses;
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use ferrolb_proto::health::data_path::{Config, DataPath, Input, Judgement, Livez, Mode, Round};
+use ferrolb_proto::health::kube_proxy::{
+    CheckRound, KubeProxyConfig, KubeProxyHealth, KubeProxyInput, KubeProxyMode, KubeProxyMonitor,
+    LivezResult,
+};
 use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
 use tokio::sync::{mpsc, watch};
@@ -15,40 +20,48 @@ use tracing::info;
 
 use super::http::{HttpError, get};
 use crate::event::Event;
-use crate::metrics::DataPathMetrics;
-use crate::plan::Questions;
+use crate::metrics::ProxyHealthMetrics;
+use crate::plan::ProxyTargets;
 
-/// How long an answer may take. kube-proxy is on this node; one that takes longer is stuck.
+/// Timeout of one request. kube-proxy runs on this node, so a slower response means that kube-proxy
+/// is stuck.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest answer, in bytes: kube-proxy's have 300.
+/// Maximum length of a response's content, in bytes; kube-proxy's responses have 300.
 const BODY_MAX: usize = 16 * 1024;
 
-/// The driver.
+/// Driver of the kube-proxy health checks.
 #[derive(Debug)]
-pub struct ProxyHealth {
-    config: Config,
+pub struct ProxyHealthDriver {
+    config: KubeProxyConfig,
     interval: Duration,
-    metrics: DataPathMetrics,
+    metrics: ProxyHealthMetrics,
     events: mpsc::Sender<Event>,
-    said: Judgement,
+    last: KubeProxyHealth,
 }
 
-impl ProxyHealth {
-    /// A driver that asks every `interval`, or whenever the last round is over, where that takes longer.
+impl ProxyHealthDriver {
+    /// Creates a driver that runs a round of health checks every `interval`. If a round takes
+    /// longer, the next one starts as soon as it ends.
     #[must_use]
-    pub fn new(config: Config, interval: Duration, metrics: DataPathMetrics, events: mpsc::Sender<Event>) -> Self {
-        Self { config, interval, metrics, events, said: Judgement::default() }
+    pub fn new(
+        config: KubeProxyConfig,
+        interval: Duration,
+        metrics: ProxyHealthMetrics,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { config, interval, metrics, events, last: KubeProxyHealth::default() }
     }
 
-    /// Asks what `questions` says, at once and again and again. Ends when its sender is gone.
-    pub async fn run(mut self, mut questions: watch::Receiver<Questions>) {
-        let mut machine = DataPath::new(self.config, Clock::now());
+    /// Checks the targets in `questions`, at once and then periodically. Ends when the sender of
+    /// `questions` is dropped.
+    pub async fn run(mut self, mut questions: watch::Receiver<ProxyTargets>) {
+        let mut machine = KubeProxyMonitor::new(self.config, Clock::now());
         let (mut next, mut turn) = (Clock::now(), 0);
         questions.mark_changed();
         loop {
-            let mut asked = pin!(asked(questions.clone(), self.config.mode, next, turn));
+            let mut asked = pin!(next_round(questions.clone(), self.config.mode, next, turn));
             let (started, round) = loop {
-                self.say(&mut machine).await;
+                self.publish(&mut machine).await;
                 tokio::select! {
                     asked = &mut asked => break asked,
                     changed = questions.changed() => {
@@ -56,41 +69,51 @@ impl ProxyHealth {
                             return;
                         }
                         let situation = questions.borrow_and_update().situation;
-                        machine.handle(Input::Situation(situation), Clock::now());
+                        machine.handle(KubeProxyInput::Situation(situation), Clock::now());
                     }
                     () = Clock::sleep_until(machine.deadline()) => machine.tick(Clock::now()),
                 }
             };
             self.metrics.count(round.outcome(machine.situation().needed));
-            machine.handle(Input::Round(round), Clock::now());
+            machine.handle(KubeProxyInput::Round(round), Clock::now());
             (next, turn) = (started + self.interval, turn + 1);
         }
     }
 
-    async fn say(&mut self, machine: &mut DataPath) {
+    async fn publish(&mut self, machine: &mut KubeProxyMonitor) {
         while let Some(judgement) = machine.poll() {
-            if judgement.state != self.said.state {
-                info!(state = ?judgement.state, why = &*judgement.message, "data path of this node");
+            if judgement.state != self.last.state {
+                info!(state = ?judgement.state, why = &*judgement.message, "kube-proxy health of \
+                                                                            this node");
             }
             self.metrics.healthy.set(i64::from(!judgement.unhealthy()));
-            self.said = judgement.clone();
-            // Nobody listens when the process ends: no matter then.
-            let _ = self.events.send(Event::DataPath(judgement)).await;
+            self.last = judgement.clone();
+            // The receiver is gone only when the process ends, so a lost event does not matter.
+            let _ = self.events.send(Event::ProxyHealth(judgement)).await;
         }
     }
 }
 
-/// Asks one round when it is due and somebody can be asked, and says when it was begun.
-async fn asked(mut questions: watch::Receiver<Questions>, mode: Mode, due: Instant, turn: usize) -> (Instant, Round) {
-    if mode == Mode::Off {
+/// Runs one round of health checks, once it is due and an address of kube-proxy is known. Returns
+/// the round with its start time. Waits forever if the health check is off.
+async fn next_round(
+    mut questions: watch::Receiver<ProxyTargets>,
+    mode: KubeProxyMode,
+    due: Instant,
+    turn: usize,
+) -> (Instant, CheckRound) {
+    if mode == KubeProxyMode::Off {
         return std::future::pending().await;
     }
     Clock::sleep_until(Some(due)).await;
-    let known = questions.wait_for(|questions| !questions.servers.is_empty()).await.map(|known| known.clone());
+    let known = questions
+        .wait_for(|questions| !questions.servers.is_empty())
+        .await
+        .map(|known| known.clone());
     let started = Clock::now();
     let round = match known {
-        Ok(known) => ask(&known, turn).await,
-        // Who wants to know is gone, and the driver with it.
+        Ok(known) => run_round(&known, turn).await,
+        // The sender of `questions` is dropped, and the driver ends.
         Err(_) => None,
     };
     match round {
@@ -99,33 +122,43 @@ async fn asked(mut questions: watch::Receiver<Questions>, mode: Mode, due: Insta
     }
 }
 
-/// None: there is no server.
-async fn ask(questions: &Questions, turn: usize) -> Option<Round> {
+/// Runs one round of health checks. Returns none if `questions` contains no server.
+async fn run_round(questions: &ProxyTargets, turn: usize) -> Option<CheckRound> {
     let mut refused = None;
     for &server in &questions.servers {
-        let round = ask_server(server).await;
-        if round.livez != Livez::Refused {
+        let round = check_server(server).await;
+        if round.livez != LivezResult::Refused {
             return Some(round);
         }
         refused = refused.or(Some(round));
     }
-    let ports = &questions.witnesses;
+    let ports = &questions.health_check_node_ports;
     let witness = match ports.get(turn % ports.len().max(1)) {
         Some(&port) => get(port, "/", Some(BODY_MAX), TIMEOUT).await.ok(),
         None => None,
     };
-    refused.map(|round| Round { witness: witness.and_then(|answer| answers::witness(&answer)), ..round })
+    refused.map(|round| CheckRound {
+        node_port_healthy: witness.and_then(|answer| responses::proxy_healthy(&answer)),
+        ..round
+    })
 }
 
-async fn ask_server(server: SocketAddr) -> Round {
-    let (livez, healthz) =
-        tokio::join!(get(server, "/livez", Some(BODY_MAX), TIMEOUT), get(server, "/healthz", Some(BODY_MAX), TIMEOUT),);
+async fn check_server(server: SocketAddr) -> CheckRound {
+    let (livez, healthz) = tokio::join!(
+        get(server, "/livez", Some(BODY_MAX), TIMEOUT),
+        get(server, "/healthz", Some(BODY_MAX), TIMEOUT),
+    );
     let livez = match livez {
-        Ok(answer) => answers::livez(&answer),
-        Err(HttpError::Refused) => Livez::Refused,
-        Err(error) => Livez::Failed(error.to_string().into()),
+        Ok(answer) => responses::livez(&answer),
+        Err(HttpError::Refused) => LivezResult::Refused,
+        Err(error) => LivezResult::Failed(error.to_string().into()),
     };
-    Round { server, livez, eligible: healthz.ok().and_then(|answer| answers::eligible(&answer)), witness: None }
+    CheckRound {
+        server,
+        livez,
+        eligible: healthz.ok().and_then(|answer| responses::eligible(&answer)),
+        node_port_healthy: None,
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! When all hosts are told where an address is (gratuitous ARP, RFC 5227 section 2.3; unsolicited neighbour advertisements, RFC 4861
-//! section 7.2.6). Pure; each link's thread owns one [`Announcer`] and sends what it says.
+//! Schedule of announcements: gratuitous ARP (RFC 5227 section 2.3) and unsolicited neighbor
+//! advertisements (RFC 4861 section 7.2.6). Pure. Each interface's thread owns one [`Announcer`]
+//! and sends the frames that are due.
 //!
-//! Caches of clients and switches turn to the new owner by these frames alone, and one may be lost: each address is announced
-//! several times. The first announcements of all addresses go before any repeat, because a node that takes over a thousand
-//! addresses must first of all have named each of them.
+//! Only these frames update the caches of clients and switches when an address gets a new owner,
+//! and a frame can be lost. Each address is therefore announced several times. The first
+//! announcements of all addresses precede any repeat: a node that takes over a thousand addresses
+//! must announce each of them once as soon as possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,9 +13,9 @@ use std::time::Duration;
 
 use ferrolb_proto::Instant;
 
-/// How long after the announcement before it each announcement of one address follows: 0, 30, 100, 300 ms, 1, 2 and 5 s
-/// after the first.
-const GAPS: [Duration; 7] = [
+/// Time between each announcement of a series and the previous one. The seven announcements of an
+/// address thus take place 0, 30, 100 and 300 ms, and 1, 2 and 5 s after the first one.
+const SERIES_INTERVALS: [Duration; 7] = [
     Duration::ZERO,
     Duration::from_millis(30),
     Duration::from_millis(70),
@@ -22,40 +24,47 @@ const GAPS: [Duration; 7] = [
     Duration::from_millis(1_000),
     Duration::from_millis(3_000),
 ];
-/// The round of what is announced now and then, when those are over.
-const AGAIN: usize = GAPS.len();
-/// Frames that one announcement takes at most: the request form and the reply form of ARP; of IPv6 it is one.
+/// Round number of all periodic announcements, which follow the series of [`SERIES_INTERVALS`].
+const PERIODIC_ROUND: usize = SERIES_INTERVALS.len();
+/// Maximum number of frames of one announcement: an ARP request and an ARP reply for IPv4, one
+/// neighbor advertisement for IPv6.
 pub(super) const FRAMES_PER_ANNOUNCEMENT: u32 = 2;
-/// Gratuitous frames that one link sends in a second; storm control of switches begins at a few thousand broadcasts.
+/// Maximum number of gratuitous ARPs and unsolicited neighbor advertisements that one interface
+/// sends per second. Storm control of switches begins at a few thousand broadcasts per second.
 pub const GRATUITOUS_PER_SECOND_MAX: u32 = 5_000;
-/// The pause between two announcements that keeps to that.
-const PACE: Duration =
-    Duration::from_nanos(1_000_000_000 * FRAMES_PER_ANNOUNCEMENT as u64 / GRATUITOUS_PER_SECOND_MAX as u64);
-/// A thread that was late may make up for so many announcements at once.
-const BURST_MAX: u32 = 8;
+/// Minimum interval between two announcements of an interface, which enforces
+/// [`GRATUITOUS_PER_SECOND_MAX`].
+const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_nanos(
+    1_000_000_000 * FRAMES_PER_ANNOUNCEMENT as u64 / GRATUITOUS_PER_SECOND_MAX as u64,
+);
+/// Maximum number of overdue announcements that a delayed thread sends at once to catch up.
+const CATCH_UP_MAX: u32 = 8;
 
-/// A place in the queue: first announcements before repeats, then by time.
+/// Entry of the queue. The order of the fields is the order of the queue: first announcements
+/// before repeats, then by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Due {
-    repeat: bool,
+struct QueueEntry {
+    is_repeat: bool,
     at: Instant,
     address: IpAddr,
     round: usize,
 }
 
-/// The announcements that are still to be made.
+/// Queue of pending announcements.
 #[derive(Debug)]
 pub(super) struct Announcer {
-    /// How long after the last of an address it is announced again; none: not before it is taken anew.
+    /// Interval of the periodic announcements of each owned address. None: there are no periodic
+    /// announcements.
     period: Option<Duration>,
-    queue: BTreeSet<Due>,
-    by_address: BTreeMap<IpAddr, Due>,
-    /// Addresses that are announced once more: another host announced one, or is about to take it.
-    wanted: BTreeSet<IpAddr>,
-    /// The last announcement was of one of those.
-    was_wanted: bool,
-    /// The pace allows the next one from here on.
-    open_at: Instant,
+    queue: BTreeSet<QueueEntry>,
+    by_address: BTreeMap<IpAddr, QueueEntry>,
+    /// Addresses that need one extra announcement each, because another host has announced them or
+    /// is about to use them.
+    extra: BTreeSet<IpAddr>,
+    /// Whether the previous announcement was an extra one, from `extra`.
+    last_was_extra: bool,
+    /// Earliest time at which the rate limit allows the next announcement.
+    next_allowed_at: Instant,
 }
 
 impl Announcer {
@@ -64,59 +73,71 @@ impl Announcer {
             period,
             queue: BTreeSet::new(),
             by_address: BTreeMap::new(),
-            wanted: BTreeSet::new(),
-            was_wanted: false,
-            open_at: Instant::ZERO,
+            extra: BTreeSet::new(),
+            last_was_extra: false,
+            next_allowed_at: Instant::ZERO,
         }
     }
 
-    /// Announces `address` from `now` on, from the first round if it was under way already.
+    /// Starts the series of announcements of `address` at `now`. A series that is in progress
+    /// begins again.
     pub(super) fn start(&mut self, address: IpAddr, now: Instant) {
         self.unschedule(address);
-        self.enqueue(Due { repeat: false, at: now, address, round: 0 });
+        self.enqueue(QueueEntry { is_repeat: false, at: now, address, round: 0 });
     }
 
-    /// Announces `address` once more as soon as the pace allows. Another host has announced it, or
-    /// is about to take it and waits for a second (RFC 4862 section 5.4). Returns whether that is
-    /// news: one announcement answers all.
-    pub(super) fn once(&mut self, address: IpAddr) -> bool {
-        self.wanted.insert(address)
+    /// Queues one extra announcement of `address`, to be sent as soon as the rate limit allows. The
+    /// reason is a host that has announced the address, or is about to use it and waits one second
+    /// for a reply (RFC 4862 section 5.4). Returns false if an extra announcement is queued
+    /// already, since one is enough for all such hosts.
+    pub(super) fn announce_extra(&mut self, address: IpAddr) -> bool {
+        self.extra.insert(address)
     }
 
-    /// Announces `address` no longer.
+    /// Stops announcing `address`.
     pub(super) fn stop(&mut self, address: IpAddr) {
-        self.wanted.remove(&address);
+        self.extra.remove(&address);
         self.unschedule(address);
     }
 
-    /// The address to announce at `now`, if one is due, the pace allows it and the `gate` is not
-    /// shut by then; to be asked until it says none.
+    /// Returns the address to announce at `now`, if one is due, the rate limit allows it, and `now`
+    /// is before `gate`, the end of the answer lease. Callers repeat the call until it returns
+    /// none.
     pub(super) fn next(&mut self, now: Instant, gate: Instant) -> Option<IpAddr> {
-        if now < self.open_at || now >= gate {
+        if now < self.next_allowed_at || now >= gate {
             return None;
         }
         let due = self.queue.first().copied().filter(|due| due.at <= now);
-        // Whoever wants addresses without end has half of the pace.
-        self.was_wanted = !self.wanted.is_empty() && (due.is_none() || !self.was_wanted);
-        let address = if self.was_wanted { self.wanted.pop_first()? } else { self.advance(due?, now) };
-        // What was not used of the pace is kept for a burst only.
-        let behind = now.since(self.open_at).min(PACE * BURST_MAX);
-        self.open_at = earlier(now, behind) + PACE;
+        // Extra announcements alternate with due ones. A host that causes extra announcements
+        // without end thus gets only half of the rate.
+        self.last_was_extra = !self.extra.is_empty() && (due.is_none() || !self.last_was_extra);
+        let address =
+            if self.last_was_extra { self.extra.pop_first()? } else { self.advance(due?, now) };
+        // A delayed thread catches up on at most `CATCH_UP_MAX` announcements.
+        let behind = now.since(self.next_allowed_at).min(ANNOUNCEMENT_INTERVAL * CATCH_UP_MAX);
+        self.next_allowed_at = saturating_sub(now, behind) + ANNOUNCEMENT_INTERVAL;
         Some(address)
     }
 
-    /// When [`Announcer::next`] has to be asked again, if ever.
+    /// Returns the time at which [`Announcer::next`] must be called again, if an announcement is
+    /// queued.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let due = if self.wanted.is_empty() { self.queue.first()?.at } else { Instant::ZERO };
-        Some(due.max(self.open_at))
+        let due = if self.extra.is_empty() { self.queue.first()?.at } else { Instant::ZERO };
+        Some(due.max(self.next_allowed_at))
     }
 
-    /// Takes what is due out of the queue, and puts in what comes after it.
-    fn advance(&mut self, due: Due, now: Instant) -> IpAddr {
+    /// Removes the announcement `due` from the queue, and inserts the next announcement of the same
+    /// address. Returns the address.
+    fn advance(&mut self, due: QueueEntry, now: Instant) -> IpAddr {
         self.unschedule(due.address);
-        if let Some(gap) = GAPS.get(due.round + 1).copied().or(self.period) {
-            let round = (due.round + 1).min(AGAIN);
-            self.enqueue(Due { repeat: true, at: now + gap, address: due.address, round });
+        if let Some(gap) = SERIES_INTERVALS.get(due.round + 1).copied().or(self.period) {
+            let round = (due.round + 1).min(PERIODIC_ROUND);
+            self.enqueue(QueueEntry {
+                is_repeat: true,
+                at: now + gap,
+                address: due.address,
+                round,
+            });
         }
         due.address
     }
@@ -127,14 +148,16 @@ impl Announcer {
         }
     }
 
-    fn enqueue(&mut self, due: Due) {
+    fn enqueue(&mut self, due: QueueEntry) {
         self.queue.insert(due);
         self.by_address.insert(due.address, due);
     }
 }
 
-fn earlier(now: Instant, by: Duration) -> Instant {
-    Instant::from_nanos(now.as_nanos().saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+fn saturating_sub(now: Instant, by: Duration) -> Instant {
+    Instant::from_nanos(
+        now.as_nanos().saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
+    )
 }
 
 #[cfg(test)]
@@ -146,10 +169,11 @@ mod tests {
     const A: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200));
     const B: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x201));
 
-    /// A gate that never shuts.
+    /// An answer lease that never ends.
     const OPEN: Instant = Instant::from_nanos(u64::MAX);
 
-    /// Runs the announcer from `from` until it has nothing left; what it says, with the milliseconds.
+    /// Runs the announcer from `from` until the queue is empty. Returns the announcements with
+    /// their times in milliseconds.
     fn run(announcer: &mut Announcer, from: Instant) -> Vec<(u128, IpAddr)> {
         let mut said = Vec::new();
         let mut now = from;
@@ -167,7 +191,10 @@ mod tests {
     fn one_address_is_announced_seven_times_over_five_seconds() {
         let mut announcer = Announcer::new(None);
         announcer.start(A, Instant::from_millis(1_000));
-        let at: Vec<_> = run(&mut announcer, Instant::from_millis(1_000)).into_iter().map(|(ms, _)| ms).collect();
+        let at: Vec<_> = run(&mut announcer, Instant::from_millis(1_000))
+            .into_iter()
+            .map(|(ms, _)| ms)
+            .collect();
         assert_eq!(at, [1_000, 1_030, 1_100, 1_300, 2_000, 3_000, 6_000]);
     }
 
@@ -180,13 +207,14 @@ mod tests {
             announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), start);
         }
         let said = run(&mut announcer, start);
-        let firsts: BTreeSet<_> = said[..count as usize].iter().map(|(_, address)| address).collect();
+        let firsts: BTreeSet<_> =
+            said[..count as usize].iter().map(|(_, address)| address).collect();
         assert_eq!(firsts.len(), count as usize, "every address once before any twice");
-        assert_eq!(said.len(), GAPS.len() * count as usize);
+        assert_eq!(said.len(), SERIES_INTERVALS.len() * count as usize);
         for (i, (ms, _)) in said.iter().enumerate() {
             let next_second = said[i..].partition_point(|(other, _)| *other < ms + 1_000);
             let frames = u32::try_from(next_second).unwrap() * FRAMES_PER_ANNOUNCEMENT;
-            let most = GRATUITOUS_PER_SECOND_MAX + (BURST_MAX + 1) * FRAMES_PER_ANNOUNCEMENT;
+            let most = GRATUITOUS_PER_SECOND_MAX + (CATCH_UP_MAX + 1) * FRAMES_PER_ANNOUNCEMENT;
             assert!(frames <= most, "{frames} in the second from {ms} ms");
         }
         let last_first = said[count as usize - 1].0 - 10_000;
@@ -200,7 +228,7 @@ mod tests {
         for i in 0..count {
             announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), Instant::ZERO);
         }
-        // The pace takes 200 ms for these; by then the first repeats are due since 170 ms.
+        // The rate limit takes 200 ms for these; the first repeats were due at 30 ms.
         let mut now = Instant::ZERO;
         for _ in 0..count {
             now = now.max(announcer.deadline().unwrap());
@@ -213,11 +241,14 @@ mod tests {
     #[test]
     fn a_defence_is_one_announcement_more() {
         let mut announcer = Announcer::new(None);
-        announcer.once(A);
+        announcer.announce_extra(A);
         assert_eq!(run(&mut announcer, Instant::from_millis(1_000)), [(1_000, A)]);
         announcer.start(B, Instant::from_millis(9_000));
-        announcer.once(B);
-        assert_eq!(run(&mut announcer, Instant::from_millis(9_000)).len(), GAPS.len() + 1);
+        announcer.announce_extra(B);
+        assert_eq!(
+            run(&mut announcer, Instant::from_millis(9_000)).len(),
+            SERIES_INTERVALS.len() + 1
+        );
     }
 
     #[test]
@@ -226,20 +257,26 @@ mod tests {
         let mut announcer = Announcer::new(Some(period));
         announcer.start(A, Instant::ZERO);
         let mut at = Vec::new();
-        for _ in 0..GAPS.len() + 2 {
+        for _ in 0..SERIES_INTERVALS.len() + 2 {
             let now = announcer.deadline().unwrap();
             assert_eq!(announcer.next(now, OPEN), Some(A));
             at.push(now);
         }
         let [.., last, first, second] = at[..] else { panic!("{at:?}") };
-        assert_eq!((last, first, second), (Instant::from_millis(5_000), last + period, first + period));
+        assert_eq!(
+            (last, first, second),
+            (Instant::from_millis(5_000), last + period, first + period)
+        );
         let soon = second + Duration::from_secs(1);
-        announcer.once(A);
-        assert_eq!((announcer.next(soon, OPEN), announcer.deadline()), (Some(A), Some(second + period)));
+        announcer.announce_extra(A);
+        assert_eq!(
+            (announcer.next(soon, OPEN), announcer.deadline()),
+            (Some(A), Some(second + period))
+        );
     }
 
     #[test]
-    fn who_wants_an_address_is_told_at_once_and_has_half_of_the_pace() {
+    fn extra_announcements_are_immediate_and_get_half_of_the_rate() {
         let mut announcer = Announcer::new(None);
         let start = Instant::from_millis(1_000);
         (0..1_000).for_each(|n| announcer.start(Ipv4Addr::from_bits(n).into(), start));
@@ -247,15 +284,15 @@ mod tests {
         assert_ne!(announcer.next(start, OPEN), Some(B));
         let mut told = Vec::new();
         for _ in 0..10 {
-            announcer.once(B);
-            announcer.once(B);
+            announcer.announce_extra(B);
+            announcer.announce_extra(B);
             let now = announcer.deadline().unwrap().max(start);
             told.push(announcer.next(now, OPEN) == Some(B));
         }
         assert_eq!(told, [true, false].repeat(5));
         announcer.stop(B);
         assert!(run(&mut announcer, start).iter().all(|(_, address)| *address != B));
-        announcer.once(A);
+        announcer.announce_extra(A);
         let idle = Instant::from_millis(90_000);
         assert_eq!(run(&mut announcer, idle), [(90_000, A)]);
     }
@@ -271,15 +308,18 @@ mod tests {
         announcer.start(B, late);
         let said = run(&mut announcer, late);
         assert!(said.iter().all(|(_, address)| *address == B));
-        assert_eq!((said.len(), said[0].0), (GAPS.len(), 50));
+        assert_eq!((said.len(), said[0].0), (SERIES_INTERVALS.len(), 50));
     }
 
     #[test]
-    fn a_shut_gate_holds_back_what_is_due_and_loses_none_of_it() {
+    fn an_expired_answer_lease_delays_announcements_and_loses_none() {
         let (mut announcer, start) = (Announcer::new(None), Instant::from_millis(1_000));
         announcer.start(A, start);
-        announcer.once(B);
+        announcer.announce_extra(B);
         assert_eq!(announcer.next(start, start), None, "others may have both by now");
-        assert_eq!([announcer.next(start, OPEN), announcer.next(start + PACE, OPEN)], [Some(B), Some(A)]);
+        assert_eq!(
+            [announcer.next(start, OPEN), announcer.next(start + ANNOUNCEMENT_INTERVAL, OPEN)],
+            [Some(B), Some(A)]
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! The classic BPF programs in front of a link's packet sockets (Linux Documentation/networking/filter.rst). Pure: it makes
-//! them; the kernel runs them before a frame costs a wake-up.
+//! Classic BPF programs of an interface's packet sockets (Linux
+//! Documentation/networking/filter.rst). Pure: this module builds the programs. The kernel runs
+//! them for each frame, and a dropped frame does not wake the thread.
 
 use ferrolb_proto::wire::Mac;
 use socket2::SockFilter;
@@ -13,44 +14,52 @@ const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// Where an Ethernet header has the source.
-const SOURCE: u32 = 6;
-/// Bytes of a frame that are passed on: all.
-const WHOLE: u32 = 0x4_0000;
-const PASS: SockFilter = SockFilter::new(RETURN, 0, 0, WHOLE);
+/// Offset of the source address in an Ethernet header.
+const SOURCE_OFFSET: u32 = 6;
+/// Return value of a program that passes a frame: the number of bytes to pass, more than any frame
+/// has.
+const PASSED_BYTES_MAX: u32 = 0x4_0000;
+const PASS: SockFilter = SockFilter::new(RETURN, 0, 0, PASSED_BYTES_MAX);
 const DROP: SockFilter = SockFilter::new(RETURN, 0, 0, 0);
 
-// Where an untagged frame says what IPv6 carries, and which ICMPv6 message it is (RFC 8200 section 3, RFC 4443 section 2.1).
-const NEXT_HEADER: u32 = 20;
-const ICMPV6_TYPE: u32 = 54;
+// Offsets of the next header and the ICMPv6 type in an untagged IPv6 frame (RFC 8200 section 3, RFC
+// 4443 section 2.1).
+const NEXT_HEADER_OFFSET: u32 = 20;
+const ICMPV6_TYPE_OFFSET: u32 = 54;
 const ICMPV6: u32 = libc::IPPROTO_ICMPV6 as u32;
-/// Neighbor Solicitation and Advertisement (RFC 4861 sections 4.3 and 4.4).
+/// ICMPv6 types of Neighbor Solicitation and Neighbor Advertisement (RFC 4861 sections 4.3 and
+/// 4.4).
 const SOLICITATION: u32 = 135;
 const ADVERTISEMENT: u32 = 136;
 
-/// Drops frames for other hosts (a promiscuous link brings them, and the kernel takes those with the tag of a VLAN that it does not
-/// have for such), our own outgoing frames, and those that are for a link above this one, a VLAN's or a macvlan's: the kernel shows
-/// them to both, to this one without the tag that they had.
-pub(super) fn all(index: u32) -> Vec<SockFilter> {
-    then(index, [PASS])
+/// Returns a program that drops the following frames:
+///
+/// - Frames for other hosts. A promiscuous interface receives them, and the kernel classifies
+///   frames with an unknown VLAN tag as such.
+/// - Frames that this node sends.
+/// - Frames for an interface above this one, such as a VLAN or a macvlan. The kernel passes such a
+///   frame also to sockets of this interface, without its VLAN tag.
+pub(super) fn base(index: u32) -> Vec<SockFilter> {
+    with_common_prefix(index, [PASS])
 }
 
-/// The same, and of IPv6 everything but Neighbor Discovery: a node forwards gigabits of it that are no business of ours.
-pub(super) fn neighbours(index: u32) -> Vec<SockFilter> {
+/// Returns a program that drops the same frames as [`base`], and all IPv6 frames except neighbor
+/// solicitations and advertisements: a node forwards gigabits of other IPv6 traffic.
+pub(super) fn neighbor_discovery(index: u32) -> Vec<SockFilter> {
     let of_ipv6 = [
-        SockFilter::new(LOAD_BYTE, 0, 0, NEXT_HEADER),
+        SockFilter::new(LOAD_BYTE, 0, 0, NEXT_HEADER_OFFSET),
         skip_if(ICMPV6, 0, 3),
-        SockFilter::new(LOAD_BYTE, 0, 0, ICMPV6_TYPE),
+        SockFilter::new(LOAD_BYTE, 0, 0, ICMPV6_TYPE_OFFSET),
         skip_if(SOLICITATION, 2, 0),
         skip_if(ADVERTISEMENT, 1, 0),
         DROP,
         PASS,
     ];
-    then(index, of_ipv6)
+    with_common_prefix(index, of_ipv6)
 }
 
-/// What every socket of this link begins with, and then `rest`.
-fn then<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<SockFilter> {
+/// Returns the instructions common to all sockets of this interface, followed by `rest`.
+fn with_common_prefix<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<SockFilter> {
     let begin = [
         load(libc::SKF_AD_PKTTYPE),
         skip_if(libc::PACKET_OTHERHOST as u32, 3, 0),
@@ -62,14 +71,15 @@ fn then<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<SockFilter> {
     begin.into_iter().chain(rest).collect()
 }
 
-/// How many sources can be spared: each takes five instructions, and the kernel allows a socket
-/// some 20 kB for filters (net.core.optmem_max), the one before included.
-const SPARED_MAX: usize = 128;
+/// Maximum number of sources that can be exempt from sampling. Each takes five instructions, and
+/// the kernel allows a socket about 20 kB for its filters (net.core.optmem_max), including the
+/// filter that is being replaced.
+const UNSAMPLED_SOURCES_MAX: usize = 128;
 
-/// Drops the frames from the sources `blocked`, and of the rest all but one frame of two to the
-/// power `thin`, by chance, except those from the sources `spared`. The frames that are left go on
-/// to `filter`.
-pub(super) fn without(
+/// Returns a program that drops all frames from the sources `blocked`. From the sources `spared`,
+/// the program passes all frames, and from the other sources one frame in 2^`thin`, at random. The
+/// program `filter` then examines the passed frames.
+pub(super) fn with_blocked(
     blocked: impl Iterator<Item = Mac>,
     spared: impl Iterator<Item = Mac>,
     thin: u8,
@@ -79,8 +89,13 @@ pub(super) fn without(
     if thin == 0 {
         return drops.chain(filter).collect();
     }
-    let chance = [load(libc::SKF_AD_RANDOM), SockFilter::new(AND, 0, 0, (1 << thin) - 1), skip_if(0, 1, 0), DROP];
-    let spared: Vec<_> = spared.take(SPARED_MAX).collect();
+    let chance = [
+        load(libc::SKF_AD_RANDOM),
+        SockFilter::new(AND, 0, 0, (1 << thin) - 1),
+        skip_if(0, 1, 0),
+        DROP,
+    ];
+    let spared: Vec<_> = spared.take(UNSAMPLED_SOURCES_MAX).collect();
     let end = spared.len() * IF_FROM_LENGTH + chance.len();
     let passes = spared.iter().enumerate().flat_map(|(place, mac)| {
         let rest = end - (place + 1) * IF_FROM_LENGTH;
@@ -89,26 +104,27 @@ pub(super) fn without(
     drops.chain(passes).chain(chance).chain(filter).collect()
 }
 
-/// How many instructions [`if_from`] gives.
+/// Number of instructions that [`if_from`] returns.
 const IF_FROM_LENGTH: usize = 5;
 
-/// The instruction `then`, for frames from this source.
+/// Returns instructions that execute the instruction `then` for frames from this source only.
 fn if_from(Mac([a, b, c, d, e, f]): Mac, then: SockFilter) -> [SockFilter; IF_FROM_LENGTH] {
     [
-        SockFilter::new(LOAD_WORD, 0, 0, SOURCE),
+        SockFilter::new(LOAD_WORD, 0, 0, SOURCE_OFFSET),
         skip_if(u32::from_be_bytes([a, b, c, d]), 0, 3),
-        SockFilter::new(LOAD_HALF, 0, 0, SOURCE + 4),
+        SockFilter::new(LOAD_HALF, 0, 0, SOURCE_OFFSET + 4),
         skip_if(u32::from(u16::from_be_bytes([e, f])), 0, 1),
         then,
     ]
 }
 
-/// Loads a word of what the kernel knows beside the frame's bytes.
+/// Returns the instruction that loads a word of the kernel's metadata about the frame.
 const fn load(ancillary: i32) -> SockFilter {
     SockFilter::new(LOAD_WORD, 0, 0, (libc::SKF_AD_OFF + ancillary) as u32)
 }
 
-/// Skips `then` instructions where the loaded word equals `value`, `otherwise` instructions where not.
+/// Returns the instruction that skips `then` instructions if the loaded word equals `value`, and
+/// `otherwise` instructions if not.
 const fn skip_if(value: u32, then: u8, otherwise: u8) -> SockFilter {
     SockFilter::new(JUMP_IF_EQUAL, then, otherwise, value)
 }

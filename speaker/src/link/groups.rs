@@ -1,9 +1,12 @@
-//! The solicited-node groups that a link is in (RFC 4291 section 2.7.1), so that questions for IPv6 addresses reach it: the network
-//! card takes them, and MLD tells switches that look. One task a link keeps them, started by the link set; the kernel keeps a
-//! membership as long as its socket.
+//! Memberships of an interface in solicited-node multicast groups (RFC 4291 section 2.7.1). Without
+//! them, solicitations for IPv6 addresses do not arrive: the network card filters by group, and MLD
+//! reports the groups to snooping switches. One task per interface, started by [`super::LinkSet`],
+//! maintains the memberships. The kernel keeps a membership as long as its socket is open.
 //!
-//! One socket takes some hundred groups, by `net.core.optmem_max`: there are as many as are needed. Addresses with the same last three
-//! bytes have one group. Ten thousand take the kernel a third of a second, so they are joined beside the main loop.
+//! One socket can join a few hundred groups, limited by `net.core.optmem_max`, so a task opens as
+//! many sockets as needed. Addresses with the same last three bytes share a group. The kernel needs
+//! a third of a second for ten thousand groups, so the task joins them on another thread than the
+//! main loop's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,35 +23,45 @@ use tracing::warn;
 
 use crate::event::Event;
 
-/// The most sockets for one link: room for ten thousand groups where the kernel gives a socket the least.
+/// Maximum number of sockets of one interface: enough for ten thousand groups even with the
+/// kernel's smallest limit for a socket.
 const SOCKETS_MAX: usize = 64;
-/// How long after a group could not be joined it is tried again.
+/// Time after which a failed join is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// What a link is to hear.
+/// Desired multicast memberships of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// The addresses whose questions it is to hear.
+pub(super) struct DesiredGroups {
+    /// The addresses for which the interface must receive solicitations.
     pub(super) addresses: Arc<BTreeSet<Ipv6Addr>>,
-    /// An address of the link's own. With the last one goes all that the link was in, as when its MTU falls below 1,280 bytes.
+    /// An IPv6 address of the interface itself. If it changes, the task joins all groups again:
+    /// when the last such address is removed, the kernel drops all memberships, as when the MTU
+    /// falls below 1,280 bytes.
     pub(super) source: Option<Ipv6Addr>,
 }
 
-/// Keeps a link in the groups that are wanted, until nobody wants anything of it. Which addresses it cannot hear goes out as an event.
-pub(super) async fn keep(link: u32, name: Box<str>, mut wanted: watch::Receiver<Wanted>, events: mpsc::Sender<Event>) {
-    let mut groups = Groups::new(link);
-    // What a former task of this link said is forgotten by the first word of this one.
+/// Maintains the memberships of an interface until the sender of `wanted` is dropped. Reports the
+/// addresses whose group could not be joined, as the event [`Event::GroupsNotJoined`].
+pub(super) async fn maintain(
+    link: u32,
+    name: Box<str>,
+    mut wanted: watch::Receiver<DesiredGroups>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut groups = GroupMemberships::new(link);
+    // None before the first report, so that the first report is always sent and replaces that of an
+    // earlier task.
     let mut told: Option<Arc<[Ipv6Addr]>> = None;
     loop {
         let latest = wanted.borrow_and_update().clone();
         let joining = spawn_blocking(move || {
-            let outcome = groups.listen_for(&latest);
+            let outcome = groups.apply(&latest);
             (groups, outcome)
         });
         let (kept, (unheard, why)) = match joining.await {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The process ends.
+            // The task was cancelled, because the process ends.
             Err(_) => return,
         };
         groups = kept;
@@ -56,47 +69,59 @@ pub(super) async fn keep(link: u32, name: Box<str>, mut wanted: watch::Receiver<
         if told.as_ref() != Some(&unheard) {
             if let Some(why) = why {
                 let count = unheard.len();
-                warn!(link = %name, count, %why, "IPv6 addresses whose questions may not reach this link: groups not joined");
+                warn!(link = %name, count, %why, "could not join solicited-node multicast groups: \
+                                                  neighbor solicitations for these addresses may \
+                                                  not reach this interface");
             }
             told = Some(Arc::clone(&unheard));
-            if events.send(Event::Unheard { link, addresses: unheard }).await.is_err() {
+            if events.send(Event::GroupsNotJoined { link, addresses: unheard }).await.is_err() {
                 return;
             }
         }
-        let changed = if all_heard { Ok(wanted.changed().await) } else { timeout(RETRY_DELAY, wanted.changed()).await };
+        let changed = if all_heard {
+            Ok(wanted.changed().await)
+        } else {
+            timeout(RETRY_DELAY, wanted.changed()).await
+        };
         if let Ok(Err(_)) = changed {
             return;
         }
     }
 }
 
-/// What one link is in.
+/// Current multicast memberships of one interface.
 #[derive(Debug)]
-struct Groups {
+struct GroupMemberships {
     index: u32,
     source: Option<Ipv6Addr>,
     sockets: Vec<Socket>,
-    /// Each group with the place of its socket.
+    /// Joined groups, each with the index of its socket in `sockets`.
     joined: BTreeMap<Ipv6Addr, usize>,
 }
 
-impl Groups {
+impl GroupMemberships {
     const fn new(index: u32) -> Self {
         Self { index, source: None, sockets: Vec::new(), joined: BTreeMap::new() }
     }
 
-    /// Leaves the groups of all other addresses and joins those of these; the answer is which of them have a group that could not be
-    /// joined, ascending, and why the last of those.
-    fn listen_for(&mut self, wanted: &Wanted) -> (Arc<[Ipv6Addr]>, Option<io::Error>) {
+    /// Joins the groups of the addresses in `wanted`, and leaves all other groups. Returns the
+    /// addresses whose group could not be joined, ascending, and the latest error.
+    fn apply(&mut self, wanted: &DesiredGroups) -> (Arc<[Ipv6Addr]>, Option<io::Error>) {
         let anew = wanted.source.is_some() && wanted.source != self.source;
         self.source = wanted.source;
-        let groups: BTreeSet<Ipv6Addr> = wanted.addresses.iter().copied().map(ndp::group).collect();
+        let groups: BTreeSet<Ipv6Addr> =
+            wanted.addresses.iter().copied().map(ndp::solicited_node_group).collect();
         let mut why = None;
-        for (group, place) in self.joined.extract_if(.., |group, _| anew || !groups.contains(group)).collect::<Vec<_>>()
+        for (group, place) in self
+            .joined
+            .extract_if(.., |group, _| anew || !groups.contains(group))
+            .collect::<Vec<_>>()
         {
-            // It fails where the link has gone, and the membership with it.
+            // This call fails if the interface no longer exists; then the membership does not exist
+            // either.
             let _ = self.sockets[place].leave_multicast_v6(&group, self.index);
-            // At once, and not when all are left: a question is missed for a moment only.
+            // Each group is joined again at once, and not after all groups have been left, so that
+            // solicitations are lost only for a moment.
             if groups.contains(&group) {
                 why = self.join(group).err().or(why);
             }
@@ -106,15 +131,20 @@ impl Groups {
                 why = self.join(group).err().or(why);
             }
         }
-        let unheard = |address: &&Ipv6Addr| !self.joined.contains_key(&ndp::group(**address));
         let unheard =
-            if why.is_some() { wanted.addresses.iter().filter(unheard).copied().collect() } else { Arc::default() };
+            |address: &&Ipv6Addr| !self.joined.contains_key(&ndp::solicited_node_group(**address));
+        let unheard = if why.is_some() {
+            wanted.addresses.iter().filter(unheard).copied().collect()
+        } else {
+            Arc::default()
+        };
         (unheard, why)
     }
 
     fn join(&mut self, group: Ipv6Addr) -> io::Result<()> {
         let mut outcome = Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        // The last one has room most likely; what others have lost counts only when that is full.
+        // The newest socket is most likely to have room for the group. Older sockets, which may
+        // have left groups since, are tried only if the newest one is full.
         for place in (0..self.sockets.len()).rev() {
             outcome = self.sockets[place].join_multicast_v6(&group, self.index);
             match &outcome {
@@ -137,7 +167,7 @@ impl Groups {
     }
 }
 
-/// The socket has no room for another group.
+/// Returns whether the error means that the socket has no room for another group.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
 }

@@ -1,67 +1,84 @@
-//! What a link's thread says of itself: its report to the main loop, and its metrics. Off the answer path.
+//! Reports of an interface's thread to the main loop, and updates of its metrics. Owned by the
+//! thread, which sends its replies first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::claim::{Claims, Counts, Trouble};
+use ferrolb_proto::claim::{AddressConflict, ClaimCounters, ClaimMachine};
 use tokio::sync::watch;
 
-use super::Progress;
+use super::ThreadState;
 use crate::event::LinkReport;
-use crate::metrics::{Drop, LinkMetrics};
+use crate::metrics::{DropReason, LinkMetrics};
 
-/// What was said last.
+/// Sender of a thread's reports, with the metrics and the counters that the metrics already
+/// contain.
 #[derive(Debug)]
 pub(super) struct Reporter<'a> {
-    progress: &'a watch::Sender<Progress>,
+    progress: &'a watch::Sender<ThreadState>,
     metrics: LinkMetrics,
-    counted: Counts,
+    previous_counts: ClaimCounters,
 }
 
 impl<'a> Reporter<'a> {
-    pub(super) fn new(progress: &'a watch::Sender<Progress>, metrics: LinkMetrics) -> Self {
-        Self { progress, metrics, counted: Counts::default() }
+    pub(super) fn new(progress: &'a watch::Sender<ThreadState>, metrics: LinkMetrics) -> Self {
+        Self { progress, metrics, previous_counts: ClaimCounters::default() }
     }
 
-    /// Brings the metrics up to the machine's counters.
-    pub(super) fn count(&mut self, claims: &Claims) {
-        let (now, before, metrics) = (claims.counts(), self.counted, &self.metrics);
+    /// Adds to the metrics the increase of the claim machine's counters since the previous call.
+    pub(super) fn count(&mut self, claims: &ClaimMachine) {
+        let (now, before, metrics) = (claims.counts(), self.previous_counts, &self.metrics);
         metrics.suspicions.inc_by(now.suspicions - before.suspicions);
-        metrics.refuted.inc_by(now.refuted - before.refuted);
-        metrics.deaths.inc_by(now.deaths - before.deaths);
-        metrics.proxied.inc_by(now.proxied - before.proxied);
-        metrics.fences.inc_by(now.fences - before.fences);
-        metrics.deaf.inc_by(now.deaf - before.deaf);
+        metrics.refuted_suspicions.inc_by(now.refuted - before.refuted);
+        metrics.node_failures.inc_by(now.peer_failures - before.peer_failures);
+        metrics.stale_proxies.inc_by(now.proxied_failures - before.proxied_failures);
+        metrics.stalls.inc_by(now.fences - before.fences);
+        metrics.isolations.inc_by(now.isolations - before.isolations);
         metrics.conflicts.inc_by(now.conflicts - before.conflicts);
-        metrics.strangers.inc_by(now.strangers - before.strangers);
-        metrics.kernel_answers.inc_by(now.kernel_answers - before.kernel_answers);
-        metrics.dropped(Drop::Stale).inc_by(now.stale_frames - before.stale_frames);
-        metrics.dropped(Drop::Unproven).inc_by(now.unproven - before.unproven);
-        metrics.dropped(Drop::OwnName).inc_by(now.own_name - before.own_name);
-        metrics.dropped(Drop::Limit).inc_by(now.over_limit - before.over_limit);
-        self.counted = now;
+        metrics.foreign_frames.inc_by(now.foreign_hosts - before.foreign_hosts);
+        metrics.kernel_answers.inc_by(now.kernel_replies - before.kernel_replies);
+        metrics.dropped(DropReason::Stale).inc_by(now.stale_frames - before.stale_frames);
+        metrics
+            .dropped(DropReason::ChallengePending)
+            .inc_by(now.unchallenged - before.unchallenged);
+        metrics.dropped(DropReason::OwnName).inc_by(now.own_name - before.own_name);
+        metrics.dropped(DropReason::TableFull).inc_by(now.over_limit - before.over_limit);
+        self.previous_counts = now;
     }
 
-    /// Says what is done on the link, if it is not what was said before.
-    pub(super) fn report(&self, claims: &Claims, left: bool) {
+    /// Publishes a report of the interface's state if it differs from the previous report.
+    pub(super) fn report(&self, claims: &ClaimMachine, left: bool) {
         self.progress.send_if_modified(|progress| {
             let Ok(before) = progress else { return false };
-            let (deaf, muted, hears_checked) = (claims.is_deaf(), claims.is_muted(), claims.hears_checked());
-            let same = (before.left, before.deaf, before.muted, before.hears_checked)
-                == (left, deaf, muted, hears_checked)
-                && before.heard.iter().map(|name| &**name).eq(claims.heard())
-                && before.held.iter().copied().eq(claims.held())
-                && before.troubles.iter().cloned().eq(claims.troubles());
+            let (deaf, muted, hears_checked) =
+                (claims.is_isolated(), claims.is_standby(), claims.any_peer_health_checked());
+            let same = (
+                before.handed_over,
+                before.isolated,
+                before.standby,
+                before.proxy_healthy_elsewhere,
+            ) == (left, deaf, muted, hears_checked)
+                && before.speakers.iter().map(|name| &**name).eq(claims.live_peers())
+                && before.owned.iter().copied().eq(claims.owned())
+                && before.conflicts.iter().cloned().eq(claims.conflicts());
             if same {
                 return false;
             }
-            let heard: Vec<Box<str>> = claims.heard().map(Into::into).collect();
-            let held: Arc<[IpAddr]> = claims.held().collect();
-            let troubles: Arc<[Trouble]> = claims.troubles().collect();
-            self.metrics.heard.set(i64::try_from(heard.len()).unwrap_or(i64::MAX));
+            let heard: Vec<Box<str>> = claims.live_peers().map(Into::into).collect();
+            let held: Arc<[IpAddr]> = claims.owned().collect();
+            let troubles: Arc<[AddressConflict]> = claims.conflicts().collect();
+            self.metrics.speakers.set(i64::try_from(heard.len()).unwrap_or(i64::MAX));
             self.metrics.owned.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
-            self.metrics.muted.set(muted.into());
-            *progress = Ok(LinkReport { heard, held, left, deaf, muted, hears_checked, troubles });
+            self.metrics.standby.set(muted.into());
+            *progress = Ok(LinkReport {
+                speakers: heard,
+                owned: held,
+                handed_over: left,
+                isolated: deaf,
+                standby: muted,
+                proxy_healthy_elsewhere: hears_checked,
+                conflicts: troubles,
+            });
             true
         });
     }

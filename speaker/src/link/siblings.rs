@@ -1,48 +1,51 @@
-//! The boot epochs of this node's links, so that a link knows another link of its own node by its frames. Written by the driver
-//! of the links, read by their threads without a lock.
+//! Epochs of this node's interfaces, by which an interface recognizes frames of the node's other
+//! interfaces. The driver of the interfaces writes the epochs, and the interfaces' threads read
+//! them without a lock.
 
 use std::collections::BTreeMap;
 
 use arc_swap::ArcSwap;
 
-/// Epochs, and the link that has each.
+/// Epochs of this node's interfaces, each with the precedence of its interface.
 #[derive(Debug, Default)]
-pub struct Siblings(ArcSwap<BTreeMap<u64, Place>>);
+pub struct Siblings(ArcSwap<BTreeMap<u64, Precedence>>);
 
-/// A link's place among those of its node that are on one segment: the first one speaks.
+/// Precedence of an interface among this node's interfaces on the same segment. The interface with
+/// the lowest value is active; the others are standby interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// This node announces nothing there.
+struct Precedence {
+    /// Whether no advertisement allows this node to announce on the interface.
     unselected: bool,
     index: u32,
 }
 
 impl Siblings {
-    /// The link `index` speaks with `epoch` from now on.
+    /// Records that the interface `index` uses `epoch` from now on.
     pub fn add(&self, index: u32, epoch: u64, selected: bool) {
         self.0.rcu(|known| {
-            let mut known = without(known, index);
-            known.insert(epoch, Place { unselected: !selected, index });
+            let mut known = copy_without(known, index);
+            known.insert(epoch, Precedence { unselected: !selected, index });
             known
         });
     }
 
-    /// Notes whether this node announces anything on the link `index`.
-    pub fn select(&self, index: u32, selected: bool) {
+    /// Records whether advertisements allow this node to announce on the interface `index`.
+    pub fn set_selected(&self, index: u32, selected: bool) {
         let known = self.0.load();
-        let stale = |(_, place): &(&u64, &Place)| place.index == index && place.unselected == selected;
+        let stale =
+            |(_, place): &(&u64, &Precedence)| place.index == index && place.unselected == selected;
         if let Some((epoch, _)) = known.iter().find(stale) {
             self.add(index, *epoch, selected);
         }
     }
 
-    /// The link `index` speaks no longer.
+    /// Removes the interface `index` once this node stops using it.
     pub fn remove(&self, index: u32) {
-        self.0.rcu(|known| without(known, index));
+        self.0.rcu(|known| copy_without(known, index));
     }
 
-    /// True if the link with the epoch `other` speaks in place of the one with the epoch `own`, if
-    /// it is another one.
+    /// Returns whether the interface with the epoch `other` takes precedence over the one with the
+    /// epoch `own`. None: both are the same interface, or one of the epochs is unknown.
     #[must_use]
     pub fn precedes(&self, other: u64, own: u64) -> Option<bool> {
         let known = self.0.load();
@@ -51,6 +54,10 @@ impl Siblings {
     }
 }
 
-fn without(known: &BTreeMap<u64, Place>, index: u32) -> BTreeMap<u64, Place> {
-    known.iter().filter(|(_, place)| place.index != index).map(|(epoch, place)| (*epoch, *place)).collect()
+fn copy_without(known: &BTreeMap<u64, Precedence>, index: u32) -> BTreeMap<u64, Precedence> {
+    known
+        .iter()
+        .filter(|(_, place)| place.index != index)
+        .map(|(epoch, place)| (*epoch, *place))
+        .collect()
 }

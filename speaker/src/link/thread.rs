@@ -1,139 +1,138 @@
-//! The loop of a link's thread: wait for a frame, an order or a deadline; feed the claim machine; do what it says.
+//! The loop of an interface's thread: it waits for a frame, a new config or a deadline, feeds the
+//! claim machine, and executes the machine's outputs.
 //!
-//! What is due by the clock goes first, because an answer is legal only while our own last hello is young; then hellos, then
-//! questions. Nothing on the answer path allocates, locks or logs.
+//! Each turn handles due deadlines first, because a hello may be due that renews the answer lease.
+//! Received hellos follow, then requests. Nothing on the reply path allocates, locks or logs.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ferrolb_proto::claim::{Claims, Input, Output};
-use ferrolb_proto::wire::arp::Arp;
-use ferrolb_proto::wire::hello::{self, DecodeError, Frame, KeyRing};
+use ferrolb_proto::claim::{ClaimMachine, Input, Output};
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::arp::{self, Arp};
+use ferrolb_proto::wire::hello::{self, Frame, HelloKeyRing};
 use ferrolb_proto::wire::ndp::{self, Ndp};
-use ferrolb_proto::wire::{Mac, arp};
 use ferrolb_proto::{Instant, Machine};
 use ferrolb_runtime::clock::Clock;
 use prometheus_client::metrics::counter::Counter;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::watch;
 
 use super::announce::{Announcer, FRAMES_PER_ANNOUNCEMENT};
-use super::answer::{Meaning, read_arp, read_ndp};
+use super::classify::{Classification, classify_arp, classify_ndp};
 use super::filter;
-use super::flood::{HELLOS_PER_SECOND_MAX, QUESTIONS_PER_SECOND_MAX, Quota};
-use super::heard::Ears;
-use super::inlet::Inlet;
+use super::flood::{CpuBudget, HELLOS_PER_SECOND_MAX, REQUESTS_PER_SECOND_MAX};
+use super::neighbors::NeighborTracker;
 use super::report::Reporter;
-use super::socket::PacketSocket;
-use super::{LinkError, Mailbox, Progress, Setup};
-use crate::metrics::Drop;
-use crate::plan::Order;
+use super::rx_queue::RxQueue;
+use super::socket::{PacketSocket, send, wait_readable};
+use super::{ConfigMailbox, LinkError, LinkSetup, ThreadState};
+use crate::metrics::DropReason;
+use crate::plan::LinkConfig;
 
-/// Frames of one kind that are read before the clock and the other socket get their turn.
+/// Maximum number of frames read from one socket before deadlines and other sockets are handled.
 const BURST_MAX: usize = 64;
-/// How often the kernel is asked how many frames it dropped.
+/// Interval at which the kernel's drop counters are read.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the thread owns.
-struct Thread<'a> {
-    setup: Setup,
+struct LinkThread<'a> {
+    setup: LinkSetup,
     reporter: Reporter<'a>,
-    arp: Inlet,
-    ndp: Inlet,
-    hello: Inlet,
-    /// How much may be read by the first two.
-    quota: Quota,
-    /// How much may be read by the third: questions must not keep hellos out.
-    hello_quota: Quota,
-    order: Arc<Order>,
-    keys: KeyRing,
-    claims: Claims,
-    /// The machine's answer, which changes only when the machine is called.
+    arp: RxQueue,
+    ndp: RxQueue,
+    hello: RxQueue,
+    request_budget: CpuBudget,
+    /// CPU budget for hellos, separate so that a flood of requests cannot prevent reading them.
+    hello_budget: CpuBudget,
+    config: Arc<LinkConfig>,
+    keys: HelloKeyRing,
+    claims: ClaimMachine,
     deadline: Option<Instant>,
-    /// What questions are answered for.
-    held: BTreeSet<Ipv4Addr>,
-    held_v6: BTreeSet<Ipv6Addr>,
+    owned: BTreeSet<Ipv4Addr>,
+    owned_v6: BTreeSet<Ipv6Addr>,
     announcer: Announcer,
-    ears: Ears,
-    /// The main loop stands still, as the machine was told.
-    stuck: bool,
+    neighbors: NeighborTracker,
+    /// Whether the claim machine was informed that the main loop is stalled.
+    main_loop_stalled: bool,
     statistics_at: Instant,
-    /// The kernel dropped hellos since the machine was last told.
+    /// Whether the kernel has dropped hellos of which the claim machine was not informed yet.
     lost_hellos: bool,
-    /// The machine was called since the last report.
-    changed: bool,
-    left: bool,
+    /// Whether the claim machine has handled an input since the previous report.
+    report_due: bool,
+    has_left: bool,
 }
 
-/// Runs until the mailbox says that it is over.
-pub(super) fn run(setup: Setup, mailbox: &Mailbox, progress: &watch::Sender<Progress>) -> Result<(), LinkError> {
+/// Runs the thread until the main loop ends it by `mailbox.is_ended`.
+pub(super) fn run(
+    setup: LinkSetup,
+    mailbox: &ConfigMailbox,
+    progress: &watch::Sender<ThreadState>,
+) -> Result<(), LinkError> {
     let inlet = |ether_type, most, filter: fn(u32) -> _| {
-        Inlet::open(setup.index, ether_type, most, filter).map_err(LinkError::Open)
+        RxQueue::open(setup.index, ether_type, most, filter)
     };
-    let arp = inlet(arp::ETHER_TYPE, QUESTIONS_PER_SECOND_MAX, filter::all)?;
-    let ndp = inlet(ndp::ETHER_TYPE, QUESTIONS_PER_SECOND_MAX, filter::neighbours)?;
-    let hello = inlet(hello::ETHER_TYPE, HELLOS_PER_SECOND_MAX, filter::all)?;
-    hello.socket.join(hello::GROUP).map_err(LinkError::Open)?;
+    let arp = inlet(arp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::base)?;
+    let ndp = inlet(ndp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::neighbor_discovery)?;
+    let hello = inlet(hello::ETHER_TYPE, HELLOS_PER_SECOND_MAX, filter::base)?;
+    hello.socket.join(hello::GROUP).map_err(LinkError::Socket)?;
     let now = Clock::now();
-    let mut thread = Thread {
-        claims: Claims::new(setup.claims.clone(), now),
+    let mut thread = LinkThread {
+        claims: ClaimMachine::new(setup.claims.clone(), now),
         reporter: Reporter::new(progress, setup.metrics.clone()),
         announcer: Announcer::new(setup.gratuitous_interval),
         setup,
         arp,
         ndp,
         hello,
-        quota: Quota::new(),
-        hello_quota: Quota::new(),
-        order: Arc::default(),
-        keys: KeyRing::default(),
+        request_budget: CpuBudget::new(),
+        hello_budget: CpuBudget::new(),
+        config: Arc::default(),
+        keys: HelloKeyRing::default(),
         deadline: None,
-        held: BTreeSet::new(),
-        held_v6: BTreeSet::new(),
-        ears: Ears::default(),
-        stuck: false,
+        owned: BTreeSet::new(),
+        owned_v6: BTreeSet::new(),
+        neighbors: NeighborTracker::default(),
+        main_loop_stalled: false,
         statistics_at: now,
         lost_hellos: false,
-        changed: true,
-        left: false,
+        report_due: true,
+        has_left: false,
     };
     let mut buffer = [0; hello::FRAME_MAX];
-    while !mailbox.ended.load(Ordering::Acquire) {
-        thread.turn(mailbox, &mut buffer)?;
+    while !mailbox.is_ended.load(Ordering::Acquire) {
+        thread.run_once(mailbox, &mut buffer)?;
         thread.wait(mailbox)?;
     }
-    if mailbox.hands_over.load(Ordering::Relaxed) {
-        thread.feed(Input::End, Clock::now())?;
-        thread.reporter.report(&thread.claims, thread.left);
+    if mailbox.release_on_exit.load(Ordering::Relaxed) {
+        thread.handle_input(Input::InterfaceRemoved, Clock::now())?;
+        thread.reporter.report(&thread.claims, thread.has_left);
     }
     Ok(())
 }
 
-impl Thread<'_> {
-    /// Does all that can be done now.
-    fn turn(&mut self, mailbox: &Mailbox, buffer: &mut [u8]) -> Result<(), LinkError> {
+impl LinkThread<'_> {
+    fn run_once(&mut self, mailbox: &ConfigMailbox, buffer: &mut [u8]) -> Result<(), LinkError> {
         let now = Clock::now();
-        if self.setup.vitals.is_alive(now) == self.stuck {
-            self.stuck = !self.stuck;
-            self.feed(Input::Stuck(self.stuck), now)?;
+        if self.setup.watchdog.is_alive(now) == self.main_loop_stalled {
+            self.main_loop_stalled = !self.main_loop_stalled;
+            self.handle_input(Input::MainLoopStalled(self.main_loop_stalled), now)?;
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.tick(now)?;
         }
-        // First what members say: who claims an address announces it next, and would be taken for a kernel that answers.
+        // Hellos come first: they carry the claim that explains an announcement by a new owner.
         self.read_hellos(buffer)?;
-        self.read_questions(buffer)?;
-        self.take_order(mailbox)?;
-        self.announce()?;
-        if self.changed {
+        self.read_requests(buffer)?;
+        self.apply_config(mailbox)?;
+        self.send_announcements()?;
+        if self.report_due {
             self.reporter.count(&self.claims);
-            self.reporter.report(&self.claims, self.left);
-            self.changed = false;
+            self.reporter.report(&self.claims, self.has_left);
+            self.report_due = false;
         }
         if now >= self.statistics_at {
             self.statistics_at = now + STATISTICS_INTERVAL;
@@ -142,352 +141,360 @@ impl Thread<'_> {
         Ok(())
     }
 
-    /// Lets time pass. What was heard since is told first: silence is judged by it.
+    /// Informs the claim machine of received frames, which end a silence, then advances its time.
     fn tick(&mut self, now: Instant) -> Result<(), LinkError> {
-        if std::mem::take(&mut self.ears.heard) {
-            self.claims.handle(Input::Heard, now);
+        if std::mem::take(&mut self.neighbors.received) {
+            self.claims.handle(Input::FrameReceived, now);
         }
-        if self.claims.suspects() {
+        if self.claims.has_suspicion() {
             self.count_kernel_drops()?;
         }
         if std::mem::take(&mut self.lost_hellos) {
-            self.claims.handle(Input::Lost, now);
+            self.claims.handle(Input::FramesDropped, now);
         }
         self.claims.tick(now);
-        self.obey(now)
+        self.execute(now)
     }
 
-    fn wait(&mut self, mailbox: &Mailbox) -> Result<(), LinkError> {
-        let watchdog = (!self.stuck).then(|| self.setup.vitals.dead_at());
-        let quotas = [self.quota.deadline(), self.hello_quota.deadline()];
+    fn wait(&mut self, mailbox: &ConfigMailbox) -> Result<(), LinkError> {
+        let watchdog = (!self.main_loop_stalled).then(|| self.setup.watchdog.stalled_at());
+        let quotas = [self.request_budget.deadline(), self.hello_budget.deadline()];
         let guards = [self.arp.deadline(), self.ndp.deadline(), self.hello.deadline()];
-        let deadlines = [self.deadline, self.announcer.deadline(), watchdog].into_iter().chain(quotas).chain(guards);
+        let deadlines = [self.deadline, self.announcer.deadline(), watchdog]
+            .into_iter()
+            .chain(quotas)
+            .chain(guards);
         let deadline = deadlines.flatten().min();
-        let timeout = deadline.map(|deadline| {
-            let wait = deadline.since(Clock::now());
-            Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() }
-        });
-        let [questions, hellos] =
-            quotas.map(|closed| if closed.is_none() { PollFlags::IN } else { PollFlags::empty() });
-        let mut fds = [
-            PollFd::new(&self.arp.socket, questions),
-            PollFd::new(&self.ndp.socket, questions),
-            PollFd::new(&self.hello.socket, hellos),
-            PollFd::new(&mailbox.wake, PollFlags::IN),
+        let [requests, hellos] = quotas.map(|closed| closed.is_none());
+        let fds = [
+            (self.arp.socket.as_fd(), requests),
+            (self.ndp.socket.as_fd(), requests),
+            (self.hello.socket.as_fd(), hellos),
+            (mailbox.wake.as_fd(), true),
         ];
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(LinkError::Wait(error.into())),
-        }
+        let wait = deadline.map(|deadline| deadline.since(Clock::now()));
         let rung;
-        [self.arp.ready, self.ndp.ready, self.hello.ready, rung] = fds.map(|fd| !fd.revents().is_empty());
+        [self.arp.ready, self.ndp.ready, self.hello.ready, rung] = wait_readable(fds, wait)?;
         if rung {
-            // Only to have it empty: what it rings for is in the mailbox.
+            // Resets the eventfd. The change itself is in the mailbox.
             let _ = rustix::io::read(&mailbox.wake, &mut [0_u8; 8]);
         }
         Ok(())
     }
 
-    fn read_questions(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
+    fn read_requests(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         self.read_arp(buffer)?;
         self.read_ndp(buffer)?;
-        // A burst of none is a turn that has not yet waited for frames, as after a rest; a full one leaves some behind.
+        // Burst 0: not polled yet, as after a pause. Burst `BURST_MAX`: more frames are queued.
         let all_was_read = (1..BURST_MAX).contains(&self.arp.burst.max(self.ndp.burst));
-        if all_was_read && (self.arp.rests() || self.ndp.rests()) {
-            self.quota.rest(Clock::now());
+        if all_was_read && (self.arp.backs_off() || self.ndp.backs_off()) {
+            self.request_budget.back_off(Clock::now());
         }
         Ok(())
     }
 
     fn read_arp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         let start = Clock::now();
-        if !self.arp.begin(start, &mut self.quota, iter::empty()).map_err(LinkError::Open)? {
+        if !self.arp.begin_burst(start, &mut self.request_budget, iter::empty())? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
-            let Some(frame) = self.arp.receive(buffer).map_err(LinkError::Gone)? else { break };
+            let Some(frame) = self.arp.receive(buffer)? else { break };
             let Some(arp) = Arp::decode(frame) else { continue };
-            self.hear(arp.sender_mac, arp.sender.into())?;
-            let checked = |address| self.ears.is_checked(address, Clock::now);
-            let meaning = read_arp(frame, &arp, self.setup.mac, &self.held, checked);
-            self.heed(meaning, |thread| &thread.arp.socket, buffer)?;
+            self.record_sender(arp.sender_mac, arp.sender.into())?;
+            let checked = |address| self.neighbors.is_arp_probed(address, Clock::now);
+            let meaning = classify_arp(frame, &arp, self.setup.mac, &self.owned, checked);
+            self.handle_frame(meaning, |thread| &thread.arp.socket, buffer)?;
         }
-        self.arp.end(start, &mut self.quota, iter::empty(), &self.setup).map_err(LinkError::Open)
+        self.arp.end_burst(start, &mut self.request_budget, iter::empty(), &self.setup)
     }
 
     fn read_ndp(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         let start = Clock::now();
-        if !self.ndp.begin(start, &mut self.quota, iter::empty()).map_err(LinkError::Open)? {
+        if !self.ndp.begin_burst(start, &mut self.request_budget, iter::empty())? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
-            let Some(frame) = self.ndp.receive(buffer).map_err(LinkError::Gone)? else { break };
+            let Some(frame) = self.ndp.receive(buffer)? else { break };
             let Some(ndp) = Ndp::decode(frame) else { continue };
-            self.hear(ndp.source, ndp.sender.into())?;
-            let checked = |address| self.ears.is_checked(address, Clock::now);
-            let meaning = read_ndp(&ndp, self.setup.mac, &self.held_v6, checked);
-            self.heed(meaning, |thread| &thread.ndp.socket, buffer)?;
+            self.record_sender(ndp.source, ndp.sender.into())?;
+            let checked = |address| self.neighbors.is_arp_probed(address, Clock::now);
+            let meaning = classify_ndp(&ndp, self.setup.mac, &self.owned_v6, checked);
+            self.handle_frame(meaning, |thread| &thread.ndp.socket, buffer)?;
         }
-        self.ndp.end(start, &mut self.quota, iter::empty(), &self.setup).map_err(LinkError::Open)
+        self.ndp.end_burst(start, &mut self.request_budget, iter::empty(), &self.setup)
     }
 
-    /// Someone is there. The frame that ends deafness is answered if it asks.
-    fn hear(&mut self, mac: Mac, sender: IpAddr) -> Result<(), LinkError> {
-        let is_witness = self.claims.is_witness(mac, sender) && !self.order.macs.contains(&mac);
-        self.ears.note(mac, sender, is_witness);
-        if self.claims.is_deaf() { self.feed(Input::Heard, Clock::now()) } else { Ok(()) }
+    /// Records the sender of a frame. If this ends isolation, the claim machine is informed before
+    /// the frame is handled, so that the frame gets a reply.
+    fn record_sender(&mut self, mac: Mac, sender: IpAddr) -> Result<(), LinkError> {
+        let is_witness = self.claims.is_witness(mac, sender) && !self.config.macs.contains(&mac);
+        self.neighbors.record(mac, sender, is_witness);
+        if self.claims.is_isolated() {
+            self.handle_input(Input::FrameReceived, Clock::now())
+        } else {
+            Ok(())
+        }
     }
 
-    /// Does what a frame asks for; the answer goes out of the socket that it came in by.
-    fn heed<const N: usize>(
+    /// Handles a classified frame. A reply is sent by the socket on which the frame arrived.
+    fn handle_frame<const N: usize>(
         &mut self,
-        meaning: Meaning<N>,
+        meaning: Classification<N>,
         socket: fn(&Self) -> &PacketSocket,
         buffer: &mut [u8],
     ) -> Result<(), LinkError> {
         match meaning {
-            Meaning::Asked(answer) if Clock::now() < self.claims.gate() => {
-                let metrics = &self.setup.metrics;
-                send(socket(self), &answer, &metrics.answered, metrics.dropped(Drop::Send))?;
+            Classification::Request(answer) if Clock::now() < self.claims.answer_lease_end() => {
+                self.send(socket(self), &answer, &self.setup.metrics.replies_sent)?;
             }
-            Meaning::Wanted(address) if Clock::now() < self.claims.gate() => {
-                if self.announcer.once(address.into()) {
-                    self.setup.metrics.answered.inc();
-                }
+            Classification::DadSolicitation(address)
+                if Clock::now() < self.claims.answer_lease_end() =>
+            {
+                let announced = self.announcer.announce_extra(address.into());
+                self.setup.metrics.replies_sent.inc_by(announced.into());
             }
-            Meaning::Asked(_) | Meaning::Wanted(_) => {
-                self.setup.metrics.dropped(Drop::Gate).inc();
+            Classification::Request(_) | Classification::DadSolicitation(_) => {
+                self.setup.metrics.dropped(DropReason::LeaseExpired).inc();
             }
-            Meaning::Foreign { address, mac, announced } if !self.order.macs.contains(&mac) => {
-                // The claim behind it may have come since the last look.
+            Classification::ForeignHost { address, mac, announced }
+                if !self.config.macs.contains(&mac) =>
+            {
+                // Reads hellos first: one of them may claim the address for another node.
                 self.hello.ready = true;
                 self.read_hellos(buffer)?;
-                self.feed(Input::Foreign { address, mac, announced }, Clock::now())?;
+                self.handle_input(Input::Foreign { address, mac, announced }, Clock::now())?;
             }
-            Meaning::Answered { address, mac } | Meaning::Foreign { address, mac, .. } => {
+            Classification::Reply { address, mac }
+            | Classification::ForeignHost { address, mac, .. } => {
                 let now = Clock::now();
-                if self.ears.is_probed(mac, address, now) {
-                    self.feed(Input::ArpAnswer(mac), now)?;
+                if self.neighbors.is_liveness_probed(mac, address, now) {
+                    self.handle_input(Input::ArpReply(mac), now)?;
                 }
             }
-            Meaning::Nothing => {}
+            Classification::Irrelevant => {}
         }
         Ok(())
     }
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         let start = Clock::now();
-        let known = self.claims.macs().chain(self.order.macs.iter().copied());
-        if !self.hello.begin(start, &mut self.hello_quota, known).map_err(LinkError::Open)? {
+        let known = self.claims.macs().chain(self.config.macs.iter().copied());
+        if !self.hello.begin_burst(start, &mut self.hello_budget, known)? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
-            let Some(bytes) = self.hello.receive(buffer).map_err(LinkError::Gone)? else { break };
-            let reason = match Frame::decode(bytes, &self.keys) {
+            let Some(bytes) = self.hello.receive(buffer)? else { break };
+            match Frame::decode(bytes, &self.keys) {
                 Ok((source, frame)) => {
-                    let input = self.meaning(source, frame);
-                    self.feed(input, Clock::now())?;
-                    continue;
+                    let input = self.hello_input(source, frame);
+                    self.handle_input(input, Clock::now())?;
                 }
-                Err(DecodeError::Malformed) => Drop::Malformed,
-                Err(DecodeError::Version) => Drop::Version,
-                Err(DecodeError::ForeignKey) => Drop::ForeignKey,
-                Err(DecodeError::Signature) => Drop::Signature,
-            };
-            self.setup.metrics.dropped(reason).inc();
+                Err(error) => {
+                    self.setup.metrics.dropped(error.into()).inc();
+                }
+            }
         }
-        let known = self.claims.macs().chain(self.order.macs.iter().copied());
-        self.hello.end(start, &mut self.hello_quota, known, &self.setup).map_err(LinkError::Open)?;
-        if (1..BURST_MAX).contains(&self.hello.burst) && self.hello.rests() {
-            self.hello_quota.rest(Clock::now());
+        let known = self.claims.macs().chain(self.config.macs.iter().copied());
+        self.hello.end_burst(start, &mut self.hello_budget, known, &self.setup)?;
+        if (1..BURST_MAX).contains(&self.hello.burst) && self.hello.backs_off() {
+            self.hello_budget.back_off(Clock::now());
         }
         Ok(())
     }
 
-    /// A frame of this node's own name may come from another link of it that is on this wire.
-    fn meaning(&self, source: Mac, frame: Frame) -> Input {
+    /// Returns the input for a hello, which may come from another interface of this node.
+    fn hello_input(&self, source: Mac, frame: Frame) -> Input {
         let own = *frame.node == *self.setup.claims.node;
         let precedes = || self.setup.siblings.precedes(frame.epoch, self.setup.claims.epoch);
         match own.then(precedes).flatten() {
-            Some(precedes) => Input::Sibling { precedes },
+            Some(precedes) => Input::SiblingInterface { is_active: precedes },
             None => Input::Frame { source, frame },
         }
     }
 
-    fn take_order(&mut self, mailbox: &Mailbox) -> Result<(), LinkError> {
-        let order = mailbox.order.load_full();
-        if Arc::ptr_eq(&order, &self.order) {
+    fn apply_config(&mut self, mailbox: &ConfigMailbox) -> Result<(), LinkError> {
+        let order = mailbox.config.load_full();
+        if Arc::ptr_eq(&order, &self.config) {
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.order, Arc::clone(&order));
+        let before = std::mem::replace(&mut self.config, Arc::clone(&order));
         let now = Clock::now();
         if order.keys != before.keys {
             self.keys = order.keys.clone();
-            self.feed(Input::Keys(self.keys.ids()), now)?;
+            self.handle_input(Input::Keys(self.keys.ids()), now)?;
         }
         if order.units != before.units {
-            self.feed(Input::Units(order.units.clone()), now)?;
+            self.handle_input(Input::Units(order.units.clone()), now)?;
         }
-        if order.says != before.says {
-            self.feed(Input::Says(order.says), now)?;
+        if order.node_flags != before.node_flags {
+            self.handle_input(Input::NodeState(order.node_flags), now)?;
         }
         if order.leaving && !before.leaving {
-            self.feed(Input::Leave, now)?;
+            self.handle_input(Input::Leave, now)?;
         }
         Ok(())
     }
 
-    fn feed(&mut self, input: Input, now: Instant) -> Result<(), LinkError> {
+    fn handle_input(&mut self, input: Input, now: Instant) -> Result<(), LinkError> {
         self.claims.handle(input, now);
-        self.obey(now)
+        self.execute(now)
     }
 
-    fn obey(&mut self, now: Instant) -> Result<(), LinkError> {
+    fn execute(&mut self, now: Instant) -> Result<(), LinkError> {
         while let Some(output) = self.claims.poll() {
             match output {
                 Output::Send { to, key, frame } => self.send_hello(to, key, &frame)?,
-                Output::Start(address) | Output::Refresh(address) => {
+                Output::Start(address) | Output::AnnounceSeries(address) => {
                     match address {
-                        IpAddr::V4(address) => self.held.insert(address),
-                        IpAddr::V6(address) => self.held_v6.insert(address),
+                        IpAddr::V4(address) => self.owned.insert(address),
+                        IpAddr::V6(address) => self.owned_v6.insert(address),
                     };
                     self.announcer.start(address, now);
                 }
                 Output::Defend(address) => {
-                    self.announcer.once(address);
+                    self.announcer.announce_extra(address);
                 }
                 Output::Stop(address) => {
                     match address {
-                        IpAddr::V4(address) => self.held.remove(&address),
-                        IpAddr::V6(address) => self.held_v6.remove(&address),
+                        IpAddr::V4(address) => self.owned.remove(&address),
+                        IpAddr::V6(address) => self.owned_v6.remove(&address),
                     };
                     self.announcer.stop(address);
                 }
-                Output::Probe { address, mac } => self.probe(address, mac, now)?,
-                Output::Check(address) => self.check(address, now)?,
-                Output::AskAround => self.ask_around()?,
-                Output::TookOver(silence) => self.setup.metrics.failover.observe(silence.as_secs_f64()),
-                Output::Left => self.left = true,
+                Output::LivenessProbe { address, mac } => {
+                    self.send_liveness_probe(address, mac, now)?
+                }
+                Output::ArpProbe(address) => self.send_arp_probe(address, now)?,
+                Output::ProbeNeighbors => self.probe_neighbors()?,
+                Output::TookOver(silence) => {
+                    self.setup.metrics.failover.observe(silence.as_secs_f64())
+                }
+                Output::Finished => self.has_left = true,
             }
         }
         self.deadline = self.claims.deadline();
-        self.changed = true;
+        self.report_due = true;
         Ok(())
     }
 
     fn send_hello(&self, to: Option<Mac>, key: u32, frame: &Frame) -> Result<(), LinkError> {
         let Some(key) = self.keys.find(key) else { return Ok(()) };
-        let metrics = &self.setup.metrics;
-        send(&self.hello.socket, &frame.encode(self.setup.mac, to, key), &metrics.sent, metrics.dropped(Drop::Send))
+        let bytes = frame.encode(self.setup.mac, to, key);
+        self.send(&self.hello.socket, &bytes, &self.setup.metrics.hello_frames_sent)
     }
 
-    /// Asks one host for `address`: by ARP without saying who asks (RFC 5227 section 1.1), so that no cache learns anything from it. By
-    /// Neighbor Discovery nobody may ask one host only.
-    fn probe(&mut self, address: IpAddr, mac: Mac, now: Instant) -> Result<(), LinkError> {
-        self.ears.probe(mac, address, now);
+    /// Sends a liveness probe for `address`. An ARP request has no sender address (RFC 5227 section
+    /// 1.1), so that no cache stores it. Neighbor Discovery forbids that in a unicast request.
+    fn send_liveness_probe(
+        &mut self,
+        address: IpAddr,
+        mac: Mac,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        self.neighbors.start_liveness_probe(mac, address, now);
+        let own_mac = self.setup.mac;
         match address {
             IpAddr::V4(address) => {
-                self.ask(&self.arp.socket, &arp::request(self.setup.mac, Ipv4Addr::UNSPECIFIED, address))
+                self.send_arp(&arp::request(own_mac, Ipv4Addr::UNSPECIFIED, address))
             }
-            IpAddr::V6(address) => match self.order.source_v6 {
-                Some(own) => self.ask(&self.ndp.socket, &ndp::unicast_solicitation(self.setup.mac, own, address, mac)),
-                None => self.ask(&self.ndp.socket, &ndp::dad_solicitation(self.setup.mac, address)),
+            IpAddr::V6(address) => match self.config.source_v6 {
+                Some(own) => self.send_ndp(&ndp::unicast_solicitation(own_mac, own, address, mac)),
+                None => self.send_ndp(&ndp::dad_solicitation(own_mac, address)),
             },
         }
     }
 
-    /// Asks whether anyone has a fresh address: as one that wants to have it, and as this node, since some hosts answer only one of
-    /// the two.
-    fn check(&mut self, address: IpAddr, now: Instant) -> Result<(), LinkError> {
-        self.ears.check(address, now);
+    /// Sends ARP probes for a newly claimed address, with and without this node's address as the
+    /// sender, since some hosts reply to only one of the two.
+    fn send_arp_probe(&mut self, address: IpAddr, now: Instant) -> Result<(), LinkError> {
+        self.neighbors.start_arp_probe(address, now);
+        let own_mac = self.setup.mac;
         match address {
             IpAddr::V4(address) => {
-                let own = self.order.source.filter(|own| *own != address);
-                for asker in own.into_iter().chain([Ipv4Addr::UNSPECIFIED]) {
-                    self.ask(&self.arp.socket, &arp::request(self.setup.mac, asker, address))?;
-                }
-                Ok(())
+                let own = self.config.source.filter(|own| *own != address);
+                own.into_iter()
+                    .chain([Ipv4Addr::UNSPECIFIED])
+                    .try_for_each(|sender| self.send_arp(&arp::request(own_mac, sender, address)))
             }
             IpAddr::V6(address) => {
-                if let Some(own) = self.order.source_v6 {
-                    self.ask(&self.ndp.socket, &ndp::solicitation(self.setup.mac, own, address))?;
+                if let Some(own) = self.config.source_v6 {
+                    self.send_ndp(&ndp::solicitation(own_mac, own, address))?;
                 }
-                self.ask(&self.ndp.socket, &ndp::dad_solicitation(self.setup.mac, address))
+                self.send_ndp(&ndp::dad_solicitation(own_mac, address))
             }
         }
     }
 
-    /// Asks the hosts that were heard last for their own addresses: whoever answers shows that we hear.
-    fn ask_around(&mut self) -> Result<(), LinkError> {
-        let source = self.order.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        for (mac, address) in self.ears.hosts() {
+    /// Sends requests to the most recent witnesses: any reply proves that frames arrive here.
+    fn probe_neighbors(&mut self) -> Result<(), LinkError> {
+        let own_mac = self.setup.mac;
+        let source = self.config.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        for (mac, address) in self.neighbors.hosts() {
             match address {
                 IpAddr::V4(address) => {
-                    let mut question = arp::request(self.setup.mac, source, address);
-                    question[..6].copy_from_slice(&mac.0);
-                    self.ask(&self.arp.socket, &question)?;
+                    let mut request = arp::request(own_mac, source, address);
+                    request[..6].copy_from_slice(&mac.0);
+                    self.send_arp(&request)?;
                 }
                 IpAddr::V6(address) => {
-                    let Some(own) = self.order.source_v6 else { continue };
-                    self.ask(&self.ndp.socket, &ndp::unicast_solicitation(self.setup.mac, own, address, mac))?;
+                    let Some(own) = self.config.source_v6 else { continue };
+                    self.send_ndp(&ndp::unicast_solicitation(own_mac, own, address, mac))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn ask(&self, socket: &PacketSocket, question: &[u8]) -> Result<(), LinkError> {
-        let metrics = &self.setup.metrics;
-        send(socket, question, &metrics.asked, metrics.dropped(Drop::Send))
+    fn send_arp(&self, request: &[u8]) -> Result<(), LinkError> {
+        self.send(&self.arp.socket, request, &self.setup.metrics.requests_sent)
     }
 
-    fn announce(&mut self) -> Result<(), LinkError> {
-        let (metrics, mac) = (&self.setup.metrics, self.setup.mac);
+    fn send_ndp(&self, solicitation: &[u8]) -> Result<(), LinkError> {
+        self.send(&self.ndp.socket, solicitation, &self.setup.metrics.requests_sent)
+    }
+
+    fn send(&self, socket: &PacketSocket, frame: &[u8], sent: &Counter) -> Result<(), LinkError> {
+        send(socket, frame, sent, self.setup.metrics.dropped(DropReason::SendRejected))
+    }
+
+    fn send_announcements(&mut self) -> Result<(), LinkError> {
+        let mac = self.setup.mac;
         for _ in 0..BURST_MAX {
-            // As an answer, an announcement is legal only while our own last hello is young.
-            let Some(address) = self.announcer.next(Clock::now(), self.claims.gate()) else { break };
-            let tell = |socket, frame: &[u8]| send(socket, frame, &metrics.gratuitous, metrics.dropped(Drop::Send));
+            // Like a reply, an announcement may be sent only until the answer lease ends.
+            let Some(address) = self.announcer.next(Clock::now(), self.claims.answer_lease_end())
+            else {
+                break;
+            };
+            let announce = |socket, frame: &[u8]| {
+                self.send(socket, frame, &self.setup.metrics.announcements_sent)
+            };
             match address {
                 IpAddr::V4(address) => {
                     let forms = [arp::gratuitous_request, arp::gratuitous_reply];
                     const _: () = assert!(FRAMES_PER_ANNOUNCEMENT == 2, "one frame of each form");
-                    forms.into_iter().try_for_each(|form| tell(&self.arp.socket, &form(mac, address)))?;
+                    forms
+                        .into_iter()
+                        .try_for_each(|form| announce(&self.arp.socket, &form(mac, address)))?;
                 }
-                IpAddr::V6(address) => tell(&self.ndp.socket, &ndp::unsolicited(mac, address))?,
+                IpAddr::V6(address) => {
+                    announce(&self.ndp.socket, &ndp::unsolicited_advertisement(mac, address))?
+                }
             }
         }
         Ok(())
     }
 
-    /// Counts the frames that the kernel dropped because we read too late.
+    /// Counts the frames that the kernel has dropped because the thread read them too late.
     fn count_kernel_drops(&mut self) -> Result<(), LinkError> {
         let count = |socket: &PacketSocket, reason| {
-            let dropped = socket.dropped().map_err(LinkError::Gone)?;
+            let dropped = socket.take_drop_count().map_err(LinkError::InterfaceDown)?;
             self.setup.metrics.dropped(reason).inc_by(dropped);
             Ok(dropped)
         };
-        count(&self.arp.socket, Drop::KernelArp)?;
-        count(&self.ndp.socket, Drop::KernelNdp)?;
-        self.lost_hellos |= count(&self.hello.socket, Drop::KernelHello)? > 0;
+        count(&self.arp.socket, DropReason::KernelArp)?;
+        count(&self.ndp.socket, DropReason::KernelNdp)?;
+        self.lost_hellos |= count(&self.hello.socket, DropReason::KernelHello)? > 0;
         Ok(())
     }
-}
-
-/// Sends a frame and counts it. A full queue drops it; a link that takes no frames any more is an error.
-fn send(socket: &PacketSocket, frame: &[u8], sent: &Counter, dropped: &Counter) -> Result<(), LinkError> {
-    match socket.send(frame) {
-        Ok(()) => {
-            sent.inc();
-            Ok(())
-        }
-        Err(error) if is_gone(&error) => Err(LinkError::Gone(error)),
-        Err(_) => {
-            dropped.inc();
-            Ok(())
-        }
-    }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENODEV | libc::ENXIO))
 }

@@ -1,7 +1,9 @@
-//! The metrics of BGP: of each session under MetalLB's names, `ferrolb_bgp_…` and `ferrolb_bfd_…`, and of gobgpd. Made by the main loop of a node that
-//! has a gobgpd; the plan says which sessions there are, the driver what gobgpd has counted.
+//! Metrics of gobgpd and of each BGP session. The series of sessions, `ferrolb_bgp_…` and
+//! `ferrolb_bfd_…`, have MetalLB's names. The main loop of a node that has a gobgpd creates the
+//! metrics. The plan provides the sessions, and the BGP driver provides gobgpd's counters.
 //!
-//! Nothing asks gobgpd for numbers while nobody wants them: each scrape has the driver look, and shows what the look before it found.
+//! A scrape does not wait for gobgpd: it reports the counters of the most recent read, and triggers
+//! the next read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,146 +18,176 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 
-use crate::plan::{Shown, ShownSession};
+use crate::plan::{SessionMetric, SessionMetrics};
 
-/// What gobgpd has counted of a session.
+/// Counters of one session in gobgpd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionCounts {
-    /// Messages that came, by kind.
+    /// Numbers of messages received, by type.
     pub received: api::Message,
-    /// Messages that went, by kind.
+    /// Numbers of messages sent, by type.
     pub sent: api::Message,
-    /// Prefixes that the router has sent and that are in gobgpd's memory.
+    /// Number of prefixes that the router has sent and gobgpd keeps in memory.
     pub received_prefixes: u64,
-    /// Its BFD session, if it has one.
+    /// State and counters of the BFD session, if the BGPPeer configures BFD.
     pub bfd: Option<BfdCounts>,
 }
 
-/// What gobgpd says of a BFD session.
+/// State and counters of a BFD session in gobgpd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BfdCounts {
-    /// It is up.
+    /// Whether the BFD session is up.
     pub up: bool,
-    /// Control packets that came.
+    /// Number of control packets received.
     pub received: u64,
-    /// Control packets that went.
+    /// Number of control packets sent.
     pub sent: u64,
 }
 
-/// A number of a session, if there is one.
-type Value = fn(&ShownSession, Option<&SessionCounts>) -> Option<u64>;
-/// A series: its name, its help, its type and its value.
-type Series = (&'static str, &'static str, MetricType, Value);
+/// Returns the value of one series for a session, or none if the session has no value for the
+/// series.
+type ReadValue = fn(&SessionMetric, Option<&SessionCounts>) -> Option<u64>;
+/// One series that every session has: its name, help text, type, and the function that returns its
+/// value.
+type Series = (&'static str, &'static str, MetricType, ReadValue);
 
-/// `ferrolb_bgp_…`. A counter's name has to end in `_total` (OpenMetrics); those that MetalLB calls otherwise are of no type.
+/// Series of the BGP sessions, `ferrolb_bgp_…`. The name of a counter must end in `_total`
+/// (OpenMetrics). Counters to which MetalLB gives another name therefore have the type unknown.
 const BGP: [Series; 13] = [
-    ("session_up", "Whether there is a session", MetricType::Gauge, |session, _| Some(session.established.into())),
-    ("announced_prefixes_total", "Prefixes that the router is announced", MetricType::Gauge, |session, _| {
-        u64::try_from(session.prefixes).ok()
+    ("session_up", "1 if the session is established", MetricType::Gauge, |session, _| {
+        Some(session.established.into())
     }),
-    ("received_prefixes_total", "Prefixes of the router that gobgpd keeps", MetricType::Gauge, |_, counts| {
-        Some(counts?.received_prefixes)
-    }),
+    (
+        "announced_prefixes_total",
+        "Prefixes advertised to the router",
+        MetricType::Gauge,
+        |session, _| u64::try_from(session.prefixes).ok(),
+    ),
+    (
+        "received_prefixes_total",
+        "Prefixes received from the router, which gobgpd stores",
+        MetricType::Gauge,
+        |_, counts| Some(counts?.received_prefixes),
+    ),
     ("updates", "UPDATE messages sent", MetricType::Counter, |_, counts| Some(counts?.sent.update)),
     ("updates_total_received", "UPDATE messages received", MetricType::Unknown, |_, counts| {
         Some(counts?.received.update)
     }),
     ("opens_sent", "OPEN messages sent", MetricType::Unknown, |_, counts| Some(counts?.sent.open)),
-    ("opens_received", "OPEN messages received", MetricType::Unknown, |_, counts| Some(counts?.received.open)),
+    ("opens_received", "OPEN messages received", MetricType::Unknown, |_, counts| {
+        Some(counts?.received.open)
+    }),
     ("notifications_sent", "NOTIFICATION messages sent", MetricType::Unknown, |_, counts| {
         Some(counts?.sent.notification)
     }),
-    ("keepalives_sent", "KEEPALIVE messages sent", MetricType::Unknown, |_, counts| Some(counts?.sent.keepalive)),
+    ("keepalives_sent", "KEEPALIVE messages sent", MetricType::Unknown, |_, counts| {
+        Some(counts?.sent.keepalive)
+    }),
     ("keepalives_received", "KEEPALIVE messages received", MetricType::Unknown, |_, counts| {
         Some(counts?.received.keepalive)
     }),
-    ("route_refresh_sent", "ROUTE-REFRESH messages sent", MetricType::Unknown, |_, counts| Some(counts?.sent.refresh)),
+    ("route_refresh_sent", "ROUTE-REFRESH messages sent", MetricType::Unknown, |_, counts| {
+        Some(counts?.sent.refresh)
+    }),
     ("total_sent", "Messages sent", MetricType::Unknown, |_, counts| Some(counts?.sent.total)),
-    ("total_received", "Messages received", MetricType::Unknown, |_, counts| Some(counts?.received.total)),
+    ("total_received", "Messages received", MetricType::Unknown, |_, counts| {
+        Some(counts?.received.total)
+    }),
 ];
 
-/// `ferrolb_bfd_…`.
+/// Series of the BFD sessions, `ferrolb_bfd_…`.
 const BFD: [Series; 3] = [
-    ("session_up", "Whether the BFD session is up", MetricType::Gauge, |_, counts| Some(counts?.bfd?.up.into())),
+    ("session_up", "1 if the BFD session is up", MetricType::Gauge, |_, counts| {
+        Some(counts?.bfd?.up.into())
+    }),
     ("control_packet_input", "BFD control packets received", MetricType::Unknown, |_, counts| {
         Some(counts?.bfd?.received)
     }),
-    ("control_packet_output", "BFD control packets sent", MetricType::Unknown, |_, counts| Some(counts?.bfd?.sent)),
+    ("control_packet_output", "BFD control packets sent", MetricType::Unknown, |_, counts| {
+        Some(counts?.bfd?.sent)
+    }),
 ];
 
-/// What the main loop shows.
+/// BGP metrics that the main loop updates.
 #[derive(Debug)]
 pub struct BgpMetrics {
-    /// The sessions that the node is to have.
-    pub shown: watch::Sender<Shown>,
-    /// Prefixes that are not announced because there are too many kinds of them.
-    pub left_out: Gauge,
-    /// Times that a speaker was asked whether it lives, and did not say so.
-    pub unanswered: Counter,
+    /// Sessions that the plan requires for this node.
+    pub sessions: watch::Sender<SessionMetrics>,
+    /// Number of prefixes that are not advertised because they need too many different sets of
+    /// attributes.
+    pub prefixes_over_limit: Gauge,
+    /// Number of failed liveness checks of other nodes' speakers.
+    pub failed_liveness_checks: Counter,
 }
 
-/// What the driver of gobgpd shows.
+/// BGP metrics that the BGP driver updates.
 #[derive(Debug)]
-pub struct Tally {
-    /// What gobgpd has counted, by the names of BGPPeers.
+pub struct GobgpMetrics {
+    /// Counters of the sessions in gobgpd, by the names of BGPPeers.
     pub counts: watch::Sender<BTreeMap<Box<str>, SessionCounts>>,
-    /// Somebody has asked for it.
-    pub asked: Arc<Notify>,
-    /// Whether gobgpd can be used.
+    /// Notification of the BGP driver by each scrape, to read the counters.
+    pub scraped: Arc<Notify>,
+    /// 1 if gobgpd can be used, otherwise 0.
     pub usable: Gauge,
-    /// Times that it was found away or of no use.
+    /// Number of times that gobgpd became unreachable or unusable, or a retry failed.
     pub failures: Counter,
-    /// Times that it would not have a session, or that one was ended as one with our own AS.
-    pub refusals: Counter,
+    /// Number of times that gobgpd rejected a session or its BFD, or that the driver ended a
+    /// session because the router has this node's own AS.
+    pub rejections: Counter,
 }
 
-/// The series of all sessions.
+/// Collector of the series of all sessions.
 #[derive(Debug)]
-struct Sessions {
+struct SessionCollector {
     series: &'static [Series],
-    shown: watch::Receiver<Shown>,
+    shown: watch::Receiver<SessionMetrics>,
     counts: watch::Receiver<BTreeMap<Box<str>, SessionCounts>>,
     asked: Arc<Notify>,
 }
 
-/// Metrics at zero, registered in `registry`, which is everybody's.
+/// Creates the BGP metrics and registers them in `registry`, at its root.
 #[must_use]
-pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, Tally) {
-    let ((shown, sessions), (counts, counted)) = (watch::channel(Shown::new()), watch::channel(BTreeMap::new()));
+pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, GobgpMetrics) {
+    let ((shown, sessions), (counts, counted)) =
+        (watch::channel(SessionMetrics::new()), watch::channel(BTreeMap::new()));
     let asked = Arc::new(Notify::new());
     for (prefix, series) in [("bgp", &BGP[..]), ("bfd", &BFD[..])] {
         let (shown, counts, asked) = (sessions.clone(), counted.clone(), Arc::clone(&asked));
-        let all = Sessions { series, shown, counts, asked };
+        let all = SessionCollector { series, shown, counts, asked };
         registry.sub_registry_with_prefix(prefix).register_collector(Box::new(all));
     }
-    let metrics = BgpMetrics { shown, left_out: Gauge::default(), unanswered: Counter::default() };
+    let metrics = BgpMetrics {
+        sessions: shown,
+        prefixes_over_limit: Gauge::default(),
+        failed_liveness_checks: Counter::default(),
+    };
     let (usable, failures, refusals) = (Gauge::default(), Counter::default(), Counter::default());
-    let tally = Tally { counts, asked, usable, failures, refusals };
+    let tally = GobgpMetrics { counts, scraped: asked, usable, failures, rejections: refusals };
     let own = registry.sub_registry_with_prefix("speaker");
-    own.register("gobgp_usable", "Whether this node's gobgpd can be used", tally.usable.clone());
-    own.register("gobgp_failures", "Times gobgpd was found away or of no use", tally.failures.clone());
+    own.register("gobgp_usable", "1 if gobgpd of this node is available", tally.usable.clone());
+    own.register("gobgp_failures", "Times gobgpd became unavailable", tally.failures.clone());
     own.register(
         "bgp_sessions_refused",
-        "Times gobgpd refused a session, or had to end one with our own AS",
-        tally.refusals.clone(),
+        "Sessions that gobgpd rejected, or ended because the router has this node's AS",
+        tally.rejections.clone(),
     );
     own.register(
         "bgp_prefixes_over_limit",
-        "Prefixes that are not announced because there are too many kinds of them",
-        metrics.left_out.clone(),
+        "Prefixes that are not advertised because there are too many sets of attributes",
+        metrics.prefixes_over_limit.clone(),
     );
     own.register(
         "speakers_unanswered",
-        "Times the speaker of another node was asked whether it lives, and did not say so",
-        metrics.unanswered.clone(),
+        "Liveness requests to speakers of other nodes without a positive response",
+        metrics.failed_liveness_checks.clone(),
     );
     (metrics, tally)
 }
 
-impl Collector for Sessions {
+impl Collector for SessionCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.asked.notify_one();
-        // Copied, so that who writes them does not wait for who reads all this.
+        // Copies the values, so that their writers do not wait while the series are encoded.
         let (shown, counts) = (self.shown.borrow().clone(), self.counts.borrow().clone());
         for (name, help, kind, value) in self.series {
             let mut series = encoder.encode_descriptor(name, help, None, *kind)?;
@@ -165,7 +197,10 @@ impl Collector for Sessions {
                 let one = series.encode_family(&labels)?;
                 match kind {
                     MetricType::Counter => ConstCounter::new(value).encode(one)?,
-                    MetricType::Gauge | MetricType::Histogram | MetricType::Info | MetricType::Unknown => {
+                    MetricType::Gauge
+                    | MetricType::Histogram
+                    | MetricType::Info
+                    | MetricType::Unknown => {
                         ConstGauge::new(value).encode(one)?;
                     }
                 }
@@ -188,14 +223,21 @@ mod tests {
         let lines = || {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-            let sessions = text.lines().filter(|line| line.starts_with("ferrolb_b")).map(str::to_owned);
+            let sessions =
+                text.lines().filter(|line| line.starts_with("ferrolb_b")).map(str::to_owned);
             sessions.collect::<Vec<_>>()
         };
         assert_eq!(lines(), Vec::<String>::new(), "there is no session");
-        let shown = |router: &str, established, prefixes| ShownSession { router: router.into(), established, prefixes };
-        let sessions =
-            [("a".into(), shown("192.0.2.1:179", true, 7)), ("b".into(), shown("[2001:db8::1]:179", false, 0))];
-        metrics.shown.send_replace(sessions.into());
+        let shown = |router: &str, established, prefixes| SessionMetric {
+            router: router.into(),
+            established,
+            prefixes,
+        };
+        let sessions = [
+            ("a".into(), shown("192.0.2.1:179", true, 7)),
+            ("b".into(), shown("[2001:db8::1]:179", false, 0)),
+        ];
+        metrics.sessions.send_replace(sessions.into());
         let of = |from: u64| api::Message {
             notification: from,
             update: from + 1,
@@ -207,7 +249,8 @@ mod tests {
         let bfd = Some(BfdCounts { up: true, received: 31, sent: 32 });
         let counts = SessionCounts { received: of(10), sent: of(20), received_prefixes: 9, bfd };
         tally.counts.send_replace([("a".into(), counts)].into());
-        let series = |name: &str, value: u64| format!("ferrolb_{name}{{peer=\"192.0.2.1:179\"}} {value}");
+        let series =
+            |name: &str, value: u64| format!("ferrolb_{name}{{peer=\"192.0.2.1:179\"}} {value}");
         let (mut is, mut expected) = (lines(), Vec::new());
         for (name, value) in [
             ("bgp_session_up", 1),
@@ -235,7 +278,7 @@ mod tests {
         is.sort();
         expected.sort();
         assert_eq!(is, expected);
-        metrics.shown.send_replace(Shown::new());
+        metrics.sessions.send_replace(SessionMetrics::new());
         assert_eq!(lines(), Vec::<String>::new(), "what is gone is shown no more");
     }
 
@@ -243,7 +286,7 @@ mod tests {
     fn a_scrape_asks_for_numbers_and_nothing_else_does() {
         let mut registry = Registry::default();
         let (_metrics, tally) = bgp_metrics(&mut registry);
-        let asked = || tally.asked.notified().now_or_never().is_some();
+        let asked = || tally.scraped.notified().now_or_never().is_some();
         assert!(!asked());
         prometheus_client::encoding::text::encode(&mut String::new(), &registry).unwrap();
         assert!(asked());

@@ -1,29 +1,37 @@
-//! The metrics of health checks of endpoints. Made once by the main loop, written by the probe driver.
+//! Metrics of the endpoints' health checks. The main loop creates them once, and the probe driver
+//! updates them.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// What came of one question to an endpoint.
+/// Result of one health check of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It answered as it should.
+pub enum CheckOutcome {
+    /// The endpoint passed the check.
     Passed,
-    /// Nobody listens there.
+    /// The endpoint refused the connection.
     Refused,
-    /// No answer in time.
+    /// The endpoint did not reply before the timeout.
     Timeout,
-    /// It cannot be reached.
+    /// The endpoint is unreachable.
     Unreachable,
-    /// It answered, by a status of HTTP that is no success.
+    /// The HTTP status of the reply is not a success.
     Status,
-    /// What it said is no HTTP.
+    /// The reply is not HTTP, or the path of the check is not valid in a request.
     NotHttp,
 }
 
-impl Outcome {
-    const ALL: [Self; 6] = [Self::Passed, Self::Refused, Self::Timeout, Self::Unreachable, Self::Status, Self::NotHttp];
+impl CheckOutcome {
+    const ALL: [Self; 6] = [
+        Self::Passed,
+        Self::Refused,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Status,
+        Self::NotHttp,
+    ];
 
     const fn label(self) -> &'static str {
         match self {
@@ -37,41 +45,51 @@ impl Outcome {
     }
 }
 
-/// The metrics of health checks of endpoints.
+/// Metrics of the endpoints' health checks.
 #[derive(Clone, Debug)]
 pub struct ProbeMetrics {
-    checks: [Counter; Outcome::ALL.len()],
-    /// Endpoints that are checked.
+    checks: [Counter; CheckOutcome::ALL.len()],
+    /// Number of endpoints that are checked.
     pub targets: Gauge,
-    /// Those of them that fail.
+    /// Number of checked endpoints that fail.
     pub failing: Gauge,
-    /// Endpoints that are not checked because there are too many.
+    /// Number of endpoints that are not checked because this node has too many.
     pub over_limit: Gauge,
-    /// Endpoints that are not checked because of their addresses.
-    pub refused: Gauge,
-    /// Endpoints that are checked less often than their Services say.
+    /// Number of endpoints that are not checked because health checks may not connect to their
+    /// addresses.
+    pub disallowed: Gauge,
+    /// Number of endpoints that are checked less often than their Services request.
     pub slowed: Gauge,
-    /// Changes of endpoints that the log does not name.
-    pub unsaid: Counter,
+    /// Number of endpoints' health changes that were not logged, because too many happened at once.
+    pub unlogged: Counter,
 }
 
 impl ProbeMetrics {
-    /// Empty metrics, registered under `registry`'s prefix.
+    /// Creates metrics at zero and registers them in `registry`, under its prefix.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let checks = Family::<[(&'static str, &'static str); 1], Counter>::default();
         let all = Self {
-            checks: Outcome::ALL.map(|outcome| checks.get_or_create(&[("outcome", outcome.label())]).clone()),
+            checks: CheckOutcome::ALL
+                .map(|outcome| checks.get_or_create(&[("outcome", outcome.label())]).clone()),
             targets: Gauge::default(),
             failing: Gauge::default(),
             over_limit: Gauge::default(),
-            refused: Gauge::default(),
+            disallowed: Gauge::default(),
             slowed: Gauge::default(),
-            unsaid: Counter::default(),
+            unlogged: Counter::default(),
         };
-        registry.register("health_checks", "Questions to endpoints, by outcome", checks);
-        registry.register("health_targets", "Endpoints of this node that are checked", all.targets.clone());
-        registry.register("health_targets_failing", "Checked endpoints that fail", all.failing.clone());
+        registry.register("health_checks", "Health checks of endpoints, by outcome", checks);
+        registry.register(
+            "health_targets",
+            "Endpoints of this node with health checks",
+            all.targets.clone(),
+        );
+        registry.register(
+            "health_targets_failing",
+            "Checked endpoints that fail",
+            all.failing.clone(),
+        );
         registry.register(
             "health_targets_over_limit",
             "Endpoints that are not checked because there are too many",
@@ -80,24 +98,24 @@ impl ProbeMetrics {
         registry.register(
             "health_targets_refused",
             "Endpoints that are not checked because health checks may not connect to their addresses",
-            all.refused.clone(),
+            all.disallowed.clone(),
         );
         registry.register(
             "health_targets_slowed",
-            "Endpoints that are checked less often than their Services say, because these have many",
+            "Endpoints that are checked less often than their Services request, because these Services have many endpoints",
             all.slowed.clone(),
         );
         registry.register(
             "health_changes_unsaid",
-            "Changes of endpoints that the log does not name, because there were too many at once",
-            all.unsaid.clone(),
+            "Health changes of endpoints that were not logged, because there were too many at once",
+            all.unlogged.clone(),
         );
         all
     }
 
-    /// The counter of checks that ended so.
+    /// Returns the counter of checks with this result.
     #[must_use]
-    pub const fn checks(&self, outcome: Outcome) -> &Counter {
+    pub const fn checks(&self, outcome: CheckOutcome) -> &Counter {
         &self.checks[outcome as usize]
     }
 }
@@ -110,13 +128,17 @@ mod tests {
     fn every_outcome_has_its_own_counter_of_its_name() {
         let mut registry = Registry::with_prefix("ferrolb_speaker");
         let metrics = ProbeMetrics::new(&mut registry);
-        for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
+        for (i, outcome) in CheckOutcome::ALL.into_iter().enumerate() {
             metrics.checks(outcome).inc_by(i as u64 + 1);
         }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
-            let line = format!("ferrolb_speaker_health_checks_total{{outcome=\"{}\"}} {}\n", outcome.label(), i + 1);
+        for (i, outcome) in CheckOutcome::ALL.into_iter().enumerate() {
+            let line = format!(
+                "ferrolb_speaker_health_checks_total{{outcome=\"{}\"}} {}\n",
+                outcome.label(),
+                i + 1
+            );
             assert!(text.contains(&line), "{line}{text}");
         }
     }

@@ -1,111 +1,144 @@
-//! What gobgpd is to have, and what is said of the sessions. Pure.
+//! BGP in the plan: the desired configuration of gobgpd, and the status of its sessions. Pure.
 
-mod cover;
-mod order;
-mod wanted;
+mod alternates;
+mod gobgp_config;
+mod peer_config;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use ferrolb_proto::Instant;
-use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, DataPathState};
-use ferrolb_proto::bgp::{Ads, Announcement, Asked, Covered, Doubted, Relief, Sessions, routes, sessions};
-use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerPlace, Session};
+use ferrolb_proto::api::{BgpSessionState, BgpSessionStatus, BgpStatus, KubeProxyState};
+use ferrolb_proto::bgp::{
+    AlternateRoutes, BgpAdvertisements, NodeRoutes, RouteInput, Sessions, UnverifiedSpeakers,
+    Withdrawable, routes, sessions,
+};
+use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerLocation, SessionParameters};
 use ferrolb_proto::range::Family;
 
 use super::{slices, units};
+use crate::event::{SessionIssue, too_many_attributes};
 use crate::state::State;
-use wanted::{Outcome, STATEMENTS_MAX, Surroundings, wanted};
+use gobgp_config::{GobgpPlan, STATEMENTS_MAX, SessionContext, plan_gobgp};
 
-pub use order::{ClassOrder, Mark, PeerOrder, RESTART_TIME_S, family};
-pub use wanted::{Identity, Wanted};
+pub use gobgp_config::{BgpIdentity, GobgpConfig};
+pub use peer_config::{ContentHash, PeerConfig, PolicyConfig, RESTART_TIME_S, family};
 
-/// Sessions as metrics show them, by the names of their BGPPeers.
-pub type Shown = BTreeMap<Box<str>, ShownSession>;
+/// Sessions for the metrics, by the names of their BGPPeers.
+pub type SessionMetrics = BTreeMap<Box<str>, SessionMetric>;
 
-/// A session as metrics show it.
+/// One session for the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShownSession {
-    /// Where the router is: `192.0.2.1:179`, `[2001:db8::1]:179`, `eth0:179`.
+pub struct SessionMetric {
+    /// Address of the router: `192.0.2.1:179`, `[2001:db8::1]:179`, `eth0:179`.
     pub router: Box<str>,
-    /// There is a session.
+    /// Whether the BGP session is established.
     pub established: bool,
-    /// How many prefixes the router is announced.
+    /// Number of prefixes that are advertised to the router.
     pub prefixes: i64,
 }
 
-/// What comes of BGP.
+/// BGP part of the plan.
 #[derive(Debug, Default)]
-pub(super) struct Bgp {
-    /// What gobgpd is to have.
-    pub(super) wanted: Wanted,
-    /// How its sessions stand.
+pub(super) struct BgpPlan {
+    /// Desired configuration of gobgpd.
+    pub(super) gobgp_config: GobgpConfig,
+    /// Status of gobgpd and of its sessions.
     pub(super) status: BgpStatus,
-    /// The same for metrics.
-    pub(super) shown: Shown,
-    /// Prefixes that are not announced because there are too many kinds of them.
-    pub(super) left_out: usize,
-    /// While the node drains: what others tell, and since when.
-    pub(super) covered: Covered,
-    /// While the node drains: whose speakers are asked whether they live.
-    pub(super) doubted: Doubted,
-    /// When the node need tell less, though nothing happens.
-    pub(super) wake: Option<Instant>,
+    /// Sessions for the metrics.
+    pub(super) session_metrics: SessionMetrics,
+    /// Number of prefixes that are not advertised because they need too many different sets of
+    /// attributes.
+    pub(super) prefixes_over_limit: usize,
+    /// While the node drains: the routers to which other nodes advertise each address of this node,
+    /// and since when.
+    pub(super) alternates: AlternateRoutes,
+    /// While the node drains: speakers of other nodes to check for liveness.
+    pub(super) unverified: UnverifiedSpeakers,
+    /// Time at which the node may withdraw more routes even without an event.
+    pub(super) replan_at: Option<Instant>,
 }
 
-/// What comes of BGP; none as long as that cannot be known. `failing`: the Services that this node fails by their health checks, and of which
-/// families.
-pub(super) fn bgp(state: &State, draining: bool, failing: &BTreeSet<(&Key, Family)>, now: Instant) -> Option<Bgp> {
+/// Computes the BGP part of the plan. Returns none while an input that it depends on has not
+/// arrived yet. `failing` holds the Services that fail their health checks on this node, each with
+/// the address family.
+pub(super) fn plan_bgp(
+    state: &State,
+    draining: bool,
+    failing: &BTreeSet<(&Key, Family)>,
+    now: Instant,
+) -> Option<BgpPlan> {
     let objects = &state.bgp_objects;
-    if state.waits_for().is_some() || objects.waits_for().is_some() {
+    if state.missing_input().is_some() || objects.missing_input().is_some() {
         return None;
     }
-    // A Node that is gone has nothing to announce, and no labels by which routers would be its own.
-    let Some(node) = state.own_node() else { return Some(Bgp::default()) };
+    // If the Node is deleted, this speaker has nothing to advertise, and there are no labels that a
+    // BGPPeer could select.
+    let Some(node) = state.own_node() else { return Some(BgpPlan::default()) };
     let sessions = sessions(objects.peers.values(), &node.labels);
-    let ads = Ads::new(objects.advertisements.values(), objects.communities.values());
-    // A speaker that restarts knows nothing of the data path yet, and changes no route that it
-    // finds in gobgpd. Where there is none, as after a boot, no traffic comes, and none should
-    // before the data path is known.
-    let unsound = match state.data_path.state {
-        DataPathState::Unhealthy => true,
-        DataPathState::Unknown => draining || state.bgp_found == Some(0),
-        DataPathState::Healthy | DataPathState::NotChecked => draining,
+    let ads = BgpAdvertisements::new(objects.advertisements.values(), objects.communities.values());
+    // After a restart of the speaker, kube-proxy's health is unknown. If gobgpd still has routes,
+    // they are not de-preferred for that. If gobgpd has none, as after a boot, routers send the
+    // node no traffic, and should send none before kube-proxy's health is known.
+    let unsound = match state.proxy_health.state {
+        KubeProxyState::Unhealthy => true,
+        KubeProxyState::Unknown => draining || state.prefixes_at_start == Some(0),
+        KubeProxyState::Healthy | KubeProxyState::NotChecked => draining,
     };
-    let scene = units::scene(state);
-    let all = Asked { node, sessions: &sessions, ads: &ads, unsound, relief: &Relief::default() };
+    let scene = units::cluster_view(state);
+    let all = RouteInput {
+        node,
+        sessions: &sessions,
+        ads: &ads,
+        unhealthy: unsound,
+        withdrawable: &Withdrawable::default(),
+    };
     let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);
-    let (covered, doubted) = delay.map(|_| cover::covered(state, &scene, &all, now)).unwrap_or_default();
-    let relief = delay.map(|delay| covered.relief(delay, now)).unwrap_or_default();
-    let asked = Asked { relief: &relief, ..all };
+    let (covered, doubted) =
+        delay.map(|_| alternates::alternates(state, &scene, &all, now)).unwrap_or_default();
+    let relief = delay.map(|delay| covered.withdrawable(delay, now)).unwrap_or_default();
+    let asked = RouteInput { withdrawable: &relief, ..all };
     let slices = slices::by_service(state.slices.iter());
-    let served = state.services.iter().map(|service| units::served(state, service, &slices, failing));
-    let Announcement { routes, withdrawn } = routes(&scene, &asked, served);
-    let heard = |(peer, session): &(&BgpPeer, &'_ Session)| {
+    let served =
+        state.services.iter().map(|service| units::service_view(state, service, &slices, failing));
+    let NodeRoutes { routes, withdrawn } = routes(&scene, &asked, served);
+    let heard = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
         let address = state.bgp.sessions.get(&peer.name)?.address?;
         Some((session.place.interface()?.to_owned(), address))
     };
-    let around = Surroundings {
+    let around = SessionContext {
         node,
         passwords: objects.passwords(),
         last_passwords: objects.last_passwords(),
         profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
-        neighbours: sessions.with.iter().filter_map(heard).collect(),
+        unnumbered_routers: sessions.active.iter().filter_map(heard).collect(),
     };
-    let outcome = wanted(&around, &sessions, &routes);
+    let outcome = plan_gobgp(&around, &sessions, &routes);
     let count = |prefixes: usize| i64::try_from(prefixes).unwrap_or(i64::MAX);
-    let (announced, withdrawn) = (count(outcome.wanted.paths.len()), count(withdrawn));
+    let (announced, withdrawn) = (count(outcome.config.paths.len()), count(withdrawn));
     let status = BgpStatus { announced, withdrawn, ..status(state, &sessions, &outcome) };
-    let shown = shown(&sessions, &status);
-    let wanted = Wanted { parting: parting(state.leaving, draining, node), ..outcome.wanted };
+    let shown = session_metrics(&sessions, &status);
+    let wanted = GobgpConfig {
+        no_restart_reason: no_restart_reason(state.leaving, draining, node),
+        ..outcome.config
+    };
     let wake = delay.and_then(|delay| covered.deadline(delay, now));
-    Some(Bgp { wanted, status, shown, left_out: outcome.left_out, covered, doubted, wake })
+    Some(BgpPlan {
+        gobgp_config: wanted,
+        status,
+        session_metrics: shown,
+        prefixes_over_limit: outcome.prefixes_over_limit,
+        alternates: covered,
+        unverified: doubted,
+        replan_at: wake,
+    })
 }
 
-/// Why this node may not be back soon. One that is shut down is not Ready by then, or its speaker is told to end.
-fn parting(leaving: bool, draining: bool, node: &Node) -> Option<&'static str> {
+/// Returns why this node may not run a new gobgpd soon after the present one stops, if there is a
+/// reason. When a machine shuts down, its Node becomes not Ready or its speaker is stopped.
+fn no_restart_reason(leaving: bool, draining: bool, node: &Node) -> Option<&'static str> {
     let signs = [
-        (leaving, "its speaker ends"),
+        (leaving, "its speaker stops"),
         (draining, "the node drains"),
         (node.cordoned, "the Node is cordoned"),
         (!node.ready, "the Node is not Ready"),
@@ -113,60 +146,65 @@ fn parting(leaving: bool, draining: bool, node: &Node) -> Option<&'static str> {
     signs.into_iter().find_map(|(is, why)| is.then_some(why))
 }
 
-fn status(state: &State, sessions: &Sessions<'_>, outcome: &Outcome<'_>) -> BgpStatus {
-    let session = |(peer, session): &(&BgpPeer, &Session)| {
+fn status(state: &State, sessions: &Sessions<'_>, outcome: &GobgpPlan<'_>) -> BgpStatus {
+    let session = |(peer, session): &(&BgpPeer, &SessionParameters)| {
         let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
         let established = is.state == BgpSessionState::Established;
         let prefixes = outcome.prefixes.get(&*peer.name).copied().unwrap_or_default();
-        // Why there is no session comes before what is wrong with its BFD.
-        let why = is.problem.as_ref().or(state.bgp.unusable.as_ref()).map(ToString::to_string);
-        let said: Vec<String> = why.into_iter().chain(outcome.problems.get(&*peer.name).cloned()).collect();
+        // The list starts with the issue that the BGP driver reports. The issue that a Secret or a
+        // BFDProfile causes follows.
+        let unusable = || state.bgp.unusable.clone().map(SessionIssue::GobgpUnavailable);
+        let issues =
+            is.issue.or_else(unusable).into_iter().chain(outcome.issues.get(&*peer.name).cloned());
         BgpSessionStatus {
             peer: peer.name.to_string(),
             address: is.address.or(session.place.address()),
             asn: is.asn,
             state: is.state,
-            since: is.since.and_then(|since| jiff::Timestamp::from_second(since).ok()).map(|since| since.to_string()),
+            since: is
+                .since
+                .and_then(|since| jiff::Timestamp::from_second(since).ok())
+                .map(|since| since.to_string()),
             bfd: is.bfd,
             prefixes: if established { prefixes } else { 0 },
-            message: said.join("; "),
+            issues: issues.map(|issue| issue.status()).collect(),
         }
     };
-    let mut all: Vec<_> = sessions.with.iter().map(session).collect();
+    let mut all: Vec<_> = sessions.active.iter().map(session).collect();
     all.sort_by(|a, b| a.peer.cmp(&b.peer));
-    let established = all.iter().filter(|session| session.state == BgpSessionState::Established).count();
+    let established =
+        all.iter().filter(|session| session.state == BgpSessionState::Established).count();
     let established = format!("{established}/{}", all.len());
-    let unusable = state.bgp.unusable.as_ref().map(ToString::to_string);
-    let message = unusable.or_else(|| too_many(outcome.left_out)).unwrap_or_default();
-    BgpStatus { message, established, sessions: all, ..BgpStatus::default() }
+    let unusable =
+        state.bgp.unusable.clone().map(|why| SessionIssue::GobgpUnavailable(why).status());
+    let issues = unusable
+        .or_else(|| too_many_attributes(outcome.prefixes_over_limit, STATEMENTS_MAX))
+        .into_iter()
+        .collect();
+    BgpStatus { issues, established, sessions: all, ..BgpStatus::default() }
 }
 
-/// What a person has to know of prefixes that are left out.
-fn too_many(left_out: usize) -> Option<String> {
-    let why = || {
-        format!(
-            "{left_out} prefixes are not announced: BGPAdvertisements may make {STATEMENTS_MAX} different announcements \
-             on a node, counted for all routers that see the same; let more prefixes, or more routers, have the same attributes"
-        )
-    };
-    (left_out > 0).then(why)
-}
-
-fn shown(sessions: &Sessions<'_>, status: &BgpStatus) -> Shown {
-    let routers: BTreeMap<_, _> = sessions.with.iter().map(|(peer, session)| (&*peer.name, router(session))).collect();
+fn session_metrics(sessions: &Sessions<'_>, status: &BgpStatus) -> SessionMetrics {
+    let routers: BTreeMap<_, _> =
+        sessions.active.iter().map(|(peer, session)| (&*peer.name, router(session))).collect();
     let session = |session: &BgpSessionStatus| {
-        let (router, established) = (routers.get(&*session.peer)?, session.state == BgpSessionState::Established);
-        let shown = ShownSession { router: router.as_str().into(), established, prefixes: session.prefixes };
+        let (router, established) =
+            (routers.get(&*session.peer)?, session.state == BgpSessionState::Established);
+        let shown = SessionMetric {
+            router: router.as_str().into(),
+            established,
+            prefixes: session.prefixes,
+        };
         Some((session.peer.as_str().into(), shown))
     };
     status.sessions.iter().filter_map(session).collect()
 }
 
-/// Where a router is, as MetalLB's metrics name it.
-fn router(session: &Session) -> String {
+/// Returns the address of a router in the form of MetalLB's metrics.
+fn router(session: &SessionParameters) -> String {
     match &session.place {
-        PeerPlace::Address(address) => SocketAddr::new(*address, session.port).to_string(),
-        PeerPlace::Interface(link) => format!("{link}:{}", session.port),
+        PeerLocation::Address(address) => SocketAddr::new(*address, session.port).to_string(),
+        PeerLocation::Interface(link) => format!("{link}:{}", session.port),
     }
 }
 

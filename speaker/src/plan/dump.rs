@@ -1,34 +1,37 @@
-//! What is wanted as JSON, for `/state`. Pure.
+//! Dump of the desired configuration as JSON, for `/state`. Pure.
 
 use std::collections::BTreeMap;
 
 use ferrolb_proto::election::Unit;
 use serde_json::{Value, json};
 
-use super::{Desired, LinkOrder, units};
+use super::{Desired, LinkPlan, units};
 use crate::state::State;
 
 impl Desired {
-    /// What matters of it, with what `state` makes of each Service on this node.
+    /// Returns the parts of the desired configuration that matter for debugging, with the verdict
+    /// of each Service on this node.
     #[must_use]
     pub fn dump(&self, state: &State) -> Value {
-        let verdicts = if state.waits_for().is_none() { units::verdicts(state) } else { BTreeMap::new() };
-        let verdicts: BTreeMap<_, _> = verdicts.into_iter().map(|(key, is)| (key.to_string(), is.name())).collect();
-        let links = self.links.iter().map(|(index, LinkOrder { name, mac, selected, order, listened_for })| {
+        let verdicts =
+            if state.missing_input().is_none() { units::verdicts(state) } else { BTreeMap::new() };
+        let verdicts: BTreeMap<_, _> =
+            verdicts.into_iter().map(|(key, is)| (key.to_string(), is.name())).collect();
+        let links = self.links.iter().map(|(index, LinkPlan { name, mac, selected, config: order, ndp_addresses: listened_for })| {
             json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": order.leaving,
-                "says": {"draining": order.says.draining, "unhealthy": order.says.unhealthy, "checked": order.says.checked},
+                "says": {"draining": order.node_flags.draining, "unhealthy": order.node_flags.unhealthy, "checked": order.node_flags.health_checked},
                 "listenedFor": listened_for.as_ref(),
                 "units": order.units.iter().map(|it| unit(it)).collect::<Vec<_>>()})
         });
         json!({
-            "notReady": self.not_ready,
-            "draining": self.draining,
-            "kubeProxy": {"servers": self.questions.servers, "healthCheckNodePorts": self.questions.witnesses},
+            "notReady": self.not_ready_reason,
+            "draining": self.drain_reason,
+            "kubeProxy": {"servers": self.proxy_targets.servers, "healthCheckNodePorts": self.proxy_targets.health_check_node_ports},
             "excludeLabelIgnored": self.exclusion_ignored,
             "verdicts": verdicts,
             "links": links.collect::<Vec<_>>(),
-            "doubted": self.doubted,
-            "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.refused},
+            "doubted": self.unverified,
+            "healthChecks": {"targets": self.probes.targets.len(), "refused": self.probes.disallowed},
             "status": self.status,
         })
     }
@@ -40,6 +43,6 @@ fn unit(unit: &Unit) -> Value {
     let candidates = candidates.into_iter().map(
         |c| json!({"node": *c.node, "cordoned": c.cordoned, "terminating": c.terminating, "preference": c.preference}),
     );
-    json!({"addresses": unit.addresses, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.serves_here,
+    json!({"addresses": unit.addresses, "candidates": candidates.collect::<Vec<_>>(), "servesHere": unit.can_serve_here,
         "failing": unit.failing})
 }

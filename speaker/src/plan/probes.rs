@@ -1,8 +1,10 @@
-//! Health checks of endpoints: whom this node asks, and what their answers make of its Services. Pure.
+//! Health checks of endpoints: the endpoints that this node checks, and the Services that fail on
+//! this node. Pure.
 //!
-//! A node asks its own endpoints only, and of these those that are usable, of families that the Service has an address of: what is not
-//! counts for nothing anyway. It fails a family of a Service when it asks all of these and all of them fail; where one cannot be asked,
-//! readiness alone decides.
+//! A node checks only its own endpoints, and of these only the eligible ones of a family in which
+//! the Service has an address. The others do not affect the announcement. A Service fails in a
+//! family if all these endpoints of the family can be checked and all of them fail. If one cannot
+//! be checked, readiness alone decides.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,65 +12,73 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_proto::api::FailingService;
-use ferrolb_proto::facts::{CheckPort, HealthCheck, Key, Target, Usable};
-use ferrolb_proto::health::prober::{Check, TargetId, Targets};
+use ferrolb_proto::facts::{CheckPort, EndpointAddress, EndpointCondition, HealthCheck, Key};
+use ferrolb_proto::health::prober::{ProbeConfig, ProbeTarget, ProbeTargets};
 use ferrolb_proto::range::Family;
 
-use super::reach::Reach;
+use super::check_scope::CheckScope;
 use super::slices;
 use crate::state::State;
 
-/// The most failing Services that a node's status names, each once for a family.
-pub const FAILING_MAX: usize = 500;
+/// Maximum number of failing Services in the SpeakerStatus of a node. A Service that fails in both
+/// families is listed twice.
+pub const FAILING_SERVICES_MAX: usize = 500;
 
-/// The most questions of one Service that this node asks in a second: of more endpoints each is
-/// asked less often.
-const QUESTIONS_OF_SERVICE_PER_SECOND_MAX: u32 = 50;
+/// Maximum number of health checks per second that this node sends for one Service. If the Service
+/// has too many endpoints for its interval, each one is checked less often.
+const CHECKS_PER_SERVICE_PER_SECOND_MAX: u32 = 50;
 
-/// What the probe driver is to do.
+/// Input of the probe driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Probes {
-    /// Whom to ask how.
-    pub targets: Arc<Targets>,
-    /// How many endpoints are not asked because health checks may not connect to their addresses.
-    pub refused: usize,
-    /// How many endpoints are asked less often than their Services say, because these have many.
+pub struct HealthChecks {
+    /// Endpoints to check, and how.
+    pub targets: Arc<ProbeTargets>,
+    /// Number of endpoints that are not checked because health checks may not connect to their
+    /// addresses.
+    pub disallowed: usize,
+    /// Number of endpoints that are checked less often than their Services request, because the
+    /// Services have many endpoints on this node.
     pub slowed: usize,
 }
 
-/// The endpoints whose addresses may not be connected to.
+/// Endpoints to whose addresses health checks may not connect.
 #[derive(Debug, Default)]
-pub(super) struct Refused {
+pub(super) struct DisallowedEndpoints {
     pub(super) count: usize,
-    /// One of them.
-    first: Option<TargetId>,
+    /// The first of these endpoints, as an example for the SpeakerStatus.
+    first: Option<ProbeTarget>,
 }
 
-/// What health checks come to.
+/// Result of the health checks of all Services.
 #[derive(Debug, Default)]
-pub(super) struct Checked<'a> {
-    pub(super) targets: Targets,
-    /// See [`Probes::refused`].
-    pub(super) refused: Refused,
-    /// See [`Probes::slowed`].
+pub(super) struct HealthCheckPlan<'a> {
+    pub(super) targets: ProbeTargets,
+    /// See [`HealthChecks::disallowed`].
+    pub(super) disallowed: DisallowedEndpoints,
+    /// See [`HealthChecks::slowed`].
     pub(super) slowed: usize,
-    /// A Service has a check, and checks are off.
+    /// Whether health checks are off although a Service requests one.
     off: bool,
-    /// The Services that this node fails, and for which family; what that comes to is the verdict's to say.
+    /// Services that fail on this node, each with the family. The verdict of a Service takes this
+    /// into account.
     pub(super) failing: BTreeSet<(&'a Key, Family)>,
-    /// The first of them, for the node's status.
-    pub(super) said: Vec<FailingService>,
+    /// The first [`FAILING_SERVICES_MAX`] failing Services, for the SpeakerStatus of the node.
+    pub(super) reported: Vec<FailingService>,
 }
 
-/// What is to be asked, and what is known of it.
-pub(super) fn checked(state: &State) -> Checked<'_> {
-    let mut checked = Checked::default();
-    let mut services =
-        state.services.iter().filter_map(|(key, service)| Some((key, service, service.check.as_deref()?))).peekable();
+/// Returns the endpoints that this node must check, and the Services that fail by the results so
+/// far.
+pub(super) fn health_checks(state: &State) -> HealthCheckPlan<'_> {
+    let mut checked = HealthCheckPlan::default();
+    let mut services = state
+        .services
+        .iter()
+        .filter_map(|(key, service)| Some((key, service, service.check.as_deref()?)))
+        .peekable();
     if services.peek().is_none() {
         return checked;
     }
-    let reach = Reach::new(state);
+    let reach = CheckScope::new(state);
     checked.off = reach.is_off();
     if checked.off {
         return checked;
@@ -76,122 +86,139 @@ pub(super) fn checked(state: &State) -> Checked<'_> {
     let slices = slices::by_service(state.slices.iter().filter(|(_, slice)| slice.own.is_some()));
     for (key, service, check) in services {
         let has = |family| service.assigned.iter().any(|address| Family::of(*address) == family);
-        let targets = targets(&slices, key, service.usable, &check.port);
+        let targets = targets(&slices, key, service.eligible, &check.port);
         let targets = targets.filter(|(target, _)| has(Family::of(target.address)));
-        let found = checked.service((state, &reach), key, check, targets);
-        for (family, (endpoint, why)) in found.into_iter().filter_map(Found::failing) {
+        let found = checked.add_service((state, &reach), key, check, targets);
+        for (family, (endpoint, why)) in found.into_iter().filter_map(FamilyResult::failing) {
             checked.failing.insert((key, family));
-            if checked.said.len() < FAILING_MAX {
+            if checked.reported.len() < FAILING_SERVICES_MAX {
                 let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
-                // The Service's condition repeats it, for people who may not look at the ports of
-                // nodes.
-                let why = if reach.is_own(endpoint.ip()) { "it does not pass: see the speaker's log" } else { why };
+                // The condition of the Service repeats the message. The readers of the condition
+                // may not be permitted to know which ports of a node are open.
+                let why = if reach.is_own(endpoint.ip()) {
+                    "the health check fails: see the speaker's log"
+                } else {
+                    why
+                };
                 let (endpoint, message) = (endpoint.to_string(), why.to_owned());
-                checked.said.push(FailingService { namespace, name, endpoint, message });
+                checked.reported.push(FailingService { namespace, name, endpoint, message });
             }
         }
     }
     checked
 }
 
-impl Checked<'_> {
-    /// How many Services this node fails.
-    pub(super) fn services(&self) -> i64 {
+impl HealthCheckPlan<'_> {
+    /// Returns the number of Services that fail on this node.
+    pub(super) fn failing_services(&self) -> i64 {
         let services: BTreeSet<_> = self.failing.iter().map(|(key, _)| key).collect();
         i64::try_from(services.len()).unwrap_or(i64::MAX)
     }
 
-    /// Adds whom to ask for a Service. What is known of its endpoints here, of each family.
-    fn service<'a>(
+    /// Adds the endpoints of a Service to those that this node must check. Returns the results so
+    /// far of the Service's endpoints on this node, for each family.
+    fn add_service<'a>(
         &mut self,
-        (state, reach): (&'a State, &Reach<'_>),
+        (state, reach): (&'a State, &CheckScope<'_>),
         key: &Key,
         check: &HealthCheck,
-        targets: impl Iterator<Item = (Target, Option<u16>)>,
-    ) -> [Found<'a>; 2] {
+        targets: impl Iterator<Item = (EndpointAddress, Option<u16>)>,
+    ) -> [FamilyResult<'a>; 2] {
         let service = Arc::new(key.clone());
-        let mut found = [Found::default(); 2];
+        let mut found = [FamilyResult::default(); 2];
         let mut asked = BTreeSet::new();
         for (target, port) in targets {
             let found = &mut found[Family::of(target.address) as usize];
             let Some(port) = port else {
-                found.passes = true;
+                found.passes_or_unchecked = true;
                 continue;
             };
-            let id = TargetId { service: Arc::clone(&service), endpoint: SocketAddr::new(target.address, port) };
+            let id = ProbeTarget {
+                service: Arc::clone(&service),
+                endpoint: SocketAddr::new(target.address, port),
+            };
             if !reach.allows(&target, port) {
-                found.passes = true;
-                self.refused.count += 1;
-                self.refused.first.get_or_insert(id);
+                found.passes_or_unchecked = true;
+                self.disallowed.count += 1;
+                self.disallowed.first.get_or_insert(id);
                 continue;
             }
-            match state.failing.get(&id) {
+            match state.failing_endpoints.get(&id) {
                 Some(why) => found.fails = found.fails.or(Some((id.endpoint, &**why))),
-                None => found.passes = true,
+                None => found.passes_or_unchecked = true,
             }
             asked.insert(id);
         }
-        let how = Check::new(check, &state.config.checks);
+        let how = ProbeConfig::new(check, &state.config.health_check_defaults);
         let interval = how.interval.max(interval_min(asked.len()));
         self.slowed += if interval > how.interval { asked.len() } else { 0 };
-        let how = Arc::new(Check { interval, ..how });
+        let how = Arc::new(ProbeConfig { interval, ..how });
         self.targets.extend(asked.into_iter().map(|id| (id, Arc::clone(&how))));
         found
     }
 
-    /// Which endpoints are not checked because of their addresses, and what to do about it.
-    pub(super) fn unchecked(&self, state: &State) -> String {
+    /// Returns the message about endpoints that are not checked, because checks are off or because
+    /// of their addresses, with the remedy. Returns an empty string if all endpoints are checked.
+    pub(super) fn unchecked_message(&self, state: &State) -> String {
         if self.off {
             return "no endpoint is checked: --health-checks is off".to_owned();
         }
-        let Some(first) = &self.refused.first else { return String::new() };
+        let Some(first) = &self.disallowed.first else { return String::new() };
         format!(
-            "endpoints that are not checked: {}, the first is {first}, which is no InternalIP of Node {node} and not in its spec.podCIDRs, or \
-             is an address of another Node, or the API server's. If pods of this node have such addresses, name their range in --health-checks",
-            self.refused.count,
+            "{} endpoints are not checked, the first is {first}: it is neither an InternalIP of \
+             Node {node} nor in its spec.podCIDRs, or it is an address of another Node or of the \
+             API server. If pods of this node have such addresses, add their range to \
+             --health-checks",
+            self.disallowed.count,
             node = state.config.node
         )
     }
 }
 
-/// The shortest interval at which so many endpoints of a Service are asked.
+/// Returns the shortest interval between two checks of one endpoint, if its Service has this number
+/// of endpoints on this node.
 fn interval_min(endpoints: usize) -> Duration {
     let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX);
-    Duration::from_secs(1).saturating_mul(endpoints) / QUESTIONS_OF_SERVICE_PER_SECOND_MAX
+    Duration::from_secs(1).saturating_mul(endpoints) / CHECKS_PER_SERVICE_PER_SECOND_MAX
 }
 
-/// What is known of a Service's endpoints of one family here.
+/// Health check results of a Service's endpoints of one family on this node.
 #[derive(Clone, Copy, Default)]
-struct Found<'a> {
-    /// The first that fails, and why.
+struct FamilyResult<'a> {
+    /// The first endpoint that fails, and why.
     fails: Option<(SocketAddr, &'a str)>,
-    /// One passes, or cannot be asked.
-    passes: bool,
+    /// Whether an endpoint passes, or cannot be checked. The Service then does not fail in the
+    /// family.
+    passes_or_unchecked: bool,
 }
 
-impl<'a> Found<'a> {
-    /// The family and what is known, if all fail.
+impl<'a> FamilyResult<'a> {
+    /// Returns the family with the first failing endpoint, if all endpoints fail.
     fn failing(self) -> Option<(Family, (SocketAddr, &'a str))> {
-        let fails = self.fails.filter(|_| !self.passes)?;
+        let fails = self.fails.filter(|_| !self.passes_or_unchecked)?;
         Some((Family::of(fails.0.ip()), fails))
     }
 }
 
-/// The usable endpoints on this node of a Service, each with its port if its slice has one of that name.
+/// Returns the eligible endpoints of a Service on this node, each with the number of the port to
+/// check. The number is none if the EndpointSlice has no port of the name in `port`.
 fn targets<'a>(
-    slices: &[slices::Named<'a>],
+    slices: &[slices::KeyedSlice<'a>],
     service: &Key,
-    usable: Usable,
+    usable: EndpointCondition,
     port: &'a CheckPort,
-) -> impl Iterator<Item = (Target, Option<u16>)> {
+) -> impl Iterator<Item = (EndpointAddress, Option<u16>)> {
     let own = slices::of(slices, service).filter_map(|slice| Some((slice, slice.own.as_deref()?)));
     own.flat_map(move |(slice, own)| {
         let number = match port {
             CheckPort::Number(number) => Some(*number),
-            CheckPort::Named(name) => own.ports.iter().find(|(other, _)| other == name).map(|(_, number)| *number),
+            CheckPort::Named(name) => {
+                own.ports.iter().find(|(other, _)| other == name).map(|(_, number)| *number)
+            }
         };
-        let is_usable =
-            move |target: &&Target| slice.endpoints.get(target.endpoint).is_some_and(|endpoint| usable.takes(endpoint));
+        let is_usable = move |target: &&EndpointAddress| {
+            slice.endpoints.get(target.endpoint).is_some_and(|endpoint| usable.accepts(endpoint))
+        };
         own.targets.iter().filter(is_usable).map(move |target| (*target, number))
     })
 }

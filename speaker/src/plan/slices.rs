@@ -1,27 +1,33 @@
-//! The EndpointSlices of each Service, found in time. Pure.
+//! Index of the EndpointSlices by Service. Pure.
 
 use ferrolb_proto::facts::Key;
 
-use crate::state::KeptSlice;
+use crate::state::ReducedSlice;
 
-/// A slice with its own namespace and name.
-pub(super) type Named<'a> = (&'a Key, &'a KeptSlice);
+/// EndpointSlice with its own namespace and name.
+pub(super) type KeyedSlice<'a> = (&'a Key, &'a ReducedSlice);
 
-/// These slices, sorted by Service.
-pub(super) fn by_service<'a>(slices: impl Iterator<Item = Named<'a>>) -> Vec<Named<'a>> {
+/// Returns the EndpointSlices, sorted by the namespace and name of their Services.
+pub(super) fn by_service<'a>(slices: impl Iterator<Item = KeyedSlice<'a>>) -> Vec<KeyedSlice<'a>> {
     let mut slices: Vec<_> = slices.collect();
     slices.sort_by_key(service);
     slices
 }
 
-/// Those of one Service; `slices` are sorted by Service.
-pub(super) fn of<'a>(slices: &[Named<'a>], key: &Key) -> impl Iterator<Item = &'a KeptSlice> {
+/// Returns the EndpointSlices of one Service. `slices` must be the result of [`by_service`].
+pub(super) fn of<'a>(
+    slices: &[KeyedSlice<'a>],
+    key: &Key,
+) -> impl Iterator<Item = &'a ReducedSlice> {
     let wanted = (&*key.namespace, &*key.name);
     let start = slices.partition_point(|slice| service(slice) < wanted);
-    slices[start..].iter().take_while(move |slice| service(slice) == wanted).map(|(_, slice)| *slice)
+    slices[start..]
+        .iter()
+        .take_while(move |slice| service(slice) == wanted)
+        .map(|(_, slice)| *slice)
 }
 
-/// The namespace and name of a slice's Service.
-fn service<'a>((key, slice): &Named<'a>) -> (&'a str, &'a str) {
+/// Returns the namespace and name of the Service that an EndpointSlice belongs to.
+fn service<'a>((key, slice): &KeyedSlice<'a>) -> (&'a str, &'a str) {
     (&key.namespace, &slice.service)
 }

@@ -1,4 +1,4 @@
-//! Tests of the plan: who may announce what, where.
+//! Tests of the plan: eligibility of nodes and interfaces.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,39 +6,42 @@ use std::time::Duration;
 use ferrolb_proto::api::{self, IpMode};
 use ferrolb_proto::election::{Candidate, order};
 use ferrolb_proto::facts::{
-    Advertisement, AssignedAddress, Endpoint, Key, Node, Policy, Pool, PoolProblem, Service, Slice,
+    AssignedAddress, Endpoint, EndpointSlice, Key, L2Advertisement, Node, Pool, PoolProblem,
+    Service, TrafficPolicy,
 };
-use ferrolb_proto::health::prober::Defaults;
+use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_proto::range::Family;
-use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
+use ferrolb_proto::wire::hello::{HelloKey, KEY_LENGTH};
 use ferrolb_runtime::watch::Change;
 use regex::Regex;
 use serde_json::json;
 
 use super::*;
 use crate::event::{Event, LinkReport};
-use crate::state::Config;
+use crate::state::StateConfig;
 
 mod data_path;
 mod links;
 mod own_node;
 mod probes;
 mod routes;
+mod rules;
 mod verdicts;
 
-/// A cluster in a few words; each test says only what it is about.
+/// Description of a small cluster. Each test sets only the fields that it is about.
 struct Cluster {
     ignore_label: bool,
     nodes: Vec<Node>,
     services: Vec<Service>,
-    slices: Vec<Slice>,
+    slices: Vec<EndpointSlice>,
     pools: Vec<Pool>,
     ads: Vec<serde_json::Value>,
     links: Vec<Link>,
 }
 
 impl Default for Cluster {
-    /// Two nodes, one Service with an endpoint on each, one pool for all, announced everywhere, and one link.
+    /// Two nodes, one Service with an endpoint on each, one pool for all, announced everywhere, and
+    /// one interface.
     fn default() -> Self {
         Self {
             ignore_label: false,
@@ -54,7 +57,7 @@ impl Default for Cluster {
 
 impl Cluster {
     fn state(&self) -> State {
-        let mut state = State::new(Config {
+        let mut state = State::new(StateConfig {
             node: "node1".into(),
             classes: Vec::new(),
             default_implementation: true,
@@ -63,16 +66,21 @@ impl Cluster {
             kube_proxy_address: None,
             gobgp: false,
             drain_delay: Some(Duration::from_secs(60)),
-            checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
+            health_check_defaults: CheckDefaults {
+                interval: Duration::from_secs(1),
+                fall: 2,
+                rise: 3,
+            },
             checked_ranges: Some(Vec::new()),
         });
         feed(&mut state, &self.services, Event::Service);
         feed(&mut state, &self.slices, Event::Slice);
         feed(&mut state, &self.nodes, Event::Node);
         feed(&mut state, &self.pools, Event::Pool);
-        let ads: Vec<Advertisement> = self.ads.iter().enumerate().map(|(i, spec)| advertisement(i, spec)).collect();
+        let ads: Vec<L2Advertisement> =
+            self.ads.iter().enumerate().map(|(i, spec)| advertisement(i, spec)).collect();
         feed(&mut state, &ads, Event::Advertisement);
-        feed(&mut state, &[KeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])])], Event::Keys);
+        feed(&mut state, &[HelloKeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])])], Event::Keys);
         state.handle(Event::Links(self.links.clone()), Instant::ZERO);
         state
     }
@@ -81,12 +89,12 @@ impl Cluster {
         plan(&self.state(), Instant::ZERO)
     }
 
-    /// The units on the first link.
+    /// Returns the election units of the first interface.
     fn units(&self) -> Vec<Arc<Unit>> {
-        self.plan().links.values().next().expect("a link").order.units.clone()
+        self.plan().links.values().next().expect("a link").config.units.clone()
     }
 
-    /// The candidates' names of the one unit on the first link.
+    /// Returns the names of the candidates of the one unit on the first interface.
     fn candidates(&self) -> Vec<String> {
         let units = self.units();
         assert_eq!(units.len(), 1, "{units:?}");
@@ -108,12 +116,18 @@ fn node(name: &str) -> Node {
 }
 
 fn service(name: &str, addresses: &[&str]) -> Service {
-    let assigned =
-        addresses.iter().map(|text| AssignedAddress { address: text.parse().unwrap(), mode: Some(IpMode::Vip) });
-    Service { key: Key::new("default", name), load_balancer: true, assigned: assigned.collect(), ..Service::default() }
+    let assigned = addresses
+        .iter()
+        .map(|text| AssignedAddress { address: text.parse().unwrap(), mode: Some(IpMode::Vip) });
+    Service {
+        key: Key::new("default", name),
+        load_balancer: true,
+        assigned: assigned.collect(),
+        ..Service::default()
+    }
 }
 
-fn slice(service: &str, nodes: &[&str]) -> Slice {
+fn slice(service: &str, nodes: &[&str]) -> EndpointSlice {
     let endpoint = |node: &&str| Endpoint {
         node: Some((*node).into()),
         family: Family::V4,
@@ -123,29 +137,47 @@ fn slice(service: &str, nodes: &[&str]) -> Slice {
     };
     let service_key = Key::new("default", service);
     let key = Key::new("default", &format!("{service}-1"));
-    Slice { key, service: Some(service_key), endpoints: nodes.iter().map(endpoint).collect(), ..Slice::default() }
+    EndpointSlice {
+        key,
+        service: Some(service_key),
+        endpoints: nodes.iter().map(endpoint).collect(),
+        ..EndpointSlice::default()
+    }
 }
 
-/// The same endpoints in another family.
-fn of(family: Family, mut slice: Slice) -> Slice {
+/// Returns the same endpoints with another family.
+fn of(family: Family, mut slice: EndpointSlice) -> EndpointSlice {
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.family = family);
     slice.key.name = format!("{}-{family}", slice.key.name).into();
     slice
 }
 
 fn pool(name: &str, ranges: &[&str]) -> Pool {
-    Pool { name: name.into(), ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(), ..Pool::default() }
+    Pool {
+        name: name.into(),
+        ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        ..Pool::default()
+    }
 }
 
-fn advertisement(i: usize, spec: &serde_json::Value) -> Advertisement {
+fn advertisement(i: usize, spec: &serde_json::Value) -> L2Advertisement {
     let object = json!({"metadata": {"name": format!("l2-{i}")}, "spec": spec});
-    serde_json::from_value::<api::L2>(object).unwrap().into()
+    serde_json::from_value::<api::L2AdvertisementObject>(object).unwrap().into()
 }
 
 fn link(index: u32, name: &str) -> Link {
     let mac = Mac([2, 0, 0, 0, 0, u8::try_from(index).unwrap()]);
     let prefixes = vec![("172.30.0.9".parse().unwrap(), 16)];
-    Link { index, name: name.into(), mac, ethernet: true, up: true, broadcast: true, prefixes, ..Link::default() }
+    Link {
+        index,
+        name: name.into(),
+        mac,
+        ethernet: true,
+        up: true,
+        broadcast: true,
+        prefixes,
+        ..Link::default()
+    }
 }
 
 fn addresses(texts: &[&str]) -> Box<[IpAddr]> {
@@ -157,83 +189,6 @@ fn select(node: &str) -> serde_json::Value {
 }
 
 #[test]
-fn every_hard_rule_keeps_a_node_out() {
-    let local = |nodes: &[&str]| Cluster {
-        services: vec![Service { policy: Policy::Local, ..service("web", &["172.30.0.200"]) }],
-        slices: vec![slice("web", nodes)],
-        ..Cluster::default()
-    };
-    let second = |change: fn(&mut Node)| {
-        let mut nodes = vec![node("node1"), node("node2")];
-        change(&mut nodes[1]);
-        Cluster { nodes, ..Cluster::default() }
-    };
-    let cases: [(&str, Cluster, &[&str]); 11] = [
-        ("all is well", Cluster::default(), &["node1", "node2"]),
-        ("unreachable", second(|node| node.unreachable = true), &["node1"]),
-        ("excluded by its label", second(|node| node.excluded = true), &["node1"]),
-        (
-            "the label is ignored",
-            Cluster { ignore_label: true, ..second(|node| node.excluded = true) },
-            &["node1", "node2"],
-        ),
-        ("cordoned is only worse", second(|node| node.cordoned = true), &["node1", "node2"]),
-        ("Local, an endpoint on one node", local(&["node2"]), &["node2"]),
-        ("Local, no endpoint", local(&[]), &[]),
-        ("no endpoint anywhere", Cluster { slices: Vec::new(), ..Cluster::default() }, &[]),
-        ("selected by the advertisement", Cluster { ads: vec![select("node2")], ..Cluster::default() }, &["node2"]),
-        (
-            "advertisements add up",
-            Cluster { ads: vec![select("node1"), select("node2")], ..Cluster::default() },
-            &["node1", "node2"],
-        ),
-        ("gone from the cluster", Cluster { nodes: vec![node("node1")], ..Cluster::default() }, &["node1"]),
-    ];
-    for (what, cluster, expect) in cases {
-        assert_eq!(cluster.candidates(), expect, "{what}");
-    }
-}
-
-#[test]
-fn the_exclude_label_on_every_node_means_nothing_and_is_said() {
-    let excluded = |name| Node { excluded: true, ..node(name) };
-    let all = Cluster { nodes: vec![excluded("node1"), excluded("node2")], ..Cluster::default() };
-    assert_eq!((all.candidates().len(), all.plan().exclusion_ignored), (2, true));
-    let some = Cluster { nodes: vec![excluded("node1"), node("node2")], ..Cluster::default() };
-    assert_eq!((some.candidates(), some.plan().exclusion_ignored), (vec!["node2".to_owned()], false));
-    let told = Cluster { ignore_label: true, ..all };
-    assert_eq!((told.candidates().len(), told.plan().exclusion_ignored), (2, false), "what was asked for is no news");
-}
-
-#[test]
-fn what_the_api_says_of_a_candidate_comes_along() {
-    let not_ready = Node { ready: false, ..node("node1") };
-    let mut slice = slice("web", &["node1", "node2"]);
-    slice.endpoints[1] = Endpoint { ready: false, serving: true, terminating: true, ..slice.endpoints[1].clone() };
-    let services = vec![Service { policy: Policy::Local, ..service("web", &["172.30.0.200"]) }];
-    let cluster =
-        Cluster { nodes: vec![not_ready, node("node2")], slices: vec![slice], services, ..Cluster::default() };
-    let unit = &cluster.units()[0];
-    let address = "172.30.0.200".parse().unwrap();
-    let first = Candidate {
-        node: "node1".into(),
-        cordoned: true,
-        terminating: false,
-        preference: 0,
-        order: order("node1", address),
-    };
-    let second = Candidate {
-        node: "node2".into(),
-        cordoned: false,
-        terminating: true,
-        preference: 0,
-        order: order("node2", address),
-    };
-    assert_eq!(*unit.candidates, [first, second]);
-    assert!(unit.serves_here);
-}
-
-#[test]
 fn services_that_share_an_address_are_one_unit_announced_where_all_can_be_served() {
     let cluster = Cluster {
         services: vec![
@@ -242,21 +197,35 @@ fn services_that_share_an_address_are_one_unit_announced_where_all_can_be_served
             service("c", &["172.30.0.3", "172.30.0.2"]),
             service("d", &["172.30.0.4"]),
         ],
-        slices: vec![slice("a", &["node1"]), slice("b", &["node1"]), slice("c", &["node2"]), slice("d", &["node1"])],
+        slices: vec![
+            slice("a", &["node1"]),
+            slice("b", &["node1"]),
+            slice("c", &["node2"]),
+            slice("d", &["node1"]),
+        ],
         ..Cluster::default()
     };
-    let units: Vec<_> =
-        cluster.units().iter().map(|unit| (unit.addresses.clone(), unit.serves_here, unit.candidates.len())).collect();
-    let expect =
-        [(addresses(&["172.30.0.1", "172.30.0.2", "172.30.0.3"]), true, 2), (addresses(&["172.30.0.4"]), true, 2)];
+    let units: Vec<_> = cluster
+        .units()
+        .iter()
+        .map(|unit| (unit.addresses.clone(), unit.can_serve_here, unit.candidates.len()))
+        .collect();
+    let expect = [
+        (addresses(&["172.30.0.1", "172.30.0.2", "172.30.0.3"]), true, 2),
+        (addresses(&["172.30.0.4"]), true, 2),
+    ];
     assert_eq!(units, expect);
     let mut split = cluster;
     for service in &mut split.services {
-        service.policy = Policy::Local;
+        service.policy = TrafficPolicy::Local;
     }
     let units = split.units();
-    assert_eq!((units[0].candidates.len(), units[0].serves_here), (0, false), "a and c have no node in common");
-    assert_eq!((units[1].candidates.len(), units[1].serves_here), (1, true));
+    assert_eq!(
+        (units[0].candidates.len(), units[0].can_serve_here),
+        (0, false),
+        "a and c have no node in common"
+    );
+    assert_eq!((units[1].candidates.len(), units[1].can_serve_here), (1, true));
 }
 
 #[test]
@@ -267,21 +236,26 @@ fn only_addresses_of_advertised_pools_are_announced_and_the_first_of_all_names_t
     assert_eq!(unit.candidates[0].order, order("node1", "fd30::c8".parse().unwrap()));
     let no_pool = Cluster { pools: vec![pool("other", &["10.0.0.0/8"])], ..Cluster::default() };
     let no_ad = Cluster { ads: Vec::new(), ..Cluster::default() };
-    let other_ad = Cluster { ads: vec![json!({"ipAddressPools": ["other"]})], ..Cluster::default() };
-    for (what, cluster) in [("no pool", no_pool), ("no ad", no_ad), ("another pool's ad", other_ad)] {
+    let other_ad =
+        Cluster { ads: vec![json!({"ipAddressPools": ["other"]})], ..Cluster::default() };
+    for (what, cluster) in [("no pool", no_pool), ("no ad", no_ad), ("another pool's ad", other_ad)]
+    {
         assert_eq!(cluster.units(), [], "{what}");
     }
 }
 
 #[test]
-fn who_is_among_the_first_three_in_line_or_holds_it_listens_for_an_ipv6_address() {
+fn the_owner_and_the_first_three_candidates_receive_solicitations_for_an_ipv6_address() {
     let names: Vec<_> = (1..=8).map(|n| format!("node{n}")).collect();
     let nodes: Vec<&str> = names.iter().map(String::as_str).collect();
     let texts: Vec<_> = (0..40).map(|n| format!("fd30::{n:x}")).collect();
     let cluster = Cluster {
         nodes: nodes.iter().map(|name| node(name)).collect(),
         services: texts.iter().map(|text| service(&format!("s{text}"), &[text])).collect(),
-        slices: texts.iter().map(|text| of(Family::V6, slice(&format!("s{text}"), &nodes))).collect(),
+        slices: texts
+            .iter()
+            .map(|text| of(Family::V6, slice(&format!("s{text}"), &nodes)))
+            .collect(),
         ..Cluster::default()
     };
     let place = |address: IpAddr| {
@@ -289,14 +263,16 @@ fn who_is_among_the_first_three_in_line_or_holds_it_listens_for_an_ipv6_address(
         line.sort_by_key(|name| order(name, address));
         line.iter().position(|name| *name == "node1").unwrap()
     };
-    let listened_for = |state: &State| plan(state, Instant::ZERO).links[&2].listened_for.as_ref().clone();
+    let listened_for =
+        |state: &State| plan(state, Instant::ZERO).links[&2].ndp_addresses.as_ref().clone();
     let mut state = cluster.state();
     let all: Vec<Ipv6Addr> = texts.iter().map(|text| text.parse().unwrap()).collect();
-    let expect: BTreeSet<Ipv6Addr> = all.iter().copied().filter(|address| place((*address).into()) < 3).collect();
+    let expect: BTreeSet<Ipv6Addr> =
+        all.iter().copied().filter(|address| place((*address).into()) < 3).collect();
     assert!((5..35).contains(&expect.len()));
     assert_eq!(listened_for(&state), expect);
     let last = all.into_iter().find(|one| !expect.contains(one)).unwrap();
-    let report = LinkReport { held: [last.into()].into(), ..LinkReport::default() };
+    let report = LinkReport { owned: [last.into()].into(), ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
     assert_eq!(listened_for(&state), expect.into_iter().chain([last]).collect());
 }
@@ -315,16 +291,25 @@ fn a_service_is_announced_by_what_selects_its_labels_and_its_pool_and_the_node()
     };
     let candidates = |services: Vec<Service>, ads: Vec<serde_json::Value>| {
         let units = Cluster { services, ads, ..Cluster::default() }.units();
-        let names = units.iter().flat_map(|unit| unit.candidates.iter().map(|candidate| candidate.node.to_string()));
+        let names = units
+            .iter()
+            .flat_map(|unit| unit.candidates.iter().map(|candidate| candidate.node.to_string()));
         names.collect::<Vec<_>>()
     };
     let two = || vec![ad("web", "node1"), ad("db", "node2")];
     assert_eq!(candidates(vec![labelled("web")], two()), ["node1"]);
     assert_eq!(candidates(vec![labelled("db")], two()), ["node2"]);
     assert_eq!(candidates(vec![labelled("mail")], two()), [""; 0]);
-    assert_eq!(candidates(vec![labelled("web")], vec![ad("web", "node1"), select("node2")]), ["node1", "node2"]);
+    assert_eq!(
+        candidates(vec![labelled("web")], vec![ad("web", "node1"), select("node2")]),
+        ["node1", "node2"]
+    );
     let sharing = Service { key: Key::new("default", "web2"), ..labelled("mail") };
-    assert_eq!(candidates(vec![labelled("web"), sharing], two()), ["node1"], "one of the two is selected");
+    assert_eq!(
+        candidates(vec![labelled("web"), sharing], two()),
+        ["node1"],
+        "one of the two is selected"
+    );
 }
 
 #[test]
@@ -333,7 +318,7 @@ fn the_weights_of_every_advertisement_that_selects_a_node_add_up() {
     let mut from_second = prefer("node1", 50);
     from_second["nodeSelectors"] = select("node2")["nodeSelectors"].clone();
     let ads = vec![prefer("node1", 3), prefer("node1", 4), prefer("node2", 5), from_second];
-    // Both addresses are of one unit: what announces both counts once.
+    // Both addresses belong to one unit, so an advertisement that selects both counts once.
     let services = vec![service("web", &["172.30.0.200", "172.30.0.201"])];
     let unit = &Cluster { services, ads, ..Cluster::default() }.units()[0];
     let weights: Vec<_> = unit.candidates.iter().map(|candidate| candidate.preference).collect();
@@ -350,49 +335,72 @@ fn the_pool_that_the_service_names_decides_where_two_hold_its_address() {
         ]
     };
     for (named, expect) in [(Some("b"), 2), (Some("a"), 1), (None, 1), (Some("gone"), 1)] {
-        let services = vec![Service { from_pool: named.map(Into::into), ..service("web", &["172.30.0.200"]) }];
+        let services = vec![Service {
+            pool_annotation: named.map(Into::into),
+            ..service("web", &["172.30.0.200"])
+        }];
         let cluster = Cluster { services, pools: pools(), ads: ads(), ..Cluster::default() };
         assert_eq!(cluster.candidates().len(), expect, "{named:?}");
     }
 }
 
 #[test]
-fn a_service_without_endpoints_keeps_nobody_off_the_wire_who_shares_its_address() {
+fn a_service_without_endpoints_does_not_block_services_that_share_its_address() {
     let services = vec![service("a", &["172.30.0.1"]), service("b", &["172.30.0.1"])];
-    for (slices, candidates) in [(vec![slice("b", &["node1"])], 2), (vec![], 0), (vec![slice("a", &[])], 0)] {
+    for (slices, candidates) in
+        [(vec![slice("b", &["node1"])], 2), (vec![], 0), (vec![slice("a", &[])], 0)]
+    {
         let cluster = Cluster { services: services.clone(), slices, ..Cluster::default() };
-        assert_eq!(cluster.units().iter().map(|unit| unit.candidates.len()).collect::<Vec<_>>(), [candidates]);
+        assert_eq!(
+            cluster.units().iter().map(|unit| unit.candidates.len()).collect::<Vec<_>>(),
+            [candidates]
+        );
     }
 }
 
 #[test]
-fn a_slip_in_a_pool_takes_no_address_off_the_wire() {
+fn an_invalid_pool_withdraws_no_address() {
     let slip = Pool { problem: Some(PoolProblem::Empty), ..pool("a", &[]) };
     for (named, expect) in [(Some("a"), 2), (None, 0), (Some("gone"), 0)] {
-        let services = vec![Service { from_pool: named.map(Into::into), ..service("web", &["172.30.0.200"]) }];
-        let cluster = Cluster { services, pools: vec![slip.clone()], ads: vec![json!({})], ..Cluster::default() };
-        assert_eq!(cluster.plan().links[&2].order.units.len(), usize::from(expect > 0), "{named:?}");
+        let services = vec![Service {
+            pool_annotation: named.map(Into::into),
+            ..service("web", &["172.30.0.200"])
+        }];
+        let cluster = Cluster {
+            services,
+            pools: vec![slip.clone()],
+            ads: vec![json!({})],
+            ..Cluster::default()
+        };
+        assert_eq!(
+            cluster.plan().links[&2].config.units.len(),
+            usize::from(expect > 0),
+            "{named:?}"
+        );
     }
 }
 
 #[test]
-fn a_unit_is_one_for_all_links_and_an_order_that_says_nothing_new_is_the_one_before() {
+fn all_interfaces_share_a_unit_and_an_unchanged_config_is_reused() {
     let links = vec![link(2, "eth0"), link(3, "eth1")];
     let cluster = Cluster { links, ..Cluster::default() };
     let before = cluster.plan();
-    assert!(Arc::ptr_eq(&before.links[&2].order.units[0], &before.links[&3].order.units[0]));
+    assert!(Arc::ptr_eq(&before.links[&2].config.units[0], &before.links[&3].config.units[0]));
     let mut same = cluster.plan();
-    same.keep_orders(&before);
-    assert!(Arc::ptr_eq(&same.links[&2].order, &before.links[&2].order));
+    same.reuse_unchanged(&before);
+    assert!(Arc::ptr_eq(&same.links[&2].config, &before.links[&2].config));
     let mut other = Cluster { slices: Vec::new(), ..cluster }.plan();
-    other.keep_orders(&before);
-    assert_eq!(other.links[&2].order.units[0].candidates.len(), 0, "what is new is not lost");
+    other.reuse_unchanged(&before);
+    assert_eq!(other.links[&2].config.units[0].candidates.len(), 0, "what is new is not lost");
 }
 
 #[test]
-fn units_that_say_the_same_are_those_of_the_plan_before() {
+fn equal_units_are_reused_from_the_previous_plan() {
     let cluster = |names: &[(&str, u8)], nodes: &[&str]| Cluster {
-        services: names.iter().map(|(name, last)| service(name, &[&format!("172.30.0.{last}")])).collect(),
+        services: names
+            .iter()
+            .map(|(name, last)| service(name, &[&format!("172.30.0.{last}")]))
+            .collect(),
         slices: names.iter().map(|(name, _)| slice(name, nodes)).collect(),
         ..Cluster::default()
     };
@@ -401,13 +409,20 @@ fn units_that_say_the_same_are_those_of_the_plan_before() {
     after.slices[3] = slice("d", &[]);
     let kept = |after: &Cluster| {
         let (before, mut plan, new) = (before.plan(), after.plan(), after.plan());
-        plan.keep_orders(&before);
-        assert_eq!(plan.links[&2].order, new.links[&2].order, "what is kept says what was planned");
-        let old = &before.links[&2].order.units;
+        plan.reuse_unchanged(&before);
+        assert_eq!(
+            plan.links[&2].config, new.links[&2].config,
+            "what is kept says what was planned"
+        );
+        let old = &before.links[&2].config.units;
         let is_old = |unit: &Arc<Unit>| old.iter().any(|old| Arc::ptr_eq(old, unit));
-        plan.links[&2].order.units.iter().map(is_old).collect::<Vec<_>>()
+        plan.links[&2].config.units.iter().map(is_old).collect::<Vec<_>>()
     };
-    assert_eq!(kept(&after), [true, false, false, false], "b is gone, aa is new, c has another address, d no endpoint");
+    assert_eq!(
+        kept(&after),
+        [true, false, false, false],
+        "b is gone, aa is new, c has another address, d no endpoint"
+    );
     after.slices.pop();
     after.services.pop();
     after.services.push(service("d", &["172.30.0.4"]));
@@ -419,14 +434,17 @@ fn units_that_say_the_same_are_those_of_the_plan_before() {
 fn nothing_is_announced_before_all_is_known_and_the_reason_is_said() {
     let whole = Cluster::default();
     let mut state = State::new(whole.state().config.clone());
-    assert_eq!(plan(&state, Instant::ZERO).not_ready.as_deref(), Some("waiting for Services"));
+    assert_eq!(
+        plan(&state, Instant::ZERO).not_ready_reason.as_deref(),
+        Some("waiting for Services")
+    );
     state.handle(Event::Links(whole.links.clone()), Instant::ZERO);
     feed(&mut state, &whole.services, Event::Service);
     let early = plan(&state, Instant::ZERO);
-    assert_eq!(early.links[&2].order.units, [], "the link is spoken on, and nothing is claimed");
+    assert_eq!(early.links[&2].config.units, [], "the link is spoken on, and nothing is claimed");
     let stranger = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
-    assert!(stranger.plan().not_ready.is_some_and(|why| why.contains("--node-name")));
-    assert_eq!(whole.plan().not_ready, None);
+    assert!(stranger.plan().not_ready_reason.is_some_and(|why| why.contains("--node-name")));
+    assert_eq!(whole.plan().not_ready_reason, None);
 }
 
 #[test]
@@ -436,39 +454,42 @@ fn a_link_that_failed_is_left_out_until_its_time_comes() {
     state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now);
     let desired = plan(&state, now);
     let retry_at = now + Duration::from_secs(1);
-    assert_eq!((desired.links.len(), desired.wake), (0, Some(retry_at)));
-    assert_eq!(desired.status.links.len(), 1, "it stays in the status");
+    assert_eq!((desired.links.len(), desired.replan_at), (0, Some(retry_at)));
+    assert_eq!(desired.status.interfaces.len(), 1, "it stays in the status");
     let desired = plan(&state, retry_at);
-    assert_eq!((desired.links.len(), desired.wake), (1, None));
+    assert_eq!((desired.links.len(), desired.replan_at), (1, None));
 }
 
 #[test]
 fn the_process_may_end_when_every_link_has_left() {
-    let mut state = Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
+    let mut state =
+        Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
     let report = |left| LinkReport {
-        heard: vec!["node2".into()],
-        held: addresses(&["172.30.0.200"]).into(),
-        left,
+        speakers: vec!["node2".into()],
+        owned: addresses(&["172.30.0.200"]).into(),
+        handed_over: left,
         ..LinkReport::default()
     };
     state.handle(Event::Report { link: 2, report: report(false) }, Instant::ZERO);
     let desired = plan(&state, Instant::ZERO);
-    assert!(!desired.left && !desired.status.draining && !desired.links[&2].order.leaving);
+    assert!(!desired.handed_over && !desired.status.draining && !desired.links[&2].config.leaving);
     assert_eq!(desired.status.owned_addresses, 1);
-    assert_eq!(*desired.status.links[0].addresses, *addresses(&["172.30.0.200"]));
+    assert_eq!(*desired.status.interfaces[0].addresses, *addresses(&["172.30.0.200"]));
     assert_eq!(
-        (&*desired.status.links[0].name, &desired.status.links[0].heard[..]),
+        (&*desired.status.interfaces[0].name, &desired.status.interfaces[0].heard[..]),
         ("eth0", &["node2".to_owned()][..])
     );
-    state.handle(Event::Leave, Instant::ZERO);
+    state.handle(Event::StopRequested, Instant::ZERO);
     for link in [2, 3] {
         let desired = plan(&state, Instant::ZERO);
-        assert!(!desired.left && desired.status.draining && desired.links[&link].order.leaving);
+        assert!(
+            !desired.handed_over && desired.status.draining && desired.links[&link].config.leaving
+        );
         state.handle(Event::Report { link, report: report(true) }, Instant::ZERO);
     }
-    assert!(plan(&state, Instant::ZERO).left);
+    assert!(plan(&state, Instant::ZERO).handed_over);
     let none = Cluster { links: Vec::new(), ..Cluster::default() };
     let mut state = none.state();
-    state.handle(Event::Leave, Instant::ZERO);
-    assert!(plan(&state, Instant::ZERO).left, "with no link there is nothing to hand over");
+    state.handle(Event::StopRequested, Instant::ZERO);
+    assert!(plan(&state, Instant::ZERO).handed_over, "with no link there is nothing to hand over");
 }

@@ -1,40 +1,46 @@
-//! Election units: the groups of Services that share addresses, with who may announce them, fitted to this node's links. Pure.
+//! Election units: groups of Services that share addresses, with the nodes that may announce them,
+//! adapted to this node's interfaces. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_proto::announce::{Group, Scene, Served, groups};
+use ferrolb_proto::announce::{ClusterView, ServiceView, SharingGroup, sharing_groups};
 use ferrolb_proto::election::{Unit, rank};
-use ferrolb_proto::facts::{Advertisement, Key};
+use ferrolb_proto::facts::{Key, L2Advertisement};
 use ferrolb_proto::range::Family;
 use ferrolb_proto::verdict::Verdict;
 use ferrolb_proto::wire::hello::Flags;
 
 use super::{probes, slices};
 use crate::event::Link;
-use crate::state::{KeptService, State};
+use crate::state::{ReducedService, State};
 
-/// How many of the first in line for a unit are prepared to answer for it.
-const PREPARED: usize = 3;
+/// Number of best candidates of a unit that prepare to announce its addresses: they already receive
+/// the neighbor solicitations for them.
+const PREPARED_CANDIDATES: usize = 3;
 
-/// How many units that are gone may stand between two that are not. More, as when most Services go at once, and the rest is made anew.
-const KEPT_LOOKAHEAD: usize = 64;
+/// Number of units of the previous plan among which [`reuse_equal`] searches for the next unit,
+/// since removed units may precede it. If more are removed in a row, as when most Services are
+/// deleted at once, the units after them are not shared with the previous plan.
+const REUSE_LOOKAHEAD: usize = 64;
 
-/// How many Services get each verdict.
+/// Number of Services for each verdict.
 pub(super) type Verdicts = BTreeMap<Verdict, i64>;
 
-/// A unit before it is fitted to a link.
-pub(super) struct Draft<'a> {
+/// Election unit as it is before interface selectors are applied.
+pub(super) struct ClusterUnit<'a> {
     unit: Arc<Unit>,
-    /// For each address, the advertisements that announce it from this node.
-    own: Vec<Vec<&'a Advertisement>>,
+    /// For each address of the unit, the advertisements by which this node announces it.
+    own_advertisements: Vec<Vec<&'a L2Advertisement>>,
 }
 
-impl Draft<'_> {
-    /// The unit on one link of this node: where an address has no advertisement that selects the link, this node is no
-    /// candidate there. The names of other nodes' links are theirs to know. All other links share the one unit.
-    pub(super) fn on(&self, link: &Link, node: &str) -> Arc<Unit> {
+impl ClusterUnit<'_> {
+    /// Returns the unit for one interface of this node. If an address has no advertisement that
+    /// selects the interface, this node is not a candidate there. Each node evaluates interface
+    /// selectors only for itself. All interfaces on which this node is a candidate share one unit
+    /// in memory.
+    pub(super) fn for_interface(&self, link: &Link, node: &str) -> Arc<Unit> {
         if self.selects(link) {
             return Arc::clone(&self.unit);
         }
@@ -42,76 +48,103 @@ impl Draft<'_> {
         Arc::new(Unit { candidates: others.cloned().collect(), ..(*self.unit).clone() })
     }
 
-    /// True if every address of the unit has an advertisement that announces it from this node on
-    /// this link.
+    /// Returns whether every address of the unit has an advertisement that announces it from this
+    /// node on this interface.
     pub(super) fn selects(&self, link: &Link) -> bool {
-        self.own.iter().all(|ads| ads.iter().any(|ad| ad.selects_interface(&link.name)))
+        self.own_advertisements
+            .iter()
+            .all(|ads| ads.iter().any(|ad| ad.selects_interface(&link.name)))
     }
 }
 
-/// What all units stand in.
-pub(super) fn scene(state: &State) -> Scene<'_> {
+/// Returns the Nodes, pools and advertisements of the cluster, which all units share.
+pub(super) fn cluster_view(state: &State) -> ClusterView<'_> {
     let ignore_label = state.config.ignore_exclude_label;
-    Scene::new(state.nodes.values(), state.pools.values(), state.advertisements.values(), ignore_label)
+    ClusterView::new(
+        state.nodes.values(),
+        state.pools.values(),
+        state.advertisements.values(),
+        ignore_label,
+    )
 }
 
-/// Every unit of the cluster that has an address to announce, by the name of its first Service. One after the other: what
-/// leads to a unit takes more room than the unit. `failing`: the Services that this node fails by their health checks, and of which families.
-/// The verdicts on this node are counted on the way.
-pub(super) fn drafts<'a>(
+/// Returns every election unit of the cluster that has an address to announce, in the order of the
+/// unit's first Service. Also counts the Services for each verdict on this node, in `verdicts`.
+///
+/// `failing` holds the Services that fail their health checks on this node, each with the family.
+/// The result is an iterator, because the intermediate data of a unit is larger than the unit and
+/// must not exist for all units at once.
+pub(super) fn cluster_units<'a>(
     state: &'a State,
-    scene: &Scene<'a>,
+    scene: &ClusterView<'a>,
     failing: &BTreeSet<(&'a Key, Family)>,
     verdicts: &mut Verdicts,
-) -> impl Iterator<Item = Draft<'a>> {
+) -> impl Iterator<Item = ClusterUnit<'a>> {
     all_groups(state, scene, failing).filter_map(|(_, group)| {
-        group.verdicts(&state.config.node).for_each(|verdict| *verdicts.entry(verdict).or_default() += 1);
-        draft(state, scene, &group)
+        group
+            .verdicts(&state.config.node)
+            .for_each(|verdict| *verdicts.entry(verdict).or_default() += 1);
+        cluster_unit(state, scene, &group)
     })
 }
 
-/// The verdict on this node for each Service that has an address that could be announced.
+/// Returns the verdict on this node for each Service that has an address which may be announced.
 pub(super) fn verdicts(state: &State) -> BTreeMap<&Key, Verdict> {
     let keys: Vec<_> = state.services.iter().map(|(key, _)| key).collect();
     let mut verdicts = BTreeMap::new();
-    for (places, group) in all_groups(state, &scene(state), &probes::checked(state).failing) {
+    for (places, group) in
+        all_groups(state, &cluster_view(state), &probes::health_checks(state).failing)
+    {
         let keys = places.into_iter().map(|place| keys[place]);
         verdicts.extend(keys.zip(group.verdicts(&state.config.node)));
     }
     verdicts
 }
 
-/// The groups of Services that have something to announce, each with the places of its Services.
+/// Returns the groups of Services that are connected by shared addresses, each with the indexes of
+/// its Services. Services without an address which may be announced are left out.
 fn all_groups<'a>(
     state: &'a State,
-    scene: &Scene<'a>,
+    scene: &ClusterView<'a>,
     failing: &BTreeSet<(&'a Key, Family)>,
-) -> impl Iterator<Item = (Vec<usize>, Group<'a>)> {
+) -> impl Iterator<Item = (Vec<usize>, SharingGroup<'a>)> {
     let services: Vec<_> = state.services.iter().collect();
     let slices = slices::by_service(state.slices.iter());
-    groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(move |places| {
-        let served = places.iter().map(|place| served(state, services[*place], &slices, failing)).collect();
-        Some((places, Group::of(scene, served)?))
-    })
+    sharing_groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(
+        move |places| {
+            let served = places
+                .iter()
+                .map(|place| service_view(state, services[*place], &slices, failing))
+                .collect();
+            Some((places, SharingGroup::of(scene, served)?))
+        },
+    )
 }
 
-/// The addresses that this node is among the first in line for, as far as the API says: whoever is ahead of it may be gone.
-pub(super) fn ahead(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
+/// Returns the addresses for which this node is among the best [`PREPARED_CANDIDATES`] candidates
+/// by the API's data alone. The better ones may have failed, so this node may soon own the
+/// addresses.
+pub(super) fn prepared_addresses(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
     let prepared = |unit: &&Arc<Unit>| {
         let rank = |candidate| rank(candidate, Flags::default(), 0, false);
         let own = unit.candidate(node).map(rank);
-        own.is_some_and(|own| unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED)
+        own.is_some_and(|own| {
+            unit.candidates.iter().filter(|other| rank(other) < own).count() < PREPARED_CANDIDATES
+        })
     };
     units.iter().filter(prepared).flat_map(|unit| unit.addresses.iter().copied())
 }
 
-/// Takes those of the units `before` that say the same. Both are in the order of their Services' names.
-pub(super) fn keep(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
+/// Replaces each unit by the equal one in `before`, if there is one, so that both plans share it in
+/// memory. `units` and `before` are ordered by the names of their first Services.
+pub(super) fn reuse_equal(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
     let mut rest = before;
     for unit in units {
         let first = unit.addresses.first();
-        // One that is gone stands before it, or some; one that is new has none.
-        let Some(place) = rest.iter().take(KEPT_LOOKAHEAD).position(|before| before.addresses.first() == first) else {
+        // In `before`, removed units may precede this unit. A new unit is not in `before`.
+        let Some(place) =
+            rest.iter().take(REUSE_LOOKAHEAD).position(|before| before.addresses.first() == first)
+        else {
             continue;
         };
         if rest[place] == *unit {
@@ -121,36 +154,49 @@ pub(super) fn keep(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
     }
 }
 
-fn draft<'a>(state: &'a State, scene: &Scene<'a>, group: &Group<'a>) -> Option<Draft<'a>> {
-    // Of thousands that only BGP announces, nobody asks who would be first on a link.
+fn cluster_unit<'a>(
+    state: &'a State,
+    scene: &ClusterView<'a>,
+    group: &SharingGroup<'a>,
+) -> Option<ClusterUnit<'a>> {
+    // Services that are only advertised by BGP need no election unit. There may be thousands of
+    // them, so the order of their candidates is not computed.
     if group.addresses().is_empty() {
         return None;
     }
     let unit = Unit {
         addresses: group.addresses().into(),
         candidates: group.candidates(scene),
-        serves_here: group.is_served_on(&state.config.node),
+        can_serve_here: group.is_served_on(&state.config.node),
         failing: group.failing_on(&state.config.node).collect(),
     };
     let labels = state.own_node().map(|node| &node.labels);
-    let from_here = |ads: &[&'a Advertisement]| {
-        ads.iter().copied().filter(|ad| labels.is_some_and(|labels| ad.selects_node(labels))).collect()
+    let from_here = |ads: &[&'a L2Advertisement]| {
+        ads.iter()
+            .copied()
+            .filter(|ad| labels.is_some_and(|labels| ad.selects_node(labels)))
+            .collect()
     };
-    Some(Draft { unit: Arc::new(unit), own: group.advertised().map(from_here).collect() })
+    Some(ClusterUnit {
+        unit: Arc::new(unit),
+        own_advertisements: group.advertised().map(from_here).collect(),
+    })
 }
 
-/// A Service, with what of it fails on this node.
-pub(super) fn served<'a>(
+/// Returns the facts of a Service that determine which nodes may announce it, with its endpoints
+/// and the families in which it fails its health check on this node.
+pub(super) fn service_view<'a>(
     state: &'a State,
-    (key, service): (&'a Key, &'a KeptService),
-    slices: &[slices::Named<'a>],
+    (key, service): (&'a Key, &'a ReducedService),
+    slices: &[slices::KeyedSlice<'a>],
     failing: &BTreeSet<(&'a Key, Family)>,
-) -> Served<'a> {
-    let families = [Family::V4, Family::V6].into_iter().filter(|family| failing.contains(&(key, *family)));
+) -> ServiceView<'a> {
+    let families =
+        [Family::V4, Family::V6].into_iter().filter(|family| failing.contains(&(key, *family)));
 
-    Served {
+    ServiceView {
         policy: service.policy,
-        usable: service.usable,
+        eligible: service.eligible,
         assigned: &service.assigned,
         from_pool: service.from_pool.as_deref(),
         labels: &service.labels,

@@ -1,18 +1,19 @@
-//! The state as JSON, for `/state`. Pure; a person reads it, so names and addresses stand for objects.
+//! Dump of the state as JSON, for `/state`. Pure. People read the dump, so objects appear as names
+//! and addresses.
 
 use serde_json::{Value, json};
 
 use super::State;
 
 impl State {
-    /// What matters of the state.
+    /// Returns the parts of the state that matter for debugging.
     #[must_use]
     pub fn dump(&self) -> Value {
         let services = self.services.iter().map(|(key, service)| {
             json!({"service": key.to_string(), "addresses": service.assigned, "policy": format!("{:?}", service.policy)})
         });
         let nodes = self.nodes.values().map(|node| {
-            json!({"name": node.name, "internal": node.internal, "ready": node.ready, "cordoned": node.cordoned,
+            json!({"name": node.name, "internal": node.internal_addresses, "ready": node.ready, "cordoned": node.cordoned,
                 "unreachable": node.unreachable, "excluded": node.excluded,
                 "drain": node.drain.map(|why| format!("{why:?}"))})
         });
@@ -22,23 +23,23 @@ impl State {
         });
         let links = self.links.iter().flat_map(|links| links.values()).map(|link| {
             let report = self.reports.get(&link.index);
-            let failure = self.failures.get(&link.index).map(|failure| failure.count);
+            let failure = self.link_failures.get(&link.index).map(|failure| failure.count);
             json!({"index": link.index, "name": link.name, "mac": link.mac.to_string(), "up": link.up,
                 "enslaved": link.enslaved, "addresses": link.addresses, "failures": failure,
-                "heard": report.map(|report| &report.heard), "held": report.map(|report| &report.held[..])})
+                "heard": report.map(|report| &report.speakers), "held": report.map(|report| &report.owned[..])})
         });
-        let failing = self.failing.iter().map(
+        let failing = self.failing_endpoints.iter().map(
             |(id, why)| json!({"service": id.service.to_string(), "endpoint": id.endpoint.to_string(), "why": why}),
         );
         json!({
             "node": self.config.node,
-            "waitsFor": self.waits_for(),
+            "waitsFor": self.missing_input(),
             "leaving": self.leaving,
-            "dataPath": json!({"state": self.data_path.state, "message": self.data_path.message, "ineligible": self.data_path.ineligible}),
+            "dataPath": json!({"state": self.proxy_health.state, "message": self.proxy_health.message, "ineligible": self.proxy_health.ineligible}),
             "keyIds": self.keys.ids(),
             "services": services.collect::<Vec<_>>(),
             "failing": failing.collect::<Vec<_>>(),
-            "answered": self.answered,
+            "answered": self.live_speakers,
             "endpointSlices": self.slices.values().count(),
             "nodes": nodes.collect::<Vec<_>>(),
             "pools": pools.collect::<Vec<_>>(),

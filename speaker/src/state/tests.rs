@@ -1,15 +1,16 @@
-//! Tests of the state: what a list sweeps, what is ours, and what outlives a mistake.
+//! Tests of the state: resync after a list, selection of Services, and recovery from invalid
+//! objects.
 
 use std::net::IpAddr;
 
 use ferrolb_proto::api::IpMode;
-use ferrolb_proto::facts::{AssignedAddress, Policy, Service};
-use ferrolb_proto::wire::hello::{KEY_LENGTH, Key as HelloKey};
+use ferrolb_proto::facts::{AssignedAddress, Service, TrafficPolicy};
+use ferrolb_proto::wire::hello::{HelloKey, KEY_LENGTH};
 
 use super::*;
 
 fn state() -> State {
-    State::new(Config {
+    State::new(StateConfig {
         node: "node1".into(),
         classes: vec!["ferrolb.io/ferrolb".to_owned()],
         default_implementation: true,
@@ -18,7 +19,7 @@ fn state() -> State {
         kube_proxy_address: None,
         gobgp: false,
         drain_delay: None,
-        checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
+        health_check_defaults: CheckDefaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         checked_ranges: Some(Vec::new()),
     })
 }
@@ -30,7 +31,7 @@ fn service(name: &str) -> Service {
         load_balancer: true,
         assigned: vec![AssignedAddress { address, mode: Some(IpMode::Vip) }],
         uid: "u".into(),
-        policy: Policy::Local,
+        policy: TrafficPolicy::Local,
         ..Service::default()
     }
 }
@@ -48,12 +49,17 @@ fn feed(state: &mut State, events: impl IntoIterator<Item = Change<Service>>) {
 #[test]
 fn a_list_sweeps_what_it_does_not_name_and_a_broken_one_sweeps_nothing() {
     let mut state = state();
-    assert_eq!(state.waits_for(), Some("Services"));
+    assert_eq!(state.missing_input(), Some("Services"));
     feed(
         &mut state,
-        [Change::ResyncStarted, Change::Apply(service("a")), Change::Apply(service("b")), Change::ResyncDone],
+        [
+            Change::ResyncStarted,
+            Change::Apply(service("a")),
+            Change::Apply(service("b")),
+            Change::ResyncDone,
+        ],
     );
-    assert_eq!(state.waits_for(), Some("EndpointSlices"));
+    assert_eq!(state.missing_input(), Some("EndpointSlices"));
     feed(&mut state, [Change::ResyncStarted, Change::Apply(service("c"))]);
     assert_eq!(
         names(&state),
@@ -62,11 +68,19 @@ fn a_list_sweeps_what_it_does_not_name_and_a_broken_one_sweeps_nothing() {
     );
     feed(
         &mut state,
-        [Change::ResyncStarted, Change::Apply(service("a")), Change::Apply(service("d")), Change::ResyncDone],
+        [
+            Change::ResyncStarted,
+            Change::Apply(service("a")),
+            Change::Apply(service("d")),
+            Change::ResyncDone,
+        ],
     );
     assert_eq!(names(&state), ["default/a", "default/d"]);
     feed(&mut state, [Change::Delete(Key::new("default", "a"))]);
-    feed(&mut state, [Change::Unreadable { key: Key::new("default", "d"), why: "spec".to_owned() }]);
+    feed(
+        &mut state,
+        [Change::Unreadable { key: Key::new("default", "d"), why: "spec".to_owned() }],
+    );
     assert_eq!(names(&state), [""; 0]);
 }
 
@@ -80,9 +94,9 @@ fn only_what_makes_a_difference_asks_for_a_plan() {
         (Change::ResyncDone, true),
         (Change::Apply(Service { uid: "other".into(), ..service("a") }), false),
         (Change::Apply(pending), false),
-        (Change::Apply(Service { policy: Policy::Cluster, ..service("a") }), true),
+        (Change::Apply(Service { policy: TrafficPolicy::Cluster, ..service("a") }), true),
         (Change::ResyncStarted, false),
-        (Change::Apply(Service { policy: Policy::Cluster, ..service("a") }), false),
+        (Change::Apply(Service { policy: TrafficPolicy::Cluster, ..service("a") }), false),
         (Change::ResyncDone, false),
         (Change::Delete(Key::new("default", "b")), false),
         (Change::ResyncStarted, false),
@@ -102,7 +116,7 @@ fn a_service_that_is_not_ours_or_has_no_address_is_not_kept() {
         let mut state = state();
         feed(&mut state, [Change::Apply(service("a"))]);
         let kept = state.services.values().next().unwrap();
-        assert_eq!((kept.policy, kept.assigned.len()), (Policy::Local, 1));
+        assert_eq!((kept.policy, kept.assigned.len()), (TrafficPolicy::Local, 1));
         feed(&mut state, [Change::Apply(changed)]);
         assert_eq!(names(&state), [""; 0]);
     }
@@ -126,7 +140,7 @@ fn objects_of_our_own_namespace_and_nodes_go_by_their_names() {
 
 #[test]
 fn keys_outlive_their_secret() {
-    let ring = |byte| KeyRing::new(vec![HelloKey::new([byte; KEY_LENGTH])]);
+    let ring = |byte| HelloKeyRing::new(vec![HelloKey::new([byte; KEY_LENGTH])]);
     let mut state = state();
     let mut feed = |change| {
         state.handle(Event::Keys(change), Instant::ZERO);
@@ -134,12 +148,12 @@ fn keys_outlive_their_secret() {
     };
     assert_eq!(feed(Change::Apply(ring(1))), ring(1));
     assert_eq!(feed(Change::Delete(Key::new("ferrolb-system", "ferrolb-hello"))), ring(1));
-    assert_eq!(feed(Change::Apply(KeyRing::default())), ring(1));
+    assert_eq!(feed(Change::Apply(HelloKeyRing::default())), ring(1));
     assert_eq!(feed(Change::Apply(ring(2))), ring(2));
 }
 
 #[test]
-fn a_link_that_fails_is_left_alone_for_longer_each_time_until_it_was_down() {
+fn the_retry_delay_of_an_interface_doubles_until_it_was_down() {
     let link = |up| Event::Links(vec![Link { index: 2, up, ..Link::default() }]);
     let mut state = state();
     state.handle(link(true), Instant::ZERO);
@@ -147,18 +161,18 @@ fn a_link_that_fails_is_left_alone_for_longer_each_time_until_it_was_down() {
     let mut waits = Vec::new();
     for _ in 0..7 {
         state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now);
-        let retry_at = state.failures[&2].retry_at();
+        let retry_at = state.link_failures[&2].retry_at();
         waits.push(retry_at.since(now).as_secs());
         now = retry_at;
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
     state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now + LINK_RETRY_FORGET_AFTER);
-    assert_eq!(state.failures[&2].count, 1, "a quiet minute is forgiven");
+    assert_eq!(state.link_failures[&2].count, 1, "a quiet minute is forgiven");
     state.handle(Event::Report { link: 2, report: LinkReport::default() }, now);
     state.handle(link(true), now);
-    assert!(state.failures.contains_key(&2) && state.reports.contains_key(&2));
+    assert!(state.link_failures.contains_key(&2) && state.reports.contains_key(&2));
     state.handle(link(false), now);
-    assert!(state.failures.is_empty() && state.reports.is_empty());
+    assert!(state.link_failures.is_empty() && state.reports.is_empty());
 }
 
 #[test]
@@ -166,12 +180,15 @@ fn an_address_in_mode_proxy_is_announced_only_where_the_service_says_so() {
     let proxy = |announce| {
         let mut service = service("a");
         service.assigned[0].mode = Some(IpMode::Proxy);
-        service.demand.request.announce = announce;
+        service.demand.request.announce_in_proxy_mode = announce;
         service
     };
     for (service, announced) in [(service("a"), 1), (proxy(false), 0), (proxy(true), 1)] {
         let mut state = state();
         feed(&mut state, [Change::Apply(service)]);
-        assert_eq!(state.services.values().map(|service| service.assigned.len()).sum::<usize>(), announced);
+        assert_eq!(
+            state.services.values().map(|service| service.assigned.len()).sum::<usize>(),
+            announced
+        );
     }
 }

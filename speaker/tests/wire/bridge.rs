@@ -1,22 +1,24 @@
-//! A node whose link is a bridge, with the network card as its port: the bridge alone is spoken on, and speaks as any link does.
+//! A node whose interface is a bridge with the network card as its port: the speaker uses the
+//! bridge only, and as any other interface.
 
 use std::time::Duration;
 
-use ferrolb_proto::health::prober::Defaults;
+use ferrolb_proto::health::prober::CheckDefaults;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_speaker::links;
 use ferrolb_speaker::plan::plan;
-use ferrolb_speaker::state::{Config, State};
+use ferrolb_speaker::state::{State, StateConfig};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::lan::Lan;
-use crate::port::{Port, plain};
-use crate::speaker::{BOTH, HOSTS, PATIENCE, elected_on, runtime};
+use crate::raw_socket::{RawSocket, plain_replies};
+use crate::segment::Segment;
+use crate::speaker::{BOTH, HOSTS, TIMEOUT, runtime, start_pair_on};
 
-/// Waits until these are the links of a host that its speaker would speak on: what its kernel says, and what the plan makes of it.
-fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
-    let config = Config {
+/// Waits until these are the interfaces that a host's speaker would use, from its kernel's messages
+/// and the plan.
+fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
+    let config = StateConfig {
         node: host.into(),
         classes: Vec::new(),
         default_implementation: true,
@@ -25,7 +27,7 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
         kube_proxy_address: None,
         gobgp: false,
         drain_delay: None,
-        checks: Defaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
+        health_check_defaults: CheckDefaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         checked_ranges: Some(Vec::new()),
     };
     let found = async {
@@ -42,44 +44,50 @@ fn chosen(lan: &Lan, host: &str, expect: &[&str]) {
         };
         tokio::select! {
             () = links::run(events) => panic!("it follows for ever"),
-            found = timeout(PATIENCE, follow) => found,
+            found = timeout(TIMEOUT, follow) => found,
         }
     };
     lan.inside(host, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         assert!(runtime.block_on(found).is_ok(), "{host} never speaks on {expect:?} alone");
     });
 }
 
 #[test]
 fn a_bridge_answers_for_its_ports_once_and_with_its_own_hardware_address() {
-    let lan = Lan::new(&HOSTS);
+    let lan = Segment::new(&HOSTS);
     for (host, address) in HOSTS.into_iter().zip(["172.30.0.11/24", "172.30.0.12/24"]) {
-        // Without a subnet it is taken for a pod's.
-        chosen(&lan, host, &[]);
+        // Without a subnet, eth0 counts as a pod's interface.
+        wait_for_interfaces(&lan, host, &[]);
         lan.ip("-n", host, &format!("address add {address} dev eth0"));
-        chosen(&lan, host, &["eth0"]);
+        wait_for_interfaces(&lan, host, &["eth0"]);
         lan.ip("-n", host, "link add mac0 link eth0 up type macvlan mode bridge");
-        chosen(&lan, host, &["eth0"]);
+        wait_for_interfaces(&lan, host, &["eth0"]);
         lan.ip("-n", host, "link delete mac0");
         lan.bridge(host);
-        chosen(&lan, host, &["br0"]);
+        wait_for_interfaces(&lan, host, &["br0"]);
     }
     runtime().block_on(async {
-        let (owner, mut other) = elected_on(&lan, "br0", &BOTH).await;
-        let client = Port::open(&lan, "client", "eth0");
-        // Of the first questions all answers have come when the second are answered, the port's own, too, if it had any.
-        let answers = [client.answers(), client.answers()].concat();
-        assert_eq!(answers, [plain(owner.mac); 2].concat());
+        let (owner, mut other) = start_pair_on(&lan, "br0", &BOTH).await;
+        let client = RawSocket::open(&lan, "client", "eth0");
+        // When the second requests have their replies, all replies to the first have arrived,
+        // including any from the port itself.
+        let answers =
+            [client.probe_and_collect_replies(), client.probe_and_collect_replies()].concat();
+        assert_eq!(answers, [plain_replies(owner.mac); 2].concat());
         for address in BOTH {
             lan.client_learns(address, owner.mac).await;
         }
         drop(owner.handle);
-        other.until("took over", |report| report.held.len() == 2).await;
+        other.until("took over", |report| report.owned.len() == 2).await;
         for address in BOTH {
             lan.client_learns(address, other.mac).await;
         }
-        assert_eq!(Port::open(&lan, "client", "eth0").answers(), plain(other.mac));
-        assert_eq!((other.metrics.deaths.get(), other.metrics.conflicts.get()), (1, 0));
+        assert_eq!(
+            RawSocket::open(&lan, "client", "eth0").probe_and_collect_replies(),
+            plain_replies(other.mac)
+        );
+        assert_eq!((other.metrics.node_failures.get(), other.metrics.conflicts.get()), (1, 0));
     });
 }

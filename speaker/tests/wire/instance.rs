@@ -11,10 +11,10 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rustix::thread::{Uid, set_thread_res_uid};
 
-use crate::lan::Lan;
-use crate::speaker::PATIENCE;
+use crate::segment::Segment;
+use crate::speaker::TIMEOUT;
 
-/// Credentials for an API server that nobody runs.
+/// Credentials for an API server that does not exist.
 const KUBECONFIG: &str = r#"
 current-context: x
 contexts: [{name: x, context: {cluster: c, user: u}}]
@@ -27,38 +27,45 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     file
 });
 const STARTED: &str = "speaker started";
-const WAITS: &str = "another speaker of this node runs; waiting";
-const UNKNOWN: &str = "cannot tell whether another speaker";
+const WAITS: &str = "another speaker runs on this node, waiting";
+const UNKNOWN: &str = "cannot detect another speaker";
 
 /// A running speaker and its log.
-struct Program {
+struct SpeakerProcess {
     child: Child,
     log: Receiver<String>,
 }
 
-impl Program {
-    fn start(lan: &Lan, host: &str, node: &str) -> Self {
+impl SpeakerProcess {
+    fn start(lan: &Segment, host: &str, node: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferrolb-speaker"));
-        command.args([&format!("--node-name={node}"), "--admin-listen=127.0.0.1:0"]).env("KUBECONFIG", &*FILE);
-        let mut child = lan.inside(host, || command.stderr(Stdio::piped()).spawn()).expect("the program");
+        command
+            .args([&format!("--node-name={node}"), "--admin-listen=127.0.0.1:0"])
+            .env("KUBECONFIG", &*FILE);
+        let mut child =
+            lan.inside(host, || command.stderr(Stdio::piped()).spawn()).expect("the program");
         let (lines, log) = channel();
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+        });
         Self { child, log }
     }
 
-    /// The next line of the log that holds one of the texts; the text, and the line.
-    fn says(&self) -> (&'static str, String) {
+    /// Returns the next line of the log that contains one of the texts, and that text.
+    fn next_log_text(&self) -> (&'static str, String) {
         loop {
-            let line = self.log.recv_timeout(PATIENCE).expect("a line of the log");
-            if let Some(text) = [STARTED, WAITS, UNKNOWN].into_iter().find(|text| line.contains(text)) {
+            let line = self.log.recv_timeout(TIMEOUT).expect("a line of the log");
+            if let Some(text) =
+                [STARTED, WAITS, UNKNOWN].into_iter().find(|text| line.contains(text))
+            {
                 return (text, line);
             }
         }
     }
 }
 
-impl Drop for Program {
+impl Drop for SpeakerProcess {
     fn drop(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
@@ -67,34 +74,41 @@ impl Drop for Program {
 
 #[test]
 fn a_second_speaker_of_a_node_waits_until_the_first_has_ended() {
-    let lan = Lan::new(&["node1", "node2"]);
-    let first = Program::start(&lan, "node1", "node1");
-    assert_eq!(first.says().0, STARTED);
-    let second = Program::start(&lan, "node1", "node1");
-    assert_eq!(second.says().0, WAITS);
+    let lan = Segment::new(&["node1", "node2"]);
+    let first = SpeakerProcess::start(&lan, "node1", "node1");
+    assert_eq!(first.next_log_text().0, STARTED);
+    let second = SpeakerProcess::start(&lan, "node1", "node1");
+    assert_eq!(second.next_log_text().0, WAITS);
     let [other_node, other_machine] = [("node1", "node2"), ("node2", "node1")];
     for (host, node) in [other_node, other_machine] {
-        assert_eq!(Program::start(&lan, host, node).says().0, STARTED, "{node} on {host}");
+        assert_eq!(
+            SpeakerProcess::start(&lan, host, node).next_log_text().0,
+            STARTED,
+            "{node} on {host}"
+        );
     }
     drop(first);
-    assert_eq!(second.says().0, STARTED);
+    assert_eq!(second.next_log_text().0, STARTED);
 }
 
 #[test]
 fn a_process_of_another_user_keeps_no_speaker_from_its_work() {
-    let lan = Lan::new(&["node1"]);
-    let first = Program::start(&lan, "node1", "node1");
-    assert_eq!(first.says().0, STARTED);
-    let (_, line) = Program::start(&lan, "node1", "node1").says();
+    let lan = Segment::new(&["node1"]);
+    let first = SpeakerProcess::start(&lan, "node1", "node1");
+    assert_eq!(first.next_log_text().0, STARTED);
+    let (_, line) = SpeakerProcess::start(&lan, "node1", "node1").next_log_text();
     drop(first);
-    let name =
-        line.split(['@', '"', ' ']).find(|word| word.starts_with("ferrolb-speaker-")).expect("the socket's name");
+    let name = line
+        .split(['@', '"', ' '])
+        .find(|word| word.starts_with("ferrolb-speaker-"))
+        .expect("the socket's name");
     let taken = lan.inside("node1", || {
         let nobody = Uid::from_raw(65_534);
         set_thread_res_uid(nobody, nobody, nobody).expect("root is needed");
-        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).expect("a name")).expect("a socket")
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).expect("a name"))
+            .expect("a socket")
     });
-    let speaker = Program::start(&lan, "node1", "node1");
-    assert_eq!([speaker.says().0, speaker.says().0], [UNKNOWN, STARTED]);
+    let speaker = SpeakerProcess::start(&lan, "node1", "node1");
+    assert_eq!([speaker.next_log_text().0, speaker.next_log_text().0], [UNKNOWN, STARTED]);
     drop(taken);
 }

@@ -1,17 +1,18 @@
-//! Link threads on a real wire: network namespaces joined by a bridge, the kernel's own ARP and Neighbor Discovery as the client. Needs
-//! root and `ip`; everything it makes is gone when a test ends.
+//! Interface threads on a real segment: network namespaces joined by a bridge, and the kernel's own
+//! ARP and Neighbor Discovery as the client. Needs root and `ip`; a test removes everything that it
+//! creates.
 
 mod bridge;
-mod dropped;
 mod flood;
 mod groups;
-mod hostile;
 mod instance;
-mod lan;
+mod invalid_ndp;
+mod no_allocation;
 mod owners;
-mod port;
-mod quiet;
-mod silent;
+mod quiet_segment;
+mod raw_socket;
+mod replaced_addresses;
+mod segment;
 mod speaker;
-mod swap;
-mod trunk;
+mod unused_interface;
+mod vlan;

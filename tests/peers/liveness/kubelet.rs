@@ -1,14 +1,15 @@
-//! What a kubelet does with the gobgpds of a lab: their liveness probe, as their DaemonSet says it, and what follows where it fails.
+//! Kubelet of the lab's gobgpds: runs the liveness probe of their DaemonSet, and restarts a gobgpd
+//! whose probe fails.
 
 use anyhow::{Context, Result, ensure};
-use ferrolb_tests::cluster::bgp;
-use ferrolb_tests::{Lab, Signal, wait};
+use ferrolb_lab::cluster::bgp;
+use ferrolb_lab::{Lab, Signal, wait};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// A probe (`livenessProbe` of Kubernetes), and how often it has failed in a row, by node.
+/// The probe (`livenessProbe` of Kubernetes), and the number of consecutive failures by node.
 pub(crate) struct Kubelet<'a> {
     lab: &'a Lab,
     server: SocketAddr,
@@ -40,12 +41,12 @@ impl<'a> Kubelet<'a> {
         })
     }
 
-    /// How long nobody may answer until gobgpd is ended.
+    /// Returns the maximum time from the first failed probe until gobgpd is ended.
     pub(crate) fn bound(&self) -> Duration {
         self.period * u32::try_from(self.threshold).unwrap_or(u32::MAX) + self.grace
     }
 
-    /// Probes where it is time; ends what has failed too often, and starts it anew.
+    /// Probes when the period is over. Restarts a gobgpd whose probe has failed too often.
     pub(crate) fn turn(&mut self) -> Result<()> {
         if wait::now() < self.next {
             return Ok(());
@@ -59,12 +60,12 @@ impl<'a> Kubelet<'a> {
             if *failures == self.threshold {
                 *failures = 0;
                 let name = bgp::process_name(&node);
-                // A hook that fails hinders nothing.
+                // A failed hook does not stop the restart.
                 let asked = bgp::before_stop(self.lab, &node, self.grace);
                 let handed_over = asked.as_ref().is_ok_and(|page| page.status == 200);
                 ensure!(
                     !handed_over,
-                    "routers are to wait for one that nobody tends, or that has no socket: {asked:?}"
+                    "routers would wait for a gobgpd without a speaker or a socket: {asked:?}"
                 );
                 self.lab.stop(&name, Signal::TERM)?;
                 self.lab.restart(&name)?;

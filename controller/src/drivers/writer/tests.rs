@@ -1,4 +1,4 @@
-//! The events and counts about writes that the API server refuses.
+//! Tests of the results and events for writes that the API server rejects.
 
 use kube::core::Status as ApiStatus;
 use prometheus_client::registry::Registry;
@@ -7,14 +7,15 @@ use serde_json::json;
 use super::super::apply::tests::{scripted, write};
 use super::*;
 
-/// Does `write` once against a server that denies it; the answer is the outcome and the event.
+/// Executes `write` once against a server that denies it. Returns the result and the event.
 async fn denied(write: Write) -> (Outcome, Option<Notice>) {
     let message = "admission webhook \"policy.example\" denied the request";
     let answer = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message});
     let (applier, _) = scripted(vec![(403, answer)]);
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
     let (notices, mut told) = Notices::new(Arc::clone(&metrics));
-    let (_desired, desired) = watch::channel(Desired { term: Some(1), writes: vec![write], ..Desired::default() });
+    let (_desired, desired) =
+        watch::channel(Desired { term: Some(1), writes: vec![write], ..Desired::default() });
     let (events, mut queue) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     tasks.spawn(Writer { applier, desired, events, notices, metrics }.run());
@@ -37,9 +38,19 @@ async fn a_refusal_that_is_to_be_reported_is_an_event_with_the_servers_words() {
 #[test]
 fn a_schema_without_a_field_is_no_missing_permission() {
     let refused = |code, message: &str| {
-        Failure::Refused(Box::new(ApiStatus { code, message: message.into(), ..ApiStatus::default() }))
+        Failure::Refused(Box::new(ApiStatus {
+            code,
+            message: message.into(),
+            ..ApiStatus::default()
+        }))
     };
-    let older = remedy(&refused(500, "failed to create typed patch object: .status.x: field not declared in schema"));
+    let older = remedy(&refused(
+        500,
+        "failed to create typed patch object: .status.x: field not declared in schema",
+    ));
     let forbidden = remedy(&refused(403, "forbidden"));
-    assert!(older.contains("CustomResourceDefinitions") && forbidden.contains("RBAC"), "{older}; {forbidden}");
+    assert!(
+        older.contains("CustomResourceDefinitions") && forbidden.contains("RBAC"),
+        "{older}; {forbidden}"
+    );
 }

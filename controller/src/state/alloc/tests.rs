@@ -1,9 +1,9 @@
-//! Tables, and the allocator beside a slow and obvious one that scans lists.
+//! Tables, and a comparison of the allocator with a slow and obvious model that scans lists.
 
 use ferrolb_proto::range::AddressRange;
 use proptest::prelude::*;
 
-use super::super::choose::{Closed, Shortage};
+use super::super::choose::{Shortage, UnusablePools};
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -16,30 +16,53 @@ fn key(name: &str) -> Key {
 
 fn pool(name: &str, ranges: &[&str], excluded: &[&str]) -> Pool {
     let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-    Pool { name: name.into(), ranges: parse(ranges), excluded: parse(excluded), auto_assign: true, ..Pool::default() }
+    Pool {
+        name: name.into(),
+        ranges: parse(ranges),
+        excluded: parse(excluded),
+        auto_assign: true,
+        ..Pool::default()
+    }
 }
 
 fn allocator(pools: &[Pool], nodes: &[&str]) -> Allocator {
     let mut allocator = Allocator::default();
-    allocator.set_pools(pools.iter().map(|pool| (pool, true)), nodes.iter().map(|node| ip(node)), [].into_iter());
+    allocator.set_pools(
+        pools.iter().map(|pool| (pool, true)),
+        nodes.iter().map(|node| ip(node)),
+        [].into_iter(),
+    );
     allocator
 }
 
-/// Does something for a Service of this name that asks for nothing.
-fn ask<R>(key: &Key, answer: impl FnOnce(&Asker<'_>) -> R) -> R {
+/// Calls `answer` for a Service of this name without requests.
+fn ask<R>(key: &Key, answer: impl FnOnce(&Requester<'_>) -> R) -> R {
     let service = Service { key: key.clone(), ..Service::default() };
-    answer(&Asker { service: &service, terms: Terms::default(), namespace_labels: None })
+    answer(&Requester {
+        service: &service,
+        terms: SharingParameters::default(),
+        namespace_labels: None,
+    })
 }
 
-fn give(allocator: &mut Allocator, key: &Key, families: &[Family]) -> Result<(Box<str>, Vec<IpAddr>), Shortage> {
-    ask(key, |asker| allocator.give(asker, families, false, None))
+fn give(
+    allocator: &mut Allocator,
+    key: &Key,
+    families: &[Family],
+) -> Result<(Box<str>, Vec<IpAddr>), Shortage> {
+    ask(key, |asker| allocator.assign_from_pools(asker, families, false, None))
 }
 
-fn admit(allocator: &Allocator, address: &str, key: &Key, from: Option<&str>) -> Result<Box<str>, Refusal> {
-    ask(key, |asker| allocator.admit(asker, ip(address), from))
+fn admit(
+    allocator: &Allocator,
+    address: &str,
+    key: &Key,
+    from: Option<&str>,
+) -> Result<Box<str>, Refusal> {
+    ask(key, |asker| allocator.check_address(asker, ip(address), from))
 }
 
-/// In all, and in use.
+/// Returns the total and the used addresses of a pool, per family.
 fn counts(allocator: &Allocator, pool: &str) -> [(u128, u64); 2] {
     allocator.counts(pool).map(|count| (count.total, count.used))
 }
@@ -50,7 +73,8 @@ const BOTH: &[Family] = &[Family::V4, Family::V6];
 
 #[test]
 fn the_first_free_address_in_the_order_written_of_the_first_pool_by_name_is_given() {
-    let pools = [pool("b", &["10.0.1.0/30"], &[]), pool("a", &["10.0.0.8-10.0.0.9", "10.0.0.2"], &[])];
+    let pools =
+        [pool("b", &["10.0.1.0/30"], &[]), pool("a", &["10.0.0.8-10.0.0.9", "10.0.0.2"], &[])];
     let mut allocator = allocator(&pools, &[]);
     let given: Vec<_> = ["1", "2", "3", "4"]
         .iter()
@@ -66,8 +90,10 @@ fn the_first_free_address_in_the_order_written_of_the_first_pool_by_name_is_give
 
 #[test]
 fn what_must_not_be_given_is_skipped_and_not_counted() {
-    let pool =
-        Pool { avoid_buggy: true, ..pool("lan", &["10.0.0.254-10.0.1.2", "fd00::/126"], &["10.0.1.1", "fd00::1"]) };
+    let pool = Pool {
+        avoid_buggy: true,
+        ..pool("lan", &["10.0.0.254-10.0.1.2", "fd00::/126"], &["10.0.1.1", "fd00::1"])
+    };
     let mut allocator = allocator(&[pool], &["10.0.1.2", "fd00::"]);
     // Left: .254, without .255, .0, the excluded .1 and the Node's .2; ::2 and ::3.
     assert_eq!(counts(&allocator, "lan"), [(1, 0), (2, 0)]);
@@ -75,58 +101,85 @@ fn what_must_not_be_given_is_skipped_and_not_counted() {
     assert_eq!(give(&mut allocator, &key("b"), V4), Err(Shortage::Exhausted(vec!["lan".into()])));
     assert_eq!(give(&mut allocator, &key("b"), V6).unwrap().1, [ip("fd00::3")]);
     assert_eq!(counts(&allocator, "lan"), [(1, 1), (2, 2)]);
-    for (address, why) in [("10.0.1.0", Refusal::NoPool), ("10.0.1.1", Refusal::NoPool), ("10.0.1.2", Refusal::Node)] {
+    for (address, why) in
+        [("10.0.1.0", Refusal::NoPool), ("10.0.1.1", Refusal::NoPool), ("10.0.1.2", Refusal::Node)]
+    {
         assert_eq!(admit(&allocator, address, &key("c"), None), Err(why), "{address}");
     }
     let skipped: Vec<_> = allocator.skipped("lan").map(|(address, _)| address).collect();
-    assert_eq!(skipped, [ip("10.0.1.2"), ip("fd00::")], "Nodes' addresses are told; what the pool leaves out is not");
+    assert_eq!(
+        skipped,
+        [ip("10.0.1.2"), ip("fd00::")],
+        "Nodes' addresses are told; what the pool leaves out is not"
+    );
 }
 
 #[test]
 fn both_families_come_from_one_pool() {
-    let pools =
-        [pool("a", &["10.0.0.0/24"], &[]), pool("b", &["fd00::/120"], &[]), pool("c", &["10.0.2.1", "fd02::1"], &[])];
+    let pools = [
+        pool("a", &["10.0.0.0/24"], &[]),
+        pool("b", &["fd00::/120"], &[]),
+        pool("c", &["10.0.2.1", "fd02::1"], &[]),
+    ];
     let mut allocator = allocator(&pools, &[]);
-    assert_eq!(give(&mut allocator, &key("1"), BOTH).unwrap(), ("c".into(), vec![ip("10.0.2.1"), ip("fd02::1")]));
+    assert_eq!(
+        give(&mut allocator, &key("1"), BOTH).unwrap(),
+        ("c".into(), vec![ip("10.0.2.1"), ip("fd02::1")])
+    );
     assert_eq!(give(&mut allocator, &key("2"), BOTH), Err(Shortage::Exhausted(vec!["c".into()])));
-    assert_eq!(counts(&allocator, "a"), [(256, 0), (0, 0)], "nothing is taken for one who does not get all");
+    assert_eq!(
+        counts(&allocator, "a"),
+        [(256, 0), (0, 0)],
+        "nothing is taken for one who does not get all"
+    );
 }
 
 #[test]
 fn it_is_said_why_there_is_none() {
     let reserved = Pool { auto_assign: false, ..pool("a", &["10.0.0.1"], &[]) };
     let mut allocator = allocator(&[reserved], &[]);
-    let manual = Closed { manual: true, ..Closed::default() };
+    let manual = UnusablePools { manual: vec!["a".into()], ..UnusablePools::default() };
     assert_eq!(give(&mut allocator, &key("1"), V4), Err(Shortage::NoPool(manual)));
     let asked = |allocator: &mut Allocator, pool, families| {
-        ask(&key("1"), |asker| allocator.give(asker, families, false, Some(pool))).map(|(_, addresses)| addresses)
+        ask(&key("1"), |asker| allocator.assign_from_pools(asker, families, false, Some(pool)))
+            .map(|(_, addresses)| addresses)
     };
     assert_eq!(asked(&mut allocator, "a", V6), Err(Shortage::Family(V6.to_vec())));
     assert_eq!(asked(&mut allocator, "b", V4), Err(Shortage::UnknownPool("b".into())));
     assert_eq!(asked(&mut allocator, "a", V4), Ok(vec![ip("10.0.0.1")]), "asked for by name");
     let none = give(&mut Allocator::default(), &key("1"), V4);
-    assert_eq!(none, Err(Shortage::NoPool(Closed::default())));
+    assert_eq!(none, Err(Shortage::NoPool(UnusablePools::default())));
 }
 
 #[test]
-fn what_a_service_has_from_elsewhere_is_skipped_while_it_has_it_and_stays_with_whom_it_was_given_to() {
+fn what_a_service_has_from_elsewhere_is_skipped_while_it_has_it_and_stays_with_whom_it_was_given_to()
+ {
     let mut allocator = allocator(&[pool("lan", &["10.0.0.1-10.0.0.3"], &[])], &[]);
     assert_eq!(give(&mut allocator, &key("a"), V4).unwrap().1, [ip("10.0.0.1")]);
-    let outside = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")].map(|address| (address, Means::Balancer));
-    let x = Outsider { key: key("x"), means: Means::Balancer };
-    let set = |allocator: &mut Allocator, name: &str, addresses: &[(IpAddr, Means)]| {
-        ask(&key(name), |asker| allocator.set_outside(asker, addresses));
+    let outside = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")]
+        .map(|address| (address, UnmanagedSource::OtherLoadBalancer));
+    let x = UnmanagedUse { key: key("x"), source: UnmanagedSource::OtherLoadBalancer };
+    let set = |allocator: &mut Allocator, name: &str, addresses: &[(IpAddr, UnmanagedSource)]| {
+        ask(&key(name), |asker| allocator.set_unmanaged(asker, addresses));
     };
     set(&mut allocator, "x", &outside);
     set(&mut allocator, "y", &outside[..2]);
-    assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 1 });
-    assert_eq!(allocator.skipped("lan").collect::<Vec<_>>(), [(ip("10.0.0.2"), Skipped::Outside(&x))]);
+    assert_eq!(allocator.counts("lan")[0], AddressCounts { total: 3, used: 1, available: 1 });
+    assert_eq!(
+        allocator.skipped("lan").collect::<Vec<_>>(),
+        [(ip("10.0.0.2"), SkipReason::Unmanaged(&x))]
+    );
     assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.3")]);
-    let asked =
-        |allocator: &Allocator, name: &str| ask(&key(name), |asker| allocator.admit_new(asker, &[ip("10.0.0.2")]));
-    assert_eq!(asked(&allocator, "b"), Err((ip("10.0.0.2"), Refusal::Outside(x.clone()))));
+    let asked = |allocator: &Allocator, name: &str| {
+        ask(&key(name), |asker| allocator.check_requested(asker, &[ip("10.0.0.2")]))
+    };
+    assert_eq!(asked(&allocator, "b"), Err((ip("10.0.0.2"), Refusal::Unmanaged(x.clone()))));
     allocator.release(ip("10.0.0.1"), &key("a"));
-    assert_eq!(allocator.counts("lan")[0], Count { total: 3, used: 1, available: 0 }, "it is skipped from now on");
+    assert_eq!(
+        allocator.counts("lan")[0],
+        AddressCounts { total: 3, used: 1, available: 0 },
+        "it is skipped from now on"
+    );
     assert!(allocator.take_freed());
     set(&mut allocator, "x", &[]);
     assert_eq!(allocator.counts("lan")[0].available, 0, "it still is of another one");
@@ -151,7 +204,7 @@ fn how_many_addresses_are_left_out_as_buggy_is_counted_and_not_enumerated() {
         ("fd00::/64", 0),
     ];
     for (range, count) in cases {
-        assert_eq!(super::super::space::buggy(&range.parse().unwrap()), count, "{range}");
+        assert_eq!(super::super::pool_addresses::buggy(&range.parse().unwrap()), count, "{range}");
     }
 }
 
@@ -169,7 +222,11 @@ fn how_many_addresses_routers_own_is_counted_and_not_enumerated() {
         ("10.0.0.0/8", 0),
     ];
     for (range, count) in cases {
-        assert_eq!(super::super::space::routers(&range.parse().unwrap()), count, "{range}");
+        assert_eq!(
+            super::super::pool_addresses::routers(&range.parse().unwrap()),
+            count,
+            "{range}"
+        );
     }
 }
 
@@ -181,9 +238,12 @@ fn a_huge_pool_costs_no_more_than_a_small_one() {
     for n in 0..1_000 {
         give(&mut allocator, &key(&n.to_string()), BOTH).unwrap();
     }
-    assert!(allocator.spaces["huge"].fragments() < 10);
+    assert!(allocator.pools["huge"].fragments() < 10);
     let [v4, v6] = allocator.counts("huge");
-    assert_eq!((v4.available, v6.available), ((1 << 24) - (1 << 17) - 1_000, (1 << 120) - (1 << 56) - 1_000));
+    assert_eq!(
+        (v4.available, v6.available),
+        ((1 << 24) - (1 << 17) - 1_000, (1 << 120) - (1 << 56) - 1_000)
+    );
 }
 
 #[test]
@@ -191,12 +251,19 @@ fn a_tenant_keeps_its_address_when_pools_change_and_is_counted_to_the_pool_that_
     let mut allocator = allocator(&[pool("old", &["10.0.0.0/24"], &[])], &[]);
     give(&mut allocator, &key("a"), V4).unwrap();
     let (renamed, broken) = (pool("new", &["10.0.0.0/24"], &[]), pool("old", &[], &[]));
-    allocator.set_pools([(&renamed, true), (&broken, false)].into_iter(), [].into_iter(), [].into_iter());
+    allocator.set_pools(
+        [(&renamed, true), (&broken, false)].into_iter(),
+        [].into_iter(),
+        [].into_iter(),
+    );
     assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.1")]);
     assert_eq!(admit(&allocator, "10.0.0.0", &key("a"), Some("gone")), Ok("new".into()));
     assert_eq!(counts(&allocator, "new")[0], (256, 2));
-    assert_eq!(admit(&allocator, "10.0.0.0", &key("b"), None), Err(Refusal::Held(key("a"), Clash::NoKey)));
-    // What the broken pool gave stays; nothing stays of one that is not there.
+    assert_eq!(
+        admit(&allocator, "10.0.0.0", &key("b"), None),
+        Err(Refusal::AssignedTo(key("a"), SharingConflict::NoKey))
+    );
+    // The Service keeps an address of an invalid pool, but not one of a deleted pool.
     assert_eq!(admit(&allocator, "10.9.9.9", &key("c"), Some("old")), Ok("old".into()));
     assert_eq!(admit(&allocator, "10.9.9.9", &key("c"), Some("gone")), Err(Refusal::NoPool));
 }
@@ -205,7 +272,7 @@ fn is_of_routers(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[4..] == [0; 4])
 }
 
-/// The same, slowly: every address in a list.
+/// Model of the allocator: every address in a list.
 #[derive(Default)]
 struct Model {
     pools: BTreeMap<Box<str>, Vec<IpAddr>>,
@@ -215,13 +282,13 @@ struct Model {
 impl Model {
     fn give(&mut self, key: &Key, families: &[Family]) -> Option<Vec<IpAddr>> {
         let free = |pool: &Vec<IpAddr>, family: Family| {
-            let mut free = pool.iter().filter(|ip| !is_of_routers(**ip) && !self.owners.contains_key(*ip));
+            let mut free =
+                pool.iter().filter(|ip| !is_of_routers(**ip) && !self.owners.contains_key(*ip));
             free.find(|ip| Family::of(**ip) == family).copied()
         };
-        let given = self
-            .pools
-            .values()
-            .find_map(|pool| families.iter().map(|family| free(pool, *family)).collect::<Option<Vec<_>>>())?;
+        let given = self.pools.values().find_map(|pool| {
+            families.iter().map(|family| free(pool, *family)).collect::<Option<Vec<_>>>()
+        })?;
         self.owners.extend(given.iter().map(|ip| (*ip, key.clone())));
         Some(given)
     }
@@ -243,7 +310,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..80)
 }
 
-/// One of a few sets of pools, with the addresses that each may give.
+/// Returns one of a few sets of pools, with the addresses that each may assign.
 fn pools(which: u8, avoid_buggy: bool) -> Vec<(Pool, Vec<IpAddr>)> {
     let all = [
         (pool("a", &["10.0.0.250-10.0.1.5", "fd00::/125"], &["10.0.1.2-10.0.1.3"]), "10.0.0.252"),
@@ -264,9 +331,17 @@ fn pools(which: u8, avoid_buggy: bool) -> Vec<(Pool, Vec<IpAddr>)> {
             list
         };
         let out: Vec<_> = pool.excluded.iter().flat_map(listed).chain([ip(node)]).collect();
-        let buggy =
-            |ip: &IpAddr| avoid_buggy && ip.is_ipv4() && [".0", ".255"].iter().any(|end| ip.to_string().ends_with(end));
-        let may = pool.ranges.iter().flat_map(listed).filter(|ip| !out.contains(ip) && !buggy(ip)).collect();
+        let buggy = |ip: &IpAddr| {
+            avoid_buggy
+                && ip.is_ipv4()
+                && [".0", ".255"].iter().any(|end| ip.to_string().ends_with(end))
+        };
+        let may = pool
+            .ranges
+            .iter()
+            .flat_map(listed)
+            .filter(|ip| !out.contains(ip) && !buggy(ip))
+            .collect();
         (pool, may)
     })
     .collect()
@@ -296,13 +371,13 @@ proptest! {
                     let nodes = ["10.0.0.252", "10.0.2.3", "fd01::"].map(ip);
                     allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.into_iter(), [].into_iter());
                     model.pools = pools.into_iter().map(|(pool, may)| (pool.name, may)).collect();
-                    // The state asks for every owner again and releases those that may not stay.
+                    // Like the state, checks every owner again and releases refused addresses.
                     for (address, owner) in model.owners.clone() {
-                        let holder = ask(&owner, |asker| allocator.admit(asker, address, None)).ok();
+                        let holder = ask(&owner, |asker| allocator.check_address(asker, address, None)).ok();
                         let expect = model.pools.iter().find(|(_, may)| may.contains(&address)).map(|(name, _)| name);
                         prop_assert_eq!(holder.as_ref(), expect);
                         if let Some(pool) = holder {
-                            allocator.take(address, &owner, &Terms::default(), &pool);
+                            allocator.assign(address, &owner, &SharingParameters::default(), &pool);
                         } else {
                             allocator.release(address, &owner);
                             model.owners.remove(&address);
@@ -310,7 +385,7 @@ proptest! {
                     }
                 }
             }
-            let owners: BTreeMap<_, _> = allocator.tenants().map(|(address, keys)| (address, keys[0].clone())).collect();
+            let owners: BTreeMap<_, _> = allocator.assignments().map(|(address, keys)| (address, keys[0].clone())).collect();
             prop_assert_eq!(&owners, &model.owners);
             for (name, may) in &model.pools {
                 let count = |family: Family| {

@@ -1,366 +1,315 @@
-//! What the condition `ferrolb.io/Announced` of one Service should say, from what the API and the speakers say. Pure;
-//! `docs/reasons.md` explains each reason.
+//! Decides the content of the condition `ferrolb.io/Announced` of one Service, from the objects in
+//! the API and the reports of the speakers. Pure; [`messages`](crate::state::messages::announced)
+//! renders the text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ferrolb_proto::announce::{Bar, Group, Scene, Served};
-use ferrolb_proto::api::{IpMode, LinkTrouble, TroubleReason};
-use ferrolb_proto::bgp::Silence;
-use ferrolb_proto::facts::{Endpoint, Node, Policy, Service, SpeakerLink, Usable};
+use ferrolb_proto::announce::{ClusterView, Ineligible, ServiceView, SharingGroup};
+use ferrolb_proto::api::{InterfaceIssue, InterfaceIssueReason, IpMode};
+use ferrolb_proto::bgp::NotAdvertised;
+use ferrolb_proto::facts::{Endpoint, Node, Service, Speaker, SpeakerInterface, TrafficPolicy};
 use ferrolb_proto::range::Family;
 
+use super::bgp_export::{BgpContext, BgpExport};
+use super::live_speakers::{LiveSpeakers, Owners};
 use super::reason::Reason;
-use super::routers::{Routers, Told};
-use super::voices::{Owner, Owners, Voices};
 use crate::desired::Condition;
-use crate::state::service::{SEPARATOR, join};
+use crate::state::messages::SEPARATOR;
+use crate::state::messages::announced::{Depreferred, Diagnosis, Finding, OwnerIssue, Senders};
+use crate::state::messages::cause::{Cause, Causes};
 
-/// Nodes that a message names.
-const NODES_NAMED_MAX: usize = 5;
-
-const WITHOUT_LOCAL: &str = "without usable endpoint (externalTrafficPolicy Local)";
-
-/// What a Service's condition should say.
+/// The condition that a Service should have.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct DesiredCondition {
     pub(super) condition: Condition,
-    /// It is right already: announced, and nobody is about to stop.
-    pub(super) firm: bool,
+    /// True if the condition can be written at once: the Service is announced, and no owner is
+    /// about to change or has a flaw.
+    pub(super) write_at_once: bool,
 }
 
-/// What a finding is made of.
-pub(super) struct Case<'a> {
+/// The facts that decide a Service's condition.
+pub(super) struct DiagnosisInput<'a> {
     pub(super) service: &'a Service,
-    /// The endpoints of all its slices.
+    /// The endpoints from all EndpointSlices of the Service.
     pub(super) endpoints: Vec<&'a Endpoint>,
-    pub(super) scene: &'a Scene<'a>,
-    /// The Services that share addresses with it, itself included; none if nothing of it may be announced.
-    pub(super) group: Option<Group<'a>>,
-    /// The same, as they are announced by BGP.
-    pub(super) sharers: Vec<Served<'a>>,
-    /// None: with this API group speakers have no place to say what they do.
-    pub(super) voices: Option<&'a Voices<'a>>,
-    /// None: nothing is announced by BGP.
-    pub(super) routers: Option<&'a Routers<'a>>,
+    pub(super) scene: &'a ClusterView<'a>,
+    /// The Services that share addresses with this Service, including itself; `None` if they have
+    /// no address to announce.
+    pub(super) group: Option<SharingGroup<'a>>,
+    /// The same Services as in `group`, as input for BGP; empty if there are no BGPAdvertisements.
+    pub(super) sharers: Vec<ServiceView<'a>>,
+    /// The live speakers; `None` if the API group in use has no SpeakerStatuses.
+    pub(super) voices: Option<&'a LiveSpeakers<'a>>,
+    /// The nodes and routers of BGP; `None` if there are no BGPAdvertisements.
+    pub(super) routers: Option<&'a BgpContext<'a>>,
 }
 
-impl Case<'_> {
-    /// The finding; the Service has at least one address.
-    pub(super) fn finding(&self) -> Finding {
-        let mut parts: Vec<(Reason, String, Vec<IpAddr>)> = Vec::new();
+impl DiagnosisInput<'_> {
+    /// Returns the condition for the Service, which must have at least one address.
+    pub(super) fn verdict(&self) -> DesiredCondition {
+        let mut parts: Vec<(Diagnosis<'_>, Vec<IpAddr>)> = Vec::new();
         let mut firm = true;
         for assigned in &self.service.assigned {
-            let (reason, text, settled) = self.address(assigned.address, assigned.mode);
+            let (diagnosis, settled) = self.address(assigned.address, assigned.mode);
             firm &= settled;
-            match parts.iter_mut().find(|(is, same, _)| *is == reason && *same == text) {
-                Some((.., addresses)) => addresses.push(assigned.address),
-                None => parts.push((reason, text, vec![assigned.address])),
+            match parts.iter_mut().find(|(same, _)| *same == diagnosis) {
+                Some((_, addresses)) => addresses.push(assigned.address),
+                None => parts.push((diagnosis, vec![assigned.address])),
             }
         }
-        // What a person has to look at first, first.
-        parts.sort_by_key(|(reason, ..)| *reason);
-        let reason = parts.first().map_or(Reason::Pending, |(reason, ..)| *reason);
-        let text = |(_, text, addresses): &(Reason, String, Vec<IpAddr>)| format!("{} {text}", join(addresses));
+        // The worst diagnosis comes first, because its reason becomes the reason of the condition.
+        parts.sort_by_key(|(diagnosis, _)| diagnosis.reason());
+        let reason = parts.first().map_or(Reason::Pending, |(diagnosis, _)| diagnosis.reason());
         let is_announced = reason == Reason::Announced;
-        let remarks = self.remarks(is_announced);
-        let message = parts.iter().map(text).chain(remarks.all).collect::<Vec<_>>().join(SEPARATOR).into();
-        let condition = Condition { status: reason.status(), reason: reason.name().into(), message, since: None };
-        Finding { condition, firm: firm && is_announced && !remarks.hindered }
+        let warnings = self.warnings(is_announced);
+        let texts = parts.iter().map(|(diagnosis, addresses)| diagnosis.text(addresses));
+        let texts = texts.chain(warnings.all.iter().map(ToString::to_string));
+        let message = texts.collect::<Vec<_>>().join(SEPARATOR).into();
+        let condition = Condition {
+            status: reason.status(),
+            reason: reason.name().into(),
+            message,
+            since: None,
+        };
+        DesiredCondition { condition, write_at_once: firm && is_announced && !warnings.flawed }
     }
 
-    /// The reason for one address, what is said after it, and whether that is there to stay.
-    fn address(&self, address: IpAddr, mode: Option<IpMode>) -> (Reason, String, bool) {
-        let never = |reason, text: &str| (reason, text.to_owned(), true);
-        if mode == Some(IpMode::Proxy) && !self.service.demand.request.announce {
-            return never(
-                Reason::NoDataPath,
-                "is not announced: with ipMode Proxy kube-proxy takes no traffic for it on any node; if something else there \
-                 does, say ferrolb.io/ip-mode: Proxy,announce",
-            );
+    /// Returns the diagnosis of one address, and whether no owner of the address is about to
+    /// change.
+    fn address(&self, address: IpAddr, mode: Option<IpMode>) -> (Diagnosis<'_>, bool) {
+        if mode == Some(IpMode::Proxy) && !self.service.demand.request.announce_in_proxy_mode {
+            return (Diagnosis { first: Finding::ProxyMode, second: None }, true);
         }
         let on_links = self.on_links(address);
-        let told = self.routers.and_then(|routers| routers.told(self.scene, &self.sharers, address));
-        match told.map(|told| self.by_bgp(address, &told)) {
-            Some(by_bgp) => both_ways(on_links, by_bgp),
-            None => on_links,
+        let told =
+            self.routers.and_then(|routers| routers.export_of(self.scene, &self.sharers, address));
+        match told.map(|told| self.by_bgp(address, told)) {
+            Some(by_bgp) => both_paths(on_links, by_bgp),
+            None => (Diagnosis { first: on_links.0, second: None }, on_links.1),
         }
     }
 
-    /// What is said of an address as the nodes' links have it.
-    fn on_links(&self, address: IpAddr) -> (Reason, String, bool) {
+    /// Returns the finding for layer 2, and whether no owner of the address is about to change.
+    fn on_links(&self, address: IpAddr) -> (Finding<'_>, bool) {
         let owners = self.voices.map(|voices| voices.owners(address)).unwrap_or_default();
-        let trouble = self.voices.and_then(|voices| voices.troubles(address).min_by_key(|(_, is)| is.reason));
-        match trouble {
-            Some((by, trouble)) if !is_remark(trouble) => self.trouble(by, trouble, &owners),
-            _ if owners.all.is_empty() => self.unannounced(address),
-            trouble => (Reason::Announced, announced(&owners, trouble.map(|(_, trouble)| trouble)), !owners.moving),
-        }
-    }
-
-    /// What is said of an address that is to be announced by BGP.
-    fn by_bgp(&self, address: IpAddr, told: &Told<'_>) -> (Reason, String) {
-        let few = |names: &BTreeSet<&str>| some(&names.iter().collect::<Vec<_>>(), NODES_NAMED_MAX);
-        let Told { from, last, to, apart, missing, yielding, barred } = told;
-        let some = |names: &[&str]| some(names, NODES_NAMED_MAX);
-        if !(from.is_empty() && last.is_empty()) {
-            // With policy Cluster these are the same nodes for thousands of Services: a session that comes or goes is not told of each of them.
-            let nodes = |names: &[&str]| match self.service.policy {
-                Policy::Cluster => "every node that may and has a session".to_owned(),
-                Policy::Local => some(names),
-            };
-            let text = match (from.as_slice(), last.as_slice(), self.service.policy) {
-                ([], last, _) => format!("by BGP from {} to {}, as the last resort", nodes(last), few(to)),
-                (from, [_, ..], Policy::Local) => {
-                    format!("by BGP from {} to {}, and as the last resort from {}", nodes(from), few(to), some(last))
-                }
-                (from, ..) => format!("by BGP from {} to {}", nodes(from), few(to)),
-            };
-            let yields = match yielding.is_empty() {
-                true => String::new(),
-                false => format!(
-                    " (BGPAdvertisement {} yields to an older one that says another localPref, med or asPathPrepend)",
-                    few(yielding)
-                ),
-            };
-            return (Reason::Announced, text + &yields);
-        }
-        if barred.contains_key(&Silence::Barred(Bar::NoEndpoint)) {
-            return (Reason::NoEndpoints, self.no_endpoint(address));
-        }
-        if !apart.is_empty() {
-            let text = format!(
-                "is not announced by BGP: no session of {} with {} is established; look at what these BGPPeers say",
-                some(apart),
-                few(missing)
-            );
-            return (Reason::NoSession, text);
-        }
-        let may = |(silence, _): &(&Silence, &usize)| !matches!(silence, Silence::Barred(_));
-        if self.voices.is_none() && barred.iter().any(|silence| may(&silence)) {
-            let text = "may be announced by BGP; whether it is cannot be said with this --api-group".to_owned();
-            return (Reason::NotObserved, text);
-        }
-        let cause = |(silence, count): (&Silence, &usize)| {
-            let cause = match silence {
-                // Here each address is judged by itself.
-                Silence::Barred(Bar::CannotServe) if self.service.policy == Policy::Local => WITHOUT_LOCAL,
-                Silence::Barred(bar) => self.cause(*bar),
-                Silence::NoSpeaker => "without a speaker",
-                Silence::NoGobgpd => "whose speaker has no --gobgp",
-            };
-            format!("{count} {cause}")
-        };
-        let causes: Vec<_> = barred.iter().map(cause).collect();
-        let text = format!(
-            "is not announced by BGP: no node may announce it; of {}: {}",
-            nodes(barred.values().sum()),
-            causes.join(", ")
-        );
-        (Reason::NoCandidateNode, text)
-    }
-
-    fn trouble(&self, by: &str, trouble: &LinkTrouble, owners: &Owners<'_>) -> (Reason, String, bool) {
-        let LinkTrouble { mac, node, .. } = trouble;
-        let still = if owners.all.is_empty() { String::new() } else { format!(", and so does {}", names(&owners.all)) };
-        if trouble.reason == TroubleReason::KernelAnswers {
-            let node = node.as_deref().unwrap_or(by);
-            let text = format!(
-                "is answered for by the kernel of {node} ({mac}){still}: with kube-proxy in IPVS mode set strictARP, else take \
-                 the address off the node's interfaces, or end another load balancer's speaker there"
-            );
-            return (Reason::KernelAnswers, text, true);
-        }
-        let text = format!(
-            "is answered for by somebody else ({mac}, seen by {by}){still}: take the address away from that host, or out of the pool"
-        );
-        (Reason::AddressConflict, text, true)
-    }
-
-    /// Why nobody says that he announces an address that could be.
-    fn unannounced(&self, address: IpAddr) -> (Reason, String, bool) {
-        let (reason, text) = match &self.group {
-            Some(group) if !group.has_endpoint() => (Reason::NoEndpoints, self.no_endpoint(address)),
-            Some(group) if group.addresses().contains(&address) => self.nobody(group),
-            Some(_) | None => (Reason::NoAdvertisement, self.unadvertised(address)),
-        };
-        (reason, text, true)
-    }
-
-    fn no_endpoint(&self, address: IpAddr) -> String {
-        let what = match self.service.usable {
-            Usable::ReadyOrTerminating => "is ready, or serving while it terminates",
-            Usable::Ready => "is ready, as ferrolb.io/usable asks",
-            Usable::Serving => "is serving, as ferrolb.io/usable asks",
-        };
-        // Those that it has are of the other family.
-        let family = if self.usable().next().is_some() { format!("{} ", Family::of(address)) } else { String::new() };
-        format!("is not announced: no {family}endpoint of the Service {what}; look at its pods and its selector")
-    }
-
-    fn unadvertised(&self, address: IpAddr) -> String {
-        match self.scene.pool_of(self.service.from_pool.as_deref(), address) {
-            Some(pool) => format!(
-                "is not announced: no valid L2Advertisement or BGPAdvertisement selects pool {} and this Service; create one, or mend its selectors",
-                pool.name
-            ),
-            None => "is not announced: no IPAddressPool has it any more".to_owned(),
-        }
-    }
-
-    /// There are endpoints and advertisements: is there a node?
-    fn nobody(&self, group: &Group<'_>) -> (Reason, String) {
-        let mut causes: BTreeMap<&str, usize> = BTreeMap::new();
-        let (mut may, mut count) = (Vec::new(), 0);
-        for (node, bar) in group.bars(self.scene) {
-            count += 1;
-            match bar.map(|bar| self.cause(bar)).or_else(|| self.no_link(group, node)) {
-                Some(cause) => *causes.entry(cause).or_default() += 1,
-                None => may.push(node),
+        let issue =
+            self.voices.and_then(|voices| voices.issues(address).min_by_key(|(_, is)| is.reason));
+        match issue {
+            Some((by, issue)) if !is_warning(issue) => (conflict(by, issue, owners), true),
+            _ if owners.all.is_empty() => (self.unannounced(address), true),
+            issue => {
+                let settled = !owners.moving;
+                let issue = issue.map(|(node, InterfaceIssue { reason, mac, .. })| OwnerIssue {
+                    reason: *reason,
+                    mac,
+                    node,
+                });
+                (Finding::Owned { owners: owners.all, partitioned: owners.parted, issue }, settled)
             }
         }
-        if may.is_empty() {
-            let causes: Vec<_> = causes.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
-            let text = format!(
-                "is not announced: no node may announce it; of {}: {}{}",
-                nodes(count),
-                causes.join(", "),
-                self.nowhere()
-            );
-            return (Reason::NoCandidateNode, text);
-        }
-        self.silent(group, &may)
     }
 
-    /// What is to be said where its endpoints are on no node.
-    fn nowhere(&self) -> &'static str {
+    /// Returns the finding for the announcement by BGP of an address that a BGPAdvertisement
+    /// selects.
+    fn by_bgp<'s>(&'s self, address: IpAddr, told: BgpExport<'s>) -> Finding<'s> {
+        let BgpExport {
+            preferred_nodes: from,
+            depreferred_nodes: last,
+            peers: to,
+            nodes_without_session: apart,
+            missing_peers: missing,
+            overridden: yielding,
+            not_advertised: barred,
+        } = told;
+        let list = |names: BTreeSet<&'s str>| names.into_iter().collect::<Vec<_>>();
+        if !(from.is_empty() && last.is_empty()) {
+            let senders = |nodes| match self.service.policy {
+                TrafficPolicy::Cluster => Senders::Every,
+                TrafficPolicy::Local => Senders::Nodes(nodes),
+            };
+            let (from, depreferred) = match (from.is_empty(), last.is_empty()) {
+                (true, _) => (senders(last), Depreferred::All),
+                (false, false) if self.service.policy == TrafficPolicy::Local => {
+                    (senders(from), Depreferred::Also(last))
+                }
+                (false, _) => (senders(from), Depreferred::None),
+            };
+            return Finding::Routed { from, to: list(to), depreferred, overridden: list(yielding) };
+        }
+        if barred.contains_key(&NotAdvertised::Ineligible(Ineligible::NoEndpoint)) {
+            return self.no_endpoint(address);
+        }
+        if !apart.is_empty() {
+            return Finding::NoSession { nodes: apart, peers: list(missing) };
+        }
+        let may = |silence: &NotAdvertised| !matches!(silence, NotAdvertised::Ineligible(_));
+        if self.voices.is_none() && barred.keys().any(may) {
+            return Finding::RouteUnknown;
+        }
+        let mut causes = Causes::default();
+        for (silence, count) in barred {
+            let cause = match silence {
+                // BGP decides on each address separately, so only an endpoint of the address's own
+                // family can be missing.
+                NotAdvertised::Ineligible(Ineligible::CannotServe)
+                    if self.service.policy == TrafficPolicy::Local =>
+                {
+                    Cause::NoLocalEndpoint
+                }
+                NotAdvertised::Ineligible(bar) => self.cause(bar),
+                NotAdvertised::NoSpeaker => Cause::NoSpeaker,
+                NotAdvertised::NoGobgpd => Cause::NoGobgpd,
+            };
+            *causes.counts.entry(cause).or_default() += count;
+        }
+        Finding::NoRoute(causes)
+    }
+
+    /// Returns why no speaker reports an address on layer 2.
+    fn unannounced(&self, address: IpAddr) -> Finding<'_> {
+        match &self.group {
+            Some(group) if !group.has_eligible_endpoint() => self.no_endpoint(address),
+            Some(group) if group.addresses().contains(&address) => self.unowned(group),
+            Some(_) | None => {
+                match self.scene.pool_of(self.service.pool_annotation.as_deref(), address) {
+                    Some(pool) => Finding::NoAdvertisement { pool: &pool.name },
+                    None => Finding::NoPool,
+                }
+            }
+        }
+    }
+
+    fn no_endpoint(&self, address: IpAddr) -> Finding<'_> {
+        // The Service may have eligible endpoints of the other family. In that case, the finding
+        // names the family that lacks them.
+        let family = self.usable().next().map(|_| Family::of(address));
+        Finding::NoEndpoint { family, usable: self.service.endpoint_condition }
+    }
+
+    /// Returns why a Service with eligible endpoints and an L2Advertisement has no owner on layer
+    /// 2: no node is eligible, or no speaker of an eligible node announces the address.
+    fn unowned<'s>(&'s self, group: &SharingGroup<'s>) -> Finding<'s> {
+        let (mut causes, mut eligible) = (Causes::default(), Vec::new());
+        for (node, bar) in group.eligibility(self.scene) {
+            if let Some(bar) = bar {
+                causes.count(self.cause(bar));
+            } else if let Some(speaker) = self.without_link(group, node) {
+                causes.count(Cause::NoInterface);
+                let interfaces = || speaker.interfaces.iter().map(|link| &*link.name).collect();
+                causes.interfaces.get_or_insert_with(|| (&*speaker.node, interfaces()));
+            } else {
+                eligible.push(node);
+            }
+        }
+        if eligible.is_empty() {
+            causes.without_node_name = self.is_nowhere();
+            return Finding::NoNode(causes);
+        }
+        self.eligible_but_unowned(group, &eligible)
+    }
+
+    /// Returns whether the policy is Local and the eligible endpoints have no node name, so that no
+    /// node has a local endpoint.
+    fn is_nowhere(&self) -> bool {
         let has_node = |endpoint: &Endpoint| endpoint.node.is_some();
-        if self.service.policy == Policy::Local && self.usable().next().is_some() && !self.usable().any(has_node) {
-            "; its usable endpoints have no nodeName, so they are on no node"
-        } else {
-            ""
-        }
+        self.service.policy == TrafficPolicy::Local
+            && self.usable().next().is_some()
+            && !self.usable().any(has_node)
     }
 
-    fn cause(&self, bar: Bar) -> &'static str {
+    fn cause(&self, bar: Ineligible) -> Cause {
         let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
         let needs = |family| has(family) && self.is_served(family);
         match (bar, self.service.policy) {
-            (Bar::Unreachable, _) => "with its network unavailable or out of service",
-            (Bar::Excluded, _) => "labelled exclude-from-external-load-balancers",
-            (Bar::NotSelected, _) => "not selected by an advertisement",
-            (Bar::CannotServe, Policy::Local) if needs(Family::V4) && needs(Family::V6) => {
-                "without usable endpoints of both families (externalTrafficPolicy Local)"
+            (Ineligible::Unreachable, _) => Cause::Unreachable,
+            (Ineligible::Excluded, _) => Cause::Excluded,
+            (Ineligible::NotSelected, _) => Cause::NotSelected,
+            (Ineligible::CannotServe, TrafficPolicy::Local)
+                if needs(Family::V4) && needs(Family::V6) =>
+            {
+                Cause::NoLocalEndpointOfBoth
             }
-            (Bar::CannotServe, Policy::Local) => WITHOUT_LOCAL,
-            (Bar::CannotServe, Policy::Cluster) => "without usable endpoint of a Service that shares the address",
-            (Bar::NoEndpoint, _) => "without usable endpoint anywhere",
-            (Bar::NoRouter, _) => "without a BGPPeer that it is announced to",
-            (Bar::TooManyCommunities, _) => {
-                "with more communities than a route can carry, of all advertisements together"
-            }
+            (Ineligible::CannotServe, TrafficPolicy::Local) => Cause::NoLocalEndpoint,
+            (Ineligible::CannotServe, TrafficPolicy::Cluster) => Cause::NoSharedEndpoint,
+            (Ineligible::NoEndpoint, _) => Cause::NoEndpoint,
+            (Ineligible::NoRouter, _) => Cause::NoPeer,
+            (Ineligible::TooManyCommunities, _) => Cause::TooManyCommunities,
         }
     }
 
-    /// Whether a node's speaker says that the node has no link on which it could be announced.
-    fn no_link(&self, group: &Group<'_>, node: &Node) -> Option<&'static str> {
+    /// Returns the speaker of a node if that speaker reports no interface on which the address
+    /// could be announced.
+    fn without_link(&self, group: &SharingGroup<'_>, node: &Node) -> Option<&Speaker> {
         let speaker = self.voices?.of(&node.name)?;
-        let serves = speaker.links.iter().any(|link| link.up && !link.muted && group.selects_link(node, &link.name));
-        (!serves).then_some("without a link that speaks and is selected by an advertisement")
-    }
-
-    /// Nodes may announce it, and none says that it does.
-    fn silent(&self, group: &Group<'_>, may: &[&Node]) -> (Reason, String) {
-        let nodes = list(may);
-        let Some(voices) = self.voices else {
-            let text = format!("may be announced from {nodes}; which node does cannot be said with this --api-group");
-            return (Reason::NotObserved, text);
+        let serves = |link: &SpeakerInterface| {
+            link.up && !link.standby && group.selects_interface(node, &link.name)
         };
-        let speakers: Vec<_> = may.iter().filter_map(|node| Some((node, voices.of(&node.name)?))).collect();
+        (!speaker.interfaces.iter().any(serves)).then_some(speaker)
+    }
+
+    /// Returns why no speaker reports the address on layer 2 although nodes are eligible.
+    fn eligible_but_unowned<'s>(
+        &'s self,
+        group: &SharingGroup<'s>,
+        eligible: &[&'s Node],
+    ) -> Finding<'s> {
+        let nodes: Vec<&str> = eligible.iter().map(|node| &*node.name).collect();
+        let Some(voices) = self.voices else { return Finding::OwnerUnknown { nodes } };
+        let speakers: Vec<_> =
+            eligible.iter().filter_map(|node| Some((node, voices.of(&node.name)?))).collect();
         if speakers.is_empty() {
-            let text = format!(
-                "is not announced: no speaker runs on a node that may announce it ({nodes}); look at the DaemonSet speaker and its logs"
-            );
-            return (Reason::NoSpeaker, text);
+            return Finding::NoSpeaker { nodes };
         }
-        let deaf = speakers.iter().all(|(node, speaker)| {
-            let speaks = |link: &&SpeakerLink| link.up && !link.muted && group.selects_link(node, &link.name);
-            speaker.links.iter().filter(speaks).all(|link| link.deaf)
+        let isolated = speakers.iter().all(|(node, speaker)| {
+            let in_use = |link: &&SpeakerInterface| {
+                link.up && !link.standby && group.selects_interface(node, &link.name)
+            };
+            speaker.interfaces.iter().filter(in_use).all(|link| link.isolated)
         });
-        if deaf {
-            let text = format!(
-                "is not announced: the speakers of all nodes that may announce it ({nodes}) hear nothing on their links; look at the network"
-            );
-            return (Reason::SpeakersDeaf, text);
+        if isolated { Finding::Isolated { nodes } } else { Finding::Unclaimed { nodes } }
+    }
+}
+
+/// Returns the finding for an address for which another host also replies on layer 2.
+fn conflict<'a>(by: &'a str, issue: &'a InterfaceIssue, owners: Owners<'a>) -> Finding<'a> {
+    let InterfaceIssue { mac, node, .. } = issue;
+    let owners = owners.all;
+    if issue.reason == InterfaceIssueReason::KernelAnswers {
+        let node = node.as_deref().unwrap_or(by);
+        return Finding::KernelReplies { node, mac, owners };
+    }
+    Finding::Conflict { mac, seen_by: by, owners }
+}
+
+/// Returns the diagnosis of an address that may be announced on layer 2 and by BGP. The address is
+/// announced if either path announces it, unless another host replies for it on layer 2.
+fn both_paths<'a>(
+    (on_links, settled): (Finding<'a>, bool),
+    by_bgp: Finding<'a>,
+) -> (Diagnosis<'a>, bool) {
+    let pair = |first, second| Diagnosis { first, second: Some(second) };
+    match (on_links.reason(), by_bgp.reason()) {
+        (Reason::NoAdvertisement, _) => (Diagnosis { first: by_bgp, second: None }, true),
+        // Both paths lack an eligible endpoint: one finding is enough.
+        (Reason::NoEndpoints, Reason::NoEndpoints) => {
+            (Diagnosis { first: on_links, second: None }, settled)
         }
-        let text = format!(
-            "is not announced: {nodes} may announce it, and no speaker says that it does; if that lasts, look at their logs"
-        );
-        (Reason::Pending, text)
-    }
-}
-
-/// What is said of an address that may be announced both ways: it is announced where it is by either, unless somebody else has it.
-fn both_ways(on_links: (Reason, String, bool), by_bgp: (Reason, String)) -> (Reason, String, bool) {
-    match (on_links, by_bgp) {
-        ((Reason::NoAdvertisement, ..), (reason, text)) => (reason, text, true),
-        // Both wait for the same.
-        ((Reason::NoEndpoints, text, settled), (Reason::NoEndpoints, _)) => (Reason::NoEndpoints, text, settled),
-        ((Reason::Announced, text, settled), (reason, by_bgp)) => {
-            let but = if reason == Reason::Announced { "and" } else { "but" };
-            (Reason::Announced, format!("{text}, {but} {by_bgp}"), settled && reason == Reason::Announced)
+        (Reason::Announced, reason) => {
+            (pair(on_links, by_bgp), settled && reason == Reason::Announced)
         }
-        ((reason, text, _), (Reason::Announced, by_bgp)) if reason >= Reason::NoEndpoints => {
-            (Reason::Announced, format!("{by_bgp}, but on no link: it {text}"), false)
+        (reason, Reason::Announced) if reason >= Reason::NoEndpoints => {
+            (pair(by_bgp, on_links), false)
         }
-        ((reason, text, settled), (_, by_bgp)) => (reason, format!("{text}, and {by_bgp}"), settled),
+        (_, _) => (pair(on_links, by_bgp), settled),
     }
 }
 
-fn announced(owners: &Owners<'_>, trouble: Option<&LinkTrouble>) -> String {
-    let mut text = format!("from {}", names(&owners.all));
-    if owners.parted {
-        text.push_str(", whose speakers do not hear each other");
-    }
-    if let Some(trouble) = trouble {
-        let mac = &trouble.mac;
-        text.push_str(&match trouble.reason {
-            TroubleReason::GroupNotJoined => {
-                format!(", which may not hear who asks for it: it could not join the group of {mac}")
-            }
-            TroubleReason::AnsweredByProxy | TroubleReason::AddressConflict | TroubleReason::KernelAnswers => {
-                format!(", while {mac} goes on answering for its dead owner")
-            }
-        });
-    }
-    text
-}
-
-/// A trouble of an address that is announced all the same.
-const fn is_remark(trouble: &LinkTrouble) -> bool {
-    matches!(trouble.reason, TroubleReason::AnsweredByProxy | TroubleReason::GroupNotJoined)
-}
-
-fn names(owners: &[Owner<'_>]) -> String {
-    let named = owners.iter().take(NODES_NAMED_MAX);
-    let mut names: Vec<_> = named.map(|owner| format!("{} ({})", owner.node, owner.links.join(", "))).collect();
-    if owners.len() > NODES_NAMED_MAX {
-        names.push(format!("{} more", owners.len() - NODES_NAMED_MAX));
-    }
-    names.join(" and ")
-}
-
-fn nodes(count: usize) -> String {
-    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
-}
-
-fn list(nodes: &[&Node]) -> String {
-    let names: Vec<&str> = nodes.iter().map(|node| &*node.name).collect();
-    some(&names, NODES_NAMED_MAX)
-}
-
-/// As many of these as a message may name, and how many more there are.
-pub(super) fn some<T: AsRef<str>>(all: &[T], max: usize) -> String {
-    let named = all.iter().take(max).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-    if all.len() > max { format!("{named} and {} more", all.len() - max) } else { named }
+/// Returns whether the address is announced in spite of this issue, so that the issue is only a
+/// warning.
+const fn is_warning(issue: &InterfaceIssue) -> bool {
+    matches!(
+        issue.reason,
+        InterfaceIssueReason::StaleNeighborProxy | InterfaceIssueReason::MulticastJoinFailed
+    )
 }

@@ -1,24 +1,26 @@
-//! The reasons of the condition `ferrolb.io/Announced`. Plain values; `docs/reasons.md` explains each.
+//! The reasons of the condition `ferrolb.io/Announced`. Plain values; `docs/reasons.md` explains
+//! each.
 
-use ferrolb_proto::api::Truth;
-use ferrolb_proto::facts::ConditionKind;
+use ferrolb_proto::api::ConditionStatus;
+use ferrolb_proto::facts::ServiceConditionType;
 
-use crate::state::service::Entry;
+use crate::state::service::ServiceEntry;
 
-/// Why an address is not announced, the worst first. Its name is the reason.
+/// Reasons of the condition `ferrolb.io/Announced`, the worst first. The name of each variant is
+/// the text of the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::state) enum Reason {
     AddressConflict,
     KernelAnswers,
-    NoDataPath,
+    NotAnnouncedIPModeProxy,
     NoEndpoints,
     NoAdvertisement,
     NoCandidateNode,
     NoSession,
-    SpeakersDeaf,
+    SpeakersIsolated,
     NoSpeaker,
     Pending,
-    NotObserved,
+    Unobservable,
     Announced,
 }
 
@@ -26,15 +28,15 @@ impl Reason {
     const ALL: [Self; 12] = [
         Self::AddressConflict,
         Self::KernelAnswers,
-        Self::NoDataPath,
+        Self::NotAnnouncedIPModeProxy,
         Self::NoEndpoints,
         Self::NoAdvertisement,
         Self::NoCandidateNode,
         Self::NoSession,
-        Self::SpeakersDeaf,
+        Self::SpeakersIsolated,
         Self::NoSpeaker,
         Self::Pending,
-        Self::NotObserved,
+        Self::Unobservable,
         Self::Announced,
     ];
 
@@ -42,40 +44,45 @@ impl Reason {
         match self {
             Self::AddressConflict => "AddressConflict",
             Self::KernelAnswers => "KernelAnswers",
-            Self::NoDataPath => "NoDataPath",
+            Self::NotAnnouncedIPModeProxy => "NotAnnouncedIPModeProxy",
             Self::NoEndpoints => "NoEndpoints",
             Self::NoAdvertisement => "NoAdvertisement",
             Self::NoCandidateNode => "NoCandidateNode",
             Self::NoSession => "NoSession",
-            Self::SpeakersDeaf => "SpeakersDeaf",
+            Self::SpeakersIsolated => "SpeakersIsolated",
             Self::NoSpeaker => "NoSpeaker",
             Self::Pending => "Pending",
-            Self::NotObserved => "NotObserved",
+            Self::Unobservable => "Unobservable",
             Self::Announced => "Announced",
         }
     }
 
-    pub(super) const fn status(self) -> Truth {
+    pub(super) const fn status(self) -> ConditionStatus {
         match self {
-            Self::Announced => Truth::True,
-            Self::NotObserved => Truth::Unknown,
+            Self::Announced => ConditionStatus::True,
+            Self::Unobservable => ConditionStatus::Unknown,
             Self::AddressConflict
             | Self::KernelAnswers
-            | Self::NoDataPath
+            | Self::NotAnnouncedIPModeProxy
             | Self::NoEndpoints
             | Self::NoAdvertisement
             | Self::NoCandidateNode
             | Self::NoSession
-            | Self::SpeakersDeaf
+            | Self::SpeakersIsolated
             | Self::NoSpeaker
-            | Self::Pending => Truth::False,
+            | Self::Pending => ConditionStatus::False,
         }
     }
 
-    /// The reason that a Service's condition has, or is about to have; none: no condition, or one of another version.
-    pub(in crate::state) fn of(entry: &Entry) -> Option<Self> {
+    /// Returns the reason of the condition that is to be written for a Service, or else of the
+    /// written condition. Returns `None` without a condition, or if this version does not define
+    /// the reason.
+    pub(in crate::state) fn of(entry: &ServiceEntry) -> Option<Self> {
         let decided = entry.announced.as_ref().map(|condition| &*condition.reason);
-        let written = entry.service.condition(ConditionKind::Announced).map(|condition| &*condition.reason);
+        let written = entry
+            .service
+            .condition(ServiceConditionType::Announced)
+            .map(|condition| &*condition.reason);
         let name = decided.or(written)?;
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }

@@ -1,30 +1,71 @@
-//! The condition `Valid` of BGPAdvertisements. Pure functions; the state asks them.
+//! Computes the condition `Valid` of BGPAdvertisements. Pure functions; called by the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_proto::api::StatusFields;
-use ferrolb_proto::bgp::too_wide;
-use ferrolb_proto::facts::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef, Pool};
+use ferrolb_proto::api::{CustomResourceKind, StatusFields};
+use ferrolb_proto::bgp::too_wide_prefix;
+use ferrolb_proto::facts::{BgpAdvertisement, BgpAdvertisementProblem, CommunityRef, Node, Pool};
 use ferrolb_proto::range::Family;
+use ferrolb_runtime::store::Store;
 
-use super::super::validity::{Fault, verdict};
-use super::few;
-use crate::desired::ValidStatus;
+use super::super::custom_resources::{CustomResources, StatusResource};
+use super::super::messages::bgp::BgpMessage;
+use super::super::validity::{assume, verdict};
+use crate::desired::{CustomResourceStatus, ValidStatus};
 
-/// What decides on BGPAdvertisements beside themselves.
-pub(super) struct Surroundings<'a> {
+/// Inputs of a BGPAdvertisement's status, in addition to the BGPAdvertisement itself.
+pub(in crate::state) struct AdvertisementStatusInputs<'a> {
     pools: Vec<&'a Pool>,
-    /// By the name of a community, the Community that gives it.
+    /// By name of a community, the Community that defines it.
     aliases: BTreeMap<&'a str, &'a str>,
     /// The names of all BGPPeers.
     peers: BTreeSet<&'a str>,
-    /// Who has to yield to whom.
+    /// By BGPAdvertisement that is in conflict, the older BGPAdvertisement that overrides it.
     conflicts: BTreeMap<&'a str, &'a BgpAdvertisement>,
 }
 
-impl<'a> Surroundings<'a> {
-    /// Those of all advertisements in a cluster with these nodes, by their labels. Where no node is known, as if there were one
-    /// without labels.
+impl StatusResource for BgpAdvertisement {
+    const KIND: CustomResourceKind = CustomResourceKind::BGPAdvertisement;
+    type Status = ValidStatus;
+    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::BgpAdvertisement;
+    type StatusInputs<'a> = AdvertisementStatusInputs<'a>;
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        let mut ad = before.cloned().unwrap_or_default();
+        (ad.name, ad.problem) = (name, Some(BgpAdvertisementProblem::Unreadable(why)));
+        ad
+    }
+
+    fn status(
+        &self,
+        around: &AdvertisementStatusInputs<'_>,
+        fields: &StatusFields,
+    ) -> Option<ValidStatus> {
+        around.status(self, fields)
+    }
+
+    fn record_written(&mut self, written: &ValidStatus) {
+        let is = &mut self.status.0;
+        assume(&mut is.conditions, &mut is.observed_generation, written);
+    }
+}
+
+impl<'a> AdvertisementStatusInputs<'a> {
+    /// Collects these inputs from the stores. `aliases` come from
+    /// [`alias_owners`](super::super::validity::alias_owners).
+    pub(in crate::state) fn of(
+        own: &'a CustomResources,
+        nodes: &Store<Box<str>, Node>,
+        aliases: BTreeMap<&'a str, &'a str>,
+    ) -> Self {
+        let ads: Vec<_> = own.bgp_advertisements.values().collect();
+        let labels: Vec<_> = nodes.values().map(|node| &node.labels).collect();
+        let peers = own.peers.keys().map(|name| &**name).collect();
+        Self::new(&ads, &labels, own.pools.values().collect(), aliases, peers)
+    }
+
+    /// Stores the inputs, and computes the conflicts between all BGPAdvertisements. `nodes` has the
+    /// labels of each node; if it is empty, assumes one node without labels.
     pub(super) fn new(
         ads: &[&'a BgpAdvertisement],
         nodes: &[&BTreeMap<String, String>],
@@ -33,7 +74,9 @@ impl<'a> Surroundings<'a> {
         peers: BTreeSet<&'a str>,
     ) -> Self {
         let mut surroundings = Self { pools, aliases, peers, conflicts: BTreeMap::new() };
-        let announces = |ad: &&'a BgpAdvertisement| ad.problem.is_none() && surroundings.strange(ad).next().is_none();
+        let announces = |ad: &&'a BgpAdvertisement| {
+            ad.problem.is_none() && surroundings.unknown_communities(ad).next().is_none()
+        };
         let mut announcing: Vec<_> = ads.iter().copied().filter(announces).collect();
         announcing.sort_by_key(|ad| (ad.created, &*ad.name));
         let bare = [&BTreeMap::new()];
@@ -42,55 +85,58 @@ impl<'a> Surroundings<'a> {
         surroundings
     }
 
-    /// The status that an advertisement should have; none when it has it, or its CRD has no place for it.
-    pub(super) fn status(&self, ad: &BgpAdvertisement, fields: &StatusFields) -> Option<ValidStatus> {
+    /// Returns the status to write to a BGPAdvertisement; `None` if it is up to date, or the CRD
+    /// has no field for it.
+    pub(super) fn status(
+        &self,
+        ad: &BgpAdvertisement,
+        fields: &StatusFields,
+    ) -> Option<ValidStatus> {
         let is = (ad.status.conditions.as_slice(), ad.status.observed_generation);
-        let (wanted, same) = verdict(self.fault(ad), "what this advertisement selects is announced", ad.generation, is);
+        let (wanted, same) = verdict(&self.message(ad), ad.generation, is);
         (!same && fields.has("conditions")).then_some(wanted)
     }
 
-    fn fault(&self, ad: &BgpAdvertisement) -> Option<Fault> {
-        let fault = |reason, message: String| Some(Fault { reason, message: message.into() });
+    fn message<'s>(&'s self, ad: &'s BgpAdvertisement) -> BgpMessage<'s> {
         if let Some(problem) = &ad.problem {
-            return fault(reason(problem), problem.to_string());
+            return BgpMessage::Problem(problem);
         }
-        if let Some(names) = few(self.strange(ad)) {
-            let message = format!("spec.communities: no Community gives the name {names}; nothing is announced by it");
-            return fault("UnknownCommunity", message);
+        let communities: Vec<_> = self.unknown_communities(ad).collect();
+        if !communities.is_empty() {
+            return BgpMessage::UnknownCommunity(communities);
         }
         let is_pool = |name: &str| self.pools.iter().any(|pool| *pool.name == *name);
-        if let Some(names) = few(ad.pools.iter().map(String::as_str).filter(|name| !is_pool(name))) {
-            let message =
-                format!("spec.ipAddressPools: there is no IPAddressPool {names}; what else is selected is announced");
-            return fault("UnknownPool", message);
+        let pools: Vec<_> =
+            ad.pools.iter().map(String::as_str).filter(|name| !is_pool(name)).collect();
+        if !pools.is_empty() {
+            return BgpMessage::UnknownPool(pools);
         }
-        if let Some(names) = few(ad.peers.iter().map(|name| &**name).filter(|name| !self.peers.contains(name))) {
-            let message = format!("spec.peers: there is no BGPPeer {names}; to what else is named it is announced");
-            return fault("UnknownPeer", message);
+        let is_peer = |name: &&str| self.peers.contains(name);
+        let peers: Vec<_> =
+            ad.peers.iter().map(|name| &**name).filter(|name| !is_peer(name)).collect();
+        if !peers.is_empty() {
+            return BgpMessage::UnknownPeer(peers);
         }
-        let selected = self.pools.iter().filter(|pool| ad.selects_pool(pool));
+        let mut selected = self.pools.iter().filter(|pool| ad.selects_pool(pool));
         if let Some((pool, (family, shortest))) =
-            selected.into_iter().find_map(|pool| Some((pool, too_wide(ad, pool)?)))
+            selected.find_map(|pool| Some((pool, too_wide_prefix(ad, pool)?)))
         {
-            let (field, length) = (field(family), ad.length(family));
-            let message = format!(
-                "spec.{field}: a prefix of {length} bits is wider than pool {} and would draw traffic for addresses that are not its \
-                 own, so that the pool is not announced by it: write {shortest} or more",
-                pool.name
-            );
-            return fault("TooWide", message);
+            let length = ad.aggregation_length(family);
+            return BgpMessage::TooWide { family, length, pool: &pool.name, shortest };
         }
-        let older = self.conflicts.get(&*ad.name)?;
-        let message = format!(
-            "{}: BGPAdvertisement {} announces the same prefixes otherwise, and is older: it has its way with the routers of both",
-            differences(ad, older),
-            older.name
-        );
-        fault("Conflict", message)
+        match self.conflicts.get(&*ad.name) {
+            Some(older) => {
+                BgpMessage::Conflict { fields: differences(ad, older), older: &older.name }
+            }
+            None => BgpMessage::Valid,
+        }
     }
 
-    /// The names of communities that no Community gives.
-    fn strange<'s>(&'s self, ad: &'s BgpAdvertisement) -> impl Iterator<Item = &'s str> {
+    /// Returns the community names of an advertisement that no Community defines.
+    fn unknown_communities<'s>(
+        &'s self,
+        ad: &'s BgpAdvertisement,
+    ) -> impl Iterator<Item = &'s str> {
         let name = |community: &'s CommunityRef| match community {
             CommunityRef::Name(name) => Some(&**name),
             CommunityRef::Value(_) => None,
@@ -99,37 +145,47 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-/// Who announces what an older one announces to the same router from the same node, and says something else of which there can be
-/// only one. `ads` are in the order of their age, and each could announce; Services are not known here, so those that select some of
-/// them are left out.
+/// Returns the BGPAdvertisements that are in conflict with an older one, and that older one. Both
+/// advertise the same prefix from the same node to the same router, but with different values of an
+/// attribute that a route has only once.
+///
+/// `ads` are sorted by age, and all of them are valid. The result ignores BGPAdvertisements that
+/// select only some Services, because the Services are unknown here.
 fn conflicts<'a>(
     ads: &[&'a BgpAdvertisement],
     nodes: &[&BTreeMap<String, String>],
     pools: &[&Pool],
 ) -> BTreeMap<&'a str, &'a BgpAdvertisement> {
     let here = |labels: &BTreeMap<String, String>| -> Vec<usize> {
-        let counts = |place: &usize| ads[*place].selects_any_service() && ads[*place].selects_node(labels);
+        let counts =
+            |place: &usize| ads[*place].selects_any_service() && ads[*place].selects_node(labels);
         (0..ads.len()).filter(counts).collect()
     };
     let sorts: BTreeSet<Vec<usize>> = nodes.iter().map(|labels| here(labels)).collect();
-    // Those that have prefixes in common.
+    // Groups of BGPAdvertisements that advertise common prefixes; each group has indices into
+    // `ads`.
     let mut companies: BTreeSet<Vec<usize>> = BTreeSet::new();
     for pool in pools {
         let families: BTreeSet<Family> = pool.ranges.iter().map(|range| range.family()).collect();
-        for (sort, family) in sorts.iter().flat_map(|sort| families.iter().map(move |family| (sort, *family))) {
+        for (sort, family) in
+            sorts.iter().flat_map(|sort| families.iter().map(move |family| (sort, *family)))
+        {
             let mut by_length: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
             for place in sort.iter().filter(|place| ads[**place].selects_pool(pool)) {
-                by_length.entry(ads[*place].length(family)).or_default().push(*place);
+                by_length.entry(ads[*place].aggregation_length(family)).or_default().push(*place);
             }
             companies.extend(by_length.into_values().filter(|places| places.len() > 1));
         }
     }
     let named = ads.iter().flat_map(|ad| &ad.peers).map(|name| &**name);
-    // None of that name: one that nobody names.
+    // The empty name represents every BGPPeer that no BGPAdvertisement names.
     let peers: BTreeSet<&str> = named.chain([""]).collect();
     let mut conflicts = BTreeMap::new();
-    for (company, peer) in companies.iter().flat_map(|company| peers.iter().map(move |peer| (company, *peer))) {
-        let mut announcing = company.iter().map(|place| ads[*place]).filter(|ad| ad.selects_peer(peer));
+    for (company, peer) in
+        companies.iter().flat_map(|company| peers.iter().map(move |peer| (company, *peer)))
+    {
+        let mut announcing =
+            company.iter().map(|place| ads[*place]).filter(|ad| ad.selects_peer(peer));
         let Some(oldest) = announcing.next() else { continue };
         for ad in announcing.filter(|ad| attributes(ad) != attributes(oldest)) {
             conflicts.entry(&*ad.name).or_insert(oldest);
@@ -138,35 +194,21 @@ fn conflicts<'a>(
     conflicts
 }
 
-/// What a route has one of.
+/// Returns the attributes that a route has only once, unlike communities, which several
+/// BGPAdvertisements can add.
 const fn attributes(ad: &BgpAdvertisement) -> (Option<u32>, Option<u32>, u8) {
-    (ad.local_pref, ad.med, ad.prepend)
+    (ad.local_pref, ad.med, ad.as_path_prepend)
 }
 
-/// The fields of [`attributes`] that differ.
-fn differences(one: &BgpAdvertisement, other: &BgpAdvertisement) -> String {
+/// Returns the names of the spec fields behind [`attributes`] in which two BGPAdvertisements
+/// differ.
+fn differences(one: &BgpAdvertisement, other: &BgpAdvertisement) -> Vec<&'static str> {
     let fields = [
         ("spec.localPref", one.local_pref != other.local_pref),
         ("spec.med", one.med != other.med),
-        ("spec.asPathPrepend", one.prepend != other.prepend),
+        ("spec.asPathPrepend", one.as_path_prepend != other.as_path_prepend),
     ];
-    fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect::<Vec<_>>().join(", ")
-}
-
-const fn field(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "aggregationLength",
-        Family::V6 => "aggregationLengthV6",
-    }
-}
-
-const fn reason(problem: &BgpAdvertisementProblem) -> &'static str {
-    match problem {
-        BgpAdvertisementProblem::Length { .. } | BgpAdvertisementProblem::SelectedPrefix => "BadLength",
-        BgpAdvertisementProblem::Twice(_) => "BadCommunity",
-        BgpAdvertisementProblem::Selector(_) => "BadSelector",
-        BgpAdvertisementProblem::Unreadable(_) => "Unreadable",
-    }
+    fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
 }
 
 #[cfg(test)]

@@ -1,32 +1,53 @@
-//! The conditions of BGPPeers and BFDProfiles, and how many sessions a BGPPeer has. Pure functions; the state asks them.
+//! Computes the conditions of BGPPeers and BFDProfiles, and how many sessions a BGPPeer has. Pure
+//! functions; called by the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_proto::api::{self, CONDITION_ESTABLISHED, StatusFields, Truth};
-use ferrolb_proto::bgp::{BfdFault, PeerConflict, sessions};
-use ferrolb_proto::facts::{BfdProfile, BfdProfileProblem, BgpPeer, BgpPeerProblem, Node, Password, Session, Speaker};
+use ferrolb_proto::api::{CONDITION_ESTABLISHED, CustomResourceKind, StatusFields};
+use ferrolb_proto::bgp::{PeerConflict, sessions};
+use ferrolb_proto::facts::{
+    BfdProfile, BfdProfileProblem, BgpPeer, Node, PasswordSource, SessionParameters, Speaker,
+};
+use ferrolb_runtime::store::Store;
 
-use super::super::validity::{Fault, assume, assume_condition, judged, verdict};
-use super::few;
-use crate::desired::{PeerStatus, ValidStatus};
+use super::super::custom_resources::{CustomResources, StatusResource};
+use super::super::messages::peer::{NodeSession, PeerMessage, SessionIssue, SessionMessage};
+use super::super::messages::valid::ProfileMessage;
+use super::super::validity::{assume, assume_condition, compare_condition, verdict};
+use crate::desired::{CustomResourceStatus, PeerStatus, ValidStatus};
 
-/// How a speaker's words about the Secret of a BGPPeer begin.
-const OF_SECRET: &str = "spec.passwordSecret";
-
-/// What decides on BGPPeers beside themselves.
-pub(super) struct Surroundings<'a> {
-    /// Why some have no session on a node, from [`conflicts`].
+/// Inputs of a BGPPeer's status, in addition to the BGPPeer itself.
+pub(in crate::state) struct PeerStatusInputs<'a> {
+    /// The BGPPeers that have no session on a node because of another BGPPeer, from [`conflicts`].
     pub(super) conflicts: BTreeMap<&'a str, PeerConflict>,
-    /// What is wrong with the Secrets of some, from [`secrets`].
+    /// By BGPPeer, the first node whose speaker cannot use the Secret with the password, and why,
+    /// from [`secrets`].
     pub(super) secrets: BTreeMap<&'a str, (&'a str, &'a str)>,
     /// All BFDProfiles, by name.
     pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
-    /// The nodes that have a speaker, and what it says.
+    /// The nodes that have a SpeakerStatus, each with its content.
     pub(super) speakers: Vec<(&'a Node, &'a Speaker)>,
 }
 
-/// The BGPPeers that have no session on some node beside the others, and why on the first of these. Where no node is known, as if
-/// there were one without labels.
+impl<'a> PeerStatusInputs<'a> {
+    /// Collects these inputs from the stores.
+    pub(in crate::state) fn of(
+        own: &'a CustomResources,
+        nodes: &'a Store<Box<str>, Node>,
+        speakers: &'a Store<Box<str>, Speaker>,
+    ) -> Self {
+        let labels: Vec<_> = nodes.values().map(|node| &node.labels).collect();
+        Self {
+            conflicts: conflicts(own.peers.values(), &labels),
+            secrets: secrets(speakers.values()),
+            profiles: own.profiles.iter().map(|(name, profile)| (&**name, profile)).collect(),
+            speakers: speakers.values().filter_map(|is| Some((nodes.get(&is.node)?, is))).collect(),
+        }
+    }
+}
+
+/// Returns the BGPPeers that have no session on a node because of another BGPPeer, each with the
+/// conflict on the first such node. If there are no nodes, assumes one node without labels.
 pub(super) fn conflicts<'a>(
     peers: impl Iterator<Item = &'a BgpPeer> + Clone,
     nodes: &[&BTreeMap<String, String>],
@@ -34,7 +55,8 @@ pub(super) fn conflicts<'a>(
     let bare = [&BTreeMap::new()];
     let nodes = if nodes.is_empty() { bare.as_slice() } else { nodes };
     let mut conflicts = BTreeMap::new();
-    // Thousands of nodes are of a handful of sorts.
+    // Even if thousands of nodes exist, only few distinct sets of BGPPeers select them. Each set is
+    // checked once.
     let mut seen = BTreeSet::new();
     for labels in nodes {
         let selecting: Vec<bool> = peers.clone().map(|peer| peer.selects_node(labels)).collect();
@@ -48,150 +70,178 @@ pub(super) fn conflicts<'a>(
     conflicts
 }
 
-/// What speakers say of the Secrets of BGPPeers: by the name of the BGPPeer the first node that cannot use it, and why.
-pub(super) fn secrets<'a>(speakers: impl Iterator<Item = &'a Speaker>) -> BTreeMap<&'a str, (&'a str, &'a str)> {
+/// Returns, by BGPPeer, the first node whose speaker cannot use the Secret with the password, and
+/// why.
+pub(super) fn secrets<'a>(
+    speakers: impl Iterator<Item = &'a Speaker>,
+) -> BTreeMap<&'a str, (&'a str, &'a str)> {
     let mut secrets = BTreeMap::new();
     for speaker in speakers {
-        for session in speaker.bgp.iter().flatten().filter(|session| session.message.starts_with(OF_SECRET)) {
-            secrets.entry(&*session.peer).or_insert((&*speaker.node, &*session.message));
+        for session in speaker.bgp.iter().flatten() {
+            if let Some(why) = &session.password_unavailable {
+                secrets.entry(&*session.peer).or_insert((&*speaker.node, &**why));
+            }
         }
     }
     secrets
 }
 
-/// The status that a BGPPeer should have; none when it has it, or its CRD has no place for it.
+/// Returns the status to write to a BGPPeer; `None` if it is up to date, or the CRD has no field
+/// for it.
 pub(super) fn peer_status(
     peer: &BgpPeer,
-    surroundings: &Surroundings<'_>,
+    surroundings: &PeerStatusInputs<'_>,
     fields: &StatusFields,
 ) -> Option<PeerStatus> {
-    let fault = match &peer.session {
-        Err(problem) => Some(Fault { reason: peer_reason(problem), message: problem.to_string().into() }),
-        Ok(session) => surroundings.fault(&peer.name, session),
+    let message = match &peer.session {
+        Err(problem) => PeerMessage::Problem(problem),
+        Ok(session) => surroundings.message(&peer.name, session),
     };
     let has = &peer.status;
     let is = (has.conditions.as_slice(), has.observed_generation);
-    let (valid, same) = verdict(fault, sound(peer), peer.generation, is);
+    let (valid, same) = verdict(&message, peer.generation, is);
     let count = peer.session.is_ok().then(|| surroundings.count(peer)).flatten();
-    let sessions = count.as_ref().filter(|_| fields.has("sessions")).map(|count| count.text.clone());
+    let sessions =
+        count.as_ref().filter(|_| fields.has("sessions")).map(|count| count.text.clone());
     let counted = sessions.as_deref() == has.sessions.as_deref();
-    let judge = |count: Count| judged(CONDITION_ESTABLISHED, count.status, count.says, &has.conditions);
+    let judge = |count: SessionCount<'_>| {
+        compare_condition(CONDITION_ESTABLISHED, &count.message, &has.conditions)
+    };
     let (established, told) = match count.map(judge) {
         Some((condition, told)) => (Some(condition), told),
-        None => (None, has.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED)),
+        None => {
+            (None, has.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED))
+        }
     };
-    (!(same && counted && told) && fields.has("conditions")).then_some(PeerStatus { valid, sessions, established })
+    (!(same && counted && told) && fields.has("conditions")).then_some(PeerStatus {
+        valid,
+        sessions,
+        established,
+    })
 }
 
-/// What is said of a BGPPeer without a fault: a warning where two of its terms work against each other.
-fn sound(peer: &BgpPeer) -> Fault {
-    let both = |session: &Session| session.graceful_restart && session.bfd_profile.is_some();
-    if !peer.session.as_ref().is_ok_and(both) {
-        return Fault::from("nodes can have sessions with this router");
+impl StatusResource for BgpPeer {
+    const KIND: CustomResourceKind = CustomResourceKind::BGPPeer;
+    type Status = PeerStatus;
+    const STATUS: fn(PeerStatus) -> CustomResourceStatus = CustomResourceStatus::Peer;
+    type StatusInputs<'a> = PeerStatusInputs<'a>;
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        let mut peer = Self::unreadable(name, &why);
+        if let Some(before) = before {
+            (peer.generation, peer.created) = (before.generation, before.created);
+            peer.status = before.status.clone();
+        }
+        peer
     }
-    let message = "nodes can have sessions with this router; but BFD ends with gobgpd, as the session does, so that a router may drop at once what \
-                   spec.enableGracefulRestart asks it to keep: BIRD does unless it says `bfd graceful`, FRR does not while gobgpd is replaced; see what this \
-                   one does, or remove one of the two";
-    Fault { reason: "GracefulRestartWithBFD", message: message.into() }
+
+    fn status(&self, around: &PeerStatusInputs<'_>, fields: &StatusFields) -> Option<PeerStatus> {
+        peer_status(self, around, fields)
+    }
+
+    fn record_written(&mut self, written: &PeerStatus) {
+        let is = &mut self.status.0;
+        assume(&mut is.conditions, &mut is.observed_generation, &written.valid);
+        assume_condition(CONDITION_ESTABLISHED, &mut is.conditions, written.established.as_ref());
+        is.sessions = written.sessions.as_deref().map(str::to_owned);
+    }
 }
 
-/// Takes a status that was written for the one that is there, until the watch shows it.
-pub(super) fn assume_peer(is: &mut api::BGPPeerStatus, written: &PeerStatus) {
-    assume(&mut is.conditions, &mut is.observed_generation, &written.valid);
-    assume_condition(CONDITION_ESTABLISHED, &mut is.conditions, written.established.as_ref());
-    is.sessions = written.sessions.as_deref().map(str::to_owned);
+impl StatusResource for BfdProfile {
+    const KIND: CustomResourceKind = CustomResourceKind::BFDProfile;
+    type Status = ValidStatus;
+    const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::BfdProfile;
+    type StatusInputs<'a> = ();
+
+    fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
+        Self {
+            name,
+            generation: before.map_or(0, |before| before.generation),
+            timers: Err(BfdProfileProblem::Unreadable(why)),
+            status: before.map(|before| before.status.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn status(&self, _: &(), fields: &StatusFields) -> Option<ValidStatus> {
+        profile_status(self, fields)
+    }
+
+    fn record_written(&mut self, written: &ValidStatus) {
+        let is = &mut self.status.0;
+        assume(&mut is.conditions, &mut is.observed_generation, written);
+    }
 }
 
-/// How many nodes have their session with a router.
-struct Count {
+/// The number of nodes that have a session with a router, as text for the status, and the content
+/// of the condition `Established`.
+struct SessionCount<'a> {
     text: Box<str>,
-    status: Truth,
-    says: Fault,
+    message: SessionMessage<'a>,
 }
 
-impl Surroundings<'_> {
-    /// Of the nodes that a BGPPeer selects, and that have a gobgpd, how many have a session; none where there are no such nodes.
-    fn count(&self, peer: &BgpPeer) -> Option<Count> {
-        let (mut missing, mut unwatched) = (Vec::new(), Vec::new());
+impl<'a> PeerStatusInputs<'a> {
+    /// Counts the established sessions on the nodes that the BGPPeer selects and that run gobgpd;
+    /// `None` without such nodes.
+    fn count(&self, peer: &BgpPeer) -> Option<SessionCount<'a>> {
+        let (mut missing, mut without_bfd) = (Vec::new(), Vec::new());
         let mut total = 0;
-        for (node, speaker) in self.speakers.iter().filter(|(node, _)| peer.selects_node(&node.labels)) {
+        for (node, speaker) in
+            self.speakers.iter().filter(|(node, _)| peer.selects_node(&node.labels))
+        {
             let Some(sessions) = &speaker.bgp else { continue };
             total += 1;
             let session = sessions.iter().find(|session| session.peer == peer.name);
-            if node.lost {
-                missing.push((&*node.name, "nothing was heard of the node for long"));
+            let on = |why| NodeSession { node: &node.name, why };
+            let reported = session.map_or("", |session| &session.message);
+            if node.ready_unknown {
+                missing.push(on(SessionIssue::NodeLost));
             } else if session.is_none_or(|session| !session.established) {
-                missing.push((&*node.name, session.map_or("", |session| &session.message)));
-            } else if let Some(session) = session.filter(|session| session.unwatched && !session.message.is_empty()) {
-                // One that is about to come up says nothing yet.
-                unwatched.push((&*node.name, &*session.message));
+                missing.push(on(SessionIssue::Reported(reported)));
+            } else if session.is_some_and(|session| session.bfd_down) && !reported.is_empty() {
+                // While a BFD session is still coming up, the speaker reports no message, and the
+                // node is not listed.
+                without_bfd.push(on(SessionIssue::Reported(reported)));
             }
         }
         let text = format!("{}/{total}", total - missing.len()).into();
-        let Some((first, why)) = missing.first() else {
-            let says = watched(&unwatched);
-            return (total > 0).then_some(Count { text, status: Truth::True, says });
+        let message = match (missing.is_empty(), without_bfd.is_empty()) {
+            (false, _) => SessionMessage::NoSession(missing),
+            (true, false) => SessionMessage::NoBfd(without_bfd),
+            (true, true) => SessionMessage::Established,
         };
-        let names = few(missing.iter().map(|(name, _)| *name)).unwrap_or_default();
-        let why = if why.is_empty() { String::new() } else { format!("; {first}: {why}") };
-        let says = Fault { reason: "NoSession", message: format!("no session on {names}{why}").into() };
-        Some(Count { text, status: Truth::False, says })
+        (total > 0).then_some(SessionCount { text, message })
     }
 
-    /// What is wrong with a BGPPeer that is sound by itself: first what costs it its sessions.
-    fn fault(&self, name: &str, session: &Session) -> Option<Fault> {
+    /// Returns the message of a BGPPeer whose own specification is valid. Faults that prevent
+    /// sessions take precedence.
+    fn message(&self, name: &str, session: &SessionParameters) -> PeerMessage<'_> {
         if let Some(conflict) = self.conflicts.get(name) {
-            return Some(Fault { reason: "Conflict", message: conflict.to_string().into() });
+            return PeerMessage::Conflict(conflict);
         }
-        let has_secret = matches!(session.password, Some(Password::Secret(_)));
+        let has_secret = matches!(session.password, Some(PasswordSource::Secret(_)));
         if let Some((node, why)) = self.secrets.get(name).filter(|_| has_secret) {
-            return Some(Fault { reason: "BadSecret", message: format!("{why} (on node {node})").into() });
+            return PeerMessage::Secret { node, why };
         }
-        let why = session.bfd(|name| self.profiles.get(name).copied()).err()?;
-        let reason = match why {
-            BfdFault::MultiHop => "Unsupported",
-            BfdFault::Unknown(_) => "UnknownBFDProfile",
-            BfdFault::Profile { .. } => "BadBFDProfile",
-        };
-        Some(Fault { reason, message: why.to_string().into() })
+        match session.bfd(|name| self.profiles.get(name).copied()) {
+            Err(fault) => PeerMessage::Bfd(fault),
+            Ok(_) if session.graceful_restart && session.bfd_profile.is_some() => {
+                PeerMessage::GracefulRestartWithBfd
+            }
+            Ok(_) => PeerMessage::Valid,
+        }
     }
 }
 
-/// What is said where all nodes have their session; some may lack its BFD, and say why.
-fn watched(unwatched: &[(&str, &str)]) -> Fault {
-    let all = "all its nodes have their session";
-    let Some((first, why)) = unwatched.first() else { return Fault { reason: "Established", message: all.into() } };
-    let names = few(unwatched.iter().map(|(name, _)| *name)).unwrap_or_default();
-    Fault { reason: "NoBFD", message: format!("{all}, but on {names} BFD does not watch it; {first}: {why}").into() }
-}
-
-/// The status that a BFDProfile should have; none when it has it, or its CRD has no place for it.
+/// Returns the status to write to a BFDProfile; `None` if it is up to date, or the CRD has no field
+/// for it.
 pub(super) fn profile_status(profile: &BfdProfile, fields: &StatusFields) -> Option<ValidStatus> {
-    let fault = profile.timers.as_ref().err().map(|problem| {
-        let reason = match problem {
-            BfdProfileProblem::Range { .. } => "BadTime",
-            BfdProfileProblem::Unsupported(_) => "Unsupported",
-            BfdProfileProblem::Unreadable(_) => "Unreadable",
-        };
-        Fault { reason, message: problem.to_string().into() }
-    });
+    let message = match &profile.timers {
+        Ok(_) => ProfileMessage::Valid,
+        Err(problem) => ProfileMessage::Problem(problem),
+    };
     let is = (profile.status.conditions.as_slice(), profile.status.observed_generation);
-    let (wanted, same) = verdict(fault, "it can be named in BGPPeers", profile.generation, is);
+    let (wanted, same) = verdict(&message, profile.generation, is);
     (!same && fields.has("conditions")).then_some(wanted)
-}
-
-const fn peer_reason(problem: &BgpPeerProblem) -> &'static str {
-    match problem {
-        BgpPeerProblem::MyAsn | BgpPeerProblem::PeerAsn => "BadASN",
-        BgpPeerProblem::Place | BgpPeerProblem::Address { .. } | BgpPeerProblem::SourceFamily => "BadAddress",
-        BgpPeerProblem::Time { .. } | BgpPeerProblem::Keepalive => "BadTime",
-        BgpPeerProblem::MultiHop | BgpPeerProblem::Hops => "BadHops",
-        BgpPeerProblem::Passwords | BgpPeerProblem::Password => "BadPassword",
-        BgpPeerProblem::SecretNamespace(_) => "BadSecret",
-        BgpPeerProblem::Vrf => "Unsupported",
-        BgpPeerProblem::Selector(_) => "BadSelector",
-        BgpPeerProblem::Unreadable(_) => "Unreadable",
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! The exchange with the drivers: attempts, failures, quarrels, restarts.
+//! Exchange with the drivers: attempts, failures, conflicts with other writers, restarts.
 
 use super::*;
-use crate::state::COUNTS_INTERVAL;
+use crate::state::RESOURCE_STATUS_INTERVAL;
 
 fn first(world: &World) -> Write {
     world.writes().into_iter().next().expect("something is due")
 }
 
 fn answer(world: &mut World, write: &Write, outcome: Outcome) {
-    world.handle(Event::Written { target: write.target.clone(), attempt: write.attempt, outcome });
+    world.handle(Event::Written { target: write.target(), attempt: write.attempt, outcome });
 }
 
 #[test]
@@ -20,7 +20,11 @@ fn a_restart_writes_nothing() {
     world.restart();
     assert_eq!(world.writes(), []);
     let next = world.state.deadline(world.now).expect("c waits");
-    assert_eq!(next.since(world.now), crate::state::RETRY_INTERVAL, "nothing but another look at it is due");
+    assert_eq!(
+        next.since(world.now),
+        crate::state::RETRY_INTERVAL,
+        "nothing but another look at it is due"
+    );
     world.settle();
     assert_eq!(world.log, Vec::<String>::new());
 }
@@ -43,11 +47,13 @@ fn a_write_that_fails_is_tried_again_later_and_others_do_not_wait_for_it() {
     let failed = first(&world);
     answer(&mut world, &failed, Outcome::Failed);
     world.apply(service("b"));
-    let targets = |world: &World| world.writes().iter().map(|write| write.target.to_string()).collect::<Vec<_>>();
-    assert!(!targets(&world).contains(&failed.target.to_string()));
+    let targets = |world: &World| {
+        world.writes().iter().map(|write| write.target().to_string()).collect::<Vec<_>>()
+    };
+    assert!(!targets(&world).contains(&failed.target().to_string()));
     assert!(targets(&world).contains(&"Service default/b".to_owned()));
     world.now = world.now + Duration::from_millis(200);
-    let again = world.writes().into_iter().find(|write| write.target == failed.target).unwrap();
+    let again = world.writes().into_iter().find(|write| write.target() == failed.target()).unwrap();
     assert_ne!(again.attempt, failed.attempt);
     assert_eq!(again.status, failed.status);
 }
@@ -58,13 +64,23 @@ fn a_status_that_is_refused_again_and_again_is_reported_once_and_counted_until_i
     world.apply(service("a"));
     let refuse = |world: &mut World, outcome| {
         world.now = world.now + Duration::from_secs(10);
-        let write =
-            world.writes().into_iter().find(|write| write.target == Target::Service(key("a"))).expect("a write");
+        let write = world
+            .writes()
+            .into_iter()
+            .find(|write| write.target() == Target::Service(key("a")))
+            .expect("a write");
         answer(world, &write, outcome);
         (write.reports_refusal, world.state.figures().services)
     };
     use Outcome::{Done, Failed, Refused};
-    let cases = [(Refused, false), (Failed, false), (Refused, false), (Refused, true), (Refused, false), (Done, false)];
+    let cases = [
+        (Refused, false),
+        (Failed, false),
+        (Refused, false),
+        (Refused, true),
+        (Refused, false),
+        (Done, false),
+    ];
     for (n, (outcome, reports)) in cases.into_iter().enumerate() {
         let (reported, counted) = refuse(&mut world, outcome);
         assert_eq!(reported, reports, "{n}");
@@ -79,19 +95,22 @@ fn the_echo_of_a_write_causes_none_whether_it_comes_before_or_after_the_answer()
         let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
         world.apply(service("a"));
         let write = first(&world);
-        let Status::Service(status) = &write.status else { panic!("{write:?}") };
+        let Status::Service(_, status) = &write.status else { panic!("{write:?}") };
         let mut written = service("a");
         store(&mut written, status);
         if echo_first {
             world.apply(written.clone());
-            assert!(world.writes().iter().all(|due| due.target != write.target));
+            assert!(world.writes().iter().all(|due| due.target() != write.target()));
         }
         answer(&mut world, &write, Outcome::Done);
-        assert!(world.writes().iter().all(|due| due.target != write.target), "the answer is enough");
+        assert!(
+            world.writes().iter().all(|due| due.target() != write.target()),
+            "the answer is enough"
+        );
         if !echo_first {
             world.apply(written);
         }
-        assert!(world.writes().iter().all(|due| due.target != write.target));
+        assert!(world.writes().iter().all(|due| due.target() != write.target()));
     }
 }
 
@@ -102,8 +121,8 @@ fn what_changes_while_it_is_being_written_is_written_again() {
     let stale = first(&world);
     world.apply_pool(pool("lan", &["10.0.0.5-10.0.0.9"]));
     answer(&mut world, &stale, Outcome::Done);
-    let due = world.writes().into_iter().find(|write| write.target == stale.target).unwrap();
-    let Status::Service(status) = &due.status else { panic!("{due:?}") };
+    let due = world.writes().into_iter().find(|write| write.target() == stale.target()).unwrap();
+    let Status::Service(_, status) = &due.status else { panic!("{due:?}") };
     assert_eq!(text(&status.addresses), "10.0.0.5");
 }
 
@@ -119,16 +138,27 @@ fn a_status_that_somebody_changes_is_restored_ever_more_slowly() {
         waits.push(world.now.since(start).as_millis());
     }
     assert!(waits.is_sorted() && waits[0] >= 200 && waits[3] >= 1_600, "{waits:?}");
-    // What we decide anew is no quarrel and does not wait.
+    // A new decision is no conflict with another writer and does not wait.
     world.change("a", |service| service.load_balancer = false);
-    assert!(world.writes().iter().any(|write| write.target == Target::Service(key("a"))));
+    assert!(world.writes().iter().any(|write| write.target() == Target::Service(key("a"))));
 }
 
 #[test]
 fn a_pools_counts_are_written_at_once_and_then_at_their_own_pace() {
     let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.99"])]);
-    world.now = world.now + COUNTS_INTERVAL;
-    let pools = |world: &World| world.writes().iter().filter(|write| matches!(write.target, Target::Pool(_))).count();
+    world.now = world.now + RESOURCE_STATUS_INTERVAL;
+    let pools = |world: &World| {
+        world
+            .writes()
+            .iter()
+            .filter(|write| {
+                matches!(
+                    write.target(),
+                    Target::CustomResource(CustomResourceKind::IPAddressPool, _)
+                )
+            })
+            .count()
+    };
     world.apply(service("a"));
     assert_eq!(pools(&world), 1);
     for write in world.writes() {
@@ -136,7 +166,7 @@ fn a_pools_counts_are_written_at_once_and_then_at_their_own_pace() {
     }
     world.apply(service("b"));
     assert_eq!(pools(&world), 0);
-    world.now = world.now + COUNTS_INTERVAL;
+    world.now = world.now + RESOURCE_STATUS_INTERVAL;
     assert_eq!(pools(&world), 1);
 }
 
@@ -148,7 +178,7 @@ fn only_so_many_writes_are_planned_at_once_and_the_longest_due_come_first() {
     }
     let writes = world.writes();
     assert_eq!(writes.len(), crate::plan::PLANNED_WRITES_MAX);
-    assert_eq!(writes[0].target, Target::Service(key("s199")));
+    assert_eq!(writes[0].target(), Target::Service(key("s199")));
     world.settle();
     assert_eq!(world.services.values().filter(|service| service.assigned.len() == 1).count(), 200);
 }
@@ -157,7 +187,7 @@ fn only_so_many_writes_are_planned_at_once_and_the_longest_due_come_first() {
 fn a_replica_that_takes_over_follows_what_the_other_one_wrote() {
     let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
     world.handle(Event::Lease(Leadership::Lost));
-    // The other one gave b an address and swapped that of a.
+    // The other replica assigned an address to b and changed that of a.
     world.change("a", |service| service.assigned[0].address = "10.0.0.2".parse().unwrap());
     world.apply(assigned("b", &["10.0.0.1"], "lan"));
     world.apply(service("c"));

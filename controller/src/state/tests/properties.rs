@@ -1,4 +1,5 @@
-//! Random histories: whatever happens, no address has two owners, everything settles, and a restart changes nothing.
+//! Random histories: after any events, no address has two owners, the controller settles, and a
+//! restart changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -41,18 +42,23 @@ fn perform(world: &mut World, op: Op) {
     let name = |n: u8| format!("s{n}");
     match op {
         Op::Apply(n, families) => {
-            let before = world.services.get(&key(&name(n))).cloned().unwrap_or_else(|| service(&name(n)));
-            let families =
-                [vec![Family::V4], vec![Family::V6], vec![Family::V4, Family::V6]][usize::from(families)].clone();
+            let before =
+                world.services.get(&key(&name(n))).cloned().unwrap_or_else(|| service(&name(n)));
+            let families = [vec![Family::V4], vec![Family::V6], vec![Family::V4, Family::V6]]
+                [usize::from(families)]
+            .clone();
             world.apply(Service { families, load_balancer: true, ..before });
         }
         Op::Delete(n) => world.delete(&name(n)),
         Op::Type(n) if world.services.contains_key(&key(&name(n))) => {
             world.change(&name(n), |s| s.load_balancer = false)
         }
-        Op::Steal(n, last) if world.services.contains_key(&key(&name(n))) => world.change(&name(n), |service| {
-            service.assigned = vec![AssignedAddress { address: [10, 0, 0, last].into(), mode: None }];
-        }),
+        Op::Steal(n, last) if world.services.contains_key(&key(&name(n))) => {
+            world.change(&name(n), |service| {
+                service.assigned =
+                    vec![AssignedAddress { address: [10, 0, 0, last].into(), mode: None }];
+            })
+        }
         Op::Type(_) | Op::Steal(..) => {}
         Op::Pool(n, shape) => {
             let ranges: &[&str] = [
@@ -72,7 +78,11 @@ fn perform(world: &mut World, op: Op) {
         Op::Fail => {
             for write in world.writes() {
                 let outcome = Outcome::Failed;
-                world.handle(Event::Written { target: write.target, attempt: write.attempt, outcome });
+                world.handle(Event::Written {
+                    target: write.target(),
+                    attempt: write.attempt,
+                    outcome,
+                });
             }
         }
         Op::Settle => world.settle(),
@@ -81,16 +91,22 @@ fn perform(world: &mut World, op: Op) {
     }
 }
 
-/// No address twice, none that a Node has, and what was decided is what is owned.
+/// Checks that no address is assigned twice, none belongs to a Node, and the allocator agrees with
+/// the decisions.
 fn check(world: &World) -> Result<(), TestCaseError> {
     let mut given = BTreeMap::new();
     for (key, entry) in world.state.services.iter() {
-        for address in entry.claim.iter().flat_map(|claim| &claim.addresses) {
-            prop_assert_eq!(given.insert(*address, key.clone()), None, "{} has two owners", address);
+        for address in entry.assignment.iter().flat_map(|claim| &claim.addresses) {
+            prop_assert_eq!(
+                given.insert(*address, key.clone()),
+                None,
+                "{} has two owners",
+                address
+            );
             prop_assert!(!world.nodes["n1"].addresses.contains(address), "{} is a Node's", address);
         }
     }
-    let tenants = world.state.allocator.tenants();
+    let tenants = world.state.allocator.assignments();
     let owned: BTreeMap<_, _> = tenants.map(|(address, keys)| (address, keys[0].clone())).collect();
     prop_assert_eq!(given, owned);
     Ok(())
@@ -140,8 +156,8 @@ proptest! {
             world.handle(Event::Lease(held()));
             world.list_all(order);
             let mut writes = world.writes();
-            writes.sort_by(|a, b| a.target.cmp(&b.target));
-            writes.into_iter().map(|write| (write.target, write.status)).collect::<Vec<_>>()
+            writes.sort_by_key(Write::target);
+            writes.into_iter().map(|write| (write.target(), write.status)).collect::<Vec<_>>()
         });
         prop_assert_eq!(&planned[0], &planned[1]);
     }

@@ -1,18 +1,23 @@
-//! A cluster and what becomes of it as text: how the rows of the rule table are written.
+//! Text format of a cluster and the expected result: the rows of the rule table.
 //!
 //! ```text
-//! row: what it is about                     `first come`: a pool that comes too late would change the answer
-//! pool NAME RANGE,RANGE WORD...             exclude=RANGE,… manual buggy mode=Proxy made=N prio=N ns=A,B nssel=K:V svcsel=K:V,K:V
+//! row: TITLE                                `first come`: a later pool changes the result
+//! pool NAME RANGE,RANGE WORD...             exclude=RANGE,… manual buggy mode=Proxy made=N prio=N
+//!                                           ns=A,B nssel=K:V svcsel=K:V,K:V
 //! ns NAME K=V...                            labels of a Namespace
 //! node NAME ADDRESS,ADDRESS
-//! svc [NAMESPACE/]NAME WORD...              v4 v6 (in order) prefer require type=T class=C ports=TCP/80,… local sel=A key=K
-//!                                           ips=A,B lbip=A pool=P mode=M at:K=V (any annotation) external=A label=K:V
-//!                                           has=A,B from=P (its status; kept when it is written again) headless leaving
+//! svc [NAMESPACE/]NAME WORD...              v4 v6 (in order) prefer require type=T class=C
+//!                                           ports=TCP/80,… local sel=A key=K
+//!                                           ips=A,B lbip=A pool=P mode=M at:K=V (any annotation)
+//!                                           external=A label=K:V
+//!                                           has=A,B from=P (status; kept by a later svc line)
+//!                                           headless leaving
 //! gone svc|pool|ns|node NAME
-//! => [NAMESPACE/]NAME ADDRESS,…|- REASON WORD...   pool=P mode=M says TEXT to the end of the line
+//! => [NAMESPACE/]NAME ADDRESS,…|- REASON WORD...
+//!                                           pool=P mode=M says TEXT to the end of the line
 //! => NAME cleared | untouched
 //! => pool NAME REASON USED/AVAILABLE USED/AVAILABLE says TEXT
-//! then                                      the next step: changes of what is there by now
+//! then                                      the next step: changes of the present cluster
 //! ```
 
 use serde_json::{Map, Value, json};
@@ -20,21 +25,21 @@ use serde_json::{Map, Value, json};
 use super::*;
 use ferrolb_proto::facts::ServiceObject;
 
-/// A row of the table.
+/// Row of the table.
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) first_come: bool,
     pub(super) steps: Vec<Step>,
 }
 
-/// What changes, and what follows.
+/// Changes, and the expectations after them.
 #[derive(Default)]
 pub(super) struct Step {
     pub(super) changes: Vec<Op>,
     pub(super) expected: Vec<String>,
 }
 
-/// A change of the cluster.
+/// Change of the cluster.
 #[derive(Clone)]
 pub(super) enum Op {
     Service(Service),
@@ -46,9 +51,15 @@ pub(super) enum Op {
 
 pub(super) fn rows(text: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         if let Some(name) = line.strip_prefix("row:") {
-            rows.push(Row { name: name.trim().to_owned(), first_come: false, steps: vec![Step::default()] });
+            rows.push(Row {
+                name: name.trim().to_owned(),
+                first_come: false,
+                steps: vec![Step::default()],
+            });
             continue;
         }
         let row = rows.last_mut().expect("a row begins with its name");
@@ -74,8 +85,13 @@ fn change(line: &str) -> Op {
         ["pool", name, ranges, words @ ..] => Op::Pool(pool(name, ranges, words)),
         ["svc", name, words @ ..] => Op::Service(service(name, words)),
         ["ns", name, labels @ ..] => {
-            let label = |text: &&str| text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).expect("K=V");
-            Op::Namespace(Namespace { name: (*name).into(), labels: labels.iter().map(label).collect() })
+            let label = |text: &&str| {
+                text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).expect("K=V")
+            };
+            Op::Namespace(Namespace {
+                name: (*name).into(),
+                labels: labels.iter().map(label).collect(),
+            })
         }
         ["node", name, addresses] => Op::Node(Node {
             name: (*name).into(),
@@ -95,9 +111,13 @@ fn list(text: &str) -> Vec<&str> {
     text.split(',').filter(|part| !part.is_empty()).collect()
 }
 
-/// `K:V,K:V` as selectors that are alternatives.
+/// Parses `K:V,K:V` as alternative selectors.
 fn selectors(text: &str) -> Vec<Value> {
-    list(text).iter().map(|pair| split(pair, ":")).map(|(k, v)| json!({"matchLabels": {k: v}})).collect()
+    list(text)
+        .iter()
+        .map(|pair| split(pair, ":"))
+        .map(|(k, v)| json!({"matchLabels": {k: v}}))
+        .collect()
 }
 
 fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
@@ -110,16 +130,19 @@ fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
             "buggy" => spec["avoidBuggyIPs"] = json!(true),
             "mode" => spec["ipMode"] = json!(value),
             "made" => created = value.parse().expect("a number"),
-            "prio" => drop(allocation.insert("priority".into(), json!(value.parse::<i64>().expect("a number")))),
+            "prio" => drop(
+                allocation
+                    .insert("priority".into(), json!(value.parse::<i64>().expect("a number"))),
+            ),
             "ns" => drop(allocation.insert("namespaces".into(), json!(list(value)))),
-            "nssel" => drop(allocation.insert("namespaceSelectors".into(), json!(selectors(value)))),
-            "svcsel" => drop(allocation.insert("serviceSelectors".into(), json!(selectors(value)))),
-            "badsel" => {
-                drop(allocation.insert(
-                    "serviceSelectors".into(),
-                    json!([{"matchExpressions": [{"key": "a", "operator": value}]}]),
-                ))
+            "nssel" => {
+                drop(allocation.insert("namespaceSelectors".into(), json!(selectors(value))))
             }
+            "svcsel" => drop(allocation.insert("serviceSelectors".into(), json!(selectors(value)))),
+            "badsel" => drop(allocation.insert(
+                "serviceSelectors".into(),
+                json!([{"matchExpressions": [{"key": "a", "operator": value}]}]),
+            )),
             _ => panic!("{word:?} is no word of a pool"),
         }
     }
@@ -127,7 +150,7 @@ fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
         spec["serviceAllocation"] = Value::Object(allocation);
     }
     let object = json!({"metadata": {"name": name, "generation": 1}, "spec": spec});
-    let pool = serde_json::from_value::<api::Pool>(object).expect("a pool").into();
+    let pool = serde_json::from_value::<api::IPAddressPoolObject>(object).expect("a pool").into();
     Pool { created, ..pool }
 }
 
@@ -136,7 +159,8 @@ fn service(name: &str, words: &[&str]) -> Service {
     let mut metadata = json!({"namespace": key.namespace, "name": key.name, "uid": format!("uid of {name}"),
         "annotations": {}, "labels": {}});
     let mut spec = json!({"type": "LoadBalancer", "selector": {"app": key.name}});
-    let (mut cluster_ips, mut ports, mut ingress) = (Vec::new(), vec![json!({"protocol": "TCP", "port": 80})], None);
+    let (mut cluster_ips, mut ports, mut ingress) =
+        (Vec::new(), vec![json!({"protocol": "TCP", "port": 80})], None);
     let mut annotate = |name: &str, value: &str| metadata["annotations"][name] = json!(value);
     let mut labels = Map::new();
     for (word, value) in words.iter().map(|word| split(word, "=")) {
@@ -149,21 +173,34 @@ fn service(name: &str, words: &[&str]) -> Service {
             "type" => spec["type"] = json!(value),
             "class" => spec["loadBalancerClass"] = json!(value),
             "local" => spec["externalTrafficPolicy"] = json!("Local"),
-            "sel" => spec["selector"] = if value.is_empty() { Value::Null } else { json!({"app": value}) },
+            "sel" => {
+                spec["selector"] =
+                    if value.is_empty() { Value::Null } else { json!({"app": value}) }
+            }
             "lbip" => spec["loadBalancerIP"] = json!(value),
             "external" => spec["externalIPs"] = json!(list(value)),
             "ports" => {
                 let port = |text: &&str| split(text, "/").1.parse::<u16>().expect("PROTOCOL/PORT");
-                ports = list(value).iter().map(|p| json!({"protocol": split(p, "/").0, "port": port(p)})).collect();
+                ports = list(value)
+                    .iter()
+                    .map(|p| json!({"protocol": split(p, "/").0, "port": port(p)}))
+                    .collect();
             }
             "key" => annotate("metallb.io/allow-shared-ip", value),
             "ips" => annotate("metallb.io/loadBalancerIPs", value),
             "pool" => annotate("metallb.io/address-pool", value),
             "mode" => annotate("ferrolb.io/ip-mode", value),
             "from" => annotate("ferrolb.io/ip-allocated-from-pool", value),
-            "label" => drop(labels.insert(split(value, ":").0.to_owned(), json!(split(value, ":").1))),
+            "label" => {
+                drop(labels.insert(split(value, ":").0.to_owned(), json!(split(value, ":").1)))
+            }
             "has" => {
-                ingress = Some(list(value).iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect::<Vec<_>>())
+                ingress = Some(
+                    list(value)
+                        .iter()
+                        .map(|ip| json!({"ip": ip, "ipMode": "VIP"}))
+                        .collect::<Vec<_>>(),
+                )
             }
             "host" => ingress = Some(vec![json!({"hostname": value})]),
             "leaving" => {}
@@ -177,9 +214,12 @@ fn service(name: &str, words: &[&str]) -> Service {
     if words.contains(&"leaving") {
         metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     }
-    spec["clusterIPs"] = if cluster_ips.is_empty() { json!(["10.96.0.9"]) } else { json!(cluster_ips) };
+    spec["clusterIPs"] =
+        if cluster_ips.is_empty() { json!(["10.96.0.9"]) } else { json!(cluster_ips) };
     spec["ports"] = json!(ports);
     let status = json!({"loadBalancer": {"ingress": ingress}});
-    let object = serde_json::from_value::<ServiceObject>(json!({"metadata": metadata, "spec": spec, "status": status}));
+    let object = serde_json::from_value::<ServiceObject>(
+        json!({"metadata": metadata, "spec": spec, "status": status}),
+    );
     Service::read(object.expect("a Service"), api::GROUP)
 }

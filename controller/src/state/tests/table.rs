@@ -1,5 +1,7 @@
-//! The rule table: objects in, addresses and conditions out. Each row is played many times: listed and live, in shuffled
-//! orders, with restarts between its steps and in the middle of its writes; the answer is always the same.
+//! Rule table: objects in, addresses and conditions out.
+//!
+//! Each row runs many times: listed and live, in shuffled orders, with restarts between its steps
+//! and in the middle of its writes. The result is always the same.
 
 use super::script::{Op, Row, named, rows};
 use super::*;
@@ -14,17 +16,17 @@ const ROWS: [(&str, &str); 6] = [
     ("modes", include_str!("rows/modes.txt")),
 ];
 
-/// Plays of each row and manner.
+/// Runs of each row per [`Manner`].
 const SEEDS: u64 = 6;
 
-/// How a row is played.
+/// Way to run a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
-    /// All of a step is there before the controller is, in a shuffled order.
+    /// All objects of a step exist before the controller starts, in a shuffled order.
     Listed,
-    /// The controller is there before; its writes are done as they come, or late.
+    /// The controller starts first. Its writes are done immediately or late.
     Live,
-    /// As `Listed`, and after some of the writes another controller takes over.
+    /// As `Listed`, but another controller takes over after some of the writes.
     Restarted,
 }
 
@@ -36,16 +38,25 @@ impl World {
         }
     }
 
-    /// The change happens in the cluster; the event tells of it.
+    /// Applies the change to the cluster, and returns the event that reports it.
     fn event_of(&mut self, change: &Op) -> Event {
         match change.clone() {
             Op::Service(service) => {
-                let before =
-                    self.services.get(&service.key).filter(|_| service.assigned.is_empty() && !service.foreign_ingress);
+                let before = self
+                    .services
+                    .get(&service.key)
+                    .filter(|_| service.assigned.is_empty() && !service.has_non_ip_ingress);
                 let service = match before {
-                    Some(Service { assigned, from_pool, conditions, .. }) => Service {
+                    Some(Service {
+                        assigned,
+                        pool_annotation: from_pool,
+                        sharing_parameters,
+                        conditions,
+                        ..
+                    }) => Service {
                         assigned: assigned.clone(),
-                        from_pool: from_pool.clone(),
+                        pool_annotation: from_pool.clone(),
+                        sharing_parameters: *sharing_parameters,
                         conditions: conditions.clone(),
                         ..service
                     },
@@ -55,7 +66,8 @@ impl World {
                 Event::Service(Change::Apply(service))
             }
             Op::Pool(pool) => {
-                let status = self.pools.get(&pool.name).map(|pool| pool.status.clone()).unwrap_or_default();
+                let status =
+                    self.pools.get(&pool.name).map(|pool| pool.status.clone()).unwrap_or_default();
                 let pool = Pool { status, ..pool };
                 self.pools.insert(pool.name.clone(), pool.clone());
                 Event::Pool(Change::Apply(pool))
@@ -95,7 +107,7 @@ impl World {
         }
     }
 
-    /// Writes some of what is due, if anything is.
+    /// Executes some of the due writes, or none.
     fn write_some(&mut self, chance: &mut Chance) {
         let writes = self.writes();
         for write in writes.iter().take(chance.below(writes.len() + 1)) {
@@ -109,16 +121,17 @@ fn play(row: &Row, manner: Manner, seed: u64) {
     let mut world = World::new(vec![], vec![]);
     for (number, step) in row.steps.iter().enumerate() {
         let mut changes = step.changes.clone();
-        // What happens in a later step happens in its order; Services come in the order of the row.
+        // Changes of a later step keep their order. Services keep the order of the row.
         if number == 0 {
-            let mut others: Vec<_> = changes.extract_if(.., |change| !matches!(change, Op::Service(_))).collect();
+            let mut others: Vec<_> =
+                changes.extract_if(.., |change| !matches!(change, Op::Service(_))).collect();
             chance.shuffle(&mut others);
             for (place, other) in others.into_iter().enumerate() {
                 let place = if row.first_come { place } else { chance.below(changes.len() + 1) };
                 changes.insert(place, other);
             }
         }
-        // Live, several changes may be one pass.
+        // In `Live`, one pass may handle several changes.
         let mut pass = Vec::new();
         for change in &changes {
             pass.push(world.event_of(change));
@@ -143,12 +156,17 @@ fn play(row: &Row, manner: Manner, seed: u64) {
         let (shown, written) = (world.shown(), world.log.len());
         world.restart_in(Order::Shuffled(chance));
         world.settle();
-        assert_eq!(world.log.len(), written, "{context}: a restart writes: {:?}", &world.log[written..]);
+        assert_eq!(
+            world.log.len(),
+            written,
+            "{context}: a restart writes: {:?}",
+            &world.log[written..]
+        );
         assert_eq!(world.shown(), shown, "{context}: a restart changes something");
     }
 }
 
-/// Compares one expectation with what there is.
+/// Compares one expectation with the cluster.
 fn check(world: &World, expected: &str, context: &str) {
     let (words, says) = expected.split_once(" says ").unwrap_or((expected, ""));
     let words: Vec<&str> = words.split_whitespace().collect();
@@ -156,8 +174,13 @@ fn check(world: &World, expected: &str, context: &str) {
         let status = &world.pools[*name].status;
         let condition = &status.conditions[0];
         assert_eq!(&condition.reason, reason, "{context}: pool {name}: {}", condition.message);
-        assert!(condition.message.contains(says), "{context}: pool {name} says {:?}", condition.message);
-        let available = |count: Option<i64>| count.map_or_else(|| "huge".to_owned(), |count| count.to_string());
+        assert!(
+            condition.message.contains(says),
+            "{context}: pool {name} says {:?}",
+            condition.message
+        );
+        let available =
+            |count: Option<i64>| count.map_or_else(|| "huge".to_owned(), |count| count.to_string());
         let is = [
             format!("{}/{}", status.assigned_ipv4, available(status.available_ipv4)),
             format!("{}/{}", status.assigned_ipv6, available(status.available_ipv6)),
@@ -167,25 +190,40 @@ fn check(world: &World, expected: &str, context: &str) {
     }
     let (name, rest) = words.split_first().expect("a name");
     let service = &world.services[&named(name)];
-    let addresses = text(&service.assigned.iter().map(|assigned| assigned.address).collect::<Vec<_>>());
+    let addresses =
+        text(&service.assigned.iter().map(|assigned| assigned.address).collect::<Vec<_>>());
     let condition = service.conditions.first();
     match rest {
         ["cleared"] => {
-            assert_eq!((addresses.as_str(), &service.from_pool, condition), ("", &None, None), "{context}: {name}");
+            assert_eq!(
+                (addresses.as_str(), &service.pool_annotation, condition),
+                ("", &None, None),
+                "{context}: {name}"
+            );
         }
         ["untouched"] => {
-            let written = world.log.iter().any(|line| line.starts_with(&format!("{} ", named(name).name)));
+            let written =
+                world.log.iter().any(|line| line.starts_with(&format!("{} ", named(name).name)));
             assert!(!written, "{context}: {name} was written: {:?}", world.log);
         }
         [wanted, reason, more @ ..] => {
-            let condition = condition.unwrap_or_else(|| panic!("{context}: {name} has no condition"));
+            let condition =
+                condition.unwrap_or_else(|| panic!("{context}: {name} has no condition"));
             let is = (if addresses.is_empty() { "-" } else { &addresses }, &*condition.reason);
             assert_eq!(is, (*wanted, *reason), "{context}: {name} says {:?}", condition.message);
-            assert!(condition.message.contains(says), "{context}: {name} says {:?}", condition.message);
-            assert_eq!(condition.status == api::Truth::True, *reason == "Assigned", "{context}: {name}");
+            assert!(
+                condition.message.contains(says),
+                "{context}: {name} says {:?}",
+                condition.message
+            );
+            assert_eq!(
+                condition.status == api::ConditionStatus::True,
+                *reason == "Assigned",
+                "{context}: {name}"
+            );
             for (word, value) in more.iter().map(|word| word.split_once('=').expect("WORD=VALUE")) {
                 let is = match word {
-                    "pool" => service.from_pool.as_deref().unwrap_or_default().to_owned(),
+                    "pool" => service.pool_annotation.as_deref().unwrap_or_default().to_owned(),
                     "mode" => format!("{:?}", service.assigned[0].mode.expect("a mode")),
                     _ => panic!("{word} is no word of an expectation"),
                 };
@@ -201,8 +239,12 @@ fn every_row_of_the_table_comes_out_the_same_in_every_order_and_across_restarts(
     let (mut played, mut failed) = (0, 0);
     for (file, text) in ROWS {
         for row in rows(text) {
-            assert!(row.steps.iter().all(|step| !step.expected.is_empty()), "{file}: {} expects nothing", row.name);
-            // One row that fails does not hide the others: each says itself what is wrong.
+            assert!(
+                row.steps.iter().all(|step| !step.expected.is_empty()),
+                "{file}: {} expects nothing",
+                row.name
+            );
+            // Run all rows even if one fails: each failure names its row.
             let play_all = || {
                 for seed in 0..SEEDS {
                     for manner in [Manner::Listed, Manner::Live, Manner::Restarted] {
@@ -218,5 +260,6 @@ fn every_row_of_the_table_comes_out_the_same_in_every_order_and_across_restarts(
     assert!(played >= ROWS_MIN, "{played} rows are left of {ROWS_MIN}");
 }
 
-/// Steps with their expectations that the table has at least: none gets lost by a slip in how files are read.
+/// Lower limit for the steps with expectations in the table, so that a bug in reading the files
+/// cannot lose any.
 const ROWS_MIN: usize = 200;

@@ -1,4 +1,5 @@
-{{/* The labels that select a component's pods: `include "ferrolb.selector" "controller"`. One FerroLB a cluster, so no release is among them. */}}
+{{/* Labels that select a component's pods: `include "ferrolb.selector" "controller"`. A cluster has
+one FerroLB, so the release is not among them. */}}
 {{- define "ferrolb.selector" -}}
 app.kubernetes.io/name: ferrolb
 app.kubernetes.io/component: {{ . }}
@@ -10,7 +11,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{/* A namespaced object's metadata: `include "ferrolb.metadata" (list . "controller" "speaker-bgp")`, component and name. */}}
+{{/* Metadata of a namespaced object, from component and name:
+`include "ferrolb.metadata" (list . "controller" "speaker-bgp")`. */}}
 {{- define "ferrolb.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ index . 2 }}
@@ -20,7 +22,7 @@ labels:
   {{- include "ferrolb.release" $root | nindent 2 }}
 {{- end }}
 
-{{/* The same of one that is the cluster's. */}}
+{{/* Metadata of a cluster-scoped object. */}}
 {{- define "ferrolb.clusterMetadata" -}}
 {{- $root := index . 0 -}}
 name: {{ index . 2 }}
@@ -29,18 +31,20 @@ labels:
   {{- include "ferrolb.release" $root | nindent 2 }}
 {{- end }}
 
-{{/* The API group of the kinds that are read. */}}
+{{/* API group of the custom resources that FerroLB reads. */}}
 {{- define "ferrolb.group" -}}
 {{- if .Values.metallbNamespace }}metallb.io{{ else }}ferrolb.io{{ end -}}
 {{- end }}
 
-{{/* A Role's name, in the namespace of those kinds: `include "ferrolb.role" (list . "speaker-bgp")`. MetalLB has a Role `controller` in its own. */}}
+{{/* Name of a Role in the namespace of these custom resources:
+`include "ferrolb.role" (list . "speaker-bgp")`. MetalLB has a Role `controller` in its own namespace. */}}
 {{- define "ferrolb.role" -}}
 {{- $root := index . 0 -}}
 {{- if $root.Values.metallbNamespace }}ferrolb-{{ end }}{{ index . 1 -}}
 {{- end }}
 
-{{/* The metadata of such a Role and of its binding: `include "ferrolb.roleMetadata" (list . "speaker" "speaker-bgp")`. */}}
+{{/* Metadata of such a Role and of its binding:
+`include "ferrolb.roleMetadata" (list . "speaker" "speaker-bgp")`. */}}
 {{- define "ferrolb.roleMetadata" -}}
 {{- $root := index . 0 -}}
 name: {{ include "ferrolb.role" (list $root (index . 2)) }}
@@ -50,7 +54,8 @@ labels:
   {{- include "ferrolb.release" $root | nindent 2 }}
 {{- end }}
 
-{{/* A binding's role and account: `include "ferrolb.binding" (list . "ClusterRole" "ferrolb:speaker" "speaker")`. */}}
+{{/* Role and ServiceAccount of a binding:
+`include "ferrolb.binding" (list . "ClusterRole" "ferrolb:speaker" "speaker")`. */}}
 {{- define "ferrolb.binding" -}}
 {{- $root := index . 0 -}}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ index . 1 }}, name: {{ index . 2 | quote }}}
@@ -78,7 +83,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* What both programs' pods have in common: the fields of the pod. */}}
+{{/* Pod fields that are the same for both components. */}}
 {{- define "ferrolb.pod" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -99,7 +104,8 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{/* What both programs' containers have in common. The speaker's own variables come between the first and the last. */}}
+{{/* Container fields that are the same for both components. The speaker's own environment variables
+come between the first and the last. */}}
 {{- define "ferrolb.container" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -127,7 +133,7 @@ args:
 ports:
   - {name: admin, containerPort: {{ $root.Values.prometheus.metricsPort }}, protocol: TCP}
   - {name: probes, containerPort: {{ $root.Values.probePort }}, protocol: TCP}
-{{- /* Speakers are on the node's network, where the whole network reaches every other address. */}}
+{{- /* Speakers use the node's network, where other hosts can reach every address but loopback. */}}
 {{- $loopback := eq $component "speaker" }}
 {{- $host := ternary "host: 127.0.0.1, " "" $loopback }}
 livenessProbe:

@@ -1,4 +1,4 @@
-//! Who may announce a group, by examples and against a model.
+//! Eligible nodes of a group, by examples and against a model.
 
 mod model;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api;
-use crate::facts::{Endpoint, Policy, Pool, Usable};
+use crate::facts::{Endpoint, EndpointCondition, Pool, TrafficPolicy};
 
 fn node(name: &str) -> Node {
     let labels = [("name".to_owned(), name.to_owned())].into();
@@ -22,11 +22,17 @@ fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_ca
         node("d"),
         node("e"),
     ];
-    let pool = Pool { name: "lan".into(), ranges: vec!["10.0.0.0/24".parse().expect("range")], ..Pool::default() };
-    let not_d = json!({"matchExpressions": [{"key": "name", "operator": "NotIn", "values": ["d"]}]});
+    let pool = Pool {
+        name: "lan".into(),
+        ranges: vec!["10.0.0.0/24".parse().expect("range")],
+        ..Pool::default()
+    };
+    let not_d =
+        json!({"matchExpressions": [{"key": "name", "operator": "NotIn", "values": ["d"]}]});
     let spec = json!({"metadata": {"name": "l2"}, "spec": {"nodeSelectors": [not_d], "interfaces": ["eth1"]}});
-    let ad: Advertisement = serde_json::from_value::<api::L2>(spec).expect("advertisement").into();
-    let scene = Scene::new(nodes.iter(), [&pool].into_iter(), [&ad].into_iter(), false);
+    let ad: L2Advertisement =
+        serde_json::from_value::<api::L2AdvertisementObject>(spec).expect("advertisement").into();
+    let scene = ClusterView::new(nodes.iter(), [&pool].into_iter(), [&ad].into_iter(), false);
     let address = [IpAddr::from([10, 0, 0, 1])];
     let here = |node: &str| Endpoint {
         node: Some(node.into()),
@@ -36,36 +42,40 @@ fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_ca
         terminating: false,
     };
     let endpoints = ["a", "b", "c", "d"].map(here);
-    let served = Served {
-        policy: Policy::Local,
-        usable: Usable::default(),
+    let served = ServiceView {
+        policy: TrafficPolicy::Local,
+        eligible: EndpointCondition::default(),
         assigned: &address,
         from_pool: None,
         labels: &[],
         endpoints: endpoints.iter().collect(),
         failing_on: Vec::new(),
     };
-    let group = Group::of(&scene, vec![served]).expect("a group");
-    let bars: Vec<_> = group.bars(&scene).map(|(node, bar)| (&*node.name, bar)).collect();
+    let group = SharingGroup::of(&scene, vec![served]).expect("a group");
+    let bars: Vec<_> = group.eligibility(&scene).map(|(node, bar)| (&*node.name, bar)).collect();
     let expect = [
         ("a", None),
-        ("b", Some(Bar::Unreachable)),
-        ("c", Some(Bar::Excluded)),
-        ("d", Some(Bar::NotSelected)),
-        ("e", Some(Bar::CannotServe)),
+        ("b", Some(Ineligible::Unreachable)),
+        ("c", Some(Ineligible::Excluded)),
+        ("d", Some(Ineligible::NotSelected)),
+        ("e", Some(Ineligible::CannotServe)),
     ];
     assert_eq!(bars, expect);
-    let names: Vec<_> = group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
+    let names: Vec<_> =
+        group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
     assert_eq!(names, ["a"]);
-    assert!(group.has_endpoint() && group.is_served_on("b") && !group.is_served_on("e"));
-    assert!(group.selects_link(&nodes[0], "eth1") && !group.selects_link(&nodes[0], "eth0"));
+    assert!(group.has_eligible_endpoint() && group.is_served_on("b") && !group.is_served_on("e"));
+    assert!(
+        group.selects_interface(&nodes[0], "eth1") && !group.selects_interface(&nodes[0], "eth0")
+    );
 }
 
 #[test]
 fn services_are_joined_by_what_they_share_directly_or_through_others() {
-    let of = |last: &[u8]| last.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect::<Vec<_>>();
+    let of =
+        |last: &[u8]| last.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect::<Vec<_>>();
     let services = [of(&[1, 2]), of(&[3]), of(&[]), of(&[3, 2]), of(&[4])];
-    let joined = groups(services.iter().map(Vec::as_slice));
+    let joined = sharing_groups(services.iter().map(Vec::as_slice));
     assert_eq!(joined, [vec![0, 1, 3], vec![2], vec![4]]);
 }
 
@@ -73,8 +83,12 @@ fn ready(node: &str, family: Family) -> Endpoint {
     Endpoint { node: Some(node.into()), family, ready: true, serving: true, terminating: false }
 }
 
-fn bare_ad(spec: serde_json::Value) -> Advertisement {
-    serde_json::from_value::<api::L2>(json!({"metadata": {"name": "l2"}, "spec": spec})).expect("advertisement").into()
+fn bare_ad(spec: serde_json::Value) -> L2Advertisement {
+    serde_json::from_value::<api::L2AdvertisementObject>(
+        json!({"metadata": {"name": "l2"}, "spec": spec}),
+    )
+    .expect("advertisement")
+    .into()
 }
 
 #[test]
@@ -88,29 +102,39 @@ fn only_the_families_of_addresses_that_are_announced_count() {
     let pools = [pool("v4", "10.0.0.0/24"), pool("v6", "fd00::/64")];
     let addresses = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
     let endpoints = [ready("a", Family::V4), ready("b", Family::V4), ready("b", Family::V6)];
-    // What is announced, then who may announce it, and for which nodes the Service has what it needs.
+    // The advertisement, then the nodes that may announce the group, and the verdicts of the
+    // Service.
     let cases = [
         (json!({}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
         (json!({"ipAddressPools": ["v4"]}), vec!["a", "b"], [Verdict::Ready, Verdict::Ready]),
         (json!({"ipAddressPools": ["v6"]}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
-        // Nothing is announced: then all of them count.
-        (json!({"ipAddressPools": ["other"]}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
+        // No address is announced, so all addresses count.
+        (
+            json!({"ipAddressPools": ["other"]}),
+            vec!["b"],
+            [Verdict::NoLocalEndpoint, Verdict::Ready],
+        ),
     ];
     for (spec, candidates, verdicts) in cases {
         let ad = bare_ad(spec.clone());
-        let scene = Scene::new(nodes.iter(), pools.iter(), [&ad].into_iter(), false);
-        let served = Served {
-            policy: Policy::Local,
-            usable: Usable::default(),
+        let scene = ClusterView::new(nodes.iter(), pools.iter(), [&ad].into_iter(), false);
+        let served = ServiceView {
+            policy: TrafficPolicy::Local,
+            eligible: EndpointCondition::default(),
             assigned: &addresses,
             from_pool: None,
             labels: &[],
             endpoints: endpoints.iter().collect(),
             failing_on: Vec::new(),
         };
-        let group = Group::of(&scene, vec![served]).expect("a group");
-        let names: Vec<_> = group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
+        let group = SharingGroup::of(&scene, vec![served]).expect("a group");
+        let names: Vec<_> =
+            group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
         assert_eq!(names, candidates, "{spec}");
-        assert_eq!(["a", "b"].map(|node| group.verdicts(node).next().expect("a verdict")), verdicts, "{spec}");
+        assert_eq!(
+            ["a", "b"].map(|node| group.verdicts(node).next().expect("a verdict")),
+            verdicts,
+            "{spec}"
+        );
     }
 }

@@ -1,9 +1,9 @@
-//! Failback: it waits, it waits longer each time, and it can be switched off.
+//! Failback: it is delayed, the delay grows, and it can be switched off.
 
 use super::*;
-use crate::claim::Says;
+use crate::claim::NodeState;
 
-/// How long after its start the node has the address again.
+/// Returns how long after its start the node owns the address again.
 fn failback(wire: &mut Wire, name: &str, at_most: Duration) -> Duration {
     let start = wire.now;
     while wire.now.since(start) < at_most {
@@ -15,7 +15,7 @@ fn failback(wire: &mut Wire, name: &str, at_most: Duration) -> Duration {
     panic!("not within {at_most:?}");
 }
 
-/// Lets the owner die, and starts it again two seconds later.
+/// Stops the owner, and starts it again two seconds later.
 fn comes_back(wire: &mut Wire, owner: &str) {
     wire.node(owner).up = false;
     wire.run(Duration::from_secs(2));
@@ -32,7 +32,7 @@ fn each_return_within_ten_minutes_is_waited_for_longer_and_a_new_process_knows_i
         comes_back(&mut wire, owner);
         waits.push(failback(&mut wire, owner, Duration::from_secs(620)).as_secs());
     }
-    // A death and a return are two moves: the wait counts from the death, 30, 120 and 480 s.
+    // A failure and a return are two moves. The delay of 30, 120 or 480 s begins at the failure.
     assert!((30..=31).contains(&waits[0]), "{waits:?}");
     assert!((117..=119).contains(&waits[1]), "{waits:?}");
     assert!((477..=479).contains(&waits[2]), "{waits:?}");
@@ -66,10 +66,10 @@ fn what_is_kept_moves_at_once_for_a_better_reason_than_order() {
     comes_back(&mut wire, order[0]);
     wire.run(Duration::from_secs(40));
     assert_eq!(wire.owners(VIP), [order[1]], "kept");
-    wire.input(order[1], Input::Says(Says { draining: true, ..Says::default() }));
+    wire.input(order[1], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[0]]);
-    wire.input(order[1], Input::Says(Says::default()));
+    wire.input(order[1], Input::NodeState(NodeState::default()));
     wire.node(order[0]).up = false;
     wire.run(ms(300));
     assert_eq!(wire.owners(VIP), [order[1]], "nor does it keep anyone from a dead node's place");
@@ -96,7 +96,11 @@ fn it_waits_also_where_the_new_holder_heard_of_the_first_before_it_knew_the_addr
     assert_eq!(wire.owners(VIP), [order[0]]);
     wire.units(&[Arc::clone(&all)]);
     let mut cordoned = (*all).clone();
-    cordoned.candidates.iter_mut().filter(|candidate| *candidate.node == *order[0]).for_each(|it| it.cordoned = true);
+    cordoned
+        .candidates
+        .iter_mut()
+        .filter(|candidate| *candidate.node == *order[0])
+        .for_each(|it| it.cordoned = true);
     wire.run(Duration::from_secs(40));
     wire.units(&[Arc::new(cordoned)]);
     wire.run(Duration::from_secs(1));

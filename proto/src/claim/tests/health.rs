@@ -1,15 +1,16 @@
-//! Health checks that fail, and what else speaks softly against a node: it moves what can be served better elsewhere, and no more.
+//! Failing health checks and other soft rules: they move what another node can serve better, and
+//! nothing more.
 
 use super::*;
-use crate::claim::Says;
-use crate::wire::hello::{Body, Failing};
+use crate::claim::NodeState;
+use crate::wire::hello::{Body, FailingReport};
 
-/// One node's units, with its checks of them failing or not.
+/// Sets one node's units; their health checks on the node fail or not.
 fn fails(wire: &mut Wire, name: &str, failing: bool) {
     fails_for(wire, name, &[VIP], if failing { &[VIP] } else { &[] });
 }
 
-/// The same for a unit of these addresses.
+/// The same for a unit with these addresses.
 fn fails_for(wire: &mut Wire, name: &str, addresses: &[IpAddr], failing: &[IpAddr]) {
     let unit = Unit { failing: failing.into(), ..(*unit(addresses, &THREE)).clone() };
     wire.input(name, Input::Units(vec![Arc::new(unit)]));
@@ -46,8 +47,12 @@ fn where_all_fail_the_last_sound_one_keeps_it_and_it_stays_announced() {
     }
     let moves = started(&wire);
     wire.run(Duration::from_secs(150));
-    assert_eq!((wire.owners(VIP), started(&wire)), (vec![order[2]], moves), "nor when it is no longer kept");
-    // One that recovers takes it, however lately it moved.
+    assert_eq!(
+        (wire.owners(VIP), started(&wire)),
+        (vec![order[2]], moves),
+        "nor when it is no longer kept"
+    );
+    // A node whose health check recovers takes the unit, however recently the unit moved.
     fails(&mut wire, order[1], false);
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[1]]);
@@ -84,7 +89,7 @@ fn checks_that_come_and_go_move_it_once_in_the_failback_delay() {
     undisturbed(&wire);
 }
 
-/// All nodes become like that one after the other, the owner first; how often the address moved until then, and the last owner.
+/// Changes all nodes one after the other, the owner first, and checks how often the address moves.
 fn one_after_another(become_so: impl Fn(&mut Wire, usize)) {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
@@ -116,8 +121,13 @@ fn where_all_are_cordoned_one_after_another_nothing_moves_after_the_last() {
 
 #[test]
 fn where_all_are_unhealthy_or_draining_one_after_another_nothing_moves_after_the_last() {
-    for says in [Says { unhealthy: true, ..Says::default() }, Says { draining: true, ..Says::default() }] {
-        one_after_another(|wire, count| wire.input(ranked(&THREE, VIP)[count - 1], Input::Says(says)));
+    for says in [
+        NodeState { unhealthy: true, ..NodeState::default() },
+        NodeState { draining: true, ..NodeState::default() },
+    ] {
+        one_after_another(|wire, count| {
+            wire.input(ranked(&THREE, VIP)[count - 1], Input::NodeState(says))
+        });
     }
 }
 
@@ -147,7 +157,7 @@ fn a_lost_hello_is_made_good_by_the_next() {
     wire.loses = |_| false;
     wire.run(ms(60));
     assert_eq!(wire.owners(VIP), [order[1]]);
-    // The same of an idle node, whose next hello of itself would come a second later.
+    // The same for an idle node, whose next periodic hello is due a second later.
     fails(&mut wire, order[2], true);
     wire.run(ms(200));
     wire.loses = |_| true;
@@ -186,8 +196,15 @@ fn who_backs_off_from_a_quick_return_still_takes_it_from_one_that_cannot_serve()
     let two = &order[..2];
     let say = |wire: &mut Wire, candidates: &[&str], failing: &str| {
         for name in THREE {
-            let failing: Box<[IpAddr]> = if name == failing { [VIP].into() } else { Box::default() };
-            wire.input(name, Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], candidates)).clone() })]));
+            let failing: Box<[IpAddr]> =
+                if name == failing { [VIP].into() } else { Box::default() };
+            wire.input(
+                name,
+                Input::Units(vec![Arc::new(Unit {
+                    failing,
+                    ..(*unit(&[VIP], candidates)).clone()
+                })]),
+            );
         }
     };
     for (failing, owner) in [(two[0], two[1]), (two[1], two[0])] {
@@ -195,7 +212,7 @@ fn who_backs_off_from_a_quick_return_still_takes_it_from_one_that_cannot_serve()
         wire.run(ms(500));
         assert_eq!(wire.owners(VIP), [owner]);
     }
-    // The one that has just yielded is the only candidate now.
+    // The node that has just yielded is the only candidate now.
     say(&mut wire, &two[1..], "");
     wire.run(ms(300));
     assert_eq!(wire.owners(VIP), [two[1]]);
@@ -208,11 +225,18 @@ fn who_backs_off_from_a_quick_return_still_takes_it_from_one_whose_checks_fail()
     for round in 0..6 {
         let owner = wire.owners(VIP).first().map(|owner| (*owner).to_owned()).expect("an owner");
         for name in THREE {
-            let failing: Box<[IpAddr]> = if *name == *owner { [VIP].into() } else { Box::default() };
-            wire.input(name, Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], &THREE)).clone() })]));
+            let failing: Box<[IpAddr]> =
+                if *name == *owner { [VIP].into() } else { Box::default() };
+            wire.input(
+                name,
+                Input::Units(vec![Arc::new(Unit { failing, ..(*unit(&[VIP], &THREE)).clone() })]),
+            );
         }
         wire.run(Duration::from_secs(1));
-        assert!(wire.owners(VIP).iter().all(|now| **now != *owner), "round {round}: {owner} is left with it");
+        assert!(
+            wire.owners(VIP).iter().all(|now| **now != *owner),
+            "round {round}: {owner} is left with it"
+        );
         assert_eq!(wire.owners(VIP).len(), 1);
     }
     undisturbed(&wire);
@@ -224,17 +248,22 @@ fn any_address_of_the_unit_says_that_it_fails() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
     wire.units(&[unit(&[VIP, second], &THREE)]);
-    // To the owner the unit has another first address than to the rest.
+    // In the owner's view, the unit has another first address.
     let candidates = unit(&[VIP], &THREE).candidates.clone();
-    let turned = Unit { addresses: [second, VIP].into(), candidates, serves_here: true, failing: [second, VIP].into() };
+    let turned = Unit {
+        addresses: [second, VIP].into(),
+        candidates,
+        can_serve_here: true,
+        failing: [second, VIP].into(),
+    };
     wire.input(order[0], Input::Units(vec![Arc::new(turned)]));
     wire.run(ms(200));
     assert_eq!((wire.owners(VIP), wire.owners(second)), (vec![order[1]], vec![order[1]]));
 }
 
-/// A machine with so many units of its own that fail, of which each node is a candidate or not.
-fn with_failing(count: u16, nodes: &[&str]) -> (Claims, Vec<Arc<Unit>>) {
-    let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
+/// Makes a machine with `count` failing units, with or without each node as a candidate.
+fn with_failing(count: u16, nodes: &[&str]) -> (ClaimMachine, Vec<Arc<Unit>>) {
+    let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     let failing = |n| {
         let address = IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
@@ -245,13 +274,15 @@ fn with_failing(count: u16, nodes: &[&str]) -> (Claims, Vec<Arc<Unit>>) {
     (machine, units)
 }
 
-/// What the hellos of a machine say that it fails for, and when, until it has lived for so long.
-fn hellos(machine: &mut Claims, from: u64, until: u64) -> Vec<(u64, Vec<IpAddr>)> {
+/// Returns the failures in a machine's hellos, with their times, between two times.
+fn hellos(machine: &mut ClaimMachine, from: u64, until: u64) -> Vec<(u64, Vec<IpAddr>)> {
     let mut said = Vec::new();
     for n in from..until {
         machine.tick(Instant::from_millis(n));
         while let Some(output) = machine.poll() {
-            if let Output::Send { frame: Frame { body: Body::Hello { failing, .. }, .. }, .. } = output {
+            if let Output::Send { frame: Frame { body: Body::Hello { failing, .. }, .. }, .. } =
+                output
+            {
                 said.push((n, failing.addresses));
             }
         }
@@ -271,10 +302,13 @@ fn what_does_not_fit_in_one_hello_is_said_by_those_that_follow_soon_and_twice() 
 
     let (mut machine, _) = with_failing(2, &["node2"]);
     let said = hellos(&mut machine, 0, 1_000);
-    assert!(!said.is_empty() && said.iter().all(|(_, failing)| failing.is_empty()), "what it may not announce");
+    assert!(
+        !said.is_empty() && said.iter().all(|(_, failing)| failing.is_empty()),
+        "what it may not announce"
+    );
 }
 
-/// Two hundred units, of which node1 fails for those that are named.
+/// Sets two hundred units; health checks on node1 fail for the selected ones.
 fn of_two_hundred(wire: &mut Wire, fails: impl Fn(u16) -> bool) -> BTreeSet<IpAddr> {
     let address = |n: u16| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]);
     let failing = |n| if fails(n) { [address(n)].into() } else { Box::default() };
@@ -283,7 +317,7 @@ fn of_two_hundred(wire: &mut Wire, fails: impl Fn(u16) -> bool) -> BTreeSet<IpAd
     (0..200).filter(|n| fails(*n)).map(address).collect()
 }
 
-/// What a node knows of what node1 fails for.
+/// Returns the failures of node1 that a node has received.
 fn known<'a>(wire: &'a mut Wire, to: &str) -> &'a BTreeSet<IpAddr> {
     &wire.node(to).machine.peers["node1"].failing
 }
@@ -294,7 +328,9 @@ fn what_fails_is_known_in_the_end_whatever_came_and_went_and_was_lost() {
     wire.run(Duration::from_secs(2));
     for round in 0..60_u16 {
         wire.loses = |n| n % 3 == 0;
-        let fails = |n: u16| (n * 37 + round * 11) % 200 < (round * 53) % 220 && n.is_multiple_of(1 + round % 3);
+        let fails = |n: u16| {
+            (n * 37 + round * 11) % 200 < (round * 53) % 220 && n.is_multiple_of(1 + round % 3)
+        };
         let failing = of_two_hundred(&mut wire, fails);
         wire.run(ms(u64::from(round) * 7 % 170));
         if round % 4 == 0 {
@@ -309,7 +345,7 @@ fn what_fails_is_known_in_the_end_whatever_came_and_went_and_was_lost() {
 fn a_newcomer_is_told_of_all_that_fails_soon_though_who_fails_is_idle() {
     let mut wire = Wire::new(&["node1", "node2"]);
     let failing = of_two_hundred(&mut wire, |_| true);
-    wire.input("node1", Input::Stuck(true));
+    wire.input("node1", Input::MainLoopStalled(true));
     wire.run(Duration::from_secs(10));
     wire.start("node3");
     wire.run(ms(600));
@@ -331,31 +367,41 @@ fn checks_that_come_and_go_bring_no_more_hellos_than_an_owner_sends() {
     assert!((30..=41).contains(&hellos), "{hellos} in two seconds");
 }
 
-/// A member says hello of what it fails for, at the clock of the `n`th.
-fn tells(machine: &mut Claims, n: u64, failing: Failing) {
-    let body = Body::Hello { generation: 0, accepts: vec![], failing };
+/// Delivers a peer's `n`th hello, with these failures.
+fn tells(machine: &mut ClaimMachine, n: u64, failing: FailingReport) {
+    let body = Body::Hello { generation: 0, accepted_keys: vec![], failing };
     machine.handle(faults::said("node2", 1, 9 + n, body), Instant::from_millis(1));
 }
 
 #[test]
 fn what_a_member_says_that_it_fails_for_is_bounded() {
-    let (mut machine, at) = (Claims::new(config("node1", 1), Instant::ZERO), Instant::from_millis(1));
+    let (mut machine, at) =
+        (ClaimMachine::new(config("node1", 1), Instant::ZERO), Instant::from_millis(1));
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     faults::introduce(&mut machine, "node2", 1, at);
     let most = CLAIMS_PER_PEER_MAX as u32;
     for n in 0..=most / 128 {
-        let addresses = (128 * n..128 * (n + 1)).rev().map(|n| IpAddr::from(n.to_be_bytes())).collect();
-        tells(&mut machine, n.into(), Failing { addresses, more_before: true, more_after: true });
+        let addresses =
+            (128 * n..128 * (n + 1)).rev().map(|n| IpAddr::from(n.to_be_bytes())).collect();
+        tells(
+            &mut machine,
+            n.into(),
+            FailingReport { addresses, more_before: true, more_after: true },
+        );
     }
     assert_eq!(machine.peers["node2"].failing.len(), CLAIMS_PER_PEER_MAX);
     assert_eq!(machine.counts().over_limit, 128);
-    tells(&mut machine, u64::from(most), Failing::default());
-    assert!(machine.peers["node2"].failing.is_empty(), "a hello that says all replaces what was known");
+    tells(&mut machine, u64::from(most), FailingReport::default());
+    assert!(
+        machine.peers["node2"].failing.is_empty(),
+        "a hello that says all replaces what was known"
+    );
 }
 
 #[test]
 fn a_hello_speaks_of_its_stretch_alone_and_not_beyond_it() {
-    let (mut machine, at) = (Claims::new(config("node1", 1), Instant::ZERO), Instant::from_millis(1));
+    let (mut machine, at) =
+        (ClaimMachine::new(config("node1", 1), Instant::ZERO), Instant::from_millis(1));
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     faults::introduce(&mut machine, "node2", 1, at);
     let named = |all: &[u8]| all.iter().map(|n| IpAddr::from([10, 0, 0, *n])).collect::<Vec<_>>();
@@ -370,7 +416,7 @@ fn a_hello_speaks_of_its_stretch_alone_and_not_beyond_it() {
         (&[], false, true, &[2, 3, 4]),
     ];
     for (n, (said, more_before, more_after, known)) in (0..).zip(steps) {
-        tells(&mut machine, n, Failing { addresses: named(said), more_before, more_after });
+        tells(&mut machine, n, FailingReport { addresses: named(said), more_before, more_after });
         assert!(machine.peers["node2"].failing.iter().eq(&named(known)), "{n}");
     }
 }

@@ -1,9 +1,9 @@
-//! Keys come and go at each node at another time, and nobody is left out.
+//! Key rotation: each node gets and drops keys at a different time, and no node is excluded.
 
 use super::*;
 
-/// Ten minutes in which only keys change: the owner is the same all the time, alone, and never suspected.
-fn undisturbed(wire: &mut Wire, steps: impl IntoIterator<Item = (&'static str, KeyRing)>) {
+/// Runs ten minutes in which only keys change: the owner stays the same, and no node is suspected.
+fn undisturbed(wire: &mut Wire, steps: impl IntoIterator<Item = (&'static str, HelloKeyRing)>) {
     let owner = ranked(&THREE, VIP)[0];
     for (name, ring) in steps {
         wire.node(name).ring = ring.clone();
@@ -23,8 +23,9 @@ fn signs_with(wire: &mut Wire, name: &str) -> Option<u32> {
 
 #[test]
 fn a_key_is_changed_one_node_after_the_other_and_nobody_is_suspected() {
-    let (old, new) = (Key::new([7; 32]), Key::new([8; 32]));
-    let (both, only_new) = (KeyRing::new(vec![new.clone(), old.clone()]), KeyRing::new(vec![new.clone()]));
+    let (old, new) = (HelloKey::new([7; 32]), HelloKey::new([8; 32]));
+    let (both, only_new) =
+        (HelloKeyRing::new(vec![new.clone(), old.clone()]), HelloKeyRing::new(vec![new.clone()]));
     let mut wire = settled();
     undisturbed(&mut wire, THREE[..2].iter().map(|name| (*name, both.clone())));
     assert_eq!(signs_with(&mut wire, "node1"), Some(old.id()), "node3 cannot read the new key yet");
@@ -37,23 +38,27 @@ fn a_key_is_changed_one_node_after_the_other_and_nobody_is_suspected() {
 
 #[test]
 fn a_node_that_starts_with_the_old_key_only_is_let_in() {
-    let (old, new) = (Key::new([7; 32]), Key::new([8; 32]));
-    let both = KeyRing::new(vec![new, old]);
+    let (old, new) = (HelloKey::new([7; 32]), HelloKey::new([8; 32]));
+    let both = HelloKeyRing::new(vec![new, old]);
     let mut wire = settled();
     let last = ranked(&THREE, VIP)[2];
     wire.node(last).up = false;
     undisturbed_but_for(&mut wire, last, &both);
-    // It comes back before it has read the new key.
+    // The node returns before it has read the new key.
     wire.start(last);
     wire.run(Duration::from_secs(3));
-    assert_eq!(wire.node(last).machine.heard().count(), 2, "it hears the others, who sign with the old key for it");
+    assert_eq!(
+        wire.node(last).machine.live_peers().count(),
+        2,
+        "it hears the others, who sign with the old key for it"
+    );
     for name in THREE.iter().filter(|name| **name != last) {
-        assert_eq!(wire.node(name).machine.heard().count(), 2, "{name} hears it");
+        assert_eq!(wire.node(name).machine.live_peers().count(), 2, "{name} hears it");
     }
 }
 
-/// All but one node get the ring.
-fn undisturbed_but_for(wire: &mut Wire, without: &str, ring: &KeyRing) {
+/// Gives the ring to all nodes but one.
+fn undisturbed_but_for(wire: &mut Wire, without: &str, ring: &HelloKeyRing) {
     for name in THREE.iter().filter(|name| **name != without) {
         wire.node(name).ring = ring.clone();
         wire.input(name, Input::Keys(ring.ids()));

@@ -1,7 +1,7 @@
-//! One owner: first claims, planned moves, and what a newcomer learns.
+//! Single ownership: first claims, planned moves, and the state that a newcomer receives.
 
 use super::*;
-use crate::claim::Says;
+use crate::claim::NodeState;
 
 #[test]
 fn a_lone_node_listens_for_a_second_and_then_claims() {
@@ -15,7 +15,7 @@ fn a_lone_node_listens_for_a_second_and_then_claims() {
 
 #[test]
 fn without_a_key_nothing_is_sent_and_nothing_claimed() {
-    let mut machine = Claims::new(config("node1", 1), Instant::ZERO);
+    let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), Instant::ZERO);
     machine.tick(Instant::from_millis(60_000));
     assert_eq!(machine.poll(), None);
@@ -24,14 +24,19 @@ fn without_a_key_nothing_is_sent_and_nothing_claimed() {
 #[test]
 fn the_best_rank_claims_and_nobody_else_ever_does() {
     let mut wire = Wire::new(&THREE);
-    let units: Vec<_> = (200..=220).map(|n| unit(&[IpAddr::from([172, 30, 0, n])], &THREE)).collect();
+    let units: Vec<_> =
+        (200..=220).map(|n| unit(&[IpAddr::from([172, 30, 0, n])], &THREE)).collect();
     wire.units(&units);
     units.iter().for_each(|unit| wire.watch(unit.addresses[0]));
     wire.run(Duration::from_secs(40));
     for unit in &units {
         let address = unit.addresses[0];
         assert_eq!(wire.owners(address), [ranked(&THREE, address)[0]]);
-        assert_eq!(wire.longest_double(address), Duration::ZERO, "{address} was answered for twice");
+        assert_eq!(
+            wire.longest_double(address),
+            Duration::ZERO,
+            "{address} was answered for twice"
+        );
     }
 }
 
@@ -104,7 +109,7 @@ fn a_drain_moves_the_unit_even_to_a_fresh_node() {
         wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
     }
     wire.run(ms(1500));
-    wire.input(order[0], Input::Says(Says { draining: true, ..Says::default() }));
+    wire.input(order[0], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[1]]);
     assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
@@ -118,13 +123,17 @@ fn who_drained_soon_after_it_took_the_unit_is_there_when_the_next_one_has_to_go(
     wire.run(Duration::from_secs(3));
     assert_eq!(wire.owners(VIP), [order[0]]);
     wire.watch(VIP);
-    wire.input(order[0], Input::Says(Says { draining: true, ..Says::default() }));
+    wire.input(order[0], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
     wire.run(ms(500));
-    wire.input(order[0], Input::Says(Says::default()));
+    wire.input(order[0], Input::NodeState(NodeState::default()));
     wire.run(ms(500));
     assert_eq!(wire.owners(VIP), [order[1]]);
     let mut cordoned = (*all).clone();
-    cordoned.candidates.iter_mut().filter(|candidate| *candidate.node == *order[1]).for_each(|it| it.cordoned = true);
+    cordoned
+        .candidates
+        .iter_mut()
+        .filter(|candidate| *candidate.node == *order[1])
+        .for_each(|it| it.cordoned = true);
     wire.units(&[Arc::new(cordoned)]);
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[0]]);
@@ -136,21 +145,22 @@ fn who_drained_for_a_moment_takes_the_unit_back_from_one_whose_data_path_is_brok
     let two = &THREE[..2];
     let (mut wire, order) = (Wire::new(two), ranked(two, VIP));
     wire.units(&[unit(&[VIP], two)]);
-    wire.input(order[1], Input::Says(Says { unhealthy: true, ..Says::default() }));
+    wire.input(order[1], Input::NodeState(NodeState { unhealthy: true, ..NodeState::default() }));
     wire.run(Duration::from_secs(3));
     assert_eq!(wire.owners(VIP), [order[0]]);
     wire.watch(VIP);
-    wire.input(order[0], Input::Says(Says { draining: true, ..Says::default() }));
+    wire.input(order[0], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
     wire.run(ms(500));
     assert_eq!(wire.owners(VIP), [order[1]]);
-    wire.input(order[0], Input::Says(Says::default()));
+    wire.input(order[0], Input::NodeState(NodeState::default()));
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[0]]);
     assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
 }
 
 #[test]
-fn who_was_cordoned_soon_after_it_took_the_unit_takes_it_back_before_the_last_pods_of_the_next_one_end() {
+fn who_was_cordoned_soon_after_it_took_the_unit_takes_it_back_before_the_last_pods_of_the_next_one_end()
+ {
     let two = &THREE[..2];
     let (mut wire, order, all) = (Wire::new(two), ranked(two, VIP), unit(&[VIP], two));
     let but = |change: &dyn Fn(&mut Candidate)| {
@@ -180,7 +190,10 @@ fn a_holder_that_is_no_candidate_hands_over_or_stops_in_time() {
         let mut wire = Wire::new(&["node1"]);
         wire.units(&[unit(&[VIP], &["node1"])]);
         wire.run(ms(1100));
-        wire.units(&[Arc::new(Unit { serves_here, ..(*unit(&[VIP], &["node2"])).clone() })]);
+        wire.units(&[Arc::new(Unit {
+            can_serve_here: serves_here,
+            ..(*unit(&[VIP], &["node2"])).clone()
+        })]);
         wire.run(stops_after - ms(1));
         assert_eq!(wire.owners(VIP), ["node1"]);
         wire.run(ms(1));
@@ -191,7 +204,8 @@ fn a_holder_that_is_no_candidate_hands_over_or_stops_in_time() {
 #[test]
 fn a_newcomer_learns_many_claims_before_it_may_claim() {
     let addresses: Vec<_> = (0..200u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
-    let units: Vec<_> = addresses.iter().map(|address| unit(&[*address], &["node1", "node2"])).collect();
+    let units: Vec<_> =
+        addresses.iter().map(|address| unit(&[*address], &["node1", "node2"])).collect();
     let mut wire = Wire::new(&["node1"]);
     wire.units(&units);
     wire.run(ms(1500));
@@ -201,7 +215,10 @@ fn a_newcomer_learns_many_claims_before_it_may_claim() {
     wire.run(Duration::from_secs(20));
     for address in addresses {
         assert_eq!(wire.owners(address), ["node1"]);
-        assert_eq!((wire.longest_gap(address), wire.longest_double(address)), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(
+            (wire.longest_gap(address), wire.longest_double(address)),
+            (Duration::ZERO, Duration::ZERO)
+        );
     }
 }
 
@@ -217,7 +234,7 @@ fn a_second_address_of_a_unit_goes_to_its_holder() {
 fn differing_views_end_in_one_owner_and_no_storm() {
     let mut wire = Wire::new(&["node1", "node2"]);
     let order = ranked(&["node1", "node2"], VIP);
-    // Each believes that only itself may announce.
+    // In the view of each node, it is the only candidate.
     wire.input(order[0], Input::Units(vec![unit(&[VIP], &[order[0]])]));
     wire.input(order[1], Input::Units(vec![unit(&[VIP], &[order[1]])]));
     wire.run(Duration::from_secs(5));
@@ -236,15 +253,18 @@ fn who_yielded_to_another_view_does_not_wait_when_that_node_loses_its_pods() {
     assert_eq!(wire.owners(VIP), [order[0]]);
     wire.watch(VIP);
     let mut cordoned = (*all).clone();
-    cordoned.candidates.iter_mut().for_each(|candidate| candidate.cordoned = *candidate.node == *order[0]);
+    cordoned
+        .candidates
+        .iter_mut()
+        .for_each(|candidate| candidate.cordoned = *candidate.node == *order[0]);
     let cordoned = Arc::new(cordoned);
-    // The owner learns late that it is cordoned.
+    // The owner gets its cordoned state late.
     wire.input(order[1], Input::Units(vec![Arc::clone(&cordoned)]));
     wire.run(ms(1_000));
     wire.input(order[0], Input::Units(vec![cordoned]));
     wire.run(ms(1_000));
     assert_eq!(wire.owners(VIP), [order[0]], "the other one backs off");
-    wire.units(&[Arc::new(Unit { serves_here: false, ..(*unit(&[VIP], &order[1..])).clone() })]);
+    wire.units(&[Arc::new(Unit { can_serve_here: false, ..(*unit(&[VIP], &order[1..])).clone() })]);
     wire.run(ms(200));
     assert_eq!(wire.owners(VIP), [order[1]]);
     assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
@@ -268,7 +288,8 @@ fn a_leaving_node_claims_nothing() {
 fn who_leaves_yields_to_who_does_not_whatever_it_thinks_of_it() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
-    // The owner does not know yet that the others are candidates, and they may not know each other.
+    // The owner does not have the other candidates in its view yet, and these may not have each
+    // other.
     wire.input(order[0], Input::Units(vec![unit(&[VIP], &[order[0]])]));
     wire.input(order[0], Input::Leave);
     wire.run(Duration::from_secs(3));

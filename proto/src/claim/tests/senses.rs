@@ -1,9 +1,9 @@
-//! Deaf nodes, stopped clocks, and devices that answer for the dead.
+//! Isolated nodes, stopped clocks, and devices that reply for failed peers.
 
 use super::*;
-use crate::claim::senses::Floor;
-use crate::claim::unit::Yielded;
-use crate::election::CLEAN;
+use crate::claim::senses::MinimumOffset;
+use crate::claim::unit::YieldSituation;
+use crate::election::NO_SOFT_RULES;
 
 #[test]
 fn a_deaf_owner_is_relieved_after_a_second_and_moves_nothing_when_it_hears_again() {
@@ -15,10 +15,10 @@ fn a_deaf_owner_is_relieved_after_a_second_and_moves_nothing_when_it_hears_again
     wire.run(ms(1_300));
     assert_eq!(wire.owners(VIP), [order[1]]);
     assert!(wire.longest_gap(VIP) <= ms(1_050), "{:?}", wire.longest_gap(VIP));
-    assert_eq!(wire.node(order[0]).machine.counts().deaf, 1);
-    assert_eq!(wire.node(order[0]).machine.heard().next(), None, "all were challenged");
-    // The other one, which holds nothing: it claims the address too, as if it were alone, and the
-    // owner tells the clients otherwise.
+    assert_eq!(wire.node(order[0]).machine.counts().isolations, 1);
+    assert_eq!(wire.node(order[0]).machine.live_peers().next(), None, "all were challenged");
+    // A node that owns nothing becomes isolated. It claims the address as if it were alone, and the
+    // owner announces the address again.
     wire.node(order[2]).deaf = true;
     wire.run(Duration::from_secs(30));
     assert_eq!((wire.owners(VIP), wire.longest_double(VIP)), (vec![order[1]], Duration::ZERO));
@@ -26,7 +26,7 @@ fn a_deaf_owner_is_relieved_after_a_second_and_moves_nothing_when_it_hears_again
     for back in [order[0], order[2]] {
         wire.node(back).deaf = false;
         wire.run(Duration::from_secs(2));
-        assert!(!wire.node(back).machine.own.flags.deaf, "the first frame ends it");
+        assert!(!wire.node(back).machine.own.flags.isolated, "the first frame ends it");
         assert_eq!(wire.owners(VIP), [order[1]]);
         assert!(wire.longest_double(VIP) <= ms(60), "{:?}", wire.longest_double(VIP));
     }
@@ -40,7 +40,9 @@ fn a_hold_down_leaves_nothing_to_a_deaf_owner() {
     // Both successors have yielded to the owner, which is no candidate in their view of the API.
     for name in &order[1..] {
         let state = wire.node(name).machine.units.get_mut(&VIP).expect("its unit");
-        state.story().back_off(Yielded { differs: true, us: Some(CLEAN), them: None }, now);
+        state
+            .story()
+            .back_off(YieldSituation { differs: true, us: Some(NO_SOFT_RULES), them: None }, now);
     }
     wire.node(order[0]).deaf = true;
     wire.run(Duration::from_secs(2));
@@ -54,28 +56,29 @@ fn a_node_all_of_whose_members_are_dead_still_notices_that_it_receives_nothing()
     let order = ranked(&THREE, VIP);
     order[1..].iter().for_each(|name| wire.node(name).up = false);
     wire.run(Duration::from_secs(20));
-    assert!(!wire.node(order[0]).machine.is_deaf(), "hosts that it asked have answered");
+    assert!(!wire.node(order[0]).machine.is_isolated(), "hosts that it asked have answered");
     wire.node(order[0]).deaf = true;
     wire.run(ms(1_300));
-    assert!(wire.node(order[0]).machine.is_deaf(), "members that return have to know");
+    assert!(wire.node(order[0]).machine.is_isolated(), "members that return have to know");
     assert!(wire.node(order[0]).answers.contains(&VIP));
 }
 
-/// Twelve addresses, each a unit.
+/// Returns twelve addresses, each a unit.
 fn twelve(nodes: &[&str]) -> (Vec<IpAddr>, Vec<Arc<Unit>>) {
     let addresses: Vec<IpAddr> = (0..12).map(|n| [172, 30, 1, n].into()).collect();
     let units = addresses.iter().map(|address| unit(&[*address], nodes)).collect();
     (addresses, units)
 }
 
-/// Two nodes that share twelve addresses, on a wire where nobody else says or answers anything.
+/// Makes two nodes that share twelve addresses, on a segment without any other host.
 fn two_alone() -> (Wire, Vec<IpAddr>) {
     let (two, mut wire) = (&THREE[..2], Wire::new(&THREE[..2]));
     let (addresses, units) = twelve(two);
     wire.hosts_answer = false;
     wire.units(&units);
     wire.run(Duration::from_secs(40));
-    let shares: BTreeSet<_> = addresses.iter().map(|address| wire.owners(*address).join(" ")).collect();
+    let shares: BTreeSet<_> =
+        addresses.iter().map(|address| wire.owners(*address).join(" ")).collect();
     assert_eq!(shares.len(), 2, "each has some: {shares:?}");
     addresses.iter().for_each(|address| wire.watch(*address));
     (wire, addresses)
@@ -84,7 +87,11 @@ fn two_alone() -> (Wire, Vec<IpAddr>) {
 fn assert_all_of(wire: &Wire, addresses: &[IpAddr], name: &str) {
     for address in addresses {
         assert_eq!(wire.owners(*address), [name], "{address}");
-        assert!(wire.longest_gap(*address) <= ms(1_100), "{address}: {:?}", wire.longest_gap(*address));
+        assert!(
+            wire.longest_gap(*address) <= ms(1_100),
+            "{address}: {:?}",
+            wire.longest_gap(*address)
+        );
     }
 }
 
@@ -96,7 +103,7 @@ fn who_is_left_alone_on_a_silent_wire_has_everything_within_a_second() {
     assert_all_of(&wire, &addresses, "node1");
     wire.run(Duration::from_secs(60));
     assert_all_of(&wire, &addresses, "node1");
-    assert_eq!(wire.node("node1").machine.counts().deaf, 1);
+    assert_eq!(wire.node("node1").machine.counts().isolations, 1);
 }
 
 #[test]
@@ -122,7 +129,10 @@ fn witnesses_are_hosts_and_neither_members_nor_addresses_that_they_announce() {
         wire.run(Duration::from_secs(5));
         let machine = &wire.node("node1").machine;
         assert!(machine.is_witness(host, own));
-        assert!(!machine.is_witness(member, own) && !machine.is_witness(host, VIP), "alive: {alive}");
+        assert!(
+            !machine.is_witness(member, own) && !machine.is_witness(host, VIP),
+            "alive: {alive}"
+        );
     }
 }
 
@@ -131,12 +141,19 @@ fn two_that_lose_each_other_on_a_silent_wire_agree_again_when_they_meet() {
     let (mut wire, addresses) = two_alone();
     wire.node("node2").cut = true;
     wire.run(Duration::from_secs(10));
-    assert!(addresses.iter().all(|address| wire.owners(*address).len() == 2), "each is alone for all that it knows");
+    assert!(
+        addresses.iter().all(|address| wire.owners(*address).len() == 2),
+        "each is alone for all that it knows"
+    );
     addresses.iter().for_each(|address| wire.watch(*address));
     wire.node("node2").cut = false;
     wire.run(Duration::from_secs(5));
     for address in addresses {
-        assert_eq!((wire.owners(address).len(), wire.longest_gap(address)), (1, Duration::ZERO), "{address}");
+        assert_eq!(
+            (wire.owners(address).len(), wire.longest_gap(address)),
+            (1, Duration::ZERO),
+            "{address}"
+        );
         assert!(wire.longest_double(address) <= ms(110), "{:?}", wire.longest_double(address));
     }
 }
@@ -153,9 +170,13 @@ fn each_announcement_of_a_deaf_member_is_answered_by_the_owner() {
         wire.input(order[0], Input::Foreign { address: VIP, mac, announced: true });
     }
     assert_eq!(wire.node(order[0]).defended, defended + 3);
-    assert!(wire.node(order[0]).machine.troubles().next().is_none(), "it is a member");
+    assert!(wire.node(order[0]).machine.conflicts().next().is_none(), "it is a member");
     wire.input(order[0], Input::Foreign { address: VIP, mac, announced: false });
-    assert_eq!(wire.node(order[0]).defended, defended + 3, "its kernel's answer turns no cache for long");
+    assert_eq!(
+        wire.node(order[0]).defended,
+        defended + 3,
+        "its kernel's answer turns no cache for long"
+    );
 }
 
 #[test]
@@ -165,8 +186,14 @@ fn a_deaf_node_whose_peer_lives_takes_nothing_from_it() {
     wire.run(Duration::from_secs(60));
     assert_all_of(&wire, &addresses, "node2");
     let refreshed = wire.node("node2").refreshed;
-    assert!(refreshed >= addresses.len() / 2, "the owner announces itself to the clients: {refreshed}");
-    assert!(!wire.node("node1").answers.is_empty(), "it goes on, for all that it knows it is alone");
+    assert!(
+        refreshed >= addresses.len() / 2,
+        "the owner announces itself to the clients: {refreshed}"
+    );
+    assert!(
+        !wire.node("node1").answers.is_empty(),
+        "it goes on, for all that it knows it is alone"
+    );
     wire.node("node1").deaf = false;
     wire.run(ms(200));
     assert_all_of(&wire, &addresses, "node2");
@@ -185,7 +212,11 @@ fn who_hears_only_its_clients_takes_over_from_a_dead_node_at_once() {
     wire.run(Duration::from_secs(5));
     assert_eq!(wire.owners(VIP), [order[1]]);
     assert!(wire.longest_gap(VIP) <= ms(200), "{:?}", wire.longest_gap(VIP));
-    assert_eq!(wire.node(order[1]).machine.counts().deaf, 0, "hosts that it asked have answered");
+    assert_eq!(
+        wire.node(order[1]).machine.counts().isolations,
+        0,
+        "hosts that it asked have answered"
+    );
 }
 
 #[test]
@@ -195,10 +226,10 @@ fn a_lone_node_is_never_deaf() {
     wire.node(THREE[0]).deaf = true;
     wire.run(Duration::from_secs(40));
     let node = wire.node(THREE[0]);
-    assert!(node.answers.contains(&VIP) && !node.machine.is_deaf());
+    assert!(node.answers.contains(&VIP) && !node.machine.is_isolated());
 }
 
-/// Pauses the owner as a hypervisor does: its own clock stands still, too.
+/// Pauses the owner as a hypervisor does: its clock stands still, too.
 fn paused(nodes: &[&'static str], length: Duration) -> (Wire, &'static str) {
     let mut wire = Wire::new(nodes);
     wire.units(&[unit(&[VIP], nodes)]);
@@ -218,20 +249,29 @@ fn a_paused_machine_learns_it_from_the_clocks_of_two_others() {
     for nodes in [&THREE[..], &THREE[..2]] {
         let (mut wire, owner) = paused(nodes, Duration::from_secs(2));
         assert_eq!(wire.node(owner).machine.counts().fences, 1);
-        assert_eq!(wire.owners(VIP), [ranked(nodes, VIP)[1]], "it is fresh, and takes nothing back");
+        assert_eq!(
+            wire.owners(VIP),
+            [ranked(nodes, VIP)[1]],
+            "it is fresh, and takes nothing back"
+        );
         assert!(wire.longest_double(VIP) <= ms(60), "{:?}", wire.longest_double(VIP));
     }
     let (mut wire, owner) = paused(&THREE, ms(100));
-    assert_eq!((wire.node(owner).machine.counts().fences, wire.owners(VIP)), (0, vec![owner]), "nobody noticed");
+    assert_eq!(
+        (wire.node(owner).machine.counts().fences, wire.owners(VIP)),
+        (0, vec![owner]),
+        "nobody noticed"
+    );
 }
 
 #[test]
 fn what_queued_up_during_a_pause_does_not_hide_it() {
-    let mut floor = Floor::new(0, Instant::from_millis(1_000));
+    let mut floor = MinimumOffset::new(0, Instant::from_millis(1_000));
     for n in 1..40 {
         assert!(!floor.fell(n * 50_000_000, ms(150), Instant::from_millis(1_000 + n * 50)));
     }
-    // Our clock stands still for a second, whose twenty hellos are then read at one go.
+    // The local clock stands still for a second; then the twenty hellos of that second are read at
+    // one go.
     let fell = (40..60).any(|n| floor.fell(n * 50_000_000, ms(150), Instant::from_millis(2_951)));
     assert!(fell);
 }
@@ -240,15 +280,17 @@ fn what_queued_up_during_a_pause_does_not_hide_it() {
 fn one_clock_that_leaps_and_clocks_that_drift_fence_nobody() {
     let mut wire = settled();
     let order = ranked(&THREE, VIP);
-    // A clock that leaps back looks to the others as if theirs had gone on: no harm. Its own view is the one above.
+    // For the other nodes, a clock that leaps back looks as if their own clocks had moved forward,
+    // which is harmless. The test above covers the node's own view.
     for name in THREE {
         assert_eq!(wire.node(name).machine.counts().fences, 0);
     }
-    // The clock of one that is not the owner leaps ahead: for the owner it is as if its own had stood still.
+    // The clock of a node that is not the owner leaps ahead. For the owner it is as if its own
+    // clock had stood still.
     wire.node(order[2]).ahead(Duration::from_secs(100));
     wire.run(Duration::from_secs(10));
     assert_eq!(wire.node(order[0]).machine.counts().fences, 0);
-    // A drift of 0.2 per mille, of all against the owner.
+    // All other clocks drift by 0.2 per mille against the owner's clock.
     for _ in 0..300 {
         wire.node(order[1]).ahead(Duration::from_micros(200));
         wire.node(order[2]).ahead(Duration::from_micros(200));
@@ -271,10 +313,10 @@ fn who_proved_alive_behind_a_proxy_is_waited_for_twice_as_long() {
         if round == 0 {
             assert_eq!(held, order[0]);
         }
-        let deaths = wire.node(order[1]).machine.counts().proxied;
+        let deaths = wire.node(order[1]).machine.counts().proxied_failures;
         assert_eq!(deaths, round as u64 + 1, "found dead after {patience} s");
         wire.node(order[0]).cut = false;
-        // Long enough that it is no longer fresh, and has its address back.
+        // Long enough to end the preempt delay and to get the address back.
         wire.run(Duration::from_secs(700));
         assert_eq!(wire.owners(VIP), [order[0]]);
     }

@@ -1,4 +1,4 @@
-//! BGPPeers as people write them, and what is said of those that mean nothing.
+//! BGPPeers as users write them, and the problems of invalid ones.
 
 use serde_json::{Value, json};
 
@@ -10,20 +10,22 @@ fn peer(spec: Value) -> BgpPeer {
         all[field] = value.clone();
     }
     let metadata = json!({"name": "tor", "namespace": "lb"});
-    serde_json::from_value::<api::Router>(json!({"metadata": metadata, "spec": all})).expect("peer").into()
+    serde_json::from_value::<api::BgpPeerObject>(json!({"metadata": metadata, "spec": all}))
+        .expect("peer")
+        .into()
 }
 
-fn sound(spec: Value) -> Session {
+fn sound(spec: Value) -> SessionParameters {
     peer(spec).session.expect("nothing is wrong with it")
 }
 
 #[test]
 fn what_is_not_written_is_as_with_metallb() {
-    let least = Session {
+    let least = SessionParameters {
         my_asn: 64512,
         peer_asn: PeerAsn::Number(64513),
         local_asn: None,
-        place: PeerPlace::Address("10.0.0.1".parse().expect("address")),
+        place: PeerLocation::Address("10.0.0.1".parse().expect("address")),
         source: None,
         port: 179,
         hold: Duration::from_secs(90),
@@ -39,7 +41,9 @@ fn what_is_not_written_is_as_with_metallb() {
     };
     assert_eq!(sound(json!({})), least);
     assert_eq!(
-        sound(json!({"password": "", "passwordSecret": {"name": "", "namespace": ""}, "bfdProfile": ""})),
+        sound(
+            json!({"password": "", "passwordSecret": {"name": "", "namespace": ""}, "bfdProfile": ""})
+        ),
         least
     );
     assert!(peer(json!({})).selects_node(&BTreeMap::new()));
@@ -53,18 +57,27 @@ fn each_field_is_read() {
         "bfdProfile": "fast", "enableGracefulRestart": true, "ttlSecurityHops": 2, "dualStackAddressFamily": true, "disableMP": true,
     }));
     assert_eq!((all.peer_asn, all.local_asn), (PeerAsn::External, Some(65000)));
-    assert_eq!(all.place, PeerPlace::Interface("eth1".into()));
+    assert_eq!(all.place, PeerLocation::Interface("eth1".into()));
     assert_eq!((all.source, all.port), (Some("fd00::1".parse().expect("address")), 1179));
-    assert_eq!((all.connect, all.router_id), (Duration::from_secs(10), Some(Ipv4Addr::new(10, 0, 0, 9))));
-    assert_eq!(all.password, Some(Password::Secret("secret".into())));
-    assert_eq!((all.bfd_profile.as_deref(), all.graceful_restart, all.dual_stack), (Some("fast"), true, true));
+    assert_eq!(
+        (all.connect, all.router_id),
+        (Duration::from_secs(10), Some(Ipv4Addr::new(10, 0, 0, 9)))
+    );
+    assert_eq!(all.password, Some(PasswordSource::Secret("secret".into())));
+    assert_eq!(
+        (all.bfd_profile.as_deref(), all.graceful_restart, all.dual_stack),
+        (Some("fast"), true, true)
+    );
     assert_eq!((all.multi_hop, all.ttl_security_hops), (false, Some(2)));
-    assert_eq!(sound(json!({"password": "x"})).password, Some(Password::Plain("x".into())));
+    assert_eq!(sound(json!({"password": "x"})).password, Some(PasswordSource::Plain("x".into())));
     assert!(sound(json!({"ebgpMultiHop": true})).multi_hop);
     let internal = sound(json!({"peerASN": 0, "dynamicASN": "internal"}));
     assert_eq!(internal.peer_asn, PeerAsn::Number(64512));
     let of_rack = peer(json!({"nodeSelectors": [{"matchLabels": {"rack": "a"}}]}));
-    assert!(!of_rack.selects_node(&BTreeMap::new()) && of_rack.selects_node(&[("rack".into(), "a".into())].into()));
+    assert!(
+        !of_rack.selects_node(&BTreeMap::new())
+            && of_rack.selects_node(&[("rack".into(), "a".into())].into())
+    );
 }
 
 #[test]
@@ -85,27 +98,45 @@ fn what_means_nothing_is_said_with_its_field() {
     let long = "x".repeat(81);
     let cases = [
         (json!({"myASN": 0}), "spec.myASN is 0"),
-        (json!({"peerASN": null}), "one of spec.peerASN and spec.dynamicASN"),
-        (json!({"dynamicASN": "internal"}), "one of spec.peerASN and spec.dynamicASN"),
-        (json!({"peerAddress": ""}), "one of spec.peerAddress and spec.interface"),
-        (json!({"interface": "eth0"}), "one of spec.peerAddress and spec.interface"),
-        (json!({"peerAddress": "tor.example"}), "spec.peerAddress is \"tor.example\": write an IP address"),
+        (json!({"peerASN": null}), "none or both of spec.peerASN and spec.dynamicASN"),
+        (json!({"dynamicASN": "internal"}), "none or both of spec.peerASN and spec.dynamicASN"),
+        (json!({"peerAddress": ""}), "none or both of spec.peerAddress and spec.interface"),
+        (json!({"interface": "eth0"}), "none or both of spec.peerAddress and spec.interface"),
+        (
+            json!({"peerAddress": "tor.example"}),
+            "spec.peerAddress is \"tor.example\": write an IP address",
+        ),
         (json!({"routerID": "fd00::1"}), "spec.routerID is \"fd00::1\": write an IPv4 address"),
         (json!({"sourceAddress": "10.0.0.0/24"}), "spec.sourceAddress is \"10.0.0.0/24\""),
         (json!({"sourceAddress": "fd00::1"}), "different families"),
-        (json!({"holdTime": "0s"}), "spec.holdTime is \"0s\": write whole seconds from 3s to 65535s"),
+        (
+            json!({"holdTime": "0s"}),
+            "spec.holdTime is \"0s\": write whole seconds from 3s to 65535s",
+        ),
         (json!({"holdTime": "2s"}), "from 3s"),
         (json!({"holdTime": "65536s"}), "spec.holdTime"),
-        (json!({"keepaliveTime": "0s"}), "spec.keepaliveTime is \"0s\": write whole seconds from 1s"),
+        (
+            json!({"keepaliveTime": "0s"}),
+            "spec.keepaliveTime is \"0s\": write whole seconds from 1s",
+        ),
         (json!({"connectTime": "x"}), "spec.connectTime is \"x\""),
         (json!({"holdTime": "9s", "keepaliveTime": "10s"}), "longer than spec.holdTime"),
         (json!({"peerASN": 64512, "ebgpMultiHop": true}), "external peers"),
-        (json!({"ttlSecurityHops": 1, "ebgpMultiHop": true}), "exclude each other"),
-        (json!({"password": "x", "passwordSecret": {"name": "y"}}), "one of spec.password and spec.passwordSecret"),
+        (json!({"ttlSecurityHops": 1, "ebgpMultiHop": true}), "are both set"),
+        (
+            json!({"password": "x", "passwordSecret": {"name": "y"}}),
+            "spec.password and spec.passwordSecret are both set",
+        ),
         (json!({"password": long}), "longer than 80 bytes"),
-        (json!({"passwordSecret": {"name": "y", "namespace": "other"}}), "spec.passwordSecret.namespace is \"other\""),
+        (
+            json!({"passwordSecret": {"name": "y", "namespace": "other"}}),
+            "spec.passwordSecret.namespace is \"other\"",
+        ),
         (json!({"vrf": "red"}), "spec.vrf"),
-        (json!({"nodeSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]}), "spec.nodeSelectors:"),
+        (
+            json!({"nodeSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]}),
+            "spec.nodeSelectors:",
+        ),
     ];
     for (spec, why) in cases {
         let problem = peer(spec.clone()).session.expect_err("a problem").to_string();

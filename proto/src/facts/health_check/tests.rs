@@ -1,4 +1,4 @@
-//! The grammar by tables, and texts that nobody would write.
+//! Tables of the grammar, and random texts.
 
 use proptest::prelude::*;
 
@@ -62,31 +62,39 @@ fn every_shape_of_a_check_is_read() {
     for (text, expect) in cases {
         assert_eq!(HealthCheck::read(text, Some("web")), Ok(expect), "{text:?}");
     }
-    assert_eq!(HealthCheck::read("tcp", Some("")), Ok(check(Tcp, CheckPort::Named("".into()))), "a port needs no name");
-    assert_eq!(HealthCheck::read("tcp:53", None), Ok(check(Tcp, Number(53))), "nor a Service a TCP port");
+    assert_eq!(
+        HealthCheck::read("tcp", Some("")),
+        Ok(check(Tcp, CheckPort::Named("".into()))),
+        "a port needs no name"
+    );
+    assert_eq!(
+        HealthCheck::read("tcp:53", None),
+        Ok(check(Tcp, Number(53))),
+        "nor a Service a TCP port"
+    );
 }
 
 #[test]
 fn what_is_wrong_is_named_with_what_to_write_instead() {
-    let port = "is no port: write a number from 1 to 65535";
-    let setting = "is no setting: write interval=, timeout=, fall= or rise= and its value";
+    let port = "is not a port: write a number from 1 to 65535";
+    let setting = "is not a setting: write interval=, timeout=, fall= or rise= and its value";
     let interval = "write a time from 100ms to 300s, such as 1s";
     let timeout = "write a time from 10ms to 30s, such as 1s";
     let count = "write a number from 1 to 100";
-    let encode = "cannot stand in the path: write it as % and two hexadecimal digits";
+    let encode = "is not allowed in the path: write it as % and two hexadecimal digits";
     let cases = [
-        ("https", r#""https" is no kind of check: write tcp or http"#.to_owned()),
-        ("TCP", r#""TCP" is no kind of check: write tcp or http"#.to_owned()),
-        ("8080", r#""8080" is no kind of check: write tcp or http"#.to_owned()),
-        (";fall=2", r#""" is no kind of check: write tcp or http"#.to_owned()),
-        ("/healthz", r#""" is no kind of check: write tcp or http"#.to_owned()),
+        ("https", r#""https" is not a type of check: write tcp or http"#.to_owned()),
+        ("TCP", r#""TCP" is not a type of check: write tcp or http"#.to_owned()),
+        ("8080", r#""8080" is not a type of check: write tcp or http"#.to_owned()),
+        (";fall=2", r#""" is not a type of check: write tcp or http"#.to_owned()),
+        ("/healthz", r#""" is not a type of check: write tcp or http"#.to_owned()),
         ("tcp:", format!(r#""" {port}"#)),
         ("tcp:0", format!(r#""0" {port}"#)),
         ("tcp:65536", format!(r#""65536" {port}"#)),
         ("tcp:+80", format!(r#""+80" {port}"#)),
         ("tcp:http", format!(r#""http" {port}"#)),
         ("http:80:81/x", format!(r#""80:81" {port}"#)),
-        ("tcp:80/x", r#"a tcp check has no path: write http, or leave "/x" out"#.to_owned()),
+        ("tcp:80/x", r#"a tcp check has no path: write http, or remove "/x""#.to_owned()),
         ("http/a b", format!("' ' {encode}")),
         ("http/ä", format!("'ä' {encode}")),
         ("http/a#b", format!("'#' {encode}")),
@@ -96,8 +104,8 @@ fn what_is_wrong_is_named_with_what_to_write_instead() {
         ("tcp;fast", format!(r#""fast" {setting}"#)),
         ("tcp;port=8080", format!(r#""port=8080" {setting}"#)),
         ("tcp;Fall=2", format!(r#""Fall=2" {setting}"#)),
-        ("tcp;fall=2;fall=2", "fall is set twice: leave one out".to_owned()),
-        ("tcp;interval=1s;rise=1;interval=2s", "interval is set twice: leave one out".to_owned()),
+        ("tcp;fall=2;fall=2", "fall is set twice: remove one".to_owned()),
+        ("tcp;interval=1s;rise=1;interval=2s", "interval is set twice: remove one".to_owned()),
         ("tcp;interval=99ms", format!(r#"interval="99ms": {interval}"#)),
         ("tcp;interval=301s", format!(r#"interval="301s": {interval}"#)),
         ("tcp;interval=1", format!(r#"interval="1": {interval}"#)),
@@ -124,10 +132,14 @@ fn what_is_wrong_is_named_with_what_to_write_instead() {
 #[test]
 fn a_path_has_a_longest_length() {
     let longest = format!("/{}", "x".repeat(PATH_MAX - 1));
-    let read = |path: &str| HealthCheck::read(&format!("http{path}"), Some("")).map(|check| check.kind);
+    let read =
+        |path: &str| HealthCheck::read(&format!("http{path}"), Some("")).map(|check| check.kind);
     assert_eq!(read(&longest), Ok(http(&longest)));
     let problem = read(&format!("{longest}x")).expect_err("too long").to_string();
-    assert_eq!(problem, "annotation ferrolb.io/health-check: the path is longer than 1024 bytes: shorten it");
+    assert_eq!(
+        problem,
+        "annotation ferrolb.io/health-check: the path is longer than 1024 bytes: shorten it"
+    );
 }
 
 proptest! {
@@ -138,11 +150,11 @@ proptest! {
     ) {
         match HealthCheck::read(&text, port.as_deref()) {
             Ok(check) => {
-                prop_assert!(check.interval.is_none_or(|time| HEALTH_INTERVAL.contains(&time)));
-                prop_assert!(check.timeout.is_none_or(|time| TIMEOUT.contains(&time)));
-                prop_assert!([check.fall, check.rise].into_iter().flatten().all(|count| COUNT.contains(&count)));
+                prop_assert!(check.interval.is_none_or(|time| HEALTH_INTERVAL_RANGE.contains(&time)));
+                prop_assert!(check.timeout.is_none_or(|time| TIMEOUT_RANGE.contains(&time)));
+                prop_assert!([check.fall, check.rise].into_iter().flatten().all(|count| COUNT_RANGE.contains(&count)));
             }
-            // A character may take ten bytes where it is escaped.
+            // An escaped character may take ten bytes.
             Err(problem) => prop_assert!(problem.to_string().len() < 800, "{problem}"),
         }
     }

@@ -1,4 +1,4 @@
-//! Every kind of frame there and back; every lie told from the truth.
+//! Round trip of every kind of frame, and rejection of every corrupted frame.
 
 use proptest::prelude::*;
 
@@ -6,12 +6,12 @@ use super::*;
 
 const SOURCE: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
-fn ring() -> KeyRing {
-    KeyRing::new(vec![Key::new([7; KEY_LENGTH]), Key::new([6; KEY_LENGTH])])
+fn ring() -> HelloKeyRing {
+    HelloKeyRing::new(vec![HelloKey::new([7; KEY_LENGTH]), HelloKey::new([6; KEY_LENGTH])])
 }
 
 fn frame(body: Body) -> Frame {
-    let flags = Flags { fresh: true, draining: true, ..Flags::default() };
+    let flags = Flags { in_preempt_delay: true, draining: true, ..Flags::default() };
     let interval = Duration::from_millis(50);
     Frame {
         node: "node1".into(),
@@ -24,39 +24,76 @@ fn frame(body: Body) -> Frame {
     }
 }
 
-fn failing(addresses: Vec<IpAddr>, more_before: bool, more_after: bool) -> Failing {
-    Failing { addresses, more_before, more_after }
+fn failing(addresses: Vec<IpAddr>, more_before: bool, more_after: bool) -> FailingReport {
+    FailingReport { addresses, more_before, more_after }
 }
 
 fn bodies() -> Vec<Body> {
     let addresses = vec![IpAddr::from([172, 30, 0, 200]), "fd30::c8".parse().expect("address")];
-    let many: Vec<IpAddr> =
-        (0..ADDRESSES_PER_FRAME_MAX as u16).map(|n| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])).collect();
+    let many: Vec<IpAddr> = (0..ADDRESSES_PER_FRAME_MAX as u16)
+        .map(|n| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n]))
+        .collect();
     vec![
-        Body::Hello { generation: 7, accepts: vec![1, 2], failing: failing(addresses.clone(), false, false) },
-        Body::Hello { generation: 0, accepts: vec![], failing: Failing::default() },
-        Body::Hello { generation: 1, accepts: vec![1, 2, 3, 4], failing: failing(many.clone(), true, true) },
-        Body::Hello { generation: 1, accepts: vec![], failing: failing(many.clone(), false, true) },
-        Body::Hello { generation: 1, accepts: vec![], failing: failing(many.clone(), true, false) },
+        Body::Hello {
+            generation: 7,
+            accepted_keys: vec![1, 2],
+            failing: failing(addresses.clone(), false, false),
+        },
+        Body::Hello { generation: 0, accepted_keys: vec![], failing: FailingReport::default() },
+        Body::Hello {
+            generation: 1,
+            accepted_keys: vec![1, 2, 3, 4],
+            failing: failing(many.clone(), true, true),
+        },
+        Body::Hello {
+            generation: 1,
+            accepted_keys: vec![],
+            failing: failing(many.clone(), false, true),
+        },
+        Body::Hello {
+            generation: 1,
+            accepted_keys: vec![],
+            failing: failing(many.clone(), true, false),
+        },
         Body::Claim {
-            before: 6,
+            previous_generation: 6,
             generation: 7,
             addresses: addresses.clone(),
-            keeps: vec![Duration::from_millis(59_990), Duration::ZERO],
+            preempt_delays: vec![Duration::from_millis(59_990), Duration::ZERO],
         },
-        Body::Claim { before: 7, generation: 7, addresses: addresses.clone(), keeps: vec![] },
-        Body::Release { before: 7, generation: 8, addresses: addresses.clone(), why: Release::Refused },
-        Body::Release { before: 7, generation: 8, addresses: addresses.clone(), why: Release::HandedOver },
-        Body::Release { before: 8, generation: 9, addresses, why: Release::Contested },
+        Body::Claim {
+            previous_generation: 7,
+            generation: 7,
+            addresses: addresses.clone(),
+            preempt_delays: vec![],
+        },
+        Body::Release {
+            previous_generation: 7,
+            generation: 8,
+            addresses: addresses.clone(),
+            reason: ReleaseReason::NotCandidate,
+        },
+        Body::Release {
+            previous_generation: 7,
+            generation: 8,
+            addresses: addresses.clone(),
+            reason: ReleaseReason::HandedOver,
+        },
+        Body::Release {
+            previous_generation: 8,
+            generation: 9,
+            addresses,
+            reason: ReleaseReason::Contested,
+        },
         Body::Challenge { nonce: u64::MAX },
-        Body::Answer { nonce: 1 },
-        Body::Ask,
+        Body::ChallengeReply { nonce: 1 },
+        Body::ListRequest,
         Body::List {
             generation: 9,
             part: 1,
             parts: 2,
             addresses: many,
-            keeps: vec![Duration::from_secs(600); ADDRESSES_PER_FRAME_MAX],
+            preempt_delays: vec![Duration::from_secs(600); ADDRESSES_PER_FRAME_MAX],
         },
     ]
 }
@@ -65,8 +102,8 @@ fn bodies() -> Vec<Body> {
 fn every_kind_is_read_back_as_it_was_written() {
     for body in bodies() {
         let mut long = frame(body);
-        long.node = "n".repeat(NODE_MAX).into();
-        let key = Key::new([6; KEY_LENGTH]);
+        long.node = "n".repeat(NODE_NAME_MAX).into();
+        let key = HelloKey::new([6; KEY_LENGTH]);
         let mut bytes = long.encode(SOURCE, None, &key);
         assert!(bytes.len() <= FRAME_MAX, "{} bytes", bytes.len());
         assert_eq!(&bytes[..6], &GROUP.0);
@@ -77,7 +114,7 @@ fn every_kind_is_read_back_as_it_was_written() {
 
 #[test]
 fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_written() {
-    // A member of a later version may have room for more of them, in more TLVs, in an order of its own.
+    // A later version may allow more addresses, in more TLVs, in any order.
     let v4: Vec<IpAddr> = (0..200).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let v6: Vec<IpAddr> = (0..10).map(|n| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])).collect();
     let octets = |all: &[IpAddr]| -> Vec<u8> {
@@ -88,83 +125,132 @@ fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_w
         all.iter().rev().flat_map(of).collect()
     };
     let tlvs = [(13, octets(&v6)), (12, octets(&v4[..100])), (12, octets(&v4[100..]))];
-    let body = Body::Hello { generation: 7, accepts: vec![1], failing: Failing::default() };
-    let read = Frame::decode(&with_tlvs(&frame(body.clone()), &tlvs), &ring()).map(|(_, frame)| frame.body);
+    let body =
+        Body::Hello { generation: 7, accepted_keys: vec![1], failing: FailingReport::default() };
+    let read = Frame::decode(&with_tlvs(&frame(body.clone()), &tlvs), &ring())
+        .map(|(_, frame)| frame.body);
     assert_eq!(
         read,
-        Ok(Body::Hello { generation: 7, accepts: vec![1], failing: failing([v4, v6].concat(), false, false) })
+        Ok(Body::Hello {
+            generation: 7,
+            accepted_keys: vec![1],
+            failing: failing([v4, v6].concat(), false, false)
+        })
     );
     for (kind, length) in [(12, 3), (12, 5), (13, 4), (13, 15), (13, 17)] {
         let cut = with_tlvs(&frame(body.clone()), &[(kind, vec![1; length])]);
-        assert_eq!(Frame::decode(&cut, &ring()), Err(DecodeError::Malformed), "{length} bytes in {kind}");
+        assert_eq!(
+            Frame::decode(&cut, &ring()),
+            Err(HelloDecodeError::Malformed),
+            "{length} bytes in {kind}"
+        );
     }
-    let claim = frame(Body::Claim { before: 1, generation: 2, addresses: vec![], keeps: vec![] });
+    let claim = frame(Body::Claim {
+        previous_generation: 1,
+        generation: 2,
+        addresses: vec![],
+        preempt_delays: vec![],
+    });
     let read = Frame::decode(&with_tlvs(&claim, &tlvs), &ring());
     assert_eq!(read, Ok((SOURCE, claim)), "in a frame of another kind it says nothing");
 }
 
 #[test]
 fn no_single_bit_of_a_signed_frame_can_be_changed() {
-    let bytes = frame(bodies()[2].clone()).encode(SOURCE, None, &Key::new([7; KEY_LENGTH]));
-    for at in crate::wire::ETHERNET_HEADER..bytes.len() {
+    let bytes = frame(bodies()[2].clone()).encode(SOURCE, None, &HelloKey::new([7; KEY_LENGTH]));
+    for at in crate::wire::ETHERNET_HEADER_LENGTH..bytes.len() {
         let mut bad = bytes.clone();
         bad[at] ^= 1;
         assert!(Frame::decode(&bad, &ring()).is_err(), "byte {at}");
     }
-    assert!((0..bytes.len()).all(|length| Frame::decode(&bytes[..length], &ring()).is_err()), "a cut frame");
+    assert!(
+        (0..bytes.len()).all(|length| Frame::decode(&bytes[..length], &ring()).is_err()),
+        "a cut frame"
+    );
 }
 
 #[test]
 fn each_lie_has_its_name() {
-    let good = frame(Body::Ask);
-    let signed = |key: [u8; KEY_LENGTH]| good.encode(SOURCE, None, &Key::new(key));
-    assert_eq!(Frame::decode(&signed([1; 32]), &ring()), Err(DecodeError::ForeignKey));
+    let good = frame(Body::ListRequest);
+    let signed = |key: [u8; KEY_LENGTH]| good.encode(SOURCE, None, &HelloKey::new(key));
+    assert_eq!(Frame::decode(&signed([1; 32]), &ring()), Err(HelloDecodeError::ForeignKey));
     let mut version = signed([7; 32]);
     version[14] = VERSION + 2;
-    assert_eq!(Frame::decode(&version, &ring()), Err(DecodeError::Version));
+    assert_eq!(Frame::decode(&version, &ring()), Err(HelloDecodeError::Version));
     let mut signature = signed([7; 32]);
     *signature.last_mut().expect("bytes") ^= 1;
-    assert_eq!(Frame::decode(&signature, &ring()), Err(DecodeError::Signature));
-    assert_eq!(Frame::decode(&[0; 60], &ring()), Err(DecodeError::Malformed));
+    assert_eq!(Frame::decode(&signature, &ring()), Err(HelloDecodeError::Signature));
+    assert_eq!(Frame::decode(&[0; 60], &ring()), Err(HelloDecodeError::Malformed));
     let padded = |length: usize| {
         let mut bytes = signed([7; 32]);
         bytes.resize(length, 0);
         Frame::decode(&bytes, &ring()).map(|(_, frame)| frame)
     };
-    assert_eq!((padded(FRAME_MAX), padded(FRAME_MAX + 1)), (Ok(good.clone()), Err(DecodeError::Malformed)));
+    assert_eq!(
+        (padded(FRAME_MAX), padded(FRAME_MAX + 1)),
+        (Ok(good.clone()), Err(HelloDecodeError::Malformed))
+    );
     let mut nameless = good.clone();
     nameless.node = "".into();
-    assert_eq!(Frame::decode(&nameless.encode(SOURCE, None, &Key::new([7; 32])), &ring()), Err(DecodeError::Malformed));
-    let beyond = frame(Body::List { generation: 1, part: 2, parts: 2, addresses: vec![], keeps: vec![] });
-    assert_eq!(Frame::decode(&beyond.encode(SOURCE, None, &Key::new([7; 32])), &ring()), Err(DecodeError::Malformed));
+    assert_eq!(
+        Frame::decode(&nameless.encode(SOURCE, None, &HelloKey::new([7; 32])), &ring()),
+        Err(HelloDecodeError::Malformed)
+    );
+    let beyond = frame(Body::List {
+        generation: 1,
+        part: 2,
+        parts: 2,
+        addresses: vec![],
+        preempt_delays: vec![],
+    });
+    assert_eq!(
+        Frame::decode(&beyond.encode(SOURCE, None, &HelloKey::new([7; 32])), &ring()),
+        Err(HelloDecodeError::Malformed)
+    );
 }
 
-/// The frames of version 1, one of each kind: a line each, its name and its bytes in hexadecimal.
+/// One frame of version 1 of each kind; each line has the name and the bytes in hexadecimal.
 const FRAMES_V1: &str = include_str!("frames_v1.txt");
 
 fn frames_v1() -> Vec<(&'static str, Body)> {
     let v4 = IpAddr::from([172, 30, 0, 200]);
     let both = vec![v4, "fd30::c8".parse().expect("address")];
     let keeps = vec![Duration::from_secs(30)];
+    let hello = |failing| Body::Hello { generation: 7, accepted_keys: vec![0x0102_0304], failing };
+    let claim = |generation, addresses, preempt_delays| Body::Claim {
+        previous_generation: generation - 1,
+        generation,
+        addresses,
+        preempt_delays,
+    };
+    let release = |generation, reason| Body::Release {
+        previous_generation: generation - 1,
+        generation,
+        addresses: vec![v4],
+        reason,
+    };
     vec![
-        ("hello", Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: Failing::default() }),
-        (
-            "hello-failing",
-            Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: failing(both.clone(), false, false) },
-        ),
-        (
-            "hello-failing-more",
-            Body::Hello { generation: 7, accepts: vec![0x0102_0304], failing: failing(vec![v4], true, true) },
-        ),
-        ("claim", Body::Claim { before: 6, generation: 7, addresses: both.clone(), keeps: vec![] }),
-        ("claim-keep", Body::Claim { before: 7, generation: 8, addresses: vec![v4], keeps: keeps.clone() }),
-        ("handed-over", Body::Release { before: 8, generation: 9, addresses: vec![v4], why: Release::HandedOver }),
-        ("refused", Body::Release { before: 9, generation: 10, addresses: vec![v4], why: Release::Refused }),
-        ("contested", Body::Release { before: 10, generation: 11, addresses: vec![v4], why: Release::Contested }),
+        ("hello", hello(FailingReport::default())),
+        ("hello-failing", hello(failing(both.clone(), false, false))),
+        ("hello-failing-more", hello(failing(vec![v4], true, true))),
+        ("claim", claim(7, both.clone(), vec![])),
+        ("claim-keep", claim(8, vec![v4], keeps.clone())),
+        ("handed-over", release(9, ReleaseReason::HandedOver)),
+        ("refused", release(10, ReleaseReason::NotCandidate)),
+        ("contested", release(11, ReleaseReason::Contested)),
         ("challenge", Body::Challenge { nonce: 0x0102_0304_0506_0708 }),
-        ("answer", Body::Answer { nonce: 0x0102_0304_0506_0708 }),
-        ("ask", Body::Ask),
-        ("list", Body::List { generation: 11, part: 0, parts: 2, addresses: both, keeps }),
+        ("answer", Body::ChallengeReply { nonce: 0x0102_0304_0506_0708 }),
+        ("ask", Body::ListRequest),
+        (
+            "list",
+            Body::List {
+                generation: 11,
+                part: 0,
+                parts: 2,
+                addresses: both,
+                preempt_delays: keeps,
+            },
+        ),
     ]
 }
 
@@ -176,24 +262,33 @@ fn hex(bytes: &[u8]) -> String {
 fn the_bytes_of_version_1_stay_as_they_are() {
     let written: String = frames_v1()
         .into_iter()
-        .map(|(name, body)| format!("{name} {}\n", hex(&frame(body).encode(SOURCE, None, &Key::new([7; KEY_LENGTH])))))
+        .map(|(name, body)| {
+            format!(
+                "{name} {}\n",
+                hex(&frame(body).encode(SOURCE, None, &HelloKey::new([7; KEY_LENGTH])))
+            )
+        })
         .collect();
-    assert_eq!(written, FRAMES_V1, "a frame of version 1 is read by its neighbours, whatever is added");
+    assert_eq!(
+        written, FRAMES_V1,
+        "a frame of version 1 is read by its neighbours, whatever is added"
+    );
 }
 
 #[test]
 fn a_kept_frame_of_version_1_is_read_as_it_was_meant() {
     for (line, (name, body)) in FRAMES_V1.lines().zip(frames_v1()) {
         let (kept, digits) = line.split_once(' ').expect("a name and bytes");
-        let bytes: Vec<u8> =
-            (0..digits.len() / 2).map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).expect("hex")).collect();
+        let bytes: Vec<u8> = (0..digits.len() / 2)
+            .map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).expect("hex"))
+            .collect();
         assert_eq!((kept, Frame::decode(&bytes, &ring())), (name, Ok((SOURCE, frame(body)))));
     }
 }
 
-/// A frame with more TLVs, of these types and values, signed anew.
+/// Adds TLVs of these types and values to a frame, and signs it again.
 fn with_tlvs(frame: &Frame, tlvs: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = frame.encode(SOURCE, None, &Key::new([7; KEY_LENGTH]));
+    let mut bytes = frame.encode(SOURCE, None, &HelloKey::new([7; KEY_LENGTH]));
     bytes.truncate(bytes.len() - 16);
     for (kind, value) in tlvs {
         bytes.extend_from_slice(&kind.to_be_bytes());
@@ -206,12 +301,12 @@ fn with_tlvs(frame: &Frame, tlvs: &[(u16, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn sign(mut bytes: Vec<u8>) -> Vec<u8> {
-    let signature = Key::new([7; KEY_LENGTH]).signature(&bytes[14..]);
+    let signature = HelloKey::new([7; KEY_LENGTH]).signature(&bytes[14..]);
     bytes.extend_from_slice(&signature);
     bytes
 }
 
-/// A frame as the next version may write it: its version, a kind, and more TLVs and flags than we know.
+/// Makes a frame as the next version may write it: its version, a kind, unknown TLVs and flags.
 fn of_next_version(kind: u8, body: &Body) -> Vec<u8> {
     let mut bytes = with_tlvs(&frame(body.clone()), &[(0xff01, vec![1, 2, 3])]);
     bytes.truncate(bytes.len() - 16);
@@ -223,17 +318,31 @@ fn of_next_version(kind: u8, body: &Body) -> Vec<u8> {
 
 #[test]
 fn the_next_version_is_understood_as_far_as_it_says_what_we_know() {
-    let body = Body::Hello { generation: 7, accepts: vec![1], failing: Failing::default() };
-    assert_eq!(Frame::decode(&of_next_version(1, &body), &ring()), Ok((SOURCE, frame(body.clone()))));
-    assert_eq!(Frame::decode(&of_next_version(200, &body), &ring()), Err(DecodeError::Version), "a word of its own");
+    let body =
+        Body::Hello { generation: 7, accepted_keys: vec![1], failing: FailingReport::default() };
+    assert_eq!(
+        Frame::decode(&of_next_version(1, &body), &ring()),
+        Ok((SOURCE, frame(body.clone())))
+    );
+    assert_eq!(
+        Frame::decode(&of_next_version(200, &body), &ring()),
+        Err(HelloDecodeError::Version),
+        "a word of its own"
+    );
 }
 
 #[test]
 fn the_secret_gives_its_two_newest_keys() {
     let (a, b, c) = ([1; 32], [2; 32], [3; 32]);
-    let ring = KeyRing::from_secret([("1", &a[..]), ("10", &b[..]), ("2", &c[..]), ("note", b"x"), ("11", b"short")]);
-    assert_eq!(ring.ids(), [Key::new(b).id(), Key::new(c).id()]);
-    assert!(KeyRing::from_secret([]).is_empty());
+    let ring = HelloKeyRing::from_secret([
+        ("1", &a[..]),
+        ("10", &b[..]),
+        ("2", &c[..]),
+        ("note", b"x"),
+        ("11", b"short"),
+    ]);
+    assert_eq!(ring.ids(), [HelloKey::new(b).id(), HelloKey::new(c).id()]);
+    assert!(HelloKeyRing::from_secret([]).is_empty());
 }
 
 proptest! {
@@ -244,8 +353,8 @@ proptest! {
 
     #[test]
     fn no_signed_tlvs_panic(tlvs in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..10) {
-        // A member with the key may still send nonsense.
-        let mut bytes = frame(Body::Ask).encode(SOURCE, None, &Key::new([7; KEY_LENGTH]));
+        // A peer with the key may still send malformed contents.
+        let mut bytes = frame(Body::ListRequest).encode(SOURCE, None, &HelloKey::new([7; KEY_LENGTH]));
         bytes.truncate(14 + 32);
         bytes[15] = kind;
         bytes[36..38].copy_from_slice(&(tlvs.len() as u16).to_be_bytes());

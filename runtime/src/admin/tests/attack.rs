@@ -1,7 +1,7 @@
 //! Hosts that hold as many connections to the endpoint as they can get, while a kubelet probes it
 //! and Prometheus scrapes it.
 //!
-//! `FERROLB_ATTACK_SECONDS=60 cargo test -p ferrolb-runtime --lib five_hundred -- --nocapture` is
+//! `FERROLB_ATTACK_SECONDS=60 cargo test -p ferrolb-runtime --lib five_hundred -- --nocapture` runs
 //! the same for a minute.
 
 use std::io::{ErrorKind, Read, Write};
@@ -13,49 +13,52 @@ use socket2::{Domain, Socket, Type};
 
 use crate::clock::Clock;
 
-/// Hosts that attack, from 127.0.0.2 on, and what each keeps open: 500 connections in all.
+/// The attacking hosts, from 127.0.0.2 on, and the connections that each keeps open: 500 in all.
 const ATTACKERS: u8 = 20;
 const CONNECTIONS_EACH: usize = 25;
-/// How long the attack lasts where the environment does not say otherwise.
+/// The length of an attack if the environment does not set it.
 const LENGTH: Duration = Duration::from_secs(4);
-/// How often each attacker writes to its connections, and replaces those that the server closed.
+/// The interval at which an attacker writes to its connections, and replaces those that the server
+/// closed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Time between two probes, and how long the kubelet waits for an answer (`timeoutSeconds` is 1).
+/// The interval of the probes, and the kubelet's timeout (`timeoutSeconds` is 1).
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long Prometheus waits for an answer (`scrape_timeout`).
+/// Prometheus' timeout (`scrape_timeout`).
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A way to hold a connection.
 #[derive(Clone, Copy, Debug)]
-enum Manner {
+enum AttackKind {
     /// Sends nothing.
     Idle,
-    /// Sends a byte of a request now and then.
+    /// Sends a byte of a request at intervals.
     Slow,
     /// Sends header fields without end.
     Endless,
-    /// Sends half of a request and closes its side.
+    /// Sends half of a request and closes its sending side.
     HalfClosed,
-    /// Asks for the longest page there is, and does not read it.
+    /// Requests the longest page, and does not read the response.
     Unread,
 }
 
-impl Manner {
+impl AttackKind {
     const ALL: [Self; 5] = [Self::Idle, Self::Slow, Self::Endless, Self::HalfClosed, Self::Unread];
 
     fn says(self) -> &'static [u8] {
         match self {
             Self::Idle => b"",
             Self::Slow => b"G",
-            Self::Endless => b"X-Endless: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n",
+            Self::Endless => {
+                b"X-Endless: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n"
+            }
             Self::HalfClosed => b"GET /healthz HTTP/1.1\r\n",
             Self::Unread => b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n",
         }
     }
 }
 
-/// Opens a connection from one of loopback's many addresses.
+/// Opens a connection from one of the addresses of the loopback interface.
 fn open(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
@@ -64,40 +67,40 @@ fn open(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Opens a connection, and sends the first bytes of its manner.
-fn begin(from: Ipv4Addr, to: SocketAddr, manner: Manner) -> std::io::Result<TcpStream> {
+/// Opens a connection, and sends the first bytes according to `manner`.
+fn begin(from: Ipv4Addr, to: SocketAddr, manner: AttackKind) -> std::io::Result<TcpStream> {
     let mut stream = open(from, to)?;
     match manner {
-        Manner::Idle | Manner::Slow => {}
-        Manner::Endless => stream.write_all(b"GET /metrics HTTP/1.1\r\n")?,
-        Manner::HalfClosed => {
+        AttackKind::Idle | AttackKind::Slow => {}
+        AttackKind::Endless => stream.write_all(b"GET /metrics HTTP/1.1\r\n")?,
+        AttackKind::HalfClosed => {
             stream.write_all(manner.says())?;
             stream.shutdown(Shutdown::Write)?;
         }
-        Manner::Unread => stream.write_all(manner.says())?,
+        AttackKind::Unread => stream.write_all(manner.says())?,
     }
     Ok(stream)
 }
 
-/// True if the server still has the connection, after the attacker has sent some more.
-fn goes_on(stream: &mut TcpStream, manner: Manner) -> bool {
+/// Sends some more as the attacker, and returns whether the server has kept the connection.
+fn is_still_open(stream: &mut TcpStream, manner: AttackKind) -> bool {
     let blocked = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
-    let sends = matches!(manner, Manner::Slow | Manner::Endless);
+    let sends = matches!(manner, AttackKind::Slow | AttackKind::Endless);
     if sends && stream.write(manner.says()).is_err_and(|error| !blocked(&error)) {
         return false;
     }
-    if matches!(manner, Manner::Unread) {
+    if matches!(manner, AttackKind::Unread) {
         return stream.peek(&mut [0; 1]).map_or_else(|error| blocked(&error), |length| length > 0);
     }
     stream.read(&mut [0; 256]).is_err_and(|error| blocked(&error))
 }
 
-/// One host: keeps all its connections open until the attack ends.
+/// Runs one host, which keeps all its connections open until the attack ends.
 fn attack(from: Ipv4Addr, to: SocketAddr, over: &AtomicBool, opened: &AtomicUsize) {
     let mut open: Vec<Option<TcpStream>> = (0..CONNECTIONS_EACH).map(|_| None).collect();
     while !over.load(Ordering::Relaxed) {
-        for (manner, place) in Manner::ALL.into_iter().cycle().zip(&mut open) {
-            if !place.as_mut().is_some_and(|stream| goes_on(stream, manner)) {
+        for (manner, place) in AttackKind::ALL.into_iter().cycle().zip(&mut open) {
+            if !place.as_mut().is_some_and(|stream| is_still_open(stream, manner)) {
                 *place = begin(from, to, manner).ok();
                 opened.fetch_add(1, Ordering::Relaxed);
             }
@@ -106,7 +109,8 @@ fn attack(from: Ipv4Addr, to: SocketAddr, over: &AtomicBool, opened: &AtomicUsiz
     }
 }
 
-/// The first line of the answer to a client of the node itself, and how long it took.
+/// Sends a request as a client on the node. Returns the status line of the response, and the time
+/// until it arrived.
 fn ask(to: SocketAddr, path: &str, limit: Duration) -> (Result<String, ErrorKind>, Duration) {
     let begun = Clock::now();
     let ask = || -> std::io::Result<String> {
@@ -120,15 +124,15 @@ fn ask(to: SocketAddr, path: &str, limit: Duration) -> (Result<String, ErrorKind
     (ask().map_err(|error| error.kind()), Clock::now().since(begun))
 }
 
-/// Requests of a kind: how many were sent, those that failed, and the longest wait for an answer.
+/// Statistics of requests: sent, failed, and the longest time until a response.
 #[derive(Debug, Default)]
-struct Asked {
+struct RequestStats {
     sent: usize,
     failed: Vec<String>,
     slowest: Duration,
 }
 
-impl Asked {
+impl RequestStats {
     fn ask(&mut self, to: SocketAddr, path: &str, limit: Duration) {
         let (answer, took) = ask(to, path, limit);
         self.sent += 1;
@@ -139,16 +143,23 @@ impl Asked {
     }
 }
 
-/// How long an attack lasts.
+/// Returns the length of an attack.
 pub(super) fn length() -> Duration {
-    let seconds = std::env::var_os("FERROLB_ATTACK_SECONDS").and_then(|text| text.to_str()?.parse().ok());
+    let seconds =
+        std::env::var_os("FERROLB_ATTACK_SECONDS").and_then(|text| text.to_str()?.parse().ok());
     seconds.map_or(LENGTH, Duration::from_secs)
 }
 
-/// Attacks `target`, and meanwhile probes one address and scrapes another. All must be answered.
-pub(super) fn attacked(name: &str, target: SocketAddr, probes: SocketAddr, metrics: SocketAddr) {
+/// Attacks `target`, and meanwhile probes one address and scrapes another. All requests must get a
+/// response.
+pub(super) fn assert_served_under_attack(
+    name: &str,
+    target: SocketAddr,
+    probes: SocketAddr,
+    metrics: SocketAddr,
+) {
     let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let (mut probed, mut scraped) = (Asked::default(), Asked::default());
+    let (mut probed, mut scraped) = (RequestStats::default(), RequestStats::default());
     std::thread::scope(|scope| {
         let hosts: Vec<_> = (0..ATTACKERS)
             .map(|host| {
@@ -170,13 +181,16 @@ pub(super) fn attacked(name: &str, target: SocketAddr, probes: SocketAddr, metri
     });
     println!("{name}: {} connections opened", opened.into_inner());
     for (what, asked) in [("probes", probed), ("scrapes", scraped)] {
-        let Asked { sent, failed, slowest } = asked;
-        println!("{name}: {} of {sent} {what} answered, the slowest after {slowest:?}", sent - failed.len());
+        let RequestStats { sent, failed, slowest } = asked;
+        println!(
+            "{name}: {} of {sent} {what} answered, the slowest after {slowest:?}",
+            sent - failed.len()
+        );
         assert!(failed.is_empty(), "{name}: {what} failed: {failed:?}");
     }
 }
 
-/// The endpoint's own port at the address that nothing attacks from.
+/// Returns the endpoint's port at the address from which no attack comes.
 pub(super) fn local(server: SocketAddr) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), server.port())
 }

@@ -1,4 +1,5 @@
-//! The driver against real listeners of every kind: it asks, it is never held up, and it lets go.
+//! The driver against real listeners of every kind: it sends requests, never blocks, and closes its
+//! connections.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -13,24 +14,24 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// What nothing here takes, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than anything here takes.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-fn id(endpoint: SocketAddr) -> TargetId {
-    TargetId { service: Arc::new(Key::new("default", "web")), endpoint }
+fn id(endpoint: SocketAddr) -> ProbeTarget {
+    ProbeTarget { service: Arc::new(Key::new("default", "web")), endpoint }
 }
 
-fn check(kind: CheckKind) -> Arc<Check> {
+fn check(kind: CheckKind) -> Arc<ProbeConfig> {
     let (interval, timeout) = (Duration::from_millis(20), Duration::from_millis(150));
-    Arc::new(Check { kind, interval, timeout, fall: 2, rise: 2 })
+    Arc::new(ProbeConfig { kind, interval, timeout, fall: 2, rise: 2 })
 }
 
-fn http() -> Arc<Check> {
+fn http() -> Arc<ProbeConfig> {
     check(CheckKind::Http { path: "/healthz".into() })
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}"))
+    timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("{what}"))
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -39,18 +40,18 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A driver, what it is told, and what it tells.
-struct Bench {
-    wanted: watch::Sender<Probes>,
+/// A running driver with its input and output.
+struct ProbeHarness {
+    wanted: watch::Sender<HealthChecks>,
     events: mpsc::Receiver<Event>,
     metrics: ProbeMetrics,
     /// The driver and the servers.
     tasks: JoinSet<()>,
 }
 
-impl Bench {
+impl ProbeHarness {
     fn new() -> Self {
-        let (wanted, receiver) = watch::channel(Probes::default());
+        let (wanted, receiver) = watch::channel(HealthChecks::default());
         let (sender, events) = mpsc::channel(1);
         let metrics = ProbeMetrics::new(&mut Registry::default());
         let mut tasks = JoinSet::new();
@@ -58,21 +59,28 @@ impl Bench {
         Self { wanted, events, metrics, tasks }
     }
 
-    fn want(&self, targets: impl IntoIterator<Item = (SocketAddr, Arc<Check>)>) {
+    fn want(&self, targets: impl IntoIterator<Item = (SocketAddr, Arc<ProbeConfig>)>) {
         let targets = targets.into_iter().map(|(endpoint, check)| (id(endpoint), check)).collect();
-        self.wanted.send(Probes { targets: Arc::new(targets), refused: 0, slowed: 0 }).unwrap();
+        self.wanted
+            .send(HealthChecks { targets: Arc::new(targets), disallowed: 0, slowed: 0 })
+            .unwrap();
     }
 
-    /// The next change that is told: which endpoint, and why it fails.
+    /// Returns the next reported change: the endpoint, and the reason if it fails.
     async fn change(&mut self) -> (SocketAddr, Option<String>) {
         match soon("a change", self.events.recv()).await {
-            Some(Event::Probe { id, failing }) => (id.endpoint, failing.map(Into::into)),
+            Some(Event::EndpointHealth { id, failing }) => (id.endpoint, failing.map(Into::into)),
             other => panic!("{other:?}"),
         }
     }
 
-    /// A server that says `words` to each who asks, then `tail` again and again; where it is, and how many asked.
-    async fn serve(&mut self, words: &'static str, tail: &'static [u8]) -> (SocketAddr, Arc<AtomicU32>) {
+    /// Starts a server that sends `words` to each client, then `tail` repeatedly. Returns its
+    /// address and its number of clients.
+    async fn serve(
+        &mut self,
+        words: &'static str,
+        tail: &'static [u8],
+    ) -> (SocketAddr, Arc<AtomicU32>) {
         let (listener, address) = listen().await;
         let asked = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&asked);
@@ -88,8 +96,8 @@ impl Bench {
         (address, asked)
     }
 
-    /// Waits until all of them were asked this often.
-    async fn asked(&self, servers: &[&Arc<AtomicU32>], times: u32) {
+    /// Waits until each server has received this many requests.
+    async fn requested(&self, servers: &[&Arc<AtomicU32>], times: u32) {
         let all = async {
             while servers.iter().any(|asked| asked.load(Ordering::Relaxed) < times) {
                 tokio::task::yield_now().await;
@@ -101,54 +109,61 @@ impl Bench {
 
 #[tokio::test]
 async fn whatever_answers_passes_or_fails_by_what_it_says_in_bounded_time() {
-    let mut bench = Bench::new();
+    let mut bench = ProbeHarness::new();
     let (ok, ok_asked) = bench.serve("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"").await;
-    let (moved, moved_asked) = bench.serve("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", b"").await;
+    let (moved, moved_asked) =
+        bench.serve("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", b"").await;
     let (endless, endless_asked) = bench.serve("HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 4096]).await;
-    let (missing, _) = bench.serve("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"").await;
+    let (missing, _) =
+        bench.serve("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"").await;
     let (busy, _) = bench.serve("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nlate", b"").await;
     let (garbage, _) = bench.serve("SSH-2.0-dropbear\r\n", b"").await;
-    // The kernel takes the connections, and nobody says a word.
+    // The kernel accepts the connections, and no program responds.
     let (_silent, silent) = listen().await;
     let (_open, open) = listen().await;
     let refusing = listen().await.1;
-    let by_http = [ok, moved, endless, missing, busy, garbage, silent].map(|endpoint| (endpoint, http()));
+    let by_http =
+        [ok, moved, endless, missing, busy, garbage, silent].map(|endpoint| (endpoint, http()));
     let by_tcp = [open, refusing].map(|endpoint| (endpoint, check(CheckKind::Tcp)));
     bench.want(by_http.into_iter().chain(by_tcp));
     let mut failing = BTreeMap::new();
     for _ in 0..5 {
         let (endpoint, why) = bench.change().await;
-        assert_eq!(failing.insert(endpoint, why.expect("it fails")), None, "{endpoint} is told once");
+        assert_eq!(
+            failing.insert(endpoint, why.expect("it fails")),
+            None,
+            "{endpoint} is told once"
+        );
     }
-    bench.asked(&[&ok_asked, &moved_asked, &endless_asked], 5).await;
+    bench.requested(&[&ok_asked, &moved_asked, &endless_asked], 5).await;
     assert!(bench.events.try_recv().is_err(), "the others pass");
     let expect = [
-        (missing, "it answers 404"),
-        (busy, "it answers 503"),
-        (garbage, "not an HTTP answer: "),
-        (silent, "no answer within 150 ms"),
+        (missing, "HTTP status 404"),
+        (busy, "HTTP status 503"),
+        (garbage, "not an HTTP response: "),
+        (silent, "no response within 150 ms"),
         (refusing, "connection refused"),
     ];
     for (endpoint, why) in expect {
         assert!(failing[&endpoint].starts_with(why), "{endpoint} {why}: {failing:?}");
     }
     let metrics = &bench.metrics;
-    assert_eq!((metrics.targets.get(), metrics.failing.get(), metrics.unsaid.get()), (9, 5, 0));
+    assert_eq!((metrics.targets.get(), metrics.failing.get(), metrics.unlogged.get()), (9, 5, 0));
     for (outcome, at_least) in [
-        (Outcome::Passed, 10),
-        (Outcome::Status, 4),
-        (Outcome::NotHttp, 2),
-        (Outcome::Timeout, 2),
-        (Outcome::Refused, 2),
+        (CheckOutcome::Passed, 10),
+        (CheckOutcome::Status, 4),
+        (CheckOutcome::NotHttp, 2),
+        (CheckOutcome::Timeout, 2),
+        (CheckOutcome::Refused, 2),
     ] {
         assert!(metrics.checks(outcome).get() >= at_least, "{outcome:?}");
     }
-    assert_eq!(metrics.checks(Outcome::Unreachable).get(), 0);
+    assert_eq!(metrics.checks(CheckOutcome::Unreachable).get(), 0);
 }
 
 #[tokio::test]
 async fn an_endpoint_that_recovers_is_told_and_one_that_goes_is_forgotten_and_asked_no_more() {
-    let mut bench = Bench::new();
+    let mut bench = ProbeHarness::new();
     let (listener, address) = listen().await;
     let (status, asked) = (Arc::new(AtomicU16::new(500)), Arc::new(AtomicU32::new(0)));
     let (says, count) = (Arc::clone(&status), Arc::clone(&asked));
@@ -157,22 +172,24 @@ async fn an_endpoint_that_recovers_is_told_and_one_that_goes_is_forgotten_and_as
             let (mut stream, _) = listener.accept().await.unwrap();
             count.fetch_add(1, Ordering::Relaxed);
             let _ = stream.read(&mut [0; 1024]).await;
-            let words = format!("HTTP/1.1 {} x\r\nContent-Length: 0\r\n\r\n", says.load(Ordering::Relaxed));
+            let words =
+                format!("HTTP/1.1 {} x\r\nContent-Length: 0\r\n\r\n", says.load(Ordering::Relaxed));
             let _ = stream.write_all(words.as_bytes()).await;
         }
     });
     bench.want([(address, http())]);
-    assert_eq!(bench.change().await, (address, Some("it answers 500".to_owned())));
+    assert_eq!(bench.change().await, (address, Some("HTTP status 500".to_owned())));
     status.store(204, Ordering::Relaxed);
     assert_eq!(bench.change().await, (address, None));
     status.store(500, Ordering::Relaxed);
     assert_eq!(bench.change().await.0, address);
     bench.want([]);
     assert_eq!(bench.change().await, (address, None));
-    let (other, other_asked) = bench.serve("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"").await;
+    let (other, other_asked) =
+        bench.serve("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"").await;
     let before = asked.load(Ordering::Relaxed);
     bench.want([(other, http())]);
-    bench.asked(&[&other_asked], 5).await;
+    bench.requested(&[&other_asked], 5).await;
     assert_eq!(asked.load(Ordering::Relaxed), before);
     assert_eq!((bench.metrics.targets.get(), bench.metrics.failing.get()), (1, 0));
 }
@@ -180,9 +197,9 @@ async fn an_endpoint_that_recovers_is_told_and_one_that_goes_is_forgotten_and_as
 #[tokio::test]
 async fn what_is_withdrawn_closes_its_connection_at_once_and_so_does_the_end() {
     for ends in [false, true] {
-        let mut bench = Bench::new();
+        let mut bench = ProbeHarness::new();
         let (listener, address) = listen().await;
-        let slow = Check { timeout: PATIENCE * 3, ..(*http()).clone() };
+        let slow = ProbeConfig { timeout: TIMEOUT * 3, ..(*http()).clone() };
         bench.want([(address, Arc::new(slow))]);
         let (mut stream, _) = soon("a question", listener.accept()).await.unwrap();
         let mut head = [0; 4096];
@@ -199,10 +216,13 @@ async fn what_is_withdrawn_closes_its_connection_at_once_and_so_does_the_end() {
 
 #[test]
 fn the_log_has_so_many_lines_a_second() {
-    let mut lines = Lines::default();
+    let mut lines = LogLimiter::default();
     let at = |millis: u64| Instant::from_millis(5_000 + millis);
-    let said = |lines: &mut Lines, now| (0..50).filter(|_| lines.allow(now)).count();
-    assert_eq!([at(0), at(999), at(1000), at(1001)].map(|now| said(&mut lines, now)), [10, 0, 10, 0]);
+    let said = |lines: &mut LogLimiter, now| (0..50).filter(|_| lines.allow(now)).count();
+    assert_eq!(
+        [at(0), at(999), at(1000), at(1001)].map(|now| said(&mut lines, now)),
+        [10, 0, 10, 0]
+    );
 }
 
 #[test]
@@ -210,7 +230,9 @@ fn every_path_that_a_service_may_write_is_asked_for_as_it_is_written() {
     let mut accepted = 0;
     for c in (' '..='~').filter(|c| *c != ';') {
         let text = format!("http/a{c}b");
-        let Ok(HealthCheck { kind: CheckKind::Http { path }, .. }) = HealthCheck::read(&text, Some("")) else {
+        let Ok(HealthCheck { kind: CheckKind::Http { path }, .. }) =
+            HealthCheck::read(&text, Some(""))
+        else {
             continue;
         };
         let uri: hyper::Uri = path.parse().unwrap_or_else(|error| panic!("{text}: {error}"));

@@ -1,11 +1,11 @@
-//! From objects to what gobgpd is told: every field has its place, and every mark its reason.
+//! Tests of the configuration of gobgpd: the place of every field, and the content of every mark.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ferrolb_proto::bgp::{Attributes, Class, Prefix, Routes};
-use ferrolb_proto::facts::{BfdProfile, CommunityValue, Node, PeerPlace};
+use ferrolb_proto::bgp::{Prefix, RouteAttributes, RouteClass, Routes};
+use ferrolb_proto::facts::{BfdProfile, CommunityValue, Node, PeerLocation};
 use gobgp_proto as gobgp;
 use serde_json::{Value, json};
 
@@ -13,64 +13,85 @@ use ferrolb_proto::range::Family;
 
 use super::*;
 
-/// The BGPPeer `tor`, with these fields beside the needed ones.
+/// BGPPeer with these fields in addition to the required ones.
 fn peer(name: &str, spec: &Value) -> BgpPeer {
     let mut object = json!({"metadata": {"name": name, "namespace": "ferrolb-system"},
         "spec": {"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"}});
     for (field, value) in spec.as_object().expect("fields") {
         object["spec"][field] = value.clone();
     }
-    serde_json::from_value::<ferrolb_proto::api::Router>(object).expect("a peer").into()
+    serde_json::from_value::<ferrolb_proto::api::BgpPeerObject>(object).expect("a peer").into()
 }
 
 fn node() -> Node {
-    let internal: Vec<IpAddr> = ["172.30.0.11", "fd30::11"].map(|address| address.parse().expect("an address")).into();
-    Node { name: "node1".into(), internal, ..Node::default() }
+    let internal: Vec<IpAddr> =
+        ["172.30.0.11", "fd30::11"].map(|address| address.parse().expect("an address")).into();
+    Node { name: "node1".into(), internal_addresses: internal, ..Node::default() }
 }
 
-/// Routes that these peers see like this.
-fn routes(all: &[(&str, &[(&str, Attributes)])]) -> Routes {
-    let class = |seen: &[(&str, Attributes)]| {
-        let mut class = Class::default();
+/// Routes that these peers receive with these attributes.
+fn routes(all: &[(&str, &[(&str, RouteAttributes)])]) -> Routes {
+    let class = |seen: &[(&str, RouteAttributes)]| {
+        let mut class = RouteClass::default();
         for (peer, attributes) in seen {
-            class.seen_as.entry(attributes.clone()).or_default().insert((*peer).into());
+            class.peers_by_attributes.entry(attributes.clone()).or_default().insert((*peer).into());
         }
         Arc::new(class)
     };
-    all.iter().map(|(address, seen)| (Prefix::of(address.parse().expect("an address"), 128), class(seen))).collect()
+    all.iter()
+        .map(|(address, seen)| (Prefix::of(address.parse().expect("an address"), 128), class(seen)))
+        .collect()
 }
 
-fn around<'a>(node: &'a Node, profiles: &'a [BfdProfile]) -> Surroundings<'a> {
-    let passwords = [("good", Ok("hush")), ("bad", Err("it is of type Opaque"))].into();
+fn context<'a>(node: &'a Node, profiles: &'a [BfdProfile]) -> SessionContext<'a> {
+    let passwords = [("good", Ok("hush")), ("bad", Err("its type is Opaque"))].into();
     let profiles = profiles.iter().map(|profile| (&*profile.name, profile)).collect();
     let neighbours = [("eth7".to_owned(), "fe80::7".parse().expect("an address"))].into();
-    Surroundings { node, passwords, last_passwords: BTreeMap::new(), profiles, neighbours }
+    SessionContext {
+        node,
+        passwords,
+        last_passwords: BTreeMap::new(),
+        profiles,
+        unnumbered_routers: neighbours,
+    }
 }
 
 fn profile(name: &str, spec: &Value) -> BfdProfile {
     let object = json!({"metadata": {"name": name}, "spec": spec});
-    serde_json::from_value::<ferrolb_proto::api::Bfd>(object).expect("a profile").into()
+    serde_json::from_value::<ferrolb_proto::api::BfdProfileObject>(object)
+        .expect("a profile")
+        .into()
 }
 
-/// What is told of one session, and what is wrong with it.
-fn told(spec: &Value) -> (Option<gobgp::Peer>, Option<String>) {
+/// Returns the configuration of one session, and its issue.
+fn peer_config(spec: &Value) -> (Option<gobgp::Peer>, Option<String>) {
     let (node, peers) = (node(), [peer("tor", spec)]);
-    let profiles = [profile("fast", &json!({"transmitInterval": 50, "receiveInterval": 60, "detectMultiplier": 4}))];
+    let profiles = [profile(
+        "fast",
+        &json!({"transmitInterval": 50, "receiveInterval": 60, "detectMultiplier": 4}),
+    )];
     let sessions = sessions(&peers, &node.labels);
-    let mut outcome = wanted(&around(&node, &profiles), &sessions, &Routes::default());
-    (outcome.wanted.peers.into_values().next().map(|order| order.peer.clone()), outcome.problems.remove("tor"))
+    let mut outcome = plan_gobgp(&context(&node, &profiles), &sessions, &Routes::default());
+    (
+        outcome.config.peers.into_values().next().map(|order| order.peer.clone()),
+        outcome.issues.remove("tor").map(|issue| issue.to_string()),
+    )
 }
 
 #[test]
-fn every_term_of_a_session_has_its_place() {
-    let (peer, problem) = told(&json!({
+fn every_session_parameter_is_configured() {
+    let (peer, problem) = peer_config(&json!({
         "localASN": 64999, "sourceAddress": "192.0.2.9", "peerPort": 1179, "holdTime": "30s", "keepaliveTime": "7s",
         "connectTime": "3s", "password": "hush", "bfdProfile": "fast", "enableGracefulRestart": true, "ttlSecurityHops": 2,
     }));
     let peer = peer.expect("a session");
     assert_eq!(problem, None);
     let conf = peer.conf.expect("its terms");
-    assert!(conf.description.starts_with("ferrolb-") && conf.description.ends_with(" tor"), "{}", conf.description);
+    assert!(
+        conf.description.starts_with("ferrolb-") && conf.description.ends_with(" tor"),
+        "{}",
+        conf.description
+    );
     let text = [&conf.neighbor_address, &conf.neighbor_interface, &conf.auth_password];
     assert_eq!(text, ["192.0.2.1", "", "hush"]);
     assert_eq!((conf.peer_asn, conf.local_asn), (64513, 64999));
@@ -81,30 +102,43 @@ fn every_term_of_a_session_has_its_place() {
     assert_eq!(peer.ebgp_multihop, None);
     assert_eq!(peer.ttl_security, Some(gobgp::TtlSecurity { enabled: true, ttl_min: 254 }));
     let bfd = peer.bfd.expect("BFD");
-    let intervals = (bfd.desired_minimum_tx_interval, bfd.required_minimum_receive, bfd.detection_multiplier);
+    let intervals =
+        (bfd.desired_minimum_tx_interval, bfd.required_minimum_receive, bfd.detection_multiplier);
     assert_eq!((intervals, bfd.port), ((50_000, 60_000, 4), 3784));
     let graceful = peer.graceful_restart.expect("graceful restart");
     assert!(
-        graceful.enabled && graceful.local_restarting && graceful.restart_time == 120 && graceful.deferral_time == 1
+        graceful.enabled
+            && graceful.local_restarting
+            && graceful.restart_time == 120
+            && graceful.deferral_time == 1
     );
-    let families: Vec<_> = peer.afi_safis.iter().map(|family| family.config.and_then(|config| config.family)).collect();
+    let families: Vec<_> = peer
+        .afi_safis
+        .iter()
+        .map(|family| family.config.and_then(|config| config.family))
+        .collect();
     assert_eq!(families, [Some(family(Family::V4))]);
     assert!(peer.afi_safis[0].mp_graceful_restart.is_some());
 }
 
 #[test]
-fn what_is_not_written_is_not_told() {
-    let peer = told(&json!({})).0.expect("a session");
+fn unset_fields_are_not_configured() {
+    let peer = peer_config(&json!({})).0.expect("a session");
     let plain = (peer.ebgp_multihop, peer.ttl_security, peer.graceful_restart, peer.bfd);
     assert_eq!(plain, (None, None, None, None));
     assert_eq!(peer.conf.expect("its terms").auth_password, "");
     let timers = peer.timers.expect("timers").config.expect("their terms");
     assert_eq!((timers.hold_time, timers.keepalive_interval, timers.connect_retry), (90, 30, 5));
-    let external = told(&json!({"peerASN": null, "dynamicASN": "external"})).0.expect("a session");
+    let external =
+        peer_config(&json!({"peerASN": null, "dynamicASN": "external"})).0.expect("a session");
     assert_eq!(external.conf.expect("its terms").peer_asn, 0, "any");
-    let multihop = told(&json!({"ebgpMultiHop": true})).0.expect("a session");
-    assert_eq!(multihop.ebgp_multihop, Some(gobgp::EbgpMultihop { enabled: true, multihop_ttl: 255 }));
-    let unnumbered = told(&json!({"peerAddress": "", "interface": "eth7"})).0.expect("a session");
+    let multihop = peer_config(&json!({"ebgpMultiHop": true})).0.expect("a session");
+    assert_eq!(
+        multihop.ebgp_multihop,
+        Some(gobgp::EbgpMultihop { enabled: true, multihop_ttl: 255 })
+    );
+    let unnumbered =
+        peer_config(&json!({"peerAddress": "", "interface": "eth7"})).0.expect("a session");
     assert_eq!(unnumbered.afi_safis.len(), 2);
     let conf = unnumbered.conf.expect("its terms");
     assert_eq!((&*conf.neighbor_address, &*conf.neighbor_interface), ("", "eth7"));
@@ -112,34 +146,44 @@ fn what_is_not_written_is_not_told() {
 
 #[test]
 fn a_session_without_its_password_is_not_opened_and_one_without_its_profile_is_not_watched() {
-    for (secret, why) in [("bad", "Secret bad: it is of type Opaque"), ("none", "there is no Secret none")] {
-        let (peer, problem) = told(&json!({"passwordSecret": {"name": secret}}));
-        assert!(peer.is_none() && problem.as_ref().is_some_and(|problem| problem.contains(why)), "{problem:?}");
+    for (secret, why) in
+        [("bad", "Secret bad: its type is Opaque"), ("none", "Secret none does not exist")]
+    {
+        let (peer, problem) = peer_config(&json!({"passwordSecret": {"name": secret}}));
+        assert!(
+            peer.is_none() && problem.as_ref().is_some_and(|problem| problem.contains(why)),
+            "{problem:?}"
+        );
     }
-    let (peer, problem) = told(&json!({"passwordSecret": {"name": "good"}}));
-    assert_eq!((peer.expect("a session").conf.expect("its terms").auth_password, problem), ("hush".to_owned(), None));
-    let description = |spec: &Value| told(spec).0.and_then(|peer| peer.conf).map(|conf| conf.description);
+    let (peer, problem) = peer_config(&json!({"passwordSecret": {"name": "good"}}));
+    assert_eq!(
+        (peer.expect("a session").conf.expect("its terms").auth_password, problem),
+        ("hush".to_owned(), None)
+    );
+    let description =
+        |spec: &Value| peer_config(spec).0.and_then(|peer| peer.conf).map(|conf| conf.description);
     assert_eq!(
         description(&json!({"bfdProfile": "fast"})),
         description(&json!({})),
         "BFD comes and goes with a session"
     );
     let multihop = json!({"bfdProfile": "fast", "ebgpMultiHop": true});
-    for (spec, why) in
-        [(json!({"bfdProfile": "none"}), "there is no BFDProfile none"), (multihop, "more than one hop away")]
-    {
-        let (peer, problem) = told(&spec);
+    for (spec, why) in [
+        (json!({"bfdProfile": "none"}), "BFDProfile none does not exist"),
+        (multihop, "does not support it with spec.ebgpMultiHop"),
+    ] {
+        let (peer, problem) = peer_config(&spec);
         assert_eq!(peer.expect("a session").bfd, None);
         assert!(problem.as_ref().is_some_and(|problem| problem.contains(why)), "{problem:?}");
     }
 }
 
-/// What is wanted of a node with these peers for these routes.
-fn all(peers: &[BgpPeer], routes: &Routes) -> Wanted {
+/// Returns the desired configuration of a node with these peers and routes.
+fn all(peers: &[BgpPeer], routes: &Routes) -> GobgpConfig {
     let node = node();
     let sessions = sessions(peers, &node.labels);
     assert!(sessions.conflicts.is_empty(), "{:?}", sessions.conflicts);
-    wanted(&around(&node, &[]), &sessions, routes).wanted
+    plan_gobgp(&context(&node, &[]), &sessions, routes).config
 }
 
 fn community(texts: &[&str]) -> BTreeSet<CommunityValue> {
@@ -148,47 +192,75 @@ fn community(texts: &[&str]) -> BTreeSet<CommunityValue> {
 
 #[test]
 fn a_class_has_one_statement_for_all_routers_that_see_the_same() {
-    let full =
-        Attributes { communities: community(&["1:2", "large:3:4:5"]), local_pref: Some(200), med: Some(7), prepend: 2 };
+    let full = RouteAttributes {
+        communities: community(&["1:2", "large:3:4:5"]),
+        local_pref: Some(200),
+        med: Some(7),
+        prepend: 2,
+    };
     let peers = [
         peer("a", &json!({})),
         peer("b", &json!({"peerAddress": "192.0.2.2"})),
         peer("c", &json!({"peerAddress": "192.0.2.3"})),
     ];
-    let plain = Attributes::default();
+    let plain = RouteAttributes::default();
     let seen = [("a", full.clone()), ("b", full), ("c", plain)];
     let wanted = all(&peers, &routes(&[("10.0.0.7", &seen), ("10.0.0.8", &seen)]));
-    let [class] = &wanted.classes.values().collect::<Vec<_>>()[..] else { panic!("{:?}", wanted.classes) };
-    assert_eq!(wanted.paths.values().collect::<Vec<_>>(), [&class.mark, &class.mark]);
+    let [class] = &wanted.policies.values().collect::<Vec<_>>()[..] else {
+        panic!("{:?}", wanted.policies)
+    };
+    assert_eq!(wanted.paths.values().collect::<Vec<_>>(), [&class.hash, &class.hash]);
     let [first, second] = &class.statements[..] else { panic!("{:?}", class.statements) };
     let set = |statement: &gobgp::Statement| {
         let conditions = statement.conditions.clone().expect("conditions");
         let name = conditions.neighbor_set.expect("neighbours").name;
         assert_eq!(conditions.large_community_set.expect("the mark").name, class.sets[0].name);
-        class.sets.iter().find(|set| set.name == name).map(|set| set.list.join(" ")).expect("its set")
+        class
+            .sets
+            .iter()
+            .find(|set| set.name == name)
+            .map(|set| set.list.join(" "))
+            .expect("its set")
     };
     let (rich, bare) = if set(first) == "192.0.2.3" { (second, first) } else { (first, second) };
     assert_eq!((set(rich), set(bare)), ("192.0.2.1 192.0.2.2".to_owned(), "192.0.2.3".to_owned()));
     let actions = rich.actions.clone().expect("actions");
     assert_eq!(actions.community.expect("communities").communities, ["1:2"]);
-    assert_eq!(actions.large_community.expect("large ones").communities, ["3:4:5"], "they take the mark's place");
+    assert_eq!(
+        actions.large_community.expect("large ones").communities,
+        ["3:4:5"],
+        "they take the mark's place"
+    );
     assert_eq!(actions.local_pref, Some(gobgp::LocalPrefAction { value: 200 }));
     assert_eq!(actions.as_prepend, Some(gobgp::AsPrependAction { asn: 64512, repeat: 2 }));
     assert_eq!(actions.med.map(|med| med.value), Some(7));
     let actions = bare.actions.clone().expect("actions");
     let gone = actions.large_community.expect("the mark goes");
-    assert_eq!((gone.r#type(), gone.communities), (gobgp::community_action::Type::Remove, class.sets[0].list.clone()));
-    assert_eq!((actions.community, actions.local_pref, actions.med, actions.as_prepend), (None, None, None, None));
+    assert_eq!(
+        (gone.r#type(), gone.communities),
+        (gobgp::community_action::Type::Remove, class.sets[0].list.clone())
+    );
+    assert_eq!(
+        (actions.community, actions.local_pref, actions.med, actions.as_prepend),
+        (None, None, None, None)
+    );
 }
 
 #[test]
-fn a_router_of_our_own_as_is_told_the_usual_preference_unless_a_class_says_another_or_0_which_the_path_has() {
-    for (asn, says, expect) in
-        [(64512, None, Some(100)), (64512, Some(200), Some(200)), (64512, Some(0), None), (64513, None, None)]
-    {
-        let seen = Attributes { local_pref: says, ..Attributes::default() };
-        let wanted = all(&[peer("tor", &json!({"peerASN": asn}))], &routes(&[("10.0.0.7", &[("tor", seen)])]));
-        let class = wanted.classes.values().next().expect("a class");
+fn a_router_of_our_own_as_is_told_the_usual_preference_unless_a_class_says_another_or_0_which_the_path_has()
+ {
+    for (asn, says, expect) in [
+        (64512, None, Some(100)),
+        (64512, Some(200), Some(200)),
+        (64512, Some(0), None),
+        (64513, None, None),
+    ] {
+        let seen = RouteAttributes { local_pref: says, ..RouteAttributes::default() };
+        let wanted = all(
+            &[peer("tor", &json!({"peerASN": asn}))],
+            &routes(&[("10.0.0.7", &[("tor", seen)])]),
+        );
+        let class = wanted.policies.values().next().expect("a class");
         let told = class.statements[0].actions.clone().expect("actions").local_pref;
         assert_eq!(told.map(|action| action.value), expect, "AS {asn}, {says:?}");
     }
@@ -196,10 +268,13 @@ fn a_router_of_our_own_as_is_told_the_usual_preference_unless_a_class_says_anoth
 
 #[test]
 fn a_mark_is_the_same_for_the_same_and_another_for_anything_else() {
-    let seen = |communities: &[&str]| Attributes { communities: community(communities), ..Attributes::default() };
-    let mark = |spec: &Value, attributes: Attributes| {
+    let seen = |communities: &[&str]| RouteAttributes {
+        communities: community(communities),
+        ..RouteAttributes::default()
+    };
+    let mark = |spec: &Value, attributes: RouteAttributes| {
         let wanted = all(&[peer("tor", spec)], &routes(&[("10.0.0.7", &[("tor", attributes)])]));
-        *wanted.classes.keys().next().expect("a class")
+        *wanted.policies.keys().next().expect("a class")
     };
     let one = mark(&json!({}), seen(&["1:2"]));
     assert_eq!(mark(&json!({}), seen(&["1:2"])), one);
@@ -207,21 +282,28 @@ fn a_mark_is_the_same_for_the_same_and_another_for_anything_else() {
         mark(&json!({}), seen(&["1:3"])),
         mark(&json!({}), seen(&[])),
         mark(&json!({"peerAddress": "192.0.2.9"}), seen(&["1:2"])),
-        mark(&json!({}), Attributes { prepend: 1, ..seen(&["1:2"]) }),
+        mark(&json!({}), RouteAttributes { prepend: 1, ..seen(&["1:2"]) }),
     ];
     assert_eq!(others.iter().chain([&one]).collect::<BTreeSet<_>>().len(), 5);
-    assert_eq!(Mark::read(&one.community()), Some(one));
-    assert_eq!(Mark::read(&gobgp::LargeCommunity { global_admin: 1, ..one.community() }), None);
-    assert_eq!(Mark::of_statement(&format!("ferrolb-{one}-0")), Some(one));
-    assert_eq!(["ferrolb-own", "own", "ferrolb-x-0"].map(Mark::of_statement), [None; 3]);
-    let description = |spec: &Value| told(spec).0.expect("a session").conf.expect("its terms").description;
+    assert_eq!(ContentHash::from_community(&one.community()), Some(one));
+    assert_eq!(
+        ContentHash::from_community(&gobgp::LargeCommunity { global_admin: 1, ..one.community() }),
+        None
+    );
+    assert_eq!(ContentHash::from_statement_name(&format!("ferrolb-{one}-0")), Some(one));
+    assert_eq!(
+        ["ferrolb-own", "own", "ferrolb-x-0"].map(ContentHash::from_statement_name),
+        [None; 3]
+    );
+    let description =
+        |spec: &Value| peer_config(spec).0.expect("a session").conf.expect("its terms").description;
     assert_eq!(description(&json!({})), description(&json!({})));
     assert_ne!(description(&json!({})), description(&json!({"password": "other"})));
 }
 
 #[test]
 fn a_prefix_of_another_family_than_the_session_has_the_nodes_own_next_hop() {
-    let plain = || Attributes::default();
+    let plain = || RouteAttributes::default();
     let peers = [
         peer("both", &json!({"dualStackAddressFamily": true})),
         peer("link", &json!({"peerAddress": "", "interface": "eth7"})),
@@ -231,10 +313,15 @@ fn a_prefix_of_another_family_than_the_session_has_the_nodes_own_next_hop() {
     let wanted = all(&peers, &routes(&[("10.0.0.7", &seen), ("fd00::7", &seen)]));
     let class = |address: &str| {
         let prefix = Prefix::of(address.parse().expect("an address"), 128);
-        let class = &wanted.classes[&wanted.paths[&prefix]];
+        let class = &wanted.policies[&wanted.paths[&prefix]];
         let hop = |statement: &gobgp::Statement| {
-            let hop = statement.actions.clone().and_then(|actions| actions.nexthop).map(|hop| hop.address);
-            let list = &class.sets.iter().find(|set| set.name == statement.name).expect("its set").list;
+            let hop = statement
+                .actions
+                .clone()
+                .and_then(|actions| actions.nexthop)
+                .map(|hop| hop.address);
+            let list =
+                &class.sets.iter().find(|set| set.name == statement.name).expect("its set").list;
             (list.join(" "), hop.unwrap_or_default())
         };
         class.statements.iter().map(hop).collect::<BTreeSet<_>>()
@@ -245,26 +332,35 @@ fn a_prefix_of_another_family_than_the_session_has_the_nodes_own_next_hop() {
 }
 
 #[test]
-fn a_node_is_who_its_peers_say_and_nobody_without_any() {
-    let identity = |spec: &Value| all(&[peer("tor", spec)], &Routes::default()).identity.expect("an identity");
+fn the_identity_comes_from_the_peers_and_is_absent_without_peers() {
+    let identity =
+        |spec: &Value| all(&[peer("tor", spec)], &Routes::default()).identity.expect("an identity");
     assert_eq!(identity(&json!({})).router_id.to_string(), "172.30.0.11");
     assert_eq!(identity(&json!({"routerID": "1.2.3.4"})).router_id.to_string(), "1.2.3.4");
     assert_eq!(identity(&json!({})).asn, 64512);
-    assert_eq!(all(&[], &Routes::default()), Wanted::default());
-    let (v6, peers) = (Node { internal: vec![], ..node() }, [peer("tor", &json!({}))]);
+    assert_eq!(all(&[], &Routes::default()), GobgpConfig::default());
+    let (v6, peers) = (Node { internal_addresses: vec![], ..node() }, [peer("tor", &json!({}))]);
     let sessions = sessions(&peers, &v6.labels);
-    let made_up = wanted(&around(&v6, &[]), &sessions, &Routes::default()).wanted.identity.expect("an identity");
+    let made_up = plan_gobgp(&context(&v6, &[]), &sessions, &Routes::default())
+        .config
+        .identity
+        .expect("an identity");
     assert!(!made_up.router_id.is_unspecified());
     let unopened = all(&[peer("tor", &json!({"passwordSecret": {"name": "none"}}))], &routes(&[]));
     assert_eq!(unopened.identity, None);
-    let places = all(&[peer("tor", &json!({}))], &Routes::default()).peers.into_keys().collect::<Vec<_>>();
-    assert_eq!(places, [PeerPlace::Address([192, 0, 2, 1].into())]);
+    let places =
+        all(&[peer("tor", &json!({}))], &Routes::default()).peers.into_keys().collect::<Vec<_>>();
+    assert_eq!(places, [PeerLocation::Address([192, 0, 2, 1].into())]);
 }
 
-/// Routes of so many classes, one prefix each, that the router `tor` sees.
-fn kinds(count: u32) -> Routes {
-    let class = |med| Class {
-        seen_as: [(Attributes { med: Some(med), ..Attributes::default() }, ["tor".into()].into())].into(),
+/// Routes of `count` classes, one prefix each, that the router `tor` receives.
+fn distinct_classes(count: u32) -> Routes {
+    let class = |med| RouteClass {
+        peers_by_attributes: [(
+            RouteAttributes { med: Some(med), ..RouteAttributes::default() },
+            ["tor".into()].into(),
+        )]
+        .into(),
     };
     let prefix = |med| Prefix::of(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + med)), 32);
     (0..count).map(|med| (prefix(med), Arc::new(class(med)))).collect()
@@ -275,27 +371,34 @@ fn statements_have_a_limit_and_what_is_beyond_it_is_counted_and_not_announced() 
     let (node, peers) = (node(), [peer("tor", &json!({}))]);
     let sessions = sessions(&peers, &node.labels);
     let max = u32::try_from(STATEMENTS_MAX).expect("small");
-    let full = wanted(&around(&node, &[]), &sessions, &kinds(max));
-    assert_eq!((full.wanted.paths.len(), full.left_out), (STATEMENTS_MAX, 0));
-    let mut routes = kinds(max + 2);
-    // The same class once more costs nothing.
+    let full = plan_gobgp(&context(&node, &[]), &sessions, &distinct_classes(max));
+    assert_eq!((full.config.paths.len(), full.prefixes_over_limit), (STATEMENTS_MAX, 0));
+    let mut routes = distinct_classes(max + 2);
+    // Another prefix of the same class needs no more statements.
     let (_, first) = routes.first_key_value().expect("routes");
     let again = Arc::clone(first);
     routes.insert(Prefix::of([10, 9, 9, 9].into(), 32), again);
-    let outcome = wanted(&around(&node, &[]), &sessions, &routes);
-    let statements: usize = outcome.wanted.classes.values().map(|class| class.statements.len()).sum();
-    assert_eq!((statements, outcome.left_out), (STATEMENTS_MAX, 2));
-    assert_eq!(outcome.wanted.paths.len(), STATEMENTS_MAX + 1);
-    assert!(outcome.wanted.paths.values().all(|mark| outcome.wanted.classes.contains_key(mark)));
+    let outcome = plan_gobgp(&context(&node, &[]), &sessions, &routes);
+    let statements: usize =
+        outcome.config.policies.values().map(|class| class.statements.len()).sum();
+    assert_eq!((statements, outcome.prefixes_over_limit), (STATEMENTS_MAX, 2));
+    assert_eq!(outcome.config.paths.len(), STATEMENTS_MAX + 1);
+    assert!(outcome.config.paths.values().all(|mark| outcome.config.policies.contains_key(mark)));
     assert_eq!(outcome.prefixes, [("tor", i64::from(max) + 1)].into());
-    assert_eq!(too_many(0), None);
-    assert!(too_many(outcome.left_out).is_some_and(|why| why.starts_with("2 prefixes are not announced")));
+    assert_eq!(too_many_attributes(0, 1), None);
+    assert!(
+        too_many_attributes(outcome.prefixes_over_limit, STATEMENTS_MAX)
+            .is_some_and(|why| why.message.starts_with("2 prefixes are not advertised"))
+    );
 }
 
 #[test]
 fn metrics_name_routers_as_metallb_does() {
     let named = |spec: &Value| router(peer("tor", spec).session.as_ref().expect("sound"));
     assert_eq!(named(&json!({})), "192.0.2.1:179");
-    assert_eq!(named(&json!({"peerAddress": "2001:db8::1", "peerPort": 1179})), "[2001:db8::1]:1179");
+    assert_eq!(
+        named(&json!({"peerAddress": "2001:db8::1", "peerPort": 1179})),
+        "[2001:db8::1]:1179"
+    );
     assert_eq!(named(&json!({"peerAddress": "", "interface": "eth7"})), "eth7:179");
 }

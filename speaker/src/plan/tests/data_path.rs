@@ -1,38 +1,43 @@
-//! What kube-proxy is asked, and what this node says of its data path and of a drain.
+//! Tests of the kube-proxy health check: its targets, and how this node reports the result and a
+//! drain.
 
 use std::net::SocketAddr;
 
-use ferrolb_proto::api::DataPathState;
-use ferrolb_proto::facts::Drain;
-use ferrolb_proto::health::data_path::{Families, Judgement};
+use ferrolb_proto::api::KubeProxyState;
+use ferrolb_proto::facts::DrainReason;
+use ferrolb_proto::health::kube_proxy::{Families, KubeProxyHealth};
 
 use super::*;
 
-fn node_at(internal: &[&str], drain: Option<Drain>) -> Node {
-    Node { internal: addresses(internal).into(), drain, ..node("node1") }
+fn node_at(internal: &[&str], drain: Option<DrainReason>) -> Node {
+    Node { internal_addresses: addresses(internal).into(), drain, ..node("node1") }
 }
 
-/// A cluster with this Node, and another one that drains.
+/// Cluster with this Node and another one that drains.
 fn at(own: Node) -> Cluster {
-    let other = Node { drain: Some(Drain::Annotation), ..node("node2") };
+    let other = Node { drain: Some(DrainReason::Annotation), ..node("node2") };
     Cluster { nodes: vec![own, other], ..Cluster::default() }
 }
 
 fn local(name: &str, address: &str, port: u16) -> Service {
-    Service { policy: Policy::Local, health_check_node_port: port, ..service(name, &[address]) }
+    Service {
+        policy: TrafficPolicy::Local,
+        health_check_node_port: port,
+        ..service(name, &[address])
+    }
 }
 
 fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn judged(state: DataPathState, ineligible: bool) -> Event {
-    Event::DataPath(Judgement { state, message: "why".into(), ineligible })
+fn judged(state: KubeProxyState, ineligible: bool) -> Event {
+    Event::ProxyHealth(KubeProxyHealth { state, message: "why".into(), ineligible })
 }
 
 #[test]
 fn kube_proxy_is_asked_at_the_nodes_own_address_and_then_at_loopback() {
-    let servers = |cluster: &Cluster| cluster.plan().questions.servers.into_vec();
+    let servers = |cluster: &Cluster| cluster.plan().proxy_targets.servers.into_vec();
     let cases = [
         (vec!["10.0.0.1", "fd00::1"], vec!["10.0.0.1:10256", "127.0.0.1:10256"]),
         (vec!["fd00::1"], vec!["[fd00::1]:10256", "[::1]:10256"]),
@@ -45,7 +50,10 @@ fn kube_proxy_is_asked_at_the_nodes_own_address_and_then_at_loopback() {
     assert_eq!(servers(&unknown), [], "nobody is asked before the Node is known");
     let mut state = unknown.state();
     state.config.kube_proxy_address = Some("192.0.2.1:1".parse().unwrap());
-    assert_eq!(plan(&state, Instant::ZERO).questions.servers.into_vec(), sockets(&["192.0.2.1:1"]));
+    assert_eq!(
+        plan(&state, Instant::ZERO).proxy_targets.servers.into_vec(),
+        sockets(&["192.0.2.1:1"])
+    );
 }
 
 #[test]
@@ -53,73 +61,100 @@ fn a_health_check_node_port_is_asked_at_an_address_of_its_services_family() {
     let services = vec![
         local("a", "172.30.0.1", 31001),
         local("b", "fd30::1", 31002),
-        Service { policy: Policy::Cluster, ..local("c", "172.30.0.3", 0) },
+        Service { policy: TrafficPolicy::Cluster, ..local("c", "172.30.0.3", 0) },
     ];
     let witnesses = |internal: &[&str], services: &[Service]| {
         let cluster = Cluster { services: services.to_vec(), ..at(node_at(internal, None)) };
-        cluster.plan().questions.witnesses.into_vec()
+        cluster.plan().proxy_targets.health_check_node_ports.into_vec()
     };
     let both = ["10.0.0.1", "fd00::1"];
     assert_eq!(witnesses(&both, &services), sockets(&["10.0.0.1:31001", "[fd00::1]:31002"]));
     assert_eq!(witnesses(&["10.0.0.1"], &services), sockets(&["10.0.0.1:31001"]));
     assert_eq!(witnesses(&[], &services), []);
-    let many: Vec<_> = (1..=40).map(|n| local(&format!("s{n:02}"), "172.30.0.1", 31_000 + n)).collect();
+    let many: Vec<_> =
+        (1..=40).map(|n| local(&format!("s{n:02}"), "172.30.0.1", 31_000 + n)).collect();
     let some = witnesses(&both, &many);
-    assert_eq!((some.len(), some[15]), (16, "10.0.0.1:31016".parse().unwrap()), "ten thousand are no use");
+    assert_eq!(
+        (some.len(), some[15]),
+        (16, "10.0.0.1:31016".parse().unwrap()),
+        "ten thousand are no use"
+    );
 }
 
 #[test]
 fn the_situation_is_the_node_the_others_and_the_families_announced() {
-    let situation = |state: &State| plan(state, Instant::ZERO).questions.situation;
-    let mut state = Cluster { services: vec![service("a", &["fd30::1"])], ..Cluster::default() }.state();
+    let situation = |state: &State| plan(state, Instant::ZERO).proxy_targets.situation;
+    let mut state =
+        Cluster { services: vec![service("a", &["fd30::1"])], ..Cluster::default() }.state();
     let now = situation(&state);
-    assert_eq!((now.ready, now.elsewhere, now.needed), (true, false, Families { v4: false, v6: true }));
-    let report = LinkReport { hears_checked: true, ..LinkReport::default() };
+    assert_eq!(
+        (now.ready, now.healthy_elsewhere, now.needed),
+        (true, false, Families { v4: false, v6: true })
+    );
+    let report = LinkReport { proxy_healthy_elsewhere: true, ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
     feed(&mut state, &[service("a", &["fd30::1"]), service("b", &["172.30.0.1"])], Event::Service);
     feed(&mut state, &[Node { ready: false, ..node("node1") }, node("node2")], Event::Node);
     let now = situation(&state);
-    assert_eq!((now.ready, now.elsewhere, now.needed), (false, true, Families { v4: true, v6: true }));
+    assert_eq!(
+        (now.ready, now.healthy_elsewhere, now.needed),
+        (false, true, Families { v4: true, v6: true })
+    );
 }
 
 #[test]
-fn a_judgement_is_told_to_the_other_nodes_and_to_the_status() {
+fn a_judgement_is_sent_to_other_nodes_and_written_to_the_status() {
     let mut state = Cluster::default().state();
     let cases = [
-        (None, DataPathState::Unknown, true, false),
-        (Some(DataPathState::Healthy), DataPathState::Healthy, false, true),
-        (Some(DataPathState::Unhealthy), DataPathState::Unhealthy, true, false),
-        (Some(DataPathState::NotChecked), DataPathState::NotChecked, false, false),
+        (None, KubeProxyState::Unknown, true, false),
+        (Some(KubeProxyState::Healthy), KubeProxyState::Healthy, false, true),
+        (Some(KubeProxyState::Unhealthy), KubeProxyState::Unhealthy, true, false),
+        (Some(KubeProxyState::NotChecked), KubeProxyState::NotChecked, false, false),
     ];
     for (heard, expect, unhealthy, checked) in cases {
         if let Some(heard) = heard {
             assert!(state.handle(judged(heard, false), Instant::ZERO), "it asks for a plan");
         }
         let desired = plan(&state, Instant::ZERO);
-        assert_eq!(desired.links[&2].order.says, Says { draining: false, unhealthy, checked });
+        assert_eq!(
+            desired.links[&2].config.node_flags,
+            NodeState { draining: false, unhealthy, health_checked: checked }
+        );
         let status = desired.status.data_path.unwrap();
-        assert_eq!((status.state, &*status.message), (expect, if heard.is_some() { "why" } else { "" }));
+        assert_eq!(
+            (status.state, &*status.message),
+            (expect, if heard.is_some() { "why" } else { "" })
+        );
     }
 }
 
 #[test]
-fn a_node_drains_by_its_own_mark_or_its_kube_proxys_word() {
+fn a_node_drains_by_annotation_taint_or_kube_proxy() {
     let drains = |state: &State| {
         let desired = plan(state, Instant::ZERO);
-        let says = desired.links[&2].order.says.draining;
-        assert_eq!((says, desired.status.draining), (desired.draining.is_some(), desired.draining.is_some()));
-        assert!(!desired.links[&2].order.leaving && !desired.links[&2].order.units.is_empty());
-        desired.draining
+        let says = desired.links[&2].config.node_flags.draining;
+        assert_eq!(
+            (says, desired.status.draining),
+            (desired.drain_reason.is_some(), desired.drain_reason.is_some())
+        );
+        assert!(!desired.links[&2].config.leaving && !desired.links[&2].config.units.is_empty());
+        desired.drain_reason
     };
-    assert_eq!(drains(&at(node("node1")).state()), None, "another node's mark is that node's to tell");
-    for (mark, word) in [(Drain::Annotation, "ferrolb.io/drain"), (Drain::Autoscaler, "ToBeDeletedByClusterAutoscaler")]
-    {
+    assert_eq!(
+        drains(&at(node("node1")).state()),
+        None,
+        "another node's mark is that node's to tell"
+    );
+    for (mark, word) in [
+        (DrainReason::Annotation, "ferrolb.io/drain"),
+        (DrainReason::Autoscaler, "ToBeDeletedByClusterAutoscaler"),
+    ] {
         let why = drains(&at(node_at(&[], Some(mark))).state()).unwrap();
         assert!(why.contains(word), "{why}");
     }
     let mut state = at(node("node1")).state();
-    state.handle(judged(DataPathState::Healthy, true), Instant::ZERO);
+    state.handle(judged(KubeProxyState::Healthy, true), Instant::ZERO);
     assert!(drains(&state).is_some_and(|why| why.contains("kube-proxy")));
-    state.handle(judged(DataPathState::Healthy, false), Instant::ZERO);
+    state.handle(judged(KubeProxyState::Healthy, false), Instant::ZERO);
     assert_eq!(drains(&state), None);
 }

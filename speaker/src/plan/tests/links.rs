@@ -1,4 +1,4 @@
-//! Tests of what is planned for the links of this node: which are spoken on, and how.
+//! Tests of the interfaces in the plan: selection and configuration.
 
 use super::*;
 
@@ -11,28 +11,39 @@ fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
         ("no broadcast", Link { broadcast: false, ..link(2, "wg0") }, false),
         ("no Ethernet", Link { ethernet: false, ..link(2, "ib0") }, false),
         ("a port of a bridge", Link { enslaved: true, ..link(2, "eth0") }, false),
-        ("a macvlan of a link that is not spoken on", Link { parent: Some(9), ..link(2, "mac0") }, true),
+        (
+            "a macvlan of a link that is not spoken on",
+            Link { parent: Some(9), ..link(2, "mac0") },
+            true,
+        ),
         ("excluded by name", link(2, "cni0"), false),
         (
             "excluded by name, with another address",
             Link { addresses: addresses(&["10.0.0.1"]).into(), ..link(2, "cni0") },
             false,
         ),
-        ("excluded by name, with the InternalIP", Link { addresses: vec![internal], ..link(2, "cni0") }, true),
+        (
+            "excluded by name, with the InternalIP",
+            Link { addresses: vec![internal], ..link(2, "cni0") },
+            true,
+        ),
     ];
     for (what, link, expect) in cases {
-        let me = Node { internal: vec![internal], ..node("node1") };
+        let me = Node { internal_addresses: vec![internal], ..node("node1") };
         let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
         assert_eq!(plan.links.contains_key(&2), expect, "{what}");
     }
 }
 
 #[test]
-fn a_pods_end_of_a_veth_pair_is_not_spoken_on() {
+fn a_pods_end_of_a_veth_pair_is_not_used() {
     let into_namespace = |prefixes: &[(&str, u8)]| Link {
         into_namespace: true,
         addresses: prefixes.iter().map(|(address, _)| address.parse().unwrap()).collect(),
-        prefixes: prefixes.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
+        prefixes: prefixes
+            .iter()
+            .map(|(address, length)| (address.parse().unwrap(), *length))
+            .collect(),
         ..link(2, "eni0123")
     };
     let cases = [
@@ -44,7 +55,7 @@ fn a_pods_end_of_a_veth_pair_is_not_spoken_on() {
         ("whose other end is here", Link { into_namespace: false, ..into_namespace(&[]) }, true),
     ];
     for (what, link, expect) in cases {
-        let me = Node { internal: vec!["172.30.0.11".parse().unwrap()], ..node("node1") };
+        let me = Node { internal_addresses: vec!["172.30.0.11".parse().unwrap()], ..node("node1") };
         let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
         assert_eq!(plan.links.contains_key(&2), expect, "{what}");
     }
@@ -55,7 +66,10 @@ fn a_node_that_is_alone_on_a_link_announces_there_only_what_belongs_there() {
     let internal: IpAddr = "10.1.0.11".parse().unwrap();
     let at = |prefixes: &[(&str, u8)]| Link {
         addresses: prefixes.iter().map(|(address, _)| address.parse().unwrap()).collect(),
-        prefixes: prefixes.iter().map(|(address, length)| (address.parse().unwrap(), *length)).collect(),
+        prefixes: prefixes
+            .iter()
+            .map(|(address, length)| (address.parse().unwrap(), *length))
+            .collect(),
         ..link(2, "kube-bridge")
     };
     let named = |node: &str| {
@@ -75,23 +89,28 @@ fn a_node_that_is_alone_on_a_link_announces_there_only_what_belongs_there() {
         ("named for another node", at(&[]), named("node2"), false),
     ];
     for (what, link, ads, expect) in cases {
-        let me = Node { internal: vec![internal], ..node("node1") };
-        let cluster = Cluster { nodes: vec![me, node("node2")], links: vec![link], ads, ..Cluster::default() };
+        let me = Node { internal_addresses: vec![internal], ..node("node1") };
+        let cluster = Cluster {
+            nodes: vec![me, node("node2")],
+            links: vec![link],
+            ads,
+            ..Cluster::default()
+        };
         let mut state = cluster.state();
         let announced = |state: &State| {
             let plan = plan(state, Instant::ZERO);
             let link = &plan.links[&2];
             assert_eq!(
-                (link.order.units.len(), plan.waiting.len()),
+                (link.config.units.len(), plan.waiting_for_speaker.len()),
                 if link.selected { (1, 0) } else { (0, 1) },
                 "{what}"
             );
             link.selected
         };
         assert_eq!(announced(&state), expect, "{what}");
-        // Another speaker is received, and fails: what is announced there stays.
+        // Another speaker is received and then fails: announced addresses stay.
         for heard in [vec!["node2".into()], vec![]] {
-            let report = LinkReport { heard, ..LinkReport::default() };
+            let report = LinkReport { speakers: heard, ..LinkReport::default() };
             state.handle(Event::Report { link: 2, report }, Instant::ZERO);
             assert!(announced(&state), "{what}, and was not alone there");
         }
@@ -103,33 +122,37 @@ fn what_is_announced_on_a_link_stays_when_its_address_goes() {
     let mut state = Cluster::default().state();
     let without = || Event::Links(vec![Link { prefixes: vec![], ..link(2, "eth0") }]);
     let held = |held: &[&str]| {
-        let report = LinkReport { held: addresses(held).into(), ..LinkReport::default() };
+        let report = LinkReport { owned: addresses(held).into(), ..LinkReport::default() };
         Event::Report { link: 2, report }
     };
     state.handle(held(&["172.30.0.200"]), Instant::ZERO);
     state.handle(without(), Instant::ZERO);
-    assert_eq!(plan(&state, Instant::ZERO).links[&2].order.units.len(), 1);
+    assert_eq!(plan(&state, Instant::ZERO).links[&2].config.units.len(), 1);
     state.handle(held(&[]), Instant::ZERO);
-    assert_eq!(plan(&state, Instant::ZERO).links[&2].order.units.len(), 0);
+    assert_eq!(plan(&state, Instant::ZERO).links[&2].config.units.len(), 0);
 }
 
 #[test]
 fn an_address_that_is_announced_on_two_links_counts_once() {
-    let mut state = Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
+    let mut state =
+        Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
     for (index, held) in [(2, &["172.30.0.200"][..]), (3, &["172.30.0.200", "172.30.0.201"])] {
-        let report = LinkReport { held: addresses(held).into(), ..LinkReport::default() };
+        let report = LinkReport { owned: addresses(held).into(), ..LinkReport::default() };
         state.handle(Event::Report { link: index, report }, Instant::ZERO);
     }
     assert_eq!(plan(&state, Instant::ZERO).status.owned_addresses, 2);
 }
 
 #[test]
-fn neighbours_are_asked_from_an_address_that_nobody_else_may_have() {
+fn solicitations_are_not_sent_from_tentative_addresses() {
     let sources = |tentative: &[&str]| {
         let addresses = addresses(&["10.0.0.9", "fd30::9", "fe80::1", "fe80::2"]).into();
         let tentative = tentative.iter().map(|text| text.parse().unwrap()).collect();
-        let cluster = Cluster { links: vec![Link { addresses, tentative, ..link(2, "eth0") }], ..Cluster::default() };
-        cluster.plan().links[&2].order.source_v6
+        let cluster = Cluster {
+            links: vec![Link { addresses, tentative, ..link(2, "eth0") }],
+            ..Cluster::default()
+        };
+        cluster.plan().links[&2].config.source_v6
     };
     assert_eq!(sources(&[]), Some("fe80::1".parse().unwrap()));
     assert_eq!(sources(&["fe80::1"]), Some("fe80::2".parse().unwrap()));
@@ -138,34 +161,41 @@ fn neighbours_are_asked_from_an_address_that_nobody_else_may_have() {
 }
 
 #[test]
-fn an_address_that_is_held_and_not_heard_is_in_trouble() {
+fn an_owned_address_whose_group_is_not_joined_is_an_issue() {
     let mut state = Cluster::default().state();
     let [held, other]: [Ipv6Addr; 2] = ["fd30::1".parse().unwrap(), "fd30::2".parse().unwrap()];
-    let report = LinkReport { held: [held.into()].into(), ..LinkReport::default() };
+    let report = LinkReport { owned: [held.into()].into(), ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
-    assert_eq!(plan(&state, Instant::ZERO).status.links[0].troubles, []);
-    assert!(state.handle(Event::Unheard { link: 2, addresses: [held, other].into() }, Instant::ZERO));
-    let (reason, mac) = (TroubleReason::GroupNotJoined, "33:33:ff:00:00:01".to_owned());
-    let expect = [LinkTrouble { address: held.into(), reason, mac, node: None }];
-    assert_eq!(plan(&state, Instant::ZERO).status.links[0].troubles, expect);
-    state.handle(Event::Unheard { link: 2, addresses: [].into() }, Instant::ZERO);
-    assert_eq!(plan(&state, Instant::ZERO).status.links[0].troubles, []);
+    assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, []);
+    assert!(state.handle(
+        Event::GroupsNotJoined { link: 2, addresses: [held, other].into() },
+        Instant::ZERO
+    ));
+    let (reason, mac) = (InterfaceIssueReason::MulticastJoinFailed, "33:33:ff:00:00:01".to_owned());
+    let expect = [InterfaceIssue { address: held.into(), reason, mac, node: None }];
+    assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, expect);
+    state.handle(Event::GroupsNotJoined { link: 2, addresses: [].into() }, Instant::ZERO);
+    assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, []);
 }
 
 #[test]
-fn an_interface_selector_takes_this_node_out_of_its_other_links_and_nobody_else() {
+fn an_interface_selector_removes_only_this_node_from_its_other_interfaces() {
     let links = vec![link(2, "eth0"), link(3, "eth1")];
-    let plan = Cluster { ads: vec![json!({"interfaces": ["eth1"]})], links, ..Cluster::default() }.plan();
+    let plan =
+        Cluster { ads: vec![json!({"interfaces": ["eth1"]})], links, ..Cluster::default() }.plan();
     let names = |index| {
-        let candidates = &plan.links[&index].order.units[0].candidates;
+        let candidates = &plan.links[&index].config.units[0].candidates;
         candidates.iter().map(|candidate| candidate.node.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!((names(2), names(3)), (vec!["node2".to_owned()], vec!["node1".to_owned(), "node2".to_owned()]));
+    assert_eq!(
+        (names(2), names(3)),
+        (vec!["node2".to_owned()], vec!["node1".to_owned(), "node2".to_owned()])
+    );
     assert_eq!((plan.links[&2].selected, plan.links[&3].selected), (false, true));
 }
 
 #[test]
-fn what_has_ports_is_spoken_on_and_its_ports_are_not_whatever_their_state() {
+fn bridges_and_bonds_are_used_and_their_ports_are_not() {
     let port = |index, name| Link { enslaved: true, ..link(index, name) };
     let alone = [link(2, "eno1"), link(3, "eno2")];
     let bond = [port(2, "eno1"), port(3, "eno2"), link(4, "bond0")];

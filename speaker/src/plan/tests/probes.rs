@@ -1,13 +1,13 @@
-//! Tests of the plan: which endpoints are asked after, and what it means that they fail.
+//! Tests of health checks in the plan: the endpoints that are checked, and the effect of failures.
 
-use ferrolb_proto::facts::{CheckKind, ServiceObject, SliceObject, Usable};
-use ferrolb_proto::health::prober::TargetId;
+use ferrolb_proto::facts::{CheckKind, EndpointCondition, EndpointSliceObject, ServiceObject};
+use ferrolb_proto::health::prober::ProbeTarget;
 use serde_json::Value;
 
 use super::*;
-use crate::plan::FAILING_MAX;
+use crate::plan::FAILING_SERVICES_MAX;
 
-/// A Service with a health check and two ports, `web` the first of TCP.
+/// Service with a health check and two ports, of which `web` is the first with TCP.
 fn checked(name: &str, policy: &str, annotation: &str) -> Service {
     let object = json!({
         "metadata": {"namespace": "default", "name": name, "annotations": {"ferrolb.io/health-check": annotation}},
@@ -18,22 +18,25 @@ fn checked(name: &str, policy: &str, annotation: &str) -> Service {
     Service::read(serde_json::from_value::<ServiceObject>(object).unwrap(), api::GROUP)
 }
 
-/// A slice of `web` with ports by name and endpoints in JSON.
-fn slice_of(name: &str, family: &str, ports: &[(&str, u16)], endpoints: Value) -> Slice {
-    let ports: Vec<_> =
-        ports.iter().map(|(name, port)| json!({"name": name, "protocol": "TCP", "port": port})).collect();
+/// Slice of `web` with named ports and endpoints in JSON.
+fn slice_of(name: &str, family: &str, ports: &[(&str, u16)], endpoints: Value) -> EndpointSlice {
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|(name, port)| json!({"name": name, "protocol": "TCP", "port": port}))
+        .collect();
     let metadata = json!({"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": "web"}});
     let object = json!({"metadata": metadata, "addressType": family, "ports": ports, "endpoints": endpoints});
-    serde_json::from_value::<SliceObject>(object).unwrap().into()
+    serde_json::from_value::<EndpointSliceObject>(object).unwrap().into()
 }
 
 fn on(node: &str, address: &str) -> Value {
     json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}})
 }
 
-/// The Service `web` with this policy and check, and one endpoint on each of two nodes, two on this one.
+/// Service `web` with this policy and check, two endpoints on this node and one on the other.
 fn cluster(policy: &str, annotation: &str) -> Cluster {
-    let endpoints = json!([on("node1", "10.244.1.1"), on("node1", "10.244.1.2"), on("node2", "10.244.2.1")]);
+    let endpoints =
+        json!([on("node1", "10.244.1.1"), on("node1", "10.244.1.2"), on("node2", "10.244.2.1")]);
     Cluster {
         services: vec![checked("web", policy, annotation)],
         slices: vec![slice_of("web-1", "IPv4", &[("web", 8080)], endpoints)],
@@ -45,24 +48,30 @@ fn targets(desired: &Desired) -> Vec<String> {
     desired.probes.targets.keys().map(|id| id.endpoint.to_string()).collect()
 }
 
-/// Says of an endpoint of `web` that it fails, or no longer; whether that asks for a plan.
-fn says(state: &mut State, endpoint: &str, failing: Option<&str>) -> bool {
-    let id = TargetId { service: Key::new("default", "web").into(), endpoint: endpoint.parse().unwrap() };
-    state.handle(Event::Probe { id, failing: failing.map(Into::into) }, Instant::ZERO)
+/// Reports that an endpoint of `web` started or stopped failing. Returns whether this needs a new
+/// plan.
+fn report(state: &mut State, endpoint: &str, failing: Option<&str>) -> bool {
+    let id = ProbeTarget {
+        service: Key::new("default", "web").into(),
+        endpoint: endpoint.parse().unwrap(),
+    };
+    state.handle(Event::EndpointHealth { id, failing: failing.map(Into::into) }, Instant::ZERO)
 }
 
-/// Whether any address of the unit fails here, and what the status says.
+/// Returns whether any address of the unit fails here, and the status messages.
 fn judged(state: &State) -> (bool, Vec<String>) {
     let (failing, said) = failing(state);
     (!failing.is_empty(), said)
 }
 
-/// Which addresses of the unit fail here, and what the status says.
+/// Returns the addresses of the unit that fail here, and the status messages.
 fn failing(state: &State) -> (Vec<String>, Vec<String>) {
     let desired = plan(state, Instant::ZERO);
-    let said = desired.status.failing.iter();
-    let said = said.map(|it| format!("{}/{} {} {}", it.namespace, it.name, it.endpoint, it.message)).collect();
-    (desired.links[&2].order.units[0].failing.iter().map(ToString::to_string).collect(), said)
+    let said = desired.status.failing_health_checks.iter();
+    let said = said
+        .map(|it| format!("{}/{} {} {}", it.namespace, it.name, it.endpoint, it.message))
+        .collect();
+    (desired.links[&2].config.units[0].failing.iter().map(ToString::to_string).collect(), said)
 }
 
 #[test]
@@ -76,7 +85,12 @@ fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
             json!([on("node1", "10.244.1.1"), on("node2", "10.244.2.1")]),
         ),
         slice_of("web-b", "IPv4", &[("adm", 9), ("web", 8081)], json!([on("node1", "10.244.1.2")])),
-        slice_of("web-c", "IPv6", &[("web", 8080)], json!([on("node1", "fd00::1"), {"addresses": ["fd00::2"]}])),
+        slice_of(
+            "web-c",
+            "IPv6",
+            &[("web", 8080)],
+            json!([on("node1", "fd00::1"), {"addresses": ["fd00::2"]}]),
+        ),
         slice_of("web-d", "FQDN", &[("web", 8080)], json!([on("node1", "a.example")])),
         slice_of(
             "web-e",
@@ -90,8 +104,12 @@ fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
         slice_of("web-f", "IPv4", &[("other", 8080)], json!([on("node1", "10.244.1.5")])),
     ];
     let with = |annotation: &str| {
-        Cluster { services: vec![checked("web", "Cluster", annotation)], slices: slices.clone(), ..Cluster::default() }
-            .plan()
+        Cluster {
+            services: vec![checked("web", "Cluster", annotation)],
+            slices: slices.clone(),
+            ..Cluster::default()
+        }
+        .plan()
     };
     let named = ["10.244.1.1:8080", "10.244.1.2:8081", "10.244.1.4:8080"];
     assert_eq!(targets(&with("tcp")), named, "it has no IPv6 address");
@@ -110,16 +128,24 @@ fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
 #[test]
 fn with_usable_ready_a_terminating_endpoint_is_not_asked_and_does_not_vouch_for_its_node() {
     let conditions = json!({"ready": false, "serving": true, "terminating": true});
-    let leaving = json!({"addresses": ["10.244.1.2"], "nodeName": "node1", "conditions": conditions});
+    let leaving =
+        json!({"addresses": ["10.244.1.2"], "nodeName": "node1", "conditions": conditions});
     let both = ["10.244.1.1:8080", "10.244.1.2:8080"];
-    for (usable, asked, failing) in [(Usable::ReadyOrTerminating, &both[..], false), (Usable::Ready, &both[..1], true)]
-    {
+    for (usable, asked, failing) in [
+        (EndpointCondition::ReadyOrTerminating, &both[..], false),
+        (EndpointCondition::Ready, &both[..1], true),
+    ] {
         let mut cluster = cluster("Local", "tcp");
-        cluster.services[0].usable = usable;
-        cluster.slices = vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1"), leaving]))];
+        cluster.services[0].endpoint_condition = usable;
+        cluster.slices = vec![slice_of(
+            "web-1",
+            "IPv4",
+            &[("web", 8080)],
+            json!([on("node1", "10.244.1.1"), leaving]),
+        )];
         let mut state = cluster.state();
         assert_eq!(targets(&plan(&state, Instant::ZERO)), asked, "{usable:?}");
-        says(&mut state, both[0], Some("why"));
+        report(&mut state, both[0], Some("why"));
         assert_eq!(judged(&state).0, failing, "{usable:?}");
     }
 }
@@ -127,8 +153,9 @@ fn with_usable_ready_a_terminating_endpoint_is_not_asked_and_does_not_vouch_for_
 #[test]
 fn each_service_has_its_own_targets_and_what_is_not_ours_has_none() {
     let mut cluster = cluster("Local", "tcp");
-    let other = Slice { service: Some(Key::new("other", "web")), ..cluster.slices[0].clone() };
-    cluster.slices.push(Slice { key: Key::new("other", "web-1"), ..other });
+    let other =
+        EndpointSlice { service: Some(Key::new("other", "web")), ..cluster.slices[0].clone() };
+    cluster.slices.push(EndpointSlice { key: Key::new("other", "web-1"), ..other });
     assert_eq!(cluster.plan().probes.targets.len(), 2, "the same name in another namespace");
     cluster.services.push(Service { key: Key::new("other", "web"), ..cluster.services[0].clone() });
     let both: Vec<_> = cluster.plan().probes.targets.keys().map(ToString::to_string).collect();
@@ -143,96 +170,137 @@ fn each_service_has_its_own_targets_and_what_is_not_ours_has_none() {
 fn a_service_fails_here_when_all_its_usable_endpoints_here_do() {
     let mut state = cluster("Local", "tcp").state();
     assert_eq!(judged(&state), (false, vec![]));
-    assert!(says(&mut state, "10.244.1.2:8080", Some("connection refused")));
+    assert!(report(&mut state, "10.244.1.2:8080", Some("connection refused")));
     assert_eq!(judged(&state), (false, vec![]), "one of two passes");
-    assert!(says(&mut state, "10.244.1.1:8080", Some("it answers 503")));
-    let failing = (true, vec!["default/web 10.244.1.1:8080 it answers 503".to_owned()]);
+    assert!(report(&mut state, "10.244.1.1:8080", Some("HTTP status 503")));
+    let failing = (true, vec!["default/web 10.244.1.1:8080 HTTP status 503".to_owned()]);
     assert_eq!(judged(&state), failing);
-    assert!(!says(&mut state, "10.244.1.1:8080", Some("it answers 503")), "no news");
-    assert_eq!(plan(&state, Instant::ZERO).links[&2].order.units[0].candidates.len(), 2, "it is only worse");
-    assert_eq!(state.dump()["failing"][0]["why"], "it answers 503");
+    assert!(!report(&mut state, "10.244.1.1:8080", Some("HTTP status 503")), "no news");
+    assert_eq!(
+        plan(&state, Instant::ZERO).links[&2].config.units[0].candidates.len(),
+        2,
+        "it is only worse"
+    );
+    assert_eq!(state.dump()["failing"][0]["why"], "HTTP status 503");
     let ready = |ready: bool| json!({"addresses": ["10.244.1.2"], "nodeName": "node1", "conditions": {"ready": ready}});
     for (is_ready, expect) in [(true, false), (false, true)] {
         let endpoints = json!([on("node1", "10.244.1.1"), ready(is_ready)]);
         let slice = slice_of("web-1", "IPv4", &[("web", 8080)], endpoints);
         state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
-        says(&mut state, "10.244.1.2:8080", None);
+        report(&mut state, "10.244.1.2:8080", None);
         assert_eq!(judged(&state).0, expect, "what is not usable counts for nothing");
     }
-    assert!(says(&mut state, "10.244.1.1:8080", None) && !says(&mut state, "10.244.1.1:8080", None));
+    assert!(
+        report(&mut state, "10.244.1.1:8080", None) && !report(&mut state, "10.244.1.1:8080", None)
+    );
     assert_eq!(judged(&state), (false, vec![]));
 }
 
 #[test]
-fn for_policy_cluster_a_failure_is_only_said() {
+fn for_policy_cluster_a_failure_is_only_reported() {
     let mut state = cluster("Cluster", "http/x").state();
     for endpoint in ["10.244.1.1:8080", "10.244.1.2:8080"] {
-        says(&mut state, endpoint, Some("it answers 404"));
+        report(&mut state, endpoint, Some("HTTP status 404"));
     }
-    assert_eq!(judged(&state), (false, vec!["default/web 10.244.1.1:8080 it answers 404".to_owned()]));
+    assert_eq!(
+        judged(&state),
+        (false, vec!["default/web 10.244.1.1:8080 HTTP status 404".to_owned()])
+    );
 }
 
 #[test]
 fn where_an_endpoint_cannot_be_asked_readiness_alone_decides() {
-    let fails = |annotation: &str, slices: Vec<Slice>| {
+    let fails = |annotation: &str, slices: Vec<EndpointSlice>| {
         let mut state = Cluster { slices, ..cluster("Local", annotation) }.state();
-        says(&mut state, "10.244.1.1:8080", Some("why"));
+        report(&mut state, "10.244.1.1:8080", Some("why"));
         let desired = plan(&state, Instant::ZERO);
-        (judged(&state).0, desired.probes.refused, targets(&desired).len())
+        (judged(&state).0, desired.probes.disallowed, targets(&desired).len())
     };
     let first = || slice_of("web-a", "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
     let second = |ports: &[(&str, u16)], address: &str| {
         let endpoint = on("node1", address);
-        vec![first(), slice_of("web-b", if address.contains(':') { "IPv6" } else { "IPv4" }, ports, json!([endpoint]))]
+        vec![
+            first(),
+            slice_of(
+                "web-b",
+                if address.contains(':') { "IPv6" } else { "IPv4" },
+                ports,
+                json!([endpoint]),
+            ),
+        ]
     };
     assert_eq!(fails("tcp", vec![first()]), (true, 0, 1));
     assert_eq!(fails("tcp", second(&[("web", 8080)], "10.244.1.2")), (false, 0, 2));
-    assert_eq!(fails("tcp", second(&[], "10.244.1.2")), (false, 0, 1), "its slice has no such port");
+    assert_eq!(
+        fails("tcp", second(&[], "10.244.1.2")),
+        (false, 0, 1),
+        "its slice has no such port"
+    );
     for address in ["127.0.0.1", "169.254.169.254"] {
         assert_eq!(fails("tcp", second(&[("web", 8080)], address)), (false, 1, 1), "{address}");
     }
-    assert_eq!(fails("tcp;fall=no", vec![first()]), (false, 0, 0), "an annotation that cannot be understood");
+    assert_eq!(
+        fails("tcp;fall=no", vec![first()]),
+        (false, 0, 0),
+        "an annotation that cannot be understood"
+    );
     let elsewhere = slice_of("web-b", "IPv4", &[("web", 8080)], json!([on("node2", "10.244.2.1")]));
-    assert_eq!(fails("tcp", vec![first(), elsewhere.clone()]), (true, 0, 1), "others judge for themselves");
+    assert_eq!(
+        fails("tcp", vec![first(), elsewhere.clone()]),
+        (true, 0, 1),
+        "others judge for themselves"
+    );
     assert_eq!(fails("tcp", vec![elsewhere]), (false, 0, 0), "what is not here cannot fail here");
 }
 
 #[test]
 fn each_family_fails_by_itself() {
-    let v6 = |address: &str| AssignedAddress { address: address.parse().unwrap(), mode: Some(IpMode::Vip) };
+    let v6 = |address: &str| AssignedAddress {
+        address: address.parse().unwrap(),
+        mode: Some(IpMode::Vip),
+    };
     let mut service = checked("web", "Local", "tcp");
     service.assigned.push(v6("fd30::200"));
     let slices = |v6: &str| {
         let of = |family: &str, address: &str| {
-            slice_of(&format!("web-{family}"), family, &[("web", 8080)], json!([on("node1", address)]))
+            slice_of(
+                &format!("web-{family}"),
+                family,
+                &[("web", 8080)],
+                json!([on("node1", address)]),
+            )
         };
         vec![of("IPv4", "10.244.1.1"), of("IPv6", v6)]
     };
-    let state = |v6| Cluster { services: vec![service.clone()], slices: slices(v6), ..Cluster::default() }.state();
+    let state = |v6| {
+        Cluster { services: vec![service.clone()], slices: slices(v6), ..Cluster::default() }
+            .state()
+    };
     let mut of_two = state("fd00::1");
     assert_eq!(targets(&plan(&of_two, Instant::ZERO)), ["10.244.1.1:8080", "[fd00::1]:8080"]);
-    says(&mut of_two, "[fd00::1]:8080", Some("it answers 503"));
-    let v6_fails = "default/web [fd00::1]:8080 it answers 503".to_owned();
+    report(&mut of_two, "[fd00::1]:8080", Some("HTTP status 503"));
+    let v6_fails = "default/web [fd00::1]:8080 HTTP status 503".to_owned();
     let (v4, v6) = ("172.30.0.200".to_owned(), "fd30::200".to_owned());
     let only_v6 = (vec![v6.clone()], vec![v6_fails.clone()]);
     assert_eq!(failing(&of_two), only_v6, "IPv4 that passes is no help to clients of IPv6");
-    says(&mut of_two, "10.244.1.1:8080", Some("timeout"));
+    report(&mut of_two, "10.244.1.1:8080", Some("timeout"));
     let both = (vec![v4, v6], vec!["default/web 10.244.1.1:8080 timeout".to_owned(), v6_fails]);
     assert_eq!(failing(&of_two), both);
-    // What cannot be asked is of IPv6 here, and speaks for no endpoint of IPv4.
+    // The endpoint that cannot be checked has an IPv6 address here, so it does not affect endpoints
+    // of IPv4.
     let mut refused = state("fe80::1");
-    assert_eq!(plan(&refused, Instant::ZERO).probes.refused, 1);
+    assert_eq!(plan(&refused, Instant::ZERO).probes.disallowed, 1);
     assert!(!judged(&refused).0);
-    says(&mut refused, "10.244.1.1:8080", Some("timeout"));
+    report(&mut refused, "10.244.1.1:8080", Some("timeout"));
     assert!(judged(&refused).0);
 }
 
 #[test]
 fn the_status_names_so_many_failing_services_by_name() {
-    let names: Vec<_> = (0..FAILING_MAX + 20).map(|n| format!("s{n:04}")).collect();
+    let names: Vec<_> = (0..FAILING_SERVICES_MAX + 20).map(|n| format!("s{n:04}")).collect();
     let slice = |name: &String| {
         let slice = slice_of(name, "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
-        Slice { service: Some(Key::new("default", name)), ..slice }
+        EndpointSlice { service: Some(Key::new("default", name)), ..slice }
     };
     let cluster = Cluster {
         services: names.iter().map(|name| checked(name, "Local", "tcp")).collect(),
@@ -241,15 +309,19 @@ fn the_status_names_so_many_failing_services_by_name() {
     };
     let mut state = cluster.state();
     for name in &names {
-        let id = TargetId { service: Key::new("default", name).into(), endpoint: "10.244.1.1:8080".parse().unwrap() };
-        state.handle(Event::Probe { id, failing: Some("why".into()) }, Instant::ZERO);
+        let id = ProbeTarget {
+            service: Key::new("default", name).into(),
+            endpoint: "10.244.1.1:8080".parse().unwrap(),
+        };
+        state.handle(Event::EndpointHealth { id, failing: Some("why".into()) }, Instant::ZERO);
     }
     let desired = plan(&state, Instant::ZERO);
-    let said: Vec<_> = desired.status.failing.iter().map(|it| it.name.clone()).collect();
-    assert_eq!(said, names[..FAILING_MAX]);
+    let said: Vec<_> =
+        desired.status.failing_health_checks.iter().map(|it| it.name.clone()).collect();
+    assert_eq!(said, names[..FAILING_SERVICES_MAX]);
     assert_eq!(usize::try_from(desired.status.failing_services), Ok(names.len()));
     let mut same = plan(&state, Instant::ZERO);
-    same.keep_orders(&desired);
+    same.reuse_unchanged(&desired);
     assert!(Arc::ptr_eq(&same.probes.targets, &desired.probes.targets), "they are in memory once");
 }
 
@@ -257,13 +329,20 @@ fn the_status_names_so_many_failing_services_by_name() {
 fn a_check_connects_to_the_own_node_and_its_pods_alone() {
     let own = Node {
         addresses: addresses(&["10.0.0.1", "192.0.2.1"]).into(),
-        internal: addresses(&["10.0.0.1"]).into(),
+        internal_addresses: addresses(&["10.0.0.1"]).into(),
         ..node("node1")
     };
-    // A network plugin may give a Node an address in the range of another one's pods.
-    let other = Node { addresses: addresses(&["10.0.0.2", "10.244.1.250"]).into(), ..node("node2") };
-    let api_server = slice_of("kubernetes", "IPv4", &[("https", 8080)], json!([{"addresses": ["10.244.1.200"]}]));
-    let api_server = Slice { service: Some(Key::new("default", "kubernetes")), ..api_server };
+    // A network plugin may give a Node an address in the pod range of another Node.
+    let other =
+        Node { addresses: addresses(&["10.0.0.2", "10.244.1.250"]).into(), ..node("node2") };
+    let api_server = slice_of(
+        "kubernetes",
+        "IPv4",
+        &[("https", 8080)],
+        json!([{"addresses": ["10.244.1.200"]}]),
+    );
+    let api_server =
+        EndpointSlice { service: Some(Key::new("default", "kubernetes")), ..api_server };
     let mut bridge = link(7, "cni0");
     bridge.addresses = addresses(&["10.244.1.1"]).into();
     let asked = |address: &str, check: &str, ranges: &[&str]| {
@@ -276,12 +355,13 @@ fn a_check_connects_to_the_own_node_and_its_pods_alone() {
             ..Cluster::default()
         };
         let mut state = cluster.state();
-        state.config.checked_ranges = Some(ranges.iter().map(|range| range.parse().unwrap()).collect());
+        state.config.checked_ranges =
+            Some(ranges.iter().map(|range| range.parse().unwrap()).collect());
         let desired = plan(&state, Instant::ZERO);
         let is_said = desired.status.unchecked.contains(&format!("{address}:"))
             && desired.status.unchecked.contains("--health-checks");
         assert_eq!(
-            (desired.probes.refused == 1, is_said),
+            (desired.probes.disallowed == 1, is_said),
             (desired.probes.targets.is_empty(), desired.probes.targets.is_empty())
         );
         !desired.probes.targets.is_empty()
@@ -302,42 +382,59 @@ fn a_check_connects_to_the_own_node_and_its_pods_alone() {
         assert_eq!(asked(address, "tcp", &[]), expect, "{what}");
     }
     assert!(asked("10.244.1.200", "tcp:9", &[]), "another port there");
-    for (address, expect) in
-        [("192.168.7.3", true), ("192.168.8.1", false), ("10.0.0.2", false), ("169.254.169.254", false)]
-    {
-        assert_eq!(asked(address, "tcp", &["192.168.7.0/24", "10.0.0.0/24", "169.254.0.0/16"]), expect, "{address}");
+    for (address, expect) in [
+        ("192.168.7.3", true),
+        ("192.168.8.1", false),
+        ("10.0.0.2", false),
+        ("169.254.169.254", false),
+    ] {
+        assert_eq!(
+            asked(address, "tcp", &["192.168.7.0/24", "10.0.0.0/24", "169.254.0.0/16"]),
+            expect,
+            "{address}"
+        );
     }
 }
 
 #[test]
 fn no_endpoint_is_checked_where_checks_are_off() {
     let mut state = cluster("Local", "tcp").state();
-    says(&mut state, "10.244.1.1:8080", Some("why"));
-    says(&mut state, "10.244.1.2:8080", Some("why"));
+    report(&mut state, "10.244.1.1:8080", Some("why"));
+    report(&mut state, "10.244.1.2:8080", Some("why"));
     assert!(judged(&state).0);
     state.config.checked_ranges = None;
     let desired = plan(&state, Instant::ZERO);
     assert_eq!((targets(&desired), judged(&state)), (vec![], (false, vec![])));
-    assert!(desired.status.unchecked.contains("--health-checks is off"), "{}", desired.status.unchecked);
+    assert!(
+        desired.status.unchecked.contains("--health-checks is off"),
+        "{}",
+        desired.status.unchecked
+    );
     let nobody = Cluster::default().plan();
     assert_eq!(nobody.status.unchecked, "", "where no Service has a check nothing is said");
 }
 
 #[test]
 fn of_an_endpoint_at_the_nodes_own_address_no_more_is_said_than_that_it_fails() {
-    let own =
-        Node { addresses: addresses(&["10.0.0.1"]).into(), internal: addresses(&["10.0.0.1"]).into(), ..node("node1") };
-    let slices = vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", "10.0.0.1")]))];
+    let own = Node {
+        addresses: addresses(&["10.0.0.1"]).into(),
+        internal_addresses: addresses(&["10.0.0.1"]).into(),
+        ..node("node1")
+    };
+    let slices =
+        vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", "10.0.0.1")]))];
     let mut state = Cluster { nodes: vec![own], slices, ..cluster("Local", "tcp:10250") }.state();
-    says(&mut state, "10.0.0.1:10250", Some("connection refused"));
-    let said = vec!["default/web 10.0.0.1:10250 it does not pass: see the speaker's log".to_owned()];
+    report(&mut state, "10.0.0.1:10250", Some("connection refused"));
+    let said =
+        vec!["default/web 10.0.0.1:10250 the health check fails: see the speaker's log".to_owned()];
     assert_eq!(judged(&state), (true, said));
 }
 
 #[test]
 fn the_endpoints_of_a_service_are_asked_fifty_times_a_second_at_most() {
     let paced = |count: u8, check: &str| {
-        let endpoints: Vec<_> = (2..2 + count).map(|n| on("node1", &format!("10.244.1.{n}"))).collect();
+        let endpoints: Vec<_> =
+            (2..2 + count).map(|n| on("node1", &format!("10.244.1.{n}"))).collect();
         let slices = vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!(endpoints))];
         let desired = Cluster { slices, ..cluster("Local", check) }.plan();
         let check = desired.probes.targets.values().next().expect("a target");

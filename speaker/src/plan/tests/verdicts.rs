@@ -1,22 +1,25 @@
-//! What this node makes of each Service: counted, shown, and changed at once with what it depends on.
+//! Tests of the verdicts on this node: counted, dumped, and updated at once.
 
-use ferrolb_proto::facts::Usable;
+use ferrolb_proto::facts::EndpointCondition;
 use ferrolb_proto::verdict::Verdict;
 
 use super::*;
 
-/// A Service that node1 cannot serve alone: its one endpoint is on node2.
+/// Service that node1 cannot serve alone: its one endpoint is on node2.
 fn elsewhere() -> Cluster {
     Cluster { slices: vec![slice("web", &["node2"])], ..Cluster::default() }
 }
 
 fn change(state: &mut State, service: Service) -> Desired {
-    assert!(state.handle(Event::Service(Change::Apply(service)), Instant::ZERO), "that makes a difference");
+    assert!(
+        state.handle(Event::Service(Change::Apply(service)), Instant::ZERO),
+        "that makes a difference"
+    );
     plan(state, Instant::ZERO)
 }
 
 fn names(desired: &Desired) -> Vec<String> {
-    let unit = &desired.links[&2].order.units[0];
+    let unit = &desired.links[&2].config.units[0];
     unit.candidates.iter().map(|candidate| candidate.node.to_string()).collect()
 }
 
@@ -29,9 +32,12 @@ fn a_policy_that_is_changed_in_place_changes_the_unit_at_once() {
     let mut state = elsewhere().state();
     assert_eq!(names(&plan(&state, Instant::ZERO)), ["node1", "node2"]);
     let web = service("web", &["172.30.0.200"]);
-    let local = change(&mut state, Service { policy: Policy::Local, ..web.clone() });
-    assert_eq!((names(&local), verdicts(&local)), (vec!["node2".to_owned()], vec![(Verdict::NoLocalEndpoint, 1)]));
-    assert!(!local.links[&2].order.units[0].serves_here);
+    let local = change(&mut state, Service { policy: TrafficPolicy::Local, ..web.clone() });
+    assert_eq!(
+        (names(&local), verdicts(&local)),
+        (vec!["node2".to_owned()], vec![(Verdict::NoLocalEndpoint, 1)])
+    );
+    assert!(!local.links[&2].config.units[0].can_serve_here);
     let cluster = change(&mut state, web);
     assert_eq!((names(&cluster).len(), verdicts(&cluster)), (2, vec![(Verdict::Ready, 1)]));
 }
@@ -39,41 +45,63 @@ fn a_policy_that_is_changed_in_place_changes_the_unit_at_once() {
 #[test]
 fn an_annotation_says_which_endpoints_count_and_does_so_at_once() {
     let mut cluster = Cluster::default();
-    cluster.services[0].policy = Policy::Local;
+    cluster.services[0].policy = TrafficPolicy::Local;
     let [first, second] = &mut cluster.slices[0].endpoints[..] else { panic!("two endpoints") };
     *first = Endpoint { ready: false, terminating: true, ..first.clone() };
-    // As of a pod that is not ready, with publishNotReadyAddresses.
+    // Like a pod that is not ready, with publishNotReadyAddresses.
     *second = Endpoint { serving: false, ..second.clone() };
     let mut state = cluster.state();
     assert_eq!(names(&plan(&state, Instant::ZERO)), ["node1", "node2"]);
-    for (usable, expect, verdict) in
-        [(Usable::Ready, "node2", Verdict::NoLocalEndpoint), (Usable::Serving, "node1", Verdict::Terminating)]
-    {
-        let desired = change(&mut state, Service { usable, ..cluster.services[0].clone() });
-        assert_eq!((names(&desired), verdicts(&desired)), (vec![expect.to_owned()], vec![(verdict, 1)]), "{usable:?}");
+    for (usable, expect, verdict) in [
+        (EndpointCondition::Ready, "node2", Verdict::NoLocalEndpoint),
+        (EndpointCondition::Serving, "node1", Verdict::Terminating),
+    ] {
+        let desired = change(
+            &mut state,
+            Service { endpoint_condition: usable, ..cluster.services[0].clone() },
+        );
+        assert_eq!(
+            (names(&desired), verdicts(&desired)),
+            (vec![expect.to_owned()], vec![(verdict, 1)]),
+            "{usable:?}"
+        );
     }
 }
 
 #[test]
 fn a_local_service_of_two_families_is_announced_where_both_have_endpoints() {
     let v6 = of(Family::V6, slice("web", &["node2"]));
-    let services = vec![Service { policy: Policy::Local, ..service("web", &["172.30.0.200", "fd30::c8"]) }];
-    let mut cluster = Cluster { services, slices: vec![slice("web", &["node1", "node2"]), v6], ..Cluster::default() };
+    let services = vec![Service {
+        policy: TrafficPolicy::Local,
+        ..service("web", &["172.30.0.200", "fd30::c8"])
+    }];
+    let mut cluster = Cluster {
+        services,
+        slices: vec![slice("web", &["node1", "node2"]), v6],
+        ..Cluster::default()
+    };
     assert_eq!(cluster.candidates(), ["node2"]);
     cluster.slices.pop();
-    assert_eq!(cluster.candidates(), ["node1", "node2"], "a family without endpoints keeps nobody off the wire");
+    assert_eq!(
+        cluster.candidates(),
+        ["node1", "node2"],
+        "a family without endpoints keeps nobody off the wire"
+    );
 }
 
 #[test]
 fn every_service_with_an_address_is_counted_and_shown_under_its_verdict() {
-    let local = |name: &str, address: &str| Service { policy: Policy::Local, ..service(name, &[address]) };
+    let local = |name: &str, address: &str| Service {
+        policy: TrafficPolicy::Local,
+        ..service(name, &[address])
+    };
     let cluster = Cluster {
         services: vec![
             service("anywhere", &["172.30.0.1"]),
             local("away", "172.30.0.2"),
             local("here", "172.30.0.3"),
             service("nowhere", &["172.30.0.4"]),
-            // It shares an address, and has no endpoint of its own.
+            // Shares an address, and has no endpoint of its own.
             service("sharing", &["172.30.0.3"]),
             // No advertisement selects it.
             service("unselected", &["192.0.2.1"]),
@@ -85,12 +113,19 @@ fn every_service_with_an_address_is_counted_and_shown_under_its_verdict() {
     };
     let state = cluster.state();
     let desired = plan(&state, Instant::ZERO);
-    assert_eq!(verdicts(&desired), [(Verdict::Ready, 3), (Verdict::NoLocalEndpoint, 1), (Verdict::NoEndpoint, 2)]);
+    assert_eq!(
+        verdicts(&desired),
+        [(Verdict::Ready, 3), (Verdict::NoLocalEndpoint, 1), (Verdict::NoEndpoint, 2)]
+    );
     let expect = json!({"default/anywhere": "ready", "default/away": "no_local_endpoint", "default/here": "ready",
         "default/nowhere": "no_endpoint", "default/sharing": "no_endpoint", "default/unselected": "ready"});
     assert_eq!(desired.dump(&state)["verdicts"], expect);
     let mut waiting = State::new(state.config.clone());
     waiting.handle(Event::Service(Change::Apply(service("web", &["172.30.0.1"]))), Instant::ZERO);
     let early = plan(&waiting, Instant::ZERO);
-    assert_eq!((verdicts(&early), &early.dump(&waiting)["verdicts"]), (vec![], &json!({})), "half a list says nothing");
+    assert_eq!(
+        (verdicts(&early), &early.dump(&waiting)["verdicts"]),
+        (vec![], &json!({})),
+        "half a list says nothing"
+    );
 }

@@ -1,23 +1,33 @@
-//! Tables of one router among others.
+//! Tables of one BGPPeer among others.
 
+use ferrolb_proto::api::{self, ConditionStatus};
 use ferrolb_proto::facts::SpeakerSession;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::state::messages::Message;
 
 fn peer(name: &str, created: usize, spec: &Value) -> BgpPeer {
-    let metadata = json!({"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")});
+    let metadata =
+        json!({"name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")});
     let mut all = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1"});
     spec.as_object().unwrap().iter().for_each(|(field, value)| all[field] = value.clone());
-    serde_json::from_value::<api::Router>(json!({"metadata": metadata, "spec": all})).unwrap().into()
+    serde_json::from_value::<api::BgpPeerObject>(json!({"metadata": metadata, "spec": all}))
+        .unwrap()
+        .into()
 }
 
 fn profile(name: &str, spec: &Value) -> BfdProfile {
-    serde_json::from_value::<api::Bfd>(json!({"metadata": {"name": name}, "spec": spec})).unwrap().into()
+    serde_json::from_value::<api::BfdProfileObject>(
+        json!({"metadata": {"name": name}, "spec": spec}),
+    )
+    .unwrap()
+    .into()
 }
 
 fn speaker(node: &str, peer: &str, message: &str) -> Speaker {
-    let session = SpeakerSession { peer: peer.into(), message: message.into(), ..SpeakerSession::default() };
+    let session =
+        SpeakerSession { peer: peer.into(), message: message.into(), ..SpeakerSession::default() };
     Speaker { node: node.into(), bgp: Some([session].into()), ..Speaker::default() }
 }
 
@@ -25,35 +35,41 @@ fn rack(name: &str) -> BTreeMap<String, String> {
     [("rack".to_owned(), name.to_owned())].into()
 }
 
-/// The reason of a BGPPeer that is valid, and asks for what does not go together.
+/// Reason of a valid BGPPeer whose graceful restart and BFD can conflict.
 const WARNING: &str = "GracefulRestartWithBFD";
 
-/// What is said of the router `tor`: reason and message.
+/// Returns reason and message of the BGPPeer `tor`.
 fn said(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> (String, String) {
     let all: Vec<_> = others.into_iter().chain([peer("tor", 5, spec)]).collect();
     let profiles = [profile("fast", &json!({})), profile("bad", &json!({"echoMode": true}))];
-    let surroundings = Surroundings {
+    let surroundings = PeerStatusInputs {
         conflicts: conflicts(all.iter(), &[&rack("x"), &rack("y")]),
         secrets: secrets(speakers.iter()),
         speakers: Vec::new(),
         profiles: profiles.iter().map(|profile| (&*profile.name, profile)).collect(),
     };
-    let condition = peer_status(all.last().unwrap(), &surroundings, &StatusFields::All).unwrap().valid.condition;
-    assert_eq!(condition.status == Truth::True, ["Valid", WARNING].contains(&&*condition.reason));
+    let condition = peer_status(all.last().unwrap(), &surroundings, &StatusFields::All)
+        .unwrap()
+        .valid
+        .condition;
+    assert_eq!(
+        condition.status == ConditionStatus::True,
+        ["Valid", WARNING].contains(&&*condition.reason)
+    );
     (condition.reason.into(), condition.message.into())
 }
 
 #[test]
 fn a_peer_says_what_is_wrong_with_itself_and_with_the_profile_that_it_names() {
     let cases = [
-        (json!({}), "Valid", "can have sessions"),
+        (json!({}), "Valid", "can establish sessions"),
         (json!({"myASN": 0}), "BadASN", "spec.myASN is 0"),
         (json!({"dynamicASN": "internal"}), "BadASN", "spec.dynamicASN"),
         (json!({"peerAddress": "router"}), "BadAddress", "\"router\""),
         (json!({"sourceAddress": "fd00::1"}), "BadAddress", "families"),
         (json!({"holdTime": "1s"}), "BadTime", "spec.holdTime"),
         (json!({"peerASN": 64512, "ebgpMultiHop": true}), "BadHops", "spec.ebgpMultiHop"),
-        (json!({"password": "x", "passwordSecret": {"name": "s"}}), "BadPassword", "one of"),
+        (json!({"password": "x", "passwordSecret": {"name": "s"}}), "BadPassword", "both set"),
         (json!({"passwordSecret": {"name": "s", "namespace": "other"}}), "BadSecret", "\"other\""),
         (json!({"vrf": "red"}), "Unsupported", "spec.vrf"),
         (
@@ -63,17 +79,30 @@ fn a_peer_says_what_is_wrong_with_itself_and_with_the_profile_that_it_names() {
         ),
         (json!({"bfdProfile": "fast"}), "Valid", ""),
         (json!({"enableGracefulRestart": true}), "Valid", ""),
-        (json!({"bfdProfile": "fast", "enableGracefulRestart": true}), WARNING, "remove one of the two"),
+        (
+            json!({"bfdProfile": "fast", "enableGracefulRestart": true}),
+            WARNING,
+            "remove one of them",
+        ),
         (json!({"bfdProfile": "bad", "enableGracefulRestart": true}), "BadBFDProfile", ""),
-        (json!({"bfdProfile": "slow"}), "UnknownBFDProfile", "no BFDProfile slow: BFD is off"),
-        (json!({"bfdProfile": "bad"}), "BadBFDProfile", "BFDProfile bad: spec.echoMode"),
-        (json!({"bfdProfile": "fast", "ebgpMultiHop": true}), "Unsupported", "one hop away: BFD is off"),
+        (
+            json!({"bfdProfile": "slow"}),
+            "UnknownBFDProfile",
+            "BFD is off, because BFDProfile slow does not exist",
+        ),
+        (json!({"bfdProfile": "bad"}), "BadBFDProfile", "BFDProfile bad is invalid: spec.echoMode"),
+        (
+            json!({"bfdProfile": "fast", "ebgpMultiHop": true}),
+            "Unsupported",
+            "BFD is off, because GoBGP does not support it with spec.ebgpMultiHop",
+        ),
     ];
     for (spec, reason, word) in cases {
         let (is, message) = said(&spec, vec![], &[]);
         assert!(is == reason && message.contains(word), "{spec}: {is}: {message}");
     }
-    assert_eq!(peer_reason(&BgpPeer::unreadable("tor".into(), "no").session.unwrap_err()), "Unreadable");
+    let unreadable = BgpPeer::unreadable("tor".into(), "no").session.unwrap_err();
+    assert_eq!(PeerMessage::Problem(&unreadable).reason(), "Unreadable");
 }
 
 #[test]
@@ -88,15 +117,22 @@ fn a_peer_that_an_older_one_excludes_on_some_node_says_so() {
         (json!({"nodeSelectors": on("z")}), older(json!({})), "Valid"),
         (json!({}), older(json!({"myASN": 0})), "Valid"),
         (json!({}), vec![peer("younger", 9, &json!({}))], "Valid"),
-        // What costs it its sessions comes before what costs it BFD.
+        // A fault that prevents sessions comes before one that prevents BFD.
         (json!({"bfdProfile": "none"}), older(json!({})), "Conflict"),
     ];
     for (spec, others, reason) in cases {
         let (is, message) = said(&spec, others, &[]);
-        assert!(is == reason && (is == "Valid" || message.contains("BGPPeer older")), "{spec}: {is}: {message}");
+        assert!(
+            is == reason && (is == "Valid" || message.contains("BGPPeer older")),
+            "{spec}: {is}: {message}"
+        );
     }
     let twins = [peer("a", 1, &json!({})), peer("b", 2, &json!({}))];
-    assert_eq!(conflicts(twins.iter(), &[]).keys().collect::<Vec<_>>(), [&"b"], "without nodes as with a bare one");
+    assert_eq!(
+        conflicts(twins.iter(), &[]).keys().collect::<Vec<_>>(),
+        [&"b"],
+        "without nodes as with a bare one"
+    );
     let labelled = twins.map(|twin| peer(&twin.name, 1, &json!({"nodeSelectors": on("x")})));
     assert!(conflicts(labelled.iter(), &[]).is_empty());
 }
@@ -104,77 +140,146 @@ fn a_peer_that_an_older_one_excludes_on_some_node_says_so() {
 #[test]
 fn a_secret_that_a_node_cannot_use_is_told_with_the_node() {
     let secret = json!({"passwordSecret": {"name": "s"}});
-    let words = "spec.passwordSecret: there is no Secret s";
+    let words = "spec.passwordSecret: Secret s does not exist";
+    let without = |peer: &str| {
+        let mut speaker = speaker("n1", peer, "no connection to the router");
+        speaker
+            .bgp
+            .iter_mut()
+            .flatten()
+            .for_each(|session| session.password_unavailable = Some(words.into()));
+        speaker
+    };
     let cases = [
-        (&secret, speaker("n1", "tor", words), "BadSecret"),
-        (&secret, speaker("n1", "other", words), "Valid"),
+        (&secret, without("tor"), "BadSecret"),
+        (&secret, without("other"), "Valid"),
         (&secret, speaker("n1", "tor", "no connection to the router"), "Valid"),
-        (&secret, speaker("n1", "tor", "spec.bfdProfile: there is no BFDProfile s"), "Valid"),
-        // What it said before it was changed.
-        (&json!({}), speaker("n1", "tor", words), "Valid"),
+        // Only the field counts, not the message.
+        (&secret, speaker("n1", "tor", words), "Valid"),
+        // Reported before the BGPPeer changed.
+        (&json!({}), without("tor"), "Valid"),
     ];
     for (spec, speaker, reason) in cases {
         let (is, message) = said(spec, vec![], &[Speaker::default(), speaker.clone()]);
         assert_eq!(is, reason, "{spec} {speaker:?}");
-        assert!(is == "Valid" || message == format!("{words} (on node n1)"), "{message}");
+        assert!(is == "Valid" || message == format!("{words} (reported by node n1)"), "{message}");
     }
 }
 
 #[test]
 fn a_profile_says_what_is_wrong_with_it_and_nothing_is_written_where_it_has_no_place() {
-    for (spec, reason) in
-        [(json!({}), "Valid"), (json!({"echoMode": true}), "Unsupported"), (json!({"receiveInterval": 1}), "BadTime")]
-    {
+    for (spec, reason) in [
+        (json!({}), "Valid"),
+        (json!({"echoMode": true}), "Unsupported"),
+        (json!({"receiveInterval": 1}), "BadTime"),
+    ] {
         let profile = profile("p", &spec);
-        assert_eq!(profile_status(&profile, &StatusFields::All).unwrap().condition.reason, reason, "{spec}");
+        assert_eq!(
+            profile_status(&profile, &StatusFields::All).unwrap().condition.reason,
+            reason,
+            "{spec}"
+        );
         assert_eq!(profile_status(&profile, &StatusFields::Only([].into())), None);
     }
 }
 
+/// A node: its rack, whether its kubelet has stopped reporting, and the sessions of its speaker.
+type NodeSessions = (&'static str, bool, Option<Box<[SpeakerSession]>>);
+
+/// Returns the session with `tor`: established without a message, and not established with one.
+fn tor_session(message: Option<&str>) -> Option<Box<[SpeakerSession]>> {
+    let session = SpeakerSession {
+        peer: "tor".into(),
+        established: message.is_none(),
+        message: message.unwrap_or_default().into(),
+        ..SpeakerSession::default()
+    };
+    Some([session].into())
+}
+
+/// Returns a node whose session with `tor` is established without BFD.
+fn without_bfd(message: &str) -> NodeSessions {
+    let session = SpeakerSession {
+        peer: "tor".into(),
+        established: true,
+        bfd_down: true,
+        message: message.into(),
+        ..SpeakerSession::default()
+    };
+    ("x", false, Some([session].into()))
+}
+
+/// Returns nodes, and the count and a part of the message of `tor`, which selects rack `x`.
+fn session_cases() -> Vec<(Vec<NodeSessions>, Option<&'static str>, &'static str)> {
+    let up = || ("x", false, tor_session(None));
+    let down = || ("x", false, tor_session(Some("no connection")));
+    let none = || ("x", false, None);
+    vec![
+        (vec![up(), up(), none()], Some("2/2"), "session established on all selected nodes"),
+        (vec![up(), down()], Some("1/2"), "no session on n1; n1: no connection"),
+        (vec![("x", false, Some(Box::default())), down()], Some("0/2"), "no session on n0, n1"),
+        (
+            vec![("x", true, tor_session(None))],
+            Some("0/1"),
+            "no session on n0; n0: its kubelet does not report",
+        ),
+        (
+            vec![("y", false, tor_session(Some("no"))), up()],
+            Some("1/1"),
+            "session established on all selected nodes",
+        ),
+        (
+            (0..9).map(|_| down()).collect(),
+            Some("0/9"),
+            "n0, n1, n2, n3, n4 and others; n0: no connection",
+        ),
+        (vec![up(), without_bfd("")], Some("2/2"), "session established on all selected nodes"),
+        (
+            vec![up(), without_bfd("BFD is not up: x"), without_bfd("y")],
+            Some("3/3"),
+            "session established on all selected nodes, but BFD is not up on n1, n2; n1: BFD is not up: x",
+        ),
+        (
+            vec![down(), without_bfd("BFD is not up: x")],
+            Some("1/2"),
+            "no session on n0; n0: no connection",
+        ),
+        (vec![none(), ("y", false, tor_session(None))], None, ""),
+    ]
+}
+
+/// Checks the count and the condition in the status of a BGPPeer. If `expect` is `None`, it has
+/// neither.
+fn check_sessions(status: &PeerStatus, expect: Option<&str>, words: &str) {
+    assert_eq!(status.sessions.as_deref(), expect, "{words}");
+    let told = status.established.as_ref().map(|condition| (condition.status, &*condition.message));
+    assert_eq!(
+        told.map(|(status, _)| status == ConditionStatus::True),
+        expect.map(|_| words.starts_with("session")),
+        "{words}"
+    );
+    assert!(told.is_none_or(|(_, message)| message.contains(words)), "{told:?}");
+    assert_eq!(
+        told.is_some_and(|(_, message)| message.contains("BFD")),
+        words.contains("BFD"),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not() {
-    let has = |message: Option<&str>| {
-        let session = SpeakerSession {
-            peer: "tor".into(),
-            established: message.is_none(),
-            message: message.unwrap_or_default().into(),
-            ..SpeakerSession::default()
-        };
-        Some(Box::from([session]))
-    };
-    let deaf = |message: &str| {
-        let session =
-            SpeakerSession { peer: "tor".into(), established: true, unwatched: true, message: message.into() };
-        ("x", false, Some(Box::from([session])))
-    };
     let node = |i: usize, rack_name: &str, lost| Node {
         name: format!("n{i}").into(),
         labels: rack(rack_name),
-        lost,
+        ready_unknown: lost,
         ..Node::default()
     };
-    let (up, down) = (|| ("x", false, has(None)), || ("x", false, has(Some("no connection"))));
-    let none = || ("x", false, None);
-    let cases = [
-        (vec![up(), up(), none()], Some("2/2"), "all its nodes"),
-        (vec![up(), down()], Some("1/2"), "no session on n1; n1: no connection"),
-        (vec![("x", false, Some(Box::default())), down()], Some("0/2"), "no session on n0, n1"),
-        (vec![("x", true, has(None))], Some("0/1"), "no session on n0; n0: nothing was heard"),
-        (vec![("y", false, has(Some("no"))), up()], Some("1/1"), "all its nodes"),
-        ((0..9).map(|_| down()).collect(), Some("0/9"), "n0, n1, n2, n3, n4 and others; n0: no connection"),
-        (vec![up(), deaf("")], Some("2/2"), "all its nodes have their session"),
-        (
-            vec![up(), deaf("BFD is not up: x"), deaf("y")],
-            Some("3/3"),
-            "all its nodes have their session, but on n1, n2 BFD does not watch it; n1: BFD is not up: x",
-        ),
-        (vec![down(), deaf("BFD is not up: x")], Some("1/2"), "no session on n0; n0: no connection"),
-        (vec![none(), ("y", false, has(None))], None, ""),
-    ];
-    for (nodes, expect, words) in cases {
-        let nodes = nodes.into_iter().enumerate().map(|(i, (rack, lost, bgp))| (node(i, rack, lost), bgp));
-        let all: Vec<_> = nodes.map(|(node, bgp)| (node, Speaker { bgp, ..Speaker::default() })).collect();
-        let surroundings = Surroundings {
+    for (nodes, expect, words) in session_cases() {
+        let nodes =
+            nodes.into_iter().enumerate().map(|(i, (rack, lost, bgp))| (node(i, rack, lost), bgp));
+        let all: Vec<_> =
+            nodes.map(|(node, bgp)| (node, Speaker { bgp, ..Speaker::default() })).collect();
+        let surroundings = PeerStatusInputs {
             conflicts: BTreeMap::new(),
             secrets: BTreeMap::new(),
             profiles: BTreeMap::new(),
@@ -183,16 +288,16 @@ fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not
         let selects = json!({"nodeSelectors": [{"matchLabels": {"rack": "x"}}]});
         let mut tor = peer("tor", 1, &selects);
         let status = peer_status(&tor, &surroundings, &StatusFields::All).unwrap();
-        assert_eq!(status.sessions.as_deref(), expect, "{words}");
-        let told = status.established.as_ref().map(|condition| (condition.status, &*condition.message));
-        assert_eq!(told.map(|(status, _)| status == Truth::True), expect.map(|_| words.starts_with("all")), "{words}");
-        assert!(told.is_none_or(|(_, message)| message.contains(words)), "{told:?}");
-        assert_eq!(told.is_some_and(|(_, message)| message.contains("BFD")), words.contains("BFD"), "{told:?}");
-        assume_peer(&mut tor.status, &status);
+        check_sessions(&status, expect, words);
+        tor.record_written(&status);
         assert_eq!(peer_status(&tor, &surroundings, &StatusFields::All), None, "{words}");
-        // Without nodes what was said is taken away.
-        let nobody = Surroundings { speakers: Vec::new(), ..surroundings };
+        // Without nodes the count and the condition are removed.
+        let nobody = PeerStatusInputs { speakers: Vec::new(), ..surroundings };
         let rest = peer_status(&tor, &nobody, &StatusFields::All);
-        assert_eq!(rest.map(|rest| (rest.sessions, rest.established)), expect.map(|_| (None, None)), "{words}");
+        assert_eq!(
+            rest.map(|rest| (rest.sessions, rest.established)),
+            expect.map(|_| (None, None)),
+            "{words}"
+        );
     }
 }

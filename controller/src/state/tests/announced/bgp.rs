@@ -1,22 +1,27 @@
-//! `Announced` of what goes out by BGP: alone, beside the links, and why not.
+//! `Announced` of addresses advertised by BGP: alone, together with L2, and reasons for no route.
 
 use ferrolb_proto::facts::{BgpAdvertisement, BgpPeer, Community, SpeakerSession};
 
 use super::*;
 
 fn object<O: serde::de::DeserializeOwned>(name: &str, spec: serde_json::Value) -> O {
-    serde_json::from_value(json!({"metadata": {"name": name, "generation": 1}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": name, "generation": 1}, "spec": spec}))
+        .unwrap()
 }
 
 fn peer(name: &str, address: &str) -> BgpPeer {
-    object::<api::Router>(name, json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address})).into()
+    object::<api::BgpPeerObject>(
+        name,
+        json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address}),
+    )
+    .into()
 }
 
 fn advertised(name: &str, spec: serde_json::Value) -> BgpAdvertisement {
-    object::<api::Bgp>(name, spec).into()
+    object::<api::BgpAdvertisementObject>(name, spec).into()
 }
 
-/// A speaker with a gobgpd: of each session the name, with `!` where it is established.
+/// Speaker with a gobgpd. Each session is its name, with `!` if it is established.
 fn router(node: &str, addresses: &[&str], sessions: &[&str]) -> Speaker {
     let session = |text: &&str| SpeakerSession {
         peer: text.trim_end_matches('!').into(),
@@ -26,12 +31,18 @@ fn router(node: &str, addresses: &[&str], sessions: &[&str]) -> Speaker {
     Speaker { bgp: Some(sessions.iter().map(session).collect()), ..speaker(node, addresses) }
 }
 
-/// A cluster whose speakers each have one session, as each word says, and which announces all to all by BGP, and as `ads` say on links.
+/// Cluster that advertises all addresses by BGP to all peers, and announces them by L2 according to
+/// `ads`. Each speaker has one session, from `sessions`.
 fn cluster(ads: Vec<serde_json::Value>, sessions: [&str; 3], owner: Option<&str>) -> World {
-    of_policy(Policy::Local, ads, sessions, owner)
+    of_policy(TrafficPolicy::Local, ads, sessions, owner)
 }
 
-fn of_policy(policy: Policy, ads: Vec<serde_json::Value>, sessions: [&str; 3], owner: Option<&str>) -> World {
+fn of_policy(
+    policy: TrafficPolicy,
+    ads: Vec<serde_json::Value>,
+    sessions: [&str; 3],
+    owner: Option<&str>,
+) -> World {
     let speakers = ["n1", "n2", "n3"].into_iter().zip(sessions).map(|(node, session)| {
         let held: &[&str] = if owner == Some(node) { &[ADDRESS] } else { &[] };
         if session.is_empty() { speaker(node, held) } else { router(node, held, &[session]) }
@@ -39,7 +50,11 @@ fn of_policy(policy: Policy, ads: Vec<serde_json::Value>, sessions: [&str; 3], o
     let services = vec![Service { policy, ..assigned("a", &[ADDRESS], "lan") }];
     let mut world = Cast { services, ads, speakers: speakers.collect(), ..Cast::default() }.begun();
     feed(&mut world, [peer("tor", "192.0.2.1")].into_iter().map(Change::Apply), Event::Peer);
-    feed(&mut world, [advertised("all", json!({}))].into_iter().map(Change::Apply), Event::BgpAdvertisement);
+    feed(
+        &mut world,
+        [advertised("all", json!({}))].into_iter().map(Change::Apply),
+        Event::BgpAdvertisement,
+    );
     world.settle();
     world
 }
@@ -52,12 +67,15 @@ fn what_bgp_alone_announces_names_the_nodes_and_the_routers_or_what_is_missing()
         (
             ["tor", "tor", ""],
             "NoSession",
-            "10.0.0.1 is not announced by BGP: no session of n1, n2 with tor is established; look at what these BGPPeers say",
+            "10.0.0.1 not announced by BGP: no session from n1, n2 to tor. See `kubectl -n \
+             ferrolb-system describe bgppeers.ferrolb.io tor`",
         ),
         (
             ["", "", ""],
             "NoCandidateNode",
-            "10.0.0.1 is not announced by BGP: no node may announce it; of 3 nodes: 3 whose speaker has no --gobgp",
+            "10.0.0.1 not announced by BGP: no node is eligible; of 3 nodes, 3 whose speaker has \
+             no --gobgp: install gobgpd with deploy/install-bgp.yaml or the Helm value \
+             bgp.enabled=true",
         ),
     ];
     for (sessions, reason, message) in cases {
@@ -70,17 +88,23 @@ fn what_bgp_alone_announces_names_the_nodes_and_the_routers_or_what_is_missing()
 fn it_is_announced_where_either_way_announces_it_and_the_other_is_said() {
     let l2 = || vec![json!({})];
     let cases = [
-        (["tor!", "tor!", "tor!"], Some("n2"), "10.0.0.1 from n2 (eth0), and by BGP from n1, n2, n3 to tor"),
+        (
+            ["tor!", "tor!", "tor!"],
+            Some("n2"),
+            "10.0.0.1 from n2 (eth0), and by BGP from n1, n2, n3 to tor",
+        ),
         (
             ["tor", "", ""],
             Some("n2"),
-            "10.0.0.1 from n2 (eth0), but is not announced by BGP: no session of n1 with tor is established; look at what these BGPPeers say",
+            "10.0.0.1 from n2 (eth0); not announced by BGP: no session from n1 to tor. See \
+             `kubectl -n ferrolb-system describe bgppeers.ferrolb.io tor`",
         ),
         (
             ["tor!", "", ""],
             None,
-            "10.0.0.1 by BGP from n1 to tor, but on no link: it is not announced: n1, n2, n3 may announce it, and no speaker says that it does; \
-             if that lasts, look at their logs",
+            "10.0.0.1 by BGP from n1 to tor; not announced on layer 2: no speaker has claimed the \
+             address yet (eligible: n1, n2, n3). If this persists, see `kubectl -n ferrolb-system \
+             logs daemonset/speaker`",
         ),
     ];
     for (sessions, owner, message) in cases {
@@ -111,7 +135,10 @@ fn it_follows_sessions_objects_and_endpoints() {
     };
     world.handle(changed(json!({"communities": ["near"]})));
     assert_eq!(said(&mut world).0, "NoAdvertisement");
-    let names = object::<api::Aliases>("names", json!({"communities": [{"name": "near", "value": "1:2"}]}));
+    let names = object::<api::CommunityObject>(
+        "names",
+        json!({"communities": [{"name": "near", "value": "1:2"}]}),
+    );
     world.handle(Event::Community(Change::Apply(Community::from(names))));
     assert_eq!(said(&mut world).1, "10.0.0.1 by BGP from n2 to tor");
     world.handle(Event::Peer(Change::Delete(Key::new("ferrolb-system", "tor"))));
@@ -120,8 +147,8 @@ fn it_follows_sessions_objects_and_endpoints() {
 
 #[test]
 fn with_policy_cluster_a_session_that_comes_or_goes_is_not_told_of_each_service() {
-    let mut world = of_policy(Policy::Cluster, vec![], ["tor!", "tor!", "tor!"], None);
-    let text = "10.0.0.1 by BGP from every node that may and has a session to tor";
+    let mut world = of_policy(TrafficPolicy::Cluster, vec![], ["tor!", "tor!", "tor!"], None);
+    let text = "10.0.0.1 by BGP from every eligible node with a session to tor";
     let mut last = |node: &str, session: &str| {
         says(&mut world, router(node, &[], &[session]));
         world.settle();
@@ -135,21 +162,30 @@ fn with_policy_cluster_a_session_that_comes_or_goes_is_not_told_of_each_service(
 #[test]
 fn a_speaker_that_is_not_there_any_more_announces_nothing() {
     let mut world = cluster(vec![], ["tor!", "", ""], None);
-    let lost = Node { lost: true, ..ready("n1") };
+    let lost = Node { ready_unknown: true, ..ready("n1") };
     world.handle(Event::Node(Change::Apply(lost)));
     world.settle();
     let (reason, message) = told(&world, "a");
     assert_eq!(reason, "NoCandidateNode");
-    assert!(message.ends_with("of 3 nodes: 1 without a speaker, 2 whose speaker has no --gobgp"), "{message}");
+    assert!(
+        message.contains(
+            "of 3 nodes, 1 without a live speaker, 2 whose speaker has no --gobgp: install gobgpd"
+        ),
+        "{message}"
+    );
 }
 
 #[test]
 fn where_speakers_cannot_say_it_whether_it_is_announced_is_not_known() {
     let mut world = Cast { ads: vec![], group: "metallb.io", ..Cast::default() }.begun();
     feed(&mut world, [peer("tor", "192.0.2.1")].into_iter().map(Change::Apply), Event::Peer);
-    feed(&mut world, [advertised("all", json!({}))].into_iter().map(Change::Apply), Event::BgpAdvertisement);
+    feed(
+        &mut world,
+        [advertised("all", json!({}))].into_iter().map(Change::Apply),
+        Event::BgpAdvertisement,
+    );
     world.settle();
-    assert_eq!(told(&world, "a").0, "NotObserved");
+    assert_eq!(told(&world, "a").0, "Unobservable");
 }
 
 #[test]
@@ -160,43 +196,65 @@ fn a_node_that_is_not_sound_is_named_as_the_last_resort() {
         told(world, "a").1
     };
     says(&mut world, Speaker { draining: true, ..router("n2", &[], &["tor!"]) });
-    assert_eq!(said(&mut world), "10.0.0.1 by BGP from n1, n3 to tor, and as the last resort from n2");
+    assert_eq!(
+        said(&mut world),
+        "10.0.0.1 by BGP from n1, n3 to tor, and de-preferred (RFC 8326) from n2"
+    );
     for node in ["n1", "n3"] {
         world.handle(Event::Node(Change::Apply(Node { cordoned: true, ..ready(node) })));
     }
-    assert_eq!(said(&mut world), "10.0.0.1 by BGP from n1, n2, n3 to tor, as the last resort");
+    assert_eq!(said(&mut world), "10.0.0.1 by BGP from n1, n2, n3 to tor, de-preferred (RFC 8326)");
 }
 
 #[test]
 fn a_node_that_has_withdrawn_what_others_announce_is_named_no_longer() {
     let mut world = cluster(vec![], ["tor!", "tor!", "tor!"], None);
     let mut said = |node: &str, draining: bool, withdraws: bool| {
-        says(&mut world, Speaker { draining, withdraws, ..router(node, &[], &["tor!"]) });
+        says(
+            &mut world,
+            Speaker { draining, has_withdrawn: withdraws, ..router(node, &[], &["tor!"]) },
+        );
         world.settle();
         told(&world, "a").1
     };
     assert_eq!(said("n2", true, true), "10.0.0.1 by BGP from n1, n3 to tor");
     assert_eq!(said("n3", true, true), "10.0.0.1 by BGP from n1 to tor");
-    // Nobody is left who is sound: those who had withdrawn are back.
-    assert_eq!(said("n1", true, false), "10.0.0.1 by BGP from n1, n2, n3 to tor, as the last resort");
+    // No healthy node is left, so the nodes that had withdrawn advertise again.
+    assert_eq!(
+        said("n1", true, false),
+        "10.0.0.1 by BGP from n1, n2, n3 to tor, de-preferred (RFC 8326)"
+    );
     assert_eq!(said("n1", false, false), "10.0.0.1 by BGP from n1 to tor");
-    assert_eq!(said("n2", true, false), "10.0.0.1 by BGP from n1 to tor, and as the last resort from n2");
+    assert_eq!(
+        said("n2", true, false),
+        "10.0.0.1 by BGP from n1 to tor, and de-preferred (RFC 8326) from n2"
+    );
 }
 
 #[test]
 fn of_two_families_the_one_without_endpoints_is_not_announced_for_want_of_them() {
-    let both = Service { families: vec![Family::V4, Family::V6], ..assigned("a", &[ADDRESS, "fd00::1"], "lan") };
+    let both = Service {
+        families: vec![Family::V4, Family::V6],
+        ..assigned("a", &[ADDRESS, "fd00::1"], "lan")
+    };
     let speakers = ["n1", "n2", "n3"].map(|node| router(node, &[], &["tor!"])).into();
     let mut world = Cast { services: vec![both], ads: vec![], speakers, ..Cast::default() }.begun();
     let dual = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "dualStackAddressFamily": true});
-    let peer = object::<api::Router>("tor", dual).into();
+    let peer = object::<api::BgpPeerObject>("tor", dual).into();
     feed(&mut world, [Change::Apply(peer)].into_iter(), Event::Peer);
-    feed(&mut world, [Change::Apply(advertised("all", json!({})))].into_iter(), Event::BgpAdvertisement);
+    feed(
+        &mut world,
+        [Change::Apply(advertised("all", json!({})))].into_iter(),
+        Event::BgpAdvertisement,
+    );
     world.settle();
     let (reason, message) = told(&world, "a");
     assert_eq!(reason, "NoEndpoints");
-    assert!(message.starts_with("fd00::1 is not announced: no IPv6 endpoint of the Service is ready"), "{message}");
-    assert!(message.contains("; 10.0.0.1 by BGP from every node that may"), "{message}");
+    assert!(
+        message.starts_with("fd00::1 not announced: no IPv6 endpoint of the Service is ready"),
+        "{message}"
+    );
+    assert!(message.contains("; 10.0.0.1 by BGP from every eligible node"), "{message}");
 }
 
 #[test]
@@ -206,6 +264,7 @@ fn an_advertisement_that_yields_is_named() {
     young.created = 1;
     world.handle(Event::BgpAdvertisement(Change::Apply(young)));
     world.settle();
-    let text = "10.0.0.1 by BGP from n1 to tor (BGPAdvertisement young yields to an older one that says another localPref, med or asPathPrepend)";
+    let text = "10.0.0.1 by BGP from n1 to tor (BGPAdvertisement young is overridden by an older \
+                one with another localPref, med or asPathPrepend)";
     assert_eq!(told(&world, "a").1, text);
 }

@@ -1,4 +1,4 @@
-//! When each Service is looked at, and when what is found is written.
+//! Times of rechecks of each Service, and of the writes of their results.
 
 use super::*;
 use crate::state::announced::{CONDITION_INTERVAL, CONDITIONS_PER_SECOND_MAX};
@@ -8,7 +8,11 @@ fn a_restart_writes_nothing_whatever_the_condition_says_and_in_whatever_order_th
     let cast = || Cast {
         services: ["a", "b", "c", "d"].map(service).into(),
         slices: vec![slice("a", &["n1"]), slice("b", &["n2"]), slice("d", &["n3"])],
-        speakers: vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &["10.0.0.3"])],
+        speakers: vec![
+            speaker("n1", &["10.0.0.0"]),
+            speaker("n2", &[]),
+            speaker("n3", &["10.0.0.3"]),
+        ],
         ..Cast::default()
     };
     let mut world = cast().world();
@@ -44,13 +48,14 @@ fn a_failover_of_many_addresses_goes_at_its_pace_and_holds_up_no_address() {
     says(&mut world, speaker("n1", &[]));
     // A new Service is served before those that wait.
     world.apply(service("new"));
-    let position = world.writes().iter().position(|write| write.target == Target::Service(key("new")));
+    let position =
+        world.writes().iter().position(|write| write.target() == Target::Service(key("new")));
     assert!(position.is_some_and(|position| position <= 10), "{position:?}");
     world.log.clear();
     let mut written = 0;
     while world.now.since(start) < Duration::from_secs(1) {
         for write in world.writes() {
-            written += usize::from(matches!(write.target, Target::Service(_)));
+            written += usize::from(matches!(write.target(), Target::Service(_)));
             world.write(&write);
         }
         let deadline = world.state.deadline(world.now).unwrap();
@@ -72,9 +77,10 @@ fn what_concerns_all_reaches_all_however_many_they_are() {
         ..Cast::default()
     }
     .world();
-    for (change, reason) in
-        [(Change::Apply(ad(0, &json!({}))), "Pending"), (Change::Delete(bare_key("l2-0")), "NoAdvertisement")]
-    {
+    for (change, reason) in [
+        (Change::Apply(ad(0, &json!({}))), "Pending"),
+        (Change::Delete(bare_key("l2-0")), "NoAdvertisement"),
+    ] {
         world.handle(Event::Advertisement(change));
         world.settle();
         assert!(names.iter().all(|name| told(&world, name).0 == reason), "{reason}");
@@ -84,7 +90,7 @@ fn what_concerns_all_reaches_all_however_many_they_are() {
 #[test]
 fn a_condition_that_somebody_takes_away_is_restored_ever_more_slowly() {
     let mut world = owned();
-    // A controller that has not written it itself restores it, too.
+    // A controller that has not written the condition itself restores it, too.
     world.state = State::new(config());
     let speakers = vec![speaker("n1", &["10.0.0.0"]), speaker("n2", &[]), speaker("n3", &[])];
     Cast { speakers, ..Cast::default() }.tell(&mut world, Order::ByName);
@@ -109,34 +115,52 @@ fn what_changes_without_a_word_about_the_service_is_noticed() {
         told(world, "a").0
     };
     says(&mut world, speaker("n1", &[]));
-    assert_eq!(reason(&mut world, Event::Advertisement(Change::Delete(bare_key("l2-0")))), "NoAdvertisement");
-    assert_eq!(reason(&mut world, Event::Advertisement(Change::Apply(ad(1, &select("n2"))))), "Pending");
+    assert_eq!(
+        reason(&mut world, Event::Advertisement(Change::Delete(bare_key("l2-0")))),
+        "NoAdvertisement"
+    );
+    assert_eq!(
+        reason(&mut world, Event::Advertisement(Change::Apply(ad(1, &select("n2"))))),
+        "Pending"
+    );
     let labelled = Node { excluded: true, ..ready("n2") };
     assert_eq!(reason(&mut world, Event::Node(Change::Apply(labelled))), "NoCandidateNode");
     assert_eq!(reason(&mut world, Event::Node(Change::Apply(ready("n2")))), "Pending");
     assert_eq!(reason(&mut world, Event::Node(Change::Delete(bare_key("n2")))), "NoCandidateNode");
-    assert_eq!(reason(&mut world, Event::Speaker(Change::Apply(speaker("n1", &["10.0.0.0"])))), "Announced");
-    let lost = Node { lost: true, ..ready("n1") };
-    assert_eq!(reason(&mut world, Event::Node(Change::Apply(lost))), "NoCandidateNode", "what it said is old");
+    assert_eq!(
+        reason(&mut world, Event::Speaker(Change::Apply(speaker("n1", &["10.0.0.0"])))),
+        "Announced"
+    );
+    let lost = Node { ready_unknown: true, ..ready("n1") };
+    assert_eq!(
+        reason(&mut world, Event::Node(Change::Apply(lost))),
+        "NoCandidateNode",
+        "what it said is old"
+    );
 }
 
 #[test]
 fn what_changes_of_the_service_is_noticed() {
     type Case = (&'static str, serde_json::Value, fn(&mut Service), &'static str);
     let cases: [Case; 3] = [
-        ("policy", json!({}), |service| service.policy = Policy::Local, "n2 may announce it"),
+        ("policy", json!({}), |service| service.policy = TrafficPolicy::Local, "(eligible: n2)"),
         (
             "labels",
             json!({"serviceSelectors": [{"matchLabels": {"a": "b"}}]}),
             |service| service.demand.labels = [("a".into(), "b".into())].into(),
-            "n1, n2, n3 may announce it",
+            "(eligible: n1, n2, n3)",
         ),
-        ("mode", json!({}), |service| service.demand.request.announce = true, "n1, n2, n3 may announce it"),
+        (
+            "mode",
+            json!({}),
+            |service| service.demand.request.announce_in_proxy_mode = true,
+            "(eligible: n1, n2, n3)",
+        ),
     ];
     for (what, ad, change, expect) in cases {
         let mut cast = Cast { slices: vec![slice("a", &["n2"])], ads: vec![ad], ..Cast::default() };
         if what == "mode" {
-            cast.services[0].demand.request.mode = Some(IpMode::Proxy);
+            cast.services[0].demand.request.ip_mode = Some(IpMode::Proxy);
         }
         let mut world = cast.world();
         assert!(!told(&world, "a").1.contains(expect), "{what}");
@@ -152,7 +176,8 @@ fn who_comes_to_share_an_address_is_noticed() {
         let mut service = service(name);
         service.demand.request.sharing_key = Some("k".into());
         service.demand.request.addresses = vec![ADDRESS.parse().unwrap()];
-        service.demand.ports = [ferrolb_proto::facts::Port { protocol: "TCP".into(), port }].into();
+        service.demand.ports =
+            [ferrolb_proto::facts::ServicePort { protocol: "TCP".into(), port }].into();
         service
     };
     let slices = vec![slice("b", &["n1"])];
@@ -165,14 +190,21 @@ fn who_comes_to_share_an_address_is_noticed() {
 
 #[test]
 fn nothing_is_judged_before_slices_and_speakers_are_known() {
-    let slices = |world: &mut World| feed(world, [Change::Apply(slice("a", &["n2"]))].into_iter(), Event::Slice);
+    let slices = |world: &mut World| {
+        feed(world, [Change::Apply(slice("a", &["n2"]))].into_iter(), Event::Slice)
+    };
     let speakers = |world: &mut World| {
         let all = [speaker("n1", &[]), speaker("n2", &["10.0.0.0"])];
         feed(world, all.into_iter().map(Change::Apply), Event::Speaker);
     };
     for slices_first in [true, false] {
-        let tell = |world: &mut World, first: bool| if first == slices_first { slices(world) } else { speakers(world) };
-        let mut world = World::unled(vec![assigned("a", &["10.0.0.0"], "lan")], vec![pool("lan", &["10.0.0.0/24"])]);
+        let tell = |world: &mut World, first: bool| {
+            if first == slices_first { slices(world) } else { speakers(world) }
+        };
+        let mut world = World::unled(
+            vec![assigned("a", &["10.0.0.0"], "lan")],
+            vec![pool("lan", &["10.0.0.0/24"])],
+        );
         world.nodes = ["n1", "n2"].map(|name| (name.into(), ready(name))).into();
         world.lead();
         feed(&mut world, [Change::Apply(ad(0, &json!({})))].into_iter(), Event::Advertisement);
@@ -196,14 +228,17 @@ fn a_service_that_goes_away_is_told_nothing_any_more() {
 
 #[test]
 fn who_does_not_lead_has_nothing_to_look_at() {
-    let mut world = World::unled(vec![assigned("a", &["10.0.0.0"], "lan")], vec![pool("lan", &["10.0.0.0/24"])]);
+    let mut world = World::unled(
+        vec![assigned("a", &["10.0.0.0"], "lan")],
+        vec![pool("lan", &["10.0.0.0/24"])],
+    );
     world.list_all(Order::ByName);
     feed(&mut world, [Change::Apply(slice("a", &["n1"]))].into_iter(), Event::Slice);
     feed(&mut world, [Change::Apply(speaker("n1", &[]))].into_iter(), Event::Speaker);
     assert_eq!(world.state.deadline(world.now), None);
 }
 
-/// The owner has changed, from n1 to n2.
+/// Moves the address from owner n1 to n2.
 fn moved(world: &mut World) {
     says(world, speaker("n2", &["10.0.0.0"]));
     says(world, speaker("n1", &[]));
@@ -250,11 +285,11 @@ fn what_speakers_say_beside_their_addresses_is_noticed() {
     assert_eq!(told(&world, "a").0, "Pending");
     for node in ["n1", "n2", "n3"] {
         let mut deaf = speaker(node, &[]);
-        deaf.links[0].deaf = true;
+        deaf.interfaces[0].isolated = true;
         says(&mut world, deaf);
     }
     world.settle();
-    assert_eq!(told(&world, "a").0, "SpeakersDeaf");
+    assert_eq!(told(&world, "a").0, "SpeakersIsolated");
     for node in ["n1", "n2", "n3"] {
         world.handle(Event::Speaker(Change::Delete(bare_key(node))));
     }

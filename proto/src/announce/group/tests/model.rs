@@ -1,9 +1,10 @@
-//! Who may announce, and how each candidate is described, against a slow model of the rules of `docs/l2.md` ("Who may"): every
-//! combination of what the API says of one node, with every kind of second node.
+//! Eligible nodes and the description of each candidate, against a slow model of the rules in
+//! `docs/l2.md` ("Candidates and ranks"): every combination of one node's facts with every kind of
+//! second node.
 
 use super::*;
 
-/// What is said of a node, and what it has.
+/// Reported state of a node, and its properties.
 #[derive(Clone, Copy, Debug)]
 struct Signals {
     name: &'static str,
@@ -14,7 +15,7 @@ struct Signals {
     /// An advertisement selects it.
     selected: bool,
     endpoint: Kind,
-    /// It says that none of its own passes.
+    /// The node reports that none of its endpoints passes its health check.
     failing: bool,
 }
 
@@ -29,18 +30,28 @@ enum Kind {
 fn every_node() -> Vec<Signals> {
     let mut all = Vec::new();
     for bits in 0..32 {
-        let [ready, cordoned, unreachable, excluded, selected] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
+        let [ready, cordoned, unreachable, excluded, selected] =
+            [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
         for endpoint in [Kind::None, Kind::Ready, Kind::Going] {
             for failing in [false, true] {
                 let name = "a";
-                all.push(Signals { name, ready, cordoned, unreachable, excluded, selected, endpoint, failing });
+                all.push(Signals {
+                    name,
+                    ready,
+                    cordoned,
+                    unreachable,
+                    excluded,
+                    selected,
+                    endpoint,
+                    failing,
+                });
             }
         }
     }
     all
 }
 
-/// No second node, or one that is sound but for one thing.
+/// Returns the cases of the second node: none, a healthy one, and one per fault.
 fn second_nodes() -> Vec<Option<Signals>> {
     let sound = Signals {
         name: "b",
@@ -65,26 +76,27 @@ fn second_nodes() -> Vec<Option<Signals>> {
     ]
 }
 
-/// What the rules say of a node: what keeps it away, or (cordoned, terminating).
-type Expected = Result<(bool, bool), Bar>;
+/// Verdict of the rules on a node: the obstacle, or (cordoned, terminating).
+type Expected = Result<(bool, bool), Ineligible>;
 
-fn model(node: Signals, all: &[Signals], policy: Policy, ignore_label: bool) -> Expected {
+fn model(node: Signals, all: &[Signals], policy: TrafficPolicy, ignore_label: bool) -> Expected {
     let everybody_has_the_label = all.iter().all(|node| node.excluded);
-    let usable: Vec<_> = all.iter().filter(|node| node.endpoint != Kind::None).map(|node| node.name).collect();
+    let usable: Vec<_> =
+        all.iter().filter(|node| node.endpoint != Kind::None).map(|node| node.name).collect();
     let can_serve = match policy {
-        Policy::Cluster => !usable.is_empty(),
-        Policy::Local => usable.contains(&node.name),
+        TrafficPolicy::Cluster => !usable.is_empty(),
+        TrafficPolicy::Local => usable.contains(&node.name),
     };
     let rules = [
-        (node.unreachable, Bar::Unreachable),
-        (node.excluded && !everybody_has_the_label && !ignore_label, Bar::Excluded),
-        (!node.selected, Bar::NotSelected),
-        (!can_serve, Bar::CannotServe),
+        (node.unreachable, Ineligible::Unreachable),
+        (node.excluded && !everybody_has_the_label && !ignore_label, Ineligible::Excluded),
+        (!node.selected, Ineligible::NotSelected),
+        (!can_serve, Ineligible::CannotServe),
     ];
     if let Some((_, bar)) = rules.into_iter().find(|(broken, _)| *broken) {
         return Err(bar);
     }
-    let terminating = policy == Policy::Local && node.endpoint == Kind::Going;
+    let terminating = policy == TrafficPolicy::Local && node.endpoint == Kind::Going;
     Ok((node.cordoned || !node.ready, terminating))
 }
 
@@ -105,42 +117,59 @@ fn endpoint(signals: &Signals) -> Option<Endpoint> {
 
 #[test]
 fn every_combination_of_signals_and_endpoints_is_as_the_model_says() {
-    let pool = Pool { name: "lan".into(), ranges: vec!["10.0.0.0/24".parse().expect("range")], ..Pool::default() };
+    let pool = Pool {
+        name: "lan".into(),
+        ranges: vec!["10.0.0.0/24".parse().expect("range")],
+        ..Pool::default()
+    };
     let ad = bare_ad(json!({"nodeSelectors": [{"matchLabels": {"selected": "true"}}]}));
     let address = [IpAddr::from([10, 0, 0, 1])];
     let (mut rows, mut candidates, mut all_excluded) = (0, 0, 0);
-    for (first, second) in every_node().iter().flat_map(|node| second_nodes().into_iter().map(|other| (*node, other))) {
+    for (first, second) in
+        every_node().iter().flat_map(|node| second_nodes().into_iter().map(|other| (*node, other)))
+    {
         let all: Vec<_> = [first].into_iter().chain(second).collect();
         let nodes: Vec<_> = all.iter().map(fact).collect();
         let endpoints: Vec<_> = all.iter().filter_map(endpoint).collect();
-        let failing_on: Vec<_> = all.iter().filter(|node| node.failing).map(|node| (node.name, Family::V4)).collect();
-        for (policy, ignore_label) in
-            [Policy::Cluster, Policy::Local].into_iter().flat_map(|it| [(it, false), (it, true)])
+        let failing_on: Vec<_> =
+            all.iter().filter(|node| node.failing).map(|node| (node.name, Family::V4)).collect();
+        for (policy, ignore_label) in [TrafficPolicy::Cluster, TrafficPolicy::Local]
+            .into_iter()
+            .flat_map(|it| [(it, false), (it, true)])
         {
-            let scene = Scene::new(nodes.iter(), [&pool].into_iter(), [&ad].into_iter(), ignore_label);
-            let served = Served {
+            let scene = ClusterView::new(
+                nodes.iter(),
+                [&pool].into_iter(),
+                [&ad].into_iter(),
+                ignore_label,
+            );
+            let served = ServiceView {
                 policy,
-                usable: Usable::default(),
+                eligible: EndpointCondition::default(),
                 assigned: &address,
                 from_pool: None,
                 labels: &[],
                 endpoints: endpoints.iter().collect(),
                 failing_on: failing_on.clone(),
             };
-            let group = Group::of(&scene, vec![served]).expect("a group");
+            let group = SharingGroup::of(&scene, vec![served]).expect("a group");
             let named = group.candidates(&scene);
             let is: Vec<Expected> = group
-                .bars(&scene)
-                .map(|(node, bar)| match (bar, named.iter().find(|candidate| *candidate.node == *node.name)) {
-                    (Some(bar), None) => Err(bar),
-                    (None, Some(candidate)) => Ok((candidate.cordoned, candidate.terminating)),
-                    (bar, candidate) => panic!("{bar:?} and {candidate:?}"),
+                .eligibility(&scene)
+                .map(|(node, bar)| {
+                    match (bar, named.iter().find(|candidate| *candidate.node == *node.name)) {
+                        (Some(bar), None) => Err(bar),
+                        (None, Some(candidate)) => Ok((candidate.cordoned, candidate.terminating)),
+                        (bar, candidate) => panic!("{bar:?} and {candidate:?}"),
+                    }
                 })
                 .collect();
-            let expect: Vec<_> = all.iter().map(|node| model(*node, &all, policy, ignore_label)).collect();
+            let expect: Vec<_> =
+                all.iter().map(|node| model(*node, &all, policy, ignore_label)).collect();
             assert_eq!(is, expect, "{policy:?}, label ignored {ignore_label}: {all:#?}");
             for node in &all {
-                let fails = policy == Policy::Local && node.failing && node.endpoint != Kind::None;
+                let fails =
+                    policy == TrafficPolicy::Local && node.failing && node.endpoint != Kind::None;
                 assert_eq!(group.failing_on(node.name).eq(address), fails, "{policy:?} {node:?}");
             }
             rows += 1;

@@ -1,0 +1,143 @@
+//! Compares the time to assign an address from a large pool with the time to assign one from a
+//! small pool.
+//!
+//! The benchmark sends events to the controller's own state, without a cluster. It fills a pool of
+//! each size in turn, so that other load on the machine slows all of them alike, and prints ratios.
+//! `--check` fails if a ratio is more than three times its target.
+
+use std::process::ExitCode;
+use std::time::Instant as WallClock;
+
+use clap::Parser;
+use ferrolb_controller::event::{Event, Leadership};
+use ferrolb_controller::state::{Config, State};
+use ferrolb_proto::facts::{Key, Pool, Service};
+use ferrolb_proto::range::Family;
+use ferrolb_proto::{Instant, api};
+use ferrolb_runtime::watch::Change;
+
+/// The number of addresses that a round of the short series assigns: a /28 has 14 host addresses.
+const SHORT_ROUND_ADDRESSES: usize = 14;
+const FEW_ROUNDS: usize = 1000;
+/// The number of addresses that a round of the long series assigns, which only the large pools
+/// have.
+const LONG_ROUND_ADDRESSES: usize = 10_000;
+const MANY_ROUNDS: usize = 7;
+
+/// The pools, each with its range and address family.
+const SMALL: (&str, Family) = ("192.0.2.0/28", Family::V4);
+const LARGE_V4: (&str, Family) = ("10.0.0.0/8", Family::V4);
+const LARGE_V6: (&str, Family) = ("2001:db8::/64", Family::V6);
+
+/// The targets: the time per address divided by the time per address of the /28.
+const FEW_RATIO_MAX: f64 = 1.5;
+const MANY_RATIO_MAX: f64 = 3.0;
+/// A check fails only above the target times this factor, because other programs may slow the
+/// machine.
+const CHECK_FACTOR: f64 = 3.0;
+
+/// Measures whether the size of a pool changes the cost of an address.
+#[derive(Parser)]
+struct Args {
+    /// Fail if a ratio is more than three times its target.
+    #[arg(long)]
+    check: bool,
+    /// Cargo passes this flag to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let [small, v4, v6] = medians([SMALL, LARGE_V4, LARGE_V6], SHORT_ROUND_ADDRESSES, FEW_ROUNDS);
+    let [many_v4, many_v6] = medians([LARGE_V4, LARGE_V6], LONG_ROUND_ADDRESSES, MANY_ROUNDS);
+    println!("{SHORT_ROUND_ADDRESSES} addresses of {}: {small:.0} ns each", SMALL.0);
+    let mut failed = false;
+    for (count, (range, _), time, target) in [
+        (SHORT_ROUND_ADDRESSES, LARGE_V4, v4, FEW_RATIO_MAX),
+        (SHORT_ROUND_ADDRESSES, LARGE_V6, v6, FEW_RATIO_MAX),
+        (LONG_ROUND_ADDRESSES, LARGE_V4, many_v4, MANY_RATIO_MAX),
+        (LONG_ROUND_ADDRESSES, LARGE_V6, many_v6, MANY_RATIO_MAX),
+    ] {
+        let ratio = time / small;
+        println!("{count} addresses of {range}: {ratio:.2} times that (target {target:.1})");
+        failed |= ratio > target * CHECK_FACTOR;
+    }
+    if args.check && failed {
+        eprintln!("error: a ratio is more than {CHECK_FACTOR} times its target");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Returns, for each pool, the median over all rounds of the time per address, in nanoseconds. Each
+/// round assigns `count` addresses.
+fn medians<const N: usize>(pools: [(&str, Family); N], count: usize, rounds: usize) -> [f64; N] {
+    let mut times: [Vec<f64>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
+    for _ in 0..rounds {
+        for (pool, times) in pools.iter().zip(&mut times) {
+            times.push(fill(*pool, count));
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    })
+}
+
+/// Assigns `count` addresses of a new pool. Returns the time per address, in nanoseconds.
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn fill((range, family): (&str, Family), count: usize) -> f64 {
+    let now = Instant::from_millis(1);
+    let mut state = leader(range, now);
+    let services: Vec<Service> = (0..count).map(|number| service(number, family)).collect();
+    let start = WallClock::now();
+    for service in services {
+        state.handle([Event::Service(Change::Apply(service))], now);
+    }
+    let elapsed = start.elapsed();
+    let assigned: u64 =
+        state.figures().pools.iter().flat_map(|pool| pool.usage).map(|usage| usage.used).sum();
+    assert_eq!(assigned, count as u64, "every Service has an address of {range}");
+    elapsed.as_secs_f64() * 1e9 / count as f64
+}
+
+/// Returns the state of an active leader in a cluster with one pool and no other object.
+fn leader(range: &str, now: Instant) -> State {
+    let classes = vec![api::LOAD_BALANCER_CLASS.to_owned()];
+    let mut state =
+        State::new(Config { classes, default_implementation: true, group: api::GROUP.to_owned() });
+    let pool = Pool {
+        name: "pool".into(),
+        ranges: vec![range.parse().expect("the range is valid")],
+        auto_assign: true,
+        ..Pool::default()
+    };
+    let events = [
+        Event::Lease(Leadership::Held(Instant::from_nanos(u64::MAX))),
+        Event::Pool(Change::ResyncStarted),
+        Event::Pool(Change::Apply(pool)),
+        Event::Pool(Change::ResyncDone),
+        Event::Node(Change::ResyncStarted),
+        Event::Node(Change::ResyncDone),
+        Event::Namespace(Change::ResyncStarted),
+        Event::Namespace(Change::ResyncDone),
+        Event::Advertisement(Change::ResyncStarted),
+        Event::Advertisement(Change::ResyncDone),
+        Event::Service(Change::ResyncStarted),
+        Event::Service(Change::ResyncDone),
+    ];
+    state.handle(events, now);
+    state
+}
+
+fn service(number: usize, family: Family) -> Service {
+    let name = format!("service{number:05}");
+    Service {
+        uid: name.as_str().into(),
+        key: Key::new("default", &name),
+        load_balancer: true,
+        families: vec![family],
+        ..Service::default()
+    }
+}

@@ -1,0 +1,182 @@
+//! Queue of the Services whose condition `Announced` must be checked, and the rate limit of the
+//! condition writes. Plain values; owned by the state.
+
+use std::collections::BTreeSet;
+
+use ferrolb_proto::Instant;
+use ferrolb_proto::facts::Key;
+
+use super::{CONDITIONS_AT_ONCE_MAX, CONDITIONS_PER_SECOND_MAX};
+use std::time::Duration;
+
+/// Delay until the next pass of the main loop if one pass could not check all due Services.
+const NEXT_PASS: Duration = Duration::from_millis(1);
+/// Time between two condition writes at the maximum rate.
+const SPACING: Duration = Duration::from_millis(1_000 / CONDITIONS_PER_SECOND_MAX as u64);
+
+/// The queued checks of single Services, by time, and the position of the round through all
+/// Services.
+#[derive(Debug, Default)]
+pub(in crate::state) struct RecheckQueue {
+    due: BTreeSet<(Instant, Key)>,
+    /// The Service that the round has reached, and the number of Services that are left in the
+    /// round.
+    round: (Key, usize),
+    /// The nodes whose speakers are not live; `None` if the set must be computed again.
+    pub(super) stale_speakers: Option<BTreeSet<Box<str>>>,
+    rate_limit: RateLimit,
+}
+
+/// A queued check of a Service.
+#[derive(Debug)]
+pub(in crate::state) struct QueuedRecheck {
+    at: Instant,
+    /// Time since which the facts have differed from the written condition; `None` if they agree.
+    pub(super) since: Option<Instant>,
+}
+
+/// Rate limit of condition writes (a token bucket).
+#[derive(Debug)]
+struct RateLimit {
+    tokens: u32,
+    since: Instant,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self { tokens: CONDITIONS_AT_ONCE_MAX, since: Instant::ZERO }
+    }
+}
+
+impl RateLimit {
+    fn refill(&mut self, now: Instant) {
+        let more = now.since(self.since).as_nanos() / SPACING.as_nanos();
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        if more >= CONDITIONS_AT_ONCE_MAX - self.tokens {
+            *self = Self { tokens: CONDITIONS_AT_ONCE_MAX, since: now };
+        } else {
+            *self = Self { tokens: self.tokens + more, since: self.since + SPACING * more };
+        }
+    }
+}
+
+impl RecheckQueue {
+    /// Starts a round through all `count` Services. The round begins at the position that the
+    /// previous round has reached.
+    pub(super) fn begin_round(&mut self, count: usize) {
+        self.round.1 = count;
+        self.stale_speakers = None;
+    }
+
+    /// Returns the Service that the round has reached, and the number of Services that are left in
+    /// the round.
+    pub(super) const fn round(&self) -> (&Key, usize) {
+        (&self.round.0, self.round.1)
+    }
+
+    /// Records that the round has reached a Service.
+    pub(super) fn advance_round(&mut self, key: &Key) {
+        self.round = (key.clone(), self.round.1.saturating_sub(1));
+    }
+
+    /// Queues a check of a Service at `at`, unless an earlier one is queued.
+    pub(super) fn look_at(
+        &mut self,
+        key: &Key,
+        motion: &mut Option<Box<QueuedRecheck>>,
+        at: Instant,
+        since: Option<Instant>,
+    ) {
+        let since = motion.as_ref().and_then(|motion| motion.since).or(since);
+        if motion.as_ref().is_none_or(|motion| motion.at > at) {
+            self.forget(key, motion);
+            self.due.insert((at, key.clone()));
+            *motion = Some(Box::new(QueuedRecheck { at, since }));
+        }
+    }
+
+    /// Removes the queued check of a Service.
+    pub(in crate::state) fn forget(&mut self, key: &Key, motion: &mut Option<Box<QueuedRecheck>>) {
+        if let Some(is) = motion.take() {
+            self.due.remove(&(is.at, key.clone()));
+        }
+    }
+
+    /// Returns the Services whose check is due, the longest overdue first.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = &Key> {
+        self.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| key)
+    }
+
+    /// Returns whether a check is due and the rate limit allows its write.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        self.rate_limit.refill(now);
+        self.rate_limit.tokens > 0 && (self.round.1 > 0 || self.due(now).next().is_some())
+    }
+
+    /// Returns the number of conditions that the rate limit allows now.
+    pub(super) const fn room(&self) -> u32 {
+        self.rate_limit.tokens
+    }
+
+    /// Counts one written condition for the rate limit.
+    pub(super) const fn count_write(&mut self) {
+        self.rate_limit.tokens = self.rate_limit.tokens.saturating_sub(1);
+    }
+
+    /// Returns the time after `now` of the next check that the rate limit allows; `None` if no
+    /// check is queued.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let first = self.due.first().map(|(at, _)| *at);
+        let next = if self.round.1 > 0 { now } else { first? };
+        let soonest = if self.rate_limit.tokens == 0 {
+            self.rate_limit.since + SPACING
+        } else {
+            now + NEXT_PASS
+        };
+        Some(next.max(soonest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    #[test]
+    fn the_pace_allows_a_few_at_once_and_so_many_in_a_second() {
+        let mut checks = RecheckQueue::default();
+        checks.begin_round(1_000_000);
+        let mut written = 0;
+        let mut now = at(5_000);
+        while now < at(6_000) {
+            assert_eq!(checks.is_due(now), checks.room() > 0);
+            while checks.room() > 0 {
+                checks.count_write();
+                written += 1;
+            }
+            now = checks.deadline(now).unwrap();
+        }
+        assert_eq!(written, CONDITIONS_PER_SECOND_MAX + CONDITIONS_AT_ONCE_MAX - 1);
+    }
+
+    #[test]
+    fn a_service_is_looked_at_when_it_was_first_said_and_once() {
+        let (mut checks, mut motion, key) =
+            (RecheckQueue::default(), None, Key::new("default", "web"));
+        checks.look_at(&key, &mut motion, at(30), Some(at(1)));
+        checks.look_at(&key, &mut motion, at(20), None);
+        checks.look_at(&key, &mut motion, at(40), None);
+        assert_eq!((checks.due(at(19)).count(), checks.due(at(20)).count()), (0, 1));
+        assert_eq!(
+            motion.as_ref().unwrap().since,
+            Some(at(1)),
+            "since when it is worse stays known"
+        );
+        assert_eq!(checks.deadline(at(10)), Some(at(20)));
+        checks.forget(&key, &mut motion);
+        assert_eq!((checks.deadline(at(10)), motion.is_none()), (None, true));
+    }
+}

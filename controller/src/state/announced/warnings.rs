@@ -1,0 +1,132 @@
+//! Decides the warnings of a Service: which health checks fail, which annotations are wrong, and
+//! which unhealthy or draining nodes announce it. Pure; the order of the warnings is always the
+//! same.
+
+use std::collections::BTreeSet;
+
+use ferrolb_proto::facts::{Endpoint, FailingHealthCheck, Speaker, TrafficPolicy};
+use ferrolb_proto::range::Family;
+
+use super::finding::DiagnosisInput;
+use crate::state::messages::warning::{Flaw, FlawedOwner, Warning};
+
+/// The warnings of a Service.
+#[derive(Debug, Default)]
+pub(super) struct Warnings<'a> {
+    pub(super) all: Vec<Warning<'a>>,
+    /// True if a node with a flaw announces the Service. If a better node is eligible, that node
+    /// takes over within a second.
+    pub(super) flawed: bool,
+}
+
+impl DiagnosisInput<'_> {
+    /// Returns the warnings of the Service. `announced` is true if all its addresses are announced.
+    pub(super) fn warnings(&self, announced: bool) -> Warnings<'_> {
+        let mut problems: Vec<_> =
+            self.service.endpoint_problems().map(Warning::Annotation).collect();
+        if !problems.is_empty() {
+            problems.push(Warning::ReadinessOnly);
+        }
+        if !announced {
+            return Warnings { all: problems, flawed: false };
+        }
+        let families = [Family::V4, Family::V6].into_iter();
+        let failing: Vec<_> =
+            families.filter_map(|family| Some((family, self.failing(family)?))).collect();
+        let everywhere: Vec<_> = failing
+            .iter()
+            .filter(|(_, warning)| matches!(warning, Warning::AllFail { .. }))
+            .map(|(family, _)| *family)
+            .collect();
+        let flawed = self.flawed(&everywhere);
+        let unlabelled = self.scene.ignores_label().then_some(Warning::LabelIgnored);
+        let is_flawed = !flawed.is_empty();
+        let flawed = is_flawed.then_some(Warning::Flawed(flawed));
+        let first = failing.into_iter().map(|(_, warning)| warning).chain(self.unserved());
+        Warnings {
+            all: first.chain(problems).chain(flawed).chain(unlabelled).collect(),
+            flawed: is_flawed,
+        }
+    }
+
+    /// Returns the eligible endpoints.
+    pub(super) fn usable(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints
+            .iter()
+            .copied()
+            .filter(|endpoint| self.service.endpoint_condition.accepts(endpoint))
+    }
+
+    /// Returns whether an eligible endpoint has this family, so that kube-proxy forwards addresses
+    /// of the family.
+    pub(super) fn is_served(&self, family: Family) -> bool {
+        self.usable().any(|endpoint| endpoint.family == family)
+    }
+
+    /// Returns the warning about failing health checks of a family; `None` if none fails, or if the
+    /// Service has no address of the family.
+    fn failing(&self, family: Family) -> Option<Warning<'_>> {
+        let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
+        let usable = self.usable().filter(|endpoint| endpoint.family == family && has(family));
+        let nodes: BTreeSet<_> = usable.map(|endpoint| endpoint.node.as_deref()).collect();
+        // Ignores reports of nodes that have no eligible endpoint of the family any more.
+        let is_so = |(node, failing): &(&str, &FailingHealthCheck)| {
+            failing.family == family && nodes.contains(&Some(*node))
+        };
+        let failing = self.voices?.failing(&self.service.key).filter(is_so);
+        let (names, why): (Vec<_>, Vec<_>) =
+            failing.map(|(node, failing)| (node, &*failing.why)).unzip();
+        if names.is_empty() {
+            return None;
+        }
+        let passes = |node: &Option<&str>| match node {
+            Some(node) => !names.contains(node),
+            // No speaker checks an endpoint without a node. Such an endpoint can receive traffic
+            // only with policy Cluster.
+            None => self.service.policy == TrafficPolicy::Cluster,
+        };
+        let everywhere = !nodes.iter().any(passes);
+        let family = (has(Family::V4) && has(Family::V6)).then_some(family);
+        Some(if everywhere {
+            Warning::AllFail { family, why, local: self.service.policy == TrafficPolicy::Local }
+        } else {
+            Warning::NodesFail { family, nodes: names, why }
+        })
+    }
+
+    /// Returns the warning about a family whose addresses have no eligible endpoint, while the
+    /// other family has one.
+    fn unserved(&self) -> Option<Warning<'_>> {
+        let (served, unserved): (Vec<_>, Vec<_>) =
+            self.service.announceable().partition(|address| self.is_served(Family::of(*address)));
+        let first = unserved.first().filter(|_| !served.is_empty())?;
+        Some(Warning::Unserved { family: Family::of(*first), addresses: unserved })
+    }
+
+    /// Returns the nodes that announce the Service although they report a flaw. Failing health
+    /// checks of the families in `everywhere` are no flaw, because they fail on all nodes and have
+    /// a warning of their own.
+    fn flawed(&self, everywhere: &[Family]) -> Vec<FlawedOwner<'_>> {
+        let Some(voices) = self.voices else { return Vec::new() };
+        let owners = self.service.announceable().flat_map(|address| voices.owners(address).all);
+        let owners: BTreeSet<_> = owners.map(|owner| owner.node).collect();
+        let others_pass = |address| !everywhere.contains(&Family::of(address));
+        let fails =
+            |node| self.group.as_ref().is_some_and(|group| group.failing_on(node).any(others_pass));
+        let flawed = |node| {
+            let flaw = flaw(voices.of(node)?, fails(node))?;
+            Some(FlawedOwner { node, flaw })
+        };
+        owners.into_iter().filter_map(flawed).collect()
+    }
+}
+
+/// Returns the worst reason why another node should announce instead of this one, if any. `fails`
+/// is true if endpoints on the node fail their health check.
+fn flaw(speaker: &Speaker, fails: bool) -> Option<Flaw<'_>> {
+    match speaker.kube_proxy_issue() {
+        _ if fails => Some(Flaw::EndpointsFail),
+        _ if speaker.draining => Some(Flaw::Draining),
+        why => why.map(Flaw::KubeProxy),
+    }
+}

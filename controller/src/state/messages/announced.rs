@@ -1,0 +1,378 @@
+//! Messages of the condition `ferrolb.io/Announced`. Pure.
+
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+use ferrolb_proto::api::{InterfaceIssueReason, NAMESPACE};
+use ferrolb_proto::facts::EndpointCondition;
+use ferrolb_proto::range::Family;
+
+use super::cause::Causes;
+use super::{NAMED_MAX, NamesWithCount, SEPARATOR, describe, join};
+use crate::state::announced::Reason;
+
+/// Where an address is announced, or why it is not. `first` is the finding that decides the reason
+/// of the condition. `second` is the finding for the other path, if the address can be announced on
+/// layer 2 and by BGP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) struct Diagnosis<'a> {
+    pub(in crate::state) first: Finding<'a>,
+    pub(in crate::state) second: Option<Finding<'a>>,
+}
+
+/// Where an address is announced by one path (layer 2 or BGP), or why it is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum Finding<'a> {
+    /// Layer 2: these nodes own the address.
+    Owned {
+        owners: Vec<Owner<'a>>,
+        /// True if the owners' speakers do not receive each other's hellos.
+        partitioned: bool,
+        issue: Option<OwnerIssue<'a>>,
+    },
+    /// Layer 2: a foreign host also replies for the address.
+    Conflict { mac: &'a str, seen_by: &'a str, owners: Vec<Owner<'a>> },
+    /// Layer 2: the kernel of a node also replies for the address.
+    KernelReplies { node: &'a str, mac: &'a str, owners: Vec<Owner<'a>> },
+    /// The address has `ipMode: Proxy`, and the Service does not request its announcement by
+    /// `Proxy,announce`.
+    ProxyMode,
+    /// No endpoint is eligible. `family` is set if only endpoints of this family are missing and
+    /// the other family has eligible ones.
+    NoEndpoint { family: Option<Family>, usable: EndpointCondition },
+    /// No valid advertisement selects the pool and the Service.
+    NoAdvertisement { pool: &'a str },
+    /// No pool contains the address.
+    NoPool,
+    /// Layer 2: no node is eligible, for these causes.
+    NoNode(Causes<'a>),
+    /// Layer 2: these nodes are eligible, and none of them has a speaker.
+    NoSpeaker { nodes: Vec<&'a str> },
+    /// Layer 2: the speakers of these eligible nodes are isolated: they receive no frames.
+    Isolated { nodes: Vec<&'a str> },
+    /// Layer 2: these nodes are eligible, and no speaker has claimed the address.
+    Unclaimed { nodes: Vec<&'a str> },
+    /// Layer 2: these nodes are eligible. The owner is unknown, because the API group in use has no
+    /// SpeakerStatuses.
+    OwnerUnknown { nodes: Vec<&'a str> },
+    /// BGP: the nodes in `from` advertise the address to the BGPPeers in `to`.
+    Routed {
+        from: Senders<'a>,
+        to: Vec<&'a str>,
+        depreferred: Depreferred<'a>,
+        /// BGPAdvertisements whose attributes an older BGPAdvertisement overrides.
+        overridden: Vec<&'a str>,
+    },
+    /// BGP: these nodes should advertise the address, but have no session with these BGPPeers.
+    NoSession { nodes: Vec<&'a str>, peers: Vec<&'a str> },
+    /// BGP: no node can advertise the address, for these causes.
+    NoRoute(Causes<'a>),
+    /// BGP: whether the address is advertised is unknown, because the API group in use has no
+    /// SpeakerStatuses.
+    RouteUnknown,
+}
+
+/// A node that announces an address, and its interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) struct Owner<'a> {
+    pub(in crate::state) node: &'a str,
+    pub(in crate::state) links: Vec<&'a str>,
+}
+
+/// An issue that a speaker reports for an address that is announced nevertheless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) struct OwnerIssue<'a> {
+    pub(in crate::state) reason: InterfaceIssueReason,
+    pub(in crate::state) mac: &'a str,
+    /// The node whose speaker reports the issue.
+    pub(in crate::state) node: &'a str,
+}
+
+/// The nodes that advertise a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum Senders<'a> {
+    /// Every eligible node with a session. With `externalTrafficPolicy: Cluster`, these nodes are
+    /// the same for thousands of Services. The message names none of them, so that a change of one
+    /// session changes no condition.
+    Every,
+    Nodes(Vec<&'a str>),
+}
+
+/// The nodes whose route is de-preferred.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum Depreferred<'a> {
+    None,
+    /// These nodes have a de-preferred route, and other nodes have a preferred one.
+    Also(Vec<&'a str>),
+    All,
+}
+
+impl Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.node, self.links.join(", "))
+    }
+}
+
+impl Display for Senders<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every => f.write_str("every eligible node with a session"),
+            Self::Nodes(names) => NamesWithCount(names, NAMED_MAX).fmt(f),
+        }
+    }
+}
+
+impl Finding<'_> {
+    /// Returns the reason of the condition for this finding.
+    pub(in crate::state) const fn reason(&self) -> Reason {
+        match self {
+            Self::Owned { .. } | Self::Routed { .. } => Reason::Announced,
+            Self::Conflict { .. } => Reason::AddressConflict,
+            Self::KernelReplies { .. } => Reason::KernelAnswers,
+            Self::ProxyMode => Reason::NotAnnouncedIPModeProxy,
+            Self::NoEndpoint { .. } => Reason::NoEndpoints,
+            Self::NoAdvertisement { .. } | Self::NoPool => Reason::NoAdvertisement,
+            Self::NoNode(_) | Self::NoRoute(_) => Reason::NoCandidateNode,
+            Self::NoSpeaker { .. } => Reason::NoSpeaker,
+            Self::Isolated { .. } => Reason::SpeakersIsolated,
+            Self::Unclaimed { .. } => Reason::Pending,
+            Self::OwnerUnknown { .. } | Self::RouteUnknown => Reason::Unobservable,
+            Self::NoSession { .. } => Reason::NoSession,
+        }
+    }
+
+    const fn is_bgp(&self) -> bool {
+        matches!(
+            self,
+            Self::Routed { .. } | Self::NoSession { .. } | Self::NoRoute(_) | Self::RouteUnknown
+        )
+    }
+
+    /// Renders the finding as the message about these addresses.
+    fn text(&self, addresses: &str) -> String {
+        if let Some(location) = self.location() {
+            return format!("{addresses} {location}");
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all others have one form")]
+        match self {
+            Self::Conflict { mac, seen_by, owners } => format!(
+                "IP conflict: {mac} replies for {addresses} (seen by {seen_by}){}. Remove the \
+                 address from that host, or exclude it from the pool",
+                owned_by(owners)
+            ),
+            Self::KernelReplies { node, mac, owners } => format!(
+                "IP conflict: the kernel of {node} ({mac}) replies for {addresses}{}. With \
+                 kube-proxy in IPVS mode set strictARP, else remove the address from the node's \
+                 interfaces, or stop the other load balancer there",
+                owned_by(owners)
+            ),
+            _ => {
+                let path = if self.is_bgp() { " by BGP" } else { "" };
+                let fact =
+                    self.unknown().map_or_else(|| format!("not announced{path}"), str::to_owned);
+                format!("{addresses} {fact}: {}", self.cause())
+            }
+        }
+    }
+
+    /// Returns the fact to report if the API group in use has no SpeakerStatuses; `None` for other
+    /// findings.
+    const fn unknown(&self) -> Option<&'static str> {
+        if matches!(self, Self::OwnerUnknown { .. }) {
+            Some("owner unknown")
+        } else if matches!(self, Self::RouteUnknown) {
+            Some("BGP state unknown")
+        } else {
+            None
+        }
+    }
+
+    /// Returns where the address is announced, if it is.
+    fn location(&self) -> Option<String> {
+        match self {
+            Self::Owned { owners, partitioned: apart, issue } => {
+                Some(owned(owners, *apart, issue.as_ref()))
+            }
+            Self::Routed { from, to, depreferred, overridden } => {
+                Some(routed(from, to, depreferred, overridden))
+            }
+            Self::Conflict { .. }
+            | Self::KernelReplies { .. }
+            | Self::ProxyMode
+            | Self::NoEndpoint { .. }
+            | Self::NoAdvertisement { .. }
+            | Self::NoPool
+            | Self::NoNode(_)
+            | Self::NoSpeaker { .. }
+            | Self::Isolated { .. }
+            | Self::Unclaimed { .. }
+            | Self::OwnerUnknown { .. }
+            | Self::NoSession { .. }
+            | Self::NoRoute(_)
+            | Self::RouteUnknown => None,
+        }
+    }
+
+    /// Returns why the address is not announced, and the command or the change that helps.
+    fn cause(&self) -> String {
+        match self {
+            // `text` renders these findings without a cause.
+            Self::Owned { .. }
+            | Self::Routed { .. }
+            | Self::Conflict { .. }
+            | Self::KernelReplies { .. } => String::new(),
+            Self::ProxyMode => "ipMode is Proxy, so no node's kube-proxy accepts traffic for the \
+                                address. If another component does, set the annotation \
+                                ferrolb.io/ip-mode to Proxy,announce"
+                .to_owned(),
+            Self::NoEndpoint { family, usable } => no_endpoint(*family, *usable),
+            Self::NoAdvertisement { pool } => format!(
+                "no valid L2Advertisement or BGPAdvertisement selects IPAddressPool {pool} and \
+                 this Service: create one, or change the selectors of one"
+            ),
+            Self::NoPool => {
+                "no IPAddressPool contains the address any more: add it to spec.addresses of \
+                 one"
+                .to_owned()
+            }
+            Self::NoNode(causes) | Self::NoRoute(causes) => {
+                format!("no node is eligible; {causes}")
+            }
+            Self::NoSpeaker { nodes } => format!(
+                "no speaker runs on an eligible node ({}). See `kubectl -n {NAMESPACE} describe \
+                 daemonset speaker`",
+                list(nodes)
+            ),
+            Self::Isolated { nodes } => format!(
+                "the speakers of all eligible nodes ({}) receive nothing on their interfaces. \
+                 Check cables, switch ports and VLANs",
+                list(nodes)
+            ),
+            Self::Unclaimed { nodes } => format!(
+                "no speaker has claimed the address yet (eligible: {}). If this persists, see \
+                 `kubectl -n {NAMESPACE} logs daemonset/speaker`",
+                list(nodes)
+            ),
+            Self::OwnerUnknown { nodes } => format!(
+                "with this --api-group, speakers report no owner in a SpeakerStatus (eligible nodes: {}). See {STATE}",
+                list(nodes)
+            ),
+            Self::NoSession { nodes, peers } => format!(
+                "no session from {} to {}. See {}",
+                list(nodes),
+                list(peers),
+                describe("bgppeers", &peers[..peers.len().min(NAMED_MAX)])
+            ),
+            Self::RouteUnknown => {
+                format!(
+                    "with this --api-group, speakers report no sessions in a SpeakerStatus. See {STATE}"
+                )
+            }
+        }
+    }
+}
+
+/// The command that shows the state of a node's speaker.
+const STATE: &str = "`curl -s http://127.0.0.1:7472/state` on a node";
+
+impl Diagnosis<'_> {
+    /// Returns the reason of the condition for this diagnosis.
+    pub(in crate::state) const fn reason(&self) -> Reason {
+        self.first.reason()
+    }
+
+    /// Returns the part of the message about these addresses.
+    pub(in crate::state) fn text(&self, addresses: &[IpAddr]) -> String {
+        let text = self.first.text(&join(addresses));
+        let Some(second) = &self.second else { return text };
+        let rest = match second.location() {
+            Some(location) if self.reason() == Reason::Announced => {
+                return format!("{text}, and {location}");
+            }
+            Some(location) => format!("announced {location}"),
+            None => {
+                let path = if self.first.is_bgp() { "on layer 2" } else { "by BGP" };
+                let fact =
+                    second.unknown().map_or_else(|| format!("not announced {path}"), str::to_owned);
+                format!("{fact}: {}", second.cause())
+            }
+        };
+        format!("{text}{SEPARATOR}{rest}")
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    NamesWithCount(names, NAMED_MAX).to_string()
+}
+
+fn owners_text(owners: &[Owner<'_>]) -> String {
+    let mut names: Vec<_> = owners.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if owners.len() > NAMED_MAX {
+        names.push(format!("{} more", owners.len() - NAMED_MAX));
+    }
+    names.join(" and ")
+}
+
+fn owned_by(owners: &[Owner<'_>]) -> String {
+    if owners.is_empty() {
+        return ", and no node announces it".to_owned();
+    }
+    format!(", announced from {}", owners_text(owners))
+}
+
+fn owned(owners: &[Owner<'_>], apart: bool, issue: Option<&OwnerIssue<'_>>) -> String {
+    let apart = if apart {
+        ", whose speakers do not receive each other's hellos: check the network between them"
+    } else {
+        ""
+    };
+    let issue = issue.map_or_else(String::new, |OwnerIssue { reason, mac, node }| match reason {
+        InterfaceIssueReason::MulticastJoinFailed => format!(
+            ", but {node} could not join multicast group {mac}, so neighbor solicitations may not \
+             reach it: see its speaker log"
+        ),
+        InterfaceIssueReason::StaleNeighborProxy
+        | InterfaceIssueReason::AddressConflict
+        | InterfaceIssueReason::KernelAnswers => format!(
+            ", but {mac} still replies for the failed owner: clear the neighbor table of that \
+             device, or disable its proxy"
+        ),
+    });
+    format!("from {}{apart}{issue}", owners_text(owners))
+}
+
+fn routed(
+    from: &Senders<'_>,
+    to: &[&str],
+    depreferred: &Depreferred<'_>,
+    overridden: &[&str],
+) -> String {
+    let depreferred = match depreferred {
+        Depreferred::None => String::new(),
+        Depreferred::Also(nodes) => format!(", and de-preferred (RFC 8326) from {}", list(nodes)),
+        Depreferred::All => ", de-preferred (RFC 8326)".to_owned(),
+    };
+    let overridden = match overridden {
+        [] => String::new(),
+        ads => format!(
+            " (BGPAdvertisement {} is overridden by an older one with another localPref, med or \
+             asPathPrepend)",
+            list(ads)
+        ),
+    };
+    format!("by BGP from {from} to {}{depreferred}{overridden}", list(to))
+}
+
+fn no_endpoint(family: Option<Family>, usable: EndpointCondition) -> String {
+    let state = match usable {
+        EndpointCondition::ReadyOrTerminating => "is ready, or serving while terminating",
+        EndpointCondition::Ready => {
+            "is ready, as annotation ferrolb.io/endpoint-condition requires"
+        }
+        EndpointCondition::Serving => {
+            "is serving, as annotation ferrolb.io/endpoint-condition requires"
+        }
+    };
+    let family = family.map_or_else(String::new, |family| format!("{family} "));
+    format!("no {family}endpoint of the Service {state}: check its pods and spec.selector")
+}

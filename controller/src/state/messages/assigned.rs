@@ -1,0 +1,289 @@
+//! Messages of the condition `ferrolb.io/AddressAssigned` and its events. Pure; `docs/reasons.md`
+//! explains each reason.
+
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+use ferrolb_proto::api::{ConditionStatus, IpMode, NAMESPACE};
+use ferrolb_proto::facts::Service;
+
+use super::{FirstNames, Message, SEPARATOR, describe, join};
+use crate::state::alloc::Refusal;
+use crate::state::choose::{Shortage, UnusablePools};
+use crate::state::service_addresses::{Assignment, LostAddresses};
+use crate::state::sharing::{SharingConflict, SharingParameters};
+
+/// Reason of a Service that has all addresses that it requires.
+pub(in crate::state) const ASSIGNED: &str = "Assigned";
+const BAD_ANNOTATION: &str = "BadAnnotation";
+const FAMILY_MISSING: &str = "FamilyMissing";
+const NO_POOL_MATCHES: &str = "NoPoolMatches";
+const POOL_EXHAUSTED: &str = "PoolExhausted";
+const REQUESTED_IN_USE: &str = "RequestedAddressInUse";
+const REQUESTED_OUTSIDE: &str = "RequestedAddressOutsidePools";
+const SHARING_CONFLICT: &str = "SharingConflict";
+/// Reason of a Service that MetalLB serves.
+pub(in crate::state) const SERVED_BY_METALLB: &str = "ServedByMetalLB";
+
+/// The content of a Service's condition `AddressAssigned`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::state) enum AssignedMessage<'a> {
+    /// FerroLB serves the Service; `claim` is the controller's decision about its addresses.
+    Decided { service: &'a Service, claim: &'a Assignment },
+    /// MetalLB serves the Service, as this annotation shows.
+    MetalLb { annotation: &'a str },
+}
+
+impl Message for AssignedMessage<'_> {
+    fn status(&self) -> ConditionStatus {
+        match self {
+            Self::Decided { claim, .. } => claim.satisfied.into(),
+            Self::MetalLb { .. } => ConditionStatus::False,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Decided { claim, .. } => match &claim.shortage {
+                Some(shortage) if !claim.satisfied => shortage.reason(),
+                Some(_) | None => ASSIGNED,
+            },
+            Self::MetalLb { .. } => SERVED_BY_METALLB,
+        }
+    }
+}
+
+impl Display for AssignedMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decided { service, claim } => f.write_str(&decided(service, claim)),
+            Self::MetalLb { annotation } => write!(
+                f,
+                "MetalLB serves this Service (annotation {annotation}), so FerroLB does not change \
+                 it. If MetalLB is gone, remove the annotation; if both run, set \
+                 spec.loadBalancerClass of the Services for FerroLB"
+            ),
+        }
+    }
+}
+
+/// Returns the message of a decision. The message depends on the current state only, so a restart
+/// of the controller does not change it.
+fn decided(service: &Service, claim: &Assignment) -> String {
+    let from = claim.pool.as_deref().unwrap_or_default();
+    let has = format!("{} from pool {from}", join(&claim.addresses));
+    let short = claim.shortage.as_deref().map(|shortage| shortage.text(claim));
+    let mut parts = match (short, claim.satisfied) {
+        (None, _) => vec![has],
+        (Some(why), true) => vec![has, format!("ipFamilyPolicy PreferDualStack: {why}")],
+        (Some(why), false) if claim.addresses.is_empty() => vec![why],
+        (Some(why), false) => vec![why, format!("still assigned: {has}")],
+    };
+    if !claim.addresses.is_empty() {
+        parts.extend(
+            Some(SharingParameters::of(service).to_string()).filter(|terms| !terms.is_empty()),
+        );
+        parts.extend(proxy(service, claim));
+    }
+    parts.join(SEPARATOR)
+}
+
+/// Returns the part of the message about `ipMode: Proxy`, if the addresses have this mode.
+fn proxy(service: &Service, claim: &Assignment) -> Option<String> {
+    let announced = if service.demand.request.announce_in_proxy_mode {
+        "and the address is announced, as annotation ferrolb.io/ip-mode requests"
+    } else {
+        "so the address is not announced"
+    };
+    (claim.mode == IpMode::Proxy).then(|| {
+        format!("ipMode is Proxy: kube-proxy accepts no traffic for it on any node, {announced}")
+    })
+}
+
+impl Shortage {
+    /// Returns the reason of the condition.
+    pub(in crate::state) const fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => BAD_ANNOTATION,
+            Self::OneFamily(_) | Self::Family(_) => FAMILY_MISSING,
+            Self::Refused(_, refusal) => refusal.reason(),
+            Self::UnknownPool(_)
+            | Self::InvalidPool(_)
+            | Self::PoolNotAllowed(_)
+            | Self::NoPool(_) => NO_POOL_MATCHES,
+            Self::Exhausted(_) => POOL_EXHAUSTED,
+        }
+    }
+
+    /// Returns why the Service does not have all addresses that it requests, and the change that
+    /// helps.
+    pub(in crate::state) fn text(&self, claim: &Assignment) -> String {
+        match self {
+            Self::BadRequest(problem) => problem.to_string(),
+            Self::OneFamily(family) => format!(
+                "spec.ipFamilyPolicy is RequireDualStack, and the Service has only an {family} \
+                 cluster IP: make the cluster dual-stack, or set spec.ipFamilyPolicy to SingleStack"
+            ),
+            Self::Refused(address, refusal) => refusal.text(*address),
+            Self::UnknownPool(pool) => format!(
+                "IPAddressPool {pool}, which the Service requests, does not exist: create it, or \
+                 remove the annotation address-pool"
+            ),
+            Self::InvalidPool(pool) => format!(
+                "IPAddressPool {pool}, which the Service needs an address from, is invalid. See {}",
+                describe("ipaddresspools", &[pool])
+            ),
+            Self::PoolNotAllowed(pool) => format!(
+                "IPAddressPool {pool}, which the Service requests, is for other namespaces or \
+                 Services: change its spec.serviceAllocation, or request another pool"
+            ),
+            Self::NoPool(closed) => no_pool(closed),
+            Self::Family(families) => match (families.as_slice(), &claim.pool) {
+                (_, Some(pool)) if !claim.addresses.is_empty() => format!(
+                    "IPAddressPool {pool} has no {} addresses: add a range to it, or set \
+                     spec.ipFamilyPolicy to SingleStack",
+                    join(families)
+                ),
+                ([_, _, ..], _) => format!(
+                    "no IPAddressPool has {} addresses: add the missing range to one of them, or \
+                     set spec.ipFamilyPolicy to SingleStack",
+                    join(families)
+                ),
+                (_, _) => format!(
+                    "no IPAddressPool has {} addresses: add a range to one of them",
+                    join(families)
+                ),
+            },
+            Self::Exhausted(pools) => format!(
+                "no address is free in IPAddressPool {}: add addresses to spec.addresses, or \
+                 delete a Service that has one",
+                FirstNames(pools)
+            ),
+        }
+    }
+}
+
+fn no_pool(UnusablePools { invalid, manual, others }: &UnusablePools) -> String {
+    let causes = [
+        (invalid, "invalid"),
+        (manual, "spec.autoAssign is false"),
+        (others, "spec.serviceAllocation excludes it"),
+    ];
+    let there = causes.into_iter().filter(|(pools, _)| !pools.is_empty());
+    let causes: Vec<_> =
+        there.map(|(pools, cause)| format!("{} ({cause})", FirstNames(pools))).collect();
+    if causes.is_empty() {
+        return format!("no IPAddressPool exists: create one in namespace {NAMESPACE}");
+    }
+    format!(
+        "no IPAddressPool assigns addresses to this Service automatically: {}. Change or create a \
+         pool, or request one with annotation ferrolb.io/address-pool",
+        causes.join(", ")
+    )
+}
+
+impl Refusal {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::NoPool | Self::OtherPool(_) => REQUESTED_OUTSIDE,
+            Self::PoolNotAllowed(_) => NO_POOL_MATCHES,
+            Self::Node | Self::Unmanaged(_) | Self::AssignedTo(_, SharingConflict::NoKey) => {
+                REQUESTED_IN_USE
+            }
+            Self::AssignedTo(
+                _,
+                SharingConflict::Key | SharingConflict::Port(_) | SharingConflict::Local,
+            ) => SHARING_CONFLICT,
+            Self::NotRequested | Self::Family => BAD_ANNOTATION,
+        }
+    }
+
+    /// Returns why the Service cannot have an address that it requests, and the change that helps.
+    fn text(&self, address: IpAddr) -> String {
+        let requested = format!("requested address {address}");
+        match self {
+            Self::NoPool => format!(
+                "{requested} is in no valid IPAddressPool, or excluded (spec.excludeAddresses, \
+                 spec.avoidBuggyIPs): request another address, or add it to a pool"
+            ),
+            Self::OtherPool(pool) => format!(
+                "{requested} is in IPAddressPool {pool}, and all addresses of a Service come from \
+                 one pool, the one that it requests: request an address of that pool, or another \
+                 pool"
+            ),
+            Self::PoolNotAllowed(pool) => format!(
+                "{requested} is in IPAddressPool {pool}, which is for other namespaces or \
+                 Services: change its spec.serviceAllocation, or request another address"
+            ),
+            Self::Node => {
+                format!("{requested} is an address of a Node: request another address")
+            }
+            Self::Unmanaged(user) => {
+                format!("{requested} is {user}: request another address, or remove it there")
+            }
+            Self::AssignedTo(key, SharingConflict::NoKey) => format!(
+                "{requested} is assigned to Service {key}: request another address, or share it \
+                 with the same annotation ferrolb.io/allow-shared-ip on both"
+            ),
+            Self::AssignedTo(key, clash) => {
+                format!("{requested} cannot be shared with Service {key}: {clash}")
+            }
+            Self::NotRequested | Self::Family => format!(
+                "{requested} is not of an IP family of the Service: request one address of each \
+                 family"
+            ),
+        }
+    }
+
+    /// Returns why the controller has released an address of the Service.
+    fn released(&self) -> String {
+        match self {
+            Self::NoPool => "no IPAddressPool contains it any more".to_owned(),
+            Self::PoolNotAllowed(pool) => {
+                format!("IPAddressPool {pool} is now for other namespaces or Services")
+            }
+            Self::OtherPool(pool) => format!(
+                "it is from IPAddressPool {pool}, and the Service needs its addresses from another \
+                 one"
+            ),
+            Self::Node => "it is now an address of a Node".to_owned(),
+            Self::Unmanaged(user) => format!("it is {user}"),
+            Self::AssignedTo(key, SharingConflict::NoKey) => {
+                format!("it is assigned to Service {key}")
+            }
+            Self::AssignedTo(key, clash) => {
+                format!("it cannot be shared with Service {key}: {clash}")
+            }
+            Self::NotRequested => "the Service requests another address".to_owned(),
+            Self::Family => {
+                "the Service has no cluster IP of its family, or another address of that family"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+impl Display for SharingConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKey => {
+                f.write_str("set the same annotation ferrolb.io/allow-shared-ip on both")
+            }
+            Self::Key => f.write_str("set their annotations allow-shared-ip to the same value"),
+            Self::Port(port) => write!(f, "both have port {port}. Change one of them"),
+            Self::Local => f.write_str(
+                "with externalTrafficPolicy Local both must be Local and have equal selectors",
+            ),
+        }
+    }
+}
+
+/// Returns the message of an event: the message of the condition, followed by the released
+/// addresses and the reasons.
+pub(in crate::state) fn with_released(message: &str, lost: &LostAddresses) -> String {
+    let mut text = message.to_owned();
+    for (address, refusal) in lost {
+        text.push_str(&format!("{SEPARATOR}{address} was released: {}", refusal.released()));
+    }
+    text
+}

@@ -1,0 +1,83 @@
+//! Messages of the condition `Valid` of an IPAddressPool. Pure.
+
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+use ferrolb_proto::api::ConditionStatus;
+use ferrolb_proto::facts::PoolProblem;
+use ferrolb_proto::range::AddressRange;
+
+use super::{FirstNames, Message, VALID};
+use crate::state::alloc::SkipReason;
+
+/// Why a pool is invalid, so that the controller assigns no addresses from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum PoolFault {
+    /// The specification of the pool is invalid.
+    Problem(PoolProblem),
+    /// `range` of the pool overlaps `older_range` of the older pool `older`.
+    Overlap { pool: Box<str>, range: AddressRange, older: Box<str>, older_range: AddressRange },
+}
+
+/// The content of an IPAddressPool's condition `Valid`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum PoolMessage<'a> {
+    /// The addresses of the pool can be assigned, except these.
+    Valid(Vec<SkippedAddress<'a>>),
+    Fault(&'a PoolFault),
+}
+
+/// An address of a pool that is not assigned automatically, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) struct SkippedAddress<'a>(
+    pub(in crate::state) IpAddr,
+    pub(in crate::state) SkipReason<'a>,
+);
+
+impl Display for SkippedAddress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0, self.1)
+    }
+}
+
+impl Message for PoolMessage<'_> {
+    fn status(&self) -> ConditionStatus {
+        matches!(self, Self::Valid(_)).into()
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Valid(_) => VALID,
+            Self::Fault(PoolFault::Overlap { .. }) => "Overlap",
+            Self::Fault(PoolFault::Problem(problem)) => match problem {
+                PoolProblem::Empty | PoolProblem::Addresses(_) | PoolProblem::Special(..) => {
+                    "BadAddresses"
+                }
+                PoolProblem::Exclude(_) => "BadExcludeAddresses",
+                PoolProblem::Overlap(..) => "Overlap",
+                PoolProblem::Selector(_) => "BadSelector",
+                PoolProblem::Unreadable(_) => "Unreadable",
+            },
+        }
+    }
+}
+
+impl Display for PoolMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Valid(skipped) if skipped.is_empty() => {
+                f.write_str("addresses of this pool can be assigned")
+            }
+            Self::Valid(skipped) => {
+                write!(f, "addresses of this pool can be assigned, except {}", FirstNames(skipped))
+            }
+            Self::Fault(PoolFault::Problem(problem)) => problem.fmt(f),
+            Self::Fault(PoolFault::Overlap { pool, range, older, older_range }) => write!(
+                f,
+                "{range} of this pool ({pool}) overlaps {older_range} of IPAddressPool {older}, \
+                 which is older: this pool assigns nothing until the overlap is removed from one \
+                 of them"
+            ),
+        }
+    }
+}

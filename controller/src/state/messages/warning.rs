@@ -1,0 +1,106 @@
+//! Warnings in the message of the condition `ferrolb.io/Announced`, after the addresses. Pure.
+
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+use ferrolb_proto::range::Family;
+
+use super::{NamesWithCount, join};
+
+/// Maximum number of nodes or endpoints that a warning names.
+const NAMED_MAX: usize = 3;
+
+/// A problem of a Service that does not prevent its announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum Warning<'a> {
+    /// Every endpoint on these nodes fails its health check. `family` is set if the Service has
+    /// addresses of both families.
+    NodesFail { family: Option<Family>, nodes: Vec<&'a str>, why: Vec<&'a str> },
+    /// Every endpoint on every node fails its health check.
+    AllFail {
+        family: Option<Family>,
+        why: Vec<&'a str>,
+        /// True with `externalTrafficPolicy: Local`: then the readiness of endpoints alone decides
+        /// which nodes announce.
+        local: bool,
+    },
+    /// These addresses have no eligible endpoint of their family, but the other family has one.
+    Unserved { family: Family, addresses: Vec<IpAddr> },
+    /// An annotation about endpoints is invalid.
+    Annotation(String),
+    /// The effect of [`Self::Annotation`], which precedes this warning: only the readiness of
+    /// endpoints counts.
+    ReadinessOnly,
+    /// These nodes announce the Service, each with a flaw that ranks it behind others.
+    Flawed(Vec<FlawedOwner<'a>>),
+    /// Every Node has the exclude label, so the label has no effect.
+    LabelIgnored,
+}
+
+/// A node that announces an address, and why another node should announce it instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) struct FlawedOwner<'a> {
+    pub(in crate::state) node: &'a str,
+    pub(in crate::state) flaw: Flaw<'a>,
+}
+
+/// Why another node should announce an address instead of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::state) enum Flaw<'a> {
+    EndpointsFail,
+    Draining,
+    /// kube-proxy is unhealthy; the cause is empty if the speaker reports none.
+    KubeProxy(&'a str),
+}
+
+impl Display for Warning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let which = |family: &Option<Family>| {
+            family.map_or_else(String::new, |family| format!("{family} "))
+        };
+        match self {
+            Self::NodesFail { family, nodes, why } => write!(
+                f,
+                "all {}endpoints on {} fail their health check ({}): check these pods",
+                which(family),
+                NamesWithCount(nodes, NAMED_MAX),
+                NamesWithCount(why, NAMED_MAX)
+            ),
+            Self::AllFail { family, why, local } => write!(
+                f,
+                "all {}endpoints fail their health check ({}){}: check the pods, and the \
+                 annotation ferrolb.io/health-check",
+                which(family),
+                NamesWithCount(why, NAMED_MAX),
+                if *local { ", so readiness alone selects the node" } else { "" }
+            ),
+            Self::Unserved { family, addresses } => write!(
+                f,
+                "{}: no {family} endpoint is eligible. Add {family} to the pods, or set \
+                 spec.ipFamilyPolicy to SingleStack",
+                join(addresses)
+            ),
+            Self::Annotation(problem) => f.write_str(problem),
+            Self::ReadinessOnly => f.write_str("until then only the readiness of endpoints counts"),
+            Self::Flawed(owners) => {
+                write!(f, "{}: no healthier node is eligible", NamesWithCount(owners, NAMED_MAX))
+            }
+            Self::LabelIgnored => f.write_str(
+                "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, \
+                 so it is ignored",
+            ),
+        }
+    }
+}
+
+impl Display for FlawedOwner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} announces it although ", self.node)?;
+        match self.flaw {
+            Flaw::EndpointsFail => f.write_str("endpoints on it fail their health check"),
+            Flaw::Draining => f.write_str("it is draining"),
+            Flaw::KubeProxy("") => f.write_str("its kube-proxy is unhealthy"),
+            Flaw::KubeProxy(why) => write!(f, "its kube-proxy is unhealthy ({why})"),
+        }
+    }
+}

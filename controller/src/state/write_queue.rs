@@ -1,0 +1,330 @@
+//! Queue of the pending writes, in the order in which they became due. Owned by the state.
+//!
+//! If a write fails, or another writer undoes it, the next attempt waits longer each time. The
+//! driver has no clock, so the queue passes a write to the driver only when the write is due.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use ferrolb_proto::Instant;
+
+use super::RESOURCE_STATUS_INTERVAL;
+use crate::desired::{Status, Target, Write};
+use crate::event::Outcome;
+
+/// Delay of the next attempt after a first failure. Each further failure doubles the delay.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
+/// Upper limit of the delay after failures.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Number of rejections by the API server, without a success between them, after which the failure
+/// is reported. Fewer rejections usually end without intervention, like conflicts with other
+/// writers.
+pub(super) const REJECTIONS_UNTIL_REPORT: u32 = 3;
+/// If the same status must be written again within this time after its write, another writer has
+/// undone it. The next write is then delayed, so that the two writers do not overwrite each other
+/// at full speed.
+const CONFLICT_WINDOW: Duration = Duration::from_secs(60);
+
+/// Write queue: the pending writes by due time, then by arrival.
+#[derive(Debug, Default)]
+pub(super) struct WriteQueue {
+    /// The pending writes by slot: the due time and a sequence number. Writes are boxed to save
+    /// memory, because the nodes of a `BTreeMap` are about half empty.
+    due: BTreeMap<(Instant, u64), Box<Write>>,
+    /// Pending statuses of the custom resources. That of a Service is stored with the Service.
+    custom_resources: BTreeMap<Target, PendingStatus>,
+    /// Counter of slots and attempts, so that the number of each is unique.
+    sequence: u64,
+}
+
+/// The slot of an object's pending write, and the history of the object's writes.
+#[derive(Debug, Default)]
+pub(super) struct PendingStatus {
+    /// The slot of the pending write in the queue. `None`: the object is up to date, or was written
+    /// and the watch has not returned it yet.
+    slot: Option<(Instant, u64)>,
+    attempt: u64,
+    failures: u32,
+    /// Number of rejections by the API server since the latest success. Other failures do not reset
+    /// the number.
+    refusals: u32,
+    /// Time of the latest successful write; `None` after [`Self::reset_delay`].
+    done_at: Option<Instant>,
+    /// Hash of the status that was most recently passed to [`WriteQueue::set`].
+    desired_digest: u64,
+    not_before: Instant,
+    /// Earliest time of the next write to a custom resource, because of
+    /// [`RESOURCE_STATUS_INTERVAL`]; zero for a Service.
+    quiet_until: Instant,
+}
+
+impl PendingStatus {
+    /// Returns whether a write is pending.
+    pub(super) const fn is_pending(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// Returns whether the API server has rejected the write so often that the failure was
+    /// reported.
+    pub(super) const fn is_refused(&self) -> bool {
+        self.refusals >= REJECTIONS_UNTIL_REPORT
+    }
+
+    /// Removes the delay after failures, because of a new decision: writing the object again does
+    /// not mean that another writer has undone the latest write. The minimum interval between two
+    /// writes remains.
+    pub(super) const fn reset_delay(&mut self) {
+        (self.done_at, self.not_before) = (None, self.quiet_until);
+    }
+
+    /// Returns the time of the latest successful write, if known.
+    pub(super) const fn done_at(&self) -> Option<Instant> {
+        self.done_at
+    }
+
+    fn fail(&mut self, now: Instant) {
+        let delay = RETRY_DELAY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_DELAY_MAX);
+        self.failures += 1;
+        self.not_before = self.not_before.max(now + delay);
+    }
+}
+
+impl WriteQueue {
+    /// Queues the status that the object should have. With `None`, removes the pending write: the
+    /// object is up to date, or FerroLB does not manage it.
+    pub(super) fn set(&mut self, draft: &mut PendingStatus, status: Option<Status>, now: Instant) {
+        let Some(status) = status else {
+            // The watch can return the written object before the response to the write arrives, so
+            // the write counts as done.
+            if draft.is_pending() {
+                draft.done_at = Some(now);
+            }
+            self.withdraw(draft);
+            return;
+        };
+        let last = std::mem::replace(&mut draft.desired_digest, digest(&status));
+        match draft.slot.and_then(|place| self.due.get_mut(&place)) {
+            Some(write) if write.status == status => {}
+            // The new status gets a new attempt number, so that the result of an attempt for the
+            // old status has no effect.
+            Some(write) => {
+                self.sequence += 1;
+                draft.attempt = self.sequence;
+                (write.attempt, write.status) = (draft.attempt, status);
+            }
+            None => {
+                match draft.done_at {
+                    // The status equals the one that was written, so another writer has undone the
+                    // write.
+                    Some(at) if now.since(at) < CONFLICT_WINDOW && draft.desired_digest == last => {
+                        draft.fail(now);
+                    }
+                    Some(_) | None => draft.failures = 0,
+                }
+                self.place(draft, status, now);
+            }
+        }
+    }
+
+    fn place(&mut self, draft: &mut PendingStatus, status: Status, now: Instant) {
+        self.sequence += 1;
+        draft.attempt = self.sequence;
+        let place = (draft.not_before.max(now), self.sequence);
+        draft.slot = Some(place);
+        let reports_refusal = draft.refusals + 1 == REJECTIONS_UNTIL_REPORT;
+        let write = Write { attempt: draft.attempt, reports_refusal, status };
+        self.due.insert(place, Box::new(write));
+    }
+
+    /// Removes the pending write of the object, and returns its status.
+    pub(super) fn withdraw(&mut self, draft: &mut PendingStatus) -> Option<Status> {
+        draft.refusals = 0;
+        let write = self.due.remove(&draft.slot.take()?)?;
+        Some(write.status)
+    }
+
+    /// Handles the outcome of an attempt. Returns the written status after a success.
+    ///
+    /// After a success, the object counts as up to date until the watch returns it. After a
+    /// failure, another attempt follows later, if the object still needs it. The outcome of an
+    /// attempt that a newer attempt has replaced has no effect.
+    pub(super) fn complete_attempt(
+        &mut self,
+        draft: &mut PendingStatus,
+        attempt: u64,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<Status> {
+        if attempt != draft.attempt {
+            return None;
+        }
+        if outcome == Outcome::Done {
+            draft.done_at = Some(now);
+            return self.withdraw(draft);
+        }
+        draft.refusals = draft.refusals.saturating_add(u32::from(outcome == Outcome::Refused));
+        if let Some(write) = draft.slot.take().and_then(|place| self.due.remove(&place)) {
+            draft.fail(now);
+            self.place(draft, write.status, now);
+        }
+        None
+    }
+
+    /// Queues the status that a custom resource should have, like [`Self::set`].
+    ///
+    /// The status depends on other objects: the counts of a pool change with every Service. A
+    /// repeated status therefore does not indicate a conflict with another writer. Instead,
+    /// [`RESOURCE_STATUS_INTERVAL`] limits how often a status is written.
+    pub(super) fn set_own(&mut self, target: Target, status: Option<Status>, now: Instant) {
+        let mut draft = self.custom_resources.remove(&target).unwrap_or_default();
+        draft.reset_delay();
+        self.set(&mut draft, status, now);
+        self.custom_resources.insert(target, draft);
+    }
+
+    /// Handles the outcome of a write to a custom resource, like [`Self::complete_attempt`].
+    pub(super) fn answered_own(
+        &mut self,
+        target: &Target,
+        attempt: u64,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<Status> {
+        let (target, mut draft) = self.custom_resources.remove_entry(target)?;
+        draft.quiet_until = now + RESOURCE_STATUS_INTERVAL;
+        let written = self.complete_attempt(&mut draft, attempt, outcome, now);
+        self.custom_resources.insert(target, draft);
+        written
+    }
+
+    /// Removes the pending status of a deleted custom resource, and its pending write.
+    pub(super) fn forget_own(&mut self, target: &Target) {
+        if let Some(mut draft) = self.custom_resources.remove(target) {
+            self.withdraw(&mut draft);
+        }
+    }
+
+    /// Removes the pending statuses of all custom resources, and their pending writes.
+    pub(super) fn forget_all_own(&mut self) {
+        for mut draft in std::mem::take(&mut self.custom_resources).into_values() {
+            self.withdraw(&mut draft);
+        }
+    }
+
+    /// Returns the writes that are due at `now`, the longest overdue first.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = &Write> {
+        self.due.range(..=(now, u64::MAX)).map(|(_, write)| &**write)
+    }
+
+    /// Returns the time after `now` at which the next write becomes due.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.due.range((now, u64::MAX)..).next().map(|((at, _), _)| *at)
+    }
+}
+
+/// Returns a hash of a status, which needs less memory than a copy of the status.
+fn digest(status: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    status.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrolb_proto::api::ConditionStatus;
+
+    use super::*;
+    use crate::desired::{Condition, CustomResourceStatus, ValidStatus};
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    /// Returns a status of the Community with this name; each generation is a different status.
+    fn status(name: &str, generation: i64) -> Option<Status> {
+        let (reason, message) = ("Valid".into(), "".into());
+        let condition = Condition { status: ConditionStatus::True, reason, message, since: None };
+        let valid = ValidStatus { condition, generation };
+        Some(Status::CustomResource(name.into(), CustomResourceStatus::Community(valid)))
+    }
+
+    /// Returns the objects whose writes are due.
+    fn due(agenda: &WriteQueue, millis: u64) -> Vec<String> {
+        agenda.due(at(millis)).map(|write| write.target().to_string()).collect()
+    }
+
+    #[test]
+    fn what_came_first_is_due_first_and_what_is_withdrawn_no_longer() {
+        let (mut agenda, mut a, mut b) =
+            (WriteQueue::default(), PendingStatus::default(), PendingStatus::default());
+        agenda.set(&mut b, status("b", 1), at(1));
+        agenda.set(&mut a, status("a", 1), at(1));
+        agenda.set(&mut b, status("b", 1), at(2));
+        assert_eq!(due(&agenda, 1), ["Community b", "Community a"]);
+        agenda.set(&mut b, None, at(2));
+        assert_eq!(due(&agenda, 2), ["Community a"]);
+    }
+
+    #[test]
+    fn an_attempt_that_was_overtaken_counts_for_nothing() {
+        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
+        agenda.set(&mut a, status("a", 1), at(0));
+        let first = a.attempt;
+        agenda.set(&mut a, status("a", 1), at(0));
+        assert_eq!(a.attempt, first, "the same again is no new attempt");
+        agenda.set(&mut a, status("a", 2), at(0));
+        assert_eq!(agenda.complete_attempt(&mut a, first, Outcome::Done, at(1)), None);
+        assert_eq!(agenda.complete_attempt(&mut a, first, Outcome::Failed, at(1)), None);
+        assert_eq!(agenda.due(at(1)).count(), 1, "the other status is still due, at once");
+        let second = a.attempt;
+        assert_eq!(agenda.complete_attempt(&mut a, second, Outcome::Done, at(1)), status("a", 2));
+        assert_eq!(agenda.due(at(1)).count(), 0);
+    }
+
+    #[test]
+    fn a_write_is_done_when_the_object_shows_it_whether_or_not_the_answer_came() {
+        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
+        agenda.set(&mut a, None, at(0));
+        assert_eq!(a.done_at(), None, "nothing was to be written");
+        agenda.set(&mut a, status("a", 1), at(1));
+        agenda.set(&mut a, None, at(2));
+        assert_eq!((a.done_at(), agenda.due(at(2)).count()), (Some(at(2)), 0));
+    }
+
+    #[test]
+    fn a_failure_waits_longer_each_time() {
+        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
+        agenda.set(&mut a, status("a", 1), at(0));
+        let mut now = at(0);
+        for delay in [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000] {
+            let attempt = a.attempt;
+            agenda.complete_attempt(&mut a, attempt, Outcome::Failed, now);
+            assert_eq!(agenda.due(now).count(), 0);
+            assert_eq!(agenda.deadline(now), Some(now + Duration::from_millis(delay)));
+            now = now + Duration::from_millis(delay);
+            assert_eq!(agenda.due(now).count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_somebody_undoes_is_written_again_ever_more_slowly() {
+        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
+        let mut now = at(0);
+        for delay in [0, 200, 400, 800] {
+            agenda.set(&mut a, status("a", 1), now);
+            let due = now + Duration::from_millis(delay);
+            assert_eq!(agenda.due(due).count(), 1, "{delay}");
+            assert_eq!(agenda.deadline(now), (delay > 0).then_some(due));
+            let attempt = a.attempt;
+            assert_eq!(
+                agenda.complete_attempt(&mut a, attempt, Outcome::Done, due),
+                status("a", 1)
+            );
+            now = due;
+        }
+        a.reset_delay();
+        agenda.set(&mut a, status("a", 2), now);
+        assert_eq!(agenda.due(now).count(), 1, "a new decision is no quarrel");
+    }
+}

@@ -1,0 +1,147 @@
+//! Benchmarks (docs/benchmarks.md). Each one measures a promise of FerroLB in a lab of its own.
+//!
+//! A run prints every value as measured; a check fails only beyond three times a target.
+
+mod bgp;
+pub mod bgp_failover;
+mod cpu;
+mod create;
+pub mod failover;
+mod health;
+mod large;
+pub mod machine;
+mod memory;
+mod plan_times;
+pub mod power_off;
+mod replies;
+pub mod report;
+mod scale;
+pub mod segment;
+pub mod services;
+mod settle;
+mod single_owner;
+pub mod stats;
+pub mod targets;
+
+use crate::setup::Tools;
+use crate::{Lab, Options};
+use anyhow::{Context, Result};
+use report::Findings;
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Bench {
+    /// Times from the creation of a Service to its address and to its first announcement.
+    Create,
+    /// ARP and Neighbor Discovery replies compared with the kernel's own, for one and for ten
+    /// thousand addresses.
+    Answers,
+    /// Memory of the components.
+    Memory,
+    /// Ten thousand Services: addresses, memory, processor time, and a restart.
+    Scale,
+    /// A thousand Services of 255 KiB each, and three thousand Nodes: peak memory of the
+    /// components.
+    Large,
+    /// Endpoint health: a thousand Services with policy Local and changing or checked endpoints;
+    /// moves of an address away from its owner; endpoints on a failed node.
+    Health,
+    /// BGP: time from endpoint removed to route withdrawn; ten thousand routes, and a restart.
+    /// Needs FRR and GoBGP.
+    Bgp,
+    /// BGP failover: outage of a client behind a router when the node fails or drains, or its
+    /// components restart. Needs FRR and GoBGP.
+    BgpFailover,
+    /// L2 failover: outage of a client when the owner of an address fails, stops or returns; one
+    /// row per kind of event.
+    Failover,
+    /// Power failure: outage of a client when the machine that owns an address loses power, in a
+    /// kubeadm cluster.
+    PowerOff,
+}
+
+impl Bench {
+    /// Returns whether the lab of the benchmark runs kube-proxies.
+    pub fn has_kube_proxies(self) -> bool {
+        match self {
+            Self::Create
+            | Self::Memory
+            | Self::Health
+            | Self::BgpFailover
+            | Self::Failover
+            | Self::PowerOff => true,
+            Self::Answers | Self::Scale | Self::Large | Self::Bgp => false,
+        }
+    }
+
+    /// Returns whether the lab of the benchmark has routers.
+    pub fn has_routers(self) -> bool {
+        matches!(self, Self::Bgp | Self::BgpFailover)
+    }
+
+    /// Returns whether the benchmark runs on a kubeadm cluster.
+    pub fn has_kubelets(self) -> bool {
+        self == Self::PowerOff
+    }
+}
+
+/// Amount of work of a benchmark run.
+#[derive(Clone, Debug)]
+pub struct BenchExtent {
+    /// Runs per row, for failover and for BGP failover.
+    pub runs: usize,
+    /// Rows of the failover benchmark.
+    pub rows: Vec<failover::FailoverRow>,
+    /// Whether to measure with 1,000 Services too.
+    pub thousand: bool,
+}
+
+/// Runs one benchmark. A benchmark that needs a lab starts and stops its own.
+///
+/// # Errors
+/// If the lab does not start, or the measured event does not happen.
+pub fn run(
+    bench: Bench,
+    tools: &Tools,
+    options: &Options,
+    extent: &BenchExtent,
+) -> Result<Findings> {
+    let proxy_mode = options.proxy_mode.clone().filter(|_| bench.has_kube_proxies());
+    let options = &Options { proxy_mode, ..options.clone() };
+    let findings = match bench {
+        Bench::Create => with_ferrolb(tools, options, |lab| create::run(lab, extent.thousand)),
+        Bench::Answers => in_lab(tools, options, replies::run),
+        Bench::Memory => with_ferrolb(tools, options, |lab| memory::run(lab, extent.thousand)),
+        Bench::Scale => in_lab(tools, options, scale::run),
+        Bench::Large => with_ferrolb(tools, options, large::run),
+        Bench::Health => health::run(tools, options),
+        Bench::Bgp => bgp::run(tools, options),
+        Bench::BgpFailover => bgp_failover::run(tools, options, extent.runs),
+        Bench::Failover => failover::run(tools, options, extent.runs, &extent.rows),
+        Bench::PowerOff => power_off::run(tools, options),
+    };
+    findings.with_context(|| format!("the benchmark {bench:?} failed"))
+}
+
+/// Runs `work` in a lab with FerroLB.
+fn with_ferrolb(
+    tools: &Tools,
+    options: &Options,
+    work: impl FnOnce(&Lab) -> Result<Findings>,
+) -> Result<Findings> {
+    in_lab(tools, options, |lab| {
+        lab.start_ferrolb()?;
+        work(lab)
+    })
+}
+
+fn in_lab(
+    tools: &Tools,
+    options: &Options,
+    work: impl FnOnce(&Lab) -> Result<Findings>,
+) -> Result<Findings> {
+    let lab = Lab::up(tools, options)?;
+    let findings = work(&lab)?;
+    lab.down()?;
+    Ok(findings)
+}

@@ -1,0 +1,38 @@
+//! BGP failover: outage of a client behind a router when the node that its connections use fails or
+//! drains, or its components restart; and the time until the router stops using that node. One row
+//! per failure detection method and kind of router.
+
+mod node_failure;
+mod planned;
+mod setup;
+
+use super::in_lab;
+use super::report::Findings;
+use crate::Options;
+use crate::setup::Tools;
+use anyhow::Result;
+use setup::BgpFailoverSetup;
+use std::time::Duration;
+
+/// Usual time to start and stop a lab, and to start a router for each row.
+const ROWS_USUAL: Duration = Duration::from_secs(120);
+/// Usual time of one run of all rows.
+const RUN_USUAL: Duration = Duration::from_secs(240);
+
+/// Returns the usual duration.
+pub fn usual(runs: usize) -> Duration {
+    ROWS_USUAL + RUN_USUAL * u32::try_from(runs).unwrap_or(u32::MAX)
+}
+
+/// Measures all rows.
+///
+/// # Errors
+/// If a session is not established, or a router never uses the remaining nodes.
+pub(super) fn run(tools: &Tools, options: &Options, runs: usize) -> Result<Findings> {
+    in_lab(tools, &Options { bgp: true, ..options.clone() }, |lab| {
+        let (scene, mut findings) = (BgpFailoverSetup::start(lab)?, Findings::default());
+        node_failure::run(&scene, runs, &mut findings)?;
+        planned::run(&scene, runs, &mut findings)?;
+        Ok(findings)
+    })
+}

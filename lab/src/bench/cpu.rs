@@ -1,0 +1,51 @@
+//! Processor time of a process, as counted by the kernel.
+
+use anyhow::{Context, Result};
+use std::io;
+use std::time::Duration;
+
+/// Returns the processor time of a process and all its threads so far, in user and kernel mode.
+///
+/// # Errors
+/// If the process does not run.
+pub(super) fn used(pid: i32) -> Result<Duration> {
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    #[expect(
+        unsafe_code,
+        reason = "no safe wrapper reads the clock of another process (clock_getcpuclockid(3))"
+    )]
+    // SAFETY: each call writes one value of the type that its pointer refers to.
+    let failed = unsafe {
+        libc::clock_getcpuclockid(pid, &raw mut clock) != 0
+            || libc::clock_gettime(clock, &raw mut time) != 0
+    };
+    if failed {
+        return Err(io::Error::last_os_error())
+            .with_context(|| format!("no processor time of process {pid}"));
+    }
+    Ok(Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_computes_uses_time() {
+        let pid = std::process::id().cast_signed();
+        let before = used(pid).unwrap();
+        crate::wait::until("its time is counted", Duration::from_secs(10), || {
+            std::hint::black_box(
+                (0..1_000_000_u64).fold(0, |sum, number| sum ^ std::hint::black_box(number)),
+            );
+            Ok((used(pid)? >= before + Duration::from_millis(20)).then_some(()))
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_process_that_does_not_run_has_no_time() {
+        // PID_MAX_LIMIT is lower, so the kernel never assigns this number.
+        assert!(used(1 << 22).is_err());
+    }
+}

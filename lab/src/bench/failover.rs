@@ -1,0 +1,170 @@
+//! L2 failover: outage of a client when an event affects the owner of its Service's addresses, IPv4
+//! and IPv6. One row per kind of event, with several runs each.
+//!
+//! A pod runs on every node. Before each run the owner's own pod is removed from the Service, so
+//! that the measured outage is that of the address and not of an endpoint.
+
+mod forwarding;
+mod keepalived;
+mod many;
+mod name_server;
+mod node_failure;
+mod planned;
+mod runs;
+mod setup;
+mod ten_thousand;
+
+use super::report::Findings;
+use super::targets;
+use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, speaker_name};
+use crate::setup::Tools;
+use crate::topology::CONTROL_PLANE;
+use crate::{Lab, Options, Signal};
+use anyhow::{Context, Result};
+use setup::FailoverSetup;
+use std::time::Duration;
+
+/// Time after which a returning node retakes its address. No value includes it, and the default
+/// would make every run wait.
+const FAILBACK: [&str; 2] = ["--failback-delay", "2s"];
+/// Shortest hello interval that a network without loss allows.
+const HELLO_20: [&str; 2] = ["--hello-interval", "20ms"];
+/// Usual time to create ten thousand Services.
+const TEN_THOUSAND_USUAL: Duration = Duration::from_secs(120);
+/// Usual time to start and stop a lab, on two cores.
+const LAB_USUAL: Duration = Duration::from_secs(20);
+
+/// An event at the owner of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FailoverRow {
+    /// The owner loses power, and returns.
+    Dies,
+    /// The owner's interface goes down.
+    Link,
+    /// The owner's speaker is killed.
+    Killed,
+    /// The owner's speaker is stopped.
+    Stopped,
+    /// All speakers restart, one after another.
+    Rolling,
+    /// The owner of an address with TCP and UDP port 53 loses power.
+    Names,
+    /// The owner loses power, with hellos every 20 ms.
+    Hello20,
+    /// Keepalived on the same nodes, adverts every 100 ms: the owner of its address loses power.
+    Keepalived,
+    /// The owner of 100 and of 1,000 addresses loses power, and the owner of 1,000 IPv6 addresses.
+    Many,
+    /// Speakers start with 10,000 IPv6 addresses, and the owner of all of them loses power.
+    TenThousand,
+}
+
+impl FailoverRow {
+    /// Returns the measured time of one run on two cores.
+    const fn usual(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Dies => 17,
+            Self::Link | Self::Killed | Self::Stopped => 10,
+            Self::Rolling | Self::Names | Self::Hello20 => 11,
+            Self::Keepalived => 12,
+            Self::Many => 36,
+            Self::TenThousand => 60,
+        })
+    }
+}
+
+/// Returns the usual duration of these rows.
+pub fn usual(runs: usize, rows: &[FailoverRow]) -> Duration {
+    let all: Duration = rows.iter().map(|row| row.usual()).sum();
+    let once =
+        if rows.contains(&FailoverRow::TenThousand) { TEN_THOUSAND_USUAL } else { Duration::ZERO };
+    3 * LAB_USUAL + once + all * u32::try_from(runs).unwrap_or(u32::MAX)
+}
+
+/// Starts one lab for all rows except the last two, and a lab without kube-proxies for each of
+/// those: no client connects there, and so many Services would only keep kube-proxies busy.
+///
+/// # Errors
+/// If a cluster does not settle, or an address gets no owner.
+pub(super) fn run(
+    tools: &Tools,
+    options: &Options,
+    runs: usize,
+    rows: &[FailoverRow],
+) -> Result<Findings> {
+    let mut findings = Findings::default();
+    let (many, one): (Vec<FailoverRow>, _) =
+        rows.iter().partition(|row| matches!(row, FailoverRow::Many | FailoverRow::TenThousand));
+    if !one.is_empty() {
+        findings.extend(super::in_lab(tools, options, |lab| of_one_address(lab, runs, &one))?);
+    }
+    let options = Options { proxy_mode: None, ..options.clone() };
+    for row in many {
+        let found = super::in_lab(tools, &options, |lab| {
+            if row == FailoverRow::TenThousand {
+                return ten_thousand::run(lab, runs, || start_speakers(lab, &FAILBACK));
+            }
+            start(lab)?;
+            many::run(lab, runs)
+        });
+        findings.extend(found.with_context(|| format!("the row {row:?} failed"))?);
+    }
+    Ok(findings)
+}
+
+fn of_one_address(lab: &Lab, runs: usize, rows: &[FailoverRow]) -> Result<Findings> {
+    start(lab)?;
+    let (scene, mut findings) = (FailoverSetup::start(lab)?, Findings::default());
+    for row in rows {
+        let found = &mut findings;
+        let done = match row {
+            FailoverRow::Dies => node_failure::power_failure(
+                &scene,
+                runs,
+                &targets::FAILOVER_DIES,
+                Some(&targets::FAILOVER_BACK),
+                found,
+            ),
+            FailoverRow::Link => node_failure::interface_down(&scene, runs, found),
+            FailoverRow::Killed => node_failure::killed(&scene, runs, found),
+            FailoverRow::Stopped => planned::stopped(&scene, runs, found),
+            FailoverRow::Rolling => planned::rolling(&scene, runs, found),
+            FailoverRow::Names => name_server::run(lab, runs, found),
+            FailoverRow::Hello20 => with_speakers(lab, &[FAILBACK, HELLO_20].concat(), || {
+                node_failure::power_failure(&scene, runs, &targets::FAILOVER_HELLO_20, None, found)
+            }),
+            FailoverRow::Keepalived => keepalived::run(&scene, runs, found),
+            FailoverRow::Many | FailoverRow::TenThousand => continue,
+        };
+        done.with_context(|| format!("the row {row:?} failed"))?;
+    }
+    Ok(findings)
+}
+
+/// Starts FerroLB.
+fn start(lab: &Lab) -> Result<()> {
+    lab.install_ferrolb()?;
+    lab.start_controller(&[])?;
+    start_speakers(lab, &FAILBACK)?;
+    lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")
+}
+
+fn start_speakers(lab: &Lab, flags: &[&str]) -> Result<()> {
+    let nodes = lab.nodes();
+    nodes.iter().try_for_each(|node| lab.start_speaker(node, flags))?;
+    nodes
+        .iter()
+        .try_for_each(|node| lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz"))
+}
+
+/// Runs `work` with speakers that are started with these flags, and restores the usual flags
+/// afterwards.
+fn with_speakers(lab: &Lab, flags: &[&str], work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let restart = |flags: &[&str]| {
+        lab.nodes().iter().try_for_each(|node| lab.stop(&speaker_name(node), Signal::TERM))?;
+        start_speakers(lab, flags)
+    };
+    restart(flags)?;
+    work()?;
+    restart(&FAILBACK)
+}

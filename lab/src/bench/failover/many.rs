@@ -1,0 +1,80 @@
+//! Rows of a node that owns many addresses: time from its power failure until another node has
+//! announced the last of them on the client's network segment. An announcement redirects a client
+//! that has the failed node in its neighbor table; the sender already replies for the address.
+
+use super::runs::conclude_times;
+use crate::bench::report::Findings;
+use crate::bench::segment::{self, AnnouncementRecorder};
+use crate::bench::services::{self, POOL, V4, V6};
+use crate::bench::single_owner;
+use crate::bench::targets::{FAILOVER_100, FAILOVER_1000, FAILOVER_V6_1000, MeasureSpec};
+use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
+use crate::topology::Host;
+use crate::{Lab, wait};
+use anyhow::{Context, Result, ensure};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Maximum time in which other nodes take all addresses.
+const TAKEOVER_MAX: Duration = Duration::from_secs(30);
+
+/// Runs in a lab with FerroLB and no pool.
+pub(super) fn run(lab: &Lab, runs: usize) -> Result<Findings> {
+    let owner = single_owner::choose(lab)?;
+    lab.apply(POOL)?;
+    let mut findings = Findings::default();
+    for (batch, count, families, known) in [
+        ("many100", 100, V4, &FAILOVER_100),
+        ("many1000", 1000, V4, &FAILOVER_1000),
+        ("many1000v6", 1000, V6, &FAILOVER_V6_1000),
+    ] {
+        let made =
+            lab.api(async |client| services::create(&client, batch, count, &families).await)?;
+        let addresses: Vec<IpAddr> = made.into_iter().flat_map(|it| it.addresses).collect();
+        row(lab, &owner, &addresses, runs, known, &mut findings)?;
+        lab.api(async |client| services::remove(&client, batch).await)?;
+    }
+    Ok(findings)
+}
+
+/// Powers off the owner of these addresses once per run.
+pub(super) fn row(
+    lab: &Lab,
+    owner: &Host,
+    addresses: &[IpAddr],
+    runs: usize,
+    known: &[MeasureSpec; 2],
+    findings: &mut Findings,
+) -> Result<()> {
+    let mut times = Vec::new();
+    for number in 1..=runs {
+        let time = one(lab, owner, addresses);
+        times.push(
+            time.with_context(|| format!("run {number} of {runs}, {} addresses", addresses.len()))?,
+        );
+    }
+    conclude_times(findings, known, times)
+}
+
+/// Powers the owner off and returns the time until other nodes have announced all its addresses, in
+/// milliseconds.
+fn one(lab: &Lab, owner: &Host, addresses: &[IpAddr]) -> Result<f64> {
+    single_owner::wait_settled(lab, owner, addresses.len())?;
+    let (listener, dead) = (AnnouncementRecorder::start(lab)?, segment::mac(owner)?);
+    let start = wait::now();
+    lab.power_off(&owner.name)?;
+    let announced = || addresses.iter().map(|address| listener.first_by_another(*address, dead));
+    let last: Instant = wait::until("all are announced by another", TAKEOVER_MAX, || {
+        let missing = announced().filter(Option::is_none).count();
+        ensure!(missing == 0, "{missing} of {} are not announced", addresses.len());
+        Ok(announced().flatten().max())
+    })?;
+    ensure!(
+        announced().flatten().all(|at| at > start),
+        "another node announced before the power cut"
+    );
+    listener.stop()?;
+    lab.power_on(&owner.name)?;
+    lab.wait_healthy(&speaker_name(&owner.name), &owner.name, ADMIN_PORT, "/readyz")?;
+    Ok((last - start).as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,147 @@
+//! Row of 10,000 IPv6 addresses: time from the speakers' start until each address has replied,
+//! multicast groups for the solicitations, memory of the speakers, and a power failure of the
+//! owner.
+
+use super::many;
+use crate::bench::report::Findings;
+use crate::bench::segment::ClientSocket;
+use crate::bench::services::{POOL, V6};
+use crate::bench::targets::{FAILOVER_V6_10000, SPEAKER_V6_10000, V6_ANSWERED, V6_JOINED};
+use crate::bench::{memory, settle, single_owner};
+use crate::cluster::ferrolb::speaker_name;
+use crate::topology::CLIENT;
+use crate::{Lab, wait};
+use anyhow::{Context, Result, bail, ensure};
+use ferrolb_proto::range::Family;
+use ferrolb_proto::wire::ndp;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+const SERVICES: usize = 10_000;
+/// Maximum time until all addresses reply, and until every node has joined all groups.
+const BRINGING_MAX: Duration = Duration::from_secs(120);
+/// Solicitations per burst, and the time to wait for their advertisements: 5,000/s.
+const BURST: usize = 50;
+const LISTEN: Duration = Duration::from_millis(10);
+/// Interval of the checks of a node's groups.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs in a lab without FerroLB; `start_speakers` starts all speakers.
+pub(super) fn run(
+    lab: &Lab,
+    runs: usize,
+    start_speakers: impl FnOnce() -> Result<()>,
+) -> Result<Findings> {
+    lab.install_ferrolb()?;
+    lab.apply(POOL)?;
+    let (owner, mut findings) = (single_owner::choose(lab)?, Findings::default());
+    let addresses = single_owner::make(lab, "thousands", SERVICES, &V6)?;
+    let start = wait::now();
+    start_speakers()?;
+    let (joined, answered) = std::thread::scope(|scope| {
+        let joined = scope.spawn(|| joined(lab, &addresses));
+        let answered = answered(lab, &addresses);
+        (joined.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), answered)
+    });
+    findings.add(&V6_ANSWERED, (answered? - start).as_secs_f64() * 1000.0);
+    findings.add(&V6_JOINED, (joined? - start).as_secs_f64() * 1000.0);
+    settle::wait_for(lab)?;
+    let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
+    memory::measure(lab, &mut findings, &SPEAKER_V6_10000, &speakers)?;
+    many::row(lab, &owner, &addresses, runs, &FAILOVER_V6_10000, &mut findings)?;
+    Ok(findings)
+}
+
+/// Sends solicitations for all addresses that have not replied, until all have. Returns the time of
+/// the last address's first reply.
+fn answered(lab: &Lab, addresses: &[IpAddr]) -> Result<Instant> {
+    let wire =
+        lab.within(CLIENT, || ClientSocket::open(Family::V6)?.with_read_timeout(LISTEN))??;
+    let mut missing: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+    let (start, mut last) = (wait::now(), None);
+    while !missing.is_empty() {
+        ensure!(
+            start.elapsed() < BRINGING_MAX,
+            "after {BRINGING_MAX:?} {} addresses have not replied",
+            missing.len()
+        );
+        let sweep: Vec<IpAddr> = missing.iter().copied().collect();
+        for burst in sweep.chunks(BURST) {
+            burst.iter().try_for_each(|address| wire.send(&wire.request(None, *address)))?;
+            let asked = wait::now();
+            while asked.elapsed() < LISTEN {
+                if wire.next()?.is_some_and(|heard| heard.answers && missing.remove(&heard.address))
+                {
+                    last = Some(wait::now());
+                }
+            }
+        }
+    }
+    last.context("there is no address")
+}
+
+/// Returns the time at which every node was in the solicited-node groups of all addresses. All
+/// nodes join, because each address has three candidates.
+fn joined(lab: &Lab, addresses: &[IpAddr]) -> Result<Instant> {
+    let wanted = addresses.iter().filter_map(|address| match address {
+        IpAddr::V6(address) => Some(ndp::solicited_node_group(*address)),
+        IpAddr::V4(_) => None,
+    });
+    let wanted: BTreeSet<Ipv6Addr> = wanted.collect();
+    ensure!(
+        wanted.len() == addresses.len(),
+        "{} addresses have {} groups",
+        addresses.len(),
+        wanted.len()
+    );
+    let start = wait::now();
+    loop {
+        let mut missing = Vec::new();
+        for node in lab.nodes() {
+            let listed =
+                lab.within(&node, || fs::read_to_string("/proc/thread-self/net/igmp6"))??;
+            missing.push(wanted.difference(&groups(&listed)).count());
+        }
+        if missing.iter().all(|missing| *missing == 0) {
+            return Ok(wait::now());
+        }
+        if start.elapsed() > BRINGING_MAX {
+            bail!(
+                "after {BRINGING_MAX:?} the nodes are not in {missing:?} of {} groups",
+                wanted.len()
+            );
+        }
+        wait::during(LOOK, || Ok(()))?;
+    }
+}
+
+/// Parses the groups of `eth0` in `/proc/net/igmp6`: the group follows the index and the name of
+/// the interface, without colons.
+fn groups(listed: &str) -> BTreeSet<Ipv6Addr> {
+    let lines = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        (words.next()? == "eth0").then(|| words.next()).flatten()
+    });
+    lines
+        .filter_map(|group| Some(Ipv6Addr::from_bits(u128::from_str_radix(group, 16).ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_groups_of_the_node_s_link_are_read_and_no_other_s() {
+        let listed = "\
+2    eth0            ff0200000000000000000001ff000200     1 00000004 0
+2    eth0            ff020000000000000000000000000001     1 0000000C 0
+3    cni0            ff0200000000000000000001ff000201     1 00000004 0
+";
+        let expect: [Ipv6Addr; 2] =
+            ["ff02::1:ff00:200".parse().unwrap(), "ff02::1".parse().unwrap()];
+        assert_eq!(groups(listed), expect.into());
+    }
+}

@@ -1,0 +1,250 @@
+//! A thousand Services with policy Local and five endpoints each over all nodes, with fifty changes
+//! per second. Each change removes the endpoints of a Service's owner, so that another node must
+//! announce. Measures the cost to the speakers and the time to the announcement.
+
+use crate::bench::report::Findings;
+use crate::bench::segment::{self, AnnouncementRecorder};
+use crate::bench::services::{self, POOL};
+use crate::bench::targets::{self, HEALTH_PLAN, HEALTH_WIRE};
+use crate::bench::{cpu, create, plan_times, settle};
+use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, speaker_name};
+use crate::topology::{CONTROL_PLANE, Host, node_index};
+use crate::{Lab, wait};
+use anyhow::{Context, Result, ensure};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+pub(super) const SERVICES: usize = 1000;
+/// Endpoints of each Service.
+pub(super) const ENDPOINTS: usize = 5;
+/// First octets of the endpoints' addresses.
+pub(super) const RANGE: [u8; 2] = [10, 245];
+/// Time between two changes: 50 per second, so that every Service has its own change within 20 s.
+const STEP: Duration = Duration::from_millis(20);
+/// Maximum number of concurrent changes at the API server.
+const UNDER_WAY_MAX: usize = 8;
+/// Observation time of the speakers at rest.
+pub(super) const LOOK: Duration = Duration::from_secs(10);
+/// Maximum time for an address to move after the last change, and for all addresses to get an
+/// owner.
+const MOVE_MAX: Duration = Duration::from_secs(10);
+const OWNED_MAX: Duration = Duration::from_secs(60);
+/// Time in which a speaker may be in preempt delay, repeat announcements, and write a delayed
+/// status.
+pub(super) const SETTLE: Duration = Duration::from_secs(10);
+/// Flags of the speakers. The failback delay's default would make the run wait until no speaker is
+/// in preempt delay. Endpoints are in a range of their own.
+const FLAGS: [&str; 4] = ["--failback-delay", "2s", "--health-checks", "10.245.0.0/16"];
+
+/// One change: its address, the owner before it, and the times of the request and of the API
+/// server's reply.
+struct EndpointChange {
+    address: IpAddr,
+    owner: String,
+    sent: Instant,
+    answered: Instant,
+}
+
+/// Runs in a lab without kube-proxies and without FerroLB.
+///
+/// # Errors
+/// If an address has no owner, or does not move.
+pub(super) fn run(lab: &Lab) -> Result<Findings> {
+    let mut findings = Findings::default();
+    let nodes = lab.nodes();
+    start(lab)?;
+    lab.api(async |client| make(&client, &nodes).await)?;
+    settle::wait_for_owners(lab, SERVICES as i64, OWNED_MAX)?;
+    wait::during(SETTLE, || Ok(()))?;
+    findings.add(&targets::HEALTH_REST, busiest(lab, || wait::during(LOOK, || Ok(())))?);
+    let (owners, listener) = (settle::owners(lab)?, AnnouncementRecorder::start(lab)?);
+    let addresses = lab.api(async |client| addresses(&client).await)?;
+    let before = plan_times::of(lab, &lab.nodes())?;
+    let mut changed = Vec::new();
+    let used = busiest(lab, || {
+        changed = lab.api(async |client| change_all(&client, &addresses, &owners, &nodes).await)?;
+        Ok(())
+    })?;
+    findings.add(&targets::HEALTH_CHANGES, used);
+    let moved = moved(&listener, &changed)?;
+    listener.stop()?;
+    for (known, share) in HEALTH_PLAN.iter().zip([0.5, 0.99]) {
+        findings.add(
+            known,
+            plan_times::slowest(&before, &plan_times::of(lab, &lab.nodes())?, share)? * 1000.0,
+        );
+    }
+    create::spread(&mut findings, &HEALTH_WIRE, &moved)?;
+    findings.keep("health.wire", moved);
+    findings.keep(
+        "health.api",
+        changed.iter().map(|it| (it.answered - it.sent).as_secs_f64() * 1000.0).collect(),
+    );
+    Ok(findings)
+}
+
+fn start(lab: &Lab) -> Result<()> {
+    lab.install_ferrolb()?;
+    lab.start_controller(&[])?;
+    lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &FLAGS))?;
+    lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")?;
+    lab.apply(POOL)?;
+    settle::wait_for(lab)
+}
+
+/// Creates the slices and their Services.
+async fn make(client: &Client, nodes: &[String]) -> Result<()> {
+    let names = names();
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    services::each(&names, async |name| services::post(&slices, slice(name, nodes)).await).await?;
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    services::each(&names, async |name| services::post(&services, service(name)).await).await?;
+    Ok(())
+}
+
+/// Returns the names of the Services, which are also the names of their slices.
+pub(super) fn names() -> Vec<String> {
+    services::names("health", SERVICES)
+}
+
+fn service(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "externalTrafficPolicy": "Local",
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+        },
+    })
+}
+
+fn slice(service: &str, nodes: &[String]) -> Value {
+    json!({
+        "metadata": {"name": service, "labels": {
+            "kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench",
+        }},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints(service, nodes, None),
+    })
+}
+
+/// Returns the endpoints of a Service, on one node after another, each with an address of its own;
+/// those on `without` are not ready.
+pub(super) fn endpoints(service: &str, nodes: &[String], without: Option<&str>) -> Value {
+    let number: usize =
+        service.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    let endpoint = |place: usize| {
+        let node = nodes.get((number + place) % nodes.len().max(1)).map_or("", String::as_str);
+        let [.., high, low] = (number * ENDPOINTS + place + 1).to_be_bytes();
+        json!({
+            "addresses": [Ipv4Addr::new(RANGE[0], RANGE[1], high, low)], "nodeName": node,
+            "conditions": {"ready": without != Some(node)},
+        })
+    };
+    (0..ENDPOINTS).map(endpoint).collect()
+}
+
+/// Returns the address of each Service.
+async fn addresses(client: &Client) -> Result<BTreeMap<String, IpAddr>> {
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    let all = services.list(&ListParams::default()).await?.items;
+    let addressed =
+        |service: &Service| Some((service.name_any(), *services::addresses(service).first()?));
+    Ok(all.iter().filter_map(addressed).collect())
+}
+
+/// Removes the endpoints of the owner from each Service in turn.
+async fn change_all(
+    client: &Client,
+    addresses: &BTreeMap<String, IpAddr>,
+    owners: &BTreeMap<IpAddr, String>,
+    nodes: &[String],
+) -> Result<Vec<EndpointChange>> {
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    let ticks = stream::unfold(tokio::time::interval(STEP), async |mut ticks| {
+        ticks.tick().await;
+        Some(((), ticks))
+    });
+    let change = async |(name, address): (&String, &IpAddr)| {
+        let owner = owners
+            .get(address)
+            .with_context(|| format!("no node owns {address} of {name}"))?
+            .clone();
+        let patch = Patch::Merge(json!({"endpoints": endpoints(name, nodes, Some(&owner))}));
+        let sent = wait::now();
+        slices.patch(name, &PatchParams::default(), &patch).await?;
+        Ok(EndpointChange { address: *address, owner, sent, answered: wait::now() })
+    };
+    let changes = stream::iter(addresses).zip(ticks).map(|(which, ())| change(which));
+    changes.buffer_unordered(UNDER_WAY_MAX).try_collect().await
+}
+
+/// Returns the time from each change to the announcement by another node, in milliseconds. An
+/// announcement before the API server's reply counts as zero.
+fn moved(listener: &AnnouncementRecorder, changes: &[EndpointChange]) -> Result<Vec<f64>> {
+    let host =
+        |node: &str| node_index(node).map(Host::node).with_context(|| format!("{node} is no node"));
+    let moved = |change: &EndpointChange| -> Result<Option<f64>> {
+        let announced =
+            listener.first_by_another(change.address, segment::mac(&host(&change.owner)?)?);
+        Ok(announced.map(|at| at.saturating_duration_since(change.answered).as_secs_f64() * 1000.0))
+    };
+    wait::until("all addresses have moved", MOVE_MAX, || {
+        let all: Vec<f64> =
+            changes.iter().filter_map(|change| moved(change).transpose()).collect::<Result<_>>()?;
+        ensure!(all.len() == changes.len(), "{} of {} have moved", all.len(), changes.len());
+        Ok(Some(all))
+    })
+}
+
+/// Runs `work` and returns the processor time of the busiest speaker meanwhile, in milliseconds per
+/// second.
+pub(super) fn busiest(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let used = || -> Result<Vec<Duration>> {
+        lab.nodes().iter().map(|node| cpu::used(lab.pid(&speaker_name(node))?)).collect()
+    };
+    let (start, before) = (wait::now(), used()?);
+    work()?;
+    let (after, length) = (used()?, start.elapsed());
+    let most = after
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| *after - *before)
+        .max()
+        .context("a node")?;
+    Ok(most.as_secs_f64() * 1000.0 / length.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_has_five_endpoints_of_its_own_and_none_ready_on_the_node_without() {
+        let nodes = ["node1", "node2", "node3"].map(str::to_owned);
+        let all = endpoints("health-999", &nodes, Some("node2"));
+        let all: Vec<(&str, &str, bool)> = all
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| {
+                let ready = it["conditions"]["ready"].as_bool().unwrap();
+                (it["addresses"][0].as_str().unwrap(), it["nodeName"].as_str().unwrap(), ready)
+            })
+            .collect();
+        let expect = [
+            ("10.245.19.132", "node1", true),
+            ("10.245.19.133", "node2", false),
+            ("10.245.19.134", "node3", true),
+            ("10.245.19.135", "node1", true),
+            ("10.245.19.136", "node2", false),
+        ];
+        assert_eq!(all, expect);
+    }
+}

@@ -1,0 +1,112 @@
+//! Peak memory of the components since their start: with a thousand Services that have as many
+//! annotations as the API server allows, and with three thousand additional Nodes.
+
+use super::machine::kilobytes;
+use super::report::Findings;
+use super::services::{self, POOL, V4};
+use super::settle;
+use super::targets::{self, PeakMeasures};
+use crate::cluster::ferrolb::{CONTROLLER, speaker_name};
+use crate::lab::admin::metric;
+use crate::topology::CONTROL_PLANE;
+use crate::{Lab, Signal, wait};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::api::Api;
+use serde_json::json;
+use std::fs;
+use std::time::Duration;
+
+/// Number of Services, and the size of the annotations of each: an object may have 256 KiB of them
+/// (`apimachinery`, `TotalAnnotationSizeLimitB`).
+const SERVICES: usize = 1_000;
+const ANNOTATION_BYTES: usize = 255 * 1024;
+const NODES: usize = 3_000;
+/// Maximum time for the speakers to own all addresses.
+const OWNED_MAX: Duration = Duration::from_secs(180);
+
+/// Runs in a lab with FerroLB and no pool.
+///
+/// # Errors
+/// If an object cannot be created, or an address has no owner in time.
+pub(super) fn run(lab: &Lab) -> Result<Findings> {
+    lab.apply(POOL)?;
+    settle::wait_for(lab)?;
+    lab.api(async |client| make_services(&client).await)?;
+    settle::wait_for_owners(lab, i64::try_from(SERVICES)?, OWNED_MAX)?;
+    let mut findings = Findings::default();
+    restarted(lab, &mut findings, &targets::LARGE)?;
+    lab.api(async |client| make_nodes(&client).await)?;
+    restarted(lab, &mut findings, &targets::LARGE_NODES)?;
+    Ok(findings)
+}
+
+async fn make_services(client: &Client) -> Result<()> {
+    let names = services::names("large", SERVICES);
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    services::each(&names, async |name| {
+        services::post(&slices, services::slice(name, "large")).await
+    })
+    .await?;
+    let api: Api<Service> = Api::default_namespaced(client.clone());
+    let annotation = "x".repeat(ANNOTATION_BYTES);
+    services::each(&names, async |name| {
+        let mut service = services::service(name, "large", &V4);
+        service["metadata"]["annotations"] = json!({"example.com/a": annotation});
+        services::post(&api, service).await
+    })
+    .await?;
+    Ok(())
+}
+
+async fn make_nodes(client: &Client) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let names = services::names("idle", NODES);
+    services::each(&names, async |name| {
+        services::post(&api, json!({"metadata": {"name": name}})).await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Restarts all components, and measures them when the speakers own all addresses again.
+fn restarted(lab: &Lab, findings: &mut Findings, known: &PeakMeasures) -> Result<()> {
+    let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
+    let controller = [CONTROLLER.to_owned()];
+    for name in controller.iter().chain(&speakers) {
+        lab.stop(name, Signal::TERM)?;
+    }
+    let start = wait::now();
+    for name in controller.iter().chain(&speakers) {
+        lab.restart(name)?;
+    }
+    wait::until("the components have read all Services", OWNED_MAX, || {
+        // Uses metrics, which count from the start of a process; a SpeakerStatus may be from the
+        // previous process.
+        let known = metric(lab, CONTROL_PLANE, "ferrolb_controller_services")?;
+        let owned = |node: &String| metric(lab, node, "ferrolb_speaker_owned_addresses");
+        let owned = lab.nodes().iter().map(owned).sum::<Result<f64>>()?;
+        ensure!(
+            [known, owned] == [SERVICES as f64; 2],
+            "the controller has {known}, the speakers own {owned}"
+        );
+        Ok(Some(()))
+    })?;
+    findings.add(&known.owned, start.elapsed().as_secs_f64() * 1000.0);
+    for (known, names) in [(&known.controller, &controller[..]), (&known.speaker, &speakers)] {
+        let peaks = names.iter().map(|name| peak(lab.pid(name)?)).collect::<Result<Vec<_>>>()?;
+        findings.add(known, peaks.iter().copied().fold(0.0, f64::max));
+        findings.keep(known.id, peaks);
+    }
+    Ok(())
+}
+
+/// Returns the peak memory of a process so far (`VmHWM`, proc(5)), in millions of bytes.
+fn peak(pid: i32) -> Result<f64> {
+    let file = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    let held = kilobytes(&text, "VmHWM").with_context(|| format!("{file} has no VmHWM"))?;
+    Ok(held as f64 / 1000.0)
+}

@@ -1,0 +1,123 @@
+//! Memory of the components, as counted by the kernel, with one Service and with a hundred.
+
+use super::create;
+use super::machine::kilobytes;
+use super::report::Findings;
+use super::segment::AnnouncementRecorder;
+use super::services::{self, POOL};
+use super::settle;
+use super::targets::{self, MemoryMeasures};
+use crate::cluster::ferrolb::{CONTROLLER, speaker_name};
+use crate::{Lab, wait};
+use anyhow::{Context, Result, anyhow};
+use std::fs;
+use std::time::Duration;
+
+/// Observation time of the components after they have settled; the maximum counts.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Memory of a process, in millions of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct ProcessMemory {
+    rss: f64,
+    pss: f64,
+    anonymous: f64,
+}
+
+impl ProcessMemory {
+    fn most(self, other: Self) -> Self {
+        Self {
+            rss: self.rss.max(other.rss),
+            pss: self.pss.max(other.pss),
+            anonymous: self.anonymous.max(other.anonymous),
+        }
+    }
+}
+
+/// Runs in a lab with FerroLB and no pool.
+///
+/// # Errors
+/// If a component ends, or Services get no addresses.
+pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
+    lab.apply(POOL)?;
+    settle::wait_for(lab)?;
+    let listener = AnnouncementRecorder::start(lab)?;
+    let mut findings = Findings::default();
+    let mut stages = vec![
+        (1, &targets::CONTROLLER_1, &targets::SPEAKER_1),
+        (99, &targets::CONTROLLER_100, &targets::SPEAKER_100),
+    ];
+    if thousand {
+        stages.push((900, &targets::CONTROLLER_1000, &targets::SPEAKER_1000));
+    }
+    let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
+    for (more, controller, speaker) in stages {
+        let prefix = format!("memory{more}");
+        let assigned =
+            lab.api(async |client| services::create(&client, &prefix, more, &services::V4).await)?;
+        create::announced(&listener, &assigned)?;
+        measure(lab, &mut findings, controller, &[CONTROLLER.to_owned()])?;
+        measure(lab, &mut findings, speaker, &speakers)?;
+    }
+    listener.stop()?;
+    Ok(findings)
+}
+
+/// Measures the processes of one component; the largest value counts.
+pub(super) fn measure(
+    lab: &Lab,
+    findings: &mut Findings,
+    known: &MemoryMeasures,
+    names: &[String],
+) -> Result<()> {
+    let mut most = vec![ProcessMemory::default(); names.len()];
+    wait::during(LOOK, || {
+        for (name, most) in names.iter().zip(&mut most) {
+            *most = most.most(memory(lab.pid(name)?)?);
+        }
+        Ok(())
+    })?;
+    let fattest = most.iter().copied().fold(ProcessMemory::default(), ProcessMemory::most);
+    findings.add(&known.rss, fattest.rss);
+    findings.add(&known.pss, fattest.pss);
+    findings.add(&known.anonymous, fattest.anonymous);
+    findings.keep(known.rss.id, most.iter().map(|memory| memory.rss).collect());
+    Ok(())
+}
+
+fn memory(pid: i32) -> Result<ProcessMemory> {
+    let file = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    parse(&text).ok_or_else(|| anyhow!("{file} does not have the format of proc(5)"))
+}
+
+/// Parses `/proc/PID/smaps_rollup` (proc(5)).
+fn parse(rollup: &str) -> Option<ProcessMemory> {
+    let megabytes = |name: &str| Some(kilobytes(rollup, name)? as f64 / 1000.0);
+    Some(ProcessMemory {
+        rss: megabytes("Rss")?,
+        pss: megabytes("Pss")?,
+        anonymous: megabytes("Anonymous")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_books_are_read_in_millions_of_bytes() {
+        let rollup = "5571-7ffe ---p 00000000 00:00 0  [rollup]\nRss:   10000 kB\nPss:   5000 kB\nPss_Anon:  1 kB\nAnonymous:   2500 kB\n";
+        assert_eq!(parse(rollup), Some(ProcessMemory { rss: 10.24, pss: 5.12, anonymous: 2.56 }));
+        assert_eq!(parse("Rss:   10000 kB\n"), None);
+    }
+
+    #[test]
+    fn the_most_that_was_seen_counts_for_each_book() {
+        let (a, b) = (
+            ProcessMemory { rss: 3.0, pss: 1.0, anonymous: 2.0 },
+            ProcessMemory { rss: 2.0, pss: 4.0, anonymous: 1.0 },
+        );
+        assert_eq!(a.most(b), ProcessMemory { rss: 3.0, pss: 4.0, anonymous: 2.0 });
+    }
+}

@@ -1,0 +1,191 @@
+//! Power failure of the machine that owns an address, in a kubeadm cluster, while a client connects
+//! every 10 ms.
+//!
+//! Measures the time until another machine has the address, and the share of served connections
+//! until Kubernetes removes the failed machine's pod from the endpoints. No announcer of addresses
+//! can change the latter.
+
+mod plot;
+
+use super::in_lab;
+use super::report::{Findings, Remark};
+use super::settle::REST_MAX;
+use super::targets;
+use crate::setup::Tools;
+use crate::setup::kubeadm::PodImage;
+use crate::traffic::probe::ProbeReport;
+use crate::{Lab, Options, wait};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Interval of the client's connections.
+const STEP: Duration = Duration::from_millis(10);
+/// Time for which the client connects before the power failure.
+const BEFORE: Duration = Duration::from_secs(1);
+/// Time for which the client connects after it: 50 s of grace period in Kubernetes, and a margin.
+const AFTER: Duration = Duration::from_secs(70);
+/// Column of a report's timeline, in seconds.
+const COLUMN: f64 = 0.1;
+/// Names of the samples for the plot.
+const ANSWERED: &str = "power-off.answered";
+const MARKS: &str = "power-off.marks";
+/// Events at the marks of the plot.
+const MARKED: [&str; 4] = ["power off", "another machine replies", "NotReady", "endpoint left out"];
+const SERVER: ([u8; 4], u16) = ([172, 30, 0, 210], 80);
+const YAML: &str = "\
+apiVersion: ferrolb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: power, namespace: ferrolb-system}
+spec: {addresses: [172.30.0.210/32]}
+---
+apiVersion: ferrolb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: power, namespace: ferrolb-system}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: power, namespace: default}
+spec: {type: LoadBalancer, selector: {app: power}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+/// The client's report of a power failure.
+#[derive(Debug)]
+pub struct PowerFailure {
+    pub machine: String,
+    pub report: ProbeReport,
+    /// Time of the power failure after the client's start.
+    at: Duration,
+}
+
+/// Runs in a cluster of its own.
+///
+/// # Errors
+/// If no other machine takes the address, or Kubernetes does not detect the failed machine.
+pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
+    in_lab(tools, &Options { kubeadm: true, ..options.clone() }, |lab| {
+        lab.deploy_ferrolb()?;
+        let server = serve(lab)?;
+        let (cut, [not_ready, left_out]) =
+            cut(lab, server, AFTER, |machine, start| detected(lab, machine, start))?;
+        let mut findings = Findings::default();
+        let report = &cut.report;
+        findings.add(&targets::POWER_OFF_GAP, report.longest_gap_ms);
+        findings.add(&targets::POWER_OFF_NOT_READY, not_ready);
+        findings.add(&targets::POWER_OFF_ENDPOINTS, left_out);
+        findings.add(&targets::POWER_OFF_LOST, report.lost as f64);
+        let off = cut.at.as_secs_f64();
+        let again = (report.gap_began_ms + report.longest_gap_ms) / 1000.0 - off;
+        findings
+            .keep(MARKS, vec![off, off + again, off + not_ready / 1000.0, off + left_out / 1000.0]);
+        findings.keep(ANSWERED, answered(report));
+        let said = format!("\n{}", plot::text(&answered(report), COLUMN));
+        findings.remarks.push(Remark {
+            id: "power-off.plot",
+            what: "served connections of 100",
+            text: said,
+        });
+        Ok(findings)
+    })
+}
+
+/// Returns the plot of the results as SVG; `None` if they were not measured.
+pub fn drawing(findings: &Findings) -> Option<String> {
+    let (answered, marks) = (findings.samples.get(ANSWERED)?, findings.samples.get(MARKS)?);
+    Some(plot::svg(answered, COLUMN, &marks.iter().copied().zip(MARKED).collect::<Vec<_>>()))
+}
+
+/// Creates a Service with a pod on each machine and returns its socket address.
+///
+/// # Errors
+/// If not all pods reply.
+pub fn serve(lab: &Lab) -> Result<SocketAddr> {
+    let server = SocketAddr::new(IpAddr::from(SERVER.0), SERVER.1);
+    lab.apply(YAML)?;
+    lab.apply_objects(&[pods()])?;
+    wait::until("all pods reply", REST_MAX, || {
+        let report = lab.start_probe(server, BEFORE, STEP).finish()?;
+        ensure!(report.lost == 0 && report.pods.len() == lab.nodes().len(), "{report:?}");
+        Ok(Some(()))
+    })?;
+    Ok(server)
+}
+
+/// Returns a DaemonSet with a pod on each machine, including the control plane.
+fn pods() -> serde_json::Value {
+    let name = json!({"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "power", "namespace": "default"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "power"}},
+            "template": {"metadata": {"labels": {"app": "power"}}, "spec": {
+                "tolerations": [{"operator": "Exists"}], "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "power", "image": PodImage::NAME, "imagePullPolicy": "Never", "args": ["serve", "$(NAME)", "8080"], "env": [name],
+                    "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+                }],
+            }},
+        },
+    })
+}
+
+/// Powers off the owner of the server's address while a client connects for `after` from then on,
+/// and runs `meanwhile`.
+///
+/// # Errors
+/// If no machine owns the address, or if `meanwhile` fails.
+pub fn cut<T>(
+    lab: &Lab,
+    server: SocketAddr,
+    after: Duration,
+    meanwhile: impl FnOnce(&str, Instant) -> Result<T>,
+) -> Result<(PowerFailure, T)> {
+    let machine = lab.owner_of(server.ip())?.context("no machine replies")?;
+    let (start, probing) = (wait::now(), lab.start_probe(server, BEFORE + after, STEP));
+    wait::during(BEFORE, || Ok(()))?;
+    let at = start.elapsed();
+    lab.power_off(&machine)?;
+    let found = meanwhile(&machine, start + at)?;
+    Ok((PowerFailure { machine, report: probing.finish()?, at }, found))
+}
+
+/// Returns the times from `start` until a failed machine is NotReady and until its endpoint is not
+/// ready, in milliseconds.
+fn detected(lab: &Lab, machine: &str, start: Instant) -> Result<[f64; 2]> {
+    let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+    let not_ready = ended("the failed node is NotReady", start, || {
+        lab.kubectl(&["get", "node", machine, "-o", path])
+    })?;
+    let of_it = format!(
+        r#"{{range .items[*].endpoints[?(@.nodeName=="{machine}")]}}{{.conditions.ready}}{{end}}"#
+    );
+    let slices = [
+        "get",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=power",
+        "-o",
+        &format!("jsonpath={of_it}"),
+    ];
+    let left_out = ended("its endpoint is not ready", start, || lab.kubectl(&slices))?;
+    Ok([not_ready, left_out])
+}
+
+/// Returns the time from `start` until the output of kubectl no longer contains "true", in
+/// milliseconds.
+fn ended(what: &str, start: Instant, said: impl Fn() -> Result<String>) -> Result<f64> {
+    wait::until(what, AFTER, || {
+        let still = said()?.to_lowercase().contains("true");
+        Ok((!still).then_some(start.elapsed().as_secs_f64() * 1000.0))
+    })
+}
+
+/// Returns the served connections per hundred, column by column.
+fn answered(report: &ProbeReport) -> Vec<f64> {
+    report
+        .timeline
+        .iter()
+        .map(|(sent, good)| if *sent == 0 { 100.0 } else { *good as f64 * 100.0 / *sent as f64 })
+        .collect()
+}

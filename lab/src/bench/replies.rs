@@ -1,0 +1,75 @@
+//! ARP and Neighbor Discovery replies for Services' addresses, from one node that owns all of them:
+//! latency compared with the kernel's own replies, with few and with many addresses; replies per
+//! second; and the cost of replies and sockets to the node.
+
+mod forwarding;
+mod rate;
+mod turns;
+
+use super::report::Findings;
+use super::services::{DUAL, POOL};
+use super::single_owner;
+use super::stats::Spread;
+use super::targets::{ANSWERED_1, ANSWERED_500, ANSWERED_10000, FLOODED};
+use crate::cluster::ferrolb::speaker_name;
+use crate::topology::Host;
+use crate::{Lab, Signal};
+use anyhow::Result;
+use ferrolb_proto::range::Family;
+use std::net::IpAddr;
+
+/// Final number of Services, each with an address of both families.
+const SERVICES_MAX: usize = 10_000;
+/// Seed of the random choice of the requested addresses.
+const SEED: u64 = 1;
+
+/// Runs in a lab without FerroLB.
+///
+/// No kube-proxies run, because they would use most of the processor time. For the same reason the
+/// controller and the speakers run in turn: no speaker runs while Services are created, and no
+/// controller while replies are measured.
+///
+/// # Errors
+/// If a reply is lost, or an address has no owner.
+pub(super) fn run(lab: &Lab) -> Result<Findings> {
+    lab.install_ferrolb()?;
+    lab.apply(POOL)?;
+    let (owner, nodes) = (single_owner::choose(lab)?, lab.nodes());
+    let (mut findings, mut addresses) = (Findings::default(), Vec::new());
+    for (services, known) in
+        [(1, &ANSWERED_1), (500, &ANSWERED_500), (SERVICES_MAX, &ANSWERED_10000)]
+    {
+        let missing = services - addresses.len() / DUAL.len();
+        addresses.extend(single_owner::make(lab, &format!("answers{services}"), missing, &DUAL)?);
+        nodes.iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
+        single_owner::wait_settled(lab, &owner, addresses.len())?;
+        turns::compare(lab, &owner, &addresses, known, &mut findings)?;
+        if services == 1 {
+            forwarding::measure(lab, &owner, &mut findings)?;
+        }
+        if services == SERVICES_MAX {
+            FLOODED
+                .iter()
+                .try_for_each(|known| rate::flood(lab, &owner, &addresses, known, &mut findings))?;
+        }
+        nodes.iter().try_for_each(|node| lab.stop(&speaker_name(node), Signal::TERM))?;
+    }
+    Ok(findings)
+}
+
+/// Returns the addresses of one family.
+fn of_family(family: Family, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    addresses.iter().copied().filter(|address| Family::of(*address) == family).collect()
+}
+
+/// Returns a host's own address of one family; its kernel replies for that address.
+fn own_address(host: &Host, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => host.v4().into(),
+        Family::V6 => host.v6().into(),
+    }
+}
+
+fn median(samples: &[f64]) -> Option<f64> {
+    Spread::of(samples).map(|spread| spread.median)
+}

@@ -1,0 +1,140 @@
+//! Cost of a speaker's sockets to a node that forwards other traffic. The client streams to a pod
+//! through the node, with its speaker and without, in turn. Every received IPv6 packet passes the
+//! filter of the speaker's socket for Neighbor Discovery.
+
+use super::median;
+use crate::bench::report::Findings;
+use crate::bench::stats::ratio;
+use crate::bench::targets::{FORWARDED, ForwardingMeasures};
+use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
+use crate::topology::{CLIENT, Host, node_index, pod_ranges};
+use crate::traffic::stream::{self, PAYLOAD};
+use crate::{Lab, Signal};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Destination pod and port of the stream. No program reads from the socket, so no value includes
+/// the cost of reading.
+const POD: &str = "sink";
+const PORT: u16 = 9;
+/// Datagrams in one gigabit of payload.
+const GIGABIT: usize = 1_000_000_000 / (8 * PAYLOAD);
+/// Number of times that the speaker is stopped and started.
+const PAIRS: usize = 3;
+/// Gigabits of each family per stream; the median counts.
+const GIGABITS: usize = 3;
+/// Minimum share of a stream that must arrive. With less, the value would describe a part of the
+/// path only.
+const ARRIVED_MIN: f64 = 0.99;
+
+/// Milliseconds per gigabit of one family, without a speaker and with it; one pair per stop of the
+/// speaker.
+type Pairs = Vec<[f64; 2]>;
+
+/// Measures `node`, whose speaker must run; the speaker runs again afterwards.
+///
+/// # Errors
+/// If the stream does not arrive.
+pub(super) fn measure(lab: &Lab, node: &Host, findings: &mut Findings) -> Result<()> {
+    lab.pod(POD, &node.name, &[])?;
+    let (pod, speaker) = (addresses(lab)?, speaker_name(&node.name));
+    let sink = lab.within(POD, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)))??;
+    let ranges = pod_ranges(node_index(&node.name).context("a node of the lab")?);
+    for (range, gateway) in ranges.iter().zip([IpAddr::from(node.v4()), node.v6().into()]) {
+        lab.exec(CLIENT, &["ip", "route", "add", range, "via", &gateway.to_string()])?;
+    }
+    let mut families = [Pairs::new(), Pairs::new()];
+    for _ in 0..PAIRS {
+        lab.stop(&speaker, Signal::TERM)?;
+        let without = streams(lab, pod)?;
+        lab.restart(&speaker)?;
+        lab.wait_healthy(&speaker, &node.name, ADMIN_PORT, "/readyz")?;
+        let with = streams(lab, pod)?;
+        for (pairs, pair) in families.iter_mut().zip(without.into_iter().zip(with)) {
+            pairs.push(pair.into());
+        }
+    }
+    drop(sink);
+    FORWARDED.iter().zip(&families).try_for_each(|(known, pairs)| conclude(findings, known, pairs))
+}
+
+/// Returns the pod's addresses, IPv4 first.
+fn addresses(lab: &Lab) -> Result<[IpAddr; 2]> {
+    let pod: Value = serde_json::from_str(&lab.kubectl(&["get", "pod", POD, "-o", "json"])?)?;
+    let address = |place: usize| {
+        pod["status"]["podIPs"][place]["ip"].as_str().context("a pod has two addresses")
+    };
+    Ok([address(0)?.parse()?, address(1)?.parse()?])
+}
+
+/// Returns the processor time for a gigabit to each of the addresses, in milliseconds.
+fn streams(lab: &Lab, pod: [IpAddr; 2]) -> Result<[f64; 2]> {
+    let mut times = [0.0; 2];
+    for (address, time) in pod.into_iter().zip(&mut times) {
+        let server = SocketAddr::new(address, PORT);
+        let one = || -> Result<f64> {
+            let before = arrived(lab)?;
+            let took = lab.within(CLIENT, || stream::send(server, GIGABIT))??;
+            let share = (arrived(lab)? - before) as f64 / GIGABIT as f64;
+            ensure!(share >= ARRIVED_MIN, "only {share:.3} of the stream to {server} arrived");
+            Ok(took.as_secs_f64() * 1000.0)
+        };
+        let all = (0..GIGABITS).map(|_| one()).collect::<Result<Vec<_>>>()?;
+        *time = median(&all).context("nothing was sent")?;
+    }
+    Ok(times)
+}
+
+/// Returns the number of packets received by the pod's interface.
+fn arrived(lab: &Lab) -> Result<u64> {
+    let links = lab.within(POD, || fs::read_to_string("/proc/thread-self/net/dev"))??;
+    received(&links).context("/proc/net/dev does not have the format of proc(5)")
+}
+
+/// Parses `/proc/net/dev` (proc(5)) and returns the packets received by `eth0`.
+fn received(links: &str) -> Option<u64> {
+    let counts = links.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"))?;
+    counts.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn conclude(findings: &mut Findings, known: &ForwardingMeasures, pairs: &Pairs) -> Result<()> {
+    let (without, with): (Vec<f64>, Vec<f64>) =
+        pairs.iter().map(|[without, with]| (*without, *with)).unzip();
+    let ratios: Option<Vec<f64>> =
+        pairs.iter().map(|[without, with]| ratio(*with, *without)).collect();
+    findings.add(&known.without, median(&without).context("nothing was sent")?);
+    findings.add(&known.with, median(&with).context("nothing was sent")?);
+    findings
+        .add(&known.ratio, median(&ratios.unwrap_or_default()).context("the stream took no time")?);
+    findings.keep(known.without.id, without);
+    findings.keep(known.with.id, with);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packets_of_the_pod_s_link_are_read_and_no_other_s() {
+        let links = "Inter-|   Receive\n face |bytes    packets errs\n    lo: 9 8 0\n  eth0: 1504 12 0 0\nbeth0: 7 6 0\n";
+        assert_eq!(received(links), Some(12));
+        assert_eq!(received("    lo: 9 8 0\n"), None);
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_pair_s() {
+        let mut findings = Findings::default();
+        conclude(
+            &mut findings,
+            &FORWARDED[0],
+            &vec![[100.0, 103.0], [400.0, 404.0], [100.0, 102.0]],
+        )
+        .unwrap();
+        let values: Vec<_> = findings.measures.iter().map(|measure| measure.value).collect();
+        assert_eq!(values, [100.0, 103.0, 1.02]);
+        assert!(conclude(&mut findings, &FORWARDED[0], &Pairs::new()).is_err());
+    }
+}

@@ -1,0 +1,337 @@
+//! Packet sockets of the client on its network segment. They send and receive ARP or Neighbor
+//! Discovery frames independently of the kernel's own.
+
+use crate::topology::{CLIENT, Host, Subnet};
+use crate::{Lab, wait};
+use anyhow::{Context, Result, anyhow};
+use ferrolb_proto::range::Family;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::arp::{self, Arp, Operation};
+use ferrolb_proto::wire::ndp::{self, Ndp, NdpKind};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Interface of every lab host.
+const LINK: &str = "eth0";
+/// Octet of the addresses of foreign hosts; no lab host has it.
+const FOREIGN_OCTET: u8 = 109;
+/// Maximum time of one read of the socket.
+const LOOK_MAX: Duration = Duration::from_millis(100);
+/// Receive buffer in bytes: a thousand addresses are announced in one burst.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// A packet socket of the client for ARP or for Neighbor Discovery.
+#[derive(Debug)]
+pub struct ClientSocket {
+    socket: Socket,
+    family: Family,
+    client: RequestSender,
+}
+
+/// Sender of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestSender {
+    mac: Mac,
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+}
+
+impl RequestSender {
+    /// Returns the client.
+    ///
+    /// # Errors
+    /// If the client has no hardware address.
+    fn client() -> Result<Self> {
+        let client = Host::client();
+        Ok(Self { mac: mac(&client)?, v4: client.v4(), v6: client.v6() })
+    }
+
+    /// Returns one of 256 simulated hosts behind the client's interface. They share the load,
+    /// because speakers limit the request rate of a single host.
+    pub fn foreign(number: u8) -> Self {
+        let host = Host { name: "stranger".to_owned(), octet: FOREIGN_OCTET, subnet: Subnet::Lan };
+        Self { mac: Mac([2, 0xf1, 0, 0, 0, number]), v4: host.v4(), v6: host.v6() }
+    }
+
+    /// Builds a request for `address`, to `whom` alone or to all hosts.
+    pub fn request(&self, whom: Option<Mac>, address: IpAddr) -> Vec<u8> {
+        match (address, whom) {
+            (IpAddr::V4(address), whom) => {
+                let mut request = arp::request(self.mac, self.v4, address);
+                let whom = whom.unwrap_or(Mac::BROADCAST);
+                request[..whom.0.len()].copy_from_slice(&whom.0);
+                request.into()
+            }
+            (IpAddr::V6(address), None) => ndp::solicitation(self.mac, self.v6, address).into(),
+            (IpAddr::V6(address), Some(whom)) => {
+                ndp::unicast_solicitation(self.mac, self.v6, address, whom).into()
+            }
+        }
+    }
+}
+
+/// A host's claim of an address, as received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressClaim {
+    pub address: IpAddr,
+    pub mac: Mac,
+    /// Whether this is a reply to a request; otherwise it is an announcement (RFC 5227 section 2.3,
+    /// RFC 4861 section 7.2.6).
+    pub answers: bool,
+}
+
+impl ClientSocket {
+    /// Opens the socket for requests of a family. The calling thread must be in the client's
+    /// namespace.
+    ///
+    /// # Errors
+    /// Without root permissions, or if there is no `eth0`.
+    pub fn open(family: Family) -> Result<Self> {
+        let ether_type = match family {
+            Family::V4 => arp::ETHER_TYPE,
+            Family::V6 => ndp::ETHER_TYPE,
+        };
+        let network_order = ether_type.to_be();
+        let socket =
+            Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(network_order))))
+                .context("no packet socket: the benchmarks need root permissions")?;
+        let index = rustix::net::netdevice::name_to_index(&socket, LINK)
+            .with_context(|| format!("no interface {LINK}"))?;
+        socket.bind(&link_address(index.cast_signed(), network_order))?;
+        socket.set_read_timeout(Some(LOOK_MAX))?;
+        socket.set_recv_buffer_size(BUFFER_BYTES)?;
+        Ok(Self { socket, family, client: RequestSender::client()? })
+    }
+
+    /// Limits the time of one read of the socket.
+    ///
+    /// # Errors
+    /// If the kernel rejects it.
+    pub fn with_read_timeout(self, longest: Duration) -> Result<Self> {
+        self.socket.set_read_timeout(Some(longest))?;
+        Ok(self)
+    }
+
+    /// Sends a whole frame.
+    ///
+    /// # Errors
+    /// If the interface is down.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        self.socket.send(frame).context("cannot send on the client's interface")?;
+        Ok(())
+    }
+
+    /// Reads the next frame and returns its claim. `None` if no frame arrives within the read limit
+    /// (by default a tenth of a second), or if the frame claims no address.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn next(&self) -> Result<Option<AddressClaim>> {
+        let mut frame = [0; 128];
+        match (&self.socket).read(&mut frame) {
+            Ok(length) => Ok(decode_claim(self.family, &frame[..length])),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error).context("cannot receive on the client's interface"),
+        }
+    }
+
+    /// Builds the client's request for `address`, to `whom` alone or to all hosts.
+    pub fn request(&self, whom: Option<Mac>, address: IpAddr) -> Vec<u8> {
+        self.client.request(whom, address)
+    }
+
+    /// Requests `address` from `whom`, or from all hosts, and returns the time until the reply.
+    /// `None` without a reply within `limit`.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn round_trip(
+        &self,
+        whom: Option<Mac>,
+        address: IpAddr,
+        limit: Duration,
+    ) -> Result<Option<Duration>> {
+        let question = self.request(whom, address);
+        let start = wait::now();
+        self.send(&question)?;
+        while start.elapsed() < limit {
+            let heard = self.next()?;
+            let elapsed = start.elapsed();
+            if heard.is_some_and(|heard| heard.answers && heard.address == address) {
+                return Ok(Some(elapsed));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Returns the claim in a frame.
+fn decode_claim(family: Family, frame: &[u8]) -> Option<AddressClaim> {
+    match family {
+        Family::V4 => {
+            let arp = Arp::decode(frame)?;
+            let announces = arp.sender == arp.target;
+            let answers = arp.operation == Operation::Reply && !announces;
+            (answers || announces).then(|| AddressClaim {
+                address: arp.sender.into(),
+                mac: arp.sender_mac,
+                answers,
+            })
+        }
+        Family::V6 => {
+            let ndp = Ndp::decode(frame)?;
+            let NdpKind::Advertisement { solicited, .. } = ndp.kind else { return None };
+            Some(AddressClaim {
+                address: ndp.target.into(),
+                mac: ndp.mac.unwrap_or(ndp.source),
+                answers: solicited,
+            })
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the standard library and socket2 have no type for the address of a link"
+)]
+fn link_address(index: i32, protocol: u16) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: `sockaddr_ll` is one of the address types that the storage can contain, and consists
+    // of plain integers.
+    let link: &mut libc::sockaddr_ll = unsafe { storage.view_as() };
+    link.sll_family = libc::AF_PACKET as u16;
+    link.sll_protocol = protocol;
+    link.sll_ifindex = index;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the whole length was zeroed and then filled, and the family field identifies its
+    // type.
+    unsafe { SockAddr::new(storage, length) }
+}
+
+/// Returns a host's hardware address in the form for a frame.
+pub(super) fn mac(host: &Host) -> Result<Mac> {
+    let bytes: Option<Vec<u8>> =
+        host.mac().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+    bytes.map(Mac).ok_or_else(|| anyhow!("{} has no hardware address", host.name))
+}
+
+/// Time of each address's first announcement by each host.
+type Announced = Arc<Mutex<BTreeMap<IpAddr, BTreeMap<Mac, Instant>>>>;
+
+/// Threads that record the first announcement of each address by each host. An announcement is an
+/// unsolicited frame with the sender's own address.
+#[derive(Debug)]
+pub struct AnnouncementRecorder {
+    announced: Announced,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl AnnouncementRecorder {
+    /// Starts recording on the client's network segment.
+    ///
+    /// # Errors
+    /// If a socket cannot be opened there.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let mut listener =
+            Self { announced: Announced::default(), stop: Arc::default(), threads: Vec::new() };
+        for family in [Family::V4, Family::V6] {
+            let (announced, stop) = (Arc::clone(&listener.announced), Arc::clone(&listener.stop));
+            let wire = lab.within(CLIENT, || ClientSocket::open(family))??;
+            listener
+                .threads
+                .push(std::thread::spawn(move || record_announcements(&wire, &announced, &stop)));
+        }
+        Ok(listener)
+    }
+
+    /// Returns the time of the first announcement of `address`.
+    pub fn first(&self, address: IpAddr) -> Option<Instant> {
+        self.first_of(address, |_| true)
+    }
+
+    /// Returns the time of the first announcement of `address` by a host other than `host`.
+    pub fn first_by_another(&self, address: IpAddr, host: Mac) -> Option<Instant> {
+        self.first_of(address, |mac| mac != host)
+    }
+
+    fn first_of(&self, address: IpAddr, of: impl Fn(Mac) -> bool) -> Option<Instant> {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.get(&address)?.iter().filter(|(mac, _)| of(**mac)).map(|(_, at)| *at).min()
+    }
+
+    /// Stops recording.
+    ///
+    /// # Errors
+    /// If recording had failed.
+    pub fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.threads.into_iter().map(JoinHandle::join);
+        ended
+            .into_iter()
+            .try_for_each(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+/// Records announcements until `stop` is set.
+fn record_announcements(
+    wire: &ClientSocket,
+    announced: &Announced,
+    stop: &AtomicBool,
+) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        let Some(heard) = wire.next()?.filter(|heard| !heard.answers) else { continue };
+        let mut announced = announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.entry(heard.address).or_default().entry(heard.mac).or_insert_with(wait::now);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn a_host_s_hardware_address_goes_into_a_frame_as_it_is_written() {
+        for host in [Host::client(), Host::node(1), Host::node(20)] {
+            assert_eq!(mac(&host).unwrap().to_string(), host.mac());
+        }
+    }
+
+    #[test]
+    fn answers_are_told_from_announcements_and_questions_tell_of_no_address() {
+        let (node, client) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+        let (v4, asker4) = (Ipv4Addr::new(172, 31, 0, 1), Host::client().v4());
+        let (v6, asker6) = ("fd31::1".parse::<Ipv6Addr>().unwrap(), Host::client().v6());
+        let told = |address: IpAddr, answers| Some(AddressClaim { address, mac: node, answers });
+        let cases: [(_, &[u8], _); 8] = [
+            (Family::V4, &arp::reply(node, v4, client, asker4), told(v4.into(), true)),
+            (Family::V4, &arp::gratuitous_request(node, v4), told(v4.into(), false)),
+            (Family::V4, &arp::gratuitous_reply(node, v4), told(v4.into(), false)),
+            (Family::V4, &arp::request(client, asker4, v4), None),
+            (
+                Family::V6,
+                &ndp::solicited_advertisement(node, v6, client, asker6),
+                told(v6.into(), true),
+            ),
+            (Family::V6, &ndp::unsolicited_advertisement(node, v6), told(v6.into(), false)),
+            (Family::V6, &ndp::solicitation(client, asker6, v6), None),
+            (Family::V6, &arp::reply(node, v4, client, asker4), None),
+        ];
+        for (family, frame, expect) in cases {
+            assert_eq!(decode_claim(family, frame), expect, "{frame:02x?}");
+        }
+    }
+}

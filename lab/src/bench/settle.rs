@@ -1,0 +1,197 @@
+//! Waits until a lab has settled: all components have processed recent changes, so that a
+//! measurement can begin.
+
+use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
+use crate::cluster::nodes::proxy_name;
+use crate::lab::PROXY_HEALTH_PORT;
+use crate::{Lab, wait};
+use anyhow::{Context, Result, ensure};
+use ferrolb_proto::api::{self, CustomResourceKind, IPAddressPoolObject, SpeakerStatusObject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Maximum time for a lab to settle.
+pub(super) const REST_MAX: Duration = Duration::from_secs(60);
+
+/// Waits until every speaker receives hellos from all others and every pool is in use.
+///
+/// # Errors
+/// If either takes more than a minute, with the missing part.
+pub(super) fn wait_for(lab: &Lab) -> Result<()> {
+    let nodes = lab.nodes().len();
+    lab.api(async |client| {
+        wait::until_async("all speakers receive hellos from all others", REST_MAX, async || {
+            let heard = speakers(&client)
+                .await?
+                .iter()
+                .filter(|speaker| receives_from(speaker, nodes - 1))
+                .count();
+            ensure!(heard == nodes, "{heard} of {nodes} speakers receive hellos from all others");
+            Ok(Some(()))
+        })
+        .await
+    })?;
+    wait_for_pools(lab)
+}
+
+/// Powers a node on and waits until its kube-proxy and its speaker are ready.
+///
+/// # Errors
+/// If one of them does not become ready.
+pub(super) fn return_power(lab: &Lab, node: &str) -> Result<()> {
+    lab.power_on(node)?;
+    lab.wait_healthy(&proxy_name(node), node, PROXY_HEALTH_PORT, "/healthz")?;
+    lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz")
+}
+
+/// Waits until every pool is in use.
+///
+/// # Errors
+/// If that takes more than a minute.
+pub(super) fn wait_for_pools(lab: &Lab) -> Result<()> {
+    lab.api(async |client| {
+        wait::until_async("the pools are in use", REST_MAX, async || {
+            let waiting = pools(&client).await?.iter().filter(|pool| !is_valid(pool)).count();
+            ensure!(waiting == 0, "{waiting} pools are not in use");
+            Ok(Some(()))
+        })
+        .await
+    })
+}
+
+/// Waits until the speakers report that together they own `count` addresses.
+///
+/// # Errors
+/// If they do not within `limit`, with the number that they own.
+pub(super) fn wait_for_owners(lab: &Lab, count: i64, limit: Duration) -> Result<()> {
+    lab.api(async |client| {
+        wait::until_async("the speakers own all addresses", limit, async || {
+            let owned: i64 = speakers(&client)
+                .await?
+                .iter()
+                .filter_map(|it| Some(it.status.as_ref()?.owned_addresses))
+                .sum();
+            ensure!(owned == count, "they own {owned} of {count}");
+            Ok(Some(()))
+        })
+        .await
+    })
+}
+
+/// Waits until the speaker of `node` reports that it owns `count` addresses, and all others report
+/// none.
+///
+/// # Errors
+/// If they do not within `limit`, with the number of each.
+pub(super) fn wait_for_owner(lab: &Lab, node: &str, count: i64, limit: Duration) -> Result<()> {
+    lab.api(async |client| {
+        wait::until_async(&format!("{node} owns all addresses"), limit, async || {
+            let speakers = speakers(&client).await?;
+            let owned = |it: &SpeakerStatusObject| {
+                it.status.as_ref().map_or(0, |status| status.owned_addresses)
+            };
+            let owned: BTreeMap<_, _> = speakers
+                .iter()
+                .map(|it| (it.metadata.name.clone().unwrap_or_default(), owned(it)))
+                .collect();
+            let all =
+                owned.iter().all(|(name, owned)| *owned == if name == node { count } else { 0 });
+            ensure!(all && owned.contains_key(node), "of {count} they own {owned:?}");
+            Ok(Some(()))
+        })
+        .await
+    })
+}
+
+/// Returns the node that reports each address as owned.
+///
+/// # Errors
+/// If the API server does not reply.
+pub(super) fn owners(lab: &Lab) -> Result<BTreeMap<IpAddr, String>> {
+    lab.api(async |client| {
+        let owned = |speaker: SpeakerStatusObject| {
+            let node = speaker.metadata.name.unwrap_or_default();
+            let links = speaker.status.into_iter().flat_map(|status| status.interfaces);
+            links.flat_map(|link| link.addresses).map(move |address| (address, node.clone()))
+        };
+        Ok(speakers(&client).await?.into_iter().flat_map(owned).collect())
+    })
+    .context("cannot list the owners of the addresses")
+}
+
+async fn speakers(client: &Client) -> Result<Vec<SpeakerStatusObject>> {
+    let resource = api::resource(CustomResourceKind::SpeakerStatus, api::GROUP);
+    let speakers: Api<SpeakerStatusObject> =
+        Api::namespaced_with(client.clone(), api::NAMESPACE, &resource);
+    Ok(speakers.list(&ListParams::default()).await?.items)
+}
+
+async fn pools(client: &Client) -> Result<Vec<IPAddressPoolObject>> {
+    let resource = api::resource(CustomResourceKind::IPAddressPool, api::GROUP);
+    let pools: Api<IPAddressPoolObject> =
+        Api::namespaced_with(client.clone(), api::NAMESPACE, &resource);
+    Ok(pools.list(&ListParams::default()).await?.items)
+}
+
+/// Returns whether a speaker receives hellos from `others` speakers on one of its interfaces.
+fn receives_from(speaker: &SpeakerStatusObject, others: usize) -> bool {
+    speaker
+        .status
+        .iter()
+        .flat_map(|status| &status.interfaces)
+        .any(|link| link.heard.len() == others)
+}
+
+fn is_valid(pool: &IPAddressPoolObject) -> bool {
+    let is_true = |condition: &Condition| {
+        condition.type_ == api::CONDITION_VALID && condition.status == "True"
+    };
+    pool.status.iter().flat_map(|status| &status.conditions).any(is_true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn speaker(links: &Value) -> SpeakerStatusObject {
+        let object = json!({
+            "metadata": {"name": "node1"},
+            "status": {"version": "0", "interfaces": links, "draining": false, "ownedAddresses": 0},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_speaker_hears_all_others_when_one_link_does() {
+        let link = |heard: Value| json!({"name": "eth0", "mac": "02:fb:00:00:00:0b", "up": true, "heard": heard});
+        for (links, expect) in [
+            (json!([link(json!(["node2", "node3"]))]), true),
+            (json!([link(json!([])), link(json!(["node2", "node3"]))]), true),
+            (json!([link(json!(["node2"])), link(json!(["node3"]))]), false),
+            (json!([]), false),
+        ] {
+            assert_eq!(receives_from(&speaker(&links), 2), expect, "{links}");
+        }
+    }
+
+    #[test]
+    fn a_pool_is_in_use_when_its_condition_says_so() {
+        let condition = |status: &str| json!({"type": "Valid", "status": status, "reason": "a", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        for (conditions, expect) in [
+            (json!([condition("True")]), true),
+            (json!([condition("False")]), false),
+            (json!([]), false),
+        ] {
+            let object = json!({
+                "metadata": {"name": "a"}, "spec": {"addresses": ["172.31.0.0/20"]},
+                "status": {"assignedIPv4": 0, "assignedIPv6": 0, "conditions": conditions},
+            });
+            assert_eq!(is_valid(&serde_json::from_value(object).unwrap()), expect, "{conditions}");
+        }
+    }
+}

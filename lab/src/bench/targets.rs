@@ -1,0 +1,272 @@
+//! Every measure that a benchmark prints: its stable id, description, target, and the values of
+//! other products. Those values were measured earlier on the same lab; a run does not measure them
+//! again.
+
+mod answers;
+mod bgp;
+mod bgp_failover;
+mod failover;
+mod health;
+mod power_off;
+
+pub use answers::*;
+pub use bgp::*;
+pub use bgp_failover::*;
+pub use failover::*;
+pub use health::*;
+pub use power_off::*;
+
+use Unit::{Count, Megabytes, Milliseconds};
+
+/// Unit of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Unit {
+    #[serde(rename = "us")]
+    Microseconds,
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Millions of bytes.
+    #[serde(rename = "MB")]
+    Megabytes,
+    /// Ratio to another value.
+    #[serde(rename = "x")]
+    Times,
+    /// Number of objects or events.
+    #[serde(rename = "count")]
+    Count,
+}
+
+/// One measure. A change of the id breaks the comparison with earlier runs.
+#[derive(Debug)]
+pub struct MeasureSpec {
+    pub id: &'static str,
+    pub what: &'static str,
+    pub unit: Unit,
+    pub target: Option<f64>,
+    /// Values of other products by name, in the same unit.
+    pub peers: &'static [(&'static str, f64)],
+}
+
+/// Measures of Services that were created together, each as median and 99th percentile.
+#[derive(Debug)]
+pub struct CreateMeasures {
+    pub api: [MeasureSpec; 2],
+    pub address: [MeasureSpec; 2],
+    pub wire: [MeasureSpec; 2],
+}
+
+/// Measures of the memory of one component at one number of Services.
+#[derive(Debug)]
+pub struct MemoryMeasures {
+    pub rss: MeasureSpec,
+    pub pss: MeasureSpec,
+    pub anonymous: MeasureSpec,
+}
+
+/// Peak memory of the components since their start, and the time until the speakers own all
+/// addresses.
+#[derive(Debug)]
+pub struct PeakMeasures {
+    pub controller: MeasureSpec,
+    pub speaker: MeasureSpec,
+    pub owned: MeasureSpec,
+}
+
+/// Builds a measure without a target.
+const fn without_target(id: &'static str, what: &'static str, unit: Unit) -> MeasureSpec {
+    MeasureSpec { id, what, unit, target: None, peers: &[] }
+}
+
+const fn with_target(
+    id: &'static str,
+    what: &'static str,
+    unit: Unit,
+    target: f64,
+    peers: &'static [(&'static str, f64)],
+) -> MeasureSpec {
+    MeasureSpec { id, what, unit, target: Some(target), peers }
+}
+
+const METALLB: &str = "MetalLB";
+
+/// Builds the measures of one number of Services created together, from the end of the ids, the
+/// description, the target and MetalLB's values.
+macro_rules! created {
+    ($count:literal, $words:literal, address: $address:literal, $peers:expr, wire: $wire:literal) => {{
+        let [peers_p50, peers_p99]: [&[(&str, f64)]; 2] = $peers;
+        CreateMeasures {
+            api: [
+                without_target(
+                    concat!("create.api.p50.", $count),
+                    concat!("API server's own reply, ", $words, ", p50"),
+                    Milliseconds,
+                ),
+                without_target(
+                    concat!("create.api.p99.", $count),
+                    concat!("API server's own reply, ", $words, ", p99"),
+                    Milliseconds,
+                ),
+            ],
+            address: [
+                MeasureSpec {
+                    peers: peers_p50,
+                    ..without_target(
+                        concat!("create.address.p50.", $count),
+                        concat!("create to address, ", $words, ", p50"),
+                        Milliseconds,
+                    )
+                },
+                with_target(
+                    concat!("create.address.p99.", $count),
+                    concat!("create to address, ", $words, ", p99"),
+                    Milliseconds,
+                    $address,
+                    peers_p99,
+                ),
+            ],
+            wire: [
+                without_target(
+                    concat!("create.wire.p50.", $count),
+                    concat!("create to announcement, ", $words, ", p50"),
+                    Milliseconds,
+                ),
+                with_target(
+                    concat!("create.wire.p99.", $count),
+                    concat!("create to announcement, ", $words, ", p99"),
+                    Milliseconds,
+                    $wire,
+                    &[],
+                ),
+            ],
+        }
+    }};
+}
+
+pub const CREATED_1: CreateMeasures =
+    created!("1", "one at a time", address: 100.0, [&[], &[]], wire: 300.0);
+pub const CREATED_100: CreateMeasures = created!("100", "100 by 8 creators", address: 100.0, [&[(METALLB, 250.0)], &[(METALLB, 380.0)]], wire: 300.0);
+pub const CREATED_1000: CreateMeasures = created!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], wire: 500.0);
+
+/// Builds the memory measures of one component at one number of Services, from the component, the
+/// end of the ids, the description, the target and the value of MetalLB's component.
+macro_rules! held {
+    ($program:literal, $count:literal, $words:literal, $target:literal, $peers:expr) => {
+        MemoryMeasures {
+            rss: with_target(
+                concat!("memory.", $program, ".rss.", $count),
+                concat!($program, ", ", $words, ": resident"),
+                Megabytes,
+                $target,
+                $peers,
+            ),
+            pss: without_target(
+                concat!("memory.", $program, ".pss.", $count),
+                concat!($program, ", ", $words, ": its share (PSS)"),
+                Megabytes,
+            ),
+            anonymous: without_target(
+                concat!("memory.", $program, ".anonymous.", $count),
+                concat!($program, ", ", $words, ": anonymous"),
+                Megabytes,
+            ),
+        }
+    };
+}
+
+pub const CONTROLLER_1: MemoryMeasures =
+    held!("controller", "1", "1 Service", 12.0, &[(METALLB, 61.0)]);
+pub const CONTROLLER_100: MemoryMeasures = held!("controller", "100", "100 Services", 12.0, &[]);
+pub const CONTROLLER_1000: MemoryMeasures =
+    held!("controller", "1000", "1,000 Services", 15.0, &[(METALLB, 80.0)]);
+pub const SPEAKER_1: MemoryMeasures = held!("speaker", "1", "1 Service", 12.0, &[(METALLB, 63.0)]);
+pub const SPEAKER_100: MemoryMeasures = held!("speaker", "100", "100 Services", 12.0, &[]);
+pub const SPEAKER_1000: MemoryMeasures =
+    held!("speaker", "1000", "1,000 Services", 15.0, &[(METALLB, 83.0)]);
+
+pub const CONTROLLER_10000: MemoryMeasures =
+    held!("controller", "10000", "10,000 Services", 40.0, &[]);
+pub const SPEAKER_10000: MemoryMeasures = held!("speaker", "10000", "10,000 Services", 25.0, &[]);
+
+pub const SPEAKER_V6_10000: MemoryMeasures =
+    held!("speaker", "v6.10000", "10,000 IPv6 Services", 25.0, &[]);
+
+pub const SCALE_API: [MeasureSpec; 2] = [
+    without_target(
+        "scale.api.p50",
+        "API server's own reply, 10,000 by 8 creators, no kube-proxy, p50",
+        Milliseconds,
+    ),
+    without_target(
+        "scale.api.p99",
+        "API server's own reply, 10,000 by 8 creators, no kube-proxy, p99",
+        Milliseconds,
+    ),
+];
+pub const SCALE_ADDRESS: [MeasureSpec; 2] = [
+    without_target(
+        "scale.address.p50",
+        "create to address, 10,000 by 8 creators, no kube-proxy, p50",
+        Milliseconds,
+    ),
+    without_target(
+        "scale.address.p99",
+        "create to address, 10,000 by 8 creators, no kube-proxy, p99",
+        Milliseconds,
+    ),
+];
+pub const SCALE_CPU: MeasureSpec =
+    without_target("scale.cpu", "controller: processor time for 1,000 addresses", Milliseconds);
+pub const RESTART_READY: MeasureSpec =
+    without_target("scale.restart.ready", "restart with 10,000: start to ready", Milliseconds);
+pub const RESTART_LEADING: MeasureSpec =
+    without_target("scale.restart.leading", "restart with 10,000: start to leading", Milliseconds);
+pub const RESTART_DECIDED: MeasureSpec = without_target(
+    "scale.restart.decided",
+    "restart with 10,000: start to all addresses restored",
+    Milliseconds,
+);
+pub const RESTART_WRITES: MeasureSpec =
+    with_target("scale.restart.writes", "restart with 10,000: writes", Count, 0.0, &[]);
+
+pub const LARGE: PeakMeasures = PeakMeasures {
+    controller: with_target(
+        "large.controller",
+        "1,000 Services of 255 KiB: controller, peak",
+        Megabytes,
+        64.0,
+        &[],
+    ),
+    speaker: with_target(
+        "large.speaker",
+        "1,000 Services of 255 KiB: speaker, peak",
+        Megabytes,
+        64.0,
+        &[],
+    ),
+    owned: without_target(
+        "large.owned",
+        "1,000 Services of 255 KiB: start to all addresses owned",
+        Milliseconds,
+    ),
+};
+pub const LARGE_NODES: PeakMeasures = PeakMeasures {
+    controller: with_target(
+        "large.nodes.controller",
+        "the same and 3,000 Nodes: controller, peak",
+        Megabytes,
+        64.0,
+        &[],
+    ),
+    speaker: with_target(
+        "large.nodes.speaker",
+        "the same and 3,000 Nodes: speaker, peak",
+        Megabytes,
+        64.0,
+        &[],
+    ),
+    owned: without_target(
+        "large.nodes.owned",
+        "the same and 3,000 Nodes: start to all addresses owned",
+        Milliseconds,
+    ),
+};

@@ -1,0 +1,200 @@
+//! Measures of ARP and Neighbor Discovery replies compared with the kernel's own, at each number of
+//! addresses.
+
+use super::Unit::{Count, Microseconds, Milliseconds, Times};
+use super::{METALLB, MeasureSpec, without_target};
+use ferrolb_proto::range::Family;
+
+/// Measures of one request mode, each as median and 99th percentile.
+#[derive(Debug)]
+pub struct ReplyMeasures {
+    /// Prefix of the ids, and name of the samples.
+    pub name: &'static str,
+    pub family: Family,
+    /// Whether requests are broadcast or multicast, as from a client without a cache entry.
+    /// Otherwise they are unicast to the owner, as from a client that verifies its cache entry (RFC
+    /// 1122 section 2.3.2.1, RFC 4861 section 7.3.3).
+    pub broadcast: bool,
+    pub address: [MeasureSpec; 2],
+    pub kernel: [MeasureSpec; 2],
+    pub ratio: [MeasureSpec; 2],
+}
+
+/// Targets of the two ratios, if any, and MetalLB's ratios.
+type RatioTargets = (Option<[f64; 2]>, [&'static [(&'static str, f64)]; 2]);
+
+/// Targets of a reply to a broadcast or multicast request.
+const BUDGETS: Option<[f64; 2]> = Some([1.8, 1.6]);
+/// The same targets for many addresses, without values of MetalLB.
+const MANY: RatioTargets = (BUDGETS, [&[], &[]]);
+const PLAIN: RatioTargets = (None, [&[], &[]]);
+
+const fn ratio(
+    [p50, p99]: [(&'static str, &'static str); 2],
+    (budgets, [peers_p50, peers_p99]): RatioTargets,
+) -> [MeasureSpec; 2] {
+    let [budget_p50, budget_p99] = match budgets {
+        Some([p50, p99]) => [Some(p50), Some(p99)],
+        None => [None, None],
+    };
+    [
+        MeasureSpec { id: p50.0, what: p50.1, unit: Times, target: budget_p50, peers: peers_p50 },
+        MeasureSpec { id: p99.0, what: p99.1, unit: Times, target: budget_p99, peers: peers_p99 },
+    ]
+}
+
+/// Builds a request mode from the family, whether all hosts receive the request, the prefix of the
+/// ids, the description and the targets.
+macro_rules! answered {
+    ($family:ident, $broadcast:literal, $id:literal, $words:literal, $promise:expr) => {
+        ReplyMeasures {
+            name: $id,
+            family: Family::$family,
+            broadcast: $broadcast,
+            address: [
+                without_target(
+                    concat!($id, ".address.p50"),
+                    concat!($words, ": Service's address, p50"),
+                    Microseconds,
+                ),
+                without_target(
+                    concat!($id, ".address.p99"),
+                    concat!($words, ": Service's address, p99"),
+                    Microseconds,
+                ),
+            ],
+            kernel: [
+                without_target(
+                    concat!($id, ".kernel.p50"),
+                    concat!($words, ": kernel's own, p50"),
+                    Microseconds,
+                ),
+                without_target(
+                    concat!($id, ".kernel.p99"),
+                    concat!($words, ": kernel's own, p99"),
+                    Microseconds,
+                ),
+            ],
+            ratio: ratio(
+                [
+                    (concat!($id, ".ratio.p50"), concat!($words, ": ratio, p50")),
+                    (concat!($id, ".ratio.p99"), concat!($words, ": ratio, p99")),
+                ],
+                $promise,
+            ),
+        }
+    };
+}
+
+/// Modes with one address.
+pub static ANSWERED_1: [ReplyMeasures; 4] = [
+    answered!(
+        V4,
+        true,
+        "answers",
+        "ARP, broadcast",
+        (BUDGETS, [&[(METALLB, 2.3)], &[(METALLB, 1.8)]])
+    ),
+    answered!(V4, false, "answers.unicast", "ARP, unicast", PLAIN),
+    answered!(
+        V6,
+        true,
+        "answers.ndp",
+        "NDP, broadcast",
+        (BUDGETS, [&[(METALLB, 2.6)], &[(METALLB, 1.7)]])
+    ),
+    answered!(V6, false, "answers.ndp.unicast", "NDP, unicast", PLAIN),
+];
+
+/// Modes with 500 addresses.
+pub static ANSWERED_500: [ReplyMeasures; 4] = [
+    answered!(V4, true, "answers.500", "ARP, 500 addresses, broadcast", MANY),
+    answered!(V4, false, "answers.unicast.500", "ARP, 500 addresses, unicast", PLAIN),
+    answered!(V6, true, "answers.ndp.500", "NDP, 500 addresses, broadcast", MANY),
+    answered!(V6, false, "answers.ndp.unicast.500", "NDP, 500 addresses, unicast", PLAIN),
+];
+
+/// Modes with 10,000 addresses.
+pub static ANSWERED_10000: [ReplyMeasures; 4] = [
+    answered!(V4, true, "answers.10000", "ARP, 10,000 addresses, broadcast", MANY),
+    answered!(V4, false, "answers.unicast.10000", "ARP, 10,000 addresses, unicast", PLAIN),
+    answered!(V6, true, "answers.ndp.10000", "NDP, 10,000 addresses, broadcast", MANY),
+    answered!(V6, false, "answers.ndp.unicast.10000", "NDP, 10,000 addresses, unicast", PLAIN),
+];
+
+/// Measures of one protocol under a continuous load of requests.
+#[derive(Debug)]
+pub struct RateMeasures {
+    pub family: Family,
+    /// Replies per second for Services' addresses.
+    pub rate: MeasureSpec,
+    /// Replies per second of the kernel for the owner's own address.
+    pub kernel: MeasureSpec,
+    /// Processor time of the speaker for a thousand replies.
+    pub cpu: MeasureSpec,
+    /// Replies per second that one processor has time for.
+    pub core: MeasureSpec,
+}
+
+macro_rules! flooded {
+    ($family:ident, $id:literal, $words:literal) => {
+        RateMeasures {
+            family: Family::$family,
+            rate: without_target(
+                concat!("answers.rate.", $id),
+                concat!($words, ", 10,000 addresses, continuous requests: replies per second"),
+                Count,
+            ),
+            kernel: without_target(
+                concat!("answers.rate.kernel.", $id),
+                concat!($words, ", continuous requests: kernel's own replies per second"),
+                Count,
+            ),
+            cpu: without_target(
+                concat!("answers.cpu.", $id),
+                concat!($words, ": speaker's processor time for 1,000 replies"),
+                Milliseconds,
+            ),
+            core: without_target(
+                concat!("answers.core.", $id),
+                concat!($words, ": replies per second that one processor has time for"),
+                Count,
+            ),
+        }
+    };
+}
+
+pub static FLOODED: [RateMeasures; 2] = [flooded!(V4, "arp", "ARP"), flooded!(V6, "ndp", "NDP")];
+
+/// Processor time for a gigabit forwarded through a node, by family.
+#[derive(Debug)]
+pub struct ForwardingMeasures {
+    pub without: MeasureSpec,
+    pub with: MeasureSpec,
+    pub ratio: MeasureSpec,
+}
+
+macro_rules! forwarded {
+    ($id:literal, $words:literal) => {
+        ForwardingMeasures {
+            without: without_target(
+                concat!("forwarding.without.", $id),
+                concat!("1 Gbit of ", $words, " through a node, no speaker: processor time"),
+                Milliseconds,
+            ),
+            with: without_target(
+                concat!("forwarding.with.", $id),
+                concat!("1 Gbit of ", $words, " through a node, with speaker: processor time"),
+                Milliseconds,
+            ),
+            ratio: without_target(
+                concat!("forwarding.ratio.", $id),
+                concat!("1 Gbit of ", $words, " through a node: ratio of with speaker to without"),
+                Times,
+            ),
+        }
+    };
+}
+
+pub static FORWARDED: [ForwardingMeasures; 2] =
+    [forwarded!("v4", "IPv4"), forwarded!("v6", "IPv6")];

@@ -1,0 +1,103 @@
+//! Measures of health: cost of endpoint changes and of health checks to a speaker, and time until
+//! another node announces after either. Also the cost of a cordon and of a failed node's endpoints
+//! to a client.
+
+use super::Unit::{Count, Milliseconds};
+use super::{MeasureSpec, with_target, without_target};
+
+pub const HEALTH_REST: MeasureSpec = with_target(
+    "health.cpu.rest",
+    "speaker, 1,000 Services at rest: processor time per second",
+    Milliseconds,
+    10.0,
+    &[],
+);
+pub const HEALTH_CHANGES: MeasureSpec = with_target(
+    "health.cpu.changes",
+    "speaker, 50 endpoint changes/s: processor time per second",
+    Milliseconds,
+    250.0,
+    &[],
+);
+pub const HEALTH_PLAN: [MeasureSpec; 2] = [
+    without_target(
+        "health.plan.p50",
+        "speaker, 50 endpoint changes/s: planning time, p50",
+        Milliseconds,
+    ),
+    with_target(
+        "health.plan.p99",
+        "speaker, 50 endpoint changes/s: planning time, p99",
+        Milliseconds,
+        50.0,
+        &[],
+    ),
+];
+/// Time from the API server's reply to a change that makes the owner ineligible until another node
+/// announces the address.
+pub const HEALTH_WIRE: [MeasureSpec; 2] = [
+    without_target(
+        "health.wire.p50",
+        "endpoint change to announcement by another, p50",
+        Milliseconds,
+    ),
+    with_target(
+        "health.wire.p99",
+        "endpoint change to announcement by another, p99",
+        Milliseconds,
+        110.0,
+        &[],
+    ),
+];
+
+/// 5,000 endpoints over three nodes, each with one TCP check per second.
+pub const HEALTH_CHECKED: MeasureSpec = with_target(
+    "health.cpu.checked",
+    "speaker, 1,000 Services at rest, all checked: processor time per second",
+    Milliseconds,
+    100.0,
+    &[],
+);
+pub const HEALTH_ASKED: MeasureSpec = without_target(
+    "health.asked",
+    "the same: endpoints checked per second, by three speakers",
+    Count,
+);
+/// Time from the end of the owner's server, with the defaults of a `tcp` check, until another node
+/// announces.
+pub const HEALTH_REFUSES: [MeasureSpec; 2] = [
+    without_target(
+        "health.refuses.median",
+        "a ready pod refuses: until another node announces, median",
+        Milliseconds,
+    ),
+    with_target(
+        "health.refuses.max",
+        "a ready pod refuses: until another node announces, worst",
+        Milliseconds,
+        4000.0,
+        &[],
+    ),
+];
+/// Ten cordons of the owner: all lost connections, and those that did not begin in the 30 ms before
+/// another node announced.
+pub const HEALTH_CORDON: [MeasureSpec; 2] = [
+    without_target("health.cordon.lost", "owner is cordoned ten times: connections lost", Count),
+    with_target(
+        "health.cordon.beyond",
+        "the same: lost, and not in progress at the move",
+        Count,
+        0.0,
+        &[],
+    ),
+];
+
+pub const DEAD_NOT_READY: MeasureSpec =
+    without_target("health.dead.node", "a node fails: until it is NotReady", Milliseconds);
+pub const DEAD_ENDPOINTS: MeasureSpec = without_target(
+    "health.dead.endpoints",
+    "a node fails: until its endpoints are not ready",
+    Milliseconds,
+);
+pub const DEAD_LOST: MeasureSpec =
+    without_target("health.dead.lost", "a node fails: connections lost, one per 10 ms", Count);

@@ -1,0 +1,168 @@
+//! Audit log of the API server: the policy that selects the requests of FerroLB's accounts, and the
+//! parser of the log.
+
+use super::ferrolb::NAMESPACE;
+use super::kubeadm::machine;
+use crate::permissions::ApiRequest;
+use crate::state::{LabFacts, LabState};
+use crate::topology::{Host, node_name};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// File names of the audit policy and of the log.
+pub const POLICY: &str = "audit-policy.json";
+const LOG: &str = "audit.log";
+/// Directory of both files on a machine of a kubeadm cluster.
+pub const FOLDER: &str = "/var/log/audit";
+pub const MACHINE_POLICY: &str = "/var/log/audit/audit-policy.json";
+/// ServiceAccounts of FerroLB.
+const ACCOUNTS: [&str; 2] = ["controller", "speaker"];
+/// Status code of a created object (RFC 9110 section 15.3.2).
+const CREATED: u64 = 201;
+
+/// Returns the audit policy: the metadata of requests of FerroLB's accounts, without the bodies of
+/// request and response; or nothing.
+pub fn policy(audit: bool) -> String {
+    let level = if audit { "Metadata" } else { "None" };
+    json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+        "rules": [{"level": level, "users": ACCOUNTS.map(user)}, {"level": "None"}],
+    })
+    .to_string()
+}
+
+/// Returns the API server's flags, with the paths of the files as the API server sees them.
+pub fn flags(file: impl Fn(&str) -> String) -> [(&'static str, String); 2] {
+    [("audit-policy-file", file(POLICY)), ("audit-log-path", file(LOG))]
+}
+
+/// Returns the path of a lab's audit log.
+pub fn log(state: &LabState, facts: &LabFacts) -> PathBuf {
+    if !facts.kubeadm {
+        return state.file(LOG);
+    }
+    machine::inside_file(state, &node_name(1), on_machine(LOG).trim_start_matches('/'))
+}
+
+/// Returns the path of a file on a machine.
+pub fn on_machine(name: &str) -> String {
+    format!("{FOLDER}/{name}")
+}
+
+fn user(account: &str) -> String {
+    format!("system:serviceaccount:{NAMESPACE}:{account}")
+}
+
+/// Parses the log and returns the distinct requests. An unfinished line, from an API server that
+/// was killed, is ignored.
+pub fn requests(log: &str) -> BTreeSet<ApiRequest> {
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.flat_map(|event| read(&event)).collect()
+}
+
+/// Parses an event (audit.k8s.io/v1) into requests. An apply that creates the object needs a second
+/// permission and returns two.
+fn read(event: &Value) -> Vec<ApiRequest> {
+    let account = ACCOUNTS.into_iter().find(|account| event["user"]["username"] == user(account));
+    // Test scenarios also send requests as these accounts, from the client's host.
+    let by_story = event["sourceIPs"].as_array().into_iter().flatten().any(is_client);
+    let decision = event["annotations"]["authorization.k8s.io/decision"].as_str();
+    let (Some(account), Some(decision), false) = (account, decision, by_story) else {
+        return Vec::new();
+    };
+    let object = &event["objectRef"];
+    let said = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    if !object.is_object() {
+        return Vec::new();
+    }
+    let subresource = said("subresource");
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    let request = ApiRequest {
+        account: account.to_owned(),
+        verb: event["verb"].as_str().unwrap_or_default().to_owned(),
+        group: said("apiGroup"),
+        resource: format!("{}{slash}{subresource}", said("resource")),
+        namespace: said("namespace"),
+        name: said("name"),
+        allowed: decision == "allow",
+    };
+    let made = request.verb == "patch" && event["responseStatus"]["code"] == CREATED;
+    let create = made.then(|| ApiRequest { verb: "create".to_owned(), ..request.clone() });
+    [Some(request), create].into_iter().flatten().collect()
+}
+
+fn is_client(address: &Value) -> bool {
+    let addresses = Host::client().addresses();
+    address
+        .as_str()
+        .and_then(|address| address.parse().ok())
+        .is_some_and(|address| addresses.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An event of a speaker on node1 as Kubernetes 1.36 writes it, without the unused fields.
+    fn event() -> Value {
+        json!({
+            "stage": "ResponseComplete", "verb": "patch", "sourceIPs": ["172.30.0.11"],
+            "user": {"username": "system:serviceaccount:ferrolb-system:speaker"},
+            "objectRef": {
+                "resource": "speakerstatuses", "subresource": "status", "namespace": "ferrolb-system", "name": "node1",
+                "apiGroup": "ferrolb.io", "apiVersion": "v1beta1",
+            },
+            "responseStatus": {"code": 200},
+            "annotations": {"authorization.k8s.io/decision": "allow"},
+        })
+    }
+
+    fn verbs(event: &Value) -> Vec<String> {
+        read(event).into_iter().map(|request| request.verb).collect()
+    }
+
+    #[test]
+    fn an_event_is_a_request() {
+        let expect = ApiRequest {
+            account: "speaker".to_owned(),
+            verb: "patch".to_owned(),
+            group: "ferrolb.io".to_owned(),
+            resource: "speakerstatuses/status".to_owned(),
+            namespace: "ferrolb-system".to_owned(),
+            name: "node1".to_owned(),
+            allowed: true,
+        };
+        let log = format!("{0}\n{0}\n{{\"kind\":\"Ev{0}\n", event());
+        assert_eq!(requests(&log), BTreeSet::from([expect]));
+    }
+
+    #[test]
+    fn applying_what_is_not_there_creates_it() {
+        let mut made = event();
+        made["responseStatus"]["code"] = json!(201);
+        assert_eq!(verbs(&made), ["patch", "create"]);
+    }
+
+    #[test]
+    fn what_is_no_request_of_a_program_for_a_resource_is_none() {
+        for (path, value) in [
+            ("/user/username", json!("system:serviceaccount:default:speaker")),
+            ("/sourceIPs/0", json!("172.30.0.100")),
+            ("/sourceIPs/0", json!("fd30::100")),
+            ("/objectRef", Value::Null),
+            ("/annotations", Value::Null),
+        ] {
+            let mut event = event();
+            *event.pointer_mut(path).unwrap() = value;
+            assert_eq!(verbs(&event), [""; 0], "{path}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_one() {
+        let mut refused = event();
+        refused["annotations"]["authorization.k8s.io/decision"] = json!("forbid");
+        assert!(!read(&refused)[0].allowed);
+    }
+}

@@ -1,0 +1,179 @@
+//! FerroLB in the lab, with least privilege. The lab applies the rendered manifests of `deploy/`,
+//! and each component runs with a token of its own ServiceAccount, never as administrator.
+
+use super::{apply, bgp, control_plane};
+use crate::process::{self, Launch, ProcessRecord};
+use crate::setup;
+use crate::state::LabState;
+use crate::topology::CONTROL_PLANE;
+use anyhow::{Context, Result, anyhow};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Client;
+use kube::api::{Api, PostParams};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Namespace of FerroLB.
+pub const NAMESPACE: &str = "ferrolb-system";
+/// Process name of the controller in the lab.
+pub const CONTROLLER: &str = "controller";
+/// Port of `/healthz`, `/readyz`, `/metrics` and `/state` of the components.
+pub const ADMIN_PORT: u16 = 7472;
+/// Validity of a component's token in seconds: a kept lab should outlive a weekend.
+const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
+/// Kinds in the manifests that the lab does not apply, because no kubelet would run their pods.
+const NOT_APPLIED: [&str; 2] = ["Deployment", "DaemonSet"];
+/// Manifest that a user applies, and the same with BGP.
+const MANIFEST: &str = "deploy/install.yaml";
+const MANIFEST_WITH_BGP: &str = "deploy/install-bgp.yaml";
+/// Manifest of an in-place migration from MetalLB.
+const MIGRATION_MANIFEST: &str = "deploy/install-metallb-takeover.yaml";
+
+/// Applies the user's manifest (with BGP in a lab with BGP) without the workloads, and writes each
+/// component's kubeconfig.
+///
+/// # Errors
+/// If the API server rejects an object, or an account is missing from `deploy/`.
+pub async fn install(client: &Client, state: &LabState) -> Result<()> {
+    apply::apply(client, &applied(rendered(state.facts()?.gobgp.is_some())?)).await?;
+    for account in ["controller", "speaker"] {
+        let token = token(client, account).await?;
+        control_plane::write_kubeconfig(state, &kubeconfig(state, account), &token)?;
+    }
+    Ok(())
+}
+
+/// Returns the Roles and RoleBindings of an in-place migration from MetalLB: permissions of the
+/// components in MetalLB's namespace, for its custom resources.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn migration_permissions() -> Result<Vec<Value>> {
+    let mut rights =
+        apply::objects(&fs::read_to_string(setup::repository().join(MIGRATION_MANIFEST))?)?;
+    rights.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
+    Ok(rights)
+}
+
+/// Returns the objects that a user applies, for layer 2 alone or with BGP.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn rendered(with_bgp: bool) -> Result<Vec<Value>> {
+    let file = rendered_file(with_bgp);
+    apply::objects(&fs::read_to_string(setup::repository().join(file))?)
+        .with_context(|| format!("in {file}"))
+}
+
+/// Returns the path of the file that a user applies, relative to the root of the repository.
+pub const fn rendered_file(with_bgp: bool) -> &'static str {
+    if with_bgp { MANIFEST_WITH_BGP } else { MANIFEST }
+}
+
+/// Returns the objects that the lab applies.
+fn applied(mut objects: Vec<Value>) -> Vec<Value> {
+    objects.retain(|object| !NOT_APPLIED.contains(&apply::kind(object)));
+    objects
+}
+
+async fn token(client: &Client, account: &str) -> Result<String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    let spec =
+        TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
+    let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
+    let answer =
+        answer.with_context(|| format!("no token for the ServiceAccount {NAMESPACE}/{account}"))?;
+    let token = answer.status.and_then(|status| status.token);
+    token.ok_or_else(|| anyhow!("the token request for {account} came back without a token"))
+}
+
+/// Starts a controller under this name.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn start_controller(
+    state: &LabState,
+    program: &Path,
+    name: &str,
+    extra: &[&str],
+) -> Result<ProcessRecord> {
+    let args = extra.iter().map(|arg| (*arg).to_owned()).collect();
+    process::start(state, launch(state, "controller", name, (CONTROL_PLANE, None), program, args))
+}
+
+/// Starts the speaker of a node, with the gobgpd of the node if there is one.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn start_speaker(
+    state: &LabState,
+    program: &Path,
+    node: &str,
+    extra: &[&str],
+) -> Result<ProcessRecord> {
+    let mut args = vec!["--node-name".to_owned(), node.to_owned()];
+    if state.facts()?.gobgp.is_some() {
+        args.extend(["--gobgp".to_owned(), format!("unix:{}", bgp::socket(state, node).display())]);
+    }
+    args.extend(extra.iter().map(|arg| (*arg).to_owned()));
+    process::start(
+        state,
+        launch(state, "speaker", &speaker_name(node), (node, Some(node)), program, args),
+    )
+}
+
+fn launch(
+    state: &LabState,
+    account: &str,
+    name: &str,
+    place: (&str, Option<&str>),
+    program: &Path,
+    args: Vec<String>,
+) -> Launch {
+    let (host, node) = place;
+    Launch {
+        name: name.to_owned(),
+        host: host.to_owned(),
+        node: node.map(str::to_owned),
+        program: program.to_owned(),
+        args,
+        low_priority: false,
+        env: [
+            ("KUBECONFIG".to_owned(), kubeconfig(state, account).display().to_string()),
+            ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
+        ]
+        .into(),
+    }
+}
+
+/// Returns the process name of a node's speaker in the lab.
+pub fn speaker_name(node: &str) -> String {
+    format!("speaker-{node}")
+}
+
+/// Returns the path of the kubeconfig with a component's own token.
+pub fn kubeconfig(state: &LabState, account: &str) -> PathBuf {
+    state.file(&format!("{account}.kubeconfig"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_are_left_out_and_the_namespace_comes_first() {
+        for with_bgp in [false, true] {
+            let objects = applied(rendered(with_bgp).unwrap());
+            let kinds: Vec<&str> = objects.iter().map(apply::kind).collect();
+            assert_eq!(kinds[..2], ["Namespace", "CustomResourceDefinition"]);
+            assert!(
+                kinds.contains(&"ServiceAccount")
+                    && !kinds.iter().any(|kind| NOT_APPLIED.contains(kind)),
+                "{kinds:?}"
+            );
+        }
+    }
+}

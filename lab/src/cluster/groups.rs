@@ -1,0 +1,86 @@
+//! Control groups of a lab's containers and machines. All processes in them belong to the lab, even
+//! if their parent was killed before it could end them.
+
+use crate::topology::LabName;
+use crate::{process, wait};
+use anyhow::{Context, Result};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Mount point of the control groups: one tree of version 2, or one tree per controller.
+const TREES: &str = "/sys/fs/cgroup";
+/// Maximum time in which the kernel releases a group after its last process has ended.
+const EMPTY_MAX: Duration = Duration::from_secs(10);
+
+/// Returns the parent group of all containers of a lab.
+pub(super) fn parent(lab: &LabName) -> String {
+    format!("/{}", name(lab))
+}
+
+/// Returns the group of a host that is a machine, below the root of each controller.
+pub(super) fn of_host(lab: &LabName, host: &str) -> String {
+    format!("{}/{host}", name(lab))
+}
+
+fn name(lab: &LabName) -> String {
+    lab.prefix().trim_end_matches('-').to_owned()
+}
+
+/// Ends all processes in the groups of a lab, and removes the groups.
+///
+/// # Errors
+/// If a process does not end.
+pub fn remove_all(lab: &LabName) -> Result<()> {
+    let mut groups = Vec::new();
+    let trees = fs::read_dir(TREES).into_iter().flatten().flatten().map(|entry| entry.path());
+    trees
+        .chain([PathBuf::from(TREES)])
+        .for_each(|tree| collect(&tree.join(name(lab)), &mut groups));
+    let lists = groups
+        .iter()
+        .map(|group| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default());
+    let pids: Vec<i32> = lists
+        .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    process::kill(pids.into_iter().map(|pid| (pid, None)))?;
+    groups.iter().try_for_each(|group| {
+        wait::until("an empty control group", EMPTY_MAX, || remove(group).map(Some))
+    })
+}
+
+/// Collects a group and all groups in it, the innermost first.
+fn collect(group: &Path, into: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(group) else { return };
+    let inner = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    inner.for_each(|entry| collect(&entry.path(), into));
+    into.push(group.to_owned());
+}
+
+fn remove(group: &Path) -> Result<()> {
+    match fs::remove_dir(group) {
+        // Two controllers may share one tree under two names.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("cannot remove {}", group.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_group_comes_before_it() {
+        let folder =
+            std::env::temp_dir().join(format!("ferrolb-groups-test-{}", std::process::id()));
+        fs::create_dir_all(folder.join("flb-a/container/inner")).unwrap();
+        fs::write(folder.join("flb-a/cgroup.procs"), "").unwrap();
+        let mut groups = Vec::new();
+        collect(&folder.join("flb-a"), &mut groups);
+        collect(&folder.join("flb-b"), &mut groups);
+        fs::remove_dir_all(&folder).unwrap();
+        let names: Vec<_> = groups.iter().filter_map(|group| group.file_name()?.to_str()).collect();
+        assert_eq!(names, ["inner", "container", "flb-a"]);
+    }
+}

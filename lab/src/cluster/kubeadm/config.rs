@@ -1,0 +1,148 @@
+//! Files on a machine before it starts: its name, and the settings of containerd, the pod network
+//! and kubeadm. Pure functions.
+
+use crate::cluster::audit;
+use crate::setup::kubeadm::KubeadmParts;
+use crate::setup::kubernetes;
+use crate::state::LabFacts;
+use crate::topology::{self, Families, Host, POD_RANGES, SERVICE_RANGES, node_name};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// Path of kubeadm's configuration file on each machine.
+pub const KUBEADM_FILE: &str = "/etc/kubeadm.yaml";
+/// Token with which a machine joins. The API server is reachable only from inside its lab.
+const TOKEN: &str = "lab000.0123456789abcdef";
+/// Port of the API server.
+const API_PORT: u16 = 6443;
+const SOCKET: &str = "unix:///run/containerd/containerd.sock";
+
+/// Returns the files of machine `index`: path from its root, and text.
+///
+/// # Errors
+/// If the version of Kubernetes is unknown.
+pub fn files(
+    facts: &LabFacts,
+    parts: &KubeadmParts,
+    index: u8,
+) -> Result<Vec<(&'static str, String)>> {
+    let name = node_name(index);
+    let hosts: String = (1..=facts.nodes)
+        .map(|other| {
+            format!(
+                "{} {}\n",
+                facts.families.first(Host::node(other).addresses()),
+                node_name(other)
+            )
+        })
+        .collect();
+    let kubeadm = if index == 1 {
+        init(facts, &kubernetes::KubernetesVersion::Newest.name()?)
+    } else {
+        join(facts, index)
+    };
+    Ok(vec![
+        ("etc/hostname", format!("{name}\n")),
+        ("etc/hosts", format!("127.0.0.1 localhost\n{hosts}")),
+        // No name server replies there, so names outside of the cluster do not resolve.
+        (
+            "etc/resolv.conf",
+            format!("nameserver {}\n", facts.families.first(Host::client().addresses())),
+        ),
+        ("etc/machine-id", format!("{index:032x}\n")),
+        ("etc/containerd/config.toml", containerd(&parts.pause)),
+        ("etc/cni/net.d/10-lab.conflist", network(index, facts.families).to_string()),
+        (&KUBEADM_FILE[1..], kubeadm),
+        (&audit::MACHINE_POLICY[1..], audit::policy(facts.scenario)),
+    ])
+}
+
+/// Returns containerd's settings. The machine lacks CAP_SYS_RESOURCE, so it cannot lower the OOM
+/// score of a container.
+fn containerd(pause: &str) -> String {
+    format!(
+        "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = true\nsandbox_image = \"{pause}\"\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\n"
+    )
+}
+
+/// Returns the pod network: a bridge on each node, with the addresses that the lab's routes lead
+/// to.
+fn network(index: u8, families: Families) -> Value {
+    let ranges: Vec<Value> = families
+        .of(topology::pod_ranges(index))
+        .into_iter()
+        .map(|subnet| json!([{"subnet": subnet}]))
+        .collect();
+    let everywhere: Vec<Value> =
+        families.of(["0.0.0.0/0", "::/0"]).into_iter().map(|range| json!({"dst": range})).collect();
+    json!({"cniVersion": "0.4.0", "name": "lab", "plugins": [{
+        "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+        "ipam": {"type": "host-local", "ranges": ranges, "routes": everywhere},
+    }]})
+}
+
+fn init(facts: &LabFacts, version: &str) -> String {
+    let address = facts.families.first(Host::node(1).addresses());
+    documents(&[
+        json!({
+            "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "InitConfiguration",
+            "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
+            "bootstrapTokens": [{"token": TOKEN}],
+            "nodeRegistration": registration(facts, 1),
+        }),
+        json!({
+            "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
+            "kubernetesVersion": version,
+            "networking": {"serviceSubnet": facts.families.of(SERVICE_RANGES).join(",")},
+            "apiServer": {
+                "extraArgs": audit::flags(audit::on_machine).map(|(name, value)| json!({"name": name, "value": value})),
+                "extraVolumes": [{"name": "audit", "hostPath": audit::FOLDER, "mountPath": audit::FOLDER, "pathType": "Directory"}],
+            },
+            "etcd": {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}},
+        }),
+        json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+            "failCgroupV1": false, "cgroupDriver": "cgroupfs", "failSwapOn": false,
+            // The disk is the host's, and its usage does not concern the cluster.
+            "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+            "evictionHard": {
+                "memory.available": "1%", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%",
+            },
+        }),
+        json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "mode": "nftables", "clusterCIDR": facts.families.of(POD_RANGES).join(","),
+            // The lab must not change the host's own connection tracking limits.
+            "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        }),
+    ])
+}
+
+fn join(facts: &LabFacts, index: u8) -> String {
+    let server =
+        std::net::SocketAddr::new(facts.families.first(Host::node(1).addresses()), API_PORT);
+    documents(&[json!({
+        "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "JoinConfiguration",
+        "discovery": {"bootstrapToken": {
+            "token": TOKEN, "apiServerEndpoint": server.to_string(), "unsafeSkipCAVerification": true,
+        }},
+        "nodeRegistration": registration(facts, index),
+    })])
+}
+
+fn registration(facts: &LabFacts, index: u8) -> Value {
+    let addresses: Vec<String> =
+        facts.families.of(Host::node(index).addresses()).iter().map(ToString::to_string).collect();
+    json!({
+        "name": node_name(index), "criSocket": SOCKET,
+        "kubeletExtraArgs": [{"name": "node-ip", "value": addresses.join(",")}],
+        // The check requires version 2 of control groups.
+        "ignorePreflightErrors": ["SystemVerification"],
+    })
+}
+
+/// Formats YAML documents; each is JSON, which is valid YAML.
+fn documents(documents: &[Value]) -> String {
+    documents.iter().map(|document| format!("---\n{document}\n")).collect()
+}

@@ -1,0 +1,219 @@
+//! A machine of a kubeadm cluster: the network namespace of a node with mounts, processes, a host
+//! name and control groups of its own. Its first process is `cargo lab machine`.
+//!
+//! Its root is an overlay on the common root of all machines. Its writable files are in
+//! `/var/lib/ferrolb-lab`, because an overlay cannot be on an overlay, and images are too large for
+//! memory. The end of the first process ends all other processes, and the mounts with them.
+
+use crate::cluster::groups;
+use crate::process::{self, Launch, ProcessRecord};
+use crate::run;
+use crate::setup::kubeadm::KubeadmParts;
+use crate::state::LabState;
+use crate::topology::LabName;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Directory of the machines' writable files.
+const ROOT: &str = "/var/lib/ferrolb-lab";
+/// Mount point of the lab's files on a machine.
+pub const LAB: &str = "/lab";
+/// Marker file among containerd's files; present when all images are loaded.
+pub const IMAGES_LOADED: &str = "/var/lib/containerd/lab-images";
+/// Search path of a machine's programs.
+pub const PATH: &str = "/lab/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Logs of a machine that explain a failure.
+pub const LOGS: [&str; 2] = ["containerd", "kubelet"];
+
+/// Joins a control group (`$1`, below the host's own group of each controller), and from there
+/// enters new namespaces. Groups from an earlier run of the machine are removed first, like at a
+/// boot.
+///
+/// All machines of a lab together have ten times the CPU weight of one test thread. With equal
+/// weights the test's client delayed the speakers' hellos by up to 268 ms while pods started.
+const GROUPS: &str = r#"for tree in /sys/fs/cgroup/*/tasks; do
+  own=${tree%/tasks}/$1
+  mkdir -p "$own" && find "$own" -mindepth 1 -depth -type d -exec rmdir {} +
+  for folder in "${own%/*}" "$own"; do for file in cpuset.cpus cpuset.mems; do
+    [ ! -e "$folder/$file" ] || cat "${folder%/*}/$file" >"$folder/$file"
+  done; done
+  [ ! -e "$own/cpu.shares" ] || echo 10240 >"${own%/*}/cpu.shares"
+  echo $$ >"$own/cgroup.procs" || exit
+done
+shift
+exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -euc "$@""#;
+
+/// Mounts the machine's file system (its directory: `$0`; root: `$1`; programs: `$2`; images: `$3`,
+/// `$4`; the lab's program: `$5`), and becomes its first process. Kernel settings that a kubelet
+/// writes would change the whole host, so each machine gets files in their place.
+///
+/// Kubelet, containerd and their children share one control group next to that of the pods, like
+/// `system.slice` under systemd. Otherwise each of their threads has half the weight of all pods.
+const MOUNTS: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
+cd "$0/root"
+mkdir -p lab/programs lab/images/kubernetes lab/images/own mnt var/lib/containerd var/lib/kubelet
+touch lab/ferrolb-lab
+for kept in containerd kubelet; do mount --bind "$0/$kept" "var/lib/$kept"; done
+mount --bind -o ro "$2" lab/programs
+mount --bind -o ro "$3" lab/images/kubernetes
+mount --bind -o ro "$4" lab/images/own
+mount --bind -o ro "$5" lab/ferrolb-lab
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount -t tmpfs -o mode=755 tmpfs run
+mount --rbind /dev dev
+mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
+while IFS=: read -r _ kinds _; do
+  case $kinds in
+    "") continue ;;
+    name=*) folder=${kinds#name=} options=none,$kinds ;;
+    *) folder=$kinds options=$kinds ;;
+  esac
+  mkdir "sys/fs/cgroup/$folder"
+  mount -t cgroup -o "$options" cgroup "sys/fs/cgroup/$folder"
+done </proc/self/cgroup
+for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+  file=run/setting-${setting##*/}
+  cat "/proc/sys/$setting" >"$file"
+  mount --bind "$file" "proc/sys/$setting"
+done
+hostname -F etc/hostname
+pivot_root . mnt
+cd /
+umount -l /mnt
+mount --make-rshared /
+for kind in cpu.shares cpuacct.usage memory.limit_in_bytes; do
+  for tree in /sys/fs/cgroup/*; do
+    [ ! -e "$tree/$kind" ] || { mkdir -p "$tree/system"; echo $$ >"$tree/system/cgroup.procs"; }
+  done
+done
+exec /lab/ferrolb-lab machine"#;
+
+/// Returns the directory of the writable files of a lab's machines.
+pub fn folder(lab: &LabName) -> PathBuf {
+    Path::new(ROOT).join(lab.to_string())
+}
+
+fn own(state: &LabState, node: &str) -> PathBuf {
+    folder(&state.name).join(node)
+}
+
+/// Starts a machine for the first time, with these files on it, and returns at once.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn start(
+    state: &LabState,
+    parts: &KubeadmParts,
+    lab: &Path,
+    node: &str,
+    files: &[(&str, String)],
+) -> Result<ProcessRecord> {
+    let own = own(state, node);
+    for part in ["upper", "work", "root", "containerd", "kubelet"] {
+        fs::create_dir_all(own.join(part))
+            .with_context(|| format!("cannot make {}", own.display()))?;
+    }
+    for (path, text) in files {
+        let file = own.join("upper").join(path);
+        fs::create_dir_all(file.parent().context("a file in a folder")?)?;
+        fs::write(file, text)?;
+    }
+    let images = folder(&state.name).join("images");
+    let mut args = vec![
+        "-c".to_owned(),
+        GROUPS.to_owned(),
+        "sh".to_owned(),
+        groups::of_host(&state.name, node),
+    ];
+    args.push(MOUNTS.to_owned());
+    args.extend(
+        [&own, &parts.root, &parts.programs, &parts.images, &images, lab]
+            .map(|path| path.display().to_string()),
+    );
+    let launch = Launch {
+        name: name(node),
+        host: node.to_owned(),
+        node: Some(node.to_owned()),
+        program: "/bin/sh".into(),
+        args,
+        env: [].into(),
+        low_priority: false,
+    };
+    process::start(state, launch)
+}
+
+/// Returns the process name of a machine in the lab.
+fn name(node: &str) -> String {
+    format!("machine-{node}")
+}
+
+/// Returns whether the machine is on.
+pub fn is_on(state: &LabState, node: &str) -> bool {
+    process::find(state, &name(node)).is_some_and(|record| record.is_alive())
+}
+
+/// Returns whether containerd has all images.
+pub fn has_images(state: &LabState, node: &str) -> bool {
+    own(state, node)
+        .join("containerd")
+        .join(IMAGES_LOADED.rsplit('/').next().unwrap_or_default())
+        .exists()
+}
+
+/// Returns the path, seen from outside, of a file in a machine's own file system.
+pub fn inside_file(state: &LabState, node: &str, path: &str) -> PathBuf {
+    own(state, node).join("upper").join(path)
+}
+
+/// Returns a command that runs its further arguments as a program on the machine, like a local
+/// login.
+///
+/// # Errors
+/// If the machine is off.
+pub fn command(state: &LabState, node: &str) -> Result<Command> {
+    let record = process::find(state, &name(node))
+        .filter(ProcessRecord::is_alive)
+        .with_context(|| format!("{node} is off"))?;
+    let children = format!("/proc/{0}/task/{0}/children", record.pid);
+    let children = fs::read_to_string(&children).with_context(|| format!("no {children}"))?;
+    let first =
+        children.split_whitespace().next().with_context(|| format!("{node} is starting"))?;
+    let mut nsenter = Command::new("nsenter");
+    nsenter.args([
+        "--target", first, "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--root",
+        "--wd",
+    ]);
+    nsenter.args(["env", &format!("PATH={PATH}")]);
+    Ok(nsenter)
+}
+
+/// Returns the end of the logs of a machine and of its daemons.
+pub fn log_tail(state: &LabState, node: &str, lines: usize) -> String {
+    let mut words =
+        format!("{node}: {}\n", run::last_lines(&process::log(state, &name(node)), lines));
+    for log in LOGS {
+        let text = fs::read_to_string(inside_file(state, node, &format!("var/log/{log}.log")))
+            .unwrap_or_default();
+        words += &format!("the log of {log} on {node} ends:\n{}\n", run::last_lines(&text, lines));
+    }
+    words
+}
+
+/// Removes the writable files of a lab's machines after these have ended.
+///
+/// # Errors
+/// If a file cannot be removed.
+pub fn remove_all(lab: &LabName) -> Result<()> {
+    let folder = folder(lab);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    // The last lab also removes the common directory. While other labs exist this fails, as
+    // intended.
+    let _ = fs::remove_dir(ROOT);
+    Ok(())
+}

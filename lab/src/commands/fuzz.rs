@@ -1,0 +1,100 @@
+//! `cargo lab fuzz`: runs coverage-guided fuzzing (libFuzzer) of the parsers for received frames.
+//!
+//! The targets are a workspace of their own (`proto/fuzz`), because their build is instrumented.
+//! New inputs that extend the coverage go to a directory in `target/`; the corpus in the repository
+//! only grows by hand.
+
+use anyhow::{Context, Result, bail, ensure};
+use ferrolb_lab::setup;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Targets: a file each in `proto/fuzz/targets`, and a directory each in `proto/fuzz/corpus`.
+const TARGETS: [&str; 4] = ["arp", "ndp", "hello", "claims"];
+/// Maximum input in bytes: a frame and a margin.
+const INPUT_MAX: usize = 1_600;
+/// Maximum time of an input, in seconds; a slower one is a finding.
+const INPUT_SECONDS_MAX: u32 = 5;
+/// Compiler flags for libFuzzer's coverage: counters at every edge and a table of locations, as its
+/// documentation names them.
+const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Clink-dead-code";
+
+/// Arguments of `cargo lab fuzz`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FuzzArgs {
+    /// Targets to run: arp, ndp, hello, claims; default: all.
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    targets: Vec<String>,
+    /// Time for each target, in seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Run this one input instead, such as the file that a finding names.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+}
+
+/// Builds the targets and runs them one after the other.
+pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
+    let folder = setup::repository().join("proto/fuzz");
+    let built = setup::repository().join("target/fuzz");
+    let triple = host()?;
+    // With a target triple, the instrumentation does not apply to build scripts and macros.
+    let mut cargo = setup::cargo();
+    cargo.current_dir(&folder).env("CARGO_TARGET_DIR", &built).env("RUSTFLAGS", COVERAGE);
+    cargo.args(["build", "--quiet", "--locked", "--release", "--target", &triple]);
+    let status = cargo.status().context("cannot start cargo")?;
+    ensure!(
+        status.success(),
+        "the fuzz targets do not build (they need a C++ compiler: apt-get install g++)"
+    );
+    let programs = built.join(&triple).join("release");
+    let chosen: Vec<&str> = if args.targets.is_empty() {
+        TARGETS.to_vec()
+    } else {
+        args.targets.iter().map(String::as_str).collect()
+    };
+    if let Some(input) = &args.input {
+        let [target] = chosen[..] else { bail!("--input needs exactly one target") };
+        return finish(target, Command::new(programs.join(target)).arg(input));
+    }
+    for target in chosen {
+        run(target, &programs, &folder, &built, args.seconds)?;
+    }
+    Ok(())
+}
+
+/// Returns the triple of this machine, as reported by the compiler.
+fn host() -> Result<String> {
+    let said = ferrolb_lab::run::run(Command::new("rustc").arg("-vV"))?;
+    let host = said
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("rustc reports no host")?;
+    Ok(host.to_owned())
+}
+
+fn run(target: &str, programs: &Path, folder: &Path, built: &Path, seconds: u32) -> Result<()> {
+    println!("== {target}, {seconds} s");
+    let (found, artifacts) = (built.join("corpus").join(target), built.join("findings"));
+    for made in [&found, &artifacts] {
+        std::fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
+    }
+    let mut fuzzer = Command::new(programs.join(target));
+    fuzzer.args([format!("-max_total_time={seconds}"), format!("-max_len={INPUT_MAX}")]);
+    fuzzer.args([
+        format!("-timeout={INPUT_SECONDS_MAX}"),
+        format!("-artifact_prefix={}/{target}-", artifacts.display()),
+    ]);
+    fuzzer.args(["-verbosity=0", "-print_final_stats=1"]);
+    finish(target, fuzzer.arg(&found).arg(folder.join("corpus").join(target)))
+}
+
+fn finish(target: &str, fuzzer: &mut Command) -> Result<()> {
+    let status = fuzzer.status().context("cannot start the fuzz target")?;
+    ensure!(
+        status.success(),
+        "the fuzzer has a finding in {target}; to repeat it: cargo lab fuzz {target} --input FILE"
+    );
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! `cargo lab test`: runs the tests of a tier with `cargo test`, shows their output, and prints one
+//! summary of all tiers.
+
+use super::parts::BackgroundBuild;
+use super::up::{KUBEADM_STEPS, OLDEST_STEPS, PREPARE_STEPS, ROUTER_STEPS};
+use super::up::{prepare, prepare_docker, prepare_kubeadm, prepare_kubernetes};
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use ferrolb_lab::setup::docker::{CONTAINERS, ROUTERS_ENV};
+use ferrolb_lab::setup::kubernetes::KubernetesVersion;
+use ferrolb_lab::steps::{Steps, format_duration};
+use ferrolb_lab::{permissions, setup, wait};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// Test targets that compute for minutes unless they are optimized.
+const OPTIMISED_TARGETS: [&str; 1] = ["sim"];
+/// Test targets whose tests wait for their turn, and their number of threads. All tests that may
+/// run together should have a thread; with fewer threads, tests that wait to run alone would occupy
+/// them.
+const WAITING_TARGETS: [&str; 2] = ["cluster", "peers"];
+const THREADS: &str = "100";
+/// File next to the lab's program with the permissions that FerroLB's accounts used in this run.
+const PERMISSIONS_FILE: &str = "rights-used.jsonl";
+
+/// A tier of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Tests that need nothing but Rust.
+    Unit,
+    /// Tests on real kernel network namespaces and a real cluster.
+    Lab,
+    /// Tests on a real cluster with real routers: FRR, BIRD and GoBGP.
+    Peers,
+    /// Tests of the manifests and the Helm chart, with kustomize and Helm, built with Go.
+    Install,
+    /// Tests of FerroLB in pods, on kubeadm clusters.
+    Kubeadm,
+}
+
+/// Test results of a tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct TestCounts {
+    passed: usize,
+    failed: usize,
+    /// Ignored or filtered tests; neither may happen.
+    skipped: usize,
+}
+
+/// Parameters of all tests of a run.
+struct TestRun {
+    /// Whether routers are containers.
+    docker: bool,
+    /// File in which labs collect the used permissions.
+    rights: PathBuf,
+}
+
+struct TierResult {
+    tier: Tier,
+    /// Whether the tier's routers were containers.
+    docker: bool,
+    counts: TestCounts,
+    success: bool,
+    elapsed: Duration,
+}
+
+/// Runs one tier, or all. With `docker`, the routers of the tier `peers` are containers.
+pub(crate) fn test(tier: Option<Tier>, docker: bool) -> Result<()> {
+    ensure!(
+        !docker || tier == Some(Tier::Peers),
+        "--docker is for the tier peers: cargo lab test peers --docker"
+    );
+    let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
+    let targets = test_targets()?;
+    prepare_for(&tiers, docker)?;
+    let _beside = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
+    let file = std::env::current_exe()?.with_file_name(PERMISSIONS_FILE);
+    permissions::run::reset(&file)?;
+    let run = TestRun { docker, rights: file };
+    let outcomes =
+        tiers.into_iter().map(|tier| run_tier(tier, &run, &targets)).collect::<Result<Vec<_>>>()?;
+    println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
+    ensure!(outcomes.iter().all(succeeded), "not all tests passed");
+    if tier.is_none() { least_privilege(&run.rights) } else { Ok(()) }
+}
+
+/// Installs and builds the requirements of the tiers, as visible steps. For a run of all tiers
+/// these are the requirements of the first tiers only.
+fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
+    let asked = |tier| tiers.contains(&tier);
+    let one = tiers.len() == 1;
+    let (routers, oldest, kubeadm) =
+        (asked(Tier::Peers), one && asked(Tier::Lab), one && asked(Tier::Kubeadm));
+    if !(routers || asked(Tier::Lab) || kubeadm) {
+        return Ok(());
+    }
+    let more =
+        [(routers, ROUTER_STEPS), (oldest, OLDEST_STEPS), (kubeadm, KUBEADM_STEPS), (docker, 1)];
+    let more: usize = more.iter().filter(|(asked, _)| *asked).map(|(_, steps)| steps).sum();
+    let steps = &mut Steps::new(PREPARE_STEPS + more);
+    prepare(steps, routers, KubernetesVersion::Newest)?;
+    if oldest {
+        prepare_kubernetes(steps, KubernetesVersion::Oldest)?;
+    }
+    if kubeadm {
+        prepare_kubeadm(steps)?;
+    }
+    if docker {
+        prepare_docker(steps)?;
+    }
+    Ok(())
+}
+
+/// Compares the permissions that `deploy/` grants with those that FerroLB's accounts used, after
+/// all scenarios, because a part of them does not use every permission. Both directions count:
+/// every granted permission is used, and every request is granted.
+fn least_privilege(file: &Path) -> Result<()> {
+    let (seen, granted) =
+        (permissions::run::collected(file)?, permissions::run::granted_by_deploy(true)?);
+    let (unused, in_vain) = (seen.unused_lines(&granted), seen.refused_lines());
+    println!(
+        "permissions  {} granted, {} used, {} refused",
+        granted.len(),
+        granted.len() - unused.len(),
+        in_vain.len()
+    );
+    let problems = [unused, in_vain].concat();
+    ensure!(
+        problems.is_empty(),
+        "deploy/ does not grant the permissions that the components need:\n{}",
+        problems.join("\n")
+    );
+    Ok(())
+}
+
+fn run_tier(tier: Tier, run: &TestRun, targets: &[String]) -> Result<TierResult> {
+    let start = wait::now();
+    let (mut counts, mut success) = (TestCounts::default(), true);
+    for arguments in cargo_calls(tier, targets) {
+        println!("\n$ cargo {}", arguments.join(" "));
+        success &= cargo_test(&arguments, run, &mut counts)?;
+    }
+    Ok(TierResult { tier, docker: run.docker, counts, success, elapsed: wait::now() - start })
+}
+
+/// Returns the `cargo test` calls of a tier. All select the whole workspace, so that nothing is
+/// compiled twice for another set of features.
+fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let of_tier: Vec<&String> = targets.iter().filter(|target| tier_of(target) == tier).collect();
+    let (optimised, plain): (Vec<_>, Vec<_>) =
+        of_tier.into_iter().partition(|target| OPTIMISED_TARGETS.contains(&target.as_str()));
+    let named = |mut call: Vec<String>, targets: Vec<&String>| {
+        call.extend(targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]));
+        call
+    };
+    if tier == Tier::Unit {
+        let all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
+        let doc = words(&["test", "--workspace", "--no-fail-fast", "--doc"]);
+        let in_profile = words(&["test", "--profile", "lab", "--workspace", "--no-fail-fast"]);
+        return vec![named(all, plain), doc, named(in_profile, optimised)];
+    }
+    let call = |target: &String| {
+        let mut call = named(words(&["test", "--workspace", "--no-fail-fast"]), vec![target]);
+        if WAITING_TARGETS.contains(&target.as_str()) {
+            call.extend(words(&["--", "--test-threads", THREADS]));
+        }
+        call
+    };
+    plain.into_iter().map(call).collect()
+}
+
+/// Returns the tier of a test target.
+fn tier_of(target: &str) -> Tier {
+    match target {
+        "install" => Tier::Install,
+        "cluster" | "wire" => Tier::Lab,
+        "peers" => Tier::Peers,
+        "kubeadm" => Tier::Kubeadm,
+        _ => Tier::Unit,
+    }
+}
+
+/// Runs one call, shows its output, and returns whether it succeeded.
+fn cargo_test(arguments: &[String], run: &TestRun, counts: &mut TestCounts) -> Result<bool> {
+    let mut cargo = setup::cargo();
+    cargo.args(arguments).envs(run.docker.then_some((ROUTERS_ENV, CONTAINERS)));
+    cargo.env(permissions::run::PERMISSIONS_FILE_ENV, &run.rights).stdout(Stdio::piped());
+    let mut child = cargo.spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        counts.add(&line);
+    }
+    Ok(child.wait()?.success())
+}
+
+impl TestCounts {
+    /// Adds up a line like
+    /// `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; ...`.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let words: Vec<&str> = result.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let [count, what] = pair else { continue };
+            let Ok(count) = count.parse::<usize>() else { continue };
+            match what.trim_end_matches(';') {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" | "filtered" => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Returns whether a tier succeeded: at least one test ran, and all existing tests passed.
+fn succeeded(outcome: &TierResult) -> bool {
+    outcome.success
+        && outcome.counts.passed > 0
+        && outcome.counts.failed == 0
+        && outcome.counts.skipped == 0
+}
+
+fn summary(outcome: &TierResult) -> String {
+    let TestCounts { passed, failed, skipped } = outcome.counts;
+    let tier = format!("{:?}", outcome.tier).to_lowercase()
+        + if outcome.docker { " --docker" } else { "" };
+    let verdict = if succeeded(outcome) { "ok" } else { "FAILED" };
+    format!(
+        "{tier:<7} {verdict:<6} {passed} passed, {failed} failed, {skipped} skipped, in {}",
+        format_duration(outcome.elapsed)
+    )
+}
+
+/// Returns the names of all integration test targets in the workspace.
+fn test_targets() -> Result<Vec<String>> {
+    let mut cargo = setup::cargo();
+    cargo.args(["metadata", "--format-version", "1", "--no-deps"]);
+    let metadata: Value = serde_json::from_str(&ferrolb_lab::run::run(&mut cargo)?)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
+    let tests = targets.filter(|target| {
+        target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"))
+    });
+    Ok(tests.filter_map(|target| Some(target["name"].as_str()?.to_owned())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_targets_add_up() {
+        let mut counts = TestCounts::default();
+        for line in [
+            "running 14 tests",
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s",
+            "test 3 passed; never counted",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 4 filtered out; finished in 1.00s",
+        ] {
+            counts.add(line);
+        }
+        assert_eq!(counts, TestCounts { passed: 13, failed: 2, skipped: 5 });
+    }
+
+    #[test]
+    fn a_tier_that_ran_nothing_or_skipped_something_is_not_good() {
+        for (passed, failed, skipped, success, expect) in [
+            (1, 0, 0, true, true),
+            (0, 0, 0, true, false),
+            (1, 1, 0, true, false),
+            (1, 0, 1, true, false),
+            (1, 0, 0, false, false),
+        ] {
+            let outcome = TierResult {
+                tier: Tier::Lab,
+                docker: false,
+                counts: TestCounts { passed, failed, skipped },
+                success,
+                elapsed: Duration::ZERO,
+            };
+            assert_eq!(succeeded(&outcome), expect, "{}", summary(&outcome));
+        }
+    }
+
+    #[test]
+    fn containers_are_for_the_peers_alone() {
+        for tier in [None, Some(Tier::Unit), Some(Tier::Lab), Some(Tier::Kubeadm)] {
+            let refused = test(tier, true).unwrap_err().to_string();
+            assert!(refused.ends_with("cargo lab test peers --docker"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn every_target_belongs_to_exactly_one_tier() {
+        let targets: Vec<String> =
+            ["tidy", "cluster", "crds", "install", "kubeadm", "peers", "sim", "wire"]
+                .map(str::to_owned)
+                .into();
+        let names = |tier| {
+            cargo_calls(tier, &targets)
+                .concat()
+                .into_iter()
+                .filter(|word| targets.contains(word))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(Tier::Unit), ["tidy", "crds", "sim"]);
+        assert_eq!(names(Tier::Install), ["install"]);
+        assert_eq!(names(Tier::Lab), ["cluster", "wire"]);
+        assert_eq!(names(Tier::Peers), ["peers"]);
+        assert_eq!(names(Tier::Kubeadm), ["kubeadm"]);
+        for tier in [Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm] {
+            assert!(
+                cargo_calls(tier, &[]).is_empty(),
+                "a bare `cargo test` would run every target"
+            );
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `cargo lab up`: sets up a bare machine and starts a lab, step by step.
+
+use crate::ProxyMode;
+use anyhow::Result;
+use clap::Args;
+use ferrolb_lab::setup::kubeadm::{self, KubeadmParts};
+use ferrolb_lab::setup::kubernetes::KubernetesVersion;
+use ferrolb_lab::setup::{Tools, docker, gobgp, packages, programs, requirements};
+use ferrolb_lab::state;
+use ferrolb_lab::steps::Steps;
+use ferrolb_lab::topology::{Families, LabName};
+use ferrolb_lab::{Lab, Options};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Default name of the lab of `up`.
+pub(crate) const DEFAULT_NAME: &str = "lab";
+/// Number of steps of [`prepare`].
+pub(crate) const PREPARE_STEPS: usize = 4;
+/// Additional steps for a kubeadm cluster.
+pub(crate) const KUBEADM_STEPS: usize = 1;
+/// Additional steps for the oldest Kubernetes.
+pub(crate) const OLDEST_STEPS: usize = 1;
+/// Additional steps for routers.
+pub(crate) const ROUTER_STEPS: usize = 1;
+
+// Measured durations on two cores; shown as usual times of the steps.
+const PACKAGES_USUAL: Duration = Duration::from_secs(20);
+const KUBERNETES_USUAL: Duration = Duration::from_secs(280);
+const GOBGP_USUAL: Duration = Duration::from_secs(50);
+const PROGRAMS_USUAL: Duration = Duration::from_secs(90);
+const NOTHING_TO_DO_USUAL: Duration = Duration::from_secs(1);
+const PARTS_USUAL: Duration = Duration::from_secs(400);
+const KUBEADM_CLUSTER_USUAL: Duration = Duration::from_secs(25);
+pub(crate) const CLUSTER_USUAL: Duration = Duration::from_secs(6);
+pub(crate) const FERROLB_USUAL: Duration = Duration::from_secs(3);
+
+#[derive(Args)]
+pub(crate) struct UpArgs {
+    /// Number of nodes, 1 to 20.
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// IP families of the cluster.
+    #[arg(long, value_enum, default_value_t = Families::Dual)]
+    families: Families,
+    /// Version of Kubernetes: the newest, or the oldest that FerroLB supports.
+    #[arg(long, value_enum, default_value_t = KubernetesVersion::Newest)]
+    kubernetes: KubernetesVersion,
+    /// Proxy mode of kube-proxy.
+    #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
+    proxy_mode: ProxyMode,
+    /// Nodes renew leases like kubelets, and a node without power becomes NotReady after a minute;
+    /// without this flag nodes are always Ready.
+    #[arg(long)]
+    leases: bool,
+    /// Run gobgpd on every node, and add the hosts tor1, tor2 and tor3 for routers, and outside, a
+    /// client behind them.
+    #[arg(long)]
+    bgp: bool,
+    /// Run a kubelet on every node: `kubeadm init` and `kubeadm join` create the cluster, FerroLB
+    /// runs in pods, and node1 is the control plane.
+    #[arg(long, conflicts_with_all = ["bgp", "leases", "proxy_mode", "kubernetes"])]
+    kubeadm: bool,
+    /// Start the cluster only, without FerroLB.
+    #[arg(long)]
+    bare: bool,
+}
+
+/// Starts a lab and leaves it running.
+pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
+    let name = name.map_or_else(|| DEFAULT_NAME.parse(), Ok)?;
+    let routers = if args.bgp { ROUTER_STEPS } else { 0 };
+    let more = routers + if args.kubeadm { KUBEADM_STEPS } else { 0 };
+    let mut steps = Steps::new(PREPARE_STEPS + more + if args.bare { 1 } else { 2 });
+    let mut tools = prepare(&mut steps, args.bgp, args.kubernetes)?;
+    if args.kubeadm {
+        tools.kubeadm = Some(prepare_kubeadm(&mut steps)?);
+    }
+    let proxy_mode = match args.proxy_mode {
+        ProxyMode::Nftables => "nftables",
+        ProxyMode::Iptables => "iptables",
+    };
+    let options = Options {
+        name: name.to_string(),
+        nodes: args.nodes,
+        families: args.families,
+        kubernetes: args.kubernetes,
+        proxy_mode: Some(proxy_mode.to_owned()),
+        leases: args.leases,
+        bgp: args.bgp,
+        kubeadm: args.kubeadm,
+        scenario: false,
+    };
+    let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL } else { CLUSTER_USUAL };
+    let lab = steps.step(&cluster_title(&options), usual, || Lab::up(&tools, &options))?;
+    if !args.bare {
+        let start = || if args.kubeadm { lab.deploy_ferrolb() } else { lab.start_ferrolb() };
+        steps.step("Start FerroLB", FERROLB_USUAL, start)?;
+    }
+    lab.keep()?;
+    println!("The lab {name} is running.\n{}", example_commands(&name, None));
+    if args.bgp {
+        println!("Routers can run on tor1, tor2 and tor3: docs/bgp.md, \"In the lab\".");
+    }
+    Ok(())
+}
+
+/// Checks the machine, installs packages, builds Kubernetes and FerroLB, and with `routers` also
+/// prepares GoBGP.
+pub(crate) fn prepare(
+    steps: &mut Steps,
+    routers: bool,
+    kubernetes: KubernetesVersion,
+) -> Result<Tools> {
+    steps.step(
+        "Check the machine: permissions, Rust, Go, disk",
+        NOTHING_TO_DO_USUAL,
+        requirements::check,
+    )?;
+    let missing = packages::missing(routers)?;
+    let (title, usual) = match missing.is_empty() {
+        true => ("Debian packages: all installed".to_owned(), NOTHING_TO_DO_USUAL),
+        false => (format!("Install Debian packages: {}", missing.join(" ")), PACKAGES_USUAL),
+    };
+    steps.step(&title, usual, || packages::install(&missing))?;
+    let kubernetes = prepare_kubernetes(steps, kubernetes)?;
+    let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
+    let programs = steps.step("Build FerroLB", PROGRAMS_USUAL, programs::build)?;
+    Ok(Tools { kubernetes, programs, gobgp, docker: false, kubeadm: None })
+}
+
+/// Builds a version of Kubernetes.
+pub(crate) fn prepare_kubernetes(
+    steps: &mut Steps,
+    kubernetes: KubernetesVersion,
+) -> Result<PathBuf> {
+    let version = kubernetes.name()?;
+    let (title, usual) = match kubernetes.is_built()? {
+        true => (format!("Kubernetes {version}: built before"), NOTHING_TO_DO_USUAL),
+        false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_USUAL),
+    };
+    steps.step(&title, usual, || kubernetes.build())
+}
+
+/// Builds the parts of the machines of a kubeadm cluster.
+pub(crate) fn prepare_kubeadm(steps: &mut Steps) -> Result<KubeadmParts> {
+    steps.step("Parts of a kubeadm cluster: kubelet, Debian, images", PARTS_USUAL, kubeadm::build)
+}
+
+fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {
+    let (title, usual) = match gobgp::is_built()? {
+        true => (format!("GoBGP {}: built before", gobgp::VERSION), NOTHING_TO_DO_USUAL),
+        false => (format!("Build GoBGP {} from its Go module", gobgp::VERSION), GOBGP_USUAL),
+    };
+    steps.step(&title, usual, gobgp::build)
+}
+
+/// Installs a Docker engine if there is none.
+pub(crate) fn prepare_docker(steps: &mut Steps) -> Result<()> {
+    let missing = docker::missing();
+    let (title, usual) = match missing.is_empty() {
+        true => ("Docker engine: installed", NOTHING_TO_DO_USUAL),
+        false => ("Install a Docker engine", PACKAGES_USUAL),
+    };
+    steps.step(title, usual, || packages::install(&missing))
+}
+
+/// Returns the title of the step that starts a cluster.
+pub(crate) fn cluster_title(options: &Options) -> String {
+    format!(
+        "Start a Kubernetes cluster: control plane, {} node(s), {}",
+        options.nodes, options.families
+    )
+}
+
+/// Returns example commands for a running lab, and for a Service address in it.
+pub(crate) fn example_commands(name: &LabName, address: Option<IpAddr>) -> String {
+    let lab = format!("cargo lab --name {name}");
+    let page = address
+        .map(|address| format!("  {lab} exec client -- curl http://{address}/\n"))
+        .unwrap_or_default();
+    format!(
+        "Explore the lab:\n  {lab} kubectl get nodes,services -A\n{page}  {lab} exec client -- ip neigh\n  \
+         {lab} exec node1 -- nft list ruleset\n  cargo lab status\nLogs are in {}.\nStop the lab:\n  {lab} down",
+        state::logs(name).display()
+    )
+}

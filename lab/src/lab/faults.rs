@@ -1,0 +1,72 @@
+//! Fault injection: power failure and restart of a host, its network link, and frames that the
+//! switch drops.
+
+use super::Lab;
+use crate::cluster::{network, pods};
+use crate::topology::SWITCH;
+use crate::{netns, process, run};
+use anyhow::{Result, ensure};
+use std::process::Command;
+
+/// nftables table that drops frames on the switch.
+const DROPS: &str = "table bridge drops";
+
+impl Lab {
+    /// Powers a host off: its switch port goes down, every process on it and in its pods is killed,
+    /// and its packet filter is emptied, like by a reboot. Kubernetes gets no notification.
+    ///
+    /// # Errors
+    /// If there is no such host.
+    pub fn power_off(&self, node: &str) -> Result<()> {
+        self.host(node)?;
+        network::set_port(&self.state.name, node, false)?;
+        let mut namespaces = vec![self.state.name.namespace(node)];
+        namespaces.extend(
+            pods::on_node(&self.state, node).iter().map(|pod| self.state.name.namespace(pod)),
+        );
+        process::kill(netns::pids(&namespaces).into_iter().map(|pid| (pid, None)))?;
+        // Runs from outside of the machine, because a machine that is off runs nothing.
+        self.within(node, || run::run(Command::new("nft").args(["flush", "ruleset"])))?.map(drop)
+    }
+
+    /// Powers a host on with all its earlier processes: kube-proxy, its speaker, its pods' web
+    /// servers; or the control plane.
+    ///
+    /// # Errors
+    /// If it is on.
+    pub fn power_on(&self, node: &str) -> Result<()> {
+        self.host(node)?;
+        let records = process::records(&self.state);
+        let on =
+            |launch: &process::Launch| launch.host == node || launch.node.as_deref() == Some(node);
+        let its: Vec<_> = records.into_iter().filter(|record| on(&record.launch)).collect();
+        ensure!(its.iter().all(|record| !record.is_alive()), "{node} is on");
+        network::set_port(&self.state.name, node, true)?;
+        its.into_iter().try_for_each(|record| process::start(&self.state, record.launch).map(drop))
+    }
+
+    /// Takes a host's network link down or up; its processes keep running.
+    ///
+    /// # Errors
+    /// If there is no such host.
+    pub fn set_link(&self, host: &str, up: bool) -> Result<()> {
+        self.host(host)?;
+        network::set_port(&self.state.name, host, up)
+    }
+    /// Makes the switch drop frames from now on. Each rule belongs to nftables' family `bridge` and
+    /// includes its `drop`. The rules replace earlier ones.
+    ///
+    /// # Errors
+    /// If `nft` rejects a rule.
+    pub fn set_drops(&self, rules: &[String]) -> Result<()> {
+        let chain = format!(
+            "chain forward {{ type filter hook forward priority 0; policy accept;\n{}\n}}",
+            rules.join("\n")
+        );
+        let ruleset = format!("{DROPS} {{\n}}\ndelete {DROPS}\n{DROPS} {{\n{chain}\n}}\n");
+        self.within(SWITCH, || {
+            run::run_with_input(Command::new("nft").args(["-f", "-"]), &ruleset)
+        })??;
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! Processes of a lab. Each starts in its namespace and in a session of its own, and has a record:
+//! its identity (pid and start time, so that a reused pid is never mistaken for it) and its start
+//! parameters.
+
+use crate::state::LabState;
+use crate::{netns, wait};
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, nice, pidfd_open, pidfd_send_signal, setsid, waitpid,
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Maximum time in which a killed process ends.
+const KILL_MAX: Duration = Duration::from_secs(10);
+/// Nice value of a low-priority process (sched(7)).
+const NICE: i32 = 19;
+/// Search path of the lab's programs; the user's own PATH does not apply in a lab.
+const TOOL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Start parameters of a process of a lab.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// Name of the process in the lab, and of its log.
+    pub name: String,
+    /// Host or pod whose namespace the process runs in.
+    pub host: String,
+    /// Node whose power failure ends the process.
+    pub node: Option<String>,
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    /// Whether the process runs at low priority, so that another lab that starts does not delay the
+    /// tested programs.
+    #[serde(default)]
+    pub low_priority: bool,
+}
+
+/// Record of a started process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    pub launch: Launch,
+    pub pid: i32,
+    /// Start time in clock ticks since the machine's boot (field 22 of `/proc/PID/stat`).
+    pub start: u64,
+}
+
+impl ProcessRecord {
+    /// Returns whether this very process still runs.
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.start)
+    }
+}
+
+/// Starts a process and records it. The log continues that of an earlier process of the same name.
+///
+/// # Errors
+/// If the program does not exist, or a process of the same name still runs.
+pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
+    if find(state, &launch.name).is_some_and(|old| old.is_alive()) {
+        bail!("{} already runs in the lab {}", launch.name, state.name);
+    }
+    let namespace = netns::open(&state.name.namespace(&launch.host))?;
+    let log = File::options().create(true).append(true).open(log_path(state, &launch.name))?;
+    let mut command = Command::new(&launch.program);
+    command.args(&launch.args).env_clear().env("PATH", TOOL_PATH).envs(&launch.env);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let yields = launch.low_priority;
+    let prepare = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        setsid()?;
+        if yields {
+            nice(NICE)?;
+        }
+        Ok(())
+    };
+    #[expect(
+        unsafe_code,
+        reason = "a child can enter its namespace and session only between fork and exec"
+    )]
+    // SAFETY: the closure only makes system calls on descriptors and values that it owns. The
+    // closure takes no lock and does not allocate.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+    let child =
+        command.spawn().with_context(|| format!("cannot start {}", launch.program.display()))?;
+    let pid = i32::try_from(child.id()).context("a pid is an i32")?;
+    if yields {
+        lower_priority(pid);
+    }
+    // A program that ends at once has no start time. Its record then counts as not alive, and its
+    // log contains the reason.
+    let record = ProcessRecord { launch, pid, start: start_time(pid).unwrap_or_default() };
+    fs::write(record_path(state, &record.launch.name), serde_json::to_vec_pretty(&record)?)?;
+    Ok(record)
+}
+
+/// Lowers the priority of the process's session. If the scheduler groups by session (sched(7),
+/// autogroup), a nice value only counts within the session. Without autogroup this has no effect.
+pub fn lower_priority(pid: i32) {
+    let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
+}
+
+/// Sends `signal` to a process of the lab.
+///
+/// # Errors
+/// If it does not run.
+pub fn signal(record: &ProcessRecord, signal: Signal) -> Result<()> {
+    let name = &record.launch.name;
+    let Some(pidfd) = open(record.pid, Some(record.start)) else { bail!("{name} is not running") };
+    pidfd_send_signal(&pidfd, signal).with_context(|| format!("cannot signal {name}"))
+}
+
+/// Waits until a process of the lab has ended.
+///
+/// # Errors
+/// If it has not within `limit`.
+pub fn wait_end(record: &ProcessRecord, limit: Duration) -> Result<()> {
+    wait_ended(record.pid, Some(record.start), limit)
+        .with_context(|| format!("{} did not stop", record.launch.name))
+}
+
+/// Kills processes by id, and waits until they have ended.
+///
+/// # Errors
+/// If one still runs after ten seconds.
+pub fn kill(victims: impl IntoIterator<Item = (i32, Option<u64>)>) -> Result<()> {
+    let victims: Vec<_> = victims.into_iter().collect();
+    for (pid, start) in &victims {
+        if let Some(pidfd) = open(*pid, *start) {
+            // An error means that the process has just ended, which is the goal.
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+    }
+    victims.iter().try_for_each(|(pid, start)| wait_ended(*pid, *start, KILL_MAX))
+}
+
+/// Returns the record of the lab's process of this name.
+pub fn find(state: &LabState, name: &str) -> Option<ProcessRecord> {
+    serde_json::from_slice(&fs::read(record_path(state, name)).ok()?).ok()
+}
+
+/// Returns all records of a lab, by name.
+pub fn records(state: &LabState) -> Vec<ProcessRecord> {
+    let Ok(entries) = fs::read_dir(state.file("processes")) else { return Vec::new() };
+    let mut records: Vec<ProcessRecord> = entries
+        .flatten()
+        .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
+        .collect();
+    records.sort_by(|a, b| a.launch.name.cmp(&b.launch.name));
+    records
+}
+
+/// Removes the record of an ended process.
+pub fn remove_record(state: &LabState, name: &str) {
+    let _ = fs::remove_file(record_path(state, name));
+}
+
+/// Returns the complete log of the process.
+pub fn log(state: &LabState, name: &str) -> String {
+    String::from_utf8_lossy(&fs::read(log_path(state, name)).unwrap_or_default()).into_owned()
+}
+
+fn record_path(state: &LabState, name: &str) -> PathBuf {
+    state.file("processes").join(format!("{name}.json"))
+}
+
+fn log_path(state: &LabState, name: &str) -> PathBuf {
+    state.file("logs").join(format!("{name}.log"))
+}
+
+/// Opens a handle on the process with this pid and, if known, this start time.
+fn open(pid: i32, start: Option<u64>) -> Option<std::os::fd::OwnedFd> {
+    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // Read after the handle exists: from then on the pid cannot be reused.
+    let now = start_time(pid)?;
+    (start.is_none() || start == Some(now)).then_some(pidfd)
+}
+
+fn wait_ended(pid: i32, start: Option<u64>, limit: Duration) -> Result<()> {
+    // Does not use `open`: there, a program whose first thread has ended counts as ended, while its
+    // other threads may still run.
+    let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+    else {
+        return Ok(());
+    };
+    if let (Some(start), Some(now)) = (start, start_time(pid))
+        && start != now
+    {
+        return Ok(());
+    }
+    let end = wait::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(wait::now());
+        let timeout =
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => bail!("process {pid} still runs after {limit:?}"),
+            Ok(_) => break,
+            Err(_) => {}
+        }
+    }
+    reap(pid);
+    Ok(())
+}
+
+/// Reaps an ended child. For a child of another process this has no effect.
+fn reap(pid: i32) {
+    let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+}
+
+/// Returns the start time of a process; `None` if there is no such process, or only a zombie.
+fn start_time(pid: i32) -> Option<u64> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Returns the fields of `/proc/PID/stat` (proc(5)) from the third on. The second is the program's
+/// name in parentheses, with arbitrary characters.
+fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat[stat.rfind(')')? + 1..].split_whitespace())
+}
+
+/// Returns the start time from `/proc/PID/stat`; `None` for a zombie.
+fn parse_stat(stat: &str) -> Option<u64> {
+    let mut fields = after_name(stat)?;
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_time_is_read_past_any_program_name() {
+        let tail = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        for (stat, expect) in [
+            (format!("7 (etcd) S {tail}"), Some(4711)),
+            (format!("7 (a) Z (b) R {tail}"), Some(4711)),
+            (format!("7 (etcd) Z {tail}"), None),
+            ("7 (etcd".to_owned(), None),
+            ("7 (etcd) S 1".to_owned(), None),
+        ] {
+            assert_eq!(parse_stat(&stat), expect, "{stat}");
+        }
+    }
+
+    #[test]
+    fn a_pid_that_started_at_another_time_is_left_alone() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start = start_time(pid).unwrap();
+        kill([(pid, Some(start + 1))]).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "a stranger was killed");
+        kill([(pid, Some(start))]).unwrap();
+        assert_eq!(start_time(pid), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Requirements of a lab: machine, Debian packages, Kubernetes, GoBGP for labs with routers, and
+//! FerroLB's own programs.
+
+mod build_cache;
+pub mod cache;
+pub mod docker;
+mod go;
+pub mod gobgp;
+pub mod images;
+pub mod installers;
+pub mod kubeadm;
+pub mod kubernetes;
+pub mod packages;
+pub mod programs;
+pub mod requirements;
+
+use anyhow::Result;
+use kubernetes::KubernetesVersion;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Returns the root of the repository: the lab always runs from a checkout.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Returns cargo in the repository, with the environment of a manual call. Variables that the
+/// running cargo set about this package are removed: the build scripts of some crates read them,
+/// and all dependents would be rebuilt each time.
+pub fn cargo() -> Command {
+    let own = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
+            || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&name)
+    };
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(repository());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(own) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Programs and directories that a lab needs.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// Directory with etcd, kube-apiserver, kube-controller-manager, kube-proxy and kubectl.
+    pub kubernetes: PathBuf,
+    pub programs: programs::LabPrograms,
+    /// Directory with gobgpd and gobgp, for a lab with BGP.
+    pub gobgp: Option<PathBuf>,
+    /// Whether the routers of a lab with BGP are containers.
+    pub docker: bool,
+    /// Parts of the machines, for a kubeadm lab.
+    pub kubeadm: Option<kubeadm::KubeadmParts>,
+}
+
+impl Tools {
+    /// Returns all tools, and builds missing ones, once per process. For tests; the commands run
+    /// the same steps one by one to show them.
+    ///
+    /// # Errors
+    /// If something is missing or does not build, with the remedy.
+    pub fn ready() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || {
+            requirements::check()?;
+            packages::install(&packages::missing(false)?)?;
+            Ok(Self {
+                kubernetes: KubernetesVersion::Newest.build()?,
+                programs: programs::build()?,
+                gobgp: None,
+                docker: false,
+                kubeadm: None,
+            })
+        })
+    }
+
+    /// Returns the tools of [`Self::ready`] and those for a lab with BGP.
+    ///
+    /// # Errors
+    /// See [`Self::ready`].
+    pub fn with_routers() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || {
+            let tools = Self::ready()?.clone();
+            packages::install(&packages::missing(true)?)?;
+            let docker = docker::is_requested()?;
+            if docker {
+                packages::install(&docker::missing())?;
+            }
+            Ok(Self { gobgp: Some(gobgp::build()?), docker, ..tools })
+        })
+    }
+
+    /// Returns the tools of [`Self::ready`] with the oldest Kubernetes in place of the newest.
+    ///
+    /// # Errors
+    /// See [`Self::ready`].
+    pub fn with_oldest() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || {
+            Ok(Self { kubernetes: KubernetesVersion::Oldest.build()?, ..Self::ready()?.clone() })
+        })
+    }
+
+    /// Returns the tools of [`Self::ready`] and those for a kubeadm cluster.
+    ///
+    /// # Errors
+    /// See [`Self::ready`].
+    pub fn with_kubeadm() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || {
+            let tools = Self::ready()?.clone();
+            Ok(Self { kubeadm: Some(kubeadm::build()?), ..tools })
+        })
+    }
+
+    /// Returns the tools of [`Self::with_kubeadm`] and of [`Self::with_routers`].
+    ///
+    /// # Errors
+    /// See those functions.
+    pub fn with_all() -> Result<&'static Self> {
+        static READY: OnceLock<Tools> = OnceLock::new();
+        once(&READY, || {
+            Ok(Self {
+                kubeadm: Self::with_kubeadm()?.kubeadm.clone(),
+                ..Self::with_routers()?.clone()
+            })
+        })
+    }
+}
+
+fn once(
+    ready: &'static OnceLock<Tools>,
+    make: impl FnOnce() -> Result<Tools>,
+) -> Result<&'static Tools> {
+    if let Some(tools) = ready.get() {
+        return Ok(tools);
+    }
+    let tools = make()?;
+    Ok(ready.get_or_init(|| tools))
+}

@@ -1,0 +1,78 @@
+//! Builds GoBGP from its Go module: the daemon of the nodes, which is also one of the routers, and
+//! its command line.
+
+use super::build_cache;
+use super::go;
+use super::images::Arch;
+use crate::run;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Version on the nodes of FerroLB.
+pub const VERSION: &str = "v4.8.0";
+/// Oldest version that a speaker accepts; tests upgrade from it.
+pub const OLDEST_VERSION: &str = "v4.7.0";
+/// A version that a speaker rejects as too old.
+pub const TOO_OLD_VERSION: &str = "v4.5.0";
+/// Go module of GoBGP.
+const MODULE: &str = "github.com/osrg/gobgp/v4";
+/// Packages of the daemon and of the command line.
+const PROGRAMS: [&str; 2] =
+    ["github.com/osrg/gobgp/v4/cmd/gobgpd", "github.com/osrg/gobgp/v4/cmd/gobgp"];
+/// Directory of GoBGP in the cache.
+const CACHE_NAME: &str = "gobgp";
+
+/// Returns whether [`build`] has nothing left to do.
+///
+/// # Errors
+/// If Go does not exist.
+pub fn is_built() -> Result<bool> {
+    Ok(build_cache::built(CACHE_NAME, &go::install_inputs(VERSION)?)?.is_some())
+}
+
+/// Returns the directory with the programs, and builds them if they are missing.
+///
+/// # Errors
+/// If the build fails, with the end of its output.
+pub fn build() -> Result<PathBuf> {
+    build_version(VERSION)
+}
+
+/// Returns the directory with the sources of the Go module, and downloads them if they are missing.
+///
+/// # Errors
+/// If the download fails, with the end of Go's output.
+pub fn source() -> Result<PathBuf> {
+    let module = format!("{MODULE}@{VERSION}");
+    let said = run::run(go::command()?.args(["mod", "download", "-json", &module]))
+        .context("no sources of GoBGP")?;
+    let said: Value = serde_json::from_str(&said)?;
+    said["Dir"].as_str().map(PathBuf::from).with_context(|| format!("go mod download: {said}"))
+}
+
+/// Builds another version like [`build`].
+///
+/// # Errors
+/// See [`build`].
+pub fn build_version(version: &str) -> Result<PathBuf> {
+    build_cache::build(CACHE_NAME, &go::install_inputs(version)?, |aside| {
+        go::install(aside, &PROGRAMS, version).context("GoBGP does not build")
+    })
+}
+
+/// Builds for another architecture like [`build`].
+///
+/// # Errors
+/// See [`build`].
+pub fn build_for(arch: Arch) -> Result<PathBuf> {
+    if arch == Arch::own() {
+        return build();
+    }
+    let mut inputs = go::install_inputs(VERSION)?;
+    inputs.push(("arch".to_owned(), arch.name().into()));
+    build_cache::build(CACHE_NAME, &inputs, |aside| {
+        go::install_for(arch, aside, &PROGRAMS, VERSION)
+            .with_context(|| format!("no GoBGP for {}", arch.name()))
+    })
+}

@@ -1,0 +1,187 @@
+//! Archives of images in the format of `docker save`, which `docker load` and `ctr images import`
+//! read without a registry. The same files result in the same bytes.
+
+use super::Arch;
+use crate::run;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Bytes of a file that are hashed at once.
+const CHUNK: usize = 1 << 20;
+/// Flags of tar that fix owner and time of the files, so that an image has the same digest on every
+/// machine.
+const PLAIN: [&str; 6] = [
+    "--format=posix",
+    "--pax-option=delete=atime,delete=ctime",
+    "--sort=name",
+    "--mtime=@0",
+    "--owner=0",
+    "--group=0",
+];
+
+/// A layer: the files of a directory.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    tar: PathBuf,
+    digest: String,
+}
+
+impl Layer {
+    /// Packs all files below `tree` into a file of that name with the extension `.layer`.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn pack(tree: &Path) -> Result<Self> {
+        let tar = tree.with_extension("layer");
+        pack(tree, &tar)?;
+        Ok(Self { digest: digest(&tar)?, tar })
+    }
+
+    /// Returns the compressed size in bytes, as a registry stores it.
+    ///
+    /// # Errors
+    /// If it cannot be compressed.
+    pub fn compressed(&self) -> Result<u64> {
+        let mut gzip =
+            Command::new("gzip").arg("--stdout").arg(&self.tar).stdout(Stdio::piped()).spawn()?;
+        let mut packed = gzip.stdout.take().context("gzip has no output")?;
+        let bytes = std::io::copy(&mut packed, &mut std::io::sink())?;
+        anyhow::ensure!(gzip.wait()?.success(), "gzip failed");
+        Ok(bytes)
+    }
+}
+
+/// An image: its names, layers and entry point.
+#[derive(Clone, Debug)]
+pub struct ImageArchiveEntry {
+    pub names: Vec<String>,
+    pub layers: Vec<Layer>,
+    /// Program and arguments; empty if every container specifies its command.
+    pub entrypoint: Vec<String>,
+    /// `UID:GID`, or empty for root.
+    pub user: &'static str,
+}
+
+/// Writes images into one archive; a shared layer is in it once.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn save(images: &[ImageArchiveEntry], arch: Arch, archive: &Path) -> Result<()> {
+    let aside = archive.with_extension("unpacked");
+    fs::create_dir_all(&aside)?;
+    let mut manifest = Vec::new();
+    for image in images {
+        let config = config(image, arch).to_string();
+        let name = format!("{}.json", hexadecimal(&Sha256::digest(&config)));
+        fs::write(aside.join(&name), config)?;
+        for layer in &image.layers {
+            let linked = aside.join(layer_name(layer));
+            if !linked.is_symlink() {
+                symlink(fs::canonicalize(&layer.tar)?, linked)?;
+            }
+        }
+        let layers: Vec<String> = image.layers.iter().map(layer_name).collect();
+        manifest.push(json!({"Config": name, "RepoTags": image.names, "Layers": layers}));
+    }
+    fs::write(aside.join("manifest.json"), Value::from(manifest).to_string())?;
+    let mut tar = Command::new("tar");
+    tar.args(PLAIN)
+        .args(["--dereference", "--create", "--file"])
+        .arg(archive)
+        .arg("--directory")
+        .arg(&aside);
+    run::run(tar.args(fs::read_dir(&aside)?.flatten().map(|entry| entry.file_name())))?;
+    Ok(fs::remove_dir_all(&aside)?)
+}
+
+fn layer_name(layer: &Layer) -> String {
+    format!("{}.tar", layer.digest)
+}
+
+fn config(image: &ImageArchiveEntry, arch: Arch) -> Value {
+    let digests: Vec<String> =
+        image.layers.iter().map(|layer| format!("sha256:{}", layer.digest)).collect();
+    json!({
+        "architecture": arch.name(), "os": "linux",
+        "config": {
+            "Entrypoint": image.entrypoint, "User": image.user,
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": digests},
+    })
+}
+
+fn pack(tree: &Path, tar: &Path) -> Result<()> {
+    let mut command = Command::new("tar");
+    command
+        .args(PLAIN)
+        .args(["--numeric-owner", "--create", "--file"])
+        .arg(tar)
+        .arg("--directory")
+        .arg(tree);
+    run::run(command.arg(".")).map(drop)
+}
+
+fn digest(file: &Path) -> Result<String> {
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    let mut file = File::open(file).with_context(|| format!("no {}", file.display()))?;
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            read => hash.update(&chunk[..read]),
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_made_twice_is_the_same_and_a_shared_layer_is_in_it_once() {
+        let folder =
+            std::env::temp_dir().join(format!("ferrolb-archive-test-{}", std::process::id()));
+        let archives = ["one", "two"].map(|name| {
+            let tree = folder.join(name).join("tree");
+            fs::create_dir_all(tree.join("bin")).unwrap();
+            fs::write(tree.join("bin/program"), "x").unwrap();
+            let layer = Layer::pack(&tree).unwrap();
+            let image = |name: &str| ImageArchiveEntry {
+                names: vec![name.to_owned()],
+                layers: vec![layer.clone()],
+                entrypoint: vec!["/bin/program".to_owned()],
+                user: "65532:65532",
+            };
+            let archive = folder.join(name).join("images.tar");
+            save(&[image("a:1"), image("b:1")], Arch::Amd64, &archive).unwrap();
+            fs::read(archive).unwrap()
+        });
+        let listed = run::run(
+            Command::new("tar").arg("--list").arg("--file").arg(folder.join("one/images.tar")),
+        );
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(archives[0] == archives[1], "the same files gave other bytes");
+        let names: Vec<String> = listed.unwrap().lines().map(str::to_owned).collect();
+        assert_eq!(names.iter().filter(|name| name.ends_with(".tar")).count(), 1, "{names:?}");
+        assert!(names.contains(&"manifest.json".to_owned()), "{names:?}");
+    }
+
+    #[test]
+    fn a_file_s_digest_is_sha256() {
+        let file = std::env::temp_dir().join(format!("ferrolb-digest-test-{}", std::process::id()));
+        fs::write(&file, "abc").unwrap();
+        let found = digest(&file);
+        fs::remove_file(&file).unwrap();
+        assert!(found.unwrap().starts_with("ba7816bf8f01cfea414140de5dae2223"));
+    }
+}

@@ -1,0 +1,52 @@
+//! Builds the programs that users install FerroLB with, from their Go modules: kustomize and Helm.
+//! Neither needs root permissions or a cluster here.
+
+use super::{build_cache, go};
+use anyhow::{Context, Result};
+use std::process::Command;
+
+/// A program: its directory in the cache, its name, its package and its version.
+struct Installer {
+    shelf: &'static str,
+    name: &'static str,
+    package: &'static str,
+    version: &'static str,
+}
+
+const KUSTOMIZE: Installer = Installer {
+    shelf: "kustomize",
+    name: "kustomize",
+    package: "sigs.k8s.io/kustomize/kustomize/v5",
+    version: "v5.8.1",
+};
+const HELM: Installer = Installer {
+    shelf: "helm",
+    name: "helm",
+    package: "helm.sh/helm/v4/cmd/helm",
+    version: "v4.3.1",
+};
+
+/// Returns kustomize, ready for its arguments, and builds it if it is missing.
+///
+/// # Errors
+/// If the build fails, with the end of its output.
+pub fn kustomize() -> Result<Command> {
+    command(&KUSTOMIZE)
+}
+
+/// Returns Helm, ready for its arguments, and builds it if it is missing.
+///
+/// # Errors
+/// See [`kustomize`].
+pub fn helm() -> Result<Command> {
+    command(&HELM)
+}
+
+fn command(installer: &Installer) -> Result<Command> {
+    let folder =
+        build_cache::build(installer.shelf, &go::install_inputs(installer.version)?, |aside| {
+            go::install(aside, &[installer.package], installer.version)
+                .with_context(|| format!("{} does not build", installer.name))
+        })?;
+    Ok(Command::new(folder.join(installer.name)))
+}

@@ -1,0 +1,159 @@
+//! Parts of the machines of a kubeadm cluster: their programs, their root file system, and the
+//! images that kubeadm needs. All are built from Go modules and Debian packages; no registry is
+//! used.
+
+mod kubeadm_images;
+
+use super::build_cache::{self, Inputs};
+use super::images::{self, Arch};
+use super::kubernetes::KubernetesVersion;
+use super::programs::{self, StaticPrograms};
+use super::{go, kubernetes, packages, requirements};
+use crate::run;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub use kubeadm_images::PodImage;
+
+/// Directory of the parts in the cache.
+const CACHE_NAME: &str = "kubeadm";
+/// Names of the multi-call binary.
+const PROGRAMS: [&str; 7] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubeadm",
+    "kubelet",
+];
+/// Source of the binary, in addition to the module's own files.
+const SOURCE: &str = "node/main.go";
+/// Tool that creates a root file system, and the compiler of pause.
+const TOOLS: [&str; 3] = ["debootstrap", "gcc", "libc6-dev"];
+/// Packages of a machine in addition to Debian's minimal set.
+const PACKAGES: [&str; 7] = [
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "iproute2",
+    "iptables",
+    "nftables",
+    "runc",
+];
+/// Directory that exists with version 1 of control groups only; version 2 is untested.
+const GROUPS_V1: &str = "/sys/fs/cgroup/memory";
+
+/// Paths of the parts.
+#[derive(Clone, Debug)]
+pub struct KubeadmParts {
+    /// Directory with kubeadm and kubelet.
+    pub programs: PathBuf,
+    /// Root file system, which no machine changes.
+    pub root: PathBuf,
+    /// Directory with the archive of kubeadm's images.
+    pub images: PathBuf,
+    /// Name of the image of every pod's sandbox.
+    pub pause: String,
+    /// FerroLB's own programs, for its images.
+    pub ferrolb: StaticPrograms,
+}
+
+/// Checks the machine, and installs the tools that build the parts.
+///
+/// # Errors
+/// If the machine cannot run the lab's kubelets.
+fn prepare() -> Result<()> {
+    ensure!(
+        Path::new(GROUPS_V1).is_dir(),
+        "a kubeadm lab needs a machine with cgroup v1: {GROUPS_V1} does not exist, and version 2 is untested"
+    );
+    images::prepare(Arch::own())?;
+    packages::install(&packages::missing_of(&TOOLS)?)
+}
+
+/// Builds the programs, once for each set of inputs.
+///
+/// # Errors
+/// If they do not build, with the end of Go's output.
+fn build_programs() -> Result<PathBuf> {
+    build_cache::build(CACHE_NAME, &inputs_of_programs()?, |aside| {
+        KubernetesVersion::Newest.compile("./node", &aside.join("node"))?;
+        Ok(PROGRAMS.iter().try_for_each(|program| symlink("node", aside.join(program)))?)
+    })
+}
+
+fn inputs_of_programs() -> Result<Inputs> {
+    let mut inputs = KubernetesVersion::Newest.inputs_of_module(&go::version()?)?;
+    let source = kubernetes::sources().join(SOURCE);
+    inputs.push((
+        SOURCE.to_owned(),
+        fs::read(&source).with_context(|| format!("no {}", source.display()))?,
+    ));
+    Ok(inputs)
+}
+
+/// Creates the root file system from packages of this machine's own Debian release, from its own
+/// mirror.
+///
+/// # Errors
+/// If debootstrap fails, with the end of its output.
+fn build_root() -> Result<PathBuf> {
+    let (mirror, suite) = release()?;
+    let inputs = [("suite", suite.clone()), ("packages", PACKAGES.join(" "))];
+    let inputs =
+        inputs.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+    build_cache::build(CACHE_NAME, &inputs, |aside| {
+        let include = format!("--include={}", PACKAGES.join(","));
+        run::run(
+            Command::new("debootstrap")
+                .args(["--variant=minbase", &include, &suite])
+                .arg(aside)
+                .arg(&mirror),
+        )?;
+        // The package files are not needed again.
+        Ok(fs::remove_dir_all(aside.join("var/cache/apt"))?)
+    })
+}
+
+/// Returns the mirror and the release name of this machine's Debian, from apt.
+fn release() -> Result<(String, String)> {
+    let said = requirements::first_line(
+        "apt-get",
+        &[
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(CODENAME)",
+            "Created-By: Packages",
+            "Component: main",
+        ],
+    );
+    let said = said.context("apt-get has no archive: /etc/apt/sources.list is empty")?;
+    let (mirror, suite) = said.split_once(' ').context("apt-get names no release")?;
+    Ok((mirror.to_owned(), suite.to_owned()))
+}
+
+/// Returns all parts, and builds missing ones.
+///
+/// # Errors
+/// If a part cannot be built.
+pub fn build() -> Result<KubeadmParts> {
+    prepare()?;
+    let (programs, root) = (build_programs()?, build_root()?);
+    let names = kubeadm_images::image_names(&programs, &KubernetesVersion::Newest.name()?)?;
+    let pause = kubeadm_images::find(&names, "pause")?.to_owned();
+    let mut inputs: Inputs = [&programs, &root]
+        .iter()
+        .map(|folder| ("made of".to_owned(), folder.display().to_string().into_bytes()))
+        .collect();
+    inputs.push(("images".to_owned(), names.join(" ").into_bytes()));
+    inputs.push(("form".to_owned(), kubeadm_images::FORM.into()));
+    let images = build_cache::build(CACHE_NAME, &inputs, |aside| {
+        kubeadm_images::make(&programs, &root, &names, Arch::own(), aside)
+    })?;
+    let ferrolb = programs::build_static("release", Arch::own().target())?;
+    Ok(KubeadmParts { programs, root, images, pause, ferrolb })
+}

@@ -1,0 +1,146 @@
+//! Debian packages that a lab needs, installed by `apt-get` if they are missing.
+
+use crate::run;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::Command;
+
+/// Packages, and their purpose.
+const NEEDED: [(&str, &str); 8] = [
+    ("iproute2", "ip: namespaces, interfaces, addresses, neighbors"),
+    ("nftables", "kube-proxy in nftables mode"),
+    ("iptables", "kube-proxy in iptables mode"),
+    ("openssl", "the control plane's keys"),
+    ("curl", "pages fetched from inside a namespace"),
+    ("iputils-arping", "owners of IPv4 addresses, by ARP requests"),
+    ("ndisc6", "owners of IPv6 addresses, by neighbor solicitations"),
+    ("keepalived", "the comparison in `cargo lab bench failover`"),
+];
+
+/// Additional packages of labs with routers.
+const ROUTERS: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another")];
+/// Services of packages: package, and service that would start at the next boot.
+const SERVICES: [(&str, &str); 3] = [("frr", "frr"), ("bird2", "bird"), ("docker.io", "docker")];
+/// Units of packages for systemd only.
+const UNITS: [(&str, &str); 2] =
+    [("docker.io", "docker.socket"), ("docker.io", "containerd.service")];
+/// Path of systemctl; without systemd it does not exist, and units have no effect.
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
+/// Script that Debian runs before it starts an installed service; exit code 101 forbids the start
+/// (invoke-rc.d(8)).
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// Mark of the lab's own policy script, which distinguishes it from an existing one.
+const POLICY_MARKER: &str = "made by cargo lab";
+
+/// Returns the packages that are not installed; those for routers only with `routers`.
+///
+/// # Errors
+/// If this is not a Debian system.
+pub fn missing(routers: bool) -> Result<Vec<&'static str>> {
+    missing_of(&wanted(routers))
+}
+
+/// Returns the packages of `wanted` that are not installed.
+///
+/// # Errors
+/// If this is not a Debian system.
+pub fn missing_of(wanted: &[&'static str]) -> Result<Vec<&'static str>> {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat", "${Package} ${db:Status-Status}\\n"])
+        .args(wanted)
+        .output()
+        .context("cannot start dpkg-query: the lab is made for Debian")?;
+    // The command fails for an unknown package, but still prints the known ones.
+    Ok(missing_from(wanted, &String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Installs packages. Updates the package lists first, because a fresh machine has none. No service
+/// of the packages starts, now or at the next boot: the lab runs the programs in its own
+/// namespaces.
+///
+/// # Errors
+/// If `apt-get` fails, with the end of its output.
+pub fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    run::run(apt_get().arg("update"))
+        .context("cannot fetch the package lists; is there a network?")?;
+    // Hooks of apt-get around dpkg: apt-get runs the second one even if the lab is killed.
+    let forbid = format!(
+        "[ -e {POLICY} ] || {{ printf '#!/bin/sh\\n# {POLICY_MARKER}\\nexit 101\\n' >{POLICY} && chmod 755 {POLICY}; }}"
+    );
+    let allow = format!("! grep -qs '{POLICY_MARKER}' {POLICY} || rm {POLICY}");
+    let mut install = apt_get();
+    install.args([
+        "-o",
+        &format!("DPkg::Pre-Invoke::={forbid}"),
+        "-o",
+        &format!("DPkg::Post-Invoke::={allow}"),
+    ]);
+    run::run(install.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
+    // Services of packages that were already installed are not changed.
+    for service in of(&SERVICES, packages) {
+        run::run(Command::new("update-rc.d").args([service, "disable"]))?;
+    }
+    let units = of(&UNITS, packages);
+    if !units.is_empty() && Path::new(SYSTEMCTL).exists() {
+        run::run(Command::new(SYSTEMCTL).arg("disable").args(units))?;
+    }
+    Ok(())
+}
+
+/// Returns the entries of these packages.
+fn of(list: &[(&str, &'static str)], packages: &[&str]) -> Vec<&'static str> {
+    list.iter().filter(|(package, _)| packages.contains(package)).map(|(_, name)| *name).collect()
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "--quiet",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+    ]);
+    command
+}
+
+fn wanted(routers: bool) -> Vec<&'static str> {
+    NEEDED.iter().chain(ROUTERS.iter().filter(|_| routers)).map(|(package, _)| *package).collect()
+}
+
+fn missing_from(wanted: &[&'static str], installed: &str) -> Vec<&'static str> {
+    let have = |package: &str| installed.lines().any(|line| line == format!("{package} installed"));
+    wanted.iter().copied().filter(|package| !have(package)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_package_whose_settings_stayed_is_missing() {
+        let said = "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
+        let missing = ["nftables", "iptables", "iputils-arping", "ndisc6", "keepalived"];
+        assert_eq!(missing_from(&wanted(false), said), missing);
+        assert_eq!(missing_from(&wanted(false), "").len(), NEEDED.len());
+    }
+
+    #[test]
+    fn only_what_asks_for_routers_needs_them() {
+        let all = wanted(false)
+            .iter()
+            .map(|package| format!("{package} installed\n"))
+            .collect::<String>();
+        assert!(missing_from(&wanted(false), &all).is_empty());
+        assert_eq!(missing_from(&wanted(true), &all), ["frr", "bird2"]);
+    }
+
+    #[test]
+    fn only_services_of_packages_that_were_missing_are_disabled() {
+        assert_eq!(of(&SERVICES, &["curl", "bird2"]), ["bird"]);
+        assert_eq!(of(&SERVICES, &["docker.io"]), ["docker"]);
+        assert_eq!(of(&UNITS, &["docker.io"]), ["docker.socket", "containerd.service"]);
+        assert!(of(&UNITS, &["frr", "bird2"]).is_empty());
+    }
+}

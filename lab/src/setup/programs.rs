@@ -1,0 +1,134 @@
+//! Builds FerroLB's own programs and the lab itself with the `lab` profile, and gets their paths
+//! from cargo.
+
+use crate::run;
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Paths of the built programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabPrograms {
+    pub controller: PathBuf,
+    pub speaker: PathBuf,
+    /// The lab's program, which is also the web server in the lab's pods.
+    pub lab: PathBuf,
+}
+
+/// Programs of the images: static, so that an image contains no other file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticPrograms {
+    pub controller: PathBuf,
+    pub speaker: PathBuf,
+}
+
+/// Builds all three programs; fast if nothing changed.
+///
+/// # Errors
+/// If a program does not build, with the end of the compiler's output.
+pub fn build() -> Result<LabPrograms> {
+    let found =
+        executables("lab", None, &["ferrolb-controller", "ferrolb-speaker", "ferrolb-lab"])?;
+    Ok(LabPrograms {
+        controller: program(&found, "ferrolb-controller")?,
+        speaker: program(&found, "ferrolb-speaker")?,
+        lab: program(&found, "ferrolb-lab")?,
+    })
+}
+
+/// Builds controller and speaker with the release profile; the lab's program stays the same.
+///
+/// # Errors
+/// See [`build`].
+pub fn build_release(built: &LabPrograms) -> Result<LabPrograms> {
+    let found = executables("release", None, &["ferrolb-controller", "ferrolb-speaker"])?;
+    let (controller, speaker) =
+        (program(&found, "ferrolb-controller")?, program(&found, "ferrolb-speaker")?);
+    Ok(LabPrograms { controller, speaker, lab: built.lab.clone() })
+}
+
+/// Builds controller and speaker for a target with static programs, with one of cargo's profiles.
+///
+/// # Errors
+/// See [`build`].
+pub fn build_static(profile: &str, target: &str) -> Result<StaticPrograms> {
+    let found = executables(profile, Some(target), &["ferrolb-controller", "ferrolb-speaker"])?;
+    Ok(StaticPrograms {
+        controller: program(&found, "ferrolb-controller")?,
+        speaker: program(&found, "ferrolb-speaker")?,
+    })
+}
+
+/// Installs Rust's standard library for a target if it is missing.
+///
+/// # Errors
+/// If there is no rustup.
+pub fn add_target(target: &str) -> Result<()> {
+    let mut rustup = Command::new("rustup");
+    rustup.current_dir(super::repository()).args(["target", "add", target]);
+    run::run(&mut rustup).with_context(|| format!("Rust's library for {target} is needed"))?;
+    Ok(())
+}
+
+/// Builds programs with one of cargo's profiles, for this machine or a target, and returns the path
+/// of each by name.
+fn executables(
+    profile: &str,
+    target: Option<&str>,
+    names: &[&str],
+) -> Result<BTreeMap<String, PathBuf>> {
+    let mut cargo = super::cargo();
+    cargo.args(["build", "--quiet", "--profile", profile]);
+    cargo.args(target.map(|target| ["--target", target]).into_iter().flatten());
+    cargo.args(names.iter().flat_map(|name| ["--bin", *name]));
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    Ok(locate(&run::run(&mut cargo)?))
+}
+
+/// Finds the programs in cargo's messages about artifacts, one JSON object per line.
+fn locate(messages: &str) -> BTreeMap<String, PathBuf> {
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let named = |artifact: Value| {
+        Some((
+            artifact["target"]["name"].as_str()?.to_owned(),
+            artifact["executable"].as_str()?.into(),
+        ))
+    };
+    artifacts.filter_map(named).collect()
+}
+
+fn program(found: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {
+    found.get(name).cloned().ok_or_else(|| anyhow!("cargo built no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_where_cargo_says_they_are() {
+        let line = |name: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"name":"{name}"}},"executable":"/t/{name}"}}"#
+            )
+        };
+        let library =
+            r#"{"reason":"compiler-artifact","target":{"name":"serde"},"executable":null}"#;
+        let all = [
+            &line("ferrolb-controller"),
+            library,
+            "",
+            &line("ferrolb-speaker"),
+            &line("ferrolb-lab"),
+        ]
+        .join("\n");
+        assert_eq!(
+            program(&locate(&all), "ferrolb-speaker").unwrap(),
+            PathBuf::from("/t/ferrolb-speaker")
+        );
+        let failed = program(&locate(library), "ferrolb-controller").unwrap_err().to_string();
+        assert_eq!(failed, "cargo built no ferrolb-controller");
+    }
+}

@@ -1,0 +1,256 @@
+//! Directory of a lab under `/run/ferrolb-lab`: its facts, its processes, and its owner. The kernel
+//! releases the owner's lock when its process ends, so any process can remove the lab of a killed
+//! owner.
+
+use crate::setup::kubernetes::KubernetesVersion;
+use crate::topology::{self, CONTROL_PLANE, Families, Host, LabName};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/run/ferrolb-lab";
+const OWNER: &str = "owner";
+const FACTS: &str = "lab.json";
+
+/// Stored facts about a lab.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LabFacts {
+    pub nodes: u8,
+    /// IP families. Labs of older checkouts are dual stack; the default keeps them readable, so
+    /// that they do not count as abandoned.
+    #[serde(default)]
+    pub families: Families,
+    /// kube-proxy's mode; `None` without kube-proxies.
+    pub proxy_mode: Option<String>,
+    /// Whether its nodes renew leases.
+    #[serde(default)]
+    pub leases: bool,
+    /// Directory with kube-apiserver, kubectl and the other programs.
+    pub kubernetes: PathBuf,
+    /// Version of Kubernetes.
+    #[serde(default)]
+    pub version: KubernetesVersion,
+    /// Directory with gobgpd and gobgp, if each node runs a gobgpd and hosts for routers exist.
+    #[serde(default)]
+    pub gobgp: Option<PathBuf>,
+    /// Whether the routers' hosts are containers of the lab's own engine.
+    #[serde(default)]
+    pub docker: bool,
+    /// Whether its nodes are machines with kubelets, created by kubeadm; the first is the control
+    /// plane.
+    #[serde(default)]
+    pub kubeadm: bool,
+    /// Whether a test scenario runs in it: its API server logs the requests of FerroLB's accounts,
+    /// and Kubernetes' own programs run at low priority unless a kubelet runs them.
+    #[serde(default)]
+    pub scenario: bool,
+    /// Whether the lab keeps running after the process that started it has ended.
+    pub kept: bool,
+}
+
+impl LabFacts {
+    /// Returns every host of the lab.
+    pub fn hosts(&self) -> Vec<Host> {
+        let mut hosts = topology::hosts(self.nodes, self.gobgp.is_some());
+        hosts.retain(|host| !self.kubeadm || host.name != CONTROL_PLANE);
+        hosts
+    }
+
+    /// Returns whether a host is a machine of its own, not only a network namespace.
+    pub fn is_machine(&self, host: &str) -> bool {
+        self.kubeadm && topology::node_index(host).is_some()
+    }
+
+    /// Returns whether a host is a container.
+    pub fn is_container(&self, host: &Host) -> bool {
+        self.docker && topology::routers::hosts().contains(host)
+    }
+}
+
+/// A lab's directory, with the permission to change the lab while its owner file is locked.
+#[derive(Debug)]
+pub struct LabState {
+    pub name: LabName,
+    path: PathBuf,
+    /// Kept for its lock, which ends with the file.
+    _owner: Option<File>,
+}
+
+impl LabState {
+    /// Creates the directory of a new lab. This process owns the lab from the first moment, because
+    /// the directory is filled under a temporary name and then renamed.
+    ///
+    /// # Errors
+    /// If a lab of this name exists, or `/run` is not writable.
+    pub fn create(name: &LabName, facts: &LabFacts) -> Result<Self> {
+        let (path, aside) =
+            (folder(name), Path::new(ROOT).join(format!(".{name}.{}", std::process::id())));
+        for part in ["processes", "logs"] {
+            fs::create_dir_all(aside.join(part))
+                .with_context(|| format!("cannot make {}", aside.display()))?;
+        }
+        let owner = File::create(aside.join(OWNER))?;
+        owner.lock()?;
+        fs::write(aside.join(OWNER), std::process::id().to_string())?;
+        fs::write(aside.join(FACTS), serde_json::to_vec_pretty(facts)?)?;
+        if let Err(error) = fs::rename(&aside, &path) {
+            fs::remove_dir_all(&aside)?;
+            return Err(error).with_context(|| {
+                format!(
+                    "a lab named {name} already exists: stop it with `cargo lab --name {name} down`"
+                )
+            });
+        }
+        Ok(Self { name: name.clone(), path, _owner: Some(owner) })
+    }
+
+    /// Opens the directory of an existing lab for reading.
+    ///
+    /// # Errors
+    /// If there is no lab of this name.
+    pub fn open(name: &LabName) -> Result<Self> {
+        let path = folder(name);
+        if !path.join(FACTS).is_file() {
+            bail!(
+                "there is no lab named {name}: `cargo lab status` lists them, `cargo lab --name {name} up` starts it"
+            );
+        }
+        Ok(Self { name: name.clone(), path, _owner: None })
+    }
+
+    /// Opens the directory of a lab with the permission to change it; `None` if there is no such
+    /// lab.
+    ///
+    /// # Errors
+    /// If a live process owns it, with its pid.
+    pub fn claim(name: &LabName) -> Result<Option<Self>> {
+        let path = folder(name);
+        loop {
+            let Ok(owner) = File::open(path.join(OWNER)) else { return Ok(None) };
+            match owner.try_lock() {
+                Ok(()) if same_file(&owner, &path.join(OWNER)) => {
+                    return Ok(Some(Self { name: name.clone(), path, _owner: Some(owner) }));
+                }
+                // The lab was stopped, and possibly started again, since the file was opened.
+                Ok(()) => {}
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).context("cannot lock the lab");
+                }
+                Err(TryLockError::WouldBlock) => bail!(
+                    "process {} uses the lab {name}: stop it first (Ctrl-C there), or choose another --name",
+                    fs::read_to_string(path.join(OWNER)).unwrap_or_default()
+                ),
+            }
+        }
+    }
+
+    /// Reads the facts about the lab.
+    ///
+    /// # Errors
+    /// If the directory is being removed.
+    pub fn facts(&self) -> Result<LabFacts> {
+        let text = fs::read(self.path.join(FACTS))
+            .with_context(|| format!("the lab {} is incomplete", self.name))?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// Marks the lab as kept.
+    ///
+    /// # Errors
+    /// If the directory is not writable.
+    pub fn keep(&self) -> Result<()> {
+        let facts = LabFacts { kept: true, ..self.facts()? };
+        Ok(fs::write(self.path.join(FACTS), serde_json::to_vec_pretty(&facts)?)?)
+    }
+
+    /// Returns whether the directory still exists.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Returns the path of a file of the lab.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Returns the path of the administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.file("kubeconfig")
+    }
+
+    /// Removes the directory, as the last step of stopping a lab.
+    ///
+    /// # Errors
+    /// If a file in it cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        fs::remove_dir_all(&self.path)
+            .with_context(|| format!("cannot remove {}", self.path.display()))?;
+        // The last lab also removes the common directory. While other labs exist this fails, as
+        // intended.
+        let _ = fs::remove_dir(ROOT);
+        Ok(())
+    }
+}
+
+/// Returns the names of all labs with a directory.
+pub fn labs() -> Vec<LabName> {
+    let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
+    let mut labs: Vec<LabName> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    labs.sort();
+    labs
+}
+
+/// Returns the directory with the logs of a lab's processes.
+pub fn logs(name: &LabName) -> PathBuf {
+    folder(name).join("logs")
+}
+
+/// Removes directories of processes that were killed while they created a lab's directory.
+///
+/// # Errors
+/// If one cannot be removed.
+pub fn remove_unfinished() -> Result<()> {
+    let Ok(entries) = fs::read_dir(ROOT) else { return Ok(()) };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let maker = path.file_name().and_then(|name| unfinished_by(name.to_str()?));
+        if maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    let _ = fs::remove_dir(ROOT);
+    Ok(())
+}
+
+/// Returns the pid in the name of a directory that is being created: `.LAB.PID`.
+fn unfinished_by(name: &str) -> Option<u32> {
+    name.strip_prefix('.')?.split_once('.')?.1.parse().ok()
+}
+
+fn folder(name: &LabName) -> PathBuf {
+    Path::new(ROOT).join(name.to_string())
+}
+
+fn same_file(open: &File, path: &Path) -> bool {
+    match (open.metadata(), fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_folder_that_is_being_made_has_a_maker() {
+        for (name, maker) in
+            [(".demo.4711", Some(4711)), ("demo", None), (".demo", None), (".demo.x", None)]
+        {
+            assert_eq!(unfinished_by(name), maker, "{name}");
+        }
+    }
+}

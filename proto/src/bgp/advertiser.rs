@@ -1,0 +1,104 @@
+//! The routers to which a node advertises an address, computed from the API objects and the session
+//! states that the node's speaker reports. Pure.
+//!
+//! A speaker does not report the addresses that it advertises by BGP, because every node would
+//! report the same addresses, up to 10,000. The addresses follow from the API objects, and an
+//! established session carries their routes.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{
+    BgpAdvertisements, ExportTargets, RouteInput, Sessions, Withdrawable, export_targets, sessions,
+};
+use crate::announce::{ClusterView, Ineligible, ServiceView};
+use crate::facts::{BgpPeer, Node, PeerLocation, Speaker};
+use crate::range::Family;
+
+/// A node, its sessions, and the status of its speaker.
+#[derive(Debug)]
+pub struct Advertiser<'a> {
+    /// The node that advertises.
+    pub node: &'a Node,
+    sessions: Sessions<'a>,
+    speaker: Option<&'a Speaker>,
+}
+
+/// Why a node advertises an address to no router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotAdvertised {
+    /// The node may not advertise the address, for this reason.
+    Ineligible(Ineligible),
+    /// No live speaker runs on the node.
+    NoSpeaker,
+    /// The speaker on the node runs without gobgpd.
+    NoGobgpd,
+}
+
+impl<'a> Advertiser<'a> {
+    /// Selects the sessions of a node from these BGPPeers. `speaker` is the status of the node's
+    /// speaker; `None` if the speaker has failed or never existed.
+    pub fn new(
+        node: &'a Node,
+        peers: impl IntoIterator<Item = &'a BgpPeer>,
+        speaker: Option<&'a Speaker>,
+    ) -> Self {
+        Self { node, sessions: sessions(peers, &node.labels), speaker }
+    }
+
+    /// Returns the BGPPeers to whose routers the node advertises an address of these Services, and
+    /// the export targets to which it should.
+    ///
+    /// # Errors
+    /// Returns the reason why the node should not or cannot advertise the address to any router.
+    pub fn exported_to(
+        &self,
+        scene: &ClusterView<'_>,
+        ads: &BgpAdvertisements<'a>,
+        services: &[ServiceView<'_>],
+        address: IpAddr,
+    ) -> Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised> {
+        let unsound = self
+            .speaker
+            .is_some_and(|speaker| speaker.draining || speaker.kube_proxy_issue().is_some());
+        let relief = Withdrawable::default();
+        let asked = RouteInput {
+            node: self.node,
+            sessions: &self.sessions,
+            ads,
+            unhealthy: unsound,
+            withdrawable: &relief,
+        };
+        let should =
+            export_targets(scene, &asked, services, address).map_err(NotAdvertised::Ineligible)?;
+        let bgp = self
+            .speaker
+            .ok_or(NotAdvertised::NoSpeaker)?
+            .bgp
+            .as_ref()
+            .ok_or(NotAdvertised::NoGobgpd)?;
+        let stands =
+            |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
+        let to = should.peers.iter().copied().filter(stands).collect();
+        Ok((to, should))
+    }
+
+    /// Returns whether the speaker reports that it has withdrawn routes because its node drains and
+    /// other nodes advertise them.
+    #[must_use]
+    pub fn has_withdrawn(&self) -> bool {
+        self.speaker.is_some_and(|speaker| speaker.has_withdrawn)
+    }
+
+    /// Returns whether the node has a next hop for prefixes of a family towards one of its routers.
+    /// If the session runs over the other family, the next hop is an address of the Node.
+    pub(super) fn has_next_hop(&self, peer: &str, family: Family) -> bool {
+        let has =
+            || self.node.internal_addresses.iter().any(|address| Family::of(*address) == family);
+        let session = self.sessions.active.iter().find(|(of, _)| *of.name == *peer);
+        session.is_some_and(|(_, session)| match &session.place {
+            PeerLocation::Address(address) => Family::of(*address) == family || has(),
+            PeerLocation::Interface(_) => true,
+        })
+    }
+}

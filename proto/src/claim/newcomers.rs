@@ -1,0 +1,145 @@
+//! Admission: a node, or a new epoch of a node, is accepted as a peer only after it has responded
+//! to a challenge. Signed frames can be recorded and replayed; a response to a new random number
+//! cannot. Part of the claim machine of one interface.
+
+use std::time::Duration;
+
+use super::ClaimMachine;
+use super::peers::{ASK_EVERY, Peer, accepted};
+use crate::Instant;
+use crate::wire::Mac;
+use crate::wire::hello::{Body, Frame};
+
+/// How long a response to a challenge is accepted, and how long a silent newcomer is remembered.
+const NEWCOMER_LIFETIME: Duration = Duration::from_secs(1);
+/// Maximum number of newcomers under challenge at once. Frames of further ones are ignored, and
+/// counted in [`ClaimCounters::over_limit`](super::ClaimCounters::over_limit).
+const NEWCOMERS_MAX: usize = 256;
+
+/// A node, or a new epoch of a known node, that has not yet responded to a challenge.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    nonce: u64,
+    /// Time at which the nonce was chosen.
+    since: Instant,
+    challenged: Instant,
+    heard: Instant,
+    /// Minimum time between two challenges. Doubles with each repeated challenge, because the
+    /// newcomer may not receive this node's frames.
+    wait: Duration,
+    /// MAC from which frames with a valid signature came, so that this host is no foreign host.
+    pub(super) mac: Mac,
+    /// See [`Peer::accepts`].
+    pub(super) accepts: Box<[u32]>,
+}
+
+impl Newcomer {
+    /// Returns whether a response with the current nonce would come too late.
+    fn is_over(&self, now: Instant) -> bool {
+        now.since(self.since) >= NEWCOMER_LIFETIME
+    }
+}
+
+impl ClaimMachine {
+    /// Challenges an unknown sender, and admits it as a peer once it has responded; returns true in
+    /// that case. Other frames of the sender are dropped until then, because they may be
+    /// recordings.
+    pub(super) fn admit_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
+        if now >= self.newcomers_due {
+            self.newcomers.retain(|_, newcomer| now.since(newcomer.heard) < NEWCOMER_LIFETIME);
+            let oldest = self.newcomers.values().map(|newcomer| newcomer.heard).min();
+            self.newcomers_due = oldest.unwrap_or(now) + NEWCOMER_LIFETIME;
+        }
+        let asked = self.newcomers.get(&frame.node).filter(|newcomer| !newcomer.is_over(now));
+        let proof = asked.map(|newcomer| Body::ChallengeReply { nonce: newcomer.nonce });
+        if proof.is_none_or(|proof| proof != frame.body) {
+            self.counts.unchallenged += 1;
+            self.challenge_newcomer(source, frame, now);
+            if let Body::Challenge { nonce } = frame.body {
+                // Two nodes may be newcomers to each other, so each must respond before it has
+                // admitted the other one. A response discloses nothing.
+                self.send(Some(source), Body::ChallengeReply { nonce }, now);
+            }
+            return false;
+        }
+        let accepts =
+            self.newcomers.remove(&frame.node).map(|newcomer| newcomer.accepts).unwrap_or_default();
+        if !self.peers.contains_key(&frame.node) && !self.make_room() {
+            self.counts.over_limit += 1;
+            return false;
+        }
+        let hears_nobody = self.peers.values().all(|peer| peer.dead);
+        // In its first preempt delay, a node does not restart the delay when its first peer
+        // appears. Otherwise nodes that start together would all take their addresses in the same
+        // moment.
+        let alone = hears_nobody && !(self.peers.is_empty() && self.own.flags.in_preempt_delay);
+        if hears_nobody {
+            // A partition may have healed. This node announces all its addresses again, because no
+            // node can tell which side was cut off from the rest of the network.
+            self.refresh_all(true, now);
+        }
+        // The new epoch of a node voids the claims and refusals of its previous epoch.
+        let mut peer = Peer::new(source, frame, now);
+        peer.accepts = accepts;
+        let before = self.peers.insert(frame.node.clone(), peer);
+        if let Some((peer, before)) = self.peers.get_mut(&frame.node).zip(before.as_ref()) {
+            before.macs.iter().for_each(|mac| peer.add_mac(*mac));
+        }
+        self.own.dirty.waiting = true;
+        if let Some(before) = before {
+            self.own.dirty.concerns(&before);
+            if !before.flags.leaving {
+                // In its previous epoch, the peer may have been cut off from this node, have
+                // announced some of this node's addresses, and then have failed.
+                self.refresh_all(false, now);
+            }
+            self.unclaimed(&frame.node, before.claims, now);
+        }
+        self.on_new_peer(alone, now);
+        self.ask(&frame.node, now);
+        true
+    }
+
+    fn challenge_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) {
+        let (nonce, node) = (self.random(u64::MAX), &frame.node);
+        let full = self.newcomers.len() >= NEWCOMERS_MAX && !self.newcomers.contains_key(node);
+        if full {
+            self.counts.over_limit += 1;
+            return;
+        }
+        let fresh = |accepts| Newcomer {
+            nonce,
+            since: now,
+            challenged: now,
+            heard: now,
+            wait: ASK_EVERY,
+            mac: source,
+            accepts,
+        };
+        // The nonce stays the same while it is valid, so that a replayed old frame between
+        // challenge and response cannot void the response.
+        let first = self.newcomers.get(node).is_none_or(|newcomer| newcomer.is_over(now));
+        let newcomer = self.newcomers.entry(node.clone()).or_insert_with(|| fresh(Box::default()));
+        if first {
+            // The expired challenge is replaced in the same entry. Without the entry, the newcomer
+            // would count as a foreign host.
+            *newcomer = fresh(std::mem::take(&mut newcomer.accepts));
+        }
+        newcomer.heard = now;
+        if let Body::Hello { accepted_keys: accepts, .. } = &frame.body {
+            newcomer.accepts = accepted(accepts);
+        }
+        if let Body::Challenge { .. } | Body::ListRequest = frame.body {
+            // A node that sends a request to this node also receives this node's frames, so the
+            // next challenge does not have to wait longer.
+            newcomer.wait = ASK_EVERY;
+        }
+        let again = now.since(newcomer.challenged) >= newcomer.wait;
+        if first || again {
+            newcomer.challenged = now;
+            newcomer.wait *= 1 + u32::from(again);
+            let nonce = newcomer.nonce;
+            self.send(Some(source), Body::Challenge { nonce }, now);
+        }
+    }
+}

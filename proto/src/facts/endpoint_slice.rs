@@ -1,0 +1,300 @@
+//! The fact of an EndpointSlice (`discovery.k8s.io/v1`, KEP-752).
+
+use std::net::IpAddr;
+
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::Deserialize;
+
+use super::{Key, metadata};
+use crate::range::Family;
+
+/// Label selector of the EndpointSlices that kube-proxy reads: those of Services that are not
+/// headless (`discovery.k8s.io/v1`, `service.kubernetes.io/headless`).
+pub const SERVICE_SLICES_SELECTOR: &str =
+    "kubernetes.io/service-name,!service.kubernetes.io/headless";
+/// The label of an EndpointSlice with the name of its Service (`discovery.k8s.io/v1`).
+pub(super) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// A decoded EndpointSlice.
+#[derive(Resource, Deserialize, Clone, Debug, Default)]
+#[resource(inherit = "k8s_openapi::api::discovery::v1::EndpointSlice")]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSliceObject {
+    /// `metadata`.
+    #[serde(deserialize_with = "metadata::read")]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    address_type: String,
+    #[serde(default)]
+    endpoints: Option<Vec<RawEndpoint>>,
+    #[serde(default)]
+    ports: Option<Vec<RawPort>>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawEndpoint {
+    addresses: Vec<String>,
+    conditions: RawConditions,
+    node_name: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct RawConditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+struct RawPort {
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<u16>,
+}
+
+/// One endpoint of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `nodeName`. An endpoint without a node name is local to no node.
+    pub node: Option<Box<str>>,
+    /// `addressType` of the EndpointSlice. kube-proxy forwards traffic for a Service's address only
+    /// to endpoints of the same family.
+    pub family: Family,
+    /// `conditions.ready`; absent means ready.
+    pub ready: bool,
+    /// `conditions.serving`; absent means the value of `ready`.
+    pub serving: bool,
+    /// `conditions.terminating`.
+    pub terminating: bool,
+}
+
+/// The address of an endpoint, for health checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointAddress {
+    /// The first entry of the endpoint's `addresses`. All entries belong to the same pod.
+    pub address: IpAddr,
+    /// The index of the endpoint in [`EndpointSlice::endpoints`].
+    pub endpoint: usize,
+}
+
+impl EndpointAddress {
+    /// Returns whether a health check may connect to this address from the node's network. The
+    /// author of an EndpointSlice must not reach the node itself through the speaker, nor
+    /// link-local services such as a cloud's metadata server.
+    #[must_use]
+    pub const fn may_be_probed(&self) -> bool {
+        let local = match self.address.to_canonical() {
+            IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let address = self.address.to_canonical();
+        !local && !address.is_loopback() && !address.is_multicast() && !address.is_unspecified()
+    }
+}
+
+/// The fact of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub key: Key,
+    /// The Service of the EndpointSlice; `None` if the label `kubernetes.io/service-name` is
+    /// missing.
+    pub service: Option<Key>,
+    /// The endpoints. Endpoints that differ only in their addresses are stored once. Empty for
+    /// `addressType: FQDN` and unknown types, which kube-proxy ignores.
+    pub endpoints: Vec<Endpoint>,
+    /// One address of each endpoint of the EndpointSlice, including endpoints that share an entry
+    /// in `endpoints`.
+    pub endpoint_addresses: Vec<EndpointAddress>,
+    /// The name and number of each TCP port. The name is empty if the port has none. Pods with
+    /// different port numbers are in different EndpointSlices.
+    pub ports: Vec<(Box<str>, u16)>,
+}
+
+impl From<EndpointSliceObject> for EndpointSlice {
+    fn from(object: EndpointSliceObject) -> Self {
+        let key = Key::of(&object.metadata);
+        let service =
+            object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
+        let service = service.map(|name| Key::new(&key.namespace, name));
+        let family = match &*object.address_type {
+            "IPv4" => Some(Family::V4),
+            "IPv6" => Some(Family::V6),
+            _ => None,
+        };
+        let (mut endpoints, mut targets) = (Vec::<Endpoint>::new(), Vec::new());
+        for raw in object.endpoints.into_iter().flatten() {
+            let Some(family) = family else { break };
+            let address = raw.addresses.first().and_then(|text| text.parse().ok());
+            let endpoint = raw.read(family);
+            let known = endpoints.iter().position(|other| *other == endpoint);
+            let place = known.unwrap_or(endpoints.len());
+            if known.is_none() {
+                endpoints.push(endpoint);
+            }
+            targets.extend(address.map(|address| EndpointAddress { address, endpoint: place }));
+        }
+        let ports = object.ports.into_iter().flatten().filter_map(RawPort::tcp_port).collect();
+        Self { key, service, endpoints, endpoint_addresses: targets, ports }
+    }
+}
+
+impl RawEndpoint {
+    fn read(self, family: Family) -> Endpoint {
+        let ready = self.conditions.ready.unwrap_or(true);
+        Endpoint {
+            node: self.node_name.map(Into::into),
+            family,
+            ready,
+            serving: self.conditions.serving.unwrap_or(ready),
+            terminating: self.conditions.terminating.unwrap_or(false),
+        }
+    }
+}
+
+impl RawPort {
+    fn tcp_port(self) -> Option<(Box<str>, u16)> {
+        let tcp = self.protocol.as_deref().unwrap_or("TCP") == "TCP";
+        self.port.filter(|_| tcp).map(|port| (self.name.unwrap_or_default().into(), port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn absent_conditions_mean_ready_and_null_lists_mean_empty() {
+        let slice: EndpointSliceObject = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "node1"},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}}]
+        }))
+        .expect("slice");
+        let slice = EndpointSlice::from(slice);
+        assert_eq!(slice.service, Some(Key::new("default", "web")));
+        assert_eq!(
+            slice.endpoints,
+            [
+                Endpoint {
+                    node: Some("node1".into()),
+                    family: Family::V4,
+                    ready: true,
+                    serving: true,
+                    terminating: false
+                },
+                Endpoint {
+                    node: None,
+                    family: Family::V4,
+                    ready: false,
+                    serving: true,
+                    terminating: true
+                }
+            ]
+        );
+        let empty = json!({"metadata": {"name": "x"}, "addressType": "IPv6", "endpoints": null});
+        assert_eq!(
+            EndpointSlice::from(
+                serde_json::from_value::<EndpointSliceObject>(empty).expect("slice")
+            )
+            .endpoints,
+            []
+        );
+    }
+
+    #[test]
+    fn endpoints_that_look_alike_count_once() {
+        let endpoint = |node: &str, ready: bool| json!({"addresses": ["10.0.0.1"], "nodeName": node, "conditions": {"ready": ready}});
+        let endpoints = [("a", true), ("a", true), ("b", true), ("a", false), ("b", true)]
+            .map(|(node, ready)| endpoint(node, ready));
+        let slice =
+            json!({"metadata": {"name": "x"}, "addressType": "IPv4", "endpoints": endpoints});
+        let slice = EndpointSlice::from(
+            serde_json::from_value::<EndpointSliceObject>(slice).expect("slice"),
+        );
+        let kept: Vec<_> = slice
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.node.as_deref(), endpoint.ready))
+            .collect();
+        assert_eq!(kept, [(Some("a"), true), (Some("b"), true), (Some("a"), false)]);
+    }
+
+    #[test]
+    fn every_endpoint_has_its_address_and_a_slice_its_tcp_ports() {
+        let slice: EndpointSliceObject = serde_json::from_value(json!({
+            "metadata": {"name": "x"}, "addressType": "IPv6",
+            "ports": [{"name": "web", "port": 8080}, {"name": "dns", "protocol": "UDP", "port": 53},
+                {"name": null, "protocol": "TCP", "port": 9}, {"name": "any", "protocol": "TCP", "port": null}],
+            "endpoints": [{"addresses": ["fd00::1"], "nodeName": "a"}, {"addresses": ["fd00::2", "fd00::9"]},
+                {"addresses": ["fd00::3"], "nodeName": "a"}, {"addresses": ["no address"], "nodeName": "a"}, {"nodeName": "b"}]
+        }))
+        .expect("slice");
+        let slice = EndpointSlice::from(slice);
+        let on = slice.endpoint_addresses.iter().map(|target| {
+            (target.address.to_string(), slice.endpoints[target.endpoint].node.as_deref())
+        });
+        let expect = [("fd00::1", Some("a")), ("fd00::2", None), ("fd00::3", Some("a"))];
+        assert_eq!(
+            on.collect::<Vec<_>>(),
+            expect.map(|(address, node)| (address.to_owned(), node))
+        );
+        assert_eq!(slice.ports, [("web".into(), 8080), ("".into(), 9)]);
+        assert_eq!(slice.endpoints.len(), 3, "those on a, the one nowhere, the one on b");
+    }
+
+    #[test]
+    fn nobody_is_sent_to_the_node_itself_or_to_what_only_a_link_knows() {
+        let may = |text: &str| {
+            EndpointAddress { address: text.parse().expect(text), endpoint: 0 }.may_be_probed()
+        };
+        for refused in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:0.0.0.0",
+        ] {
+            assert!(!may(refused), "{refused}");
+        }
+        for asked in ["10.244.1.9", "192.0.2.1", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1"] {
+            assert!(may(asked), "{asked}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_of_their_slices_family_and_names_that_only_dns_knows_are_none() {
+        let families = |kind: &str| {
+            let slice = json!({"metadata": {"name": "x"}, "addressType": kind, "endpoints": [{"addresses": ["a"]}]});
+            let slice = EndpointSlice::from(
+                serde_json::from_value::<EndpointSliceObject>(slice).expect("slice"),
+            );
+            assert_eq!(slice.endpoint_addresses, [], "and {kind:?} has no name for an address");
+            slice.endpoints.iter().map(|endpoint| endpoint.family).collect::<Vec<_>>()
+        };
+        assert_eq!(families("IPv4"), [Family::V4]);
+        assert_eq!(families("IPv6"), [Family::V6]);
+        assert_eq!([families("FQDN"), families("IPv9")], [[], []]);
+    }
+
+    #[test]
+    fn there_are_many_endpoints_and_one_takes_little_room() {
+        assert!(size_of::<Endpoint>() <= 24, "{}", size_of::<Endpoint>());
+    }
+}

@@ -1,0 +1,212 @@
+//! The fact of an L2Advertisement: which nodes may announce which addresses, and on which
+//! interfaces.
+
+use std::collections::BTreeMap;
+
+use kube::core::{Selector, SelectorExt};
+
+use super::selectors::{any_matches, decode};
+use super::{ObservedStatus, Pool};
+use crate::api;
+
+/// The fact of an L2Advertisement.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct L2Advertisement {
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `metadata.creationTimestamp` in seconds since 1970. The time distinguishes a new object from
+    /// a deleted one of the same name.
+    pub created: i64,
+    /// `spec.ipAddressPools`.
+    pub pools: Vec<String>,
+    pool_selectors: Vec<Selector>,
+    node_selectors: Vec<Selector>,
+    service_selectors: Vec<Selector>,
+    preferences: Vec<(u32, Selector)>,
+    interfaces: Vec<String>,
+    /// Why a selector of the advertisement is invalid, with the name of its field. An invalid
+    /// advertisement announces nothing.
+    pub problem: Option<Box<str>>,
+    /// The status as read from the API server.
+    pub status: ObservedStatus<api::L2AdvertisementStatus>,
+}
+
+impl L2Advertisement {
+    /// Returns whether the advertisement announces this pool.
+    #[must_use]
+    pub fn selects_pool(&self, pool: &Pool) -> bool {
+        let all = self.pools.is_empty() && self.pool_selectors.is_empty();
+        self.problem.is_none()
+            && (all
+                || self.pools.iter().any(|name| **name == *pool.name)
+                || any_matches(&self.pool_selectors, &pool.labels))
+    }
+
+    /// Returns whether the advertisement selects a node with these labels.
+    #[must_use]
+    pub fn selects_node(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
+    }
+
+    /// Returns whether the advertisement announces a Service with these labels. `labels` is called
+    /// only if the advertisement has Service selectors.
+    #[must_use]
+    pub fn selects_service(&self, labels: impl FnOnce() -> BTreeMap<String, String>) -> bool {
+        self.service_selectors.is_empty() || any_matches(&self.service_selectors, &labels())
+    }
+
+    /// Returns the sum of the weights of all node preferences that match these labels.
+    #[must_use]
+    pub fn preference(&self, labels: &BTreeMap<String, String>) -> u32 {
+        let matching = self.preferences.iter().filter(|(_, selector)| selector.matches(labels));
+        matching.fold(0, |sum, (weight, _)| sum.saturating_add(*weight))
+    }
+
+    /// Returns whether the advertisement announces on the interface of this name.
+    #[must_use]
+    pub fn selects_interface(&self, name: &str) -> bool {
+        self.interfaces.is_empty() || self.names_interface(name)
+    }
+
+    /// Returns whether `spec.interfaces` contains this name.
+    #[must_use]
+    pub fn names_interface(&self, name: &str) -> bool {
+        self.interfaces.iter().any(|ours| ours == name)
+    }
+}
+
+impl From<api::L2AdvertisementObject> for L2Advertisement {
+    fn from(object: api::L2AdvertisementObject) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let mut problem = None;
+        let mut selectors = |field, selectors| {
+            decode(field, selectors).unwrap_or_else(|why| {
+                problem = Some(why);
+                Vec::new()
+            })
+        };
+        let weights: Vec<_> = spec
+            .preferred_node_selectors
+            .iter()
+            .map(|term| u32::try_from(term.weight).unwrap_or(0))
+            .collect();
+        let preferred =
+            spec.preferred_node_selectors.into_iter().map(|term| term.preference).collect();
+        let preferred = selectors("preferredNodeSelectors", preferred);
+        Self {
+            name: object.metadata.name.unwrap_or_default().into(),
+            generation: object.metadata.generation.unwrap_or(0),
+            created: object.metadata.creation_timestamp.map_or(0, |created| created.0.as_second()),
+            pools: spec.ip_address_pools,
+            pool_selectors: selectors("ipAddressPoolSelectors", spec.ip_address_pool_selectors),
+            node_selectors: selectors("nodeSelectors", spec.node_selectors),
+            service_selectors: selectors("serviceSelectors", spec.service_selectors),
+            preferences: weights.into_iter().zip(preferred).collect(),
+            interfaces: spec.interfaces,
+            problem,
+            status: ObservedStatus(object.status.unwrap_or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn advertisement(spec: serde_json::Value) -> L2Advertisement {
+        let object = json!({"apiVersion": "ferrolb.io/v1beta1", "kind": "L2Advertisement", "metadata": {"name": "l2"}, "spec": spec});
+        serde_json::from_value::<api::L2AdvertisementObject>(object).expect("advertisement").into()
+    }
+
+    fn pool(name: &str, label: &str) -> Pool {
+        Pool {
+            name: name.into(),
+            labels: [("zone".to_owned(), label.to_owned())].into(),
+            ..Pool::default()
+        }
+    }
+
+    #[test]
+    fn a_bare_advertisement_announces_all_pools_from_everywhere() {
+        let bare = serde_json::from_value::<api::L2AdvertisementObject>(
+            json!({"metadata": {"name": "l2"}}),
+        )
+        .expect("bare");
+        for ad in [L2Advertisement::from(bare), advertisement(json!({}))] {
+            assert!(
+                ad.selects_pool(&pool("a", "x"))
+                    && ad.selects_node(&BTreeMap::new())
+                    && ad.selects_interface("eth0")
+            );
+        }
+    }
+
+    #[test]
+    fn names_and_selectors_add_up() {
+        let ad = advertisement(
+            json!({"ipAddressPools": ["a"], "ipAddressPoolSelectors": [{"matchLabels": {"zone": "y"}}],
+            "nodeSelectors": [{"matchExpressions": [{"key": "edge", "operator": "Exists"}]}], "interfaces": ["eth1"]}),
+        );
+        assert!(
+            ad.selects_pool(&pool("a", "x"))
+                && ad.selects_pool(&pool("b", "y"))
+                && !ad.selects_pool(&pool("b", "x"))
+        );
+        assert!(
+            !ad.selects_node(&BTreeMap::new())
+                && ad.selects_node(&[("edge".to_owned(), String::new())].into())
+        );
+        assert!(!ad.selects_interface("eth0") && ad.selects_interface("eth1"));
+    }
+
+    #[test]
+    fn selectors_of_services_are_alternatives_and_weights_of_nodes_add_up() {
+        let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let ad = advertisement(json!({
+        "serviceSelectors": [{"matchLabels": {"tier": "web"}}, {"matchExpressions": [{"key": "edge", "operator": "Exists"}]}],
+        "preferredNodeSelectors": [
+            {"weight": 10, "preference": {"matchLabels": {"rack": "a"}}},
+            {"weight": 5, "preference": {"matchExpressions": [{"key": "rack", "operator": "Exists"}]}},
+        ]}));
+        for (given, selected) in [
+            (labels("tier", "web"), true),
+            (labels("edge", ""), true),
+            (labels("tier", "db"), false),
+        ] {
+            assert_eq!(ad.selects_service(|| given.clone()), selected, "{given:?}");
+        }
+        for (given, sum) in
+            [(labels("rack", "a"), 15), (labels("rack", "b"), 5), (BTreeMap::new(), 0)]
+        {
+            assert_eq!(ad.preference(&given), sum, "{given:?}");
+        }
+        assert!(
+            advertisement(json!({})).selects_service(|| unreachable!("nobody asks for labels"))
+        );
+    }
+
+    #[test]
+    fn an_invalid_selector_is_said_and_announces_nothing() {
+        let wrong = json!({"matchExpressions": [{"key": "edge", "operator": "Near"}]});
+        let preferred = json!([{"weight": 1, "preference": wrong}]);
+        let fields = [
+            ("nodeSelectors", json!([wrong])),
+            ("serviceSelectors", json!([wrong])),
+            ("preferredNodeSelectors", preferred),
+        ];
+        for (field, value) in fields {
+            let ad = advertisement(json!({field: value}));
+            let named = format!("spec.{field}:");
+            assert!(
+                ad.problem.as_ref().is_some_and(|why| why.starts_with(&named)),
+                "{:?}",
+                ad.problem
+            );
+            assert!(!ad.selects_pool(&pool("a", "x")));
+        }
+    }
+}

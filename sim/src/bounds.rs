@@ -1,0 +1,166 @@
+//! Bounds of a run's outages and moves, and the results of the prototype: an earlier simulation of
+//! the ownership protocol's rules.
+
+/// Bounds of one scenario; times in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct ScenarioBounds {
+    /// Maximum time for which a unit has no owner although a candidate receives its peers' frames.
+    pub unowned: u64,
+    /// Additional time without an owner for each candidate that is unreachable when its turn to
+    /// claim comes.
+    pub per_unreachable_candidate: u64,
+    /// Maximum time for which a unit has two owners after a node took it.
+    pub double_owner_after_take: u64,
+    /// Maximum time for which a unit has two owners after a fault has ended.
+    pub double_owner_after_fault: u64,
+    /// Maximum number of moves of one unit within five seconds.
+    pub burst: usize,
+    /// Maximum number of moves of one unit in the whole run. None: only `burst` limits the moves.
+    pub moves: Option<usize>,
+    /// Maximum number of fences of all nodes together. A fence is the release of all units by a
+    /// node that has stalled. None: fences are not checked.
+    pub fences: Option<u64>,
+    /// Whether the rate of address defenses is checked, because only a foreign host causes them in
+    /// this scenario.
+    pub defenses: bool,
+    /// Number of times that every node loses and finds again every other node.
+    pub lost_and_found: usize,
+    /// Whether a node may take an address only from an owner that was silent for the time of a
+    /// failure detection.
+    pub takes_only_after_failure: bool,
+}
+
+/// Two hello intervals and a margin for delivery and processing, in milliseconds.
+const TWO_HELLOS: u64 = 110;
+
+impl ScenarioBounds {
+    /// Bounds of a planned change: a unit has no owner only while a frame is in transit or a lost
+    /// frame is repeated.
+    pub const fn planned() -> Self {
+        Self {
+            unowned: 30,
+            per_unreachable_candidate: 0,
+            double_owner_after_take: TWO_HELLOS,
+            double_owner_after_fault: TWO_HELLOS,
+            burst: 5,
+            moves: None,
+            fences: Some(0),
+            takes_only_after_failure: false,
+            defenses: false,
+            lost_and_found: 0,
+        }
+    }
+
+    /// Bounds of a network segment on which frames are lost, but which has no other fault.
+    pub const fn calm() -> Self {
+        Self { unowned: 0, moves: Some(0), takes_only_after_failure: true, ..Self::planned() }
+    }
+
+    /// Bounds of a node failure that other nodes detect by missing hellos: suspicion after 150 ms,
+    /// failure after 40 ms more, a stagger, and a frame's delay.
+    pub const fn failure() -> Self {
+        Self { unowned: 250, ..Self::planned() }
+    }
+
+    pub const fn orphan(self, orphan: u64) -> Self {
+        Self { unowned: orphan, ..self }
+    }
+
+    /// Allows and checks defenses of an address: a foreign host announces an owned address.
+    pub const fn rival(self) -> Self {
+        Self { defenses: true, ..self }
+    }
+
+    /// Allows that many nodes are unreachable at once and found again, `meetings` times.
+    pub const fn split(self, meetings: usize) -> Self {
+        Self { per_unreachable_candidate: 60, lost_and_found: meetings, ..self }
+    }
+
+    pub const fn heal(self, heal: u64) -> Self {
+        Self { double_owner_after_fault: heal, ..self }
+    }
+
+    pub const fn hand_over(self, hand_over: u64) -> Self {
+        Self { double_owner_after_take: hand_over, ..self }
+    }
+
+    pub const fn burst(self, burst: usize) -> Self {
+        Self { burst, ..self }
+    }
+
+    pub const fn moves(self, moves: usize) -> Self {
+        Self { moves: Some(moves), ..self }
+    }
+
+    pub const fn fences(self, fences: Option<u64>) -> Self {
+        Self { fences, ..self }
+    }
+}
+
+/// Number of nodes in the prototype. The bounds of scenarios hold for this number.
+const PROTOTYPE_NODES: usize = 4;
+/// Maximum number of unreachable candidates in a row for which a bound is extended. Each candidate
+/// is reachable with a probability of one half, so more in a row are practically impossible.
+const UNREACHABLE_CANDIDATES_MAX: usize = 16;
+/// Failure detection time in hello intervals: three hellos may be missing, and the fourth may be in
+/// transit.
+const FAILURE_INTERVALS: u64 = 4;
+const INTERVAL: u64 = 50;
+
+impl ScenarioBounds {
+    /// Scales the bounds to a segment of another size. More nodes allow more moves, because each
+    /// node that learns of a change late takes a unit once. More nodes also allow longer times
+    /// without an owner, because more of them may be unreachable when their turns come. With many
+    /// owners, hello intervals are longer, and so are the times that depend on them.
+    pub(super) fn of(self, nodes: usize, units: usize) -> Self {
+        let more = nodes.saturating_sub(PROTOTYPE_NODES);
+        let owners = nodes.min(units).max(OWNERS_AT_SHORT_INTERVAL_MAX);
+        let longer = |intervals: u64| {
+            INTERVAL * intervals * (owners - OWNERS_AT_SHORT_INTERVAL_MAX) as u64
+                / OWNERS_AT_SHORT_INTERVAL_MAX as u64
+        };
+        let death =
+            if self.unowned >= Self::failure().unowned { longer(FAILURE_INTERVALS) } else { 0 };
+        Self {
+            unowned: self.unowned
+                + death
+                + self.per_unreachable_candidate * more.min(UNREACHABLE_CANDIDATES_MAX) as u64,
+            double_owner_after_take: self.double_owner_after_take + longer(2),
+            double_owner_after_fault: self.double_owner_after_fault + longer(2),
+            burst: self.burst + more,
+            moves: self.moves.map(|moves| if moves > 0 { moves + more } else { 0 }),
+            ..self
+        }
+    }
+}
+
+/// Results of the prototype for a scenario: the longest time without an owner, and the longest time
+/// with two owners above 60 ms.
+#[derive(Clone, Copy, Debug)]
+pub struct PrototypeResult {
+    pub unowned: u64,
+    pub double: u64,
+}
+
+pub(super) const fn prototype_result(orphan: u64, double: u64) -> Option<PrototypeResult> {
+    Some(PrototypeResult { unowned: orphan, double })
+}
+
+/// Number of owners above which the hello interval grows, so that all owners together send at most
+/// 20 hellos per second times this number.
+const OWNERS_AT_SHORT_INTERVAL_MAX: usize = 40;
+
+/// Maximum number of frames that a node sends to another node that it loses or finds: challenges,
+/// responses, requests for lists, and lists.
+const FRAMES_PER_MEETING: usize = 8;
+
+/// Returns the maximum number of frames of a segment of this size in a run:
+///
+/// - the hellos of owners and of other nodes, and half of that for other frames;
+/// - a margin of 15 frames per second;
+/// - the frames of a failure detection by all nodes, and of each meeting of two nodes.
+pub(super) fn frames(nodes: usize, units: usize, meetings: usize, seconds: f64) -> f64 {
+    let owners = nodes.min(units).min(OWNERS_AT_SHORT_INTERVAL_MAX);
+    let said = (nodes + nodes * nodes * meetings) * FRAMES_PER_MEETING;
+    ((owners * 20 + nodes) as f64 * 1.5 + 15.0) * seconds + said as f64
+}

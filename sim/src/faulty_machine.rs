@@ -1,0 +1,245 @@
+//! The real claim machine of one process. A deliberate defect of its inputs or outputs can be
+//! added, to verify that the checker detects the defect.
+
+use ferrolb_proto::claim::{ClaimConfig, ClaimCounters, ClaimMachine, Input, LISTEN_PHASE, Output};
+use ferrolb_proto::election::Unit;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{Body, Frame};
+use ferrolb_proto::{Instant, Machine};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Delay of the deadlines of a machine with [`Defect::Late`].
+const LATE: Duration = Duration::from_millis(150);
+
+/// A deliberate defect. The claim machine is the real one; the defect changes its inputs or
+/// outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Defect {
+    /// Ignores the answer lease: the node replies even if its own most recent hello is too old.
+    IgnoresAnswerLease,
+    /// Does not receive other nodes' claims for units that it owns, so that it never yields.
+    NeverYields,
+    /// Treats silence as a failure: its challenges to members are dropped.
+    NeverChallenges,
+    /// Claims right after its start, without having listened before.
+    NeverListens,
+    /// Releases units silently: its RELEASE frames are dropped, and its hellos repeat the
+    /// generation of the claim set before.
+    NeverReleases,
+    /// Does not receive other nodes' clock values, so that it does not detect a pause that stopped
+    /// its own clock.
+    IgnoresPeerClocks,
+    /// Its hellos report an empty claim set.
+    RestatesNothing,
+    /// Replies to requests for units that it has released.
+    NeverStops,
+    /// Handles every deadline 150 ms too late.
+    Late,
+    /// Does not announce an address that it defended.
+    DefendsWithoutAnnouncing,
+    /// Receives an input about received frames at every deadline, even if there are none, so that
+    /// it never becomes isolated.
+    NeverIsolated,
+    /// Omits from its claims the times for which the addresses should not move.
+    OmitsKeepTimes,
+    /// Omits its failing health checks from its hellos.
+    HidesFailures,
+    /// Does not receive the information that its own node is cordoned.
+    IgnoresOwnCordon,
+}
+
+/// A claim machine with its defect, if any.
+pub(super) struct FaultyMachine {
+    name: Box<str>,
+    claims: ClaimMachine,
+    broken: Option<Defect>,
+    /// Generation in the most recent CLAIM or list of the node, which [`Defect::NeverReleases`]
+    /// repeats.
+    stated_generation: u32,
+    /// Most recent clock value that [`Defect::IgnoresPeerClocks`] put into a received frame.
+    clock: u64,
+    owned: BTreeSet<IpAddr>,
+    /// Node name of each source address.
+    node_names: BTreeMap<Mac, Box<str>>,
+}
+
+impl FaultyMachine {
+    /// Creates a claim machine that starts to listen at `now`.
+    pub(super) fn new(
+        config: ClaimConfig,
+        now: Instant,
+        keys: Vec<u32>,
+        broken: Option<Defect>,
+    ) -> Self {
+        let mut start = now;
+        if broken == Some(Defect::NeverListens) {
+            start =
+                Instant::from_nanos(now.as_nanos().saturating_sub(LISTEN_PHASE.as_nanos() as u64));
+        }
+        let name = config.node.clone();
+        let mut claims = ClaimMachine::new(config, start);
+        claims.handle(Input::Keys(keys), start);
+        Self {
+            name,
+            claims,
+            broken,
+            stated_generation: 0,
+            clock: 0,
+            owned: BTreeSet::new(),
+            node_names: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn handle(&mut self, mut input: Input, now: Instant) {
+        if let (Some(_), Input::Frame { source, frame }) = (self.broken, &mut input) {
+            self.node_names.entry(*source).or_insert_with(|| frame.node.clone());
+            self.alter_input(frame, now);
+        }
+        if let (Some(Defect::IgnoresOwnCordon), Input::Units(units)) = (self.broken, &mut input) {
+            for unit in units {
+                *unit = self.without_own_cordon(unit);
+            }
+        }
+        self.claims.handle(input, now);
+    }
+
+    fn without_own_cordon(&self, unit: &Unit) -> Arc<Unit> {
+        let mut unit = unit.clone();
+        for own in unit.candidates.iter_mut().filter(|candidate| *candidate.node == *self.name) {
+            own.cordoned = false;
+        }
+        Arc::new(unit)
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.broken == Some(Defect::NeverIsolated) {
+            self.claims.handle(Input::FrameReceived, now);
+        }
+        self.claims.tick(now);
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        loop {
+            let mut output = self.claims.poll()?;
+            if self.alter_output(&mut output) {
+                return Some(output);
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let late = if self.broken == Some(Defect::Late) { LATE } else { Duration::ZERO };
+        Some(self.claims.deadline()? + late)
+    }
+
+    pub(super) fn answer_lease(&self) -> Instant {
+        if self.broken == Some(Defect::IgnoresAnswerLease) {
+            Instant::from_nanos(u64::MAX)
+        } else {
+            self.claims.answer_lease_end()
+        }
+    }
+
+    pub(super) const fn counts(&self) -> ClaimCounters {
+        self.claims.counts()
+    }
+
+    fn receives_from(&self, mac: Mac) -> bool {
+        self.node_names
+            .get(&mac)
+            .is_some_and(|name| self.claims.live_peers().any(|heard| *heard == **name))
+    }
+
+    fn alter_input(&mut self, frame: &mut Frame, now: Instant) {
+        match self.broken {
+            Some(Defect::NeverYields) => {
+                if let Body::Claim { addresses, preempt_delays: keeps, .. }
+                | Body::List { addresses, preempt_delays: keeps, .. } = &mut frame.body
+                {
+                    // For each address, `keeps` has an entry with the time for which the address
+                    // should not move.
+                    let mut kept = addresses
+                        .iter()
+                        .map(|address| !self.owned.contains(address))
+                        .collect::<Vec<_>>()
+                        .into_iter();
+                    keeps.retain({
+                        let mut kept = kept.clone();
+                        move |_| kept.next().unwrap_or(true)
+                    });
+                    addresses.retain(|_| kept.next().unwrap_or(true));
+                }
+            }
+            Some(Defect::IgnoresPeerClocks) => {
+                self.clock = now.as_nanos().max(self.clock + 1);
+                frame.clock = self.clock;
+            }
+            _ => {}
+        }
+    }
+
+    /// Applies the defect to an output; returns false if the output is dropped.
+    fn alter_output(&mut self, output: &mut Output) -> bool {
+        match output {
+            Output::Start(address) => {
+                self.owned.insert(*address);
+            }
+            Output::Stop(address) => {
+                self.owned.remove(address);
+                return self.broken != Some(Defect::NeverStops);
+            }
+            Output::AnnounceSeries(_) | Output::Defend(_) => {
+                return self.broken != Some(Defect::DefendsWithoutAnnouncing);
+            }
+            Output::Send { to, frame, .. } => return self.alter_frame(*to, frame),
+            Output::TookOver(_)
+            | Output::LivenessProbe { .. }
+            | Output::ArpProbe(_)
+            | Output::ProbeNeighbors
+            | Output::Finished => {}
+        }
+        true
+    }
+
+    fn alter_frame(&mut self, to: Option<Mac>, frame: &mut Frame) -> bool {
+        match (self.broken, &mut frame.body) {
+            (
+                Some(Defect::OmitsKeepTimes),
+                Body::Claim { preempt_delays: keeps, .. }
+                | Body::List { preempt_delays: keeps, .. },
+            ) => {
+                keeps.clear();
+                true
+            }
+            // Challenges to unknown nodes must pass: otherwise no node would accept any other as a
+            // member.
+            (Some(Defect::NeverChallenges), Body::Challenge { .. }) => {
+                !to.is_some_and(|mac| self.receives_from(mac))
+            }
+            (Some(Defect::NeverReleases), Body::Release { .. }) => false,
+            (
+                Some(Defect::NeverReleases),
+                Body::Claim { generation, .. } | Body::List { generation, .. },
+            ) => {
+                self.stated_generation = *generation;
+                true
+            }
+            (Some(Defect::NeverReleases), Body::Hello { generation, .. }) => {
+                *generation = self.stated_generation;
+                true
+            }
+            (Some(Defect::HidesFailures), Body::Hello { failing, .. }) => {
+                failing.addresses.clear();
+                true
+            }
+            (Some(Defect::RestatesNothing), Body::Hello { generation, .. }) => {
+                *generation = 0;
+                true
+            }
+            _ => true,
+        }
+    }
+}

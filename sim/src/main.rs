@@ -1,0 +1,109 @@
+//! `cargo sim`: runs scenarios of the layer 2 simulator with many seeds and prints a table, or
+//! prints every event of one run.
+
+use clap::Parser;
+use ferrolb_sim::report::{self, Row};
+use ferrolb_sim::{Defect, Run, Scenario, scenario};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Name that selects every scenario.
+const ALL: &str = "all";
+
+/// Simulates layer 2: the claim machines of many nodes on one network segment, with faults.
+#[derive(Parser)]
+#[command(name = "cargo sim", bin_name = "cargo sim")]
+struct Args {
+    /// Scenarios to run; `list` prints their names and descriptions.
+    #[arg(value_delimiter = ',', default_value = ALL)]
+    scenarios: Vec<String>,
+    /// Number of runs of each scenario.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Number of nodes on the network segment.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=2048))]
+    nodes: u16,
+    /// Number of units.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    units: u16,
+    /// Print every event; requires one seed.
+    #[arg(long)]
+    trace: bool,
+    /// Break every machine deliberately, to verify that the checker detects it.
+    #[arg(long, value_enum)]
+    broken: Option<Defect>,
+    /// Number of parallel runs; default: the number of processors.
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match sim(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the simulator.
+///
+/// # Errors
+/// If an argument is wrong, or a run breaks a rule.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "prints how long the runs took; no run reads a clock"
+)]
+fn sim(args: &Args) -> Result<(), String> {
+    if args.scenarios == ["list"] {
+        for scenario in &scenario::ALL {
+            println!("{:<14} {}", scenario.name, scenario.description);
+        }
+        return Ok(());
+    }
+    if args.trace && args.seeds != 1 {
+        return Err("--trace prints one run: add --seeds 1 --start SEED".to_owned());
+    }
+    let begin = Instant::now();
+    let (mut broken, mut count) = (0, 0);
+    println!("{} nodes, {} units; times in ms\n{}", args.nodes, args.units, report::head());
+    for scenario in selected_scenarios(&args.scenarios)? {
+        let runs = runs(args, scenario);
+        let jobs = if args.trace { 1 } else { args.jobs.unwrap_or_else(report::processors) };
+        let outcomes = report::execute_all(&runs, jobs);
+        let row = Row { runs: &runs, outcomes: &outcomes };
+        println!("{}", row.line());
+        print!("{}", row.violations_text());
+        broken += row.broken().count();
+        count += runs.len();
+    }
+    println!("{count} runs in {:.1} s", begin.elapsed().as_secs_f64());
+    if broken > 0 { Err(format!("rules were broken {broken} times")) } else { Ok(()) }
+}
+
+fn selected_scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
+    if names.iter().any(|name| name == ALL) {
+        return Ok(scenario::ALL.iter().collect());
+    }
+    let find = |name: &String| {
+        let found = scenario::ALL.iter().find(|scenario| scenario.name == name);
+        found.ok_or_else(|| format!("no scenario {name}: `cargo sim list` prints their names"))
+    };
+    names.iter().map(find).collect()
+}
+
+fn runs(args: &Args, scenario: &'static Scenario) -> Vec<Run> {
+    let run = |seed| Run {
+        scenario,
+        seed,
+        nodes: args.nodes.into(),
+        units: args.units.into(),
+        defect: args.broken,
+        trace: args.trace,
+    };
+    (args.start..args.start + args.seeds).map(run).collect()
+}

@@ -1,0 +1,177 @@
+//! One node of the simulated segment: a real claim machine, and the state of the process around it.
+
+use super::clock::NodeClock;
+use super::event::Packet;
+use super::faulty_machine::FaultyMachine;
+use super::view::ApiView;
+use ferrolb_proto::Instant;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{Flags, HelloKeyRing};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// Maximum number of frames that wait for a halted node, like the frames in the receive buffer of a
+/// socket.
+const STASH_MAX: usize = 64;
+
+/// Reason why a node is halted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// SIGSTOP to the process: the node's clock keeps running.
+    Stopped,
+    /// Pause of the virtual machine: the node's clock stops too.
+    Paused,
+}
+
+/// A round of an announcement that was due while the node was halted. The node sends it when it
+/// continues.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeat {
+    pub(super) unit: usize,
+    pub(super) round: usize,
+    pub(super) announcement: u32,
+}
+
+pub(super) struct SimNode {
+    pub(super) name: Box<str>,
+    pub(super) mac: Mac,
+    pub(super) clock: NodeClock,
+    /// Number of starts of the process.
+    pub(super) process_number: u32,
+    /// Claim machine of the process. None while the process does not run.
+    pub(super) machine: Option<FaultyMachine>,
+    pub(super) started: Instant,
+    pub(super) leaving: bool,
+    pub(super) halted: Option<Halt>,
+    /// Whether the node receives nothing.
+    pub(super) isolated: bool,
+    /// Whether the health checks of each unit fail on this node.
+    pub(super) failing: Vec<bool>,
+    /// Flags in the node's most recent frame.
+    pub(super) flags: Flags,
+    /// Whether all frames that the node sends are dropped.
+    pub(super) muted: bool,
+    /// Number of the part of a split segment to which the node belongs.
+    pub(super) part: u8,
+    pub(super) pending_frames: VecDeque<Rc<Packet>>,
+    pub(super) repeats: Vec<Repeat>,
+    pub(super) view: Rc<ApiView>,
+    /// Whether the view changed while the node was halted.
+    pub(super) view_pending: bool,
+    /// Whether a frame of a host that is no node arrived while the node was halted.
+    pub(super) foreign_frame_pending: bool,
+    /// Time at which the node learns of the latest change in the API.
+    pub(super) api_change_at: Instant,
+    pub(super) keys: HelloKeyRing,
+    /// Addresses that the machine announces.
+    pub(super) announced: BTreeSet<IpAddr>,
+    /// Whether the machine announces the first address of each unit.
+    pub(super) owns: Vec<bool>,
+    pub(super) lease_valid: bool,
+    /// Time of the most recent frame from each other node; empty if no rule needs these times.
+    pub(super) last_frame: Vec<Instant>,
+    /// Number of challenges to each other node since the most recent frame from it; empty if no
+    /// rule needs these numbers.
+    pub(super) challenges: Vec<u32>,
+    /// Whether an event that checks the answer lease is pending.
+    pub(super) lease_watched: bool,
+    /// Time of the pending [`super::event::Event::Wake`] of the node.
+    pub(super) wake: Option<Instant>,
+    /// Number of the machine's fences that are already counted in the results of the run.
+    pub(super) counted_fences: u64,
+    /// Number of the latest announcement of each unit. Rounds of an announcement with another
+    /// number are not sent.
+    pub(super) announcement_numbers: Vec<u32>,
+}
+
+impl SimNode {
+    /// Creates a node whose process does not run yet.
+    pub(super) fn new(
+        index: usize,
+        clock: NodeClock,
+        view: Rc<ApiView>,
+        keys: HelloKeyRing,
+        units: usize,
+    ) -> Self {
+        let [high, low] = u16::try_from(index).unwrap_or(u16::MAX).to_be_bytes();
+        Self {
+            name: format!("n{index}").into(),
+            mac: Mac([2, 0, 0, 0, high, low]),
+            clock,
+            process_number: 0,
+            machine: None,
+            started: Instant::ZERO,
+            leaving: false,
+            halted: None,
+            isolated: false,
+            failing: vec![false; units],
+            flags: Flags::default(),
+            muted: false,
+            part: 0,
+            pending_frames: VecDeque::new(),
+            repeats: Vec::new(),
+            view,
+            view_pending: false,
+            foreign_frame_pending: false,
+            api_change_at: Instant::ZERO,
+            last_frame: Vec::new(),
+            challenges: Vec::new(),
+            keys,
+            announced: BTreeSet::new(),
+            owns: vec![false; units],
+            lease_valid: false,
+            lease_watched: false,
+            wake: None,
+            counted_fences: 0,
+            announcement_numbers: vec![0; units],
+        }
+    }
+
+    /// Returns the index of the node to which [`Self::new`] gave this MAC.
+    pub(super) const fn index_of(mac: Mac) -> usize {
+        u16::from_be_bytes([mac.0[4], mac.0[5]]) as usize
+    }
+
+    /// Returns whether the process runs.
+    pub(super) const fn is_up(&self) -> bool {
+        self.machine.is_some()
+    }
+
+    /// Returns whether the node can receive requests and send replies.
+    pub(super) const fn works(&self) -> bool {
+        self.is_up() && self.halted.is_none() && !self.isolated && !self.muted
+    }
+
+    /// Returns whether the node replies to clients for the unit.
+    pub(super) fn announces(&self, unit: usize) -> bool {
+        self.owns[unit] && self.lease_valid && self.works()
+    }
+
+    pub(super) fn queue_frame(&mut self, packet: Rc<Packet>) {
+        if self.pending_frames.len() < STASH_MAX {
+            self.pending_frames.push_back(packet);
+        }
+    }
+
+    /// Ends the process and discards its state.
+    pub(super) fn clear(&mut self, now: Instant) {
+        if self.halted == Some(Halt::Paused) {
+            // The next process starts on a machine that is not paused.
+            self.clock.resume(now);
+        }
+        self.machine = None;
+        self.leaving = false;
+        self.halted = None;
+        self.pending_frames.clear();
+        self.repeats.clear();
+        self.announced.clear();
+        self.owns.fill(false);
+        self.lease_valid = false;
+        self.wake = None;
+        self.counted_fences = 0;
+        for announcement in &mut self.announcement_numbers {
+            *announcement += 1;
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Scenarios: faults, their bounds, and the prototype's results. Each scenario begins when all
+//! nodes are up and no preempt delay is running, and returns how long the run must continue.
+
+use super::FAILBACK;
+use super::bounds::{PrototypeResult, ScenarioBounds, prototype_result};
+use super::chaos;
+use super::isolation::{
+    isolate, isolate_silent, isolated_start, one_restarted_survivor, one_survivor, one_way,
+    receives_nothing, receives_nothing_forever, receives_nothing_silent, repeated_isolation,
+    short_isolation, split,
+};
+use super::keys_and_clocks as odd;
+use super::planned;
+use super::soft_rules;
+use super::world::SimWorld;
+use std::time::Duration;
+
+/// A scenario that `cargo sim` can run.
+pub struct Scenario {
+    pub name: &'static str,
+    pub description: &'static str,
+    /// Schedules the faults and returns the length of the run.
+    pub(super) plan: fn(&mut SimWorld) -> Duration,
+    pub bounds: ScenarioBounds,
+    pub model: Option<PrototypeResult>,
+}
+
+pub(super) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn scenario(
+    name: &'static str,
+    what: &'static str,
+    plan: fn(&mut SimWorld) -> Duration,
+    bounds: ScenarioBounds,
+    model: Option<PrototypeResult>,
+) -> Scenario {
+    Scenario { name, description: what, plan, bounds, model }
+}
+
+/// Name of the scenario in which a foreign host uses an address before the nodes start.
+pub(super) const ADDRESS_IN_USE: &str = "squatter";
+
+/// All scenarios: first those of the prototype in the order of its table, then the others.
+pub static ALL: [Scenario; 51] = [
+    scenario(
+        "death",
+        "the process of an owner is killed",
+        failure,
+        ScenarioBounds::failure(),
+        prototype_result(192, 0),
+    ),
+    scenario(
+        "proxy",
+        "an owner fails, and a proxy replies to ARP for it",
+        proxy,
+        ScenarioBounds::failure().orphan(1_250),
+        prototype_result(1_152, 0),
+    ),
+    scenario(
+        "loss1",
+        "one frame in a hundred is lost",
+        |w| loss(w, 0.01),
+        ScenarioBounds::calm(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "loss10",
+        "one frame in ten is lost",
+        |w| loss(w, 0.10),
+        ScenarioBounds::calm().moves(4),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "freeze_short",
+        "an owner's process is stopped for 80 to 200 ms",
+        freeze_short,
+        ScenarioBounds::failure().heal(5).fences(Some(1)),
+        prototype_result(182, 0),
+    ),
+    scenario(
+        "freeze",
+        "an owner's process is stopped for up to 5 s",
+        freeze,
+        ScenarioBounds::failure().heal(5).fences(Some(1)),
+        prototype_result(192, 0),
+    ),
+    scenario(
+        "pause",
+        "an owner's virtual machine is paused, including its clock",
+        pause,
+        ScenarioBounds::failure().fences(Some(1)),
+        prototype_result(192, 0),
+    ),
+    scenario(
+        "split",
+        "the network segment is split in two and rejoined",
+        split,
+        ScenarioBounds::failure().orphan(300).split(1),
+        prototype_result(250, 0),
+    ),
+    scenario(
+        "isolate",
+        "an owner is isolated and returns",
+        isolate,
+        ScenarioBounds::failure(),
+        prototype_result(192, 64),
+    ),
+    scenario(
+        "deaf",
+        "an owner receives nothing for 8 s",
+        receives_nothing,
+        ScenarioBounds::failure().orphan(1_100),
+        prototype_result(1_001, 0),
+    ),
+    scenario(
+        "restart",
+        "an owner shuts down gracefully and restarts",
+        planned::restart,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "fast_restart",
+        "an owner is killed and restarts after 20 to 140 ms",
+        fast_restart,
+        ScenarioBounds::failure(),
+        prototype_result(137, 0),
+    ),
+    scenario(
+        "roll",
+        "all nodes restart one after another",
+        planned::rolling_restart,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "leave2",
+        "two nodes leave at almost the same time",
+        planned::two_shutdowns,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "dead_taker",
+        "the best successor fails, then the owner shuts down",
+        planned::failed_successor,
+        ScenarioBounds::failure(),
+        prototype_result(191, 0),
+    ),
+    scenario(
+        "selector",
+        "the candidates change, views lag 4 s",
+        planned::selector,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "endpoints",
+        "the candidates change, and former candidates cannot forward",
+        planned::endpoints,
+        ScenarioBounds::planned().orphan(150).split(0).burst(6),
+        prototype_result(121, 0),
+    ),
+    scenario(
+        "cordon",
+        "an owner is cordoned, views lag 3 s",
+        planned::cordon,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "stale",
+        "a cordoned owner learns of it 12 s late",
+        planned::late_cordon,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "stale_sel",
+        "one node learns 12 s late that an owner is not a candidate",
+        planned::late_selector,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "health",
+        "an owner's kube-proxy is unhealthy temporarily",
+        planned::health,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "cold",
+        "all nodes start at almost the same time",
+        planned::cold,
+        ScenarioBounds::planned(),
+        prototype_result(2, 0),
+    ),
+    scenario(
+        "chaos",
+        "six overlapping faults on a lossy network segment",
+        chaos::chaos,
+        ScenarioBounds::failure()
+            .orphan(1_300)
+            .split(6)
+            .hand_over(250)
+            .heal(300)
+            .burst(10)
+            .fences(None),
+        prototype_result(1_053, 60),
+    ),
+    scenario(
+        "deaf_start",
+        "an owner fails, and restarts on an interface that receives nothing",
+        isolated_start,
+        ScenarioBounds::failure().orphan(2_100).burst(8).hand_over(800).heal(800),
+        None,
+    ),
+    scenario(
+        "flap",
+        "an owner is isolated for 1 s, six times",
+        repeated_isolation,
+        ScenarioBounds::failure().moves(12),
+        None,
+    ),
+    scenario(
+        "comes_and_goes",
+        "an owner fails and returns, five times",
+        repeated_failure,
+        ScenarioBounds::failure().moves(5),
+        None,
+    ),
+    scenario(
+        "late_return",
+        "an owner fails, returns after 20 s, and waits for its preempt delay",
+        late_return,
+        ScenarioBounds::failure().moves(4),
+        None,
+    ),
+    scenario(
+        "blip",
+        "an interface is down for 20 to 80 ms, ten times",
+        short_isolation,
+        ScenarioBounds::failure().moves(0),
+        None,
+    ),
+    scenario(
+        "drain",
+        "a node is drained and undrained",
+        planned::drain,
+        ScenarioBounds::planned().moves(4),
+        None,
+    ),
+    scenario(
+        "stuck",
+        "the main loop of an owner stalls for 6 s, its interface's thread continues",
+        planned::stalled_main_loop,
+        ScenarioBounds::planned().moves(4),
+        None,
+    ),
+    scenario(
+        "failing",
+        "an owner's health checks fail temporarily",
+        soft_rules::failing,
+        ScenarioBounds::planned().moves(2),
+        None,
+    ),
+    scenario(
+        "sick",
+        "an owner's health checks of all units fail",
+        soft_rules::all_checks_failing,
+        ScenarioBounds::planned().moves(2),
+        None,
+    ),
+    scenario(
+        "flapping",
+        "an owner's health checks alternate between failing and passing",
+        soft_rules::flapping,
+        ScenarioBounds::planned().moves(1),
+        None,
+    ),
+    scenario(
+        "checks",
+        "health checks fail and pass on random nodes",
+        soft_rules::checks,
+        ScenarioBounds::planned(),
+        None,
+    ),
+    scenario(
+        "all_failing",
+        "the health checks of all nodes fail one after another",
+        soft_rules::all_failing,
+        ScenarioBounds::planned().moves(3),
+        None,
+    ),
+    scenario(
+        "all_unsound",
+        "all nodes are drained, or unhealthy, one after another",
+        soft_rules::all_unhealthy,
+        ScenarioBounds::planned().moves(3),
+        None,
+    ),
+    scenario(
+        "all_cordoned",
+        "all nodes are cordoned one after another, views lag 1 s",
+        soft_rules::all_cordoned,
+        ScenarioBounds::planned().orphan(100).moves(5),
+        None,
+    ),
+    scenario(
+        "mixed",
+        "nodes are drained, unhealthy, cordoned and fail health checks at the same time",
+        soft_rules::mixed,
+        // Two properties of a node change at once, 16 times, and each change justifies a move.
+        ScenarioBounds::planned().burst(7),
+        None,
+    ),
+    scenario(
+        "one_way",
+        "one node does not receive another's frames, or all frames of one node are lost",
+        one_way,
+        ScenarioBounds::failure(),
+        None,
+    ),
+    scenario("drift", "clocks drift by 200 ppm", odd::drift, ScenarioBounds::calm(), None),
+    scenario(
+        "leap",
+        "an owner's clock leaps by up to 60 s",
+        odd::leap,
+        ScenarioBounds::failure().moves(4).fences(Some(1)),
+        None,
+    ),
+    scenario(
+        "keys",
+        "a second key is added, the first is removed, nodes learn of it within 4 s",
+        odd::key_rotation,
+        ScenarioBounds::calm(),
+        None,
+    ),
+    scenario(
+        "stranger",
+        "a foreign host announces an owned address",
+        odd::foreign_host,
+        ScenarioBounds::calm().rival(),
+        None,
+    ),
+    scenario(
+        ADDRESS_IN_USE,
+        "a foreign host uses an address before the nodes start, and stops later",
+        odd::address_in_use,
+        ScenarioBounds::planned().orphan(16_000).moves(12),
+        None,
+    ),
+    scenario(
+        "power_cut",
+        "all nodes lose power and restart within 3 s",
+        odd::power_cut,
+        ScenarioBounds::failure().split(1),
+        None,
+    ),
+    scenario(
+        "two_deaths",
+        "an owner and another node are killed within 300 ms",
+        two_failures,
+        ScenarioBounds::failure().orphan(330),
+        None,
+    ),
+    scenario(
+        "last",
+        "all nodes but one are killed at once, on a network segment without other hosts",
+        one_survivor,
+        ScenarioBounds::failure(),
+        None,
+    ),
+    scenario(
+        "last_restarted",
+        "the same, 9 s after a restart of the remaining node",
+        one_restarted_survivor,
+        ScenarioBounds::failure(),
+        None,
+    ),
+    scenario(
+        "isolate_silent",
+        "an owner is isolated and returns, on a network segment without other hosts",
+        isolate_silent,
+        ScenarioBounds::failure(),
+        None,
+    ),
+    scenario(
+        "deaf_silent",
+        "an owner receives nothing for 8 s, on a network segment without other hosts",
+        receives_nothing_silent,
+        ScenarioBounds::failure().orphan(1_100),
+        None,
+    ),
+    scenario(
+        "deaf_for_good",
+        "an owner permanently receives nothing, and the other nodes serve all clients",
+        receives_nothing_forever,
+        ScenarioBounds::failure().orphan(1_100),
+        None,
+    ),
+];
+
+fn failure(world: &mut SimWorld) -> Duration {
+    let owner = world.owner();
+    world.crash(owner);
+    ms(6_000)
+}
+
+fn proxy(world: &mut SimWorld) -> Duration {
+    world.wire.proxy = true;
+    failure(world);
+    ms(8_000)
+}
+
+fn two_failures(world: &mut SimWorld) -> Duration {
+    let (owner, other) = (world.owner(), world.rng.below(world.nodes.len()));
+    world.crash(owner);
+    let wait = world.rng.between(ms(0), ms(300));
+    world.after(wait, move |world| world.crash(other));
+    ms(6_000)
+}
+
+fn loss(world: &mut SimWorld, share: f64) -> Duration {
+    world.wire.loss = share;
+    ms(30_000)
+}
+
+pub(super) fn freeze_short(world: &mut SimWorld) -> Duration {
+    let (owner, time) = (world.owner(), world.rng.between(ms(80), ms(200)));
+    world.freeze(owner, time);
+    ms(14_000)
+}
+
+pub(super) fn freeze(world: &mut SimWorld) -> Duration {
+    let (owner, time) = (world.owner(), world.rng.between(ms(200), ms(5_000)));
+    world.freeze(owner, time);
+    ms(20_000)
+}
+
+pub(super) fn pause(world: &mut SimWorld) -> Duration {
+    let (owner, time) = (world.owner(), world.rng.between(ms(100), ms(5_000)));
+    world.pause(owner, time);
+    ms(20_000)
+}
+
+pub(super) fn fast_restart(world: &mut SimWorld) -> Duration {
+    let (owner, time) = (world.owner(), world.rng.between(ms(20), ms(140)));
+    world.crash(owner);
+    world.after(time, move |world| world.start(owner));
+    ms(16_000)
+}
+
+fn repeated_failure(world: &mut SimWorld) -> Duration {
+    let owner = world.owner();
+    for round in 0..5 {
+        world.after(ms(13_000 * round), move |world| world.crash(owner));
+        world.after(ms(13_000 * round + 1_500), move |world| world.start(owner));
+    }
+    ms(13_000 * 5 + 8_000)
+}
+
+/// Restarts an owner after its saved claims have expired: only the preempt delay keeps it from
+/// taking units.
+fn late_return(world: &mut SimWorld) -> Duration {
+    let owner = world.owner();
+    world.crash(owner);
+    world.after(ms(20_000), move |world| {
+        world.expect_no_moves(true);
+        world.start(owner);
+    });
+    world.after(ms(20_000) + FAILBACK - ms(500), |world| world.expect_no_moves(false));
+    ms(60_000)
+}

@@ -1,0 +1,130 @@
+//! State of the API about the units, as each node has received it. Nodes receive changes at
+//! different times, so the views of two nodes may differ.
+
+use ferrolb_proto::election::{Candidate, Unit, order};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Every third unit also has an IPv6 address.
+const DUAL_STACK_EVERY: usize = 3;
+
+/// View of the API: that of one node, or the true state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiView {
+    /// Whether each node is a candidate, for each unit.
+    pub(super) candidates: Vec<Rc<[bool]>>,
+    pub(super) cordoned: Rc<[bool]>,
+}
+
+/// A change in the API; fields that are `None` do not change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ApiChange {
+    pub(super) candidates: Option<Vec<Rc<[bool]>>>,
+    pub(super) cordoned: Option<Rc<[bool]>>,
+}
+
+impl ApiView {
+    /// Returns a view in which all nodes are candidates of all units.
+    pub(super) fn open(nodes: usize, units: usize) -> Self {
+        let all: Rc<[bool]> = vec![true; nodes].into();
+        Self { candidates: vec![all; units], cordoned: vec![false; nodes].into() }
+    }
+
+    pub(super) fn apply(&mut self, change: &ApiChange) {
+        if let Some(candidates) = &change.candidates {
+            self.candidates.clone_from(candidates);
+        }
+        if let Some(cordoned) = &change.cordoned {
+            self.cordoned = Rc::clone(cordoned);
+        }
+    }
+}
+
+/// Returns a flag for each of `nodes` nodes, which is true for the nodes in `some`.
+pub(super) fn node_flags(nodes: usize, some: &[usize]) -> Rc<[bool]> {
+    (0..nodes).map(|node| some.contains(&node)).collect()
+}
+
+/// Properties of the units and the nodes that are constant in a run.
+pub(super) struct UnitCatalog {
+    names: Vec<Arc<str>>,
+    addresses: Vec<Box<[IpAddr]>>,
+    /// Indexes of the units, by their first addresses.
+    by_address: BTreeMap<IpAddr, usize>,
+    /// For each unit, the [`order`] of each node.
+    orders: Vec<Vec<u128>>,
+}
+
+impl UnitCatalog {
+    /// Creates the properties for a run. Each `salt` results in other addresses, and thus in
+    /// another order of the nodes.
+    pub(super) fn new(nodes: usize, units: usize, salt: u32) -> Self {
+        let names: Vec<Arc<str>> = (0..nodes).map(|node| format!("n{node}").into()).collect();
+        let addresses: Vec<_> = (0..units).map(|unit| addresses(unit, salt)).collect();
+        let of_unit = |all: &[IpAddr]| names.iter().map(|name| order(name, all[0])).collect();
+        let by_address = addresses.iter().enumerate().map(|(unit, all)| (all[0], unit)).collect();
+        Self {
+            orders: addresses.iter().map(|all| of_unit(all)).collect(),
+            names,
+            by_address,
+            addresses,
+        }
+    }
+
+    pub(super) fn addresses(&self, unit: usize) -> &[IpAddr] {
+        &self.addresses[unit]
+    }
+
+    /// Returns the index of the unit with this first address.
+    pub(super) fn unit_named(&self, address: IpAddr) -> Option<usize> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// Returns the nodes except `without`, in the order of the unit.
+    pub(super) fn ranked(&self, unit: usize, without: usize) -> Vec<usize> {
+        let mut nodes: Vec<usize> = (0..self.names.len()).filter(|node| *node != without).collect();
+        nodes.sort_by_key(|node| self.orders[unit][*node]);
+        nodes
+    }
+
+    /// Returns whether the first node comes before the second in the order of the unit.
+    pub(super) fn is_before(&self, unit: usize, first: usize, second: usize) -> bool {
+        self.orders[unit][first] < self.orders[unit][second]
+    }
+
+    /// Returns the units of a node's view. `serves` is whether a node that is not a candidate could
+    /// still forward traffic. `failing` is, for each unit, whether the node's health checks fail.
+    pub(super) fn units(&self, view: &ApiView, serves: bool, failing: &[bool]) -> Vec<Arc<Unit>> {
+        let unit = |unit: usize| {
+            let is_candidate = |node: &usize| view.candidates[unit][*node];
+            let candidates = (0..self.names.len()).filter(is_candidate).map(|node| Candidate {
+                node: Arc::clone(&self.names[node]),
+                cordoned: view.cordoned[node],
+                order: self.orders[unit][node],
+                ..Candidate::default()
+            });
+            let addresses = self.addresses[unit].clone();
+            let failing = if failing[unit] { addresses.clone() } else { Box::default() };
+            Arc::new(Unit {
+                addresses,
+                candidates: candidates.collect(),
+                can_serve_here: serves,
+                failing,
+            })
+        };
+        (0..self.addresses.len()).map(unit).collect()
+    }
+}
+
+fn addresses(unit: usize, salt: u32) -> Box<[IpAddr]> {
+    let number = u32::try_from(unit).unwrap_or(u32::MAX).wrapping_add(salt) & 0x00ff_ffff;
+    let v4 = Ipv4Addr::from(0x0a00_0000 | number);
+    let v6 = Ipv6Addr::from(0xfd30_u128 << 112 | u128::from(number));
+    if unit % DUAL_STACK_EVERY == DUAL_STACK_EVERY - 1 {
+        [v4.into(), v6.into()].into()
+    } else {
+        [v4.into()].into()
+    }
+}

@@ -1,0 +1,293 @@
+//! The simulated world: true time, event queue, nodes, network segment, clients, API. All its
+//! states depend only on the run's scenario, seed and size.
+
+use super::bounds::ScenarioBounds;
+use super::checker::{Cause, Checker};
+use super::clients::Client;
+use super::clock::NodeClock;
+use super::event::{Event, EventQueue};
+use super::faulty_machine::Defect;
+use super::node::{Halt, SimNode};
+use super::segment::Segment;
+use super::view::{ApiView, UnitCatalog};
+use super::{FAILBACK, Run};
+use crate::rng::Rng;
+use ferrolb_proto::Instant;
+use ferrolb_proto::claim::{ClaimConfig, Input, LISTEN_PHASE};
+use ferrolb_proto::election::Unit;
+use ferrolb_proto::wire::Mac;
+use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing, KEY_LENGTH};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Default hello interval of the speakers. [`MISSES`] is the default number of missed hellos.
+pub(super) const INTERVAL: Duration = Duration::from_millis(50);
+pub(super) const MISSES: u32 = 3;
+/// In one of this many seeds, every frame passes through the codec: it is signed, encoded and
+/// verified.
+const CODEC_EVERY: u64 = 16;
+/// Maximum initial value of a node's clock.
+const CLOCK_MAX: Duration = Duration::from_secs(100_000);
+
+pub(super) struct SimWorld {
+    pub(super) now: Instant,
+    pub(super) queue: EventQueue,
+    pub(super) rng: Rng,
+    pub(super) nodes: Vec<SimNode>,
+    pub(super) clients: Vec<Client>,
+    pub(super) wire: Segment,
+    /// Number of parts of the segment; 1 if the segment is not split.
+    pub(super) parts: u8,
+    pub(super) catalogue: UnitCatalog,
+    /// True state of the API, independent of the nodes' views.
+    pub(super) api: ApiView,
+    /// Whether a node that is not a candidate could still forward traffic.
+    pub(super) serves: bool,
+    /// Initial view of all nodes, and its units, computed once.
+    first_units: (Rc<ApiView>, Vec<Arc<Unit>>),
+    pub(super) bounds: ScenarioBounds,
+    pub(super) truth: Checker,
+    /// MAC of the foreign host that uses the first address of a unit, by unit.
+    pub(super) foreign_hosts: BTreeMap<usize, Mac>,
+    /// MAC of the node that most recently announced each unit; the proxy replies with this MAC.
+    pub(super) proxy_entries: Vec<Option<Mac>>,
+    /// Nodes whose clocks have stopped or leapt. For some time, other nodes cannot use these clocks
+    /// to detect their own pauses.
+    pub(super) irregular_clocks: BTreeSet<usize>,
+    broken: Option<Defect>,
+    pub(super) codec: bool,
+    trace: bool,
+}
+
+/// Returns the hello key with this number.
+pub(super) fn key(number: u8) -> HelloKey {
+    HelloKey::new([number; KEY_LENGTH])
+}
+
+impl SimWorld {
+    pub(super) fn new(run: &Run, bounds: ScenarioBounds) -> Self {
+        let mut chance = Rng::new(run.seed);
+        let salt = chance.next_u64() as u32;
+        let catalogue = UnitCatalog::new(run.nodes, run.units, salt);
+        let view = Rc::new(ApiView::open(run.nodes, run.units));
+        let keys = HelloKeyRing::new(vec![key(1)]);
+        let nodes = (0..run.nodes).map(|index| {
+            let shown = Instant::ZERO + chance.between(Duration::from_secs(10), CLOCK_MAX);
+            let clock = NodeClock::new(Instant::ZERO, shown, 0);
+            SimNode::new(index, clock, Rc::clone(&view), keys.clone(), run.units)
+        });
+        Self {
+            now: Instant::ZERO,
+            queue: EventQueue::default(),
+            nodes: nodes.collect(),
+            rng: chance,
+            clients: Client::all(run.units),
+            wire: Segment::default(),
+            parts: 1,
+            api: (*view).clone(),
+            serves: true,
+            first_units: (Rc::clone(&view), catalogue.units(&view, true, &vec![false; run.units])),
+            catalogue,
+            bounds,
+            truth: Checker::new(run.units),
+            foreign_hosts: BTreeMap::new(),
+            proxy_entries: vec![None; run.units],
+            irregular_clocks: BTreeSet::new(),
+            broken: run.defect,
+            codec: run.seed.is_multiple_of(CODEC_EVERY),
+            trace: run.trace,
+        }
+    }
+
+    /// Starts to record, for scenarios that need it, when each node has most recently received a
+    /// frame of each other node.
+    pub(super) fn record_received_frames(&mut self) {
+        let count = self.nodes.len();
+        for node in &mut self.nodes {
+            node.last_frame = vec![Instant::ZERO; count];
+            node.challenges = vec![0; count];
+        }
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.clients[0].cache.len()
+    }
+
+    /// Prints a line of the trace, if tracing is on.
+    pub(super) fn log(&self, line: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:10.1} {}", self.now.as_nanos() as f64 / 1e6, line());
+        }
+    }
+
+    pub(super) fn after(&mut self, wait: Duration, act: impl FnOnce(&mut Self) + 'static) {
+        self.queue.push(self.now + wait, Event::Action(Box::new(act)));
+    }
+
+    /// Handles all events within the next `time`, and advances the true time by it.
+    pub(super) fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some((at, event)) = self.queue.pop(until) {
+            self.now = at;
+            match event {
+                Event::Frame { arrival, packet } => self.arrive(arrival, packet),
+                Event::ArpReply { node, life, mac } => self.arp_answered(node, life, mac),
+                Event::ForeignFrame { node, life } => self.receive_foreign_frame(node, life),
+                Event::ForeignArp { node, life, unit, mac, announced } => {
+                    self.receive_foreign_arp(node, life, unit, mac, announced)
+                }
+                Event::Wake(node) => self.wake(node),
+                Event::AnswerLease(node) => self.check_answer_lease(node, true),
+                Event::Announce { node, unit, round, announcement } => {
+                    self.announce(node, unit, round, announcement)
+                }
+                Event::Announced { client, unit, node } => {
+                    self.clients[client].cache[unit] = Some(node)
+                }
+                Event::ClientBroadcast => self.broadcast_from_client(),
+                Event::Action(act) => act(self),
+            }
+        }
+        self.now = until;
+    }
+
+    /// Starts the process of a node, without any state of an earlier process.
+    pub(super) fn start(&mut self, index: usize) {
+        let (now, epoch, broken) = (self.now, self.rng.next_u64(), self.broken);
+        let node = &mut self.nodes[index];
+        node.clear(now);
+        // The interface of a started node receives frames; a scenario in which it does not sets
+        // this afterwards.
+        node.isolated = false;
+        node.process_number += 1;
+        node.started = now;
+        let config = ClaimConfig {
+            node: node.name.clone(),
+            epoch,
+            hello_interval: INTERVAL,
+            hello_misses: MISSES,
+            failback_delay: Some(FAILBACK),
+        };
+        let own = node.clock.at(now);
+        node.machine =
+            Some(super::faulty_machine::FaultyMachine::new(config, own, node.keys.ids(), broken));
+        self.log(|| format!("===== start n{index}"));
+        self.execute_outputs(index);
+        self.pass_view(index);
+        self.account_all(Cause::World);
+        // After the listen time, the node may claim, so that a unit without an owner counts as
+        // unowned.
+        self.after(LISTEN_PHASE, |world| world.account_all(Cause::World));
+    }
+
+    /// Passes the units of a node's view to its machine.
+    pub(super) fn pass_view(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.view_pending = node.halted.is_some();
+        if node.halted.is_some() {
+            return;
+        }
+        let (first, units) = &self.first_units;
+        let units = if Rc::ptr_eq(first, &node.view) && self.serves && !node.failing.contains(&true)
+        {
+            units.clone()
+        } else {
+            self.catalogue.units(&node.view, self.serves, &node.failing)
+        };
+        self.pass_input(index, Input::Units(units));
+    }
+
+    /// Passes an input to a node's machine, if it runs and is not halted.
+    pub(super) fn pass_input(&mut self, index: usize, input: Input) {
+        let node = &mut self.nodes[index];
+        let own = node.clock.at(self.now);
+        if node.halted.is_none()
+            && let Some(member) = &mut node.machine
+        {
+            member.handle(input, own);
+            self.execute_outputs(index);
+        }
+    }
+
+    /// Runs the due timers of a node's machine.
+    pub(super) fn tick(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let own = node.clock.at(self.now);
+        let Some(member) = &mut node.machine else { return };
+        member.tick(own);
+        if member.deadline().is_some_and(|at| at <= own) {
+            self.violate(
+                super::checker::Rule::Contract,
+                format!("n{index} requests a past deadline again"),
+            );
+        }
+        self.execute_outputs(index);
+    }
+
+    fn wake(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if node.wake != Some(self.now) {
+            return;
+        }
+        node.wake = None;
+        let own = node.clock.at(self.now);
+        let due = node
+            .machine
+            .as_ref()
+            .and_then(super::faulty_machine::FaultyMachine::deadline)
+            .is_some_and(|at| at <= own);
+        match node.halted {
+            Some(_) => {}
+            None if due => self.tick(index),
+            None => self.set_alarm(index),
+        }
+    }
+
+    /// Schedules a wake-up at the deadline of the node's machine.
+    pub(super) fn set_alarm(&mut self, index: usize) {
+        /// Minimum delay until a wake-up. A machine that requests a past deadline, which the
+        /// checker reports, must not stop the time of the world.
+        const WAKE_DELAY_MIN: Duration = Duration::from_micros(1);
+        let node = &mut self.nodes[index];
+        let Some(deadline) =
+            node.machine.as_ref().and_then(super::faulty_machine::FaultyMachine::deadline)
+        else {
+            return;
+        };
+        let at = node.clock.when(deadline).max(self.now + WAKE_DELAY_MIN);
+        // If an earlier wake-up is pending, it calls this function again. Most deadlines move to a
+        // later time with every hello.
+        if node.wake.is_none_or(|wake| at < wake) {
+            node.wake = Some(at);
+            self.queue.push(at, Event::Wake(index));
+        }
+    }
+
+    /// Updates whether the node's answer lease is valid, and the ownership state of its units.
+    pub(super) fn check_answer_lease(&mut self, index: usize, was_watched: bool) {
+        let node = &mut self.nodes[index];
+        node.lease_watched &= !was_watched;
+        let Some(member) = &node.machine else { return };
+        let open = node.clock.at(self.now) < member.answer_lease();
+        let changed = open != node.lease_valid;
+        node.lease_valid = open;
+        if open
+            && !node.lease_watched
+            && !node.announced.is_empty()
+            && node.halted != Some(Halt::Paused)
+        {
+            node.lease_watched = true;
+            let at = node.clock.when(member.answer_lease());
+            self.queue.push(at, Event::AnswerLease(index));
+        }
+        if changed {
+            let held: Vec<usize> =
+                (0..self.units()).filter(|unit| self.nodes[index].owns[*unit]).collect();
+            for unit in held {
+                self.account(unit, Cause::Machine);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The checker detects every deliberately defective machine by the rule that it violates, in runs
+//! that a correct machine passes.
+
+use ferrolb_sim::{Defect, Rule, Run, scenario};
+use std::collections::BTreeSet;
+
+const SEEDS: u64 = 12;
+
+/// Returns the rules that are violated in a scenario.
+fn broken_rules(name: &str, broken: Option<Defect>) -> BTreeSet<Rule> {
+    let scenario = scenario::ALL.iter().find(|scenario| scenario.name == name).expect("a scenario");
+    let run = |seed| Run { scenario, seed, nodes: 4, units: 4, defect: broken, trace: false };
+    (0..SEEDS)
+        .flat_map(|seed| run(seed).execute().violations)
+        .map(|violation| violation.rule)
+        .collect()
+}
+
+fn check(broken: Defect, scenario: &str, rule: Rule) {
+    assert_eq!(broken_rules(scenario, None), BTreeSet::new(), "{scenario}: a sound machine");
+    let rules = broken_rules(scenario, Some(broken));
+    assert!(
+        rules.contains(&rule),
+        "{broken:?} in {scenario} breaks {rules:?}, and {rule:?} should be among them"
+    );
+}
+
+#[test]
+fn detects_a_machine_that_ignores_the_answer_lease() {
+    check(Defect::IgnoresAnswerLease, "freeze", Rule::AnswerLease);
+}
+
+#[test]
+fn detects_a_machine_that_never_yields() {
+    check(Defect::NeverYields, "restart", Rule::HandOver);
+    check(Defect::NeverYields, "restart", Rule::End);
+}
+
+#[test]
+fn detects_a_machine_that_never_challenges() {
+    check(Defect::NeverChallenges, "loss10", Rule::Taken);
+}
+
+#[test]
+fn detects_a_machine_that_never_listens() {
+    check(Defect::NeverListens, "cold", Rule::Listen);
+}
+
+#[test]
+fn detects_a_machine_that_never_sends_release() {
+    check(Defect::NeverReleases, "endpoints", Rule::Unowned);
+    check(Defect::NeverReleases, "endpoints", Rule::End);
+}
+
+#[test]
+fn detects_a_machine_that_ignores_peer_clocks() {
+    check(Defect::IgnoresPeerClocks, "pause", Rule::Fence);
+}
+
+#[test]
+fn detects_a_machine_that_restates_nothing() {
+    check(Defect::RestatesNothing, "loss1", Rule::Taken);
+    check(Defect::RestatesNothing, "death", Rule::Livelock);
+}
+
+#[test]
+fn detects_a_machine_that_never_stops() {
+    check(Defect::NeverStops, "drain", Rule::HandOver);
+}
+
+#[test]
+fn detects_a_late_machine() {
+    check(Defect::Late, "death", Rule::Unowned);
+}
+
+#[test]
+fn detects_a_defense_without_announcement() {
+    check(Defect::DefendsWithoutAnnouncing, "stale", Rule::Cache);
+}
+
+#[test]
+fn detects_a_machine_that_is_never_isolated() {
+    check(Defect::NeverIsolated, "deaf", Rule::Unowned);
+}
+
+#[test]
+fn detects_a_machine_that_omits_keep_times() {
+    check(Defect::OmitsKeepTimes, "comes_and_goes", Rule::Moves);
+}
+
+#[test]
+fn detects_a_machine_that_hides_failing_checks() {
+    check(Defect::HidesFailures, "checks", Rule::Best);
+}
+
+#[test]
+fn detects_a_machine_that_ignores_its_own_cordon() {
+    check(Defect::IgnoresOwnCordon, "all_cordoned", Rule::NeedlessMove);
+}

@@ -1,0 +1,229 @@
+//! Reports of sessions, from the counters that gobgpd would return.
+
+use super::*;
+
+const BFD: api::BfdPeerConfig = api::BfdPeerConfig {
+    enabled: true,
+    port: 3784,
+    desired_minimum_tx_interval: 300_000,
+    required_minimum_receive: 300_000,
+    detection_multiplier: 3,
+};
+
+fn asked(password: &str) -> api::Peer {
+    let conf = api::PeerConf {
+        peer_asn: 64513,
+        auth_password: password.to_owned(),
+        ..api::PeerConf::default()
+    };
+    let transport = api::Transport { remote_port: 179, ..api::Transport::default() };
+    api::Peer { conf: Some(conf), transport: Some(transport), ..api::Peer::default() }
+}
+
+fn session(
+    state: Told,
+    sent: api::Message,
+    received: api::Message,
+    password: &str,
+) -> SessionReport {
+    let uptime = Some(api::Time { seconds: 7, nanos: 0 });
+    let is = api::Peer {
+        state: Some(api::PeerState {
+            peer_asn: 64513,
+            neighbor_address: "fe80::1%eth0".to_owned(),
+            session_state: state as i32,
+            messages: Some(api::Messages { received: Some(received), sent: Some(sent) }),
+            ..api::PeerState::default()
+        }),
+        timers: Some(api::Timers { config: None, state: Some(api::TimersState { uptime }) }),
+        ..api::Peer::default()
+    };
+    session_report(
+        &is,
+        &asked(password),
+        64512,
+        &mut SessionCounters::new(Instant::ZERO),
+        (Instant::ZERO, false),
+    )
+}
+
+#[test]
+fn an_established_session_says_since_when_and_with_whom() {
+    let none = api::Message::default();
+    let report = session(Told::Established, none, none, "");
+    assert_eq!(
+        (report.state, report.since, report.asn),
+        (BgpSessionState::Established, Some(7), Some(64513))
+    );
+    assert_eq!((report.address, report.issue), ("fe80::1".parse().ok(), None));
+}
+
+#[test]
+fn a_router_that_sends_its_whole_table_is_asked_for_a_filter() {
+    let issue = |state: Told, received: u64| {
+        let family =
+            api::AfiSafi { state: Some(api::AfiSafiState { received }), ..api::AfiSafi::default() };
+        let state = api::PeerState { session_state: state as i32, ..api::PeerState::default() };
+        let is = api::Peer {
+            state: Some(state),
+            afi_safis: vec![family, family],
+            ..api::Peer::default()
+        };
+        let (mut trace, now) = (SessionCounters::new(Instant::ZERO), (Instant::ZERO, false));
+        session_report(&is, &asked(""), 64512, &mut trace, now).issue
+    };
+    assert_eq!(issue(Told::Established, 25_000), None);
+    assert_eq!(issue(Told::Established, 25_001), Some(SessionIssue::TooManyPrefixes));
+    let no_connection = SessionIssue::NoConnection { port: 179, password: false };
+    assert_eq!(
+        issue(Told::Active, 25_001),
+        Some(no_connection),
+        "why there is no session comes first"
+    );
+}
+
+#[test]
+fn what_went_either_way_tells_why_there_is_no_session() {
+    let none = api::Message::default();
+    let (open, refusal) =
+        (api::Message { open: 1, ..none }, api::Message { open: 1, notification: 1, ..none });
+    for (sent, received, password, issue) in [
+        (none, none, "", SessionIssue::NoConnection { port: 179, password: false }),
+        (none, none, "hush", SessionIssue::NoConnection { port: 179, password: true }),
+        (open, none, "", SessionIssue::NoOpen),
+        (refusal, open, "", SessionIssue::OpenRejected { peer_asn: 64513 }),
+        (refusal, none, "", SessionIssue::NotBgp { port: 179 }),
+        (open, refusal, "", SessionIssue::RejectedByRouter { own_asn: 64512 }),
+    ] {
+        let report = session(Told::Active, sent, received, password);
+        assert_eq!(report.issue, Some(issue));
+        assert_eq!((report.state, report.since, report.asn), (BgpSessionState::Active, None, None));
+    }
+}
+
+#[test]
+fn what_was_before_a_session_is_not_said_of_what_came_after_it_and_nobody_is_blamed_for_ever() {
+    let counted = |state: Told, sent: [u64; 2], received: [u64; 2]| {
+        let message =
+            |[open, notification]: [u64; 2]| api::Message { open, notification, ..NO_MESSAGES };
+        let messages =
+            api::Messages { sent: Some(message(sent)), received: Some(message(received)) };
+        let state = api::PeerState {
+            session_state: state as i32,
+            messages: Some(messages),
+            ..api::PeerState::default()
+        };
+        api::Peer { state: Some(state), ..api::Peer::default() }
+    };
+    let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
+    let mut trace = SessionCounters::new(at(0));
+    let mut why = |is: api::Peer, seconds: u64| {
+        session_report(&is, &asked(""), 64512, &mut trace, (at(seconds), false)).issue
+    };
+    // The router rejects the session once, then accepts it, ends it, and disappears.
+    let rejected = Some(SessionIssue::RejectedByRouter { own_asn: 64512 });
+    let no_connection = Some(SessionIssue::NoConnection { port: 179, password: false });
+    assert_eq!(why(counted(Told::Active, [1, 0], [1, 1]), 0), rejected);
+    assert_eq!(why(counted(Told::Established, [2, 0], [2, 1]), 5), None);
+    assert_eq!(why(counted(Told::Active, [2, 0], [2, 2]), 6), Some(SessionIssue::EndedByRouter));
+    assert_eq!(why(counted(Told::Active, [2, 0], [2, 2]), 16), Some(SessionIssue::EndedByRouter));
+    assert_eq!(why(counted(Told::Active, [2, 0], [2, 2]), 17), no_connection, "for so long");
+    assert_eq!(
+        why(counted(Told::Active, [3, 0], [3, 3]), 18),
+        rejected,
+        "it is back, and rejects the session"
+    );
+    assert_eq!(why(counted(Told::Established, [4, 0], [4, 3]), 20), None);
+    assert_eq!(why(counted(Told::Active, [4, 1], [4, 3]), 24), Some(SessionIssue::EndedByNode));
+    // Lower counters: a new session.
+    assert_eq!(why(counted(Told::Active, [1, 0], [0, 0]), 25), Some(SessionIssue::NoOpen));
+}
+
+#[test]
+fn a_session_that_comes_or_goes_is_told_once() {
+    let report = |state, issue| {
+        let session = SessionReport { state, issue, ..SessionReport::default() };
+        BgpReport { sessions: [("tor".into(), session)].into(), ..BgpReport::default() }
+    };
+    let (up, down) = (
+        report(BgpSessionState::Established, None),
+        report(BgpSessionState::Active, Some(SessionIssue::NoOpen)),
+    );
+    assert_eq!(transitions(None, &down), [], "it never stood");
+    assert_eq!(transitions(Some(&down), &up), [("tor", None)]);
+    assert_eq!(transitions(None, &up), [("tor", None)]);
+    assert_eq!(transitions(Some(&up), &up), []);
+    assert_eq!(transitions(Some(&up), &down), [("tor", Some(SessionIssue::NoOpen.to_string()))]);
+}
+
+#[test]
+fn what_gobgpd_counts_is_told_and_of_bfd_only_where_it_is_on() {
+    let (received, sent) = (
+        api::Message { update: 1, ..api::Message::default() },
+        api::Message { update: 2, ..api::Message::default() },
+    );
+    let family = |received| api::AfiSafi {
+        state: Some(api::AfiSafiState { received }),
+        ..api::AfiSafi::default()
+    };
+    let packets = api::BfdAsyncCounters { received_packets: 3, transmitted_packets: 4 };
+    let session_state = api::BfdSessionState::Up as i32;
+    let is = api::Peer {
+        state: Some(api::PeerState {
+            messages: Some(api::Messages { received: Some(received), sent: Some(sent) }),
+            bfd_state: Some(api::BfdPeerState { session_state, bfd_async: Some(packets) }),
+            ..api::PeerState::default()
+        }),
+        afi_safis: vec![family(5), family(6)],
+        ..api::Peer::default()
+    };
+    let plain = SessionCounts { received, sent, received_prefixes: 11, bfd: None };
+    assert_eq!(session_counts(&is, &asked("")), plain);
+    let watched = api::Peer { bfd: Some(BFD), ..asked("") };
+    let bfd = Some(BfdCounts { up: true, received: 3, sent: 4 });
+    assert_eq!(session_counts(&is, &watched), SessionCounts { bfd, ..plain });
+    assert_eq!(session_counts(&api::Peer::default(), &watched), SessionCounts::default());
+}
+
+#[test]
+fn bfd_that_does_not_come_up_is_said_of_an_established_session_when_it_should_be_up() {
+    let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
+    let mut trace = SessionCounters::new(at(0));
+    let mut look =
+        |state: Told, bfd: Option<api::BfdSessionState>, received_packets, seconds, port_taken| {
+            let packets =
+                api::BfdAsyncCounters { received_packets, ..api::BfdAsyncCounters::default() };
+            let bfd_state = api::BfdPeerState {
+                session_state: bfd.unwrap_or(api::BfdSessionState::Unspecified) as i32,
+                bfd_async: Some(packets),
+            };
+            let state = api::PeerState {
+                session_state: state as i32,
+                bfd_state: Some(bfd_state),
+                ..api::PeerState::default()
+            };
+            let is =
+                api::Peer { state: Some(state), bfd: bfd.map(|_| BFD), ..api::Peer::default() };
+            let report =
+                session_report(&is, &asked(""), 64512, &mut trace, (at(seconds), port_taken));
+            (report.bfd, report.issue)
+        };
+    use api::BfdSessionState::{Down, Init, Up};
+    assert_eq!(look(Told::Established, None, 0, 0, true), (None, None), "it has none");
+    assert_eq!(look(Told::Established, Some(Down), 0, 1, false), (Some(BfdState::Down), None));
+    assert_eq!(look(Told::Established, Some(Down), 0, 2, true).1, Some(SessionIssue::BfdPortInUse));
+    assert_eq!(look(Told::Established, Some(Init), 1, 15, false), (Some(BfdState::Init), None));
+    assert_eq!(look(Told::Established, Some(Init), 1, 16, false).1, Some(SessionIssue::BfdOneWay));
+    assert_eq!(
+        look(Told::Established, Some(Down), 0, 16, false).1,
+        Some(SessionIssue::BfdNoPackets)
+    );
+    assert_eq!(look(Told::Established, Some(Up), 9, 17, true), (Some(BfdState::Up), None));
+    assert_eq!(
+        look(Told::Established, Some(Down), 9, 30, false).1,
+        None,
+        "it counts from when it was up"
+    );
+    assert_eq!(look(Told::Active, Some(Down), 9, 60, false).0, None, "it begins with the session");
+    assert_eq!(look(Told::Established, Some(Down), 9, 61, false).1, None);
+}

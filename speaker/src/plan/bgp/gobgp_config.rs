@@ -1,0 +1,245 @@
+//! Desired configuration of gobgpd, derived from sessions and routes. Pure.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ferrolb_proto::bgp::{Prefix, RouteClass, Routes, Sessions};
+use ferrolb_proto::facts::{
+    BfdProfile, BgpPeer, Node, PasswordSource, PeerLocation, SessionParameters,
+};
+use ferrolb_proto::range::Family;
+use sha2::{Digest, Sha256};
+
+use crate::event::SessionIssue;
+use crate::state::BASIC_AUTH;
+
+use super::peer_config::{
+    ContentHash, PeerConfig, PolicyConfig, ResolvedReferences, RouteReceiver,
+};
+
+/// Limit on the policy statements of all classes together. GoBGP evaluates them in sequence, for
+/// each path and each router. A call with a thousand paths takes 0.3 s for one router with a
+/// thousand statements, and 1.4 s with four thousand. With four thousand statements and eight
+/// routers, the call would exceed its timeout.
+pub(super) const STATEMENTS_MAX: usize = 1_000;
+
+/// BGP identity of a node, the same for all its routers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BgpIdentity {
+    /// AS number of this node.
+    pub asn: u32,
+    /// Router ID (RFC 4271 section 4.2).
+    pub router_id: Ipv4Addr,
+}
+
+/// Desired configuration of gobgpd.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GobgpConfig {
+    /// BGP identity of the node. None: the node has no session, so gobgpd needs no identity.
+    pub identity: Option<BgpIdentity>,
+    /// Sessions, by the address or interface of the router.
+    pub peers: BTreeMap<PeerLocation, Arc<PeerConfig>>,
+    /// Policies for the classes of routes.
+    pub policies: BTreeMap<ContentHash, Arc<PolicyConfig>>,
+    /// Paths by prefix, each with the mark of its class.
+    pub paths: Arc<BTreeMap<Prefix, ContentHash>>,
+    /// Why this node may not run a new gobgpd soon after the present one stops. If set, routers
+    /// should not keep the routes of the stopped gobgpd.
+    pub no_restart_reason: Option<&'static str>,
+}
+
+/// Objects that sessions and routes refer to.
+#[derive(Debug)]
+pub(super) struct SessionContext<'a> {
+    /// The Node of this speaker.
+    pub(super) node: &'a Node,
+    /// For each Secret, by its name, the password or why it has none.
+    pub(super) passwords: BTreeMap<&'a str, Result<&'a str, &'a str>>,
+    /// Most recent password of the Secret of each BGPPeer, by the name of the BGPPeer. The session
+    /// continues with it while the Secret has no password.
+    pub(super) last_passwords: BTreeMap<&'a str, &'a str>,
+    /// The BFDProfiles, by name.
+    pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
+    /// Addresses of unnumbered routers that gobgpd has discovered, by the name of the interface.
+    pub(super) unnumbered_routers: BTreeMap<String, IpAddr>,
+}
+
+/// Result for a class of routes: its mark, and the BGPPeers of the routers that receive the class.
+/// None: the class is left out, because its statements exceed [`STATEMENTS_MAX`].
+type PlannedClass<'a> = Option<(ContentHash, Vec<&'a str>)>;
+
+/// Desired configuration of gobgpd with the issues and counts for the status.
+#[derive(Debug, Default)]
+pub(super) struct GobgpPlan<'a> {
+    /// Desired configuration of gobgpd.
+    pub(super) config: GobgpConfig,
+    /// Issues that a Secret or a BFDProfile causes for a session, by the names of the BGPPeers.
+    pub(super) issues: BTreeMap<&'a str, SessionIssue>,
+    /// Number of prefixes that each router receives once its session is established, by the names
+    /// of the BGPPeers.
+    pub(super) prefixes: BTreeMap<&'a str, i64>,
+    /// Number of prefixes that are not advertised because of [`STATEMENTS_MAX`].
+    pub(super) prefixes_over_limit: usize,
+}
+
+/// Derives the desired configuration from these sessions and routes. Leaves out sessions whose
+/// password is unknown.
+pub(super) fn plan_gobgp<'a>(
+    around: &SessionContext<'a>,
+    sessions: &Sessions<'a>,
+    routes: &Routes,
+) -> GobgpPlan<'a> {
+    let mut outcome = GobgpPlan::default();
+    let mut open: Vec<(&'a BgpPeer, &'a SessionParameters)> = Vec::new();
+    for (peer, session) in &sessions.active {
+        let password = match (
+            around.password(session.password.as_ref()),
+            around.last_passwords.get(&*peer.name),
+        ) {
+            (Ok(password), _) => password,
+            (Err(why), Some(last)) => {
+                outcome.issues.insert(
+                    &*peer.name,
+                    SessionIssue::PasswordUnavailable { why, continues: true },
+                );
+                Some(*last)
+            }
+            (Err(why), None) => {
+                outcome.issues.insert(
+                    &*peer.name,
+                    SessionIssue::PasswordUnavailable { why, continues: false },
+                );
+                continue;
+            }
+        };
+        let bfd = session.bfd(|name| around.profiles.get(name).copied()).unwrap_or_else(|why| {
+            outcome.issues.entry(&*peer.name).or_insert(SessionIssue::BfdProfile(why));
+            None
+        });
+        let order = PeerConfig::new(peer, session, ResolvedReferences { password, bfd });
+        outcome.config.peers.insert(session.place.clone(), Arc::new(order));
+        open.push((peer, session));
+    }
+    let Some((_, first)) = open.first() else { return outcome };
+    let router_id = first.router_id.unwrap_or_else(|| router_id(around.node));
+    outcome.config.identity = Some(BgpIdentity { asn: first.my_asn, router_id });
+    outcome.add_routes(around, &open, routes);
+    outcome
+}
+
+impl<'a> GobgpPlan<'a> {
+    /// Adds the policies and paths of `routes` for the sessions in `open`, in the order of the
+    /// prefixes. Leaves out the classes whose policy statements would exceed [`STATEMENTS_MAX`] in
+    /// total.
+    fn add_routes(
+        &mut self,
+        around: &SessionContext<'a>,
+        open: &[(&'a BgpPeer, &'a SessionParameters)],
+        routes: &Routes,
+    ) {
+        let (mut paths, mut statements) = (BTreeMap::new(), 0);
+        let mut classes = BTreeMap::<(Family, &RouteClass), PlannedClass<'a>>::new();
+        for (prefix, class) in routes {
+            let family = prefix.family();
+            let class = classes.entry((family, class)).or_insert_with(|| {
+                let seen = open.iter().filter_map(|(peer, session)| {
+                    Some((&*peer.name, around.receiver(session, family)?))
+                });
+                let seen = seen.collect::<BTreeMap<&'a str, _>>();
+                let order = PolicyConfig::new(class, &seen);
+                let mark = order.hash;
+                if let Entry::Vacant(vacant) = self.config.policies.entry(mark) {
+                    if statements + order.statements.len() > STATEMENTS_MAX {
+                        return None;
+                    }
+                    statements += order.statements.len();
+                    vacant.insert(Arc::new(order));
+                }
+                let routers = class.peers().filter_map(|name| Some(*seen.get_key_value(name)?.0));
+                Some((mark, routers.collect()))
+            });
+            let Some((mark, routers)) = class else {
+                self.prefixes_over_limit += 1;
+                continue;
+            };
+            routers.iter().for_each(|router| *self.prefixes.entry(router).or_default() += 1);
+            paths.insert(*prefix, *mark);
+        }
+        self.config.paths = Arc::new(paths);
+    }
+}
+
+impl<'a> SessionContext<'a> {
+    fn password<'s>(
+        &self,
+        password: Option<&'s PasswordSource>,
+    ) -> Result<Option<&'s str>, Box<str>>
+    where
+        'a: 's,
+    {
+        match password {
+            None => Ok(None),
+            Some(PasswordSource::Plain(password)) => Ok(Some(password)),
+            Some(PasswordSource::Secret(name)) => match self.passwords.get(&**name) {
+                Some(Ok(password)) => Ok(Some(password)),
+                Some(Err(why)) => Err(format!("Secret {name}: {why}").into()),
+                None => {
+                    Err(format!("Secret {name} does not exist: create it with type {BASIC_AUTH}")
+                        .into())
+                }
+            },
+        }
+    }
+
+    /// Returns the router's address and the next hop with which a session sends prefixes of a
+    /// family. The next hop is the session's own address if that has the same family, or if the
+    /// router is unnumbered; otherwise it is the node's address. Returns none if the session does
+    /// not carry the family, the node has no such address, or the router's address is not
+    /// discovered yet.
+    fn receiver<'s>(
+        &self,
+        session: &'s SessionParameters,
+        family: Family,
+    ) -> Option<RouteReceiver<'s>> {
+        if !session.carries_family(family) {
+            return None;
+        }
+        let of_node = || {
+            self.node
+                .internal_addresses
+                .iter()
+                .copied()
+                .find(|address| Family::of(*address) == family)
+        };
+        match &session.place {
+            PeerLocation::Interface(link) => {
+                let address = *self.unnumbered_routers.get(&**link)?;
+                Some(RouteReceiver { session, address, next_hop: None })
+            }
+            PeerLocation::Address(address) if Family::of(*address) == family => {
+                Some(RouteReceiver { session, address: *address, next_hop: None })
+            }
+            PeerLocation::Address(address) => {
+                Some(RouteReceiver { session, address: *address, next_hop: Some(of_node()?) })
+            }
+        }
+    }
+}
+
+/// Returns the router ID of a node whose BGPPeer configures none: its IPv4 address, or a number
+/// derived from its name.
+fn router_id(node: &Node) -> Ipv4Addr {
+    let v4 = |address: &IpAddr| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    };
+    let own = node.internal_addresses.iter().find_map(v4);
+    own.unwrap_or_else(|| {
+        let mut head = [0; 4];
+        head.copy_from_slice(&Sha256::digest(node.name.as_bytes())[..4]);
+        // The lowest bit is set, because 0 is not a valid router ID (RFC 6286 section 2.1).
+        Ipv4Addr::from(u32::from_be_bytes(head) | 1)
+    })
+}

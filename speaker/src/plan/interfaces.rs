@@ -1,0 +1,69 @@
+//! Selection of the interfaces that the speaker uses, and of those on which it announces addresses
+//! while no other speaker is there. Pure.
+
+use ferrolb_proto::range::AddressRange;
+
+use crate::event::Link;
+use crate::state::State;
+
+/// Returns the interfaces that the speaker uses while they are up. They support Ethernet and
+/// broadcast, are no port of a bridge or bond, do not lead to a pod, and have a name that is not
+/// excluded. A macvlan or similar interface is not used if its parent is, because both would
+/// announce. An interface with one of the Node's InternalIPs is used whatever its name.
+pub(super) fn usable_interfaces(state: &State) -> Vec<&Link> {
+    let excluded =
+        |name: &str| state.config.exclude_interfaces.iter().any(|regex| regex.is_match(name));
+    // A veth pair may also connect this node to its network, if the node is itself a container. The
+    // interface then has a subnet, and does not lead to a pod.
+    let is_pods = |link: &Link| link.into_namespace && link.subnets().next().is_none();
+    let is_in = |link: &&Link| {
+        link.ethernet
+            && link.broadcast
+            && !link.enslaved
+            && (has_internal(state, link) || !excluded(&link.name) && !is_pods(link))
+    };
+    let links: Vec<&Link> =
+        state.links.iter().flat_map(|links| links.values()).filter(is_in).collect();
+    let is_in = |index: u32| links.iter().any(|link| link.index == index);
+    links.iter().copied().filter(|link| !link.parent.is_some_and(is_in)).collect()
+}
+
+/// Returns whether Services are announced on an interface: another speaker was received there, or
+/// this node probably shares the network segment with clients. Neither is true for a bridge of
+/// containers or an interface for out-of-band management, where this node would become a second
+/// owner of every address.
+pub(super) fn may_announce(state: &State, link: &Link) -> bool {
+    let has_subnet = || {
+        let assigned = || state.services.values().flat_map(|service| &service.assigned);
+        let pools = || state.pools.values().flat_map(|pool| &pool.ranges);
+        link.subnets().any(|subnet| {
+            // A pool that is temporarily invalid has no ranges, but its Services still have their
+            // addresses.
+            pools().any(|range| range.overlaps(&subnet))
+                || assigned().any(|address| AddressRange::single(*address).overlaps(&subnet))
+        })
+    };
+    let is_named = || {
+        let labels = state.own_node().map(|node| &node.labels);
+        let names = |labels| {
+            state
+                .advertisements
+                .values()
+                .any(|ad| ad.selects_node(labels) && ad.names_interface(&link.name))
+        };
+        labels.is_some_and(names)
+    };
+    // If this node already announces an address on the interface, it continues, even if pools or
+    // the interface's own addresses change.
+    let holds = || state.reports.get(&link.index).is_some_and(|report| !report.owned.is_empty());
+    state.speaker_ever_received.contains(&link.index)
+        || has_internal(state, link)
+        || holds()
+        || has_subnet()
+        || is_named()
+}
+
+fn has_internal(state: &State, link: &Link) -> bool {
+    let internal = state.own_node().map_or(&[][..], |node| &node.internal_addresses);
+    link.addresses.iter().any(|address| internal.contains(address))
+}

@@ -1,0 +1,228 @@
+//! In-place migration from MetalLB, `--api-group=metallb.io`: the same components on MetalLB's own
+//! custom resources and objects, in MetalLB's namespace. They write no field that MetalLB's CRDs do
+//! not have.
+
+use crate::pools::STATE_MAX;
+use crate::scenario::{one_node, run_scenario, step};
+use crate::services::{self, ADDRESS_ASSIGNED, WEB, http, service};
+use crate::{metrics, segment};
+use anyhow::{Context, Result, anyhow, ensure};
+use ferrolb_lab::cluster::ferrolb;
+use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE};
+use ferrolb_lab::{Lab, Signal, wait};
+use ferrolb_proto::api::{CustomResourceKind, pool_annotation, resource};
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// MetalLB's API group, and the namespace in its manual.
+const GROUP: &str = "metallb.io";
+const NAMESPACE: &str = "metallb-system";
+const FLAGS: [&str; 2] = ["--api-group=metallb.io", "--namespace=metallb-system"];
+/// MetalLB's custom resources that FerroLB reads.
+const CRDS: &str = include_str!("fixtures/metallb_crds.yaml");
+/// The node of the lab.
+const NODE: &str = "node1";
+/// Address that MetalLB assigned before.
+const BEFORE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 245);
+
+#[test]
+fn metallbs_layer_2_objects_are_served_unchanged() {
+    run_scenario(&one_node("takeover"), |lab| {
+        lab.install_ferrolb()?;
+        step("a cluster as MetalLB leaves it", || left_by_metallb(lab))?;
+        step("FerroLB takes over", || start(lab))?;
+        step(
+            "the pools are counted in MetalLB's four numbers, and nothing else is written to them",
+            || {
+                wait_status(lab, "first-pool", &counts([1, 10], [0, 0]))?;
+                // MetalLB's own value for a count that does not fit.
+                wait_status(lab, "huge", &counts([0, 0], [0, i64::MAX]))
+            },
+        )?;
+        step("a Service keeps the address that MetalLB gave it, and says so", || {
+            assigned(lab, "before", &[BEFORE.into()], "first-pool")
+        })?;
+        step("another one gets one, is announced, and its page reaches the client", || {
+            lab.pod("web", NODE, &WEB)?;
+            let address = services::serve(lab, "web")?;
+            assigned(lab, "web", &[address.into()], "first-pool")?;
+            ensure!(segment::wait_owner(lab, address)? == NODE, "node1 owns the address");
+            wait::until("the page", STATE_MAX, || {
+                let page = lab.http_get(CLIENT, http(address), "/")?;
+                ensure!(page.body.starts_with("web"), "{page:?}");
+                Ok(Some(()))
+            })
+        })?;
+        step("two share one by MetalLB's deprecated annotation", || {
+            lab.apply_objects(&[sharing("dns-tcp", "TCP"), sharing("dns-udp", "UDP")])?;
+            let [tcp, udp] =
+                [services::address(lab, "dns-tcp")?, services::address(lab, "dns-udp")?];
+            ensure!(tcp == udp, "they have {tcp} and {udp}");
+            wait_status(lab, "first-pool", &counts([3, 8], [0, 0]))
+        })?;
+        step(
+            "one has the first address of a huge pool after the Subnet-Router anycast address",
+            || {
+                lab.apply_objects(&[service("six", json!({"ipFamilies": ["IPv6"]}))])?;
+                assigned(lab, "six", &["fd30:1::1".parse()?], "huge")?;
+                wait_status(lab, "huge", &counts([0, 0], [1, i64::MAX]))
+            },
+        )?;
+        step("what has no place for a status was written none, and no write was refused", || {
+            ensure!(
+                written(lab, CustomResourceKind::IPAddressPool, "first-pool")?,
+                "the controller's field manager has another name"
+            );
+            ensure!(
+                !written(lab, CustomResourceKind::L2Advertisement, "example")?,
+                "the controller wrote to the advertisement"
+            );
+            ensure!(
+                !written(lab, CustomResourceKind::Community, "community1")?,
+                "the controller wrote to the Community"
+            );
+            let errors =
+                metrics::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;
+            ensure!(errors == 0.0, "{errors} write errors");
+            let said = lab.logs(&ferrolb::speaker_name(NODE));
+            let refused: Vec<_> = said
+                .lines()
+                .filter(|line| line.contains("WARN") && line.contains("SpeakerStatus"))
+                .collect();
+            ensure!(refused.is_empty(), "the speaker logged {refused:#?}");
+            Ok(())
+        })?;
+        step("without Communities, as in an old MetalLB, addresses are given all the same", || {
+            without_communities(lab)
+        })
+    });
+}
+
+/// Creates MetalLB's custom resources, its namespace, the objects of its manual, and a Service that
+/// it has served. FerroLB's permissions there come from `deploy/install-metallb-takeover.yaml`.
+fn left_by_metallb(lab: &Lab) -> Result<()> {
+    lab.apply(CRDS)?;
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let own = |kind: CustomResourceKind, name: &str, spec: Value| {
+        let mut object = json!({
+            "apiVersion": format!("{GROUP}/v1beta1"), "kind": kind.name(), "metadata": {"name": name, "namespace": NAMESPACE},
+        });
+        if !spec.is_null() {
+            object["spec"] = spec;
+        }
+        object
+    };
+    let alias = json!({"communities": [{"name": "vpn-only", "value": "1234:1"}]});
+    let mut before = service("before", json!({}));
+    before["metadata"]["annotations"] = json!({(pool_annotation(GROUP)): "first-pool"});
+    let mut objects = vec![
+        namespace,
+        own(
+            CustomResourceKind::IPAddressPool,
+            "first-pool",
+            json!({"addresses": ["172.30.0.240-172.30.0.250"]}),
+        ),
+        own(CustomResourceKind::IPAddressPool, "huge", json!({"addresses": ["fd30:1::/64"]})),
+        own(CustomResourceKind::L2Advertisement, "example", Value::Null),
+        own(CustomResourceKind::Community, "community1", alias),
+        before,
+    ];
+    objects.extend(ferrolb::migration_permissions()?);
+    lab.apply_objects(&objects)?;
+    // MetalLB writes no ipMode; the API server sets the default.
+    services::patch_status(
+        lab,
+        "before",
+        &json!({"status": {"loadBalancer": {"ingress": [{"ip": BEFORE}]}}}),
+    )
+}
+
+fn start(lab: &Lab) -> Result<()> {
+    lab.start_controller(&FLAGS)?;
+    lab.start_speaker(NODE, &FLAGS)?;
+    lab.wait_healthy(ferrolb::CONTROLLER, CONTROL_PLANE, ferrolb::ADMIN_PORT, "/readyz")?;
+    lab.wait_healthy(&ferrolb::speaker_name(NODE), NODE, ferrolb::ADMIN_PORT, "/readyz")
+}
+
+/// Returns a pool's status: assigned and available addresses, of IPv4 and of IPv6.
+fn counts(v4: [i64; 2], v6: [i64; 2]) -> Value {
+    json!({"assignedIPv4": v4[0], "availableIPv4": v4[1], "assignedIPv6": v6[0], "availableIPv6": v6[1]})
+}
+
+/// Waits until the whole status of a pool has this value.
+fn wait_status(lab: &Lab, name: &str, expect: &Value) -> Result<()> {
+    wait::until(&format!("pool {name}: {expect}"), STATE_MAX, || {
+        let pool = own(lab, CustomResourceKind::IPAddressPool, name)?;
+        let status = &pool.data["status"];
+        ensure!(status == expect, "the status is {status}");
+        Ok(Some(()))
+    })
+}
+
+fn own(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<DynamicObject> {
+    lab.api(async |client| {
+        let objects: Api<DynamicObject> =
+            Api::namespaced_with(client, NAMESPACE, &resource(kind, GROUP));
+        Ok(objects.get(name).await?)
+    })
+}
+
+/// Waits until a Service has these addresses, from this pool by MetalLB's annotation, and FerroLB's
+/// condition reports them.
+fn assigned(lab: &Lab, name: &str, addresses: &[IpAddr], pool: &str) -> Result<()> {
+    services::wait_for(lab, name, &format!("{addresses:?} of pool {pool}"), |service| {
+        let condition = services::condition(service, ADDRESS_ASSIGNED)?;
+        let told = condition.status == "True"
+            && condition.reason == "Assigned"
+            && condition.message.contains(pool);
+        let all = service.annotations();
+        let named = all.get("metallb.io/ip-allocated-from-pool").is_some_and(|from| from == pool);
+        let ours = all.keys().any(|key| key.starts_with("ferrolb.io/"));
+        (services::addresses(service) == addresses && told && named && !ours).then_some(())
+    })
+}
+
+/// Returns a Service on port 53 that shares its address by the spelling that MetalLB has
+/// deprecated.
+fn sharing(name: &str, protocol: &str) -> Value {
+    let mut object =
+        service(name, json!({"ports": [{"port": 53, "targetPort": 8080, "protocol": protocol}]}));
+    object["metadata"]["annotations"] = json!({"metallb.universe.tf/allow-shared-ip": "dns"});
+    object
+}
+
+/// Returns whether the controller has written to an object.
+fn written(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<bool> {
+    let object = own(lab, kind, name)?;
+    Ok(object
+        .managed_fields()
+        .iter()
+        .any(|entry| entry.manager.as_deref() == Some("ferrolb-controller")))
+}
+
+/// Deletes the custom resource and restarts the controller.
+fn without_communities(lab: &Lab) -> Result<()> {
+    lab.kubectl(&["delete", "crd", "communities.metallb.io"])?;
+    lab.stop(ferrolb::CONTROLLER, Signal::TERM)?;
+    let said_before = lab.logs(ferrolb::CONTROLLER).len();
+    lab.restart(ferrolb::CONTROLLER)?;
+    let address = services::serve(lab, "later")?;
+    assigned(lab, "later", &[address.into()], "first-pool")?;
+    wait_status(lab, "first-pool", &counts([4, 7], [0, 0]))?;
+    wait::until("a word about what is not there", STATE_MAX, || {
+        let logs = lab.logs(ferrolb::CONTROLLER);
+        let said: Vec<_> = logs[said_before..]
+            .lines()
+            .filter(|line| line.contains("CustomResourceDefinitions missing"))
+            .collect();
+        match said.as_slice() {
+            [] => Ok(None),
+            [once] if once.contains("Community") => Ok(Some(())),
+            other => Err(anyhow!("the log has {other:#?}")),
+        }
+    })
+    .context("in the controller's log")
+}

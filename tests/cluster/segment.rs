@@ -1,0 +1,157 @@
+//! Raw access to the network segment from the client, or from another host where a test needs it.
+//! The socket works below the kernel: it counts the MAC addresses that reply for an address, and
+//! sends frames of any shape.
+
+use crate::pools::STATE_MAX;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ferrolb_lab::topology::{CLIENT, Host, node_index};
+use ferrolb_lab::traffic::capture::claimed_by;
+use ferrolb_lab::{Lab, wait};
+use ferrolb_proto::wire::{Mac, arp, ndp};
+use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Number of requests for an address before its replies are counted.
+const REQUESTS: usize = 4;
+/// Time to wait for the replies to each request. A reply takes microseconds, and some milliseconds
+/// from a stalled neighbor.
+const LISTEN: Duration = Duration::from_millis(100);
+
+/// A raw socket on an interface of a host. It may be used from any thread.
+pub(crate) struct SegmentSocket {
+    pub(crate) mac: Mac,
+    /// Host that sends the requests and receives the replies.
+    requester: Host,
+    sender: Box<dyn DataLinkSender>,
+    receiver: Box<dyn DataLinkReceiver>,
+}
+
+impl SegmentSocket {
+    /// Opens the client's interface.
+    pub(crate) fn open(lab: &Lab) -> Result<Self> {
+        Self::open_on(lab, &Host::client(), "eth0")
+    }
+
+    /// Opens an interface of a host.
+    pub(crate) fn open_on(lab: &Lab, host: &Host, link: &str) -> Result<Self> {
+        lab.within(&host.name, || {
+            let found = datalink::interfaces().into_iter().find(|found| found.name == link);
+            let found = found.with_context(|| format!("{} has no {link}", host.name))?;
+            let config =
+                Config { read_timeout: Some(LISTEN), promiscuous: false, ..Config::default() };
+            let Channel::Ethernet(sender, receiver) = datalink::channel(&found, config)? else {
+                bail!("no Ethernet")
+            };
+            let mac = Mac(found.mac.context("the interface has a MAC address")?.octets());
+            Ok(Self { mac, requester: host.clone(), sender, receiver })
+        })?
+    }
+
+    /// Broadcasts or multicasts a request for `address` on the segment.
+    pub(crate) fn request(&mut self, address: impl Into<IpAddr>) -> Result<()> {
+        match address.into() {
+            IpAddr::V4(address) => self.send(&arp::request(self.mac, self.requester.v4(), address)),
+            IpAddr::V6(address) => {
+                self.send(&ndp::solicitation(self.mac, self.requester.v6(), address))
+            }
+        }
+    }
+
+    /// Sends a whole frame, Ethernet header first.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.sender
+            .send_to(frame, None)
+            .ok_or_else(|| anyhow!("the interface accepts no frame"))??;
+        Ok(())
+    }
+
+    /// Passes every frame of the next `length` to `look`, the client's own included, until `look`
+    /// returns a result.
+    pub(crate) fn listen<T>(
+        &mut self,
+        length: Duration,
+        mut look: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let end = wait::now() + length;
+        while wait::now() < end {
+            match self.receiver.next() {
+                Ok(frame) => {
+                    if let Some(found) = look(frame) {
+                        return Ok(Some(found));
+                    }
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the MAC addresses that reply for `address`, each once.
+    pub(crate) fn replying(&mut self, address: impl Into<IpAddr>) -> Result<BTreeSet<Mac>> {
+        let (address, mut answering) = (address.into(), BTreeSet::new());
+        for _ in 0..REQUESTS {
+            self.request(address)?;
+            self.listen(LISTEN, |frame| {
+                answering.extend(claimed_by(frame, address));
+                None::<()>
+            })?;
+        }
+        Ok(answering)
+    }
+}
+
+/// Returns the only node that replies for `address` now.
+pub(crate) fn owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
+    let address = address.into();
+    let answering = SegmentSocket::open(lab)?.replying(address)?;
+    let answering: Vec<String> = answering.into_iter().map(|mac| host_name(lab, mac)).collect();
+    match answering.as_slice() {
+        [one] if node_index(one).is_some() => Ok(one.clone()),
+        other => bail!("{other:?} reply for {address}, not one node"),
+    }
+}
+
+/// Waits until exactly one node replies for `address`, and returns its name.
+pub(crate) fn wait_owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
+    let address = address.into();
+    wait::until(&format!("one owner of {address}"), STATE_MAX, || owner(lab, address).map(Some))
+}
+
+/// Waits until no host replies for `address`.
+pub(crate) fn wait_unannounced(lab: &Lab, address: impl Into<IpAddr>) -> Result<()> {
+    let address = address.into();
+    wait::until(&format!("silence about {address}"), STATE_MAX, || {
+        let answering = SegmentSocket::open(lab)?.replying(address)?;
+        ensure!(answering.is_empty(), "{answering:?} reply");
+        Ok(Some(()))
+    })
+}
+
+/// Waits until the client's kernel has this node's MAC address for the address, without a request
+/// from the client.
+pub(crate) fn wait_neighbor_entry(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
+    let mac = mac_of(node)?;
+    wait::until(&format!("{address} is at {node}"), STATE_MAX, || {
+        let known = lab.exec(CLIENT, &["ip", "neighbour", "show", &address.to_string()])?;
+        ensure!(known.contains(&mac), "the client's neighbor entry is {known:?}, not {mac}");
+        Ok(Some(()))
+    })
+}
+
+/// Returns the MAC address of a node.
+pub(crate) fn mac_of(node: &str) -> Result<String> {
+    Ok(Host::node(node_index(node).context("a node")?).mac())
+}
+
+/// Returns the name of the host with this MAC address, or the MAC address itself.
+pub(crate) fn host_name(lab: &Lab, mac: Mac) -> String {
+    let mac = mac.to_string();
+    let mut hosts = vec![Host::control_plane(), Host::client()];
+    hosts.extend(lab.nodes().iter().filter_map(|node| node_index(node)).map(Host::node));
+    hosts.into_iter().find(|host| host.mac() == mac).map_or(mac, |host| host.name)
+}

@@ -1,0 +1,197 @@
+//! MetalLB's own BGP objects, served unchanged by `--api-group metallb.io`; README.md has the
+//! drawing.
+
+use crate::objects::{self, ADDRESSES, BGP_MAX};
+use anyhow::{Context, Result, ensure};
+use ferrolb_lab::cluster::apply;
+use ferrolb_lab::cluster::ferrolb::{self, CONTROLLER};
+use ferrolb_lab::lab::admin;
+use ferrolb_lab::routers::{BgpRoute, Peering, Router, RouterKind};
+use ferrolb_lab::run::run;
+use ferrolb_lab::scenario::{run_scenario, step};
+use ferrolb_lab::setup::{installers, repository};
+use ferrolb_lab::topology::routers::{NODE_AS, ROUTER_AS, ROUTERS};
+use ferrolb_lab::topology::{CONTROL_PLANE, Host};
+use ferrolb_lab::{Lab, Options, wait};
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// MetalLB's API group, and the namespace in its manual.
+const GROUP: &str = "metallb.io";
+const NAMESPACE: &str = "metallb-system";
+const FLAGS: [&str; 2] = ["--api-group=metallb.io", "--namespace=metallb-system"];
+/// MetalLB's custom resources that FerroLB reads: those for BGP, and the others.
+const CRDS: [&str; 2] =
+    [include_str!("metallb_crds.yaml"), include_str!("../../cluster/fixtures/metallb_crds.yaml")];
+/// The router.
+const ROUTER: &str = ROUTERS[0];
+/// Value of the named community in MetalLB's object.
+const COMMUNITY: &str = "64512:100";
+/// Objects that FerroLB only reads.
+const READ: [&str; 5] = [
+    "bgppeer/tor-v4",
+    "bgppeer/tor-v6",
+    "bgpadvertisement/example",
+    "bfdprofile/fast",
+    "community/names",
+];
+
+#[test]
+fn metallbs_bgp_objects_are_served_unchanged() {
+    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("bgptakeover") }, |lab| {
+        let node = Host::node(1);
+        lab.install_ferrolb()?;
+        let router =
+            step("a cluster as MetalLB leaves it, and its router", || left_by_metallb(lab, &node))?;
+        step("FerroLB takes over", || {
+            lab.start_controller(&FLAGS)?;
+            lab.start_speaker(&node.name, &FLAGS)?;
+            lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ferrolb::ADMIN_PORT, "/readyz")
+        })?;
+        step(
+            "the router sees the Service's addresses with the community that a name stands for",
+            || sees(&router, &node),
+        )?;
+        step("its BFD sessions are up", || {
+            wait::until("BFD", BGP_MAX, || {
+                let peers: Value =
+                    serde_json::from_str(&router.run_command(&["show bfd peers json"])?)?;
+                let mut up =
+                    peers.as_array().into_iter().flatten().filter(|peer| peer["status"] == "up");
+                ensure!(up.by_ref().count() == ADDRESSES.len(), "the peers are {peers}");
+                Ok(Some(()))
+            })
+        })?;
+        step("how its sessions stand is in the speaker's own words", || {
+            let place = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ferrolb::ADMIN_PORT);
+            wait::until("its sessions", BGP_MAX, || {
+                let state: Value =
+                    serde_json::from_str(&lab.http_get(&node.name, place, "/state")?.body)?;
+                let sessions = &state["desired"]["status"]["bgp"]["sessions"];
+                let mut standing = sessions
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|is| is["state"] == "Established");
+                ensure!(
+                    standing.by_ref().filter(|is| is["bfd"] == "Up").count() == ADDRESSES.len(),
+                    "the sessions are {sessions}"
+                );
+                Ok(Some(()))
+            })
+        })?;
+        step("what has no place for a status was written none, and no write was refused", || {
+            READ.into_iter().try_for_each(|object| untouched(lab, object))?;
+            let errors =
+                admin::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;
+            ensure!(errors == 0.0, "{errors} write errors");
+            Ok(())
+        })?;
+        router.stop()
+    });
+}
+
+/// Creates MetalLB's custom resources, its namespace and objects, a Service with a pod, and FRR
+/// with BFD. FerroLB's permissions are those of `deploy/`, for this group and namespace.
+fn left_by_metallb<'a>(lab: &'a Lab, node: &Host) -> Result<Router<'a>> {
+    CRDS.into_iter().try_for_each(|crds| lab.apply(crds))?;
+    let own = |version: &str, kind: &str, name: &str, spec: Value| json!({"apiVersion": format!("{GROUP}/{version}"), "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
+    let peer = |name: &str, address| {
+        let spec = json!({"myASN": NODE_AS, "peerASN": ROUTER_AS, "peerAddress": address, "holdTime": "3s", "connectTime": "1s",
+            "bfdProfile": "fast"});
+        own("v1beta2", "BGPPeer", name, spec)
+    };
+    let [four, six] = objects::host(lab, ROUTER)?.addresses();
+    let [_, service] = objects::service();
+    let mut all = vec![
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
+        own(
+            "v1beta1",
+            "IPAddressPool",
+            "first-pool",
+            json!({"addresses": ADDRESSES.map(objects::prefix)}),
+        ),
+        own(
+            "v1beta1",
+            "BGPAdvertisement",
+            "example",
+            json!({"ipAddressPools": ["first-pool"], "communities": ["vpn-only"]}),
+        ),
+        own(
+            "v1beta1",
+            "Community",
+            "names",
+            json!({"communities": [{"name": "vpn-only", "value": COMMUNITY}]}),
+        ),
+        own(
+            "v1beta1",
+            "BFDProfile",
+            "fast",
+            json!({"receiveInterval": 300, "transmitInterval": 300}),
+        ),
+        peer("tor-v4", four),
+        peer("tor-v6", six),
+        service,
+    ];
+    all.extend(roles()?);
+    lab.apply_objects(&all)?;
+    lab.pod("web", &node.name, &[("app", "web")])?;
+    Router::with(
+        lab,
+        RouterKind::Frr,
+        ROUTER,
+        &Peering { bfd: Some(300), ..Peering::with_nodes(lab, ROUTER)? },
+    )
+}
+
+/// Returns the Roles of the Helm chart for MetalLB's namespace, with BGP.
+fn roles() -> Result<Vec<Value>> {
+    let mut helm = installers::helm()?;
+    helm.args(["template", "ferrolb"]).arg(repository().join("deploy/helm/ferrolb"));
+    helm.args(["--namespace", ferrolb::NAMESPACE, "--kube-version", "1.36.0"]);
+    helm.args(["--set", "bgp.enabled=true", "--set", &format!("metallbNamespace={NAMESPACE}")]);
+    let mut objects = apply::objects(&run(&mut helm)?)?;
+    objects.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
+    Ok(objects)
+}
+
+/// Waits until the router has a path for each address, and forwards accordingly.
+fn sees(router: &Router, node: &Host) -> Result<()> {
+    let path = |(address, hop): (_, _)| BgpRoute {
+        prefix: objects::prefix(address),
+        next_hop: Some(hop),
+        as_path: vec![NODE_AS],
+        communities: vec![COMMUNITY.to_owned()],
+        ..BgpRoute::default()
+    };
+    let mut expect: Vec<BgpRoute> = ADDRESSES.into_iter().zip(node.addresses()).map(path).collect();
+    expect.sort();
+    wait::until("the paths", BGP_MAX, || {
+        let routes = router.routes()?;
+        ensure!(routes == expect, "{router} sees {routes:#?}, not {expect:#?}");
+        Ok(Some(()))
+    })
+}
+
+/// Checks that an object has no status, and that the controller has not written to it.
+fn untouched(lab: &Lab, object: &str) -> Result<()> {
+    let (kind, name) = object.split_once('/').context("a kind and a name")?;
+    let words = [
+        "get",
+        &format!("{kind}.{GROUP}"),
+        name,
+        "-n",
+        NAMESPACE,
+        "-o",
+        "json",
+        "--show-managed-fields",
+    ];
+    let object: Value = serde_json::from_str(&lab.kubectl(&words)?)?;
+    let writers = object["metadata"]["managedFields"].as_array().context("writers")?;
+    ensure!(
+        writers.iter().all(|entry| entry["manager"] != "ferrolb-controller"),
+        "the controller wrote to {object:#}"
+    );
+    ensure!(object["status"].is_null(), "{object:#} has a status");
+    Ok(())
+}

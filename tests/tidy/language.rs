@@ -1,0 +1,185 @@
+//! The language rules of CONTRIBUTING.md that a program can check: line width, sentence openers,
+//! and words for which the glossary has another term.
+
+use crate::tree::{TextFile, assert_none, files};
+
+/// The width of comments and Markdown, in characters.
+const COLUMNS_MAX: usize = 100;
+
+/// Openers that hide the subject of a sentence.
+const OPENERS: [&str; 4] = ["What ", "Who ", "Whoever ", "That "];
+
+/// Words of the first version of these texts, and the terms that replace them. Each is searched for
+/// as whole words, in lower case.
+const TERMS: [(&str, &str); 24] = [
+    ("anew", "again"),
+    ("answer for", "announce, own"),
+    ("answered for", "announced, owned"),
+    ("answers for", "announces, owns"),
+    ("deaf", "isolated"),
+    ("gives up", "releases"),
+    ("given up", "released"),
+    ("heed", "honor"),
+    ("in vain", "without effect"),
+    ("last resort", "de-preferred"),
+    ("lest", "so that ... not"),
+    ("likewise", "also"),
+    ("mend", "fix"),
+    ("muted", "standby"),
+    ("no more", "no longer"),
+    ("nobody", "no node, no host, no router"),
+    ("of use", "useful"),
+    ("on the wire", "on the network segment"),
+    ("one a node", "one per node"),
+    ("orphan", "unowned address"),
+    ("somebody", "another host"),
+    ("stranger", "foreign host"),
+    ("strangers", "foreign hosts"),
+    ("takeover", "in-place migration"),
+];
+
+/// Text between the quotes of a Rust string literal on one line, escapes left as they are.
+fn literals(line: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = line;
+    while let Some(begin) = rest.find('"') {
+        let text = &rest[begin + 1..];
+        let mut escaped = false;
+        let end = text.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        let Some(end) = end else {
+            found.push(text);
+            break;
+        };
+        found.push(&text[..end]);
+        rest = &text[end + 1..];
+    }
+    found
+}
+
+/// Whether `text` contains `words` as whole words.
+fn contains_words(text: &str, words: &str) -> bool {
+    let text = text.to_lowercase();
+    text.match_indices(words).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + words.len()..].chars().next();
+        let letter =
+            |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        !letter(before) && !letter(after)
+    })
+}
+
+fn term_problems(path: &str, number: usize, text: &str) -> impl Iterator<Item = String> {
+    TERMS
+        .iter()
+        .filter(move |(words, _)| contains_words(text, words))
+        .map(move |(words, term)| format!("{path}:{number}: \"{words}\" -> \"{term}\""))
+}
+
+/// The text of a comment line, without its mark.
+fn comment<'a>(path: &str, line: &'a str) -> Option<&'a str> {
+    let line = line.trim_start();
+    let marks: &[&str] =
+        if path.ends_with(".rs") || path.ends_with(".go") { &["///", "//!", "//"] } else { &["#"] };
+    marks.iter().find_map(|mark| line.strip_prefix(mark)).map(str::trim_start)
+}
+
+/// Source and configuration files whose comments people read; generated manifests have texts of the
+/// CRDs, which come from Rust.
+fn commented() -> Vec<TextFile> {
+    files(&[".rs", ".go", ".toml", ".yaml", ".yml", ".sh", "Dockerfile", ".ci/run"])
+}
+
+/// The lines of a Markdown file outside of code blocks.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut code = false;
+    text.lines().enumerate().filter_map(move |(index, line)| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        (!code && !fence).then_some((index + 1, line))
+    })
+}
+
+#[test]
+fn comments_and_pages_fit_in_100_columns() {
+    let mut problems = Vec::new();
+    let too_long = |line: &str| line.chars().count() > COLUMNS_MAX && !line.contains("://");
+    for file in commented() {
+        let comments =
+            file.text.lines().enumerate().filter(|(_, line)| comment(&file.path, line).is_some());
+        let long = comments.filter(|(_, line)| too_long(line));
+        problems.extend(long.map(|(index, _)| format!("{}:{}", file.path, index + 1)));
+    }
+    for file in files(&[".md"]) {
+        let long = prose(&file.text)
+            .filter(|(_, line)| too_long(line) && !line.trim_start().starts_with('|'));
+        problems.extend(long.map(|(number, _)| format!("{}:{number}", file.path)));
+    }
+    assert_none(&problems, "wrap these lines at 100 columns:");
+}
+
+#[test]
+fn no_comment_hides_its_subject() {
+    let mut problems = Vec::new();
+    for file in commented() {
+        for (index, line) in file.text.lines().enumerate() {
+            let Some(text) = comment(&file.path, line) else { continue };
+            if OPENERS.iter().any(|opener| text.starts_with(opener)) {
+                problems.push(format!("{}:{}: {text}", file.path, index + 1));
+            }
+        }
+    }
+    assert_none(&problems, "begin these comments with the name of a thing, or with a verb:");
+}
+
+#[test]
+fn pages_use_the_terms_of_the_glossary() {
+    let mut problems = Vec::new();
+    for file in files(&[".md"]) {
+        for (number, line) in prose(&file.text) {
+            let begins = OPENERS
+                .iter()
+                .any(|opener| line.trim_start_matches(['#', ' ']).starts_with(opener));
+            problems.extend(begins.then(|| format!("{}:{number}: {line}", file.path)));
+            problems.extend(term_problems(&file.path, number, line));
+        }
+    }
+    assert_none(&problems, "CONTRIBUTING.md has the language rules, docs/glossary.md the terms:");
+}
+
+#[test]
+fn messages_use_the_terms_of_the_glossary() {
+    let product = |path: &str| {
+        ["proto/src/", "runtime/src/", "controller/src/", "speaker/src/"]
+            .iter()
+            .any(|part| path.starts_with(part))
+            && !path.contains("/tests")
+    };
+    let mut problems = Vec::new();
+    for file in files(&[".rs"]).into_iter().filter(|file| product(&file.path)) {
+        let tested = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
+        for (index, line) in file.text[..tested].lines().enumerate() {
+            if comment(&file.path, line).is_some() {
+                continue;
+            }
+            // A literal of one word is a name or a metric, not a message.
+            for text in literals(line).into_iter().filter(|text| text.contains(' ')) {
+                problems.extend(term_problems(&file.path, index + 1, text));
+            }
+        }
+    }
+    assert_none(&problems, "use the terms of docs/glossary.md in these messages:");
+}
+
+#[test]
+fn the_rules_find_their_violations() {
+    assert!(contains_words("a stranger answers", "stranger"));
+    assert!(!contains_words("strangers_total", "strangers"));
+    assert_eq!(literals(r#"f("a \"b\" c", "d")"#), [r#"a \"b\" c"#, "d"]);
+    assert_eq!(comment("a.rs", "    /// What it is"), Some("What it is"));
+    assert_eq!(comment("a.yaml", "  # Text"), Some("Text"));
+    assert_eq!(prose("a\n```\nb\n```\nc").map(|(number, _)| number).collect::<Vec<_>>(), [1, 5]);
+}
