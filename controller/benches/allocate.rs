@@ -10,7 +10,7 @@ use std::time::Instant as WallClock;
 
 use clap::Parser;
 use ferrolb_controller::event::{Event, Leadership};
-use ferrolb_controller::state::{Config, State};
+use ferrolb_controller::state::{Config, Names, State};
 use ferrolb_proto::facts::{Key, Pool, Service};
 use ferrolb_proto::range::Family;
 use ferrolb_proto::{Instant, api};
@@ -18,25 +18,28 @@ use ferrolb_runtime::watch::Change;
 
 /// The number of addresses that a round of the short series assigns: a /28 has 14 host addresses.
 const SHORT_ROUND_ADDRESSES: usize = 14;
-const FEW_ROUNDS: usize = 1000;
+/// The number of rounds of the short series.
+const SHORT_ROUNDS: usize = 1000;
 /// The number of addresses that a round of the long series assigns, which only the large pools
 /// have.
 const LONG_ROUND_ADDRESSES: usize = 10_000;
-const MANY_ROUNDS: usize = 7;
+/// The number of rounds of the long series.
+const LONG_ROUNDS: usize = 7;
 
 /// The pools, each with its range and address family.
-const SMALL: (&str, Family) = ("192.0.2.0/28", Family::V4);
-const LARGE_V4: (&str, Family) = ("10.0.0.0/8", Family::V4);
-const LARGE_V6: (&str, Family) = ("2001:db8::/64", Family::V6);
+const SMALL_POOL: (&str, Family) = ("192.0.2.0/28", Family::V4);
+const LARGE_POOL_V4: (&str, Family) = ("10.0.0.0/8", Family::V4);
+const LARGE_POOL_V6: (&str, Family) = ("2001:db8::/64", Family::V6);
 
-/// The targets: the time per address divided by the time per address of the /28.
-const FEW_RATIO_MAX: f64 = 1.5;
-const MANY_RATIO_MAX: f64 = 3.0;
+/// The targets for both series: the time per address of a large pool, divided by the time per
+/// address of the /28.
+const SHORT_RATIO_MAX: f64 = 1.5;
+const LONG_RATIO_MAX: f64 = 3.0;
 /// A check fails only above the target times this factor, because other programs may slow the
 /// machine.
 const CHECK_FACTOR: f64 = 3.0;
 
-/// Measures whether the size of a pool changes the cost of an address.
+/// Measures whether the size of a pool changes the time to assign an address.
 #[derive(Parser)]
 struct Args {
     /// Fail if a ratio is more than three times its target.
@@ -49,18 +52,20 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let [small, v4, v6] = medians([SMALL, LARGE_V4, LARGE_V6], SHORT_ROUND_ADDRESSES, FEW_ROUNDS);
-    let [many_v4, many_v6] = medians([LARGE_V4, LARGE_V6], LONG_ROUND_ADDRESSES, MANY_ROUNDS);
-    println!("{SHORT_ROUND_ADDRESSES} addresses of {}: {small:.0} ns each", SMALL.0);
+    let [small, short_v4, short_v6] =
+        medians([SMALL_POOL, LARGE_POOL_V4, LARGE_POOL_V6], SHORT_ROUND_ADDRESSES, SHORT_ROUNDS);
+    let [long_v4, long_v6] =
+        medians([LARGE_POOL_V4, LARGE_POOL_V6], LONG_ROUND_ADDRESSES, LONG_ROUNDS);
+    println!("{SHORT_ROUND_ADDRESSES} addresses of {}: {small:.0} ns each", SMALL_POOL.0);
     let mut failed = false;
     for (count, (range, _), time, target) in [
-        (SHORT_ROUND_ADDRESSES, LARGE_V4, v4, FEW_RATIO_MAX),
-        (SHORT_ROUND_ADDRESSES, LARGE_V6, v6, FEW_RATIO_MAX),
-        (LONG_ROUND_ADDRESSES, LARGE_V4, many_v4, MANY_RATIO_MAX),
-        (LONG_ROUND_ADDRESSES, LARGE_V6, many_v6, MANY_RATIO_MAX),
+        (SHORT_ROUND_ADDRESSES, LARGE_POOL_V4, short_v4, SHORT_RATIO_MAX),
+        (SHORT_ROUND_ADDRESSES, LARGE_POOL_V6, short_v6, SHORT_RATIO_MAX),
+        (LONG_ROUND_ADDRESSES, LARGE_POOL_V4, long_v4, LONG_RATIO_MAX),
+        (LONG_ROUND_ADDRESSES, LARGE_POOL_V6, long_v6, LONG_RATIO_MAX),
     ] {
         let ratio = time / small;
-        println!("{count} addresses of {range}: {ratio:.2} times that (target {target:.1})");
+        println!("{count} addresses of {range}: {ratio:.2} times as long (target {target:.1})");
         failed |= ratio > target * CHECK_FACTOR;
     }
     if args.check && failed {
@@ -76,7 +81,7 @@ fn medians<const N: usize>(pools: [(&str, Family); N], count: usize, rounds: usi
     let mut times: [Vec<f64>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
     for _ in 0..rounds {
         for (pool, times) in pools.iter().zip(&mut times) {
-            times.push(fill(*pool, count));
+            times.push(time_per_address(*pool, count));
         }
     }
     times.map(|mut times| {
@@ -87,26 +92,31 @@ fn medians<const N: usize>(pools: [(&str, Family); N], count: usize, rounds: usi
 
 /// Assigns `count` addresses of a new pool. Returns the time per address, in nanoseconds.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-fn fill((range, family): (&str, Family), count: usize) -> f64 {
+fn time_per_address((range, family): (&str, Family), count: usize) -> f64 {
     let now = Instant::from_millis(1);
-    let mut state = leader(range, now);
+    let mut state = leader_state(range, now);
     let services: Vec<Service> = (0..count).map(|number| service(number, family)).collect();
     let start = WallClock::now();
     for service in services {
         state.handle([Event::Service(Change::Apply(service))], now);
     }
     let elapsed = start.elapsed();
-    let assigned: u64 =
-        state.figures().pools.iter().flat_map(|pool| pool.usage).map(|usage| usage.used).sum();
+    let assigned: u64 = state
+        .metric_values()
+        .pools
+        .iter()
+        .flat_map(|pool| pool.usage)
+        .map(|usage| usage.used)
+        .sum();
     assert_eq!(assigned, count as u64, "every Service has an address of {range}");
     elapsed.as_secs_f64() * 1e9 / count as f64
 }
 
 /// Returns the state of an active leader in a cluster with one pool and no other object.
-fn leader(range: &str, now: Instant) -> State {
+fn leader_state(range: &str, now: Instant) -> State {
     let classes = vec![api::LOAD_BALANCER_CLASS.to_owned()];
-    let mut state =
-        State::new(Config { classes, default_implementation: true, group: api::GROUP.to_owned() });
+    let names = Names { namespace: api::NAMESPACE.to_owned(), group: api::GROUP.to_owned() };
+    let mut state = State::new(Config { classes, default_implementation: true, names });
     let pool = Pool {
         name: "pool".into(),
         ranges: vec![range.parse().expect("the range is valid")],

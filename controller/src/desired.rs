@@ -107,9 +107,10 @@ impl CustomResourceStatus {
 pub struct ServiceStatus {
     /// `metadata.uid`. A new Service with the same name has a different one.
     pub uid: Box<str>,
-    /// Whether another load balancer owns the Service. If so, its `status.loadBalancer` remains
-    /// unchanged, and `addresses` and `mode` have no meaning.
-    pub theirs: bool,
+    /// Whether MetalLB serves the Service. If so, its `status.loadBalancer` remains unchanged, and
+    /// `addresses` and `mode` have no meaning.
+    #[serde(rename = "theirs")]
+    pub served_by_metallb: bool,
     /// Addresses for `status.loadBalancer.ingress`.
     pub addresses: Vec<IpAddr>,
     /// `ipMode` of every address.
@@ -202,6 +203,22 @@ pub struct Notice {
 /// this reason, but no condition does.
 pub const NOT_WRITTEN: &str = "NotWritten";
 
+/// A rejected status update of a Service. `Display` renders the message of the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RejectedStatus<'a> {
+    /// The reply of the API server.
+    pub reply: &'a str,
+}
+
+impl RejectedStatus<'_> {
+    /// Returns the event about the Service.
+    #[must_use]
+    pub fn notice(&self) -> Notice {
+        let (reason, message) = (NOT_WRITTEN.into(), self.to_string().into());
+        Notice { warning: true, action: Action::AssignAddress, reason, message }
+    }
+}
+
 /// Snapshot of the controller's metrics, computed by [`crate::state`] alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MetricValues {
@@ -244,7 +261,7 @@ impl Hash for ServiceStatus {
         // included or excluded here.
         let Self {
             uid,
-            theirs,
+            served_by_metallb,
             addresses,
             mode,
             pool,
@@ -253,7 +270,8 @@ impl Hash for ServiceStatus {
             announced,
             notices: _,
         } = self;
-        (uid, theirs, addresses, mode, pool, sharing_parameters, condition, announced).hash(state);
+        (uid, served_by_metallb, addresses, mode, pool, sharing_parameters, condition, announced)
+            .hash(state);
     }
 }
 
@@ -261,6 +279,18 @@ impl Hash for ServiceStatus {
 impl Hash for Condition {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.status, &self.reason, &self.message).hash(state);
+    }
+}
+
+/// Puts the reply last, because an event keeps 250 characters and a reply may be longer.
+impl std::fmt::Display for RejectedStatus<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "status update of this Service rejected, retrying: apply deploy/base/rbac.yaml if \
+             permissions are missing, or change the policy that rejects it. Reply: {}",
+            self.reply
+        )
     }
 }
 
@@ -276,9 +306,9 @@ impl std::fmt::Display for Target {
 /// Serializes a value as its `Display` text.
 pub(crate) fn as_text<T: std::fmt::Display, S: serde::Serializer>(
     value: &T,
-    to: S,
+    serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    to.collect_str(value)
+    serializer.collect_str(value)
 }
 
 #[cfg(test)]
@@ -290,7 +320,7 @@ mod tests {
     fn status() -> ServiceStatus {
         ServiceStatus {
             uid: "uid".into(),
-            theirs: false,
+            served_by_metallb: false,
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
@@ -309,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_of_a_service_status_is_hashed_except_its_events() {
+    fn the_hash_of_a_service_status_covers_all_but_notices() {
         let condition = |reason: &'static str| Condition {
             status: ConditionStatus::True,
             reason: reason.into(),
@@ -317,14 +347,14 @@ mod tests {
             since: None,
         };
         let changed = [
-            ("uid", hash(|is| is.uid = "new".into())),
-            ("theirs", hash(|is| is.theirs = true)),
-            ("addresses", hash(|is| is.addresses.push([10, 0, 0, 1].into()))),
-            ("mode", hash(|is| is.mode = IpMode::Proxy)),
-            ("pool", hash(|is| is.pool = Some("lan".into()))),
-            ("sharing_parameters", hash(|is| is.sharing_parameters = Some(1))),
-            ("condition", hash(|is| is.condition = Some(condition("Assigned")))),
-            ("announced", hash(|is| is.announced = Some(condition("Announced")))),
+            ("uid", hash(|status| status.uid = "new".into())),
+            ("served_by_metallb", hash(|status| status.served_by_metallb = true)),
+            ("addresses", hash(|status| status.addresses.push([10, 0, 0, 1].into()))),
+            ("mode", hash(|status| status.mode = IpMode::Proxy)),
+            ("pool", hash(|status| status.pool = Some("lan".into()))),
+            ("sharing_parameters", hash(|status| status.sharing_parameters = Some(1))),
+            ("condition", hash(|status| status.condition = Some(condition("Assigned")))),
+            ("announced", hash(|status| status.announced = Some(condition("Announced")))),
         ];
         for (field, changed) in changed {
             assert_ne!(changed, hash(|_| ()), "{field}");
@@ -335,6 +365,6 @@ mod tests {
             reason: "Announced".into(),
             message: "".into(),
         };
-        assert_eq!(hash(|is| is.notices.push(notice)), hash(|_| ()));
+        assert_eq!(hash(|status| status.notices.push(notice)), hash(|_| ()));
     }
 }

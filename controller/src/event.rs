@@ -81,7 +81,7 @@ impl Event {
     /// `None`: the event reports no such object.
     #[must_use]
     pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        const fn of<'a, F>(
+        const fn unreadable_in<'a, F>(
             kind: &'static str,
             change: &'a Change<F>,
         ) -> Option<(&'static str, &'a Key, &'a str)> {
@@ -94,17 +94,17 @@ impl Event {
             }
         }
         match self {
-            Self::Service(change) => of("Service", change),
-            Self::Slice(change) => of("EndpointSlice", change),
-            Self::Speaker(change) => of("SpeakerStatus", change),
-            Self::Node(change) => of("Node", change),
-            Self::Namespace(change) => of("Namespace", change),
-            Self::Pool(change) => of("IPAddressPool", change),
-            Self::Advertisement(change) => of("L2Advertisement", change),
-            Self::Community(change) => of("Community", change),
-            Self::Peer(change) => of("BGPPeer", change),
-            Self::BgpAdvertisement(change) => of("BGPAdvertisement", change),
-            Self::BfdProfile(change) => of("BFDProfile", change),
+            Self::Service(change) => unreadable_in("Service", change),
+            Self::Slice(change) => unreadable_in("EndpointSlice", change),
+            Self::Speaker(change) => unreadable_in("SpeakerStatus", change),
+            Self::Node(change) => unreadable_in("Node", change),
+            Self::Namespace(change) => unreadable_in("Namespace", change),
+            Self::Pool(change) => unreadable_in("IPAddressPool", change),
+            Self::Advertisement(change) => unreadable_in("L2Advertisement", change),
+            Self::Community(change) => unreadable_in("Community", change),
+            Self::Peer(change) => unreadable_in("BGPPeer", change),
+            Self::BgpAdvertisement(change) => unreadable_in("BGPAdvertisement", change),
+            Self::BfdProfile(change) => unreadable_in("BFDProfile", change),
             Self::StatusFieldsRead(..) | Self::Lease(_) | Self::Written { .. } | Self::Tick => None,
         }
     }

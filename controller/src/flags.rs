@@ -80,15 +80,15 @@ impl Flags {
 mod tests {
     use super::*;
 
-    fn read(args: &[&str]) -> Result<Flags, String> {
-        let words = ["ferrolb-controller"].iter().chain(args);
-        let flags = Flags::try_parse_from(words).map_err(|error| error.to_string())?;
+    fn parse(args: &[&str]) -> Result<Flags, String> {
+        let command_line = ["ferrolb-controller"].iter().chain(args);
+        let flags = Flags::try_parse_from(command_line).map_err(|error| error.to_string())?;
         flags.check().map(|()| flags)
     }
 
     #[test]
-    fn the_defaults_are_the_documented_ones_and_sound() {
-        let flags = read(&[]).unwrap();
+    fn the_defaults_are_valid_and_as_documented() {
+        let flags = parse(&[]).unwrap();
         assert_eq!(
             (flags.lease_duration, flags.lease_renew_deadline, flags.lease_retry),
             (Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2))
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
+    fn every_flag_has_an_environment_variable_and_a_help_text() {
         for arg in Flags::command().get_arguments() {
             let flag = arg.get_long().unwrap();
             let env = format!("FERROLB_{}", flag.to_uppercase().replace('-', "_"));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_says_how_a_time_is_written() {
+    fn the_help_explains_the_format_of_a_time() {
         let help = Flags::command().render_help().to_string();
         assert!(
             help.contains("<TIME>")
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn lease_times_that_do_not_fit_together_are_refused_by_name() {
+    fn inconsistent_lease_times_are_rejected_with_the_flag_name() {
         let cases: [(&[&str], &str); 5] = [
             (&["--lease-renew-deadline=15s"], "--lease-renew-deadline must be less"),
             (&["--lease-duration=10s"], "--lease-renew-deadline must be less"),
@@ -125,9 +125,10 @@ mod tests {
             (&["--lease-retry=0s"], "longer than zero"),
         ];
         for (args, why) in cases {
-            let error = read(args).unwrap_err();
+            let error = parse(args).unwrap_err();
             assert!(error.contains(why), "{args:?}: {error}");
         }
-        read(&["--lease-duration=3s", "--lease-renew-deadline=2s", "--lease-retry=500ms"]).unwrap();
+        parse(&["--lease-duration=3s", "--lease-renew-deadline=2s", "--lease-retry=500ms"])
+            .unwrap();
     }
 }

@@ -146,27 +146,27 @@ impl Metrics {
         latencies.iter().for_each(|latency| self.allocation_seconds.observe(latency.as_secs_f64()));
     }
 
-    /// Replaces all exported values by `figures`, and removes the series of pools that no longer
+    /// Replaces all exported values by `values`, and removes the series of pools that no longer
     /// exist.
-    pub fn update(&self, figures: MetricValues) {
-        let mut shown = self.latest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *shown == figures {
+    pub fn update(&self, values: MetricValues) {
+        let mut exported = self.latest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *exported == values {
             return;
         }
-        self.leader.set(i64::from(figures.leading));
+        self.leader.set(i64::from(values.leading));
         let series = || {
             let each = self.allocator.iter().flat_map(|(total, used)| [total, used]);
             each.chain([&self.services_allocated])
         };
-        for gone in
-            shown.pools.iter().filter(|was| !figures.pools.iter().any(|is| is.name == was.name))
+        for removed in
+            exported.pools.iter().filter(|old| !values.pools.iter().any(|new| new.name == old.name))
         {
-            let labels = PoolLabels { pool: gone.name.to_string() };
+            let labels = PoolLabels { pool: removed.name.to_string() };
             for series in series() {
                 series.remove(&labels);
             }
         }
-        for pool in &figures.pools {
+        for pool in &values.pools {
             let labels = PoolLabels { pool: pool.name.to_string() };
             #[expect(
                 clippy::cast_precision_loss,
@@ -185,17 +185,17 @@ impl Metrics {
             )]
             self.services_allocated.get_or_create(&labels).set(pool.services as f64);
         }
-        update_reasons(&self.services, &shown.services, &figures.services);
-        update_reasons(&self.announced, &shown.announced, &figures.announced);
-        *shown = figures;
+        update_reasons(&self.services, &exported.services, &values.services);
+        update_reasons(&self.announced, &exported.announced, &values.announced);
+        *exported = values;
     }
 }
 
 /// Exports the number of Services for each reason in `now`. A reason that is only in `before` gets
 /// the number 0.
 fn update_reasons(series: &PerReason, before: &[(&'static str, i64)], now: &[(&'static str, i64)]) {
-    let gone = before.iter().map(|(reason, _)| (*reason, 0));
-    for (reason, count) in gone.chain(now.iter().copied()) {
+    let removed = before.iter().map(|(reason, _)| (*reason, 0));
+    for (reason, count) in removed.chain(now.iter().copied()) {
         series.get_or_create(&ReasonLabels { reason }).set(count);
     }
 }
@@ -206,7 +206,7 @@ mod tests {
     use crate::desired::{PoolMetricValues, Usage};
 
     #[test]
-    fn a_pool_that_is_gone_is_shown_no_longer() {
+    fn metrics_of_a_deleted_pool_are_removed() {
         let mut registry = Registry::with_prefix("ferrolb");
         let metrics = Metrics::new(&mut registry);
         let text = || {
@@ -220,7 +220,7 @@ mod tests {
             (vec![("Assigned", 3)], vec![("NoEndpoints", 2), ("Announced", 1)]);
         metrics.update(MetricValues { leading: true, pools: vec![pool], services, announced });
         metrics.record_latencies(vec![Duration::from_millis(3)]);
-        let shown = text();
+        let exported = text();
         for line in [
             "ferrolb_controller_leader 1",
             "ferrolb_allocator_addresses_in_use_total{pool=\"lan\"} 4.0",
@@ -234,23 +234,29 @@ mod tests {
             "ferrolb_controller_announced{reason=\"Announced\"} 1",
             "ferrolb_controller_writes_total 0",
         ] {
-            assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+            assert!(
+                exported.lines().any(|exported_line| exported_line == line),
+                "{line} is not in\n{exported}"
+            );
         }
-        let total = shown.lines().find_map(|line| {
+        let total = exported.lines().find_map(|line| {
             line.strip_prefix("ferrolb_allocator_ipv6_addresses_total{pool=\"lan\"} ")
         });
         assert_eq!(
             total.and_then(|total| total.parse().ok()),
             Some(2_f64.powi(64)),
-            "no integer of Prometheus' holds it"
+            "the count exceeds every integer type of Prometheus"
         );
         metrics.update(MetricValues::default());
-        let shown = text();
-        assert!(!shown.contains("lan"), "{shown}");
-        assert!(shown.contains("ferrolb_controller_services{reason=\"Assigned\"} 0"), "{shown}");
+        let exported = text();
+        assert!(!exported.contains("lan"), "{exported}");
         assert!(
-            shown.contains("ferrolb_controller_announced{reason=\"NoEndpoints\"} 0"),
-            "{shown}"
+            exported.contains("ferrolb_controller_services{reason=\"Assigned\"} 0"),
+            "{exported}"
+        );
+        assert!(
+            exported.contains("ferrolb_controller_announced{reason=\"NoEndpoints\"} 0"),
+            "{exported}"
         );
     }
 }

@@ -31,14 +31,14 @@ use crate::event::Event;
 use crate::flags::Flags;
 use crate::metrics::Metrics;
 use crate::plan::plan;
-use crate::state::{Config, State};
+use crate::state::{Config, Names, State};
 
 /// Maximum number of events that one pass of the main loop handles before it computes a new
 /// [`Desired`].
 pub const EVENTS_PER_PASS_MAX: usize = 256;
-/// Time for which the main loop waits until the lease driver has released the lease. Slightly
+/// Time for which the main loop waits until the lease driver has released the lease; slightly
 /// longer than the driver's own limit, [`lease::RELEASE_TIMEOUT`].
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+const LEASE_DRIVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Inputs of the main loop, created by `main`.
 pub struct Inputs {
@@ -137,13 +137,13 @@ struct MainLoop {
 /// A task that must never end has ended, or the kernel provides no random numbers.
 pub async fn run(
     flags: Flags,
-    shell: Inputs,
+    inputs: Inputs,
     leave: impl Future<Output = &'static str>,
 ) -> anyhow::Result<()> {
-    let Inputs { client, health, watchdog, metrics, mut state_requests } = shell;
+    let Inputs { client, health, watchdog, metrics, mut state_requests } = inputs;
     let config = lease_config(&flags)?;
     let metrics = Arc::new(metrics);
-    let (desired, wanted) = watch::channel(Desired::default());
+    let (desired, reader) = watch::channel(Desired::default());
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
     // FerroLB's own CRDs have every status field that the controller writes. With another API
@@ -155,27 +155,26 @@ pub async fn run(
             events.clone(),
         ));
     }
-    spawn_writers(&mut tasks, &client, &flags.common, &events, wanted, &metrics, &config.identity);
-    let (go, going) = oneshot::channel();
+    spawn_writers(&mut tasks, &client, &flags.common, &events, reader, &metrics, &config.identity);
+    let (stop_lease, lease_stopped) = oneshot::channel();
     let mut lease_task = JoinSet::new();
     lease_task.spawn(lease_driver::run(
         client.clone(),
         flags.common.namespace.clone(),
         config,
         events,
-        going,
+        lease_stopped,
     ));
 
     let state = State::new(state_config(&flags.common));
     let watches = Watches::start(&client, &flags.common, &watchdog);
-    let complaints = DecodeErrorLog::default();
     let mut main = MainLoop {
         state,
         desired,
         client,
         flags: flags.common,
         watches,
-        decode_errors: complaints,
+        decode_errors: DecodeErrorLog::default(),
         metrics,
         health,
         watchdog,
@@ -184,12 +183,12 @@ pub async fn run(
     let mut leave = std::pin::pin!(leave);
     // Keep the two batches separate: the pass that handles a new lease must not also handle watch
     // events that arrived before it.
-    let (mut batch, mut seen) = (Vec::new(), Vec::new());
+    let (mut driver_events, mut watch_events) = (Vec::new(), Vec::new());
     let signal = loop {
         let deadline = main.deadline();
         tokio::select! {
-            _ = queue.recv_many(&mut batch, EVENTS_PER_PASS_MAX) => main.pass(&mut batch),
-            _ = main.watches.queue.recv_many(&mut seen, EVENTS_PER_PASS_MAX) => main.pass(&mut seen),
+            _ = queue.recv_many(&mut driver_events, EVENTS_PER_PASS_MAX) => main.pass(&mut driver_events),
+            _ = main.watches.queue.recv_many(&mut watch_events, EVENTS_PER_PASS_MAX) => main.pass(&mut watch_events),
             Some(request) = state_requests.recv() => request.respond(&main.state.dump(Clock::now())),
             () = Clock::sleep_until(Some(deadline)) => main.pass(&mut vec![Event::Tick]),
             signal = &mut leave => break signal,
@@ -207,8 +206,8 @@ pub async fn run(
     // Stop all writes before the lease is released.
     main.desired.send_replace(Desired::default());
     drop(queue);
-    drop(go);
-    if tokio::time::timeout(LEAVE_TIMEOUT, lease_task.join_next()).await.is_err() {
+    drop(stop_lease);
+    if tokio::time::timeout(LEASE_DRIVER_TIMEOUT, lease_task.join_next()).await.is_err() {
         warn!("the Lease was not released: another replica takes over when it expires");
     }
     Ok(())
@@ -218,7 +217,7 @@ fn state_config(flags: &CommonFlags) -> Config {
     Config {
         classes: flags.load_balancer_class.clone(),
         default_implementation: flags.default_implementation,
-        group: flags.api_group.clone(),
+        names: Names { namespace: flags.namespace.clone(), group: flags.api_group.clone() },
     }
 }
 
@@ -226,8 +225,8 @@ impl MainLoop {
     /// Returns the time at which the next pass is due if no event arrives.
     fn deadline(&self) -> ferrolb_proto::Instant {
         let now = Clock::now();
-        let beat = now + HEARTBEAT_INTERVAL;
-        self.state.deadline(now).map_or(beat, |deadline| deadline.min(beat))
+        let next_heartbeat = now + HEARTBEAT_INTERVAL;
+        self.state.deadline(now).map_or(next_heartbeat, |deadline| deadline.min(next_heartbeat))
     }
 
     /// Handles these events, and passes the resulting [`Desired`] to the drivers.
@@ -248,7 +247,7 @@ impl MainLoop {
             *desired = next;
             differs
         });
-        self.metrics.update(self.state.figures());
+        self.metrics.update(self.state.metric_values());
         self.watchdog.heartbeat(now);
         if !self.ready {
             self.update_readiness();
@@ -279,8 +278,13 @@ fn spawn_writers(
     metrics: &Arc<Metrics>,
     identity: &str,
 ) {
-    let (notices, waiting) = Notices::new(Arc::clone(metrics));
-    tasks.spawn(notices::send(client.clone(), identity.to_owned(), waiting, Arc::clone(metrics)));
+    let (notices, queued_events) = Notices::new(Arc::clone(metrics));
+    tasks.spawn(notices::send(
+        client.clone(),
+        identity.to_owned(),
+        queued_events,
+        Arc::clone(metrics),
+    ));
     tasks.spawn(hello_secret::run(client.clone(), flags.namespace.clone(), desired.clone()));
     let writer = Writer {
         applier: Applier::new(client.clone(), flags, desired.clone()),

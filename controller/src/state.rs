@@ -55,6 +55,15 @@ pub const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of measured assignment latencies that are stored until the metrics read them.
 const LATENCIES_MAX: usize = 1_024;
 
+/// Names that depend on the installation. The commands in messages contain them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Value of the flag `--namespace`.
+    pub namespace: String,
+    /// Value of the flag `--api-group`.
+    pub group: String,
+}
+
 /// Settings that select FerroLB's Services and custom resources.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -62,8 +71,8 @@ pub struct Config {
     pub classes: Vec<String>,
     /// Value of the flag `--default-implementation`.
     pub default_implementation: bool,
-    /// Value of the flag `--api-group`.
-    pub group: String,
+    /// The namespace and the API group of the custom resources.
+    pub names: Names,
 }
 
 /// Counters of Services, for the metrics.
@@ -124,7 +133,7 @@ impl State {
     /// Creates an empty state.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let known = if config.group == api::GROUP {
+        let kinds = if config.names.group == api::GROUP {
             CustomResourceKind::WITH_CONTROLLER_STATUS.as_slice()
         } else {
             &[]
@@ -141,7 +150,7 @@ impl State {
             nodes: Store::default(),
             namespaces: Store::default(),
             custom_resources: CustomResources::default(),
-            status_fields: known.iter().map(|kind| (*kind, StatusFields::All)).collect(),
+            status_fields: kinds.iter().map(|kind| (*kind, StatusFields::All)).collect(),
             pool_faults: BTreeMap::new(),
             allocator: Allocator::default(),
             all_services_dirty: false,
@@ -165,27 +174,34 @@ impl State {
                 Event::Speaker(change) => self.handle_speaker(change, now),
                 Event::Node(change) => self.handle_node(change),
                 Event::Namespace(change) => self.handle_namespace(change),
-                Event::Pool(change) => self.handle_custom_resource(|own| &mut own.pools, change),
+                Event::Pool(change) => {
+                    self.handle_custom_resource(|resources| &mut resources.pools, change)
+                }
                 Event::Advertisement(change) => {
-                    self.handle_custom_resource(|own| &mut own.advertisements, change)
+                    self.handle_custom_resource(|resources| &mut resources.advertisements, change)
                 }
                 Event::Community(change) => {
-                    self.handle_custom_resource(|own| &mut own.communities, change)
+                    self.handle_custom_resource(|resources| &mut resources.communities, change)
                 }
-                Event::Peer(change) => self.handle_custom_resource(|own| &mut own.peers, change),
+                Event::Peer(change) => {
+                    self.handle_custom_resource(|resources| &mut resources.peers, change)
+                }
                 Event::BgpAdvertisement(change) => {
-                    self.handle_custom_resource(|own| &mut own.bgp_advertisements, change);
+                    self.handle_custom_resource(
+                        |resources| &mut resources.bgp_advertisements,
+                        change,
+                    );
                 }
                 Event::BfdProfile(change) => {
-                    self.handle_custom_resource(|own| &mut own.profiles, change)
+                    self.handle_custom_resource(|resources| &mut resources.profiles, change)
                 }
                 Event::StatusFieldsRead(kind, fields) => {
                     self.status_fields.insert(kind, fields);
                     self.all_services_dirty = true;
                 }
-                Event::Lease(leadership) => self.lease(leadership),
+                Event::Lease(leadership) => self.handle_leadership(leadership),
                 Event::Written { target, attempt, outcome } => {
-                    self.written(&target, attempt, outcome, now)
+                    self.handle_write_result(&target, attempt, outcome, now)
                 }
                 Event::Tick => {}
             }
@@ -254,7 +270,7 @@ impl State {
 
     /// Returns the values of the metrics.
     #[must_use]
-    pub fn figures(&self) -> MetricValues {
+    pub fn metric_values(&self) -> MetricValues {
         let usage =
             |count: pool_addresses::AddressCounts| Usage { total: count.total, used: count.used };
         let pool =
@@ -330,14 +346,14 @@ impl State {
     /// is complete.
     const fn mark_lists_incomplete(&mut self) {
         self.services.mark_incomplete();
-        self.slices.doubt();
+        self.slices.mark_incomplete();
         self.speakers.mark_incomplete();
         self.nodes.mark_incomplete();
         self.namespaces.mark_incomplete();
-        self.custom_resources.doubt();
+        self.custom_resources.mark_incomplete();
     }
 
-    fn lease(&mut self, leadership: Leadership) {
+    fn handle_leadership(&mut self, leadership: Leadership) {
         match leadership {
             Leadership::Held(until) => {
                 self.lease_expiry = until;
@@ -352,7 +368,13 @@ impl State {
         self.step_down();
     }
 
-    fn written(&mut self, target: &Target, attempt: u64, outcome: Outcome, now: Instant) {
+    fn handle_write_result(
+        &mut self,
+        target: &Target,
+        attempt: u64,
+        outcome: Outcome,
+        now: Instant,
+    ) {
         match target {
             Target::Service(key) => {
                 let Some(entry) = self.services.get_mut(key) else { return };
@@ -362,18 +384,20 @@ impl State {
                     .is_some()
                 {
                     entry.lost.clear();
-                    let given = entry
+                    let assigned_at = entry
                         .first_assigned_at
                         .take()
                         .filter(|_| self.latencies.len() < LATENCIES_MAX);
-                    self.latencies.extend(given.map(|given| now.since(given)));
+                    self.latencies.extend(assigned_at.map(|assigned_at| now.since(assigned_at)));
                 }
                 self.counters.count(entry, self.config.role(&entry.service));
             }
             Target::CustomResource(..) => {
-                let written = self.write_queue.answered_own(target, attempt, outcome, now);
+                let written = self
+                    .write_queue
+                    .complete_custom_resource_attempt(target, attempt, outcome, now);
                 if let Some(Status::CustomResource(name, status)) = written {
-                    self.custom_resources.assume(&name, &status);
+                    self.custom_resources.record_written(&name, &status);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Benchmarks (docs/benchmarks.md). Each one measures a promise of FerroLB in a lab of its own.
 //!
-//! A run prints every value as measured; a check fails only beyond three times a target.
+//! A run prints every value as measured. `--check` fails only if a value is above three times its
+//! target.
 
 mod bgp;
 pub mod bgp_failover;

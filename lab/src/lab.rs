@@ -86,7 +86,7 @@ impl Lab {
     /// of others.
     ///
     /// # Errors
-    /// If a live process uses this name, or a part does not start; then nothing is left behind.
+    /// If a live process uses this name, or if a part does not start; the lab is then removed.
     pub fn up(tools: &Tools, options: &Options) -> Result<Self> {
         let name: LabName = options.name.parse()?;
         ensure!(
@@ -121,7 +121,11 @@ impl Lab {
 
     fn start(&self) -> Result<()> {
         if self.facts.kubeadm {
-            let parts = self.tools.kubeadm.as_ref().context("a kubeadm lab needs its parts")?;
+            let parts = self
+                .tools
+                .kubeadm
+                .as_ref()
+                .context("a kubeadm lab needs the parts of its machines")?;
             return kubeadm::start(&self.state, &self.facts, parts, &self.tools.programs.lab);
         }
         network::build(&self.state.name, &self.facts)?;
@@ -198,7 +202,7 @@ impl Lab {
     /// returns at once.
     ///
     /// # Errors
-    /// If it already runs, or cannot be started.
+    /// If the controller already runs, or cannot be started.
     pub fn start_controller(&self, extra: &[&str]) -> Result<()> {
         self.start_controller_named(ferrolb::CONTROLLER, extra)
     }
@@ -223,7 +227,7 @@ impl Lab {
     /// Waits until a program replies 200 to `path` on a port of its host.
     ///
     /// # Errors
-    /// If it does not within 30 s, or has ended; with the end of its log.
+    /// If the program does not reply within 30 s, or has ended; with the end of its log.
     pub fn wait_healthy(&self, process: &str, host: &str, port: u16, path: &str) -> Result<()> {
         let server = SocketAddr::new(self.address(host)?, port);
         let record = process::find(&self.state, process);
@@ -252,7 +256,7 @@ impl Lab {
     /// `kube-apiserver`, `etcd`, ...
     ///
     /// # Errors
-    /// If it does not run.
+    /// If the process does not run.
     pub fn signal(&self, process: &str, signal: Signal) -> Result<()> {
         process::signal(&self.record(process)?, signal)
     }
@@ -260,7 +264,7 @@ impl Lab {
     /// Sends a signal that ends a process, and waits for its end.
     ///
     /// # Errors
-    /// If it does not run, or still runs after 30 s.
+    /// If the process does not run, or still runs after 30 s.
     pub fn stop(&self, process: &str, signal: Signal) -> Result<()> {
         let record = self.record(process)?;
         process::signal(&record, signal)?;
@@ -270,7 +274,7 @@ impl Lab {
     /// Restarts an ended process with the same parameters.
     ///
     /// # Errors
-    /// If it still runs.
+    /// If the process still runs.
     pub fn restart(&self, process: &str) -> Result<()> {
         process::start(&self.state, self.record(process)?.launch).map(drop)
     }
@@ -278,7 +282,7 @@ impl Lab {
     /// Returns the pid of a process of the lab.
     ///
     /// # Errors
-    /// If it does not run.
+    /// If the process does not run.
     pub fn pid(&self, process: &str) -> Result<i32> {
         let record = self.record(process)?;
         ensure!(record.is_alive(), "{process} is not running");

@@ -89,7 +89,7 @@ enum ProxyMode {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let lasts = matches!(
+    let is_supervised = matches!(
         args.command,
         Command::Demo { .. }
             | Command::Up { .. }
@@ -97,10 +97,10 @@ fn main() -> ExitCode {
             | Command::Bench(_)
             | Command::Images
     );
-    let result = if lasts && !args.worker {
+    let result = if is_supervised && !args.worker {
         supervise::supervise()
     } else {
-        work(args).map(|()| ExitCode::SUCCESS)
+        run_command(args).map(|()| ExitCode::SUCCESS)
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn work(args: Args) -> anyhow::Result<()> {
+fn run_command(args: Args) -> anyhow::Result<()> {
     // The process `parts` ends its own processes when its parent ends.
     if args.worker && !matches!(args.command, Command::Parts) {
         supervise::end_with_parent()?;
@@ -118,7 +118,9 @@ fn work(args: Args) -> anyhow::Result<()> {
         Command::Up(up) => commands::up::up(args.name, &up),
         Command::Down => commands::down::down(args.name),
         Command::Status => commands::status::status(),
-        Command::Kubectl { args: words } => commands::enter::kubectl(args.name, &words),
+        Command::Kubectl { args: kubectl_args } => {
+            commands::enter::kubectl(args.name, &kubectl_args)
+        }
         Command::Exec { host, command } => commands::enter::exec(args.name, &host, &command),
         Command::Test { tier, docker } => commands::test::test(tier, docker),
         Command::Bench(bench) => commands::bench::bench(args.name, &bench),
@@ -147,12 +149,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_definition_is_valid() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn what_follows_kubectl_is_kubectl_s_own() {
+    fn arguments_after_kubectl_are_passed_to_kubectl() {
         let args = Args::parse_from([
             "cargo lab",
             "--name",
@@ -165,13 +167,13 @@ mod tests {
             "--name",
             "b",
         ]);
-        let Command::Kubectl { args: words } = args.command else { panic!("not kubectl") };
-        assert_eq!(words, ["get", "svc", "-o", "wide", "--name", "b"]);
+        let Command::Kubectl { args: kubectl_args } = args.command else { panic!("not kubectl") };
+        assert_eq!(kubectl_args, ["get", "svc", "-o", "wide", "--name", "b"]);
         assert_eq!(args.name.unwrap().to_string(), "a");
     }
 
     #[test]
-    fn a_pod_s_name_is_not_taken_for_a_lab_s() {
+    fn a_pod_name_is_not_parsed_as_a_lab_name() {
         let args = Args::parse_from(["cargo lab", "serve", "web-1", "8080"]);
         let Command::Serve { pod, port } = args.command else { panic!("not serve") };
         assert_eq!((pod.as_str(), port, args.name), ("web-1", 8080, None));

@@ -1,5 +1,5 @@
-//! Network namespaces: entering one, and finding its processes. All names here are of namespaces
-//! that a lab created.
+//! Network namespaces: entering one, and finding its processes. All names in this module are names
+//! of namespaces that a lab created.
 
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -57,13 +57,14 @@ pub fn list(prefix: &str) -> Vec<String> {
 
 /// Returns the processes in the network namespaces `namespaces`, by one pass over `/proc`.
 pub fn pids(namespaces: &[String]) -> Vec<i32> {
-    let ours: BTreeSet<(u64, u64)> =
+    let identities: BTreeSet<(u64, u64)> =
         namespaces.iter().filter_map(|name| identity(&path(name))).collect();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids =
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
-        identity(Path::new(&format!("/proc/{pid}/ns/net"))).is_some_and(|id| ours.contains(&id))
+        identity(Path::new(&format!("/proc/{pid}/ns/net")))
+            .is_some_and(|id| identities.contains(&id))
     })
     .collect()
 }

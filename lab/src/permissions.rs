@@ -19,22 +19,24 @@ pub struct Permission {
     pub group: String,
     /// Resource with its subresource: `services/status`.
     pub resource: String,
-    /// `None`: in every namespace.
+    /// Namespace of the permission; `None` grants it in every namespace.
     pub namespace: Option<String>,
-    /// `None`: objects of any name.
+    /// Name of the object; `None` grants the permission for all names.
     pub name: Option<String>,
 }
 
 impl Permission {
-    fn covers(&self, asked: &ApiRequest) -> bool {
-        let named = |own: &Option<String>, its: &str| own.as_deref().is_none_or(|own| own == its);
-        let same = |own: &str, its: &str| own == its;
-        same(&self.account, &asked.account)
-            && same(&self.verb, &asked.verb)
-            && same(&self.group, &asked.group)
-            && same(&self.resource, &asked.resource)
-            && named(&self.namespace, &asked.namespace)
-            && named(&self.name, &asked.name)
+    fn covers(&self, request: &ApiRequest) -> bool {
+        let matches = |own: &Option<String>, requested: &str| {
+            own.as_deref().is_none_or(|own| own == requested)
+        };
+        let same = |own: &str, requested: &str| own == requested;
+        same(&self.account, &request.account)
+            && same(&self.verb, &request.verb)
+            && same(&self.group, &request.group)
+            && same(&self.resource, &request.resource)
+            && matches(&self.namespace, &request.namespace)
+            && matches(&self.name, &request.name)
     }
 }
 
@@ -55,9 +57,9 @@ pub struct ApiRequest {
     pub verb: String,
     pub group: String,
     pub resource: String,
-    /// Empty: cluster-scoped, or all namespaces.
+    /// Empty if the request is cluster-scoped or for all namespaces.
     pub namespace: String,
-    /// Empty: not a single object.
+    /// Empty if the request is not for a single object.
     pub name: String,
     pub allowed: bool,
 }
@@ -69,28 +71,28 @@ pub struct PermissionUse {
     pub used: BTreeSet<Permission>,
     /// Permissions that were refused and are granted to no account. A granted permission may also
     /// be refused temporarily: before the API server has read the roles, or while a scenario
-    /// removes them. Those do not count.
+    /// removes them. Such refusals do not count.
     pub refused: BTreeSet<Permission>,
 }
 
 impl PermissionUse {
     /// Matches requests with granted permissions.
-    pub fn of(asked: &BTreeSet<ApiRequest>, granted: &BTreeSet<Permission>) -> Self {
-        let mut seen = Self::default();
-        for asked in asked {
+    pub fn of(requests: &BTreeSet<ApiRequest>, granted: &BTreeSet<Permission>) -> Self {
+        let mut result = Self::default();
+        for request in requests {
             match granted
                 .iter()
-                .filter(|right| right.covers(asked))
-                .max_by_key(|right| specificity(right))
+                .filter(|permission| permission.covers(request))
+                .max_by_key(|permission| specificity(permission))
             {
-                Some(right) if asked.allowed => drop(seen.used.insert(right.clone())),
-                None if !asked.allowed => drop(seen.refused.insert(needed_permission(asked))),
+                Some(permission) if request.allowed => drop(result.used.insert(permission.clone())),
+                None if !request.allowed => drop(result.refused.insert(needed_permission(request))),
                 // Allowed by another rule: the scenario's own, or one of Kubernetes for every
                 // account. Or refused temporarily.
                 Some(_) | None => {}
             }
         }
-        seen
+        result
     }
 
     pub fn extend(&mut self, other: Self) {
@@ -98,31 +100,42 @@ impl PermissionUse {
         self.refused.extend(other.refused);
     }
 
-    /// Returns one line per granted permission that no request used; there must be none.
+    /// Returns one line per granted permission that no request used.
     pub fn unused_lines(&self, granted: &BTreeSet<Permission>) -> Vec<String> {
         granted
             .difference(&self.used)
-            .map(|right| format!("granted, and used by nobody: {right}"))
+            .map(|permission| format!("granted, but not used by any request: {permission}"))
             .collect()
     }
 
     /// Returns one line per request that was refused.
     pub fn refused_lines(&self) -> Vec<String> {
-        self.refused.iter().map(|right| format!("refused, and granted nowhere: {right}")).collect()
+        self.refused
+            .iter()
+            .map(|permission| format!("refused, and not granted by deploy/: {permission}"))
+            .collect()
     }
 }
 
 /// Returns how specific a permission is. A request uses the most specific matching rule, so a rule
 /// without a name does not make one with a name unnecessary.
-fn specificity(right: &Permission) -> (bool, bool) {
-    (right.name.is_some(), right.namespace.is_some())
+fn specificity(permission: &Permission) -> (bool, bool) {
+    (permission.name.is_some(), permission.namespace.is_some())
 }
 
 /// Returns the permission that a request would have needed.
-fn needed_permission(asked: &ApiRequest) -> Permission {
-    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let ApiRequest { account, verb, group, resource, namespace, name, allowed: _ } = asked.clone();
-    Permission { account, verb, group, resource, namespace: said(&namespace), name: said(&name) }
+fn needed_permission(request: &ApiRequest) -> Permission {
+    let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let ApiRequest { account, verb, group, resource, namespace, name, allowed: _ } =
+        request.clone();
+    Permission {
+        account,
+        verb,
+        group,
+        resource,
+        namespace: non_empty(&namespace),
+        name: non_empty(&name),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Processes of a lab. Each starts in its namespace and in a session of its own, and has a record:
-//! its identity (pid and start time, so that a reused pid is never mistaken for it) and its start
-//! parameters.
+//! the pid and the start time, which together identify a process even if the pid is reused, and the
+//! start parameters.
 
 use crate::state::LabState;
 use crate::{netns, wait};
@@ -22,7 +22,7 @@ use std::time::Duration;
 /// Maximum time in which a killed process ends.
 const KILL_MAX: Duration = Duration::from_secs(10);
 /// Nice value of a low-priority process (sched(7)).
-const NICE: i32 = 19;
+const NICE_VALUE: i32 = 19;
 /// Search path of the lab's programs; the user's own PATH does not apply in a lab.
 const TOOL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -54,7 +54,7 @@ pub struct ProcessRecord {
 }
 
 impl ProcessRecord {
-    /// Returns whether this very process still runs.
+    /// Returns whether the recorded process still runs.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start)
     }
@@ -73,12 +73,12 @@ pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
     let mut command = Command::new(&launch.program);
     command.args(&launch.args).env_clear().env("PATH", TOOL_PATH).envs(&launch.env);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let yields = launch.low_priority;
+    let low_priority = launch.low_priority;
     let prepare = move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         setsid()?;
-        if yields {
-            nice(NICE)?;
+        if low_priority {
+            nice(NICE_VALUE)?;
         }
         Ok(())
     };
@@ -94,7 +94,7 @@ pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
     let child =
         command.spawn().with_context(|| format!("cannot start {}", launch.program.display()))?;
     let pid = i32::try_from(child.id()).context("a pid is an i32")?;
-    if yields {
+    if low_priority {
         lower_priority(pid);
     }
     // A program that ends at once has no start time. Its record then counts as not alive, and its
@@ -107,13 +107,13 @@ pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
 /// Lowers the priority of the process's session. If the scheduler groups by session (sched(7),
 /// autogroup), a nice value only counts within the session. Without autogroup this has no effect.
 pub fn lower_priority(pid: i32) {
-    let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
+    let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE_VALUE.to_string());
 }
 
 /// Sends `signal` to a process of the lab.
 ///
 /// # Errors
-/// If it does not run.
+/// If the process does not run.
 pub fn signal(record: &ProcessRecord, signal: Signal) -> Result<()> {
     let name = &record.launch.name;
     let Some(pidfd) = open(record.pid, Some(record.start)) else { bail!("{name} is not running") };
@@ -123,7 +123,7 @@ pub fn signal(record: &ProcessRecord, signal: Signal) -> Result<()> {
 /// Waits until a process of the lab has ended.
 ///
 /// # Errors
-/// If it has not within `limit`.
+/// If the process still runs after `limit`.
 pub fn wait_end(record: &ProcessRecord, limit: Duration) -> Result<()> {
     wait_ended(record.pid, Some(record.start), limit)
         .with_context(|| format!("{} did not stop", record.launch.name))
@@ -132,16 +132,16 @@ pub fn wait_end(record: &ProcessRecord, limit: Duration) -> Result<()> {
 /// Kills processes by id, and waits until they have ended.
 ///
 /// # Errors
-/// If one still runs after ten seconds.
-pub fn kill(victims: impl IntoIterator<Item = (i32, Option<u64>)>) -> Result<()> {
-    let victims: Vec<_> = victims.into_iter().collect();
-    for (pid, start) in &victims {
+/// If a process still runs after ten seconds.
+pub fn kill(processes: impl IntoIterator<Item = (i32, Option<u64>)>) -> Result<()> {
+    let processes: Vec<_> = processes.into_iter().collect();
+    for (pid, start) in &processes {
         if let Some(pidfd) = open(*pid, *start) {
             // An error means that the process has just ended, which is the goal.
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         }
     }
-    victims.iter().try_for_each(|(pid, start)| wait_ended(*pid, *start, KILL_MAX))
+    processes.iter().try_for_each(|(pid, start)| wait_ended(*pid, *start, KILL_MAX))
 }
 
 /// Returns the record of the lab's process of this name.
@@ -200,9 +200,11 @@ fn wait_ended(pid: i32, start: Option<u64>, limit: Duration) -> Result<()> {
     }
     let end = wait::now() + limit;
     loop {
-        let left = end.saturating_duration_since(wait::now());
-        let timeout =
-            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let remaining = end.saturating_duration_since(wait::now());
+        let timeout = Timespec {
+            tv_sec: remaining.as_secs().cast_signed(),
+            tv_nsec: remaining.subsec_nanos().into(),
+        };
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => bail!("process {pid} still runs after {limit:?}"),
             Ok(_) => break,
@@ -225,13 +227,13 @@ fn start_time(pid: i32) -> Option<u64> {
 
 /// Returns the fields of `/proc/PID/stat` (proc(5)) from the third on. The second is the program's
 /// name in parentheses, with arbitrary characters.
-fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
+fn fields_after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat[stat.rfind(')')? + 1..].split_whitespace())
 }
 
 /// Returns the start time from `/proc/PID/stat`; `None` for a zombie.
 fn parse_stat(stat: &str) -> Option<u64> {
-    let mut fields = after_name(stat)?;
+    let mut fields = fields_after_name(stat)?;
     match fields.next()? {
         "Z" | "X" => None,
         _ => fields.nth(18)?.parse().ok(),
@@ -243,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_time_is_read_past_any_program_name() {
+    fn the_start_time_is_parsed_after_any_program_name() {
         let tail = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         for (stat, expect) in [
             (format!("7 (etcd) S {tail}"), Some(4711)),
@@ -257,12 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_that_started_at_another_time_is_left_alone() {
+    fn a_pid_with_another_start_time_is_not_killed() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let start = start_time(pid).unwrap();
         kill([(pid, Some(start + 1))]).unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "a stranger was killed");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "a process with another start time was killed"
+        );
         kill([(pid, Some(start))]).unwrap();
         assert_eq!(start_time(pid), None);
     }

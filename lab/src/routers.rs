@@ -48,7 +48,7 @@ impl RouterKind {
     }
 
     /// Returns the default local preference that the router shows for a path from another AS.
-    pub fn local_pref_outside(self) -> Option<u32> {
+    pub fn default_local_pref(self) -> Option<u32> {
         (self == Self::Bird).then_some(100)
     }
 
@@ -82,7 +82,7 @@ impl<'a> Router<'a> {
     /// to commands.
     ///
     /// # Errors
-    /// If a router of its kind already runs there, or rejects its configuration.
+    /// If a router of this kind already runs on the host, or rejects the configuration.
     pub fn start(lab: &'a Lab, kind: RouterKind, host: &str, config: &str) -> Result<Self> {
         Self::start_on(lab, kind, host, (peering::BGP_PORT, config))
     }
@@ -91,7 +91,12 @@ impl<'a> Router<'a> {
     ///
     /// # Errors
     /// See [`Self::start`].
-    pub fn with(lab: &'a Lab, kind: RouterKind, host: &str, peering: &Peering) -> Result<Self> {
+    pub fn start_with_peering(
+        lab: &'a Lab,
+        kind: RouterKind,
+        host: &str,
+        peering: &Peering,
+    ) -> Result<Self> {
         Self::start_on(lab, kind, host, (peering.port, &kind.config(peering)))
     }
 
@@ -116,10 +121,10 @@ impl<'a> Router<'a> {
         Ok(router)
     }
 
-    /// Stops the router like an operator: its sessions are closed.
+    /// Stops the router by SIGTERM, so that the router closes its sessions.
     ///
     /// # Errors
-    /// If it does not run, or does not stop.
+    /// If the router does not run, or does not stop.
     pub fn stop(self) -> Result<()> {
         let records = self
             .launches()?
@@ -134,12 +139,12 @@ impl<'a> Router<'a> {
         Ok(())
     }
 
-    /// Kills the BGP daemon, or the container that it runs in, and restarts it.
+    /// Kills the BGP daemon, or its container, and restarts it.
     ///
     /// # Errors
-    /// If it does not run, or does not end.
+    /// If the daemon does not run, or does not end.
     pub fn crash(&self) -> Result<()> {
-        let daemon = self.launches()?.pop().context("it has a daemon")?.name;
+        let daemon = self.launches()?.pop().context("the router has no daemon")?.name;
         if self.in_container()? {
             let record = process::find(self.state(), &daemon)
                 .with_context(|| format!("{self} does not run"))?;
@@ -155,8 +160,8 @@ impl<'a> Router<'a> {
         self.kind
     }
 
-    /// Runs a command of the router's own command line and returns the output. For `vtysh -c` each
-    /// of the words is a line; `birdc` and `gobgp` take them as arguments.
+    /// Runs a command of the router's own command line and returns the output. For FRR, each of
+    /// `words` is a line for `vtysh -c`; for BIRD and GoBGP, `words` are arguments.
     ///
     /// # Errors
     /// If the router does not run, or rejects the command.
@@ -171,8 +176,8 @@ impl<'a> Router<'a> {
         }
     }
 
-    /// Returns the paths from its neighbors, sorted; a prefix has as many paths as neighbors that
-    /// announce it.
+    /// Returns the paths that the router received from its neighbors, sorted. A prefix has one path
+    /// for each neighbor that advertises it.
     ///
     /// # Errors
     /// If the router does not run, or the output has an unexpected form.
@@ -187,7 +192,7 @@ impl<'a> Router<'a> {
         Ok(routes)
     }
 
-    /// Returns its sessions, by neighbor.
+    /// Returns the sessions of the router, sorted by neighbor.
     ///
     /// # Errors
     /// See [`Self::routes`].
@@ -202,8 +207,8 @@ impl<'a> Router<'a> {
         Ok(sessions)
     }
 
-    /// Returns the gateways to which its kernel forwards traffic for `address`; empty without such
-    /// a route.
+    /// Returns the gateways to which the router's kernel forwards traffic for `address`; empty if
+    /// the kernel has no route to the address.
     ///
     /// # Errors
     /// If `ip` fails.
@@ -211,7 +216,7 @@ impl<'a> Router<'a> {
         let family = if address.is_ipv4() { "-4" } else { "-6" };
         let words = ["ip", "-json", family, "route", "show", "exact", &address.to_string()];
         let table: Vec<Value> = serde_json::from_str(&self.lab.exec(&self.host, &words)?)?;
-        let ways = table.iter().flat_map(|route| {
+        let paths = table.iter().flat_map(|route| {
             route["nexthops"]
                 .as_array()
                 .into_iter()
@@ -219,7 +224,7 @@ impl<'a> Router<'a> {
                 .chain(std::iter::once(route))
                 .collect::<Vec<_>>()
         });
-        Ok(ways.filter_map(|way| way["gateway"].as_str()?.parse().ok()).collect())
+        Ok(paths.filter_map(|path| path["gateway"].as_str()?.parse().ok()).collect())
     }
 
     fn launches(&self) -> Result<Vec<Launch>> {
@@ -268,9 +273,9 @@ impl<'a> Router<'a> {
     }
 
     fn config_file(&self) -> PathBuf {
-        self.folder().join(CONFIG)
+        self.folder().join(CONFIG_FILE)
     }
 }
 
 /// Name of a router's configuration file in its directory.
-const CONFIG: &str = "router.conf";
+const CONFIG_FILE: &str = "router.conf";

@@ -11,9 +11,9 @@ const LAST_LINES: usize = 30;
 /// Runs `command` without input and returns its output.
 ///
 /// # Errors
-/// If it cannot be started, or fails.
+/// If the tool cannot be started, or fails.
 pub fn run(command: &mut Command) -> Result<String> {
-    checked(command, |command| command.stdin(Stdio::null()).output())
+    run_checked(command, |command| command.stdin(Stdio::null()).output())
 }
 
 /// Runs `command` like [`run`], with `input` as its standard input.
@@ -21,7 +21,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// # Errors
 /// See [`run`].
 pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
-    checked(command, |command| {
+    run_checked(command, |command| {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         if let Some(mut pipe) = child.stdin.take() {
@@ -47,12 +47,12 @@ pub fn ip_batch(namespace: Option<&str>, batch: &str) -> Result<()> {
     Ok(())
 }
 
-fn checked(
+fn run_checked(
     command: &mut Command,
-    go: impl FnOnce(&mut Command) -> std::io::Result<Output>,
+    execute: impl FnOnce(&mut Command) -> std::io::Result<Output>,
 ) -> Result<String> {
     let name = command_line(command);
-    let output = go(command).with_context(|| format!("cannot start `{name}`"))?;
+    let output = execute(command).with_context(|| format!("cannot start `{name}`"))?;
     if !output.status.success() {
         bail!("`{name}` failed ({}):\n{}", output.status, output_tail(&output));
     }
@@ -66,12 +66,12 @@ fn command_line(command: &Command) -> String {
 }
 
 fn output_tail(output: &Output) -> String {
-    let said = format!(
+    let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    last_lines(&said, LAST_LINES)
+    last_lines(&text, LAST_LINES)
 }
 
 /// Returns the last `count` lines of `text`.
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_tool_is_named_with_its_last_words() {
+    fn a_failed_tool_is_reported_with_its_last_output() {
         let failed =
             run(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err().to_string();
         assert!(
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_reads_what_it_is_given() {
+    fn a_tool_reads_its_input() {
         assert_eq!(run_with_input(&mut Command::new("cat"), "a\nb\n").unwrap(), "a\nb\n");
     }
 

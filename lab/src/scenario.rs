@@ -15,10 +15,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Two hello intervals: a processor that stalls for that long delays the hellos of its nodes, and
-/// soon other nodes declare them failed.
+/// Shortest stall that explains a failed scenario: two hello intervals. With such a delay of
+/// hellos, other nodes are close to declaring their sender failed.
 const STALL_MIN: Duration = Duration::from_millis(100);
-/// Maximum number of runs of a scenario.
+/// Maximum number of runs of a scenario that fails while a processor stalls.
 const RUNS_MAX: usize = 3;
 /// Number of log lines of each program that a failed test prints.
 const LOG_LINES: usize = 25;
@@ -27,32 +27,36 @@ const FRR_FOREIGN_LINE: &str = "No such command on config line";
 /// Prefixes of the log names that a failed test prints.
 const LOG_NAME_PREFIXES: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
 
-/// Whether another lab may run at the same time.
+/// Whether a lab runs alone, or other labs may run at the same time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Exclusivity {
     Alone,
     Shared,
 }
 
-/// Starts a lab, runs the scenario `story` in it, and stops it. A panic or an error in the scenario
-/// fails the test.
+/// Starts a lab, runs `scenario` in it, and stops it. A panic or an error in the scenario fails the
+/// test.
 ///
 /// If a processor of this machine stalled meanwhile, an error fails the test only if the scenario
 /// fails again in another run. Another lab may run at the same time, because Kubernetes' own
-/// programs run at low priority in both. With kubelets none may, because FerroLB would have low
-/// priority too.
-pub fn run_scenario(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
-    let turn = if options.kubeadm { Exclusivity::Alone } else { Exclusivity::Shared };
-    run_scenario_in(turn, options, story);
+/// programs run at low priority in both. A lab with kubelets runs alone: in such a lab FerroLB
+/// would have low priority too.
+pub fn run_scenario(options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
+    let exclusivity = if options.kubeadm { Exclusivity::Alone } else { Exclusivity::Shared };
+    run_scenario_in(exclusivity, options, scenario);
 }
 
 /// Runs a scenario like [`run_scenario`], with no other lab at the same time, for precise time
 /// measurements.
-pub fn run_scenario_alone(options: &Options, story: impl Fn(&Lab) -> Result<()>) {
-    run_scenario_in(Exclusivity::Alone, options, story);
+pub fn run_scenario_alone(options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
+    run_scenario_in(Exclusivity::Alone, options, scenario);
 }
 
-fn run_scenario_in(turn: Exclusivity, options: &Options, story: impl Fn(&Lab) -> Result<()>) {
+fn run_scenario_in(
+    exclusivity: Exclusivity,
+    options: &Options,
+    scenario: impl Fn(&Lab) -> Result<()>,
+) {
     let tools = match options {
         Options { kubeadm: true, bgp: true, .. } => Tools::with_all,
         Options { kubeadm: true, .. } => Tools::with_kubeadm,
@@ -60,63 +64,62 @@ fn run_scenario_in(turn: Exclusivity, options: &Options, story: impl Fn(&Lab) ->
         Options { kubernetes: KubernetesVersion::Oldest, .. } => Tools::with_oldest,
         Options { .. } => Tools::ready,
     };
-    in_turn(turn, tools, |tools| {
+    with_lab_lock(exclusivity, tools, |tools| {
         for _ in 1..RUNS_MAX {
             let stalls = StallMonitor::watch()?;
-            let Err(error) = run_once(tools, options, &story) else { return Ok(()) };
+            let Err(error) = run_once(tools, options, &scenario) else { return Ok(()) };
             let longest = stalls.end();
             print_line(&format!(
-                "a processor of this machine stalled for up to {longest:?} meanwhile"
+                "a processor of this machine stalled for up to {longest:?} during the scenario"
             ));
             if longest < STALL_MIN {
                 return Err(error);
             }
             print_line("the stall explains the failure: running the scenario again");
         }
-        run_once(tools, options, &story)
+        run_once(tools, options, &scenario)
     });
 }
 
-fn run_once(tools: &Tools, options: &Options, story: impl Fn(&Lab) -> Result<()>) -> Result<()> {
+fn run_once(tools: &Tools, options: &Options, scenario: impl Fn(&Lab) -> Result<()>) -> Result<()> {
     let lab = Lab::up(tools, &Options { scenario: true, ..options.clone() })?;
-    let last_words = LogTailOnFailure(state::logs(&options.name.parse()?));
+    let log_tail = LogTailOnFailure(state::logs(&options.name.parse()?));
     // Printed at once and in the harness's output of this test, before the long logs of the
     // programs.
-    story(&lab).inspect_err(|error| {
+    scenario(&lab).inspect_err(|error| {
         print_line(&format!("failed: {error:#}"));
         println!("failed: {error:#}");
     })?;
     // The scenario succeeded, so the logs are not printed.
-    std::mem::forget(last_words);
+    std::mem::forget(log_tail);
     permissions::run::record_lab(lab.state())?;
     lab.down()
 }
 
-/// Passes the tools, and ensures that no other lab of these tests or of another test run exists
-/// meanwhile.
-pub fn alone(work: impl FnOnce(&Tools) -> Result<()>) {
-    in_turn(Exclusivity::Alone, Tools::ready, work);
+/// Runs `work` with the tools while no other lab of this or another test run exists.
+pub fn without_other_labs(work: impl FnOnce(&Tools) -> Result<()>) {
+    with_lab_lock(Exclusivity::Alone, Tools::ready, work);
 }
 
-fn in_turn(
-    turn: Exclusivity,
+fn with_lab_lock(
+    exclusivity: Exclusivity,
     tools: fn() -> Result<&'static Tools>,
     work: impl FnOnce(&Tools) -> Result<()>,
 ) {
-    let done = || {
+    let run = || {
         let tools = tools()?;
         // Taken before the lock. Otherwise a test that waits for a slot would hold the shared lock
         // and block tests that must run alone.
-        let _place = (turn == Exclusivity::Shared).then(LabSlot::take);
+        let _slot = (exclusivity == Exclusivity::Shared).then(LabSlot::take);
         // A lock on a directory that all test runs of this user share; it ends with the file.
-        let house = File::open(&Tools::ready()?.kubernetes)?;
-        match turn {
-            Exclusivity::Alone => house.lock()?,
-            Exclusivity::Shared => house.lock_shared()?,
+        let lock_file = File::open(&Tools::ready()?.kubernetes)?;
+        match exclusivity {
+            Exclusivity::Alone => lock_file.lock()?,
+            Exclusivity::Shared => lock_file.lock_shared()?,
         }
         work(tools)
     };
-    if let Err(error) = done() {
+    if let Err(error) = run() {
         panic!("{error:#}");
     }
 }
@@ -132,10 +135,10 @@ pub fn without_proxy(name: &str) -> Options {
     Options { proxy_mode: None, ..one_node(name) }
 }
 
-/// Runs one step of a scenario. Its title is printed first, and is part of its error.
-pub fn step<T>(says: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    println!("- {says}");
-    work().with_context(|| says.to_owned())
+/// Runs one step of a scenario. The title is printed first, and is part of the step's error.
+pub fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("- {title}");
+    work().with_context(|| title.to_owned())
 }
 
 /// Prints a measured value, also for a test that passes.
@@ -161,11 +164,11 @@ impl Drop for LogTailOnFailure {
             let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             if LOG_NAME_PREFIXES.iter().any(|start| name.starts_with(start)) {
                 let text = fs::read_to_string(&log).unwrap_or_default();
-                let told: Vec<&str> =
+                let shown: Vec<&str> =
                     text.lines().filter(|line| !line.contains(FRR_FOREIGN_LINE)).collect();
                 println!(
                     "--- the log of {name} ends:\n{}",
-                    run::last_lines(&told.join("\n"), LOG_LINES)
+                    run::last_lines(&shown.join("\n"), LOG_LINES)
                 );
             }
         }

@@ -29,14 +29,14 @@ pub fn repository() -> &'static Path {
 /// running cargo set about this package are removed: the build scripts of some crates read them,
 /// and all dependents would be rebuilt each time.
 pub fn cargo() -> Command {
-    let own = |name: &str| {
+    let is_set_by_cargo = |name: &str| {
         ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
             || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&name)
     };
     let mut cargo = Command::new("cargo");
     cargo.current_dir(repository());
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(own) {
+        if name.to_str().is_some_and(is_set_by_cargo) {
             cargo.env_remove(name);
         }
     }
@@ -62,10 +62,10 @@ impl Tools {
     /// the same steps one by one to show them.
     ///
     /// # Errors
-    /// If something is missing or does not build, with the remedy.
+    /// If a tool is missing or does not build, with the remedy.
     pub fn ready() -> Result<&'static Self> {
         static READY: OnceLock<Tools> = OnceLock::new();
-        once(&READY, || {
+        get_or_build(&READY, || {
             requirements::check()?;
             packages::install(&packages::missing(false)?)?;
             Ok(Self {
@@ -84,7 +84,7 @@ impl Tools {
     /// See [`Self::ready`].
     pub fn with_routers() -> Result<&'static Self> {
         static READY: OnceLock<Tools> = OnceLock::new();
-        once(&READY, || {
+        get_or_build(&READY, || {
             let tools = Self::ready()?.clone();
             packages::install(&packages::missing(true)?)?;
             let docker = docker::is_requested()?;
@@ -101,7 +101,7 @@ impl Tools {
     /// See [`Self::ready`].
     pub fn with_oldest() -> Result<&'static Self> {
         static READY: OnceLock<Tools> = OnceLock::new();
-        once(&READY, || {
+        get_or_build(&READY, || {
             Ok(Self { kubernetes: KubernetesVersion::Oldest.build()?, ..Self::ready()?.clone() })
         })
     }
@@ -112,7 +112,7 @@ impl Tools {
     /// See [`Self::ready`].
     pub fn with_kubeadm() -> Result<&'static Self> {
         static READY: OnceLock<Tools> = OnceLock::new();
-        once(&READY, || {
+        get_or_build(&READY, || {
             let tools = Self::ready()?.clone();
             Ok(Self { kubeadm: Some(kubeadm::build()?), ..tools })
         })
@@ -121,10 +121,10 @@ impl Tools {
     /// Returns the tools of [`Self::with_kubeadm`] and of [`Self::with_routers`].
     ///
     /// # Errors
-    /// See those functions.
+    /// See [`Self::with_kubeadm`] and [`Self::with_routers`].
     pub fn with_all() -> Result<&'static Self> {
         static READY: OnceLock<Tools> = OnceLock::new();
-        once(&READY, || {
+        get_or_build(&READY, || {
             Ok(Self {
                 kubeadm: Self::with_kubeadm()?.kubeadm.clone(),
                 ..Self::with_routers()?.clone()
@@ -133,13 +133,13 @@ impl Tools {
     }
 }
 
-fn once(
+fn get_or_build(
     ready: &'static OnceLock<Tools>,
-    make: impl FnOnce() -> Result<Tools>,
+    build_tools: impl FnOnce() -> Result<Tools>,
 ) -> Result<&'static Tools> {
     if let Some(tools) = ready.get() {
         return Ok(tools);
     }
-    let tools = make()?;
+    let tools = build_tools()?;
     Ok(ready.get_or_init(|| tools))
 }

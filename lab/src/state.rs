@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/run/ferrolb-lab";
-const OWNER: &str = "owner";
-const FACTS: &str = "lab.json";
+const OWNER_FILE: &str = "owner";
+const FACTS_FILE: &str = "lab.json";
 
 /// Stored facts about a lab.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct LabFacts {
     pub families: Families,
     /// kube-proxy's mode; `None` without kube-proxies.
     pub proxy_mode: Option<String>,
-    /// Whether its nodes renew leases.
+    /// Whether the nodes of the lab renew leases.
     #[serde(default)]
     pub leases: bool,
     /// Directory with kube-apiserver, kubectl and the other programs.
@@ -38,12 +38,12 @@ pub struct LabFacts {
     /// Whether the routers' hosts are containers of the lab's own engine.
     #[serde(default)]
     pub docker: bool,
-    /// Whether its nodes are machines with kubelets, created by kubeadm; the first is the control
-    /// plane.
+    /// Whether the nodes of the lab are machines with kubelets, created by kubeadm; the first node
+    /// is the control plane.
     #[serde(default)]
     pub kubeadm: bool,
-    /// Whether a test scenario runs in it: its API server logs the requests of FerroLB's accounts,
-    /// and Kubernetes' own programs run at low priority unless a kubelet runs them.
+    /// Whether a test scenario runs in the lab: the API server logs the requests of FerroLB's
+    /// accounts, and Kubernetes' own programs run at low priority unless a kubelet runs them.
     #[serde(default)]
     pub scenario: bool,
     /// Whether the lab keeps running after the process that started it has ended.
@@ -74,7 +74,7 @@ impl LabFacts {
 pub struct LabState {
     pub name: LabName,
     path: PathBuf,
-    /// Kept for its lock, which ends with the file.
+    /// Open owner file, whose lock ends when the file is closed.
     _owner: Option<File>,
 }
 
@@ -85,18 +85,18 @@ impl LabState {
     /// # Errors
     /// If a lab of this name exists, or `/run` is not writable.
     pub fn create(name: &LabName, facts: &LabFacts) -> Result<Self> {
-        let (path, aside) =
+        let (path, unfinished) =
             (folder(name), Path::new(ROOT).join(format!(".{name}.{}", std::process::id())));
         for part in ["processes", "logs"] {
-            fs::create_dir_all(aside.join(part))
-                .with_context(|| format!("cannot make {}", aside.display()))?;
+            fs::create_dir_all(unfinished.join(part))
+                .with_context(|| format!("cannot create {}", unfinished.display()))?;
         }
-        let owner = File::create(aside.join(OWNER))?;
+        let owner = File::create(unfinished.join(OWNER_FILE))?;
         owner.lock()?;
-        fs::write(aside.join(OWNER), std::process::id().to_string())?;
-        fs::write(aside.join(FACTS), serde_json::to_vec_pretty(facts)?)?;
-        if let Err(error) = fs::rename(&aside, &path) {
-            fs::remove_dir_all(&aside)?;
+        fs::write(unfinished.join(OWNER_FILE), std::process::id().to_string())?;
+        fs::write(unfinished.join(FACTS_FILE), serde_json::to_vec_pretty(facts)?)?;
+        if let Err(error) = fs::rename(&unfinished, &path) {
+            fs::remove_dir_all(&unfinished)?;
             return Err(error).with_context(|| {
                 format!(
                     "a lab named {name} already exists: stop it with `cargo lab --name {name} down`"
@@ -112,7 +112,7 @@ impl LabState {
     /// If there is no lab of this name.
     pub fn open(name: &LabName) -> Result<Self> {
         let path = folder(name);
-        if !path.join(FACTS).is_file() {
+        if !path.join(FACTS_FILE).is_file() {
             bail!(
                 "there is no lab named {name}: `cargo lab status` lists them, `cargo lab --name {name} up` starts it"
             );
@@ -124,13 +124,13 @@ impl LabState {
     /// lab.
     ///
     /// # Errors
-    /// If a live process owns it, with its pid.
+    /// If a live process owns the lab, with the pid of that process.
     pub fn claim(name: &LabName) -> Result<Option<Self>> {
         let path = folder(name);
         loop {
-            let Ok(owner) = File::open(path.join(OWNER)) else { return Ok(None) };
+            let Ok(owner) = File::open(path.join(OWNER_FILE)) else { return Ok(None) };
             match owner.try_lock() {
-                Ok(()) if same_file(&owner, &path.join(OWNER)) => {
+                Ok(()) if same_file(&owner, &path.join(OWNER_FILE)) => {
                     return Ok(Some(Self { name: name.clone(), path, _owner: Some(owner) }));
                 }
                 // The lab was stopped, and possibly started again, since the file was opened.
@@ -140,7 +140,7 @@ impl LabState {
                 }
                 Err(TryLockError::WouldBlock) => bail!(
                     "process {} uses the lab {name}: stop it first (Ctrl-C there), or choose another --name",
-                    fs::read_to_string(path.join(OWNER)).unwrap_or_default()
+                    fs::read_to_string(path.join(OWNER_FILE)).unwrap_or_default()
                 ),
             }
         }
@@ -151,7 +151,7 @@ impl LabState {
     /// # Errors
     /// If the directory is being removed.
     pub fn facts(&self) -> Result<LabFacts> {
-        let text = fs::read(self.path.join(FACTS))
+        let text = fs::read(self.path.join(FACTS_FILE))
             .with_context(|| format!("the lab {} is incomplete", self.name))?;
         Ok(serde_json::from_slice(&text)?)
     }
@@ -162,7 +162,7 @@ impl LabState {
     /// If the directory is not writable.
     pub fn keep(&self) -> Result<()> {
         let facts = LabFacts { kept: true, ..self.facts()? };
-        Ok(fs::write(self.path.join(FACTS), serde_json::to_vec_pretty(&facts)?)?)
+        Ok(fs::write(self.path.join(FACTS_FILE), serde_json::to_vec_pretty(&facts)?)?)
     }
 
     /// Returns whether the directory still exists.
@@ -208,15 +208,16 @@ pub fn logs(name: &LabName) -> PathBuf {
     folder(name).join("logs")
 }
 
-/// Removes directories of processes that were killed while they created a lab's directory.
+/// Removes the temporary directories of processes that were killed while they created a lab's
+/// directory.
 ///
 /// # Errors
-/// If one cannot be removed.
+/// If a directory cannot be removed.
 pub fn remove_unfinished() -> Result<()> {
     let Ok(entries) = fs::read_dir(ROOT) else { return Ok(()) };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let maker = path.file_name().and_then(|name| unfinished_by(name.to_str()?));
-        if maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let creator = path.file_name().and_then(|name| unfinished_by(name.to_str()?));
+        if creator.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             fs::remove_dir_all(&path)
                 .with_context(|| format!("cannot remove {}", path.display()))?;
         }
@@ -246,11 +247,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_folder_that_is_being_made_has_a_maker() {
-        for (name, maker) in
+    fn only_an_unfinished_directory_names_a_pid() {
+        for (name, pid) in
             [(".demo.4711", Some(4711)), ("demo", None), (".demo", None), (".demo.x", None)]
         {
-            assert_eq!(unfinished_by(name), maker, "{name}");
+            assert_eq!(unfinished_by(name), pid, "{name}");
         }
     }
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Maximum time for the worker's tools to clean up: apt-get finishes the current package.
-const TOOLS_MAX: Duration = Duration::from_secs(20);
+const CLEAN_UP_MAX: Duration = Duration::from_secs(20);
 /// Interval of checks whether the worker's process group has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Exit code of a program that SIGINT ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
 
@@ -25,7 +25,7 @@ const INTERRUPTED: u8 = 130;
 /// If the worker cannot be started, or its leftovers cannot be removed.
 pub(crate) fn supervise() -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(watch())?;
+    let ended = runtime.block_on(run_worker())?;
     match ended {
         Some(status) if status.success() => return Ok(ExitCode::SUCCESS),
         Some(_) => {}
@@ -40,9 +40,9 @@ pub(crate) fn supervise() -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Starts the worker and waits for its end. Returns `None` if a signal came first and ended all its
-/// processes.
-async fn watch() -> Result<Option<ExitStatus>> {
+/// Starts the worker and waits for its end. Returns `None` if this process received a signal first,
+/// and has ended all processes of the worker.
+async fn run_worker() -> Result<Option<ExitStatus>> {
     // Registered before the worker starts: otherwise a signal in between would end this process
     // without the worker.
     let mut signals =
@@ -71,7 +71,7 @@ async fn watch() -> Result<Option<ExitStatus>> {
     let _ = kill_process(group, Signal::KILL);
     let _ = kill_process_group(group, Signal::INT);
     worker.wait().await?;
-    if tokio::time::timeout(TOOLS_MAX, wait_group_ended(group)).await.is_err() {
+    if tokio::time::timeout(CLEAN_UP_MAX, wait_group_ended(group)).await.is_err() {
         let _ = kill_process_group(group, Signal::KILL);
     }
     Ok(None)
@@ -79,7 +79,7 @@ async fn watch() -> Result<Option<ExitStatus>> {
 
 async fn wait_group_ended(group: Pid) {
     while test_kill_process_group(group).is_ok() {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

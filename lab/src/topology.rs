@@ -10,11 +10,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// Maximum number of nodes: their addresses must stay below the client's.
+/// Maximum number of nodes: the addresses of nodes must stay below the client's address.
 pub const NODES_MAX: u8 = 20;
-/// Maximum number of pods: the last octet of their addresses.
+/// Maximum number of pods, which is limited by the last octet of a pod's addresses.
 pub const PODS_MAX: u8 = 250;
-/// Maximum length of a lab name in characters: it is part of the namespaces' names.
+/// Maximum length of a lab name in characters: the names of namespaces contain the lab name.
 const LAB_NAME_MAX: usize = 16;
 
 /// Namespace of the network switch.
@@ -41,10 +41,10 @@ impl FromStr for LabName {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let headed = text.starts_with(|c: char| c.is_ascii_lowercase());
+        let valid_characters = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let begins_with_letter = text.starts_with(|c: char| c.is_ascii_lowercase());
         ensure!(
-            plain && headed && text.len() <= LAB_NAME_MAX,
+            valid_characters && begins_with_letter && text.len() <= LAB_NAME_MAX,
             "\"{text}\" is not a valid lab name: use a lowercase letter, then lowercase letters and digits, at most {LAB_NAME_MAX}"
         );
         Ok(Self(text.to_owned()))
@@ -133,8 +133,8 @@ impl Subnet {
     }
 }
 
-/// A machine on one of the lab's networks. Its addresses end in OCTET (fd30::112 for 172.30.0.112:
-/// the same digits), and so does its MAC address.
+/// A machine on one of the lab's networks. Its IPv4, IPv6 and MAC addresses end in `octet`; the
+/// IPv4 and IPv6 addresses have the same digits (172.30.0.112 and fd30::112).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     pub name: String,
@@ -167,30 +167,31 @@ impl Host {
 
     pub fn v6(&self) -> Ipv6Addr {
         Ipv6Addr::new(
-            0xfd00 | same_digits(self.subnet.number()),
+            0xfd00 | decimal_digits_as_hex(self.subnet.number()),
             0,
             0,
             0,
             0,
             0,
             0,
-            same_digits(self.octet),
+            decimal_digits_as_hex(self.octet),
         )
     }
 
-    /// Returns both of its addresses; the lab's families determine which ones it has.
+    /// Returns the IPv4 and the IPv6 address; the lab's families determine which of them the host
+    /// has.
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.v4().into(), self.v6().into()]
     }
 
-    /// Returns the hardware address of its interface in this network, locally administered.
+    /// Returns the hardware address of the host's interface in its network, locally administered.
     pub fn mac(&self) -> String {
         let subnet = self.subnet.number() - Subnet::Lan.number();
         format!("02:fb:00:00:{subnet:02x}:{:02x}", self.octet)
     }
 }
 
-/// Returns the name of node `index`, counted from 1; also its Kubernetes name.
+/// Returns the name of node `index`, counted from 1, in the lab and in Kubernetes.
 pub fn node_name(index: u8) -> String {
     format!("node{index}")
 }
@@ -219,12 +220,21 @@ pub fn pod_ranges(index: u8) -> [String; 2] {
 /// Returns the addresses of pod number `pod` on node `index`; pod 1 is the node's own bridge, the
 /// pods' gateway.
 pub fn pod_addresses(index: u8, pod: u8) -> [IpAddr; 2] {
-    let v6 = Ipv6Addr::new(0xfd44, same_digits(index), 0, 0, 0, 0, 0, same_digits(pod));
+    let v6 = Ipv6Addr::new(
+        0xfd44,
+        decimal_digits_as_hex(index),
+        0,
+        0,
+        0,
+        0,
+        0,
+        decimal_digits_as_hex(pod),
+    );
     [IpAddr::V4(Ipv4Addr::new(10, 244, index, pod)), IpAddr::V6(v6)]
 }
 
 /// Reads decimal digits as hexadecimal ones, so that .112 and ::112 visibly belong together.
-fn same_digits(octet: u8) -> u16 {
+fn decimal_digits_as_hex(octet: u8) -> u16 {
     let octet = u16::from(octet);
     (octet / 100) << 8 | (octet / 10 % 10) << 4 | (octet % 10)
 }
@@ -272,21 +282,21 @@ pub fn batch_node(index: u8, nodes: u8, families: Families) -> String {
         format!("link add cni0 address 02:fb:00:01:00:{index:02x} type bridge\nlink set cni0 up\n");
     batch += &batch_addresses(pod_addresses(index, 1), families, "cni0");
     for other in (1..=nodes).filter(|other| *other != index) {
-        let ways = families
+        let routes = families
             .of(pod_ranges(other))
             .into_iter()
             .zip(families.of(Host::node(other).addresses()));
-        batch.extend(ways.map(|(range, host)| format!("route add {range} via {host}\n")));
+        batch.extend(routes.map(|(range, host)| format!("route add {range} via {host}\n")));
     }
     batch
 }
 
-/// Returns the `ip -batch` for a node whose own programs connect to Services' addresses. A kernel
-/// without a route to an address sends nothing, and kube-proxy's rules never apply. The gateway of
-/// this default route does not forward.
+/// Returns the `ip -batch` for a node whose own programs connect to Services' addresses: a default
+/// route. A kernel without a route to an address sends nothing, and kube-proxy's rules never apply.
+/// The gateway of the default route does not forward.
 pub fn batch_default_route(families: Families) -> String {
-    let ways = families.of(Host::client().addresses()).into_iter();
-    ways.map(|client| format!("route add default via {client}\n")).collect()
+    let routes = families.of(Host::client().addresses()).into_iter();
+    routes.map(|client| format!("route add default via {client}\n")).collect()
 }
 
 /// Returns the `ip -batch` for the node of a new pod: its veth link into the pods' bridge. The
@@ -312,24 +322,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lab_name_is_small_letters_and_digits() {
-        for good in ["lab", "demo", "a", "test12"] {
-            assert_eq!(good.parse::<LabName>().unwrap().to_string(), good);
+    fn a_lab_name_has_lowercase_letters_and_digits() {
+        for valid in ["lab", "demo", "a", "test12"] {
+            assert_eq!(valid.parse::<LabName>().unwrap().to_string(), valid);
         }
-        for bad in ["", "a-b", "1a", "Lab", "a/b", "abcdefghijklmnopq", "ä"] {
-            assert!(bad.parse::<LabName>().is_err(), "{bad} was accepted");
+        for invalid in ["", "a-b", "1a", "Lab", "a/b", "abcdefghijklmnopq", "ä"] {
+            assert!(invalid.parse::<LabName>().is_err(), "{invalid} was accepted");
         }
     }
 
     #[test]
-    fn no_lab_s_prefix_starts_another_lab_s_namespace() {
+    fn a_lab_prefix_matches_only_namespaces_of_the_lab() {
         let (short, long) = ("a".parse::<LabName>().unwrap(), "ab".parse::<LabName>().unwrap());
         assert!(!long.namespace("node1").starts_with(&short.prefix()));
         assert!(short.namespace("b-node1").starts_with(&short.prefix()));
     }
 
     #[test]
-    fn both_families_of_an_address_show_the_same_digits() {
+    fn ipv4_and_ipv6_addresses_have_the_same_digits() {
         let cases = [
             (2, "172.30.0.2", "fd30::2"),
             (11, "172.30.0.11", "fd30::11"),
@@ -346,10 +356,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_s_index_is_read_back_from_its_name() {
+    fn a_node_index_is_parsed_from_its_name() {
         assert_eq!(node_index(&node_name(7)), Some(7));
-        for stranger in ["node0", "node21", "cp", "node", "nodex"] {
-            assert_eq!(node_index(stranger), None, "{stranger}");
+        for other in ["node0", "node21", "cp", "node", "nodex"] {
+            assert_eq!(node_index(other), None, "{other}");
         }
     }
 
@@ -362,12 +372,12 @@ mod tests {
         assert!(batch.contains("10.244.3.0/24") && !batch.contains("10.244.2.0/24"));
         assert!(
             batch.starts_with("link add cni0 address 02:"),
-            "a pod that ends may not change it: {batch}"
+            "the bridge has no MAC address of its own: {batch}"
         );
     }
 
     #[test]
-    fn a_lab_of_one_family_has_nothing_of_the_other() {
+    fn a_single_stack_lab_has_no_address_of_the_other_family() {
         for (families, own, other) in [(Families::V4, '.', "::"), (Families::V6, ':', ".")] {
             let host = Host::node(1);
             let batches = [

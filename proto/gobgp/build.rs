@@ -1,4 +1,4 @@
-//! Compiles `api/gobgp.proto` in Rust alone: no protoc has to be installed.
+//! Compiles `api/gobgp.proto` without `protoc`.
 
 use std::error::Error;
 

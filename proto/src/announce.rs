@@ -1,6 +1,6 @@
 //! Hard rules of announcing: which nodes may announce an address, as far as Kubernetes objects
-//! determine it. Pure functions over borrowed facts; used by the speakers' plans, the controller's
-//! conditions and the CLI. Rules about the network segment (a live speaker, an interface that is
+//! determine it. Pure functions over borrowed facts; used by the speakers' plans and the
+//! controller's conditions. Rules about the network segment (a live speaker, an interface that is
 //! up) belong to the claim machine.
 //!
 //! [`sharing_groups`] joins Services by shared addresses. A [`SharingGroup`] is one set of joined

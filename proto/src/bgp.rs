@@ -11,7 +11,7 @@
 //! - [`RouteClass`] contains all of a route except its prefix: the routers that receive the route,
 //!   and the attributes.
 
-mod ads;
+mod advertisements;
 mod advertiser;
 mod drain;
 mod liveness;
@@ -20,7 +20,7 @@ mod route_class;
 mod routes;
 mod sessions;
 
-pub use ads::{BgpAdvertisements, too_wide_prefix};
+pub use advertisements::{BgpAdvertisements, too_wide_prefix};
 pub use advertiser::{Advertiser, NotAdvertised};
 pub use drain::{AlternateNodes, AlternateRoutes, UnverifiedSpeakers, Withdrawable};
 pub use liveness::LivenessReplies;

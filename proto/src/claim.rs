@@ -12,9 +12,9 @@
 //!
 //! - [`peers`]: state of each peer, and admission of frames.
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
-//! - [`words`]: replication of the peers' claim sets.
-//! - [`death`]: failure detection of peers.
-//! - [`senses`]: self-check: detects that this node is isolated, or that its clock stood still.
+//! - [`claim_sets`]: replication of the peers' claim sets.
+//! - [`failure_detection`]: failure detection of peers.
+//! - [`self_check`]: self-check: detects that this node is isolated, or that its clock stood still.
 //! - [`failing`]: exchange of health check failures.
 //! - [`own`]: the claim set of this node, and the frames that carry it.
 //! - [`hello`]: flags and hellos of this node, and their timing.
@@ -23,8 +23,9 @@
 //! - [`foreign`]: conflicts with foreign hosts, and with peers whose kernel replies for an address.
 //! - [`moves`]: the preempt delay of a unit that moved often.
 
-mod death;
+mod claim_sets;
 mod failing;
+mod failure_detection;
 mod foreign;
 mod hello;
 mod moves;
@@ -32,9 +33,8 @@ mod newcomers;
 mod own;
 mod peers;
 mod rule;
-mod senses;
+mod self_check;
 mod unit;
-mod words;
 
 pub use foreign::{AddressConflict, ConflictKind};
 
@@ -52,7 +52,7 @@ use foreign::ConflictState;
 use newcomers::Newcomer;
 use own::OwnState;
 use peers::Peer;
-use senses::SelfCheck;
+use self_check::SelfCheck;
 use unit::UnitState;
 
 /// Shortest stagger between two candidates for the same unit.
@@ -79,7 +79,7 @@ pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
 /// needs far more, but only for a moment.
 const OUTPUTS_KEPT: usize = 64;
 
-/// Parameters of a [`ClaimMachine`] machine.
+/// Parameters of a [`ClaimMachine`].
 #[derive(Clone, Debug)]
 pub struct ClaimConfig {
     /// Name of this node.
@@ -116,7 +116,7 @@ pub enum Input {
     /// IDs of the hello keys with which this node can verify frames, newest first. Without a key,
     /// the machine sends no frame and claims nothing.
     Keys(Vec<u32>),
-    /// The state of the node has changed to this one.
+    /// The state of the node has changed to this value.
     NodeState(NodeState),
     /// A frame of the ownership protocol was received, decoded and verified.
     Frame {
@@ -136,7 +136,7 @@ pub enum Input {
     FrameReceived,
     /// An ARP or NDP frame assigns an address that this node owns or probes to a hardware address
     /// of another host.
-    Foreign {
+    ForeignFrame {
         /// IP address in the frame.
         address: IpAddr,
         /// Hardware address in the frame.
@@ -194,7 +194,7 @@ pub enum Output {
         mac: Mac,
     },
     /// Send an ARP probe for this address (RFC 5227 section 2.1.1), and report replies of the next
-    /// second as [`Input::Foreign`].
+    /// second as [`Input::ForeignFrame`].
     ArpProbe(IpAddr),
     /// Send requests to known hosts, because no frame is received. Any reply proves that this node
     /// receives frames, and that its peers are silent.
@@ -233,7 +233,7 @@ pub struct ClaimCounters {
     pub unchallenged: u64,
     /// Number of frames that carry this node's own name: reflections, or frames of a second node
     /// with the same name.
-    pub own_name: u64,
+    pub own_name_frames: u64,
     /// Number of frames and claims that were ignored because a table was full.
     pub over_limit: u64,
 }
@@ -254,17 +254,17 @@ pub struct ClaimMachine {
     /// Time of the next check of the peers' deadlines. The value may be too early; a check at that
     /// time changes nothing.
     peers_due: Option<Instant>,
-    /// Unowned addresses whose owner has failed, each with the time of that peer's latest frame.
-    orphans: BTreeMap<IpAddr, Instant>,
+    /// Unowned addresses whose owner has failed, each with the time of the owner's latest frame.
+    unowned: BTreeMap<IpAddr, Instant>,
     /// Conflicts with foreign hosts or kernels of peers about addresses of this node's units.
-    troubles: BTreeMap<IpAddr, ConflictState>,
+    address_conflicts: BTreeMap<IpAddr, ConflictState>,
     /// Time at which the next postponed address defense is due.
-    defence_due: Option<Instant>,
+    defense_due: Option<Instant>,
     /// Earliest time of the next ARP probe, so that probes for many units do not flood the segment.
-    next_check: Instant,
+    next_probe: Instant,
     /// Times at which units must be evaluated again, each with the key of its unit.
     timers: BTreeSet<(Instant, IpAddr)>,
-    senses: SelfCheck,
+    self_check: SelfCheck,
     outputs: VecDeque<Output>,
     counts: ClaimCounters,
     random: u64,
@@ -285,12 +285,12 @@ impl ClaimMachine {
             units: BTreeMap::new(),
             unit_of: BTreeMap::new(),
             peers_due: None,
-            orphans: BTreeMap::new(),
-            troubles: BTreeMap::new(),
-            defence_due: None,
-            next_check: now,
+            unowned: BTreeMap::new(),
+            address_conflicts: BTreeMap::new(),
+            defense_due: None,
+            next_probe: now,
             timers: BTreeSet::new(),
-            senses: SelfCheck::new(now),
+            self_check: SelfCheck::new(now),
             outputs: VecDeque::new(),
             counts: ClaimCounters::default(),
         }
@@ -302,12 +302,12 @@ impl ClaimMachine {
     /// stalled node therefore does not reply for an address that a peer has taken over.
     #[must_use]
     pub fn answer_lease_end(&self) -> Instant {
-        self.own.last_hello + self.own.pace.current * (self.config.hello_misses - 1)
+        self.own.last_hello + self.own.hello_interval.current * (self.config.hello_misses - 1)
     }
 
     /// Returns the addresses that this node owns.
     pub fn owned(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.own.held.keys().copied()
+        self.own.owned.keys().copied()
     }
 
     /// Returns whether this is a standby interface: another interface of the node is active on the
@@ -325,7 +325,7 @@ impl ClaimMachine {
 
     /// Returns the names of the peers that are not declared failed, ascending.
     pub fn live_peers(&self) -> impl Iterator<Item = &str> {
-        self.peers.iter().filter(|(_, peer)| !peer.dead).map(|(name, _)| &**name)
+        self.peers.iter().filter(|(_, peer)| !peer.failed).map(|(name, _)| &**name)
     }
 
     /// Returns the latest hardware address of each peer, failed peers included, in the order of the
@@ -337,7 +337,7 @@ impl ClaimMachine {
     /// Returns whether a live peer reports that its kube-proxy was checked and is healthy.
     #[must_use]
     pub fn any_peer_health_checked(&self) -> bool {
-        self.peers.values().any(|peer| !peer.dead && peer.flags.health_checked)
+        self.peers.values().any(|peer| !peer.failed && peer.flags.health_checked)
     }
 
     /// Returns whether the next tick may declare a peer failed. Before that tick, the driver should
@@ -382,9 +382,9 @@ impl Machine for ClaimMachine {
         match input {
             Input::Units(units) => self.set_units(units, now),
             Input::Keys(keys) => self.set_keys(keys, now),
-            Input::NodeState(NodeState { draining, unhealthy, health_checked: checked }) => {
+            Input::NodeState(NodeState { draining, unhealthy, health_checked }) => {
                 self.set_flags(
-                    Flags { draining, unhealthy, health_checked: checked, ..self.own.flags },
+                    Flags { draining, unhealthy, health_checked, ..self.own.flags },
                     now,
                 );
             }
@@ -394,19 +394,19 @@ impl Machine for ClaimMachine {
             }
             Input::ArpReply(mac) => {
                 self.frame_received(now);
-                self.arp_answer(mac);
+                self.on_arp_reply(mac);
             }
             Input::FrameReceived => self.frame_received(now),
-            Input::FramesDropped => self.frames_lost(now),
-            Input::Foreign { address, mac, announced } => {
+            Input::FramesDropped => self.on_frames_dropped(now),
+            Input::ForeignFrame { address, mac, announced } => {
                 self.frame_received(now);
-                self.foreign(address, mac, announced, now);
+                self.on_foreign_frame(address, mac, announced, now);
             }
-            Input::SiblingInterface { is_active: precedes } => {
+            Input::SiblingInterface { is_active } => {
                 self.frame_received(now);
-                self.sibling(precedes, now);
+                self.on_sibling_frame(is_active, now);
             }
-            Input::MainLoopStalled(stuck) => self.set_main_loop_stalled(stuck, now),
+            Input::MainLoopStalled(stalled) => self.set_main_loop_stalled(stalled, now),
             Input::Leave => self.leave(now),
             Input::InterfaceRemoved => self.end(now),
         }
@@ -416,7 +416,7 @@ impl Machine for ClaimMachine {
     fn tick(&mut self, now: Instant) {
         self.check_answer_lease(now);
         self.expire(now);
-        self.forget_troubles(now);
+        self.expire_conflicts(now);
         self.defend_later(now);
         self.check_silence(now);
         self.check_peers(now);
@@ -435,9 +435,9 @@ impl Machine for ClaimMachine {
         let unit = self.timers.first().map(|(at, _)| *at);
         self.peers_due
             .into_iter()
-            .chain(self.defence_due)
+            .chain(self.defense_due)
             .chain(unit)
-            .chain(self.senses_deadline())
+            .chain(self.self_check_deadline())
             .chain(self.own.deadlines())
             .min()
     }

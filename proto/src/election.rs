@@ -1,5 +1,5 @@
 //! Ranking of the nodes that may announce an address, from facts that all nodes share. Pure
-//! functions; used by the speakers' claim machines, the controller's conditions and the CLI.
+//! functions; used by the speakers' claim machines and the controller's conditions.
 //!
 //! Hard rules select the candidates. Soft rules only order them, so they can never leave an address
 //! unannounced.
@@ -68,7 +68,7 @@ pub fn order(node: &str, address: IpAddr) -> u128 {
 }
 
 /// Soft rules 1 to 7 that apply to a candidate, worst first: leaving, failing, draining, unhealthy,
-/// terminating, cordoned, unstable. Less is better.
+/// terminating, cordoned, flapping. Less is better.
 ///
 /// Each value is 0 or 1, except failing: the number of the unit's addresses whose health checks
 /// fail. If every node fails for one address, a node that fails for no other address still ranks
@@ -94,15 +94,20 @@ pub const fn soft_rules(candidate: &Candidate, flags: Flags, failing: u8) -> Sof
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(SoftRules, bool, Reverse<u32>, u128);
 
-/// Returns the rank of a candidate; see [`soft_rules`] for `flags` and `failing`. `count_fresh`
-/// defines whether a running preempt delay lowers the rank: true to compare claims or waiting
-/// candidates with each other, false to compare a candidate with a live owner.
+/// Returns the rank of a candidate; see [`soft_rules`] for `flags` and `failing`.
+/// `count_preempt_delay` defines whether a running preempt delay lowers the rank: true to compare
+/// claims or waiting candidates with each other, false to compare a candidate with a live owner.
 #[must_use]
-pub const fn rank(candidate: &Candidate, flags: Flags, failing: u8, count_fresh: bool) -> Rank {
+pub const fn rank(
+    candidate: &Candidate,
+    flags: Flags,
+    failing: u8,
+    count_preempt_delay: bool,
+) -> Rank {
     let soft = soft_rules(candidate, flags, failing);
     Rank(
         soft,
-        count_fresh && flags.in_preempt_delay,
+        count_preempt_delay && flags.in_preempt_delay,
         Reverse(candidate.preference),
         candidate.order,
     )
@@ -113,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_is_metallbs() {
+    fn the_order_is_that_of_metallb() {
         // sha256("node1#172.30.0.200"), computed with sha256sum of coreutils.
         let expected = include_str!("election_order.hex").trim();
         assert_eq!(
@@ -122,11 +127,12 @@ mod tests {
         );
     }
 
-    /// Number of criteria against a node, worst first: the soft rules, then a running preempt
-    /// delay, less preference, a later position in the order.
-    const AGAINST: usize = 10;
+    /// Number of criteria that worsen the rank of a node, worst first: the soft rules, a running
+    /// preempt delay, less preference, a later position in the order.
+    const CRITERIA: usize = 10;
 
-    fn with(against: [bool; AGAINST], count_fresh: bool) -> Rank {
+    /// Returns the rank of a node to which these criteria apply.
+    fn rank_with(criteria: [bool; CRITERIA], count_preempt_delay: bool) -> Rank {
         let [
             leaving,
             failing,
@@ -134,48 +140,42 @@ mod tests {
             unhealthy,
             terminating,
             cordoned,
-            unstable,
-            fresh,
-            disliked,
+            flapping,
+            in_preempt_delay,
+            less_preferred,
             later,
-        ] = against;
-        let (preference, order) = (u32::from(!disliked), u128::from(later));
+        ] = criteria;
+        let (preference, order) = (u32::from(!less_preferred), u128::from(later));
         let candidate = Candidate { node: "n".into(), cordoned, terminating, preference, order };
-        let flags = Flags {
-            leaving,
-            draining,
-            unhealthy,
-            flapping: unstable,
-            in_preempt_delay: fresh,
-            ..Flags::default()
-        };
-        rank(&candidate, flags, u8::from(failing), count_fresh)
+        let flags =
+            Flags { leaving, draining, unhealthy, flapping, in_preempt_delay, ..Flags::default() };
+        rank(&candidate, flags, u8::from(failing), count_preempt_delay)
     }
 
     #[test]
-    fn each_that_speaks_against_a_node_outweighs_all_that_are_lighter() {
-        for rule in 0..AGAINST {
-            let (alone, lighter) =
-                (std::array::from_fn(|i| i == rule), std::array::from_fn(|i| i > rule));
-            assert!(with(lighter, true) < with(alone, true), "rule {rule}");
+    fn each_rank_criterion_outweighs_all_later_ones() {
+        for criterion in 0..CRITERIA {
+            let (alone, all_later) =
+                (std::array::from_fn(|i| i == criterion), std::array::from_fn(|i| i > criterion));
+            assert!(rank_with(all_later, true) < rank_with(alone, true), "criterion {criterion}");
         }
-        let fresh = std::array::from_fn(|i| i == 7);
+        let delay_only = std::array::from_fn(|i| i == 7);
         assert!(
-            with(fresh, false) == with([false; AGAINST], false),
-            "freshness counts only where asked"
+            rank_with(delay_only, false) == rank_with([false; CRITERIA], false),
+            "the preempt delay counts only if requested"
         );
     }
 
     #[test]
-    fn a_node_is_clean_when_no_soft_rule_speaks_against_it() {
-        let unsound = Flags {
+    fn flags_other_than_soft_rules_do_not_count() {
+        let other_flags = Flags {
             isolated: true,
             in_preempt_delay: true,
             health_checked: true,
             ..Flags::default()
         };
         assert_eq!(
-            soft_rules(&Candidate { preference: 7, ..Candidate::default() }, unsound, 0),
+            soft_rules(&Candidate { preference: 7, ..Candidate::default() }, other_flags, 0),
             NO_SOFT_RULES
         );
         let failing = |count| soft_rules(&Candidate::default(), Flags::default(), count);

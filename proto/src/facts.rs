@@ -10,6 +10,7 @@ mod bgp_advertisement;
 mod bgp_peer;
 mod community;
 mod endpoint_condition;
+mod endpoint_problem;
 mod endpoint_slice;
 mod health_check;
 mod l2_advertisement;
@@ -38,6 +39,7 @@ pub use community::{Community, CommunityError, CommunityProblem, CommunityValue}
 pub use endpoint_condition::{
     ENDPOINT_CONDITION_ANNOTATION, EndpointCondition, EndpointConditionProblem,
 };
+pub use endpoint_problem::EndpointProblem;
 pub use endpoint_slice::{
     Endpoint, EndpointAddress, EndpointSlice, EndpointSliceObject, SERVICE_SLICES_SELECTOR,
 };
@@ -45,10 +47,10 @@ pub use health_check::{
     CheckKind, CheckPort, HEALTH_CHECK_ANNOTATION, HEALTH_INTERVAL_RANGE, HealthCheck,
     HealthCheckProblem,
 };
-pub use l2_advertisement::L2Advertisement;
+pub use l2_advertisement::{L2Advertisement, L2AdvertisementProblem};
 pub use namespace::{Namespace, NamespaceObject};
 pub use node::{DrainReason, Node, NodeObject};
-pub use pool::{Pool, PoolProblem, ServiceAllocation};
+pub use pool::{Pool, PoolProblem, ServiceRestriction};
 pub use service::{
     AllocationDemand, AssignedAddress, FamilyPolicy, Service, ServiceCondition,
     ServiceConditionType, ServiceObject, ServicePort, TrafficPolicy,

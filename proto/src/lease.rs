@@ -62,15 +62,15 @@ pub struct LeaseRecord {
 
 impl LeaseRecord {
     /// Returns whether a later read found that the Lease was deleted.
-    fn is_gone(&self) -> bool {
+    fn is_deleted(&self) -> bool {
         self.version.is_empty()
     }
 }
 
-/// Inputs of the machine. The driver responds to each [`Output::Read`] and [`Output::Write`] with
-/// exactly one of the first four inputs, in bounded time.
+/// Inputs of the machine. The driver responds to each [`LeaseOutput::Read`] and
+/// [`LeaseOutput::Write`] with exactly one of the first four inputs, in bounded time.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub enum LeaseInput {
     /// The Lease was read; `None` if it does not exist.
     Read(Option<LeaseRecord>),
     /// The Lease was written; this is its new state.
@@ -100,7 +100,7 @@ pub struct LeaseWrite {
 
 /// Outputs of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum LeaseOutput {
     /// Read the Lease.
     Read,
     /// Replace or create the Lease, and set `spec.renewTime` to the current wall clock time.
@@ -138,7 +138,7 @@ pub struct LeaderLease {
     /// While the process stops: time until which it tries to release the lease.
     release_by: Option<Instant>,
     finished: bool,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<LeaseOutput>,
 }
 
 impl LeaderLease {
@@ -165,14 +165,21 @@ impl LeaderLease {
     }
 
     fn is_own(&self) -> bool {
-        self.observed.as_ref().is_some_and(|seen| seen.record.holder == self.config.identity)
+        self.observed
+            .as_ref()
+            .is_some_and(|observed| observed.record.holder == self.config.identity)
     }
 
     fn observe(&mut self, record: LeaseRecord, now: Instant) {
-        let same = |seen: &&ObservedRecord| {
-            seen.record.holder == record.holder && seen.record.renew_time == record.renew_time
+        let is_unchanged = |observed_record: &&ObservedRecord| {
+            observed_record.record.holder == record.holder
+                && observed_record.record.renew_time == record.renew_time
         };
-        let since = self.observed.as_ref().filter(same).map_or(now, |seen| seen.since);
+        let since = self
+            .observed
+            .as_ref()
+            .filter(is_unchanged)
+            .map_or(now, |observed_record| observed_record.since);
         self.observed = Some(ObservedRecord { record, since });
         self.is_current = true;
     }
@@ -181,42 +188,42 @@ impl LeaderLease {
     /// lead, it waits as if another replica had just renewed the lease.
     fn observe_missing(&mut self, now: Instant) {
         let leads = self.is_leader();
-        let Some(seen) = &mut self.observed else { return };
-        if !leads && !seen.record.is_gone() {
-            (seen.since, seen.record.holder) = (now, UNKNOWN_HOLDER.into());
+        let Some(observed_record) = &mut self.observed else { return };
+        if !leads && !observed_record.record.is_deleted() {
+            (observed_record.since, observed_record.record.holder) = (now, UNKNOWN_HOLDER.into());
         }
-        seen.record.version = "".into();
+        observed_record.record.version = "".into();
     }
 
     /// Returns the time at which the lease of another replica expires.
-    fn expires_at(&self, seen: &ObservedRecord) -> Instant {
-        let duration = if seen.record.duration.is_zero() {
+    fn expires_at(&self, observed_record: &ObservedRecord) -> Instant {
+        let duration = if observed_record.record.duration.is_zero() {
             self.config.duration
         } else {
-            seen.record.duration
+            observed_record.record.duration
         };
-        seen.since + duration
+        observed_record.since + duration
     }
 
     fn stop(&mut self) {
         if self.renewed_at.take().is_some() {
-            self.outputs.push_back(Output::Stop);
+            self.outputs.push_back(LeaseOutput::Stop);
         }
     }
 
     fn read(&mut self, now: Instant) {
         self.requested_at = Some(now);
-        self.outputs.push_back(Output::Read);
+        self.outputs.push_back(LeaseOutput::Read);
     }
 
     fn write(&mut self, holder: Box<str>, now: Instant) {
         self.requested_at = Some(now);
-        let before = self.observed.as_ref().map(|seen| &seen.record);
+        let before = self.observed.as_ref().map(|observed_record| &observed_record.record);
         let acquires = !holder.is_empty() && before.is_none_or(|record| record.holder != holder);
         let transitions = before.map_or(0, |record| record.transitions + u32::from(acquires));
         let version =
-            before.filter(|record| !record.is_gone()).map(|record| record.version.clone());
-        self.outputs.push_back(Output::Write(LeaseWrite {
+            before.filter(|record| !record.is_deleted()).map(|record| record.version.clone());
+        self.outputs.push_back(LeaseOutput::Write(LeaseWrite {
             version,
             holder,
             transitions,
@@ -232,12 +239,12 @@ impl LeaderLease {
             return;
         }
         match &self.observed {
-            Some(seen)
-                if !seen.record.holder.is_empty()
+            Some(observed_record)
+                if !observed_record.record.holder.is_empty()
                     && !self.is_own()
-                    && now < self.expires_at(seen) =>
+                    && now < self.expires_at(observed_record) =>
             {
-                self.next_request = self.expires_at(seen).min(now + self.config.retry);
+                self.next_request = self.expires_at(observed_record).min(now + self.config.retry);
                 self.stop();
             }
             Some(_) | None => {
@@ -265,7 +272,7 @@ impl LeaderLease {
     fn finish(&mut self) {
         if !self.finished {
             self.finished = true;
-            self.outputs.push_back(Output::Released);
+            self.outputs.push_back(LeaseOutput::Released);
         }
     }
 
@@ -278,7 +285,7 @@ impl LeaderLease {
         self.next_request = now.max(sent + self.config.retry);
         if now < sent + self.config.renew_deadline {
             self.renewed_at = Some(sent);
-            self.outputs.push_back(Output::Lead(sent + self.config.renew_deadline));
+            self.outputs.push_back(LeaseOutput::Lead(sent + self.config.renew_deadline));
         } else {
             self.stop();
         }
@@ -286,11 +293,11 @@ impl LeaderLease {
 }
 
 impl Machine for LeaderLease {
-    type Input = Input;
-    type Output = Output;
+    type Input = LeaseInput;
+    type Output = LeaseOutput;
 
-    fn handle(&mut self, input: Input, now: Instant) {
-        if matches!(input, Input::Stopping) {
+    fn handle(&mut self, input: LeaseInput, now: Instant) {
+        if matches!(input, LeaseInput::Stopping) {
             self.release_by = Some(now + RELEASE_TIMEOUT);
             self.stop();
             self.release(now);
@@ -298,26 +305,26 @@ impl Machine for LeaderLease {
         }
         let Some(sent) = self.requested_at.take() else { return };
         match input {
-            Input::Read(found) => {
+            LeaseInput::Read(found) => {
                 match found {
                     Some(record) => self.observe(record, now),
                     None => self.observe_missing(now),
                 }
                 self.acquire_or_renew(now);
             }
-            Input::Written(record) => self.on_written(record, sent, now),
-            Input::Conflict => {
+            LeaseInput::Written(record) => self.on_written(record, sent, now),
+            LeaseInput::Conflict => {
                 self.is_current = false;
                 self.read(now);
             }
-            Input::Failed => {
+            LeaseInput::Failed => {
                 self.is_current = false;
                 self.next_request = now + self.config.retry;
                 if self.release_by.is_some() {
                     self.finish();
                 }
             }
-            Input::Stopping => {}
+            LeaseInput::Stopping => {}
         }
         self.tick(now);
     }
@@ -339,7 +346,7 @@ impl Machine for LeaderLease {
         }
     }
 
-    fn poll(&mut self) -> Option<Output> {
+    fn poll(&mut self) -> Option<LeaseOutput> {
         self.outputs.pop_front()
     }
 
@@ -347,10 +354,10 @@ impl Machine for LeaderLease {
         if self.finished {
             return None;
         }
-        let ask =
+        let request =
             (self.requested_at.is_none() && self.release_by.is_none()).then_some(self.next_request);
         let stop = self.renewed_at.map(|renewed| renewed + self.config.renew_deadline);
-        [ask, stop, self.release_by].into_iter().flatten().min()
+        [request, stop, self.release_by].into_iter().flatten().min()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pure library of FerroLB, shared by the speaker, the controller, the CLI and the simulator.
+//! Pure library of FerroLB, shared by the speaker, the controller, the lab and the simulator.
 //!
 //! - [`api`]: custom resources, annotations and conditions of FerroLB.
 //! - [`facts`]: the few fields of Services, EndpointSlices, Nodes, Namespaces and custom resources

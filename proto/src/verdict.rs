@@ -1,5 +1,5 @@
-//! Verdict on whether a node can serve a Service. Announcements, conditions, metrics and the CLI
-//! use the same pure function, so that they agree.
+//! Verdict on whether a node can serve a Service. Announcements, conditions and metrics use
+//! the same pure function, so that they agree.
 
 use crate::facts::{Endpoint, EndpointCondition, TrafficPolicy};
 use crate::range::Family;
@@ -72,23 +72,23 @@ impl EligibleEndpoints {
 }
 
 /// Returns the verdict on `node` for a Service with this policy and with announced addresses of
-/// these `families`. `endpoints` are the endpoints of all its EndpointSlices, and `usable` decides
-/// which of them are eligible. `failing` lists the families of which all endpoints on the node fail
-/// their health check, as the node reports.
+/// these `families`. `endpoints` are the endpoints of all its EndpointSlices, and `condition`
+/// decides which of them are eligible. `failing` lists the families of which all endpoints on the
+/// node fail their health check, as the node reports.
 ///
 /// kube-proxy forwards an address only to endpoints of the same family, so the worst family
 /// decides. If a family has no eligible endpoint on any node but another family has one, the
 /// verdict ignores the former, so that the latter is still announced.
 pub fn verdict<'a>(
     policy: TrafficPolicy,
-    usable: EndpointCondition,
+    condition: EndpointCondition,
     families: impl IntoIterator<Item = Family>,
     node: &str,
     endpoints: impl IntoIterator<Item = &'a Endpoint>,
     failing: &[Family],
 ) -> Verdict {
     let mut found = [EligibleEndpoints::default(); 2];
-    for endpoint in endpoints.into_iter().filter(|endpoint| usable.accepts(endpoint)) {
+    for endpoint in endpoints.into_iter().filter(|endpoint| condition.accepts(endpoint)) {
         let here = endpoint.node.as_deref() == Some(node);
         let found = &mut found[endpoint.family as usize];
         found.anywhere = true;

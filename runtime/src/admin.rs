@@ -39,11 +39,11 @@ pub const ACTION_REQUESTS_MAX: usize = 1;
 /// lifetime of a connection, so that the client still gets a response.
 pub const ACTION_TIMEOUT: Duration = Duration::from_secs(13);
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const JSON: &str = "application/json";
-const STALLED: &str = "the main loop is stuck\n";
-const ON_NODE_ONLY: &str = "only for clients on the node itself (loopback)\n";
-const TEXT: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const JSON_TYPE: &str = "application/json";
+const MAIN_LOOP_STALLED: &str = "the main loop is stalled\n";
+const LOCAL_CLIENTS_ONLY: &str = "only for clients on the node itself (loopback)\n";
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// Returns an empty registry whose metrics all begin with `ferrolb_`. All metrics must be
 /// registered before [`serve`] takes it.
@@ -77,24 +77,24 @@ impl Action {
     /// Returns the action of a path, and the receiver of the requests for it.
     #[must_use]
     pub fn new(path: &'static str) -> (Self, mpsc::Receiver<ActionRequest>) {
-        let (requests, taker) = mpsc::channel(ACTION_REQUESTS_MAX);
-        (Self { path, requests }, taker)
+        let (requests, receiver) = mpsc::channel(ACTION_REQUESTS_MAX);
+        (Self { path, requests }, receiver)
     }
 
     async fn request(&self) -> Response<Full<Bytes>> {
-        let (reply, answered) = oneshot::channel();
+        let (reply, reply_receiver) = oneshot::channel();
         if self.requests.try_send(ActionRequest(reply)).is_err() {
             return page(
                 StatusCode::SERVICE_UNAVAILABLE,
-                TEXT,
+                TEXT_TYPE,
                 "the same action is in progress for another client, or this process cannot perform it\n",
             );
         }
-        match timeout(ACTION_TIMEOUT, answered).await {
-            Ok(Ok(Ok(()))) => page(StatusCode::OK, TEXT, "done\n"),
-            Ok(Ok(Err(why))) => page(StatusCode::CONFLICT, TEXT, format!("not done: {why}\n")),
+        match timeout(ACTION_TIMEOUT, reply_receiver).await {
+            Ok(Ok(Ok(()))) => page(StatusCode::OK, TEXT_TYPE, "done\n"),
+            Ok(Ok(Err(why))) => page(StatusCode::CONFLICT, TEXT_TYPE, format!("not done: {why}\n")),
             Ok(Err(_)) | Err(_) => {
-                page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not done in time\n")
+                page(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, "not done in time\n")
             }
         }
     }
@@ -114,7 +114,7 @@ impl ActionRequest {
 
     /// Replies that the action is done, or with the reason why it is not. A client that has closed
     /// its connection is no error.
-    pub fn answer(self, outcome: Result<(), String>) {
+    pub fn respond(self, outcome: Result<(), String>) {
         if self.0.send(outcome).is_err() {
             debug!("the client of an action disconnected before the response");
         }
@@ -134,8 +134,8 @@ impl Companion {
     /// sets while the companion is healthy.
     #[must_use]
     pub fn new(path: &'static str) -> (Self, Arc<AtomicBool>) {
-        let lives = Arc::<AtomicBool>::default();
-        (Self { path, healthy: Arc::clone(&lives) }, lives)
+        let healthy = Arc::<AtomicBool>::default();
+        (Self { path, healthy: Arc::clone(&healthy) }, healthy)
     }
 }
 
@@ -169,11 +169,11 @@ pub fn serve(
     mut registry: Registry,
     watchdog: Arc<Watchdog>,
     action: Option<Action>,
-    ward: Option<Companion>,
+    companion: Option<Companion>,
 ) -> (AdminServer, mpsc::Receiver<StateRequest>) {
     let (state, requests) = mpsc::channel(STATE_REQUESTS_MAX);
     let dropped = DroppedConnections::new(&mut registry);
-    let shared = Arc::new(Shared { registry, watchdog, state: state.clone(), action, ward });
+    let shared = Arc::new(Shared { registry, watchdog, state: state.clone(), action, companion });
     let probes = Listener::start(addresses.probes, PageSet::Probes, &shared, &dropped);
     let probes = probes.inspect_err(|error| {
         let listen = addresses.probes;
@@ -213,47 +213,54 @@ struct Shared {
     watchdog: Arc<Watchdog>,
     state: mpsc::Sender<StateRequest>,
     action: Option<Action>,
-    ward: Option<Companion>,
+    companion: Option<Companion>,
 }
 
-async fn answer<B>(
+/// Returns the response to a request from `peer`, a client of the listener with these pages.
+async fn respond_to<B>(
     shared: &Shared,
-    offer: PageSet,
+    pages: PageSet,
     peer: IpAddr,
     request: Request<B>,
     now: Instant,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n"));
+        return Ok(page(StatusCode::METHOD_NOT_ALLOWED, TEXT_TYPE, "only GET\n"));
     }
     Ok(match request.uri().path() {
-        "/healthz" if shared.watchdog.is_alive(now) => page(StatusCode::OK, TEXT, "ok\n"),
-        "/healthz" => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STALLED),
+        "/healthz" if shared.watchdog.is_alive(now) => page(StatusCode::OK, TEXT_TYPE, "ok\n"),
+        "/healthz" => page(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, MAIN_LOOP_STALLED),
         "/readyz" => match shared.watchdog.why_not_ready() {
-            None => page(StatusCode::OK, TEXT, "ok\n"),
-            Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
+            None => page(StatusCode::OK, TEXT_TYPE, "ok\n"),
+            Some(why) => {
+                page(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, format!("not ready: {why}\n"))
+            }
         },
-        "/metrics" | "/state" if offer == PageSet::Probes => {
-            page(StatusCode::NOT_FOUND, TEXT, "only probes are served here; see --admin-listen\n")
-        }
+        "/metrics" | "/state" if pages == PageSet::Probes => page(
+            StatusCode::NOT_FOUND,
+            TEXT_TYPE,
+            "only probes are served here; see --admin-listen\n",
+        ),
         "/metrics" => metrics(&shared.registry),
         "/state" if is_on_node(peer) => state(&shared.state).await,
-        "/state" => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
-        path if shared.ward.as_ref().is_some_and(|ward| ward.path == path) => {
-            companion(shared, now)
+        "/state" => page(StatusCode::FORBIDDEN, TEXT_TYPE, LOCAL_CLIENTS_ONLY),
+        path if shared.companion.as_ref().is_some_and(|companion| companion.path == path) => {
+            companion_health(shared, now)
         }
         path => match shared.action.as_ref().filter(|action| action.path == path) {
             None => page(
                 StatusCode::NOT_FOUND,
-                TEXT,
-                "there are /healthz, /readyz, /metrics and /state\n",
+                TEXT_TYPE,
+                "the pages are /healthz, /readyz, /metrics and /state\n",
             ),
-            Some(_) if !is_on_node(peer) => page(StatusCode::FORBIDDEN, TEXT, ON_NODE_ONLY),
+            Some(_) if !is_on_node(peer) => {
+                page(StatusCode::FORBIDDEN, TEXT_TYPE, LOCAL_CLIENTS_ONLY)
+            }
             // A HEAD request only checks whether the path exists.
-            Some(_) if *request.method() == Method::HEAD => page(StatusCode::OK, TEXT, ""),
+            Some(_) if *request.method() == Method::HEAD => page(StatusCode::OK, TEXT_TYPE, ""),
             // A stalled main loop cannot execute the action.
             Some(_) if !shared.watchdog.is_alive(now) => {
-                page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STALLED)
+                page(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, MAIN_LOOP_STALLED)
             }
             Some(action) => action.request().await,
         },
@@ -262,12 +269,19 @@ async fn answer<B>(
 
 /// Returns the response with the companion's health. A stalled main loop does not check the
 /// companion, so the companion then counts as unhealthy.
-fn companion(shared: &Shared, now: Instant) -> Response<Full<Bytes>> {
-    let lives = shared.ward.as_ref().is_some_and(|ward| ward.healthy.load(Ordering::Relaxed));
-    match (shared.watchdog.is_alive(now), lives) {
-        (true, true) => page(StatusCode::OK, TEXT, "ok\n"),
-        (true, false) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "it does not answer\n"),
-        (false, _) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, STALLED),
+fn companion_health(shared: &Shared, now: Instant) -> Response<Full<Bytes>> {
+    let healthy = shared
+        .companion
+        .as_ref()
+        .is_some_and(|companion| companion.healthy.load(Ordering::Relaxed));
+    match (shared.watchdog.is_alive(now), healthy) {
+        (true, true) => page(StatusCode::OK, TEXT_TYPE, "ok\n"),
+        (true, false) => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TEXT_TYPE,
+            "the companion process does not respond\n",
+        ),
+        (false, _) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, MAIN_LOOP_STALLED),
     }
 }
 
@@ -280,27 +294,29 @@ fn is_on_node(peer: IpAddr) -> bool {
 fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, registry) {
-        Ok(()) => page(StatusCode::OK, OPEN_METRICS, text),
-        Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        Ok(()) => page(StatusCode::OK, OPEN_METRICS_TYPE, text),
+        Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT_TYPE, format!("{error}\n")),
     }
 }
 
 async fn state(main_loop: &mpsc::Sender<StateRequest>) -> Response<Full<Bytes>> {
-    let (reply, answered) = oneshot::channel();
+    let (reply, reply_receiver) = oneshot::channel();
     if main_loop.try_send(StateRequest(reply)).is_err() {
         return page(
             StatusCode::SERVICE_UNAVAILABLE,
-            TEXT,
+            TEXT_TYPE,
             "too many clients of /state, or the main loop has ended\n",
         );
     }
-    match timeout(STATE_REPLY_TIMEOUT, answered).await {
-        Ok(Ok(Ok(json))) => page(StatusCode::OK, JSON, json),
-        Ok(Ok(Err(error))) => {
-            page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("state is not JSON: {error}\n"))
-        }
+    match timeout(STATE_REPLY_TIMEOUT, reply_receiver).await {
+        Ok(Ok(Ok(json))) => page(StatusCode::OK, JSON_TYPE, json),
+        Ok(Ok(Err(error))) => page(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            TEXT_TYPE,
+            format!("state is not JSON: {error}\n"),
+        ),
         Ok(Err(_)) | Err(_) => {
-            page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the main loop does not respond\n")
+            page(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, "the main loop does not respond\n")
         }
     }
 }

@@ -31,7 +31,7 @@ pub const FAILURE_LOG_DELAY: Duration = Duration::from_secs(5);
 pub struct ApiHealth {
     availability: Mutex<Availability>,
     failures: Counter,
-    answering: Gauge,
+    responding: Gauge,
 }
 
 /// The availability, and which changes of it were logged.
@@ -51,7 +51,7 @@ impl ApiHealth {
     #[must_use]
     pub fn new(registry: &mut Registry) -> Arc<Self> {
         let health = Self::default();
-        health.answering.set(1);
+        health.responding.set(1);
         registry.register(
             "api_failures",
             "Requests to the API server without a response",
@@ -60,7 +60,7 @@ impl ApiHealth {
         registry.register(
             "api_answering",
             "1 if the API server responded to the last request",
-            health.answering.clone(),
+            health.responding.clone(),
         );
         Arc::new(health)
     }
@@ -72,29 +72,31 @@ impl ApiHealth {
     }
 
     /// Records that a request got a reply.
-    fn answered(&self, now: Instant) {
-        let mut known = self.availability.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut known.unavailable) {
-            self.answering.set(1);
+    fn record_reply(&self, now: Instant) {
+        let mut availability = self.availability.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut availability.unavailable) {
+            self.responding.set(1);
         }
-        if std::mem::take(&mut known.failure_logged) {
-            known.recovery_logged_at = Some(now);
+        if std::mem::take(&mut availability.failure_logged) {
+            availability.recovery_logged_at = Some(now);
             info!("the API server responds again");
         }
     }
 
     /// Records that a request got no reply.
-    fn failed(&self, why: &dyn Display, now: Instant) {
+    fn record_failure(&self, why: &dyn Display, now: Instant) {
         self.failures.inc();
-        let mut known = self.availability.lock().unwrap_or_else(PoisonError::into_inner);
-        known.unavailable = true;
-        self.answering.set(0);
-        if known.failure_logged
-            || known.recovery_logged_at.is_some_and(|back| now.since(back) < FAILURE_LOG_DELAY)
+        let mut availability = self.availability.lock().unwrap_or_else(PoisonError::into_inner);
+        availability.unavailable = true;
+        self.responding.set(0);
+        if availability.failure_logged
+            || availability
+                .recovery_logged_at
+                .is_some_and(|recovered_at| now.since(recovered_at) < FAILURE_LOG_DELAY)
         {
             debug!(%why, "still no response from the API server");
         } else {
-            known.failure_logged = true;
+            availability.failure_logged = true;
             warn!(%why, "no response from the API server, retrying; announcements continue");
         }
     }
@@ -109,18 +111,18 @@ impl ApiHealth {
     fn observe_at<B>(&self, result: &Result<Response<B>, BoxError>, now: Instant) {
         match result {
             Ok(response) => match response.status() {
-                StatusCode::UNAUTHORIZED => self.failed(
+                StatusCode::UNAUTHORIZED => self.record_failure(
                     &"401: the API server does not accept the credentials of this program",
                     now,
                 ),
                 status @ (StatusCode::BAD_GATEWAY
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT) => {
-                    self.failed(&status, now);
+                    self.record_failure(&status, now);
                 }
-                _ => self.answered(now),
+                _ => self.record_reply(now),
             },
-            Err(error) => self.failed(&ErrorChain(error.as_ref()), now),
+            Err(error) => self.record_failure(&ErrorChain(error.as_ref()), now),
         }
     }
 }
@@ -148,22 +150,22 @@ mod tests {
     use super::*;
     use crate::logs::captured::logged;
 
-    fn answer(code: u16) -> Result<Response<()>, BoxError> {
+    fn response(code: u16) -> Result<Response<()>, BoxError> {
         Ok(Response::builder().status(code).body(()).unwrap())
     }
 
     #[test]
-    fn an_absence_is_said_once_and_its_end_once_however_many_requests_fail() {
+    fn an_outage_and_its_end_are_logged_once_each() {
         let health = ApiHealth::new(&mut Registry::default());
         let refused = || Err(BoxError::from(io::Error::from(io::ErrorKind::ConnectionRefused)));
         let lines = logged(|| {
-            health.observe(&answer(200));
+            health.observe(&response(200));
             for _ in 0..3 {
                 health.observe::<()>(&refused());
             }
             assert!(health.is_unavailable());
-            health.observe(&answer(200));
-            health.observe(&answer(200));
+            health.observe(&response(200));
+            health.observe(&response(200));
             assert!(!health.is_unavailable());
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -174,40 +176,40 @@ mod tests {
         );
         assert!(lines[1].starts_with("INFO"), "{}", lines[1]);
         assert_eq!(health.failures.get(), 3);
-        assert_eq!(health.answering.get(), 1);
+        assert_eq!(health.responding.get(), 1);
     }
 
     #[test]
-    fn a_server_that_starts_and_answers_by_turns_is_said_to_be_back_once() {
+    fn a_server_that_fails_intermittently_is_logged_once() {
         let health = ApiHealth::new(&mut Registry::default());
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
         let lines = logged(|| {
             for millis in 0..10 {
-                health.observe_at(&answer(503), at(millis));
+                health.observe_at(&response(503), at(millis));
                 assert!(health.is_unavailable());
-                health.observe_at(&answer(403), at(millis));
+                health.observe_at(&response(403), at(millis));
                 assert!(!health.is_unavailable());
             }
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
         let lines = logged(|| {
-            health.observe_at(&answer(503), at(4_999));
-            health.observe_at(&answer(503), at(5_000));
-            health.observe_at(&answer(503), at(5_001));
+            health.observe_at(&response(503), at(4_999));
+            health.observe_at(&response(503), at(5_000));
+            health.observe_at(&response(503), at(5_001));
         });
-        assert_eq!(lines.len(), 1, "an absence that lasts is said: {lines:#?}");
+        assert_eq!(lines.len(), 1, "a lasting outage is logged: {lines:#?}");
     }
 
     #[test]
-    fn a_refusal_of_one_request_is_an_answer_and_a_gateway_error_is_none() {
-        for (code, away) in
+    fn a_refusal_counts_as_a_reply_and_a_gateway_error_does_not() {
+        for (code, unavailable) in
             [(200, false), (403, false), (404, false), (409, false), (429, false), (500, false)]
                 .into_iter()
                 .chain([(401, true), (502, true), (503, true), (504, true)])
         {
             let health = ApiHealth::new(&mut Registry::default());
-            health.observe(&answer(code));
-            assert_eq!(health.is_unavailable(), away, "{code}");
+            health.observe(&response(code));
+            assert_eq!(health.is_unavailable(), unavailable, "{code}");
         }
     }
 }

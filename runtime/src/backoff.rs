@@ -13,7 +13,7 @@ pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 /// The longest delay with jitter, which adds at most the delay itself.
 pub const RETRY_DELAY_LONGEST: Duration = Duration::from_secs(20);
-/// The time without a failure after which the next failure counts as the first one again.
+/// The time without a failure after which the next failure counts as the first one.
 pub const RETRY_FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// The delays of one operation that is retried forever.
@@ -56,17 +56,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_ceiling_and_start_again_after_a_quiet_minute() {
+    fn delays_double_up_to_the_limit_and_reset_after_a_minute() {
         let mut backoff = Backoff::default();
         let mut now = Instant::ZERO;
-        let mut floor = RETRY_DELAY_MIN;
+        let mut delay_min = RETRY_DELAY_MIN;
         for _ in 0..20 {
             let delay = backoff.next_delay(now);
-            assert!(delay >= floor && delay <= RETRY_DELAY_LONGEST, "{delay:?} after {floor:?}");
-            floor = (floor * 2).min(RETRY_DELAY_MAX);
+            assert!(
+                delay >= delay_min && delay <= RETRY_DELAY_LONGEST,
+                "{delay:?} after {delay_min:?}"
+            );
+            delay_min = (delay_min * 2).min(RETRY_DELAY_MAX);
             now = now + delay;
         }
-        assert_eq!(floor, RETRY_DELAY_MAX);
+        assert_eq!(delay_min, RETRY_DELAY_MAX);
         assert!(backoff.next_delay(now + RETRY_FORGET_AFTER) <= RETRY_DELAY_MIN * 2);
     }
 }

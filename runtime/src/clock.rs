@@ -17,7 +17,7 @@ impl Clock {
         static START: OnceLock<time::Instant> = OnceLock::new();
         #[expect(
             clippy::disallowed_methods,
-            reason = "this is the shell's clock, which the ban names"
+            reason = "the only reader of the monotonic clock, to which the ban refers"
         )]
         let now = time::Instant::now();
         let since_start = now.saturating_duration_since(*START.get_or_init(|| now));
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_sleep_ends_at_its_deadline_and_the_clock_never_goes_back() {
+    async fn a_sleep_ends_at_its_deadline() {
         let deadline = Clock::now() + Duration::from_millis(5);
         Clock::sleep_until(Some(deadline)).await;
         assert!(Clock::now() >= deadline);

@@ -64,7 +64,7 @@ pub enum ConnectError {
 pub async fn connect(health: &Arc<ApiHealth>) -> Result<Client, ConnectError> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "KUBECONFIG is Kubernetes' own variable; the contract gives it no flag"
+        reason = "KUBECONFIG is Kubernetes' own variable; it has no flag"
     )]
     let kubeconfig = std::env::var("KUBECONFIG").unwrap_or_default();
     let config = if kubeconfig.is_empty() {
@@ -119,7 +119,8 @@ fn low_latency_client(mut config: Config) -> Result<ClientBuilder<ApiService>, k
         .map(|path| TokenFile::open(&path))
         .transpose()
         .map_err(kube::Error::Auth)?;
-    let sign = token.map(|mut file| MapRequestLayer::new(move |request| file.sign(request)));
+    let authorize =
+        token.map(|mut file| MapRequestLayer::new(move |request| file.authorize(request)));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -132,7 +133,7 @@ fn low_latency_client(mut config: Config) -> Result<ClientBuilder<ApiService>, k
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
-        .option_layer(sign)
+        .option_layer(authorize)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(
@@ -160,10 +161,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_of_an_absent_server_is_no_error_and_its_requests_are_seen_to_fail() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    async fn failed_requests_make_an_absent_server_unavailable() {
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let health = ApiHealth::new(&mut Registry::default());
-        let config = Config::new(format!("http://{free}").parse().unwrap());
+        let config = Config::new(format!("http://{unused}").parse().unwrap());
         let client = client(config, &health).unwrap();
         assert!(!health.is_unavailable());
         client.apiserver_version().await.unwrap_err();
@@ -171,13 +172,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_overloaded_is_told_at_once_to_whoever_asked() {
+    async fn a_request_to_an_overloaded_server_fails_at_once() {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let health = ApiHealth::new(&mut Registry::default());
         let config =
             Config::new(format!("http://{}", server.local_addr().unwrap()).parse().unwrap());
         let client = client(config, &health).unwrap();
-        let busy = async {
+        let serve_busy = async {
             let (mut stream, _) = server.accept().await.unwrap();
             let mut request = [0; 4096];
             assert_ne!(stream.read(&mut request).await.unwrap(), 0);
@@ -187,16 +188,18 @@ mod tests {
                 .unwrap();
             stream.read_to_end(&mut Vec::new()).await.unwrap();
         };
-        let (asked, ()) =
-            tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), busy);
-        let asked = asked.unwrap();
-        assert!(matches!(&asked, Err(kube::Error::Api(status)) if status.code == 503), "{asked:?}");
+        let (result, ()) =
+            tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), serve_busy);
+        let result = result.unwrap();
+        assert!(
+            matches!(&result, Err(kube::Error::Api(status)) if status.code == 503),
+            "{result:?}"
+        );
         assert!(health.is_unavailable());
     }
 
     #[tokio::test]
-    async fn a_token_that_the_kubelet_replaces_is_in_the_next_request_and_one_that_is_gone_stays_in_use()
-     {
+    async fn each_request_has_the_latest_token_that_could_be_read() {
         let path = std::env::temp_dir().join(format!("ferrolb-token-{}", std::process::id()));
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config =
@@ -207,14 +210,14 @@ mod tests {
         assert!(matches!(missing, ConnectError::Client(kube::Error::Auth(_))), "{missing:?}");
         std::fs::write(&path, "first\n").unwrap();
         let client = client(config, &ApiHealth::new(&mut Registry::default())).unwrap();
-        let mut sent = Vec::new();
+        let mut sent_tokens = Vec::new();
         for replace in [None, Some("second"), Some("")] {
             match replace {
                 None => {}
                 Some("") => std::fs::remove_file(&path).unwrap(),
                 Some(token) => std::fs::write(&path, token).unwrap(),
             }
-            let answer = async {
+            let receive_request = async {
                 let (mut stream, _) = server.accept().await.unwrap();
                 let mut request = [0; 4096];
                 let length = stream.read(&mut request).await.unwrap();
@@ -226,16 +229,18 @@ mod tests {
                     .unwrap();
                 String::from_utf8_lossy(&request[..length]).into_owned()
             };
-            let (asked, request) =
-                tokio::join!(timeout(Duration::from_secs(5), client.apiserver_version()), answer);
-            asked.unwrap().unwrap_err();
-            sent.extend(
+            let (result, request) = tokio::join!(
+                timeout(Duration::from_secs(5), client.apiserver_version()),
+                receive_request
+            );
+            result.unwrap().unwrap_err();
+            sent_tokens.extend(
                 request
                     .lines()
                     .find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned)),
             );
         }
-        assert_eq!(sent, ["Bearer first", "Bearer second", "Bearer second"]);
+        assert_eq!(sent_tokens, ["Bearer first", "Bearer second", "Bearer second"]);
     }
 
     const KUBECONFIG: &str = r#"
@@ -245,7 +250,7 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
 "#;
 
     #[tokio::test]
-    async fn a_kubeconfig_that_cannot_be_used_says_which_and_why() {
+    async fn an_unusable_kubeconfig_is_an_error_with_its_cause() {
         let dir = std::env::temp_dir().join(format!("ferrolb-connect-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let file = |name: &str, text: &str| {
@@ -253,24 +258,30 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
             std::fs::write(&path, text).unwrap();
             path.display().to_string()
         };
-        let whole = file("whole", &format!("{KUBECONFIG}current-context: x\n"));
-        let context = file("context", "current-context: x\n");
-        let headless = file("headless", KUBECONFIG);
+        let complete = file("whole", &format!("{KUBECONFIG}current-context: x\n"));
+        let context_only = file("context", "current-context: x\n");
+        let without_context = file("headless", KUBECONFIG);
         let broken = file("broken", "clusters: [");
         let missing = dir.join("missing").display().to_string();
-        let mut answers = Vec::new();
-        for list in [&whole, &format!("{context}:{headless}"), &headless, &broken, &missing] {
-            answers.push(credentials(list).await.map(|config| config.cluster_url.to_string()));
+        let mut results = Vec::new();
+        for list in [
+            &complete,
+            &format!("{context_only}:{without_context}"),
+            &without_context,
+            &broken,
+            &missing,
+        ] {
+            results.push(credentials(list).await.map(|config| config.cluster_url.to_string()));
         }
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(answers[0].as_ref().unwrap(), "https://192.0.2.1:6443/");
-        assert_eq!(answers[1].as_ref().unwrap(), "https://192.0.2.1:6443/");
+        assert_eq!(results[0].as_ref().unwrap(), "https://192.0.2.1:6443/");
+        assert_eq!(results[1].as_ref().unwrap(), "https://192.0.2.1:6443/");
         assert!(
-            matches!(answers[2], Err(KubeconfigError::CurrentContextNotSet)),
+            matches!(results[2], Err(KubeconfigError::CurrentContextNotSet)),
             "{:?}",
-            answers[2]
+            results[2]
         );
-        assert!(matches!(answers[3], Err(KubeconfigError::Parse(_))), "{:?}", answers[3]);
-        assert!(matches!(answers[4], Err(KubeconfigError::ReadConfig(..))), "{:?}", answers[4]);
+        assert!(matches!(results[3], Err(KubeconfigError::Parse(_))), "{:?}", results[3]);
+        assert!(matches!(results[4], Err(KubeconfigError::ReadConfig(..))), "{:?}", results[4]);
     }
 }

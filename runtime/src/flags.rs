@@ -139,14 +139,14 @@ mod tests {
     }
 
     fn parse(args: &[&str]) -> Result<CommonFlags, String> {
-        let words = ["program"].iter().chain(args);
-        Program::try_parse_from(words)
+        let command_line = ["program"].iter().chain(args);
+        Program::try_parse_from(command_line)
             .map(|program| program.common)
             .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn the_defaults_are_the_documented_ones() {
+    fn the_defaults_are_as_documented() {
         let expect = CommonFlags {
             namespace: "ferrolb-system".into(),
             api_group: "ferrolb.io".into(),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
+    fn every_flag_has_an_environment_variable_and_a_help_text() {
         for arg in Program::command().get_arguments() {
             let flag = arg.get_long().unwrap();
             let env = format!("FERROLB_{}", flag.to_uppercase().replace('-', "_"));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_as_an_operator_writes_them() {
+    fn flags_accept_all_documented_formats() {
         let flags = parse(&[
             "--load-balancer-class=a.io/x",
             "--load-balancer-class=b.io/y",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_flag_is_refused_by_name() {
+    fn an_invalid_flag_is_rejected_with_its_name() {
         let cases = [
             ("--namespaces=x", "--namespaces"),
             ("--namespace=", "--namespace"),

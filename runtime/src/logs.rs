@@ -19,10 +19,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::flags::{LogFormat, LogLevel};
 
 /// Libraries whose INFO and DEBUG lines do not help an operator.
-const WARN_ONLY: [&str; 6] =
+const WARN_ONLY_LIBRARIES: [&str; 6] =
     ["hyper", "hyper_util", "tower", "rustls", "netlink_proto", "kube_client::client::tls"];
 /// Libraries that log at each retry an error that FerroLB logs once.
-const SILENT: [&str; 2] = ["kube_client", "kube_runtime"];
+const SILENT_LIBRARIES: [&str; 2] = ["kube_client", "kube_runtime"];
 
 /// Starts logging for the whole process.
 ///
@@ -41,7 +41,7 @@ pub fn init(
 }
 
 fn targets(level: LogLevel) -> Targets {
-    let ours = match level {
+    let own_level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
@@ -49,9 +49,9 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     Targets::new()
-        .with_default(ours)
-        .with_targets(WARN_ONLY.map(|target| (target, ours.min(LevelFilter::WARN))))
-        .with_targets(SILENT.map(|target| (target, LevelFilter::OFF)))
+        .with_default(own_level)
+        .with_targets(WARN_ONLY_LIBRARIES.map(|target| (target, own_level.min(LevelFilter::WARN))))
+        .with_targets(SILENT_LIBRARIES.map(|target| (target, LevelFilter::OFF)))
 }
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_quieter_than_we_are() {
+    fn libraries_log_less_than_ferrolb() {
         let cases = [
             (LogLevel::Info, "ferrolb_speaker::arp", Level::INFO, true),
             (LogLevel::Info, "ferrolb_speaker::arp", Level::DEBUG, false),
@@ -73,8 +73,12 @@ mod tests {
             (LogLevel::Info, "kube_client::client::tls", Level::WARN, true),
             (LogLevel::Info, "kube_runtime::watcher", Level::WARN, false),
         ];
-        for (level, target, of, expect) in cases {
-            assert_eq!(targets(level).would_enable(target, &of), expect, "{level:?} {target} {of}");
+        for (level, target, event_level, expect) in cases {
+            assert_eq!(
+                targets(level).would_enable(target, &event_level),
+                expect,
+                "{level:?} {target} {event_level}"
+            );
         }
     }
 }

@@ -11,8 +11,8 @@ pub const CRDS_ARE_OLDER: &str = "the cluster's CustomResourceDefinitions are ol
 /// Kubernetes has no `reason` for this case and replies with the status 500, so the function
 /// searches the message.
 #[must_use]
-pub fn lacks_field(answer: &Status) -> bool {
-    answer.message.contains("field not declared in schema")
+pub fn lacks_field(status: &Status) -> bool {
+    status.message.contains("field not declared in schema")
 }
 
 #[cfg(test)]
@@ -20,12 +20,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schema_without_a_field_is_told_from_other_refusals() {
+    fn only_a_missing_schema_field_is_recognized() {
         let refused =
             |message: &str| Status { message: message.into(), code: 500, ..Status::default() };
-        let older = "failed to create typed patch object (ferrolb-system/node1; ferrolb.io/v1alpha1, Kind=SpeakerStatus): \
+        let missing_field = "failed to create typed patch object (ferrolb-system/node1; ferrolb.io/v1alpha1, Kind=SpeakerStatus): \
             .status.dataPath: field not declared in schema";
-        assert!(lacks_field(&refused(older)));
+        assert!(lacks_field(&refused(missing_field)));
         assert!(!lacks_field(&refused("etcdserver: request timed out")));
     }
 }

@@ -31,12 +31,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_signal_that_came_before_the_wait_is_not_lost() {
+    async fn a_signal_before_the_wait_is_not_lost() {
         for name in ["SIGTERM", "SIGINT"] {
-            let leave = termination().unwrap();
+            let signal = termination().unwrap();
             let kill = format!("kill -{} {}", name.trim_start_matches("SIG"), id());
             assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-            assert_eq!(leave.await, name);
+            assert_eq!(signal.await, name);
         }
     }
 }

@@ -18,8 +18,8 @@ use ferrolb_proto::facts::{Key, Keyed};
 
 use crate::watch::Change;
 
-/// Objects by key, each with the number of the list that was the latest one when a change showed
-/// the object. At the end of a list, objects with an older number are removed.
+/// Objects by key, each with the number of the list that was the latest one when the watch last
+/// reported the object. At the end of a list, objects with an older number are removed.
 ///
 /// Values are boxed, because about half of the slots in the nodes of a `BTreeMap` are empty.
 #[derive(Debug)]
@@ -27,12 +27,12 @@ pub struct Store<K, V> {
     objects: BTreeMap<K, Box<(u32, V)>>,
     list_number: u32,
     complete: bool,
-    listed: bool,
+    ever_complete: bool,
 }
 
 impl<K, V> Default for Store<K, V> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), list_number: 0, complete: false, listed: false }
+        Self { objects: BTreeMap::new(), list_number: 0, complete: false, ever_complete: false }
     }
 }
 
@@ -63,8 +63,8 @@ impl<K: Ord + Clone + From<Key>, V> Store<K, V> {
             Change::Unreadable { key, .. } => self.touch(&key.into()),
             Change::Delete(key) => return self.delete(key.into()),
             Change::ResyncDone => {
-                let gone = self.resync_done().into_iter();
-                return gone.map(|(key, value)| (key, Some(value))).collect();
+                let removed = self.resync_done().into_iter();
+                return removed.map(|(key, value)| (key, Some(value))).collect();
             }
         }
         Vec::new()
@@ -82,9 +82,12 @@ impl<K: Ord + Clone + From<Key>, V> Store<K, V> {
     /// Records that a list is complete. Removes and returns the objects that the list did not
     /// contain.
     pub fn resync_done(&mut self) -> Vec<(K, V)> {
-        (self.complete, self.listed) = (true, true);
-        let round = self.list_number;
-        self.objects.extract_if(.., |_, is| is.0 != round).map(|(key, is)| (key, is.1)).collect()
+        (self.complete, self.ever_complete) = (true, true);
+        let list_number = self.list_number;
+        self.objects
+            .extract_if(.., |_, entry| entry.0 != list_number)
+            .map(|(key, entry)| (key, entry.1))
+            .collect()
     }
 
     /// Stores a value, and returns the previous one.
@@ -94,14 +97,14 @@ impl<K: Ord + Clone + From<Key>, V> Store<K, V> {
 
     /// Records that an object still exists, so that the end of the current list does not remove it.
     pub fn touch(&mut self, key: &K) {
-        if let Some(is) = self.objects.get_mut(key) {
-            is.0 = self.list_number;
+        if let Some(entry) = self.objects.get_mut(key) {
+            entry.0 = self.list_number;
         }
     }
 
     /// Removes the value of this key, and returns it.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.objects.remove(key).map(|is| is.1)
+        self.objects.remove(key).map(|entry| entry.1)
     }
 
     /// Returns the value of this key for modification.
@@ -109,12 +112,12 @@ impl<K: Ord + Clone + From<Key>, V> Store<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.objects.get_mut(key).map(|is| &mut is.1)
+        self.objects.get_mut(key).map(|entry| &mut entry.1)
     }
 
     /// Returns all values for modification, in the order of their keys.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.objects.values_mut().map(|is| &mut is.1)
+        self.objects.values_mut().map(|entry| &mut entry.1)
     }
 
     /// Returns all keys in order, starting with the first one after `key`. After the largest key
@@ -136,7 +139,7 @@ impl<K: Ord, V> Store<K, V> {
     /// Returns whether any list has been completed since the store was created.
     #[must_use]
     pub const fn was_ever_complete(&self) -> bool {
-        self.listed
+        self.ever_complete
     }
 
     /// Makes the store incomplete until the next list is complete.
@@ -150,17 +153,17 @@ impl<K: Ord, V> Store<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.objects.get(key).map(|is| &is.1)
+        self.objects.get(key).map(|entry| &entry.1)
     }
 
     /// Returns all keys and values, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> + Clone {
-        self.objects.iter().map(|(key, is)| (key, &is.1))
+        self.objects.iter().map(|(key, entry)| (key, &entry.1))
     }
 
     /// Returns all values, in the order of their keys.
     pub fn values(&self) -> impl Iterator<Item = &V> + Clone {
-        self.objects.values().map(|is| &is.1)
+        self.objects.values().map(|entry| &entry.1)
     }
 
     /// Returns all keys in order.
@@ -192,32 +195,35 @@ mod tests {
         Key::new("", name)
     }
 
-    fn is(name: &str, value: &str) -> Change<Namespace> {
+    fn labeled(name: &str, value: &str) -> Change<Namespace> {
         let labels = [("value".to_owned(), value.to_owned())].into();
         Change::Apply(Namespace { name: name.into(), labels })
     }
 
     fn handle(store: &mut Store<Box<str>, String>, change: Change<Namespace>) -> Vec<String> {
-        let changed = store.handle(change, |mut is| is.labels.remove("value"));
+        let changed = store.handle(change, |mut namespace| namespace.labels.remove("value"));
         changed.iter().map(|(key, before)| format!("{key} {before:?}")).collect()
     }
 
     #[test]
-    fn a_list_sweeps_what_it_does_not_show_and_one_that_broke_off_sweeps_nothing() {
+    fn only_a_complete_list_removes_missing_objects() {
         let mut store = Store::default();
         assert!(handle(&mut store, Change::ResyncStarted).is_empty());
         for name in ["a", "b", "c"] {
-            assert_eq!(handle(&mut store, is(name, "1")), [format!("{name} None")]);
+            assert_eq!(handle(&mut store, labeled(name, "1")), [format!("{name} None")]);
         }
         assert!(!store.is_complete() && !store.was_ever_complete());
         assert!(handle(&mut store, Change::ResyncDone).is_empty());
         assert!(store.is_complete() && store.was_ever_complete());
         handle(&mut store, Change::ResyncStarted);
-        assert_eq!(handle(&mut store, is("a", "2")), ["a Some(\"1\")"]);
+        assert_eq!(handle(&mut store, labeled("a", "2")), ["a Some(\"1\")"]);
         handle(&mut store, Change::ResyncStarted);
-        assert!(handle(&mut store, is("b", "1")).is_empty(), "the same again is no change");
+        assert!(
+            handle(&mut store, labeled("b", "1")).is_empty(),
+            "an unchanged object is not reported"
+        );
         handle(&mut store, Change::Unreadable { key: key("c"), why: String::new() });
-        assert!(store.is_complete(), "what is known stays valid meanwhile");
+        assert!(store.is_complete(), "the store stays complete during the next list");
         assert_eq!(handle(&mut store, Change::ResyncDone), ["a Some(\"2\")"]);
         assert_eq!(store.keys().map(|key| &**key).collect::<Vec<_>>(), ["b", "c"]);
         let after =
@@ -231,10 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deleted_or_of_no_interest_is_gone() {
+    fn deleted_and_unneeded_objects_are_removed() {
         let mut store = Store::default();
-        handle(&mut store, is("a", "1"));
-        handle(&mut store, is("b", "1"));
+        handle(&mut store, labeled("a", "1"));
+        handle(&mut store, labeled("b", "1"));
         assert_eq!(handle(&mut store, Change::Delete(key("a"))), ["a Some(\"1\")"]);
         assert!(handle(&mut store, Change::Delete(key("a"))).is_empty());
         let bare = Namespace { name: "b".into(), ..Namespace::default() };
@@ -243,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_write_is_stored_and_is_no_change() {
+    fn a_status_write_is_stored_but_not_reported() {
         let mut store = Store::<Box<str>, Pool>::default();
         let pool = |generation, assigned_ipv4| Pool {
             name: "lan".into(),
@@ -257,7 +263,7 @@ mod tests {
         for (pool, changes) in [(pool(1, 0), 1), (pool(1, 5), 0), (pool(2, 5), 1)] {
             assert_eq!(store.handle(Change::Apply(pool.clone()), Some).len(), changes);
             assert_eq!(
-                store.get("lan").map(|is| is.status.assigned_ipv4),
+                store.get("lan").map(|pool| pool.status.assigned_ipv4),
                 Some(pool.status.assigned_ipv4)
             );
         }

@@ -178,7 +178,7 @@ impl<F> Watch<F> {
         watchdog: Arc<Watchdog>,
     ) {
         let queue = EventQueue { events, wrap };
-        let mut trouble = WatchErrors::new(self.what, watchdog);
+        let mut watch_errors = WatchErrors::new(self.what, watchdog);
         // An API server that has just started accepts lists earlier than watches, which it rejects
         // with 429. With one backoff for both, the failures of lists would also delay the first
         // watch.
@@ -187,15 +187,15 @@ impl<F> Watch<F> {
         let mut version = None;
         loop {
             let backoff = if version.is_none() { &mut list_backoff } else { &mut watch_backoff };
-            let ended = match version.take() {
+            let result = match version.take() {
                 None => self.list(&queue).await.map(|listed| version = Some(listed)),
-                Some(from) => self.follow(from, &mut version, &queue, &mut trouble).await,
+                Some(from) => self.follow(from, &mut version, &queue, &mut watch_errors).await,
             };
-            match ended {
-                Ok(()) => trouble.succeeded(),
+            match result {
+                Ok(()) => watch_errors.record_success(),
                 Err(WatchEnd::ReceiverClosed) => return,
                 Err(WatchEnd::Failed(error)) => {
-                    trouble.failed(&error, Clock::now());
+                    watch_errors.record_failure(&error, Clock::now());
                     tokio::time::sleep(backoff.next_delay(Clock::now())).await;
                 }
             }
@@ -237,15 +237,15 @@ impl<F> Watch<F> {
         from: String,
         next: &mut Option<String>,
         queue: &EventQueue<E, F>,
-        trouble: &mut WatchErrors,
+        watch_errors: &mut WatchErrors,
     ) -> Result<(), WatchEnd> {
-        let begun = Clock::now();
+        let start = Clock::now();
         let changes = self.source.changes(&from).await;
         if !matches!(&changes, Err(kube::Error::Api(status)) if status.code == HTTP_GONE) {
             *next = Some(from);
         }
         let mut changes = changes?;
-        trouble.succeeded();
+        watch_errors.record_success();
         while let Some(line) = changes.line().await? {
             // After a retry from the same version, the API server would send the same unreadable
             // line again. Therefore continue with a list.
@@ -272,7 +272,7 @@ impl<F> Watch<F> {
             };
             queue.send(change).await?;
         }
-        if Clock::now().since(begun) < WATCH_DURATION_MIN {
+        if Clock::now().since(start) < WATCH_DURATION_MIN {
             return Err(WatchEnd::Failed(kube::Error::ReadEvents(
                 io::ErrorKind::UnexpectedEof.into(),
             )));

@@ -59,13 +59,13 @@ impl Watchdog {
 
     /// Records that the program is ready.
     pub fn ready(&self) {
-        self.set(None);
+        self.set_not_ready(None);
     }
 
     /// Records that the program is not ready, and why, in words for people, such as "waiting for
     /// the first list of Services".
     pub fn not_ready(&self, why: impl Into<String>) {
-        self.set(Some(why.into()));
+        self.set_not_ready(Some(why.into()));
     }
 
     /// Returns whether the main loop sent a heartbeat within [`HEARTBEAT_AGE_MAX`] before `now`.
@@ -87,14 +87,14 @@ impl Watchdog {
     /// should be logged.
     pub fn refused(&self, what: &'static str, code: u16, why: String, now: Instant) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = |was: &LoggedRefusal| {
-            was.code == code && now.since(was.logged_at) < REFUSAL_LOG_INTERVAL
+        let was_logged = |previous: &LoggedRefusal| {
+            previous.code == code && now.since(previous.logged_at) < REFUSAL_LOG_INTERVAL
         };
-        let news = !refused.get(what).is_some_and(said);
-        if news {
+        let should_log = !refused.get(what).is_some_and(was_logged);
+        if should_log {
             refused.insert(what, LoggedRefusal { code, logged_at: now, why });
         }
-        news
+        should_log
     }
 
     /// Records that the API server accepts the watch of `what`. Returns whether it refused that
@@ -116,7 +116,7 @@ impl Watchdog {
         )
     }
 
-    fn set(&self, not_ready: Option<String>) {
+    fn set_not_ready(&self, not_ready: Option<String>) {
         *self.not_ready.lock().unwrap_or_else(PoisonError::into_inner) = not_ready;
     }
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_that_stops_beating_is_dead_after_the_limit() {
+    fn a_main_loop_without_heartbeats_is_not_alive_after_the_limit() {
         let start = Instant::from_millis(1_000);
         let watchdog = Watchdog::new(start);
         assert!(watchdog.is_alive(start + HEARTBEAT_AGE_MAX));

@@ -1,5 +1,5 @@
-//! The memory of a watch while the API server sends large objects. An allocator counts it, and the
-//! server makes each object while it sends it.
+//! The memory of a watch while the API server sends large objects. An allocator counts the bytes.
+//! The scripted server creates each object when it sends the object.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tower::service_fn;
 
 /// The number of Services that change after the list.
-const CHANGES: usize = 10;
+const CHANGED_SERVICES: usize = 10;
 /// The API server's limit for all annotations of an object, minus space for their keys
 /// (`apimachinery`, `TotalAnnotationSizeLimitB`).
 const ANNOTATIONS_BYTES: usize = 255 * 1024;
@@ -32,8 +32,8 @@ const OBJECT_BYTES: usize = 1_500_000;
 /// The most memory that a watch of such objects may take, in bytes.
 const PEAK_MAX: usize = 10_000_000;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
+static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// The system's allocator, with a count of the allocated bytes.
 struct CountingAllocator;
@@ -45,50 +45,50 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 // SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(held, Ordering::Relaxed);
+        let allocated = ALLOCATED_BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK_BYTES.fetch_max(allocated, Ordering::Relaxed);
         // SAFETY: the caller upholds the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller upholds the contract of `GlobalAlloc`.
-        unsafe { System.dealloc(place, layout) }
+        unsafe { System.dealloc(pointer, layout) }
     }
 }
 
 /// Returns a Service in the API server's format, with additional fields of `metadata` and `spec`.
-fn service(n: usize, Fields { kind, metadata, spec }: &Fields) -> String {
+fn service(n: usize, Fields { service_type, metadata, spec }: &Fields) -> String {
     format!(
-        r#"{{"metadata":{{"name":"s{n}","namespace":"d","uid":"u{n}","resourceVersion":"7"{metadata}}},"spec":{{"type":"{kind}","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"]{spec}}},"status":{{"loadBalancer":{{}}}}}}"#
+        r#"{{"metadata":{{"name":"s{n}","namespace":"d","uid":"u{n}","resourceVersion":"7"{metadata}}},"spec":{{"type":"{service_type}","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"]{spec}}},"status":{{"loadBalancer":{{}}}}}}"#
     )
 }
 
-/// The fields of a Service that may be large. Each begins with a comma.
+/// The type of a Service, and the JSON texts of its large fields, which begin with a comma.
 #[derive(Default)]
 struct Fields {
-    kind: &'static str,
+    service_type: &'static str,
     metadata: String,
     spec: String,
 }
 
 impl Fields {
-    fn metadata(kind: &'static str, metadata: &str) -> Self {
-        Self { kind, metadata: format!(",{metadata}"), ..Self::default() }
+    fn metadata(service_type: &'static str, metadata: &str) -> Self {
+        Self { service_type, metadata: format!(",{metadata}"), ..Self::default() }
     }
 
-    fn spec(kind: &'static str, spec: &str) -> Self {
-        Self { kind, spec: format!(",{spec}"), ..Self::default() }
+    fn spec(service_type: &'static str, spec: &str) -> Self {
+        Self { service_type, spec: format!(",{spec}"), ..Self::default() }
     }
 }
 
-fn annotated(key: &str) -> String {
+fn annotation_field(key: &str) -> String {
     format!(r#""annotations":{{"{key}":"{}"}}"#, "x".repeat(ANNOTATIONS_BYTES))
 }
 
 /// Returns a list in `spec`, made of these items, that is as large as an object may be.
-fn listed(name: &str, item: impl Fn(u32) -> String) -> String {
+fn list_field(name: &str, item: impl Fn(u32) -> String) -> String {
     let mut items = Vec::new();
     let mut bytes = 0;
     for n in 1.. {
@@ -102,20 +102,20 @@ fn listed(name: &str, item: impl Fn(u32) -> String) -> String {
     format!(r#""{name}":[{}]"#, items.join(","))
 }
 
-fn labeled() -> String {
+fn labels_field() -> String {
     let mut labels = String::from(r#""labels":{"#);
     for n in 0.. {
         if labels.len() >= OBJECT_BYTES {
             break;
         }
-        write!(labels, r#""l{n:x}":"","#).expect("a String takes any text");
+        write!(labels, r#""l{n:x}":"","#).expect("writing to a String cannot fail");
     }
     labels.pop();
     labels + "}"
 }
 
 /// Returns the response to one request: a page of the list, or the changes and then no more data.
-fn answer(
+fn response_to(
     query: &str,
     services: usize,
     fields: &Arc<Fields>,
@@ -128,10 +128,10 @@ fn answer(
     if query.contains("watch=true") {
         let line =
             move |n| format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", service(n, &fields));
-        return stream::iter(0..CHANGES).map(line).chain(stream::pending()).boxed();
+        return stream::iter(0..CHANGED_SERVICES).map(line).chain(stream::pending()).boxed();
     }
     let from = number("continue=").unwrap_or(0);
-    let to = (from + number("limit=").expect("a limited list")).min(services);
+    let to = (from + number("limit=").expect("the list request has a limit")).min(services);
     let next = if to < services { to.to_string() } else { String::new() };
     let head = format!(
         r#"{{"kind":"ServiceList","apiVersion":"v1","metadata":{{"resourceVersion":"7","continue":"{next}"}},"items":["#
@@ -143,7 +143,8 @@ fn answer(
 
 fn server(services: usize, fields: Arc<Fields>) -> Client {
     let service = service_fn(move |request: Request<Body>| {
-        let frames = answer(request.uri().query().expect("a query"), services, &fields);
+        let frames =
+            response_to(request.uri().query().expect("the request has a query"), services, &fields);
         let frames = frames.map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
         std::future::ready(Ok::<_, Infallible>(Response::new(StreamBody::new(frames))))
     });
@@ -152,57 +153,62 @@ fn server(services: usize, fields: Arc<Fields>) -> Client {
 
 /// Returns the most bytes that were allocated at a time until the list and the changes after it
 /// were read, with all facts kept.
-async fn peak(services: usize, fields: Fields) -> usize {
+async fn peak_memory(services: usize, fields: Fields) -> usize {
     let client = server(services, Arc::new(fields));
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
-    let before = HELD.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
+    PEAK_BYTES.store(before, Ordering::Relaxed);
     let watch = Watch::new("Services", Api::all(client), |object: ServiceObject| {
         Service::read(object, "ferrolb.io")
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(watch.run(events, |change| change, Arc::new(Watchdog::new(Instant::ZERO))));
-    let mut kept: Vec<Change<Service>> = Vec::new();
-    while kept.len() < services + CHANGES {
-        match queue.recv().await.expect("a watch never ends") {
+    let mut changes: Vec<Change<Service>> = Vec::new();
+    while changes.len() < services + CHANGED_SERVICES {
+        match queue.recv().await.expect("the watch does not end") {
             Change::ResyncStarted => {}
-            Change::ResyncDone => assert_eq!(kept.len(), services),
+            Change::ResyncDone => assert_eq!(changes.len(), services),
             change @ (Change::Apply(_) | Change::Unreadable { .. } | Change::Delete(_)) => {
-                kept.push(change)
+                changes.push(change)
             }
         }
     }
-    PEAK.load(Ordering::Relaxed) - before
+    PEAK_BYTES.load(Ordering::Relaxed) - before
 }
 
 #[tokio::test]
-async fn a_list_of_large_objects_takes_the_memory_of_one_at_a_time() {
-    let mut over = Vec::new();
+async fn a_list_of_large_objects_needs_the_memory_of_one_object() {
+    let mut above_limit = Vec::new();
     let shared = r#""annotations":{"ferrolb.io/allow-shared-ip":"a"}"#;
-    let ports = || listed("ports", |n| format!(r#"{{"name":"p{n}","protocol":"TCP","port":{n}}}"#));
-    let externals =
-        || listed("externalIPs", |n| format!(r#""10.{}.{}.{}""#, n >> 16, n >> 8 & 0xff, n & 0xff));
+    let ports =
+        || list_field("ports", |n| format!(r#"{{"name":"p{n}","protocol":"TCP","port":{n}}}"#));
+    let external_ips = || {
+        list_field("externalIPs", |n| format!(r#""10.{}.{}.{}""#, n >> 16, n >> 8 & 0xff, n & 0xff))
+    };
     for (services, case, fields) in [
-        (250, "255 KiB of annotations", Fields::metadata("ClusterIP", &annotated("a"))),
+        (250, "255 KiB of annotations", Fields::metadata("ClusterIP", &annotation_field("a"))),
         (
             250,
             "255 KiB as pool",
-            Fields::metadata("LoadBalancer", &annotated("ferrolb.io/ip-allocated-from-pool")),
+            Fields::metadata(
+                "LoadBalancer",
+                &annotation_field("ferrolb.io/ip-allocated-from-pool"),
+            ),
         ),
-        (20, "1.5 MB of labels", Fields::metadata("ClusterIP", &labeled())),
-        (20, "1.5 MB of labels, a LoadBalancer", Fields::metadata("LoadBalancer", &labeled())),
-        (50, "1.5 MB of external IPs", Fields::spec("ClusterIP", &externals())),
+        (20, "1.5 MB of labels", Fields::metadata("ClusterIP", &labels_field())),
+        (20, "1.5 MB of labels, a LoadBalancer", Fields::metadata("LoadBalancer", &labels_field())),
+        (50, "1.5 MB of external IPs", Fields::spec("ClusterIP", &external_ips())),
         (
             50,
             "1.5 MB of ports",
             Fields { metadata: format!(",{shared}"), ..Fields::spec("LoadBalancer", &ports()) },
         ),
     ] {
-        let peak = peak(services, fields).await;
+        let peak = peak_memory(services, fields).await;
         println!("{services} Services, each with {case}: {:.1} MB at most", peak as f64 / 1e6);
         if peak > PEAK_MAX {
-            over.push(case);
+            above_limit.push(case);
         }
     }
-    assert!(over.is_empty(), "over {PEAK_MAX} bytes: {over:?}");
+    assert!(above_limit.is_empty(), "more than {PEAK_MAX} bytes: {above_limit:?}");
 }

@@ -23,15 +23,15 @@ pub struct ScenarioBounds {
     /// Whether the rate of address defenses is checked, because only a foreign host causes them in
     /// this scenario.
     pub defenses: bool,
-    /// Number of times that every node loses and finds again every other node.
-    pub lost_and_found: usize,
+    /// Number of times that every node loses every other node and finds it again.
+    pub reunions: usize,
     /// Whether a node may take an address only from an owner that was silent for the time of a
     /// failure detection.
     pub takes_only_after_failure: bool,
 }
 
-/// Two hello intervals and a margin for delivery and processing, in milliseconds.
-const TWO_HELLOS: u64 = 110;
+/// Duration of two hello intervals and a margin for delivery and processing, in milliseconds.
+const TWO_HELLOS_MS: u64 = 110;
 
 impl ScenarioBounds {
     /// Bounds of a planned change: a unit has no owner only while a frame is in transit or a lost
@@ -40,14 +40,14 @@ impl ScenarioBounds {
         Self {
             unowned: 30,
             per_unreachable_candidate: 0,
-            double_owner_after_take: TWO_HELLOS,
-            double_owner_after_fault: TWO_HELLOS,
+            double_owner_after_take: TWO_HELLOS_MS,
+            double_owner_after_fault: TWO_HELLOS_MS,
             burst: 5,
             moves: None,
             fences: Some(0),
             takes_only_after_failure: false,
             defenses: false,
-            lost_and_found: 0,
+            reunions: 0,
         }
     }
 
@@ -62,26 +62,26 @@ impl ScenarioBounds {
         Self { unowned: 250, ..Self::planned() }
     }
 
-    pub const fn orphan(self, orphan: u64) -> Self {
-        Self { unowned: orphan, ..self }
+    pub const fn unowned(self, unowned: u64) -> Self {
+        Self { unowned, ..self }
     }
 
     /// Allows and checks defenses of an address: a foreign host announces an owned address.
-    pub const fn rival(self) -> Self {
+    pub const fn checks_defenses(self) -> Self {
         Self { defenses: true, ..self }
     }
 
-    /// Allows that many nodes are unreachable at once and found again, `meetings` times.
-    pub const fn split(self, meetings: usize) -> Self {
-        Self { per_unreachable_candidate: 60, lost_and_found: meetings, ..self }
+    /// Allows that many nodes lose each other at once and find each other again, `reunions` times.
+    pub const fn reunions(self, reunions: usize) -> Self {
+        Self { per_unreachable_candidate: 60, reunions, ..self }
     }
 
-    pub const fn heal(self, heal: u64) -> Self {
-        Self { double_owner_after_fault: heal, ..self }
+    pub const fn double_owner_after_fault(self, double_owner_after_fault: u64) -> Self {
+        Self { double_owner_after_fault, ..self }
     }
 
-    pub const fn hand_over(self, hand_over: u64) -> Self {
-        Self { double_owner_after_take: hand_over, ..self }
+    pub const fn double_owner_after_take(self, double_owner_after_take: u64) -> Self {
+        Self { double_owner_after_take, ..self }
     }
 
     pub const fn burst(self, burst: usize) -> Self {
@@ -97,7 +97,7 @@ impl ScenarioBounds {
     }
 }
 
-/// Number of nodes in the prototype. The bounds of scenarios hold for this number.
+/// Number of nodes in the prototype. The bounds of the scenarios apply to this number of nodes.
 const PROTOTYPE_NODES: usize = 4;
 /// Maximum number of unreachable candidates in a row for which a bound is extended. Each candidate
 /// is reachable with a probability of one half, so more in a row are practically impossible.
@@ -105,28 +105,31 @@ const UNREACHABLE_CANDIDATES_MAX: usize = 16;
 /// Failure detection time in hello intervals: three hellos may be missing, and the fourth may be in
 /// transit.
 const FAILURE_INTERVALS: u64 = 4;
-const INTERVAL: u64 = 50;
+const HELLO_INTERVAL_MS: u64 = 50;
 
 impl ScenarioBounds {
     /// Scales the bounds to a segment of another size. More nodes allow more moves, because each
     /// node that learns of a change late takes a unit once. More nodes also allow longer times
     /// without an owner, because more of them may be unreachable when their turns come. With many
     /// owners, hello intervals are longer, and so are the times that depend on them.
-    pub(super) fn of(self, nodes: usize, units: usize) -> Self {
+    pub(super) fn scaled_to(self, nodes: usize, units: usize) -> Self {
         let more = nodes.saturating_sub(PROTOTYPE_NODES);
         let owners = nodes.min(units).max(OWNERS_AT_SHORT_INTERVAL_MAX);
-        let longer = |intervals: u64| {
-            INTERVAL * intervals * (owners - OWNERS_AT_SHORT_INTERVAL_MAX) as u64
+        let longer_intervals = |intervals: u64| {
+            HELLO_INTERVAL_MS * intervals * (owners - OWNERS_AT_SHORT_INTERVAL_MAX) as u64
                 / OWNERS_AT_SHORT_INTERVAL_MAX as u64
         };
-        let death =
-            if self.unowned >= Self::failure().unowned { longer(FAILURE_INTERVALS) } else { 0 };
+        let failure_extra = if self.unowned >= Self::failure().unowned {
+            longer_intervals(FAILURE_INTERVALS)
+        } else {
+            0
+        };
         Self {
             unowned: self.unowned
-                + death
+                + failure_extra
                 + self.per_unreachable_candidate * more.min(UNREACHABLE_CANDIDATES_MAX) as u64,
-            double_owner_after_take: self.double_owner_after_take + longer(2),
-            double_owner_after_fault: self.double_owner_after_fault + longer(2),
+            double_owner_after_take: self.double_owner_after_take + longer_intervals(2),
+            double_owner_after_fault: self.double_owner_after_fault + longer_intervals(2),
             burst: self.burst + more,
             moves: self.moves.map(|moves| if moves > 0 { moves + more } else { 0 }),
             ..self
@@ -139,28 +142,28 @@ impl ScenarioBounds {
 #[derive(Clone, Copy, Debug)]
 pub struct PrototypeResult {
     pub unowned: u64,
-    pub double: u64,
+    pub double_owner: u64,
 }
 
-pub(super) const fn prototype_result(orphan: u64, double: u64) -> Option<PrototypeResult> {
-    Some(PrototypeResult { unowned: orphan, double })
+pub(super) const fn prototype_result(unowned: u64, double_owner: u64) -> Option<PrototypeResult> {
+    Some(PrototypeResult { unowned, double_owner })
 }
 
 /// Number of owners above which the hello interval grows, so that all owners together send at most
 /// 20 hellos per second times this number.
 const OWNERS_AT_SHORT_INTERVAL_MAX: usize = 40;
 
-/// Maximum number of frames that a node sends to another node that it loses or finds: challenges,
-/// responses, requests for lists, and lists.
-const FRAMES_PER_MEETING: usize = 8;
+/// Maximum number of frames that a node sends to another node when it loses that node or finds it
+/// again: challenges, responses, requests for lists, and lists.
+const FRAMES_PER_REUNION: usize = 8;
 
 /// Returns the maximum number of frames of a segment of this size in a run:
 ///
 /// - the hellos of owners and of other nodes, and half of that for other frames;
 /// - a margin of 15 frames per second;
-/// - the frames of a failure detection by all nodes, and of each meeting of two nodes.
-pub(super) fn frames(nodes: usize, units: usize, meetings: usize, seconds: f64) -> f64 {
+/// - the frames of a failure detection by all nodes, and of each reunion of two nodes.
+pub(super) fn frames_max(nodes: usize, units: usize, reunions: usize, seconds: f64) -> f64 {
     let owners = nodes.min(units).min(OWNERS_AT_SHORT_INTERVAL_MAX);
-    let said = (nodes + nodes * nodes * meetings) * FRAMES_PER_MEETING;
-    ((owners * 20 + nodes) as f64 * 1.5 + 15.0) * seconds + said as f64
+    let reunion_frames = (nodes + nodes * nodes * reunions) * FRAMES_PER_REUNION;
+    ((owners * 20 + nodes) as f64 * 1.5 + 15.0) * seconds + reunion_frames as f64
 }

@@ -7,8 +7,8 @@ use super::soft_rules;
 use super::world::SimWorld;
 use std::time::Duration;
 
-const FAULTS: usize = 6;
-const KINDS: [fn(&mut SimWorld) -> Duration; 14] = [
+const FAULTS_PER_RUN: usize = 6;
+const FAULT_KINDS: [fn(&mut SimWorld) -> Duration; 14] = [
     freeze_short,
     freeze,
     pause,
@@ -24,21 +24,21 @@ const KINDS: [fn(&mut SimWorld) -> Duration; 14] = [
     soft_rules::failing,
     soft_rules::checks,
 ];
-/// Time after the start of the last fault in which the fault ends, and then the preempt delay and
-/// the hold-down.
-const SETTLE: Duration = ms(30_000);
+/// Time from the start of the last fault to the end of the run: the fault, the preempt delay and
+/// the hold-down end in this time.
+const SETTLE_TIME: Duration = ms(30_000);
 
 pub(super) fn chaos(world: &mut SimWorld) -> Duration {
-    world.wire.loss = world.rng.pick(&[0.0, 0.01, 0.05]);
-    world.wire.duplication = 0.02;
-    world.wire.no_client_broadcasts = world.rng.chance(0.2);
+    world.segment.loss = world.rng.pick(&[0.0, 0.01, 0.05]);
+    world.segment.duplication = 0.02;
+    world.segment.no_client_broadcasts = world.rng.chance(0.2);
     let mut at = Duration::ZERO;
-    for _ in 0..FAULTS {
-        let kind = world.rng.pick(&KINDS);
+    for _ in 0..FAULTS_PER_RUN {
+        let kind = world.rng.pick(&FAULT_KINDS);
         world.after(at, move |world| {
             kind(world);
         });
         at += world.rng.between(ms(500), ms(9_000));
     }
-    at + SETTLE
+    at + SETTLE_TIME
 }

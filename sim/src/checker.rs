@@ -17,18 +17,18 @@ pub(super) const FAILURE_DETECTION_MIN: Duration = Duration::from_millis(180);
 /// lost.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(500);
 /// Minimum interval of defenses (RFC 5227 section 2.4).
-const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+const DEFENSE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// Number of challenges without a reply before a failure detection.
 const CHALLENGES_MIN: u32 = 2;
 /// Maximum time without an owner if one node remains, in milliseconds. The remaining node must
 /// first find out whether it is itself the one that receives nothing.
-const UNOWNED_WITH_ONE_NODE_MAX: u64 = 1_300;
-/// Time in milliseconds that the remaining node waits for each other member's turn, if it receives
-/// clients' frames but no frame of a member. [`IDLE_FAILURE_MAX`] limits the total.
-const TURN: u64 = 60;
+const UNOWNED_WITH_ONE_NODE_MAX_MS: u64 = 1_300;
+/// Time in milliseconds for which the remaining node waits for the turn of each other member, if it
+/// receives clients' frames but no frame of a member. [`IDLE_FAILURE_MAX_MS`] limits the total.
+const TURN_MS: u64 = 60;
 /// Maximum time in milliseconds until a node has detected the failure of members without units:
 /// these send a hello every second, and three may be missing.
-const IDLE_FAILURE_MAX: u64 = 3_200;
+const IDLE_FAILURE_MAX_MS: u64 = 3_200;
 /// Maximum number of violations that one run records; a defective machine would violate a rule
 /// thousands of times.
 const VIOLATIONS_MAX: usize = 20;
@@ -47,8 +47,8 @@ pub enum Rule {
     Livelock,
     /// A unit does not move without a reason: its moves in the whole run do not exceed the bound.
     Moves,
-    /// If nothing but lost frames happens in a scenario, a node takes a unit only from a silent
-    /// owner. The owner was silent for the time of a failure detection, and did not reply to
+    /// In a scenario whose only faults are lost frames, a node takes a unit only from a silent
+    /// owner: the owner was silent for the time of a failure detection, and did not reply to
     /// challenges.
     Taken,
     /// A node to which a soft rule applies takes no unit from an owner that is at least as good by
@@ -72,8 +72,8 @@ pub enum Rule {
     /// The number of frames in a run does not exceed the bound.
     Rate,
     /// An address is defended no more often than RFC 5227 allows.
-    Defence,
-    /// A machine starts to announce only addresses that it does not announce yet, stops only
+    Defense,
+    /// A claim machine starts to announce only addresses that it does not announce yet, stops only
     /// addresses that it announces, and requests no past deadline.
     Contract,
 }
@@ -97,9 +97,9 @@ impl fmt::Display for Violation {
 #[derive(Clone, Debug, Default)]
 pub struct RunOutcome {
     /// Lengths of the periods in which a unit had no owner although a candidate could serve it.
-    pub orphans: Vec<Duration>,
+    pub unowned_times: Vec<Duration>,
     /// Lengths of the periods in which a unit had two owners in one part of the segment.
-    pub doubles: Vec<Duration>,
+    pub double_owner_times: Vec<Duration>,
     pub moves: usize,
     /// Maximum number of moves of one unit within five seconds.
     pub burst: usize,
@@ -114,7 +114,7 @@ pub struct RunOutcome {
 enum Ownership {
     Owned,
     Unowned,
-    /// No owner, in a part of the segment with one remaining node.
+    /// The unit has no owner in a part of the segment with one remaining node.
     UnownedWithOneNode,
     DoubleOwner,
 }
@@ -135,12 +135,13 @@ pub(super) struct UnitState {
     /// Times of the unit's moves within [`BURST_WINDOW`].
     pub(super) moves: VecDeque<Instant>,
     move_count: usize,
-    /// Most recent time at which a node started to announce the unit, also before the measurement.
+    /// Most recent time at which a node started to announce the unit, including the time before the
+    /// measurement.
     pub(super) taken: Instant,
     /// Time until which the unit should stay with its owner, according to the frames of its owners.
     pub(super) keep_until: Instant,
-    /// Number of times that a node released the unit soon after it had taken it. Each of them
-    /// starts a hold-down.
+    /// Number of times that a node released the unit soon after it had taken the unit. Each of
+    /// these releases starts a hold-down.
     pub(super) hold_downs: u32,
     defended: Option<Instant>,
 }
@@ -152,14 +153,14 @@ pub(super) struct Checker {
     pub(super) changed: Instant,
     /// Whether no unit may move.
     pub(super) moves_forbidden: bool,
-    /// Start of the measurement, after the nodes have started. None: it has not begun.
+    /// Start of the measurement, after the nodes have started. None before the measurement.
     measure_from: Option<Instant>,
     pub(super) outcome: RunOutcome,
 }
 
 impl Checker {
     pub(super) fn new(units: usize) -> Self {
-        let watch = || UnitState {
+        let new_unit = || UnitState {
             state: Ownership::Owned,
             since: Instant::ZERO,
             cause: Cause::World,
@@ -171,7 +172,7 @@ impl Checker {
             defended: None,
         };
         Self {
-            units: (0..units).map(|_| watch()).collect(),
+            units: (0..units).map(|_| new_unit()).collect(),
             changed: Instant::ZERO,
             moves_forbidden: false,
             measure_from: None,
@@ -179,11 +180,11 @@ impl Checker {
         }
     }
 
-    pub(super) const fn measures(&self) -> bool {
+    pub(super) const fn is_measuring(&self) -> bool {
         self.measure_from.is_some()
     }
 
-    pub(super) fn measure(&mut self, now: Instant) {
+    pub(super) fn start_measuring(&mut self, now: Instant) {
         self.measure_from = Some(now);
         for unit in &mut self.units {
             unit.since = now;
@@ -192,30 +193,30 @@ impl Checker {
 }
 
 impl SimWorld {
-    pub(super) fn violate(&mut self, rule: Rule, what: String) {
+    pub(super) fn report_violation(&mut self, rule: Rule, what: String) {
         let at = self.now.since(Instant::ZERO);
         self.log(|| format!("!!!!! {rule:?}: {what}"));
-        let violations = &mut self.truth.outcome.violations;
+        let violations = &mut self.checker.outcome.violations;
         if violations.len() < VIOLATIONS_MAX {
             violations.push(Violation { rule, at, what });
         }
     }
 
-    pub(super) fn account_all(&mut self, cause: Cause) {
-        self.truth.record_change(self.now);
+    pub(super) fn update_all_states(&mut self, cause: Cause) {
+        self.checker.record_change(self.now);
         for unit in 0..self.units() {
-            self.account(unit, cause);
+            self.update_state(unit, cause);
         }
     }
 
-    /// Updates the state of a unit from its current owners.
-    pub(super) fn account(&mut self, unit: usize, cause: Cause) {
+    /// Updates the ownership state of a unit from the nodes that announce it.
+    pub(super) fn update_state(&mut self, unit: usize, cause: Cause) {
         let state = self.state(unit);
-        let watch = &mut self.truth.units[unit];
-        if state != watch.state {
-            let (old, since, began_by) = (watch.state, watch.since, watch.cause);
-            (watch.state, watch.since, watch.cause) = (state, self.now, cause);
-            self.judge(unit, old, since, began_by);
+        let unit_state = &mut self.checker.units[unit];
+        if state != unit_state.state {
+            let (old, since, old_cause) = (unit_state.state, unit_state.since, unit_state.cause);
+            (unit_state.state, unit_state.since, unit_state.cause) = (state, self.now, cause);
+            self.check_duration(unit, old, since, old_cause);
         }
     }
 
@@ -225,10 +226,11 @@ impl SimWorld {
             return state;
         }
         for part in 0..self.parts {
-            let on_it = || self.nodes.iter().enumerate().filter(|(_, node)| node.part == part);
-            match on_it().filter(|(_, node)| node.announces(unit)).count() {
+            let nodes_in_part =
+                || self.nodes.iter().enumerate().filter(|(_, node)| node.part == part);
+            match nodes_in_part().filter(|(_, node)| node.announces(unit)).count() {
                 0 => {
-                    let working = on_it().filter(|(_, node)| node.works()).count();
+                    let working = nodes_in_part().filter(|(_, node)| node.works()).count();
                     let able = |(index, node): (usize, &super::node::SimNode)| {
                         node.works()
                             && !node.leaving
@@ -237,7 +239,7 @@ impl SimWorld {
                             && self.now.since(node.started) >= ferrolb_proto::claim::LISTEN_PHASE
                     };
                     let clients = self.clients.iter().any(|client| client.part == part);
-                    if on_it().any(able) && (working > 1 || clients) {
+                    if nodes_in_part().any(able) && (working > 1 || clients) {
                         state = if working > 1 {
                             Ownership::Unowned
                         } else {
@@ -253,86 +255,92 @@ impl SimWorld {
         state
     }
 
-    /// Checks that a unit's state that has just ended was not longer than its bound.
-    fn judge(&mut self, unit: usize, state: Ownership, since: Instant, cause: Cause) {
+    /// Checks that a unit's ownership state, which has just ended, was not longer than its bound.
+    fn check_duration(&mut self, unit: usize, state: Ownership, since: Instant, cause: Cause) {
         let lasted = self.now.since(since);
         if state == Ownership::Owned
-            || self.truth.measure_from.is_none_or(|from| since < from)
+            || self.checker.measure_from.is_none_or(|from| since < from)
             || lasted.is_zero()
         {
             return;
         }
         let millis = lasted.as_secs_f64() * 1e3;
         self.log(|| format!("      unit {unit}: {state:?} for {millis:.1} ms"));
-        let ScenarioBounds {
-            unowned: orphan,
-            double_owner_after_take: hand_over,
-            double_owner_after_fault: heal,
-            ..
-        } = self.bounds;
+        let ScenarioBounds { unowned, double_owner_after_take, double_owner_after_fault, .. } =
+            self.bounds;
         let (rule, bound, list) = match (state, cause) {
-            (Ownership::Unowned, _) => (Rule::Unowned, orphan, &mut self.truth.outcome.orphans),
+            (Ownership::Unowned, _) => {
+                (Rule::Unowned, unowned, &mut self.checker.outcome.unowned_times)
+            }
             (Ownership::UnownedWithOneNode, _) => (
                 Rule::Unowned,
-                orphan.max(unowned_with_one_node_max(self.nodes.len())),
-                &mut self.truth.outcome.orphans,
+                unowned.max(unowned_with_one_node_max(self.nodes.len())),
+                &mut self.checker.outcome.unowned_times,
             ),
-            (_, Cause::Machine) => (Rule::HandOver, hand_over, &mut self.truth.outcome.doubles),
-            (_, Cause::World) => (Rule::Heal, heal, &mut self.truth.outcome.doubles),
+            (_, Cause::Machine) => (
+                Rule::HandOver,
+                double_owner_after_take,
+                &mut self.checker.outcome.double_owner_times,
+            ),
+            (_, Cause::World) => {
+                (Rule::Heal, double_owner_after_fault, &mut self.checker.outcome.double_owner_times)
+            }
         };
         list.push(lasted);
         if lasted > Duration::from_millis(bound) {
-            let who = if state == Ownership::DoubleOwner { "two owners" } else { "no owner" };
-            self.violate(
+            let owners = if state == Ownership::DoubleOwner { "two owners" } else { "no owner" };
+            self.report_violation(
                 rule,
-                format!("unit {unit}: {who} for {millis:.1} ms, the bound is {bound} ms"),
+                format!("unit {unit}: {owners} for {millis:.1} ms, the bound is {bound} ms"),
             );
         }
     }
 
     /// Records that a node started announcing a unit.
-    pub(super) fn note_move(&mut self, unit: usize) {
+    pub(super) fn record_move(&mut self, unit: usize) {
         let now = self.now;
-        self.truth.units[unit].taken = now;
-        if !self.truth.measures() {
+        self.checker.units[unit].taken = now;
+        if !self.checker.is_measuring() {
             return;
         }
-        self.truth.outcome.moves += 1;
-        let watch = &mut self.truth.units[unit];
-        watch.move_count += 1;
-        watch.moves.push_back(now);
-        while watch.moves.front().is_some_and(|first| now.since(*first) >= BURST_WINDOW) {
-            watch.moves.pop_front();
+        self.checker.outcome.moves += 1;
+        let unit_state = &mut self.checker.units[unit];
+        unit_state.move_count += 1;
+        unit_state.moves.push_back(now);
+        while unit_state.moves.front().is_some_and(|oldest| now.since(*oldest) >= BURST_WINDOW) {
+            unit_state.moves.pop_front();
         }
-        let burst = watch.moves.len();
-        self.truth.outcome.burst = self.truth.outcome.burst.max(burst);
+        let burst = unit_state.moves.len();
+        self.checker.outcome.burst = self.checker.outcome.burst.max(burst);
         if burst == self.bounds.burst + 1 {
-            self.violate(
+            self.report_violation(
                 Rule::Livelock,
                 format!("unit {unit}: {burst} moves within {BURST_WINDOW:?}"),
             );
         }
-        if self.truth.moves_forbidden {
-            self.violate(Rule::Moves, format!("unit {unit} moves without a reason"));
+        if self.checker.moves_forbidden {
+            self.report_violation(Rule::Moves, format!("unit {unit} moves without a reason"));
         }
     }
 
-    /// Checks that no node takes a unit from an owner whose frames it has just received, in
-    /// scenarios in which nothing but lost frames happens.
+    /// Checks that `taker` has not just received frames of the owner of the unit that it takes.
+    /// Only for scenarios whose only faults are lost frames.
     pub(super) fn check_taking(&mut self, taker: usize, unit: usize) {
-        if !self.bounds.takes_only_after_failure || !self.truth.measures() {
+        if !self.bounds.takes_only_after_failure || !self.checker.is_measuring() {
             return;
         }
         for owner in self.owners(self.nodes[taker].part, unit) {
-            let silence =
-                self.nodes[taker].last_frame.get(owner).map(|heard| self.now.since(*heard));
-            let asked = self.nodes[taker].challenges.get(owner).copied().unwrap_or(0);
+            let silence = self.nodes[taker]
+                .last_frame
+                .get(owner)
+                .map(|received_at| self.now.since(*received_at));
+            let challenges = self.nodes[taker].challenges.get(owner).copied().unwrap_or(0);
             if let Some(silence) = silence.filter(|silence| {
-                owner != taker && (*silence < FAILURE_DETECTION_MIN || asked < CHALLENGES_MIN)
+                owner != taker && (*silence < FAILURE_DETECTION_MIN || challenges < CHALLENGES_MIN)
             }) {
-                self.violate(
+                self.report_violation(
                     Rule::Taken,
-                    format!("n{taker} takes unit {unit} from n{owner}, last frame {silence:.1?} ago, {asked} challenges"),
+                    format!("n{taker} takes unit {unit} from n{owner}, last frame {silence:.1?} ago, {challenges} challenges"),
                 );
             }
         }
@@ -340,16 +348,16 @@ impl SimWorld {
 
     /// Checks the rate of defenses against a foreign host: two hosts that defend an address without
     /// a limit would flood the segment.
-    pub(super) fn check_defence(&mut self, index: usize, unit: usize) {
-        if !self.bounds.defenses || !self.truth.measures() {
+    pub(super) fn check_defense(&mut self, index: usize, unit: usize) {
+        if !self.bounds.defenses || !self.checker.is_measuring() {
             return;
         }
-        let before = self.truth.units[unit].defended.replace(self.now);
+        let before = self.checker.units[unit].defended.replace(self.now);
         if let Some(ago) =
-            before.map(|before| self.now.since(before)).filter(|ago| *ago < DEFEND_INTERVAL)
+            before.map(|before| self.now.since(before)).filter(|ago| *ago < DEFENSE_INTERVAL_MIN)
         {
-            self.violate(
-                Rule::Defence,
+            self.report_violation(
+                Rule::Defense,
                 format!("n{index} defends unit {unit} again after {ago:.1?}"),
             );
         }
@@ -358,14 +366,14 @@ impl SimWorld {
     /// Checks the states at the end and the rules of the whole run, and returns the results.
     pub(super) fn conclude(&mut self) -> RunOutcome {
         for unit in 0..self.units() {
-            let UnitState { state, since, cause, move_count: moved, .. } = self.truth.units[unit];
-            self.judge(unit, state, since, cause);
+            let UnitState { state, since, cause, move_count: moved, .. } = self.checker.units[unit];
+            self.check_duration(unit, state, since, cause);
             // A handover that has not lasted longer than its bound when the run ends is no
             // violation.
-            let hand_over = Duration::from_millis(self.bounds.double_owner_after_take);
-            let cut_off = state == Ownership::DoubleOwner && self.now.since(since) <= hand_over;
+            let handover_max = Duration::from_millis(self.bounds.double_owner_after_take);
+            let cut_off = state == Ownership::DoubleOwner && self.now.since(since) <= handover_max;
             if state != Ownership::Owned && !cut_off {
-                self.violate(
+                self.report_violation(
                     Rule::End,
                     format!(
                         "unit {unit}: {state:?} at the end, since {:?}",
@@ -374,7 +382,7 @@ impl SimWorld {
                 );
             }
             if let Some(bound) = self.bounds.moves.filter(|bound| moved > *bound) {
-                self.violate(
+                self.report_violation(
                     Rule::Moves,
                     format!("unit {unit}: {moved} moves in the run, the bound is {bound}"),
                 );
@@ -382,48 +390,55 @@ impl SimWorld {
             self.check_addresses(unit);
             self.check_best(unit);
             // Announcements of a recent move may still be in transit.
-            let moved_at = self.truth.units[unit].moves.back().copied();
+            let moved_at = self.checker.units[unit].moves.back().copied();
             if moved_at.is_none_or(|at| self.now.since(at) >= ANNOUNCED_WITHIN) {
                 self.check_caches(unit);
             }
         }
-        let from = self.truth.measure_from.unwrap_or(self.now);
-        self.truth.outcome.measured = self.now.since(from);
+        let from = self.checker.measure_from.unwrap_or(self.now);
+        self.checker.outcome.measured = self.now.since(from);
         self.check_fences();
         self.check_rate();
-        std::mem::take(&mut self.truth.outcome)
+        std::mem::take(&mut self.checker.outcome)
     }
 
     /// Checks that every node announces either all addresses of a unit or none.
     fn check_addresses(&mut self, unit: usize) {
-        let addresses = self.catalogue.addresses(unit);
-        let torn = |node: &&super::node::SimNode| {
-            let held = addresses.iter().filter(|address| node.announced.contains(*address)).count();
-            node.works() && held != 0 && held != addresses.len()
+        let addresses = self.catalog.addresses(unit);
+        let is_partial_owner = |node: &&super::node::SimNode| {
+            let announced =
+                addresses.iter().filter(|address| node.announced.contains(*address)).count();
+            node.works() && announced != 0 && announced != addresses.len()
         };
-        if let Some(name) = self.nodes.iter().find(torn).map(|node| node.name.clone()) {
-            self.violate(Rule::End, format!("unit {unit}: {name} owns a part of its addresses"));
+        if let Some(name) = self.nodes.iter().find(is_partial_owner).map(|node| node.name.clone()) {
+            self.report_violation(
+                Rule::End,
+                format!("unit {unit}: {name} announces only a part of its addresses"),
+            );
         }
     }
 
     fn check_fences(&mut self) {
-        let fences = self.truth.outcome.fences;
+        let fences = self.checker.outcome.fences;
         if let Some(bound) = self.bounds.fences.filter(|bound| fences > *bound) {
-            self.violate(Rule::FalseFence, format!("{fences} fences, the bound is {bound}"));
+            self.report_violation(
+                Rule::FalseFence,
+                format!("{fences} fences, the bound is {bound}"),
+            );
         }
     }
 
     fn check_rate(&mut self) {
-        let outcome = &self.truth.outcome;
+        let outcome = &self.checker.outcome;
         let seconds = outcome.measured.as_secs_f64().max(1.0);
-        let bound = super::bounds::frames(
+        let bound = super::bounds::frames_max(
             self.nodes.len(),
             self.units(),
-            self.bounds.lost_and_found,
+            self.bounds.reunions,
             seconds,
         );
         if outcome.frames as f64 > bound {
-            self.violate(
+            self.report_violation(
                 Rule::Rate,
                 format!("{} frames in {seconds:.0} s, the bound is {bound:.0}", outcome.frames),
             );
@@ -433,5 +448,5 @@ impl SimWorld {
 
 /// Returns the maximum time without an owner, in milliseconds, if one of this many nodes remains.
 fn unowned_with_one_node_max(nodes: usize) -> u64 {
-    UNOWNED_WITH_ONE_NODE_MAX.max((TURN * nodes as u64).min(IDLE_FAILURE_MAX))
+    UNOWNED_WITH_ONE_NODE_MAX_MS.max((TURN_MS * nodes as u64).min(IDLE_FAILURE_MAX_MS))
 }

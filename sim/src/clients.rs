@@ -3,15 +3,15 @@
 
 use super::checker::Rule;
 use super::event::Event;
-use super::node::Repeat;
+use super::node::DelayedRound;
 use super::world::SimWorld;
 use std::time::Duration;
 
 /// Number of clients: one for each part of a split segment, and one more.
-const CLIENTS: usize = 3;
-/// Time from each announcement to the next one, after an address was taken or defended. The times
-/// are those of the speaker's announcer.
-const ANNOUNCEMENT_TIMES: [Duration; 7] = [
+const CLIENT_COUNT: usize = 3;
+/// Time before each round of an announcement, after an address was taken or defended. The times are
+/// those of the speaker's announcer.
+const ROUND_DELAYS: [Duration; 7] = [
     Duration::ZERO,
     Duration::from_millis(30),
     Duration::from_millis(70),
@@ -35,7 +35,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn all(units: usize) -> Vec<Self> {
-        (0..CLIENTS).map(|_| Self { part: 0, cache: vec![None; units] }).collect()
+        (0..CLIENT_COUNT).map(|_| Self { part: 0, cache: vec![None; units] }).collect()
     }
 }
 
@@ -75,33 +75,35 @@ impl SimWorld {
             return;
         }
         if node.halted.is_some() {
-            node.repeats.push(Repeat { unit, round, announcement });
+            node.delayed_rounds.push(DelayedRound { unit, round, announcement });
             return;
         }
-        let (part, mute) = (node.part, node.muted);
+        let (part, sends_nothing) = (node.part, node.sends_nothing);
         for client in 0..self.clients.len() {
-            let lost = self.rng.chance(self.wire.loss * self.wire.loss);
-            if self.clients[client].part == part && !lost && !mute {
+            let lost = self.rng.chance(self.segment.loss * self.segment.loss);
+            if self.clients[client].part == part && !lost && !sends_nothing {
                 let at = self.now + self.delay();
                 self.queue.push(at, Event::Announced { client, unit, node: index });
             }
         }
         let mac = self.nodes[index].mac;
-        if !mute {
+        if !sends_nothing {
             self.proxy_entries[unit] = Some(mac);
             for other in self.owners(part, unit).into_iter().filter(|other| *other != index) {
                 self.send_foreign_arp(other, unit, mac, true);
             }
         }
-        if let Some(wait) = ANNOUNCEMENT_TIMES.get(round + 1) {
-            let again = Event::Announce { node: index, unit, round: round + 1, announcement };
-            self.queue.push(self.now + *wait, again);
+        if let Some(wait) = ROUND_DELAYS.get(round + 1) {
+            let next_round = Event::Announce { node: index, unit, round: round + 1, announcement };
+            self.queue.push(self.now + *wait, next_round);
         }
     }
 
-    /// Sends the announcements that a node could not send while it was halted.
-    pub(super) fn catch_up_announcing(&mut self, index: usize) {
-        for Repeat { unit, round, announcement } in std::mem::take(&mut self.nodes[index].repeats) {
+    /// Sends the rounds of announcements that were due while a node was halted.
+    pub(super) fn send_delayed_rounds(&mut self, index: usize) {
+        for DelayedRound { unit, round, announcement } in
+            std::mem::take(&mut self.nodes[index].delayed_rounds)
+        {
             self.queue.push(self.now, Event::Announce { node: index, unit, round, announcement });
         }
     }
@@ -111,7 +113,7 @@ impl SimWorld {
         let client = self.rng.below(self.clients.len());
         let part = self.clients[client].part;
         for index in 0..self.nodes.len() {
-            if self.nodes[index].part == part && !self.wire.no_client_broadcasts {
+            if self.nodes[index].part == part && !self.segment.no_client_broadcasts {
                 self.receive_foreign_frame(index, self.nodes[index].process_number);
             }
         }
@@ -133,7 +135,7 @@ impl SimWorld {
                 } else {
                     format!("n{other}")
                 };
-                self.violate(
+                self.report_violation(
                     Rule::Cache,
                     format!("unit {unit}: client {client} sends to {other}, the owner is n{owner}"),
                 );

@@ -9,7 +9,7 @@ const MILLION: i128 = 1_000_000;
 /// Monotonic clock of a node.
 #[derive(Clone, Debug)]
 pub(super) struct NodeClock {
-    /// True time at which the clock showed the value `shown`.
+    /// True time at which the clock showed `value`.
     since: Instant,
     value: Instant,
     /// Drift against the true time, in parts per million.
@@ -18,8 +18,8 @@ pub(super) struct NodeClock {
 }
 
 impl NodeClock {
-    pub(super) const fn new(now: Instant, shown: Instant, drift: i32) -> Self {
-        Self { since: now, value: shown, drift, stopped: false }
+    pub(super) const fn new(now: Instant, value: Instant, drift: i32) -> Self {
+        Self { since: now, value, drift, stopped: false }
     }
 
     /// Returns the clock's value at the true time `now`.
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_due_at_the_time_it_is_waited_for_and_not_before() {
+    fn a_deadline_is_due_exactly_at_its_wake_up_time() {
         for drift in [-200, -1, 0, 7, 200] {
             let clock = NodeClock::new(at(5), at(90_000), drift);
             for own in [90_000_000_001, 90_123_456_789, 1_000_000_000_007] {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_stops_it_and_a_leap_moves_it() {
+    fn a_pause_stops_and_a_leap_advances_the_clock() {
         let mut clock = NodeClock::new(at(0), at(1_000), 0);
         clock.stop(at(100));
         assert_eq!(clock.at(at(900)), at(1_100));

@@ -28,7 +28,7 @@ pub(super) struct Packet {
 pub(super) struct Delivery {
     pub(super) at: Instant,
     pub(super) node: usize,
-    pub(super) life: u32,
+    pub(super) process_number: u32,
     pub(super) part: u8,
 }
 
@@ -36,11 +36,11 @@ pub(super) enum Event {
     /// A frame reaches a node.
     Frame { arrival: Delivery, packet: Rc<Packet> },
     /// A host replies to an ARP request of a node.
-    ArpReply { node: usize, life: u32, mac: Mac },
+    ArpReply { node: usize, process_number: u32, mac: Mac },
     /// A frame of a host that is no node reaches a node.
-    ForeignFrame { node: usize, life: u32 },
+    ForeignFrame { node: usize, process_number: u32 },
     /// An ARP frame in which the host `mac` uses a unit's first address reaches a node.
-    ForeignArp { node: usize, life: u32, unit: usize, mac: Mac, announced: bool },
+    ForeignArp { node: usize, process_number: u32, unit: usize, mac: Mac, announced: bool },
     /// The deadline of a node's machine may have passed.
     Wake(usize),
     /// A node's answer lease may have expired.
@@ -106,14 +106,14 @@ impl EventQueue {
 
     /// Inserts a frame with all its deliveries, in the same order as separate insertions.
     pub(super) fn push_frame(&mut self, arrivals: Vec<Delivery>, packet: Packet) {
-        let mut left: Vec<(u64, Delivery)> = (self.count + 1..).zip(arrivals).collect();
-        self.count += left.len() as u64;
-        left.sort_unstable_by_key(|(number, arrival)| Reverse((arrival.at, *number)));
-        if let Some(&(number, Delivery { at, .. })) = left.last() {
+        let mut remaining: Vec<(u64, Delivery)> = (self.count + 1..).zip(arrivals).collect();
+        self.count += remaining.len() as u64;
+        remaining.sort_unstable_by_key(|(number, arrival)| Reverse((arrival.at, *number)));
+        if let Some(&(number, Delivery { at, .. })) = remaining.last() {
             self.heap.push(Entry {
                 at,
                 number,
-                pending: Pending::FrameDeliveries(left, Rc::new(packet)),
+                pending: Pending::FrameDeliveries(remaining, Rc::new(packet)),
             });
         }
     }
@@ -122,18 +122,18 @@ impl EventQueue {
     pub(super) fn pop(&mut self, until: Instant) -> Option<(Instant, Event)> {
         let mut entry = self.heap.peek_mut().filter(|entry| entry.at <= until)?;
         let at = entry.at;
-        if let Pending::FrameDeliveries(left, packet) = &mut entry.pending
-            && let [.., (next, Delivery { at: next_at, .. }), (_, arrival)] = left[..]
+        if let Pending::FrameDeliveries(remaining, packet) = &mut entry.pending
+            && let [.., (next_number, Delivery { at: next_at, .. }), (_, arrival)] = remaining[..]
         {
             let event = Event::Frame { arrival, packet: Rc::clone(packet) };
-            left.pop();
-            (entry.at, entry.number) = (next_at, next);
+            remaining.pop();
+            (entry.at, entry.number) = (next_at, next_number);
             return Some((at, event));
         }
         let event = match PeekMut::pop(entry).pending {
             Pending::Event(event) => event,
-            Pending::FrameDeliveries(left, packet) => {
-                Event::Frame { arrival: left.last()?.1, packet }
+            Pending::FrameDeliveries(remaining, packet) => {
+                Event::Frame { arrival: remaining.last()?.1, packet }
             }
         };
         Some((at, event))
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_come_by_time_and_of_one_time_in_the_order_they_were_put() {
+    fn events_are_ordered_by_time_then_insertion() {
         let mut queue = EventQueue::default();
         for (at, node) in [(5, 0), (3, 1), (5, 2), (9, 3)] {
             queue.push(Instant::from_millis(at), Event::Wake(node));

@@ -5,7 +5,7 @@ use super::checker::{Cause, FAILURE_DETECTION_MIN, Rule};
 use super::clients::FOREIGN_HOST;
 use super::node::Halt;
 use super::view::{ApiChange, node_flags};
-use super::world::{INTERVAL, SimWorld};
+use super::world::{HELLO_INTERVAL, SimWorld};
 use ferrolb_proto::Instant;
 use ferrolb_proto::claim::{Input, NodeState};
 use ferrolb_proto::wire::Mac;
@@ -13,38 +13,38 @@ use ferrolb_proto::wire::hello::{HelloKey, HelloKeyRing};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Length of a halt after which other nodes have taken the halted node's units: the times of
-/// suspicion and failure detection, the stagger of two candidates, and a margin.
-const TAKEN_AFTER: Duration = Duration::from_millis(400);
+/// Minimum length of a halt after which other nodes have taken the halted node's units: the times
+/// of suspicion and failure detection, the stagger of two candidates, and a margin.
+const UNITS_TAKEN_AFTER: Duration = Duration::from_millis(400);
 /// Maximum time from the end of a pause until the paused node has detected it. The node needs
 /// frames of two peers, and nodes without units send a hello only every second.
-const FENCE_WITHIN: Duration = Duration::from_millis(1_100);
+const FENCE_MAX: Duration = Duration::from_millis(1_100);
 /// Hardware address of a foreign host.
 const FOREIGN_MAC: Mac = Mac([2, 0xff, 0, 0, 0xff, 0xff]);
-/// Minimum time from a change in the API until a node learns of it.
-const LEARN_MIN: Duration = Duration::from_millis(20);
+/// Minimum time from a change in the API until a node receives the change.
+const API_LAG_MIN: Duration = Duration::from_millis(20);
 
 impl SimWorld {
     /// Returns a random node that owns a unit, or the first node if none does.
     pub(super) fn owner(&mut self) -> usize {
-        let holds = |index: &usize| self.nodes[*index].owns.contains(&true);
-        let owners: Vec<usize> = (0..self.nodes.len()).filter(holds).collect();
+        let owns_a_unit = |index: &usize| self.nodes[*index].owns.contains(&true);
+        let owners: Vec<usize> = (0..self.nodes.len()).filter(owns_a_unit).collect();
         if owners.is_empty() { 0 } else { self.rng.pick(&owners) }
     }
 
-    /// Kills the process of a node, which sends no frame any more.
+    /// Kills the process of a node.
     pub(super) fn crash(&mut self, index: usize) {
-        self.log(|| format!("===== end n{index}"));
+        self.log(|| format!("===== kill n{index}"));
         self.nodes[index].clear(self.now);
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
     }
 
     /// Requests a graceful shutdown of the process of a node.
     pub(super) fn leave(&mut self, index: usize) {
-        self.log(|| format!("===== leave n{index}"));
+        self.log(|| format!("===== shut down n{index}"));
         self.nodes[index].leaving = self.nodes[index].is_up();
         self.pass_input(index, Input::Leave);
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
     }
 
     pub(super) fn freeze(&mut self, index: usize, time: Duration) {
@@ -55,33 +55,33 @@ impl SimWorld {
         self.halt(index, time, Halt::Paused);
     }
 
-    fn halt(&mut self, index: usize, time: Duration, how: Halt) {
+    fn halt(&mut self, index: usize, time: Duration, halt: Halt) {
         let node = &mut self.nodes[index];
         if !node.is_up() || node.halted.is_some() {
             return;
         }
-        node.halted = Some(how);
-        if how == Halt::Paused {
+        node.halted = Some(halt);
+        if halt == Halt::Paused {
             node.clock.stop(self.now);
             self.irregular_clocks.insert(index);
         }
-        let life = node.process_number;
-        self.log(|| format!("===== {how:?} n{index} for {time:.1?}"));
-        self.account_all(Cause::World);
-        self.after(time, move |world| world.resume(index, life, how, time));
+        let process_number = node.process_number;
+        self.log(|| format!("===== {halt:?} n{index} for {time:.1?}"));
+        self.update_all_states(Cause::World);
+        self.after(time, move |world| world.resume(index, process_number, halt, time));
     }
 
-    fn resume(&mut self, index: usize, life: u32, how: Halt, time: Duration) {
+    fn resume(&mut self, index: usize, process_number: u32, halt: Halt, time: Duration) {
         let node = &mut self.nodes[index];
-        if node.process_number != life || !node.is_up() {
+        if node.process_number != process_number || !node.is_up() {
             return;
         }
-        if how == Halt::Paused {
+        if halt == Halt::Paused {
             node.clock.resume(self.now);
         }
         node.halted = None;
         node.wake = None;
-        let (fences, held) = (
+        let (fences, owned) = (
             node.counted_fences,
             (0..node.owns.len()).filter(|unit| node.owns[*unit]).collect::<Vec<_>>(),
         );
@@ -89,32 +89,32 @@ impl SimWorld {
         // The answer lease is checked first, because the node may reply to an ARP request before it
         // does anything else.
         self.check_answer_lease(index, false);
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
         let part = self.nodes[index].part;
         let taken =
-            held.iter().any(|unit| self.owners(part, *unit).iter().any(|owner| *owner != index));
+            owned.iter().any(|unit| self.owners(part, *unit).iter().any(|owner| *owner != index));
         // If another node took a unit before it could detect a failure, this node had handed the
         // unit over. The answer lease only matters after a failure detection.
-        if how == Halt::Stopped && taken && time + INTERVAL >= FAILURE_DETECTION_MIN {
-            let stale = held.iter().find(|unit| {
+        if halt == Halt::Stopped && taken && time + HELLO_INTERVAL >= FAILURE_DETECTION_MIN {
+            let stale_unit = owned.iter().find(|unit| {
                 let owners = self.owners(part, **unit);
                 owners.contains(&index) && owners.len() > 1
             });
-            if let Some(unit) = stale {
-                self.violate(
+            if let Some(unit) = stale_unit {
+                self.report_violation(
                     Rule::AnswerLease,
                     format!("n{index} was stopped for {time:.1?} and replies for unit {unit}"),
                 );
             }
         }
         self.catch_up(index);
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
         let is_witnessed =
             self.bounds.fences.is_some() && self.irregular_clocks.iter().all(|node| *node == index);
-        if taken && time >= TAKEN_AFTER && is_witnessed {
+        if taken && time >= UNITS_TAKEN_AFTER && is_witnessed {
             let since = self.now;
-            self.after(FENCE_WITHIN, move |world| {
-                world.check_fenced(index, life, fences, &held, since)
+            self.after(FENCE_MAX, move |world| {
+                world.check_fenced(index, process_number, fences, &owned, since)
             });
         }
     }
@@ -137,35 +137,38 @@ impl SimWorld {
         if !clock_first {
             self.tick(index);
         }
-        self.catch_up_announcing(index);
+        self.send_delayed_rounds(index);
     }
 
-    /// Checks that a resumed node has fenced itself. A node that has already yielded the units that
-    /// others took in the meantime has nothing to release, and need not fence itself.
+    /// Checks that a resumed node has fenced itself. A node need not fence itself if it has already
+    /// yielded all units that other nodes took in the meantime.
     fn check_fenced(
         &mut self,
         index: usize,
-        life: u32,
+        process_number: u32,
         before: u64,
-        held: &[usize],
+        owned: &[usize],
         since: Instant,
     ) {
         let node = &self.nodes[index];
-        let holds_on =
-            held.iter().any(|unit| node.owns[*unit] && self.truth.units[*unit].taken < since);
-        if node.process_number == life && node.works() && node.counted_fences == before && holds_on
+        let still_owns =
+            owned.iter().any(|unit| node.owns[*unit] && self.checker.units[*unit].taken < since);
+        if node.process_number == process_number
+            && node.works()
+            && node.counted_fences == before
+            && still_owns
         {
-            self.violate(
+            self.report_violation(
                 Rule::Fence,
-                format!("n{index} was frozen, lost its units, and did not fence itself"),
+                format!("n{index} was halted, lost its units, and did not fence itself"),
             );
         }
     }
 
     /// Splits the segment: nodes with different numbers in `parts` do not receive each other's
     /// frames. Each part has one client, and the first part has one more. The first part always has
-    /// a node: clients without any node would miss moves, and no node could detect when they
-    /// return.
+    /// a node: clients in a part without nodes would miss moves, and no node could detect the
+    /// return of these clients.
     pub(super) fn split(&mut self, parts: &[u8]) {
         self.log(|| format!("===== split {parts:?}"));
         let first = parts.iter().min().copied().unwrap_or(0);
@@ -177,12 +180,12 @@ impl SimWorld {
         for (part, client) in (0..self.parts).zip(&mut self.clients) {
             client.part = part;
         }
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
     }
 
     /// Ends the split of the segment.
     pub(super) fn heal(&mut self) {
-        self.log(|| "===== heal".into());
+        self.log(|| "===== the split ends".into());
         for node in &mut self.nodes {
             node.part = 0;
         }
@@ -190,53 +193,53 @@ impl SimWorld {
             client.part = 0;
         }
         self.parts = 1;
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
     }
 
     /// Isolates one node. With a probability of one half, the part of the other nodes gets all
-    /// clients, and the node receives no frames at all.
+    /// clients, and the isolated node receives no frames at all.
     pub(super) fn isolate(&mut self, index: usize) {
         let parts: Vec<u8> = (0..self.nodes.len()).map(|node| u8::from(node == index)).collect();
         self.split(&parts);
         if self.rng.chance(0.5) {
             self.clients[1].part = 0;
-            self.account_all(Cause::World);
+            self.update_all_states(Cause::World);
         }
     }
 
-    pub(super) fn set_isolated(&mut self, index: usize, deaf: bool) {
-        self.log(|| format!("===== n{index} receives nothing: {deaf}"));
-        self.nodes[index].isolated = deaf;
-        self.account_all(Cause::World);
+    pub(super) fn set_isolated(&mut self, index: usize, receives_nothing: bool) {
+        self.log(|| format!("===== n{index} receives nothing: {receives_nothing}"));
+        self.nodes[index].isolated = receives_nothing;
+        self.update_all_states(Cause::World);
     }
 
-    pub(super) fn set_muted(&mut self, index: usize, mute: bool) {
-        self.log(|| format!("===== n{index} sends nothing: {mute}"));
-        self.nodes[index].muted = mute;
-        self.account_all(Cause::World);
+    pub(super) fn set_sends_nothing(&mut self, index: usize, sends_nothing: bool) {
+        self.log(|| format!("===== n{index} sends nothing: {sends_nothing}"));
+        self.nodes[index].sends_nothing = sends_nothing;
+        self.update_all_states(Cause::World);
     }
 
-    /// Drops all frames from the node `speaker` to the node `deaf` if `cut` is true, otherwise
+    /// Drops all frames from the node `sender` to the node `receiver` if `cut` is true, otherwise
     /// delivers them again.
-    pub(super) fn cut(&mut self, speaker: usize, deaf: usize, cut: bool) {
-        self.log(|| format!("===== n{deaf} receives nothing from n{speaker}: {cut}"));
+    pub(super) fn set_cut(&mut self, sender: usize, receiver: usize, cut: bool) {
+        self.log(|| format!("===== n{receiver} receives nothing from n{sender}: {cut}"));
         if cut {
-            self.wire.cuts.insert((speaker, deaf));
+            self.segment.cuts.insert((sender, receiver));
         } else {
-            self.wire.cuts.remove(&(speaker, deaf));
+            self.segment.cuts.remove(&(sender, receiver));
         }
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
     }
 
     /// Makes a foreign host start or stop using the first address of a unit.
-    pub(super) fn use_as_foreign_host(&mut self, unit: usize, squats: bool) {
-        self.log(|| format!("===== a foreign host has unit {unit}: {squats}"));
-        if squats {
+    pub(super) fn set_foreign_host(&mut self, unit: usize, in_use: bool) {
+        self.log(|| format!("===== a foreign host uses unit {unit}: {in_use}"));
+        if in_use {
             self.foreign_hosts.insert(unit, FOREIGN_MAC);
         } else {
             self.foreign_hosts.remove(&unit);
         }
-        self.account(unit, Cause::World);
+        self.update_state(unit, Cause::World);
     }
 
     /// Makes a foreign host announce the first address of a unit. The clients accept the
@@ -255,7 +258,7 @@ impl SimWorld {
     /// node's claim machine.
     pub(super) fn set_node_state(&mut self, index: usize, draining: bool, unhealthy: bool) {
         self.log(|| format!("===== n{index} draining: {draining}, unhealthy: {unhealthy}"));
-        self.truth.record_change(self.now);
+        self.checker.record_change(self.now);
         self.pass_input(
             index,
             Input::NodeState(NodeState { draining, unhealthy, ..NodeState::default() }),
@@ -263,26 +266,26 @@ impl SimWorld {
     }
 
     /// Makes a node's health checks of a unit fail or pass.
-    pub(super) fn fail(&mut self, index: usize, unit: usize, failing: bool) {
+    pub(super) fn set_failing(&mut self, index: usize, unit: usize, failing: bool) {
         self.log(|| format!("===== the checks of n{index} of unit {unit} fail: {failing}"));
         self.nodes[index].failing[unit] = failing;
-        self.truth.record_change(self.now);
+        self.checker.record_change(self.now);
         self.pass_view(index);
     }
 
     /// Stalls or resumes the main loop of a node, which passes the units to the node's claim
     /// machine.
-    pub(super) fn stall(&mut self, index: usize, stuck: bool) {
-        self.log(|| format!("===== n{index} stuck: {stuck}"));
-        self.nodes[index].leaving = stuck;
-        self.truth.record_change(self.now);
-        self.pass_input(index, Input::MainLoopStalled(stuck));
-        self.account_all(Cause::World);
+    pub(super) fn set_stalled(&mut self, index: usize, stalled: bool) {
+        self.log(|| format!("===== the main loop of n{index} stalls: {stalled}"));
+        self.nodes[index].leaving = stalled;
+        self.checker.record_change(self.now);
+        self.pass_input(index, Input::MainLoopStalled(stalled));
+        self.update_all_states(Cause::World);
     }
 
-    /// Changes the API. Every node learns of the change after a random lag up to `lag`. The node in
-    /// `stale` learns of it after the lag in `stale`.
-    pub(super) fn api(
+    /// Changes the API. Every node receives the change after a random lag up to `lag`. The node in
+    /// `stale` receives it after the lag in `stale`.
+    pub(super) fn change_api(
         &mut self,
         lag: Duration,
         change: ApiChange,
@@ -294,7 +297,7 @@ impl SimWorld {
         for index in 0..self.nodes.len() {
             let wait = match stale {
                 Some((node, wait)) if node == index => wait,
-                _ => self.rng.between(LEARN_MIN, lag),
+                _ => self.rng.between(API_LAG_MIN, lag),
             };
             // A watch never delivers changes out of order.
             let at = (self.now + wait).max(self.nodes[index].api_change_at);
@@ -302,32 +305,32 @@ impl SimWorld {
             let change = Rc::clone(&change);
             self.after(at.since(self.now), move |world| world.receive_api_change(index, &change));
         }
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
     }
 
     fn receive_api_change(&mut self, index: usize, change: &ApiChange) {
-        self.log(|| format!("n{index} learns of the change"));
+        self.log(|| format!("n{index} receives the change"));
         Rc::make_mut(&mut self.nodes[index].view).apply(change);
-        self.truth.record_change(self.now);
+        self.checker.record_change(self.now);
         self.pass_view(index);
     }
 
     /// Returns a change that gives each unit a random selection of the nodes as candidates.
-    pub(super) fn some_candidates(&mut self) -> ApiChange {
+    pub(super) fn random_candidates(&mut self) -> ApiChange {
         let nodes = self.nodes.len();
-        let mut some = || {
+        let mut random_nodes = || {
             let count = 1 + self.rng.below(nodes - 1);
             node_flags(nodes, &self.rng.sample(nodes, count))
         };
-        let candidates = (0..self.clients[0].cache.len()).map(|_| some()).collect();
+        let candidates = (0..self.clients[0].cache.len()).map(|_| random_nodes()).collect();
         ApiChange { candidates: Some(candidates), ..ApiChange::default() }
     }
 
     /// Sets the hello keys that a node accepts, newest first.
-    pub(super) fn learn_keys(&mut self, index: usize, keys: Vec<HelloKey>) {
+    pub(super) fn set_keys(&mut self, index: usize, keys: Vec<HelloKey>) {
         self.nodes[index].keys = HelloKeyRing::new(keys);
         let ids = self.nodes[index].keys.ids();
-        self.log(|| format!("n{index} learns the keys {ids:08x?}"));
+        self.log(|| format!("n{index} receives the keys {ids:08x?}"));
         self.pass_input(index, Input::Keys(ids));
     }
 
@@ -337,7 +340,7 @@ impl SimWorld {
         node.clock.leap(self.now, by);
         self.irregular_clocks.insert(index);
         node.wake = None;
-        self.set_alarm(index);
+        self.schedule_wake(index);
         self.check_answer_lease(index, false);
     }
 }

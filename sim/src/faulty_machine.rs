@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Delay of the deadlines of a machine with [`Defect::Late`].
-const LATE: Duration = Duration::from_millis(150);
+const LATE_DELAY: Duration = Duration::from_millis(150);
 
 /// A deliberate defect. The claim machine is the real one; the defect changes its inputs or
 /// outputs.
@@ -40,8 +40,8 @@ pub enum Defect {
     Late,
     /// Does not announce an address that it defended.
     DefendsWithoutAnnouncing,
-    /// Receives an input about received frames at every deadline, even if there are none, so that
-    /// it never becomes isolated.
+    /// Receives an input about received frames at every deadline, even without received frames, so
+    /// that it never becomes isolated.
     NeverIsolated,
     /// Omits from its claims the times for which the addresses should not move.
     OmitsKeepTimes,
@@ -51,15 +51,15 @@ pub enum Defect {
     IgnoresOwnCordon,
 }
 
-/// A claim machine with its defect, if any.
+/// A claim machine, and its defect if it has one.
 pub(super) struct FaultyMachine {
     name: Box<str>,
     claims: ClaimMachine,
-    broken: Option<Defect>,
+    defect: Option<Defect>,
     /// Generation in the most recent CLAIM or list of the node, which [`Defect::NeverReleases`]
     /// repeats.
     stated_generation: u32,
-    /// Most recent clock value that [`Defect::IgnoresPeerClocks`] put into a received frame.
+    /// Most recent clock value that [`Defect::IgnoresPeerClocks`] wrote into a received frame.
     clock: u64,
     owned: BTreeSet<IpAddr>,
     /// Node name of each source address.
@@ -72,10 +72,10 @@ impl FaultyMachine {
         config: ClaimConfig,
         now: Instant,
         keys: Vec<u32>,
-        broken: Option<Defect>,
+        defect: Option<Defect>,
     ) -> Self {
         let mut start = now;
-        if broken == Some(Defect::NeverListens) {
+        if defect == Some(Defect::NeverListens) {
             start =
                 Instant::from_nanos(now.as_nanos().saturating_sub(LISTEN_PHASE.as_nanos() as u64));
         }
@@ -85,7 +85,7 @@ impl FaultyMachine {
         Self {
             name,
             claims,
-            broken,
+            defect,
             stated_generation: 0,
             clock: 0,
             owned: BTreeSet::new(),
@@ -94,11 +94,11 @@ impl FaultyMachine {
     }
 
     pub(super) fn handle(&mut self, mut input: Input, now: Instant) {
-        if let (Some(_), Input::Frame { source, frame }) = (self.broken, &mut input) {
+        if let (Some(_), Input::Frame { source, frame }) = (self.defect, &mut input) {
             self.node_names.entry(*source).or_insert_with(|| frame.node.clone());
             self.alter_input(frame, now);
         }
-        if let (Some(Defect::IgnoresOwnCordon), Input::Units(units)) = (self.broken, &mut input) {
+        if let (Some(Defect::IgnoresOwnCordon), Input::Units(units)) = (self.defect, &mut input) {
             for unit in units {
                 *unit = self.without_own_cordon(unit);
             }
@@ -115,7 +115,7 @@ impl FaultyMachine {
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
-        if self.broken == Some(Defect::NeverIsolated) {
+        if self.defect == Some(Defect::NeverIsolated) {
             self.claims.handle(Input::FrameReceived, now);
         }
         self.claims.tick(now);
@@ -131,12 +131,12 @@ impl FaultyMachine {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let late = if self.broken == Some(Defect::Late) { LATE } else { Duration::ZERO };
-        Some(self.claims.deadline()? + late)
+        let delay = if self.defect == Some(Defect::Late) { LATE_DELAY } else { Duration::ZERO };
+        Some(self.claims.deadline()? + delay)
     }
 
     pub(super) fn answer_lease(&self) -> Instant {
-        if self.broken == Some(Defect::IgnoresAnswerLease) {
+        if self.defect == Some(Defect::IgnoresAnswerLease) {
             Instant::from_nanos(u64::MAX)
         } else {
             self.claims.answer_lease_end()
@@ -150,27 +150,26 @@ impl FaultyMachine {
     fn receives_from(&self, mac: Mac) -> bool {
         self.node_names
             .get(&mac)
-            .is_some_and(|name| self.claims.live_peers().any(|heard| *heard == **name))
+            .is_some_and(|name| self.claims.live_peers().any(|peer| *peer == **name))
     }
 
     fn alter_input(&mut self, frame: &mut Frame, now: Instant) {
-        match self.broken {
+        match self.defect {
             Some(Defect::NeverYields) => {
-                if let Body::Claim { addresses, preempt_delays: keeps, .. }
-                | Body::List { addresses, preempt_delays: keeps, .. } = &mut frame.body
+                if let Body::Claim { addresses, preempt_delays, .. }
+                | Body::List { addresses, preempt_delays, .. } = &mut frame.body
                 {
-                    // For each address, `keeps` has an entry with the time for which the address
-                    // should not move.
-                    let mut kept = addresses
+                    // `preempt_delays` has an entry for each address.
+                    let mut is_kept = addresses
                         .iter()
                         .map(|address| !self.owned.contains(address))
                         .collect::<Vec<_>>()
                         .into_iter();
-                    keeps.retain({
-                        let mut kept = kept.clone();
-                        move |_| kept.next().unwrap_or(true)
+                    preempt_delays.retain({
+                        let mut is_kept = is_kept.clone();
+                        move |_| is_kept.next().unwrap_or(true)
                     });
-                    addresses.retain(|_| kept.next().unwrap_or(true));
+                    addresses.retain(|_| is_kept.next().unwrap_or(true));
                 }
             }
             Some(Defect::IgnoresPeerClocks) => {
@@ -189,10 +188,10 @@ impl FaultyMachine {
             }
             Output::Stop(address) => {
                 self.owned.remove(address);
-                return self.broken != Some(Defect::NeverStops);
+                return self.defect != Some(Defect::NeverStops);
             }
             Output::AnnounceSeries(_) | Output::Defend(_) => {
-                return self.broken != Some(Defect::DefendsWithoutAnnouncing);
+                return self.defect != Some(Defect::DefendsWithoutAnnouncing);
             }
             Output::Send { to, frame, .. } => return self.alter_frame(*to, frame),
             Output::TookOver(_)
@@ -205,13 +204,12 @@ impl FaultyMachine {
     }
 
     fn alter_frame(&mut self, to: Option<Mac>, frame: &mut Frame) -> bool {
-        match (self.broken, &mut frame.body) {
+        match (self.defect, &mut frame.body) {
             (
                 Some(Defect::OmitsKeepTimes),
-                Body::Claim { preempt_delays: keeps, .. }
-                | Body::List { preempt_delays: keeps, .. },
+                Body::Claim { preempt_delays, .. } | Body::List { preempt_delays, .. },
             ) => {
-                keeps.clear();
+                preempt_delays.clear();
                 true
             }
             // Challenges to unknown nodes must pass: otherwise no node would accept any other as a

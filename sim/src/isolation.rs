@@ -30,20 +30,20 @@ pub(super) fn receives_nothing(world: &mut SimWorld) -> Duration {
     ms(24_000)
 }
 
-/// Suppresses, from now on, all frames of hosts that are no nodes.
-pub(super) fn remove_other_hosts(world: &mut SimWorld) {
-    (world.wire.no_client_broadcasts, world.wire.no_client_replies) = (true, true);
+/// Suppresses all frames of hosts that are not nodes until the end of the run.
+pub(super) fn silence_other_hosts(world: &mut SimWorld) {
+    (world.segment.no_client_broadcasts, world.segment.no_client_replies) = (true, true);
 }
 
 pub(super) fn one_survivor(world: &mut SimWorld) -> Duration {
-    remove_other_hosts(world);
+    silence_other_hosts(world);
     let survivor = world.rng.below(world.nodes.len());
     (0..world.nodes.len()).filter(|index| *index != survivor).for_each(|index| world.crash(index));
     ms(12_000)
 }
 
 pub(super) fn one_restarted_survivor(world: &mut SimWorld) -> Duration {
-    remove_other_hosts(world);
+    silence_other_hosts(world);
     let survivor = world.rng.below(world.nodes.len());
     world.crash(survivor);
     world.after(ms(3_000), move |world| world.start(survivor));
@@ -56,17 +56,17 @@ pub(super) fn one_restarted_survivor(world: &mut SimWorld) -> Duration {
 }
 
 pub(super) fn isolate_silent(world: &mut SimWorld) -> Duration {
-    remove_other_hosts(world);
+    silence_other_hosts(world);
     isolate(world)
 }
 
 pub(super) fn receives_nothing_silent(world: &mut SimWorld) -> Duration {
-    remove_other_hosts(world);
+    silence_other_hosts(world);
     receives_nothing(world)
 }
 
 pub(super) fn receives_nothing_forever(world: &mut SimWorld) -> Duration {
-    world.wire.no_client_replies = world.rng.chance(0.5);
+    world.segment.no_client_replies = world.rng.chance(0.5);
     let owner = world.owner();
     world.set_isolated(owner, true);
     ms(24_000)
@@ -75,19 +75,19 @@ pub(super) fn receives_nothing_forever(world: &mut SimWorld) -> Duration {
 pub(super) fn one_way(world: &mut SimWorld) -> Duration {
     let (owner, time) = (world.owner(), world.rng.between(ms(100), ms(6_000)));
     if world.rng.chance(0.5) {
-        world.set_muted(owner, true);
-        world.after(time, move |world| world.set_muted(owner, false));
+        world.set_sends_nothing(owner, true);
+        world.after(time, move |world| world.set_sends_nothing(owner, false));
     } else {
         let other = (owner + 1 + world.rng.below(world.nodes.len() - 1)) % world.nodes.len();
-        world.cut(owner, other, true);
-        world.after(time, move |world| world.cut(owner, other, false));
+        world.set_cut(owner, other, true);
+        world.after(time, move |world| world.set_cut(owner, other, false));
     }
     ms(22_000)
 }
 
 /// Restarts an owner on an interface that receives nothing. The node cannot detect that, and
-/// announces every unit after a second. An owner that receives this yields for two seconds each
-/// time, because the fault may be its own. Then the next candidate takes the unit.
+/// announces every unit after a second. An owner that receives such an announcement yields for two
+/// seconds each time, because the fault may be its own. Then the next candidate takes the unit.
 pub(super) fn isolated_start(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     world.crash(owner);
@@ -112,7 +112,7 @@ pub(super) fn repeated_isolation(world: &mut SimWorld) -> Duration {
 /// Isolates random nodes for a short time. No other frames are lost, because one more missing hello
 /// would count as a failure.
 pub(super) fn short_isolation(world: &mut SimWorld) -> Duration {
-    world.wire.loss = 0.0;
+    world.segment.loss = 0.0;
     for round in 0..10 {
         let (node, time) = (world.rng.below(world.nodes.len()), world.rng.between(ms(20), ms(80)));
         world.after(ms(2_000 * round + 500), move |world| world.isolate(node));

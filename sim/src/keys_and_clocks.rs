@@ -23,14 +23,14 @@ pub(super) fn leap(world: &mut SimWorld) -> Duration {
     ms(20_000)
 }
 
-/// Rotates the hello keys: every node learns of the second key at a random time, and later of the
-/// removal of the first.
+/// Rotates the hello keys: every node receives the second key at a random time, and later the
+/// removal of the first key.
 pub(super) fn key_rotation(world: &mut SimWorld) -> Duration {
     for (begin, numbers) in [(0, &[2, 1][..]), (8_000, &[2])] {
         for index in 0..world.nodes.len() {
             let wait = world.rng.between(ms(begin + 20), ms(begin + 4_000));
             world.after(wait, move |world| {
-                world.learn_keys(index, numbers.iter().map(|number| key(*number)).collect())
+                world.set_keys(index, numbers.iter().map(|number| key(*number)).collect())
             });
         }
     }
@@ -51,7 +51,7 @@ pub(super) fn foreign_host(world: &mut SimWorld) -> Duration {
 /// started.
 pub(super) fn address_in_use(world: &mut SimWorld) -> Duration {
     let time = world.rng.between(ms(5_000), ms(25_000));
-    world.after(time, |world| world.use_as_foreign_host(0, false));
+    world.after(time, |world| world.set_foreign_host(0, false));
     ms(50_000)
 }
 

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 /// Runs the simulator.
 ///
 /// # Errors
-/// If an argument is wrong, or a run breaks a rule.
+/// If an argument is invalid, or a run violates a rule.
 #[expect(
     clippy::disallowed_methods,
     reason = "prints how long the runs took; no run reads a clock"
@@ -69,7 +69,7 @@ fn sim(args: &Args) -> Result<(), String> {
         return Err("--trace prints one run: add --seeds 1 --start SEED".to_owned());
     }
     let begin = Instant::now();
-    let (mut broken, mut count) = (0, 0);
+    let (mut violations, mut count) = (0, 0);
     println!("{} nodes, {} units; times in ms\n{}", args.nodes, args.units, report::head());
     for scenario in selected_scenarios(&args.scenarios)? {
         let runs = runs(args, scenario);
@@ -78,11 +78,11 @@ fn sim(args: &Args) -> Result<(), String> {
         let row = Row { runs: &runs, outcomes: &outcomes };
         println!("{}", row.line());
         print!("{}", row.violations_text());
-        broken += row.broken().count();
+        violations += row.violations().count();
         count += runs.len();
     }
     println!("{count} runs in {:.1} s", begin.elapsed().as_secs_f64());
-    if broken > 0 { Err(format!("rules were broken {broken} times")) } else { Ok(()) }
+    if violations > 0 { Err(format!("{violations} violations of rules")) } else { Ok(()) }
 }
 
 fn selected_scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, String> {

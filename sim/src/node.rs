@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 /// Maximum number of frames that wait for a halted node, like the frames in the receive buffer of a
 /// socket.
-const STASH_MAX: usize = 64;
+const PENDING_FRAMES_MAX: usize = 64;
 
 /// Reason why a node is halted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Halt {
 /// A round of an announcement that was due while the node was halted. The node sends it when it
 /// continues.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Repeat {
+pub(super) struct DelayedRound {
     pub(super) unit: usize,
     pub(super) round: usize,
     pub(super) announcement: u32,
@@ -51,17 +51,17 @@ pub(super) struct SimNode {
     /// Flags in the node's most recent frame.
     pub(super) flags: Flags,
     /// Whether all frames that the node sends are dropped.
-    pub(super) muted: bool,
+    pub(super) sends_nothing: bool,
     /// Number of the part of a split segment to which the node belongs.
     pub(super) part: u8,
     pub(super) pending_frames: VecDeque<Rc<Packet>>,
-    pub(super) repeats: Vec<Repeat>,
+    pub(super) delayed_rounds: Vec<DelayedRound>,
     pub(super) view: Rc<ApiView>,
     /// Whether the view changed while the node was halted.
     pub(super) view_pending: bool,
-    /// Whether a frame of a host that is no node arrived while the node was halted.
+    /// Whether a frame of a host that is not a node arrived while the node was halted.
     pub(super) foreign_frame_pending: bool,
-    /// Time at which the node learns of the latest change in the API.
+    /// Time at which the node receives the latest change in the API.
     pub(super) api_change_at: Instant,
     pub(super) keys: HelloKeyRing,
     /// Addresses that the machine announces.
@@ -107,10 +107,10 @@ impl SimNode {
             isolated: false,
             failing: vec![false; units],
             flags: Flags::default(),
-            muted: false,
+            sends_nothing: false,
             part: 0,
             pending_frames: VecDeque::new(),
-            repeats: Vec::new(),
+            delayed_rounds: Vec::new(),
             view,
             view_pending: false,
             foreign_frame_pending: false,
@@ -140,7 +140,7 @@ impl SimNode {
 
     /// Returns whether the node can receive requests and send replies.
     pub(super) const fn works(&self) -> bool {
-        self.is_up() && self.halted.is_none() && !self.isolated && !self.muted
+        self.is_up() && self.halted.is_none() && !self.isolated && !self.sends_nothing
     }
 
     /// Returns whether the node replies to clients for the unit.
@@ -149,7 +149,7 @@ impl SimNode {
     }
 
     pub(super) fn queue_frame(&mut self, packet: Rc<Packet>) {
-        if self.pending_frames.len() < STASH_MAX {
+        if self.pending_frames.len() < PENDING_FRAMES_MAX {
             self.pending_frames.push_back(packet);
         }
     }
@@ -164,7 +164,7 @@ impl SimNode {
         self.leaving = false;
         self.halted = None;
         self.pending_frames.clear();
-        self.repeats.clear();
+        self.delayed_rounds.clear();
         self.announced.clear();
         self.owns.fill(false);
         self.lease_valid = false;

@@ -1,5 +1,5 @@
-//! Scenarios of planned changes: restarts, drains, cordons, and API changes that some nodes learn
-//! late. They must cause no outage.
+//! Scenarios of planned changes: restarts, drains, cordons, and API changes that some nodes receive
+//! late. These changes must cause no outage.
 
 use super::scenario::ms;
 use super::view::{ApiChange, node_flags};
@@ -7,7 +7,7 @@ use super::world::SimWorld;
 use std::time::Duration;
 
 /// Maximum number of nodes in a rolling restart: a restart of a hundred nodes would take minutes.
-const ROLLED_MAX: usize = 10;
+const ROLLING_RESTARTS_MAX: usize = 10;
 
 pub(super) fn restart(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
@@ -17,7 +17,7 @@ pub(super) fn restart(world: &mut SimWorld) -> Duration {
 }
 
 pub(super) fn rolling_restart(world: &mut SimWorld) -> Duration {
-    let count = world.nodes.len().min(ROLLED_MAX);
+    let count = world.nodes.len().min(ROLLING_RESTARTS_MAX);
     for (round, index) in (0..).zip(0..count) {
         world.after(ms(4_000 * round), move |world| world.leave(index));
         world.after(ms(4_000 * round + 2_600), move |world| world.start(index));
@@ -38,17 +38,17 @@ pub(super) fn two_shutdowns(world: &mut SimWorld) -> Duration {
 /// turn comes.
 pub(super) fn failed_successor(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
-    let unit = world.nodes[owner].owns.iter().position(|holds| *holds).unwrap_or(0);
-    let taker = world.catalogue.ranked(unit, owner)[0];
-    world.crash(taker);
+    let unit = world.nodes[owner].owns.iter().position(|owned| *owned).unwrap_or(0);
+    let successor = world.catalog.ranked(unit, owner)[0];
+    world.crash(successor);
     let wait = world.rng.between(ms(10), ms(300));
     world.after(wait, move |world| world.leave(owner));
     ms(8_000)
 }
 
 pub(super) fn selector(world: &mut SimWorld) -> Duration {
-    let change = world.some_candidates();
-    world.api(ms(4_000), change, None);
+    let change = world.random_candidates();
+    world.change_api(ms(4_000), change, None);
     ms(16_000)
 }
 
@@ -64,14 +64,14 @@ fn cordoned(world: &SimWorld, node: usize) -> ApiChange {
 pub(super) fn cordon(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     let change = cordoned(world, owner);
-    world.api(ms(3_000), change, None);
+    world.change_api(ms(3_000), change, None);
     ms(14_000)
 }
 
 pub(super) fn late_cordon(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     let change = cordoned(world, owner);
-    world.api(ms(500), change, Some((owner, ms(12_000))));
+    world.change_api(ms(500), change, Some((owner, ms(12_000))));
     ms(25_000)
 }
 
@@ -81,7 +81,7 @@ pub(super) fn late_selector(world: &mut SimWorld) -> Duration {
     let others: Vec<usize> = (0..nodes).filter(|node| *node != owner).collect();
     let candidates = vec![node_flags(nodes, &others); world.units()];
     let change = ApiChange { candidates: Some(candidates), ..ApiChange::default() };
-    world.api(ms(500), change, Some((late, ms(12_000))));
+    world.change_api(ms(500), change, Some((late, ms(12_000))));
     ms(25_000)
 }
 
@@ -101,8 +101,8 @@ pub(super) fn drain(world: &mut SimWorld) -> Duration {
 
 pub(super) fn stalled_main_loop(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
-    world.stall(owner, true);
-    world.after(ms(6_000), move |world| world.stall(owner, false));
+    world.set_stalled(owner, true);
+    world.after(ms(6_000), move |world| world.set_stalled(owner, false));
     ms(20_000)
 }
 

@@ -1,5 +1,5 @@
 //! Parallel execution of many runs, and their results: a table next to the prototype's results, and
-//! each violated rule with the command that repeats it.
+//! each violated rule with the command that repeats its first violation.
 
 use super::{Rule, Run, RunOutcome, Violation};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub fn execute_all(runs: &[Run], jobs: usize) -> Vec<RunOutcome> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
-        while let Some((at, run)) = take(runs, &next) {
+        while let Some((at, run)) = next_run(runs, &next) {
             done.push((at, run.execute()));
         }
         done
@@ -34,7 +34,7 @@ pub fn execute_all(runs: &[Run], jobs: usize) -> Vec<RunOutcome> {
     all.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn take<'a>(runs: &'a [Run], next: &AtomicUsize) -> Option<(usize, &'a Run)> {
+fn next_run<'a>(runs: &'a [Run], next: &AtomicUsize) -> Option<(usize, &'a Run)> {
     let at = next.fetch_add(1, Ordering::Relaxed);
     Some((at, runs.get(at)?))
 }
@@ -56,16 +56,16 @@ pub fn head() -> String {
         "{:<14} {:>5} | {:>22} {:>7} | {:>13} {:>7} | {:>6} {:>6} | {:>6} {:>8} | {:>6} | {:>13}",
         "scenario",
         "runs",
-        "orphans: p50 p99 max",
+        "unowned: p50 p99 max",
         "(seed)",
-        "doubles: max",
+        "2 owners: max",
         "(seed)",
         "moves",
         "burst",
         "fences",
         "frames/s",
         "broken",
-        "model, ms"
+        "prototype, ms"
     )
 }
 
@@ -74,53 +74,53 @@ impl Row<'_> {
     /// means per run.
     pub fn line(&self) -> String {
         let count = self.outcomes.len().max(1) as f64;
-        let mut orphans: Vec<Duration> =
-            self.outcomes.iter().flat_map(|outcome| outcome.orphans.clone()).collect();
-        orphans.sort_unstable();
+        let mut unowned_times: Vec<Duration> =
+            self.outcomes.iter().flat_map(|outcome| outcome.unowned_times.clone()).collect();
+        unowned_times.sort_unstable();
         let at = |share: f64| {
-            let index = (orphans.len() as f64 * share) as usize;
+            let index = (unowned_times.len() as f64 * share) as usize;
             millis(
-                orphans
-                    .get(index.min(orphans.len().saturating_sub(1)))
+                unowned_times
+                    .get(index.min(unowned_times.len().saturating_sub(1)))
                     .copied()
                     .unwrap_or_default(),
             )
         };
-        let (orphan, orphan_seed) = self.worst(|outcome| &outcome.orphans);
-        let (double, double_seed) = self.worst(|outcome| &outcome.doubles);
-        let long = self
+        let (unowned, unowned_seed) = self.worst(|outcome| &outcome.unowned_times);
+        let (double_owner, double_owner_seed) = self.worst(|outcome| &outcome.double_owner_times);
+        let long_double_owners = self
             .outcomes
             .iter()
-            .flat_map(|outcome| &outcome.doubles)
-            .filter(|double| **double > LONG_DOUBLE_OWNER)
+            .flat_map(|outcome| &outcome.double_owner_times)
+            .filter(|time| **time > LONG_DOUBLE_OWNER)
             .count();
         let mean =
             |value: fn(&RunOutcome) -> f64| self.outcomes.iter().map(value).sum::<f64>() / count;
         let seconds: f64 = self.outcomes.iter().map(|outcome| outcome.measured.as_secs_f64()).sum();
         let frames: u64 = self.outcomes.iter().map(|outcome| outcome.frames).sum();
-        let model = self.runs.first().and_then(|run| run.scenario.model);
-        let model = model.map_or_else(
+        let prototype = self.runs.first().and_then(|run| run.scenario.prototype);
+        let prototype = prototype.map_or_else(
             || "-".to_owned(),
-            |model| format!("{} / {}", model.unowned, model.double),
+            |result| format!("{} / {}", result.unowned, result.double_owner),
         );
         format!(
             "{:<14} {:>5} | {:>6} {:>4} {:>4} {:>5} {:>7} | {:>5} {:>7} {:>7} | {:>6.1} {:>6} | {:>6.2} {:>8.0} | {:>6} | {:>13}",
             self.runs.first().map_or("", |run| run.scenario.name),
             self.outcomes.len(),
-            orphans.len(),
+            unowned_times.len(),
             at(0.5),
             at(0.99),
-            orphan,
-            orphan_seed,
-            long,
-            double,
-            double_seed,
+            unowned,
+            unowned_seed,
+            long_double_owners,
+            double_owner,
+            double_owner_seed,
             mean(|outcome| outcome.moves as f64),
             self.outcomes.iter().map(|outcome| outcome.burst).max().unwrap_or(0),
             mean(|outcome| outcome.fences as f64),
             frames as f64 / seconds.max(1.0),
-            self.broken().count(),
-            model,
+            self.violations().count(),
+            prototype,
         )
     }
 
@@ -135,7 +135,7 @@ impl Row<'_> {
     }
 
     /// Returns every violation with its run.
-    pub fn broken(&self) -> impl Iterator<Item = (&Run, &Violation)> {
+    pub fn violations(&self) -> impl Iterator<Item = (&Run, &Violation)> {
         self.runs
             .iter()
             .zip(self.outcomes)
@@ -146,7 +146,7 @@ impl Row<'_> {
     /// empty without violations.
     pub fn violations_text(&self) -> String {
         let mut rules: BTreeMap<Rule, (usize, &Run, &Violation)> = BTreeMap::new();
-        for (run, violation) in self.broken() {
+        for (run, violation) in self.violations() {
             rules.entry(violation.rule).or_insert((0, run, violation)).0 += 1;
         }
         let mut text = String::new();

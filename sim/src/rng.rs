@@ -60,25 +60,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_gives_the_same_numbers_for_ever() {
+    fn a_seed_gives_the_reference_numbers() {
         // First outputs of the reference implementation for the seed 1234567.
-        let mut chance = Rng::new(1_234_567);
+        let mut rng = Rng::new(1_234_567);
         assert_eq!(
-            [chance.next_u64(), chance.next_u64()],
+            [rng.next_u64(), rng.next_u64()],
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]
         );
     }
 
     #[test]
-    fn limits_are_kept() {
-        let mut chance = Rng::new(1);
+    fn random_values_stay_within_their_limits() {
+        let mut rng = Rng::new(1);
         let (low, high) = (Duration::from_millis(1), Duration::from_millis(3));
-        let times: Vec<_> = (0..1000).map(|_| chance.between(low, high)).collect();
+        let times: Vec<_> = (0..1000).map(|_| rng.between(low, high)).collect();
         assert!(times.iter().all(|time| (low..=high).contains(time)));
-        assert!((0..1000).all(|_| !chance.chance(0.0)) && (0..1000).all(|_| chance.chance(1.0)));
-        let tenth = (0..10_000).filter(|_| chance.chance(0.1)).count();
+        assert!((0..1000).all(|_| !rng.chance(0.0)) && (0..1000).all(|_| rng.chance(1.0)));
+        let tenth = (0..10_000).filter(|_| rng.chance(0.1)).count();
         assert!((800..1200).contains(&tenth), "{tenth}");
-        let some = chance.sample(5, 3);
+        let some = rng.sample(5, 3);
         assert!(some.len() == 3 && some.is_sorted_by(|a, b| a < b) && some[2] < 5, "{some:?}");
     }
 }

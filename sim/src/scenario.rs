@@ -1,7 +1,7 @@
 //! Scenarios: faults, their bounds, and the prototype's results. Each scenario begins when all
-//! nodes are up and no preempt delay is running, and returns how long the run must continue.
+//! nodes are up and no preempt delay is running, and returns the time for which the run continues.
 
-use super::FAILBACK;
+use super::PREEMPT_DELAY;
 use super::bounds::{PrototypeResult, ScenarioBounds, prototype_result};
 use super::chaos;
 use super::isolation::{
@@ -9,7 +9,7 @@ use super::isolation::{
     receives_nothing, receives_nothing_forever, receives_nothing_silent, repeated_isolation,
     short_isolation, split,
 };
-use super::keys_and_clocks as odd;
+use super::keys_and_clocks;
 use super::planned;
 use super::soft_rules;
 use super::world::SimWorld;
@@ -22,7 +22,8 @@ pub struct Scenario {
     /// Schedules the faults and returns the length of the run.
     pub(super) plan: fn(&mut SimWorld) -> Duration,
     pub bounds: ScenarioBounds,
-    pub model: Option<PrototypeResult>,
+    /// Results of the prototype; None if the prototype did not have the scenario.
+    pub prototype: Option<PrototypeResult>,
 }
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -31,12 +32,12 @@ pub(super) const fn ms(millis: u64) -> Duration {
 
 const fn scenario(
     name: &'static str,
-    what: &'static str,
+    description: &'static str,
     plan: fn(&mut SimWorld) -> Duration,
     bounds: ScenarioBounds,
-    model: Option<PrototypeResult>,
+    prototype: Option<PrototypeResult>,
 ) -> Scenario {
-    Scenario { name, description: what, plan, bounds, model }
+    Scenario { name, description, plan, bounds, prototype }
 }
 
 /// Name of the scenario in which a foreign host uses an address before the nodes start.
@@ -55,7 +56,7 @@ pub static ALL: [Scenario; 51] = [
         "proxy",
         "an owner fails, and a proxy replies to ARP for it",
         proxy,
-        ScenarioBounds::failure().orphan(1_250),
+        ScenarioBounds::failure().unowned(1_250),
         prototype_result(1_152, 0),
     ),
     scenario(
@@ -76,14 +77,14 @@ pub static ALL: [Scenario; 51] = [
         "freeze_short",
         "an owner's process is stopped for 80 to 200 ms",
         freeze_short,
-        ScenarioBounds::failure().heal(5).fences(Some(1)),
+        ScenarioBounds::failure().double_owner_after_fault(5).fences(Some(1)),
         prototype_result(182, 0),
     ),
     scenario(
         "freeze",
         "an owner's process is stopped for up to 5 s",
         freeze,
-        ScenarioBounds::failure().heal(5).fences(Some(1)),
+        ScenarioBounds::failure().double_owner_after_fault(5).fences(Some(1)),
         prototype_result(192, 0),
     ),
     scenario(
@@ -97,7 +98,7 @@ pub static ALL: [Scenario; 51] = [
         "split",
         "the network segment is split in two and rejoined",
         split,
-        ScenarioBounds::failure().orphan(300).split(1),
+        ScenarioBounds::failure().unowned(300).reunions(1),
         prototype_result(250, 0),
     ),
     scenario(
@@ -111,7 +112,7 @@ pub static ALL: [Scenario; 51] = [
         "deaf",
         "an owner receives nothing for 8 s",
         receives_nothing,
-        ScenarioBounds::failure().orphan(1_100),
+        ScenarioBounds::failure().unowned(1_100),
         prototype_result(1_001, 0),
     ),
     scenario(
@@ -160,7 +161,7 @@ pub static ALL: [Scenario; 51] = [
         "endpoints",
         "the candidates change, and former candidates cannot forward",
         planned::endpoints,
-        ScenarioBounds::planned().orphan(150).split(0).burst(6),
+        ScenarioBounds::planned().unowned(150).reunions(0).burst(6),
         prototype_result(121, 0),
     ),
     scenario(
@@ -172,14 +173,14 @@ pub static ALL: [Scenario; 51] = [
     ),
     scenario(
         "stale",
-        "a cordoned owner learns of it 12 s late",
+        "an owner is cordoned, and receives that change 12 s late",
         planned::late_cordon,
         ScenarioBounds::planned(),
         prototype_result(2, 0),
     ),
     scenario(
         "stale_sel",
-        "one node learns 12 s late that an owner is not a candidate",
+        "an owner is no longer a candidate, and one node receives that change 12 s late",
         planned::late_selector,
         ScenarioBounds::planned(),
         prototype_result(2, 0),
@@ -203,10 +204,10 @@ pub static ALL: [Scenario; 51] = [
         "six overlapping faults on a lossy network segment",
         chaos::chaos,
         ScenarioBounds::failure()
-            .orphan(1_300)
-            .split(6)
-            .hand_over(250)
-            .heal(300)
+            .unowned(1_300)
+            .reunions(6)
+            .double_owner_after_take(250)
+            .double_owner_after_fault(300)
             .burst(10)
             .fences(None),
         prototype_result(1_053, 60),
@@ -215,7 +216,11 @@ pub static ALL: [Scenario; 51] = [
         "deaf_start",
         "an owner fails, and restarts on an interface that receives nothing",
         isolated_start,
-        ScenarioBounds::failure().orphan(2_100).burst(8).hand_over(800).heal(800),
+        ScenarioBounds::failure()
+            .unowned(2_100)
+            .burst(8)
+            .double_owner_after_take(800)
+            .double_owner_after_fault(800),
         None,
     ),
     scenario(
@@ -306,7 +311,7 @@ pub static ALL: [Scenario; 51] = [
         "all_cordoned",
         "all nodes are cordoned one after another, views lag 1 s",
         soft_rules::all_cordoned,
-        ScenarioBounds::planned().orphan(100).moves(5),
+        ScenarioBounds::planned().unowned(100).moves(5),
         None,
     ),
     scenario(
@@ -324,47 +329,53 @@ pub static ALL: [Scenario; 51] = [
         ScenarioBounds::failure(),
         None,
     ),
-    scenario("drift", "clocks drift by 200 ppm", odd::drift, ScenarioBounds::calm(), None),
+    scenario(
+        "drift",
+        "clocks drift by 200 ppm",
+        keys_and_clocks::drift,
+        ScenarioBounds::calm(),
+        None,
+    ),
     scenario(
         "leap",
         "an owner's clock leaps by up to 60 s",
-        odd::leap,
+        keys_and_clocks::leap,
         ScenarioBounds::failure().moves(4).fences(Some(1)),
         None,
     ),
     scenario(
         "keys",
-        "a second key is added, the first is removed, nodes learn of it within 4 s",
-        odd::key_rotation,
+        "a second key is added, the first is removed, each node receives a change within 4 s",
+        keys_and_clocks::key_rotation,
         ScenarioBounds::calm(),
         None,
     ),
     scenario(
         "stranger",
         "a foreign host announces an owned address",
-        odd::foreign_host,
-        ScenarioBounds::calm().rival(),
+        keys_and_clocks::foreign_host,
+        ScenarioBounds::calm().checks_defenses(),
         None,
     ),
     scenario(
         ADDRESS_IN_USE,
         "a foreign host uses an address before the nodes start, and stops later",
-        odd::address_in_use,
-        ScenarioBounds::planned().orphan(16_000).moves(12),
+        keys_and_clocks::address_in_use,
+        ScenarioBounds::planned().unowned(16_000).moves(12),
         None,
     ),
     scenario(
         "power_cut",
         "all nodes lose power and restart within 3 s",
-        odd::power_cut,
-        ScenarioBounds::failure().split(1),
+        keys_and_clocks::power_cut,
+        ScenarioBounds::failure().reunions(1),
         None,
     ),
     scenario(
         "two_deaths",
         "an owner and another node are killed within 300 ms",
         two_failures,
-        ScenarioBounds::failure().orphan(330),
+        ScenarioBounds::failure().unowned(330),
         None,
     ),
     scenario(
@@ -376,7 +387,7 @@ pub static ALL: [Scenario; 51] = [
     ),
     scenario(
         "last_restarted",
-        "the same, 9 s after a restart of the remaining node",
+        "one node restarts, and 9 s later all other nodes are killed, on a segment without other hosts",
         one_restarted_survivor,
         ScenarioBounds::failure(),
         None,
@@ -392,14 +403,14 @@ pub static ALL: [Scenario; 51] = [
         "deaf_silent",
         "an owner receives nothing for 8 s, on a network segment without other hosts",
         receives_nothing_silent,
-        ScenarioBounds::failure().orphan(1_100),
+        ScenarioBounds::failure().unowned(1_100),
         None,
     ),
     scenario(
         "deaf_for_good",
         "an owner permanently receives nothing, and the other nodes serve all clients",
         receives_nothing_forever,
-        ScenarioBounds::failure().orphan(1_100),
+        ScenarioBounds::failure().unowned(1_100),
         None,
     ),
 ];
@@ -411,7 +422,7 @@ fn failure(world: &mut SimWorld) -> Duration {
 }
 
 fn proxy(world: &mut SimWorld) -> Duration {
-    world.wire.proxy = true;
+    world.segment.proxy = true;
     failure(world);
     ms(8_000)
 }
@@ -425,7 +436,7 @@ fn two_failures(world: &mut SimWorld) -> Duration {
 }
 
 fn loss(world: &mut SimWorld, share: f64) -> Duration {
-    world.wire.loss = share;
+    world.segment.loss = share;
     ms(30_000)
 }
 
@@ -472,6 +483,6 @@ fn late_return(world: &mut SimWorld) -> Duration {
         world.expect_no_moves(true);
         world.start(owner);
     });
-    world.after(ms(20_000) + FAILBACK - ms(500), |world| world.expect_no_moves(false));
+    world.after(ms(20_000) + PREEMPT_DELAY - ms(500), |world| world.expect_no_moves(false));
     ms(60_000)
 }

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// Minimum and maximum delay of a frame.
 const DELAY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));
-/// Default share of lost frames. [`DUPLICATION`] is that of duplicated frames. Both are those of a
-/// healthy segment.
+/// Default share of lost frames. [`DUPLICATION`] is the default share of duplicated frames. Both
+/// are the shares of a healthy segment.
 const LOSS: f64 = 0.002;
 const DUPLICATION: f64 = 0.002;
 
@@ -58,83 +58,88 @@ impl SimWorld {
                 Output::Send { to, key, frame } => self.send(index, to, key, frame),
                 Output::Start(address) => self.start_announcing(index, address),
                 Output::AnnounceSeries(address) | Output::Defend(address) => {
-                    self.refresh(index, address)
+                    self.announce_again(index, address)
                 }
                 Output::Stop(address) => self.stop_announcing(index, address),
-                Output::LivenessProbe { address, mac } => self.probe(index, address, mac),
-                Output::TookOver(after) => self
-                    .log(|| format!("n{index} took over {after:.1?} after the last sign of life")),
+                Output::LivenessProbe { address, mac } => {
+                    self.send_liveness_probe(index, address, mac)
+                }
+                Output::TookOver(after) => self.log(|| {
+                    format!(
+                        "n{index} took over {after:.1?} after the last frame of the failed owner"
+                    )
+                }),
                 Output::ArpProbe(address) => self.probe_address(index, address),
                 Output::ProbeNeighbors => self.probe_neighbors(index),
                 Output::Finished => return self.crash(index),
             }
         }
         let node = &mut self.nodes[index];
-        let fences = node.machine.as_ref().map_or(0, |member| member.counts().fences);
-        let news = fences - std::mem::replace(&mut node.counted_fences, fences);
-        if news > 0 {
+        let fences = node.machine.as_ref().map_or(0, |machine| machine.counts().fences);
+        let new_fences = fences - std::mem::replace(&mut node.counted_fences, fences);
+        if new_fences > 0 {
             self.log(|| format!("n{index} fences itself"));
-            self.truth.outcome.fences += if self.truth.measures() { news } else { 0 };
+            self.checker.outcome.fences += if self.checker.is_measuring() { new_fences } else { 0 };
         }
         self.check_answer_lease(index, false);
-        self.set_alarm(index);
+        self.schedule_wake(index);
     }
 
     fn start_announcing(&mut self, index: usize, address: IpAddr) {
         let age = self.now.since(self.nodes[index].started);
         if !self.nodes[index].announced.insert(address) {
-            self.violate(
+            self.report_violation(
                 Rule::Contract,
                 format!("n{index} starts {address}, which it already announces"),
             );
         }
         if age < LISTEN_PHASE * 99 / 100 {
-            self.violate(
+            self.report_violation(
                 Rule::Listen,
                 format!("n{index} claims {address} {age:?} after its start"),
             );
         }
-        let Some(unit) = self.catalogue.unit_named(address) else { return };
+        let Some(unit) = self.catalog.unit_of(address) else { return };
         self.log(|| format!("n{index} takes unit {unit}"));
         self.check_taking(index, unit);
         self.check_reason(index, unit);
         self.nodes[index].owns[unit] = true;
-        self.note_move(unit);
+        self.record_move(unit);
         self.check_answer_lease(index, false);
-        self.account(unit, Cause::Machine);
+        self.update_state(unit, Cause::Machine);
         self.begin_announcing(index, unit);
     }
 
-    fn refresh(&mut self, index: usize, address: IpAddr) {
+    fn announce_again(&mut self, index: usize, address: IpAddr) {
         if !self.nodes[index].announced.contains(&address) {
-            self.violate(
+            self.report_violation(
                 Rule::Contract,
-                format!("n{index} refreshes {address}, which it does not announce"),
+                format!("n{index} announces {address} again, which it does not announce"),
             );
         }
-        let Some(unit) = self.catalogue.unit_named(address) else { return };
+        let Some(unit) = self.catalog.unit_of(address) else { return };
         self.log(|| format!("n{index} defends unit {unit}"));
-        self.check_defence(index, unit);
+        self.check_defense(index, unit);
         self.begin_announcing(index, unit);
     }
 
     fn stop_announcing(&mut self, index: usize, address: IpAddr) {
         if !self.nodes[index].announced.remove(&address) {
-            self.violate(
+            self.report_violation(
                 Rule::Contract,
                 format!("n{index} stops {address}, which it does not announce"),
             );
         }
-        let Some(unit) = self.catalogue.unit_named(address) else { return };
+        let Some(unit) = self.catalog.unit_of(address) else { return };
         self.log(|| format!("n{index} releases unit {unit}"));
         self.nodes[index].owns[unit] = false;
-        self.truth.record_release(unit, self.now);
+        self.checker.record_release(unit, self.now);
         self.nodes[index].announcement_numbers[unit] += 1;
-        self.account(unit, Cause::Machine);
+        self.update_state(unit, Cause::Machine);
     }
 
     fn send(&mut self, index: usize, to: Option<Mac>, key: u32, frame: Frame) {
-        self.truth.outcome.frames += u64::from(self.truth.measures());
+        self.checker.outcome.frames += u64::from(self.checker.is_measuring());
         self.record_frame(index, &frame);
         if !matches!(&frame.body, Body::Hello { failing, .. } if failing.addresses.is_empty()) {
             self.log(|| {
@@ -146,21 +151,21 @@ impl SimWorld {
             });
         }
         if let (Body::Challenge { .. }, Some(mac)) = (&frame.body, to)
-            && let Some(asked) = self.nodes[index].challenges.get_mut(SimNode::index_of(mac))
+            && let Some(challenges) = self.nodes[index].challenges.get_mut(SimNode::index_of(mac))
         {
-            *asked += 1;
+            *challenges += 1;
         }
         let node = &self.nodes[index];
-        if node.muted {
+        if node.sends_nothing {
             return;
         }
-        let Some(signing) = node.keys.find(key) else {
-            return self.violate(
+        let Some(signing_key) = node.keys.find(key) else {
+            return self.report_violation(
                 Rule::Contract,
                 format!("n{index} signs with the key {key:08x}, which it does not have"),
             );
         };
-        let bytes = self.codec.then(|| frame.encode(node.mac, to, signing));
+        let bytes = self.codec.then(|| frame.encode(node.mac, to, signing_key));
         let packet = Packet { from: index, source: node.mac, key, frame, bytes };
         let mut arrivals = Vec::new();
         match to {
@@ -174,17 +179,22 @@ impl SimWorld {
     /// Schedules the delivery of a frame to one receiver, unless the frame is lost.
     fn schedule_delivery(&mut self, from: usize, receiver: usize, arrivals: &mut Vec<Delivery>) {
         let Some(node) = self.nodes.get(receiver) else { return };
-        let (life, part) = (node.process_number, self.nodes[from].part);
+        let (process_number, part) = (node.process_number, self.nodes[from].part);
         if receiver == from || !node.is_up() || node.part != part {
             return;
         }
-        if !self.wire.cuts.is_empty() && self.wire.cuts.contains(&(from, receiver)) {
+        if !self.segment.cuts.is_empty() && self.segment.cuts.contains(&(from, receiver)) {
             return;
         }
-        let copies = if self.rng.chance(self.wire.duplication) { 2 } else { 1 };
+        let copies = if self.rng.chance(self.segment.duplication) { 2 } else { 1 };
         for _ in 0..copies {
-            if !self.rng.chance(self.wire.loss) {
-                arrivals.push(Delivery { at: self.now + self.delay(), node: receiver, life, part });
+            if !self.rng.chance(self.segment.loss) {
+                arrivals.push(Delivery {
+                    at: self.now + self.delay(),
+                    node: receiver,
+                    process_number,
+                    part,
+                });
             }
         }
     }
@@ -195,9 +205,13 @@ impl SimWorld {
 
     /// Delivers a hello frame to a node, unless the node cannot receive it.
     pub(super) fn arrive(&mut self, arrival: Delivery, packet: Rc<Packet>) {
-        let Delivery { node: index, life, part, .. } = arrival;
+        let Delivery { node: index, process_number, part, .. } = arrival;
         let node = &mut self.nodes[index];
-        if !node.is_up() || node.process_number != life || node.isolated || node.part != part {
+        if !node.is_up()
+            || node.process_number != process_number
+            || node.isolated
+            || node.part != part
+        {
             return;
         }
         if node.halted.is_some() {
@@ -210,46 +224,46 @@ impl SimWorld {
     /// Makes a node read and process a frame.
     pub(super) fn receive(&mut self, index: usize, packet: Rc<Packet>) {
         let from = packet.from;
-        let ring = &self.nodes[index].keys;
-        let read = match &packet.bytes {
-            Some(bytes) => Frame::decode(bytes, ring).ok(),
-            None if !ring.ids().contains(&packet.key) => None,
+        let keys = &self.nodes[index].keys;
+        let decoded = match &packet.bytes {
+            Some(bytes) => Frame::decode(bytes, keys).ok(),
+            None if !keys.ids().contains(&packet.key) => None,
             // The final receiver takes the frame without a copy.
             None => Some(match Rc::try_unwrap(packet) {
                 Ok(packet) => (packet.source, packet.frame),
                 Err(packet) => (packet.source, packet.frame.clone()),
             }),
         };
-        if let Some(heard) = self.nodes[index].last_frame.get_mut(from) {
-            *heard = self.now;
+        if let Some(received_at) = self.nodes[index].last_frame.get_mut(from) {
+            *received_at = self.now;
             self.nodes[index].challenges[from] = 0;
         }
-        if let Some((source, frame)) = read {
+        if let Some((source, frame)) = decoded {
             self.pass_input(index, Input::Frame { source, frame });
         }
     }
 
     /// Sends a node's ARP request for an address to the host with the address `mac`.
-    fn probe(&mut self, index: usize, address: IpAddr, mac: Mac) {
+    fn send_liveness_probe(&mut self, index: usize, address: IpAddr, mac: Mac) {
         self.log(|| format!("n{index} sends an ARP request to {} for {address}", node_name(mac)));
-        let (life, part) = (self.nodes[index].process_number, self.nodes[index].part);
-        let lost = self.rng.chance(self.wire.loss) || self.rng.chance(self.wire.loss);
+        let (process_number, part) = (self.nodes[index].process_number, self.nodes[index].part);
+        let lost = self.rng.chance(self.segment.loss) || self.rng.chance(self.segment.loss);
         let wait = self.delay() + self.delay();
         let Some(target) =
             self.nodes.get(SimNode::index_of(mac)).filter(|target| target.part == part)
         else {
             return;
         };
-        let answers =
+        let replies =
             target.works() && target.lease_valid && target.announced.contains(&address) && !lost;
-        if answers || self.wire.proxy {
-            self.queue.push(self.now + wait, Event::ArpReply { node: index, life, mac });
+        if replies || self.segment.proxy {
+            self.queue.push(self.now + wait, Event::ArpReply { node: index, process_number, mac });
         }
     }
 
-    pub(super) fn arp_answered(&mut self, index: usize, life: u32, mac: Mac) {
+    pub(super) fn receive_arp_reply(&mut self, index: usize, process_number: u32, mac: Mac) {
         let node = &self.nodes[index];
-        if node.process_number == life && node.is_up() && !node.isolated {
+        if node.process_number == process_number && node.is_up() && !node.isolated {
             self.pass_input(index, Input::ArpReply(mac));
         }
     }
@@ -258,22 +272,22 @@ impl SimWorld {
     /// node still receives frames.
     fn probe_neighbors(&mut self, index: usize) {
         self.log(|| format!("n{index} sends requests to its neighbors"));
-        let (life, part) = (self.nodes[index].process_number, self.nodes[index].part);
-        let there = self.clients.iter().filter(|client| client.part == part).count();
-        let lost = self.rng.chance(self.wire.loss) || self.nodes[index].muted;
-        if there > 0 && !lost && !self.wire.no_client_replies {
+        let (process_number, part) = (self.nodes[index].process_number, self.nodes[index].part);
+        let clients = self.clients.iter().filter(|client| client.part == part).count();
+        let lost = self.rng.chance(self.segment.loss) || self.nodes[index].sends_nothing;
+        if clients > 0 && !lost && !self.segment.no_client_replies {
             let wait = self.delay() + self.delay();
-            self.queue.push(self.now + wait, Event::ForeignFrame { node: index, life });
+            self.queue.push(self.now + wait, Event::ForeignFrame { node: index, process_number });
         }
     }
 
     /// Sends a node's ARP probe for an address. The replies come from owners, from a foreign host
     /// that uses the address, and from the proxy if it has an entry for the address.
     fn probe_address(&mut self, index: usize, address: IpAddr) {
-        let Some(unit) = self.catalogue.unit_named(address) else { return };
+        let Some(unit) = self.catalog.unit_of(address) else { return };
         self.log(|| format!("n{index} sends an ARP probe for {address}"));
         let part = self.nodes[index].part;
-        let proxied = self.proxy_entries[unit].filter(|_| self.wire.proxy);
+        let proxied = self.proxy_entries[unit].filter(|_| self.segment.proxy);
         let others = self.owners(part, unit).into_iter().filter(|owner| *owner != index);
         let mut macs: Vec<Mac> = others.map(|owner| self.nodes[owner].mac).collect();
         macs.extend(self.foreign_hosts.get(&unit).copied().into_iter().chain(proxied));
@@ -292,11 +306,12 @@ impl SimWorld {
         mac: Mac,
         announced: bool,
     ) {
-        let lost = self.rng.chance(self.wire.loss);
+        let lost = self.rng.chance(self.segment.loss);
         let at = self.now + self.delay() + if announced { Duration::ZERO } else { self.delay() };
         if !lost {
-            let life = self.nodes[index].process_number;
-            self.queue.push(at, Event::ForeignArp { node: index, life, unit, mac, announced });
+            let process_number = self.nodes[index].process_number;
+            self.queue
+                .push(at, Event::ForeignArp { node: index, process_number, unit, mac, announced });
         }
     }
 
@@ -304,35 +319,36 @@ impl SimWorld {
     pub(super) fn receive_foreign_arp(
         &mut self,
         index: usize,
-        life: u32,
+        process_number: u32,
         unit: usize,
         mac: Mac,
         announced: bool,
     ) {
         let node = &self.nodes[index];
-        if node.process_number == life && node.is_up() && !node.isolated {
-            let address = self.catalogue.addresses(unit)[0];
-            self.pass_input(index, Input::Foreign { address, mac, announced });
+        if node.process_number == process_number && node.is_up() && !node.isolated {
+            let address = self.catalog.addresses(unit)[0];
+            self.pass_input(index, Input::ForeignFrame { address, mac, announced });
         }
     }
 
-    /// Delivers a frame of a host that is no node to a node.
-    pub(super) fn receive_foreign_frame(&mut self, index: usize, life: u32) {
+    /// Delivers a frame of a host that is not a node to a node.
+    pub(super) fn receive_foreign_frame(&mut self, index: usize, process_number: u32) {
         let node = &mut self.nodes[index];
-        if node.process_number == life && node.is_up() && !node.isolated {
+        if node.process_number == process_number && node.is_up() && !node.isolated {
             node.foreign_frame_pending = node.halted.is_some();
             self.pass_input(index, Input::FrameReceived);
         }
     }
 
-    /// Returns whether some nodes do not receive the frames of nodes that receive theirs. In this
-    /// case a unit may have two owners, which is a documented limit of the protocol.
+    /// Returns whether a node does not receive the frames of another node that receives its own
+    /// frames. In this case a unit may have two owners, which is a documented limit of the
+    /// protocol.
     pub(super) fn is_one_way(&self) -> bool {
-        !self.wire.cuts.is_empty()
+        !self.segment.cuts.is_empty()
     }
 }
 
-/// Returns the node's name for its MAC, for a trace.
+/// Returns the name of the node with this MAC, for a trace.
 fn node_name(mac: Mac) -> String {
     format!("n{}", SimNode::index_of(mac))
 }
@@ -346,23 +362,21 @@ fn describe_frame(frame: &Frame) -> String {
         Body::Hello { generation, failing, .. } => {
             format!("HELLO of {generation}, fails for {}", list(&failing.addresses))
         }
-        Body::Claim {
-            previous_generation: before,
-            generation,
-            addresses,
-            preempt_delays: keeps,
-        } => {
-            format!("CLAIM {before}>{generation} keep {keeps:.1?} {}", list(addresses))
+        Body::Claim { previous_generation, generation, addresses, preempt_delays } => {
+            format!(
+                "CLAIM {previous_generation}>{generation} preempt delays {preempt_delays:.1?} {}",
+                list(addresses)
+            )
         }
-        Body::Release { previous_generation: before, generation, addresses, reason: why } => {
-            format!("RELEASE {before}>{generation} {why:?} {}", list(addresses))
+        Body::Release { previous_generation, generation, addresses, reason } => {
+            format!("RELEASE {previous_generation}>{generation} {reason:?} {}", list(addresses))
         }
         Body::Challenge { .. } => "CHALLENGE".into(),
-        Body::ChallengeReply { .. } => "ANSWER".into(),
-        Body::ListRequest => "ASK".into(),
-        Body::List { generation, part, parts, addresses, preempt_delays: keeps } => {
+        Body::ChallengeReply { .. } => "CHALLENGE REPLY".into(),
+        Body::ListRequest => "LIST REQUEST".into(),
+        Body::List { generation, part, parts, addresses, preempt_delays } => {
             format!(
-                "LIST of {generation}, {} of {parts}, keep {keeps:.1?}: {}",
+                "LIST of {generation}, {} of {parts}, preempt delays {preempt_delays:.1?}: {}",
                 part + 1,
                 list(addresses)
             )

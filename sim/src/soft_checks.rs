@@ -9,8 +9,8 @@ use ferrolb_proto::wire::hello::{Body, Flags, Frame};
 use std::time::Duration;
 
 /// A node that releases a unit within this time after it took the unit goes into hold-down.
-const TOO_SOON: Duration = Duration::from_secs(5);
-/// First hold-down; each further one is twice as long.
+const EARLY_RELEASE: Duration = Duration::from_secs(5);
+/// Length of the first hold-down; each further hold-down is twice as long.
 const HOLD_DOWN: Duration = Duration::from_secs(10);
 /// Time within which all nodes have received each other's state, although some frames are lost.
 const STATE_SPREAD_MAX: Duration = Duration::from_secs(5);
@@ -18,8 +18,8 @@ const STATE_SPREAD_MAX: Duration = Duration::from_secs(5);
 /// release of the former owner, but not the claim of the new one, may take the unit as unowned.
 const CLAIM_SPREAD_MAX: Duration = Duration::from_millis(300);
 
-type SoftRules = [bool; 6];
-const CLEAN: SoftRules = [false; 6];
+type AppliedSoftRules = [bool; 6];
+const NO_SOFT_RULE: AppliedSoftRules = [false; 6];
 
 impl Checker {
     /// Records the time of a change that may make another candidate the best one.
@@ -29,35 +29,35 @@ impl Checker {
 
     /// Records that a node released a unit.
     pub(super) fn record_release(&mut self, unit: usize, now: Instant) {
-        let watch = &mut self.units[unit];
-        watch.hold_downs += u32::from(now.since(watch.taken) < TOO_SOON);
+        let unit_state = &mut self.units[unit];
+        unit_state.hold_downs += u32::from(now.since(unit_state.taken) < EARLY_RELEASE);
     }
 }
 
 impl SimWorld {
-    /// Returns which soft rules truly apply to a node for a unit, the worst rule first. The order
-    /// of nodes by these rules is computed independently of the claim machines.
-    fn soft(&self, index: usize, unit: usize) -> SoftRules {
+    /// Returns which soft rules apply to a node for a unit according to the true state, the worst
+    /// rule first. The claim machines are not involved.
+    fn soft_rules(&self, index: usize, unit: usize) -> AppliedSoftRules {
         let node = &self.nodes[index];
-        let Flags { leaving, draining, unhealthy, flapping: unstable, .. } = node.flags;
-        [leaving, node.failing[unit], draining, unhealthy, self.api.cordoned[index], unstable]
+        let Flags { leaving, draining, unhealthy, flapping, .. } = node.flags;
+        [leaving, node.failing[unit], draining, unhealthy, self.api.cordoned[index], flapping]
     }
 
     /// Records the flags of a frame, and the times for which the addresses in the frame should not
     /// move.
     pub(super) fn record_frame(&mut self, index: usize, frame: &Frame) {
         if std::mem::replace(&mut self.nodes[index].flags, frame.flags) != frame.flags {
-            self.truth.record_change(self.now);
+            self.checker.record_change(self.now);
         }
-        let (Body::Claim { addresses, preempt_delays: keeps, .. }
-        | Body::List { addresses, preempt_delays: keeps, .. }) = &frame.body
+        let (Body::Claim { addresses, preempt_delays, .. }
+        | Body::List { addresses, preempt_delays, .. }) = &frame.body
         else {
             return;
         };
-        for (address, keep) in addresses.iter().zip(keeps) {
-            if let Some(unit) = self.catalogue.unit_named(*address) {
-                let kept_until = &mut self.truth.units[unit].keep_until;
-                *kept_until = (*kept_until).max(self.now + *keep);
+        for (address, delay) in addresses.iter().zip(preempt_delays) {
+            if let Some(unit) = self.catalog.unit_of(*address) {
+                let keep_until = &mut self.checker.units[unit].keep_until;
+                *keep_until = (*keep_until).max(self.now + *delay);
             }
         }
     }
@@ -74,27 +74,27 @@ impl SimWorld {
     }
 
     /// Starts or ends the time in which no unit may move.
-    pub(super) fn expect_no_moves(&mut self, still: bool) {
-        self.log(|| format!("===== nothing may move: {still}"));
-        self.truth.moves_forbidden = still;
+    pub(super) fn expect_no_moves(&mut self, forbidden: bool) {
+        self.log(|| format!("===== no unit may move: {forbidden}"));
+        self.checker.moves_forbidden = forbidden;
     }
 
     /// Checks that a node to which a soft rule applies does not take a unit from a node that is at
     /// least as good.
     pub(super) fn check_reason(&mut self, taker: usize, unit: usize) {
-        let known = self.now.since(self.truth.changed) >= STATE_SPREAD_MAX
+        let all_informed = self.now.since(self.checker.changed) >= STATE_SPREAD_MAX
             && self.parts == 1
             && !self.is_one_way();
-        let moves = self.now.since(self.truth.units[unit].taken) < CLAIM_SPREAD_MAX;
-        let own = self.soft(taker, unit);
-        if !known || moves || own == CLEAN || !self.may_own(taker, unit) {
+        let just_moved = self.now.since(self.checker.units[unit].taken) < CLAIM_SPREAD_MAX;
+        let own = self.soft_rules(taker, unit);
+        if !all_informed || just_moved || own == NO_SOFT_RULE || !self.may_own(taker, unit) {
             return;
         }
-        let alike = |owner: &usize| {
-            *owner != taker && self.may_own(*owner, unit) && self.soft(*owner, unit) <= own
+        let is_as_good = |owner: &usize| {
+            *owner != taker && self.may_own(*owner, unit) && self.soft_rules(*owner, unit) <= own
         };
-        if let Some(owner) = self.owners(0, unit).into_iter().find(alike) {
-            self.violate(
+        if let Some(owner) = self.owners(0, unit).into_iter().find(is_as_good) {
+            self.report_violation(
                 Rule::NeedlessMove,
                 format!("n{taker} takes unit {unit} from n{owner}, and is not better"),
             );
@@ -104,13 +104,13 @@ impl SimWorld {
     /// Checks at the end of a run that no candidate is better than the owner: by the soft rules, or
     /// by the order if no soft rule applies to the two nodes.
     pub(super) fn check_best(&mut self, unit: usize) {
-        let UnitState { taken, keep_until: kept_until, hold_downs: backed_off, .. } =
-            self.truth.units[unit];
+        let UnitState { taken, keep_until, hold_downs, .. } = self.checker.units[unit];
         // Time for which a node may be in hold-down, or may count as no candidate because it has
         // released the unit.
-        let waits =
-            CLAIM_LIFETIME.max(HOLD_DOWN * 2_u32.saturating_pow(backed_off)) + STATE_SPREAD_MAX;
-        let settled = self.now.since(self.truth.changed) >= waits && self.now.since(taken) >= waits;
+        let settle_time =
+            CLAIM_LIFETIME.max(HOLD_DOWN * 2_u32.saturating_pow(hold_downs)) + STATE_SPREAD_MAX;
+        let settled = self.now.since(self.checker.changed) >= settle_time
+            && self.now.since(taken) >= settle_time;
         let [owner] = self.owners(0, unit)[..] else { return };
         if !settled
             || self.parts > 1
@@ -120,18 +120,18 @@ impl SimWorld {
         {
             return;
         }
-        let is_kept = self.now < kept_until + STATE_SPREAD_MAX;
-        let its = self.soft(owner, unit);
-        let better = |index: &usize| {
-            let own = self.soft(*index, unit);
-            let by_order = own == CLEAN
-                && its == CLEAN
+        let is_kept = self.now < keep_until + STATE_SPREAD_MAX;
+        let owner_rules = self.soft_rules(owner, unit);
+        let is_better = |index: &usize| {
+            let own = self.soft_rules(*index, unit);
+            let by_order = own == NO_SOFT_RULE
+                && owner_rules == NO_SOFT_RULE
                 && !(is_kept || self.nodes[*index].flags.in_preempt_delay)
-                && self.catalogue.is_before(unit, *index, owner);
-            self.may_own(*index, unit) && (own < its || by_order)
+                && self.catalog.is_before(unit, *index, owner);
+            self.may_own(*index, unit) && (own < owner_rules || by_order)
         };
-        if let Some(index) = (0..self.nodes.len()).find(better) {
-            self.violate(
+        if let Some(index) = (0..self.nodes.len()).find(is_better) {
+            self.report_violation(
                 Rule::Best,
                 format!("unit {unit}: n{owner} owns it, and n{index} is better"),
             );

@@ -10,15 +10,15 @@ use std::time::Duration;
 const NODE_INTERVAL: Duration = ms(1_500);
 /// Time within which all nodes have received the final change and reacted to it.
 const REACTION_MAX: Duration = ms(1_500);
-/// Time in which no unit may move after [`REACTION_MAX`]. The time is longer than any preempt
+/// Length of the time after [`REACTION_MAX`] in which no unit may move: longer than any preempt
 /// delay.
 const NO_MOVES_TIME: Duration = ms(100_000);
-/// Number of random changes. [`CHANGES_WITHIN`] is the time in which they happen.
+/// Number of random changes. [`CHANGES_TIME`] is the time in which they happen.
 const CHANGES: usize = 16;
-const CHANGES_WITHIN: Duration = ms(20_000);
+const CHANGES_TIME: Duration = ms(20_000);
 /// Maximum length of a hold-down, or of the time for which a node that released a unit is no
 /// candidate.
-const SETTLE: Duration = ms(20_000);
+const SETTLE_TIME: Duration = ms(20_000);
 
 fn owned_units(world: &SimWorld, owner: usize) -> Vec<usize> {
     (0..world.units()).filter(|unit| world.nodes[owner].owns[*unit]).collect()
@@ -28,27 +28,29 @@ fn owned_units(world: &SimWorld, owner: usize) -> Vec<usize> {
 pub(super) fn failing(world: &mut SimWorld) -> Duration {
     let (owner, time) = (world.owner(), world.rng.between(ms(100), ms(3_000)));
     for unit in owned_units(world, owner) {
-        world.fail(owner, unit, true);
-        world.after(time, move |world| world.fail(owner, unit, false));
+        world.set_failing(owner, unit, true);
+        world.after(time, move |world| world.set_failing(owner, unit, false));
     }
     ms(24_000)
 }
 
-/// Makes a node's checks of all units fail permanently: at the end it owns nothing, however many
-/// units there are.
+/// Makes a node's checks of all units fail permanently: at the end of the run the node owns
+/// nothing, for any number of units.
 pub(super) fn all_checks_failing(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
-    (0..world.units()).for_each(|unit| world.fail(owner, unit, true));
+    (0..world.units()).for_each(|unit| world.set_failing(owner, unit, true));
     ms(24_000)
 }
 
-/// Makes an owner's checks fail and pass alternately; a unit that the owner loses stays in
-/// hold-down for longer than the scenario.
+/// Makes an owner's checks fail and pass alternately. If the owner loses a unit, the hold-down
+/// lasts longer than the scenario.
 pub(super) fn flapping(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     for unit in owned_units(world, owner) {
         for round in 0..6 {
-            world.after(ms(1_000 * round), move |world| world.fail(owner, unit, round % 2 == 0));
+            world.after(ms(1_000 * round), move |world| {
+                world.set_failing(owner, unit, round % 2 == 0)
+            });
         }
     }
     ms(7_500)
@@ -58,29 +60,31 @@ pub(super) fn flapping(world: &mut SimWorld) -> Duration {
 pub(super) fn checks(world: &mut SimWorld) -> Duration {
     for _ in 0..CHANGES {
         let (node, unit) = (world.rng.below(world.nodes.len()), world.rng.below(world.units()));
-        let wait = world.rng.between(Duration::ZERO, CHANGES_WITHIN);
-        world.after(wait, move |world| world.fail(node, unit, !world.nodes[node].failing[unit]));
+        let wait = world.rng.between(Duration::ZERO, CHANGES_TIME);
+        world.after(wait, move |world| {
+            world.set_failing(node, unit, !world.nodes[node].failing[unit])
+        });
     }
-    CHANGES_WITHIN + SETTLE
+    CHANGES_TIME + SETTLE_TIME
 }
 
 /// Returns all nodes in a random order.
 fn shuffled(world: &mut SimWorld) -> Vec<usize> {
-    let mut left: Vec<usize> = (0..world.nodes.len()).collect();
-    (0..left.len()).map(|_| left.swap_remove(world.rng.below(left.len()))).collect()
+    let mut remaining: Vec<usize> = (0..world.nodes.len()).collect();
+    (0..remaining.len()).map(|_| remaining.swap_remove(world.rng.below(remaining.len()))).collect()
 }
 
-/// Applies `become_so` to more and more nodes, in a random order, until it applies to all. From
-/// then on no unit may move.
+/// Calls `apply` with more and more nodes, in a random order, until it applies to all. From then on
+/// no unit may move.
 fn apply_to_all_nodes(
     world: &mut SimWorld,
-    become_so: impl Fn(&mut SimWorld, &[usize]) + Copy + 'static,
+    apply: impl Fn(&mut SimWorld, &[usize]) + Copy + 'static,
 ) -> Duration {
     let order = shuffled(world);
     let mut at = Duration::ZERO;
     for count in 1..=order.len() {
-        let so_far = order[..count].to_vec();
-        world.after(at, move |world| become_so(world, &so_far));
+        let affected = order[..count].to_vec();
+        world.after(at, move |world| apply(world, &affected));
         at += NODE_INTERVAL;
     }
     world.after(at + REACTION_MAX, |world| world.expect_no_moves(true));
@@ -88,25 +92,25 @@ fn apply_to_all_nodes(
 }
 
 pub(super) fn all_failing(world: &mut SimWorld) -> Duration {
-    apply_to_all_nodes(world, |world, so_far| {
-        let Some(node) = so_far.last() else { return };
-        (0..world.units()).for_each(|unit| world.fail(*node, unit, true));
+    apply_to_all_nodes(world, |world, affected| {
+        let Some(node) = affected.last() else { return };
+        (0..world.units()).for_each(|unit| world.set_failing(*node, unit, true));
     })
 }
 
 /// Makes all nodes drain, or all nodes unhealthy, at random.
 pub(super) fn all_unhealthy(world: &mut SimWorld) -> Duration {
     let draining = world.rng.chance(0.5);
-    apply_to_all_nodes(world, move |world, so_far| {
-        let Some(node) = so_far.last() else { return };
+    apply_to_all_nodes(world, move |world, affected| {
+        let Some(node) = affected.last() else { return };
         world.set_node_state(*node, draining, !draining);
     })
 }
 
 pub(super) fn all_cordoned(world: &mut SimWorld) -> Duration {
-    apply_to_all_nodes(world, |world, so_far| {
-        let cordoned = Some(node_flags(world.nodes.len(), so_far));
-        world.api(ms(1_000), ApiChange { cordoned, ..ApiChange::default() }, None);
+    apply_to_all_nodes(world, |world, affected| {
+        let cordoned = Some(node_flags(world.nodes.len(), affected));
+        world.change_api(ms(1_000), ApiChange { cordoned, ..ApiChange::default() }, None);
     })
 }
 
@@ -114,15 +118,19 @@ pub(super) fn all_cordoned(world: &mut SimWorld) -> Duration {
 /// At the end of the run, the best node by the soft rules must own each unit.
 pub(super) fn mixed(world: &mut SimWorld) -> Duration {
     let cordoned = (0..world.nodes.len()).map(|_| world.rng.chance(0.5)).collect();
-    world.api(ms(1_000), ApiChange { cordoned: Some(cordoned), ..ApiChange::default() }, None);
+    world.change_api(
+        ms(1_000),
+        ApiChange { cordoned: Some(cordoned), ..ApiChange::default() },
+        None,
+    );
     for _ in 0..CHANGES {
-        let wait = world.rng.between(NODE_INTERVAL, CHANGES_WITHIN);
+        let wait = world.rng.between(NODE_INTERVAL, CHANGES_TIME);
         world.after(wait, |world| {
             let (node, unit) = (world.rng.below(world.nodes.len()), world.rng.below(world.units()));
             let (draining, unhealthy) = (world.rng.chance(0.5), world.rng.chance(0.5));
             world.set_node_state(node, draining, unhealthy);
-            world.fail(node, unit, !world.nodes[node].failing[unit]);
+            world.set_failing(node, unit, !world.nodes[node].failing[unit]);
         });
     }
-    CHANGES_WITHIN + SETTLE + SETTLE
+    CHANGES_TIME + SETTLE_TIME + SETTLE_TIME
 }

@@ -78,7 +78,7 @@ impl UnitCatalog {
     }
 
     /// Returns the index of the unit with this first address.
-    pub(super) fn unit_named(&self, address: IpAddr) -> Option<usize> {
+    pub(super) fn unit_of(&self, address: IpAddr) -> Option<usize> {
         self.by_address.get(&address).copied()
     }
 

@@ -10,7 +10,7 @@ use super::faulty_machine::Defect;
 use super::node::{Halt, SimNode};
 use super::segment::Segment;
 use super::view::{ApiView, UnitCatalog};
-use super::{FAILBACK, Run};
+use super::{PREEMPT_DELAY, Run};
 use crate::rng::Rng;
 use ferrolb_proto::Instant;
 use ferrolb_proto::claim::{ClaimConfig, Input, LISTEN_PHASE};
@@ -22,14 +22,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Default hello interval of the speakers. [`MISSES`] is the default number of missed hellos.
-pub(super) const INTERVAL: Duration = Duration::from_millis(50);
-pub(super) const MISSES: u32 = 3;
+/// Default hello interval of the speakers. [`HELLO_MISSES`] is the default number of missed hellos.
+pub(super) const HELLO_INTERVAL: Duration = Duration::from_millis(50);
+pub(super) const HELLO_MISSES: u32 = 3;
 /// In one of this many seeds, every frame passes through the codec: it is signed, encoded and
 /// verified.
 const CODEC_EVERY: u64 = 16;
 /// Maximum initial value of a node's clock.
-const CLOCK_MAX: Duration = Duration::from_secs(100_000);
+const INITIAL_CLOCK_MAX: Duration = Duration::from_secs(100_000);
 
 pub(super) struct SimWorld {
     pub(super) now: Instant,
@@ -37,10 +37,10 @@ pub(super) struct SimWorld {
     pub(super) rng: Rng,
     pub(super) nodes: Vec<SimNode>,
     pub(super) clients: Vec<Client>,
-    pub(super) wire: Segment,
+    pub(super) segment: Segment,
     /// Number of parts of the segment; 1 if the segment is not split.
     pub(super) parts: u8,
-    pub(super) catalogue: UnitCatalog,
+    pub(super) catalog: UnitCatalog,
     /// True state of the API, independent of the nodes' views.
     pub(super) api: ApiView,
     /// Whether a node that is not a candidate could still forward traffic.
@@ -48,7 +48,7 @@ pub(super) struct SimWorld {
     /// Initial view of all nodes, and its units, computed once.
     first_units: (Rc<ApiView>, Vec<Arc<Unit>>),
     pub(super) bounds: ScenarioBounds,
-    pub(super) truth: Checker,
+    pub(super) checker: Checker,
     /// MAC of the foreign host that uses the first address of a unit, by unit.
     pub(super) foreign_hosts: BTreeMap<usize, Mac>,
     /// MAC of the node that most recently announced each unit; the proxy replies with this MAC.
@@ -56,46 +56,47 @@ pub(super) struct SimWorld {
     /// Nodes whose clocks have stopped or leapt. For some time, other nodes cannot use these clocks
     /// to detect their own pauses.
     pub(super) irregular_clocks: BTreeSet<usize>,
-    broken: Option<Defect>,
+    defect: Option<Defect>,
     pub(super) codec: bool,
     trace: bool,
 }
 
-/// Returns the hello key with this number.
+/// Returns the hello key with the number `number`.
 pub(super) fn key(number: u8) -> HelloKey {
     HelloKey::new([number; KEY_LENGTH])
 }
 
 impl SimWorld {
     pub(super) fn new(run: &Run, bounds: ScenarioBounds) -> Self {
-        let mut chance = Rng::new(run.seed);
-        let salt = chance.next_u64() as u32;
-        let catalogue = UnitCatalog::new(run.nodes, run.units, salt);
+        let mut rng = Rng::new(run.seed);
+        let salt = rng.next_u64() as u32;
+        let catalog = UnitCatalog::new(run.nodes, run.units, salt);
         let view = Rc::new(ApiView::open(run.nodes, run.units));
         let keys = HelloKeyRing::new(vec![key(1)]);
         let nodes = (0..run.nodes).map(|index| {
-            let shown = Instant::ZERO + chance.between(Duration::from_secs(10), CLOCK_MAX);
-            let clock = NodeClock::new(Instant::ZERO, shown, 0);
+            let initial_value =
+                Instant::ZERO + rng.between(Duration::from_secs(10), INITIAL_CLOCK_MAX);
+            let clock = NodeClock::new(Instant::ZERO, initial_value, 0);
             SimNode::new(index, clock, Rc::clone(&view), keys.clone(), run.units)
         });
         Self {
             now: Instant::ZERO,
             queue: EventQueue::default(),
             nodes: nodes.collect(),
-            rng: chance,
+            rng,
             clients: Client::all(run.units),
-            wire: Segment::default(),
+            segment: Segment::default(),
             parts: 1,
             api: (*view).clone(),
             serves: true,
-            first_units: (Rc::clone(&view), catalogue.units(&view, true, &vec![false; run.units])),
-            catalogue,
+            first_units: (Rc::clone(&view), catalog.units(&view, true, &vec![false; run.units])),
+            catalog,
             bounds,
-            truth: Checker::new(run.units),
+            checker: Checker::new(run.units),
             foreign_hosts: BTreeMap::new(),
             proxy_entries: vec![None; run.units],
             irregular_clocks: BTreeSet::new(),
-            broken: run.defect,
+            defect: run.defect,
             codec: run.seed.is_multiple_of(CODEC_EVERY),
             trace: run.trace,
         }
@@ -122,21 +123,25 @@ impl SimWorld {
         }
     }
 
-    pub(super) fn after(&mut self, wait: Duration, act: impl FnOnce(&mut Self) + 'static) {
-        self.queue.push(self.now + wait, Event::Action(Box::new(act)));
+    pub(super) fn after(&mut self, wait: Duration, action: impl FnOnce(&mut Self) + 'static) {
+        self.queue.push(self.now + wait, Event::Action(Box::new(action)));
     }
 
-    /// Handles all events within the next `time`, and advances the true time by it.
+    /// Handles all events within the next `time`, and advances the true time by `time`.
     pub(super) fn run(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some((at, event)) = self.queue.pop(until) {
             self.now = at;
             match event {
                 Event::Frame { arrival, packet } => self.arrive(arrival, packet),
-                Event::ArpReply { node, life, mac } => self.arp_answered(node, life, mac),
-                Event::ForeignFrame { node, life } => self.receive_foreign_frame(node, life),
-                Event::ForeignArp { node, life, unit, mac, announced } => {
-                    self.receive_foreign_arp(node, life, unit, mac, announced)
+                Event::ArpReply { node, process_number, mac } => {
+                    self.receive_arp_reply(node, process_number, mac)
+                }
+                Event::ForeignFrame { node, process_number } => {
+                    self.receive_foreign_frame(node, process_number)
+                }
+                Event::ForeignArp { node, process_number, unit, mac, announced } => {
+                    self.receive_foreign_arp(node, process_number, unit, mac, announced)
                 }
                 Event::Wake(node) => self.wake(node),
                 Event::AnswerLease(node) => self.check_answer_lease(node, true),
@@ -147,7 +152,7 @@ impl SimWorld {
                     self.clients[client].cache[unit] = Some(node)
                 }
                 Event::ClientBroadcast => self.broadcast_from_client(),
-                Event::Action(act) => act(self),
+                Event::Action(action) => action(self),
             }
         }
         self.now = until;
@@ -155,31 +160,31 @@ impl SimWorld {
 
     /// Starts the process of a node, without any state of an earlier process.
     pub(super) fn start(&mut self, index: usize) {
-        let (now, epoch, broken) = (self.now, self.rng.next_u64(), self.broken);
+        let (now, epoch, defect) = (self.now, self.rng.next_u64(), self.defect);
         let node = &mut self.nodes[index];
         node.clear(now);
-        // The interface of a started node receives frames; a scenario in which it does not sets
-        // this afterwards.
+        // The interface of a started node receives frames; a scenario in which the interface
+        // receives none changes this afterwards.
         node.isolated = false;
         node.process_number += 1;
         node.started = now;
         let config = ClaimConfig {
             node: node.name.clone(),
             epoch,
-            hello_interval: INTERVAL,
-            hello_misses: MISSES,
-            failback_delay: Some(FAILBACK),
+            hello_interval: HELLO_INTERVAL,
+            hello_misses: HELLO_MISSES,
+            failback_delay: Some(PREEMPT_DELAY),
         };
         let own = node.clock.at(now);
         node.machine =
-            Some(super::faulty_machine::FaultyMachine::new(config, own, node.keys.ids(), broken));
+            Some(super::faulty_machine::FaultyMachine::new(config, own, node.keys.ids(), defect));
         self.log(|| format!("===== start n{index}"));
         self.execute_outputs(index);
         self.pass_view(index);
-        self.account_all(Cause::World);
+        self.update_all_states(Cause::World);
         // After the listen time, the node may claim, so that a unit without an owner counts as
         // unowned.
-        self.after(LISTEN_PHASE, |world| world.account_all(Cause::World));
+        self.after(LISTEN_PHASE, |world| world.update_all_states(Cause::World));
     }
 
     /// Passes the units of a node's view to its machine.
@@ -194,7 +199,7 @@ impl SimWorld {
         {
             units.clone()
         } else {
-            self.catalogue.units(&node.view, self.serves, &node.failing)
+            self.catalog.units(&node.view, self.serves, &node.failing)
         };
         self.pass_input(index, Input::Units(units));
     }
@@ -204,9 +209,9 @@ impl SimWorld {
         let node = &mut self.nodes[index];
         let own = node.clock.at(self.now);
         if node.halted.is_none()
-            && let Some(member) = &mut node.machine
+            && let Some(machine) = &mut node.machine
         {
-            member.handle(input, own);
+            machine.handle(input, own);
             self.execute_outputs(index);
         }
     }
@@ -215,10 +220,10 @@ impl SimWorld {
     pub(super) fn tick(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         let own = node.clock.at(self.now);
-        let Some(member) = &mut node.machine else { return };
-        member.tick(own);
-        if member.deadline().is_some_and(|at| at <= own) {
-            self.violate(
+        let Some(machine) = &mut node.machine else { return };
+        machine.tick(own);
+        if machine.deadline().is_some_and(|at| at <= own) {
+            self.report_violation(
                 super::checker::Rule::Contract,
                 format!("n{index} requests a past deadline again"),
             );
@@ -241,12 +246,12 @@ impl SimWorld {
         match node.halted {
             Some(_) => {}
             None if due => self.tick(index),
-            None => self.set_alarm(index),
+            None => self.schedule_wake(index),
         }
     }
 
     /// Schedules a wake-up at the deadline of the node's machine.
-    pub(super) fn set_alarm(&mut self, index: usize) {
+    pub(super) fn schedule_wake(&mut self, index: usize) {
         /// Minimum delay until a wake-up. A machine that requests a past deadline, which the
         /// checker reports, must not stop the time of the world.
         const WAKE_DELAY_MIN: Duration = Duration::from_micros(1);
@@ -269,24 +274,24 @@ impl SimWorld {
     pub(super) fn check_answer_lease(&mut self, index: usize, was_watched: bool) {
         let node = &mut self.nodes[index];
         node.lease_watched &= !was_watched;
-        let Some(member) = &node.machine else { return };
-        let open = node.clock.at(self.now) < member.answer_lease();
-        let changed = open != node.lease_valid;
-        node.lease_valid = open;
-        if open
+        let Some(machine) = &node.machine else { return };
+        let lease_valid = node.clock.at(self.now) < machine.answer_lease();
+        let changed = lease_valid != node.lease_valid;
+        node.lease_valid = lease_valid;
+        if lease_valid
             && !node.lease_watched
             && !node.announced.is_empty()
             && node.halted != Some(Halt::Paused)
         {
             node.lease_watched = true;
-            let at = node.clock.when(member.answer_lease());
+            let at = node.clock.when(machine.answer_lease());
             self.queue.push(at, Event::AnswerLease(index));
         }
         if changed {
-            let held: Vec<usize> =
+            let owned: Vec<usize> =
                 (0..self.units()).filter(|unit| self.nodes[index].owns[*unit]).collect();
-            for unit in held {
-                self.account(unit, Cause::Machine);
+            for unit in owned {
+                self.update_state(unit, Cause::Machine);
             }
         }
     }

@@ -7,3 +7,4 @@ pub mod driver;
 mod report;
 mod stale_socket;
 mod steps;
+pub(crate) mod tasks;

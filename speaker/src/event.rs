@@ -25,7 +25,8 @@ use ferrolb_runtime::watch::Change;
 use crate::state::PasswordSecret;
 
 pub use bgp::{BgpReport, SessionReport};
-pub use issue::{PREFIXES_MAX, SessionIssue, too_many_attributes};
+pub(crate) use issue::{BASIC_AUTH, PASSWORD_ENTRY};
+pub use issue::{NodeIssue, PREFIXES_MAX, PasswordProblem, SessionIssue, UncheckedEndpoints};
 
 /// An input of the speaker's state.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ impl Event {
     /// decoded.
     #[must_use]
     pub fn unreadable(&self) -> Option<(&'static str, &Key, &str)> {
-        fn of<'a, F>(
+        fn decode_error<'a, F>(
             kind: &'static str,
             change: &'a Change<F>,
         ) -> Option<(&'static str, &'a Key, &'a str)> {
@@ -123,18 +124,18 @@ impl Event {
             }
         }
         match self {
-            Self::Service(change) => of("Service", change),
-            Self::Slice(change) => of("EndpointSlice", change),
-            Self::Node(change) => of("Node", change),
-            Self::Pool(change) => of("IPAddressPool", change),
-            Self::Advertisement(change) => of("L2Advertisement", change),
-            Self::BgpPeer(change) => of("BGPPeer", change),
-            Self::BgpAdvertisement(change) => of("BGPAdvertisement", change),
-            Self::Community(change) => of("Community", change),
-            Self::BfdProfile(change) => of("BFDProfile", change),
-            Self::Password(change) => of("Secret", change),
-            Self::Keys(change) => of("Secret", change),
-            Self::Speaker(change) => of("SpeakerStatus", change),
+            Self::Service(change) => decode_error("Service", change),
+            Self::Slice(change) => decode_error("EndpointSlice", change),
+            Self::Node(change) => decode_error("Node", change),
+            Self::Pool(change) => decode_error("IPAddressPool", change),
+            Self::Advertisement(change) => decode_error("L2Advertisement", change),
+            Self::BgpPeer(change) => decode_error("BGPPeer", change),
+            Self::BgpAdvertisement(change) => decode_error("BGPAdvertisement", change),
+            Self::Community(change) => decode_error("Community", change),
+            Self::BfdProfile(change) => decode_error("BFDProfile", change),
+            Self::Password(change) => decode_error("Secret", change),
+            Self::Keys(change) => decode_error("Secret", change),
+            Self::Speaker(change) => decode_error("SpeakerStatus", change),
             Self::Links(_)
             | Self::Report { .. }
             | Self::LinkFailed { .. }

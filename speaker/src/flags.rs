@@ -20,16 +20,16 @@ use regex::Regex;
 /// Name patterns of interfaces that the speaker does not use by default: those of container
 /// networks, virtual machines and management controllers. Such interfaces normally do not lead to
 /// the LAN.
-const EXCLUDED_BY_DEFAULT: &str = "lo,docker.*,br-[0-9a-f]{12},podman.*,cni.*,cbr.*,cali.*,cilium.*,flannel.*,veth.*,lxc.*,virbr.*,\
+const DEFAULT_EXCLUDED_INTERFACES: &str = "lo,docker.*,br-[0-9a-f]{12},podman.*,cni.*,cbr.*,cali.*,cilium.*,flannel.*,veth.*,lxc.*,virbr.*,\
     kube-ipvs.*,nodelocaldns.*,vxlan.*,tunl.*,dummy.*,kube-bridge,kube-dummy-if,antrea-gw0,ovn-k8s-mp.*,weave,nerdctl.*,lxdbr.*,incusbr.*,\
     tap.*,idrac";
 /// Default of `--node-name`. The value stands for the environment variable `NODE_NAME`, which the
 /// DaemonSet sets from `spec.nodeName`.
 const NODE_NAME: &str = "$NODE_NAME";
-/// Shortest hello interval. With a shorter one, network latency and scheduling delays would look
-/// like missing hellos.
+/// Shortest hello interval. With a shorter interval, network latency and scheduling delays would
+/// look like missing hellos.
 const HELLO_INTERVAL_MIN: Duration = Duration::from_millis(10);
-/// Longest hello interval. With a longer one, failover would take too long to be useful.
+/// Longest hello interval. With a longer interval, failover would take too long to be useful.
 const HELLO_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Shortest interval of periodic gratuitous ARPs and unsolicited neighbor advertisements. Every
@@ -55,8 +55,8 @@ pub struct Flags {
 
     /// Interfaces that the speaker does not use: regular expressions that match the whole name,
     /// comma-separated or repeated. The interface with the Node's InternalIP is always used
-    #[arg(long, env = "FERROLB_EXCLUDE_INTERFACES", value_name = "REGEX", default_value = EXCLUDED_BY_DEFAULT)]
-    #[arg(value_delimiter = ',', value_parser = whole_name)]
+    #[arg(long, env = "FERROLB_EXCLUDE_INTERFACES", value_name = "REGEX", default_value = DEFAULT_EXCLUDED_INTERFACES)]
+    #[arg(value_delimiter = ',', value_parser = whole_name_regex)]
     pub exclude_interfaces: Vec<Regex>,
 
     /// Announce also from nodes with the label
@@ -209,7 +209,7 @@ fn node_name(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
-fn whole_name(text: &str) -> Result<Regex, regex::Error> {
+fn whole_name_regex(text: &str) -> Result<Regex, regex::Error> {
     Regex::new(&format!("^(?:{})$", text.trim()))
 }
 

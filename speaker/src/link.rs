@@ -52,7 +52,7 @@ pub use siblings::Siblings;
 
 /// Stack size of an interface's thread, in bytes. The thread does not recurse, and its stack holds
 /// the contents of only a few frames at a time.
-const STACK: usize = 256 * 1024;
+const STACK_SIZE: usize = 256 * 1024;
 
 /// Constant parameters of an interface's thread.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ enum LinkError {
 #[derive(Debug)]
 struct ConfigMailbox {
     config: ArcSwap<LinkConfig>,
-    is_ended: AtomicBool,
+    end_requested: AtomicBool,
     /// Whether the thread must release its addresses before it ends.
     release_on_exit: AtomicBool,
     wake: OwnedFd,
@@ -123,39 +123,38 @@ pub struct LinkHandle {
 }
 
 impl LinkHandle {
-    /// Starts a thread with the config `order`.
+    /// Starts a thread with this config.
     ///
     /// # Errors
     /// If the system refuses a thread or an eventfd. The thread reports its later failures as
     /// [`ThreadState`].
     pub fn spawn(
         setup: LinkSetup,
-        order: Arc<LinkConfig>,
+        config: Arc<LinkConfig>,
     ) -> io::Result<(Self, watch::Receiver<ThreadState>)> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let (order, ended, hands_over) =
-            (ArcSwap::new(order), AtomicBool::new(false), AtomicBool::new(false));
         let mailbox = Arc::new(ConfigMailbox {
-            config: order,
-            is_ended: ended,
-            release_on_exit: hands_over,
+            config: ArcSwap::new(config),
+            end_requested: AtomicBool::new(false),
+            release_on_exit: AtomicBool::new(false),
             wake,
         });
-        let (progress, receiver) = watch::channel(Ok(LinkReport::default()));
+        let (thread_state, receiver) = watch::channel(Ok(LinkReport::default()));
         let handle = Self { mailbox: Arc::clone(&mailbox) };
         // The prefix is short, because the kernel truncates a thread's name to 15 bytes.
         let name = format!("link {}", setup.name);
-        std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
-            if let Err(error) = thread::run(setup, &mailbox, &progress) {
-                progress.send_modify(|progress| *progress = Err(error.to_string().into()));
+        std::thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(move || {
+            if let Err(error) = thread::run(setup, &mailbox, &thread_state) {
+                thread_state
+                    .send_modify(|thread_state| *thread_state = Err(error.to_string().into()));
             }
         })?;
         Ok((handle, receiver))
     }
 
     /// Replaces the thread's config.
-    pub fn set_config(&self, order: Arc<LinkConfig>) {
-        self.mailbox.config.store(order);
+    pub fn set_config(&self, config: Arc<LinkConfig>) {
+        self.mailbox.config.store(config);
         self.mailbox.wake();
     }
 
@@ -168,7 +167,7 @@ impl LinkHandle {
 
 impl Drop for LinkHandle {
     fn drop(&mut self) {
-        self.mailbox.is_ended.store(true, Ordering::Release);
+        self.mailbox.end_requested.store(true, Ordering::Release);
         self.mailbox.wake();
     }
 }

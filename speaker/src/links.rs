@@ -25,10 +25,10 @@ use tracing::{debug, warn};
 
 use crate::event::{Event, Link};
 
-/// Maximum number of addresses of one interface; further ones are ignored.
+/// Maximum number of addresses of one interface; further addresses are ignored.
 pub const ADDRESSES_PER_LINK_MAX: usize = 4_096;
 
-type Messages =
+type NetlinkMessages =
     UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
 
 /// Reasons why a netlink connection ends.
@@ -75,7 +75,7 @@ async fn follow(events: &mpsc::Sender<Event>) -> Result<(), NetlinkError> {
 
 async fn follow_changes(
     handle: &Handle,
-    mut messages: Messages,
+    mut messages: NetlinkMessages,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), NetlinkError> {
     let mut links = list_links(handle).await.map_err(NetlinkError::Dump)?;
@@ -115,7 +115,7 @@ fn apply(
 ) -> Result<bool, NetlinkError> {
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the crate's enums are open; we asked for three groups only"
+        reason = "the crate's enums are open; the connection subscribes to three groups only"
     )]
     match message.payload {
         NetlinkPayload::InnerMessage(inner) => Ok(match inner {
@@ -142,11 +142,12 @@ fn is_unspecified_family(message: &LinkMessage) -> bool {
 
 fn apply_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
     let (mut name, mut mac, mut enslaved, mut state) = (None, Mac::ZERO, false, false);
-    let (mut shares, mut veth, mut below, mut elsewhere) = (false, false, None, false);
+    let (mut shares_segment, mut veth, mut parent, mut in_other_namespace) =
+        (false, false, None, false);
     for attribute in &message.attributes {
         #[expect(
             clippy::wildcard_enum_match_arm,
-            reason = "the kernel has a hundred attributes, and we use seven"
+            reason = "the kernel has a hundred attributes; this function uses seven"
         )]
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.as_str().into()),
@@ -156,13 +157,13 @@ fn apply_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
             LinkAttribute::Controller(index) => enslaved = *index != 0,
             LinkAttribute::OperState(_) => state = true,
             LinkAttribute::LinkInfo(infos) => {
-                shares = infos.iter().any(shares_parent_segment);
+                shares_segment = infos.iter().any(shares_parent_segment);
                 veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
             }
-            LinkAttribute::Link(index) => below = Some(*index),
+            LinkAttribute::Link(index) => parent = Some(*index),
             // The parent, or the other end of a veth pair, is in another network namespace, as for
             // a container.
-            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkNetNsId(_) => in_other_namespace = true,
             _ => {}
         }
     }
@@ -182,8 +183,8 @@ fn apply_link(links: &mut BTreeMap<u32, Link>, message: &LinkMessage) -> bool {
         up: flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
         broadcast: flags.contains(LinkFlags::Broadcast),
         enslaved,
-        parent: below.filter(|_| shares && !elsewhere),
-        into_namespace: veth && elsewhere,
+        parent: parent.filter(|_| shares_segment && !in_other_namespace),
+        into_namespace: veth && in_other_namespace,
         addresses,
         prefixes,
         tentative,
@@ -203,19 +204,19 @@ const fn shares_parent_segment(info: &LinkInfo) -> bool {
     )
 }
 
-fn apply_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, there: bool) -> bool {
+fn apply_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, present: bool) -> bool {
     // On a point-to-point interface, `Address` is the address of the other end, and `Local` is this
     // node's.
-    let mut found: (Option<IpAddr>, Option<IpAddr>) = (None, None);
+    let (mut local, mut fallback): (Option<IpAddr>, Option<IpAddr>) = (None, None);
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "only two attributes hold the address")]
         match attribute {
-            AddressAttribute::Local(address) => found.0 = Some(*address),
-            AddressAttribute::Address(address) => found.1 = Some(*address),
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => fallback = Some(*address),
             _ => {}
         }
     }
-    let (Some(address), Some(link)) = (found.0.or(found.1), links.get_mut(&message.header.index))
+    let (Some(address), Some(link)) = (local.or(fallback), links.get_mut(&message.header.index))
     else {
         return false;
     };
@@ -224,15 +225,15 @@ fn apply_address(links: &mut BTreeMap<u32, Link>, message: &AddressMessage, ther
         .header
         .flags
         .intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
-    let changed = set_present(&mut link.addresses, address, there)
-        | set_present(&mut link.prefixes, (address, message.header.prefix_len), there);
-    set_present(&mut link.tentative, address, there && tentative) | changed
+    let changed = set_present(&mut link.addresses, address, present)
+        | set_present(&mut link.prefixes, (address, message.header.prefix_len), present);
+    set_present(&mut link.tentative, address, present && tentative) | changed
 }
 
-/// Inserts an address into an ascending list if `there` is true, otherwise removes it from the
+/// Inserts an address into an ascending list if `present` is true, otherwise removes it from the
 /// list. Returns whether the list has changed.
-fn set_present<A: Ord>(addresses: &mut Vec<A>, address: A, there: bool) -> bool {
-    match (addresses.binary_search(&address), there) {
+fn set_present<A: Ord>(addresses: &mut Vec<A>, address: A, present: bool) -> bool {
+    match (addresses.binary_search(&address), present) {
         (Ok(at), false) => {
             addresses.remove(at);
             true
@@ -252,14 +253,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_veth_pair_whose_other_end_is_elsewhere_is_known_as_that() {
+    fn a_veth_pair_into_another_namespace_is_detected() {
         let veth = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
         let bridge = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]);
-        let elsewhere = LinkAttribute::LinkNetNsId(3);
+        let in_other_namespace = LinkAttribute::LinkNetNsId(3);
         let cases = [
-            (vec![veth.clone(), elsewhere.clone()], true),
+            (vec![veth.clone(), in_other_namespace.clone()], true),
             (vec![veth], false),
-            (vec![bridge, elsewhere], false),
+            (vec![bridge, in_other_namespace], false),
         ];
         for (attributes, expect) in cases {
             let mut message = LinkMessage::default();
@@ -277,26 +278,26 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_there_at_once_and_may_be_used_when_nobody_else_has_it() {
+    fn an_address_is_tentative_until_duplicate_detection_passes() {
         let own: IpAddr = "fe80::1".parse().unwrap();
         let mut links = BTreeMap::from([(7, Link::default())]);
-        let mut tell = |flags, there| {
+        let mut apply_flags = |flags, present| {
             let mut message = AddressMessage::default();
             (message.header.index, message.header.flags) = (7, flags);
             message.header.prefix_len = 64;
             message.attributes = vec![AddressAttribute::Address(own)];
-            let changed = apply_address(&mut links, &message, there);
-            assert_eq!(links[&7].prefixes.contains(&(own, 64)), there);
+            let changed = apply_address(&mut links, &message, present);
+            assert_eq!(links[&7].prefixes.contains(&(own, 64)), present);
             (changed, links[&7].addresses.clone(), links[&7].tentative.clone())
         };
         let failed = AddressHeaderFlags::Permanent | AddressHeaderFlags::Dadfailed;
         let optimistic = AddressHeaderFlags::Tentative | AddressHeaderFlags::Optimistic;
         let permanent = AddressHeaderFlags::Permanent;
-        assert_eq!(tell(AddressHeaderFlags::Tentative, true), (true, vec![own], vec![own]));
-        assert_eq!(tell(optimistic, true), (false, vec![own], vec![own]));
-        assert_eq!(tell(permanent, true), (true, vec![own], vec![]));
-        assert_eq!(tell(permanent, true), (false, vec![own], vec![]));
-        assert_eq!(tell(failed, true), (true, vec![own], vec![own]));
-        assert_eq!(tell(permanent, false), (true, vec![], vec![]));
+        assert_eq!(apply_flags(AddressHeaderFlags::Tentative, true), (true, vec![own], vec![own]));
+        assert_eq!(apply_flags(optimistic, true), (false, vec![own], vec![own]));
+        assert_eq!(apply_flags(permanent, true), (true, vec![own], vec![]));
+        assert_eq!(apply_flags(permanent, true), (false, vec![own], vec![]));
+        assert_eq!(apply_flags(failed, true), (true, vec![own], vec![own]));
+        assert_eq!(apply_flags(permanent, false), (true, vec![], vec![]));
     }
 }

@@ -131,7 +131,7 @@ pub struct Metrics {
     isolations: Family<LinkLabel, Counter>,
     stale_proxies: Family<LinkLabel, Counter>,
     foreign_frames: Family<LinkLabel, Counter>,
-    kernel_answers: Family<LinkLabel, Counter>,
+    foreign_kernel_frames: Family<LinkLabel, Counter>,
     requests_sent: Family<LinkLabel, Counter>,
     floods: Family<LinkLabel, Counter>,
     standby: Family<LinkLabel, Gauge>,
@@ -198,7 +198,7 @@ impl Metrics {
         registry.register(
             "kernel_answers",
             "Replies of a node's kernel for an address that another node announces",
-            self.kernel_answers.clone(),
+            self.foreign_kernel_frames.clone(),
         );
     }
 
@@ -263,7 +263,7 @@ impl Metrics {
             isolations: Family::default(),
             stale_proxies: Family::default(),
             foreign_frames: Family::default(),
-            kernel_answers: Family::default(),
+            foreign_kernel_frames: Family::default(),
             requests_sent: Family::default(),
             floods: Family::default(),
             standby: Family::default(),
@@ -301,7 +301,7 @@ impl Metrics {
             isolations: counter(&self.isolations),
             stale_proxies: counter(&self.stale_proxies),
             foreign_frames: counter(&self.foreign_frames),
-            kernel_answers: counter(&self.kernel_answers),
+            foreign_kernel_frames: counter(&self.foreign_kernel_frames),
             requests_sent: counter(&self.requests_sent),
             floods: counter(&self.floods),
             standby: self.standby.get_or_create(&label).clone(),
@@ -332,7 +332,7 @@ impl Metrics {
             &self.isolations,
             &self.stale_proxies,
             &self.foreign_frames,
-            &self.kernel_answers,
+            &self.foreign_kernel_frames,
             &self.requests_sent,
         ];
         self.failover.remove(&label);
@@ -380,7 +380,7 @@ pub struct LinkMetrics {
     /// Frames in which a foreign host uses an address that this node owns or probes.
     pub foreign_frames: Counter,
     /// Frames in which the kernel of another node uses an address that this node owns or probes.
-    pub kernel_answers: Counter,
+    pub foreign_kernel_frames: Counter,
     /// ARP requests and neighbor solicitations sent to probe an address or a node.
     pub requests_sent: Counter,
     /// Times the source limiter blocked a host because it sent too many ARP, NDP or hello frames.
@@ -406,7 +406,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_has_metrics_while_it_is_there_and_none_after() {
+    fn metrics_of_a_removed_interface_are_removed() {
         let mut registry = Registry::with_prefix("ferrolb_speaker");
         let metrics = Metrics::new(&mut registry);
         let text = || {
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_shown_by_their_verdicts_and_those_that_none_has_as_none() {
+    fn services_are_counted_for_every_verdict() {
         let mut registry = Registry::with_prefix("ferrolb_speaker");
         let metrics = Metrics::new(&mut registry);
         let shown = |verdicts: &[(Verdict, i64)]| {

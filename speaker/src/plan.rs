@@ -140,8 +140,8 @@ impl Desired {
         }
         for (index, link) in &mut self.links {
             let Some(before) = before.links.get(index) else { continue };
-            if let Some(order) = Arc::get_mut(&mut link.config) {
-                units::reuse_equal(&mut order.units, &before.config.units);
+            if let Some(config) = Arc::get_mut(&mut link.config) {
+                units::reuse_equal(&mut config.units, &before.config.units);
             }
             if before.config == link.config {
                 link.config = Arc::clone(&before.config);
@@ -165,38 +165,44 @@ pub fn plan(state: &State, now: Instant) -> Desired {
             && every_node_is_excluded(state.nodes.values()),
         ..Desired::default()
     };
-    let checked = probes::health_checks(state);
-    let mut spoken_on = links_to_use(state, &eligible, now, &mut desired.replan_at);
+    let health_checks = probes::health_checks(state);
+    let mut used_links = links_to_use(state, &eligible, now, &mut desired.replan_at);
     if state.missing_input().is_none() {
-        for draft in units::cluster_units(
+        for cluster_unit in units::cluster_units(
             state,
             &units::cluster_view(state),
-            &checked.failing,
+            &health_checks.failing,
             &mut desired.verdicts,
         ) {
-            for share in spoken_on.iter_mut().filter(|share| share.announces) {
-                share.selected |= draft.selects(share.link);
-                share.units.push(draft.for_interface(share.link, &state.config.node));
+            for link_units in used_links.iter_mut().filter(|link_units| link_units.announces) {
+                link_units.selected |= cluster_unit.selects(link_units.link);
+                link_units
+                    .units
+                    .push(cluster_unit.for_interface(link_units.link, &state.config.node));
             }
         }
-        let waiting = spoken_on.iter().filter(|share| !share.announces);
-        desired.waiting_for_speaker = waiting.map(|share| share.link.name.clone()).collect();
+        let waiting = used_links.iter().filter(|link_units| !link_units.announces);
+        desired.waiting_for_speaker =
+            waiting.map(|link_units| link_units.link.name.clone()).collect();
     }
-    let path = &state.proxy_health;
-    let says = NodeState {
+    let proxy_health = &state.proxy_health;
+    let node_flags = NodeState {
         draining: desired.drain_reason.is_some(),
-        unhealthy: path.unhealthy(),
-        health_checked: path.checked(),
+        unhealthy: proxy_health.unhealthy(),
+        health_checked: proxy_health.checked(),
     };
-    for share in spoken_on {
-        desired.links.insert(share.link.index, link_order(state, share, says));
+    for link_units in used_links {
+        desired.links.insert(link_units.link.index, link_plan(state, link_units, node_flags));
     }
     let draining = desired.drain_reason.is_some();
     let drains = draining || state.own_node().is_some_and(|node| node.cordoned);
     desired.watches_speakers = state.config.gobgp && state.config.drain_delay.is_some() && drains;
     let mut status = status(state, &eligible, draining);
-    if let Some(bgp) =
-        state.config.gobgp.then(|| bgp::plan_bgp(state, draining, &checked.failing, now)).flatten()
+    if let Some(bgp) = state
+        .config
+        .gobgp
+        .then(|| bgp::plan_bgp(state, draining, &health_checks.failing, now))
+        .flatten()
     {
         // If gobgpd had no routes, as after a boot, the node's routes are de-preferred until
         // kube-proxy's health is known. So gobgpd must have been read first.
@@ -207,31 +213,32 @@ pub fn plan(state: &State, now: Instant) -> Desired {
         desired.replan_at = desired.replan_at.into_iter().chain(bgp.replan_at).min();
         status.bgp = Some(bgp.status);
     }
-    let unchecked = checked.unchecked_message(state);
-    let failing_services = checked.failing_services();
-    let failing_health_checks = checked.reported;
+    let unchecked =
+        health_checks.unchecked(state).map_or_else(String::new, |endpoints| endpoints.to_string());
+    let failing_services = health_checks.failing_services();
+    let failing_health_checks = health_checks.reported;
     desired.status =
         SpeakerStatusStatus { failing_services, failing_health_checks, unchecked, ..status };
     desired.probes = HealthChecks {
-        targets: Arc::new(checked.targets),
-        disallowed: checked.disallowed.count,
-        slowed: checked.slowed,
+        targets: Arc::new(health_checks.targets),
+        disallowed: health_checks.disallowed.count,
+        slowed: health_checks.slowed,
     };
-    let has_left = |index| state.reports.get(index).is_some_and(|report| report.handed_over);
-    desired.handed_over = state.leaving && desired.links.keys().all(has_left);
+    let has_handed_over = |index| state.reports.get(index).is_some_and(|report| report.handed_over);
+    desired.handed_over = state.leaving && desired.links.keys().all(has_handed_over);
     desired
 }
 
 /// Returns those of the `eligible` interfaces that are up and whose threads may run. After a
-/// failure, a thread waits before it is started again; `wake` is moved forward to the end of this
-/// delay.
+/// failure, a thread waits before it is started again; `replan_at` becomes the end of this
+/// delay if it is earlier.
 fn links_to_use<'a>(
     state: &State,
     eligible: &[&'a Link],
     now: Instant,
-    wake: &mut Option<Instant>,
+    replan_at: &mut Option<Instant>,
 ) -> Vec<LinkUnits<'a>> {
-    let mut shares = Vec::new();
+    let mut used_links = Vec::new();
     for link in eligible {
         let retry_at = state
             .link_failures
@@ -239,18 +246,18 @@ fn links_to_use<'a>(
             .copied()
             .map(LinkFailure::retry_at)
             .filter(|at| *at > now);
-        *wake = wake.iter().copied().chain(retry_at).min();
+        *replan_at = replan_at.iter().copied().chain(retry_at).min();
         if link.up && retry_at.is_none() {
             let announces = interfaces::may_announce(state, link);
-            shares.push(LinkUnits { link, announces, selected: false, units: Vec::new() });
+            used_links.push(LinkUnits { link, announces, selected: false, units: Vec::new() });
         }
     }
-    shares
+    used_links
 }
 
 /// Builds the configuration of one interface's thread.
-fn link_order(state: &State, share: LinkUnits<'_>, says: NodeState) -> LinkPlan {
-    let LinkUnits { link, selected, units, .. } = share;
+fn link_plan(state: &State, link_units: LinkUnits<'_>, node_flags: NodeState) -> LinkPlan {
+    let LinkUnits { link, selected, units, .. } = link_units;
     let source = link.addresses.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,
@@ -259,15 +266,14 @@ fn link_order(state: &State, share: LinkUnits<'_>, says: NodeState) -> LinkPlan 
     let source_v6 =
         usable.copied().filter_map(v6).min_by_key(|address| !address.is_unicast_link_local());
     let report = state.reports.get(&link.index);
-    let held = report.into_iter().flat_map(|report| report.owned.iter().copied());
-    let listened_for =
-        units::prepared_addresses(&units, &state.config.node).chain(held).filter_map(v6).collect();
+    let owned = report.into_iter().flat_map(|report| report.owned.iter().copied());
+    let ndp_addresses =
+        units::prepared_addresses(&units, &state.config.node).chain(owned).filter_map(v6).collect();
     let macs = state.links.iter().flat_map(|links| links.values()).map(|link| link.mac).collect();
     let (keys, leaving) = (state.keys.clone(), state.leaving);
-    let order =
-        Arc::new(LinkConfig { units, keys, macs, source, source_v6, node_flags: says, leaving });
+    let config = Arc::new(LinkConfig { units, keys, macs, source, source_v6, node_flags, leaving });
     let (name, mac) = (link.name.clone(), link.mac);
-    LinkPlan { name, mac, selected, config: order, ndp_addresses: Arc::new(listened_for) }
+    LinkPlan { name, mac, selected, config, ndp_addresses: Arc::new(ndp_addresses) }
 }
 
 const fn v6(address: IpAddr) -> Option<Ipv6Addr> {
@@ -281,8 +287,8 @@ fn not_ready(state: &State) -> Option<NotReady<'_>> {
     if state.leaving {
         return Some(NotReady::Stopping);
     }
-    if let Some(what) = state.missing_input() {
-        return Some(NotReady::WaitingFor(what));
+    if let Some(input) = state.missing_input() {
+        return Some(NotReady::WaitingFor(input));
     }
     if state.own_node().is_none() {
         return Some(NotReady::NoNode(&state.config.node));
@@ -295,7 +301,7 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
     let mut owned: Vec<_> = reports().flat_map(|report| report.owned.iter()).collect();
     owned.sort_unstable();
     owned.dedup();
-    let unheard =
+    let not_joined =
         |link: &Link| state.unjoined.get(&link.index).map_or(&[][..], |addresses| addresses);
     let link_status = |link: &&Link| {
         let report = state.reports.get(&link.index);
@@ -310,7 +316,10 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
             addresses: report.into_iter().flat_map(|report| report.owned.iter().copied()).collect(),
             isolated: report.is_some_and(|report| report.isolated),
             standby: report.is_some_and(|report| report.standby),
-            issues: report.into_iter().flat_map(|report| issues(report, unheard(link))).collect(),
+            issues: report
+                .into_iter()
+                .flat_map(|report| issues(report, not_joined(link)))
+                .collect(),
         }
     };
     let mut interfaces: Vec<_> = eligible.iter().map(link_status).collect();
@@ -332,23 +341,26 @@ fn status(state: &State, eligible: &[&Link], draining: bool) -> SpeakerStatusSta
 }
 
 /// Returns the issues of the addresses on an interface. `report` is the report of the interface's
-/// thread. `unheard` are the addresses for which the interface receives no neighbor solicitations.
-fn issues(report: &LinkReport, unheard: &[Ipv6Addr]) -> Vec<InterfaceIssue> {
-    let held =
-        unheard.iter().filter(|address| report.owned.binary_search(&IpAddr::V6(**address)).is_ok());
-    let deaf = held.map(|address| InterfaceIssue {
+/// thread. `not_joined` are the addresses for which the interface receives no neighbor
+/// solicitations.
+fn issues(report: &LinkReport, not_joined: &[Ipv6Addr]) -> Vec<InterfaceIssue> {
+    let owned = not_joined
+        .iter()
+        .filter(|address| report.owned.binary_search(&IpAddr::V6(**address)).is_ok());
+    let join_issues = owned.map(|address| InterfaceIssue {
         address: (*address).into(),
         reason: InterfaceIssueReason::MulticastJoinFailed,
         mac: ndp::multicast_mac(ndp::solicited_node_group(*address)).to_string(),
         node: None,
     });
-    let mut troubles: Vec<_> = report.conflicts.iter().map(conflict_issue).chain(deaf).collect();
-    troubles.sort_by_key(|trouble| (trouble.address, trouble.reason));
-    troubles
+    let mut all_issues: Vec<_> =
+        report.conflicts.iter().map(conflict_issue).chain(join_issues).collect();
+    all_issues.sort_by_key(|issue| (issue.address, issue.reason));
+    all_issues
 }
 
-fn conflict_issue(trouble: &AddressConflict) -> InterfaceIssue {
-    let (reason, node) = match &trouble.kind {
+fn conflict_issue(conflict: &AddressConflict) -> InterfaceIssue {
+    let (reason, node) = match &conflict.kind {
         ConflictKind::ForeignHost => (InterfaceIssueReason::AddressConflict, None),
         ConflictKind::PeerKernel(node) => (InterfaceIssueReason::KernelAnswers, Some(node)),
         ConflictKind::ProxyOfFailedPeer(node) => {
@@ -356,9 +368,9 @@ fn conflict_issue(trouble: &AddressConflict) -> InterfaceIssue {
         }
     };
     InterfaceIssue {
-        address: trouble.address,
+        address: conflict.address,
         reason,
-        mac: trouble.mac.to_string(),
+        mac: conflict.mac.to_string(),
         node: node.map(ToString::to_string),
     }
 }

@@ -13,7 +13,7 @@ use ferrolb_proto::bgp::UnverifiedSpeakers;
 use ferrolb_proto::claim::HANDOVER_TIMEOUT;
 use ferrolb_proto::health::kube_proxy;
 use ferrolb_proto::health::prober::CheckDefaults;
-use ferrolb_runtime::admin::{self, Action, Companion, StateRequest};
+use ferrolb_runtime::admin::{self, StateRequest};
 use ferrolb_runtime::api_health::ApiHealth;
 use ferrolb_runtime::clock::Clock;
 use ferrolb_runtime::connect::connect;
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::bgp::driver;
+use crate::bgp::tasks::{BgpReceivers, BgpTasks};
 use crate::event::{Event, LinkReport};
 use crate::flags::Flags;
 use crate::health::probes;
@@ -33,11 +33,9 @@ use crate::health::proxy::ProxyHealthDriver;
 use crate::link::{ClaimSettings, LinkSet};
 use crate::links;
 use crate::metrics::probes::ProbeMetrics;
-use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics, bgp_metrics};
+use crate::metrics::{BgpMetrics, Metrics, ProxyHealthMetrics};
 use crate::node_lock::NodeLock;
 use crate::plan::{Desired, GobgpConfig, HealthChecks, ProxyTargets, plan};
-use crate::speaker_liveness;
-use crate::speaker_statuses;
 use crate::state::{State, StateConfig};
 use crate::status::{self, StatusWriter};
 use crate::watches::start_watches;
@@ -46,8 +44,8 @@ use crate::watches::start_watches;
 /// thus costs few plans, and no event waits long for its plan.
 const EVENTS_PER_PLAN_MAX: usize = 256;
 /// Time that the ending process waits for the handover of its addresses, in addition to
-/// [`HANDOVER_TIMEOUT`], the limit of each interface's thread.
-const LEAVE_GRACE: Duration = Duration::from_millis(500);
+/// [`HANDOVER_TIMEOUT`], which limits the handover of each interface's thread.
+const HANDOVER_GRACE: Duration = Duration::from_millis(500);
 /// Maximum number of addresses that one log line lists.
 const ADDRESSES_PER_LINE_MAX: usize = 16;
 
@@ -59,30 +57,34 @@ const ADDRESSES_PER_LINE_MAX: usize = 16;
 /// Errors that make the speaker useless, such as credentials that can never work, or a task that
 /// has ended.
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let mut leave = pin!(signals::termination().context("cannot handle signals")?);
-    let _instance = tokio::select! {
-        instance = NodeLock::acquire(&flags.common.namespace, &flags.node_name) => instance,
-        _ = &mut leave => return Ok(()),
+    let mut termination = pin!(signals::termination().context("cannot handle signals")?);
+    let _lock = tokio::select! {
+        lock = NodeLock::acquire(&flags.common.namespace, &flags.node_name) => lock,
+        _ = &mut termination => return Ok(()),
     };
-    run_instance(flags, leave).await
+    run_instance(flags, termination).await
 }
 
 async fn run_instance(
     flags: Flags,
-    leave: Pin<&mut impl Future<Output = &'static str>>,
+    termination: Pin<&mut impl Future<Output = &'static str>>,
 ) -> anyhow::Result<()> {
     let mut registry = admin::registry();
-    let own = registry.sub_registry_with_prefix("speaker");
-    let (metrics, path_metrics, probe_metrics) =
-        (Metrics::new(own), ProxyHealthMetrics::new(own), ProbeMetrics::new(own));
+    let speaker_registry = registry.sub_registry_with_prefix("speaker");
+    let (metrics, proxy_metrics, probe_metrics) = (
+        Metrics::new(speaker_registry),
+        ProxyHealthMetrics::new(speaker_registry),
+        ProbeMetrics::new(speaker_registry),
+    );
     let health = ApiHealth::new(&mut registry);
-    let (bgp_metrics, tally) = flags.gobgp.as_ref().map(|_| bgp_metrics(&mut registry)).unzip();
+    let (bgp, bgp_endpoints) = BgpTasks::new(&flags, &mut registry).unzip();
+    let (bgp_admin, bgp_metrics) =
+        bgp_endpoints.map(|bgp| ((bgp.handover, bgp.companion), bgp.metrics)).unzip();
     let client = connect(&health).await?;
     let watchdog = Arc::new(Watchdog::new(Clock::now()));
-    let (handover, handovers) = flags.gobgp.as_ref().map(|_| Action::new(driver::HANDOVER)).unzip();
-    let (ward, answers) = flags.gobgp.as_ref().map(|_| Companion::new(driver::HEALTHZ)).unzip();
+    let (handover, companion) = bgp_admin.unzip();
     let (_admin, requests) =
-        admin::serve(flags.common.listen(), registry, Arc::clone(&watchdog), handover, ward);
+        admin::serve(flags.common.listen(), registry, Arc::clone(&watchdog), handover, companion);
 
     let (sender, events) = mpsc::channel(EVENT_QUEUE_MAX);
     let mut tasks = JoinSet::new();
@@ -91,36 +93,28 @@ async fn run_instance(
     let (status, statuses) = watch::channel(status::DesiredStatus::default());
     let common = &flags.common;
     // Only FerroLB's own API group has the kind SpeakerStatus.
-    let own_kinds = common.api_group == api::GROUP;
-    if own_kinds {
+    let has_own_kinds = common.api_group == api::GROUP;
+    if has_own_kinds {
         tasks.spawn(
             StatusWriter::new(client.clone(), &common.namespace, &flags.node_name).run(statuses),
         );
     }
-    let (questions, probes) =
-        spawn_health_checks(&flags, &sender, &mut tasks, path_metrics, probe_metrics);
-    let (routes, announced) = watch::channel(None);
-    let ((speakers, watched), (doubted, asked)) =
+    let (proxy_targets, probes) =
+        spawn_health_checks(&flags, &sender, &mut tasks, proxy_metrics, probe_metrics);
+    let (gobgp_config, gobgp_config_receiver) = watch::channel(None);
+    let ((watches_speakers, watches_receiver), (unverified, unverified_receiver)) =
         (watch::channel(false), watch::channel(UnverifiedSpeakers::new()));
-    let bgp = bgp_metrics.as_ref().zip(tally).zip(handovers).zip(answers);
-    if let Some((socket, (((shown, tally), handovers), answers))) = flags.gobgp.clone().zip(bgp) {
-        tasks.spawn(speaker_liveness::run(
-            common.admin_listen.port(),
-            asked,
-            sender.clone(),
-            shown.failed_liveness_checks.clone(),
-        ));
-        tasks.spawn(driver::run((socket, answers), announced, handovers, sender.clone(), tally));
-        let told = (health, Arc::clone(&watchdog));
-        tasks.spawn(speaker_statuses::run(
-            (client, common.namespace.clone()),
-            told,
-            watched,
-            sender.clone(),
-        ));
+    if let Some(bgp) = bgp {
+        let receivers = BgpReceivers {
+            gobgp_config: gobgp_config_receiver,
+            watches_speakers: watches_receiver,
+            unverified: unverified_receiver,
+        };
+        let api = (client, (health, Arc::clone(&watchdog)));
+        bgp.spawn(&flags, api, receivers, &sender, &mut tasks);
     }
 
-    let drain_delay = flags.drain_delay.0.filter(|_| own_kinds);
+    let drain_delay = flags.drain_delay.0.filter(|_| has_own_kinds);
     let links =
         LinkSet::new(claim_settings(&flags), metrics.clone(), Arc::clone(&watchdog), sender);
     let state = State::new(state_config(flags, drain_delay));
@@ -130,17 +124,17 @@ async fn run_instance(
         desired: Desired::default(),
         links,
         status,
-        proxy_targets: questions,
+        proxy_targets,
         probes,
-        gobgp_config: routes,
-        watches_speakers: speakers,
-        unverified: doubted,
+        gobgp_config,
+        watches_speakers,
+        unverified,
         metrics,
         bgp_metrics,
         watchdog,
         decode_errors: DecodeErrorLog::default(),
     };
-    main.run(leave, events, requests, tasks).await
+    main.run(termination, events, requests, tasks).await
 }
 
 /// Starts the health checks of kube-proxy and of endpoints. Returns the channels through which the
@@ -149,19 +143,19 @@ fn spawn_health_checks(
     flags: &Flags,
     sender: &mpsc::Sender<Event>,
     tasks: &mut JoinSet<()>,
-    path_metrics: ProxyHealthMetrics,
+    proxy_metrics: ProxyHealthMetrics,
     probe_metrics: ProbeMetrics,
 ) -> (watch::Sender<ProxyTargets>, watch::Sender<HealthChecks>) {
-    let (questions, asked) = watch::channel(ProxyTargets::default());
+    let (proxy_targets, proxy_targets_receiver) = watch::channel(ProxyTargets::default());
     let (mode, fall, rise) = (flags.kube_proxy_health, flags.health_fall, flags.health_rise);
-    let path = kube_proxy::KubeProxyConfig { mode, fall, rise };
+    let proxy_config = kube_proxy::KubeProxyConfig { mode, fall, rise };
     tasks.spawn(
-        ProxyHealthDriver::new(path, flags.health_interval, path_metrics, sender.clone())
-            .run(asked),
+        ProxyHealthDriver::new(proxy_config, flags.health_interval, proxy_metrics, sender.clone())
+            .run(proxy_targets_receiver),
     );
     let (probes, wanted) = watch::channel(HealthChecks::default());
     tasks.spawn(probes::run(wanted, sender.clone(), probe_metrics));
-    (questions, probes)
+    (proxy_targets, probes)
 }
 
 fn state_config(flags: Flags, drain_delay: Option<Duration>) -> StateConfig {
@@ -217,12 +211,12 @@ struct MainLoop {
 impl MainLoop {
     async fn run(
         mut self,
-        mut leave: Pin<&mut impl Future<Output = &'static str>>,
+        mut termination: Pin<&mut impl Future<Output = &'static str>>,
         mut events: mpsc::Receiver<Event>,
         mut requests: mpsc::Receiver<StateRequest>,
         mut tasks: JoinSet<()>,
     ) -> anyhow::Result<()> {
-        let mut leave_by: Option<Instant> = None;
+        let mut handover_deadline: Option<Instant> = None;
         let mut changed = true;
         loop {
             let now = Clock::now();
@@ -232,11 +226,11 @@ impl MainLoop {
             {
                 self.replan(now)?;
             }
-            if self.desired.handed_over || leave_by.is_some_and(|by| by <= now) {
+            if self.desired.handed_over || handover_deadline.is_some_and(|by| by <= now) {
                 info!("speaker ended");
                 return Ok(());
             }
-            let wake = [self.desired.replan_at, leave_by]
+            let wake = [self.desired.replan_at, handover_deadline]
                 .into_iter()
                 .flatten()
                 .chain([now + HEARTBEAT_INTERVAL])
@@ -252,10 +246,10 @@ impl MainLoop {
                 Some(request) = requests.recv() => {
                     request.respond(&json!({"state": self.state.dump(), "desired": self.desired.dump(&self.state)}));
                 }
-                signal = &mut leave, if leave_by.is_none() => {
+                signal = &mut termination, if handover_deadline.is_none() => {
                     info!(signal, "stopping: handing over the addresses of this node");
                     changed = self.handle(Event::StopRequested);
-                    leave_by = Some(Clock::now() + HANDOVER_TIMEOUT + LEAVE_GRACE);
+                    handover_deadline = Some(Clock::now() + HANDOVER_TIMEOUT + HANDOVER_GRACE);
                 }
                 Some(ended) = tasks.join_next() => bail!("a task ended unexpectedly: {ended:?}"),
                 () = Clock::sleep_until(wake) => {}
@@ -406,8 +400,8 @@ impl MainLoop {
     /// that the speaker uses, debug output for repeated failures.
     fn log_failure(&self, index: u32, why: &str) {
         let link = self.link_name(index);
-        let spoken_on = self.desired.links.contains_key(&index);
-        if spoken_on && !self.state.link_failures.contains_key(&index) {
+        let in_use = self.desired.links.contains_key(&index);
+        if in_use && !self.state.link_failures.contains_key(&index) {
             warn!(link, why, "interface cannot be used, retrying");
         } else {
             debug!(link, why, "interface cannot be used");

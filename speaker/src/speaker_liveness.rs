@@ -5,8 +5,8 @@
 //! whose speakers replied recently.
 //!
 //! The request goes to a path of the speaker's admin listener. The kubelet of that node uses the
-//! same path as gobgpd's liveness probe: while it returns 200, the kubelet does not restart gobgpd,
-//! and the node's routes remain.
+//! same path as gobgpd's liveness probe: while the path returns 200, the kubelet does not restart
+//! gobgpd, and the node's routes remain.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -33,27 +33,31 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// round still takes no longer than [`CHECK_INTERVAL`].
 const CONCURRENT_CHECKS_MAX: usize = 64;
 /// Path of the request. A running speaker replies with the status code [`ALIVE_STATUS`].
-const PATH: &str = crate::bgp::driver::HEALTHZ;
+const PATH: &str = crate::bgp::driver::HEALTHZ_PATH;
 const ALIVE_STATUS: u16 = 200;
 
-/// Checks the speakers in `doubted` on `port` until the sender of `doubted` is dropped.
-/// `unanswered` counts the failed checks.
+/// Checks the speakers in `unverified` on `port` until the sender of `unverified` is dropped.
+/// `failed_checks` counts the failed checks.
 pub async fn run(
     port: u16,
-    mut doubted: watch::Receiver<UnverifiedSpeakers>,
+    mut unverified: watch::Receiver<UnverifiedSpeakers>,
     events: mpsc::Sender<Event>,
-    unanswered: Counter,
+    failed_checks: Counter,
 ) {
-    let (mut answers, mut said) = (LivenessReplies::default(), BTreeSet::new());
-    let (mut round, mut begun) = (pin!(check_all(UnverifiedSpeakers::new(), port)), None);
+    let (mut replies, mut reported) = (LivenessReplies::default(), BTreeSet::new());
+    let (mut round, mut round_started_at) =
+        (pin!(check_all(UnverifiedSpeakers::new(), port)), None);
     loop {
-        let idle = round.is_terminated() && !doubted.borrow().is_empty();
-        let due = idle.then(|| begun.map_or_else(Clock::now, |begun| begun + CHECK_INTERVAL));
+        let idle = round.is_terminated() && !unverified.borrow().is_empty();
+        let due = idle.then(|| {
+            round_started_at
+                .map_or_else(Clock::now, |round_started_at| round_started_at + CHECK_INTERVAL)
+        });
         tokio::select! {
-            answer = round.next(), if !round.is_terminated() => {
-                match answer {
-                    Some(Ok(node)) => answers.record(node, Clock::now()),
-                    Some(Err(())) => drop(unanswered.inc()),
+            response = round.next(), if !round.is_terminated() => {
+                match response {
+                    Some(Ok(node)) => replies.record(node, Clock::now()),
+                    Some(Err(())) => drop(failed_checks.inc()),
                     None => {}
                 }
                 // Reports once per round and not after each response, because each report costs a
@@ -63,24 +67,24 @@ pub async fn run(
                 }
             }
             () = Clock::sleep_until(due) => {
-                begun = Some(Clock::now());
-                round.set(check_all(doubted.borrow().clone(), port));
+                round_started_at = Some(Clock::now());
+                round.set(check_all(unverified.borrow().clone(), port));
                 continue;
             }
-            () = Clock::sleep_until(answers.deadline()) => {}
-            changed = doubted.changed() => {
+            () = Clock::sleep_until(replies.deadline()) => {}
+            changed = unverified.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                if doubted.borrow().is_empty() {
+                if unverified.borrow().is_empty() {
                     round.set(check_all(UnverifiedSpeakers::new(), port));
                 }
             }
         }
-        let lately = answers.recent(&doubted.borrow(), Clock::now());
-        if lately != said {
-            said.clone_from(&lately);
-            if events.send(Event::LiveSpeakers(lately)).await.is_err() {
+        let live_nodes = replies.recent(&unverified.borrow(), Clock::now());
+        if live_nodes != reported {
+            reported.clone_from(&live_nodes);
+            if events.send(Event::LiveSpeakers(live_nodes)).await.is_err() {
                 return;
             }
         }
@@ -90,23 +94,23 @@ pub async fn run(
 /// Runs one round of checks. The stream yields the node of each running speaker as soon as the
 /// speaker replies, and an error for each other speaker.
 fn check_all(
-    doubted: UnverifiedSpeakers,
+    unverified: UnverifiedSpeakers,
     port: u16,
 ) -> impl FusedStream<Item = Result<Box<str>, ()>> {
-    let one = move |(node, addresses): (Box<str>, Box<[IpAddr]>)| async move {
+    let check = move |(node, addresses): (Box<str>, Box<[IpAddr]>)| async move {
         for address in addresses {
             let server = SocketAddr::new(address, port);
             match get(server, PATH, None, CHECK_TIMEOUT).await {
-                Ok(answer) if answer.status == ALIVE_STATUS => return Ok(node),
-                Ok(answer) => {
-                    debug!(%node, %server, status = answer.status, "speaker without a heartbeat")
+                Ok(response) if response.status == ALIVE_STATUS => return Ok(node),
+                Ok(response) => {
+                    debug!(%node, %server, status = response.status, "speaker without a heartbeat")
                 }
                 Err(error) => debug!(%node, %server, %error, "speaker does not respond"),
             }
         }
         Err(())
     };
-    stream::iter(doubted).map(one).buffer_unordered(CONCURRENT_CHECKS_MAX)
+    stream::iter(unverified).map(check).buffer_unordered(CONCURRENT_CHECKS_MAX)
 }
 
 #[cfg(test)]
@@ -116,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// Timeout of an expected event on a busy machine.
+    /// Timeout of the test on a busy host.
     const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// Responds with `status` to requests for the liveness path.
@@ -125,52 +129,53 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let length = stream.read(&mut request).await.unwrap();
-            let asked = request[..length].starts_with(b"GET /gobgp/healthz HTTP/1.1\r\n");
-            let status = if asked { status } else { "404 Not Found" };
+            let is_liveness_check =
+                request[..length].starts_with(b"GET /gobgp/healthz HTTP/1.1\r\n");
+            let status = if is_liveness_check { status } else { "404 Not Found" };
             let page = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
             stream.write_all(page.as_bytes()).await.unwrap();
         }
     }
 
     #[tokio::test]
-    async fn who_answers_that_it_lives_is_told_and_forgotten_when_nobody_asks_any_more() {
+    async fn live_speakers_are_reported_while_they_are_unverified() {
         let at = |last: u8| IpAddr::from([127, 0, 0, last]);
-        let lives = TcpListener::bind((at(1), 0)).await.unwrap();
-        let port = lives.local_addr().unwrap().port();
-        let stuck = TcpListener::bind((at(2), port)).await.unwrap();
-        let ((wanted, doubted), (events, mut told)) =
+        let alive = TcpListener::bind((at(1), 0)).await.unwrap();
+        let port = alive.local_addr().unwrap().port();
+        let stalled = TcpListener::bind((at(2), port)).await.unwrap();
+        let ((wanted, unverified), (events, mut received_events)) =
             (watch::channel(UnverifiedSpeakers::new()), mpsc::channel(1));
-        let unanswered = Counter::default();
-        let asks = run(port, doubted, events, unanswered.clone());
-        let tells = async {
-            let nobody = at(3);
+        let failed_checks = Counter::default();
+        let checks = run(port, unverified, events, failed_checks.clone());
+        let test = async {
+            let unused_address = at(3);
             wanted.send_replace(UnverifiedSpeakers::from([
-                ("refused".into(), [nobody].into()),
-                ("second".into(), [nobody, at(1)].into()),
+                ("refused".into(), [unused_address].into()),
+                ("second".into(), [unused_address, at(1)].into()),
                 ("stuck".into(), [at(2)].into()),
             ]));
-            let answered = |event| match event {
+            let live_speakers = |event| match event {
                 Some(Event::LiveSpeakers(nodes)) => {
                     nodes.into_iter().map(String::from).collect::<Vec<_>>()
                 }
                 other => panic!("{other:?}"),
             };
             assert_eq!(
-                (answered(told.recv().await), unanswered.get()),
+                (live_speakers(received_events.recv().await), failed_checks.get()),
                 (vec!["second".to_owned()], 2)
             );
             wanted.send_replace(UnverifiedSpeakers::new());
-            assert_eq!(answered(told.recv().await), Vec::<String>::new());
+            assert_eq!(live_speakers(received_events.recv().await), Vec::<String>::new());
             drop(wanted);
         };
-        let (lives, stuck) = (serve(lives, "200 OK"), serve(stuck, "503 Service Unavailable"));
+        let (alive, stalled) = (serve(alive, "200 OK"), serve(stalled, "503 Service Unavailable"));
         let all = async {
             tokio::select! {
-                _ = futures::future::join(asks, tells) => {}
-                () = lives => {}
-                () = stuck => {}
+                _ = futures::future::join(checks, test) => {}
+                () = alive => {}
+                () = stalled => {}
             }
         };
-        tokio::time::timeout(EVENT_TIMEOUT, all).await.expect("it is told in time");
+        tokio::time::timeout(EVENT_TIMEOUT, all).await.expect("the test ends before the timeout");
     }
 }

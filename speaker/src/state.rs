@@ -33,7 +33,6 @@ use regex::Regex;
 use crate::event::{BgpReport, Event, Link, LinkReport};
 use bgp::BgpObjects;
 
-pub(crate) use bgp::BASIC_AUTH;
 pub use bgp::PasswordSecret;
 pub(crate) use reduced::{ReducedService, ReducedSlice};
 
@@ -176,8 +175,8 @@ impl State {
             Event::Service(change) => {
                 let StateConfig { classes, default_implementation, .. } = &self.config;
                 apply(&mut self.services, change, |service| {
-                    let ours = service.is_served_by_ferrolb(classes, *default_implementation);
-                    (ours && !service.assigned.is_empty()).then(|| service.into())
+                    let is_ours = service.is_served_by_ferrolb(classes, *default_implementation);
+                    (is_ours && !service.assigned.is_empty()).then(|| service.into())
                 })
             }
             Event::Slice(change) => {
@@ -234,8 +233,8 @@ impl State {
             Event::Speaker(change) => apply(&mut self.speakers, change, Some),
             Event::SpeakersUnknown => std::mem::take(&mut self.speakers).was_ever_complete(),
             Event::LiveSpeakers(nodes) => replace(&mut self.live_speakers, nodes),
-            Event::Alternates(covered) => {
-                self.alternates = covered;
+            Event::Alternates(alternates) => {
+                self.alternates = alternates;
                 false
             }
             Event::StopRequested => !std::mem::replace(&mut self.leaving, true),

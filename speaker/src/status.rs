@@ -85,7 +85,7 @@ impl StatusWriter {
     pub async fn run(self, mut wanted: watch::Receiver<DesiredStatus>) {
         let mut backoff = Backoff::default();
         let mut written = DesiredStatus::default();
-        let mut said = false;
+        let mut rejection_logged = false;
         loop {
             match timeout(self.restore_interval, wanted.changed()).await {
                 Ok(Ok(())) => {}
@@ -101,14 +101,14 @@ impl StatusWriter {
                 }
                 match self.write(&latest, written.owner != latest.owner).await {
                     Ok(()) => {
-                        if std::mem::take(&mut said) {
+                        if std::mem::take(&mut rejection_logged) {
                             info!("SpeakerStatus of this node is written again");
                         }
                         written = latest;
                         break;
                     }
                     Err(error) => {
-                        log_rejection(&error, &mut said);
+                        log_rejection(&error, &mut rejection_logged);
                         tokio::time::sleep(backoff.next_delay(Clock::now())).await;
                     }
                 }
@@ -122,7 +122,7 @@ impl StatusWriter {
             self.write_object(&wanted.owner).await?;
         }
         match self.write_status(&wanted.status).await {
-            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+            Err(kube::Error::Api(status)) if status.code == 404 => {
                 // The status of an object that does not exist cannot be written, so create the
                 // object first.
                 self.write_object(&wanted.owner).await?;
@@ -136,11 +136,11 @@ impl StatusWriter {
     /// admission plugin OwnerReferencesPermissionEnforcement rejects an owner from an account that
     /// may not delete the object.
     async fn write_object(&self, owner: &str) -> Result<(), kube::Error> {
-        let mut head = self.manifest();
-        head["metadata"]["ownerReferences"] =
+        let mut object = self.manifest();
+        object["metadata"]["ownerReferences"] =
             json!([{"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": owner}]);
-        match self.api.patch(&self.node, &apply_params(), &Patch::Apply(&head)).await {
-            Err(kube::Error::Api(answer)) if answer.code == 403 => self
+        match self.api.patch(&self.node, &apply_params(), &Patch::Apply(&object)).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => self
                 .api
                 .patch(&self.node, &apply_params(), &Patch::Apply(&self.manifest()))
                 .await
@@ -150,9 +150,9 @@ impl StatusWriter {
     }
 
     async fn write_status(&self, status: &SpeakerStatusStatus) -> Result<(), kube::Error> {
-        let mut whole = self.manifest();
-        whole["status"] = json!(status);
-        self.api.patch_status(&self.node, &apply_params(), &Patch::Apply(&whole)).await.map(drop)
+        let mut object = self.manifest();
+        object["status"] = json!(status);
+        self.api.patch_status(&self.node, &apply_params(), &Patch::Apply(&object)).await.map(drop)
     }
 
     fn manifest(&self) -> Value {
@@ -167,21 +167,21 @@ fn apply_params() -> PatchParams {
 
 /// Logs that a write has failed: a warning with the remedy for the first of consecutive rejections,
 /// otherwise debug output. `ferrolb_runtime::api_health` logs an unreachable API server.
-fn log_rejection(error: &kube::Error, said: &mut bool) {
-    let kube::Error::Api(answer) = error else {
+fn log_rejection(error: &kube::Error, rejection_logged: &mut bool) {
+    let kube::Error::Api(status) = error else {
         debug!(%error, "SpeakerStatus of this node is not written");
         return;
     };
-    if std::mem::replace(said, true) {
+    if std::mem::replace(rejection_logged, true) {
         debug!(%error, "SpeakerStatus of this node is not written");
     } else {
-        warn!(%error, "SpeakerStatus of this node is not written: {}", remedy(answer));
+        warn!(%error, "SpeakerStatus of this node is not written: {}", remedy(status));
     }
 }
 
-fn remedy(answer: &Status) -> &'static str {
-    match answer.code {
-        _ if lacks_field(answer) => CRDS_ARE_OLDER,
+fn remedy(status: &Status) -> &'static str {
+    match status.code {
+        _ if lacks_field(status) => CRDS_ARE_OLDER,
         403 => {
             "the ServiceAccount needs create and patch on speakerstatuses and its status: apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
         }

@@ -19,45 +19,45 @@ use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// The first address of the pool, and the second.
-const FIRST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
-const SECOND: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
+/// The first two addresses of the pool.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
 /// Time for which a foreign host announces the address.
 const CONFLICT_TIME: Duration = Duration::from_secs(11);
-/// Maximum number of the owner's defending announcements in that time: one every 10 s (RFC 5227
-/// section 2.4), each in both ARP forms.
+/// Maximum number of the owner's gratuitous ARP frames during the conflict: one defense every 10 s
+/// (RFC 5227 section 2.4), in both ARP forms.
 const DEFENSES_MAX: usize = 2 * 2;
-/// Maximum time until a new address that a host already has is released: three times the expected
-/// second.
+/// Maximum time until an assigned address that a foreign host already uses is released: three times
+/// the expected second.
 const RELEASED_MAX: Duration = Duration::from_secs(3);
-/// Maximum time until the address is announced after that host releases it: three times the
-/// expected 15 s.
-const AGAIN_MAX: Duration = Duration::from_secs(45);
-/// Longer than the 5 s for which an announcement is repeated.
-const REPEATS: Duration = Duration::from_secs(6);
+/// Maximum time until a node announces the address after the foreign host has removed it: three
+/// times the expected 15 s.
+const REANNOUNCED_MAX: Duration = Duration::from_secs(45);
+/// Time after which an owner no longer repeats its announcement: it repeats for 5 s.
+const REPEATS_END: Duration = Duration::from_secs(6);
 
 #[test]
-fn the_owner_keeps_an_address_that_a_foreign_host_announces_and_the_status_names_the_host() {
-    run_scenario(&Options::named("strangers"), |lab| {
+fn the_owner_defends_its_address_and_reports_the_foreign_host() {
+    run_scenario(&Options::named("conflicts"), |lab| {
         lab.start_ferrolb()?;
         let keys = frame_log::keys(lab)?;
         services::apply_pool_and_pod(lab, "node1")?;
         let address = services::serve(lab, "web")?;
-        ensure!(address == FIRST, "the first address is {address}");
+        ensure!(address == FIRST_ADDRESS, "the first address is {address}");
         let owner = segment::wait_owner(lab, address)?;
-        wait::during(REPEATS, || Ok(()))?;
-        let (_, evidence) = step("a host takes an address that is served", || {
+        wait::during(REPEATS_END, || Ok(()))?;
+        let (_, evidence) = step("a foreign host announces an address that a node owns", || {
             FrameLog::of(lab, &keys, || announce_from_foreign_host(lab, address, &owner))
         })?;
-        step("the owner answers on, and defends it no more than every 10 s", || {
+        step("the owner keeps the address and defends it every 10 s at most", || {
             let mac = mac(&segment::mac_of(&owner)?)?;
-            let defences = evidence.gratuitous_frames(address, mac).len();
+            let defenses = evidence.gratuitous_frames(address, mac).len();
             print_measured(&format!(
-                "address taken by a stranger for {CONFLICT_TIME:?}: {defences} frames in defence"
+                "address announced by a foreign host for {CONFLICT_TIME:?}: {defenses} defense frames"
             ));
             ensure!(
-                (1..=DEFENSES_MAX).contains(&defences),
-                "{defences} frames in defence within {CONFLICT_TIME:?}"
+                (1..=DEFENSES_MAX).contains(&defenses),
+                "{defenses} defense frames within {CONFLICT_TIME:?}"
             );
             let claims = evidence.claims(address);
             ensure!(claims.is_empty(), "there were claims: {claims:?}");
@@ -65,10 +65,11 @@ fn the_owner_keeps_an_address_that_a_foreign_host_announces_and_the_status_names
             ensure!(now.contains(&mac), "{owner} does not reply, but {now:?} do");
             Ok(())
         })?;
-        step("the second address is had by a host before it is given to a Service", || {
-            already_in_use(lab, &keys)
-        })?;
-        step("the kernel of a node that is not the owner answers for the first", || {
+        step(
+            "a node reports and releases an assigned address that a foreign host already uses",
+            || already_in_use(lab, &keys),
+        )?;
+        step("the owner reports another node whose kernel replies for the first address", || {
             kernel_replies(lab, address)
         })
     });
@@ -76,70 +77,73 @@ fn the_owner_keeps_an_address_that_a_foreign_host_announces_and_the_status_names
 
 /// Announces the address from another host repeatedly, as `arping -U` does.
 fn announce_from_foreign_host(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
-    let counted = || metric(lab, owner, "ferrolb_speaker_strangers_total");
+    let conflicts = || metric(lab, owner, "ferrolb_speaker_strangers_total");
     let (before, text, seconds) =
-        (counted()?, address.to_string(), CONFLICT_TIME.as_secs().to_string());
-    // The host has the address meanwhile, because it sends from that address.
-    let place = format!("{address}/32");
-    lab.exec(CONTROL_PLANE, &["ip", "address", "add", &place, "dev", "lo"])?;
+        (conflicts()?, address.to_string(), CONFLICT_TIME.as_secs().to_string());
+    // `arping` sends from the address, so the host needs the address for that time.
+    let prefix = format!("{address}/32");
+    lab.exec(CONTROL_PLANE, &["ip", "address", "add", &prefix, "dev", "lo"])?;
     let sent = lab.try_exec(CONTROL_PLANE, &["arping", "-U", "-c", &seconds, "-I", "eth0", &text]);
-    lab.exec(CONTROL_PLANE, &["ip", "address", "delete", &place, "dev", "lo"])?;
+    lab.exec(CONTROL_PLANE, &["ip", "address", "delete", &prefix, "dev", "lo"])?;
     sent?;
-    ensure!(counted()? > before, "no frame of the foreign host is counted");
+    ensure!(conflicts()? > before, "the owner counted no frame of the foreign host");
     wait_issue(lab, owner, address, "AddressConflict", &Host::control_plane().mac(), None)
 }
 
-/// Assigns to the next Service an address that a host already has.
+/// Assigns to the next Service an address that a foreign host already has.
 fn already_in_use(lab: &Lab, keys: &HelloKeyRing) -> Result<()> {
-    let (cp, place) = (Host::control_plane(), format!("{SECOND}/32"));
-    lab.exec(CONTROL_PLANE, &["ip", "address", "add", &place, "dev", "eth0"])?;
-    let (given_up, evidence) = FrameLog::of(lab, keys, || {
-        let given_up = wait_released(lab, mac(&cp.mac())?)?;
-        wait::until("a node says who has it", STATE_MAX, || {
-            let says =
-                |node: &String| has_issue(lab, node, SECOND, "AddressConflict", &cp.mac(), None);
-            let said: Vec<_> = lab.nodes().iter().map(says).collect();
-            if said.iter().any(Result::is_ok) {
+    let (cp, prefix) = (Host::control_plane(), format!("{SECOND_ADDRESS}/32"));
+    lab.exec(CONTROL_PLANE, &["ip", "address", "add", &prefix, "dev", "eth0"])?;
+    let (released_at, evidence) = FrameLog::of(lab, keys, || {
+        let released_at = wait_released(lab, mac(&cp.mac())?)?;
+        wait::until("a node reports the foreign host", STATE_MAX, || {
+            let has_conflict = |node: &String| {
+                has_issue(lab, node, SECOND_ADDRESS, "AddressConflict", &cp.mac(), None)
+            };
+            let results: Vec<_> = lab.nodes().iter().map(has_conflict).collect();
+            if results.iter().any(Result::is_ok) {
                 Ok(Some(()))
             } else {
-                said.into_iter().collect::<Result<()>>().map(|()| None)
+                results.into_iter().collect::<Result<()>>().map(|()| None)
             }
         })?;
-        wait::during(REPEATS, || Ok(()))?;
-        Ok(given_up)
+        wait::during(REPEATS_END, || Ok(()))?;
+        Ok(released_at)
     })?;
     for node in lab.nodes() {
-        let late = evidence.gratuitous_frames(SECOND, mac(&segment::mac_of(&node)?)?);
+        let frames = evidence.gratuitous_frames(SECOND_ADDRESS, mac(&segment::mac_of(&node)?)?);
         ensure!(
-            !late.iter().any(|at| *at > given_up),
+            !frames.iter().any(|at| *at > released_at),
             "{node} announces an address that it has released"
         );
     }
-    lab.exec(CONTROL_PLANE, &["ip", "address", "delete", &place, "dev", "eth0"])?;
-    let let_go = wait::now();
-    wait::until("a node answers for it", AGAIN_MAX, || segment::owner(lab, SECOND).map(Some))?;
+    lab.exec(CONTROL_PLANE, &["ip", "address", "delete", &prefix, "dev", "eth0"])?;
+    let removed_at = wait::now();
+    wait::until("a node announces the address", REANNOUNCED_MAX, || {
+        segment::owner(lab, SECOND_ADDRESS).map(Some)
+    })?;
     print_measured(&format!(
-        "an address that a host had: answered for {:?} after it let go",
-        let_go.elapsed()
+        "address in use by a foreign host: announced {:?} after the host removed it",
+        removed_at.elapsed()
     ));
     Ok(())
 }
 
-/// Creates a Service that gets the second address. Returns the time at which only the other host
-/// still replied for it.
+/// Creates a Service that gets the second address. Returns the time at which only the foreign host
+/// still replied for that address.
 fn wait_released(lab: &Lab, host: Mac) -> Result<Instant> {
     lab.apply_objects(&[service("web2", json!({}))])?;
     let address = services::address(lab, "web2")?;
-    ensure!(address == SECOND, "the second address is {address}");
-    let (given, mut wire) = (wait::now(), SegmentSocket::open(lab)?);
-    wait::until("only the host answers", STATE_MAX, || {
-        let answering = wire.replying(address)?;
-        ensure!(answering == [host].into(), "{answering:?} reply");
+    ensure!(address == SECOND_ADDRESS, "the second address is {address}");
+    let (assigned_at, mut socket) = (wait::now(), SegmentSocket::open(lab)?);
+    wait::until("only the foreign host replies", STATE_MAX, || {
+        let replying = socket.replying(address)?;
+        ensure!(replying == [host].into(), "these hosts reply: {replying:?}");
         Ok(Some(()))
     })?;
-    let took = given.elapsed();
+    let took = assigned_at.elapsed();
     // The measurement itself takes some time.
-    print_measured(&format!("an address that a host has: given up after {took:?} or less"));
+    print_measured(&format!("address in use by a foreign host: released after {took:?} or less"));
     ensure!(took <= RELEASED_MAX, "the address was released only after {took:?}");
     Ok(wait::now())
 }
@@ -148,21 +152,22 @@ fn wait_released(lab: &Lab, host: Mac) -> Result<Instant> {
 /// interface.
 fn kernel_replies(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     let owner = segment::owner(lab, address)?;
-    let node = lab.nodes().into_iter().find(|node| *node != owner).context("another node")?;
-    let place = format!("{address}/32");
-    lab.exec(&node, &["ip", "address", "add", &place, "dev", "lo"])?;
-    // The owner receives the other node's replies only to its own requests; the kernel replies to
-    // this client's request by unicast. The gratuitous frame below is the one that the owner
-    // receives.
-    let mut wire = SegmentSocket::open(lab)?;
-    wait::until(
-        "two answer",
-        STATE_MAX,
-        || Ok((wire.replying(address)?.len() == 2).then_some(())),
-    )?;
+    let node = lab
+        .nodes()
+        .into_iter()
+        .find(|node| *node != owner)
+        .context("the lab has no second node")?;
+    let prefix = format!("{address}/32");
+    lab.exec(&node, &["ip", "address", "add", &prefix, "dev", "lo"])?;
+    // The kernel's reply to this client is unicast, so the owner does not receive it. The owner
+    // receives the gratuitous ARP frame below.
+    let mut socket = SegmentSocket::open(lab)?;
+    wait::until("two hosts reply", STATE_MAX, || {
+        Ok((socket.replying(address)?.len() == 2).then_some(()))
+    })?;
     lab.exec(&node, &["arping", "-U", "-c", "1", "-I", "eth0", &address.to_string()])?;
     wait_issue(lab, &owner, address, "KernelAnswers", &segment::mac_of(&node)?, Some(&node))?;
-    lab.exec(&node, &["ip", "address", "delete", &place, "dev", "lo"])?;
+    lab.exec(&node, &["ip", "address", "delete", &prefix, "dev", "lo"])?;
     let page = lab.http_get(CLIENT, services::http(address), "/")?;
     ensure!(page.status == 200, "the page has status {}", page.status);
     Ok(())
@@ -176,12 +181,12 @@ fn wait_issue(
     mac: &str,
     member: Option<&str>,
 ) -> Result<()> {
-    wait::until(&format!("{node} says {reason}"), STATE_MAX, || {
+    wait::until(&format!("{node} reports {reason}"), STATE_MAX, || {
         has_issue(lab, node, address, reason, mac, member).map(Some)
     })
 }
 
-/// Checks that the status of a node's speaker names this issue of the address
+/// Checks that the SpeakerStatus of a node lists an issue with these fields
 /// (`status.interfaces[].issues[]`).
 fn has_issue(
     lab: &Lab,
@@ -196,20 +201,24 @@ fn has_issue(
         let speakers: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &kind);
         Ok(speakers.get(node).await?.data["status"].take())
     })?;
-    let links = status["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let troubles = links.iter().filter_map(|link| link["issues"].as_array()).flatten();
-    let is = |trouble: &&Value| {
-        trouble["address"] == address.to_string()
-            && trouble["reason"] == reason
-            && trouble["mac"] == mac
-            && trouble["node"].as_str().filter(|node| !node.is_empty()) == member
+    let interfaces = status["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut issues =
+        interfaces.iter().filter_map(|interface| interface["issues"].as_array()).flatten();
+    let matches = |issue: &Value| {
+        issue["address"] == address.to_string()
+            && issue["reason"] == reason
+            && issue["mac"] == mac
+            && issue["node"].as_str().filter(|node| !node.is_empty()) == member
     };
-    ensure!(troubles.into_iter().any(|trouble| is(&trouble)), "the status of {node} is {status}");
+    ensure!(issues.any(matches), "the status of {node} is {status}");
     Ok(())
 }
 
 fn mac(text: &str) -> Result<Mac> {
     let bytes: Option<Vec<u8>> =
         text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    bytes.and_then(|bytes| bytes.try_into().ok()).map(Mac).context("six bytes")
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(Mac)
+        .with_context(|| format!("{text} is not a MAC address"))
 }

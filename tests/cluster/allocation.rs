@@ -10,86 +10,87 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-/// The first addresses of the pool for all Services, and the first address of each selective pool.
-const ALL: [&str; 3] = ["172.30.2.0", "172.30.2.1", "172.30.2.2"];
-const TEAM: &str = "172.30.2.100";
-const PREFERRED: &str = "172.30.2.110";
-const EDGE: &str = "172.30.2.120";
+/// The first addresses of the pool without selectors, and the first address of each pool with
+/// selectors.
+const SHARED_POOL: [&str; 3] = ["172.30.2.0", "172.30.2.1", "172.30.2.2"];
+const TEAM_POOL: &str = "172.30.2.100";
+const VIP_POOL: &str = "172.30.2.110";
+const EDGE_POOL: &str = "172.30.2.120";
 
 pub(crate) fn part(lab: &Lab) -> Result<()> {
-    let warm = |priority: u8| json!({"namespaceSelectors": [{"matchLabels": {"colour": "warm"}}], "priority": priority});
-    step(
-        "a Service gets nothing from a pool for Namespaces with a label that its own lacks",
-        || {
-            lab.apply_objects(&[
-                pool_for("team", "172.30.2.100/31", warm(20)),
-                service("web", json!({})),
-            ])?;
-            services::wait_refused(lab, "web", "NoPoolMatches")
-        },
-    )?;
-    step("as soon as the Namespace has the label, the Service has its address", || {
+    let for_warm = |priority: u8| json!({"namespaceSelectors": [{"matchLabels": {"color": "warm"}}], "priority": priority});
+    step("a Service gets no address from a pool whose namespaceSelectors do not match", || {
+        lab.apply_objects(&[
+            pool_for("team", "172.30.2.100/31", for_warm(20)),
+            service("web", json!({})),
+        ])?;
+        services::wait_refused(lab, "web", "NoPoolMatches")
+    })?;
+    step("the Service gets an address when its Namespace gets the label", || {
         label_namespace(lab, Some("warm"))?;
-        has(lab, "web", TEAM)
+        wait_address(lab, "web", TEAM_POOL)
     })?;
     step(
-        "of two such pools the one with the lower priority goes first, and nobody moves for it",
+        "the pool with the lower priority value is used first, and assigned addresses stay",
         || {
-            lab.apply_objects(&[pool_for("vip", "172.30.2.110", warm(10))])?;
+            lab.apply_objects(&[pool_for("vip", "172.30.2.110", for_warm(10))])?;
             pools::wait_valid(lab, "vip", true)?;
             lab.apply_objects(&[service("second", json!({}))])?;
-            has(lab, "second", PREFERRED)?;
-            has(lab, "web", TEAM)
+            wait_address(lab, "second", VIP_POOL)?;
+            wait_address(lab, "web", TEAM_POOL)
         },
     )?;
-    step("when the label goes and no other pool is there, so do the addresses", || {
+    step("without the label no pool matches, and the addresses are released", || {
         label_namespace(lab, None)?;
         services::wait_refused(lab, "web", "NoPoolMatches")?;
         services::wait_refused(lab, "second", "NoPoolMatches")
     })?;
-    step("and when it comes back, so do they, by name", || {
+    step("with the label again, Services get addresses in the order of their names", || {
         label_namespace(lab, Some("warm"))?;
-        has(lab, "second", PREFERRED)?;
-        has(lab, "web", TEAM)
-    })?;
-    step("where there is a pool for all, they move there, by name", || {
-        lab.apply_objects(&[pool("all", &["172.30.2.0/28"])])?;
-        label_namespace(lab, None)?;
-        has(lab, "second", ALL[0])?;
-        has(lab, "web", ALL[1])
+        wait_address(lab, "second", VIP_POOL)?;
+        wait_address(lab, "web", TEAM_POOL)
     })?;
     step(
-        "a Service with a label gets an address from the pool for it, and loses it with the label",
+        "without the label, the Services get addresses from the pool without selectors, by name",
+        || {
+            lab.apply_objects(&[pool("all", &["172.30.2.0/28"])])?;
+            label_namespace(lab, None)?;
+            wait_address(lab, "second", SHARED_POOL[0])?;
+            wait_address(lab, "web", SHARED_POOL[1])
+        },
+    )?;
+    step(
+        "a labeled Service gets an address from the pool that selects it, until it loses the label",
         || {
             let selected = json!({"serviceSelectors": [{"matchExpressions": [{"key": "tier", "operator": "Exists"}]}]});
-            let mut labelled = service("labelled", json!({}));
-            labelled["metadata"]["labels"] = json!({"tier": "edge"});
+            let mut labeled = service("labeled", json!({}));
+            labeled["metadata"]["labels"] = json!({"tier": "edge"});
             lab.apply_objects(&[pool_for("edge", "172.30.2.120", selected)])?;
             pools::wait_valid(lab, "edge", true)?;
-            lab.apply_objects(&[labelled])?;
-            has(lab, "labelled", EDGE)?;
-            services::patch(lab, "labelled", &json!({"metadata": {"labels": null}}))?;
-            has(lab, "labelled", ALL[2])
+            lab.apply_objects(&[labeled])?;
+            wait_address(lab, "labeled", EDGE_POOL)?;
+            services::patch(lab, "labeled", &json!({"metadata": {"labels": null}}))?;
+            wait_address(lab, "labeled", SHARED_POOL[2])
         },
     )
 }
 
-fn has(lab: &Lab, name: &str, address: &str) -> Result<()> {
+fn wait_address(lab: &Lab, name: &str, address: &str) -> Result<()> {
     services::wait_addresses(lab, name, &[address])
 }
 
 /// Sets the label of the Services' Namespace, or removes it.
-fn label_namespace(lab: &Lab, colour: Option<&str>) -> Result<()> {
+fn label_namespace(lab: &Lab, color: Option<&str>) -> Result<()> {
     lab.api(async |client| {
-        let patch = json!({"metadata": {"labels": {"colour": colour}}});
+        let patch = json!({"metadata": {"labels": {"color": color}}});
         let namespaces: Api<Namespace> = Api::all(client);
         let labels = namespaces
             .patch("default", &PatchParams::default(), &Patch::Merge(&patch))
             .await?
             .metadata
             .labels;
-        let now = labels.as_ref().and_then(|labels| labels.get("colour"));
-        ensure!(now.map(String::as_str) == colour, "its labels are {labels:?}");
+        let current = labels.as_ref().and_then(|labels| labels.get("color"));
+        ensure!(current.map(String::as_str) == color, "the Namespace has the labels {labels:?}");
         Ok(())
     })
 }

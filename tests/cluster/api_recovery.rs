@@ -19,47 +19,47 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Number of Services, and of the addresses in the pool.
+/// Number of Services, and number of addresses in the pool.
 const SERVICES: usize = 25;
 const ADDRESSES: usize = 20;
 const POOL: &str = "172.31.0.0-172.31.0.19";
-/// A lease that outlasts the restart of the API server, so that the leader's watches themselves
-/// receive the error "expired". The longer outage ends it.
-const LEASE: [&str; 6] =
+/// Flags of a leader lease that outlasts the restart of the API server, so that the same leader's
+/// watches receive the error "expired". The lease ends during the longer outage.
+const LEASE_FLAGS: [&str; 6] =
     ["--lease-duration", "40s", "--lease-renew-deadline", "30s", "--lease-retry", "2s"];
-/// Length of the outage.
+/// Length of the longer outage of the API server.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// Maximum time until pending work is done after the API server returns: the longest backoff is 20
-/// s.
-const BACK_MAX: Duration = Duration::from_secs(40);
+/// Maximum time from the return of the API server to the end of all pending work: the longest
+/// backoff is 20 s.
+const RECOVERY_MAX: Duration = Duration::from_secs(40);
 /// Time in which nothing may change after the expected state is reached.
 const QUIET: Duration = Duration::from_secs(3);
-/// Maximum number of writes to a server that does not reply: after 0.2 s, 0.4 s ... every 10 s for
-/// each of two objects, while the lease lasts.
-const WRITES_IN_VAIN_MAX: f64 = 20.0;
+/// Maximum number of writes to an API server that does not reply: after 0.2 s, 0.4 s ... every 10 s
+/// for each of two objects, until the lease ends.
+const OUTAGE_WRITES_MAX: f64 = 20.0;
 /// Maximum number of writes after the outage: the Service that gets the free address, its condition
 /// "not announced", and the pool's counts with and without the deleted Service. Each may be
 /// repeated once if its first attempt used a broken connection.
-const WRITES_AFTER_MAX: f64 = 8.0;
+const RECOVERY_WRITES_MAX: f64 = 8.0;
 /// Message of the API server for an expired resourceVersion (HTTP status 410).
 const EXPIRED: &str = "too old resource version";
 
 #[test]
-fn after_an_api_outage_missed_changes_are_processed_and_nothing_else_is_written() {
-    run_scenario(&without_proxy("back"), |lab| {
+fn after_an_api_outage_only_missed_changes_are_written() {
+    run_scenario(&without_proxy("apirecovery"), |lab| {
         lab.install_ferrolb()?;
         lab.apply_objects(&[pool("few", &[POOL])])?;
-        lab.start_controller(&[&LEASE[..], &["--log-level", "debug"]].concat())?;
-        step("more Services than addresses: some wait", || {
+        lab.start_controller(&[&LEASE_FLAGS[..], &["--log-level", "debug"]].concat())?;
+        step("there are more Services than addresses, so some Services wait", || {
             lab.api(async |client| bench::post_all(&client, "few", SERVICES, &bench::V4).await)?;
-            settled(lab).map(drop)
+            wait_settled(lab).map(drop)
         })?;
         step(
-            "a restart that the controller sleeps through: its watches have expired, and what it missed is made good",
+            "the API server restarts while the controller is stopped: expired watches are listed again",
             || {
-                let before = settled(lab)?;
-                let gone = restarted(lab, &before)?;
-                processed(lab, "restart", &before, &gone)?;
+                let before = wait_settled(lab)?;
+                let missed = restart_api_server(lab, &before)?;
+                check_recovery(lab, "restart", &before, &missed)?;
                 let expired = lab
                     .logs(CONTROLLER)
                     .lines()
@@ -68,11 +68,14 @@ fn after_an_api_outage_missed_changes_are_processed_and_nothing_else_is_written(
                 Ok(())
             },
         )?;
-        step("a minute without an API server, and what happened just before is made good", || {
-            let before = settled(lab)?;
-            let missed = minute_without(lab, &before)?;
-            processed(lab, "outage", &before, &missed)
-        })
+        step(
+            "the API server is down for a minute: the change before the outage is processed",
+            || {
+                let before = wait_settled(lab)?;
+                let missed = interrupt_api_server(lab, &before)?;
+                check_recovery(lab, "outage", &before, &missed)
+            },
+        )
     });
 }
 
@@ -81,68 +84,77 @@ type ServiceStates = BTreeMap<String, (Vec<IpAddr>, String)>;
 
 /// Waits until all addresses are assigned, each Service without an address reports it, and each
 /// Service with one reports why it is not announced.
-fn settled(lab: &Lab) -> Result<ServiceStates> {
-    wait::until("all addresses are given, and who has none says so", BACK_MAX, || {
-        let ours = ListParams::default().labels("bench");
-        let all = lab.api(async |client| {
-            Ok(Api::<Service>::default_namespaced(client).list(&ours).await?.items)
-        })?;
-        let (have, lack): (Vec<&Service>, Vec<&Service>) =
-            all.iter().partition(|service| !services::addresses(service).is_empty());
-        let says = |service: &Service, kind: &str| services::condition(service, kind).is_some();
-        let silent = lack.iter().filter(|service| !says(service, ADDRESS_ASSIGNED)).count()
-            + have.iter().filter(|service| !says(service, ANNOUNCED)).count();
-        ensure!(
-            have.len() == ADDRESSES && silent == 0,
-            "{} Services have an address, {silent} have no condition",
-            have.len()
-        );
-        let known = |service: &Service| {
-            Ok((service.name_any(), (services::addresses(service), services::version(service)?)))
-        };
-        all.iter().map(known).collect::<Result<_>>().map(Some)
-    })
+fn wait_settled(lab: &Lab) -> Result<ServiceStates> {
+    wait::until(
+        "every Service has an address or a condition that reports why not",
+        RECOVERY_MAX,
+        || {
+            let params = ListParams::default().labels("bench");
+            let all = lab.api(async |client| {
+                Ok(Api::<Service>::default_namespaced(client).list(&params).await?.items)
+            })?;
+            let (assigned, waiting): (Vec<&Service>, Vec<&Service>) =
+                all.iter().partition(|service| !services::addresses(service).is_empty());
+            let has_condition =
+                |service: &Service, kind: &str| services::condition(service, kind).is_some();
+            let unreported =
+                waiting.iter().filter(|service| !has_condition(service, ADDRESS_ASSIGNED)).count()
+                    + assigned.iter().filter(|service| !has_condition(service, ANNOUNCED)).count();
+            ensure!(
+                assigned.len() == ADDRESSES && unreported == 0,
+                "{} Services have an address, {unreported} have no condition",
+                assigned.len()
+            );
+            let state = |service: &Service| {
+                Ok((
+                    service.name_any(),
+                    (services::addresses(service), services::version(service)?),
+                ))
+            };
+            all.iter().map(state).collect::<Result<_>>().map(Some)
+        },
+    )
 }
 
-/// Change that the controller could not process during the outage.
+/// Deletion of a Service that the controller could not process during the outage.
 struct MissedChange {
-    /// Name of the deleted Service. It had an address.
+    /// Name of the deleted Service, which had an address.
     deleted: String,
-    /// Numbers of writes before the API server returned.
+    /// Counters of the controller before the API server returned.
     counts: WriteCounts,
 }
 
 /// Restarts the API server while the controller is stopped (SIGSTOP), then deletes a Service.
-fn restarted(lab: &Lab, before: &ServiceStates) -> Result<MissedChange> {
-    let (gone, counts) = (assigned_service(before)?, WriteCounts::now(lab)?);
+fn restart_api_server(lab: &Lab, before: &ServiceStates) -> Result<MissedChange> {
+    let (deleted, counts) = (assigned_service(before)?, WriteCounts::now(lab)?);
     lab.signal(CONTROLLER, Signal::STOP)?;
     advance_version(lab, "before-the-restart")?;
     lab.stop("kube-apiserver", Signal::KILL)?;
-    start_again(lab)?;
-    services::delete(lab, &gone)?;
+    start_api_server(lab)?;
+    services::delete(lab, &deleted)?;
     lab.signal(CONTROLLER, Signal::CONT)?;
-    Ok(MissedChange { deleted: gone, counts })
+    Ok(MissedChange { deleted, counts })
 }
 
 /// Stops the API server for a minute. A Service is deleted just before, so the controller receives
-/// the event when no write can succeed.
-fn minute_without(lab: &Lab, before: &ServiceStates) -> Result<MissedChange> {
-    let (gone, counts) = (assigned_service(before)?, WriteCounts::now(lab)?);
+/// the watch event when no write can succeed.
+fn interrupt_api_server(lab: &Lab, before: &ServiceStates) -> Result<MissedChange> {
+    let (deleted, counts) = (assigned_service(before)?, WriteCounts::now(lab)?);
     lab.signal(CONTROLLER, Signal::STOP)?;
-    services::delete(lab, &gone)?;
+    services::delete(lab, &deleted)?;
     advance_version(lab, "before-the-outage")?;
     lab.stop("kube-apiserver", Signal::KILL)?;
     lab.signal(CONTROLLER, Signal::CONT)?;
     wait::during(OUTAGE, || lab.pid(CONTROLLER).map(drop))?;
     let now = WriteCounts::now(lab)?;
-    let vain = now.since(&counts);
+    let outage = now.since(&counts);
     print_measured(&format!(
-        "{OUTAGE:?} without an API server: {} writes, {} of them in vain",
-        vain.writes, vain.errors
+        "{OUTAGE:?} without an API server: {} writes, {} of them failed",
+        outage.writes, outage.errors
     ));
-    ensure!(vain.writes <= WRITES_IN_VAIN_MAX, "{} writes during the outage", vain.writes);
-    start_again(lab)?;
-    Ok(MissedChange { deleted: gone, counts: now })
+    ensure!(outage.writes <= OUTAGE_WRITES_MAX, "{} writes during the outage", outage.writes);
+    start_api_server(lab)?;
+    Ok(MissedChange { deleted, counts: now })
 }
 
 /// Writes an unrelated object, so that the cluster's resourceVersion advances.
@@ -156,48 +168,55 @@ fn advance_version(lab: &Lab, name: &str) -> Result<()> {
     })
 }
 
-fn start_again(lab: &Lab) -> Result<()> {
+/// Starts the API server and waits until it is ready.
+fn start_api_server(lab: &Lab) -> Result<()> {
     lab.restart("kube-apiserver")?;
     lab.api(async |client| api::wait_ready(&client).await)
 }
 
-fn assigned_service(picture: &ServiceStates) -> Result<String> {
-    let has = picture.iter().find(|(_, (addresses, _))| !addresses.is_empty());
-    has.map(|(name, _)| name.clone()).context("no Service has an address")
+/// Returns the name of a Service with an address.
+fn assigned_service(states: &ServiceStates) -> Result<String> {
+    let found = states.iter().find(|(_, (addresses, _))| !addresses.is_empty());
+    found.map(|(name, _)| name.clone()).context("no Service has an address")
 }
 
-/// Checks that a waiting Service soon gets the address of the deleted one, and that all other
-/// objects are unchanged.
-fn processed(lab: &Lab, what: &str, before: &ServiceStates, missed: &MissedChange) -> Result<()> {
-    let back = wait::now();
-    let after = settled(lab)?;
-    let taken = back.elapsed();
+/// Checks that a waiting Service gets the address of the deleted Service, and that all other
+/// Services are unchanged.
+fn check_recovery(
+    lab: &Lab,
+    what: &str,
+    before: &ServiceStates,
+    missed: &MissedChange,
+) -> Result<()> {
+    let start = wait::now();
+    let after = wait_settled(lab)?;
+    let took = start.elapsed();
     wait::during(QUIET, || {
-        let now = settled(lab)?;
-        ensure!(now == after, "it was {after:?} and is {now:?}");
+        let now = wait_settled(lab)?;
+        ensure!(now == after, "the Services changed from {after:?} to {now:?}");
         Ok(())
     })?;
     let changed = |(name, now): &(&String, _)| before.get(*name) != Some(*now);
     let written: Vec<&String> = after.iter().filter(changed).map(|(name, _)| name).collect();
-    let [lucky] = written[..] else {
+    let [receiver] = written[..] else {
         bail!("changed Services: {written:?}; before: {before:?}, after: {after:?}")
     };
-    let (free, given) = (&before[&missed.deleted].0, &after[lucky].0);
+    let (freed, assigned) = (&before[&missed.deleted].0, &after[receiver].0);
     ensure!(
-        before[lucky].0.is_empty() && given == free,
-        "{free:?} of {} became free, and {lucky} has {given:?}",
+        before[receiver].0.is_empty() && assigned == freed,
+        "{freed:?} of {} became free, and {receiver} has {assigned:?}",
         missed.deleted
     );
-    let done = WriteCounts::now(lab)?.since(&missed.counts);
+    let counts = WriteCounts::now(lab)?.since(&missed.counts);
     print_measured(&format!(
-        "{what}: all as it should be {taken:?} after the API server was back; {} writes, {} of them in vain",
-        done.writes, done.errors
+        "{what}: all changes processed {took:?} after the API server returned; {} writes, {} of them failed",
+        counts.writes, counts.errors
     ));
-    ensure!(done.writes <= WRITES_AFTER_MAX, "{} writes", done.writes);
+    ensure!(counts.writes <= RECOVERY_WRITES_MAX, "{} writes", counts.writes);
     Ok(())
 }
 
-/// Counters of the controller: status writes, and those of them that failed or got no reply.
+/// Counters of the controller: attempted status writes, and failed ones.
 struct WriteCounts {
     writes: f64,
     errors: f64,

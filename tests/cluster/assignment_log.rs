@@ -8,37 +8,40 @@ use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Each list of addresses that a Service ever had, in order, by Service. A repeated list counts
-/// once.
+/// All lists of addresses that a Service has had, in order, by the name of the Service. Equal lists
+/// in a row are recorded once.
 #[derive(Debug, Default)]
 pub(crate) struct AssignmentLog(BTreeMap<String, Vec<Vec<IpAddr>>>);
 
 impl AssignmentLog {
     /// Records the current addresses of a Service.
     pub(crate) fn record(&mut self, service: &Service) {
-        let shown = self.0.entry(service.name_any()).or_default();
+        let history = self.0.entry(service.name_any()).or_default();
         let now = services::addresses(service);
-        if shown.last().is_none_or(|last| *last != now) {
-            shown.push(now);
+        if history.last().is_none_or(|last| *last != now) {
+            history.push(now);
         }
     }
 
     /// Returns the number of Services that have an address.
     pub(crate) fn assigned(&self) -> usize {
-        self.0.values().filter(|shown| shown.last().is_some_and(|last| !last.is_empty())).count()
+        self.0
+            .values()
+            .filter(|history| history.last().is_some_and(|last| !last.is_empty()))
+            .count()
     }
 
-    /// Checks that there are `count` Services, that each got one address, once, and kept it, and
-    /// that no two have the same.
+    /// Checks that there are `count` Services, and that each got one address of its own and kept
+    /// it.
     pub(crate) fn check(&self, count: usize) -> Result<()> {
         ensure!(self.0.len() == count, "there are {} Services, not {count}", self.0.len());
         let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
-        for (name, shown) in &self.0 {
+        for (name, history) in &self.0 {
             let ([address], true) =
-                (given(shown), shown.last().is_some_and(|last| !last.is_empty()))
+                (assigned_once(history), history.last().is_some_and(|last| !last.is_empty()))
             else {
                 bail!(
-                    "{name} does not have one address that it kept; it showed, one after the other: {shown:?}"
+                    "{name} did not get exactly one address and keep it; its addresses over time: {history:?}"
                 );
             };
             if let Some(other) = owners.insert(*address, name) {
@@ -49,12 +52,12 @@ impl AssignmentLog {
     }
 }
 
-/// Returns the only list of addresses after an optional empty one. Empty if there was any other
-/// list.
-fn given(shown: &[Vec<IpAddr>]) -> &[IpAddr] {
-    match shown {
+/// Returns the only list of addresses in a history, which may begin with an empty list. Returns an
+/// empty slice for any other history.
+fn assigned_once(history: &[Vec<IpAddr>]) -> &[IpAddr] {
+    match history {
         [one] => one,
-        [nothing, one] if nothing.is_empty() => one,
+        [unassigned, one] if unassigned.is_empty() => one,
         _ => &[],
     }
 }
@@ -62,29 +65,29 @@ fn given(shown: &[Vec<IpAddr>]) -> &[IpAddr] {
 #[test]
 fn the_log_accepts_exactly_one_permanent_address_per_service() {
     let check = |history: &[(&str, &[&str])]| {
-        let mut ledger = AssignmentLog::default();
+        let mut log = AssignmentLog::default();
         for (name, addresses) in history {
             let ingress: Vec<_> =
                 addresses.iter().map(|ip| serde_json::json!({"ip": ip})).collect();
             let object = serde_json::json!({"metadata": {"name": name}, "status": {"loadBalancer": {"ingress": ingress}}});
-            ledger.record(&serde_json::from_value(object).unwrap());
+            log.record(&serde_json::from_value(object).unwrap());
         }
-        ledger.check(2).is_ok()
+        log.check(2).is_ok()
     };
     let (none, first, second): (&[&str], &[&str], &[&str]) =
         (&[], &["172.31.0.1"], &["172.31.0.2"]);
     assert!(check(&[("a", none), ("b", first), ("a", none), ("a", second), ("b", first)]));
     for (what, history) in [
-        ("one never came", vec![("a", first)]),
-        ("one has nothing", vec![("a", none), ("b", first)]),
-        ("two have the same", vec![("a", first), ("b", first)]),
-        ("one changed", vec![("b", first), ("a", none), ("a", second), ("a", first)]),
-        ("one lost it", vec![("b", first), ("a", second), ("a", none)]),
+        ("a Service is missing", vec![("a", first)]),
+        ("a Service has no address", vec![("a", none), ("b", first)]),
+        ("two Services have the same address", vec![("a", first), ("b", first)]),
+        ("an address changed", vec![("b", first), ("a", none), ("a", second), ("a", first)]),
+        ("a Service lost its address", vec![("b", first), ("a", second), ("a", none)]),
         (
-            "one lost it and got it back",
+            "a Service lost its address and got it again",
             vec![("b", first), ("a", second), ("a", none), ("a", second)],
         ),
-        ("one has two", vec![("b", first), ("a", &["172.31.0.2", "172.31.0.3"])]),
+        ("a Service has two addresses", vec![("b", first), ("a", &["172.31.0.2", "172.31.0.3"])]),
     ] {
         assert!(!check(&history), "{what}");
     }

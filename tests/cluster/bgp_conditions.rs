@@ -13,7 +13,7 @@ type ExpectedCondition = (CustomResourceKind, Value, &'static str, &'static str)
 
 pub(crate) fn part(lab: &Lab) -> Result<()> {
     step(
-        "each field of a BGPPeer, BGPAdvertisement or BFDProfile that cannot be served says so",
+        "each unsupported or conflicting field of the BGP resources is reported in a condition",
         || {
             let mut routed = pool("routed", &["203.0.113.0/28"]);
             routed["spec"]["autoAssign"] = json!(false);
@@ -21,12 +21,12 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
             [profiles(), peers(), advertisements()]
                 .into_iter()
                 .flatten()
-                .try_for_each(|said| wait_condition(lab, said))
+                .try_for_each(|expected| wait_condition(lab, expected))
         },
     )?;
-    step("put right, they are valid, and so is what depends on them", || {
-        let right = [
-            (CustomResourceKind::BGPPeer, "vrf", router(1, json!({}))),
+    step("after the corrections, the objects and those that refer to them are valid", || {
+        let corrected = [
+            (CustomResourceKind::BGPPeer, "vrf", peer_spec(1, json!({}))),
             (CustomResourceKind::BFDProfile, "echo", json!({})),
             (
                 CustomResourceKind::BGPAdvertisement,
@@ -39,8 +39,8 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
                 json!({"peers": ["profile"], "communities": ["64512:1"]}),
             ),
         ];
-        for (kind, name, spec) in right {
-            // Deletes first: a merge would keep the field that was wrong.
+        for (kind, name, spec) in corrected {
+            // An apply alone would keep the invalid field.
             lab.kubectl(&["delete", kind.name(), name, "--namespace", "ferrolb-system"])?;
             wait_condition(lab, (kind, object(kind, name, spec), "Valid", ""))?;
         }
@@ -49,13 +49,13 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
 }
 
 fn wait_condition(lab: &Lab, (kind, object, reason, word): ExpectedCondition) -> Result<()> {
-    let name = object["metadata"]["name"].as_str().context("a name")?.to_owned();
+    let name = object["metadata"]["name"].as_str().context("the object has no name")?.to_owned();
     lab.apply_objects(&[object])?;
     wait_reason(lab, kind, &name, reason, word)
 }
 
-/// Returns the spec of a BGPPeer with a router of its own.
-fn router(last: u8, fields: Value) -> Value {
+/// Returns the spec of a BGPPeer for the router 10.0.0.`last`, with additional fields.
+fn peer_spec(last: u8, fields: Value) -> Value {
     let mut spec =
         json!({"myASN": 64512, "peerASN": 64513, "peerAddress": format!("10.0.0.{last}")});
     spec.as_object_mut().expect("a spec").extend(fields.as_object().expect("fields").clone());
@@ -85,19 +85,20 @@ fn profiles() -> Vec<ExpectedCondition> {
     ]
 }
 
-/// The first BGPPeer is the oldest valid one, so each conflicting peer names it.
+/// Returns the cases of BGPPeers. The first one is the oldest valid BGPPeer, so each conflicting
+/// BGPPeer names it.
 fn peers() -> Vec<ExpectedCondition> {
     let peer = |name, last, fields, reason, word| {
         (
             CustomResourceKind::BGPPeer,
-            object(CustomResourceKind::BGPPeer, name, router(last, fields)),
+            object(CustomResourceKind::BGPPeer, name, peer_spec(last, fields)),
             reason,
             word,
         )
     };
     let elsewhere = json!({"passwordSecret": {"name": "tor", "namespace": "default"}});
     vec![
-        peer("a-sound", 100, json!({}), "Valid", ""),
+        peer("a-valid", 100, json!({}), "Valid", ""),
         peer("vrf", 1, json!({"vrf": "red"}), "Unsupported", "spec.vrf"),
         peer("source", 2, json!({"sourceAddress": "fd00::1"}), "BadAddress", "different families"),
         peer(
@@ -135,21 +136,21 @@ fn peers() -> Vec<ExpectedCondition> {
             100,
             json!({}),
             "Conflict",
-            "BGPPeer a-sound, which is older, selects the same router",
+            "BGPPeer a-valid, which is older, selects the same router",
         ),
         peer(
             "other-as",
             10,
             json!({"myASN": 64999}),
             "Conflict",
-            "spec.myASN: BGPPeer a-sound, which is older, has 64512",
+            "spec.myASN: BGPPeer a-valid, which is older, has 64512",
         ),
         peer(
             "other-id",
             11,
             json!({"routerID": "10.0.0.9"}),
             "Conflict",
-            "spec.routerID: BGPPeer a-sound, which is older, has none",
+            "spec.routerID: BGPPeer a-valid, which is older, has none",
         ),
     ]
 }
@@ -163,7 +164,7 @@ fn advertisements() -> Vec<ExpectedCondition> {
             word,
         )
     };
-    let routed = |field: &str, value: Value| json!({"ipAddressPools": ["routed"], "peers": ["a-sound"], field: value});
+    let routed = |field: &str, value: Value| json!({"ipAddressPools": ["routed"], "peers": ["a-valid"], field: value});
     vec![
         ad("a-older", routed("localPref", json!(100)), "Valid", ""),
         ad(

@@ -2,10 +2,11 @@
 //! itself.
 
 use crate::pools::object;
-use crate::refusals::{RefusalCase, not_in_nothing};
+use crate::refusals::{RefusalCase, not_in_without_values};
 use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Value, json};
 
+/// Returns a BGPPeer that is valid except for `fields`.
 fn peer(fields: Value) -> Value {
     with(
         CustomResourceKind::BGPPeer,
@@ -14,6 +15,7 @@ fn peer(fields: Value) -> Value {
     )
 }
 
+/// Returns an object of this kind, with the fields added to the spec.
 fn with(kind: CustomResourceKind, mut spec: Value, fields: Value) -> Value {
     let fields = fields.as_object().expect("fields").clone();
     spec.as_object_mut().expect("a spec").extend(fields);
@@ -25,79 +27,79 @@ pub(crate) fn cases() -> Vec<RefusalCase> {
     [peers(), sessions(), advertisements(), profiles()].concat()
 }
 
-/// Returns cases of a peer's AS, addresses, port and nodes.
+/// Returns the cases of a BGPPeer's AS numbers, addresses, port and node selectors.
 fn peers() -> Vec<RefusalCase> {
     vec![
-        ("a peer of no AS", peer(json!({"myASN": 0})), &["spec.myASN"]),
+        ("myASN is 0", peer(json!({"myASN": 0})), &["spec.myASN"]),
         (
-            "a peer of no AS of its own",
+            "neither peerASN nor dynamicASN",
             peer(json!({"peerASN": null})),
             &["spec.peerASN", "spec.dynamicASN"],
         ),
         (
-            "a peer of two",
+            "both peerASN and dynamicASN",
             peer(json!({"dynamicASN": "internal"})),
             &["spec.peerASN", "spec.dynamicASN"],
         ),
         (
-            "an AS in words",
+            "an unknown value of dynamicASN",
             peer(json!({"peerASN": null, "dynamicASN": "any"})),
             &["spec.dynamicASN"],
         ),
         (
-            "a peer nowhere",
+            "neither peerAddress nor interface",
             peer(json!({"peerAddress": ""})),
             &["spec.peerAddress", "spec.interface"],
         ),
         (
-            "a peer in two places",
+            "both peerAddress and interface",
             peer(json!({"interface": "eth0"})),
             &["spec.peerAddress", "spec.interface"],
         ),
-        ("a peer by name", peer(json!({"peerAddress": "tor.example"})), &["spec.peerAddress"]),
         (
-            "a source that is none",
+            "a host name as peerAddress",
+            peer(json!({"peerAddress": "tor.example"})),
+            &["spec.peerAddress"],
+        ),
+        (
+            "an invalid sourceAddress",
             peer(json!({"sourceAddress": "10.0.0"})),
             &["spec.sourceAddress"],
         ),
-        ("a router id of IPv6", peer(json!({"routerID": "fd00::1"})), &["spec.routerID"]),
-        ("a port that is none", peer(json!({"peerPort": 65536})), &["spec.peerPort"]),
+        ("an IPv6 address as routerID", peer(json!({"routerID": "fd00::1"})), &["spec.routerID"]),
+        ("a peerPort above 65535", peer(json!({"peerPort": 65536})), &["spec.peerPort"]),
         (
-            "a peer of nodes not in nothing",
-            peer(json!({"nodeSelectors": not_in_nothing()})),
+            "nodeSelectors of a BGPPeer: NotIn without values",
+            peer(json!({"nodeSelectors": not_in_without_values()})),
             &["spec.nodeSelectors[0]"],
         ),
     ]
 }
 
-/// Returns cases of a session's password, times and hops.
+/// Returns the cases of a BGPPeer's password, timers and hop limits.
 fn sessions() -> Vec<RefusalCase> {
     vec![
         (
-            "two passwords",
+            "both password and passwordSecret",
             peer(json!({"password": "a", "passwordSecret": {"name": "b"}})),
             &["spec.password"],
         ),
         (
-            "a password without end",
+            "a password of 81 characters",
             peer(json!({"password": "x".repeat(81)})),
             &["spec.password", "80"],
         ),
         ("a hold time of two seconds", peer(json!({"holdTime": "2s"})), &["spec.holdTime", "3s"]),
         ("a hold time without a unit", peer(json!({"holdTime": "90"})), &["spec.holdTime"]),
-        (
-            "a keepalive time of nothing",
-            peer(json!({"keepaliveTime": "0s"})),
-            &["spec.keepaliveTime"],
-        ),
+        ("a keepalive time of zero", peer(json!({"keepaliveTime": "0s"})), &["spec.keepaliveTime"]),
         ("a connect time of a day", peer(json!({"connectTime": "24h"})), &["spec.connectTime"]),
         (
-            "hops of two kinds",
+            "both ebgpMultiHop and ttlSecurityHops",
             peer(json!({"ebgpMultiHop": true, "ttlSecurityHops": 1})),
             &["spec.ttlSecurityHops"],
         ),
         (
-            "multihop to ourselves",
+            "ebgpMultiHop with an internal peer",
             peer(json!({"peerASN": 64512, "ebgpMultiHop": true})),
             &["spec.ebgpMultiHop"],
         ),
@@ -108,28 +110,32 @@ fn advertisements() -> Vec<RefusalCase> {
     let ad = |fields| with(CustomResourceKind::BGPAdvertisement, json!({}), fields);
     vec![
         (
-            "nodes not in nothing",
-            ad(json!({"nodeSelectors": not_in_nothing()})),
+            "nodeSelectors: NotIn without values",
+            ad(json!({"nodeSelectors": not_in_without_values()})),
             &["spec.nodeSelectors[0]"],
         ),
         (
-            "Services not in nothing",
-            ad(json!({"serviceSelectors": not_in_nothing()})),
+            "serviceSelectors: NotIn without values",
+            ad(json!({"serviceSelectors": not_in_without_values()})),
             &["spec.serviceSelectors[0]"],
         ),
         (
-            "pools not in nothing",
-            ad(json!({"ipAddressPoolSelectors": not_in_nothing()})),
+            "ipAddressPoolSelectors: NotIn without values",
+            ad(json!({"ipAddressPoolSelectors": not_in_without_values()})),
             &["spec.ipAddressPoolSelectors[0]"],
         ),
-        ("a prefix of nothing", ad(json!({"aggregationLength": 0})), &["spec.aggregationLength"]),
         (
-            "a prefix too long",
+            "an aggregation length of zero",
+            ad(json!({"aggregationLength": 0})),
+            &["spec.aggregationLength"],
+        ),
+        (
+            "an IPv6 aggregation length above 128",
             ad(json!({"aggregationLengthV6": 129})),
             &["spec.aggregationLengthV6"],
         ),
         (
-            "a prefix of some Services",
+            "aggregation together with serviceSelectors",
             ad(json!({"aggregationLength": 24, "serviceSelectors": [{}]})),
             &["spec.serviceSelectors", "aggregation"],
         ),
@@ -138,7 +144,11 @@ fn advertisements() -> Vec<RefusalCase> {
             ad(json!({"communities": vec!["1:2"; 64]})),
             &["spec.communities", "63"],
         ),
-        ("a path without end", ad(json!({"asPathPrepend": 17})), &["spec.asPathPrepend"]),
+        (
+            "asPathPrepend above the maximum",
+            ad(json!({"asPathPrepend": 17})),
+            &["spec.asPathPrepend"],
+        ),
     ]
 }
 
@@ -146,15 +156,19 @@ fn profiles() -> Vec<RefusalCase> {
     let bfd = |fields| with(CustomResourceKind::BFDProfile, json!({}), fields);
     vec![
         (
-            "a watch that is too close",
+            "a receiveInterval below the minimum",
             bfd(json!({"receiveInterval": 9})),
             &["spec.receiveInterval"],
         ),
-        ("a watch of nothing", bfd(json!({"detectMultiplier": 1})), &["spec.detectMultiplier"]),
+        (
+            "a detectMultiplier below the minimum",
+            bfd(json!({"detectMultiplier": 1})),
+            &["spec.detectMultiplier"],
+        ),
     ]
 }
 
-/// Returns objects that the API server accepts, as users of MetalLB have them.
+/// Returns objects that the API server accepts, with fields that users of MetalLB set.
 pub(crate) fn accepted() -> Vec<Value> {
     vec![
         peer(

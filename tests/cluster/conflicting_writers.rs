@@ -19,20 +19,20 @@ use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The first and the second address of the pool.
-const FIRST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
-const SECOND: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
+/// The first two addresses of the pool.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
 /// FerroLB's field manager.
-pub(crate) const OURS: &str = "ferrolb-controller";
-/// Time for which the other writer restores an address that is not from FerroLB's pool.
+pub(crate) const FIELD_MANAGER: &str = "ferrolb-controller";
+/// Time for which the other writer repeatedly writes an address that is not from FerroLB's pool.
 const CONFLICT_TIME: Duration = Duration::from_secs(15);
-/// Number of corrections allowed in that time: at once, after 0.2 s, 0.4 s, 0.8 s ... gives 7.
-/// Without backoff there would be hundreds.
+/// Allowed number of FerroLB's corrections during [`CONFLICT_TIME`]: at once, after 0.2 s, 0.4 s,
+/// 0.8 s ... gives 7. Without backoff there would be hundreds.
 const CORRECTIONS: std::ops::RangeInclusive<f64> = 3.0..=12.0;
-/// Time for which the other writer changes a Service all the time.
+/// Time for which the other writer changes a Service without pause.
 const CHANGE_TIME: Duration = Duration::from_secs(4);
-/// Maximum number of write attempts to that Service: at once, after 0.2 s, 0.4 s ... until one
-/// succeeds.
+/// Maximum number of attempts to write the changing Service: at once, after 0.2 s, 0.4 s ... until
+/// one succeeds.
 const ATTEMPTS_MAX: f64 = 10.0;
 /// Delay of each reply of the API server, so that the other writer always comes between the
 /// controller's read and its write.
@@ -40,54 +40,61 @@ const REPLY_DELAY: Duration = Duration::from_millis(100);
 
 #[test]
 fn writes_of_other_controllers_are_corrected_at_a_limited_rate() {
-    run_scenario(&without_proxy("quarrel"), |lab| {
+    run_scenario(&without_proxy("writers"), |lab| {
         lab.install_ferrolb()?;
         let _relay = Relay::before_api(lab, REPLY_DELAY)?;
         lab.apply_objects(&[
             pool("lan", &["172.30.0.200-172.30.0.209"]),
-            service("theirs", json!({"loadBalancerClass": "example.com/other"})),
+            service("other-class", json!({"loadBalancerClass": "example.com/other"})),
             service("web", json!({})),
         ])?;
         step(
-            "somebody has written addresses and pool before us: they are ours after one write",
+            "addresses and pool that another controller wrote first are corrected by one write",
             || {
-                api(lab, async |services| {
-                    other_field_manager::claim_addresses(&services, "theirs").await?;
-                    other_field_manager::claim_addresses(&services, "web").await?;
-                    other_field_manager::claim_annotation(&services, "web").await
+                with_services(lab, async |services| {
+                    other_field_manager::write_addresses(&services, "other-class").await?;
+                    other_field_manager::write_addresses(&services, "web").await?;
+                    other_field_manager::write_annotation(&services, "web").await
                 })?;
                 lab.start_controller(&[])?;
-                wait_corrected(lab, "web", FIRST)?;
+                wait_corrected(lab, "web", FIRST_ADDRESS)?;
                 ensure!(errors(lab)? < 1.0, "{} writes were refused", errors(lab)?);
                 Ok(())
             },
         )?;
-        step("somebody insists on another address: we answer ever more slowly", || {
-            let before = writes(lab)?;
-            let claims = other_field_manager::claim_repeatedly(lab, "web", CONFLICT_TIME)?;
-            let answers = writes(lab)? - before;
-            let rate = answers / CONFLICT_TIME.as_secs_f64();
-            print_measured(&format!(
-                "quarrel: {claims} claims, {answers} answers in {CONFLICT_TIME:?}, {rate:.2} writes per second"
-            ));
-            ensure!(
-                CORRECTIONS.contains(&answers),
-                "{answers} corrections of {claims} claims in {CONFLICT_TIME:?}"
-            );
-            wait_corrected(lab, "web", FIRST)
-        })?;
         step(
-            "no version of a Service lasts until we have written: we try ever more slowly, and get there",
-            || changed_meanwhile(lab),
+            "another controller writes a foreign address repeatedly: corrections back off",
+            || {
+                let before = writes(lab)?;
+                let conflicting_writes =
+                    other_field_manager::write_repeatedly(lab, "web", CONFLICT_TIME)?;
+                let corrections = writes(lab)? - before;
+                let rate = corrections / CONFLICT_TIME.as_secs_f64();
+                print_measured(&format!(
+                    "conflicting writer: {conflicting_writes} of its writes, {corrections} corrections in {CONFLICT_TIME:?}, {rate:.2} corrections per second"
+                ));
+                ensure!(
+                    CORRECTIONS.contains(&corrections),
+                    "{corrections} corrections of {conflicting_writes} conflicting writes in {CONFLICT_TIME:?}"
+                );
+                wait_corrected(lab, "web", FIRST_ADDRESS)
+            },
         )?;
-        step("what is of another class was never written by us", || {
-            let theirs = services::get(lab, "theirs")?;
-            let owners = managers(&theirs);
-            ensure!(!owners.iter().any(|owner| owner == OURS), "its field managers are {owners:?}");
+        step(
+            "a Service changes between each read and write: attempts back off, and one succeeds",
+            || assign_to_changing_service(lab),
+        )?;
+        step("FerroLB never writes a Service of another class", || {
+            let other = services::get(lab, "other-class")?;
+            let managers = managers(&other);
             ensure!(
-                services::addresses(&theirs) == [OTHER_ADDRESS.parse::<IpAddr>()?],
+                !managers.iter().any(|manager| manager == FIELD_MANAGER),
+                "the Service has the field managers {managers:?}"
+            );
+            ensure!(
+                services::addresses(&other) == [OTHER_ADDRESS.parse::<IpAddr>()?],
                 "{:?}",
-                theirs.status
+                other.status
             );
             Ok(())
         })
@@ -96,32 +103,38 @@ fn writes_of_other_controllers_are_corrected_at_a_limited_rate() {
 
 /// Assigns an address to a Service that changes between the controller's read and its write. The
 /// read is needed, because another writer has set the addresses.
-fn changed_meanwhile(lab: &Lab) -> Result<()> {
-    let (tries, refused) = (writes(lab)?, errors(lab)?);
+fn assign_to_changing_service(lab: &Lab) -> Result<()> {
+    let (attempts, refused) = (writes(lab)?, errors(lab)?);
     lab.signal(CONTROLLER, Signal::STOP)?;
     lab.apply_objects(&[service("busy", json!({}))])?;
-    api(lab, async |services| other_field_manager::claim_addresses(&services, "busy").await)?;
+    with_services(lab, async |services| {
+        other_field_manager::write_addresses(&services, "busy").await
+    })?;
     lab.signal(CONTROLLER, Signal::CONT)?;
     let changes = other_field_manager::change_repeatedly(lab, "busy", CHANGE_TIME)?;
-    wait_corrected(lab, "busy", SECOND)?;
-    let (tries, refused) = (writes(lab)? - tries, errors(lab)? - refused);
+    wait_corrected(lab, "busy", SECOND_ADDRESS)?;
+    let (attempts, refused) = (writes(lab)? - attempts, errors(lab)? - refused);
     print_measured(&format!(
-        "a Service that was changed {changes} times in {CHANGE_TIME:?}: {tries} tries to write it, {refused} refused"
+        "a Service that was changed {changes} times in {CHANGE_TIME:?}: {attempts} attempts to write it, {refused} refused"
     ));
-    ensure!(refused >= 1.0, "no write was refused, so the test proves nothing");
-    ensure!(tries <= ATTEMPTS_MAX, "{tries} attempts");
+    ensure!(refused >= 1.0, "no write was refused, so no change came between a read and a write");
+    ensure!(attempts <= ATTEMPTS_MAX, "{attempts} attempts");
     Ok(())
 }
 
 /// Waits until a Service has this address, from FerroLB's pool, written by FerroLB.
 fn wait_corrected(lab: &Lab, name: &str, address: Ipv4Addr) -> Result<()> {
-    let found = services::wait_for(lab, name, &format!("{address} from our pool"), |service| {
-        let pool = service.metadata.annotations.as_ref()?.get(&pool_annotation(GROUP))?;
-        (services::addresses(service) == [IpAddr::V4(address)] && pool == "lan")
-            .then(|| service.clone())
-    })?;
-    let owners = managers(&found);
-    ensure!(owners.iter().any(|owner| owner == OURS), "its field managers are {owners:?}");
+    let found =
+        services::wait_for(lab, name, &format!("{address} from FerroLB's pool"), |service| {
+            let pool = service.metadata.annotations.as_ref()?.get(&pool_annotation(GROUP))?;
+            (services::addresses(service) == [IpAddr::V4(address)] && pool == "lan")
+                .then(|| service.clone())
+        })?;
+    let managers = managers(&found);
+    ensure!(
+        managers.iter().any(|manager| manager == FIELD_MANAGER),
+        "the Service has the field managers {managers:?}"
+    );
     Ok(())
 }
 
@@ -131,7 +144,10 @@ fn managers(service: &Object) -> Vec<String> {
     fields.filter_map(|entry| entry.manager.clone()).collect()
 }
 
-fn api(lab: &Lab, work: impl AsyncFnOnce(Api<Object>) -> Result<()> + Send) -> Result<()> {
+fn with_services(
+    lab: &Lab,
+    work: impl AsyncFnOnce(Api<Object>) -> Result<()> + Send,
+) -> Result<()> {
     lab.api(async |client| work(Api::default_namespaced(client)).await)
 }
 

@@ -1,5 +1,5 @@
 //! Failure and restart of the controller: assigned addresses stay, and Services that were created
-//! meanwhile get theirs.
+//! meanwhile get an address.
 
 use crate::scenario::{one_node, print_measured, run_scenario, step};
 use crate::segment;
@@ -9,17 +9,17 @@ use ferrolb_lab::{Lab, Signal, wait};
 use serde_json::json;
 use std::time::Duration;
 
-/// A lease short enough for a test.
-pub(crate) const LEASE: [&str; 6] =
+/// Flags of a leader lease short enough for a test.
+pub(crate) const LEASE_FLAGS: [&str; 6] =
     ["--lease-duration", "3s", "--lease-renew-deadline", "2s", "--lease-retry", "500ms"];
-/// Time in which nothing may change after the controller is back.
+/// Time after the controller's restart in which nothing may change.
 const QUIET: Duration = Duration::from_secs(3);
 
 #[test]
-fn a_controller_that_is_killed_and_started_again_changes_no_service() {
+fn a_restarted_controller_keeps_all_assignments() {
     run_scenario(&one_node("outage"), |lab| {
         lab.install_ferrolb()?;
-        lab.start_controller(&LEASE)?;
+        lab.start_controller(&LEASE_FLAGS)?;
         lab.start_speaker("node1", &[])?;
         services::apply_pool_and_pod(lab, "node1")?;
         let address = step("a Service is served", || {
@@ -33,30 +33,30 @@ fn a_controller_that_is_killed_and_started_again_changes_no_service() {
         services::delete(lab, "other")?;
         services::wait_announced(lab, "web", "Announced", "")?;
         let before = services::get(lab, "web")?;
-        step("the controller is killed; a Service that comes now waits", || {
+        step("the controller is killed, and a new Service waits for an address", || {
             lab.stop("controller", Signal::KILL)?;
             lab.apply_objects(&[services::service("younger", json!({}))])?;
             segment::owner(lab, address).map(drop)
         })?;
-        let back = wait::now();
-        step("started again, it serves what came meanwhile", || {
+        let restart = wait::now();
+        step("the restarted controller assigns an address to the waiting Service", || {
             lab.restart("controller")?;
-            let given = services::address(lab, "younger")?;
-            ensure!(given != address, "two Services have {address}");
+            let second = services::address(lab, "younger")?;
+            ensure!(second != address, "two Services have {address}");
             Ok(())
         })?;
         print_measured(&format!(
-            "controller killed and started again: the waiting Service has its address after {:?}",
-            back.elapsed()
+            "controller killed and restarted: the waiting Service has its address after {:?}",
+            restart.elapsed()
         ));
-        step("and leaves the first Service as it was", || {
-            unchanged(lab, &services::version(&before)?)
+        step("the restarted controller does not write the first Service", || {
+            check_unchanged(lab, &services::version(&before)?)
         })
     });
 }
 
 /// Checks that the Service `web` keeps its resourceVersion for [`QUIET`].
-fn unchanged(lab: &Lab, version: &str) -> Result<()> {
+fn check_unchanged(lab: &Lab, version: &str) -> Result<()> {
     wait::during(QUIET, || {
         let now = services::get(lab, "web")?;
         ensure!(

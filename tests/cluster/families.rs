@@ -9,29 +9,29 @@ use ferrolb_lab::Lab;
 use serde_json::{Value, json};
 
 pub(crate) fn part(lab: &Lab) -> Result<()> {
-    step(
-        "with IPv4 alone in the pool, who would like both has one, and who needs both waits",
-        || {
-            lab.apply_objects(&[
-                pool("families", &["172.30.4.0/28"]),
-                dual("would", "PreferDualStack", ["IPv4", "IPv6"]),
-            ])?;
-            services::wait_addresses(lab, "would", &["172.30.4.0"])?;
-            lab.apply_objects(&[dual("reversed", "PreferDualStack", ["IPv6", "IPv4"])])?;
-            services::wait_addresses(lab, "reversed", &["172.30.4.1"])?;
-            lab.apply_objects(&[dual("needs", "RequireDualStack", ["IPv6", "IPv4"])])?;
-            services::wait_refused(lab, "needs", "FamilyMissing")
-        },
-    )?;
-    step("as soon as the pool has IPv6, all have both, in the order of their ipFamilies", || {
-        lab.apply_objects(&[pool("families", &["172.30.4.0/28", "fd30:4::/124"])])?;
-        // Waiting Services are served in the order of their names.
-        services::wait_addresses(lab, "needs", &["fd30:4::1", "172.30.4.2"])?;
-        services::wait_addresses(lab, "reversed", &["fd30:4::2", "172.30.4.1"])?;
-        services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::3"])
+    step("from an IPv4 pool, PreferDualStack gets one address and RequireDualStack none", || {
+        lab.apply_objects(&[
+            pool("families", &["172.30.4.0/28"]),
+            dual("would", "PreferDualStack", ["IPv4", "IPv6"]),
+        ])?;
+        services::wait_addresses(lab, "would", &["172.30.4.0"])?;
+        lab.apply_objects(&[dual("reversed", "PreferDualStack", ["IPv6", "IPv4"])])?;
+        services::wait_addresses(lab, "reversed", &["172.30.4.1"])?;
+        lab.apply_objects(&[dual("needs", "RequireDualStack", ["IPv6", "IPv4"])])?;
+        services::wait_refused(lab, "needs", "FamilyMissing")
     })?;
     step(
-        "a Service that becomes SingleStack keeps the address of its first family and frees the other",
+        "when the pool gets IPv6, all Services get both, in the order of their ipFamilies",
+        || {
+            lab.apply_objects(&[pool("families", &["172.30.4.0/28", "fd30:4::/124"])])?;
+            // Waiting Services are served in the order of their names.
+            services::wait_addresses(lab, "needs", &["fd30:4::1", "172.30.4.2"])?;
+            services::wait_addresses(lab, "reversed", &["fd30:4::2", "172.30.4.1"])?;
+            services::wait_addresses(lab, "would", &["172.30.4.0", "fd30:4::3"])
+        },
+    )?;
+    step(
+        "a Service that becomes SingleStack keeps its first address and releases the other",
         || {
             services::patch(lab, "would", &json!({"spec": {"ipFamilyPolicy": "SingleStack"}}))?;
             services::wait_addresses(lab, "would", &["172.30.4.0"])?;
@@ -41,7 +41,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
             })
         },
     )?;
-    step("and gets one again when it becomes dual-stack", || {
+    step("a Service that becomes dual-stack again gets a second address", || {
         let dual =
             json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]}});
         services::patch(lab, "would", &dual)?;

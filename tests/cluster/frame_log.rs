@@ -13,104 +13,98 @@ use kube::api::Api;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-/// One recorded frame about an address, or from a speaker.
+/// A recorded frame of the hello protocol, or one that announces an address.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordedFrame {
     /// Position in the order of all frames.
     pub(crate) position: usize,
     pub(crate) at: Instant,
-    /// The node's name, or the MAC address if no node has it.
+    /// Name of the sending node, or its MAC address if it is no node.
     pub(crate) host: String,
 }
 
-/// All recorded frames.
+/// All frames that were on the switch during a recording.
 pub(crate) struct FrameLog {
     frames: Vec<CapturedFrame>,
     keys: HelloKeyRing,
 }
 
 impl FrameLog {
-    /// Runs `work` and records the frames meanwhile. The keys come from [`keys`], read while the
-    /// API server is reachable.
+    /// Runs `work` and records the frames meanwhile. The caller reads the keys with [`keys`] while
+    /// the API server is reachable.
     pub(crate) fn of<T>(
         lab: &Lab,
         keys: &HelloKeyRing,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Self)> {
         let capture = Capture::start(lab)?;
-        let done = work();
+        let result = work();
         let frames = capture.stop()?;
-        Ok((done?, Self { frames, keys: keys.clone() }))
+        Ok((result?, Self { frames, keys: keys.clone() }))
     }
 
     /// Returns each CLAIM of the address.
     pub(crate) fn claims(&self, address: impl Into<IpAddr>) -> Vec<RecordedFrame> {
         let address = address.into();
-        let claims = |frame: &Frame| matches!(&frame.body, Body::Claim { addresses, .. } if addresses.contains(&address));
-        self.hello_frames().filter(|(_, frame)| claims(frame)).map(|(said, _)| said).collect()
+        let is_claim = |frame: &Frame| matches!(&frame.body, Body::Claim { addresses, .. } if addresses.contains(&address));
+        self.hello_frames().filter(|(_, frame)| is_claim(frame)).map(|(record, _)| record).collect()
     }
 
     /// Returns the first frame of each epoch of a node's speaker, and the first CLAIM in that
     /// epoch, if any.
     pub(crate) fn epochs(&self, node: &str) -> Vec<(RecordedFrame, Option<RecordedFrame>)> {
-        let mut lives: Vec<(u64, RecordedFrame, Option<RecordedFrame>)> = Vec::new();
-        for (said, frame) in self.hello_frames().filter(|(said, _)| said.host == node) {
+        let mut epochs: Vec<(u64, RecordedFrame, Option<RecordedFrame>)> = Vec::new();
+        for (record, frame) in self.hello_frames().filter(|(record, _)| record.host == node) {
             let is_claim = matches!(frame.body, Body::Claim { .. });
-            match lives.iter_mut().find(|(epoch, ..)| *epoch == frame.epoch) {
-                Some((_, _, claim)) => *claim = claim.take().or_else(|| is_claim.then_some(said)),
-                None => lives.push((frame.epoch, said.clone(), is_claim.then_some(said))),
+            match epochs.iter_mut().find(|(epoch, ..)| *epoch == frame.epoch) {
+                Some((_, _, claim)) => *claim = claim.take().or_else(|| is_claim.then_some(record)),
+                None => epochs.push((frame.epoch, record.clone(), is_claim.then_some(record))),
             }
         }
-        lives.into_iter().map(|(_, first, claim)| (first, claim)).collect()
+        epochs.into_iter().map(|(_, first, claim)| (first, claim)).collect()
     }
 
-    /// Returns each frame that announces the address: replies and gratuitous frames.
+    /// Returns each frame that announces the address: a reply or a gratuitous frame.
     pub(crate) fn announcements_and_replies(
         &self,
         lab: &Lab,
         address: impl Into<IpAddr>,
     ) -> Vec<RecordedFrame> {
         let (address, frames) = (address.into(), self.frames.iter().enumerate());
-        let holders = frames
-            .filter_map(|(place, seen)| Some((place, seen.at, claimed_by(&seen.bytes, address)?)));
-        holders
-            .map(|(place, at, mac)| RecordedFrame {
-                position: place,
-                at,
-                host: host_name(lab, mac),
-            })
+        let announcements = frames.filter_map(|(position, captured)| {
+            Some((position, captured.at, claimed_by(&captured.bytes, address)?))
+        });
+        announcements
+            .map(|(position, at, mac)| RecordedFrame { position, at, host: host_name(lab, mac) })
             .collect()
     }
 
     /// Returns the times of this host's gratuitous ARP frames for the address.
     pub(crate) fn gratuitous_frames(&self, address: Ipv4Addr, host: Mac) -> Vec<Instant> {
-        let unasked = |seen: &&CapturedFrame| {
-            seen.arp().is_some_and(|arp| {
+        let is_gratuitous = |captured: &&CapturedFrame| {
+            captured.arp().is_some_and(|arp| {
                 (arp.sender, arp.target, arp.sender_mac) == (address, address, host)
             })
         };
-        self.frames.iter().filter(unasked).map(|seen| seen.at).collect()
+        self.frames.iter().filter(is_gratuitous).map(|captured| captured.at).collect()
     }
 
     /// Returns every frame of the hello protocol.
     fn hello_frames(&self) -> impl Iterator<Item = (RecordedFrame, Frame)> + '_ {
-        self.frames.iter().enumerate().filter_map(|(place, seen)| {
-            let frame = seen.hello(&self.keys)?;
-            Some((
-                RecordedFrame { position: place, at: seen.at, host: frame.node.to_string() },
-                frame,
-            ))
+        self.frames.iter().enumerate().filter_map(|(position, captured)| {
+            let frame = captured.hello(&self.keys)?;
+            Some((RecordedFrame { position, at: captured.at, host: frame.node.to_string() }, frame))
         })
     }
 }
 
-/// Returns the keys that the speakers of a lab sign with.
+/// Returns the keys with which the speakers of a lab sign their frames.
 pub(crate) fn keys(lab: &Lab) -> Result<HelloKeyRing> {
     let secret = lab.api(async |client| {
         Api::<Secret>::namespaced(client, NAMESPACE)
             .get(HELLO_SECRET)
             .await
-            .context("the speakers' keys")
+            .context("cannot read the Secret with the hello keys")
     })?;
     let data = secret.data.unwrap_or_default();
     Ok(HelloKeyRing::from_secret(

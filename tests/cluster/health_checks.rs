@@ -1,16 +1,17 @@
-//! Pods that stay ready and do not reply. The annotation `ferrolb.io/health-check` moves the
-//! address of a Service with `externalTrafficPolicy: Local` away from them and reports it. The
-//! address stays announced even if all checks fail, and servers that misbehave do no harm. In this
-//! lab the node port of that Service is the only source of kube-proxy health.
+//! Health checks of pods that stay ready and do not reply. With the annotation
+//! `ferrolb.io/health-check`, the address of a Service with `externalTrafficPolicy: Local` leaves
+//! the nodes of such pods. The address stays announced even if all checks fail, and misbehaving
+//! servers do no harm. In this lab, the node port of the Service is the only source of kube-proxy
+//! health.
 
 use crate::one_family_fails;
 use crate::pools;
-use crate::proxy_outages::{GONE_MAX, GONE_MIN};
+use crate::proxy_outages::{UNHEALTHY_AFTER_MAX, UNHEALTHY_AFTER_MIN};
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::segment;
 use crate::services::{self, WEB, http, wait_announced};
 use crate::speakers::{announcements_logged, wait_for, wait_proxy_health};
-use crate::under_load::{stays, wait_moved, watched, without_loss};
+use crate::under_load::{check_owner_stays, probe_while, run_without_loss, wait_moved};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::ferrolb::speaker_name;
 use ferrolb_lab::cluster::nodes::proxy_name;
@@ -23,32 +24,32 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// An address where no kube-proxy listens, so a Service's own node port is the only source of
-/// kube-proxy health.
+/// Address at which no kube-proxy listens, so that the health check node port of a Service is the
+/// only source of kube-proxy health.
 const UNUSED_ENDPOINT: &str = "127.0.0.1:9";
-pub(crate) const CHECK: &str = "ferrolb.io/health-check";
-/// Maximum time until the address has moved. With the defaults, a failed endpoint is found after
-/// two failures a second apart, and the address moves at once. Three times as much for a busy
-/// machine; the measured value is printed.
+pub(crate) const HEALTH_CHECK_ANNOTATION: &str = "ferrolb.io/health-check";
+/// Maximum time from the failure of an endpoint until the address has moved. With the defaults, two
+/// failures a second apart are a failure of the endpoint, and the address moves at once. Three
+/// times as much for a busy machine; the test prints the measured value.
 pub(crate) const MOVED_MAX: Duration = Duration::from_secs(3 * 4);
-/// Time in which nothing may move.
+/// Time for which an address must stay.
 const SETTLED: Duration = Duration::from_secs(3);
-/// Number of failures and recoveries while a target flaps, and the length of each: shorter than the
-/// time until a recovered endpoint counts as healthy.
+/// Number of failures and recoveries of a flapping endpoint, and the length of each: shorter than
+/// the time until a recovered endpoint counts as healthy.
 const FLAPS: usize = 5;
-const FLAP: Duration = Duration::from_millis(700);
-/// Maximum growth of a speaker's memory, in kB, after checks against servers that misbehave.
+const FLAP_TIME: Duration = Duration::from_millis(700);
+/// Maximum growth of a speaker's memory by health checks of misbehaving servers, in kB.
 const GROWTH_MAX: u64 = 4096;
-/// Time for which those servers are checked.
-const CHECKED: Duration = Duration::from_secs(4);
+/// Time for which the last misbehaving server is checked.
+const CHECK_TIME: Duration = Duration::from_secs(4);
 
 #[test]
-fn an_address_leaves_ready_pods_that_fail_their_health_check_unless_all_fail() {
+fn an_address_leaves_pods_that_fail_health_checks_unless_all_fail() {
     run_scenario(&Options::named("healthchecks"), |lab| {
         lab.install_ferrolb()?;
         lab.start_controller(&[])?;
         for node in lab.nodes() {
-            // Disables failback: a move by rank alone would disturb the scenario.
+            // With an endless preempt delay, no move by rank alone disturbs the scenario.
             lab.start_speaker(
                 &node,
                 &["--kube-proxy-address", UNUSED_ENDPOINT, "--failback-delay", "never"],
@@ -58,7 +59,7 @@ fn an_address_leaves_ready_pods_that_fail_their_health_check_unless_all_fail() {
             pools::pool("lan", &["172.30.0.200-172.30.0.209"]),
             pools::advertisement(),
         ])?;
-        step("where kube-proxy cannot be asked at its own port, none is known", || {
+        step("without a kube-proxy health port, kube-proxy health is NotChecked", || {
             lab.nodes()
                 .iter()
                 .try_for_each(|node| wait_proxy_health(lab, node, KubeProxyState::NotChecked))
@@ -68,51 +69,57 @@ fn an_address_leaves_ready_pods_that_fail_their_health_check_unless_all_fail() {
         }
         lab.apply_objects(&[services::service("web", json!({"externalTrafficPolicy": "Local"}))])?;
         let address = services::address(lab, "web")?;
-        served(lab, address)?;
-        step("the node port of a Service with policy Local speaks for it", || {
-            wait_health_by_node_port(lab)
-        })?;
-        check(lab, json!("tcp"))?;
-        let first = step("an endpoint that comes and goes moves its address once at most", || {
-            flaps(lab, address)
-        })?;
+        wait_served(lab, address)?;
+        step(
+            "the health check node port of a Service with policy Local reports kube-proxy health",
+            || wait_health_by_node_port(lab),
+        )?;
+        set_check(lab, json!("tcp"))?;
+        let owner =
+            step("a flapping endpoint moves the address once at most", || flap(lab, address))?;
         let second =
             step("the owner's pod refuses connections and stays ready: the address moves", || {
-                refuses(lab, address, &first)
+                refuse_on_owner(lab, address, &owner)
             })?;
-        step("the node's status names the Service, the endpoint and why", || {
-            status_names_endpoint(lab, &first)
-        })?;
         step(
-            "the others refuse, too: nothing moves, and it is said that readiness alone decides",
-            || all_refuse(lab, address, &first, &second),
+            "the SpeakerStatus of the node names the Service, the endpoint and the error",
+            || status_names_endpoint(lab, &owner),
         )?;
-        step("servers of bad manners fail in bounded time and cost a speaker no memory", || {
+        step(
+            "all pods refuse connections: the address stays, and readiness alone selects the node",
+            || refuse_everywhere(lab, address, &owner, &second),
+        )?;
+        step("checks of misbehaving servers end in bounded time and memory", || {
             misbehaving_servers(lab)
         })?;
-        step("a check that cannot be understood is told, and readiness decides", || {
+        step("an invalid health check is reported, and readiness selects the node", || {
             invalid_check(lab, address)
         })?;
         one_family_fails::part(lab)?;
         step(
-            "the owner's kube-proxy is killed, the node port is silent, and the address moves",
+            "the owner's kube-proxy is killed, its node port does not reply, and the address moves",
             || kube_proxy_killed(lab, address),
         )
     });
 }
 
-/// Returns the name of a node's pod.
+/// Returns the name of the pod on a node.
 pub(crate) fn pod(node: &str) -> String {
     format!("web{node}")
 }
 
-fn check(lab: &Lab, value: Value) -> Result<()> {
-    services::patch(lab, "web", &json!({"metadata": {"annotations": {CHECK: value}}}))
+/// Sets the annotation of the Service.
+fn set_check(lab: &Lab, value: Value) -> Result<()> {
+    services::patch(
+        lab,
+        "web",
+        &json!({"metadata": {"annotations": {HEALTH_CHECK_ANNOTATION: value}}}),
+    )
 }
 
-/// Waits until the page is served.
-fn served(lab: &Lab, address: Ipv4Addr) -> Result<()> {
-    wait::until("the page", pools::STATE_MAX, || {
+/// Waits until the client gets the page of the Service.
+fn wait_served(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+    wait::until("the client gets the page", pools::STATE_MAX, || {
         let page = lab.http_get(CLIENT, http(address), "/")?;
         ensure!(page.status == 200, "{page:?}");
         Ok(Some(()))
@@ -120,114 +127,120 @@ fn served(lab: &Lab, address: Ipv4Addr) -> Result<()> {
 }
 
 /// Starts or stops the pod's server. No kubelet runs here, so the pod stays ready.
-fn set_server(lab: &Lab, node: &str, answers: bool) -> Result<()> {
+fn set_server(lab: &Lab, node: &str, running: bool) -> Result<()> {
     let server = process_name(&pod(node));
-    if answers { lab.restart(&server) } else { lab.stop(&server, Signal::KILL) }
+    if running { lab.restart(&server) } else { lab.stop(&server, Signal::KILL) }
 }
 
-/// Stops and starts the owner's server repeatedly. Returns the owner of the address in the end.
-fn flaps(lab: &Lab, address: Ipv4Addr) -> Result<String> {
+/// Stops and starts the server of the owner's pod repeatedly. Returns the final owner.
+fn flap(lab: &Lab, address: Ipv4Addr) -> Result<String> {
     let (owner, before) = (segment::wait_owner(lab, address)?, announcements_logged(lab));
-    for answers in [false, true].repeat(FLAPS) {
-        set_server(lab, &owner, answers)?;
-        wait::during(FLAP, || Ok(()))?;
+    for running in [false, true].repeat(FLAPS) {
+        set_server(lab, &owner, running)?;
+        wait::during(FLAP_TIME, || Ok(()))?;
     }
     let moves = announcements_logged(lab) - before;
-    print_measured(&format!("the owner's pod comes and goes {FLAPS} times: {moves} moves"));
+    print_measured(&format!(
+        "server of the owner's pod stopped and started {FLAPS} times: {moves} moves"
+    ));
     ensure!(moves <= 1, "the address moved {moves} times");
-    none_fails(lab)?;
+    wait_no_failure(lab)?;
     segment::wait_owner(lab, address)
 }
 
 /// Waits until no node reports a failing endpoint.
-fn none_fails(lab: &Lab) -> Result<()> {
+fn wait_no_failure(lab: &Lab) -> Result<()> {
     lab.nodes().iter().try_for_each(|node| {
-        wait_for(lab, node, "nothing fails", |status| {
+        wait_for(lab, node, "no endpoint fails", |status| {
             status.failing_health_checks.is_empty().then_some(())
         })
     })
 }
 
-fn refuses(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<String> {
-    let (report, second) =
-        watched(lab, address, "Local, tcp check, the owner's pod refuses", || {
+fn refuse_on_owner(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<String> {
+    let (report, second) = probe_while(
+        lab,
+        address,
+        "policy Local, tcp check, the owner's pod refuses connections",
+        || {
             let start = wait::now();
             set_server(lab, owner, false)?;
             let second = wait_moved(lab, address, owner)?;
             let after = start.elapsed();
             print_measured(&format!(
-                "tcp check: another node answers after {:.1} s",
+                "tcp check: another node replies after {:.1} s",
                 after.as_secs_f64()
             ));
-            ensure!(after < MOVED_MAX, "it took {after:?}");
+            ensure!(after < MOVED_MAX, "the address moved after {after:?}");
             Ok(second)
-        })?;
+        },
+    )?;
     // Connections are lost only until the failed pod is detected.
     ensure!(report.longest_gap_ms < MOVED_MAX.as_secs_f64() * 1000.0, "{report:?}");
-    without_loss(lab, address, ("and after it has moved", 0), || Ok(()))?;
+    run_without_loss(lab, address, ("tcp check, after the move", 0), || Ok(()))?;
     Ok(second)
 }
 
-/// Waits until the speaker of a node reports the Service as failing, with `word` in the message.
-fn failing(lab: &Lab, node: &str, word: &str) -> Result<FailingService> {
-    wait_for(lab, node, &format!("Service web fails, {word:?}"), |status| {
-        let found = status.failing_health_checks.iter().find(|failing| failing.name == "web")?;
+/// Waits until the speaker of a node reports that the Service fails, with `word` in the message.
+fn wait_failing(lab: &Lab, node: &str, word: &str) -> Result<FailingService> {
+    wait_for(lab, node, &format!("the status reports that Service web fails: {word:?}"), |status| {
+        let found = status.failing_health_checks.iter().find(|service| service.name == "web")?;
         found.message.contains(word).then(|| found.clone())
     })
 }
 
 fn status_names_endpoint(lab: &Lab, node: &str) -> Result<()> {
     let ip = lab.kubectl(&["get", "pod", &pod(node), "-o", "jsonpath={.status.podIP}"])?;
-    let (told, endpoint) = (failing(lab, node, "refused")?, format!("{ip}:{POD_PORT}"));
+    let (service, endpoint) = (wait_failing(lab, node, "refused")?, format!("{ip}:{POD_PORT}"));
     ensure!(
-        told.endpoint == endpoint && told.namespace == "default",
-        "the status names {told:?}, not {endpoint}"
+        service.endpoint == endpoint && service.namespace == "default",
+        "the status names {service:?}, not {endpoint}"
     );
     wait_announced(lab, "web", "Announced", &endpoint).map(drop)
 }
 
-fn all_refuse(lab: &Lab, address: Ipv4Addr, first: &str, second: &str) -> Result<()> {
+fn refuse_everywhere(lab: &Lab, address: Ipv4Addr, first: &str, second: &str) -> Result<()> {
     let third = lab
         .nodes()
         .into_iter()
         .find(|node| node != first && node != second)
-        .context("a third node")?;
+        .context("the lab has no third node")?;
     set_server(lab, &third, false)?;
-    failing(lab, &third, "refused")?;
+    wait_failing(lab, &third, "refused")?;
     set_server(lab, second, false)?;
-    failing(lab, second, "refused")?;
-    stays(lab, address, second, SETTLED)?;
+    wait_failing(lab, second, "refused")?;
+    check_owner_stays(lab, address, second, SETTLED)?;
     wait_announced(lab, "web", "Announced", "readiness alone selects the node")?;
     set_server(lab, second, true)?;
-    served(lab, address)?;
-    stays(lab, address, second, SETTLED)?;
+    wait_served(lab, address)?;
+    check_owner_stays(lab, address, second, SETTLED)?;
     set_server(lab, first, true)?;
     set_server(lab, &third, true)?;
-    none_fails(lab)
+    wait_no_failure(lab)
 }
 
-/// Checks servers that never reply or do not implement HTTP, and one with an endless page, which
-/// counts as healthy.
+/// Sets checks of servers that never reply or do not implement HTTP, and of one with an endless
+/// page, which counts as healthy.
 fn misbehaving_servers(lab: &Lab) -> Result<()> {
-    let before = resident(lab)?;
+    let before = resident_kb(lab)?;
     for (path, word) in
         [("/silent", Some("500 ms")), ("/garbage", Some("HTTP")), ("/endless", None)]
     {
-        check(lab, json!(format!("http:{POD_PORT}{path};interval=200ms")))?;
+        set_check(lab, json!(format!("http:{POD_PORT}{path};interval=200ms")))?;
         for node in lab.nodes() {
             match word {
-                Some(word) => drop(failing(lab, &node, word)?),
+                Some(word) => drop(wait_failing(lab, &node, word)?),
                 None => wait_for(lab, &node, path, |status| {
                     status.failing_health_checks.is_empty().then_some(())
                 })?,
             }
         }
     }
-    wait::during(CHECKED, || Ok(()))?;
-    let after = resident(lab)?;
+    wait::during(CHECK_TIME, || Ok(()))?;
+    let after = resident_kb(lab)?;
     for ((node, before), after) in lab.nodes().iter().zip(before).zip(after) {
         print_measured(&format!(
-            "speaker of {node}: {before} kB before servers of bad manners were asked, {after} kB after"
+            "speaker of {node}: {before} kB before checks of misbehaving servers, {after} kB after"
         ));
         ensure!(
             after < before + GROWTH_MAX,
@@ -238,19 +251,19 @@ fn misbehaving_servers(lab: &Lab) -> Result<()> {
 }
 
 /// Returns the memory of each speaker, in kB (proc(5), `VmRSS`).
-fn resident(lab: &Lab) -> Result<Vec<u64>> {
-    let held = |node: &String| {
+fn resident_kb(lab: &Lab) -> Result<Vec<u64>> {
+    let read_kb = |node: &String| {
         let status = fs::read_to_string(format!("/proc/{}/status", lab.pid(&speaker_name(node))?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok())
             .with_context(|| status.clone())
     };
-    lab.nodes().iter().map(held).collect()
+    lab.nodes().iter().map(read_kb).collect()
 }
 
 fn invalid_check(lab: &Lab, address: Ipv4Addr) -> Result<()> {
-    without_loss(lab, address, ("a check that cannot be understood", 0), || {
-        check(lab, json!("ping"))?;
+    run_without_loss(lab, address, ("invalid health check", 0), || {
+        set_check(lab, json!("ping"))?;
         wait_announced(
             lab,
             "web",
@@ -261,40 +274,43 @@ fn invalid_check(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     })?;
     let owner = segment::wait_owner(lab, address)?;
     set_server(lab, &owner, false)?;
-    stays(lab, address, &owner, SETTLED)?;
+    check_owner_stays(lab, address, &owner, SETTLED)?;
     set_server(lab, &owner, true)?;
-    served(lab, address)
+    wait_served(lab, address)
 }
 
-/// Waits until every speaker reports kube-proxy health from a `healthCheckNodePort`: nothing else
-/// replies.
+/// Waits until every speaker reports kube-proxy health from a `healthCheckNodePort`, the only
+/// source of this lab.
 fn wait_health_by_node_port(lab: &Lab) -> Result<()> {
     lab.nodes().iter().try_for_each(|node| {
-        wait_for(lab, node, "a node port speaks for kube-proxy", |status| {
-            let path = status.data_path.as_ref()?;
-            let by_port =
-                path.message.contains(UNUSED_ENDPOINT) && path.message.contains("node port");
-            (path.state == KubeProxyState::Healthy && by_port).then_some(())
+        wait_for(lab, node, "kube-proxy health comes from a node port", |status| {
+            let health = status.data_path.as_ref()?;
+            let from_port =
+                health.message.contains(UNUSED_ENDPOINT) && health.message.contains("node port");
+            (health.state == KubeProxyState::Healthy && from_port).then_some(())
         })
     })
 }
 
 fn kube_proxy_killed(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     let owner = segment::wait_owner(lab, address)?;
-    without_loss(
+    run_without_loss(
         lab,
         address,
-        ("kube-proxy of the owner killed, known by a node port alone", 1),
+        ("kube-proxy of the owner killed, health from a node port alone", 1),
         || {
             let start = wait::now();
             lab.stop(&proxy_name(&owner), Signal::KILL)?;
             wait_moved(lab, address, &owner)?;
             let after = start.elapsed();
             print_measured(&format!(
-                "kube-proxy of the owner killed, known by a node port: it moves after {:.1} s",
+                "kube-proxy of the owner killed, health from a node port: the address moves after {:.1} s",
                 after.as_secs_f64()
             ));
-            ensure!((GONE_MIN..GONE_MAX).contains(&after), "it took {after:?}");
+            ensure!(
+                (UNHEALTHY_AFTER_MIN..UNHEALTHY_AFTER_MAX).contains(&after),
+                "the address moved after {after:?}"
+            );
             Ok(())
         },
     )?;

@@ -2,7 +2,7 @@
 //! and false ARP. All are ignored and counted, and the owner continues to reply.
 
 use crate::metrics::metric;
-use crate::node_failure::{GAP_MAX, PROBE_STEP};
+use crate::node_failure::{GAP_MAX, PROBE_INTERVAL};
 use crate::pools::STATE_MAX;
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::segment::{self, SegmentSocket};
@@ -16,29 +16,31 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// The longest frame of an Ethernet interface, header included, in bytes.
-const LONGEST: usize = ETHERNET_HEADER_LENGTH + 1500;
+const FRAME_LENGTH_MAX: usize = ETHERNET_HEADER_LENGTH + 1500;
 /// Length of the client's probe while the frames are sent.
 const PROBE_LENGTH: Duration = Duration::from_secs(6);
-/// Maximum number of log lines about all frames together. A summary may be logged, but not each
-/// frame.
+/// Maximum number of log lines about all frames together: the speakers may log a summary, but not
+/// each frame.
 const LOG_LINES_MAX: usize = 5;
 
 #[test]
-fn frames_of_a_foreign_host_are_counted_and_change_nothing() {
+fn hostile_frames_are_counted_and_change_no_owner() {
     run_scenario(&Options::named("hostile"), |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
         let address = services::serve(lab, "web")?;
         let owner = segment::wait_owner(lab, address)?;
-        let mut wire = SegmentSocket::open(lab)?;
-        let real = step("a real frame is overheard", || receive_hello(&mut wire, &owner))?;
+        let mut socket = SegmentSocket::open(lab)?;
+        let real = step("a hello frame of another speaker is received", || {
+            receive_hello(&mut socket, &owner)
+        })?;
         let lines = log_lines(lab);
-        let probing = lab.start_probe(http(address), PROBE_LENGTH, PROBE_STEP);
-        for (what, reason, frames) in hello_attacks(wire.mac, address, &real) {
-            step(what, || {
+        let probing = lab.start_probe(http(address), PROBE_LENGTH, PROBE_INTERVAL);
+        for (attack, reason, frames) in hello_attacks(socket.mac, address, &real) {
+            step(attack, || {
                 let before = dropped(lab, &owner, reason)?;
-                frames.iter().try_for_each(|frame| wire.send(frame))?;
-                wait::until("all counted", STATE_MAX, || {
+                frames.iter().try_for_each(|frame| socket.send(frame))?;
+                wait::until("all frames are counted", STATE_MAX, || {
                     let counted = dropped(lab, &owner, reason)? - before;
                     ensure!(
                         counted >= frames.len() as f64,
@@ -47,34 +49,36 @@ fn frames_of_a_foreign_host_are_counted_and_change_nothing() {
                     );
                     Ok(Some(()))
                 })?;
-                same_owner(lab, address, &owner)
+                check_owner_unchanged(lab, address, &owner)
             })?;
         }
-        for (what, frames) in arp_attacks(wire.mac, address) {
-            step(what, || {
-                frames.iter().try_for_each(|frame| wire.send(frame))?;
-                same_owner(lab, address, &owner)
+        for (attack, frames) in arp_attacks(socket.mac, address) {
+            step(attack, || {
+                frames.iter().try_for_each(|frame| socket.send(frame))?;
+                check_owner_unchanged(lab, address, &owner)
             })?;
         }
-        step("the client saw no outage, and the logs are no longer for it", || {
+        step("the client saw no outage, and the speakers logged no line per frame", || {
             let report = probing.finish()?;
             print_measured(&format!(
                 "hostile frames: {} of {} connections lost, longest gap {:.0} ms",
                 report.lost, report.sent, report.longest_gap_ms
             ));
             ensure!(report.longest_gap_ms < GAP_MAX.as_secs_f64() * 1000.0, "{report:#?}");
-            let said = log_lines(lab) - lines;
-            ensure!(said <= LOG_LINES_MAX, "the speakers logged {said} lines");
+            let logged = log_lines(lab) - lines;
+            ensure!(logged <= LOG_LINES_MAX, "the speakers logged {logged} lines");
             Ok(())
         })
     });
 }
 
 /// Waits for a hello frame of a speaker other than the owner's.
-fn receive_hello(wire: &mut SegmentSocket, owner: &str) -> Result<Vec<u8>> {
-    let (ether_type, owner) =
-        (hello::ETHER_TYPE.to_be_bytes(), Host::node(node_index(owner).context("a node")?).mac());
-    let found = wire.listen(STATE_MAX, |frame| {
+fn receive_hello(socket: &mut SegmentSocket, owner: &str) -> Result<Vec<u8>> {
+    let (ether_type, owner) = (
+        hello::ETHER_TYPE.to_be_bytes(),
+        Host::node(node_index(owner).context("the owner is no node")?).mac(),
+    );
+    let found = socket.listen(STATE_MAX, |frame| {
         let source = Mac(frame.get(6..12)?.try_into().ok()?).to_string();
         let hello = frame.starts_with(&hello::GROUP.0) && frame[12..14] == ether_type;
         (hello && source != owner).then(|| frame.to_vec())
@@ -82,15 +86,15 @@ fn receive_hello(wire: &mut SegmentSocket, owner: &str) -> Result<Vec<u8>> {
     found.context("no other speaker sends hello frames")
 }
 
-/// A group of hello frames: the fault, the counter that must count them all (none: any counter),
-/// and the frames.
+/// A group of hello frames: the fault, the reason under which the speaker must count them all
+/// (none: any reason), and the frames.
 type FrameAttack = (&'static str, Option<&'static str>, Vec<Vec<u8>>);
 
-/// Returns frames that a foreign host can send after it has received a `real` frame.
+/// Returns hello frames that a foreign host can send after it has received a `real` frame.
 fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<FrameAttack> {
     let forged = claim(mac, address);
-    // The key's id is sent in the clear, so a foreign host can copy it: behind the Ethernet header,
-    // version, kind and flags.
+    // A foreign host can copy the key ID, which is not encrypted. It follows the Ethernet header,
+    // the version, the kind and the flags.
     let id = ETHERNET_HEADER_LENGTH + 4..ETHERNET_HEADER_LENGTH + 8;
     let mut unsigned = forged.clone();
     unsigned[id.clone()].copy_from_slice(&real[id]);
@@ -104,26 +108,28 @@ fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<FrameAttack> {
     header.extend(hello::ETHER_TYPE.to_be_bytes());
     vec![
         (
-            "a claim of the address, signed with a stranger's key",
+            "a claim of the address, signed with a foreign key",
             Some("foreign_key"),
             vec![forged; 50],
         ),
-        ("a claim of the address that is not signed", Some("signature"), vec![unsigned; 50]),
+        ("an unsigned claim of the address", Some("signature"), vec![unsigned; 50]),
         (
-            "a real frame with one byte changed, each byte in turn",
+            "a real frame with one changed byte, for each byte",
             None,
             (ETHERNET_HEADER_LENGTH..real.len()).map(flip).collect(),
         ),
         (
-            "a real frame cut short, at each length",
+            "a real frame, truncated to each length",
             None,
             (ETHERNET_HEADER_LENGTH..real.len()).map(|end| real[..end].to_vec()).collect(),
         ),
-        ("a real frame sent again and again", Some("stale"), vec![real.to_vec(); 50]),
+        ("a real frame, replayed 50 times", Some("stale"), vec![real.to_vec(); 50]),
         (
-            "noise of every length",
+            "random bytes of every length",
             None,
-            (ETHERNET_HEADER_LENGTH..=LONGEST).map(|length| noise(&header, length)).collect(),
+            (ETHERNET_HEADER_LENGTH..=FRAME_LENGTH_MAX)
+                .map(|length| random_frame(&header, length))
+                .collect(),
         ),
     ]
 }
@@ -131,7 +137,7 @@ fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<FrameAttack> {
 /// Returns a well-formed claim of the address by a node that does not exist.
 fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     let frame = Frame {
-        node: "stranger".into(),
+        node: "unknown".into(),
         epoch: u64::MAX,
         sequence: 1,
         clock: 1,
@@ -147,15 +153,15 @@ fn claim(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     frame.encode(mac, None, &HelloKey::new([9; KEY_LENGTH]))
 }
 
-/// Returns ARP frames that are broken or false: the fault, and the frames.
+/// Returns broken and false ARP frames: the fault, and the frames.
 fn arp_attacks(mac: Mac, address: Ipv4Addr) -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    let question = arp::request(mac, Ipv4Addr::UNSPECIFIED, address);
-    let with = |at: usize, byte: u8| {
-        let mut frame = question.to_vec();
+    let request_frame = arp::request(mac, Ipv4Addr::UNSPECIFIED, address);
+    let modified = |at: usize, byte: u8| {
+        let mut frame = request_frame.to_vec();
         frame[at] = byte;
         frame
     };
-    let lies = [
+    let false_frames = [
         arp::gratuitous_request(mac, address),
         arp::gratuitous_reply(mac, address),
         arp::reply(mac, address, Mac::BROADCAST, address),
@@ -164,29 +170,31 @@ fn arp_attacks(mac: Mac, address: Ipv4Addr) -> Vec<(&'static str, Vec<Vec<u8>>)>
     ];
     vec![
         (
-            "ARP cut short, at each length",
-            (ETHERNET_HEADER_LENGTH..question.len()).map(|end| question[..end].to_vec()).collect(),
-        ),
-        (
-            "ARP of other hardware, protocols, sizes and operations",
-            (14..22).flat_map(|at| [0, 9, 255].map(|byte| with(at, byte))).collect(),
-        ),
-        (
-            "ARP noise of every length",
-            (ETHERNET_HEADER_LENGTH..=LONGEST)
-                .map(|length| noise(&question[..ETHERNET_HEADER_LENGTH], length))
+            "ARP requests, truncated to each length",
+            (ETHERNET_HEADER_LENGTH..request_frame.len())
+                .map(|end| request_frame[..end].to_vec())
                 .collect(),
         ),
         (
-            "ARP that says the address is the stranger's",
-            lies.iter().flat_map(|lie| vec![lie.to_vec(); 20]).collect(),
+            "ARP requests with other hardware types, protocols, lengths and operations",
+            (14..22).flat_map(|at| [0, 9, 255].map(|byte| modified(at, byte))).collect(),
+        ),
+        (
+            "random bytes of every length with the EtherType of ARP",
+            (ETHERNET_HEADER_LENGTH..=FRAME_LENGTH_MAX)
+                .map(|length| random_frame(&request_frame[..ETHERNET_HEADER_LENGTH], length))
+                .collect(),
+        ),
+        (
+            "ARP announcements and replies with the MAC of a foreign host",
+            false_frames.iter().flat_map(|frame| vec![frame.to_vec(); 20]).collect(),
         ),
     ]
 }
 
 /// Returns an Ethernet header followed by random bytes, the same in every run (xorshift32, seeded
 /// with the length).
-fn noise(header: &[u8], length: usize) -> Vec<u8> {
+fn random_frame(header: &[u8], length: usize) -> Vec<u8> {
     let mut state = 2_463_534_242_u32 ^ u32::try_from(length).unwrap_or_default();
     let mut frame = header.to_vec();
     frame.resize_with(length, || {
@@ -198,7 +206,7 @@ fn noise(header: &[u8], length: usize) -> Vec<u8> {
     frame
 }
 
-/// Returns the number of frames that the speaker of a node has dropped, for one reason or any.
+/// Returns the number of frames that the speaker of a node has dropped, for a reason or in total.
 fn dropped(lab: &Lab, node: &str, reason: Option<&str>) -> Result<f64> {
     let name = "ferrolb_speaker_frames_dropped_total".to_owned();
     metric(
@@ -209,8 +217,9 @@ fn dropped(lab: &Lab, node: &str, reason: Option<&str>) -> Result<f64> {
     )
 }
 
-/// Checks that the address still has its owner, and that no other speaker reports that it owns it.
-fn same_owner(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
+/// Checks that the owner still announces the address, and that no other speaker reports an owned
+/// address.
+fn check_owner_unchanged(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
     let now = segment::owner(lab, address)?;
     ensure!(now == owner, "the address moved from {owner} to {now}");
     for node in lab.nodes() {
@@ -223,6 +232,7 @@ fn same_owner(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
     Ok(())
 }
 
+/// Returns the number of lines in the logs of all speakers.
 fn log_lines(lab: &Lab) -> usize {
     lab.nodes().iter().map(|node| lab.logs(&format!("speaker-{node}")).lines().count()).sum()
 }

@@ -2,7 +2,7 @@
 //! the kernel's notifications, and unrelated interfaces cost it nothing.
 
 use crate::metrics::{admin, metric};
-use crate::node_failure::{PROBE_LENGTH, probed, serve_elsewhere, within_target};
+use crate::node_failure::{PROBE_TIME, check_longest_gap, probe_during, serve_from_other_node};
 use crate::pools::STATE_MAX;
 use crate::scenario::{run_scenario, step};
 use crate::segment::{self, SegmentSocket};
@@ -18,18 +18,18 @@ use std::net::IpAddr;
 
 /// The node whose interfaces change.
 const NODE: &str = "node1";
-/// Number of veth pairs, as of a container network: two interfaces each.
+/// Number of veth pairs, as a container network creates them: two interfaces each.
 const VETH_PAIRS: usize = 100;
-/// The client's end of the node's additional interface.
+/// The client's end of the veth pair that is the node's additional interface.
 const CLIENT_END: &str = "far";
 
 #[test]
-fn interfaces_appear_change_and_disappear_and_two_hundred_unrelated_ones_cost_nothing() {
-    run_scenario(&Options { nodes: 2, ..Options::named("links") }, |lab| {
+fn a_speaker_follows_changes_of_its_interfaces() {
+    run_scenario(&Options { nodes: 2, ..Options::named("interfaces") }, |lab| {
         lab.start_ferrolb()?;
-        let (address, owner) = step("a Service is served", || serve_elsewhere(lab))?;
+        let (address, owner) = step("a Service is served", || serve_from_other_node(lab))?;
         let before = threads(lab)?;
-        step("a further link is spoken on, with a thread of its own", || {
+        step("the speaker uses an additional interface in a thread of its own", || {
             on_node(
                 lab,
                 &format!(
@@ -44,53 +44,53 @@ fn interfaces_appear_change_and_disappear_and_two_hundred_unrelated_ones_cost_no
             wait_announced(lab, address, "lan")?;
             ensure!(
                 threads(lab)? == before + 1,
-                "there were {before} threads, and are {}",
+                "the speaker had {before} threads, and has {}",
                 threads(lab)?
             );
             Ok(())
         })?;
-        step("two hundred veths cost no thread", || veths(lab, before + 1))?;
-        step("the link gets another hardware address, and answers with it", || {
+        step("200 unrelated interfaces cost no thread", || check_unrelated_veths(lab, before + 1))?;
+        step("the interface gets another MAC, and the speaker replies with it", || {
             on_node(lab, "link set lan address 02:fb:00:00:01:01")?;
             wait_announced(lab, address, "lan")
         })?;
-        step("it is renamed", || {
+        step("the interface is renamed", || {
             on_node(lab, "link set lan down\nlink set lan name wan\nlink set wan up")?;
             wait_announced(lab, address, "wan")?;
             ensure!(
-                !listed(lab)?.iter().any(|name| name == "lan"),
-                "the status still has its old name"
+                !listed_interfaces(lab)?.iter().any(|name| name == "lan"),
+                "the status still lists the old name"
             );
-            ensure!(series(lab, "lan")? == 0, "metrics still have its old name");
+            ensure!(count_series(lab, "lan")? == 0, "the metrics still have the old name");
             Ok(())
         })?;
-        step("it goes down and comes up", || {
+        step("the interface goes down and up", || {
             on_node(lab, "link set wan down")?;
-            gone(lab, before)?;
+            wait_unused(lab, before)?;
             on_node(lab, "link set wan up")?;
             wait_announced(lab, address, "wan")
         })?;
-        step("it becomes a port of a bridge, and none again", || {
+        step("the interface becomes a port of a bridge, and is removed from it", || {
             on_node(lab, "link add apart type bridge\nlink set wan master apart")?;
-            gone(lab, before)?;
+            wait_unused(lab, before)?;
             on_node(lab, "link set wan nomaster\nlink delete apart")?;
             wait_announced(lab, address, "wan")
         })?;
-        step("it goes for good, and nothing of it stays", || {
+        step("the interface is deleted and disappears from metrics and status", || {
             on_node(lab, "link delete wan")?;
-            gone(lab, before)?;
-            wait::until("no metric of it", STATE_MAX, || {
-                Ok((series(lab, "wan")? == 0).then_some(()))
+            wait_unused(lab, before)?;
+            wait::until("no metric names the interface", STATE_MAX, || {
+                Ok((count_series(lab, "wan")? == 0).then_some(()))
             })?;
-            wait::until("no status of it", STATE_MAX, || {
-                Ok((listed(lab)? == ["eth0"]).then_some(()))
+            wait::until("the status does not list the interface", STATE_MAX, || {
+                Ok((listed_interfaces(lab)? == ["eth0"]).then_some(()))
             })
         })?;
-        step("the owner's own link goes down: its address moves at once", || {
-            let report = probed(lab, address, "owner's link down", PROBE_LENGTH, || {
+        step("the owner's interface goes down, and the address moves at once", || {
+            let report = probe_during(lab, address, "owner's interface down", PROBE_TIME, || {
                 lab.set_link(&owner, false)
             })?;
-            within_target(&report)?;
+            check_longest_gap(&report)?;
             let now = segment::owner(lab, address)?;
             ensure!(now != owner, "{owner} owns the address although its interface is down");
             Ok(())
@@ -98,8 +98,9 @@ fn interfaces_appear_change_and_disappear_and_two_hundred_unrelated_ones_cost_no
     });
 }
 
-/// Creates many interfaces, as of a container network, and deletes them.
-fn veths(lab: &Lab, before: usize) -> Result<()> {
+/// Creates many interfaces, as a container network does, checks that the speaker starts no thread
+/// for them, and deletes them.
+fn check_unrelated_veths(lab: &Lab, before: usize) -> Result<()> {
     let mut batch = String::new();
     for number in 0..VETH_PAIRS {
         let [one, other] = ["a", "b"].map(|end| format!("veth{number}{end}"));
@@ -112,12 +113,16 @@ fn veths(lab: &Lab, before: usize) -> Result<()> {
     // The kernel's notifications are ordered: once this change is in the status, the speaker has
     // processed all earlier ones.
     on_node(lab, "link set lan address 02:fb:00:00:01:02")?;
-    wait::until("the links were noticed", STATE_MAX, || {
+    wait::until("the status has the new MAC", STATE_MAX, || {
         let status = status(lab)?;
         Ok(status.interfaces.iter().any(|link| link.mac == "02:fb:00:00:01:02").then_some(()))
     })?;
-    ensure!(listed(lab)? == ["eth0", "lan"], "the speaker uses {:?}", listed(lab)?);
-    ensure!(threads(lab)? == before, "there were {before} threads, and are {}", threads(lab)?);
+    ensure!(
+        listed_interfaces(lab)? == ["eth0", "lan"],
+        "the speaker uses {:?}",
+        listed_interfaces(lab)?
+    );
+    ensure!(threads(lab)? == before, "the speaker had {before} threads, and has {}", threads(lab)?);
     let batch: String =
         (0..VETH_PAIRS).map(|number| format!("link delete veth{number}a\n")).collect();
     on_node(lab, &batch)
@@ -126,30 +131,30 @@ fn veths(lab: &Lab, before: usize) -> Result<()> {
 /// Waits until the status shows the interface as up with its current MAC address, and the address
 /// is announced there with that MAC address.
 fn wait_announced(lab: &Lab, address: IpAddr, link: &str) -> Result<()> {
-    let own = mac_of_link(lab, link)?;
-    wait::until(&format!("{link} is in the status as it is"), STATE_MAX, || {
+    let mac = mac_of_link(lab, link)?;
+    wait::until(&format!("the status shows {link} as it is"), STATE_MAX, || {
         let status = status(lab)?;
         let found = status
             .interfaces
             .iter()
             .find(|found| found.name == link)
             .context("the status does not list it")?;
-        ensure!(found.up && found.mac == own.to_string(), "the status is {found:?}");
+        ensure!(found.up && found.mac == mac.to_string(), "the status is {found:?}");
         Ok(Some(()))
     })?;
-    wait::until(&format!("{link} answers"), STATE_MAX, || {
-        let answering =
+    wait::until(&format!("{link} replies"), STATE_MAX, || {
+        let replying =
             SegmentSocket::open_on(lab, &Host::client(), CLIENT_END)?.replying(address)?;
-        ensure!(answering == [own].into(), "{answering:?} reply, but {link} has {own}");
+        ensure!(replying == [mac].into(), "{replying:?} reply, but {link} has {mac}");
         Ok(Some(()))
     })
 }
 
-/// Waits until the additional interface is not used: its thread has ended.
-fn gone(lab: &Lab, before: usize) -> Result<()> {
-    wait::until("its thread has ended", STATE_MAX, || {
+/// Waits until the speaker has ended the thread of the additional interface.
+fn wait_unused(lab: &Lab, before: usize) -> Result<()> {
+    wait::until("the thread of the interface has ended", STATE_MAX, || {
         let now = threads(lab)?;
-        ensure!(now == before, "there are {now} threads, and were {before}");
+        ensure!(now == before, "the speaker has {now} threads, and had {before}");
         Ok(Some(()))
     })
 }
@@ -157,10 +162,13 @@ fn gone(lab: &Lab, before: usize) -> Result<()> {
 /// Returns the MAC address of an interface of the node.
 fn mac_of_link(lab: &Lab, link: &str) -> Result<Mac> {
     let shown = lab.exec(NODE, &["ip", "-brief", "link", "show", "dev", link])?;
-    let text = shown.split_whitespace().nth(2).context("a hardware address")?;
+    let text = shown.split_whitespace().nth(2).context("the interface has no MAC")?;
     let bytes: Option<Vec<u8>> =
         text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    bytes.and_then(|bytes| bytes.try_into().ok()).map(Mac).context("six bytes")
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(Mac)
+        .with_context(|| format!("{text} is not a MAC address"))
 }
 
 fn status(lab: &Lab) -> Result<ferrolb_proto::api::SpeakerStatusStatus> {
@@ -172,16 +180,16 @@ fn status(lab: &Lab) -> Result<ferrolb_proto::api::SpeakerStatusStatus> {
         );
         Ok(speakers.get(NODE).await?)
     })?;
-    speaker.status.context("no status yet")
+    speaker.status.context("the SpeakerStatus has no status yet")
 }
 
-/// Returns the interfaces in the node's status.
-fn listed(lab: &Lab) -> Result<Vec<String>> {
+/// Returns the names of the interfaces in the node's SpeakerStatus.
+fn listed_interfaces(lab: &Lab) -> Result<Vec<String>> {
     Ok(status(lab)?.interfaces.into_iter().map(|link| link.name).collect())
 }
 
 /// Returns the number of metric series that name this interface.
-fn series(lab: &Lab, link: &str) -> Result<usize> {
+fn count_series(lab: &Lab, link: &str) -> Result<usize> {
     metric(lab, NODE, "ferrolb_speaker_owned_addresses")?;
     let page = lab.http_get(CLIENT, admin(lab, NODE)?, "/metrics")?;
     Ok(page.body.lines().filter(|line| line.contains(&format!("link=\"{link}\""))).count())
@@ -193,6 +201,7 @@ fn threads(lab: &Lab) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/task"))?.count())
 }
 
+/// Runs `ip -batch` on the node.
 fn on_node(lab: &Lab, batch: &str) -> Result<()> {
     run::ip_batch(Some(&namespace(lab, NODE)), batch)
 }

@@ -1,5 +1,5 @@
-//! Every kind of wrong object at once: the correct objects continue to work, at run time and after
-//! a restart.
+//! Invalid objects of every kind at once: the valid objects continue to work, also after a restart
+//! of the controller.
 
 use crate::pools::{object, pool, wait_reason};
 use crate::scenario::step;
@@ -13,34 +13,31 @@ use serde_json::json;
 pub(crate) fn part(lab: &Lab) -> Result<()> {
     let address = services::serve(lab, "good")?;
     let good = services::get(lab, "good")?;
-    step(
-        "bad pools, a bad advertisement, a bad Community and a bad Service are there, and each says so",
-        || {
-            let mut bad = service("bad", json!({}));
-            bad["metadata"]["annotations"] = json!({
-                "ferrolb.io/loadBalancerIPs": "oops", "ferrolb.io/address-pool": "no such pool", "ferrolb.io/ip-mode": "vip",
-                "ferrolb.io/allow-shared-ip": "", "ferrolb.io/ip-allocated-from-pool": "nowhere", "ferrolb.io/health-check": "?",
-            });
-            lab.apply_objects(&[
-                bad,
-                community("bad", &[("far", "far:away")]),
-                object(
-                    CustomResourceKind::L2Advertisement,
-                    "bad",
-                    json!({"ipAddressPools": ["nowhere"]}),
-                ),
-                pool("backwards", &["172.30.8.9-172.30.8.1"]),
-                pool("overlap", &["172.30.5.128-172.30.8.255"]),
-            ])?;
-            wait_all_reported(lab)
-        },
-    )?;
-    step("a new Service is served, and the other one is the very same", || {
+    step("each invalid pool, advertisement, Community and Service reports its fault", || {
+        let mut bad = service("bad", json!({}));
+        bad["metadata"]["annotations"] = json!({
+            "ferrolb.io/loadBalancerIPs": "oops", "ferrolb.io/address-pool": "no such pool", "ferrolb.io/ip-mode": "vip",
+            "ferrolb.io/allow-shared-ip": "", "ferrolb.io/ip-allocated-from-pool": "nowhere", "ferrolb.io/health-check": "?",
+        });
+        lab.apply_objects(&[
+            bad,
+            community("bad", &[("far", "far:away")]),
+            object(
+                CustomResourceKind::L2Advertisement,
+                "bad",
+                json!({"ipAddressPools": ["nowhere"]}),
+            ),
+            pool("backwards", &["172.30.8.9-172.30.8.1"]),
+            pool("overlap", &["172.30.5.128-172.30.8.255"]),
+        ])?;
+        wait_all_reported(lab)
+    })?;
+    step("a new Service is served, and the existing one is unchanged", || {
         services::serve(lab, "new")?;
         ensure!(services::get(lab, "good")? == good, "the Service has changed");
         Ok(())
     })?;
-    step("after a restart as well", || {
+    step("after a restart, a new Service is served, and the existing one is unchanged", || {
         restart(lab)?;
         services::serve(lab, "newer")?;
         ensure!(services::get(lab, "good")? == good, "the Service has changed");
@@ -49,7 +46,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Waits until each wrong object's status names its fault.
+/// Waits until the condition of each invalid object names its fault.
 fn wait_all_reported(lab: &Lab) -> Result<()> {
     wait_reason(
         lab,

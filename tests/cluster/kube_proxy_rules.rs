@@ -1,10 +1,10 @@
-//! Features of a Service that kube-proxy implements and FerroLB must not disturb: source ranges and
-//! session affinity. Both must work with an address of FerroLB.
+//! Features of a Service that kube-proxy implements, source ranges and session affinity: both work
+//! with an address that FerroLB announces.
 
-use crate::node_failure::PROBE_STEP;
+use crate::node_failure::PROBE_INTERVAL;
 use crate::scenario::{print_measured, step};
 use crate::services::{self, WEB, http};
-use crate::under_load::{wait_moved, without_loss};
+use crate::under_load::{run_without_loss, wait_moved};
 use crate::{pools, segment};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::topology::{CLIENT, CONTROL_PLANE, Host};
@@ -14,27 +14,26 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// About a hundred connections: the chance that one pod of three gets them all without affinity is
-/// negligible.
+/// Length of a probe of about a hundred connections: without affinity, one pod of three never gets
+/// them all.
 const PROBE_LENGTH: Duration = Duration::from_secs(1);
 
-/// Runs the steps. Nodes 1 to 3 are up, with a pod labelled [`WEB`] each.
+/// Runs the steps. Nodes 1 to 3 run, each with a pod that has the label [`WEB`].
 pub(crate) fn part(lab: &Lab) -> Result<()> {
     step("a client inside loadBalancerSourceRanges is served, and one outside is not", || {
-        source_ranges(lab)
+        check_source_ranges(lab)
     })?;
-    step(
-        "with sessionAffinity ClientIP one pod has all connections of a client, also after a move",
-        || affinity(lab),
-    )
+    step("with sessionAffinity ClientIP, one pod gets all connections, also after a move", || {
+        check_affinity(lab)
+    })
 }
 
-fn source_ranges(lab: &Lab) -> Result<()> {
+fn check_source_ranges(lab: &Lab) -> Result<()> {
     let client = Host::client().v4();
     let address = services::serve(lab, "ranges")?;
     let served =
         |host: &str| lab.http_get(host, http(address), "/").is_ok_and(|page| page.status == 200);
-    wait::until("both are served without ranges", pools::STATE_MAX, || {
+    wait::until("both hosts are served without source ranges", pools::STATE_MAX, || {
         Ok((served(CLIENT) && served(CONTROL_PLANE)).then_some(()))
     })?;
     services::patch(
@@ -47,29 +46,31 @@ fn source_ranges(lab: &Lab) -> Result<()> {
     })
 }
 
-fn affinity(lab: &Lab) -> Result<()> {
+fn check_affinity(lab: &Lab) -> Result<()> {
     lab.apply_objects(&[services::service("affine", json!({"sessionAffinity": "ClientIP"}))])?;
     let address = services::address(lab, "affine")?;
     let owner = segment::wait_owner(lab, address)?;
     let before =
-        wait::until("one pod has all connections", pools::STATE_MAX, || pods(lab, address))?;
-    let after = without_loss(lab, address, ("session affinity, owner cordoned", 1), || {
+        wait::until("one pod gets all connections", pools::STATE_MAX, || only_pod(lab, address))?;
+    let after = run_without_loss(lab, address, ("session affinity, owner cordoned", 1), || {
         lab.kubectl(&["cordon", &owner])?;
         wait_moved(lab, address, &owner)?;
-        wait::until("one pod has all connections again", pools::STATE_MAX, || pods(lab, address))
+        wait::until("one pod gets all connections again", pools::STATE_MAX, || {
+            only_pod(lab, address)
+        })
     })?;
-    let kept = if before == after { "by chance the same" } else { "another" };
+    let choice = if before == after { "the same by chance" } else { "another pod" };
     print_measured(&format!(
-        "session affinity: {before} before the owner was cordoned, {after} after: {kept}"
+        "session affinity: {before} before the owner was cordoned, {after} after: {choice}"
     ));
     lab.kubectl(&["uncordon", &owner]).map(drop)
 }
 
 /// Returns the pod that serves all connections of the next second. Fails if there are several.
-fn pods(lab: &Lab, address: Ipv4Addr) -> Result<Option<String>> {
-    let report = lab.start_probe(http(address), PROBE_LENGTH, PROBE_STEP).finish()?;
+fn only_pod(lab: &Lab, address: Ipv4Addr) -> Result<Option<String>> {
+    let report = lab.start_probe(http(address), PROBE_LENGTH, PROBE_INTERVAL).finish()?;
     let pods: BTreeSet<&String> = report.pods.keys().collect();
     ensure!(report.ok > 0, "no connection succeeded: {report:?}");
     ensure!(pods.len() == 1, "{:?} replied, all with the label {WEB:?}", report.pods);
-    Ok(Some(pods.into_iter().next().context("a pod")?.clone()))
+    Ok(Some(pods.into_iter().next().context("no pod replied")?.clone()))
 }

@@ -1,7 +1,7 @@
-//! Two nodes on a segment where no other host sends or replies: when one loses power, the other
-//! announces every address.
+//! Two nodes on a segment where no other host sends or replies: when one node loses power,
+//! the other one announces every address.
 
-use crate::node_failure::listened;
+use crate::node_failure::wait_listened;
 use crate::pools::{self, STATE_MAX};
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::services;
@@ -17,19 +17,19 @@ use std::time::Duration;
 const ADDRESSES: usize = 12;
 /// Maximum time until the last node announces all addresses: three times the expected time, for a
 /// busy machine.
-const TAKEN_MAX: Duration = Duration::from_millis(3 * 1_300);
-/// Time between the restart of a speaker and the failure of its peer.
-const RESTARTED_BEFORE: Duration = Duration::from_secs(9);
-const LAST: &str = "node1";
-const FAILED: &str = "node2";
+const TAKEOVER_MAX: Duration = Duration::from_millis(3 * 1_300);
+/// Time between the restart of the last node's speaker and the failure of the other node.
+const RESTART_TO_FAILURE: Duration = Duration::from_secs(9);
+const LAST_NODE: &str = "node1";
+const FAILED_NODE: &str = "node2";
 
 #[test]
-fn the_last_node_announces_every_address_though_no_other_host_replies() {
+fn the_last_node_announces_all_addresses_without_other_hosts() {
     run("last", &[]);
 }
 
 #[test]
-fn the_last_node_announces_every_address_with_repeated_announcements_every_ten_seconds() {
+fn the_last_node_takes_over_with_gratuitous_interval() {
     run("last10", &["--gratuitous-interval", "10s"]);
 }
 
@@ -40,65 +40,67 @@ fn run(name: &str, flags: &[&str]) {
         for node in lab.nodes() {
             lab.start_speaker(&node, &[&["--failback-delay", "3s"], flags].concat())?;
         }
-        listened(lab)?;
-        step("twelve addresses are announced, by both nodes", || {
-            furnish(lab)?;
+        wait_listened(lab)?;
+        step("both nodes announce some of the twelve addresses", || {
+            apply_objects_and_pod(lab)?;
             wait::until("both nodes announce", STATE_MAX, || {
-                let (last, failed) = (owned(lab, LAST)?, owned(lab, FAILED)?);
+                let (last, failed) =
+                    (owned_addresses(lab, LAST_NODE)?, owned_addresses(lab, FAILED_NODE)?);
                 ensure!(
                     last + failed == ADDRESSES && last > 0 && failed > 0,
-                    "{LAST}: {last}, {FAILED}: {failed}"
+                    "{LAST_NODE}: {last}, {FAILED_NODE}: {failed}"
                 );
                 Ok(Some(()))
             })
         })?;
-        step("a node loses power", || fails(lab, &format!("{name}: settled")))?;
-        step("a node loses power 9 s after the speaker of the other one was restarted", || {
-            lab.power_on(FAILED)?;
-            wait_owned(lab, FAILED, |count| count > 0)?;
-            lab.stop(&speaker_name(LAST), Signal::TERM)?;
-            wait_owned(lab, FAILED, |count| count == ADDRESSES)?;
-            lab.restart(&speaker_name(LAST))?;
-            wait::during(RESTARTED_BEFORE, || Ok(()))?;
-            fails(lab, &format!("{name}: restarted"))
+        step("a node loses power", || fail_node(lab, &format!("{name}: settled")))?;
+        step("a node loses power 9 s after a restart of the other node's speaker", || {
+            lab.power_on(FAILED_NODE)?;
+            wait_owned(lab, FAILED_NODE, |count| count > 0)?;
+            lab.stop(&speaker_name(LAST_NODE), Signal::TERM)?;
+            wait_owned(lab, FAILED_NODE, |count| count == ADDRESSES)?;
+            lab.restart(&speaker_name(LAST_NODE))?;
+            wait::during(RESTART_TO_FAILURE, || Ok(()))?;
+            fail_node(lab, &format!("{name}: restarted"))
         })
     });
 }
 
-/// Disconnects all hosts but the two nodes and powers one node off: the other must announce
-/// everything.
-fn fails(lab: &Lab, name: &str) -> Result<()> {
+/// Disconnects all hosts but the two nodes, powers one node off, and waits until the other one
+/// announces all addresses.
+fn fail_node(lab: &Lab, name: &str) -> Result<()> {
     let others =
         |up| [CLIENT, CONTROL_PLANE].into_iter().try_for_each(|host| lab.set_link(host, up));
     others(false)?;
     let start = wait::now();
-    lab.power_off(FAILED)?;
-    wait_owned(lab, LAST, |count| count == ADDRESSES)?;
-    let taken = start.elapsed();
+    lab.power_off(FAILED_NODE)?;
+    wait_owned(lab, LAST_NODE, |count| count == ADDRESSES)?;
+    let took = start.elapsed();
     print_measured(&format!(
         "{name}: the last node announces {ADDRESSES} addresses after {} ms",
-        taken.as_millis()
+        took.as_millis()
     ));
     others(true)?;
-    ensure!(taken < TAKEN_MAX, "it took {taken:?}");
+    ensure!(took < TAKEOVER_MAX, "the takeover took {took:?}");
     Ok(())
 }
 
-/// Creates a pool of the addresses, a Service for each, and a pod for them on the node that stays.
-fn furnish(lab: &Lab) -> Result<()> {
+/// Creates a pool, a Service for each of its addresses, and one pod for all Services on the last
+/// node.
+fn apply_objects_and_pod(lab: &Lab) -> Result<()> {
     lab.apply_objects(&[
         pools::pool("lan", &["172.30.0.200-172.30.0.211"]),
         pools::advertisement(),
     ])?;
-    lab.pod("web", LAST, &services::WEB)?;
-    let all: Vec<_> =
+    lab.pod("web", LAST_NODE, &services::WEB)?;
+    let web_services: Vec<_> =
         (0..ADDRESSES).map(|n| services::service(&format!("web{n}"), json!({}))).collect();
-    lab.apply_objects(&all)
+    lab.apply_objects(&web_services)
 }
 
-/// Returns the number of addresses that the speaker of a node announces. The request is local to
-/// the node, so that it causes no frame on the segment.
-fn owned(lab: &Lab, node: &str) -> Result<usize> {
+/// Returns the number of addresses that the speaker of a node announces. The request comes from the
+/// node itself, so that it causes no frame on the segment.
+fn owned_addresses(lab: &Lab, node: &str) -> Result<usize> {
     let page =
         lab.http_get(node, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT), "/metrics")?;
     let series =
@@ -107,9 +109,9 @@ fn owned(lab: &Lab, node: &str) -> Result<usize> {
 }
 
 fn wait_owned(lab: &Lab, node: &str, enough: impl Fn(usize) -> bool) -> Result<()> {
-    wait::until(&format!("{node} announces what it should"), STATE_MAX, || {
-        let count = owned(lab, node)?;
-        ensure!(enough(count), "it announces {count} addresses");
+    wait::until(&format!("{node} announces the expected number of addresses"), STATE_MAX, || {
+        let count = owned_addresses(lab, node)?;
+        ensure!(enough(count), "{node} announces {count} addresses");
         Ok(Some(()))
     })
 }

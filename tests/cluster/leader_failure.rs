@@ -1,5 +1,5 @@
-//! Failure of the leader among two controllers while a thousand Services are created: the other
-//! takes over, and every Service gets exactly one address.
+//! Failure of the active leader of two controllers while a thousand Services are created: the other
+//! controller takes over, and every Service gets exactly one address.
 
 use crate::assignment_log::AssignmentLog;
 use crate::metrics::metric_at;
@@ -20,31 +20,33 @@ use std::time::{Duration, Instant};
 const SERVICES: usize = 1000;
 /// Number of Services with an address at which the leader fails.
 const ASSIGNED_AT_FAILURE: usize = 300;
-/// Maximum time for the whole batch: on a busy machine the API server needs most of it for the
-/// creations.
-const ALL_MAX: Duration = Duration::from_secs(120);
-/// A lease that the leader keeps although the API server may stall for some seconds during a
-/// thousand creations.
-const LEASE: [&str; 6] =
+/// Maximum time until a whole batch has addresses: on a busy machine the API server needs most of
+/// it for the creations.
+const BATCH_MAX: Duration = Duration::from_secs(120);
+/// Flags of a leader lease that the leader keeps although the API server may stall for some seconds
+/// during a thousand creations.
+const LEASE_FLAGS: [&str; 6] =
     ["--lease-duration", "9s", "--lease-renew-deadline", "7s", "--lease-retry", "500ms"];
 /// Maximum time from the last creation to the last address, also if all Services are created before
 /// the follower writes.
 const LAST_ADDRESS_MAX: Duration = Duration::from_secs(40);
-/// Time in which nothing may change after that.
+/// Time after the last address in which no Service may change.
 const QUIET: Duration = Duration::from_secs(2);
-/// Minimum time between the kill and the follower's first write. After a shorter time without a
-/// renewal the lease is still valid: see [`LEASE`].
+/// Minimum time between the kill and the follower's first write, because the lease is still valid
+/// before: see [`LEASE_FLAGS`].
 const SILENCE_MIN: Duration = Duration::from_secs(1);
-/// Three times the lease plus the interval at which the follower checks it: see [`LEASE`].
+/// Maximum time between the kill and the follower's first write: three times the sum of the lease
+/// duration and the interval at which the follower checks the lease.
 const KILLED_GAP_MAX: Duration = Duration::from_secs(29);
-/// Maximum time after a clean stop. The leader releases the lease, and the follower finds that at
-/// its next check, every 500 ms. Three times the sum of both.
+/// Maximum time between a clean stop and the follower's first write. The leader releases the lease,
+/// and the follower checks the lease every 500 ms. Three times the sum of both.
 const STOPPED_GAP_MAX: Duration = Duration::from_secs(4);
 
-/// Both controllers run on one host, so each needs ports of its own.
-const PROBES_ABOVE_ADMIN: u16 = 100;
+/// Difference of the probe port and the admin port of a controller. Both controllers run on one
+/// host, so each needs ports of its own.
+const PROBE_PORT_OFFSET: u16 = 100;
 
-/// A controller of the lab.
+/// A controller of the lab: its process and its admin port.
 struct Replica {
     process: &'static str,
     port: u16,
@@ -56,8 +58,8 @@ const SECOND: Replica = Replica { process: "controller-second", port: 7473 };
 impl Replica {
     fn start(&self, lab: &Lab) -> Result<()> {
         let admin = format!("--admin-listen=0.0.0.0:{}", self.port);
-        let probes = format!("--probe-listen=127.0.0.1:{}", self.port + PROBES_ABOVE_ADMIN);
-        lab.start_controller_named(self.process, &[&LEASE[..], &[&admin, &probes]].concat())
+        let probes = format!("--probe-listen=127.0.0.1:{}", self.port + PROBE_PORT_OFFSET);
+        lab.start_controller_named(self.process, &[&LEASE_FLAGS[..], &[&admin, &probes]].concat())
     }
 
     fn metric(&self, lab: &Lab, name: &str) -> Result<f64> {
@@ -76,32 +78,35 @@ impl Replica {
 }
 
 #[test]
-fn a_leader_failure_during_a_thousand_creations_loses_and_duplicates_no_address() {
+fn a_leader_failure_loses_and_duplicates_no_address() {
     run_scenario(&without_proxy("leader"), |lab| {
         lab.install_ferrolb()?;
         lab.apply(services::POOL)?;
-        step("two controllers, and the first leads", || {
+        step("two controllers run, and the first one leads", || {
             FIRST.start(lab)?;
             FIRST.wait_leading(lab)?;
             SECOND.start(lab)?;
             SECOND.wait_ready(lab)
         })?;
-        step("the leader is killed among a thousand creations", || {
+        step("the leader is killed during a thousand creations", || {
             let gap = fail_over(lab, "killed", &FIRST, &SECOND, Signal::KILL)?;
             ensure!(
                 gap >= SILENCE_MIN,
-                "the follower wrote {gap:?} after the kill, when the lease was not over"
+                "the follower wrote {gap:?} after the kill, before the lease had expired"
             );
             ensure!(gap <= KILLED_GAP_MAX, "the follower wrote only {gap:?} after the kill");
             Ok(())
         })?;
-        step("started again, it follows", || {
+        step("the killed controller is restarted and follows", || {
             lab.restart(FIRST.process)?;
             FIRST.wait_ready(lab)?;
-            ensure!(FIRST.metric(lab, "ferrolb_controller_leader")? < 1.0, "it leads");
+            ensure!(
+                FIRST.metric(lab, "ferrolb_controller_leader")? < 1.0,
+                "the restarted controller leads"
+            );
             Ok(())
         })?;
-        step("the new leader is stopped among a thousand more", || {
+        step("the new leader is stopped during a thousand more creations", || {
             let gap = fail_over(lab, "stopped", &SECOND, &FIRST, Signal::TERM)?;
             ensure!(
                 gap <= STOPPED_GAP_MAX,
@@ -109,21 +114,21 @@ fn a_leader_failure_during_a_thousand_creations_loses_and_duplicates_no_address(
             );
             Ok(())
         })?;
-        step("all two thousand have an address of their own", || {
-            let mut ledger = AssignmentLog::default();
-            let all = lab.api(async |client| {
+        step("each of the two thousand Services has an address of its own", || {
+            let mut log = AssignmentLog::default();
+            let list = lab.api(async |client| {
                 Ok(Api::<Service>::default_namespaced(client)
                     .list(&ListParams::default().labels("bench"))
                     .await?)
             })?;
-            all.iter().for_each(|service| ledger.record(service));
-            ledger.check(2 * SERVICES)
+            list.iter().for_each(|service| log.record(service));
+            log.check(2 * SERVICES)
         })
     });
 }
 
-/// Creates Services, ends the leader during the creations, and waits for all addresses. Returns the
-/// time from the signal to the first write of the follower.
+/// Creates a batch of Services, ends the leader during the creations, and waits for all addresses.
+/// Returns the time from the signal to the first write of the follower.
 fn fail_over(
     lab: &Lab,
     batch: &str,
@@ -133,22 +138,26 @@ fn fail_over(
 ) -> Result<Duration> {
     let writes = || follower.metric(lab, "ferrolb_controller_writes_total");
     let (before, start) = (writes()?, wait::now());
-    let (midst, in_the_midst) = mpsc::channel();
+    let (reached, failure_point) = mpsc::channel();
     let (gap, (created, done)) = std::thread::scope(|scope| {
-        let creation = scope.spawn(|| lab.api(async |client| create(&client, batch, midst).await));
+        let creation =
+            scope.spawn(|| lab.api(async |client| create_batch(&client, batch, reached).await));
         // If the channel closes without a message, the other thread returns the error.
-        let gap = in_the_midst.recv().ok().map(|()| {
-            let death = wait::now();
+        let gap = failure_point.recv().ok().map(|()| {
+            let failure = wait::now();
             lab.stop(leader.process, signal)?;
-            wait::until("the follower writes", ALL_MAX, || {
-                Ok((writes()? > before).then(|| death.elapsed()))
+            wait::until("the follower writes", BATCH_MAX, || {
+                Ok((writes()? > before).then(|| failure.elapsed()))
             })
         });
         let done = creation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok::<_, anyhow::Error>((gap.context("the leader was not ended")??, done))
+        Ok::<_, anyhow::Error>((
+            gap.context("the creations ended before the leader failed")??,
+            done,
+        ))
     })?;
     print_measured(&format!(
-        "leader {batch} among {SERVICES} creations: the follower writes after {gap:?} and {} times; all are created after {:?} and have an address after {:?}",
+        "leader {batch} during {SERVICES} creations: the follower writes after {gap:?} and {} times; all Services are created after {:?} and have an address after {:?}",
         writes()? - before,
         created - start,
         done - start,
@@ -158,23 +167,23 @@ fn fail_over(
     Ok(gap)
 }
 
-/// Creates a batch of Services, signals `midst` when [`ASSIGNED_AT_FAILURE`] of them have an
-/// address, and waits until each has its address and keeps it. Returns the times of the last
+/// Creates a batch of Services, signals `reached` when [`ASSIGNED_AT_FAILURE`] of them have an
+/// address, and waits until each one has an address and keeps it. Returns the times of the last
 /// creation and of the last address.
-async fn create(
+async fn create_batch(
     client: &Client,
     batch: &str,
-    midst: mpsc::Sender<()>,
+    reached: mpsc::Sender<()>,
 ) -> Result<(Instant, Instant)> {
     let mut events = services::ServiceEvents::of(client, batch).await?;
-    let (mut ledger, mut midst) = (AssignmentLog::default(), Some(midst));
+    let (mut log, mut reached) = (AssignmentLog::default(), Some(reached));
     let watched = async {
-        while ledger.assigned() < SERVICES {
-            ledger.record(&events.next().await?);
-            if ledger.assigned() >= ASSIGNED_AT_FAILURE
-                && let Some(midst) = midst.take()
+        while log.assigned() < SERVICES {
+            log.record(&events.next().await?);
+            if log.assigned() >= ASSIGNED_AT_FAILURE
+                && let Some(reached) = reached.take()
             {
-                midst.send(())?;
+                reached.send(())?;
             }
         }
         Ok(wait::now())
@@ -183,17 +192,18 @@ async fn create(
         services::post_all(client, batch, SERVICES, &services::V4),
         watched,
     );
-    let ended = tokio::time::timeout(ALL_MAX, all).await;
-    let given = ledger.assigned();
-    let (created, done) = ended
-        .with_context(|| format!("{given} of {SERVICES} have an address after {ALL_MAX:?}"))??;
+    let ended = tokio::time::timeout(BATCH_MAX, all).await;
+    let assigned = log.assigned();
+    let (created, done) = ended.with_context(|| {
+        format!("{assigned} of {SERVICES} Services have an address after {BATCH_MAX:?}")
+    })??;
     while let Ok(service) = tokio::time::timeout(QUIET, events.next()).await {
-        ledger.record(&service?);
+        log.record(&service?);
     }
-    ledger.check(SERVICES)?;
+    log.check(SERVICES)?;
     let created = created
         .into_iter()
-        .map(|(_, _, answered)| answered)
+        .map(|(_, _, created)| created)
         .max()
         .context("no Service was created")?;
     Ok((created, done))

@@ -1,10 +1,10 @@
-//! `externalTrafficPolicy: Local` under load: pods are replaced, the last pod of the owner fails,
-//! and the policy changes in place. Also the client address that a pod sees.
+//! `externalTrafficPolicy: Local` under load: pods are replaced, the last pod of the owner becomes
+//! unready, and the policy changes. Also the client address that a pod sees.
 
-use crate::node_failure::{PROBE_STEP, forwards_to};
+use crate::node_failure::{PROBE_INTERVAL, wait_forwards_to};
 use crate::scenario::{run_scenario, step};
 use crate::services::{self, WEB};
-use crate::under_load::{stays, wait_moved, without_loss};
+use crate::under_load::{check_owner_stays, run_without_loss, wait_moved};
 use crate::{pools, segment};
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::topology::{CLIENT, Host};
@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// Time of probes that show that an address does not move.
+/// Length of the probes that show that an address does not move.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Number of moves whose loss is allowed. The old node's kube-proxy learns of the change when its
-/// speaker does, and drops new connections until the address has moved.
-const RACE: usize = 3;
+/// Number of moves for which [`without_loss`] allows losses. The old owner's kube-proxy sees the
+/// change together with its speaker, and drops new connections until the address has moved.
+const MOVES_WITH_LOSS: usize = 3;
 
 #[test]
-fn with_policy_local_the_address_follows_the_pods_and_the_client_loses_nothing() {
+fn with_policy_local_the_address_follows_the_pods_without_loss() {
     run_scenario(&Options::named("localpolicy"), |lab| {
         lab.start_ferrolb()?;
         lab.apply_objects(&[
@@ -37,118 +37,131 @@ fn with_policy_local_the_address_follows_the_pods_and_the_client_loses_nothing()
             services::service("cluster", json!({})),
         ])?;
         let address = services::address(lab, "web")?;
-        step("each node forwards to its own pod", || {
-            lab.nodes().iter().try_for_each(|node| forwards(lab, node, &pod(node)))
+        step("each node forwards to its own pod only", || {
+            lab.nodes().iter().try_for_each(|node| wait_forwards_to_pod(lab, node, &pod(node)))
         })?;
         step(
-            "the pod sees the client's own address with policy Local, and not with Cluster",
+            "a pod sees the client's address with policy Local, and not with policy Cluster",
             || check_client_address(lab, address),
         )?;
         let owner = check_replaced_pods(lab, address)?;
         check_moves(lab, address, &owner)?;
         step(
-            "all pods terminate: with usable: ready no node may announce, and without it one that serves on does",
-            || all_terminate(lab, address),
+            "all pods terminate: with endpoint-condition ready no node announces, and without it one does",
+            || terminate_all(lab, address),
         )
     });
 }
 
-/// Steps in which pods are replaced in different ways. Returns the owner after them.
+/// Runs the steps that replace pods in different ways. Returns the final owner.
 fn check_replaced_pods(lab: &Lab, address: Ipv4Addr) -> Result<String> {
     let owner = segment::wait_owner(lab, address)?;
-    step("pods are replaced one after another, and nothing moves", || {
-        without_loss(
+    step("pods are replaced one after another, and the address stays", || {
+        run_without_loss(
             lab,
             address,
-            ("Local, rolling replacement of the pods of three nodes", 0),
+            ("policy Local, rolling replacement of the pods of three nodes", 0),
             || replace_all(lab),
         )?;
-        stays(lab, address, &owner, SETTLED)
+        check_owner_stays(lab, address, &owner, SETTLED)
     })?;
     step(
-        "an owner whose only pod terminates and serves on hands the address to one that is ready",
+        "an owner whose only pod terminates hands the address over to a node with a ready pod",
         || {
-            without_loss(
+            run_without_loss(
                 lab,
                 address,
-                ("Local, the pods of three nodes end and are made anew", 3),
-                || renew_all(lab, address),
+                ("policy Local, the pods of three nodes terminate and are created again", 3),
+                || recreate_all(lab, address),
             )
         },
     )?;
     step(
-        "with usable: ready a pod that terminates counts no more: each hands its address over",
+        "with endpoint-condition ready, an owner whose pod terminates hands the address over",
         || {
             set_endpoint_condition(lab, json!("ready"))?;
-            without_loss(
+            run_without_loss(
                 lab,
                 address,
-                ("Local, usable: ready, the pods of three nodes end and are made anew", 3),
-                || renew_all(lab, address),
+                (
+                    "policy Local, endpoint-condition ready, the pods of three nodes terminate and are created again",
+                    3,
+                ),
+                || recreate_all(lab, address),
             )?;
             segment::wait_owner(lab, address)
         },
     )
 }
 
-/// Steps in which the owner's last pod is not ready, and in which the policy changes.
+/// Runs the steps in which the owner's last pod becomes unready, and in which the policy changes.
 fn check_moves(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
-    let second = step("the owner's last pod is ready no more, and the address moves", || {
-        let gone =
-            || lab.set_ready(&newer(owner), false).and_then(|()| wait_moved(lab, address, owner));
-        without_loss(lab, address, ("Local, last pod of the owner is NotReady", RACE), gone)
+    let second = step("the owner's last pod becomes unready, and the address moves", || {
+        let set_unready = || {
+            lab.set_ready(&replacement_pod(owner), false)
+                .and_then(|()| wait_moved(lab, address, owner))
+        };
+        run_without_loss(
+            lab,
+            address,
+            ("policy Local, the owner's last pod becomes unready", MOVES_WITH_LOSS),
+            set_unready,
+        )
     })?;
     step(
-        "the policy is changed to Cluster and back while the holder has a pod, and nothing moves",
+        "the policy changes to Cluster and back while the owner has a pod, and the address stays",
         || {
             for to in ["Cluster", "Local"] {
-                without_loss(
+                run_without_loss(
                     lab,
                     address,
-                    (&format!("policy changed to {to}, a pod on the holder"), 0),
+                    (&format!("policy changed to {to}, a pod on the owner"), 0),
                     || {
-                        policy(lab, to)?;
-                        stays(lab, address, &second, SETTLED)
+                        set_policy(lab, to)?;
+                        check_owner_stays(lab, address, &second, SETTLED)
                     },
                 )?;
             }
             Ok(())
         },
     )?;
-    step("it is changed to Local while the holder has none, and the address moves", || {
-        moved_by_policy(lab, address, &second)
-    })
+    step(
+        "the policy changes to Local while the owner has no ready pod, and the address moves",
+        || move_by_policy(lab, address, &second),
+    )
 }
 
-/// Returns the name of a node's first pod. [`newer`] names its replacement.
+/// Returns the name of a node's first pod.
 fn pod(node: &str) -> String {
     format!("old{node}")
 }
 
-fn newer(node: &str) -> String {
+/// Returns the name of the pod that replaces a node's first pod.
+fn replacement_pod(node: &str) -> String {
     format!("new{node}")
 }
 
 /// Waits until a node forwards connections to its own node port to this pod alone.
-fn forwards(lab: &Lab, node: &str, pod: &str) -> Result<()> {
+fn wait_forwards_to_pod(lab: &Lab, node: &str, pod: &str) -> Result<()> {
     let service = services::get(lab, "web")?;
     let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
     let port = ports
         .first()
         .and_then(|port| u16::try_from(port.node_port?).ok())
-        .context("a node port")?;
-    let host = Host::named(node).context("a node")?;
-    forwards_to(lab, node, SocketAddr::new(host.v4().into(), port), pod)
+        .context("the Service has no node port")?;
+    let host = Host::named(node).context("not a host of the lab")?;
+    wait_forwards_to(lab, node, SocketAddr::new(host.v4().into(), port), pod)
 }
 
 fn check_client_address(lab: &Lab, local: Ipv4Addr) -> Result<()> {
     let client = Host::client().v4().to_string();
     for (address, expect) in [(local, true), (services::address(lab, "cluster")?, false)] {
-        let page = wait::until("the page", pools::STATE_MAX, || {
+        let page = wait::until("the client gets the page", pools::STATE_MAX, || {
             let page = lab.http_get(CLIENT, services::http(address), "/")?;
             Ok((page.status == 200).then_some(page))
         })?;
-        let seen = page.body.split_whitespace().nth(1).context("a client")?;
+        let seen =
+            page.body.split_whitespace().nth(1).context("the page names no client address")?;
         ensure!(
             (seen == client) == expect,
             "at {address} the pod saw {seen}; the client is {client}"
@@ -157,13 +170,13 @@ fn check_client_address(lab: &Lab, local: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-/// Replaces pods as a Deployment does: the new pod is ready, the old one terminates, serves on, and
-/// is deleted.
+/// Replaces pods as a Deployment does: the new pod becomes ready, and the old one terminates, still
+/// serves, and is deleted.
 fn replace_all(lab: &Lab) -> Result<()> {
     lab.nodes().iter().try_for_each(|node| {
-        lab.pod(&newer(node), node, &WEB)?;
+        lab.pod(&replacement_pod(node), node, &WEB)?;
         lab.terminate(&pod(node))?;
-        forwards(lab, node, &newer(node))?;
+        wait_forwards_to_pod(lab, node, &replacement_pod(node))?;
         lab.remove_pod(&pod(node))
     })
 }
@@ -176,49 +189,54 @@ fn set_endpoint_condition(lab: &Lab, value: Value) -> Result<()> {
     )
 }
 
-/// Replaces pods as a DaemonSet does: the old pod of a node terminates, serves on while it receives
-/// traffic, and is deleted before the new one exists.
-fn renew_all(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+/// Replaces pods as a DaemonSet does: the old pod of a node terminates, still serves while it
+/// receives traffic, and is deleted before the new one exists.
+fn recreate_all(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     lab.nodes().iter().try_for_each(|node| {
-        let (pod, owner) = (newer(node), segment::wait_owner(lab, address)?);
+        let (pod, owner) = (replacement_pod(node), segment::wait_owner(lab, address)?);
         lab.terminate(&pod)?;
         if owner == *node {
             wait_moved(lab, address, node)?;
         }
         lab.remove_pod(&pod)?;
         lab.pod(&pod, node, &WEB)?;
-        forwards(lab, node, &pod)
+        wait_forwards_to_pod(lab, node, &pod)
     })
 }
 
-/// Terminates all pods while they still serve. With `ready` no node is eligible, and without the
-/// annotation a terminating pod counts.
-fn all_terminate(lab: &Lab, address: Ipv4Addr) -> Result<()> {
+/// Terminates all pods while they still serve. With the endpoint condition `ready`, no endpoint is
+/// eligible, and without the annotation a terminating endpoint is.
+fn terminate_all(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     set_endpoint_condition(lab, json!("ready"))?;
-    lab.nodes().iter().try_for_each(|node| lab.terminate(&newer(node)))?;
+    lab.nodes().iter().try_for_each(|node| lab.terminate(&replacement_pod(node)))?;
     services::wait_announced(lab, "web", "NoEndpoints", "no endpoint")?;
     segment::wait_unannounced(lab, address)?;
     set_endpoint_condition(lab, Value::Null)?;
     let owner = segment::wait_owner(lab, address)?;
-    forwards(lab, &owner, &newer(&owner))
+    wait_forwards_to_pod(lab, &owner, &replacement_pod(&owner))
 }
 
-fn policy(lab: &Lab, to: &str) -> Result<()> {
+fn set_policy(lab: &Lab, to: &str) -> Result<()> {
     services::patch(lab, "web", &json!({"spec": {"externalTrafficPolicy": to}}))
 }
 
-/// Makes the owner's own pod unready under policy Cluster, which loses nothing. With Local the
-/// owner then has no pod, and the address moves.
-fn moved_by_policy(lab: &Lab, address: Ipv4Addr, holder: &str) -> Result<()> {
-    policy(lab, "Cluster")?;
-    lab.nodes().iter().try_for_each(|node| lab.set_ready(&newer(node), node != holder))?;
-    wait::until("the pod of the holder gets nothing", pools::STATE_MAX, || {
-        let report = lab.start_probe(services::http(address), SETTLED, PROBE_STEP).finish()?;
-        Ok((report.lost == 0 && !report.pods.contains_key(&newer(holder))).then_some(()))
+/// Makes the owner's own pod unready under policy Cluster, which moves no address. With policy
+/// Local the owner then has no eligible endpoint, and the address moves.
+fn move_by_policy(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
+    set_policy(lab, "Cluster")?;
+    lab.nodes().iter().try_for_each(|node| lab.set_ready(&replacement_pod(node), node != owner))?;
+    wait::until("the owner's pod gets no connection", pools::STATE_MAX, || {
+        let report = lab.start_probe(services::http(address), SETTLED, PROBE_INTERVAL).finish()?;
+        Ok((report.lost == 0 && !report.pods.contains_key(&replacement_pod(owner))).then_some(()))
     })?;
-    stays(lab, address, holder, SETTLED)?;
-    without_loss(lab, address, ("policy changed to Local, no pod on the holder", RACE), || {
-        policy(lab, "Local")?;
-        wait_moved(lab, address, holder).map(drop)
-    })
+    check_owner_stays(lab, address, owner, SETTLED)?;
+    run_without_loss(
+        lab,
+        address,
+        ("policy changed to Local, no ready pod on the owner", MOVES_WITH_LOSS),
+        || {
+            set_policy(lab, "Local")?;
+            wait_moved(lab, address, owner).map(drop)
+        },
+    )
 }

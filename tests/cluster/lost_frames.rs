@@ -1,5 +1,5 @@
-//! Frame loss on the switch: hello frames alone, all FerroLB frames, and everything between two
-//! halves.
+//! Frame loss on the switch: hello frames between two nodes, all FerroLB frames, and all frames
+//! between two halves of the segment.
 
 use crate::frame_log::{self, FrameLog};
 use crate::metrics::metric;
@@ -16,19 +16,19 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Time for which two nodes receive no hello frames of each other: longer than an unrepeated claim
-/// is valid.
+/// Time for which two nodes receive no hello frames of each other: longer than a claim is valid
+/// without repetition.
 const HELLOS_LOST: Duration = Duration::from_secs(15);
-/// Time for which no speaker receives frames of any other.
+/// Time for which no speaker receives a frame of another speaker.
 const ALL_LOST: Duration = Duration::from_secs(3);
 /// Maximum time until one owner remains after the loss ends: three times the expected second, for a
 /// busy machine.
 const HEAL_MAX: Duration = Duration::from_secs(3);
-/// Time for which the segment is observed after that.
-const HEALED: Duration = Duration::from_secs(5);
+/// Time for which the test records frames after the loss has ended.
+const OBSERVED_AFTER: Duration = Duration::from_secs(5);
 
 #[test]
-fn one_owner_remains_after_a_switch_lost_frames() {
+fn one_owner_remains_after_the_switch_drops_frames() {
     run_scenario(&Options::named("lostframes"), |lab| {
         lab.start_ferrolb()?;
         let keys = frame_log::keys(lab)?;
@@ -36,50 +36,51 @@ fn one_owner_remains_after_a_switch_lost_frames() {
         for node in ["node2", "node3"] {
             lab.pod(&format!("web{node}"), node, &WEB)?;
         }
-        // Policy Local: each node that replies has a pod of its own, also when it is cut off from
-        // the others.
+        // With policy Local, each owner has a pod of its own, also while it is separated from the
+        // other nodes.
         lab.apply_objects(&[service("web", json!({"externalTrafficPolicy": "Local"}))])?;
         let address = services::address(lab, "web")?;
         let owner = segment::wait_owner(lab, address)?;
         step(
-            "hellos get lost between the owner and another: challenges pass, and nothing changes",
-            || hellos_lost(lab, &keys, address, &owner),
+            "hellos between the owner and a node are lost: challenges succeed, and the owner stays",
+            || drop_hellos(lab, &keys, address, &owner),
         )?;
-        let owner =
-            step("all of ours gets lost: all answer, and one when it no longer does", || {
-                all_lost(lab, &keys, address)
-            })?;
+        let owner = step(
+            "all FerroLB frames are lost: all nodes reply, and one of them after the loss",
+            || drop_all(lab, &keys, address),
+        )?;
         step(
-            "the switch falls into two: each half is served, and one owner when it is whole again",
-            || two_halves(lab, &keys, address, &owner),
+            "the segment is split: each half is served, and one owner remains after the repair",
+            || split_segment(lab, &keys, address, &owner),
         )
     });
 }
 
 /// Drops multicast hello frames between the owner and one other node, and nothing else.
-fn hellos_lost(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -> Result<()> {
-    let other = lab.nodes().into_iter().find(|node| node != owner).context("another node")?;
+fn drop_hellos(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -> Result<()> {
+    let other =
+        lab.nodes().into_iter().find(|node| node != owner).context("the lab has no second node")?;
     let counts = || -> Result<(f64, f64)> {
-        let all = |name: &str| {
+        let sum = |name: &str| {
             lab.nodes().iter().map(|node| metric(lab, node, name)).sum::<Result<f64>>()
         };
         Ok((
             metric(lab, &other, "ferrolb_speaker_suspicions_refuted_total")?,
-            all("ferrolb_speaker_deaths_total")?,
+            sum("ferrolb_speaker_deaths_total")?,
         ))
     };
-    let (refuted, deaths) = counts()?;
+    let (refuted, failures) = counts()?;
     let (owners, evidence) = FrameLog::of(lab, keys, || {
-        let lose = |from: &str, to: &str| {
+        let drop_rule = |from: &str, to: &str| {
             let (kind, group) = (hello::ETHER_TYPE, hello::GROUP);
             format!(
                 "iifname \"{from}\" oifname \"{to}\" ether type {kind:#x} ether daddr {group} drop"
             )
         };
-        lab.set_drops(&[lose(owner, &other), lose(&other, owner)])?;
-        let (mut wire, mut owners) = (SegmentSocket::open(lab)?, BTreeSet::new());
+        lab.set_drops(&[drop_rule(owner, &other), drop_rule(&other, owner)])?;
+        let (mut socket, mut owners) = (SegmentSocket::open(lab)?, BTreeSet::new());
         wait::during(HELLOS_LOST, || {
-            owners.append(&mut wire.replying(address)?);
+            owners.append(&mut socket.replying(address)?);
             Ok(())
         })?;
         lab.set_drops(&[])?;
@@ -91,9 +92,9 @@ fn hellos_lost(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -
         owners == [owner] && claims.is_empty(),
         "{owners:?} replied, and there were claims: {claims:?}"
     );
-    let (now_refuted, now_deaths) = counts()?;
+    let (now_refuted, now_failures) = counts()?;
     ensure!(now_refuted > refuted, "{other} suspected no node, so no hello frame was lost");
-    ensure!(now_deaths == deaths, "{} nodes were detected as failed", now_deaths - deaths);
+    ensure!(now_failures == failures, "{} nodes were detected as failed", now_failures - failures);
     print_measured(&format!(
         "hellos lost for {HELLOS_LOST:?}: {} suspicions, all refuted",
         now_refuted - refuted
@@ -101,30 +102,32 @@ fn hellos_lost(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -
     Ok(())
 }
 
-/// Drops all FerroLB frames, so that each speaker finds itself alone and replies. Returns the final
-/// owner.
-fn all_lost(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr) -> Result<String> {
-    let (healed, evidence) = FrameLog::of(lab, keys, || {
+/// Drops all FerroLB frames, so that each speaker considers itself the only one and announces the
+/// address. Returns the final owner.
+fn drop_all(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr) -> Result<String> {
+    let (repaired_at, evidence) = FrameLog::of(lab, keys, || {
         lab.set_drops(&[format!("ether type {:#x} drop", hello::ETHER_TYPE)])?;
-        let mut wire = SegmentSocket::open(lab)?;
-        wait::until("all nodes answer", STATE_MAX, || {
-            let answering = wire.replying(address)?.len();
-            ensure!(answering == lab.nodes().len(), "{answering} nodes reply");
+        let mut socket = SegmentSocket::open(lab)?;
+        wait::until("all nodes reply", STATE_MAX, || {
+            let replying = socket.replying(address)?.len();
+            ensure!(replying == lab.nodes().len(), "{replying} nodes reply");
             Ok(Some(()))
         })?;
-        wait::during(ALL_LOST, || wire.request(address))?;
+        wait::during(ALL_LOST, || socket.request(address))?;
         lab.set_drops(&[])?;
-        let healed = wait::now();
-        wait::during(HEALED, || wire.request(address))?;
-        Ok(healed)
+        let repaired_at = wait::now();
+        wait::during(OBSERVED_AFTER, || socket.request(address))?;
+        Ok(repaired_at)
     })?;
     let owner = segment::owner(lab, address)?;
-    let answers = evidence.announcements_and_replies(lab, address);
-    let last =
-        answers.iter().rfind(|said| said.host != owner).context("only one node ever replied")?;
-    let late = last.at.saturating_duration_since(healed);
+    let replies = evidence.announcements_and_replies(lab, address);
+    let last = replies
+        .iter()
+        .rfind(|reply| reply.host != owner)
+        .context("only the final owner ever replied")?;
+    let late = last.at.saturating_duration_since(repaired_at);
     print_measured(&format!(
-        "all of ours lost, then no longer: the last answer of another than the owner came {late:?} later"
+        "all FerroLB frames lost: the last reply of a node other than the owner came {late:?} after the loss ended"
     ));
     ensure!(late <= HEAL_MAX, "{} replied {late:?} after the loss ended", last.host);
     Ok(owner)
@@ -132,7 +135,7 @@ fn all_lost(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr) -> Result<String>
 
 /// Separates the client and the owner from the other nodes and the control plane's host, which acts
 /// as a second client.
-fn two_halves(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -> Result<()> {
+fn split_segment(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -> Result<()> {
     let others = lab.nodes().into_iter().filter(|node| node != owner);
     let sides = [
         vec![CLIENT.to_owned(), owner.to_owned()],
@@ -141,13 +144,13 @@ fn two_halves(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) ->
     let named = |side: &[String]| {
         side.iter().map(|host| format!("\"{host}\"")).collect::<Vec<_>>().join(", ")
     };
-    let lose = |from: &[String], to: &[String]| {
+    let drop_rule = |from: &[String], to: &[String]| {
         format!("iifname {{ {} }} oifname {{ {} }} drop", named(from), named(to))
     };
     let (second, evidence) = FrameLog::of(lab, keys, || {
-        lab.set_drops(&[lose(&sides[0], &sides[1]), lose(&sides[1], &sides[0])])?;
-        served(lab, CLIENT, address, owner)?;
-        let second = wait::until("another owner on the other side", STATE_MAX, || {
+        lab.set_drops(&[drop_rule(&sides[0], &sides[1]), drop_rule(&sides[1], &sides[0])])?;
+        wait_served_by(lab, CLIENT, address, owner)?;
+        let second = wait::until("the other half has an owner", STATE_MAX, || {
             lab.http_get(CONTROL_PLANE, http(address), "/")?;
             let known = neighbor_entry(lab, CONTROL_PLANE, address)?
                 .context("the client has no neighbor entry")?;
@@ -156,52 +159,56 @@ fn two_halves(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) ->
                 .into_iter()
                 .find(|node| segment::mac_of(node).is_ok_and(|mac| mac == known)))
         })?;
-        ensure!(second != owner, "{owner} serves the other side, too");
-        served(lab, CONTROL_PLANE, address, &second)?;
-        served(lab, CLIENT, address, owner)?;
+        ensure!(second != owner, "{owner} serves the other half, too");
+        wait_served_by(lab, CONTROL_PLANE, address, &second)?;
+        wait_served_by(lab, CLIENT, address, owner)?;
         lab.set_drops(&[])?;
-        let healed = wait::now();
-        // No host sends requests meanwhile, so the clients can learn the owner only from
-        // announcements.
-        let mut seen = Vec::new();
-        wait::during(HEALED, || {
+        let repaired_at = wait::now();
+        // No host sends requests meanwhile, so the clients' entries change only by announcements.
+        let mut entries = Vec::new();
+        wait::during(OBSERVED_AFTER, || {
             let known = [CLIENT, CONTROL_PLANE].map(|host| neighbor_entry(lab, host, address));
             let [first, other] = known;
-            seen.push((healed.elapsed(), [first?, other?]));
+            entries.push((repaired_at.elapsed(), [first?, other?]));
             Ok(())
         })?;
         let now = segment::owner(lab, address)?;
         let owner = segment::mac_of(&now)?;
-        let right = [Some(owner.clone()), Some(owner)];
-        let wrong = seen.iter().rposition(|(_, known)| *known != right);
-        let told = seen.get(wrong.map_or(0, |last| last + 1)).map(|(at, _)| *at);
-        let told = told.with_context(|| {
-            format!("{now} owns the address, but the clients' entries are {:?}", seen.last())
+        let expected = [Some(owner.clone()), Some(owner)];
+        let last_wrong = entries.iter().rposition(|(_, known)| *known != expected);
+        let known_after = entries.get(last_wrong.map_or(0, |last| last + 1)).map(|(at, _)| *at);
+        let known_after = known_after.with_context(|| {
+            format!("{now} owns the address, but the clients' entries are {:?}", entries.last())
         })?;
         print_measured(&format!(
-            "two halves, then one: both clients know the one owner after {told:?}"
+            "split segment: both clients have the entry of the owner {known_after:?} after the repair"
         ));
-        ensure!(told <= HEAL_MAX, "it took {told:?}");
+        ensure!(known_after <= HEAL_MAX, "the entries are correct after {known_after:?}");
         Ok(second)
     })?;
-    let claims: BTreeSet<_> = evidence.claims(address).into_iter().map(|said| said.host).collect();
-    ensure!(claims.contains(&second), "{second} served without a claim: {claims:?}");
+    let claims: BTreeSet<_> =
+        evidence.claims(address).into_iter().map(|claim| claim.host).collect();
+    ensure!(
+        claims.contains(&second),
+        "{second} served without a claim; nodes with claims: {claims:?}"
+    );
     Ok(())
 }
 
 /// Waits until a client gets the page of the pod on this node.
-fn served(lab: &Lab, client: &str, address: Ipv4Addr, node: &str) -> Result<()> {
+fn wait_served_by(lab: &Lab, client: &str, address: Ipv4Addr, node: &str) -> Result<()> {
     wait::until(&format!("{client} is served by {node}"), STATE_MAX, || {
-        let pod = lab.http_get(client, http(address), "/")?.pod().context("no page")?;
+        let pod =
+            lab.http_get(client, http(address), "/")?.pod().context("the page names no pod")?;
         ensure!(
             pod == format!("web{node}") || (pod == "web" && node == "node1"),
-            "{pod} served it"
+            "{pod} served the client"
         );
         Ok(Some(()))
     })
 }
 
-/// Returns the MAC address that a host's kernel has for an address.
+/// Returns the MAC address in a host's neighbor entry for an address.
 fn neighbor_entry(lab: &Lab, host: &str, address: Ipv4Addr) -> Result<Option<String>> {
     let table = lab.exec(host, &["ip", "-json", "neigh", "show", "to", &address.to_string()])?;
     let table: Vec<Value> = serde_json::from_str(&table)?;

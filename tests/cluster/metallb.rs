@@ -1,6 +1,6 @@
-//! MetalLB side by side with FerroLB: both serve the Services without a class. The test plays
-//! MetalLB's controller: it writes what the real one writes, under the same name, and never gives
-//! up.
+//! MetalLB side by side with FerroLB: both serve the Services without a class. The test acts as
+//! MetalLB's controller: it writes the same fields with the same field manager, and repeats a write
+//! until it succeeds.
 
 use crate::metrics::metric;
 use crate::pools;
@@ -21,19 +21,21 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// MetalLB's controller in `metadata.managedFields`.
-const MANAGER: &str = "controller";
+/// Field manager of MetalLB's controller in `metadata.managedFields`.
+const METALLB_MANAGER: &str = "controller";
 /// Annotation that MetalLB sets on a Service with an address.
 const ASSIGNED_ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
-/// Last byte of MetalLB's addresses, which FerroLB's pool contains too.
-const POOL: std::ops::RangeInclusive<u8> = 205..=209;
-/// Interval at which the played controller reads all Services.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-/// Maximum time until both stop writing, and the time after that in which nothing may be written.
+/// Last bytes of the addresses in MetalLB's pool, which FerroLB's pool contains too.
+const METALLB_POOL: std::ops::RangeInclusive<u8> = 205..=209;
+/// Interval at which MetalLB's simulated controller reads all Services.
+const READ_INTERVAL: Duration = Duration::from_millis(20);
+/// Maximum time until both controllers stop writing, and the time after that in which none may
+/// write.
 const SETTLING: Duration = Duration::from_secs(4);
 const QUIET: Duration = Duration::from_secs(3);
-/// Services that both would serve. The last one requests the same address from both.
-const BOTH: [&str; 4] = ["one", "two", "three", "same"];
+/// Services without a class, which both would serve. The last one requests an address that both
+/// pools contain.
+const CLASSLESS_SERVICES: [&str; 4] = ["one", "two", "three", "same"];
 /// Maximum number of FerroLB's writes. For each Service: the assignment, the attempt that finds
 /// MetalLB's write, and the condition. Two more for everything else that changes.
 const WRITES_MAX: f64 = 3.0 * 4.0 + 2.0;
@@ -44,104 +46,112 @@ fn side_by_side_with_metallb_each_service_keeps_its_load_balancer() {
     run_scenario_alone(&one_node("metallb"), |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
-        step("both see Services without a class: MetalLB has them, after a few writes", || {
-            contend(lab)
-        })?;
-        step("that is said on each, once as an event, and by the pool", || {
-            BOTH.iter().try_for_each(|name| reported(lab, name))
-        })?;
-        step("their addresses are announced by nobody of ours, and given to nobody else", || {
-            for name in BOTH {
+        step(
+            "both process Services without a class: MetalLB keeps them after a few writes",
+            || apply_classless_services(lab),
+        )?;
+        step(
+            "FerroLB reports each Service of MetalLB by condition, pool status and one Event",
+            || CLASSLESS_SERVICES.iter().try_for_each(|name| check_reported(lab, name)),
+        )?;
+        step("FerroLB neither announces nor assigns the addresses of MetalLB's Services", || {
+            for name in CLASSLESS_SERVICES {
                 segment::wait_unannounced(lab, services::address(lab, name)?)?;
             }
-            let mut asks = service("asks", json!({"loadBalancerClass": "ferrolb.io/ferrolb"}));
-            let wanted = services::address(lab, "same")?.to_string();
-            asks["metadata"]["annotations"] = json!({"ferrolb.io/loadBalancerIPs": wanted});
-            lab.apply_objects(&[asks])?;
-            services::wait_refused(lab, "asks", "RequestedAddressInUse")
+            let mut object =
+                service("requesting", json!({"loadBalancerClass": "ferrolb.io/ferrolb"}));
+            let requested = services::address(lab, "same")?.to_string();
+            object["metadata"]["annotations"] = json!({"ferrolb.io/loadBalancerIPs": requested});
+            lab.apply_objects(&[object])?;
+            services::wait_refused(lab, "requesting", "RequestedAddressInUse")
         })?;
-        step("a Service of our class is served all the while", || {
+        step("a Service of FerroLB's class is served", || {
             lab.apply_objects(&[service(
-                "ours",
+                "own-class",
                 json!({"loadBalancerClass": "ferrolb.io/ferrolb"}),
             )])?;
-            let given = services::address(lab, "ours")?;
-            ensure!(!POOL.contains(&given.octets()[3]), "the Service has {given}");
-            ensure!(segment::wait_owner(lab, given)? == "node1", "node1 owns the address");
+            let address = services::address(lab, "own-class")?;
+            ensure!(!METALLB_POOL.contains(&address.octets()[3]), "the Service has {address}");
+            ensure!(segment::wait_owner(lab, address)? == "node1", "another node owns the address");
             Ok(())
         })?;
         step(
-            "MetalLB is gone and its mark is taken off as the page says: all is served, at the addresses that it had",
+            "MetalLB is stopped and its annotation removed: FerroLB serves the same addresses",
             || migrate(lab),
         )
     });
 }
 
-fn contend(lab: &Lab) -> Result<()> {
+fn apply_classless_services(lab: &Lab) -> Result<()> {
     let before = writes(lab)?;
-    let mut objects = BOTH.map(|name| service(name, json!({})));
+    let mut objects = CLASSLESS_SERVICES.map(|name| service(name, json!({})));
     objects[3]["metadata"]["annotations"] = json!({"metallb.io/loadBalancerIPs": "172.30.0.207"});
     lab.apply_objects(&objects)?;
-    let theirs = run_controller(lab, SETTLING)?;
-    let ours = writes(lab)? - before;
+    let metallb_writes = run_controller(lab, SETTLING)?;
+    let ferrolb_writes = writes(lab)? - before;
     print_measured(&format!(
-        "MetalLB beside: of {} Services it wrote {theirs} times, we {ours} times",
-        BOTH.len()
+        "side by side with MetalLB: {} Services, {metallb_writes} writes of MetalLB, {ferrolb_writes} of FerroLB",
+        CLASSLESS_SERVICES.len()
     ));
     ensure!(
-        theirs >= BOTH.len() && theirs <= 2 * BOTH.len() && ours <= WRITES_MAX,
-        "{theirs} writes of MetalLB and {ours} of FerroLB"
+        metallb_writes >= CLASSLESS_SERVICES.len()
+            && metallb_writes <= 2 * CLASSLESS_SERVICES.len()
+            && ferrolb_writes <= WRITES_MAX,
+        "{metallb_writes} writes of MetalLB and {ferrolb_writes} of FerroLB"
     );
-    let (theirs, ours) = (run_controller(lab, QUIET)?, writes(lab)? - before - ours);
+    let (metallb_writes, ferrolb_writes) =
+        (run_controller(lab, QUIET)?, writes(lab)? - before - ferrolb_writes);
     ensure!(
-        theirs == 0 && ours == 0.0,
-        "the writes continue: {theirs} of MetalLB and {ours} of FerroLB in {QUIET:?}"
+        metallb_writes == 0 && ferrolb_writes == 0.0,
+        "the writes continue: {metallb_writes} of MetalLB and {ferrolb_writes} of FerroLB in {QUIET:?}"
     );
-    for name in BOTH {
+    for name in CLASSLESS_SERVICES {
         let address = services::address(lab, name)?;
         ensure!(
-            POOL.contains(&address.octets()[3]),
+            METALLB_POOL.contains(&address.octets()[3]),
             "{name} has {address}, which is not from MetalLB's pool"
         );
     }
     Ok(())
 }
 
-fn reported(lab: &Lab, name: &str) -> Result<()> {
+fn check_reported(lab: &Lab, name: &str) -> Result<()> {
     services::wait_for(lab, name, "ServedByMetalLB", |service| {
         let condition = services::condition(service, ADDRESS_ASSIGNED)?;
-        let told = condition.status == "False"
+        let matches = condition.status == "False"
             && condition.reason == "ServedByMetalLB"
             && condition.message.contains(ASSIGNED_ANNOTATION);
-        let ours =
+        let annotated =
             service.annotations().keys().any(|key| key.starts_with("ferrolb.io/ip-allocated"));
-        (told && !ours && services::condition(service, ANNOUNCED).is_none()).then_some(())
+        (matches && !annotated && services::condition(service, ANNOUNCED).is_none()).then_some(())
     })?;
-    let given = format!("assigned to Service default/{name} by another load balancer");
-    pools::wait_reason(lab, CustomResourceKind::IPAddressPool, "lan", "Valid", &given)?;
+    let message = format!("assigned to Service default/{name} by another load balancer");
+    pools::wait_reason(lab, CustomResourceKind::IPAddressPool, "lan", "Valid", &message)?;
     let events = services::events(lab, name)?;
     let count =
         events.iter().filter(|event| event.reason.as_deref() == Some("ServedByMetalLB")).count();
-    ensure!(count == 1, "{count} of {events:#?}");
+    ensure!(count == 1, "{count} of these Events have the reason ServedByMetalLB: {events:#?}");
     Ok(())
 }
 
 /// Removes MetalLB's annotation with the command from docs/install.md.
 fn migrate(lab: &Lab) -> Result<()> {
-    let had: Vec<Ipv4Addr> =
-        BOTH.iter().map(|name| services::address(lab, name)).collect::<Result<_>>()?;
+    let addresses: Vec<Ipv4Addr> = CLASSLESS_SERVICES
+        .iter()
+        .map(|name| services::address(lab, name))
+        .collect::<Result<_>>()?;
     let page = fs::read_to_string(repository().join("docs/install.md"))?;
     let command = page
         .lines()
         .find_map(|line| line.trim().strip_prefix("kubectl annotate "))
-        .context("the command")?;
+        .context("docs/install.md has no kubectl annotate command")?;
     lab.kubectl(
         &std::iter::once("annotate").chain(command.split_whitespace()).collect::<Vec<_>>(),
     )?;
-    for (name, address) in BOTH.iter().zip(had) {
+    for (name, address) in CLASSLESS_SERVICES.iter().zip(addresses) {
         services::wait_announced(lab, name, "Announced", &address.to_string())?;
-        ensure!(services::address(lab, name)? == address, "{name} had {address}");
-        ensure!(segment::wait_owner(lab, address)? == "node1", "node1 owns the address");
+        ensure!(services::address(lab, name)? == address, "{name} lost its address {address}");
+        ensure!(segment::wait_owner(lab, address)? == "node1", "another node owns the address");
     }
     Ok(())
 }
@@ -150,7 +160,7 @@ fn writes(lab: &Lab) -> Result<f64> {
     metric(lab, CONTROL_PLANE, "ferrolb_controller_writes_total")
 }
 
-/// Plays MetalLB's controller for `length`. Returns the number of its writes.
+/// Acts as MetalLB's controller for `length`. Returns the number of its writes.
 fn run_controller(lab: &Lab, length: Duration) -> Result<usize> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
@@ -158,11 +168,13 @@ fn run_controller(lab: &Lab, length: Duration) -> Result<usize> {
         while start.elapsed() < length {
             let all = services.list(&ListParams::default()).await?.items;
             let mut used: BTreeSet<IpAddr> =
-                all.iter().filter(|s| is_metallbs(s)).flat_map(services::addresses).collect();
-            for service in all.into_iter().filter(is_metallbs) {
-                let Some(service) = converged(service, &mut used) else { continue };
-                let params =
-                    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+                all.iter().filter(|s| is_classless(s)).flat_map(services::addresses).collect();
+            for service in all.into_iter().filter(is_classless) {
+                let Some(service) = assign_as_metallb(service, &mut used) else { continue };
+                let params = PostParams {
+                    field_manager: Some(METALLB_MANAGER.to_owned()),
+                    ..PostParams::default()
+                };
                 match services.replace_status(&service.name_any(), &params, &service).await {
                     Ok(_) => written += 1,
                     // Another writer was faster: the next pass reads the Service again.
@@ -170,34 +182,36 @@ fn run_controller(lab: &Lab, length: Duration) -> Result<usize> {
                     Err(error) => return Err(error.into()),
                 }
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(READ_INTERVAL).await;
         }
         Ok(written)
     })
 }
 
-fn is_metallbs(service: &Service) -> bool {
+fn is_classless(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     spec.is_some_and(|spec| {
         spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
     })
 }
 
-/// Returns the Service as MetalLB changes it: an address of its pool stays, also one that another
-/// controller assigned, and any other is replaced. None: nothing to change.
-fn converged(mut service: Service, used: &mut BTreeSet<IpAddr>) -> Option<Service> {
-    let its = |last: u8| IpAddr::from([172, 30, 0, last]);
-    let has = services::addresses(&service)
+/// Returns the Service as MetalLB changes it, or none if there is nothing to change. MetalLB keeps
+/// an address from its pool, also one that another controller assigned, and replaces any other.
+fn assign_as_metallb(mut service: Service, used: &mut BTreeSet<IpAddr>) -> Option<Service> {
+    let metallb_address = |last: u8| IpAddr::from([172, 30, 0, last]);
+    let assigned = services::addresses(&service)
         .into_iter()
-        .find(|address| POOL.map(its).any(|one| one == *address));
-    if has.is_some() && service.annotations().contains_key(ASSIGNED_ANNOTATION) {
+        .find(|address| METALLB_POOL.map(metallb_address).any(|one| one == *address));
+    if assigned.is_some() && service.annotations().contains_key(ASSIGNED_ANNOTATION) {
         return None;
     }
-    let asks =
+    let requested =
         service.annotations().get("metallb.io/loadBalancerIPs").and_then(|text| text.parse().ok());
-    let address = has.or(asks).or_else(|| POOL.map(its).find(|address| !used.contains(address)))?;
+    let address = assigned
+        .or(requested)
+        .or_else(|| METALLB_POOL.map(metallb_address).find(|address| !used.contains(address)))?;
     used.insert(address);
-    service.annotations_mut().insert(ASSIGNED_ANNOTATION.to_owned(), "theirs".to_owned());
+    service.annotations_mut().insert(ASSIGNED_ANNOTATION.to_owned(), "metallb-pool".to_owned());
     let ingress =
         LoadBalancerIngress { ip: Some(address.to_string()), ..LoadBalancerIngress::default() };
     let status = service.status.get_or_insert_default();

@@ -1,6 +1,6 @@
-//! In-place migration from MetalLB, `--api-group=metallb.io`: the same components on MetalLB's own
-//! custom resources and objects, in MetalLB's namespace. They write no field that MetalLB's CRDs do
-//! not have.
+//! In-place migration from MetalLB, `--api-group=metallb.io`: FerroLB uses MetalLB's custom
+//! resources and objects in MetalLB's namespace. It writes no field that MetalLB's CRDs do not
+//! have.
 
 use crate::pools::STATE_MAX;
 use crate::scenario::{one_node, run_scenario, step};
@@ -24,53 +24,54 @@ const FLAGS: [&str; 2] = ["--api-group=metallb.io", "--namespace=metallb-system"
 const CRDS: &str = include_str!("fixtures/metallb_crds.yaml");
 /// The node of the lab.
 const NODE: &str = "node1";
-/// Address that MetalLB assigned before.
-const BEFORE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 245);
+/// Address that MetalLB has assigned before the migration.
+const METALLB_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 245);
 
 #[test]
 fn metallbs_layer_2_objects_are_served_unchanged() {
-    run_scenario(&one_node("takeover"), |lab| {
+    run_scenario(&one_node("l2migration"), |lab| {
         lab.install_ferrolb()?;
-        step("a cluster as MetalLB leaves it", || left_by_metallb(lab))?;
-        step("FerroLB takes over", || start(lab))?;
-        step(
-            "the pools are counted in MetalLB's four numbers, and nothing else is written to them",
-            || {
-                wait_status(lab, "first-pool", &counts([1, 10], [0, 0]))?;
-                // MetalLB's own value for a count that does not fit.
-                wait_status(lab, "huge", &counts([0, 0], [0, i64::MAX]))
-            },
-        )?;
-        step("a Service keeps the address that MetalLB gave it, and says so", || {
-            assigned(lab, "before", &[BEFORE.into()], "first-pool")
+        step("the objects of MetalLB exist", || apply_metallb_objects(lab))?;
+        step("FerroLB starts with MetalLB's API group", || start(lab))?;
+        step("the status of the pools has MetalLB's four counts and nothing else", || {
+            wait_status(lab, "first-pool", &counts([1, 10], [0, 0]))?;
+            // As MetalLB, FerroLB writes the highest number for a count that does not fit.
+            wait_status(lab, "huge", &counts([0, 0], [0, i64::MAX]))
         })?;
-        step("another one gets one, is announced, and its page reaches the client", || {
+        step(
+            "a Service keeps the address that MetalLB assigned, and its condition reports it",
+            || wait_assigned(lab, "before", &[METALLB_ADDRESS.into()], "first-pool"),
+        )?;
+        step("a new Service gets an address and is served", || {
             lab.pod("web", NODE, &WEB)?;
             let address = services::serve(lab, "web")?;
-            assigned(lab, "web", &[address.into()], "first-pool")?;
-            ensure!(segment::wait_owner(lab, address)? == NODE, "node1 owns the address");
-            wait::until("the page", STATE_MAX, || {
+            wait_assigned(lab, "web", &[address.into()], "first-pool")?;
+            ensure!(segment::wait_owner(lab, address)? == NODE, "another node owns the address");
+            wait::until("the client gets the page", STATE_MAX, || {
                 let page = lab.http_get(CLIENT, http(address), "/")?;
                 ensure!(page.body.starts_with("web"), "{page:?}");
                 Ok(Some(()))
             })
         })?;
-        step("two share one by MetalLB's deprecated annotation", || {
-            lab.apply_objects(&[sharing("dns-tcp", "TCP"), sharing("dns-udp", "UDP")])?;
+        step("two Services share an address by MetalLB's deprecated annotation", || {
+            lab.apply_objects(&[
+                sharing_service("dns-tcp", "TCP"),
+                sharing_service("dns-udp", "UDP"),
+            ])?;
             let [tcp, udp] =
                 [services::address(lab, "dns-tcp")?, services::address(lab, "dns-udp")?];
-            ensure!(tcp == udp, "they have {tcp} and {udp}");
+            ensure!(tcp == udp, "the Services have {tcp} and {udp}");
             wait_status(lab, "first-pool", &counts([3, 8], [0, 0]))
         })?;
         step(
-            "one has the first address of a huge pool after the Subnet-Router anycast address",
+            "an IPv6 Service gets the first address after the Subnet-Router anycast address",
             || {
                 lab.apply_objects(&[service("six", json!({"ipFamilies": ["IPv6"]}))])?;
-                assigned(lab, "six", &["fd30:1::1".parse()?], "huge")?;
+                wait_assigned(lab, "six", &["fd30:1::1".parse()?], "huge")?;
                 wait_status(lab, "huge", &counts([0, 0], [1, i64::MAX]))
             },
         )?;
-        step("what has no place for a status was written none, and no write was refused", || {
+        step("objects without a status are not written, and no write is refused", || {
             ensure!(
                 written(lab, CustomResourceKind::IPAddressPool, "first-pool")?,
                 "the controller's field manager has another name"
@@ -86,27 +87,25 @@ fn metallbs_layer_2_objects_are_served_unchanged() {
             let errors =
                 metrics::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;
             ensure!(errors == 0.0, "{errors} write errors");
-            let said = lab.logs(&ferrolb::speaker_name(NODE));
-            let refused: Vec<_> = said
+            let log = lab.logs(&ferrolb::speaker_name(NODE));
+            let refused: Vec<_> = log
                 .lines()
                 .filter(|line| line.contains("WARN") && line.contains("SpeakerStatus"))
                 .collect();
             ensure!(refused.is_empty(), "the speaker logged {refused:#?}");
             Ok(())
         })?;
-        step("without Communities, as in an old MetalLB, addresses are given all the same", || {
-            without_communities(lab)
-        })
+        step("without the CRD Community, Services get addresses", || without_communities(lab))
     });
 }
 
-/// Creates MetalLB's custom resources, its namespace, the objects of its manual, and a Service that
-/// it has served. FerroLB's permissions there come from `deploy/install-metallb-takeover.yaml`.
-fn left_by_metallb(lab: &Lab) -> Result<()> {
+/// Creates MetalLB's CRDs, its namespace, the objects of its manual, and a Service with an address
+/// from MetalLB. FerroLB's permissions come from `deploy/install-metallb-takeover.yaml`.
+fn apply_metallb_objects(lab: &Lab) -> Result<()> {
     lab.apply(CRDS)?;
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    let own = |kind: CustomResourceKind, name: &str, spec: Value| {
+    let metallb_object = |kind: CustomResourceKind, name: &str, spec: Value| {
         let mut object = json!({
             "apiVersion": format!("{GROUP}/v1beta1"), "kind": kind.name(), "metadata": {"name": name, "namespace": NAMESPACE},
         });
@@ -120,14 +119,18 @@ fn left_by_metallb(lab: &Lab) -> Result<()> {
     before["metadata"]["annotations"] = json!({(pool_annotation(GROUP)): "first-pool"});
     let mut objects = vec![
         namespace,
-        own(
+        metallb_object(
             CustomResourceKind::IPAddressPool,
             "first-pool",
             json!({"addresses": ["172.30.0.240-172.30.0.250"]}),
         ),
-        own(CustomResourceKind::IPAddressPool, "huge", json!({"addresses": ["fd30:1::/64"]})),
-        own(CustomResourceKind::L2Advertisement, "example", Value::Null),
-        own(CustomResourceKind::Community, "community1", alias),
+        metallb_object(
+            CustomResourceKind::IPAddressPool,
+            "huge",
+            json!({"addresses": ["fd30:1::/64"]}),
+        ),
+        metallb_object(CustomResourceKind::L2Advertisement, "example", Value::Null),
+        metallb_object(CustomResourceKind::Community, "community1", alias),
         before,
     ];
     objects.extend(ferrolb::migration_permissions()?);
@@ -136,7 +139,7 @@ fn left_by_metallb(lab: &Lab) -> Result<()> {
     services::patch_status(
         lab,
         "before",
-        &json!({"status": {"loadBalancer": {"ingress": [{"ip": BEFORE}]}}}),
+        &json!({"status": {"loadBalancer": {"ingress": [{"ip": METALLB_ADDRESS}]}}}),
     )
 }
 
@@ -155,14 +158,14 @@ fn counts(v4: [i64; 2], v6: [i64; 2]) -> Value {
 /// Waits until the whole status of a pool has this value.
 fn wait_status(lab: &Lab, name: &str, expect: &Value) -> Result<()> {
     wait::until(&format!("pool {name}: {expect}"), STATE_MAX, || {
-        let pool = own(lab, CustomResourceKind::IPAddressPool, name)?;
+        let pool = get_object(lab, CustomResourceKind::IPAddressPool, name)?;
         let status = &pool.data["status"];
         ensure!(status == expect, "the status is {status}");
         Ok(Some(()))
     })
 }
 
-fn own(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<DynamicObject> {
+fn get_object(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<DynamicObject> {
     lab.api(async |client| {
         let objects: Api<DynamicObject> =
             Api::namespaced_with(client, NAMESPACE, &resource(kind, GROUP));
@@ -172,22 +175,23 @@ fn own(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<DynamicObject>
 
 /// Waits until a Service has these addresses, from this pool by MetalLB's annotation, and FerroLB's
 /// condition reports them.
-fn assigned(lab: &Lab, name: &str, addresses: &[IpAddr], pool: &str) -> Result<()> {
+fn wait_assigned(lab: &Lab, name: &str, addresses: &[IpAddr], pool: &str) -> Result<()> {
     services::wait_for(lab, name, &format!("{addresses:?} of pool {pool}"), |service| {
         let condition = services::condition(service, ADDRESS_ASSIGNED)?;
-        let told = condition.status == "True"
+        let reported = condition.status == "True"
             && condition.reason == "Assigned"
             && condition.message.contains(pool);
-        let all = service.annotations();
-        let named = all.get("metallb.io/ip-allocated-from-pool").is_some_and(|from| from == pool);
-        let ours = all.keys().any(|key| key.starts_with("ferrolb.io/"));
-        (services::addresses(service) == addresses && told && named && !ours).then_some(())
+        let annotations = service.annotations();
+        let named =
+            annotations.get("metallb.io/ip-allocated-from-pool").is_some_and(|from| from == pool);
+        let own_annotation = annotations.keys().any(|key| key.starts_with("ferrolb.io/"));
+        (services::addresses(service) == addresses && reported && named && !own_annotation)
+            .then_some(())
     })
 }
 
-/// Returns a Service on port 53 that shares its address by the spelling that MetalLB has
-/// deprecated.
-fn sharing(name: &str, protocol: &str) -> Value {
+/// Returns a Service on port 53 that shares its address by MetalLB's deprecated annotation.
+fn sharing_service(name: &str, protocol: &str) -> Value {
     let mut object =
         service(name, json!({"ports": [{"port": 53, "targetPort": 8080, "protocol": protocol}]}));
     object["metadata"]["annotations"] = json!({"metallb.universe.tf/allow-shared-ip": "dns"});
@@ -196,32 +200,33 @@ fn sharing(name: &str, protocol: &str) -> Value {
 
 /// Returns whether the controller has written to an object.
 fn written(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<bool> {
-    let object = own(lab, kind, name)?;
+    let object = get_object(lab, kind, name)?;
     Ok(object
         .managed_fields()
         .iter()
         .any(|entry| entry.manager.as_deref() == Some("ferrolb-controller")))
 }
 
-/// Deletes the custom resource and restarts the controller.
+/// Deletes the CRD Community, restarts the controller, and checks that it logs the missing CRD and
+/// works.
 fn without_communities(lab: &Lab) -> Result<()> {
     lab.kubectl(&["delete", "crd", "communities.metallb.io"])?;
     lab.stop(ferrolb::CONTROLLER, Signal::TERM)?;
-    let said_before = lab.logs(ferrolb::CONTROLLER).len();
+    let log_length = lab.logs(ferrolb::CONTROLLER).len();
     lab.restart(ferrolb::CONTROLLER)?;
     let address = services::serve(lab, "later")?;
-    assigned(lab, "later", &[address.into()], "first-pool")?;
+    wait_assigned(lab, "later", &[address.into()], "first-pool")?;
     wait_status(lab, "first-pool", &counts([4, 7], [0, 0]))?;
-    wait::until("a word about what is not there", STATE_MAX, || {
+    wait::until("the controller logs the missing CRD", STATE_MAX, || {
         let logs = lab.logs(ferrolb::CONTROLLER);
-        let said: Vec<_> = logs[said_before..]
+        let lines: Vec<_> = logs[log_length..]
             .lines()
             .filter(|line| line.contains("CustomResourceDefinitions missing"))
             .collect();
-        match said.as_slice() {
+        match lines.as_slice() {
             [] => Ok(None),
             [once] if once.contains("Community") => Ok(Some(())),
-            other => Err(anyhow!("the log has {other:#?}")),
+            other => Err(anyhow!("the log lines are {other:#?}")),
         }
     })
     .context("in the controller's log")

@@ -1,6 +1,5 @@
-//! Missing prerequisites: permissions or custom resources that FerroLB needs are absent or removed.
-//! Each component logs the missing one once, continues with what it has, and recovers without a
-//! restart.
+//! Missing prerequisites: FerroLB's permissions or CRDs are absent or removed. Each component logs
+//! a missing one once, continues with the others, and recovers without a restart.
 
 use crate::metrics::readyz;
 use crate::scenario::{one_node, print_measured, run_scenario, step};
@@ -16,71 +15,74 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Both components: process, host, account.
-const PROGRAMS: [(&str, &str, &str); 2] =
+/// Process, host and service account of both components.
+const COMPONENTS: [(&str, &str, &str); 2] =
     [(ferrolb::CONTROLLER, CONTROL_PLANE, "controller"), ("speaker-node1", "node1", "speaker")];
 /// Maximum time until a retry: the longest backoff is 20 s, and the rest is for a busy machine.
 const RETRIED_MAX: Duration = Duration::from_secs(60);
 /// Time without permissions: longer than the controller's lease.
-const AWAY: Duration = Duration::from_secs(12);
+const WITHOUT_PERMISSIONS: Duration = Duration::from_secs(12);
 const BINDINGS: &str = "clusterrolebindings,rolebindings";
-/// Start of the log line about a refused watch.
+/// Message of the log line about a refused watch.
 const REFUSED: &str = "watch rejected, retrying";
 
 #[test]
 fn missing_prerequisites_are_logged_once_and_used_when_they_appear() {
     run_scenario(&one_node("missing"), |lab| {
-        // The accounts must exist: without them the components cannot authenticate, so the API
-        // server cannot refuse them.
+        // Without the service accounts, the components could not authenticate, and the API server
+        // would not check their permissions.
         lab.install_ferrolb()?;
         lab.kubectl(&["delete", "-f", &file("crds.yaml")])?;
         remove_permissions(lab)?;
         lab.start_controller(&[])?;
         lab.start_speaker("node1", &[])?;
         let pids = pids(lab)?;
-        step("without rights each says what its account may not do, and is not ready", || {
-            all(|program| {
-                wait_reported(
-                    lab,
-                    program,
-                    &["cannot list resource \"services\"", "apply FerroLB's RBAC rules"],
-                )
-            })
-        })?;
-        step("with rights, and without kinds, each names these, and where they are", || {
+        step(
+            "without permissions, each component reports a refused request and is not ready",
+            || {
+                for_each_component(|component| {
+                    wait_reported(
+                        lab,
+                        component,
+                        &["cannot list resource \"services\"", "apply FerroLB's RBAC rules"],
+                    )
+                })
+            },
+        )?;
+        step("with permissions and without CRDs, each component reports the missing CRDs", || {
             lab.kubectl(&["apply", "-f", &file("rbac.yaml")])?;
-            all(|program| {
+            for_each_component(|component| {
                 wait_reported(
                     lab,
-                    program,
+                    component,
                     &["IPAddressPools: ", "apply FerroLB's CustomResourceDefinitions"],
                 )
             })
         })?;
-        let given = step("with the kinds all works", || {
+        let address = step("with the CRDs, a Service is served", || {
             lab.kubectl(&["apply", "-f", &file("crds.yaml")])?;
-            all(|program| wait_ready(lab, program))?;
+            for_each_component(|component| wait_ready(lab, component))?;
             logged_once(lab, &BTreeMap::new())?;
             services::apply_pool_and_pod(lab, "node1")?;
             let address = services::serve(lab, "web")?;
-            ensure!(segment::wait_owner(lab, address)? == "node1", "node1 owns the address");
+            ensure!(segment::wait_owner(lab, address)? == "node1", "another node owns the address");
             Ok(address)
         })?;
         step(
-            "rights are taken away: what is announced stays, and each refusal is told once",
-            || without_permissions(lab, given),
+            "permissions are removed: the address stays announced, and each refusal is logged once",
+            || remove_permissions_at_run_time(lab, address),
         )?;
-        step("they are given back: a new Service is served, by the same processes", || {
+        step("permissions are restored: the same processes serve a new Service", || {
             lab.kubectl(&["apply", "-f", &file("rbac.yaml")])?;
             let start = wait::now();
             lab.apply_objects(&[services::service("later", serde_json::json!({}))])?;
-            wait::until("an address that is answered for", RETRIED_MAX, || {
-                let has = services::addresses(&services::get(lab, "later")?);
-                let address = *has.first().context("no address yet")?;
+            wait::until("the Service has an announced address", RETRIED_MAX, || {
+                let addresses = services::addresses(&services::get(lab, "later")?);
+                let address = *addresses.first().context("the Service has no address yet")?;
                 Ok(Some(segment::owner(lab, address)?))
             })?;
             print_measured(&format!(
-                "a Service is served {:?} after the rights were given back",
+                "a Service is served {:?} after the permissions were restored",
                 start.elapsed()
             ));
             ensure!(pids == self::pids(lab)?, "a component was restarted");
@@ -89,6 +91,7 @@ fn missing_prerequisites_are_logged_once_and_used_when_they_appear() {
     });
 }
 
+/// Returns the path of a file in deploy/base.
 fn file(name: &str) -> String {
     repository().join("deploy/base").join(name).display().to_string()
 }
@@ -98,12 +101,12 @@ fn remove_permissions(lab: &Lab) -> Result<()> {
         .map(drop)
 }
 
-fn all(look: impl Fn(&(&str, &str, &str)) -> Result<()>) -> Result<()> {
-    PROGRAMS.iter().try_for_each(look)
+fn for_each_component(check: impl Fn(&(&str, &str, &str)) -> Result<()>) -> Result<()> {
+    COMPONENTS.iter().try_for_each(check)
 }
 
 fn pids(lab: &Lab) -> Result<Vec<i32>> {
-    PROGRAMS.iter().map(|(process, ..)| lab.pid(process)).collect()
+    COMPONENTS.iter().map(|(process, ..)| lab.pid(process)).collect()
 }
 
 /// Waits until a component reports all of `words` in `/readyz`, and names the refusal and its
@@ -113,33 +116,33 @@ fn wait_reported(
     (process, host, account): &(&str, &str, &str),
     words: &[&str],
 ) -> Result<()> {
-    wait::until(&format!("{process} says {words:?}"), RETRIED_MAX, || {
-        let (status, why) = readyz(lab, host)?;
+    wait::until(&format!("{process} reports {words:?}"), RETRIED_MAX, || {
+        let (status, body) = readyz(lab, host)?;
         ensure!(
-            status == 503 && words.iter().all(|word| why.contains(word)),
-            "/readyz returns {status}: {why}"
+            status == 503 && words.iter().all(|word| body.contains(word)),
+            "/readyz returns {status}: {body}"
         );
         let log = lab.logs(process);
-        let word = words.last().context("words")?;
+        let word = words.last().context("no expected words")?;
         ensure!(
             log.lines().any(|line| line.contains(REFUSED) && line.contains(word)),
-            "the log does not contain it"
+            "the log does not contain {word:?}"
         );
         let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
-        ensure!(log.contains(&user), "the log names no {user}");
+        ensure!(log.contains(&user), "the log does not name {user}");
         Ok(Some(()))
     })
 }
 
 fn wait_ready(lab: &Lab, (process, host, _): &(&str, &str, &str)) -> Result<()> {
     wait::until(&format!("{process} is ready"), RETRIED_MAX, || {
-        let (status, why) = readyz(lab, host)?;
-        ensure!(status == 200, "/readyz returns {status}: {why}");
+        let (status, body) = readyz(lab, host)?;
+        ensure!(status == 200, "/readyz returns {status}: {body}");
         Ok(Some(()))
     })
 }
 
-fn without_permissions(lab: &Lab, given: Ipv4Addr) -> Result<()> {
+fn remove_permissions_at_run_time(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     let before = refusals(lab);
     remove_permissions(lab)?;
     // The API server checks permissions only when a watch starts, which may take 40 s. Its restart
@@ -147,16 +150,16 @@ fn without_permissions(lab: &Lab, given: Ipv4Addr) -> Result<()> {
     lab.stop("kube-apiserver", Signal::KILL)?;
     lab.restart("kube-apiserver")?;
     lab.api(async |client| api::wait_ready(&client).await)?;
-    wait::until("a refusal for each program", RETRIED_MAX, || {
+    wait::until("each component logs a new refusal", RETRIED_MAX, || {
         let now = refusals(lab);
-        let more = |process| {
+        let has_new = |process| {
             now.iter()
                 .any(|(of, count)| of.0 == process && before.get(of).is_none_or(|was| was < count))
         };
-        Ok(PROGRAMS.iter().all(|(process, ..)| more(*process)).then_some(()))
+        Ok(COMPONENTS.iter().all(|(process, ..)| has_new(*process)).then_some(()))
     })?;
-    wait::during(AWAY, || {
-        ensure!(segment::owner(lab, given)? == "node1", "node1 owns the address");
+    wait::during(WITHOUT_PERMISSIONS, || {
+        ensure!(segment::owner(lab, address)? == "node1", "another node owns the address");
         Ok(())
     })?;
     logged_once(lab, &before)
@@ -165,21 +168,25 @@ fn without_permissions(lab: &Lab, given: Ipv4Addr) -> Result<()> {
 /// Returns the number of log lines for each refusal: the component, and the refused request with
 /// its status code.
 fn refusals(lab: &Lab) -> BTreeMap<(&'static str, String), usize> {
-    let mut told = BTreeMap::new();
-    for (process, ..) in PROGRAMS {
+    let mut counts = BTreeMap::new();
+    for (process, ..) in COMPONENTS {
         for line in lab.logs(process).lines().filter(|line| line.contains(REFUSED)) {
             let what = line.split_once("what=").map_or("", |(_, rest)| rest);
             let what = what.split_once(" why=").map_or(what, |(what, _)| what);
-            *told.entry((process, what.to_owned())).or_default() += 1;
+            *counts.entry((process, what.to_owned())).or_default() += 1;
         }
     }
-    told
+    counts
 }
 
 /// Checks that no refusal was logged twice since `before`.
 fn logged_once(lab: &Lab, before: &BTreeMap<(&'static str, String), usize>) -> Result<()> {
     let now = refusals(lab);
-    let often = now.iter().find(|(of, count)| **count > before.get(*of).copied().unwrap_or(0) + 1);
-    ensure!(often.is_none() && !now.is_empty(), "{often:?} of {now:#?}");
+    let repeated =
+        now.iter().find(|(of, count)| **count > before.get(*of).copied().unwrap_or(0) + 1);
+    ensure!(
+        repeated.is_none() && !now.is_empty(),
+        "a refusal was logged twice: {repeated:?} of {now:#?}"
+    );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Several Services side by side, and Services that are created, changed and deleted.
+//! Several Services at once: assignment and release of addresses as Services are created, changed
+//! and deleted.
 
 use crate::scenario::{run_scenario, step};
 use crate::segment::{self, SegmentSocket};
@@ -9,102 +10,106 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 use std::net::Ipv4Addr;
 
-/// The first and the second address of the pool.
-const FIRST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
-const SECOND: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
+/// The first two addresses of the pool.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
 
 #[test]
-fn each_service_has_one_address_and_one_owner_until_it_is_deleted_or_changed() {
-    run_scenario(&Options::named("several"), |lab| {
+fn a_deleted_or_changed_service_releases_its_address() {
+    run_scenario(&Options::named("multiple"), |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
-        step("two Services have two addresses", || {
-            let given = [services::serve(lab, "one")?, services::serve(lab, "two")?];
-            ensure!(given == [FIRST, SECOND], "{given:?}");
+        step("two Services get two addresses", || {
+            let addresses = [services::serve(lab, "one")?, services::serve(lab, "two")?];
+            ensure!(addresses == [FIRST_ADDRESS, SECOND_ADDRESS], "{addresses:?}");
             Ok(())
         })?;
-        let before = step("and one owner each", || {
-            segment::wait_owner(lab, FIRST)?;
-            segment::wait_owner(lab, SECOND)
+        let before = step("each address has one owner", || {
+            segment::wait_owner(lab, FIRST_ADDRESS)?;
+            segment::wait_owner(lab, SECOND_ADDRESS)
         })?;
-        step("the address of a deleted Service falls silent", || {
+        step("no node announces the address of a deleted Service", || {
             services::delete(lab, "one")?;
-            segment::wait_unannounced(lab, FIRST)
+            segment::wait_unannounced(lab, FIRST_ADDRESS)
         })?;
-        step("the other one keeps its owner", || {
-            let now = segment::owner(lab, SECOND)?;
-            ensure!(now == before, "{SECOND} moved from {before} to {now}");
+        step("the other address keeps its owner", || {
+            let now = segment::owner(lab, SECOND_ADDRESS)?;
+            ensure!(now == before, "{SECOND_ADDRESS} moved from {before} to {now}");
             Ok(())
         })?;
-        step("the next Service gets the freed address, which is answered for again", || {
-            let given = services::serve(lab, "three")?;
-            ensure!(given == FIRST, "the Service has {given}");
-            segment::wait_owner(lab, FIRST).map(drop)
+        step("a new Service gets the released address, and a node announces it", || {
+            let address = services::serve(lab, "three")?;
+            ensure!(address == FIRST_ADDRESS, "the Service has {address}");
+            segment::wait_owner(lab, FIRST_ADDRESS).map(drop)
         })?;
         step(
-            "a Service that becomes ClusterIP gives its address back and says nothing of it",
-            || become_cluster_ip(lab),
+            "a Service that becomes ClusterIP releases its address and loses its condition",
+            || change_to_cluster_ip(lab),
         )?;
-        step("which the next one gets", || {
-            let given = services::serve(lab, "four")?;
-            ensure!(given == SECOND, "the Service has {given}");
-            segment::wait_owner(lab, SECOND).map(drop)
+        step("the next Service gets the address of the ClusterIP Service", || {
+            let address = services::serve(lab, "four")?;
+            ensure!(address == SECOND_ADDRESS, "the Service has {address}");
+            segment::wait_owner(lab, SECOND_ADDRESS).map(drop)
         })
     });
 }
 
 /// Changes the Service `two` to type ClusterIP.
-fn become_cluster_ip(lab: &Lab) -> Result<()> {
+fn change_to_cluster_ip(lab: &Lab) -> Result<()> {
     services::patch(lab, "two", &json!({"spec": {"type": "ClusterIP"}}))?;
     services::wait_released(lab, "two")?;
-    segment::wait_unannounced(lab, SECOND)
+    segment::wait_unannounced(lab, SECOND_ADDRESS)
 }
 
 #[test]
-fn a_service_of_another_class_is_untouched_and_one_of_ferrolbs_class_is_served() {
+fn a_service_of_another_class_is_never_written() {
     run_scenario(&Options::named("classes"), |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
-        let before = step("a Service of another class is there first", || {
+        let before = step("a Service of another class is created first", || {
             lab.apply_objects(&[services::service(
-                "theirs",
+                "other-class",
                 json!({"loadBalancerClass": "example.com/other"}),
             )])?;
-            services::get(lab, "theirs")
+            services::get(lab, "other-class")
         })?;
-        let address =
-            step("one of our class, named, gets the first address and its owner", || {
+        let address = step(
+            "a Service of FerroLB's class gets the first address, and a node announces it",
+            || {
                 lab.apply_objects(&[services::service(
-                    "ours",
+                    "own-class",
                     json!({"loadBalancerClass": "ferrolb.io/ferrolb"}),
                 )])?;
-                let address = services::address(lab, "ours")?;
-                ensure!(address == FIRST, "the Service has {address}");
+                let address = services::address(lab, "own-class")?;
+                ensure!(address == FIRST_ADDRESS, "the Service has {address}");
                 segment::wait_owner(lab, address)?;
                 Ok(address)
-            })?;
-        step("the other class's Service was not touched", || untouched(lab, &before))?;
-        step("nor is an address announced that somebody else gave it", || {
+            },
+        )?;
+        step("FerroLB does not write the Service of another class", || {
+            check_unchanged(lab, &before)
+        })?;
+        step("no node announces an address that another controller assigned", || {
             let foreign = json!({"status": {"loadBalancer": {"ingress": [{"ip": "172.30.0.209", "ipMode": "VIP"}]}}});
-            services::patch_status(lab, "theirs", &foreign)?;
-            let given = services::get(lab, "theirs")?;
+            services::patch_status(lab, "other-class", &foreign)?;
+            let assigned = services::get(lab, "other-class")?;
             // Once the next Service is served, the controller has processed everything before it.
             let next = services::serve(lab, "next")?;
             segment::wait_owner(lab, next)?;
-            let answering = SegmentSocket::open(lab)?.replying([172, 30, 0, 209])?;
+            let replying = SegmentSocket::open(lab)?.replying([172, 30, 0, 209])?;
             ensure!(
-                answering.is_empty(),
-                "{answering:?} reply for an address that FerroLB did not assign"
+                replying.is_empty(),
+                "{replying:?} reply for an address that FerroLB did not assign"
             );
             ensure!(next != address, "two Services have {next}");
-            untouched(lab, &given)
+            check_unchanged(lab, &assigned)
         })
     });
 }
 
 /// Checks that the Service is unchanged, including its metadata and status.
-fn untouched(lab: &Lab, before: &Service) -> Result<()> {
-    let now = services::get(lab, "theirs")?;
+fn check_unchanged(lab: &Lab, before: &Service) -> Result<()> {
+    let now = services::get(lab, "other-class")?;
     ensure!(now == *before, "before: {before:#?}\nafter: {now:#?}");
     Ok(())
 }

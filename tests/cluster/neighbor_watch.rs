@@ -1,5 +1,5 @@
-//! Changes of the client's neighbor entries, from `ip monitor`, and the kernel settings that make
-//! it revalidate them sooner.
+//! Changes of the client's neighbor entries, as `ip monitor` reports them, and the kernel settings
+//! with which the client revalidates its entries sooner.
 
 use anyhow::{Context, Result};
 use ferrolb_lab::topology::CLIENT;
@@ -11,13 +11,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Kernel settings with which an entry is valid for about a second and then revalidated at its next
-/// use (Linux Documentation/networking/ip-sysctl.rst). The defaults are half a minute and five
-/// seconds.
+/// Kernel settings with which an entry is reachable for about a second and then revalidated at its
+/// next use (Linux Documentation/networking/ip-sysctl.rst). The defaults are 30 s and 5 s.
 const REVALIDATION_SETTINGS: [(&str, &str); 2] =
     [("base_reachable_time_ms", "1000"), ("delay_first_probe_time", "0")];
 
-/// A change of an entry.
+/// A change of a neighbor entry.
 #[derive(Clone, Debug)]
 pub(crate) struct NeighborChange {
     pub(crate) at: Instant,
@@ -41,14 +40,14 @@ pub(crate) fn revalidate_soon(lab: &Lab) -> Result<()> {
     })?
 }
 
-/// A running watch. Its drop ends the process.
+/// A running `ip monitor`. Drop ends its process.
 pub(crate) struct NeighborWatch {
     monitor: Child,
     thread: Option<JoinHandle<Vec<NeighborChange>>>,
 }
 
 impl NeighborWatch {
-    /// Starts a watch.
+    /// Starts to record the changes.
     pub(crate) fn start(lab: &Lab) -> Result<Self> {
         let mut command = Command::new("ip");
         command
@@ -57,10 +56,11 @@ impl NeighborWatch {
             .stdout(Stdio::piped());
         let mut monitor =
             lab.within(CLIENT, || command.spawn())?.context("cannot start `ip monitor`")?;
-        let said =
-            monitor.stdout.take().map(BufReader::new).context("the process has an output")?;
+        let output =
+            monitor.stdout.take().map(BufReader::new).context("`ip monitor` has no output")?;
         let changes = || {
-            said.lines()
+            output
+                .lines()
                 .map_while(Result::ok)
                 .filter_map(|line| parse_change(wait::now(), &line))
                 .collect()
@@ -68,10 +68,10 @@ impl NeighborWatch {
         Ok(Self { monitor, thread: Some(std::thread::spawn(changes)) })
     }
 
-    /// Ends the watch and returns all changes, in order.
+    /// Ends the process and returns all recorded changes, in order.
     pub(crate) fn stop(mut self) -> Result<Vec<NeighborChange>> {
         self.monitor.kill()?;
-        let thread = self.thread.take().context("a watch is stopped only once")?;
+        let thread = self.thread.take().context("the watch has already been stopped")?;
         Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 }

@@ -1,64 +1,61 @@
 //! State of a node in Kubernetes (cordoned, excluded, out of service, without a network), and the
 //! move of its addresses under load.
 
-use crate::node_failure::serve_elsewhere;
+use crate::node_failure::serve_from_other_node;
 use crate::scenario::{run_scenario, step};
-use crate::under_load::{stays, wait_moved, without_loss};
+use crate::under_load::{check_owner_stays, run_without_loss, wait_moved};
 use crate::{pools, segment};
 use anyhow::{Context, Result};
 use ferrolb_lab::{Lab, Options, wait};
 use std::net::IpAddr;
 use std::time::Duration;
 
-const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
-/// Log line of a speaker that ignores the exclude label.
-const IGNORED: &str = "every Node has the label";
-/// Longer than a planned move takes.
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+/// Log message of a speaker that ignores the exclude label.
+const LABEL_IGNORED: &str = "every Node has the label";
+/// Time for which an address must stay: longer than a planned move takes.
 const SETTLED: Duration = Duration::from_secs(1);
 
 #[test]
-fn an_address_leaves_an_ineligible_node_and_is_always_announced() {
+fn an_address_leaves_ineligible_nodes_without_loss() {
     run_scenario(&Options::named("noderules"), |lab| {
         lab.start_ferrolb()?;
         let (address, first) =
-            step("a Service is served from a pod that is not on its owner", || {
-                serve_elsewhere(lab)
+            step("a Service is served by a pod that is not on the owner", || {
+                serve_from_other_node(lab)
             })?;
-        let second = step("its owner is cordoned, and it moves", || {
-            without_loss(lab, address, ("owner cordoned", 1), || {
+        let second = step("the owner is cordoned, and the address moves", || {
+            run_without_loss(lab, address, ("owner cordoned", 1), || {
                 lab.kubectl(&["cordon", &first])?;
                 wait_moved(lab, address, &first)
             })
         })?;
-        step("the cordon is taken back, and nothing moves so soon", || {
-            without_loss(lab, address, ("uncordoned", 0), || {
+        step("the former owner is uncordoned, and the address stays", || {
+            run_without_loss(lab, address, ("former owner uncordoned", 0), || {
                 lab.kubectl(&["uncordon", &first])?;
-                stays(lab, address, &second, SETTLED)
+                check_owner_stays(lab, address, &second, SETTLED)
             })
         })?;
-        step("its owner is labelled as excluded, and it moves", || {
-            without_loss(lab, address, ("owner excluded by its label", 1), || {
+        step("the owner gets the exclude label, and the address moves", || {
+            run_without_loss(lab, address, ("exclude label on the owner", 1), || {
                 label(lab, &second, "=")?;
                 wait_moved(lab, address, &second)
             })
         })?;
-        step(
-            "with the label on every node it is ignored, which is said, and nothing goes dark",
-            || {
-                without_loss(
-                    lab,
-                    address,
-                    ("label of exclusion on one node after another, to all", 3),
-                    || all_labelled(lab, address),
-                )
-            },
-        )?;
-        step("it is taken back everywhere", || {
-            without_loss(
+        step("with the exclude label on every node, speakers log that they ignore it", || {
+            run_without_loss(
                 lab,
                 address,
-                ("label of exclusion taken off one node after another", 3),
+                ("exclude label set on all nodes, one after another", 3),
+                || label_all_nodes(lab, address),
+            )
+        })?;
+        step("the exclude label is removed from all nodes", || {
+            run_without_loss(
+                lab,
+                address,
+                ("exclude label removed from all nodes, one after another", 3),
                 || {
                     lab.nodes().iter().try_for_each(|node| label(lab, node, "-"))?;
                     segment::wait_owner(lab, address)
@@ -68,18 +65,18 @@ fn an_address_leaves_an_ineligible_node_and_is_always_announced() {
         for (name, on, off) in [
             (
                 "out-of-service taint on the owner",
-                tainted as fn(&Lab, &str) -> Result<()>,
-                untainted as fn(&Lab, &str) -> Result<()>,
+                add_taint as fn(&Lab, &str) -> Result<()>,
+                remove_taint as fn(&Lab, &str) -> Result<()>,
             ),
             (
                 "NetworkUnavailable on the owner",
-                |lab, node| network(lab, node, "True"),
-                |lab, node| network(lab, node, "False"),
+                |lab, node| set_network_unavailable(lab, node, "True"),
+                |lab, node| set_network_unavailable(lab, node, "False"),
             ),
         ] {
-            step(&format!("{name}: it moves"), || {
+            step(&format!("{name}: the address moves"), || {
                 let owner = segment::wait_owner(lab, address)?;
-                without_loss(lab, address, (name, 1), || {
+                run_without_loss(lab, address, (name, 1), || {
                     on(lab, &owner)?;
                     wait_moved(lab, address, &owner)
                 })?;
@@ -90,31 +87,35 @@ fn an_address_leaves_an_ineligible_node_and_is_always_announced() {
     });
 }
 
+/// Sets the exclude label of a node (`sign` is `=`) or removes it (`-`).
 fn label(lab: &Lab, node: &str, sign: &str) -> Result<()> {
-    lab.kubectl(&["label", "--overwrite", "node", node, &format!("{EXCLUDE}{sign}")]).map(drop)
+    lab.kubectl(&["label", "--overwrite", "node", node, &format!("{EXCLUDE_LABEL}{sign}")])
+        .map(drop)
 }
 
-fn all_labelled(lab: &Lab, address: IpAddr) -> Result<()> {
+fn label_all_nodes(lab: &Lab, address: IpAddr) -> Result<()> {
     lab.nodes().iter().try_for_each(|node| label(lab, node, "="))?;
     for node in lab.nodes() {
-        wait::until(&format!("the speaker of {node} says so"), pools::STATE_MAX, || {
-            Ok(lab.logs(&format!("speaker-{node}")).contains(IGNORED).then_some(()))
-        })?;
+        wait::until(
+            &format!("the speaker of {node} logs that it ignores the label"),
+            pools::STATE_MAX,
+            || Ok(lab.logs(&format!("speaker-{node}")).contains(LABEL_IGNORED).then_some(())),
+        )?;
     }
     let owner = segment::wait_owner(lab, address)?;
-    stays(lab, address, &owner, SETTLED)
+    check_owner_stays(lab, address, &owner, SETTLED)
 }
 
-fn tainted(lab: &Lab, node: &str) -> Result<()> {
-    lab.kubectl(&["taint", "node", node, OUT_OF_SERVICE]).map(drop)
+fn add_taint(lab: &Lab, node: &str) -> Result<()> {
+    lab.kubectl(&["taint", "node", node, OUT_OF_SERVICE_TAINT]).map(drop)
 }
 
-fn untainted(lab: &Lab, node: &str) -> Result<()> {
-    lab.kubectl(&["taint", "node", node, &format!("{OUT_OF_SERVICE}-")]).map(drop)
+fn remove_taint(lab: &Lab, node: &str) -> Result<()> {
+    lab.kubectl(&["taint", "node", node, &format!("{OUT_OF_SERVICE_TAINT}-")]).map(drop)
 }
 
-/// Writes the condition `NetworkUnavailable` of a node, as a network plugin does.
-fn network(lab: &Lab, node: &str, unavailable: &str) -> Result<()> {
+/// Sets the condition `NetworkUnavailable` of a node, as a network plugin does.
+fn set_network_unavailable(lab: &Lab, node: &str, unavailable: &str) -> Result<()> {
     let condition = format!(
         r#"{{"status":{{"conditions":[{{"type":"NetworkUnavailable","status":"{unavailable}"}}]}}}}"#
     );

@@ -1,4 +1,4 @@
-//! The oldest Kubernetes version that FerroLB supports, from deploy/ to a page: every feature that
+//! The oldest Kubernetes version that FerroLB supports: installation, and every feature that
 //! depends on Kubernetes itself.
 
 use crate::pools::{STATE_MAX, pool};
@@ -14,64 +14,67 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 
 #[test]
-fn on_the_oldest_kubernetes_both_families_are_served_and_fail_over() {
+fn a_dual_stack_service_fails_over_on_the_oldest_kubernetes() {
     let options =
         Options { kubernetes: KubernetesVersion::Oldest, nodes: 2, ..Options::named("oldest") };
     run_scenario(&options, |lab| {
-        step("its API server is of that version", || is_oldest(lab))?;
-        step("it takes deploy/, and the programs are ready", || lab.start_ferrolb())?;
+        step("the API server has the oldest supported version", || check_version(lab))?;
+        step("FerroLB is installed from deploy/, and the components are ready", || {
+            lab.start_ferrolb()
+        })?;
         step(
-            "its admission policy refuses our kinds elsewhere, and its CRDs what is no address",
+            "the admission policy refuses other namespaces, and the CRD invalid addresses",
             || {
-                let mut elsewhere = pool("elsewhere", &["172.30.0.240"]);
-                elsewhere["metadata"]["namespace"] = json!("default");
-                refused(lab, &pool("oops", &["oops"]), "spec.addresses")?;
-                // The API server enforces a policy some time after it was written.
-                wait::until("a refusal", STATE_MAX, || {
-                    let refused = refused(lab, &elsewhere, "instead of default");
+                let mut misplaced = pool("elsewhere", &["172.30.0.240"]);
+                misplaced["metadata"]["namespace"] = json!("default");
+                check_refused(lab, &pool("oops", &["oops"]), "spec.addresses")?;
+                // The API server enforces a new policy after some time.
+                wait::until("the API server enforces the policy", STATE_MAX, || {
+                    let result = check_refused(lab, &misplaced, "instead of default");
                     lab.kubectl(&["delete", "ipaddresspools", "elsewhere", "--ignore-not-found"])?;
-                    refused.map(Some)
+                    result.map(Some)
                 })
             },
         )?;
         services::apply_pool_and_pod(lab, "node1")?;
         let addresses = step(
-            "a Service gets an address of each family, with its mode, and it is said where",
+            "a Service gets an address of each family with ipMode, and the condition Announced",
             || serve(lab),
         )?;
         for address in addresses {
-            step(&format!("{address} is answered for by one node, which serves the page"), || {
-                page(lab, address)
+            step(&format!("one node announces {address}, and the client gets the page"), || {
+                wait_page(lab, address)
             })?;
         }
-        step("its speaker is killed: the other node has both, and serves", || {
+        step("the owner's speaker is killed, and the other node takes over both addresses", || {
             let owner = segment::owner(lab, addresses[0])?;
             lab.stop(&ferrolb::speaker_name(&owner), Signal::KILL)?;
             for address in addresses {
-                wait::until("another owner", STATE_MAX, || {
+                wait::until("another node owns the address", STATE_MAX, || {
                     let now = segment::owner(lab, address)?;
                     ensure!(now != owner, "{now} still owns {address}");
                     Ok(Some(()))
                 })?;
-                page(lab, address)?;
+                wait_page(lab, address)?;
             }
             Ok(())
         })
     });
 }
 
-fn is_oldest(lab: &Lab) -> Result<()> {
-    let said: Value = serde_json::from_str(&lab.kubectl(&["version", "-o", "json"])?)?;
-    let (expect, is) = (KubernetesVersion::Oldest.name()?, &said["serverVersion"]["gitVersion"]);
-    ensure!(*is == json!(expect), "the version is {is}, not {expect}");
+fn check_version(lab: &Lab) -> Result<()> {
+    let versions: Value = serde_json::from_str(&lab.kubectl(&["version", "-o", "json"])?)?;
+    let (expect, version) =
+        (KubernetesVersion::Oldest.name()?, &versions["serverVersion"]["gitVersion"]);
+    ensure!(*version == json!(expect), "the version is {version}, not {expect}");
     Ok(())
 }
 
-fn refused(lab: &Lab, object: &Value, word: &str) -> Result<()> {
+fn check_refused(lab: &Lab, object: &Value, word: &str) -> Result<()> {
     let error =
         lab.apply_objects(std::slice::from_ref(object)).err().context("the object was accepted")?;
-    let said = format!("{error:#}");
-    ensure!(said.contains(word), "{said}");
+    let message = format!("{error:#}");
+    ensure!(message.contains(word), "the error does not contain {word:?}: {message}");
     Ok(())
 }
 
@@ -83,14 +86,14 @@ fn serve(lab: &Lab) -> Result<[IpAddr; 2]> {
         let modes = ingress.iter().all(|entry| entry.ip_mode.as_deref() == Some("VIP"));
         <[IpAddr; 2]>::try_from(services::addresses(service)).ok().filter(|_| assigned && modes)
     })?;
-    let said = services::wait_announced(lab, "web", "Announced", &addresses[0].to_string())?;
-    ensure!(said.message.contains(&addresses[1].to_string()), "{}", said.message);
+    let condition = services::wait_announced(lab, "web", "Announced", &addresses[0].to_string())?;
+    ensure!(condition.message.contains(&addresses[1].to_string()), "{}", condition.message);
     Ok(addresses)
 }
 
-fn page(lab: &Lab, address: IpAddr) -> Result<()> {
+fn wait_page(lab: &Lab, address: IpAddr) -> Result<()> {
     segment::wait_owner(lab, address)?;
-    wait::until("the page", STATE_MAX, || {
+    wait::until("the client gets the page", STATE_MAX, || {
         let page = lab.http_get(CLIENT, http(address), "/")?;
         ensure!(page.body.starts_with("web"), "{page:?}");
         Ok(Some(()))

@@ -1,4 +1,4 @@
-//! Another controller that writes fields of its own into the same objects: all of them stay.
+//! Another controller that writes its own fields into FerroLB's objects: all of these fields stay.
 
 use crate::pools::{self, pool};
 use crate::scenario::step;
@@ -11,16 +11,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-/// Name of the other controller in `metadata.managedFields`, and the type of its condition.
-const NAME: &str = "neighbour";
-const CHECKED: &str = "example.com/Checked";
+/// Field manager of the other controller, also the key of its label and annotation, and the type of
+/// its condition.
+const OTHER_MANAGER: &str = "other-controller";
+const OTHER_CONDITION: &str = "example.com/Checked";
 
 pub(crate) fn part(lab: &Lab) -> Result<()> {
-    step("a neighbour marks a Service and a pool, and gives each a condition of its own", || {
-        services::serve(lab, "web")?;
-        apply_fields(lab)
-    })?;
-    step("we write both again, and all of it is still there", || {
+    step(
+        "another controller sets label, annotation and condition of a Service and a pool",
+        || {
+            services::serve(lab, "web")?;
+            apply_fields(lab)
+        },
+    )?;
+    step("FerroLB writes both objects again, and the fields of the other controller stay", || {
         let mut lan = pool("lan", &["172.30.5.0/24"]);
         lan["spec"]["excludeAddresses"] = json!(["172.30.5.255"]);
         lab.apply_objects(&[lan])?;
@@ -29,7 +33,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
             "web",
             &json!({"metadata": {"annotations": {"ferrolb.io/ip-mode": "Proxy"}}}),
         )?;
-        let pool = pools::wait_for(lab, "lan", "a status of its new generation", |pool| {
+        let pool = pools::wait_for(lab, "lan", "the status has the new generation", |pool| {
             (pool.status.as_ref()?.observed_generation == pool.metadata.generation?)
                 .then(|| pool.clone())
         })?;
@@ -37,13 +41,14 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
             &pool.metadata,
             pool.status.as_ref().map(|status| status.conditions.as_slice()),
         )?;
-        let service = services::wait_for(lab, "web", "ipMode Proxy in its condition", |service| {
-            let said = services::condition(service, ADDRESS_ASSIGNED)?;
-            said.message.contains("ipMode is Proxy").then(|| service.clone())
-        })?;
+        let service =
+            services::wait_for(lab, "web", "the condition reports ipMode Proxy", |service| {
+                let condition = services::condition(service, ADDRESS_ASSIGNED)?;
+                condition.message.contains("ipMode is Proxy").then(|| service.clone())
+            })?;
         check_fields(&service.metadata, conditions(&service))
     })?;
-    step("nor does it go when all that is ours does", || {
+    step("FerroLB removes its own fields, and the fields of the other controller stay", || {
         services::patch(lab, "web", &json!({"spec": {"type": "ClusterIP"}}))?;
         services::wait_released(lab, "web")?;
         let service = services::get(lab, "web")?;
@@ -51,33 +56,33 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Returns the other controller's patches of an object: a label and an annotation, and a condition
-/// in the status.
-fn body(version: &str, kind: &str, name: &str) -> [Value; 2] {
+/// Returns the other controller's patches of an object: one with a label and an annotation, and one
+/// with a condition in the status.
+fn patches(version: &str, kind: &str, name: &str) -> [Value; 2] {
     let condition = json!({
-        "type": CHECKED, "status": "True", "reason": "Checked", "message": "it is", "lastTransitionTime": "2026-01-02T03:04:05Z",
+        "type": OTHER_CONDITION, "status": "True", "reason": "Checked", "message": "it is", "lastTransitionTime": "2026-01-02T03:04:05Z",
     });
     let head = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
-    let (mut marks, mut status) = (head.clone(), head);
-    marks["metadata"]["labels"] = json!({NAME: "label"});
-    marks["metadata"]["annotations"] = json!({NAME: "annotation"});
+    let (mut metadata_patch, mut status) = (head.clone(), head);
+    metadata_patch["metadata"]["labels"] = json!({OTHER_MANAGER: "label"});
+    metadata_patch["metadata"]["annotations"] = json!({OTHER_MANAGER: "annotation"});
     status["status"] = json!({"conditions": [condition]});
-    [marks, status]
+    [metadata_patch, status]
 }
 
 fn apply_fields(lab: &Lab) -> Result<()> {
-    let params = PatchParams::apply(NAME);
+    let params = PatchParams::apply(OTHER_MANAGER);
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client.clone());
-        let [marks, status] = body("v1", "Service", "web");
-        services.patch("web", &params, &Patch::Apply(marks)).await?;
+        let [metadata_patch, status] = patches("v1", "Service", "web");
+        services.patch("web", &params, &Patch::Apply(metadata_patch)).await?;
         services.patch_status("web", &params, &Patch::Apply(status)).await?;
         let kind = resource(CustomResourceKind::IPAddressPool, GROUP);
         let pools: Api<IPAddressPoolObject> = Api::namespaced_with(client, NAMESPACE, &kind);
-        let [mut marks, status] = body(&kind.api_version, &kind.kind, "lan");
+        let [mut metadata_patch, status] = patches(&kind.api_version, &kind.kind, "lan");
         // A pool without `spec.addresses` is not valid.
-        marks["spec"] = json!({"addresses": pools.get("lan").await?.spec.addresses});
-        pools.patch("lan", &params, &Patch::Apply(marks)).await?;
+        metadata_patch["spec"] = json!({"addresses": pools.get("lan").await?.spec.addresses});
+        pools.patch("lan", &params, &Patch::Apply(metadata_patch)).await?;
         pools.patch_status("lan", &params, &Patch::Apply(status)).await?;
         Ok(())
     })
@@ -87,16 +92,20 @@ fn conditions(service: &Service) -> Option<&[Condition]> {
     service.status.as_ref()?.conditions.as_deref()
 }
 
-/// Checks that all fields of the other controller are there.
+/// Checks that the object has all fields of the other controller.
 fn check_fields(metadata: &ObjectMeta, conditions: Option<&[Condition]>) -> Result<()> {
-    let label = metadata.labels.as_ref().and_then(|labels| labels.get(NAME));
-    let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(NAME));
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(OTHER_MANAGER));
+    let annotation =
+        metadata.annotations.as_ref().and_then(|annotations| annotations.get(OTHER_MANAGER));
     ensure!(
         label.is_some() && annotation.is_some(),
         "the label is {label:?}, and the annotation {annotation:?}"
     );
-    let conditions = conditions.context("there are no conditions")?;
-    let its = conditions.iter().find(|condition| condition.type_ == CHECKED);
-    ensure!(its.is_some_and(|its| its.message == "it is"), "the conditions are {conditions:?}");
+    let conditions = conditions.context("the object has no conditions")?;
+    let found = conditions.iter().find(|condition| condition.type_ == OTHER_CONDITION);
+    ensure!(
+        found.is_some_and(|condition| condition.message == "it is"),
+        "the conditions are {conditions:?}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Another field manager that writes fields of FerroLB.
+//! Another field manager that writes FerroLB's fields of Services.
 
 use crate::services;
 use anyhow::Result;
@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Address that the other manager writes. No pool contains it.
+/// Address that the other manager writes, which no pool contains.
 pub(crate) const OTHER_ADDRESS: &str = "192.0.2.1";
 /// Name of the other manager in `metadata.managedFields`.
-const NAME: &str = "rival";
-/// Interval at which the other manager checks its address.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const OTHER_MANAGER: &str = "rival";
+/// Interval at which the other manager checks that the Service has its address.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Returns the server-side apply patch of a Service with these fields.
 fn body(name: &str, fields: &Value) -> Value {
     let mut body = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}});
     if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields.clone()) {
@@ -25,44 +26,44 @@ fn body(name: &str, fields: &Value) -> Value {
     body
 }
 
-/// Takes over the addresses in a Service's status by force.
-pub(crate) async fn claim_addresses(services: &Api<Service>, name: &str) -> Result<()> {
+/// Writes the addresses in a Service's status, and takes over their ownership by force.
+pub(crate) async fn write_addresses(services: &Api<Service>, name: &str) -> Result<()> {
     let status =
         json!({"status": {"loadBalancer": {"ingress": [{"ip": OTHER_ADDRESS, "ipMode": "VIP"}]}}});
-    let params = PatchParams::apply(NAME).force();
+    let params = PatchParams::apply(OTHER_MANAGER).force();
     services.patch_status(name, &params, &Patch::Apply(&body(name, &status))).await?;
     Ok(())
 }
 
-/// Takes over the annotation that names the pool by force.
-pub(crate) async fn claim_annotation(services: &Api<Service>, name: &str) -> Result<()> {
+/// Writes the annotation that names the pool, and takes over its ownership by force.
+pub(crate) async fn write_annotation(services: &Api<Service>, name: &str) -> Result<()> {
     let metadata =
         json!({"metadata": {"name": name, "annotations": {pool_annotation(GROUP): "elsewhere"}}});
-    let params = PatchParams::apply(NAME).force();
+    let params = PatchParams::apply(OTHER_MANAGER).force();
     services.patch(name, &params, &Patch::Apply(&body(name, &metadata))).await?;
     Ok(())
 }
 
-/// Claims a Service again each time that another writer has changed its addresses. Returns the
-/// number of claims.
-pub(crate) fn claim_repeatedly(lab: &Lab, name: &str, length: Duration) -> Result<usize> {
-    let its: IpAddr = OTHER_ADDRESS.parse()?;
+/// Writes the addresses of a Service again whenever another writer has changed them. Returns the
+/// number of writes.
+pub(crate) fn write_repeatedly(lab: &Lab, name: &str, length: Duration) -> Result<usize> {
+    let expected: IpAddr = OTHER_ADDRESS.parse()?;
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
-        let (start, mut claims) = (wait::now(), 0);
+        let (start, mut writes) = (wait::now(), 0);
         while start.elapsed() < length {
-            if services::addresses(&services.get(name).await?) != [its] {
-                claim_addresses(&services, name).await?;
-                claims += 1;
+            if services::addresses(&services.get(name).await?) != [expected] {
+                write_addresses(&services, name).await?;
+                writes += 1;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
-        Ok(claims)
+        Ok(writes)
     })
 }
 
-/// Changes a Service's annotations as fast as possible, so that no version of it lasts. Returns the
-/// number of changes.
+/// Changes an annotation of a Service as fast as possible, so that its resourceVersion changes all
+/// the time. Returns the number of changes.
 pub(crate) fn change_repeatedly(lab: &Lab, name: &str, length: Duration) -> Result<usize> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);

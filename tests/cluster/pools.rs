@@ -1,4 +1,4 @@
-//! Pools and advertisements: helpers that create and read them.
+//! Pools and advertisements: functions that create and read them.
 
 use anyhow::{Result, anyhow};
 use ferrolb_lab::{Lab, wait};
@@ -10,8 +10,8 @@ use kube::api::{Api, DynamicObject};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Maximum time for any expected state, on a busy machine. Times with a target are measured
-/// instead.
+/// Maximum time until an expected state is reached, on a busy machine. Times with a target have
+/// limits of their own.
 pub(crate) const STATE_MAX: Duration = Duration::from_secs(20);
 
 /// Returns a pool.
@@ -22,7 +22,7 @@ pub(crate) fn pool(name: &str, addresses: &[&str]) -> Value {
     })
 }
 
-/// Returns an empty advertisement: all pools, from all nodes, on all interfaces.
+/// Returns an L2Advertisement that selects all pools, nodes and interfaces.
 pub(crate) fn advertisement() -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1beta1"), "kind": "L2Advertisement",
@@ -30,7 +30,7 @@ pub(crate) fn advertisement() -> Value {
     })
 }
 
-/// Returns an object of a custom resource of FerroLB.
+/// Returns an object of a FerroLB custom resource.
 pub(crate) fn object(kind: CustomResourceKind, name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/{}", kind.version()), "kind": kind.name(),
@@ -64,10 +64,12 @@ pub(crate) fn wait_reason(
             let status = objects.get(name).await?.data["status"].take();
             let conditions: Vec<Condition> =
                 serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
-            let told = |is: &Condition| {
-                is.type_ == CONDITION_VALID && is.reason == reason && is.message.contains(word)
+            let matches = |condition: &Condition| {
+                condition.type_ == CONDITION_VALID
+                    && condition.reason == reason
+                    && condition.message.contains(word)
             };
-            if conditions.iter().any(told) {
+            if conditions.iter().any(matches) {
                 Ok(Some(()))
             } else {
                 Err(anyhow!("the status is {status}"))
@@ -77,12 +79,12 @@ pub(crate) fn wait_reason(
     })
 }
 
-/// Waits until `look` returns a result for a pool.
+/// Waits until `check` returns a result for a pool.
 pub(crate) fn wait_for<T: Send>(
     lab: &Lab,
     name: &str,
     what: &str,
-    look: impl Fn(&IPAddressPoolObject) -> Option<T> + Send + Sync,
+    check: impl Fn(&IPAddressPoolObject) -> Option<T> + Send + Sync,
 ) -> Result<T> {
     let what = format!("pool {name}: {what}");
     lab.api(async |client| {
@@ -93,7 +95,7 @@ pub(crate) fn wait_for<T: Send>(
         );
         wait::until_async(&what, STATE_MAX, async || {
             let pool = pools.get(name).await?;
-            match look(&pool) {
+            match check(&pool) {
                 Some(found) => Ok(Some(found)),
                 None => Err(anyhow!("the status is {}", serde_json::to_string(&pool.status)?)),
             }

@@ -1,5 +1,5 @@
-//! Power cut of the whole cluster: no speaker claims before it has listened, each address gets one
-//! owner, and the pages are served again.
+//! Power cut of the whole cluster: each speaker listens before it claims, each address gets one
+//! owner, and clients get the pages again.
 
 use crate::frame_log::{self, FrameLog};
 use crate::metrics::metric;
@@ -16,12 +16,12 @@ use std::time::Duration;
 /// Number of Services.
 const SERVICES: usize = 6;
 /// Maximum time until the whole cluster works again, on a busy machine.
-const BACK_MAX: Duration = Duration::from_secs(60);
-/// Maximum delay of a speaker's first frame, which marks the start of its listening.
-const LATE: Duration = Duration::from_millis(100);
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
+/// Maximum time between the start of a speaker's listen phase and its first frame.
+const FIRST_FRAME_DELAY_MAX: Duration = Duration::from_millis(100);
 
 #[test]
-fn after_a_power_cut_of_everything_each_address_has_one_owner_that_listened_first() {
+fn each_address_has_one_owner_after_a_cluster_power_cut() {
     run_scenario(&Options::named("powercut"), |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
@@ -29,31 +29,31 @@ fn after_a_power_cut_of_everything_each_address_has_one_owner_that_listened_firs
         let names: Vec<String> = (1..=SERVICES).map(|number| format!("web{number}")).collect();
         let addresses =
             names.iter().map(|name| services::serve(lab, name)).collect::<Result<Vec<_>>>()?;
-        step("each address has an owner", || owners(lab, &addresses))?;
+        step("each address has an owner", || wait_owners(lab, &addresses))?;
         let keys = frame_log::keys(lab)?;
         let hosts: Vec<String> =
             lab.nodes().into_iter().chain([CONTROL_PLANE.to_owned()]).collect();
-        let ((), evidence) = step("the power of all hosts goes and comes back", || {
+        let ((), evidence) = step("all hosts are powered off and on again", || {
             hosts.iter().try_for_each(|host| lab.power_off(host))?;
             FrameLog::of(lab, &keys, || {
                 let start = wait::now();
                 hosts.iter().try_for_each(|host| lab.power_on(host))?;
-                let first = wait::until("the first page", BACK_MAX, || {
+                let first = wait::until("the client gets the first page", RECOVERY_MAX, || {
                     let page = lab.http_get(CLIENT, http(addresses[0]), "/")?;
                     Ok((page.status == 200).then(|| start.elapsed()))
                 })?;
-                print_measured(&format!("power cut of everything: the first page after {first:?}"));
-                owners(lab, &addresses)
+                print_measured(&format!("cluster power cut: the first page after {first:?}"));
+                wait_owners(lab, &addresses)
             })
         })?;
-        step("no speaker claimed before it had listened", || {
+        step("no speaker claims before the end of its listen phase", || {
             for node in lab.nodes() {
-                let lives = evidence.epochs(&node);
-                ensure!(lives.len() == 1, "the speaker of {node} started {} times", lives.len());
-                for (first, claim) in lives {
+                let epochs = evidence.epochs(&node);
+                ensure!(epochs.len() == 1, "the speaker of {node} started {} times", epochs.len());
+                for (first, claim) in epochs {
                     let listened = claim.map(|claim| claim.at.saturating_duration_since(first.at));
                     ensure!(
-                        listened.is_none_or(|time| time + LATE >= LISTEN_PHASE),
+                        listened.is_none_or(|time| time + FIRST_FRAME_DELAY_MAX >= LISTEN_PHASE),
                         "{node} claimed after {listened:?}"
                     );
                 }
@@ -61,7 +61,7 @@ fn after_a_power_cut_of_everything_each_address_has_one_owner_that_listened_firs
             let claims: Vec<_> =
                 addresses.iter().map(|address| evidence.claims(*address).len()).collect();
             print_measured(&format!(
-                "power cut of everything: the addresses were claimed {claims:?} times"
+                "cluster power cut: the addresses were claimed {claims:?} times"
             ));
             ensure!(
                 claims.iter().all(|count| *count > 0),
@@ -72,9 +72,9 @@ fn after_a_power_cut_of_everything_each_address_has_one_owner_that_listened_firs
     });
 }
 
-/// Waits until each address has one owner, and the speakers own no more addresses than that.
-fn owners(lab: &Lab, addresses: &[Ipv4Addr]) -> Result<()> {
-    wait::until("one owner each", BACK_MAX, || {
+/// Waits until each address has one owner, and the speakers report no other owned addresses.
+fn wait_owners(lab: &Lab, addresses: &[Ipv4Addr]) -> Result<()> {
+    wait::until("each address has one owner", RECOVERY_MAX, || {
         let owned = |node: &String| metric(lab, node, "ferrolb_speaker_owned_addresses");
         let owned = lab.nodes().iter().map(owned).collect::<Result<Vec<f64>>>()?;
         ensure!(

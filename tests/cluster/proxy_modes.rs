@@ -1,5 +1,4 @@
-//! kube-proxy modes that this kernel supports: the page is served, and the rules of that mode serve
-//! it.
+//! kube-proxy in iptables and nftables mode: a Service is served by the rules of that mode.
 
 use crate::scenario::{run_scenario, step};
 use crate::services::{self, http};
@@ -9,35 +8,36 @@ use ferrolb_lab::topology::CLIENT;
 use ferrolb_lab::{Options, wait};
 
 #[test]
-fn the_page_is_served_with_kube_proxy_in_nftables_mode() {
-    served_in_mode("nftables", &["nft", "list", "ruleset"]);
+fn a_service_is_served_with_kube_proxy_in_nftables_mode() {
+    check_mode("nftables", &["nft", "list", "ruleset"]);
 }
 
 #[test]
-fn the_page_is_served_with_kube_proxy_in_iptables_mode() {
-    served_in_mode("iptables", &["iptables-save"]);
+fn a_service_is_served_with_kube_proxy_in_iptables_mode() {
+    check_mode("iptables", &["iptables-save"]);
 }
 
-/// Serves a page and looks for its address in the output of `rules`.
-fn served_in_mode(mode: &str, rules: &[&str]) {
+/// Checks that a Service is served with this kube-proxy mode, and that the command `rules` prints
+/// its address.
+fn check_mode(mode: &str, rules: &[&str]) {
     let options = Options { proxy_mode: Some(mode.to_owned()), ..Options::named(mode) };
     run_scenario(&options, |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node3")?;
         let address = services::serve(lab, "web")?;
-        let owner = step("one node answers", || segment::wait_owner(lab, address))?;
+        let owner = step("one node announces the address", || segment::wait_owner(lab, address))?;
         step("the client gets the page", || {
-            wait::until("the page", pools::STATE_MAX, || {
+            wait::until("the page of the Service", pools::STATE_MAX, || {
                 let page = lab.http_get(CLIENT, http(address), "/")?;
                 ensure!(page.body.starts_with("web"), "{:?}", page.body);
                 Ok(Some(()))
             })
         })?;
         step("the owner's kernel has the rules of this mode", || {
-            let said = lab.exec(&owner, rules)?;
+            let output = lab.exec(&owner, rules)?;
             ensure!(
-                said.contains(&address.to_string()),
-                "{rules:?} does not name {address}:\n{said}"
+                output.contains(&address.to_string()),
+                "{rules:?} does not name {address}:\n{output}"
             );
             Ok(())
         })

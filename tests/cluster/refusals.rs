@@ -1,4 +1,4 @@
-//! Refusals of the API server for single fields: wrong types, too many elements, and unknown
+//! Refusals of the API server for single fields: invalid types, too many elements, and unknown
 //! values.
 
 use crate::pools::{object, pool, pool_for};
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 /// The fault, the object, and parts of the API server's error.
 pub(crate) type RefusalCase = (&'static str, Value, &'static [&'static str]);
 
-/// Returns cases for each field but `spec.addresses`, whose syntax has cases of its own.
+/// Returns the cases of all fields but `spec.addresses`, whose syntax has cases of its own.
 pub(crate) fn cases() -> Vec<RefusalCase> {
     [pools(), allocations(), advertisements(), selectors(), expressions(), labels(), communities()]
         .concat()
 }
 
-fn many(count: usize, of: Value) -> Value {
-    json!(vec![of; count])
+fn repeated(count: usize, element: Value) -> Value {
+    json!(vec![element; count])
 }
 
 fn pools() -> Vec<RefusalCase> {
@@ -25,54 +25,58 @@ fn pools() -> Vec<RefusalCase> {
         object
     };
     let long = "0".repeat(101);
-    let unreachable = |what, address: &str| {
+    let unassignable = |what, address: &str| {
         (what, pool("bad", &[address]), &["loopback, link-local, multicast"][..])
     };
     vec![
-        unreachable("loopback", "127.0.0.0/8"),
-        unreachable("a link-local range", "169.254.1.1-169.254.1.9"),
-        unreachable("a link-local prefix", "fe80::/64"),
-        unreachable("multicast", " 224.0.0.5 "),
-        unreachable("the unspecified address", "::"),
-        unreachable("broadcast", "255.255.255.255"),
+        unassignable("a loopback prefix", "127.0.0.0/8"),
+        unassignable("a link-local range", "169.254.1.1-169.254.1.9"),
+        unassignable("a link-local prefix", "fe80::/64"),
+        unassignable("a multicast address", " 224.0.0.5 "),
+        unassignable("the unspecified address", "::"),
+        unassignable("the broadcast address", "255.255.255.255"),
         (
             "too many addresses",
-            with("addresses", many(257, json!("172.30.0.200"))),
+            with("addresses", repeated(257, json!("172.30.0.200"))),
             &["spec.addresses", "256"],
         ),
-        ("an address without end", with("addresses", json!([long])), &["spec.addresses[0]", "100"]),
+        (
+            "an address of 101 characters",
+            with("addresses", json!([long])),
+            &["spec.addresses[0]", "100"],
+        ),
         (
             "too many exclusions",
-            with("excludeAddresses", many(257, json!("172.30.0.200"))),
+            with("excludeAddresses", repeated(257, json!("172.30.0.200"))),
             &["spec.excludeAddresses", "256"],
         ),
         (
-            "an exclusion without end",
+            "an exclusion of 101 characters",
             with("excludeAddresses", json!([long])),
             &["spec.excludeAddresses[0]", "100"],
         ),
-        ("a number for a switch", with("avoidBuggyIPs", json!(1)), &["spec.avoidBuggyIPs"]),
+        ("avoidBuggyIPs is a number", with("avoidBuggyIPs", json!(1)), &["spec.avoidBuggyIPs"]),
         (
-            "a mode in small letters",
+            "ipMode in lower case",
             with("ipMode", json!("vip")),
             &["spec.ipMode", "\"VIP\", \"Proxy\""],
         ),
         (
-            "a mode that only an annotation has",
+            "an ipMode that only the annotation allows",
             with("ipMode", json!("Proxy,announce")),
             &["spec.ipMode", "\"VIP\", \"Proxy\""],
         ),
-        ("a list of modes", with("ipMode", json!(["VIP"])), &["spec.ipMode"]),
+        ("ipMode is a list", with("ipMode", json!(["VIP"])), &["spec.ipMode"]),
     ]
 }
 
 fn allocations() -> Vec<RefusalCase> {
     let with = |field: &str, value: Value| pool_for("bad", "172.30.0.200", json!({field: value}));
-    let keyless = json!([{"matchExpressions": [{"operator": "Exists"}]}]);
-    let wordless = json!([{"matchExpressions": [{"key": "tier"}]}]);
+    let no_key = json!([{"matchExpressions": [{"operator": "Exists"}]}]);
+    let no_operator = json!([{"matchExpressions": [{"key": "tier"}]}]);
     vec![
         (
-            "an allocation that is a word",
+            "serviceAllocation is a string",
             pool_for("bad", "172.30.0.200", json!("team")),
             &["spec.serviceAllocation"],
         ),
@@ -82,43 +86,43 @@ fn allocations() -> Vec<RefusalCase> {
             &["serviceAllocation.namespace"],
         ),
         (
-            "a word for a priority",
+            "priority is a string",
             with("priority", json!("high")),
             &["spec.serviceAllocation.priority"],
         ),
         (
-            "one namespace for a list",
+            "namespaces is a string",
             with("namespaces", json!("red")),
             &["spec.serviceAllocation.namespaces"],
         ),
         (
             "too many namespaces",
-            with("namespaces", many(1025, json!("red"))),
+            with("namespaces", repeated(1025, json!("red"))),
             &["spec.serviceAllocation.namespaces", "1024"],
         ),
         (
-            "one selector for a list",
+            "namespaceSelectors is an object",
             with("namespaceSelectors", json!({"matchLabels": {}})),
             &["spec.serviceAllocation.namespaceSelectors"],
         ),
         (
-            "too many selectors of namespaces",
-            with("namespaceSelectors", many(65, json!({}))),
+            "too many namespaceSelectors",
+            with("namespaceSelectors", repeated(65, json!({}))),
             &["spec.serviceAllocation.namespaceSelectors", "64"],
         ),
         (
             "a selector without a key",
-            with("namespaceSelectors", keyless),
+            with("namespaceSelectors", no_key),
             &["spec.serviceAllocation.namespaceSelectors[0]", "key"],
         ),
         (
-            "too many selectors of Services",
-            with("serviceSelectors", many(65, json!({}))),
+            "too many serviceSelectors",
+            with("serviceSelectors", repeated(65, json!({}))),
             &["spec.serviceAllocation.serviceSelectors", "64"],
         ),
         (
             "a selector without an operator",
-            with("serviceSelectors", wordless),
+            with("serviceSelectors", no_operator),
             &["spec.serviceAllocation.serviceSelectors[0]", "operator"],
         ),
     ]
@@ -132,64 +136,72 @@ fn advertisement(field: &str, value: Value) -> Value {
 fn advertisements() -> Vec<RefusalCase> {
     let with = advertisement;
     vec![
-        ("one pool for a list", with("ipAddressPools", json!("lan")), &["spec.ipAddressPools"]),
+        (
+            "ipAddressPools is a string",
+            with("ipAddressPools", json!("lan")),
+            &["spec.ipAddressPools"],
+        ),
         (
             "too many pools",
-            with("ipAddressPools", many(257, json!("lan"))),
+            with("ipAddressPools", repeated(257, json!("lan"))),
             &["spec.ipAddressPools", "256"],
         ),
         (
-            "too many selectors of pools",
-            with("ipAddressPoolSelectors", many(65, json!({}))),
+            "too many ipAddressPoolSelectors",
+            with("ipAddressPoolSelectors", repeated(65, json!({}))),
             &["spec.ipAddressPoolSelectors", "64"],
         ),
         (
-            "too many selectors of nodes",
-            with("nodeSelectors", many(65, json!({}))),
+            "too many nodeSelectors",
+            with("nodeSelectors", repeated(65, json!({}))),
             &["spec.nodeSelectors", "64"],
         ),
         (
-            "too many selectors of Services",
-            with("serviceSelectors", many(65, json!({}))),
+            "too many serviceSelectors",
+            with("serviceSelectors", repeated(65, json!({}))),
             &["spec.serviceSelectors", "64"],
         ),
         (
-            "a word for a selector of Services",
+            "a serviceSelector is a string",
             with("serviceSelectors", json!(["web"])),
             &["spec.serviceSelectors[0]"],
         ),
         (
-            "too many preferences",
-            with("preferredNodeSelectors", many(65, json!({"weight": 1, "preference": {}}))),
+            "too many preferredNodeSelectors",
+            with("preferredNodeSelectors", repeated(65, json!({"weight": 1, "preference": {}}))),
             &["spec.preferredNodeSelectors", "64"],
         ),
         (
-            "a preference without a weight",
+            "a preferredNodeSelector without weight",
             with("preferredNodeSelectors", json!([{"preference": {}}])),
             &["spec.preferredNodeSelectors[0].weight"],
         ),
         (
-            "a preference of nothing",
+            "a preferredNodeSelector without preference",
             with("preferredNodeSelectors", json!([{"weight": 1}])),
             &["spec.preferredNodeSelectors[0].preference"],
         ),
         (
-            "a weight that weighs nothing",
+            "a weight of 0",
             with("preferredNodeSelectors", json!([{"weight": 0, "preference": {}}])),
             &["spec.preferredNodeSelectors[0].weight", "1"],
         ),
         (
-            "a weight above all",
+            "a weight of 101",
             with("preferredNodeSelectors", json!([{"weight": 101, "preference": {}}])),
             &["spec.preferredNodeSelectors[0].weight", "100"],
         ),
-        ("too many links", with("interfaces", many(65, json!("eth0"))), &["spec.interfaces", "64"]),
-        ("a number for a link", with("interfaces", json!([0])), &["spec.interfaces[0]"]),
+        (
+            "too many interfaces",
+            with("interfaces", repeated(65, json!("eth0"))),
+            &["spec.interfaces", "64"],
+        ),
+        ("an interface is a number", with("interfaces", json!([0])), &["spec.interfaces[0]"]),
     ]
 }
 
-/// Returns a selector that would select everything if it were accepted.
-pub(crate) fn not_in_nothing() -> Value {
+/// Returns a selector with the operator NotIn and no values, which would select everything.
+pub(crate) fn not_in_without_values() -> Value {
     json!([{"matchExpressions": [{"key": "team", "operator": "NotIn", "values": []}]}])
 }
 
@@ -197,31 +209,31 @@ pub(crate) fn not_in_nothing() -> Value {
 fn selectors() -> Vec<RefusalCase> {
     let with = advertisement;
     let allocation =
-        |field: &str| pool_for("bad", "172.30.0.200", json!({field: not_in_nothing()}));
-    let preferred = json!([{"weight": 1, "preference": not_in_nothing()[0]}]);
+        |field: &str| pool_for("bad", "172.30.0.200", json!({field: not_in_without_values()}));
+    let preferred = json!([{"weight": 1, "preference": not_in_without_values()[0]}]);
     vec![
         (
-            "namespaces not in nothing",
+            "namespaceSelectors: NotIn without values",
             allocation("namespaceSelectors"),
             &["serviceAllocation.namespaceSelectors[0]"],
         ),
         (
-            "Services not in nothing",
+            "serviceSelectors of a pool: NotIn without values",
             allocation("serviceSelectors"),
             &["spec.serviceAllocation.serviceSelectors[0]"],
         ),
         (
-            "pools not in nothing",
-            with("ipAddressPoolSelectors", not_in_nothing()),
+            "ipAddressPoolSelectors of an L2Advertisement: NotIn without values",
+            with("ipAddressPoolSelectors", not_in_without_values()),
             &["spec.ipAddressPoolSelectors[0]"],
         ),
         (
-            "announced not in nothing",
-            with("serviceSelectors", not_in_nothing()),
+            "serviceSelectors of an L2Advertisement: NotIn without values",
+            with("serviceSelectors", not_in_without_values()),
             &["spec.serviceSelectors[0]"],
         ),
         (
-            "preferred not in nothing",
+            "preferredNodeSelectors: NotIn without values",
             with("preferredNodeSelectors", preferred),
             &["spec.preferredNodeSelectors[0]"],
         ),
@@ -239,25 +251,29 @@ fn expressions() -> Vec<RefusalCase> {
         let expression = json!({"key": key, "operator": operator, "values": values});
         advertisement("nodeSelectors", json!([{"matchExpressions": [expression]}]))
     };
-    let here: &[&str] = &["spec.nodeSelectors[0].matchExpressions[0]"];
-    let key: &[&str] = &["spec.nodeSelectors[0].matchExpressions[0].key"];
+    let expression_field: &[&str] = &["spec.nodeSelectors[0].matchExpressions[0]"];
+    let key_field: &[&str] = &["spec.nodeSelectors[0].matchExpressions[0].key"];
     vec![
-        ("not in nothing", expression("rack", "NotIn", json!([])), here),
-        ("in nothing", expression("rack", "In", json!([])), here),
-        ("a value that has to exist", expression("rack", "Exists", json!(["a"])), here),
-        ("a value that must not exist", expression("rack", "DoesNotExist", json!(["a"])), here),
+        ("NotIn without values", expression("rack", "NotIn", json!([])), expression_field),
+        ("In without values", expression("rack", "In", json!([])), expression_field),
+        ("Exists with a value", expression("rack", "Exists", json!(["a"])), expression_field),
+        (
+            "DoesNotExist with a value",
+            expression("rack", "DoesNotExist", json!(["a"])),
+            expression_field,
+        ),
         (
             "an unknown operator",
             expression("rack", "Near", json!(["a"])),
             &["matchExpressions[0].operator", "\"NotIn\""],
         ),
-        ("a key with a space", expression("my rack", "Exists", json!([])), key),
+        ("a key with a space", expression("my rack", "Exists", json!([])), key_field),
         (
-            "a key whose prefix has capitals",
+            "a key whose prefix has upper case",
             expression("Example.com/rack", "Exists", json!([])),
-            key,
+            key_field,
         ),
-        ("a key whose prefix is too long", expression(&long_key(), "Exists", json!([])), key),
+        ("a key whose prefix is too long", expression(&long_key(), "Exists", json!([])), key_field),
         (
             "a value with a space",
             expression("rack", "In", json!(["a", "b c"])),
@@ -271,7 +287,7 @@ fn labels() -> Vec<RefusalCase> {
     let labels = |labels: Value| advertisement("nodeSelectors", json!([{"matchLabels": labels}]));
     vec![
         (
-            "a label with a bad key",
+            "a label with an invalid key",
             labels(json!({"my rack": "a"})),
             &["spec.nodeSelectors[0].matchLabels"],
         ),
@@ -281,7 +297,7 @@ fn labels() -> Vec<RefusalCase> {
             &["spec.nodeSelectors[0].matchLabels"],
         ),
         (
-            "a label with a bad value",
+            "a label with an invalid value",
             labels(json!({"rack": "a b"})),
             &["spec.nodeSelectors[0].matchLabels.rack"],
         ),
@@ -295,32 +311,28 @@ fn communities() -> Vec<RefusalCase> {
     let alias = |name: Value, value: Value| with(json!([{"name": name, "value": value}]));
     vec![
         (
-            "one name for a list",
+            "communities is an object",
             with(json!({"name": "near", "value": "64512:1"})),
             &["spec.communities"],
         ),
         (
-            "too many names",
-            with(many(257, json!({"name": "near", "value": "64512:1"}))),
+            "too many communities",
+            with(repeated(257, json!({"name": "near", "value": "64512:1"}))),
             &["spec.communities", "256"],
         ),
         (
-            "a name without end",
+            "a name of 254 characters",
             alias(json!("a".repeat(254)), json!("64512:1")),
             &["spec.communities[0].name", "253"],
         ),
         (
-            "a value without end",
+            "a value of 65 characters",
             alias(json!("near"), json!("1".repeat(65))),
             &["spec.communities[0].value", "64"],
         ),
+        ("a value is a number", alias(json!("near"), json!(64512)), &["spec.communities[0].value"]),
         (
-            "a number for a value",
-            alias(json!("near"), json!(64512)),
-            &["spec.communities[0].value"],
-        ),
-        (
-            "an unknown field of a name",
+            "an unknown field of a community",
             with(json!([{"name": "near", "values": "64512:1"}])),
             &["values"],
         ),

@@ -1,6 +1,5 @@
-//! Raw access to the network segment from the client, or from another host where a test needs it.
-//! The socket works below the kernel: it counts the MAC addresses that reply for an address, and
-//! sends frames of any shape.
+//! Raw access to the network segment from the client or another host: a packet socket that collects
+//! the MAC addresses that reply for an address, and sends arbitrary frames.
 
 use crate::pools::STATE_MAX;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -14,13 +13,13 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Number of requests for an address before its replies are counted.
+/// Number of requests for an address in one query of its owners.
 const REQUESTS: usize = 4;
 /// Time to wait for the replies to each request. A reply takes microseconds, and some milliseconds
 /// from a stalled neighbor.
-const LISTEN: Duration = Duration::from_millis(100);
+const REPLY_TIME: Duration = Duration::from_millis(100);
 
-/// A raw socket on an interface of a host. It may be used from any thread.
+/// A raw socket on an interface of a host. Any thread may use it.
 pub(crate) struct SegmentSocket {
     pub(crate) mac: Mac,
     /// Host that sends the requests and receives the replies.
@@ -30,22 +29,23 @@ pub(crate) struct SegmentSocket {
 }
 
 impl SegmentSocket {
-    /// Opens the client's interface.
+    /// Opens a socket on the client's interface.
     pub(crate) fn open(lab: &Lab) -> Result<Self> {
         Self::open_on(lab, &Host::client(), "eth0")
     }
 
-    /// Opens an interface of a host.
+    /// Opens a socket on an interface of a host.
     pub(crate) fn open_on(lab: &Lab, host: &Host, link: &str) -> Result<Self> {
         lab.within(&host.name, || {
-            let found = datalink::interfaces().into_iter().find(|found| found.name == link);
-            let found = found.with_context(|| format!("{} has no {link}", host.name))?;
+            let mut interfaces = datalink::interfaces().into_iter();
+            let interface = interfaces.find(|interface| interface.name == link);
+            let interface = interface.with_context(|| format!("{} has no {link}", host.name))?;
             let config =
-                Config { read_timeout: Some(LISTEN), promiscuous: false, ..Config::default() };
-            let Channel::Ethernet(sender, receiver) = datalink::channel(&found, config)? else {
-                bail!("no Ethernet")
+                Config { read_timeout: Some(REPLY_TIME), promiscuous: false, ..Config::default() };
+            let Channel::Ethernet(sender, receiver) = datalink::channel(&interface, config)? else {
+                bail!("{link} is no Ethernet interface")
             };
-            let mac = Mac(found.mac.context("the interface has a MAC address")?.octets());
+            let mac = Mac(interface.mac.context("the interface has no MAC")?.octets());
             Ok(Self { mac, requester: host.clone(), sender, receiver })
         })?
     }
@@ -64,12 +64,12 @@ impl SegmentSocket {
     pub(crate) fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.sender
             .send_to(frame, None)
-            .ok_or_else(|| anyhow!("the interface accepts no frame"))??;
+            .ok_or_else(|| anyhow!("the interface did not accept the frame"))??;
         Ok(())
     }
 
-    /// Passes every frame of the next `length` to `look`, the client's own included, until `look`
-    /// returns a result.
+    /// Passes every frame of the next `length`, including the requester's own frames, to `look`
+    /// until `look` returns a result.
     pub(crate) fn listen<T>(
         &mut self,
         length: Duration,
@@ -93,51 +93,53 @@ impl SegmentSocket {
 
     /// Returns the MAC addresses that reply for `address`, each once.
     pub(crate) fn replying(&mut self, address: impl Into<IpAddr>) -> Result<BTreeSet<Mac>> {
-        let (address, mut answering) = (address.into(), BTreeSet::new());
+        let (address, mut replying_macs) = (address.into(), BTreeSet::new());
         for _ in 0..REQUESTS {
             self.request(address)?;
-            self.listen(LISTEN, |frame| {
-                answering.extend(claimed_by(frame, address));
+            self.listen(REPLY_TIME, |frame| {
+                replying_macs.extend(claimed_by(frame, address));
                 None::<()>
             })?;
         }
-        Ok(answering)
+        Ok(replying_macs)
     }
 }
 
-/// Returns the only node that replies for `address` now.
+/// Returns the only node that replies for `address`. Fails if no host or several hosts reply.
 pub(crate) fn owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
     let address = address.into();
-    let answering = SegmentSocket::open(lab)?.replying(address)?;
-    let answering: Vec<String> = answering.into_iter().map(|mac| host_name(lab, mac)).collect();
-    match answering.as_slice() {
+    let macs = SegmentSocket::open(lab)?.replying(address)?;
+    let hosts: Vec<String> = macs.into_iter().map(|mac| host_name(lab, mac)).collect();
+    match hosts.as_slice() {
         [one] if node_index(one).is_some() => Ok(one.clone()),
-        other => bail!("{other:?} reply for {address}, not one node"),
+        other => bail!("these hosts reply for {address}, not exactly one node: {other:?}"),
     }
 }
 
 /// Waits until exactly one node replies for `address`, and returns its name.
 pub(crate) fn wait_owner(lab: &Lab, address: impl Into<IpAddr>) -> Result<String> {
     let address = address.into();
-    wait::until(&format!("one owner of {address}"), STATE_MAX, || owner(lab, address).map(Some))
+    wait::until(&format!("exactly one node replies for {address}"), STATE_MAX, || {
+        owner(lab, address).map(Some)
+    })
 }
 
 /// Waits until no host replies for `address`.
 pub(crate) fn wait_unannounced(lab: &Lab, address: impl Into<IpAddr>) -> Result<()> {
     let address = address.into();
-    wait::until(&format!("silence about {address}"), STATE_MAX, || {
-        let answering = SegmentSocket::open(lab)?.replying(address)?;
-        ensure!(answering.is_empty(), "{answering:?} reply");
+    wait::until(&format!("no host replies for {address}"), STATE_MAX, || {
+        let replying_macs = SegmentSocket::open(lab)?.replying(address)?;
+        ensure!(replying_macs.is_empty(), "these hosts reply: {replying_macs:?}");
         Ok(Some(()))
     })
 }
 
-/// Waits until the client's kernel has this node's MAC address for the address, without a request
-/// from the client.
+/// Waits until the client's neighbor entry for the address has this node's MAC address. The client
+/// sends no request.
 pub(crate) fn wait_neighbor_entry(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
     let mac = mac_of(node)?;
-    wait::until(&format!("{address} is at {node}"), STATE_MAX, || {
-        let known = lab.exec(CLIENT, &["ip", "neighbour", "show", &address.to_string()])?;
+    wait::until(&format!("the client's neighbor entry of {address} is {node}"), STATE_MAX, || {
+        let known = lab.exec(CLIENT, &["ip", "neighbor", "show", &address.to_string()])?;
         ensure!(known.contains(&mac), "the client's neighbor entry is {known:?}, not {mac}");
         Ok(Some(()))
     })
@@ -145,7 +147,7 @@ pub(crate) fn wait_neighbor_entry(lab: &Lab, address: IpAddr, node: &str) -> Res
 
 /// Returns the MAC address of a node.
 pub(crate) fn mac_of(node: &str) -> Result<String> {
-    Ok(Host::node(node_index(node).context("a node")?).mac())
+    Ok(Host::node(node_index(node).context("not a node of the lab")?).mac())
 }
 
 /// Returns the name of the host with this MAC address, or the MAC address itself.

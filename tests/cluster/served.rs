@@ -1,5 +1,5 @@
-//! The main feature: a Service gets its addresses, reports them, and its page reaches the client
-//! over the segment.
+//! The main feature: a Service gets its addresses, its condition reports them, and the client on
+//! the segment gets its page.
 
 use crate::scenario::{run_scenario, step};
 use crate::services::{self, ADDRESS_ASSIGNED, WEB};
@@ -19,17 +19,17 @@ use std::time::Duration;
 const DATAGRAM_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[test]
-fn every_example_works_as_it_is_and_its_page_reaches_the_client() {
+fn every_example_service_is_served_to_the_client() {
     run_scenario(&Options::named("examples"), |lab| {
         lab.start_ferrolb()?;
-        let objects = step("every example file is applied as it is", || examples(lab))?;
-        let balanced = |object: &&Value| {
+        let objects = step("every example file is applied unchanged", || apply_examples(lab))?;
+        let is_load_balancer = |object: &&Value| {
             apply::kind(object) == "Service" && object["spec"]["type"] == "LoadBalancer"
         };
-        let services: Vec<&Value> = objects.iter().filter(balanced).collect();
+        let services: Vec<&Value> = objects.iter().filter(is_load_balancer).collect();
         ensure!(!services.is_empty(), "no example has a LoadBalancer Service");
         for (index, service) in services.into_iter().enumerate() {
-            step("its pods are there, it has an address, and its page is served", || {
+            step("an example Service gets its addresses, and its pod replies", || {
                 serve_example(lab, service, &lab.nodes()[index % lab.nodes().len()])
             })?;
         }
@@ -37,8 +37,8 @@ fn every_example_works_as_it_is_and_its_page_reaches_the_client() {
     });
 }
 
-/// Applies the files of `examples/` by name, and returns their objects.
-fn examples(lab: &Lab) -> Result<Vec<Value>> {
+/// Applies the files of `examples/` in the order of their names, and returns their objects.
+fn apply_examples(lab: &Lab) -> Result<Vec<Value>> {
     let mut files: Vec<_> = fs::read_dir(setup::repository().join("examples"))?
         .flatten()
         .map(|entry| entry.path())
@@ -53,16 +53,19 @@ fn examples(lab: &Lab) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-/// Runs a pod that an example's Service selects, and sends a request to each address of the
-/// Service, with the protocol of its first port.
+/// Runs a pod that the Service of an example selects, and sends a request to each address of the
+/// Service, with the protocol of the first port.
 fn serve_example(lab: &Lab, service: &Value, node: &str) -> Result<()> {
-    let name = service["metadata"]["name"].as_str().context("a name")?;
-    let selector = service["spec"]["selector"].as_object().context("a selector")?;
+    let name = service["metadata"]["name"].as_str().context("the Service has no name")?;
+    let selector =
+        service["spec"]["selector"].as_object().context("the Service has no selector")?;
     let labels: Vec<(&str, &str)> =
         selector.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect();
     let port = &service["spec"]["ports"][0];
-    let number =
-        port["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("a port")?;
+    let number = port["port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .context("the Service has no port")?;
     lab.pod(&format!("example-{name}"), node, &labels)?;
     let families = if service["spec"]["ipFamilyPolicy"].is_string() { 2 } else { 1 };
     let addresses = services::wait_for(lab, name, &format!("{families} addresses"), |service| {
@@ -71,10 +74,10 @@ fn serve_example(lab: &Lab, service: &Value, node: &str) -> Result<()> {
     for address in addresses {
         // Several examples select the same pods, so any of them may reply.
         if port["protocol"] == "UDP" {
-            datagram(lab, (address, number).into(), "example-")?;
+            wait_udp_reply(lab, (address, number).into(), "example-")?;
             continue;
         }
-        let page = page(lab, (address, number).into(), "example-")?;
+        let page = wait_page(lab, (address, number).into(), "example-")?;
         if service["spec"]["externalTrafficPolicy"] == "Local" {
             let client = if address.is_ipv4() {
                 Host::client().v4().to_string()
@@ -83,7 +86,7 @@ fn serve_example(lab: &Lab, service: &Value, node: &str) -> Result<()> {
             };
             ensure!(
                 page.body.trim().ends_with(&client),
-                "the pod saw another address than {client}: {:?}",
+                "the pod did not see the client address {client}: {:?}",
                 page.body
             );
         }
@@ -92,18 +95,18 @@ fn serve_example(lab: &Lab, service: &Value, node: &str) -> Result<()> {
 }
 
 /// Waits until a pod whose name has this prefix replies to the client's datagram.
-fn datagram(lab: &Lab, server: SocketAddr, pod: &str) -> Result<()> {
-    wait::until(&format!("an answer of {pod}"), pools::STATE_MAX, || {
-        let asked = lab
+fn wait_udp_reply(lab: &Lab, server: SocketAddr, pod: &str) -> Result<()> {
+    wait::until(&format!("a UDP reply of {pod}"), pools::STATE_MAX, || {
+        let report = lab
             .start_probe_by(Transport::Udp, server, DATAGRAM_TIMEOUT, DATAGRAM_TIMEOUT)
             .finish()?;
-        ensure!(asked.pods.keys().any(|name| name.starts_with(pod)), "{asked:?}");
+        ensure!(report.pods.keys().any(|name| name.starts_with(pod)), "{report:?}");
         Ok(Some(()))
     })
 }
 
 /// Waits until the client gets the page of a pod whose name has this prefix.
-fn page(lab: &Lab, server: SocketAddr, pod: &str) -> Result<Page> {
+fn wait_page(lab: &Lab, server: SocketAddr, pod: &str) -> Result<Page> {
     wait::until(&format!("the page of {pod}"), pools::STATE_MAX, || {
         let page = lab.http_get(CLIENT, server, "/")?;
         ensure!(page.status == 200 && page.body.starts_with(pod), "{page:?}");
@@ -112,7 +115,7 @@ fn page(lab: &Lab, server: SocketAddr, pod: &str) -> Result<Page> {
 }
 
 #[test]
-fn a_dual_stack_service_gets_and_reports_both_addresses_and_the_pool_counts_them() {
+fn a_dual_stack_service_gets_and_reports_both_addresses() {
     run_scenario(&Options::named("dualstack"), |lab| {
         lab.start_ferrolb()?;
         lab.pod("web", "node2", &WEB)?;
@@ -121,18 +124,20 @@ fn a_dual_stack_service_gets_and_reports_both_addresses_and_the_pool_counts_them
             pools::pool("lan", &["172.30.0.200/30", "fd30::200-fd30::201"]),
             pools::advertisement(),
         ])?;
-        // The pool must be valid before the Service exists: otherwise an event could rightly report
-        // first that there is no pool.
+        // Without a valid pool, the first Event about the Service could correctly report that there
+        // is no pool.
         pools::wait_valid(lab, "lan", true)?;
         lab.apply_objects(&[services::service("web", dual)])?;
         let expect: [IpAddr; 2] = [[172, 30, 0, 200].into(), "fd30::200".parse()?];
-        step("it gets the lowest address of each family, as VIP", || {
+        step("the Service gets the lowest address of each family, with ipMode VIP", || {
             check_addresses(lab, &expect)
         })?;
-        step("its condition says so, and one event", || reported_once(lab, &expect))?;
-        step("the pool is valid and counts what it gave and what is left", || {
+        step("the condition and exactly one Event report the addresses", || {
+            check_reported_once(lab, &expect)
+        })?;
+        step("the pool is valid, and its status counts assigned and available addresses", || {
             pools::wait_valid(lab, "lan", true)?;
-            pools::wait_for(lab, "lan", "its counts", |pool| {
+            pools::wait_for(lab, "lan", "the expected counts", |pool| {
                 let status = pool.status.as_ref()?;
                 let counts = (
                     status.assigned_ipv4,
@@ -144,9 +149,9 @@ fn a_dual_stack_service_gets_and_reports_both_addresses_and_the_pool_counts_them
             })
         })?;
         step("the client gets the page over IPv4", || {
-            page(lab, ([172, 30, 0, 200], 80).into(), "web").map(drop)
+            wait_page(lab, ([172, 30, 0, 200], 80).into(), "web").map(drop)
         })?;
-        step("the kernel and FerroLB agree on who has it", || {
+        step("the client's neighbor entry is the owner", || {
             let owner = segment::owner(lab, [172, 30, 0, 200])?;
             let kernel = lab.owner_of([172, 30, 0, 200].into())?;
             ensure!(
@@ -156,13 +161,13 @@ fn a_dual_stack_service_gets_and_reports_both_addresses_and_the_pool_counts_them
             Ok(())
         })?;
         step(
-            "a slip in the pool takes it off neither the Service nor the wire, also of speakers that start after it",
+            "an invalid pool keeps assigned addresses announced, also by restarted speakers",
             || check_invalid_pool(lab, &expect),
         )
     });
 }
 
-/// Waits until the Service has these addresses, and checks their modes.
+/// Waits until the Service has these addresses, and checks that their ipMode is VIP.
 fn check_addresses(lab: &Lab, expect: &[IpAddr; 2]) -> Result<()> {
     let service = services::wait_for(lab, "web", "both addresses", |service| {
         (services::addresses(service) == expect).then(|| service.clone())
@@ -178,8 +183,8 @@ fn check_addresses(lab: &Lab, expect: &[IpAddr; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the pool invalid and restarts all speakers. The Service must keep its addresses and its
-/// page.
+/// Makes the pool invalid, restarts all speakers, and checks that the Service keeps its addresses
+/// and the client gets the page.
 fn check_invalid_pool(lab: &Lab, expect: &[IpAddr; 2]) -> Result<()> {
     lab.apply_objects(&[pools::pool("lan", &["172.30.0.209-172.30.0.200"])])?;
     pools::wait_valid(lab, "lan", false)?;
@@ -187,42 +192,44 @@ fn check_invalid_pool(lab: &Lab, expect: &[IpAddr; 2]) -> Result<()> {
         lab.stop(&format!("speaker-{node}"), Signal::KILL)?;
         lab.restart(&format!("speaker-{node}"))?;
     }
-    page(lab, ([172, 30, 0, 200], 80).into(), "web")?;
+    wait_page(lab, ([172, 30, 0, 200], 80).into(), "web")?;
     let service = services::get(lab, "web")?;
     ensure!(
         services::addresses(&service) == expect,
-        "its addresses are {:?}",
+        "the Service has the addresses {:?}",
         services::addresses(&service)
     );
     Ok(())
 }
 
-/// Checks that the condition names the addresses, and that exactly one event names them.
-fn reported_once(lab: &Lab, addresses: &[IpAddr]) -> Result<()> {
+/// Waits until the condition names the addresses, and checks that exactly one Event names them.
+fn check_reported_once(lab: &Lab, addresses: &[IpAddr]) -> Result<()> {
     services::wait_for(lab, "web", "AddressAssigned", |service| {
         let condition = services::condition(service, ADDRESS_ASSIGNED)?;
         let names = |address: &IpAddr| condition.message.contains(&address.to_string());
-        let told = condition.status == "True"
+        let reported = condition.status == "True"
             && condition.reason == "Assigned"
             && addresses.iter().all(names);
-        told.then_some(())
+        reported.then_some(())
     })?;
-    let events = wait::until("an event", pools::STATE_MAX, || {
+    let events = wait::until("an Event about the assignment", pools::STATE_MAX, || {
         let events = services::events(lab, "web")?;
         Ok((!events.is_empty()).then_some(events))
     })?;
-    let [event] = events.as_slice() else { anyhow::bail!("{} events: {events:#?}", events.len()) };
+    let [event] = events.as_slice() else {
+        anyhow::bail!("{} Events instead of one: {events:#?}", events.len())
+    };
     let note = event.note.clone().unwrap_or_default();
-    ensure!(event.series.is_none(), "the event was repeated: {event:#?}");
+    ensure!(event.series.is_none(), "the Event was repeated: {event:#?}");
     ensure!(
         addresses.iter().all(|address| note.contains(&address.to_string())),
-        "the event's note is {note:?}"
+        "the Event's note is {note:?}"
     );
     Ok(())
 }
 
 #[test]
-fn a_service_without_node_ports_serves_its_page_to_the_client() {
+fn a_service_without_node_ports_is_served() {
     run_scenario(&Options::named("nonodeports"), |lab| {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
@@ -231,13 +238,13 @@ fn a_service_without_node_ports_serves_its_page_to_the_client() {
             json!({"allocateLoadBalancerNodePorts": false}),
         )])?;
         let address = services::address(lab, "web")?;
-        step("it has no node port", || {
+        step("the Service has no node port", || {
             let ports =
                 services::get(lab, "web")?.spec.and_then(|spec| spec.ports).unwrap_or_default();
             ensure!(ports.len() == 1 && ports[0].node_port.is_none(), "{ports:?}");
             Ok(())
         })?;
-        step("the client gets its page", || page(lab, (address, 80).into(), "web").map(drop))?;
-        step("from one owner", || segment::owner(lab, address).map(drop))
+        step("the client gets the page", || wait_page(lab, (address, 80).into(), "web").map(drop))?;
+        step("one node owns the address", || segment::owner(lab, address).map(drop))
     });
 }

@@ -1,4 +1,4 @@
-//! Services: helpers that create and read them.
+//! Services: functions that create and read them.
 
 use crate::pools::{self, STATE_MAX};
 use anyhow::{Context, Result, anyhow};
@@ -11,58 +11,58 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Condition of a Service: whether it has its addresses.
+/// Type of a Service's condition: whether the Service has its addresses.
 pub(crate) const ADDRESS_ASSIGNED: &str = ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
-/// Condition of a Service: whether its addresses are announced.
+/// Type of a Service's condition: whether its addresses are announced.
 pub(crate) const ANNOUNCED: &str = ferrolb_proto::api::CONDITION_ANNOUNCED;
 /// Label of the pods behind the Services of these tests.
 pub(crate) const WEB: [(&str, &str); 1] = [("app", "web")];
 
-/// Returns a LoadBalancer Service on port 80 of the pods labelled [`WEB`]. `spec` adds or replaces
-/// fields.
+/// Returns a LoadBalancer Service on port 80 for the pods with the label [`WEB`]. `spec` adds or
+/// replaces fields.
 pub(crate) fn service(name: &str, spec: Value) -> Value {
     let mut object = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
     });
-    if let (Some(fields), Value::Object(more)) = (object["spec"].as_object_mut(), spec) {
-        fields.extend(more);
+    if let (Some(fields), Value::Object(additional)) = (object["spec"].as_object_mut(), spec) {
+        fields.extend(additional);
     }
     object
 }
 
-/// Applies a plain Service and waits for its address.
+/// Creates a Service without additional fields, and waits for its IPv4 address.
 pub(crate) fn serve(lab: &Lab, name: &str) -> Result<Ipv4Addr> {
     lab.apply_objects(&[service(name, json!({}))])?;
     address(lab, name)
 }
 
-/// Creates the pool of these tests with the lab's families, an advertisement of all pools, and a
-/// web pod on `node`.
+/// Creates the pool `lan` with addresses of the lab's families, an advertisement of all pools, and
+/// the pod `web` on `node`.
 pub(crate) fn apply_pool_and_pod(lab: &Lab, node: &str) -> Result<()> {
     let addresses = lab.families().of(["172.30.0.200-172.30.0.209", "fd30::200-fd30::209"]);
     lab.apply_objects(&[pools::pool("lan", &addresses), pools::advertisement()])?;
     lab.pod("web", node, &WEB)
 }
 
-/// Returns the Service as it is now.
+/// Returns the current Service.
 pub(crate) fn get(lab: &Lab, name: &str) -> Result<Service> {
     lab.api(async |client| Ok(Api::<Service>::default_namespaced(client).get(name).await?))
 }
 
-/// Waits until `look` returns a result for a Service.
+/// Waits until `check` returns a result for a Service.
 pub(crate) fn wait_for<T: Send>(
     lab: &Lab,
     name: &str,
     what: &str,
-    look: impl Fn(&Service) -> Option<T> + Send + Sync,
+    check: impl Fn(&Service) -> Option<T> + Send + Sync,
 ) -> Result<T> {
     let what = format!("Service {name}: {what}");
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
         wait::until_async(&what, STATE_MAX, async || {
             let service = services.get(name).await?;
-            match look(&service) {
+            match check(&service) {
                 Some(found) => Ok(Some(found)),
                 None => Err(anyhow!("the status is {}", serde_json::to_string(&service.status)?)),
             }
@@ -90,8 +90,10 @@ pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
 
 /// Waits until a Service has these addresses, in this order.
 pub(crate) fn wait_addresses(lab: &Lab, name: &str, expect: &[&str]) -> Result<()> {
-    let all = expect.iter().map(|text| text.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
-    wait_for(lab, name, &format!("{expect:?}"), |service| (addresses(service) == all).then_some(()))
+    let expected = expect.iter().map(|text| text.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
+    wait_for(lab, name, &format!("{expect:?}"), |service| {
+        (addresses(service) == expected).then_some(())
+    })
 }
 
 /// Returns the condition of this type on a Service.
@@ -99,47 +101,48 @@ pub(crate) fn condition<'a>(service: &'a Service, kind: &str) -> Option<&'a Cond
     service.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
-/// Returns FerroLB's events about a Service's addresses.
+/// Returns FerroLB's Events about the assignment of a Service's addresses.
 pub(crate) fn events(lab: &Lab, name: &str) -> Result<Vec<Event>> {
     events_of(lab, name, "AssignAddress")
 }
 
-/// Returns FerroLB's events with this action about a Service.
+/// Returns FerroLB's Events with this action about a Service.
 pub(crate) fn events_of(lab: &Lab, name: &str, action: &str) -> Result<Vec<Event>> {
     lab.api(async |client| {
-        let about =
+        let params =
             ListParams::default().fields(&format!("regarding.kind=Service,regarding.name={name}"));
-        let mut events = Api::<Event>::default_namespaced(client).list(&about).await?.items;
-        let ours = |event: &Event| {
+        let mut events = Api::<Event>::default_namespaced(client).list(&params).await?.items;
+        let is_ferrolbs = |event: &Event| {
             event.reporting_controller.as_deref().is_some_and(|by| by.contains("ferrolb"))
         };
-        events.retain(|event| ours(event) && event.action.as_deref() == Some(action));
+        events.retain(|event| is_ferrolbs(event) && event.action.as_deref() == Some(action));
         Ok(events)
     })
 }
 
-/// Serves one more Service and waits for its event: FerroLB has then sent all earlier events.
+/// Creates another Service and waits for its Event: FerroLB has then sent all earlier Events.
 pub(crate) fn wait_events_sent(lab: &Lab, name: &str) -> Result<()> {
     serve(lab, name)?;
-    wait::until(&format!("an event about Service {name}"), STATE_MAX, || {
+    wait::until(&format!("an Event about Service {name}"), STATE_MAX, || {
         Ok((!events(lab, name)?.is_empty()).then_some(()))
     })
 }
 
 /// Waits until a Service has no address, condition or annotation of FerroLB.
 pub(crate) fn wait_released(lab: &Lab, name: &str) -> Result<()> {
-    wait_for(lab, name, "nothing of ours", |service| {
-        let named = service
+    wait_for(lab, name, "no address, condition or annotation of FerroLB", |service| {
+        let annotated = service
             .metadata
             .annotations
             .as_ref()
             .is_some_and(|all| all.contains_key(&pool_annotation(GROUP)));
-        let gone = addresses(service).is_empty() && condition(service, ADDRESS_ASSIGNED).is_none();
-        (gone && !named).then_some(())
+        let released =
+            addresses(service).is_empty() && condition(service, ADDRESS_ASSIGNED).is_none();
+        (released && !annotated).then_some(())
     })
 }
 
-/// Waits until the condition `Announced` of a Service has this reason, and a message that contains
+/// Waits until the condition `Announced` of a Service has this reason, and its message contains
 /// `words`. Returns the condition.
 pub(crate) fn wait_announced(
     lab: &Lab,
@@ -153,12 +156,12 @@ pub(crate) fn wait_announced(
     })
 }
 
-/// Waits until a Service has no address, for this reason.
+/// Waits until a Service has no address and its condition `AddressAssigned` has this reason.
 pub(crate) fn wait_refused(lab: &Lab, name: &str, reason: &str) -> Result<()> {
     wait_for(lab, name, &format!("no address, {reason}"), |service| {
         let condition = condition(service, ADDRESS_ASSIGNED)?;
-        let told = condition.status == "False" && condition.reason == reason;
-        (told && addresses(service).is_empty()).then_some(())
+        let refused = condition.status == "False" && condition.reason == reason;
+        (refused && addresses(service).is_empty()).then_some(())
     })
 }
 
@@ -179,7 +182,7 @@ pub(crate) fn patch(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
     })
 }
 
-/// Changes the status of a Service, as another load balancer would.
+/// Changes the status of a Service, as another load balancer does.
 pub(crate) fn patch_status(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
@@ -188,16 +191,12 @@ pub(crate) fn patch_status(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
     })
 }
 
-/// Returns the resourceVersion, which changes with every write.
+/// Returns the resourceVersion of a Service, which changes with every write.
 pub(crate) fn version(service: &Service) -> Result<String> {
-    service
-        .metadata
-        .resource_version
-        .clone()
-        .context("an object of the API server has a resourceVersion")
+    service.metadata.resource_version.clone().context("the object has no resourceVersion")
 }
 
-/// Returns port 80 of an address.
+/// Returns the socket address of port 80 at an address.
 pub(crate) fn http(address: impl Into<IpAddr>) -> SocketAddr {
     SocketAddr::new(address.into(), 80)
 }

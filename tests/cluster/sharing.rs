@@ -1,5 +1,5 @@
-//! Two Services on one address, and a change that makes them incompatible: only the changed one
-//! loses the address.
+//! Two Services that share an address, and a change that makes them incompatible: only the changed
+//! Service loses the address.
 
 use crate::pools::{self, pool};
 use crate::scenario::step;
@@ -10,49 +10,49 @@ use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 
 /// Address that both Services request.
-const SHARED: Ipv4Addr = Ipv4Addr::new(172, 30, 3, 5);
+const SHARED_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 3, 5);
 
 pub(crate) fn part(lab: &Lab) -> Result<()> {
-    step(
-        "TCP/53 and UDP/53 of two Services are on one address, which the pool counts once",
-        || {
-            lab.apply_objects(&[pool("shared", &["172.30.3.0/28"])])?;
-            // The pool must be valid before the Services exist: otherwise an event could rightly
-            // report first that there is no pool.
-            pools::wait_valid(lab, "shared", true)?;
-            lab.apply_objects(&[dns("tcp", "TCP"), dns("udp", "UDP")])?;
-            both_have_it(lab)?;
-            pools::wait_for(lab, "shared", "one address in use", |pool| {
-                (pool.status.as_ref()?.assigned_ipv4 == 1).then_some(())
-            })
-        },
-    )?;
-    services::wait_events_sent(lab, "told")?;
+    step("Services with TCP/53 and UDP/53 share an address, which the pool counts once", || {
+        lab.apply_objects(&[pool("shared", &["172.30.3.0/28"])])?;
+        // Without a valid pool, the first Events about the Services could correctly report that
+        // there is no pool.
+        pools::wait_valid(lab, "shared", true)?;
+        lab.apply_objects(&[dns("tcp", "TCP"), dns("udp", "UDP")])?;
+        check_both_assigned(lab)?;
+        pools::wait_for(lab, "shared", "one address in use", |pool| {
+            (pool.status.as_ref()?.assigned_ipv4 == 1).then_some(())
+        })
+    })?;
+    services::wait_events_sent(lab, "reported")?;
     let (tcp, events) = (services::get(lab, "tcp")?, services::events(lab, "tcp")?);
     ensure!(events.len() == 1, "{events:#?}");
-    step("the one that changes its port to the other's loses the address and says why", || {
-        services::patch(
-            lab,
-            "udp",
-            &json!({"spec": {"ports": [{"port": 53, "protocol": "TCP"}]}}),
-        )?;
-        services::wait_refused(lab, "udp", "SharingConflict")
-    })?;
-    step("the other one is the very same, and nothing is told of it", || {
-        services::wait_events_sent(lab, "told-again")?;
+    step(
+        "a Service whose port changes to the other's port loses the address and reports it",
+        || {
+            services::patch(
+                lab,
+                "udp",
+                &json!({"spec": {"ports": [{"port": 53, "protocol": "TCP"}]}}),
+            )?;
+            services::wait_refused(lab, "udp", "SharingConflict")
+        },
+    )?;
+    step("the other Service is unchanged, and there is no Event about it", || {
+        services::wait_events_sent(lab, "reported-again")?;
         let now = services::get(lab, "tcp")?;
         ensure!(now == tcp, "before: {tcp:#?}\nafter: {now:#?}");
         let now = services::events(lab, "tcp")?;
         ensure!(now == events, "{now:#?}");
         Ok(())
     })?;
-    step("put right, it has the address again", || {
+    step("with its former port, the Service gets the address again", || {
         services::patch(
             lab,
             "udp",
             &json!({"spec": {"ports": [{"port": 53, "protocol": "UDP"}]}}),
         )?;
-        both_have_it(lab)
+        check_both_assigned(lab)
     })
 }
 
@@ -60,12 +60,12 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
 fn dns(name: &str, protocol: &str) -> Value {
     let mut object = service(name, json!({"ports": [{"port": 53, "protocol": protocol}]}));
     object["metadata"]["annotations"] =
-        json!({"ferrolb.io/allow-shared-ip": "dns", "ferrolb.io/loadBalancerIPs": SHARED});
+        json!({"ferrolb.io/allow-shared-ip": "dns", "ferrolb.io/loadBalancerIPs": SHARED_ADDRESS});
     object
 }
 
-fn both_have_it(lab: &Lab) -> Result<()> {
-    let given = [services::address(lab, "tcp")?, services::address(lab, "udp")?];
-    ensure!(given == [SHARED, SHARED], "the Services have {given:?}");
+fn check_both_assigned(lab: &Lab) -> Result<()> {
+    let assigned = [services::address(lab, "tcp")?, services::address(lab, "udp")?];
+    ensure!(assigned == [SHARED_ADDRESS, SHARED_ADDRESS], "the Services have {assigned:?}");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! EndpointSlices of every kind: written by hand, several for one Service, without node names, with
-//! host names for addresses. Also ports that differ between pods, and unready pods that are
-//! published anyway.
+//! EndpointSlices of every kind: without a selector, several for one Service, without node names,
+//! and of the address type FQDN. Also named ports that differ between pods, and
+//! `publishNotReadyAddresses`.
 
-use crate::node_failure::PROBE_STEP;
+use crate::node_failure::PROBE_INTERVAL;
 use crate::pools::STATE_MAX;
 use crate::scenario::step;
 use crate::segment;
@@ -16,19 +16,20 @@ use std::time::Duration;
 /// Length of one probe of the replying pods.
 const PROBE_LENGTH: Duration = Duration::from_millis(500);
 /// Label of pods whose named port `http` differs.
-const NAMED: [(&str, &str); 1] = [("app", "named")];
+const NAMED_PORT_LABEL: [(&str, &str); 1] = [("app", "named")];
 
-/// Runs the steps. Nodes 1 to 3 are up, with the pods web1 to web3.
+/// Runs the steps. Nodes 1 to 3 run, with the pods web1 to web3.
 pub(crate) fn part(lab: &Lab) -> Result<()> {
-    step("endpoints by host name are none", || by_hand(lab))?;
-    step("a named target port may be another one in each pod", || named_ports(lab))?;
-    step("with publishNotReadyAddresses a pod that is not ready is announced and served", || {
-        unready(lab)
-    })
+    step("endpoints of the address type FQDN are not eligible", || check_custom_slices(lab))?;
+    step("a named target port has a different number in each pod", || check_named_ports(lab))?;
+    step(
+        "with publishNotReadyAddresses, a Service with an unready pod is announced and served",
+        || check_not_ready_addresses(lab),
+    )
 }
 
-/// Writes the slices of a Service without a selector.
-fn by_hand(lab: &Lab) -> Result<()> {
+/// Creates the EndpointSlices of a Service without a selector, and checks which endpoints count.
+fn check_custom_slices(lab: &Lab) -> Result<()> {
     let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
     let mut object = service("hand", json!({"ports": ports}));
     object["spec"].as_object_mut().map(|spec| spec.remove("selector"));
@@ -38,12 +39,16 @@ fn by_hand(lab: &Lab) -> Result<()> {
     ])?;
     let address = services::address(lab, "hand")?;
     wait_announced(lab, "hand", "NoEndpoints", "no endpoint")?;
-    let nowhere = |address: &str| json!([{"addresses": [address], "conditions": {}}]);
-    step("one without a node is good for policy Cluster", || {
-        lab.apply_objects(&[slice("hand-nowhere", "IPv4", nowhere(&pod_address(lab, "web1")?))])?;
+    let without_node = |address: &str| json!([{"addresses": [address], "conditions": {}}]);
+    step("an endpoint without a node name is eligible with policy Cluster", || {
+        lab.apply_objects(&[slice(
+            "hand-nowhere",
+            "IPv4",
+            without_node(&pod_address(lab, "web1")?),
+        )])?;
         wait_replies_from(lab, address, &["web1"])
     })?;
-    step("and for no node with policy Local, which is said", || {
+    step("an endpoint without a node name is eligible on no node with policy Local", || {
         services::patch(lab, "hand", &json!({"spec": {"externalTrafficPolicy": "Local"}}))?;
         wait_announced(
             lab,
@@ -53,28 +58,28 @@ fn by_hand(lab: &Lab) -> Result<()> {
         )?;
         segment::wait_unannounced(lab, address)
     })?;
-    step("another slice that names a node makes it the one that announces", || {
-        let there = json!([{"addresses": [pod_address(lab, "web2")?], "nodeName": "node2", "conditions": {"ready": true}}]);
-        lab.apply_objects(&[slice("hand-node2", "IPv4", there)])?;
+    step("with a second EndpointSlice that names a node, that node announces the address", || {
+        let endpoints = json!([{"addresses": [pod_address(lab, "web2")?], "nodeName": "node2", "conditions": {"ready": true}}]);
+        lab.apply_objects(&[slice("hand-node2", "IPv4", endpoints)])?;
         let owner = segment::wait_owner(lab, address)?;
         ensure!(owner == "node2", "{owner} announces, but the endpoint is on node2");
         wait_replies_from(lab, address, &["web2"])
     })?;
-    step("with policy Cluster again both slices count", || {
+    step("with policy Cluster, the endpoints of both EndpointSlices are eligible", || {
         services::patch(lab, "hand", &json!({"spec": {"externalTrafficPolicy": "Cluster"}}))?;
         wait_replies_from(lab, address, &["web1", "web2"])
     })
 }
 
-fn named_ports(lab: &Lab) -> Result<()> {
-    lab.pod_on_port("named1", "node1", &NAMED, 8080)?;
-    lab.pod_on_port("named2", "node2", &NAMED, 9090)?;
+fn check_named_ports(lab: &Lab) -> Result<()> {
+    lab.pod_on_port("named1", "node1", &NAMED_PORT_LABEL, 8080)?;
+    lab.pod_on_port("named2", "node2", &NAMED_PORT_LABEL, 9090)?;
     let spec = json!({"selector": {"app": "named"}, "ports": [{"port": 80, "targetPort": "http"}]});
     lab.apply_objects(&[service("named", spec)])?;
     wait_replies_from(lab, services::address(lab, "named")?, &["named1", "named2"])
 }
 
-fn unready(lab: &Lab) -> Result<()> {
+fn check_not_ready_addresses(lab: &Lab) -> Result<()> {
     lab.pod("early", "node3", &[("app", "early")])?;
     lab.set_ready("early", false)?;
     let spec = json!({"selector": {"app": "early"}, "externalTrafficPolicy": "Local"});
@@ -86,7 +91,7 @@ fn unready(lab: &Lab) -> Result<()> {
     wait_replies_from(lab, address, &["early"])
 }
 
-/// Returns a slice of the Service `hand`.
+/// Returns an EndpointSlice of the Service `hand`.
 fn slice(name: &str, kind: &str, endpoints: Value) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -102,12 +107,12 @@ fn pod_address(lab: &Lab, pod: &str) -> Result<String> {
 
 /// Waits until exactly these pods reply at the address.
 fn wait_replies_from(lab: &Lab, address: Ipv4Addr, pods: &[&str]) -> Result<()> {
-    wait::until(&format!("{pods:?} answer at {address}"), STATE_MAX, || {
-        let report = lab.start_probe(http(address), PROBE_LENGTH, PROBE_STEP).finish()?;
-        let all = report.pods.keys().map(String::as_str).eq(pods.iter().copied());
+    wait::until(&format!("{pods:?} reply at {address}"), STATE_MAX, || {
+        let report = lab.start_probe(http(address), PROBE_LENGTH, PROBE_INTERVAL).finish()?;
+        let all_reply = report.pods.keys().map(String::as_str).eq(pods.iter().copied());
         ensure!(
-            all && report.lost == 0,
-            "{} of {} lost, replies from {:?}",
+            all_reply && report.lost == 0,
+            "{} of {} connections lost, replies from {:?}",
             report.lost,
             report.sent,
             report.pods

@@ -1,5 +1,5 @@
-//! An API server whose every reply takes two seconds: the controller becomes the leader, assigns
-//! every Service its address, and writes no more than with a fast one.
+//! An API server with a delay of two seconds for every reply: the controller becomes the leader,
+//! assigns an address to every Service, and writes no more often than without the delay.
 
 use crate::metrics::metric;
 use crate::other_field_manager::{self, OTHER_ADDRESS};
@@ -20,49 +20,49 @@ use std::time::Duration;
 
 /// Delay of each reply.
 const REPLY_DELAY: Duration = Duration::from_secs(2);
-/// Maximum time from the controller's start to its lease: some requests, each on a new connection.
+/// Maximum time from the controller's start until it has the lease: some requests, each on a new
+/// connection.
 const LEADING_MAX: Duration = Duration::from_secs(30);
 /// Number of Services that are created together.
 const SERVICES: usize = 200;
-/// Maximum number of writes per Service: its address, and the condition about its announcement. The
-/// pool's counts are written too.
+/// Maximum number of writes per Service: one for its address, one for the condition `Announced`,
+/// and a share of the writes of the pool's counts.
 const WRITES_EACH_MAX: f64 = 3.0;
-/// Maximum time until the last write and its reply.
+/// Maximum time until the controller has written everything.
 const SETTLED_MAX: Duration = Duration::from_secs(60);
-/// Time in which nothing may be written after all Services are served and the last replies and pool
-/// counts are written.
+/// Time without a write after which the controller has written everything.
 const QUIET: Duration = Duration::from_secs(5);
 
 #[test]
-fn with_an_api_server_delay_of_two_seconds_each_service_takes_about_two_writes() {
+fn a_slow_api_server_causes_no_additional_writes() {
     run_scenario(&without_proxy("slow"), |lab| {
         lab.install_ferrolb()?;
         lab.apply(bench::POOL)?;
         let _relay = Relay::before_api(lab, REPLY_DELAY)?;
-        lab.apply_objects(&[service("contested", json!({}))])?;
+        lab.apply_objects(&[service("corrected", json!({}))])?;
         lab.api(async |client| {
-            other_field_manager::claim_addresses(&Api::default_namespaced(client), "contested")
+            other_field_manager::write_addresses(&Api::default_namespaced(client), "corrected")
                 .await
         })?;
         let start = wait::now();
         step("the controller takes the lease", || {
             lab.start_controller(&[])?;
-            wait::until("it leads", LEADING_MAX, || {
+            wait::until("the controller leads", LEADING_MAX, || {
                 Ok((metric(lab, CONTROL_PLANE, "ferrolb_controller_leader")? > 0.0).then_some(()))
             })
         })?;
         print_measured(&format!(
-            "answers after {REPLY_DELAY:?}: the controller leads after {:?}",
+            "reply delay {REPLY_DELAY:?}: the controller leads after {:?}",
             start.elapsed()
         ));
         let before = lease(lab)?;
         step(
-            "a Service whose addresses somebody else has written is put right at once, in three requests",
-            || contested(lab),
+            "the addresses that another controller wrote to a Service are corrected without an error",
+            || wait_corrected(lab),
         )?;
-        step("all Services get their address", || serve(lab))?;
-        step("then nothing more is written", || {
-            let settled = wait::until("the last counts", SETTLED_MAX, || {
+        step("all Services get an address", || create_services(lab))?;
+        step("the number of writes stays within the limit", || {
+            let settled = wait::until("the controller writes nothing more", SETTLED_MAX, || {
                 let first = writes(lab)?;
                 wait::during(QUIET, || writes(lab).map(drop))?;
                 Ok((writes(lab)? <= first).then_some(first))
@@ -73,44 +73,44 @@ fn with_an_api_server_delay_of_two_seconds_each_service_takes_about_two_writes()
             );
             let errors = errors(lab)?;
             print_measured(&format!(
-                "answers after {REPLY_DELAY:?}: {settled} writes for {SERVICES} Services, {errors} of them in vain"
+                "reply delay {REPLY_DELAY:?}: {settled} writes for {SERVICES} Services, {errors} of them failed"
             ));
             Ok(())
         })?;
-        step("the lease was never lost", || {
+        step("the controller has never lost the lease", || {
             let now = lease(lab)?;
             ensure!(
                 now == before,
-                "holder and transitions of the lease changed from {before:?} to {now:?}"
+                "holderIdentity and leaseTransitions changed from {before:?} to {now:?}"
             );
             Ok(())
         })
     });
 }
 
-/// Waits until a Service that another manager has claimed has an address of FerroLB, and checks
-/// that no write failed.
-fn contested(lab: &Lab) -> Result<()> {
-    let its: IpAddr = OTHER_ADDRESS.parse()?;
-    services::wait_for(lab, "contested", "an address of ours", |service| {
-        let has = services::addresses(service);
-        (!has.is_empty() && !has.contains(&its)).then_some(())
+/// Waits until the Service with the other manager's address has an address from FerroLB's pool, and
+/// checks that no write failed.
+fn wait_corrected(lab: &Lab) -> Result<()> {
+    let foreign: IpAddr = OTHER_ADDRESS.parse()?;
+    services::wait_for(lab, "corrected", "an address from FerroLB's pool", |service| {
+        let addresses = services::addresses(service);
+        (!addresses.is_empty() && !addresses.contains(&foreign)).then_some(())
     })?;
     let errors = errors(lab)?;
     ensure!(errors < 1.0, "{errors} writes failed");
     Ok(())
 }
 
-fn serve(lab: &Lab) -> Result<()> {
+fn create_services(lab: &Lab) -> Result<()> {
     let (before, start) = (writes(lab)?, wait::now());
     let assigned =
         lab.api(async |client| bench::create(&client, "slow", SERVICES, &bench::V4).await)?;
-    let (taken, done) = (start.elapsed(), writes(lab)? - before);
-    let times: Vec<f64> = assigned.iter().map(|it| it.address_ms()).collect();
+    let (took, written) = (start.elapsed(), writes(lab)? - before);
+    let times: Vec<f64> = assigned.iter().map(|service| service.address_ms()).collect();
     let spread = Spread::of(&times).context("no Service was created")?;
     print_measured(&format!(
-        "answers after {REPLY_DELAY:?}: {SERVICES} Services have an address after {taken:?}, by {:.1} writes per second; each after {:.0} ms (median), {:.0} ms (99 %)",
-        done / taken.as_secs_f64(),
+        "reply delay {REPLY_DELAY:?}: {SERVICES} Services have an address after {took:?}, {:.1} writes per second; each after {:.0} ms (median), {:.0} ms (99 %)",
+        written / took.as_secs_f64(),
         spread.median,
         spread.p99,
     ));
@@ -129,7 +129,7 @@ fn errors(lab: &Lab) -> Result<f64> {
 fn lease(lab: &Lab) -> Result<(Option<String>, Option<i32>)> {
     lab.api(async |client| {
         let lease = Api::<Lease>::namespaced(client, NAMESPACE).get("ferrolb-controller").await?;
-        let spec = lease.spec.context("a Lease has a spec")?;
+        let spec = lease.spec.context("the Lease has no spec")?;
         Ok((spec.holder_identity, spec.lease_transitions))
     })
 }

@@ -1,4 +1,4 @@
-//! State of a speaker, as its SpeakerStatus and its log report it.
+//! State of a speaker, from its SpeakerStatus and its log.
 
 use crate::pools::STATE_MAX;
 use anyhow::{Result, anyhow};
@@ -10,12 +10,12 @@ use ferrolb_proto::api::{
 };
 use kube::api::Api;
 
-/// Waits until `look` returns a result for the status of a node's speaker.
+/// Waits until `check` returns a result for the status of a node's speaker.
 pub(crate) fn wait_for<T: Send>(
     lab: &Lab,
     node: &str,
     what: &str,
-    look: impl Fn(&SpeakerStatusStatus) -> Option<T> + Send + Sync,
+    check: impl Fn(&SpeakerStatusStatus) -> Option<T> + Send + Sync,
 ) -> Result<T> {
     let what = format!("the speaker of {node}: {what}");
     lab.api(async |client| {
@@ -26,7 +26,7 @@ pub(crate) fn wait_for<T: Send>(
         );
         wait::until_async(&what, STATE_MAX, async || {
             let status = speakers.get(node).await?.status.unwrap_or_default();
-            look(&status).map(Some).ok_or_else(|| anyhow!("the status is {status:?}"))
+            check(&status).map(Some).ok_or_else(|| anyhow!("the status is {status:?}"))
         })
         .await
     })
@@ -34,7 +34,7 @@ pub(crate) fn wait_for<T: Send>(
 
 /// Waits until a node's speaker reports this kube-proxy health.
 pub(crate) fn wait_proxy_health(lab: &Lab, node: &str, state: KubeProxyState) -> Result<()> {
-    wait_for(lab, node, &format!("{state:?}"), |status| {
+    wait_for(lab, node, &format!("kube-proxy health is {state:?}"), |status| {
         (status.data_path.as_ref()?.state == state).then_some(())
     })
 }

@@ -1,9 +1,9 @@
-//! Stall of the owner's speaker: it stops long enough for another node to claim its address, and
-//! resumes with requests waiting. It must reply to none of them.
+//! Stall of the owner's speaker: the speaker is stopped until another node has claimed its address.
+//! When it resumes, it must not reply to requests that are still in its receive queue.
 
 use crate::frame_log::{self, FrameLog, RecordedFrame};
 use crate::metrics::metric;
-use crate::node_failure::serve_elsewhere;
+use crate::node_failure::serve_from_other_node;
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::segment::{self, SegmentSocket};
 use anyhow::{Context, Result, ensure};
@@ -11,28 +11,28 @@ use ferrolb_lab::{Lab, Options, Signal, wait};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Time of requests before the speaker is stopped, while it is stopped, and after it resumes.
-const BEFORE: Duration = Duration::from_secs(1);
-const STALLED: Duration = Duration::from_secs(5);
-const AFTER: Duration = Duration::from_secs(3);
-/// Minimum number of replies from each owner for a valid result. About 50 requests are sent per
-/// second.
+/// Time for which the client sends requests before the stall, during the stall, and after it.
+const BEFORE_STALL: Duration = Duration::from_secs(1);
+const STALL: Duration = Duration::from_secs(5);
+const AFTER_STALL: Duration = Duration::from_secs(3);
+/// Minimum number of replies from each owner for a valid result: the client sends about 50 requests
+/// per second.
 const REPLIES_MIN: usize = 10;
 
 #[test]
-fn a_stalled_owner_sends_no_reply_after_another_node_has_claimed() {
-    run_scenario(&Options::named("frozen"), |lab| {
+fn a_stalled_owner_does_not_reply_after_another_claim() {
+    run_scenario(&Options::named("stalledowner"), |lab| {
         lab.start_ferrolb()?;
         let keys = frame_log::keys(lab)?;
-        let (address, owner) = step("a Service is served", || serve_elsewhere(lab))?;
+        let (address, owner) = step("a Service is served", || serve_from_other_node(lab))?;
         let fences = metric(lab, &owner, "ferrolb_speaker_fences_total")?;
-        let ((), evidence) = step(
-            "its owner's speaker is frozen for 5 s, asked for the address all the time",
-            || FrameLog::of(lab, &keys, || freeze(lab, address, &owner)),
-        )?;
-        let (claims, answers) =
+        let ((), evidence) =
+            step("the owner's speaker is stopped for 5 s while the client sends requests", || {
+                FrameLog::of(lab, &keys, || stall_speaker(lab, address, &owner))
+            })?;
+        let (claims, replies) =
             (evidence.claims(address), evidence.announcements_and_replies(lab, address));
-        let claim = step("another claims the address", || {
+        let claim = step("another node claims the address", || {
             let claim = claims.first().context("no node claims the address")?;
             ensure!(
                 claims.iter().all(|claim| claim.host != owner),
@@ -40,30 +40,34 @@ fn a_stalled_owner_sends_no_reply_after_another_node_has_claimed() {
             );
             Ok(claim)
         })?;
-        step("no answer of the old owner follows that claim on the wire", || {
-            let of = |who: &str| answers.iter().filter(|said| said.host == who).collect::<Vec<_>>();
-            let (old, new) = (of(&owner), of(&claim.host));
+        step("the old owner sends no reply after that claim", || {
+            let replies_of =
+                |host: &str| replies.iter().filter(|reply| reply.host == host).collect::<Vec<_>>();
+            let (old, new) = (replies_of(&owner), replies_of(&claim.host));
             ensure!(
                 old.len() >= REPLIES_MIN && new.len() >= REPLIES_MIN,
-                "too few replies for a result: {answers:?}"
+                "too few replies for a result: {replies:?}"
             );
             let late: Vec<&&RecordedFrame> =
-                old.iter().filter(|said| said.position > claim.position).collect();
+                old.iter().filter(|reply| reply.position > claim.position).collect();
             ensure!(late.is_empty(), "replies after the claim {claim:?}: {late:?}");
-            let (last, first) = (old.last().context("a reply")?, new.first().context("a reply")?);
+            let (last, first) = (
+                old.last().context("no reply of the old owner")?,
+                new.first().context("no reply of the new owner")?,
+            );
             print_measured(&format!(
-                "owner frozen: nobody answered for {:?}",
+                "owner stalled: no node replied for {:?}",
                 first.at.saturating_duration_since(last.at)
             ));
             Ok(())
         })?;
-        step("the old owner knows that it was frozen", || {
+        step("the old owner has counted a fence, and the new owner stays", || {
             let now = metric(lab, &owner, "ferrolb_speaker_fences_total")?;
             ensure!(now == fences + 1.0, "the metric counts {} fences", now - fences);
-            let answering = segment::owner(lab, address)?;
+            let current = segment::owner(lab, address)?;
             ensure!(
-                answering == claim.host,
-                "{answering} replies, but {} has claimed the address",
+                current == claim.host,
+                "{current} replies, but {} has claimed the address",
                 claim.host
             );
             Ok(())
@@ -71,12 +75,13 @@ fn a_stalled_owner_sends_no_reply_after_another_node_has_claimed() {
     });
 }
 
-fn freeze(lab: &Lab, address: IpAddr, owner: &str) -> Result<()> {
-    let (mut wire, speaker) = (SegmentSocket::open(lab)?, format!("speaker-{owner}"));
-    wait::during(BEFORE, || wire.request(address))?;
+/// Stops and continues the owner's speaker while the client sends requests.
+fn stall_speaker(lab: &Lab, address: IpAddr, owner: &str) -> Result<()> {
+    let (mut socket, speaker) = (SegmentSocket::open(lab)?, format!("speaker-{owner}"));
+    wait::during(BEFORE_STALL, || socket.request(address))?;
     lab.signal(&speaker, Signal::STOP)?;
-    let asked = wait::during(STALLED, || wire.request(address));
+    let result = wait::during(STALL, || socket.request(address));
     lab.signal(&speaker, Signal::CONT)?;
-    asked?;
-    wait::during(AFTER, || wire.request(address))
+    result?;
+    wait::during(AFTER_STALL, || socket.request(address))
 }

@@ -1,5 +1,5 @@
-//! Statuses and events on a real API server: only the wrong object reports a fault, once, and
-//! conditions of other controllers stay.
+//! Conditions and Events on a real API server: only the invalid object reports a fault, exactly
+//! once, and conditions of other controllers stay.
 
 use crate::bgp_conditions;
 use crate::invalid_objects;
@@ -14,21 +14,21 @@ use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Value, json};
 
 #[test]
-fn a_fault_is_reported_once_on_the_wrong_object_and_others_are_unaffected() {
+fn a_fault_is_reported_once_and_only_on_the_invalid_object() {
     run_scenario(&without_proxy("statuses"), |lab| {
         lab.install_ferrolb()?;
         lab.start_controller(&[])?;
-        communities(lab)?;
-        advertisement(lab)?;
+        check_communities(lab)?;
+        check_advertisement(lab)?;
         lab.apply_objects(&[pool("lan", &["172.30.5.0/24"])])?;
-        step("one event for each cause, also after a retry and a restart", || events(lab))?;
+        step("each cause has one Event, also after a retry and a restart", || check_events(lab))?;
         other_controller::part(lab)?;
         invalid_objects::part(lab)?;
         bgp_conditions::part(lab)
     });
 }
 
-/// Returns a Community with these names.
+/// Returns a Community that defines these names and values.
 pub(crate) fn community(name: &str, names: &[(&str, &str)]) -> Value {
     let names: Vec<_> =
         names.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
@@ -41,88 +41,89 @@ pub(crate) fn restart(lab: &Lab) -> Result<()> {
     lab.restart(CONTROLLER)
 }
 
-fn communities(lab: &Lab) -> Result<()> {
-    let says = |name: &str, reason: &str, word: &str| {
+fn check_communities(lab: &Lab) -> Result<()> {
+    let wait_condition = |name: &str, reason: &str, word: &str| {
         wait_reason(lab, CustomResourceKind::Community, name, reason, word)
     };
-    step(
-        "of three Communities, the one with a bad value and the later one of two with the same name are told",
-        || {
-            lab.apply_objects(&[
-                community("first", &[("blackhole", "65535:666"), ("site", "large:4200000000:1:2")]),
-                community("second", &[("far", "65536:1")]),
-                community("third", &[("near", "64512:1"), ("site", "64512:2")]),
-            ])?;
-            says("second", "BadValue", "65536:1")?;
-            says("third", "DuplicateName", "name \"site\" is already defined by Community first")?;
-            says("first", "Valid", "")
-        },
-    )?;
-    step("put right, they are valid", || {
+    step("Communities with an invalid value or a duplicate name report it", || {
+        lab.apply_objects(&[
+            community("first", &[("blackhole", "65535:666"), ("site", "large:4200000000:1:2")]),
+            community("second", &[("far", "65536:1")]),
+            community("third", &[("near", "64512:1"), ("site", "64512:2")]),
+        ])?;
+        wait_condition("second", "BadValue", "65536:1")?;
+        wait_condition(
+            "third",
+            "DuplicateName",
+            "name \"site\" is already defined by Community first",
+        )?;
+        wait_condition("first", "Valid", "")
+    })?;
+    step("after the corrections, the Communities are valid", || {
         lab.apply_objects(&[
             community("second", &[("far", "65535:1")]),
             community("third", &[("near", "64512:1")]),
         ])?;
-        says("second", "Valid", "")?;
-        says("third", "Valid", "")
+        wait_condition("second", "Valid", "")?;
+        wait_condition("third", "Valid", "")
     })
 }
 
-fn advertisement(lab: &Lab) -> Result<()> {
-    let says = |reason: &str, word: &str| {
+fn check_advertisement(lab: &Lab) -> Result<()> {
+    let wait_condition = |reason: &str, word: &str| {
         wait_reason(lab, CustomResourceKind::L2Advertisement, "named", reason, word)
     };
-    step("an L2Advertisement says which of its pools is not there", || {
+    step("an L2Advertisement reports a pool that does not exist", || {
         let spec = json!({"ipAddressPools": ["small", "later"]});
         let mut small = pool("small", &["172.30.6.0"]);
         small["spec"]["autoAssign"] = json!(false);
         lab.apply_objects(&[small, object(CustomResourceKind::L2Advertisement, "named", spec)])?;
-        says("UnknownPool", "IPAddressPool later does not exist")
+        wait_condition("UnknownPool", "IPAddressPool later does not exist")
     })?;
-    step("and is valid as soon as it is", || {
+    step("the L2Advertisement is valid while the pool exists", || {
         lab.apply_objects(&[pool("later", &["172.30.7.0"])])?;
-        says("Valid", "")?;
+        wait_condition("Valid", "")?;
         lab.kubectl(&["delete", "ipaddresspools", "later", "--namespace", "ferrolb-system"])?;
-        says("UnknownPool", "later")
+        wait_condition("UnknownPool", "later")
     })
 }
 
-/// Checks the events of two Services: one has the only address of a pool, and the other waits for
-/// it.
-fn events(lab: &Lab) -> Result<()> {
-    let small = |addresses: &[&str], exclude: &[&str]| {
+/// Checks the Events of two Services, of which one has the only address of a pool and the other
+/// waits for it.
+fn check_events(lab: &Lab) -> Result<()> {
+    let small_pool = |addresses: &[&str], exclude: &[&str]| {
         let mut small = pool("small", addresses);
         small["spec"]["autoAssign"] = json!(false);
         small["spec"]["excludeAddresses"] = json!(exclude);
         small
     };
-    let asking = |name: &str| {
+    let service_from_small = |name: &str| {
         let mut object = service(name, json!({}));
         object["metadata"]["annotations"] = json!({"ferrolb.io/address-pool": "small"});
         object
     };
     pools::wait_valid(lab, "lan", true)?;
-    lab.apply_objects(&[asking("served")])?;
+    lab.apply_objects(&[service_from_small("served")])?;
     services::wait_addresses(lab, "served", &["172.30.6.0"])?;
-    lab.apply_objects(&[asking("waiting")])?;
+    lab.apply_objects(&[service_from_small("waiting")])?;
     services::wait_refused(lab, "waiting", "PoolExhausted")?;
-    event_counts(lab, "after-both", 1)?;
+    check_event_counts(lab, "after-both", 1)?;
     // A larger pool that still has no free address makes the controller retry the waiting Service.
-    lab.apply_objects(&[small(&["172.30.6.0/31"], &["172.30.6.1"])])?;
+    lab.apply_objects(&[small_pool(&["172.30.6.0/31"], &["172.30.6.1"])])?;
     pools::wait_for(lab, "small", "the new generation", |pool| {
         (pool.status.as_ref()?.observed_generation == pool.metadata.generation?).then_some(())
     })?;
-    event_counts(lab, "after-the-retry", 1)?;
+    check_event_counts(lab, "after-the-retry", 1)?;
     restart(lab)?;
-    event_counts(lab, "after-the-restart", 1)?;
-    lab.apply_objects(&[small(&["172.30.6.0/31"], &[])])?;
+    check_event_counts(lab, "after-the-restart", 1)?;
+    lab.apply_objects(&[small_pool(&["172.30.6.0/31"], &[])])?;
     services::wait_addresses(lab, "waiting", &["172.30.6.1"])?;
-    event_counts(lab, "after-the-cure", 2)
+    check_event_counts(lab, "after-the-correction", 2)
 }
 
-/// Checks that, after all earlier events, there is one event about `served` and `waiting` events
-/// about the other. `last` is the name of the Service that is served last.
-fn event_counts(lab: &Lab, last: &str, waiting: usize) -> Result<()> {
+/// Checks that there is one Event about the Service `served`, and `waiting` Events about the
+/// Service `waiting`. Creates the Service `last` first, and waits for its Event.
+fn check_event_counts(lab: &Lab, last: &str, waiting: usize) -> Result<()> {
     services::wait_events_sent(lab, last)?;
     let count = |name: &str| -> Result<usize> {
         let events = services::events(lab, name)?;
@@ -130,6 +131,9 @@ fn event_counts(lab: &Lab, last: &str, waiting: usize) -> Result<()> {
         Ok(events.len())
     };
     let counts = (count("served")?, count("waiting")?);
-    ensure!(counts == (1, waiting), "{last}: {counts:?} events");
+    ensure!(
+        counts == (1, waiting),
+        "{last}: numbers of Events about served and waiting: {counts:?}"
+    );
     Ok(())
 }

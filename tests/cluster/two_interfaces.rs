@@ -1,5 +1,5 @@
-//! A node with two interfaces on one segment uses only one of them, because both would compete for
-//! its addresses.
+//! A node with two interfaces on one segment announces on one of them only, because both would
+//! compete for its addresses.
 
 use crate::frame_log::{self, FrameLog};
 use crate::pools::STATE_MAX;
@@ -13,41 +13,50 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Time until the speaker finds that two interfaces are on one segment: the second listens for a
-/// second first.
-const FOUND_MAX: Duration = Duration::from_secs(5);
-/// Time for which the segment is observed after that.
-const WATCHED: Duration = Duration::from_secs(5);
+/// Maximum time until the speaker detects that two interfaces are on one segment: the second one
+/// listens for a second first.
+const DETECTED_MAX: Duration = Duration::from_secs(5);
+/// Time for which the test collects replies after the detection.
+const OBSERVED: Duration = Duration::from_secs(5);
 
 #[test]
-fn a_node_with_two_interfaces_on_one_segment_replies_on_one_of_them() {
-    run_scenario(&Options { nodes: 2, ..Options::named("onewire") }, |lab| {
+fn a_node_with_two_interfaces_on_a_segment_uses_one_of_them() {
+    run_scenario(&Options { nodes: 2, ..Options::named("onesegment") }, |lab| {
         lab.start_ferrolb()?;
         let keys = frame_log::keys(lab)?;
         services::apply_pool_and_pod(lab, "node1")?;
         let address = services::serve(lab, "web")?;
         let owner = segment::wait_owner(lab, address)?;
-        step("the owner gets a second link to the same switch", || second_link(lab, &owner))?;
-        wait::during(FOUND_MAX, || Ok(()))?;
-        step("the first answers, and only that", || {
-            let (answering, evidence) = FrameLog::of(lab, &keys, || watch(lab, address))?;
-            ensure!(answering == [owner.clone()].into(), "{answering:?} reply");
+        step("the owner gets a second interface on the same segment", || {
+            add_second_interface(lab, &owner)
+        })?;
+        wait::during(DETECTED_MAX, || Ok(()))?;
+        step("only the first interface replies", || {
+            let (replying, evidence) =
+                FrameLog::of(lab, &keys, || replying_hosts_during(lab, address))?;
+            ensure!(replying == [owner.clone()].into(), "these hosts reply: {replying:?}");
             let claims = evidence.claims(address);
             ensure!(claims.is_empty(), "there were claims: {claims:?}");
             Ok(())
         })?;
-        step("the first goes down: the second, or the other node, answers, and only one", || {
-            lab.set_link(&owner, false)?;
-            wait::until("one that answers", STATE_MAX, || {
-                let answering = watch_once(lab, address)?;
-                ensure!(answering.len() == 1 && !answering.contains(&owner), "{answering:?} reply");
-                Ok(Some(()))
-            })
-        })
+        step(
+            "the first interface goes down: either the second one or the other node replies",
+            || {
+                lab.set_link(&owner, false)?;
+                wait::until("exactly one other host replies", STATE_MAX, || {
+                    let replying = replying_hosts(lab, address)?;
+                    ensure!(
+                        replying.len() == 1 && !replying.contains(&owner),
+                        "these hosts reply: {replying:?}"
+                    );
+                    Ok(Some(()))
+                })
+            },
+        )
     });
 }
 
-fn second_link(lab: &Lab, node: &str) -> Result<()> {
+fn add_second_interface(lab: &Lab, node: &str) -> Result<()> {
     let namespace = lab.state().name.namespace(node);
     let batch = format!(
         "link add second type veth peer name eth1 netns {namespace}\nlink set second master br0 up\n"
@@ -57,17 +66,18 @@ fn second_link(lab: &Lab, node: &str) -> Result<()> {
     run::ip_batch(Some(&namespace), batch)
 }
 
-/// Returns the hosts that reply for the address over some seconds.
-fn watch(lab: &Lab, address: Ipv4Addr) -> Result<BTreeSet<String>> {
-    let (mut wire, mut answering) = (SegmentSocket::open(lab)?, BTreeSet::new());
-    wait::during(WATCHED, || {
-        answering.append(&mut wire.replying(address)?);
+/// Returns the hosts that reply for the address during [`OBSERVED`].
+fn replying_hosts_during(lab: &Lab, address: Ipv4Addr) -> Result<BTreeSet<String>> {
+    let (mut socket, mut macs) = (SegmentSocket::open(lab)?, BTreeSet::new());
+    wait::during(OBSERVED, || {
+        macs.append(&mut socket.replying(address)?);
         Ok(())
     })?;
-    Ok(answering.into_iter().map(|mac| segment::host_name(lab, mac)).collect())
+    Ok(macs.into_iter().map(|mac| segment::host_name(lab, mac)).collect())
 }
 
-fn watch_once(lab: &Lab, address: Ipv4Addr) -> Result<BTreeSet<String>> {
+/// Returns the hosts that currently reply for the address.
+fn replying_hosts(lab: &Lab, address: Ipv4Addr) -> Result<BTreeSet<String>> {
     Ok(SegmentSocket::open(lab)?
         .replying(address)?
         .into_iter()

@@ -1,5 +1,4 @@
-//! Rendering of the Helm chart. Helm sees no cluster here, so it renders for the Kubernetes version
-//! of the lab.
+//! Rendering of the Helm chart without a cluster, for the Kubernetes version of the lab.
 
 use anyhow::{Context, Result};
 use ferrolb_lab::cluster::apply;
@@ -10,7 +9,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 
-const KUBERNETES: &str = "1.36.0";
+const KUBERNETES_VERSION: &str = "1.36.0";
 
 /// Returns the folder of the chart.
 pub(crate) fn folder() -> PathBuf {
@@ -19,10 +18,11 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Returns the text of a file of the chart.
 pub(crate) fn file(name: &str) -> Result<String> {
-    fs::read_to_string(folder().join(name)).with_context(|| format!("no {name} in the chart"))
+    fs::read_to_string(folder().join(name))
+        .with_context(|| format!("cannot read {name} of the chart"))
 }
 
-/// Renders the chart with these values for a namespace, as YAML.
+/// Renders the chart with these values for a namespace. Returns YAML.
 pub(crate) fn template(namespace: &str, values: &Value) -> Result<String> {
     let mut helm = installers::helm()?;
     helm.args(["template", "ferrolb"]).arg(folder()).args([
@@ -30,7 +30,7 @@ pub(crate) fn template(namespace: &str, values: &Value) -> Result<String> {
         namespace,
         "--include-crds",
     ]);
-    helm.args(["--kube-version", KUBERNETES, "--values", "-"]);
+    helm.args(["--kube-version", KUBERNETES_VERSION, "--values", "-"]);
     run_with_input(&mut helm, &values.to_string())
 }
 
@@ -42,11 +42,12 @@ pub(crate) fn objects(values: &Value) -> Result<Vec<Value>> {
 /// Returns the output of `helm lint` with these values.
 pub(crate) fn lint(values: &Value) -> Result<String> {
     let mut helm = installers::helm()?;
-    helm.args(["lint", "--strict", "--kube-version", KUBERNETES, "--values", "-"]).arg(folder());
+    helm.args(["lint", "--strict", "--kube-version", KUBERNETES_VERSION, "--values", "-"])
+        .arg(folder());
     run_with_input(&mut helm, &values.to_string())
 }
 
-/// Returns kind and name.
-pub(crate) fn called(object: &Value) -> String {
+/// Returns the kind and the name of an object, such as `Role/speaker`.
+pub(crate) fn kind_and_name(object: &Value) -> String {
     format!("{}/{}", apply::kind(object), object["metadata"]["name"].as_str().unwrap_or_default())
 }

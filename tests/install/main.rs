@@ -1,5 +1,5 @@
-//! Tests of the installation: `deploy/` as kustomize and Helm render it. They need Go, which builds
-//! both tools, and neither root nor a cluster.
+//! Tests of the installation: `deploy/` as kustomize and Helm render it. The tests need Go, which
+//! builds both tools, but neither root nor a cluster.
 
 mod chart;
 mod kustomize;

@@ -4,15 +4,15 @@
 use crate::chart;
 use serde_json::{Value, json};
 
-/// Values, and a part of the expected error.
-type Case = (Value, &'static str);
+/// Values of the chart, and a part of the expected error.
+type RefusalCase = (Value, &'static str);
 
-fn cases() -> Vec<Case> {
-    [of_components(), of_all_components(), of_pools(), missing()].concat()
+fn cases() -> Vec<RefusalCase> {
+    [component_values(), general_values(), pool_values(), missing_values()].concat()
 }
 
-/// Returns values of the controller or of the speaker.
-fn of_components() -> Vec<Case> {
+/// Returns invalid values of the controller or of the speaker.
+fn component_values() -> Vec<RefusalCase> {
     vec![
         (
             json!({"controler": {"replicas": 3}}),
@@ -73,7 +73,7 @@ fn of_components() -> Vec<Case> {
     ]
 }
 
-fn of_all_components() -> Vec<Case> {
+fn general_values() -> Vec<RefusalCase> {
     vec![
         (json!({"bgp": {"enabled": "yes"}}), "at '/bgp/enabled': got string, want boolean"),
         (json!({"loadBalancerClass": 3}), "at '/loadBalancerClass': got number, want string"),
@@ -94,7 +94,7 @@ fn of_all_components() -> Vec<Case> {
     ]
 }
 
-fn of_pools() -> Vec<Case> {
+fn pool_values() -> Vec<RefusalCase> {
     vec![
         (json!({"pools": [{"name": "first"}]}), "at '/pools/0': missing property 'addresses'"),
         (
@@ -120,9 +120,9 @@ fn of_pools() -> Vec<Case> {
     ]
 }
 
-/// Returns values without a default of the chart, as after `--reuse-values` with a chart that is
-/// newer than the release.
-fn missing() -> Vec<Case> {
+/// Returns values in which a default of the chart is missing, as after `--reuse-values` with a
+/// chart that is newer than the release.
+fn missing_values() -> Vec<RefusalCase> {
     vec![
         (json!({"probePort": null}), "at '': missing property 'probePort'"),
         (
@@ -147,15 +147,15 @@ fn missing() -> Vec<Case> {
 }
 
 #[test]
-fn invalid_values_are_refused_by_name() {
+fn invalid_values_are_refused_and_named() {
     for (values, words) in cases() {
-        let said = chart::objects(&values).map(|objects| objects.len()).unwrap_err().to_string();
-        assert!(said.contains(words), "{values}: {said}");
+        let error = chart::objects(&values).map(|objects| objects.len()).unwrap_err().to_string();
+        assert!(error.contains(words), "{values}: {error}");
     }
 }
 
 #[test]
-fn helms_own_values_are_accepted() {
+fn global_values_of_helm_are_accepted() {
     // Helm passes these values to every subchart.
     assert!(!chart::objects(&json!({"global": {"registry": "mine"}})).unwrap().is_empty());
 }

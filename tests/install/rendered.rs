@@ -1,5 +1,5 @@
-//! Each overlay of `deploy/` is rendered into one file, for users who have only kubectl. This test
-//! is also the renderer.
+//! Checks that each overlay of `deploy/` is rendered into one file, for users who have only
+//! kubectl. This test also renders the files.
 
 use crate::kustomize;
 use ferrolb_lab::setup::repository;
@@ -15,9 +15,12 @@ const OVERLAYS: [(&str, &str); 4] = [
 
 #[test]
 fn rendered_files_are_current() {
-    #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting of a program")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the variable is an option of this test, not of a component"
+    )]
     let update = std::env::var("FERROLB_UPDATE_SNAPSHOTS").is_ok();
-    let mut old = Vec::new();
+    let mut outdated = Vec::new();
     for (overlay, file) in OVERLAYS {
         let path = repository().join(file);
         let text = format!(
@@ -30,12 +33,12 @@ fn rendered_files_are_current() {
             fs::write(&path, &text).unwrap();
         }
         if fs::read_to_string(&path).unwrap_or_default() != text {
-            old.push(file);
+            outdated.push(file);
         }
     }
     assert!(
-        old.is_empty(),
-        "{old:?}: not what deploy/overlays makes: \
+        outdated.is_empty(),
+        "{outdated:?} differ from deploy/overlays: \
          run FERROLB_UPDATE_SNAPSHOTS=1 cargo test -p ferrolb-tests --test install rendered, and read the diff"
     );
 }

@@ -1,6 +1,6 @@
-//! Equality of the chart and the overlays: both install the same objects.
+//! Comparison of the chart and the overlays, which install the same objects.
 
-use crate::chart::{self, called};
+use crate::chart::{self, kind_and_name};
 use crate::kustomize;
 use anyhow::Result;
 use ferrolb_lab::cluster::apply;
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const HELM_LABELS: [&str; 2] = ["app.kubernetes.io/managed-by", "helm.sh/chart"];
 
 /// Returns each overlay with the values that render the same objects.
-fn ways() -> [(&'static str, Value); 4] {
+fn overlays_with_values() -> [(&'static str, Value); 4] {
     [
         ("l2", json!({})),
         ("bgp", json!({"bgp": {"enabled": true}})),
@@ -24,8 +24,8 @@ fn ways() -> [(&'static str, Value); 4] {
     ]
 }
 
-/// Returns the objects by kind and name, without permitted differences: Helm's labels, and the
-/// order of variables.
+/// Returns the objects by kind and name, without the permitted differences: Helm's labels, and the
+/// order of environment variables.
 fn comparable(mut objects: Vec<Value>) -> BTreeMap<String, Value> {
     for object in &mut objects {
         if let Some(labels) = object.pointer_mut("/metadata/labels").and_then(Value::as_object_mut)
@@ -37,7 +37,7 @@ fn comparable(mut objects: Vec<Value>) -> BTreeMap<String, Value> {
             .and_then(Value::as_array_mut);
         env.into_iter().for_each(|env| env.sort_by_key(|variable| variable["name"].to_string()));
     }
-    objects.into_iter().map(|object| (called(&object), object)).collect()
+    objects.into_iter().map(|object| (kind_and_name(&object), object)).collect()
 }
 
 /// Returns the differences between two values, each with its path. Numbers compare by value,
@@ -56,7 +56,9 @@ fn differences(left: &Value, right: &Value, path: &str) -> Vec<String> {
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
             let pairs = one.iter().zip(other).enumerate();
             pairs
-                .flat_map(|(at, (one, other))| differences(one, other, &format!("{path}[{at}]")))
+                .flat_map(|(index, (one, other))| {
+                    differences(one, other, &format!("{path}[{index}]"))
+                })
                 .collect()
         }
         (Value::Number(one), Value::Number(other)) if one.as_f64() == other.as_f64() => Vec::new(),
@@ -65,45 +67,50 @@ fn differences(left: &Value, right: &Value, path: &str) -> Vec<String> {
     }
 }
 
-/// Removes the Namespace: Helm creates none, because the user names one.
+/// Removes the Namespace, because a Helm user creates the namespace.
 fn without_namespace(mut objects: Vec<Value>) -> Vec<Value> {
     objects.retain(|object| apply::kind(object) != "Namespace");
     objects
 }
 
-fn both(overlay: &str, values: &Value) -> Result<[BTreeMap<String, Value>; 2]> {
+/// Renders an overlay and the chart, in comparable form.
+fn render_both(overlay: &str, values: &Value) -> Result<[BTreeMap<String, Value>; 2]> {
     let kustomize = without_namespace(apply::objects(&kustomize::build(overlay)?)?);
     Ok([comparable(kustomize), comparable(chart::objects(values)?)])
 }
 
 #[test]
 fn the_chart_renders_the_same_objects_as_the_overlays() {
-    for (overlay, values) in ways() {
-        let [kustomize, helm] = both(overlay, &values).unwrap();
-        assert!(kustomize.len() > 20, "{overlay}: {:?}", kustomize.keys());
+    for (overlay, values) in overlays_with_values() {
+        let [kustomize, helm] = render_both(overlay, &values).unwrap();
+        assert!(kustomize.len() > 20, "{overlay} has too few objects: {:?}", kustomize.keys());
         assert_eq!(
             kustomize.keys().collect::<Vec<_>>(),
             helm.keys().collect::<Vec<_>>(),
-            "{overlay}"
+            "objects of {overlay}"
         );
-        let differ: Vec<_> = kustomize
+        let found: Vec<_> = kustomize
             .iter()
             .flat_map(|(name, object)| differences(object, &helm[name], name))
             .collect();
-        assert!(differ.is_empty(), "{overlay}, kustomize's and Helm's:\n{}", differ.join("\n"));
+        assert!(
+            found.is_empty(),
+            "{overlay}: differences of kustomize's and Helm's objects:\n{}",
+            found.join("\n")
+        );
     }
 }
 
 #[test]
-fn the_chart_can_go_into_any_namespace() {
+fn the_chart_renders_for_any_namespace() {
     let yaml = chart::template("elsewhere", &json!({"bgp": {"enabled": true}})).unwrap();
     for object in apply::objects(&yaml).unwrap() {
-        let said = object.to_string();
-        let definition = apply::kind(&object) == "CustomResourceDefinition";
+        let text = object.to_string();
+        let is_crd = apply::kind(&object) == "CustomResourceDefinition";
         assert!(
-            definition || !said.contains(NAMESPACE),
-            "{} names {NAMESPACE}: {said}",
-            called(&object)
+            is_crd || !text.contains(NAMESPACE),
+            "{} contains {NAMESPACE}: {text}",
+            kind_and_name(&object)
         );
     }
 }

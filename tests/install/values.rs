@@ -1,25 +1,32 @@
-//! Effect of each value of the chart: a table of the rendered fields, with a row for every value.
+//! Effect of each value of the chart: a table with a rendered field for every value.
 
-use crate::chart::{self, called};
+use crate::chart::{self, kind_and_name};
 use ferrolb_lab::setup::repository;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 
-/// The path of a value, its setting, and the effect: an object, a field of it, and the field's
-/// value.
-type Row = (&'static str, Value, &'static str, &'static str, Value);
+/// The path of a chart value, its setting, and the effect: an object, a field of that object, and
+/// the field's value.
+type ValueRow = (&'static str, Value, &'static str, &'static str, Value);
 
 const CONTROLLER: &str = "Deployment/controller";
 const SPEAKER: &str = "DaemonSet/speaker";
 const GOBGPD: &str = "DaemonSet/gobgpd";
 
-fn rows() -> Vec<Row> {
-    [general(), of_controller(), of_controller_pods(), of_speaker(), of_speaker_pods(), of_bgp()]
-        .concat()
+fn rows() -> Vec<ValueRow> {
+    [
+        general_rows(),
+        controller_rows(),
+        controller_pod_rows(),
+        speaker_rows(),
+        speaker_pod_rows(),
+        bgp_rows(),
+    ]
+    .concat()
 }
 
-fn general() -> Vec<Row> {
+fn general_rows() -> Vec<ValueRow> {
     let pool = json!([{"name": "first", "addresses": ["10.0.0.0/24"]}]);
     let secrets = json!([{"name": "mine"}]);
     vec![
@@ -90,7 +97,7 @@ fn general() -> Vec<Row> {
     ]
 }
 
-fn of_bgp() -> Vec<Row> {
+fn bgp_rows() -> Vec<ValueRow> {
     vec![
         ("/bgp/enabled", json!(true), "Role/speaker-bgp", "/rules/2/resources", json!(["secrets"])),
         (
@@ -110,7 +117,7 @@ fn of_bgp() -> Vec<Row> {
     ]
 }
 
-fn of_controller() -> Vec<Row> {
+fn controller_rows() -> Vec<ValueRow> {
     vec![
         (
             "/controller/logLevel",
@@ -137,7 +144,7 @@ fn of_controller() -> Vec<Row> {
     ]
 }
 
-fn of_controller_pods() -> Vec<Row> {
+fn controller_pod_rows() -> Vec<ValueRow> {
     let affinity = json!({"nodeAffinity": {}});
     let toleration = json!([{"key": "k", "operator": "Exists"}]);
     vec![
@@ -200,7 +207,7 @@ fn of_controller_pods() -> Vec<Row> {
     ]
 }
 
-fn of_speaker() -> Vec<Row> {
+fn speaker_rows() -> Vec<ValueRow> {
     vec![
         (
             "/speaker/logLevel",
@@ -240,7 +247,7 @@ fn of_speaker() -> Vec<Row> {
     ]
 }
 
-fn of_speaker_pods() -> Vec<Row> {
+fn speaker_pod_rows() -> Vec<ValueRow> {
     let toleration = json!([{"key": "s", "operator": "Exists"}]);
     vec![
         (
@@ -296,39 +303,46 @@ fn of_speaker_pods() -> Vec<Row> {
 }
 
 /// Returns the values of all rows at once.
-fn all() -> Value {
+fn all_values() -> Value {
     let mut values = json!({});
     for (path, value, ..) in rows() {
-        let place = path.split('/').skip(1).fold(&mut values, |place, name| &mut place[name]);
-        *place = value;
+        let field = path.split('/').skip(1).fold(&mut values, |field, name| &mut field[name]);
+        *field = value;
     }
     values
 }
 
-fn found(objects: &[Value], (_, _, object, pointer, expect): &Row) -> bool {
-    let object = objects.iter().find(|one| called(one) == *object);
+/// Returns whether the rendered objects have the field of a row.
+fn has_field(objects: &[Value], (_, _, object, pointer, expect): &ValueRow) -> bool {
+    let object = objects.iter().find(|found| kind_and_name(found) == *object);
     object.and_then(|object| object.pointer(pointer)) == Some(expect)
 }
 
 #[test]
-fn every_value_sets_the_field_in_the_table() {
-    let [default, set] = [json!({}), all()].map(|values| chart::objects(&values).unwrap());
+fn every_value_sets_the_field_in_its_row() {
+    let [default, set] = [json!({}), all_values()].map(|values| chart::objects(&values).unwrap());
     for row in rows() {
-        assert!(!found(&default, &row), "{} would be there without it", row.0);
-        let object = set.iter().find(|object| called(object) == row.2);
-        assert!(found(&set, &row), "{}: not at {} of {}: {object:#?}", row.0, row.3, row.2);
+        assert!(!has_field(&default, &row), "the defaults already render the field of {}", row.0);
+        let object = set.iter().find(|object| kind_and_name(object) == row.2);
+        assert!(
+            has_field(&set, &row),
+            "{} does not set {} of {}: {object:#?}",
+            row.0,
+            row.3,
+            row.2
+        );
     }
-    let lint = chart::lint(&all()).unwrap();
+    let lint = chart::lint(&all_values()).unwrap();
     assert!(lint.contains("0 chart(s) failed"), "{lint}");
     assert!(chart::lint(&json!({})).unwrap().contains("0 chart(s) failed"));
 }
 
 #[test]
-fn with_metallb_namespace_permissions_and_settings_are_those_of_metallbs_resources() {
+fn metallb_namespace_sets_permissions_and_api_group() {
     let objects =
         chart::objects(&json!({"metallbNamespace": "lb", "bgp": {"enabled": true}})).unwrap();
     let field = |name: &str, pointer: &str| {
-        let object = objects.iter().find(|object| called(object) == name);
+        let object = objects.iter().find(|object| kind_and_name(object) == name);
         object
             .and_then(|object| object.pointer(pointer))
             .cloned()
@@ -349,32 +363,35 @@ fn with_metallb_namespace_permissions_and_settings_are_those_of_metallbs_resourc
             "{role}"
         );
     }
-    for program in ["Deployment/controller", SPEAKER] {
-        let variables = field(program, "/spec/template/spec/containers/0/env");
+    for workload in ["Deployment/controller", SPEAKER] {
+        let variables = field(workload, "/spec/template/spec/containers/0/env");
         for expect in [("FERROLB_NAMESPACE", "lb"), ("FERROLB_API_GROUP", "metallb.io")] {
             let expect = json!({"name": expect.0, "value": expect.1});
-            assert!(variables.as_array().unwrap().contains(&expect), "{program}: {variables}");
+            assert!(variables.as_array().unwrap().contains(&expect), "{workload}: {variables}");
         }
     }
     let roles = objects.iter().filter(|object| object["kind"] == "Role").map(Value::to_string);
-    assert_eq!(roles.filter(|role| role.contains("ferrolb.io")).count(), 0, "unused permissions");
+    assert_eq!(
+        roles.filter(|role| role.contains("ferrolb.io")).count(),
+        0,
+        "Roles grant permissions for ferrolb.io, which are unused"
+    );
 }
 
 #[test]
-fn without_network_policies_there_is_none() {
+fn disabled_network_policies_are_not_rendered() {
     let policies = |values: &Value| {
         let objects = chart::objects(values).unwrap();
-        objects.iter().filter(|object| called(object).starts_with("NetworkPolicy/")).count()
+        objects.iter().filter(|object| kind_and_name(object).starts_with("NetworkPolicy/")).count()
     };
     assert_eq!(policies(&json!({})), 1);
     assert_eq!(policies(&json!({"networkpolicies": {"enabled": false}})), 0);
 }
 
-/// Paths that other tests cover, because they disable something or cannot be set together with
-/// pools.
-const OTHERS: [&str; 2] = ["/networkpolicies/enabled", "/metallbNamespace"];
+/// Values that other tests cover, because they disable objects or exclude `pools`.
+const PATHS_OF_OTHER_TESTS: [&str; 2] = ["/networkpolicies/enabled", "/metallbNamespace"];
 
-/// Returns the paths in the chart's values that no row covers.
+/// Returns the paths of the chart's values that are not in `covered`.
 fn uncovered(values: &Value, path: &str, covered: &BTreeSet<&str>) -> Vec<String> {
     if covered.contains(path) {
         return Vec::new();
@@ -391,24 +408,24 @@ fn uncovered(values: &Value, path: &str, covered: &BTreeSet<&str>) -> Vec<String
 #[test]
 fn every_value_has_a_row() {
     let values: Value = serde_saphyr::from_str(&chart::file("values.yaml").unwrap()).unwrap();
-    let covered = rows().iter().map(|row| row.0).chain(OTHERS).collect();
+    let covered = rows().iter().map(|row| row.0).chain(PATHS_OF_OTHER_TESTS).collect();
     assert_eq!(uncovered(&values, "", &covered), Vec::<String>::new());
 }
 
 #[test]
-fn every_value_is_on_the_page() {
+fn every_value_is_in_the_helm_docs() {
     let page = fs::read_to_string(repository().join("docs/helm.md")).unwrap();
     let missing: Vec<_> = rows()
         .into_iter()
         .map(|row| row.0)
-        .chain(OTHERS)
+        .chain(PATHS_OF_OTHER_TESTS)
         .filter(|path| !is_named(&page, path))
         .collect();
     assert!(missing.is_empty(), "docs/helm.md does not name {missing:?}");
 }
 
-/// Returns whether the page names a value: in full, or by its last name in a row about several
-/// components (`.tolerations`).
+/// Returns whether a page names a value: in full, or in a row about several components by the last
+/// part of the path (`.tolerations`).
 fn is_named(page: &str, path: &str) -> bool {
     let dotted = path.trim_start_matches('/').replace('/', ".");
     let last = dotted.rsplit('.').next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! `deploy/install-bgp.yaml` with a router: gobgpd runs in pods of its own, and their replacement
-//! changes no route at the router.
+//! `deploy/install-bgp.yaml` with a router: gobgpd runs in its own pods, and the replacement of
+//! these pods changes no route at the router.
 
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::{container_privileges, three_nodes, web};
@@ -18,53 +18,54 @@ use std::time::Duration;
 const ROUTES_MAX: Duration = Duration::from_secs(60);
 
 #[test]
-fn gobgpd_in_pods_announces_from_each_node_and_is_replaced_without_a_route_lost() {
+fn a_rollout_of_gobgpd_pods_loses_no_route() {
     run_scenario(&Options { bgp: true, ..three_nodes("kubebgp") }, |lab| {
-        step("deploy/install-bgp.yaml is applied, and every pod of it becomes ready", || {
+        step("deploy/install-bgp.yaml is applied, and all its pods become ready", || {
             lab.deploy_ferrolb()
         })?;
-        let (router, servers) = step(
-            "an FRR that keeps routes over a restart has each node's route to a Service",
-            || {
+        let (router, servers) =
+            step("FRR with graceful restart has each node's route to a Service", || {
                 let peering = Peering { graceful: true, ..Peering::with_nodes(lab, ROUTERS[0])? };
-                let router = Router::with(lab, RouterKind::Frr, ROUTERS[0], &peering)?;
+                let router =
+                    Router::start_with_peering(lab, RouterKind::Frr, ROUTERS[0], &peering)?;
                 let start = wait::now();
-                web::pool(lab)?;
-                lab.apply_objects(&peer(lab)?)?;
-                web::apply(lab)?;
-                let servers = web::served(lab, "web")?;
-                wait::until("each node's route", ROUTES_MAX, || {
-                    routed(lab, &router, &servers).map(Some)
+                web::apply_pool(lab)?;
+                lab.apply_objects(&peer_and_advertisement(lab)?)?;
+                web::apply_service(lab)?;
+                let servers = web::wait_pages(lab, "web")?;
+                wait::until("the router has each node's route", ROUTES_MAX, || {
+                    check_routes(lab, &router, &servers).map(Some)
                 })?;
                 print_measured(&format!(
-                    "BGP in pods: from apply to each node's routes: {:.1} s",
+                    "gobgpd in pods: from apply to the routes of all nodes: {:.1} s",
                     start.elapsed().as_secs_f64()
                 ));
                 Ok((router, servers))
-            },
-        )?;
-        step(
-            "gobgpd has no capability, and nothing of its machine but the socket's folder",
-            || container_privileges::check_bgp(lab),
-        )?;
-        step("gobgpd is replaced on one node after the other: no route is lost", || {
+            })?;
+        step("gobgpd has no capability, and of its machine only the socket's folder", || {
+            container_privileges::check_bgp(lab)
+        })?;
+        step("gobgpd is replaced on one node after the other, and no route is lost", || {
             replace_gobgpd(lab, &router, &servers)
         })?;
-        step("no probe has started it again", || {
+        step("no probe has restarted a container", || {
             let path = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
             let counts = lab.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", path])?;
-            ensure!(counts.split_whitespace().all(|count| count == "0"), "restarts: {counts}");
+            ensure!(
+                counts.split_whitespace().all(|count| count == "0"),
+                "numbers of restarts: {counts}"
+            );
             Ok(())
         })
     });
 }
 
-/// Restarts the pods of gobgpd. Checks the routes during the rollout, and the sessions and the
+/// Restarts the pods of gobgpd, and checks the routes during the rollout, and the sessions and
 /// routes after it.
 fn replace_gobgpd(lab: &Lab, router: &Router, servers: &[SocketAddr]) -> Result<()> {
     let start = wait::now();
     lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "daemonset/gobgpd"])?;
-    let mut looks = 0;
+    let mut checks = 0;
     std::thread::scope(|scope| {
         let rollout = scope.spawn(|| {
             lab.kubectl(&[
@@ -77,35 +78,40 @@ fn replace_gobgpd(lab: &Lab, router: &Router, servers: &[SocketAddr]) -> Result<
             ])
         });
         while !rollout.is_finished() {
-            let lost = || format!("lost after {:?} and {looks} checks", start.elapsed());
-            routed(lab, router, servers).with_context(lost)?;
-            looks += 1;
+            let context =
+                || format!("a route was lost after {:?} and {checks} checks", start.elapsed());
+            check_routes(lab, router, servers).with_context(context)?;
+            checks += 1;
         }
         rollout.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    ensure!(looks > 0, "the routes were not checked meanwhile");
-    wait::until("all sessions", ROUTES_MAX, || {
+    ensure!(checks > 0, "the rollout ended before the first check of the routes");
+    wait::until("all sessions are established", ROUTES_MAX, || {
         let sessions = router.sessions()?;
-        ensure!(sessions.iter().filter(|session| session.established).count() == 3, "{sessions:?}");
+        ensure!(
+            sessions.iter().filter(|session| session.established).count() == 3,
+            "the router has {sessions:?}"
+        );
         Ok(Some(()))
     })?;
-    routed(lab, router, servers)?;
+    check_routes(lab, router, servers)?;
     let took = start.elapsed().as_secs_f64();
     print_measured(&format!(
-        "gobgpd replaced on three nodes within {took:.1} s: no route lost in {looks} looks"
+        "gobgpd replaced on three nodes within {took:.1} s: no route lost in {checks} checks"
     ));
     Ok(())
 }
 
-/// Returns the router's BGPPeer, over IPv4 for both families, and an advertisement of everything.
-fn peer(lab: &Lab) -> Result<[Value; 2]> {
+/// Returns the router's BGPPeer, which carries both families over IPv4, and an advertisement that
+/// selects everything.
+fn peer_and_advertisement(lab: &Lab) -> Result<[Value; 2]> {
     let router = lab
         .state()
         .facts()?
         .hosts()
         .into_iter()
         .find(|host| host.name == ROUTERS[0])
-        .context("a router")?;
+        .context("the lab has no router")?;
     let metadata = json!({"name": "router", "namespace": NAMESPACE});
     let spec = json!({
         "myASN": NODE_AS, "peerASN": ROUTER_AS, "peerAddress": router.v4(), "holdTime": "3s", "connectTime": "1s",
@@ -119,8 +125,11 @@ fn peer(lab: &Lab) -> Result<[Value; 2]> {
 
 /// Checks that the router has the IPv4 route of each announcing node and no other. The control
 /// plane does not announce, because it has the exclude label.
-fn routed(lab: &Lab, router: &Router, servers: &[SocketAddr]) -> Result<()> {
-    let server = servers.iter().find(|server| server.is_ipv4()).context("an IPv4 address")?;
+fn check_routes(lab: &Lab, router: &Router, servers: &[SocketAddr]) -> Result<()> {
+    let server = servers
+        .iter()
+        .find(|server| server.is_ipv4())
+        .context("the Service has no IPv4 address")?;
     let prefix = format!("{}/32", server.ip());
     let nodes = lab.nodes();
     let expect: BTreeSet<IpAddr> =
@@ -131,6 +140,6 @@ fn routed(lab: &Lab, router: &Router, servers: &[SocketAddr]) -> Result<()> {
         .filter(|route| route.prefix == prefix)
         .filter_map(|route| route.next_hop)
         .collect();
-    ensure!(found == expect, "{prefix} by {found:?}, not {expect:?}");
+    ensure!(found == expect, "the router has {prefix} through {found:?}, not {expect:?}");
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Tests of FerroLB as installed: its images run in pods of a cluster made by kubeadm, with real
-//! kubelets, containerd and runc. They need root and a machine with cgroup v1. Each test starts a
-//! lab of its own.
+//! Tests of installed FerroLB: its images run in pods of a cluster that kubeadm has set up, with
+//! real kubelets, containerd and runc. The tests need root and a machine with cgroup v1. Each test
+//! starts a lab of its own.
 
 mod bgp;
 mod client;
@@ -15,7 +15,7 @@ mod web;
 
 use ferrolb_lab::{Options, scenario};
 
-/// Returns the options of a control plane and two nodes that may announce.
+/// Returns the options of a lab with a control plane and two nodes that may announce.
 fn three_nodes(name: &str) -> Options {
     Options { kubeadm: true, ..Options::named(name) }
 }

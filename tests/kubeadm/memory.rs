@@ -1,5 +1,5 @@
-//! Memory of FerroLB's containers, as their kubelets count it: the numbers of `kubectl top`, and
-//! those that a memory limit applies to.
+//! Memory of FerroLB's containers, as the kubelets measure it: the figures of `kubectl top`, and
+//! the figures to which a memory limit applies.
 
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::bench::targets::{CONTROLLER_1, MeasureSpec, SPEAKER_1};
@@ -9,13 +9,14 @@ use ferrolb_proto::api::NAMESPACE;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Maximum time until a kubelet has numbers. It reads those of a new container after about 10 s.
-const COUNTED_MAX: Duration = Duration::from_secs(60);
+/// Maximum time until a kubelet reports all containers: it measures a new one after about 10 s.
+const MEASURED_MAX: Duration = Duration::from_secs(60);
+/// Each container and its memory target.
 const CONTAINERS: [(&str, &MeasureSpec); 2] =
     [("speaker", &SPEAKER_1.rss), ("controller", &CONTROLLER_1.rss)];
 
-/// Memory of a container, in millions of bytes. `rss` counts anonymous pages. `working_set` adds
-/// the recently used page cache and kernel memory.
+/// Memory of a container, in MB. `rss` is the anonymous memory. `working_set` adds the recently
+/// used page cache and kernel memory.
 #[derive(Debug, PartialEq)]
 struct ContainerMemory {
     container: String,
@@ -23,53 +24,54 @@ struct ContainerMemory {
     working_set: f64,
 }
 
-/// Compares the memory of each container with its target: unlike times, memory does not depend on
-/// the load of the machine.
+/// Checks that the memory of each container is within its target: unlike times, memory does not
+/// depend on the load of the machine.
 pub(crate) fn check(lab: &Lab) -> Result<()> {
-    let mut seen = [0; 2];
+    let mut counts = [0; 2];
     for node in lab.nodes() {
         let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
-        let all = wait::until("a kubelet has counted all containers", COUNTED_MAX, || {
-            container_memory(&serde_json::from_str(&lab.kubectl(&["get", "--raw", &path])?)?)
-                .map(Some)
-        })?;
-        for ContainerMemory { container, rss, working_set } in all {
+        let containers =
+            wait::until("the kubelet has measured all containers", MEASURED_MAX, || {
+                container_memory(&serde_json::from_str(&lab.kubectl(&["get", "--raw", &path])?)?)
+                    .map(Some)
+            })?;
+        for ContainerMemory { container, rss, working_set } in containers {
             print_measured(&format!(
-                "{container} on {node}, by its kubelet: rss {rss:.1} MB, working set {working_set:.1} MB"
+                "{container} on {node}, measured by its kubelet: rss {rss:.1} MB, working set {working_set:.1} MB"
             ));
-            let known = CONTAINERS.iter().position(|(name, _)| *name == container);
-            let known =
-                known.with_context(|| format!("{container} is not a container of FerroLB"))?;
-            seen[known] += 1;
-            let limit = CONTAINERS[known].1.target.context("the number has a target")?;
+            let index = CONTAINERS.iter().position(|(name, _)| *name == container);
+            let index =
+                index.with_context(|| format!("{container} is not a container of FerroLB"))?;
+            counts[index] += 1;
+            let limit = CONTAINERS[index].1.target.context("the figure has no target")?;
             ensure!(
                 rss <= limit && working_set <= limit,
                 "{container} on {node} uses more than {limit} MB"
             );
         }
     }
-    ensure!(seen == [3, 2], "{seen:?} speakers and controllers were counted");
+    ensure!(counts == [3, 2], "the kubelets report {counts:?} speakers and controllers");
     Ok(())
 }
 
-/// Returns FerroLB's containers in a kubelet's summary (stats/v1alpha1).
+/// Returns the memory of FerroLB's containers from a kubelet's summary (stats/v1alpha1).
 fn container_memory(summary: &Value) -> Result<Vec<ContainerMemory>> {
     let items = |list: &Value| list.as_array().cloned().unwrap_or_default();
-    let mut all = Vec::new();
+    let mut containers = Vec::new();
     for pod in items(&summary["pods"]).iter().filter(|pod| pod["podRef"]["namespace"] == NAMESPACE)
     {
         for container in items(&pod["containers"]) {
-            let name = container["name"].as_str().context("a container has a name")?;
+            let name = container["name"].as_str().context("the container has no name")?;
             let megabytes = |field: &str| {
                 let bytes = container["memory"][field].as_f64().filter(|bytes| *bytes > 0.0);
                 bytes.map(|bytes| bytes / 1e6).with_context(|| format!("{name} has no {field} yet"))
             };
             let (rss, working_set) = (megabytes("rssBytes")?, megabytes("workingSetBytes")?);
-            all.push(ContainerMemory { container: name.to_owned(), rss, working_set });
+            containers.push(ContainerMemory { container: name.to_owned(), rss, working_set });
         }
     }
-    ensure!(!all.is_empty(), "the kubelet has no numbers of FerroLB's containers yet");
-    Ok(all)
+    ensure!(!containers.is_empty(), "the kubelet has not measured FerroLB's containers yet");
+    Ok(containers)
 }
 
 #[test]
@@ -79,10 +81,10 @@ fn an_incomplete_summary_is_an_error() {
         let pod = |namespace| serde_json::json!({"podRef": {"namespace": namespace}, "containers": [container]});
         container_memory(&serde_json::json!({"pods": [pod("kube-system"), pod(NAMESPACE)]}))
     };
-    let whole =
+    let complete =
         summary(serde_json::json!({"rssBytes": 5_000_000, "workingSetBytes": 7_500_000})).unwrap();
     assert_eq!(
-        whole,
+        complete,
         [ContainerMemory { container: "speaker".to_owned(), rss: 5.0, working_set: 7.5 }]
     );
     assert!(summary(serde_json::json!({"rssBytes": 0, "workingSetBytes": 7_500_000})).is_err());

@@ -1,5 +1,5 @@
-//! Memory of FerroLB's containers by their kubelets' numbers, and a power failure of the owner's
-//! machine: another node soon announces its address.
+//! Memory of FerroLB's containers, and a power failure of the owner's machine: another node soon
+//! announces the address.
 
 use crate::scenario::{print_measured, run_scenario, step};
 use crate::{memory, three_nodes};
@@ -9,32 +9,32 @@ use ferrolb_lab::bench::report::CHECK_FACTOR;
 use ferrolb_lab::bench::targets::POWER_OFF_GAP;
 use std::time::Duration;
 
-/// Time of connections after the failure: long enough for the move, but not for Kubernetes' own
-/// reaction, which the benchmark shows.
-const AFTER: Duration = Duration::from_secs(5);
+/// Time for which the client connects after the failure: long enough for the failover, but not for
+/// Kubernetes' own reaction, which the benchmark measures.
+const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 #[test]
-fn a_machine_failure_costs_a_client_less_than_a_second() {
+fn clients_lose_less_than_a_second_at_a_machine_failure() {
     run_scenario(&three_nodes("poweroff"), |lab| {
-        let server = step("FerroLB is deployed, and serves from a pod on each machine", || {
+        let server = step("FerroLB is deployed, and a Service has a pod on each machine", || {
             lab.deploy_ferrolb()?;
-            power_off::serve(lab)
+            power_off::create_service(lab)
         })?;
-        step("its containers hold what they may", || memory::check(lab))?;
-        let (cut, ()) = step("the plug of the owner is pulled", || {
-            power_off::cut(lab, server, AFTER, |_, _| Ok(()))
+        step("the memory of FerroLB's containers is within the targets", || memory::check(lab))?;
+        let (cut, ()) = step("the owner's machine loses power", || {
+            power_off::power_off_owner(lab, server, PROBE_AFTER_FAILURE, |_, _| Ok(()))
         })?;
         let (gap, lost, sent) = (cut.report.longest_gap_ms, cut.report.lost, cut.report.sent);
         print_measured(&format!(
             "{} powered off: longest gap {gap:.0} ms, {lost} of {sent} connections lost",
             cut.machine
         ));
-        step("another machine has the address, and two of three pods answer", || {
+        step("another machine owns the address, and two of three pods reply", || {
             let limit = POWER_OFF_GAP.target.unwrap_or_default() * CHECK_FACTOR;
-            ensure!(gap < limit, "the gap is above {limit} ms: {:?}", cut.report);
+            ensure!(gap < limit, "the longest gap is above {limit} ms: {:?}", cut.report);
             // At least half of the connections must succeed: until the failed pod is removed,
             // kube-proxy still sends it a third of them.
-            ensure!(cut.report.ok > sent / 2, "too few pages: {:?}", cut.report);
+            ensure!(cut.report.ok > sent / 2, "too few connections succeeded: {:?}", cut.report);
             let now = lab.owner_of(server.ip())?;
             ensure!(
                 now.as_ref().is_some_and(|now| *now != cut.machine),

@@ -1,4 +1,4 @@
-//! Removal of FerroLB by the commands on the documentation page, and a check that nothing is left.
+//! Removal of FerroLB by the commands of docs/uninstall.md, and a check that nothing is left.
 
 use crate::scenario::print_measured;
 use anyhow::{Context, Result, ensure};
@@ -8,68 +8,68 @@ use std::time::Duration;
 
 /// The documentation page.
 const PAGE: &str = "docs/uninstall.md";
-/// Start and end of a block of commands on it.
-const OPENS: &str = "```sh\n";
-const CLOSES: &str = "```";
+/// Start and end of a block of commands on the page.
+const BLOCK_START: &str = "```sh\n";
+const BLOCK_END: &str = "```";
 /// Part of the name of every object of FerroLB.
-const OURS: &str = "ferrolb";
+const FERROLB: &str = "ferrolb";
 /// Minimum number of objects of an installation.
 const OBJECTS_MIN: usize = 20;
-/// Maximum time until deleted objects are gone.
-const GONE_MAX: Duration = Duration::from_secs(60);
+/// Maximum time until all deleted objects have disappeared.
+const DELETED_MAX: Duration = Duration::from_secs(60);
 
-/// Runs the first block of commands after each of these texts. Then checks that no object of
-/// FerroLB is left, and that Services that had addresses can be deleted.
-pub(crate) fn uninstalled(lab: &Lab, behind: &[&str]) -> Result<()> {
-    let (there, start) = (ferrolb_objects(lab)?.lines().count(), wait::now());
-    ensure!(there >= OBJECTS_MIN, "only {there} objects belong to FerroLB");
-    for words in behind {
-        let commands = commands(words)?;
+/// Runs the first block of commands after each of `texts` on the page. Then checks that no object
+/// of FerroLB is left, and that Services that had addresses can be deleted.
+pub(crate) fn uninstall(lab: &Lab, texts: &[&str]) -> Result<()> {
+    let (count, start) = (ferrolb_objects(lab)?.lines().count(), wait::now());
+    ensure!(count >= OBJECTS_MIN, "only {count} objects belong to FerroLB");
+    for text in texts {
+        let commands = commands(text)?;
         lab.shell(&commands).with_context(|| format!("commands of {PAGE}:\n{commands}"))?;
     }
-    wait::until("nothing of FerroLB's is left", GONE_MAX, || {
+    wait::until("no object of FerroLB is left", DELETED_MAX, || {
         let left = ferrolb_objects(lab)?;
-        ensure!(left.is_empty(), "{left}");
+        ensure!(left.is_empty(), "these objects are left:\n{left}");
         Ok(Some(()))
     })?;
     print_measured(&format!(
-        "uninstalled, {there} objects gone: {:.1} s",
+        "uninstalled, {count} objects deleted: {:.1} s",
         start.elapsed().as_secs_f64()
     ));
     delete_services(lab)
 }
 
 /// Returns the first block of commands on the page after this text.
-fn commands(behind: &str) -> Result<String> {
-    let text = fs::read_to_string(setup::repository().join(PAGE))?;
+fn commands(text: &str) -> Result<String> {
+    let page = fs::read_to_string(setup::repository().join(PAGE))?;
     let (_, after) =
-        text.split_once(behind).with_context(|| format!("{PAGE} does not contain {behind:?}"))?;
-    let block = after.split_once(OPENS).and_then(|(_, block)| block.split_once(CLOSES));
-    Ok(block.with_context(|| format!("{PAGE} has no commands after {behind:?}"))?.0.to_owned())
+        page.split_once(text).with_context(|| format!("{PAGE} does not contain {text:?}"))?;
+    let block = after.split_once(BLOCK_START).and_then(|(_, block)| block.split_once(BLOCK_END));
+    Ok(block.with_context(|| format!("{PAGE} has no commands after {text:?}"))?.0.to_owned())
 }
 
-/// Returns every object of every kind with FerroLB in its name, namespace or labels, one per line.
+/// Returns all objects with `ferrolb` in their names, namespaces or labels, one per line.
 fn ferrolb_objects(lab: &Lab) -> Result<String> {
-    let kinds = lab.kubectl(&["api-resources", "--verbs=list", "-o", "name"])?;
-    let kinds: Vec<&str> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
+    let types = lab.kubectl(&["api-resources", "--verbs=list", "-o", "name"])?;
+    let types: Vec<&str> = types.lines().filter(|name| !name.starts_with("events")).collect();
     let columns = "custom-columns=KIND:.kind,NAMESPACE:.metadata.namespace,NAME:.metadata.name,LABELS:.metadata.labels";
     let all = lab.kubectl(&[
         "get",
-        &kinds.join(","),
+        &types.join(","),
         "--all-namespaces",
         "--ignore-not-found",
         "-o",
         columns,
     ])?;
-    Ok(all.lines().filter(|line| line.contains(OURS)).collect::<Vec<_>>().join("\n"))
+    Ok(all.lines().filter(|line| line.contains(FERROLB)).collect::<Vec<_>>().join("\n"))
 }
 
-/// Deletes the Services. A finalizer of FerroLB would block this.
+/// Deletes all LoadBalancer Services, which a remaining finalizer of FerroLB would block.
 fn delete_services(lab: &Lab) -> Result<()> {
-    let balanced =
+    let load_balancers =
         "jsonpath={range .items[?(@.spec.type==\"LoadBalancer\")]}{.metadata.name}{\"\\n\"}{end}";
-    let services = lab.kubectl(&["get", "services", "-o", balanced])?;
-    ensure!(!services.is_empty(), "no Service of type LoadBalancer is there to be deleted");
+    let services = lab.kubectl(&["get", "services", "-o", load_balancers])?;
+    ensure!(!services.is_empty(), "there is no Service of type LoadBalancer to delete");
     services.lines().try_for_each(|service| {
         lab.kubectl(&["delete", "service", service, "--timeout=20s"]).map(drop)
     })

@@ -1,5 +1,5 @@
-//! Upgrade to another image with the same code: a second tag on every node, because there is no
-//! registry.
+//! Upgrade to another image with the same code. Without a registry, the test tags the images a
+//! second time on every node.
 
 use crate::web::ROLLOUT_MAX;
 use anyhow::{Context, Result, ensure};
@@ -7,43 +7,45 @@ use ferrolb_lab::Lab;
 use ferrolb_lab::setup::images;
 use ferrolb_proto::api::NAMESPACE;
 
-/// Tag of the other image.
-pub(crate) const TAG: &str = "next";
-/// Registry that containerd assumes for an image name without one.
+/// Tag of the images to which the test upgrades.
+pub(crate) const NEW_TAG: &str = "next";
+/// Registry that containerd assumes for an image name without a registry.
 const REGISTRY: &str = "docker.io";
 
 /// Tags the images of both components on every node.
-pub(crate) fn tag(lab: &Lab) -> Result<()> {
+pub(crate) fn tag_images(lab: &Lab) -> Result<()> {
     let [controller, speaker, _] = images::names();
     for node in lab.nodes() {
         for image in [&controller, &speaker] {
-            let [from, to] = [image, &retagged(image)?].map(|image| format!("{REGISTRY}/{image}"));
+            let [from, to] =
+                [image, &with_new_tag(image)?].map(|image| format!("{REGISTRY}/{image}"));
             lab.exec(&node, &["ctr", "--namespace", "k8s.io", "images", "tag", &from, &to])?;
         }
     }
     Ok(())
 }
 
-/// Sets the other image in both workloads.
-pub(crate) fn by_kubectl(lab: &Lab) -> Result<()> {
+/// Sets the images with the new tag in both workloads.
+pub(crate) fn set_images(lab: &Lab) -> Result<()> {
     let [controller, speaker, _] = images::names();
     for (workload, container, image) in [
         ("deployment/controller", "controller", controller),
         ("daemonset/speaker", "speaker", speaker),
     ] {
-        let image = format!("{container}={}", retagged(&image)?);
+        let image = format!("{container}={}", with_new_tag(&image)?);
         lab.kubectl(&["-n", NAMESPACE, "set", "image", workload, &image])?;
     }
     Ok(())
 }
 
-fn retagged(image: &str) -> Result<String> {
+/// Returns the image name with the new tag.
+fn with_new_tag(image: &str) -> Result<String> {
     let (name, _) = image.rsplit_once(':').with_context(|| format!("{image} has no tag"))?;
-    Ok(format!("{name}:{TAG}"))
+    Ok(format!("{name}:{NEW_TAG}"))
 }
 
-/// Waits until every pod is ready and the old pods are gone.
-pub(crate) fn rolled_out(lab: &Lab) -> Result<()> {
+/// Waits until every new pod is ready and the old pods have been replaced.
+pub(crate) fn wait_rolled_out(lab: &Lab) -> Result<()> {
     ["deployment/controller", "daemonset/speaker"].iter().try_for_each(|workload| {
         lab.kubectl(&["-n", NAMESPACE, "rollout", "status", workload, ROLLOUT_MAX]).map(drop)
     })
@@ -55,12 +57,12 @@ pub(crate) fn pods(lab: &Lab) -> Result<String> {
     lab.kubectl(&["-n", NAMESPACE, "get", "pods", "--no-headers", "-o", columns])
 }
 
-/// Checks that every pod runs the other image.
+/// Checks that every pod runs an image with the new tag.
 pub(crate) fn check(lab: &Lab) -> Result<()> {
     let pods = pods(lab)?;
-    let old: Vec<&str> = pods.lines().filter(|pod| !pod.contains(&format!(":{TAG}"))).collect();
+    let old: Vec<&str> = pods.lines().filter(|pod| !pod.contains(&format!(":{NEW_TAG}"))).collect();
     // Old pods may still be terminating.
     let new = pods.lines().count() - old.len();
-    ensure!(new == lab.nodes().len() + 2, "{new} pods run the other image:\n{pods}");
+    ensure!(new == lab.nodes().len() + 2, "{new} pods run an image with the new tag:\n{pods}");
     Ok(())
 }

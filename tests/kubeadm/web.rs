@@ -1,4 +1,4 @@
-//! Workloads of users behind Services: Deployments whose pods have readiness probes.
+//! Deployments behind Services, as users have them: their pods have readiness probes.
 
 use anyhow::{Context, Result, ensure};
 use ferrolb_lab::cluster::apply;
@@ -17,7 +17,7 @@ pub(crate) const PAGE_MAX: Duration = Duration::from_secs(60);
 /// Maximum time until pods are ready, on a busy machine, as a flag of kubectl.
 pub(crate) const ROLLOUT_MAX: &str = "--timeout=120s";
 
-/// Returns the Deployment that `examples/service.yaml` selects, with two pods.
+/// Returns a Deployment of two pods that the Service in `examples/service.yaml` selects.
 fn deployment() -> Value {
     let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
@@ -34,7 +34,7 @@ fn deployment() -> Value {
     deployment
 }
 
-/// Sets the lab's image in a container.
+/// Sets the lab's web server image in the first container of a Deployment.
 fn set_image(deployment: &mut Value) {
     let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
     container["image"] = json!(PodImage::NAME);
@@ -44,22 +44,23 @@ fn set_image(deployment: &mut Value) {
         json!([{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
 }
 
+/// Returns the objects of an example file.
 fn example(name: &str) -> Result<Vec<Value>> {
     apply::objects(&fs::read_to_string(setup::repository().join("examples").join(name))?)
 }
 
-/// Applies the example of a first pool.
-pub(crate) fn pool(lab: &Lab) -> Result<()> {
+/// Applies `examples/first-pool.yaml`.
+pub(crate) fn apply_pool(lab: &Lab) -> Result<()> {
     lab.apply_objects(&example("first-pool.yaml")?)
 }
 
-/// Applies the example of a Service, and the Deployment behind it.
-pub(crate) fn apply(lab: &Lab) -> Result<()> {
+/// Applies `examples/service.yaml`, and the Deployment that its Service selects.
+pub(crate) fn apply_service(lab: &Lab) -> Result<()> {
     lab.apply_objects(&example("service.yaml")?)?;
     lab.apply_objects(&[deployment()])
 }
 
-/// Creates another Service for a Deployment, with policy `Cluster`.
+/// Creates a Service with policy `Cluster` for a Deployment.
 pub(crate) fn expose(lab: &Lab, deployment: &str, service: &str) -> Result<()> {
     let (deployment, name) = (format!("deployment/{deployment}"), format!("--name={service}"));
     lab.kubectl(&[
@@ -73,23 +74,23 @@ pub(crate) fn expose(lab: &Lab, deployment: &str, service: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Applies the example of a drain, whose Service has policy `Local`, and a second Service with
-/// policy `Cluster`. Returns their servers.
-pub(crate) fn steady(lab: &Lab) -> Result<[SocketAddr; 2]> {
+/// Applies `examples/drain.yaml`, whose Service has policy `Local`, and a second Service with
+/// policy `Cluster`. Returns their addresses.
+pub(crate) fn apply_drain_example(lab: &Lab) -> Result<[SocketAddr; 2]> {
     let mut objects = example("drain.yaml")?;
     objects.iter_mut().filter(|object| apply::kind(object) == "Deployment").for_each(set_image);
     lab.apply_objects(&objects)?;
     expose(lab, "steady", "open")?;
     lab.kubectl(&["rollout", "status", "deployment/steady", ROLLOUT_MAX])?;
-    let [local, cluster] = ["steady", "open"].map(|service| served(lab, service));
+    let [local, cluster] = ["steady", "open"].map(|service| wait_pages(lab, service));
     let first =
-        |servers: Vec<SocketAddr>| servers.first().copied().context("a Service has an address");
+        |servers: Vec<SocketAddr>| servers.first().copied().context("the Service has no address");
     Ok([first(local?)?, first(cluster?)?])
 }
 
-/// Waits until a client gets a page from each address of a Service, and returns the servers.
-pub(crate) fn served(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
-    wait::until(&format!("pages of {service}"), PAGE_MAX, || {
+/// Waits until the client gets a page from each address of a Service, and returns the addresses.
+pub(crate) fn wait_pages(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
+    wait::until(&format!("the client gets the pages of {service}"), PAGE_MAX, || {
         let servers = addresses(lab, service)?;
         for server in &servers {
             let page = lab.http_get(CLIENT, *server, "/")?;
@@ -99,16 +100,17 @@ pub(crate) fn served(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
     })
 }
 
+/// Returns port 80 of each address of a Service.
 fn addresses(lab: &Lab, service: &str) -> Result<Vec<SocketAddr>> {
     let service = lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
-        services.get(service).await.context("no such Service")
+        services.get(service).await.context("cannot get the Service")
     })?;
-    let given = service
+    let ingress = service
         .status
         .and_then(|status| status.load_balancer)
         .and_then(|balancer| balancer.ingress);
-    let given =
-        given.into_iter().flatten().filter_map(|ingress| ingress.ip?.parse::<IpAddr>().ok());
-    Ok(given.map(|address| SocketAddr::new(address, 80)).collect())
+    let addresses =
+        ingress.into_iter().flatten().filter_map(|ingress| ingress.ip?.parse::<IpAddr>().ok());
+    Ok(addresses.map(|address| SocketAddr::new(address, 80)).collect())
 }

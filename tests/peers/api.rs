@@ -9,33 +9,36 @@ use protox::prost_reflect::{
 };
 use std::path::Path;
 
-/// FerroLB's own message for one that GoBGP imports. Both have the same encoding.
-const IMPORTED: (&str, &str) = ("api.Time", "google.protobuf.Timestamp");
+/// FerroLB's own message, and the message that GoBGP imports instead. Both have the same encoding.
+const REPLACED_IMPORT: (&str, &str) = ("api.Time", "google.protobuf.Timestamp");
 
 #[test]
-fn the_copied_part_of_gobgps_api_equals_gobgps() -> Result<()> {
-    let ours = compiled(&repository().join("proto/gobgp/api"), "gobgp.proto")?;
-    let theirs = compiled(&gobgp::source()?.join("proto"), "api/gobgp.proto")?;
-    let mut compared = ApiComparison::default();
-    compared.messages(&ours, &theirs);
-    compared.enums(&ours, &theirs);
-    compared.services(&ours, &theirs);
-    let ApiComparison { fields, values, methods, problems } = compared;
+fn the_copied_part_of_the_gobgp_api_is_unchanged() -> Result<()> {
+    let own = compile(&repository().join("proto/gobgp/api"), "gobgp.proto")?;
+    let gobgp_api = compile(&gobgp::source()?.join("proto"), "api/gobgp.proto")?;
+    let mut comparison = ApiComparison::default();
+    comparison.messages(&own, &gobgp_api);
+    comparison.enums(&own, &gobgp_api);
+    comparison.services(&own, &gobgp_api);
+    let ApiComparison { fields, values, methods, problems } = comparison;
     print_measured(&format!(
         "compared with GoBGP {}: {fields} fields, {values} values, {methods} methods",
         gobgp::VERSION
     ));
     ensure!(
         problems.is_empty(),
-        "proto/gobgp/api/gobgp.proto is not GoBGP's:\n{}",
+        "proto/gobgp/api/gobgp.proto differs from the API of GoBGP:\n{}",
         problems.join("\n")
     );
-    ensure!(fields > 0 && values > 0 && methods > 0, "nothing was compared");
+    ensure!(
+        fields > 0 && values > 0 && methods > 0,
+        "the files contain no fields, values or methods"
+    );
     Ok(())
 }
 
 /// Compiles a file and its imports.
-fn compiled(folder: &Path, file: &str) -> Result<DescriptorPool> {
+fn compile(folder: &Path, file: &str) -> Result<DescriptorPool> {
     let mut compiler = protox::Compiler::new([folder]).map_err(|error| anyhow!("{error}"))?;
     compiler
         .include_imports(true)
@@ -55,60 +58,63 @@ struct ApiComparison {
 }
 
 impl ApiComparison {
-    fn messages(&mut self, ours: &DescriptorPool, theirs: &DescriptorPool) {
-        for message in ours.all_messages() {
-            let Some(other) = theirs.get_message_by_name(&name(message.full_name())) else {
-                self.problems.push(format!("there is no message {}", message.full_name()));
+    fn messages(&mut self, own: &DescriptorPool, gobgp_api: &DescriptorPool) {
+        for message in own.all_messages() {
+            let Some(other) = gobgp_api.get_message_by_name(&name(message.full_name())) else {
+                self.problems.push(format!("GoBGP has no message {}", message.full_name()));
                 continue;
             };
             for field in message.fields() {
                 self.fields += 1;
-                let is = other.get_field(field.number()).map(|field| wire_properties(&field));
-                self.differ(field.full_name(), &wire_properties(&field), is);
+                let found = other.get_field(field.number()).map(|field| field_properties(&field));
+                self.compare(field.full_name(), &field_properties(&field), found);
             }
         }
     }
 
-    fn enums(&mut self, ours: &DescriptorPool, theirs: &DescriptorPool) {
-        for of in ours.all_enums() {
-            let Some(other) = theirs.get_enum_by_name(of.full_name()) else {
-                self.problems.push(format!("there is no enum {}", of.full_name()));
+    fn enums(&mut self, own: &DescriptorPool, gobgp_api: &DescriptorPool) {
+        for enumeration in own.all_enums() {
+            let Some(other) = gobgp_api.get_enum_by_name(enumeration.full_name()) else {
+                self.problems.push(format!("GoBGP has no enum {}", enumeration.full_name()));
                 continue;
             };
-            for value in of.values() {
+            for value in enumeration.values() {
                 self.values += 1;
-                let is = other.get_value(value.number()).map(|value| value.name().to_owned());
-                self.differ(value.full_name(), value.name(), is);
+                let found = other.get_value(value.number()).map(|value| value.name().to_owned());
+                self.compare(value.full_name(), value.name(), found);
             }
         }
     }
 
-    fn services(&mut self, ours: &DescriptorPool, theirs: &DescriptorPool) {
-        for service in ours.services() {
-            let other = theirs.get_service_by_name(service.full_name());
+    fn services(&mut self, own: &DescriptorPool, gobgp_api: &DescriptorPool) {
+        for service in own.services() {
+            let other = gobgp_api.get_service_by_name(service.full_name());
             let methods: Vec<_> = other.iter().flat_map(ServiceDescriptor::methods).collect();
             for method in service.methods() {
                 self.methods += 1;
-                let is = methods.iter().find(|other| other.name() == method.name()).map(signature);
-                self.differ(method.full_name(), &signature(&method), is);
+                let found =
+                    methods.iter().find(|other| other.name() == method.name()).map(signature);
+                self.compare(method.full_name(), &signature(&method), found);
             }
         }
     }
 
-    fn differ(&mut self, what: &str, ours: &str, theirs: Option<String>) {
-        let theirs = theirs.unwrap_or_else(|| "nothing".to_owned());
-        if ours != theirs {
-            self.problems.push(format!("{what} is here: {ours}; there: {theirs}"));
+    /// Adds a difference unless GoBGP has the same item.
+    fn compare(&mut self, what: &str, own: &str, gobgp_api: Option<String>) {
+        let gobgp_api = gobgp_api.unwrap_or_else(|| "nothing".to_owned());
+        if own != gobgp_api {
+            self.problems
+                .push(format!("{what} is {own} in FerroLB's copy and {gobgp_api} in GoBGP"));
         }
     }
 }
 
 /// Returns all properties of a field that affect its encoding or its meaning.
-fn wire_properties(field: &FieldDescriptor) -> String {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "scalars go by their names")]
+fn field_properties(field: &FieldDescriptor) -> String {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every scalar has its own name")]
     let kind = match field.kind() {
         Kind::Message(message) => name(message.full_name()),
-        Kind::Enum(of) => of.full_name().to_owned(),
+        Kind::Enum(enumeration) => enumeration.full_name().to_owned(),
         scalar => format!("{scalar:?}"),
     };
     let repeated = if field.cardinality() == Cardinality::Repeated { "repeated " } else { "" };
@@ -121,17 +127,17 @@ fn wire_properties(field: &FieldDescriptor) -> String {
 
 fn signature(method: &MethodDescriptor) -> String {
     let stream = |streams| if streams { "stream " } else { "" };
-    let (takes, gives) =
+    let (input, output) =
         (stream(method.is_client_streaming()), stream(method.is_server_streaming()));
     format!(
-        "({takes}{}) returns ({gives}{})",
+        "({input}{}) returns ({output}{})",
         method.input().full_name(),
         method.output().full_name()
     )
 }
 
 /// Returns GoBGP's name of one of FerroLB's messages.
-fn name(ours: &str) -> String {
-    let (own, elsewhere) = IMPORTED;
-    if ours == own { elsewhere } else { ours }.to_owned()
+fn name(own: &str) -> String {
+    let (replacement, imported) = REPLACED_IMPORT;
+    if own == replacement { imported } else { own }.to_owned()
 }

@@ -1,5 +1,5 @@
-//! Counters of connection attempts on the BGP port, which a router that refuses them or does not
-//! run cannot report.
+//! Counters of connection attempts to the BGP port of a host, also if its router refuses them or
+//! does not run.
 
 use anyhow::{Context, Result};
 use ferrolb_lab::{Lab, run};
@@ -8,23 +8,23 @@ use std::process::Command;
 
 /// Rules that count connection attempts (SYN without ACK, RFC 9293 section 3.5) to the BGP port,
 /// before the host's stack handles them.
-const RULES: &str = "table inet knocks {
+const RULES: &str = "table inet connection_attempts {
     counter v4 { }
     counter v6 { }
-    chain heard {
+    chain attempts {
         type filter hook prerouting priority raw; policy accept;
         tcp dport 179 tcp flags & (syn | ack) == syn meta nfproto ipv4 counter name v4
         tcp dport 179 tcp flags & (syn | ack) == syn meta nfproto ipv6 counter name v6
     }
 }";
 
-/// Starts the counters on a host. Forwarded packets count too.
+/// Starts the counters on a host. They also count forwarded packets.
 pub(crate) fn start(lab: &Lab, host: &str) -> Result<()> {
     lab.within(host, || run::run_with_input(Command::new("nft").args(["-f", "-"]), RULES))??;
     Ok(())
 }
 
-/// Returns the number of attempts so far, over IPv4 and over IPv6.
+/// Returns the number of attempts since the start of the counters, over IPv4 and over IPv6.
 pub(crate) fn counted(lab: &Lab, host: &str) -> Result<[u64; 2]> {
     let counters: Value =
         serde_json::from_str(&lab.exec(host, &["nft", "-j", "list", "counters"])?)?;

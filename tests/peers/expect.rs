@@ -1,4 +1,5 @@
-//! Routers of most scenarios, and waits for an expected state of a router.
+//! Functions that start the routers of most scenarios, and functions that wait for an expected
+//! state of a router.
 
 use crate::objects::{self, ADDRESSES, BGP_MAX};
 use anyhow::{Context, Result, ensure};
@@ -10,62 +11,61 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Starts FRR, BIRD and GoBGP, each on a host of its own, with eBGP sessions to all nodes.
-pub(crate) fn one_of_each(lab: &Lab) -> Result<Vec<Router<'_>>> {
+pub(crate) fn start_one_of_each(lab: &Lab) -> Result<Vec<Router<'_>>> {
     let router = |(kind, host): (RouterKind, &str)| {
-        Router::with(lab, kind, host, &Peering::with_nodes(lab, host)?)
+        Router::start_with_peering(lab, kind, host, &Peering::with_nodes(lab, host)?)
     };
     RouterKind::ALL.into_iter().zip(ROUTERS).map(router).collect()
 }
 
-/// Waits until the kernel of a router forwards an address of the Service to these nodes and no
-/// other.
-pub(crate) fn forwards(router: &Router, address: IpAddr, nodes: &[Host]) -> Result<()> {
+/// Waits until the kernel of a router forwards an address of the Service to exactly these nodes.
+pub(crate) fn wait_forwards(router: &Router, address: IpAddr, nodes: &[Host]) -> Result<()> {
     let hops =
         nodes.iter().flat_map(Host::addresses).filter(|hop| hop.is_ipv4() == address.is_ipv4());
     let hops: BTreeSet<IpAddr> = hops.collect();
-    wait::until("the kernel's routes", BGP_MAX, || {
+    wait::until("the kernel has the routes", BGP_MAX, || {
         let now = router.forwards(address)?;
         ensure!(now == hops, "{router} forwards {address} to {now:?}, not {hops:?}");
         Ok(Some(()))
     })
 }
 
-/// Runs [`forwards`] for both addresses, if the router writes routes to its kernel.
-pub(crate) fn forwards_all(router: &Router, nodes: &[Host]) -> Result<()> {
-    let told = ADDRESSES.into_iter().filter(|_| router.kind().forwards());
-    told.into_iter().try_for_each(|address| forwards(router, address, nodes))
+/// Runs [`wait_forwards`] for both addresses, if the router writes routes to its kernel.
+pub(crate) fn wait_forwards_all(router: &Router, nodes: &[Host]) -> Result<()> {
+    let checked = ADDRESSES.into_iter().filter(|_| router.kind().forwards());
+    checked.into_iter().try_for_each(|address| wait_forwards(router, address, nodes))
 }
 
-/// Waits until a router has sessions with these neighbors, and with no other.
-pub(crate) fn sessions_with(router: &Router, neighbours: &[IpAddr]) -> Result<()> {
-    wait::until("the sessions", BGP_MAX, || {
+/// Waits until a router has established sessions with exactly these neighbors.
+pub(crate) fn wait_sessions_with(router: &Router, neighbors: &[IpAddr]) -> Result<()> {
+    wait::until("the router has the sessions", BGP_MAX, || {
         let sessions = router.sessions()?;
         let up =
-            sessions.iter().filter(|session| session.established).map(|session| session.neighbour);
+            sessions.iter().filter(|session| session.established).map(|session| session.neighbor);
         ensure!(
-            up.collect::<Vec<_>>() == neighbours,
-            "{router} has {sessions:?}, and should have {neighbours:?}"
+            up.collect::<Vec<_>>() == neighbors,
+            "{router} has {sessions:?}, not {neighbors:?}"
         );
         Ok(Some(()))
     })
 }
 
 /// Waits until a router has exactly these paths.
-pub(crate) fn has_paths(router: &Router, mut paths: Vec<BgpRoute>) -> Result<()> {
+pub(crate) fn wait_exact_paths(router: &Router, mut paths: Vec<BgpRoute>) -> Result<()> {
     paths.sort();
-    wait::until("the paths", BGP_MAX, || {
+    wait::until("the router has the paths", BGP_MAX, || {
         let routes = router.routes()?;
-        ensure!(routes == paths, "{router} sees {routes:#?}, not {paths:#?}");
+        ensure!(routes == paths, "{router} has {routes:#?}, not {paths:#?}");
         Ok(Some(()))
     })
 }
 
-/// Waits until a router has paths through these nodes, and through no other.
-pub(crate) fn paths_by(router: &Router, nodes: &[&Host]) -> Result<()> {
+/// Waits until the next hops of a router's paths are exactly these nodes.
+pub(crate) fn wait_paths_through(router: &Router, nodes: &[&Host]) -> Result<()> {
     let expect: BTreeSet<IpAddr> = nodes.iter().flat_map(|node| node.addresses()).collect();
-    wait::until("the paths", BGP_MAX, || {
+    wait::until("the router has the paths", BGP_MAX, || {
         let now = next_hops(router)?;
-        ensure!(now == expect, "{router} has paths by {now:?}, not {expect:?}");
+        ensure!(now == expect, "{router} has paths through {now:?}, not {expect:?}");
         Ok(Some(()))
     })
 }
@@ -87,14 +87,14 @@ pub(crate) fn route_client_through(lab: &Lab, address: IpAddr, router: &str) -> 
             )?;
         }
     }
-    let ways = objects::host(lab, router)?.addresses();
-    let way = ways
+    let addresses = objects::host(lab, router)?.addresses();
+    let gateway = addresses
         .into_iter()
-        .find(|way| way.is_ipv4() == address.is_ipv4())
-        .context("an address of its family")?;
+        .find(|gateway| gateway.is_ipv4() == address.is_ipv4())
+        .context("the router has no address of this family")?;
     lab.exec(
         CLIENT,
-        &["ip", "route", "replace", &objects::prefix(address), "via", &way.to_string()],
+        &["ip", "route", "replace", &objects::prefix(address), "via", &gateway.to_string()],
     )
     .map(drop)
 }

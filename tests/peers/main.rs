@@ -1,6 +1,6 @@
-//! Tests of FerroLB's nodes with real routers: FRR, BIRD and GoBGP, each in a namespace or a
-//! container. They need root. Each scenario has a folder with a drawing of its topology, and starts
-//! a lab of its own. `api` needs no lab, but GoBGP's sources.
+//! Tests of FerroLB with real routers: FRR, BIRD and GoBGP, each in a namespace or a container. The
+//! tests need root. Each scenario has a folder with a diagram of its topology, and starts a lab of
+//! its own. The test `api` needs no lab, but the sources of GoBGP.
 
 mod api;
 mod attributes;

@@ -1,4 +1,4 @@
-//! Objects that the scenarios apply, and statuses of the speakers.
+//! Objects that the scenarios apply, and sessions from the SpeakerStatuses.
 
 use anyhow::{Context, Result};
 use ferrolb_lab::Lab;
@@ -8,24 +8,24 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// The addresses of the Service, from the ranges for documentation (RFC 5737, RFC 3849), which no
-/// network of the lab contains.
+/// Addresses of the Service, from the documentation prefixes (RFC 5737, RFC 3849), which no network
+/// of the lab contains.
 pub(crate) const ADDRESSES: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10)),
 ];
-/// Maximum time until a session is established and its routes are exchanged, on a busy machine. A
+/// Maximum time until a session is established and its routes are exchanged, on a busy machine: a
 /// failed attempt is repeated after 5 s or more.
 pub(crate) const BGP_MAX: Duration = Duration::from_secs(30);
 pub(crate) const NAMESPACE: &str = "ferrolb-system";
 
-/// Returns a custom resource of FerroLB, in its namespace.
+/// Returns an object of a FerroLB custom resource in FerroLB's namespace.
 pub(crate) fn object(version: &str, kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": format!("ferrolb.io/{version}"), "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
 }
 
-/// Returns the BGPPeers of a router on a host, one for each family: `tor1-v4`, `tor1-v6`. They have
-/// the shortest possible hold time.
+/// Returns the BGPPeers of a router, one for each family, such as `tor1-v4` and `tor1-v6`, with the
+/// shortest possible hold time.
 pub(crate) fn peers(lab: &Lab, router: &str) -> Result<Vec<Value>> {
     let host = host(lab, router)?;
     let peer = |address: IpAddr| {
@@ -40,7 +40,7 @@ pub(crate) fn peer_name(router: &str, address: IpAddr) -> String {
     format!("{router}-{}", if address.is_ipv4() { "v4" } else { "v6" })
 }
 
-/// Returns a pool with the addresses, and the Service `web` with policy Local that gets them.
+/// Returns a pool with [`ADDRESSES`], and the dual-stack Service `web` with policy Local.
 pub(crate) fn service() -> [Value; 2] {
     let addresses: Vec<_> = ADDRESSES.iter().map(|address| prefix(*address)).collect();
     let spec = json!({
@@ -58,14 +58,14 @@ pub(crate) fn prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
-/// Returns a host of the lab.
+/// Returns a host of the lab by its name.
 pub(crate) fn host(lab: &Lab, name: &str) -> Result<Host> {
     lab.state()
         .facts()?
         .hosts()
         .into_iter()
         .find(|host| host.name == name)
-        .with_context(|| format!("no host {name}"))
+        .with_context(|| format!("the lab has no host {name}"))
 }
 
 /// Returns the sessions in a node's SpeakerStatus.

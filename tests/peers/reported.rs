@@ -6,18 +6,18 @@ use anyhow::{Context, Result, ensure};
 use ferrolb_lab::{Lab, wait};
 use serde_json::Value;
 
-/// Condition of an object: whether it can be used.
+/// Type of an object's condition: whether FerroLB can use the object.
 pub(crate) const VALID: &str = "Valid";
-/// Condition of a BGPPeer: whether its sessions are established.
+/// Type of a BGPPeer's condition: whether its sessions are established.
 pub(crate) const ESTABLISHED: &str = "Established";
 
-/// Returns the status of a custom resource of FerroLB.
+/// Returns the status of an object of a FerroLB custom resource.
 pub(crate) fn status(lab: &Lab, kind: &str, name: &str) -> Result<Value> {
     let object = lab.kubectl(&["get", kind, name, "-n", NAMESPACE, "-o", "json"])?;
     Ok(serde_json::from_str::<Value>(&object)?["status"].take())
 }
 
-/// Waits until a condition of an object has this reason, and a message that contains `word`.
+/// Waits until a condition of an object has this reason, and its message contains `word`.
 pub(crate) fn wait_condition(
     lab: &Lab,
     (kind, name): (&str, &str),
@@ -27,16 +27,16 @@ pub(crate) fn wait_condition(
     wait::until(&format!("{condition} of {kind} {name}: {reason}, {word:?}"), BGP_MAX, || {
         let status = status(lab, kind, name)?;
         let mut conditions = status["conditions"].as_array().into_iter().flatten();
-        let is = conditions
-            .find(|is| is["type"] == condition)
-            .with_context(|| format!("no such condition: {status}"))?;
-        let message = is["message"].as_str().unwrap_or_default();
-        ensure!(is["reason"] == reason && message.contains(word), "the condition is {is}");
+        let found = conditions
+            .find(|found| found["type"] == condition)
+            .with_context(|| format!("the object has no condition {condition}: {status}"))?;
+        let message = found["message"].as_str().unwrap_or_default();
+        ensure!(found["reason"] == reason && message.contains(word), "the condition is {found}");
         Ok(Some(()))
     })
 }
 
-/// Waits until a BGPPeer has this count of sessions: `1/2`.
+/// Waits until the status of a BGPPeer has this number of sessions, such as `1/2`.
 pub(crate) fn wait_count(lab: &Lab, peer: &str, count: &str) -> Result<()> {
     wait::until(&format!("{peer} has {count} sessions"), BGP_MAX, || {
         let status = status(lab, "bgppeer", peer)?;
@@ -45,10 +45,10 @@ pub(crate) fn wait_count(lab: &Lab, peer: &str, count: &str) -> Result<()> {
     })
 }
 
-/// Waits until a node's speaker reports an issue of its gobgpd that contains `word`. If it is
+/// Waits until a node's speaker reports an issue of its gobgpd that contains `word`. If `word` is
 /// empty, waits until there is no issue.
-pub(crate) fn wait_daemon(lab: &Lab, node: &str, word: &str) -> Result<()> {
-    wait::until(&format!("the speaker of {node} says {word:?}"), BGP_MAX, || {
+pub(crate) fn wait_gobgpd_issue(lab: &Lab, node: &str, word: &str) -> Result<()> {
+    wait::until(&format!("the speaker of {node} reports {word:?} about gobgpd"), BGP_MAX, || {
         let status = status(lab, "speakerstatus", node)?;
         let message = messages(&status["bgp"]);
         ensure!(
@@ -59,16 +59,19 @@ pub(crate) fn wait_daemon(lab: &Lab, node: &str, word: &str) -> Result<()> {
     })
 }
 
-/// Waits until a node's speaker reports a session that is not established, with a reason that
-/// contains all of `words`.
+/// Waits until a node's speaker reports the session of a BGPPeer as not established, with issues
+/// that contain all of `words`.
 pub(crate) fn wait_no_session(lab: &Lab, node: &str, peer: &str, words: &[&str]) -> Result<()> {
-    wait::until(&format!("why {node} has no session with {peer}: {words:?}"), BGP_MAX, || {
+    wait::until(&format!("{node} reports no session with {peer}: {words:?}"), BGP_MAX, || {
         let sessions = objects::sessions(lab, node)?;
-        let session =
-            sessions.iter().find(|session| session["peer"] == peer).context("no such session")?;
-        let why = messages(session);
-        let good = session["state"] != ESTABLISHED && words.iter().all(|word| why.contains(word));
-        ensure!(good, "the session is {session}");
+        let session = sessions
+            .iter()
+            .find(|session| session["peer"] == peer)
+            .context("the speaker does not list the session")?;
+        let issues = messages(session);
+        let matches =
+            session["state"] != ESTABLISHED && words.iter().all(|word| issues.contains(word));
+        ensure!(matches, "the session is {session}");
         Ok(Some(()))
     })
 }
@@ -79,7 +82,7 @@ pub(crate) fn messages(status: &Value) -> String {
     issues.filter_map(|issue| issue["message"].as_str()).collect::<Vec<_>>().join("; ")
 }
 
-/// Sessions that must stay established.
+/// Start times of sessions that must stay established.
 #[derive(Debug)]
 pub(crate) struct SessionSnapshot {
     node: String,
@@ -90,7 +93,7 @@ pub(crate) struct SessionSnapshot {
 impl SessionSnapshot {
     /// Waits until the sessions of a node with these BGPPeers are established.
     pub(crate) fn take(lab: &Lab, node: &str, peers: &[String]) -> Result<Self> {
-        wait::until(&format!("the sessions of {node}"), BGP_MAX, || {
+        wait::until(&format!("the sessions of {node} are established"), BGP_MAX, || {
             let since = peers
                 .iter()
                 .map(|peer| Ok((peer.clone(), since(lab, node, peer)?)))
@@ -99,13 +102,13 @@ impl SessionSnapshot {
         })
     }
 
-    /// Checks that no session was established again.
+    /// Checks that no session has ended or been established again.
     pub(crate) fn check_unchanged(&self, lab: &Lab) -> Result<()> {
-        self.since.iter().try_for_each(|(peer, was)| {
-            let is = since(lab, &self.node, peer)?;
+        self.since.iter().try_for_each(|(peer, before)| {
+            let now = since(lab, &self.node, peer)?;
             ensure!(
-                is == *was,
-                "the session of {} with {peer} was established since {was}, and now since {is}",
+                now == *before,
+                "the session of {} with {peer} was established since {before}, and is now since {now}",
                 self.node
             );
             Ok(())
@@ -113,13 +116,15 @@ impl SessionSnapshot {
     }
 }
 
+/// Returns the start time of an established session.
 fn since(lab: &Lab, node: &str, peer: &str) -> Result<Value> {
     let sessions = objects::sessions(lab, node)?;
-    let stands = |session: &&Value| session["peer"] == peer && session["state"] == ESTABLISHED;
+    let is_established =
+        |session: &&Value| session["peer"] == peer && session["state"] == ESTABLISHED;
     let session = sessions
         .iter()
-        .find(stands)
+        .find(is_established)
         .with_context(|| format!("{peer} is not established: {sessions:#?}"))?;
-    ensure!(session["since"].is_string(), "no start time: {session}");
+    ensure!(session["since"].is_string(), "the session has no start time: {session}");
     Ok(session["since"].clone())
 }

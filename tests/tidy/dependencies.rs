@@ -1,17 +1,16 @@
-//! Dependencies between crates have one direction, and the core does no I/O (docs/architecture.md
-//! has the reasons).
+//! Checks that dependencies between crates have one direction, and that the core does no I/O
+//! (docs/architecture.md gives the reasons).
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::tree::{assert_none, files, root};
 
-/// Crates that no pure crate may depend on: event loops, sockets, sources of randomness.
-const IMPURE: [&str; 9] =
+/// Crates on which `ferrolb-proto` may not depend: event loops, sockets, sources of randomness.
+const IO_CRATES: [&str; 9] =
     ["getrandom", "hyper", "mio", "rand", "reqwest", "ring", "rtnetlink", "socket2", "tokio"];
 
-/// Returns the names of all packages that `package` is built with on this platform, itself
-/// included.
+/// Returns the names of `package` and all its dependencies on this platform.
 fn packages_of(package: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args([
@@ -28,18 +27,22 @@ fn packages_of(package: &str) -> BTreeSet<String> {
         ])
         .current_dir(root())
         .output()
-        .expect("cargo runs the tests, so it is there");
-    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("names are UTF-8");
+        .expect("cannot run cargo");
+    assert!(
+        output.status.success(),
+        "cargo tree failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).expect("a package name is not UTF-8");
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 #[test]
 fn proto_does_no_io() {
     let tree = packages_of("ferrolb-proto");
-    assert!(tree.contains("serde"), "the tree could not be read: {tree:?}");
+    assert!(tree.contains("serde"), "cargo tree lists no dependency serde: {tree:?}");
     let problems: Vec<_> =
-        IMPURE.iter().filter(|name| tree.contains(**name)).map(ToString::to_string).collect();
+        IO_CRATES.iter().filter(|name| tree.contains(**name)).map(ToString::to_string).collect();
     assert_none(
         &problems,
         "ferrolb-proto does no I/O; `cargo tree -p ferrolb-proto -e normal -i NAME` shows the cause of:",
@@ -48,7 +51,7 @@ fn proto_does_no_io() {
 
 #[test]
 fn crates_have_only_allowed_dependencies() {
-    let rooms = [
+    let crates = [
         ("ferrolb-proto", vec![]),
         ("gobgp-proto", vec![]),
         ("ferrolb-runtime", vec!["ferrolb-proto"]),
@@ -58,34 +61,37 @@ fn crates_have_only_allowed_dependencies() {
         ("ferrolb-lab", vec!["ferrolb-proto"]),
     ];
     let mut problems = Vec::new();
-    for (room, allowed) in &rooms {
-        let tree = packages_of(room);
-        let others = rooms
+    for (crate_name, allowed) in &crates {
+        let tree = packages_of(crate_name);
+        let others = crates
             .iter()
             .map(|(name, _)| name)
-            .filter(|name| *name != room && tree.contains(**name));
+            .filter(|name| *name != crate_name && tree.contains(**name));
         problems.extend(
-            others.filter(|name| !allowed.contains(name)).map(|name| format!("{room} -> {name}")),
+            others
+                .filter(|name| !allowed.contains(name))
+                .map(|name| format!("{crate_name} -> {name}")),
         );
     }
     assert_none(
         &problems,
-        "programs share only the API server and protocols; these dependencies are not allowed:",
+        "components share only the API server and protocols; these dependencies are not allowed:",
     );
 }
 
-/// Modules of a program that only decide. `desired` may be part of `plan`.
+/// Modules of the core, which decide and do no I/O.
 const CORE: [&str; 4] = ["desired", "event", "plan", "state"];
-const CORE_ALWAYS: [&str; 3] = ["event", "plan", "state"];
-/// The only import of the core from the I/O layer: a plain enum of the changes that a watch
-/// reports.
-const CORE_OF_RUNTIME: [&str; 2] =
+/// Modules that each component has; `desired` may be part of `plan`.
+const REQUIRED_CORE: [&str; 3] = ["event", "plan", "state"];
+/// The only imports of the core from the I/O layer: the enum of the changes that a watch reports,
+/// and the store of objects.
+const CORE_RUNTIME_IMPORTS: [&str; 2] =
     ["use ferrolb_runtime::watch::Change;", "use ferrolb_runtime::store::Store;"];
 
-/// Modules that connect the parts of a program, and therefore import all of them.
-const WIRING: [&str; 3] = ["lib", "main", "run"];
+/// Modules that connect the core and the drivers, and therefore import both.
+const CONNECTING_MODULES: [&str; 3] = ["lib", "main", "run"];
 
-/// Signs of I/O: waiting, locking, reading a clock, and system calls.
+/// Code that indicates I/O: waiting, locking, threads, and system calls.
 const IO_SIGNS: [&str; 16] = [
     ".await",
     "async ",
@@ -105,39 +111,42 @@ const IO_SIGNS: [&str; 16] = [
     "libc::",
 ];
 
-/// Returns the module of a program that a file belongs to: `speaker/src/plan/units.rs` is
+/// Returns the component and the top-level module of a file: `speaker/src/plan/units.rs` is
 /// `("speaker", "plan")`.
 fn module(path: &str) -> Option<(&str, &str)> {
-    let (program, rest) = path.split_once("/src/")?;
+    let (component, rest) = path.split_once("/src/")?;
     let first = rest.split('/').next()?;
-    matches!(program, "controller" | "speaker").then(|| (program, first.trim_end_matches(".rs")))
+    matches!(component, "controller" | "speaker")
+        .then(|| (component, first.trim_end_matches(".rs")))
 }
 
 /// Returns the lines of code that contain one of `words`.
-fn mentions(text: &str, words: &[&str]) -> Vec<String> {
+fn lines_with_any(text: &str, words: &[&str]) -> Vec<String> {
     let code = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
     code.filter(|line| words.iter().any(|word| line.contains(word))).map(str::to_owned).collect()
 }
 
 #[test]
-fn the_core_of_a_program_does_no_io() {
+fn the_core_of_each_component_does_no_io() {
     let mut problems = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for file in files(&[".rs"]) {
-        let Some((program, name)) = module(&file.path).filter(|(_, name)| CORE.contains(name))
+        let Some((component, name)) = module(&file.path).filter(|(_, name)| CORE.contains(name))
         else {
             continue;
         };
-        seen.insert((program.to_owned(), name.to_owned()));
+        found.insert((component.to_owned(), name.to_owned()));
         problems.extend(
-            mentions(&file.text, &IO_SIGNS).iter().map(|line| format!("{}: {line}", file.path)),
+            lines_with_any(&file.text, &IO_SIGNS)
+                .iter()
+                .map(|line| format!("{}: {line}", file.path)),
         );
     }
-    for program in ["controller", "speaker"] {
-        let missing = CORE_ALWAYS
+    for component in ["controller", "speaker"] {
+        let missing = REQUIRED_CORE
             .iter()
-            .filter(|name| !seen.contains(&(program.to_owned(), (*name).to_string())));
-        problems.extend(missing.map(|name| format!("{program}/src has no module {name}")));
+            .filter(|name| !found.contains(&(component.to_owned(), (*name).to_string())));
+        problems.extend(missing.map(|name| format!("{component}/src has no module {name}")));
     }
     assert_none(
         &problems,
@@ -146,23 +155,24 @@ fn the_core_of_a_program_does_no_io() {
 }
 
 #[test]
-fn drivers_do_not_import_state_and_the_core_imports_no_driver() {
+fn drivers_and_the_core_import_only_what_they_may() {
     let mut problems = Vec::new();
     for file in files(&[".rs"]) {
         let Some((_, name)) = module(&file.path) else { continue };
-        let imports = mentions(&file.text, &["crate::"]);
-        let of = |line: &String| line.split("crate::").nth(1).unwrap_or_default().to_owned();
+        let imports = lines_with_any(&file.text, &["crate::"]);
+        let imported = |line: &String| line.split("crate::").nth(1).unwrap_or_default().to_owned();
         let wrong: Vec<_> = if CORE.contains(&name) {
-            let of_runtime = mentions(&file.text, &["ferrolb_runtime"])
+            let runtime_imports = lines_with_any(&file.text, &["ferrolb_runtime"])
                 .into_iter()
-                .filter(|line| !CORE_OF_RUNTIME.contains(&&**line));
-            let of_drivers =
-                imports.iter().filter(|line| !CORE.iter().any(|core| of(line).starts_with(core)));
-            of_drivers.cloned().chain(of_runtime).collect()
-        } else if WIRING.contains(&name) {
+                .filter(|line| !CORE_RUNTIME_IMPORTS.contains(&&**line));
+            let driver_imports = imports
+                .iter()
+                .filter(|line| !CORE.iter().any(|core| imported(line).starts_with(core)));
+            driver_imports.cloned().chain(runtime_imports).collect()
+        } else if CONNECTING_MODULES.contains(&name) {
             Vec::new()
         } else {
-            imports.iter().filter(|line| of(line).starts_with("state")).cloned().collect()
+            imports.iter().filter(|line| imported(line).starts_with("state")).cloned().collect()
         };
         problems.extend(wrong.into_iter().map(|line| format!("{}: {line}", file.path)));
     }

@@ -1,5 +1,5 @@
-//! Images of the manifests: deploy/image/Dockerfile builds each of them. A test of the lab compares
-//! the Dockerfile with the images that the lab builds itself.
+//! Checks that deploy/image/Dockerfile builds each image of the manifests. A test of the lab
+//! compares the Dockerfile with the images that the lab builds.
 
 use crate::tree::{assert_none, files, root};
 use std::fs;
@@ -7,19 +7,19 @@ use std::fs;
 #[test]
 fn the_dockerfile_builds_every_image_of_the_manifests() {
     let dockerfile = fs::read_to_string(root().join("deploy/image/Dockerfile"))
-        .expect("a text file can be read");
+        .expect("cannot read deploy/image/Dockerfile");
     let mut images = Vec::new();
     // The chart's templates are not YAML before Helm renders them. The install tests compare the
     // rendered objects with the manifests.
-    let manifests = |path: &str| path.starts_with("deploy/") && !path.starts_with("deploy/helm/");
-    for file in files(&[".yaml"]).into_iter().filter(|file| manifests(&file.path)) {
+    let is_manifest = |path: &str| path.starts_with("deploy/") && !path.starts_with("deploy/helm/");
+    for file in files(&[".yaml"]).into_iter().filter(|file| is_manifest(&file.path)) {
         let lines = file.text.lines().map(|line| line.trim_start_matches([' ', '-']));
-        let named = lines.filter_map(|line| line.strip_prefix("image: "));
-        images.extend(named.map(|name| (file.path.clone(), name.trim().to_owned())));
+        let names = lines.filter_map(|line| line.strip_prefix("image: "));
+        images.extend(names.map(|name| (file.path.clone(), name.trim().to_owned())));
     }
     assert!(!images.is_empty(), "no manifest has an image");
-    let unknown =
+    let missing =
         images.into_iter().filter(|(_, name)| !dockerfile.contains(&format!("-t {name} ")));
-    let problems: Vec<_> = unknown.map(|(path, name)| format!("{path}: {name}")).collect();
+    let problems: Vec<_> = missing.map(|(path, name)| format!("{path}: {name}")).collect();
     assert_none(&problems, "deploy/image/Dockerfile does not build these images:");
 }

@@ -3,14 +3,14 @@
 
 use crate::tree::{TextFile, assert_none, files};
 
-/// The width of comments and Markdown, in characters.
+/// Maximum width of comments and Markdown, in characters.
 const COLUMNS_MAX: usize = 100;
 
 /// Openers that hide the subject of a sentence.
 const OPENERS: [&str; 4] = ["What ", "Who ", "Whoever ", "That "];
 
-/// Words of the first version of these texts, and the terms that replace them. Each is searched for
-/// as whole words, in lower case.
+/// Words that must not be used, and the terms that replace them. Only whole words match, in any
+/// case.
 const TERMS: [(&str, &str); 24] = [
     ("anew", "again"),
     ("answer for", "announce, own"),
@@ -38,7 +38,7 @@ const TERMS: [(&str, &str); 24] = [
     ("takeover", "in-place migration"),
 ];
 
-/// Text between the quotes of a Rust string literal on one line, escapes left as they are.
+/// Returns the Rust string literals on a line, without quotes and with escapes unchanged.
 fn literals(line: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = line;
@@ -60,7 +60,7 @@ fn literals(line: &str) -> Vec<&str> {
     found
 }
 
-/// Whether `text` contains `words` as whole words.
+/// Returns whether `text` contains `words` as whole words, in any case.
 fn contains_words(text: &str, words: &str) -> bool {
     let text = text.to_lowercase();
     text.match_indices(words).any(|(at, _)| {
@@ -72,6 +72,7 @@ fn contains_words(text: &str, words: &str) -> bool {
     })
 }
 
+/// Returns a problem for each word of [`TERMS`] in a line.
 fn term_problems(path: &str, number: usize, text: &str) -> impl Iterator<Item = String> {
     TERMS
         .iter()
@@ -79,21 +80,20 @@ fn term_problems(path: &str, number: usize, text: &str) -> impl Iterator<Item = 
         .map(move |(words, term)| format!("{path}:{number}: \"{words}\" -> \"{term}\""))
 }
 
-/// The text of a comment line, without its mark.
+/// Returns the text of a comment line, without the comment sign, or none for other lines.
 fn comment<'a>(path: &str, line: &'a str) -> Option<&'a str> {
     let line = line.trim_start();
-    let marks: &[&str] =
+    let signs: &[&str] =
         if path.ends_with(".rs") || path.ends_with(".go") { &["///", "//!", "//"] } else { &["#"] };
-    marks.iter().find_map(|mark| line.strip_prefix(mark)).map(str::trim_start)
+    signs.iter().find_map(|sign| line.strip_prefix(sign)).map(str::trim_start)
 }
 
-/// Source and configuration files whose comments people read; generated manifests have texts of the
-/// CRDs, which come from Rust.
-fn commented() -> Vec<TextFile> {
+/// Returns the source and configuration files whose comments people read.
+fn files_with_comments() -> Vec<TextFile> {
     files(&[".rs", ".go", ".toml", ".yaml", ".yml", ".sh", "Dockerfile", ".ci/run"])
 }
 
-/// The lines of a Markdown file outside of code blocks.
+/// Returns the numbered lines of a Markdown file outside of code blocks.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut code = false;
     text.lines().enumerate().filter_map(move |(index, line)| {
@@ -104,10 +104,10 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 #[test]
-fn comments_and_pages_fit_in_100_columns() {
+fn comments_and_pages_fit_into_100_columns() {
     let mut problems = Vec::new();
     let too_long = |line: &str| line.chars().count() > COLUMNS_MAX && !line.contains("://");
-    for file in commented() {
+    for file in files_with_comments() {
         let comments =
             file.text.lines().enumerate().filter(|(_, line)| comment(&file.path, line).is_some());
         let long = comments.filter(|(_, line)| too_long(line));
@@ -122,9 +122,9 @@ fn comments_and_pages_fit_in_100_columns() {
 }
 
 #[test]
-fn no_comment_hides_its_subject() {
+fn no_comment_begins_with_a_relative_clause() {
     let mut problems = Vec::new();
-    for file in commented() {
+    for file in files_with_comments() {
         for (index, line) in file.text.lines().enumerate() {
             let Some(text) = comment(&file.path, line) else { continue };
             if OPENERS.iter().any(|opener| text.starts_with(opener)) {
@@ -140,10 +140,10 @@ fn pages_use_the_terms_of_the_glossary() {
     let mut problems = Vec::new();
     for file in files(&[".md"]) {
         for (number, line) in prose(&file.text) {
-            let begins = OPENERS
+            let has_opener = OPENERS
                 .iter()
                 .any(|opener| line.trim_start_matches(['#', ' ']).starts_with(opener));
-            problems.extend(begins.then(|| format!("{}:{number}: {line}", file.path)));
+            problems.extend(has_opener.then(|| format!("{}:{number}: {line}", file.path)));
             problems.extend(term_problems(&file.path, number, line));
         }
     }
@@ -152,20 +152,20 @@ fn pages_use_the_terms_of_the_glossary() {
 
 #[test]
 fn messages_use_the_terms_of_the_glossary() {
-    let product = |path: &str| {
+    let is_component = |path: &str| {
         ["proto/src/", "runtime/src/", "controller/src/", "speaker/src/"]
             .iter()
             .any(|part| path.starts_with(part))
             && !path.contains("/tests")
     };
     let mut problems = Vec::new();
-    for file in files(&[".rs"]).into_iter().filter(|file| product(&file.path)) {
-        let tested = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
-        for (index, line) in file.text[..tested].lines().enumerate() {
+    for file in files(&[".rs"]).into_iter().filter(|file| is_component(&file.path)) {
+        let tests_begin = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
+        for (index, line) in file.text[..tests_begin].lines().enumerate() {
             if comment(&file.path, line).is_some() {
                 continue;
             }
-            // A literal of one word is a name or a metric, not a message.
+            // A literal of one word is a name or a metric, and no message.
             for text in literals(line).into_iter().filter(|text| text.contains(' ')) {
                 problems.extend(term_problems(&file.path, index + 1, text));
             }
@@ -175,7 +175,7 @@ fn messages_use_the_terms_of_the_glossary() {
 }
 
 #[test]
-fn the_rules_find_their_violations() {
+fn text_functions_find_words_literals_and_comments() {
     assert!(contains_words("a stranger answers", "stranger"));
     assert!(!contains_words("strangers_total", "strangers"));
     assert_eq!(literals(r#"f("a \"b\" c", "d")"#), [r#"a \"b\" c"#, "d"]);

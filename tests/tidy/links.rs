@@ -1,10 +1,10 @@
-//! Links in the documentation and page names in the code: each target exists.
+//! Checks that the targets of all links in the documentation and all page names in the code exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::{assert_none, files, root};
 
-/// Returns the targets of `[text](target)`, in order, outside code blocks.
+/// Returns the targets of all links `[text](target)` outside of code blocks, in order.
 fn targets(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for line in prose(text) {
@@ -16,7 +16,7 @@ fn targets(text: &str) -> Vec<&str> {
     found
 }
 
-/// Returns the lines outside fenced code blocks.
+/// Returns the lines outside of code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut fenced = false;
     text.lines().filter(move |line| {
@@ -26,19 +26,20 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns the anchors of a page's headings, as GitHub makes them.
+/// Returns the anchors of a page's headings, as GitHub derives them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = prose(text)
         .filter(|line| line.starts_with('#'))
         .map(|line| line.trim_start_matches('#').trim());
     let slug = |heading: &str| {
-        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+        let characters =
+            heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        characters.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
     };
     headings.map(slug).collect()
 }
 
-/// Returns the path from the root of a `target` as written on `page`.
+/// Returns the path, from the repository's root, of a link target on a page.
 fn resolve(page: &str, target: &str) -> String {
     let mut parts: Vec<&str> = page.split('/').collect();
     parts.pop();
@@ -69,7 +70,7 @@ fn every_link_has_a_target_file_and_heading() {
             }
         }
     }
-    assert_none(&problems, "these links have no target:");
+    assert_none(&problems, "the targets of these links do not exist:");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Style and structure as tests: the rules of CONTRIBUTING.md, which a reviewer would otherwise
-//! have to check in every change. They need only cargo. Function length is not here: clippy's
-//! `too_many_lines` checks it.
+//! Tests of style and structure: the rules of CONTRIBUTING.md that a reviewer would otherwise check
+//! in every change. The tests need only cargo. clippy's `too_many_lines` checks the length of
+//! functions.
 
 mod crds;
 mod dependencies;

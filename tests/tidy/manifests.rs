@@ -1,5 +1,5 @@
-//! `examples/` and the rendered files of `deploy/`, which users apply unchanged: this test reads
-//! each of them, and the end-to-end tests apply them.
+//! Checks of `examples/` and the rendered files of `deploy/`, which users apply unchanged: these
+//! tests parse each file, and the cluster tests apply them.
 
 use ferrolb_proto::api::{self, CustomResourceKind};
 use ferrolb_proto::facts;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::tree::{assert_none, files};
 
-const KINDS: [CustomResourceKind; 7] = [
+const RESOURCES: [CustomResourceKind; 7] = [
     CustomResourceKind::IPAddressPool,
     CustomResourceKind::L2Advertisement,
     CustomResourceKind::BGPAdvertisement,
@@ -19,7 +19,7 @@ const KINDS: [CustomResourceKind; 7] = [
     CustomResourceKind::SpeakerStatus,
 ];
 
-/// Start of the paths of the rendered files, one for each kind of installation.
+/// Beginning of the paths of the rendered files, one for each kind of installation.
 pub(crate) const RENDERED: &str = "deploy/install";
 
 /// Returns all objects in files whose paths begin with `folder`, each with its file's path.
@@ -30,31 +30,33 @@ pub(crate) fn objects(folder: &str) -> Vec<(String, Value)> {
             .unwrap_or_else(|error| panic!("{}: {error}", file.path));
         objects.extend(read.into_iter().map(|object| (file.path.clone(), object)));
     }
-    assert!(!objects.is_empty(), "no objects in {folder}");
+    assert!(!objects.is_empty(), "there are no objects in {folder}");
     objects
 }
 
+/// Returns the string at a JSON pointer, or an empty one.
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Returns the object as the type reads it, and the fields that the type does not have.
-fn read<T: DeserializeOwned + Serialize>(
+/// Returns the object as `T`, and the paths of the fields that `T` does not have.
+fn deserialize<T: DeserializeOwned + Serialize>(
     object: &Value,
 ) -> Result<(T, Vec<String>), serde_json::Error> {
     let typed: T = serde_json::from_value(object.clone())?;
-    let again = serde_json::to_value(&typed)?;
+    let serialized = serde_json::to_value(&typed)?;
     let mut lost = Vec::new();
-    compare(object, &again, "", &mut lost);
+    find_lost_fields(object, &serialized, "", &mut lost);
     Ok((typed, lost))
 }
 
-fn compare(written: &Value, kept: &Value, path: &str, lost: &mut Vec<String>) {
+/// Adds the paths of all fields that differ between the written object and the one that was kept.
+fn find_lost_fields(written: &Value, kept: &Value, path: &str, lost: &mut Vec<String>) {
     if let (Value::Object(fields), Value::Object(kept)) = (written, kept) {
         for (name, value) in fields {
             let path = format!("{path}.{name}");
             match kept.get(name) {
-                Some(kept) => compare(value, kept, &path, lost),
+                Some(kept) => find_lost_fields(value, kept, &path, lost),
                 None => lost.push(path),
             }
         }
@@ -63,48 +65,49 @@ fn compare(written: &Value, kept: &Value, path: &str, lost: &mut Vec<String>) {
     }
 }
 
-/// Returns the fields of an object that its type does not have, and the problem of the rest.
+/// Returns the fields of an object that `O` does not have, and the result of `problem` for the
+/// object.
 fn unknown_fields_and_problem<O: DeserializeOwned + Serialize>(
     object: &Value,
     problem: impl FnOnce(O) -> Option<String>,
 ) -> Result<(Vec<String>, Option<String>), String> {
-    let (read, lost) = read::<O>(object).map_err(|error| error.to_string())?;
+    let (read, lost) = deserialize::<O>(object).map_err(|error| error.to_string())?;
     Ok((lost, problem(read)))
 }
 
-/// Returns the problem of a custom resource of FerroLB.
+/// Returns the first problem of an object of a FerroLB custom resource.
 fn problem(object: &Value) -> Option<String> {
-    let said = |problem: Option<&dyn ToString>| problem.map(|problem| problem.to_string());
+    let message = |problem: Option<&dyn ToString>| problem.map(|problem| problem.to_string());
     let read = match text(object, "/kind") {
         "IPAddressPool" => unknown_fields_and_problem(object, |pool: api::IPAddressPoolObject| {
-            said(facts::Pool::from(pool).problem.as_ref().map(|p| p as _))
+            message(facts::Pool::from(pool).problem.as_ref().map(|p| p as _))
         }),
         "L2Advertisement" => {
             unknown_fields_and_problem(object, |_: api::L2AdvertisementObject| None)
         }
         "BGPPeer" => unknown_fields_and_problem(object, |peer: api::BgpPeerObject| {
-            said(facts::BgpPeer::from(peer).session.as_ref().err().map(|p| p as _))
+            message(facts::BgpPeer::from(peer).session.as_ref().err().map(|p| p as _))
         }),
         "BGPAdvertisement" => {
             unknown_fields_and_problem(object, |ad: api::BgpAdvertisementObject| {
-                said(facts::BgpAdvertisement::from(ad).problem.as_ref().map(|p| p as _))
+                message(facts::BgpAdvertisement::from(ad).problem.as_ref().map(|p| p as _))
             })
         }
         "BFDProfile" => unknown_fields_and_problem(object, |profile: api::BfdProfileObject| {
-            said(facts::BfdProfile::from(profile).timers.as_ref().err().map(|p| p as _))
+            message(facts::BfdProfile::from(profile).timers.as_ref().err().map(|p| p as _))
         }),
         "Community" => unknown_fields_and_problem(object, |names: api::CommunityObject| {
-            said(facts::Community::from(names).problem.as_ref().map(|p| p as _))
+            message(facts::Community::from(names).problem.as_ref().map(|p| p as _))
         }),
-        kind => return Some(format!("users write no {kind}")),
+        kind => return Some(format!("{kind} is no resource that users create")),
     };
     let (lost, problem) = match read {
         Ok(read) => read,
         Err(error) => return Some(error),
     };
-    let wrong = text(object, "/metadata/namespace") != api::NAMESPACE;
-    let namespace = wrong.then(|| format!("metadata.namespace must be {}", api::NAMESPACE));
-    let unknown = (!lost.is_empty()).then(|| format!("no such field: {}", lost.join(", ")));
+    let is_misplaced = text(object, "/metadata/namespace") != api::NAMESPACE;
+    let namespace = is_misplaced.then(|| format!("metadata.namespace must be {}", api::NAMESPACE));
+    let unknown = (!lost.is_empty()).then(|| format!("unknown fields: {}", lost.join(", ")));
     problem.or(unknown).or(namespace)
 }
 
@@ -114,7 +117,7 @@ fn every_object_has_a_kind_and_a_name() {
     for (path, object) in [objects(RENDERED), objects("examples/")].concat() {
         for pointer in ["/apiVersion", "/kind", "/metadata/name"] {
             if text(&object, pointer).is_empty() {
-                problems.push(format!("{path}: no {pointer}"));
+                problems.push(format!("{path}: an object has no {pointer}"));
             }
         }
     }
@@ -122,17 +125,17 @@ fn every_object_has_a_kind_and_a_name() {
 }
 
 #[test]
-fn the_examples_deserialize_without_loss() {
-    let ours = format!("{}/", api::GROUP);
+fn the_examples_are_valid_and_have_no_unknown_fields() {
+    let group = format!("{}/", api::GROUP);
     let mut problems = Vec::new();
-    let mut seen = 0;
+    let mut count = 0;
     for (path, object) in objects("examples/") {
-        if text(&object, "/apiVersion").starts_with(&ours) {
-            seen += 1;
+        if text(&object, "/apiVersion").starts_with(&group) {
+            count += 1;
             problems.extend(problem(&object).map(|problem| format!("{path}: {problem}")));
         }
     }
-    assert!(seen > 0, "no example of {ours}");
+    assert!(count > 0, "no example has an object of {group}");
     assert_none(&problems, "these examples are not valid:");
 }
 
@@ -148,7 +151,7 @@ fn an_unknown_field_is_an_error() {
     assert_eq!(pool("{addresses: [10.0.0.0/24]}"), None);
     assert_eq!(
         pool("{addresses: [10.0.0.0/24], autoAsign: true}").unwrap(),
-        "no such field: .spec.autoAsign"
+        "unknown fields: .spec.autoAsign"
     );
     assert!(pool("{addresses: [10.0.0.9-10.0.0.1]}").unwrap().contains("ends before it starts"));
 }
@@ -165,10 +168,10 @@ fn no_role_has_a_wildcard_or_an_unknown_resource() {
             };
             let all = [list("apiGroups"), list("resources"), list("verbs")].concat();
             if all.iter().any(|word| word.contains('*')) {
-                problems.push(format!("{path}: {name}: a wildcard"));
+                problems.push(format!("{path}: {name} has a wildcard"));
             }
             let known = |resource: &String| {
-                KINDS.iter().any(|kind| resource.split('/').next() == Some(kind.plural()))
+                RESOURCES.iter().any(|kind| resource.split('/').next() == Some(kind.plural()))
             };
             if list("apiGroups") == [api::GROUP] {
                 let unknown = list("resources").into_iter().filter(|resource| !known(resource));

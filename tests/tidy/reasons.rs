@@ -1,4 +1,4 @@
-//! `docs/reasons.md` explains every reason of a condition or an issue, and no other.
+//! Checks that `docs/reasons.md` explains exactly the reasons of conditions and issues.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,19 +19,19 @@ const SOURCES: [&str; 8] = [
     "speaker/src/event/issue.rs",
 ];
 
-/// Returns the reasons in a source: string literals of one capitalized word, before its tests.
-fn defined(source: &str) -> BTreeSet<String> {
+/// Returns the reasons in a source file: string literals of one capitalized word, before the tests.
+fn defined_reasons(source: &str) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let word = |text: &&str| {
+    let is_reason = |text: &&str| {
         text.len() > 3
             && text.starts_with(char::is_uppercase)
             && text.chars().all(|c| c.is_ascii_alphabetic())
     };
-    code.split('"').skip(1).step_by(2).filter(word).map(str::to_owned).collect()
+    code.split('"').skip(1).step_by(2).filter(is_reason).map(str::to_owned).collect()
 }
 
-/// Returns the reasons that begin a row of a table.
-fn explained(page: &str) -> BTreeSet<String> {
+/// Returns the reasons in the first column of the page's tables.
+fn documented_reasons(page: &str) -> BTreeSet<String> {
     page.lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
         .map(|(reason, _)| reason.to_owned())
@@ -39,20 +39,23 @@ fn explained(page: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_reason_is_explained_and_no_other() {
-    let read = |path: &str| fs::read_to_string(root().join(path)).expect("it is in the repository");
-    let made: BTreeSet<_> = SOURCES.iter().flat_map(|path| defined(&read(path))).collect();
+fn exactly_the_defined_reasons_are_documented() {
+    let read = |path: &str| {
+        fs::read_to_string(root().join(path)).expect("cannot read a file of the repository")
+    };
+    let defined: BTreeSet<_> =
+        SOURCES.iter().flat_map(|path| defined_reasons(&read(path))).collect();
     assert!(
-        made.contains("PoolExhausted") && made.contains("DuplicateName"),
-        "the sources could not be parsed: {made:?}"
+        defined.contains("PoolExhausted") && defined.contains("DuplicateName"),
+        "the sources could not be parsed: {defined:?}"
     );
     // A condition's status is not a reason.
-    let made = made.into_iter().filter(|word| !["True", "False"].contains(&word.as_str()));
-    let made: BTreeSet<_> = made.chain([PASSWORD_UNAVAILABLE.to_owned()]).collect();
-    let explained = explained(&read("docs/reasons.md"));
-    let problems: Vec<_> = made.symmetric_difference(&explained).cloned().collect();
+    let defined = defined.into_iter().filter(|word| !["True", "False"].contains(&word.as_str()));
+    let defined: BTreeSet<_> = defined.chain([PASSWORD_UNAVAILABLE.to_owned()]).collect();
+    let documented = documented_reasons(&read("docs/reasons.md"));
+    let problems: Vec<_> = defined.symmetric_difference(&documented).cloned().collect();
     assert_none(
         &problems,
-        "docs/reasons.md needs a row for each reason; these are only in one of both places:",
+        "docs/reasons.md needs a row for each reason of the code; these are only in the code or only on the page:",
     );
 }

@@ -1,21 +1,22 @@
-//! Rules for every Rust file: size, module documentation, name, and nothing unfinished or skipped.
+//! Checks of every Rust file: length, module documentation, name, no unfinished code and no ignored
+//! test.
 
 use crate::tree::{TextFile, assert_none, files};
 
-/// Maximum number of lines of a file. Most have about 150.
+/// Maximum number of lines of a file. Most files have about 150.
 const FILE_LINES_MAX: usize = 500;
 
-/// Names that fit any content, so that such a module collects everything and owns nothing.
-const NAMES_FORBIDDEN: [&str; 6] = ["common", "core", "helper", "helpers", "misc", "utils"];
+/// Module names that describe no content.
+const FORBIDDEN_NAMES: [&str; 6] = ["common", "core", "helper", "helpers", "misc", "utils"];
 
-fn rust() -> Vec<TextFile> {
+fn rust_files() -> Vec<TextFile> {
     files(&[".rs"])
 }
 
-/// Returns a problem for each line of code, comments aside, that contains one of `words`.
+/// Returns a problem for each line of code that contains one of `words`. Comments do not count.
 fn lines_with(words: &[&str]) -> Vec<String> {
     let mut problems = Vec::new();
-    for file in rust() {
+    for file in rust_files() {
         for (index, line) in file.text.lines().enumerate() {
             let code = line.trim_start();
             if !code.starts_with("//") && words.iter().any(|word| code.contains(word)) {
@@ -29,7 +30,7 @@ fn lines_with(words: &[&str]) -> Vec<String> {
 #[test]
 fn no_file_is_longer_than_the_limit() {
     let mut problems = Vec::new();
-    for file in rust() {
+    for file in rust_files() {
         let lines = file.text.lines().count();
         if lines > FILE_LINES_MAX {
             problems.push(format!("{}: {lines} lines", file.path));
@@ -40,8 +41,8 @@ fn no_file_is_longer_than_the_limit() {
 
 #[test]
 fn every_file_begins_with_module_documentation() {
-    let headless = rust().into_iter().filter(|file| !file.text.starts_with("//! "));
-    let problems: Vec<_> = headless.map(|file| file.path).collect();
+    let undocumented = rust_files().into_iter().filter(|file| !file.text.starts_with("//! "));
+    let problems: Vec<_> = undocumented.map(|file| file.path).collect();
     assert_none(
         &problems,
         "begin these files with //!: their purpose, their thread or task, and the state they own:",
@@ -52,16 +53,16 @@ fn every_file_begins_with_module_documentation() {
 fn no_module_has_a_catch_all_name() {
     let parts =
         |path: &str| path.trim_end_matches(".rs").split('/').map(str::to_owned).collect::<Vec<_>>();
-    let nameless =
-        |path: &str| parts(path).iter().any(|part| NAMES_FORBIDDEN.contains(&part.as_str()));
+    let is_forbidden =
+        |path: &str| parts(path).iter().any(|part| FORBIDDEN_NAMES.contains(&part.as_str()));
     let problems: Vec<_> =
-        rust().into_iter().map(|file| file.path).filter(|path| nameless(path)).collect();
-    assert_none(&problems, "name these modules after what they own:");
+        rust_files().into_iter().map(|file| file.path).filter(|path| is_forbidden(path)).collect();
+    assert_none(&problems, "name these modules after their content:");
 }
 
 #[test]
 fn no_test_is_ignored() {
-    // Split in two, so that this file does not match.
+    // Each word is split, so that this file does not match.
     let words = [concat!("#[ig", "nore"), concat!("cfg_attr(miri, ig", "nore")];
     assert_none(
         &lines_with(&words),
@@ -72,5 +73,5 @@ fn no_test_is_ignored() {
 #[test]
 fn no_unfinished_code_is_left() {
     let words = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("db", "g!(")];
-    assert_none(&lines_with(&words), "finish or remove these:");
+    assert_none(&lines_with(&words), "finish or remove this code:");
 }

@@ -1,9 +1,9 @@
-//! Files of the repository, for the other modules.
+//! Access to the files of the repository, for the other modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A text file.
+/// A text file of the repository.
 pub(crate) struct TextFile {
     /// Path from the repository's root, with slashes.
     pub(crate) path: String,
@@ -15,20 +15,20 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()
-        .expect("tests/tidy is in the root")
+        .expect("the repository has no root folder")
 }
 
-/// Returns all files whose names end in one of `endings` (".rs"), by path, without build output and
-/// git's own.
+/// Returns all files whose names end in one of `endings`, such as ".rs", sorted by path. Skips the
+/// folders `target` and `.git`.
 pub(crate) fn files(endings: &[&str]) -> Vec<TextFile> {
     let root = root();
     let mut paths = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder can be read") {
-            let entry = entry.expect("a folder can be read");
-            let name = entry.file_name().into_string().expect("names are UTF-8");
-            let is_folder = entry.file_type().expect("a file has a type").is_dir();
+        for entry in fs::read_dir(&folder).expect("cannot read a folder") {
+            let entry = entry.expect("cannot read a folder");
+            let name = entry.file_name().into_string().expect("a name is not UTF-8");
+            let is_folder = entry.file_type().expect("a file has no type").is_dir();
             match is_folder {
                 true if name == "target" || name == ".git" => {}
                 true => folders.push(entry.path()),
@@ -40,20 +40,21 @@ pub(crate) fn files(endings: &[&str]) -> Vec<TextFile> {
         }
     }
     paths.sort();
-    assert!(!paths.is_empty(), "no {endings:?} in {}", root.display());
+    assert!(!paths.is_empty(), "there are no files {endings:?} in {}", root.display());
     let read = |path: PathBuf| TextFile {
-        text: fs::read_to_string(&path).expect("a text file can be read"),
+        text: fs::read_to_string(&path).expect("cannot read a text file"),
         path: path
             .strip_prefix(&root)
-            .expect("it is in the root")
+            .expect("a file is outside of the root")
             .to_str()
-            .expect("names are UTF-8")
+            .expect("a name is not UTF-8")
             .to_owned(),
     };
     paths.into_iter().map(read).collect()
 }
 
-/// Fails with all problems at once, so that one run shows everything that needs a fix.
-pub(crate) fn assert_none(problems: &[String], what_to_do: &str) {
-    assert!(problems.is_empty(), "{what_to_do}\n  {}", problems.join("\n  "));
+/// Fails with all problems at once if there are any. `instruction` is the first line of the
+/// message.
+pub(crate) fn assert_none(problems: &[String], instruction: &str) {
+    assert!(problems.is_empty(), "{instruction}\n  {}", problems.join("\n  "));
 }

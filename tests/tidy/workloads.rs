@@ -1,32 +1,33 @@
-//! Properties of the installed workloads that docs/install.md promises, in each rendered file.
+//! Checks that the workloads of each rendered file have the properties that docs/install.md
+//! documents.
 
 use serde_json::{Value, json};
 
 use crate::manifests::{RENDERED, objects};
 use crate::tree::assert_none;
 
-/// Field that keeps the controllers on different nodes, if there are several.
+/// Field by which the scheduler prefers different nodes for the controllers.
 const ANTI_AFFINITY: &str = "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm";
 
-/// Returns the properties of a container: only the permissions that it needs, and no CPU limit, so
-/// that it is not throttled while the node has time to spare.
-fn of_container(name: &str) -> Vec<(&'static str, Value)> {
+/// Returns the expected fields of a container: restricted privileges, and no CPU limit, which would
+/// throttle the container while the node is idle.
+fn container_fields(name: &str) -> Vec<(&'static str, Value)> {
     // With a smaller request, a speaker sends its hello frames late on a busy node
     // (docs/benchmarks.md).
-    let share = (name == "speaker").then(|| ("/resources/requests/cpu", json!("100m")));
-    let of_all = [
+    let cpu_request = (name == "speaker").then(|| ("/resources/requests/cpu", json!("100m")));
+    let common_fields = [
         ("/securityContext/allowPrivilegeEscalation", json!(false)),
         ("/securityContext/readOnlyRootFilesystem", json!(true)),
         ("/securityContext/capabilities/drop", json!(["ALL"])),
         ("/resources/limits/cpu", Value::Null),
     ];
-    of_all.into_iter().chain(share).collect()
+    common_fields.into_iter().chain(cpu_request).collect()
 }
 
-/// Returns the properties of an object, by its kind. DaemonSets run on every node, are replaced one
-/// by one and are probed at loopback. There are two controllers, on different nodes, with a
-/// disruption budget and a network policy.
-fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
+/// Returns the expected fields of an object of this kind. The pods of DaemonSets run on every node,
+/// are replaced one by one and have loopback probes. Two controllers run on different nodes, with a
+/// PodDisruptionBudget and a NetworkPolicy.
+fn object_fields(kind: &str) -> Vec<(&'static str, Value)> {
     let controller =
         json!({"app.kubernetes.io/name": "ferrolb", "app.kubernetes.io/component": "controller"});
     match kind {
@@ -64,30 +65,32 @@ fn of_object(kind: &str) -> Vec<(&'static str, Value)> {
     }
 }
 
-/// Returns the fields of an object that differ from `expected`.
-fn wrong(object: &Value, expected: Vec<(&'static str, Value)>) -> Vec<String> {
-    let found = |place: &str| object.pointer(place).cloned().unwrap_or(Value::Null);
-    let wrong = expected.into_iter().filter(|(place, expect)| found(place) != *expect);
-    wrong.map(|(place, expect)| format!("{place} is {}, not {expect}", found(place))).collect()
+/// Returns a message for each field of an object that differs from `expected`.
+fn differences(object: &Value, expected: Vec<(&'static str, Value)>) -> Vec<String> {
+    let found = |pointer: &str| object.pointer(pointer).cloned().unwrap_or(Value::Null);
+    let differing = expected.into_iter().filter(|(pointer, expect)| found(pointer) != *expect);
+    differing
+        .map(|(pointer, expect)| format!("{pointer} is {}, not {expect}", found(pointer)))
+        .collect()
 }
 
 #[test]
 fn workloads_have_the_documented_properties() {
-    let (mut problems, mut looked_at) = (Vec::new(), 0);
+    let (mut problems, mut checked_objects) = (Vec::new(), 0);
     for (path, object) in objects(RENDERED) {
         let kind = object["kind"].as_str().unwrap_or_default();
-        let expected = of_object(kind);
-        looked_at += usize::from(!expected.is_empty());
+        let expected = object_fields(kind);
+        checked_objects += usize::from(!expected.is_empty());
         let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-        let of_containers = containers.into_iter().flatten().flat_map(|container| {
-            wrong(container, of_container(container["name"].as_str().unwrap_or_default()))
+        let container_problems = containers.into_iter().flatten().flat_map(|container| {
+            differences(container, container_fields(container["name"].as_str().unwrap_or_default()))
         });
-        let all = wrong(&object, expected).into_iter().chain(of_containers);
+        let all = differences(&object, expected).into_iter().chain(container_problems);
         problems.extend(
             all.map(|problem| format!("{path}: {kind} {}: {problem}", object["metadata"]["name"])),
         );
     }
-    // Five objects of each of the four files, and gobgpd.
-    assert_eq!(looked_at, 21, "objects were looked at");
-    assert_none(&problems, "these differ from docs/install.md:");
+    // Five kinds of objects in each of the four files, and the DaemonSet gobgpd.
+    assert_eq!(checked_objects, 21, "the number of checked objects has changed");
+    assert_none(&problems, "these fields differ from docs/install.md:");
 }

@@ -139,7 +139,7 @@ impl Applier {
             return Err(Failure::Expired);
         }
         match tokio::time::timeout(WRITE_TIMEOUT, request).await {
-            Ok(answer) => answer.map_err(Into::into),
+            Ok(response) => response.map_err(Into::into),
             Err(_) => Err(Failure::TimedOut),
         }
     }
@@ -156,8 +156,8 @@ impl Applier {
     }
 
     async fn write_service(&self, key: &Key, status: &ServiceStatus) -> Result<(), Failure> {
-        if status.theirs {
-            return self.write_contested_service(key, status).await;
+        if status.served_by_metallb {
+            return self.write_metallb_service(key, status).await;
         }
         let services: Api<ServiceObject> = Api::namespaced(self.client.0.clone(), &key.namespace);
         let mut body = service_body(key, status, &self.group, &now());
@@ -170,9 +170,9 @@ impl Applier {
         let found = self.send(services.get(&key.name)).await?;
         let version = found.metadata.resource_version.clone();
         let found = Service::read(found, &self.group);
-        let ours = !found.load_balancer
+        let may_write = !found.load_balancer
             || found.is_served_by_ferrolb(&self.classes, self.default_implementation);
-        if found.uid != status.uid || !ours {
+        if found.uid != status.uid || !may_write {
             return Err(Failure::Outdated);
         }
         body["metadata"]["resourceVersion"] = json!(version);
@@ -182,12 +182,12 @@ impl Applier {
         self.remove_leftovers(&services, &written, status).await
     }
 
-    /// Writes conditions to a Service of another load balancer, but only to exactly the version
-    /// that was read.
+    /// Writes conditions to a Service that MetalLB serves, but only to exactly the version that was
+    /// read.
     ///
     /// If the controller co-owns `status.loadBalancer`, the write repeats the current value.
     /// Server-side apply would remove a field that its owner omits.
-    async fn write_contested_service(
+    async fn write_metallb_service(
         &self,
         key: &Key,
         status: &ServiceStatus,
@@ -197,9 +197,9 @@ impl Applier {
             Api::namespaced_with(self.client.0.clone(), &key.namespace, &resource);
         let found = self.send(services.get(&key.name)).await?;
         let read = found.clone().try_parse().map(|object| Service::read(object, &self.group));
-        let contested =
+        let served_by_metallb =
             |service: &Service| service.is_served_by_metallb(self.default_implementation);
-        if !read.is_ok_and(|service| service.uid == status.uid && contested(&service)) {
+        if !read.is_ok_and(|service| service.uid == status.uid && served_by_metallb(&service)) {
             return Err(Failure::Outdated);
         }
         let mut body = service_body(key, status, &self.group, &now());
@@ -226,44 +226,43 @@ impl Applier {
         written: &ServiceObject,
         status: &ServiceStatus,
     ) -> Result<(), Failure> {
-        let is = Service::read(written.clone(), &self.group);
-        let mut without =
-            json!({"metadata": {"resourceVersion": written.metadata.resource_version}});
+        let current = Service::read(written.clone(), &self.group);
+        let mut patch = json!({"metadata": {"resourceVersion": written.metadata.resource_version}});
         let annotations = [
             (
                 api::pool_annotation(&self.group),
-                is.pool_annotation.is_some() && status.pool.is_none(),
+                current.pool_annotation.is_some() && status.pool.is_none(),
             ),
             (
                 SHARING_PARAMETERS_ANNOTATION.to_owned(),
-                is.sharing_parameters.is_some() && status.sharing_parameters.is_none(),
+                current.sharing_parameters.is_some() && status.sharing_parameters.is_none(),
             ),
         ];
-        let left: Map<_, _> = annotations
+        let removed: Map<_, _> = annotations
             .into_iter()
-            .filter(|(_, left)| *left)
+            .filter(|(_, is_leftover)| *is_leftover)
             .map(|(name, _)| (name, Value::Null))
             .collect();
-        let annotation = !left.is_empty();
-        if annotation {
-            without["metadata"]["annotations"] = left.into();
+        let has_annotations = !removed.is_empty();
+        if has_annotations {
+            patch["metadata"]["annotations"] = removed.into();
         }
-        let kinds = [
+        let conditions_by_type = [
             (ServiceConditionType::AddressAssigned, CONDITION_ADDRESS_ASSIGNED, &status.condition),
             (ServiceConditionType::Announced, CONDITION_ANNOUNCED, &status.announced),
         ];
-        let left = kinds
+        let leftovers = conditions_by_type
             .into_iter()
-            .filter(|(kind, _, wanted)| wanted.is_none() && is.condition(*kind).is_some());
+            .filter(|(kind, _, wanted)| wanted.is_none() && current.condition(*kind).is_some());
         let conditions: Vec<_> =
-            left.map(|(_, name, _)| json!({"$patch": "delete", "type": name})).collect();
+            leftovers.map(|(_, name, _)| json!({"$patch": "delete", "type": name})).collect();
         if !conditions.is_empty() {
-            without["status"]["conditions"] = json!(conditions);
-        } else if !annotation {
+            patch["status"]["conditions"] = json!(conditions);
+        } else if !has_annotations {
             return Ok(());
         }
-        let name = &is.key.name;
-        self.send(services.patch_status(name, &PatchParams::default(), &Patch::Strategic(&without)))
+        let name = &current.key.name;
+        self.send(services.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)))
             .await
             .map(drop)
     }
@@ -279,7 +278,7 @@ impl Applier {
         let body = json!({
             "apiVersion": resource.api_version, "kind": resource.kind,
             "metadata": {"namespace": self.namespace, "name": name},
-            "status": own_status(status, &now()),
+            "status": custom_resource_status(status, &now()),
         });
         let objects: Api<DynamicObject> =
             Api::namespaced_with(self.client.0.clone(), &self.namespace, &resource);
@@ -353,16 +352,16 @@ fn service_body(key: &Key, status: &ServiceStatus, group: &str, now: &str) -> Va
 
 /// Returns the current `status.loadBalancer` of a Service if the controller owns a part of it.
 fn co_owned_load_balancer(found: &DynamicObject) -> Option<&Value> {
-    let ours = found
+    let own_entries = found
         .managed_fields()
         .iter()
         .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
     let owned = |fields: &FieldsV1| fields.0.pointer("/f:status/f:loadBalancer").is_some();
-    let owned = ours.filter_map(|entry| entry.fields_v1.as_ref()).any(owned);
+    let owned = own_entries.filter_map(|entry| entry.fields_v1.as_ref()).any(owned);
     found.data["status"].get("loadBalancer").filter(|_| owned)
 }
 
-fn own_status(status: &CustomResourceStatus, now: &str) -> Value {
+fn custom_resource_status(status: &CustomResourceStatus, now: &str) -> Value {
     match status {
         CustomResourceStatus::Pool(status) => pool_status(status, now),
         CustomResourceStatus::Peer(status) => peer_status(status, now),

@@ -26,14 +26,14 @@ const FIRST_KEY: &str = "1";
 /// Checks the Secret while this replica holds the lease. Ends when the main loop drops `desired`.
 pub async fn run(client: Client, namespace: String, mut desired: watch::Receiver<Desired>) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
-    let mut said = LoggedProblems::default();
+    let mut logged = LoggedSecretProblems::default();
     loop {
         if desired.wait_for(|desired| desired.term.is_some()).await.is_err() {
             return;
         }
-        match tokio::time::timeout(CHECK_TIMEOUT, check(&secrets)).await {
-            Ok(Ok(found)) => said.log_check(found),
-            Ok(Err(error)) => said.log_failure(&error),
+        match tokio::time::timeout(CHECK_TIMEOUT, check_secret(&secrets)).await {
+            Ok(Ok(check)) => logged.log_check(check),
+            Ok(Err(error)) => logged.log_failure(&error),
             Err(_) => debug!("the request for Secret {HELLO_SECRET} failed, retrying"),
         }
         tokio::time::sleep(CHECK_INTERVAL).await;
@@ -48,7 +48,7 @@ enum SecretCheck {
     Created,
 }
 
-async fn check(secrets: &Api<Secret>) -> kube::Result<SecretCheck> {
+async fn check_secret(secrets: &Api<Secret>) -> kube::Result<SecretCheck> {
     if let Some(secret) = secrets.get_opt(HELLO_SECRET).await? {
         let data = secret.data.unwrap_or_default();
         let ring = HelloKeyRing::from_secret(
@@ -84,18 +84,18 @@ fn secret(key: [u8; KEY_LENGTH]) -> Secret {
 
 /// Problems with the Secret that were already logged, so that each is logged only once.
 #[derive(Default)]
-struct LoggedProblems {
+struct LoggedSecretProblems {
     no_key: bool,
     refused: bool,
 }
 
-impl LoggedProblems {
-    fn log_check(&mut self, found: SecretCheck) {
+impl LoggedSecretProblems {
+    fn log_check(&mut self, check: SecretCheck) {
         self.refused = false;
-        if found == SecretCheck::Created {
+        if check == SecretCheck::Created {
             info!("created Secret {HELLO_SECRET} with a key for the speakers");
         }
-        let no_key = found == SecretCheck::NoKey;
+        let no_key = check == SecretCheck::NoKey;
         if no_key && !self.no_key {
             warn!(
                 "Secret {HELLO_SECRET} holds no key, so no speaker announces an address: add an \
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_is_a_key_that_the_speakers_read() {
+    fn the_created_secret_holds_a_valid_key() {
         let data = secret([7; KEY_LENGTH]).data.unwrap();
         let ring = HelloKeyRing::from_secret(
             data.iter().map(|(name, value)| (name.as_str(), value.0.as_slice())),

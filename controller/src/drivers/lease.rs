@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ferrolb_proto::Machine;
 use ferrolb_proto::lease::{
-    Input, LeaderLease as LeaseMachine, LeaseConfig, LeaseRecord, LeaseWrite, Output,
+    LeaderLease as LeaseMachine, LeaseConfig, LeaseInput, LeaseOutput, LeaseRecord, LeaseWrite,
 };
 use ferrolb_runtime::clock::Clock;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use crate::event::{Event, Leadership};
 
 /// Name of the Lease in the controller's namespace.
-pub const LEASE: &str = "ferrolb-controller";
+pub const LEASE_NAME: &str = "ferrolb-controller";
 /// Number of consecutive requests that fit into the renew deadline, which defines the timeout of
 /// each request. More than two would make this timeout too short: an API server that takes 2 s per
 /// response needs 4 s for the first one of a connection, because the TLS handshake adds round
@@ -51,17 +51,17 @@ pub async fn run(
         machine.tick(Clock::now());
         while let Some(output) = machine.poll() {
             let leadership = match output {
-                Output::Read => {
+                LeaseOutput::Read => {
                     request = Some(server.read());
                     continue;
                 }
-                Output::Write(write) => {
+                LeaseOutput::Write(write) => {
                     request = Some(server.write(write));
                     continue;
                 }
-                Output::Lead(until) => Leadership::Held(until),
-                Output::Stop => Leadership::Lost,
-                Output::Released => return,
+                LeaseOutput::Lead(until) => Leadership::Held(until),
+                LeaseOutput::Stop => Leadership::Lost,
+                LeaseOutput::Released => return,
             };
             let leading = leadership != Leadership::Lost;
             if std::mem::replace(&mut leads, leading) != leading {
@@ -72,13 +72,13 @@ pub async fn run(
             }
         }
         tokio::select! {
-            asked = response(&mut request) => {
+            result = response(&mut request) => {
                 request = None;
-                machine.handle(server.input_for(asked), Clock::now());
+                machine.handle(server.input_for(result), Clock::now());
             }
             _ = &mut leave, if !leaving => {
                 leaving = true;
-                machine.handle(Input::Stopping, Clock::now());
+                machine.handle(LeaseInput::Stopping, Clock::now());
             }
             () = Clock::sleep_until(machine.deadline()) => {}
         }
@@ -121,7 +121,7 @@ impl LeaseClient {
     fn read(&self) -> Pin<Box<dyn Future<Output = LeaseResponse> + Send>> {
         let (leases, timeout) = (self.leases.clone(), self.timeout());
         Box::pin(async move {
-            tokio::time::timeout(timeout, leases.get_opt(LEASE))
+            tokio::time::timeout(timeout, leases.get_opt(LEASE_NAME))
                 .await
                 .map_or(LeaseResponse::TimedOut, LeaseResponse::Read)
         })
@@ -138,45 +138,45 @@ impl LeaseClient {
         );
         Box::pin(async move {
             let params = PostParams::default();
-            let sent = async {
+            let sending = async {
                 if creates {
                     leases.create(&params, &lease).await
                 } else {
-                    leases.replace(LEASE, &params, &lease).await
+                    leases.replace(LEASE_NAME, &params, &lease).await
                 }
             };
-            tokio::time::timeout(timeout, sent)
+            tokio::time::timeout(timeout, sending)
                 .await
                 .map_or(LeaseResponse::TimedOut, LeaseResponse::Written)
         })
     }
 
-    fn input_for(&mut self, asked: LeaseResponse) -> Input {
-        let refused = match asked {
+    fn input_for(&mut self, response: LeaseResponse) -> LeaseInput {
+        let refused = match response {
             // Keep `refusal_logged`: permission to read the Lease does not imply permission to
             // write it.
             LeaseResponse::Read(Ok(found)) => {
                 self.latest_lease.clone_from(&found);
-                return Input::Read(found.as_ref().map(record));
+                return LeaseInput::Read(found.as_ref().map(record));
             }
             LeaseResponse::Written(Ok(lease)) => {
                 self.refusal_logged = false;
                 let record = record(&lease);
                 self.latest_lease = Some(lease);
-                return Input::Written(record);
+                return LeaseInput::Written(record);
             }
             LeaseResponse::Written(Err(kube::Error::Api(status)))
                 if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
             {
-                return Input::Conflict;
+                return LeaseInput::Conflict;
             }
             LeaseResponse::Read(Err(kube::Error::Api(status)))
             | LeaseResponse::Written(Err(kube::Error::Api(status))) => status,
             LeaseResponse::Read(Err(error)) | LeaseResponse::Written(Err(error)) => {
                 debug!(%error, "the Lease request failed, retrying");
-                return Input::Failed;
+                return LeaseInput::Failed;
             }
-            LeaseResponse::TimedOut => return Input::Failed,
+            LeaseResponse::TimedOut => return LeaseInput::Failed,
         };
         if !std::mem::replace(&mut self.refusal_logged, true) {
             let (code, why) = (refused.code, &refused.message);
@@ -187,7 +187,7 @@ impl LeaseClient {
                  as in deploy/install.yaml or the Helm chart"
             );
         }
-        Input::Failed
+        LeaseInput::Failed
     }
 }
 
@@ -207,16 +207,17 @@ fn record(lease: &Lease) -> LeaseRecord {
     }
 }
 
-/// Returns the Lease to write: `last` with the fields that the state machine owns.
-fn lease(last: Lease, write: LeaseWrite, duration: Duration, now: Timestamp) -> Lease {
+/// Returns the Lease to write: the latest Lease, with new values of the fields that the state
+/// machine owns.
+fn lease(latest: Lease, write: LeaseWrite, duration: Duration, now: Timestamp) -> Lease {
     let (metadata, spec) = match &write.version {
         Some(version) => {
             let metadata =
-                ObjectMeta { resource_version: Some(version.to_string()), ..last.metadata };
-            (metadata, last.spec.unwrap_or_default())
+                ObjectMeta { resource_version: Some(version.to_string()), ..latest.metadata };
+            (metadata, latest.spec.unwrap_or_default())
         }
         None => (
-            ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
+            ObjectMeta { name: Some(LEASE_NAME.to_owned()), ..ObjectMeta::default() },
             LeaseSpec::default(),
         ),
     };

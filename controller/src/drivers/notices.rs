@@ -27,12 +27,12 @@ use crate::metrics::Metrics;
 /// Maximum number of events in the queue.
 pub const EVENTS_WAITING_MAX: usize = 2_048;
 /// Maximum burst of events about one Service, as in client-go.
-const BURST_MAX: u32 = 25;
+const EVENT_BURST_MAX: u32 = 25;
 /// After a burst, the controller sends one event about the same Service per interval.
-const INTERVAL: Duration = Duration::from_secs(300);
+const EVENT_INTERVAL: Duration = Duration::from_secs(300);
 /// Maximum number of Services in the rate limit. If there are more, the Service that is the first
 /// to have its full burst available again is removed.
-const SERVICES_COUNTED_MAX: usize = 16_384;
+const RATE_LIMITED_SERVICES_MAX: usize = 16_384;
 /// Timeout of one request to the API server.
 pub const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// `reportingController` of the controller's events.
@@ -52,7 +52,7 @@ pub struct Notices {
 #[derive(Debug, Default)]
 struct EventRateLimit {
     /// For the UID of each Service, the time at which its full burst is available again. Each event
-    /// moves this time later by one [`INTERVAL`].
+    /// moves this time later by one [`EVENT_INTERVAL`].
     full_burst_at: BTreeMap<Box<str>, Instant>,
 }
 
@@ -60,14 +60,14 @@ impl EventRateLimit {
     /// Returns whether an event about the Service may be sent now. If so, the event is counted.
     fn admits(&mut self, uid: &str, now: Instant) -> bool {
         let at = self.full_burst_at.get(uid).copied().unwrap_or(now).max(now);
-        if at.since(now) > INTERVAL * (BURST_MAX - 1) {
+        if at.since(now) > EVENT_INTERVAL * (EVENT_BURST_MAX - 1) {
             return false;
         }
-        self.full_burst_at.insert(uid.into(), at + INTERVAL);
-        if self.full_burst_at.len() > SERVICES_COUNTED_MAX {
+        self.full_burst_at.insert(uid.into(), at + EVENT_INTERVAL);
+        if self.full_burst_at.len() > RATE_LIMITED_SERVICES_MAX {
             self.full_burst_at.retain(|_, at| *at > now);
         }
-        if self.full_burst_at.len() > SERVICES_COUNTED_MAX
+        if self.full_burst_at.len() > RATE_LIMITED_SERVICES_MAX
             && let Some(soonest) =
                 self.full_burst_at.iter().min_by_key(|(_, at)| **at).map(|(uid, _)| uid.clone())
         {
@@ -81,8 +81,8 @@ impl Notices {
     /// Returns the sending end, and the receiving end for [`send`].
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<QueuedEvent>) {
-        let (queue, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
-        (Self { queue, limit: EventRateLimit::default(), metrics }, waiting)
+        let (queue, queued) = mpsc::channel(EVENTS_WAITING_MAX);
+        (Self { queue, limit: EventRateLimit::default(), metrics }, queued)
     }
 
     /// Logs an event about a Service at once, and queues it for the API server. Drops it instead if
@@ -105,10 +105,10 @@ impl Notices {
 pub async fn send(
     client: Client,
     instance: String,
-    mut waiting: mpsc::Receiver<QueuedEvent>,
+    mut queued: mpsc::Receiver<QueuedEvent>,
     metrics: Arc<Metrics>,
 ) {
-    while let Some((key, uid, notice)) = waiting.recv().await {
+    while let Some((key, uid, notice)) = queued.recv().await {
         let events: Api<Event> = Api::namespaced(client.clone(), &key.namespace);
         let event = event(&key, &uid, &notice, &instance, Timestamp::now());
         let params = PostParams::default();
@@ -130,7 +130,7 @@ fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) 
         },
         type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
         reason: Some(notice.reason.clone().into_owned()),
-        note: Some(notice.message.chars().take(NOTE_MAX).collect()),
+        note: Some(notice.message.chars().take(NOTE_LENGTH_MAX).collect()),
         action: Some(format!("{:?}", notice.action)),
         regarding: Some(ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -142,44 +142,48 @@ fn event(key: &Key, uid: &str, notice: &Notice, instance: &str, now: Timestamp) 
         }),
         event_time: Some(MicroTime(now)),
         reporting_controller: Some(REPORTING_CONTROLLER.to_owned()),
-        reporting_instance: Some(instance.chars().take(INSTANCE_MAX).collect()),
+        reporting_instance: Some(instance.chars().take(INSTANCE_LENGTH_MAX).collect()),
         ..Event::default()
     }
 }
 
 /// Maximum number of characters sent in `note`, which `events.k8s.io/v1` limits to 1 kB.
-const NOTE_MAX: usize = 250;
+const NOTE_LENGTH_MAX: usize = 250;
 /// Maximum length of `reportingInstance` that the API server accepts.
-const INSTANCE_MAX: usize = 128;
+const INSTANCE_LENGTH_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_service_that_flaps_has_a_burst_of_events_and_then_one_in_five_minutes() {
+    fn a_flapping_service_has_a_burst_then_one_event_per_interval() {
         let mut limit = EventRateLimit::default();
-        let mut told = 0;
+        let mut sent = 0;
         for second in (0..3_600).step_by(5) {
-            told += u32::from(limit.admits("flapping", Instant::from_millis(second * 1_000)));
+            sent += u32::from(limit.admits("flapping", Instant::from_millis(second * 1_000)));
         }
-        assert_eq!(told, 25 + 11, "an hour");
+        assert_eq!(sent, 25 + 11, "events in an hour");
         assert!(limit.admits("another", Instant::from_millis(3_600_000)));
         let next_day = Instant::from_millis(86_400_000);
         assert_eq!((0..100).filter(|_| limit.admits("flapping", next_day)).count(), 25);
     }
 
     #[test]
-    fn the_services_that_are_counted_are_limited_and_those_with_most_events_stay() {
+    fn the_rate_limit_forgets_services_with_few_events_first() {
         let mut limit = EventRateLimit::default();
         let now = Instant::from_millis(1);
         assert_eq!((0..100).filter(|_| limit.admits("flapping", now)).count(), 25);
-        for n in 0..SERVICES_COUNTED_MAX + 99 {
+        for n in 0..RATE_LIMITED_SERVICES_MAX + 99 {
             assert!(limit.admits(&n.to_string(), now));
         }
-        assert_eq!(limit.full_burst_at.len(), SERVICES_COUNTED_MAX);
+        assert_eq!(limit.full_burst_at.len(), RATE_LIMITED_SERVICES_MAX);
         assert!(!limit.admits("flapping", now));
-        limit.admits("later", now + INTERVAL + INTERVAL);
-        assert_eq!(limit.full_burst_at.len(), 2, "what is over is forgotten first");
+        limit.admits("later", now + EVENT_INTERVAL + EVENT_INTERVAL);
+        assert_eq!(
+            limit.full_burst_at.len(),
+            2,
+            "Services whose full burst is available are removed"
+        );
     }
 }

@@ -27,33 +27,33 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reports the status fields of each kind and every later change of them. Ends when the receiver of
 /// `events` is dropped.
 pub async fn run(client: Client, group: String, events: mpsc::Sender<Event>) {
-    let mut told: BTreeMap<CustomResourceKind, StatusFields> = BTreeMap::new();
-    let mut said = LoggedProblems::default();
+    let mut reported: BTreeMap<CustomResourceKind, StatusFields> = BTreeMap::new();
+    let mut logged = LoggedCrdProblems::default();
     let mut backoff = Backoff::default();
     loop {
-        let asked = tokio::time::timeout(FETCH_TIMEOUT, fetch(&client, &group)).await;
-        let complete = match asked {
+        let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(&client, &group)).await;
+        let complete = match fetched {
             Ok(Ok(documents)) => {
-                let mut absent = Vec::new();
+                let mut missing_kinds = Vec::new();
                 for kind in CustomResourceKind::WITH_CONTROLLER_STATUS {
                     let found =
                         documents.iter().find_map(|document| document.status_fields(kind, &group));
                     let Some(fields) = found else {
-                        absent.push(kind.name());
+                        missing_kinds.push(kind.name());
                         continue;
                     };
-                    if told.get(&kind) == Some(&fields) {
+                    if reported.get(&kind) == Some(&fields) {
                         continue;
                     }
                     debug!(kind = kind.name(), ?fields, "the status fields of the cluster's CRD");
-                    told.insert(kind, fields.clone());
+                    reported.insert(kind, fields.clone());
                     if events.send(Event::StatusFieldsRead(kind, fields)).await.is_err() {
                         return;
                     }
                 }
-                said.log_missing(absent, &group)
+                logged.log_missing(missing_kinds, &group)
             }
-            Ok(Err(error)) => said.log_failure(&error),
+            Ok(Err(error)) => logged.log_failure(&error),
             Err(_) => {
                 debug!("the request for the OpenAPI documents failed, retrying");
                 false
@@ -86,8 +86,9 @@ async fn fetch_version(
     group: &str,
     version: &str,
 ) -> kube::Result<OpenApiDocument> {
-    let folder = Request::new(format!("/openapi/v3/apis/{group}"));
-    let request = folder.get(version, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+    let group_path = Request::new(format!("/openapi/v3/apis/{group}"));
+    let request =
+        group_path.get(version, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
     match client.request_text(request).await {
         Ok(text) => serde_json::from_str(&text).map_err(kube::Error::SerdeError),
         // Compare the code, because this response has no `reason`: the API server has no such path,
@@ -99,17 +100,17 @@ async fn fetch_version(
 
 /// Problems with the OpenAPI documents that were already logged, so that each is logged only once.
 #[derive(Default)]
-struct LoggedProblems {
+struct LoggedCrdProblems {
     missing: Vec<&'static str>,
     refused: bool,
 }
 
-impl LoggedProblems {
+impl LoggedCrdProblems {
     /// Logs the missing kinds if they have changed. Returns whether all kinds exist.
-    fn log_missing(&mut self, absent: Vec<&'static str>, group: &str) -> bool {
-        let complete = absent.is_empty();
-        if absent != self.missing {
-            let kinds = absent.join(", ");
+    fn log_missing(&mut self, missing_kinds: Vec<&'static str>, group: &str) -> bool {
+        let complete = missing_kinds.is_empty();
+        if missing_kinds != self.missing {
+            let kinds = missing_kinds.join(", ");
             if complete {
                 info!(group, "all CustomResourceDefinitions are installed");
             } else {
@@ -121,7 +122,7 @@ impl LoggedProblems {
                 );
             }
         }
-        (self.missing, self.refused) = (absent, false);
+        (self.missing, self.refused) = (missing_kinds, false);
         complete
     }
 
@@ -164,7 +165,8 @@ mod tests {
 
     const GROUP: &str = "metallb.io";
 
-    /// A single document with these kinds and the fields of their statuses.
+    /// Returns a response with an OpenAPI document that has these kinds, each with the fields of
+    /// its status.
     fn document(kinds: &[(CustomResourceKind, &[&str])]) -> (u16, Value) {
         let (mut paths, mut schemas) = (json!({}), json!({}));
         for (kind, fields) in kinds {
@@ -184,7 +186,7 @@ mod tests {
         (200, json!({"paths": paths, "components": {"schemas": schemas}}))
     }
 
-    fn refusal(code: u16) -> (u16, Value) {
+    fn refused_response(code: u16) -> (u16, Value) {
         (
             code,
             json!({"kind": "Status", "status": "Failure", "code": code, "reason": "", "message": "no"}),
@@ -193,11 +195,11 @@ mod tests {
 
     /// Creates an API server that returns these responses in turn, then repeats the last one. Each
     /// response is reduced to the requested version. Also counts the requests for [`VERSION`].
-    fn scripted(answers: Vec<(u16, Value)>) -> (Client, Arc<Mutex<usize>>) {
-        let asked = Arc::new(Mutex::new(0));
-        let count = Arc::clone(&asked);
+    fn scripted(responses: Vec<(u16, Value)>) -> (Client, Arc<Mutex<usize>>) {
+        let request_count = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&request_count);
         let service = service_fn(move |request: Request<Body>| {
-            let mut asked = count.lock().unwrap();
+            let mut request_count = count.lock().unwrap();
             let version = request
                 .uri()
                 .path()
@@ -205,12 +207,13 @@ mod tests {
                 .unwrap()
                 .to_owned();
             // The version of BGPPeers is requested second, unless the first request is refused.
-            *asked += usize::from(version == VERSION);
+            *request_count += usize::from(version == VERSION);
             assert!(
                 version == VERSION || version == CustomResourceKind::BGPPeer.version(),
                 "{version}"
             );
-            let (code, mut json) = answers.get(*asked - 1).or(answers.last()).unwrap().clone();
+            let (code, mut json) =
+                responses.get(*request_count - 1).or(responses.last()).unwrap().clone();
             if let Some(schemas) = json["components"]["schemas"].as_object_mut() {
                 schemas.retain(|_, schema| {
                     schema["x-kubernetes-group-version-kind"][0]["version"] == *version
@@ -221,84 +224,93 @@ mod tests {
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
             }
         });
-        (Client::new(service, "default"), asked)
+        (Client::new(service, "default"), request_count)
     }
 
-    /// Returns the fields that the driver reports within `length`, and the number of requests for
+    /// Returns the fields that the driver reports within `duration`, and the number of requests for
     /// [`VERSION`].
-    async fn told(answers: Vec<(u16, Value)>, length: Duration) -> (Vec<String>, usize) {
-        let (client, asked) = scripted(answers);
+    async fn reported_by_driver(
+        responses: Vec<(u16, Value)>,
+        duration: Duration,
+    ) -> (Vec<String>, usize) {
+        let (client, request_count) = scripted(responses);
         let (events, mut queue) = mpsc::channel(64);
         let driver = run(client, GROUP.to_owned(), events);
-        assert!(tokio::time::timeout(length, driver).await.is_err(), "it works for ever");
-        let mut told = Vec::new();
+        assert!(tokio::time::timeout(duration, driver).await.is_err(), "the driver does not end");
+        let mut reported = Vec::new();
         while let Ok(event) = queue.try_recv() {
             let Event::StatusFieldsRead(kind, StatusFields::Only(fields)) = event else {
                 panic!("{event:?}")
             };
-            told.push(format!(
+            reported.push(format!(
                 "{} {}",
                 kind.name(),
                 fields.into_iter().collect::<Vec<_>>().join(" ")
             ));
         }
-        let asked = *asked.lock().unwrap();
-        (told, asked)
+        let request_count = *request_count.lock().unwrap();
+        (reported, request_count)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_kind_is_told_as_soon_as_it_is_there_and_once() {
+    async fn each_kind_is_reported_once_as_soon_as_its_crd_exists() {
         let pool = (CustomResourceKind::IPAddressPool, &["assignedIPv4"][..]);
         let rest = CustomResourceKind::WITH_CONTROLLER_STATUS
             .into_iter()
             .filter(|kind| *kind != CustomResourceKind::IPAddressPool)
             .map(|kind| (kind, &[][..]));
         let all: Vec<_> = [pool].into_iter().chain(rest).collect();
-        let answers = vec![
-            refusal(404),
+        let responses = vec![
+            refused_response(404),
             document(&[pool]),
-            refusal(403),
+            refused_response(403),
             document(&all[..2]),
             document(&all),
         ];
-        let (told, asked) = told(answers, CHECK_INTERVAL).await;
+        let (reported, request_count) = reported_by_driver(responses, CHECK_INTERVAL).await;
         assert_eq!(
-            told[..3],
+            reported[..3],
             ["IPAddressPool assignedIPv4", "L2Advertisement ", "BGPAdvertisement "]
         );
-        assert_eq!(told[3..], ["BGPPeer ", "BFDProfile ", "Community "]);
-        assert_eq!(asked, 5, "what is complete is looked at again only after a while");
+        assert_eq!(reported[3..], ["BGPPeer ", "BFDProfile ", "Community "]);
+        assert_eq!(
+            request_count, 5,
+            "after all CRDs exist, the next check follows only after CHECK_INTERVAL"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_crd_that_changes_later_is_told_again() {
-        let of = |fields| {
+    async fn a_changed_crd_is_reported_again() {
+        let all_kinds_with = |fields| {
             document(&CustomResourceKind::WITH_CONTROLLER_STATUS.map(|kind| (kind, fields)))
         };
-        let (told, asked) =
-            told(vec![of(&[]), of(&[]), of(&["conditions"])], CHECK_INTERVAL * 5 / 2).await;
-        assert_eq!((told.len(), asked), (12, 3), "{told:?}");
+        let (reported, request_count) = reported_by_driver(
+            vec![all_kinds_with(&[]), all_kinds_with(&[]), all_kinds_with(&["conditions"])],
+            CHECK_INTERVAL * 5 / 2,
+        )
+        .await;
+        assert_eq!((reported.len(), request_count), (12, 3), "{reported:?}");
         assert_eq!(
-            told[6..],
+            reported[6..],
             CustomResourceKind::WITH_CONTROLLER_STATUS
                 .map(|kind| format!("{} conditions", kind.name()))
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_kind_that_stays_away_is_looked_for_without_a_storm() {
-        let (told, asked) = told(
+    async fn a_missing_crd_is_checked_with_backoff() {
+        let (reported, request_count) = reported_by_driver(
             vec![document(&[(CustomResourceKind::IPAddressPool, &[])])],
             Duration::from_secs(600),
         )
         .await;
-        assert_eq!(told, ["IPAddressPool "]);
-        assert!((20..=80).contains(&asked), "{asked} times in ten minutes");
+        assert_eq!(reported, ["IPAddressPool "]);
+        assert!((20..=80).contains(&request_count), "{request_count} requests in ten minutes");
     }
 
     #[tokio::test]
-    async fn a_server_without_the_group_knows_no_kind_and_one_that_refuses_says_nothing() {
-        let (client, _) = scripted(vec![refusal(404), refusal(403)]);
+    async fn a_missing_group_has_no_kind_and_a_refusal_is_an_error() {
+        let (client, _) = scripted(vec![refused_response(404), refused_response(403)]);
         let documents = fetch(&client, GROUP).await.unwrap();
         let fields = |document: &OpenApiDocument| {
             document.status_fields(CustomResourceKind::IPAddressPool, GROUP)

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::apply::{Applier, Failure};
 use super::notices::Notices;
-use crate::desired::{Action, Desired, NOT_WRITTEN, Notice, Status, Target, Write};
+use crate::desired::{Desired, RejectedStatus, Status, Target, Write};
 use crate::event::{Event, Outcome};
 use crate::metrics::Metrics;
 
@@ -55,15 +55,15 @@ impl Writer {
                 started.clear();
             }
             term = self.start(&mut tasks, &mut started);
-            let answer = tokio::select! {
+            let finished = tokio::select! {
                 changed = self.desired.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
-                Some(answer) = tasks.join_next() => answer,
+                Some(finished) = tasks.join_next() => finished,
             };
-            let (write, result) = match answer {
-                Ok(answer) => answer,
+            let (write, result) = match finished {
+                Ok(finished) => finished,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
             let target = write.target();
@@ -89,15 +89,15 @@ impl Writer {
     ) -> Option<u32> {
         let desired = self.desired.borrow_and_update();
         let wanted: BTreeSet<_> = desired.writes.iter().map(Write::target).collect();
-        started.retain(|target, (_, under_way)| *under_way || wanted.contains(target));
+        started.retain(|target, (_, in_progress)| *in_progress || wanted.contains(target));
         for write in &desired.writes {
             if tasks.len() >= CONCURRENT_WRITES_MAX {
                 break;
             }
-            let tried =
-                |(attempt, under_way): &(u64, bool)| *under_way || *attempt == write.attempt;
+            let is_attempted =
+                |(attempt, in_progress): &(u64, bool)| *in_progress || *attempt == write.attempt;
             let target = write.target();
-            if started.get(&target).is_some_and(tried) {
+            if started.get(&target).is_some_and(is_attempted) {
                 continue;
             }
             started.insert(target, (write.attempt, true));
@@ -131,7 +131,7 @@ impl Writer {
         if write.reports_refusal {
             warn!(%target, why, "status update rejected, retrying: {}", remedy(&failure));
             if let Status::Service(key, status) = &write.status {
-                self.notices.publish(key, &status.uid, &not_written(&why));
+                self.notices.publish(key, &status.uid, &RejectedStatus { reply: &why }.notice());
             }
         } else {
             debug!(%target, why, "status update rejected");
@@ -147,12 +147,6 @@ fn remedy(failure: &Failure) -> &'static str {
         return CRDS_ARE_OLDER;
     }
     "if permissions are missing, apply FerroLB's RBAC rules, as in deploy/install.yaml or the Helm chart"
-}
-
-/// Returns the event about a Service whose status update the API server rejects.
-fn not_written(why: &str) -> Notice {
-    let message = format!("status update rejected, retrying: {why}").into();
-    Notice { warning: true, action: Action::AssignAddress, reason: NOT_WRITTEN.into(), message }
 }
 
 #[cfg(test)]

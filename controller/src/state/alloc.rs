@@ -14,7 +14,7 @@ use ferrolb_proto::api::IpMode;
 use ferrolb_proto::facts::{Key, Pool, Service};
 use ferrolb_proto::range::Family;
 
-use super::pool_addresses::{AddressCounts, PoolAddresses, index, is_router_anycast};
+use super::pool_addresses::{AddressCounts, PoolAddresses, family_index, is_router_anycast};
 use super::sharing::{SharingConflict, SharingParameters};
 pub(super) use refusal::{Refusal, SkipReason, UnmanagedSource, UnmanagedUse};
 
@@ -22,7 +22,7 @@ pub(super) use refusal::{Refusal, SkipReason, UnmanagedSource, UnmanagedUse};
 #[derive(Debug)]
 pub(super) struct Requester<'a> {
     pub(super) service: &'a Service,
-    pub(super) terms: SharingParameters,
+    pub(super) sharing: SharingParameters,
     /// Labels of the Service's Namespace; `None` if the controller has not received the Namespace
     /// yet.
     pub(super) namespace_labels: Option<&'a BTreeMap<String, String>>,
@@ -32,16 +32,17 @@ impl Requester<'_> {
     /// Returns whether the pool's `serviceAllocation` allows this Service to use the pool. If that
     /// depends on a Namespace that the controller has not received yet, returns true, so that no
     /// address is released too early.
-    pub(super) fn may_use(&self, space: &PoolAddresses) -> bool {
+    pub(super) fn may_use(&self, pool_addresses: &PoolAddresses) -> bool {
         let labels = || {
             let labels = self.service.demand.labels.iter();
             labels.map(|(key, value)| (key.to_string(), value.to_string())).collect()
         };
-        let nothing = BTreeMap::new();
-        let Some(allocation) = &space.allocation else { return true };
-        let unclear = self.namespace_labels.is_none() && allocation.selects_namespaces();
-        let namespace_labels = self.namespace_labels.unwrap_or(&nothing);
-        unclear || allocation.allows(&self.service.key.namespace, namespace_labels, labels)
+        let no_labels = BTreeMap::new();
+        let Some(allocation) = &pool_addresses.allocation else { return true };
+        let namespace_unknown = self.namespace_labels.is_none() && allocation.selects_namespaces();
+        let namespace_labels = self.namespace_labels.unwrap_or(&no_labels);
+        namespace_unknown
+            || allocation.allows(&self.service.key.namespace, namespace_labels, labels)
     }
 }
 
@@ -49,7 +50,7 @@ impl Requester<'_> {
 #[derive(Debug)]
 struct AssignedService {
     key: Key,
-    terms: SharingParameters,
+    sharing: SharingParameters,
 }
 
 /// An assigned address: its pool and its Services.
@@ -67,7 +68,7 @@ pub(super) struct Allocator {
     pub(super) pools: BTreeMap<Box<str>, PoolAddresses>,
     /// The ranges of the valid pools: the key is the first address, the value is the last address
     /// and the pool's name. The ranges do not overlap.
-    index: BTreeMap<IpAddr, (IpAddr, Box<str>)>,
+    pool_ranges: BTreeMap<IpAddr, (IpAddr, Box<str>)>,
     assignments: BTreeMap<IpAddr, AddressAssignment>,
     /// Assigned addresses that Services may share, by sharing key.
     shared: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
@@ -78,7 +79,7 @@ pub(super) struct Allocator {
     /// The same facts as in `unmanaged_by_address`, by Service; the addresses of each Service are
     /// ascending.
     unmanaged_by_service: BTreeMap<Key, Vec<(IpAddr, UnmanagedSource)>>,
-    /// Pools whose counts have changed since the previous call of [`Self::take_touched`].
+    /// Pools whose counts have changed since the previous call of [`Self::take_changed_pools`].
     changed_pools: BTreeSet<Box<str>>,
     /// Whether an address may have become available for a waiting Service since the previous call
     /// of [`Self::take_freed`].
@@ -96,39 +97,44 @@ impl Allocator {
         &mut self,
         pools: impl Iterator<Item = (&'a Pool, bool)>,
         nodes: impl Iterator<Item = IpAddr>,
-        outside: impl Iterator<Item = (Requester<'a>, Vec<(IpAddr, UnmanagedSource)>)>,
+        unmanaged: impl Iterator<Item = (Requester<'a>, Vec<(IpAddr, UnmanagedSource)>)>,
     ) {
         self.node_addresses = nodes.collect();
-        let space = |(pool, usable): (&Pool, bool)| {
+        let new_entry = |(pool, usable): (&Pool, bool)| {
             (pool.name.clone(), PoolAddresses::new(pool, usable, &self.node_addresses))
         };
-        self.pools = pools.map(space).collect();
-        let usable = self.pools.iter().filter(|(_, space)| space.valid);
-        let ranges =
-            usable.flat_map(|(name, space)| space.ranges().iter().map(move |range| (range, name)));
-        self.index =
+        self.pools = pools.map(new_entry).collect();
+        let usable = self.pools.iter().filter(|(_, pool_addresses)| pool_addresses.valid);
+        let ranges = usable.flat_map(|(name, pool_addresses)| {
+            pool_addresses.ranges().iter().map(move |range| (range, name))
+        });
+        self.pool_ranges =
             ranges.map(|(range, name)| (range.first(), (range.last(), name.clone()))).collect();
         self.shared.clear();
         self.unmanaged_by_address.clear();
         self.unmanaged_by_service.clear();
-        for (address, holding) in std::mem::take(&mut self.assignments) {
-            let pool = self.pool_with(address).map_or(holding.pool, Into::into);
-            for AssignedService { key, terms } in holding.services {
-                self.assign(address, &key, &terms, &pool);
+        for (address, assignment) in std::mem::take(&mut self.assignments) {
+            let pool = self.pool_containing(address).map_or(assignment.pool, Into::into);
+            for AssignedService { key, sharing } in assignment.services {
+                self.assign(address, &key, &sharing, &pool);
             }
         }
-        outside.for_each(|(asker, addresses)| self.set_unmanaged(&asker, &addresses));
+        unmanaged.for_each(|(requester, addresses)| self.set_unmanaged(&requester, &addresses));
     }
 
     /// Returns the valid pool that contains this address and does not exclude it.
-    fn pool_with(&self, address: IpAddr) -> Option<&str> {
-        let (_, (last, pool)) = self.index.range(..=address).next_back()?;
-        let has = *last >= address && self.pools.get(pool).is_some_and(|space| space.has(address));
-        has.then_some(&**pool)
+    fn pool_containing(&self, address: IpAddr) -> Option<&str> {
+        let (_, (last, pool)) = self.pool_ranges.range(..=address).next_back()?;
+        let contains = *last >= address
+            && self
+                .pools
+                .get(pool)
+                .is_some_and(|pool_addresses| pool_addresses.can_assign(address));
+        contains.then_some(&**pool)
     }
 
-    fn space_with(&mut self, address: IpAddr) -> Option<&mut PoolAddresses> {
-        let pool: Box<str> = self.pool_with(address)?.into();
+    fn pool_addresses_containing(&mut self, address: IpAddr) -> Option<&mut PoolAddresses> {
+        let pool: Box<str> = self.pool_containing(address)?.into();
         self.pools.get_mut(&pool)
     }
 
@@ -139,21 +145,26 @@ impl Allocator {
     /// address, so that a mistake in a pool releases no address.
     pub(super) fn check_address(
         &self,
-        asker: &Requester<'_>,
+        requester: &Requester<'_>,
         address: IpAddr,
         from: Option<&str>,
     ) -> Result<Box<str>, Refusal> {
         if self.node_addresses.contains(&address) {
             return Err(Refusal::Node);
         }
-        let unusable = |name: &&str| self.pools.get(*name).is_some_and(|space| !space.valid);
-        let pool =
-            from.filter(unusable).or_else(|| self.pool_with(address)).ok_or(Refusal::NoPool)?;
-        if self.pools.get(pool).is_some_and(|space| space.valid && !asker.may_use(space)) {
+        let unusable =
+            |name: &&str| self.pools.get(*name).is_some_and(|pool_addresses| !pool_addresses.valid);
+        let pool = from
+            .filter(unusable)
+            .or_else(|| self.pool_containing(address))
+            .ok_or(Refusal::NoPool)?;
+        if self.pools.get(pool).is_some_and(|pool_addresses| {
+            pool_addresses.valid && !requester.may_use(pool_addresses)
+        }) {
             return Err(Refusal::PoolNotAllowed(pool.into()));
         }
-        if let Some((key, clash)) = self.clash(asker, address) {
-            return Err(Refusal::AssignedTo(key.clone(), clash));
+        if let Some((key, conflict)) = self.first_conflict(requester, address) {
+            return Err(Refusal::AssignedTo(key.clone(), conflict));
         }
         Ok(pool.into())
     }
@@ -162,35 +173,45 @@ impl Allocator {
     /// yet. Returns their common pool.
     pub(super) fn check_requested(
         &self,
-        asker: &Requester<'_>,
+        requester: &Requester<'_>,
         addresses: &[IpAddr],
     ) -> Result<Box<str>, (IpAddr, Refusal)> {
-        let mut one: Option<Box<str>> = None;
+        let mut common_pool: Option<Box<str>> = None;
         for address in addresses {
-            let pool =
-                self.check_address(asker, *address, None).map_err(|refusal| (*address, refusal))?;
-            let others = |owner: &&UnmanagedUse| owner.key != asker.service.key;
+            let pool = self
+                .check_address(requester, *address, None)
+                .map_err(|refusal| (*address, refusal))?;
+            let others = |owner: &&UnmanagedUse| owner.key != requester.service.key;
             if let Some(owner) =
                 self.unmanaged_by_address.get(address).and_then(|owners| owners.iter().find(others))
             {
                 return Err((*address, Refusal::Unmanaged(owner.clone())));
             }
-            if one.get_or_insert_with(|| pool.clone()) != &pool {
+            if common_pool.get_or_insert_with(|| pool.clone()) != &pool {
                 return Err((*address, Refusal::OtherPool(pool)));
             }
         }
-        one.ok_or_else(|| unreachable!("nothing is asked for"))
+        common_pool.ok_or_else(|| unreachable!("the caller passes at least one address"))
     }
 
     /// Returns the first Service by key to which the address is assigned and that cannot share it
-    /// with `asker`, and the reason.
-    fn clash(&self, asker: &Requester<'_>, address: IpAddr) -> Option<(&Key, SharingConflict)> {
-        let tenants =
-            self.assignments.get(&address).into_iter().flat_map(|holding| &holding.services);
-        let others = tenants.filter(|tenant| tenant.key != asker.service.key);
-        let clashes =
-            others.filter_map(|tenant| Some((&tenant.key, tenant.terms.clash(&asker.terms)?)));
-        clashes.min_by_key(|(key, _)| *key)
+    /// with `requester`, and the reason.
+    fn first_conflict(
+        &self,
+        requester: &Requester<'_>,
+        address: IpAddr,
+    ) -> Option<(&Key, SharingConflict)> {
+        let assigned_services =
+            self.assignments.get(&address).into_iter().flat_map(|assignment| &assignment.services);
+        let others = assigned_services
+            .filter(|assigned_service| assigned_service.key != requester.service.key);
+        let conflicts = others.filter_map(|assigned_service| {
+            Some((
+                &assigned_service.key,
+                assigned_service.sharing.conflict_with(&requester.sharing)?,
+            ))
+        });
+        conflicts.min_by_key(|(key, _)| *key)
     }
 
     /// Assigns `address` to the Service `key` and counts it in `pool`. If the Service has the
@@ -199,12 +220,13 @@ impl Allocator {
         &mut self,
         address: IpAddr,
         key: &Key,
-        terms: &SharingParameters,
+        sharing: &SharingParameters,
         pool: &str,
     ) {
-        let before = self.assignments.get(&address).and_then(|holding| {
-            let tenant = holding.services.iter().find(|tenant| tenant.key == *key)?;
-            Some(tenant.terms == *terms && *holding.pool == *pool)
+        let before = self.assignments.get(&address).and_then(|assignment| {
+            let assigned_service =
+                assignment.services.iter().find(|assigned_service| assigned_service.key == *key)?;
+            Some(assigned_service.sharing == *sharing && *assignment.pool == *pool)
         });
         match before {
             Some(true) => return,
@@ -213,58 +235,62 @@ impl Allocator {
             Some(false) => self.release(address, key),
             None => {}
         }
-        if let Some(key) = terms.key() {
+        if let Some(key) = sharing.key() {
             self.shared.entry(key.into()).or_default().insert(address);
         }
-        let tenant = AssignedService { key: key.clone(), terms: terms.clone() };
-        if let Some(holding) = self.assignments.get_mut(&address) {
-            holding.services.push(tenant);
+        let assigned_service = AssignedService { key: key.clone(), sharing: sharing.clone() };
+        if let Some(assignment) = self.assignments.get_mut(&address) {
+            assignment.services.push(assigned_service);
             return;
         }
         let was_skipped = self.is_skipped(address);
-        if let Some(space) = self.space_with(address) {
-            space.occupy(address);
-            let skipped = &mut space.skipped[index(Family::of(address))];
+        if let Some(pool_addresses) = self.pool_addresses_containing(address) {
+            pool_addresses.occupy(address);
+            let skipped = &mut pool_addresses.skipped[family_index(Family::of(address))];
             *skipped = skipped.saturating_sub(u64::from(was_skipped));
         }
         self.count_use(address, pool, 1);
-        self.assignments
-            .insert(address, AddressAssignment { pool: pool.into(), services: vec![tenant] });
+        self.assignments.insert(
+            address,
+            AddressAssignment { pool: pool.into(), services: vec![assigned_service] },
+        );
     }
 
     /// Removes the assignment of `address` to the Service `key`. The address becomes free if no
     /// other Service shares it.
     pub(super) fn release(&mut self, address: IpAddr, key: &Key) {
-        let Some(holding) = self.assignments.get_mut(&address) else { return };
-        let Some(place) = holding.services.iter().position(|tenant| tenant.key == *key) else {
+        let Some(assignment) = self.assignments.get_mut(&address) else { return };
+        let Some(position) =
+            assignment.services.iter().position(|assigned_service| assigned_service.key == *key)
+        else {
             return;
         };
-        let gone = holding.services.swap_remove(place);
+        let released = assignment.services.swap_remove(position);
         self.freed = true;
-        if !holding.services.is_empty() {
+        if !assignment.services.is_empty() {
             return;
         }
-        let pool = std::mem::take(&mut holding.pool);
+        let pool = std::mem::take(&mut assignment.pool);
         self.assignments.remove(&address);
-        if let Some(sharing) = gone.terms.key()
-            && let Some(addresses) = self.shared.get_mut(sharing)
+        if let Some(sharing_key) = released.sharing.key()
+            && let Some(addresses) = self.shared.get_mut(sharing_key)
         {
             addresses.remove(&address);
             if addresses.is_empty() {
-                self.shared.remove(sharing);
+                self.shared.remove(sharing_key);
             }
         }
         self.count_use(address, &pool, -1);
         if self.is_skipped(address) {
-            self.shift_skipped(address, 1, PoolAddresses::occupy);
-        } else if let Some(space) = self.space_with(address) {
-            space.vacate(address);
+            self.adjust_skipped(address, 1, PoolAddresses::occupy);
+        } else if let Some(pool_addresses) = self.pool_addresses_containing(address) {
+            pool_addresses.vacate(address);
         }
     }
 
     fn count_use(&mut self, address: IpAddr, pool: &str, by: i64) {
-        if let Some(space) = self.pools.get_mut(pool) {
-            let used = &mut space.used[index(Family::of(address))];
+        if let Some(pool_addresses) = self.pools.get_mut(pool) {
+            let used = &mut pool_addresses.used[family_index(Family::of(address))];
             *used = used.saturating_add_signed(by);
         }
         self.changed_pools.insert(pool.into());
@@ -276,37 +302,40 @@ impl Allocator {
     /// Service therefore cannot block addresses of other pools.
     pub(super) fn set_unmanaged(
         &mut self,
-        asker: &Requester<'_>,
+        requester: &Requester<'_>,
         addresses: &[(IpAddr, UnmanagedSource)],
     ) {
-        let counts = |(address, means): &&(IpAddr, UnmanagedSource)| {
-            let space = self.pool_with(*address).and_then(|pool| self.pools.get(pool));
-            space
-                .is_some_and(|space| *means != UnmanagedSource::ExternalIps || asker.may_use(space))
+        let blocks = |(address, source): &&(IpAddr, UnmanagedSource)| {
+            let pool_addresses =
+                self.pool_containing(*address).and_then(|pool| self.pools.get(pool));
+            pool_addresses.is_some_and(|pool_addresses| {
+                *source != UnmanagedSource::ExternalIps || requester.may_use(pool_addresses)
+            })
         };
-        let now: Vec<_> = addresses.iter().filter(counts).copied().collect();
-        let key = &asker.service.key;
+        let current: Vec<_> = addresses.iter().filter(blocks).copied().collect();
+        let key = &requester.service.key;
         let before = self.unmanaged_by_service.remove(key).unwrap_or_default();
-        for (address, means) in before.iter().filter(|had| now.binary_search(had).is_err()) {
+        for (address, source) in before.iter().filter(|entry| current.binary_search(entry).is_err())
+        {
             let Some(owners) = self.unmanaged_by_address.get_mut(address) else { continue };
-            owners.remove(&UnmanagedUse { key: key.clone(), source: *means });
+            owners.remove(&UnmanagedUse { key: key.clone(), source: *source });
             if owners.is_empty() {
                 self.unmanaged_by_address.remove(address);
                 self.unblock(*address);
             }
         }
-        for (address, means) in &now {
+        for (address, source) in &current {
             let new = !self.unmanaged_by_address.contains_key(address);
             self.unmanaged_by_address
                 .entry(*address)
                 .or_default()
-                .insert(UnmanagedUse { key: key.clone(), source: *means });
+                .insert(UnmanagedUse { key: key.clone(), source: *source });
             if new {
                 self.block(*address);
             }
         }
-        if !now.is_empty() {
-            self.unmanaged_by_service.insert(key.clone(), now);
+        if !current.is_empty() {
+            self.unmanaged_by_service.insert(key.clone(), current);
         }
     }
 
@@ -318,7 +347,7 @@ impl Allocator {
     /// Excludes an address from automatic assignment, unless FerroLB has already assigned it.
     fn block(&mut self, address: IpAddr) {
         if !self.assignments.contains_key(&address) {
-            self.shift_skipped(
+            self.adjust_skipped(
                 address,
                 i64::from(!is_router_anycast(address)),
                 PoolAddresses::occupy,
@@ -328,8 +357,8 @@ impl Allocator {
 
     fn unblock(&mut self, address: IpAddr) {
         if !self.assignments.contains_key(&address) {
-            self.freed |= self.pool_with(address).is_some();
-            self.shift_skipped(
+            self.freed |= self.pool_containing(address).is_some();
+            self.adjust_skipped(
                 address,
                 -i64::from(!is_router_anycast(address)),
                 PoolAddresses::vacate,
@@ -337,33 +366,37 @@ impl Allocator {
         }
     }
 
-    fn shift_skipped(&mut self, address: IpAddr, by: i64, then: fn(&mut PoolAddresses, IpAddr)) {
-        let Some(pool) = self.pool_with(address).map(Box::<str>::from) else { return };
-        if let Some(space) = self.pools.get_mut(&pool) {
-            let skipped = &mut space.skipped[index(Family::of(address))];
+    fn adjust_skipped(&mut self, address: IpAddr, by: i64, update: fn(&mut PoolAddresses, IpAddr)) {
+        let Some(pool) = self.pool_containing(address).map(Box::<str>::from) else { return };
+        if let Some(pool_addresses) = self.pools.get_mut(&pool) {
+            let skipped = &mut pool_addresses.skipped[family_index(Family::of(address))];
             *skipped = skipped.saturating_add_signed(by);
-            then(space, address);
+            update(pool_addresses, address);
         }
         self.changed_pools.insert(pool);
     }
 
     /// Returns for each family the first address of a pool that is free or that the Service can
     /// share; `None` if there is no such address.
-    pub(super) fn first_of(
+    pub(super) fn first_addresses(
         &mut self,
         pool: &str,
-        asker: &Requester<'_>,
+        requester: &Requester<'_>,
         families: &[Family],
     ) -> Vec<Option<IpAddr>> {
-        let Self { pools: spaces, assignments: holdings, shared, .. } = self;
-        let Some(space) = spaces.get_mut(pool) else { return vec![None; families.len()] };
-        let shared = asker.terms.key().and_then(|key| shared.get(key));
-        let joins = |address: IpAddr| {
-            let tenants = holdings.get(&address).into_iter().flat_map(|holding| &holding.services);
-            let mut others = tenants.filter(|tenant| tenant.key != asker.service.key);
-            others.all(|tenant| tenant.terms.clash(&asker.terms).is_none())
+        let Self { pools, assignments, shared, .. } = self;
+        let Some(pool_addresses) = pools.get_mut(pool) else { return vec![None; families.len()] };
+        let shared = requester.sharing.key().and_then(|key| shared.get(key));
+        let can_share = |address: IpAddr| {
+            let assigned_services =
+                assignments.get(&address).into_iter().flat_map(|assignment| &assignment.services);
+            let mut others = assigned_services
+                .filter(|assigned_service| assigned_service.key != requester.service.key);
+            others.all(|assigned_service| {
+                assigned_service.sharing.conflict_with(&requester.sharing).is_none()
+            })
         };
-        families.iter().map(|family| space.first(*family, shared, joins)).collect()
+        families.iter().map(|family| pool_addresses.first(*family, shared, can_share)).collect()
     }
 
     /// Returns whether an address may have become available for a waiting Service since the
@@ -378,16 +411,19 @@ impl Allocator {
     }
 
     /// Returns the pools whose counts have changed since the previous call.
-    pub(super) fn take_touched(&mut self) -> BTreeSet<Box<str>> {
+    pub(super) fn take_changed_pools(&mut self) -> BTreeSet<Box<str>> {
         std::mem::take(&mut self.changed_pools)
     }
 
     /// Returns every assigned address, in ascending order, with the Services to which it is
     /// assigned.
     pub(super) fn assignments(&self) -> impl Iterator<Item = (IpAddr, Vec<&Key>)> {
-        self.assignments
-            .iter()
-            .map(|(address, holding)| (*address, holding.services.iter().map(|t| &t.key).collect()))
+        self.assignments.iter().map(|(address, assignment)| {
+            (
+                *address,
+                assignment.services.iter().map(|assigned_service| &assigned_service.key).collect(),
+            )
+        })
     }
 
     /// Returns the Services to which this address is assigned.
@@ -395,45 +431,49 @@ impl Allocator {
         self.assignments
             .get(&address)
             .into_iter()
-            .flat_map(|holding| &holding.services)
-            .map(|tenant| &tenant.key)
+            .flat_map(|assignment| &assignment.services)
+            .map(|assigned_service| &assigned_service.key)
     }
 
     /// Returns the `ipMode` of a pool's addresses; `None` if the pool is absent or invalid.
     pub(super) fn mode(&self, pool: &str) -> Option<IpMode> {
-        self.pools.get(pool).filter(|space| space.valid).map(|space| space.mode)
+        self.pools
+            .get(pool)
+            .filter(|pool_addresses| pool_addresses.valid)
+            .map(|pool_addresses| pool_addresses.mode)
     }
 
     /// Returns the counts of a pool's addresses for IPv4 and IPv6.
     pub(super) fn counts(&self, pool: &str) -> [AddressCounts; 2] {
-        let count =
-            |space: &PoolAddresses| [Family::V4, Family::V6].map(|family| space.count(family));
+        let count = |pool_addresses: &PoolAddresses| {
+            [Family::V4, Family::V6].map(|family| pool_addresses.count(family))
+        };
         self.pools.get(pool).map(count).unwrap_or_default()
     }
 
     /// Returns the addresses of a pool that are not assigned automatically, and why.
     pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, SkipReason<'_>)> {
-        let space = self.pools.get(pool).filter(|space| space.valid);
-        let nodes = space
+        let pool_addresses = self.pools.get(pool).filter(|pool_addresses| pool_addresses.valid);
+        let nodes = pool_addresses
             .into_iter()
-            .flat_map(PoolAddresses::of_nodes)
+            .flat_map(PoolAddresses::node_addresses)
             .map(|address| (*address, SkipReason::Node));
-        let ranges = space.into_iter().flat_map(PoolAddresses::ranges);
-        let outside =
+        let ranges = pool_addresses.into_iter().flat_map(PoolAddresses::ranges);
+        let unmanaged =
             ranges.flat_map(|range| self.unmanaged_by_address.range(range.first()..=range.last()));
-        let unheld = outside.filter(move |(address, _)| {
+        let unassigned = unmanaged.filter(move |(address, _)| {
             !self.assignments.contains_key(address)
-                && space.is_some_and(|space| space.has(**address))
+                && pool_addresses.is_some_and(|pool_addresses| pool_addresses.can_assign(**address))
         });
-        let outside = unheld.filter_map(|(address, owners)| {
+        let unmanaged = unassigned.filter_map(|(address, owners)| {
             Some((*address, SkipReason::Unmanaged(owners.first()?)))
         });
-        let routers = space.into_iter().flat_map(PoolAddresses::of_routers);
-        let unheld = routers.filter(|address| {
+        let routers = pool_addresses.into_iter().flat_map(PoolAddresses::router_addresses);
+        let unassigned = routers.filter(|address| {
             !self.assignments.contains_key(address)
                 && !self.unmanaged_by_address.contains_key(address)
         });
-        nodes.chain(outside).chain(unheld.map(|address| (address, SkipReason::RouterAnycast)))
+        nodes.chain(unmanaged).chain(unassigned.map(|address| (address, SkipReason::RouterAnycast)))
     }
 
     /// Returns the address counts of all pools, for the metrics.

@@ -62,11 +62,11 @@ enum CheckResult {
     Write(Box<Condition>),
 }
 
-/// The facts that are common to all Services.
+/// The facts that the checks of all Services have in common.
 struct CheckContext<'a> {
-    scene: &'a ClusterView<'a>,
-    voices: Option<&'a LiveSpeakers<'a>>,
-    routers: Option<&'a BgpContext<'a>>,
+    cluster: &'a ClusterView<'a>,
+    live_speakers: Option<&'a LiveSpeakers<'a>>,
+    bgp: Option<&'a BgpContext<'a>>,
 }
 
 impl State {
@@ -81,7 +81,7 @@ impl State {
     /// Returns whether speakers can report their state in SpeakerStatuses, which exist only in
     /// FerroLB's own API group.
     pub(super) fn has_speakers(&self) -> bool {
-        self.config.group == api::GROUP
+        self.config.names.group == api::GROUP
     }
 
     /// Returns the time after `now` at which [`Self::check_announced`] must be called again, if
@@ -99,57 +99,66 @@ impl State {
             let node = |name: &str| self.nodes.get(name);
             self.rechecks.stale_speakers = Some(stale_speakers(self.speakers.values(), node));
         }
-        for (key, in_round, step) in self.steps(now) {
-            self.apply_check(&key, in_round, step, now);
+        for (key, in_round, result) in self.check_due_services(now) {
+            self.apply_check(&key, in_round, result, now);
         }
     }
 
     /// Checks the next Services, as far as the rate limit allows. Returns for each Service whether
     /// the round through all Services selected it, and the result of its check.
-    fn steps(&self, now: Instant) -> Vec<(Key, bool, CheckResult)> {
-        let scene = ClusterView::new(
+    fn check_due_services(&self, now: Instant) -> Vec<(Key, bool, CheckResult)> {
+        let cluster = ClusterView::new(
             self.nodes.values(),
             self.custom_resources.pools.values(),
             self.custom_resources.advertisements.values(),
             false,
         );
-        let none = BTreeSet::new();
-        let void = self.rechecks.stale_speakers.as_ref().unwrap_or(&none);
-        let voices = self.has_speakers().then(|| LiveSpeakers::new(self.speakers.values(), void));
-        let routers = BgpContext::new(
+        let no_speakers = BTreeSet::new();
+        let stale = self.rechecks.stale_speakers.as_ref().unwrap_or(&no_speakers);
+        let live_speakers =
+            self.has_speakers().then(|| LiveSpeakers::new(self.speakers.values(), stale));
+        let bgp = BgpContext::new(
             self.custom_resources.bgp_advertisements.values(),
             self.custom_resources.communities.values(),
             self.custom_resources.peers.values(),
             self.nodes.values(),
-            voices.as_ref(),
+            live_speakers.as_ref(),
         );
-        let around =
-            CheckContext { scene: &scene, voices: voices.as_ref(), routers: routers.as_ref() };
+        let context = CheckContext {
+            cluster: &cluster,
+            live_speakers: live_speakers.as_ref(),
+            bgp: bgp.as_ref(),
+        };
         let due = self.rechecks.due(now).map(|key| (key, false));
         let (last, left) = self.rechecks.round();
         let round = self.services.keys_after(last).take(left).map(|key| (key, true));
-        let (mut steps, mut room) = (Vec::new(), self.rechecks.room());
+        let (mut results, mut allowed_writes) = (Vec::new(), self.rechecks.allowed_writes());
         for (key, in_round) in due.chain(round).take(CHECKS_PER_PASS_MAX) {
             let Some(entry) = self.services.get(key) else { continue };
-            let step = self.step(entry, &around, now);
-            if matches!(step, CheckResult::Write(_)) {
-                if room == 0 {
+            let result = self.check_service(entry, &context, now);
+            if matches!(result, CheckResult::Write(_)) {
+                if allowed_writes == 0 {
                     break;
                 }
-                room -= 1;
+                allowed_writes -= 1;
             }
-            steps.push((key.clone(), in_round, step));
+            results.push((key.clone(), in_round, result));
         }
-        steps
+        results
     }
 
-    fn step(&self, entry: &ServiceEntry, around: &CheckContext<'_>, now: Instant) -> CheckResult {
-        let CheckContext { scene, voices, routers } = *around;
+    fn check_service(
+        &self,
+        entry: &ServiceEntry,
+        context: &CheckContext<'_>,
+        now: Instant,
+    ) -> CheckResult {
+        let CheckContext { cluster, live_speakers, bgp } = *context;
         let service = &entry.service;
         if service.assigned.is_empty() || entry.assignment.is_none() {
             return CheckResult::UpToDate;
         }
-        let since = entry.recheck.as_ref().and_then(|motion| motion.since);
+        let since = entry.recheck.as_ref().and_then(|recheck| recheck.since);
         if entry.pending_status.is_pending() {
             return CheckResult::RecheckAt(now + CONDITION_INTERVAL, since);
         }
@@ -157,7 +166,8 @@ impl State {
         let announceable: Vec<Vec<_>> =
             sharers.iter().map(|entry| entry.service.announceable().collect()).collect();
         let failing_on = |key| {
-            let failing = voices.into_iter().flat_map(|voices| voices.failing(key));
+            let failing =
+                live_speakers.into_iter().flat_map(|live_speakers| live_speakers.failing(key));
             failing.map(|(node, failing)| (node, failing.family)).collect()
         };
         let served = sharers.iter().zip(&announceable).map(|(entry, assigned)| ServiceView {
@@ -170,13 +180,14 @@ impl State {
             failing_on: failing_on(&entry.service.key),
         });
         let served: Vec<_> = served.collect();
-        let sharers = if routers.is_some() { served.clone() } else { Vec::new() };
-        let group = SharingGroup::of(scene, served);
+        let sharers = if bgp.is_some() { served.clone() } else { Vec::new() };
+        let group = SharingGroup::of(cluster, served);
         let endpoints = self.slices.of(&service.key).collect();
-        let verdict =
-            DiagnosisInput { service, endpoints, scene, group, sharers, voices, routers }.verdict();
-        let is = service.condition(ServiceConditionType::Announced);
-        if is.is_some_and(|is| service::matches(is, &verdict.condition)) {
+        let desired =
+            DiagnosisInput { service, endpoints, cluster, group, sharers, live_speakers, bgp }
+                .desired_condition(&self.config.names);
+        let current = service.condition(ServiceConditionType::Announced);
+        if current.is_some_and(|current| service::matches(current, &desired.condition)) {
             return CheckResult::UpToDate;
         }
         if let Some(until) = entry
@@ -188,10 +199,10 @@ impl State {
             return CheckResult::RecheckAt(until, since);
         }
         let since = since.unwrap_or(now);
-        if !verdict.write_at_once && now < since + CONDITION_DELAY {
+        if !desired.write_at_once && now < since + CONDITION_DELAY {
             return CheckResult::RecheckAt(since + CONDITION_DELAY, Some(since));
         }
-        CheckResult::Write(Box::new(service::with_transition_time(is, verdict.condition)))
+        CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
     }
 
     /// Returns the Services that have addresses to announce and that shared addresses connect to
@@ -210,28 +221,28 @@ impl State {
                 }
             }
         }
-        let has = |entry: &&ServiceEntry| entry.service.announceable().next().is_some();
-        seen.into_iter().filter_map(|key| self.services.get(key)).filter(has).collect()
+        let is_announceable = |entry: &&ServiceEntry| entry.service.announceable().next().is_some();
+        seen.into_iter().filter_map(|key| self.services.get(key)).filter(is_announceable).collect()
     }
 
-    fn apply_check(&mut self, key: &Key, in_round: bool, step: CheckResult, now: Instant) {
+    fn apply_check(&mut self, key: &Key, in_round: bool, result: CheckResult, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if in_round {
             self.rechecks.advance_round(key);
         }
-        self.rechecks.forget(key, &mut entry.recheck);
-        match step {
+        self.rechecks.remove(key, &mut entry.recheck);
+        match result {
             CheckResult::UpToDate => {
                 entry.announced = None;
                 self.counters.count(entry, self.config.role(&entry.service));
             }
             CheckResult::RecheckAt(at, since) => {
-                self.rechecks.look_at(key, &mut entry.recheck, at, since)
+                self.rechecks.queue(key, &mut entry.recheck, at, since)
             }
             CheckResult::Write(condition) => {
                 self.rechecks.count_write();
                 entry.announced = Some(condition);
-                self.settle_service(key, now);
+                self.update_pending_status(key, now);
             }
         }
     }

@@ -47,7 +47,7 @@ pub(super) struct UnusablePools {
 }
 
 /// Maximum number of pools per cause in [`UnusablePools`].
-const CLOSED_MAX: usize = 6;
+const UNUSABLE_POOLS_MAX: usize = 6;
 
 /// Name of a pool, and the addresses selected from it, in the order of the requested families.
 pub(super) type SelectedAddresses = (Box<str>, Vec<IpAddr>);
@@ -56,111 +56,126 @@ impl Allocator {
     /// Assigns one address of each family from the first pool that has all the families. `families`
     /// begins with the preferred family, and `only` restricts the choice to one pool.
     ///
-    /// With `prefer` (`PreferDualStack`), one address of one family is enough. Even then, the pools
-    /// that select the Service take precedence over the pools for all Services.
+    /// With `prefers_dual_stack` (`PreferDualStack`), one address of one family is enough. Even
+    /// then, the pools that select the Service take precedence over the pools for all Services.
     pub(super) fn assign_from_pools(
         &mut self,
-        asker: &Requester<'_>,
+        requester: &Requester<'_>,
         families: &[Family],
-        prefer: bool,
+        prefers_dual_stack: bool,
         only: Option<&str>,
     ) -> Result<SelectedAddresses, Shortage> {
         let groups = match only {
-            Some(pool) => [self.named(asker, pool)?, Vec::new()],
-            None => self.automatic_pools(asker)?,
+            Some(pool) => [self.requested_pool(requester, pool)?, Vec::new()],
+            None => self.automatic_pools(requester)?,
         };
         let mut found = None;
         for group in &groups {
-            found = self.best(asker, group, families, prefer);
+            found = self.best_addresses(requester, group, families, prefers_dual_stack);
             if found.is_some() {
                 break;
             }
         }
         let Some((pool, addresses)) = found else {
-            return Err(self.shortage(&groups.concat(), families, prefer));
+            return Err(self.shortage(&groups.concat(), families, prefers_dual_stack));
         };
         for address in &addresses {
-            self.assign(*address, &asker.service.key, &asker.terms, &pool);
+            self.assign(*address, &requester.service.key, &requester.sharing, &pool);
         }
         Ok((pool, addresses))
     }
 
-    fn named(&self, asker: &Requester<'_>, pool: &str) -> Result<Vec<Box<str>>, Shortage> {
+    fn requested_pool(
+        &self,
+        requester: &Requester<'_>,
+        pool: &str,
+    ) -> Result<Vec<Box<str>>, Shortage> {
         match self.pools.get(pool) {
             None => Err(Shortage::UnknownPool(pool.into())),
-            Some(space) if !space.valid => Err(Shortage::InvalidPool(pool.into())),
-            Some(space) if !asker.may_use(space) => Err(Shortage::PoolNotAllowed(pool.into())),
+            Some(pool_addresses) if !pool_addresses.valid => {
+                Err(Shortage::InvalidPool(pool.into()))
+            }
+            Some(pool_addresses) if !requester.may_use(pool_addresses) => {
+                Err(Shortage::PoolNotAllowed(pool.into()))
+            }
             Some(_) => Ok(vec![pool.into()]),
         }
     }
 
     /// Returns the pools that assign addresses to this Service automatically: those that select the
     /// Service, and those for all Services.
-    fn automatic_pools(&self, asker: &Requester<'_>) -> Result<[Vec<Box<str>>; 2], Shortage> {
-        let mut closed = UnusablePools::default();
-        let keep = |pools: &mut Vec<Box<str>>, name: &str| {
-            if pools.len() < CLOSED_MAX {
+    fn automatic_pools(&self, requester: &Requester<'_>) -> Result<[Vec<Box<str>>; 2], Shortage> {
+        let mut unusable = UnusablePools::default();
+        let add = |pools: &mut Vec<Box<str>>, name: &str| {
+            if pools.len() < UNUSABLE_POOLS_MAX {
                 pools.push(name.into());
             }
         };
-        let (mut own, mut everyones) = (Vec::new(), Vec::new());
-        for (name, space) in &self.pools {
-            let allocation = space.allocation.as_ref();
-            match (space.valid, space.auto_assign, allocation) {
-                (false, ..) => keep(&mut closed.invalid, name),
-                (_, false, _) => keep(&mut closed.manual, name),
-                (_, _, None) => everyones.push(name.clone()),
-                (_, _, Some(_)) if !asker.may_use(space) => keep(&mut closed.others, name),
-                (_, _, Some(allocation)) => own.push((allocation.rank(), name.clone())),
+        let (mut selecting, mut unrestricted) = (Vec::new(), Vec::new());
+        for (name, pool_addresses) in &self.pools {
+            let allocation = pool_addresses.allocation.as_ref();
+            match (pool_addresses.valid, pool_addresses.auto_assign, allocation) {
+                (false, ..) => add(&mut unusable.invalid, name),
+                (_, false, _) => add(&mut unusable.manual, name),
+                (_, _, None) => unrestricted.push(name.clone()),
+                (_, _, Some(_)) if !requester.may_use(pool_addresses) => {
+                    add(&mut unusable.others, name)
+                }
+                (_, _, Some(allocation)) => selecting.push((allocation.rank(), name.clone())),
             }
         }
-        own.sort();
-        if own.is_empty() && everyones.is_empty() {
-            return Err(Shortage::NoPool(closed));
+        selecting.sort();
+        if selecting.is_empty() && unrestricted.is_empty() {
+            return Err(Shortage::NoPool(unusable));
         }
-        Ok([own.into_iter().map(|(_, name)| name).collect(), everyones])
+        Ok([selecting.into_iter().map(|(_, name)| name).collect(), unrestricted])
     }
 
     /// Returns addresses from the first of these pools that has all families.
     ///
-    /// If no pool has all families and `prefer` is set, returns one address from the first pool
-    /// that has the first family. If there is none, the next family follows.
-    fn best(
+    /// If no pool has all families and `prefers_dual_stack` is set, returns one address from the
+    /// first pool that has the first family. If no pool has the first family, the next one follows.
+    fn best_addresses(
         &mut self,
-        asker: &Requester<'_>,
+        requester: &Requester<'_>,
         pools: &[Box<str>],
         families: &[Family],
-        prefer: bool,
+        prefers_dual_stack: bool,
     ) -> Option<SelectedAddresses> {
         let mut partial: Vec<Option<SelectedAddresses>> = vec![None; families.len()];
         for pool in pools {
-            let found = self.first_of(pool, asker, families);
+            let found = self.first_addresses(pool, requester, families);
             if let Some(all) = found.iter().copied().collect::<Option<Vec<_>>>() {
                 return Some((pool.clone(), all));
             }
-            for (known, address) in partial.iter_mut().zip(found) {
-                if let (None, Some(address)) = (&known, address) {
-                    *known = Some((pool.clone(), vec![address]));
+            for (first, address) in partial.iter_mut().zip(found) {
+                if let (None, Some(address)) = (&first, address) {
+                    *first = Some((pool.clone(), vec![address]));
                 }
             }
         }
-        partial.into_iter().flatten().next().filter(|_| prefer)
+        partial.into_iter().flatten().next().filter(|_| prefers_dual_stack)
     }
 
     /// Returns why these pools have no address to assign: they do not contain the families, or no
     /// address is free.
-    fn shortage(&self, pools: &[Box<str>], families: &[Family], prefer: bool) -> Shortage {
-        let has = |space: &PoolAddresses| {
-            let mut families = families.iter().map(|family| space.has_family(*family));
-            if prefer { families.any(|has| has) } else { families.all(|has| has) }
+    fn shortage(
+        &self,
+        pools: &[Box<str>],
+        families: &[Family],
+        prefers_dual_stack: bool,
+    ) -> Shortage {
+        let has = |pool_addresses: &PoolAddresses| {
+            let mut families = families.iter().map(|family| pool_addresses.has_family(*family));
+            if prefers_dual_stack { families.any(|has| has) } else { families.all(|has| has) }
         };
-        let full = pools.iter().filter(|pool| self.pools.get(*pool).is_some_and(has));
-        let mut full: Vec<_> = full.cloned().collect();
-        full.sort();
-        if full.is_empty() {
+        let exhausted = pools.iter().filter(|pool| self.pools.get(*pool).is_some_and(has));
+        let mut exhausted: Vec<_> = exhausted.cloned().collect();
+        exhausted.sort();
+        if exhausted.is_empty() {
             Shortage::Family(families.to_vec())
         } else {
-            Shortage::Exhausted(full)
+            Shortage::Exhausted(exhausted)
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) trait StatusResource: Keyed<Key = Box<str>> + PartialEq {
     /// its CRD has no field for it.
     fn status(
         &self,
-        around: &Self::StatusInputs<'_>,
+        inputs: &Self::StatusInputs<'_>,
         fields: &StatusFields,
     ) -> Option<Self::Status>;
 
@@ -68,7 +68,7 @@ pub(super) struct CustomResources {
 
 impl CustomResources {
     /// Marks the stores as incomplete until new lists arrive.
-    pub(super) const fn doubt(&mut self) {
+    pub(super) const fn mark_incomplete(&mut self) {
         self.pools.mark_incomplete();
         self.advertisements.mark_incomplete();
         self.communities.mark_incomplete();
@@ -78,23 +78,35 @@ impl CustomResources {
     }
 
     /// Records a written status as the object's current status, until the watch reports the object.
-    pub(super) fn assume(&mut self, name: &str, written: &CustomResourceStatus) {
+    pub(super) fn record_written(&mut self, name: &str, written: &CustomResourceStatus) {
         match written {
-            CustomResourceStatus::Pool(status) => assume(&mut self.pools, name, status),
+            CustomResourceStatus::Pool(status) => {
+                record_written_status(&mut self.pools, name, status)
+            }
             CustomResourceStatus::Advertisement(status) => {
-                assume(&mut self.advertisements, name, status)
+                record_written_status(&mut self.advertisements, name, status)
             }
-            CustomResourceStatus::Community(status) => assume(&mut self.communities, name, status),
-            CustomResourceStatus::Peer(status) => assume(&mut self.peers, name, status),
+            CustomResourceStatus::Community(status) => {
+                record_written_status(&mut self.communities, name, status)
+            }
+            CustomResourceStatus::Peer(status) => {
+                record_written_status(&mut self.peers, name, status)
+            }
             CustomResourceStatus::BgpAdvertisement(status) => {
-                assume(&mut self.bgp_advertisements, name, status);
+                record_written_status(&mut self.bgp_advertisements, name, status);
             }
-            CustomResourceStatus::BfdProfile(status) => assume(&mut self.profiles, name, status),
+            CustomResourceStatus::BfdProfile(status) => {
+                record_written_status(&mut self.profiles, name, status)
+            }
         }
     }
 }
 
-fn assume<K: StatusResource>(objects: &mut Objects<K>, name: &str, written: &K::Status) {
+fn record_written_status<K: StatusResource>(
+    objects: &mut Objects<K>,
+    name: &str,
+    written: &K::Status,
+) {
     if let Some(object) = objects.get_mut(name) {
         object.record_written(written);
     }
@@ -119,7 +131,8 @@ impl State {
         let changed = objects.handle(change, Some);
         for (name, _) in &changed {
             if objects.get(name).is_none() {
-                self.write_queue.forget_own(&Target::CustomResource(K::KIND, name.clone()));
+                self.write_queue
+                    .remove_custom_resource(&Target::CustomResource(K::KIND, name.clone()));
             }
         }
         if !changed.is_empty() {
@@ -137,34 +150,39 @@ impl State {
     /// Skips a kind if a list of objects on which its statuses depend is incomplete.
     pub(super) fn update_custom_resources(&mut self, now: Instant) {
         let has_speakers = self.speakers.is_complete() || !self.has_speakers();
-        let touched = self.allocator.take_touched();
+        let changed_pools = self.allocator.take_changed_pools();
         let all = std::mem::take(&mut self.custom_resources.statuses_dirty);
-        let Self { custom_resources: own, write_queue: agenda, status_fields: fields, .. } = self;
-        let mut settle = StatusComparison { agenda, fields, now };
-        let around =
+        let Self { custom_resources: resources, write_queue, status_fields: fields, .. } = self;
+        let mut comparison = StatusComparison { write_queue, fields, now };
+        let inputs =
             pools::PoolStatusInputs { faults: &self.pool_faults, allocator: &self.allocator };
-        let pools = own.pools.values().filter(|pool| all || touched.contains(&pool.name));
-        settle.all(pools, &around);
+        let pools =
+            resources.pools.values().filter(|pool| all || changed_pools.contains(&pool.name));
+        comparison.compare(pools, &inputs);
         if !all {
             return;
         }
-        let names: BTreeSet<_> = own.pools.keys().map(|name| &**name).collect();
-        settle.all(own.advertisements.values(), &names);
-        let (has_peers, has_profiles) = (own.peers.is_complete(), own.profiles.is_complete());
+        let names: BTreeSet<_> = resources.pools.keys().map(|name| &**name).collect();
+        comparison.compare(resources.advertisements.values(), &names);
+        let (has_peers, has_profiles) =
+            (resources.peers.is_complete(), resources.profiles.is_complete());
         if has_profiles {
-            settle.all(own.profiles.values(), &());
+            comparison.compare(resources.profiles.values(), &());
         }
         if has_peers && has_profiles && has_speakers {
-            let around = bgp::peers::PeerStatusInputs::of(own, &self.nodes, &self.speakers);
-            settle.all(own.peers.values(), &around);
+            let inputs = bgp::peers::PeerStatusInputs::of(resources, &self.nodes, &self.speakers);
+            comparison.compare(resources.peers.values(), &inputs);
         }
-        if own.communities.is_complete() {
-            let owners = validity::alias_owners(own.communities.values());
-            settle.all(own.communities.values(), &owners);
-            if has_peers && own.bgp_advertisements.is_complete() {
-                let around =
-                    bgp::advertisements::AdvertisementStatusInputs::of(own, &self.nodes, owners);
-                settle.all(own.bgp_advertisements.values(), &around);
+        if resources.communities.is_complete() {
+            let owners = validity::alias_owners(resources.communities.values());
+            comparison.compare(resources.communities.values(), &owners);
+            if has_peers && resources.bgp_advertisements.is_complete() {
+                let inputs = bgp::advertisements::AdvertisementStatusInputs::of(
+                    resources,
+                    &self.nodes,
+                    owners,
+                );
+                comparison.compare(resources.bgp_advertisements.values(), &inputs);
             }
         }
     }
@@ -172,24 +190,28 @@ impl State {
 
 /// Compares the statuses of custom resources with the desired ones, and queues the writes.
 struct StatusComparison<'a> {
-    agenda: &'a mut WriteQueue,
+    write_queue: &'a mut WriteQueue,
     fields: &'a BTreeMap<CustomResourceKind, StatusFields>,
     now: Instant,
 }
 
 impl StatusComparison<'_> {
-    fn all<'o, K: StatusResource + 'o>(
+    fn compare<'o, K: StatusResource + 'o>(
         &mut self,
         objects: impl Iterator<Item = &'o K>,
-        around: &K::StatusInputs<'_>,
+        inputs: &K::StatusInputs<'_>,
     ) {
         let Some(fields) = self.fields.get(&K::KIND) else { return };
         for object in objects {
             let name = object.key();
-            let status = object.status(around, fields);
+            let status = object.status(inputs, fields);
             let status =
                 status.map(|status| Status::CustomResource(name.clone(), K::STATUS(status)));
-            self.agenda.set_own(Target::CustomResource(K::KIND, name), status, self.now);
+            self.write_queue.set_custom_resource(
+                Target::CustomResource(K::KIND, name),
+                status,
+                self.now,
+            );
         }
     }
 }

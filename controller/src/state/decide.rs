@@ -16,7 +16,7 @@ use super::{LATENCIES_MAX, RETRY_INTERVAL, ServiceCounters, State, pools};
 use crate::desired::{NOT_WRITTEN, Status};
 
 impl State {
-    /// Makes the decisions that remain at the end of a pass of the main loop, after its last event.
+    /// Makes the decisions that remain after the last event of a pass of the main loop.
     pub(super) fn decide_remaining(&mut self, now: Instant) {
         if !self.is_active_leader {
             return;
@@ -25,13 +25,13 @@ impl State {
             self.decide_all(now);
         }
         if now >= self.retry_at {
-            self.serve_waiting(now);
+            self.retry_waiting(now);
         }
         // Waiting Services come before those that changed in this pass. The loop ends, because a
         // Service that moves to another pool frees addresses at most once.
         loop {
             while self.allocator.take_freed() {
-                self.serve_waiting(now);
+                self.retry_waiting(now);
             }
             let deferred = std::mem::take(&mut self.deferred);
             if deferred.is_empty() {
@@ -60,30 +60,30 @@ impl State {
             .values()
             .map(|pool| (pool, !faults.contains_key(&pool.name)));
         let nodes = self.nodes.values().flat_map(|node| node.addresses.iter().copied());
-        let outside = self.services.values().map(|entry| {
+        let unmanaged = self.services.values().map(|entry| {
             let service = &entry.service;
             let namespace_labels = self.namespaces.get(&service.key.namespace);
             (
-                Requester { service, terms: SharingParameters::default(), namespace_labels },
+                Requester { service, sharing: SharingParameters::default(), namespace_labels },
                 self.config.unmanaged_addresses(service),
             )
         });
-        self.allocator.set_pools(pools, nodes, outside);
+        self.allocator.set_pools(pools, nodes, unmanaged);
         self.deferred.clear();
-        let (unclear, mut keys): (Vec<_>, Vec<_>) =
-            self.services.keys().cloned().partition(|key| self.is_unclear(key));
-        self.waiting.extend(unclear);
-        let settled = |entry: &ServiceEntry| {
-            service::is_settled(&entry.service, &SharingParameters::of(&entry.service))
+        let (awaiting_namespace, mut keys): (Vec<_>, Vec<_>) =
+            self.services.keys().cloned().partition(|key| self.waits_for_namespace(key));
+        self.waiting.extend(awaiting_namespace);
+        let has_recorded_sharing = |entry: &ServiceEntry| {
+            service::has_recorded_sharing(&entry.service, &SharingParameters::of(&entry.service))
         };
-        keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(settled));
-        keys.iter().for_each(|key| self.keep(key));
+        keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(has_recorded_sharing));
+        keys.iter().for_each(|key| self.keep_addresses(key));
         // Clear the flag of freed addresses, because the code below tries all Services that lack
         // addresses. Only an address that becomes free from here on requires another round.
         self.allocator.take_freed();
-        self.sort_to_serve(&mut keys);
-        keys.iter().for_each(|key| self.fill(key, now));
-        keys.iter().for_each(|key| self.settle_service(key, now));
+        self.sort_for_assignment(&mut keys);
+        keys.iter().for_each(|key| self.assign_addresses(key, now));
+        keys.iter().for_each(|key| self.update_pending_status(key, now));
         self.retry_at = now + RETRY_INTERVAL;
     }
 
@@ -100,8 +100,8 @@ impl State {
             );
             // A Service keeps the addresses in its status, even if another load balancer wrote
             // them. Assign them before waiting Services can get them.
-            if had.iter().any(|one| !has.contains(one)) {
-                self.keep(key);
+            if had.iter().any(|address| !has.contains(address)) {
+                self.keep_addresses(key);
             }
             self.set_unmanaged(key, &has);
         }
@@ -113,28 +113,28 @@ impl State {
     }
 
     fn decide(&mut self, key: &Key, now: Instant) {
-        if self.is_unclear(key) {
+        if self.waits_for_namespace(key) {
             self.waiting.insert(key.clone());
             return;
         }
-        self.keep(key);
-        self.fill(key, now);
-        self.settle_service(key, now);
+        self.keep_addresses(key);
+        self.assign_addresses(key, now);
+        self.update_pending_status(key, now);
     }
 
     /// Passes the addresses that a Service uses without an assignment by FerroLB to the allocator.
     fn set_unmanaged(&mut self, key: &Key, addresses: &[(IpAddr, UnmanagedSource)]) {
         let Some(entry) = self.services.get(key) else { return };
         let namespace_labels = self.namespaces.get(&key.namespace);
-        let asker = Requester {
+        let requester = Requester {
             service: &entry.service,
-            terms: SharingParameters::default(),
+            sharing: SharingParameters::default(),
             namespace_labels,
         };
-        self.allocator.set_unmanaged(&asker, addresses);
+        self.allocator.set_unmanaged(&requester, addresses);
     }
 
-    fn has_no_claim(&self, key: &Key) -> bool {
+    fn has_no_assignment(&self, key: &Key) -> bool {
         self.services.get(key).is_some_and(|entry| entry.assignment.is_none())
     }
 
@@ -142,7 +142,7 @@ impl State {
     ///
     /// If a pool selects Namespaces by label, the decision requires the Namespace's labels. The
     /// Namespace exists before the Service, but its watch may report it later.
-    fn is_unclear(&self, key: &Key) -> bool {
+    fn waits_for_namespace(&self, key: &Key) -> bool {
         self.namespaces.get(&key.namespace).is_none()
             && self.pools_select_namespaces()
             && self.services.get(key).is_some_and(|entry| entry.present().is_empty())
@@ -157,44 +157,46 @@ impl State {
     /// Releases the addresses of a deleted Service, and removes its pending write, its recheck and
     /// its counts.
     pub(super) fn release(&mut self, key: &Key, mut entry: ServiceEntry) {
-        self.write_queue.withdraw(&mut entry.pending_status);
-        self.rechecks.forget(key, &mut entry.recheck);
+        self.write_queue.remove_pending(&mut entry.pending_status);
+        self.rechecks.remove(key, &mut entry.recheck);
         self.waiting.remove(key);
-        for address in entry.assignment.take().into_iter().flat_map(|claim| claim.addresses) {
+        for address in
+            entry.assignment.take().into_iter().flat_map(|assignment| assignment.addresses)
+        {
             self.allocator.release(address, key);
         }
         self.counters.count(&mut entry, Role::Foreign);
-        let asker = Requester {
+        let requester = Requester {
             service: &entry.service,
-            terms: SharingParameters::default(),
+            sharing: SharingParameters::default(),
             namespace_labels: None,
         };
-        self.allocator.set_unmanaged(&asker, &[]);
+        self.allocator.set_unmanaged(&requester, &[]);
     }
 
     /// Sorts Services into the order of assignment. Those that request specific addresses come
     /// first, because the others can use any address. Each group is sorted by name.
-    fn sort_to_serve(&self, keys: &mut [Key]) {
-        let asks = |key: &Key| {
+    fn sort_for_assignment(&self, keys: &mut [Key]) {
+        let requests_addresses = |key: &Key| {
             self.services
                 .get(key)
                 .is_some_and(|entry| !entry.service.demand.request.addresses.is_empty())
         };
-        keys.sort_by_cached_key(|key| (!asks(key), key.clone()));
+        keys.sort_by_cached_key(|key| (!requests_addresses(key), key.clone()));
     }
 
     /// Tries again to assign addresses to the waiting Services.
-    fn serve_waiting(&mut self, now: Instant) {
+    fn retry_waiting(&mut self, now: Instant) {
         self.retry_at = now + RETRY_INTERVAL;
         let mut waiting: Vec<_> = self.waiting.iter().cloned().collect();
-        self.sort_to_serve(&mut waiting);
+        self.sort_for_assignment(&mut waiting);
         for key in waiting {
-            if self.has_no_claim(&key) {
+            if self.has_no_assignment(&key) {
                 self.decide(&key, now);
                 continue;
             }
-            self.fill(&key, now);
-            self.settle_service(&key, now);
+            self.assign_addresses(&key, now);
+            self.update_pending_status(&key, now);
         }
     }
 
@@ -208,100 +210,107 @@ impl State {
         self.counters = ServiceCounters::default();
         self.rechecks = RecheckQueue::default();
         for entry in self.services.values_mut() {
-            self.write_queue.withdraw(&mut entry.pending_status);
+            self.write_queue.remove_pending(&mut entry.pending_status);
             (entry.assignment, entry.counted, entry.first_assigned_at) =
                 (None, CounterLabels::default(), None);
             (entry.announced, entry.recheck) = (None, None);
             entry.lost.clear();
         }
-        self.write_queue.forget_all_own();
+        self.write_queue.remove_all_custom_resources();
     }
 
     /// Keeps the addresses that a Service has and may use, and releases its other ones. Releases
     /// all addresses of a Service that FerroLB does not serve.
-    fn keep(&mut self, key: &Key) {
+    fn keep_addresses(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        if self.config.role(&entry.service) != Role::Ours {
-            if let Some(claim) = entry.assignment.take() {
-                claim.addresses.iter().for_each(|address| self.allocator.release(*address, key));
+        if self.config.role(&entry.service) != Role::ServedByFerroLb {
+            if let Some(assignment) = entry.assignment.take() {
+                assignment
+                    .addresses
+                    .iter()
+                    .for_each(|address| self.allocator.release(*address, key));
                 entry.pending_status.reset_delay();
             }
             return;
         }
         let namespace_labels = self.namespaces.get(&key.namespace);
-        let asker = Requester {
+        let requester = Requester {
             service: &entry.service,
-            terms: SharingParameters::of(&entry.service),
+            sharing: SharingParameters::of(&entry.service),
             namespace_labels,
         };
-        let (claim, lost) = service_addresses::keep(
+        let (assignment, lost) = service_addresses::keep(
             &mut self.allocator,
-            &asker,
+            &requester,
             &entry.present(),
             entry.pool_name().as_deref(),
         );
         if !lost.is_empty() {
             entry.lost = lost;
         }
-        let before = entry.assignment.replace(claim);
+        let before = entry.assignment.replace(assignment);
         // `service_addresses::keep` decides only the addresses and the pool. If the addresses are
-        // unchanged, the other fields keep their values until `fill` decides them.
-        if let (Some(before), Some(claim)) = (before, &mut entry.assignment)
-            && before.addresses == claim.addresses
+        // unchanged, the other fields keep their values until `assign_addresses` decides them.
+        if let (Some(before), Some(assignment)) = (before, &mut entry.assignment)
+            && before.addresses == assignment.addresses
         {
-            let pool = std::mem::take(&mut claim.pool);
+            let pool = std::mem::take(&mut assignment.pool);
             if before.pool != pool {
                 entry.pending_status.reset_delay();
             }
-            *claim = service_addresses::Assignment { pool, ..before };
+            *assignment = service_addresses::Assignment { pool, ..before };
         } else {
             entry.pending_status.reset_delay();
         }
     }
 
     /// Assigns the addresses that a Service lacks, as far as pools have them.
-    fn fill(&mut self, key: &Key, now: Instant) {
+    fn assign_addresses(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        let Some(mut claim) = entry.assignment.clone() else {
+        let Some(mut assignment) = entry.assignment.clone() else {
             self.waiting.remove(key);
             return;
         };
         let namespace_labels = self.namespaces.get(&key.namespace);
-        let asker = Requester {
+        let requester = Requester {
             service: &entry.service,
-            terms: SharingParameters::of(&entry.service),
+            sharing: SharingParameters::of(&entry.service),
             namespace_labels,
         };
-        entry.lost.extend(service_addresses::fill(&mut self.allocator, &asker, &mut claim));
-        if claim.shortage.is_some() {
+        entry.lost.extend(service_addresses::assign(
+            &mut self.allocator,
+            &requester,
+            &mut assignment,
+        ));
+        if assignment.shortage.is_some() {
             self.waiting.insert(key.clone());
         } else {
             self.waiting.remove(key);
         }
-        if entry.service.assigned.is_empty() && !claim.addresses.is_empty() {
+        if entry.service.assigned.is_empty() && !assignment.addresses.is_empty() {
             entry.first_assigned_at.get_or_insert(now);
         }
-        if entry.assignment.as_ref() != Some(&claim) {
+        if entry.assignment.as_ref() != Some(&assignment) {
             entry.pending_status.reset_delay();
         }
-        entry.assignment = Some(claim);
+        entry.assignment = Some(assignment);
     }
 
     /// Compares a Service's status with the desired one, and queues or removes the write.
-    pub(super) fn settle_service(&mut self, key: &Key, now: Instant) {
+    pub(super) fn update_pending_status(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
         let role = self.config.role(&entry.service);
-        let wanted = service::status(entry, role);
+        let wanted = service::status(entry, role, &self.config.names);
         if wanted.is_none() {
             entry.lost.clear();
             // The watch may report the written status before the response to the write arrives. In
             // that case, measure the assignment latency here.
-            let shown =
+            let assigned_at =
                 entry.first_assigned_at.take().filter(|_| !entry.service.assigned.is_empty());
             self.latencies.extend(
-                shown
+                assigned_at
                     .filter(|_| self.latencies.len() < LATENCIES_MAX)
-                    .map(|given| now.since(given)),
+                    .map(|assigned_at| now.since(assigned_at)),
             );
         }
         let wanted = wanted.map(|wanted| Status::Service(key.clone(), wanted));
@@ -314,34 +323,35 @@ impl ServiceCounters {
     /// Removes a Service from the counters of its previous state, and adds it to those of its
     /// current state.
     pub(super) fn count(&mut self, entry: &mut ServiceEntry, role: Role) {
-        let claim = entry.assignment.as_ref();
-        let has = claim.filter(|claim| !claim.addresses.is_empty());
-        let decided = claim
+        let assignment = entry.assignment.as_ref();
+        let with_addresses = assignment.filter(|assignment| !assignment.addresses.is_empty());
+        let decided = assignment
             .and_then(service::reason)
             .or((role == Role::ServedByMetalLb).then_some(SERVED_BY_METALLB));
-        let now = CounterLabels {
+        let current = CounterLabels {
             reason: decided
                 .map(|reason| if entry.pending_status.is_refused() { NOT_WRITTEN } else { reason }),
-            announced: claim.and_then(|_| Reason::of(entry)),
-            pool: has.and_then(|claim| claim.pool.clone()),
+            announced: assignment.and_then(|_| Reason::of(entry)),
+            pool: with_addresses.and_then(|assignment| assignment.pool.clone()),
         };
-        if entry.counted == now {
+        if entry.counted == current {
             return;
         }
-        let was = std::mem::replace(&mut entry.counted, now.clone());
-        if let Some(count) = was.reason.and_then(|reason| self.reasons.get_mut(reason)) {
+        let previous = std::mem::replace(&mut entry.counted, current.clone());
+        if let Some(count) = previous.reason.and_then(|reason| self.reasons.get_mut(reason)) {
             *count -= 1;
         }
-        if let Some(count) = was.announced.and_then(|reason| self.announced.get_mut(&reason)) {
+        if let Some(count) = previous.announced.and_then(|reason| self.announced.get_mut(&reason)) {
             *count -= 1;
         }
-        if let Some(count) = was.pool.and_then(|pool| self.pools.get_mut(&pool)) {
+        if let Some(count) = previous.pool.and_then(|pool| self.pools.get_mut(&pool)) {
             *count = count.saturating_sub(1);
         }
-        now.reason.into_iter().for_each(|reason| *self.reasons.entry(reason).or_default() += 1);
-        now.announced
+        current.reason.into_iter().for_each(|reason| *self.reasons.entry(reason).or_default() += 1);
+        current
+            .announced
             .into_iter()
             .for_each(|reason| *self.announced.entry(reason).or_default() += 1);
-        now.pool.into_iter().for_each(|pool| *self.pools.entry(pool).or_default() += 1);
+        current.pool.into_iter().for_each(|pool| *self.pools.entry(pool).or_default() += 1);
     }
 }

@@ -35,13 +35,13 @@ struct ServiceRow {
 
 impl ServiceRow {
     fn of(entry: &ServiceEntry) -> Self {
-        let claim = entry.assignment.as_ref();
+        let assignment = entry.assignment.as_ref();
         Self {
             service: entry.service.key.to_string(),
             assigned: entry.service.assigned.iter().map(|assigned| assigned.address).collect(),
-            given: claim.map(|claim| claim.addresses.clone()).unwrap_or_default(),
-            pool: claim.and_then(|claim| claim.pool.clone()),
-            reason: claim.and_then(service::reason),
+            given: assignment.map(|assignment| assignment.addresses.clone()).unwrap_or_default(),
+            pool: assignment.and_then(|assignment| assignment.pool.clone()),
+            reason: assignment.and_then(service::reason),
         }
     }
 }
@@ -51,18 +51,18 @@ impl State {
     /// and those to which FerroLB has assigned addresses.
     #[must_use]
     pub fn dump(&self, now: Instant) -> Dump {
-        let shown =
+        let is_listed =
             |entry: &&ServiceEntry| entry.assignment.is_some() || entry.service.load_balancer;
         Dump {
             leading: self.leading,
             in_office: self.is_active_leader,
             waiting_for_lists: self.never_listed(),
-            figures: self.figures(),
+            figures: self.metric_values(),
             services: self
                 .services
                 .iter()
                 .map(|(_, entry)| entry)
-                .filter(shown)
+                .filter(is_listed)
                 .map(ServiceRow::of)
                 .collect(),
             tenants: self

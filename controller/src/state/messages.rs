@@ -15,20 +15,29 @@ pub(super) mod warning;
 
 use std::fmt::{self, Display};
 
-use ferrolb_proto::api::{ConditionStatus, GROUP, NAMESPACE};
+use ferrolb_proto::api::ConditionStatus;
+
+use super::Names;
 
 /// Separates the parts of a message.
 pub(super) const SEPARATOR: &str = "; ";
 /// The reason of a condition `Valid` that is `True`.
 pub(super) const VALID: &str = "Valid";
-/// Returns the command that shows the conditions of these objects of FerroLB.
-pub(super) fn describe(resource: &str, names: &[&str]) -> String {
-    let names = names.join(" ");
-    format!("`kubectl -n {NAMESPACE} describe {resource}.{GROUP} {names}`")
-}
-
 /// Maximum number of names that a message lists.
 const NAMED_MAX: usize = 5;
+
+impl Names {
+    /// Returns the `kubectl describe` command for these custom resources of one kind.
+    fn describe(&self, resource: &str, objects: &[&str]) -> String {
+        let Self { namespace, group } = self;
+        format!("`kubectl -n {namespace} describe {resource}.{group} {}`", objects.join(" "))
+    }
+
+    /// Returns the `kubectl describe` command for the DaemonSet of the speakers.
+    fn describe_speakers(&self) -> String {
+        format!("`kubectl -n {} describe daemonset speaker`", self.namespace)
+    }
+}
 
 /// The content of a condition; `Display` renders the condition's message.
 pub(super) trait Message: Display {
@@ -39,8 +48,8 @@ pub(super) trait Message: Display {
 }
 
 /// Joins the items with "and": `a and b`.
-pub(super) fn join<T: ToString>(things: &[T]) -> String {
-    things.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+pub(super) fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 /// Lists the first names, then "and others" instead of a count, so that one more name does not

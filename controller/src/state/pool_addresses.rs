@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ferrolb_proto::api::IpMode;
-use ferrolb_proto::facts::{Pool, ServiceAllocation};
+use ferrolb_proto::facts::{Pool, ServiceRestriction};
 use ferrolb_proto::range::{AddressRange, AddressSet, Family};
 
 /// Addresses of one pool.
@@ -20,10 +20,10 @@ pub(super) struct PoolAddresses {
     pub(super) auto_assign: bool,
     pub(super) mode: IpMode,
     /// Services that may use the addresses; `None` for all.
-    pub(super) allocation: Option<ServiceAllocation>,
+    pub(super) allocation: Option<ServiceRestriction>,
     avoid_buggy: bool,
     /// Addresses of the pool that belong to Nodes and are never assigned.
-    of_nodes: Vec<IpAddr>,
+    node_addresses: Vec<IpAddr>,
     /// Ranges in the order of the pool's spec.
     ranges: Vec<AddressRange>,
     /// Addresses of the pool without the excluded ones and those of Nodes. The set still contains
@@ -53,7 +53,7 @@ pub(super) struct AddressCounts {
 
 /// Returns the index of a family in arrays with one element per family: IPv4 first, as in the
 /// status of a pool.
-pub(super) const fn index(family: Family) -> usize {
+pub(super) const fn family_index(family: Family) -> usize {
     match family {
         Family::V4 => 0,
         Family::V6 => 1,
@@ -78,20 +78,23 @@ pub(super) fn is_router_anycast(address: IpAddr) -> bool {
 
 /// Returns the upper 64 bits of the addresses of a range for which [`is_router_anycast`] is true.
 fn router_prefixes(range: &AddressRange) -> RangeInclusive<u128> {
-    #[expect(clippy::reversed_empty_ranges, reason = "there are none")]
+    #[expect(
+        clippy::reversed_empty_ranges,
+        reason = "an empty range: no IPv4 address is a router anycast address"
+    )]
     let (IpAddr::V6(first), IpAddr::V6(last)) = (range.first(), range.last()) else { return 1..=0 };
-    let begins = first.to_bits().trailing_zeros() >= 64;
-    (first.to_bits() >> 64) + u128::from(!begins)..=last.to_bits() >> 64
+    let includes_first = first.to_bits().trailing_zeros() >= 64;
+    (first.to_bits() >> 64) + u128::from(!includes_first)..=last.to_bits() >> 64
 }
 
 /// Returns the number of addresses of a range for which [`is_router_anycast`] is true.
-pub(super) fn routers(range: &AddressRange) -> u128 {
+pub(super) fn count_router_anycast(range: &AddressRange) -> u128 {
     let prefixes = router_prefixes(range);
     (prefixes.end() + 1).saturating_sub(*prefixes.start())
 }
 
 /// Returns the number of addresses of a range for which [`is_buggy`] is true.
-pub(super) fn buggy(range: &AddressRange) -> u128 {
+pub(super) fn count_buggy(range: &AddressRange) -> u128 {
     let (IpAddr::V4(first), IpAddr::V4(last)) = (range.first(), range.last()) else { return 0 };
     // Below `n`, each complete block of 256 addresses has two such addresses, and an incomplete
     // block has one: its first address.
@@ -103,28 +106,28 @@ impl PoolAddresses {
     /// Returns the addresses of a pool before any of them is assigned. `nodes` has the addresses of
     /// all Nodes.
     pub(super) fn new(pool: &Pool, usable: bool, nodes: &BTreeSet<IpAddr>) -> Self {
-        let (mut all, mut of_nodes) = (AddressSet::default(), Vec::new());
+        let (mut all, mut node_addresses) = (AddressSet::default(), Vec::new());
         if usable {
             pool.ranges.iter().for_each(|range| all.insert(*range));
             pool.excluded.iter().for_each(|range| all.remove(*range));
-            let inside =
+            let in_ranges =
                 pool.ranges.iter().flat_map(|range| nodes.range(range.first()..=range.last()));
-            of_nodes.extend(inside.copied().filter(|address| all.contains(*address)));
-            of_nodes.iter().for_each(|node| all.remove(AddressRange::single(*node)));
+            node_addresses.extend(in_ranges.copied().filter(|address| all.contains(*address)));
+            node_addresses.iter().for_each(|node| all.remove(AddressRange::single(*node)));
         }
-        let left_out =
-            if pool.avoid_buggy { all.ranges().map(|range| buggy(&range)).sum() } else { 0 };
-        let routers: u128 = all.ranges().map(|range| routers(&range)).sum();
+        let buggy_count =
+            if pool.avoid_buggy { all.ranges().map(|range| count_buggy(&range)).sum() } else { 0 };
+        let routers: u128 = all.ranges().map(|range| count_router_anycast(&range)).sum();
         Self {
             valid: usable,
             auto_assign: pool.auto_assign,
             mode: pool.ip_mode,
             allocation: pool.allocation.clone(),
             avoid_buggy: pool.avoid_buggy,
-            of_nodes,
+            node_addresses,
             ranges: if usable { pool.ranges.clone() } else { Vec::new() },
             free: all.clone(),
-            total: [all.count(Family::V4).saturating_sub(left_out), all.count(Family::V6)],
+            total: [all.count(Family::V4).saturating_sub(buggy_count), all.count(Family::V6)],
             assignable: all,
             used: [0; 2],
             skipped: [0, u64::try_from(routers).unwrap_or(u64::MAX)],
@@ -132,13 +135,13 @@ impl PoolAddresses {
     }
 
     /// Returns true if the pool can assign this address, whether or not the address is free.
-    pub(super) fn has(&self, address: IpAddr) -> bool {
+    pub(super) fn can_assign(&self, address: IpAddr) -> bool {
         self.assignable.contains(address) && !(self.avoid_buggy && is_buggy(address))
     }
 
     /// Returns true if the pool has any address of a family.
     pub(super) const fn has_family(&self, family: Family) -> bool {
-        self.total[index(family)] > 0
+        self.total[family_index(family)] > 0
     }
 
     /// Returns the ranges in the order of the pool's spec.
@@ -147,12 +150,12 @@ impl PoolAddresses {
     }
 
     /// Returns the addresses of the pool that belong to Nodes.
-    pub(super) fn of_nodes(&self) -> &[IpAddr] {
-        &self.of_nodes
+    pub(super) fn node_addresses(&self) -> &[IpAddr] {
+        &self.node_addresses
     }
 
     /// Returns the Subnet-Router anycast addresses of the pool, ascending.
-    pub(super) fn of_routers(&self) -> impl Iterator<Item = IpAddr> {
+    pub(super) fn router_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let prefixes = self.assignable.ranges().flat_map(|range| router_prefixes(&range));
         prefixes.map(|prefix| IpAddr::V6(Ipv6Addr::from_bits(prefix << 64)))
     }
@@ -162,13 +165,13 @@ impl PoolAddresses {
     }
 
     pub(super) fn vacate(&mut self, address: IpAddr) {
-        if self.has(address) {
+        if self.can_assign(address) {
             self.free.insert(AddressRange::single(address));
         }
     }
 
     pub(super) fn count(&self, family: Family) -> AddressCounts {
-        let family = index(family);
+        let family = family_index(family);
         let (total, used, skipped) = (self.total[family], self.used[family], self.skipped[family]);
         AddressCounts {
             total,
@@ -177,35 +180,36 @@ impl PoolAddresses {
         }
     }
 
-    /// Returns the first address of a family that is free, or that the Service can share: `joins`
-    /// decides that for an assigned address.
+    /// Returns the first address of a family that is free, or that the Service can share according
+    /// to `can_share`.
     ///
     /// The order is that of the ranges in the spec, ascending within each range. `shared` has the
-    /// assigned addresses with the Service's sharing key; only these are passed to `joins`.
+    /// assigned addresses with the Service's sharing key; only these are passed to `can_share`.
     pub(super) fn first(
         &mut self,
         family: Family,
         shared: Option<&BTreeSet<IpAddr>>,
-        joins: impl Fn(IpAddr) -> bool,
+        can_share: impl Fn(IpAddr) -> bool,
     ) -> Option<IpAddr> {
         for i in 0..self.ranges.len() {
             let range = self.ranges[i];
             if range.family() != family {
                 continue;
             }
-            let free = self.lowest(&range);
+            let free = self.lowest_free(&range);
             let up_to = free.unwrap_or(range.last());
             let mut candidates =
                 shared.into_iter().flat_map(|shared| shared.range(range.first()..=up_to));
-            let joined = candidates.find(|address| self.has(**address) && joins(**address));
-            if let Some(address) = joined.copied().or(free) {
+            let shared_address =
+                candidates.find(|address| self.can_assign(**address) && can_share(**address));
+            if let Some(address) = shared_address.copied().or(free) {
                 return Some(address);
             }
         }
         None
     }
 
-    fn lowest(&mut self, range: &AddressRange) -> Option<IpAddr> {
+    fn lowest_free(&mut self, range: &AddressRange) -> Option<IpAddr> {
         loop {
             let address = self.free.lowest_in(range)?;
             if !(is_router_anycast(address) || self.avoid_buggy && is_buggy(address)) {

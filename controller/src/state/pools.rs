@@ -11,7 +11,7 @@ use super::alloc::{Allocator, SkipReason};
 use super::custom_resources::StatusResource;
 use super::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
 use super::pool_addresses::AddressCounts;
-use super::validity::{self, verdict};
+use super::validity::{self, compare_status};
 use crate::desired::{CustomResourceStatus, PoolStatus};
 
 /// Number of skipped addresses that are passed to a message: one more than the message lists, so
@@ -32,10 +32,10 @@ pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<
     let mut pools: Vec<&Pool> = pools.collect();
     pools.sort_by_key(|pool| (pool.created, &pool.name));
     for pool in pools {
-        let before =
+        let nearest =
             |range: &AddressRange| used.range(..=range.last()).next_back().map(|(_, found)| *found);
         let overlap = pool.ranges.iter().find_map(|range| {
-            before(range)
+            nearest(range)
                 .filter(|(other, _)| other.overlaps(range))
                 .map(|(other, name)| (*range, other, name))
         });
@@ -58,7 +58,7 @@ pub(super) fn faults<'a>(pools: impl Iterator<Item = &'a Pool>) -> BTreeMap<Box<
 }
 
 /// Returns the message of a valid pool, with addresses that it does not assign automatically.
-pub(super) fn valid<'a>(
+pub(super) fn valid_message<'a>(
     skipped: impl Iterator<Item = (IpAddr, SkipReason<'a>)>,
 ) -> PoolMessage<'a> {
     let skipped = skipped.take(SKIPPED_MAX).map(|(address, why)| SkippedAddress(address, why));
@@ -73,24 +73,25 @@ pub(super) fn pool_status(
     counts: [AddressCounts; 2],
     fields: &StatusFields,
 ) -> Option<PoolStatus> {
-    let has = &pool.status;
-    let is = (has.conditions.as_slice(), has.observed_generation);
-    let (valid, same) = verdict(message, pool.generation, is);
+    let status = &pool.status;
+    let current = (status.conditions.as_slice(), status.observed_generation);
+    let (valid, same) = compare_status(message, pool.generation, current);
     // With FerroLB's CRD, a count that does not fit into the field is omitted. MetalLB's CRD
     // requires a number, so such a count becomes the largest number.
     let largest = (*fields != StatusFields::All).then_some(i64::MAX);
     let [v4, v6] = counts.map(|count| count.available);
-    let wanted = PoolStatus {
+    let desired = PoolStatus {
         assigned: counts.map(|count| i64::try_from(count.used).unwrap_or(i64::MAX)),
         available: [v4, v6].map(|available| i64::try_from(available).ok().or(largest)),
         text: fields.has("available").then(|| format!("{v4} IPv4, {v6} IPv6").into()),
         valid: fields.has("conditions").then_some(valid),
     };
-    let counted = wanted.assigned == [has.assigned_ipv4, has.assigned_ipv6]
-        && wanted.available == [has.available_ipv4, has.available_ipv6]
-        && wanted.text.as_deref() == has.available.as_deref().filter(|_| wanted.text.is_some());
-    let same = (counted || !fields.has("assignedIPv4")) && (same || wanted.valid.is_none());
-    (!same).then_some(wanted)
+    let counts_match = desired.assigned == [status.assigned_ipv4, status.assigned_ipv6]
+        && desired.available == [status.available_ipv4, status.available_ipv6]
+        && desired.text.as_deref()
+            == status.available.as_deref().filter(|_| desired.text.is_some());
+    let same = (counts_match || !fields.has("assignedIPv4")) && (same || desired.valid.is_none());
+    (!same).then_some(desired)
 }
 
 /// Inputs of a pool's status, in addition to the pool itself.
@@ -112,21 +113,21 @@ impl StatusResource for Pool {
         Self { name, generation, created, status, problem, ..Self::default() }
     }
 
-    fn status(&self, around: &PoolStatusInputs<'_>, fields: &StatusFields) -> Option<PoolStatus> {
-        let message = match around.faults.get(&self.name) {
+    fn status(&self, inputs: &PoolStatusInputs<'_>, fields: &StatusFields) -> Option<PoolStatus> {
+        let message = match inputs.faults.get(&self.name) {
             Some(fault) => PoolMessage::Fault(fault),
-            None => valid(around.allocator.skipped(&self.name)),
+            None => valid_message(inputs.allocator.skipped(&self.name)),
         };
-        pool_status(self, &message, around.allocator.counts(&self.name), fields)
+        pool_status(self, &message, inputs.allocator.counts(&self.name), fields)
     }
 
     fn record_written(&mut self, written: &PoolStatus) {
-        let is = &mut self.status.0;
-        [is.assigned_ipv4, is.assigned_ipv6] = written.assigned;
-        [is.available_ipv4, is.available_ipv6] = written.available;
-        is.available = written.text.as_deref().map(str::to_owned);
+        let status = &mut self.status.0;
+        [status.assigned_ipv4, status.assigned_ipv6] = written.assigned;
+        [status.available_ipv4, status.available_ipv6] = written.available;
+        status.available = written.text.as_deref().map(str::to_owned);
         if let Some(valid) = &written.valid {
-            validity::assume(&mut is.conditions, &mut is.observed_generation, valid);
+            validity::record_status(&mut status.conditions, &mut status.observed_generation, valid);
         }
     }
 }

@@ -12,7 +12,6 @@ use std::net::IpAddr;
 use ferrolb_proto::api::{ConditionStatus, IpMode};
 use ferrolb_proto::facts::{Service, ServiceCondition, ServiceConditionType};
 
-use super::Config;
 use super::alloc::UnmanagedSource;
 use super::announced::{QueuedRecheck, Reason};
 use super::messages::Message;
@@ -20,6 +19,7 @@ use super::messages::assigned::{ASSIGNED, AssignedMessage, with_released};
 use super::service_addresses::{Assignment, LostAddresses};
 use super::sharing::SharingParameters;
 use super::write_queue::PendingStatus;
+use super::{Config, Names};
 use crate::desired::{Action, Condition, Notice, ServiceStatus};
 
 /// Relation of a Service to FerroLB: whether FerroLB assigns addresses to it, and which status it
@@ -27,13 +27,13 @@ use crate::desired::{Action, Condition, Notice, ServiceStatus};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// FerroLB assigns addresses to the Service.
-    Ours,
+    ServedByFerroLb,
     /// FerroLB would assign addresses to the Service, but an annotation shows that MetalLB serves
     /// it.
     ServedByMetalLb,
     /// The Service is no LoadBalancer any more, but still has FerroLB's annotation or condition.
     NoLongerLoadBalancer,
-    /// A Service that another load-balancer implementation serves, or that none serves.
+    /// Another load balancer serves the Service, or none does.
     Foreign,
 }
 
@@ -75,7 +75,7 @@ impl ServiceEntry {
     /// the addresses in the Service's status.
     pub(super) fn present(&self) -> Vec<IpAddr> {
         match &self.assignment {
-            Some(claim) if !claim.addresses.is_empty() => claim.addresses.clone(),
+            Some(assignment) if !assignment.addresses.is_empty() => assignment.addresses.clone(),
             Some(_) | None => {
                 self.service.assigned.iter().map(|assigned| assigned.address).collect()
             }
@@ -87,7 +87,7 @@ impl ServiceEntry {
     pub(super) fn pool_name(&self) -> Option<Box<str>> {
         self.assignment
             .as_ref()
-            .and_then(|claim| claim.pool.clone())
+            .and_then(|assignment| assignment.pool.clone())
             .or_else(|| self.service.pool_annotation.clone())
     }
 }
@@ -95,12 +95,12 @@ impl ServiceEntry {
 impl Config {
     /// Returns the relation of a Service to FerroLB.
     pub(super) fn role(&self, service: &Service) -> Role {
-        let marked = service.pool_annotation.is_some() || condition(service).is_some();
+        let has_ferrolb_fields = service.pool_annotation.is_some() || condition(service).is_some();
         if service.is_served_by_ferrolb(&self.classes, self.default_implementation) {
-            Role::Ours
+            Role::ServedByFerroLb
         } else if service.is_served_by_metallb(self.default_implementation) {
             Role::ServedByMetalLb
-        } else if !service.load_balancer && marked {
+        } else if !service.load_balancer && has_ferrolb_fields {
             Role::NoLongerLoadBalancer
         } else {
             Role::Foreign
@@ -116,13 +116,13 @@ impl Config {
             .map(|address| (*address, UnmanagedSource::ExternalIps));
         let cluster =
             service.demand.cluster_ips.iter().map(|address| (*address, UnmanagedSource::ClusterIp));
-        let foreign = service.load_balancer && self.role(service) != Role::Ours;
-        let given = service
+        let foreign = service.load_balancer && self.role(service) != Role::ServedByFerroLb;
+        let by_other_load_balancer = service
             .assigned
             .iter()
             .filter(|_| foreign)
             .map(|assigned| (assigned.address, UnmanagedSource::OtherLoadBalancer));
-        let mut all: Vec<_> = external.chain(given).chain(cluster).collect();
+        let mut all: Vec<_> = external.chain(by_other_load_balancer).chain(cluster).collect();
         all.sort_unstable();
         all
     }
@@ -134,20 +134,20 @@ fn condition(service: &Service) -> Option<&ServiceCondition> {
 
 /// Returns true if the Service's sharing parameters still equal those under which it received its
 /// addresses.
-pub(super) fn is_settled(service: &Service, terms: &SharingParameters) -> bool {
-    condition(service).is_some() && service.sharing_parameters == terms.digest()
+pub(super) fn has_recorded_sharing(service: &Service, sharing: &SharingParameters) -> bool {
+    condition(service).is_some() && service.sharing_parameters == sharing.digest()
 }
 
 /// Returns the status that a Service should have, or `None` if there is nothing to write.
-pub(super) fn status(entry: &ServiceEntry, role: Role) -> Option<ServiceStatus> {
+pub(super) fn status(entry: &ServiceEntry, role: Role, names: &Names) -> Option<ServiceStatus> {
     let service = &entry.service;
     match (role, &entry.assignment) {
         _ if service.deleting => None,
-        (Role::Ours, Some(claim)) => claimed(entry, claim),
-        (Role::ServedByMetalLb, _) => contested(service),
+        (Role::ServedByFerroLb, Some(assignment)) => assigned_status(entry, assignment, names),
+        (Role::ServedByMetalLb, _) => metallb_status(service),
         (Role::NoLongerLoadBalancer, _) => Some(ServiceStatus {
             uid: service.uid.clone(),
-            theirs: false,
+            served_by_metallb: false,
             addresses: Vec::new(),
             mode: IpMode::Vip,
             pool: None,
@@ -156,7 +156,7 @@ pub(super) fn status(entry: &ServiceEntry, role: Role) -> Option<ServiceStatus> 
             announced: None,
             notices: Vec::new(),
         }),
-        (Role::Ours, None) | (Role::Foreign, _) => None,
+        (Role::ServedByFerroLb, None) | (Role::Foreign, _) => None,
     }
 }
 
@@ -164,87 +164,103 @@ pub(super) fn status(entry: &ServiceEntry, role: Role) -> Option<ServiceStatus> 
 ///
 /// This status removes FerroLB's earlier annotations and the condition `Announced`, but leaves the
 /// addresses as they are.
-fn contested(service: &Service) -> Option<ServiceStatus> {
-    let wanted = wanted(&AssignedMessage::MetalLb { annotation: service.metallb_annotation? });
-    let is = condition(service);
-    let told = is.is_some_and(|is| matches(is, &wanted));
-    if told
+fn metallb_status(service: &Service) -> Option<ServiceStatus> {
+    let desired =
+        condition_for(&AssignedMessage::MetalLb { annotation: service.metallb_annotation? });
+    let current = condition(service);
+    let condition_matches = current.is_some_and(|current| matches(current, &desired));
+    if condition_matches
         && service.pool_annotation.is_none()
         && service.condition(ServiceConditionType::Announced).is_none()
     {
         return None;
     }
-    let notices = (!told).then(|| notice(&wanted, &LostAddresses::new())).into_iter().collect();
+    let notices =
+        (!condition_matches).then(|| notice(&desired, &LostAddresses::new())).into_iter().collect();
     Some(ServiceStatus {
         uid: service.uid.clone(),
-        theirs: true,
+        served_by_metallb: true,
         addresses: Vec::new(),
         mode: IpMode::Vip,
         pool: None,
         sharing_parameters: None,
-        condition: Some(with_transition_time(is, wanted)),
+        condition: Some(with_transition_time(current, desired)),
         announced: None,
         notices,
     })
 }
 
 /// Returns true if a condition has the desired status, reason, and message.
-pub(super) fn matches(is: &ServiceCondition, wanted: &Condition) -> bool {
-    is.status == wanted.status && *is.reason == *wanted.reason && is.message == wanted.message
+pub(super) fn matches(current: &ServiceCondition, desired: &Condition) -> bool {
+    current.status == desired.status
+        && *current.reason == *desired.reason
+        && current.message == desired.message
 }
 
 /// Returns the desired condition. If it has the same status as the present condition, it gets the
 /// transition time of that condition.
-pub(super) fn with_transition_time(is: Option<&ServiceCondition>, wanted: Condition) -> Condition {
-    let since = is.filter(|is| is.status == wanted.status).and_then(|is| is.since);
-    Condition { since, ..wanted }
+pub(super) fn with_transition_time(
+    current: Option<&ServiceCondition>,
+    desired: Condition,
+) -> Condition {
+    let since = current
+        .filter(|current| current.status == desired.status)
+        .and_then(|current| current.since);
+    Condition { since, ..desired }
 }
 
-fn claimed(entry: &ServiceEntry, claim: &Assignment) -> Option<ServiceStatus> {
+fn assigned_status(
+    entry: &ServiceEntry,
+    assignment: &Assignment,
+    names: &Names,
+) -> Option<ServiceStatus> {
     let service = &entry.service;
-    let wanted = wanted(&AssignedMessage::Decided { service, claim });
-    let is = condition(service);
-    let told = is.is_some_and(|is| matches(is, &wanted));
-    let mode = Some(claim.mode);
-    let placed = service
+    let desired = condition_for(&AssignedMessage::Decided { service, assignment, names });
+    let current = condition(service);
+    let condition_matches = current.is_some_and(|current| matches(current, &desired));
+    let mode = Some(assignment.mode);
+    let addresses_match = service
         .assigned
         .iter()
         .map(|assigned| assigned.address)
-        .eq(claim.addresses.iter().copied());
-    let addressed =
-        placed && !service.has_non_ip_ingress && service.assigned.iter().all(|is| is.mode == mode);
-    let (announced, announced_told) = announced(entry, placed && !claim.addresses.is_empty());
-    let from_pool = service.pool_annotation == claim.pool;
+        .eq(assignment.addresses.iter().copied());
+    let ingress_matches = addresses_match
+        && !service.has_non_ip_ingress
+        && service.assigned.iter().all(|current| current.mode == mode);
+    let (announced, announced_matches) =
+        announced(entry, addresses_match && !assignment.addresses.is_empty());
+    let pool_matches = service.pool_annotation == assignment.pool;
     let sharing_parameters =
-        SharingParameters::of(service).digest().filter(|_| !claim.addresses.is_empty());
-    if told
-        && addressed
-        && from_pool
-        && announced_told
+        SharingParameters::of(service).digest().filter(|_| !assignment.addresses.is_empty());
+    if condition_matches
+        && ingress_matches
+        && pool_matches
+        && announced_matches
         && service.sharing_parameters == sharing_parameters
     {
         return None;
     }
     // A condition that remains True causes an event only if the addresses or their pool changed.
     // Restoring the addresses causes none if another client has emptied the status.
-    let kept = from_pool && (placed || service.assigned.is_empty());
-    let same = |is: &ServiceCondition| {
-        is.status == ConditionStatus::True
-            && wanted.status == ConditionStatus::True
-            && *is.reason == *wanted.reason
-            && kept
+    let unchanged_addresses = pool_matches && (addresses_match || service.assigned.is_empty());
+    let same = |current: &ServiceCondition| {
+        current.status == ConditionStatus::True
+            && desired.status == ConditionStatus::True
+            && *current.reason == *desired.reason
+            && unchanged_addresses
     };
-    let news = !told && !is.is_some_and(same);
-    let mut notices: Vec<_> = news.then(|| notice(&wanted, &entry.lost)).into_iter().collect();
-    notices.extend(announced.as_ref().and_then(|wanted| announced_notice(service, wanted)));
+    let needs_event = !condition_matches && !current.is_some_and(same);
+    let mut notices: Vec<_> =
+        needs_event.then(|| notice(&desired, &entry.lost)).into_iter().collect();
+    notices.extend(announced.as_ref().and_then(|desired| announced_notice(service, desired)));
     Some(ServiceStatus {
         uid: service.uid.clone(),
-        theirs: false,
-        addresses: claim.addresses.clone(),
-        mode: claim.mode,
-        pool: claim.pool.clone(),
+        served_by_metallb: false,
+        addresses: assignment.addresses.clone(),
+        mode: assignment.mode,
+        pool: assignment.pool.clone(),
         sharing_parameters,
-        condition: Some(with_transition_time(is, wanted)),
+        condition: Some(with_transition_time(current, desired)),
         announced,
         notices,
     })
@@ -252,54 +268,61 @@ fn claimed(entry: &ServiceEntry, claim: &Assignment) -> Option<ServiceStatus> {
 
 /// Returns the desired `Announced` condition, and whether the Service has it.
 ///
-/// `placed` is true if the status has the assigned addresses. Otherwise the Service should have no
-/// condition `Announced`.
-fn announced(entry: &ServiceEntry, placed: bool) -> (Option<Condition>, bool) {
-    let is = entry.service.condition(ServiceConditionType::Announced);
-    match (&entry.announced, placed) {
-        (Some(wanted), true) => {
-            (Some((**wanted).clone()), is.is_some_and(|is| matches(is, wanted)))
+/// `addresses_match` is true if the status has the assigned addresses. Otherwise the Service should
+/// have no condition `Announced`.
+fn announced(entry: &ServiceEntry, addresses_match: bool) -> (Option<Condition>, bool) {
+    let current = entry.service.condition(ServiceConditionType::Announced);
+    match (&entry.announced, addresses_match) {
+        (Some(desired), true) => {
+            (Some((**desired).clone()), current.is_some_and(|current| matches(current, desired)))
         }
-        (None, true) => (is.map(kept), true),
-        (_, false) => (None, is.is_none()),
+        (None, true) => (current.map(unchanged), true),
+        (_, false) => (None, current.is_none()),
     }
 }
 
-fn kept(is: &ServiceCondition) -> Condition {
-    let reason = is.reason.to_string().into();
-    Condition { status: is.status, reason, message: is.message.clone(), since: is.since }
+fn unchanged(current: &ServiceCondition) -> Condition {
+    let reason = current.reason.to_string().into();
+    Condition {
+        status: current.status,
+        reason,
+        message: current.message.clone(),
+        since: current.since,
+    }
 }
 
 /// Returns an event if the condition becomes True, or becomes False for a new reason. A change of
 /// the owner alone causes no event.
-fn announced_notice(service: &Service, wanted: &Condition) -> Option<Notice> {
-    let is = service.condition(ServiceConditionType::Announced);
-    let news = is.is_none_or(|is| is.status != wanted.status || *is.reason != *wanted.reason);
-    let of = |warning| Notice {
+fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
+    let current = service.condition(ServiceConditionType::Announced);
+    let needs_event = current.is_none_or(|current| {
+        current.status != desired.status || *current.reason != *desired.reason
+    });
+    let with_warning = |warning| Notice {
         warning,
         action: Action::Announce,
-        reason: wanted.reason.clone(),
-        message: wanted.message.clone(),
+        reason: desired.reason.clone(),
+        message: desired.message.clone(),
     };
-    match wanted.status {
-        ConditionStatus::True | ConditionStatus::False if news => {
-            Some(of(wanted.status == ConditionStatus::False))
+    match desired.status {
+        ConditionStatus::True | ConditionStatus::False if needs_event => {
+            Some(with_warning(desired.status == ConditionStatus::False))
         }
         ConditionStatus::True | ConditionStatus::False | ConditionStatus::Unknown => None,
     }
 }
 
-fn wanted(message: &AssignedMessage<'_>) -> Condition {
+fn condition_for(message: &AssignedMessage<'_>) -> Condition {
     let (status, reason) = (message.status(), message.reason().into());
     Condition { status, reason, message: message.to_string().into(), since: None }
 }
 
 /// Returns the reason of a Service's `AddressAssigned` condition, or `None` if the Service has no
 /// address and needs none.
-pub(super) fn reason(claim: &Assignment) -> Option<&'static str> {
-    match claim.shortage.as_deref() {
-        Some(shortage) if !claim.satisfied => Some(shortage.reason()),
-        Some(_) | None => (!claim.addresses.is_empty()).then_some(ASSIGNED),
+pub(super) fn reason(assignment: &Assignment) -> Option<&'static str> {
+    match assignment.shortage.as_deref() {
+        Some(shortage) if !assignment.satisfied => Some(shortage.reason()),
+        Some(_) | None => (!assignment.addresses.is_empty()).then_some(ASSIGNED),
     }
 }
 

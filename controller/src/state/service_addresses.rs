@@ -42,63 +42,63 @@ impl Assignment {
 /// others. All kept addresses come from one pool; `from` is the pool of the existing assignment.
 pub(super) fn keep(
     allocator: &mut Allocator,
-    asker: &Requester<'_>,
+    requester: &Requester<'_>,
     present: &[IpAddr],
     from: Option<&str>,
 ) -> (Assignment, LostAddresses) {
-    let request = &asker.service.demand.request;
+    let request = &requester.service.demand.request;
     // Ignores an invalid request, so that it releases no address. Ignores the request of a Service
     // that is being deleted for the same reason.
-    let heeded = request.problem.is_none() && !asker.service.deleting;
-    let (asked, asked_pool) = match heeded {
+    let honors_request = request.problem.is_none() && !requester.service.deleting;
+    let (requested, requested_pool) = match honors_request {
         true => (request.addresses.as_slice(), request.pool.as_deref()),
         false => (<&[IpAddr]>::default(), None),
     };
-    let (mut claim, mut lost) = (Assignment::default(), Vec::new());
+    let (mut assignment, mut lost) = (Assignment::default(), Vec::new());
     let rank = |address: &&IpAddr| {
-        asker.service.families.iter().position(|family| *family == Family::of(**address))
+        requester.service.families.iter().position(|family| *family == Family::of(**address))
     };
     let mut present: Vec<&IpAddr> = present.iter().collect();
     present.sort_by_key(rank);
     for address in present {
-        let missing = claim.missing(&asker.service.families);
+        let missing = assignment.missing(&requester.service.families);
         let verdict = if !missing.contains(&Family::of(*address)) {
             Err(Refusal::Family)
-        } else if !asked.is_empty() && !asked.contains(address) {
+        } else if !requested.is_empty() && !requested.contains(address) {
             Err(Refusal::NotRequested)
         } else {
-            allocator.check_address(asker, *address, from).and_then(|pool| {
-                let wanted = claim.pool.as_deref().or(asked_pool).unwrap_or(&pool);
-                if *pool == *wanted { Ok(pool) } else { Err(Refusal::OtherPool(pool)) }
+            allocator.check_address(requester, *address, from).and_then(|pool| {
+                let pool_name = assignment.pool.as_deref().or(requested_pool).unwrap_or(&pool);
+                if *pool == *pool_name { Ok(pool) } else { Err(Refusal::OtherPool(pool)) }
             })
         };
         match verdict {
             Ok(pool) => {
-                allocator.assign(*address, &asker.service.key, &asker.terms, &pool);
-                claim.pool = Some(pool);
-                claim.addresses.push(*address);
+                allocator.assign(*address, &requester.service.key, &requester.sharing, &pool);
+                assignment.pool = Some(pool);
+                assignment.addresses.push(*address);
             }
             // The status lists this address a second time, and the Service has already kept it.
-            Err(Refusal::Family) if claim.addresses.contains(address) => {}
+            Err(Refusal::Family) if assignment.addresses.contains(address) => {}
             Err(refusal) => {
-                allocator.release(*address, &asker.service.key);
+                allocator.release(*address, &requester.service.key);
                 lost.push((*address, refusal));
             }
         }
     }
-    (claim, lost)
+    (assignment, lost)
 }
 
 /// Assigns the addresses that a Service lacks, and records in `shortage` why addresses are still
 /// missing. Returns the addresses that the Service loses because it moves to another pool.
-pub(super) fn fill(
+pub(super) fn assign(
     allocator: &mut Allocator,
-    asker: &Requester<'_>,
-    claim: &mut Assignment,
+    requester: &Requester<'_>,
+    assignment: &mut Assignment,
 ) -> LostAddresses {
-    let service = asker.service;
+    let service = requester.service;
     let demand = &service.demand;
-    let prefers = demand.family_policy == FamilyPolicy::Prefer;
+    let prefers_dual_stack = demand.family_policy == FamilyPolicy::Prefer;
     let mut lost = Vec::new();
     let outcome = match (
         demand.request.problem.as_deref(),
@@ -107,78 +107,90 @@ pub(super) fn fill(
     ) {
         _ if service.deleting => Ok(()),
         (Some(problem), ..) => Err(Shortage::BadRequest(problem.clone())),
-        (None, FamilyPolicy::Require, [one]) => Err(Shortage::OneFamily(*one)),
-        (None, ..) if !demand.request.addresses.is_empty() => fill_asked(allocator, asker, claim),
-        (None, ..) if claim.addresses.is_empty() => fill_new(allocator, asker, claim, prefers),
-        (None, ..) => assign_missing_families(allocator, asker, claim, prefers, &mut lost),
+        (None, FamilyPolicy::Require, [family]) => Err(Shortage::OneFamily(*family)),
+        (None, ..) if !demand.request.addresses.is_empty() => {
+            assign_requested(allocator, requester, assignment)
+        }
+        (None, ..) if assignment.addresses.is_empty() => {
+            assign_new(allocator, requester, assignment, prefers_dual_stack)
+        }
+        (None, ..) => {
+            assign_missing_families(allocator, requester, assignment, prefers_dual_stack, &mut lost)
+        }
     };
     let rank = |address: &IpAddr| {
         service.families.iter().position(|family| *family == Family::of(*address))
     };
-    claim.addresses.sort_by_key(rank);
-    claim.shortage = outcome.err().map(Box::new);
-    let would_like = matches!(
-        claim.shortage.as_deref(),
+    assignment.addresses.sort_by_key(rank);
+    assignment.shortage = outcome.err().map(Box::new);
+    let lacks_preferred_family = matches!(
+        assignment.shortage.as_deref(),
         Some(Shortage::Family(_) | Shortage::Exhausted(_) | Shortage::InvalidPool(_))
     );
-    claim.satisfied =
-        claim.shortage.is_none() || (prefers && would_like && !claim.addresses.is_empty());
+    assignment.satisfied = assignment.shortage.is_none()
+        || (prefers_dual_stack && lacks_preferred_family && !assignment.addresses.is_empty());
     let written = || service.assigned.iter().find_map(|assigned| assigned.mode);
     // An invalid `ipMode` in the request must not change the current mode, so the mode in the
     // status remains.
-    let slip = matches!(demand.request.problem.as_deref(), Some(AddressRequestProblem::Mode(_)))
-        .then(written)
-        .flatten();
-    let of_pool = || allocator.mode(claim.pool.as_deref()?);
-    claim.mode =
-        demand.request.ip_mode.or(slip).or_else(of_pool).or_else(written).unwrap_or(claim.mode);
+    let mode_in_status =
+        matches!(demand.request.problem.as_deref(), Some(AddressRequestProblem::Mode(_)))
+            .then(written)
+            .flatten();
+    let of_pool = || allocator.mode(assignment.pool.as_deref()?);
+    assignment.mode = demand
+        .request
+        .ip_mode
+        .or(mode_in_status)
+        .or_else(of_pool)
+        .or_else(written)
+        .unwrap_or(assignment.mode);
     lost
 }
 
 /// Assigns the requested addresses that the Service does not have yet.
-fn fill_asked(
+fn assign_requested(
     allocator: &mut Allocator,
-    asker: &Requester<'_>,
-    claim: &mut Assignment,
+    requester: &Requester<'_>,
+    assignment: &mut Assignment,
 ) -> Result<(), Shortage> {
-    let request = &asker.service.demand.request;
-    let has = |address: &&IpAddr| claim.addresses.contains(address);
-    let wanted: Vec<_> =
-        request.addresses.iter().filter(|address| !has(address)).copied().collect();
-    let Some(first) = wanted.first().copied() else { return Ok(()) };
+    let request = &requester.service.demand.request;
+    let is_assigned = |address: &&IpAddr| assignment.addresses.contains(address);
+    let needed: Vec<_> =
+        request.addresses.iter().filter(|address| !is_assigned(address)).copied().collect();
+    let Some(first) = needed.first().copied() else { return Ok(()) };
     let pool = allocator
-        .check_requested(asker, &wanted)
+        .check_requested(requester, &needed)
         .map_err(|(address, refusal)| Shortage::Refused(address, refusal))?;
-    let must_be = claim.pool.as_deref().or(request.pool.as_deref());
-    if must_be.is_some_and(|must_be| *must_be != *pool) {
+    let required_pool = assignment.pool.as_deref().or(request.pool.as_deref());
+    if required_pool.is_some_and(|required_pool| *required_pool != *pool) {
         return Err(Shortage::Refused(first, Refusal::OtherPool(pool)));
     }
-    for address in wanted {
-        allocator.assign(address, &asker.service.key, &asker.terms, &pool);
-        claim.addresses.push(address);
+    for address in needed {
+        allocator.assign(address, &requester.service.key, &requester.sharing, &pool);
+        assignment.addresses.push(address);
     }
-    claim.pool = Some(pool);
+    assignment.pool = Some(pool);
     Ok(())
 }
 
 /// Assigns addresses to a Service that has none and requests no specific ones.
-fn fill_new(
+fn assign_new(
     allocator: &mut Allocator,
-    asker: &Requester<'_>,
-    claim: &mut Assignment,
-    prefers: bool,
+    requester: &Requester<'_>,
+    assignment: &mut Assignment,
+    prefers_dual_stack: bool,
 ) -> Result<(), Shortage> {
-    let Requester { service, .. } = asker;
+    let Requester { service, .. } = requester;
     let (pool, addresses) = allocator.assign_from_pools(
-        asker,
+        requester,
         &service.families,
-        prefers,
+        prefers_dual_stack,
         service.demand.request.pool.as_deref(),
     )?;
-    (claim.addresses, claim.pool) = (addresses, Some(pool));
+    (assignment.addresses, assignment.pool) = (addresses, Some(pool));
     // Try again to assign a preferred family that is still missing, because only this attempt
     // returns the reason.
-    assign_missing_families(allocator, asker, claim, prefers, &mut Vec::new())
+    assign_missing_families(allocator, requester, assignment, prefers_dual_stack, &mut Vec::new())
 }
 
 /// Assigns addresses of the missing families to a Service that has an address, from the pool of
@@ -186,43 +198,43 @@ fn fill_new(
 /// both.
 fn assign_missing_families(
     allocator: &mut Allocator,
-    asker: &Requester<'_>,
-    claim: &mut Assignment,
-    prefers: bool,
+    requester: &Requester<'_>,
+    assignment: &mut Assignment,
+    prefers_dual_stack: bool,
     lost: &mut LostAddresses,
 ) -> Result<(), Shortage> {
-    let Requester { service, .. } = asker;
-    let missing = claim.missing(&service.families);
+    let Requester { service, .. } = requester;
+    let missing = assignment.missing(&service.families);
     if missing.is_empty() {
         return Ok(());
     }
-    let shortage = match allocator.assign_from_pools(asker, &missing, false, claim.pool.as_deref())
-    {
-        Ok((_, addresses)) => {
-            claim.addresses.extend(addresses);
-            return Ok(());
-        }
-        Err(shortage) => shortage,
-    };
-    let moved = if prefers {
+    let shortage =
+        match allocator.assign_from_pools(requester, &missing, false, assignment.pool.as_deref()) {
+            Ok((_, addresses)) => {
+                assignment.addresses.extend(addresses);
+                return Ok(());
+            }
+            Err(shortage) => shortage,
+        };
+    let new_addresses = if prefers_dual_stack {
         None
     } else {
         allocator
             .assign_from_pools(
-                asker,
+                requester,
                 &service.families,
                 false,
                 service.demand.request.pool.as_deref(),
             )
             .ok()
     };
-    let Some((pool, addresses)) = moved else { return Err(shortage) };
-    for address in std::mem::replace(&mut claim.addresses, addresses) {
-        if !claim.addresses.contains(&address) {
+    let Some((pool, addresses)) = new_addresses else { return Err(shortage) };
+    for address in std::mem::replace(&mut assignment.addresses, addresses) {
+        if !assignment.addresses.contains(&address) {
             allocator.release(address, &service.key);
-            lost.push((address, Refusal::OtherPool(claim.pool.take().unwrap_or_default())));
+            lost.push((address, Refusal::OtherPool(assignment.pool.take().unwrap_or_default())));
         }
     }
-    claim.pool = Some(pool);
+    assignment.pool = Some(pool);
     Ok(())
 }

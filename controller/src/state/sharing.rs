@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 /// Maximum number of ports that a message lists.
 const PORTS_NAMED_MAX: usize = 16;
 
-/// Sharing parameters of a Service; `None` if it does not share its addresses.
+/// Sharing parameters of a Service; `None` if the Service does not share its addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SharingParameters(Option<Box<Sharing>>);
 
@@ -79,7 +79,7 @@ impl SharingParameters {
     }
 
     /// Returns the reason why two Services cannot share an address, if any.
-    pub(super) fn clash(&self, other: &Self) -> Option<SharingConflict> {
+    pub(super) fn conflict_with(&self, other: &Self) -> Option<SharingConflict> {
         let (Some(own), Some(other)) = (&self.0, &other.0) else {
             return Some(SharingConflict::NoKey);
         };
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    fn terms(key: &str, ports: &[(&str, u16)], local: Option<&str>) -> SharingParameters {
+    fn parameters(key: &str, ports: &[(&str, u16)], local: Option<&str>) -> SharingParameters {
         let key = (!key.is_empty()).then(|| key.into());
         let mut ports: Vec<_> = ports
             .iter()
@@ -145,70 +145,86 @@ mod tests {
     }
 
     #[test]
-    fn services_share_by_key_without_a_common_port_and_with_equal_selectors_where_local() {
+    fn sharing_requires_equal_keys_selectors_and_distinct_ports() {
         let tcp = ("TCP", 53);
         let udp = ("UDP", 53);
         let cases = [
-            (terms("dns", &[tcp], None), terms("dns", &[udp], None), None),
-            (terms("dns", &[tcp, ("SCTP", 53)], None), terms("dns", &[udp], None), None),
-            (terms("dns", &[], None), terms("dns", &[], None), None),
-            (terms("dns", &[tcp], Some("a=b")), terms("dns", &[udp], Some("a=b")), None),
-            (terms("dns", &[tcp], Some("")), terms("dns", &[udp], None), None),
-            (terms("", &[tcp], None), terms("dns", &[udp], None), Some(SharingConflict::NoKey)),
-            (terms("", &[tcp], None), terms("", &[udp], None), Some(SharingConflict::NoKey)),
-            (terms("web", &[tcp], None), terms("dns", &[udp], None), Some(SharingConflict::Key)),
+            (parameters("dns", &[tcp], None), parameters("dns", &[udp], None), None),
+            (parameters("dns", &[tcp, ("SCTP", 53)], None), parameters("dns", &[udp], None), None),
+            (parameters("dns", &[], None), parameters("dns", &[], None), None),
+            (parameters("dns", &[tcp], Some("a=b")), parameters("dns", &[udp], Some("a=b")), None),
+            (parameters("dns", &[tcp], Some("")), parameters("dns", &[udp], None), None),
             (
-                terms("dns", &[tcp], None),
-                terms("dns", &[udp], Some("a=b")),
+                parameters("", &[tcp], None),
+                parameters("dns", &[udp], None),
+                Some(SharingConflict::NoKey),
+            ),
+            (
+                parameters("", &[tcp], None),
+                parameters("", &[udp], None),
+                Some(SharingConflict::NoKey),
+            ),
+            (
+                parameters("web", &[tcp], None),
+                parameters("dns", &[udp], None),
+                Some(SharingConflict::Key),
+            ),
+            (
+                parameters("dns", &[tcp], None),
+                parameters("dns", &[udp], Some("a=b")),
                 Some(SharingConflict::Local),
             ),
             (
-                terms("dns", &[tcp], Some("a=c")),
-                terms("dns", &[udp], Some("a=b")),
+                parameters("dns", &[tcp], Some("a=c")),
+                parameters("dns", &[udp], Some("a=b")),
                 Some(SharingConflict::Local),
             ),
             (
-                terms("dns", &[tcp, udp], None),
-                terms("dns", &[("TCP", 80), udp], None),
+                parameters("dns", &[tcp, udp], None),
+                parameters("dns", &[("TCP", 80), udp], None),
                 Some(SharingConflict::Port(ServicePort { protocol: "UDP".into(), port: 53 })),
             ),
         ];
-        for (a, b, clash) in cases {
-            assert_eq!((a.clash(&b), b.clash(&a)), (clash.clone(), clash), "{a} and {b}");
+        for (a, b, conflict) in cases {
+            assert_eq!(
+                (a.conflict_with(&b), b.conflict_with(&a)),
+                (conflict.clone(), conflict),
+                "{a} and {b}"
+            );
         }
     }
 
     #[test]
-    fn the_digest_is_of_every_parameter() {
+    fn the_digest_covers_every_parameter() {
         let (tcp, udp) = (("TCP", 53), ("UDP", 53));
         let all = [
-            terms("dns", &[], None),
-            terms("dns", &[tcp], None),
-            terms("dns", &[tcp, udp], None),
-            terms("web", &[tcp], None),
-            terms("dns", &[tcp], Some("a=b")),
-            terms("dns", &[tcp], Some("a=c")),
+            parameters("dns", &[], None),
+            parameters("dns", &[tcp], None),
+            parameters("dns", &[tcp, udp], None),
+            parameters("web", &[tcp], None),
+            parameters("dns", &[tcp], Some("a=b")),
+            parameters("dns", &[tcp], Some("a=c")),
         ];
         let digests: BTreeSet<_> = all.iter().map(SharingParameters::digest).collect();
         assert_eq!((digests.len(), digests.contains(&None)), (all.len(), false));
         assert_eq!(
-            terms("dns", &[udp, tcp], None).digest(),
+            parameters("dns", &[udp, tcp], None).digest(),
             all[2].digest(),
-            "ports have no order"
+            "the order of the ports does not matter"
         );
-        assert_eq!(terms("", &[tcp], None).digest(), None);
+        assert_eq!(parameters("", &[tcp], None).digest(), None);
         // Annotations store the digest. A different result would mark every sharing Service as
         // changed.
         assert_eq!(all[1].digest(), Some(0x175a_e73f_6c4e_4128));
     }
 
     #[test]
-    fn the_text_says_every_term() {
-        assert_eq!(terms("", &[("TCP", 1)], None).to_string(), "");
-        let dns = terms("dns", &[("UDP", 53), ("TCP", 53)], Some("a=b"));
+    fn the_text_contains_every_parameter() {
+        assert_eq!(parameters("", &[("TCP", 1)], None).to_string(), "");
+        let dns = parameters("dns", &[("UDP", 53), ("TCP", 53)], Some("a=b"));
         assert_eq!(dns.to_string(), "shared under key \"dns\" by TCP/53, UDP/53 for a=b (Local)");
         let many: Vec<_> = (1..=18).map(|port| ("TCP", port)).collect();
-        assert!(terms("k", &many, None).to_string().ends_with("TCP/16 and 2 more"));
-        assert_eq!(terms("k", &[], None).to_string(), "shared under key \"k\" by no port");
+        assert!(parameters("k", &many, None).to_string().ends_with("TCP/16 and 2 more"));
+        assert_eq!(parameters("k", &[], None).to_string(), "shared under key \"k\" by no port");
     }
 }

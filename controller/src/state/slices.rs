@@ -9,9 +9,9 @@ use ferrolb_runtime::watch::Change;
 #[derive(Debug)]
 struct StoredSlice {
     name: Box<str>,
-    /// Value of the field `round` of [`Slices`] when the watch most recently reported this
+    /// Value of the field `list_number` of [`Slices`] when the watch most recently reported this
     /// EndpointSlice.
-    round: u32,
+    list_number: u32,
     endpoints: Box<[Endpoint]>,
 }
 
@@ -24,19 +24,19 @@ pub(super) struct Slices {
     services: BTreeMap<Key, Vec<StoredSlice>>,
     /// The Service's name for each EndpointSlice whose own name does not begin with it.
     service_names: BTreeMap<Key, Box<str>>,
-    round: u32,
+    list_number: u32,
     complete: bool,
 }
 
 impl Slices {
-    /// Returns true if a complete list has been received since [`Self::doubt`], even while another
-    /// list is read.
+    /// Returns true if a complete list has been received since [`Self::mark_incomplete`], even if
+    /// another list is being read.
     pub(super) const fn is_complete(&self) -> bool {
         self.complete
     }
 
     /// Marks the endpoints as incomplete until the next list ends.
-    pub(super) const fn doubt(&mut self) {
+    pub(super) const fn mark_incomplete(&mut self) {
         self.complete = false;
     }
 
@@ -49,24 +49,24 @@ impl Slices {
     pub(super) fn handle(&mut self, change: Change<EndpointSlice>) -> Vec<Key> {
         match change {
             Change::ResyncStarted => {
-                self.round = self.round.wrapping_add(1);
+                self.list_number = self.list_number.wrapping_add(1);
                 Vec::new()
             }
             Change::Apply(slice) => self.apply(slice),
             // The EndpointSlice still exists, so the end of the list must not remove its endpoints,
             // which were read earlier.
             Change::Unreadable { key, .. } => {
-                let round = self.round;
+                let list_number = self.list_number;
                 let found = self.owner(&key).and_then(|owner| self.services.get_mut(&owner));
                 found
                     .into_iter()
                     .flatten()
-                    .filter(|kept| kept.name == key.name)
-                    .for_each(|kept| kept.round = round);
+                    .filter(|stored| stored.name == key.name)
+                    .for_each(|stored| stored.list_number = list_number);
                 Vec::new()
             }
             Change::Delete(key) => self.remove(&key).into_iter().collect(),
-            Change::ResyncDone => self.sweep(),
+            Change::ResyncDone => self.remove_unlisted(),
         }
     }
 
@@ -85,17 +85,23 @@ impl Slices {
         if !has_service_prefix(&key.name, &service.name) {
             self.service_names.insert(key.clone(), service.name.clone());
         }
-        let kept = StoredSlice { name: key.name, round: self.round, endpoints: endpoints.into() };
+        let stored = StoredSlice {
+            name: key.name,
+            list_number: self.list_number,
+            endpoints: endpoints.into(),
+        };
         let all = self.services.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
-        match all.iter_mut().find(|slice| slice.name == kept.name) {
-            Some(is) if is.endpoints == kept.endpoints => is.round = kept.round,
-            Some(is) => {
-                *is = kept;
+        match all.iter_mut().find(|slice| slice.name == stored.name) {
+            Some(current) if current.endpoints == stored.endpoints => {
+                current.list_number = stored.list_number
+            }
+            Some(current) => {
+                *current = stored;
                 changed.push(service);
             }
             None => {
                 all.reserve_exact(1);
-                all.push(kept);
+                all.push(stored);
                 changed.push(service);
             }
         }
@@ -107,7 +113,7 @@ impl Slices {
         let has = |service: &Key| {
             self.services
                 .get(service)
-                .is_some_and(|all| all.iter().any(|kept| kept.name == slice.name))
+                .is_some_and(|all| all.iter().any(|stored| stored.name == slice.name))
         };
         let other = self.service_names.get(slice).map(|name| Key::new(&slice.namespace, name));
         let dashes = slice
@@ -121,24 +127,26 @@ impl Slices {
         let owner = self.owner(slice)?;
         self.service_names.remove(slice);
         let all = self.services.get_mut(&owner)?;
-        all.retain(|kept| kept.name != slice.name);
+        all.retain(|stored| stored.name != slice.name);
         if all.is_empty() {
             self.services.remove(&owner);
         }
         Some(owner)
     }
 
-    fn sweep(&mut self) -> Vec<Key> {
+    fn remove_unlisted(&mut self) -> Vec<Key> {
         self.complete = true;
-        let (round, mut changed) = (self.round, Vec::new());
-        let others = &mut self.service_names;
+        let (list_number, mut changed) = (self.list_number, Vec::new());
+        let service_names = &mut self.service_names;
         self.services.retain(|service, all| {
             let before = all.len();
-            for gone in all.iter().filter(|kept| kept.round != round) {
-                others
-                    .remove(&Key { namespace: service.namespace.clone(), name: gone.name.clone() });
+            for removed in all.iter().filter(|stored| stored.list_number != list_number) {
+                service_names.remove(&Key {
+                    namespace: service.namespace.clone(),
+                    name: removed.name.clone(),
+                });
             }
-            all.retain(|kept| kept.round == round);
+            all.retain(|stored| stored.list_number == list_number);
             if all.len() != before {
                 changed.push(service.clone());
             }
@@ -177,7 +185,7 @@ mod tests {
         }
     }
 
-    fn on(slices: &Slices, service: &str) -> Vec<String> {
+    fn nodes_of(slices: &Slices, service: &str) -> Vec<String> {
         let service = Key::new("default", service);
         slices
             .of(&service)
@@ -190,40 +198,44 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_follow_their_slices_whatever_these_are_called_and_whosever_they_become() {
+    fn slices_are_found_by_any_name_and_can_change_their_service() {
         let mut slices = Slices::default();
-        let gone = |slices: &mut Slices, name: &str| {
+        let delete = |slices: &mut Slices, name: &str| {
             slices.handle(Change::Delete(Key::new("default", name))).len()
         };
         assert_eq!(apply(&mut slices, slice("web-1", "web", &["a"])), ["web"]);
         assert_eq!(
             apply(&mut slices, slice("web-1", "web", &["a"])),
             [""; 0],
-            "the same again is no news"
+            "an unchanged slice changes no Service"
         );
         assert_eq!(apply(&mut slices, slice("web-2-x", "web", &["b"])), ["web"]);
         assert_eq!(apply(&mut slices, slice("by-hand", "web", &["c"])), ["web"]);
         assert_eq!(apply(&mut slices, slice("web-2-y", "web-2", &["d"])), ["web-2"]);
         assert_eq!(
-            (on(&slices, "web"), on(&slices, "web-2")),
+            (nodes_of(&slices, "web"), nodes_of(&slices, "web-2")),
             (vec!["a".into(), "b".into(), "c".into()], vec!["d".into()])
         );
         assert_eq!(
             apply(&mut slices, slice("by-hand", "web-2", &["c"])),
             ["web", "web-2"],
-            "it was given away"
+            "the slice moves to another Service"
         );
-        assert_eq!(apply(&mut slices, slice("web-2-x", "", &["b"])), ["web"], "nobody's any more");
+        assert_eq!(
+            apply(&mut slices, slice("web-2-x", "", &["b"])),
+            ["web"],
+            "the slice belongs to no Service any more"
+        );
         assert_eq!(
             apply(&mut slices, slice("web-1", "web", &[])),
             ["web"],
-            "an empty slice is none"
+            "a slice without endpoints is removed"
         );
         assert_eq!(
             (
-                gone(&mut slices, "by-hand"),
-                gone(&mut slices, "web-2-y"),
-                gone(&mut slices, "web-1")
+                delete(&mut slices, "by-hand"),
+                delete(&mut slices, "web-2-y"),
+                delete(&mut slices, "web-1")
             ),
             (1, 1, 0)
         );
@@ -231,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_sweeps_what_it_does_not_show() {
+    fn a_complete_list_removes_the_slices_that_it_lacks() {
         let mut slices = Slices::default();
         for (name, service) in [("a-1", "a"), ("b-1", "b"), ("odd", "c"), ("d-1", "d")] {
             apply(&mut slices, slice(name, service, &["n"]));

@@ -24,15 +24,15 @@ use ferrolb_proto::{Instant, api};
 use ferrolb_runtime::watch::Change;
 
 use super::custom_resources::StatusResource as _;
-use super::{Config, State};
+use super::{Config, Names, State};
 use crate::desired::{
     Condition, CustomResourceStatus, Notice, ServiceStatus, Status, Target, Write,
 };
 use crate::event::{Event, Leadership, Outcome};
 use crate::plan::plan;
 
-/// Cluster with a controller.
-struct World {
+/// Objects of a cluster, and the state of its controller.
+struct Cluster {
     state: State,
     now: Instant,
     services: BTreeMap<Key, Service>,
@@ -44,19 +44,24 @@ struct World {
     notices: Vec<Notice>,
 }
 
-/// Longer than any retry delay.
-const QUIET: Duration = Duration::from_secs(900);
+/// Time without a write after which a cluster is settled: longer than any retry delay.
+const QUIET_TIME: Duration = Duration::from_secs(900);
 
 fn config() -> Config {
     Config {
         classes: vec![api::LOAD_BALANCER_CLASS.to_owned()],
         default_implementation: true,
-        group: api::GROUP.to_owned(),
+        names: default_names(),
     }
 }
 
-/// Leadership that lasts longer than any test.
-fn held() -> Leadership {
+/// Returns the names of an installation with default flags.
+fn default_names() -> Names {
+    Names { namespace: api::NAMESPACE.to_owned(), group: api::GROUP.to_owned() }
+}
+
+/// Returns a lease that does not expire during a test.
+fn permanent_lease() -> Leadership {
     Leadership::Held(Instant::from_nanos(u64::MAX))
 }
 
@@ -75,11 +80,12 @@ fn service(name: &str) -> Service {
     }
 }
 
-fn dual(name: &str) -> Service {
+fn dual_stack_service(name: &str) -> Service {
     Service { families: vec![Family::V6, Family::V4], ..service(name) }
 }
 
-fn assigned(name: &str, addresses: &[&str], pool: &str) -> Service {
+/// Returns a Service whose status has these addresses of a pool.
+fn service_with_addresses(name: &str, addresses: &[&str], pool: &str) -> Service {
     let addresses = addresses
         .iter()
         .map(|text| AssignedAddress { address: text.parse().unwrap(), mode: Some(IpMode::Vip) });
@@ -95,19 +101,19 @@ fn node(name: &str, address: &str) -> Node {
     Node { name: name.into(), addresses: vec![address.parse().unwrap()], ..Node::default() }
 }
 
-/// Order of the objects in a list.
+/// Order of the objects in the lists that the watches report.
 #[derive(Clone, Copy)]
 enum Order {
     ByName,
-    Backwards,
-    Shuffled(Chance),
+    Reversed,
+    Shuffled(Random),
 }
 
 /// Reproducible random numbers: xorshift64 of a seed.
 #[derive(Clone, Copy)]
-struct Chance(u64);
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -122,17 +128,17 @@ impl Chance {
     }
 }
 
-impl World {
+impl Cluster {
     /// Returns a cluster whose controller is the active leader and has nothing left to write.
     fn new(services: Vec<Service>, pools: Vec<Pool>) -> Self {
-        let mut world = Self::unled(services, pools);
-        world.lead();
-        world.settle();
-        world
+        let mut cluster = Self::without_leader(services, pools);
+        cluster.become_leader();
+        cluster.settle();
+        cluster
     }
 
     /// Returns a cluster without a leader, before any list was read.
-    fn unled(services: Vec<Service>, pools: Vec<Pool>) -> Self {
+    fn without_leader(services: Vec<Service>, pools: Vec<Pool>) -> Self {
         Self {
             state: State::new(config()),
             now: Instant::from_millis(1_000),
@@ -155,13 +161,13 @@ impl World {
         self.state.handle(events, self.now);
     }
 
-    /// Acquires the lease, then delivers every list.
-    fn lead(&mut self) {
-        self.lead_in(Order::ByName);
+    /// Acquires the lease, then reports every list to the state.
+    fn become_leader(&mut self) {
+        self.become_leader_with(Order::ByName);
     }
 
-    fn lead_in(&mut self, order: Order) {
-        self.handle(Event::Lease(held()));
+    fn become_leader_with(&mut self, order: Order) {
+        self.handle(Event::Lease(permanent_lease()));
         self.list_all(order);
     }
 
@@ -171,12 +177,15 @@ impl World {
         events.extend(self.pools.values().cloned().map(|pool| Event::Pool(Change::Apply(pool))));
         events.extend(self.nodes.values().cloned().map(|node| Event::Node(Change::Apply(node))));
         events.extend(
-            self.namespaces.values().cloned().map(|it| Event::Namespace(Change::Apply(it))),
+            self.namespaces
+                .values()
+                .cloned()
+                .map(|namespace| Event::Namespace(Change::Apply(namespace))),
         );
         match order {
             Order::ByName => {}
-            Order::Backwards => events.reverse(),
-            Order::Shuffled(mut chance) => chance.shuffle(&mut events),
+            Order::Reversed => events.reverse(),
+            Order::Shuffled(mut random) => random.shuffle(&mut events),
         }
         let kinds = [
             [Event::Service(Change::ResyncStarted), Event::Service(Change::ResyncDone)],
@@ -187,17 +196,17 @@ impl World {
         ];
         let (started, mut done): (Vec<_>, Vec<_>) =
             kinds.into_iter().map(|[started, done]| (started, done)).unzip();
-        if let Order::Shuffled(mut chance) = order {
-            chance.shuffle(&mut done);
+        if let Order::Shuffled(mut random) = order {
+            random.shuffle(&mut done);
         }
         let mut events: Vec<Event> = started.into_iter().chain(events).chain(done).collect();
         match order {
-            Order::ByName | Order::Backwards => {
+            Order::ByName | Order::Reversed => {
                 events.into_iter().for_each(|event| self.handle(event))
             }
-            Order::Shuffled(mut chance) => {
+            Order::Shuffled(mut random) => {
                 while !events.is_empty() {
-                    let pass = chance.below(8).min(events.len() - 1) + 1;
+                    let pass = random.below(8).min(events.len() - 1) + 1;
                     self.handle_all(events.drain(..pass).collect());
                 }
             }
@@ -206,12 +215,12 @@ impl World {
 
     /// Replaces the controller with a new process, on the cluster as it is.
     fn restart(&mut self) {
-        self.restart_in(Order::ByName);
+        self.restart_with(Order::ByName);
     }
 
-    fn restart_in(&mut self, order: Order) {
+    fn restart_with(&mut self, order: Order) {
         self.state = State::new(config());
-        self.lead_in(order);
+        self.become_leader_with(order);
     }
 
     fn apply(&mut self, service: Service) {
@@ -257,14 +266,14 @@ impl World {
             }
             if self.writes().is_empty() {
                 let Some(deadline) = self.state.deadline(self.now) else { return };
-                if deadline.since(quiet_since) > QUIET {
+                if deadline.since(quiet_since) > QUIET_TIME {
                     return;
                 }
                 self.now = self.now.max(deadline);
                 self.handle(Event::Tick);
             }
         }
-        panic!("it never settles: {:?}", self.writes());
+        panic!("the controller never settles: {:?}", self.writes());
     }
 
     /// Stores a write. The echo arrives before the reply, because the API server guarantees no
@@ -276,7 +285,7 @@ impl World {
                 if let Some(mut service) =
                     self.services.get(key).filter(|service| service.uid == status.uid).cloned()
                 {
-                    self.log.push(format!("{} {}", key.name, text(&status.addresses)));
+                    self.log.push(format!("{} {}", key.name, joined(&status.addresses)));
                     self.notices.extend(status.notices.clone());
                     store(&mut service, status);
                     self.apply(service);
@@ -299,13 +308,13 @@ impl World {
     }
 
     /// Returns the statuses of all Services as `name=addresses`.
-    fn shown(&self) -> Vec<String> {
+    fn statuses(&self) -> Vec<String> {
         let addresses = |service: &Service| {
             service.assigned.iter().map(|assigned| assigned.address).collect::<Vec<_>>()
         };
         self.services
             .values()
-            .map(|service| format!("{}={}", service.key.name, text(&addresses(service))))
+            .map(|service| format!("{}={}", service.key.name, joined(&addresses(service))))
             .collect()
     }
 
@@ -326,14 +335,14 @@ impl World {
     }
 }
 
-fn text(addresses: &[IpAddr]) -> String {
+fn joined(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Applies a written status to a Service, as the API server does.
 fn store(service: &mut Service, status: &ServiceStatus) {
     let mode = Some(status.mode);
-    if !status.theirs {
+    if !status.served_by_metallb {
         service.assigned = status
             .addresses
             .iter()

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrolb_proto::api::{CONDITION_VALID, CustomResourceKind, StatusFields};
-use ferrolb_proto::facts::{Community, CommunityProblem, L2Advertisement};
+use ferrolb_proto::facts::{Community, CommunityProblem, L2Advertisement, L2AdvertisementProblem};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 
 use super::custom_resources::StatusResource;
@@ -18,7 +18,7 @@ const UNKNOWN_TIME: v1::Time = v1::Time(jiff::Timestamp::UNIX_EPOCH);
 
 /// Returns the status that an object should have, and whether `conditions` and `observed` already
 /// match it.
-pub(super) fn verdict(
+pub(super) fn compare_status(
     message: &impl Message,
     generation: i64,
     (conditions, observed): (&[v1::Condition], i64),
@@ -35,12 +35,13 @@ pub(super) fn compare_condition(
 ) -> (Condition, bool) {
     let (status, reason) = (message.status(), message.reason());
     let message: Box<str> = message.to_string().into();
-    let is = conditions.iter().find(|condition| condition.type_ == kind);
-    let status_stays = is.filter(|is| is.status == status.name());
-    let same = status_stays.is_some_and(|is| is.reason == reason && is.message == *message);
+    let current = conditions.iter().find(|condition| condition.type_ == kind);
+    let status_stays = current.filter(|current| current.status == status.name());
+    let same =
+        status_stays.is_some_and(|current| current.reason == reason && current.message == *message);
     // `lastTransitionTime` changes only if the status of the condition changes.
-    let known = status_stays.filter(|is| is.last_transition_time != UNKNOWN_TIME);
-    let since = known.map(|is| is.last_transition_time.0.as_second());
+    let known = status_stays.filter(|current| current.last_transition_time != UNKNOWN_TIME);
+    let since = known.map(|current| current.last_transition_time.0.as_second());
     (Condition { status, reason: reason.into(), message, since }, same)
 }
 
@@ -58,9 +59,9 @@ pub(super) fn advertisement_status(
         None if unknown.is_empty() => L2Message::Valid,
         None => L2Message::UnknownPool(unknown),
     };
-    let is = (ad.status.conditions.as_slice(), ad.status.observed_generation);
-    let (wanted, same) = verdict(&message, ad.generation, is);
-    (!same && fields.has("conditions")).then_some(wanted)
+    let current = (ad.status.conditions.as_slice(), ad.status.observed_generation);
+    let (desired, same) = compare_status(&message, ad.generation, current);
+    (!same && fields.has("conditions")).then_some(desired)
 }
 
 /// Returns, for each alias of a community, the Community that defines it: the first by name if
@@ -84,8 +85,9 @@ pub(super) fn community_status(
     owners: &BTreeMap<&str, &str>,
     fields: &StatusFields,
 ) -> Option<ValidStatus> {
-    let others = |alias: &str| owners.get(alias).is_some_and(|owner| **owner != *community.name);
-    let duplicate = community.aliases.keys().find(|alias| others(alias));
+    let is_duplicate =
+        |alias: &str| owners.get(alias).is_some_and(|owner| **owner != *community.name);
+    let duplicate = community.aliases.keys().find(|alias| is_duplicate(alias));
     let message = match (&community.problem, duplicate) {
         (Some(problem), _) => CommunityMessage::Problem(problem),
         (None, Some(name)) => CommunityMessage::Duplicate {
@@ -94,9 +96,9 @@ pub(super) fn community_status(
         },
         (None, None) => CommunityMessage::Valid,
     };
-    let is = (community.status.conditions.as_slice(), community.status.observed_generation);
-    let (wanted, same) = verdict(&message, community.generation, is);
-    (!same && fields.has("conditions")).then_some(wanted)
+    let current = (community.status.conditions.as_slice(), community.status.observed_generation);
+    let (desired, same) = compare_status(&message, community.generation, current);
+    (!same && fields.has("conditions")).then_some(desired)
 }
 
 impl StatusResource for L2Advertisement {
@@ -107,9 +109,8 @@ impl StatusResource for L2Advertisement {
     type StatusInputs<'a> = BTreeSet<&'a str>;
 
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {
-        let problem = format!("the object cannot be read: {why}. Apply the CRDs of this version");
         let mut ad = before.cloned().unwrap_or_default();
-        (ad.name, ad.problem) = (name, Some(problem.into()));
+        (ad.name, ad.problem) = (name, Some(L2AdvertisementProblem::Unreadable(why)));
         ad
     }
 
@@ -118,8 +119,8 @@ impl StatusResource for L2Advertisement {
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
-        let is = &mut self.status.0;
-        assume(&mut is.conditions, &mut is.observed_generation, written);
+        let status = &mut self.status.0;
+        record_status(&mut status.conditions, &mut status.observed_generation, written);
     }
 }
 
@@ -140,23 +141,23 @@ impl StatusResource for Community {
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
-        let is = &mut self.status.0;
-        assume(&mut is.conditions, &mut is.observed_generation, written);
+        let status = &mut self.status.0;
+        record_status(&mut status.conditions, &mut status.observed_generation, written);
     }
 }
 
 /// Records a written status as the object's current status, until the watch reports the object.
-pub(super) fn assume(
+pub(super) fn record_status(
     conditions: &mut Vec<v1::Condition>,
     observed: &mut i64,
     written: &ValidStatus,
 ) {
     *observed = written.generation;
-    assume_condition(CONDITION_VALID, conditions, Some(&written.condition));
+    record_condition(CONDITION_VALID, conditions, Some(&written.condition));
 }
 
 /// Records a written condition as the object's current condition; `None` removes the condition.
-pub(super) fn assume_condition(
+pub(super) fn record_condition(
     kind: &str,
     conditions: &mut Vec<v1::Condition>,
     written: Option<&Condition>,
@@ -184,7 +185,7 @@ mod tests {
     const ALL: &StatusFields = &StatusFields::All;
 
     #[test]
-    fn an_advertisement_names_the_pools_that_are_not_there() {
+    fn an_advertisement_with_unknown_pools_names_them() {
         let mut ad = L2Advertisement::default();
         ad.pools = vec!["lan".into(), "wan".into(), "dmz".into()];
         let status = advertisement_status(&ad, &["lan"].into(), ALL).unwrap();
@@ -207,7 +208,7 @@ mod tests {
             advertisement_status(&ad, &["lan", "wan", "dmz"].into(), ALL).unwrap().condition.reason,
             "Valid"
         );
-        ad.problem = Some("spec.nodeSelectors: no".into());
+        ad.problem = Some(L2AdvertisementProblem::Selector("spec.nodeSelectors: no".into()));
         assert_eq!(
             advertisement_status(&ad, &["lan"].into(), ALL).unwrap().condition.reason,
             "BadSelector"
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_communities_with_one_name_the_first_counts_and_the_other_is_told() {
+    fn the_second_community_with_a_name_reports_duplicate_name() {
         let community = |name: &str, aliases: &[&str]| Community {
             name: name.into(),
             aliases: aliases
@@ -236,7 +237,7 @@ mod tests {
         assert_eq!(
             reasons(&all),
             ["BadName", "Valid", "DuplicateName"],
-            "a slip in one takes no name from it"
+            "an invalid Community still defines its names"
         );
         all[0].aliases.clear();
         assert_eq!(reasons(&all), ["BadName", "Valid", "Valid"]);

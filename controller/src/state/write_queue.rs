@@ -32,7 +32,8 @@ pub(super) struct WriteQueue {
     /// The pending writes by slot: the due time and a sequence number. Writes are boxed to save
     /// memory, because the nodes of a `BTreeMap` are about half empty.
     due: BTreeMap<(Instant, u64), Box<Write>>,
-    /// Pending statuses of the custom resources. That of a Service is stored with the Service.
+    /// Pending statuses of the custom resources. The pending status of a Service is stored with the
+    /// Service.
     custom_resources: BTreeMap<Target, PendingStatus>,
     /// Counter of slots and attempts, so that the number of each is unique.
     sequence: u64,
@@ -83,7 +84,7 @@ impl PendingStatus {
         self.done_at
     }
 
-    fn fail(&mut self, now: Instant) {
+    fn record_failure(&mut self, now: Instant) {
         let delay = RETRY_DELAY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_DELAY_MAX);
         self.failures += 1;
         self.not_before = self.not_before.max(now + delay);
@@ -93,54 +94,62 @@ impl PendingStatus {
 impl WriteQueue {
     /// Queues the status that the object should have. With `None`, removes the pending write: the
     /// object is up to date, or FerroLB does not manage it.
-    pub(super) fn set(&mut self, draft: &mut PendingStatus, status: Option<Status>, now: Instant) {
+    pub(super) fn set(
+        &mut self,
+        pending: &mut PendingStatus,
+        status: Option<Status>,
+        now: Instant,
+    ) {
         let Some(status) = status else {
             // The watch can return the written object before the response to the write arrives, so
             // the write counts as done.
-            if draft.is_pending() {
-                draft.done_at = Some(now);
+            if pending.is_pending() {
+                pending.done_at = Some(now);
             }
-            self.withdraw(draft);
+            self.remove_pending(pending);
             return;
         };
-        let last = std::mem::replace(&mut draft.desired_digest, digest(&status));
-        match draft.slot.and_then(|place| self.due.get_mut(&place)) {
+        let previous_digest = std::mem::replace(&mut pending.desired_digest, digest(&status));
+        match pending.slot.and_then(|slot| self.due.get_mut(&slot)) {
             Some(write) if write.status == status => {}
             // The new status gets a new attempt number, so that the result of an attempt for the
             // old status has no effect.
             Some(write) => {
                 self.sequence += 1;
-                draft.attempt = self.sequence;
-                (write.attempt, write.status) = (draft.attempt, status);
+                pending.attempt = self.sequence;
+                (write.attempt, write.status) = (pending.attempt, status);
             }
             None => {
-                match draft.done_at {
+                match pending.done_at {
                     // The status equals the one that was written, so another writer has undone the
                     // write.
-                    Some(at) if now.since(at) < CONFLICT_WINDOW && draft.desired_digest == last => {
-                        draft.fail(now);
+                    Some(at)
+                        if now.since(at) < CONFLICT_WINDOW
+                            && pending.desired_digest == previous_digest =>
+                    {
+                        pending.record_failure(now);
                     }
-                    Some(_) | None => draft.failures = 0,
+                    Some(_) | None => pending.failures = 0,
                 }
-                self.place(draft, status, now);
+                self.enqueue(pending, status, now);
             }
         }
     }
 
-    fn place(&mut self, draft: &mut PendingStatus, status: Status, now: Instant) {
+    fn enqueue(&mut self, pending: &mut PendingStatus, status: Status, now: Instant) {
         self.sequence += 1;
-        draft.attempt = self.sequence;
-        let place = (draft.not_before.max(now), self.sequence);
-        draft.slot = Some(place);
-        let reports_refusal = draft.refusals + 1 == REJECTIONS_UNTIL_REPORT;
-        let write = Write { attempt: draft.attempt, reports_refusal, status };
-        self.due.insert(place, Box::new(write));
+        pending.attempt = self.sequence;
+        let slot = (pending.not_before.max(now), self.sequence);
+        pending.slot = Some(slot);
+        let reports_refusal = pending.refusals + 1 == REJECTIONS_UNTIL_REPORT;
+        let write = Write { attempt: pending.attempt, reports_refusal, status };
+        self.due.insert(slot, Box::new(write));
     }
 
     /// Removes the pending write of the object, and returns its status.
-    pub(super) fn withdraw(&mut self, draft: &mut PendingStatus) -> Option<Status> {
-        draft.refusals = 0;
-        let write = self.due.remove(&draft.slot.take()?)?;
+    pub(super) fn remove_pending(&mut self, pending: &mut PendingStatus) -> Option<Status> {
+        pending.refusals = 0;
+        let write = self.due.remove(&pending.slot.take()?)?;
         Some(write.status)
     }
 
@@ -151,22 +160,22 @@ impl WriteQueue {
     /// attempt that a newer attempt has replaced has no effect.
     pub(super) fn complete_attempt(
         &mut self,
-        draft: &mut PendingStatus,
+        pending: &mut PendingStatus,
         attempt: u64,
         outcome: Outcome,
         now: Instant,
     ) -> Option<Status> {
-        if attempt != draft.attempt {
+        if attempt != pending.attempt {
             return None;
         }
         if outcome == Outcome::Done {
-            draft.done_at = Some(now);
-            return self.withdraw(draft);
+            pending.done_at = Some(now);
+            return self.remove_pending(pending);
         }
-        draft.refusals = draft.refusals.saturating_add(u32::from(outcome == Outcome::Refused));
-        if let Some(write) = draft.slot.take().and_then(|place| self.due.remove(&place)) {
-            draft.fail(now);
-            self.place(draft, write.status, now);
+        pending.refusals = pending.refusals.saturating_add(u32::from(outcome == Outcome::Refused));
+        if let Some(write) = pending.slot.take().and_then(|slot| self.due.remove(&slot)) {
+            pending.record_failure(now);
+            self.enqueue(pending, write.status, now);
         }
         None
     }
@@ -176,39 +185,44 @@ impl WriteQueue {
     /// The status depends on other objects: the counts of a pool change with every Service. A
     /// repeated status therefore does not indicate a conflict with another writer. Instead,
     /// [`RESOURCE_STATUS_INTERVAL`] limits how often a status is written.
-    pub(super) fn set_own(&mut self, target: Target, status: Option<Status>, now: Instant) {
-        let mut draft = self.custom_resources.remove(&target).unwrap_or_default();
-        draft.reset_delay();
-        self.set(&mut draft, status, now);
-        self.custom_resources.insert(target, draft);
+    pub(super) fn set_custom_resource(
+        &mut self,
+        target: Target,
+        status: Option<Status>,
+        now: Instant,
+    ) {
+        let mut pending = self.custom_resources.remove(&target).unwrap_or_default();
+        pending.reset_delay();
+        self.set(&mut pending, status, now);
+        self.custom_resources.insert(target, pending);
     }
 
     /// Handles the outcome of a write to a custom resource, like [`Self::complete_attempt`].
-    pub(super) fn answered_own(
+    pub(super) fn complete_custom_resource_attempt(
         &mut self,
         target: &Target,
         attempt: u64,
         outcome: Outcome,
         now: Instant,
     ) -> Option<Status> {
-        let (target, mut draft) = self.custom_resources.remove_entry(target)?;
-        draft.quiet_until = now + RESOURCE_STATUS_INTERVAL;
-        let written = self.complete_attempt(&mut draft, attempt, outcome, now);
-        self.custom_resources.insert(target, draft);
+        let (target, mut pending) = self.custom_resources.remove_entry(target)?;
+        pending.quiet_until = now + RESOURCE_STATUS_INTERVAL;
+        let written = self.complete_attempt(&mut pending, attempt, outcome, now);
+        self.custom_resources.insert(target, pending);
         written
     }
 
     /// Removes the pending status of a deleted custom resource, and its pending write.
-    pub(super) fn forget_own(&mut self, target: &Target) {
-        if let Some(mut draft) = self.custom_resources.remove(target) {
-            self.withdraw(&mut draft);
+    pub(super) fn remove_custom_resource(&mut self, target: &Target) {
+        if let Some(mut pending) = self.custom_resources.remove(target) {
+            self.remove_pending(&mut pending);
         }
     }
 
     /// Removes the pending statuses of all custom resources, and their pending writes.
-    pub(super) fn forget_all_own(&mut self) {
-        for mut draft in std::mem::take(&mut self.custom_resources).into_values() {
-            self.withdraw(&mut draft);
+    pub(super) fn remove_all_custom_resources(&mut self) {
+        for mut pending in std::mem::take(&mut self.custom_resources).into_values() {
+            self.remove_pending(&mut pending);
         }
     }
 
@@ -250,81 +264,78 @@ mod tests {
     }
 
     /// Returns the objects whose writes are due.
-    fn due(agenda: &WriteQueue, millis: u64) -> Vec<String> {
-        agenda.due(at(millis)).map(|write| write.target().to_string()).collect()
+    fn due(queue: &WriteQueue, millis: u64) -> Vec<String> {
+        queue.due(at(millis)).map(|write| write.target().to_string()).collect()
     }
 
     #[test]
-    fn what_came_first_is_due_first_and_what_is_withdrawn_no_longer() {
-        let (mut agenda, mut a, mut b) =
+    fn writes_are_due_in_order_of_arrival_and_can_be_removed() {
+        let (mut queue, mut a, mut b) =
             (WriteQueue::default(), PendingStatus::default(), PendingStatus::default());
-        agenda.set(&mut b, status("b", 1), at(1));
-        agenda.set(&mut a, status("a", 1), at(1));
-        agenda.set(&mut b, status("b", 1), at(2));
-        assert_eq!(due(&agenda, 1), ["Community b", "Community a"]);
-        agenda.set(&mut b, None, at(2));
-        assert_eq!(due(&agenda, 2), ["Community a"]);
+        queue.set(&mut b, status("b", 1), at(1));
+        queue.set(&mut a, status("a", 1), at(1));
+        queue.set(&mut b, status("b", 1), at(2));
+        assert_eq!(due(&queue, 1), ["Community b", "Community a"]);
+        queue.set(&mut b, None, at(2));
+        assert_eq!(due(&queue, 2), ["Community a"]);
     }
 
     #[test]
-    fn an_attempt_that_was_overtaken_counts_for_nothing() {
-        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
-        agenda.set(&mut a, status("a", 1), at(0));
+    fn the_outcome_of_a_replaced_attempt_has_no_effect() {
+        let (mut queue, mut a) = (WriteQueue::default(), PendingStatus::default());
+        queue.set(&mut a, status("a", 1), at(0));
         let first = a.attempt;
-        agenda.set(&mut a, status("a", 1), at(0));
-        assert_eq!(a.attempt, first, "the same again is no new attempt");
-        agenda.set(&mut a, status("a", 2), at(0));
-        assert_eq!(agenda.complete_attempt(&mut a, first, Outcome::Done, at(1)), None);
-        assert_eq!(agenda.complete_attempt(&mut a, first, Outcome::Failed, at(1)), None);
-        assert_eq!(agenda.due(at(1)).count(), 1, "the other status is still due, at once");
+        queue.set(&mut a, status("a", 1), at(0));
+        assert_eq!(a.attempt, first, "the same status keeps the attempt");
+        queue.set(&mut a, status("a", 2), at(0));
+        assert_eq!(queue.complete_attempt(&mut a, first, Outcome::Done, at(1)), None);
+        assert_eq!(queue.complete_attempt(&mut a, first, Outcome::Failed, at(1)), None);
+        assert_eq!(queue.due(at(1)).count(), 1, "the write of the new status is still due");
         let second = a.attempt;
-        assert_eq!(agenda.complete_attempt(&mut a, second, Outcome::Done, at(1)), status("a", 2));
-        assert_eq!(agenda.due(at(1)).count(), 0);
+        assert_eq!(queue.complete_attempt(&mut a, second, Outcome::Done, at(1)), status("a", 2));
+        assert_eq!(queue.due(at(1)).count(), 0);
     }
 
     #[test]
-    fn a_write_is_done_when_the_object_shows_it_whether_or_not_the_answer_came() {
-        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
-        agenda.set(&mut a, None, at(0));
-        assert_eq!(a.done_at(), None, "nothing was to be written");
-        agenda.set(&mut a, status("a", 1), at(1));
-        agenda.set(&mut a, None, at(2));
-        assert_eq!((a.done_at(), agenda.due(at(2)).count()), (Some(at(2)), 0));
+    fn a_write_is_done_when_the_watch_returns_the_status() {
+        let (mut queue, mut a) = (WriteQueue::default(), PendingStatus::default());
+        queue.set(&mut a, None, at(0));
+        assert_eq!(a.done_at(), None, "no write was pending");
+        queue.set(&mut a, status("a", 1), at(1));
+        queue.set(&mut a, None, at(2));
+        assert_eq!((a.done_at(), queue.due(at(2)).count()), (Some(at(2)), 0));
     }
 
     #[test]
-    fn a_failure_waits_longer_each_time() {
-        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
-        agenda.set(&mut a, status("a", 1), at(0));
+    fn the_delay_after_failures_doubles_up_to_the_limit() {
+        let (mut queue, mut a) = (WriteQueue::default(), PendingStatus::default());
+        queue.set(&mut a, status("a", 1), at(0));
         let mut now = at(0);
         for delay in [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000] {
             let attempt = a.attempt;
-            agenda.complete_attempt(&mut a, attempt, Outcome::Failed, now);
-            assert_eq!(agenda.due(now).count(), 0);
-            assert_eq!(agenda.deadline(now), Some(now + Duration::from_millis(delay)));
+            queue.complete_attempt(&mut a, attempt, Outcome::Failed, now);
+            assert_eq!(queue.due(now).count(), 0);
+            assert_eq!(queue.deadline(now), Some(now + Duration::from_millis(delay)));
             now = now + Duration::from_millis(delay);
-            assert_eq!(agenda.due(now).count(), 1);
+            assert_eq!(queue.due(now).count(), 1);
         }
     }
 
     #[test]
-    fn what_somebody_undoes_is_written_again_ever_more_slowly() {
-        let (mut agenda, mut a) = (WriteQueue::default(), PendingStatus::default());
+    fn a_write_that_another_writer_undoes_is_repeated_with_backoff() {
+        let (mut queue, mut a) = (WriteQueue::default(), PendingStatus::default());
         let mut now = at(0);
         for delay in [0, 200, 400, 800] {
-            agenda.set(&mut a, status("a", 1), now);
+            queue.set(&mut a, status("a", 1), now);
             let due = now + Duration::from_millis(delay);
-            assert_eq!(agenda.due(due).count(), 1, "{delay}");
-            assert_eq!(agenda.deadline(now), (delay > 0).then_some(due));
+            assert_eq!(queue.due(due).count(), 1, "{delay}");
+            assert_eq!(queue.deadline(now), (delay > 0).then_some(due));
             let attempt = a.attempt;
-            assert_eq!(
-                agenda.complete_attempt(&mut a, attempt, Outcome::Done, due),
-                status("a", 1)
-            );
+            assert_eq!(queue.complete_attempt(&mut a, attempt, Outcome::Done, due), status("a", 1));
             now = due;
         }
         a.reset_delay();
-        agenda.set(&mut a, status("a", 2), now);
-        assert_eq!(agenda.due(now).count(), 1, "a new decision is no quarrel");
+        queue.set(&mut a, status("a", 2), now);
+        assert_eq!(queue.due(now).count(), 1, "after a new decision the write is due at once");
     }
 }

@@ -9,7 +9,7 @@ mod ten_thousand;
 mod withdraw;
 
 use super::report::Findings;
-use super::targets::{BGP_GONE, BGP_GONE_FRR};
+use super::targets::{BGP_ENDPOINT_CHANGE, BGP_ENDPOINT_CHANGE_FRR};
 use super::{in_lab, settle};
 use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER};
 use crate::routers::{Peering, Router, RouterKind};
@@ -24,13 +24,14 @@ use serde_json::json;
 const ROUTER: &str = ROUTERS[0];
 /// Pool of all addresses; no network of the lab contains it.
 const POOL: &str = "10.200.0.0/16";
-/// De-preference time of a draining node; the default would make the run wait for a minute.
-const DRAIN: [&str; 2] = ["--drain-delay", "5s"];
+/// Flags that set the time for which a draining node is de-preferred. The default would make the
+/// run wait for a minute.
+const DRAIN_FLAGS: [&str; 2] = ["--drain-delay", "5s"];
 
 /// Starts a lab without kube-proxies: no client connects, so they would only use processor time.
 ///
 /// # Errors
-/// If a session is not established, or routes do not follow.
+/// If a session is not established, or the router does not receive or remove a route in time.
 pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
     in_lab(tools, &Options { bgp: true, proxy_mode: None, ..options.clone() }, |lab| {
         lab.install_ferrolb()?;
@@ -39,10 +40,13 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
         apply_config(lab)?;
         settle::wait_for_pools(lab)?;
         let nodes = lab.nodes();
-        nodes.iter().try_for_each(|node| lab.start_speaker(node, &DRAIN))?;
-        settle::wait_for(lab)?;
-        let mut findings = with_router(lab, RouterKind::Bird, |_| withdraw::run(lab, &BGP_GONE))?;
-        findings.extend(with_router(lab, RouterKind::Frr, |_| withdraw::run(lab, &BGP_GONE_FRR))?);
+        nodes.iter().try_for_each(|node| lab.start_speaker(node, &DRAIN_FLAGS))?;
+        settle::wait_settled(lab)?;
+        let mut findings =
+            with_router(lab, RouterKind::Bird, |_| withdraw::run(lab, &BGP_ENDPOINT_CHANGE))?;
+        findings.extend(with_router(lab, RouterKind::Frr, |_| {
+            withdraw::run(lab, &BGP_ENDPOINT_CHANGE_FRR)
+        })?);
         findings
             .extend(with_router(lab, RouterKind::Bird, |router| ten_thousand::run(lab, router))?);
         Ok(findings)
@@ -54,7 +58,7 @@ fn with_router(
     kind: RouterKind,
     work: impl FnOnce(&Router<'_>) -> Result<Findings>,
 ) -> Result<Findings> {
-    let router = Router::with(lab, kind, ROUTER, &Peering::with_nodes(lab, ROUTER)?)?;
+    let router = Router::start_with_peering(lab, kind, ROUTER, &Peering::with_nodes(lab, ROUTER)?)?;
     let findings = work(&router).with_context(|| format!("{router}"))?;
     router.stop()?;
     Ok(findings)

@@ -15,13 +15,13 @@ use setup::BgpFailoverSetup;
 use std::time::Duration;
 
 /// Usual time to start and stop a lab, and to start a router for each row.
-const ROWS_USUAL: Duration = Duration::from_secs(120);
-/// Usual time of one run of all rows.
-const RUN_USUAL: Duration = Duration::from_secs(240);
+const SETUP_USUAL_TIME: Duration = Duration::from_secs(120);
+/// Usual time of one run per row.
+const RUN_USUAL_TIME: Duration = Duration::from_secs(240);
 
-/// Returns the usual duration.
-pub fn usual(runs: usize) -> Duration {
-    ROWS_USUAL + RUN_USUAL * u32::try_from(runs).unwrap_or(u32::MAX)
+/// Returns the usual duration of the BGP failover benchmark with `runs` runs per row.
+pub fn usual_duration(runs: usize) -> Duration {
+    SETUP_USUAL_TIME + RUN_USUAL_TIME * u32::try_from(runs).unwrap_or(u32::MAX)
 }
 
 /// Measures all rows.
@@ -30,9 +30,9 @@ pub fn usual(runs: usize) -> Duration {
 /// If a session is not established, or a router never uses the remaining nodes.
 pub(super) fn run(tools: &Tools, options: &Options, runs: usize) -> Result<Findings> {
     in_lab(tools, &Options { bgp: true, ..options.clone() }, |lab| {
-        let (scene, mut findings) = (BgpFailoverSetup::start(lab)?, Findings::default());
-        node_failure::run(&scene, runs, &mut findings)?;
-        planned::run(&scene, runs, &mut findings)?;
+        let (setup, mut findings) = (BgpFailoverSetup::start(lab)?, Findings::default());
+        node_failure::run(&setup, runs, &mut findings)?;
+        planned::run(&setup, runs, &mut findings)?;
         Ok(findings)
     })
 }

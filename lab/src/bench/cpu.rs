@@ -8,7 +8,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// If the process does not run.
-pub(super) fn used(pid: i32) -> Result<Duration> {
+pub(super) fn processor_time(pid: i32) -> Result<Duration> {
     let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
     #[expect(
         unsafe_code,
@@ -31,21 +31,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_computes_uses_time() {
+    fn computing_increases_the_processor_time() {
         let pid = std::process::id().cast_signed();
-        let before = used(pid).unwrap();
-        crate::wait::until("its time is counted", Duration::from_secs(10), || {
-            std::hint::black_box(
-                (0..1_000_000_u64).fold(0, |sum, number| sum ^ std::hint::black_box(number)),
-            );
-            Ok((used(pid)? >= before + Duration::from_millis(20)).then_some(()))
-        })
+        let before = processor_time(pid).unwrap();
+        crate::wait::until(
+            "the processor time increases by 20 ms",
+            Duration::from_secs(10),
+            || {
+                std::hint::black_box(
+                    (0..1_000_000_u64).fold(0, |sum, number| sum ^ std::hint::black_box(number)),
+                );
+                Ok((processor_time(pid)? >= before + Duration::from_millis(20)).then_some(()))
+            },
+        )
         .unwrap();
     }
 
     #[test]
-    fn a_process_that_does_not_run_has_no_time() {
+    fn a_missing_process_has_no_processor_time() {
         // PID_MAX_LIMIT is lower, so the kernel never assigns this number.
-        assert!(used(1 << 22).is_err());
+        assert!(processor_time(1 << 22).is_err());
     }
 }

@@ -24,15 +24,15 @@ use anyhow::{Context, Result};
 use setup::FailoverSetup;
 use std::time::Duration;
 
-/// Time after which a returning node retakes its address. No value includes it, and the default
-/// would make every run wait.
-const FAILBACK: [&str; 2] = ["--failback-delay", "2s"];
-/// Shortest hello interval that a network without loss allows.
-const HELLO_20: [&str; 2] = ["--hello-interval", "20ms"];
+/// Flags that set the preempt delay. No value includes the delay, and the default would make every
+/// run wait.
+const FAILBACK_FLAGS: [&str; 2] = ["--failback-delay", "2s"];
+/// Flags that set the shortest hello interval that a network without loss allows.
+const HELLO_20_FLAGS: [&str; 2] = ["--hello-interval", "20ms"];
 /// Usual time to create ten thousand Services.
-const TEN_THOUSAND_USUAL: Duration = Duration::from_secs(120);
+const TEN_THOUSAND_USUAL_TIME: Duration = Duration::from_secs(120);
 /// Usual time to start and stop a lab, on two cores.
-const LAB_USUAL: Duration = Duration::from_secs(20);
+const LAB_USUAL_TIME: Duration = Duration::from_secs(20);
 
 /// An event at the owner of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,7 +61,7 @@ pub enum FailoverRow {
 
 impl FailoverRow {
     /// Returns the measured time of one run on two cores.
-    const fn usual(self) -> Duration {
+    const fn usual_run_time(self) -> Duration {
         Duration::from_secs(match self {
             Self::Dies => 17,
             Self::Link | Self::Killed | Self::Stopped => 10,
@@ -73,16 +73,19 @@ impl FailoverRow {
     }
 }
 
-/// Returns the usual duration of these rows.
-pub fn usual(runs: usize, rows: &[FailoverRow]) -> Duration {
-    let all: Duration = rows.iter().map(|row| row.usual()).sum();
-    let once =
-        if rows.contains(&FailoverRow::TenThousand) { TEN_THOUSAND_USUAL } else { Duration::ZERO };
-    3 * LAB_USUAL + once + all * u32::try_from(runs).unwrap_or(u32::MAX)
+/// Returns the usual duration of the failover benchmark with `rows` and `runs` runs per row.
+pub fn usual_duration(runs: usize, rows: &[FailoverRow]) -> Duration {
+    let all: Duration = rows.iter().map(|row| row.usual_run_time()).sum();
+    let once = if rows.contains(&FailoverRow::TenThousand) {
+        TEN_THOUSAND_USUAL_TIME
+    } else {
+        Duration::ZERO
+    };
+    3 * LAB_USUAL_TIME + once + all * u32::try_from(runs).unwrap_or(u32::MAX)
 }
 
-/// Starts one lab for all rows except the last two, and a lab without kube-proxies for each of
-/// those: no client connects there, and so many Services would only keep kube-proxies busy.
+/// Starts one lab for the rows with one address, and a lab without kube-proxies for each row with
+/// many addresses: no client connects there, and kube-proxies would only use processor time.
 ///
 /// # Errors
 /// If a cluster does not settle, or an address gets no owner.
@@ -93,16 +96,18 @@ pub(super) fn run(
     rows: &[FailoverRow],
 ) -> Result<Findings> {
     let mut findings = Findings::default();
-    let (many, one): (Vec<FailoverRow>, _) =
+    let (many_addresses, one_address): (Vec<FailoverRow>, _) =
         rows.iter().partition(|row| matches!(row, FailoverRow::Many | FailoverRow::TenThousand));
-    if !one.is_empty() {
-        findings.extend(super::in_lab(tools, options, |lab| of_one_address(lab, runs, &one))?);
+    if !one_address.is_empty() {
+        findings.extend(super::in_lab(tools, options, |lab| {
+            run_rows_with_one_address(lab, runs, &one_address)
+        })?);
     }
     let options = Options { proxy_mode: None, ..options.clone() };
-    for row in many {
+    for row in many_addresses {
         let found = super::in_lab(tools, &options, |lab| {
             if row == FailoverRow::TenThousand {
-                return ten_thousand::run(lab, runs, || start_speakers(lab, &FAILBACK));
+                return ten_thousand::run(lab, runs, || start_speakers(lab, &FAILBACK_FLAGS));
             }
             start(lab)?;
             many::run(lab, runs)
@@ -112,28 +117,36 @@ pub(super) fn run(
     Ok(findings)
 }
 
-fn of_one_address(lab: &Lab, runs: usize, rows: &[FailoverRow]) -> Result<Findings> {
+fn run_rows_with_one_address(lab: &Lab, runs: usize, rows: &[FailoverRow]) -> Result<Findings> {
     start(lab)?;
-    let (scene, mut findings) = (FailoverSetup::start(lab)?, Findings::default());
+    let (setup, mut findings) = (FailoverSetup::start(lab)?, Findings::default());
     for row in rows {
         let found = &mut findings;
         let done = match row {
             FailoverRow::Dies => node_failure::power_failure(
-                &scene,
+                &setup,
                 runs,
-                &targets::FAILOVER_DIES,
-                Some(&targets::FAILOVER_BACK),
+                &targets::FAILOVER_NODE_FAILURE,
+                Some(&targets::FAILOVER_RETURN),
                 found,
             ),
-            FailoverRow::Link => node_failure::interface_down(&scene, runs, found),
-            FailoverRow::Killed => node_failure::killed(&scene, runs, found),
-            FailoverRow::Stopped => planned::stopped(&scene, runs, found),
-            FailoverRow::Rolling => planned::rolling(&scene, runs, found),
+            FailoverRow::Link => node_failure::interface_down(&setup, runs, found),
+            FailoverRow::Killed => node_failure::killed(&setup, runs, found),
+            FailoverRow::Stopped => planned::stopped(&setup, runs, found),
+            FailoverRow::Rolling => planned::rolling(&setup, runs, found),
             FailoverRow::Names => name_server::run(lab, runs, found),
-            FailoverRow::Hello20 => with_speakers(lab, &[FAILBACK, HELLO_20].concat(), || {
-                node_failure::power_failure(&scene, runs, &targets::FAILOVER_HELLO_20, None, found)
-            }),
-            FailoverRow::Keepalived => keepalived::run(&scene, runs, found),
+            FailoverRow::Hello20 => {
+                with_speakers(lab, &[FAILBACK_FLAGS, HELLO_20_FLAGS].concat(), || {
+                    node_failure::power_failure(
+                        &setup,
+                        runs,
+                        &targets::FAILOVER_HELLO_20,
+                        None,
+                        found,
+                    )
+                })
+            }
+            FailoverRow::Keepalived => keepalived::run(&setup, runs, found),
             FailoverRow::Many | FailoverRow::TenThousand => continue,
         };
         done.with_context(|| format!("the row {row:?} failed"))?;
@@ -145,7 +158,7 @@ fn of_one_address(lab: &Lab, runs: usize, rows: &[FailoverRow]) -> Result<Findin
 fn start(lab: &Lab) -> Result<()> {
     lab.install_ferrolb()?;
     lab.start_controller(&[])?;
-    start_speakers(lab, &FAILBACK)?;
+    start_speakers(lab, &FAILBACK_FLAGS)?;
     lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")
 }
 
@@ -157,8 +170,8 @@ fn start_speakers(lab: &Lab, flags: &[&str]) -> Result<()> {
         .try_for_each(|node| lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz"))
 }
 
-/// Runs `work` with speakers that are started with these flags, and restores the usual flags
-/// afterwards.
+/// Runs `work` with speakers that are started with `flags`, and then restarts the speakers with
+/// [`FAILBACK_FLAGS`].
 fn with_speakers(lab: &Lab, flags: &[&str], work: impl FnOnce() -> Result<()>) -> Result<()> {
     let restart = |flags: &[&str]| {
         lab.nodes().iter().try_for_each(|node| lab.stop(&speaker_name(node), Signal::TERM))?;
@@ -166,5 +179,5 @@ fn with_speakers(lab: &Lab, flags: &[&str], work: impl FnOnce() -> Result<()>) -
     };
     restart(flags)?;
     work()?;
-    restart(&FAILBACK)
+    restart(&FAILBACK_FLAGS)
 }

@@ -33,26 +33,26 @@ const OWNED_MAX: Duration = Duration::from_secs(180);
 /// If an object cannot be created, or an address has no owner in time.
 pub(super) fn run(lab: &Lab) -> Result<Findings> {
     lab.apply(POOL)?;
-    settle::wait_for(lab)?;
-    lab.api(async |client| make_services(&client).await)?;
+    settle::wait_settled(lab)?;
+    lab.api(async |client| create_services(&client).await)?;
     settle::wait_for_owners(lab, i64::try_from(SERVICES)?, OWNED_MAX)?;
     let mut findings = Findings::default();
-    restarted(lab, &mut findings, &targets::LARGE)?;
-    lab.api(async |client| make_nodes(&client).await)?;
-    restarted(lab, &mut findings, &targets::LARGE_NODES)?;
+    measure_restart(lab, &mut findings, &targets::LARGE_SERVICES)?;
+    lab.api(async |client| create_nodes(&client).await)?;
+    measure_restart(lab, &mut findings, &targets::LARGE_NODES)?;
     Ok(findings)
 }
 
-async fn make_services(client: &Client) -> Result<()> {
+async fn create_services(client: &Client) -> Result<()> {
     let names = services::names("large", SERVICES);
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
-    services::each(&names, async |name| {
+    services::for_each_name(&names, async |name| {
         services::post(&slices, services::slice(name, "large")).await
     })
     .await?;
     let api: Api<Service> = Api::default_namespaced(client.clone());
     let annotation = "x".repeat(ANNOTATION_BYTES);
-    services::each(&names, async |name| {
+    services::for_each_name(&names, async |name| {
         let mut service = services::service(name, "large", &V4);
         service["metadata"]["annotations"] = json!({"example.com/a": annotation});
         services::post(&api, service).await
@@ -61,18 +61,19 @@ async fn make_services(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn make_nodes(client: &Client) -> Result<()> {
+async fn create_nodes(client: &Client) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let names = services::names("idle", NODES);
-    services::each(&names, async |name| {
+    services::for_each_name(&names, async |name| {
         services::post(&api, json!({"metadata": {"name": name}})).await
     })
     .await?;
     Ok(())
 }
 
-/// Restarts all components, and measures them when the speakers own all addresses again.
-fn restarted(lab: &Lab, findings: &mut Findings, known: &PeakMeasures) -> Result<()> {
+/// Restarts all components, and measures their peak memory when the speakers own all addresses
+/// again.
+fn measure_restart(lab: &Lab, findings: &mut Findings, measures: &PeakMeasures) -> Result<()> {
     let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
     let controller = [CONTROLLER.to_owned()];
     for name in controller.iter().chain(&speakers) {
@@ -85,28 +86,31 @@ fn restarted(lab: &Lab, findings: &mut Findings, known: &PeakMeasures) -> Result
     wait::until("the components have read all Services", OWNED_MAX, || {
         // Uses metrics, which count from the start of a process; a SpeakerStatus may be from the
         // previous process.
-        let known = metric(lab, CONTROL_PLANE, "ferrolb_controller_services")?;
+        let assigned = metric(lab, CONTROL_PLANE, "ferrolb_controller_services")?;
         let owned = |node: &String| metric(lab, node, "ferrolb_speaker_owned_addresses");
         let owned = lab.nodes().iter().map(owned).sum::<Result<f64>>()?;
         ensure!(
-            [known, owned] == [SERVICES as f64; 2],
-            "the controller has {known}, the speakers own {owned}"
+            [assigned, owned] == [SERVICES as f64; 2],
+            "the controller counts {assigned} Services, the speakers own {owned} addresses"
         );
         Ok(Some(()))
     })?;
-    findings.add(&known.owned, start.elapsed().as_secs_f64() * 1000.0);
-    for (known, names) in [(&known.controller, &controller[..]), (&known.speaker, &speakers)] {
-        let peaks = names.iter().map(|name| peak(lab.pid(name)?)).collect::<Result<Vec<_>>>()?;
-        findings.add(known, peaks.iter().copied().fold(0.0, f64::max));
-        findings.keep(known.id, peaks);
+    findings.add(&measures.owned, start.elapsed().as_secs_f64() * 1000.0);
+    for (measure, names) in
+        [(&measures.controller, &controller[..]), (&measures.speaker, &speakers)]
+    {
+        let peaks =
+            names.iter().map(|name| peak_megabytes(lab.pid(name)?)).collect::<Result<Vec<_>>>()?;
+        findings.add(measure, peaks.iter().copied().fold(0.0, f64::max));
+        findings.keep_samples(measure.id, peaks);
     }
     Ok(())
 }
 
 /// Returns the peak memory of a process so far (`VmHWM`, proc(5)), in millions of bytes.
-fn peak(pid: i32) -> Result<f64> {
+fn peak_megabytes(pid: i32) -> Result<f64> {
     let file = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-    let held = kilobytes(&text, "VmHWM").with_context(|| format!("{file} has no VmHWM"))?;
-    Ok(held as f64 / 1000.0)
+    let peak = kilobytes(&text, "VmHWM").with_context(|| format!("{file} has no VmHWM"))?;
+    Ok(peak as f64 / 1000.0)
 }

@@ -18,8 +18,8 @@ pub struct Machine {
     pub architecture: &'static str,
     /// Release of the running Linux kernel.
     pub kernel: String,
-    /// Load average of the minute before the run: processes that ran or waited for a processor. A
-    /// value far below the number of processors means an idle machine.
+    /// Load average of the minute before the run: number of processes that ran or waited for a
+    /// processor. A value far below the number of processors means an idle machine.
     pub load: f64,
 }
 
@@ -28,7 +28,7 @@ impl Machine {
     ///
     /// # Errors
     /// If `/proc` cannot be read.
-    pub fn look() -> Result<Self> {
+    pub fn inspect() -> Result<Self> {
         let read =
             |file: &str| fs::read_to_string(file).with_context(|| format!("cannot read {file}"));
         let load = read("/proc/loadavg")?;
@@ -78,7 +78,7 @@ impl Build {
     ///
     /// # Errors
     /// If the version of Kubernetes cannot be read.
-    pub fn look(profile: &'static str, proxy_mode: Option<String>) -> Result<Self> {
+    pub fn inspect(profile: &'static str, proxy_mode: Option<String>) -> Result<Self> {
         let git = |args: &[&str]| {
             run::run(Command::new("git").current_dir(setup::repository()).args(args)).ok()
         };
@@ -95,7 +95,7 @@ impl Build {
 
 impl fmt::Display for Build {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let commit = self.commit.as_deref().unwrap_or("of no known commit");
+        let commit = self.commit.as_deref().unwrap_or("(unknown commit)");
         let changed = if self.changed { " with changes" } else { "" };
         let Self { profile, kubernetes, proxy_mode, .. } = self;
         let proxies = nodes::proxies(proxy_mode.as_deref());
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_proc_are_read_by_their_whole_names() {
+    fn proc_fields_are_matched_by_full_name() {
         let text = "Rss:            1000 kB\nPss:              25 kB\nPss_Anon:   7 kB\nmodel name\t: A CPU\nOdd: 3\n";
         for (name, expect) in [
             ("Rss", Some(1024)),

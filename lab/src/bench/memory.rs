@@ -13,8 +13,8 @@ use anyhow::{Context, Result, anyhow};
 use std::fs;
 use std::time::Duration;
 
-/// Observation time of the components after they have settled; the maximum counts.
-const LOOK: Duration = Duration::from_secs(3);
+/// Observation time of the components after the lab has settled; the maximum counts.
+const OBSERVATION_TIME: Duration = Duration::from_secs(3);
 
 /// Memory of a process, in millions of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,7 +25,7 @@ struct ProcessMemory {
 }
 
 impl ProcessMemory {
-    fn most(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         Self {
             rss: self.rss.max(other.rss),
             pss: self.pss.max(other.pss),
@@ -40,8 +40,8 @@ impl ProcessMemory {
 /// If a component ends, or Services get no addresses.
 pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
     lab.apply(POOL)?;
-    settle::wait_for(lab)?;
-    let listener = AnnouncementRecorder::start(lab)?;
+    settle::wait_settled(lab)?;
+    let recorder = AnnouncementRecorder::start(lab)?;
     let mut findings = Findings::default();
     let mut stages = vec![
         (1, &targets::CONTROLLER_1, &targets::SPEAKER_1),
@@ -51,37 +51,37 @@ pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
         stages.push((900, &targets::CONTROLLER_1000, &targets::SPEAKER_1000));
     }
     let speakers: Vec<String> = lab.nodes().iter().map(|node| speaker_name(node)).collect();
-    for (more, controller, speaker) in stages {
-        let prefix = format!("memory{more}");
+    for (added, controller, speaker) in stages {
+        let prefix = format!("memory{added}");
         let assigned =
-            lab.api(async |client| services::create(&client, &prefix, more, &services::V4).await)?;
-        create::announced(&listener, &assigned)?;
+            lab.api(async |client| services::create(&client, &prefix, added, &services::V4).await)?;
+        create::wait_announced(&recorder, &assigned)?;
         measure(lab, &mut findings, controller, &[CONTROLLER.to_owned()])?;
         measure(lab, &mut findings, speaker, &speakers)?;
     }
-    listener.stop()?;
+    recorder.stop()?;
     Ok(findings)
 }
 
-/// Measures the processes of one component; the largest value counts.
+/// Measures the memory of the processes of one component; the largest value of each kind counts.
 pub(super) fn measure(
     lab: &Lab,
     findings: &mut Findings,
-    known: &MemoryMeasures,
+    measures: &MemoryMeasures,
     names: &[String],
 ) -> Result<()> {
-    let mut most = vec![ProcessMemory::default(); names.len()];
-    wait::during(LOOK, || {
-        for (name, most) in names.iter().zip(&mut most) {
-            *most = most.most(memory(lab.pid(name)?)?);
+    let mut maxima = vec![ProcessMemory::default(); names.len()];
+    wait::during(OBSERVATION_TIME, || {
+        for (name, maximum) in names.iter().zip(&mut maxima) {
+            *maximum = maximum.max(memory(lab.pid(name)?)?);
         }
         Ok(())
     })?;
-    let fattest = most.iter().copied().fold(ProcessMemory::default(), ProcessMemory::most);
-    findings.add(&known.rss, fattest.rss);
-    findings.add(&known.pss, fattest.pss);
-    findings.add(&known.anonymous, fattest.anonymous);
-    findings.keep(known.rss.id, most.iter().map(|memory| memory.rss).collect());
+    let largest = maxima.iter().copied().fold(ProcessMemory::default(), ProcessMemory::max);
+    findings.add(&measures.rss, largest.rss);
+    findings.add(&measures.pss, largest.pss);
+    findings.add(&measures.anonymous, largest.anonymous);
+    findings.keep_samples(measures.rss.id, maxima.iter().map(|memory| memory.rss).collect());
     Ok(())
 }
 
@@ -106,18 +106,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_s_books_are_read_in_millions_of_bytes() {
+    fn smaps_rollup_is_parsed_in_millions_of_bytes() {
         let rollup = "5571-7ffe ---p 00000000 00:00 0  [rollup]\nRss:   10000 kB\nPss:   5000 kB\nPss_Anon:  1 kB\nAnonymous:   2500 kB\n";
         assert_eq!(parse(rollup), Some(ProcessMemory { rss: 10.24, pss: 5.12, anonymous: 2.56 }));
         assert_eq!(parse("Rss:   10000 kB\n"), None);
     }
 
     #[test]
-    fn the_most_that_was_seen_counts_for_each_book() {
+    fn each_memory_value_has_its_own_maximum() {
         let (a, b) = (
             ProcessMemory { rss: 3.0, pss: 1.0, anonymous: 2.0 },
             ProcessMemory { rss: 2.0, pss: 4.0, anonymous: 1.0 },
         );
-        assert_eq!(a.most(b), ProcessMemory { rss: 3.0, pss: 4.0, anonymous: 2.0 });
+        assert_eq!(a.max(b), ProcessMemory { rss: 3.0, pss: 4.0, anonymous: 2.0 });
     }
 }

@@ -9,7 +9,7 @@ mod plot;
 
 use super::in_lab;
 use super::report::{Findings, Remark};
-use super::settle::REST_MAX;
+use super::settle::SETTLE_MAX;
 use super::targets;
 use crate::setup::Tools;
 use crate::setup::kubeadm::PodImage;
@@ -21,18 +21,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Interval of the client's connections.
-const STEP: Duration = Duration::from_millis(10);
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 /// Time for which the client connects before the power failure.
-const BEFORE: Duration = Duration::from_secs(1);
-/// Time for which the client connects after it: 50 s of grace period in Kubernetes, and a margin.
-const AFTER: Duration = Duration::from_secs(70);
+const PROBE_BEFORE: Duration = Duration::from_secs(1);
+/// Time for which the client connects after the power failure: 50 s of grace period in Kubernetes,
+/// and a margin.
+const PROBE_AFTER: Duration = Duration::from_secs(70);
 /// Column of a report's timeline, in seconds.
-const COLUMN: f64 = 0.1;
-/// Names of the samples for the plot.
-const ANSWERED: &str = "power-off.answered";
-const MARKS: &str = "power-off.marks";
-/// Events at the marks of the plot.
-const MARKED: [&str; 4] = ["power off", "another machine replies", "NotReady", "endpoint left out"];
+const COLUMN_SECONDS: f64 = 0.1;
+/// Names of the samples for the plot: share of served connections per column, and times of the
+/// events.
+const SERVED_SAMPLES: &str = "power-off.answered";
+const EVENT_SAMPLES: &str = "power-off.marks";
+/// Labels of the events in the plot.
+const EVENT_LABELS: [&str; 4] =
+    ["power off", "another machine replies", "NotReady", "endpoint left out"];
 const SERVER: ([u8; 4], u16) = ([172, 30, 0, 210], 80);
 const YAML: &str = "\
 apiVersion: ferrolb.io/v1beta1
@@ -59,53 +62,67 @@ pub struct PowerFailure {
     at: Duration,
 }
 
-/// Runs in a cluster of its own.
+/// Creates a kubeadm cluster, and measures a power failure in it.
 ///
 /// # Errors
 /// If no other machine takes the address, or Kubernetes does not detect the failed machine.
 pub(super) fn run(tools: &Tools, options: &Options) -> Result<Findings> {
     in_lab(tools, &Options { kubeadm: true, ..options.clone() }, |lab| {
         lab.deploy_ferrolb()?;
-        let server = serve(lab)?;
-        let (cut, [not_ready, left_out]) =
-            cut(lab, server, AFTER, |machine, start| detected(lab, machine, start))?;
+        let server = create_service(lab)?;
+        let (cut, [not_ready, endpoint_removed]) =
+            power_off_owner(lab, server, PROBE_AFTER, |machine, start| {
+                wait_detected(lab, machine, start)
+            })?;
         let mut findings = Findings::default();
         let report = &cut.report;
         findings.add(&targets::POWER_OFF_GAP, report.longest_gap_ms);
         findings.add(&targets::POWER_OFF_NOT_READY, not_ready);
-        findings.add(&targets::POWER_OFF_ENDPOINTS, left_out);
+        findings.add(&targets::POWER_OFF_ENDPOINTS, endpoint_removed);
         findings.add(&targets::POWER_OFF_LOST, report.lost as f64);
-        let off = cut.at.as_secs_f64();
-        let again = (report.gap_began_ms + report.longest_gap_ms) / 1000.0 - off;
-        findings
-            .keep(MARKS, vec![off, off + again, off + not_ready / 1000.0, off + left_out / 1000.0]);
-        findings.keep(ANSWERED, answered(report));
-        let said = format!("\n{}", plot::text(&answered(report), COLUMN));
+        let off_s = cut.at.as_secs_f64();
+        let reply_after_s = (report.gap_began_ms + report.longest_gap_ms) / 1000.0 - off_s;
+        findings.keep_samples(
+            EVENT_SAMPLES,
+            vec![
+                off_s,
+                off_s + reply_after_s,
+                off_s + not_ready / 1000.0,
+                off_s + endpoint_removed / 1000.0,
+            ],
+        );
+        findings.keep_samples(SERVED_SAMPLES, served_shares(report));
+        let text_plot = format!("\n{}", plot::text(&served_shares(report), COLUMN_SECONDS));
         findings.remarks.push(Remark {
             id: "power-off.plot",
             what: "served connections of 100",
-            text: said,
+            text: text_plot,
         });
         Ok(findings)
     })
 }
 
 /// Returns the plot of the results as SVG; `None` if they were not measured.
-pub fn drawing(findings: &Findings) -> Option<String> {
-    let (answered, marks) = (findings.samples.get(ANSWERED)?, findings.samples.get(MARKS)?);
-    Some(plot::svg(answered, COLUMN, &marks.iter().copied().zip(MARKED).collect::<Vec<_>>()))
+pub fn svg_plot(findings: &Findings) -> Option<String> {
+    let (shares, marks) =
+        (findings.samples.get(SERVED_SAMPLES)?, findings.samples.get(EVENT_SAMPLES)?);
+    Some(plot::svg(
+        shares,
+        COLUMN_SECONDS,
+        &marks.iter().copied().zip(EVENT_LABELS).collect::<Vec<_>>(),
+    ))
 }
 
 /// Creates a Service with a pod on each machine and returns its socket address.
 ///
 /// # Errors
 /// If not all pods reply.
-pub fn serve(lab: &Lab) -> Result<SocketAddr> {
+pub fn create_service(lab: &Lab) -> Result<SocketAddr> {
     let server = SocketAddr::new(IpAddr::from(SERVER.0), SERVER.1);
     lab.apply(YAML)?;
     lab.apply_objects(&[pods()])?;
-    wait::until("all pods reply", REST_MAX, || {
-        let report = lab.start_probe(server, BEFORE, STEP).finish()?;
+    wait::until("all pods reply", SETTLE_MAX, || {
+        let report = lab.start_probe(server, PROBE_BEFORE, PROBE_INTERVAL).finish()?;
         ensure!(report.lost == 0 && report.pods.len() == lab.nodes().len(), "{report:?}");
         Ok(Some(()))
     })?;
@@ -130,34 +147,35 @@ fn pods() -> serde_json::Value {
     })
 }
 
-/// Powers off the owner of the server's address while a client connects for `after` from then on,
-/// and runs `meanwhile`.
+/// Powers off the owner of the server's address while a client connects, and runs `meanwhile`. The
+/// client connects for `after` from the power failure on.
 ///
 /// # Errors
 /// If no machine owns the address, or if `meanwhile` fails.
-pub fn cut<T>(
+pub fn power_off_owner<T>(
     lab: &Lab,
     server: SocketAddr,
     after: Duration,
     meanwhile: impl FnOnce(&str, Instant) -> Result<T>,
 ) -> Result<(PowerFailure, T)> {
-    let machine = lab.owner_of(server.ip())?.context("no machine replies")?;
-    let (start, probing) = (wait::now(), lab.start_probe(server, BEFORE + after, STEP));
-    wait::during(BEFORE, || Ok(()))?;
+    let machine = lab.owner_of(server.ip())?.context("no machine replies for the address")?;
+    let (start, probing) =
+        (wait::now(), lab.start_probe(server, PROBE_BEFORE + after, PROBE_INTERVAL));
+    wait::during(PROBE_BEFORE, || Ok(()))?;
     let at = start.elapsed();
     lab.power_off(&machine)?;
     let found = meanwhile(&machine, start + at)?;
     Ok((PowerFailure { machine, report: probing.finish()?, at }, found))
 }
 
-/// Returns the times from `start` until a failed machine is NotReady and until its endpoint is not
-/// ready, in milliseconds.
-fn detected(lab: &Lab, machine: &str, start: Instant) -> Result<[f64; 2]> {
+/// Waits until Kubernetes detects a failed machine. Returns the times from `start` until the
+/// machine is NotReady and until its endpoint is not ready, in milliseconds.
+fn wait_detected(lab: &Lab, machine: &str, start: Instant) -> Result<[f64; 2]> {
     let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-    let not_ready = ended("the failed node is NotReady", start, || {
+    let not_ready = wait_ended("the failed node is NotReady", start, || {
         lab.kubectl(&["get", "node", machine, "-o", path])
     })?;
-    let of_it = format!(
+    let template = format!(
         r#"{{range .items[*].endpoints[?(@.nodeName=="{machine}")]}}{{.conditions.ready}}{{end}}"#
     );
     let slices = [
@@ -166,23 +184,24 @@ fn detected(lab: &Lab, machine: &str, start: Instant) -> Result<[f64; 2]> {
         "-l",
         "kubernetes.io/service-name=power",
         "-o",
-        &format!("jsonpath={of_it}"),
+        &format!("jsonpath={template}"),
     ];
-    let left_out = ended("its endpoint is not ready", start, || lab.kubectl(&slices))?;
-    Ok([not_ready, left_out])
+    let endpoint_removed =
+        wait_ended("the endpoint of the failed node is not ready", start, || lab.kubectl(&slices))?;
+    Ok([not_ready, endpoint_removed])
 }
 
-/// Returns the time from `start` until the output of kubectl no longer contains "true", in
-/// milliseconds.
-fn ended(what: &str, start: Instant, said: impl Fn() -> Result<String>) -> Result<f64> {
-    wait::until(what, AFTER, || {
-        let still = said()?.to_lowercase().contains("true");
-        Ok((!still).then_some(start.elapsed().as_secs_f64() * 1000.0))
+/// Waits, and returns the time from `start` until the output of kubectl no longer contains "true",
+/// in milliseconds.
+fn wait_ended(what: &str, start: Instant, output: impl Fn() -> Result<String>) -> Result<f64> {
+    wait::until(what, PROBE_AFTER, || {
+        let is_true = output()?.to_lowercase().contains("true");
+        Ok((!is_true).then_some(start.elapsed().as_secs_f64() * 1000.0))
     })
 }
 
 /// Returns the served connections per hundred, column by column.
-fn answered(report: &ProbeReport) -> Vec<f64> {
+fn served_shares(report: &ProbeReport) -> Vec<f64> {
     report
         .timeline
         .iter()

@@ -10,7 +10,7 @@ use super::report::Findings;
 use super::services::{DUAL, POOL};
 use super::single_owner;
 use super::stats::Spread;
-use super::targets::{ANSWERED_1, ANSWERED_500, ANSWERED_10000, FLOODED};
+use super::targets::{REPLIES_1, REPLIES_500, REPLIES_10000, REPLY_RATES};
 use crate::cluster::ferrolb::speaker_name;
 use crate::topology::Host;
 use crate::{Lab, Signal};
@@ -36,21 +36,26 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     lab.apply(POOL)?;
     let (owner, nodes) = (single_owner::choose(lab)?, lab.nodes());
     let (mut findings, mut addresses) = (Findings::default(), Vec::new());
-    for (services, known) in
-        [(1, &ANSWERED_1), (500, &ANSWERED_500), (SERVICES_MAX, &ANSWERED_10000)]
+    for (services, measures) in
+        [(1, &REPLIES_1), (500, &REPLIES_500), (SERVICES_MAX, &REPLIES_10000)]
     {
         let missing = services - addresses.len() / DUAL.len();
-        addresses.extend(single_owner::make(lab, &format!("answers{services}"), missing, &DUAL)?);
+        addresses.extend(single_owner::create_services(
+            lab,
+            &format!("answers{services}"),
+            missing,
+            &DUAL,
+        )?);
         nodes.iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
         single_owner::wait_settled(lab, &owner, addresses.len())?;
-        turns::compare(lab, &owner, &addresses, known, &mut findings)?;
+        turns::compare(lab, &owner, &addresses, measures, &mut findings)?;
         if services == 1 {
             forwarding::measure(lab, &owner, &mut findings)?;
         }
         if services == SERVICES_MAX {
-            FLOODED
-                .iter()
-                .try_for_each(|known| rate::flood(lab, &owner, &addresses, known, &mut findings))?;
+            REPLY_RATES.iter().try_for_each(|measures| {
+                rate::flood(lab, &owner, &addresses, measures, &mut findings)
+            })?;
         }
         nodes.iter().try_for_each(|node| lab.stop(&speaker_name(node), Signal::TERM))?;
     }
@@ -58,7 +63,7 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
 }
 
 /// Returns the addresses of one family.
-fn of_family(family: Family, addresses: &[IpAddr]) -> Vec<IpAddr> {
+fn addresses_of_family(family: Family, addresses: &[IpAddr]) -> Vec<IpAddr> {
     addresses.iter().copied().filter(|address| Family::of(*address) == family).collect()
 }
 

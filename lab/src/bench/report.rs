@@ -9,11 +9,11 @@ use std::fmt::Write;
 
 /// Version of the JSON format; increased when a key changes its meaning or is removed.
 const SCHEMA: u32 = 2;
-/// Multiple of the targets that a check allows: a shared machine may be slow, but a defective
+/// Multiple of a target above which `--check` fails: a shared machine may be slow, but a defective
 /// component is slower.
 pub const CHECK_FACTOR: f64 = 3.0;
-/// Columns of the table.
-const HEAD: [&str; 5] =
+/// Titles of the table's columns.
+const COLUMN_TITLES: [&str; 5] =
     ["measure", "measured", "target", "verdict", "others, measured earlier on this lab"];
 
 /// Value of another product, in the measure's unit.
@@ -38,15 +38,15 @@ pub struct Measure {
 }
 
 impl Measure {
-    pub fn new(known: &MeasureSpec, value: f64) -> Self {
+    pub fn new(spec: &MeasureSpec, value: f64) -> Self {
         Self {
-            id: known.id,
-            what: known.what,
-            unit: known.unit,
+            id: spec.id,
+            what: spec.what,
+            unit: spec.unit,
             value,
-            target: known.target,
-            within: known.target.map(|budget| value <= budget),
-            others: known
+            target: spec.target,
+            within: spec.target.map(|target| value <= target),
+            others: spec
                 .peers
                 .iter()
                 .map(|(name, value)| OtherProduct { name, value: *value })
@@ -74,11 +74,11 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub fn add(&mut self, known: &MeasureSpec, value: f64) {
-        self.measures.push(Measure::new(known, value));
+    pub fn add(&mut self, spec: &MeasureSpec, value: f64) {
+        self.measures.push(Measure::new(spec, value));
     }
 
-    pub fn keep(&mut self, name: &str, samples: Vec<f64>) {
+    pub fn keep_samples(&mut self, name: &str, samples: Vec<f64>) {
         self.samples.insert(name.to_owned(), samples);
     }
 
@@ -89,11 +89,11 @@ impl Findings {
     }
 
     /// Returns the measures that are above `factor` times their targets.
-    pub fn beyond(&self, factor: f64) -> Vec<&Measure> {
-        let beyond = |measure: &&Measure| {
-            measure.target.is_some_and(|budget| measure.value > budget * factor)
+    pub fn above_target(&self, factor: f64) -> Vec<&Measure> {
+        let is_above = |measure: &&Measure| {
+            measure.target.is_some_and(|target| measure.value > target * factor)
         };
-        self.measures.iter().filter(beyond).collect()
+        self.measures.iter().filter(is_above).collect()
     }
 }
 
@@ -120,9 +120,9 @@ impl BenchReport {
 }
 
 fn table(measures: &[Measure]) -> String {
-    let mut rows = vec![HEAD.map(str::to_owned)];
+    let mut rows = vec![COLUMN_TITLES.map(str::to_owned)];
     rows.extend(measures.iter().map(row));
-    let widths: Vec<usize> = (0..HEAD.len())
+    let widths: Vec<usize> = (0..COLUMN_TITLES.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
     let mut table = String::new();
@@ -149,18 +149,21 @@ fn remarks(remarks: &[Remark]) -> String {
 }
 
 fn row(measure: &Measure) -> [String; 5] {
-    let said = |value: f64| format_value(value, measure.unit);
+    let formatted = |value: f64| format_value(value, measure.unit);
     let verdict = match measure.within {
         Some(true) => "within",
         Some(false) => "OVER",
         None => "",
     };
-    let others: Vec<String> =
-        measure.others.iter().map(|peer| format!("{} {}", peer.name, said(peer.value))).collect();
+    let others: Vec<String> = measure
+        .others
+        .iter()
+        .map(|product| format!("{} {}", product.name, formatted(product.value)))
+        .collect();
     [
         measure.what.to_owned(),
-        said(measure.value),
-        measure.target.map(said).unwrap_or_default(),
+        formatted(measure.value),
+        measure.target.map(formatted).unwrap_or_default(),
         verdict.to_owned(),
         others.join(", "),
     ]
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_said_in_their_units() {
+    fn values_are_formatted_with_their_units() {
         for (value, unit, expect) in [
             (32.4, Unit::Microseconds, "32 us"),
             (1240.0, Unit::Microseconds, "1.2 ms"),
@@ -202,37 +205,37 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_needs_a_budget_and_the_budget_itself_is_within() {
-        for (known, value, within) in [
-            (&targets::FAILOVER_DIES[0].median, 300.0, Some(true)),
-            (&targets::FAILOVER_DIES[0].median, 300.1, Some(false)),
-            (&targets::FAILOVER_DIES[0].worst, 9000.0, None),
+    fn a_value_equal_to_its_target_is_within() {
+        for (spec, value, within) in [
+            (&targets::FAILOVER_NODE_FAILURE[0].median, 300.0, Some(true)),
+            (&targets::FAILOVER_NODE_FAILURE[0].median, 300.1, Some(false)),
+            (&targets::FAILOVER_NODE_FAILURE[0].worst, 9000.0, None),
         ] {
-            assert_eq!(Measure::new(known, value).within, within, "{value}");
+            assert_eq!(Measure::new(spec, value).within, within, "{value}");
         }
     }
 
     #[test]
-    fn a_check_fails_only_beyond_its_factor() {
-        for (value, beyond) in [(299.0, 0), (301.0, 0), (900.0, 0), (901.0, 1)] {
+    fn a_check_fails_only_above_its_factor() {
+        for (value, count) in [(299.0, 0), (301.0, 0), (900.0, 0), (901.0, 1)] {
             let mut findings = Findings::default();
-            findings.add(&targets::FAILOVER_DIES[0].median, value);
-            findings.add(&targets::FAILOVER_DIES[0].worst, 5000.0);
-            assert_eq!(findings.beyond(CHECK_FACTOR).len(), beyond, "{value}");
+            findings.add(&targets::FAILOVER_NODE_FAILURE[0].median, value);
+            findings.add(&targets::FAILOVER_NODE_FAILURE[0].worst, 5000.0);
+            assert_eq!(findings.above_target(CHECK_FACTOR).len(), count, "{value}");
         }
-        for (writes, beyond) in [(0.0, 0), (1.0, 1)] {
+        for (writes, count) in [(0.0, 0), (1.0, 1)] {
             let mut findings = Findings::default();
             findings.add(&targets::RESTART_WRITES, writes);
-            assert_eq!(findings.beyond(CHECK_FACTOR).len(), beyond, "{writes} writes");
+            assert_eq!(findings.above_target(CHECK_FACTOR).len(), count, "{writes} writes");
         }
     }
 
     #[test]
-    fn the_table_is_aligned_and_names_the_others() {
+    fn the_table_is_aligned_and_names_other_products() {
         let mut findings = Findings::default();
-        findings.add(&targets::ANSWERED_1[0].ratio[0], 1.5);
-        findings.add(&targets::ANSWERED_1[0].kernel[0], 30.0);
-        findings.add(&targets::ANSWERED_1[0].ratio[1], 2.0);
+        findings.add(&targets::REPLIES_1[0].ratio[0], 1.5);
+        findings.add(&targets::REPLIES_1[0].kernel[0], 30.0);
+        findings.add(&targets::REPLIES_1[0].ratio[1], 2.0);
         let expect = "\
 measure                            measured  target  verdict  others, measured earlier on this lab
 ARP, broadcast: ratio, p50            1.50x   1.80x  within   MetalLB 2.30x
@@ -243,8 +246,8 @@ ARP, broadcast: ratio, p99            2.00x   1.60x  OVER     MetalLB 1.80x
     }
 
     #[test]
-    fn remarks_stand_below_the_table_and_leave_no_trace_where_there_are_none() {
-        let remark = |what, said: &str| Remark { id: "x", what, text: said.to_owned() };
+    fn remarks_follow_the_table_and_are_omitted_if_empty() {
+        let remark = |what, text: &str| Remark { id: "x", what, text: text.to_owned() };
         assert_eq!(
             remarks(&[remark("long words", "yes"), remark("short", "no")]),
             "\nlong words  yes\nshort       no\n"
@@ -253,10 +256,10 @@ ARP, broadcast: ratio, p99            2.00x   1.60x  OVER     MetalLB 1.80x
     }
 
     #[test]
-    fn the_keys_of_the_json_are_these() {
+    fn json_keys_are_stable() {
         let mut findings = Findings::default();
         findings.add(&targets::CONTROLLER_1.rss, 10.5);
-        findings.keep("memory.controller.rss.1", vec![10.5]);
+        findings.keep_samples("memory.controller.rss.1", vec![10.5]);
         findings.remarks.push(Remark {
             id: "failover.fate",
             what: "one connection",

@@ -1,7 +1,7 @@
 //! Ten thousand Services in a lab without kube-proxies: their addresses, memory and processor time
 //! of the controller, and its restart. The speakers start last, after the controller is measured.
 
-use super::create::spread;
+use super::create::add_spread;
 use super::report::Findings;
 use super::services::{self, Assigned, POOL};
 use super::targets::{self, CONTROLLER_10000, SPEAKER_10000};
@@ -15,12 +15,12 @@ use std::time::Duration;
 
 /// Number of Services.
 pub(super) const SERVICES: u32 = 10_000;
-/// Interval and maximum processor time in it that mark an idle component.
-const QUIET: Duration = Duration::from_secs(3);
-const QUIET_CPU: Duration = Duration::from_millis(60);
+/// A component is idle if it uses at most `IDLE_CPU_MAX` of processor time within this interval.
+const IDLE_INTERVAL: Duration = Duration::from_secs(3);
+const IDLE_CPU_MAX: Duration = Duration::from_millis(60);
 /// Maximum time until the controller is idle, and until the speakers own all addresses.
-const QUIET_MAX: Duration = Duration::from_secs(180);
-/// Maximum time for the restarted controller.
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(180);
+/// Maximum time for the restarted controller to decide about all Services.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
 /// Runs in a lab without kube-proxies and without FerroLB.
@@ -34,26 +34,26 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     lab.apply(POOL)?;
     settle::wait_for_pools(lab)?;
     let mut findings = Findings::default();
-    assign(lab, &mut findings)?;
+    measure_assignment(lab, &mut findings)?;
     memory::measure(lab, &mut findings, &CONTROLLER_10000, &[CONTROLLER.to_owned()])?;
-    restart(lab, &mut findings)?;
+    measure_restart(lab, &mut findings)?;
     start_speakers(lab, &mut findings)?;
     Ok(findings)
 }
 
-fn assign(lab: &Lab, findings: &mut Findings) -> Result<()> {
-    let before = cpu::used(lab.pid(CONTROLLER)?)?;
+fn measure_assignment(lab: &Lab, findings: &mut Findings) -> Result<()> {
+    let before = cpu::processor_time(lab.pid(CONTROLLER)?)?;
     let assigned = lab.api(async |client| {
         services::create(&client, "scale", SERVICES as usize, &services::V4).await
     })?;
     let used = wait_idle(lab)? - before;
-    for (name, known, part) in [
+    for (name, measures, part) in [
         ("scale.api", &targets::SCALE_API, Assigned::api_ms as fn(&Assigned) -> f64),
         ("scale.address", &targets::SCALE_ADDRESS, Assigned::address_ms),
     ] {
         let samples: Vec<f64> = assigned.iter().map(part).collect();
-        spread(findings, known, &samples)?;
-        findings.keep(name, samples);
+        add_spread(findings, measures, &samples)?;
+        findings.keep_samples(name, samples);
     }
     findings.add(&targets::SCALE_CPU, used.as_secs_f64() * 1e6 / f64::from(SERVICES));
     Ok(())
@@ -62,49 +62,54 @@ fn assign(lab: &Lab, findings: &mut Findings) -> Result<()> {
 /// Waits until the controller is idle and returns the processor time that it has used.
 fn wait_idle(lab: &Lab) -> Result<Duration> {
     let pid = lab.pid(CONTROLLER)?;
-    wait::until("the controller is idle", QUIET_MAX, || {
-        let before = cpu::used(pid)?;
-        wait::during(QUIET, || Ok(()))?;
-        let used = cpu::used(pid)?;
-        ensure!(used - before <= QUIET_CPU, "it used {:?} in {QUIET:?}", used - before);
+    wait::until("the controller is idle", IDLE_WAIT_MAX, || {
+        let before = cpu::processor_time(pid)?;
+        wait::during(IDLE_INTERVAL, || Ok(()))?;
+        let used = cpu::processor_time(pid)?;
+        ensure!(
+            used - before <= IDLE_CPU_MAX,
+            "the controller used {:?} of processor time in {IDLE_INTERVAL:?}",
+            used - before
+        );
         Ok(Some(used))
     })
 }
 
 /// Restarts the controller, and measures its startup and its writes, of which none are needed.
-fn restart(lab: &Lab, findings: &mut Findings) -> Result<()> {
+fn measure_restart(lab: &Lab, findings: &mut Findings) -> Result<()> {
     lab.stop(CONTROLLER, Signal::TERM)?;
     let start = wait::now();
     lab.restart(CONTROLLER)?;
-    let shows =
-        |name: &str, value: f64| metric(lab, CONTROL_PLANE, name).is_ok_and(|shown| shown == value);
-    let stages: [(_, &dyn Fn() -> bool); 3] = [
+    let has_value = |name: &str, value: f64| {
+        metric(lab, CONTROL_PLANE, name).is_ok_and(|current| current == value)
+    };
+    let milestones: [(_, &dyn Fn() -> bool); 3] = [
         (&targets::RESTART_READY, &|| {
             readyz(lab, CONTROL_PLANE).is_ok_and(|(status, _)| status == 200)
         }),
-        (&targets::RESTART_LEADING, &|| shows("ferrolb_controller_leader", 1.0)),
+        (&targets::RESTART_LEADING, &|| has_value("ferrolb_controller_leader", 1.0)),
         // The controller counts Services by its decisions, so the full count means that it has
         // decided about all of them.
-        (&targets::RESTART_DECIDED, &|| shows("ferrolb_controller_services", SERVICES.into())),
+        (&targets::RESTART_DECIDED, &|| has_value("ferrolb_controller_services", SERVICES.into())),
     ];
     let mut reached = [None; 3];
     wait::until("the restarted controller has decided about all Services", RESTART_MAX, || {
-        for ((_, is_reached), reached) in stages.iter().zip(&mut reached) {
+        for ((_, is_reached), reached) in milestones.iter().zip(&mut reached) {
             if reached.is_none() && is_reached() {
                 *reached = Some(start.elapsed().as_secs_f64() * 1000.0);
             }
         }
         let missing: Vec<_> =
-            stages.iter().zip(reached).filter(|(_, reached)| reached.is_none()).collect();
+            milestones.iter().zip(reached).filter(|(_, reached)| reached.is_none()).collect();
         ensure!(
             missing.is_empty(),
             "not reached: {}",
-            missing.iter().map(|((known, _), _)| known.what).collect::<Vec<_>>().join(", ")
+            missing.iter().map(|((spec, _), _)| spec.what).collect::<Vec<_>>().join(", ")
         );
         Ok(Some(()))
     })?;
-    for ((known, _), reached) in stages.iter().zip(reached) {
-        findings.add(known, reached.unwrap_or(f64::INFINITY));
+    for ((spec, _), reached) in milestones.iter().zip(reached) {
+        findings.add(spec, reached.unwrap_or(f64::INFINITY));
     }
     wait_idle(lab)?;
     findings.add(
@@ -114,12 +119,12 @@ fn restart(lab: &Lab, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Starts the speakers with all addresses assigned.
+/// Starts the speakers when all addresses are assigned, and measures their memory.
 fn start_speakers(lab: &Lab, findings: &mut Findings) -> Result<()> {
     let nodes = lab.nodes();
     nodes.iter().try_for_each(|node| lab.start_speaker(node, &[]))?;
-    settle::wait_for(lab)?;
-    settle::wait_for_owners(lab, SERVICES.into(), QUIET_MAX)?;
+    settle::wait_settled(lab)?;
+    settle::wait_for_owners(lab, SERVICES.into(), IDLE_WAIT_MAX)?;
     let names: Vec<String> = nodes.iter().map(|node| speaker_name(node)).collect();
     memory::measure(lab, findings, &SPEAKER_10000, &names)
 }

@@ -18,11 +18,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Interface of every lab host.
-const LINK: &str = "eth0";
-/// Octet of the addresses of foreign hosts; no lab host has it.
+const INTERFACE: &str = "eth0";
+/// Last octet of the addresses of foreign hosts; no lab host has this octet.
 const FOREIGN_OCTET: u8 = 109;
 /// Maximum time of one read of the socket.
-const LOOK_MAX: Duration = Duration::from_millis(100);
+const READ_MAX: Duration = Duration::from_millis(100);
 /// Receive buffer in bytes: a thousand addresses are announced in one burst.
 const BUFFER_BYTES: usize = 4 << 20;
 
@@ -52,38 +52,38 @@ impl RequestSender {
         Ok(Self { mac: mac(&client)?, v4: client.v4(), v6: client.v6() })
     }
 
-    /// Returns one of 256 simulated hosts behind the client's interface. They share the load,
+    /// Returns one of 256 simulated hosts behind the client's interface. The hosts share the load,
     /// because speakers limit the request rate of a single host.
-    pub fn foreign(number: u8) -> Self {
-        let host = Host { name: "stranger".to_owned(), octet: FOREIGN_OCTET, subnet: Subnet::Lan };
+    pub fn foreign_host(number: u8) -> Self {
+        let host = Host { name: "foreign".to_owned(), octet: FOREIGN_OCTET, subnet: Subnet::Lan };
         Self { mac: Mac([2, 0xf1, 0, 0, 0, number]), v4: host.v4(), v6: host.v6() }
     }
 
-    /// Builds a request for `address`, to `whom` alone or to all hosts.
-    pub fn request(&self, whom: Option<Mac>, address: IpAddr) -> Vec<u8> {
-        match (address, whom) {
-            (IpAddr::V4(address), whom) => {
+    /// Builds a request for `address`, to one destination or to all hosts.
+    pub fn request(&self, destination: Option<Mac>, address: IpAddr) -> Vec<u8> {
+        match (address, destination) {
+            (IpAddr::V4(address), destination) => {
                 let mut request = arp::request(self.mac, self.v4, address);
-                let whom = whom.unwrap_or(Mac::BROADCAST);
-                request[..whom.0.len()].copy_from_slice(&whom.0);
+                let destination = destination.unwrap_or(Mac::BROADCAST);
+                request[..destination.0.len()].copy_from_slice(&destination.0);
                 request.into()
             }
             (IpAddr::V6(address), None) => ndp::solicitation(self.mac, self.v6, address).into(),
-            (IpAddr::V6(address), Some(whom)) => {
-                ndp::unicast_solicitation(self.mac, self.v6, address, whom).into()
+            (IpAddr::V6(address), Some(destination)) => {
+                ndp::unicast_solicitation(self.mac, self.v6, address, destination).into()
             }
         }
     }
 }
 
-/// A host's claim of an address, as received.
+/// A host's claim of an address in a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressClaim {
     pub address: IpAddr,
     pub mac: Mac,
-    /// Whether this is a reply to a request; otherwise it is an announcement (RFC 5227 section 2.3,
-    /// RFC 4861 section 7.2.6).
-    pub answers: bool,
+    /// Whether the frame is a reply to a request. Otherwise the frame is an announcement (RFC 5227
+    /// section 2.3, RFC 4861 section 7.2.6).
+    pub is_reply: bool,
 }
 
 impl ClientSocket {
@@ -101,10 +101,10 @@ impl ClientSocket {
         let socket =
             Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(network_order))))
                 .context("no packet socket: the benchmarks need root permissions")?;
-        let index = rustix::net::netdevice::name_to_index(&socket, LINK)
-            .with_context(|| format!("no interface {LINK}"))?;
-        socket.bind(&link_address(index.cast_signed(), network_order))?;
-        socket.set_read_timeout(Some(LOOK_MAX))?;
+        let index = rustix::net::netdevice::name_to_index(&socket, INTERFACE)
+            .with_context(|| format!("no interface {INTERFACE}"))?;
+        socket.bind(&packet_address(index.cast_signed(), network_order))?;
+        socket.set_read_timeout(Some(READ_MAX))?;
         socket.set_recv_buffer_size(BUFFER_BYTES)?;
         Ok(Self { socket, family, client: RequestSender::client()? })
     }
@@ -112,9 +112,9 @@ impl ClientSocket {
     /// Limits the time of one read of the socket.
     ///
     /// # Errors
-    /// If the kernel rejects it.
-    pub fn with_read_timeout(self, longest: Duration) -> Result<Self> {
-        self.socket.set_read_timeout(Some(longest))?;
+    /// If the kernel rejects the timeout.
+    pub fn with_read_timeout(self, limit: Duration) -> Result<Self> {
+        self.socket.set_read_timeout(Some(limit))?;
         Ok(self)
     }
 
@@ -145,29 +145,29 @@ impl ClientSocket {
         }
     }
 
-    /// Builds the client's request for `address`, to `whom` alone or to all hosts.
-    pub fn request(&self, whom: Option<Mac>, address: IpAddr) -> Vec<u8> {
-        self.client.request(whom, address)
+    /// Builds the client's request for `address`, to one destination or to all hosts.
+    pub fn request(&self, destination: Option<Mac>, address: IpAddr) -> Vec<u8> {
+        self.client.request(destination, address)
     }
 
-    /// Requests `address` from `whom`, or from all hosts, and returns the time until the reply.
-    /// `None` without a reply within `limit`.
+    /// Requests `address` from one destination or from all hosts, and returns the time until the
+    /// reply. `None` without a reply within `limit`.
     ///
     /// # Errors
     /// If the socket fails.
     pub fn round_trip(
         &self,
-        whom: Option<Mac>,
+        destination: Option<Mac>,
         address: IpAddr,
         limit: Duration,
     ) -> Result<Option<Duration>> {
-        let question = self.request(whom, address);
+        let request = self.request(destination, address);
         let start = wait::now();
-        self.send(&question)?;
+        self.send(&request)?;
         while start.elapsed() < limit {
-            let heard = self.next()?;
+            let claim = self.next()?;
             let elapsed = start.elapsed();
-            if heard.is_some_and(|heard| heard.answers && heard.address == address) {
+            if claim.is_some_and(|claim| claim.is_reply && claim.address == address) {
                 return Ok(Some(elapsed));
             }
         }
@@ -181,11 +181,11 @@ fn decode_claim(family: Family, frame: &[u8]) -> Option<AddressClaim> {
         Family::V4 => {
             let arp = Arp::decode(frame)?;
             let announces = arp.sender == arp.target;
-            let answers = arp.operation == Operation::Reply && !announces;
-            (answers || announces).then(|| AddressClaim {
+            let is_reply = arp.operation == Operation::Reply && !announces;
+            (is_reply || announces).then(|| AddressClaim {
                 address: arp.sender.into(),
                 mac: arp.sender_mac,
-                answers,
+                is_reply,
             })
         }
         Family::V6 => {
@@ -194,7 +194,7 @@ fn decode_claim(family: Family, frame: &[u8]) -> Option<AddressClaim> {
             Some(AddressClaim {
                 address: ndp.target.into(),
                 mac: ndp.mac.unwrap_or(ndp.source),
-                answers: solicited,
+                is_reply: solicited,
             })
         }
     }
@@ -204,7 +204,7 @@ fn decode_claim(family: Family, frame: &[u8]) -> Option<AddressClaim> {
     unsafe_code,
     reason = "the standard library and socket2 have no type for the address of a link"
 )]
-fn link_address(index: i32, protocol: u16) -> SockAddr {
+fn packet_address(index: i32, protocol: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is one of the address types that the storage can contain, and consists
     // of plain integers.
@@ -227,54 +227,61 @@ pub(super) fn mac(host: &Host) -> Result<Mac> {
 }
 
 /// Time of each address's first announcement by each host.
-type Announced = Arc<Mutex<BTreeMap<IpAddr, BTreeMap<Mac, Instant>>>>;
+type AnnouncementTimes = Arc<Mutex<BTreeMap<IpAddr, BTreeMap<Mac, Instant>>>>;
 
 /// Threads that record the first announcement of each address by each host. An announcement is an
 /// unsolicited frame with the sender's own address.
 #[derive(Debug)]
 pub struct AnnouncementRecorder {
-    announced: Announced,
+    announced: AnnouncementTimes,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl AnnouncementRecorder {
-    /// Starts recording on the client's network segment.
+    /// Starts recording the announcements on the client's network segment.
     ///
     /// # Errors
     /// If a socket cannot be opened there.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let mut listener =
-            Self { announced: Announced::default(), stop: Arc::default(), threads: Vec::new() };
+        let mut recorder = Self {
+            announced: AnnouncementTimes::default(),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
         for family in [Family::V4, Family::V6] {
-            let (announced, stop) = (Arc::clone(&listener.announced), Arc::clone(&listener.stop));
-            let wire = lab.within(CLIENT, || ClientSocket::open(family))??;
-            listener
+            let (announced, stop) = (Arc::clone(&recorder.announced), Arc::clone(&recorder.stop));
+            let socket = lab.within(CLIENT, || ClientSocket::open(family))??;
+            recorder
                 .threads
-                .push(std::thread::spawn(move || record_announcements(&wire, &announced, &stop)));
+                .push(std::thread::spawn(move || record_announcements(&socket, &announced, &stop)));
         }
-        Ok(listener)
+        Ok(recorder)
     }
 
     /// Returns the time of the first announcement of `address`.
-    pub fn first(&self, address: IpAddr) -> Option<Instant> {
-        self.first_of(address, |_| true)
+    pub fn first_announcement(&self, address: IpAddr) -> Option<Instant> {
+        self.first_announcement_where(address, |_| true)
     }
 
     /// Returns the time of the first announcement of `address` by a host other than `host`.
-    pub fn first_by_another(&self, address: IpAddr, host: Mac) -> Option<Instant> {
-        self.first_of(address, |mac| mac != host)
+    pub fn first_announcement_by_another(&self, address: IpAddr, host: Mac) -> Option<Instant> {
+        self.first_announcement_where(address, |mac| mac != host)
     }
 
-    fn first_of(&self, address: IpAddr, of: impl Fn(Mac) -> bool) -> Option<Instant> {
+    fn first_announcement_where(
+        &self,
+        address: IpAddr,
+        matches: impl Fn(Mac) -> bool,
+    ) -> Option<Instant> {
         let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        announced.get(&address)?.iter().filter(|(mac, _)| of(**mac)).map(|(_, at)| *at).min()
+        announced.get(&address)?.iter().filter(|(mac, _)| matches(**mac)).map(|(_, at)| *at).min()
     }
 
     /// Stops recording.
     ///
     /// # Errors
-    /// If recording had failed.
+    /// If a recording thread has failed.
     pub fn stop(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.threads.into_iter().map(JoinHandle::join);
@@ -286,14 +293,14 @@ impl AnnouncementRecorder {
 
 /// Records announcements until `stop` is set.
 fn record_announcements(
-    wire: &ClientSocket,
-    announced: &Announced,
+    socket: &ClientSocket,
+    announced: &AnnouncementTimes,
     stop: &AtomicBool,
 ) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
-        let Some(heard) = wire.next()?.filter(|heard| !heard.answers) else { continue };
+        let Some(claim) = socket.next()?.filter(|claim| !claim.is_reply) else { continue };
         let mut announced = announced.lock().unwrap_or_else(PoisonError::into_inner);
-        announced.entry(heard.address).or_default().entry(heard.mac).or_insert_with(wait::now);
+        announced.entry(claim.address).or_default().entry(claim.mac).or_insert_with(wait::now);
     }
     Ok(())
 }
@@ -304,31 +311,31 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]
-    fn a_host_s_hardware_address_goes_into_a_frame_as_it_is_written() {
+    fn a_host_mac_is_parsed_from_its_text() {
         for host in [Host::client(), Host::node(1), Host::node(20)] {
             assert_eq!(mac(&host).unwrap().to_string(), host.mac());
         }
     }
 
     #[test]
-    fn answers_are_told_from_announcements_and_questions_tell_of_no_address() {
+    fn replies_and_announcements_claim_an_address() {
         let (node, client) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        let (v4, asker4) = (Ipv4Addr::new(172, 31, 0, 1), Host::client().v4());
-        let (v6, asker6) = ("fd31::1".parse::<Ipv6Addr>().unwrap(), Host::client().v6());
-        let told = |address: IpAddr, answers| Some(AddressClaim { address, mac: node, answers });
+        let (v4, client_v4) = (Ipv4Addr::new(172, 31, 0, 1), Host::client().v4());
+        let (v6, client_v6) = ("fd31::1".parse::<Ipv6Addr>().unwrap(), Host::client().v6());
+        let claim = |address: IpAddr, is_reply| Some(AddressClaim { address, mac: node, is_reply });
         let cases: [(_, &[u8], _); 8] = [
-            (Family::V4, &arp::reply(node, v4, client, asker4), told(v4.into(), true)),
-            (Family::V4, &arp::gratuitous_request(node, v4), told(v4.into(), false)),
-            (Family::V4, &arp::gratuitous_reply(node, v4), told(v4.into(), false)),
-            (Family::V4, &arp::request(client, asker4, v4), None),
+            (Family::V4, &arp::reply(node, v4, client, client_v4), claim(v4.into(), true)),
+            (Family::V4, &arp::gratuitous_request(node, v4), claim(v4.into(), false)),
+            (Family::V4, &arp::gratuitous_reply(node, v4), claim(v4.into(), false)),
+            (Family::V4, &arp::request(client, client_v4, v4), None),
             (
                 Family::V6,
-                &ndp::solicited_advertisement(node, v6, client, asker6),
-                told(v6.into(), true),
+                &ndp::solicited_advertisement(node, v6, client, client_v6),
+                claim(v6.into(), true),
             ),
-            (Family::V6, &ndp::unsolicited_advertisement(node, v6), told(v6.into(), false)),
-            (Family::V6, &ndp::solicitation(client, asker6, v6), None),
-            (Family::V6, &arp::reply(node, v4, client, asker4), None),
+            (Family::V6, &ndp::unsolicited_advertisement(node, v6), claim(v6.into(), false)),
+            (Family::V6, &ndp::solicitation(client, client_v6, v6), None),
+            (Family::V6, &arp::reply(node, v4, client, client_v4), None),
         ];
         for (family, frame, expect) in cases {
             assert_eq!(decode_claim(family, frame), expect, "{frame:02x?}");

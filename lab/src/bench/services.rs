@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Number of concurrent creators, the same as in the measurement of MetalLB.
+/// Number of concurrent requests that create Services, the same as in the measurement of MetalLB.
 const CREATORS: usize = 8;
 /// Maximum time for all Services of a batch to get their addresses.
 const ADDRESSES_MAX: Duration = Duration::from_secs(600);
 /// Label of every Service of a benchmark and of its endpoints; the value is its batch.
-const LABEL: &str = "bench";
-/// Families of a single-stack Service of each family, and of a dual-stack Service.
+const BATCH_LABEL: &str = "bench";
+/// IP families of a single-stack Service, IPv4 or IPv6, and of a dual-stack Service.
 pub const V4: [Family; 1] = [Family::V4];
 pub const V6: [Family; 1] = [Family::V6];
 pub const DUAL: [Family; 2] = [Family::V4, Family::V6];
@@ -42,7 +42,7 @@ metadata: {name: bench, namespace: ferrolb-system}
 /// A Service with its addresses.
 #[derive(Clone, Debug)]
 pub struct Assigned {
-    /// One address of each family of the Service, in their order.
+    /// One address of each family of the Service, in the order of its families.
     pub addresses: Vec<IpAddr>,
     /// Time at which the creation was sent.
     pub sent: Instant,
@@ -53,19 +53,20 @@ pub struct Assigned {
 }
 
 impl Assigned {
-    /// Returns the time from the creation's request to its reply, in milliseconds: the API server's
-    /// own part.
+    /// Returns the time from the request that creates the Service to the API server's reply, in
+    /// milliseconds.
     pub fn api_ms(&self) -> f64 {
         (self.created - self.sent).as_secs_f64() * 1000.0
     }
 
-    /// Returns the time from the creation's reply to the address on the watch, in milliseconds.
+    /// Returns the time from the reply to the creation until the watch delivers the addresses, in
+    /// milliseconds.
     pub fn address_ms(&self) -> f64 {
         self.until_ms(self.assigned)
     }
 
-    /// Returns the time from the creation's reply to `when`, in milliseconds. An event before the
-    /// reply counts as zero.
+    /// Returns the time from the reply to the creation until `when`, in milliseconds. An event
+    /// before the reply counts as zero.
     pub fn until_ms(&self, when: Instant) -> f64 {
         when.saturating_duration_since(self.created).as_secs_f64() * 1000.0
     }
@@ -84,15 +85,15 @@ pub struct ServiceEvents {
 }
 
 impl ServiceEvents {
-    /// Starts the stream of one batch, by its prefix. When this function returns, the watch is
+    /// Starts the stream of the batch with this name. When this function returns, the watch is
     /// open.
     ///
     /// # Errors
-    /// If the API server rejects it.
+    /// If the API server rejects the watch.
     pub async fn of(client: &Client, batch: &str) -> Result<Self> {
         let services: Api<Service> = Api::default_namespaced(client.clone());
         let now = services.list(&ListParams::default().limit(1)).await?;
-        let version = now.metadata.resource_version.context("a list has a version")?;
+        let version = now.metadata.resource_version.context("the list has no resourceVersion")?;
         let watch = watch(&services, batch, &version).await?;
         Ok(Self { services, batch: batch.to_owned(), version, watch })
     }
@@ -106,7 +107,8 @@ impl ServiceEvents {
         loop {
             match self.watch.try_next().await? {
                 Some(WatchEvent::Added(service) | WatchEvent::Modified(service)) => {
-                    self.version = service.resource_version().context("a Service has a version")?;
+                    self.version =
+                        service.resource_version().context("the Service has no resourceVersion")?;
                     return Ok(service);
                 }
                 Some(other) => bail!("unexpected watch event {other:?}"),
@@ -122,12 +124,13 @@ async fn watch(
     batch: &str,
     version: &str,
 ) -> Result<BoxStream<'static, kube::Result<WatchEvent<Service>>>> {
-    let params = WatchParams::default().labels(&format!("{LABEL}={batch}")).disable_bookmarks();
+    let params =
+        WatchParams::default().labels(&format!("{BATCH_LABEL}={batch}")).disable_bookmarks();
     Ok(services.watch(&params, version).await?.boxed())
 }
 
 /// Addresses of each Service by its name, and the time at which they were observed.
-type Addresses = BTreeMap<String, (Vec<IpAddr>, Instant)>;
+type AddressTimes = BTreeMap<String, (Vec<IpAddr>, Instant)>;
 
 /// Creates `count` Services of these families, named `PREFIX-N`, with eight concurrent creators,
 /// and waits for their addresses.
@@ -145,12 +148,13 @@ pub async fn create(
 ) -> Result<Vec<Assigned>> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     let names = names(prefix, count);
-    each(&names, async |name| post(&slices, slice(name, prefix)).await).await?;
+    for_each_name(&names, async |name| post(&slices, slice(name, prefix)).await).await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
     let events = ServiceEvents::of(client, prefix).await?;
     // The watch has taken a connection. These requests open one for each creator, because the first
     // request on a connection waits for an acknowledgment that the kernel delays by 40 ms.
-    each(&names[..count.min(CREATORS)], async |name| Ok(services.get_opt(name).await?)).await?;
+    for_each_name(&names[..count.min(CREATORS)], async |name| Ok(services.get_opt(name).await?))
+        .await?;
     let creators = post_all(client, prefix, count, families);
     let (created, mut assigned) =
         futures::future::try_join(creators, assigned_addresses(events, count)).await?;
@@ -177,7 +181,7 @@ pub async fn post_all(
     families: &[Family],
 ) -> Result<Vec<(String, Instant, Instant)>> {
     let services: Api<Service> = Api::default_namespaced(client.clone());
-    each(&names(prefix, count), async |name| {
+    for_each_name(&names(prefix, count), async |name| {
         let sent = wait::now();
         post(&services, service(name, prefix, families)).await?;
         Ok((name.to_owned(), sent, wait::now()))
@@ -190,12 +194,12 @@ pub async fn post_all(
 /// # Errors
 /// If the API server rejects the request.
 pub async fn remove(client: &Client, batch: &str) -> Result<()> {
-    let its = ListParams::default().labels(&format!("{LABEL}={batch}"));
+    let of_batch = ListParams::default().labels(&format!("{BATCH_LABEL}={batch}"));
     Api::<Service>::default_namespaced(client.clone())
-        .delete_collection(&DeleteParams::default(), &its)
+        .delete_collection(&DeleteParams::default(), &of_batch)
         .await?;
     Api::<EndpointSlice>::default_namespaced(client.clone())
-        .delete_collection(&DeleteParams::default(), &its)
+        .delete_collection(&DeleteParams::default(), &of_batch)
         .await?;
     Ok(())
 }
@@ -206,7 +210,7 @@ pub(super) fn names(prefix: &str, count: usize) -> Vec<String> {
 }
 
 /// Runs `work` for every name, eight at a time.
-pub(super) async fn each<T>(
+pub(super) async fn for_each_name<T>(
     names: &[String],
     work: impl AsyncFn(&str) -> Result<T>,
 ) -> Result<Vec<T>> {
@@ -223,21 +227,21 @@ pub(super) async fn post<K: Clone + std::fmt::Debug + DeserializeOwned + serde::
 }
 
 /// Returns the addresses of each of `count` Services and the time at which they were observed.
-async fn assigned_addresses(mut events: ServiceEvents, count: usize) -> Result<Addresses> {
-    let mut assigned = Addresses::new();
+async fn assigned_addresses(mut events: ServiceEvents, count: usize) -> Result<AddressTimes> {
+    let mut assigned = AddressTimes::new();
     let all = async {
         while assigned.len() < count {
             let service = events.next().await?;
-            let its = addresses(&service);
-            if !its.is_empty() {
-                assigned.entry(service.name_any()).or_insert_with(|| (its, wait::now()));
+            let found = addresses(&service);
+            if !found.is_empty() {
+                assigned.entry(service.name_any()).or_insert_with(|| (found, wait::now()));
             }
         }
         Ok(())
     };
     let ended = tokio::time::timeout(ADDRESSES_MAX, all).await;
     ended
-        .unwrap_or_else(|_| Err(anyhow!("not within {ADDRESSES_MAX:?}")))
+        .unwrap_or_else(|_| Err(anyhow!("not all within {ADDRESSES_MAX:?}")))
         .with_context(|| format!("{} of {count} Services have an address", assigned.len()))?;
     Ok(assigned)
 }
@@ -254,7 +258,7 @@ pub fn addresses(service: &Service) -> Vec<IpAddr> {
 pub(super) fn service(name: &str, batch: &str, families: &[Family]) -> Value {
     let policy = if families.len() > 1 { "RequireDualStack" } else { "SingleStack" };
     json!({
-        "metadata": {"name": name, "labels": {LABEL: batch}},
+        "metadata": {"name": name, "labels": {BATCH_LABEL: batch}},
         "spec": {
             "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
             "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
@@ -268,7 +272,7 @@ pub(super) fn service(name: &str, batch: &str, families: &[Family]) -> Value {
 pub(super) fn slice(service: &str, batch: &str) -> Value {
     json!({
         "metadata": {"name": service, "labels": {
-            LABEL: batch, "kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench",
+            BATCH_LABEL: batch, "kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench",
         }},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
@@ -281,23 +285,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_in_the_status_counts_and_nothing_else() {
-        for (shown, expect) in [
+    fn only_ingress_addresses_are_returned() {
+        for (ingress, expect) in [
             (json!([{"ip": "172.31.0.7", "ipMode": "VIP"}]), &["172.31.0.7"][..]),
             (json!([{"ip": "fd31::7"}, {"ip": "172.31.0.7"}]), &["fd31::7", "172.31.0.7"]),
             (json!([{"hostname": "a"}]), &[]),
             (json!([]), &[]),
         ] {
-            let service =
-                json!({"metadata": {"name": "a"}, "status": {"loadBalancer": {"ingress": shown}}});
+            let service = json!({"metadata": {"name": "a"}, "status": {"loadBalancer": {"ingress": ingress}}});
             let expect: Vec<IpAddr> =
                 expect.iter().map(|address| address.parse().unwrap()).collect();
-            assert_eq!(addresses(&serde_json::from_value(service).unwrap()), expect, "{shown}");
+            assert_eq!(addresses(&serde_json::from_value(service).unwrap()), expect, "{ingress}");
         }
     }
 
     #[test]
-    fn what_overtakes_the_answer_took_no_time() {
+    fn an_event_before_the_reply_counts_as_zero() {
         let (now, ms) = (wait::now(), Duration::from_millis);
         for (created, assigned, expect) in [(0, 5, 5.0), (5, 5, 0.0), (7, 5, 0.0)] {
             let (sent, created, assigned) = (now, now + ms(created), now + ms(assigned));

@@ -15,22 +15,25 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Maximum time for a lab to settle.
-pub(super) const REST_MAX: Duration = Duration::from_secs(60);
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// Waits until every speaker receives hellos from all others and every pool is in use.
 ///
 /// # Errors
-/// If either takes more than a minute, with the missing part.
-pub(super) fn wait_for(lab: &Lab) -> Result<()> {
+/// If that takes more than a minute, with the number of missing speakers or pools.
+pub(super) fn wait_settled(lab: &Lab) -> Result<()> {
     let nodes = lab.nodes().len();
     lab.api(async |client| {
-        wait::until_async("all speakers receive hellos from all others", REST_MAX, async || {
-            let heard = speakers(&client)
+        wait::until_async("all speakers receive hellos from all others", SETTLE_MAX, async || {
+            let connected = speakers(&client)
                 .await?
                 .iter()
                 .filter(|speaker| receives_from(speaker, nodes - 1))
                 .count();
-            ensure!(heard == nodes, "{heard} of {nodes} speakers receive hellos from all others");
+            ensure!(
+                connected == nodes,
+                "{connected} of {nodes} speakers receive hellos from all others"
+            );
             Ok(Some(()))
         })
         .await
@@ -41,8 +44,8 @@ pub(super) fn wait_for(lab: &Lab) -> Result<()> {
 /// Powers a node on and waits until its kube-proxy and its speaker are ready.
 ///
 /// # Errors
-/// If one of them does not become ready.
-pub(super) fn return_power(lab: &Lab, node: &str) -> Result<()> {
+/// If the kube-proxy or the speaker does not become ready.
+pub(super) fn power_on_and_wait(lab: &Lab, node: &str) -> Result<()> {
     lab.power_on(node)?;
     lab.wait_healthy(&proxy_name(node), node, PROXY_HEALTH_PORT, "/healthz")?;
     lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz")
@@ -54,9 +57,9 @@ pub(super) fn return_power(lab: &Lab, node: &str) -> Result<()> {
 /// If that takes more than a minute.
 pub(super) fn wait_for_pools(lab: &Lab) -> Result<()> {
     lab.api(async |client| {
-        wait::until_async("the pools are in use", REST_MAX, async || {
-            let waiting = pools(&client).await?.iter().filter(|pool| !is_valid(pool)).count();
-            ensure!(waiting == 0, "{waiting} pools are not in use");
+        wait::until_async("the pools are in use", SETTLE_MAX, async || {
+            let unused = pools(&client).await?.iter().filter(|pool| !is_valid(pool)).count();
+            ensure!(unused == 0, "{unused} pools are not in use");
             Ok(Some(()))
         })
         .await
@@ -66,16 +69,16 @@ pub(super) fn wait_for_pools(lab: &Lab) -> Result<()> {
 /// Waits until the speakers report that together they own `count` addresses.
 ///
 /// # Errors
-/// If they do not within `limit`, with the number that they own.
+/// If the speakers do not own `count` addresses within `limit`, with the number of owned addresses.
 pub(super) fn wait_for_owners(lab: &Lab, count: i64, limit: Duration) -> Result<()> {
     lab.api(async |client| {
         wait::until_async("the speakers own all addresses", limit, async || {
             let owned: i64 = speakers(&client)
                 .await?
                 .iter()
-                .filter_map(|it| Some(it.status.as_ref()?.owned_addresses))
+                .filter_map(|speaker| Some(speaker.status.as_ref()?.owned_addresses))
                 .sum();
-            ensure!(owned == count, "they own {owned} of {count}");
+            ensure!(owned == count, "the speakers own {owned} of {count} addresses");
             Ok(Some(()))
         })
         .await
@@ -86,21 +89,24 @@ pub(super) fn wait_for_owners(lab: &Lab, count: i64, limit: Duration) -> Result<
 /// none.
 ///
 /// # Errors
-/// If they do not within `limit`, with the number of each.
+/// If the speakers report other numbers after `limit`, with the number of each speaker.
 pub(super) fn wait_for_owner(lab: &Lab, node: &str, count: i64, limit: Duration) -> Result<()> {
     lab.api(async |client| {
         wait::until_async(&format!("{node} owns all addresses"), limit, async || {
             let speakers = speakers(&client).await?;
-            let owned = |it: &SpeakerStatusObject| {
-                it.status.as_ref().map_or(0, |status| status.owned_addresses)
+            let owned = |speaker: &SpeakerStatusObject| {
+                speaker.status.as_ref().map_or(0, |status| status.owned_addresses)
             };
             let owned: BTreeMap<_, _> = speakers
                 .iter()
-                .map(|it| (it.metadata.name.clone().unwrap_or_default(), owned(it)))
+                .map(|speaker| (speaker.metadata.name.clone().unwrap_or_default(), owned(speaker)))
                 .collect();
             let all =
                 owned.iter().all(|(name, owned)| *owned == if name == node { count } else { 0 });
-            ensure!(all && owned.contains_key(node), "of {count} they own {owned:?}");
+            ensure!(
+                all && owned.contains_key(node),
+                "{node} should own {count} addresses, and the speakers own {owned:?}"
+            );
             Ok(Some(()))
         })
         .await
@@ -115,8 +121,10 @@ pub(super) fn owners(lab: &Lab) -> Result<BTreeMap<IpAddr, String>> {
     lab.api(async |client| {
         let owned = |speaker: SpeakerStatusObject| {
             let node = speaker.metadata.name.unwrap_or_default();
-            let links = speaker.status.into_iter().flat_map(|status| status.interfaces);
-            links.flat_map(|link| link.addresses).map(move |address| (address, node.clone()))
+            let interfaces = speaker.status.into_iter().flat_map(|status| status.interfaces);
+            interfaces
+                .flat_map(|interface| interface.addresses)
+                .map(move |address| (address, node.clone()))
         };
         Ok(speakers(&client).await?.into_iter().flat_map(owned).collect())
     })
@@ -143,7 +151,7 @@ fn receives_from(speaker: &SpeakerStatusObject, others: usize) -> bool {
         .status
         .iter()
         .flat_map(|status| &status.interfaces)
-        .any(|link| link.heard.len() == others)
+        .any(|interface| interface.heard.len() == others)
 }
 
 fn is_valid(pool: &IPAddressPoolObject) -> bool {
@@ -158,29 +166,29 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn speaker(links: &Value) -> SpeakerStatusObject {
+    fn speaker(interfaces: &Value) -> SpeakerStatusObject {
         let object = json!({
             "metadata": {"name": "node1"},
-            "status": {"version": "0", "interfaces": links, "draining": false, "ownedAddresses": 0},
+            "status": {"version": "0", "interfaces": interfaces, "draining": false, "ownedAddresses": 0},
         });
         serde_json::from_value(object).unwrap()
     }
 
     #[test]
-    fn a_speaker_hears_all_others_when_one_link_does() {
-        let link = |heard: Value| json!({"name": "eth0", "mac": "02:fb:00:00:00:0b", "up": true, "heard": heard});
-        for (links, expect) in [
-            (json!([link(json!(["node2", "node3"]))]), true),
-            (json!([link(json!([])), link(json!(["node2", "node3"]))]), true),
-            (json!([link(json!(["node2"])), link(json!(["node3"]))]), false),
+    fn hellos_on_one_interface_are_enough() {
+        let interface = |heard: Value| json!({"name": "eth0", "mac": "02:fb:00:00:00:0b", "up": true, "heard": heard});
+        for (interfaces, expect) in [
+            (json!([interface(json!(["node2", "node3"]))]), true),
+            (json!([interface(json!([])), interface(json!(["node2", "node3"]))]), true),
+            (json!([interface(json!(["node2"])), interface(json!(["node3"]))]), false),
             (json!([]), false),
         ] {
-            assert_eq!(receives_from(&speaker(&links), 2), expect, "{links}");
+            assert_eq!(receives_from(&speaker(&interfaces), 2), expect, "{interfaces}");
         }
     }
 
     #[test]
-    fn a_pool_is_in_use_when_its_condition_says_so() {
+    fn a_pool_with_condition_valid_is_in_use() {
         let condition = |status: &str| json!({"type": "Valid", "status": status, "reason": "a", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         for (conditions, expect) in [
             (json!([condition("True")]), true),

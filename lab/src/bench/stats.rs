@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_has_the_middle_and_the_nearest_rank() {
+    fn a_spread_has_median_and_nearest_rank_percentile() {
         let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
         let thousand: Vec<f64> = (1..=1000).map(f64::from).collect();
         for (samples, min, median, p99, max) in [
@@ -68,12 +68,12 @@ mod tests {
     }
 
     #[test]
-    fn of_nothing_there_is_no_spread() {
+    fn no_samples_have_no_spread() {
         assert_eq!(Spread::of(&[]), None);
     }
 
     #[test]
-    fn a_ratio_needs_a_base() {
+    fn a_ratio_to_zero_is_none() {
         for (value, base, expect) in
             [(36.0, 20.0, Some(1.8)), (0.0, 5.0, Some(0.0)), (1.0, 0.0, None)]
         {

@@ -52,7 +52,7 @@ pub struct MeasureSpec {
 pub struct CreateMeasures {
     pub api: [MeasureSpec; 2],
     pub address: [MeasureSpec; 2],
-    pub wire: [MeasureSpec; 2],
+    pub announcement: [MeasureSpec; 2],
 }
 
 /// Measures of the memory of one component at one number of Services.
@@ -91,9 +91,9 @@ const METALLB: &str = "MetalLB";
 
 /// Builds the measures of one number of Services created together, from the end of the ids, the
 /// description, the target and MetalLB's values.
-macro_rules! created {
-    ($count:literal, $words:literal, address: $address:literal, $peers:expr, wire: $wire:literal) => {{
-        let [peers_p50, peers_p99]: [&[(&str, f64)]; 2] = $peers;
+macro_rules! create_measures {
+    ($count:literal, $words:literal, address: $address:literal, $peers:expr, announcement: $announcement:literal) => {{
+        let [others_p50, others_p99]: [&[(&str, f64)]; 2] = $peers;
         CreateMeasures {
             api: [
                 without_target(
@@ -109,7 +109,7 @@ macro_rules! created {
             ],
             address: [
                 MeasureSpec {
-                    peers: peers_p50,
+                    peers: others_p50,
                     ..without_target(
                         concat!("create.address.p50.", $count),
                         concat!("create to address, ", $words, ", p50"),
@@ -121,10 +121,10 @@ macro_rules! created {
                     concat!("create to address, ", $words, ", p99"),
                     Milliseconds,
                     $address,
-                    peers_p99,
+                    others_p99,
                 ),
             ],
-            wire: [
+            announcement: [
                 without_target(
                     concat!("create.wire.p50.", $count),
                     concat!("create to announcement, ", $words, ", p50"),
@@ -134,7 +134,7 @@ macro_rules! created {
                     concat!("create.wire.p99.", $count),
                     concat!("create to announcement, ", $words, ", p99"),
                     Milliseconds,
-                    $wire,
+                    $announcement,
                     &[],
                 ),
             ],
@@ -143,30 +143,30 @@ macro_rules! created {
 }
 
 pub const CREATED_1: CreateMeasures =
-    created!("1", "one at a time", address: 100.0, [&[], &[]], wire: 300.0);
-pub const CREATED_100: CreateMeasures = created!("100", "100 by 8 creators", address: 100.0, [&[(METALLB, 250.0)], &[(METALLB, 380.0)]], wire: 300.0);
-pub const CREATED_1000: CreateMeasures = created!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], wire: 500.0);
+    create_measures!("1", "one at a time", address: 100.0, [&[], &[]], announcement: 300.0);
+pub const CREATED_100: CreateMeasures = create_measures!("100", "100 by 8 creators", address: 100.0, [&[(METALLB, 250.0)], &[(METALLB, 380.0)]], announcement: 300.0);
+pub const CREATED_1000: CreateMeasures = create_measures!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], announcement: 500.0);
 
 /// Builds the memory measures of one component at one number of Services, from the component, the
 /// end of the ids, the description, the target and the value of MetalLB's component.
-macro_rules! held {
-    ($program:literal, $count:literal, $words:literal, $target:literal, $peers:expr) => {
+macro_rules! memory_measures {
+    ($component:literal, $count:literal, $words:literal, $target:literal, $peers:expr) => {
         MemoryMeasures {
             rss: with_target(
-                concat!("memory.", $program, ".rss.", $count),
-                concat!($program, ", ", $words, ": resident"),
+                concat!("memory.", $component, ".rss.", $count),
+                concat!($component, ", ", $words, ": resident"),
                 Megabytes,
                 $target,
                 $peers,
             ),
             pss: without_target(
-                concat!("memory.", $program, ".pss.", $count),
-                concat!($program, ", ", $words, ": its share (PSS)"),
+                concat!("memory.", $component, ".pss.", $count),
+                concat!($component, ", ", $words, ": its share (PSS)"),
                 Megabytes,
             ),
             anonymous: without_target(
-                concat!("memory.", $program, ".anonymous.", $count),
-                concat!($program, ", ", $words, ": anonymous"),
+                concat!("memory.", $component, ".anonymous.", $count),
+                concat!($component, ", ", $words, ": anonymous"),
                 Megabytes,
             ),
         }
@@ -174,21 +174,25 @@ macro_rules! held {
 }
 
 pub const CONTROLLER_1: MemoryMeasures =
-    held!("controller", "1", "1 Service", 12.0, &[(METALLB, 61.0)]);
-pub const CONTROLLER_100: MemoryMeasures = held!("controller", "100", "100 Services", 12.0, &[]);
+    memory_measures!("controller", "1", "1 Service", 12.0, &[(METALLB, 61.0)]);
+pub const CONTROLLER_100: MemoryMeasures =
+    memory_measures!("controller", "100", "100 Services", 12.0, &[]);
 pub const CONTROLLER_1000: MemoryMeasures =
-    held!("controller", "1000", "1,000 Services", 15.0, &[(METALLB, 80.0)]);
-pub const SPEAKER_1: MemoryMeasures = held!("speaker", "1", "1 Service", 12.0, &[(METALLB, 63.0)]);
-pub const SPEAKER_100: MemoryMeasures = held!("speaker", "100", "100 Services", 12.0, &[]);
+    memory_measures!("controller", "1000", "1,000 Services", 15.0, &[(METALLB, 80.0)]);
+pub const SPEAKER_1: MemoryMeasures =
+    memory_measures!("speaker", "1", "1 Service", 12.0, &[(METALLB, 63.0)]);
+pub const SPEAKER_100: MemoryMeasures =
+    memory_measures!("speaker", "100", "100 Services", 12.0, &[]);
 pub const SPEAKER_1000: MemoryMeasures =
-    held!("speaker", "1000", "1,000 Services", 15.0, &[(METALLB, 83.0)]);
+    memory_measures!("speaker", "1000", "1,000 Services", 15.0, &[(METALLB, 83.0)]);
 
 pub const CONTROLLER_10000: MemoryMeasures =
-    held!("controller", "10000", "10,000 Services", 40.0, &[]);
-pub const SPEAKER_10000: MemoryMeasures = held!("speaker", "10000", "10,000 Services", 25.0, &[]);
+    memory_measures!("controller", "10000", "10,000 Services", 40.0, &[]);
+pub const SPEAKER_10000: MemoryMeasures =
+    memory_measures!("speaker", "10000", "10,000 Services", 25.0, &[]);
 
 pub const SPEAKER_V6_10000: MemoryMeasures =
-    held!("speaker", "v6.10000", "10,000 IPv6 Services", 25.0, &[]);
+    memory_measures!("speaker", "v6.10000", "10,000 IPv6 Services", 25.0, &[]);
 
 pub const SCALE_API: [MeasureSpec; 2] = [
     without_target(
@@ -228,7 +232,7 @@ pub const RESTART_DECIDED: MeasureSpec = without_target(
 pub const RESTART_WRITES: MeasureSpec =
     with_target("scale.restart.writes", "restart with 10,000: writes", Count, 0.0, &[]);
 
-pub const LARGE: PeakMeasures = PeakMeasures {
+pub const LARGE_SERVICES: PeakMeasures = PeakMeasures {
     controller: with_target(
         "large.controller",
         "1,000 Services of 255 KiB: controller, peak",

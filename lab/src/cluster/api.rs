@@ -44,7 +44,7 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
 /// Waits until the API server reports that it is ready.
 ///
 /// # Errors
-/// If it does not within a minute, with its reason.
+/// If the API server is not ready within a minute, with its reason.
 pub async fn wait_ready(client: &Client) -> Result<()> {
     wait::until_async("the API server's /readyz", READY_MAX, async || {
         let request = Request::new("").get("readyz", &GetParams::default())?;

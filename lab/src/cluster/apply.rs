@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Field manager of the lab.
 pub const FIELD_MANAGER: &str = "ferrolb-lab";
 /// Maximum time until a kind is served after its CustomResourceDefinition was applied.
-const KIND_MAX: Duration = Duration::from_secs(10);
+const KIND_SERVED_MAX: Duration = Duration::from_secs(10);
 
 /// Returns the objects of a YAML text in the order in which they can be applied: namespaces and
 /// definitions first.
@@ -24,8 +24,8 @@ pub fn objects(yaml: &str) -> Result<Vec<Value>> {
     let mut objects: Vec<Value> =
         serde_saphyr::from_multiple(yaml).map_err(|error| anyhow!("not YAML: {error}"))?;
     objects.retain(|object| !object.is_null());
-    if let Some(stranger) = objects.iter().find(|object| kind(object).is_empty()) {
-        return Err(anyhow!("not a Kubernetes object: {stranger}"));
+    if let Some(invalid) = objects.iter().find(|object| kind(object).is_empty()) {
+        return Err(anyhow!("not a Kubernetes object: {invalid}"));
     }
     objects.sort_by_key(rank);
     Ok(objects)
@@ -83,12 +83,14 @@ async fn resource(client: &Client, object: &Value) -> Result<(ApiResource, ApiCa
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let kind = GroupVersionKind::gvk(group, version, kind(object));
-    wait::until_async("a kind that the API server serves", KIND_MAX, async || {
-        match pinned_kind(client, &kind).await {
+    wait::until_async(
+        "the API server serves the kind",
+        KIND_SERVED_MAX,
+        async || match pinned_kind(client, &kind).await {
             Ok(found) => Ok(Some(found)),
             Err(error) => Err(api_message(error)),
-        }
-    })
+        },
+    )
     .await
 }
 
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_live_in_is_applied_first() {
+    fn namespaces_and_definitions_come_first() {
         let yaml = "---\nkind: IPAddressPool\n---\n# only a comment\n---\nkind: CustomResourceDefinition\n---\nkind: Namespace\n";
         let kinds: Vec<String> =
             objects(yaml).unwrap().iter().map(|object| kind(object).to_owned()).collect();
@@ -110,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_object_is_refused() {
-        for bad in ["a: [", "just words", "metadata: {name: x}"] {
-            assert!(objects(bad).is_err(), "{bad}");
+    fn text_without_kubernetes_objects_is_rejected() {
+        for invalid in ["a: [", "just words", "metadata: {name: x}"] {
+            assert!(objects(invalid).is_err(), "{invalid}");
         }
     }
 }

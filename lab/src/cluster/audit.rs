@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 /// File names of the audit policy and of the log.
 pub const POLICY: &str = "audit-policy.json";
-const LOG: &str = "audit.log";
-/// Directory of both files on a machine of a kubeadm cluster.
+const LOG_FILE: &str = "audit.log";
+/// Directory of the audit policy and of the log on a machine of a kubeadm cluster.
 pub const FOLDER: &str = "/var/log/audit";
 pub const MACHINE_POLICY: &str = "/var/log/audit/audit-policy.json";
 /// ServiceAccounts of FerroLB.
@@ -21,8 +21,8 @@ const ACCOUNTS: [&str; 2] = ["controller", "speaker"];
 /// Status code of a created object (RFC 9110 section 15.3.2).
 const CREATED: u64 = 201;
 
-/// Returns the audit policy: the metadata of requests of FerroLB's accounts, without the bodies of
-/// request and response; or nothing.
+/// Returns the audit policy. With `audit`, it logs the metadata of requests of FerroLB's accounts,
+/// without the bodies of request and response; otherwise it logs nothing.
 pub fn policy(audit: bool) -> String {
     let level = if audit { "Metadata" } else { "None" };
     json!({
@@ -34,15 +34,15 @@ pub fn policy(audit: bool) -> String {
 
 /// Returns the API server's flags, with the paths of the files as the API server sees them.
 pub fn flags(file: impl Fn(&str) -> String) -> [(&'static str, String); 2] {
-    [("audit-policy-file", file(POLICY)), ("audit-log-path", file(LOG))]
+    [("audit-policy-file", file(POLICY)), ("audit-log-path", file(LOG_FILE))]
 }
 
 /// Returns the path of a lab's audit log.
 pub fn log(state: &LabState, facts: &LabFacts) -> PathBuf {
     if !facts.kubeadm {
-        return state.file(LOG);
+        return state.file(LOG_FILE);
     }
-    machine::inside_file(state, &node_name(1), on_machine(LOG).trim_start_matches('/'))
+    machine::inside_file(state, &node_name(1), on_machine(LOG_FILE).trim_start_matches('/'))
 }
 
 /// Returns the path of a file on a machine.
@@ -58,37 +58,37 @@ fn user(account: &str) -> String {
 /// was killed, is ignored.
 pub fn requests(log: &str) -> BTreeSet<ApiRequest> {
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.flat_map(|event| read(&event)).collect()
+    events.flat_map(|event| parse_event(&event)).collect()
 }
 
 /// Parses an event (audit.k8s.io/v1) into requests. An apply that creates the object needs a second
-/// permission and returns two.
-fn read(event: &Value) -> Vec<ApiRequest> {
+/// permission, and results in two requests.
+fn parse_event(event: &Value) -> Vec<ApiRequest> {
     let account = ACCOUNTS.into_iter().find(|account| event["user"]["username"] == user(account));
     // Test scenarios also send requests as these accounts, from the client's host.
-    let by_story = event["sourceIPs"].as_array().into_iter().flatten().any(is_client);
+    let by_scenario = event["sourceIPs"].as_array().into_iter().flatten().any(is_client);
     let decision = event["annotations"]["authorization.k8s.io/decision"].as_str();
-    let (Some(account), Some(decision), false) = (account, decision, by_story) else {
+    let (Some(account), Some(decision), false) = (account, decision, by_scenario) else {
         return Vec::new();
     };
     let object = &event["objectRef"];
-    let said = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    let field = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
     if !object.is_object() {
         return Vec::new();
     }
-    let subresource = said("subresource");
+    let subresource = field("subresource");
     let slash = if subresource.is_empty() { "" } else { "/" };
     let request = ApiRequest {
         account: account.to_owned(),
         verb: event["verb"].as_str().unwrap_or_default().to_owned(),
-        group: said("apiGroup"),
-        resource: format!("{}{slash}{subresource}", said("resource")),
-        namespace: said("namespace"),
-        name: said("name"),
+        group: field("apiGroup"),
+        resource: format!("{}{slash}{subresource}", field("resource")),
+        namespace: field("namespace"),
+        name: field("name"),
         allowed: decision == "allow",
     };
-    let made = request.verb == "patch" && event["responseStatus"]["code"] == CREATED;
-    let create = made.then(|| ApiRequest { verb: "create".to_owned(), ..request.clone() });
+    let created = request.verb == "patch" && event["responseStatus"]["code"] == CREATED;
+    let create = created.then(|| ApiRequest { verb: "create".to_owned(), ..request.clone() });
     [Some(request), create].into_iter().flatten().collect()
 }
 
@@ -119,11 +119,11 @@ mod tests {
     }
 
     fn verbs(event: &Value) -> Vec<String> {
-        read(event).into_iter().map(|request| request.verb).collect()
+        parse_event(event).into_iter().map(|request| request.verb).collect()
     }
 
     #[test]
-    fn an_event_is_a_request() {
+    fn an_event_is_parsed_as_a_request() {
         let expect = ApiRequest {
             account: "speaker".to_owned(),
             verb: "patch".to_owned(),
@@ -138,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn applying_what_is_not_there_creates_it() {
-        let mut made = event();
-        made["responseStatus"]["code"] = json!(201);
-        assert_eq!(verbs(&made), ["patch", "create"]);
+    fn an_apply_that_creates_an_object_is_also_a_create() {
+        let mut created = event();
+        created["responseStatus"]["code"] = json!(201);
+        assert_eq!(verbs(&created), ["patch", "create"]);
     }
 
     #[test]
-    fn what_is_no_request_of_a_program_for_a_resource_is_none() {
+    fn events_of_other_senders_or_without_object_are_ignored() {
         for (path, value) in [
             ("/user/username", json!("system:serviceaccount:default:speaker")),
             ("/sourceIPs/0", json!("172.30.0.100")),
@@ -160,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_one() {
-        let mut refused = event();
-        refused["annotations"]["authorization.k8s.io/decision"] = json!("forbid");
-        assert!(!read(&refused)[0].allowed);
+    fn a_forbidden_request_is_not_allowed() {
+        let mut forbidden = event();
+        forbidden["annotations"]["authorization.k8s.io/decision"] = json!("forbid");
+        assert!(!parse_event(&forbidden)[0].allowed);
     }
 }

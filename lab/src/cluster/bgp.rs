@@ -1,5 +1,5 @@
-//! BGP daemons of the nodes: one gobgpd in each node's namespace. Only the node's speaker uses it,
-//! by a socket in the lab's directory.
+//! BGP daemons of the nodes: one gobgpd in each node's namespace. Only the node's speaker uses the
+//! gobgpd, by a socket in the lab's directory.
 
 use super::apply;
 use crate::process::{self, Launch, ProcessRecord};
@@ -25,16 +25,16 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// The lab has no kubelet that restarts a gobgpd that started too early. So the script waits up to
 /// 5 s until the node's speaker removes the socket (`$1`) of the previous gobgpd; a speaker that
 /// has just started does that after about 2 s.
-const DEPLOYED: &str = r#"program=$0 socket=$1; shift; for _ in $(seq 100); do [ -e "$socket" ] || break; sleep 0.05; done
+const NODE_SCRIPT: &str = r#"program=$0 socket=$1; shift; for _ in $(seq 100); do [ -e "$socket" ] || break; sleep 0.05; done
 exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs -- "$program" --log-plain "$@""#;
 /// Starts gobgpd as a router, with a configuration file (`$2`).
-const ROUTER: &str = r#"rm -f "$1"; exec "$0" --log-plain --pprof-disable --metrics-path '' --api-hosts "unix://$1" --config-file "$2""#;
+const ROUTER_SCRIPT: &str = r#"rm -f "$1"; exec "$0" --log-plain --pprof-disable --metrics-path '' --api-hosts "unix://$1" --config-file "$2""#;
 
-/// Starts the gobgpd of a node with the flags of its DaemonSet. It has no configuration until the
-/// speaker sends it over the socket.
+/// Starts the gobgpd of a node with the flags of its DaemonSet. The gobgpd has no configuration
+/// until the speaker sends one over the socket.
 ///
 /// # Errors
-/// If it cannot be started, or the manifest has an unexpected form.
+/// If gobgpd cannot be started, or the manifest has an unexpected form.
 pub fn start(state: &LabState, gobgp: &Path, node: &str) -> Result<ProcessRecord> {
     let socket = socket(state, node).display().to_string();
     let container = container()?;
@@ -46,7 +46,7 @@ pub fn start(state: &LabState, gobgp: &Path, node: &str) -> Result<ProcessRecord
     let args = std::iter::once(socket).chain(args);
     process::start(
         state,
-        Launch { node: Some(node.to_owned()), ..launch(gobgp, node, DEPLOYED, args) },
+        Launch { node: Some(node.to_owned()), ..launch(gobgp, node, NODE_SCRIPT, args) },
     )
 }
 
@@ -55,7 +55,7 @@ pub fn router(state: &LabState, gobgp: &Path, host: &str, config: &Path) -> Laun
     launch(
         gobgp,
         host,
-        ROUTER,
+        ROUTER_SCRIPT,
         [&socket(state, host), config].map(|path| path.display().to_string()),
     )
 }
@@ -83,15 +83,19 @@ fn launch(
 ///
 /// # Errors
 /// If there is no response in time, for example because the speaker does not run.
-pub fn before_stop(lab: &Lab, node: &str, limit: Duration) -> Result<Page> {
-    let get = &container()?["lifecycle"]["preStop"]["httpGet"];
-    let host =
-        get["host"].as_str().with_context(|| format!("{MANIFEST}: no host in the preStop hook"))?;
-    let port = get["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("a port")?;
+pub fn call_pre_stop_hook(lab: &Lab, node: &str, limit: Duration) -> Result<Page> {
+    let hook = &container()?["lifecycle"]["preStop"]["httpGet"];
+    let host = hook["host"]
+        .as_str()
+        .with_context(|| format!("{MANIFEST}: no host in the preStop hook"))?;
+    let port = hook["port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .context("no port in the preStop hook")?;
     lab.http_get_within(
         node,
         SocketAddr::new(host.parse()?, port),
-        get["path"].as_str().context("a path")?,
+        hook["path"].as_str().context("no path in the preStop hook")?,
         limit,
     )
 }
@@ -99,7 +103,7 @@ pub fn before_stop(lab: &Lab, node: &str, limit: Duration) -> Result<Page> {
 /// Returns the container of the DaemonSet.
 ///
 /// # Errors
-/// If there is none.
+/// If the manifest has no container.
 pub fn container() -> Result<Value> {
     let objects = apply::objects(&fs::read_to_string(setup::repository().join(MANIFEST))?)?;
     let container =

@@ -20,13 +20,13 @@ const API_PORT: u16 = 6443;
 /// Validity of the API server's certificate, in days.
 const CERTIFICATE_DAYS: &str = "365";
 
-/// Starts the control plane; it replies after some seconds.
+/// Starts the control plane; the API server replies after some seconds.
 ///
 /// # Errors
 /// If the keys cannot be created or a program cannot be started.
 pub fn start(state: &LabState, facts: &LabFacts) -> Result<()> {
-    make_keys(state, facts.families)?;
-    let address = address(facts.families);
+    create_keys(state, facts.families)?;
+    let address = api_address(facts.families);
     let tokens = state.file("tokens");
     fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     write_kubeconfig(state, &state.kubeconfig(), ADMIN_TOKEN)?;
@@ -79,7 +79,7 @@ pub fn start(state: &LabState, facts: &LabFacts) -> Result<()> {
 }
 
 /// Returns the address of the API server.
-fn address(families: Families) -> IpAddr {
+fn api_address(families: Families) -> IpAddr {
     families.first(Host::control_plane().addresses())
 }
 
@@ -109,10 +109,10 @@ fn launch(
 
 /// Creates the API server's key and self-signed certificate, and the key that signs service account
 /// tokens. Elliptic curves, because RSA keys take a second each.
-fn make_keys(state: &LabState, families: Families) -> Result<()> {
+fn create_keys(state: &LabState, families: Families) -> Result<()> {
     let openssl =
         |args: &[&str]| run::run(Command::new("openssl").current_dir(state.file("")).args(args));
-    let (host, service) = (address(families), families.first(API_SERVICE));
+    let (host, service) = (api_address(families), families.first(API_SERVICE));
     let names = format!("subjectAltName=IP:{host},IP:127.0.0.1,IP:{service}");
     openssl(&[
         "req",
@@ -145,8 +145,10 @@ fn make_keys(state: &LabState, families: Families) -> Result<()> {
 /// # Errors
 /// If the file cannot be written.
 pub fn write_kubeconfig(state: &LabState, path: &Path, token: &str) -> Result<()> {
-    let (server, trusted) =
-        (SocketAddr::new(address(state.facts()?.families), API_PORT), state.file("apiserver.crt"));
+    let (server, trusted) = (
+        SocketAddr::new(api_address(state.facts()?.families), API_PORT),
+        state.file("apiserver.crt"),
+    );
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
          clusters: [{{name: lab, cluster: {{server: \"https://{server}\", certificate-authority: \"{}\"}}}}]\n\

@@ -32,23 +32,24 @@ const NETWORKS: [(Subnet, &str, [&str; 2]); 2] = [
 ];
 /// Starts an engine (`$1` on) that sees a directory of the lab (`$0`) in place of the machine's
 /// `/run`. So it finds no other engine there, and its mounts end with it.
-const SCRIPT: &str = r#"mount --bind "$0" "$0/docker/run${0#/run}" && mount --rbind "$0/docker/run" /run && exec "$@""#;
+const START_SCRIPT: &str = r#"mount --bind "$0" "$0/docker/run${0#/run}" && mount --rbind "$0/docker/run" /run && exec "$@""#;
 
-/// Starts the engine, creates the images, and connects a container for each host that is one.
+/// Starts the engine, creates the images, and connects a container for each host that runs as a
+/// container.
 ///
 /// # Errors
 /// If the engine does not start, with the end of its log, or if a command fails.
 pub fn start_engine(state: &LabState, facts: &LabFacts) -> Result<()> {
     ensure!(
         facts.families == Families::Dual,
-        "the Docker networks have both families, and so must the lab"
+        "the lab must be dual stack, because the Docker networks have both families"
     );
-    start(state)?;
+    start_dockerd(state)?;
     for (subnet, bridge, own) in NETWORKS {
-        make_network(state, subnet, bridge, own)?;
+        create_network(state, subnet, bridge, own)?;
     }
-    let gobgp = facts.gobgp.as_deref().context("a lab with routers has GoBGP")?;
-    ContainerImage::ALL.into_iter().try_for_each(|image| image.make(state, gobgp))?;
+    let gobgp = facts.gobgp.as_deref().context("a lab with routers needs GoBGP")?;
+    ContainerImage::ALL.into_iter().try_for_each(|image| image.build(state, gobgp))?;
     let hosts: Vec<Host> =
         facts.hosts().into_iter().filter(|host| facts.is_container(host)).collect();
     std::thread::scope(|scope| {
@@ -76,21 +77,22 @@ fn socket(state: &LabState) -> String {
     format!("unix://{}", state.file("docker.sock").display())
 }
 
-fn start(state: &LabState) -> Result<()> {
-    let own = state.file("docker");
+fn start_dockerd(state: &LabState) -> Result<()> {
+    let engine_folder = state.file("docker");
     let folder = state.file("").display().to_string().trim_end_matches('/').to_owned();
-    let inside = folder.strip_prefix("/run/").context("the lab's folder is under /run")?;
-    fs::create_dir_all(own.join("run").join(inside))?;
-    let settings = own.join("daemon.json");
-    // Changes nothing of the machine: neither its packet filter and routes, nor the control groups
-    // of others.
+    let inside = folder.strip_prefix("/run/").context("the lab's directory is not under /run")?;
+    fs::create_dir_all(engine_folder.join("run").join(inside))?;
+    let settings = engine_folder.join("daemon.json");
+    // The engine changes nothing of the machine: no packet filter, no routes, and no other control
+    // groups.
     let text = json!({
-        "data-root": own.join("lib"), "hosts": [socket(state)], "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false,
+        "data-root": engine_folder.join("lib"), "hosts": [socket(state)], "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false,
         "ip-masq": false, "userland-proxy": false, "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": groups::parent(&state.name)
     });
     fs::write(&settings, text.to_string())?;
     let settings = settings.display().to_string();
-    let args = ["--mount", "sh", "-c", SCRIPT, &folder, "dockerd", "--config-file", &settings];
+    let args =
+        ["--mount", "sh", "-c", START_SCRIPT, &folder, "dockerd", "--config-file", &settings];
     process::start(
         state,
         Launch {
@@ -112,7 +114,7 @@ fn start(state: &LabState) -> Result<()> {
 
 /// Creates a network on an existing bridge of the switch. The network is internal: the lab adds its
 /// own default routes.
-fn make_network(state: &LabState, subnet: Subnet, bridge: &str, own: [&str; 2]) -> Result<()> {
+fn create_network(state: &LabState, subnet: Subnet, bridge: &str, own: [&str; 2]) -> Result<()> {
     let mut create = command(state);
     create.args(["network", "create", "--internal", "--ipv6"]);
     for (range, own) in subnet.ranges().iter().zip(own) {
@@ -131,13 +133,13 @@ fn start_host(state: &LabState, host: &Host) -> Result<()> {
         .args(["run", "--detach", "--name", &host.name, "--network", bridge(host)?])
         .args(addresses(host));
     run::run(docker.args([ContainerImage::Host.name(), "sleep", "infinity"]))?;
-    if let Some(foot) = routers::outside_host(host) {
+    if let Some(outside) = routers::outside_host(host) {
         let mut docker = command(state);
         run::run(
             docker
                 .args(["network", "connect"])
-                .args(addresses(&foot))
-                .args([bridge(&foot)?, &host.name]),
+                .args(addresses(&outside))
+                .args([bridge(&outside)?, &host.name]),
         )?;
     }
     let pid = run::run(command(state).args(["inspect", "--format", "{{.State.Pid}}", &host.name]))?;

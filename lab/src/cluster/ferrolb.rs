@@ -21,11 +21,11 @@ pub const NAMESPACE: &str = "ferrolb-system";
 pub const CONTROLLER: &str = "controller";
 /// Port of `/healthz`, `/readyz`, `/metrics` and `/state` of the components.
 pub const ADMIN_PORT: u16 = 7472;
-/// Validity of a component's token in seconds: a kept lab should outlive a weekend.
+/// Validity of a component's token in seconds: a lab may run for days.
 const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
 /// Kinds in the manifests that the lab does not apply, because no kubelet would run their pods.
-const NOT_APPLIED: [&str; 2] = ["Deployment", "DaemonSet"];
-/// Manifest that a user applies, and the same with BGP.
+const WORKLOAD_KINDS: [&str; 2] = ["Deployment", "DaemonSet"];
+/// Manifest that a user applies, for layer 2 alone and with BGP.
 const MANIFEST: &str = "deploy/install.yaml";
 const MANIFEST_WITH_BGP: &str = "deploy/install-bgp.yaml";
 /// Manifest of an in-place migration from MetalLB.
@@ -37,7 +37,7 @@ const MIGRATION_MANIFEST: &str = "deploy/install-metallb-takeover.yaml";
 /// # Errors
 /// If the API server rejects an object, or an account is missing from `deploy/`.
 pub async fn install(client: &Client, state: &LabState) -> Result<()> {
-    apply::apply(client, &applied(rendered(state.facts()?.gobgp.is_some())?)).await?;
+    apply::apply(client, &without_workloads(rendered(state.facts()?.gobgp.is_some())?)).await?;
     for account in ["controller", "speaker"] {
         let token = token(client, account).await?;
         control_plane::write_kubeconfig(state, &kubeconfig(state, account), &token)?;
@@ -51,10 +51,10 @@ pub async fn install(client: &Client, state: &LabState) -> Result<()> {
 /// # Errors
 /// If the file cannot be read.
 pub fn migration_permissions() -> Result<Vec<Value>> {
-    let mut rights =
+    let mut permissions =
         apply::objects(&fs::read_to_string(setup::repository().join(MIGRATION_MANIFEST))?)?;
-    rights.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
-    Ok(rights)
+    permissions.retain(|object| ["Role", "RoleBinding"].contains(&apply::kind(object)));
+    Ok(permissions)
 }
 
 /// Returns the objects that a user applies, for layer 2 alone or with BGP.
@@ -73,8 +73,8 @@ pub const fn rendered_file(with_bgp: bool) -> &'static str {
 }
 
 /// Returns the objects that the lab applies.
-fn applied(mut objects: Vec<Value>) -> Vec<Value> {
-    objects.retain(|object| !NOT_APPLIED.contains(&apply::kind(object)));
+fn without_workloads(mut objects: Vec<Value>) -> Vec<Value> {
+    objects.retain(|object| !WORKLOAD_KINDS.contains(&apply::kind(object)));
     objects
 }
 
@@ -83,42 +83,42 @@ async fn token(client: &Client, account: &str) -> Result<String> {
     let spec =
         TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
     let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
-    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
-    let answer =
-        answer.with_context(|| format!("no token for the ServiceAccount {NAMESPACE}/{account}"))?;
-    let token = answer.status.and_then(|status| status.token);
-    token.ok_or_else(|| anyhow!("the token request for {account} came back without a token"))
+    let response = accounts.create_token_request(account, &PostParams::default(), &request).await;
+    let response = response
+        .with_context(|| format!("no token for the ServiceAccount {NAMESPACE}/{account}"))?;
+    let token = response.status.and_then(|status| status.token);
+    token.ok_or_else(|| anyhow!("the API server returned no token for {account}"))
 }
 
-/// Starts a controller under this name.
+/// Starts a controller as the process `name`.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If the process cannot be started.
 pub fn start_controller(
     state: &LabState,
     program: &Path,
     name: &str,
-    extra: &[&str],
+    extra_args: &[&str],
 ) -> Result<ProcessRecord> {
-    let args = extra.iter().map(|arg| (*arg).to_owned()).collect();
+    let args = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
     process::start(state, launch(state, "controller", name, (CONTROL_PLANE, None), program, args))
 }
 
 /// Starts the speaker of a node, with the gobgpd of the node if there is one.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If the process cannot be started.
 pub fn start_speaker(
     state: &LabState,
     program: &Path,
     node: &str,
-    extra: &[&str],
+    extra_args: &[&str],
 ) -> Result<ProcessRecord> {
     let mut args = vec!["--node-name".to_owned(), node.to_owned()];
     if state.facts()?.gobgp.is_some() {
         args.extend(["--gobgp".to_owned(), format!("unix:{}", bgp::socket(state, node).display())]);
     }
-    args.extend(extra.iter().map(|arg| (*arg).to_owned()));
+    args.extend(extra_args.iter().map(|arg| (*arg).to_owned()));
     process::start(
         state,
         launch(state, "speaker", &speaker_name(node), (node, Some(node)), program, args),
@@ -129,11 +129,11 @@ fn launch(
     state: &LabState,
     account: &str,
     name: &str,
-    place: (&str, Option<&str>),
+    location: (&str, Option<&str>),
     program: &Path,
     args: Vec<String>,
 ) -> Launch {
-    let (host, node) = place;
+    let (host, node) = location;
     Launch {
         name: name.to_owned(),
         host: host.to_owned(),
@@ -164,14 +164,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workloads_are_left_out_and_the_namespace_comes_first() {
+    fn workloads_are_omitted_and_the_namespace_is_first() {
         for with_bgp in [false, true] {
-            let objects = applied(rendered(with_bgp).unwrap());
+            let objects = without_workloads(rendered(with_bgp).unwrap());
             let kinds: Vec<&str> = objects.iter().map(apply::kind).collect();
             assert_eq!(kinds[..2], ["Namespace", "CustomResourceDefinition"]);
             assert!(
                 kinds.contains(&"ServiceAccount")
-                    && !kinds.iter().any(|kind| NOT_APPLIED.contains(kind)),
+                    && !kinds.iter().any(|kind| WORKLOAD_KINDS.contains(kind)),
                 "{kinds:?}"
             );
         }

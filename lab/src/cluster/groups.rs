@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Mount point of the control groups: one tree of version 2, or one tree per controller.
-const TREES: &str = "/sys/fs/cgroup";
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Maximum time in which the kernel releases a group after its last process has ended.
 const EMPTY_MAX: Duration = Duration::from_secs(10);
 
 /// Returns the parent group of all containers of a lab.
 pub(super) fn parent(lab: &LabName) -> String {
-    format!("/{}", name(lab))
+    format!("/{}", group_name(lab))
 }
 
 /// Returns the group of a host that is a machine, below the root of each controller.
 pub(super) fn of_host(lab: &LabName, host: &str) -> String {
-    format!("{}/{host}", name(lab))
+    format!("{}/{host}", group_name(lab))
 }
 
-fn name(lab: &LabName) -> String {
+fn group_name(lab: &LabName) -> String {
     lab.prefix().trim_end_matches('-').to_owned()
 }
 
@@ -34,10 +34,11 @@ fn name(lab: &LabName) -> String {
 /// If a process does not end.
 pub fn remove_all(lab: &LabName) -> Result<()> {
     let mut groups = Vec::new();
-    let trees = fs::read_dir(TREES).into_iter().flatten().flatten().map(|entry| entry.path());
-    trees
-        .chain([PathBuf::from(TREES)])
-        .for_each(|tree| collect(&tree.join(name(lab)), &mut groups));
+    let controllers =
+        fs::read_dir(CGROUP_ROOT).into_iter().flatten().flatten().map(|entry| entry.path());
+    controllers
+        .chain([PathBuf::from(CGROUP_ROOT)])
+        .for_each(|tree| collect(&tree.join(group_name(lab)), &mut groups));
     let lists = groups
         .iter()
         .map(|group| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default());
@@ -46,7 +47,7 @@ pub fn remove_all(lab: &LabName) -> Result<()> {
         .collect();
     process::kill(pids.into_iter().map(|pid| (pid, None)))?;
     groups.iter().try_for_each(|group| {
-        wait::until("an empty control group", EMPTY_MAX, || remove(group).map(Some))
+        wait::until("the control group is empty", EMPTY_MAX, || remove(group).map(Some))
     })
 }
 
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_a_group_comes_before_it() {
+    fn inner_groups_come_before_outer_groups() {
         let folder =
             std::env::temp_dir().join(format!("ferrolb-groups-test-{}", std::process::id()));
         fs::create_dir_all(folder.join("flb-a/container/inner")).unwrap();

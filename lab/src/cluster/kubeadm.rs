@@ -1,6 +1,6 @@
-//! The second kind of cluster: machines whose kubelets run pods, created with `kubeadm init` and
-//! `kubeadm join` like a user's cluster. Network segment and addresses are the same as in the other
-//! kind; node1 is the control plane.
+//! Kubeadm cluster: machines whose kubelets run pods, created with `kubeadm init` and `kubeadm
+//! join` like a user's cluster. Network segment and addresses are the same as in a lab without
+//! kubelets; node1 is the control plane.
 
 pub mod config;
 pub mod machine;
@@ -22,9 +22,9 @@ use std::time::Duration;
 
 /// Maximum time to load all images on a machine, on a busy host.
 const IMAGES_MAX: Duration = Duration::from_secs(180);
-/// Maximum time until the cluster is complete after its last machine has joined.
-const WHOLE_MAX: Duration = Duration::from_secs(180);
-/// Lines of a log to show when a machine fails.
+/// Maximum time from the last `kubeadm join` until the cluster is complete.
+const COMPLETE_MAX: Duration = Duration::from_secs(180);
+/// Number of log lines to show when a machine fails.
 const LOG_LINES: usize = 30;
 
 /// Starts the cluster. When this function returns, every node, kube-proxy and CoreDNS are ready.
@@ -32,16 +32,17 @@ const LOG_LINES: usize = 30;
 /// # Errors
 /// If a machine does not start, with the end of its kubelet's log.
 pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Path) -> Result<()> {
-    let own = machine::folder(&state.name).join("images");
-    fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
-    images::of_programs(&parts.ferrolb, facts.gobgp.as_deref(), &own)?;
-    PodImage::make(lab, &own)?;
+    let image_folder = machine::folder(&state.name).join("images");
+    fs::create_dir_all(&image_folder)
+        .with_context(|| format!("cannot create {}", image_folder.display()))?;
+    images::of_programs(&parts.ferrolb, facts.gobgp.as_deref(), &image_folder)?;
+    PodImage::make(lab, &image_folder)?;
     network::build(&state.name, facts)?;
     let nodes: Vec<String> = (1..=facts.nodes).map(node_name).collect();
     for (index, node) in (1..).zip(&nodes) {
         machine::start(state, parts, lab, node, &config::files(facts, parts, index)?)?;
     }
-    let (first, others) = nodes.split_first().context("a lab has a node")?;
+    let (first, others) = nodes.split_first().context("the lab has no node")?;
     wait_images(state, first)?;
     kubeadm(state, first, "init")?;
     fs::copy(machine::inside_file(state, first, "etc/kubernetes/admin.conf"), state.kubeconfig())?;
@@ -61,10 +62,10 @@ pub fn start(state: &LabState, facts: &LabFacts, parts: &KubeadmParts, lab: &Pat
 }
 
 fn wait_images(state: &LabState, node: &str) -> Result<()> {
-    wait::until(&format!("the images of {node}"), IMAGES_MAX, || {
+    wait::until(&format!("the images of {node} are loaded"), IMAGES_MAX, || {
         ensure!(
             machine::is_on(state, node),
-            "{node} has ended: {}",
+            "the machine {node} has ended: {}",
             machine::log_tail(state, node, LOG_LINES)
         );
         Ok(machine::has_images(state, node).then_some(()))
@@ -72,24 +73,24 @@ fn wait_images(state: &LabState, node: &str) -> Result<()> {
 }
 
 /// Runs `kubeadm init` or `join` on a machine, with the configuration file of that machine.
-fn kubeadm(state: &LabState, node: &str, word: &str) -> Result<()> {
+fn kubeadm(state: &LabState, node: &str, subcommand: &str) -> Result<()> {
     let mut command = machine::command(state, node)?;
-    command.args(["kubeadm", word, "--config", config::KUBEADM_FILE]);
+    command.args(["kubeadm", subcommand, "--config", config::KUBEADM_FILE]);
     run::run(&mut command).with_context(|| machine::log_tail(state, node, LOG_LINES)).map(drop)
 }
 
 async fn wait_complete(client: &Client, nodes: usize) -> Result<()> {
-    wait::until_async("a complete cluster", WHOLE_MAX, async || {
-        match missing(client, nodes).await? {
+    wait::until_async("the cluster is complete", COMPLETE_MAX, async || {
+        match missing_part(client, nodes).await? {
             None => Ok(Some(())),
-            Some(missing) => bail!("{missing}"),
+            Some(missing_part) => bail!("{missing_part}"),
         }
     })
     .await
 }
 
 /// Returns the missing part of the cluster, if any.
-async fn missing(client: &Client, nodes: usize) -> Result<Option<String>> {
+async fn missing_part(client: &Client, nodes: usize) -> Result<Option<String>> {
     let all: Api<Node> = Api::all(client.clone());
     let ready =
         all.list(&ListParams::default()).await?.items.iter().filter(|node| is_ready(node)).count();

@@ -1,6 +1,6 @@
 //! Replacement for a kubelet in a lab with leases: a process on each node that renews the node's
-//! Lease and keeps its condition `Ready` true, with a kubelet's default times. It ends with its
-//! node, and Kubernetes detects that like in any cluster.
+//! Lease and keeps its condition `Ready` true, with a kubelet's default times. The process ends
+//! with its node, and Kubernetes detects that like in any cluster.
 
 use super::api;
 use crate::process::{self, Launch, ProcessRecord};
@@ -22,14 +22,14 @@ const NAMESPACE: &str = "kube-node-lease";
 /// Duration of a Lease: a kubelet's default (`nodeLeaseDurationSeconds`).
 const LEASE_SECONDS: u32 = 40;
 /// Renewal interval: a quarter of the duration, like a kubelet.
-const RENEW: Duration = Duration::from_secs(LEASE_SECONDS as u64 / 4);
+const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE_SECONDS as u64 / 4);
 /// Pause before the retry of a failed renewal.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Starts the process that renews the Lease of a node.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If the process cannot be started.
 pub fn start(state: &LabState, lab: &Path, node: &str) -> Result<ProcessRecord> {
     let launch = Launch {
         name: process_name(node),
@@ -43,7 +43,7 @@ pub fn start(state: &LabState, lab: &Path, node: &str) -> Result<ProcessRecord> 
     process::start(state, launch)
 }
 
-/// Returns the name of that process in the lab.
+/// Returns the process name, in the lab, of the process that renews a node's Lease.
 pub fn process_name(node: &str) -> String {
     format!("lease-{node}")
 }
@@ -54,15 +54,15 @@ pub fn process_name(node: &str) -> String {
 /// If the kubeconfig is invalid.
 pub async fn renew(node: &str, kubeconfig: &Path) -> Result<()> {
     let client = api::client(kubeconfig).await?;
-    let mut ticks = tokio::time::interval(RENEW);
+    let mut ticks = tokio::time::interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // Without a timeout, one request into a failed network would block forever.
-        let renewed = tokio::time::timeout(RENEW, renew_once(&client, node)).await;
+        let renewed = tokio::time::timeout(RENEW_INTERVAL, renew_once(&client, node)).await;
         if let Err(error) = renewed.context("no reply").and_then(|renewed| renewed) {
             eprintln!("the Lease of {node} was not renewed: {error:#}");
-            ticks.reset_after(RETRY);
+            ticks.reset_after(RETRY_DELAY);
         }
     }
 }
@@ -76,7 +76,7 @@ async fn renew_once(client: &Client, node: &str) -> Result<()> {
     leases.patch(node, &PatchParams::apply("lab-lease").force(), &Patch::Apply(lease)).await?;
     let nodes: Api<Node> = Api::all(client.clone());
     if !is_ready(&nodes.get(node).await?) {
-        nodes.patch_status(node, &PatchParams::default(), &Patch::Strategic(ready())).await?;
+        nodes.patch_status(node, &PatchParams::default(), &Patch::Strategic(ready_patch())).await?;
     }
     Ok(())
 }
@@ -89,8 +89,8 @@ fn is_ready(node: &Node) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Returns the Ready condition alone: a strategic patch keeps the other conditions.
-fn ready() -> Value {
+/// Returns a patch with the Ready condition alone: a strategic patch keeps the other conditions.
+fn ready_patch() -> Value {
     let now = Timestamp::now().to_string();
     let ready = json!({"type": "Ready", "status": "True", "reason": "Lab", "lastHeartbeatTime": now, "lastTransitionTime": now});
     json!({"status": {"conditions": [ready]}})
@@ -101,18 +101,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_node_that_says_so_is_ready() {
+    fn only_condition_ready_true_is_ready() {
         let node = |conditions: Value| -> Node {
             serde_json::from_value(
                 json!({"metadata": {"name": "node1"}, "status": {"conditions": conditions}}),
             )
             .unwrap()
         };
-        let is = |kind: &str, status: &str| json!({"type": kind, "status": status});
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
         for (conditions, expect) in [
-            (json!([is("MemoryPressure", "False"), is("Ready", "True")]), true),
-            (json!([is("Ready", "Unknown")]), false),
-            (json!([is("NetworkUnavailable", "True")]), false),
+            (json!([condition("MemoryPressure", "False"), condition("Ready", "True")]), true),
+            (json!([condition("Ready", "Unknown")]), false),
+            (json!([condition("NetworkUnavailable", "True")]), false),
             (json!([]), false),
         ] {
             assert_eq!(is_ready(&node(conditions.clone())), expect, "{conditions}");

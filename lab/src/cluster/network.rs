@@ -44,9 +44,9 @@ pub fn build(lab: &LabName, facts: &LabFacts) -> Result<()> {
         facts.hosts().into_iter().filter(|host| !facts.is_container(host)).collect();
     run::ip_batch(None, &topology::batch_namespaces(lab, &hosts))?;
     set_families(&lab.namespace(SWITCH), facts.families)?;
-    let behind =
+    let outside =
         facts.gobgp.as_ref().map(|_| routers::batch_switch(lab, &hosts)).unwrap_or_default();
-    run::ip_batch(Some(&lab.namespace(SWITCH)), &(topology::batch_switch(lab, &hosts) + &behind))?;
+    run::ip_batch(Some(&lab.namespace(SWITCH)), &(topology::batch_switch(lab, &hosts) + &outside))?;
     std::thread::scope(|scope| {
         let hosts: Vec<_> =
             hosts.iter().map(|host| scope.spawn(move || set_up_host(lab, host, facts))).collect();
@@ -70,17 +70,17 @@ fn set_up_host(lab: &LabName, host: &Host, facts: &LabFacts) -> Result<()> {
             .as_ref()
             .map(|_| routers::batch_outside_route(families))
             .unwrap_or_default();
-    } else if let Some(foot) = routers::outside_host(host) {
+    } else if let Some(outside) = routers::outside_host(host) {
         set(&namespace, &ROUTER_SETTINGS)?;
-        batch += &routers::batch_outside_interface(&foot, families);
+        batch += &routers::batch_outside_interface(&outside, families);
     } else if host.name == OUTSIDE {
         batch += &routers::batch_outside(families);
     }
     run::ip_batch(Some(&namespace), &batch)
 }
 
-/// Adapts a container that Docker has connected to the lab's other hosts: its switch ports get its
-/// name, its default routes are the lab's, and a router forwards.
+/// Adapts a container, which Docker has connected to the switch, to the lab's other hosts: its
+/// switch ports get its name, its default routes are the lab's, and a router forwards.
 ///
 /// # Errors
 /// If the kernel rejects a setting.
@@ -88,18 +88,18 @@ pub fn set_up_container(lab: &LabName, host: &Host) -> Result<()> {
     let (namespace, switch) = (lab.namespace(&host.name), lab.namespace(SWITCH));
     set(&namespace, &CONTAINER_SETTINGS)?;
     for (link, port) in ["eth0", "eth1"].into_iter().zip(routers::ports(&host.name)) {
-        let other = links(&namespace)?.into_iter().find(|known| known["ifname"] == link);
-        let index = other
-            .map(|other| other["link_index"].clone())
-            .with_context(|| format!("Docker gave {} no {link}", host.name))?;
-        let named = links(&switch)?.into_iter().find(|known| known["ifindex"] == index);
-        let named = named
+        let interface = links(&namespace)?.into_iter().find(|entry| entry["ifname"] == link);
+        let index = interface
+            .map(|interface| interface["link_index"].clone())
+            .with_context(|| format!("Docker created no {link} in {}", host.name))?;
+        let port_link = links(&switch)?.into_iter().find(|entry| entry["ifindex"] == index);
+        let name = port_link
             .as_ref()
-            .and_then(|known| known["ifname"].as_str())
-            .context("no interface of the switch is its peer")?;
+            .and_then(|entry| entry["ifname"].as_str())
+            .with_context(|| format!("the switch has no peer of {link} of {}", host.name))?;
         run::ip_batch(
             Some(&switch),
-            &format!("link set {named} down\nlink set {named} name {port}\nlink set {port} up\n"),
+            &format!("link set {name} down\nlink set {name} name {port}\nlink set {port} up\n"),
         )?;
     }
     for family in ["-4", "-6"] {
@@ -115,8 +115,8 @@ pub fn set_up_container(lab: &LabName, host: &Host) -> Result<()> {
 }
 
 fn links(namespace: &str) -> Result<Vec<Value>> {
-    let said = run::run(Command::new("ip").args(["-n", namespace, "-json", "link", "show"]))?;
-    serde_json::from_str(&said).context("`ip -json link` did not print JSON")
+    let output = run::run(Command::new("ip").args(["-n", namespace, "-json", "link", "show"]))?;
+    serde_json::from_str(&output).context("`ip -json link` did not print JSON")
 }
 
 /// Disables IPv6 on all present and future interfaces of a namespace if the lab has no IPv6. IPv4

@@ -12,24 +12,27 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 /// Transition time of the nodes' conditions; any time in the past works.
-const SINCE: &str = "2026-01-01T00:00:00Z";
+const CONDITION_TIME: &str = "2026-01-01T00:00:00Z";
 
 /// Creates the Node objects as ready nodes.
 ///
 /// # Errors
-/// If the API server rejects one.
+/// If the API server rejects an object.
 pub async fn register(client: &Client, facts: &LabFacts, version: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     for index in 1..=facts.nodes {
         nodes
-            .create(&PostParams::default(), &serde_json::from_value(object(index, facts.families))?)
+            .create(
+                &PostParams::default(),
+                &serde_json::from_value(node_object(index, facts.families))?,
+            )
             .await?;
         let name = topology::node_name(index);
         nodes
             .patch_status(
                 &name,
                 &PatchParams::default(),
-                &Patch::Merge(status(index, facts.families, version)),
+                &Patch::Merge(node_status(index, facts.families, version)),
             )
             .await?;
         // The API server taints every new node as not ready, and the controller that would remove
@@ -49,7 +52,7 @@ pub async fn register(client: &Client, facts: &LabFacts, version: &str) -> Resul
     Ok(())
 }
 
-fn object(index: u8, families: Families) -> Value {
+fn node_object(index: u8, families: Families) -> Value {
     let (name, ranges) = (topology::node_name(index), families.of(topology::pod_ranges(index)));
     json!({
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
@@ -57,7 +60,7 @@ fn object(index: u8, families: Families) -> Value {
     })
 }
 
-fn status(index: u8, families: Families, version: &str) -> Value {
+fn node_status(index: u8, families: Families, version: &str) -> Value {
     let host = Host::node(index);
     let mut addresses = vec![json!({"type": "Hostname", "address": host.name})];
     addresses.extend(
@@ -66,7 +69,7 @@ fn status(index: u8, families: Families, version: &str) -> Value {
             .iter()
             .map(|address| json!({"type": "InternalIP", "address": address})),
     );
-    let ready = json!({"type": "Ready", "status": "True", "reason": "Lab", "lastHeartbeatTime": SINCE, "lastTransitionTime": SINCE});
+    let ready = json!({"type": "Ready", "status": "True", "reason": "Lab", "lastHeartbeatTime": CONDITION_TIME, "lastTransitionTime": CONDITION_TIME});
     json!({"status": {
         "addresses": addresses,
         "conditions": [ready],
@@ -77,11 +80,11 @@ fn status(index: u8, families: Families, version: &str) -> Value {
     }})
 }
 
-/// Starts the kube-proxy of node `index` in `mode`; it waits for the API server and its Node by
-/// itself.
+/// Starts the kube-proxy of node `index` in `mode`. The kube-proxy itself waits for the API server
+/// and for its Node.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If kube-proxy cannot be started.
 pub fn start_proxy(
     state: &LabState,
     facts: &LabFacts,

@@ -63,11 +63,11 @@ pub fn start(
 /// Creates the Pod object of a running pod; it is ready from the start.
 ///
 /// # Errors
-/// If the API server rejects it.
+/// If the API server rejects the object.
 pub async fn register(
     client: &Client,
     name: &str,
-    place: &PodPlacement,
+    placement: &PodPlacement,
     labels: &[(&str, &str)],
 ) -> Result<()> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
@@ -75,16 +75,16 @@ pub async fn register(
         labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     let pod = json!({
         "metadata": {"name": name, "labels": labels},
-        "spec": {"nodeName": place.node, "containers": [
-            {"name": "web", "image": "none", "ports": [{"containerPort": place.port, "name": "http"}]},
+        "spec": {"nodeName": placement.node, "containers": [
+            {"name": "web", "image": "none", "ports": [{"containerPort": placement.port, "name": "http"}]},
         ]},
     });
     pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await
         .with_context(|| format!("pod {name}"))?;
-    let all: Vec<Value> = place.addresses.iter().map(|address| json!({"ip": address})).collect();
-    let status =
-        json!({"status": {"phase": "Running", "podIP": place.addresses.first(), "podIPs": all}});
+    let all: Vec<Value> =
+        placement.addresses.iter().map(|address| json!({"ip": address})).collect();
+    let status = json!({"status": {"phase": "Running", "podIP": placement.addresses.first(), "podIPs": all}});
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
     set_ready(client, name, true).await
 }
@@ -103,8 +103,8 @@ pub async fn set_ready(client: &Client, name: &str, ready: bool) -> Result<()> {
     Ok(())
 }
 
-/// Starts the termination of a pod: the API server keeps the object as terminating until its
-/// kubelet has ended it.
+/// Starts the termination of a pod: the API server keeps the object as terminating until the
+/// kubelet has ended the pod.
 ///
 /// # Errors
 /// If there is no such pod.

@@ -23,14 +23,14 @@ const DEFAULT_NAME: &str = "bench";
 const STANDARD_OUTPUT: &str = "-";
 
 // Measured durations on two cores; shown as usual times of the steps.
-const BENCH_USUAL: Duration = Duration::from_secs(30);
-const ANSWERS_USUAL: Duration = Duration::from_secs(320);
-const SCALE_USUAL: Duration = Duration::from_secs(180);
-const LARGE_USUAL: Duration = Duration::from_secs(120);
-const HEALTH_USUAL: Duration = Duration::from_secs(290);
-const BGP_USUAL: Duration = Duration::from_secs(200);
-const POWER_OFF_USUAL: Duration = Duration::from_secs(140);
-const RELEASE_USUAL: Duration = Duration::from_secs(300);
+const BENCH_USUAL_TIME: Duration = Duration::from_secs(30);
+const ANSWERS_USUAL_TIME: Duration = Duration::from_secs(320);
+const SCALE_USUAL_TIME: Duration = Duration::from_secs(180);
+const LARGE_USUAL_TIME: Duration = Duration::from_secs(120);
+const HEALTH_USUAL_TIME: Duration = Duration::from_secs(290);
+const BGP_USUAL_TIME: Duration = Duration::from_secs(200);
+const POWER_OFF_USUAL_TIME: Duration = Duration::from_secs(140);
+const RELEASE_USUAL_TIME: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
@@ -84,20 +84,20 @@ pub(crate) fn bench(name: Option<LabName>, args: &BenchArgs) -> Result<()> {
     let profile = if args.release { "release" } else { "lab" };
     let proxy_mode =
         options.proxy_mode.clone().filter(|_| benches.iter().any(|bench| bench.has_kube_proxies()));
-    let (machine, build) = (Machine::look()?, Build::look(profile, proxy_mode)?);
+    let (machine, build) = (Machine::inspect()?, Build::inspect(profile, proxy_mode)?);
     let rows = if args.rows.is_empty() { FailoverRow::value_variants() } else { &args.rows };
     let extent = BenchExtent { runs: args.runs.into(), rows: rows.into(), thousand: args.thousand };
     let mut findings = Findings::default();
     for bench in benches {
         let title = format!("Measure: {}", format!("{bench:?}").to_lowercase());
-        findings.extend(steps.step(&title, usual(*bench, &extent), || {
+        findings.extend(steps.step(&title, usual_duration(*bench, &extent), || {
             bench::run(*bench, &tools, &options, &extent)
         })?);
     }
     let report = BenchReport::new(machine, build, findings);
     print(&report, args.json.as_deref())?;
-    if let (Some(file), Some(drawing)) = (&args.svg, power_off::drawing(&report.findings)) {
-        fs::write(file, drawing).with_context(|| format!("cannot write {}", file.display()))?;
+    if let (Some(file), Some(svg)) = (&args.svg, power_off::svg_plot(&report.findings)) {
+        fs::write(file, svg).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if args.check { check(&report.findings) } else { Ok(()) }
 }
@@ -107,23 +107,23 @@ fn tools(steps: &mut Steps, release: bool, routers: bool) -> Result<Tools> {
     if !release {
         return Ok(tools);
     }
-    let programs = steps.step("Build FerroLB's release profile", RELEASE_USUAL, || {
+    let programs = steps.step("Build FerroLB's release profile", RELEASE_USUAL_TIME, || {
         programs::build_release(&tools.programs)
     })?;
     Ok(Tools { programs, ..tools })
 }
 
-fn usual(bench: Bench, extent: &BenchExtent) -> Duration {
+fn usual_duration(bench: Bench, extent: &BenchExtent) -> Duration {
     match bench {
-        Bench::Create | Bench::Memory => BENCH_USUAL,
-        Bench::Answers => ANSWERS_USUAL,
-        Bench::Scale => SCALE_USUAL,
-        Bench::Large => LARGE_USUAL,
-        Bench::Health => HEALTH_USUAL,
-        Bench::Bgp => BGP_USUAL,
-        Bench::BgpFailover => bgp_failover::usual(extent.runs),
-        Bench::Failover => failover::usual(extent.runs, &extent.rows),
-        Bench::PowerOff => POWER_OFF_USUAL,
+        Bench::Create | Bench::Memory => BENCH_USUAL_TIME,
+        Bench::Answers => ANSWERS_USUAL_TIME,
+        Bench::Scale => SCALE_USUAL_TIME,
+        Bench::Large => LARGE_USUAL_TIME,
+        Bench::Health => HEALTH_USUAL_TIME,
+        Bench::Bgp => BGP_USUAL_TIME,
+        Bench::BgpFailover => bgp_failover::usual_duration(extent.runs),
+        Bench::Failover => failover::usual_duration(extent.runs, &extent.rows),
+        Bench::PowerOff => POWER_OFF_USUAL_TIME,
     }
 }
 
@@ -141,10 +141,10 @@ fn print(report: &BenchReport, json: Option<&Path>) -> Result<()> {
 }
 
 fn check(findings: &Findings) -> Result<()> {
-    let beyond: Vec<&str> =
-        findings.beyond(CHECK_FACTOR).iter().map(|measure| measure.id).collect();
-    if !beyond.is_empty() {
-        bail!("above {CHECK_FACTOR} times the target: {}", beyond.join(", "));
+    let above_limit: Vec<&str> =
+        findings.above_target(CHECK_FACTOR).iter().map(|measure| measure.id).collect();
+    if !above_limit.is_empty() {
+        bail!("above {CHECK_FACTOR} times the target: {}", above_limit.join(", "));
     }
     Ok(())
 }

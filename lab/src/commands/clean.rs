@@ -13,9 +13,9 @@ pub(crate) fn clean() -> Result<()> {
     );
     let (folder, parts) = (cache::folder()?, cache::parts()?);
     for part in &parts {
-        println!("{:>8}  {}", cache::format_size(part.bytes), part.what);
+        println!("{:>8}  {}", cache::format_size(part.bytes), part.description);
     }
-    cache::free()?;
+    cache::remove()?;
     let bytes = parts.iter().map(|part| part.bytes).sum();
     println!(
         "{:>8}  freed in {}; `cargo clean` removes Rust's own build directory",

@@ -11,15 +11,16 @@ use std::process::Command;
 
 /// Becomes kubectl on the client's host.
 pub(crate) fn kubectl(name: Option<LabName>, args: &[String]) -> Result<()> {
-    let state = pick(name)?;
+    let state = open_lab(name)?;
     netns::enter(&state.name.namespace(CLIENT))?;
     become_program(kubectl_command(&state)?.args(args))
 }
 
-/// Becomes a program on a host. On a machine of a kubeadm cluster it runs inside the machine.
-/// Elsewhere PATH contains kubectl, which uses the lab's kubeconfig, and with BGP also gobgp.
+/// Becomes a program on a host. On a machine of a kubeadm cluster the program runs inside the
+/// machine. Elsewhere PATH contains kubectl, which uses the lab's kubeconfig, and with BGP also
+/// gobgp.
 pub(crate) fn exec(name: Option<LabName>, host: &str, command: &[String]) -> Result<()> {
-    let state = pick(name)?;
+    let state = open_lab(name)?;
     let prefix = state.name.prefix();
     if netns::open(&state.name.namespace(host)).is_err() {
         let hosts: Vec<String> = netns::list(&prefix)
@@ -49,8 +50,8 @@ fn become_program(command: &mut Command) -> Result<()> {
         .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))
 }
 
-/// Opens the lab of this name, or the only running one.
-fn pick(name: Option<LabName>) -> Result<LabState> {
+/// Opens the lab with this name, or the only running lab.
+fn open_lab(name: Option<LabName>) -> Result<LabState> {
     match (name, state::labs().as_slice()) {
         (Some(name), _) => LabState::open(&name),
         (None, [only]) => LabState::open(only),

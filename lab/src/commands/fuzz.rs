@@ -13,7 +13,7 @@ use std::process::Command;
 const TARGETS: [&str; 4] = ["arp", "ndp", "hello", "claims"];
 /// Maximum input in bytes: a frame and a margin.
 const INPUT_MAX: usize = 1_600;
-/// Maximum time of an input, in seconds; a slower one is a finding.
+/// Maximum time of an input, in seconds; a slower input is a finding.
 const INPUT_SECONDS_MAX: u32 = 5;
 /// Compiler flags for libFuzzer's coverage: counters at every edge and a table of locations, as its
 /// documentation names them.
@@ -38,7 +38,7 @@ pub(crate) struct FuzzArgs {
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     let folder = setup::repository().join("proto/fuzz");
     let built = setup::repository().join("target/fuzz");
-    let triple = host()?;
+    let triple = host_triple()?;
     // With a target triple, the instrumentation does not apply to build scripts and macros.
     let mut cargo = setup::cargo();
     cargo.current_dir(&folder).env("CARGO_TARGET_DIR", &built).env("RUSTFLAGS", COVERAGE);
@@ -49,36 +49,37 @@ pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
         "the fuzz targets do not build (they need a C++ compiler: apt-get install g++)"
     );
     let programs = built.join(&triple).join("release");
-    let chosen: Vec<&str> = if args.targets.is_empty() {
+    let targets: Vec<&str> = if args.targets.is_empty() {
         TARGETS.to_vec()
     } else {
         args.targets.iter().map(String::as_str).collect()
     };
     if let Some(input) = &args.input {
-        let [target] = chosen[..] else { bail!("--input needs exactly one target") };
+        let [target] = targets[..] else { bail!("--input needs exactly one target") };
         return finish(target, Command::new(programs.join(target)).arg(input));
     }
-    for target in chosen {
+    for target in targets {
         run(target, &programs, &folder, &built, args.seconds)?;
     }
     Ok(())
 }
 
 /// Returns the triple of this machine, as reported by the compiler.
-fn host() -> Result<String> {
-    let said = ferrolb_lab::run::run(Command::new("rustc").arg("-vV"))?;
-    let host = said
+fn host_triple() -> Result<String> {
+    let output = ferrolb_lab::run::run(Command::new("rustc").arg("-vV"))?;
+    let triple = output
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
         .context("rustc reports no host")?;
-    Ok(host.to_owned())
+    Ok(triple.to_owned())
 }
 
 fn run(target: &str, programs: &Path, folder: &Path, built: &Path, seconds: u32) -> Result<()> {
     println!("== {target}, {seconds} s");
     let (found, artifacts) = (built.join("corpus").join(target), built.join("findings"));
-    for made in [&found, &artifacts] {
-        std::fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
+    for folder_to_create in [&found, &artifacts] {
+        std::fs::create_dir_all(folder_to_create)
+            .with_context(|| format!("cannot create {}", folder_to_create.display()))?;
     }
     let mut fuzzer = Command::new(programs.join(target));
     fuzzer.args([format!("-max_total_time={seconds}"), format!("-max_len={INPUT_MAX}")]);

@@ -9,9 +9,9 @@ use std::fs;
 use std::time::Duration;
 
 /// Measured time to build all programs for one architecture, on two cores.
-const USUAL: Duration = Duration::from_secs(300);
+const BUILD_USUAL_TIME: Duration = Duration::from_secs(300);
 /// Target for the compressed size of controller and speaker together, in bytes.
-const GOAL: u64 = 15_000_000;
+const SIZE_TARGET: u64 = 15_000_000;
 
 /// Writes the images into `target/images`, and prints their sizes.
 pub(crate) fn images() -> Result<()> {
@@ -22,15 +22,15 @@ pub(crate) fn images() -> Result<()> {
         let title = format!("Toolchain for {}", arch.name());
         steps.step(&title, Duration::from_secs(10), || images::prepare(arch))?;
         let title = format!("Build the images for {}", arch.name());
-        let made = steps.step(&title, USUAL, || images::release(arch, &folder))?;
-        made.iter().for_each(|image| println!("{}", line(image)));
-        let ours = made.iter().filter(|image| !image.name.contains("gobgpd"));
-        let sum = ours.map(|image| image.compressed).sum();
+        let built = steps.step(&title, BUILD_USUAL_TIME, || images::release(arch, &folder))?;
+        built.iter().for_each(|image| println!("{}", line(image)));
+        let ferrolb = built.iter().filter(|image| !image.name.contains("gobgpd"));
+        let sum = ferrolb.map(|image| image.compressed).sum();
         println!(
             "controller and speaker, {}: {} compressed (target: {})",
             arch.name(),
             megabytes(sum),
-            megabytes(GOAL)
+            megabytes(SIZE_TARGET)
         );
     }
     println!(
@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_said_to_a_tenth_of_a_megabyte() {
-        for (bytes, said) in [(0, "0.0 MB"), (3_449_999, "3.4 MB"), (15_000_000, "15.0 MB")] {
-            assert_eq!(megabytes(bytes), said);
+    fn sizes_are_formatted_with_one_decimal() {
+        for (bytes, expect) in [(0, "0.0 MB"), (3_449_999, "3.4 MB"), (15_000_000, "15.0 MB")] {
+            assert_eq!(megabytes(bytes), expect);
         }
     }
 }

@@ -3,9 +3,9 @@
 //! loads the images.
 
 use anyhow::{Context, Result, ensure};
-use ferrolb_lab::cluster::kubeadm::machine::{IMAGES_LOADED, LAB, PATH};
+use ferrolb_lab::cluster::kubeadm::machine::{IMAGES_LOADED, LAB_MOUNT, PROGRAM_PATH};
 use ferrolb_lab::wait;
-use rustix::process::{WaitOptions, wait as bury};
+use rustix::process::{WaitOptions, wait as reap};
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,9 +14,9 @@ use std::time::Duration;
 /// Maximum time until containerd replies, on a busy machine.
 const CONTAINERD_MAX: Duration = Duration::from_secs(60);
 /// Interval in which ended processes are reaped, and daemons are restarted.
-const ROUND: Duration = Duration::from_millis(200);
-/// Files with the kubelet's configuration, written by kubeadm. The kubelet cannot start before they
-/// exist.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Files with the kubelet's configuration, written by kubeadm. The kubelet cannot start before
+/// these files exist.
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// Flags of kubeadm's own unit for systemd.
@@ -29,18 +29,18 @@ const KUBELET_ARGS: [&str; 3] = [
 /// Runs the machine until it is killed.
 pub(crate) fn machine() -> Result<()> {
     let mut containerd = start("containerd", &["--log-level=warn".to_owned()])?;
-    wait::until("containerd", CONTAINERD_MAX, || ctr(&["version"]).map(Some))?;
-    import()?;
+    wait::until("containerd replies", CONTAINERD_MAX, || ctr(&["version"]).map(Some))?;
+    import_images()?;
     let mut kubelet = None;
     loop {
         // The ended process is a child of a shim, or one of the two daemons.
-        while let Ok(Some((dead, _))) = bury(WaitOptions::NOHANG) {
-            let is = |child: &Child| {
-                i32::try_from(child.id()).is_ok_and(|pid| pid == dead.as_raw_nonzero().get())
+        while let Ok(Some((ended, _))) = reap(WaitOptions::NOHANG) {
+            let has_ended = |child: &Child| {
+                i32::try_from(child.id()).is_ok_and(|pid| pid == ended.as_raw_nonzero().get())
             };
-            if is(&containerd) {
+            if has_ended(&containerd) {
                 containerd = start("containerd", &["--log-level=warn".to_owned()])?;
-            } else if kubelet.as_ref().is_some_and(is) {
+            } else if kubelet.as_ref().is_some_and(has_ended) {
                 kubelet = None;
             }
         }
@@ -50,23 +50,28 @@ pub(crate) fn machine() -> Result<()> {
                 KUBELET_ARGS.map(str::to_owned).into_iter().chain(kubeadm_flags(&flags)).collect();
             kubelet = Some(start("kubelet", &args)?);
         }
-        wait::during(ROUND, || Ok(()))?;
+        wait::during(POLL_INTERVAL, || Ok(()))?;
     }
 }
 
 fn start(program: &str, args: &[String]) -> Result<Child> {
     let log = File::options().create(true).append(true).open(format!("/var/log/{program}.log"))?;
     let mut command = Command::new(program);
-    command.args(args).env("PATH", PATH).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command
+        .args(args)
+        .env("PATH", PROGRAM_PATH)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     command.spawn().with_context(|| format!("cannot start {program}"))
 }
 
-fn import() -> Result<()> {
+fn import_images() -> Result<()> {
     if Path::new(IMAGES_LOADED).exists() {
         return Ok(());
     }
     for folder in ["kubernetes", "own"] {
-        for archive in fs::read_dir(Path::new(LAB).join("images").join(folder))? {
+        for archive in fs::read_dir(Path::new(LAB_MOUNT).join("images").join(folder))? {
             ctr(&["images", "import", &archive?.path().display().to_string()])?;
         }
     }
@@ -74,17 +79,17 @@ fn import() -> Result<()> {
 }
 
 /// Runs containerd's own command line in the namespace of Kubernetes.
-fn ctr(words: &[&str]) -> Result<()> {
-    let said = Command::new("ctr")
+fn ctr(args: &[&str]) -> Result<()> {
+    let output = Command::new("ctr")
         .args(["--namespace", "k8s.io"])
-        .args(words)
+        .args(args)
         .output()
         .context("cannot start ctr")?;
     ensure!(
-        said.status.success(),
+        output.status.success(),
         "ctr {}: {}",
-        words.join(" "),
-        String::from_utf8_lossy(&said.stderr)
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
 }
@@ -100,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubeadm_says_of_the_kubelet_is_read() {
+    fn the_kubelet_flags_of_kubeadm_are_parsed() {
         let text =
             "KUBELET_KUBEADM_ARGS=\"--node-ip=172.30.0.11 --pod-infra-container-image=pause:3\"\n";
         assert_eq!(

@@ -24,7 +24,7 @@ pub(crate) fn status() -> Result<()> {
 fn describe(name: &LabName) -> Result<String> {
     let state = LabState::open(name)?;
     let facts = state.facts()?;
-    let standing = match (facts.kept, LabState::claim(name)) {
+    let status = match (facts.kept, LabState::claim(name)) {
         (true, Ok(_)) => "running".to_owned(),
         (false, Ok(_)) => {
             format!("left by a killed process: remove it with `cargo lab --name {name} down`")
@@ -33,7 +33,7 @@ fn describe(name: &LabName) -> Result<String> {
     };
     let proxies = nodes::proxies(facts.proxy_mode.as_deref());
     let mut text =
-        format!("{name}: {standing}\n  {} node(s), {}, {proxies}\n", facts.nodes, facts.families);
+        format!("{name}: {status}\n  {} node(s), {}, {proxies}\n", facts.nodes, facts.families);
     for host in facts.hosts() {
         let addresses = facts
             .families

@@ -17,8 +17,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 /// Test targets that compute for minutes unless they are optimized.
-const OPTIMISED_TARGETS: [&str; 1] = ["sim"];
-/// Test targets whose tests wait for their turn, and their number of threads. All tests that may
+const OPTIMIZED_TARGETS: [&str; 1] = ["sim"];
+/// Test targets whose tests wait for a lab slot, and the number of test threads. All tests that may
 /// run together should have a thread; with fewer threads, tests that wait to run alone would occupy
 /// them.
 const WAITING_TARGETS: [&str; 2] = ["cluster", "peers"];
@@ -46,7 +46,7 @@ pub(crate) enum Tier {
 struct TestCounts {
     passed: usize,
     failed: usize,
-    /// Ignored or filtered tests; neither may happen.
+    /// Number of ignored or filtered tests; must be 0.
     skipped: usize,
 }
 
@@ -55,7 +55,7 @@ struct TestRun {
     /// Whether routers are containers.
     docker: bool,
     /// File in which labs collect the used permissions.
-    rights: PathBuf,
+    permissions_file: PathBuf,
 }
 
 struct TierResult {
@@ -76,30 +76,30 @@ pub(crate) fn test(tier: Option<Tier>, docker: bool) -> Result<()> {
     let tiers = tier.map_or_else(|| Tier::value_variants().to_vec(), |tier| vec![tier]);
     let targets = test_targets()?;
     prepare_for(&tiers, docker)?;
-    let _beside = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
+    let _background_build = if tier.is_none() { Some(BackgroundBuild::start()?) } else { None };
     let file = std::env::current_exe()?.with_file_name(PERMISSIONS_FILE);
     permissions::run::reset(&file)?;
-    let run = TestRun { docker, rights: file };
+    let run = TestRun { docker, permissions_file: file };
     let outcomes =
         tiers.into_iter().map(|tier| run_tier(tier, &run, &targets)).collect::<Result<Vec<_>>>()?;
     println!("\n{}", outcomes.iter().map(summary).collect::<Vec<_>>().join("\n"));
     ensure!(outcomes.iter().all(succeeded), "not all tests passed");
-    if tier.is_none() { least_privilege(&run.rights) } else { Ok(()) }
+    if tier.is_none() { least_privilege(&run.permissions_file) } else { Ok(()) }
 }
 
 /// Installs and builds the requirements of the tiers, as visible steps. For a run of all tiers
 /// these are the requirements of the first tiers only.
 fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
-    let asked = |tier| tiers.contains(&tier);
+    let includes = |tier| tiers.contains(&tier);
     let one = tiers.len() == 1;
     let (routers, oldest, kubeadm) =
-        (asked(Tier::Peers), one && asked(Tier::Lab), one && asked(Tier::Kubeadm));
-    if !(routers || asked(Tier::Lab) || kubeadm) {
+        (includes(Tier::Peers), one && includes(Tier::Lab), one && includes(Tier::Kubeadm));
+    if !(routers || includes(Tier::Lab) || kubeadm) {
         return Ok(());
     }
     let more =
         [(routers, ROUTER_STEPS), (oldest, OLDEST_STEPS), (kubeadm, KUBEADM_STEPS), (docker, 1)];
-    let more: usize = more.iter().filter(|(asked, _)| *asked).map(|(_, steps)| steps).sum();
+    let more: usize = more.iter().filter(|(needed, _)| *needed).map(|(_, steps)| steps).sum();
     let steps = &mut Steps::new(PREPARE_STEPS + more);
     prepare(steps, routers, KubernetesVersion::Newest)?;
     if oldest {
@@ -114,20 +114,20 @@ fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
     Ok(())
 }
 
-/// Compares the permissions that `deploy/` grants with those that FerroLB's accounts used, after
-/// all scenarios, because a part of them does not use every permission. Both directions count:
-/// every granted permission is used, and every request is granted.
+/// Compares the permissions that `deploy/` grants with the permissions that FerroLB's accounts used
+/// in all scenarios: every granted permission must be used, and every request must be granted. A
+/// part of the scenarios would not use every permission.
 fn least_privilege(file: &Path) -> Result<()> {
-    let (seen, granted) =
+    let (permission_use, granted) =
         (permissions::run::collected(file)?, permissions::run::granted_by_deploy(true)?);
-    let (unused, in_vain) = (seen.unused_lines(&granted), seen.refused_lines());
+    let (unused, refused) = (permission_use.unused_lines(&granted), permission_use.refused_lines());
     println!(
         "permissions  {} granted, {} used, {} refused",
         granted.len(),
         granted.len() - unused.len(),
-        in_vain.len()
+        refused.len()
     );
-    let problems = [unused, in_vain].concat();
+    let problems = [unused, refused].concat();
     ensure!(
         problems.is_empty(),
         "deploy/ does not grant the permissions that the components need:\n{}",
@@ -151,8 +151,8 @@ fn run_tier(tier: Tier, run: &TestRun, targets: &[String]) -> Result<TierResult>
 fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let of_tier: Vec<&String> = targets.iter().filter(|target| tier_of(target) == tier).collect();
-    let (optimised, plain): (Vec<_>, Vec<_>) =
-        of_tier.into_iter().partition(|target| OPTIMISED_TARGETS.contains(&target.as_str()));
+    let (optimized, plain): (Vec<_>, Vec<_>) =
+        of_tier.into_iter().partition(|target| OPTIMIZED_TARGETS.contains(&target.as_str()));
     let named = |mut call: Vec<String>, targets: Vec<&String>| {
         call.extend(targets.into_iter().flat_map(|target| ["--test".to_owned(), target.clone()]));
         call
@@ -161,7 +161,7 @@ fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
         let all = words(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
         let doc = words(&["test", "--workspace", "--no-fail-fast", "--doc"]);
         let in_profile = words(&["test", "--profile", "lab", "--workspace", "--no-fail-fast"]);
-        return vec![named(all, plain), doc, named(in_profile, optimised)];
+        return vec![named(all, plain), doc, named(in_profile, optimized)];
     }
     let call = |target: &String| {
         let mut call = named(words(&["test", "--workspace", "--no-fail-fast"]), vec![target]);
@@ -188,7 +188,7 @@ fn tier_of(target: &str) -> Tier {
 fn cargo_test(arguments: &[String], run: &TestRun, counts: &mut TestCounts) -> Result<bool> {
     let mut cargo = setup::cargo();
     cargo.args(arguments).envs(run.docker.then_some((ROUTERS_ENV, CONTAINERS)));
-    cargo.env(permissions::run::PERMISSIONS_FILE_ENV, &run.rights).stdout(Stdio::piped());
+    cargo.env(permissions::run::PERMISSIONS_FILE_ENV, &run.permissions_file).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(output).lines() {
@@ -206,9 +206,9 @@ impl TestCounts {
         let Some(result) = line.strip_prefix("test result: ") else { return };
         let words: Vec<&str> = result.split_whitespace().collect();
         for pair in words.windows(2) {
-            let [count, what] = pair else { continue };
+            let [count, word] = pair else { continue };
             let Ok(count) = count.parse::<usize>() else { continue };
-            match what.trim_end_matches(';') {
+            match word.trim_end_matches(';') {
                 "passed" => self.passed += count,
                 "failed" => self.failed += count,
                 "ignored" | "filtered" => self.skipped += count,
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tier_that_ran_nothing_or_skipped_something_is_not_good() {
+    fn a_tier_without_tests_or_with_skipped_tests_fails() {
         for (passed, failed, skipped, success, expect) in [
             (1, 0, 0, true, true),
             (0, 0, 0, true, false),
@@ -289,10 +289,10 @@ mod tests {
     }
 
     #[test]
-    fn containers_are_for_the_peers_alone() {
+    fn docker_is_only_for_the_tier_peers() {
         for tier in [None, Some(Tier::Unit), Some(Tier::Lab), Some(Tier::Kubeadm)] {
-            let refused = test(tier, true).unwrap_err().to_string();
-            assert!(refused.ends_with("cargo lab test peers --docker"), "{refused}");
+            let error = test(tier, true).unwrap_err().to_string();
+            assert!(error.ends_with("cargo lab test peers --docker"), "{error}");
         }
     }
 
@@ -317,7 +317,7 @@ mod tests {
         for tier in [Tier::Install, Tier::Lab, Tier::Peers, Tier::Kubeadm] {
             assert!(
                 cargo_calls(tier, &[]).is_empty(),
-                "a bare `cargo test` would run every target"
+                "`cargo test` without targets would run every target"
             );
         }
     }

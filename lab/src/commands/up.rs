@@ -26,15 +26,15 @@ pub(crate) const OLDEST_STEPS: usize = 1;
 pub(crate) const ROUTER_STEPS: usize = 1;
 
 // Measured durations on two cores; shown as usual times of the steps.
-const PACKAGES_USUAL: Duration = Duration::from_secs(20);
-const KUBERNETES_USUAL: Duration = Duration::from_secs(280);
-const GOBGP_USUAL: Duration = Duration::from_secs(50);
-const PROGRAMS_USUAL: Duration = Duration::from_secs(90);
-const NOTHING_TO_DO_USUAL: Duration = Duration::from_secs(1);
-const PARTS_USUAL: Duration = Duration::from_secs(400);
-const KUBEADM_CLUSTER_USUAL: Duration = Duration::from_secs(25);
-pub(crate) const CLUSTER_USUAL: Duration = Duration::from_secs(6);
-pub(crate) const FERROLB_USUAL: Duration = Duration::from_secs(3);
+const PACKAGES_USUAL_TIME: Duration = Duration::from_secs(20);
+const KUBERNETES_USUAL_TIME: Duration = Duration::from_secs(280);
+const GOBGP_USUAL_TIME: Duration = Duration::from_secs(50);
+const PROGRAMS_USUAL_TIME: Duration = Duration::from_secs(90);
+const NO_WORK_USUAL_TIME: Duration = Duration::from_secs(1);
+const PARTS_USUAL_TIME: Duration = Duration::from_secs(400);
+const KUBEADM_CLUSTER_USUAL_TIME: Duration = Duration::from_secs(25);
+pub(crate) const CLUSTER_USUAL_TIME: Duration = Duration::from_secs(6);
+pub(crate) const FERROLB_USUAL_TIME: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
 pub(crate) struct UpArgs {
@@ -92,11 +92,11 @@ pub(crate) fn up(name: Option<LabName>, args: &UpArgs) -> Result<()> {
         kubeadm: args.kubeadm,
         scenario: false,
     };
-    let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL } else { CLUSTER_USUAL };
+    let usual = if args.kubeadm { KUBEADM_CLUSTER_USUAL_TIME } else { CLUSTER_USUAL_TIME };
     let lab = steps.step(&cluster_title(&options), usual, || Lab::up(&tools, &options))?;
     if !args.bare {
         let start = || if args.kubeadm { lab.deploy_ferrolb() } else { lab.start_ferrolb() };
-        steps.step("Start FerroLB", FERROLB_USUAL, start)?;
+        steps.step("Start FerroLB", FERROLB_USUAL_TIME, start)?;
     }
     lab.keep()?;
     println!("The lab {name} is running.\n{}", example_commands(&name, None));
@@ -115,18 +115,18 @@ pub(crate) fn prepare(
 ) -> Result<Tools> {
     steps.step(
         "Check the machine: permissions, Rust, Go, disk",
-        NOTHING_TO_DO_USUAL,
+        NO_WORK_USUAL_TIME,
         requirements::check,
     )?;
     let missing = packages::missing(routers)?;
     let (title, usual) = match missing.is_empty() {
-        true => ("Debian packages: all installed".to_owned(), NOTHING_TO_DO_USUAL),
-        false => (format!("Install Debian packages: {}", missing.join(" ")), PACKAGES_USUAL),
+        true => ("Debian packages: all installed".to_owned(), NO_WORK_USUAL_TIME),
+        false => (format!("Install Debian packages: {}", missing.join(" ")), PACKAGES_USUAL_TIME),
     };
     steps.step(&title, usual, || packages::install(&missing))?;
     let kubernetes = prepare_kubernetes(steps, kubernetes)?;
     let gobgp = if routers { Some(prepare_gobgp(steps)?) } else { None };
-    let programs = steps.step("Build FerroLB", PROGRAMS_USUAL, programs::build)?;
+    let programs = steps.step("Build FerroLB", PROGRAMS_USUAL_TIME, programs::build)?;
     Ok(Tools { kubernetes, programs, gobgp, docker: false, kubeadm: None })
 }
 
@@ -137,21 +137,25 @@ pub(crate) fn prepare_kubernetes(
 ) -> Result<PathBuf> {
     let version = kubernetes.name()?;
     let (title, usual) = match kubernetes.is_built()? {
-        true => (format!("Kubernetes {version}: built before"), NOTHING_TO_DO_USUAL),
-        false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_USUAL),
+        true => (format!("Kubernetes {version}: already built"), NO_WORK_USUAL_TIME),
+        false => (format!("Build Kubernetes {version} from its Go modules"), KUBERNETES_USUAL_TIME),
     };
     steps.step(&title, usual, || kubernetes.build())
 }
 
 /// Builds the parts of the machines of a kubeadm cluster.
 pub(crate) fn prepare_kubeadm(steps: &mut Steps) -> Result<KubeadmParts> {
-    steps.step("Parts of a kubeadm cluster: kubelet, Debian, images", PARTS_USUAL, kubeadm::build)
+    steps.step(
+        "Parts of a kubeadm cluster: kubelet, Debian, images",
+        PARTS_USUAL_TIME,
+        kubeadm::build,
+    )
 }
 
 fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {
     let (title, usual) = match gobgp::is_built()? {
-        true => (format!("GoBGP {}: built before", gobgp::VERSION), NOTHING_TO_DO_USUAL),
-        false => (format!("Build GoBGP {} from its Go module", gobgp::VERSION), GOBGP_USUAL),
+        true => (format!("GoBGP {}: already built", gobgp::VERSION), NO_WORK_USUAL_TIME),
+        false => (format!("Build GoBGP {} from its Go module", gobgp::VERSION), GOBGP_USUAL_TIME),
     };
     steps.step(&title, usual, gobgp::build)
 }
@@ -160,8 +164,8 @@ fn prepare_gobgp(steps: &mut Steps) -> Result<PathBuf> {
 pub(crate) fn prepare_docker(steps: &mut Steps) -> Result<()> {
     let missing = docker::missing();
     let (title, usual) = match missing.is_empty() {
-        true => ("Docker engine: installed", NOTHING_TO_DO_USUAL),
-        false => ("Install a Docker engine", PACKAGES_USUAL),
+        true => ("Docker engine: installed", NO_WORK_USUAL_TIME),
+        false => ("Install a Docker engine", PACKAGES_USUAL_TIME),
     };
     steps.step(title, usual, || packages::install(&missing))
 }

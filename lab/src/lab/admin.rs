@@ -1,4 +1,4 @@
-//! Metrics and readiness of FerroLB's components, read like by a monitoring system.
+//! Metrics and readiness of FerroLB's components, read over HTTP like by a monitoring system.
 
 use super::Lab;
 use crate::cluster::ferrolb::ADMIN_PORT;
@@ -6,7 +6,7 @@ use crate::topology::CLIENT;
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 
-/// Returns the admin endpoint of the component on a host.
+/// Returns the address of the admin listener of the component on a host.
 ///
 /// # Errors
 /// If there is no such host.
@@ -22,7 +22,7 @@ pub fn metric(lab: &Lab, host: &str, name: &str) -> Result<f64> {
     metric_at(lab, admin(lab, host)?, name)
 }
 
-/// Returns the value of a metric like [`metric`], from this admin endpoint.
+/// Returns the value of a metric like [`metric`], from the admin listener `admin`.
 ///
 /// # Errors
 /// If the component does not reply, or has no such metric.

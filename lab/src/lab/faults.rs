@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use std::process::Command;
 
 /// nftables table that drops frames on the switch.
-const DROPS: &str = "table bridge drops";
+const DROP_TABLE: &str = "table bridge drops";
 
 impl Lab {
     /// Powers a host off: its switch port goes down, every process on it and in its pods is killed,
@@ -33,16 +33,19 @@ impl Lab {
     /// servers; or the control plane.
     ///
     /// # Errors
-    /// If it is on.
+    /// If the host is on.
     pub fn power_on(&self, node: &str) -> Result<()> {
         self.host(node)?;
         let records = process::records(&self.state);
-        let on =
+        let is_on_node =
             |launch: &process::Launch| launch.host == node || launch.node.as_deref() == Some(node);
-        let its: Vec<_> = records.into_iter().filter(|record| on(&record.launch)).collect();
-        ensure!(its.iter().all(|record| !record.is_alive()), "{node} is on");
+        let node_records: Vec<_> =
+            records.into_iter().filter(|record| is_on_node(&record.launch)).collect();
+        ensure!(node_records.iter().all(|record| !record.is_alive()), "{node} is on");
         network::set_port(&self.state.name, node, true)?;
-        its.into_iter().try_for_each(|record| process::start(&self.state, record.launch).map(drop))
+        node_records
+            .into_iter()
+            .try_for_each(|record| process::start(&self.state, record.launch).map(drop))
     }
 
     /// Takes a host's network link down or up; its processes keep running.
@@ -53,6 +56,7 @@ impl Lab {
         self.host(host)?;
         network::set_port(&self.state.name, host, up)
     }
+
     /// Makes the switch drop frames from now on. Each rule belongs to nftables' family `bridge` and
     /// includes its `drop`. The rules replace earlier ones.
     ///
@@ -63,7 +67,8 @@ impl Lab {
             "chain forward {{ type filter hook forward priority 0; policy accept;\n{}\n}}",
             rules.join("\n")
         );
-        let ruleset = format!("{DROPS} {{\n}}\ndelete {DROPS}\n{DROPS} {{\n{chain}\n}}\n");
+        let ruleset =
+            format!("{DROP_TABLE} {{\n}}\ndelete {DROP_TABLE}\n{DROP_TABLE} {{\n{chain}\n}}\n");
         self.within(SWITCH, || {
             run::run_with_input(Command::new("nft").args(["-f", "-"]), &ruleset)
         })??;

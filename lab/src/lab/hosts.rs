@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Maximum time of a page.
+/// Maximum time to fetch a page, and to wait for an ARP or NDP reply.
 const PAGE_MAX: Duration = Duration::from_secs(2);
 
-/// A running probe with its later result.
+/// A running probe; its result is available when it ends.
 #[derive(Debug)]
 pub struct RunningProbe<T = ProbeReport> {
     stop: Arc<AtomicBool>,
@@ -32,18 +32,18 @@ pub struct RunningProbe<T = ProbeReport> {
 }
 
 impl<T> RunningProbe<T> {
-    /// Waits for the probe's end.
+    /// Waits for the end of the probe and returns its result.
     ///
     /// # Errors
-    /// If it could not start.
+    /// If the probe could not start.
     pub fn finish(self) -> Result<T> {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Ends the probe.
+    /// Ends the probe and returns its result.
     ///
     /// # Errors
-    /// If it could not start.
+    /// If the probe could not start.
     pub fn stop(self) -> Result<T> {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
@@ -62,7 +62,7 @@ impl Lab {
     /// Runs a program on a host to completion and returns its output.
     ///
     /// # Errors
-    /// If it does not exist or fails, with the end of its output.
+    /// If the program does not exist or fails, with the end of its output.
     pub fn exec(&self, host: &str, command: &[&str]) -> Result<String> {
         if self.facts.is_machine(host) {
             return run::run(machine::command(&self.state, host)?.args(command));
@@ -73,7 +73,7 @@ impl Lab {
     /// Runs a program on a host to completion, with any exit status.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If the program cannot be started.
     pub fn try_exec(&self, host: &str, command: &[&str]) -> Result<Output> {
         if self.facts.is_machine(host) {
             return Ok(machine::command(&self.state, host)?.args(command).output()?);
@@ -84,13 +84,13 @@ impl Lab {
     /// Runs kubectl on the client's host as the administrator.
     ///
     /// # Errors
-    /// If it fails, with the end of its output.
+    /// If kubectl fails, with the end of its output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.within(CLIENT, || run::run(kubectl_command(&self.state)?.args(args)))?
     }
 
     /// Runs shell commands in the repository on the client's host, like an administrator. PATH
-    /// contains kubectl, and Helm with directories of the lab's own.
+    /// contains kubectl and Helm; Helm uses directories of the lab.
     ///
     /// # Errors
     /// If a command fails, with the end of its output; the commands after it do not run.
@@ -106,8 +106,8 @@ impl Lab {
             .current_dir(repository())
             .env("PATH", path)
             .env("KUBECONFIG", self.state.kubeconfig());
-        for place in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            shell.env(place, self.state.file("helm"));
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            shell.env(variable, self.state.file("helm"));
         }
         self.within(CLIENT, || run::run(&mut shell))?
     }
@@ -115,7 +115,7 @@ impl Lab {
     /// Runs a command of GoBGP's command line with the gobgpd of a host.
     ///
     /// # Errors
-    /// If it fails, with the end of its output; or if the lab has no BGP.
+    /// If the command fails, with the end of its output; or if the lab has no BGP.
     pub fn gobgp(&self, host: &str, args: &[&str]) -> Result<String> {
         let gobgp = self.facts.gobgp.as_ref().context("this lab has no BGP")?;
         let target = format!("unix://{}", bgp::socket(&self.state, host).display());
@@ -237,7 +237,7 @@ impl Lab {
     }
 }
 
-/// Returns kubectl with a lab's kubeconfig, ready for its arguments.
+/// Returns a command that runs kubectl with a lab's kubeconfig, without arguments.
 ///
 /// # Errors
 /// If the lab is incomplete.
@@ -249,9 +249,9 @@ pub fn kubectl_command(state: &LabState) -> Result<Command> {
 
 fn exec_command(command: &[&str]) -> Result<Command> {
     let (program, args) = command.split_first().context("no command was given")?;
-    let mut spoken = Command::new(program);
-    spoken.args(args);
-    Ok(spoken)
+    let mut built = Command::new(program);
+    built.args(args);
+    Ok(built)
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {

@@ -86,9 +86,10 @@ impl Lab {
         port: u16,
     ) -> Result<()> {
         let number = self.pods.fetch_add(1, Ordering::Relaxed) + 1;
-        ensure!(number < PODS_MAX, "a lab takes at most {PODS_MAX} pods");
-        let place = pods::start(&self.state, &self.tools.programs.lab, name, (node, number, port))?;
-        self.api(async |client| pods::register(&client, name, &place, labels).await)
+        ensure!(number < PODS_MAX, "a lab has at most {PODS_MAX} pods");
+        let placement =
+            pods::start(&self.state, &self.tools.programs.lab, name, (node, number, port))?;
+        self.api(async |client| pods::register(&client, name, &placement, labels).await)
     }
 
     /// Sets the readiness of a pod; its endpoint follows.

@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 /// Wildcard of a rule.
 const WILDCARD: &str = "*";
 
-/// Returns the permissions that these objects grant.
+/// Returns the permissions that the Roles and bindings in `objects` grant.
 ///
 /// # Errors
 /// If a rule contains a wildcard, a subject is not an account of FerroLB, or a role has no binding.
 pub fn granted(objects: &[Value]) -> Result<BTreeSet<Permission>> {
-    let (mut rights, mut bound) = (BTreeSet::new(), BTreeSet::new());
+    let (mut permissions, mut bound) = (BTreeSet::new(), BTreeSet::new());
     let is_role = |object: &&Value| object["rules"].is_array();
     for binding in objects.iter().filter(|object| object["roleRef"].is_object()) {
         let role = objects.iter().filter(is_role).find(|role| refers_to(binding, role));
@@ -26,49 +26,53 @@ pub fn granted(objects: &[Value]) -> Result<BTreeSet<Permission>> {
         let namespace =
             (kind(binding) == "RoleBinding").then(|| text(&binding["metadata"]["namespace"]));
         for subject in items(&binding["subjects"]) {
-            let ours = subject["kind"] == "ServiceAccount" && subject["namespace"] == NAMESPACE;
-            ensure!(ours, "{subject} is not an account of FerroLB");
+            let is_ferrolb =
+                subject["kind"] == "ServiceAccount" && subject["namespace"] == NAMESPACE;
+            ensure!(is_ferrolb, "{subject} is not an account of FerroLB");
             for rule in items(&role["rules"]) {
-                add(&mut rights, &text(&subject["name"]), namespace.as_deref(), rule)?;
+                add(&mut permissions, &text(&subject["name"]), namespace.as_deref(), rule)?;
             }
         }
     }
     let unbound =
         objects.iter().filter(is_role).map(kind_and_name).find(|role| !bound.contains(role));
-    ensure!(unbound.is_none(), "no account has the role {unbound:?}");
-    Ok(rights)
+    ensure!(unbound.is_none(), "no binding grants the role {unbound:?}");
+    Ok(permissions)
 }
 
 /// Returns whether a binding refers to this role.
 fn refers_to(binding: &Value, role: &Value) -> bool {
     let (reference, metadata) = (&binding["roleRef"], &role["metadata"]);
-    let near =
+    let same_scope =
         kind(role) == "ClusterRole" || metadata["namespace"] == binding["metadata"]["namespace"];
-    near && reference["kind"] == role["kind"] && reference["name"] == metadata["name"]
+    same_scope && reference["kind"] == role["kind"] && reference["name"] == metadata["name"]
 }
 
 fn add(
-    rights: &mut BTreeSet<Permission>,
+    permissions: &mut BTreeSet<Permission>,
     account: &str,
     namespace: Option<&str>,
     rule: &Value,
 ) -> Result<()> {
-    let known = ["apiGroups", "resources", "resourceNames", "verbs"];
-    let strange =
-        rule.as_object().into_iter().flatten().find(|(field, _)| !known.contains(&field.as_str()));
-    ensure!(strange.is_none(), "a rule of {account} has {strange:?}");
+    let valid_fields = ["apiGroups", "resources", "resourceNames", "verbs"];
+    let unknown_field = rule
+        .as_object()
+        .into_iter()
+        .flatten()
+        .find(|(field, _)| !valid_fields.contains(&field.as_str()));
+    ensure!(unknown_field.is_none(), "a rule of {account} has the unknown field {unknown_field:?}");
     let words = |field: &str| items(&rule[field]).iter().map(text).collect::<Vec<_>>();
     let all = ["apiGroups", "resources", "resourceNames", "verbs"].map(words);
     ensure!(
         !all.iter().flatten().any(|word| word.contains(WILDCARD)),
-        "{account} is granted everything: {rule}"
+        "a rule of {account} has a wildcard: {rule}"
     );
     let [groups, resources, names, verbs] = all;
     let names = if names.is_empty() { vec![None] } else { names.into_iter().map(Some).collect() };
     for group in &groups {
         for resource in &resources {
             for verb in &verbs {
-                rights.extend(names.iter().map(|name| Permission {
+                permissions.extend(names.iter().map(|name| Permission {
                     account: account.to_owned(),
                     verb: verb.clone(),
                     group: group.clone(),

@@ -1,6 +1,6 @@
-//! Permissions that the labs of a test run used, collected in a file. `cargo lab test` sets its
-//! path. Each lab appends a line after its scenario, with a single write, because two scenarios may
-//! run at the same time.
+//! Permissions that the labs of a test run used, collected in a file. `cargo lab test` sets the
+//! path of the file. Each lab appends a line after its scenario, with a single write, because two
+//! scenarios may run at the same time.
 
 use super::{Permission, PermissionUse, granted};
 use crate::cluster::{audit, ferrolb};
@@ -15,25 +15,25 @@ use std::path::{Path, PathBuf};
 /// Environment variable with the path of the file; if unset, nothing is collected.
 pub const PERMISSIONS_FILE_ENV: &str = "FERROLB_RIGHTS";
 
-/// Returns the permissions that a user grants: for layer 2 alone or with BGP, and for an in-place
-/// migration from MetalLB.
+/// Returns the permissions that the manifests in `deploy/` grant: for layer 2 alone or with BGP,
+/// and for an in-place migration from MetalLB.
 ///
 /// # Errors
 /// If `deploy/` has an unexpected form.
 pub fn granted_by_deploy(with_bgp: bool) -> Result<BTreeSet<Permission>> {
-    let mut rights = granted(&ferrolb::rendered(with_bgp)?)?;
-    rights.extend(granted(&ferrolb::migration_permissions()?)?);
-    Ok(rights)
+    let mut permissions = granted(&ferrolb::rendered(with_bgp)?)?;
+    permissions.extend(granted(&ferrolb::migration_permissions()?)?);
+    Ok(permissions)
 }
 
-/// Translates a permission for BGP to MetalLB's custom resources in its namespace. The chart grants
-/// it there; none of the files does.
-fn in_metallb_namespace(right: &Permission) -> Permission {
-    let group = if right.group == GROUP { "metallb.io" } else { &right.group };
+/// Translates a permission for BGP to MetalLB's custom resources in MetalLB's namespace. The chart
+/// grants this permission; no manifest in `deploy/` does.
+fn in_metallb_namespace(permission: &Permission) -> Permission {
+    let group = if permission.group == GROUP { "metallb.io" } else { &permission.group };
     Permission {
         group: group.to_owned(),
         namespace: Some("metallb-system".to_owned()),
-        ..right.clone()
+        ..permission.clone()
     }
 }
 
@@ -52,8 +52,8 @@ pub fn record_lab(state: &LabState) -> Result<()> {
     let mut granted = if facts.gobgp.is_some() { granted_by_deploy(true)? } else { plain.clone() };
     let of_chart: Vec<_> = granted.difference(&plain).map(in_metallb_namespace).collect();
     granted.extend(of_chart);
-    let seen = PermissionUse::of(&audit::requests(&text), &granted);
-    let line = serde_json::to_string(&seen)? + "\n";
+    let permission_use = PermissionUse::of(&audit::requests(&text), &granted);
+    let line = serde_json::to_string(&permission_use)? + "\n";
     let file = File::options().create(true).append(true).open(file)?;
     (&file).write_all(line.as_bytes()).context("cannot record the permissions that a lab used")
 }

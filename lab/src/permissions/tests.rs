@@ -5,7 +5,7 @@ use super::{ApiRequest, Permission, PermissionUse, granted};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-fn right(
+fn permission(
     account: &str,
     verb: &str,
     resource: &str,
@@ -22,7 +22,7 @@ fn right(
     }
 }
 
-fn asked(
+fn request(
     account: &str,
     verb: &str,
     resource: &str,
@@ -41,7 +41,7 @@ fn asked(
     }
 }
 
-/// A role in FerroLB's namespace, and its binding to an account.
+/// Returns a Role with `rule` in FerroLB's namespace, and its RoleBinding to the speaker's account.
 fn objects(rule: &Value) -> [Value; 2] {
     let metadata = json!({"name": "a", "namespace": "ferrolb-system"});
     [
@@ -54,14 +54,18 @@ fn objects(rule: &Value) -> [Value; 2] {
 }
 
 #[test]
-fn a_rule_grants_each_verb_on_each_resource_to_who_is_bound() {
+fn a_rule_grants_each_verb_to_the_bound_account() {
     let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["key"], "verbs": ["list", "watch"]});
-    let of = |verb| right("speaker", verb, "secrets", Some("ferrolb-system"), Some("key"));
-    assert_eq!(granted(&objects(&rule)).unwrap(), BTreeSet::from([of("list"), of("watch")]));
+    let with_verb =
+        |verb| permission("speaker", verb, "secrets", Some("ferrolb-system"), Some("key"));
+    assert_eq!(
+        granted(&objects(&rule)).unwrap(),
+        BTreeSet::from([with_verb("list"), with_verb("watch")])
+    );
 }
 
 #[test]
-fn what_cannot_be_held_to_its_use_is_refused() {
+fn wildcards_and_incomplete_bindings_are_rejected() {
     let rule = |field: &str, value: Value| {
         let mut rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
         rule[field] = value;
@@ -78,104 +82,116 @@ fn what_cannot_be_held_to_its_use_is_refused() {
         assert!(granted(&objects(&rule(field, value.clone()))).is_err(), "{field}: {value}");
     }
     let [role, binding] = objects(&rule("verbs", json!(["get"])));
-    assert!(granted(std::slice::from_ref(&role)).is_err(), "a role that nobody has");
-    assert!(granted(std::slice::from_ref(&binding)).is_err(), "a binding of no role");
-    let mut stranger = binding;
-    stranger["subjects"][0]["namespace"] = json!("default");
-    assert!(granted(&[role, stranger]).is_err(), "a stranger's account");
+    assert!(granted(std::slice::from_ref(&role)).is_err(), "no binding refers to the role");
+    assert!(granted(std::slice::from_ref(&binding)).is_err(), "the binding refers to no role");
+    let mut foreign = binding;
+    foreign["subjects"][0]["namespace"] = json!("default");
+    assert!(granted(&[role, foreign]).is_err(), "the account is not in FerroLB's namespace");
 }
 
 #[test]
-fn a_right_is_used_by_the_request_that_needs_it() {
-    let all = right("speaker", "list", "secrets", Some("ferrolb-system"), None);
-    let one = right("speaker", "list", "secrets", Some("ferrolb-system"), Some("key"));
-    let everywhere = right("controller", "get", "services", None, None);
+fn a_request_uses_the_most_specific_permission() {
+    let all = permission("speaker", "list", "secrets", Some("ferrolb-system"), None);
+    let one = permission("speaker", "list", "secrets", Some("ferrolb-system"), Some("key"));
+    let everywhere = permission("controller", "get", "services", None, None);
     let granted = BTreeSet::from([all.clone(), one.clone(), everywhere.clone()]);
-    for (asked, used) in [
-        (asked("speaker", "list", "secrets", "ferrolb-system", "", true), Some(&all)),
-        (asked("speaker", "list", "secrets", "ferrolb-system", "key", true), Some(&one)),
-        (asked("speaker", "list", "secrets", "ferrolb-system", "other", true), Some(&all)),
-        (asked("speaker", "watch", "secrets", "ferrolb-system", "", true), None),
-        (asked("speaker", "list", "secrets", "default", "", true), None),
-        (asked("speaker", "list", "secrets", "", "", true), None),
-        (asked("speaker", "list", "secrets", "ferrolb-system", "", false), None),
-        (asked("controller", "list", "secrets", "ferrolb-system", "", true), None),
-        (asked("controller", "get", "services", "default", "web", true), Some(&everywhere)),
-        (asked("controller", "get", "services/status", "default", "web", true), None),
+    for (request, used) in [
+        (request("speaker", "list", "secrets", "ferrolb-system", "", true), Some(&all)),
+        (request("speaker", "list", "secrets", "ferrolb-system", "key", true), Some(&one)),
+        (request("speaker", "list", "secrets", "ferrolb-system", "other", true), Some(&all)),
+        (request("speaker", "watch", "secrets", "ferrolb-system", "", true), None),
+        (request("speaker", "list", "secrets", "default", "", true), None),
+        (request("speaker", "list", "secrets", "", "", true), None),
+        (request("speaker", "list", "secrets", "ferrolb-system", "", false), None),
+        (request("controller", "list", "secrets", "ferrolb-system", "", true), None),
+        (request("controller", "get", "services", "default", "web", true), Some(&everywhere)),
+        (request("controller", "get", "services/status", "default", "web", true), None),
     ] {
-        let seen = PermissionUse::of(&BTreeSet::from([asked.clone()]), &granted);
+        let permission_use = PermissionUse::of(&BTreeSet::from([request.clone()]), &granted);
         assert_eq!(
-            seen.used.iter().collect::<Vec<_>>(),
+            permission_use.used.iter().collect::<Vec<_>>(),
             used.into_iter().collect::<Vec<_>>(),
-            "{asked:?}"
+            "{request:?}"
         );
     }
 }
 
 #[test]
-fn labs_add_up_and_what_none_of_them_used_is_said() {
+fn permissions_unused_by_all_labs_are_reported() {
     let (get, list) = (
-        right("speaker", "get", "nodes", None, None),
-        right("speaker", "list", "nodes", None, None),
+        permission("speaker", "get", "nodes", None, None),
+        permission("speaker", "list", "nodes", None, None),
     );
     let granted = BTreeSet::from([get, list]);
     let lab = |verb| {
         PermissionUse::of(
-            &BTreeSet::from([asked("speaker", verb, "nodes", "", "", true)]),
+            &BTreeSet::from([request("speaker", verb, "nodes", "", "", true)]),
             &granted,
         )
     };
     let mut all = lab("list");
     assert_eq!(
         all.unused_lines(&granted),
-        ["granted, and used by nobody: speaker: get nodes in every namespace"]
+        ["granted, but not used by any request: speaker: get nodes in every namespace"]
     );
     all.extend(lab("get"));
     assert_eq!(all.unused_lines(&granted), [""; 0]);
 }
 
 #[test]
-fn a_refusal_is_said_unless_it_is_of_what_is_granted() {
-    let granted =
-        BTreeSet::from([right("speaker", "list", "secrets", Some("ferrolb-system"), Some("key"))]);
+fn refused_requests_are_reported_unless_granted() {
+    let granted = BTreeSet::from([permission(
+        "speaker",
+        "list",
+        "secrets",
+        Some("ferrolb-system"),
+        Some("key"),
+    )]);
     let refused = |name| {
-        let asked = asked("speaker", "list", "secrets", "ferrolb-system", name, false);
-        PermissionUse::of(&BTreeSet::from([asked]), &granted).refused_lines()
+        let request = request("speaker", "list", "secrets", "ferrolb-system", name, false);
+        PermissionUse::of(&BTreeSet::from([request]), &granted).refused_lines()
     };
     assert_eq!(refused("key"), [""; 0]);
-    let said = "refused, and granted nowhere: speaker: list secrets other in ferrolb-system";
-    assert_eq!(refused("other"), [said]);
+    let expect =
+        "refused, and not granted by deploy/: speaker: list secrets other in ferrolb-system";
+    assert_eq!(refused("other"), [expect]);
 }
 
 #[test]
-fn nothing_is_granted_beyond_what_bgp_adds_to_layer_2() {
+fn bgp_adds_permissions_only_to_the_speaker() {
     let (plain, with_bgp) = (granted_by_deploy(false).unwrap(), granted_by_deploy(true).unwrap());
     assert!(!plain.is_empty() && plain.is_subset(&with_bgp) && plain != with_bgp);
     let more: BTreeSet<_> =
-        with_bgp.difference(&plain).map(|right| right.account.as_str()).collect();
+        with_bgp.difference(&plain).map(|permission| permission.account.as_str()).collect();
     assert_eq!(more, BTreeSet::from(["speaker"]));
 }
 
 #[test]
-fn in_metallbs_place_the_same_is_granted_for_its_kinds_and_no_status_but_the_pools() {
-    let rights = granted_by_deploy(false).unwrap();
-    let (theirs, ours): (Vec<_>, Vec<_>) = rights
+fn migration_permissions_match_except_most_status_writes() {
+    let permissions = granted_by_deploy(false).unwrap();
+    let (in_metallb, in_ferrolb): (Vec<_>, Vec<_>) = permissions
         .iter()
-        .filter(|right| right.namespace.is_some())
-        .map(|right| (right.namespace.as_deref() == Some("metallb-system"), right.to_string()))
-        .partition(|(theirs, _)| *theirs);
-    let plain = |(_, text): &(bool, String)| {
+        .filter(|permission| permission.namespace.is_some())
+        .map(|permission| {
+            (permission.namespace.as_deref() == Some("metallb-system"), permission.to_string())
+        })
+        .partition(|(is_metallb, _)| *is_metallb);
+    let as_ferrolb = |(_, text): &(bool, String)| {
         text.replace("metallb.io", "ferrolb.io").replace("metallb-system", "ferrolb-system")
     };
-    let [theirs, ours] =
-        [theirs, ours].map(|rights| rights.iter().map(plain).collect::<BTreeSet<_>>());
-    let no_place = |right: &&String| {
-        let status = right.contains("/status") && !right.contains("ipaddresspools/status");
-        status || right.contains("speakerstatuses")
+    let [in_metallb, in_ferrolb] = [in_metallb, in_ferrolb]
+        .map(|permissions| permissions.iter().map(as_ferrolb).collect::<BTreeSet<_>>());
+    let is_ferrolb_only = |permission: &&String| {
+        let status =
+            permission.contains("/status") && !permission.contains("ipaddresspools/status");
+        status || permission.contains("speakerstatuses")
     };
-    assert!(theirs.is_subset(&ours));
+    assert!(in_metallb.is_subset(&in_ferrolb));
     assert_eq!(
-        ours.difference(&theirs).filter(|right| !no_place(right)).collect::<Vec<_>>(),
+        in_ferrolb
+            .difference(&in_metallb)
+            .filter(|permission| !is_ferrolb_only(permission))
+            .collect::<Vec<_>>(),
         Vec::<&String>::new()
     );
 }

@@ -1,6 +1,6 @@
 //! BIRD, as packaged by Debian. Its output is for people; this module parses it line by line.
 
-use super::CONFIG;
+use super::CONFIG_FILE;
 use super::peering::{BFD_MULTIPLIER, PATHS_MAX, Peering};
 use super::route::{BgpRoute, BgpSession, numbers, sorted};
 use crate::process::Launch;
@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// Name of the control socket in BIRD's directory.
-const SOCKET: &str = "bird.ctl";
+const CONTROL_SOCKET: &str = "bird.ctl";
 
 pub(super) fn launch(host: &str, folder: &Path) -> Launch {
     let file = |name: &str| folder.join(name).display().to_string();
-    let args = ["-f", "-c", &file(CONFIG), "-s", &file(SOCKET), "-P", &file("bird.pid")];
+    let args =
+        ["-f", "-c", &file(CONFIG_FILE), "-s", &file(CONTROL_SOCKET), "-P", &file("bird.pid")];
     Launch {
         name: format!("bird-{host}"),
         host: host.to_owned(),
@@ -28,7 +29,7 @@ pub(super) fn launch(host: &str, folder: &Path) -> Launch {
 
 pub(super) fn command(folder: &Path, words: &[&str]) -> Command {
     let mut birdc = Command::new("birdc");
-    birdc.arg("-s").arg(folder.join(SOCKET)).args(words);
+    birdc.arg("-s").arg(folder.join(CONTROL_SOCKET)).args(words);
     birdc
 }
 
@@ -40,20 +41,20 @@ pub(super) fn config(peering: &Peering) -> String {
             "protocol kernel {{ {family} {{ import none; export where source = RTS_BGP; }}; merge paths on limit {PATHS_MAX}; }}\n"
         );
     }
-    for (index, neighbour) in peering.neighbours.iter().enumerate() {
-        let channels = neighbour
+    for (index, neighbor) in peering.neighbors.iter().enumerate() {
+        let channels = neighbor
             .families()
             .into_iter()
             .map(|family| format!("{family} {{ import all; export none; }}; "));
         let password =
-            neighbour.password.iter().map(|password| format!("password \"{password}\"; "));
+            neighbor.password.iter().map(|password| format!("password \"{password}\"; "));
         text += &format!(
             "protocol bgp peer{index} {{ local port {} as {}; neighbor {} as {}; {}hold time {}; keepalive time {}; \
              connect delay time 1; connect retry time 1; error wait time 1, 1; {}{}}}\n",
             peering.port,
             peering.own_as,
-            neighbour.address,
-            neighbour.asn,
+            neighbor.address,
+            neighbor.asn,
             channels.chain(password).collect::<String>(),
             peering.hold,
             peering.keepalive(),
@@ -86,13 +87,13 @@ pub(super) fn routes(text: &str) -> Result<Vec<BgpRoute>> {
             (routes.last_mut(), detail.split_once(": "))
         {
             *of_bgp |= name == "Type" && value.starts_with("BGP ");
-            read(route, name, value).with_context(|| line.to_owned())?;
+            parse_attribute(route, name, value).with_context(|| line.to_owned())?;
         }
     }
     Ok(routes.into_iter().filter(|(_, of_bgp)| *of_bgp).map(|(route, _)| route).collect())
 }
 
-fn read(route: &mut BgpRoute, name: &str, value: &str) -> Result<()> {
+fn parse_attribute(route: &mut BgpRoute, name: &str, value: &str) -> Result<()> {
     match name {
         "BGP.as_path" => route.as_path = numbers(value)?,
         // Over IPv6, a link-local next hop may follow.
@@ -123,7 +124,7 @@ pub(super) fn sessions(text: &str) -> Result<Vec<BgpSession>> {
             "Neighbor address" => {
                 let address: IpAddr =
                     value.trim().parse().with_context(|| format!("no address: {value}"))?;
-                sessions.push(BgpSession { neighbour: address, established });
+                sessions.push(BgpSession { neighbor: address, established });
             }
             _ => {}
         }
@@ -159,7 +160,7 @@ Table master6:
 ";
 
     #[test]
-    fn only_paths_of_bgp_are_read_and_each_of_several() {
+    fn only_bgp_paths_are_parsed_and_all_of_a_prefix() {
         let routes = routes(TABLES).unwrap();
         let words =
             |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -182,13 +183,13 @@ Table master6:
     }
 
     #[test]
-    fn a_session_is_read_with_its_neighbour() {
+    fn a_session_is_parsed_with_its_neighbor() {
         let text = "device1 Device --- up\n  BGP state:          Established\n    Neighbor address: 172.30.0.11\n    Neighbor AS: 64512\n  \
                     BGP state:          Active\n    Neighbor address: fd30::11\n";
         let sessions = sessions(text).unwrap();
         let found: Vec<_> = sessions
             .iter()
-            .map(|session| (session.neighbour.to_string(), session.established))
+            .map(|session| (session.neighbor.to_string(), session.established))
             .collect();
         assert_eq!(found, [("172.30.0.11".to_owned(), true), ("fd30::11".to_owned(), false)]);
     }

@@ -1,6 +1,7 @@
-//! Routers as containers, one for each, like a user would run them with Docker: with their default
-//! paths inside, and commands by `docker exec`. Each joins the network namespace of a host that is
-//! a container. The lab's process is the attached `docker run`, which forwards signals.
+//! Routers as containers, one for each router, like a user would run them with Docker: with default
+//! paths in the container, and commands by `docker exec`. Each container joins the network
+//! namespace of a host that is a container. The lab's process is the attached `docker run`, which
+//! forwards signals.
 
 use super::RouterKind;
 use crate::cluster::docker::{self, ContainerImage};
@@ -11,7 +12,7 @@ use std::process::Command;
 
 /// Starts FRR's daemons (BGP port: `$0`). The container ends with bgpd. On SIGTERM, bgpd and then
 /// the other daemons stop in order, so that each cleans up.
-const FRR: &str = r#"chown frr:frr /run/frr /var/tmp && cd /usr/lib/frr || exit
+const FRR_SCRIPT: &str = r#"chown frr:frr /run/frr /var/tmp && cd /usr/lib/frr || exit
 trap 'for pid in $bgpd $bfdd $zebra; do kill $pid; wait $pid; done; exit' TERM
 config="-f /etc/frr/frr.conf -P 0 --log stdout"
 ./zebra $config & zebra=$!
@@ -37,7 +38,7 @@ fn container_spec(kind: RouterKind, port: u16) -> ContainerSpec {
             image: ContainerImage::Frr,
             capabilities: &["NET_ADMIN", "SYS_ADMIN"],
             config: "/etc/frr/frr.conf",
-            command: words(&["sh", "-c", FRR, &port.to_string()]),
+            command: words(&["sh", "-c", FRR_SCRIPT, &port.to_string()]),
         },
         RouterKind::Bird => ContainerSpec {
             image: ContainerImage::Bird,
@@ -76,16 +77,16 @@ pub(super) fn launch(
     config: &Path,
     port: u16,
 ) -> Launch {
-    let (name, form) = (name(kind, host), container_spec(kind, port));
+    let (name, spec) = (name(kind, host), container_spec(kind, port));
     let (network, volume) =
-        (format!("container:{host}"), format!("{}:{}:ro", config.display(), form.config));
+        (format!("container:{host}"), format!("{}:{}:ro", config.display(), spec.config));
     let mut args: Vec<String> =
         ["run", "--rm", "--name", &name, "--network", &network, "--volume", &volume]
             .map(str::to_owned)
             .into();
-    args.extend(form.capabilities.iter().map(|capability| format!("--cap-add={capability}")));
-    args.push(form.image.name().to_owned());
-    args.extend(form.command);
+    args.extend(spec.capabilities.iter().map(|capability| format!("--cap-add={capability}")));
+    args.push(spec.image.name().to_owned());
+    args.extend(spec.command);
     Launch {
         name,
         host: host.to_owned(),

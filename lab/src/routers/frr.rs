@@ -1,9 +1,9 @@
 //! FRR, as packaged by Debian: zebra, which installs routes in the kernel, bgpd and bfdd.
 //!
-//! They only use the directory that they are given: flags replace paths in /run/frr, and a mount
-//! that no other process sees replaces /var/tmp.
+//! The daemons only use their router's directory: flags replace paths in /run/frr, and a private
+//! mount replaces /var/tmp.
 
-use super::CONFIG;
+use super::CONFIG_FILE;
 use super::peering::{BFD_MULTIPLIER, PATHS_MAX, Peering};
 use super::route::{BgpRoute, BgpSession, community, numbers, sorted};
 use crate::process::Launch;
@@ -15,12 +15,12 @@ use std::process::Command;
 /// Daemons in the order of their start, which is also the order of their names in the lab. zebra
 /// must run before the others.
 const DAEMONS: [&str; 3] = ["zebra", "bfdd", "bgpd"];
-/// Text that FRR prints for the empty path of the own AS.
-const OWN_PATH: &str = "Local";
+/// Text that FRR prints in place of an empty AS path.
+const EMPTY_AS_PATH: &str = "Local";
 /// Starts a daemon (`$0`) with all its writable files in a directory (`$1`) and the common
 /// configuration file (`$2`), in which each daemon skips the others' lines. The BGP port (`$3`) can
 /// be set by a flag only.
-const SCRIPT: &str = r#"chown frr:frr "$1" && mount --bind "$1" /var/tmp || exit
+const DAEMON_SCRIPT: &str = r#"chown frr:frr "$1" && mount --bind "$1" /var/tmp || exit
 [ "$0" = zebra ] || until [ -S "$1/zserv.api" ]; do sleep 0.1; done
 case $0 in
 bfdd) set -- "$1" "$2" --bfdctl "$1/bfdd.sock" ;;
@@ -34,8 +34,8 @@ pub(super) fn launches(host: &str, folder: &Path, port: u16) -> Vec<Launch> {
     let port = port.to_string();
     let launch = |(index, daemon): (usize, &&str)| {
         let (folder, config) =
-            (folder.display().to_string(), folder.join(CONFIG).display().to_string());
-        let args = ["--mount", "sh", "-c", SCRIPT, daemon, &folder, &config, &port];
+            (folder.display().to_string(), folder.join(CONFIG_FILE).display().to_string());
+        let args = ["--mount", "sh", "-c", DAEMON_SCRIPT, daemon, &folder, &config, &port];
         Launch {
             name: format!("frr-{host}-{index}-{daemon}"),
             host: host.to_owned(),
@@ -66,15 +66,15 @@ pub(super) fn config(peering: &Peering) -> String {
     if peering.graceful {
         text += " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
     }
-    for neighbour in &peering.neighbours {
-        let address = neighbour.address;
+    for neighbor in &peering.neighbors {
+        let address = neighbor.address;
         text += &format!(
             " neighbor {address} remote-as {}\n neighbor {address} timers connect 1\n",
-            neighbour.asn
+            neighbor.asn
         );
         text.extend(peering.bfd.map(|_| format!(" neighbor {address} bfd profile lab\n")));
         text.extend(
-            neighbour
+            neighbor
                 .password
                 .iter()
                 .map(|password| format!(" neighbor {address} password {password}\n")),
@@ -82,11 +82,9 @@ pub(super) fn config(peering: &Peering) -> String {
     }
     for family in ["ipv4", "ipv6"] {
         text += &format!(" address-family {family} unicast\n  maximum-paths {PATHS_MAX}\n");
-        let carrying =
-            peering.neighbours.iter().filter(|neighbour| neighbour.families().contains(&family));
-        text.extend(
-            carrying.map(|neighbour| format!("  neighbor {} activate\n", neighbour.address)),
-        );
+        let active =
+            peering.neighbors.iter().filter(|neighbor| neighbor.families().contains(&family));
+        text.extend(active.map(|neighbor| format!("  neighbor {} activate\n", neighbor.address)));
         text += " exit-address-family\n";
     }
     text.extend(peering.bfd.map(|interval| {
@@ -97,17 +95,17 @@ pub(super) fn config(peering: &Peering) -> String {
     text
 }
 
-pub(super) fn routes(ask: impl Fn(&[&str]) -> Result<String>) -> Result<Vec<BgpRoute>> {
+pub(super) fn routes(run_command: impl Fn(&[&str]) -> Result<String>) -> Result<Vec<BgpRoute>> {
     let mut routes = Vec::new();
     for family in ["ipv4", "ipv6"] {
-        routes.extend(table(&ask(&[&format!("show bgp {family} unicast json detail")])?)?);
+        routes.extend(table(&run_command(&[&format!("show bgp {family} unicast json detail")])?)?);
     }
     Ok(routes)
 }
 
 /// Parses the paths of one family: for each prefix a list, whose first entry is the prefix itself.
 fn table(text: &str) -> Result<Vec<BgpRoute>> {
-    let table: Value = serde_json::from_str(text).context("no JSON")?;
+    let table: Value = serde_json::from_str(text).context("FRR printed no JSON")?;
     let prefixes = table["routes"].as_object().into_iter().flatten();
     let paths = prefixes.flat_map(|(prefix, paths)| {
         paths
@@ -121,8 +119,8 @@ fn table(text: &str) -> Result<Vec<BgpRoute>> {
 }
 
 fn route(prefix: &str, path: &Value) -> Result<BgpRoute> {
-    let words = |what: &Value| {
-        what["string"]
+    let words = |list: &Value| {
+        list["string"]
             .as_str()
             .unwrap_or_default()
             .split_whitespace()
@@ -136,7 +134,10 @@ fn route(prefix: &str, path: &Value) -> Result<BgpRoute> {
         prefix: prefix.to_owned(),
         next_hop: next_hop.map(str::parse).transpose()?,
         as_path: numbers(
-            path["aspath"]["string"].as_str().filter(|path| *path != OWN_PATH).unwrap_or_default(),
+            path["aspath"]["string"]
+                .as_str()
+                .filter(|path| *path != EMPTY_AS_PATH)
+                .unwrap_or_default(),
         )?,
         communities: sorted(words(&path["community"])),
         large_communities: sorted(words(&path["largeCommunity"])),
@@ -146,19 +147,20 @@ fn route(prefix: &str, path: &Value) -> Result<BgpRoute> {
 }
 
 pub(super) fn sessions(text: &str) -> Result<Vec<BgpSession>> {
-    let neighbours: Map<String, Value> = serde_json::from_str(text).context("no JSON")?;
+    let neighbors: Map<String, Value> =
+        serde_json::from_str(text).context("FRR printed no JSON")?;
     // FRR identifies an unnumbered neighbor by its interface, and has no address before it receives
     // a packet from the neighbor.
-    let address = |name: &str, neighbour: &Value| {
-        name.parse().ok().or_else(|| neighbour["bgpNeighborAddr"].as_str()?.parse().ok())
+    let address = |name: &str, neighbor: &Value| {
+        name.parse().ok().or_else(|| neighbor["bgpNeighborAddr"].as_str()?.parse().ok())
     };
-    let session = |(name, neighbour): (String, Value)| {
+    let session = |(name, neighbor): (String, Value)| {
         Some(BgpSession {
-            neighbour: address(&name, &neighbour)?,
-            established: neighbour["bgpState"] == "Established",
+            neighbor: address(&name, &neighbor)?,
+            established: neighbor["bgpState"] == "Established",
         })
     };
-    Ok(neighbours.into_iter().filter_map(session).collect())
+    Ok(neighbors.into_iter().filter_map(session).collect())
 }
 
 #[cfg(test)]
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_path_of_a_prefix_is_read() {
+    fn every_path_of_a_prefix_is_parsed() {
         let path = |hop: &str, more: &str| {
             format!(
                 r#"{{"aspath":{{"string":"64512 65001"}},"metric":7,"valid":true,{more}"nexthops":[{{"ip":"{hop}"}},{{"ip":"fe80::1"}}]}}"#
@@ -177,40 +179,37 @@ mod tests {
         let text = format!(
             r#"{{"vrfId":0,"routes":{{"172.30.0.200/32":[{{"prefix":"172.30.0.200/32","version":1}},{paths}]}}}}"#
         );
-        let plain = BgpRoute {
+        let second = BgpRoute {
             prefix: "172.30.0.200/32".to_owned(),
             next_hop: Some([172, 30, 0, 12].into()),
             as_path: vec![64512, 65001],
             med: Some(7),
             ..BgpRoute::default()
         };
-        let rich = BgpRoute {
+        let first = BgpRoute {
             next_hop: Some([172, 30, 0, 11].into()),
             communities: vec!["64512:100".to_owned(), "65535:0".to_owned()],
             large_communities: vec!["64512:1:2".to_owned()],
             local_pref: Some(0),
-            ..plain.clone()
+            ..second.clone()
         };
-        assert_eq!(table(&text).unwrap(), [rich, plain]);
+        assert_eq!(table(&text).unwrap(), [first, second]);
     }
 
     #[test]
-    fn a_router_without_neighbours_has_no_sessions() {
+    fn a_router_without_neighbors_has_no_sessions() {
         assert!(sessions("{}").unwrap().is_empty());
         let one = sessions(r#"{"fd30::11":{"bgpState":"Active"}}"#).unwrap();
-        assert_eq!(
-            one,
-            [BgpSession { neighbour: "fd30::11".parse().unwrap(), established: false }]
-        );
+        assert_eq!(one, [BgpSession { neighbor: "fd30::11".parse().unwrap(), established: false }]);
     }
 
     #[test]
-    fn a_neighbour_on_a_link_is_there_when_it_was_heard() {
+    fn an_unnumbered_neighbor_is_listed_once_it_has_an_address() {
         assert!(
             sessions(r#"{"up0":{"bgpNeighborAddr":"none","bgpState":"Idle"}}"#).unwrap().is_empty()
         );
         let one =
             sessions(r#"{"up0":{"bgpNeighborAddr":"fe80::1","bgpState":"Established"}}"#).unwrap();
-        assert_eq!(one, [BgpSession { neighbour: "fe80::1".parse().unwrap(), established: true }]);
+        assert_eq!(one, [BgpSession { neighbor: "fe80::1".parse().unwrap(), established: true }]);
     }
 }

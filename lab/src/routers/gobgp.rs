@@ -31,18 +31,18 @@ pub(super) fn launch(state: &LabState, host: &str, config: &Path) -> Result<Laun
 }
 
 pub(super) fn config(peering: &Peering) -> String {
-    let Peering { router_id, own_as, port, hold, neighbours, bfd, graceful } = peering;
+    let Peering { router_id, own_as, port, hold, neighbors, bfd, graceful } = peering;
     let mut text =
         format!("[global.config]\nas = {own_as}\nrouter-id = \"{router_id}\"\nport = {port}\n");
-    for neighbour in neighbours {
+    for neighbor in neighbors {
         text += &format!(
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\nauth-password = \"{}\"\n\
              [neighbors.timers.config]\nconnect-retry = 1\nhold-time = {hold}\nkeepalive-interval = {}\n\
              idle-hold-time-after-reset = 1\n\
              [neighbors.graceful-restart.config]\nenabled = {graceful}\nrestart-time = {RESTART_SECONDS}\n",
-            neighbour.address,
-            neighbour.asn,
-            neighbour.password.as_deref().unwrap_or_default(),
+            neighbor.address,
+            neighbor.asn,
+            neighbor.password.as_deref().unwrap_or_default(),
             peering.keepalive()
         );
         text.extend(bfd.map(|interval| {
@@ -52,7 +52,7 @@ pub(super) fn config(peering: &Peering) -> String {
                  required-minimum-receive = {micros}\ndetection-multiplier = {BFD_MULTIPLIER}\n"
             )
         }));
-        text.extend(neighbour.families().into_iter().map(|family| {
+        text.extend(neighbor.families().into_iter().map(|family| {
             format!(
                 "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n\
                  [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = {graceful}\n"
@@ -62,16 +62,16 @@ pub(super) fn config(peering: &Peering) -> String {
     text
 }
 
-pub(super) fn routes(ask: impl Fn(&[&str]) -> Result<String>) -> Result<Vec<BgpRoute>> {
+pub(super) fn routes(run_command: impl Fn(&[&str]) -> Result<String>) -> Result<Vec<BgpRoute>> {
     let mut routes = Vec::new();
     for family in ["ipv4", "ipv6"] {
-        routes.extend(table(&ask(&["-j", "global", "rib", "-a", family])?)?);
+        routes.extend(table(&run_command(&["-j", "global", "rib", "-a", family])?)?);
     }
     Ok(routes)
 }
 
 fn table(text: &str) -> Result<Vec<BgpRoute>> {
-    let table: Map<String, Value> = serde_json::from_str(text).context("no JSON")?;
+    let table: Map<String, Value> = serde_json::from_str(text).context("GoBGP printed no JSON")?;
     let paths = table.iter().flat_map(|(prefix, paths)| {
         paths.as_array().into_iter().flatten().map(move |path| (prefix, path))
     });
@@ -114,14 +114,14 @@ fn route(prefix: &str, path: &Value) -> Result<BgpRoute> {
 }
 
 pub(super) fn sessions(text: &str) -> Result<Vec<BgpSession>> {
-    let neighbours: Vec<Value> = serde_json::from_str(text).context("no JSON")?;
-    let session = |neighbour: &Value| {
+    let neighbors: Vec<Value> = serde_json::from_str(text).context("GoBGP printed no JSON")?;
+    let session = |neighbor: &Value| {
         let (address, state) =
-            (&neighbour["conf"]["neighbor_address"], &neighbour["state"]["session_state"]);
-        let address = address.as_str().context("a neighbour without address")?.parse()?;
-        Ok(BgpSession { neighbour: address, established: state.as_u64() == Some(ESTABLISHED) })
+            (&neighbor["conf"]["neighbor_address"], &neighbor["state"]["session_state"]);
+        let address = address.as_str().context("a neighbor has no address")?.parse()?;
+        Ok(BgpSession { neighbor: address, established: state.as_u64() == Some(ESTABLISHED) })
     };
-    neighbours.iter().map(session).collect()
+    neighbors.iter().map(session).collect()
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_s_attributes_are_read_by_their_numbers() {
+    fn path_attributes_are_parsed_by_number() {
         let text = r#"{"fd30::200/128":[{"attrs":[{"type":1,"value":2},{"type":2,"as_paths":[{"segment_type":2,"num":2,"asns":[64512,65001]}]},
             {"type":4,"metric":7},{"type":5,"value":300},{"type":8,"communities":[4227858532,4294901760]},
             {"type":32,"value":[{"ASN":64512,"LocalData1":1,"LocalData2":2}]},{"type":14,"nexthop":"fd30::11","afi":2}]}]}"#;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn only_state_six_is_established() {
+    fn only_session_state_six_is_established() {
         let text = r#"[{"conf":{"neighbor_address":"172.30.0.11"},"state":{"session_state":6}},
             {"conf":{"neighbor_address":"fd30::11"},"state":{"session_state":3}},{"conf":{"neighbor_address":"fd30::12"},"state":{}}]"#;
         let established: Vec<bool> =

@@ -25,7 +25,7 @@ pub struct Peering {
     pub port: u16,
     /// Hold time in seconds; the keepalive interval is a third of it.
     pub hold: u16,
-    pub neighbours: Vec<BgpNeighbor>,
+    pub neighbors: Vec<BgpNeighbor>,
     /// BFD with all neighbors: the transmit and receive interval in milliseconds. The third missing
     /// packet is a failure.
     pub bfd: Option<u16>,
@@ -58,7 +58,7 @@ impl Peering {
             own_as: ROUTER_AS,
             port: BGP_PORT,
             hold: HOLD_SECONDS,
-            neighbours: addresses.map(|address| BgpNeighbor::new(address, NODE_AS)).collect(),
+            neighbors: addresses.map(|address| BgpNeighbor::new(address, NODE_AS)).collect(),
             bfd: None,
             graceful: false,
         })

@@ -24,7 +24,7 @@ pub struct BgpRoute {
 /// A configured neighbor of a router, with the state of its session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BgpSession {
-    pub neighbour: IpAddr,
+    pub neighbor: IpAddr,
     pub established: bool,
 }
 

@@ -1,24 +1,25 @@
-//! Limit of labs in one test run that exist at the same time, among those that may run together.
+//! Limit of the shared labs that exist at the same time in one test run.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// One per processor of the machine on which the scenarios' time limits were determined. A third
-/// slot shortens the whole run by an eighth, but lengthens gaps.
-const SLOTS: usize = 2;
+/// Number of slots: one per processor of the machine on which the scenarios' time limits were
+/// determined. A third slot shortens the whole run by an eighth, but lengthens gaps.
+const SLOTS_MAX: usize = 2;
 
-static TAKEN: Mutex<usize> = Mutex::new(0);
-static LEFT: Condvar = Condvar::new();
+static TAKEN_SLOTS: Mutex<usize> = Mutex::new(0);
+static SLOT_RELEASED: Condvar = Condvar::new();
 
-/// One of the slots, released when dropped.
+/// A slot for one lab, released when dropped.
 pub(super) struct LabSlot(());
 
 impl LabSlot {
     /// Waits for a slot, and takes it.
     pub(super) fn take() -> Self {
         // The count is consistent even after a panic.
-        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken =
-            LEFT.wait_while(taken, |taken| *taken >= SLOTS).unwrap_or_else(PoisonError::into_inner);
+        let taken = TAKEN_SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = SLOT_RELEASED
+            .wait_while(taken, |taken| *taken >= SLOTS_MAX)
+            .unwrap_or_else(PoisonError::into_inner);
         *taken += 1;
         Self(())
     }
@@ -26,7 +27,7 @@ impl LabSlot {
 
 impl Drop for LabSlot {
     fn drop(&mut self) {
-        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        LEFT.notify_one();
+        *TAKEN_SLOTS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        SLOT_RELEASED.notify_one();
     }
 }

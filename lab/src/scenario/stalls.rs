@@ -13,11 +13,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Interval in which each thread wakes up.
-const STEP: Duration = Duration::from_millis(10);
+const WAKE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Measures stalls of the processors until [`StallMonitor::end`] or drop.
 pub(super) struct StallMonitor {
-    over: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Duration>>,
 }
 
@@ -27,41 +27,41 @@ impl StallMonitor {
     /// # Errors
     /// If the kernel does not report those processors.
     pub(super) fn watch() -> Result<Self> {
-        let over = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::new(AtomicBool::new(false));
         let all = sched_getaffinity(None)?;
         let watch = |processor| {
             let mut own = CpuSet::new();
             own.set(processor);
-            let over = Arc::clone(&over);
-            std::thread::spawn(move || longest_stall(&over, &own))
+            let stopped = Arc::clone(&stopped);
+            std::thread::spawn(move || longest_stall(&stopped, &own))
         };
         let threads =
             (0..CpuSet::MAX_CPU).filter(|processor| all.is_set(*processor)).map(watch).collect();
-        Ok(Self { over, threads })
+        Ok(Self { stopped, threads })
     }
 
     /// Returns the longest stall of all processors.
     pub(super) fn end(mut self) -> Duration {
-        self.over.store(true, Ordering::Relaxed);
+        self.stopped.store(true, Ordering::Relaxed);
         self.threads.drain(..).filter_map(|thread| thread.join().ok()).max().unwrap_or_default()
     }
 }
 
 impl Drop for StallMonitor {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.stopped.store(true, Ordering::Relaxed);
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "what is measured is how late this sleep ends")]
-fn longest_stall(over: &AtomicBool, processor: &CpuSet) -> Duration {
+#[expect(clippy::disallowed_methods, reason = "measures how late this sleep ends")]
+fn longest_stall(stopped: &AtomicBool, processor: &CpuSet) -> Duration {
     let mut longest = Duration::ZERO;
     // A thread that cannot be bound to its processor measures the one that it runs on.
     let _ = sched_setaffinity(None, processor);
-    while !over.load(Ordering::Relaxed) {
+    while !stopped.load(Ordering::Relaxed) {
         let start = wait::now();
-        std::thread::sleep(STEP);
-        longest = longest.max(start.elapsed().saturating_sub(STEP));
+        std::thread::sleep(WAKE_INTERVAL);
+        longest = longest.max(start.elapsed().saturating_sub(WAKE_INTERVAL));
     }
     longest
 }

@@ -15,35 +15,35 @@ const KEY_DIGITS: usize = 16;
 pub(super) type Inputs = Vec<(String, Vec<u8>)>;
 
 /// Returns the directory with the programs, if a build of these inputs exists.
-pub(super) fn built(shelf: &str, inputs: &Inputs) -> Result<Option<PathBuf>> {
-    let folder = cache::folder()?.join(shelf).join(key(inputs));
+pub(super) fn find(cache_name: &str, inputs: &Inputs) -> Result<Option<PathBuf>> {
+    let folder = cache::folder()?.join(cache_name).join(key(inputs));
     Ok(folder.is_dir().then_some(folder))
 }
 
 /// Returns the directory with the programs. If they are missing, `compile` builds them into the
-/// directory that it is given.
+/// directory in its argument.
 pub(super) fn build(
-    shelf: &str,
+    cache_name: &str,
     inputs: &Inputs,
     compile: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    if let Some(folder) = built(shelf, inputs)? {
+    if let Some(folder) = find(cache_name, inputs)? {
         return Ok(folder);
     }
-    let (place, key) = (cache::folder()?.join(shelf), key(inputs));
-    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-    let lock = File::create(place.join("lock"))?;
-    // Another build of the same inputs takes minutes; afterwards there is nothing left to do.
-    lock.lock().with_context(|| format!("cannot lock {}", place.display()))?;
-    if let Some(folder) = built(shelf, inputs)? {
+    let (parent, key) = (cache::folder()?.join(cache_name), key(inputs));
+    fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    let lock = File::create(parent.join("lock"))?;
+    // After another process has built the same inputs, nothing is left to do.
+    lock.lock().with_context(|| format!("cannot lock {}", parent.display()))?;
+    if let Some(folder) = find(cache_name, inputs)? {
         return Ok(folder);
     }
-    let (aside, folder) = (place.join(format!("unfinished-{key}")), place.join(&key));
-    if aside.exists() {
-        fs::remove_dir_all(&aside)?;
+    let (unfinished, folder) = (parent.join(format!("unfinished-{key}")), parent.join(&key));
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
     }
-    compile(&aside)?;
-    fs::rename(&aside, &folder)?;
+    compile(&unfinished)?;
+    fs::rename(&unfinished, &folder)?;
     Ok(folder)
 }
 
@@ -63,7 +63,7 @@ fn key(inputs: &[(String, Vec<u8>)]) -> String {
 mod tests {
     use super::*;
 
-    fn set(pairs: &[(&str, &str)]) -> Inputs {
+    fn inputs(pairs: &[(&str, &str)]) -> Inputs {
         pairs
             .iter()
             .map(|(name, content)| ((*name).to_owned(), content.as_bytes().to_vec()))
@@ -71,9 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn every_input_changes_the_key_and_nothing_else_does() {
-        let base = key(&set(&[("a", "1"), ("b", "2")]));
-        assert_eq!(base, key(&set(&[("a", "1"), ("b", "2")])));
+    fn the_key_changes_with_every_input() {
+        let base = key(&inputs(&[("a", "1"), ("b", "2")]));
+        assert_eq!(base, key(&inputs(&[("a", "1"), ("b", "2")])));
         assert_eq!(base.len(), KEY_DIGITS);
         for other in [
             &[("a", "1"), ("b", "3")][..],
@@ -81,7 +81,7 @@ mod tests {
             &[("a", "1")],
             &[("a", "1b 1\n2")],
         ] {
-            assert_ne!(base, key(&set(other)), "{other:?}");
+            assert_ne!(base, key(&inputs(other)), "{other:?}");
         }
     }
 }

@@ -20,20 +20,20 @@ const PARTS: [(&str, &str); 7] = [
 /// A part of the cache and its disk usage.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CachePart {
-    pub what: &'static str,
+    pub description: &'static str,
     pub bytes: u64,
 }
 
 /// Returns the cache's directory: `$XDG_CACHE_HOME/ferrolb`, or `~/.cache/ferrolb`.
 ///
 /// # Errors
-/// If neither variable is set.
+/// If neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn folder() -> Result<PathBuf> {
     let set =
         |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     Ok(base
-        .ok_or_else(|| anyhow!("set HOME or XDG_CACHE_HOME: the lab keeps what it builds there"))?
+        .ok_or_else(|| anyhow!("set HOME or XDG_CACHE_HOME: the lab caches its builds there"))?
         .join("ferrolb"))
 }
 
@@ -45,7 +45,7 @@ pub fn parts() -> Result<Vec<CachePart>> {
     let folder = folder()?;
     Ok(PARTS
         .iter()
-        .map(|(name, what)| CachePart { what, bytes: bytes(&folder.join(name)) })
+        .map(|(name, description)| CachePart { description, bytes: disk_usage(&folder.join(name)) })
         .collect())
 }
 
@@ -53,7 +53,7 @@ pub fn parts() -> Result<Vec<CachePart>> {
 ///
 /// # Errors
 /// If a file cannot be removed.
-pub fn free() -> Result<()> {
+pub fn remove() -> Result<()> {
     let folder = folder()?;
     if folder.exists() {
         fs::remove_dir_all(&folder)
@@ -63,13 +63,13 @@ pub fn free() -> Result<()> {
 }
 
 /// Returns the disk usage of everything under `path`, without following symlinks.
-fn bytes(path: &Path) -> u64 {
+fn disk_usage(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
     let own = meta.blocks() * 512;
     let Ok(entries) = fs::read_dir(path) else { return own };
     own + entries
         .flatten()
-        .map(|entry| if entry.path().is_symlink() { 0 } else { bytes(&entry.path()) })
+        .map(|entry| if entry.path().is_symlink() { 0 } else { disk_usage(&entry.path()) })
         .sum::<u64>()
 }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_said_as_people_say_them() {
+    fn sizes_are_formatted_with_units() {
         for (bytes, expect) in [
             (0, "0 MB"),
             (999_999_999, "999 MB"),
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_s_size_holds_its_files_and_no_link_s_target() {
+    fn disk_usage_does_not_follow_symlinks() {
         let folder =
             std::env::temp_dir().join(format!("ferrolb-cache-test-{}", std::process::id()));
         fs::create_dir_all(folder.join("deep")).unwrap();
         fs::write(folder.join("deep/file"), vec![1; 100_000]).unwrap();
-        let before = bytes(&folder);
+        let before = disk_usage(&folder);
         std::os::unix::fs::symlink("/usr/bin", folder.join("link")).unwrap();
-        let after = bytes(&folder);
+        let after = disk_usage(&folder);
         fs::remove_dir_all(&folder).unwrap();
         assert!((100_000..200_000).contains(&before), "{before}");
         assert_eq!(before, after);

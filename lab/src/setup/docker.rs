@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 use std::path::Path;
 
-/// Environment variable that selects the form of the routers in a test program; if unset, they are
-/// processes.
+/// Environment variable that selects containers as routers in a test program; if unset, the routers
+/// are processes.
 pub const ROUTERS_ENV: &str = "FERROLB_ROUTERS";
-/// The only valid value of the variable.
+/// The only valid value of [`ROUTERS_ENV`].
 pub const CONTAINERS: &str = "docker";
 /// Path of Debian's engine, and of Docker's own.
 const ENGINES: [&str; 2] = ["/usr/sbin/dockerd", "/usr/bin/dockerd"];
@@ -29,6 +29,6 @@ pub fn is_requested() -> Result<bool> {
 
 /// Returns the package to install, if there is no engine.
 pub fn missing() -> Vec<&'static str> {
-    let there = ENGINES.iter().any(|engine| Path::new(engine).exists());
-    if there { Vec::new() } else { vec![PACKAGE] }
+    let installed = ENGINES.iter().any(|engine| Path::new(engine).exists());
+    if installed { Vec::new() } else { vec![PACKAGE] }
 }

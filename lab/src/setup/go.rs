@@ -20,7 +20,7 @@ pub(super) const SETTINGS: [(&str, &str); 3] = [
 /// Omits symbols and debug information, which would double a program's size.
 const LINKER_FLAGS: &str = "-s -w";
 
-/// Returns Go with these settings, ready for its arguments.
+/// Returns a command that runs Go with [`SETTINGS`] and the lab's caches, without arguments.
 pub(super) fn command() -> Result<Command> {
     let cache = cache::folder()?;
     let mut go = Command::new("go");

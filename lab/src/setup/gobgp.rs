@@ -28,7 +28,7 @@ const CACHE_NAME: &str = "gobgp";
 /// # Errors
 /// If Go does not exist.
 pub fn is_built() -> Result<bool> {
-    Ok(build_cache::built(CACHE_NAME, &go::install_inputs(VERSION)?)?.is_some())
+    Ok(build_cache::find(CACHE_NAME, &go::install_inputs(VERSION)?)?.is_some())
 }
 
 /// Returns the directory with the programs, and builds them if they are missing.
@@ -45,10 +45,13 @@ pub fn build() -> Result<PathBuf> {
 /// If the download fails, with the end of Go's output.
 pub fn source() -> Result<PathBuf> {
     let module = format!("{MODULE}@{VERSION}");
-    let said = run::run(go::command()?.args(["mod", "download", "-json", &module]))
+    let output = run::run(go::command()?.args(["mod", "download", "-json", &module]))
         .context("no sources of GoBGP")?;
-    let said: Value = serde_json::from_str(&said)?;
-    said["Dir"].as_str().map(PathBuf::from).with_context(|| format!("go mod download: {said}"))
+    let module: Value = serde_json::from_str(&output)?;
+    module["Dir"]
+        .as_str()
+        .map(PathBuf::from)
+        .with_context(|| format!("`go mod download` printed no directory: {module}"))
 }
 
 /// Builds another version like [`build`].
@@ -56,8 +59,8 @@ pub fn source() -> Result<PathBuf> {
 /// # Errors
 /// See [`build`].
 pub fn build_version(version: &str) -> Result<PathBuf> {
-    build_cache::build(CACHE_NAME, &go::install_inputs(version)?, |aside| {
-        go::install(aside, &PROGRAMS, version).context("GoBGP does not build")
+    build_cache::build(CACHE_NAME, &go::install_inputs(version)?, |folder| {
+        go::install(folder, &PROGRAMS, version).context("GoBGP does not build")
     })
 }
 
@@ -71,8 +74,8 @@ pub fn build_for(arch: Arch) -> Result<PathBuf> {
     }
     let mut inputs = go::install_inputs(VERSION)?;
     inputs.push(("arch".to_owned(), arch.name().into()));
-    build_cache::build(CACHE_NAME, &inputs, |aside| {
-        go::install_for(arch, aside, &PROGRAMS, VERSION)
+    build_cache::build(CACHE_NAME, &inputs, |folder| {
+        go::install_for(arch, folder, &PROGRAMS, VERSION)
             .with_context(|| format!("no GoBGP for {}", arch.name()))
     })
 }

@@ -26,7 +26,7 @@ impl Arch {
         if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
     }
 
-    /// Returns the name in Go, images and Kubernetes.
+    /// Returns the architecture's name in Go, images and Kubernetes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -60,8 +60,8 @@ struct ProgramImage {
 
 /// User `nobody` by the convention of images without a user database; the controller's manifest
 /// uses the same.
-const NOBODY: &str = "65532:65532";
-const CONTROLLER: ProgramImage = ProgramImage { component: "controller", user: NOBODY };
+const NOBODY_USER: &str = "65532:65532";
+const CONTROLLER: ProgramImage = ProgramImage { component: "controller", user: NOBODY_USER };
 /// Root, because `capabilities.add` of a pod has no effect for other users.
 const SPEAKER: ProgramImage = ProgramImage { component: "speaker", user: "" };
 const GOBGPD: ProgramImage = ProgramImage { component: "gobgpd", user: "" };
@@ -72,7 +72,7 @@ pub struct BuiltImage {
     pub name: String,
     pub arch: Arch,
     pub archive: PathBuf,
-    /// Size of the program in it, in bytes.
+    /// Size of the program in the image, in bytes.
     pub program: u64,
     /// Compressed size, as a registry stores it and a node downloads it, in bytes.
     pub compressed: u64,
@@ -97,14 +97,14 @@ pub fn release(arch: Arch, folder: &Path) -> Result<Vec<BuiltImage>> {
     let built = programs::build_static("release", arch.target())?;
     let gobgp = gobgp::build_for(arch)?;
     Ok(vec![
-        make(arch, CONTROLLER, &built.controller, &ferrolb_image(CONTROLLER), folder)?,
-        make(arch, SPEAKER, &built.speaker, &ferrolb_image(SPEAKER), folder)?,
-        make(arch, GOBGPD, &gobgp.join("gobgpd"), &gobgpd_image(), folder)?,
+        build_image(arch, CONTROLLER, &built.controller, &ferrolb_image(CONTROLLER), folder)?,
+        build_image(arch, SPEAKER, &built.speaker, &ferrolb_image(SPEAKER), folder)?,
+        build_image(arch, GOBGPD, &gobgp.join("gobgpd"), &gobgpd_image(), folder)?,
     ])
 }
 
-/// Builds the images of controller and speaker from these programs, for this machine; with `gobgp`
-/// also that of gobgpd, from its directory.
+/// Builds the images of controller and speaker for this machine, from the programs `built`. With
+/// `gobgp`, also builds the image of gobgpd from the programs in that directory.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -114,14 +114,14 @@ pub fn of_programs(
     folder: &Path,
 ) -> Result<Vec<BuiltImage>> {
     let arch = Arch::own();
-    let mut made = vec![
-        make(arch, CONTROLLER, &built.controller, &ferrolb_image(CONTROLLER), folder)?,
-        make(arch, SPEAKER, &built.speaker, &ferrolb_image(SPEAKER), folder)?,
+    let mut images = vec![
+        build_image(arch, CONTROLLER, &built.controller, &ferrolb_image(CONTROLLER), folder)?,
+        build_image(arch, SPEAKER, &built.speaker, &ferrolb_image(SPEAKER), folder)?,
     ];
     if let Some(gobgp) = gobgp {
-        made.push(make(arch, GOBGPD, &gobgp.join("gobgpd"), &gobgpd_image(), folder)?);
+        images.push(build_image(arch, GOBGPD, &gobgp.join("gobgpd"), &gobgpd_image(), folder)?);
     }
-    Ok(made)
+    Ok(images)
 }
 
 /// Returns the names of the images, as the manifests use them.
@@ -129,22 +129,22 @@ pub fn names() -> [String; 3] {
     [ferrolb_image(CONTROLLER), ferrolb_image(SPEAKER), gobgpd_image()]
 }
 
-fn ferrolb_image(form: ProgramImage) -> String {
-    format!("ferrolb/{}:{}", form.component, env!("CARGO_PKG_VERSION"))
+fn ferrolb_image(image: ProgramImage) -> String {
+    format!("ferrolb/{}:{}", image.component, env!("CARGO_PKG_VERSION"))
 }
 
 fn gobgpd_image() -> String {
     format!("ferrolb/{}:{}", GOBGPD.component, gobgp::VERSION.trim_start_matches('v'))
 }
 
-fn make(
+fn build_image(
     arch: Arch,
-    form: ProgramImage,
+    image: ProgramImage,
     program: &Path,
     name: &str,
     folder: &Path,
 ) -> Result<BuiltImage> {
-    let tree = folder.join(format!("{}-{}", form.component, arch.name()));
+    let tree = folder.join(format!("{}-{}", image.component, arch.name()));
     let file =
         program.file_name().and_then(|name| name.to_str()).context("a program has a name")?;
     fs::create_dir_all(&tree)?;
@@ -153,13 +153,13 @@ fn make(
     let layer = Layer::pack(&tree)?;
     let archive = tree.with_extension("tar");
     let compressed = layer.compressed()?;
-    let image = ImageArchiveEntry {
+    let entry = ImageArchiveEntry {
         names: vec![name.to_owned()],
         layers: vec![layer],
         entrypoint: vec![format!("/{file}")],
-        user: form.user,
+        user: image.user,
     };
-    archive::save(&[image], arch, &archive)?;
+    archive::save(&[entry], arch, &archive)?;
     fs::remove_dir_all(&tree)?;
     fs::remove_file(tree.with_extension("layer"))?;
     Ok(BuiltImage { name: name.to_owned(), arch, archive, program: bytes, compressed })

@@ -7,26 +7,26 @@ use std::process::Command;
 
 /// A program: its directory in the cache, its name, its package and its version.
 struct Installer {
-    shelf: &'static str,
+    cache_name: &'static str,
     name: &'static str,
     package: &'static str,
     version: &'static str,
 }
 
 const KUSTOMIZE: Installer = Installer {
-    shelf: "kustomize",
+    cache_name: "kustomize",
     name: "kustomize",
     package: "sigs.k8s.io/kustomize/kustomize/v5",
     version: "v5.8.1",
 };
 const HELM: Installer = Installer {
-    shelf: "helm",
+    cache_name: "helm",
     name: "helm",
     package: "helm.sh/helm/v4/cmd/helm",
     version: "v4.3.1",
 };
 
-/// Returns kustomize, ready for its arguments, and builds it if it is missing.
+/// Returns a command that runs kustomize, without arguments; builds kustomize if it is missing.
 ///
 /// # Errors
 /// If the build fails, with the end of its output.
@@ -34,7 +34,7 @@ pub fn kustomize() -> Result<Command> {
     command(&KUSTOMIZE)
 }
 
-/// Returns Helm, ready for its arguments, and builds it if it is missing.
+/// Returns a command that runs Helm, without arguments; builds Helm if it is missing.
 ///
 /// # Errors
 /// See [`kustomize`].
@@ -43,10 +43,13 @@ pub fn helm() -> Result<Command> {
 }
 
 fn command(installer: &Installer) -> Result<Command> {
-    let folder =
-        build_cache::build(installer.shelf, &go::install_inputs(installer.version)?, |aside| {
-            go::install(aside, &[installer.package], installer.version)
+    let folder = build_cache::build(
+        installer.cache_name,
+        &go::install_inputs(installer.version)?,
+        |folder| {
+            go::install(folder, &[installer.package], installer.version)
                 .with_context(|| format!("{} does not build", installer.name))
-        })?;
+        },
+    )?;
     Ok(Command::new(folder.join(installer.name)))
 }

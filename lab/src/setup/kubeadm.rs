@@ -45,7 +45,7 @@ const PACKAGES: [&str; 7] = [
     "runc",
 ];
 /// Directory that exists with version 1 of control groups only; version 2 is untested.
-const GROUPS_V1: &str = "/sys/fs/cgroup/memory";
+const CGROUP_V1_FOLDER: &str = "/sys/fs/cgroup/memory";
 
 /// Paths of the parts.
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ pub struct KubeadmParts {
 /// If the machine cannot run the lab's kubelets.
 fn prepare() -> Result<()> {
     ensure!(
-        Path::new(GROUPS_V1).is_dir(),
-        "a kubeadm lab needs a machine with cgroup v1: {GROUPS_V1} does not exist, and version 2 is untested"
+        Path::new(CGROUP_V1_FOLDER).is_dir(),
+        "a kubeadm lab needs a machine with cgroup v1: {CGROUP_V1_FOLDER} does not exist, and version 2 is untested"
     );
     images::prepare(Arch::own())?;
     packages::install(&packages::missing_of(&TOOLS)?)
@@ -78,11 +78,11 @@ fn prepare() -> Result<()> {
 /// Builds the programs, once for each set of inputs.
 ///
 /// # Errors
-/// If they do not build, with the end of Go's output.
+/// If the programs do not build, with the end of Go's output.
 fn build_programs() -> Result<PathBuf> {
-    build_cache::build(CACHE_NAME, &inputs_of_programs()?, |aside| {
-        KubernetesVersion::Newest.compile("./node", &aside.join("node"))?;
-        Ok(PROGRAMS.iter().try_for_each(|program| symlink("node", aside.join(program)))?)
+    build_cache::build(CACHE_NAME, &inputs_of_programs()?, |folder| {
+        KubernetesVersion::Newest.compile("./node", &folder.join("node"))?;
+        Ok(PROGRAMS.iter().try_for_each(|program| symlink("node", folder.join(program)))?)
     })
 }
 
@@ -102,26 +102,26 @@ fn inputs_of_programs() -> Result<Inputs> {
 /// # Errors
 /// If debootstrap fails, with the end of its output.
 fn build_root() -> Result<PathBuf> {
-    let (mirror, suite) = release()?;
+    let (mirror, suite) = debian_release()?;
     let inputs = [("suite", suite.clone()), ("packages", PACKAGES.join(" "))];
     let inputs =
         inputs.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
-    build_cache::build(CACHE_NAME, &inputs, |aside| {
+    build_cache::build(CACHE_NAME, &inputs, |folder| {
         let include = format!("--include={}", PACKAGES.join(","));
         run::run(
             Command::new("debootstrap")
                 .args(["--variant=minbase", &include, &suite])
-                .arg(aside)
+                .arg(folder)
                 .arg(&mirror),
         )?;
         // The package files are not needed again.
-        Ok(fs::remove_dir_all(aside.join("var/cache/apt"))?)
+        Ok(fs::remove_dir_all(folder.join("var/cache/apt"))?)
     })
 }
 
 /// Returns the mirror and the release name of this machine's Debian, from apt.
-fn release() -> Result<(String, String)> {
-    let said = requirements::first_line(
+fn debian_release() -> Result<(String, String)> {
+    let line = requirements::first_line(
         "apt-get",
         &[
             "indextargets",
@@ -131,8 +131,8 @@ fn release() -> Result<(String, String)> {
             "Component: main",
         ],
     );
-    let said = said.context("apt-get has no archive: /etc/apt/sources.list is empty")?;
-    let (mirror, suite) = said.split_once(' ').context("apt-get names no release")?;
+    let line = line.context("apt-get has no archive: /etc/apt/sources.list is empty")?;
+    let (mirror, suite) = line.split_once(' ').context("apt-get printed no release name")?;
     Ok((mirror.to_owned(), suite.to_owned()))
 }
 
@@ -150,9 +150,9 @@ pub fn build() -> Result<KubeadmParts> {
         .map(|folder| ("made of".to_owned(), folder.display().to_string().into_bytes()))
         .collect();
     inputs.push(("images".to_owned(), names.join(" ").into_bytes()));
-    inputs.push(("form".to_owned(), kubeadm_images::FORM.into()));
-    let images = build_cache::build(CACHE_NAME, &inputs, |aside| {
-        kubeadm_images::make(&programs, &root, &names, Arch::own(), aside)
+    inputs.push(("form".to_owned(), kubeadm_images::FORMAT_VERSION.into()));
+    let images = build_cache::build(CACHE_NAME, &inputs, |folder| {
+        kubeadm_images::make(&programs, &root, &names, Arch::own(), folder)
     })?;
     let ferrolb = programs::build_static("release", Arch::own().target())?;
     Ok(KubeadmParts { programs, root, images, pause, ferrolb })

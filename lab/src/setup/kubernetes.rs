@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Names of the multi-call binary.
 const PROGRAMS: [&str; 5] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
-/// Source of the binary; the other binary of this module has another one.
+/// Source of the binary of a lab without kubelets; `node/main.go` is that of a kubeadm machine.
 const SOURCE: &str = "main.go";
 /// Directory of Kubernetes in the cache.
 const CACHE_NAME: &str = "kubernetes";
@@ -34,7 +34,7 @@ pub enum KubernetesVersion {
 
 impl KubernetesVersion {
     /// Returns the module file that pins the version.
-    const fn modules(self) -> &'static str {
+    const fn module_file(self) -> &'static str {
         match self {
             Self::Newest => "go.mod",
             Self::Oldest => "go-1.31.mod",
@@ -44,9 +44,9 @@ impl KubernetesVersion {
     /// Returns the full version, such as `v1.36.3`.
     ///
     /// # Errors
-    /// If the module file does not require it.
+    /// If the module file does not require `k8s.io/kubernetes`.
     pub fn name(self) -> Result<String> {
-        let path = sources().join(self.modules());
+        let path = sources().join(self.module_file());
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         required_version(&text)
@@ -59,7 +59,7 @@ impl KubernetesVersion {
     /// # Errors
     /// If the sources cannot be read.
     pub fn built(self, go: &str) -> Result<Option<PathBuf>> {
-        build_cache::built(CACHE_NAME, &self.inputs(go)?)
+        build_cache::find(CACHE_NAME, &self.inputs(go)?)
     }
 
     /// Returns whether [`Self::build`] has nothing left to do.
@@ -75,19 +75,19 @@ impl KubernetesVersion {
     /// # Errors
     /// If the build fails, with the end of its output.
     pub fn build(self) -> Result<PathBuf> {
-        build_cache::build(CACHE_NAME, &self.inputs(&go::version()?)?, |aside| {
-            self.compile(".", &aside.join("kube"))?;
-            Ok(PROGRAMS.iter().try_for_each(|program| symlink("kube", aside.join(program)))?)
+        build_cache::build(CACHE_NAME, &self.inputs(&go::version()?)?, |folder| {
+            self.compile(".", &folder.join("kube"))?;
+            Ok(PROGRAMS.iter().try_for_each(|program| symlink("kube", folder.join(program)))?)
         })
     }
 
     /// Builds a package of the module into one program.
     pub(super) fn compile(self, package: &str, program: &Path) -> Result<()> {
         let mut go = go::command()?;
-        let (modules, flags) =
-            (format!("-modfile={}", self.modules()), linker_flags(&self.name()?));
+        let (module_file, flags) =
+            (format!("-modfile={}", self.module_file()), linker_flags(&self.name()?));
         go.current_dir(sources())
-            .args(["build", &modules, "-ldflags", &flags, "-o"])
+            .args(["build", &module_file, "-ldflags", &flags, "-o"])
             .arg(program)
             .arg(package);
         run::run(&mut go).context("Kubernetes does not build")?;
@@ -108,7 +108,7 @@ impl KubernetesVersion {
     pub(super) fn inputs_of_module(self, go: &str) -> Result<Inputs> {
         let mut inputs = go::inputs(go);
         inputs.insert(1, ("flags".to_owned(), linker_flags(&self.name()?).into_bytes()));
-        for source in [self.modules().to_owned(), self.modules().replace(".mod", ".sum")] {
+        for source in [self.module_file().to_owned(), self.module_file().replace(".mod", ".sum")] {
             let content = fs::read(sources().join(&source))
                 .with_context(|| format!("cannot read lab/kube/{source}"))?;
             inputs.push((source, content));
@@ -136,13 +136,13 @@ fn required_version(go_mod: &str) -> Option<String> {
 /// one another.
 fn linker_flags(version: &str) -> String {
     let mut numbers = version.trim_start_matches('v').split('.');
-    let stamps = [
+    let variables = [
         ("gitVersion", version),
         ("gitMajor", numbers.next().unwrap_or_default()),
         ("gitMinor", numbers.next().unwrap_or_default()),
         ("gitTreeState", "clean"),
     ];
-    stamps.iter().fold("-s -w".to_owned(), |flags, (name, value)| {
+    variables.iter().fold("-s -w".to_owned(), |flags, (name, value)| {
         flags + &format!(" -X k8s.io/component-base/version.{name}={value}")
     })
 }
@@ -157,13 +157,13 @@ mod tests {
 
     #[test]
     fn the_toolchain_and_every_source_are_inputs() {
-        for (version, modules) in [
+        for (version, files) in [
             (KubernetesVersion::Newest, ["go.mod", "go.sum"]),
             (KubernetesVersion::Oldest, ["go-1.31.mod", "go-1.31.sum"]),
         ] {
             let inputs = version.inputs("go version go1.26.8").unwrap();
             let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
-            let [own, sums] = modules;
+            let [own, sums] = files;
             assert_eq!(
                 names,
                 ["go", "flags", "CGO_ENABLED", "GOTOOLCHAIN", "GOFLAGS", own, sums, "main.go"]
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_version_is_the_one_that_the_page_promises() {
+    fn install_md_states_the_oldest_version() {
         let page = fs::read_to_string(repository().join("docs/install.md")).unwrap();
         let oldest = KubernetesVersion::Oldest.name().unwrap();
         let minor = oldest.trim_start_matches('v').rsplit_once('.').unwrap().0;
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_what_go_mod_requires() {
+    fn the_version_is_parsed_from_go_mod() {
         for (go_mod, expect) in [
             (
                 "require (\n\tk8s.io/kubectl v0.36.3\n\tk8s.io/kubernetes v1.36.3\n)",

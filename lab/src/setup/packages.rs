@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::Command;
 
-/// Packages, and their purpose.
-const NEEDED: [(&str, &str); 8] = [
+/// Packages of every lab, and their purpose.
+const LAB_PACKAGES: [(&str, &str); 8] = [
     ("iproute2", "ip: namespaces, interfaces, addresses, neighbors"),
     ("nftables", "kube-proxy in nftables mode"),
     ("iptables", "kube-proxy in iptables mode"),
@@ -18,7 +18,7 @@ const NEEDED: [(&str, &str); 8] = [
 ];
 
 /// Additional packages of labs with routers.
-const ROUTERS: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another")];
+const ROUTER_PACKAGES: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another router")];
 /// Services of packages: package, and service that would start at the next boot.
 const SERVICES: [(&str, &str); 3] = [("frr", "frr"), ("bird2", "bird"), ("docker.io", "docker")];
 /// Units of packages for systemd only.
@@ -28,30 +28,30 @@ const UNITS: [(&str, &str); 2] =
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// Script that Debian runs before it starts an installed service; exit code 101 forbids the start
 /// (invoke-rc.d(8)).
-const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_SCRIPT: &str = "/usr/sbin/policy-rc.d";
 /// Mark of the lab's own policy script, which distinguishes it from an existing one.
 const POLICY_MARKER: &str = "made by cargo lab";
 
 /// Returns the packages that are not installed; those for routers only with `routers`.
 ///
 /// # Errors
-/// If this is not a Debian system.
+/// If `dpkg-query` does not exist: the machine is not a Debian system.
 pub fn missing(routers: bool) -> Result<Vec<&'static str>> {
-    missing_of(&wanted(routers))
+    missing_of(&needed(routers))
 }
 
-/// Returns the packages of `wanted` that are not installed.
+/// Returns the packages of `needed` that are not installed.
 ///
 /// # Errors
-/// If this is not a Debian system.
-pub fn missing_of(wanted: &[&'static str]) -> Result<Vec<&'static str>> {
+/// If `dpkg-query` does not exist: the machine is not a Debian system.
+pub fn missing_of(needed: &[&'static str]) -> Result<Vec<&'static str>> {
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\\n"])
-        .args(wanted)
+        .args(needed)
         .output()
         .context("cannot start dpkg-query: the lab is made for Debian")?;
     // The command fails for an unknown package, but still prints the known ones.
-    Ok(missing_from(wanted, &String::from_utf8_lossy(&output.stdout)))
+    Ok(missing_from(needed, &String::from_utf8_lossy(&output.stdout)))
 }
 
 /// Installs packages. Updates the package lists first, because a fresh machine has none. No service
@@ -65,12 +65,12 @@ pub fn install(packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     run::run(apt_get().arg("update"))
-        .context("cannot fetch the package lists; is there a network?")?;
+        .context("cannot fetch the package lists: check the network")?;
     // Hooks of apt-get around dpkg: apt-get runs the second one even if the lab is killed.
     let forbid = format!(
-        "[ -e {POLICY} ] || {{ printf '#!/bin/sh\\n# {POLICY_MARKER}\\nexit 101\\n' >{POLICY} && chmod 755 {POLICY}; }}"
+        "[ -e {POLICY_SCRIPT} ] || {{ printf '#!/bin/sh\\n# {POLICY_MARKER}\\nexit 101\\n' >{POLICY_SCRIPT} && chmod 755 {POLICY_SCRIPT}; }}"
     );
-    let allow = format!("! grep -qs '{POLICY_MARKER}' {POLICY} || rm {POLICY}");
+    let allow = format!("! grep -qs '{POLICY_MARKER}' {POLICY_SCRIPT} || rm {POLICY_SCRIPT}");
     let mut install = apt_get();
     install.args([
         "-o",
@@ -80,18 +80,18 @@ pub fn install(packages: &[&str]) -> Result<()> {
     ]);
     run::run(install.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
     // Services of packages that were already installed are not changed.
-    for service in of(&SERVICES, packages) {
+    for service in units_of(&SERVICES, packages) {
         run::run(Command::new("update-rc.d").args([service, "disable"]))?;
     }
-    let units = of(&UNITS, packages);
+    let units = units_of(&UNITS, packages);
     if !units.is_empty() && Path::new(SYSTEMCTL).exists() {
         run::run(Command::new(SYSTEMCTL).arg("disable").args(units))?;
     }
     Ok(())
 }
 
-/// Returns the entries of these packages.
-fn of(list: &[(&str, &'static str)], packages: &[&str]) -> Vec<&'static str> {
+/// Returns the services or units in `list` that belong to `packages`.
+fn units_of(list: &[(&str, &'static str)], packages: &[&str]) -> Vec<&'static str> {
     list.iter().filter(|(package, _)| packages.contains(package)).map(|(_, name)| *name).collect()
 }
 
@@ -105,13 +105,18 @@ fn apt_get() -> Command {
     command
 }
 
-fn wanted(routers: bool) -> Vec<&'static str> {
-    NEEDED.iter().chain(ROUTERS.iter().filter(|_| routers)).map(|(package, _)| *package).collect()
+fn needed(routers: bool) -> Vec<&'static str> {
+    LAB_PACKAGES
+        .iter()
+        .chain(ROUTER_PACKAGES.iter().filter(|_| routers))
+        .map(|(package, _)| *package)
+        .collect()
 }
 
-fn missing_from(wanted: &[&'static str], installed: &str) -> Vec<&'static str> {
-    let have = |package: &str| installed.lines().any(|line| line == format!("{package} installed"));
-    wanted.iter().copied().filter(|package| !have(package)).collect()
+fn missing_from(needed: &[&'static str], installed: &str) -> Vec<&'static str> {
+    let is_installed =
+        |package: &str| installed.lines().any(|line| line == format!("{package} installed"));
+    needed.iter().copied().filter(|package| !is_installed(package)).collect()
 }
 
 #[cfg(test)]
@@ -119,28 +124,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_removed_package_whose_settings_stayed_is_missing() {
-        let said = "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
+    fn a_package_with_only_config_files_is_missing() {
+        let output = "iproute2 installed\nnftables config-files\niptables not-installed\nopenssl installed\ncurl installed\n";
         let missing = ["nftables", "iptables", "iputils-arping", "ndisc6", "keepalived"];
-        assert_eq!(missing_from(&wanted(false), said), missing);
-        assert_eq!(missing_from(&wanted(false), "").len(), NEEDED.len());
+        assert_eq!(missing_from(&needed(false), output), missing);
+        assert_eq!(missing_from(&needed(false), "").len(), LAB_PACKAGES.len());
     }
 
     #[test]
-    fn only_what_asks_for_routers_needs_them() {
-        let all = wanted(false)
+    fn router_packages_are_needed_only_for_routers() {
+        let all = needed(false)
             .iter()
             .map(|package| format!("{package} installed\n"))
             .collect::<String>();
-        assert!(missing_from(&wanted(false), &all).is_empty());
-        assert_eq!(missing_from(&wanted(true), &all), ["frr", "bird2"]);
+        assert!(missing_from(&needed(false), &all).is_empty());
+        assert_eq!(missing_from(&needed(true), &all), ["frr", "bird2"]);
     }
 
     #[test]
-    fn only_services_of_packages_that_were_missing_are_disabled() {
-        assert_eq!(of(&SERVICES, &["curl", "bird2"]), ["bird"]);
-        assert_eq!(of(&SERVICES, &["docker.io"]), ["docker"]);
-        assert_eq!(of(&UNITS, &["docker.io"]), ["docker.socket", "containerd.service"]);
-        assert!(of(&UNITS, &["frr", "bird2"]).is_empty());
+    fn only_services_of_new_packages_are_disabled() {
+        assert_eq!(units_of(&SERVICES, &["curl", "bird2"]), ["bird"]);
+        assert_eq!(units_of(&SERVICES, &["docker.io"]), ["docker"]);
+        assert_eq!(units_of(&UNITS, &["docker.io"]), ["docker.socket", "containerd.service"]);
+        assert!(units_of(&UNITS, &["frr", "bird2"]).is_empty());
     }
 }

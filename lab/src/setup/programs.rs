@@ -24,17 +24,17 @@ pub struct StaticPrograms {
     pub speaker: PathBuf,
 }
 
-/// Builds all three programs; fast if nothing changed.
+/// Builds the controller, the speaker and the lab; fast if nothing changed.
 ///
 /// # Errors
 /// If a program does not build, with the end of the compiler's output.
 pub fn build() -> Result<LabPrograms> {
-    let found =
+    let paths =
         executables("lab", None, &["ferrolb-controller", "ferrolb-speaker", "ferrolb-lab"])?;
     Ok(LabPrograms {
-        controller: program(&found, "ferrolb-controller")?,
-        speaker: program(&found, "ferrolb-speaker")?,
-        lab: program(&found, "ferrolb-lab")?,
+        controller: program(&paths, "ferrolb-controller")?,
+        speaker: program(&paths, "ferrolb-speaker")?,
+        lab: program(&paths, "ferrolb-lab")?,
     })
 }
 
@@ -43,9 +43,9 @@ pub fn build() -> Result<LabPrograms> {
 /// # Errors
 /// See [`build`].
 pub fn build_release(built: &LabPrograms) -> Result<LabPrograms> {
-    let found = executables("release", None, &["ferrolb-controller", "ferrolb-speaker"])?;
+    let paths = executables("release", None, &["ferrolb-controller", "ferrolb-speaker"])?;
     let (controller, speaker) =
-        (program(&found, "ferrolb-controller")?, program(&found, "ferrolb-speaker")?);
+        (program(&paths, "ferrolb-controller")?, program(&paths, "ferrolb-speaker")?);
     Ok(LabPrograms { controller, speaker, lab: built.lab.clone() })
 }
 
@@ -54,10 +54,10 @@ pub fn build_release(built: &LabPrograms) -> Result<LabPrograms> {
 /// # Errors
 /// See [`build`].
 pub fn build_static(profile: &str, target: &str) -> Result<StaticPrograms> {
-    let found = executables(profile, Some(target), &["ferrolb-controller", "ferrolb-speaker"])?;
+    let paths = executables(profile, Some(target), &["ferrolb-controller", "ferrolb-speaker"])?;
     Ok(StaticPrograms {
-        controller: program(&found, "ferrolb-controller")?,
-        speaker: program(&found, "ferrolb-speaker")?,
+        controller: program(&paths, "ferrolb-controller")?,
+        speaker: program(&paths, "ferrolb-speaker")?,
     })
 }
 
@@ -84,11 +84,11 @@ fn executables(
     cargo.args(target.map(|target| ["--target", target]).into_iter().flatten());
     cargo.args(names.iter().flat_map(|name| ["--bin", *name]));
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    Ok(locate(&run::run(&mut cargo)?))
+    Ok(parse_executables(&run::run(&mut cargo)?))
 }
 
 /// Finds the programs in cargo's messages about artifacts, one JSON object per line.
-fn locate(messages: &str) -> BTreeMap<String, PathBuf> {
+fn parse_executables(messages: &str) -> BTreeMap<String, PathBuf> {
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let named = |artifact: Value| {
         Some((
@@ -99,8 +99,8 @@ fn locate(messages: &str) -> BTreeMap<String, PathBuf> {
     artifacts.filter_map(named).collect()
 }
 
-fn program(found: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {
-    found.get(name).cloned().ok_or_else(|| anyhow!("cargo built no {name}"))
+fn program(paths: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {
+    paths.get(name).cloned().ok_or_else(|| anyhow!("cargo built no {name}"))
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_where_cargo_says_they_are() {
+    fn program_paths_are_parsed_from_cargo_messages() {
         let line = |name: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","target":{{"name":"{name}"}},"executable":"/t/{name}"}}"#
@@ -125,10 +125,11 @@ mod tests {
         ]
         .join("\n");
         assert_eq!(
-            program(&locate(&all), "ferrolb-speaker").unwrap(),
+            program(&parse_executables(&all), "ferrolb-speaker").unwrap(),
             PathBuf::from("/t/ferrolb-speaker")
         );
-        let failed = program(&locate(library), "ferrolb-controller").unwrap_err().to_string();
+        let failed =
+            program(&parse_executables(library), "ferrolb-controller").unwrap_err().to_string();
         assert_eq!(failed, "cargo built no ferrolb-controller");
     }
 }

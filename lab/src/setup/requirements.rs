@@ -75,16 +75,16 @@ fn remedies(machine: &MachineCheck) -> Vec<String> {
             "root permissions, for network namespaces: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo lab ...".to_owned(),
         );
     }
-    if machine.rust.is_none_or(|found| found < RUST_MIN) {
+    if machine.rust.is_none_or(|found_version| found_version < RUST_MIN) {
         remedies.push(format!(
             "Rust {RUST_MIN} or newer{}: install it from https://rustup.rs, or `rustup update`",
-            found(machine.rust)
+            found_version(machine.rust)
         ));
     }
-    if machine.go.is_none_or(|found| found < GO_MIN) {
+    if machine.go.is_none_or(|found_version| found_version < GO_MIN) {
         remedies.push(format!(
             "Go {GO_MIN} or newer{}, to build Kubernetes and GoBGP: unpack it from https://go.dev/dl/ into /usr/local and add /usr/local/go/bin to PATH",
-            found(machine.go)
+            found_version(machine.go)
         ));
     }
     if !machine.apt {
@@ -94,14 +94,14 @@ fn remedies(machine: &MachineCheck) -> Vec<String> {
     }
     if machine.disk_gb < machine.disk_needed_gb {
         remedies.push(format!(
-            "{} GB of free disk for what is built ({} GB are free): free some, or point XDG_CACHE_HOME to a larger disk",
+            "{} GB of free disk for the builds ({} GB are free): free some, or point XDG_CACHE_HOME to a larger disk",
             machine.disk_needed_gb, machine.disk_gb
         ));
     }
     remedies
 }
 
-fn found(version: Option<ToolVersion>) -> String {
+fn found_version(version: Option<ToolVersion>) -> String {
     version.map_or_else(
         || " (none is in PATH)".to_owned(),
         |version| format!(" ({version} is in PATH)"),
@@ -128,7 +128,7 @@ fn version(line: &str) -> Option<ToolVersion> {
 mod tests {
     use super::*;
 
-    const FIT: MachineCheck = MachineCheck {
+    const VALID_MACHINE: MachineCheck = MachineCheck {
         root: true,
         rust: Some(RUST_MIN),
         go: Some(GO_MIN),
@@ -138,7 +138,7 @@ mod tests {
     };
 
     #[test]
-    fn versions_are_read_as_the_tools_print_them() {
+    fn versions_are_parsed_from_tool_output() {
         for (line, expect) in [
             ("rustc 1.95.0 (59807616e 2026-04-14)", Some(ToolVersion(1, 95))),
             ("go version go1.26.8 linux/amd64", Some(ToolVersion(1, 26))),
@@ -152,23 +152,23 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_machine_needs_no_remedy() {
-        assert_eq!(remedies(&FIT), Vec::<String>::new());
+    fn a_valid_machine_needs_no_remedy() {
+        assert_eq!(remedies(&VALID_MACHINE), Vec::<String>::new());
     }
 
     #[test]
-    fn each_missing_thing_has_its_own_remedy_and_all_are_named_at_once() {
+    fn every_missing_requirement_has_its_remedy() {
         for (machine, expect) in [
-            (MachineCheck { root: false, ..FIT }, "sudo"),
+            (MachineCheck { root: false, ..VALID_MACHINE }, "sudo"),
             (
-                MachineCheck { rust: Some(ToolVersion(1, 94)), ..FIT },
+                MachineCheck { rust: Some(ToolVersion(1, 94)), ..VALID_MACHINE },
                 "Rust 1.95 or newer (1.94 is in PATH)",
             ),
-            (MachineCheck { go: None, ..FIT }, "Go 1.26 or newer (none is in PATH)"),
-            (MachineCheck { apt: false, ..FIT }, "Debian"),
+            (MachineCheck { go: None, ..VALID_MACHINE }, "Go 1.26 or newer (none is in PATH)"),
+            (MachineCheck { apt: false, ..VALID_MACHINE }, "Debian"),
             (
-                MachineCheck { disk_gb: 7, ..FIT },
-                "8 GB of free disk for what is built (7 GB are free)",
+                MachineCheck { disk_gb: 7, ..VALID_MACHINE },
+                "8 GB of free disk for the builds (7 GB are free)",
             ),
         ] {
             let remedies = remedies(&machine);

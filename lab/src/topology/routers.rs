@@ -12,7 +12,7 @@ pub const OUTSIDE: &str = "outside";
 pub const NODE_AS: u32 = 64512;
 /// AS number of the routers in the lab's scenarios.
 pub const ROUTER_AS: u32 = 64513;
-/// Octet of the first router; the others follow.
+/// Last octet of the first router's addresses; the other routers have the next octets.
 const FIRST_OCTET: u8 = 101;
 
 /// Returns the routers' hosts, and the client behind them.
@@ -28,7 +28,8 @@ fn outside() -> Host {
     Host { name: OUTSIDE.to_owned(), octet: 100, subnet: Subnet::Outside }
 }
 
-/// Returns a router's interface in the network behind it; `None` for any other host.
+/// Returns a router's interface in the network behind the routers, as a host; `None` for any other
+/// host.
 pub fn outside_host(host: &Host) -> Option<Host> {
     ROUTERS.contains(&host.name.as_str()).then(|| Host { subnet: Subnet::Outside, ..host.clone() })
 }
@@ -40,8 +41,8 @@ fn gateway() -> Host {
 
 /// Returns the switch ports of a host, by its name.
 pub fn ports(host: &str) -> Vec<String> {
-    let behind = ROUTERS.contains(&host).then(|| outside_port(host));
-    std::iter::once(host.to_owned()).chain(behind).collect()
+    let outside = ROUTERS.contains(&host).then(|| outside_port(host));
+    std::iter::once(host.to_owned()).chain(outside).collect()
 }
 
 fn outside_port(router: &str) -> String {
@@ -51,13 +52,13 @@ fn outside_port(router: &str) -> String {
 /// Returns the `ip -batch` for the switch: the network behind the routers, and the links into it.
 pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
     let mut batch = "link add br1 type bridge\nlink set br1 up\n".to_owned();
-    let feet =
+    let router_interfaces =
         hosts.iter().filter_map(outside_host).map(|host| (outside_port(&host.name), "eth1", host));
-    let outside = hosts
+    let clients = hosts
         .iter()
         .filter(|host| host.name == OUTSIDE)
         .map(|host| (host.name.clone(), "eth0", host.clone()));
-    for (port, link, host) in feet.chain(outside) {
+    for (port, link, host) in router_interfaces.chain(clients) {
         let (mac, namespace) = (host.mac(), lab.namespace(&host.name));
         batch += &format!(
             "link add {port} type veth peer name {link} address {mac} netns {namespace}\n"
@@ -75,17 +76,17 @@ pub fn batch_outside_interface(host: &Host, families: Families) -> String {
 /// Returns the `ip -batch` for the client behind the routers, in addition to that of every host: a
 /// default route through the first router.
 pub fn batch_outside(families: Families) -> String {
-    let ways =
+    let routes =
         outside_host(&gateway()).map(|host| families.of(host.addresses())).unwrap_or_default();
-    ways.iter().map(|way| format!("route add default via {way}\n")).collect()
+    routes.iter().map(|gateway| format!("route add default via {gateway}\n")).collect()
 }
 
 /// Returns the `ip -batch` for a node, in addition to its others: the route to the client behind
 /// the routers.
 pub fn batch_outside_route(families: Families) -> String {
-    let ways =
+    let routes =
         families.of(Subnet::Outside.ranges()).into_iter().zip(families.of(gateway().addresses()));
-    ways.map(|(range, way)| format!("route add {range} via {way}\n")).collect()
+    routes.map(|(range, gateway)| format!("route add {range} via {gateway}\n")).collect()
 }
 
 #[cfg(test)]
@@ -93,17 +94,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_router_stands_in_both_networks_with_the_same_digits() {
+    fn a_router_has_the_same_digits_in_both_networks() {
         let router = &hosts()[1];
         assert_eq!(router.addresses().map(|a| a.to_string()), ["172.30.0.102", "fd30::102"]);
-        let foot = outside_host(router).unwrap();
-        assert_eq!(foot.addresses().map(|a| a.to_string()), ["172.31.0.102", "fd31::102"]);
-        assert_ne!(foot.mac(), router.mac());
+        let outside = outside_host(router).unwrap();
+        assert_eq!(outside.addresses().map(|a| a.to_string()), ["172.31.0.102", "fd31::102"]);
+        assert_ne!(outside.mac(), router.mac());
         assert_eq!(outside_host(&Host::node(1)), None);
     }
 
     #[test]
-    fn nodes_and_the_client_behind_know_the_way_to_each_other() {
+    fn nodes_and_the_outside_client_have_routes() {
         assert_eq!(batch_outside_route(Families::V4), "route add 172.31.0.0/24 via 172.30.0.101\n");
         assert_eq!(batch_outside(Families::V6), "route add default via fd31::101\n");
     }

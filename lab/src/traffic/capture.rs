@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum time of one read of the socket.
 const READ_MAX: Duration = Duration::from_millis(100);
-/// Maximum time to read on after the end.
+/// Maximum time for which a stopped capture still reads received frames.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Receive buffer in bytes.
 const BUFFER_BYTES: usize = 16 << 20;
@@ -60,8 +60,8 @@ impl CapturedFrame {
     }
 }
 
-/// Returns the host that claims the address in a frame: with a reply, with an announcement, or as
-/// the sender of any ARP frame.
+/// Returns the hardware address of the host that claims the address in a frame: with a reply, with
+/// an announcement, or as the sender of any ARP frame.
 pub fn claimed_by(frame: &[u8], address: IpAddr) -> Option<Mac> {
     match address {
         IpAddr::V4(address) => {
@@ -78,10 +78,10 @@ pub fn claimed_by(frame: &[u8], address: IpAddr) -> Option<Mac> {
 /// Returns whether the frame belongs to a captured protocol.
 fn is_captured(frame: &[u8]) -> bool {
     let Some(&[high, low]) = frame.get(12..ETHERNET_HEADER_LENGTH) else { return false };
-    let carries = |place: usize, protocols: &[i32]| {
+    let carries = |offset: usize, protocols: &[i32]| {
         frame
-            .get(ETHERNET_HEADER_LENGTH + place)
-            .is_some_and(|next| protocols.contains(&i32::from(*next)))
+            .get(ETHERNET_HEADER_LENGTH + offset)
+            .is_some_and(|protocol| protocols.contains(&i32::from(*protocol)))
     };
     match u16::from_be_bytes([high, low]) {
         arp::ETHER_TYPE | hello::ETHER_TYPE => true,
@@ -105,22 +105,22 @@ impl Capture {
     /// # Errors
     /// Without root permissions.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let (socket, bridge) = lab.within(SWITCH, open)??;
+        let (socket, bridge) = lab.within(SWITCH, open_socket)??;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let (mut all, mut end) = (Vec::new(), None);
+            let (mut frames, mut end) = (Vec::new(), None);
             loop {
                 // Frames from before the stop are already in the kernel, and are still read.
                 end = end.or_else(|| stopped.load(Ordering::Relaxed).then(wait::now));
-                match next(&socket, bridge)? {
-                    Some(seen) => all.extend(seen),
-                    None if end.is_some() => return Ok(all),
+                match read_frame(&socket, bridge)? {
+                    Some(frame) => frames.extend(frame),
+                    None if end.is_some() => return Ok(frames),
                     None => {}
                 }
-                ensure!(all.len() < FRAMES_MAX, "more than {FRAMES_MAX} frames were captured");
+                ensure!(frames.len() < FRAMES_MAX, "more than {FRAMES_MAX} frames were captured");
                 if end.is_some_and(|end| end.elapsed() > DRAIN_MAX) {
-                    return Ok(all);
+                    return Ok(frames);
                 }
             }
         });
@@ -139,7 +139,7 @@ impl Capture {
 
 /// Opens a socket for all frames that any port receives, and returns the index of the bridge
 /// itself.
-fn open() -> Result<(Socket, i32)> {
+fn open_socket() -> Result<(Socket, i32)> {
     let all = (libc::ETH_P_ALL as u16).to_be();
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(all))))
         .context("no packet socket: a capture needs root permissions")?;
@@ -150,9 +150,9 @@ fn open() -> Result<(Socket, i32)> {
     Ok((socket, bridge.cast_signed()))
 }
 
-/// Reads the next frame. `None` if none arrives for a while, `Some(None)` if the frame is not of
-/// interest.
-fn next(socket: &Socket, bridge: i32) -> Result<Option<Option<CapturedFrame>>> {
+/// Reads the next frame. `None` if no frame arrives within [`READ_MAX`], `Some(None)` if the frame
+/// is not captured.
+fn read_frame(socket: &Socket, bridge: i32) -> Result<Option<Option<CapturedFrame>>> {
     let mut buffer = [MaybeUninit::uninit(); FRAME_MAX];
     let (length, from) = match socket.recv_from(&mut buffer) {
         Ok(received) => received,

@@ -9,8 +9,8 @@ use tokio::net::UdpSocket;
 /// Maximum length of a received datagram in bytes: the limit of DNS without extensions (RFC 1035
 /// section 2.3.4).
 const DATAGRAM_MAX: usize = 512;
-/// Number of every request. Each request has a port of its own, which distinguishes them.
-const NUMBER: [u8; 2] = [0x46, 0x4c];
+/// Number of every request. The source ports distinguish the requests.
+const REQUEST_NUMBER: [u8; 2] = [0x46, 0x4c];
 
 /// Sends one request to `server` from a new port and returns the name of the pod that replies
 /// within `limit`. There is no retry.
@@ -25,13 +25,14 @@ pub async fn request(server: SocketAddr, limit: Duration) -> Result<String> {
     };
     // Connected, so that datagrams from other senders are ignored.
     socket.connect(server).await?;
-    socket.send(&NUMBER).await?;
+    socket.send(&REQUEST_NUMBER).await?;
     let mut buffer = [0; DATAGRAM_MAX];
     let length = tokio::time::timeout(limit, socket.recv(&mut buffer))
         .await
         .map_err(|_| anyhow!("no reply from {server} within {limit:?}"))??;
-    let name =
-        buffer[..length].strip_prefix(&NUMBER).context("the reply belongs to another request")?;
+    let name = buffer[..length]
+        .strip_prefix(&REQUEST_NUMBER)
+        .context("the reply belongs to another request")?;
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
@@ -44,7 +45,7 @@ pub async fn serve(socket: &UdpSocket, name: &str) -> Result<()> {
     loop {
         // A closed client causes an error of the socket, which remains usable.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
-        let number = &buffer[..length.min(NUMBER.len())];
+        let number = &buffer[..length.min(REQUEST_NUMBER.len())];
         let _ = socket.send_to(&[number, name.as_bytes()].concat(), client).await;
     }
 }
@@ -54,13 +55,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_is_answered_with_the_pod_s_name() {
+    fn the_reply_contains_the_pod_name() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let server = socket.local_addr().unwrap();
             tokio::select! {
-                answered = request(server, Duration::from_secs(5)) => assert_eq!(answered.unwrap(), "web"),
+                replied = request(server, Duration::from_secs(5)) => assert_eq!(replied.unwrap(), "web"),
                 done = serve(&socket, "web") => panic!("the server ended: {done:?}"),
             }
         });

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 /// Maximum size of a page, in bytes.
 const PAGE_BYTES_MAX: u64 = 1 << 20;
 
-/// A page.
+/// A received page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub status: u16,
@@ -38,14 +38,14 @@ pub async fn fetch(server: SocketAddr, path: &str, limit: Duration) -> Result<Pa
 async fn fetch_unbounded(server: SocketAddr, path: &str) -> Result<Page> {
     let mut connection = TcpStream::connect(server).await?;
     connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
-    let mut answer = Vec::new();
-    connection.take(PAGE_BYTES_MAX).read_to_end(&mut answer).await?;
-    parse(&String::from_utf8_lossy(&answer))
+    let mut response = Vec::new();
+    connection.take(PAGE_BYTES_MAX).read_to_end(&mut response).await?;
+    parse(&String::from_utf8_lossy(&response))
 }
 
 /// Parses status and body of a reply (RFC 9112 section 4).
-fn parse(answer: &str) -> Result<Page> {
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+fn parse(response: &str) -> Result<Page> {
+    let Some((head, body)) = response.split_once("\r\n\r\n") else {
         bail!("the reply ends before its head is complete")
     };
     let mut words = head.split_whitespace();
@@ -62,11 +62,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_and_body_are_read_and_nonsense_is_refused() {
+    fn responses_are_parsed_and_invalid_ones_rejected() {
         let page = parse("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nweb").unwrap();
         assert_eq!(page, Page { status: 200, body: "web".to_owned() });
-        for bad in ["", "HTTP/1.0 200 OK\r\n", "SSH-2.0\r\n\r\n", "HTTP/1.0 ok\r\n\r\n"] {
-            assert!(parse(bad).is_err(), "{bad}");
+        for invalid in ["", "HTTP/1.0 200 OK\r\n", "SSH-2.0\r\n\r\n", "HTTP/1.0 ok\r\n\r\n"] {
+            assert!(parse(invalid).is_err(), "{invalid}");
         }
     }
 }

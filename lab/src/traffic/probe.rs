@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-/// Maximum time of a connection from its first packet to the page. Less than a second, after which
-/// the kernel retransmits, so that the result only depends on the network.
-const ANSWER_MAX: Duration = Duration::from_millis(900);
+/// Maximum time of a connection from its first packet to the page. The kernel retransmits after one
+/// second; with a shorter maximum, the result depends on the network alone.
+const REPLY_MAX: Duration = Duration::from_millis(900);
 /// Width of a column of the timeline.
 const COLUMN_MS: u64 = 100;
 
@@ -37,7 +37,7 @@ pub struct ProbeReport {
     pub lost: usize,
     /// Longest time without a successful reply; the probe's own start and end count as bounds.
     pub longest_gap_ms: f64,
-    /// Start of that gap after the probe's start, in milliseconds.
+    /// Start of the longest gap after the probe's start, in milliseconds.
     pub gap_began_ms: f64,
     /// Start times of the failed connections.
     #[serde(skip)]
@@ -52,7 +52,7 @@ pub struct ProbeReport {
 /// probe's start.
 struct ProbeAttempt {
     began: Duration,
-    answer: Option<(Duration, String)>,
+    reply: Option<(Duration, String)>,
 }
 
 /// Probes `server` once every `step`, for `length` or until `stop` is set.
@@ -64,18 +64,18 @@ pub async fn probe(
     stop: &AtomicBool,
 ) -> ProbeReport {
     let start = wait::now();
-    let (mut attempts, mut underway, mut ticks) =
+    let (mut attempts, mut in_progress, mut ticks) =
         (Vec::new(), JoinSet::new(), tokio::time::interval(step));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     while start.elapsed() < length && !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
-        underway.spawn(attempt(transport, server, start));
-        while let Some(done) = underway.try_join_next() {
+        in_progress.spawn(attempt(transport, server, start));
+        while let Some(done) = in_progress.try_join_next() {
             attempts.extend(done);
         }
     }
     let end = start.elapsed();
-    while let Some(done) = underway.join_next().await {
+    while let Some(done) = in_progress.join_next().await {
         attempts.extend(done);
     }
     report(start, &attempts, end)
@@ -84,16 +84,16 @@ pub async fn probe(
 async fn attempt(transport: Transport, server: SocketAddr, start: Instant) -> ProbeAttempt {
     let began = start.elapsed();
     let pod = match transport {
-        Transport::Tcp => page::fetch(server, "/", ANSWER_MAX).await.ok().and_then(page::Page::pod),
-        Transport::Udp => datagram::request(server, ANSWER_MAX).await.ok(),
+        Transport::Tcp => page::fetch(server, "/", REPLY_MAX).await.ok().and_then(page::Page::pod),
+        Transport::Udp => datagram::request(server, REPLY_MAX).await.ok(),
     };
-    ProbeAttempt { began, answer: pod.map(|pod| (start.elapsed(), pod)) }
+    ProbeAttempt { began, reply: pod.map(|pod| (start.elapsed(), pod)) }
 }
 
 fn report(start: Instant, attempts: &[ProbeAttempt], end: Duration) -> ProbeReport {
     let length_ms = end.as_secs_f64() * 1000.0;
     let mut report = ProbeReport { length_ms, sent: attempts.len(), ..ProbeReport::default() };
-    let mut good: Vec<Duration> = Vec::new();
+    let mut reply_times: Vec<Duration> = Vec::new();
     for attempt in attempts {
         let column =
             usize::try_from(attempt.began.as_millis() as u64 / COLUMN_MS).unwrap_or(usize::MAX);
@@ -101,20 +101,20 @@ fn report(start: Instant, attempts: &[ProbeAttempt], end: Duration) -> ProbeRepo
             report.timeline.resize(column + 1, (0, 0));
         }
         report.timeline[column].0 += 1;
-        match &attempt.answer {
+        match &attempt.reply {
             Some((when, pod)) => {
                 report.timeline[column].1 += 1;
                 *report.pods.entry(pod.clone()).or_default() += 1;
-                good.push(*when);
+                reply_times.push(*when);
             }
             None => report.losses.push(start + attempt.began),
         }
     }
-    report.ok = good.len();
+    report.ok = reply_times.len();
     report.lost = report.losses.len();
-    good.sort();
+    reply_times.sort();
     let mut before = Duration::ZERO;
-    for when in good.into_iter().chain([end]) {
+    for when in reply_times.into_iter().chain([end]) {
         // A reply may arrive after the end; then the end is not a bound.
         let gap = when.saturating_sub(before).as_secs_f64() * 1000.0;
         if gap > report.longest_gap_ms {
@@ -132,28 +132,28 @@ mod tests {
     fn attempts(list: &[(u64, Option<u64>)]) -> Vec<ProbeAttempt> {
         let ms = Duration::from_millis;
         list.iter()
-            .map(|(began, answered)| ProbeAttempt {
+            .map(|(began, replied)| ProbeAttempt {
                 began: ms(*began),
-                answer: answered.map(|when| (ms(when), "web".to_owned())),
+                reply: replied.map(|when| (ms(when), "web".to_owned())),
             })
             .collect()
     }
 
     #[test]
-    fn the_longest_gap_is_between_two_good_answers_or_a_bound() {
-        for (what, list, gap, began) in [
+    fn the_longest_gap_is_between_replies_or_bounds() {
+        for (case, list, gap, began) in [
             (
                 "in the middle",
                 &[(0, Some(1)), (10, None), (20, Some(260)), (260, Some(261))][..],
                 259.0,
                 1.0,
             ),
-            ("never answered again", &[(0, Some(1)), (100, None), (200, None)], 299.0, 1.0),
-            ("never answered at all", &[(0, None)], 300.0, 0.0),
-            ("answered out of order", &[(0, Some(200)), (10, Some(11))], 189.0, 11.0),
+            ("no reply after the first", &[(0, Some(1)), (100, None), (200, None)], 299.0, 1.0),
+            ("no reply at all", &[(0, None)], 300.0, 0.0),
+            ("replies out of order", &[(0, Some(200)), (10, Some(11))], 189.0, 11.0),
         ] {
             let report = report(wait::now(), &attempts(list), Duration::from_millis(300));
-            assert_eq!((report.longest_gap_ms, report.gap_began_ms), (gap, began), "{what}");
+            assert_eq!((report.longest_gap_ms, report.gap_began_ms), (gap, began), "{case}");
         }
     }
 

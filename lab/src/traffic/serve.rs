@@ -27,15 +27,15 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 /// # Errors
 /// If the port is in use.
 pub async fn serve(name: &str, port: u16) -> Result<()> {
-    let place = (Ipv6Addr::UNSPECIFIED, port);
-    let taken = || format!("cannot serve on port {port}");
-    let socket = UdpSocket::bind(place).await.with_context(taken)?;
-    let listener = TcpListener::bind(place).await.with_context(taken)?;
-    let mut told = signal(SignalKind::terminate())?;
+    let address = (Ipv6Addr::UNSPECIFIED, port);
+    let context = || format!("cannot serve on port {port}");
+    let socket = UdpSocket::bind(address).await.with_context(context)?;
+    let listener = TcpListener::bind(address).await.with_context(context)?;
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         done = datagram::serve(&socket, name) => done,
         done = serve_pages(&listener, name) => done,
-        _ = told.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
     }
 }
 
@@ -60,24 +60,23 @@ async fn serve_pages(listener: &TcpListener, name: &str) -> Result<()> {
     }
 }
 
-/// Serves one connection to its end. An error concerns this client or its network only, and no
-/// other connection.
+/// Serves one connection to its end. An error is ignored, because it only concerns this connection.
 async fn serve_connection(mut connection: TcpStream, page: String) {
     let Ok(Ok(head)) = tokio::time::timeout(REQUEST_MAX, read_head(&mut connection)).await else {
         return;
     };
-    let manner = ServerBehavior::from_request(&head);
-    let limit = if manner == ServerBehavior::Page { REQUEST_MAX } else { STAY_MAX };
+    let behavior = ServerBehavior::from_request(&head);
+    let limit = if behavior == ServerBehavior::Page { REQUEST_MAX } else { STAY_MAX };
     let _ = tokio::time::timeout(limit, async {
-        match manner {
+        match behavior {
             ServerBehavior::Page => {
                 connection.write_all(page.as_bytes()).await?;
                 connection.shutdown().await
             }
             ServerBehavior::Echo => echo(&mut connection).await,
             ServerBehavior::Silent => std::future::pending().await,
-            ServerBehavior::Garbage => server_behavior::garbage(&mut connection).await,
-            ServerBehavior::Endless => server_behavior::endless(&mut connection).await,
+            ServerBehavior::Garbage => server_behavior::send_garbage(&mut connection).await,
+            ServerBehavior::Endless => server_behavior::send_endless_page(&mut connection).await,
         }
     })
     .await;
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_names_the_pod_and_the_client_in_its_own_family() {
+    fn a_page_contains_the_pod_and_the_client_address() {
         for (client, expect) in [
             ("[::ffff:172.30.0.100]:5", "web 172.30.0.100\n"),
             ("[fd30::100]:5", "web fd30::100\n"),

@@ -30,25 +30,25 @@ pub(super) enum ServerBehavior {
 impl ServerBehavior {
     /// Returns the behavior that a request's head selects.
     pub(super) fn from_request(head: &[u8]) -> Self {
-        let asks = |start: &[u8]| head.starts_with(start);
+        let begins_with = |start: &[u8]| head.starts_with(start);
         match () {
-            () if asks(long_lived::ECHO_REQUEST) => Self::Echo,
-            () if asks(b"GET /silent ") => Self::Silent,
-            () if asks(b"GET /garbage ") => Self::Garbage,
-            () if asks(b"GET /endless ") => Self::Endless,
+            () if begins_with(long_lived::ECHO_REQUEST) => Self::Echo,
+            () if begins_with(b"GET /silent ") => Self::Silent,
+            () if begins_with(b"GET /garbage ") => Self::Garbage,
+            () if begins_with(b"GET /endless ") => Self::Endless,
             () => Self::Page,
         }
     }
 }
 
 /// Sends bytes that are not HTTP.
-pub(super) async fn garbage(to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+pub(super) async fn send_garbage(to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
     to.write_all(&GARBAGE).await?;
     to.shutdown().await
 }
 
 /// Sends an endless page until the client closes the connection.
-pub(super) async fn endless(to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+pub(super) async fn send_endless_page(to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
     to.write_all(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n").await?;
     loop {
         to.write_all(&ENDLESS).await?;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_says_the_manner() {
+    fn the_path_selects_the_behavior() {
         for (head, expect) in [
             ("GET / HTTP/1.0\r\n\r\n", ServerBehavior::Page),
             ("GET /stay HTTP/1.0\r\n\r\n", ServerBehavior::Echo),
@@ -85,7 +85,7 @@ mod tests {
                 drop(client);
                 buffer
             };
-            let (buffer, ended) = tokio::join!(read, endless(&mut server));
+            let (buffer, ended) = tokio::join!(read, send_endless_page(&mut server));
             assert!(buffer.starts_with(b"HTTP/1.0 200 OK\r\n") && buffer.ends_with(b"xx"));
             assert!(ended.is_err());
         });

@@ -1,18 +1,18 @@
 //! Shared functions of the fuzz targets: turn the fuzzer's bytes into frames with a valid
-//! signature, so that the fuzzer gets past the check.
+//! signature, so that the fuzzer passes the signature check.
 
 use ferrolb_proto::wire::hello::{Body, HelloKey};
 
-/// Offsets of a hello frame: the Ethernet header, and the fixed fields before the TLVs. See
+/// Lengths in a hello frame: of the Ethernet header, and of the fixed fields before the TLVs. See
 /// `proto/src/wire/hello.rs` for the layout.
 const ETHERNET_HEADER: usize = 14;
-const FIXED: usize = 32;
+const FIXED_FIELDS: usize = 32;
 
 /// Returns the input as a hello frame with EtherType, key id and length of TLVs set, and signed.
 /// `None` if the input is too short or too long.
-pub fn signed(input: &[u8], key: &HelloKey) -> Option<Vec<u8>> {
+pub fn sign_input(input: &[u8], key: &HelloKey) -> Option<Vec<u8>> {
     let mut frame = input.to_vec();
-    let tlvs = u16::try_from(frame.len().checked_sub(ETHERNET_HEADER + FIXED)?).ok()?;
+    let tlvs = u16::try_from(frame.len().checked_sub(ETHERNET_HEADER + FIXED_FIELDS)?).ok()?;
     frame[12..14].copy_from_slice(&ferrolb_proto::wire::hello::ETHER_TYPE.to_be_bytes());
     frame[18..22].copy_from_slice(&key.id().to_be_bytes());
     frame[36..38].copy_from_slice(&tlvs.to_be_bytes());
@@ -22,7 +22,7 @@ pub fn signed(input: &[u8], key: &HelloKey) -> Option<Vec<u8>> {
 }
 
 /// Returns the number of addresses in a frame.
-pub fn addresses(body: &Body) -> usize {
+pub fn count_addresses(body: &Body) -> usize {
     match body {
         Body::Claim { addresses, .. }
         | Body::Release { addresses, .. }

@@ -7,27 +7,27 @@ use ferrolb_proto::wire::arp::{self, Arp, Operation};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let judged = reference_decode(bytes);
-    let read = Arp::decode(bytes);
+    let expected = reference_decode(bytes);
+    let decoded = Arp::decode(bytes);
     assert_eq!(
-        read.map(|arp| (
+        decoded.map(|arp| (
             arp.operation == Operation::Reply,
             arp.sender_mac.0,
             arp.sender.octets(),
             arp.target.octets()
         )),
-        judged
+        expected
     );
-    if let Some(arp) = read {
-        // A reply to it is ARP again, with the same two addresses.
-        let answer = arp::reply(arp.sender_mac, arp.target, arp.sender_mac, arp.sender);
-        let answer = Arp::decode(&answer).expect("our own answer");
-        assert_eq!((answer.sender, answer.target), (arp.target, arp.sender));
+    if let Some(arp) = decoded {
+        // A reply to the decoded frame can be decoded, and has the same two addresses.
+        let reply = arp::reply(arp.sender_mac, arp.target, arp.sender_mac, arp.sender);
+        let reply = Arp::decode(&reply).expect("an encoded reply");
+        assert_eq!((reply.sender, reply.target), (arp.target, arp.sender));
     }
 });
 
-/// Decodes RFC 826 for Ethernet and IPv4 by field offsets: whether it is a reply, sender MAC and
-/// address, target address.
+/// Decodes RFC 826 for Ethernet and IPv4 by field offsets: whether the frame is a reply, the
+/// sender MAC, the sender address, and the target address.
 fn reference_decode(bytes: &[u8]) -> Option<(bool, [u8; 6], [u8; 4], [u8; 4])> {
     let fixed = bytes.get(12..20)?;
     let operation = u16::from_be_bytes([*bytes.get(20)?, *bytes.get(21)?]);

@@ -19,7 +19,7 @@ use libfuzzer_sys::fuzz_target;
 static KEY: LazyLock<HelloKey> = LazyLock::new(|| HelloKey::new([7; 32]));
 static RING: LazyLock<HelloKeyRing> = LazyLock::new(|| HelloKeyRing::new(vec![KEY.clone()]));
 
-/// Maximum number of steps of a run: more would only be slower.
+/// Maximum number of steps of a run. More steps would only make the run slower.
 const STEPS_MAX: usize = 64;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         rest = after;
         match kind % 6 {
             0 => run.wait(Duration::from_millis(u64::from(a) << (b % 8))),
-            1 => run.handle(Input::Foreign {
+            1 => run.handle(Input::ForeignFrame {
                 address: address(a),
                 mac: Mac([2, 0, 0, 0, 0, b]),
                 announced: a > 127,
@@ -65,10 +65,11 @@ fn address(n: u8) -> IpAddr {
     }
 }
 
+/// A claim machine with its time, and the addresses that its outputs have started.
 struct ClaimRun {
     machine: ClaimMachine,
     now: Instant,
-    answers: BTreeSet<IpAddr>,
+    announced: BTreeSet<IpAddr>,
 }
 
 impl ClaimRun {
@@ -82,7 +83,7 @@ impl ClaimRun {
         };
         let now = Instant::from_millis(1_000);
         let mut run =
-            Self { machine: ClaimMachine::new(config, now), now, answers: BTreeSet::new() };
+            Self { machine: ClaimMachine::new(config, now), now, announced: BTreeSet::new() };
         run.handle(Input::Keys(vec![KEY.id()]));
         run.units(4, 1);
         run.wait(Duration::from_millis(1_001));
@@ -93,7 +94,7 @@ impl ClaimRun {
         let names = ["n1", "n2", "n3"];
         let unit = |n: u8| {
             let address = address(n);
-            let of = |(_, name): (usize, &&str)| Candidate {
+            let candidate = |(_, name): (usize, &&str)| Candidate {
                 node: (**name).into(),
                 order: order(name, address),
                 ..Candidate::default()
@@ -101,7 +102,7 @@ impl ClaimRun {
             let chosen = names.iter().enumerate().filter(|(i, _)| candidates & (1 << i) != 0);
             Arc::new(Unit {
                 addresses: [address].into(),
-                candidates: chosen.map(of).collect(),
+                candidates: chosen.map(candidate).collect(),
                 can_serve_here: candidates > 127,
                 failing: if candidates & 64 == 0 { Box::default() } else { [address].into() },
             })
@@ -110,8 +111,8 @@ impl ClaimRun {
     }
 
     fn frame(&mut self, body: &[u8]) {
-        let decoded =
-            ferrolb_fuzz::signed(body, &KEY).and_then(|bytes| Frame::decode(&bytes, &RING).ok());
+        let decoded = ferrolb_fuzz::sign_input(body, &KEY)
+            .and_then(|bytes| Frame::decode(&bytes, &RING).ok());
         if let Some((source, frame)) = decoded {
             self.handle(Input::Frame { source, frame });
         }
@@ -139,12 +140,14 @@ impl ClaimRun {
     fn drain(&mut self) {
         while let Some(output) = self.machine.poll() {
             match output {
-                Output::Start(address) => assert!(self.answers.insert(address), "started twice"),
+                Output::Start(address) => {
+                    assert!(self.announced.insert(address), "started an address twice")
+                }
                 Output::Stop(address) => {
-                    assert!(self.answers.remove(&address), "stopped without a start")
+                    assert!(self.announced.remove(&address), "stopped an address without a start")
                 }
                 Output::AnnounceSeries(address) | Output::Defend(address) => {
-                    assert!(self.answers.contains(&address))
+                    assert!(self.announced.contains(&address))
                 }
                 // A challenged node replies; otherwise the machine would accept no node.
                 Output::Send {
@@ -174,7 +177,7 @@ impl ClaimRun {
                 | Output::Finished => {}
             }
         }
-        assert!(self.machine.owned().eq(self.answers.iter().copied()));
+        assert!(self.machine.owned().eq(self.announced.iter().copied()));
         assert!(self.machine.conflicts().count() <= 8 + 55);
     }
 }

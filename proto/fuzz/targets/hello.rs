@@ -9,7 +9,7 @@ use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{FRAME_MAX, Frame, HelloKey, HelloKeyRing};
 use libfuzzer_sys::fuzz_target;
 
-/// Key of all inputs; a malicious member has it too.
+/// Key of all inputs; a malicious peer has the key, too.
 static KEY: LazyLock<HelloKey> = LazyLock::new(|| HelloKey::new([7; 32]));
 static RING: LazyLock<HelloKeyRing> = LazyLock::new(|| HelloKeyRing::new(vec![KEY.clone()]));
 
@@ -19,13 +19,13 @@ const ADDED_MAX: usize = 4;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Frame::decode(bytes, &RING);
-    let Some(signed) = ferrolb_fuzz::signed(bytes, &KEY) else { return };
+    let Some(signed) = ferrolb_fuzz::sign_input(bytes, &KEY) else { return };
     let Ok((source, frame)) = Frame::decode(&signed, &RING) else { return };
-    let addresses = ferrolb_fuzz::addresses(&frame.body);
+    let addresses = ferrolb_fuzz::count_addresses(&frame.body);
     assert!(addresses * 4 <= FRAME_MAX, "{addresses} addresses in one frame");
     if signed.len() > FRAME_MAX - ADDED_MAX {
         return;
     }
-    let written = frame.encode(source, Some(Mac([2; 6])), &KEY);
-    assert_eq!(Frame::decode(&written, &RING).as_ref().map(|(_, frame)| frame), Ok(&frame));
+    let encoded = frame.encode(source, Some(Mac([2; 6])), &KEY);
+    assert_eq!(Frame::decode(&encoded, &RING).as_ref().map(|(_, frame)| frame), Ok(&frame));
 });

@@ -23,8 +23,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes written by hand from the field numbers and the protobuf encoding: tag = number << 3 |
-    /// wire type.
+    /// An encoded response, written manually: each tag is `field number << 3 | wire type`.
     const RESPONSE: &[u8] = &[
         0x0a, 0x19, // global = 1, 25 bytes
         0x08, 0xe9, 0xfb, 0x03, // asn = 1: 65001
@@ -47,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_we_do_not_name_are_skipped() {
+    fn unknown_fields_are_skipped() {
         // families = 5 (packed 65537) and bind_to_device = 11 ("eth0"), after asn = 1.
         let bytes = [
             0x0a, 0x0f, 0x08, 0x01, 0x2a, 0x03, 0x81, 0x80, 0x04, 0x5a, 0x04, b'e', b't', b'h',
@@ -61,19 +60,19 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_is_not_started_has_no_number() {
+    fn a_daemon_before_its_start_has_as_number_0() {
         assert_eq!(GetBgpResponse::decode(&[0x0a, 0x00][..]).unwrap().global.unwrap().asn, 0);
     }
 
     #[tokio::test]
-    async fn the_call_has_the_name_that_gobgp_serves() {
-        let (seen, path) = mpsc::channel();
+    async fn the_call_has_the_path_that_gobgp_serves() {
+        let (sender, paths) = mpsc::channel();
         let daemon = tower::service_fn(move |request: http::Request<Body>| {
-            seen.send(request.uri().path().to_owned()).unwrap();
+            sender.send(request.uri().path().to_owned()).unwrap();
             // A gRPC response without a message: the call fails, but the path has been received.
             std::future::ready(Ok::<_, Infallible>(http::Response::new(Body::empty())))
         });
         GoBgpServiceClient::new(daemon).get_bgp(GetBgpRequest {}).await.unwrap_err();
-        assert_eq!(path.recv().unwrap(), "/api.GoBgpService/GetBgp");
+        assert_eq!(paths.recv().unwrap(), "/api.GoBgpService/GetBgp");
     }
 }

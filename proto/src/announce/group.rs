@@ -39,9 +39,9 @@ struct Member<'a> {
 impl<'a> Member<'a> {
     fn new(served: ServiceView<'a>, advertised: &BTreeMap<IpAddr, Vec<&L2Advertisement>>) -> Self {
         let is_announced = |address: &IpAddr| advertised.contains_key(address);
-        let none_is = !served.assigned.iter().any(is_announced);
+        let none_announced = !served.assigned.iter().any(is_announced);
         let announced =
-            || served.assigned.iter().filter(|address| none_is || is_announced(address));
+            || served.assigned.iter().filter(|address| none_announced || is_announced(address));
         let has =
             |family| announced().any(|address| Family::of(*address) == family).then_some(family);
         let families = [has(Family::V4), has(Family::V6)];
@@ -59,8 +59,9 @@ impl<'a> Member<'a> {
     /// unless the policy is `Local`.
     fn failing_on(&self, node: &str) -> impl Iterator<Item = IpAddr> {
         let ServiceView { policy, assigned, failing_on, .. } = &self.served;
-        let says = |family| *policy == TrafficPolicy::Local && failing_on.contains(&(node, family));
-        let failing = [Family::V4, Family::V6].map(|family| says(family).then_some(family));
+        let fails =
+            |family| *policy == TrafficPolicy::Local && failing_on.contains(&(node, family));
+        let failing = [Family::V4, Family::V6].map(|family| fails(family).then_some(family));
         assigned
             .iter()
             .copied()
@@ -74,10 +75,10 @@ impl<'a> Member<'a> {
     }
 
     fn judge(&self, node: &str, failing: &[Family]) -> Verdict {
-        let ServiceView { policy, eligible: usable, endpoints, .. } = &self.served;
+        let ServiceView { policy, eligible, endpoints, .. } = &self.served;
         verdict(
             *policy,
-            *usable,
+            *eligible,
             self.families.into_iter().flatten(),
             node,
             endpoints.iter().copied(),
@@ -94,9 +95,9 @@ impl<'a> SharingGroup<'a> {
     /// Creates the group of these Services, which are sorted by name; `None` if the first Service
     /// has no address.
     #[must_use]
-    pub fn of(scene: &ClusterView<'a>, served: Vec<ServiceView<'a>>) -> Option<Self> {
+    pub fn of(view: &ClusterView<'a>, served: Vec<ServiceView<'a>>) -> Option<Self> {
         let first = *served.first()?.assigned.first()?;
-        let advertised = advertised(scene, &served);
+        let advertised = advertised(view, &served);
         let addresses = addresses(&served, &advertised);
         let mut members: Vec<_> =
             served.into_iter().map(|served| Member::new(served, &advertised)).collect();
@@ -107,7 +108,7 @@ impl<'a> SharingGroup<'a> {
     }
 
     /// Returns the Services that take part in the choice of nodes; see [`Member::counts`].
-    fn decisive(&self) -> impl Iterator<Item = &Member<'a>> {
+    fn deciding_members(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.iter().filter(|member| member.counts)
     }
 
@@ -135,14 +136,14 @@ impl<'a> SharingGroup<'a> {
     /// without any eligible endpoint is ignored if another Service has one.
     #[must_use]
     pub fn is_served_on(&self, node: &str) -> bool {
-        self.decisive().all(|member| member.known_verdict(node).can_serve())
+        self.deciding_members().all(|member| member.known_verdict(node).can_serve())
     }
 
     /// Returns the addresses of the group whose endpoints on a node all fail their health check, as
     /// that node reports. Empty if the node cannot serve all the Services.
     pub fn failing_on(&self, node: &str) -> impl Iterator<Item = IpAddr> {
         let mut failing: Vec<_> =
-            self.decisive().flat_map(|member| member.failing_on(node)).collect();
+            self.deciding_members().flat_map(|member| member.failing_on(node)).collect();
         // The verdicts are computed only on demand, because nearly always no health check fails.
         if !failing.is_empty() && !self.is_served_on(node) {
             failing.clear();
@@ -162,30 +163,36 @@ impl<'a> SharingGroup<'a> {
     pub fn selects_interface(&self, node: &Node, link: &str) -> bool {
         let selected =
             |ad: &&L2Advertisement| ad.selects_node(&node.labels) && ad.selects_interface(link);
-        self.advertised.values().all(|ads| ads.iter().any(selected))
+        self.advertised.values().all(|advertisements| advertisements.iter().any(selected))
     }
 
     /// Returns the nodes that may announce the group, sorted by name.
     #[must_use]
-    pub fn candidates(&self, scene: &ClusterView<'_>) -> Box<[Candidate]> {
-        let may = |(node, _): &&(&Node, Arc<str>)| self.bar(scene, node).is_none();
-        scene.nodes.iter().filter(may).map(|(node, name)| self.candidate(node, name)).collect()
+    pub fn candidates(&self, view: &ClusterView<'_>) -> Box<[Candidate]> {
+        let is_eligible = |(node, _): &&(&Node, Arc<str>)| self.ineligible(view, node).is_none();
+        view.nodes
+            .iter()
+            .filter(is_eligible)
+            .map(|(node, name)| self.candidate(node, name))
+            .collect()
     }
 
     /// Returns every node, sorted by name, with the reason why it may not announce the group, if
     /// any.
     pub fn eligibility<'s>(
         &self,
-        scene: &'s ClusterView<'a>,
+        view: &'s ClusterView<'a>,
     ) -> impl Iterator<Item = (&'a Node, Option<Ineligible>)> + use<'a, 's, '_> {
-        scene.nodes.iter().map(|(node, _)| (*node, self.bar(scene, node)))
+        view.nodes.iter().map(|(node, _)| (*node, self.ineligible(view, node)))
     }
 
-    fn bar(&self, scene: &ClusterView<'_>, node: &Node) -> Option<Ineligible> {
+    fn ineligible(&self, view: &ClusterView<'_>, node: &Node) -> Option<Ineligible> {
         let selected = || {
-            self.advertised.values().all(|ads| ads.iter().any(|ad| ad.selects_node(&node.labels)))
+            self.advertised
+                .values()
+                .all(|advertisements| advertisements.iter().any(|ad| ad.selects_node(&node.labels)))
         };
-        scene.ineligible(node).or_else(|| {
+        view.ineligible(node).or_else(|| {
             if selected() {
                 (!self.is_served_on(&node.name)).then_some(Ineligible::CannotServe)
             } else {
@@ -199,7 +206,7 @@ impl<'a> SharingGroup<'a> {
             node: Arc::clone(name),
             cordoned: node.cordoned || !node.ready,
             terminating: self
-                .decisive()
+                .deciding_members()
                 .any(|member| member.known_verdict(name) == Verdict::Terminating),
             preference: self.preference(node),
             order: order(name, self.first),
@@ -211,7 +218,7 @@ impl<'a> SharingGroup<'a> {
     fn preference(&self, node: &Node) -> u32 {
         let mut counted: Vec<&L2Advertisement> = Vec::new();
         for ad in self.advertised.values().flatten().filter(|ad| ad.selects_node(&node.labels)) {
-            if !counted.iter().any(|there| std::ptr::eq(*there, *ad)) {
+            if !counted.iter().any(|other| std::ptr::eq(*other, *ad)) {
                 counted.push(ad);
             }
         }
@@ -223,15 +230,15 @@ impl<'a> SharingGroup<'a> {
 /// advertisements. An advertisement announces a shared address if it selects any of the Services
 /// with that address.
 fn advertised<'a>(
-    scene: &ClusterView<'a>,
+    view: &ClusterView<'a>,
     served: &[ServiceView<'_>],
 ) -> BTreeMap<IpAddr, Vec<&'a L2Advertisement>> {
     let mut advertised: BTreeMap<IpAddr, Vec<&L2Advertisement>> = BTreeMap::new();
     for served in served {
         for &address in served.assigned {
-            for ad in scene.advertisements_of(served, address) {
+            for ad in view.advertisements_of(served, address) {
                 let all = advertised.entry(address).or_default();
-                if !all.iter().any(|there| std::ptr::eq(*there, ad)) {
+                if !all.iter().any(|other| std::ptr::eq(*other, ad)) {
                     all.push(ad);
                 }
             }

@@ -26,6 +26,11 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "DataPath", type_ = "string", json_path = ".status.dataPath.state"),
     printcolumn(name = "Failing Checks", type_ = "integer", json_path = ".status.failingServices"),
     printcolumn(name = "Draining", type_ = "boolean", json_path = ".status.draining"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.interfaces[*].issues[*].reason"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct SpeakerStatusSpec {}

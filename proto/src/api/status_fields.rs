@@ -107,23 +107,23 @@ mod tests {
     /// Returns a document of IPAddressPools with these properties, in the format of Kubernetes
     /// 1.36.
     fn document(properties: &Value, path: &str) -> OpenApiDocument {
-        let names = |kind: &str| json!([{"group": GROUP, "kind": kind, "version": VERSION}]);
+        let gvk = |kind: &str| json!([{"group": GROUP, "kind": kind, "version": VERSION}]);
         let path =
             format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/ipaddresspools/{path}");
-        let of_meta = json!({"type": "string", "description": "Status of the operation."});
+        let status_of_meta = json!({"type": "string", "description": "Status of the operation."});
         let text = json!({
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes CRD Swagger"},
             "paths": {(path): {"get": {"tags": ["metallbIo_v1beta1"]}, "patch": {}}},
             "components": {"schemas": {
-                "io.k8s.apimachinery.pkg.apis.meta.v1.Status": {"type": "object", "properties": {"status": of_meta}},
+                "io.k8s.apimachinery.pkg.apis.meta.v1.Status": {"type": "object", "properties": {"status": status_of_meta}},
                 "io.k8s.apimachinery.pkg.apis.meta.v1.Time": {"type": "string", "format": "date-time"},
                 "io.metallb.v1beta1.IPAddressPool": {
-                    "type": "object", "properties": properties, "x-kubernetes-group-version-kind": names("IPAddressPool"),
+                    "type": "object", "properties": properties, "x-kubernetes-group-version-kind": gvk("IPAddressPool"),
                 },
                 "io.metallb.v1beta1.IPAddressPoolList": {
                     "type": "object", "properties": {"items": {"type": "array"}},
-                    "x-kubernetes-group-version-kind": names("IPAddressPoolList"),
+                    "x-kubernetes-group-version-kind": gvk("IPAddressPoolList"),
                 },
             }},
         });
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_has_the_status_fields_of_its_schema_and_none_that_cannot_be_written() {
+    fn status_fields_need_a_schema_and_the_status_subresource() {
         let number = json!({"type": "integer", "format": "int64"});
         let counts = json!({"status": {
             "type": "object", "required": ["assignedIPv4"],
@@ -143,16 +143,16 @@ mod tests {
             ("an empty status", json!({"status": {"type": "object"}}), "{name}/status", &[]),
             ("no status", json!({"spec": {"type": "object"}}), "{name}/status", &[]),
         ];
-        for (what, properties, path, expect) in cases {
+        for (case, properties, path, expect) in cases {
             let fields =
                 document(&properties, path).status_fields(CustomResourceKind::IPAddressPool, GROUP);
             let expect = expect.iter().map(|field| (*field).into()).collect();
-            assert_eq!(fields, Some(StatusFields::Only(expect)), "{what}");
+            assert_eq!(fields, Some(StatusFields::Only(expect)), "{case}");
         }
     }
 
     /// Returns a document of BGPPeers in one version.
-    fn routers(version: &str) -> OpenApiDocument {
+    fn bgp_peer_document(version: &str) -> OpenApiDocument {
         let path =
             format!("/apis/{GROUP}/{version}/namespaces/{{namespace}}/bgppeers/{{name}}/status");
         let text = json!({"paths": {(path): {}}, "components": {"schemas": {"peer": {
@@ -163,38 +163,42 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_looked_for_under_its_own_version() {
+    fn a_kind_is_found_under_its_own_version() {
         let fields = StatusFields::Only(["conditions".into()].into());
         assert_eq!(
-            routers("v1beta2").status_fields(CustomResourceKind::BGPPeer, GROUP),
+            bgp_peer_document("v1beta2").status_fields(CustomResourceKind::BGPPeer, GROUP),
             Some(fields)
         );
     }
 
     #[test]
-    fn a_kind_that_is_not_served_is_none() {
+    fn an_unserved_kind_has_no_status_fields() {
         let properties = json!({"status": {"type": "object"}});
-        let here = document(&properties, "{name}/status");
-        assert_eq!(here.status_fields(CustomResourceKind::Community, GROUP), None, "another kind");
+        let document = document(&properties, "{name}/status");
         assert_eq!(
-            here.status_fields(CustomResourceKind::IPAddressPool, "ferrolb.io"),
+            document.status_fields(CustomResourceKind::Community, GROUP),
+            None,
+            "another kind"
+        );
+        assert_eq!(
+            document.status_fields(CustomResourceKind::IPAddressPool, "ferrolb.io"),
             None,
             "another group"
         );
         assert_eq!(
-            routers("v1beta1").status_fields(CustomResourceKind::BGPPeer, GROUP),
+            bgp_peer_document("v1beta1").status_fields(CustomResourceKind::BGPPeer, GROUP),
             None,
             "another version"
         );
         assert_eq!(
             OpenApiDocument::default().status_fields(CustomResourceKind::IPAddressPool, GROUP),
             None,
-            "nothing"
+            "an empty document"
         );
-        let bare: OpenApiDocument =
+        let without_schemas: OpenApiDocument =
             serde_json::from_str(r#"{"openapi": "3.0.0", "paths": {}}"#).unwrap();
         assert_eq!(
-            bare.status_fields(CustomResourceKind::IPAddressPool, GROUP),
+            without_schemas.status_fields(CustomResourceKind::IPAddressPool, GROUP),
             None,
             "no schemas"
         );

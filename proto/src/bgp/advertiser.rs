@@ -47,40 +47,40 @@ impl<'a> Advertiser<'a> {
     }
 
     /// Returns the BGPPeers to whose routers the node advertises an address of these Services, and
-    /// the export targets to which it should.
+    /// the export targets.
     ///
     /// # Errors
     /// Returns the reason why the node should not or cannot advertise the address to any router.
     pub fn exported_to(
         &self,
-        scene: &ClusterView<'_>,
-        ads: &BgpAdvertisements<'a>,
+        view: &ClusterView<'_>,
+        advertisements: &BgpAdvertisements<'a>,
         services: &[ServiceView<'_>],
         address: IpAddr,
     ) -> Result<(BTreeSet<&'a str>, ExportTargets<'a>), NotAdvertised> {
-        let unsound = self
+        let unhealthy = self
             .speaker
             .is_some_and(|speaker| speaker.draining || speaker.kube_proxy_issue().is_some());
-        let relief = Withdrawable::default();
-        let asked = RouteInput {
+        let withdrawable = Withdrawable::default();
+        let input = RouteInput {
             node: self.node,
             sessions: &self.sessions,
-            ads,
-            unhealthy: unsound,
-            withdrawable: &relief,
+            advertisements,
+            unhealthy,
+            withdrawable: &withdrawable,
         };
-        let should =
-            export_targets(scene, &asked, services, address).map_err(NotAdvertised::Ineligible)?;
+        let targets =
+            export_targets(view, &input, services, address).map_err(NotAdvertised::Ineligible)?;
         let bgp = self
             .speaker
             .ok_or(NotAdvertised::NoSpeaker)?
             .bgp
             .as_ref()
             .ok_or(NotAdvertised::NoGobgpd)?;
-        let stands =
+        let is_established =
             |name: &&str| bgp.iter().any(|session| session.established && *session.peer == **name);
-        let to = should.peers.iter().copied().filter(stands).collect();
-        Ok((to, should))
+        let peers = targets.peers.iter().copied().filter(is_established).collect();
+        Ok((peers, targets))
     }
 
     /// Returns whether the speaker reports that it has withdrawn routes because its node drains and
@@ -93,11 +93,11 @@ impl<'a> Advertiser<'a> {
     /// Returns whether the node has a next hop for prefixes of a family towards one of its routers.
     /// If the session runs over the other family, the next hop is an address of the Node.
     pub(super) fn has_next_hop(&self, peer: &str, family: Family) -> bool {
-        let has =
+        let has_address =
             || self.node.internal_addresses.iter().any(|address| Family::of(*address) == family);
         let session = self.sessions.active.iter().find(|(of, _)| *of.name == *peer);
-        session.is_some_and(|(_, session)| match &session.place {
-            PeerLocation::Address(address) => Family::of(*address) == family || has(),
+        session.is_some_and(|(_, session)| match &session.location {
+            PeerLocation::Address(address) => Family::of(*address) == family || has_address(),
             PeerLocation::Interface(_) => true,
         })
     }

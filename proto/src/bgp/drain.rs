@@ -40,35 +40,35 @@ impl<'a> AlternateNodes<'a> {
     /// Selects the nodes that are Ready, not cordoned and not draining, and whose speakers are live
     /// and report a complete status with an established session. `own` is the current status of
     /// this node's speaker. Another speaker is live if the two receive each other's hellos, or if
-    /// it has replied recently (`answered`). The status object alone proves nothing: after the
+    /// it has replied recently (`replied`). The status object alone proves nothing: after the
     /// failure of a speaker, its status remains, with established sessions.
     pub fn new(
         own: &'a Speaker,
         nodes: impl Iterator<Item = &'a Node>,
         peers: impl Iterator<Item = &'a BgpPeer> + Clone,
         speakers: impl Iterator<Item = &'a Speaker>,
-        answered: &BTreeSet<Box<str>>,
+        replied: &BTreeSet<Box<str>>,
     ) -> Self {
         let nodes: BTreeMap<&str, &Node> = nodes.map(|node| (&*node.name, node)).collect();
         let mut found = Self::default();
         for speaker in speakers.filter(|speaker| speaker.node != own.node) {
             let Some(node) = nodes.get(&*speaker.node) else { continue };
-            let sound = node.ready
+            let is_healthy = node.ready
                 && !node.cordoned
                 && node.drain.is_none()
                 && !speaker.incomplete
                 && !speaker.draining;
-            if !sound || !speaker.bgp.iter().flatten().any(|session| session.established) {
+            if !is_healthy || !speaker.bgp.iter().flatten().any(|session| session.established) {
                 continue;
             }
-            let heard =
+            let has_mutual_hellos =
                 own.receives_hellos_of(&speaker.node) && speaker.receives_hellos_of(&own.node);
-            if !heard {
+            if !has_mutual_hellos {
                 let addresses =
                     node.internal_addresses.iter().copied().take(LIVENESS_ADDRESSES_MAX).collect();
                 found.unverified.insert(speaker.node.clone(), addresses);
             }
-            if !heard && !answered.contains(&speaker.node) {
+            if !has_mutual_hellos && !replied.contains(&speaker.node) {
                 continue;
             }
             found.advertisers.push(Advertiser::new(node, peers.clone(), Some(speaker)));
@@ -93,32 +93,33 @@ impl<'a> AlternateNodes<'a> {
     /// Services, other than as a de-preferred path.
     pub fn advertised_to(
         &self,
-        scene: &ClusterView<'_>,
-        ads: &BgpAdvertisements<'a>,
+        view: &ClusterView<'_>,
+        advertisements: &BgpAdvertisements<'a>,
         services: &[ServiceView<'_>],
         address: IpAddr,
         peers: &BTreeSet<&str>,
     ) -> BTreeSet<&'a str> {
-        let mut told = BTreeSet::new();
-        for teller in &self.advertisers {
+        let mut reached = BTreeSet::new();
+        for advertiser in &self.advertisers {
             // This check is cheap and excludes most nodes, which have no endpoint of a Service with
             // the policy `Local`.
-            if !is_served_on(services, address, &teller.node.name) {
+            if !is_served_on(services, address, &advertiser.node.name) {
                 continue;
             }
-            if let Ok((to, should)) = teller.exported_to(scene, ads, services, address)
+            if let Ok((to, should)) =
+                advertiser.exported_to(view, advertisements, services, address)
                 && !should.de_preferred
             {
                 let sends = |peer: &&str| {
-                    peers.contains(peer) && teller.has_next_hop(peer, Family::of(address))
+                    peers.contains(peer) && advertiser.has_next_hop(peer, Family::of(address))
                 };
-                told.extend(to.into_iter().filter(sends));
+                reached.extend(to.into_iter().filter(sends));
             }
-            if told.len() == peers.len() {
+            if reached.len() == peers.len() {
                 break;
             }
         }
-        told
+        reached
     }
 }
 
@@ -145,7 +146,7 @@ impl AlternateRoutes {
         now: Instant,
     ) -> Self {
         let mut known = BTreeSet::<PeersSince>::new();
-        let covers =
+        let routes =
             found.into_iter().filter(|(_, peers)| !peers.is_empty()).map(|(address, peers)| {
                 let before =
                     |peer: &str| self.0.get(&address).and_then(|since| since.get(peer).copied());
@@ -156,22 +157,22 @@ impl AlternateRoutes {
                 known.insert(Arc::clone(&since));
                 (address, since)
             });
-        Self(covers.collect())
+        Self(routes.collect())
     }
 
     /// Returns the routes that may be withdrawn, because other nodes have advertised them for
     /// `delay`.
     #[must_use]
     pub fn withdrawable(&self, delay: Duration, now: Instant) -> Withdrawable {
-        let long = |since: &PeersSince| -> BTreeSet<Box<str>> {
+        let lasting = |since: &PeersSince| -> BTreeSet<Box<str>> {
             since
                 .iter()
                 .filter(|(_, since)| **since + delay <= now)
                 .map(|(peer, _)| peer.clone())
                 .collect()
         };
-        let relief = self.0.iter().map(|(address, since)| (*address, long(since)));
-        relief.filter(|(_, peers)| !peers.is_empty()).collect()
+        let withdrawable = self.0.iter().map(|(address, since)| (*address, lasting(since)));
+        withdrawable.filter(|(_, peers)| !peers.is_empty()).collect()
     }
 
     /// Returns the next time at which [`Self::withdrawable`] contains more routes if nothing

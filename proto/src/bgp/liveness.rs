@@ -20,9 +20,9 @@ impl LivenessReplies {
         self.0.insert(node, now);
     }
 
-    /// Returns the nodes in `asked` whose speakers replied recently. Drops all other replies.
-    pub fn recent(&mut self, asked: &UnverifiedSpeakers, now: Instant) -> BTreeSet<Box<str>> {
-        self.0.retain(|node, at| asked.contains_key(node) && now.since(*at) < REPLY_AGE_MAX);
+    /// Returns the nodes in `unverified` whose speakers replied recently. Drops all other replies.
+    pub fn recent(&mut self, unverified: &UnverifiedSpeakers, now: Instant) -> BTreeSet<Box<str>> {
+        self.0.retain(|node, at| unverified.contains_key(node) && now.since(*at) < REPLY_AGE_MAX);
         self.0.keys().cloned().collect()
     }
 
@@ -38,39 +38,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_counts_for_a_while_and_for_who_is_still_asked() {
+    fn a_reply_counts_for_5_s_and_only_for_requested_nodes() {
         let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
-        let asked = |names: &[&str]| {
+        let unverified = |names: &[&str]| {
             names
                 .iter()
                 .map(|name| ((*name).into(), Box::default()))
                 .collect::<UnverifiedSpeakers>()
         };
-        let both = asked(&["a", "b"]);
-        let mut answers = LivenessReplies::default();
-        assert_eq!(answers.deadline(), None);
-        answers.record("a".into(), at(0));
-        answers.record("b".into(), at(2));
+        let both = unverified(&["a", "b"]);
+        let mut replies = LivenessReplies::default();
+        assert_eq!(replies.deadline(), None);
+        replies.record("a".into(), at(0));
+        replies.record("b".into(), at(2));
         let names = |found: BTreeSet<Box<str>>| {
             found.into_iter().map(String::from).collect::<Vec<_>>().join("+")
         };
         assert_eq!(
-            (names(answers.recent(&both, at(4))), answers.deadline()),
+            (names(replies.recent(&both, at(4))), replies.deadline()),
             ("a+b".into(), Some(at(5)))
         );
         assert_eq!(
-            (names(answers.recent(&both, at(5))), answers.deadline()),
+            (names(replies.recent(&both, at(5))), replies.deadline()),
             ("b".into(), Some(at(7)))
         );
-        answers.record("a".into(), at(6));
+        replies.record("a".into(), at(6));
         assert_eq!(
-            (names(answers.recent(&both, at(7))), answers.deadline()),
+            (names(replies.recent(&both, at(7))), replies.deadline()),
             ("a".into(), Some(at(11)))
         );
         assert_eq!(
-            (names(answers.recent(&asked(&["b"]), at(8))), answers.deadline()),
+            (names(replies.recent(&unverified(&["b"]), at(8))), replies.deadline()),
             ("".into(), None)
         );
-        assert_eq!(names(answers.recent(&both, at(8))), "", "what was known of it is forgotten");
+        assert_eq!(
+            names(replies.recent(&both, at(8))),
+            "",
+            "the reply of a node without a request was dropped"
+        );
     }
 }

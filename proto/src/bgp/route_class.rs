@@ -60,14 +60,14 @@ impl RouteClass {
     /// Removes these routers from those that receive the route. Returns whether any of them was
     /// removed.
     pub(super) fn remove_peers(&mut self, peers: &BTreeSet<&str>) -> bool {
-        let mut relieved = false;
-        self.peers_by_attributes.retain(|_, seeing| {
-            let before = seeing.len();
-            seeing.retain(|peer| !peers.contains(&**peer));
-            relieved |= seeing.len() < before;
-            !seeing.is_empty()
+        let mut removed = false;
+        self.peers_by_attributes.retain(|_, receivers| {
+            let before = receivers.len();
+            receivers.retain(|peer| !peers.contains(&**peer));
+            removed |= receivers.len() < before;
+            !receivers.is_empty()
         });
-        relieved
+        removed
     }
 
     /// Returns the names of the BGPPeers whose routers receive the route.

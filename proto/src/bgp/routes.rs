@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::ads::{BgpAdvertisements, ResolvedAdvertisement};
+use super::advertisements::{BgpAdvertisements, ResolvedAdvertisement};
 use super::{Prefix, RouteAttributes, RouteClass, Sessions, Withdrawable};
 use crate::announce::{ClusterView, Ineligible, ServiceView};
 use crate::facts::{BgpAdvertisement, Node, Pool, SessionParameters};
@@ -27,7 +27,7 @@ pub struct RouteInput<'a, 's> {
     /// The node's sessions.
     pub sessions: &'s Sessions<'a>,
     /// All BGPAdvertisements.
-    pub ads: &'s BgpAdvertisements<'a>,
+    pub advertisements: &'s BgpAdvertisements<'a>,
     /// The routes must be de-preferred: the node drains, or its kube-proxy is unhealthy.
     pub unhealthy: bool,
     /// The routes that the node may withdraw, because it drains or is cordoned, and other nodes
@@ -62,19 +62,19 @@ struct AddressEligibility {
 
 impl AddressEligibility {
     fn of(services: &[ServiceView<'_>], address: IpAddr, node: &str) -> Self {
-        let mut standing = Self::default();
-        let having = services.iter().filter(|served| served.assigned.contains(&address));
-        having.for_each(|served| standing.add(served, address, node));
-        standing
+        let mut eligibility = Self::default();
+        let with_address = services.iter().filter(|served| served.assigned.contains(&address));
+        with_address.for_each(|served| eligibility.add(served, address, node));
+        eligibility
     }
 
     fn add(&mut self, served: &ServiceView<'_>, address: IpAddr, node: &str) {
-        let ServiceView { policy, eligible: usable, endpoints, failing_on, .. } = served;
+        let ServiceView { policy, eligible, endpoints, failing_on, .. } = served;
         let family = Family::of(address);
         let failing = failing_on.contains(&(node, family)).then_some(family);
         let verdict = verdict(
             *policy,
-            *usable,
+            *eligible,
             [family],
             node,
             endpoints.iter().copied(),
@@ -103,37 +103,42 @@ impl RouteInput<'_, '_> {
 /// Computes the routes of a node for these Services. All Services with the same address together
 /// decide on its route.
 pub fn routes<'a>(
-    scene: &ClusterView<'a>,
-    asked: &RouteInput<'a, '_>,
+    view: &ClusterView<'a>,
+    input: &RouteInput<'a, '_>,
     services: impl IntoIterator<Item = ServiceView<'a>>,
 ) -> NodeRoutes {
-    let ads = asked.ads.of_node(&asked.node.labels);
-    if ads.is_empty() || asked.sessions.active.is_empty() || scene.ineligible(asked.node).is_some()
+    let advertisements = input.advertisements.of_node(&input.node.labels);
+    if advertisements.is_empty()
+        || input.sessions.active.is_empty()
+        || view.ineligible(input.node).is_some()
     {
         return NodeRoutes::default();
     }
     let mut by_pool: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    // The eligibility of the node for each address, with the indexes into `ads` of the
+    // The eligibility of the node for each address, with the indexes into `advertisements` of the
     // advertisements that announce the address.
-    let mut standings: BTreeMap<IpAddr, (AddressEligibility, BTreeSet<usize>)> = BTreeMap::new();
+    let mut eligibilities: BTreeMap<IpAddr, (AddressEligibility, BTreeSet<usize>)> =
+        BTreeMap::new();
     for served in services {
         for address in served.assigned {
-            let pool = scene.pool_of(served.from_pool, *address);
+            let pool = view.pool_of(served.from_pool, *address);
             let of_pool = |pool: &Pool| {
-                (0..ads.len()).filter(|place| ads[*place].announces_pool(pool)).collect::<Vec<_>>()
+                (0..advertisements.len())
+                    .filter(|index| advertisements[*index].announces_pool(pool))
+                    .collect::<Vec<_>>()
             };
-            let places = pool
+            let ad_indexes = pool
                 .map(|pool| by_pool.entry(&pool.name).or_insert_with(|| of_pool(pool)).as_slice());
-            let selected = places
+            let selected = ad_indexes
                 .into_iter()
                 .flatten()
-                .filter(|place| ads[**place].of.selects_service(|| served.labels()));
-            let (standing, selecting) = standings.entry(*address).or_default();
+                .filter(|index| advertisements[**index].of.selects_service(|| served.labels()));
+            let (eligibility, selecting) = eligibilities.entry(*address).or_default();
             selecting.extend(selected);
-            standing.add(&served, *address, &asked.node.name);
+            eligibility.add(&served, *address, &input.node.name);
         }
     }
-    classify(&ads, asked, standings)
+    classify(&advertisements, input, eligibilities)
 }
 
 /// Returns whether the node of this name can serve an address of these Services.
@@ -150,7 +155,7 @@ pub struct ExportTargets<'a> {
     pub de_preferred: bool,
     /// The BGPAdvertisements that are not applied to some of their routers, because an older
     /// BGPAdvertisement with other attributes has precedence.
-    pub yielding: BTreeSet<&'a str>,
+    pub overridden: BTreeSet<&'a str>,
 }
 
 /// Computes the routers to which a node advertises an address of these Services. Services without
@@ -159,51 +164,51 @@ pub struct ExportTargets<'a> {
 /// # Errors
 /// Returns the reason why the node advertises the address to no router.
 pub fn export_targets<'a>(
-    scene: &ClusterView<'_>,
-    asked: &RouteInput<'a, '_>,
+    view: &ClusterView<'_>,
+    input: &RouteInput<'a, '_>,
     services: &[ServiceView<'_>],
     address: IpAddr,
 ) -> Result<ExportTargets<'a>, Ineligible> {
-    if let Some(bar) = scene.ineligible(asked.node) {
-        return Err(bar);
+    if let Some(reason) = view.ineligible(input.node) {
+        return Err(reason);
     }
-    let having = || services.iter().filter(|served| served.assigned.contains(&address));
+    let with_address = || services.iter().filter(|served| served.assigned.contains(&address));
     let announces = |ad: &&ResolvedAdvertisement<'_>| {
-        let of_pool = |served: &ServiceView<'_>| scene.pool_of(served.from_pool, address);
-        having().any(|served| of_pool(served).is_some_and(|pool| ad.announces(pool, served)))
+        let of_pool = |served: &ServiceView<'_>| view.pool_of(served.from_pool, address);
+        with_address().any(|served| of_pool(served).is_some_and(|pool| ad.announces(pool, served)))
     };
-    let mut ads = asked.ads.of_node(&asked.node.labels);
-    ads.retain(announces);
-    if ads.is_empty() {
+    let mut advertisements = input.advertisements.of_node(&input.node.labels);
+    advertisements.retain(announces);
+    if advertisements.is_empty() {
         return Err(Ineligible::NotSelected);
     }
-    let standing = AddressEligibility::of(services, address, &asked.node.name);
-    if !standing.has_endpoint {
+    let eligibility = AddressEligibility::of(services, address, &input.node.name);
+    if !eligibility.has_endpoint {
         return Err(Ineligible::NoEndpoint);
     }
-    if standing.unserved {
+    if eligibility.unserved {
         return Err(Ineligible::CannotServe);
     }
-    let carrying = asked
+    let sessions = input
         .sessions
         .active
         .iter()
         .filter(|(_, session)| session.carries_family(Family::of(address)));
-    let last = asked.is_de_preferred() || standing.failing;
-    let mut audience =
-        ExportTargets { peers: BTreeSet::new(), de_preferred: last, yielding: BTreeSet::new() };
-    let mut bar = Ineligible::NoRouter;
-    for (peer, session) in carrying {
-        match attributes_for(&ads, &peer.name, session, last) {
-            Some(Ok((_, yielding))) => {
-                audience.peers.insert(&*peer.name);
-                audience.yielding.extend(yielding);
+    let de_preferred = input.is_de_preferred() || eligibility.failing;
+    let mut targets =
+        ExportTargets { peers: BTreeSet::new(), de_preferred, overridden: BTreeSet::new() };
+    let mut reason = Ineligible::NoRouter;
+    for (peer, session) in sessions {
+        match attributes_for(&advertisements, &peer.name, session, de_preferred) {
+            Some(Ok((_, overridden))) => {
+                targets.peers.insert(&*peer.name);
+                targets.overridden.extend(overridden);
             }
-            Some(Err(CommunityLimitExceeded)) => bar = Ineligible::TooManyCommunities,
+            Some(Err(CommunityLimitExceeded)) => reason = Ineligible::TooManyCommunities,
             None => {}
         }
     }
-    if audience.peers.is_empty() { Err(bar) } else { Ok(audience) }
+    if targets.peers.is_empty() { Err(reason) } else { Ok(targets) }
 }
 
 /// Properties of a prefix, which follow from the addresses in the prefix that the node can serve.
@@ -215,7 +220,7 @@ struct PrefixProperties<'r> {
     withdrawable: Option<BTreeSet<&'r str>>,
     /// The indexes of the advertisements that announce any address in the prefix that the node can
     /// serve.
-    places: BTreeSet<usize>,
+    ad_indexes: BTreeSet<usize>,
 }
 
 /// The key of a [`RouteClass`]: prefixes with the same family and the same properties (see
@@ -224,67 +229,70 @@ type ClassKey<'r> = (Family, bool, BTreeSet<&'r str>, BTreeSet<usize>);
 
 /// Computes the routes for the addresses that the node can serve.
 fn classify(
-    ads: &[&ResolvedAdvertisement<'_>],
-    asked: &RouteInput<'_, '_>,
-    standings: BTreeMap<IpAddr, (AddressEligibility, BTreeSet<usize>)>,
+    advertisements: &[&ResolvedAdvertisement<'_>],
+    input: &RouteInput<'_, '_>,
+    eligibilities: BTreeMap<IpAddr, (AddressEligibility, BTreeSet<usize>)>,
 ) -> NodeRoutes {
     let mut prefixes: BTreeMap<Prefix, PrefixProperties<'_>> = BTreeMap::new();
-    for (address, (standing, places)) in
-        standings.into_iter().filter(|(_, (standing, _))| standing.serves())
+    for (address, (eligibility, ad_indexes)) in
+        eligibilities.into_iter().filter(|(_, (eligibility, _))| eligibility.serves())
     {
-        let relief: BTreeSet<_> =
-            asked.withdrawable.get(&address).into_iter().flatten().map(|peer| &**peer).collect();
-        for place in places {
-            let length = ads[place].of.aggregation_length(Family::of(address));
-            let joined = prefixes.entry(Prefix::of(address, length));
-            let joined = joined.or_insert(PrefixProperties {
+        let peers: BTreeSet<_> =
+            input.withdrawable.get(&address).into_iter().flatten().map(|peer| &**peer).collect();
+        for index in ad_indexes {
+            let length = advertisements[index].of.aggregation_length(Family::of(address));
+            let properties = prefixes.entry(Prefix::of(address, length));
+            let properties = properties.or_insert(PrefixProperties {
                 de_preferred: true,
                 withdrawable: None,
-                places: BTreeSet::new(),
+                ad_indexes: BTreeSet::new(),
             });
-            joined.de_preferred &= asked.is_de_preferred() || standing.failing;
-            joined.withdrawable = Some(
-                joined.withdrawable.take().map_or_else(|| relief.clone(), |all| &all & &relief),
+            properties.de_preferred &= input.is_de_preferred() || eligibility.failing;
+            properties.withdrawable = Some(
+                properties.withdrawable.take().map_or_else(|| peers.clone(), |all| &all & &peers),
             );
-            joined.places.insert(place);
+            properties.ad_indexes.insert(index);
         }
     }
     // Each class is computed once per key, because 10,000 prefixes have only a handful of keys. The
-    // flag records whether the relief removes a router from the class.
+    // flag records whether a router was removed from the class, because the route is withdrawn
+    // there.
     let mut classes = BTreeMap::<ClassKey<'_>, (Arc<RouteClass>, bool)>::new();
-    let mut announcement = NodeRoutes::default();
-    for (prefix, PrefixProperties { de_preferred: last, withdrawable: relief, places }) in prefixes
-    {
-        let sort = (prefix.family(), last, relief.unwrap_or_default(), places);
-        let (class, relieved) =
-            classes.entry(sort).or_insert_with_key(|(family, last, relief, places)| {
-                let ads = places.iter().map(|place| ads[*place]).collect::<Vec<_>>();
-                let mut class = class(&ads, *family, asked.sessions, *last);
-                let relieved = class.remove_peers(relief);
-                (Arc::new(class), relieved)
-            });
-        announcement.withdrawn += usize::from(*relieved);
+    let mut node_routes = NodeRoutes::default();
+    for (prefix, PrefixProperties { de_preferred, withdrawable, ad_indexes }) in prefixes {
+        let key = (prefix.family(), de_preferred, withdrawable.unwrap_or_default(), ad_indexes);
+        let (class, is_withdrawn) = classes.entry(key).or_insert_with_key(
+            |(family, de_preferred, withdrawable, ad_indexes)| {
+                let advertisements =
+                    ad_indexes.iter().map(|index| advertisements[*index]).collect::<Vec<_>>();
+                let mut class = class(&advertisements, *family, input.sessions, *de_preferred);
+                let is_withdrawn = class.remove_peers(withdrawable);
+                (Arc::new(class), is_withdrawn)
+            },
+        );
+        node_routes.withdrawn += usize::from(*is_withdrawn);
         if !class.peers_by_attributes.is_empty() {
-            announcement.routes.insert(prefix, Arc::clone(class));
+            node_routes.routes.insert(prefix, Arc::clone(class));
         }
     }
-    announcement
+    node_routes
 }
 
 /// Computes the class of the routes that these advertisements announce together, the oldest first.
-/// `last`: the routes are de-preferred.
 fn class(
-    ads: &[&ResolvedAdvertisement<'_>],
+    advertisements: &[&ResolvedAdvertisement<'_>],
     family: Family,
     sessions: &Sessions<'_>,
-    last: bool,
+    de_preferred: bool,
 ) -> RouteClass {
     let mut class = RouteClass::default();
     for (peer, session) in
         sessions.active.iter().filter(|(_, session)| session.carries_family(family))
     {
-        if let Some(Ok((seen, _))) = attributes_for(ads, &peer.name, session, last) {
-            class.insert(&peer.name, seen);
+        if let Some(Ok((attributes, _))) =
+            attributes_for(advertisements, &peer.name, session, de_preferred)
+        {
+            class.insert(&peer.name, attributes);
         }
     }
     class
@@ -301,20 +309,20 @@ struct CommunityLimitExceeded;
 /// attribute. The oldest advertisement sets these values, and a younger one with other values is
 /// not applied to this router.
 fn attributes_for<'a>(
-    ads: &[&ResolvedAdvertisement<'a>],
+    advertisements: &[&ResolvedAdvertisement<'a>],
     peer: &str,
     session: &SessionParameters,
     de_preferred: bool,
 ) -> Option<Result<(RouteAttributes, Vec<&'a str>), CommunityLimitExceeded>> {
-    let mut selecting = ads.iter().filter(|ad| ad.of.selects_peer(peer));
+    let mut selecting = advertisements.iter().filter(|ad| ad.of.selects_peer(peer));
     let oldest = selecting.next()?;
     let BgpAdvertisement { local_pref, med, as_path_prepend: prepend, .. } = *oldest.of;
-    let (mut communities, mut yielding) = (oldest.communities.clone(), Vec::new());
+    let (mut communities, mut overridden) = (oldest.communities.clone(), Vec::new());
     for ad in selecting {
         if (ad.of.local_pref, ad.of.med, ad.of.as_path_prepend) == (local_pref, med, prepend) {
             communities.extend(&ad.communities);
         } else {
-            yielding.push(&*ad.of.name);
+            overridden.push(&*ad.of.name);
         }
     }
     if communities.len() > COMMUNITIES_MAX {
@@ -322,11 +330,14 @@ fn attributes_for<'a>(
     }
     // A router in the nodes' own AS would reject a path with its own AS number as a loop.
     // LOCAL_PREF is only sent to such routers.
-    let internal = session.is_internal();
+    let is_internal = session.is_internal();
     let (local_pref, prepend) =
-        (local_pref.filter(|_| internal), if internal { 0 } else { prepend });
-    let seen = RouteAttributes { communities, local_pref, med, prepend };
-    Some(Ok((if de_preferred { seen.de_preferred(internal) } else { seen }, yielding)))
+        (local_pref.filter(|_| is_internal), if is_internal { 0 } else { prepend });
+    let attributes = RouteAttributes { communities, local_pref, med, prepend };
+    Some(Ok((
+        if de_preferred { attributes.de_preferred(is_internal) } else { attributes },
+        overridden,
+    )))
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub struct Sessions<'a> {
     /// The BGPPeers with which the node has sessions, the oldest first.
     pub active: Vec<(&'a BgpPeer, &'a SessionParameters)>,
     /// The BGPPeers that select the node but have no session with it, each with its conflict with
-    /// one of the BGPPeers in `with`.
+    /// one of the BGPPeers in `active`.
     pub conflicts: Vec<(&'a BgpPeer, PeerConflict)>,
 }
 
@@ -85,16 +85,16 @@ pub fn sessions<'a>(
     peers: impl IntoIterator<Item = &'a BgpPeer>,
     labels: &BTreeMap<String, String>,
 ) -> Sessions<'a> {
-    let sound = |peer: &'a BgpPeer| Some((peer, peer.session.as_ref().ok()?));
-    let mut here: Vec<_> =
-        peers.into_iter().filter(|peer| peer.selects_node(labels)).filter_map(sound).collect();
-    here.sort_by_key(|(peer, _)| (peer.created, &*peer.name));
+    let valid = |peer: &'a BgpPeer| Some((peer, peer.session.as_ref().ok()?));
+    let mut selected: Vec<_> =
+        peers.into_iter().filter(|peer| peer.selects_node(labels)).filter_map(valid).collect();
+    selected.sort_by_key(|(peer, _)| (peer.created, &*peer.name));
     let mut sessions = Sessions::default();
-    for (peer, session) in here {
+    for (peer, session) in selected {
         match sessions
             .active
             .iter()
-            .find_map(|(older, theirs)| conflict(&older.name, theirs, session))
+            .find_map(|(older, parameters)| conflict(&older.name, parameters, session))
         {
             Some(conflict) => sessions.conflicts.push((peer, conflict)),
             None => sessions.active.push((peer, session)),
@@ -103,18 +103,19 @@ pub fn sessions<'a>(
     sessions
 }
 
+/// Returns the conflict between a BGPPeer and the older one with the name `older_name`, if any.
 fn conflict(
-    other: &str,
-    theirs: &SessionParameters,
-    ours: &SessionParameters,
+    older_name: &str,
+    older: &SessionParameters,
+    younger: &SessionParameters,
 ) -> Option<PeerConflict> {
-    if theirs.place == ours.place {
-        Some(PeerConflict::Router(other.into()))
-    } else if theirs.my_asn != ours.my_asn {
-        Some(PeerConflict::MyAsn { other: other.into(), asn: theirs.my_asn })
+    if older.location == younger.location {
+        Some(PeerConflict::Router(older_name.into()))
+    } else if older.my_asn != younger.my_asn {
+        Some(PeerConflict::MyAsn { other: older_name.into(), asn: older.my_asn })
     } else {
-        let differ = theirs.router_id != ours.router_id;
-        differ.then(|| PeerConflict::RouterId { other: other.into(), id: theirs.router_id })
+        let differ = older.router_id != younger.router_id;
+        differ.then(|| PeerConflict::RouterId { other: older_name.into(), id: older.router_id })
     }
 }
 
@@ -156,7 +157,7 @@ impl SessionParameters {
     /// both families if the BGPPeer requests it or the session is unnumbered.
     #[must_use]
     pub fn carries_family(&self, family: Family) -> bool {
-        match &self.place {
+        match &self.location {
             PeerLocation::Address(address) => self.dual_stack || Family::of(*address) == family,
             PeerLocation::Interface(_) => true,
         }
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_of_two_that_exclude_each_other_is_in_use_and_the_younger_says_why() {
+    fn the_older_of_two_conflicting_peers_is_in_use() {
         let other = json!({"peerAddress": "10.0.0.2"});
         let cases = [
             (json!({}), "BGPPeer a, which is older, selects the same router"),
@@ -206,20 +207,20 @@ mod tests {
             let (younger, older) = (peer("0", 2, &spec), peer("a", 1, &json!({})));
             let sessions = sessions([&younger, &older], &labels("x"));
             assert_eq!(names(&sessions), ["a"], "{spec}");
-            let [(culprit, conflict)] = &sessions.conflicts[..] else {
+            let [(refused, conflict)] = &sessions.conflicts[..] else {
                 panic!("{spec}: {:?}", sessions.conflicts)
             };
-            assert_eq!(&*culprit.name, "0");
+            assert_eq!(&*refused.name, "0");
             assert!(conflict.to_string().contains(why), "{conflict}");
         }
         let (younger, older) = (peer("0", 2, &other), peer("a", 1, &json!({})));
         assert_eq!(names(&sessions([&younger, &older], &labels("x"))), ["a", "0"]);
-        let (same, age) = (peer("a", 1, &json!({})), peer("b", 1, &json!({})));
-        assert_eq!(names(&sessions([&age, &same], &labels("x"))), ["a"]);
+        let (first, second) = (peer("a", 1, &json!({})), peer("b", 1, &json!({})));
+        assert_eq!(names(&sessions([&second, &first], &labels("x"))), ["a"]);
     }
 
     #[test]
-    fn who_excludes_nobody_on_this_node_excludes_nobody() {
+    fn a_peer_without_a_session_on_this_node_excludes_no_other() {
         let on = |rack: &str| json!({"nodeSelectors": [{"matchLabels": {"rack": rack}}]});
         let all = [
             peer("x", 1, &on("x")),
@@ -232,16 +233,16 @@ mod tests {
         assert_eq!(names(&sessions(&all, &labels("z"))), ["third"]);
         // A refused BGPPeer does not exclude others.
         let refused = peer("refused", 4, &json!({"myASN": 1, "peerAddress": "10.0.0.4"}));
-        let twin = peer("twin", 5, &json!({"peerAddress": "10.0.0.4"}));
+        let same_router = peer("same-router", 5, &json!({"peerAddress": "10.0.0.4"}));
         assert_eq!(
-            names(&sessions(all.iter().chain([&refused, &twin]), &labels("z"))),
-            ["third", "twin"]
+            names(&sessions(all.iter().chain([&refused, &same_router]), &labels("z"))),
+            ["third", "same-router"]
         );
     }
 
     #[test]
-    fn a_session_is_internal_and_carries_families_as_its_terms_say() {
-        let session = |spec: Value| peer("a", 1, &spec).session.expect("sound");
+    fn the_spec_decides_whether_a_session_is_internal_and_its_families() {
+        let session = |spec: Value| peer("a", 1, &spec).session.expect("a valid BGPPeer");
         assert!(!session(json!({})).is_internal());
         assert!(session(json!({"peerASN": 64512})).is_internal());
         assert!(session(json!({"peerASN": 64513, "localASN": 64513})).is_internal());

@@ -17,7 +17,7 @@ use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, FailingReport};
 
 /// Minimum interval between hellos that report changed failures, however many health checks change.
 /// An owner sends hellos at the same interval by default.
-pub(super) const FAILING_SAID_EVERY: Duration = Duration::from_millis(50);
+pub(super) const FAILING_REPORT_INTERVAL: Duration = Duration::from_millis(50);
 /// Number of times that the end of the list must be sent until a new peer has received the whole
 /// list. The first pass may have begun in the middle of the list.
 const ENDS_FOR_NEWCOMERS: u8 = 2;
@@ -29,7 +29,7 @@ pub(super) struct Failures {
     now: BTreeSet<IpAddr>,
     /// Failures that this node has reported: by the latest report on each address, and by the
     /// report before it. The first set equals the knowledge of a peer that received every hello.
-    said: [BTreeSet<IpAddr>; 2],
+    reported: [BTreeSet<IpAddr>; 2],
     /// First address of the range that the next hello reports; `None`: the start of the list.
     next: Option<IpAddr>,
     /// Number of times that the end of the list must still be sent, until new peers have the whole
@@ -45,14 +45,13 @@ impl Failures {
     /// the address was a failure. The hello that reported the recovery may be lost, or arrive after
     /// this node's claim. Peers would then not accept the claim.
     pub(super) fn counts_for(&self, unit: &Unit) -> u8 {
-        let all = || self.said.iter().chain([&self.now]);
+        let all = || self.reported.iter().chain([&self.now]);
         count(unit, |address| all().any(|failing| failing.contains(address)))
     }
 
-    /// Schedules the complete list for a new peer, which has received no part of it or an outdated
-    /// one. A list that fits into one hello needs no action, because every hello contains all of
-    /// it.
-    pub(super) fn tell_newcomers(&mut self) {
+    /// Schedules the complete list for a new peer, which has no list or an outdated one. A list
+    /// that fits into one hello needs no action, because every hello contains the whole list.
+    pub(super) fn schedule_complete_list(&mut self) {
         if self.now.len() > ADDRESSES_PER_FRAME_MAX {
             self.newcomers = ENDS_FOR_NEWCOMERS;
         }
@@ -61,8 +60,8 @@ impl Failures {
     /// Returns the report for the next hello: the next range of the list. Each range begins with
     /// the last address of the range before, so that no address between two ranges is left out.
     fn next_report(&self) -> FailingReport {
-        let goes_on = self.next.filter(|_| self.now.len() > ADDRESSES_PER_FRAME_MAX);
-        let first = goes_on.and_then(|next| self.now.range(..=next).next_back());
+        let position = self.next.filter(|_| self.now.len() > ADDRESSES_PER_FRAME_MAX);
+        let first = position.and_then(|next| self.now.range(..=next).next_back());
         let from = first.map_or(Bound::Unbounded, |first| Bound::Included(*first));
         let addresses: Vec<_> = self
             .now
@@ -77,7 +76,7 @@ impl Failures {
     /// Returns whether a peer may not have received the latest changes. The next hello then follows
     /// soon.
     fn has_unsent_changes(&self) -> bool {
-        let [last, before] = &self.said;
+        let [last, before] = &self.reported;
         self.newcomers > 0 || self.now != *last || last != before
     }
 }
@@ -92,12 +91,13 @@ type Range = (Bound<IpAddr>, Bound<IpAddr>);
 
 /// Returns the range that a failure report covers; `None` if the report covers nothing. The
 /// addresses of the report must be ascending.
-fn range(said: &FailingReport) -> Option<Range> {
+fn range(report: &FailingReport) -> Option<Range> {
     let edge = |more: bool, address: Option<&IpAddr>| match more {
         true => address.map(|address| Bound::Included(*address)),
         false => Some(Bound::Unbounded),
     };
-    edge(said.more_before, said.addresses.first()).zip(edge(said.more_after, said.addresses.last()))
+    edge(report.more_before, report.addresses.first())
+        .zip(edge(report.more_after, report.addresses.last()))
 }
 
 /// Replaces the addresses of `known` within a range with `failing`, which is ascending. Returns the
@@ -108,8 +108,8 @@ fn replace_range(
     range: Range,
     failing: &[IpAddr],
 ) -> (Vec<IpAddr>, usize) {
-    let gone = known.range(range).filter(|address| failing.binary_search(address).is_err());
-    let mut changed: Vec<_> = gone.copied().collect();
+    let recovered = known.range(range).filter(|address| failing.binary_search(address).is_err());
+    let mut changed: Vec<_> = recovered.copied().collect();
     for address in &changed {
         known.remove(address);
     }
@@ -127,7 +127,7 @@ impl ClaimMachine {
     /// Returns the number of the unit's addresses whose health checks fail on a node, according to
     /// the hellos of that node.
     pub(super) fn fails(&self, node: &str, unit: &Unit) -> u8 {
-        let own = (*node == *self.config.node).then_some(&self.own.failing.said[0]);
+        let own = (*node == *self.config.node).then_some(&self.own.failing.reported[0]);
         let known = own
             .or_else(|| Some(&self.peers.get(node)?.failing))
             .filter(|failing| !failing.is_empty());
@@ -139,12 +139,13 @@ impl ClaimMachine {
     pub(super) fn update_failing(&mut self, now: Instant) {
         let node = &*self.config.node;
         let units = self.units.values().map(|state| &state.unit);
-        let ours = units.filter(|unit| !unit.failing.is_empty() && unit.candidate(node).is_some());
-        let failing = ours.flat_map(|unit| unit.failing.iter().copied()).collect();
+        let own_units =
+            units.filter(|unit| !unit.failing.is_empty() && unit.candidate(node).is_some());
+        let failing = own_units.flat_map(|unit| unit.failing.iter().copied()).collect();
         if failing != self.own.failing.now {
             self.own.failing.now = failing;
             self.own.next_hello =
-                self.own.next_hello.min(now.max(self.own.last_hello + FAILING_SAID_EVERY));
+                self.own.next_hello.min(now.max(self.own.last_hello + FAILING_REPORT_INTERVAL));
         }
     }
 
@@ -154,31 +155,31 @@ impl ClaimMachine {
     /// A failure that neither of the latest two reports contains no longer counts against this
     /// node. The address is therefore marked dirty, and its unit is evaluated at the next input or
     /// hello.
-    pub(super) fn say_failing(&mut self) -> (FailingReport, bool) {
+    pub(super) fn next_failing_report(&mut self) -> (FailingReport, bool) {
         let own = &mut self.own.failing;
-        let said = own.next_report();
-        if let Some(range) = range(&said) {
-            let [last, before] = &mut own.said;
+        let report = own.next_report();
+        if let Some(range) = range(&report) {
+            let [last, before] = &mut own.reported;
             let known: Vec<_> = last.range(range).copied().collect();
             let (changed, _) = replace_range(before, range, &known);
-            replace_range(last, range, &said.addresses);
+            replace_range(last, range, &report.addresses);
             self.own
                 .dirty
                 .addresses
                 .extend(changed.into_iter().filter(|address| !before.contains(address)));
         }
-        own.next = said.addresses.last().filter(|_| said.more_after).copied();
-        own.newcomers = own.newcomers.saturating_sub(u8::from(!said.more_after));
-        (said, own.has_unsent_changes())
+        own.next = report.addresses.last().filter(|_| report.more_after).copied();
+        own.newcomers = own.newcomers.saturating_sub(u8::from(!report.more_after));
+        (report, own.has_unsent_changes())
     }
 
     /// Applies the report of failing addresses in a peer's hello.
-    pub(super) fn on_failing(&mut self, node: &str, mut said: FailingReport) {
+    pub(super) fn on_failing(&mut self, node: &str, mut report: FailingReport) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        said.addresses.sort_unstable();
-        said.addresses.dedup();
-        let Some(range) = range(&said) else { return };
-        let (changed, over) = replace_range(&mut peer.failing, range, &said.addresses);
+        report.addresses.sort_unstable();
+        report.addresses.dedup();
+        let Some(range) = range(&report) else { return };
+        let (changed, over) = replace_range(&mut peer.failing, range, &report.addresses);
         self.counts.over_limit += over as u64;
         // The rank of the peer has changed for the units of these addresses, which concerns their
         // owners and the candidates that wait for them.

@@ -15,29 +15,29 @@ use crate::Instant;
 use crate::wire::Mac;
 
 /// Interval of the ARP probes for one address.
-const CHECK_EVERY: Duration = Duration::from_millis(300);
+const PROBE_INTERVAL: Duration = Duration::from_millis(300);
 /// Number of ARP probes for one address, which are sent at 0, 300 and 600 ms.
-const CHECKS: u8 = 3;
+const PROBES: u8 = 3;
 /// Minimum interval between the probes for two units, because 10,000 new addresses must not flood
 /// the segment.
-const CHECK_PACE: Duration = Duration::from_millis(1);
+const UNIT_PROBE_INTERVAL: Duration = Duration::from_millis(1);
 /// How long an address is left to a foreign host before it is probed again.
 const CONTEST_WAIT: Duration = Duration::from_secs(10);
 /// Stagger between the candidates for a contested unit: the time that the ARP probes take.
 pub(super) const CONTEST_STAGGER: Duration = Duration::from_secs(1);
 /// Minimum interval between defenses of an address (DEFEND_INTERVAL of RFC 5227).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// Time after a move of an address in which frames of peers about it are no conflict. The former
-/// owner, or a peer that also claimed the address and has released it, may still send some.
-const ECHO: Duration = Duration::from_secs(1);
+/// Time after a move of an address in which frames of peers about the address are no conflict. The
+/// former owner, or a peer that has just released its own claim, may still send such frames.
+const MOVE_GRACE: Duration = Duration::from_secs(1);
 /// Minimum time for which the reported host of a conflict stays the same, even if several hosts use
 /// the address.
-const NAMED_FOR: Duration = Duration::from_secs(1);
+const REPORTED_HOST_PERIOD: Duration = Duration::from_secs(1);
 /// Time after which a conflict is dropped if no further frame shows it.
-const TROUBLE_LIFETIME: Duration = Duration::from_secs(300);
+const ADDRESS_CONFLICT_LIFETIME: Duration = Duration::from_secs(300);
 /// Maximum number of stored conflicts. Further ones only raise
 /// [`ClaimCounters::over_limit`](super::ClaimCounters::over_limit).
-const TROUBLES_MAX: usize = 1024;
+const ADDRESS_CONFLICTS_MAX: usize = 1024;
 
 /// A conflict: another host uses an address of this node's units.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,18 +77,18 @@ pub(super) struct ConflictState {
 
 /// Progress of the ARP probes for a unit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Checks {
+pub(super) struct ArpProbes {
     sent: u8,
     pub(super) next: Instant,
-    /// The time `next` is reserved for this unit's probe, after probes for other units have delayed
-    /// it.
+    /// The time `next` is reserved for the probe of this unit, after probes of other units have
+    /// delayed the probe.
     slot_reserved: bool,
 }
 
 impl ClaimMachine {
     /// Returns the conflicts about addresses of this node's units, by address.
     pub fn conflicts(&self) -> impl Iterator<Item = AddressConflict> + '_ {
-        self.troubles.iter().map(|(address, seen)| AddressConflict {
+        self.address_conflicts.iter().map(|(address, seen)| AddressConflict {
             address: *address,
             mac: seen.mac,
             kind: seen.kind.clone(),
@@ -110,26 +110,32 @@ impl ClaimMachine {
 
     /// Handles a frame in which another host, with the hardware address `mac`, uses an address.
     /// `announced`: the frame is not a reply to a request of this node.
-    pub(super) fn foreign(&mut self, address: IpAddr, mac: Mac, announced: bool, now: Instant) {
+    pub(super) fn on_foreign_frame(
+        &mut self,
+        address: IpAddr,
+        mac: Mac,
+        announced: bool,
+        now: Instant,
+    ) {
         let Some(first) = self.unit_of.get(&address).copied() else { return };
-        let held = self.own.held.contains_key(&address);
+        let is_owned = self.own.owned.contains_key(&address);
         // An isolated peer cannot detect that this node owns the address, too. This node therefore
         // repeats its own announcement after each one of that peer. Otherwise the caches of clients
         // would keep the MAC of a node that receives nothing.
-        if announced && held && self.is_of_deaf_member(mac) {
+        if announced && is_owned && self.is_of_isolated_peer(mac) {
             self.outputs.push_back(Output::Defend(address));
             return;
         }
         let Some(kind) = self.conflict_kind(address, mac, now) else { return };
-        let checked = self.units.get(&first).is_some_and(|state| state.is_checked());
-        if !held && !checked {
+        let is_probed = self.units.get(&first).is_some_and(|state| state.is_probed());
+        if !is_owned && !is_probed {
             return;
         }
-        self.note_trouble(address, mac, kind.clone(), now);
+        self.record_conflict(address, mac, kind.clone(), now);
         match kind {
             ConflictKind::ForeignHost => {
                 self.counts.foreign_hosts += 1;
-                if checked { self.contest(first, now) } else { self.defend(address, now) }
+                if is_probed { self.contest(first, now) } else { self.defend(address, now) }
             }
             ConflictKind::PeerKernel(_) => {
                 self.counts.kernel_replies += 1;
@@ -151,40 +157,48 @@ impl ClaimMachine {
         // Two peers have this MAC if a node was reinstalled under another name: prefer the live
         // peer.
         let with_mac = self.peers.iter().filter(|(_, peer)| peer.macs.contains(&mac));
-        let Some((name, peer)) = with_mac.min_by_key(|(_, peer)| peer.dead) else {
-            let unproven = self.newcomers.values().any(|newcomer| newcomer.mac == mac);
-            return (!unproven).then_some(ConflictKind::ForeignHost);
+        let Some((name, peer)) = with_mac.min_by_key(|(_, peer)| peer.failed) else {
+            let is_newcomer = self.newcomers.values().any(|newcomer| newcomer.mac == mac);
+            return (!is_newcomer).then_some(ConflictKind::ForeignHost);
         };
-        let lately = self.own.held.get(&address).is_some_and(|since| now.since(*since) < ECHO)
-            || self.moved_lately(address, now);
-        if peer.dead {
-            let was_its = peer.proxied.contains(&address);
-            return (was_its || !lately).then(|| ConflictKind::ProxyOfFailedPeer(name.clone()));
+        let moved_recently =
+            self.own.owned.get(&address).is_some_and(|since| now.since(*since) < MOVE_GRACE)
+                || self.moved_recently_at(address, now);
+        if peer.failed {
+            let was_owned = peer.proxied.contains(&address);
+            return (was_owned || !moved_recently)
+                .then(|| ConflictKind::ProxyOfFailedPeer(name.clone()));
         }
         // A peer whose claim set is not known yet may have claimed the address, so this is no
         // conflict.
-        (!lately && peer.generation.is_some() && !peer.claims.contains(&address))
+        (!moved_recently && peer.generation.is_some() && !peer.claims.contains(&address))
             .then(|| ConflictKind::PeerKernel(name.clone()))
     }
 
-    fn is_of_deaf_member(&self, mac: Mac) -> bool {
+    fn is_of_isolated_peer(&self, mac: Mac) -> bool {
         self.peers
             .values()
-            .any(|peer| !peer.dead && peer.flags.isolated && peer.macs.contains(&mac))
+            .any(|peer| !peer.failed && peer.flags.isolated && peer.macs.contains(&mac))
     }
 
-    fn moved_lately(&self, address: IpAddr, now: Instant) -> bool {
-        let story =
-            self.unit_of.get(&address).and_then(|first| self.units.get(first)?.story.as_ref());
-        story.and_then(|story| story.moves.last()).is_some_and(|at| now.since(*at) < ECHO)
+    fn moved_recently_at(&self, address: IpAddr, now: Instant) -> bool {
+        let pending_claim = self
+            .unit_of
+            .get(&address)
+            .and_then(|first| self.units.get(first)?.pending_claim.as_ref());
+        pending_claim
+            .and_then(|pending_claim| pending_claim.moves.last())
+            .is_some_and(|at| now.since(*at) < MOVE_GRACE)
     }
 
-    fn note_trouble(&mut self, address: IpAddr, mac: Mac, kind: ConflictKind, now: Instant) {
-        if self.troubles.len() >= TROUBLES_MAX && !self.troubles.contains_key(&address) {
+    fn record_conflict(&mut self, address: IpAddr, mac: Mac, kind: ConflictKind, now: Instant) {
+        if self.address_conflicts.len() >= ADDRESS_CONFLICTS_MAX
+            && !self.address_conflicts.contains_key(&address)
+        {
             self.counts.over_limit += 1;
             return;
         }
-        let seen = self.troubles.entry(address).or_insert_with(|| ConflictState {
+        let seen = self.address_conflicts.entry(address).or_insert_with(|| ConflictState {
             mac,
             kind: kind.clone(),
             since: now,
@@ -194,7 +208,7 @@ impl ClaimMachine {
         });
         seen.at = now;
         // A host that uses many hardware addresses must not cause a new report for each of them.
-        if (seen.mac, &seen.kind) != (mac, &kind) && now.since(seen.since) >= NAMED_FOR {
+        if (seen.mac, &seen.kind) != (mac, &kind) && now.since(seen.since) >= REPORTED_HOST_PERIOD {
             (seen.mac, seen.kind, seen.since) = (mac, kind, now);
         }
     }
@@ -203,31 +217,31 @@ impl ClaimMachine {
     /// hosts that both defend it do not flood the segment. A defense that would be too early is
     /// postponed.
     fn defend(&mut self, address: IpAddr, now: Instant) {
-        let Some(seen) = self.troubles.get_mut(&address) else { return };
+        let Some(seen) = self.address_conflicts.get_mut(&address) else { return };
         let due = seen.defended.map_or(now, |at| at + DEFEND_INTERVAL);
         if due > now {
             seen.due = Some(due);
-            self.defence_due = self.defence_due.into_iter().chain([due]).min();
+            self.defense_due = self.defense_due.into_iter().chain([due]).min();
             return;
         }
         (seen.defended, seen.due) = (Some(now), None);
-        if self.own.held.contains_key(&address) {
+        if self.own.owned.contains_key(&address) {
             self.outputs.push_back(Output::Defend(address));
         }
     }
 
     /// Sends the postponed defenses that are due.
     pub(super) fn defend_later(&mut self, now: Instant) {
-        if self.defence_due.is_none_or(|at| now < at) {
+        if self.defense_due.is_none_or(|at| now < at) {
             return;
         }
         let is_due = |(_, seen): &(&IpAddr, &ConflictState)| seen.due.is_some_and(|at| now >= at);
         let due: Vec<_> =
-            self.troubles.iter().filter(is_due).map(|(address, _)| *address).collect();
+            self.address_conflicts.iter().filter(is_due).map(|(address, _)| *address).collect();
         for address in due {
             self.defend(address, now);
         }
-        self.defence_due = self.troubles.values().filter_map(|seen| seen.due).min();
+        self.defense_due = self.address_conflicts.values().filter_map(|seen| seen.due).min();
     }
 
     /// Leaves a unit to a foreign host that uses one of its addresses: no speaker announces the
@@ -259,7 +273,7 @@ impl ClaimMachine {
         // The peer announced an address of the unit although it had been declared failed, so it
         // owns the unit.
         peer.saved_claims.extend(&state.unit.addresses);
-        state.story().conflict_hold_down_until = Some(until);
+        state.pending_claim().conflict_hold_down_until = Some(until);
         self.own.decided.refuse.extend(&state.unit.addresses);
         self.own.dirty.addresses.insert(first);
     }
@@ -267,7 +281,7 @@ impl ClaimMachine {
     /// Ends the conflict about an address that a peer has claimed: the peer has found the address
     /// free, or has better information.
     pub(super) fn end_contest(&mut self, address: IpAddr) {
-        self.troubles.remove(&address);
+        self.address_conflicts.remove(&address);
         if let Some(state) = self.unit_of.get(&address).and_then(|first| self.units.get_mut(first))
         {
             state.contested = false;
@@ -276,40 +290,47 @@ impl ClaimMachine {
 
     /// Sends the next ARP probe for a unit's addresses, if due. Returns true if all probes were
     /// sent and the time for replies is over.
-    pub(super) fn go_on_checking(&mut self, state: &mut UnitState, now: Instant) -> bool {
-        let Some(checks) =
-            state.story.as_ref().and_then(|story| story.checks).filter(|checks| now >= checks.next)
+    pub(super) fn continue_probing(&mut self, state: &mut UnitState, now: Instant) -> bool {
+        let Some(probes) = state
+            .pending_claim
+            .as_ref()
+            .and_then(|pending_claim| pending_claim.probes)
+            .filter(|probes| now >= probes.next)
         else {
             return false;
         };
-        if checks.sent == CHECKS {
-            state.story().checks = None;
+        if probes.sent == PROBES {
+            state.pending_claim().probes = None;
             return true;
         }
-        if !checks.slot_reserved {
-            let next = now.max(self.next_check);
-            self.next_check = next + CHECK_PACE;
+        if !probes.slot_reserved {
+            let next = now.max(self.next_probe);
+            self.next_probe = next + UNIT_PROBE_INTERVAL;
             if next > now {
-                state.story().checks = Some(Checks { next, slot_reserved: true, ..checks });
+                state.pending_claim().probes =
+                    Some(ArpProbes { next, slot_reserved: true, ..probes });
                 return false;
             }
         }
         self.outputs.extend(state.unit.addresses.iter().map(|address| Output::ArpProbe(*address)));
-        state.story().checks =
-            Some(Checks { sent: checks.sent + 1, next: now + CHECK_EVERY, slot_reserved: false });
+        state.pending_claim().probes = Some(ArpProbes {
+            sent: probes.sent + 1,
+            next: now + PROBE_INTERVAL,
+            slot_reserved: false,
+        });
         false
     }
 
     /// Starts to probe a unit's addresses.
-    pub(super) fn begin_checking(&mut self, state: &mut UnitState, now: Instant) {
-        state.story().checks = Some(Checks { sent: 0, next: now, slot_reserved: false });
-        self.go_on_checking(state, now);
+    pub(super) fn start_probing(&mut self, state: &mut UnitState, now: Instant) {
+        state.pending_claim().probes = Some(ArpProbes { sent: 0, next: now, slot_reserved: false });
+        self.continue_probing(state, now);
     }
 
-    pub(super) fn forget_troubles(&mut self, now: Instant) {
-        let Self { troubles, unit_of, .. } = self;
-        troubles.retain(|address, seen| {
-            now.since(seen.at) < TROUBLE_LIFETIME && unit_of.contains_key(address)
+    pub(super) fn expire_conflicts(&mut self, now: Instant) {
+        let Self { address_conflicts, unit_of, .. } = self;
+        address_conflicts.retain(|address, seen| {
+            now.since(seen.at) < ADDRESS_CONFLICT_LIFETIME && unit_of.contains_key(address)
         });
     }
 
@@ -319,7 +340,7 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get(node) else { return };
         let (mac, addresses) = (peer.mac, peer.proxied.clone());
         for address in addresses {
-            self.note_trouble(address, mac, ConflictKind::ProxyOfFailedPeer(node.into()), now);
+            self.record_conflict(address, mac, ConflictKind::ProxyOfFailedPeer(node.into()), now);
         }
     }
 }
@@ -327,13 +348,14 @@ impl ClaimMachine {
 impl UnitState {
     /// Returns whether ARP probes for the unit are in progress. A reply then means that another
     /// host uses the address.
-    fn is_checked(&self) -> bool {
-        self.story.as_ref().is_some_and(|story| story.checks.is_some())
+    fn is_probed(&self) -> bool {
+        self.pending_claim.as_ref().is_some_and(|pending_claim| pending_claim.probes.is_some())
     }
 
     fn leave_to_foreign_host(&mut self, until: Instant) {
         self.contested = true;
-        let story = self.story();
-        (story.checks, story.pending, story.conflict_hold_down_until) = (None, None, Some(until));
+        let pending_claim = self.pending_claim();
+        (pending_claim.probes, pending_claim.pending, pending_claim.conflict_hold_down_until) =
+            (None, None, Some(until));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::failing::FAILING_SAID_EVERY;
+use super::failing::FAILING_REPORT_INTERVAL;
 use super::own::OwnState;
 use super::{ClaimMachine, HANDOVER_TIMEOUT, INTERVAL_IDLE, LISTEN_PHASE, Output};
 use crate::Instant;
@@ -11,13 +11,13 @@ use crate::wire::hello::{Body, Flags, ReleaseReason};
 
 /// Maximum of the random delay, in milliseconds, before this node multicasts its claim set for a
 /// new peer. One multicast serves all peers that appear within the delay.
-const GREET_WITHIN_MILLIS: u64 = 20;
+const LIST_DELAY_MILLIS_MAX: u64 = 20;
 /// Time that must pass after the end of the answer lease before
 /// [`ClaimMachine::check_answer_lease`] acts.
 const ANSWER_LEASE_SLACK: Duration = Duration::from_millis(5);
-/// Number of fences within [`UNSTABLE_WINDOW`] that mark a node as flapping.
-pub(super) const FENCES_UNSTABLE: usize = 3;
-const UNSTABLE_WINDOW: Duration = Duration::from_secs(600);
+/// Number of fences within [`FLAPPING_WINDOW`] that mark a node as flapping.
+pub(super) const FENCES_FLAPPING: usize = 3;
+const FLAPPING_WINDOW: Duration = Duration::from_secs(600);
 /// Number of hellos that carry a new, longer interval while this node still sends at the old one.
 const SLOWING_HELLOS: u8 = 3;
 /// Number of owners on a segment up to which each owner sends hellos at the configured interval.
@@ -48,7 +48,7 @@ impl HelloInterval {
 
     /// Changes the interval before a hello: to a shorter one at once, to a longer one after
     /// [`SLOWING_HELLOS`] hellos.
-    fn turn_to(&mut self, wanted: Duration) {
+    fn change_to(&mut self, wanted: Duration) {
         if wanted <= self.current {
             *self = Self::new(wanted);
         } else if self.promised != wanted {
@@ -63,33 +63,33 @@ impl HelloInterval {
 
 impl OwnState {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
-        let speaking = (!self.keys.is_empty()).then_some(self.next_hello);
-        let unstable = self.unstable_until().filter(|_| self.flags.flapping);
+        let next_hello = (!self.keys.is_empty()).then_some(self.next_hello);
+        let flapping_end = self.flapping_until().filter(|_| self.flags.flapping);
         let refresh = self.refresh.map(|(at, _)| at);
         let own = [
-            speaking,
+            next_hello,
             self.list_at,
             self.leave_until,
             self.listen_until,
             self.preempt_delay_until,
             self.standby_until,
-            unstable,
+            flapping_end,
             refresh,
         ];
         own.into_iter().flatten()
     }
 
     /// Returns the time at which this node is no longer flapping; `None` if it had too few fences.
-    fn unstable_until(&self) -> Option<Instant> {
-        let first = self.fences.front().filter(|_| self.fences.len() >= FENCES_UNSTABLE)?;
-        Some(*first + UNSTABLE_WINDOW)
+    fn flapping_until(&self) -> Option<Instant> {
+        let first = self.fences.front().filter(|_| self.fences.len() >= FENCES_FLAPPING)?;
+        Some(*first + FLAPPING_WINDOW)
     }
 }
 
 impl ClaimMachine {
     pub(super) fn set_keys(&mut self, keys: Vec<u32>, now: Instant) {
         if self.own.keys.is_empty() && !keys.is_empty() {
-            self.listen(now);
+            self.start_listen_phase(now);
             // Another interface of this node may be active on this segment. This interface
             // therefore receives for a moment before its first hello.
             self.own.next_hello = now + self.stagger();
@@ -105,15 +105,15 @@ impl ClaimMachine {
     /// newcomers have no key in common, returns the oldest key, which had the longest time to reach
     /// every node.
     pub(super) fn signing_key(&self) -> Option<u32> {
-        let peers = self.peers.values().filter(|peer| !peer.dead).map(|peer| &*peer.accepts);
-        let heard =
+        let peers = self.peers.values().filter(|peer| !peer.failed).map(|peer| &*peer.accepts);
+        let all_accepts =
             || peers.clone().chain(self.newcomers.values().map(|newcomer| &*newcomer.accepts));
         let accepted =
-            |key: &&u32| heard().all(|accepts| accepts.is_empty() || accepts.contains(key));
+            |key: &&u32| all_accepts().all(|accepts| accepts.is_empty() || accepts.contains(key));
         self.own.keys.iter().find(accepted).or(self.own.keys.last()).copied()
     }
 
-    fn listen(&mut self, now: Instant) {
+    fn start_listen_phase(&mut self, now: Instant) {
         self.own.listen_until = Some(now + LISTEN_PHASE);
     }
 
@@ -131,8 +131,8 @@ impl ClaimMachine {
         }
     }
 
-    /// Ends each of these periods when its time has passed: standby, listen phase, preempt delay,
-    /// flapping.
+    /// Ends the standby period, the listen phase, the preempt delay and the flapping state when
+    /// their time has passed.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.own.standby_until.is_some_and(|until| now >= until) {
             self.end_standby(now);
@@ -145,7 +145,7 @@ impl ClaimMachine {
             self.own.preempt_delay_until = None;
             self.set_flags(Flags { in_preempt_delay: false, ..self.own.flags }, now);
         }
-        if self.own.unstable_until().is_some_and(|until| now >= until) {
+        if self.own.flapping_until().is_some_and(|until| now >= until) {
             self.set_flags(Flags { flapping: false, ..self.own.flags }, now);
         }
     }
@@ -157,12 +157,12 @@ impl ClaimMachine {
     /// After a longer stall, peers may already reply for the addresses, so the node fences itself.
     pub(super) fn check_answer_lease(&mut self, now: Instant) {
         let silence = now.since(self.own.last_hello);
-        if self.own.held.is_empty() || now < self.answer_lease_end() + ANSWER_LEASE_SLACK {
+        if self.own.owned.is_empty() || now < self.answer_lease_end() + ANSWER_LEASE_SLACK {
             return;
         }
-        let patience = self.own.pace.current * self.config.hello_misses;
-        if silence < patience || self.peers.values().all(|peer| peer.dead) {
-            self.hello(now);
+        let patience = self.own.hello_interval.current * self.config.hello_misses;
+        if silence < patience || self.peers.values().all(|peer| peer.failed) {
+            self.send_hello(now);
             return;
         }
         self.fence(now);
@@ -172,30 +172,30 @@ impl ClaimMachine {
     pub(super) fn fence(&mut self, now: Instant) {
         self.forget_votes();
         self.counts.fences += 1;
-        self.listen(now);
+        self.start_listen_phase(now);
         self.own.fences.push_back(now);
-        if self.own.fences.len() > FENCES_UNSTABLE {
+        if self.own.fences.len() > FENCES_FLAPPING {
             self.own.fences.pop_front();
         }
-        self.own.flags.flapping = self.own.unstable_until().is_some_and(|until| now < until);
+        self.own.flags.flapping = self.own.flapping_until().is_some_and(|until| now < until);
         self.start_preempt_delay(now);
-        let all: Vec<_> = self.own.held.keys().copied().collect();
+        let all: Vec<_> = self.own.owned.keys().copied().collect();
         self.release(&all, ReleaseReason::NotCandidate, now);
     }
 
     /// Handles a frame of another interface of this node on the same segment. Only one of the
     /// interfaces may be active, because peers track a single claim set per node.
-    pub(super) fn sibling(&mut self, precedes: bool, now: Instant) {
-        if !precedes {
+    pub(super) fn on_sibling_frame(&mut self, is_active: bool, now: Instant) {
+        if !is_active {
             if self.own.standby_until.is_some() {
                 self.end_standby(now);
             }
-            let rest = now.since(self.own.last_hello) < self.stagger();
-            self.own.next_hello = if rest { self.own.next_hello } else { now };
+            let is_rate_limited = now.since(self.own.last_hello) < self.stagger();
+            self.own.next_hello = if is_rate_limited { self.own.next_hello } else { now };
             return;
         }
         if self.own.standby_until.is_none() {
-            let all: Vec<_> = self.own.held.keys().copied().collect();
+            let all: Vec<_> = self.own.owned.keys().copied().collect();
             self.release(&all, ReleaseReason::HandedOver, now);
             self.own.dirty.all = true;
         }
@@ -204,14 +204,14 @@ impl ClaimMachine {
 
     fn end_standby(&mut self, now: Instant) {
         self.own.standby_until = None;
-        self.listen(now);
+        self.start_listen_phase(now);
         self.own.next_hello = now;
     }
 
     /// Handles the stall of the main loop, and its end. The decisions of a stalled main loop are
     /// stale, so peers should take over the addresses.
-    pub(super) fn set_main_loop_stalled(&mut self, stuck: bool, now: Instant) {
-        let leaving = stuck || self.own.leave_until.is_some();
+    pub(super) fn set_main_loop_stalled(&mut self, stalled: bool, now: Instant) {
+        let leaving = stalled || self.own.leave_until.is_some();
         if self.own.flags.leaving && !leaving {
             self.start_preempt_delay(now);
         }
@@ -227,7 +227,7 @@ impl ClaimMachine {
     /// [`HANDOVER_TIMEOUT`].
     pub(super) fn leave_if_done(&mut self, now: Instant) {
         let Some(until) = self.own.leave_until else { return };
-        if self.own.held.is_empty() || now >= until {
+        if self.own.owned.is_empty() || now >= until {
             self.end(now);
             self.own.leave_until = None;
             self.outputs.push_back(Output::Finished);
@@ -238,7 +238,7 @@ impl ClaimMachine {
     /// machine sends no later frame.
     pub(super) fn end(&mut self, now: Instant) {
         self.own.flags.leaving = true;
-        let all: Vec<_> = self.own.held.keys().copied().collect();
+        let all: Vec<_> = self.own.owned.keys().copied().collect();
         self.release(&all, ReleaseReason::HandedOver, now);
         self.release_again(now);
     }
@@ -246,21 +246,21 @@ impl ClaimMachine {
     pub(super) fn hello_if_due(&mut self, now: Instant) {
         if self.own.list_at.is_some_and(|at| now >= at) {
             self.own.list_at = None;
-            self.list(None, now);
+            self.send_list(None, now);
         }
         if now >= self.own.next_hello && !self.own.keys.is_empty() && !self.release_again(now) {
-            self.hello(now);
+            self.send_hello(now);
         }
     }
 
     /// Adjusts the hello interval before a frame is sent, because each frame carries the interval.
     pub(super) fn adjust_interval(&mut self) {
-        self.own.pace.turn_to(self.wanted_interval());
+        self.own.hello_interval.change_to(self.wanted_interval());
     }
 
-    pub(super) fn hello(&mut self, now: Instant) {
+    pub(super) fn send_hello(&mut self, now: Instant) {
         self.adjust_interval();
-        let (failing, changed) = self.say_failing();
+        let (failing, changed) = self.next_failing_report();
         let body = Body::Hello {
             generation: self.own.stated_generation(),
             accepted_keys: self.own.keys.clone(),
@@ -268,14 +268,15 @@ impl ClaimMachine {
         };
         self.send(None, body, now);
         self.own.last_hello = now;
-        let pace = self.own.pace.current;
-        self.own.next_hello = now + if changed { pace.min(FAILING_SAID_EVERY) } else { pace };
+        let hello_interval = self.own.hello_interval.current;
+        self.own.next_hello = now
+            + if changed { hello_interval.min(FAILING_REPORT_INTERVAL) } else { hello_interval };
     }
 
     /// Schedules a multicast of this node's claim set, because a new peer has appeared.
     pub(super) fn schedule_list(&mut self, now: Instant) {
-        self.own.failing.tell_newcomers();
-        let delay = Duration::from_millis(self.random(GREET_WITHIN_MILLIS));
+        self.own.failing.schedule_complete_list();
+        let delay = Duration::from_millis(self.random(LIST_DELAY_MILLIS_MAX));
         self.own.list_at.get_or_insert(now + delay);
     }
 
@@ -284,11 +285,11 @@ impl ClaimMachine {
     /// not.
     fn wanted_interval(&self) -> Duration {
         let fast = self.config.hello_interval;
-        if self.own.held.is_empty() {
+        if self.own.owned.is_empty() {
             return fast.max(INTERVAL_IDLE);
         }
         let others =
-            self.peers.values().filter(|peer| !peer.dead && !peer.claims.is_empty()).count();
+            self.peers.values().filter(|peer| !peer.failed && !peer.claims.is_empty()).count();
         let owners = u32::try_from(others + 1).unwrap_or(u32::MAX).next_multiple_of(OWNERS_STEP);
         fast * owners.max(OWNERS_FAST) / OWNERS_FAST
     }

@@ -2,8 +2,8 @@
 //! grows with each recent move. A unit that moved often therefore stays longer with its owner,
 //! although a better node is back.
 //!
-//! The owner sends the remaining delay with its claims, so that every node knows the delay, even
-//! one that has just started. The delay prevents only moves for which the order or the preference
+//! The owner sends the remaining delay with its claims, so that every node knows the delay, even a
+//! node that has just started. The delay prevents only moves for which the order or the preference
 //! is the only reason.
 
 use std::net::IpAddr;
@@ -40,24 +40,24 @@ impl UnitState {
     /// not count as a move.
     fn record_other_owner(&mut self, now: Instant) {
         self.owned_last = false;
-        if std::mem::replace(&mut self.was_held, true) {
-            self.story().moved(now);
+        if std::mem::replace(&mut self.was_owned, true) {
+            self.pending_claim().moved(now);
         }
     }
 
     /// Records that this node owns the unit from now on. Taking back a unit that no other node has
     /// owned in between does not count as a move.
     pub(super) fn record_own(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.was_held, true) && !self.owned_last {
-            self.story().moved(now);
+        if std::mem::replace(&mut self.was_owned, true) && !self.owned_last {
+            self.pending_claim().moved(now);
         }
         self.owned_last = true;
     }
 
     /// Returns the end of the unit's preempt delay; `None` if the unit has not moved. The delay is
     /// `delay` after the first move, and doubles with each further move within ten minutes.
-    fn keep_until(&self, delay: Duration) -> Option<Instant> {
-        let moves = &self.story.as_ref()?.moves;
+    fn preempt_delay_end(&self, delay: Duration) -> Option<Instant> {
+        let moves = &self.pending_claim.as_ref()?.moves;
         let (last, count) = (moves.last()?, u32::try_from(moves.len()).unwrap_or(u32::MAX));
         let wait = delay.saturating_mul(2_u32.saturating_pow(count - 1));
         Some(*last + wait.min(MOVES_WINDOW))
@@ -66,23 +66,24 @@ impl UnitState {
 
 impl ClaimMachine {
     /// Returns the remaining preempt delay of each of these addresses; empty if no address has one.
-    pub(super) fn keeps(&self, addresses: &[IpAddr], now: Instant) -> Vec<Duration> {
-        let keeps: Vec<_> = addresses.iter().map(|address| self.keep(*address, now)).collect();
-        if keeps.iter().all(Duration::is_zero) { Vec::new() } else { keeps }
+    pub(super) fn preempt_delays(&self, addresses: &[IpAddr], now: Instant) -> Vec<Duration> {
+        let delays: Vec<_> =
+            addresses.iter().map(|address| self.preempt_delay(*address, now)).collect();
+        if delays.iter().all(Duration::is_zero) { Vec::new() } else { delays }
     }
 
-    fn keep(&self, address: IpAddr, now: Instant) -> Duration {
+    fn preempt_delay(&self, address: IpAddr, now: Instant) -> Duration {
         let state = self.unit_of.get(&address).and_then(|first| self.units.get(first));
         let until = state
             .zip(self.config.failback_delay)
-            .and_then(|(state, delay)| state.keep_until(delay));
+            .and_then(|(state, delay)| state.preempt_delay_end(delay));
         until.map_or(Duration::ZERO, |until| until.since(now))
     }
 
     /// Records that a peer claims addresses that it did not claim before.
     pub(super) fn note_moves(&mut self, node: &str, addresses: &[IpAddr], now: Instant) {
         for address in addresses {
-            self.orphans.remove(address);
+            self.unowned.remove(address);
             self.end_contest(*address);
             self.own.dirty.addresses.insert(*address);
             let Some(state) = self.unit_of.get(address).and_then(|first| self.units.get_mut(first))
@@ -92,19 +93,19 @@ impl ClaimMachine {
             let others = state.unit.addresses.iter().filter(|other| *other != address);
             // If the peer already claims another address of the unit, the move of the unit is
             // recorded already.
-            let holds = self
+            let is_recorded = self
                 .peers
                 .get(node)
                 .is_some_and(|peer| others.clone().any(|other| peer.claims.contains(other)));
-            if !holds {
+            if !is_recorded {
                 state.record_other_owner(now);
             }
         }
     }
 
     /// Returns the latest end of the preempt delays that a peer has sent for these addresses.
-    pub(super) fn kept_until(&self, node: &str, addresses: &[IpAddr]) -> Option<Instant> {
-        let keeps = &self.peers.get(node)?.keeps;
-        addresses.iter().filter_map(|address| keeps.get(address).copied()).max()
+    pub(super) fn reported_delay_end(&self, node: &str, addresses: &[IpAddr]) -> Option<Instant> {
+        let preempt_delays = &self.peers.get(node)?.preempt_delays;
+        addresses.iter().filter_map(|address| preempt_delays.get(address).copied()).max()
     }
 }

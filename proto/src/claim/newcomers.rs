@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::ClaimMachine;
-use super::peers::{ASK_EVERY, Peer, accepted};
+use super::peers::{LIST_REQUEST_INTERVAL, Peer, accepted};
 use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Frame};
@@ -23,7 +23,7 @@ pub(super) struct Newcomer {
     /// Time at which the nonce was chosen.
     since: Instant,
     challenged: Instant,
-    heard: Instant,
+    last_frame: Instant,
     /// Minimum time between two challenges. Doubles with each repeated challenge, because the
     /// newcomer may not receive this node's frames.
     wait: Duration,
@@ -46,13 +46,13 @@ impl ClaimMachine {
     /// recordings.
     pub(super) fn admit_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) -> bool {
         if now >= self.newcomers_due {
-            self.newcomers.retain(|_, newcomer| now.since(newcomer.heard) < NEWCOMER_LIFETIME);
-            let oldest = self.newcomers.values().map(|newcomer| newcomer.heard).min();
+            self.newcomers.retain(|_, newcomer| now.since(newcomer.last_frame) < NEWCOMER_LIFETIME);
+            let oldest = self.newcomers.values().map(|newcomer| newcomer.last_frame).min();
             self.newcomers_due = oldest.unwrap_or(now) + NEWCOMER_LIFETIME;
         }
-        let asked = self.newcomers.get(&frame.node).filter(|newcomer| !newcomer.is_over(now));
-        let proof = asked.map(|newcomer| Body::ChallengeReply { nonce: newcomer.nonce });
-        if proof.is_none_or(|proof| proof != frame.body) {
+        let challenged = self.newcomers.get(&frame.node).filter(|newcomer| !newcomer.is_over(now));
+        let expected = challenged.map(|newcomer| Body::ChallengeReply { nonce: newcomer.nonce });
+        if expected.is_none_or(|expected| expected != frame.body) {
             self.counts.unchallenged += 1;
             self.challenge_newcomer(source, frame, now);
             if let Body::Challenge { nonce } = frame.body {
@@ -68,12 +68,12 @@ impl ClaimMachine {
             self.counts.over_limit += 1;
             return false;
         }
-        let hears_nobody = self.peers.values().all(|peer| peer.dead);
+        let is_alone = self.peers.values().all(|peer| peer.failed);
         // In its first preempt delay, a node does not restart the delay when its first peer
         // appears. Otherwise nodes that start together would all take their addresses in the same
         // moment.
-        let alone = hears_nobody && !(self.peers.is_empty() && self.own.flags.in_preempt_delay);
-        if hears_nobody {
+        let starts_delay = is_alone && !(self.peers.is_empty() && self.own.flags.in_preempt_delay);
+        if is_alone {
             // A partition may have healed. This node announces all its addresses again, because no
             // node can tell which side was cut off from the rest of the network.
             self.refresh_all(true, now);
@@ -87,52 +87,53 @@ impl ClaimMachine {
         }
         self.own.dirty.waiting = true;
         if let Some(before) = before {
-            self.own.dirty.concerns(&before);
+            self.own.dirty.mark_affected(&before);
             if !before.flags.leaving {
                 // In its previous epoch, the peer may have been cut off from this node, have
                 // announced some of this node's addresses, and then have failed.
                 self.refresh_all(false, now);
             }
-            self.unclaimed(&frame.node, before.claims, now);
+            self.on_unclaimed(&frame.node, before.claims, now);
         }
-        self.on_new_peer(alone, now);
-        self.ask(&frame.node, now);
+        self.on_new_peer(starts_delay, now);
+        self.request_list(&frame.node, now);
         true
     }
 
     fn challenge_newcomer(&mut self, source: Mac, frame: &Frame, now: Instant) {
         let (nonce, node) = (self.random(u64::MAX), &frame.node);
-        let full = self.newcomers.len() >= NEWCOMERS_MAX && !self.newcomers.contains_key(node);
-        if full {
+        let is_full = self.newcomers.len() >= NEWCOMERS_MAX && !self.newcomers.contains_key(node);
+        if is_full {
             self.counts.over_limit += 1;
             return;
         }
-        let fresh = |accepts| Newcomer {
+        let new_newcomer = |accepts| Newcomer {
             nonce,
             since: now,
             challenged: now,
-            heard: now,
-            wait: ASK_EVERY,
+            last_frame: now,
+            wait: LIST_REQUEST_INTERVAL,
             mac: source,
             accepts,
         };
         // The nonce stays the same while it is valid, so that a replayed old frame between
         // challenge and response cannot void the response.
         let first = self.newcomers.get(node).is_none_or(|newcomer| newcomer.is_over(now));
-        let newcomer = self.newcomers.entry(node.clone()).or_insert_with(|| fresh(Box::default()));
+        let newcomer =
+            self.newcomers.entry(node.clone()).or_insert_with(|| new_newcomer(Box::default()));
         if first {
             // The expired challenge is replaced in the same entry. Without the entry, the newcomer
             // would count as a foreign host.
-            *newcomer = fresh(std::mem::take(&mut newcomer.accepts));
+            *newcomer = new_newcomer(std::mem::take(&mut newcomer.accepts));
         }
-        newcomer.heard = now;
+        newcomer.last_frame = now;
         if let Body::Hello { accepted_keys: accepts, .. } = &frame.body {
             newcomer.accepts = accepted(accepts);
         }
         if let Body::Challenge { .. } | Body::ListRequest = frame.body {
             // A node that sends a request to this node also receives this node's frames, so the
             // next challenge does not have to wait longer.
-            newcomer.wait = ASK_EVERY;
+            newcomer.wait = LIST_REQUEST_INTERVAL;
         }
         let again = now.since(newcomer.challenged) >= newcomer.wait;
         if first || again {

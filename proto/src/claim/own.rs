@@ -19,7 +19,7 @@ use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, Flags, Frame, ReleaseRea
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
 /// Delay between a claim or release and the next hello or repeated release, by which peers detect
 /// that the first frame was lost.
-const RESTATE_AFTER_CLAIM: Duration = Duration::from_millis(25);
+const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
 
 /// Units that must be evaluated again, because something that affects their ownership has changed.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub(super) struct DirtyUnits {
 impl DirtyUnits {
     /// Marks the units that a change of a peer affects: the units that the peer claims or has
     /// refused, and all units with a timer.
-    pub(super) fn concerns(&mut self, peer: &Peer) {
+    pub(super) fn mark_affected(&mut self, peer: &Peer) {
         self.waiting = true;
         self.addresses.extend(&peer.claims);
         self.addresses.extend(peer.refused.keys());
@@ -46,7 +46,7 @@ impl DirtyUnits {
 #[derive(Debug, Default)]
 pub(super) struct PendingDecisions {
     pub(super) take: Vec<IpAddr>,
-    pub(super) insist: Vec<IpAddr>,
+    pub(super) repeat_claims: Vec<IpAddr>,
     pub(super) hand_over: Vec<IpAddr>,
     pub(super) refuse: Vec<IpAddr>,
     /// Addresses to release because a foreign host uses them.
@@ -62,7 +62,7 @@ pub(super) struct OwnState {
     /// Addresses whose health checks fail on this node.
     pub(super) failing: Failures,
     /// Addresses that this node owns, each with the time at which this node claimed it.
-    pub(super) held: BTreeMap<IpAddr, Instant>,
+    pub(super) owned: BTreeMap<IpAddr, Instant>,
     pub(super) last_hello: Instant,
     /// Units whose ownership may have to change.
     pub(super) dirty: DirtyUnits,
@@ -74,7 +74,7 @@ pub(super) struct OwnState {
     /// Clock value of the latest frame that this node sent, in nanoseconds.
     pub(super) clock: u64,
     pub(super) next_hello: Instant,
-    pub(super) pace: HelloInterval,
+    pub(super) hello_interval: HelloInterval,
     /// Releases that this node will repeat, because a peer may have claimed the address at the same
     /// time and must detect that.
     pub(super) releases_to_repeat: BTreeMap<IpAddr, ReleaseReason>,
@@ -92,7 +92,7 @@ pub(super) struct OwnState {
     /// Time of the latest repeated announcement of all owned addresses.
     pub(super) refreshed: Option<Instant>,
     pub(super) leave_until: Option<Instant>,
-    /// Times of this node's latest fences, at most [`super::hello::FENCES_UNSTABLE`] of them,
+    /// Times of this node's latest fences, at most [`super::hello::FENCES_FLAPPING`] of them,
     /// ascending.
     pub(super) fences: VecDeque<Instant>,
 }
@@ -103,7 +103,7 @@ impl OwnState {
             keys: Vec::new(),
             flags: Flags { in_preempt_delay: true, ..Flags::default() },
             failing: Failures::default(),
-            held: BTreeMap::new(),
+            owned: BTreeMap::new(),
             last_hello: now,
             dirty: DirtyUnits::default(),
             decided: PendingDecisions::default(),
@@ -111,7 +111,7 @@ impl OwnState {
             sequence: 0,
             clock: 0,
             next_hello: now,
-            pace: HelloInterval::new(config.hello_interval),
+            hello_interval: HelloInterval::new(config.hello_interval),
             releases_to_repeat: BTreeMap::new(),
             listen_until: None,
             preempt_delay_until: config.failback_delay.map(|delay| now + delay),
@@ -126,14 +126,14 @@ impl OwnState {
 
     /// Returns whether this node may claim any address now.
     pub(super) fn claims(&self) -> bool {
-        let silent =
+        let is_silent =
             self.keys.is_empty() || self.listen_until.is_some() || self.standby_until.is_some();
-        !(silent || self.flags.leaving)
+        !(is_silent || self.flags.leaving)
     }
 
     /// Returns the generation of this node's claim set for a frame: 0 if this node owns no address.
     pub(super) fn stated_generation(&self) -> u32 {
-        if self.held.is_empty() { 0 } else { self.generation }
+        if self.owned.is_empty() { 0 } else { self.generation }
     }
 
     /// Raises the generation, and returns the generations before and after the change. The empty
@@ -148,8 +148,8 @@ impl OwnState {
 impl ClaimMachine {
     /// Sends the whole claim set to one peer, or to the group. Schedules a hello if the set is
     /// empty.
-    pub(super) fn list(&mut self, to: Option<Mac>, now: Instant) {
-        let all: Vec<_> = self.own.held.keys().copied().collect();
+    pub(super) fn send_list(&mut self, to: Option<Mac>, now: Instant) {
+        let all: Vec<_> = self.own.owned.keys().copied().collect();
         let generation = self.own.stated_generation();
         let parts: Vec<_> = all.chunks(ADDRESSES_PER_FRAME_MAX).collect();
         let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
@@ -157,10 +157,11 @@ impl ClaimMachine {
             self.own.next_hello = now;
         }
         for (part, addresses) in (0..count).zip(parts) {
-            let (addresses, keeps) = (addresses.to_vec(), self.keeps(addresses, now));
+            let (addresses, preempt_delays) =
+                (addresses.to_vec(), self.preempt_delays(addresses, now));
             self.send(
                 to,
-                Body::List { generation, part, parts: count, addresses, preempt_delays: keeps },
+                Body::List { generation, part, parts: count, addresses, preempt_delays },
                 now,
             );
         }
@@ -169,7 +170,7 @@ impl ClaimMachine {
     /// Executes the decisions and sends them to the peers. If a thousand addresses move at once, a
     /// few frames carry all of them.
     pub(super) fn send_decisions(&mut self, now: Instant) {
-        let PendingDecisions { take, insist, hand_over, refuse, contest } =
+        let PendingDecisions { take, repeat_claims, hand_over, refuse, contest } =
             std::mem::take(&mut self.own.decided);
         self.own
             .releases_to_repeat
@@ -180,7 +181,7 @@ impl ClaimMachine {
         self.release(&hand_over, ReleaseReason::HandedOver, now);
         self.release(&refuse, ReleaseReason::NotCandidate, now);
         self.release(&contest, ReleaseReason::Contested, now);
-        self.repeat_claim(&insist, now);
+        self.repeat_claim(&repeat_claims, now);
         self.take(&take, now);
     }
 
@@ -189,28 +190,24 @@ impl ClaimMachine {
         let new: Vec<_> = addresses
             .iter()
             .copied()
-            .filter(|address| !self.own.held.contains_key(address))
+            .filter(|address| !self.own.owned.contains_key(address))
             .collect();
         for chunk in new.chunks(ADDRESSES_PER_FRAME_MAX) {
             let stated = self.own.stated_generation();
-            self.own.held.extend(chunk.iter().map(|address| (*address, now)));
+            self.own.owned.extend(chunk.iter().map(|address| (*address, now)));
             for address in chunk {
                 self.outputs.push_back(Output::Start(*address));
-                let died = self.orphans.remove(address).filter(|at| now.since(*at) < FAILOVER_MAX);
-                self.outputs.extend(died.map(|last_sign| Output::TookOver(now.since(last_sign))));
+                let last_frame =
+                    self.unowned.remove(address).filter(|at| now.since(*at) < FAILOVER_MAX);
+                self.outputs.extend(last_frame.map(|at| Output::TookOver(now.since(at))));
             }
             // From this claim on, peers expect hellos at the interval of an owner.
             self.adjust_interval();
             let (before, generation) = self.own.next_generation(stated);
-            let (addresses, keeps) = (chunk.to_vec(), self.keeps(chunk, now));
+            let (addresses, preempt_delays) = (chunk.to_vec(), self.preempt_delays(chunk, now));
             self.send(
                 None,
-                Body::Claim {
-                    previous_generation: before,
-                    generation,
-                    addresses,
-                    preempt_delays: keeps,
-                },
+                Body::Claim { previous_generation: before, generation, addresses, preempt_delays },
                 now,
             );
         }
@@ -220,14 +217,14 @@ impl ClaimMachine {
     fn repeat_claim(&mut self, addresses: &[IpAddr], now: Instant) {
         let generation = self.own.stated_generation();
         for chunk in addresses.chunks(ADDRESSES_PER_FRAME_MAX) {
-            let (addresses, keeps) = (chunk.to_vec(), self.keeps(chunk, now));
+            let (addresses, preempt_delays) = (chunk.to_vec(), self.preempt_delays(chunk, now));
             self.send(
                 None,
                 Body::Claim {
                     previous_generation: generation,
                     generation,
                     addresses,
-                    preempt_delays: keeps,
+                    preempt_delays,
                 },
                 now,
             );
@@ -235,16 +232,16 @@ impl ClaimMachine {
     }
 
     /// Stops replying for addresses, and releases them.
-    pub(super) fn release(&mut self, addresses: &[IpAddr], why: ReleaseReason, now: Instant) {
-        let held: Vec<_> = addresses
+    pub(super) fn release(&mut self, addresses: &[IpAddr], reason: ReleaseReason, now: Instant) {
+        let owned: Vec<_> = addresses
             .iter()
             .copied()
-            .filter(|address| self.own.held.contains_key(address))
+            .filter(|address| self.own.owned.contains_key(address))
             .collect();
-        for chunk in held.chunks(ADDRESSES_PER_FRAME_MAX) {
+        for chunk in owned.chunks(ADDRESSES_PER_FRAME_MAX) {
             let (before, generation) = self.own.next_generation(self.own.generation);
             for address in chunk {
-                self.own.held.remove(address);
+                self.own.owned.remove(address);
             }
             self.outputs.extend(chunk.iter().map(|address| Output::Stop(*address)));
             self.send(
@@ -253,7 +250,7 @@ impl ClaimMachine {
                     previous_generation: before,
                     generation,
                     addresses: chunk.to_vec(),
-                    reason: why,
+                    reason,
                 },
                 now,
             );
@@ -271,27 +268,27 @@ impl ClaimMachine {
             return false;
         }
         let (before, generation) = (self.own.generation, self.own.generation);
-        let mut said = false;
-        for why in [ReleaseReason::HandedOver, ReleaseReason::NotCandidate] {
-            let free = yielded
+        let mut sent = false;
+        for reason in [ReleaseReason::HandedOver, ReleaseReason::NotCandidate] {
+            let releases = yielded
                 .iter()
-                .filter(|(address, said)| **said == why && !self.own.held.contains_key(*address));
-            let free: Vec<_> = free.map(|(address, _)| *address).collect();
-            for chunk in free.chunks(ADDRESSES_PER_FRAME_MAX) {
+                .filter(|(address, of)| **of == reason && !self.own.owned.contains_key(*address));
+            let released: Vec<_> = releases.map(|(address, _)| *address).collect();
+            for chunk in released.chunks(ADDRESSES_PER_FRAME_MAX) {
                 self.send(
                     None,
                     Body::Release {
                         previous_generation: before,
                         generation,
                         addresses: chunk.to_vec(),
-                        reason: why,
+                        reason,
                     },
                     now,
                 );
-                said = true;
+                sent = true;
             }
         }
-        said
+        sent
     }
 
     pub(super) fn send(&mut self, to: Option<Mac>, body: Body, now: Instant) {
@@ -305,7 +302,7 @@ impl ClaimMachine {
             // A claim or release has the effect of a hello, also on the answer lease. A real hello
             // right behind the claim or release could overtake it, and make it a stale frame.
             self.own.last_hello = now;
-            self.own.next_hello = now + RESTATE_AFTER_CLAIM;
+            self.own.next_hello = now + HELLO_AFTER_CLAIM;
         }
         // Clock values are unique per sender, so a receiver can order any two frames.
         self.own.clock = now.as_nanos().max(self.own.clock + 1);
@@ -314,7 +311,7 @@ impl ClaimMachine {
             epoch: self.config.epoch,
             sequence: self.own.sequence,
             clock: self.own.clock,
-            interval: self.own.pace.promised,
+            interval: self.own.hello_interval.promised,
             flags: self.own.flags,
             body,
         };

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::death::{PROXY_PATIENCE, PROXY_PATIENCE_MAX, Suspicion};
-use super::senses::MinimumOffset;
-use super::words::Parts;
+use super::claim_sets::Parts;
+use super::failure_detection::{PROXY_PATIENCE, PROXY_PATIENCE_MAX, Suspicion};
+use super::self_check::MinimumOffset;
 use super::{CLAIM_LIFETIME, CLAIMS_PER_PEER_MAX, ClaimConfig, ClaimMachine, PEERS_MAX};
 use crate::Instant;
 use crate::wire::Mac;
@@ -18,17 +18,17 @@ use crate::wire::hello::{Body, Flags, Frame, ReleaseReason};
 
 /// Minimum interval between list requests to one peer, and between list replies to one peer. Also
 /// the delay before the second challenge to a newcomer.
-pub(super) const ASK_EVERY: Duration = Duration::from_millis(40);
+pub(super) const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(40);
 /// How long a returned peer may take to report its current claims. Until then, this node does not
 /// take the addresses that were saved when the peer was declared failed.
 const SAVED_CLAIMS_LIFETIME: Duration = Duration::from_secs(1);
 /// Interval between list requests to a peer whose hellos do not confirm its claims.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const LIST_REQUEST_RETRY: Duration = Duration::from_secs(1);
 /// Maximum number of key IDs that are stored as accepted by a peer. No speaker accepts more than
 /// two at a time.
 const ACCEPTS_MAX: usize = 4;
 /// How long the state of a failed peer is kept, counted from its latest frame.
-const DEAD_LIFETIME: Duration = Duration::from_secs(3_600);
+const FAILED_PEER_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Maximum number of stored hardware addresses of one peer.
 const MACS_MAX: usize = 8;
 
@@ -40,17 +40,17 @@ pub(super) struct Peer {
     pub(super) flags: Flags,
     pub(super) claims: BTreeSet<IpAddr>,
     /// Claimed addresses in preempt delay, each with the end of the delay.
-    pub(super) keeps: BTreeMap<IpAddr, Instant>,
+    pub(super) preempt_delays: BTreeMap<IpAddr, Instant>,
     /// Addresses that the peer has refused, each with the time until which the peer is no candidate
     /// for it.
     pub(super) refused: BTreeMap<IpAddr, Instant>,
     /// The peer was declared failed. Its state is kept, so that replayed frames of the peer are
     /// detected as stale.
-    pub(super) dead: bool,
+    pub(super) failed: bool,
     pub(super) epoch: u64,
     pub(super) clock: u64,
     pub(super) interval: Duration,
-    pub(super) heard: Instant,
+    pub(super) last_frame: Instant,
     /// Generation of the peer's claim set as this node knows it; `None` if `claims` is incomplete.
     pub(super) generation: Option<u32>,
     /// A hello carried the generation of a claim set that this node has not received. The peer may
@@ -61,9 +61,9 @@ pub(super) struct Peer {
     pub(super) released: Option<u32>,
     /// Generation that the peer's newest frame carried.
     stated: Option<u32>,
-    pub(super) restated: Instant,
+    pub(super) confirmed_at: Instant,
     pub(super) suspicion: Option<Suspicion>,
-    pub(super) asked: Option<Instant>,
+    pub(super) list_requested_at: Option<Instant>,
     pub(super) list_sent_at: Option<Instant>,
     pub(super) parts: Option<Parts>,
     /// IDs of the keys that the peer accepts; empty if not reported yet.
@@ -72,7 +72,7 @@ pub(super) struct Peer {
     /// claims them or not. At most [`CLAIMS_PER_PEER_MAX`].
     pub(super) failing: BTreeSet<IpAddr>,
     /// Comparison of this node's clock with the peer's clock.
-    pub(super) floor: MinimumOffset,
+    pub(super) min_clock_offset: MinimumOffset,
     /// Claims that were saved when the peer was declared failed.
     pub(super) saved_claims: BTreeSet<IpAddr>,
     /// Time at which the peer returned after it had been declared failed.
@@ -94,25 +94,25 @@ impl Peer {
             macs: VecDeque::from([source]),
             flags: frame.flags,
             claims: BTreeSet::new(),
-            keeps: BTreeMap::new(),
+            preempt_delays: BTreeMap::new(),
             refused: BTreeMap::new(),
-            dead: false,
+            failed: false,
             epoch: frame.epoch,
             clock: frame.clock,
             interval: frame.interval,
-            heard: now,
+            last_frame: now,
             generation: None,
             missed: false,
             released: None,
             stated: None,
-            restated: now,
+            confirmed_at: now,
             suspicion: None,
-            asked: None,
+            list_requested_at: None,
             list_sent_at: None,
             parts: None,
             accepts: Box::default(),
             failing: BTreeSet::new(),
-            floor: MinimumOffset::new(frame.clock, now),
+            min_clock_offset: MinimumOffset::new(frame.clock, now),
             saved_claims: BTreeSet::new(),
             returned_at: None,
             patience_doubled: false,
@@ -122,17 +122,19 @@ impl Peer {
     }
 
     pub(super) fn deadline(&self, config: &ClaimConfig) -> Option<Instant> {
-        if self.dead {
+        if self.failed {
             return Some(self.forgotten_at());
         }
-        let suspicious = self.heard + self.interval * config.hello_misses;
-        let suspicion = self.suspicion.as_ref().map_or(suspicious, |suspicion| suspicion.next);
-        let ends = self.restated + CLAIM_LIFETIME;
-        let restated = (!self.claims.is_empty()).then(|| ends.min(self.ask_again_at()));
-        let untold = self.ask_back_at();
-        restated
+        let silence_deadline = self.last_frame + self.interval * config.hello_misses;
+        let suspicion =
+            self.suspicion.as_ref().map_or(silence_deadline, |suspicion| suspicion.next);
+        let expires_at = self.confirmed_at + CLAIM_LIFETIME;
+        let confirmation =
+            (!self.claims.is_empty()).then(|| expires_at.min(self.confirmation_request_at()));
+        let saved_claims_request = self.saved_claims_request_at();
+        confirmation
             .into_iter()
-            .chain(untold)
+            .chain(saved_claims_request)
             .chain(self.refused.values().copied())
             .chain([suspicion])
             .min()
@@ -141,7 +143,7 @@ impl Peer {
     /// Returns the time at which the state of a failed peer is removed. If the peer returns later,
     /// it must pass a challenge, like a newcomer.
     pub(super) fn forgotten_at(&self) -> Instant {
-        self.heard + DEAD_LIFETIME
+        self.last_frame + FAILED_PEER_LIFETIME
     }
 
     /// Saves the claims of a peer that was declared failed, because the peer may still run.
@@ -159,27 +161,33 @@ impl Peer {
     /// Returns the time until which a returned peer counts as the owner of its saved claims, since
     /// it may never have failed; `None` once it has reported its current claims.
     fn saved_claims_until(&self) -> Option<Instant> {
-        let is_untold = !self.dead && self.generation.is_none() && !self.saved_claims.is_empty();
-        self.returned_at.filter(|_| is_untold).map(|back| back + SAVED_CLAIMS_LIFETIME)
+        let is_unreported =
+            !self.failed && self.generation.is_none() && !self.saved_claims.is_empty();
+        self.returned_at
+            .filter(|_| is_unreported)
+            .map(|returned_at| returned_at + SAVED_CLAIMS_LIFETIME)
     }
 
-    pub(super) fn may_still_hold(&self, addresses: &[IpAddr], now: Instant) -> bool {
-        let lately = self.saved_claims_until().is_some_and(|until| now < until);
-        lately && addresses.iter().any(|address| self.saved_claims.contains(address))
+    pub(super) fn may_still_own(&self, addresses: &[IpAddr], now: Instant) -> bool {
+        let counts = self.saved_claims_until().is_some_and(|until| now < until);
+        counts && addresses.iter().any(|address| self.saved_claims.contains(address))
     }
 
     /// Returns the time at which to request the claims of a returned peer again; `None` if the peer
     /// has sent them, or no longer counts as the owner of its saved claims.
-    pub(super) fn ask_back_at(&self) -> Option<Instant> {
-        let (since, until) = self.asked.max(self.returned_at).zip(self.saved_claims_until())?;
-        Some(since + ASK_EVERY).filter(|at| *at < until)
+    pub(super) fn saved_claims_request_at(&self) -> Option<Instant> {
+        let (since, until) =
+            self.list_requested_at.max(self.returned_at).zip(self.saved_claims_until())?;
+        Some(since + LIST_REQUEST_INTERVAL).filter(|at| *at < until)
     }
 
     /// Returns the time at which to request the claims of a peer whose hellos have not confirmed
     /// them. Such hellos may be lost although the peer's replies arrive.
-    pub(super) fn ask_again_at(&self) -> Instant {
-        let doubtful = self.restated + CLAIM_LIFETIME / 2;
-        self.asked.map_or(doubtful, |asked| doubtful.max(asked + ASK_AGAIN))
+    pub(super) fn confirmation_request_at(&self) -> Instant {
+        let unconfirmed_at = self.confirmed_at + CLAIM_LIFETIME / 2;
+        self.list_requested_at.map_or(unconfirmed_at, |list_requested_at| {
+            unconfirmed_at.max(list_requested_at + LIST_REQUEST_RETRY)
+        })
     }
 
     /// Returns whether the frame is reordered or replayed: its clock value is not above the latest
@@ -246,22 +254,28 @@ impl Peer {
     }
 
     /// Replaces the preempt delays of the peer's claims for these addresses.
-    pub(super) fn keep(&mut self, addresses: &[IpAddr], keeps: &[Duration], now: Instant) {
+    pub(super) fn set_preempt_delays(
+        &mut self,
+        addresses: &[IpAddr],
+        preempt_delays: &[Duration],
+        now: Instant,
+    ) {
         for address in addresses {
-            self.keeps.remove(address);
+            self.preempt_delays.remove(address);
         }
-        let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.keeps.len());
-        let kept = addresses.iter().zip(keeps).filter(|(_, keep)| !keep.is_zero());
-        self.keeps.extend(kept.take(room).map(|(address, keep)| (*address, now + *keep)));
+        let room = CLAIMS_PER_PEER_MAX.saturating_sub(self.preempt_delays.len());
+        let delayed = addresses.iter().zip(preempt_delays).filter(|(_, delay)| !delay.is_zero());
+        self.preempt_delays
+            .extend(delayed.take(room).map(|(address, delay)| (*address, now + *delay)));
     }
 
     /// Applies a change of the claim set from generation `before` to `generation`. Returns false if
     /// this node missed an earlier change.
-    pub(super) fn follow(&mut self, before: u32, generation: u32, now: Instant) -> bool {
+    pub(super) fn apply_change(&mut self, before: u32, generation: u32, now: Instant) -> bool {
         let known = self.generation == Some(before) || self.generation == Some(generation);
         if known {
             self.generation = Some(generation);
-            self.restated = now;
+            self.confirmed_at = now;
         }
         known
     }
@@ -285,7 +299,7 @@ pub(super) fn accepted(keys: &[u32]) -> Box<[u32]> {
 impl ClaimMachine {
     pub(super) fn receive(&mut self, source: Mac, frame: Frame, now: Instant) {
         if frame.node == self.config.node {
-            self.counts.own_name += 1;
+            self.counts.own_name_frames += 1;
             return;
         }
         if !self.admit(source, &frame, now) {
@@ -298,17 +312,12 @@ impl ClaimMachine {
                 self.on_failing(&node, failing);
                 self.on_hello(&node, generation, now);
             }
-            Body::Claim {
-                previous_generation: before,
-                generation,
-                addresses,
-                preempt_delays: keeps,
-            } => {
-                self.on_claim(&node, (before, generation), &addresses, &keeps, now);
+            Body::Claim { previous_generation: before, generation, addresses, preempt_delays } => {
+                self.on_claim(&node, (before, generation), &addresses, &preempt_delays, now);
             }
-            Body::Release { previous_generation: before, generation, addresses, reason: why } => {
-                let until = (why != ReleaseReason::HandedOver).then_some(now + CLAIM_LIFETIME);
-                if why == ReleaseReason::Contested {
+            Body::Release { previous_generation: before, generation, addresses, reason } => {
+                let until = (reason != ReleaseReason::HandedOver).then_some(now + CLAIM_LIFETIME);
+                if reason == ReleaseReason::Contested {
                     self.on_contested(&addresses, now);
                 }
                 self.on_release(&node, (before, generation), &addresses, until, now);
@@ -319,12 +328,12 @@ impl ClaimMachine {
             // The response needs no action: `admit` has recorded it as a sign of life, like every
             // frame that is not stale.
             Body::ChallengeReply { .. } => {}
-            Body::ListRequest => self.on_ask(&node, now),
-            Body::List { generation, part, parts, addresses, preempt_delays: keeps } => {
-                self.on_list(&node, generation, (part, parts), &addresses, &keeps, now);
+            Body::ListRequest => self.on_list_request(&node, now),
+            Body::List { generation, part, parts, addresses, preempt_delays } => {
+                self.on_list(&node, generation, (part, parts), &addresses, &preempt_delays, now);
             }
         }
-        self.look_at(&node);
+        self.update_peers_due(&node);
     }
 
     /// Records the sender of a frame as alive; returns false if the frame must be dropped.
@@ -332,7 +341,7 @@ impl ClaimMachine {
         if self.peers.get(&frame.node).is_none_or(|peer| peer.epoch != frame.epoch) {
             return self.admit_newcomer(source, frame, now);
         }
-        let alone = self.peers.values().all(|peer| peer.dead);
+        let starts_delay = self.peers.values().all(|peer| peer.failed);
         let Some(peer) = self.peers.get_mut(&frame.node) else { return false };
         if peer.is_stale(frame) {
             // The flags and the interval in an overtaken frame are outdated, so only its body is
@@ -347,35 +356,35 @@ impl ClaimMachine {
             return late;
         }
         peer.note_generation(&frame.body);
-        let back = std::mem::take(&mut peer.dead);
-        if back {
+        let has_returned = std::mem::take(&mut peer.failed);
+        if has_returned {
             peer.returned_at = Some(now);
             // Claims that the returned peer sends get a full lifetime, not one that began before
             // the failure.
-            peer.restated = now;
+            peer.confirmed_at = now;
         }
         self.counts.refuted += u64::from(peer.suspicion.take().is_some());
-        if back || peer.flags != frame.flags {
-            self.own.dirty.concerns(peer);
+        if has_returned || peer.flags != frame.flags {
+            self.own.dirty.mark_affected(peer);
         }
         peer.mac = source;
         peer.add_mac(source);
         peer.flags = frame.flags;
         peer.interval = frame.interval;
         peer.clock = frame.clock;
-        peer.heard = now;
-        if back && !std::mem::take(&mut peer.proxied).is_empty() {
+        peer.last_frame = now;
+        if has_returned && !std::mem::take(&mut peer.proxied).is_empty() {
             // The peer was alive all the time, and the ARP replies were its own, so the failure was
             // a mistake.
             peer.double_patience();
         }
         self.compare_clocks(&frame.node, frame.clock, now);
-        if back {
+        if has_returned {
             // A partition may have healed, and the other side may have announced addresses of this
             // node.
             self.refresh_all(true, now);
             self.repeat_missed_releases(&frame.node, now);
-            self.on_new_peer(alone, now);
+            self.on_new_peer(starts_delay, now);
         }
         true
     }
@@ -390,19 +399,19 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get(node) else { return };
         for first in peer.saved_claims.iter().filter_map(|address| self.unit_of.get(address)) {
             let state = self.units.get_mut(first).filter(|state| !state.contested);
-            if let Some(story) = state.and_then(|state| state.story.as_mut()) {
-                story.conflict_hold_down_until = None;
+            if let Some(pending_claim) = state.and_then(|state| state.pending_claim.as_mut()) {
+                pending_claim.conflict_hold_down_until = None;
             }
         }
-        let was_ours = |address: &&IpAddr| {
+        let was_owned_here = |address: &&IpAddr| {
             let state = self.unit_of.get(*address).and_then(|first| self.units.get(first));
-            !self.own.held.contains_key(*address) && state.is_some_and(|state| state.owned_last)
+            !self.own.owned.contains_key(*address) && state.is_some_and(|state| state.owned_last)
         };
-        let unheard: Vec<_> = peer.saved_claims.iter().filter(was_ours).copied().collect();
-        if !unheard.is_empty() {
+        let missed: Vec<_> = peer.saved_claims.iter().filter(was_owned_here).copied().collect();
+        if !missed.is_empty() {
             self.own
                 .releases_to_repeat
-                .extend(unheard.into_iter().map(|address| (address, ReleaseReason::HandedOver)));
+                .extend(missed.into_iter().map(|address| (address, ReleaseReason::HandedOver)));
             self.own.next_hello = now;
         }
     }
@@ -413,9 +422,9 @@ impl ClaimMachine {
         }
     }
 
-    pub(super) fn on_new_peer(&mut self, alone: bool, now: Instant) {
+    pub(super) fn on_new_peer(&mut self, starts_delay: bool, now: Instant) {
         self.schedule_list(now);
-        if alone {
+        if starts_delay {
             self.start_preempt_delay(now);
         }
     }
@@ -426,9 +435,12 @@ impl ClaimMachine {
         if self.peers.len() < PEERS_MAX {
             return true;
         }
-        let longest_dead =
-            self.peers.iter().filter(|(_, peer)| peer.dead).min_by_key(|(_, peer)| peer.heard);
-        let Some(name) = longest_dead.map(|(name, _)| name.clone()) else { return false };
+        let longest_failed = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.failed)
+            .min_by_key(|(_, peer)| peer.last_frame);
+        let Some(name) = longest_failed.map(|(name, _)| name.clone()) else { return false };
         self.peers.remove(&name);
         true
     }

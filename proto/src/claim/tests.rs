@@ -12,82 +12,88 @@ mod faults;
 mod foreign;
 mod health;
 mod keys;
-mod many;
-mod missed;
+mod many_owners;
+mod missed_changes;
 mod newcomers;
 mod ownership;
-mod senses;
+mod self_check;
 mod shared;
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 30, 0, 200));
 
-const THREE: [&str; 3] = ["node1", "node2", "node3"];
+const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
-struct Node {
+struct TestNode {
     name: Box<str>,
     mac: Mac,
     machine: ClaimMachine,
-    answers: BTreeSet<IpAddr>,
+    announced: BTreeSet<IpAddr>,
     up: bool,
-    /// Frames are lost in both directions.
-    cut: bool,
-    frozen: bool,
+    /// All frames from and to the node are lost.
+    partitioned: bool,
+    stalled: bool,
     /// How long the node's clock stood still.
-    behind: Duration,
+    clock_lag: Duration,
     /// How far the node's clock is ahead.
-    ahead: Duration,
-    /// Frames are lost on receipt only.
-    deaf: bool,
-    left: bool,
-    took_over: Vec<Duration>,
-    checked: Vec<IpAddr>,
-    started: usize,
-    refreshed: usize,
-    defended: usize,
+    clock_lead: Duration,
+    /// All frames to the node are lost; frames from the node arrive.
+    receives_nothing: bool,
+    finished: bool,
+    /// Values of [`Output::TookOver`].
+    failovers: Vec<Duration>,
+    probed: Vec<IpAddr>,
+    /// Number of [`Output::Start`].
+    starts: usize,
+    /// Number of [`Output::AnnounceSeries`].
+    announce_series: usize,
+    /// Number of [`Output::Defend`].
+    defenses: usize,
     ring: HelloKeyRing,
 }
 
-impl Node {
+impl TestNode {
     /// Moves the node's clock forward.
-    fn ahead(&mut self, by: Duration) {
-        self.ahead += by;
+    fn advance_clock(&mut self, by: Duration) {
+        self.clock_lead += by;
     }
 
     /// Returns the simulation time at which the node's clock shows `at`.
-    fn really(&self, at: Instant) -> Instant {
-        Instant::ZERO + (self.behind + at.since(Instant::ZERO)).saturating_sub(self.ahead)
+    fn segment_time(&self, at: Instant) -> Instant {
+        Instant::ZERO + (self.clock_lag + at.since(Instant::ZERO)).saturating_sub(self.clock_lead)
     }
 
     /// Returns the time that the node's clock shows at the simulation time `now`.
     fn clock(&self, now: Instant) -> Instant {
-        Instant::ZERO + (self.ahead + now.since(Instant::ZERO)).saturating_sub(self.behind)
+        Instant::ZERO + (self.clock_lead + now.since(Instant::ZERO)).saturating_sub(self.clock_lag)
     }
 }
 
 /// A frame in transit: index of the sender, destination, bytes.
-type Flying = (usize, Option<Mac>, Vec<u8>);
+type FrameInTransit = (usize, Option<Mac>, Vec<u8>);
 
-/// A segment with a delay of 0.2 ms.
-struct Wire {
+/// A simulated network segment with a delay of 0.2 ms.
+struct Segment {
     now: Instant,
-    nodes: Vec<Node>,
-    /// By time of arrival and number of the frame.
-    flying: BTreeMap<(Instant, usize), Flying>,
+    nodes: Vec<TestNode>,
+    /// Frames in transit, by time of arrival and number of the frame.
+    in_transit: BTreeMap<(Instant, usize), FrameInTransit>,
     sent: usize,
     ring: HelloKeyRing,
     settings: fn(&mut ClaimConfig),
     /// Selects the frames to lose, by their number.
-    loses: fn(usize) -> bool,
-    /// Loses every frame to the group.
+    is_lost: fn(usize) -> bool,
+    /// Loses every multicast frame.
     loses_multicast: bool,
     /// Simulates a device that replies to ARP for failed nodes.
     proxy: bool,
     /// Simulates foreign hosts that reply to the requests of [`Output::ProbeNeighbors`].
-    hosts_answer: bool,
-    /// For each watched address: since when it has no owner, and the longest such time. `doubles`
-    /// is the same for more than one owner.
+    hosts_reply: bool,
+    /// For each watched address: the time since which it has no owner, and the longest time without
+    /// an owner.
     gaps: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
-    doubles: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
+    /// For each watched address: the time since which it has several owners, and the longest time
+    /// with several owners.
+    overlaps: BTreeMap<IpAddr, (Option<Instant>, Duration)>,
 }
 
 fn ms(millis: u64) -> Duration {
@@ -127,31 +133,31 @@ fn ranked<'a>(nodes: &[&'a str], address: IpAddr) -> Vec<&'a str> {
     nodes
 }
 
-impl Wire {
+impl Segment {
     fn new(names: &[&str]) -> Self {
         Self::with(names, |_| ())
     }
 
-    /// Makes a segment whose nodes have changed settings.
+    /// Creates a segment whose nodes have the changes of `settings` in their configuration.
     fn with(names: &[&str], settings: fn(&mut ClaimConfig)) -> Self {
-        let mut wire = Self {
+        let mut segment = Self {
             settings,
             now: Instant::ZERO,
             nodes: Vec::new(),
-            flying: BTreeMap::new(),
+            in_transit: BTreeMap::new(),
             sent: 0,
             ring: HelloKeyRing::new(vec![HelloKey::new([7; 32])]),
-            loses: |_| false,
+            is_lost: |_| false,
             loses_multicast: false,
             proxy: false,
-            hosts_answer: true,
+            hosts_reply: true,
             gaps: BTreeMap::new(),
-            doubles: BTreeMap::new(),
+            overlaps: BTreeMap::new(),
         };
         for name in names {
-            wire.start(name);
+            segment.start(name);
         }
-        wire
+        segment
     }
 
     /// Starts or restarts a node.
@@ -163,23 +169,23 @@ impl Wire {
         let mut config = config(name, id);
         (self.settings)(&mut config);
         let machine = ClaimMachine::new(config, self.now);
-        self.nodes.push(Node {
+        self.nodes.push(TestNode {
             name: name.into(),
             mac,
             machine,
-            answers: BTreeSet::new(),
+            announced: BTreeSet::new(),
             up: true,
-            cut: false,
-            frozen: false,
-            behind: Duration::ZERO,
-            ahead: Duration::ZERO,
-            deaf: false,
-            left: false,
-            took_over: Vec::new(),
-            checked: Vec::new(),
-            started: 0,
-            refreshed: 0,
-            defended: 0,
+            partitioned: false,
+            stalled: false,
+            clock_lag: Duration::ZERO,
+            clock_lead: Duration::ZERO,
+            receives_nothing: false,
+            finished: false,
+            failovers: Vec::new(),
+            probed: Vec::new(),
+            starts: 0,
+            announce_series: 0,
+            defenses: 0,
             ring: self.ring.clone(),
         });
         let keys = Input::Keys(self.ring.ids());
@@ -187,16 +193,16 @@ impl Wire {
     }
 
     fn index(&self, name: &str) -> usize {
-        self.nodes.iter().position(|node| *node.name == *name).expect("a node of that name")
+        self.nodes.iter().position(|node| *node.name == *name).expect("a node with this name")
     }
 
-    fn node(&mut self, name: &str) -> &mut Node {
+    fn node(&mut self, name: &str) -> &mut TestNode {
         let index = self.index(name);
         &mut self.nodes[index]
     }
 
     /// Returns how many multicast frames a node has sent.
-    fn sent_by(&mut self, name: &str) -> u32 {
+    fn multicast_frames_sent(&mut self, name: &str) -> u32 {
         self.node(name).machine.own.sequence
     }
 
@@ -204,7 +210,7 @@ impl Wire {
         let index = self.index(name);
         let now = self.nodes[index].clock(self.now);
         self.nodes[index].machine.handle(input, now);
-        self.drain(index);
+        self.handle_outputs(index);
     }
 
     fn units(&mut self, units: &[Arc<Unit>]) {
@@ -213,29 +219,35 @@ impl Wire {
         }
     }
 
-    fn drain(&mut self, index: usize) {
+    fn handle_outputs(&mut self, index: usize) {
         while let Some(output) = self.nodes[index].machine.poll() {
             let node = &mut self.nodes[index];
             match output {
                 Output::Send { to, key, frame } => {
-                    let bytes =
-                        frame.encode(node.mac, to, node.ring.find(key).expect("a key of its own"));
+                    let bytes = frame.encode(
+                        node.mac,
+                        to,
+                        node.ring.find(key).expect("the node has the signing key"),
+                    );
                     self.sent += 1;
-                    self.flying.insert(
+                    self.in_transit.insert(
                         (self.now + Duration::from_micros(200), self.sent),
                         (index, to, bytes),
                     );
                 }
                 Output::Start(address) => {
-                    assert!(node.answers.insert(address), "started twice");
-                    node.started += 1;
+                    assert!(node.announced.insert(address), "started an address twice");
+                    node.starts += 1;
                 }
                 Output::AnnounceSeries(address) => {
-                    assert!(node.answers.contains(&address), "refreshed what it has not");
-                    node.refreshed += 1;
+                    assert!(
+                        node.announced.contains(&address),
+                        "announced an address without a start"
+                    );
+                    node.announce_series += 1;
                 }
                 Output::Stop(address) => {
-                    assert!(node.answers.remove(&address), "stopped what it has not")
+                    assert!(node.announced.remove(&address), "stopped an address without a start")
                 }
                 Output::LivenessProbe { mac, .. } => {
                     if self.proxy {
@@ -243,46 +255,49 @@ impl Wire {
                     }
                 }
                 Output::Defend(address) => {
-                    assert!(node.answers.contains(&address), "defended what it has not");
-                    node.defended += 1;
+                    assert!(
+                        node.announced.contains(&address),
+                        "defended an address without a start"
+                    );
+                    node.defenses += 1;
                 }
-                Output::TookOver(silence) => node.took_over.push(silence),
-                Output::ArpProbe(address) => node.checked.push(address),
+                Output::TookOver(silence) => node.failovers.push(silence),
+                Output::ArpProbe(address) => node.probed.push(address),
                 Output::ProbeNeighbors => {
                     // At least one foreign host is on the same side of any partition.
-                    if self.hosts_answer && !node.deaf {
+                    if self.hosts_reply && !node.receives_nothing {
                         node.machine.handle(Input::FrameReceived, node.clock(self.now));
                     }
                 }
-                Output::Finished => node.left = true,
+                Output::Finished => node.finished = true,
             }
         }
-        self.measure();
+        self.measure_owners();
     }
 
-    /// Returns the nodes that really reply: up, reached by requests, not stalled, answer lease
-    /// valid.
+    /// Returns the nodes that reply to a client: those that are up, receive its requests, are not
+    /// stalled, and have a valid answer lease.
     fn owners(&self, address: IpAddr) -> Vec<&str> {
-        let answers = |node: &&Node| {
+        let replies = |node: &&TestNode| {
             node.up
-                && !node.deaf
-                && !node.frozen
-                && node.answers.contains(&address)
+                && !node.receives_nothing
+                && !node.stalled
+                && node.announced.contains(&address)
                 && node.clock(self.now) < node.machine.answer_lease_end() + ms(10)
         };
-        self.nodes.iter().filter(answers).map(|node| &*node.name).collect()
+        self.nodes.iter().filter(replies).map(|node| &*node.name).collect()
     }
 
-    fn watch(&mut self, address: IpAddr) {
+    fn watch_owners(&mut self, address: IpAddr) {
         self.gaps.insert(address, (None, Duration::ZERO));
-        self.doubles.insert(address, (None, Duration::ZERO));
+        self.overlaps.insert(address, (None, Duration::ZERO));
     }
 
-    fn measure(&mut self) {
+    fn measure_owners(&mut self) {
         for address in self.gaps.keys().copied().collect::<Vec<_>>() {
             let owners = self.owners(address).len();
-            for (table, bad) in [(&mut self.gaps, owners == 0), (&mut self.doubles, owners > 1)] {
-                let (since, longest) = table.get_mut(&address).expect("watched");
+            for (table, bad) in [(&mut self.gaps, owners == 0), (&mut self.overlaps, owners > 1)] {
+                let (since, longest) = table.get_mut(&address).expect("the address is watched");
                 if let Some(since) = *since {
                     *longest = (*longest).max(self.now.since(since));
                 }
@@ -295,18 +310,18 @@ impl Wire {
         self.gaps[&address].1
     }
 
-    fn longest_double(&self, address: IpAddr) -> Duration {
-        self.doubles[&address].1
+    fn longest_overlap(&self, address: IpAddr) -> Duration {
+        self.overlaps[&address].1
     }
 
     fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
-            let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.up && !node.frozen);
+            let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.up && !node.stalled);
             let timer = awake
-                .filter_map(|(i, node)| Some((node.really(node.machine.deadline()?), i)))
+                .filter_map(|(i, node)| Some((node.segment_time(node.machine.deadline()?), i)))
                 .min();
-            let frame = self.flying.keys().next().copied();
+            let frame = self.in_transit.keys().next().copied();
             let next = timer.map(|(at, _)| at).into_iter().chain(frame.map(|(at, _)| at)).min();
             let Some(at) = next.filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
@@ -319,20 +334,20 @@ impl Wire {
                     let deadline = self.nodes[index].machine.deadline();
                     assert!(
                         deadline.is_none_or(|at| at > now),
-                        "a machine that wants time again at once: {deadline:?}"
+                        "the machine requests a past deadline: {deadline:?}"
                     );
-                    self.drain(index);
+                    self.handle_outputs(index);
                 }
             }
         }
         self.now = end;
-        self.measure();
+        self.measure_owners();
     }
 
     fn deliver(&mut self, key: (Instant, usize)) {
-        let (from, to, bytes) = self.flying.remove(&key).expect("a frame");
-        if self.nodes.get(from).is_none_or(|node| node.cut)
-            || (self.loses)(key.1)
+        let (from, to, bytes) = self.in_transit.remove(&key).expect("a frame in transit");
+        if self.nodes.get(from).is_none_or(|node| node.partitioned)
+            || (self.is_lost)(key.1)
             || (self.loses_multicast && to.is_none())
         {
             return;
@@ -340,26 +355,32 @@ impl Wire {
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             let addressed = to.is_none_or(|mac| mac == node.mac);
-            if index != from && node.up && !node.cut && !node.deaf && !node.frozen && addressed {
+            if index != from
+                && node.up
+                && !node.partitioned
+                && !node.receives_nothing
+                && !node.stalled
+                && addressed
+            {
                 let (source, frame) = match Frame::decode(&bytes, &node.ring) {
                     Ok(decoded) => decoded,
                     Err(HelloDecodeError::ForeignKey) => continue,
-                    Err(error) => panic!("our own frames are sound: {error}"),
+                    Err(error) => panic!("a frame of a node is invalid: {error}"),
                 };
                 let now = node.clock(self.now);
                 node.machine.handle(Input::Frame { source, frame }, now);
-                self.drain(index);
+                self.handle_outputs(index);
             }
         }
     }
 }
 
-/// Three nodes, up for so long that no preempt delay is running, and one unit; the best node owns
-/// it.
-fn settled() -> Wire {
-    let mut wire = Wire::new(&THREE);
-    wire.units(&[unit(&[VIP], &THREE)]);
-    wire.run(Duration::from_secs(40));
-    wire.watch(VIP);
-    wire
+/// Returns a segment with three nodes whose preempt delays have ended, and one unit with the
+/// address [`VIP`]. The candidate with the best rank owns the unit.
+fn settled_segment() -> Segment {
+    let mut segment = Segment::new(&NODES);
+    segment.units(&[unit(&[VIP], &NODES)]);
+    segment.run(Duration::from_secs(40));
+    segment.watch_owners(VIP);
+    segment
 }

@@ -48,7 +48,7 @@ pub struct AddressRequest {
     pub ip_mode: Option<IpMode>,
     /// Whether the addresses are announced although the mode is `Proxy`.
     pub announce_in_proxy_mode: bool,
-    /// Why the request is invalid (the first reason), or `None`. The other fields hold the valid
+    /// Why the request is invalid (the first reason), or `None`. The other fields contain the valid
     /// parts of the request.
     pub problem: Option<Box<AddressRequestProblem>>,
 }
@@ -151,15 +151,15 @@ impl AddressRequest {
         };
         // A Service has at most two addresses, so the third one is enough to detect too many.
         let addresses = text.split(',').take(3).map(address).collect::<Result<Vec<_>, _>>()?;
-        let mut asked: Vec<_> = addresses.iter().copied().map(Family::of).collect();
-        let mut has = families.to_vec();
-        asked.sort();
-        has.sort();
-        if asked != has && !families.is_empty() {
+        let mut requested: Vec<_> = addresses.iter().copied().map(Family::of).collect();
+        let mut expected = families.to_vec();
+        requested.sort();
+        expected.sort();
+        if requested != expected && !families.is_empty() {
             return Err(AddressRequestProblem::Families {
                 field,
-                requested: names(&asked),
-                service_families: names(&has),
+                requested: names(&requested),
+                service_families: names(&expected),
             });
         }
         self.addresses = addresses;
@@ -200,12 +200,12 @@ fn annotation_value<'a>(
     name: &str,
 ) -> Option<(String, &'a str)> {
     ANNOTATION_PREFIXES.into_iter().find_map(|prefix| {
-        let spelling = format!("{prefix}/{name}");
+        let full_name = format!("{prefix}/{name}");
         let value = annotations
-            .get(&spelling)
+            .get(&full_name)
             .map(|value| value.trim())
             .filter(|value| !value.is_empty())?;
-        Some((spelling, value))
+        Some((full_name, value))
     })
 }
 
@@ -216,7 +216,7 @@ fn stored_sharing_key(text: &str) -> Box<str> {
         return text.into();
     }
     let digest = Sha256::digest(text);
-    digest.iter().fold("sha256:".to_owned(), |shown, byte| format!("{shown}{byte:02x}")).into()
+    digest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}")).into()
 }
 
 /// Returns whether a custom resource can have this name (RFC 1123 subdomain).
@@ -261,12 +261,12 @@ mod tests {
         AddressRequest::read(Some(&annotations), deprecated, families)
     }
 
-    fn asked(request: &AddressRequest) -> Vec<String> {
+    fn requested_addresses(request: &AddressRequest) -> Vec<String> {
         request.addresses.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn our_spelling_counts_before_metallbs_and_that_before_the_deprecated_one() {
+    fn ferrolb_annotations_precede_metallb_annotations() {
         let all = [
             ("metallb.universe.tf/address-pool", "c"),
             ("metallb.io/address-pool", "b"),
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(
             request(&empty, None, &V4).pool.as_deref(),
             Some("b"),
-            "an empty one is not there"
+            "an empty annotation counts as absent"
         );
         for prefix in ANNOTATION_PREFIXES {
             let key =
@@ -289,19 +289,19 @@ mod tests {
             assert_eq!(key.as_deref(), Some("k"));
             let addresses =
                 request(&[(&format!("{prefix}/loadBalancerIPs"), "10.0.0.1")], None, &V4);
-            assert_eq!(asked(&addresses), ["10.0.0.1"]);
+            assert_eq!(requested_addresses(&addresses), ["10.0.0.1"]);
         }
         assert_eq!(AddressRequest::read(None, None, &V4), AddressRequest::default());
     }
 
     #[test]
-    fn addresses_are_one_of_each_family_in_the_order_written() {
+    fn addresses_must_be_one_per_family_and_keep_their_order() {
         let name = "metallb.io/loadBalancerIPs";
         assert_eq!(
-            asked(&request(&[(name, " fd00::1 , 10.0.0.1")], None, &BOTH)),
+            requested_addresses(&request(&[(name, " fd00::1 , 10.0.0.1")], None, &BOTH)),
             ["fd00::1", "10.0.0.1"]
         );
-        assert_eq!(asked(&request(&[], Some("10.0.0.9"), &V4)), ["10.0.0.9"]);
+        assert_eq!(requested_addresses(&request(&[], Some("10.0.0.9"), &V4)), ["10.0.0.9"]);
         let cases: [(Annotations<'_>, Option<&str>, &[Family], &str); 9] = [
             (
                 &[(name, "10.0.0.1")],
@@ -338,16 +338,16 @@ mod tests {
             ),
             (&[], Some("fd00::1"), &V4, "spec.loadBalancerIP requests IPv6"),
         ];
-        for (annotations, deprecated, families, why) in cases {
+        for (annotations, deprecated, families, reason) in cases {
             let request = request(annotations, deprecated, families);
             let problem = request.problem.as_ref().map(ToString::to_string).unwrap_or_default();
-            assert!(problem.contains(why), "{annotations:?}: {problem}");
-            assert_eq!(asked(&request), <[&str; 0]>::default());
+            assert!(problem.contains(reason), "{annotations:?}: {problem}");
+            assert_eq!(requested_addresses(&request), <[&str; 0]>::default());
         }
     }
 
     #[test]
-    fn modes_are_read_or_refused_and_an_error_repeats_no_novel() {
+    fn ip_modes_are_decoded_and_problems_are_short() {
         for (text, mode, announce) in [
             ("VIP", Some(IpMode::Vip), false),
             ("Proxy", Some(IpMode::Proxy), false),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sharing_key_is_kept_as_its_digest_and_no_other_key_has_it() {
+    fn a_long_sharing_key_is_stored_as_its_digest() {
         let key = |text: &str| request(&[("metallb.io/allow-shared-ip", text)], None, &V4);
         let (longest, long) = ("x".repeat(253), "x".repeat(260));
         assert_eq!(key(&longest).sharing_key.as_deref(), Some(&*longest));
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_pool_can_be_called_is_refused_and_not_repeated_in_full() {
+    fn an_invalid_pool_name_is_a_problem_and_truncated() {
         let pool = |text: &str| request(&[("ferrolb.io/address-pool", text)], None, &V4);
         for name in ["lan", "0", "a-b.c1", &"x".repeat(253)] {
             assert_eq!((pool(name).pool.as_deref(), pool(name).problem), (Some(name), None));

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_are_read_and_what_cannot_be_had_is_said() {
+    fn timers_are_decoded_and_unsupported_fields_are_problems() {
         let of = |spec: Value| profile(json!({"metadata": {"name": "fast"}, "spec": spec}));
         assert_eq!(profile(json!({"metadata": {"name": "bare"}})), Ok((300, 300, 3)));
         assert_eq!(

@@ -175,13 +175,13 @@ fn problem(spec: &BGPAdvertisementSpec) -> Option<BgpAdvertisementProblem> {
     {
         return Some(BgpAdvertisementProblem::Length { field, length, max });
     }
-    let is_whole = lengths.iter().all(|(_, length, max)| length == max);
-    if !spec.service_selectors.is_empty() && !is_whole {
+    let has_no_aggregation = lengths.iter().all(|(_, length, max)| length == max);
+    if !spec.service_selectors.is_empty() && !has_no_aggregation {
         return Some(BgpAdvertisementProblem::SelectorsWithAggregation);
     }
     let mut seen = BTreeSet::new();
-    let twice = spec.communities.iter().find(|text| !seen.insert(community(text)));
-    twice.map(|text| BgpAdvertisementProblem::DuplicateCommunity(text.as_str().into()))
+    let duplicate = spec.communities.iter().find(|text| !seen.insert(community(text)));
+    duplicate.map(|text| BgpAdvertisementProblem::DuplicateCommunity(text.as_str().into()))
 }
 
 #[cfg(test)]
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_one_announces_every_address_to_everybody() {
+    fn an_empty_advertisement_selects_everything() {
         let bare = serde_json::from_value::<api::BgpAdvertisementObject>(
             json!({"metadata": {"name": "bgp"}}),
         )
@@ -224,7 +224,9 @@ mod tests {
             );
             assert!(
                 ad.selects_peer("tor")
-                    && ad.selects_service(|| unreachable!("nobody asks for labels"))
+                    && ad.selects_service(|| unreachable!(
+                        "labels are not needed without Service selectors"
+                    ))
             );
             assert_eq!(
                 [Family::V4, Family::V6].map(|family| ad.aggregation_length(family)),
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_is_read() {
+    fn each_field_is_decoded() {
         let ad = advertisement(json!({
             "aggregationLength": 24, "aggregationLengthV6": 64, "localPref": 200, "med": 0, "asPathPrepend": 3,
             "communities": ["64512:1", "large:1:2:3", "no-export"], "peers": ["tor"], "ipAddressPools": ["a"],
@@ -268,16 +270,16 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_said_and_announces_nothing() {
-        let wrong = json!([{"matchExpressions": [{"key": "edge", "operator": "Near"}]}]);
+    fn an_invalid_advertisement_has_a_problem_and_selects_no_pool() {
+        let invalid = json!([{"matchExpressions": [{"key": "edge", "operator": "Near"}]}]);
         let cases = [
             (json!({"aggregationLength": 33}), "spec.aggregationLength is 33: write 1 to 32"),
             (json!({"aggregationLengthV6": 0}), "spec.aggregationLengthV6 is 0: write 1 to 128"),
             (json!({"aggregationLength": 24, "serviceSelectors": [{}]}), "are both set"),
             (json!({"communities": ["1:2", "3:4", "01:2"]}), "\"01:2\" occurs twice"),
-            (json!({"nodeSelectors": wrong}), "spec.nodeSelectors:"),
-            (json!({"serviceSelectors": wrong}), "spec.serviceSelectors:"),
-            (json!({"ipAddressPoolSelectors": wrong}), "spec.ipAddressPoolSelectors:"),
+            (json!({"nodeSelectors": invalid}), "spec.nodeSelectors:"),
+            (json!({"serviceSelectors": invalid}), "spec.serviceSelectors:"),
+            (json!({"ipAddressPoolSelectors": invalid}), "spec.ipAddressPoolSelectors:"),
         ];
         for (spec, why) in cases {
             let ad = advertisement(spec.clone());

@@ -152,7 +152,7 @@ pub struct SessionParameters {
     /// `spec.localASN`.
     pub local_asn: Option<u32>,
     /// `spec.peerAddress` or `spec.interface`.
-    pub place: PeerLocation,
+    pub location: PeerLocation,
     /// `spec.sourceAddress`.
     pub source: Option<IpAddr>,
     /// `spec.peerPort`.
@@ -253,9 +253,9 @@ fn session(spec: &BGPPeerSpec, namespace: &str) -> Result<SessionParameters, Bgp
     if spec.ebgp_multi_hop && spec.ttl_security_hops.is_some() {
         return Err(BgpPeerProblem::MultiHopWithTtlSecurity);
     }
-    let place = location(spec)?;
+    let location = location(spec)?;
     let source: Option<IpAddr> = address("sourceAddress", &spec.source_address, "IP")?;
-    if let (PeerLocation::Address(peer), Some(source)) = (&place, source)
+    if let (PeerLocation::Address(peer), Some(source)) = (&location, source)
         && peer.is_ipv4() != source.is_ipv4()
     {
         return Err(BgpPeerProblem::SourceFamily);
@@ -265,7 +265,7 @@ fn session(spec: &BGPPeerSpec, namespace: &str) -> Result<SessionParameters, Bgp
         my_asn: spec.my_asn,
         peer_asn,
         local_asn: spec.local_asn.filter(|asn| *asn != 0),
-        place,
+        location,
         source,
         port: spec.peer_port,
         hold,

@@ -88,7 +88,7 @@ impl From<api::CommunityObject> for Community {
         let (mut aliases, mut problem) = (BTreeMap::new(), None);
         for api::CommunityAlias { name, value } in object.spec.unwrap_or_default().communities {
             let name: Box<str> = name.into();
-            let fault = match value.parse() {
+            let entry_problem = match value.parse() {
                 _ if name.is_empty() => Some(CommunityProblem::MissingName),
                 Err(CommunityError) => Some(CommunityProblem::Value { name, value: value.into() }),
                 Ok(_) if aliases.contains_key(&name) => Some(CommunityProblem::DuplicateName(name)),
@@ -97,7 +97,7 @@ impl From<api::CommunityObject> for Community {
                     None
                 }
             };
-            problem = problem.or(fault);
+            problem = problem.or(entry_problem);
         }
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
@@ -123,9 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn names_of_communities_are_read_and_what_is_no_community_is_said() {
-        let sound = community(&[("a", "65535:0"), ("b", "large:1:4294967295:3")]);
-        assert_eq!((sound.problem, sound.aliases.len()), (None, 2));
+    fn aliases_are_decoded_and_invalid_ones_are_problems() {
+        let valid = community(&[("a", "65535:0"), ("b", "large:1:4294967295:3")]);
+        assert_eq!((valid.problem, valid.aliases.len()), (None, 2));
         assert_eq!(
             Community::from(
                 serde_json::from_value::<api::CommunityObject>(json!({"metadata": {}})).unwrap()

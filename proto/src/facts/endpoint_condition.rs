@@ -29,7 +29,10 @@ pub enum EndpointCondition {
 #[error(
     "annotation {ENDPOINT_CONDITION_ANNOTATION}: {0:?} is not valid: write ready or serving, or remove it"
 )]
-pub struct EndpointConditionProblem(String);
+pub struct EndpointConditionProblem(
+    /// The invalid text.
+    pub String,
+);
 
 impl EndpointCondition {
     /// Decodes the annotation. If the text is invalid, returns the default and the problem. An
@@ -66,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_understood_or_told_with_what_to_write() {
+    fn the_annotation_is_decoded_or_has_a_problem_with_a_fix() {
         let read = |text: &str| {
             EndpointCondition::read(Some(
                 &[(ENDPOINT_CONDITION_ANNOTATION.to_owned(), text.to_owned())].into(),
@@ -81,11 +84,11 @@ mod tests {
             assert_eq!(read(text), (expect, None), "{text:?}");
         }
         assert_eq!(EndpointCondition::read(None), (EndpointCondition::ReadyOrTerminating, None));
-        let (usable, problem) = read("Ready");
+        let (condition, problem) = read("Ready");
         let problem = problem.map(|problem| problem.to_string());
         let expect = "annotation ferrolb.io/endpoint-condition: \"Ready\" is not valid: write ready or serving, or remove it";
         assert_eq!(
-            (usable, problem.as_deref()),
+            (condition, problem.as_deref()),
             (EndpointCondition::ReadyOrTerminating, Some(expect))
         );
         let (_, long) = read(&"x".repeat(100_000));

@@ -29,7 +29,7 @@ pub struct EndpointSliceObject {
     #[serde(default)]
     endpoints: Option<Vec<RawEndpoint>>,
     #[serde(default)]
-    ports: Option<Vec<RawPort>>,
+    ports: Option<Vec<RawEndpointPort>>,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -50,7 +50,7 @@ struct RawConditions {
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
-struct RawPort {
+struct RawEndpointPort {
     name: Option<String>,
     protocol: Option<String>,
     port: Option<u16>,
@@ -126,20 +126,22 @@ impl From<EndpointSliceObject> for EndpointSlice {
             "IPv6" => Some(Family::V6),
             _ => None,
         };
-        let (mut endpoints, mut targets) = (Vec::<Endpoint>::new(), Vec::new());
+        let (mut endpoints, mut endpoint_addresses) = (Vec::<Endpoint>::new(), Vec::new());
         for raw in object.endpoints.into_iter().flatten() {
             let Some(family) = family else { break };
             let address = raw.addresses.first().and_then(|text| text.parse().ok());
             let endpoint = raw.read(family);
             let known = endpoints.iter().position(|other| *other == endpoint);
-            let place = known.unwrap_or(endpoints.len());
+            let index = known.unwrap_or(endpoints.len());
             if known.is_none() {
                 endpoints.push(endpoint);
             }
-            targets.extend(address.map(|address| EndpointAddress { address, endpoint: place }));
+            endpoint_addresses
+                .extend(address.map(|address| EndpointAddress { address, endpoint: index }));
         }
-        let ports = object.ports.into_iter().flatten().filter_map(RawPort::tcp_port).collect();
-        Self { key, service, endpoints, endpoint_addresses: targets, ports }
+        let ports =
+            object.ports.into_iter().flatten().filter_map(RawEndpointPort::tcp_port).collect();
+        Self { key, service, endpoints, endpoint_addresses, ports }
     }
 }
 
@@ -156,7 +158,7 @@ impl RawEndpoint {
     }
 }
 
-impl RawPort {
+impl RawEndpointPort {
     fn tcp_port(self) -> Option<(Box<str>, u16)> {
         let tcp = self.protocol.as_deref().unwrap_or("TCP") == "TCP";
         self.port.filter(|_| tcp).map(|port| (self.name.unwrap_or_default().into(), port))
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_look_alike_count_once() {
+    fn equal_endpoints_are_stored_once() {
         let endpoint = |node: &str, ready: bool| json!({"addresses": ["10.0.0.1"], "nodeName": node, "conditions": {"ready": ready}});
         let endpoints = [("a", true), ("a", true), ("b", true), ("a", false), ("b", true)]
             .map(|(node, ready)| endpoint(node, ready));
@@ -219,16 +221,16 @@ mod tests {
         let slice = EndpointSlice::from(
             serde_json::from_value::<EndpointSliceObject>(slice).expect("slice"),
         );
-        let kept: Vec<_> = slice
+        let stored: Vec<_> = slice
             .endpoints
             .iter()
             .map(|endpoint| (endpoint.node.as_deref(), endpoint.ready))
             .collect();
-        assert_eq!(kept, [(Some("a"), true), (Some("b"), true), (Some("a"), false)]);
+        assert_eq!(stored, [(Some("a"), true), (Some("b"), true), (Some("a"), false)]);
     }
 
     #[test]
-    fn every_endpoint_has_its_address_and_a_slice_its_tcp_ports() {
+    fn one_address_per_endpoint_and_all_tcp_ports_are_stored() {
         let slice: EndpointSliceObject = serde_json::from_value(json!({
             "metadata": {"name": "x"}, "addressType": "IPv6",
             "ports": [{"name": "web", "port": 8080}, {"name": "dns", "protocol": "UDP", "port": 53},
@@ -238,21 +240,25 @@ mod tests {
         }))
         .expect("slice");
         let slice = EndpointSlice::from(slice);
-        let on = slice.endpoint_addresses.iter().map(|target| {
+        let addresses = slice.endpoint_addresses.iter().map(|target| {
             (target.address.to_string(), slice.endpoints[target.endpoint].node.as_deref())
         });
         let expect = [("fd00::1", Some("a")), ("fd00::2", None), ("fd00::3", Some("a"))];
         assert_eq!(
-            on.collect::<Vec<_>>(),
+            addresses.collect::<Vec<_>>(),
             expect.map(|(address, node)| (address.to_owned(), node))
         );
         assert_eq!(slice.ports, [("web".into(), 8080), ("".into(), 9)]);
-        assert_eq!(slice.endpoints.len(), 3, "those on a, the one nowhere, the one on b");
+        assert_eq!(
+            slice.endpoints.len(),
+            3,
+            "one entry for node a, one without a node, one for node b"
+        );
     }
 
     #[test]
-    fn nobody_is_sent_to_the_node_itself_or_to_what_only_a_link_knows() {
-        let may = |text: &str| {
+    fn node_local_and_link_local_addresses_are_not_probed() {
+        let may_be_probed = |text: &str| {
             EndpointAddress { address: text.parse().expect(text), endpoint: 0 }.may_be_probed()
         };
         for refused in [
@@ -271,21 +277,25 @@ mod tests {
             "::ffff:169.254.169.254",
             "::ffff:0.0.0.0",
         ] {
-            assert!(!may(refused), "{refused}");
+            assert!(!may_be_probed(refused), "{refused}");
         }
-        for asked in ["10.244.1.9", "192.0.2.1", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1"] {
-            assert!(may(asked), "{asked}");
+        for allowed in ["10.244.1.9", "192.0.2.1", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1"] {
+            assert!(may_be_probed(allowed), "{allowed}");
         }
     }
 
     #[test]
-    fn endpoints_are_of_their_slices_family_and_names_that_only_dns_knows_are_none() {
+    fn endpoints_have_the_family_of_their_slice_and_fqdn_has_none() {
         let families = |kind: &str| {
             let slice = json!({"metadata": {"name": "x"}, "addressType": kind, "endpoints": [{"addresses": ["a"]}]});
             let slice = EndpointSlice::from(
                 serde_json::from_value::<EndpointSliceObject>(slice).expect("slice"),
             );
-            assert_eq!(slice.endpoint_addresses, [], "and {kind:?} has no name for an address");
+            assert_eq!(
+                slice.endpoint_addresses,
+                [],
+                "{kind:?}: a text that is no address is ignored"
+            );
             slice.endpoints.iter().map(|endpoint| endpoint.family).collect::<Vec<_>>()
         };
         assert_eq!(families("IPv4"), [Family::V4]);
@@ -294,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_many_endpoints_and_one_takes_little_room() {
+    fn an_endpoint_takes_at_most_24_bytes() {
         assert!(size_of::<Endpoint>() <= 24, "{}", size_of::<Endpoint>());
     }
 }

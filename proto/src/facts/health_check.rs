@@ -151,8 +151,8 @@ impl HealthCheck {
         };
         let mut check = Self { kind, port, interval: None, timeout: None, fall: None, rise: None };
         for part in parts {
-            let no_setting = || HealthCheckProblem::Setting(truncated(part));
-            let (name, value) = part.split_once('=').ok_or_else(no_setting)?;
+            let unknown_setting = || HealthCheckProblem::Setting(truncated(part));
+            let (name, value) = part.split_once('=').ok_or_else(unknown_setting)?;
             let value = value.trim();
             match name.trim() {
                 "interval" => set_once(
@@ -167,7 +167,7 @@ impl HealthCheck {
                 )?,
                 "fall" => set_once("fall", &mut check.fall, count("fall", value)?)?,
                 "rise" => set_once("rise", &mut check.rise, count("rise", value)?)?,
-                _ => return Err(no_setting()),
+                _ => return Err(unknown_setting()),
             }
         }
         Ok(check)
@@ -194,11 +194,11 @@ fn valid_path(path: &str) -> Result<Arc<str>, HealthCheckProblem> {
     if path.len() > PATH_MAX {
         return Err(HealthCheckProblem::LongPath);
     }
-    let stands = |c: &char| {
+    let is_allowed = |c: &char| {
         u8::try_from(*c)
             .is_ok_and(|byte| byte.is_ascii_alphanumeric() || PATH_PUNCTUATION.contains(&byte))
     };
-    match path.chars().find(|c| !stands(c)) {
+    match path.chars().find(|c| !is_allowed(c)) {
         Some(wrong) => Err(HealthCheckProblem::Path(wrong)),
         None => Ok(path.into()),
     }
@@ -216,13 +216,13 @@ fn time(
     text: &str,
     range: &RangeInclusive<Duration>,
 ) -> Result<Duration, HealthCheckProblem> {
-    let wrong = || HealthCheckProblem::Time {
+    let problem = || HealthCheckProblem::Time {
         name,
         text: truncated(text),
         min: *range.start(),
         max: *range.end(),
     };
-    parse_duration(text).ok().filter(|time| range.contains(time)).ok_or_else(wrong)
+    parse_duration(text).ok().filter(|time| range.contains(time)).ok_or_else(problem)
 }
 
 fn count(name: &'static str, text: &str) -> Result<u32, HealthCheckProblem> {
@@ -238,10 +238,10 @@ fn number(text: &str) -> Option<u32> {
 
 fn set_once<T>(
     name: &'static str,
-    place: &mut Option<T>,
+    setting: &mut Option<T>,
     value: T,
 ) -> Result<(), HealthCheckProblem> {
-    if place.replace(value).is_some() {
+    if setting.replace(value).is_some() {
         Err(HealthCheckProblem::DuplicateSetting(name))
     } else {
         Ok(())

@@ -9,6 +9,17 @@ use super::selectors::{any_matches, decode};
 use super::{ObservedStatus, Pool};
 use crate::api;
 
+/// Why an L2Advertisement is invalid, whatever the other objects contain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum L2AdvertisementProblem {
+    /// A selector is invalid.
+    #[error("{0}")]
+    Selector(Box<str>),
+    /// The object does not match the schema of its kind.
+    #[error("the object cannot be read: {0}. Apply the CRDs of this version")]
+    Unreadable(Box<str>),
+}
+
 /// The fact of an L2Advertisement.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct L2Advertisement {
@@ -26,9 +37,9 @@ pub struct L2Advertisement {
     service_selectors: Vec<Selector>,
     preferences: Vec<(u32, Selector)>,
     interfaces: Vec<String>,
-    /// Why a selector of the advertisement is invalid, with the name of its field. An invalid
-    /// advertisement announces nothing.
-    pub problem: Option<Box<str>>,
+    /// Why the advertisement is invalid (one reason), or `None`. An invalid advertisement announces
+    /// nothing.
+    pub problem: Option<L2AdvertisementProblem>,
     /// The status as read from the API server.
     pub status: ObservedStatus<api::L2AdvertisementStatus>,
 }
@@ -73,7 +84,7 @@ impl L2Advertisement {
     /// Returns whether `spec.interfaces` contains this name.
     #[must_use]
     pub fn names_interface(&self, name: &str) -> bool {
-        self.interfaces.iter().any(|ours| ours == name)
+        self.interfaces.iter().any(|interface| interface == name)
     }
 }
 
@@ -83,7 +94,7 @@ impl From<api::L2AdvertisementObject> for L2Advertisement {
         let mut problem = None;
         let mut selectors = |field, selectors| {
             decode(field, selectors).unwrap_or_else(|why| {
-                problem = Some(why);
+                problem = Some(L2AdvertisementProblem::Selector(why));
                 Vec::new()
             })
         };
@@ -131,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_advertisement_announces_all_pools_from_everywhere() {
+    fn an_empty_advertisement_selects_everything() {
         let bare = serde_json::from_value::<api::L2AdvertisementObject>(
             json!({"metadata": {"name": "l2"}}),
         )
@@ -146,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_selectors_add_up() {
+    fn pool_names_and_pool_selectors_add_up() {
         let ad = advertisement(
             json!({"ipAddressPools": ["a"], "ipAddressPoolSelectors": [{"matchLabels": {"zone": "y"}}],
             "nodeSelectors": [{"matchExpressions": [{"key": "edge", "operator": "Exists"}]}], "interfaces": ["eth1"]}),
@@ -164,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors_of_services_are_alternatives_and_weights_of_nodes_add_up() {
+    fn service_selectors_are_alternatives_and_node_weights_add_up() {
         let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let ad = advertisement(json!({
         "serviceSelectors": [{"matchLabels": {"tier": "web"}}, {"matchExpressions": [{"key": "edge", "operator": "Exists"}]}],
@@ -185,12 +196,14 @@ mod tests {
             assert_eq!(ad.preference(&given), sum, "{given:?}");
         }
         assert!(
-            advertisement(json!({})).selects_service(|| unreachable!("nobody asks for labels"))
+            advertisement(json!({})).selects_service(|| unreachable!(
+                "labels are not needed without Service selectors"
+            ))
         );
     }
 
     #[test]
-    fn an_invalid_selector_is_said_and_announces_nothing() {
+    fn an_invalid_selector_is_a_problem_and_selects_no_pool() {
         let wrong = json!({"matchExpressions": [{"key": "edge", "operator": "Near"}]});
         let preferred = json!([{"weight": 1, "preference": wrong}]);
         let fields = [
@@ -200,9 +213,9 @@ mod tests {
         ];
         for (field, value) in fields {
             let ad = advertisement(json!({field: value}));
-            let named = format!("spec.{field}:");
+            let field_name = format!("spec.{field}:");
             assert!(
-                ad.problem.as_ref().is_some_and(|why| why.starts_with(&named)),
+                matches!(&ad.problem, Some(L2AdvertisementProblem::Selector(why)) if why.starts_with(&field_name)),
                 "{:?}",
                 ad.problem
             );

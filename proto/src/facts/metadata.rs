@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_read_up_to_a_limit() {
+    fn labels_are_decoded_up_to_a_limit() {
         assert_eq!(labels(&Value::Null).unwrap().labels, None);
         assert_eq!(labels(&json!({"a": "b"})).unwrap().labels.unwrap()["a"], "b");
         let many =
@@ -109,7 +109,7 @@ mod tests {
         let fit = LABELS_BYTES_MAX / (LABEL_OVERHEAD_BYTES + 3);
         let read = |value: &Value| labels(value).unwrap().labels.unwrap();
         assert_eq!(read(&many(fit)).len(), fit);
-        assert_eq!(read(&many(fit + 1)), read(&many(fit)), "the last one does not count");
+        assert_eq!(read(&many(fit + 1)), read(&many(fit)), "a label beyond the limit is ignored");
         let mut slice = many(fit + 1);
         slice[SERVICE_NAME_LABEL] = json!("web");
         assert_eq!(read(&slice)[SERVICE_NAME_LABEL], "web");

@@ -29,14 +29,14 @@ pub struct NodeObject {
     #[serde(deserialize_with = "metadata::read")]
     pub metadata: ObjectMeta,
     #[serde(default)]
-    spec: Spec,
+    spec: RawNodeSpec,
     #[serde(default)]
-    status: Status,
+    status: RawNodeStatus,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
-struct Spec {
+struct RawNodeSpec {
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Option<Vec<String>>,
     unschedulable: Option<bool>,
@@ -51,7 +51,7 @@ struct Taint {
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
-struct Status {
+struct RawNodeStatus {
     addresses: Option<Vec<Address>>,
     conditions: Option<Vec<Condition>>,
 }
@@ -121,13 +121,13 @@ impl From<NodeObject> for Node {
         let conditions = status.conditions.unwrap_or_default();
         let taints = spec.taints.unwrap_or_default();
         let tainted = |key: &str| taints.iter().any(|taint| taint.key == key);
-        let drains = metadata
+        let has_drain_annotation = metadata
             .annotations
             .is_some_and(|all| all.get(DRAIN_ANNOTATION).is_some_and(|value| value != "false"));
         let has = |kind: &str, status: &str| {
             conditions.iter().any(|c| c.r#type == kind && c.status == status)
         };
-        let holds = |kind: &str| has(kind, "True");
+        let is_true = |kind: &str| has(kind, "True");
         let parse = |kind: Option<&str>| {
             let of_kind = addresses.iter().filter(|a| kind.is_none_or(|kind| a.r#type == kind));
             of_kind.filter_map(|a| a.address.parse().ok()).collect()
@@ -143,13 +143,13 @@ impl From<NodeObject> for Node {
                 .flatten()
                 .filter_map(|text| text.parse().ok())
                 .collect(),
-            ready: holds("Ready"),
+            ready: is_true("Ready"),
             ready_unknown: has("Ready", "Unknown"),
             cordoned: spec.unschedulable.unwrap_or(false),
-            unreachable: holds("NetworkUnavailable") || tainted(OUT_OF_SERVICE_TAINT),
+            unreachable: is_true("NetworkUnavailable") || tainted(OUT_OF_SERVICE_TAINT),
             excluded: labels.contains_key(EXCLUDE_LABEL),
             drain: match () {
-                () if drains => Some(DrainReason::Annotation),
+                () if has_drain_annotation => Some(DrainReason::Annotation),
                 () if tainted(TO_BE_DELETED_TAINT) => Some(DrainReason::Autoscaler),
                 () => None,
             },
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_of_a_node_are_read() {
+    fn the_fields_of_a_node_are_decoded() {
         let node = |json| Node::from(serde_json::from_value::<NodeObject>(json).expect("node"));
         let plain = node(json!({"metadata": {"name": "n1"}, "status": {
             "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n1"}, {"type": "ExternalIP", "address": "fd00::1"}],

@@ -42,7 +42,7 @@ pub enum PoolProblem {
 /// `spec.serviceAllocation`: the Services that may get addresses of a pool. These Services get
 /// addresses of this pool before addresses of unrestricted pools. Field of MetalLB.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ServiceAllocation {
+pub struct ServiceRestriction {
     /// `priority`: a lower number comes first; 0 and negative numbers come last.
     pub priority: i64,
     /// `namespaces`.
@@ -51,7 +51,7 @@ pub struct ServiceAllocation {
     service_selectors: Vec<Selector>,
 }
 
-impl ServiceAllocation {
+impl ServiceRestriction {
     /// Returns whether a Service with these labels, in this namespace, may get addresses of the
     /// pool. The namespace must be named or selected, and the Service must be selected; a criterion
     /// that is not set always matches.
@@ -119,7 +119,7 @@ pub struct Pool {
     /// `spec.ipMode`.
     pub ip_mode: IpMode,
     /// `spec.serviceAllocation`; `None` if the pool is for all Services.
-    pub allocation: Option<ServiceAllocation>,
+    pub allocation: Option<ServiceRestriction>,
     /// Why the pool is invalid, or `None`.
     pub problem: Option<PoolProblem>,
     /// The status as read from the API server.
@@ -162,7 +162,7 @@ const SPECIAL_NETWORKS: [(IpAddr, u8); 8] = [
     (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
 ];
 
-type PoolContents = (Vec<AddressRange>, Vec<AddressRange>, Option<ServiceAllocation>);
+type PoolContents = (Vec<AddressRange>, Vec<AddressRange>, Option<ServiceRestriction>);
 
 fn read(spec: &api::IPAddressPoolSpec) -> Result<PoolContents, PoolProblem> {
     if spec.addresses.is_empty() {
@@ -187,7 +187,7 @@ fn read(spec: &api::IPAddressPoolSpec) -> Result<PoolContents, PoolProblem> {
     Ok((
         ranges,
         excluded,
-        spec.service_allocation.as_ref().map(ServiceAllocation::read).transpose()?,
+        spec.service_allocation.as_ref().map(ServiceRestriction::read).transpose()?,
     ))
 }
 
@@ -198,10 +198,10 @@ mod tests {
     use super::*;
 
     fn pool(addresses: &[&str], exclude: &[&str]) -> Pool {
-        let own = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
+        let strings = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
         let spec = api::IPAddressPoolSpec {
-            addresses: own(addresses),
-            exclude_addresses: own(exclude),
+            addresses: strings(addresses),
+            exclude_addresses: strings(exclude),
             ..Default::default()
         };
         api::IPAddressPoolObject::new(
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_with_a_problem_names_the_field_and_gives_no_address() {
+    fn an_invalid_pool_names_the_field_and_has_no_ranges() {
         let cases: [(&[&str], &[&str], &str); 5] = [
             (&[], &[], "spec.addresses is empty"),
             (&["10.0.0.0/40"], &[], "spec.addresses: \"10.0.0.0/40\""),
@@ -221,10 +221,10 @@ mod tests {
             (&["10.0.0.0/24"], &["x"], "spec.excludeAddresses"),
             (&["10.0.0.0/24", "10.0.0.7"], &[], "10.0.0.0-10.0.0.255 and 10.0.0.7 overlap"),
         ];
-        for (addresses, exclude, why) in cases {
+        for (addresses, exclude, reason) in cases {
             let pool = pool(addresses, exclude);
             assert!(
-                pool.problem.as_ref().is_some_and(|p| p.to_string().contains(why)),
+                pool.problem.as_ref().is_some_and(|p| p.to_string().contains(reason)),
                 "{addresses:?}: {:?}",
                 pool.problem
             );
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_at_which_no_service_can_be_reached_are_the_pools_problem() {
+    fn special_purpose_addresses_make_a_pool_invalid() {
         let special = [
             "127.0.0.0/8",
             "0.0.0.0/8",
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_pool_keeps_the_order_written() {
+    fn a_valid_pool_keeps_the_order_of_its_ranges() {
         let pool = pool(&["10.0.1.0/24", "10.0.0.0/24", "fd00::1"], &["10.0.1.0"]);
         assert_eq!(pool.problem, None);
         assert_eq!(
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_add_up_and_services_have_to_be_selected_too() {
+    fn namespaces_add_up_and_service_selectors_also_apply() {
         let labels = |text: &str| -> BTreeMap<String, String> {
             [("team".to_owned(), text.to_owned())].into()
         };
@@ -314,7 +314,7 @@ mod tests {
         let none = allocation(json!({"namespaceSelectors": [{"matchLabels": {"team": "nobody"}}]}));
         assert!(
             !allows(&none, "y", "b", ""),
-            "selectors that match nothing open the pool to nobody"
+            "selectors without a matching namespace allow no Service"
         );
         let both = allocation(
             json!({"namespaces": ["x"], "serviceSelectors": [{"matchLabels": {"team": "s"}}, {"matchLabels": {"team": "t"}}]}),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_that_means_nothing_is_the_pools_problem() {
+    fn an_invalid_selector_makes_a_pool_invalid() {
         let bad =
             json!({"serviceSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]});
         let why = allocation(bad).problem.map(|problem| problem.to_string()).unwrap_or_default();

@@ -129,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_is_valid_where_kubernetes_accepts_it() {
+    fn selectors_are_valid_as_in_kubernetes() {
         let long = "x".repeat(63);
         let prefix = format!("{0}.{0}.{0}.{1}", &long, "x".repeat(61));
-        let right = [
+        let valid = [
             json!({}),
             json!({"matchLabels": {"a": "", "example.com/a": "b", "A_b.C-1": "1"}}),
             expression("a", "In", &json!(["b", ""])),
@@ -141,10 +141,10 @@ mod tests {
             expression("a", "DoesNotExist", &Value::Null),
             expression(&format!("{prefix}/{long}"), "In", &json!([long])),
         ];
-        for selector in right {
+        for selector in valid {
             assert_eq!(problem(selector.clone()), None, "{selector}");
         }
-        let wrong = [
+        let invalid = [
             (expression("a", "In", &json!([])), "operator In of key a has no values"),
             (expression("a", "NotIn", &json!([])), "operator NotIn of key a has no values"),
             (expression("a", "NotIn", &Value::Null), "operator NotIn of key a has no values"),
@@ -171,7 +171,7 @@ mod tests {
             (json!({"matchLabels": {"a": format!("{long}x")}}), "is not a valid value of label a"),
             (json!({"matchLabels": {"-a": "b"}}), "\"-a\" is not a valid label key"),
         ];
-        for (selector, why) in wrong {
+        for (selector, why) in invalid {
             let problem = problem(selector.clone()).unwrap_or_default();
             assert!(
                 problem.starts_with("spec.nodeSelectors: ") && problem.contains(why),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_repeats_a_part_of_a_long_text() {
+    fn a_problem_truncates_a_long_text() {
         let problem =
             problem(expression(&"é".repeat(100_000), "Exists", &Value::Null)).unwrap_or_default();
         assert!(problem.len() < 1_000, "{}", problem.len());

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::address_request::OBJECT_NAME_MAX;
 use super::metadata::{self, Labels};
 use super::{
-    AddressRequest, EndpointCondition, EndpointConditionProblem, HEALTH_CHECK_ANNOTATION,
-    HealthCheck, HealthCheckProblem, Key,
+    AddressRequest, EndpointCondition, EndpointConditionProblem, EndpointProblem,
+    HEALTH_CHECK_ANNOTATION, HealthCheck, HealthCheckProblem, Key,
 };
 use crate::api::{self, ConditionStatus, IpMode};
 use crate::range::Family;
@@ -39,14 +39,14 @@ pub struct ServiceObject {
     #[serde(deserialize_with = "metadata::read")]
     pub metadata: ObjectMeta,
     #[serde(default)]
-    spec: Spec,
+    spec: RawServiceSpec,
     #[serde(default)]
-    status: Status,
+    status: RawServiceStatus,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Spec {
+struct RawServiceSpec {
     r#type: Option<String>,
     load_balancer_class: Option<String>,
     #[serde(rename = "clusterIP")]
@@ -60,13 +60,13 @@ struct Spec {
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<String>>,
     health_check_node_port: Option<u16>,
-    ports: Option<Vec<RawPort>>,
+    ports: Option<Vec<RawServicePort>>,
     selector: Labels,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
-struct RawPort {
+struct RawServicePort {
     name: Option<String>,
     protocol: Option<String>,
     port: u16,
@@ -74,7 +74,7 @@ struct RawPort {
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Status {
+struct RawServiceStatus {
     load_balancer: LoadBalancer,
     conditions: Option<Vec<RawCondition>>,
 }
@@ -265,11 +265,11 @@ impl Service {
     /// FerroLB's if FerroLB is the default implementation and MetalLB does not serve the Service.
     #[must_use]
     pub fn is_served_by_ferrolb(&self, classes: &[String], default_implementation: bool) -> bool {
-        let ours = match &self.class {
+        let is_own = match &self.class {
             None => default_implementation && self.metallb_annotation.is_none(),
-            Some(class) => classes.iter().any(|ours| **ours == **class),
+            Some(class) => classes.iter().any(|own_class| **own_class == **class),
         };
-        self.load_balancer && ours
+        self.load_balancer && is_own
     }
 
     /// Returns whether MetalLB serves this Service, and FerroLB would serve it otherwise.
@@ -286,19 +286,19 @@ impl Service {
     /// Such an address is announced only if the Service requests it.
     pub fn announceable(&self) -> impl Iterator<Item = IpAddr> {
         let announce = self.demand.request.announce_in_proxy_mode;
-        let has_path =
+        let is_announceable =
             move |assigned: &&AssignedAddress| assigned.mode != Some(IpMode::Proxy) || announce;
-        self.assigned.iter().filter(has_path).map(|assigned| assigned.address)
+        self.assigned.iter().filter(is_announceable).map(|assigned| assigned.address)
     }
 
-    /// Returns the problems of the annotations about endpoints, as messages for the author of the
-    /// Service.
-    pub fn endpoint_problems(&self) -> impl Iterator<Item = String> {
+    /// Returns the problems of the annotations about endpoints.
+    pub fn endpoint_problems(&self) -> impl Iterator<Item = EndpointProblem<'_>> {
+        let condition = self.endpoint_condition_problem.as_deref();
         let check = self.health_check().and_then(Result::err);
-        self.endpoint_condition_problem
-            .iter()
-            .map(ToString::to_string)
-            .chain(check.map(ToString::to_string))
+        condition
+            .map(EndpointProblem::Condition)
+            .into_iter()
+            .chain(check.map(EndpointProblem::HealthCheck))
     }
 }
 
@@ -309,7 +309,7 @@ impl Service {
         let ServiceObject { metadata, mut spec, status } = object;
         let ingress = status.load_balancer.ingress.unwrap_or_default();
         let assigned: Vec<_> = ingress.iter().filter_map(Ingress::read).collect();
-        let foreign_ingress =
+        let has_non_ip_ingress =
             assigned.len() != ingress.len() || ingress.iter().any(|entry| entry.hostname.is_some());
         let cluster_ips = spec
             .cluster_ips
@@ -322,15 +322,16 @@ impl Service {
         let load_balancer = spec.r#type.as_deref() == Some("LoadBalancer") && !families.is_empty();
         let conditions = status.conditions.unwrap_or_default().into_iter();
         let annotations = metadata.annotations.as_ref();
-        let checked = annotations
+        let health_check = annotations
             .and_then(|all| all.get(HEALTH_CHECK_ANNOTATION))
             .filter(|text| !text.trim().is_empty());
-        let checked = checked.map(|text| Box::new(HealthCheck::read(text, spec.first_tcp_port())));
+        let health_check_annotation =
+            health_check.map(|text| Box::new(HealthCheck::read(text, spec.first_tcp_port())));
         let policy = match spec.external_traffic_policy.as_deref() {
             Some("Local") => TrafficPolicy::Local,
             Some(_) | None => TrafficPolicy::Cluster,
         };
-        let (usable, usable_problem) = EndpointCondition::read(annotations);
+        let (endpoint_condition, endpoint_condition_problem) = EndpointCondition::read(annotations);
         Self {
             key: Key::of(&metadata),
             uid: metadata.uid.clone().unwrap_or_default().into(),
@@ -342,16 +343,16 @@ impl Service {
                 TrafficPolicy::Local => spec.health_check_node_port.unwrap_or_default(),
                 TrafficPolicy::Cluster => 0,
             },
-            endpoint_condition: usable,
-            endpoint_condition_problem: usable_problem,
+            endpoint_condition,
+            endpoint_condition_problem,
             demand: AllocationDemand {
                 cluster_ips,
                 ..AllocationDemand::read(&metadata, spec, load_balancer.then_some(&*families))
             },
             families,
             assigned,
-            has_non_ip_ingress: foreign_ingress,
-            health_check_annotation: checked,
+            has_non_ip_ingress,
+            health_check_annotation,
             metallb_annotation: metallb_annotation(annotations).filter(|_| group != METALLB_GROUP),
             pool_annotation: pool_annotation(annotations, group),
             sharing_parameters: sharing_parameters(annotations),
@@ -365,8 +366,9 @@ impl Service {
 fn address(text: &str) -> Option<IpAddr> {
     let octet = |text: &str| text.parse::<u8>().ok();
     let octets = || text.split('.').map(octet).collect::<Option<Vec<_>>>();
-    let zeros = || octets().and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(IpAddr::from);
-    text.parse().ok().or_else(zeros).map(|address: IpAddr| address.to_canonical())
+    let with_leading_zeros =
+        || octets().and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(IpAddr::from);
+    text.parse().ok().or_else(with_leading_zeros).map(|address: IpAddr| address.to_canonical())
 }
 
 /// Returns the name of the pool in the annotation [`api::pool_annotation`]. A text that is too long
@@ -388,11 +390,11 @@ fn metallb_annotation(annotations: Option<&BTreeMap<String, String>>) -> Option<
     METALLB_POOL_ANNOTATIONS.into_iter().find(|name| annotations.contains_key(*name))
 }
 
-impl Spec {
+impl RawServiceSpec {
     /// Returns the name of the first TCP port, in the order written. The only port of a Service may
     /// have no name.
     fn first_tcp_port(&self) -> Option<&str> {
-        let tcp = |port: &&RawPort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
+        let tcp = |port: &&RawServicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
         self.ports.iter().flatten().find(tcp).map(|port| port.name.as_deref().unwrap_or_default())
     }
 }
@@ -400,7 +402,7 @@ impl Spec {
 impl AllocationDemand {
     /// Decodes the fields. `families` is `None` for a Service that is no load balancer, as most
     /// Services are. Of these, only the external IPs matter, because pools must not assign them.
-    fn read(metadata: &ObjectMeta, spec: Spec, families: Option<&[Family]>) -> Self {
+    fn read(metadata: &ObjectMeta, spec: RawServiceSpec, families: Option<&[Family]>) -> Self {
         let external = spec.external_ips.unwrap_or_default();
         let external: BTreeSet<_> =
             external.iter().take(EXTERNAL_IPS_MAX).filter_map(|ip| address(ip)).collect();
@@ -429,7 +431,7 @@ impl AllocationDemand {
         if request.sharing_key.is_none() {
             ports.clear();
         }
-        let port = |raw: RawPort| ServicePort {
+        let port = |raw: RawServicePort| ServicePort {
             protocol: raw.protocol.as_deref().unwrap_or("TCP").into(),
             port: raw.port,
         };

@@ -61,7 +61,7 @@ pub struct FailingHealthCheck {
     pub service: Key,
     /// The address family of the endpoints.
     pub family: Family,
-    /// One of the endpoints and the reason of its failure, for people:
+    /// One of the endpoints and the reason of its failure, for people, such as
     /// `10.1.2.3:8080: connection refused`.
     pub why: Box<str>,
 }
@@ -110,9 +110,9 @@ impl Speaker {
     /// Returns why kube-proxy is unhealthy on the node, if it is.
     #[must_use]
     pub fn kube_proxy_issue(&self) -> Option<&str> {
-        let broken =
+        let unhealthy =
             self.kube_proxy.as_ref().filter(|path| path.state == KubeProxyState::Unhealthy);
-        broken.map(|path| path.message.as_str())
+        unhealthy.map(|path| path.message.as_str())
     }
 }
 
@@ -127,37 +127,37 @@ pub fn stale_speakers<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
     node: impl Fn(&str) -> Option<&'a Node>,
 ) -> BTreeSet<Box<str>> {
-    let (there, gone): (Vec<_>, Vec<_>) =
+    let (with_node, without_node): (Vec<_>, Vec<_>) =
         speakers.partition(|speaker| node(&speaker.node).is_some());
-    let is_deaf = |speaker: &Speaker| speaker.interfaces.iter().any(|link| link.isolated);
-    let heard_back = |speaker: &Speaker| {
-        let mut others = there.iter().filter(|other| other.node != speaker.node);
+    let is_isolated = |speaker: &Speaker| speaker.interfaces.iter().any(|link| link.isolated);
+    let is_confirmed = |speaker: &Speaker| {
+        let mut others = with_node.iter().filter(|other| other.node != speaker.node);
         others.any(|other| {
             speaker.receives_hellos_of(&other.node)
-                && (other.receives_hellos_of(&speaker.node) || is_deaf(other))
+                && (other.receives_hellos_of(&speaker.node) || is_isolated(other))
         })
     };
-    let hears_any =
+    let receives_any_hello =
         |speaker: &Speaker| speaker.interfaces.iter().any(|link| !link.hello_senders.is_empty());
-    let is_lost = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.ready_unknown);
-    let unheard = there
-        .iter()
-        .filter(|speaker| is_lost(speaker) || hears_any(speaker) && !heard_back(speaker));
-    gone.iter().chain(unheard).map(|speaker| speaker.node.clone()).collect()
+    let is_unknown = |speaker: &Speaker| node(&speaker.node).is_some_and(|node| node.ready_unknown);
+    let unconfirmed = with_node.iter().filter(|speaker| {
+        is_unknown(speaker) || receives_any_hello(speaker) && !is_confirmed(speaker)
+    });
+    without_node.iter().chain(unconfirmed).map(|speaker| speaker.node.clone()).collect()
 }
 
 impl SpeakerInterface {
     /// Returns whether the interface receives the hellos of a node.
     #[must_use]
     pub fn receives_hellos_of(&self, node: &str) -> bool {
-        self.hello_senders.binary_search_by(|heard| (**heard).cmp(node)).is_ok()
+        self.hello_senders.binary_search_by(|sender| (**sender).cmp(node)).is_ok()
     }
 }
 
 impl From<api::SpeakerStatusObject> for Speaker {
     fn from(object: api::SpeakerStatusObject) -> Self {
         let status = object.status.unwrap_or_default();
-        let troubled = status.bgp.as_ref().is_some_and(|bgp| !bgp.issues.is_empty());
+        let has_bgp_issues = status.bgp.as_ref().is_some_and(|bgp| !bgp.issues.is_empty());
         // The speaker writes sorted lists. They are sorted again here, in case the object was
         // edited manually.
         let mut failing: Vec<FailingHealthCheck> =
@@ -166,19 +166,19 @@ impl From<api::SpeakerStatusObject> for Speaker {
         failing.dedup_by(|later, first| {
             (&later.service, later.family) == (&first.service, first.family)
         });
-        let told = failing.iter().map(|failing| &failing.service).collect::<BTreeSet<_>>().len();
-        let untold = status.failing_services > i64::try_from(told).unwrap_or(i64::MAX);
-        let data_path = status
+        let listed = failing.iter().map(|failing| &failing.service).collect::<BTreeSet<_>>().len();
+        let is_truncated = status.failing_services > i64::try_from(listed).unwrap_or(i64::MAX);
+        let kube_proxy = status
             .data_path
             .map(|path| KubeProxyStatus { message: truncated_message(&path.message), ..path });
         Self {
             node: object.metadata.name.unwrap_or_default().into(),
             interfaces: status.interfaces.into_iter().map(Into::into).collect(),
             failing: failing.into(),
-            kube_proxy: data_path.map(Box::new),
+            kube_proxy: kube_proxy.map(Box::new),
             draining: status.draining,
             has_withdrawn: status.bgp.as_ref().is_some_and(|bgp| bgp.withdrawn > 0),
-            incomplete: troubled || untold,
+            incomplete: has_bgp_issues || is_truncated,
             bgp: status.bgp.map(|bgp| bgp.sessions.into_iter().map(Into::into).collect()),
         }
     }
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_speaker_says_is_found_whatever_its_order_and_what_it_leaves_out_is_nothing() {
+    fn a_status_is_decoded_in_any_order_and_fields_may_be_absent() {
         let object = json!({"metadata": {"name": "node1"}, "status": {"interfaces": [
             {"name": "eth0", "mac": "02:00:00:00:00:01", "up": true, "heard": ["node3", "node2"],
                 "addresses": ["172.30.0.201", "172.30.0.200"]},
@@ -262,15 +262,18 @@ mod tests {
                 && speaker.receives_hellos_of("node3")
                 && !speaker.receives_hellos_of("node1")
         );
-        let silent = serde_json::from_value::<api::SpeakerStatusObject>(
+        let without_status = serde_json::from_value::<api::SpeakerStatusObject>(
             json!({"metadata": {"name": "node2"}}),
         )
         .expect("speaker");
-        assert_eq!(Speaker::from(silent), Speaker { node: "node2".into(), ..Speaker::default() });
+        assert_eq!(
+            Speaker::from(without_status),
+            Speaker { node: "node2".into(), ..Speaker::default() }
+        );
     }
 
     #[test]
-    fn the_sessions_of_a_node_are_read_where_it_has_a_gobgpd() {
+    fn the_sessions_of_a_node_with_gobgpd_are_decoded() {
         let speaker = |bgp: serde_json::Value| {
             let object = json!({"metadata": {"name": "node1"}, "status": {"bgp": bgp}});
             Speaker::from(
@@ -280,30 +283,28 @@ mod tests {
         };
         assert_eq!((speaker(json!(null)), speaker(json!({}))), (None, Some(Box::default())));
         let both = json!([{"peer": "tor", "state": "Established"}, {"peer": "spine", "state": "OpenConfirm",
-                "issues": [{"reason": "NoOpen", "message": "no answer"}, {"reason": "PasswordUnavailable", "message": "no Secret"}]},
+                "issues": [{"reason": "NoOpen", "message": "no reply"}, {"reason": "PasswordUnavailable", "message": "no Secret"}]},
             {"peer": "up", "state": "Established", "bfd": "Up"}, {"peer": "down", "state": "Established", "bfd": "Init"}]);
         let read = speaker(json!({"sessions": both})).unwrap_or_default();
-        let told =
+        let decoded =
             read.iter().map(|session| (&*session.peer, session.established, &*session.message));
         assert_eq!(
-            told.collect::<Vec<_>>(),
-            [
-                ("tor", true, ""),
-                ("spine", false, "no answer"),
-                ("up", true, ""),
-                ("down", true, "")
-            ]
+            decoded.collect::<Vec<_>>(),
+            [("tor", true, ""), ("spine", false, "no reply"), ("up", true, ""), ("down", true, "")]
         );
         let passwords: Vec<_> =
             read.iter().map(|session| session.password_unavailable.as_deref()).collect();
-        assert_eq!(passwords, [None, Some("no Secret"), None, None], "also behind another issue");
-        let unwatched =
-            read.iter().filter(|session| session.bfd_down).map(|session| &*session.peer);
-        assert_eq!(unwatched.collect::<Vec<_>>(), ["down"]);
+        assert_eq!(
+            passwords,
+            [None, Some("no Secret"), None, None],
+            "the password issue is not the first one"
+        );
+        let bfd_down = read.iter().filter(|session| session.bfd_down).map(|session| &*session.peer);
+        assert_eq!(bfd_down.collect::<Vec<_>>(), ["down"]);
     }
 
     #[test]
-    fn what_fails_is_found_and_said_in_few_words() {
+    fn failing_services_are_found_and_messages_are_truncated() {
         let long = "x".repeat(100_000);
         let at = |endpoint: &str, name: &str, message: &str| json!({"namespace": "default", "name": name, "endpoint": endpoint, "message": message});
         let fails = |name: &str, message: &str| at("10.1.2.3:80", name, message);
@@ -311,26 +312,34 @@ mod tests {
             let object = json!({"metadata": {"name": "node1"}, "status": {"interfaces": [], "draining": true,
                 "dataPath": {"state": state, "message": long},
                 "failingHealthChecks": [fails("web", "connection refused"), fails("db", &long), fails("web", "timeout"),
-                    at("[fd00::1]:80", "web", "it answers 503"), at("by hand", "mail", "nothing")]}});
+                    at("[fd00::1]:80", "web", "status 503"), at("not an endpoint", "mail", "nothing")]}});
             Speaker::from(
                 serde_json::from_value::<api::SpeakerStatusObject>(object).expect("speaker"),
             )
         };
-        let ill = speaker("Unhealthy");
+        let unhealthy = speaker("Unhealthy");
         let why = |name: &str| -> Vec<&str> {
-            ill.failing(&Key::new("default", name)).iter().map(|failing| &*failing.why).collect()
+            unhealthy
+                .failing(&Key::new("default", name))
+                .iter()
+                .map(|failing| &*failing.why)
+                .collect()
         };
         assert_eq!(
             why("web"),
-            ["10.1.2.3:80: connection refused", "[fd00::1]:80: it answers 503"],
-            "once a family"
+            ["10.1.2.3:80: connection refused", "[fd00::1]:80: status 503"],
+            "one entry per family"
         );
         assert_eq!(
             (why("db").len(), why("db")[0].len(), why("mail").len()),
             (1, MESSAGE_CHARS_MAX, 0)
         );
         assert_eq!(
-            (ill.kube_proxy_issue().map(str::len), ill.draining, ill.failing.len()),
+            (
+                unhealthy.kube_proxy_issue().map(str::len),
+                unhealthy.draining,
+                unhealthy.failing.len()
+            ),
             (Some(MESSAGE_CHARS_MAX), true, 3)
         );
         for state in ["Unknown", "Healthy", "NotChecked"] {

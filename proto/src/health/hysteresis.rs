@@ -37,20 +37,20 @@ impl Hysteresis {
 mod tests {
     use super::*;
 
-    /// Returns the verdict after each result: `.` passes and `x` fails, in both texts.
-    fn verdicts(answers: &str, fall: u32, rise: u32) -> String {
+    /// Returns the state after each result. In both texts, `.` means passing and `x` failing.
+    fn states(results: &str, fall: u32, rise: u32) -> String {
         let mut state = Hysteresis::default();
-        let verdict = |answer: char| {
+        let next_state = |result: char| {
             let before = state.is_failing();
-            let changed = state.count(answer == '.', fall, rise);
+            let changed = state.count(result == '.', fall, rise);
             assert_eq!(changed, state.is_failing() != before);
             if state.is_failing() { 'x' } else { '.' }
         };
-        answers.chars().map(verdict).collect()
+        results.chars().map(next_state).collect()
     }
 
     #[test]
-    fn so_many_in_a_row_change_the_verdict_and_one_of_the_other_kind_starts_anew() {
+    fn fall_or_rise_contrary_results_in_a_row_change_the_state() {
         let cases = [
             (2, 3, "", ""),
             (2, 3, "x", "."),
@@ -61,16 +61,19 @@ mod tests {
             (1, 1, "x.x.", "x.x."),
             (3, 1, "xxx.xx.", "..x...."),
         ];
-        for (fall, rise, answers, expect) in cases {
-            assert_eq!(verdicts(answers, fall, rise), expect, "{fall}/{rise}: {answers}");
+        for (fall, rise, results, expect) in cases {
+            assert_eq!(states(results, fall, rise), expect, "{fall}/{rise}: {results}");
         }
     }
 
     #[test]
-    fn other_numbers_count_from_the_next_answer_on() {
+    fn changed_thresholds_apply_from_the_next_result() {
         let mut state = Hysteresis::default();
         assert!(!state.count(false, 5, 1) && !state.count(false, 5, 1));
-        assert!(state.count(false, 2, 1), "three in a row are two");
+        assert!(
+            state.count(false, 2, 1),
+            "three failures in a row exceed the new value of fall, 2"
+        );
         assert!(state.count(true, 2, 1));
     }
 }

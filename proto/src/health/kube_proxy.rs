@@ -196,7 +196,7 @@ impl CheckRound {
 #[derive(Clone, Debug)]
 pub enum KubeProxyInput {
     /// The conditions besides the replies have changed.
-    Situation(KubeProxyContext),
+    Context(KubeProxyContext),
     /// A round of requests has ended.
     Round(CheckRound),
 }
@@ -242,7 +242,7 @@ struct LastResult {
 pub struct KubeProxyMonitor {
     config: KubeProxyConfig,
     start: Instant,
-    situation: KubeProxyContext,
+    context: KubeProxyContext,
     /// A round has ended, and the Node was Ready or had [`STARTUP_MAX`] to become Ready. From then
     /// on, a missing kube-proxy is reported.
     settled: bool,
@@ -260,11 +260,11 @@ pub struct KubeProxyMonitor {
     bad: u32,
     /// The time of the first round since the latest good one in which no process listened, or
     /// kube-proxy had no rules yet.
-    away_since: Option<Instant>,
+    unavailable_since: Option<Instant>,
     ineligible: bool,
     /// The time since which kube-proxy does not report whether the node is eligible.
     eligibility_unknown_since: Option<Instant>,
-    found: Option<LastResult>,
+    last_result: Option<LastResult>,
     /// The text of a round's result that the reported message contains.
     reported_reason: Box<str>,
     reported: KubeProxyHealth,
@@ -272,35 +272,35 @@ pub struct KubeProxyMonitor {
 }
 
 impl KubeProxyMonitor {
-    /// Creates a machine without results. If its first judgement differs from
-    /// [`KubeProxyHealth::default`], that judgement can be polled at once.
+    /// Creates a machine without results. If the initial health differs from
+    /// [`KubeProxyHealth::default`], it can be polled at once.
     #[must_use]
     pub fn new(config: KubeProxyConfig, now: Instant) -> Self {
-        let mut path = Self {
+        let mut monitor = Self {
             config,
             start: now,
-            situation: KubeProxyContext::default(),
+            context: KubeProxyContext::default(),
             settled: false,
             found_kube_proxy: false,
             works: None,
             good: 0,
             bad: 0,
-            away_since: None,
+            unavailable_since: None,
             ineligible: false,
             eligibility_unknown_since: None,
-            found: None,
+            last_result: None,
             reported_reason: Box::default(),
             reported: KubeProxyHealth::default(),
             output: None,
         };
-        path.judge(now);
-        path
+        monitor.update_health(now);
+        monitor
     }
 
     /// Returns the most recent conditions besides the replies.
     #[must_use]
-    pub const fn situation(&self) -> KubeProxyContext {
-        self.situation
+    pub const fn context(&self) -> KubeProxyContext {
+        self.context
     }
 
     fn state(&self, now: Instant) -> KubeProxyState {
@@ -310,7 +310,7 @@ impl KubeProxyMonitor {
             (_, Some(false)) => KubeProxyState::Unhealthy,
             (_, None) if !self.settled || self.may_be_booting(now) => KubeProxyState::Unknown,
             (KubeProxyMode::Auto, None)
-                if !self.found_kube_proxy && !self.situation.healthy_elsewhere =>
+                if !self.found_kube_proxy && !self.context.healthy_elsewhere =>
             {
                 KubeProxyState::NotChecked
             }
@@ -321,19 +321,19 @@ impl KubeProxyMonitor {
     /// Returns whether the node may still be booting: no kube-proxy was found, and one may still
     /// start. A Node stays Ready during a quick reboot, so its condition proves nothing.
     fn may_be_booting(&self, now: Instant) -> bool {
-        let unheard = self.config.mode == KubeProxyMode::Auto
+        let none_found = self.config.mode == KubeProxyMode::Auto
             && !self.found_kube_proxy
-            && !self.situation.healthy_elsewhere;
-        self.situation.started_without_routes && unheard && now < self.start + STARTUP_MAX
+            && !self.context.healthy_elsewhere;
+        self.context.started_without_routes && none_found && now < self.start + STARTUP_MAX
     }
 
-    fn round(&mut self, round: &CheckRound, now: Instant) {
+    fn handle_round(&mut self, round: &CheckRound, now: Instant) {
         self.found_kube_proxy |= round.is_of_kube_proxy();
-        let outcome = round.outcome(self.situation.needed);
+        let outcome = round.outcome(self.context.needed);
         self.count_outcome(outcome, now);
-        let text = round.result_text(self.situation.needed);
-        if self.found.as_ref().is_none_or(|found| found.text != text) {
-            self.found = Some(LastResult { outcome, text, since: now });
+        let text = round.result_text(self.context.needed);
+        if self.last_result.as_ref().is_none_or(|last| last.text != text) {
+            self.last_result = Some(LastResult { outcome, text, since: now });
         }
         match round.eligible {
             Some(eligible) => (self.ineligible, self.eligibility_unknown_since) = (!eligible, None),
@@ -346,7 +346,7 @@ impl KubeProxyMonitor {
 
     fn count_outcome(&mut self, outcome: RoundOutcome, now: Instant) {
         if outcome == RoundOutcome::Good {
-            (self.bad, self.away_since) = (0, None);
+            (self.bad, self.unavailable_since) = (0, None);
             self.good = self.good.saturating_add(1);
             if self.works.is_none() || self.good >= self.config.rise {
                 self.works = Some(true);
@@ -354,58 +354,59 @@ impl KubeProxyMonitor {
             return;
         }
         self.good = 0;
-        let over = if outcome == RoundOutcome::Bad {
+        let is_failing = if outcome == RoundOutcome::Bad {
             self.bad = self.bad.saturating_add(1);
             self.bad >= self.config.fall
         } else {
-            now.since(*self.away_since.get_or_insert(now)) >= UNREACHABLE_MAX
+            now.since(*self.unavailable_since.get_or_insert(now)) >= UNREACHABLE_MAX
         };
-        if over && self.works.is_some() {
+        if is_failing && self.works.is_some() {
             self.works = Some(false);
         }
     }
 
-    /// Computes the judgement, and queues it if it has changed. A new reason of an unchanged state
+    /// Computes the health, and queues it if it has changed. A new reason of an unchanged state
     /// must have lasted for [`UNREACHABLE_MAX`], so that alternating reasons do not each cause a
     /// status write.
-    fn judge(&mut self, now: Instant) {
-        let ready = self.situation.ready || now >= self.start + STARTUP_MAX;
-        self.settled |= ready && self.found.is_some();
+    fn update_health(&mut self, now: Instant) {
+        let ready = self.context.ready || now >= self.start + STARTUP_MAX;
+        self.settled |= ready && self.last_result.is_some();
         let state = self.state(now);
-        if let Some(LastResult { outcome, text, since }) = &self.found {
-            let speaks_for_it =
+        if let Some(LastResult { outcome, text, since }) = &self.last_result {
+            let supports_state =
                 (*outcome == RoundOutcome::Good) == (state == KubeProxyState::Healthy);
-            let holds = state != self.reported.state
+            let is_reportable = state != self.reported.state
                 || self.reported_reason.is_empty()
                 || now.since(*since) >= UNREACHABLE_MAX;
-            if speaks_for_it && holds {
+            if supports_state && is_reportable {
                 self.reported_reason.clone_from(text);
             }
         }
-        let judgement =
+        let health =
             KubeProxyHealth { state, message: self.message(state), ineligible: self.ineligible };
-        if judgement != self.reported {
-            self.reported = judgement.clone();
-            self.output = Some(judgement);
+        if health != self.reported {
+            self.reported = health.clone();
+            self.output = Some(health);
         }
     }
 }
 
 impl Machine for KubeProxyMonitor {
     type Input = KubeProxyInput;
-    /// Each new judgement; a later one replaces an earlier one that was not polled yet.
+    /// The health after each change. A later change replaces an earlier one that was not polled
+    /// yet.
     type Output = KubeProxyHealth;
 
     fn handle(&mut self, input: KubeProxyInput, now: Instant) {
         match input {
-            KubeProxyInput::Situation(situation) => self.situation = situation,
-            KubeProxyInput::Round(round) => self.round(&round, now),
+            KubeProxyInput::Context(context) => self.context = context,
+            KubeProxyInput::Round(round) => self.handle_round(&round, now),
         }
-        self.judge(now);
+        self.update_health(now);
     }
 
     fn tick(&mut self, now: Instant) {
-        self.judge(now);
+        self.update_health(now);
     }
 
     fn poll(&mut self) -> Option<KubeProxyHealth> {
@@ -413,8 +414,9 @@ impl Machine for KubeProxyMonitor {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let waits = self.found.is_some() && self.reported.state == KubeProxyState::Unknown;
-        (waits && self.config.mode != KubeProxyMode::Off).then(|| self.start + STARTUP_MAX)
+        let is_waiting =
+            self.last_result.is_some() && self.reported.state == KubeProxyState::Unknown;
+        (is_waiting && self.config.mode != KubeProxyMode::Off).then(|| self.start + STARTUP_MAX)
     }
 }
 

@@ -153,7 +153,7 @@ struct TargetState {
     /// The time at which the next probe is due; while a probe is in flight, the time at which that
     /// probe started.
     due: Instant,
-    /// The endpoint fails, but the reported reason is that of an earlier check.
+    /// The endpoint fails, and the reported reason is the one of an earlier check.
     reason_is_stale: bool,
 }
 
@@ -168,7 +168,7 @@ pub struct Prober {
     /// those that wait for capacity of their Service, are not in the set.
     due: BTreeSet<(Instant, ProbeTarget)>,
     in_flight: usize,
-    shares: ServiceCapacities,
+    capacities: ServiceCapacities,
     failing: usize,
     tickets: u64,
     outputs: VecDeque<ProberOutput>,
@@ -181,15 +181,15 @@ impl Default for Prober {
 }
 
 impl Prober {
-    const fn bounded(targets_max: usize, questions_max: usize, of_service_max: usize) -> Self {
+    const fn bounded(targets_max: usize, probes_max: usize, of_service_max: usize) -> Self {
         Self {
             targets_max,
-            probes_max: questions_max,
+            probes_max,
             targets: BTreeMap::new(),
             over_limit: 0,
             due: BTreeSet::new(),
             in_flight: 0,
-            shares: ServiceCapacities::new(of_service_max),
+            capacities: ServiceCapacities::new(of_service_max),
             failing: 0,
             tickets: 0,
             outputs: VecDeque::new(),
@@ -221,9 +221,9 @@ impl Prober {
             .take(self.targets_max)
             .map(|(id, check)| (id.clone(), Arc::clone(check)))
             .collect();
-        let gone: Vec<_> =
+        let removed: Vec<_> =
             self.targets.keys().filter(|id| !bounded.contains_key(*id)).cloned().collect();
-        gone.into_iter().for_each(|id| self.remove(id));
+        removed.into_iter().for_each(|id| self.remove(id));
         for (id, check) in bounded {
             match self.targets.get(&id) {
                 None => {
@@ -258,18 +258,18 @@ impl Prober {
     fn change(&mut self, id: &ProbeTarget, check: Arc<ProbeConfig>, now: Instant) {
         let Some(state) = self.targets.get_mut(id) else { return };
         let before = std::mem::replace(&mut state.check, check);
-        let same_question = before.has_same_request(&state.check);
-        if !same_question {
+        let same_request = before.has_same_request(&state.check);
+        if !same_request {
             state.reason_is_stale = state.verdict.is_failing();
         }
-        let withdrawn = if same_question { None } else { state.probe.take() };
+        let stopped = if same_request { None } else { state.probe.take() };
         if state.probe.is_some() {
             return;
         }
         let due_before = state.due;
-        state.due = if same_question { next_probe(id, state.check.interval, now) } else { now };
+        state.due = if same_request { next_probe(id, state.check.interval, now) } else { now };
         let due = (state.due, id.clone());
-        match withdrawn {
+        match stopped {
             Some(ticket) => self.stop_probe(id, ticket),
             None => self.unschedule(due_before, id),
         }
@@ -280,9 +280,9 @@ impl Prober {
         if self.due.remove(&(due, id.clone())) {
             // The Service's free capacity may have been reserved for this endpoint, so the next
             // waiting endpoint receives it.
-            self.due.extend(self.shares.take_waiting(&id.service));
+            self.due.extend(self.capacities.take_waiting(&id.service));
         } else {
-            self.shares.remove_waiting(due, id);
+            self.capacities.remove_waiting(due, id);
         }
     }
 
@@ -294,7 +294,7 @@ impl Prober {
     /// Releases the capacity of a probe that has ended, so that the next endpoint can be probed.
     fn release(&mut self, id: &ProbeTarget) {
         self.in_flight -= 1;
-        self.due.extend(self.shares.release(&id.service));
+        self.due.extend(self.capacities.release(&id.service));
     }
 
     fn handle_result(&mut self, id: ProbeTarget, ticket: ProbeId, outcome: Result<(), Box<str>>) {
@@ -312,10 +312,10 @@ impl Prober {
         if changed {
             self.failing = if failing { self.failing + 1 } else { self.failing - 1 };
         }
-        let told_anew = state.reason_is_stale && failing && outcome.is_err();
-        state.reason_is_stale &= !(changed || told_anew);
+        let has_new_reason = state.reason_is_stale && failing && outcome.is_err();
+        state.reason_is_stale &= !(changed || has_new_reason);
         self.release(&id);
-        if changed || told_anew {
+        if changed || has_new_reason {
             self.outputs.push_back(ProberOutput::Changed { id, failing: outcome.err() });
         }
     }
@@ -326,7 +326,7 @@ impl Prober {
             && self.due.first().is_some_and(|(due, _)| *due <= now)
         {
             let Some((due, id)) = self.due.pop_first() else { return };
-            let Some(state) = self.targets.get_mut(&id).filter(|_| self.shares.take(due, &id))
+            let Some(state) = self.targets.get_mut(&id).filter(|_| self.capacities.take(due, &id))
             else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! Replicas and an API server that loses requests and responses, on one virtual clock.
+//! Replicas with an API server that loses requests and responses, on a virtual clock.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,9 @@ struct Server {
 }
 
 impl Server {
-    fn write(&mut self, write: LeaseWrite, now: Instant) -> Input {
+    fn write(&mut self, write: LeaseWrite, now: Instant) -> LeaseInput {
         if write.version != self.record.as_ref().map(|record| record.version.clone()) {
-            return Input::Conflict;
+            return LeaseInput::Conflict;
         }
         self.version += 1;
         let record = LeaseRecord {
@@ -36,69 +36,71 @@ impl Server {
             version: self.version.to_string().into(),
         };
         self.record = Some(record.clone());
-        Input::Written(record)
+        LeaseInput::Written(record)
     }
 }
 
 /// Outcome of one request.
 #[derive(Clone, Copy, PartialEq)]
-enum Fate {
-    Answered,
+enum RequestOutcome {
+    Replied,
     RequestLost,
-    AnswerLost,
+    ReplyLost,
 }
 
 struct Replica {
     machine: LeaderLease,
-    /// The response in transit, and when it arrives.
-    answer: Option<(Instant, Input)>,
-    /// Until then the replica runs nothing and receives nothing.
+    /// The response in transit, and the time at which it arrives.
+    reply: Option<(Instant, LeaseInput)>,
+    /// Time until which the replica runs nothing and receives nothing.
     paused_until: Instant,
     /// How far the replica's clock lags behind after it stood still.
     lag: Duration,
-    alive: bool,
-    left: bool,
+    running: bool,
+    released: bool,
 }
 
-struct World {
+/// Replicas with their API server, on a virtual clock.
+struct Simulation {
     now: Instant,
     server: Server,
     replicas: BTreeMap<&'static str, Replica>,
     random: u64,
-    /// In percent.
+    /// Probability that a request or its response is lost, in percent.
     loss: u64,
     /// Step of the simulated time.
-    grain: Duration,
+    step_length: Duration,
 }
 
+/// Time from a request to its response.
 const LATENCY: Duration = Duration::from_millis(5);
 /// How long a driver waits for a response.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
-impl World {
+impl Simulation {
     fn new(names: &[&'static str], seed: u64) -> Self {
-        let mut world = Self {
+        let mut simulation = Self {
             now: Instant::ZERO,
             server: Server::default(),
             replicas: BTreeMap::new(),
             random: seed * 2 + 1,
             loss: 0,
-            grain: MILLIS(1),
+            step_length: MILLIS(1),
         };
         for name in names {
-            world.start(name);
+            simulation.start(name);
         }
-        world
+        simulation
     }
 
     fn start(&mut self, name: &'static str) {
         let replica = Replica {
             machine: LeaderLease::new(config(name), self.now),
-            answer: None,
+            reply: None,
             paused_until: self.now,
             lag: Duration::ZERO,
-            alive: true,
-            left: false,
+            running: true,
+            released: false,
         };
         self.replicas.insert(name, replica);
     }
@@ -110,29 +112,32 @@ impl World {
         self.random % below
     }
 
-    fn fate(&mut self) -> Fate {
+    fn next_outcome(&mut self) -> RequestOutcome {
         match self.random(100) {
-            n if n >= self.loss => Fate::Answered,
-            n if n % 2 == 0 => Fate::RequestLost,
-            _ => Fate::AnswerLost,
+            n if n >= self.loss => RequestOutcome::Replied,
+            n if n % 2 == 0 => RequestOutcome::RequestLost,
+            _ => RequestOutcome::ReplyLost,
         }
     }
 
-    fn ask(&mut self, output: Output) -> (Instant, Input) {
-        let fate = self.fate();
-        if fate == Fate::RequestLost {
-            return (self.now + TIMEOUT, Input::Failed);
+    /// Handles a request of a replica. Returns the time at which its response arrives, and the
+    /// response.
+    fn send_request(&mut self, output: LeaseOutput) -> (Instant, LeaseInput) {
+        let outcome = self.next_outcome();
+        if outcome == RequestOutcome::RequestLost {
+            return (self.now + TIMEOUT, LeaseInput::Failed);
         }
-        let answer = match output {
-            Output::Write(write) => self.server.write(write, self.now),
-            Output::Read | Output::Lead(_) | Output::Stop | Output::Released => {
-                Input::Read(self.server.record.clone())
-            }
+        let reply = match output {
+            LeaseOutput::Write(write) => self.server.write(write, self.now),
+            LeaseOutput::Read
+            | LeaseOutput::Lead(_)
+            | LeaseOutput::Stop
+            | LeaseOutput::Released => LeaseInput::Read(self.server.record.clone()),
         };
-        if fate == Fate::AnswerLost {
-            (self.now + TIMEOUT, Input::Failed)
+        if outcome == RequestOutcome::ReplyLost {
+            (self.now + TIMEOUT, LeaseInput::Failed)
         } else {
-            (self.now + LATENCY, answer)
+            (self.now + LATENCY, reply)
         }
     }
 
@@ -140,38 +145,38 @@ impl World {
     fn step(&mut self, name: &'static str) {
         let now = self.now;
         let Some(replica) = self.replicas.get_mut(name) else { return };
-        if !replica.alive || now < replica.paused_until {
+        if !replica.running || now < replica.paused_until {
             return;
         }
         let local = Instant::from_nanos(now.since(Instant::ZERO + replica.lag).as_nanos() as u64);
-        if let Some((_, input)) = replica.answer.take_if(|(at, _)| *at <= now) {
+        if let Some((_, input)) = replica.reply.take_if(|(at, _)| *at <= now) {
             replica.machine.handle(input, local);
         }
         replica.machine.tick(local);
         while let Some(output) =
             self.replicas.get_mut(name).and_then(|replica| replica.machine.poll())
         {
-            if let Output::Lead(until) = output {
+            if let LeaseOutput::Lead(until) = output {
                 assert!(
                     until > local && until <= local + MILLIS(10_000),
-                    "it leads until {until:?}"
+                    "the leader may write until {until:?}"
                 );
             }
-            if output == Output::Released {
-                self.replicas.get_mut(name).unwrap().left = true;
+            if output == LeaseOutput::Released {
+                self.replicas.get_mut(name).unwrap().released = true;
             }
-            if matches!(output, Output::Read | Output::Write(_)) {
-                let answer = self.ask(output);
-                self.replicas.get_mut(name).unwrap().answer = Some(answer);
+            if matches!(output, LeaseOutput::Read | LeaseOutput::Write(_)) {
+                let reply = self.send_request(output);
+                self.replicas.get_mut(name).unwrap().reply = Some(reply);
             }
         }
     }
 
-    /// Runs for this time; panics if two replicas may write at once.
+    /// Runs for a time. Panics if two replicas may write at once.
     fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.now < end {
-            self.now = self.now + self.grain;
+            self.now = self.now + self.step_length;
             for name in self.replicas.keys().copied().collect::<Vec<_>>() {
                 self.step(name);
             }
@@ -183,182 +188,187 @@ impl World {
     /// Returns the replicas that may write. A paused replica does nothing, whatever its state is.
     fn leaders(&self) -> Vec<&'static str> {
         let writes = |replica: &Replica| {
-            replica.alive && self.now >= replica.paused_until && replica.machine.is_leader()
+            replica.running && self.now >= replica.paused_until && replica.machine.is_leader()
         };
         self.replicas.iter().filter(|(_, replica)| writes(replica)).map(|(name, _)| *name).collect()
     }
 
-    fn leave(&mut self, name: &'static str) {
+    fn stop(&mut self, name: &'static str) {
         let now = self.now;
-        self.replicas.get_mut(name).unwrap().machine.handle(Input::Stopping, now);
+        self.replicas.get_mut(name).unwrap().machine.handle(LeaseInput::Stopping, now);
     }
 }
 
 #[test]
-fn a_single_replica_on_a_fresh_cluster_leads_after_two_round_trips() {
-    let mut world = World::new(&["a"], 1);
-    world.run(LATENCY * 2 + MILLIS(3));
-    assert_eq!(world.leaders(), ["a"]);
+fn a_single_replica_on_a_new_cluster_leads_after_two_round_trips() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(LATENCY * 2 + MILLIS(3));
+    assert_eq!(simulation.leaders(), ["a"]);
 }
 
 #[test]
-fn of_two_that_start_together_one_leads_and_stays() {
-    let mut world = World::new(&["a", "b"], 1);
-    world.run(MILLIS(50));
-    let first = world.leaders();
+fn one_of_two_replicas_that_start_together_leads_and_stays() {
+    let mut simulation = Simulation::new(&["a", "b"], 1);
+    simulation.run(MILLIS(50));
+    let first = simulation.leaders();
     assert_eq!(first.len(), 1);
-    world.run(MILLIS(120_000));
-    assert_eq!(world.leaders(), first);
-    assert_eq!(world.server.record.as_ref().unwrap().transitions, 0);
+    simulation.run(MILLIS(120_000));
+    assert_eq!(simulation.leaders(), first);
+    assert_eq!(simulation.server.record.as_ref().unwrap().transitions, 0);
 }
 
 #[test]
-fn a_holder_that_leaves_is_followed_within_one_retry() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.start("b");
-    world.run(MILLIS(1_000));
-    world.leave("a");
-    assert_eq!(world.leaders(), Vec::<&str>::new(), "it stops before it gives the lease back");
-    world.run(MILLIS(2_050));
-    assert!(world.replicas["a"].left);
-    assert_eq!(world.leaders(), ["b"]);
-    assert_eq!(world.server.record.as_ref().unwrap().transitions, 1);
+fn a_stopping_leader_is_replaced_within_one_retry() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.start("b");
+    simulation.run(MILLIS(1_000));
+    simulation.stop("a");
+    assert_eq!(
+        simulation.leaders(),
+        Vec::<&str>::new(),
+        "the leader stops writing before it releases the lease"
+    );
+    simulation.run(MILLIS(2_050));
+    assert!(simulation.replicas["a"].released);
+    assert_eq!(simulation.leaders(), ["b"]);
+    assert_eq!(simulation.server.record.as_ref().unwrap().transitions, 1);
 }
 
 #[test]
-fn a_holder_that_dies_is_followed_when_its_lease_is_over_and_not_before() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.start("b");
-    world.run(MILLIS(4_000));
-    world.replicas.get_mut("a").unwrap().alive = false;
-    world.run(MILLIS(12_000));
-    assert_eq!(world.leaders(), Vec::<&str>::new());
-    world.run(MILLIS(5_100));
-    assert_eq!(world.leaders(), ["b"]);
+fn a_failed_leader_is_replaced_when_its_lease_expires() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.start("b");
+    simulation.run(MILLIS(4_000));
+    simulation.replicas.get_mut("a").unwrap().running = false;
+    simulation.run(MILLIS(12_000));
+    assert_eq!(simulation.leaders(), Vec::<&str>::new());
+    simulation.run(MILLIS(5_100));
+    assert_eq!(simulation.leaders(), ["b"]);
 }
 
 #[test]
-fn a_holder_cut_off_from_the_api_server_stops_at_its_deadline() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.loss = 100;
-    world.run(MILLIS(7_900));
-    assert_eq!(world.leaders(), ["a"]);
-    world.run(MILLIS(2_200));
-    assert_eq!(world.leaders(), Vec::<&str>::new());
-    world.loss = 0;
-    world.run(MILLIS(3_600));
-    assert_eq!(world.leaders(), ["a"], "the lease is still its own");
+fn a_leader_without_api_server_stops_at_its_renew_deadline() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.loss = 100;
+    simulation.run(MILLIS(7_900));
+    assert_eq!(simulation.leaders(), ["a"]);
+    simulation.run(MILLIS(2_200));
+    assert_eq!(simulation.leaders(), Vec::<&str>::new());
+    simulation.loss = 0;
+    simulation.run(MILLIS(3_600));
+    assert_eq!(simulation.leaders(), ["a"], "the lease still names the replica");
 }
 
 #[test]
-fn a_holder_that_leaves_without_an_api_server_may_end_soon() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.loss = 100;
-    world.leave("a");
-    world.run(RELEASE_TIMEOUT + MILLIS(1));
-    assert!(world.replicas["a"].left);
+fn a_stopping_leader_without_api_server_ends_after_a_timeout() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.loss = 100;
+    simulation.stop("a");
+    simulation.run(RELEASE_TIMEOUT + MILLIS(1));
+    assert!(simulation.replicas["a"].released);
 }
 
 #[test]
-fn a_holder_that_was_stopped_longer_than_its_lease_does_not_write_again() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.start("b");
-    world.replicas.get_mut("a").unwrap().paused_until = world.now + MILLIS(20_000);
-    world.run(MILLIS(40_000));
-    assert_eq!(world.leaders(), ["b"]);
+fn a_leader_paused_beyond_its_lease_does_not_write_again() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.start("b");
+    simulation.replicas.get_mut("a").unwrap().paused_until = simulation.now + MILLIS(20_000);
+    simulation.run(MILLIS(40_000));
+    assert_eq!(simulation.leaders(), ["b"]);
 }
 
 #[test]
-fn a_holder_whose_clock_stood_still_stops_at_its_next_renewal() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.start("b");
-    let a = world.replicas.get_mut("a").unwrap();
-    (a.paused_until, a.lag) = (world.now + MILLIS(20_000), MILLIS(20_000));
-    world.run(MILLIS(19_999));
-    assert_eq!(world.leaders(), ["b"]);
+fn a_leader_whose_clock_stood_still_stops_at_its_next_renewal() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.start("b");
+    let a = simulation.replicas.get_mut("a").unwrap();
+    (a.paused_until, a.lag) = (simulation.now + MILLIS(20_000), MILLIS(20_000));
+    simulation.run(MILLIS(19_999));
+    assert_eq!(simulation.leaders(), ["b"]);
     // A replica cannot detect the loss before its next read. Only in this case two replicas may
     // write, for less than the retry time.
-    let woken = world.now;
-    while world.leaders().len() != 1 || world.now <= woken + MILLIS(2) {
-        world.now = world.now + MILLIS(1);
-        world.step("a");
-        world.step("b");
-        assert!(world.now.since(woken) <= MILLIS(2_100), "it still leads");
+    let resumed = simulation.now;
+    while simulation.leaders().len() != 1 || simulation.now <= resumed + MILLIS(2) {
+        simulation.now = simulation.now + MILLIS(1);
+        simulation.step("a");
+        simulation.step("b");
+        assert!(simulation.now.since(resumed) <= MILLIS(2_100), "the old leader still leads");
     }
-    assert_eq!(world.leaders(), ["b"]);
+    assert_eq!(simulation.leaders(), ["b"]);
 }
 
 #[test]
-fn a_deleted_lease_is_made_again_by_its_holder_and_by_nobody_else_before_its_end() {
+fn only_the_leader_creates_a_deleted_lease_again_at_once() {
     for since_renewal in (0..2_000).step_by(50) {
-        let mut world = World::new(&["a"], 1);
-        world.run(MILLIS(5_000));
-        world.start("b");
-        world.run(MILLIS(4_000 + since_renewal));
-        world.server.record = None;
-        world.run(MILLIS(60_000));
-        assert_eq!(world.leaders(), ["a"]);
+        let mut simulation = Simulation::new(&["a"], 1);
+        simulation.run(MILLIS(5_000));
+        simulation.start("b");
+        simulation.run(MILLIS(4_000 + since_renewal));
+        simulation.server.record = None;
+        simulation.run(MILLIS(60_000));
+        assert_eq!(simulation.leaders(), ["a"]);
     }
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.start("b");
-    world.run(MILLIS(4_000));
-    world.replicas.get_mut("a").unwrap().alive = false;
-    world.server.record = None;
-    world.run(MILLIS(14_900));
-    assert_eq!(world.leaders(), Vec::<&str>::new());
-    world.run(MILLIS(2_200));
-    assert_eq!(world.leaders(), ["b"], "the holder is gone, too");
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.start("b");
+    simulation.run(MILLIS(4_000));
+    simulation.replicas.get_mut("a").unwrap().running = false;
+    simulation.server.record = None;
+    simulation.run(MILLIS(14_900));
+    assert_eq!(simulation.leaders(), Vec::<&str>::new());
+    simulation.run(MILLIS(2_200));
+    assert_eq!(simulation.leaders(), ["b"], "the leader has failed, too");
 }
 
 #[test]
-fn a_holder_that_leaves_a_deleted_lease_may_end_at_once() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.server.record = None;
-    world.leave("a");
-    world.run(LATENCY * 3);
-    assert!(world.replicas["a"].left);
+fn a_stopping_leader_of_a_deleted_lease_ends_at_once() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.server.record = None;
+    simulation.stop("a");
+    simulation.run(LATENCY * 3);
+    assert!(simulation.replicas["a"].released);
 }
 
 #[test]
-fn whatever_gets_lost_two_never_lead_and_one_does_in_the_end() {
+fn with_random_losses_at_most_one_leads_and_finally_one_does() {
     for seed in 1..100 {
-        let mut world = World::new(&["a", "b", "c"], seed);
+        let mut simulation = Simulation::new(&["a", "b", "c"], seed);
         // A replica that has not read any Lease cannot detect that there was one.
-        world.run(MILLIS(50));
-        world.grain = MILLIS(7);
+        simulation.run(MILLIS(50));
+        simulation.step_length = MILLIS(7);
         for _ in 0..6 {
-            if world.random(3) == 0 {
-                world.server.record = None;
+            if simulation.random(3) == 0 {
+                simulation.server.record = None;
             }
-            world.loss = [0, 30, 60, 95][world.random(4) as usize];
-            let pause = world.random(25_000);
-            let victim = ["a", "b", "c"][world.random(3) as usize];
-            world.replicas.get_mut(victim).unwrap().paused_until = world.now + MILLIS(pause);
-            let during = world.random(20_000);
-            world.run(MILLIS(during));
+            simulation.loss = [0, 30, 60, 95][simulation.random(4) as usize];
+            let pause = simulation.random(25_000);
+            let paused = ["a", "b", "c"][simulation.random(3) as usize];
+            simulation.replicas.get_mut(paused).unwrap().paused_until =
+                simulation.now + MILLIS(pause);
+            let length = simulation.random(20_000);
+            simulation.run(MILLIS(length));
         }
-        world.loss = 0;
-        world.run(MILLIS(45_000));
-        assert_eq!(world.leaders().len(), 1, "seed {seed}");
+        simulation.loss = 0;
+        simulation.run(MILLIS(45_000));
+        assert_eq!(simulation.leaders().len(), 1, "seed {seed}");
     }
 }
 
 #[test]
-fn a_lease_changed_by_another_hand_is_renewed_all_the_same() {
-    let mut world = World::new(&["a"], 1);
-    world.run(MILLIS(5_000));
-    world.server.record.as_mut().unwrap().version = "labelled".into();
-    world.run(MILLIS(30_000));
-    assert_eq!(world.leaders(), ["a"]);
-    world.server.record = None;
-    world.run(MILLIS(30_000));
-    assert_eq!(world.leaders(), ["a"], "a deleted one is made again");
+fn a_lease_edited_by_another_client_is_renewed() {
+    let mut simulation = Simulation::new(&["a"], 1);
+    simulation.run(MILLIS(5_000));
+    simulation.server.record.as_mut().unwrap().version = "labelled".into();
+    simulation.run(MILLIS(30_000));
+    assert_eq!(simulation.leaders(), ["a"]);
+    simulation.server.record = None;
+    simulation.run(MILLIS(30_000));
+    assert_eq!(simulation.leaders(), ["a"], "the leader creates a deleted Lease again");
 }

@@ -1,4 +1,4 @@
-//! Tables for the parser, and the interval set against a slow and obvious model.
+//! Tables for the parser, and the interval set against a simple model.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ fn range(text: &str) -> AddressRange {
 }
 
 #[test]
-fn every_spelling_of_a_range_is_read() {
+fn every_range_format_is_parsed() {
     let cases = [
         ("10.0.0.0/30", "10.0.0.0", "10.0.0.3"),
         ("10.0.0.7/30", "10.0.0.4", "10.0.0.7"),
@@ -34,7 +34,7 @@ fn every_spelling_of_a_range_is_read() {
 }
 
 #[test]
-fn what_is_no_range_says_why() {
+fn an_invalid_range_has_a_reason() {
     let cases = [
         ("", "is not an address"),
         ("10.0.0.0/33", "prefix length: IPv4 takes 0 to 32"),
@@ -46,14 +46,14 @@ fn what_is_no_range_says_why() {
         ("10.0.0.1-", "is not an address"),
         ("host/24", "is not an address"),
     ];
-    for (text, why) in cases {
+    for (text, reason) in cases {
         let error = text.parse::<AddressRange>().expect_err(text).to_string();
-        assert!(error.contains(why), "{text}: {error}");
+        assert!(error.contains(reason), "{text}: {error}");
     }
 }
 
 #[test]
-fn a_huge_set_costs_and_counts_like_a_small_one() {
+fn a_huge_set_is_stored_as_few_intervals() {
     let mut set = AddressSet::default();
     set.insert(range("fd00::/64"));
     set.insert(range("10.0.0.0/8"));
@@ -67,7 +67,7 @@ fn a_huge_set_costs_and_counts_like_a_small_one() {
 }
 
 #[test]
-fn the_last_address_of_a_family_does_not_touch_the_first_of_the_next() {
+fn ranges_of_different_families_are_never_merged() {
     let mut set = AddressSet::default();
     set.insert(range("255.255.255.255"));
     set.insert(range("::"));
@@ -79,7 +79,7 @@ fn the_last_address_of_a_family_does_not_touch_the_first_of_the_next() {
 
 proptest! {
     #[test]
-    fn the_set_agrees_with_a_plain_set(steps in prop::collection::vec((any::<bool>(), 0u8..64, 0u8..12), 0..60)) {
+    fn the_address_set_matches_a_btree_set(steps in prop::collection::vec((any::<bool>(), 0u8..64, 0u8..12), 0..60)) {
         let (mut set, mut model) = (AddressSet::default(), BTreeSet::new());
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
         let range_of = |first: u8, last: u8| range(&format!("{}-{}", address(first), address(last)));
@@ -97,13 +97,13 @@ proptest! {
             }
             prop_assert!((0..80).all(|n| set.contains(address(n)) == model.contains(&n)));
             let ranges: Vec<_> = set.ranges().collect();
-            prop_assert!(ranges.windows(2).all(|pair| bits(pair[0].last()) + 1 < bits(pair[1].first())), "adjacent intervals");
+            prop_assert!(ranges.windows(2).all(|pair| bits(pair[0].last()) + 1 < bits(pair[1].first())), "adjacent intervals are merged");
         }
     }
 }
 
 #[test]
-fn the_widest_network_of_a_range_is_whole_in_it() {
+fn the_widest_network_is_inside_the_range() {
     let cases = [
         ("10.0.0.0/24", 24),
         ("10.0.0.7", 32),

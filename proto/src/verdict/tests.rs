@@ -1,12 +1,13 @@
-//! The verdict against a slow model of the documentation (`docs/health.md`, which endpoints count),
-//! for every combination of its inputs.
+//! The verdict against a simple model of `docs/health.md` (eligible endpoints), for every
+//! combination of its inputs.
 
 use super::*;
 
-const HERE: &str = "a";
+/// Name of the node for which verdicts are computed.
+const NODE: &str = "a";
 const FAMILIES: [&[Family]; 3] = [&[Family::V4], &[Family::V6], &[Family::V4, Family::V6]];
 const FAILING: [&[Family]; 4] = [&[], &[Family::V4], &[Family::V6], &[Family::V4, Family::V6]];
-const USABLE: [EndpointCondition; 3] =
+const CONDITIONS: [EndpointCondition; 3] =
     [EndpointCondition::ReadyOrTerminating, EndpointCondition::Ready, EndpointCondition::Serving];
 /// Sets of zero, one or two of the 48 endpoints; for each 2 policies, 3 endpoint conditions, 3 sets
 /// of families, 4 sets of failing families.
@@ -16,7 +17,7 @@ const ROWS: usize = (1 + 48 + 48 * 47 / 2) * 2 * 3 * 3 * 4;
 fn every_endpoint() -> Vec<Endpoint> {
     let mut all = Vec::new();
     for conditions in 0..8 {
-        for node in [Some(HERE), Some("b"), None] {
+        for node in [Some(NODE), Some("b"), None] {
             for family in [Family::V4, Family::V6] {
                 let [ready, serving, terminating] = [1, 2, 4].map(|bit| conditions & bit != 0);
                 all.push(Endpoint {
@@ -32,8 +33,8 @@ fn every_endpoint() -> Vec<Endpoint> {
     all
 }
 
-/// Returns all sets of zero, one or two of these.
-fn sets(all: &[Endpoint]) -> Vec<Vec<&Endpoint>> {
+/// Returns all sets of zero, one or two of these endpoints.
+fn sets_up_to_two(all: &[Endpoint]) -> Vec<Vec<&Endpoint>> {
     let mut sets = vec![vec![]];
     for (i, one) in all.iter().enumerate() {
         sets.push(vec![one]);
@@ -42,61 +43,64 @@ fn sets(all: &[Endpoint]) -> Vec<Vec<&Endpoint>> {
     sets
 }
 
-/// Literal form of the documentation: an endpoint counts if it is ready, or serving while it
-/// terminates. With the annotation it counts only if it is ready, or only if it is serving.
-fn counts(usable: EndpointCondition, endpoint: &Endpoint) -> bool {
-    let words = match usable {
+/// Returns whether an endpoint is eligible, as in the documentation: by default if it is ready, or
+/// serving while it terminates. With the annotation, only if it is ready, or only if it is serving.
+fn is_eligible(condition: EndpointCondition, endpoint: &Endpoint) -> bool {
+    let alternatives = match condition {
         EndpointCondition::ReadyOrTerminating => {
             vec![vec!["ready"], vec!["serving", "terminating"]]
         }
         EndpointCondition::Ready => vec![vec!["ready"]],
         EndpointCondition::Serving => vec![vec!["serving"]],
     };
-    let holds = |word: &&str| match *word {
+    let is_true = |name: &&str| match *name {
         "ready" => endpoint.ready,
         "serving" => endpoint.serving,
         "terminating" => endpoint.terminating,
-        _ => panic!("no such condition: {word}"),
+        _ => panic!("unknown endpoint condition {name:?}"),
     };
-    words.iter().any(|all| all.iter().all(holds))
+    alternatives.iter().any(|all| all.iter().all(is_true))
 }
 
-/// Returns whether all endpoints of a family on the node are terminating, whatever their readiness.
-fn is_going(here: &[&&Endpoint]) -> bool {
-    here.iter().filter(|endpoint| endpoint.terminating).count() == here.len()
+/// Returns whether all these endpoints are terminating, whether or not they are ready.
+fn all_terminating(local: &[&&Endpoint]) -> bool {
+    local.iter().filter(|endpoint| endpoint.terminating).count() == local.len()
 }
 
-fn model(
+fn expected_verdict(
     policy: TrafficPolicy,
-    usable: EndpointCondition,
+    condition: EndpointCondition,
     families: &[Family],
     endpoints: &[&Endpoint],
     failing: &[Family],
 ) -> Verdict {
     let mut of_families = Vec::new();
     for family in families {
-        let all: Vec<_> =
-            endpoints.iter().filter(|it| it.family == *family && counts(usable, it)).collect();
+        let all: Vec<_> = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.family == *family && is_eligible(condition, endpoint))
+            .collect();
         if all.is_empty() {
             continue;
         }
-        let here: Vec<_> = all.into_iter().filter(|it| it.node == Some(HERE.into())).collect();
+        let local: Vec<_> =
+            all.into_iter().filter(|endpoint| endpoint.node == Some(NODE.into())).collect();
         of_families.push(match policy {
-            TrafficPolicy::Cluster => "any node forwards to any endpoint",
-            TrafficPolicy::Local if here.is_empty() => "none of its own",
-            TrafficPolicy::Local if failing.contains(family) => "none of its own passes",
-            TrafficPolicy::Local if is_going(&here) => "those of its own are going",
-            TrafficPolicy::Local => "one of its own stays",
+            TrafficPolicy::Cluster => "any endpoint",
+            TrafficPolicy::Local if local.is_empty() => "no local endpoint",
+            TrafficPolicy::Local if failing.contains(family) => "local endpoints fail",
+            TrafficPolicy::Local if all_terminating(&local) => "local endpoints terminate",
+            TrafficPolicy::Local => "local endpoint remains",
         });
     }
-    let says = |what: &str| of_families.contains(&what);
+    let has = |result: &str| of_families.contains(&result);
     if of_families.is_empty() {
         Verdict::NoEndpoint
-    } else if says("none of its own") {
+    } else if has("no local endpoint") {
         Verdict::NoLocalEndpoint
-    } else if says("none of its own passes") {
+    } else if has("local endpoints fail") {
         Verdict::Failing
-    } else if says("those of its own are going") {
+    } else if has("local endpoints terminate") {
         Verdict::Terminating
     } else {
         Verdict::Ready
@@ -104,30 +108,31 @@ fn model(
 }
 
 #[test]
-fn every_row_of_the_table_is_as_the_model_says() {
+fn every_combination_of_inputs_matches_the_model() {
     let all = every_endpoint();
     let (mut rows, mut of_each) = (0, [0; Verdict::ALL.len()]);
-    for set in sets(&all) {
+    for set in sets_up_to_two(&all) {
         for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
-            for (usable, families) in
-                USABLE.iter().flat_map(|usable| FAMILIES.map(|families| (*usable, families)))
+            for (condition, families) in CONDITIONS
+                .iter()
+                .flat_map(|condition| FAMILIES.map(|families| (*condition, families)))
             {
                 for failing in FAILING {
-                    let expect = model(policy, usable, families, &set, failing);
-                    let is = verdict(
+                    let expect = expected_verdict(policy, condition, families, &set, failing);
+                    let actual = verdict(
                         policy,
-                        usable,
+                        condition,
                         families.iter().copied(),
-                        HERE,
+                        NODE,
                         set.iter().copied(),
                         failing,
                     );
                     assert_eq!(
-                        is, expect,
-                        "{policy:?} {usable:?} {families:?} failing {failing:?}: {set:#?}"
+                        actual, expect,
+                        "{policy:?} {condition:?} {families:?} failing {failing:?}: {set:#?}"
                     );
                     rows += 1;
-                    of_each[is as usize] += 1;
+                    of_each[actual as usize] += 1;
                 }
             }
         }
@@ -137,7 +142,7 @@ fn every_row_of_the_table_is_as_the_model_says() {
 }
 
 #[test]
-fn a_node_without_endpoints_of_one_family_cannot_serve_a_local_service_of_two() {
+fn a_dual_stack_local_service_needs_endpoints_of_both_families() {
     let ready = |node: &str, family| Endpoint {
         node: Some(node.into()),
         family,
@@ -161,25 +166,25 @@ fn a_node_without_endpoints_of_one_family_cannot_serve_a_local_service_of_two() 
         [Verdict::Ready, Verdict::NoLocalEndpoint, Verdict::NoLocalEndpoint]
     );
     assert_eq!(FAMILIES.map(|families| on("b", families, &both)), [Verdict::Ready; 3]);
-    // A Service with two families and Pods of one: a family without endpoints does not block the
-    // other.
+    // A dual-stack Service with Pods of one family: the family without endpoints does not block the
+    // other one.
     assert_eq!(on("a", FAMILIES[2], &both[..2]), Verdict::Ready);
     assert_eq!(on("a", FAMILIES[1], &both[..2]), Verdict::NoEndpoint);
 }
 
 #[test]
-fn what_the_controller_manager_writes_with_publish_not_ready_addresses_counts() {
+fn publish_not_ready_addresses_makes_not_ready_pods_eligible() {
     // reconciler.go of endpointslice: serving = the pod is ready; terminating = it is being
     // deleted; ready = publishNotReadyAddresses, or serving and not terminating.
     let pod = |pod_ready: bool, deleted: bool, publish: bool| Endpoint {
-        node: Some(HERE.into()),
+        node: Some(NODE.into()),
         family: Family::V4,
         ready: publish || (pod_ready && !deleted),
         serving: pod_ready,
         terminating: deleted,
     };
-    let of = |usable, endpoint: &Endpoint| {
-        verdict(TrafficPolicy::Local, usable, [Family::V4], HERE, [endpoint], &[])
+    let of = |condition, endpoint: &Endpoint| {
+        verdict(TrafficPolicy::Local, condition, [Family::V4], NODE, [endpoint], &[])
     };
     use Verdict::{NoEndpoint, Ready, Terminating};
     // State of the Pod; then the verdicts by default, with `ready` and with `serving`: first
@@ -197,7 +202,11 @@ fn what_the_controller_manager_writes_with_publish_not_ready_addresses_counts() 
     for ((pod_ready, deleted), plain, publishing) in rows {
         for (publish, expect) in [(false, plain), (true, publishing)] {
             let endpoint = pod(pod_ready, deleted, publish);
-            assert_eq!(USABLE.map(|usable| of(usable, &endpoint)), expect, "{endpoint:?}");
+            assert_eq!(
+                CONDITIONS.map(|condition| of(condition, &endpoint)),
+                expect,
+                "{endpoint:?}"
+            );
         }
     }
 }

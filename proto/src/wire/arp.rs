@@ -68,10 +68,10 @@ impl Arp {
 }
 
 /// Returns the reply that `address` is at `mac`, to the host that requested it: MAC `to`, address
-/// `asker`.
+/// `requester`.
 #[must_use]
-pub fn reply(mac: Mac, address: Ipv4Addr, to: Mac, asker: Ipv4Addr) -> [u8; FRAME_LENGTH] {
-    frame(to, mac, 2, mac, address, to, asker)
+pub fn reply(mac: Mac, address: Ipv4Addr, to: Mac, requester: Ipv4Addr) -> [u8; FRAME_LENGTH] {
+    frame(to, mac, 2, mac, address, to, requester)
 }
 
 /// Returns a broadcast request for the MAC of `address`, from a host with the MAC `mac` and the
@@ -126,10 +126,10 @@ mod tests {
     const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 100);
 
     #[test]
-    fn a_request_and_its_answer_have_the_bytes_of_rfc_826() {
-        let asked = Arp::decode(&request(A, CLIENT, VIP)).expect("request");
+    fn a_request_and_its_reply_have_the_bytes_of_rfc_826() {
+        let decoded = Arp::decode(&request(A, CLIENT, VIP)).expect("request");
         assert_eq!(
-            asked,
+            decoded,
             Arp { operation: Operation::Request, sender_mac: A, sender: CLIENT, target: VIP }
         );
         #[rustfmt::skip]
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn gratuitous_forms_speak_of_the_sender_alone() {
+    fn gratuitous_arps_have_the_same_sender_and_target() {
         for (frame, operation) in [
             (gratuitous_request(A, VIP), Operation::Request),
             (gratuitous_reply(A, VIP), Operation::Reply),
@@ -151,13 +151,13 @@ mod tests {
             assert_eq!(
                 (&frame[..6], &frame[32..38]),
                 (&Mac::BROADCAST.0[..], &A.0[..]),
-                "broadcast; target MAC is the sender's"
+                "broadcast destination, and the sender's MAC as target MAC"
             );
         }
     }
 
     #[test]
-    fn what_is_not_arp_for_ipv4_is_no_arp() {
+    fn frames_other_than_arp_for_ipv4_are_not_decoded() {
         let good = request(A, CLIENT, VIP);
         for (at, value) in [(12, 0x86), (15, 6), (16, 0x86), (18, 8), (19, 16), (21, 3)] {
             let mut bad = good;
@@ -166,13 +166,13 @@ mod tests {
         }
         assert!(
             (0..FRAME_LENGTH).all(|length| Arp::decode(&good[..length]).is_none()),
-            "a short frame"
+            "a truncated frame"
         );
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_cause_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = Arp::decode(&bytes);
             let mut arp = request(A, CLIENT, VIP).to_vec();
             let n = arp.len().min(bytes.len());

@@ -114,19 +114,19 @@ impl Ndp {
             }
             _ => return None,
         };
-        let named = link_layer_address(message.get(MESSAGE_HEADER..)?, option)?;
+        let option_value = link_layer_address(message.get(MESSAGE_HEADER..)?, option)?;
         // A multicast address belongs to no single host, so it is no valid sender or target (RFC
         // 4291 section 2.7).
         let valid = !target.is_multicast()
             && !sender.is_multicast()
             && match kind {
                 NdpKind::Solicitation if sender.is_unspecified() => {
-                    destination == solicited_node_group(target) && named.is_none()
+                    destination == solicited_node_group(target) && option_value.is_none()
                 }
                 NdpKind::Advertisement { solicited: true, .. } => !destination.is_multicast(),
                 NdpKind::Solicitation | NdpKind::Advertisement { .. } => true,
             };
-        let mac = named.and_then(|address| address.try_into().ok()).map(Mac);
+        let mac = option_value.and_then(|address| address.try_into().ok()).map(Mac);
         valid.then(|| Self { source: Mac(header.get_source().octets()), kind, sender, target, mac })
     }
 }
@@ -165,17 +165,17 @@ pub fn multicast_mac(group: Ipv6Addr) -> Mac {
 }
 
 /// Returns the advertisement that `address` is at `mac`, as a reply to the host that solicited it:
-/// MAC `to`, address `asker`. The reply to a host without an address is
+/// MAC `to`, address `requester`. The reply to a host without an address is
 /// [`unsolicited_advertisement`] instead (RFC 4861 section 7.2.4).
 #[must_use]
 pub fn solicited_advertisement(
     mac: Mac,
     address: Ipv6Addr,
     to: Mac,
-    asker: Ipv6Addr,
+    requester: Ipv6Addr,
 ) -> [u8; FRAME_LENGTH] {
     encode_advertisement(
-        FrameAddresses { to, from: mac, sender: address, destination: asker },
+        FrameAddresses { to, from: mac, sender: address, destination: requester },
         SOLICITED | OVERRIDE,
         address,
     )
@@ -225,7 +225,7 @@ pub fn unicast_solicitation(
 #[must_use]
 pub fn dad_solicitation(mac: Mac, address: Ipv6Addr) -> [u8; DAD_FRAME_LENGTH] {
     let group = solicited_node_group(address);
-    let way = FrameAddresses {
+    let addresses = FrameAddresses {
         to: multicast_mac(group),
         from: mac,
         sender: Ipv6Addr::UNSPECIFIED,
@@ -233,7 +233,7 @@ pub fn dad_solicitation(mac: Mac, address: Ipv6Addr) -> [u8; DAD_FRAME_LENGTH] {
     };
     let mut frame = [0; DAD_FRAME_LENGTH];
     frame[ETHERNET_HEADER_LENGTH + IPV6_HEADER] = SOLICITATION;
-    write_common_fields(&mut frame, way, address);
+    write_common_fields(&mut frame, addresses, address);
     frame
 }
 
@@ -246,17 +246,21 @@ struct FrameAddresses {
     destination: Ipv6Addr,
 }
 
-fn encode_solicitation(way: FrameAddresses, target: Ipv6Addr) -> [u8; FRAME_LENGTH] {
-    encode_with_option(way, [SOLICITATION, 0, SOURCE_LINK_LAYER], target)
+fn encode_solicitation(addresses: FrameAddresses, target: Ipv6Addr) -> [u8; FRAME_LENGTH] {
+    encode_with_option(addresses, [SOLICITATION, 0, SOURCE_LINK_LAYER], target)
 }
 
-fn encode_advertisement(way: FrameAddresses, flags: u8, target: Ipv6Addr) -> [u8; FRAME_LENGTH] {
-    encode_with_option(way, [ADVERTISEMENT, flags, TARGET_LINK_LAYER], target)
+fn encode_advertisement(
+    addresses: FrameAddresses,
+    flags: u8,
+    target: Ipv6Addr,
+) -> [u8; FRAME_LENGTH] {
+    encode_with_option(addresses, [ADVERTISEMENT, flags, TARGET_LINK_LAYER], target)
 }
 
 /// Returns a frame with the option that carries the sender's hardware address.
 fn encode_with_option(
-    way: FrameAddresses,
+    addresses: FrameAddresses,
     [kind, flags, option]: [u8; 3],
     target: Ipv6Addr,
 ) -> [u8; FRAME_LENGTH] {
@@ -264,23 +268,23 @@ fn encode_with_option(
     let message = &mut frame[ETHERNET_HEADER_LENGTH + IPV6_HEADER..];
     (message[0], message[4]) = (kind, flags);
     message[MESSAGE_HEADER..MESSAGE_HEADER + 2].copy_from_slice(&[option, 1]);
-    message[MESSAGE_HEADER + 2..].copy_from_slice(&way.from.0);
-    write_common_fields(&mut frame, way, target);
+    message[MESSAGE_HEADER + 2..].copy_from_slice(&addresses.from.0);
+    write_common_fields(&mut frame, addresses, target);
     frame
 }
 
 /// Writes the headers, the target and the checksum, which all frames have.
-fn write_common_fields(frame: &mut [u8], way: FrameAddresses, target: Ipv6Addr) {
-    write_ethernet_header(frame, way.to, way.from, ETHER_TYPE);
+fn write_common_fields(frame: &mut [u8], addresses: FrameAddresses, target: Ipv6Addr) {
+    write_ethernet_header(frame, addresses.to, addresses.from, ETHER_TYPE);
     let (head, message) = frame[ETHERNET_HEADER_LENGTH..].split_at_mut(IPV6_HEADER);
     head[0] = 6 << 4;
     head[4..6].copy_from_slice(&u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes());
     (head[6], head[7]) = (IpNextHeaderProtocols::Icmpv6.0, HOP_LIMIT);
-    head[8..24].copy_from_slice(&way.sender.octets());
-    head[24..].copy_from_slice(&way.destination.octets());
+    head[8..24].copy_from_slice(&addresses.sender.octets());
+    head[24..].copy_from_slice(&addresses.destination.octets());
     message[8..MESSAGE_HEADER].copy_from_slice(&target.octets());
-    let sum =
-        Icmpv6Packet::new(message).map_or(0, |icmp| checksum(&icmp, &way.sender, &way.destination));
+    let sum = Icmpv6Packet::new(message)
+        .map_or(0, |icmp| checksum(&icmp, &addresses.sender, &addresses.destination));
     message[2..4].copy_from_slice(&sum.to_be_bytes());
 }
 

@@ -57,30 +57,31 @@ impl<T> Connections<T> {
         request_arrived: Arc<AtomicBool>,
         closes: T,
     ) -> (u64, Option<ConnectionLimit>) {
-        let of_peer = self.open.values().filter(|place| place.peer == peer).count();
-        let crowded = match (of_peer >= PEER_CONNECTIONS_MAX, self.open.len() >= CONNECTIONS_MAX) {
-            (true, _) => Some(ConnectionLimit::Peer),
-            (false, true) => Some(ConnectionLimit::All),
-            (false, false) => None,
-        };
-        let may_go = |place: &OpenConnection<T>| match crowded {
-            Some(ConnectionLimit::Peer) => place.peer == peer,
+        let of_peer = self.open.values().filter(|connection| connection.peer == peer).count();
+        let exceeded_limit =
+            match (of_peer >= PEER_CONNECTIONS_MAX, self.open.len() >= CONNECTIONS_MAX) {
+                (true, _) => Some(ConnectionLimit::Peer),
+                (false, true) => Some(ConnectionLimit::All),
+                (false, false) => None,
+            };
+        let may_close = |connection: &OpenConnection<T>| match exceeded_limit {
+            Some(ConnectionLimit::Peer) => connection.peer == peer,
             Some(ConnectionLimit::All) => true,
             None => false,
         };
-        let candidates = self.open.iter().filter(|(_, place)| may_go(place));
+        let candidates = self.open.iter().filter(|(_, connection)| may_close(connection));
         // Close a connection whose request has not arrived, if there is one. Among several, close
         // the oldest.
-        let goes = candidates
-            .map(|(id, place)| (place.request_arrived.load(Ordering::Relaxed), *id))
+        let to_close = candidates
+            .map(|(id, connection)| (connection.request_arrived.load(Ordering::Relaxed), *id))
             .min();
-        if let Some((_, id)) = goes {
+        if let Some((_, id)) = to_close {
             self.open.remove(&id);
         }
         let id = self.next;
         self.next += 1;
         self.open.insert(id, OpenConnection { peer, request_arrived, _closes: closes });
-        (id, crowded)
+        (id, exceeded_limit)
     }
 
     /// Removes a connection that has ended.
@@ -93,72 +94,88 @@ impl<T> Connections<T> {
 mod tests {
     use super::*;
 
-    /// Takes a slot for a connection whose request has arrived or not.
+    /// Takes a slot for a connection of client 10.0.0.`peer`.
     fn take(
-        places: &mut Connections<()>,
+        connections: &mut Connections<()>,
         peer: usize,
-        asked: bool,
+        request_arrived: bool,
     ) -> (u64, Option<ConnectionLimit>) {
         let peer = IpAddr::from([10, 0, 0, u8::try_from(peer).unwrap()]);
-        places.take(peer, Arc::new(asked.into()), ())
+        connections.take(peer, Arc::new(request_arrived.into()), ())
     }
 
-    /// Takes a slot for each client in `taken`, whose request has arrived or not. Returns the
-    /// number of open connections, why the last one replaced another, and the IDs of the closed
-    /// ones.
-    fn after(
-        taken: impl IntoIterator<Item = (usize, bool)>,
+    /// Takes a slot for each of these connections, each with its client and whether its request has
+    /// arrived. Returns the number of open connections, the limit because of which the last one
+    /// replaced another, and the IDs of the closed ones.
+    fn after_connections(
+        new: impl IntoIterator<Item = (usize, bool)>,
     ) -> (usize, Option<ConnectionLimit>, Vec<u64>) {
-        let mut places = Connections::default();
-        let last =
-            taken.into_iter().map(|(peer, asked)| take(&mut places, peer, asked)).last().unwrap();
+        let mut connections = Connections::default();
+        let last = new
+            .into_iter()
+            .map(|(peer, request_arrived)| take(&mut connections, peer, request_arrived))
+            .last()
+            .unwrap();
         (
-            places.open.len(),
+            connections.open.len(),
             last.1,
-            (0..=last.0).filter(|id| !places.open.contains_key(id)).collect(),
+            (0..=last.0).filter(|id| !connections.open.contains_key(id)).collect(),
         )
     }
 
     #[test]
-    fn a_client_with_too_many_connections_loses_its_own_oldest_that_has_not_asked() {
-        let own = |asked: [bool; PEER_CONNECTIONS_MAX + 1]| {
-            [(1, false)].into_iter().chain(asked.map(|asked| (2, asked)))
+    fn a_client_above_its_limit_loses_its_oldest_idle_connection() {
+        let requests_of_client = |request_arrived: [bool; PEER_CONNECTIONS_MAX + 1]| {
+            [(1, false)]
+                .into_iter()
+                .chain(request_arrived.map(|request_arrived| (2, request_arrived)))
         };
-        let mut asked = [false; PEER_CONNECTIONS_MAX + 1];
+        let mut request_arrived = [false; PEER_CONNECTIONS_MAX + 1];
         let full = PEER_CONNECTIONS_MAX + 1;
-        assert_eq!(after(own(asked)), (full, Some(ConnectionLimit::Peer), vec![1]));
-        asked[0] = true;
         assert_eq!(
-            after(own(asked)),
+            after_connections(requests_of_client(request_arrived)),
+            (full, Some(ConnectionLimit::Peer), vec![1])
+        );
+        request_arrived[0] = true;
+        assert_eq!(
+            after_connections(requests_of_client(request_arrived)),
             (full, Some(ConnectionLimit::Peer), vec![2]),
-            "the first has asked"
+            "the request of the first connection has arrived"
         );
         assert_eq!(
-            after(own([true; PEER_CONNECTIONS_MAX + 1])),
+            after_connections(requests_of_client([true; PEER_CONNECTIONS_MAX + 1])),
             (full, Some(ConnectionLimit::Peer), vec![1]),
-            "all have asked"
+            "the requests of all connections have arrived"
         );
     }
 
     #[test]
-    fn where_all_have_too_many_the_oldest_that_has_not_asked_goes() {
-        let all = |asked: usize| (0..=CONNECTIONS_MAX).map(move |number| (number, number < asked));
-        assert_eq!(after(all(0)), (CONNECTIONS_MAX, Some(ConnectionLimit::All), vec![0]));
-        assert_eq!(after(all(3)), (CONNECTIONS_MAX, Some(ConnectionLimit::All), vec![3]));
+    fn above_the_total_limit_the_oldest_idle_connection_is_closed() {
+        let all = |arrived_count: usize| {
+            (0..=CONNECTIONS_MAX).map(move |number| (number, number < arrived_count))
+        };
         assert_eq!(
-            after(all(CONNECTIONS_MAX)),
+            after_connections(all(0)),
+            (CONNECTIONS_MAX, Some(ConnectionLimit::All), vec![0])
+        );
+        assert_eq!(
+            after_connections(all(3)),
+            (CONNECTIONS_MAX, Some(ConnectionLimit::All), vec![3])
+        );
+        assert_eq!(
+            after_connections(all(CONNECTIONS_MAX)),
             (CONNECTIONS_MAX, Some(ConnectionLimit::All), vec![0])
         );
     }
 
     #[test]
-    fn a_place_is_free_again_when_its_connection_has_ended() {
-        let mut places = Connections::default();
+    fn an_ended_connection_frees_its_slot() {
+        let mut connections = Connections::default();
         for _ in 0..2 * PEER_CONNECTIONS_MAX {
-            let (id, crowded) = take(&mut places, 1, false);
-            assert_eq!(crowded, None);
-            places.remove(id);
+            let (id, exceeded_limit) = take(&mut connections, 1, false);
+            assert_eq!(exceeded_limit, None);
+            connections.remove(id);
         }
-        assert_eq!(places.open.len(), 0);
+        assert_eq!(connections.open.len(), 0);
     }
 }

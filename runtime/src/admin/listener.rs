@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::connections::{ConnectionLimit, Connections};
-use super::{PageSet, Shared, answer};
+use super::{PageSet, Shared, respond_to};
 use crate::clock::Clock;
 
 /// The time within which a client must send the head of its request.
@@ -74,8 +74,8 @@ impl DropReason {
 }
 
 impl From<ConnectionLimit> for DropReason {
-    fn from(crowded: ConnectionLimit) -> Self {
-        match crowded {
+    fn from(exceeded_limit: ConnectionLimit) -> Self {
+        match exceeded_limit {
             ConnectionLimit::Peer => Self::Peer,
             ConnectionLimit::All => Self::Full,
         }
@@ -96,9 +96,9 @@ impl DroppedConnections {
     /// Registers the counter with one series for each listener and reason, all with the value 0.
     pub(super) fn new(registry: &mut Registry) -> Self {
         let dropped = Self(Family::default());
-        for offer in [PageSet::All, PageSet::Probes] {
+        for pages in [PageSet::All, PageSet::Probes] {
             for reason in DropReason::ALL {
-                let _ = dropped.of(offer, reason);
+                let _ = dropped.of(pages, reason);
             }
         }
         let help = "Connections to the admin endpoint that were closed before a response";
@@ -106,9 +106,9 @@ impl DroppedConnections {
         dropped
     }
 
-    fn of(&self, offer: PageSet, reason: DropReason) -> Counter {
+    fn of(&self, pages: PageSet, reason: DropReason) -> Counter {
         self.0
-            .get_or_create_owned(&DropLabels { listener: offer.listener(), reason: reason.name() })
+            .get_or_create_owned(&DropLabels { listener: pages.listener(), reason: reason.name() })
     }
 }
 
@@ -138,7 +138,7 @@ impl Listener {
     /// The address cannot be bound, or the thread cannot be started.
     pub(super) fn start(
         listen: SocketAddr,
-        offer: PageSet,
+        pages: PageSet,
         shared: &Arc<Shared>,
         dropped: &DroppedConnections,
     ) -> std::io::Result<Self> {
@@ -147,13 +147,13 @@ impl Listener {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
-            let _inside = runtime.enter();
+            let _guard = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
         let (stop, stopped) = oneshot::channel();
-        let server = ListenerState { offer, shared: Arc::clone(shared), dropped: dropped.clone() };
+        let server = ListenerState { pages, shared: Arc::clone(shared), dropped: dropped.clone() };
         let thread =
-            std::thread::Builder::new().name(offer.listener().into()).spawn(move || {
+            std::thread::Builder::new().name(pages.listener().into()).spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
                         () = accept(listener, server) => {}
@@ -196,25 +196,25 @@ fn bind_to(listen: SocketAddr) -> std::io::Result<TcpListener> {
 /// State that the connections of a listener share.
 #[derive(Clone)]
 struct ListenerState {
-    offer: PageSet,
+    pages: PageSet,
     shared: Arc<Shared>,
     dropped: DroppedConnections,
 }
 
 impl ListenerState {
     fn count(&self, reason: DropReason) {
-        self.dropped.of(self.offer, reason).inc();
+        self.dropped.of(self.pages, reason).inc();
     }
 }
 
 async fn accept(listener: tokio::net::TcpListener, server: ListenerState) {
-    let (mut places, mut connections) = (Connections::default(), JoinSet::new());
+    let (mut open_connections, mut tasks) = (Connections::default(), JoinSet::new());
     loop {
         let accepted = tokio::select! {
             biased;
-            Some(ended) = connections.join_next() => {
+            Some(ended) = tasks.join_next() => {
                 if let Ok(id) = ended {
-                    places.remove(id);
+                    open_connections.remove(id);
                 }
                 continue;
             }
@@ -222,15 +222,23 @@ async fn accept(listener: tokio::net::TcpListener, server: ListenerState) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (asked, (closes, closed)) =
+                let (request_arrived, (closes, closed)) =
                     (Arc::new(AtomicBool::new(false)), oneshot::channel());
                 let peer = peer.ip().to_canonical();
-                let (id, crowded) = places.take(peer, Arc::clone(&asked), closes);
-                if let Some(crowded) = crowded {
-                    server.count(crowded.into());
-                    debug!(%peer, ?crowded, "too many connections to the admin endpoint: the oldest is closed");
+                let (id, exceeded_limit) =
+                    open_connections.take(peer, Arc::clone(&request_arrived), closes);
+                if let Some(exceeded_limit) = exceeded_limit {
+                    server.count(exceeded_limit.into());
+                    debug!(%peer, ?exceeded_limit, "too many connections to the admin endpoint: the oldest is closed");
                 }
-                connections.spawn(connection(stream, peer, asked, closed, server.clone(), id));
+                tasks.spawn(serve_connection(
+                    stream,
+                    peer,
+                    request_arrived,
+                    closed,
+                    server.clone(),
+                    id,
+                ));
                 // Yield, so that the new task can read a request that has arrived before the next
                 // connection is accepted.
                 tokio::task::yield_now().await;
@@ -246,17 +254,17 @@ async fn accept(listener: tokio::net::TcpListener, server: ListenerState) {
 
 /// Serves one request, unless `closed` ends the connection first to make room for a new one.
 /// Returns the connection's ID.
-async fn connection(
+async fn serve_connection(
     stream: TcpStream,
     peer: IpAddr,
-    asked: Arc<AtomicBool>,
+    request_arrived: Arc<AtomicBool>,
     closed: oneshot::Receiver<Infallible>,
     server: ListenerState,
     id: u64,
 ) -> u64 {
     let service = service_fn(|request| {
-        asked.store(true, Ordering::Relaxed);
-        answer(&server.shared, server.offer, peer, request, Clock::now())
+        request_arrived.store(true, Ordering::Relaxed);
+        respond_to(&server.shared, server.pages, peer, request, Clock::now())
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -31,7 +31,7 @@ impl TokenFile {
 
     /// Adds the current token to a request. If the file cannot be read, the request has the token
     /// that was read before.
-    pub(super) fn sign<B>(&mut self, mut request: Request<B>) -> Request<B> {
+    pub(super) fn authorize<B>(&mut self, mut request: Request<B>) -> Request<B> {
         if let Ok(header) = read(&self.path) {
             self.header = header;
         }

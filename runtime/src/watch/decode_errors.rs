@@ -20,7 +20,7 @@ impl DecodeErrorLog {
     /// was the same, nothing is logged.
     pub fn report(&mut self, kind: &'static str, object: &Key, why: &str) {
         let known = (kind, object.clone());
-        if self.logged.get(&known).is_some_and(|said| said == why) {
+        if self.logged.get(&known).is_some_and(|logged_why| logged_why == why) {
             return;
         }
         if self.logged.len() >= DECODE_ERRORS_MAX && !self.logged.contains_key(&known) {
@@ -38,14 +38,14 @@ mod tests {
     use crate::logs::captured::logged;
 
     #[test]
-    fn each_object_is_spoken_of_once_for_each_reason_and_no_more_than_there_is_room_for() {
+    fn an_unreadable_object_is_logged_once_for_each_reason() {
         let lines = logged(|| {
-            let mut complaints = DecodeErrorLog::default();
+            let mut log = DecodeErrorLog::default();
             for why in ["a", "a", "b"] {
-                complaints.report("Service", &Key::new("default", "web"), why);
+                log.report("Service", &Key::new("default", "web"), why);
             }
             for n in 0..2 * DECODE_ERRORS_MAX {
-                complaints.report("Node", &Key::new("", &n.to_string()), "c");
+                log.report("Node", &Key::new("", &n.to_string()), "c");
             }
         });
         assert_eq!(lines.len(), 2 + DECODE_ERRORS_MAX - 1, "{}", lines[0]);

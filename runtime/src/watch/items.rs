@@ -88,11 +88,11 @@ impl ListSplitter {
     }
 }
 
-fn append(kept: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TooLarge> {
-    if kept.len() + bytes.len() > OBJECT_BYTES_MAX {
+fn append(buffer: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TooLarge> {
+    if buffer.len() + bytes.len() > OBJECT_BYTES_MAX {
         return Err(TooLarge);
     }
-    kept.extend_from_slice(bytes);
+    buffer.extend_from_slice(bytes);
     Ok(())
 }
 
@@ -101,24 +101,24 @@ mod tests {
     use super::*;
 
     /// Returns the objects and the envelope of a text that arrives in pieces of this size.
-    fn taken_apart(text: &str, piece: usize) -> (Vec<String>, String) {
-        let (mut items, mut objects) = (ListSplitter::default(), Vec::new());
+    fn split(text: &str, piece: usize) -> (Vec<String>, String) {
+        let (mut splitter, mut objects) = (ListSplitter::default(), Vec::new());
         for mut bytes in text.as_bytes().chunks(piece) {
             while !bytes.is_empty() {
-                let (read, object) = items.read(bytes).unwrap();
+                let (read, object) = splitter.read(bytes).unwrap();
                 objects.extend(object.map(|object| String::from_utf8(object).unwrap()));
                 bytes = &bytes[read..];
             }
         }
-        (objects, String::from_utf8(items.envelope().to_vec()).unwrap())
+        (objects, String::from_utf8(splitter.envelope().to_vec()).unwrap())
     }
 
     #[test]
-    fn a_list_is_taken_apart_however_it_is_cut() {
+    fn a_list_is_split_whatever_the_size_of_its_pieces() {
         let list = r#"{"kind":"L","metadata":{"resourceVersion":"7","x":{"y":[{}]},"continue":"a,[{"},"items":[{"a":[{"b":1},2]}, {"c":"\"}],\\"},{}],"z":[ ]}"#;
         let envelope = r#"{"kind":"L","metadata":{"resourceVersion":"7","x":{"y":[{}]},"continue":"a,[{"},"items":[ ],"z":[ ]}"#;
         for piece in 1..=list.len() {
-            let (objects, rest) = taken_apart(list, piece);
+            let (objects, rest) = split(list, piece);
             assert_eq!(
                 objects,
                 [r#"{"a":[{"b":1},2]}"#, r#"{"c":"\"}],\\"}"#, "{}"],
@@ -129,9 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_list_stays_as_it_is_and_never_panics() {
+    fn text_that_is_not_a_list_becomes_the_envelope() {
         for text in ["", "]]}}", r#"{"items":null}"#, "[1,2]", r#"{"items":[1,"#, "\"\\"] {
-            let (objects, rest) = taken_apart(text, 2);
+            let (objects, rest) = split(text, 2);
             assert!(objects.is_empty(), "{text}: {objects:?}");
             assert!(
                 serde_json::from_str::<serde_json::Value>(&rest).is_err() || rest == text,
@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn an_object_and_an_envelope_have_a_largest_size() {
+    fn the_sizes_of_an_object_and_an_envelope_are_limited() {
         let half = vec![b' '; OBJECT_BYTES_MAX / 2 + 1];
         for head in ["", r#"{"items":[{"#] {
-            let mut items = ListSplitter::default();
-            items.read(head.as_bytes()).unwrap();
-            items.read(&half).unwrap();
-            assert_eq!(items.read(&half), Err(TooLarge), "after {head}");
+            let mut splitter = ListSplitter::default();
+            splitter.read(head.as_bytes()).unwrap();
+            splitter.read(&half).unwrap();
+            assert_eq!(splitter.read(&half), Err(TooLarge), "after {head}");
         }
     }
 }

@@ -60,7 +60,7 @@ impl WatchSource {
         let request = request.map_err(Error::BuildRequest)?;
         Ok(ResponseBody {
             body: Box::pin(self.client.request_stream(request).await?),
-            items: ListSplitter::default(),
+            splitter: ListSplitter::default(),
         })
     }
 }
@@ -68,7 +68,7 @@ impl WatchSource {
 /// The body of a response while it arrives.
 pub(super) struct ResponseBody {
     body: Pin<Box<dyn AsyncBufRead + Send>>,
-    items: ListSplitter,
+    splitter: ListSplitter,
 }
 
 impl ResponseBody {
@@ -81,7 +81,7 @@ impl ResponseBody {
                 return Ok(None);
             }
             let (read, object) = self
-                .items
+                .splitter
                 .read(bytes)
                 .map_err(|error| Error::SerdeError(serde_json::Error::custom(error)))?;
             self.body.consume_unpin(read);
@@ -93,7 +93,7 @@ impl ResponseBody {
 
     /// Returns the text of a list without its objects.
     pub(super) fn envelope(&self) -> &[u8] {
-        self.items.envelope()
+        self.splitter.envelope()
     }
 
     /// Returns the next line of a watch. `None`: the watch has ended.
@@ -108,9 +108,9 @@ impl ResponseBody {
     }
 }
 
-async fn with_idle_timeout<T>(part: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
-    let part = timeout(RESPONSE_IDLE_MAX, part)
+async fn with_idle_timeout<T>(read: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
+    let result = timeout(RESPONSE_IDLE_MAX, read)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    part.map_err(Error::ReadEvents)
+    result.map_err(Error::ReadEvents)
 }

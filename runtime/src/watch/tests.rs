@@ -1,4 +1,4 @@
-//! The watch against a scripted API server: one list, one watch, then no more data.
+//! Tests of a watch with a scripted API server, which sends its responses in turn and then none.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,22 +24,22 @@ use crate::watchdog::REFUSAL_LOG_INTERVAL;
 
 #[derive(Resource, Deserialize, Clone, Debug)]
 #[resource(inherit = k8s_openapi::api::core::v1::ConfigMap)]
-struct Wire {
+struct DecodedObject {
     metadata: ObjectMeta,
     #[serde(default)]
     data: BTreeMap<String, u32>,
 }
 
 /// A response of the API server: its status code and its JSON lines.
-type Answer = (u16, Vec<Value>);
+type ScriptedResponse = (u16, Vec<Value>);
 
 /// Returns a client of a server that sends these responses in turn, and then none.
-fn scripted(answers: Vec<Answer>) -> Client {
-    let mut answers = answers.into_iter();
+fn scripted(responses: Vec<ScriptedResponse>) -> Client {
+    let mut responses = responses.into_iter();
     let service = service_fn(move |_: Request<Body>| {
-        let answer = answers.next();
+        let response = responses.next();
         async move {
-            let Some((code, lines)) = answer else { return std::future::pending().await };
+            let Some((code, lines)) = response else { return std::future::pending().await };
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             let response =
                 Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap();
@@ -56,7 +56,7 @@ fn object(name: &str, version: u32, value: Value) -> Value {
     })
 }
 
-fn list(items: &[Value]) -> Answer {
+fn list(items: &[Value]) -> ScriptedResponse {
     (
         200,
         vec![
@@ -65,7 +65,7 @@ fn list(items: &[Value]) -> Answer {
     )
 }
 
-fn refused(code: u16) -> Answer {
+fn refused(code: u16) -> ScriptedResponse {
     (
         code,
         vec![
@@ -75,17 +75,21 @@ fn refused(code: u16) -> Answer {
 }
 
 /// Returns the first `count` changes that the watch sends for this script, each as a short text.
-async fn changes(script: Vec<Answer>, count: usize) -> Vec<String> {
-    timed(script, count).await.0
+async fn changes(script: Vec<ScriptedResponse>, count: usize) -> Vec<String> {
+    timed_changes(script, count).await.0
 }
 
-/// Returns the same changes, with the time from the start to each.
-async fn timed(script: Vec<Answer>, count: usize) -> (Vec<String>, Vec<Duration>) {
+/// Returns the same changes as [`changes`], with the time from the start to each change.
+async fn timed_changes(
+    script: Vec<ScriptedResponse>,
+    count: usize,
+) -> (Vec<String>, Vec<Duration>) {
     let start = tokio::time::Instant::now();
     let (events, mut queue) = mpsc::channel(1);
     let api = Api::namespaced(scripted(script), "ns");
-    let watch =
-        Watch::new("ConfigMaps", api, |wire: Wire| (Key::of(&wire.metadata), wire.data["value"]));
+    let watch = Watch::new("ConfigMaps", api, |object: DecodedObject| {
+        (Key::of(&object.metadata), object.data["value"])
+    });
     let mut tasks = JoinSet::new();
     tasks.spawn(watch.run(
         events,
@@ -93,35 +97,35 @@ async fn timed(script: Vec<Answer>, count: usize) -> (Vec<String>, Vec<Duration>
             Change::ResyncStarted => "started".to_owned(),
             Change::Apply((key, value)) => format!("{key}={value}"),
             Change::Unreadable { key, why } => format!("{key} unreadable: {why}"),
-            Change::Delete(key) => format!("{key} gone"),
+            Change::Delete(key) => format!("{key} deleted"),
             Change::ResyncDone => "done".to_owned(),
         },
         Arc::new(Watchdog::new(Instant::ZERO)),
     ));
-    let (mut seen, mut took) = (Vec::new(), Vec::new());
-    while seen.len() < count {
-        seen.push(queue.recv().await.unwrap());
-        took.push(start.elapsed());
+    let (mut sent, mut times) = (Vec::new(), Vec::new());
+    while sent.len() < count {
+        sent.push(queue.recv().await.unwrap());
+        times.push(start.elapsed());
     }
-    (seen, took)
+    (sent, times)
 }
 
 #[tokio::test]
-async fn a_list_and_a_watch_become_changes_and_one_bad_object_spoils_neither() {
+async fn an_unreadable_object_does_not_affect_a_list_or_a_watch() {
     let added = json!({"type": "ADDED", "object": object("c", 11, json!(3))});
     let broken = json!({"type": "MODIFIED", "object": object("c", 12, json!("three"))});
     let deleted = json!({"type": "DELETED", "object": object("a", 13, json!(1))});
     let objects =
         [object("a", 1, json!(1)), object("bad", 2, json!("two")), object("b", 3, json!(2))];
-    let seen = changes(vec![list(&objects), (200, vec![added, broken, deleted])], 8).await;
+    let sent = changes(vec![list(&objects), (200, vec![added, broken, deleted])], 8).await;
     let why = r#"data.value: invalid type: string "two", expected u32"#;
     assert_eq!(
-        seen[..5],
+        sent[..5],
         ["started", "ns/a=1", &format!("ns/bad unreadable: {why}"), "ns/b=2", "done"]
     );
-    assert_eq!(seen[5], "ns/c=3");
-    assert!(seen[6].starts_with("ns/c unreadable: "), "{}", seen[6]);
-    assert_eq!(seen[7], "ns/a gone");
+    assert_eq!(sent[5], "ns/c=3");
+    assert!(sent[6].starts_with("ns/c unreadable: "), "{}", sent[6]);
+    assert_eq!(sent[7], "ns/a deleted");
 }
 
 #[tokio::test]
@@ -133,7 +137,7 @@ async fn the_pages_of_a_list_are_one_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_breaks_off_begins_again() {
+async fn an_interrupted_list_begins_again() {
     let mut broken = list(&[object("a", 1, json!(1))]);
     broken.1[0]["metadata"] = json!({"continue": "next"});
     let script = vec![broken, refused(410), list(&[object("b", 2, json!(2))])];
@@ -141,37 +145,37 @@ async fn a_list_that_breaks_off_begins_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_list_is_tried_again_and_announced_only_when_it_comes() {
-    let seen =
+async fn a_refused_list_is_retried_and_sends_no_change() {
+    let sent =
         changes(vec![refused(403), refused(404), list(&[object("a", 1, json!(1))])], 3).await;
-    assert_eq!(seen, ["started", "ns/a=1", "done"]);
+    assert_eq!(sent, ["started", "ns/a=1", "done"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_refused_after_a_list_at_last_is_tried_again_soon() {
+async fn a_refused_watch_after_a_delayed_list_is_retried_soon() {
     let added = json!({"type": "ADDED", "object": object("c", 11, json!(3))});
-    let mut script: Vec<Answer> = (0..8).map(|_| refused(503)).collect();
+    let mut script: Vec<ScriptedResponse> = (0..8).map(|_| refused(503)).collect();
     script.extend([list(&[]), refused(429), (200, vec![added])]);
-    let (changes, took) = timed(script, 3).await;
+    let (changes, times) = timed_changes(script, 3).await;
     assert_eq!(changes, ["started", "done", "ns/c=3"]);
-    assert!(took[1] >= RETRY_DELAY_MAX, "the list was waited for: {took:?}");
-    assert!(took[2] - took[1] <= RETRY_DELAY_MIN * 3, "{took:?}");
+    assert!(times[1] >= RETRY_DELAY_MAX, "the backoff delays the list: {times:?}");
+    assert!(times[2] - times[1] <= RETRY_DELAY_MIN * 3, "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_lists_and_never_watches_is_not_asked_for_lists_at_full_speed() {
+async fn lists_are_delayed_if_every_watch_is_refused() {
     let script = (0..12).flat_map(|_| [list(&[]), refused(410)]).collect();
-    let (_, took) = timed(script, 20).await;
-    assert!(took[19] >= RETRY_DELAY_MAX * 3, "{took:?}");
+    let (_, times) = timed_changes(script, 20).await;
+    assert!(times[19] >= RETRY_DELAY_MAX * 3, "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_forgot_where_we_were_is_listed_again() {
-    let gone = json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
+async fn an_expired_resource_version_causes_a_new_list() {
+    let expired = json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "message": "too old"}});
     let unknown = json!({"type": "NEWS", "object": {}});
-    for answer in [(200, vec![gone]), refused(410), (200, vec![unknown])] {
+    for response in [(200, vec![expired]), refused(410), (200, vec![unknown])] {
         let script =
-            vec![list(&[object("a", 1, json!(1))]), answer, list(&[object("b", 20, json!(2))])];
+            vec![list(&[object("a", 1, json!(1))]), response, list(&[object("b", 20, json!(2))])];
         assert_eq!(
             changes(script, 6).await,
             ["started", "ns/a=1", "done", "started", "ns/b=2", "done"]
@@ -180,7 +184,7 @@ async fn a_server_that_forgot_where_we_were_is_listed_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_broke_off_goes_on_where_it_was() {
+async fn an_interrupted_watch_continues_from_its_version() {
     let line =
         |name, version| json!({"type": "ADDED", "object": object(name, version, json!(version))});
     let script =
@@ -193,21 +197,21 @@ fn status(code: u16) -> Box<Status> {
 }
 
 #[test]
-fn a_refusal_is_said_once_with_its_remedy_and_its_end_once() {
+fn a_refusal_and_its_end_are_logged_once_each() {
     let watchdog = Arc::new(Watchdog::new(Instant::ZERO));
     watchdog.not_ready("waiting");
     let lines = logged(|| {
-        let mut trouble = WatchErrors::new("pools", Arc::clone(&watchdog));
-        trouble.succeeded();
-        let again = Instant::ZERO + REFUSAL_LOG_INTERVAL;
+        let mut watch_errors = WatchErrors::new("pools", Arc::clone(&watchdog));
+        watch_errors.record_success();
+        let later = Instant::ZERO + REFUSAL_LOG_INTERVAL;
         for (code, at) in [
             (403, Instant::ZERO),
             (403, Instant::ZERO),
             (404, Instant::ZERO),
             (404, Instant::ZERO),
-            (404, again),
+            (404, later),
         ] {
-            trouble.failed(&kube::Error::Api(status(code)), at);
+            watch_errors.record_failure(&kube::Error::Api(status(code)), at);
         }
         let why = watchdog.why_not_ready().unwrap();
         assert!(
@@ -217,10 +221,10 @@ fn a_refusal_is_said_once_with_its_remedy_and_its_end_once() {
             "{why}"
         );
         // A new watch of the same kind.
-        let mut trouble = WatchErrors::new("pools", Arc::clone(&watchdog));
-        trouble.failed(&kube::Error::Api(status(404)), again);
-        trouble.succeeded();
-        trouble.succeeded();
+        let mut watch_errors = WatchErrors::new("pools", Arc::clone(&watchdog));
+        watch_errors.record_failure(&kube::Error::Api(status(404)), later);
+        watch_errors.record_success();
+        watch_errors.record_success();
         assert_eq!(watchdog.why_not_ready().as_deref(), Some("waiting"));
     });
     assert_eq!(lines.len(), 4, "{lines:#?}");
@@ -230,15 +234,19 @@ fn a_refusal_is_said_once_with_its_remedy_and_its_end_once() {
         "{}",
         lines[1]
     );
-    assert_eq!(lines[2], lines[1], "the same is said again after long");
+    assert_eq!(lines[2], lines[1], "the same refusal is logged again after REFUSAL_LOG_INTERVAL");
     assert!(lines[3].starts_with("INFO") && lines[3].contains("pools"), "{}", lines[3]);
     watchdog.ready();
     watchdog.refused("pools", 403, "no".to_owned(), Instant::ZERO);
-    assert_eq!(watchdog.why_not_ready(), None, "what works is ready, whatever is refused by then");
+    assert_eq!(
+        watchdog.why_not_ready(),
+        None,
+        "a ready program stays ready despite a later refusal"
+    );
 }
 
 #[test]
-fn only_refusals_that_a_person_can_mend_are_said() {
+fn only_refusals_that_an_operator_can_fix_are_logged() {
     for (code, expect) in [(403, true), (404, true), (400, true), (500, true)].into_iter().chain([
         (401, false),
         (410, false),

@@ -24,7 +24,7 @@ impl WatchErrors {
         Self { what, watchdog, working: false }
     }
 
-    pub(super) fn failed(&mut self, error: &kube::Error, now: Instant) {
+    pub(super) fn record_failure(&mut self, error: &kube::Error, now: Instant) {
         let what = self.what;
         let Some((code, why)) = refusal(error) else {
             debug!(what, %error, "watch interrupted, trying again");
@@ -47,7 +47,7 @@ impl WatchErrors {
         }
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn record_success(&mut self) {
         if !std::mem::replace(&mut self.working, true) && self.watchdog.accepted(self.what) {
             info!(what = self.what, "watch established");
         }
@@ -59,7 +59,7 @@ impl WatchErrors {
 pub(super) fn refusal(error: &kube::Error) -> Option<(u16, String)> {
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "a server that does not answer is `api_health`'s to say"
+        reason = "`api_health` logs an API server that does not respond"
     )]
     match error {
         kube::Error::Api(status) => match status.code {

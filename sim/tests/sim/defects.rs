@@ -7,22 +7,23 @@ use std::collections::BTreeSet;
 const SEEDS: u64 = 12;
 
 /// Returns the rules that are violated in a scenario.
-fn broken_rules(name: &str, broken: Option<Defect>) -> BTreeSet<Rule> {
+fn violated_rules(name: &str, defect: Option<Defect>) -> BTreeSet<Rule> {
     let scenario = scenario::ALL.iter().find(|scenario| scenario.name == name).expect("a scenario");
-    let run = |seed| Run { scenario, seed, nodes: 4, units: 4, defect: broken, trace: false };
+    let run = |seed| Run { scenario, seed, nodes: 4, units: 4, defect, trace: false };
     (0..SEEDS)
         .flat_map(|seed| run(seed).execute().violations)
         .map(|violation| violation.rule)
         .collect()
 }
 
-fn check(broken: Defect, scenario: &str, rule: Rule) {
-    assert_eq!(broken_rules(scenario, None), BTreeSet::new(), "{scenario}: a sound machine");
-    let rules = broken_rules(scenario, Some(broken));
-    assert!(
-        rules.contains(&rule),
-        "{broken:?} in {scenario} breaks {rules:?}, and {rule:?} should be among them"
+fn check(defect: Defect, scenario: &str, rule: Rule) {
+    assert_eq!(
+        violated_rules(scenario, None),
+        BTreeSet::new(),
+        "{scenario}: violations without a defect"
     );
+    let rules = violated_rules(scenario, Some(defect));
+    assert!(rules.contains(&rule), "{defect:?} in {scenario} violates {rules:?}, not {rule:?}");
 }
 
 #[test]
@@ -58,13 +59,13 @@ fn detects_a_machine_that_ignores_peer_clocks() {
 }
 
 #[test]
-fn detects_a_machine_that_restates_nothing() {
+fn detects_a_machine_whose_hellos_report_no_claims() {
     check(Defect::RestatesNothing, "loss1", Rule::Taken);
     check(Defect::RestatesNothing, "death", Rule::Livelock);
 }
 
 #[test]
-fn detects_a_machine_that_never_stops() {
+fn detects_a_machine_that_replies_after_release() {
     check(Defect::NeverStops, "drain", Rule::HandOver);
 }
 

@@ -22,15 +22,15 @@ fn check(scenarios: &[&'static Scenario], start: u64, seeds: u64, size: (usize, 
     let runs = runs(scenarios, start, seeds, size);
     let outcomes = report::execute_all(&runs, report::processors());
     println!("{} nodes, {} units; times in ms\n{}", size.0, size.1, report::head());
-    let mut complaints = String::new();
+    let mut violations = String::new();
     for (runs, outcomes) in runs.chunks(seeds as usize).zip(outcomes.chunks(seeds as usize)) {
         let row = Row { runs, outcomes };
         println!("{}", row.line());
-        complaints += &row.violations_text();
+        violations += &row.violations_text();
     }
     assert!(
-        complaints.is_empty(),
-        "rules were violated; the second line of each repeats it:\n{complaints}"
+        violations.is_empty(),
+        "rules were violated; the second line of each violation is the command that repeats it:\n{violations}"
     );
 }
 
@@ -46,9 +46,10 @@ fn named(names: &[&str]) -> Vec<&'static Scenario> {
 }
 
 #[test]
-fn two_nodes_keep_every_rule_when_one_is_left_or_hears_nothing() {
-    let alone = ["last", "last_restarted", "isolate_silent", "deaf_silent", "deaf_for_good"];
-    check(&named(&alone), 60_000, 100, (2, 12));
+fn two_nodes_keep_every_rule_if_one_fails_or_is_isolated() {
+    let without_peers =
+        ["last", "last_restarted", "isolate_silent", "deaf_silent", "deaf_for_good"];
+    check(&named(&without_peers), 60_000, 100, (2, 12));
     check(&named(&["death", "deaf", "isolate", "split", "restart"]), 60_000, 100, (2, 12));
 }
 
@@ -103,12 +104,12 @@ fn earlier_violations_do_not_recur() {
 }
 
 #[test]
-fn a_run_repeats_to_the_last_frame() {
+fn runs_with_the_same_seed_have_the_same_result() {
     for run in runs(&named(&["chaos", "keys"]), 7, 3, (5, 4)) {
         let (first, second) = (run.execute(), run.execute());
         assert_eq!(
-            (first.frames, first.moves, first.orphans),
-            (second.frames, second.moves, second.orphans)
+            (first.frames, first.moves, first.unowned_times),
+            (second.frames, second.moves, second.unowned_times)
         );
     }
 }

@@ -13,16 +13,16 @@ use ferrolb_proto::Instant;
 
 /// The kernel's tables of UDP sockets in the network namespace of this process, which is the
 /// node's.
-const TABLES: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
+const SOCKET_TABLES: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
 /// The port of single-hop BFD (RFC 5881 section 4), as the kernel prints it after an address.
-const PORT: &str = ":0EC8";
+const PORT_SUFFIX: &str = ":0EC8";
 /// Time after the end of gobgpd's last BFD session in which gobgpd may still have its socket.
 /// gobgpd closes it within a second.
 const CLOSE_DELAY_MAX: Duration = Duration::from_secs(3);
 
 /// Returns the inodes of the sockets on the BFD port. An unreadable table counts as empty.
 pub(super) fn sockets() -> BTreeSet<u64> {
-    let tables = TABLES.iter().filter_map(|table| std::fs::read_to_string(table).ok());
+    let tables = SOCKET_TABLES.iter().filter_map(|table| std::fs::read_to_string(table).ok());
     tables.flat_map(|table| inodes(&table)).collect()
 }
 
@@ -31,7 +31,7 @@ pub(super) fn sockets() -> BTreeSet<u64> {
 fn inodes(table: &str) -> Vec<u64> {
     let inode = |line: &str| {
         let mut words = line.split_whitespace();
-        words.nth(1).filter(|own| own.ends_with(PORT))?;
+        words.nth(1).filter(|address| address.ends_with(PORT_SUFFIX))?;
         words.nth(7)?.parse().ok()
     };
     table.lines().filter_map(inode).collect()
@@ -40,25 +40,30 @@ fn inodes(table: &str) -> Vec<u64> {
 /// Sockets on the BFD port that are not gobgpd's.
 #[derive(Debug, Default)]
 pub(super) struct BfdPortWatch {
-    sockets: BTreeSet<u64>,
+    foreign_sockets: BTreeSet<u64>,
     /// Most recent time at which gobgpd had a BFD session.
     bfd_seen_at: Option<Instant>,
 }
 
 impl BfdPortWatch {
     /// Returns whether another program uses the port. `sockets` are the current sockets on the
-    /// port, and `own` is whether gobgpd has a session with BFD.
-    pub(super) fn is_taken(&mut self, sockets: &BTreeSet<u64>, own: bool, now: Instant) -> bool {
-        if own {
+    /// port, and `has_bfd` is whether gobgpd has a session with BFD.
+    pub(super) fn is_taken(
+        &mut self,
+        sockets: &BTreeSet<u64>,
+        has_bfd: bool,
+        now: Instant,
+    ) -> bool {
+        if has_bfd {
             self.bfd_seen_at = Some(now);
         }
-        if self.bfd_seen_at.is_none_or(|own| now.since(own) >= CLOSE_DELAY_MAX) {
-            self.sockets.clone_from(sockets);
+        if self.bfd_seen_at.is_none_or(|at| now.since(at) >= CLOSE_DELAY_MAX) {
+            self.foreign_sockets.clone_from(sockets);
         } else {
-            self.sockets.retain(|inode| sockets.contains(inode));
+            self.foreign_sockets.retain(|inode| sockets.contains(inode));
         }
         // gobgpd uses one socket for all sessions.
-        !self.sockets.is_empty() || sockets.len() > 1
+        !self.foreign_sockets.is_empty() || sockets.len() > 1
     }
 }
 
@@ -67,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_table_tells_the_sockets_of_the_port_alone() {
+    fn only_sockets_on_the_bfd_port_are_read() {
         let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
   289: 00000000:0EC8 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0
   290: 0100007F:C000 0200007F:0EC8 01 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 0
@@ -77,20 +82,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_before_gobgpd_had_bfd_is_another_programs_as_long_as_it_stays() {
+    fn a_socket_older_than_gobgpds_bfd_is_foreign() {
         let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
-        let mut strangers = BfdPortWatch::default();
-        let mut taken = |seconds, own, sockets: &[u64]| {
-            strangers.is_taken(&sockets.iter().copied().collect(), own, at(seconds))
+        let mut watch = BfdPortWatch::default();
+        let mut taken = |seconds, has_bfd, sockets: &[u64]| {
+            watch.is_taken(&sockets.iter().copied().collect(), has_bfd, at(seconds))
         };
         assert!(!taken(0, false, &[]));
-        assert!(!taken(1, true, &[1]), "gobgpd's own");
-        assert!(!taken(3, false, &[1]), "it is about to be closed");
+        assert!(!taken(1, true, &[1]), "the socket is gobgpd's");
+        assert!(!taken(3, false, &[1]), "gobgpd has not closed its socket yet");
         assert!(!taken(9, false, &[]));
-        assert!(taken(10, false, &[2]), "before there is any BFD");
+        assert!(taken(10, false, &[2]), "gobgpd has no BFD session");
         assert!(taken(11, true, &[2]));
-        assert!(!taken(12, true, &[3]), "the other program is gone, and gobgpd has its own");
-        assert!(taken(13, true, &[3, 4]), "one beside gobgpd's");
+        assert!(!taken(12, true, &[3]), "the other program has closed its socket");
+        assert!(taken(13, true, &[3, 4]), "a second socket in addition to gobgpd's");
         assert!(!taken(14, true, &[3]));
     }
 }

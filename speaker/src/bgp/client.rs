@@ -19,25 +19,28 @@ use crate::plan::{BgpIdentity, ContentHash, PolicyConfig, RESTART_TIME_S, bgp_fa
 
 /// Timeout of one call; listing ten thousand paths takes a second.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Names of the import policy and the export policy in GoBGP. Both exist at all times: if an
-/// assigned policy did not exist, GoBGP would accept every route.
-const IMPORT: &str = "ferrolb-import";
-const EXPORT: &str = "ferrolb-export";
+/// Names of the import policy and the export policy in GoBGP. Both policies exist at all times: if
+/// an assigned policy did not exist, GoBGP would accept every route.
+const IMPORT_POLICY: &str = "ferrolb-import";
+const EXPORT_POLICY: &str = "ferrolb-export";
 /// Name to which GoBGP assigns the policies of all sessions.
-const GLOBAL: &str = "global";
+const GLOBAL_ASSIGNMENT: &str = "global";
 /// The oldest GoBGP with a compatible API: major and minor version.
 const VERSION_MIN: (u32, u32) = (4, 7);
 /// Router address of a session that is never opened. gobgpd lists its own capabilities for that
 /// session, and they contain its version.
 const VERSION_PROBE_ADDRESS: &str = "127.255.255.254";
 /// Error text with which gobgpd replies after its BGP server was stopped.
-const STOPPED: &str = "server stopped";
+const STOPPED_ERROR: &str = "server stopped";
 
 /// Reasons why gobgpd cannot be used, or why it rejected a request. Operators read the messages.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GobgpError {
     /// Nothing listens at the socket.
-    #[error("gobgpd does not respond at {path}: {why}")]
+    #[error(
+        "gobgpd does not respond at {path}: {why}. Check that gobgpd runs on this node, and see \
+         its log"
+    )]
     Unreachable { path: String, why: String },
     /// gobgpd has another API version, or is too old.
     #[error("gobgpd is {0}: install GoBGP 4.7 or newer")]
@@ -52,7 +55,7 @@ pub(super) enum GobgpError {
     #[error("{0}")]
     Rejected(String),
     /// A call failed unexpectedly.
-    #[error("gobgpd: {call}: {why}")]
+    #[error("gobgpd did not complete {call}: {why}. See the log of gobgpd on this node")]
     Call { call: &'static str, why: String },
 }
 
@@ -63,19 +66,19 @@ pub(super) struct Client {
 
 /// A session as gobgpd reports it.
 pub(super) struct ListedSession {
-    pub(super) place: PeerLocation,
+    pub(super) location: PeerLocation,
     pub(super) peer: api::Peer,
 }
 
 impl ListedSession {
     fn read(peer: api::Peer) -> Option<Self> {
         let conf = peer.conf.as_ref()?;
-        let place = if conf.neighbor_interface.is_empty() {
+        let location = if conf.neighbor_interface.is_empty() {
             PeerLocation::Address(conf.neighbor_address.parse().ok()?)
         } else {
             PeerLocation::Interface(conf.neighbor_interface.as_str().into())
         };
-        Some(Self { place, peer })
+        Some(Self { location, peer })
     }
 
     fn observed(&self) -> ObservedSession {
@@ -99,25 +102,25 @@ impl ListedSession {
 impl Client {
     /// Connects to gobgpd's socket at this path.
     pub(super) async fn connect(path: &str) -> Result<Self, GobgpError> {
-        let absent = |why: String| GobgpError::Unreachable { path: path.to_owned(), why };
+        let unreachable = |why: String| GobgpError::Unreachable { path: path.to_owned(), why };
         let endpoint = Endpoint::from_shared(format!("unix:{path}"))
-            .map_err(|error| absent(error.to_string()))?;
+            .map_err(|error| unreachable(error.to_string()))?;
         let channel = endpoint.connect_timeout(CALL_TIMEOUT).connect().await;
-        let channel = channel.map_err(|error| absent(root_cause(&error)))?;
+        let channel = channel.map_err(|error| unreachable(root_cause(&error)))?;
         Ok(Self { calls: GoBgpServiceClient::new(channel) })
     }
 
     /// Reads the whole state of gobgpd.
     pub(super) async fn read(&mut self) -> Result<ObservedState, GobgpError> {
-        let answer = with_timeout("GetBgp", self.calls.get_bgp(api::GetBgpRequest {})).await;
-        let global = match answer {
+        let response = with_timeout("GetBgp", self.calls.get_bgp(api::GetBgpRequest {})).await;
+        let global = match response {
             Err(CallError { code: Code::Unimplemented, .. }) => {
                 return Err(GobgpError::TooOld("of another major version".into()));
             }
-            Err(CallError { code: Code::Unknown, why, .. }) if why == STOPPED => {
+            Err(CallError { code: Code::Unknown, why, .. }) if why == STOPPED_ERROR => {
                 return Err(GobgpError::Stopped);
             }
-            answer => answer?.global.unwrap_or_default(),
+            response => response?.global.unwrap_or_default(),
         };
         let mut known = ObservedState::default();
         if global.asn == 0 {
@@ -125,8 +128,12 @@ impl Client {
         }
         known.peers = sessions(&self.peers().await?);
         let policies = self.policies().await?;
-        let has = |name: &str| policies.iter().any(|policy| policy.name == name);
-        let router_id = global.router_id.parse().ok().filter(|_| has(IMPORT) && has(EXPORT));
+        let has_policy = |name: &str| policies.iter().any(|policy| policy.name == name);
+        let router_id = global
+            .router_id
+            .parse()
+            .ok()
+            .filter(|_| has_policy(IMPORT_POLICY) && has_policy(EXPORT_POLICY));
         // A gobgpd without both policies counts as not started: a speaker may have stopped before
         // it had configured gobgpd completely.
         let Some(router_id) = router_id else { return Ok(known) };
@@ -146,31 +153,33 @@ impl Client {
 
     /// Lists gobgpd's sessions.
     pub(super) async fn peers(&mut self) -> Result<Vec<ListedSession>, GobgpError> {
-        let answer =
+        let response =
             with_timeout("ListPeer", self.calls.list_peer(api::ListPeerRequest {})).await?;
-        let peers = collect("ListPeer", answer).await?;
-        Ok(peers.into_iter().filter_map(|answer| ListedSession::read(answer.peer?)).collect())
+        let peers = collect("ListPeer", response).await?;
+        Ok(peers.into_iter().filter_map(|response| ListedSession::read(response.peer?)).collect())
     }
 
     async fn policies(&mut self) -> Result<Vec<api::Policy>, GobgpError> {
-        let answer =
+        let response =
             with_timeout("ListPolicy", self.calls.list_policy(api::ListPolicyRequest {})).await?;
-        Ok(collect("ListPolicy", answer)
+        Ok(collect("ListPolicy", response)
             .await?
             .into_iter()
-            .filter_map(|answer| answer.policy)
+            .filter_map(|response| response.policy)
             .collect())
     }
 
     async fn paths(
         &mut self,
-        of: Family,
+        address_family: Family,
     ) -> Result<BTreeMap<Prefix, Option<ContentHash>>, GobgpError> {
         let table_type = api::TableType::Global as i32;
-        let request = api::ListPathRequest { table_type, family: Some(family(of)) };
-        let answer = with_timeout("ListPath", self.calls.list_path(request)).await?;
-        let destinations =
-            collect("ListPath", answer).await?.into_iter().filter_map(|answer| answer.destination);
+        let request = api::ListPathRequest { table_type, family: Some(family(address_family)) };
+        let response = with_timeout("ListPath", self.calls.list_path(request)).await?;
+        let destinations = collect("ListPath", response)
+            .await?
+            .into_iter()
+            .filter_map(|response| response.destination);
         Ok(destinations
             .filter_map(|destination| Some((prefix(&destination.prefix)?, mark(&destination))))
             .collect())
@@ -180,9 +189,9 @@ impl Client {
     /// version. Therefore this method adds a session that is never opened, and reads its
     /// capabilities.
     pub(super) async fn check_version(&mut self) -> Result<(), GobgpError> {
-        let gone = api::DeletePeerRequest { address: VERSION_PROBE_ADDRESS.to_owned() };
+        let delete_probe = api::DeletePeerRequest { address: VERSION_PROBE_ADDRESS.to_owned() };
         // An earlier speaker that stopped during this check may have left the session in gobgpd.
-        let _ = with_timeout("DeletePeer", self.calls.delete_peer(gone.clone())).await;
+        let _ = with_timeout("DeletePeer", self.calls.delete_peer(delete_probe.clone())).await;
         let conf = api::PeerConf {
             neighbor_address: VERSION_PROBE_ADDRESS.to_owned(),
             peer_asn: 1,
@@ -194,19 +203,22 @@ impl Client {
         with_timeout("AddPeer", self.calls.add_peer(api::AddPeerRequest { peer: Some(peer) }))
             .await?;
         let peers = self.peers().await?;
-        with_timeout("DeletePeer", self.calls.delete_peer(gone)).await?;
+        with_timeout("DeletePeer", self.calls.delete_peer(delete_probe)).await?;
         let probe: Option<IpAddr> = VERSION_PROBE_ADDRESS.parse().ok();
-        let is_probe = |told: &&ListedSession| matches!(told.place, PeerLocation::Address(address) if Some(address) == probe);
-        let said =
-            peers.iter().find(is_probe).and_then(|told| version(&told.state())).unwrap_or_default();
-        let minor = said.strip_prefix("GoBGP/").and_then(|version| {
+        let is_probe = |session: &&ListedSession| matches!(session.location, PeerLocation::Address(address) if Some(address) == probe);
+        let probe_version = peers
+            .iter()
+            .find(is_probe)
+            .and_then(|session| version(&session.state()))
+            .unwrap_or_default();
+        let minor = probe_version.strip_prefix("GoBGP/").and_then(|version| {
             let mut numbers = version.split('.').map_while(|number| number.parse().ok());
             Some((numbers.next()?, numbers.next()?))
         });
         if minor.is_some_and(|version| version >= VERSION_MIN) {
             Ok(())
         } else {
-            Err(GobgpError::TooOld(said))
+            Err(GobgpError::TooOld(probe_version))
         }
     }
 
@@ -222,7 +234,7 @@ impl Client {
     pub(super) async fn execute(&mut self, step: &BgpStep) -> Result<(), GobgpError> {
         match step {
             BgpStep::Start(identity) => self.start(identity).await?,
-            BgpStep::RemoveSession(place) => self.remove(place).await?,
+            BgpStep::RemoveSession(location) => self.remove(location).await?,
             BgpStep::SetPolicies(classes) => {
                 self.set_policies(classes.iter().map(|class| &**class)).await?
             }
@@ -235,12 +247,12 @@ impl Client {
             BgpStep::Withdraw(paths) => {
                 self.add_paths(paths.iter().map(|prefix| path(*prefix, None)).collect()).await?;
             }
-            BgpStep::AddSession(_, order) => {
-                let request = api::AddPeerRequest { peer: Some(order.with_bfd(false)) };
+            BgpStep::AddSession(_, config) => {
+                let request = api::AddPeerRequest { peer: Some(config.with_bfd(false)) };
                 rejection(with_timeout("AddPeer", self.calls.add_peer(request)).await)?;
             }
-            BgpStep::SetBfd(_, order, on) => {
-                let request = api::UpdatePeerRequest { peer: Some(order.with_bfd(*on)) };
+            BgpStep::SetBfd(_, config, on) => {
+                let request = api::UpdatePeerRequest { peer: Some(config.with_bfd(*on)) };
                 rejection(with_timeout("UpdatePeer", self.calls.update_peer(request)).await)?;
             }
         }
@@ -280,9 +292,9 @@ impl Client {
             actions: Some(accept),
         };
         let policies = vec![
-            api::Policy { name: IMPORT.to_owned(), statements: vec![own] },
+            api::Policy { name: IMPORT_POLICY.to_owned(), statements: vec![own] },
             api::Policy {
-                name: EXPORT.to_owned(),
+                name: EXPORT_POLICY.to_owned(),
                 statements: classes.clone().flat_map(|class| &class.statements).cloned().collect(),
             },
         ];
@@ -293,11 +305,12 @@ impl Client {
 
     /// Assigns both policies to all sessions. GoBGP rejects routes that no policy matches.
     async fn assign_policies(&mut self) -> Result<(), GobgpError> {
-        for (name, direction) in
-            [(IMPORT, api::PolicyDirection::Import), (EXPORT, api::PolicyDirection::Export)]
-        {
+        for (name, direction) in [
+            (IMPORT_POLICY, api::PolicyDirection::Import),
+            (EXPORT_POLICY, api::PolicyDirection::Export),
+        ] {
             let assignment = api::PolicyAssignment {
-                name: GLOBAL.to_owned(),
+                name: GLOBAL_ASSIGNMENT.to_owned(),
                 direction: direction as i32,
                 policies: vec![api::Policy { name: name.to_owned(), statements: Vec::new() }],
                 default_action: api::RouteAction::Reject as i32,
@@ -308,15 +321,18 @@ impl Client {
         Ok(())
     }
 
-    async fn remove(&mut self, place: &PeerLocation) -> Result<(), GobgpError> {
+    async fn remove(&mut self, location: &PeerLocation) -> Result<(), GobgpError> {
         // An unnumbered session is deleted by the router address that GoBGP has discovered. If it
         // were deleted by its interface, GoBGP would look for the router in the kernel's neighbor
         // table, which may not contain it any more.
-        let address = match place {
+        let address = match location {
             PeerLocation::Address(address) => Some(address.to_string()),
             PeerLocation::Interface(_) => {
-                let told = self.peers().await?.into_iter().find(|told| told.place == *place);
-                told.map(|told| told.state().neighbor_address).filter(|address| !address.is_empty())
+                let session =
+                    self.peers().await?.into_iter().find(|session| session.location == *location);
+                session
+                    .map(|session| session.state().neighbor_address)
+                    .filter(|address| !address.is_empty())
             }
         };
         let Some(address) = address else { return Ok(()) };
@@ -338,25 +354,25 @@ impl Client {
         let request = api::WatchEventRequest { peer: Some(api::watch_event_request::Peer {}) };
         // gobgpd sends the response only with the first change. Therefore the stream awaits the
         // response.
-        let answer = futures::stream::once(async move { calls.watch_event(request).await });
-        let changes = answer
-            .filter_map(|answer| std::future::ready(answer.ok()))
+        let response = futures::stream::once(async move { calls.watch_event(request).await });
+        let changes = response
+            .filter_map(|response| std::future::ready(response.ok()))
             .flat_map(tonic::Response::into_inner);
         changes.take_while(|change| std::future::ready(change.is_ok())).map(drop)
     }
 }
 
 /// Converts the sessions that gobgpd lists into the form of [`ObservedState::peers`].
-pub(super) fn sessions(told: &[ListedSession]) -> BTreeMap<PeerLocation, ObservedSession> {
-    told.iter().map(|told| (told.place.clone(), told.observed())).collect()
+pub(super) fn sessions(listed: &[ListedSession]) -> BTreeMap<PeerLocation, ObservedSession> {
+    listed.iter().map(|session| (session.location.clone(), session.observed())).collect()
 }
 
 /// Converts the result of a call that adds a session or changes its BFD. A rejection by gobgpd
 /// becomes [`GobgpError::Rejected`].
-fn rejection<T>(answer: Result<T, CallError>) -> Result<(), GobgpError> {
-    match answer {
+fn rejection<T>(response: Result<T, CallError>) -> Result<(), GobgpError> {
+    match response {
         Err(CallError { code: Code::Unknown, why, .. }) => Err(GobgpError::Rejected(why)),
-        answer => Ok(answer.map(drop)?),
+        response => Ok(response.map(drop)?),
     }
 }
 
@@ -381,11 +397,11 @@ impl From<CallError> for GobgpError {
 
 async fn with_timeout<T>(
     call: &'static str,
-    answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    response: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, answer).await {
-        Ok(answer) => {
-            answer.map(tonic::Response::into_inner).map_err(|status| CallError::of(call, &status))
+    match tokio::time::timeout(CALL_TIMEOUT, response).await {
+        Ok(response) => {
+            response.map(tonic::Response::into_inner).map_err(|status| CallError::of(call, &status))
         }
         Err(_) => Err(CallError {
             call,
@@ -396,13 +412,16 @@ async fn with_timeout<T>(
 }
 
 /// Collects all messages of a streamed response.
-async fn collect<T>(call: &'static str, answer: tonic::Streaming<T>) -> Result<Vec<T>, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, answer.try_collect()).await {
+async fn collect<T>(
+    call: &'static str,
+    response: tonic::Streaming<T>,
+) -> Result<Vec<T>, CallError> {
+    match tokio::time::timeout(CALL_TIMEOUT, response.try_collect()).await {
         Ok(all) => all.map_err(|status| CallError::of(call, &status)),
         Err(_) => Err(CallError {
             call,
             code: Code::DeadlineExceeded,
-            why: format!("not all within {CALL_TIMEOUT:?}"),
+            why: format!("incomplete response after {CALL_TIMEOUT:?}"),
         }),
     }
 }

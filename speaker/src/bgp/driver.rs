@@ -31,8 +31,8 @@ use crate::plan::{GobgpConfig, PeerConfig};
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum delay from gobgpd's report of a change until gobgpd's list of sessions shows the change.
 const SETTLE_DELAY: Duration = Duration::from_millis(50);
-/// Interval at which sessions are read while one is not established: gobgpd counts failed attempts
-/// to open it, but does not report them.
+/// Interval at which sessions are read while a session is not established: gobgpd counts failed
+/// attempts to open the session, but does not report them.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Time after which a session that gobgpd rejected is added again: the interface that it needs may
 /// exist by then.
@@ -40,14 +40,14 @@ const REJECTION_LIFETIME: Duration = Duration::from_secs(10);
 
 /// HTTP path of the handover action. The `preStop` hook of gobgpd's container requests it. The
 /// speaker then stops gobgpd in such a way that routers keep its routes for the next gobgpd.
-pub const HANDOVER: &str = "/gobgp/handover";
+pub const HANDOVER_PATH: &str = "/gobgp/handover";
 /// HTTP path of gobgpd's liveness probe, which the speaker serves. gobgpd is healthy while it
 /// replies to the speaker and the speaker's main loop runs.
-pub const HEALTHZ: &str = "/gobgp/healthz";
+pub const HEALTHZ_PATH: &str = "/gobgp/healthz";
 /// Delay before a handover. If the whole node shuts down, its Node becomes not Ready at about the
 /// same time, and no handover must take place.
 const HANDOVER_DELAY: Duration = Duration::from_secs(1);
-/// Interval at which sessions are read while one has BFD: gobgpd reports no changes of BFD.
+/// Interval at which sessions are read while a session has BFD: gobgpd reports no changes of BFD.
 const BFD_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which sessions are read while all are established: gobgpd does not report how many
 /// prefixes a router sent.
@@ -55,39 +55,45 @@ const ESTABLISHED_POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Minimum time between two reads of the sessions that scrapes of the metrics cause.
 const SCRAPE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Brings the gobgpd at this socket to the latest desired state, as soon as there is one. Reports
-/// the state of its sessions and whether it replies, and stops it on request. Runs until the
-/// process ends.
+/// Brings the gobgpd at the socket `path` to the latest desired state, as soon as that is known.
+/// Reports the state of gobgpd's sessions, sets `responsive` to whether gobgpd replies, and stops
+/// gobgpd on request. Runs until the process ends.
 pub async fn run(
-    (path, answers): (String, Arc<AtomicBool>),
+    (path, responsive): (String, Arc<AtomicBool>),
     mut wanted: watch::Receiver<Option<GobgpConfig>>,
     mut handovers: mpsc::Receiver<ActionRequest>,
     events: mpsc::Sender<Event>,
-    tally: GobgpMetrics,
+    metrics: GobgpMetrics,
 ) {
-    let (mut said, mut leftover) = (None, StaleSocket::default());
-    let found = AtomicBool::new(false);
+    let (mut logged_error, mut stale_socket) = (None, StaleSocket::default());
+    let first_read_done = AtomicBool::new(false);
     loop {
-        let gobgpd = (&*path, &*answers, &found);
-        let Err(error) =
-            run_connection(gobgpd, &mut wanted, &mut handovers, &events, &tally, &mut leftover)
-                .await;
+        let gobgpd = (&*path, &*responsive, &first_read_done);
+        let Err(error) = run_connection(
+            gobgpd,
+            &mut wanted,
+            &mut handovers,
+            &events,
+            &metrics,
+            &mut stale_socket,
+        )
+        .await;
         // A gobgpd that is too old counts as healthy, because a restart by the kubelet would not
         // help.
-        answers.store(matches!(error, GobgpError::TooOld(_)), Ordering::Relaxed);
-        leftover.remove_if_stale(&path).await;
-        tally.usable.set(0);
-        tally.failures.inc();
-        tally.counts.send_replace(BTreeMap::new());
+        responsive.store(matches!(error, GobgpError::TooOld(_)), Ordering::Relaxed);
+        stale_socket.remove_if_stale(&path).await;
+        metrics.usable.set(0);
+        metrics.failures.inc();
+        metrics.counts.send_replace(BTreeMap::new());
         let why = error.to_string();
         while let Ok(request) = handovers.try_recv() {
-            request.answer(Err(why.clone()));
+            request.respond(Err(why.clone()));
         }
-        if said.as_ref() != Some(&why) {
+        if logged_error.as_ref() != Some(&why) {
             warn!(why, "gobgpd is not available, retrying");
         }
         let report = BgpReport { unusable: Some(why.as_str().into()), ..BgpReport::default() };
-        said = Some(why);
+        logged_error = Some(why);
         if events.send(Event::Bgp(report)).await.is_err() {
             return;
         }
@@ -97,18 +103,18 @@ pub async fn run(
 
 /// Reconciles gobgpd over one connection until the connection fails.
 async fn run_connection(
-    (path, answers, found): (&str, &AtomicBool, &AtomicBool),
+    (path, responsive, first_read_done): (&str, &AtomicBool, &AtomicBool),
     wanted: &mut watch::Receiver<Option<GobgpConfig>>,
     handovers: &mut mpsc::Receiver<ActionRequest>,
     events: &mpsc::Sender<Event>,
-    tally: &GobgpMetrics,
-    leftover: &mut StaleSocket,
+    metrics: &GobgpMetrics,
+    stale_socket: &mut StaleSocket,
 ) -> Result<Infallible, GobgpError> {
     let mut client = Client::connect(path).await?;
-    leftover.mark_alive(path);
+    stale_socket.mark_alive(path);
     let known = client.read().await?;
-    answers.store(true, Ordering::Relaxed);
-    if !found.swap(true, Ordering::Relaxed) {
+    responsive.store(true, Ordering::Relaxed);
+    if !first_read_done.swap(true, Ordering::Relaxed) {
         let _ = events.send(Event::GobgpRead(known.paths.len())).await;
     }
     info!(path, sessions = known.peers.len(), prefixes = known.paths.len(), "connected to gobgpd");
@@ -116,7 +122,7 @@ async fn run_connection(
     let mut daemon = GobgpSession {
         client,
         known,
-        tally,
+        metrics,
         rejections: BTreeMap::new(),
         counters: BTreeMap::new(),
         retry_at: None,
@@ -124,19 +130,19 @@ async fn run_connection(
         version_checked: false,
     };
     let mut reported = None;
-    let mut look_at = Some(Clock::now());
-    let mut looked = None;
+    let mut poll_at = Some(Clock::now());
+    let mut polled_at = None;
     loop {
         let now = Clock::now();
         daemon.expire_rejections(now);
         if daemon.reconcile(wanted).await? || !covers(reported.as_ref(), wanted) {
-            look_at = poll_soon(look_at);
+            poll_at = poll_soon(poll_at);
         }
-        if look_at.is_some_and(|at| at <= now) {
+        if poll_at.is_some_and(|at| at <= now) {
             let report = daemon.poll(wanted).await?;
-            looked = Some(now);
-            tally.usable.set(1);
-            look_at = poll_interval(&report).map(|after| now + after);
+            polled_at = Some(now);
+            metrics.usable.set(1);
+            poll_at = poll_interval(&report).map(|after| now + after);
             log_transitions(reported.as_ref(), &report);
             if reported.as_ref() != Some(&report) {
                 reported = Some(report.clone());
@@ -148,15 +154,15 @@ async fn run_connection(
                 continue;
             }
         }
-        let wake = [look_at, daemon.retry_at].into_iter().flatten().min();
+        let wake = [poll_at, daemon.retry_at].into_iter().flatten().min();
         tokio::select! {
             change = changes.next() => match change {
-                Some(()) => look_at = poll_soon(look_at),
-                None => return Err(GobgpError::Call { call: "WatchEvent", why: "it ended".to_owned() }),
+                Some(()) => poll_at = poll_soon(poll_at),
+                None => return Err(GobgpError::Call { call: "WatchEvent", why: "the stream ended".to_owned() }),
             },
-            () = tally.scraped.notified() => {
-                let next = looked.map_or_else(Clock::now, |looked| looked + SCRAPE_POLL_INTERVAL);
-                look_at = look_at.into_iter().chain([next]).min();
+            () = metrics.scraped.notified() => {
+                let next = polled_at.map_or_else(Clock::now, |at| at + SCRAPE_POLL_INTERVAL);
+                poll_at = poll_at.into_iter().chain([next]).min();
             }
             Ok(()) = wanted.changed() => {}
             Some(request) = handovers.recv() => daemon.hand_over(request, wanted).await?,
@@ -176,8 +182,8 @@ fn poll_interval(report: &BgpReport) -> Option<Duration> {
 }
 
 fn log_transitions(before: Option<&BgpReport>, now: &BgpReport) {
-    for (peer, gone) in transitions(before, now) {
-        match gone {
+    for (peer, lost_reason) in transitions(before, now) {
+        match lost_reason {
             None => info!(peer, "BGP session established"),
             Some(why) => warn!(peer, why, "BGP session lost"),
         }
@@ -188,21 +194,22 @@ fn log_transitions(before: Option<&BgpReport>, now: &BgpReport) {
 /// sessions that already exist. Neither a step nor a change causes a read of them.
 fn covers(report: Option<&BgpReport>, wanted: &watch::Receiver<Option<GobgpConfig>>) -> bool {
     let wanted = wanted.borrow();
-    let mut names = wanted.iter().flat_map(|wanted| wanted.peers.values()).map(|order| &order.name);
+    let mut names =
+        wanted.iter().flat_map(|wanted| wanted.peers.values()).map(|config| &config.name);
     report.is_some_and(|report| names.all(|name| report.sessions.contains_key(name)))
 }
 
 /// Returns the time of the next read after a change: after [`SETTLE_DELAY`], or earlier if a read
 /// is due earlier anyway.
-fn poll_soon(look_at: Option<Instant>) -> Option<Instant> {
-    look_at.into_iter().chain([Clock::now() + SETTLE_DELAY]).min()
+fn poll_soon(poll_at: Option<Instant>) -> Option<Instant> {
+    poll_at.into_iter().chain([Clock::now() + SETTLE_DELAY]).min()
 }
 
 /// Connection to one gobgpd, and the state that the driver last read from it or set in it.
 struct GobgpSession<'t> {
     client: Client,
     known: ObservedState,
-    tally: &'t GobgpMetrics,
+    metrics: &'t GobgpMetrics,
     /// Sessions that gobgpd rejected, and sessions that the driver ended again, with the reason.
     rejections: BTreeMap<PeerLocation, SessionIssue>,
     /// Message counters of each desired session.
@@ -222,25 +229,25 @@ impl GobgpSession<'_> {
         &mut self,
         wanted: &mut watch::Receiver<Option<GobgpConfig>>,
     ) -> Result<bool, GobgpError> {
-        let mut acted = false;
+        let mut session_changed = false;
         loop {
             if self.known.identity.is_some() && !self.version_checked {
                 self.client.check_version().await?;
                 self.version_checked = true;
             }
             wanted.mark_unchanged();
-            let Some(step) = self.next(wanted) else { return Ok(acted) };
-            acted |= matches!(
+            let Some(step) = self.next(wanted) else { return Ok(session_changed) };
+            session_changed |= matches!(
                 step,
                 BgpStep::AddSession(..) | BgpStep::RemoveSession(_) | BgpStep::SetBfd(..)
             );
             match (self.client.execute(&step).await, step) {
                 (Ok(()), step) => self.known.apply(step),
-                (Err(GobgpError::Rejected(why)), BgpStep::AddSession(place, order)) => {
-                    self.reject(place, &order, SessionIssue::RejectedByGobgp(why.into()))
+                (Err(GobgpError::Rejected(why)), BgpStep::AddSession(location, config)) => {
+                    self.reject(location, &config, SessionIssue::RejectedByGobgp(why.into()))
                 }
-                (Err(GobgpError::Rejected(why)), BgpStep::SetBfd(place, order, _)) => {
-                    self.reject(place, &order, SessionIssue::BfdRejectedByGobgp(why.into()));
+                (Err(GobgpError::Rejected(why)), BgpStep::SetBfd(location, config, _)) => {
+                    self.reject(location, &config, SessionIssue::BfdRejectedByGobgp(why.into()));
                 }
                 (Err(error), _) => return Err(error),
             }
@@ -264,29 +271,29 @@ impl GobgpSession<'_> {
         if !request.is_client_waiting() {
             return Ok(());
         }
-        let parting = wanted
+        let no_restart_reason = wanted
             .borrow()
             .as_ref()
             .map_or(Some("the speaker has no configuration yet"), |wanted| {
                 wanted.no_restart_reason
             });
-        if let Some(why) = parting {
+        if let Some(why) = no_restart_reason {
             info!(
                 why,
                 "gobgpd stops without graceful restart: peers are not asked to keep its routes"
             );
-            request.answer(Err(why.to_owned()));
+            request.respond(Err(why.to_owned()));
             return Ok(());
         }
         let stopped = self.client.stop().await;
-        request.answer(stopped.as_ref().copied().map_err(ToString::to_string));
+        request.respond(stopped.as_ref().copied().map_err(ToString::to_string));
         Err(stopped.err().unwrap_or(GobgpError::Stopped))
     }
 
-    fn reject(&mut self, place: PeerLocation, order: &PeerConfig, why: SessionIssue) {
-        self.tally.rejections.inc();
-        self.known.reject(place.clone(), order);
-        self.rejections.insert(place, why);
+    fn reject(&mut self, location: PeerLocation, config: &PeerConfig, why: SessionIssue) {
+        self.metrics.rejections.inc();
+        self.known.reject(location.clone(), config);
+        self.rejections.insert(location, why);
         self.retry_at.get_or_insert_with(|| Clock::now() + REJECTION_LIFETIME);
     }
 
@@ -305,57 +312,71 @@ impl GobgpSession<'_> {
         &mut self,
         wanted: &watch::Receiver<Option<GobgpConfig>>,
     ) -> Result<BgpReport, GobgpError> {
-        let told = self.client.peers().await?;
+        let listed = self.client.peers().await?;
         let wanted = wanted.borrow().clone().unwrap_or_default();
-        let own = wanted.identity.map_or(0, |identity| identity.asn);
+        let own_asn = wanted.identity.map_or(0, |identity| identity.asn);
         let (mut report, mut counts, now) = (BgpReport::default(), BTreeMap::new(), Clock::now());
-        self.counters.retain(|place, _| wanted.peers.contains_key(place));
+        self.counters.retain(|location, _| wanted.peers.contains_key(location));
         // The recorded sessions are replaced: another client may have deleted some, and an earlier
         // list may have been incomplete.
-        self.known.peers = sessions(&told);
-        let port_taken = self.port_taken(&told, &wanted, now);
-        for (place, order) in &wanted.peers {
-            let is = told.iter().find(|told| told.place == *place);
+        self.known.peers = sessions(&listed);
+        let bfd_port_taken = self.bfd_port_taken(&listed, &wanted, now);
+        for (location, config) in &wanted.peers {
+            let observed = listed.iter().find(|session| session.location == *location);
             // If a session accepts any external AS, GoBGP also accepts a router with this node's
             // own AS.
-            if let Some(asn) = is.and_then(|is| unexpected_own_as(is, order, own)) {
-                let step = BgpStep::RemoveSession(place.clone());
+            if let Some(asn) =
+                observed.and_then(|observed| unexpected_own_as(observed, config, own_asn))
+            {
+                let step = BgpStep::RemoveSession(location.clone());
                 self.client.execute(&step).await?;
                 self.known.apply(step);
-                self.reject(place.clone(), order, SessionIssue::OwnAsn(asn));
+                self.reject(location.clone(), config, SessionIssue::OwnAsn(asn));
             }
-            let refusal = self.rejections.get(place);
-            let session = match is.filter(|_| self.known.peers.contains_key(place)) {
-                Some(is) => {
-                    let trace = self
+            let rejection = self.rejections.get(location);
+            let session = match observed.filter(|_| self.known.peers.contains_key(location)) {
+                Some(observed) => {
+                    let counters = self
                         .counters
-                        .entry(place.clone())
+                        .entry(location.clone())
                         .or_insert_with(|| SessionCounters::new(now));
-                    let session =
-                        session_report(&is.peer, &order.peer, own, trace, (now, port_taken));
-                    SessionReport { issue: session.issue.or(refusal.cloned()), ..session }
+                    let session = session_report(
+                        &observed.peer,
+                        &config.peer,
+                        own_asn,
+                        counters,
+                        (now, bfd_port_taken),
+                    );
+                    SessionReport { issue: session.issue.or(rejection.cloned()), ..session }
                 }
-                None => SessionReport { issue: refusal.cloned(), ..SessionReport::default() },
+                None => SessionReport { issue: rejection.cloned(), ..SessionReport::default() },
             };
-            report.sessions.insert(order.name.clone(), session);
-            counts.extend(is.map(|is| (order.name.clone(), session_counts(&is.peer, &order.peer))));
+            report.sessions.insert(config.name.clone(), session);
+            counts.extend(observed.map(|observed| {
+                (config.name.clone(), session_counts(&observed.peer, &config.peer))
+            }));
         }
-        self.tally.counts.send_replace(counts);
+        self.metrics.counts.send_replace(counts);
         Ok(report)
     }
 
     /// Returns whether another program uses the BFD port while a session needs BFD.
-    fn port_taken(&mut self, told: &[ListedSession], wanted: &GobgpConfig, now: Instant) -> bool {
-        let watched = wanted.peers.values().any(|order| order.peer.bfd.is_some());
-        let own = told.iter().any(|told| told.peer.bfd.is_some_and(|bfd| bfd.enabled));
-        watched && self.bfd_port_watch.is_taken(&bfd_port::sockets(), own, now)
+    fn bfd_port_taken(
+        &mut self,
+        listed: &[ListedSession],
+        wanted: &GobgpConfig,
+        now: Instant,
+    ) -> bool {
+        let watched = wanted.peers.values().any(|config| config.peer.bfd.is_some());
+        let has_bfd = listed.iter().any(|session| session.peer.bfd.is_some_and(|bfd| bfd.enabled));
+        watched && self.bfd_port_watch.is_taken(&bfd_port::sockets(), has_bfd, now)
     }
 }
 
 /// Returns this node's own AS number if a session that must be external has a router with the same
 /// AS.
-fn unexpected_own_as(told: &ListedSession, order: &PeerConfig, own: u32) -> Option<u32> {
-    let asked = order.peer.conf.as_ref()?;
-    let own = if asked.local_asn == 0 { own } else { asked.local_asn };
-    (asked.peer_asn == 0 && told.state().peer_asn == own).then_some(own)
+fn unexpected_own_as(session: &ListedSession, config: &PeerConfig, own_asn: u32) -> Option<u32> {
+    let conf = config.peer.conf.as_ref()?;
+    let own_asn = if conf.local_asn == 0 { own_asn } else { conf.local_asn };
+    (conf.peer_asn == 0 && session.state().peer_asn == own_asn).then_some(own_asn)
 }

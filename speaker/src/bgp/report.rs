@@ -8,7 +8,7 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::api::{BfdState, BgpSessionState};
 use gobgp_proto as api;
-use gobgp_proto::peer_state::SessionState as Told;
+use gobgp_proto::peer_state::SessionState as GobgpState;
 
 use crate::event::{BgpReport, PREFIXES_MAX, SessionIssue, SessionReport};
 use crate::metrics::{BfdCounts, SessionCounts};
@@ -52,106 +52,112 @@ impl SessionCounters {
     }
 
     /// Records the counters of a read. Returns the messages since the session was most recently
-    /// established, or none if no counter has changed for longer than `patience`.
+    /// established, or none if no counter has changed for longer than `timeout`.
     fn update(
         &mut self,
-        is: &api::Peer,
+        observed: &api::Peer,
         established: bool,
         now: Instant,
-        patience: Duration,
+        timeout: Duration,
     ) -> Option<MessagesSince> {
-        let messages = is.state.as_ref().and_then(|state| state.messages).unwrap_or_default();
-        let counted = [messages.sent.unwrap_or_default(), messages.received.unwrap_or_default()];
-        let fewer = counted
+        let messages = observed.state.as_ref().and_then(|state| state.messages).unwrap_or_default();
+        let current = [messages.sent.unwrap_or_default(), messages.received.unwrap_or_default()];
+        let is_new_session = current
             .iter()
             .zip(&self.last)
             .any(|(now, before)| now.open < before.open || now.total < before.total);
-        if fewer {
+        if is_new_session {
             // A counter is lower than before, so the counters belong to a new session of the same
             // BGPPeer.
             self.base = None;
         }
         if established {
-            self.base = Some(counted);
+            self.base = Some(current);
         }
-        if established || counted != self.last {
-            (self.last, self.changed_at) = (counted, now);
+        if established || current != self.last {
+            (self.last, self.changed_at) = (current, now);
         }
         let base = self.base.unwrap_or([NO_MESSAGES; 2]);
-        let since = |place: usize| api::Message {
-            open: counted[place].open.saturating_sub(base[place].open),
-            notification: counted[place].notification.saturating_sub(base[place].notification),
+        let since = |direction: usize| api::Message {
+            open: current[direction].open.saturating_sub(base[direction].open),
+            notification: current[direction]
+                .notification
+                .saturating_sub(base[direction].notification),
             ..NO_MESSAGES
         };
-        let happened = MessagesSince {
+        let messages_since = MessagesSince {
             sent: since(0),
             received: since(1),
             was_established: self.base.is_some(),
         };
-        (now.since(self.changed_at) <= patience).then_some(happened)
+        (now.since(self.changed_at) <= timeout).then_some(messages_since)
     }
 }
 
 /// Returns the state of a session in gobgpd. `port_taken` is whether another program on the node
 /// uses the BFD port.
 pub(super) fn session_report(
-    is: &api::Peer,
-    asked: &api::Peer,
+    observed: &api::Peer,
+    desired: &api::Peer,
     own_asn: u32,
-    trace: &mut SessionCounters,
+    counters: &mut SessionCounters,
     (now, port_taken): (Instant, bool),
 ) -> SessionReport {
-    let told = is.state.clone().unwrap_or_default();
-    let state = match told.session_state() {
-        Told::Unspecified | Told::Idle => BgpSessionState::Idle,
-        Told::Connect => BgpSessionState::Connect,
-        Told::Active => BgpSessionState::Active,
-        Told::Opensent => BgpSessionState::OpenSent,
-        Told::Openconfirm => BgpSessionState::OpenConfirm,
-        Told::Established => BgpSessionState::Established,
+    let peer_state = observed.state.clone().unwrap_or_default();
+    let state = match peer_state.session_state() {
+        GobgpState::Unspecified | GobgpState::Idle => BgpSessionState::Idle,
+        GobgpState::Connect => BgpSessionState::Connect,
+        GobgpState::Active => BgpSessionState::Active,
+        GobgpState::Opensent => BgpSessionState::OpenSent,
+        GobgpState::Openconfirm => BgpSessionState::OpenConfirm,
+        GobgpState::Established => BgpSessionState::Established,
     };
     let established = state == BgpSessionState::Established;
-    let uptime = is.timers.as_ref().and_then(|timers| timers.state.as_ref()?.uptime);
-    let retry = asked
+    let uptime = observed.timers.as_ref().and_then(|timers| timers.state.as_ref()?.uptime);
+    let retry = desired
         .timers
         .as_ref()
         .and_then(|timers| timers.config)
         .map_or(0, |config| config.connect_retry);
-    let happened =
-        trace.update(is, established, now, UNREACHABLE_AFTER + 2 * Duration::from_secs(retry));
-    let bfd = is.bfd.filter(|bfd| bfd.enabled && established).map(|_| bfd_state(&told));
-    trace.bfd_down_since =
-        bfd.filter(|bfd| *bfd != BfdState::Up).map(|_| trace.bfd_down_since.unwrap_or(now));
-    let unwatched = bfd_issue(trace.bfd_down_since, &told, port_taken, now);
+    let messages = counters.update(
+        observed,
+        established,
+        now,
+        UNREACHABLE_AFTER + 2 * Duration::from_secs(retry),
+    );
+    let bfd = observed.bfd.filter(|bfd| bfd.enabled && established).map(|_| bfd_state(&peer_state));
+    counters.bfd_down_since =
+        bfd.filter(|bfd| *bfd != BfdState::Up).map(|_| counters.bfd_down_since.unwrap_or(now));
+    let issue_of_bfd = bfd_issue(counters.bfd_down_since, &peer_state, port_taken, now);
     let (address, _zone) =
-        told.neighbor_address.split_once('%').unwrap_or((&told.neighbor_address, ""));
+        peer_state.neighbor_address.split_once('%').unwrap_or((&peer_state.neighbor_address, ""));
     SessionReport {
         state,
         since: uptime.filter(|_| established).map(|since| since.seconds),
         address: address.parse().ok(),
-        asn: Some(told.peer_asn).filter(|asn| established && *asn != 0),
+        asn: Some(peer_state.peer_asn).filter(|asn| established && *asn != 0),
         bfd,
         issue: if established {
-            unwatched.or_else(|| prefix_issue(is))
+            issue_of_bfd.or_else(|| prefix_issue(observed))
         } else {
-            Some(session_issue(happened, asked, own_asn))
+            Some(session_issue(messages, desired, own_asn))
         },
     }
 }
 
 /// Returns the number of prefixes that a router has sent.
-fn received(is: &api::Peer) -> u64 {
-    is.afi_safis.iter().filter_map(|family| family.state).map(|state| state.received).sum()
+fn received_prefix_count(observed: &api::Peer) -> u64 {
+    observed.afi_safis.iter().filter_map(|family| family.state).map(|state| state.received).sum()
 }
 
 /// Returns an issue if the router sends so many prefixes that gobgpd may run out of memory.
-fn prefix_issue(is: &api::Peer) -> Option<SessionIssue> {
-    (received(is) > PREFIXES_MAX).then_some(SessionIssue::TooManyPrefixes)
+fn prefix_issue(observed: &api::Peer) -> Option<SessionIssue> {
+    (received_prefix_count(observed) > PREFIXES_MAX).then_some(SessionIssue::TooManyPrefixes)
 }
 
 /// Returns the BFD state of a session.
-fn bfd_state(told: &api::PeerState) -> BfdState {
-    match told.bfd_state.unwrap_or_default().session_state() {
+fn bfd_state(peer_state: &api::PeerState) -> BfdState {
+    match peer_state.bfd_state.unwrap_or_default().session_state() {
         api::BfdSessionState::Unspecified | api::BfdSessionState::Down => BfdState::Down,
         api::BfdSessionState::AdminDown => BfdState::AdminDown,
         api::BfdSessionState::Init => BfdState::Init,
@@ -163,12 +169,12 @@ fn bfd_state(told: &api::PeerState) -> BfdState {
 /// port, otherwise after [`BFD_UP_MAX`].
 fn bfd_issue(
     since: Option<Instant>,
-    told: &api::PeerState,
+    peer_state: &api::PeerState,
     port_taken: bool,
     now: Instant,
 ) -> Option<SessionIssue> {
     let since = since?;
-    let packets = told.bfd_state.and_then(|state| state.bfd_async).unwrap_or_default();
+    let packets = peer_state.bfd_state.and_then(|state| state.bfd_async).unwrap_or_default();
     if port_taken {
         return Some(SessionIssue::BfdPortInUse);
     }
@@ -183,9 +189,9 @@ fn bfd_issue(
 }
 
 /// Returns the message counters of a session, and the counters of its BFD if BFD is configured.
-pub(super) fn session_counts(is: &api::Peer, asked: &api::Peer) -> SessionCounts {
-    let told = is.state.clone().unwrap_or_default();
-    let messages = told.messages.unwrap_or_default();
+pub(super) fn session_counts(observed: &api::Peer, desired: &api::Peer) -> SessionCounts {
+    let peer_state = observed.state.clone().unwrap_or_default();
+    let messages = peer_state.messages.unwrap_or_default();
     let bfd = |state: api::BfdPeerState| {
         let packets = state.bfd_async.unwrap_or_default();
         let up = state.session_state() == api::BfdSessionState::Up;
@@ -194,40 +200,51 @@ pub(super) fn session_counts(is: &api::Peer, asked: &api::Peer) -> SessionCounts
     SessionCounts {
         received: messages.received.unwrap_or_default(),
         sent: messages.sent.unwrap_or_default(),
-        received_prefixes: received(is),
+        received_prefixes: received_prefix_count(observed),
         // gobgpd reports a BFD state for sessions without BFD, too.
-        bfd: told.bfd_state.filter(|_| asked.bfd.is_some()).map(bfd),
+        bfd: peer_state.bfd_state.filter(|_| desired.bfd.is_some()).map(bfd),
     }
 }
 
 /// Returns the sessions that were established or lost since the report `before`, by the names of
-/// their BGPPeers, for the log. A lost session has the reason for its loss, an established one has
-/// none.
+/// their BGPPeers, for the log. A lost session has the reason for its loss, an established session
+/// has none.
 pub(super) fn transitions<'r>(
     before: Option<&BgpReport>,
     now: &'r BgpReport,
 ) -> Vec<(&'r str, Option<String>)> {
-    let stands = |session: &SessionReport| session.state == BgpSessionState::Established;
-    let stood =
-        |name: &str| before.and_then(|before| before.sessions.get(name)).is_some_and(stands);
-    let turned = now.sessions.iter().filter(|(name, is)| stands(is) != stood(name));
-    let why = |is: &SessionReport| is.issue.as_ref().map(ToString::to_string).unwrap_or_default();
-    turned.map(|(name, is)| (&**name, (!stands(is)).then(|| why(is)))).collect()
+    let is_established = |session: &SessionReport| session.state == BgpSessionState::Established;
+    let was_established = |name: &str| {
+        before.and_then(|before| before.sessions.get(name)).is_some_and(is_established)
+    };
+    let changed = now
+        .sessions
+        .iter()
+        .filter(|(name, session)| is_established(session) != was_established(name));
+    let reason = |session: &SessionReport| {
+        session.issue.as_ref().map(ToString::to_string).unwrap_or_default()
+    };
+    changed
+        .map(|(name, session)| (&**name, (!is_established(session)).then(|| reason(session))))
+        .collect()
 }
 
 /// Returns the likeliest reason why a session is not established.
-fn session_issue(happened: Option<MessagesSince>, asked: &api::Peer, own_asn: u32) -> SessionIssue {
-    let conf = asked.conf.clone().unwrap_or_default();
-    let MessagesSince { sent, received, was_established: stood } =
-        happened.unwrap_or(MessagesSince {
-            sent: NO_MESSAGES,
-            received: NO_MESSAGES,
-            was_established: false,
-        });
-    let port = asked.transport.as_ref().map_or(0, |transport| transport.remote_port);
-    if stood && received.open == 0 && received.notification > 0 {
+fn session_issue(
+    messages: Option<MessagesSince>,
+    desired: &api::Peer,
+    own_asn: u32,
+) -> SessionIssue {
+    let conf = desired.conf.clone().unwrap_or_default();
+    let MessagesSince { sent, received, was_established } = messages.unwrap_or(MessagesSince {
+        sent: NO_MESSAGES,
+        received: NO_MESSAGES,
+        was_established: false,
+    });
+    let port = desired.transport.as_ref().map_or(0, |transport| transport.remote_port);
+    if was_established && received.open == 0 && received.notification > 0 {
         SessionIssue::EndedByRouter
-    } else if stood && received.open == 0 && sent.notification > 0 {
+    } else if was_established && received.open == 0 && sent.notification > 0 {
         SessionIssue::EndedByNode
     } else if received.notification > 0 {
         SessionIssue::RejectedByRouter {

@@ -25,7 +25,8 @@ pub(super) const PATHS_MAX: usize = 1_000;
 /// since then.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ObservedState {
-    /// AS and router ID with which gobgpd's BGP server was started. None: it is not started.
+    /// AS and router ID with which gobgpd's BGP server was started. None: the server is not
+    /// started.
     pub(super) identity: Option<BgpIdentity>,
     /// Sessions in gobgpd, by the address or interface of the router.
     pub(super) peers: BTreeMap<PeerLocation, ObservedSession>,
@@ -74,72 +75,78 @@ pub(super) enum BgpStep {
 pub(super) fn next_step(wanted: &GobgpConfig, known: &ObservedState) -> Option<BgpStep> {
     // A session with changed parameters is removed and added again, because they take effect when
     // the session is opened. If the node's AS or router ID changes, this applies to all sessions.
-    let other_self = wanted.identity.filter(|identity| known.identity != Some(*identity));
-    let stays = |place: &PeerLocation, is: &ObservedSession| {
-        wanted
-            .peers
-            .get(place)
-            .is_some_and(|order| order.description() == &*is.description && !is.bfd_differs(order))
+    let new_identity = wanted.identity.filter(|identity| known.identity != Some(*identity));
+    let stays = |location: &PeerLocation, session: &ObservedSession| {
+        wanted.peers.get(location).is_some_and(|config| {
+            config.description() == &*session.description && !session.bfd_differs(config)
+        })
     };
-    let mut ends =
-        known.peers.iter().filter(|(place, is)| other_self.is_some() || !stays(place, is));
-    if let Some((place, _)) = ends.next() {
-        return Some(BgpStep::RemoveSession(place.clone()));
+    let mut obsolete = known
+        .peers
+        .iter()
+        .filter(|(location, session)| new_identity.is_some() || !stays(location, session));
+    if let Some((location, _)) = obsolete.next() {
+        return Some(BgpStep::RemoveSession(location.clone()));
     }
-    if let Some(identity) = other_self {
+    if let Some(identity) = new_identity {
         return Some(BgpStep::Start(identity));
     }
     if wanted.policies.keys().any(|mark| !known.classes.contains_key(mark)) {
         // The old policies that paths still use stay until those paths have another mark.
-        let in_use = |mark: &ContentHash| known.paths.values().any(|of| *of == Some(*mark));
+        let in_use = |mark: &ContentHash| known.paths.values().any(|used| *used == Some(*mark));
         let old = known
             .classes
             .iter()
             .filter(|(mark, _)| !wanted.policies.contains_key(mark) && in_use(mark));
-        let old = old.filter_map(|(_, order)| order.clone());
+        let old = old.filter_map(|(_, policy)| policy.clone());
         return Some(BgpStep::SetPolicies(wanted.policies.values().cloned().chain(old).collect()));
     }
-    let gone = known.paths.keys().filter(|prefix| !wanted.paths.contains_key(prefix)).copied();
-    let gone: Vec<_> = gone.take(PATHS_MAX).collect();
-    if !gone.is_empty() {
-        return Some(BgpStep::Withdraw(gone));
+    let removed_paths =
+        known.paths.keys().filter(|prefix| !wanted.paths.contains_key(prefix)).copied();
+    let removed_paths: Vec<_> = removed_paths.take(PATHS_MAX).collect();
+    if !removed_paths.is_empty() {
+        return Some(BgpStep::Withdraw(removed_paths));
     }
-    let other =
+    let changed_paths =
         wanted.paths.iter().filter(|(prefix, mark)| known.paths.get(prefix) != Some(&Some(**mark)));
-    let other: Vec<_> = other.map(|(prefix, mark)| (*prefix, *mark)).take(PATHS_MAX).collect();
-    if !other.is_empty() {
-        return Some(BgpStep::Announce(other));
+    let changed_paths: Vec<_> =
+        changed_paths.map(|(prefix, mark)| (*prefix, *mark)).take(PATHS_MAX).collect();
+    if !changed_paths.is_empty() {
+        return Some(BgpStep::Announce(changed_paths));
     }
     if known.classes.len() != wanted.policies.len() {
         return Some(BgpStep::SetPolicies(wanted.policies.values().cloned().collect()));
     }
-    let refused = |place: &PeerLocation, order: &PeerConfig| {
-        known.rejected.get(place).is_some_and(|was| **was == *order.description())
+    let is_rejected = |location: &PeerLocation, config: &PeerConfig| {
+        known
+            .rejected
+            .get(location)
+            .is_some_and(|description| **description == *config.description())
     };
-    let missing = wanted
-        .peers
-        .iter()
-        .filter(|(place, order)| !known.peers.contains_key(place) && !refused(place, order));
-    let add =
-        missing.map(|(place, order)| BgpStep::AddSession(place.clone(), Arc::clone(order))).next();
-    let watch = || {
-        wanted.peers.iter().filter(|(place, order)| !refused(place, order)).find_map(
-            |(place, order)| {
-                let is = known.peers.get(place)?;
-                let on = is.established && order.peer.bfd.is_some();
-                (is.bfd.is_some() != on)
-                    .then(|| BgpStep::SetBfd(place.clone(), Arc::clone(order), on))
+    let missing = wanted.peers.iter().filter(|(location, config)| {
+        !known.peers.contains_key(location) && !is_rejected(location, config)
+    });
+    let add = missing
+        .map(|(location, config)| BgpStep::AddSession(location.clone(), Arc::clone(config)))
+        .next();
+    let set_bfd = || {
+        wanted.peers.iter().filter(|(location, config)| !is_rejected(location, config)).find_map(
+            |(location, config)| {
+                let session = known.peers.get(location)?;
+                let on = session.established && config.peer.bfd.is_some();
+                (session.bfd.is_some() != on)
+                    .then(|| BgpStep::SetBfd(location.clone(), Arc::clone(config), on))
             },
         )
     };
-    add.or_else(watch)
+    add.or_else(set_bfd)
 }
 
 impl ObservedSession {
     /// Returns whether the session is established with a BFD configuration that differs from the
     /// desired one.
-    fn bfd_differs(&self, order: &PeerConfig) -> bool {
-        self.established && self.bfd.is_some() && self.bfd != order.peer.bfd
+    fn bfd_differs(&self, config: &PeerConfig) -> bool {
+        self.established && self.bfd.is_some() && self.bfd != config.peer.bfd
     }
 }
 
@@ -150,11 +157,12 @@ impl ObservedState {
             BgpStep::Start(identity) => {
                 *self = Self { identity: Some(identity), ..Self::default() }
             }
-            BgpStep::RemoveSession(place) => {
-                self.peers.remove(&place);
+            BgpStep::RemoveSession(location) => {
+                self.peers.remove(&location);
             }
-            BgpStep::SetPolicies(orders) => {
-                self.classes = orders.into_iter().map(|order| (order.hash, Some(order))).collect();
+            BgpStep::SetPolicies(policies) => {
+                self.classes =
+                    policies.into_iter().map(|policy| (policy.hash, Some(policy))).collect();
             }
             BgpStep::Announce(paths) => {
                 self.paths.extend(paths.into_iter().map(|(prefix, mark)| (prefix, Some(mark))))
@@ -162,19 +170,19 @@ impl ObservedState {
             BgpStep::Withdraw(prefixes) => prefixes.iter().for_each(|prefix| {
                 self.paths.remove(prefix);
             }),
-            BgpStep::AddSession(place, order) => {
-                self.rejected.remove(&place);
+            BgpStep::AddSession(location, config) => {
+                self.rejected.remove(&location);
                 self.peers.insert(
-                    place,
+                    location,
                     ObservedSession {
-                        description: order.description().into(),
+                        description: config.description().into(),
                         ..ObservedSession::default()
                     },
                 );
             }
-            BgpStep::SetBfd(place, order, on) => {
-                if let Some(has) = self.peers.get_mut(&place) {
-                    has.bfd = order.peer.bfd.filter(|_| on);
+            BgpStep::SetBfd(location, config, on) => {
+                if let Some(session) = self.peers.get_mut(&location) {
+                    session.bfd = config.peer.bfd.filter(|_| on);
                 }
             }
         }
@@ -182,8 +190,8 @@ impl ObservedState {
 
     /// Records that gobgpd rejected a session or its BFD. No step repeats the request until the
     /// session's parameters change, or [`ObservedState::rejected`] is cleared.
-    pub(super) fn reject(&mut self, place: PeerLocation, order: &PeerConfig) {
-        self.rejected.insert(place, order.description().into());
+    pub(super) fn reject(&mut self, location: PeerLocation, config: &PeerConfig) {
+        self.rejected.insert(location, config.description().into());
     }
 }
 

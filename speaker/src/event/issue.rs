@@ -1,8 +1,16 @@
-//! Issues of a BGP session: why the session is not established, or how it differs from its BGPPeer.
-//! Plain values; the BGP driver and the plan create them, and SpeakerStatus publishes them.
+//! Issues that SpeakerStatus publishes: why a BGP session is not established, or how it differs
+//! from its BGPPeer; which routes the node does not advertise; which endpoints it does not check.
+//! Plain values, which the BGP driver and the plan create.
 
 use ferrolb_proto::api::{PASSWORD_UNAVAILABLE, SpeakerIssue};
 use ferrolb_proto::bgp::BfdUnavailable;
+use ferrolb_proto::facts::{HEALTH_CHECK_ANNOTATION, PASSWORD_MAX};
+use ferrolb_proto::health::prober::ProbeTarget;
+
+/// Type of a Secret that holds a password (core/v1 SecretTypeBasicAuth).
+pub(crate) const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
+/// Key of the password in the Secret's data.
+pub(crate) const PASSWORD_ENTRY: &str = "password";
 
 /// Number of prefixes that a peer may send; more of them are an issue. gobgpd keeps all of them in
 /// memory: 50,000 take about 40 MB.
@@ -100,22 +108,30 @@ pub enum SessionIssue {
     )]
     OwnAsn(u32),
     /// gobgpd rejected the session.
-    #[error("gobgpd rejected the session: {0}")]
+    #[error(
+        "gobgpd rejected the session: {0}. Change the BGPPeer, or see the log of gobgpd on this \
+         node"
+    )]
     RejectedByGobgp(Box<str>),
     /// gobgpd rejected the session's BFD configuration.
-    #[error("BFD is off: gobgpd rejected it: {0}")]
+    #[error(
+        "BFD is off: gobgpd rejected it: {0}. Change the BFDProfile, or see the log of gobgpd on \
+         this node"
+    )]
     BfdRejectedByGobgp(Box<str>),
     /// gobgpd cannot be used, so no session of this node can be established.
     #[error("{0}")]
     GobgpUnavailable(Box<str>),
     /// `spec.passwordSecret` names a Secret that does not exist or holds no usable password.
-    #[error("spec.passwordSecret: \
-             {why}{}", if *.continues { "; until then the session continues \
-                                                              with the last \
-                                                              password" } else { "" })]
+    #[error(
+        "spec.passwordSecret: Secret {secret} {problem}{}",
+        if *.continues { "; until then the session continues with the last password" } else { "" }
+    )]
     PasswordUnavailable {
-        /// Name of the Secret, and why it is unusable.
-        why: Box<str>,
+        /// Name of the Secret.
+        secret: Box<str>,
+        /// Why the Secret is unusable.
+        problem: PasswordProblem,
         /// Whether the session continues with the Secret's most recent password.
         continues: bool,
     },
@@ -124,16 +140,88 @@ pub enum SessionIssue {
     BfdProfile(BfdUnavailable),
 }
 
-/// Returns the issue of a node whose routes need more than `most` sets of attributes, so that
-/// `left_out` prefixes are advertised to no router. Returns none if `left_out` is 0.
-#[must_use]
-pub fn too_many_attributes(left_out: usize, most: usize) -> Option<SpeakerIssue> {
-    let message = format!(
-        "{left_out} prefixes are not advertised: the BGPAdvertisements result in more than {most} \
+/// Why a Secret holds no usable password. `Display` renders the rest of a sentence that begins with
+/// the Secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordProblem {
+    /// The Secret does not exist.
+    #[error("does not exist: create it with type {BASIC_AUTH}")]
+    NoSecret,
+    /// The Secret has this type, which is not for passwords.
+    #[error("is of type {0}: delete it, and create it with type {BASIC_AUTH}")]
+    Type(Box<str>),
+    /// The Secret has no entry with the key of a password.
+    #[error("has no entry `{PASSWORD_ENTRY}`: add it")]
+    NoEntry,
+    /// The password is not UTF-8.
+    #[error("has a password that is not UTF-8: write it as UTF-8 text")]
+    NotUtf8,
+    /// The password is longer than [`PASSWORD_MAX`].
+    #[error("has a password that is longer than {PASSWORD_MAX} bytes: write a shorter one")]
+    TooLong,
+    /// The password is empty.
+    #[error("has an empty password: write one into the entry `{PASSWORD_ENTRY}`")]
+    Empty,
+}
+
+/// Issue of the whole node. `Display` renders its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeIssue {
+    /// The routes need more than `limit` sets of attributes, so these prefixes are advertised to no
+    /// router.
+    #[error(
+        "{prefixes} prefixes are not advertised: the BGPAdvertisements result in more than {limit} \
          different sets of attributes on this node, counted once for all peers that receive the \
          same. Use the same attributes for more prefixes or more peers"
-    );
-    (left_out > 0).then(|| SpeakerIssue { reason: "TooManyAttributes".to_owned(), message })
+    )]
+    TooManyAttributes {
+        /// Number of the prefixes.
+        prefixes: usize,
+        /// Largest number of sets of attributes.
+        limit: usize,
+    },
+}
+
+impl NodeIssue {
+    /// Returns the reason that identifies the variant in SpeakerStatus.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::TooManyAttributes { .. } => "TooManyAttributes",
+        }
+    }
+
+    /// Returns the issue in the form of SpeakerStatus.
+    #[must_use]
+    pub fn status(&self) -> SpeakerIssue {
+        SpeakerIssue { reason: self.reason().to_owned(), message: self.to_string() }
+    }
+}
+
+/// Endpoints that this node does not check although their Services request it. `Display` renders
+/// the text in SpeakerStatus.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UncheckedEndpoints {
+    /// The flag `--health-checks` is off.
+    #[error(
+        "no endpoint is checked: --health-checks is off. Set it to node, or remove the annotation \
+         {HEALTH_CHECK_ANNOTATION} from the Services"
+    )]
+    Off,
+    /// Health checks may not connect to the addresses of these endpoints.
+    #[error(
+        "{count} endpoints are not checked, the first is {first}: it is neither an InternalIP of \
+         Node {node} nor in its spec.podCIDRs, or it is an address of another Node or of the API \
+         server. If pods of this node have such addresses, add their range to --health-checks"
+    )]
+    Disallowed {
+        /// Number of the endpoints.
+        count: usize,
+        /// The first of the endpoints, as an example.
+        first: ProbeTarget,
+        /// Name of this node.
+        node: Box<str>,
+    },
 }
 
 impl SessionIssue {

@@ -27,7 +27,7 @@ fn the_defaults_are_the_documented_ones() {
 }
 
 #[test]
-fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
+fn every_flag_has_an_environment_variable_and_a_help_text() {
     for arg in Flags::command()
         .get_arguments()
         .filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
@@ -40,7 +40,7 @@ fn every_flag_has_an_environment_variable_of_its_name_and_a_help_text() {
 }
 
 #[test]
-fn the_help_says_how_a_time_is_written() {
+fn the_help_explains_the_format_of_a_time() {
     let help = Flags::command().render_help().to_string();
     assert!(
         help.contains("<TIME>") && help.contains("TIME is a whole number and a unit (ms, s or m)"),
@@ -49,7 +49,7 @@ fn the_help_says_how_a_time_is_written() {
 }
 
 #[test]
-fn the_default_exclusion_names_container_links_and_never_the_lan() {
+fn container_interfaces_are_excluded_by_default() {
     let excluded = parse(&[]).unwrap().exclude_interfaces;
     let cases = [
         (
@@ -70,7 +70,7 @@ fn the_default_exclusion_names_container_links_and_never_the_lan() {
 }
 
 #[test]
-fn flags_are_read_as_an_operator_writes_them() {
+fn flag_values_are_parsed() {
     let flags = parse(&[
         "--exclude-interfaces=a.*, b0",
         "--exclude-interfaces=c",
@@ -102,11 +102,14 @@ fn flags_are_read_as_an_operator_writes_them() {
     assert!(flags.ignore_exclude_label && flags.failback_delay == TimeOrNever(None));
     assert_eq!(flags.gratuitous_interval, TimeOrNever(Some(Duration::from_secs(300))));
     assert!(!parse(&["--ignore-exclude-label=false"]).unwrap().ignore_exclude_label);
-    assert!(parse(&["--ignore-exclude-lb"]).unwrap().ignore_exclude_label, "MetalLB's name of it");
+    assert!(
+        parse(&["--ignore-exclude-lb"]).unwrap().ignore_exclude_label,
+        "MetalLB's name of --ignore-exclude-label"
+    );
 }
 
 #[test]
-fn a_wrong_flag_is_refused_by_name_and_says_what_is_accepted() {
+fn an_invalid_value_is_rejected_with_the_accepted_ones() {
     let cases = [
         ("--exclude-interfaces=eth(", "--exclude-interfaces"),
         ("--hello-interval=5ms", "10ms to 10s"),

@@ -101,7 +101,7 @@ async fn request(
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_MAX).max_headers(FIELDS_MAX);
     let (mut sender, connection) = builder.handshake(stream).await.map_err(HttpError::NotHttp)?;
-    let answer = async {
+    let exchange = async {
         let response = sender.send_request(request).await.map_err(HttpError::NotHttp)?;
         let status = response.status().as_u16();
         let Some(max) = body_max else { return Ok(HttpResponse { status, body: Bytes::new() }) };
@@ -111,13 +111,13 @@ async fn request(
     };
     // This future must run for the connection to transfer bytes. The end of the connection is
     // ignored, because the request has then succeeded or failed by itself.
-    let moves = async {
+    let transfer = async {
         let _ = connection.await;
         std::future::pending().await
     };
     tokio::select! {
-        answer = answer => answer,
-        never = moves => never,
+        exchange = exchange => exchange,
+        never = transfer => never,
     }
 }
 
@@ -132,10 +132,10 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_millis(200);
 
-    /// Sends a request to a server that reads a little, sends `words`, and then `tail` until the
+    /// Sends a request to a server that reads it, sends `head`, and then repeats `tail` until the
     /// client closes the connection.
     async fn request_from_server(
-        words: &'static [u8],
+        head: &'static [u8],
         tail: &'static [u8],
         body_max: Option<usize>,
     ) -> Result<HttpResponse, HttpError> {
@@ -144,14 +144,14 @@ mod tests {
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 1024]).await;
-            let _ = stream.write_all(words).await;
+            let _ = stream.write_all(head).await;
             while !tail.is_empty() && stream.write_all(tail).await.is_ok() {}
         };
         tokio::join!(serve, get(server, "/healthz", body_max, TIMEOUT)).1
     }
 
     #[tokio::test]
-    async fn an_answer_is_read_as_far_as_it_is_wanted() {
+    async fn a_response_body_is_read_up_to_its_limit() {
         let page = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nlate";
         assert_eq!(
             request_from_server(page, b"", Some(4)).await.unwrap(),
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(
             request_from_server(moved, b"", None).await.unwrap().status,
             302,
-            "and nobody went there"
+            "the redirection is not followed"
         );
         assert!(matches!(request_from_server(page, b"", Some(3)).await, Err(HttpError::Body)));
     }
@@ -184,11 +184,11 @@ mod tests {
                 while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
             }
         };
-        let ask = async {
+        let requests = async {
             drop(connect(server).await.unwrap());
             assert_eq!(get(server, "/", None, TIMEOUT).await.unwrap().status, 200);
         };
-        tokio::join!(serve, ask);
+        tokio::join!(serve, requests);
         let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
         // 127.0.0.1 and the port: other addresses of this host may use the same port.
         let of_server = format!("0100007F:{:04X}", server.port());
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_answers_takes_bounded_time_and_room() {
+    async fn every_response_takes_bounded_time_and_memory() {
         let endless = b"HTTP/1.1 200 OK\r\n\r\n";
         assert!(matches!(
             request_from_server(endless, &[b'x'; 4096], Some(1 << 16)).await,
@@ -219,13 +219,13 @@ mod tests {
         ));
         assert!(
             matches!(request_from_server(b"", b"", None).await, Err(HttpError::NotHttp(_))),
-            "it hung up"
+            "the server closes the connection"
         );
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let server = listener.local_addr().unwrap();
         assert!(
             matches!(get(server, "/", None, TIMEOUT).await, Err(HttpError::Timeout(_))),
-            "nobody accepts"
+            "the server accepts no connection"
         );
         drop(listener);
         assert!(matches!(get(server, "/", None, TIMEOUT).await, Err(HttpError::Refused)));

@@ -25,10 +25,10 @@ use crate::metrics::probes::{CheckOutcome, ProbeMetrics};
 use crate::plan::HealthChecks;
 
 /// Maximum number of log lines per second about endpoints whose health has changed.
-const LINES_PER_SECOND_MAX: u32 = 10;
+const LOG_LINES_PER_SECOND_MAX: u32 = 10;
 /// The status codes that pass (RFC 9110 sections 15.3 and 15.4). A redirection counts as a response
 /// and is not followed.
-const PASSING: std::ops::RangeInclusive<u16> = 200..=399;
+const PASSING_STATUS_CODES: std::ops::RangeInclusive<u16> = 200..=399;
 
 /// Reasons why an endpoint fails its check. The messages are for operators of the endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub async fn run(
         running: BTreeMap::new(),
         events,
         metrics,
-        lines: LogLimiter::default(),
+        log_limiter: LogLimiter::default(),
         not_checked: 0,
     };
     loop {
@@ -99,19 +99,19 @@ struct ProbeDriver {
     running: BTreeMap<ProbeId, AbortHandle>,
     events: mpsc::Sender<Event>,
     metrics: ProbeMetrics,
-    lines: LogLimiter,
+    log_limiter: LogLimiter,
     /// Number of endpoints that are not checked because of their addresses.
     not_checked: usize,
 }
 
 impl ProbeDriver {
     fn set_targets(&mut self, probes: HealthChecks) {
-        let over_before = self.prober.over_limit();
-        let refused_before = std::mem::replace(&mut self.not_checked, probes.disallowed);
+        let over_limit_before = self.prober.over_limit();
+        let disallowed_before = std::mem::replace(&mut self.not_checked, probes.disallowed);
         self.prober.handle(ProberInput::Targets(probes.targets), Clock::now());
         self.metrics.disallowed.set(gauge(probes.disallowed));
         self.metrics.slowed.set(gauge(probes.slowed));
-        if over_before == 0 && self.prober.over_limit() > 0 {
+        if over_limit_before == 0 && self.prober.over_limit() > 0 {
             let count = self.prober.over_limit();
             warn!(
                 count,
@@ -119,7 +119,7 @@ impl ProbeDriver {
                  readiness counts"
             );
         }
-        if refused_before == 0 && probes.disallowed > 0 {
+        if disallowed_before == 0 && probes.disallowed > 0 {
             warn!(
                 count = probes.disallowed,
                 "endpoints are not checked because of their addresses: see status.unchecked of \
@@ -130,7 +130,7 @@ impl ProbeDriver {
 
     fn handle_result(&mut self, ended: Result<CheckResult, JoinError>) {
         let CheckResult { id, ticket, outcome } = match ended {
-            Ok(answer) => answer,
+            Ok(response) => response,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The prober cancelled this health check.
             Err(_) => return,
@@ -143,15 +143,15 @@ impl ProbeDriver {
         self.prober.handle(ProberInput::Result { id, ticket, outcome }, Clock::now());
     }
 
-    /// Executes all outputs of the machine.
+    /// Executes all outputs of the prober.
     async fn execute(&mut self) -> Result<(), mpsc::error::SendError<Event>> {
         while let Some(output) = self.prober.poll() {
             match output {
                 ProberOutput::Start { id, ticket, check } => {
-                    let asking = async move {
+                    let check_task = async move {
                         CheckResult { outcome: run_check(id.endpoint, &check).await, id, ticket }
                     };
-                    self.running.insert(ticket, self.requests.spawn(asking));
+                    self.running.insert(ticket, self.requests.spawn(check_task));
                 }
                 ProberOutput::Stop(ticket) => {
                     self.running.remove(&ticket).iter().for_each(AbortHandle::abort)
@@ -172,7 +172,7 @@ impl ProbeDriver {
     }
 
     fn log_change(&mut self, id: &ProbeTarget, failing: Option<&str>) {
-        if !self.lines.allow(Clock::now()) {
+        if !self.log_limiter.allow(Clock::now()) {
             self.metrics.unlogged.inc();
         } else if let Some(why) = failing {
             info!("endpoint {id} fails its health check: {why}");
@@ -190,9 +190,9 @@ async fn run_check(endpoint: SocketAddr, check: &ProbeConfig) -> Result<(), Chec
             connecting.await.unwrap_or(Err(HttpError::Timeout(check.timeout)))?;
         }
         CheckKind::Http { path } => {
-            let answer = get(endpoint, path, None, check.timeout).await?;
-            if !PASSING.contains(&answer.status) {
-                return Err(CheckError::Status(answer.status));
+            let response = get(endpoint, path, None, check.timeout).await?;
+            if !PASSING_STATUS_CODES.contains(&response.status) {
+                return Err(CheckError::Status(response.status));
             }
         }
     }
@@ -211,13 +211,13 @@ struct LogLimiter {
 }
 
 impl LogLimiter {
-    /// Counts one more log line, and returns whether it may be written.
+    /// Counts one more log line, and returns whether the line may be written.
     fn allow(&mut self, now: Instant) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, count: 0 };
         }
         self.count = self.count.saturating_add(1);
-        self.count <= LINES_PER_SECOND_MAX
+        self.count <= LOG_LINES_PER_SECOND_MAX
     }
 }
 

@@ -24,7 +24,7 @@ use crate::metrics::ProxyHealthMetrics;
 use crate::plan::ProxyTargets;
 
 /// Timeout of one request. kube-proxy runs on this node, so a slower response means that kube-proxy
-/// is stuck.
+/// is stalled.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum length of a response's content, in bytes; kube-proxy's responses have 300.
 const BODY_MAX: usize = 16 * 1024;
@@ -52,31 +52,32 @@ impl ProxyHealthDriver {
         Self { config, interval, metrics, events, last: KubeProxyHealth::default() }
     }
 
-    /// Checks the targets in `questions`, at once and then periodically. Ends when the sender of
-    /// `questions` is dropped.
-    pub async fn run(mut self, mut questions: watch::Receiver<ProxyTargets>) {
+    /// Checks the targets in `targets`, at once and then periodically. Ends when the sender of
+    /// `targets` is dropped.
+    pub async fn run(mut self, mut targets: watch::Receiver<ProxyTargets>) {
         let mut machine = KubeProxyMonitor::new(self.config, Clock::now());
-        let (mut next, mut turn) = (Clock::now(), 0);
-        questions.mark_changed();
+        let (mut next, mut round_number) = (Clock::now(), 0);
+        targets.mark_changed();
         loop {
-            let mut asked = pin!(next_round(questions.clone(), self.config.mode, next, turn));
+            let mut current_round =
+                pin!(next_round(targets.clone(), self.config.mode, next, round_number));
             let (started, round) = loop {
                 self.publish(&mut machine).await;
                 tokio::select! {
-                    asked = &mut asked => break asked,
-                    changed = questions.changed() => {
+                    current_round = &mut current_round => break current_round,
+                    changed = targets.changed() => {
                         if changed.is_err() {
                             return;
                         }
-                        let situation = questions.borrow_and_update().situation;
-                        machine.handle(KubeProxyInput::Situation(situation), Clock::now());
+                        let context = targets.borrow_and_update().context;
+                        machine.handle(KubeProxyInput::Context(context), Clock::now());
                     }
                     () = Clock::sleep_until(machine.deadline()) => machine.tick(Clock::now()),
                 }
             };
-            self.metrics.count(round.outcome(machine.situation().needed));
+            self.metrics.count(round.outcome(machine.context().needed));
             machine.handle(KubeProxyInput::Round(round), Clock::now());
-            (next, turn) = (started + self.interval, turn + 1);
+            (next, round_number) = (started + self.interval, round_number + 1);
         }
     }
 
@@ -97,23 +98,21 @@ impl ProxyHealthDriver {
 /// Runs one round of health checks, once it is due and an address of kube-proxy is known. Returns
 /// the round with its start time. Waits forever if the health check is off.
 async fn next_round(
-    mut questions: watch::Receiver<ProxyTargets>,
+    mut targets: watch::Receiver<ProxyTargets>,
     mode: KubeProxyMode,
     due: Instant,
-    turn: usize,
+    round_number: usize,
 ) -> (Instant, CheckRound) {
     if mode == KubeProxyMode::Off {
         return std::future::pending().await;
     }
     Clock::sleep_until(Some(due)).await;
-    let known = questions
-        .wait_for(|questions| !questions.servers.is_empty())
-        .await
-        .map(|known| known.clone());
+    let known =
+        targets.wait_for(|targets| !targets.servers.is_empty()).await.map(|known| known.clone());
     let started = Clock::now();
     let round = match known {
-        Ok(known) => run_round(&known, turn).await,
-        // The sender of `questions` is dropped, and the driver ends.
+        Ok(known) => run_round(&known, round_number).await,
+        // The sender of `targets` is dropped, and the driver ends.
         Err(_) => None,
     };
     match round {
@@ -122,23 +121,24 @@ async fn next_round(
     }
 }
 
-/// Runs one round of health checks. Returns none if `questions` contains no server.
-async fn run_round(questions: &ProxyTargets, turn: usize) -> Option<CheckRound> {
+/// Runs one round of health checks. Returns none if `targets` contains no server.
+async fn run_round(targets: &ProxyTargets, round_number: usize) -> Option<CheckRound> {
     let mut refused = None;
-    for &server in &questions.servers {
+    for &server in &targets.servers {
         let round = check_server(server).await;
         if round.livez != LivezResult::Refused {
             return Some(round);
         }
         refused = refused.or(Some(round));
     }
-    let ports = &questions.health_check_node_ports;
-    let witness = match ports.get(turn % ports.len().max(1)) {
+    let ports = &targets.health_check_node_ports;
+    let node_port_response = match ports.get(round_number % ports.len().max(1)) {
         Some(&port) => get(port, "/", Some(BODY_MAX), TIMEOUT).await.ok(),
         None => None,
     };
     refused.map(|round| CheckRound {
-        node_port_healthy: witness.and_then(|answer| responses::proxy_healthy(&answer)),
+        node_port_healthy: node_port_response
+            .and_then(|response| responses::proxy_healthy(&response)),
         ..round
     })
 }
@@ -149,14 +149,14 @@ async fn check_server(server: SocketAddr) -> CheckRound {
         get(server, "/healthz", Some(BODY_MAX), TIMEOUT),
     );
     let livez = match livez {
-        Ok(answer) => responses::livez(&answer),
+        Ok(response) => responses::livez(&response),
         Err(HttpError::Refused) => LivezResult::Refused,
         Err(error) => LivezResult::Failed(error.to_string().into()),
     };
     CheckRound {
         server,
         livez,
-        eligible: healthz.ok().and_then(|answer| responses::eligible(&answer)),
+        eligible: healthz.ok().and_then(|response| responses::eligible(&response)),
         node_port_healthy: None,
     }
 }

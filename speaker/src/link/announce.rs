@@ -101,10 +101,10 @@ impl Announcer {
     }
 
     /// Returns the address to announce at `now`, if one is due, the rate limit allows it, and `now`
-    /// is before `gate`, the end of the answer lease. Callers repeat the call until it returns
+    /// is before `lease_end`, the end of the answer lease. Callers repeat the call until it returns
     /// none.
-    pub(super) fn next(&mut self, now: Instant, gate: Instant) -> Option<IpAddr> {
-        if now < self.next_allowed_at || now >= gate {
+    pub(super) fn next(&mut self, now: Instant, lease_end: Instant) -> Option<IpAddr> {
+        if now < self.next_allowed_at || now >= lease_end {
             return None;
         }
         let due = self.queue.first().copied().filter(|due| due.at <= now);
@@ -169,19 +169,19 @@ mod tests {
     const A: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200));
     const B: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x201));
 
-    /// An answer lease that never ends.
-    const OPEN: Instant = Instant::from_nanos(u64::MAX);
+    /// End of an answer lease that never ends.
+    const ENDLESS_LEASE: Instant = Instant::from_nanos(u64::MAX);
 
     /// Runs the announcer from `from` until the queue is empty. Returns the announcements with
     /// their times in milliseconds.
     fn run(announcer: &mut Announcer, from: Instant) -> Vec<(u128, IpAddr)> {
-        let mut said = Vec::new();
+        let mut announcements = Vec::new();
         let mut now = from;
         loop {
-            while let Some(address) = announcer.next(now, OPEN) {
-                said.push((now.since(Instant::ZERO).as_millis(), address));
+            while let Some(address) = announcer.next(now, ENDLESS_LEASE) {
+                announcements.push((now.since(Instant::ZERO).as_millis(), address));
             }
-            let Some(deadline) = announcer.deadline() else { return said };
+            let Some(deadline) = announcer.deadline() else { return announcements };
             assert!(deadline > now, "the deadline moves on");
             now = deadline;
         }
@@ -199,47 +199,51 @@ mod tests {
     }
 
     #[test]
-    fn first_announcements_go_before_repeats_and_keep_the_pace() {
+    fn first_announcements_precede_repeats_within_the_rate_limit() {
         let mut announcer = Announcer::new(None);
         let start = Instant::from_millis(10_000);
         let count = 1_000;
         for i in 0..count {
             announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), start);
         }
-        let said = run(&mut announcer, start);
+        let announcements = run(&mut announcer, start);
         let firsts: BTreeSet<_> =
-            said[..count as usize].iter().map(|(_, address)| address).collect();
-        assert_eq!(firsts.len(), count as usize, "every address once before any twice");
-        assert_eq!(said.len(), SERIES_INTERVALS.len() * count as usize);
-        for (i, (ms, _)) in said.iter().enumerate() {
-            let next_second = said[i..].partition_point(|(other, _)| *other < ms + 1_000);
+            announcements[..count as usize].iter().map(|(_, address)| address).collect();
+        assert_eq!(firsts.len(), count as usize, "every first announcement precedes all repeats");
+        assert_eq!(announcements.len(), SERIES_INTERVALS.len() * count as usize);
+        for (i, (ms, _)) in announcements.iter().enumerate() {
+            let next_second = announcements[i..].partition_point(|(other, _)| *other < ms + 1_000);
             let frames = u32::try_from(next_second).unwrap() * FRAMES_PER_ANNOUNCEMENT;
             let most = GRATUITOUS_PER_SECOND_MAX + (CATCH_UP_MAX + 1) * FRAMES_PER_ANNOUNCEMENT;
             assert!(frames <= most, "{frames} in the second from {ms} ms");
         }
-        let last_first = said[count as usize - 1].0 - 10_000;
-        assert!((350..=400).contains(&last_first), "1,000 addresses named after {last_first} ms");
+        let last_first = announcements[count as usize - 1].0 - 10_000;
+        assert!(
+            (350..=400).contains(&last_first),
+            "1,000 addresses announced after {last_first} ms"
+        );
     }
 
     #[test]
-    fn a_first_announcement_passes_repeats_that_are_late() {
+    fn a_first_announcement_precedes_overdue_repeats() {
         let mut announcer = Announcer::new(None);
         let count: u32 = 500;
         for i in 0..count {
             announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), Instant::ZERO);
         }
-        // The rate limit takes 200 ms for these; the first repeats were due at 30 ms.
+        // The rate limit takes 200 ms for all first announcements; the first repeats were due at
+        // 30 ms.
         let mut now = Instant::ZERO;
         for _ in 0..count {
             now = now.max(announcer.deadline().unwrap());
-            assert!(announcer.next(now, OPEN).is_some());
+            assert!(announcer.next(now, ENDLESS_LEASE).is_some());
         }
         announcer.start(A, now);
-        assert_eq!(announcer.next(announcer.deadline().unwrap(), OPEN), Some(A));
+        assert_eq!(announcer.next(announcer.deadline().unwrap(), ENDLESS_LEASE), Some(A));
     }
 
     #[test]
-    fn a_defence_is_one_announcement_more() {
+    fn an_extra_announcement_is_sent_once() {
         let mut announcer = Announcer::new(None);
         announcer.announce_extra(A);
         assert_eq!(run(&mut announcer, Instant::from_millis(1_000)), [(1_000, A)]);
@@ -252,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_announced_again_after_each_period_and_a_defence_does_not_wait_for_it() {
+    fn extra_announcements_do_not_wait_for_periodic_ones() {
         let period = Duration::from_secs(60);
         let mut announcer = Announcer::new(Some(period));
         announcer.start(A, Instant::ZERO);
         let mut at = Vec::new();
         for _ in 0..SERIES_INTERVALS.len() + 2 {
             let now = announcer.deadline().unwrap();
-            assert_eq!(announcer.next(now, OPEN), Some(A));
+            assert_eq!(announcer.next(now, ENDLESS_LEASE), Some(A));
             at.push(now);
         }
         let [.., last, first, second] = at[..] else { panic!("{at:?}") };
@@ -267,10 +271,10 @@ mod tests {
             (last, first, second),
             (Instant::from_millis(5_000), last + period, first + period)
         );
-        let soon = second + Duration::from_secs(1);
+        let early = second + Duration::from_secs(1);
         announcer.announce_extra(A);
         assert_eq!(
-            (announcer.next(soon, OPEN), announcer.deadline()),
+            (announcer.next(early, ENDLESS_LEASE), announcer.deadline()),
             (Some(A), Some(second + period))
         );
     }
@@ -281,15 +285,15 @@ mod tests {
         let start = Instant::from_millis(1_000);
         (0..1_000).for_each(|n| announcer.start(Ipv4Addr::from_bits(n).into(), start));
         announcer.start(B, start);
-        assert_ne!(announcer.next(start, OPEN), Some(B));
-        let mut told = Vec::new();
+        assert_ne!(announcer.next(start, ENDLESS_LEASE), Some(B));
+        let mut is_extra = Vec::new();
         for _ in 0..10 {
             announcer.announce_extra(B);
             announcer.announce_extra(B);
             let now = announcer.deadline().unwrap().max(start);
-            told.push(announcer.next(now, OPEN) == Some(B));
+            is_extra.push(announcer.next(now, ENDLESS_LEASE) == Some(B));
         }
-        assert_eq!(told, [true, false].repeat(5));
+        assert_eq!(is_extra, [true, false].repeat(5));
         announcer.stop(B);
         assert!(run(&mut announcer, start).iter().all(|(_, address)| *address != B));
         announcer.announce_extra(A);
@@ -298,17 +302,20 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_ends_it_and_a_start_begins_anew() {
+    fn stop_ends_a_series_and_start_begins_a_new_one() {
         let mut announcer = Announcer::new(None);
         announcer.start(A, Instant::ZERO);
         announcer.start(B, Instant::ZERO);
         let late = Instant::from_millis(50);
-        assert_eq!([announcer.next(late, OPEN), announcer.next(late, OPEN)], [Some(A), Some(B)]);
+        assert_eq!(
+            [announcer.next(late, ENDLESS_LEASE), announcer.next(late, ENDLESS_LEASE)],
+            [Some(A), Some(B)]
+        );
         announcer.stop(A);
         announcer.start(B, late);
-        let said = run(&mut announcer, late);
-        assert!(said.iter().all(|(_, address)| *address == B));
-        assert_eq!((said.len(), said[0].0), (SERIES_INTERVALS.len(), 50));
+        let announcements = run(&mut announcer, late);
+        assert!(announcements.iter().all(|(_, address)| *address == B));
+        assert_eq!((announcements.len(), announcements[0].0), (SERIES_INTERVALS.len(), 50));
     }
 
     #[test]
@@ -316,9 +323,12 @@ mod tests {
         let (mut announcer, start) = (Announcer::new(None), Instant::from_millis(1_000));
         announcer.start(A, start);
         announcer.announce_extra(B);
-        assert_eq!(announcer.next(start, start), None, "others may have both by now");
+        assert_eq!(announcer.next(start, start), None, "other nodes may own the addresses");
         assert_eq!(
-            [announcer.next(start, OPEN), announcer.next(start + ANNOUNCEMENT_INTERVAL, OPEN)],
+            [
+                announcer.next(start, ENDLESS_LEASE),
+                announcer.next(start + ANNOUNCEMENT_INTERVAL, ENDLESS_LEASE)
+            ],
             [Some(B), Some(A)]
         );
     }

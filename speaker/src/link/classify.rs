@@ -25,8 +25,9 @@ pub(super) enum Classification<const N: usize> {
     Irrelevant,
 }
 
-/// Classifies an ARP frame received on an interface with the hardware address `mac`. `held` are the
-/// addresses that this node owns; `checked` returns whether an ARP probe for an address is running.
+/// Classifies an ARP frame received on an interface with the hardware address `mac`. `owned` are
+/// the addresses that this node owns; `is_probed` returns whether an ARP probe for an address is
+/// running.
 ///
 /// The reply goes to the sender hardware address in the request (RFC 826). Only requests to the
 /// broadcast address or to this node get a reply; RFC 826 has no others. A frame whose sender
@@ -36,21 +37,23 @@ pub(super) fn classify_arp(
     frame: &[u8],
     arp: &Arp,
     mac: Mac,
-    held: &BTreeSet<Ipv4Addr>,
-    checked: impl Fn(IpAddr) -> bool,
+    owned: &BTreeSet<Ipv4Addr>,
+    is_probed: impl Fn(IpAddr) -> bool,
 ) -> Classification<{ arp::FRAME_LENGTH }> {
-    let to_us = frame.starts_with(&mac.0);
+    let is_to_this_node = frame.starts_with(&mac.0);
     let address = IpAddr::V4(arp.sender);
-    if (held.contains(&arp.sender) || checked(address)) && arp.sender_mac != mac {
-        let answer = to_us && arp.operation == Operation::Reply && arp.sender != arp.target;
-        return Classification::ForeignHost { address, mac: arp.sender_mac, announced: !answer };
+    if (owned.contains(&arp.sender) || is_probed(address)) && arp.sender_mac != mac {
+        let is_reply =
+            is_to_this_node && arp.operation == Operation::Reply && arp.sender != arp.target;
+        return Classification::ForeignHost { address, mac: arp.sender_mac, announced: !is_reply };
     }
     match arp.operation {
         Operation::Reply => Classification::Reply { address, mac: arp.sender_mac },
         Operation::Request => {
-            let to_us = to_us || frame.starts_with(&Mac::BROADCAST.0);
-            let asked = to_us && arp.sender != arp.target && held.contains(&arp.target);
-            if asked {
+            let is_to_this_node = is_to_this_node || frame.starts_with(&Mac::BROADCAST.0);
+            let is_request =
+                is_to_this_node && arp.sender != arp.target && owned.contains(&arp.target);
+            if is_request {
                 Classification::Request(arp::reply(mac, arp.target, arp.sender_mac, arp.sender))
             } else {
                 Classification::Irrelevant
@@ -69,33 +72,37 @@ pub(super) fn classify_arp(
 pub(super) fn classify_ndp(
     ndp: &Ndp,
     mac: Mac,
-    held: &BTreeSet<Ipv6Addr>,
-    checked: impl Fn(IpAddr) -> bool,
+    owned: &BTreeSet<Ipv6Addr>,
+    is_probed: impl Fn(IpAddr) -> bool,
 ) -> Classification<{ ndp::FRAME_LENGTH }> {
-    let theirs = ndp.mac.unwrap_or(ndp.source);
-    let ours = |address: Ipv6Addr| {
-        theirs != mac && ndp.source != mac && (held.contains(&address) || checked(address.into()))
+    let other_mac = ndp.mac.unwrap_or(ndp.source);
+    let is_conflict = |address: Ipv6Addr| {
+        other_mac != mac
+            && ndp.source != mac
+            && (owned.contains(&address) || is_probed(address.into()))
     };
     match ndp.kind {
-        NdpKind::Advertisement { solicited, .. } if ours(ndp.target) => {
+        NdpKind::Advertisement { solicited, .. } if is_conflict(ndp.target) => {
             let address = IpAddr::V6(ndp.target);
             Classification::ForeignHost {
                 address,
-                mac: theirs,
-                announced: !solicited && !checked(address),
+                mac: other_mac,
+                announced: !solicited && !is_probed(address),
             }
         }
         NdpKind::Advertisement { .. } => {
-            Classification::Reply { address: ndp.target.into(), mac: theirs }
+            Classification::Reply { address: ndp.target.into(), mac: other_mac }
         }
-        NdpKind::Solicitation if ours(ndp.sender) => {
-            Classification::ForeignHost { address: ndp.sender.into(), mac: theirs, announced: true }
-        }
-        NdpKind::Solicitation if ndp.source != mac && held.contains(&ndp.target) => {
+        NdpKind::Solicitation if is_conflict(ndp.sender) => Classification::ForeignHost {
+            address: ndp.sender.into(),
+            mac: other_mac,
+            announced: true,
+        },
+        NdpKind::Solicitation if ndp.source != mac && owned.contains(&ndp.target) => {
             match ndp.sender {
                 Ipv6Addr::UNSPECIFIED => Classification::DadSolicitation(ndp.target),
-                asker => Classification::Request(ndp::solicited_advertisement(
-                    mac, ndp.target, ndp.source, asker,
+                requester => Classification::Request(ndp::solicited_advertisement(
+                    mac, ndp.target, ndp.source, requester,
                 )),
             }
         }
@@ -107,134 +114,145 @@ pub(super) fn classify_ndp(
 mod tests {
     use super::*;
 
-    const MINE: Mac = Mac([2, 0, 0, 0, 0, 1]);
-    const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
+    const OWN_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const OTHER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
     const VIP: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
-    const CHECKED: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
+    const PROBED: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
     const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 100);
 
-    fn meaning(frame: &[u8], held: &[Ipv4Addr]) -> Classification<{ arp::FRAME_LENGTH }> {
+    fn classify_arp_frame(
+        frame: &[u8],
+        owned: &[Ipv4Addr],
+    ) -> Classification<{ arp::FRAME_LENGTH }> {
         let arp = Arp::decode(frame).expect("ARP");
-        classify_arp(frame, &arp, MINE, &held.iter().copied().collect(), |address| {
-            address == CHECKED
+        classify_arp(frame, &arp, OWN_MAC, &owned.iter().copied().collect(), |address| {
+            address == PROBED
         })
     }
 
     #[test]
-    fn who_else_has_an_address_of_ours_is_told_from_who_asks_for_it() {
+    fn arp_frames_of_foreign_hosts_are_detected() {
         let foreign = |address: Ipv4Addr, announced| Classification::ForeignHost {
             address: address.into(),
-            mac: THEIRS,
+            mac: OTHER_MAC,
             announced,
         };
         let cases = [
-            (arp::gratuitous_request(THEIRS, VIP), foreign(VIP, true)),
-            (arp::gratuitous_reply(THEIRS, VIP), foreign(VIP, true)),
-            (arp::request(THEIRS, VIP, CLIENT), foreign(VIP, true)),
-            (arp::reply(THEIRS, VIP, MINE, CLIENT), foreign(VIP, false)),
-            (arp::reply(THEIRS, CHECKED, MINE, Ipv4Addr::UNSPECIFIED), foreign(CHECKED, false)),
+            (arp::gratuitous_request(OTHER_MAC, VIP), foreign(VIP, true)),
+            (arp::gratuitous_reply(OTHER_MAC, VIP), foreign(VIP, true)),
+            (arp::request(OTHER_MAC, VIP, CLIENT), foreign(VIP, true)),
+            (arp::reply(OTHER_MAC, VIP, OWN_MAC, CLIENT), foreign(VIP, false)),
+            (arp::reply(OTHER_MAC, PROBED, OWN_MAC, Ipv4Addr::UNSPECIFIED), foreign(PROBED, false)),
             (
-                arp::reply(MINE, VIP, MINE, CLIENT),
-                Classification::Reply { address: VIP.into(), mac: MINE },
+                arp::reply(OWN_MAC, VIP, OWN_MAC, CLIENT),
+                Classification::Reply { address: VIP.into(), mac: OWN_MAC },
             ),
-            (arp::request(MINE, VIP, VIP), Classification::Irrelevant),
+            (arp::request(OWN_MAC, VIP, VIP), Classification::Irrelevant),
         ];
         for (frame, expect) in cases {
-            assert_eq!(meaning(&frame, &[VIP]), expect, "{frame:02x?}");
+            assert_eq!(classify_arp_frame(&frame, &[VIP]), expect, "{frame:02x?}");
         }
     }
 
     #[test]
-    fn only_questions_for_a_held_address_are_answered_and_only_when_they_are_for_us() {
+    fn only_arp_requests_to_this_node_for_owned_addresses_get_a_reply() {
         let to = |destination: Mac, mut frame: [u8; arp::FRAME_LENGTH]| {
             frame[..6].copy_from_slice(&destination.0);
             frame
         };
-        let asked = arp::request(THEIRS, CLIENT, VIP);
-        let probe = arp::request(THEIRS, Ipv4Addr::UNSPECIFIED, VIP);
+        let request = arp::request(OTHER_MAC, CLIENT, VIP);
+        let probe = arp::request(OTHER_MAC, Ipv4Addr::UNSPECIFIED, VIP);
         // A bridge that translates hardware addresses has put its own into the Ethernet header.
-        let mut relayed = asked;
+        let mut relayed = request;
         relayed[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
-        let answer = |asker| Classification::Request(arp::reply(MINE, VIP, THEIRS, asker));
+        let reply =
+            |requester| Classification::Request(arp::reply(OWN_MAC, VIP, OTHER_MAC, requester));
         let cases = [
-            (asked, answer(CLIENT)),
-            (to(MINE, asked), answer(CLIENT)),
-            (probe, answer(Ipv4Addr::UNSPECIFIED)),
-            (relayed, answer(CLIENT)),
-            (to(Mac([2, 0, 0, 0, 0, 9]), asked), Classification::Irrelevant),
-            (to(Mac([1, 0, 0x5e, 0, 0, 1]), asked), Classification::Irrelevant),
-            (arp::request(THEIRS, CLIENT, CHECKED), Classification::Irrelevant),
-            (arp::gratuitous_request(THEIRS, CLIENT), Classification::Irrelevant),
+            (request, reply(CLIENT)),
+            (to(OWN_MAC, request), reply(CLIENT)),
+            (probe, reply(Ipv4Addr::UNSPECIFIED)),
+            (relayed, reply(CLIENT)),
+            (to(Mac([2, 0, 0, 0, 0, 9]), request), Classification::Irrelevant),
+            (to(Mac([1, 0, 0x5e, 0, 0, 1]), request), Classification::Irrelevant),
+            (arp::request(OTHER_MAC, CLIENT, PROBED), Classification::Irrelevant),
+            (arp::gratuitous_request(OTHER_MAC, CLIENT), Classification::Irrelevant),
             (
-                arp::reply(THEIRS, CLIENT, MINE, CLIENT),
-                Classification::Reply { address: CLIENT.into(), mac: THEIRS },
+                arp::reply(OTHER_MAC, CLIENT, OWN_MAC, CLIENT),
+                Classification::Reply { address: CLIENT.into(), mac: OTHER_MAC },
             ),
         ];
         for (frame, expect) in cases {
-            assert_eq!(meaning(&frame, &[VIP]), expect, "{frame:02x?}");
+            assert_eq!(classify_arp_frame(&frame, &[VIP]), expect, "{frame:02x?}");
         }
-        assert_eq!(meaning(&asked, &[]), Classification::Irrelevant);
+        assert_eq!(classify_arp_frame(&request, &[]), Classification::Irrelevant);
     }
 
     const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200);
-    const CHECKED6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x201);
+    const PROBED6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x201);
     const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x100);
 
-    fn meaning6(frame: &[u8], held: &[Ipv6Addr]) -> Classification<{ ndp::FRAME_LENGTH }> {
+    fn classify_ndp_frame(
+        frame: &[u8],
+        owned: &[Ipv6Addr],
+    ) -> Classification<{ ndp::FRAME_LENGTH }> {
         let ndp = Ndp::decode(frame).expect("Neighbor Discovery");
-        classify_ndp(&ndp, MINE, &held.iter().copied().collect(), |address| address == CHECKED6)
+        classify_ndp(&ndp, OWN_MAC, &owned.iter().copied().collect(), |address| address == PROBED6)
     }
 
     #[test]
-    fn neighbours_are_answered_that_ask_for_what_is_held_with_and_without_an_address_of_their_own()
-    {
-        let answer = |asker| {
-            Classification::Request(ndp::solicited_advertisement(MINE, VIP6, THEIRS, asker))
+    fn only_solicitations_for_owned_addresses_get_a_reply() {
+        let reply = |requester| {
+            Classification::Request(ndp::solicited_advertisement(
+                OWN_MAC, VIP6, OTHER_MAC, requester,
+            ))
         };
         let cases: [(&[u8], Classification<{ ndp::FRAME_LENGTH }>); 6] = [
-            (&ndp::solicitation(THEIRS, CLIENT6, VIP6), answer(CLIENT6)),
-            (&ndp::unicast_solicitation(THEIRS, CLIENT6, VIP6, MINE), answer(CLIENT6)),
-            (&ndp::dad_solicitation(THEIRS, VIP6), Classification::DadSolicitation(VIP6)),
-            (&ndp::solicitation(THEIRS, CLIENT6, CHECKED6), Classification::Irrelevant),
-            (&ndp::dad_solicitation(MINE, VIP6), Classification::Irrelevant),
+            (&ndp::solicitation(OTHER_MAC, CLIENT6, VIP6), reply(CLIENT6)),
+            (&ndp::unicast_solicitation(OTHER_MAC, CLIENT6, VIP6, OWN_MAC), reply(CLIENT6)),
+            (&ndp::dad_solicitation(OTHER_MAC, VIP6), Classification::DadSolicitation(VIP6)),
+            (&ndp::solicitation(OTHER_MAC, CLIENT6, PROBED6), Classification::Irrelevant),
+            (&ndp::dad_solicitation(OWN_MAC, VIP6), Classification::Irrelevant),
             (
-                &ndp::unsolicited_advertisement(THEIRS, CLIENT6),
-                Classification::Reply { address: CLIENT6.into(), mac: THEIRS },
+                &ndp::unsolicited_advertisement(OTHER_MAC, CLIENT6),
+                Classification::Reply { address: CLIENT6.into(), mac: OTHER_MAC },
             ),
         ];
         for (frame, expect) in cases {
-            assert_eq!(meaning6(frame, &[VIP6]), expect, "{frame:02x?}");
+            assert_eq!(classify_ndp_frame(frame, &[VIP6]), expect, "{frame:02x?}");
         }
         assert_eq!(
-            meaning6(&ndp::solicitation(THEIRS, CLIENT6, VIP6), &[]),
+            classify_ndp_frame(&ndp::solicitation(OTHER_MAC, CLIENT6, VIP6), &[]),
             Classification::Irrelevant
         );
     }
 
     #[test]
-    fn neighbours_that_have_an_address_of_ours_are_seen() {
+    fn ndp_frames_of_foreign_hosts_are_detected() {
         let foreign = |address: Ipv6Addr, announced| Classification::ForeignHost {
             address: address.into(),
-            mac: THEIRS,
+            mac: OTHER_MAC,
             announced,
         };
         let cases: [(&[u8], Classification<{ ndp::FRAME_LENGTH }>); 6] = [
-            (&ndp::unsolicited_advertisement(THEIRS, VIP6), foreign(VIP6, true)),
-            (&ndp::solicited_advertisement(THEIRS, VIP6, MINE, CLIENT6), foreign(VIP6, false)),
-            (&ndp::solicitation(THEIRS, VIP6, CLIENT6), foreign(VIP6, true)),
-            // The reply to our own duplicate address detection goes to all nodes.
-            (&ndp::unsolicited_advertisement(THEIRS, CHECKED6), foreign(CHECKED6, false)),
+            (&ndp::unsolicited_advertisement(OTHER_MAC, VIP6), foreign(VIP6, true)),
             (
-                &ndp::solicited_advertisement(THEIRS, CHECKED6, MINE, CLIENT6),
-                foreign(CHECKED6, false),
+                &ndp::solicited_advertisement(OTHER_MAC, VIP6, OWN_MAC, CLIENT6),
+                foreign(VIP6, false),
+            ),
+            (&ndp::solicitation(OTHER_MAC, VIP6, CLIENT6), foreign(VIP6, true)),
+            // The reply to this node's own duplicate address detection goes to all nodes.
+            (&ndp::unsolicited_advertisement(OTHER_MAC, PROBED6), foreign(PROBED6, false)),
+            (
+                &ndp::solicited_advertisement(OTHER_MAC, PROBED6, OWN_MAC, CLIENT6),
+                foreign(PROBED6, false),
             ),
             (
-                &ndp::unsolicited_advertisement(MINE, VIP6),
-                Classification::Reply { address: VIP6.into(), mac: MINE },
+                &ndp::unsolicited_advertisement(OWN_MAC, VIP6),
+                Classification::Reply { address: VIP6.into(), mac: OWN_MAC },
             ),
         ];
         for (frame, expect) in cases {
-            assert_eq!(meaning6(frame, &[VIP6]), expect, "{frame:02x?}");
+            assert_eq!(classify_ndp_frame(frame, &[VIP6]), expect, "{frame:02x?}");
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn neighbor_discovery(index: u32) -> Vec<SockFilter> {
 
 /// Returns the instructions common to all sockets of this interface, followed by `rest`.
 fn with_common_prefix<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<SockFilter> {
-    let begin = [
+    let prefix = [
         load(libc::SKF_AD_PKTTYPE),
         skip_if(libc::PACKET_OTHERHOST as u32, 3, 0),
         skip_if(libc::PACKET_OUTGOING as u32, 2, 0),
@@ -68,7 +68,7 @@ fn with_common_prefix<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<
         skip_if(index, 1, 0),
         DROP,
     ];
-    begin.into_iter().chain(rest).collect()
+    prefix.into_iter().chain(rest).collect()
 }
 
 /// Maximum number of sources that can be exempt from sampling. Each takes five instructions, and
@@ -76,32 +76,32 @@ fn with_common_prefix<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<
 /// filter that is being replaced.
 const UNSAMPLED_SOURCES_MAX: usize = 128;
 
-/// Returns a program that drops all frames from the sources `blocked`. From the sources `spared`,
-/// the program passes all frames, and from the other sources one frame in 2^`thin`, at random. The
-/// program `filter` then examines the passed frames.
+/// Returns a program that drops all frames from the sources `blocked`. From the sources `exempt`,
+/// the program passes all frames, and from the other sources one frame in 2^`sampling_shift`, at
+/// random. The program `filter` then examines the passed frames.
 pub(super) fn with_blocked(
     blocked: impl Iterator<Item = Mac>,
-    spared: impl Iterator<Item = Mac>,
-    thin: u8,
+    exempt: impl Iterator<Item = Mac>,
+    sampling_shift: u8,
     filter: Vec<SockFilter>,
 ) -> Vec<SockFilter> {
     let drops = blocked.flat_map(|mac| if_from(mac, DROP));
-    if thin == 0 {
+    if sampling_shift == 0 {
         return drops.chain(filter).collect();
     }
-    let chance = [
+    let sample = [
         load(libc::SKF_AD_RANDOM),
-        SockFilter::new(AND, 0, 0, (1 << thin) - 1),
+        SockFilter::new(AND, 0, 0, (1 << sampling_shift) - 1),
         skip_if(0, 1, 0),
         DROP,
     ];
-    let spared: Vec<_> = spared.take(UNSAMPLED_SOURCES_MAX).collect();
-    let end = spared.len() * IF_FROM_LENGTH + chance.len();
-    let passes = spared.iter().enumerate().flat_map(|(place, mac)| {
-        let rest = end - (place + 1) * IF_FROM_LENGTH;
+    let exempt: Vec<_> = exempt.take(UNSAMPLED_SOURCES_MAX).collect();
+    let end = exempt.len() * IF_FROM_LENGTH + sample.len();
+    let exempt_jumps = exempt.iter().enumerate().flat_map(|(position, mac)| {
+        let rest = end - (position + 1) * IF_FROM_LENGTH;
         if_from(*mac, SockFilter::new(JUMP, 0, 0, u32::try_from(rest).unwrap_or(u32::MAX)))
     });
-    drops.chain(passes).chain(chance).chain(filter).collect()
+    drops.chain(exempt_jumps).chain(sample).chain(filter).collect()
 }
 
 /// Number of instructions that [`if_from`] returns.

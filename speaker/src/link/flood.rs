@@ -77,9 +77,9 @@ impl CpuBudget {
     pub(super) fn charge(&mut self, start: Instant, now: Instant) -> bool {
         self.accrue(now);
         self.used += now.since(start).min(BURST_COST_MAX) + WAKE_UP_COST;
-        let too_much = self.open && self.used > BURST_CREDIT;
-        self.open &= !too_much;
-        too_much
+        let exhausted = self.open && self.used > BURST_CREDIT;
+        self.open &= !exhausted;
+        exhausted
     }
 
     /// Pauses reading after all frames were read at `now` during a flood, so that more frames are
@@ -92,11 +92,11 @@ impl CpuBudget {
     /// Returns the time at which reading may continue, as [`CpuBudget::is_open`] then reports.
     /// None: frames may be read now.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let paid = (!self.open).then(|| {
+        let credit_at = (!self.open).then(|| {
             self.at + (self.used + REOPEN_CREDIT).saturating_sub(BURST_CREDIT) * SHARE_DIVISOR
         });
-        let rested = (self.backoff_until > self.at).then_some(self.backoff_until);
-        paid.max(rested)
+        let backoff_end = (self.backoff_until > self.at).then_some(self.backoff_until);
+        credit_at.max(backoff_end)
     }
 
     fn accrue(&mut self, now: Instant) {
@@ -126,14 +126,14 @@ pub(super) struct SourceLimiter {
 }
 
 impl SourceLimiter {
-    /// Returns a limiter that blocks each source that sends `most` or more frames within a second.
-    pub(super) const fn new(most: u32) -> Self {
-        let (ease_at, count_until) = (Instant::ZERO, Instant::ZERO);
+    /// Returns a limiter that blocks each source that sends `frames_per_second_max` or more frames
+    /// within a second.
+    pub(super) const fn new(frames_per_second_max: u32) -> Self {
         Self {
-            frames_per_second_max: most,
+            frames_per_second_max,
             level: 0,
-            level_down_at: ease_at,
-            window_end: count_until,
+            level_down_at: Instant::ZERO,
+            window_end: Instant::ZERO,
             sources: [(Mac::ZERO, 0); SOURCES_MAX],
             blocked: [None; SOURCES_MAX],
         }
@@ -150,24 +150,24 @@ impl SourceLimiter {
             self.sources.iter_mut().for_each(|(_, count)| *count -= least);
             weight -= least;
         }
-        if let Some(place) =
+        if let Some(index) =
             known.or_else(|| self.sources.iter().position(|(_, count)| *count == 0))
         {
-            self.sources[place] = (source, self.sources[place].1 + weight);
+            self.sources[index] = (source, self.sources[index].1 + weight);
         }
     }
 
-    /// Blocks the sources that have exceeded the limit, except those for which `spared` returns
+    /// Blocks the sources that have exceeded the limit, except those for which `is_exempt` returns
     /// true. Returns whether a source was blocked.
-    pub(super) fn block(&mut self, now: Instant, spared: impl Fn(Mac) -> bool) -> bool {
+    pub(super) fn block(&mut self, now: Instant, is_exempt: impl Fn(Mac) -> bool) -> bool {
         let mut changed = false;
         for (mac, count) in self.sources {
             if count >= self.frames_per_second_max
                 && self.blocked().all(|other| other != mac)
-                && !spared(mac)
-                && let Some(place) = self.blocked.iter_mut().find(|place| place.is_none())
+                && !is_exempt(mac)
+                && let Some(slot) = self.blocked.iter_mut().find(|slot| slot.is_none())
             {
-                *place = Some((mac, now + BLOCK_LIFETIME));
+                *slot = Some((mac, now + BLOCK_LIFETIME));
                 // This source probably caused the overload, so the others need no sampling.
                 self.level = 0;
                 changed = true;
@@ -203,15 +203,16 @@ impl SourceLimiter {
     /// Removes the blocks that have expired, and lowers the level if it is time. Returns whether a
     /// block or the level has changed, so that the kernel's filter must be replaced.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let ease = self.level > 0 && self.level_down_at <= now;
-        if ease {
+        let lower_level = self.level > 0 && self.level_down_at <= now;
+        if lower_level {
             self.level -= 1;
             self.level_down_at = now + LEVEL_DOWN_AFTER;
         }
-        let over = |place: &Option<(Mac, Instant)>| place.is_some_and(|(_, until)| until <= now);
-        let any = self.blocked.iter().any(over);
-        self.blocked.iter_mut().filter(|place| over(place)).for_each(|place| *place = None);
-        any || ease
+        let is_expired =
+            |block: &Option<(Mac, Instant)>| block.is_some_and(|(_, until)| until <= now);
+        let any = self.blocked.iter().any(is_expired);
+        self.blocked.iter_mut().filter(|block| is_expired(block)).for_each(|block| *block = None);
+        any || lower_level
     }
 
     /// Returns the maximum number of frames that one host may send per second.
@@ -227,8 +228,8 @@ impl SourceLimiter {
     /// Returns the time at which [`SourceLimiter::expire`] must be called. None: no source is
     /// blocked, and the level is 0.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let ease_at = (self.level > 0).then_some(self.level_down_at);
-        self.blocked.iter().flatten().map(|(_, until)| *until).chain(ease_at).min()
+        let level_down_at = (self.level > 0).then_some(self.level_down_at);
+        self.blocked.iter().flatten().map(|(_, until)| *until).chain(level_down_at).min()
     }
 }
 
@@ -245,29 +246,30 @@ mod tests {
 
     #[test]
     fn reading_takes_half_of_the_time_in_the_long_run() {
-        let mut quota = CpuBudget::new();
-        let (mut now, mut spent, mut breath) = (Instant::from_millis(1_000), Duration::ZERO, None);
+        let mut budget = CpuBudget::new();
+        let (mut now, mut read_time, mut first_burst) =
+            (Instant::from_millis(1_000), Duration::ZERO, None);
         let end = now + Duration::from_secs(10);
         while now < end {
-            if quota.is_open(now) {
+            if budget.is_open(now) {
                 now = now + BURST;
-                quota.charge(earlier(now), now);
-                spent += BURST;
+                budget.charge(earlier(now), now);
+                read_time += BURST;
             } else {
-                breath = breath.or(Some(spent));
-                now = quota.deadline().unwrap();
+                first_burst = first_burst.or(Some(read_time));
+                now = budget.deadline().unwrap();
             }
         }
         assert!(
-            (Duration::from_millis(4_900)..Duration::from_millis(5_000)).contains(&spent),
-            "{spent:?}"
+            (Duration::from_millis(4_900)..Duration::from_millis(5_000)).contains(&read_time),
+            "{read_time:?}"
         );
         assert!(
-            breath.is_some_and(|breath| breath >= BURST_CREDIT),
-            "what comes in one breath is read in one: {breath:?}"
+            first_burst.is_some_and(|first_burst| first_burst >= BURST_CREDIT),
+            "a burst within the credit is read without a pause: {first_burst:?}"
         );
-        let rested = now + Duration::from_secs(1);
-        assert!(quota.is_open(rested) && quota.deadline().is_none());
+        let backoff_end = now + Duration::from_secs(1);
+        assert!(budget.is_open(backoff_end) && budget.deadline().is_none());
     }
 
     fn earlier(now: Instant) -> Instant {
@@ -275,161 +277,168 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_too_much_so_much_is_left_out_that_the_rest_is_not() {
+    fn sampling_keeps_reading_within_the_cpu_budget() {
         // 300,000 frames/s of 10 us each: the time of three processors.
-        let (mut quota, mut guard) =
+        let (mut budget, mut limiter) =
             (CpuBudget::new(), SourceLimiter::new(REQUESTS_PER_SECOND_MAX));
-        let (mut now, mut spent, mut closed) =
+        let (mut now, mut read_time, mut closed) =
             (Instant::from_millis(1_000), Duration::ZERO, Duration::ZERO);
         let step = Duration::from_millis(1);
         for _ in 0..20_000 {
             now = now + step;
-            if quota.is_open(now) {
-                let cost = (step * 3 / (1 << guard.sampling_shift())).min(step);
-                if quota.charge(now, now + cost) {
-                    guard.raise_level(now);
+            if budget.is_open(now) {
+                let cost = (step * 3 / (1 << limiter.sampling_shift())).min(step);
+                if budget.charge(now, now + cost) {
+                    limiter.raise_level(now);
                 }
-                spent += cost;
+                read_time += cost;
             } else {
                 closed += step;
             }
-            guard.expire(now);
+            limiter.expire(now);
         }
-        assert!(spent < Duration::from_millis(10_200), "half of 20 s, and a breath: {spent:?}");
-        assert!(closed < Duration::from_secs(4), "it is read almost all the time: {closed:?}");
-        (0..100).for_each(|_| guard.raise_level(now));
-        assert_eq!((guard.sampling_shift(), guard.backs_off()), (LEVEL_MAX - 1, true));
+        assert!(
+            read_time < Duration::from_millis(10_200),
+            "half of 20 s and the burst credit: {read_time:?}"
+        );
+        assert!(closed < Duration::from_secs(4), "reading rarely pauses: {closed:?}");
+        (0..100).for_each(|_| limiter.raise_level(now));
+        assert_eq!((limiter.sampling_shift(), limiter.backs_off()), (LEVEL_MAX - 1, true));
         let mut steps = 0;
-        while let Some(deadline) = guard.deadline() {
-            assert!(guard.expire(deadline));
+        while let Some(deadline) = limiter.deadline() {
+            assert!(limiter.expire(deadline));
             steps += 1;
         }
         assert_eq!(
-            (steps, guard.sampling_shift(), guard.backs_off()),
+            (steps, limiter.sampling_shift(), limiter.backs_off()),
             (LEVEL_MAX, 0, false),
-            "all is read again"
+            "all limits end"
         );
     }
 
     #[test]
-    fn being_woken_counts() {
+    fn wake_ups_are_charged_to_the_cpu_budget() {
         // Each wake-up reads one frame, which takes no more than a third of the time.
-        let (mut quota, gap, frame) =
+        let (mut budget, gap, frame) =
             (CpuBudget::new(), Duration::from_micros(33), Duration::from_micros(10));
         let mut now = Instant::from_millis(1_000);
-        let too_much = (0..30_000).any(|_| {
+        let exhausted = (0..30_000).any(|_| {
             now = now + gap;
-            quota.charge(now, now + frame)
+            budget.charge(now, now + frame)
         });
-        assert!(too_much && !quota.is_open(now));
+        assert!(exhausted && !budget.is_open(now));
     }
 
     #[test]
-    fn after_a_rest_it_is_read_again() {
-        let (mut quota, now) = (CpuBudget::new(), Instant::from_millis(1_000));
-        quota.back_off(now);
-        let rested = quota.deadline().expect("a rest ends");
-        assert_eq!(rested, now + BACKOFF);
-        assert!(!quota.is_open(now) && quota.is_open(rested));
-        assert_eq!(quota.deadline(), None);
-        (0..100).for_each(|_| _ = quota.charge(rested, rested + BURST_COST_MAX));
-        let spent = rested + BURST_COST_MAX;
-        quota.back_off(spent);
-        let paid = quota.deadline().expect("a debt is paid");
-        assert!(paid > spent + BACKOFF, "which takes longer");
-        quota.back_off(paid);
+    fn reading_continues_after_a_pause() {
+        let (mut budget, now) = (CpuBudget::new(), Instant::from_millis(1_000));
+        budget.back_off(now);
+        let backoff_end = budget.deadline().expect("the pause ends");
+        assert_eq!(backoff_end, now + BACKOFF);
+        assert!(!budget.is_open(now) && budget.is_open(backoff_end));
+        assert_eq!(budget.deadline(), None);
+        (0..100).for_each(|_| _ = budget.charge(backoff_end, backoff_end + BURST_COST_MAX));
+        let exhausted_at = backoff_end + BURST_COST_MAX;
+        budget.back_off(exhausted_at);
+        let credit_at = budget.deadline().expect("the budget recovers");
+        assert!(
+            credit_at > exhausted_at + BACKOFF,
+            "the budget recovers later than the pause ends"
+        );
+        budget.back_off(credit_at);
         assert_eq!(
-            quota.deadline(),
-            Some(paid + BACKOFF),
-            "and a rest goes on where it is paid for"
+            budget.deadline(),
+            Some(credit_at + BACKOFF),
+            "after the budget has recovered, the pause remains"
         );
     }
 
     #[test]
-    fn a_thread_without_a_processor_has_not_read() {
-        let mut quota = CpuBudget::new();
+    fn time_without_a_processor_is_not_charged() {
+        let mut budget = CpuBudget::new();
         for second in 1..=100 {
             let now = Instant::from_millis(second * 1_000);
-            assert!(quota.is_open(now));
-            quota.charge(now, now + Duration::from_millis(500));
+            assert!(budget.is_open(now));
+            budget.charge(now, now + Duration::from_millis(500));
         }
-        assert_eq!(quota.deadline(), None);
+        assert_eq!(budget.deadline(), None);
     }
 
     #[test]
-    fn who_sends_too_much_is_blocked_for_a_while_and_nobody_else_is() {
-        for loud in [0, 1, 2] {
-            let mut guard = SourceLimiter::new(REQUESTS_PER_SECOND_MAX);
+    fn only_sources_above_the_limit_are_blocked_for_a_while() {
+        for flooders in [0, 1, 2] {
+            let mut limiter = SourceLimiter::new(REQUESTS_PER_SECOND_MAX);
             let start = Instant::from_millis(1_000);
             let mut blocked = Vec::new();
             for n in 0..100_000 {
-                // Every tenth frame has a new source; if `loud` is 0, every frame has.
-                let other = loud == 0 || n % 10 == 0;
-                guard.count(if other { mac(n + 1000) } else { mac(n % loud) });
-                if n % 50 == 0 && guard.block(start + Duration::from_micros(n.into()), |_| false) {
-                    blocked = guard.blocked().collect();
+                // Every tenth frame has a new source; if `flooders` is 0, every frame has.
+                let other = flooders == 0 || n % 10 == 0;
+                limiter.count(if other { mac(n + 1000) } else { mac(n % flooders) });
+                if n % 50 == 0 && limiter.block(start + Duration::from_micros(n.into()), |_| false)
+                {
+                    blocked = limiter.blocked().collect();
                 }
             }
             blocked.sort();
-            assert_eq!(blocked, (0..loud).map(mac).collect::<Vec<_>>());
+            assert_eq!(blocked, (0..flooders).map(mac).collect::<Vec<_>>());
             let until = start + Duration::from_secs(1) + BLOCK_LIFETIME;
-            assert_eq!(guard.expire(until), loud > 0);
+            assert_eq!(limiter.expire(until), flooders > 0);
             assert!(
-                guard.blocked().next().is_none()
-                    && guard.deadline().is_none()
-                    && !guard.expire(until)
+                limiter.blocked().next().is_none()
+                    && limiter.deadline().is_none()
+                    && !limiter.expire(until)
             );
         }
     }
 
     #[test]
-    fn a_host_that_sends_more_than_can_be_read_is_blocked_and_one_of_many_is_not() {
+    fn a_single_flooder_is_blocked_although_frames_are_sampled() {
         // 200,000 frames/s, of which half a processor reads 5,000.
         for hosts in [1, 2, 4_096] {
-            let (mut quota, mut guard) =
+            let (mut budget, mut limiter) =
                 (CpuBudget::new(), SourceLimiter::new(REQUESTS_PER_SECOND_MAX));
             let (mut now, cost, mut read) =
                 (Instant::from_millis(1_000), Duration::from_micros(100), 0_u32);
             let end = now + Duration::from_secs(4);
-            while now < end && guard.blocked().next().is_none() {
-                let gap = Duration::from_micros(5) * (1 << guard.sampling_shift());
-                if quota.is_open(now) {
+            while now < end && limiter.blocked().next().is_none() {
+                let gap = Duration::from_micros(5) * (1 << limiter.sampling_shift());
+                if budget.is_open(now) {
                     read += 1;
-                    guard.count(mac(read % hosts));
+                    limiter.count(mac(read % hosts));
                     let start = now;
                     now = now + cost.max(gap);
-                    if quota.charge(start, start + cost) {
-                        guard.raise_level(now);
+                    if budget.charge(start, start + cost) {
+                        limiter.raise_level(now);
                     }
-                    guard.block(now, |_| false);
-                    guard.expire(now);
+                    limiter.block(now, |_| false);
+                    limiter.expire(now);
                 } else {
-                    now = quota.deadline().unwrap();
+                    now = budget.deadline().unwrap();
                 }
             }
-            assert_eq!(guard.blocked().next().is_some(), hosts < 3, "of {hosts} hosts");
+            assert_eq!(limiter.blocked().next().is_some(), hosts < 3, "of {hosts} hosts");
         }
     }
 
     #[test]
-    fn twenty_thousand_questions_in_a_second_are_a_flood_and_one_less_is_none() {
-        let mut guard = SourceLimiter::new(REQUESTS_PER_SECOND_MAX);
+    fn a_source_is_blocked_at_its_limit_and_not_below() {
+        let mut limiter = SourceLimiter::new(REQUESTS_PER_SECOND_MAX);
         let mut now = Instant::from_millis(1_000);
         for _ in 0..3 {
-            guard.block(now, |_| false);
-            (1..REQUESTS_PER_SECOND_MAX).for_each(|_| guard.count(mac(1)));
+            limiter.block(now, |_| false);
+            (1..REQUESTS_PER_SECOND_MAX).for_each(|_| limiter.count(mac(1)));
             now = now + Duration::from_secs(1);
-            assert!(!guard.block(now, |_| false));
+            assert!(!limiter.block(now, |_| false));
         }
-        assert_eq!(guard.deadline(), None);
-        (0..REQUESTS_PER_SECOND_MAX).for_each(|_| guard.count(mac(1)));
+        assert_eq!(limiter.deadline(), None);
+        (0..REQUESTS_PER_SECOND_MAX).for_each(|_| limiter.count(mac(1)));
         assert!(
-            !guard.block(now, |source| source == mac(1)),
-            "a source that is spared is never blocked"
+            !limiter.block(now, |source| source == mac(1)),
+            "an exempt source is never blocked"
         );
-        (0..REQUESTS_PER_SECOND_MAX).for_each(|_| guard.count(mac(1)));
-        assert!(guard.block(now, |source| source == mac(2)) && !guard.block(now, |_| false));
-        assert_eq!(guard.blocked().collect::<Vec<_>>(), [mac(1)]);
-        assert_eq!(guard.deadline(), Some(now + BLOCK_LIFETIME));
+        (0..REQUESTS_PER_SECOND_MAX).for_each(|_| limiter.count(mac(1)));
+        assert!(limiter.block(now, |source| source == mac(2)) && !limiter.block(now, |_| false));
+        assert_eq!(limiter.blocked().collect::<Vec<_>>(), [mac(1)]);
+        assert_eq!(limiter.deadline(), Some(now + BLOCK_LIFETIME));
     }
 }

@@ -51,34 +51,34 @@ pub(super) async fn maintain(
     let mut groups = GroupMemberships::new(link);
     // None before the first report, so that the first report is always sent and replaces that of an
     // earlier task.
-    let mut told: Option<Arc<[Ipv6Addr]>> = None;
+    let mut reported: Option<Arc<[Ipv6Addr]>> = None;
     loop {
         let latest = wanted.borrow_and_update().clone();
         let joining = spawn_blocking(move || {
             let outcome = groups.apply(&latest);
             (groups, outcome)
         });
-        let (kept, (unheard, why)) = match joining.await {
+        let (memberships, (not_joined, why)) = match joining.await {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The task was cancelled, because the process ends.
             Err(_) => return,
         };
-        groups = kept;
-        let all_heard = unheard.is_empty();
-        if told.as_ref() != Some(&unheard) {
+        groups = memberships;
+        let all_joined = not_joined.is_empty();
+        if reported.as_ref() != Some(&not_joined) {
             if let Some(why) = why {
-                let count = unheard.len();
+                let count = not_joined.len();
                 warn!(link = %name, count, %why, "could not join solicited-node multicast groups: \
                                                   neighbor solicitations for these addresses may \
                                                   not reach this interface");
             }
-            told = Some(Arc::clone(&unheard));
-            if events.send(Event::GroupsNotJoined { link, addresses: unheard }).await.is_err() {
+            reported = Some(Arc::clone(&not_joined));
+            if events.send(Event::GroupsNotJoined { link, addresses: not_joined }).await.is_err() {
                 return;
             }
         }
-        let changed = if all_heard {
+        let changed = if all_joined {
             Ok(wanted.changed().await)
         } else {
             timeout(RETRY_DELAY, wanted.changed()).await
@@ -107,19 +107,19 @@ impl GroupMemberships {
     /// Joins the groups of the addresses in `wanted`, and leaves all other groups. Returns the
     /// addresses whose group could not be joined, ascending, and the latest error.
     fn apply(&mut self, wanted: &DesiredGroups) -> (Arc<[Ipv6Addr]>, Option<io::Error>) {
-        let anew = wanted.source.is_some() && wanted.source != self.source;
+        let rejoin = wanted.source.is_some() && wanted.source != self.source;
         self.source = wanted.source;
         let groups: BTreeSet<Ipv6Addr> =
             wanted.addresses.iter().copied().map(ndp::solicited_node_group).collect();
         let mut why = None;
-        for (group, place) in self
+        for (group, socket_index) in self
             .joined
-            .extract_if(.., |group, _| anew || !groups.contains(group))
+            .extract_if(.., |group, _| rejoin || !groups.contains(group))
             .collect::<Vec<_>>()
         {
             // This call fails if the interface no longer exists; then the membership does not exist
             // either.
-            let _ = self.sockets[place].leave_multicast_v6(&group, self.index);
+            let _ = self.sockets[socket_index].leave_multicast_v6(&group, self.index);
             // Each group is joined again at once, and not after all groups have been left, so that
             // solicitations are lost only for a moment.
             if groups.contains(&group) {
@@ -131,27 +131,27 @@ impl GroupMemberships {
                 why = self.join(group).err().or(why);
             }
         }
-        let unheard =
+        let not_joined =
             |address: &&Ipv6Addr| !self.joined.contains_key(&ndp::solicited_node_group(**address));
-        let unheard = if why.is_some() {
-            wanted.addresses.iter().filter(unheard).copied().collect()
+        let not_joined = if why.is_some() {
+            wanted.addresses.iter().filter(not_joined).copied().collect()
         } else {
             Arc::default()
         };
-        (unheard, why)
+        (not_joined, why)
     }
 
     fn join(&mut self, group: Ipv6Addr) -> io::Result<()> {
         let mut outcome = Err(io::Error::from_raw_os_error(libc::ENOBUFS));
         // The newest socket is most likely to have room for the group. Older sockets, which may
         // have left groups since, are tried only if the newest one is full.
-        for place in (0..self.sockets.len()).rev() {
-            outcome = self.sockets[place].join_multicast_v6(&group, self.index);
+        for socket_index in (0..self.sockets.len()).rev() {
+            outcome = self.sockets[socket_index].join_multicast_v6(&group, self.index);
             match &outcome {
                 Err(error) if is_full(error) => {}
                 Err(_) => return outcome,
                 Ok(()) => {
-                    self.joined.insert(group, place);
+                    self.joined.insert(group, socket_index);
                     return outcome;
                 }
             }

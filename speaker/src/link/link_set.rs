@@ -38,7 +38,7 @@ pub struct ClaimSettings {
 /// Threads of all interfaces that the speaker uses.
 #[derive(Debug)]
 pub struct LinkSet {
-    protocol: ClaimSettings,
+    settings: ClaimSettings,
     metrics: Metrics,
     watchdog: Arc<Watchdog>,
     siblings: Arc<Siblings>,
@@ -64,14 +64,14 @@ impl LinkSet {
     /// Returns a set without threads. The set will send the reports of its threads to `events`.
     #[must_use]
     pub fn new(
-        protocol: ClaimSettings,
+        settings: ClaimSettings,
         metrics: Metrics,
         watchdog: Arc<Watchdog>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let siblings = Arc::default();
         Self {
-            protocol,
+            settings,
             metrics,
             watchdog,
             siblings,
@@ -95,12 +95,12 @@ impl LinkSet {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
-        let over = |index: &u32, running: &mut RunningThread| {
+        let obsolete = |index: &u32, running: &mut RunningThread| {
             !wanted
                 .get(index)
                 .is_some_and(|link| link.name == running.name && link.mac == running.mac)
         };
-        for (index, running) in self.threads.extract_if(.., over) {
+        for (index, running) in self.threads.extract_if(.., obsolete) {
             info!(index, link = %running.name, "interface no longer in use");
             running.report_task.abort();
             running.group_task.abort();
@@ -139,7 +139,7 @@ impl LinkSet {
             hello_misses_max: hello_misses,
             preempt_delay: failback_delay,
             gratuitous_interval,
-        } = self.protocol.clone();
+        } = self.settings.clone();
         let epoch = getrandom::u64()?;
         let claims =
             claim::ClaimConfig { node, epoch, hello_interval, hello_misses, failback_delay };
@@ -157,27 +157,27 @@ impl LinkSet {
             watchdog,
             siblings,
         };
-        let (handle, progress) = match LinkHandle::spawn(setup, Arc::clone(&link.config)) {
-            Ok((handle, progress)) => (Some(handle), progress),
+        let (handle, thread_state) = match LinkHandle::spawn(setup, Arc::clone(&link.config)) {
+            Ok((handle, thread_state)) => (Some(handle), thread_state),
             Err(error) => {
                 (None, watch::channel(Err(format!("cannot start its thread: {error}").into())).1)
             }
         };
-        let forwarder = self.tasks.spawn(forward(index, progress, self.events.clone()));
-        let (name, order) = (link.name.clone(), Arc::clone(&link.config));
-        let (wanted, wants) = watch::channel(DesiredGroups::default());
-        let keeper =
-            self.tasks.spawn(groups::maintain(index, name.clone(), wants, self.events.clone()));
+        let report_task = self.tasks.spawn(forward(index, thread_state, self.events.clone()));
+        let (name, config) = (link.name.clone(), Arc::clone(&link.config));
+        let (desired_groups, receiver) = watch::channel(DesiredGroups::default());
+        let group_task =
+            self.tasks.spawn(groups::maintain(index, name.clone(), receiver, self.events.clone()));
         self.threads.insert(
             index,
             RunningThread {
                 name,
                 mac: link.mac,
-                config: order,
+                config,
                 handle,
-                desired_groups: wanted,
-                report_task: forwarder,
-                group_task: keeper,
+                desired_groups,
+                report_task,
+                group_task,
             },
         );
         Ok(())
@@ -204,11 +204,11 @@ impl RunningThread {
 /// thread has ended.
 async fn forward(
     link: u32,
-    mut progress: watch::Receiver<ThreadState>,
+    mut thread_state: watch::Receiver<ThreadState>,
     events: mpsc::Sender<Event>,
 ) {
     loop {
-        let latest = progress.borrow_and_update().clone();
+        let latest = thread_state.borrow_and_update().clone();
         let event = match latest {
             Ok(report) => Event::Report { link, report },
             Err(why) => {
@@ -221,7 +221,7 @@ async fn forward(
         if events.send(event).await.is_err() {
             return;
         }
-        if progress.changed().await.is_err() {
+        if thread_state.changed().await.is_err() {
             let why = "its thread panicked".into();
             let _ = events.send(Event::LinkFailed { link, why }).await;
             return;

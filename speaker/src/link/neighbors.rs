@@ -68,7 +68,7 @@ impl NeighborTracker {
     pub(super) fn is_liveness_probed(&self, mac: Mac, address: IpAddr, now: Instant) -> bool {
         self.liveness_probes
             .get(&mac)
-            .is_some_and(|(asked, until)| *asked == address && now < *until)
+            .is_some_and(|(probed, until)| *probed == address && now < *until)
     }
 
     pub(super) fn start_arp_probe(&mut self, address: IpAddr, now: Instant) {
@@ -87,64 +87,69 @@ mod tests {
 
     use super::*;
 
-    fn note(ears: &mut NeighborTracker, mac: u8, sender: [u8; 4]) {
-        ears.record(Mac([2, 0, 0, 0, 0, mac]), sender.into(), true);
+    fn record_frame(tracker: &mut NeighborTracker, mac: u8, sender: [u8; 4]) {
+        tracker.record(Mac([2, 0, 0, 0, 0, mac]), sender.into(), true);
     }
 
-    fn known(ears: &NeighborTracker) -> Vec<u8> {
-        ears.hosts().map(|(mac, _)| mac.0[5]).collect()
+    fn recorded_hosts(tracker: &NeighborTracker) -> Vec<u8> {
+        tracker.hosts().map(|(mac, _)| mac.0[5]).collect()
     }
 
     #[test]
-    fn the_last_four_hosts_are_remembered_each_once_and_probes_are_not() {
-        let mut ears = NeighborTracker::default();
+    fn the_last_four_hosts_are_recorded_once_each() {
+        let mut tracker = NeighborTracker::default();
         for n in [1, 1, 2, 3, 4, 1, 5, 5] {
-            note(&mut ears, n, [10, 0, 0, n]);
+            record_frame(&mut tracker, n, [10, 0, 0, n]);
         }
-        note(&mut ears, 9, [0; 4]);
-        assert_eq!(known(&ears), [5, 1, 4, 3], "the one that was not heard for longest has gone");
-        // The many addresses of one host take no other host's slot.
-        (0..9).for_each(|n| note(&mut ears, 1, [10, 0, 1, n]));
-        (1..9).for_each(|n| ears.record(Mac([2, 0, 0, 0, 0, 9]), Ipv6Addr::from(n).into(), true));
-        assert_eq!(known(&ears), [1, 5, 4, 3, 9]);
+        record_frame(&mut tracker, 9, [0; 4]);
         assert_eq!(
-            ears.hosts().next(),
-            Some((Mac([2, 0, 0, 0, 0, 1]), [10, 0, 1, 8].into())),
-            "it has this one now"
+            recorded_hosts(&tracker),
+            [5, 1, 4, 3],
+            "the host with the oldest frame is dropped"
         );
-        assert!(ears.received);
+        // The many addresses of one host take no other host's slot.
+        (0..9).for_each(|n| record_frame(&mut tracker, 1, [10, 0, 1, n]));
+        (1..9)
+            .for_each(|n| tracker.record(Mac([2, 0, 0, 0, 0, 9]), Ipv6Addr::from(n).into(), true));
+        assert_eq!(recorded_hosts(&tracker), [1, 5, 4, 3, 9]);
+        assert_eq!(
+            tracker.hosts().next(),
+            Some((Mac([2, 0, 0, 0, 0, 1]), [10, 0, 1, 8].into())),
+            "the latest address of the host is recorded"
+        );
+        assert!(tracker.received);
     }
 
     #[test]
-    fn however_much_a_member_announces_it_takes_no_place_of_a_host() {
-        let mut ears = NeighborTracker::default();
-        note(&mut ears, 1, [10, 0, 0, 1]);
+    fn a_member_takes_no_slot_of_a_witness() {
+        let mut tracker = NeighborTracker::default();
+        record_frame(&mut tracker, 1, [10, 0, 0, 1]);
         for n in 0..12 {
-            ears.record(Mac([2, 0, 0, 0, 0, 7]), [10, 9, 0, n].into(), false);
+            tracker.record(Mac([2, 0, 0, 0, 0, 7]), [10, 9, 0, n].into(), false);
         }
-        assert_eq!(known(&ears), [1]);
-        assert!(ears.received, "it was heard all the same");
+        assert_eq!(recorded_hosts(&tracker), [1]);
+        assert!(tracker.received, "frames of members are received frames");
     }
 
     #[test]
-    fn what_is_listened_for_ends() {
-        let mut ears = NeighborTracker::default();
+    fn probes_expire() {
+        let mut tracker = NeighborTracker::default();
         let (start, mac) = (Instant::from_millis(1_000), Mac([2; 6]));
         let (one, two) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        ears.start_liveness_probe(mac, one, start);
+        tracker.start_liveness_probe(mac, one, start);
         assert!(
-            ears.is_liveness_probed(mac, one, start)
-                && !ears.is_liveness_probed(mac, one, start + LIVENESS_PROBE_LIFETIME)
+            tracker.is_liveness_probed(mac, one, start)
+                && !tracker.is_liveness_probed(mac, one, start + LIVENESS_PROBE_LIFETIME)
         );
         assert!(
-            !ears.is_liveness_probed(mac, two, start),
-            "its kernel's word about another address is no word about this one"
+            !tracker.is_liveness_probed(mac, two, start),
+            "a reply about another address is no reply to the probe"
         );
-        ears.start_arp_probe(one, start);
+        tracker.start_arp_probe(one, start);
         assert!(
-            ears.is_arp_probed(one, || start)
-                && !ears.is_arp_probed(one, || start + ARP_PROBE_LIFETIME)
+            tracker.is_arp_probed(one, || start)
+                && !tracker.is_arp_probed(one, || start + ARP_PROBE_LIFETIME)
         );
-        assert!(!ears.is_arp_probed(two, || start));
+        assert!(!tracker.is_arp_probed(two, || start));
     }
 }

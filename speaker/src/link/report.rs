@@ -15,14 +15,14 @@ use crate::metrics::{DropReason, LinkMetrics};
 /// contain.
 #[derive(Debug)]
 pub(super) struct Reporter<'a> {
-    progress: &'a watch::Sender<ThreadState>,
+    thread_state: &'a watch::Sender<ThreadState>,
     metrics: LinkMetrics,
     previous_counts: ClaimCounters,
 }
 
 impl<'a> Reporter<'a> {
-    pub(super) fn new(progress: &'a watch::Sender<ThreadState>, metrics: LinkMetrics) -> Self {
-        Self { progress, metrics, previous_counts: ClaimCounters::default() }
+    pub(super) fn new(thread_state: &'a watch::Sender<ThreadState>, metrics: LinkMetrics) -> Self {
+        Self { thread_state, metrics, previous_counts: ClaimCounters::default() }
     }
 
     /// Adds to the metrics the increase of the claim machine's counters since the previous call.
@@ -36,48 +36,48 @@ impl<'a> Reporter<'a> {
         metrics.isolations.inc_by(now.isolations - before.isolations);
         metrics.conflicts.inc_by(now.conflicts - before.conflicts);
         metrics.foreign_frames.inc_by(now.foreign_hosts - before.foreign_hosts);
-        metrics.kernel_answers.inc_by(now.kernel_replies - before.kernel_replies);
+        metrics.foreign_kernel_frames.inc_by(now.kernel_replies - before.kernel_replies);
         metrics.dropped(DropReason::Stale).inc_by(now.stale_frames - before.stale_frames);
         metrics
             .dropped(DropReason::ChallengePending)
             .inc_by(now.unchallenged - before.unchallenged);
-        metrics.dropped(DropReason::OwnName).inc_by(now.own_name - before.own_name);
+        metrics.dropped(DropReason::OwnName).inc_by(now.own_name_frames - before.own_name_frames);
         metrics.dropped(DropReason::TableFull).inc_by(now.over_limit - before.over_limit);
         self.previous_counts = now;
     }
 
     /// Publishes a report of the interface's state if it differs from the previous report.
-    pub(super) fn report(&self, claims: &ClaimMachine, left: bool) {
-        self.progress.send_if_modified(|progress| {
-            let Ok(before) = progress else { return false };
-            let (deaf, muted, hears_checked) =
+    pub(super) fn report(&self, claims: &ClaimMachine, handed_over: bool) {
+        self.thread_state.send_if_modified(|thread_state| {
+            let Ok(before) = thread_state else { return false };
+            let (isolated, standby, proxy_healthy_elsewhere) =
                 (claims.is_isolated(), claims.is_standby(), claims.any_peer_health_checked());
             let same = (
                 before.handed_over,
                 before.isolated,
                 before.standby,
                 before.proxy_healthy_elsewhere,
-            ) == (left, deaf, muted, hears_checked)
+            ) == (handed_over, isolated, standby, proxy_healthy_elsewhere)
                 && before.speakers.iter().map(|name| &**name).eq(claims.live_peers())
                 && before.owned.iter().copied().eq(claims.owned())
                 && before.conflicts.iter().cloned().eq(claims.conflicts());
             if same {
                 return false;
             }
-            let heard: Vec<Box<str>> = claims.live_peers().map(Into::into).collect();
-            let held: Arc<[IpAddr]> = claims.owned().collect();
-            let troubles: Arc<[AddressConflict]> = claims.conflicts().collect();
-            self.metrics.speakers.set(i64::try_from(heard.len()).unwrap_or(i64::MAX));
-            self.metrics.owned.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
-            self.metrics.standby.set(muted.into());
-            *progress = Ok(LinkReport {
-                speakers: heard,
-                owned: held,
-                handed_over: left,
-                isolated: deaf,
-                standby: muted,
-                proxy_healthy_elsewhere: hears_checked,
-                conflicts: troubles,
+            let speakers: Vec<Box<str>> = claims.live_peers().map(Into::into).collect();
+            let owned: Arc<[IpAddr]> = claims.owned().collect();
+            let conflicts: Arc<[AddressConflict]> = claims.conflicts().collect();
+            self.metrics.speakers.set(i64::try_from(speakers.len()).unwrap_or(i64::MAX));
+            self.metrics.owned.set(i64::try_from(owned.len()).unwrap_or(i64::MAX));
+            self.metrics.standby.set(standby.into());
+            *thread_state = Ok(LinkReport {
+                speakers,
+                owned,
+                handed_over,
+                isolated,
+                standby,
+                proxy_healthy_elsewhere,
+                conflicts,
             });
             true
         });

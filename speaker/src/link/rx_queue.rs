@@ -32,15 +32,15 @@ pub(super) struct RxQueue {
 }
 
 impl RxQueue {
-    /// Opens a socket for frames of `ether_type` that pass `filter`. A host that sends `most` or
-    /// more of them within a second is blocked.
+    /// Opens a socket for frames of `ether_type` that pass `filter`. A host that sends
+    /// `frames_per_second_max` or more of them within a second is blocked.
     ///
     /// # Errors
     /// See [`PacketSocket::open`].
     pub(super) fn open(
         index: u32,
         ether_type: u16,
-        most: u32,
+        frames_per_second_max: u32,
         filter: fn(u32) -> Vec<SockFilter>,
     ) -> Result<Self, LinkError> {
         let socket =
@@ -51,7 +51,7 @@ impl RxQueue {
             burst: 0,
             index,
             filter,
-            limiter: SourceLimiter::new(most),
+            limiter: SourceLimiter::new(frames_per_second_max),
             log_at: Instant::ZERO,
         })
     }
@@ -64,13 +64,13 @@ impl RxQueue {
     pub(super) fn begin_burst(
         &mut self,
         now: Instant,
-        quota: &mut CpuBudget,
-        spared: impl Iterator<Item = Mac>,
+        budget: &mut CpuBudget,
+        exempt: impl Iterator<Item = Mac>,
     ) -> Result<bool, LinkError> {
-        let open = quota.is_open(now);
+        let open = budget.is_open(now);
         self.burst = 0;
         if self.limiter.expire(now) {
-            self.update_filter(spared)?;
+            self.update_filter(exempt)?;
         }
         Ok(open && self.ready)
     }
@@ -93,27 +93,27 @@ impl RxQueue {
 
     /// Ends a burst that began at `start`. Blocks a source that sends too many frames. If all
     /// sources together exceed the budget, frames are read less often, and if that is not enough,
-    /// only a sample is read. The sources `spared` are neither blocked nor sampled.
+    /// only a sample is read. The sources `exempt` are neither blocked nor sampled.
     ///
     /// # Errors
     /// If the kernel rejects a filter.
     pub(super) fn end_burst(
         &mut self,
         start: Instant,
-        quota: &mut CpuBudget,
-        spared: impl Iterator<Item = Mac> + Clone,
+        budget: &mut CpuBudget,
+        exempt: impl Iterator<Item = Mac> + Clone,
         link: &LinkSetup,
     ) -> Result<(), LinkError> {
         let now = Clock::now();
-        let too_much = quota.charge(start, now);
-        if too_much {
+        let exhausted = budget.charge(start, now);
+        if exhausted {
             self.limiter.raise_level(now);
         }
-        let blocked = self.limiter.block(now, |mac| spared.clone().any(|other| other == mac));
+        let blocked = self.limiter.block(now, |mac| exempt.clone().any(|other| other == mac));
         if blocked {
             self.log_flood(now, link);
         }
-        if too_much || blocked { self.update_filter(spared) } else { Ok(()) }
+        if exhausted || blocked { self.update_filter(exempt) } else { Ok(()) }
     }
 
     /// Returns whether reading must pause whenever all frames have been read.
@@ -127,8 +127,8 @@ impl RxQueue {
             self.log_at = now + LOG_INTERVAL;
             let hosts: Vec<_> = self.limiter.blocked().map(|mac| mac.to_string()).collect();
             let (hosts, seconds) = (hosts.join(" "), BLOCK_LIFETIME.as_secs());
-            let (link, most) = (&link.name, self.limiter.frames_per_second_max());
-            warn!(%link, hosts, seconds, most, "flood: frames of hosts that exceed the limit are \
+            let (link, limit) = (&link.name, self.limiter.frames_per_second_max());
+            warn!(%link, hosts, seconds, limit, "flood: frames of hosts that exceed the limit are \
                                                 dropped for a while");
         }
     }
@@ -139,9 +139,10 @@ impl RxQueue {
         self.limiter.deadline()
     }
 
-    fn update_filter(&self, spared: impl Iterator<Item = Mac>) -> Result<(), LinkError> {
-        let (blocked, thin) = (self.limiter.blocked(), self.limiter.sampling_shift());
-        let filter = filter::with_blocked(blocked, spared, thin, (self.filter)(self.index));
+    fn update_filter(&self, exempt: impl Iterator<Item = Mac>) -> Result<(), LinkError> {
+        let (blocked, sampling_shift) = (self.limiter.blocked(), self.limiter.sampling_shift());
+        let filter =
+            filter::with_blocked(blocked, exempt, sampling_shift, (self.filter)(self.index));
         self.socket.set_filter(&filter).map_err(LinkError::Socket)
     }
 }

@@ -32,8 +32,9 @@ impl Siblings {
     /// Records whether advertisements allow this node to announce on the interface `index`.
     pub fn set_selected(&self, index: u32, selected: bool) {
         let known = self.0.load();
-        let stale =
-            |(_, place): &(&u64, &Precedence)| place.index == index && place.unselected == selected;
+        let stale = |(_, precedence): &(&u64, &Precedence)| {
+            precedence.index == index && precedence.unselected == selected
+        };
         if let Some((epoch, _)) = known.iter().find(stale) {
             self.add(index, *epoch, selected);
         }
@@ -57,7 +58,7 @@ impl Siblings {
 fn copy_without(known: &BTreeMap<u64, Precedence>, index: u32) -> BTreeMap<u64, Precedence> {
     known
         .iter()
-        .filter(|(_, place)| place.index != index)
-        .map(|(epoch, place)| (*epoch, *place))
+        .filter(|(_, precedence)| precedence.index != index)
+        .map(|(epoch, precedence)| (*epoch, *precedence))
         .collect()
 }

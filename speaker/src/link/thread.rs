@@ -63,26 +63,26 @@ struct LinkThread<'a> {
     lost_hellos: bool,
     /// Whether the claim machine has handled an input since the previous report.
     report_due: bool,
-    has_left: bool,
+    handed_over: bool,
 }
 
-/// Runs the thread until the main loop ends it by `mailbox.is_ended`.
+/// Runs the thread until the main loop ends it by `mailbox.end_requested`.
 pub(super) fn run(
     setup: LinkSetup,
     mailbox: &ConfigMailbox,
-    progress: &watch::Sender<ThreadState>,
+    thread_state: &watch::Sender<ThreadState>,
 ) -> Result<(), LinkError> {
-    let inlet = |ether_type, most, filter: fn(u32) -> _| {
-        RxQueue::open(setup.index, ether_type, most, filter)
+    let open_queue = |ether_type, frames_per_second_max, filter: fn(u32) -> _| {
+        RxQueue::open(setup.index, ether_type, frames_per_second_max, filter)
     };
-    let arp = inlet(arp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::base)?;
-    let ndp = inlet(ndp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::neighbor_discovery)?;
-    let hello = inlet(hello::ETHER_TYPE, HELLOS_PER_SECOND_MAX, filter::base)?;
+    let arp = open_queue(arp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::base)?;
+    let ndp = open_queue(ndp::ETHER_TYPE, REQUESTS_PER_SECOND_MAX, filter::neighbor_discovery)?;
+    let hello = open_queue(hello::ETHER_TYPE, HELLOS_PER_SECOND_MAX, filter::base)?;
     hello.socket.join(hello::GROUP).map_err(LinkError::Socket)?;
     let now = Clock::now();
     let mut thread = LinkThread {
         claims: ClaimMachine::new(setup.claims.clone(), now),
-        reporter: Reporter::new(progress, setup.metrics.clone()),
+        reporter: Reporter::new(thread_state, setup.metrics.clone()),
         announcer: Announcer::new(setup.gratuitous_interval),
         setup,
         arp,
@@ -100,16 +100,16 @@ pub(super) fn run(
         statistics_at: now,
         lost_hellos: false,
         report_due: true,
-        has_left: false,
+        handed_over: false,
     };
     let mut buffer = [0; hello::FRAME_MAX];
-    while !mailbox.is_ended.load(Ordering::Acquire) {
+    while !mailbox.end_requested.load(Ordering::Acquire) {
         thread.run_once(mailbox, &mut buffer)?;
         thread.wait(mailbox)?;
     }
     if mailbox.release_on_exit.load(Ordering::Relaxed) {
         thread.handle_input(Input::InterfaceRemoved, Clock::now())?;
-        thread.reporter.report(&thread.claims, thread.has_left);
+        thread.reporter.report(&thread.claims, thread.handed_over);
     }
     Ok(())
 }
@@ -131,7 +131,7 @@ impl LinkThread<'_> {
         self.send_announcements()?;
         if self.report_due {
             self.reporter.count(&self.claims);
-            self.reporter.report(&self.claims, self.has_left);
+            self.reporter.report(&self.claims, self.handed_over);
             self.report_due = false;
         }
         if now >= self.statistics_at {
@@ -158,14 +158,14 @@ impl LinkThread<'_> {
 
     fn wait(&mut self, mailbox: &ConfigMailbox) -> Result<(), LinkError> {
         let watchdog = (!self.main_loop_stalled).then(|| self.setup.watchdog.stalled_at());
-        let quotas = [self.request_budget.deadline(), self.hello_budget.deadline()];
-        let guards = [self.arp.deadline(), self.ndp.deadline(), self.hello.deadline()];
+        let budget_deadlines = [self.request_budget.deadline(), self.hello_budget.deadline()];
+        let limiter_deadlines = [self.arp.deadline(), self.ndp.deadline(), self.hello.deadline()];
         let deadlines = [self.deadline, self.announcer.deadline(), watchdog]
             .into_iter()
-            .chain(quotas)
-            .chain(guards);
+            .chain(budget_deadlines)
+            .chain(limiter_deadlines);
         let deadline = deadlines.flatten().min();
-        let [requests, hellos] = quotas.map(|closed| closed.is_none());
+        let [requests, hellos] = budget_deadlines.map(|closed| closed.is_none());
         let fds = [
             (self.arp.socket.as_fd(), requests),
             (self.ndp.socket.as_fd(), requests),
@@ -173,9 +173,9 @@ impl LinkThread<'_> {
             (mailbox.wake.as_fd(), true),
         ];
         let wait = deadline.map(|deadline| deadline.since(Clock::now()));
-        let rung;
-        [self.arp.ready, self.ndp.ready, self.hello.ready, rung] = wait_readable(fds, wait)?;
-        if rung {
+        let woken;
+        [self.arp.ready, self.ndp.ready, self.hello.ready, woken] = wait_readable(fds, wait)?;
+        if woken {
             // Resets the eventfd. The change itself is in the mailbox.
             let _ = rustix::io::read(&mailbox.wake, &mut [0_u8; 8]);
         }
@@ -202,9 +202,9 @@ impl LinkThread<'_> {
             let Some(frame) = self.arp.receive(buffer)? else { break };
             let Some(arp) = Arp::decode(frame) else { continue };
             self.record_sender(arp.sender_mac, arp.sender.into())?;
-            let checked = |address| self.neighbors.is_arp_probed(address, Clock::now);
-            let meaning = classify_arp(frame, &arp, self.setup.mac, &self.owned, checked);
-            self.handle_frame(meaning, |thread| &thread.arp.socket, buffer)?;
+            let is_probed = |address| self.neighbors.is_arp_probed(address, Clock::now);
+            let classification = classify_arp(frame, &arp, self.setup.mac, &self.owned, is_probed);
+            self.handle_frame(classification, |thread| &thread.arp.socket, buffer)?;
         }
         self.arp.end_burst(start, &mut self.request_budget, iter::empty(), &self.setup)
     }
@@ -218,9 +218,9 @@ impl LinkThread<'_> {
             let Some(frame) = self.ndp.receive(buffer)? else { break };
             let Some(ndp) = Ndp::decode(frame) else { continue };
             self.record_sender(ndp.source, ndp.sender.into())?;
-            let checked = |address| self.neighbors.is_arp_probed(address, Clock::now);
-            let meaning = classify_ndp(&ndp, self.setup.mac, &self.owned_v6, checked);
-            self.handle_frame(meaning, |thread| &thread.ndp.socket, buffer)?;
+            let is_probed = |address| self.neighbors.is_arp_probed(address, Clock::now);
+            let classification = classify_ndp(&ndp, self.setup.mac, &self.owned_v6, is_probed);
+            self.handle_frame(classification, |thread| &thread.ndp.socket, buffer)?;
         }
         self.ndp.end_burst(start, &mut self.request_budget, iter::empty(), &self.setup)
     }
@@ -240,13 +240,13 @@ impl LinkThread<'_> {
     /// Handles a classified frame. A reply is sent by the socket on which the frame arrived.
     fn handle_frame<const N: usize>(
         &mut self,
-        meaning: Classification<N>,
+        classification: Classification<N>,
         socket: fn(&Self) -> &PacketSocket,
         buffer: &mut [u8],
     ) -> Result<(), LinkError> {
-        match meaning {
-            Classification::Request(answer) if Clock::now() < self.claims.answer_lease_end() => {
-                self.send(socket(self), &answer, &self.setup.metrics.replies_sent)?;
+        match classification {
+            Classification::Request(reply) if Clock::now() < self.claims.answer_lease_end() => {
+                self.send(socket(self), &reply, &self.setup.metrics.replies_sent)?;
             }
             Classification::DadSolicitation(address)
                 if Clock::now() < self.claims.answer_lease_end() =>
@@ -263,7 +263,7 @@ impl LinkThread<'_> {
                 // Reads hellos first: one of them may claim the address for another node.
                 self.hello.ready = true;
                 self.read_hellos(buffer)?;
-                self.handle_input(Input::Foreign { address, mac, announced }, Clock::now())?;
+                self.handle_input(Input::ForeignFrame { address, mac, announced }, Clock::now())?;
             }
             Classification::Reply { address, mac }
             | Classification::ForeignHost { address, mac, .. } => {
@@ -279,8 +279,8 @@ impl LinkThread<'_> {
 
     fn read_hellos(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         let start = Clock::now();
-        let known = self.claims.macs().chain(self.config.macs.iter().copied());
-        if !self.hello.begin_burst(start, &mut self.hello_budget, known)? {
+        let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
+        if !self.hello.begin_burst(start, &mut self.hello_budget, exempt)? {
             return Ok(());
         }
         for _ in 0..BURST_MAX {
@@ -295,8 +295,8 @@ impl LinkThread<'_> {
                 }
             }
         }
-        let known = self.claims.macs().chain(self.config.macs.iter().copied());
-        self.hello.end_burst(start, &mut self.hello_budget, known, &self.setup)?;
+        let exempt = self.claims.macs().chain(self.config.macs.iter().copied());
+        self.hello.end_burst(start, &mut self.hello_budget, exempt, &self.setup)?;
         if (1..BURST_MAX).contains(&self.hello.burst) && self.hello.backs_off() {
             self.hello_budget.back_off(Clock::now());
         }
@@ -314,23 +314,23 @@ impl LinkThread<'_> {
     }
 
     fn apply_config(&mut self, mailbox: &ConfigMailbox) -> Result<(), LinkError> {
-        let order = mailbox.config.load_full();
-        if Arc::ptr_eq(&order, &self.config) {
+        let config = mailbox.config.load_full();
+        if Arc::ptr_eq(&config, &self.config) {
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.config, Arc::clone(&order));
+        let before = std::mem::replace(&mut self.config, Arc::clone(&config));
         let now = Clock::now();
-        if order.keys != before.keys {
-            self.keys = order.keys.clone();
+        if config.keys != before.keys {
+            self.keys = config.keys.clone();
             self.handle_input(Input::Keys(self.keys.ids()), now)?;
         }
-        if order.units != before.units {
-            self.handle_input(Input::Units(order.units.clone()), now)?;
+        if config.units != before.units {
+            self.handle_input(Input::Units(config.units.clone()), now)?;
         }
-        if order.node_flags != before.node_flags {
-            self.handle_input(Input::NodeState(order.node_flags), now)?;
+        if config.node_flags != before.node_flags {
+            self.handle_input(Input::NodeState(config.node_flags), now)?;
         }
-        if order.leaving && !before.leaving {
+        if config.leaving && !before.leaving {
             self.handle_input(Input::Leave, now)?;
         }
         Ok(())
@@ -370,7 +370,7 @@ impl LinkThread<'_> {
                 Output::TookOver(silence) => {
                     self.setup.metrics.failover.observe(silence.as_secs_f64())
                 }
-                Output::Finished => self.has_left = true,
+                Output::Finished => self.handed_over = true,
             }
         }
         self.deadline = self.claims.deadline();

@@ -44,8 +44,8 @@ pub struct BfdCounts {
     pub sent: u64,
 }
 
-/// Returns the value of one series for a session, or none if the session has no value for the
-/// series.
+/// Function that returns the value of one series for a session, or none if the session has no value
+/// for the series.
 type ReadValue = fn(&SessionMetric, Option<&SessionCounts>) -> Option<u64>;
 /// One series that every session has: its name, help text, type, and the function that returns its
 /// value.
@@ -53,7 +53,7 @@ type Series = (&'static str, &'static str, MetricType, ReadValue);
 
 /// Series of the BGP sessions, `ferrolb_bgp_…`. The name of a counter must end in `_total`
 /// (OpenMetrics). Counters to which MetalLB gives another name therefore have the type unknown.
-const BGP: [Series; 13] = [
+const BGP_SERIES: [Series; 13] = [
     ("session_up", "1 if the session is established", MetricType::Gauge, |session, _| {
         Some(session.established.into())
     }),
@@ -96,7 +96,7 @@ const BGP: [Series; 13] = [
 ];
 
 /// Series of the BFD sessions, `ferrolb_bfd_…`.
-const BFD: [Series; 3] = [
+const BFD_SERIES: [Series; 3] = [
     ("session_up", "1 if the BFD session is up", MetricType::Gauge, |_, counts| {
         Some(counts?.bfd?.up.into())
     }),
@@ -140,36 +140,48 @@ pub struct GobgpMetrics {
 #[derive(Debug)]
 struct SessionCollector {
     series: &'static [Series],
-    shown: watch::Receiver<SessionMetrics>,
+    sessions: watch::Receiver<SessionMetrics>,
     counts: watch::Receiver<BTreeMap<Box<str>, SessionCounts>>,
-    asked: Arc<Notify>,
+    scraped: Arc<Notify>,
 }
 
 /// Creates the BGP metrics and registers them in `registry`, at its root.
 #[must_use]
 pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, GobgpMetrics) {
-    let ((shown, sessions), (counts, counted)) =
+    let ((sessions, sessions_receiver), (counts, counts_receiver)) =
         (watch::channel(SessionMetrics::new()), watch::channel(BTreeMap::new()));
-    let asked = Arc::new(Notify::new());
-    for (prefix, series) in [("bgp", &BGP[..]), ("bfd", &BFD[..])] {
-        let (shown, counts, asked) = (sessions.clone(), counted.clone(), Arc::clone(&asked));
-        let all = SessionCollector { series, shown, counts, asked };
-        registry.sub_registry_with_prefix(prefix).register_collector(Box::new(all));
+    let scraped = Arc::new(Notify::new());
+    for (prefix, series) in [("bgp", &BGP_SERIES[..]), ("bfd", &BFD_SERIES[..])] {
+        let collector = SessionCollector {
+            series,
+            sessions: sessions_receiver.clone(),
+            counts: counts_receiver.clone(),
+            scraped: Arc::clone(&scraped),
+        };
+        registry.sub_registry_with_prefix(prefix).register_collector(Box::new(collector));
     }
     let metrics = BgpMetrics {
-        sessions: shown,
+        sessions,
         prefixes_over_limit: Gauge::default(),
         failed_liveness_checks: Counter::default(),
     };
-    let (usable, failures, refusals) = (Gauge::default(), Counter::default(), Counter::default());
-    let tally = GobgpMetrics { counts, scraped: asked, usable, failures, rejections: refusals };
+    let (usable, failures, rejections) = (Gauge::default(), Counter::default(), Counter::default());
+    let gobgp_metrics = GobgpMetrics { counts, scraped, usable, failures, rejections };
     let own = registry.sub_registry_with_prefix("speaker");
-    own.register("gobgp_usable", "1 if gobgpd of this node is available", tally.usable.clone());
-    own.register("gobgp_failures", "Times gobgpd became unavailable", tally.failures.clone());
+    own.register(
+        "gobgp_usable",
+        "1 if gobgpd of this node is available",
+        gobgp_metrics.usable.clone(),
+    );
+    own.register(
+        "gobgp_failures",
+        "Times gobgpd became unavailable",
+        gobgp_metrics.failures.clone(),
+    );
     own.register(
         "bgp_sessions_refused",
         "Sessions that gobgpd rejected, or ended because the router has this node's AS",
-        tally.rejections.clone(),
+        gobgp_metrics.rejections.clone(),
     );
     own.register(
         "bgp_prefixes_over_limit",
@@ -181,17 +193,17 @@ pub fn bgp_metrics(registry: &mut Registry) -> (BgpMetrics, GobgpMetrics) {
         "Liveness requests to speakers of other nodes without a positive response",
         metrics.failed_liveness_checks.clone(),
     );
-    (metrics, tally)
+    (metrics, gobgp_metrics)
 }
 
 impl Collector for SessionCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.asked.notify_one();
+        self.scraped.notify_one();
         // Copies the values, so that their writers do not wait while the series are encoded.
-        let (shown, counts) = (self.shown.borrow().clone(), self.counts.borrow().clone());
+        let (sessions, counts) = (self.sessions.borrow().clone(), self.counts.borrow().clone());
         for (name, help, kind, value) in self.series {
             let mut series = encoder.encode_descriptor(name, help, None, *kind)?;
-            for (peer, session) in &shown {
+            for (peer, session) in &sessions {
                 let Some(value) = value(session, counts.get(peer)) else { continue };
                 let labels = [("peer", &*session.router)];
                 let one = series.encode_family(&labels)?;
@@ -217,9 +229,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_are_shown_under_metallbs_names_with_what_is_known_of_them() {
+    fn series_of_sessions_have_metallbs_names() {
         let mut registry = Registry::with_prefix("ferrolb");
-        let (metrics, tally) = bgp_metrics(&mut registry);
+        let (metrics, gobgp_metrics) = bgp_metrics(&mut registry);
         let lines = || {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -228,14 +240,14 @@ mod tests {
             sessions.collect::<Vec<_>>()
         };
         assert_eq!(lines(), Vec::<String>::new(), "there is no session");
-        let shown = |router: &str, established, prefixes| SessionMetric {
+        let session = |router: &str, established, prefixes| SessionMetric {
             router: router.into(),
             established,
             prefixes,
         };
         let sessions = [
-            ("a".into(), shown("192.0.2.1:179", true, 7)),
-            ("b".into(), shown("[2001:db8::1]:179", false, 0)),
+            ("a".into(), session("192.0.2.1:179", true, 7)),
+            ("b".into(), session("[2001:db8::1]:179", false, 0)),
         ];
         metrics.sessions.send_replace(sessions.into());
         let of = |from: u64| api::Message {
@@ -248,10 +260,10 @@ mod tests {
         };
         let bfd = Some(BfdCounts { up: true, received: 31, sent: 32 });
         let counts = SessionCounts { received: of(10), sent: of(20), received_prefixes: 9, bfd };
-        tally.counts.send_replace([("a".into(), counts)].into());
+        gobgp_metrics.counts.send_replace([("a".into(), counts)].into());
         let series =
             |name: &str, value: u64| format!("ferrolb_{name}{{peer=\"192.0.2.1:179\"}} {value}");
-        let (mut is, mut expected) = (lines(), Vec::new());
+        let (mut actual, mut expected) = (lines(), Vec::new());
         for (name, value) in [
             ("bgp_session_up", 1),
             ("bgp_announced_prefixes_total", 7),
@@ -275,21 +287,21 @@ mod tests {
         for name in ["bgp_session_up", "bgp_announced_prefixes_total"] {
             expected.push(format!("ferrolb_{name}{{peer=\"[2001:db8::1]:179\"}} 0"));
         }
-        is.sort();
+        actual.sort();
         expected.sort();
-        assert_eq!(is, expected);
+        assert_eq!(actual, expected);
         metrics.sessions.send_replace(SessionMetrics::new());
-        assert_eq!(lines(), Vec::<String>::new(), "what is gone is shown no more");
+        assert_eq!(lines(), Vec::<String>::new(), "removed sessions have no series");
     }
 
     #[test]
-    fn a_scrape_asks_for_numbers_and_nothing_else_does() {
+    fn only_a_scrape_requests_new_counters() {
         let mut registry = Registry::default();
-        let (_metrics, tally) = bgp_metrics(&mut registry);
-        let asked = || tally.scraped.notified().now_or_never().is_some();
-        assert!(!asked());
+        let (_metrics, gobgp_metrics) = bgp_metrics(&mut registry);
+        let scraped = || gobgp_metrics.scraped.notified().now_or_never().is_some();
+        assert!(!scraped());
         prometheus_client::encoding::text::encode(&mut String::new(), &registry).unwrap();
-        assert!(asked());
-        assert!(!asked(), "both parts of a scrape are one");
+        assert!(scraped());
+        assert!(!scraped(), "the collectors of one scrape notify once");
     }
 }

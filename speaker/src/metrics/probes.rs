@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_outcome_has_its_own_counter_of_its_name() {
+    fn every_outcome_has_a_counter_with_its_label() {
         let mut registry = Registry::with_prefix("ferrolb_speaker");
         let metrics = ProbeMetrics::new(&mut registry);
         for (i, outcome) in CheckOutcome::ALL.into_iter().enumerate() {

@@ -17,7 +17,7 @@ use ferrolb_proto::facts::{BgpPeer, Key, Node, PeerLocation, SessionParameters};
 use ferrolb_proto::range::Family;
 
 use super::{slices, units};
-use crate::event::{SessionIssue, too_many_attributes};
+use crate::event::{NodeIssue, SessionIssue};
 use crate::state::State;
 use gobgp_config::{GobgpPlan, STATEMENTS_MAX, SessionContext, plan_gobgp};
 
@@ -76,112 +76,123 @@ pub(super) fn plan_bgp(
     // BGPPeer could select.
     let Some(node) = state.own_node() else { return Some(BgpPlan::default()) };
     let sessions = sessions(objects.peers.values(), &node.labels);
-    let ads = BgpAdvertisements::new(objects.advertisements.values(), objects.communities.values());
+    let advertisements =
+        BgpAdvertisements::new(objects.advertisements.values(), objects.communities.values());
     // After a restart of the speaker, kube-proxy's health is unknown. If gobgpd still has routes,
     // they are not de-preferred for that. If gobgpd has none, as after a boot, routers send the
     // node no traffic, and should send none before kube-proxy's health is known.
-    let unsound = match state.proxy_health.state {
+    let unhealthy = match state.proxy_health.state {
         KubeProxyState::Unhealthy => true,
         KubeProxyState::Unknown => draining || state.prefixes_at_start == Some(0),
         KubeProxyState::Healthy | KubeProxyState::NotChecked => draining,
     };
-    let scene = units::cluster_view(state);
-    let all = RouteInput {
+    let cluster = units::cluster_view(state);
+    let route_input = RouteInput {
         node,
         sessions: &sessions,
-        ads: &ads,
-        unhealthy: unsound,
+        advertisements: &advertisements,
+        unhealthy,
         withdrawable: &Withdrawable::default(),
     };
     let delay = state.config.drain_delay.filter(|_| draining || node.cordoned);
-    let (covered, doubted) =
-        delay.map(|_| alternates::alternates(state, &scene, &all, now)).unwrap_or_default();
-    let relief = delay.map(|delay| covered.withdrawable(delay, now)).unwrap_or_default();
-    let asked = RouteInput { withdrawable: &relief, ..all };
+    let (alternates, unverified) = delay
+        .map(|_| alternates::alternates(state, &cluster, &route_input, now))
+        .unwrap_or_default();
+    let withdrawable = delay.map(|delay| alternates.withdrawable(delay, now)).unwrap_or_default();
+    let route_input = RouteInput { withdrawable: &withdrawable, ..route_input };
     let slices = slices::by_service(state.slices.iter());
-    let served =
+    let services =
         state.services.iter().map(|service| units::service_view(state, service, &slices, failing));
-    let NodeRoutes { routes, withdrawn } = routes(&scene, &asked, served);
-    let heard = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
+    let NodeRoutes { routes, withdrawn } = routes(&cluster, &route_input, services);
+    let discovered_router = |(peer, session): &(&BgpPeer, &'_ SessionParameters)| {
         let address = state.bgp.sessions.get(&peer.name)?.address?;
-        Some((session.place.interface()?.to_owned(), address))
+        Some((session.location.interface()?.to_owned(), address))
     };
-    let around = SessionContext {
+    let context = SessionContext {
         node,
         passwords: objects.passwords(),
         last_passwords: objects.last_passwords(),
         profiles: objects.profiles.values().map(|profile| (&*profile.name, profile)).collect(),
-        unnumbered_routers: sessions.active.iter().filter_map(heard).collect(),
+        unnumbered_routers: sessions.active.iter().filter_map(discovered_router).collect(),
     };
-    let outcome = plan_gobgp(&around, &sessions, &routes);
+    let outcome = plan_gobgp(&context, &sessions, &routes);
     let count = |prefixes: usize| i64::try_from(prefixes).unwrap_or(i64::MAX);
     let (announced, withdrawn) = (count(outcome.config.paths.len()), count(withdrawn));
     let status = BgpStatus { announced, withdrawn, ..status(state, &sessions, &outcome) };
-    let shown = session_metrics(&sessions, &status);
-    let wanted = GobgpConfig {
+    let session_metrics = session_metrics(&sessions, &status);
+    let gobgp_config = GobgpConfig {
         no_restart_reason: no_restart_reason(state.leaving, draining, node),
         ..outcome.config
     };
-    let wake = delay.and_then(|delay| covered.deadline(delay, now));
+    let replan_at = delay.and_then(|delay| alternates.deadline(delay, now));
     Some(BgpPlan {
-        gobgp_config: wanted,
+        gobgp_config,
         status,
-        session_metrics: shown,
+        session_metrics,
         prefixes_over_limit: outcome.prefixes_over_limit,
-        alternates: covered,
-        unverified: doubted,
-        replan_at: wake,
+        alternates,
+        unverified,
+        replan_at,
     })
 }
 
 /// Returns why this node may not run a new gobgpd soon after the present one stops, if there is a
 /// reason. When a machine shuts down, its Node becomes not Ready or its speaker is stopped.
 fn no_restart_reason(leaving: bool, draining: bool, node: &Node) -> Option<&'static str> {
-    let signs = [
+    let reasons = [
         (leaving, "its speaker stops"),
         (draining, "the node drains"),
         (node.cordoned, "the Node is cordoned"),
         (!node.ready, "the Node is not Ready"),
     ];
-    signs.into_iter().find_map(|(is, why)| is.then_some(why))
+    reasons.into_iter().find_map(|(applies, reason)| applies.then_some(reason))
 }
 
 fn status(state: &State, sessions: &Sessions<'_>, outcome: &GobgpPlan<'_>) -> BgpStatus {
     let session = |(peer, session): &(&BgpPeer, &SessionParameters)| {
-        let is = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
-        let established = is.state == BgpSessionState::Established;
+        let report = state.bgp.sessions.get(&peer.name).cloned().unwrap_or_default();
+        let established = report.state == BgpSessionState::Established;
         let prefixes = outcome.prefixes.get(&*peer.name).copied().unwrap_or_default();
         // The list starts with the issue that the BGP driver reports. The issue that a Secret or a
         // BFDProfile causes follows.
         let unusable = || state.bgp.unusable.clone().map(SessionIssue::GobgpUnavailable);
-        let issues =
-            is.issue.or_else(unusable).into_iter().chain(outcome.issues.get(&*peer.name).cloned());
+        let issues = report
+            .issue
+            .or_else(unusable)
+            .into_iter()
+            .chain(outcome.issues.get(&*peer.name).cloned());
         BgpSessionStatus {
             peer: peer.name.to_string(),
-            address: is.address.or(session.place.address()),
-            asn: is.asn,
-            state: is.state,
-            since: is
+            address: report.address.or(session.location.address()),
+            asn: report.asn,
+            state: report.state,
+            since: report
                 .since
                 .and_then(|since| jiff::Timestamp::from_second(since).ok())
                 .map(|since| since.to_string()),
-            bfd: is.bfd,
+            bfd: report.bfd,
             prefixes: if established { prefixes } else { 0 },
             issues: issues.map(|issue| issue.status()).collect(),
         }
     };
-    let mut all: Vec<_> = sessions.active.iter().map(session).collect();
-    all.sort_by(|a, b| a.peer.cmp(&b.peer));
-    let established =
-        all.iter().filter(|session| session.state == BgpSessionState::Established).count();
-    let established = format!("{established}/{}", all.len());
+    let mut sessions_status: Vec<_> = sessions.active.iter().map(session).collect();
+    sessions_status.sort_by(|a, b| a.peer.cmp(&b.peer));
+    let established = sessions_status
+        .iter()
+        .filter(|session| session.state == BgpSessionState::Established)
+        .count();
+    let established = format!("{established}/{}", sessions_status.len());
     let unusable =
         state.bgp.unusable.clone().map(|why| SessionIssue::GobgpUnavailable(why).status());
-    let issues = unusable
-        .or_else(|| too_many_attributes(outcome.prefixes_over_limit, STATEMENTS_MAX))
-        .into_iter()
-        .collect();
-    BgpStatus { issues, established, sessions: all, ..BgpStatus::default() }
+    let issues =
+        unusable.or_else(|| over_limit(outcome).map(|issue| issue.status())).into_iter().collect();
+    BgpStatus { issues, established, sessions: sessions_status, ..BgpStatus::default() }
+}
+
+/// Returns the issue about prefixes that exceed [`STATEMENTS_MAX`], if there are any.
+fn over_limit(outcome: &GobgpPlan<'_>) -> Option<NodeIssue> {
+    let prefixes = outcome.prefixes_over_limit;
+    (prefixes > 0).then_some(NodeIssue::TooManyAttributes { prefixes, limit: STATEMENTS_MAX })
 }
 
 fn session_metrics(sessions: &Sessions<'_>, status: &BgpStatus) -> SessionMetrics {
@@ -190,19 +201,19 @@ fn session_metrics(sessions: &Sessions<'_>, status: &BgpStatus) -> SessionMetric
     let session = |session: &BgpSessionStatus| {
         let (router, established) =
             (routers.get(&*session.peer)?, session.state == BgpSessionState::Established);
-        let shown = SessionMetric {
+        let metric = SessionMetric {
             router: router.as_str().into(),
             established,
             prefixes: session.prefixes,
         };
-        Some((session.peer.as_str().into(), shown))
+        Some((session.peer.as_str().into(), metric))
     };
     status.sessions.iter().filter_map(session).collect()
 }
 
 /// Returns the address of a router in the form of MetalLB's metrics.
 fn router(session: &SessionParameters) -> String {
-    match &session.place {
+    match &session.location {
         PeerLocation::Address(address) => SocketAddr::new(*address, session.port).to_string(),
         PeerLocation::Interface(link) => format!("{link}:{}", session.port),
     }

@@ -20,7 +20,7 @@ pub(super) struct CheckScope<'a> {
     ranges: Option<&'a [AddressRange]>,
     /// Addresses that health checks never connect to: those of other Nodes, and those of this Node
     /// that are not InternalIPs.
-    nodes: BTreeSet<IpAddr>,
+    excluded_addresses: BTreeSet<IpAddr>,
     api_servers: BTreeSet<SocketAddr>,
 }
 
@@ -38,7 +38,7 @@ impl<'a> CheckScope<'a> {
         Self {
             own_node: own,
             ranges: state.config.checked_ranges.as_deref(),
-            nodes: nodes.filter(|address| !internal.contains(address)).collect(),
+            excluded_addresses: nodes.filter(|address| !internal.contains(address)).collect(),
             api_servers: state
                 .slices
                 .values()
@@ -66,7 +66,7 @@ impl<'a> CheckScope<'a> {
         let is_pod = || pods.iter().chain(ranges).any(|range| range.overlaps(&single));
         target.may_be_probed()
             && !self.is_off()
-            && !self.nodes.contains(&address)
+            && !self.excluded_addresses.contains(&address)
             && !self.api_servers.contains(&SocketAddr::new(address, port))
             && (self.is_own(address) || is_pod())
     }

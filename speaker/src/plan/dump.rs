@@ -16,12 +16,12 @@ impl Desired {
         let verdicts =
             if state.missing_input().is_none() { units::verdicts(state) } else { BTreeMap::new() };
         let verdicts: BTreeMap<_, _> =
-            verdicts.into_iter().map(|(key, is)| (key.to_string(), is.name())).collect();
-        let links = self.links.iter().map(|(index, LinkPlan { name, mac, selected, config: order, ndp_addresses: listened_for })| {
-            json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": order.leaving,
-                "says": {"draining": order.node_flags.draining, "unhealthy": order.node_flags.unhealthy, "checked": order.node_flags.health_checked},
-                "listenedFor": listened_for.as_ref(),
-                "units": order.units.iter().map(|it| unit(it)).collect::<Vec<_>>()})
+            verdicts.into_iter().map(|(key, verdict)| (key.to_string(), verdict.name())).collect();
+        let links = self.links.iter().map(|(index, LinkPlan { name, mac, selected, config, ndp_addresses })| {
+            json!({"index": index, "name": name, "mac": mac.to_string(), "selected": selected, "leaving": config.leaving,
+                "says": {"draining": config.node_flags.draining, "unhealthy": config.node_flags.unhealthy, "checked": config.node_flags.health_checked},
+                "listenedFor": ndp_addresses.as_ref(),
+                "units": config.units.iter().map(|election_unit| unit(election_unit)).collect::<Vec<_>>()})
         });
         json!({
             "notReady": self.not_ready_reason,

@@ -8,24 +8,24 @@ use crate::state::State;
 
 /// Returns the interfaces that the speaker uses while they are up. They support Ethernet and
 /// broadcast, are no port of a bridge or bond, do not lead to a pod, and have a name that is not
-/// excluded. A macvlan or similar interface is not used if its parent is, because both would
-/// announce. An interface with one of the Node's InternalIPs is used whatever its name.
+/// excluded. A macvlan or similar interface is not used if its parent is used, because both
+/// would announce. An interface with one of the Node's InternalIPs is used whatever its name.
 pub(super) fn usable_interfaces(state: &State) -> Vec<&Link> {
     let excluded =
         |name: &str| state.config.exclude_interfaces.iter().any(|regex| regex.is_match(name));
     // A veth pair may also connect this node to its network, if the node is itself a container. The
     // interface then has a subnet, and does not lead to a pod.
-    let is_pods = |link: &Link| link.into_namespace && link.subnets().next().is_none();
-    let is_in = |link: &&Link| {
+    let leads_to_pod = |link: &Link| link.into_namespace && link.subnets().next().is_none();
+    let is_usable = |link: &&Link| {
         link.ethernet
             && link.broadcast
             && !link.enslaved
-            && (has_internal(state, link) || !excluded(&link.name) && !is_pods(link))
+            && (has_internal(state, link) || !excluded(&link.name) && !leads_to_pod(link))
     };
     let links: Vec<&Link> =
-        state.links.iter().flat_map(|links| links.values()).filter(is_in).collect();
-    let is_in = |index: u32| links.iter().any(|link| link.index == index);
-    links.iter().copied().filter(|link| !link.parent.is_some_and(is_in)).collect()
+        state.links.iter().flat_map(|links| links.values()).filter(is_usable).collect();
+    let is_used = |index: u32| links.iter().any(|link| link.index == index);
+    links.iter().copied().filter(|link| !link.parent.is_some_and(is_used)).collect()
 }
 
 /// Returns whether Services are announced on an interface: another speaker was received there, or
@@ -43,7 +43,7 @@ pub(super) fn may_announce(state: &State, link: &Link) -> bool {
                 || assigned().any(|address| AddressRange::single(*address).overlaps(&subnet))
         })
     };
-    let is_named = || {
+    let is_in_advertisement = || {
         let labels = state.own_node().map(|node| &node.labels);
         let names = |labels| {
             state
@@ -55,12 +55,13 @@ pub(super) fn may_announce(state: &State, link: &Link) -> bool {
     };
     // If this node already announces an address on the interface, it continues, even if pools or
     // the interface's own addresses change.
-    let holds = || state.reports.get(&link.index).is_some_and(|report| !report.owned.is_empty());
+    let already_announces =
+        || state.reports.get(&link.index).is_some_and(|report| !report.owned.is_empty());
     state.speaker_ever_received.contains(&link.index)
         || has_internal(state, link)
-        || holds()
+        || already_announces()
         || has_subnet()
-        || is_named()
+        || is_in_advertisement()
 }
 
 fn has_internal(state: &State, link: &Link) -> bool {

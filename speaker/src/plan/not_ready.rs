@@ -34,8 +34,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_its_message() {
-        // Exhaustive: a new variant does not compile before it is here.
+    fn every_reason_has_a_message() {
+        // A new variant does not compile until it is added here and to the rows.
         let exhaustive = |why: &NotReady<'_>| match why {
             NotReady::Stopping
             | NotReady::WaitingFor(_)

@@ -18,6 +18,7 @@ use ferrolb_proto::range::Family;
 
 use super::check_scope::CheckScope;
 use super::slices;
+use crate::event::UncheckedEndpoints;
 use crate::state::State;
 
 /// Maximum number of failing Services in the SpeakerStatus of a node. A Service that fails in both
@@ -69,43 +70,43 @@ pub(super) struct HealthCheckPlan<'a> {
 /// Returns the endpoints that this node must check, and the Services that fail by the results so
 /// far.
 pub(super) fn health_checks(state: &State) -> HealthCheckPlan<'_> {
-    let mut checked = HealthCheckPlan::default();
+    let mut plan = HealthCheckPlan::default();
     let mut services = state
         .services
         .iter()
         .filter_map(|(key, service)| Some((key, service, service.check.as_deref()?)))
         .peekable();
     if services.peek().is_none() {
-        return checked;
+        return plan;
     }
-    let reach = CheckScope::new(state);
-    checked.off = reach.is_off();
-    if checked.off {
-        return checked;
+    let scope = CheckScope::new(state);
+    plan.off = scope.is_off();
+    if plan.off {
+        return plan;
     }
     let slices = slices::by_service(state.slices.iter().filter(|(_, slice)| slice.own.is_some()));
     for (key, service, check) in services {
         let has = |family| service.assigned.iter().any(|address| Family::of(*address) == family);
         let targets = targets(&slices, key, service.eligible, &check.port);
         let targets = targets.filter(|(target, _)| has(Family::of(target.address)));
-        let found = checked.add_service((state, &reach), key, check, targets);
-        for (family, (endpoint, why)) in found.into_iter().filter_map(FamilyResult::failing) {
-            checked.failing.insert((key, family));
-            if checked.reported.len() < FAILING_SERVICES_MAX {
+        let results = plan.add_service((state, &scope), key, check, targets);
+        for (family, (endpoint, why)) in results.into_iter().filter_map(FamilyResult::failing) {
+            plan.failing.insert((key, family));
+            if plan.reported.len() < FAILING_SERVICES_MAX {
                 let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
                 // The condition of the Service repeats the message. The readers of the condition
                 // may not be permitted to know which ports of a node are open.
-                let why = if reach.is_own(endpoint.ip()) {
+                let why = if scope.is_own(endpoint.ip()) {
                     "the health check fails: see the speaker's log"
                 } else {
                     why
                 };
                 let (endpoint, message) = (endpoint.to_string(), why.to_owned());
-                checked.reported.push(FailingService { namespace, name, endpoint, message });
+                plan.reported.push(FailingService { namespace, name, endpoint, message });
             }
         }
     }
-    checked
+    plan
 }
 
 impl HealthCheckPlan<'_> {
@@ -119,59 +120,53 @@ impl HealthCheckPlan<'_> {
     /// far of the Service's endpoints on this node, for each family.
     fn add_service<'a>(
         &mut self,
-        (state, reach): (&'a State, &CheckScope<'_>),
+        (state, scope): (&'a State, &CheckScope<'_>),
         key: &Key,
         check: &HealthCheck,
         targets: impl Iterator<Item = (EndpointAddress, Option<u16>)>,
     ) -> [FamilyResult<'a>; 2] {
         let service = Arc::new(key.clone());
-        let mut found = [FamilyResult::default(); 2];
-        let mut asked = BTreeSet::new();
+        let mut results = [FamilyResult::default(); 2];
+        let mut checked_targets = BTreeSet::new();
         for (target, port) in targets {
-            let found = &mut found[Family::of(target.address) as usize];
+            let result = &mut results[Family::of(target.address) as usize];
             let Some(port) = port else {
-                found.passes_or_unchecked = true;
+                result.passes_or_unchecked = true;
                 continue;
             };
             let id = ProbeTarget {
                 service: Arc::clone(&service),
                 endpoint: SocketAddr::new(target.address, port),
             };
-            if !reach.allows(&target, port) {
-                found.passes_or_unchecked = true;
+            if !scope.allows(&target, port) {
+                result.passes_or_unchecked = true;
                 self.disallowed.count += 1;
                 self.disallowed.first.get_or_insert(id);
                 continue;
             }
             match state.failing_endpoints.get(&id) {
-                Some(why) => found.fails = found.fails.or(Some((id.endpoint, &**why))),
-                None => found.passes_or_unchecked = true,
+                Some(why) => result.fails = result.fails.or(Some((id.endpoint, &**why))),
+                None => result.passes_or_unchecked = true,
             }
-            asked.insert(id);
+            checked_targets.insert(id);
         }
-        let how = ProbeConfig::new(check, &state.config.health_check_defaults);
-        let interval = how.interval.max(interval_min(asked.len()));
-        self.slowed += if interval > how.interval { asked.len() } else { 0 };
-        let how = Arc::new(ProbeConfig { interval, ..how });
-        self.targets.extend(asked.into_iter().map(|id| (id, Arc::clone(&how))));
-        found
+        let config = ProbeConfig::new(check, &state.config.health_check_defaults);
+        let interval = config.interval.max(interval_min(checked_targets.len()));
+        self.slowed += if interval > config.interval { checked_targets.len() } else { 0 };
+        let config = Arc::new(ProbeConfig { interval, ..config });
+        self.targets.extend(checked_targets.into_iter().map(|id| (id, Arc::clone(&config))));
+        results
     }
 
-    /// Returns the message about endpoints that are not checked, because checks are off or because
-    /// of their addresses, with the remedy. Returns an empty string if all endpoints are checked.
-    pub(super) fn unchecked_message(&self, state: &State) -> String {
+    /// Returns the endpoints that are not checked, because checks are off or because of their
+    /// addresses, if there are any.
+    pub(super) fn unchecked(&self, state: &State) -> Option<UncheckedEndpoints> {
         if self.off {
-            return "no endpoint is checked: --health-checks is off".to_owned();
+            return Some(UncheckedEndpoints::Off);
         }
-        let Some(first) = &self.disallowed.first else { return String::new() };
-        format!(
-            "{} endpoints are not checked, the first is {first}: it is neither an InternalIP of \
-             Node {node} nor in its spec.podCIDRs, or it is an address of another Node or of the \
-             API server. If pods of this node have such addresses, add their range to \
-             --health-checks",
-            self.disallowed.count,
-            node = state.config.node
-        )
+        let DisallowedEndpoints { count, first } = &self.disallowed;
+        let (count, first) = (*count, first.clone()?);
+        Some(UncheckedEndpoints::Disallowed { count, first, node: state.config.node.clone() })
     }
 }
 

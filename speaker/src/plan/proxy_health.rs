@@ -24,7 +24,7 @@ pub struct ProxyTargets {
     /// `servers` refuse the connection.
     pub health_check_node_ports: Box<[SocketAddr]>,
     /// Other facts on which the judgement of kube-proxy's health depends.
-    pub situation: KubeProxyContext,
+    pub context: KubeProxyContext,
 }
 
 pub(super) fn proxy_targets(state: &State) -> ProxyTargets {
@@ -32,7 +32,7 @@ pub(super) fn proxy_targets(state: &State) -> ProxyTargets {
     ProxyTargets {
         servers: servers(state).into(),
         health_check_node_ports: health_check_node_ports(state).collect(),
-        situation: KubeProxyContext {
+        context: KubeProxyContext {
             ready: node.is_some_and(|node| node.ready),
             healthy_elsewhere: state.reports.values().any(|report| report.proxy_healthy_elsewhere),
             started_without_routes: state.prefixes_at_start == Some(0),

@@ -28,14 +28,14 @@ mod routes;
 mod rules;
 mod verdicts;
 
-/// Description of a small cluster. Each test sets only the fields that it is about.
+/// Description of a small cluster. Each test sets only the fields that it needs.
 struct Cluster {
     ignore_label: bool,
     nodes: Vec<Node>,
     services: Vec<Service>,
     slices: Vec<EndpointSlice>,
     pools: Vec<Pool>,
-    ads: Vec<serde_json::Value>,
+    advertisements: Vec<serde_json::Value>,
     links: Vec<Link>,
 }
 
@@ -49,7 +49,7 @@ impl Default for Cluster {
             services: vec![service("web", &["172.30.0.200"])],
             slices: vec![slice("web", &["node1", "node2"])],
             pools: vec![pool("lan", &["172.30.0.0/16", "fd30::/64"])],
-            ads: vec![json!({})],
+            advertisements: vec![json!({})],
             links: vec![link(2, "eth0")],
         }
     }
@@ -73,14 +73,22 @@ impl Cluster {
             },
             checked_ranges: Some(Vec::new()),
         });
-        feed(&mut state, &self.services, Event::Service);
-        feed(&mut state, &self.slices, Event::Slice);
-        feed(&mut state, &self.nodes, Event::Node);
-        feed(&mut state, &self.pools, Event::Pool);
-        let ads: Vec<L2Advertisement> =
-            self.ads.iter().enumerate().map(|(i, spec)| advertisement(i, spec)).collect();
-        feed(&mut state, &ads, Event::Advertisement);
-        feed(&mut state, &[HelloKeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])])], Event::Keys);
+        apply_resync(&mut state, &self.services, Event::Service);
+        apply_resync(&mut state, &self.slices, Event::Slice);
+        apply_resync(&mut state, &self.nodes, Event::Node);
+        apply_resync(&mut state, &self.pools, Event::Pool);
+        let advertisements: Vec<L2Advertisement> = self
+            .advertisements
+            .iter()
+            .enumerate()
+            .map(|(i, spec)| advertisement(i, spec))
+            .collect();
+        apply_resync(&mut state, &advertisements, Event::Advertisement);
+        apply_resync(
+            &mut state,
+            &[HelloKeyRing::new(vec![HelloKey::new([1; KEY_LENGTH])])],
+            Event::Keys,
+        );
         state.handle(Event::Links(self.links.clone()), Instant::ZERO);
         state
     }
@@ -94,7 +102,7 @@ impl Cluster {
         self.plan().links.values().next().expect("a link").config.units.clone()
     }
 
-    /// Returns the names of the candidates of the one unit on the first interface.
+    /// Returns the names of the candidates of the only unit on the first interface.
     fn candidates(&self) -> Vec<String> {
         let units = self.units();
         assert_eq!(units.len(), 1, "{units:?}");
@@ -102,7 +110,7 @@ impl Cluster {
     }
 }
 
-fn feed<F: Clone>(state: &mut State, facts: &[F], wrap: fn(Change<F>) -> Event) {
+fn apply_resync<F: Clone>(state: &mut State, facts: &[F], wrap: fn(Change<F>) -> Event) {
     let changes = facts.iter().cloned().map(Change::Apply);
     for change in [Change::ResyncStarted].into_iter().chain(changes).chain([Change::ResyncDone]) {
         state.handle(wrap(change), Instant::ZERO);
@@ -145,8 +153,8 @@ fn slice(service: &str, nodes: &[&str]) -> EndpointSlice {
     }
 }
 
-/// Returns the same endpoints with another family.
-fn of(family: Family, mut slice: EndpointSlice) -> EndpointSlice {
+/// Returns a copy of an EndpointSlice with another name and another address family.
+fn with_family(family: Family, mut slice: EndpointSlice) -> EndpointSlice {
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.family = family);
     slice.key.name = format!("{}-{family}", slice.key.name).into();
     slice
@@ -189,7 +197,7 @@ fn select(node: &str) -> serde_json::Value {
 }
 
 #[test]
-fn services_that_share_an_address_are_one_unit_announced_where_all_can_be_served() {
+fn services_that_share_an_address_are_one_unit() {
     let cluster = Cluster {
         services: vec![
             service("a", &["172.30.0.1", "172.30.0.2"]),
@@ -223,21 +231,23 @@ fn services_that_share_an_address_are_one_unit_announced_where_all_can_be_served
     assert_eq!(
         (units[0].candidates.len(), units[0].can_serve_here),
         (0, false),
-        "a and c have no node in common"
+        "the endpoints of a and c are on different nodes"
     );
     assert_eq!((units[1].candidates.len(), units[1].can_serve_here), (1, true));
 }
 
 #[test]
-fn only_addresses_of_advertised_pools_are_announced_and_the_first_of_all_names_the_order() {
+fn only_addresses_of_advertised_pools_are_announced() {
     let dual = || vec![service("web", &["fd30::c8", "172.30.0.200"])];
     let unit = &Cluster { services: dual(), ..Cluster::default() }.units()[0];
     assert_eq!(unit.addresses, addresses(&["fd30::c8", "172.30.0.200"]));
     assert_eq!(unit.candidates[0].order, order("node1", "fd30::c8".parse().unwrap()));
     let no_pool = Cluster { pools: vec![pool("other", &["10.0.0.0/8"])], ..Cluster::default() };
-    let no_ad = Cluster { ads: Vec::new(), ..Cluster::default() };
-    let other_ad =
-        Cluster { ads: vec![json!({"ipAddressPools": ["other"]})], ..Cluster::default() };
+    let no_ad = Cluster { advertisements: Vec::new(), ..Cluster::default() };
+    let other_ad = Cluster {
+        advertisements: vec![json!({"ipAddressPools": ["other"]})],
+        ..Cluster::default()
+    };
     for (what, cluster) in [("no pool", no_pool), ("no ad", no_ad), ("another pool's ad", other_ad)]
     {
         assert_eq!(cluster.units(), [], "{what}");
@@ -254,32 +264,32 @@ fn the_owner_and_the_first_three_candidates_receive_solicitations_for_an_ipv6_ad
         services: texts.iter().map(|text| service(&format!("s{text}"), &[text])).collect(),
         slices: texts
             .iter()
-            .map(|text| of(Family::V6, slice(&format!("s{text}"), &nodes)))
+            .map(|text| with_family(Family::V6, slice(&format!("s{text}"), &nodes)))
             .collect(),
         ..Cluster::default()
     };
-    let place = |address: IpAddr| {
-        let mut line = nodes.clone();
-        line.sort_by_key(|name| order(name, address));
-        line.iter().position(|name| *name == "node1").unwrap()
+    let rank = |address: IpAddr| {
+        let mut nodes_by_order = nodes.clone();
+        nodes_by_order.sort_by_key(|name| order(name, address));
+        nodes_by_order.iter().position(|name| *name == "node1").unwrap()
     };
-    let listened_for =
+    let ndp_addresses =
         |state: &State| plan(state, Instant::ZERO).links[&2].ndp_addresses.as_ref().clone();
     let mut state = cluster.state();
     let all: Vec<Ipv6Addr> = texts.iter().map(|text| text.parse().unwrap()).collect();
     let expect: BTreeSet<Ipv6Addr> =
-        all.iter().copied().filter(|address| place((*address).into()) < 3).collect();
+        all.iter().copied().filter(|address| rank((*address).into()) < 3).collect();
     assert!((5..35).contains(&expect.len()));
-    assert_eq!(listened_for(&state), expect);
-    let last = all.into_iter().find(|one| !expect.contains(one)).unwrap();
+    assert_eq!(ndp_addresses(&state), expect);
+    let last = all.into_iter().find(|address| !expect.contains(address)).unwrap();
     let report = LinkReport { owned: [last.into()].into(), ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
-    assert_eq!(listened_for(&state), expect.into_iter().chain([last]).collect());
+    assert_eq!(ndp_addresses(&state), expect.into_iter().chain([last]).collect());
 }
 
 #[test]
-fn a_service_is_announced_by_what_selects_its_labels_and_its_pool_and_the_node() {
-    let labelled = |tier: &str| {
+fn an_advertisement_selects_services_pools_and_nodes() {
+    let labeled_service = |tier: &str| {
         let mut service = service("web", &["172.30.0.200"]);
         service.demand.labels = [("tier".into(), tier.into())].into();
         service
@@ -289,58 +299,63 @@ fn a_service_is_announced_by_what_selects_its_labels_and_its_pool_and_the_node()
         ad["serviceSelectors"] = json!([{"matchLabels": {"tier": tier}}]);
         ad
     };
-    let candidates = |services: Vec<Service>, ads: Vec<serde_json::Value>| {
-        let units = Cluster { services, ads, ..Cluster::default() }.units();
+    let candidates = |services: Vec<Service>, advertisements: Vec<serde_json::Value>| {
+        let units = Cluster { services, advertisements, ..Cluster::default() }.units();
         let names = units
             .iter()
             .flat_map(|unit| unit.candidates.iter().map(|candidate| candidate.node.to_string()));
         names.collect::<Vec<_>>()
     };
-    let two = || vec![ad("web", "node1"), ad("db", "node2")];
-    assert_eq!(candidates(vec![labelled("web")], two()), ["node1"]);
-    assert_eq!(candidates(vec![labelled("db")], two()), ["node2"]);
-    assert_eq!(candidates(vec![labelled("mail")], two()), [""; 0]);
+    let advertisements_of_both = || vec![ad("web", "node1"), ad("db", "node2")];
+    assert_eq!(candidates(vec![labeled_service("web")], advertisements_of_both()), ["node1"]);
+    assert_eq!(candidates(vec![labeled_service("db")], advertisements_of_both()), ["node2"]);
+    assert_eq!(candidates(vec![labeled_service("mail")], advertisements_of_both()), [""; 0]);
     assert_eq!(
-        candidates(vec![labelled("web")], vec![ad("web", "node1"), select("node2")]),
+        candidates(vec![labeled_service("web")], vec![ad("web", "node1"), select("node2")]),
         ["node1", "node2"]
     );
-    let sharing = Service { key: Key::new("default", "web2"), ..labelled("mail") };
+    let sharing = Service { key: Key::new("default", "web2"), ..labeled_service("mail") };
     assert_eq!(
-        candidates(vec![labelled("web"), sharing], two()),
+        candidates(vec![labeled_service("web"), sharing], advertisements_of_both()),
         ["node1"],
-        "one of the two is selected"
+        "an advertisement selects one of the two Services"
     );
 }
 
 #[test]
 fn the_weights_of_every_advertisement_that_selects_a_node_add_up() {
     let prefer = |node: &str, weight: u32| json!({"preferredNodeSelectors": [{"weight": weight, "preference": {"matchLabels": {"name": node}}}]});
-    let mut from_second = prefer("node1", 50);
-    from_second["nodeSelectors"] = select("node2")["nodeSelectors"].clone();
-    let ads = vec![prefer("node1", 3), prefer("node1", 4), prefer("node2", 5), from_second];
+    let mut on_node2 = prefer("node1", 50);
+    on_node2["nodeSelectors"] = select("node2")["nodeSelectors"].clone();
+    let advertisements = vec![prefer("node1", 3), prefer("node1", 4), prefer("node2", 5), on_node2];
     // Both addresses belong to one unit, so an advertisement that selects both counts once.
     let services = vec![service("web", &["172.30.0.200", "172.30.0.201"])];
-    let unit = &Cluster { services, ads, ..Cluster::default() }.units()[0];
+    let unit = &Cluster { services, advertisements, ..Cluster::default() }.units()[0];
     let weights: Vec<_> = unit.candidates.iter().map(|candidate| candidate.preference).collect();
     assert_eq!(weights, [7, 5]);
 }
 
 #[test]
-fn the_pool_that_the_service_names_decides_where_two_hold_its_address() {
+fn the_pool_annotation_decides_between_overlapping_pools() {
     let pools = || vec![pool("a", &["172.30.0.0/16"]), pool("b", &["172.30.0.0/24"])];
-    let ads = || {
+    let advertisements = || {
         vec![
             json!({"ipAddressPools": ["a"], "nodeSelectors": [{"matchLabels": {"name": "node1"}}]}),
             json!({"ipAddressPools": ["b"]}),
         ]
     };
-    for (named, expect) in [(Some("b"), 2), (Some("a"), 1), (None, 1), (Some("gone"), 1)] {
+    for (annotation, expect) in [(Some("b"), 2), (Some("a"), 1), (None, 1), (Some("missing"), 1)] {
         let services = vec![Service {
-            pool_annotation: named.map(Into::into),
+            pool_annotation: annotation.map(Into::into),
             ..service("web", &["172.30.0.200"])
         }];
-        let cluster = Cluster { services, pools: pools(), ads: ads(), ..Cluster::default() };
-        assert_eq!(cluster.candidates().len(), expect, "{named:?}");
+        let cluster = Cluster {
+            services,
+            pools: pools(),
+            advertisements: advertisements(),
+            ..Cluster::default()
+        };
+        assert_eq!(cluster.candidates().len(), expect, "{annotation:?}");
     }
 }
 
@@ -360,22 +375,22 @@ fn a_service_without_endpoints_does_not_block_services_that_share_its_address() 
 
 #[test]
 fn an_invalid_pool_withdraws_no_address() {
-    let slip = Pool { problem: Some(PoolProblem::Empty), ..pool("a", &[]) };
-    for (named, expect) in [(Some("a"), 2), (None, 0), (Some("gone"), 0)] {
+    let invalid_pool = Pool { problem: Some(PoolProblem::Empty), ..pool("a", &[]) };
+    for (annotation, expect) in [(Some("a"), 2), (None, 0), (Some("missing"), 0)] {
         let services = vec![Service {
-            pool_annotation: named.map(Into::into),
+            pool_annotation: annotation.map(Into::into),
             ..service("web", &["172.30.0.200"])
         }];
         let cluster = Cluster {
             services,
-            pools: vec![slip.clone()],
-            ads: vec![json!({})],
+            pools: vec![invalid_pool.clone()],
+            advertisements: vec![json!({})],
             ..Cluster::default()
         };
         assert_eq!(
             cluster.plan().links[&2].config.units.len(),
             usize::from(expect > 0),
-            "{named:?}"
+            "{annotation:?}"
         );
     }
 }
@@ -391,7 +406,11 @@ fn all_interfaces_share_a_unit_and_an_unchanged_config_is_reused() {
     assert!(Arc::ptr_eq(&same.links[&2].config, &before.links[&2].config));
     let mut other = Cluster { slices: Vec::new(), ..cluster }.plan();
     other.reuse_unchanged(&before);
-    assert_eq!(other.links[&2].config.units[0].candidates.len(), 0, "what is new is not lost");
+    assert_eq!(
+        other.links[&2].config.units[0].candidates.len(),
+        0,
+        "a changed config is not replaced by the old one"
+    );
 }
 
 #[test]
@@ -407,89 +426,39 @@ fn equal_units_are_reused_from_the_previous_plan() {
     let before = cluster(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)], &["node1"]);
     let mut after = cluster(&[("a", 1), ("aa", 5), ("c", 9), ("d", 4)], &["node1"]);
     after.slices[3] = slice("d", &[]);
-    let kept = |after: &Cluster| {
+    let reused = |after: &Cluster| {
         let (before, mut plan, new) = (before.plan(), after.plan(), after.plan());
         plan.reuse_unchanged(&before);
-        assert_eq!(
-            plan.links[&2].config, new.links[&2].config,
-            "what is kept says what was planned"
-        );
+        assert_eq!(plan.links[&2].config, new.links[&2].config, "reuse does not change the plan");
         let old = &before.links[&2].config.units;
         let is_old = |unit: &Arc<Unit>| old.iter().any(|old| Arc::ptr_eq(old, unit));
         plan.links[&2].config.units.iter().map(is_old).collect::<Vec<_>>()
     };
     assert_eq!(
-        kept(&after),
+        reused(&after),
         [true, false, false, false],
-        "b is gone, aa is new, c has another address, d no endpoint"
+        "b is removed, aa is new, c has another address, d has no endpoint"
     );
     after.slices.pop();
     after.services.pop();
     after.services.push(service("d", &["172.30.0.4"]));
     after.slices.push(slice("d", &["node1"]));
-    assert_eq!(kept(&after), [true, false, false, true]);
+    assert_eq!(reused(&after), [true, false, false, true]);
 }
 
 #[test]
-fn nothing_is_announced_before_all_is_known_and_the_reason_is_said() {
-    let whole = Cluster::default();
-    let mut state = State::new(whole.state().config.clone());
+fn nothing_is_announced_before_all_input_has_arrived() {
+    let complete = Cluster::default();
+    let mut state = State::new(complete.state().config.clone());
     assert_eq!(
         plan(&state, Instant::ZERO).not_ready_reason.as_deref(),
         Some("waiting for Services")
     );
-    state.handle(Event::Links(whole.links.clone()), Instant::ZERO);
-    feed(&mut state, &whole.services, Event::Service);
+    state.handle(Event::Links(complete.links.clone()), Instant::ZERO);
+    apply_resync(&mut state, &complete.services, Event::Service);
     let early = plan(&state, Instant::ZERO);
-    assert_eq!(early.links[&2].config.units, [], "the link is spoken on, and nothing is claimed");
-    let stranger = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
-    assert!(stranger.plan().not_ready_reason.is_some_and(|why| why.contains("--node-name")));
-    assert_eq!(whole.plan().not_ready_reason, None);
-}
-
-#[test]
-fn a_link_that_failed_is_left_out_until_its_time_comes() {
-    let mut state = Cluster::default().state();
-    let now = Instant::from_millis(60_000);
-    state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now);
-    let desired = plan(&state, now);
-    let retry_at = now + Duration::from_secs(1);
-    assert_eq!((desired.links.len(), desired.replan_at), (0, Some(retry_at)));
-    assert_eq!(desired.status.interfaces.len(), 1, "it stays in the status");
-    let desired = plan(&state, retry_at);
-    assert_eq!((desired.links.len(), desired.replan_at), (1, None));
-}
-
-#[test]
-fn the_process_may_end_when_every_link_has_left() {
-    let mut state =
-        Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
-    let report = |left| LinkReport {
-        speakers: vec!["node2".into()],
-        owned: addresses(&["172.30.0.200"]).into(),
-        handed_over: left,
-        ..LinkReport::default()
-    };
-    state.handle(Event::Report { link: 2, report: report(false) }, Instant::ZERO);
-    let desired = plan(&state, Instant::ZERO);
-    assert!(!desired.handed_over && !desired.status.draining && !desired.links[&2].config.leaving);
-    assert_eq!(desired.status.owned_addresses, 1);
-    assert_eq!(*desired.status.interfaces[0].addresses, *addresses(&["172.30.0.200"]));
-    assert_eq!(
-        (&*desired.status.interfaces[0].name, &desired.status.interfaces[0].heard[..]),
-        ("eth0", &["node2".to_owned()][..])
-    );
-    state.handle(Event::StopRequested, Instant::ZERO);
-    for link in [2, 3] {
-        let desired = plan(&state, Instant::ZERO);
-        assert!(
-            !desired.handed_over && desired.status.draining && desired.links[&link].config.leaving
-        );
-        state.handle(Event::Report { link, report: report(true) }, Instant::ZERO);
-    }
-    assert!(plan(&state, Instant::ZERO).handed_over);
-    let none = Cluster { links: Vec::new(), ..Cluster::default() };
-    let mut state = none.state();
-    state.handle(Event::StopRequested, Instant::ZERO);
-    assert!(plan(&state, Instant::ZERO).handed_over, "with no link there is nothing to hand over");
+    assert_eq!(early.links[&2].config.units, [], "the interface is used without units");
+    let without_node = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
+    assert!(without_node.plan().not_ready_reason.is_some_and(|why| why.contains("--node-name")));
+    assert_eq!(complete.plan().not_ready_reason, None);
 }

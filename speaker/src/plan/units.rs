@@ -17,7 +17,7 @@ use crate::event::Link;
 use crate::state::{ReducedService, State};
 
 /// Number of best candidates of a unit that prepare to announce its addresses: they already receive
-/// the neighbor solicitations for them.
+/// the neighbor solicitations for these addresses.
 const PREPARED_CANDIDATES: usize = 3;
 
 /// Number of units of the previous plan among which [`reuse_equal`] searches for the next unit,
@@ -53,7 +53,7 @@ impl ClusterUnit<'_> {
     pub(super) fn selects(&self, link: &Link) -> bool {
         self.own_advertisements
             .iter()
-            .all(|ads| ads.iter().any(|ad| ad.selects_interface(&link.name)))
+            .all(|advertisements| advertisements.iter().any(|ad| ad.selects_interface(&link.name)))
     }
 }
 
@@ -76,15 +76,15 @@ pub(super) fn cluster_view(state: &State) -> ClusterView<'_> {
 /// must not exist for all units at once.
 pub(super) fn cluster_units<'a>(
     state: &'a State,
-    scene: &ClusterView<'a>,
+    cluster: &ClusterView<'a>,
     failing: &BTreeSet<(&'a Key, Family)>,
     verdicts: &mut Verdicts,
 ) -> impl Iterator<Item = ClusterUnit<'a>> {
-    all_groups(state, scene, failing).filter_map(|(_, group)| {
+    all_groups(state, cluster, failing).filter_map(|(_, group)| {
         group
             .verdicts(&state.config.node)
             .for_each(|verdict| *verdicts.entry(verdict).or_default() += 1);
-        cluster_unit(state, scene, &group)
+        cluster_unit(state, cluster, &group)
     })
 }
 
@@ -92,10 +92,10 @@ pub(super) fn cluster_units<'a>(
 pub(super) fn verdicts(state: &State) -> BTreeMap<&Key, Verdict> {
     let keys: Vec<_> = state.services.iter().map(|(key, _)| key).collect();
     let mut verdicts = BTreeMap::new();
-    for (places, group) in
+    for (indexes, group) in
         all_groups(state, &cluster_view(state), &probes::health_checks(state).failing)
     {
-        let keys = places.into_iter().map(|place| keys[place]);
+        let keys = indexes.into_iter().map(|index| keys[index]);
         verdicts.extend(keys.zip(group.verdicts(&state.config.node)));
     }
     verdicts
@@ -105,18 +105,18 @@ pub(super) fn verdicts(state: &State) -> BTreeMap<&Key, Verdict> {
 /// its Services. Services without an address which may be announced are left out.
 fn all_groups<'a>(
     state: &'a State,
-    scene: &ClusterView<'a>,
+    cluster: &ClusterView<'a>,
     failing: &BTreeSet<(&'a Key, Family)>,
 ) -> impl Iterator<Item = (Vec<usize>, SharingGroup<'a>)> {
     let services: Vec<_> = state.services.iter().collect();
     let slices = slices::by_service(state.slices.iter());
     sharing_groups(services.iter().map(|(_, service)| &*service.assigned)).into_iter().filter_map(
-        move |places| {
-            let served = places
+        move |indexes| {
+            let service_views = indexes
                 .iter()
-                .map(|place| service_view(state, services[*place], &slices, failing))
+                .map(|index| service_view(state, services[*index], &slices, failing))
                 .collect();
-            Some((places, SharingGroup::of(scene, served)?))
+            Some((indexes, SharingGroup::of(cluster, service_views)?))
         },
     )
 }
@@ -138,25 +138,27 @@ pub(super) fn prepared_addresses(units: &[Arc<Unit>], node: &str) -> impl Iterat
 /// Replaces each unit by the equal one in `before`, if there is one, so that both plans share it in
 /// memory. `units` and `before` are ordered by the names of their first Services.
 pub(super) fn reuse_equal(units: &mut [Arc<Unit>], before: &[Arc<Unit>]) {
-    let mut rest = before;
+    let mut remaining = before;
     for unit in units {
         let first = unit.addresses.first();
         // In `before`, removed units may precede this unit. A new unit is not in `before`.
-        let Some(place) =
-            rest.iter().take(REUSE_LOOKAHEAD).position(|before| before.addresses.first() == first)
+        let Some(index) = remaining
+            .iter()
+            .take(REUSE_LOOKAHEAD)
+            .position(|before| before.addresses.first() == first)
         else {
             continue;
         };
-        if rest[place] == *unit {
-            *unit = Arc::clone(&rest[place]);
+        if remaining[index] == *unit {
+            *unit = Arc::clone(&remaining[index]);
         }
-        rest = &rest[place + 1..];
+        remaining = &remaining[index + 1..];
     }
 }
 
 fn cluster_unit<'a>(
     state: &'a State,
-    scene: &ClusterView<'a>,
+    cluster: &ClusterView<'a>,
     group: &SharingGroup<'a>,
 ) -> Option<ClusterUnit<'a>> {
     // Services that are only advertised by BGP need no election unit. There may be thousands of
@@ -166,20 +168,21 @@ fn cluster_unit<'a>(
     }
     let unit = Unit {
         addresses: group.addresses().into(),
-        candidates: group.candidates(scene),
+        candidates: group.candidates(cluster),
         can_serve_here: group.is_served_on(&state.config.node),
         failing: group.failing_on(&state.config.node).collect(),
     };
     let labels = state.own_node().map(|node| &node.labels);
-    let from_here = |ads: &[&'a L2Advertisement]| {
-        ads.iter()
+    let from_this_node = |advertisements: &[&'a L2Advertisement]| {
+        advertisements
+            .iter()
             .copied()
             .filter(|ad| labels.is_some_and(|labels| ad.selects_node(labels)))
             .collect()
     };
     Some(ClusterUnit {
         unit: Arc::new(unit),
-        own_advertisements: group.advertised().map(from_here).collect(),
+        own_advertisements: group.advertised().map(from_this_node).collect(),
     })
 }
 

@@ -10,11 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::apply;
 use super::last_passwords::LastPasswords;
-
-/// Type of a Secret that holds a password (core/v1 SecretTypeBasicAuth).
-pub(crate) const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
-/// Key of the password in the Secret's data.
-const PASSWORD: &str = "password";
+use crate::event::{BASIC_AUTH, PASSWORD_ENTRY, PasswordProblem};
 
 /// Custom resources and Secrets that configure BGP.
 #[derive(Debug, Default)]
@@ -61,7 +57,7 @@ impl BgpObjects {
     }
 
     /// Returns, for each Secret by its name, the password or why it has none.
-    pub(crate) fn passwords(&self) -> BTreeMap<&str, Result<&str, &str>> {
+    pub(crate) fn passwords(&self) -> BTreeMap<&str, Result<&str, &PasswordProblem>> {
         passwords(&self.passwords)
     }
 
@@ -71,12 +67,12 @@ impl BgpObjects {
     }
 }
 
-fn passwords(secrets: &Store<Box<str>, PasswordSecret>) -> BTreeMap<&str, Result<&str, &str>> {
+fn passwords(
+    secrets: &Store<Box<str>, PasswordSecret>,
+) -> BTreeMap<&str, Result<&str, &PasswordProblem>> {
     secrets
         .values()
-        .map(|PasswordSecret { name, password }| {
-            (&**name, password.as_deref().map_err(|why| &**why))
-        })
+        .map(|PasswordSecret { name, password }| (&**name, password.as_deref()))
         .collect()
 }
 
@@ -84,30 +80,23 @@ fn passwords(secrets: &Store<Box<str>, PasswordSecret>) -> BTreeMap<&str, Result
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PasswordSecret {
     name: Box<str>,
-    /// The password, or why there is none, as a message.
-    password: Result<Box<str>, Box<str>>,
+    /// The password, or why there is none.
+    password: Result<Box<str>, PasswordProblem>,
 }
 
 impl From<Secret> for PasswordSecret {
     fn from(secret: Secret) -> Self {
         let kind = secret.type_.unwrap_or_default();
-        let bytes = secret.data.unwrap_or_default().remove(PASSWORD).map(|bytes| bytes.0);
+        let bytes = secret.data.unwrap_or_default().remove(PASSWORD_ENTRY).map(|bytes| bytes.0);
         let password = match bytes.map(String::from_utf8) {
-            _ if kind != BASIC_AUTH => {
-                Err(format!("its type is {kind}: create one of type {BASIC_AUTH}"))
-            }
-            None => Err(format!("it has no entry {PASSWORD:?}")),
-            Some(Err(_)) => Err("its password is not UTF-8".to_owned()),
-            Some(Ok(password)) if password.len() > PASSWORD_MAX => {
-                Err(format!("its password is longer than {PASSWORD_MAX} bytes"))
-            }
-            Some(Ok(password)) if password.is_empty() => Err("its password is empty".to_owned()),
+            _ if kind != BASIC_AUTH => Err(PasswordProblem::Type(kind.into())),
+            None => Err(PasswordProblem::NoEntry),
+            Some(Err(_)) => Err(PasswordProblem::NotUtf8),
+            Some(Ok(password)) if password.len() > PASSWORD_MAX => Err(PasswordProblem::TooLong),
+            Some(Ok(password)) if password.is_empty() => Err(PasswordProblem::Empty),
             Some(Ok(password)) => Ok(password.into()),
         };
-        Self {
-            name: secret.metadata.name.unwrap_or_default().into(),
-            password: password.map_err(Into::into),
-        }
+        Self { name: secret.metadata.name.unwrap_or_default().into(), password }
     }
 }
 
@@ -125,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    fn read(kind: &str, entry: &str, value: &[u8]) -> Result<Box<str>, Box<str>> {
+    fn read(kind: &str, entry: &str, value: &[u8]) -> Result<Box<str>, PasswordProblem> {
         let data = [(entry.to_owned(), ByteString(value.to_vec()))].into();
         PasswordSecret::from(Secret {
             type_: Some(kind.to_owned()),
@@ -136,18 +125,17 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_basic_auth_with_a_password_has_one_and_any_other_says_why_not() {
-        assert_eq!(read(BASIC_AUTH, PASSWORD, b"hush").as_deref(), Ok("hush"));
-        for (kind, entry, value, why) in [
-            ("Opaque", PASSWORD, &b"hush"[..], "its type is Opaque"),
-            (BASIC_AUTH, "username", b"hush", "no entry \"password\""),
-            (BASIC_AUTH, PASSWORD, b"\xff", "is not UTF-8"),
-            (BASIC_AUTH, PASSWORD, b"", "is empty"),
-            (BASIC_AUTH, PASSWORD, &[b'x'; 81], "longer than 80 bytes"),
+    fn only_a_basic_auth_secret_with_a_valid_password_has_one() {
+        assert_eq!(read(BASIC_AUTH, PASSWORD_ENTRY, b"hush").as_deref(), Ok("hush"));
+        for (kind, entry, value, problem) in [
+            ("Opaque", PASSWORD_ENTRY, &b"hush"[..], PasswordProblem::Type("Opaque".into())),
+            (BASIC_AUTH, "username", b"hush", PasswordProblem::NoEntry),
+            (BASIC_AUTH, PASSWORD_ENTRY, b"\xff", PasswordProblem::NotUtf8),
+            (BASIC_AUTH, PASSWORD_ENTRY, b"", PasswordProblem::Empty),
+            (BASIC_AUTH, PASSWORD_ENTRY, &[b'x'; 81], PasswordProblem::TooLong),
         ] {
-            let problem = read(kind, entry, value).expect_err("no password");
-            assert!(problem.contains(why), "{problem}");
+            assert_eq!(read(kind, entry, value), Err(problem));
         }
-        assert!(read(BASIC_AUTH, PASSWORD, &[b'x'; 80]).is_ok());
+        assert!(read(BASIC_AUTH, PASSWORD_ENTRY, &[b'x'; 80]).is_ok());
     }
 }

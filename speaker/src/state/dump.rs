@@ -43,7 +43,7 @@ impl State {
             "endpointSlices": self.slices.values().count(),
             "nodes": nodes.collect::<Vec<_>>(),
             "pools": pools.collect::<Vec<_>>(),
-            "advertisements": self.advertisements.values().map(|ad| json!({"name": ad.name, "problem": ad.problem})).collect::<Vec<_>>(),
+            "advertisements": self.advertisements.values().map(|ad| json!({"name": ad.name, "problem": ad.problem.as_ref().map(|problem| problem.to_string())})).collect::<Vec<_>>(),
             "links": links.collect::<Vec<_>>(),
         })
     }

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use ferrolb_proto::facts::{BgpPeer, PasswordSource, SessionParameters};
 
+use crate::event::PasswordProblem;
+
 /// Most recent password of each BGPPeer with a Secret, and the session parameters with which the
 /// password was used.
 #[derive(Debug, Default)]
@@ -20,7 +22,7 @@ impl LastPasswords {
     pub(super) fn update<'a>(
         &mut self,
         peers: impl Iterator<Item = &'a BgpPeer>,
-        passwords: &BTreeMap<&str, Result<&str, &str>>,
+        passwords: &BTreeMap<&str, Result<&str, &PasswordProblem>>,
     ) {
         let mut before = std::mem::take(&mut self.0);
         for peer in peers {
@@ -29,7 +31,7 @@ impl LastPasswords {
             let last = match passwords.get(&**secret) {
                 Some(Ok(password)) => Some((session.clone(), (*password).into())),
                 Some(Err(_)) | None => {
-                    before.remove(&peer.name).filter(|(terms, _)| terms == session)
+                    before.remove(&peer.name).filter(|(parameters, _)| parameters == session)
                 }
             };
             self.0.extend(last.map(|last| (peer.name.clone(), last)));

@@ -47,7 +47,7 @@ fn feed(state: &mut State, events: impl IntoIterator<Item = Change<Service>>) {
 }
 
 #[test]
-fn a_list_sweeps_what_it_does_not_name_and_a_broken_one_sweeps_nothing() {
+fn only_a_complete_list_removes_missing_objects() {
     let mut state = state();
     assert_eq!(state.missing_input(), Some("Services"));
     feed(
@@ -64,7 +64,7 @@ fn a_list_sweeps_what_it_does_not_name_and_a_broken_one_sweeps_nothing() {
     assert_eq!(
         names(&state),
         ["default/a", "default/b", "default/c"],
-        "what is known stays valid while a list comes in"
+        "known objects stay until the list is complete"
     );
     feed(
         &mut state,
@@ -85,7 +85,7 @@ fn a_list_sweeps_what_it_does_not_name_and_a_broken_one_sweeps_nothing() {
 }
 
 #[test]
-fn only_what_makes_a_difference_asks_for_a_plan() {
+fn only_relevant_changes_need_a_plan() {
     let mut state = state();
     let pending = Service { assigned: Vec::new(), ..service("b") };
     let steps = [
@@ -108,22 +108,22 @@ fn only_what_makes_a_difference_asks_for_a_plan() {
 }
 
 #[test]
-fn a_service_that_is_not_ours_or_has_no_address_is_not_kept() {
+fn services_of_others_or_without_an_address_are_not_stored() {
     let foreign = Service { class: Some("other.io/lb".into()), ..service("a") };
     let pending = Service { assigned: Vec::new(), ..service("a") };
     let cluster_ip = Service { load_balancer: false, ..service("a") };
     for changed in [foreign, pending, cluster_ip] {
         let mut state = state();
         feed(&mut state, [Change::Apply(service("a"))]);
-        let kept = state.services.values().next().unwrap();
-        assert_eq!((kept.policy, kept.assigned.len()), (TrafficPolicy::Local, 1));
+        let stored = state.services.values().next().unwrap();
+        assert_eq!((stored.policy, stored.assigned.len()), (TrafficPolicy::Local, 1));
         feed(&mut state, [Change::Apply(changed)]);
         assert_eq!(names(&state), [""; 0]);
     }
 }
 
 #[test]
-fn objects_of_our_own_namespace_and_nodes_go_by_their_names() {
+fn deletions_are_matched_by_name() {
     let mut state = state();
     let pool = Pool { name: "lan".into(), ..Pool::default() };
     state.handle(Event::Pool(Change::Apply(pool)), Instant::ZERO);
@@ -139,7 +139,7 @@ fn objects_of_our_own_namespace_and_nodes_go_by_their_names() {
 }
 
 #[test]
-fn keys_outlive_their_secret() {
+fn hello_keys_survive_the_deletion_of_their_secret() {
     let ring = |byte| HelloKeyRing::new(vec![HelloKey::new([byte; KEY_LENGTH])]);
     let mut state = state();
     let mut feed = |change| {
@@ -158,16 +158,16 @@ fn the_retry_delay_of_an_interface_doubles_until_it_was_down() {
     let mut state = state();
     state.handle(link(true), Instant::ZERO);
     let mut now = Instant::from_millis(1_000_000);
-    let mut waits = Vec::new();
+    let mut retry_delays = Vec::new();
     for _ in 0..7 {
         state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now);
         let retry_at = state.link_failures[&2].retry_at();
-        waits.push(retry_at.since(now).as_secs());
+        retry_delays.push(retry_at.since(now).as_secs());
         now = retry_at;
     }
-    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    assert_eq!(retry_delays, [1, 2, 4, 8, 16, 30, 30]);
     state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now + LINK_RETRY_FORGET_AFTER);
-    assert_eq!(state.link_failures[&2].count, 1, "a quiet minute is forgiven");
+    assert_eq!(state.link_failures[&2].count, 1, "a minute without a failure resets the count");
     state.handle(Event::Report { link: 2, report: LinkReport::default() }, now);
     state.handle(link(true), now);
     assert!(state.link_failures.contains_key(&2) && state.reports.contains_key(&2));
@@ -176,7 +176,7 @@ fn the_retry_delay_of_an_interface_doubles_until_it_was_down() {
 }
 
 #[test]
-fn an_address_in_mode_proxy_is_announced_only_where_the_service_says_so() {
+fn an_address_in_mode_proxy_is_announced_only_on_request() {
     let proxy = |announce| {
         let mut service = service("a");
         service.assigned[0].mode = Some(IpMode::Proxy);

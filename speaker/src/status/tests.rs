@@ -16,14 +16,15 @@ use super::*;
 /// Time limit for a patch to arrive.
 const PATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Object in the API server: the owner's uid and the version in the status.
+/// SpeakerStatus in the API server: the uid of its owner, and the version in its status.
 type Stored = Arc<Mutex<Option<(String, String)>>>;
 
-/// Starts a server that reports each patch it accepts. With `guarded`, it rejects owner references.
-fn server(guarded: bool) -> (Client, Stored, mpsc::Receiver<String>) {
+/// Starts a server that reports each patch it accepts. If `rejects_owners` is true, the
+/// server rejects owner references.
+fn server(rejects_owners: bool) -> (Client, Stored, mpsc::Receiver<String>) {
     let stored = Stored::default();
     let object = Arc::clone(&stored);
-    let (patches, taken) = mpsc::channel(16);
+    let (patches, received_patches) = mpsc::channel(16);
     let service = service_fn(move |request: Request<Body>| {
         let (object, patches) = (Arc::clone(&object), patches.clone());
         async move {
@@ -36,38 +37,39 @@ fn server(guarded: bool) -> (Client, Stored, mpsc::Receiver<String>) {
                 .to_owned();
             let (code, patch) = match &mut *object.lock().unwrap() {
                 None if parts.uri.path().ends_with("/status") => {
-                    (404, "status of nothing".to_owned())
+                    (404, "status without object".to_owned())
                 }
                 Some((_, version)) if parts.uri.path().ends_with("/status") => {
                     *version = body["status"]["version"].as_str().unwrap().to_owned();
                     (200, format!("status {version}"))
                 }
-                _ if guarded && !owner.is_empty() => (403, format!("refused {owner}")),
+                _ if rejects_owners && !owner.is_empty() => (403, format!("rejected {owner}")),
                 object => {
                     object.get_or_insert_default().0.clone_from(&owner);
                     (200, format!("object of {owner:?}"))
                 }
             };
             patches.send(patch).await.unwrap();
-            let answer =
+            let response =
                 json!({"metadata": {"name": "n1"}, "spec": {}, "kind": "Status", "code": code});
-            let answer = Full::new(Bytes::from(answer.to_string()));
-            Ok::<_, Infallible>(Response::builder().status(code).body(answer).unwrap())
+            let response = Full::new(Bytes::from(response.to_string()));
+            Ok::<_, Infallible>(Response::builder().status(code).body(response).unwrap())
         }
     });
-    (Client::new(service, "default"), stored, taken)
+    (Client::new(service, "default"), stored, received_patches)
 }
 
+/// A running status writer and its API server.
 struct WriterFixture {
     wanted: watch::Sender<DesiredStatus>,
     stored: Stored,
-    taken: mpsc::Receiver<String>,
+    received_patches: mpsc::Receiver<String>,
     _task: JoinSet<()>,
 }
 
 impl WriterFixture {
-    fn begin(guarded: bool) -> Self {
-        let (client, stored, taken) = server(guarded);
+    fn start(rejects_owners: bool) -> Self {
+        let (client, stored, received_patches) = server(rejects_owners);
         let (wanted, statuses) = watch::channel(DesiredStatus::default());
         let mut task = JoinSet::new();
         let quick = Duration::from_millis(20);
@@ -76,10 +78,10 @@ impl WriterFixture {
             StatusWriter { interval_min: Duration::ZERO, restore_interval: quick, ..writer }
                 .run(statuses),
         );
-        Self { wanted, stored, taken, _task: task }
+        Self { wanted, stored, received_patches, _task: task }
     }
 
-    fn want(&self, owner: &str, version: &str) {
+    fn publish_status(&self, owner: &str, version: &str) {
         publish(
             &self.wanted,
             owner,
@@ -90,48 +92,50 @@ impl WriterFixture {
     /// Waits for these patches, one after the other.
     async fn expect_patches<const N: usize>(&mut self, patches: [&str; N]) {
         for patch in patches {
-            let taken = timeout(PATCH_TIMEOUT, self.taken.recv()).await.expect(patch);
-            assert_eq!(taken.unwrap(), patch);
+            let received = timeout(PATCH_TIMEOUT, self.received_patches.recv()).await.expect(patch);
+            assert_eq!(received.unwrap(), patch);
         }
     }
 }
 
 #[tokio::test]
-async fn a_status_that_was_deleted_or_replaced_is_written_again() {
-    let mut scene = WriterFixture::begin(false);
-    scene.want("uid1", "1");
-    scene.expect_patches(["object of \"uid1\"", "status 1", "status 1"]).await;
-    *scene.stored.lock().unwrap() = None;
-    scene.expect_patches(["status of nothing", "object of \"uid1\"", "status 1"]).await;
-    scene.stored.lock().unwrap().as_mut().unwrap().1 = "0".to_owned();
-    scene.expect_patches(["status 1"]).await;
-    assert_eq!(*scene.stored.lock().unwrap(), Some(("uid1".to_owned(), "1".to_owned())));
+async fn a_deleted_or_changed_status_is_restored() {
+    let mut fixture = WriterFixture::start(false);
+    fixture.publish_status("uid1", "1");
+    fixture.expect_patches(["object of \"uid1\"", "status 1", "status 1"]).await;
+    *fixture.stored.lock().unwrap() = None;
+    fixture.expect_patches(["status without object", "object of \"uid1\"", "status 1"]).await;
+    fixture.stored.lock().unwrap().as_mut().unwrap().1 = "0".to_owned();
+    fixture.expect_patches(["status 1"]).await;
+    assert_eq!(*fixture.stored.lock().unwrap(), Some(("uid1".to_owned(), "1".to_owned())));
 }
 
 #[tokio::test]
-async fn the_node_owns_the_status_and_without_a_node_nothing_is_written() {
-    let mut scene = WriterFixture::begin(false);
-    scene.want("", "1");
-    scene.want("uid1", "2");
-    scene.expect_patches(["object of \"uid1\"", "status 2"]).await;
-    scene.want("", "2");
-    while let Ok(Some(patch)) = timeout(Duration::from_millis(100), scene.taken.recv()).await {
-        assert_eq!(patch, "status 2", "one that was under way");
+async fn the_node_owns_the_status_and_is_required_for_a_write() {
+    let mut fixture = WriterFixture::start(false);
+    fixture.publish_status("", "1");
+    fixture.publish_status("uid1", "2");
+    fixture.expect_patches(["object of \"uid1\"", "status 2"]).await;
+    fixture.publish_status("", "2");
+    while let Ok(Some(patch)) =
+        timeout(Duration::from_millis(100), fixture.received_patches.recv()).await
+    {
+        assert_eq!(patch, "status 2", "a patch that was already sent");
     }
-    *scene.stored.lock().unwrap() = None;
-    scene.want("uid2", "2");
-    scene.expect_patches(["object of \"uid2\"", "status 2"]).await;
+    *fixture.stored.lock().unwrap() = None;
+    fixture.publish_status("uid2", "2");
+    fixture.expect_patches(["object of \"uid2\"", "status 2"]).await;
 }
 
 #[tokio::test]
-async fn where_an_owner_is_refused_the_status_is_written_without_one() {
-    let mut scene = WriterFixture::begin(true);
-    scene.want("uid1", "1");
-    scene.expect_patches(["refused uid1", "object of \"\"", "status 1"]).await;
+async fn a_status_is_written_without_a_rejected_owner() {
+    let mut fixture = WriterFixture::start(true);
+    fixture.publish_status("uid1", "1");
+    fixture.expect_patches(["rejected uid1", "object of \"\"", "status 1"]).await;
 }
 
 #[test]
-fn a_refusal_names_what_to_apply() {
+fn a_rejection_names_the_remedy() {
     let cases = [
         (500, ".status.x: field not declared in schema", "Helm does not upgrade"),
         (500, "etcdserver: request timed out", "retrying"),
@@ -139,7 +143,7 @@ fn a_refusal_names_what_to_apply() {
         (404, "not found", "does not have the kind"),
     ];
     for (code, message, expect) in cases {
-        let answer = Status { code, message: message.into(), ..Status::default() };
-        assert!(remedy(&answer).contains(expect), "{code} {message}");
+        let status = Status { code, message: message.into(), ..Status::default() };
+        assert!(remedy(&status).contains(expect), "{code} {message}");
     }
 }

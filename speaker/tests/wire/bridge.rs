@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use crate::raw_socket::{RawSocket, plain_replies};
 use crate::segment::Segment;
-use crate::speaker::{BOTH, HOSTS, TIMEOUT, runtime, start_pair_on};
+use crate::speaker::{BOTH_VIPS, HOSTS, TIMEOUT, runtime, start_pair_on};
 
-/// Waits until these are the interfaces that a host's speaker would use, from its kernel's messages
-/// and the plan.
+/// Waits until the plan for a host uses exactly the interfaces `expect`. The facts for the plan
+/// come from the host's kernel.
 fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
     let config = StateConfig {
         node: host.into(),
@@ -30,9 +30,9 @@ fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
         health_check_defaults: CheckDefaults { interval: Duration::from_secs(1), fall: 2, rise: 3 },
         checked_ranges: Some(Vec::new()),
     };
-    let found = async {
+    let plan_matches = async {
         let (events, mut inbox) = mpsc::channel(1);
-        let follow = async {
+        let update_state = async {
             let mut state = State::new(config);
             while let Some(event) = inbox.recv().await {
                 state.handle(event, Clock::now());
@@ -43,19 +43,22 @@ fn wait_for_interfaces(lan: &Segment, host: &str, expect: &[&str]) {
             }
         };
         tokio::select! {
-            () = links::run(events) => panic!("it follows for ever"),
-            found = timeout(TIMEOUT, follow) => found,
+            () = links::run(events) => panic!("links::run returned"),
+            result = timeout(TIMEOUT, update_state) => result,
         }
     };
     lan.inside(host, || {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        assert!(runtime.block_on(found).is_ok(), "{host} never speaks on {expect:?} alone");
+        assert!(
+            runtime.block_on(plan_matches).is_ok(),
+            "the plan for {host} never uses exactly {expect:?}"
+        );
     });
 }
 
 #[test]
-fn a_bridge_answers_for_its_ports_once_and_with_its_own_hardware_address() {
+fn a_bridge_replies_once_and_with_its_own_mac() {
     let lan = Segment::new(&HOSTS);
     for (host, address) in HOSTS.into_iter().zip(["172.30.0.11/24", "172.30.0.12/24"]) {
         // Without a subnet, eth0 counts as a pod's interface.
@@ -65,23 +68,23 @@ fn a_bridge_answers_for_its_ports_once_and_with_its_own_hardware_address() {
         lan.ip("-n", host, "link add mac0 link eth0 up type macvlan mode bridge");
         wait_for_interfaces(&lan, host, &["eth0"]);
         lan.ip("-n", host, "link delete mac0");
-        lan.bridge(host);
+        lan.add_bridge(host);
         wait_for_interfaces(&lan, host, &["br0"]);
     }
     runtime().block_on(async {
-        let (owner, mut other) = start_pair_on(&lan, "br0", &BOTH).await;
+        let (owner, mut other) = start_pair_on(&lan, "br0", &BOTH_VIPS).await;
         let client = RawSocket::open(&lan, "client", "eth0");
-        // When the second requests have their replies, all replies to the first have arrived,
-        // including any from the port itself.
-        let answers =
+        // The replies to the second round of requests prove that all replies to the first round
+        // have arrived, including any from the bridge's port.
+        let replies =
             [client.probe_and_collect_replies(), client.probe_and_collect_replies()].concat();
-        assert_eq!(answers, [plain_replies(owner.mac); 2].concat());
-        for address in BOTH {
+        assert_eq!(replies, [plain_replies(owner.mac); 2].concat());
+        for address in BOTH_VIPS {
             lan.client_learns(address, owner.mac).await;
         }
         drop(owner.handle);
-        other.until("took over", |report| report.owned.len() == 2).await;
-        for address in BOTH {
+        other.wait_until("took over the addresses", |report| report.owned.len() == 2).await;
+        for address in BOTH_VIPS {
             lan.client_learns(address, other.mac).await;
         }
         assert_eq!(

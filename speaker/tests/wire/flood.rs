@@ -1,4 +1,4 @@
-//! A flood of requests, or of hellos without a valid signature, from one host and from many. Honest
+//! A flood of requests, or of hellos without a valid signature, from one host and from many. Other
 //! clients get replies, the speakers keep receiving each other's hellos, and no thread exceeds its
 //! CPU budget.
 
@@ -15,42 +15,42 @@ use ferrolb_runtime::clock::Clock;
 
 use crate::raw_socket::RawSocket;
 use crate::segment::Segment;
-use crate::speaker::{BOTH, VIP, VIP6, key, runtime, start_pair_on};
+use crate::speaker::{BOTH_VIPS, VIP, VIP6, key, runtime, start_pair_on};
 
 /// Duration of a flood.
-const LENGTH: Duration = Duration::from_secs(4);
+const FLOOD_DURATION: Duration = Duration::from_secs(4);
 /// Interval between requests of the honest client.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
-/// The part of a processor that a thread may use: half of one for reading, and also hellos and
-/// interrupts meanwhile. A thread without a limit uses 0.91 or more.
-const PROCESSOR_MAX: f64 = 0.8;
-/// Sleeps per second of a thread during a flood from many hosts: three times the actual number. A
-/// thread that does not pause sleeps 15,000 times.
-const SLEEPS_MAX: f64 = 5_250.0;
-/// Attempts until one flood meets the limits: the machine may be busy with other work.
+/// Maximum processor use of a thread: 0.5 for reading, and the rest for hellos and interrupts. A
+/// thread without a CPU budget uses 0.91 or more.
+const PROCESSOR_USE_MAX: f64 = 0.8;
+/// Maximum number of sleeps per second of a thread during a flood from many hosts: three times the
+/// measured number. A thread that does not pause between reads sleeps 15,000 times per second.
+const SLEEPS_PER_SECOND_MAX: f64 = 5_250.0;
+/// Maximum number of floods until one meets the limits: the machine may be busy with other work.
 const FLOODS_MAX: usize = 3;
 /// Hardware addresses in a flood from many hosts.
-const MANY: u32 = 4_096;
+const MANY_HOSTS: u32 = 4_096;
 
-const ASKER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
-const ASKER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
+const REQUESTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
+const REQUESTER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
 
-/// Builds a unicast request for the address, from one host to another: a switch carries more of
-/// these than of multicast ones.
+/// Builds a unicast frame from the first hardware address to the second. A switch forwards more
+/// unicast frames per second than multicast frames.
 type BuildFrame = fn(Mac, Mac) -> Vec<u8>;
 
-fn by_arp(from: Mac, to: Mac) -> Vec<u8> {
-    let mut question = arp::request(from, ASKER, VIP);
-    question[..6].copy_from_slice(&to.0);
-    question.to_vec()
+fn build_arp_request(from: Mac, to: Mac) -> Vec<u8> {
+    let mut frame = arp::request(from, REQUESTER, VIP);
+    frame[..6].copy_from_slice(&to.0);
+    frame.to_vec()
 }
 
-fn by_ndp(from: Mac, to: Mac) -> Vec<u8> {
-    ndp::unicast_solicitation(from, ASKER6, VIP6, to).to_vec()
+fn build_solicitation(from: Mac, to: Mac) -> Vec<u8> {
+    ndp::unicast_solicitation(from, REQUESTER6, VIP6, to).to_vec()
 }
 
 /// Builds a well-formed hello with an invalid signature.
-fn by_hello(from: Mac, to: Mac) -> Vec<u8> {
+fn build_invalid_hello(from: Mac, to: Mac) -> Vec<u8> {
     let body =
         Body::Hello { generation: 0, accepted_keys: Vec::new(), failing: FailingReport::default() };
     let frame = Frame {
@@ -71,103 +71,110 @@ fn by_hello(from: Mac, to: Mac) -> Vec<u8> {
 #[derive(Debug)]
 struct FloodResult {
     /// The part of the honest client's requests that got a reply.
-    answered: f64,
+    reply_ratio: f64,
     /// The part of a processor that the busiest interface thread used.
-    processor: f64,
+    processor_use: f64,
     /// The highest number of sleeps per second of a thread.
-    slept: f64,
+    sleeps_per_second: f64,
     /// Number of times that a speaker blocked a host.
     blocked: u64,
 }
 
-/// Floods two speakers on a segment of their own, whose interfaces have this name, from this many
-/// hosts. A client sends requests meanwhile.
-fn flood(link: &str, hosts: u32, [flood, question]: [BuildFrame; 2]) -> FloodResult {
+/// Floods the owner of two speakers from `hosts` hardware addresses while a client sends requests.
+/// `link` is the name of the speakers' interfaces.
+fn flood(
+    link: &str,
+    hosts: u32,
+    [build_flood_frame, build_request]: [BuildFrame; 2],
+) -> FloodResult {
     let lan = Segment::exclusive(&["node1", "node2", "flooder"]);
     for node in ["node1", "node2"] {
         lan.ip("-n", node, "link set eth0 down");
         lan.ip("-n", node, &format!("link set eth0 name {link} up"));
     }
     runtime().block_on(async {
-        let (owner, other) = start_pair_on(&lan, link, &BOTH).await;
+        let (owner, other) = start_pair_on(&lan, link, &BOTH_VIPS).await;
         let (client, flooder) =
             (RawSocket::open(&lan, "client", "eth0"), RawSocket::open(&lan, "flooder", "eth0"));
-        let host = |n: u32| {
+        let host_mac = |n: u32| {
             let [_, _, high, low] = n.to_be_bytes();
             Mac([2, 0xf1, 0, 0, high, low])
         };
-        let frames: Vec<_> = (0..hosts).map(|n| flood(host(n), owner.mac)).collect();
-        let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (start, before) = (Clock::now(), threads(link));
+        let frames: Vec<_> =
+            (0..hosts).map(|n| build_flood_frame(host_mac(n), owner.mac)).collect();
+        let (ended, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (start, before) = (Clock::now(), thread_usages(link));
         let flooding = std::thread::spawn({
-            let (over, sent) = (Arc::clone(&over), Arc::clone(&sent));
+            let (ended, sent) = (Arc::clone(&ended), Arc::clone(&sent));
             move || {
-                for frame in frames.iter().cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                for frame in frames.iter().cycle().take_while(|_| !ended.load(Ordering::Relaxed)) {
                     flooder.send(frame);
                     sent.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
-        let honest = question(client.mac, owner.mac);
-        let answered = send_requests(client, &honest).await;
-        over.store(true, Ordering::Relaxed);
-        flooding.join().expect("the flood goes out");
+        let request = build_request(client.mac, owner.mac);
+        let reply_ratio = send_requests(client, &request).await;
+        ended.store(true, Ordering::Relaxed);
+        flooding.join().expect("the flood thread does not panic");
         let took = Clock::now().since(start).as_secs_f64();
-        let now = threads(link);
-        let most = |what: fn(&ThreadUsage) -> f64| {
+        let now = thread_usages(link);
+        let max_per_second = |value: fn(&ThreadUsage) -> f64| {
             now.iter()
                 .zip(&before)
-                .map(|(now, before)| (what(now) - what(before)) / took)
+                .map(|(now, before)| (value(now) - value(before)) / took)
                 .fold(0.0, f64::max)
         };
-        let (processor, slept) = (most(|taken| taken.seconds), most(|taken| taken.sleeps));
-        let both = [&owner.metrics, &other.metrics];
+        let processor_use = max_per_second(|usage| usage.seconds);
+        let sleeps_per_second = max_per_second(|usage| usage.sleeps);
+        let metrics = [&owner.metrics, &other.metrics];
         assert!(owner.owns_any() && !other.owns_any());
-        let seen = FloodResult {
-            answered,
-            processor,
-            slept,
-            blocked: both.iter().map(|metrics| metrics.floods.get()).sum(),
+        let result = FloodResult {
+            reply_ratio,
+            processor_use,
+            sleeps_per_second,
+            blocked: metrics.iter().map(|metrics| metrics.floods.get()).sum(),
         };
-        let (rate, suspected) = (
+        let (rate, suspicions) = (
             sent.load(Ordering::Relaxed) as f64 / took,
-            both.map(|metrics| metrics.suspicions.get()),
+            metrics.map(|metrics| metrics.suspicions.get()),
         );
         println!(
-            "{rate:.0} frames/s from {hosts} hosts at {link}: {seen:?}, suspected {suspected:?}"
+            "{rate:.0} frames/s from {hosts} hosts at {link}: {result:?}, suspicions {suspicions:?}"
         );
-        assert_eq!(both.map(|metrics| metrics.node_failures.get()), [0, 0], "{seen:?}");
-        assert!(seen.blocked == 0 || hosts == 1, "{seen:?}");
-        seen
+        assert_eq!(metrics.map(|metrics| metrics.node_failures.get()), [0, 0], "{result:?}");
+        assert!(result.blocked == 0 || hosts == 1, "{result:?}");
+        result
     })
 }
 
-/// Sends requests for the duration of a flood. Returns the part that got a reply.
-async fn send_requests(client: RawSocket, question: &[u8]) -> f64 {
-    let (client, over) = (Arc::new(client), Arc::new(AtomicBool::new(false)));
-    let listening = std::thread::spawn({
-        let (client, over) = (Arc::clone(&client), Arc::clone(&over));
+/// Sends a request repeatedly for the duration of a flood. Returns the part of the requests that
+/// got a reply.
+async fn send_requests(client: RawSocket, request: &[u8]) -> f64 {
+    let (client, ended) = (Arc::new(client), Arc::new(AtomicBool::new(false)));
+    let receiver = std::thread::spawn({
+        let (client, ended) = (Arc::clone(&client), Arc::clone(&ended));
         move || {
-            let mut answered = 0.0;
-            while !over.load(Ordering::Relaxed) {
-                let answer = client.next().and_then(|frame| client.parse_reply(&frame));
-                if answer.is_some_and(|answer| {
-                    [IpAddr::from(ASKER), ASKER6.into()].contains(&answer.requester)
+            let mut replies = 0.0;
+            while !ended.load(Ordering::Relaxed) {
+                let reply = client.next().and_then(|frame| client.parse_reply(&frame));
+                if reply.is_some_and(|reply| {
+                    [IpAddr::from(REQUESTER), REQUESTER6.into()].contains(&reply.requester)
                 }) {
-                    answered += 1.0;
+                    replies += 1.0;
                 }
             }
-            answered
+            replies
         }
     });
-    let (start, mut asked) = (Clock::now(), 0.0);
-    while Clock::now() < start + LENGTH {
-        client.send(question);
-        asked += 1.0;
+    let (start, mut sent) = (Clock::now(), 0.0);
+    while Clock::now() < start + FLOOD_DURATION {
+        client.send(request);
+        sent += 1.0;
         tokio::time::sleep(REQUEST_INTERVAL).await;
     }
-    over.store(true, Ordering::Relaxed);
-    listening.join().expect("the client hears") / asked
+    ended.store(true, Ordering::Relaxed);
+    receiver.join().expect("the receiver thread does not panic") / sent
 }
 
 /// Resources that a thread has used so far.
@@ -178,10 +185,10 @@ struct ThreadUsage {
     sleeps: f64,
 }
 
-/// Returns the resources of each thread for interfaces with this name, by the thread's id (Linux
-/// Documentation/scheduler/sched-stats.rst; proc_pid_status(5)).
-fn threads(link: &str) -> Vec<ThreadUsage> {
-    let tasks = fs::read_dir("/proc/self/task").expect("this process");
+/// Returns the used resources of each thread of an interface with this name, sorted by thread id
+/// (Linux Documentation/scheduler/sched-stats.rst; proc_pid_status(5)).
+fn thread_usages(link: &str) -> Vec<ThreadUsage> {
+    let tasks = fs::read_dir("/proc/self/task").expect("the threads of this process");
     let mut tasks: Vec<_> = tasks.flatten().map(|task| task.path()).collect();
     tasks.sort();
     let read = |path| fs::read_to_string(path).unwrap_or_default();
@@ -189,67 +196,74 @@ fn threads(link: &str) -> Vec<ThreadUsage> {
     let number = |text: Option<&str>| {
         text.and_then(|text| text.trim().parse::<f64>().ok()).expect("a number")
     };
-    let taken = |task: &PathBuf| {
+    let usage = |task: &PathBuf| {
         let (times, status) = (read(task.join("schedstat")), read(task.join("status")));
         let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         ThreadUsage { seconds: number(times.split(' ').next()) / 1e9, sleeps: number(sleeps) }
     };
-    tasks.iter().map(taken).collect()
+    tasks.iter().map(usage).collect()
 }
 
-/// Repeats the flood until one meets the limits, at most `FLOODS_MAX` times.
+/// Repeats the flood until `accepts` returns true for a result, at most `FLOODS_MAX` times.
 fn assert_flood(
-    good: fn(&FloodResult) -> bool,
+    accepts: fn(&FloodResult) -> bool,
     link: &str,
     hosts: u32,
-    questions: [BuildFrame; 2],
+    frames: [BuildFrame; 2],
 ) {
     assert!(
-        (1..=FLOODS_MAX).any(|n| good(&flood(&format!("{link}{n}"), hosts, questions))),
-        "no flood was: see above"
+        (1..=FLOODS_MAX).any(|n| accepts(&flood(&format!("{link}{n}"), hosts, frames))),
+        "no flood met the limits: see the results above"
     );
 }
 
-fn is_blocked(seen: &FloodResult) -> bool {
-    seen.blocked > 0 && is_not_noticed(seen)
+fn host_is_blocked(result: &FloodResult) -> bool {
+    result.blocked > 0 && client_is_unaffected(result)
 }
 
-fn is_not_noticed(seen: &FloodResult) -> bool {
-    seen.answered > 0.8 && seen.processor < PROCESSOR_MAX
+fn client_is_unaffected(result: &FloodResult) -> bool {
+    result.reply_ratio > 0.8 && result.processor_use < PROCESSOR_USE_MAX
 }
 
-// Among requests from many hosts, an honest one is no more likely to be read than the others; a
-// client repeats its request.
-fn is_sampled(seen: &FloodResult) -> bool {
-    seen.answered > 0.1 && seen.processor < PROCESSOR_MAX && seen.slept < SLEEPS_MAX
-}
-
-#[test]
-fn a_host_that_floods_by_arp_is_not_heard_and_an_honest_client_is() {
-    assert_flood(is_blocked, "oarp", 1, [by_arp; 2]);
+// During a flood from many hosts, the speaker is no more likely to read a client's request than any
+// other frame; a client repeats its request.
+fn load_is_limited(result: &FloodResult) -> bool {
+    result.reply_ratio > 0.1
+        && result.processor_use < PROCESSOR_USE_MAX
+        && result.sleeps_per_second < SLEEPS_PER_SECOND_MAX
 }
 
 #[test]
-fn a_host_that_floods_by_ndp_is_not_heard_and_an_honest_client_is() {
-    assert_flood(is_blocked, "ondp", 1, [by_ndp; 2]);
+fn an_arp_flood_from_one_host_does_not_affect_a_client() {
+    assert_flood(host_is_blocked, "oarp", 1, [build_arp_request; 2]);
 }
 
 #[test]
-fn a_flood_from_many_by_arp_takes_no_more_than_it_may() {
-    assert_flood(is_sampled, "marp", MANY, [by_arp; 2]);
+fn an_ndp_flood_from_one_host_does_not_affect_a_client() {
+    assert_flood(host_is_blocked, "ondp", 1, [build_solicitation; 2]);
 }
 
 #[test]
-fn a_flood_from_many_by_ndp_takes_no_more_than_it_may() {
-    assert_flood(is_sampled, "mndp", MANY, [by_ndp; 2]);
+fn an_arp_flood_from_many_hosts_stays_within_the_cpu_budget() {
+    assert_flood(load_is_limited, "marp", MANY_HOSTS, [build_arp_request; 2]);
 }
 
 #[test]
-fn a_host_that_floods_by_hellos_is_not_heard() {
-    assert_flood(is_blocked, "ohello", 1, [by_hello, by_arp]);
+fn an_ndp_flood_from_many_hosts_stays_within_the_cpu_budget() {
+    assert_flood(load_is_limited, "mndp", MANY_HOSTS, [build_solicitation; 2]);
 }
 
 #[test]
-fn a_flood_of_hellos_from_many_takes_no_more_than_it_may_and_no_client_notices() {
-    assert_flood(is_not_noticed, "mhello", MANY, [by_hello, by_arp]);
+fn a_hello_flood_from_one_host_does_not_affect_a_client() {
+    assert_flood(host_is_blocked, "ohello", 1, [build_invalid_hello, build_arp_request]);
+}
+
+#[test]
+fn a_hello_flood_from_many_hosts_does_not_affect_a_client() {
+    assert_flood(
+        client_is_unaffected,
+        "mhello",
+        MANY_HOSTS,
+        [build_invalid_hello, build_arp_request],
+    );
 }

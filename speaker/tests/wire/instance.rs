@@ -21,14 +21,14 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
 clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
 users: [{name: u, user: {token: t}}]
 "#;
-static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
+static KUBECONFIG_FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let file = std::env::temp_dir().join(format!("ferrolb-instance-{}", std::process::id()));
-    std::fs::write(&file, KUBECONFIG).expect("a file");
+    std::fs::write(&file, KUBECONFIG).expect("a temporary file");
     file
 });
 const STARTED: &str = "speaker started";
-const WAITS: &str = "another speaker runs on this node, waiting";
-const UNKNOWN: &str = "cannot detect another speaker";
+const WAITING: &str = "another speaker runs on this node, waiting";
+const CANNOT_DETECT: &str = "cannot detect another speaker";
 
 /// A running speaker and its log.
 struct SpeakerProcess {
@@ -41,9 +41,10 @@ impl SpeakerProcess {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferrolb-speaker"));
         command
             .args([&format!("--node-name={node}"), "--admin-listen=127.0.0.1:0"])
-            .env("KUBECONFIG", &*FILE);
-        let mut child =
-            lan.inside(host, || command.stderr(Stdio::piped()).spawn()).expect("the program");
+            .env("KUBECONFIG", &*KUBECONFIG_FILE);
+        let mut child = lan
+            .inside(host, || command.stderr(Stdio::piped()).spawn())
+            .expect("the speaker starts");
         let (lines, log) = channel();
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         std::thread::spawn(move || {
@@ -57,7 +58,7 @@ impl SpeakerProcess {
         loop {
             let line = self.log.recv_timeout(TIMEOUT).expect("a line of the log");
             if let Some(text) =
-                [STARTED, WAITS, UNKNOWN].into_iter().find(|text| line.contains(text))
+                [STARTED, WAITING, CANNOT_DETECT].into_iter().find(|text| line.contains(text))
             {
                 return (text, line);
             }
@@ -67,8 +68,8 @@ impl SpeakerProcess {
 
 impl Drop for SpeakerProcess {
     fn drop(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
+        self.child.kill().expect("the speaker runs");
+        self.child.wait().expect("the speaker ends");
     }
 }
 
@@ -78,9 +79,9 @@ fn a_second_speaker_of_a_node_waits_until_the_first_has_ended() {
     let first = SpeakerProcess::start(&lan, "node1", "node1");
     assert_eq!(first.next_log_text().0, STARTED);
     let second = SpeakerProcess::start(&lan, "node1", "node1");
-    assert_eq!(second.next_log_text().0, WAITS);
-    let [other_node, other_machine] = [("node1", "node2"), ("node2", "node1")];
-    for (host, node) in [other_node, other_machine] {
+    assert_eq!(second.next_log_text().0, WAITING);
+    let [other_node, other_host] = [("node1", "node2"), ("node2", "node1")];
+    for (host, node) in [other_node, other_host] {
         assert_eq!(
             SpeakerProcess::start(&lan, host, node).next_log_text().0,
             STARTED,
@@ -92,7 +93,7 @@ fn a_second_speaker_of_a_node_waits_until_the_first_has_ended() {
 }
 
 #[test]
-fn a_process_of_another_user_keeps_no_speaker_from_its_work() {
+fn a_process_of_another_user_does_not_block_the_speaker() {
     let lan = Segment::new(&["node1"]);
     let first = SpeakerProcess::start(&lan, "node1", "node1");
     assert_eq!(first.next_log_text().0, STARTED);
@@ -102,13 +103,13 @@ fn a_process_of_another_user_keeps_no_speaker_from_its_work() {
         .split(['@', '"', ' '])
         .find(|word| word.starts_with("ferrolb-speaker-"))
         .expect("the socket's name");
-    let taken = lan.inside("node1", || {
+    let occupied_socket = lan.inside("node1", || {
         let nobody = Uid::from_raw(65_534);
         set_thread_res_uid(nobody, nobody, nobody).expect("root is needed");
         UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).expect("a name"))
             .expect("a socket")
     });
     let speaker = SpeakerProcess::start(&lan, "node1", "node1");
-    assert_eq!([speaker.next_log_text().0, speaker.next_log_text().0], [UNKNOWN, STARTED]);
-    drop(taken);
+    assert_eq!([speaker.next_log_text().0, speaker.next_log_text().0], [CANNOT_DETECT, STARTED]);
+    drop(occupied_socket);
 }

@@ -1,6 +1,6 @@
-//! Neighbor Discovery that is malformed, breaks the rules (RFC 4861 sections 7.1.1 and 7.1.2) or
-//! spoofs: the speakers neither reply nor accept it, and the owner keeps its addresses. ARP and
-//! hello frames of this kind have a test in a whole cluster (tests/cluster/hostile_frames.rs).
+//! Neighbor Discovery that is malformed, breaks the rules (RFC 4861 sections 7.1.1 and 7.1.2) or is
+//! spoofed: the speakers do not accept such frames, and the owner keeps its addresses. For invalid
+//! ARP and hello frames see tests/cluster/hostile_frames.rs.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use ferrolb_proto::claim::{AddressConflict, ConflictKind};
 use ferrolb_proto::wire::{ETHERNET_HEADER_LENGTH, Mac, ndp};
 use ferrolb_speaker::metrics::DropReason;
 
-use crate::raw_socket::{LONGEST, RawSocket};
+use crate::raw_socket::{FRAME_LENGTH_MAX, RawSocket};
 use crate::segment::Segment;
 use crate::speaker::{
-    BOTH, HOSTS, TestSpeaker, VIP6, client_replies, runtime, start_pair, wait_for_count,
+    BOTH_VIPS, HOSTS, TestSpeaker, VIP6, client_replies, runtime, start_pair, wait_for_count,
 };
 
 /// Sender of the requests and of the spoofed frames.
-const ASKER: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x105);
+const REQUESTER: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x105);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 // Offsets in a frame (RFC 8200 section 3, RFC 4861 section 4.3), in bytes.
 const PAYLOAD_LENGTH: usize = ETHERNET_HEADER_LENGTH + 4;
@@ -30,15 +30,15 @@ const FLAGS: usize = TYPE + 4;
 const OPTIONS: usize = TYPE + 24;
 /// Frames between two plain requests: fewer than a socket queues for a delayed thread.
 const CHUNK: usize = 50;
-/// Duration of the ARP probes of a new address and of the wait for replies. A foreign host that
-/// claims the address later does not get it.
-const ARP_PROBE_TIME: Duration = Duration::from_millis(600 + 1000);
+/// Duration of duplicate address detection for a new address, including the wait for replies. After
+/// this time the owner defends the address against a foreign host.
+const DUPLICATE_DETECTION_TIME: Duration = Duration::from_millis(600 + 1000);
 /// Repetitions of each spoofed frame.
 const SPOOFED_REPEATS: usize = 20;
 
-/// Returns the frame with these bytes replaced, and with the correct payload length and checksum
-/// (RFC 4443 section 2.3).
-fn with(frame: &[u8], changes: &[(usize, &[u8])]) -> Vec<u8> {
+/// Returns the frame with the bytes at these offsets replaced, and with the correct payload length
+/// and checksum (RFC 4443 section 2.3).
+fn patch(frame: &[u8], changes: &[(usize, &[u8])]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     for (at, bytes) in changes {
         frame.resize(frame.len().max(at + bytes.len()), 0);
@@ -59,8 +59,9 @@ fn with(frame: &[u8], changes: &[(usize, &[u8])]) -> Vec<u8> {
     frame
 }
 
-/// Returns random bytes after `head`, the same in every run (xorshift32, seeded by the length).
-fn noise(head: &[u8], length: usize) -> Vec<u8> {
+/// Returns `head` and random bytes up to the length, the same in every run (xorshift32, seeded by
+/// the length).
+fn append_noise(head: &[u8], length: usize) -> Vec<u8> {
     let mut state = 2_463_534_242_u32 ^ u32::try_from(length).unwrap_or_default();
     let mut frame = head.to_vec();
     frame.resize_with(length, || {
@@ -83,28 +84,32 @@ struct Topology {
 
 impl Topology {
     async fn create(lan: &Segment) -> Self {
-        let (owner, other) = start_pair(lan, &BOTH).await;
-        let host = HOSTS.into_iter().find(|host| lan.mac(host) == owner.mac).expect("one of them");
-        let (client, door) =
+        let (owner, other) = start_pair(lan, &BOTH_VIPS).await;
+        let host = HOSTS
+            .into_iter()
+            .find(|host| lan.mac(host) == owner.mac)
+            .expect("the owner is one of the hosts");
+        let (client, owner_port) =
             (RawSocket::open(lan, "client", "eth0"), RawSocket::open(lan, host, "eth0"));
-        Self { owner, other, client, owner_port: door }
+        Self { owner, other, client, owner_port }
     }
 
     /// Sends frames and waits until all have reached the owner's interface. Returns how many of
     /// them got a reply from the owner.
-    async fn answered(&self, frames: &[Vec<u8>]) -> usize {
+    async fn count_replies(&self, frames: &[Vec<u8>]) -> usize {
         let before = client_replies(&self.owner, &self.other);
         let mut count = 0;
         for chunk in frames.chunks(CHUNK) {
             chunk.iter().for_each(|frame| self.client.send(frame));
-            let answers = self.client.probe_and_collect_replies();
-            assert!(answers.iter().all(|answer| answer.mac == self.owner.mac), "{answers:?}");
-            count += answers.len();
+            let replies = self.client.probe_and_collect_replies();
+            assert!(replies.iter().all(|reply| reply.mac == self.owner.mac), "{replies:?}");
+            count += replies.len();
             for frame in chunk {
-                self.owner_port.until("each frame at the owner's link", |seen| seen == frame);
+                self.owner_port
+                    .read_until("each frame at the owner's interface", |seen| seen == frame);
             }
         }
-        // No reply went elsewhere, as a reply to a host without an address does.
+        // The owner sent no other reply, such as one to all nodes for a sender without an address.
         wait_for_count(|| client_replies(&self.owner, &self.other), before + count as u64).await;
         count - 2 * frames.chunks(CHUNK).len()
     }
@@ -114,16 +119,16 @@ impl Topology {
     }
 }
 
-/// Returns invalid requests, each kind with its fault.
-fn invalid(mac: Mac, owner: Mac) -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    let asked = ndp::solicitation(mac, ASKER, VIP6);
-    let nobody = ndp::dad_solicitation(mac, VIP6);
+/// Returns invalid requests, grouped by their fault.
+fn invalid_requests(mac: Mac, owner: Mac) -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let valid = ndp::solicitation(mac, REQUESTER, VIP6);
+    let dad = ndp::dad_solicitation(mac, VIP6);
     let flipped = |at: usize| {
-        let mut frame = asked.to_vec();
+        let mut frame = valid.to_vec();
         frame[at] ^= 0x55;
         frame
     };
-    let own = [&[1, 1][..], &mac.0].concat();
+    let mac_option = [&[1, 1][..], &mac.0].concat();
     let rules: [&[(usize, &[u8])]; 11] = [
         &[(HOP_LIMIT, &[254])],
         &[(HOP_LIMIT, &[0])],
@@ -137,140 +142,153 @@ fn invalid(mac: Mac, owner: Mac) -> Vec<(&'static str, Vec<Vec<u8>>)> {
         &[(OPTIONS + 8, &[14])],
         &[(OPTIONS + 8, &[14, 0, 0, 0, 0, 0, 0, 0])],
     ];
-    let mut to_one = with(&nobody, &[(DESTINATION, &VIP6.octets())]);
-    to_one[..6].copy_from_slice(&owner.0);
-    let of_nobody = [
-        to_one,
-        with(&nobody, &[(DESTINATION, &ALL_NODES.octets())]),
-        with(&nobody, &[(OPTIONS, own.as_slice())]),
+    let mut unicast_dad = patch(&dad, &[(DESTINATION, &VIP6.octets())]);
+    unicast_dad[..6].copy_from_slice(&owner.0);
+    let invalid_dad = [
+        unicast_dad,
+        patch(&dad, &[(DESTINATION, &ALL_NODES.octets())]),
+        patch(&dad, &[(OPTIONS, mac_option.as_slice())]),
     ];
     // An extension header without content before the message (RFC 8200 section 4.3).
-    let mut extended = asked[..TYPE].to_vec();
+    let mut extended = valid[..TYPE].to_vec();
     extended[ETHERNET_HEADER_LENGTH + 6] = 0;
     extended[PAYLOAD_LENGTH + 1] += 8;
     extended.extend([58, 0, 1, 4, 0, 0, 0, 0]);
-    extended.extend(&asked[TYPE..]);
+    extended.extend(&valid[TYPE..]);
     vec![
         (
-            "cut short, at each length",
-            (ETHERNET_HEADER_LENGTH..asked.len()).map(|end| asked[..end].to_vec()).collect(),
+            "truncated at each length",
+            (ETHERNET_HEADER_LENGTH..valid.len()).map(|end| valid[..end].to_vec()).collect(),
         ),
         // Except for the flow label, which has no meaning for a host.
         (
             "one byte changed, each in turn",
-            [12..15, 18..asked.len()].into_iter().flatten().map(flipped).collect(),
+            [12..15, 18..valid.len()].into_iter().flatten().map(flipped).collect(),
         ),
         (
-            "against a rule, and with a checksum that is right",
-            rules.iter().map(|changes| with(&asked, changes)).collect(),
+            "a violated rule of RFC 4861, with a correct checksum",
+            rules.iter().map(|changes| patch(&valid, changes)).collect(),
         ),
-        ("of nobody, who asks one host, all, or says where it is", of_nobody.to_vec()),
+        (
+            "invalid duplicate address detection: unicast, to all nodes, or with a MAC option",
+            invalid_dad.to_vec(),
+        ),
         ("behind an extension header", vec![extended]),
         (
-            "noise of every length",
-            (ETHERNET_HEADER_LENGTH..=LONGEST).map(|length| noise(&asked[..14], length)).collect(),
+            "random bytes of each length",
+            (ETHERNET_HEADER_LENGTH..=FRAME_LENGTH_MAX)
+                .map(|length| append_noise(&valid[..14], length))
+                .collect(),
         ),
         (
-            "noise behind the headers",
-            (TYPE + 1..=LONGEST).map(|length| noise(&asked[..=TYPE], length)).collect(),
+            "random bytes after the headers",
+            (TYPE + 1..=FRAME_LENGTH_MAX)
+                .map(|length| append_noise(&valid[..=TYPE], length))
+                .collect(),
         ),
     ]
 }
 
 /// Returns requests in an unusual form that require a reply.
-fn unusual(mac: Mac) -> Vec<Vec<u8>> {
-    let asked = ndp::solicitation(mac, ASKER, VIP6);
+fn unusual_requests(mac: Mac) -> Vec<Vec<u8>> {
+    let valid = ndp::solicitation(mac, REQUESTER, VIP6);
     let label = |at: usize| {
-        let mut frame = asked.to_vec();
+        let mut frame = valid.to_vec();
         frame[at] ^= 0x55;
         frame
     };
-    let padded = |length: usize| noise(&asked, length);
-    let nonces = [14, 1, 9, 9, 9, 9, 9, 9].repeat((LONGEST - asked.len()) / 8);
+    let padded = |length: usize| append_noise(&valid, length);
+    let nonces = [14, 1, 9, 9, 9, 9, 9, 9].repeat((FRAME_LENGTH_MAX - valid.len()) / 8);
     let long_option = [&[1, 2][..], &[9; 14]].concat();
     vec![
         label(15),
         label(16),
         label(17),
         padded(100),
-        padded(LONGEST),
-        with(&asked, &[(asked.len(), &nonces)]),
-        with(&asked, &[(OPTIONS, &long_option)]),
-        with(&asked[..OPTIONS], &[]),
-        with(&asked, &[(DESTINATION, &ALL_NODES.octets())]),
+        padded(FRAME_LENGTH_MAX),
+        patch(&valid, &[(valid.len(), &nonces)]),
+        patch(&valid, &[(OPTIONS, &long_option)]),
+        patch(&valid[..OPTIONS], &[]),
+        patch(&valid, &[(DESTINATION, &ALL_NODES.octets())]),
     ]
 }
 
-/// Returns spoofed frames that claim the address for another host, each in a different form, and
-/// then frames that are invalid or claim nothing.
-fn spoofed(mac: Mac, owner: Mac) -> [Vec<Vec<u8>>; 2] {
-    let told = ndp::unsolicited_advertisement(mac, VIP6);
-    let option = |at: Mac| with(&told, &[(OPTIONS + 2, &at.0)]);
-    let mut reflected = told.to_vec();
+/// Returns spoofed frames that claim the address for another host, one of each form, and then
+/// frames that are invalid or claim no address.
+fn spoofed_frames(mac: Mac, owner: Mac) -> [Vec<Vec<u8>>; 2] {
+    let advertisement = ndp::unsolicited_advertisement(mac, VIP6);
+    let with_mac_option = |at: Mac| patch(&advertisement, &[(OPTIONS + 2, &at.0)]);
+    let mut reflected = advertisement.to_vec();
     reflected[6..12].copy_from_slice(&owner.0);
     [
         vec![
-            told.to_vec(),
-            with(&told, &[(FLAGS, &[0])]),
-            with(&told[..OPTIONS], &[]),
-            option(Mac::ZERO),
-            option(Mac::BROADCAST),
-            ndp::solicited_advertisement(mac, VIP6, owner, ASKER).to_vec(),
-            ndp::solicitation(mac, VIP6, ASKER).to_vec(),
+            advertisement.to_vec(),
+            patch(&advertisement, &[(FLAGS, &[0])]),
+            patch(&advertisement[..OPTIONS], &[]),
+            with_mac_option(Mac::ZERO),
+            with_mac_option(Mac::BROADCAST),
+            ndp::solicited_advertisement(mac, VIP6, owner, REQUESTER).to_vec(),
+            ndp::solicitation(mac, VIP6, REQUESTER).to_vec(),
         ],
         vec![
-            with(&told, &[(FLAGS, &[0x60])]),
-            with(&told, &[(HOP_LIMIT, &[64])]),
-            with(&told, &[(SENDER, &ALL_NODES.octets())]),
-            with(&told, &[(OPTIONS + 1, &[0])]),
-            option(owner),
+            patch(&advertisement, &[(FLAGS, &[0x60])]),
+            patch(&advertisement, &[(HOP_LIMIT, &[64])]),
+            patch(&advertisement, &[(SENDER, &ALL_NODES.octets())]),
+            patch(&advertisement, &[(OPTIONS + 1, &[0])]),
+            with_mac_option(owner),
             reflected,
         ],
     ]
 }
 
 #[test]
-fn a_question_for_an_ipv6_address_is_answered_in_every_form_that_has_to_be_and_in_no_other() {
+fn only_valid_solicitations_get_a_reply() {
     let lan = Segment::new(&HOSTS);
     runtime().block_on(async {
-        let stage = Topology::create(&lan).await;
-        let (client, owner) = (stage.client.mac, &stage.owner);
-        for (what, frames) in invalid(client, owner.mac) {
-            assert_eq!(stage.answered(&frames).await, 0, "{what}");
+        let topology = Topology::create(&lan).await;
+        let (client, owner) = (topology.client.mac, &topology.owner);
+        for (fault, frames) in invalid_requests(client, owner.mac) {
+            assert_eq!(topology.count_replies(&frames).await, 0, "{fault}");
         }
-        for (place, frame) in unusual(client).into_iter().enumerate() {
-            assert_eq!(stage.answered(&[frame]).await, 1, "form {place}");
+        for (index, frame) in unusual_requests(client).into_iter().enumerate() {
+            assert_eq!(topology.count_replies(&[frame]).await, 1, "form {index}");
         }
-        stage.assert_owner_unchanged();
-        assert_eq!(owner.metrics.dropped(DropReason::KernelNdp).get(), 0, "all of it was read");
+        topology.assert_owner_unchanged();
+        assert_eq!(
+            owner.metrics.dropped(DropReason::KernelNdp).get(),
+            0,
+            "the kernel dropped no NDP frame"
+        );
         assert_eq!(owner.metrics.foreign_frames.get(), 0);
     });
 }
 
 #[test]
-fn a_stranger_that_says_an_ipv6_address_is_its_own_is_counted_and_does_not_get_it() {
+fn spoofed_advertisements_are_counted_and_move_no_address() {
     let lan = Segment::new(&HOSTS);
     runtime().block_on(async {
-        let mut stage = Topology::create(&lan).await;
-        let (client, owner) = (stage.client.mac, stage.owner.mac);
-        let strangers = stage.owner.metrics.foreign_frames.clone();
-        tokio::time::sleep(ARP_PROBE_TIME).await;
-        let [seen, unseen] = spoofed(client, owner);
-        for lie in unseen {
-            assert_eq!(stage.answered(&vec![lie; SPOOFED_REPEATS]).await, 0);
+        let mut topology = Topology::create(&lan).await;
+        let (client, owner) = (topology.client.mac, topology.owner.mac);
+        let foreign_frames = topology.owner.metrics.foreign_frames.clone();
+        tokio::time::sleep(DUPLICATE_DETECTION_TIME).await;
+        let [claims, ignored] = spoofed_frames(client, owner);
+        for frame in ignored {
+            assert_eq!(topology.count_replies(&vec![frame; SPOOFED_REPEATS]).await, 0);
         }
-        assert_eq!(strangers.get(), 0);
-        for (lie, told) in seen.into_iter().zip(1..) {
-            assert_eq!(stage.answered(&vec![lie; SPOOFED_REPEATS]).await, 0);
-            wait_for_count(|| strangers.get(), told * SPOOFED_REPEATS as u64).await;
+        assert_eq!(foreign_frames.get(), 0);
+        for (frame, forms) in claims.into_iter().zip(1..) {
+            assert_eq!(topology.count_replies(&vec![frame; SPOOFED_REPEATS]).await, 0);
+            wait_for_count(|| foreign_frames.get(), forms * SPOOFED_REPEATS as u64).await;
         }
-        let trouble =
+        let conflict =
             AddressConflict { address: VIP6.into(), mac: client, kind: ConflictKind::ForeignHost };
-        stage
+        topology
             .owner
-            .until("named the stranger", |report| *report.conflicts == [trouble.clone()])
+            .wait_until("reported the foreign host", |report| {
+                *report.conflicts == [conflict.clone()]
+            })
             .await;
-        stage.assert_owner_unchanged();
+        topology.assert_owner_unchanged();
         lan.client_learns(VIP6, owner).await;
     });
 }

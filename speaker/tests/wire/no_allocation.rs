@@ -17,23 +17,25 @@ use prometheus_client::registry::Registry;
 use crate::raw_socket::RawSocket;
 use crate::segment::Segment;
 use crate::speaker::{
-    BOTH, TIMEOUT, VIP, VIP6, healthy_watchdog, link_config, runtime, wait_for_count,
+    BOTH_VIPS, TIMEOUT, VIP, VIP6, healthy_watchdog, link_config, runtime, wait_for_count,
 };
 
-/// A name that no other test's thread has.
+/// Interface name of the measured thread; no other test uses this name.
 const LINK: &str = "counted";
 /// Requests of each kind in one attempt.
 const REQUESTS: u64 = 1_000;
-/// A hello allocates, so an attempt has to fit between two of them.
+/// A hello allocates, so an attempt has to fit between two hellos.
 const HELLO_INTERVAL: Duration = Duration::from_secs(10);
-/// Announcements of one address of each family after its claim: seven times, by ARP in two forms.
-const GRATUITOUS: u64 = 7 * 3;
+/// Frames that announce one address of each family after the claim: seven times a gratuitous ARP
+/// request, a gratuitous ARP reply and an unsolicited neighbor advertisement.
+const ANNOUNCEMENTS: u64 = 7 * 3;
 
-/// The thread whose allocator calls are counted, and their number.
-static WATCHED: AtomicI32 = AtomicI32::new(0);
-static CALLS: AtomicU64 = AtomicU64::new(0);
+/// Id of the thread whose allocator calls are counted.
+static COUNTED_THREAD: AtomicI32 = AtomicI32::new(0);
+/// Number of the counted thread's allocator calls.
+static ALLOCATOR_CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// The system's allocator, which counts one thread's calls.
+/// The system's allocator with a counter of one thread's calls.
 struct CountingAllocator;
 
 #[global_allocator]
@@ -41,9 +43,9 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 impl CountingAllocator {
     fn count() {
-        let watched = WATCHED.load(Ordering::Relaxed);
-        if watched != 0 && watched == rustix::thread::gettid().as_raw_pid() {
-            CALLS.fetch_add(1, Ordering::Relaxed);
+        let thread = COUNTED_THREAD.load(Ordering::Relaxed);
+        if thread != 0 && thread == rustix::thread::gettid().as_raw_pid() {
+            ALLOCATOR_CALLS.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -57,42 +59,45 @@ unsafe impl GlobalAlloc for CountingAllocator {
         unsafe { System.alloc(layout) }
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         Self::count();
         // SAFETY: as the caller promised.
-        unsafe { System.dealloc(place, layout) }
+        unsafe { System.dealloc(pointer, layout) }
     }
 }
 
 /// Returns the id of the interface's thread.
-fn thread() -> i32 {
-    let tasks = fs::read_dir("/proc/self/task").expect("this process");
+fn link_thread_id() -> i32 {
+    let tasks = fs::read_dir("/proc/self/task").expect("the threads of this process");
     let mut ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
     let comm =
         |id: &i32| fs::read_to_string(format!("/proc/self/task/{id}/comm")).unwrap_or_default();
-    ids.find(|id| comm(id).trim() == format!("link {LINK}")).expect("the link's thread")
+    ids.find(|id| comm(id).trim() == format!("link {LINK}")).expect("the interface's thread")
 }
 
-/// Sends a thousand requests of each kind and waits for all replies. Returns the thread's number of
-/// allocator calls, or none if the thread sent a hello meanwhile.
+/// Sends a thousand requests of each kind and waits for all replies. Returns the number of
+/// allocator calls of the interface's thread, or none if the thread sent a hello meanwhile.
 async fn allocator_calls(
     client: &RawSocket,
     owner: &LinkMetrics,
-    questions: &[&[u8]],
+    requests: &[&[u8]],
 ) -> Option<u64> {
-    let (answered, hellos, before) =
-        (owner.replies_sent.get(), owner.hello_frames_sent.get(), CALLS.load(Ordering::Relaxed));
+    let (replies_before, hellos_before, calls_before) = (
+        owner.replies_sent.get(),
+        owner.hello_frames_sent.get(),
+        ALLOCATOR_CALLS.load(Ordering::Relaxed),
+    );
     for round in 1..=REQUESTS {
-        questions.iter().for_each(|question| client.send(question));
-        wait_for_count(|| owner.replies_sent.get(), answered + round * questions.len() as u64)
+        requests.iter().for_each(|request| client.send(request));
+        wait_for_count(|| owner.replies_sent.get(), replies_before + round * requests.len() as u64)
             .await;
     }
-    let after = CALLS.load(Ordering::Relaxed);
-    (owner.hello_frames_sent.get() == hellos).then_some(after - before)
+    let after = ALLOCATOR_CALLS.load(Ordering::Relaxed);
+    (owner.hello_frames_sent.get() == hellos_before).then_some(after - calls_before)
 }
 
 #[test]
-fn answering_takes_no_memory() {
+fn replies_do_not_allocate() {
     let lan = Segment::exclusive(&["node1"]);
     let metrics = Metrics::new(&mut Registry::default()).link("eth0");
     let setup = LinkSetup {
@@ -111,32 +116,35 @@ fn answering_takes_no_memory() {
         watchdog: healthy_watchdog(),
         siblings: Arc::default(),
     };
-    let order = Arc::new(link_config(&BOTH));
-    let _thread = lan.inside("node1", || LinkHandle::spawn(setup, order)).expect("a thread");
+    let config = Arc::new(link_config(&BOTH_VIPS));
+    let _thread = lan.inside("node1", || LinkHandle::spawn(setup, config)).expect("a thread");
     runtime().block_on(async {
-        wait_for_count(|| metrics.announcements_sent.get(), GRATUITOUS).await;
+        wait_for_count(|| metrics.announcements_sent.get(), ANNOUNCEMENTS).await;
         let client = RawSocket::open(&lan, "client", "eth0");
-        let mut to_one = arp::request(client.mac, [172, 30, 0, 100].into(), VIP);
-        to_one[..6].copy_from_slice(&lan.mac("node1").0);
-        let asker = "fd30::100".parse().expect("an address");
-        let questions: [&[u8]; 4] = [
+        let mut unicast_request = arp::request(client.mac, [172, 30, 0, 100].into(), VIP);
+        unicast_request[..6].copy_from_slice(&lan.mac("node1").0);
+        let requester = "fd30::100".parse().expect("an address");
+        let requests: [&[u8]; 4] = [
             &arp::request(client.mac, [172, 30, 0, 100].into(), VIP),
-            &to_one,
-            &ndp::solicitation(client.mac, asker, VIP6),
-            &ndp::unicast_solicitation(client.mac, asker, VIP6, lan.mac("node1")),
+            &unicast_request,
+            &ndp::solicitation(client.mac, requester, VIP6),
+            &ndp::unicast_solicitation(client.mac, requester, VIP6, lan.mac("node1")),
         ];
-        WATCHED.store(thread(), Ordering::Relaxed);
-        let patience = Clock::now() + TIMEOUT;
+        COUNTED_THREAD.store(link_thread_id(), Ordering::Relaxed);
+        let deadline = Clock::now() + TIMEOUT;
         let calls = loop {
-            if let Some(calls) = allocator_calls(&client, &metrics, &questions).await {
+            if let Some(calls) = allocator_calls(&client, &metrics, &requests).await {
                 break calls;
             }
-            assert!(Clock::now() < patience, "there is no time between two hellos");
+            assert!(Clock::now() < deadline, "no attempt fits between two hellos");
         };
         assert_eq!(calls, 0);
         // The counter does detect allocations: a hello allocates.
         let hellos = metrics.hello_frames_sent.get();
         wait_for_count(|| metrics.hello_frames_sent.get().min(hellos + 1), hellos + 1).await;
-        assert!(CALLS.load(Ordering::Relaxed) > 0, "nothing is counted");
+        assert!(
+            ALLOCATOR_CALLS.load(Ordering::Relaxed) > 0,
+            "the allocator counts the calls of the thread"
+        );
     });
 }

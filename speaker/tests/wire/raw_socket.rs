@@ -1,5 +1,5 @@
 //! A raw socket on one host's interface, below its kernel: sends frames of any shape, and receives
-//! all that arrive. Owned by a test.
+//! all frames that arrive.
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,12 +15,12 @@ use crate::segment::Segment;
 use crate::speaker::{TIMEOUT, VIP, VIP6};
 
 /// The longest Ethernet frame, header included, in bytes.
-pub(crate) const LONGEST: usize = hello::FRAME_MAX;
+pub(crate) const FRAME_LENGTH_MAX: usize = hello::FRAME_MAX;
 /// Sender of plain requests.
 const REQUESTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
-const ASKER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
+const REQUESTER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
 /// Timeout of one read.
-const READ: Duration = Duration::from_millis(100);
+const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
 // Instruction codes of classic BPF (Linux Documentation/networking/filter.rst).
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -47,15 +47,15 @@ pub(crate) struct CapturedReply {
 }
 
 impl RawSocket {
-    /// Opens a socket that receives all frames that arrive at a host's interface; the kernel has
-    /// removed a VLAN tag.
+    /// Opens a socket that receives all frames that arrive at a host's interface. The kernel
+    /// removes VLAN tags first.
     pub(crate) fn open(lan: &Segment, host: &str, link: &str) -> Self {
-        let own = load(libc::SKF_AD_PKTTYPE);
+        let packet_type = load(libc::SKF_AD_PKTTYPE);
         Self::filtered(
             lan,
             host,
             link,
-            &[own, skip_if(libc::PACKET_OUTGOING as u32, 0, 1), DROP, PASS],
+            &[packet_type, skip_if(libc::PACKET_OUTGOING as u32, 0, 1), DROP, PASS],
         )
     }
 
@@ -81,29 +81,32 @@ impl RawSocket {
             Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))).expect("root is needed")
         });
         socket.attach_filter(filter).expect("a filter");
-        socket.set_read_timeout(Some(READ)).expect("a timeout");
+        socket.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout");
         let mut storage = SockAddrStorage::zeroed();
         #[expect(unsafe_code, reason = "socket2 has no constructor for link-layer addresses")]
         // SAFETY: sockaddr_ll is a socket address type, and the length is its size.
         let address = unsafe {
-            let place = storage.view_as::<libc::sockaddr_ll>();
-            place.sll_family = libc::AF_PACKET as u16;
-            place.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-            place.sll_ifindex = index;
+            let link_address = storage.view_as::<libc::sockaddr_ll>();
+            link_address.sll_family = libc::AF_PACKET as u16;
+            link_address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+            link_address.sll_ifindex = index;
             SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t)
         };
-        socket.bind(&address).expect("the link is there");
+        socket.bind(&address).expect("the interface exists");
         Self { socket, address, mac: lan.mac_of(host, link) }
     }
 
     /// Sends a whole frame, Ethernet header first.
     pub(crate) fn send(&self, frame: &[u8]) {
-        assert_eq!(self.socket.send_to(frame, &self.address).expect("the link is up"), frame.len());
+        assert_eq!(
+            self.socket.send_to(frame, &self.address).expect("the interface is up"),
+            frame.len()
+        );
     }
 
-    /// Returns the next frame, if one arrives within [`READ`].
+    /// Returns the next frame, if one arrives within [`READ_TIMEOUT`].
     pub(crate) fn next(&self) -> Option<Vec<u8>> {
-        let mut buffer = [0; LONGEST];
+        let mut buffer = [0; FRAME_LENGTH_MAX];
         match (&self.socket).read(&mut buffer) {
             Ok(length) => Some(buffer[..length].to_vec()),
             Err(error)
@@ -111,38 +114,38 @@ impl RawSocket {
             {
                 None
             }
-            Err(error) => panic!("the link is up: {error}"),
+            Err(error) => panic!("cannot read, is the interface up? {error}"),
         }
     }
 
-    /// Returns all frames up to the first one that satisfies `is`.
-    pub(crate) fn until(&self, what: &str, is: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
-        let (patience, mut frames) = (Clock::now() + TIMEOUT, Vec::<Vec<u8>>::new());
-        while !frames.last().is_some_and(|frame| is(frame)) {
-            assert!(Clock::now() < patience, "never seen: {what}");
+    /// Returns all frames up to the first one for which `condition` returns true.
+    pub(crate) fn read_until(&self, what: &str, condition: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let (deadline, mut frames) = (Clock::now() + TIMEOUT, Vec::<Vec<u8>>::new());
+        while !frames.last().is_some_and(|frame| condition(frame)) {
+            assert!(Clock::now() < deadline, "never seen: {what}");
             frames.extend(self.next());
         }
         frames
     }
 
-    /// Requests the address of each family. Returns all replies that arrived at this host until
-    /// then, including those two. Since a thread reads in order, earlier requests have their
-    /// replies by then, if they get any.
+    /// Requests [`VIP`], then [`VIP6`]. Returns all replies that arrive at this host up to the
+    /// reply for [`VIP6`]. They include all replies to earlier requests, because an interface
+    /// thread reads frames in order.
     pub(crate) fn probe_and_collect_replies(&self) -> Vec<CapturedReply> {
-        let questions: [(IpAddr, &[u8]); 2] = [
+        let plain_requests: [(IpAddr, &[u8]); 2] = [
             (REQUESTER.into(), &arp::request(self.mac, REQUESTER, VIP)),
-            (ASKER6.into(), &ndp::solicitation(self.mac, ASKER6, VIP6)),
+            (REQUESTER6.into(), &ndp::solicitation(self.mac, REQUESTER6, VIP6)),
         ];
-        let mut answers = Vec::new();
-        for (asker, question) in questions {
-            self.send(question);
-            let last = |frame: &[u8]| {
-                self.parse_reply(frame).is_some_and(|answer| answer.requester == asker)
+        let mut replies = Vec::new();
+        for (requester, request) in plain_requests {
+            self.send(request);
+            let is_expected = |frame: &[u8]| {
+                self.parse_reply(frame).is_some_and(|reply| reply.requester == requester)
             };
-            let frames = self.until("the answer to a plain question", last);
-            answers.extend(frames.iter().filter_map(|frame| self.parse_reply(frame)));
+            let frames = self.read_until("the reply to a plain request", is_expected);
+            replies.extend(frames.iter().filter_map(|frame| self.parse_reply(frame)));
         }
-        answers
+        replies
     }
 
     /// Returns the content of a frame if it is a reply to this host.
@@ -151,19 +154,20 @@ impl RawSocket {
             return None;
         }
         if let Some(arp) = Arp::decode(frame) {
-            let (address, asker) = (arp.sender.into(), arp.target.into());
+            let (address, requester) = (arp.sender.into(), arp.target.into());
             return (arp.operation == Operation::Reply).then_some(CapturedReply {
                 address,
                 mac: arp.sender_mac,
-                requester: asker,
+                requester,
             });
         }
-        let (ndp, asker) = (Ndp::decode(frame)?, <[u8; 16]>::try_from(frame.get(38..54)?).ok()?);
-        let is = matches!(ndp.kind, NdpKind::Advertisement { .. });
-        is.then(|| CapturedReply {
+        let (ndp, requester) =
+            (Ndp::decode(frame)?, <[u8; 16]>::try_from(frame.get(38..54)?).ok()?);
+        let is_advertisement = matches!(ndp.kind, NdpKind::Advertisement { .. });
+        is_advertisement.then(|| CapturedReply {
             address: ndp.target.into(),
             mac: ndp.mac.unwrap_or(ndp.source),
-            requester: asker.into(),
+            requester: requester.into(),
         })
     }
 }
@@ -173,7 +177,7 @@ impl RawSocket {
 pub(crate) fn plain_replies(mac: Mac) -> [CapturedReply; 2] {
     [
         CapturedReply { address: VIP.into(), mac, requester: REQUESTER.into() },
-        CapturedReply { address: VIP6.into(), mac, requester: ASKER6.into() },
+        CapturedReply { address: VIP6.into(), mac, requester: REQUESTER6.into() },
     ]
 }
 

@@ -1,5 +1,5 @@
-//! Ten thousand addresses are replaced by ten thousand others while a client sends requests for one
-//! that stays: the client gets its replies.
+//! Ten thousand addresses are replaced while a client requests two addresses that stay: the client
+//! gets its replies in time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ferrolb_speaker::plan::LinkConfig;
 
 use crate::raw_socket::RawSocket;
 use crate::segment::Segment;
-use crate::speaker::{BOTH, TestSpeaker, VIP, VIP6, link_config, runtime};
+use crate::speaker::{BOTH_VIPS, TestSpeaker, VIP, VIP6, link_config, runtime};
 
 /// Number of replaced addresses, half of each family.
 const ADDRESSES: u32 = 10_000;
@@ -19,15 +19,15 @@ const ADDRESSES: u32 = 10_000;
 const REQUEST_PERIOD: Duration = Duration::from_secs(3);
 /// Pause after each reply: a client without pauses would be blocked.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Longest acceptable time to a reply. Three times two hello intervals, after which a stalled node
-/// may have been replaced.
+/// Maximum time from a request to its reply: three times two hello intervals. A node that stalls
+/// for two hello intervals may lose its addresses.
 const REPLY_TIME_MAX: Duration = Duration::from_millis(300);
 
-const ASKER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
-const ASKER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
+const REQUESTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
+const REQUESTER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
 
-/// Returns the config to announce the address that stays, and `ADDRESSES` others from this number
-/// on.
+/// Returns the config to announce [`BOTH_VIPS`] and `ADDRESSES` other addresses, numbered from
+/// `first` on.
 fn config_with_others(first: u32) -> Arc<LinkConfig> {
     let other = |n: u32| -> IpAddr {
         if n.is_multiple_of(2) {
@@ -36,42 +36,47 @@ fn config_with_others(first: u32) -> Arc<LinkConfig> {
             Ipv6Addr::from(0xfd30 << 112 | u128::from(0x10000 + n)).into()
         }
     };
-    let mut all = link_config(&BOTH);
-    (first..first + ADDRESSES).for_each(|n| all.units.extend(link_config(&[other(n)]).units));
-    Arc::new(all)
+    let mut config = link_config(&BOTH_VIPS);
+    (first..first + ADDRESSES).for_each(|n| config.units.extend(link_config(&[other(n)]).units));
+    Arc::new(config)
 }
 
 #[test]
-fn an_address_that_stays_is_answered_for_while_ten_thousand_are_exchanged() {
+fn requests_get_replies_while_ten_thousand_addresses_change() {
     let lan = Segment::exclusive(&["node1"]);
     runtime().block_on(async {
-        let mut owner = TestSpeaker::start(&lan, "node1", &BOTH);
-        owner.until("claimed the addresses", |report| report.owned.len() == BOTH.len()).await;
+        let mut owner = TestSpeaker::start(&lan, "node1", &BOTH_VIPS);
+        owner
+            .wait_until("claimed the addresses", |report| report.owned.len() == BOTH_VIPS.len())
+            .await;
         let client = RawSocket::unicast_only(&lan, "client", "eth0");
-        let mut to_one = arp::request(client.mac, ASKER, VIP);
-        to_one[..6].copy_from_slice(&owner.mac.0);
-        let questions: [&[u8]; 2] = [&to_one, &ndp::unicast_solicitation(client.mac, ASKER6, VIP6, owner.mac)];
+        let mut unicast_request = arp::request(client.mac, REQUESTER, VIP);
+        unicast_request[..6].copy_from_slice(&owner.mac.0);
+        let requests: [&[u8]; 2] =
+            [&unicast_request, &ndp::unicast_solicitation(client.mac, REQUESTER6, VIP6, owner.mac)];
         for first in [1, 1 + ADDRESSES] {
-            let new = config_with_others(first);
-            owner.handle.set_config(new);
+            let config = config_with_others(first);
+            owner.handle.set_config(config);
             let (start, mut times) = (Clock::now(), Vec::new());
             while Clock::now() < start + REQUEST_PERIOD {
-                for question in questions {
-                    let asked = Clock::now();
-                    client.send(question);
-                    client.until("an answer", |frame| client.parse_reply(frame).is_some());
-                    times.push(Clock::now().since(asked));
+                for request in requests {
+                    let sent_at = Clock::now();
+                    client.send(request);
+                    client.read_until("a reply", |frame| client.parse_reply(frame).is_some());
+                    times.push(Clock::now().since(sent_at));
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            let longest = times.iter().max().expect("many were asked");
+            let longest = times.iter().max().expect("at least one request");
             println!(
-                "{} answers while {ADDRESSES} addresses were exchanged, the longest after {longest:?}",
+                "{} replies while {ADDRESSES} addresses change, the slowest after {longest:?}",
                 times.len()
             );
             assert!(*longest < REPLY_TIME_MAX, "{longest:?}");
             owner
-                .until("has what it was told to have", |report| report.owned.len() == BOTH.len() + ADDRESSES as usize)
+                .wait_until("claimed all addresses of the config", |report| {
+                    report.owned.len() == BOTH_VIPS.len() + ADDRESSES as usize
+                })
                 .await;
         }
         assert_eq!(owner.metrics.stalls.get(), 0);

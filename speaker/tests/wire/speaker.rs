@@ -1,5 +1,4 @@
-//! A speaker of one interface as the tests run it: its thread and its reports. Each test owns its
-//! speakers.
+//! The interface thread of one speaker, its reports and its metrics, for tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -23,11 +22,11 @@ use crate::segment::Segment;
 
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
 pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200);
-/// A unit of both families.
-pub(crate) const BOTH: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP6)];
+/// The addresses of an election unit with both families.
+pub(crate) const BOTH_VIPS: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP6)];
 pub(crate) const HOSTS: [&str; 2] = ["node1", "node2"];
-/// Longer than any rule of the protocol takes, on a busy machine: an address that a foreign host
-/// used is probed again after 11 s.
+/// Longer than any timer of the ownership protocol, on a busy machine: a contested address is
+/// probed again after 11 s.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time after an address's last announcement until the next one.
@@ -37,7 +36,7 @@ pub(crate) struct TestSpeaker {
     name: &'static str,
     pub(crate) mac: Mac,
     pub(crate) handle: LinkHandle,
-    pub(crate) progress: watch::Receiver<ThreadState>,
+    pub(crate) thread_state: watch::Receiver<ThreadState>,
     pub(crate) metrics: LinkMetrics,
 }
 
@@ -69,7 +68,7 @@ pub(crate) fn link_config(addresses: &[IpAddr]) -> LinkConfig {
     }
 }
 
-/// Returns a watchdog whose main loop is alive for an hour from now.
+/// Returns a watchdog whose heartbeat counts as recent for an hour.
 pub(crate) fn healthy_watchdog() -> Arc<Watchdog> {
     Arc::new(Watchdog::new(Clock::now() + Duration::from_secs(3600)))
 }
@@ -112,23 +111,24 @@ impl TestSpeaker {
             watchdog,
             siblings,
         };
-        let order = Arc::new(link_config(addresses));
-        let (handle, progress) =
-            lan.inside(name, || LinkHandle::spawn(setup, order)).expect("a thread");
-        Self { name, mac, handle, progress, metrics }
+        let config = Arc::new(link_config(addresses));
+        let (handle, thread_state) =
+            lan.inside(name, || LinkHandle::spawn(setup, config)).expect("a thread");
+        Self { name, mac, handle, thread_state, metrics }
     }
 
-    pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&LinkReport) -> bool) {
-        let wait =
-            self.progress.wait_for(|progress| is(progress.as_ref().expect("the thread lives")));
+    pub(crate) async fn wait_until(&mut self, what: &str, condition: impl Fn(&LinkReport) -> bool) {
+        let wait = self
+            .thread_state
+            .wait_for(|thread_state| condition(thread_state.as_ref().expect("the thread runs")));
         let found =
-            timeout(TIMEOUT, wait).await.map(|found| found.expect("the thread lives").clone());
+            timeout(TIMEOUT, wait).await.map(|found| found.expect("the thread runs").clone());
         assert!(found.is_ok(), "{} never {what}", self.name);
     }
 
     /// Returns whether the speaker owns any address.
     pub(crate) fn owns_any(&self) -> bool {
-        self.progress.borrow().as_ref().is_ok_and(|report| !report.owned.is_empty())
+        self.thread_state.borrow().as_ref().is_ok_and(|report| !report.owned.is_empty())
     }
 }
 
@@ -138,7 +138,7 @@ pub(crate) async fn start_pair(lan: &Segment, addresses: &[IpAddr]) -> (TestSpea
     start_pair_on(lan, "eth0", addresses).await
 }
 
-/// Does the same on an interface other than `eth0`.
+/// Starts both speakers as [`start_pair`] does, on the interface `link` instead of `eth0`.
 pub(crate) async fn start_pair_on(
     lan: &Segment,
     link: &str,
@@ -148,42 +148,45 @@ pub(crate) async fn start_pair_on(
         TestSpeaker::on_link(lan, name, link, addresses, healthy_watchdog(), Arc::default())
     });
     for speaker in &mut pair {
-        speaker.until("heard the other", |report| report.speakers.len() == 1).await;
+        speaker
+            .wait_until("received hellos of the other speaker", |report| report.speakers.len() == 1)
+            .await;
     }
     // MetalLB's order determines the owner.
     let [one, two] = HOSTS.map(|name| order(name, addresses[0]));
     let [first, second] = pair;
     let (mut owner, other) = if one < two { (first, second) } else { (second, first) };
-    owner.until("claimed the addresses", |report| report.owned.len() == addresses.len()).await;
+    owner.wait_until("claimed the addresses", |report| report.owned.len() == addresses.len()).await;
     assert!(!other.owns_any());
     (owner, other)
 }
 
-/// Waits until one of two speakers reports the expected state. Returns its index.
+/// Waits until `condition` is true for the report of one of two speakers. Returns the index of that
+/// speaker.
 pub(crate) async fn wait_for_either(
     pair: &mut [TestSpeaker; 2],
     what: &str,
-    is: impl Fn(&LinkReport) -> bool,
+    condition: impl Fn(&LinkReport) -> bool,
 ) -> usize {
     let [first, second] = pair;
     tokio::select! {
-        () = first.until(what, &is) => 0,
-        () = second.until(what, &is) => 1,
+        () = first.wait_until(what, &condition) => 0,
+        () = second.wait_until(what, &condition) => 1,
     }
 }
 
 /// Waits until a count reaches this value, and checks that the count does not exceed it: a thread
 /// sends first and counts afterwards.
 pub(crate) async fn wait_for_count(count: impl Fn() -> u64, expect: u64) {
-    let patience = Clock::now() + TIMEOUT;
-    while count() < expect && Clock::now() < patience {
+    let deadline = Clock::now() + TIMEOUT;
+    while count() < expect && Clock::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(count(), expect);
 }
 
-/// Returns the number of client requests that the owner replied to. Excludes those of the other
-/// speaker, which sends requests if it suspects the owner.
+/// Returns the number of client requests to which the owner replied. Excludes the requests of the
+/// other speaker, which it sends if it suspects the owner.
 pub(crate) fn client_replies(owner: &TestSpeaker, other: &TestSpeaker) -> u64 {
     owner.metrics.replies_sent.get() - other.metrics.requests_sent.get()
 }

@@ -17,20 +17,20 @@ use crate::segment::Segment;
 use crate::speaker::{HOSTS, TIMEOUT, TestSpeaker, VIP, healthy_watchdog, link_config, runtime};
 
 #[test]
-fn the_addresses_of_an_interface_that_is_dropped_are_handed_over() {
+fn addresses_of_an_unused_interface_are_handed_over() {
     let lan = Segment::new(&HOSTS);
     let mut nodes = HOSTS;
     nodes.sort_by_key(|node| order(node, VIP.into()));
     let [owner, other] = nodes;
     let protocol = ClaimSettings {
         node: owner.into(),
-        // A failure is found after three of these, long after a release.
+        // Failure detection takes three hello intervals, much longer than a release.
         hello_interval: Duration::from_secs(1),
         hello_misses_max: 3,
         preempt_delay: Some(Duration::from_secs(30)),
         gratuitous_interval: None,
     };
-    let tell = || async {
+    let run = || async {
         let (sender, mut events) = mpsc::channel(64);
         let mut set = LinkSet::new(
             protocol,
@@ -47,20 +47,20 @@ fn the_addresses_of_an_interface_that_is_dropped_are_handed_over() {
         };
         set.apply(&BTreeMap::from([(lan.index_of(owner, "eth0"), eth0)])).expect("random numbers");
         let mut other = TestSpeaker::start(&lan, other, &[VIP.into()]);
-        let holds = async {
+        let claimed = async {
             while !matches!(events.recv().await, Some(Event::Report { report, .. }) if !report.owned.is_empty())
             {
             }
         };
-        timeout(TIMEOUT, holds).await.expect("it claims the address");
-        other.until("heard the owner", |report| report.speakers.len() == 1).await;
+        timeout(TIMEOUT, claimed).await.expect("the owner claims the address");
+        other.wait_until("received hellos of the owner", |report| report.speakers.len() == 1).await;
         set.apply(&BTreeMap::new()).expect("random numbers");
-        other.until("took over", |report| !report.owned.is_empty()).await;
+        other.wait_until("took over the addresses", |report| !report.owned.is_empty()).await;
         assert_eq!(
             (other.metrics.suspicions.get(), other.metrics.node_failures.get()),
             (0, 0),
-            "nobody failed"
+            "no suspicion and no node failure"
         );
     };
-    lan.inside(owner, || runtime().block_on(tell()));
+    lan.inside(owner, || runtime().block_on(run()));
 }

@@ -17,32 +17,32 @@ use std::time::Duration;
 
 /// The port of BFD (RFC 5881 section 4).
 const PORT: u16 = 3784;
-/// Intervals of the profiles, in milliseconds. The multiplier is the number of packets that may be
-/// missing.
+/// Intervals of the BFDProfiles, in milliseconds. BFD is down after `MULTIPLIER` intervals without
+/// a packet.
 const INTERVALS_MS: [u64; 3] = [300, 100, 50];
 const MULTIPLIER: u64 = 3;
-/// Hold time longer than the scenario, so that no session ends by it.
+/// Hold time, long enough that no session ends by it.
 const HOLD_SECONDS: u16 = 90;
-/// Interval at which no session may be lost, and for how long. At a shorter interval a machine that
-/// delays a process by 150 ms loses some.
-const QUIET_MS: u64 = 100;
-const QUIET: Duration = Duration::from_secs(10);
-/// Maximum time after its start in which a speaker configures gobgpd and writes its status.
-const AT_WORK: Duration = Duration::from_secs(3);
+/// Interval at which no session may be lost, and the time for which the test checks this. At a
+/// shorter interval, a delay of a process by 150 ms loses sessions.
+const STABLE_INTERVAL_MS: u64 = 100;
+const STABLE_TIME: Duration = Duration::from_secs(10);
+/// Maximum time after a speaker's start until it has configured gobgpd and written its status.
+const CONFIGURED_MAX: Duration = Duration::from_secs(3);
 /// nftables rules that drop only the router's BFD packets.
-const DROP_BFD: &str = "table inet silence { chain said { type filter hook output priority raw; policy accept; udp dport 3784 drop; }; }";
+const DROP_BFD: &str = "table inet drop_bfd { chain output { type filter hook output priority raw; policy accept; udp dport 3784 drop; }; }";
 
 #[test]
-fn bfd_uses_the_profiles_timers_and_detects_failures_at_both_ends() {
+fn bfd_uses_the_timers_of_the_profile_and_detects_failures() {
     run_scenario_alone(&Options { nodes: 1, bgp: true, ..Options::named("bfd") }, |lab| {
         let node = Host::node(1);
         let port =
-            step("another program on the node has the port of BFD", || other_program(lab, &node))?;
+            step("another program on the node uses the BFD port", || bind_bfd_port(lab, &node))?;
         lab.start_ferrolb()?;
-        let routers = step("FRR and BIRD run", || routers(lab))?;
-        step("sessions with BFD are asked for", || {
+        let routers = step("FRR and BIRD start", || start_routers(lab))?;
+        step("BGPPeers with a BFDProfile are created", || {
             lab.pod("web", &node.name, &[("app", "web")])?;
-            lab.apply_objects(&objects_of_test(lab)?)
+            lab.apply_objects(&scenario_objects(lab)?)
         })?;
         check_port_in_use(lab, &node, &routers, port)?;
         check_speaker_upgrade(lab, &node, &routers)?;
@@ -52,26 +52,27 @@ fn bfd_uses_the_profiles_timers_and_detects_failures_at_both_ends() {
     });
 }
 
-/// Steps in which another program uses the port of BFD, and in which it has ended.
+/// Runs the steps while another program uses the BFD port, and after that program has ended.
 fn check_port_in_use(
     lab: &Lab,
     node: &Host,
     routers: &[Router],
     other_program: UdpSocket,
 ) -> Result<()> {
-    let before = step("they stand, and it is said that BFD does not watch them, and why", || {
-        let before = SessionSnapshot::take(lab, &node.name, &peers())?;
-        let told = "another program on this node uses UDP port 3784";
-        wait_bfd(lab, node, "Down", told)?;
-        let condition = |peer: &String| {
-            reported::wait_condition(lab, ("bgppeer", peer), ESTABLISHED, ("NoBFD", told))
-        };
-        peers().iter().try_for_each(condition)?;
-        Ok(before)
-    })?;
-    step("when that is gone BFD comes up, and no session begins anew", || {
+    let before =
+        step("the sessions are established, and it is reported that BFD is down, and why", || {
+            let before = SessionSnapshot::take(lab, &node.name, &peers())?;
+            let issue = "another program on this node uses UDP port 3784";
+            wait_bfd(lab, node, "Down", issue)?;
+            let condition = |peer: &String| {
+                reported::wait_condition(lab, ("bgppeer", peer), ESTABLISHED, ("NoBFD", issue))
+            };
+            peers().iter().try_for_each(condition)?;
+            Ok(before)
+        })?;
+    step("after the other program has ended, BFD comes up, and all sessions stay", || {
         drop(other_program);
-        settled(lab, node, routers)?;
+        wait_bfd_up(lab, node, routers)?;
         before.check_unchanged(lab)?;
         peers().iter().try_for_each(|peer| {
             reported::wait_condition(
@@ -84,84 +85,75 @@ fn check_port_in_use(
     })
 }
 
-/// Step in which the speaker is restarted. The sessions must continue.
+/// Runs the step in which the speaker restarts: all sessions must stay.
 fn check_speaker_upgrade(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
-    step(
-        "a speaker that is told to stop, as by its upgrade, leaves sessions and BFD as they are",
-        || {
-            let before = SessionSnapshot::take(lab, &node.name, &peers())?;
-            lab.stop(&speaker_name(&node.name), Signal::TERM)?;
-            lab.restart(&speaker_name(&node.name))?;
-            lab.wait_healthy(&speaker_name(&node.name), &node.name, ADMIN_PORT, "/readyz")?;
-            wait::during(AT_WORK, || Ok(()))?;
-            settled(lab, node, routers)?;
-            before.check_unchanged(lab)
-        },
-    )
-}
-
-/// Steps with the intervals of each profile. A session that is lost at the shortest one is only
-/// printed.
-fn check_intervals(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
-    for (index, interval) in INTERVALS_MS.into_iter().enumerate() {
-        step(&format!("both routers hear of {interval} ms, as the profile says"), || {
-            if index > 0 {
-                change(lab, node, interval)?;
-                settled(lab, node, routers)?;
-            }
-            agreed(routers, interval)
-        })?;
-        if interval == QUIET_MS {
-            step("and no session is lost in a quiet time", || quiet(lab, node)?)?;
-        }
-    }
-    step("at the fastest it is said whether one is lost", || {
-        let quiet = quiet(lab, node)?;
-        print_measured(&format!(
-            "{} ms x {MULTIPLIER} for {QUIET:?}: no session lost: {quiet:?}",
-            INTERVALS_MS[2]
-        ));
-        settled(lab, node, routers)
+    step("a restart of the speaker, as in an upgrade, keeps all sessions and BFD", || {
+        let before = SessionSnapshot::take(lab, &node.name, &peers())?;
+        lab.stop(&speaker_name(&node.name), Signal::TERM)?;
+        lab.restart(&speaker_name(&node.name))?;
+        lab.wait_healthy(&speaker_name(&node.name), &node.name, ADMIN_PORT, "/readyz")?;
+        wait::during(CONFIGURED_MAX, || Ok(()))?;
+        wait_bfd_up(lab, node, routers)?;
+        before.check_unchanged(lab)
     })
 }
 
-/// Steps in which each router's BFD packets are dropped, and in which gobgpd is stalled.
-fn check_failures(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
-    for (router, host) in routers.iter().zip(ROUTERS) {
-        step(
-            &format!("{router} whose BFD is silent loses its sessions, and gets them back"),
-            || {
-                bfd_dropped(lab, router, host)?;
-                settled(lab, node, routers)
-            },
-        )?;
+/// Runs the steps with each interval. At the shortest interval, lost sessions are printed and no
+/// failure.
+fn check_intervals(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
+    for (index, interval) in INTERVALS_MS.into_iter().enumerate() {
+        step(&format!("both routers receive the interval of the profile, {interval} ms"), || {
+            if index > 0 {
+                change_profile(lab, node, interval)?;
+                wait_bfd_up(lab, node, routers)?;
+            }
+            wait_timers(routers, interval)
+        })?;
+        if interval == STABLE_INTERVAL_MS {
+            step("no session is lost at 100 ms", || observe(lab, node)?)?;
+        }
     }
-    step(
-        "all routers end their sessions when gobgpd is frozen, and have them again when it is not",
-        || {
-            gobgpd_stalled(lab, node, routers)?;
-            settled(lab, node, routers)
-        },
-    )
+    step("at the shortest interval, lost sessions are printed", || {
+        let result = observe(lab, node)?;
+        print_measured(&format!(
+            "{} ms x {MULTIPLIER} for {STABLE_TIME:?}: sessions unchanged: {result:?}",
+            INTERVALS_MS[2]
+        ));
+        wait_bfd_up(lab, node, routers)
+    })
 }
 
-/// Waits without an event. Returns whether all sessions stayed established.
-fn quiet(lab: &Lab, node: &Host) -> Result<Result<()>> {
+/// Runs the steps in which each router's BFD packets are dropped, and in which gobgpd is stalled.
+fn check_failures(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
+    for (router, host) in routers.iter().zip(ROUTERS) {
+        step(&format!("{router} loses its sessions while its BFD packets are dropped"), || {
+            drop_bfd(lab, router, host)?;
+            wait_bfd_up(lab, node, routers)
+        })?;
+    }
+    step("all routers end their sessions while gobgpd is stalled, and establish them again", || {
+        stall_gobgpd(lab, node, routers)?;
+        wait_bfd_up(lab, node, routers)
+    })
+}
+
+/// Waits for [`STABLE_TIME`]. Returns an error in the inner result if a session has changed.
+fn observe(lab: &Lab, node: &Host) -> Result<Result<()>> {
     let before = SessionSnapshot::take(lab, &node.name, &peers())?;
-    wait::during(QUIET, || Ok(()))?;
+    wait::during(STABLE_TIME, || Ok(()))?;
     Ok(before.check_unchanged(lab))
 }
 
-/// Binds the port exclusively until the socket is dropped.
-fn other_program(lab: &Lab, node: &Host) -> Result<UdpSocket> {
+/// Binds the BFD port exclusively until the socket is dropped.
+fn bind_bfd_port(lab: &Lab, node: &Host) -> Result<UdpSocket> {
     Ok(lab.within(&node.name, || UdpSocket::bind(("::", PORT)))??)
 }
 
-/// Starts both routers, with BFD at the fastest profile's interval.
-fn routers(lab: &Lab) -> Result<Vec<Router<'_>>> {
+/// Starts both routers, with BFD at the shortest interval.
+fn start_routers(lab: &Lab) -> Result<Vec<Router<'_>>> {
     let router = |(kind, host): (RouterKind, &str)| {
         let bfd = u16::try_from(INTERVALS_MS[2]).ok();
-        Router::with(
+        Router::start_with_peering(
             lab,
             kind,
             host,
@@ -171,6 +163,7 @@ fn routers(lab: &Lab) -> Result<Vec<Router<'_>>> {
     [RouterKind::Frr, RouterKind::Bird].into_iter().zip(ROUTERS).map(router).collect()
 }
 
+/// Returns the names of all BGPPeers.
 fn peers() -> Vec<String> {
     ROUTERS[..2]
         .iter()
@@ -178,27 +171,27 @@ fn peers() -> Vec<String> {
         .collect()
 }
 
-fn objects_of_test(lab: &Lab) -> Result<Vec<Value>> {
-    let mut all = objects::service().to_vec();
-    all.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
-    all.push(profile(INTERVALS_MS[0]));
+fn scenario_objects(lab: &Lab) -> Result<Vec<Value>> {
+    let mut created = objects::service().to_vec();
+    created.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
+    created.push(profile(INTERVALS_MS[0]));
     for router in &ROUTERS[..2] {
-        all.extend(objects::peers(lab, router)?.into_iter().map(|mut peer| {
+        created.extend(objects::peers(lab, router)?.into_iter().map(|mut peer| {
             peer["spec"]["holdTime"] = format!("{HOLD_SECONDS}s").into();
-            peer["spec"]["bfdProfile"] = "watch".into();
+            peer["spec"]["bfdProfile"] = "fast".into();
             peer
         }));
     }
-    Ok(all)
+    Ok(created)
 }
 
 fn profile(interval: u64) -> Value {
     let spec = json!({"receiveInterval": interval, "transmitInterval": interval, "detectMultiplier": MULTIPLIER});
-    object("v1beta1", "BFDProfile", "watch", &spec)
+    object("v1beta1", "BFDProfile", "fast", &spec)
 }
 
-/// Changes the profile, and waits until all sessions have been established again.
-fn change(lab: &Lab, node: &Host, interval: u64) -> Result<()> {
+/// Changes the interval of the profile, and waits until all sessions have been established again.
+fn change_profile(lab: &Lab, node: &Host, interval: u64) -> Result<()> {
     let since = |lab: &Lab| -> Result<Vec<Value>> {
         let sessions = objects::sessions(lab, &node.name)?;
         Ok(sessions.iter().map(|session| session["since"].clone()).collect())
@@ -206,53 +199,53 @@ fn change(lab: &Lab, node: &Host, interval: u64) -> Result<()> {
     let before = since(lab)?;
     let start = wait::now();
     lab.apply_objects(&[profile(interval)])?;
-    wait::until("the sessions to begin anew", BGP_MAX, || {
+    wait::until("all sessions have been established again", BGP_MAX, || {
         let now = since(lab)?;
-        let anew = now.iter().zip(&before).all(|(now, before)| now.is_string() && now != before);
-        ensure!(anew, "established since {before:?}, and now since {now:?}");
+        let reestablished =
+            now.iter().zip(&before).all(|(now, before)| now.is_string() && now != before);
+        ensure!(reestablished, "established since {before:?}, and now since {now:?}");
         Ok(Some(()))
     })?;
     print_measured(&format!(
-        "other timers of BFD: all sessions have begun anew within {:?}",
+        "changed BFD timers: all sessions established again within {:?}",
         wait::now() - start
     ));
     Ok(())
 }
 
-/// Waits until the node has all its sessions with BFD up, and the routers report the same.
-fn settled(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
+/// Waits until the node and the routers report all sessions as established with BFD up.
+fn wait_bfd_up(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
     let start = wait::now();
     wait_bfd(lab, node, "Up", "")?;
     let node = node.addresses();
     for router in routers {
-        expect::sessions_with(router, &node)?;
-        // The node's last packet may still be on its way: a router whose BFD was not yet up does
-        // not notice that it goes down.
+        expect::wait_sessions_with(router, &node)?;
+        // A router may still have to receive the node's last packet before its BFD is up.
         wait::until(&format!("BFD of {router} is up"), BGP_MAX, || {
-            let heard = received_timers(router)?;
-            ensure!(heard.len() == ADDRESSES.len(), "the router receives {heard:?}");
+            let received = received_timers(router)?;
+            ensure!(received.len() == ADDRESSES.len(), "the router receives {received:?}");
             Ok(Some(()))
         })?;
     }
     print_measured(&format!(
-        "all sessions stand, and BFD watches them, after {:?}",
+        "all sessions are established with BFD up after {:?}",
         wait::now() - start
     ));
     Ok(())
 }
 
-/// Waits until the speaker reports all sessions as established with this BFD state. Their issues
-/// contain `words`; if it is empty, there are none.
+/// Waits until the speaker reports all sessions as established with this BFD state, and with issues
+/// that contain `words`. If `words` is empty, there must be no issue.
 fn wait_bfd(lab: &Lab, node: &Host, state: &str, words: &str) -> Result<()> {
-    wait::until(&format!("BFD is {state} everywhere"), BGP_MAX, || {
+    wait::until(&format!("BFD of all sessions is {state}"), BGP_MAX, || {
         let sessions = objects::sessions(lab, &node.name)?;
-        let good = |session: &&Value| {
+        let matches = |session: &&Value| {
             let message = reported::messages(session);
-            let said = message.contains(words) && message.is_empty() == words.is_empty();
-            session["state"] == ESTABLISHED && session["bfd"] == state && said
+            let has_issue = message.contains(words) && message.is_empty() == words.is_empty();
+            session["state"] == ESTABLISHED && session["bfd"] == state && has_issue
         };
         ensure!(
-            sessions.iter().filter(good).count() == peers().len(),
+            sessions.iter().filter(matches).count() == peers().len(),
             "the sessions are {sessions:#?}"
         );
         Ok(Some(()))
@@ -260,12 +253,12 @@ fn wait_bfd(lab: &Lab, node: &Host, state: &str, words: &str) -> Result<()> {
 }
 
 /// Waits until the routers receive the profile's timers from the node, over both families.
-fn agreed(routers: &[Router], interval: u64) -> Result<()> {
+fn wait_timers(routers: &[Router], interval: u64) -> Result<()> {
     routers.iter().try_for_each(|router| {
-        wait::until("the timers", BGP_MAX, || {
-            let heard = received_timers(router)?;
-            let all = vec![[interval, interval, MULTIPLIER * interval]; ADDRESSES.len()];
-            ensure!(heard == all, "{router} receives {heard:?}, not {all:?}");
+        wait::until("the router receives the timers of the profile", BGP_MAX, || {
+            let received = received_timers(router)?;
+            let expected = vec![[interval, interval, MULTIPLIER * interval]; ADDRESSES.len()];
+            ensure!(received == expected, "{router} receives {received:?}, not {expected:?}");
             Ok(Some(()))
         })
     })
@@ -288,17 +281,17 @@ fn frr_timers(json: &str) -> Result<Vec<[u64; 3]>> {
     up.map(|session| {
         let number =
             |name: &str| session[name].as_u64().with_context(|| format!("no {name}: {session}"));
-        let [send, hear] =
+        let [transmit, receive] =
             [number("remote-transmit-interval")?, number("remote-receive-interval")?];
         let own = [number("receive-interval")?, number("transmit-interval")?];
         ensure!(own == [INTERVALS_MS[2]; 2], "FRR does not use its own timers: {session}");
-        Ok([send, hear, number("remote-detect-multiplier")? * send])
+        Ok([transmit, receive, number("remote-detect-multiplier")? * transmit])
     })
     .collect()
 }
 
-/// Reads BIRD's output: its transmit interval and detection time, in seconds. Both follow the
-/// node's timers, because the node is slower.
+/// Parses BIRD's output, which shows its transmit interval and detection time in seconds. Both are
+/// the node's timers, because the node's intervals are longer.
 fn bird_timers(text: &str) -> Vec<[u64; 3]> {
     let milliseconds = |word: &str| word.replace('.', "").parse::<u64>().ok();
     let session = |line: &str| {
@@ -311,37 +304,37 @@ fn bird_timers(text: &str) -> Vec<[u64; 3]> {
     text.lines().filter_map(session).collect()
 }
 
-/// Drops the router's BFD packets until its sessions have ended. BGP packets pass.
-fn bfd_dropped(lab: &Lab, router: &Router, host: &str) -> Result<()> {
+/// Drops the router's BFD packets, but not its BGP packets, until its sessions have ended.
+fn drop_bfd(lab: &Lab, router: &Router, host: &str) -> Result<()> {
     lab.within(host, || run::run_with_input(Command::new("nft").args(["-f", "-"]), DROP_BFD))??;
     let start = wait::now();
-    let ended = ended(router);
+    let result = wait_no_session(router);
     let after = wait::now() - start;
-    lab.exec(host, &["nft", "delete", "table", "inet", "silence"])?;
-    ended?;
+    lab.exec(host, &["nft", "delete", "table", "inet", "drop_bfd"])?;
+    result?;
     print_measured(&format!(
-        "{router}'s BFD silent at 50 ms x 3: its sessions ended after {after:?}"
+        "BFD packets of {router} dropped at 50 ms x 3: its sessions ended after {after:?}"
     ));
     Ok(())
 }
 
-fn gobgpd_stalled(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
+fn stall_gobgpd(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
     let gobgpd = format!("gobgpd-{}", node.name);
     lab.signal(&gobgpd, Signal::STOP)?;
     let start = wait::now();
-    let ended = routers.iter().try_for_each(ended);
+    let result = routers.iter().try_for_each(wait_no_session);
     let after = wait::now() - start;
     lab.signal(&gobgpd, Signal::CONT)?;
-    ended?;
+    result?;
     print_measured(&format!(
-        "gobgpd frozen at 50 ms x 3: all routers' sessions ended after {after:?}"
+        "gobgpd stalled at 50 ms x 3: all sessions of the routers ended after {after:?}"
     ));
     Ok(())
 }
 
-/// Waits until a router has no session left.
-fn ended(router: &Router) -> Result<()> {
-    wait::until("the sessions' end", BGP_MAX, || {
+/// Waits until a router has no established session.
+fn wait_no_session(router: &Router) -> Result<()> {
+    wait::until("all sessions have ended", BGP_MAX, || {
         let sessions = router.sessions()?;
         ensure!(sessions.iter().all(|session| !session.established), "{router} has {sessions:?}");
         Ok(Some(()))

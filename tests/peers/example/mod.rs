@@ -1,6 +1,6 @@
 //! The unchanged configurations and objects of `examples/bgp-lab`; README.md has the drawing.
 
-use crate::expect::{self, has_paths};
+use crate::expect::{self, wait_exact_paths};
 use crate::objects::{BGP_MAX, prefix};
 use anyhow::{Context, Result};
 use ferrolb_lab::routers::{BgpRoute, Router, RouterKind};
@@ -22,11 +22,11 @@ const CONFIGS: [(RouterKind, &str); 3] = [
 ];
 
 #[test]
-fn the_routers_of_the_example_accept_its_paths() {
+fn the_example_routers_receive_the_paths_of_a_service() {
     run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("example") }, |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
-        let routers = step("each router starts with its file", || {
+        let routers = step("each router starts with its configuration file", || {
             let router = |((kind, file), host): ((RouterKind, &str), &str)| {
                 let config = fs::read_to_string(repository().join(FOLDER).join(file))
                     .context(file.to_owned())?;
@@ -34,31 +34,31 @@ fn the_routers_of_the_example_accept_its_paths() {
             };
             CONFIGS.into_iter().zip(ROUTERS).map(router).collect::<Result<Vec<_>>>()
         })?;
-        let addresses = step("the objects, and a Service", || {
+        let addresses = step("the objects of the example and a Service are applied", || {
             lab.apply_file(&repository().join(FOLDER).join("ferrolb.yaml"))?;
             lab.pod("web", &node.name, &[("app", "web")])?;
             lab.apply_objects(&[service()])?;
             addresses(lab)
         })?;
-        step("each router sees both addresses from the node", || {
+        step("each router receives both addresses from the node", || {
             let path = |(address, hop): (&IpAddr, IpAddr), router: &Router| BgpRoute {
                 prefix: prefix(*address),
                 next_hop: Some(hop),
                 as_path: vec![NODE_AS],
-                local_pref: router.kind().local_pref_outside(),
+                local_pref: router.kind().default_local_pref(),
                 ..BgpRoute::default()
             };
             routers.iter().try_for_each(|router| {
-                has_paths(
+                wait_exact_paths(
                     router,
                     addresses.iter().zip(node.addresses()).map(|pair| path(pair, router)).collect(),
                 )
             })
         })?;
-        step("those that forward know the way", || {
+        step("routers that forward have the routes in their kernel", || {
             routers.iter().filter(|router| router.kind().forwards()).try_for_each(|router| {
                 addresses.iter().try_for_each(|address| {
-                    expect::forwards(router, *address, std::slice::from_ref(&node))
+                    expect::wait_forwards(router, *address, std::slice::from_ref(&node))
                 })
             })
         })
@@ -75,13 +75,13 @@ fn service() -> Value {
 
 /// Waits for the Service's addresses: IPv4, then IPv6.
 fn addresses(lab: &Lab) -> Result<[IpAddr; 2]> {
-    wait::until("an address of each family", BGP_MAX, || {
+    wait::until("the Service has an address of each family", BGP_MAX, || {
         let service: Value =
             serde_json::from_str(&lab.kubectl(&["get", "service", "web", "-o", "json"])?)?;
-        let given = service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
-        let mut given =
-            given.filter_map(|one| one["ip"].as_str()?.parse().ok()).collect::<Vec<IpAddr>>();
-        given.sort();
-        Ok(given.try_into().ok())
+        let ingress = service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
+        let mut ingress =
+            ingress.filter_map(|entry| entry["ip"].as_str()?.parse().ok()).collect::<Vec<IpAddr>>();
+        ingress.sort();
+        Ok(ingress.try_into().ok())
     })
 }

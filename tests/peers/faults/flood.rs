@@ -1,4 +1,5 @@
-//! A router that sends a hundred thousand prefixes: none is used, and the memory stays bounded.
+//! A router that sends a hundred thousand prefixes: the node uses none of them, and its memory
+//! stays bounded.
 
 use crate::objects::{self, ADDRESSES, BGP_MAX, object};
 use anyhow::{Context, Result, ensure};
@@ -14,26 +15,26 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-/// Number of prefixes: a tenth of the Internet's routes.
+/// Number of prefixes that the router sends: a tenth of the Internet's routes.
 const PREFIXES: u32 = 100_000;
-/// Maximum time to receive them, on a busy machine.
+/// Maximum time until the node has received all prefixes, on a busy machine.
 const FLOOD_MAX: Duration = Duration::from_secs(60);
-/// Maximum growth of the speaker's memory meanwhile, in kB: it never requests these routes.
+/// Maximum growth of the speaker's memory, in kB: the speaker never requests these routes.
 const SPEAKER_GROWTH_MAX: u64 = 4_000;
-/// Maximum growth of gobgpd's memory, in kB. It keeps rejected routes for a later change of policy,
-/// and Go's garbage collector runs only when the heap has doubled. Together that is 0.8 kB per
-/// route; twice as much would be a defect.
-const DAEMON_GROWTH_MAX: u64 = 160_000;
-/// Time after the last prefix in which memory is measured: the maximum counts.
-const LOOK: Duration = Duration::from_secs(2);
+/// Maximum growth of gobgpd's memory, in kB. gobgpd stores rejected routes for a later change of
+/// policy, and Go's garbage collector runs only when the heap has doubled. Together that is 0.8 kB
+/// per route; twice as much would be a defect.
+const GOBGPD_GROWTH_MAX: u64 = 160_000;
+/// Time after the last prefix for which the test measures the memory, and uses the maximum.
+const MEASURED_TIME: Duration = Duration::from_secs(2);
 
 /// Name of the BGPPeer.
 pub(super) const NAME: &str = "flood";
 
 /// Checks a session of `node` with BIRD on `host`, which sends all prefixes.
 pub(super) fn check(lab: &Lab, node: &str, host: &str) -> Result<()> {
-    let way = |family: &str| lab.exec(node, &["ip", family, "route"]);
-    let (ways, before) = ([way("-4")?, way("-6")?], memory(lab, node)?);
+    let kernel_routes = |family: &str| lab.exec(node, &["ip", family, "route"]);
+    let (routes, before) = ([kernel_routes("-4")?, kernel_routes("-6")?], memory(lab, node)?);
     let router =
         Router::start(lab, RouterKind::Bird, host, &config(&Peering::with_nodes(lab, host)?)?)?;
     let address = objects::host(lab, host)?.v4();
@@ -41,38 +42,41 @@ pub(super) fn check(lab: &Lab, node: &str, host: &str) -> Result<()> {
         "nodeSelectors": [{"matchLabels": {"kubernetes.io/hostname": node}}]});
     let start = wait::now();
     lab.apply_objects(&[object("v1beta2", "BGPPeer", NAME, &spec)])?;
-    wait::until("all prefixes are sent", FLOOD_MAX, || {
+    wait::until("the node has received all prefixes", FLOOD_MAX, || {
         let received = received(lab, node, &address.to_string())?;
-        ensure!(received == u64::from(PREFIXES), "{received} of {PREFIXES} were received");
+        ensure!(received == u64::from(PREFIXES), "{received} of {PREFIXES} prefixes were received");
         Ok(Some(()))
     })?;
     let took = wait::now() - start;
     let mut after = before;
-    wait::during(LOOK, || {
+    wait::during(MEASURED_TIME, || {
         let now = memory(lab, node)?;
-        after = [0, 1].map(|at| now[at].max(after[at]));
+        after = [0, 1].map(|index| now[index].max(after[index]));
         Ok(())
     })?;
     print_measured(&format!(
         "{PREFIXES} prefixes from a router within {took:?}: gobgpd {} kB before, {} kB after; speaker {} kB before, {} kB after",
         before[0], after[0], before[1], after[1]
     ));
-    for (name, at, max) in
-        [("gobgpd", 0, DAEMON_GROWTH_MAX), ("the speaker", 1, SPEAKER_GROWTH_MAX)]
+    for (name, index, max) in
+        [("gobgpd", 0, GOBGPD_GROWTH_MAX), ("the speaker", 1, SPEAKER_GROWTH_MAX)]
     {
-        let grown = after[at].saturating_sub(before[at]);
-        ensure!(grown < max, "{name} grew by {grown} kB, more than {max}");
+        let growth = after[index].saturating_sub(before[index]);
+        ensure!(growth < max, "{name} grew by {growth} kB, more than {max}");
     }
     let own: BTreeSet<String> = ADDRESSES.into_iter().map(objects::prefix).collect();
     let table = table(lab, node)?;
     ensure!(
         table == own,
-        "{} prefixes are used that are not {own:?}",
+        "the node uses {} prefixes other than {own:?}",
         table.difference(&own).count()
     );
-    ensure!([way("-4")?, way("-6")?] == ways, "the kernel's routes have changed");
+    ensure!(
+        [kernel_routes("-4")?, kernel_routes("-6")?] == routes,
+        "the kernel's routes have changed"
+    );
     lab.kubectl(&["delete", "bgppeer", NAME, "-n", objects::NAMESPACE])?;
-    wait::until("the session's end", BGP_MAX, || {
+    wait::until("the session has ended", BGP_MAX, || {
         let sessions = router.sessions()?;
         ensure!(sessions.iter().all(|session| !session.established), "the router has {sessions:?}");
         Ok(Some(()))
@@ -80,13 +84,13 @@ pub(super) fn check(lab: &Lab, node: &str, host: &str) -> Result<()> {
     router.stop()
 }
 
-/// Returns BIRD's usual configuration with the prefixes, which it all exports.
+/// Returns the lab's configuration of BIRD, with the prefixes and their export.
 fn config(peering: &Peering) -> Result<String> {
     let mut config =
         RouterKind::Bird.config(peering).replace("export none", "export where source = RTS_STATIC");
     config += "protocol static flood { ipv4;\n";
-    for at in 0..PREFIXES {
-        let [_, b, c, d] = (at << 4).to_be_bytes();
+    for index in 0..PREFIXES {
+        let [_, b, c, d] = (index << 4).to_be_bytes();
         writeln!(config, "route 10.{b}.{c}.{d}/28 blackhole;")?;
     }
     Ok(config + "}\n")
@@ -94,24 +98,27 @@ fn config(peering: &Peering) -> Result<String> {
 
 /// Returns the memory of a node's gobgpd and speaker, in kB (proc(5), `VmRSS`).
 fn memory(lab: &Lab, node: &str) -> Result<[u64; 2]> {
-    let held = |process: &str| {
+    let resident_kb = |process: &str| {
         let status = fs::read_to_string(format!("/proc/{}/status", lab.pid(process)?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok())
             .with_context(|| status.clone())
     };
-    Ok([held(&bgp::process_name(node))?, held(&speaker_name(node))?])
+    Ok([resident_kb(&bgp::process_name(node))?, resident_kb(&speaker_name(node))?])
 }
 
-/// Returns the number of prefixes that a node's gobgpd has received from a router, used or not.
+/// Returns the number of prefixes that a node's gobgpd has received from a router, including
+/// rejected ones.
 fn received(lab: &Lab, node: &str, router: &str) -> Result<u64> {
-    let neighbours: Vec<Value> = serde_json::from_str(&lab.gobgp(node, &["-j", "neighbor"])?)?;
-    let its = neighbours.iter().find(|neighbour| neighbour["conf"]["neighbor_address"] == router);
-    let families = its.context("no such neighbor")?["afi_safis"].as_array().context("families")?;
+    let neighbors: Vec<Value> = serde_json::from_str(&lab.gobgp(node, &["-j", "neighbor"])?)?;
+    let found = neighbors.iter().find(|neighbor| neighbor["conf"]["neighbor_address"] == router);
+    let families = found.context("gobgpd has no such neighbor")?["afi_safis"]
+        .as_array()
+        .context("the neighbor has no afi_safis")?;
     Ok(families.iter().filter_map(|family| family["state"]["received"].as_u64()).sum())
 }
 
-/// Returns the prefixes that a node's gobgpd uses.
+/// Returns the prefixes in the routing table of a node's gobgpd.
 fn table(lab: &Lab, node: &str) -> Result<BTreeSet<String>> {
     let mut prefixes = BTreeSet::new();
     for family in ["ipv4", "ipv6"] {

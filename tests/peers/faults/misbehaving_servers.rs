@@ -1,5 +1,5 @@
-//! Servers on the BGP port that are not routers: the behavior of each, and the number of
-//! connections to it.
+//! Servers on the BGP port that are not routers: each server misbehaves in its own way and counts
+//! its connections.
 
 use anyhow::Result;
 use ferrolb_lab::{Lab, netns, wait};
@@ -12,21 +12,22 @@ use std::time::Duration;
 
 /// The port of BGP (RFC 4271 section 8.2.1).
 const PORT: u16 = 179;
-/// Longer than any scenario.
+/// Maximum time for which the servers run: longer than any scenario.
 const SCENARIO_MAX: Duration = Duration::from_secs(600);
-/// Number of bytes that are not BGP.
-const GARBAGE: u32 = 4096;
+/// Number of bytes that the server `garbage` sends.
+const GARBAGE_BYTES: u32 = 4096;
 
 /// Behavior of a server towards each client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Misbehavior {
-    /// Sends bytes that are not BGP, and waits.
+    /// Sends bytes that are not BGP, and keeps the connection open.
     Garbage,
-    /// Sends a header with an invalid length (RFC 4271 section 4.1), and waits.
+    /// Sends a BGP header with an invalid length (RFC 4271 section 4.1), and keeps the connection
+    /// open.
     Length,
     /// Closes the connection at once.
     Closes,
-    /// Never sends anything.
+    /// Sends nothing, and keeps the connection open.
     Silent,
 }
 
@@ -38,7 +39,7 @@ impl Misbehavior {
         match self {
             Self::Garbage => "garbage",
             Self::Length => "length",
-            Self::Closes => "hangs-up",
+            Self::Closes => "closes",
             Self::Silent => "silent",
         }
     }
@@ -62,23 +63,23 @@ impl Misbehavior {
         }
     }
 
-    /// Serves a connection, and returns it if it stays open. Errors are ignored, because the client
-    /// may have closed it.
+    /// Serves a connection, and returns the connection if it stays open. Ignores errors, because
+    /// the client may have closed the connection.
     fn serve(self, mut stream: TcpStream) -> Option<TcpStream> {
-        let words = match self {
-            Self::Garbage => {
-                (0..GARBAGE).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
-            }
+        let bytes = match self {
+            Self::Garbage => (0..GARBAGE_BYTES)
+                .map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+                .collect(),
             Self::Length => [[0xff; 16].as_slice(), &u16::MAX.to_be_bytes(), &[1]].concat(),
             Self::Closes => return None,
             Self::Silent => Vec::new(),
         };
-        let _ = stream.write_all(&words);
+        let _ = stream.write_all(&bytes);
         Some(stream)
     }
 }
 
-/// A server of each behavior, until [`MisbehavingServers::stop`].
+/// Running servers, one for each misbehavior.
 #[derive(Debug)]
 pub(super) struct MisbehavingServers {
     stop: Arc<AtomicBool>,
@@ -89,38 +90,38 @@ pub(super) struct MisbehavingServers {
 impl MisbehavingServers {
     /// Starts all servers on a host, each at an address of its own.
     pub(super) fn start(lab: &Lab, host: &str) -> Result<Self> {
-        for manner in Misbehavior::ALL {
+        for misbehavior in Misbehavior::ALL {
             lab.exec(
                 host,
-                &["ip", "address", "add", &format!("{}/24", manner.address()), "dev", "eth0"],
+                &["ip", "address", "add", &format!("{}/24", misbehavior.address()), "dev", "eth0"],
             )?;
         }
         let listeners = lab.within(host, || {
             Misbehavior::ALL.into_iter().map(listen).collect::<Result<Vec<_>>>()
         })??;
-        let (stop, met) =
+        let (stop, connections) =
             (Arc::new(AtomicBool::new(false)), Arc::new([const { AtomicUsize::new(0) }; 4]));
-        let (stopped, counts) = (Arc::clone(&stop), Arc::clone(&met));
+        let (stopped, counts) = (Arc::clone(&stop), Arc::clone(&connections));
         let namespace = lab.state().name.namespace(host);
         let thread = std::thread::spawn(move || {
             netns::enter(&namespace)?;
             let mut open = Vec::new();
-            wait::until("the servers are told to end", SCENARIO_MAX, || {
-                for ((manner, listener), count) in listeners.iter().zip(&*counts) {
+            wait::until("the test stops the servers", SCENARIO_MAX, || {
+                for ((misbehavior, listener), count) in listeners.iter().zip(&*counts) {
                     while let Ok((stream, _)) = listener.accept() {
                         count.fetch_add(1, Ordering::Relaxed);
-                        open.extend(manner.serve(stream));
+                        open.extend(misbehavior.serve(stream));
                     }
                 }
                 Ok(stopped.load(Ordering::Relaxed).then_some(()))
             })
         });
-        Ok(Self { stop, connections: met, thread })
+        Ok(Self { stop, connections, thread })
     }
 
     /// Returns the number of connections to each server, in the order of [`Misbehavior::ALL`].
     pub(super) fn connections(&self) -> [usize; 4] {
-        [0, 1, 2, 3].map(|at: usize| self.connections[at].load(Ordering::Relaxed))
+        [0, 1, 2, 3].map(|index: usize| self.connections[index].load(Ordering::Relaxed))
     }
 
     /// Stops the servers and closes all connections.
@@ -130,8 +131,8 @@ impl MisbehavingServers {
     }
 }
 
-fn listen(manner: Misbehavior) -> Result<(Misbehavior, TcpListener)> {
-    let listener = TcpListener::bind(SocketAddr::new(manner.address().into(), PORT))?;
+fn listen(misbehavior: Misbehavior) -> Result<(Misbehavior, TcpListener)> {
+    let listener = TcpListener::bind(SocketAddr::new(misbehavior.address().into(), PORT))?;
     listener.set_nonblocking(true)?;
-    Ok((manner, listener))
+    Ok((misbehavior, listener))
 }

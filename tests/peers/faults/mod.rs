@@ -1,5 +1,5 @@
-//! Wrong objects, misbehaving routers and missing daemons: FerroLB reports each, and everything
-//! else continues; README.md has the drawing.
+//! Invalid objects, misbehaving routers and a missing gobgpd: FerroLB reports each fault, and
+//! everything else continues; README.md has the drawing.
 
 mod flood;
 mod misbehaving_servers;
@@ -22,111 +22,112 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Host of FRR.
-const GOOD: &str = ROUTERS[0];
+const FRR_HOST: &str = ROUTERS[0];
 /// Host of the misbehaving servers.
-const BAD: &str = ROUTERS[1];
+const MISBEHAVING_HOST: &str = ROUTERS[1];
 /// Host of BIRD, which sends too many prefixes.
-const FLOOD: &str = ROUTERS[2];
+const FLOOD_HOST: &str = ROUTERS[2];
 /// Addresses that no host has.
 const UNUSED: [Ipv4Addr; 3] = [
     Ipv4Addr::new(172, 30, 0, 140),
     Ipv4Addr::new(172, 30, 0, 141),
     Ipv4Addr::new(172, 30, 0, 142),
 ];
-/// The address that is announced on the local network.
-const LAN: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
-/// Time for which connections to the misbehaving servers are counted, and the maximum number for
-/// each. GoBGP makes at most one per second.
-const COUNTED: Duration = Duration::from_secs(5);
+/// Address of the Service that is announced by ARP.
+const LAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
+/// Time for which the misbehaving servers count connections, and the maximum number for each
+/// server: GoBGP makes at most one connection per second.
+const COUNTING_TIME: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 7;
 
 #[test]
-fn faults_are_reported_and_everything_else_continues() {
+fn faults_of_bgp_are_reported_and_everything_else_continues() {
     run_scenario(&Options { nodes: 2, bgp: true, ..Options::named("faults") }, |lab| {
-        let [whole, spoilt] = [1, 2].map(Host::node);
-        step("one of two nodes has no gobgpd any more, but its socket", || {
-            lab.stop(&bgp::process_name(&spoilt.name), Signal::KILL)
+        let [intact, faulty] = [1, 2].map(Host::node);
+        step("gobgpd of one node is killed, and its socket remains", || {
+            lab.stop(&bgp::process_name(&faulty.name), Signal::KILL)
         })?;
         lab.start_ferrolb()?;
-        let router =
-            step("FRR runs, and all is said of BGP and of the local network", || start(lab))?;
-        step("the other node announces", || expect::paths_by(&router, &[&whole]))?;
-        let peers = ADDRESSES.map(|address| peer_name(GOOD, address));
-        let witness = SessionSnapshot::take(lab, &whole.name, &peers)?;
-        let unmoved = |more: &[&SessionSnapshot]| {
-            [&witness].iter().chain(more).try_for_each(|witness| witness.check_unchanged(lab))
-        };
-        step("the first says so, and announces on the local network", || {
-            no_daemon(lab, &spoilt.name, "gobgpd does not respond at")?;
-            unmoved(&[])
+        let router = step("FRR starts, and two Services are created", || start_router(lab))?;
+        step("the other node advertises its paths", || {
+            expect::wait_paths_through(&router, &[&intact])
         })?;
-        step("a gobgpd that is too old is given no session, and is said", || {
-            bgp::start(lab.state(), &gobgp::build_version(gobgp::TOO_OLD_VERSION)?, &spoilt.name)?;
+        let peers = ADDRESSES.map(|address| peer_name(FRR_HOST, address));
+        let snapshot = SessionSnapshot::take(lab, &intact.name, &peers)?;
+        let check_sessions = |others: &[&SessionSnapshot]| {
+            [&snapshot].iter().chain(others).try_for_each(|snapshot| snapshot.check_unchanged(lab))
+        };
+        step("the node without gobgpd reports it, and still announces by ARP", || {
+            check_without_gobgpd(lab, &faulty.name, "gobgpd does not respond at")?;
+            check_sessions(&[])
+        })?;
+        step("a gobgpd that is too old gets no session and is reported", || {
+            bgp::start(lab.state(), &gobgp::build_version(gobgp::TOO_OLD_VERSION)?, &faulty.name)?;
             let version = gobgp::TOO_OLD_VERSION.trim_start_matches('v');
             let why = format!("gobgpd is GoBGP/{version}: install GoBGP 4.7 or newer");
-            no_daemon(lab, &spoilt.name, &why)?;
-            expect::paths_by(&router, &[&whole])?;
-            unmoved(&[])
+            check_without_gobgpd(lab, &faulty.name, &why)?;
+            expect::wait_paths_through(&router, &[&intact])?;
+            check_sessions(&[])
         })?;
-        let other = step("with one that is new enough all is announced", || {
-            stop_gobgpd(lab, &spoilt.name)?;
-            bgp::start(lab.state(), &lab.state().facts()?.gobgp.context("GoBGP")?, &spoilt.name)?;
-            expect::paths_by(&router, &[&whole, &spoilt])?;
-            reported::wait_daemon(lab, &spoilt.name, "")?;
+        let other = step("with a supported gobgpd, both nodes advertise their paths", || {
+            stop_gobgpd(lab, &faulty.name)?;
+            bgp::start(
+                lab.state(),
+                &lab.state().facts()?.gobgp.context("no GoBGP")?,
+                &faulty.name,
+            )?;
+            expect::wait_paths_through(&router, &[&intact, &faulty])?;
+            reported::wait_gobgpd_issue(lab, &faulty.name, "")?;
             peers.iter().try_for_each(|peer| reported::wait_count(lab, peer, "2/2"))?;
-            SessionSnapshot::take(lab, &spoilt.name, &peers)
+            SessionSnapshot::take(lab, &faulty.name, &peers)
         })?;
-        step("a router that is not there", || {
-            unreachable(lab)?;
-            unmoved(&[&other])
+        step("a router that does not exist is reported", || {
+            check_unreachable_router(lab)?;
+            check_sessions(&[&other])
         })?;
-        step(
-            "two BGPPeers for one router, of two ASes, of two router ids: the older is in use",
-            || {
-                conflicts(lab)?;
-                unmoved(&[&other])
-            },
-        )?;
-        step("who is connected to and is no router", || {
-            no_routers(lab, &whole.name)?;
-            unmoved(&[&other])
+        step("of conflicting BGPPeers the older one is used", || {
+            check_conflicts(lab)?;
+            check_sessions(&[&other])
         })?;
-        step("a router that sends a hundred thousand prefixes", || {
-            flood::check(lab, &whole.name, FLOOD)?;
-            expect::paths_by(&router, &[&whole, &spoilt])?;
-            unmoved(&[&other])
+        step("servers that are no routers are reported, and attempts limited", || {
+            check_misbehaving_servers(lab, &intact.name)?;
+            check_sessions(&[&other])
         })?;
-        step(
-            "without the older one the younger is in use, and the other family is not touched",
-            || {
-                let [four, six] = &peers;
-                let kept = [&whole, &spoilt]
-                    .map(|node| SessionSnapshot::take(lab, &node.name, std::slice::from_ref(six)));
-                lab.kubectl(&["delete", "bgppeer", four, "-n", objects::NAMESPACE])?;
-                reported::wait_count(lab, YOUNGER, "2/2")?;
-                reported::wait_condition(lab, ("bgppeer", YOUNGER), VALID, ("Valid", ""))?;
-                kept.into_iter().try_for_each(|kept| kept?.check_unchanged(lab))
-            },
-        )?;
+        step("the prefixes of a router that sends a hundred thousand are not used", || {
+            flood::check(lab, &intact.name, FLOOD_HOST)?;
+            expect::wait_paths_through(&router, &[&intact, &faulty])?;
+            check_sessions(&[&other])
+        })?;
+        step("without the older BGPPeer, the younger one is used", || {
+            let [peer_v4, peer_v6] = &peers;
+            let snapshots = [&intact, &faulty]
+                .map(|node| SessionSnapshot::take(lab, &node.name, std::slice::from_ref(peer_v6)));
+            lab.kubectl(&["delete", "bgppeer", peer_v4, "-n", objects::NAMESPACE])?;
+            reported::wait_count(lab, YOUNGER, "2/2")?;
+            reported::wait_condition(lab, ("bgppeer", YOUNGER), VALID, ("Valid", ""))?;
+            snapshots.into_iter().try_for_each(|snapshot| snapshot?.check_unchanged(lab))
+        })?;
         router.stop()
     });
 }
 
-/// Kills the gobgpd of a node. Its socket stays, and the speaker deletes it.
+/// Kills the gobgpd of a node, and waits until the speaker has deleted its socket.
 fn stop_gobgpd(lab: &Lab, node: &str) -> Result<()> {
     lab.stop(&bgp::process_name(node), Signal::KILL)?;
     let socket = bgp::socket(lab.state(), node);
-    wait::until("its socket is taken away", BGP_MAX, || Ok((!fs::exists(&socket)?).then_some(())))
+    wait::until("the speaker has deleted the socket", BGP_MAX, || {
+        Ok((!fs::exists(&socket)?).then_some(()))
+    })
 }
 
-/// Starts FRR with a Service that has a pod on each node, and a Service on the local network whose
-/// pod is on the node without gobgpd.
-fn start(lab: &Lab) -> Result<Router<'_>> {
+/// Starts FRR, and creates a routed Service with a pod on each node, and a Service announced by ARP
+/// whose pod is on the node without gobgpd.
+fn start_router(lab: &Lab) -> Result<Router<'_>> {
     let router = Router::start(
         lab,
         RouterKind::Frr,
-        GOOD,
-        &RouterKind::Frr.config(&Peering::with_nodes(lab, GOOD)?),
+        FRR_HOST,
+        &RouterKind::Frr.config(&Peering::with_nodes(lab, FRR_HOST)?),
     )?;
     for node in lab.nodes() {
         lab.pod(&format!("web-{node}"), &node, &[("app", "web")])?;
@@ -134,36 +135,36 @@ fn start(lab: &Lab) -> Result<Router<'_>> {
     lab.pod("lan", "node2", &[("app", "lan")])?;
     let service = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": {"app": "lan"},
         "ports": [{"port": 80, "targetPort": 8080}]});
-    let mut all = objects::service().to_vec();
-    all[0]["spec"]["serviceAllocation"] =
+    let mut created = objects::service().to_vec();
+    created[0]["spec"]["serviceAllocation"] =
         json!({"serviceSelectors": [{"matchLabels": {"way": "routed"}}]});
-    all[1]["metadata"]["labels"] = json!({"way": "routed"});
-    all.extend([
-        object("v1beta1", "IPAddressPool", "lan", &json!({"addresses": [format!("{LAN}/32")]})),
+    created[1]["metadata"]["labels"] = json!({"way": "routed"});
+    created.extend([
+        object("v1beta1", "IPAddressPool", "lan", &json!({"addresses": [format!("{LAN_ADDRESS}/32")]})),
         object("v1beta1", "L2Advertisement", "lan", &json!({"ipAddressPools": ["lan"]})),
         object("v1beta1", "BGPAdvertisement", "routed", &json!({"ipAddressPools": ["routed"]})),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "lan"}, "spec": service}),
     ]);
-    all.extend(objects::peers(lab, GOOD)?);
-    lab.apply_objects(&all)?;
+    created.extend(objects::peers(lab, FRR_HOST)?);
+    lab.apply_objects(&created)?;
     Ok(router)
 }
 
-/// Checks a node without a usable gobgpd. Its speaker and the BGPPeers report why, and the BGPPeers
-/// count its session as missing. The node still announces its address on the local network.
-fn no_daemon(lab: &Lab, node: &str, why: &str) -> Result<()> {
-    reported::wait_daemon(lab, node, why)?;
-    for peer in ADDRESSES.map(|address| peer_name(GOOD, address)) {
+/// Checks a node without a usable gobgpd: its speaker and the BGPPeers report the cause, the
+/// BGPPeers count its session as missing, and the node still announces its address by ARP.
+fn check_without_gobgpd(lab: &Lab, node: &str, why: &str) -> Result<()> {
+    reported::wait_gobgpd_issue(lab, node, why)?;
+    for peer in ADDRESSES.map(|address| peer_name(FRR_HOST, address)) {
         reported::wait_count(lab, &peer, "1/2")?;
         let words = format!("no session on {node}; {node}: {why}");
         reported::wait_condition(lab, ("bgppeer", &peer), ESTABLISHED, ("NoSession", &words))?;
     }
-    wait::until("the page on the local network", BGP_MAX, || {
-        let owner = lab.owner_of(LAN.into())?;
+    wait::until("the client gets the page of the Service announced by ARP", BGP_MAX, || {
+        let owner = lab.owner_of(LAN_ADDRESS.into())?;
         ensure!(owner.as_deref() == Some(node), "{owner:?} owns the address");
-        let page = lab.http_get(CLIENT, SocketAddr::new(LAN.into(), 80), "/")?;
+        let page = lab.http_get(CLIENT, SocketAddr::new(LAN_ADDRESS.into(), 80), "/")?;
         let pod = page.pod();
-        ensure!(pod.as_deref() == Some("lan"), "{pod:?} serves");
+        ensure!(pod.as_deref() == Some("lan"), "{pod:?} serves the page");
         Ok(Some(()))
     })
 }
@@ -176,26 +177,27 @@ fn peer(name: &str, address: IpAddr, fields: Value) -> Value {
     object("v1beta2", "BGPPeer", name, &spec)
 }
 
-fn unreachable(lab: &Lab) -> Result<()> {
+fn check_unreachable_router(lab: &Lab) -> Result<()> {
     let why = "no connection to the router: check the route to it, and that it listens on port 179";
-    lab.apply_objects(&[peer("nobody", UNUSED[0].into(), json!({}))])?;
+    lab.apply_objects(&[peer("absent", UNUSED[0].into(), json!({}))])?;
     lab.nodes()
         .iter()
-        .try_for_each(|node| reported::wait_no_session(lab, node, "nobody", &[why]))?;
-    reported::wait_count(lab, "nobody", "0/2")?;
-    reported::wait_condition(lab, ("bgppeer", "nobody"), VALID, ("Valid", ""))?;
+        .try_for_each(|node| reported::wait_no_session(lab, node, "absent", &[why]))?;
+    reported::wait_count(lab, "absent", "0/2")?;
+    reported::wait_condition(lab, ("bgppeer", "absent"), VALID, ("Valid", ""))?;
     let words = format!("no session on node1, node2; node1: {why}");
-    reported::wait_condition(lab, ("bgppeer", "nobody"), ESTABLISHED, ("NoSession", &words))
+    reported::wait_condition(lab, ("bgppeer", "absent"), ESTABLISHED, ("NoSession", &words))
 }
 
-/// Name of the younger BGPPeer of the good router. It would be the first by name.
+/// Name of the younger BGPPeer of FRR, which is the first one by name.
 const YOUNGER: &str = "a-twin";
 
-fn conflicts(lab: &Lab) -> Result<()> {
-    let (first, [four, _]) = (peer_name(GOOD, ADDRESSES[0]), objects::host(lab, GOOD)?.addresses());
-    let younger = [
+fn check_conflicts(lab: &Lab) -> Result<()> {
+    let (first, [router_v4, _]) =
+        (peer_name(FRR_HOST, ADDRESSES[0]), objects::host(lab, FRR_HOST)?.addresses());
+    let conflicting = [
         (
-            peer(YOUNGER, four, json!({})),
+            peer(YOUNGER, router_v4, json!({})),
             format!("BGPPeer {first}, which is older, selects the same router"),
         ),
         (
@@ -207,8 +209,8 @@ fn conflicts(lab: &Lab) -> Result<()> {
             "spec.routerID: BGPPeer tor1-v".to_owned(),
         ),
     ];
-    for (peer, why) in younger {
-        let name = peer["metadata"]["name"].as_str().context("a name")?.to_owned();
+    for (peer, why) in conflicting {
+        let name = peer["metadata"]["name"].as_str().context("the BGPPeer has no name")?.to_owned();
         lab.apply_objects(&[peer])?;
         reported::wait_condition(lab, ("bgppeer", &name), VALID, ("Conflict", &why))?;
         reported::wait_count(lab, &name, "0/2")?;
@@ -223,35 +225,38 @@ fn conflicts(lab: &Lab) -> Result<()> {
     reported::wait_condition(lab, ("bgppeer", &first), VALID, ("Valid", ""))
 }
 
-/// Checks that the reason is reported for each server, and that the node limits its connection
-/// attempts.
-fn no_routers(lab: &Lab, node: &str) -> Result<()> {
-    let servers = MisbehavingServers::start(lab, BAD)?;
-    let only = json!({"nodeSelectors": [{"matchLabels": {"kubernetes.io/hostname": node}}]});
-    let peers =
-        Misbehavior::ALL.map(|manner| peer(manner.name(), manner.address().into(), only.clone()));
+/// Checks that FerroLB reports the misbehavior of each server, and that the node limits its
+/// connection attempts.
+fn check_misbehaving_servers(lab: &Lab, node: &str) -> Result<()> {
+    let servers = MisbehavingServers::start(lab, MISBEHAVING_HOST)?;
+    let on_node = json!({"nodeSelectors": [{"matchLabels": {"kubernetes.io/hostname": node}}]});
+    let peers = Misbehavior::ALL
+        .map(|misbehavior| peer(misbehavior.name(), misbehavior.address().into(), on_node.clone()));
     lab.apply_objects(&peers)?;
-    for manner in Misbehavior::ALL {
-        reported::wait_no_session(lab, node, manner.name(), &[manner.issue()])?;
-        reported::wait_count(lab, manner.name(), "0/1")?;
+    for misbehavior in Misbehavior::ALL {
+        reported::wait_no_session(lab, node, misbehavior.name(), &[misbehavior.issue()])?;
+        reported::wait_count(lab, misbehavior.name(), "0/1")?;
         reported::wait_condition(
             lab,
-            ("bgppeer", manner.name()),
+            ("bgppeer", misbehavior.name()),
             ESTABLISHED,
-            ("NoSession", manner.issue()),
+            ("NoSession", misbehavior.issue()),
         )?;
     }
     let before = servers.connections();
-    wait::during(COUNTED, || Ok(()))?;
-    let met: Vec<usize> =
+    wait::during(COUNTING_TIME, || Ok(()))?;
+    let counts: Vec<usize> =
         servers.connections().iter().zip(before).map(|(now, before)| now - before).collect();
-    print_measured(&format!("connections to {:?} within {COUNTED:?}: {met:?}", Misbehavior::ALL));
+    print_measured(&format!(
+        "connections to {:?} within {COUNTING_TIME:?}: {counts:?}",
+        Misbehavior::ALL
+    ));
     ensure!(
-        met.iter().all(|count| *count <= CONNECTIONS_MAX),
-        "more than {CONNECTIONS_MAX}: {met:?}"
+        counts.iter().all(|count| *count <= CONNECTIONS_MAX),
+        "more than {CONNECTIONS_MAX} connections: {counts:?}"
     );
-    for manner in Misbehavior::ALL {
-        lab.kubectl(&["delete", "bgppeer", manner.name(), "-n", objects::NAMESPACE])?;
+    for misbehavior in Misbehavior::ALL {
+        lab.kubectl(&["delete", "bgppeer", misbehavior.name(), "-n", objects::NAMESPACE])?;
     }
     servers.stop()
 }

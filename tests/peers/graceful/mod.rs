@@ -1,5 +1,5 @@
-//! Graceful restart: routers keep the routes of a node whose gobgpd restarts, and drop those of a
-//! node whose gobgpd stays away; README.md has the drawing.
+//! Graceful restart: routers keep the routes of a node whose gobgpd restarts, and drop the routes
+//! of a node whose gobgpd does not return; README.md has the drawing.
 
 mod outage;
 mod upgrade;
@@ -14,108 +14,129 @@ use ferrolb_lab::scenario::{print_measured, run_scenario_alone, step};
 use ferrolb_lab::topology::Host;
 use ferrolb_lab::topology::routers::{NODE_AS, ROUTERS};
 use ferrolb_lab::{Lab, Options, Signal, wait};
-use outage::{route_client, without_loss};
+use outage::{route_client, run_without_loss};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// Services that are replaced by each other.
-const TURNS: [(&str, Ipv4Addr); 2] =
+/// Two Services of which only one exists at a time.
+const ALTERNATING: [(&str, Ipv4Addr); 2] =
     [("first", Ipv4Addr::new(203, 0, 113, 21)), ("second", Ipv4Addr::new(203, 0, 113, 22))];
-/// Time without gobgpd: longer than the hold time of 3 s, after which routes without graceful
-/// restart are gone.
-const AWAY: Duration = Duration::from_secs(5);
-/// Maximum time until a router has the new routes while another router is down. GoBGP alone would
-/// wait 360 s for that one.
-const FILLED_MAX: Duration = BGP_MAX;
+/// Time without gobgpd: longer than the hold time of 3 s, after which routers drop routes without
+/// graceful restart.
+const WITHOUT_GOBGPD: Duration = Duration::from_secs(5);
+/// Maximum time until a router has the new routes while another router is down. Without FerroLB,
+/// GoBGP would wait 360 s for the router that is down.
+const NEW_ROUTES_MAX: Duration = BGP_MAX;
 
 #[test]
-fn routes_outlive_a_gobgpd_that_comes_back_and_no_other() {
+fn routers_keep_routes_only_while_gobgpd_restarts() {
     run_scenario_alone(&Options { nodes: 1, bgp: true, ..Options::named("graceful") }, |lab| {
         let node = Host::node(1);
         lab.start_ferrolb()?;
-        let mut routers = step("FRR, BIRD and GoBGP run, with graceful restart", || start(lab))?;
-        step("all see the Service, and the first of those that take turns", || {
-            lab.pod("web", &node.name, &[("app", "web")])?;
-            lab.apply_objects(&objects_of_test(lab)?)?;
-            all_see(&routers, &node, TURNS[0])?;
-            route_client(lab)
-        })?;
+        let mut routers =
+            step("FRR, BIRD and GoBGP start with graceful restart", || start_routers(lab))?;
         step(
-            "gobgpd dies and comes back: nothing is lost, what went meanwhile is gone, and what came is there",
+            "all routers have the routes of the Service and the first alternating Service",
             || {
-                without_loss(lab, "gobgpd dies", || {
-                    let back = restart_gobgpd(lab, &routers, &node, TURNS)?;
+                lab.pod("web", &node.name, &[("app", "web")])?;
+                lab.apply_objects(&scenario_objects(lab)?)?;
+                wait_all_paths(&routers, &node, ALTERNATING[0])?;
+                route_client(lab)
+            },
+        )?;
+        step(
+            "gobgpd is killed and restarted: no connection is lost, and the routes are updated",
+            || {
+                run_without_loss(lab, "gobgpd killed", || {
+                    let took = restart_gobgpd(lab, &routers, &node, ALTERNATING)?;
                     print_measured(&format!(
-                        "gobgpd dies: three routers have the new routes {back:?} after its start"
+                        "gobgpd killed: three routers have the new routes {took:?} after its restart"
                     ));
                     Ok(())
                 })
             },
         )?;
-        let [first, second] = TURNS;
-        let last = routers.pop().context("a router")?;
-        step("one router is away when it comes back: the others have the new routes soon", || {
-            last.stop()?;
-            without_loss(lab, "gobgpd dies while a router is away", || {
-                let back = restart_gobgpd(lab, &routers, &node, [second, first])?;
-                print_measured(&format!(
-                    "a router is away: the others have the new routes {back:?} after gobgpd's start"
-                ));
-                ensure!(back < FILLED_MAX, "the new routes took {back:?}");
-                Ok(())
-            })?;
-            routers.push(graceful(lab, RouterKind::Gobgp, ROUTERS[2])?);
-            all_see(&routers, &node, first)
-        })?;
-        step("each router dies, and has all again, and the others' sessions stand", || {
+        let [first, second] = ALTERNATING;
+        let last = routers.pop().context("no router runs")?;
+        step(
+            "gobgpd restarts while a router is down: the other routers soon have the new routes",
+            || {
+                last.stop()?;
+                run_without_loss(lab, "gobgpd killed while a router is down", || {
+                    let took = restart_gobgpd(lab, &routers, &node, [second, first])?;
+                    print_measured(&format!(
+                        "a router is down: the others have the new routes {took:?} after the restart of gobgpd"
+                    ));
+                    ensure!(took < NEW_ROUTES_MAX, "the new routes took {took:?}");
+                    Ok(())
+                })?;
+                routers.push(start_router(lab, RouterKind::Gobgp, ROUTERS[2])?);
+                wait_all_paths(&routers, &node, first)
+            },
+        )?;
+        step("each router crashes and gets all routes again, and the other sessions stay", || {
             (0..routers.len())
-                .try_for_each(|place| router_fails(lab, &routers, place, &node, first))
+                .try_for_each(|index| crash_router(lab, &routers, index, &node, first))
         })?;
-        step("gobgpd is of the oldest version", || upgrade::downgrade(lab, &routers, &node))?;
-        step("it is upgraded, and nothing is lost", || upgrade::upgrade(lab, &routers, &node))?;
-        step("it ends on a node that is cordoned, and nobody waits for it", || {
-            upgrade::on_cordoned_node(lab, &routers, &node)
+        step("gobgpd is replaced with the oldest supported version", || {
+            upgrade::downgrade(lab, &routers, &node)
         })?;
-        step("it ends without a speaker, and nobody waits for it", || {
-            upgrade::without_speaker(lab, &routers, &node)
+        step("gobgpd is upgraded, and no connection is lost", || {
+            upgrade::upgrade(lab, &routers, &node)
         })?;
-        step("each router ends when it is told", || {
+        step("gobgpd ends on a cordoned node, and routers drop its routes at once", || {
+            upgrade::end_on_cordoned_node(lab, &routers, &node)
+        })?;
+        step("gobgpd ends without a speaker, and routers drop its routes at once", || {
+            upgrade::end_without_speaker(lab, &routers, &node)
+        })?;
+        step("all routers stop", || {
             std::mem::take(&mut routers).into_iter().try_for_each(Router::stop)
         })
     });
 }
 
-fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
-    RouterKind::ALL.into_iter().zip(ROUTERS).map(|(kind, host)| graceful(lab, kind, host)).collect()
+fn start_routers(lab: &Lab) -> Result<Vec<Router<'_>>> {
+    RouterKind::ALL
+        .into_iter()
+        .zip(ROUTERS)
+        .map(|(kind, host)| start_router(lab, kind, host))
+        .collect()
 }
 
-fn graceful<'a>(lab: &'a Lab, kind: RouterKind, host: &str) -> Result<Router<'a>> {
-    Router::with(lab, kind, host, &Peering { graceful: true, ..Peering::with_nodes(lab, host)? })
+/// Starts a router with graceful restart.
+fn start_router<'a>(lab: &'a Lab, kind: RouterKind, host: &str) -> Result<Router<'a>> {
+    Router::start_with_peering(
+        lab,
+        kind,
+        host,
+        &Peering { graceful: true, ..Peering::with_nodes(lab, host)? },
+    )
 }
 
-/// Returns sessions with graceful restart, the Service `web`, and the first of the alternating
-/// Services.
-fn objects_of_test(lab: &Lab) -> Result<Vec<Value>> {
-    let mut all = objects::service().to_vec();
-    let addresses = TURNS.map(|(_, address)| prefix(address.into()));
-    all.push(object(
+/// Returns BGPPeers with graceful restart, the Service `web`, and the first alternating Service.
+fn scenario_objects(lab: &Lab) -> Result<Vec<Value>> {
+    let mut created = objects::service().to_vec();
+    let addresses = ALTERNATING.map(|(_, address)| prefix(address.into()));
+    created.push(object(
         "v1beta1",
         "IPAddressPool",
-        "turns",
+        "alternating",
         &json!({"addresses": addresses, "autoAssign": false}),
     ));
-    all.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
-    all.push(turn(TURNS[0]));
+    created.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
+    created.push(alternating_service(ALTERNATING[0]));
     for router in ROUTERS {
         let mut peers = objects::peers(lab, router)?;
         peers.iter_mut().for_each(|peer| peer["spec"]["enableGracefulRestart"] = true.into());
-        all.extend(peers);
+        created.extend(peers);
     }
-    Ok(all)
+    Ok(created)
 }
 
-fn turn((name, address): (&str, Ipv4Addr)) -> Value {
+/// Returns an alternating Service.
+fn alternating_service((name, address): (&str, Ipv4Addr)) -> Value {
     let metadata =
         json!({"name": name, "annotations": {"ferrolb.io/loadBalancerIPs": address.to_string()}});
     let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": {"app": "web"},
@@ -123,73 +144,73 @@ fn turn((name, address): (&str, Ipv4Addr)) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 }
 
-/// Kills gobgpd, changes the Services, and starts gobgpd again. Checks that routers keep all routes
-/// until then. Returns the time until they have the new routes.
+/// Kills gobgpd, replaces one alternating Service with the other, checks that routers keep all
+/// routes, and restarts gobgpd. Returns the time until the routers have the new routes.
 fn restart_gobgpd(
     lab: &Lab,
     routers: &[Router],
     node: &Host,
-    [goes, comes]: [(&str, Ipv4Addr); 2],
+    [deleted, created_service]: [(&str, Ipv4Addr); 2],
 ) -> Result<Duration> {
     let name = bgp::process_name(&node.name);
     lab.stop(&name, Signal::KILL)?;
-    lab.kubectl(&["delete", "service", goes.0])?;
-    lab.apply_objects(&[turn(comes)])?;
-    wait::during(AWAY, || {
+    lab.kubectl(&["delete", "service", deleted.0])?;
+    lab.apply_objects(&[alternating_service(created_service)])?;
+    wait::during(WITHOUT_GOBGPD, || {
         routers.iter().try_for_each(|router| {
-            let (routes, before) = (router.routes()?, paths(router, node, goes));
-            ensure!(routes == before, "{router} should keep {before:#?} and has {routes:#?}");
+            let (routes, before) = (router.routes()?, paths(router, node, deleted));
+            ensure!(routes == before, "{router} has {routes:#?} and did not keep {before:#?}");
             Ok(())
         })
     })?;
     let start = wait::now();
     lab.restart(&name)?;
-    all_see(routers, node, comes)?;
+    wait_all_paths(routers, node, created_service)?;
     Ok(start.elapsed())
 }
 
-/// Kills a router and starts it again.
-fn router_fails(
+/// Crashes a router, and checks that it gets all routes again and that the other sessions stay.
+fn crash_router(
     lab: &Lab,
     routers: &[Router],
-    place: usize,
+    index: usize,
     node: &Host,
-    turn: (&str, Ipv4Addr),
+    alternating: (&str, Ipv4Addr),
 ) -> Result<()> {
-    let (router, host) = (&routers[place], ROUTERS[place]);
+    let (router, host) = (&routers[index], ROUTERS[index]);
     let others = ROUTERS.into_iter().filter(|other| *other != host);
     let others: Vec<String> =
         others.flat_map(|host| ADDRESSES.map(|address| peer_name(host, address))).collect();
-    let witness = SessionSnapshot::take(lab, &node.name, &others)?;
+    let snapshot = SessionSnapshot::take(lab, &node.name, &others)?;
     let start = wait::now();
     router.crash()?;
-    // `has_paths` retries until the router replies again.
-    expect::has_paths(router, paths(router, node, turn))?;
+    // `wait_exact_paths` retries until the router replies again.
+    expect::wait_exact_paths(router, paths(router, node, alternating))?;
     print_measured(&format!(
-        "{router} dies: it has all again {:?} after its start",
+        "{router} crashed: it has all routes again {:?} after the crash",
         start.elapsed()
     ));
-    witness.check_unchanged(lab)
+    snapshot.check_unchanged(lab)
 }
 
-/// Waits until every router has exactly the node's routes, and forwards accordingly.
-fn all_see(routers: &[Router], node: &Host, turn: (&str, Ipv4Addr)) -> Result<()> {
+/// Waits until every router has exactly the expected routes, and its kernel uses them.
+fn wait_all_paths(routers: &[Router], node: &Host, alternating: (&str, Ipv4Addr)) -> Result<()> {
     routers.iter().try_for_each(|router| {
-        expect::has_paths(router, paths(router, node, turn))?;
-        expect::forwards_all(router, std::slice::from_ref(node))
+        expect::wait_exact_paths(router, paths(router, node, alternating))?;
+        expect::wait_forwards_all(router, std::slice::from_ref(node))
     })
 }
 
-/// Returns the expected routes of a router.
-fn paths(router: &Router, node: &Host, (_, turn): (&str, Ipv4Addr)) -> Vec<BgpRoute> {
+/// Returns the expected routes of a router, with those of an alternating Service.
+fn paths(router: &Router, node: &Host, (_, alternating): (&str, Ipv4Addr)) -> Vec<BgpRoute> {
     let [v4, v6] = node.addresses();
-    let hops = ADDRESSES.into_iter().chain([IpAddr::V4(turn)]).zip([v4, v6, v4]);
+    let hops = ADDRESSES.into_iter().chain([IpAddr::V4(alternating)]).zip([v4, v6, v4]);
     let mut paths: Vec<BgpRoute> = hops
         .map(|(address, hop)| BgpRoute {
             prefix: prefix(address),
             next_hop: Some(hop),
             as_path: vec![NODE_AS],
-            local_pref: router.kind().local_pref_outside(),
+            local_pref: router.kind().default_local_pref(),
             ..BgpRoute::default()
         })
         .collect();

@@ -1,8 +1,8 @@
-//! End of gobgpd as in its pod: a hook sends a request to the speaker, and SIGTERM follows. In an
-//! upgrade, on a cordoned node, and without a speaker.
+//! End of gobgpd as in its pod, where the preStop hook sends a request to the speaker before
+//! SIGTERM: in an upgrade, on a cordoned node, and without a speaker.
 
-use super::outage::without_loss;
-use super::{TURNS, all_see};
+use super::outage::run_without_loss;
+use super::{ALTERNATING, wait_all_paths};
 use crate::expect;
 use crate::objects::BGP_MAX;
 use anyhow::{Context, Result, ensure};
@@ -16,8 +16,8 @@ use ferrolb_lab::topology::{CLIENT, Host};
 use ferrolb_lab::{Lab, Signal, wait};
 use std::path::PathBuf;
 
-/// Path of the hook's request to the speaker.
-const HANDOVER: &str = "/gobgp/handover";
+/// Path of the preStop hook's request to the speaker.
+const HANDOVER_PATH: &str = "/gobgp/handover";
 /// Community of de-preferred paths (RFC 8326).
 const GRACEFUL_SHUTDOWN: &str = "65535:0";
 
@@ -26,12 +26,12 @@ pub(super) fn downgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()
     lab.stop(&bgp::process_name(&node.name), Signal::KILL)?;
     bgp::start(lab.state(), &gobgp::build_version(gobgp::OLDEST_VERSION)?, &node.name)?;
     wait_sessions(routers)?;
-    all_see(routers, node, TURNS[0])
+    wait_all_paths(routers, node, ALTERNATING[0])
 }
 
-/// Upgrades from that version to the current one.
+/// Upgrades gobgpd from the oldest supported version to the current one, without a lost connection.
 pub(super) fn upgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
-    let page = lab.http_get(CLIENT, admin::admin(lab, &node.name)?, HANDOVER)?;
+    let page = lab.http_get(CLIENT, admin::admin(lab, &node.name)?, HANDOVER_PATH)?;
     ensure!(
         page.status == 403,
         "a request from another host returns {}: {}",
@@ -39,8 +39,8 @@ pub(super) fn upgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> 
         page.body
     );
     let start = wait::now();
-    without_loss(lab, "gobgpd is upgraded", || {
-        let hook = bgp::before_stop(lab, &node.name, bgp::STOP_TIMEOUT)?;
+    run_without_loss(lab, "gobgpd upgraded", || {
+        let hook = bgp::call_pre_stop_hook(lab, &node.name, bgp::STOP_TIMEOUT)?;
         ensure!(hook.status == 200, "the hook's reply is {hook:?}");
         lab.stop(&bgp::process_name(&node.name), Signal::TERM)?;
         print_measured(&format!("hook and end of gobgpd took {:?}", start.elapsed()));
@@ -48,65 +48,67 @@ pub(super) fn upgrade(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> 
         bgp::start(lab.state(), &current_version(lab)?, &node.name)?;
         wait_sessions(routers)?;
         print_measured(&format!(
-            "all sessions are back {:?} after the start of the new one",
+            "all sessions are established {:?} after the start of the new gobgpd",
             start.elapsed()
         ));
-        all_see(routers, node, TURNS[0])
+        wait_all_paths(routers, node, ALTERNATING[0])
     })
 }
 
-/// Ends gobgpd on a node that may not return: routers must not wait for it.
-pub(super) fn on_cordoned_node(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
+/// Ends gobgpd on a cordoned node, which may not return: routers must not wait for its restart.
+pub(super) fn end_on_cordoned_node(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
     lab.kubectl(&["cordon", &node.name])?;
     // The de-preferred routes show that the speaker has processed the cordon.
-    wait::until("the last resort", BGP_MAX, || {
-        let routes = routers.first().context("a router")?.routes()?;
-        let last = |route: &BgpRoute| {
+    wait::until("the routes are de-preferred", BGP_MAX, || {
+        let routes = routers.first().context("no router runs")?.routes()?;
+        let depreferred = |route: &BgpRoute| {
             route.communities.iter().any(|community| community == GRACEFUL_SHUTDOWN)
         };
-        Ok((!routes.is_empty() && routes.iter().all(last)).then_some(()))
+        Ok((!routes.is_empty() && routes.iter().all(depreferred)).then_some(()))
     })?;
-    let hook = bgp::before_stop(lab, &node.name, bgp::STOP_TIMEOUT)?;
+    let hook = bgp::call_pre_stop_hook(lab, &node.name, bgp::STOP_TIMEOUT)?;
     ensure!(hook.status == 409, "the hook's reply on a cordoned node is {hook:?}");
-    dropped(lab, routers, node, "gobgpd of a cordoned node ends")?;
+    end_and_wait_withdrawn(lab, routers, node, "gobgpd of a cordoned node ended")?;
     lab.kubectl(&["uncordon", &node.name])?;
     bgp::start(lab.state(), &current_version(lab)?, &node.name)?;
-    all_see(routers, node, TURNS[0])
+    wait_all_paths(routers, node, ALTERNATING[0])
 }
 
-/// Ends gobgpd without its speaker: nothing would fill the next one with routes, so routers must
-/// not wait.
-pub(super) fn without_speaker(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
+/// Ends gobgpd without its speaker: a new gobgpd would get no routes, so routers must not wait for
+/// its restart.
+pub(super) fn end_without_speaker(lab: &Lab, routers: &[Router], node: &Host) -> Result<()> {
     lab.stop(&speaker_name(&node.name), Signal::KILL)?;
-    let hook = bgp::before_stop(lab, &node.name, bgp::STOP_TIMEOUT);
+    let hook = bgp::call_pre_stop_hook(lab, &node.name, bgp::STOP_TIMEOUT);
     ensure!(hook.is_err(), "a stopped speaker replied {hook:?}");
-    dropped(lab, routers, node, "the speaker is dead, and gobgpd ends")?;
+    end_and_wait_withdrawn(lab, routers, node, "speaker killed, and gobgpd ended")?;
     lab.restart(&speaker_name(&node.name))?;
     bgp::start(lab.state(), &current_version(lab)?, &node.name)?;
-    all_see(routers, node, TURNS[0])
+    wait_all_paths(routers, node, ALTERNATING[0])
 }
 
-/// Waits until all routers have their sessions again. They have kept the routes, so only sessions
-/// show that the new gobgpd runs.
+/// Waits until all sessions of the routers are established. The routers have kept the routes, so
+/// only sessions prove that the new gobgpd runs.
 fn wait_sessions(routers: &[Router]) -> Result<()> {
     routers.iter().try_for_each(|router| {
-        wait::until("its sessions", BGP_MAX, || {
-            Ok(router.sessions()?.iter().all(|is| is.established).then_some(()))
+        wait::until("all sessions of the router are established", BGP_MAX, || {
+            Ok(router.sessions()?.iter().all(|session| session.established).then_some(()))
         })
     })
 }
 
+/// Returns the program of the current GoBGP version.
 fn current_version(lab: &Lab) -> Result<PathBuf> {
-    lab.state().facts()?.gobgp.context("GoBGP")
+    lab.state().facts()?.gobgp.context("the lab has no GoBGP")
 }
 
-/// Ends gobgpd by SIGTERM: routers drop the routes, long before a restart timer would expire.
-fn dropped(lab: &Lab, routers: &[Router], node: &Host, what: &str) -> Result<()> {
+/// Ends gobgpd by SIGTERM, and waits until the routers have dropped the routes, long before a
+/// restart timer would expire.
+fn end_and_wait_withdrawn(lab: &Lab, routers: &[Router], node: &Host, what: &str) -> Result<()> {
     let start = wait::now();
     lab.stop(&bgp::process_name(&node.name), Signal::TERM)?;
     for router in routers {
-        expect::has_paths(router, Vec::new())?;
-        expect::forwards_all(router, &[])?;
+        expect::wait_exact_paths(router, Vec::new())?;
+        expect::wait_forwards_all(router, &[])?;
     }
     print_measured(&format!(
         "{what}: three routers have dropped the routes after {:?}",

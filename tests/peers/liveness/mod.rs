@@ -1,4 +1,4 @@
-//! A speaker that has failed or stalled while its gobgpd continues; README.md has the drawing.
+//! Failed and stalled speakers whose gobgpd continues to run; README.md has the drawing.
 
 mod kubelet;
 
@@ -19,87 +19,86 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 const ROUTER: &str = ROUTERS[0];
-/// Time that the probe itself and the machine may add.
+/// Additional time for the requests of the probe, and for a busy machine.
 const SLACK: Duration = Duration::from_secs(15);
-/// Longer than a gobgpd in the lab waits for its socket before it starts.
-const STARTS: Duration = Duration::from_secs(8);
+/// Time after which a gobgpd of the lab has started: longer than it waits for its socket.
+const STARTED_MAX: Duration = Duration::from_secs(8);
 
 #[test]
-fn routes_without_a_speaker_are_withdrawn_within_the_bound_of_the_liveness_probe() {
+fn routes_without_a_speaker_end_with_the_liveness_probe() {
     run_scenario(&Options { bgp: true, ..Options::named("liveness") }, |lab| {
-        let [killed, frozen, well] = [1, 2, 3].map(Host::node);
+        let [killed, stalled, healthy] = [1, 2, 3].map(Host::node);
         lab.start_ferrolb()?;
-        step("the API server takes what a user applies for BGP, with its workloads", || {
-            accepted(lab)
+        step("the API server accepts the install file for BGP", || check_install_file(lab))?;
+        let router = step("FRR has routes through three nodes", || {
+            start_router(lab, &[&killed, &stalled, &healthy])
         })?;
-        let router =
-            step("FRR has routes by three nodes", || start(lab, &[&killed, &frozen, &well]))?;
         let mut kubelet = Kubelet::new(lab)?;
-        let bound = kubelet.bound();
-        step(
-            "one speaker is killed, one is frozen: their routes stay for as long as an upgrade may take",
-            || {
-                lab.stop(&speaker_name(&killed.name), Signal::KILL)?;
-                lab.signal(&speaker_name(&frozen.name), Signal::STOP)?;
-                ensure!(
-                    expect::next_hops(&router)? == addresses(&[&killed, &frozen, &well]),
-                    "the paths are gone already"
-                );
-                Ok(())
-            },
-        )?;
-        step("and are gone when the probe has failed for too long", || {
+        let restart_max = kubelet.restart_max();
+        step("one speaker is killed and one is stalled, and their routes stay at first", || {
+            lab.stop(&speaker_name(&killed.name), Signal::KILL)?;
+            lab.signal(&speaker_name(&stalled.name), Signal::STOP)?;
+            ensure!(
+                expect::next_hops(&router)? == addresses(&[&killed, &stalled, &healthy]),
+                "the router lost paths at once"
+            );
+            Ok(())
+        })?;
+        step("the routes are withdrawn when the liveness probe has failed too often", || {
             let start = wait::now();
-            let rest = addresses(&[&well]);
-            wait::until("the other node alone", bound + SLACK, || {
-                kubelet.turn()?;
+            let remaining = addresses(&[&healthy]);
+            wait::until("only the paths of the healthy node remain", restart_max + SLACK, || {
+                kubelet.probe_if_due()?;
                 let now = expect::next_hops(&router)?;
                 ensure!(
-                    addresses(&[&well]).is_subset(&now),
+                    addresses(&[&healthy]).is_subset(&now),
                     "the router lost the paths of the healthy node: {now:?}"
                 );
-                Ok((now == rest).then_some(()))
+                Ok((now == remaining).then_some(()))
             })?;
             let took = wait::now() - start;
             print_measured(&format!(
-                "speaker dead, and frozen: its routes are gone after {took:?}; the bound is {bound:?}"
+                "speakers killed and stalled: their routes are withdrawn after {took:?}; the limit is {restart_max:?}"
             ));
-            ensure!(took >= bound / 2, "too early: an upgrade needs this time");
+            ensure!(
+                took >= restart_max / 2,
+                "the routes were withdrawn after {took:?}, too early for an upgrade of the speaker"
+            );
             Ok(())
         })?;
-        step("the speakers are back, and so are the routes", || {
+        step("the speakers run again, and the routes return", || {
             lab.restart(&speaker_name(&killed.name))?;
-            lab.signal(&speaker_name(&frozen.name), Signal::CONT)?;
-            expect::paths_by(&router, &[&killed, &frozen, &well])
+            lab.signal(&speaker_name(&stalled.name), Signal::CONT)?;
+            expect::wait_paths_through(&router, &[&killed, &stalled, &healthy])
         })?;
-        step(
-            "a gobgpd that starts on the socket of one that was killed is started again, and has one",
-            || {
-                lab.stop(&speaker_name(&killed.name), Signal::KILL)?;
-                lab.stop(&bgp::process_name(&killed.name), Signal::KILL)?;
-                lab.restart(&bgp::process_name(&killed.name))?;
-                wait::during(STARTS, || Ok(()))?;
-                lab.restart(&speaker_name(&killed.name))?;
-                let start = wait::now();
-                // The routes are present all the time, so the sessions are checked.
-                wait::until("all sessions", bound + SLACK, || {
-                    kubelet.turn()?;
-                    Ok(router.sessions()?.iter().all(|session| session.established).then_some(()))
-                })?;
-                let took = wait::now() - start;
-                print_measured(&format!(
-                    "gobgpd without a socket: its sessions are back {took:?} after the speaker's start"
-                ));
-                ensure!(took >= bound / 2, "gobgpd had a socket: it was not restarted");
-                Ok(())
-            },
-        )?;
+        step("a gobgpd without a usable socket is restarted by the liveness probe", || {
+            lab.stop(&speaker_name(&killed.name), Signal::KILL)?;
+            lab.stop(&bgp::process_name(&killed.name), Signal::KILL)?;
+            lab.restart(&bgp::process_name(&killed.name))?;
+            wait::during(STARTED_MAX, || Ok(()))?;
+            lab.restart(&speaker_name(&killed.name))?;
+            let start = wait::now();
+            // The routers keep the routes, so the test checks the sessions.
+            wait::until("all sessions are established", restart_max + SLACK, || {
+                kubelet.probe_if_due()?;
+                Ok(router.sessions()?.iter().all(|session| session.established).then_some(()))
+            })?;
+            let took = wait::now() - start;
+            print_measured(&format!(
+                "gobgpd without a socket: its sessions are established {took:?} after the speaker's start"
+            ));
+            ensure!(
+                took >= restart_max / 2,
+                "gobgpd was not restarted, because it had a usable socket"
+            );
+            Ok(())
+        })?;
         router.stop()
     });
 }
 
-fn start<'a>(lab: &'a Lab, nodes: &[&Host]) -> Result<Router<'a>> {
-    let router = Router::with(
+fn start_router<'a>(lab: &'a Lab, nodes: &[&Host]) -> Result<Router<'a>> {
+    let router = Router::start_with_peering(
         lab,
         RouterKind::Frr,
         ROUTER,
@@ -108,23 +107,25 @@ fn start<'a>(lab: &'a Lab, nodes: &[&Host]) -> Result<Router<'a>> {
     nodes.iter().try_for_each(|node| {
         lab.pod(&format!("web-{}", node.name), &node.name, &[("app", "web")])
     })?;
-    let mut all = objects::service().to_vec();
-    all.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
-    // Routers keep the routes of a peer that restarts. This one stays away.
+    let mut created = objects::service().to_vec();
+    created.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
+    // With graceful restart, routers keep the routes of a peer that restarts, but the peers of this
+    // test do not return.
     let mut peers = objects::peers(lab, ROUTER)?;
     peers.iter_mut().for_each(|peer| peer["spec"]["enableGracefulRestart"] = true.into());
-    all.extend(peers);
-    lab.apply_objects(&all)?;
-    expect::paths_by(&router, nodes)?;
+    created.extend(peers);
+    lab.apply_objects(&created)?;
+    expect::wait_paths_through(&router, nodes)?;
     Ok(router)
 }
 
+/// Returns the addresses of these nodes.
 fn addresses(nodes: &[&Host]) -> BTreeSet<IpAddr> {
     nodes.iter().flat_map(|node| node.addresses()).collect()
 }
 
-/// Applies the install file as a dry run. The lab has no kubelet that would run its workloads.
-fn accepted(lab: &Lab) -> Result<()> {
+/// Applies the install file as a dry run, because the lab has no kubelet to run the workloads.
+fn check_install_file(lab: &Lab) -> Result<()> {
     let file = setup::repository().join("deploy/install-bgp.yaml");
     lab.kubectl(&["apply", "--dry-run=server", "-f", &file.display().to_string()])?;
     Ok(())

@@ -20,15 +20,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 const GROUP: &str = "metallb.io";
 const NAMESPACE: &str = "metallb-system";
 const FLAGS: [&str; 2] = ["--api-group=metallb.io", "--namespace=metallb-system"];
-/// MetalLB's custom resources that FerroLB reads: those for BGP, and the others.
+/// MetalLB's CRDs that FerroLB uses: those for BGP, and the others.
 const CRDS: [&str; 2] =
     [include_str!("metallb_crds.yaml"), include_str!("../../cluster/fixtures/metallb_crds.yaml")];
-/// The router.
+/// Host of the router.
 const ROUTER: &str = ROUTERS[0];
 /// Value of the named community in MetalLB's object.
 const COMMUNITY: &str = "64512:100";
 /// Objects that FerroLB only reads.
-const READ: [&str; 5] = [
+const READ_ONLY_OBJECTS: [&str; 5] = [
     "bgppeer/tor-v4",
     "bgppeer/tor-v6",
     "bgpadvertisement/example",
@@ -38,22 +38,21 @@ const READ: [&str; 5] = [
 
 #[test]
 fn metallbs_bgp_objects_are_served_unchanged() {
-    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("bgptakeover") }, |lab| {
+    run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("bgpmigration") }, |lab| {
         let node = Host::node(1);
         lab.install_ferrolb()?;
         let router =
-            step("a cluster as MetalLB leaves it, and its router", || left_by_metallb(lab, &node))?;
-        step("FerroLB takes over", || {
+            step("the objects of MetalLB exist, and the router runs", || set_up(lab, &node))?;
+        step("FerroLB starts with MetalLB's API group", || {
             lab.start_controller(&FLAGS)?;
             lab.start_speaker(&node.name, &FLAGS)?;
             lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ferrolb::ADMIN_PORT, "/readyz")
         })?;
-        step(
-            "the router sees the Service's addresses with the community that a name stands for",
-            || sees(&router, &node),
-        )?;
-        step("its BFD sessions are up", || {
-            wait::until("BFD", BGP_MAX, || {
+        step("the router receives the Service's addresses with the named community", || {
+            wait_paths(&router, &node)
+        })?;
+        step("the BFD sessions of the router are up", || {
+            wait::until("both BFD sessions are up", BGP_MAX, || {
                 let peers: Value =
                     serde_json::from_str(&router.run_command(&["show bfd peers json"])?)?;
                 let mut up =
@@ -62,26 +61,27 @@ fn metallbs_bgp_objects_are_served_unchanged() {
                 Ok(Some(()))
             })
         })?;
-        step("how its sessions stand is in the speaker's own words", || {
-            let place = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ferrolb::ADMIN_PORT);
-            wait::until("its sessions", BGP_MAX, || {
+        step("the speaker reports the sessions in /state", || {
+            let server = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ferrolb::ADMIN_PORT);
+            wait::until("the speaker reports all sessions", BGP_MAX, || {
                 let state: Value =
-                    serde_json::from_str(&lab.http_get(&node.name, place, "/state")?.body)?;
+                    serde_json::from_str(&lab.http_get(&node.name, server, "/state")?.body)?;
                 let sessions = &state["desired"]["status"]["bgp"]["sessions"];
-                let mut standing = sessions
+                let mut established = sessions
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .filter(|is| is["state"] == "Established");
+                    .filter(|session| session["state"] == "Established");
                 ensure!(
-                    standing.by_ref().filter(|is| is["bfd"] == "Up").count() == ADDRESSES.len(),
+                    established.by_ref().filter(|session| session["bfd"] == "Up").count()
+                        == ADDRESSES.len(),
                     "the sessions are {sessions}"
                 );
                 Ok(Some(()))
             })
         })?;
-        step("what has no place for a status was written none, and no write was refused", || {
-            READ.into_iter().try_for_each(|object| untouched(lab, object))?;
+        step("objects without a status are not written, and no write is refused", || {
+            READ_ONLY_OBJECTS.into_iter().try_for_each(|object| check_not_written(lab, object))?;
             let errors =
                 admin::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;
             ensure!(errors == 0.0, "{errors} write errors");
@@ -91,52 +91,52 @@ fn metallbs_bgp_objects_are_served_unchanged() {
     });
 }
 
-/// Creates MetalLB's custom resources, its namespace and objects, a Service with a pod, and FRR
-/// with BFD. FerroLB's permissions are those of `deploy/`, for this group and namespace.
-fn left_by_metallb<'a>(lab: &'a Lab, node: &Host) -> Result<Router<'a>> {
+/// Creates MetalLB's CRDs, its namespace and objects, a Service with a pod, and FRR with BFD.
+/// FerroLB's permissions are those of the Helm chart for MetalLB's API group and namespace.
+fn set_up<'a>(lab: &'a Lab, node: &Host) -> Result<Router<'a>> {
     CRDS.into_iter().try_for_each(|crds| lab.apply(crds))?;
-    let own = |version: &str, kind: &str, name: &str, spec: Value| json!({"apiVersion": format!("{GROUP}/{version}"), "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
+    let metallb_object = |version: &str, kind: &str, name: &str, spec: Value| json!({"apiVersion": format!("{GROUP}/{version}"), "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
     let peer = |name: &str, address| {
         let spec = json!({"myASN": NODE_AS, "peerASN": ROUTER_AS, "peerAddress": address, "holdTime": "3s", "connectTime": "1s",
             "bfdProfile": "fast"});
-        own("v1beta2", "BGPPeer", name, spec)
+        metallb_object("v1beta2", "BGPPeer", name, spec)
     };
-    let [four, six] = objects::host(lab, ROUTER)?.addresses();
+    let [router_v4, router_v6] = objects::host(lab, ROUTER)?.addresses();
     let [_, service] = objects::service();
-    let mut all = vec![
+    let mut created = vec![
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
-        own(
+        metallb_object(
             "v1beta1",
             "IPAddressPool",
             "first-pool",
             json!({"addresses": ADDRESSES.map(objects::prefix)}),
         ),
-        own(
+        metallb_object(
             "v1beta1",
             "BGPAdvertisement",
             "example",
             json!({"ipAddressPools": ["first-pool"], "communities": ["vpn-only"]}),
         ),
-        own(
+        metallb_object(
             "v1beta1",
             "Community",
             "names",
             json!({"communities": [{"name": "vpn-only", "value": COMMUNITY}]}),
         ),
-        own(
+        metallb_object(
             "v1beta1",
             "BFDProfile",
             "fast",
             json!({"receiveInterval": 300, "transmitInterval": 300}),
         ),
-        peer("tor-v4", four),
-        peer("tor-v6", six),
+        peer("tor-v4", router_v4),
+        peer("tor-v6", router_v6),
         service,
     ];
-    all.extend(roles()?);
-    lab.apply_objects(&all)?;
+    created.extend(roles()?);
+    lab.apply_objects(&created)?;
     lab.pod("web", &node.name, &[("app", "web")])?;
-    Router::with(
+    Router::start_with_peering(
         lab,
         RouterKind::Frr,
         ROUTER,
@@ -144,7 +144,7 @@ fn left_by_metallb<'a>(lab: &'a Lab, node: &Host) -> Result<Router<'a>> {
     )
 }
 
-/// Returns the Roles of the Helm chart for MetalLB's namespace, with BGP.
+/// Returns the Roles and RoleBindings of the Helm chart with BGP for MetalLB's namespace.
 fn roles() -> Result<Vec<Value>> {
     let mut helm = installers::helm()?;
     helm.args(["template", "ferrolb"]).arg(repository().join("deploy/helm/ferrolb"));
@@ -155,8 +155,8 @@ fn roles() -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-/// Waits until the router has a path for each address, and forwards accordingly.
-fn sees(router: &Router, node: &Host) -> Result<()> {
+/// Waits until the router has exactly one path for each address, with the community.
+fn wait_paths(router: &Router, node: &Host) -> Result<()> {
     let path = |(address, hop): (_, _)| BgpRoute {
         prefix: objects::prefix(address),
         next_hop: Some(hop),
@@ -166,17 +166,17 @@ fn sees(router: &Router, node: &Host) -> Result<()> {
     };
     let mut expect: Vec<BgpRoute> = ADDRESSES.into_iter().zip(node.addresses()).map(path).collect();
     expect.sort();
-    wait::until("the paths", BGP_MAX, || {
+    wait::until("the router has the paths", BGP_MAX, || {
         let routes = router.routes()?;
-        ensure!(routes == expect, "{router} sees {routes:#?}, not {expect:#?}");
+        ensure!(routes == expect, "{router} has {routes:#?}, not {expect:#?}");
         Ok(Some(()))
     })
 }
 
 /// Checks that an object has no status, and that the controller has not written to it.
-fn untouched(lab: &Lab, object: &str) -> Result<()> {
-    let (kind, name) = object.split_once('/').context("a kind and a name")?;
-    let words = [
+fn check_not_written(lab: &Lab, object: &str) -> Result<()> {
+    let (kind, name) = object.split_once('/').context("the object is not KIND/NAME")?;
+    let arguments = [
         "get",
         &format!("{kind}.{GROUP}"),
         name,
@@ -186,8 +186,10 @@ fn untouched(lab: &Lab, object: &str) -> Result<()> {
         "json",
         "--show-managed-fields",
     ];
-    let object: Value = serde_json::from_str(&lab.kubectl(&words)?)?;
-    let writers = object["metadata"]["managedFields"].as_array().context("writers")?;
+    let object: Value = serde_json::from_str(&lab.kubectl(&arguments)?)?;
+    let writers = object["metadata"]["managedFields"]
+        .as_array()
+        .context("the object has no managedFields")?;
     ensure!(
         writers.iter().all(|entry| entry["manager"] != "ferrolb-controller"),
         "the controller wrote to {object:#}"

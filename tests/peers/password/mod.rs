@@ -2,7 +2,7 @@
 //! has the drawing.
 
 use crate::connection_attempts;
-use crate::expect::sessions_with;
+use crate::expect::wait_sessions_with;
 use crate::objects::{self, BGP_MAX, NAMESPACE, peer_name};
 use crate::reported::{self, ESTABLISHED, VALID};
 use anyhow::{Result, ensure};
@@ -15,121 +15,128 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 
 /// The routers' password.
-const RIGHT: &str = "open-sesame";
-/// A wrong password.
-const WRONG: &str = "open-barley";
-/// The Secret that the BGPPeers of IPv6 name.
+const ROUTER_PASSWORD: &str = "open-sesame";
+/// A password that no router accepts.
+const WRONG_PASSWORD: &str = "open-barley";
+/// The Secret in the `passwordSecret` of the IPv6 BGPPeers.
 const SECRET: &str = "routers";
 /// Required type of a Secret with a password.
 const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
 
 #[test]
-fn a_session_is_never_tried_without_its_password() {
+fn no_session_is_attempted_without_its_password() {
     run_scenario(&Options { nodes: 1, bgp: true, ..Options::named("password") }, |lab| {
         let node = Host::node(1);
         let [v4, v6] = node.addresses();
         lab.start_ferrolb()?;
-        let routers = step("FRR, BIRD and GoBGP ask for a password", || start(lab))?;
-        let all =
-            |expect: &[_]| routers.iter().try_for_each(|router| sessions_with(router, expect));
-        step("a password that is written is there, a Secret is not", || {
-            write(lab, RIGHT)?;
-            all(&[v4])?;
-            closed(lab, &node, &format!("Secret {SECRET} does not exist"))
+        let routers = step("FRR, BIRD and GoBGP start with a password", || start_routers(lab))?;
+        let wait_sessions =
+            |expect: &[_]| routers.iter().try_for_each(|router| wait_sessions_with(router, expect));
+        step(
+            "IPv4 BGPPeers contain the password, and the Secret of the IPv6 ones does not exist",
+            || {
+                apply_peers(lab, ROUTER_PASSWORD)?;
+                wait_sessions(&[v4])?;
+                check_no_attempt(lab, &node, &format!("Secret {SECRET} does not exist"))
+            },
+        )?;
+        step("with a Secret of another type, no session is attempted", || {
+            lab.apply_objects(&[secret("Opaque", ROUTER_PASSWORD)])?;
+            check_no_attempt(lab, &node, "is of type Opaque")
         })?;
-        step("a Secret of another type opens nothing, either", || {
-            lab.apply_objects(&[secret("Opaque", RIGHT)])?;
-            closed(lab, &node, "its type is Opaque")
-        })?;
-        step("another password opens nothing, and so it is said", || {
-            forget_secret(lab)?;
-            lab.apply_objects(&[secret(BASIC_AUTH, WRONG)])?;
-            write(lab, WRONG)?;
-            all(&[])?;
-            refused(lab, &node)
-        })?;
-        step("the right one opens both", || {
+        step(
+            "with a wrong password, no session is established, and the BGPPeers report it",
+            || {
+                delete_secret(lab)?;
+                lab.apply_objects(&[secret(BASIC_AUTH, WRONG_PASSWORD)])?;
+                apply_peers(lab, WRONG_PASSWORD)?;
+                wait_sessions(&[])?;
+                wait_password_issue(lab, &node)
+            },
+        )?;
+        step("with the correct password, all sessions are established", || {
             let start = wait::now();
-            lab.apply_objects(&[secret(BASIC_AUTH, RIGHT)])?;
-            write(lab, RIGHT)?;
-            all(&[v4, v6])?;
+            lab.apply_objects(&[secret(BASIC_AUTH, ROUTER_PASSWORD)])?;
+            apply_peers(lab, ROUTER_PASSWORD)?;
+            wait_sessions(&[v4, v6])?;
             print_measured(&format!(
-                "six passwords made right: the last session stood after {:?}",
+                "six passwords corrected: all sessions are established after {:?}",
                 wait::now() - start
             ));
-            names(1).iter().try_for_each(|peer| {
+            peer_names(1).iter().try_for_each(|peer| {
                 reported::wait_condition(lab, ("bgppeer", peer), VALID, ("Valid", ""))
             })
         })?;
-        without_secret(lab, &routers, [v4, v6])
+        check_deleted_secret(lab, &routers, [v4, v6])
     });
 }
 
-/// Checks sessions whose Secret is deleted.
-fn without_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]) -> Result<()> {
-    let all = |expect: &[_]| routers.iter().try_for_each(|router| sessions_with(router, expect));
-    let say = |reason: &str, words: &str| {
-        names(1).iter().try_for_each(|peer| {
+/// Runs the steps in which the Secret of established sessions is deleted.
+fn check_deleted_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]) -> Result<()> {
+    let wait_sessions =
+        |expect: &[_]| routers.iter().try_for_each(|router| wait_sessions_with(router, expect));
+    let wait_valid_reason = |reason: &str, words: &str| {
+        peer_names(1).iter().try_for_each(|peer| {
             reported::wait_condition(lab, ("bgppeer", peer), VALID, (reason, words))
         })
     };
     step(
-        "a Secret that is replaced ends no session, and while it is gone the BGPPeer says so",
+        "a deleted Secret ends no session, and the BGPPeers report it until it exists again",
         || {
-            let before = established(lab)?;
-            forget_secret(lab)?;
-            say("BadSecret", "continues with the last password")?;
-            lab.apply_objects(&[secret(BASIC_AUTH, RIGHT)])?;
-            say("Valid", "")?;
-            all(&[v4, v6])?;
-            let after = established(lab)?;
+            let before = session_starts(lab)?;
+            delete_secret(lab)?;
+            wait_valid_reason("BadSecret", "continues with the last password")?;
+            lab.apply_objects(&[secret(BASIC_AUTH, ROUTER_PASSWORD)])?;
+            wait_valid_reason("Valid", "")?;
+            wait_sessions(&[v4, v6])?;
+            let after = session_starts(lab)?;
             ensure!(before == after, "established since {before}, and now since {after}");
             Ok(())
         },
     )?;
-    step("a BGPPeer that is made again needs its Secret", || {
-        forget_secret(lab)?;
-        for peer in names(1) {
+    step("a new BGPPeer without its Secret attempts no session", || {
+        delete_secret(lab)?;
+        for peer in peer_names(1) {
             lab.kubectl(&["delete", "bgppeers.ferrolb.io", &peer, "-n", NAMESPACE])?;
         }
-        all(&[v4])?;
-        write(lab, RIGHT)?;
-        say("BadSecret", &format!("Secret {SECRET} does not exist"))?;
-        all(&[v4])
+        wait_sessions(&[v4])?;
+        apply_peers(lab, ROUTER_PASSWORD)?;
+        wait_valid_reason("BadSecret", &format!("Secret {SECRET} does not exist"))?;
+        wait_sessions(&[v4])
     })
 }
 
-/// Returns the times since which the sessions are established, once the SpeakerStatus has all of
-/// them.
-fn established(lab: &Lab) -> Result<String> {
+/// Waits until the SpeakerStatus lists all sessions as established, and returns their start times.
+fn session_starts(lab: &Lab) -> Result<String> {
     let since = "jsonpath={.items[*].status.bgp.sessions[*].since}";
-    wait::until("the status of all sessions", BGP_MAX, || {
+    wait::until("all sessions are in the SpeakerStatus", BGP_MAX, || {
         let since =
             lab.kubectl(&["get", "speakerstatuses.ferrolb.io", "-n", NAMESPACE, "-o", since])?;
         Ok((since.split_whitespace().count() == 2 * ROUTERS.len()).then_some(since))
     })
 }
 
-fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
+fn start_routers(lab: &Lab) -> Result<Vec<Router<'_>>> {
     let start = |(kind, host): (RouterKind, &str)| {
         connection_attempts::start(lab, host)?;
         let mut peering = Peering::with_nodes(lab, host)?;
         peering
-            .neighbours
+            .neighbors
             .iter_mut()
-            .for_each(|neighbour| neighbour.password = Some(RIGHT.to_owned()));
-        Router::with(lab, kind, host, &peering)
+            .for_each(|neighbor| neighbor.password = Some(ROUTER_PASSWORD.to_owned()));
+        Router::start_with_peering(lab, kind, host, &peering)
     };
     RouterKind::ALL.into_iter().zip(ROUTERS).map(start).collect()
 }
 
-/// Returns the names of the BGPPeers of a family (0: IPv4).
-fn names(family: usize) -> Vec<String> {
+/// Returns the names of the BGPPeers of a family (0: IPv4, 1: IPv6).
+fn peer_names(family: usize) -> Vec<String> {
     ROUTERS.map(|router| peer_name(router, objects::ADDRESSES[family])).into()
 }
 
-/// Applies the BGPPeers: with this password over IPv4, and with the Secret's over IPv6.
-fn write(lab: &Lab, password: &str) -> Result<()> {
+/// Applies the BGPPeers: those of IPv4 contain this password, and those of IPv6 refer to the
+/// Secret.
+fn apply_peers(lab: &Lab, password: &str) -> Result<()> {
     ROUTERS.iter().try_for_each(|router| {
         let mut peers = objects::peers(lab, router)?;
         peers[0]["spec"]["password"] = password.into();
@@ -145,14 +152,14 @@ fn secret(kind: &str, password: &str) -> Value {
     })
 }
 
-fn forget_secret(lab: &Lab) -> Result<()> {
+fn delete_secret(lab: &Lab) -> Result<()> {
     lab.kubectl(&["delete", "secret", SECRET, "-n", NAMESPACE]).map(drop)
 }
 
-/// Waits until the reason for the missing IPv6 sessions is reported, and checks that none was
-/// tried.
-fn closed(lab: &Lab, node: &Host, why: &str) -> Result<()> {
-    for (peer, router) in names(1).iter().zip(ROUTERS) {
+/// Waits until the IPv6 BGPPeers and the speaker report the cause `why`, and checks that no IPv6
+/// session was attempted.
+fn check_no_attempt(lab: &Lab, node: &Host, why: &str) -> Result<()> {
+    for (peer, router) in peer_names(1).iter().zip(ROUTERS) {
         reported::wait_no_session(lab, &node.name, peer, &["spec.passwordSecret", SECRET, why])?;
         reported::wait_condition(lab, ("bgppeer", peer), VALID, ("BadSecret", why))?;
         let [v4, v6] = connection_attempts::counted(lab, router)?;
@@ -161,9 +168,9 @@ fn closed(lab: &Lab, node: &Host, why: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a wrong password is reported as a possible reason.
-fn refused(lab: &Lab, node: &Host) -> Result<()> {
-    for peer in names(0).iter().chain(&names(1)) {
+/// Waits until all BGPPeers report a wrong password as a possible cause.
+fn wait_password_issue(lab: &Lab, node: &Host) -> Result<()> {
+    for peer in peer_names(0).iter().chain(&peer_names(1)) {
         reported::wait_no_session(
             lab,
             &node.name,

@@ -13,83 +13,81 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// The routers. The second is for one rack only.
+/// Hosts of the routers. Only nodes of the rack `b` have sessions with the second router.
 const ROUTERS: [&str; 2] = ["tor1", "tor2"];
-/// Addresses of Services: one of each pool, and two of the pool `blue`. They are from ranges for
-/// documentation (RFC 5737), except one of the LAN.
+/// Addresses of the Services: `RED` from the pool `red`, `GOLD` and `PLAIN` from the pool `blue`,
+/// and `LAN` from the pool `lan`. The first three are from documentation prefixes (RFC 5737).
 const RED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const GOLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const PLAIN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const LAN: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
 /// Communities of the advertisements of the pools `red` and `blue`.
-const OF_RED: &str = "64512:1";
-const OF_BLUE: &str = "64512:2";
+const RED_COMMUNITY: &str = "64512:1";
+const BLUE_COMMUNITY: &str = "64512:2";
 
 /// The relevant fields of a path: the destination, the next hop, and the community.
 type SelectedPath = (Ipv4Addr, IpAddr, Option<String>);
 
 #[test]
-fn each_router_has_exactly_the_paths_that_selectors_allow() {
+fn routers_have_exactly_the_paths_that_selectors_allow() {
     run_scenario(&Options { bgp: true, ..Options::named("selectors") }, |lab| {
         lab.start_ferrolb()?;
-        let routers = step("two FRR run, and all is said", || start(lab))?;
+        let routers = step("two FRR start, and all objects are created", || start_routers(lab))?;
         let before = Racks { a: &[1, 2], b: &[3] };
-        step(
-            "each node has the sessions that select it, and announces there what selects node, router, pool and Service",
-            || {
-                wait_paths(&routers, &before, &[])?;
-                counts(lab, ["3/3", "1/1"])
-            },
-        )?;
-        step("an address of the LAN that is announced both ways is reached both ways", || {
-            both_ways(lab, &routers[0])
+        step("sessions and paths are exactly those that the selectors allow", || {
+            wait_paths(&routers, &before, &[])?;
+            wait_session_counts(lab, ["3/3", "1/1"])
         })?;
-        let others = step("who is not to notice anything", || {
+        step("an address that is announced by ARP and BGP is reached in both ways", || {
+            check_arp_and_bgp(lab, &routers[0])
+        })?;
+        let others = step("all sessions that must stay are established", || {
             let both = ROUTERS.map(str::to_owned);
             [("node1", &both[..1]), ("node2", &both[..1]), ("node3", &both[..])]
                 .into_iter()
                 .map(|(node, peers)| SessionSnapshot::take(lab, node, peers))
                 .collect::<Result<Vec<_>>>()
         })?;
-        let unmoved = || others.iter().try_for_each(|witness| witness.check_unchanged(lab));
+        let check_sessions =
+            || others.iter().try_for_each(|snapshot| snapshot.check_unchanged(lab));
         step(
-            "a node that is labelled anew gets a session and other paths, and its other session goes on, as all others do",
+            "a node with a changed label gets a session and other paths, and all other sessions stay",
             || {
                 let start = wait::now();
-                rack(lab, "node2", "b")?;
+                set_rack(lab, "node2", "b")?;
                 wait_paths(&routers, &Racks { a: &[1], b: &[2, 3] }, &[])?;
                 print_measured(&format!(
-                    "a Node's label is changed: sessions and paths have moved within {:?}",
+                    "Node label changed: sessions and paths changed within {:?}",
                     wait::now() - start
                 ));
-                counts(lab, ["3/3", "2/2"])?;
-                unmoved()
+                wait_session_counts(lab, ["3/3", "2/2"])?;
+                check_sessions()
             },
         )?;
-        step("labelled as before it has lost them again", || {
-            rack(lab, "node2", "a")?;
+        step("with the former label, the node loses the session and paths again", || {
+            set_rack(lab, "node2", "a")?;
             wait_paths(&routers, &before, &[])?;
-            counts(lab, ["3/3", "1/1"])?;
-            unmoved()
+            wait_session_counts(lab, ["3/3", "1/1"])?;
+            check_sessions()
         })?;
-        step("a Service that is labelled is announced, too", || {
+        step("a Service with a new label is advertised, too", || {
             lab.kubectl(&["label", "service", "plain", "class=gold"])?;
             wait_paths(&routers, &before, &[PLAIN])?;
-            unmoved()
+            check_sessions()
         })?;
         routers.into_iter().try_for_each(Router::stop)
     });
 }
 
-/// The nodes by their label `rack`.
+/// Numbers of the nodes with each value of the label `rack`.
 struct Racks<'a> {
     a: &'a [u8],
     b: &'a [u8],
 }
 
-fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
+fn start_routers(lab: &Lab) -> Result<Vec<Router<'_>>> {
     for (node, label) in [("node1", "a"), ("node2", "a"), ("node3", "b")] {
-        rack(lab, node, label)?;
+        set_rack(lab, node, label)?;
     }
     let router = |host: &str| {
         Router::start(
@@ -101,20 +99,20 @@ fn start(lab: &Lab) -> Result<Vec<Router<'_>>> {
     };
     let routers = ROUTERS.into_iter().map(router).collect::<Result<Vec<_>>>()?;
     lab.pod("web", "node1", &[("app", "web")])?;
-    lab.apply_objects(&objects_of_test(lab)?)?;
+    lab.apply_objects(&scenario_objects(lab)?)?;
     Ok(routers)
 }
 
-fn rack(lab: &Lab, node: &str, label: &str) -> Result<()> {
+fn set_rack(lab: &Lab, node: &str, label: &str) -> Result<()> {
     lab.kubectl(&["label", "node", node, &format!("rack={label}"), "--overwrite"]).map(drop)
 }
 
-fn objects_of_test(lab: &Lab) -> Result<Vec<Value>> {
+fn scenario_objects(lab: &Lab) -> Result<Vec<Value>> {
     let peer = |router: &str, fields: Value| -> Result<Value> {
         let mut spec = json!({"myASN": NODE_AS, "peerASN": ROUTER_AS, "peerAddress": objects::host(lab, router)?.v4(),
             "holdTime": "3s", "connectTime": "1s"});
         spec.as_object_mut()
-            .context("fields")?
+            .context("the spec is no object")?
             .extend(fields.as_object().cloned().unwrap_or_default());
         Ok(object("v1beta2", "BGPPeer", router, &spec))
     };
@@ -122,24 +120,24 @@ fn objects_of_test(lab: &Lab) -> Result<Vec<Value>> {
         let addresses: Vec<_> =
             addresses.iter().map(|address| objects::prefix((*address).into())).collect();
         let mut pool = object("v1beta1", "IPAddressPool", name, &json!({"addresses": addresses}));
-        pool["metadata"]["labels"] = json!({"colour": name});
+        pool["metadata"]["labels"] = json!({"color": name});
         pool
     };
     let ad = |name: &str, spec: &Value| object("v1beta1", "BGPAdvertisement", name, spec);
-    let of = |name: &str, value: &str| json!([{"matchLabels": {name: value}}]);
+    let selector = |name: &str, value: &str| json!([{"matchLabels": {name: value}}]);
     Ok(vec![
         peer(ROUTERS[0], json!({}))?,
-        peer(ROUTERS[1], json!({"nodeSelectors": of("rack", "b")}))?,
+        peer(ROUTERS[1], json!({"nodeSelectors": selector("rack", "b")}))?,
         pool("red", &[RED]),
         pool("blue", &[GOLD, PLAIN]),
         pool("lan", &[LAN]),
         ad(
             "red",
-            &json!({"ipAddressPools": ["red"], "peers": [ROUTERS[0]], "nodeSelectors": of("rack", "a"), "communities": [OF_RED]}),
+            &json!({"ipAddressPools": ["red"], "peers": [ROUTERS[0]], "nodeSelectors": selector("rack", "a"), "communities": [RED_COMMUNITY]}),
         ),
         ad(
             "blue",
-            &json!({"ipAddressPoolSelectors": of("colour", "blue"), "serviceSelectors": of("class", "gold"), "communities": [OF_BLUE]}),
+            &json!({"ipAddressPoolSelectors": selector("color", "blue"), "serviceSelectors": selector("class", "gold"), "communities": [BLUE_COMMUNITY]}),
         ),
         ad("lan", &json!({"ipAddressPools": ["lan"], "peers": [ROUTERS[0]]})),
         object("v1beta1", "L2Advertisement", "lan", &json!({"ipAddressPools": ["lan"]})),
@@ -150,7 +148,8 @@ fn objects_of_test(lab: &Lab) -> Result<Vec<Value>> {
     ])
 }
 
-/// Returns a Service of policy Cluster, with an address of its own and a label.
+/// Returns a Service with policy Cluster that requests an address, with the label `class` unless
+/// `class` is empty.
 fn service(name: &str, address: Ipv4Addr, class: &str) -> Value {
     let annotations = json!({"ferrolb.io/loadBalancerIPs": address.to_string()});
     let mut metadata = json!({"name": name, "annotations": annotations});
@@ -161,25 +160,32 @@ fn service(name: &str, address: Ipv4Addr, class: &str) -> Value {
         "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}})
 }
 
-/// Waits until each router has exactly the selected paths. `more`: addresses of the pool `blue`
-/// that are announced in addition to [`GOLD`].
-fn wait_paths(routers: &[Router], racks: &Racks, more: &[Ipv4Addr]) -> Result<()> {
+/// Waits until each router has exactly the selected paths. `additional` are the addresses of the
+/// pool `blue` that are advertised besides [`GOLD`].
+fn wait_paths(routers: &[Router], racks: &Racks, additional: &[Ipv4Addr]) -> Result<()> {
     let all: Vec<u8> = racks.a.iter().chain(racks.b).copied().collect();
-    let by = |address: Ipv4Addr, nodes: &[u8], community: Option<&str>| -> Vec<SelectedPath> {
-        nodes
+    let paths_to =
+        |address: Ipv4Addr, nodes: &[u8], community: Option<&str>| -> Vec<SelectedPath> {
+            nodes
+                .iter()
+                .map(|node| (address, Host::node(*node).v4().into(), community.map(str::to_owned)))
+                .collect()
+        };
+    let blue_paths = |nodes: &[u8]| -> Vec<SelectedPath> {
+        [GOLD]
             .iter()
-            .map(|node| (address, Host::node(*node).v4().into(), community.map(str::to_owned)))
+            .chain(additional)
+            .flat_map(|address| paths_to(*address, nodes, Some(BLUE_COMMUNITY)))
             .collect()
     };
-    let blue = |nodes: &[u8]| -> Vec<SelectedPath> {
-        [GOLD].iter().chain(more).flat_map(|address| by(*address, nodes, Some(OF_BLUE))).collect()
-    };
-    let first = [by(RED, racks.a, Some(OF_RED)), blue(&all), by(LAN, &all, None)].concat();
-    for (router, expect) in routers.iter().zip([first, blue(racks.b)]) {
+    let first =
+        [paths_to(RED, racks.a, Some(RED_COMMUNITY)), blue_paths(&all), paths_to(LAN, &all, None)]
+            .concat();
+    for (router, expect) in routers.iter().zip([first, blue_paths(racks.b)]) {
         let expect: BTreeSet<SelectedPath> = expect.into_iter().collect();
-        wait::until("the paths", BGP_MAX, || {
+        wait::until("the router has the paths", BGP_MAX, || {
             let paths = paths(router)?;
-            ensure!(paths == expect, "{router} sees {paths:#?}, not {expect:#?}");
+            ensure!(paths == expect, "{router} has {paths:#?}, not {expect:#?}");
             Ok(Some(()))
         })?;
     }
@@ -189,50 +195,52 @@ fn wait_paths(routers: &[Router], racks: &Racks, more: &[Ipv4Addr]) -> Result<()
 fn paths(router: &Router) -> Result<BTreeSet<SelectedPath>> {
     let path = |route: ferrolb_lab::routers::BgpRoute| {
         let address =
-            route.prefix.strip_suffix("/32").context("no prefix of one address")?.parse()?;
-        let next_hop = route.next_hop.context("no next hop")?;
-        ensure!(route.communities.len() <= 1, "{route:?}");
+            route.prefix.strip_suffix("/32").context("the prefix is no single address")?.parse()?;
+        let next_hop = route.next_hop.context("the path has no next hop")?;
+        ensure!(route.communities.len() <= 1, "the path has several communities: {route:?}");
         Ok((address, next_hop, route.communities.into_iter().next()))
     };
     router.routes()?.into_iter().map(path).collect()
 }
 
-/// Waits until the BGPPeers have these counts of sessions.
-fn counts(lab: &Lab, expect: [&str; 2]) -> Result<()> {
+/// Waits until the statuses of the BGPPeers have these numbers of sessions.
+fn wait_session_counts(lab: &Lab, expect: [&str; 2]) -> Result<()> {
     ROUTERS
         .into_iter()
         .zip(expect)
         .try_for_each(|(peer, count)| reported::wait_count(lab, peer, count))
 }
 
-/// Checks that one node announces the address on the LAN by ARP, and that the router forwards to
-/// all nodes.
-fn both_ways(lab: &Lab, router: &Router) -> Result<()> {
-    let serves = |from: &str| {
+/// Checks that one node announces [`LAN`] by ARP, that the router forwards to all nodes, and that
+/// all advertisements are valid.
+fn check_arp_and_bgp(lab: &Lab, router: &Router) -> Result<()> {
+    let check_page = |from: &str| {
         let pod = lab.http_get(from, SocketAddr::new(LAN.into(), 80), "/")?.pod();
-        ensure!(pod.as_deref() == Some("web"), "{pod:?} serves {from}");
+        ensure!(pod.as_deref() == Some("web"), "{from} got the page of {pod:?}");
         Ok(())
     };
-    wait::until("both ways", BGP_MAX, || {
+    wait::until("clients reach the address by ARP and by BGP", BGP_MAX, || {
         let owner = lab.owner_of(LAN.into())?;
         ensure!(
             owner.is_some_and(|owner| lab.nodes().contains(&owner)),
             "no node owns the address"
         );
-        serves(CLIENT)?;
+        check_page(CLIENT)?;
         let hops = router.forwards(LAN.into())?;
         ensure!(hops.len() == lab.nodes().len(), "{router} forwards to {hops:?}");
-        serves(OUTSIDE)?;
+        check_page(OUTSIDE)?;
         Ok(Some(()))
     })?;
-    let all =
+    let list =
         lab.kubectl(&["get", "bgpadvertisement,l2advertisement", "-n", NAMESPACE, "-o", "json"])?;
-    let all: Value = serde_json::from_str(&all)?;
-    for object in all["items"].as_array().context("objects")? {
+    let list: Value = serde_json::from_str(&list)?;
+    for object in list["items"].as_array().context("the output of kubectl is no list")? {
         let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
         ensure!(
-            conditions.any(|is| is["type"] == reported::VALID && is["status"] == "True"),
-            "{object:#}"
+            conditions
+                .any(|condition| condition["type"] == reported::VALID
+                    && condition["status"] == "True"),
+            "the advertisement is not valid: {object:#}"
         );
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Traffic of a client behind a router: it reaches the pods of all announcing nodes, and no other;
+//! Traffic of a client behind a router: the client reaches the pods of all announcing nodes and no
+//! other pods;
 //! README.md has the drawing.
 
 use crate::expect;
@@ -13,59 +14,57 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// The routers that write routes to their kernels, and their hosts.
-const ROUTED: [(RouterKind, &str); 2] = [(RouterKind::Frr, "tor1"), (RouterKind::Bird, "tor2")];
-/// Number of connections that reach each of three nodes: they miss one in 60,000 runs.
+/// The types of routers that write routes to their kernels, and their hosts.
+const FORWARDING_ROUTERS: [(RouterKind, &str); 2] =
+    [(RouterKind::Frr, "tor1"), (RouterKind::Bird, "tor2")];
+/// Number of connections that reach each of three nodes: they miss a node in one of 60,000 runs.
 const PAGES: usize = 30;
 
 #[test]
-fn a_client_behind_a_router_reaches_the_pods_of_all_nodes_that_announce() {
+fn a_client_behind_a_router_reaches_all_announcing_nodes() {
     run_scenario(&Options { bgp: true, ..Options::named("traffic") }, |lab| {
         let nodes =
             lab.nodes().iter().map(|node| objects::host(lab, node)).collect::<Result<Vec<_>>>()?;
         lab.start_ferrolb()?;
         step("a Service has a pod on each node", || serve(lab, &nodes))?;
-        let routers = step("FRR and BIRD run", || start(lab))?;
-        let local =
-            |nodes: &[Host]| all_reached(lab, &routers, nodes, (nodes, SourceAddress::Client));
+        let routers = step("FRR and BIRD start", || start_routers(lab))?;
+        let wait_local =
+            |nodes: &[Host]| wait_reached(lab, &routers, nodes, (nodes, SourceAddress::Client));
         step(
-            "by either router, all nodes are reached, and each pod sees who the client is",
-            || local(&nodes),
+            "through each router, the client reaches all nodes, and pods see the client's address",
+            || wait_local(&nodes),
         )?;
-        let (first, others) = nodes.split_first().context("a node")?;
-        step("the pod of one is not ready", || {
+        let (first, others) = nodes.split_first().context("the lab has no node")?;
+        step("a node whose pod is unready is not reached", || {
             lab.set_ready(&pod(first), false)?;
-            local(others)
+            wait_local(others)
         })?;
-        let (second, rest) = others.split_first().context("another node")?;
-        step("one loses its power", || {
+        let (second, rest) = others.split_first().context("the lab has no second node")?;
+        step("a node that loses power is not reached", || {
             lab.power_off(&second.name)?;
-            local(rest)
+            wait_local(rest)
         })?;
-        step("it is started again, and serves again", || {
-            let on = wait::now();
+        step("the node is powered on again and is reached", || {
+            let start = wait::now();
             lab.power_on(&second.name)?;
-            local(others)?;
+            wait_local(others)?;
             print_measured(&format!(
-                "a node that is started again: both routers' clients reach it within {:?}",
-                wait::now() - on
+                "node powered on: reached through both routers within {:?}",
+                wait::now() - start
             ));
             Ok(())
         })?;
-        step(
-            "with policy Cluster every node serves, also one whose pod is not ready, and pods see nodes",
-            || {
-                lab.kubectl(&[
-                    "patch",
-                    "service",
-                    "web",
-                    "--patch",
-                    r#"{"spec": {"externalTrafficPolicy": "Cluster"}}"#,
-                ])?;
-                all_reached(lab, &routers, &nodes, (others, SourceAddress::Node))?;
-                nodes.iter().try_for_each(|node| serves(lab, node, others))
-            },
-        )
+        step("with policy Cluster, every node is reached, and pods see the node's address", || {
+            lab.kubectl(&[
+                "patch",
+                "service",
+                "web",
+                "--patch",
+                r#"{"spec": {"externalTrafficPolicy": "Cluster"}}"#,
+            ])?;
+            wait_reached(lab, &routers, &nodes, (others, SourceAddress::Node))?;
+            nodes.iter().try_for_each(|node| wait_page_through(lab, node, others))
+        })
     });
 }
 
@@ -78,34 +77,34 @@ enum SourceAddress {
     Node,
 }
 
-/// Starts a pod on each node, with a Service of policy Local: each node serves only with its own
-/// pod. Each node announces the address to both routers.
+/// Creates a pod on each node, and a Service with policy Local, with which each node forwards only
+/// to its own pod. Each node advertises the addresses to both routers.
 fn serve(lab: &Lab, nodes: &[Host]) -> Result<()> {
     nodes.iter().try_for_each(|node| lab.pod(&pod(node), &node.name, &[("app", "web")]))?;
-    let mut all = objects::service().to_vec();
-    all.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
-    for (_, router) in ROUTED {
-        all.extend(objects::peers(lab, router)?);
+    let mut created = objects::service().to_vec();
+    created.push(object("v1beta1", "BGPAdvertisement", "all", &json!({})));
+    for (_, router) in FORWARDING_ROUTERS {
+        created.extend(objects::peers(lab, router)?);
     }
-    lab.apply_objects(&all)
+    lab.apply_objects(&created)
 }
 
-/// Returns the name of a node's pod.
+/// Returns the name of the pod on a node.
 fn pod(node: &Host) -> String {
     format!("web-{}", node.name)
 }
 
-fn start(lab: &Lab) -> Result<Vec<(Router<'_>, Host)>> {
+fn start_routers(lab: &Lab) -> Result<Vec<(Router<'_>, Host)>> {
     let start = |(kind, name): (RouterKind, &str)| {
-        let router = Router::with(lab, kind, name, &Peering::with_nodes(lab, name)?)?;
+        let router = Router::start_with_peering(lab, kind, name, &Peering::with_nodes(lab, name)?)?;
         Ok((router, objects::host(lab, name)?))
     };
-    ROUTED.into_iter().map(start).collect()
+    FORWARDING_ROUTERS.into_iter().map(start).collect()
 }
 
-/// Waits until each router forwards to exactly these nodes. Then waits until the client reaches
-/// exactly the pods of the serving nodes through it, and they see the expected source address.
-fn all_reached(
+/// Waits until each router forwards to exactly `nodes`, and until the client reaches exactly the
+/// pods of the nodes `serving` through that router, with the expected source address.
+fn wait_reached(
     lab: &Lab,
     routers: &[(Router, Host)],
     nodes: &[Host],
@@ -113,25 +112,26 @@ fn all_reached(
 ) -> Result<()> {
     let outside = objects::host(lab, OUTSIDE)?.addresses();
     for (router, host) in routers {
-        let way = outside_host(host).context("a router's foot")?.addresses();
-        for (address, way) in ADDRESSES.into_iter().zip(way) {
-            expect::forwards(router, address, nodes)?;
-            lab.exec(OUTSIDE, &["ip", "route", "replace", "default", "via", &way.to_string()])?;
-            wait::until("the pages", BGP_MAX, || {
-                let served = (0..PAGES)
+        let gateways =
+            outside_host(host).context("the router has no interface to the outside")?.addresses();
+        for (address, gateway) in ADDRESSES.into_iter().zip(gateways) {
+            expect::wait_forwards(router, address, nodes)?;
+            lab.exec(OUTSIDE, &["ip", "route", "replace", "default", "via", &gateway.to_string()])?;
+            wait::until("the client gets the expected pages", BGP_MAX, || {
+                let replies = (0..PAGES)
                     .map(|_| page(lab, OUTSIDE, address))
                     .collect::<Result<BTreeSet<_>>>()?;
-                let pods: BTreeSet<_> = served.iter().map(|(pod, _)| pod.clone()).collect();
+                let pods: BTreeSet<_> = replies.iter().map(|(pod, _)| pod.clone()).collect();
                 ensure!(
                     pods == serving.iter().map(pod).collect(),
                     "through {router}, {address} is served by {pods:?}"
                 );
-                let is_client = |(_, client): &(String, IpAddr)| {
+                let is_expected = |(_, client): &(String, IpAddr)| {
                     outside.contains(client) == (seen == SourceAddress::Client)
                 };
                 ensure!(
-                    served.iter().all(is_client),
-                    "through {router}, the pods of {address} must see the {seen:?}: {served:?}"
+                    replies.iter().all(is_expected),
+                    "through {router}, the pods of {address} must see the {seen:?}: {replies:?}"
                 );
                 Ok(Some(()))
             })?;
@@ -140,25 +140,28 @@ fn all_reached(
     Ok(())
 }
 
-/// Waits until a node serves a LAN client's request from a pod of the serving nodes.
-fn serves(lab: &Lab, node: &Host, serving: &[Host]) -> Result<()> {
-    ADDRESSES.into_iter().zip(node.addresses()).try_for_each(|(address, way)| {
+/// Waits until the LAN client gets the page of a pod of the nodes `serving` through this node.
+fn wait_page_through(lab: &Lab, node: &Host, serving: &[Host]) -> Result<()> {
+    ADDRESSES.into_iter().zip(node.addresses()).try_for_each(|(address, gateway)| {
         lab.exec(
             CLIENT,
-            &["ip", "route", "replace", &objects::prefix(address), "via", &way.to_string()],
+            &["ip", "route", "replace", &objects::prefix(address), "via", &gateway.to_string()],
         )?;
-        wait::until(&format!("a page by {}", node.name), BGP_MAX, || {
+        wait::until(&format!("the client gets a page through {}", node.name), BGP_MAX, || {
             let (pod, _) = page(lab, CLIENT, address)?;
-            ensure!(serving.iter().any(|node| self::pod(node) == pod), "{pod} serves");
+            ensure!(serving.iter().any(|node| self::pod(node) == pod), "{pod} replied");
             Ok(Some(()))
         })
     })
 }
 
-/// Returns the pod that serves a page, and the source address that it saw.
+/// Requests the page. Returns the pod that replied, and the source address that the pod saw.
 fn page(lab: &Lab, from: &str, address: IpAddr) -> Result<(String, IpAddr)> {
     let page = lab.http_get(from, SocketAddr::new(address, 80), "/")?;
     let mut words = page.body.split_whitespace();
-    let (pod, client) = (words.next().context("a pod")?, words.next().context("a client")?);
+    let (pod, client) = (
+        words.next().context("the page names no pod")?,
+        words.next().context("the page names no client")?,
+    );
     Ok((pod.to_owned(), client.parse()?))
 }

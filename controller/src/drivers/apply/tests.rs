@@ -15,45 +15,50 @@ use tower::service_fn;
 use super::*;
 use crate::flags::Flags;
 
-/// Requests that the server received: method, path and query, body.
-pub(in crate::drivers) type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
+/// Requests that the scripted API server received: method, path and query, body.
+pub(in crate::drivers) type RequestLog = Arc<Mutex<Vec<(String, String, Value)>>>;
 
-/// Creates an applier whose server returns these responses in turn, and the log of its requests.
-pub(in crate::drivers) fn scripted(answers: Vec<(u16, Value)>) -> (Applier, Asked) {
-    slow(answers, Duration::ZERO)
+/// Creates an applier whose API server returns these responses in turn, and the log of the
+/// requests.
+pub(in crate::drivers) fn scripted(responses: Vec<(u16, Value)>) -> (Applier, RequestLog) {
+    scripted_with_delay(responses, Duration::ZERO)
 }
 
-/// Creates a lease that ends at `until`.
-fn held(until: Instant) -> watch::Receiver<Desired> {
+/// Creates a [`Desired`] whose lease ends at `until`.
+fn lease_until(until: Instant) -> watch::Receiver<Desired> {
     watch::channel(Desired { until, ..Desired::default() }).1
 }
 
-/// [`scripted`], with a delay of `takes` before each response.
-fn slow(answers: Vec<(u16, Value)>, takes: Duration) -> (Applier, Asked) {
-    let asked = Asked::default();
-    let answers = Arc::new(Mutex::new(answers.into_iter()));
-    let log = Arc::clone(&asked);
+/// Like [`scripted`], with a delay before each response.
+fn scripted_with_delay(responses: Vec<(u16, Value)>, delay: Duration) -> (Applier, RequestLog) {
+    let requests = RequestLog::default();
+    let responses = Arc::new(Mutex::new(responses.into_iter()));
+    let log = Arc::clone(&requests);
     let service = service_fn(move |request: Request<Body>| {
-        let (answer, log) = (answers.lock().unwrap().next(), Arc::clone(&log));
+        let (response, log) = (responses.lock().unwrap().next(), Arc::clone(&log));
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
             log.lock().unwrap().push((parts.method.to_string(), parts.uri.to_string(), body));
-            tokio::time::sleep(takes).await;
-            let (code, json) = answer.expect("one request too many");
+            tokio::time::sleep(delay).await;
+            let (code, json) = response.expect("the script has a response for every request");
             let body = Full::new(Bytes::from(json.to_string()));
             Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
         }
     });
     let flags = Flags::parse_from(["ferrolb-controller"]).common;
     (
-        Applier::new(Client::new(service, "default"), &flags, held(Instant::from_nanos(u64::MAX))),
-        asked,
+        Applier::new(
+            Client::new(service, "default"),
+            &flags,
+            lease_until(Instant::from_nanos(u64::MAX)),
+        ),
+        requests,
     )
 }
 
-fn conflict() -> (u16, Value) {
+fn conflict_response() -> (u16, Value) {
     let message = "conflict with \"kubectl\": .status.loadBalancer.ingress";
     (
         409,
@@ -61,7 +66,7 @@ fn conflict() -> (u16, Value) {
     )
 }
 
-fn found(uid: &str, class: Option<&str>) -> (u16, Value) {
+fn service_response(uid: &str, class: Option<&str>) -> (u16, Value) {
     let spec =
         json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.9"], "loadBalancerClass": class});
     (
@@ -70,7 +75,7 @@ fn found(uid: &str, class: Option<&str>) -> (u16, Value) {
     )
 }
 
-pub(in crate::drivers) fn write(addresses: &[&str]) -> Write {
+pub(in crate::drivers) fn service_write(addresses: &[&str]) -> Write {
     let condition = Condition {
         status: ConditionStatus::True,
         reason: "Assigned".into(),
@@ -79,7 +84,7 @@ pub(in crate::drivers) fn write(addresses: &[&str]) -> Write {
     };
     let status = ServiceStatus {
         uid: "u1".into(),
-        theirs: false,
+        served_by_metallb: false,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         mode: IpMode::Vip,
         pool: (!addresses.is_empty()).then(|| "lan".into()),
@@ -96,11 +101,11 @@ pub(in crate::drivers) fn write(addresses: &[&str]) -> Write {
 }
 
 #[tokio::test]
-async fn one_request_carries_addresses_condition_and_annotation() {
-    let (applier, asked) = scripted(vec![found("u1", None)]);
-    applier.write(&write(&["10.0.0.1", "fd00::1"])).await.unwrap();
-    let asked = asked.lock().unwrap();
-    let [(method, uri, body)] = asked.as_slice() else { panic!("{asked:?}") };
+async fn one_request_writes_addresses_conditions_and_annotations() {
+    let (applier, requests) = scripted(vec![service_response("u1", None)]);
+    applier.write(&service_write(&["10.0.0.1", "fd00::1"])).await.unwrap();
+    let requests = requests.lock().unwrap();
+    let [(method, uri, body)] = requests.as_slice() else { panic!("{requests:?}") };
     assert_eq!(method, "PATCH");
     assert!(uri.starts_with("/api/v1/namespaces/default/services/web/status?"), "{uri}");
     assert!(uri.contains("fieldManager=ferrolb-controller") && !uri.contains("force"), "{uri}");
@@ -120,171 +125,186 @@ async fn one_request_carries_addresses_condition_and_annotation() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_freed_loses_all_that_was_ours() {
-    let (applier, asked) = scripted(vec![found("u1", None)]);
-    applier.write(&write(&[])).await.unwrap();
-    let body = &asked.lock().unwrap()[0].2;
+async fn releasing_a_service_clears_addresses_and_annotations() {
+    let (applier, requests) = scripted(vec![service_response("u1", None)]);
+    applier.write(&service_write(&[])).await.unwrap();
+    let body = &requests.lock().unwrap()[0].2;
     assert_eq!(body["status"], json!({"loadBalancer": {"ingress": []}}));
     assert_eq!(body["metadata"].get("annotations"), None);
 }
 
 #[tokio::test]
-async fn annotations_that_another_manager_owns_too_are_removed_in_that_version() {
-    let (code, mut left) = found("u1", None);
-    let both = |value: &Value| json!({"ferrolb.io/ip-allocated-from-pool": value, "ferrolb.io/sharing-parameters": value});
-    left["metadata"]["annotations"] = both(&json!("ab"));
-    let (applier, asked) = scripted(vec![(code, left), found("u1", None)]);
-    applier.write(&write(&[])).await.unwrap();
-    let asked = asked.lock().unwrap();
-    let [_, (method, uri, body)] = asked.as_slice() else { panic!("{asked:?}") };
+async fn co_owned_annotations_are_removed_at_the_written_version() {
+    let (code, mut leftover) = service_response("u1", None);
+    let annotations = |value: &Value| json!({"ferrolb.io/ip-allocated-from-pool": value, "ferrolb.io/sharing-parameters": value});
+    leftover["metadata"]["annotations"] = annotations(&json!("ab"));
+    let (applier, requests) = scripted(vec![(code, leftover), service_response("u1", None)]);
+    applier.write(&service_write(&[])).await.unwrap();
+    let requests = requests.lock().unwrap();
+    let [_, (method, uri, body)] = requests.as_slice() else { panic!("{requests:?}") };
     assert!(
         method == "PATCH" && uri.starts_with("/api/v1/namespaces/default/services/web/status?"),
         "{method} {uri}"
     );
-    let without = json!({"resourceVersion": "7", "annotations": both(&Value::Null)});
-    assert_eq!(*body, json!({"metadata": without}));
+    let patch = json!({"resourceVersion": "7", "annotations": annotations(&Value::Null)});
+    assert_eq!(*body, json!({"metadata": patch}));
 }
 
 #[tokio::test]
-async fn what_nobody_owns_any_more_is_taken_off_with_what_is_left_of_it() {
-    let (code, mut left) = found("u1", None);
+async fn leftover_annotations_and_conditions_are_removed() {
+    let (code, mut leftover) = service_response("u1", None);
     let condition = |kind| json!({"type": kind, "status": "True", "reason": "R", "message": "m"});
-    left["metadata"]["annotations"] = json!({"ferrolb.io/ip-allocated-from-pool": "lan"});
-    left["status"]["conditions"] = json!(
+    leftover["metadata"]["annotations"] = json!({"ferrolb.io/ip-allocated-from-pool": "lan"});
+    leftover["status"]["conditions"] = json!(
         ["ferrolb.io/AddressAssigned", "ferrolb.io/Announced", "example.com/Other"].map(condition)
     );
-    let (applier, asked) = scripted(vec![(code, left), found("u1", None)]);
-    applier.write(&write(&[])).await.unwrap();
-    let asked = asked.lock().unwrap();
-    let [_, (_, _, body)] = asked.as_slice() else { panic!("{asked:?}") };
-    let without = |kind| json!({"$patch": "delete", "type": kind});
-    let gone = ["ferrolb.io/AddressAssigned", "ferrolb.io/Announced"].map(without);
-    assert_eq!(body["status"], json!({"conditions": gone}));
+    let (applier, requests) = scripted(vec![(code, leftover), service_response("u1", None)]);
+    applier.write(&service_write(&[])).await.unwrap();
+    let requests = requests.lock().unwrap();
+    let [_, (_, _, body)] = requests.as_slice() else { panic!("{requests:?}") };
+    let patch = |kind| json!({"$patch": "delete", "type": kind});
+    let removed = ["ferrolb.io/AddressAssigned", "ferrolb.io/Announced"].map(patch);
+    assert_eq!(body["status"], json!({"conditions": removed}));
     assert_eq!(body["metadata"]["annotations"], json!({"ferrolb.io/ip-allocated-from-pool": null}));
 }
 
 #[tokio::test]
-async fn nothing_is_sent_after_the_end_of_the_lease() {
-    let (applier, asked) = slow(vec![conflict(), found("u1", None)], Duration::from_millis(60));
+async fn no_request_is_sent_after_the_lease_expires() {
+    let (applier, requests) = scripted_with_delay(
+        vec![conflict_response(), service_response("u1", None)],
+        Duration::from_millis(60),
+    );
     let (desired, receiver) = watch::channel(Desired::default());
     let applier = Applier { desired: receiver, ..applier };
-    assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Expired)));
-    assert_eq!(asked.lock().unwrap().len(), 0);
+    assert!(matches!(applier.write(&service_write(&["10.0.0.1"])).await, Err(Failure::Expired)));
+    assert_eq!(requests.lock().unwrap().len(), 0);
     desired.send_replace(Desired {
         until: Clock::now() + Duration::from_millis(50),
         ..Desired::default()
     });
     assert!(
-        matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::Expired)),
-        "it ends during the first"
+        matches!(applier.write(&service_write(&["10.0.0.1"])).await, Err(Failure::Expired)),
+        "the lease expires during the first request"
     );
-    assert_eq!(asked.lock().unwrap().len(), 1, "each request is sent within the lease");
+    assert_eq!(requests.lock().unwrap().len(), 1, "each request is sent within the lease");
 }
 
 #[tokio::test]
-async fn another_managers_field_is_forced_only_after_reading_and_only_in_that_version() {
-    let (applier, asked) =
-        scripted(vec![conflict(), found("u1", Some("ferrolb.io/ferrolb")), found("u1", None)]);
-    applier.write(&write(&["10.0.0.1"])).await.unwrap();
-    let asked = asked.lock().unwrap();
-    let methods: Vec<_> = asked.iter().map(|(method, ..)| method.as_str()).collect();
+async fn ownership_is_forced_only_at_the_version_that_was_read() {
+    let (applier, requests) = scripted(vec![
+        conflict_response(),
+        service_response("u1", Some("ferrolb.io/ferrolb")),
+        service_response("u1", None),
+    ]);
+    applier.write(&service_write(&["10.0.0.1"])).await.unwrap();
+    let requests = requests.lock().unwrap();
+    let methods: Vec<_> = requests.iter().map(|(method, ..)| method.as_str()).collect();
     assert_eq!(methods, ["PATCH", "GET", "PATCH"]);
-    assert!(asked[2].1.contains("force=true"), "{}", asked[2].1);
-    assert_eq!(asked[2].2["metadata"]["resourceVersion"], "7");
+    assert!(requests[2].1.contains("force=true"), "{}", requests[2].1);
+    assert_eq!(requests[2].2["metadata"]["resourceVersion"], "7");
 }
 
 #[tokio::test]
-async fn what_is_no_longer_ours_is_not_forced() {
-    for found in [found("u2", None), found("u1", Some("other.io/lb"))] {
-        let (applier, asked) = scripted(vec![conflict(), found]);
-        let result = applier.write(&write(&["10.0.0.1"])).await;
+async fn ownership_of_a_replaced_or_foreign_service_is_not_forced() {
+    for service in [service_response("u2", None), service_response("u1", Some("other.io/lb"))] {
+        let (applier, requests) = scripted(vec![conflict_response(), service]);
+        let result = applier.write(&service_write(&["10.0.0.1"])).await;
         assert!(matches!(result, Err(Failure::Outdated)), "{result:?}");
-        assert_eq!(asked.lock().unwrap().len(), 2);
+        assert_eq!(requests.lock().unwrap().len(), 2);
     }
 }
 
-/// Returns a Service with the annotation `annotation`, and the status fields `ours` in the
-/// controller's `managedFields`.
-fn contested(annotation: &str, ours: Value) -> (u16, Value) {
-    let (code, mut found) = found("u1", None);
-    found["metadata"]["annotations"] = json!({annotation: "theirs"});
-    found["metadata"]["managedFields"] =
-        json!([{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:status": ours}}]);
-    found["status"] =
+/// Returns a response with a Service that has this annotation, and whose `managedFields` list
+/// `owned` as the status fields of the controller.
+fn metallb_service_response(annotation: &str, owned: Value) -> (u16, Value) {
+    let (code, mut service) = service_response("u1", None);
+    service["metadata"]["annotations"] = json!({annotation: "other"});
+    service["metadata"]["managedFields"] =
+        json!([{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:status": owned}}]);
+    service["status"] =
         json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "hostname": "lb", "ports": []}]}});
-    (code, found)
+    (code, service)
 }
 
 #[tokio::test]
-async fn of_what_metallb_has_the_addresses_stay_as_they_are() {
-    let theirs = "metallb.io/ip-allocated-from-pool";
-    let mut write = write(&[]);
+async fn the_addresses_of_a_metallb_service_are_not_changed() {
+    let annotation = "metallb.io/ip-allocated-from-pool";
+    let mut write = service_write(&[]);
     let Status::Service(_, status) = &mut write.status else { panic!() };
-    status.theirs = true;
+    status.served_by_metallb = true;
     let owned = json!({"f:loadBalancer": {"f:ingress": {}}, "f:conditions": {}});
-    for (ours, kept) in [(owned.clone(), true), (json!({"f:conditions": {}}), false)] {
-        let (applier, asked) = scripted(vec![contested(theirs, ours), found("u1", None)]);
+    for (fields, repeated) in [(owned.clone(), true), (json!({"f:conditions": {}}), false)] {
+        let (applier, requests) = scripted(vec![
+            metallb_service_response(annotation, fields),
+            service_response("u1", None),
+        ]);
         applier.write(&write).await.unwrap();
-        let asked = asked.lock().unwrap();
-        let [(get, ..), (patch, _, body)] = asked.as_slice() else { panic!("{asked:?}") };
+        let requests = requests.lock().unwrap();
+        let [(get, ..), (patch, _, body)] = requests.as_slice() else { panic!("{requests:?}") };
         assert_eq!(
             (get.as_str(), patch.as_str(), &body["metadata"]["resourceVersion"]),
             ("GET", "PATCH", &json!("7"))
         );
-        let there =
-            kept.then(|| json!({"ingress": [{"ip": "192.0.2.7", "hostname": "lb", "ports": []}]}));
+        let expected = repeated
+            .then(|| json!({"ingress": [{"ip": "192.0.2.7", "hostname": "lb", "ports": []}]}));
         assert_eq!(
             body["status"].get("loadBalancer"),
-            there.as_ref(),
-            "what is ours goes when it is left out"
+            expected.as_ref(),
+            "server-side apply would remove a co-owned field that the write omits"
         );
         assert_eq!(body["metadata"].get("annotations"), None);
     }
-    let (applier, asked) = scripted(vec![contested("example.com/x", owned)]);
+    let (applier, requests) = scripted(vec![metallb_service_response("example.com/x", owned)]);
     assert!(
         matches!(applier.write(&write).await, Err(Failure::Outdated)),
-        "MetalLB has left it meanwhile"
+        "MetalLB does not serve the Service any more"
     );
-    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert_eq!(requests.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_answer_is_waited_for_no_longer_than_the_limit() {
+async fn a_request_without_a_response_times_out() {
     let service = service_fn(|_: Request<Body>| {
         std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
     });
     let flags = Flags::parse_from(["ferrolb-controller"]).common;
-    let applier =
-        Applier::new(Client::new(service, "default"), &flags, held(Instant::from_nanos(u64::MAX)));
-    assert!(matches!(applier.write(&write(&["10.0.0.1"])).await, Err(Failure::TimedOut)));
+    let applier = Applier::new(
+        Client::new(service, "default"),
+        &flags,
+        lease_until(Instant::from_nanos(u64::MAX)),
+    );
+    assert!(matches!(applier.write(&service_write(&["10.0.0.1"])).await, Err(Failure::TimedOut)));
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_told_from_none() {
+async fn an_unreadable_response_differs_from_no_response() {
     let (applier, _) = scripted(vec![(200, json!("no Service"))]);
-    let failure = applier.write(&write(&["10.0.0.1"])).await.unwrap_err();
+    let failure = applier.write(&service_write(&["10.0.0.1"])).await.unwrap_err();
     let why = failure.refusal().unwrap_or_default();
     assert!(why.starts_with("cannot read the response of the API server: "), "{failure:?}");
     let (applier, _) =
         scripted(vec![(503, json!({"kind": "Status", "status": "Failure", "code": 503}))]);
     assert_eq!(
-        applier.write(&write(&["10.0.0.1"])).await.unwrap_err().refusal(),
+        applier.write(&service_write(&["10.0.0.1"])).await.unwrap_err().refusal(),
         None,
-        "the whole server is away"
+        "503 means that the API server is unavailable"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_request_of_a_write_has_the_whole_limit() {
-    let takes = WRITE_TIMEOUT - Duration::from_millis(1);
-    let (applier, asked) = slow(vec![conflict(), found("u1", None), found("u1", None)], takes);
-    applier.write(&write(&["10.0.0.1"])).await.unwrap();
-    assert_eq!(asked.lock().unwrap().len(), 3);
+async fn each_request_of_a_write_has_its_own_timeout() {
+    let delay = WRITE_TIMEOUT - Duration::from_millis(1);
+    let (applier, requests) = scripted_with_delay(
+        vec![conflict_response(), service_response("u1", None), service_response("u1", None)],
+        delay,
+    );
+    applier.write(&service_write(&["10.0.0.1"])).await.unwrap();
+    assert_eq!(requests.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]
-async fn a_pools_status_leaves_out_what_does_not_fit() {
-    let (applier, asked) = scripted(vec![(200, json!({"metadata": {"name": "lan"}}))]);
+async fn a_pool_status_omits_counts_that_do_not_fit() {
+    let (applier, requests) = scripted(vec![(200, json!({"metadata": {"name": "lan"}}))]);
     let valid = Condition {
         status: ConditionStatus::True,
         reason: "Valid".into(),
@@ -304,7 +324,7 @@ async fn a_pools_status_leaves_out_what_does_not_fit() {
         status: Status::CustomResource("lan".into(), CustomResourceStatus::Pool(status)),
     };
     applier.write(&write).await.unwrap();
-    let (_, uri, body) = &asked.lock().unwrap()[0];
+    let (_, uri, body) = &requests.lock().unwrap()[0];
     assert!(
         uri.starts_with(
             "/apis/ferrolb.io/v1beta1/namespaces/ferrolb-system/ipaddresspools/lan/status?"
@@ -322,8 +342,8 @@ async fn a_pools_status_leaves_out_what_does_not_fit() {
 }
 
 #[tokio::test]
-async fn a_status_goes_to_the_version_of_its_kind() {
-    let (applier, asked) = scripted(vec![(200, json!({"metadata": {"name": "tor"}}))]);
+async fn a_status_is_written_to_the_api_version_of_its_kind() {
+    let (applier, requests) = scripted(vec![(200, json!({"metadata": {"name": "tor"}}))]);
     let condition = Condition {
         status: ConditionStatus::False,
         reason: "BadTime".into(),
@@ -344,7 +364,7 @@ async fn a_status_goes_to_the_version_of_its_kind() {
         })
         .await
         .unwrap();
-    let (_, uri, body) = &asked.lock().unwrap()[0];
+    let (_, uri, body) = &requests.lock().unwrap()[0];
     assert!(
         uri.starts_with("/apis/ferrolb.io/v1beta2/namespaces/ferrolb-system/bgppeers/tor/status?"),
         "{uri}"
@@ -356,7 +376,7 @@ async fn a_status_goes_to_the_version_of_its_kind() {
     let status = &body["status"];
     assert_eq!((&status["sessions"], &status["observedGeneration"]), (&json!("1/2"), &json!(4)));
     assert_eq!(
-        [0, 1].map(|place| &status["conditions"][place]["type"]),
+        [0, 1].map(|index| &status["conditions"][index]["type"]),
         [&json!("Valid"), &json!("Established")]
     );
 }

@@ -4,16 +4,18 @@ use kube::core::Status as ApiStatus;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use super::super::apply::tests::{scripted, write};
+use super::super::apply::tests::{scripted, service_write};
 use super::*;
+use crate::desired::Notice;
 
-/// Executes `write` once against a server that denies it. Returns the result and the event.
-async fn denied(write: Write) -> (Outcome, Option<Notice>) {
+/// Executes `write` once with an API server that rejects it. Returns the outcome, and the event
+/// about the Service.
+async fn execute_denied(write: Write) -> (Outcome, Option<Notice>) {
     let message = "admission webhook \"policy.example\" denied the request";
-    let answer = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message});
-    let (applier, _) = scripted(vec![(403, answer)]);
+    let response = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message});
+    let (applier, _) = scripted(vec![(403, response)]);
     let metrics = Arc::new(Metrics::new(&mut Registry::default()));
-    let (notices, mut told) = Notices::new(Arc::clone(&metrics));
+    let (notices, mut queued_events) = Notices::new(Arc::clone(&metrics));
     let (_desired, desired) =
         watch::channel(Desired { term: Some(1), writes: vec![write], ..Desired::default() });
     let (events, mut queue) = mpsc::channel(1);
@@ -21,22 +23,22 @@ async fn denied(write: Write) -> (Outcome, Option<Notice>) {
     tasks.spawn(Writer { applier, desired, events, notices, metrics }.run());
     let event = queue.recv().await;
     let Some(Event::Written { outcome, .. }) = event else { panic!("{event:?}") };
-    (outcome, told.try_recv().ok().map(|(_, _, notice)| notice))
+    (outcome, queued_events.try_recv().ok().map(|(_, _, notice)| notice))
 }
 
 #[tokio::test]
-async fn a_refusal_that_is_to_be_reported_is_an_event_with_the_servers_words() {
-    let once = write(&["10.0.0.1"]);
-    assert_eq!(denied(once.clone()).await, (Outcome::Refused, None));
-    let (outcome, notice) = denied(Write { reports_refusal: true, ..once }).await;
-    let notice = notice.expect("an event");
+async fn a_reported_refusal_is_an_event_with_the_servers_message() {
+    let unreported = service_write(&["10.0.0.1"]);
+    assert_eq!(execute_denied(unreported.clone()).await, (Outcome::Refused, None));
+    let (outcome, notice) = execute_denied(Write { reports_refusal: true, ..unreported }).await;
+    let notice = notice.expect("the refusal is reported by an event");
     assert_eq!((outcome, notice.warning, &*notice.reason), (Outcome::Refused, true, "NotWritten"));
-    let words = "status update rejected, retrying: admission webhook \"policy.example\" denied the request (code 403)";
-    assert_eq!(&*notice.message, words);
+    let reply = "admission webhook \"policy.example\" denied the request (code 403)";
+    assert_eq!(notice, RejectedStatus { reply }.notice());
 }
 
 #[test]
-fn a_schema_without_a_field_is_no_missing_permission() {
+fn the_remedy_for_an_old_crd_differs_from_that_for_rbac() {
     let refused = |code, message: &str| {
         Failure::Refused(Box::new(ApiStatus {
             code,
@@ -44,13 +46,13 @@ fn a_schema_without_a_field_is_no_missing_permission() {
             ..ApiStatus::default()
         }))
     };
-    let older = remedy(&refused(
+    let old_crd_remedy = remedy(&refused(
         500,
         "failed to create typed patch object: .status.x: field not declared in schema",
     ));
-    let forbidden = remedy(&refused(403, "forbidden"));
+    let rbac_remedy = remedy(&refused(403, "forbidden"));
     assert!(
-        older.contains("CustomResourceDefinitions") && forbidden.contains("RBAC"),
-        "{older}; {forbidden}"
+        old_crd_remedy.contains("CustomResourceDefinitions") && rbac_remedy.contains("RBAC"),
+        "{old_crd_remedy}; {rbac_remedy}"
     );
 }

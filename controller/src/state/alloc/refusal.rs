@@ -25,7 +25,7 @@ pub(in crate::state) enum Refusal {
     /// FerroLB has assigned the address to this other Service, and the two Services cannot share
     /// it.
     AssignedTo(Key, SharingConflict),
-    /// The Service requests specific addresses, and this is none of them.
+    /// The Service requests specific addresses, and this address is not one of them.
     NotRequested,
     /// The Service has no cluster IP of the address's family, or already has another address of
     /// that family.

@@ -1,4 +1,5 @@
-//! Tables, and a comparison of the allocator with a slow and obvious model that scans lists.
+//! Tables of assignments, and a comparison of the allocator with a slow and obvious model that
+//! scans lists.
 
 use ferrolb_proto::range::AddressRange;
 use proptest::prelude::*;
@@ -35,31 +36,31 @@ fn allocator(pools: &[Pool], nodes: &[&str]) -> Allocator {
     allocator
 }
 
-/// Calls `answer` for a Service of this name without requests.
-fn ask<R>(key: &Key, answer: impl FnOnce(&Requester<'_>) -> R) -> R {
+/// Calls `act` for a Service with this key that requests no address and no pool.
+fn with_requester<R>(key: &Key, act: impl FnOnce(&Requester<'_>) -> R) -> R {
     let service = Service { key: key.clone(), ..Service::default() };
-    answer(&Requester {
+    act(&Requester {
         service: &service,
-        terms: SharingParameters::default(),
+        sharing: SharingParameters::default(),
         namespace_labels: None,
     })
 }
 
-fn give(
+fn assign_automatically(
     allocator: &mut Allocator,
     key: &Key,
     families: &[Family],
 ) -> Result<(Box<str>, Vec<IpAddr>), Shortage> {
-    ask(key, |asker| allocator.assign_from_pools(asker, families, false, None))
+    with_requester(key, |requester| allocator.assign_from_pools(requester, families, false, None))
 }
 
-fn admit(
+fn check_address(
     allocator: &Allocator,
     address: &str,
     key: &Key,
     from: Option<&str>,
 ) -> Result<Box<str>, Refusal> {
-    ask(key, |asker| allocator.check_address(asker, ip(address), from))
+    with_requester(key, |requester| allocator.check_address(requester, ip(address), from))
 }
 
 /// Returns the total and the used addresses of a pool, per family.
@@ -72,24 +73,24 @@ const V6: &[Family] = &[Family::V6];
 const BOTH: &[Family] = &[Family::V4, Family::V6];
 
 #[test]
-fn the_first_free_address_in_the_order_written_of_the_first_pool_by_name_is_given() {
+fn the_first_free_address_of_the_first_pool_by_name_is_assigned() {
     let pools =
         [pool("b", &["10.0.1.0/30"], &[]), pool("a", &["10.0.0.8-10.0.0.9", "10.0.0.2"], &[])];
     let mut allocator = allocator(&pools, &[]);
-    let given: Vec<_> = ["1", "2", "3", "4"]
+    let assigned: Vec<_> = ["1", "2", "3", "4"]
         .iter()
         .map(|name| {
-            let (pool, addresses) = give(&mut allocator, &key(name), V4).unwrap();
+            let (pool, addresses) = assign_automatically(&mut allocator, &key(name), V4).unwrap();
             format!("{} {pool}", addresses[0])
         })
         .collect();
-    assert_eq!(given, ["10.0.0.8 a", "10.0.0.9 a", "10.0.0.2 a", "10.0.1.0 b"]);
+    assert_eq!(assigned, ["10.0.0.8 a", "10.0.0.9 a", "10.0.0.2 a", "10.0.1.0 b"]);
     allocator.release(ip("10.0.0.8"), &key("1"));
-    assert_eq!(give(&mut allocator, &key("5"), V4).unwrap().1, [ip("10.0.0.8")]);
+    assert_eq!(assign_automatically(&mut allocator, &key("5"), V4).unwrap().1, [ip("10.0.0.8")]);
 }
 
 #[test]
-fn what_must_not_be_given_is_skipped_and_not_counted() {
+fn unassignable_addresses_are_skipped_and_not_counted() {
     let pool = Pool {
         avoid_buggy: true,
         ..pool("lan", &["10.0.0.254-10.0.1.2", "fd00::/126"], &["10.0.1.1", "fd00::1"])
@@ -97,20 +98,26 @@ fn what_must_not_be_given_is_skipped_and_not_counted() {
     let mut allocator = allocator(&[pool], &["10.0.1.2", "fd00::"]);
     // Left: .254, without .255, .0, the excluded .1 and the Node's .2; ::2 and ::3.
     assert_eq!(counts(&allocator, "lan"), [(1, 0), (2, 0)]);
-    assert_eq!(give(&mut allocator, &key("a"), BOTH).unwrap().1, [ip("10.0.0.254"), ip("fd00::2")]);
-    assert_eq!(give(&mut allocator, &key("b"), V4), Err(Shortage::Exhausted(vec!["lan".into()])));
-    assert_eq!(give(&mut allocator, &key("b"), V6).unwrap().1, [ip("fd00::3")]);
+    assert_eq!(
+        assign_automatically(&mut allocator, &key("a"), BOTH).unwrap().1,
+        [ip("10.0.0.254"), ip("fd00::2")]
+    );
+    assert_eq!(
+        assign_automatically(&mut allocator, &key("b"), V4),
+        Err(Shortage::Exhausted(vec!["lan".into()]))
+    );
+    assert_eq!(assign_automatically(&mut allocator, &key("b"), V6).unwrap().1, [ip("fd00::3")]);
     assert_eq!(counts(&allocator, "lan"), [(1, 1), (2, 2)]);
-    for (address, why) in
+    for (address, refusal) in
         [("10.0.1.0", Refusal::NoPool), ("10.0.1.1", Refusal::NoPool), ("10.0.1.2", Refusal::Node)]
     {
-        assert_eq!(admit(&allocator, address, &key("c"), None), Err(why), "{address}");
+        assert_eq!(check_address(&allocator, address, &key("c"), None), Err(refusal), "{address}");
     }
     let skipped: Vec<_> = allocator.skipped("lan").map(|(address, _)| address).collect();
     assert_eq!(
         skipped,
         [ip("10.0.1.2"), ip("fd00::")],
-        "Nodes' addresses are told; what the pool leaves out is not"
+        "skipped addresses include those of Nodes, but not excluded ones"
     );
 }
 
@@ -123,75 +130,92 @@ fn both_families_come_from_one_pool() {
     ];
     let mut allocator = allocator(&pools, &[]);
     assert_eq!(
-        give(&mut allocator, &key("1"), BOTH).unwrap(),
+        assign_automatically(&mut allocator, &key("1"), BOTH).unwrap(),
         ("c".into(), vec![ip("10.0.2.1"), ip("fd02::1")])
     );
-    assert_eq!(give(&mut allocator, &key("2"), BOTH), Err(Shortage::Exhausted(vec!["c".into()])));
+    assert_eq!(
+        assign_automatically(&mut allocator, &key("2"), BOTH),
+        Err(Shortage::Exhausted(vec!["c".into()]))
+    );
     assert_eq!(
         counts(&allocator, "a"),
         [(256, 0), (0, 0)],
-        "nothing is taken for one who does not get all"
+        "a Service that lacks a family reserves no address of the other family"
     );
 }
 
 #[test]
-fn it_is_said_why_there_is_none() {
+fn each_shortage_has_its_cause() {
     let reserved = Pool { auto_assign: false, ..pool("a", &["10.0.0.1"], &[]) };
     let mut allocator = allocator(&[reserved], &[]);
     let manual = UnusablePools { manual: vec!["a".into()], ..UnusablePools::default() };
-    assert_eq!(give(&mut allocator, &key("1"), V4), Err(Shortage::NoPool(manual)));
-    let asked = |allocator: &mut Allocator, pool, families| {
-        ask(&key("1"), |asker| allocator.assign_from_pools(asker, families, false, Some(pool)))
-            .map(|(_, addresses)| addresses)
+    assert_eq!(assign_automatically(&mut allocator, &key("1"), V4), Err(Shortage::NoPool(manual)));
+    let requested = |allocator: &mut Allocator, pool, families| {
+        with_requester(&key("1"), |requester| {
+            allocator.assign_from_pools(requester, families, false, Some(pool))
+        })
+        .map(|(_, addresses)| addresses)
     };
-    assert_eq!(asked(&mut allocator, "a", V6), Err(Shortage::Family(V6.to_vec())));
-    assert_eq!(asked(&mut allocator, "b", V4), Err(Shortage::UnknownPool("b".into())));
-    assert_eq!(asked(&mut allocator, "a", V4), Ok(vec![ip("10.0.0.1")]), "asked for by name");
-    let none = give(&mut Allocator::default(), &key("1"), V4);
+    assert_eq!(requested(&mut allocator, "a", V6), Err(Shortage::Family(V6.to_vec())));
+    assert_eq!(requested(&mut allocator, "b", V4), Err(Shortage::UnknownPool("b".into())));
+    assert_eq!(
+        requested(&mut allocator, "a", V4),
+        Ok(vec![ip("10.0.0.1")]),
+        "a Service can request a pool without autoAssign"
+    );
+    let none = assign_automatically(&mut Allocator::default(), &key("1"), V4);
     assert_eq!(none, Err(Shortage::NoPool(UnusablePools::default())));
 }
 
 #[test]
-fn what_a_service_has_from_elsewhere_is_skipped_while_it_has_it_and_stays_with_whom_it_was_given_to()
- {
+fn unmanaged_addresses_are_skipped_unless_already_assigned() {
     let mut allocator = allocator(&[pool("lan", &["10.0.0.1-10.0.0.3"], &[])], &[]);
-    assert_eq!(give(&mut allocator, &key("a"), V4).unwrap().1, [ip("10.0.0.1")]);
-    let outside = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")]
+    assert_eq!(assign_automatically(&mut allocator, &key("a"), V4).unwrap().1, [ip("10.0.0.1")]);
+    let unmanaged = [ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.1")]
         .map(|address| (address, UnmanagedSource::OtherLoadBalancer));
-    let x = UnmanagedUse { key: key("x"), source: UnmanagedSource::OtherLoadBalancer };
+    let used_by_x = UnmanagedUse { key: key("x"), source: UnmanagedSource::OtherLoadBalancer };
     let set = |allocator: &mut Allocator, name: &str, addresses: &[(IpAddr, UnmanagedSource)]| {
-        ask(&key(name), |asker| allocator.set_unmanaged(asker, addresses));
+        with_requester(&key(name), |requester| allocator.set_unmanaged(requester, addresses));
     };
-    set(&mut allocator, "x", &outside);
-    set(&mut allocator, "y", &outside[..2]);
+    set(&mut allocator, "x", &unmanaged);
+    set(&mut allocator, "y", &unmanaged[..2]);
     assert_eq!(allocator.counts("lan")[0], AddressCounts { total: 3, used: 1, available: 1 });
     assert_eq!(
         allocator.skipped("lan").collect::<Vec<_>>(),
-        [(ip("10.0.0.2"), SkipReason::Unmanaged(&x))]
+        [(ip("10.0.0.2"), SkipReason::Unmanaged(&used_by_x))]
     );
-    assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.3")]);
-    let asked = |allocator: &Allocator, name: &str| {
-        ask(&key(name), |asker| allocator.check_requested(asker, &[ip("10.0.0.2")]))
+    assert_eq!(assign_automatically(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.3")]);
+    let requested = |allocator: &Allocator, name: &str| {
+        with_requester(&key(name), |requester| {
+            allocator.check_requested(requester, &[ip("10.0.0.2")])
+        })
     };
-    assert_eq!(asked(&allocator, "b"), Err((ip("10.0.0.2"), Refusal::Unmanaged(x.clone()))));
+    assert_eq!(
+        requested(&allocator, "b"),
+        Err((ip("10.0.0.2"), Refusal::Unmanaged(used_by_x.clone())))
+    );
     allocator.release(ip("10.0.0.1"), &key("a"));
     assert_eq!(
         allocator.counts("lan")[0],
         AddressCounts { total: 3, used: 1, available: 0 },
-        "it is skipped from now on"
+        "after its release, the unmanaged address is skipped"
     );
     assert!(allocator.take_freed());
     set(&mut allocator, "x", &[]);
-    assert_eq!(allocator.counts("lan")[0].available, 0, "it still is of another one");
-    assert_eq!(asked(&allocator, "y"), Ok("lan".into()), "its own is no obstacle");
+    assert_eq!(allocator.counts("lan")[0].available, 0, "Service y still uses the address");
+    assert_eq!(
+        requested(&allocator, "y"),
+        Ok("lan".into()),
+        "a Service can request its own unmanaged address"
+    );
     assert!(!allocator.take_freed());
     set(&mut allocator, "y", &[]);
     assert_eq!((allocator.counts("lan")[0].available, allocator.take_freed()), (2, true));
-    assert_eq!(give(&mut allocator, &key("c"), V4).unwrap().1, [ip("10.0.0.1")]);
+    assert_eq!(assign_automatically(&mut allocator, &key("c"), V4).unwrap().1, [ip("10.0.0.1")]);
 }
 
 #[test]
-fn how_many_addresses_are_left_out_as_buggy_is_counted_and_not_enumerated() {
+fn buggy_addresses_are_counted_without_enumeration() {
     let cases = [
         ("10.0.0.0/8", 1 << 17),
         ("10.0.0.0/24", 2),
@@ -204,12 +228,16 @@ fn how_many_addresses_are_left_out_as_buggy_is_counted_and_not_enumerated() {
         ("fd00::/64", 0),
     ];
     for (range, count) in cases {
-        assert_eq!(super::super::pool_addresses::buggy(&range.parse().unwrap()), count, "{range}");
+        assert_eq!(
+            super::super::pool_addresses::count_buggy(&range.parse().unwrap()),
+            count,
+            "{range}"
+        );
     }
 }
 
 #[test]
-fn how_many_addresses_routers_own_is_counted_and_not_enumerated() {
+fn router_anycast_addresses_are_counted_without_enumeration() {
     let cases = [
         ("fd00::/64", 1),
         ("fd00::/48", 1 << 16),
@@ -223,7 +251,7 @@ fn how_many_addresses_routers_own_is_counted_and_not_enumerated() {
     ];
     for (range, count) in cases {
         assert_eq!(
-            super::super::pool_addresses::routers(&range.parse().unwrap()),
+            super::super::pool_addresses::count_router_anycast(&range.parse().unwrap()),
             count,
             "{range}"
         );
@@ -231,12 +259,12 @@ fn how_many_addresses_routers_own_is_counted_and_not_enumerated() {
 }
 
 #[test]
-fn a_huge_pool_costs_no_more_than_a_small_one() {
+fn a_huge_pool_needs_few_intervals_of_free_addresses() {
     let huge = Pool { avoid_buggy: true, ..pool("huge", &["10.0.0.0/8", "fd00::/8"], &[]) };
     let mut allocator = allocator(&[huge], &[]);
     assert_eq!(counts(&allocator, "huge"), [((1 << 24) - (1 << 17), 0), (1 << 120, 0)]);
     for n in 0..1_000 {
-        give(&mut allocator, &key(&n.to_string()), BOTH).unwrap();
+        assign_automatically(&mut allocator, &key(&n.to_string()), BOTH).unwrap();
     }
     assert!(allocator.pools["huge"].fragments() < 10);
     let [v4, v6] = allocator.counts("huge");
@@ -247,77 +275,81 @@ fn a_huge_pool_costs_no_more_than_a_small_one() {
 }
 
 #[test]
-fn a_tenant_keeps_its_address_when_pools_change_and_is_counted_to_the_pool_that_has_it_now() {
+fn an_assigned_address_is_counted_in_the_pool_that_contains_it() {
     let mut allocator = allocator(&[pool("old", &["10.0.0.0/24"], &[])], &[]);
-    give(&mut allocator, &key("a"), V4).unwrap();
+    assign_automatically(&mut allocator, &key("a"), V4).unwrap();
     let (renamed, broken) = (pool("new", &["10.0.0.0/24"], &[]), pool("old", &[], &[]));
     allocator.set_pools(
         [(&renamed, true), (&broken, false)].into_iter(),
         [].into_iter(),
         [].into_iter(),
     );
-    assert_eq!(give(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.1")]);
-    assert_eq!(admit(&allocator, "10.0.0.0", &key("a"), Some("gone")), Ok("new".into()));
+    assert_eq!(assign_automatically(&mut allocator, &key("b"), V4).unwrap().1, [ip("10.0.0.1")]);
+    assert_eq!(check_address(&allocator, "10.0.0.0", &key("a"), Some("deleted")), Ok("new".into()));
     assert_eq!(counts(&allocator, "new")[0], (256, 2));
     assert_eq!(
-        admit(&allocator, "10.0.0.0", &key("b"), None),
+        check_address(&allocator, "10.0.0.0", &key("b"), None),
         Err(Refusal::AssignedTo(key("a"), SharingConflict::NoKey))
     );
     // The Service keeps an address of an invalid pool, but not one of a deleted pool.
-    assert_eq!(admit(&allocator, "10.9.9.9", &key("c"), Some("old")), Ok("old".into()));
-    assert_eq!(admit(&allocator, "10.9.9.9", &key("c"), Some("gone")), Err(Refusal::NoPool));
+    assert_eq!(check_address(&allocator, "10.9.9.9", &key("c"), Some("old")), Ok("old".into()));
+    assert_eq!(
+        check_address(&allocator, "10.9.9.9", &key("c"), Some("deleted")),
+        Err(Refusal::NoPool)
+    );
 }
 
-fn is_of_routers(address: IpAddr) -> bool {
+fn is_router_anycast_address(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[4..] == [0; 4])
 }
 
 /// Model of the allocator: every address in a list.
 #[derive(Default)]
-struct Model {
+struct AllocatorModel {
     pools: BTreeMap<Box<str>, Vec<IpAddr>>,
-    owners: BTreeMap<IpAddr, Key>,
+    assignments: BTreeMap<IpAddr, Key>,
 }
 
-impl Model {
-    fn give(&mut self, key: &Key, families: &[Family]) -> Option<Vec<IpAddr>> {
+impl AllocatorModel {
+    fn assign_automatically(&mut self, key: &Key, families: &[Family]) -> Option<Vec<IpAddr>> {
         let free = |pool: &Vec<IpAddr>, family: Family| {
-            let mut free =
-                pool.iter().filter(|ip| !is_of_routers(**ip) && !self.owners.contains_key(*ip));
+            let mut free = pool.iter().filter(|ip| {
+                !is_router_anycast_address(**ip) && !self.assignments.contains_key(*ip)
+            });
             free.find(|ip| Family::of(**ip) == family).copied()
         };
-        let given = self.pools.values().find_map(|pool| {
+        let assigned = self.pools.values().find_map(|pool| {
             families.iter().map(|family| free(pool, *family)).collect::<Option<Vec<_>>>()
         })?;
-        self.owners.extend(given.iter().map(|ip| (*ip, key.clone())));
-        Some(given)
+        self.assignments.extend(assigned.iter().map(|ip| (*ip, key.clone())));
+        Some(assigned)
     }
 }
 
 #[derive(Clone, Debug)]
-enum Op {
-    Give(u8, u8),
+enum AllocatorOp {
+    Assign(u8, u8),
     Release(u8),
     Pools(u8, bool),
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+fn ops() -> impl Strategy<Value = Vec<AllocatorOp>> {
     let op = prop_oneof![
-        6 => (any::<u8>(), 0..3u8).prop_map(|(name, families)| Op::Give(name, families)),
-        4 => any::<u8>().prop_map(Op::Release),
-        1 => (0..4u8, any::<bool>()).prop_map(|(pools, buggy)| Op::Pools(pools, buggy)),
+        6 => (any::<u8>(), 0..3u8).prop_map(|(name, families)| AllocatorOp::Assign(name, families)),
+        4 => any::<u8>().prop_map(AllocatorOp::Release),
+        1 => (0..4u8, any::<bool>()).prop_map(|(pools, buggy)| AllocatorOp::Pools(pools, buggy)),
     ];
     prop::collection::vec(op, 1..80)
 }
 
-/// Returns one of a few sets of pools, with the addresses that each may assign.
-fn pools(which: u8, avoid_buggy: bool) -> Vec<(Pool, Vec<IpAddr>)> {
+/// Returns the first `count` of three pools, each with the addresses that it can assign.
+fn pool_set(count: u8, avoid_buggy: bool) -> Vec<(Pool, Vec<IpAddr>)> {
     let all = [
         (pool("a", &["10.0.0.250-10.0.1.5", "fd00::/125"], &["10.0.1.2-10.0.1.3"]), "10.0.0.252"),
         (pool("b", &["10.0.2.0/30"], &[]), "10.0.2.3"),
         (pool("c", &["fd01::/126", "10.0.3.7"], &["fd01::1"]), "fd01::"),
     ];
-    let some = all.into_iter().take(usize::from(which));
+    let some = all.into_iter().take(usize::from(count));
     some.map(|(pool, node)| {
         let pool = Pool { avoid_buggy, ..pool };
         let listed = |range: &AddressRange| {
@@ -336,65 +368,65 @@ fn pools(which: u8, avoid_buggy: bool) -> Vec<(Pool, Vec<IpAddr>)> {
                 && ip.is_ipv4()
                 && [".0", ".255"].iter().any(|end| ip.to_string().ends_with(end))
         };
-        let may = pool
+        let assignable = pool
             .ranges
             .iter()
             .flat_map(listed)
             .filter(|ip| !out.contains(ip) && !buggy(ip))
             .collect();
-        (pool, may)
+        (pool, assignable)
     })
     .collect()
 }
 
 proptest! {
     #[test]
-    fn the_allocator_does_what_scanning_lists_would(ops in ops()) {
-        let (mut allocator, mut model) = (Allocator::default(), Model::default());
+    fn the_allocator_agrees_with_a_model_that_scans_lists(ops in ops()) {
+        let (mut allocator, mut model) = (Allocator::default(), AllocatorModel::default());
         for op in ops {
             match op {
-                Op::Give(name, families) => {
+                AllocatorOp::Assign(name, families) => {
                     let families = [V4, V6, BOTH][usize::from(families)];
                     let name = key(&name.to_string());
-                    let given = give(&mut allocator, &name, families).ok().map(|(_, addresses)| addresses);
-                    prop_assert_eq!(given, model.give(&name, families));
+                    let assigned = assign_automatically(&mut allocator, &name, families).ok().map(|(_, addresses)| addresses);
+                    prop_assert_eq!(assigned, model.assign_automatically(&name, families));
                 }
-                Op::Release(which) => {
-                    let owned = model.owners.iter().nth(usize::from(which) % model.owners.len().max(1));
-                    if let Some((address, owner)) = owned.map(|(address, owner)| (*address, owner.clone())) {
-                        allocator.release(address, &owner);
-                        model.owners.remove(&address);
+                AllocatorOp::Release(index) => {
+                    let owned = model.assignments.iter().nth(usize::from(index) % model.assignments.len().max(1));
+                    if let Some((address, service)) = owned.map(|(address, service)| (*address, service.clone())) {
+                        allocator.release(address, &service);
+                        model.assignments.remove(&address);
                     }
                 }
-                Op::Pools(which, buggy) => {
-                    let pools = pools(which, buggy);
+                AllocatorOp::Pools(count, buggy) => {
+                    let pools = pool_set(count, buggy);
                     let nodes = ["10.0.0.252", "10.0.2.3", "fd01::"].map(ip);
                     allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.into_iter(), [].into_iter());
-                    model.pools = pools.into_iter().map(|(pool, may)| (pool.name, may)).collect();
+                    model.pools = pools.into_iter().map(|(pool, assignable)| (pool.name, assignable)).collect();
                     // Like the state, checks every owner again and releases refused addresses.
-                    for (address, owner) in model.owners.clone() {
-                        let holder = ask(&owner, |asker| allocator.check_address(asker, address, None)).ok();
-                        let expect = model.pools.iter().find(|(_, may)| may.contains(&address)).map(|(name, _)| name);
-                        prop_assert_eq!(holder.as_ref(), expect);
-                        if let Some(pool) = holder {
-                            allocator.assign(address, &owner, &SharingParameters::default(), &pool);
+                    for (address, service) in model.assignments.clone() {
+                        let found_pool = with_requester(&service, |requester| allocator.check_address(requester, address, None)).ok();
+                        let expect = model.pools.iter().find(|(_, assignable)| assignable.contains(&address)).map(|(name, _)| name);
+                        prop_assert_eq!(found_pool.as_ref(), expect);
+                        if let Some(pool) = found_pool {
+                            allocator.assign(address, &service, &SharingParameters::default(), &pool);
                         } else {
-                            allocator.release(address, &owner);
-                            model.owners.remove(&address);
+                            allocator.release(address, &service);
+                            model.assignments.remove(&address);
                         }
                     }
                 }
             }
-            let owners: BTreeMap<_, _> = allocator.assignments().map(|(address, keys)| (address, keys[0].clone())).collect();
-            prop_assert_eq!(&owners, &model.owners);
-            for (name, may) in &model.pools {
+            let assignments: BTreeMap<_, _> = allocator.assignments().map(|(address, keys)| (address, keys[0].clone())).collect();
+            prop_assert_eq!(&assignments, &model.assignments);
+            for (name, assignable) in &model.pools {
                 let count = |family: Family| {
-                    let of = may.iter().filter(|ip| Family::of(**ip) == family);
-                    (of.clone().count() as u128, of.filter(|ip| model.owners.contains_key(*ip)).count() as u64)
+                    let of = assignable.iter().filter(|ip| Family::of(**ip) == family);
+                    (of.clone().count() as u128, of.filter(|ip| model.assignments.contains_key(*ip)).count() as u64)
                 };
                 prop_assert_eq!(counts(&allocator, name), [count(Family::V4), count(Family::V6)], "{}", name);
-                let given_by_itself = may.iter().filter(|ip| ip.is_ipv6() && !is_of_routers(**ip));
-                let available = given_by_itself.filter(|ip| !model.owners.contains_key(*ip)).count() as u128;
+                let automatic = assignable.iter().filter(|ip| ip.is_ipv6() && !is_router_anycast_address(**ip));
+                let available = automatic.filter(|ip| !model.assignments.contains_key(*ip)).count() as u128;
                 prop_assert_eq!(allocator.counts(name)[1].available, available, "{}", name);
             }
         }

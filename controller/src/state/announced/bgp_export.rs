@@ -12,7 +12,7 @@ use super::live_speakers::LiveSpeakers;
 
 /// The BGPAdvertisements, and the nodes with their BGP sessions; computed once for many Services.
 pub(super) struct BgpContext<'a> {
-    ads: BgpAdvertisements<'a>,
+    advertisements: BgpAdvertisements<'a>,
     nodes: Vec<Advertiser<'a>>,
 }
 
@@ -42,20 +42,24 @@ impl<'a> BgpContext<'a> {
     /// Prepares the BGPAdvertisements and the sessions of all nodes. Returns `None` if there are no
     /// BGPAdvertisements.
     pub(super) fn new(
-        ads: impl Iterator<Item = &'a BgpAdvertisement>,
+        advertisements: impl Iterator<Item = &'a BgpAdvertisement>,
         communities: impl Iterator<Item = &'a Community>,
         peers: impl Iterator<Item = &'a BgpPeer> + Clone,
         nodes: impl Iterator<Item = &'a Node>,
-        voices: Option<&LiveSpeakers<'a>>,
+        live_speakers: Option<&LiveSpeakers<'a>>,
     ) -> Option<Self> {
-        let mut ads = ads.peekable();
-        ads.peek()?;
-        let teller = |node: &'a Node| {
-            Advertiser::new(node, peers.clone(), voices.and_then(|voices| voices.of(&node.name)))
+        let mut advertisements = advertisements.peekable();
+        advertisements.peek()?;
+        let advertiser = |node: &'a Node| {
+            Advertiser::new(
+                node,
+                peers.clone(),
+                live_speakers.and_then(|live_speakers| live_speakers.of(&node.name)),
+            )
         };
         Some(Self {
-            ads: BgpAdvertisements::new(ads, communities),
-            nodes: nodes.map(teller).collect(),
+            advertisements: BgpAdvertisements::new(advertisements, communities),
+            nodes: nodes.map(advertiser).collect(),
         })
     }
 
@@ -63,49 +67,52 @@ impl<'a> BgpContext<'a> {
     /// it. Returns `None` if no BGPAdvertisement announces the address.
     pub(super) fn export_of(
         &self,
-        scene: &ClusterView<'_>,
+        cluster: &ClusterView<'_>,
         services: &[ServiceView<'_>],
         address: IpAddr,
     ) -> Option<BgpExport<'a>> {
-        let has = |served: &&ServiceView<'_>| served.assigned.contains(&address);
-        services.iter().filter(has).find(|served| self.ads.is_announced(scene, served, address))?;
-        let mut told = BgpExport::default();
-        let (mut leaving, mut sound) = (Vec::new(), BTreeSet::new());
-        for teller in &self.nodes {
-            match teller.exported_to(scene, &self.ads, services, address) {
-                Ok((to, should)) if to.is_empty() => {
-                    told.nodes_without_session.push(&teller.node.name);
-                    told.missing_peers.extend(should.peers);
+        let assigns = |served: &&ServiceView<'_>| served.assigned.contains(&address);
+        services
+            .iter()
+            .filter(assigns)
+            .find(|served| self.advertisements.is_announced(cluster, served, address))?;
+        let mut export = BgpExport::default();
+        let (mut leaving, mut preferred_peers) = (Vec::new(), BTreeSet::new());
+        for advertiser in &self.nodes {
+            match advertiser.exported_to(cluster, &self.advertisements, services, address) {
+                Ok((peers, targets)) if peers.is_empty() => {
+                    export.nodes_without_session.push(&advertiser.node.name);
+                    export.missing_peers.extend(targets.peers);
                 }
-                Ok((to, should)) if should.de_preferred && teller.has_withdrawn() => {
-                    leaving.push((&teller.node.name, to, should));
+                Ok((peers, targets)) if targets.de_preferred && advertiser.has_withdrawn() => {
+                    leaving.push((&advertiser.node.name, peers, targets));
                 }
-                Ok((to, should)) => {
-                    if !should.de_preferred {
-                        sound.extend(&to);
+                Ok((peers, targets)) => {
+                    if !targets.de_preferred {
+                        preferred_peers.extend(&peers);
                     }
-                    let nodes = if should.de_preferred {
-                        &mut told.depreferred_nodes
+                    let nodes = if targets.de_preferred {
+                        &mut export.depreferred_nodes
                     } else {
-                        &mut told.preferred_nodes
+                        &mut export.preferred_nodes
                     };
-                    nodes.push(&teller.node.name);
-                    told.peers.extend(to);
-                    told.overridden.extend(should.yielding);
+                    nodes.push(&advertiser.node.name);
+                    export.peers.extend(peers);
+                    export.overridden.extend(targets.overridden);
                 }
-                Err(silence) => *told.not_advertised.entry(silence).or_default() += 1,
+                Err(cause) => *export.not_advertised.entry(cause).or_default() += 1,
             }
         }
         // A draining node withdraws a route from routers to which another node advertises a
         // preferred route. The node continues to advertise the route only to other routers.
-        for (node, to, should) in leaving {
-            let to: Vec<_> = to.difference(&sound).copied().collect();
-            if !to.is_empty() {
-                told.depreferred_nodes.push(node);
-                told.peers.extend(to);
-                told.overridden.extend(should.yielding);
+        for (node, peers, targets) in leaving {
+            let peers: Vec<_> = peers.difference(&preferred_peers).copied().collect();
+            if !peers.is_empty() {
+                export.depreferred_nodes.push(node);
+                export.peers.extend(peers);
+                export.overridden.extend(targets.overridden);
             }
         }
-        Some(told)
+        Some(export)
     }
 }

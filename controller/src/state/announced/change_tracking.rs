@@ -20,7 +20,7 @@ impl State {
     /// change can affect their conditions.
     pub(in crate::state) fn service_changed(&mut self, key: &Key, before: &Service, now: Instant) {
         let Some(service) = self.services.get(key).map(|entry| &entry.service) else { return };
-        let same = before.assigned == service.assigned
+        let unchanged = before.assigned == service.assigned
             && (before.policy, before.endpoint_condition)
                 == (service.policy, service.endpoint_condition)
             && before.endpoint_problems().eq(service.endpoint_problems())
@@ -29,7 +29,7 @@ impl State {
                 == service.demand.request.announce_in_proxy_mode;
         let written =
             |service: &Service| service.condition(ServiceConditionType::Announced).cloned();
-        if !same {
+        if !unchanged {
             let assigned = before.assigned.iter().chain(&service.assigned);
             let addresses: BTreeSet<_> = assigned.map(|assigned| assigned.address).collect();
             self.queue_rechecks_at(addresses, now);
@@ -78,14 +78,14 @@ impl State {
     /// with the affected addresses. A change of the node's health concerns the Services whose
     /// addresses the node announces. Any other change may concern every Service.
     fn speaker_changed(&mut self, before: &Speaker, speaker: &Speaker, now: Instant) {
-        let rest = |speaker: &Speaker| {
-            let mut links = speaker.interfaces.clone();
-            links.iter_mut().for_each(|link| link.addresses = Box::default());
-            links
+        let without_addresses = |speaker: &Speaker| {
+            let mut interfaces = speaker.interfaces.clone();
+            interfaces.iter_mut().for_each(|interface| interface.addresses = Box::default());
+            interfaces
         };
         // A node advertises its routes over every session, with attributes that depend on its
         // health. A change of these can therefore concern every Service with BGP.
-        let standing = |speaker: &Speaker| {
+        let bgp_state = |speaker: &Speaker| {
             let sessions = speaker.bgp.as_ref()?.iter().filter(|session| session.established);
             let sessions = sessions.map(|session| session.peer.clone()).collect::<BTreeSet<_>>();
             Some((
@@ -95,19 +95,23 @@ impl State {
                 speaker.has_withdrawn,
             ))
         };
-        if rest(before) != rest(speaker) || standing(before) != standing(speaker) {
+        if without_addresses(before) != without_addresses(speaker)
+            || bgp_state(before) != bgp_state(speaker)
+        {
             self.recheck_all_services();
         }
-        let has = |speaker: &Speaker| -> BTreeSet<(usize, IpAddr)> {
-            let links = speaker.interfaces.iter().enumerate();
-            links
-                .flat_map(|(i, link)| link.addresses.iter().map(move |address| (i, *address)))
+        let addresses_of = |speaker: &Speaker| -> BTreeSet<(usize, IpAddr)> {
+            let interfaces = speaker.interfaces.iter().enumerate();
+            interfaces
+                .flat_map(|(i, interface)| {
+                    interface.addresses.iter().map(move |address| (i, *address))
+                })
                 .collect()
         };
-        let (had, has) = (has(before), has(speaker));
-        let sound =
+        let (had, has) = (addresses_of(before), addresses_of(speaker));
+        let health =
             |speaker: &Speaker| (speaker.kube_proxy_issue().map(str::to_owned), speaker.draining);
-        if sound(before) == sound(speaker) {
+        if health(before) == health(speaker) {
             self.queue_rechecks_at(
                 had.symmetric_difference(&has).map(|(_, address)| *address),
                 now,
@@ -128,14 +132,15 @@ impl State {
     }
 
     fn queue_rechecks_at(&mut self, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
-        let tenants = addresses.into_iter().flat_map(|address| self.allocator.services_of(address));
-        let keys: BTreeSet<Key> = tenants.cloned().collect();
+        let services =
+            addresses.into_iter().flat_map(|address| self.allocator.services_of(address));
+        let keys: BTreeSet<Key> = services.cloned().collect();
         keys.iter().for_each(|key| self.queue_recheck(key, now));
     }
 
     fn queue_recheck(&mut self, key: &Key, now: Instant) {
         if let Some(entry) = self.services.get_mut(key) {
-            self.rechecks.look_at(key, &mut entry.recheck, now, None);
+            self.rechecks.queue(key, &mut entry.recheck, now, None);
         }
     }
 }

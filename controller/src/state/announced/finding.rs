@@ -15,6 +15,7 @@ use super::bgp_export::{BgpContext, BgpExport};
 use super::live_speakers::{LiveSpeakers, Owners};
 use super::reason::Reason;
 use crate::desired::Condition;
+use crate::state::Names;
 use crate::state::messages::SEPARATOR;
 use crate::state::messages::announced::{Depreferred, Diagnosis, Finding, OwnerIssue, Senders};
 use crate::state::messages::cause::{Cause, Causes};
@@ -33,26 +34,26 @@ pub(super) struct DiagnosisInput<'a> {
     pub(super) service: &'a Service,
     /// The endpoints from all EndpointSlices of the Service.
     pub(super) endpoints: Vec<&'a Endpoint>,
-    pub(super) scene: &'a ClusterView<'a>,
+    pub(super) cluster: &'a ClusterView<'a>,
     /// The Services that share addresses with this Service, including itself; `None` if they have
     /// no address to announce.
     pub(super) group: Option<SharingGroup<'a>>,
     /// The same Services as in `group`, as input for BGP; empty if there are no BGPAdvertisements.
     pub(super) sharers: Vec<ServiceView<'a>>,
     /// The live speakers; `None` if the API group in use has no SpeakerStatuses.
-    pub(super) voices: Option<&'a LiveSpeakers<'a>>,
+    pub(super) live_speakers: Option<&'a LiveSpeakers<'a>>,
     /// The nodes and routers of BGP; `None` if there are no BGPAdvertisements.
-    pub(super) routers: Option<&'a BgpContext<'a>>,
+    pub(super) bgp: Option<&'a BgpContext<'a>>,
 }
 
 impl DiagnosisInput<'_> {
     /// Returns the condition for the Service, which must have at least one address.
-    pub(super) fn verdict(&self) -> DesiredCondition {
+    pub(super) fn desired_condition(&self, names: &Names) -> DesiredCondition {
         let mut parts: Vec<(Diagnosis<'_>, Vec<IpAddr>)> = Vec::new();
-        let mut firm = true;
+        let mut all_settled = true;
         for assigned in &self.service.assigned {
-            let (diagnosis, settled) = self.address(assigned.address, assigned.mode);
-            firm &= settled;
+            let (diagnosis, settled) = self.diagnose(assigned.address, assigned.mode);
+            all_settled &= settled;
             match parts.iter_mut().find(|(same, _)| *same == diagnosis) {
                 Some((_, addresses)) => addresses.push(assigned.address),
                 None => parts.push((diagnosis, vec![assigned.address])),
@@ -63,7 +64,7 @@ impl DiagnosisInput<'_> {
         let reason = parts.first().map_or(Reason::Pending, |(diagnosis, _)| diagnosis.reason());
         let is_announced = reason == Reason::Announced;
         let warnings = self.warnings(is_announced);
-        let texts = parts.iter().map(|(diagnosis, addresses)| diagnosis.text(addresses));
+        let texts = parts.iter().map(|(diagnosis, addresses)| diagnosis.text(addresses, names));
         let texts = texts.chain(warnings.all.iter().map(ToString::to_string));
         let message = texts.collect::<Vec<_>>().join(SEPARATOR).into();
         let condition = Condition {
@@ -72,29 +73,35 @@ impl DiagnosisInput<'_> {
             message,
             since: None,
         };
-        DesiredCondition { condition, write_at_once: firm && is_announced && !warnings.flawed }
+        DesiredCondition {
+            condition,
+            write_at_once: all_settled && is_announced && !warnings.flawed,
+        }
     }
 
     /// Returns the diagnosis of one address, and whether no owner of the address is about to
     /// change.
-    fn address(&self, address: IpAddr, mode: Option<IpMode>) -> (Diagnosis<'_>, bool) {
+    fn diagnose(&self, address: IpAddr, mode: Option<IpMode>) -> (Diagnosis<'_>, bool) {
         if mode == Some(IpMode::Proxy) && !self.service.demand.request.announce_in_proxy_mode {
             return (Diagnosis { first: Finding::ProxyMode, second: None }, true);
         }
-        let on_links = self.on_links(address);
-        let told =
-            self.routers.and_then(|routers| routers.export_of(self.scene, &self.sharers, address));
-        match told.map(|told| self.by_bgp(address, told)) {
-            Some(by_bgp) => both_paths(on_links, by_bgp),
-            None => (Diagnosis { first: on_links.0, second: None }, on_links.1),
+        let layer2_finding = self.layer2_finding(address);
+        let export = self.bgp.and_then(|bgp| bgp.export_of(self.cluster, &self.sharers, address));
+        match export.map(|export| self.bgp_finding(address, export)) {
+            Some(bgp_finding) => both_paths(layer2_finding, bgp_finding),
+            None => (Diagnosis { first: layer2_finding.0, second: None }, layer2_finding.1),
         }
     }
 
     /// Returns the finding for layer 2, and whether no owner of the address is about to change.
-    fn on_links(&self, address: IpAddr) -> (Finding<'_>, bool) {
-        let owners = self.voices.map(|voices| voices.owners(address)).unwrap_or_default();
-        let issue =
-            self.voices.and_then(|voices| voices.issues(address).min_by_key(|(_, is)| is.reason));
+    fn layer2_finding(&self, address: IpAddr) -> (Finding<'_>, bool) {
+        let owners = self
+            .live_speakers
+            .map(|live_speakers| live_speakers.owners(address))
+            .unwrap_or_default();
+        let issue = self.live_speakers.and_then(|live_speakers| {
+            live_speakers.issues(address).min_by_key(|(_, issue)| issue.reason)
+        });
         match issue {
             Some((by, issue)) if !is_warning(issue) => (conflict(by, issue, owners), true),
             _ if owners.all.is_empty() => (self.unannounced(address), true),
@@ -105,51 +112,57 @@ impl DiagnosisInput<'_> {
                     mac,
                     node,
                 });
-                (Finding::Owned { owners: owners.all, partitioned: owners.parted, issue }, settled)
+                (
+                    Finding::Owned { owners: owners.all, partitioned: owners.partitioned, issue },
+                    settled,
+                )
             }
         }
     }
 
     /// Returns the finding for the announcement by BGP of an address that a BGPAdvertisement
     /// selects.
-    fn by_bgp<'s>(&'s self, address: IpAddr, told: BgpExport<'s>) -> Finding<'s> {
+    fn bgp_finding<'s>(&'s self, address: IpAddr, export: BgpExport<'s>) -> Finding<'s> {
         let BgpExport {
-            preferred_nodes: from,
-            depreferred_nodes: last,
-            peers: to,
-            nodes_without_session: apart,
-            missing_peers: missing,
-            overridden: yielding,
-            not_advertised: barred,
-        } = told;
+            preferred_nodes,
+            depreferred_nodes,
+            peers,
+            nodes_without_session,
+            missing_peers,
+            overridden,
+            not_advertised,
+        } = export;
         let list = |names: BTreeSet<&'s str>| names.into_iter().collect::<Vec<_>>();
-        if !(from.is_empty() && last.is_empty()) {
+        if !(preferred_nodes.is_empty() && depreferred_nodes.is_empty()) {
             let senders = |nodes| match self.service.policy {
                 TrafficPolicy::Cluster => Senders::Every,
                 TrafficPolicy::Local => Senders::Nodes(nodes),
             };
-            let (from, depreferred) = match (from.is_empty(), last.is_empty()) {
-                (true, _) => (senders(last), Depreferred::All),
-                (false, false) if self.service.policy == TrafficPolicy::Local => {
-                    (senders(from), Depreferred::Also(last))
-                }
-                (false, _) => (senders(from), Depreferred::None),
-            };
-            return Finding::Routed { from, to: list(to), depreferred, overridden: list(yielding) };
+            let (from, depreferred) =
+                match (preferred_nodes.is_empty(), depreferred_nodes.is_empty()) {
+                    (true, _) => (senders(depreferred_nodes), Depreferred::All),
+                    (false, false) if self.service.policy == TrafficPolicy::Local => {
+                        (senders(preferred_nodes), Depreferred::Also(depreferred_nodes))
+                    }
+                    (false, _) => (senders(preferred_nodes), Depreferred::None),
+                };
+            let overridden = list(overridden);
+            return Finding::Routed { from, to: list(peers), depreferred, overridden };
         }
-        if barred.contains_key(&NotAdvertised::Ineligible(Ineligible::NoEndpoint)) {
+        if not_advertised.contains_key(&NotAdvertised::Ineligible(Ineligible::NoEndpoint)) {
             return self.no_endpoint(address);
         }
-        if !apart.is_empty() {
-            return Finding::NoSession { nodes: apart, peers: list(missing) };
+        if !nodes_without_session.is_empty() {
+            let peers = list(missing_peers);
+            return Finding::NoSession { nodes: nodes_without_session, peers };
         }
-        let may = |silence: &NotAdvertised| !matches!(silence, NotAdvertised::Ineligible(_));
-        if self.voices.is_none() && barred.keys().any(may) {
+        let is_eligible = |why: &NotAdvertised| !matches!(why, NotAdvertised::Ineligible(_));
+        if self.live_speakers.is_none() && not_advertised.keys().any(is_eligible) {
             return Finding::RouteUnknown;
         }
         let mut causes = Causes::default();
-        for (silence, count) in barred {
-            let cause = match silence {
+        for (why, count) in not_advertised {
+            let cause = match why {
                 // BGP decides on each address separately, so only an endpoint of the address's own
                 // family can be missing.
                 NotAdvertised::Ineligible(Ineligible::CannotServe)
@@ -157,7 +170,7 @@ impl DiagnosisInput<'_> {
                 {
                     Cause::NoLocalEndpoint
                 }
-                NotAdvertised::Ineligible(bar) => self.cause(bar),
+                NotAdvertised::Ineligible(ineligible) => self.cause(ineligible),
                 NotAdvertised::NoSpeaker => Cause::NoSpeaker,
                 NotAdvertised::NoGobgpd => Cause::NoGobgpd,
             };
@@ -172,7 +185,7 @@ impl DiagnosisInput<'_> {
             Some(group) if !group.has_eligible_endpoint() => self.no_endpoint(address),
             Some(group) if group.addresses().contains(&address) => self.unowned(group),
             Some(_) | None => {
-                match self.scene.pool_of(self.service.pool_annotation.as_deref(), address) {
+                match self.cluster.pool_of(self.service.pool_annotation.as_deref(), address) {
                     Some(pool) => Finding::NoAdvertisement { pool: &pool.name },
                     None => Finding::NoPool,
                 }
@@ -183,27 +196,28 @@ impl DiagnosisInput<'_> {
     fn no_endpoint(&self, address: IpAddr) -> Finding<'_> {
         // The Service may have eligible endpoints of the other family. In that case, the finding
         // names the family that lacks them.
-        let family = self.usable().next().map(|_| Family::of(address));
-        Finding::NoEndpoint { family, usable: self.service.endpoint_condition }
+        let family = self.eligible_endpoints().next().map(|_| Family::of(address));
+        Finding::NoEndpoint { family, endpoint_condition: self.service.endpoint_condition }
     }
 
     /// Returns why a Service with eligible endpoints and an L2Advertisement has no owner on layer
     /// 2: no node is eligible, or no speaker of an eligible node announces the address.
     fn unowned<'s>(&'s self, group: &SharingGroup<'s>) -> Finding<'s> {
         let (mut causes, mut eligible) = (Causes::default(), Vec::new());
-        for (node, bar) in group.eligibility(self.scene) {
-            if let Some(bar) = bar {
-                causes.count(self.cause(bar));
-            } else if let Some(speaker) = self.without_link(group, node) {
+        for (node, ineligible) in group.eligibility(self.cluster) {
+            if let Some(ineligible) = ineligible {
+                causes.count(self.cause(ineligible));
+            } else if let Some(speaker) = self.without_interface(group, node) {
                 causes.count(Cause::NoInterface);
-                let interfaces = || speaker.interfaces.iter().map(|link| &*link.name).collect();
+                let interfaces =
+                    || speaker.interfaces.iter().map(|interface| &*interface.name).collect();
                 causes.interfaces.get_or_insert_with(|| (&*speaker.node, interfaces()));
             } else {
                 eligible.push(node);
             }
         }
         if eligible.is_empty() {
-            causes.without_node_name = self.is_nowhere();
+            causes.without_node_name = self.has_no_node_names();
             return Finding::NoNode(causes);
         }
         self.eligible_but_unowned(group, &eligible)
@@ -211,17 +225,17 @@ impl DiagnosisInput<'_> {
 
     /// Returns whether the policy is Local and the eligible endpoints have no node name, so that no
     /// node has a local endpoint.
-    fn is_nowhere(&self) -> bool {
+    fn has_no_node_names(&self) -> bool {
         let has_node = |endpoint: &Endpoint| endpoint.node.is_some();
         self.service.policy == TrafficPolicy::Local
-            && self.usable().next().is_some()
-            && !self.usable().any(has_node)
+            && self.eligible_endpoints().next().is_some()
+            && !self.eligible_endpoints().any(has_node)
     }
 
-    fn cause(&self, bar: Ineligible) -> Cause {
+    fn cause(&self, ineligible: Ineligible) -> Cause {
         let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
         let needs = |family| has(family) && self.is_served(family);
-        match (bar, self.service.policy) {
+        match (ineligible, self.service.policy) {
             (Ineligible::Unreachable, _) => Cause::Unreachable,
             (Ineligible::Excluded, _) => Cause::Excluded,
             (Ineligible::NotSelected, _) => Cause::NotSelected,
@@ -240,10 +254,10 @@ impl DiagnosisInput<'_> {
 
     /// Returns the speaker of a node if that speaker reports no interface on which the address
     /// could be announced.
-    fn without_link(&self, group: &SharingGroup<'_>, node: &Node) -> Option<&Speaker> {
-        let speaker = self.voices?.of(&node.name)?;
-        let serves = |link: &SpeakerInterface| {
-            link.up && !link.standby && group.selects_interface(node, &link.name)
+    fn without_interface(&self, group: &SharingGroup<'_>, node: &Node) -> Option<&Speaker> {
+        let speaker = self.live_speakers?.of(&node.name)?;
+        let serves = |interface: &SpeakerInterface| {
+            interface.up && !interface.standby && group.selects_interface(node, &interface.name)
         };
         (!speaker.interfaces.iter().any(serves)).then_some(speaker)
     }
@@ -255,17 +269,21 @@ impl DiagnosisInput<'_> {
         eligible: &[&'s Node],
     ) -> Finding<'s> {
         let nodes: Vec<&str> = eligible.iter().map(|node| &*node.name).collect();
-        let Some(voices) = self.voices else { return Finding::OwnerUnknown { nodes } };
-        let speakers: Vec<_> =
-            eligible.iter().filter_map(|node| Some((node, voices.of(&node.name)?))).collect();
+        let Some(live_speakers) = self.live_speakers else {
+            return Finding::OwnerUnknown { nodes };
+        };
+        let speakers: Vec<_> = eligible
+            .iter()
+            .filter_map(|node| Some((node, live_speakers.of(&node.name)?)))
+            .collect();
         if speakers.is_empty() {
             return Finding::NoSpeaker { nodes };
         }
         let isolated = speakers.iter().all(|(node, speaker)| {
-            let in_use = |link: &&SpeakerInterface| {
-                link.up && !link.standby && group.selects_interface(node, &link.name)
+            let in_use = |interface: &&SpeakerInterface| {
+                interface.up && !interface.standby && group.selects_interface(node, &interface.name)
             };
-            speaker.interfaces.iter().filter(in_use).all(|link| link.isolated)
+            speaker.interfaces.iter().filter(in_use).all(|interface| interface.isolated)
         });
         if isolated { Finding::Isolated { nodes } } else { Finding::Unclaimed { nodes } }
     }
@@ -282,26 +300,26 @@ fn conflict<'a>(by: &'a str, issue: &'a InterfaceIssue, owners: Owners<'a>) -> F
     Finding::Conflict { mac, seen_by: by, owners }
 }
 
-/// Returns the diagnosis of an address that may be announced on layer 2 and by BGP. The address is
+/// Returns the diagnosis of an address that can be announced on layer 2 and by BGP. The address is
 /// announced if either path announces it, unless another host replies for it on layer 2.
 fn both_paths<'a>(
-    (on_links, settled): (Finding<'a>, bool),
-    by_bgp: Finding<'a>,
+    (layer2_finding, settled): (Finding<'a>, bool),
+    bgp_finding: Finding<'a>,
 ) -> (Diagnosis<'a>, bool) {
     let pair = |first, second| Diagnosis { first, second: Some(second) };
-    match (on_links.reason(), by_bgp.reason()) {
-        (Reason::NoAdvertisement, _) => (Diagnosis { first: by_bgp, second: None }, true),
+    match (layer2_finding.reason(), bgp_finding.reason()) {
+        (Reason::NoAdvertisement, _) => (Diagnosis { first: bgp_finding, second: None }, true),
         // Both paths lack an eligible endpoint: one finding is enough.
         (Reason::NoEndpoints, Reason::NoEndpoints) => {
-            (Diagnosis { first: on_links, second: None }, settled)
+            (Diagnosis { first: layer2_finding, second: None }, settled)
         }
         (Reason::Announced, reason) => {
-            (pair(on_links, by_bgp), settled && reason == Reason::Announced)
+            (pair(layer2_finding, bgp_finding), settled && reason == Reason::Announced)
         }
         (reason, Reason::Announced) if reason >= Reason::NoEndpoints => {
-            (pair(by_bgp, on_links), false)
+            (pair(bgp_finding, layer2_finding), false)
         }
-        (_, _) => (pair(on_links, by_bgp), settled),
+        (_, _) => (pair(layer2_finding, bgp_finding), settled),
     }
 }
 

@@ -28,23 +28,23 @@ pub(super) struct Owners<'a> {
     pub(super) moving: bool,
     /// True if two owners do not receive each other's hellos: one of them is isolated, or they are
     /// on separate parts of the network.
-    pub(super) parted: bool,
+    pub(super) partitioned: bool,
 }
 
 impl<'a> LiveSpeakers<'a> {
-    /// Selects the live speakers: those whose node is not in `void`. `speakers` must be sorted by
+    /// Selects the live speakers: those whose node is not in `stale`. `speakers` must be sorted by
     /// node.
     pub(super) fn new(
         speakers: impl Iterator<Item = &'a Speaker>,
-        void: &BTreeSet<Box<str>>,
+        stale: &BTreeSet<Box<str>>,
     ) -> Self {
-        Self(speakers.filter(|speaker| !void.contains(&speaker.node)).collect())
+        Self(speakers.filter(|speaker| !stale.contains(&speaker.node)).collect())
     }
 
     /// Returns the live speaker of a node.
     pub(super) fn of(&self, node: &str) -> Option<&'a Speaker> {
-        let place = self.0.binary_search_by(|speaker| (*speaker.node).cmp(node)).ok()?;
-        self.0.get(place).copied()
+        let index = self.0.binary_search_by(|speaker| (*speaker.node).cmp(node)).ok()?;
+        self.0.get(index).copied()
     }
 
     /// Returns the nodes on which all endpoints of a Service in one family fail their health check,
@@ -53,10 +53,10 @@ impl<'a> LiveSpeakers<'a> {
         &self,
         service: &Key,
     ) -> impl Iterator<Item = (&'a str, &'a FailingHealthCheck)> {
-        let of = move |speaker: &'a Speaker| {
+        let failing_of = move |speaker: &'a Speaker| {
             speaker.failing(service).iter().map(|failing| (&*speaker.node, failing))
         };
-        self.0.iter().copied().flat_map(of)
+        self.0.iter().copied().flat_map(failing_of)
     }
 
     /// Returns the issues that speakers report for an address, each with the speaker's node.
@@ -64,14 +64,18 @@ impl<'a> LiveSpeakers<'a> {
         &self,
         address: IpAddr,
     ) -> impl Iterator<Item = (&'a str, &'a InterfaceIssue)> {
-        let of = |speaker: &'a Speaker| {
+        let issues_of = |speaker: &'a Speaker| {
             speaker
                 .interfaces
                 .iter()
-                .flat_map(|link| &link.issues)
+                .flat_map(|interface| &interface.issues)
                 .map(|issue| (&*speaker.node, issue))
         };
-        self.0.iter().copied().flat_map(of).filter(move |(_, issue)| issue.address == address)
+        self.0
+            .iter()
+            .copied()
+            .flat_map(issues_of)
+            .filter(move |(_, issue)| issue.address == address)
     }
 
     /// Returns the owners of an address.
@@ -80,33 +84,42 @@ impl<'a> LiveSpeakers<'a> {
     /// report of the first is outdated. The exception is an isolated second speaker, because it
     /// receives no hellos at all.
     pub(super) fn owners(&self, address: IpAddr) -> Owners<'a> {
-        let claim: Vec<_> = self
+        let reporting: Vec<_> = self
             .0
             .iter()
             .filter(|speaker| speaker.interfaces_with(address).next().is_some())
             .collect();
-        let deaf = |speaker: &Speaker| speaker.interfaces_with(address).all(|link| link.isolated);
-        let misses =
-            |one: &Speaker, other: &Speaker| !deaf(one) && !one.receives_hellos_of(&other.node);
-        let past = |speaker: &Speaker| {
-            claim
-                .iter()
-                .any(|other| speaker.receives_hellos_of(&other.node) && misses(other, speaker))
+        let is_isolated = |speaker: &Speaker| {
+            speaker.interfaces_with(address).all(|interface| interface.isolated)
         };
-        let claim: Vec<&Speaker> =
-            claim.iter().map(|speaker| **speaker).filter(|speaker| !past(speaker)).collect();
-        let hears_there = |one: &Speaker, other: &Speaker| {
-            one.interfaces_with(address).any(|link| link.receives_hellos_of(&other.node))
+        let lacks_hellos_of = |one: &Speaker, other: &Speaker| {
+            !is_isolated(one) && !one.receives_hellos_of(&other.node)
+        };
+        let is_outdated = |speaker: &Speaker| {
+            reporting.iter().any(|other| {
+                speaker.receives_hellos_of(&other.node) && lacks_hellos_of(other, speaker)
+            })
+        };
+        let owning: Vec<&Speaker> = reporting
+            .iter()
+            .map(|speaker| **speaker)
+            .filter(|speaker| !is_outdated(speaker))
+            .collect();
+        let receives_on_interfaces = |one: &Speaker, other: &Speaker| {
+            one.interfaces_with(address).any(|interface| interface.receives_hellos_of(&other.node))
         };
         let mut owners = Owners::default();
-        for (i, one) in claim.iter().enumerate() {
-            for other in &claim[i + 1..] {
-                owners.moving |= hears_there(one, other) && hears_there(other, one);
-                owners.parted |=
-                    deaf(one) || deaf(other) || misses(one, other) && misses(other, one);
+        for (i, one) in owning.iter().enumerate() {
+            for other in &owning[i + 1..] {
+                owners.moving |=
+                    receives_on_interfaces(one, other) && receives_on_interfaces(other, one);
+                owners.partitioned |= is_isolated(one)
+                    || is_isolated(other)
+                    || lacks_hellos_of(one, other) && lacks_hellos_of(other, one);
             }
-            let links = one.interfaces_with(address).map(|link| &*link.name).collect();
-            owners.all.push(Owner { node: &one.node, links });
+            let interfaces =
+                one.interfaces_with(address).map(|interface| &*interface.name).collect();
+            owners.all.push(Owner { node: &one.node, interfaces });
         }
         owners
     }
@@ -122,17 +135,17 @@ mod tests {
 
     /// Builds a speaker from one word per interface. `eth0:node2,node3!` receives hellos of these
     /// nodes and announces the address. `eth0:~!` is isolated and announces it.
-    fn speaker(node: &str, links: &[&str]) -> Speaker {
-        let link = |text: &&str| {
-            let (name, heard) = text.split_once(':').expect("NAME:HEARD");
-            let (heard, has) =
-                heard.strip_suffix('!').map_or((heard, false), |heard| (heard, true));
-            let addresses = if has { vec![ADDRESS.parse().unwrap()] } else { Vec::new() };
+    fn speaker(node: &str, interfaces: &[&str]) -> Speaker {
+        let interface = |text: &&str| {
+            let (name, senders) = text.split_once(':').expect("NAME:SENDERS");
+            let (senders, owns) =
+                senders.strip_suffix('!').map_or((senders, false), |senders| (senders, true));
+            let addresses = if owns { vec![ADDRESS.parse().unwrap()] } else { Vec::new() };
             SpeakerInterface {
                 name: name.into(),
                 up: true,
-                isolated: heard == "~",
-                hello_senders: heard
+                isolated: senders == "~",
+                hello_senders: senders
                     .split(',')
                     .filter(|name| !["", "~"].contains(name))
                     .map(Into::into)
@@ -143,93 +156,89 @@ mod tests {
         };
         Speaker {
             node: node.into(),
-            interfaces: links.iter().map(link).collect(),
+            interfaces: interfaces.iter().map(interface).collect(),
             ..Speaker::default()
         }
     }
 
-    /// Returns the owners, whether one is about to stop, and whether two do not receive each other.
-    fn owners(speakers: &[Speaker], lost: &[&str], gone: &[&str]) -> (String, bool, bool) {
+    /// Returns the owners, whether one of them is about to stop, and whether two of them do not
+    /// receive each other's hellos. The Nodes in `lost` do not report, and those in `deleted` do
+    /// not exist.
+    fn owners(speakers: &[Speaker], lost: &[&str], deleted: &[&str]) -> (String, bool, bool) {
         let node = |speaker: &Speaker| Node {
             ready_unknown: lost.contains(&&*speaker.node),
             name: speaker.node.clone(),
             ..Node::default()
         };
         let nodes: Vec<_> =
-            speakers.iter().map(node).filter(|node| !gone.contains(&&*node.name)).collect();
-        let void =
+            speakers.iter().map(node).filter(|node| !deleted.contains(&&*node.name)).collect();
+        let stale =
             stale_speakers(speakers.iter(), |name| nodes.iter().find(|node| *node.name == *name));
-        let voices = LiveSpeakers::new(speakers.iter(), &void);
-        let owners = voices.owners(ADDRESS.parse().unwrap());
+        let live_speakers = LiveSpeakers::new(speakers.iter(), &stale);
+        let owners = live_speakers.owners(ADDRESS.parse().unwrap());
         let names: Vec<_> = owners
             .all
             .iter()
-            .map(|owner| format!("{}({})", owner.node, owner.links.join(",")))
+            .map(|owner| format!("{}({})", owner.node, owner.interfaces.join(",")))
             .collect();
-        (names.join(" "), owners.moving, owners.parted)
+        (names.join(" "), owners.moving, owners.partitioned)
     }
 
     /// A node, and its interfaces as in [`speaker`].
     type SpeakerText = (&'static str, &'static [&'static str]);
 
     /// Speakers, and the result of [`owners`] for them.
-    const OWNERS: [(&str, &[SpeakerText], &str, bool, bool); 15] = [
+    const OWNER_CASES: [(&str, &[SpeakerText], &str, bool, bool); 15] = [
         ("one owner", &[("a", &["eth0:b!"]), ("b", &["eth0:a"])], "a(eth0)", false, false),
         ("a single node", &[("a", &["eth0:!"])], "a(eth0)", false, false),
-        ("nobody", &[("a", &["eth0:b"]), ("b", &["eth0:a"])], "", false, false),
+        ("no owner", &[("a", &["eth0:b"]), ("b", &["eth0:a"])], "", false, false),
         (
-            "the dead one still says so",
+            "a failed speaker still lists the address",
             &[("a", &["eth0:b,c!"]), ("b", &["eth0:c!"]), ("c", &["eth0:b"])],
             "b(eth0)",
             false,
             false,
         ),
         (
-            "the dead one, and nobody has taken over yet",
+            "a failed speaker, and no new owner yet",
             &[("a", &["eth0:b,c!"]), ("b", &["eth0:c"]), ("c", &["eth0:b"])],
             "",
             false,
             false,
         ),
         (
-            "the dead one of two",
+            "a failed speaker of two",
             &[("a", &["eth0:b!"]), ("b", &["eth0:!"])],
             "b(eth0)",
             false,
             false,
         ),
         (
-            "a deaf one, and the one that took over from it or failed",
+            "an isolated owner and a second owner of two",
             &[("a", &["eth0:~!"]), ("b", &["eth0:a!"])],
             "a(eth0) b(eth0)",
             false,
             true,
         ),
         (
-            "a deaf one, and one that took over and hears it among others",
+            "an isolated owner and a second owner of three",
             &[("a", &["eth0:~!"]), ("b", &["eth0:a,c!"]), ("c", &["eth0:a,b"])],
             "a(eth0) b(eth0)",
             false,
             true,
         ),
         (
-            "two deaf ones",
+            "two isolated owners",
             &[("a", &["eth0:~!"]), ("b", &["eth0:~!"])],
             "a(eth0) b(eth0)",
             false,
             true,
         ),
-        ("a deaf one alone", &[("a", &["eth0:~!"]), ("b", &["eth0:~"])], "a(eth0)", false, false),
+        ("one isolated owner", &[("a", &["eth0:~!"]), ("b", &["eth0:~"])], "a(eth0)", false, false),
         ("a partition", &[("a", &["eth0:!"]), ("b", &["eth0:!"])], "a(eth0) b(eth0)", false, true),
+        ("a handover", &[("a", &["eth0:b!"]), ("b", &["eth0:a!"])], "a(eth0) b(eth0)", true, false),
         (
-            "a hand-over",
-            &[("a", &["eth0:b!"]), ("b", &["eth0:a!"])],
-            "a(eth0) b(eth0)",
-            true,
-            false,
-        ),
-        (
-            "two wires",
+            "two interfaces that receive hellos of both owners",
             &[("a", &["eth0:b!", "eth1:b"]), ("b", &["eth0:a", "eth1:a!"])],
             "a(eth0) b(eth1)",
             // A SpeakerStatus does not show which interfaces are on one network segment. The
@@ -238,14 +247,14 @@ mod tests {
             false,
         ),
         (
-            "two wires that not all nodes are on",
+            "two segments that not all nodes are on",
             &[("a", &["eth0:c!"]), ("b", &["eth1:c!"]), ("c", &["eth0:a", "eth1:b"])],
             "a(eth0) b(eth1)",
             false,
             true,
         ),
         (
-            "on two links of one node",
+            "two interfaces of one node",
             &[("a", &["eth0:b!", "eth1:b!"]), ("b", &["eth0:a"])],
             "a(eth0,eth1)",
             false,
@@ -254,16 +263,20 @@ mod tests {
     ];
 
     #[test]
-    fn who_lives_is_believed_and_who_is_heard_by_nobody_is_not() {
-        for (what, speakers, expect, moving, parted) in OWNERS {
+    fn owners_are_reported_by_live_speakers_only() {
+        for (case, speakers, expect, moving, partitioned) in OWNER_CASES {
             let speakers: Vec<_> =
-                speakers.iter().map(|(node, links)| speaker(node, links)).collect();
-            assert_eq!(owners(&speakers, &[], &[]), (expect.to_owned(), moving, parted), "{what}");
+                speakers.iter().map(|(node, interfaces)| speaker(node, interfaces)).collect();
+            assert_eq!(
+                owners(&speakers, &[], &[]),
+                (expect.to_owned(), moving, partitioned),
+                "{case}"
+            );
         }
     }
 
     #[test]
-    fn a_node_that_is_gone_or_lost_announces_nothing() {
+    fn a_deleted_or_unreachable_node_owns_no_address() {
         let alone = [speaker("a", &["eth0:!"])];
         assert_eq!(owners(&alone, &["a"], &[]).0, "");
         assert_eq!(owners(&alone, &[], &["a"]).0, "");
@@ -271,8 +284,12 @@ mod tests {
         assert_eq!(
             owners(&both, &["b"], &[]).0,
             "a(eth0)",
-            "the kubelet of b is away, its speaker is not"
+            "the kubelet of b does not report, but its speaker runs"
         );
-        assert_eq!(owners(&both, &[], &["b"]).0, "", "a speaks of a node that is gone: so is a");
+        assert_eq!(
+            owners(&both, &[], &["b"]).0,
+            "",
+            "a reports hellos of a deleted node, so its status is stale"
+        );
     }
 }

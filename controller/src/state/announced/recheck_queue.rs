@@ -10,9 +10,9 @@ use super::{CONDITIONS_AT_ONCE_MAX, CONDITIONS_PER_SECOND_MAX};
 use std::time::Duration;
 
 /// Delay until the next pass of the main loop if one pass could not check all due Services.
-const NEXT_PASS: Duration = Duration::from_millis(1);
+const NEXT_PASS_DELAY: Duration = Duration::from_millis(1);
 /// Time between two condition writes at the maximum rate.
-const SPACING: Duration = Duration::from_millis(1_000 / CONDITIONS_PER_SECOND_MAX as u64);
+const WRITE_SPACING: Duration = Duration::from_millis(1_000 / CONDITIONS_PER_SECOND_MAX as u64);
 
 /// The queued checks of single Services, by time, and the position of the round through all
 /// Services.
@@ -50,12 +50,15 @@ impl Default for RateLimit {
 
 impl RateLimit {
     fn refill(&mut self, now: Instant) {
-        let more = now.since(self.since).as_nanos() / SPACING.as_nanos();
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        if more >= CONDITIONS_AT_ONCE_MAX - self.tokens {
+        let new_tokens = now.since(self.since).as_nanos() / WRITE_SPACING.as_nanos();
+        let new_tokens = u32::try_from(new_tokens).unwrap_or(u32::MAX);
+        if new_tokens >= CONDITIONS_AT_ONCE_MAX - self.tokens {
             *self = Self { tokens: CONDITIONS_AT_ONCE_MAX, since: now };
         } else {
-            *self = Self { tokens: self.tokens + more, since: self.since + SPACING * more };
+            *self = Self {
+                tokens: self.tokens + new_tokens,
+                since: self.since + WRITE_SPACING * new_tokens,
+            };
         }
     }
 }
@@ -80,25 +83,25 @@ impl RecheckQueue {
     }
 
     /// Queues a check of a Service at `at`, unless an earlier one is queued.
-    pub(super) fn look_at(
+    pub(super) fn queue(
         &mut self,
         key: &Key,
-        motion: &mut Option<Box<QueuedRecheck>>,
+        queued: &mut Option<Box<QueuedRecheck>>,
         at: Instant,
         since: Option<Instant>,
     ) {
-        let since = motion.as_ref().and_then(|motion| motion.since).or(since);
-        if motion.as_ref().is_none_or(|motion| motion.at > at) {
-            self.forget(key, motion);
+        let since = queued.as_ref().and_then(|queued| queued.since).or(since);
+        if queued.as_ref().is_none_or(|queued| queued.at > at) {
+            self.remove(key, queued);
             self.due.insert((at, key.clone()));
-            *motion = Some(Box::new(QueuedRecheck { at, since }));
+            *queued = Some(Box::new(QueuedRecheck { at, since }));
         }
     }
 
     /// Removes the queued check of a Service.
-    pub(in crate::state) fn forget(&mut self, key: &Key, motion: &mut Option<Box<QueuedRecheck>>) {
-        if let Some(is) = motion.take() {
-            self.due.remove(&(is.at, key.clone()));
+    pub(in crate::state) fn remove(&mut self, key: &Key, queued: &mut Option<Box<QueuedRecheck>>) {
+        if let Some(recheck) = queued.take() {
+            self.due.remove(&(recheck.at, key.clone()));
         }
     }
 
@@ -114,7 +117,7 @@ impl RecheckQueue {
     }
 
     /// Returns the number of conditions that the rate limit allows now.
-    pub(super) const fn room(&self) -> u32 {
+    pub(super) const fn allowed_writes(&self) -> u32 {
         self.rate_limit.tokens
     }
 
@@ -129,9 +132,9 @@ impl RecheckQueue {
         let first = self.due.first().map(|(at, _)| *at);
         let next = if self.round.1 > 0 { now } else { first? };
         let soonest = if self.rate_limit.tokens == 0 {
-            self.rate_limit.since + SPACING
+            self.rate_limit.since + WRITE_SPACING
         } else {
-            now + NEXT_PASS
+            now + NEXT_PASS_DELAY
         };
         Some(next.max(soonest))
     }
@@ -146,37 +149,37 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_allows_a_few_at_once_and_so_many_in_a_second() {
-        let mut checks = RecheckQueue::default();
-        checks.begin_round(1_000_000);
+    fn the_rate_limit_allows_a_burst_and_a_rate_per_second() {
+        let mut rechecks = RecheckQueue::default();
+        rechecks.begin_round(1_000_000);
         let mut written = 0;
         let mut now = at(5_000);
         while now < at(6_000) {
-            assert_eq!(checks.is_due(now), checks.room() > 0);
-            while checks.room() > 0 {
-                checks.count_write();
+            assert_eq!(rechecks.is_due(now), rechecks.allowed_writes() > 0);
+            while rechecks.allowed_writes() > 0 {
+                rechecks.count_write();
                 written += 1;
             }
-            now = checks.deadline(now).unwrap();
+            now = rechecks.deadline(now).unwrap();
         }
         assert_eq!(written, CONDITIONS_PER_SECOND_MAX + CONDITIONS_AT_ONCE_MAX - 1);
     }
 
     #[test]
-    fn a_service_is_looked_at_when_it_was_first_said_and_once() {
-        let (mut checks, mut motion, key) =
+    fn a_service_is_queued_once_at_its_earliest_time() {
+        let (mut rechecks, mut queued, key) =
             (RecheckQueue::default(), None, Key::new("default", "web"));
-        checks.look_at(&key, &mut motion, at(30), Some(at(1)));
-        checks.look_at(&key, &mut motion, at(20), None);
-        checks.look_at(&key, &mut motion, at(40), None);
-        assert_eq!((checks.due(at(19)).count(), checks.due(at(20)).count()), (0, 1));
+        rechecks.queue(&key, &mut queued, at(30), Some(at(1)));
+        rechecks.queue(&key, &mut queued, at(20), None);
+        rechecks.queue(&key, &mut queued, at(40), None);
+        assert_eq!((rechecks.due(at(19)).count(), rechecks.due(at(20)).count()), (0, 1));
         assert_eq!(
-            motion.as_ref().unwrap().since,
+            queued.as_ref().unwrap().since,
             Some(at(1)),
-            "since when it is worse stays known"
+            "the time since which the facts differ is kept"
         );
-        assert_eq!(checks.deadline(at(10)), Some(at(20)));
-        checks.forget(&key, &mut motion);
-        assert_eq!((checks.deadline(at(10)), motion.is_none()), (None, true));
+        assert_eq!(rechecks.deadline(at(10)), Some(at(20)));
+        rechecks.remove(&key, &mut queued);
+        assert_eq!((rechecks.deadline(at(10)), queued.is_none()), (None, true));
     }
 }

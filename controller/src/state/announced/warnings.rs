@@ -39,18 +39,18 @@ impl DiagnosisInput<'_> {
             .map(|(family, _)| *family)
             .collect();
         let flawed = self.flawed(&everywhere);
-        let unlabelled = self.scene.ignores_label().then_some(Warning::LabelIgnored);
+        let label_ignored = self.cluster.ignores_label().then_some(Warning::LabelIgnored);
         let is_flawed = !flawed.is_empty();
         let flawed = is_flawed.then_some(Warning::Flawed(flawed));
         let first = failing.into_iter().map(|(_, warning)| warning).chain(self.unserved());
         Warnings {
-            all: first.chain(problems).chain(flawed).chain(unlabelled).collect(),
+            all: first.chain(problems).chain(flawed).chain(label_ignored).collect(),
             flawed: is_flawed,
         }
     }
 
     /// Returns the eligible endpoints.
-    pub(super) fn usable(&self) -> impl Iterator<Item = &Endpoint> {
+    pub(super) fn eligible_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.endpoints
             .iter()
             .copied()
@@ -60,20 +60,21 @@ impl DiagnosisInput<'_> {
     /// Returns whether an eligible endpoint has this family, so that kube-proxy forwards addresses
     /// of the family.
     pub(super) fn is_served(&self, family: Family) -> bool {
-        self.usable().any(|endpoint| endpoint.family == family)
+        self.eligible_endpoints().any(|endpoint| endpoint.family == family)
     }
 
     /// Returns the warning about failing health checks of a family; `None` if none fails, or if the
     /// Service has no address of the family.
     fn failing(&self, family: Family) -> Option<Warning<'_>> {
         let has = |family| self.service.announceable().any(|address| Family::of(address) == family);
-        let usable = self.usable().filter(|endpoint| endpoint.family == family && has(family));
-        let nodes: BTreeSet<_> = usable.map(|endpoint| endpoint.node.as_deref()).collect();
+        let eligible =
+            self.eligible_endpoints().filter(|endpoint| endpoint.family == family && has(family));
+        let nodes: BTreeSet<_> = eligible.map(|endpoint| endpoint.node.as_deref()).collect();
         // Ignores reports of nodes that have no eligible endpoint of the family any more.
-        let is_so = |(node, failing): &(&str, &FailingHealthCheck)| {
+        let applies = |(node, failing): &(&str, &FailingHealthCheck)| {
             failing.family == family && nodes.contains(&Some(*node))
         };
-        let failing = self.voices?.failing(&self.service.key).filter(is_so);
+        let failing = self.live_speakers?.failing(&self.service.key).filter(applies);
         let (names, why): (Vec<_>, Vec<_>) =
             failing.map(|(node, failing)| (node, &*failing.why)).unzip();
         if names.is_empty() {
@@ -107,22 +108,23 @@ impl DiagnosisInput<'_> {
     /// checks of the families in `everywhere` are no flaw, because they fail on all nodes and have
     /// a warning of their own.
     fn flawed(&self, everywhere: &[Family]) -> Vec<FlawedOwner<'_>> {
-        let Some(voices) = self.voices else { return Vec::new() };
-        let owners = self.service.announceable().flat_map(|address| voices.owners(address).all);
+        let Some(live_speakers) = self.live_speakers else { return Vec::new() };
+        let owners =
+            self.service.announceable().flat_map(|address| live_speakers.owners(address).all);
         let owners: BTreeSet<_> = owners.map(|owner| owner.node).collect();
         let others_pass = |address| !everywhere.contains(&Family::of(address));
         let fails =
             |node| self.group.as_ref().is_some_and(|group| group.failing_on(node).any(others_pass));
         let flawed = |node| {
-            let flaw = flaw(voices.of(node)?, fails(node))?;
+            let flaw = flaw(live_speakers.of(node)?, fails(node))?;
             Some(FlawedOwner { node, flaw })
         };
         owners.into_iter().filter_map(flawed).collect()
     }
 }
 
-/// Returns the worst reason why another node should announce instead of this one, if any. `fails`
-/// is true if endpoints on the node fail their health check.
+/// Returns the worst flaw of a speaker's node, because of which another node should announce
+/// instead, if there is any. `fails` is true if endpoints on the node fail their health check.
 fn flaw(speaker: &Speaker, fails: bool) -> Option<Flaw<'_>> {
     match speaker.kube_proxy_issue() {
         _ if fails => Some(Flaw::EndpointsFail),

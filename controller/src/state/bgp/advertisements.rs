@@ -10,17 +10,17 @@ use ferrolb_runtime::store::Store;
 
 use super::super::custom_resources::{CustomResources, StatusResource};
 use super::super::messages::bgp::BgpMessage;
-use super::super::validity::{assume, verdict};
+use super::super::validity::{compare_status, record_status};
 use crate::desired::{CustomResourceStatus, ValidStatus};
 
 /// Inputs of a BGPAdvertisement's status, in addition to the BGPAdvertisement itself.
 pub(in crate::state) struct AdvertisementStatusInputs<'a> {
     pools: Vec<&'a Pool>,
-    /// By name of a community, the Community that defines it.
+    /// For each community name, the Community that defines the name.
     aliases: BTreeMap<&'a str, &'a str>,
     /// The names of all BGPPeers.
     peers: BTreeSet<&'a str>,
-    /// By BGPAdvertisement that is in conflict, the older BGPAdvertisement that overrides it.
+    /// For each BGPAdvertisement in conflict, the older BGPAdvertisement that overrides it.
     conflicts: BTreeMap<&'a str, &'a BgpAdvertisement>,
 }
 
@@ -38,51 +38,51 @@ impl StatusResource for BgpAdvertisement {
 
     fn status(
         &self,
-        around: &AdvertisementStatusInputs<'_>,
+        inputs: &AdvertisementStatusInputs<'_>,
         fields: &StatusFields,
     ) -> Option<ValidStatus> {
-        around.status(self, fields)
+        inputs.status(self, fields)
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
-        let is = &mut self.status.0;
-        assume(&mut is.conditions, &mut is.observed_generation, written);
+        let status = &mut self.status.0;
+        record_status(&mut status.conditions, &mut status.observed_generation, written);
     }
 }
 
 impl<'a> AdvertisementStatusInputs<'a> {
-    /// Collects these inputs from the stores. `aliases` come from
+    /// Collects the inputs from the stores. `aliases` come from
     /// [`alias_owners`](super::super::validity::alias_owners).
     pub(in crate::state) fn of(
         own: &'a CustomResources,
         nodes: &Store<Box<str>, Node>,
         aliases: BTreeMap<&'a str, &'a str>,
     ) -> Self {
-        let ads: Vec<_> = own.bgp_advertisements.values().collect();
+        let advertisements: Vec<_> = own.bgp_advertisements.values().collect();
         let labels: Vec<_> = nodes.values().map(|node| &node.labels).collect();
         let peers = own.peers.keys().map(|name| &**name).collect();
-        Self::new(&ads, &labels, own.pools.values().collect(), aliases, peers)
+        Self::new(&advertisements, &labels, own.pools.values().collect(), aliases, peers)
     }
 
     /// Stores the inputs, and computes the conflicts between all BGPAdvertisements. `nodes` has the
     /// labels of each node; if it is empty, assumes one node without labels.
     pub(super) fn new(
-        ads: &[&'a BgpAdvertisement],
+        advertisements: &[&'a BgpAdvertisement],
         nodes: &[&BTreeMap<String, String>],
         pools: Vec<&'a Pool>,
         aliases: BTreeMap<&'a str, &'a str>,
         peers: BTreeSet<&'a str>,
     ) -> Self {
-        let mut surroundings = Self { pools, aliases, peers, conflicts: BTreeMap::new() };
-        let announces = |ad: &&'a BgpAdvertisement| {
-            ad.problem.is_none() && surroundings.unknown_communities(ad).next().is_none()
+        let mut inputs = Self { pools, aliases, peers, conflicts: BTreeMap::new() };
+        let is_announced = |ad: &&'a BgpAdvertisement| {
+            ad.problem.is_none() && inputs.unknown_communities(ad).next().is_none()
         };
-        let mut announcing: Vec<_> = ads.iter().copied().filter(announces).collect();
+        let mut announcing: Vec<_> = advertisements.iter().copied().filter(is_announced).collect();
         announcing.sort_by_key(|ad| (ad.created, &*ad.name));
-        let bare = [&BTreeMap::new()];
-        let nodes = if nodes.is_empty() { bare.as_slice() } else { nodes };
-        surroundings.conflicts = conflicts(&announcing, nodes, &surroundings.pools);
-        surroundings
+        let no_labels = [&BTreeMap::new()];
+        let nodes = if nodes.is_empty() { no_labels.as_slice() } else { nodes };
+        inputs.conflicts = conflicts(&announcing, nodes, &inputs.pools);
+        inputs
     }
 
     /// Returns the status to write to a BGPAdvertisement; `None` if it is up to date, or the CRD
@@ -92,9 +92,9 @@ impl<'a> AdvertisementStatusInputs<'a> {
         ad: &BgpAdvertisement,
         fields: &StatusFields,
     ) -> Option<ValidStatus> {
-        let is = (ad.status.conditions.as_slice(), ad.status.observed_generation);
-        let (wanted, same) = verdict(&self.message(ad), ad.generation, is);
-        (!same && fields.has("conditions")).then_some(wanted)
+        let current = (ad.status.conditions.as_slice(), ad.status.observed_generation);
+        let (desired, same) = compare_status(&self.message(ad), ad.generation, current);
+        (!same && fields.has("conditions")).then_some(desired)
     }
 
     fn message<'s>(&'s self, ad: &'s BgpAdvertisement) -> BgpMessage<'s> {
@@ -145,47 +145,52 @@ impl<'a> AdvertisementStatusInputs<'a> {
     }
 }
 
-/// Returns the BGPAdvertisements that are in conflict with an older one, and that older one. Both
+/// Returns the BGPAdvertisements in conflict with an older one, each with the older one. Both
 /// advertise the same prefix from the same node to the same router, but with different values of an
 /// attribute that a route has only once.
 ///
-/// `ads` are sorted by age, and all of them are valid. The result ignores BGPAdvertisements that
-/// select only some Services, because the Services are unknown here.
+/// `advertisements` are sorted by age, and all of them are valid. The result ignores
+/// BGPAdvertisements that select only some Services, because the Services are unknown here.
 fn conflicts<'a>(
-    ads: &[&'a BgpAdvertisement],
+    advertisements: &[&'a BgpAdvertisement],
     nodes: &[&BTreeMap<String, String>],
     pools: &[&Pool],
 ) -> BTreeMap<&'a str, &'a BgpAdvertisement> {
-    let here = |labels: &BTreeMap<String, String>| -> Vec<usize> {
-        let counts =
-            |place: &usize| ads[*place].selects_any_service() && ads[*place].selects_node(labels);
-        (0..ads.len()).filter(counts).collect()
+    let selected_ads = |labels: &BTreeMap<String, String>| -> Vec<usize> {
+        let is_selected = |index: &usize| {
+            advertisements[*index].selects_any_service()
+                && advertisements[*index].selects_node(labels)
+        };
+        (0..advertisements.len()).filter(is_selected).collect()
     };
-    let sorts: BTreeSet<Vec<usize>> = nodes.iter().map(|labels| here(labels)).collect();
+    let ad_sets: BTreeSet<Vec<usize>> = nodes.iter().map(|labels| selected_ads(labels)).collect();
     // Groups of BGPAdvertisements that advertise common prefixes; each group has indices into
-    // `ads`.
-    let mut companies: BTreeSet<Vec<usize>> = BTreeSet::new();
+    // `advertisements`.
+    let mut groups: BTreeSet<Vec<usize>> = BTreeSet::new();
     for pool in pools {
         let families: BTreeSet<Family> = pool.ranges.iter().map(|range| range.family()).collect();
-        for (sort, family) in
-            sorts.iter().flat_map(|sort| families.iter().map(move |family| (sort, *family)))
+        for (ad_set, family) in
+            ad_sets.iter().flat_map(|ad_set| families.iter().map(move |family| (ad_set, *family)))
         {
             let mut by_length: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
-            for place in sort.iter().filter(|place| ads[**place].selects_pool(pool)) {
-                by_length.entry(ads[*place].aggregation_length(family)).or_default().push(*place);
+            for index in ad_set.iter().filter(|index| advertisements[**index].selects_pool(pool)) {
+                by_length
+                    .entry(advertisements[*index].aggregation_length(family))
+                    .or_default()
+                    .push(*index);
             }
-            companies.extend(by_length.into_values().filter(|places| places.len() > 1));
+            groups.extend(by_length.into_values().filter(|indices| indices.len() > 1));
         }
     }
-    let named = ads.iter().flat_map(|ad| &ad.peers).map(|name| &**name);
+    let named = advertisements.iter().flat_map(|ad| &ad.peers).map(|name| &**name);
     // The empty name represents every BGPPeer that no BGPAdvertisement names.
     let peers: BTreeSet<&str> = named.chain([""]).collect();
     let mut conflicts = BTreeMap::new();
-    for (company, peer) in
-        companies.iter().flat_map(|company| peers.iter().map(move |peer| (company, *peer)))
+    for (group, peer) in
+        groups.iter().flat_map(|group| peers.iter().map(move |peer| (group, *peer)))
     {
         let mut announcing =
-            company.iter().map(|place| ads[*place]).filter(|ad| ad.selects_peer(peer));
+            group.iter().map(|index| advertisements[*index]).filter(|ad| ad.selects_peer(peer));
         let Some(oldest) = announcing.next() else { continue };
         for ad in announcing.filter(|ad| attributes(ad) != attributes(oldest)) {
             conflicts.entry(&*ad.name).or_insert(oldest);

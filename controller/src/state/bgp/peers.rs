@@ -13,15 +13,15 @@ use ferrolb_runtime::store::Store;
 use super::super::custom_resources::{CustomResources, StatusResource};
 use super::super::messages::peer::{NodeSession, PeerMessage, SessionIssue, SessionMessage};
 use super::super::messages::valid::ProfileMessage;
-use super::super::validity::{assume, assume_condition, compare_condition, verdict};
+use super::super::validity::{compare_condition, compare_status, record_condition, record_status};
 use crate::desired::{CustomResourceStatus, PeerStatus, ValidStatus};
 
 /// Inputs of a BGPPeer's status, in addition to the BGPPeer itself.
 pub(in crate::state) struct PeerStatusInputs<'a> {
     /// The BGPPeers that have no session on a node because of another BGPPeer, from [`conflicts`].
     pub(super) conflicts: BTreeMap<&'a str, PeerConflict>,
-    /// By BGPPeer, the first node whose speaker cannot use the Secret with the password, and why,
-    /// from [`secrets`].
+    /// For each BGPPeer with an unusable password Secret, the first node whose speaker reports it,
+    /// and why, from [`secrets`].
     pub(super) secrets: BTreeMap<&'a str, (&'a str, &'a str)>,
     /// All BFDProfiles, by name.
     pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
@@ -30,7 +30,7 @@ pub(in crate::state) struct PeerStatusInputs<'a> {
 }
 
 impl<'a> PeerStatusInputs<'a> {
-    /// Collects these inputs from the stores.
+    /// Collects the inputs from the stores.
     pub(in crate::state) fn of(
         own: &'a CustomResources,
         nodes: &'a Store<Box<str>, Node>,
@@ -41,7 +41,10 @@ impl<'a> PeerStatusInputs<'a> {
             conflicts: conflicts(own.peers.values(), &labels),
             secrets: secrets(speakers.values()),
             profiles: own.profiles.iter().map(|(name, profile)| (&**name, profile)).collect(),
-            speakers: speakers.values().filter_map(|is| Some((nodes.get(&is.node)?, is))).collect(),
+            speakers: speakers
+                .values()
+                .filter_map(|current| Some((nodes.get(&current.node)?, current)))
+                .collect(),
         }
     }
 }
@@ -52,8 +55,8 @@ pub(super) fn conflicts<'a>(
     peers: impl Iterator<Item = &'a BgpPeer> + Clone,
     nodes: &[&BTreeMap<String, String>],
 ) -> BTreeMap<&'a str, PeerConflict> {
-    let bare = [&BTreeMap::new()];
-    let nodes = if nodes.is_empty() { bare.as_slice() } else { nodes };
+    let no_labels = [&BTreeMap::new()];
+    let nodes = if nodes.is_empty() { no_labels.as_slice() } else { nodes };
     let mut conflicts = BTreeMap::new();
     // Even if thousands of nodes exist, only few distinct sets of BGPPeers select them. Each set is
     // checked once.
@@ -70,8 +73,8 @@ pub(super) fn conflicts<'a>(
     conflicts
 }
 
-/// Returns, by BGPPeer, the first node whose speaker cannot use the Secret with the password, and
-/// why.
+/// Returns, for each BGPPeer with an unusable password Secret, the first node whose speaker reports
+/// it, and why.
 pub(super) fn secrets<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
 ) -> BTreeMap<&'a str, (&'a str, &'a str)> {
@@ -90,34 +93,32 @@ pub(super) fn secrets<'a>(
 /// for it.
 pub(super) fn peer_status(
     peer: &BgpPeer,
-    surroundings: &PeerStatusInputs<'_>,
+    inputs: &PeerStatusInputs<'_>,
     fields: &StatusFields,
 ) -> Option<PeerStatus> {
     let message = match &peer.session {
         Err(problem) => PeerMessage::Problem(problem),
-        Ok(session) => surroundings.message(&peer.name, session),
+        Ok(session) => inputs.message(&peer.name, session),
     };
-    let has = &peer.status;
-    let is = (has.conditions.as_slice(), has.observed_generation);
-    let (valid, same) = verdict(&message, peer.generation, is);
-    let count = peer.session.is_ok().then(|| surroundings.count(peer)).flatten();
+    let status = &peer.status;
+    let current = (status.conditions.as_slice(), status.observed_generation);
+    let (valid, same) = compare_status(&message, peer.generation, current);
+    let count = peer.session.is_ok().then(|| inputs.count(peer)).flatten();
     let sessions =
         count.as_ref().filter(|_| fields.has("sessions")).map(|count| count.text.clone());
-    let counted = sessions.as_deref() == has.sessions.as_deref();
-    let judge = |count: SessionCount<'_>| {
-        compare_condition(CONDITION_ESTABLISHED, &count.message, &has.conditions)
+    let sessions_match = sessions.as_deref() == status.sessions.as_deref();
+    let compare = |count: SessionCount<'_>| {
+        compare_condition(CONDITION_ESTABLISHED, &count.message, &status.conditions)
     };
-    let (established, told) = match count.map(judge) {
-        Some((condition, told)) => (Some(condition), told),
-        None => {
-            (None, has.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED))
-        }
+    let (established, established_matches) = match count.map(compare) {
+        Some((condition, established_matches)) => (Some(condition), established_matches),
+        None => (
+            None,
+            status.conditions.iter().all(|condition| condition.type_ != CONDITION_ESTABLISHED),
+        ),
     };
-    (!(same && counted && told) && fields.has("conditions")).then_some(PeerStatus {
-        valid,
-        sessions,
-        established,
-    })
+    (!(same && sessions_match && established_matches) && fields.has("conditions"))
+        .then_some(PeerStatus { valid, sessions, established })
 }
 
 impl StatusResource for BgpPeer {
@@ -135,15 +136,19 @@ impl StatusResource for BgpPeer {
         peer
     }
 
-    fn status(&self, around: &PeerStatusInputs<'_>, fields: &StatusFields) -> Option<PeerStatus> {
-        peer_status(self, around, fields)
+    fn status(&self, inputs: &PeerStatusInputs<'_>, fields: &StatusFields) -> Option<PeerStatus> {
+        peer_status(self, inputs, fields)
     }
 
     fn record_written(&mut self, written: &PeerStatus) {
-        let is = &mut self.status.0;
-        assume(&mut is.conditions, &mut is.observed_generation, &written.valid);
-        assume_condition(CONDITION_ESTABLISHED, &mut is.conditions, written.established.as_ref());
-        is.sessions = written.sessions.as_deref().map(str::to_owned);
+        let status = &mut self.status.0;
+        record_status(&mut status.conditions, &mut status.observed_generation, &written.valid);
+        record_condition(
+            CONDITION_ESTABLISHED,
+            &mut status.conditions,
+            written.established.as_ref(),
+        );
+        status.sessions = written.sessions.as_deref().map(str::to_owned);
     }
 }
 
@@ -167,8 +172,8 @@ impl StatusResource for BfdProfile {
     }
 
     fn record_written(&mut self, written: &ValidStatus) {
-        let is = &mut self.status.0;
-        assume(&mut is.conditions, &mut is.observed_generation, written);
+        let status = &mut self.status.0;
+        record_status(&mut status.conditions, &mut status.observed_generation, written);
     }
 }
 
@@ -239,9 +244,9 @@ pub(super) fn profile_status(profile: &BfdProfile, fields: &StatusFields) -> Opt
         Ok(_) => ProfileMessage::Valid,
         Err(problem) => ProfileMessage::Problem(problem),
     };
-    let is = (profile.status.conditions.as_slice(), profile.status.observed_generation);
-    let (wanted, same) = verdict(&message, profile.generation, is);
-    (!same && fields.has("conditions")).then_some(wanted)
+    let current = (profile.status.conditions.as_slice(), profile.status.observed_generation);
+    let (desired, same) = compare_status(&message, profile.generation, current);
+    (!same && fields.has("conditions")).then_some(desired)
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{InterfaceIssueReason, NAMESPACE};
+use ferrolb_proto::api::InterfaceIssueReason;
 use ferrolb_proto::facts::EndpointCondition;
 use ferrolb_proto::range::Family;
 
 use super::cause::Causes;
-use super::{NAMED_MAX, NamesWithCount, SEPARATOR, describe, join};
+use super::{NAMED_MAX, Names, NamesWithCount, SEPARATOR, join};
 use crate::state::announced::Reason;
 
 /// Where an address is announced, or why it is not. `first` is the finding that decides the reason
@@ -39,7 +39,7 @@ pub(in crate::state) enum Finding<'a> {
     ProxyMode,
     /// No endpoint is eligible. `family` is set if only endpoints of this family are missing and
     /// the other family has eligible ones.
-    NoEndpoint { family: Option<Family>, usable: EndpointCondition },
+    NoEndpoint { family: Option<Family>, endpoint_condition: EndpointCondition },
     /// No valid advertisement selects the pool and the Service.
     NoAdvertisement { pool: &'a str },
     /// No pool contains the address.
@@ -76,7 +76,7 @@ pub(in crate::state) enum Finding<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) struct Owner<'a> {
     pub(in crate::state) node: &'a str,
-    pub(in crate::state) links: Vec<&'a str>,
+    pub(in crate::state) interfaces: Vec<&'a str>,
 }
 
 /// An issue that a speaker reports for an address that is announced nevertheless.
@@ -109,7 +109,7 @@ pub(in crate::state) enum Depreferred<'a> {
 
 impl Display for Owner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.node, self.links.join(", "))
+        write!(f, "{} ({})", self.node, self.interfaces.join(", "))
     }
 }
 
@@ -149,7 +149,7 @@ impl Finding<'_> {
     }
 
     /// Renders the finding as the message about these addresses.
-    fn text(&self, addresses: &str) -> String {
+    fn text(&self, addresses: &str, names: &Names) -> String {
         if let Some(location) = self.location() {
             return format!("{addresses} {location}");
         }
@@ -170,7 +170,7 @@ impl Finding<'_> {
                 let path = if self.is_bgp() { " by BGP" } else { "" };
                 let fact =
                     self.unknown().map_or_else(|| format!("not announced{path}"), str::to_owned);
-                format!("{addresses} {fact}: {}", self.cause())
+                format!("{addresses} {fact}: {}", self.cause(names))
             }
         }
     }
@@ -187,11 +187,11 @@ impl Finding<'_> {
         }
     }
 
-    /// Returns where the address is announced, if it is.
+    /// Returns where the address is announced; `None` if it is not announced.
     fn location(&self) -> Option<String> {
         match self {
-            Self::Owned { owners, partitioned: apart, issue } => {
-                Some(owned(owners, *apart, issue.as_ref()))
+            Self::Owned { owners, partitioned, issue } => {
+                Some(owned(owners, *partitioned, issue.as_ref()))
             }
             Self::Routed { from, to, depreferred, overridden } => {
                 Some(routed(from, to, depreferred, overridden))
@@ -214,7 +214,7 @@ impl Finding<'_> {
     }
 
     /// Returns why the address is not announced, and the command or the change that helps.
-    fn cause(&self) -> String {
+    fn cause(&self, names: &Names) -> String {
         match self {
             // `text` renders these findings without a cause.
             Self::Owned { .. }
@@ -225,7 +225,9 @@ impl Finding<'_> {
                                 address. If another component does, set the annotation \
                                 ferrolb.io/ip-mode to Proxy,announce"
                 .to_owned(),
-            Self::NoEndpoint { family, usable } => no_endpoint(*family, *usable),
+            Self::NoEndpoint { family, endpoint_condition } => {
+                no_endpoint(*family, *endpoint_condition)
+            }
             Self::NoAdvertisement { pool } => format!(
                 "no valid L2Advertisement or BGPAdvertisement selects IPAddressPool {pool} and \
                  this Service: create one, or change the selectors of one"
@@ -236,12 +238,12 @@ impl Finding<'_> {
                 .to_owned()
             }
             Self::NoNode(causes) | Self::NoRoute(causes) => {
-                format!("no node is eligible; {causes}")
+                format!("no node is eligible; {}", causes.text(names))
             }
             Self::NoSpeaker { nodes } => format!(
-                "no speaker runs on an eligible node ({}). See `kubectl -n {NAMESPACE} describe \
-                 daemonset speaker`",
-                list(nodes)
+                "no speaker runs on an eligible node ({}). See {}",
+                list(nodes),
+                names.describe_speakers()
             ),
             Self::Isolated { nodes } => format!(
                 "the speakers of all eligible nodes ({}) receive nothing on their interfaces. \
@@ -250,22 +252,23 @@ impl Finding<'_> {
             ),
             Self::Unclaimed { nodes } => format!(
                 "no speaker has claimed the address yet (eligible: {}). If this persists, see \
-                 `kubectl -n {NAMESPACE} logs daemonset/speaker`",
-                list(nodes)
+                 `kubectl -n {} logs daemonset/speaker`",
+                list(nodes),
+                names.namespace
             ),
             Self::OwnerUnknown { nodes } => format!(
-                "with this --api-group, speakers report no owner in a SpeakerStatus (eligible nodes: {}). See {STATE}",
+                "with this --api-group, speakers report no owner in a SpeakerStatus (eligible nodes: {}). See {STATE_COMMAND}",
                 list(nodes)
             ),
             Self::NoSession { nodes, peers } => format!(
                 "no session from {} to {}. See {}",
                 list(nodes),
                 list(peers),
-                describe("bgppeers", &peers[..peers.len().min(NAMED_MAX)])
+                names.describe("bgppeers", &peers[..peers.len().min(NAMED_MAX)])
             ),
             Self::RouteUnknown => {
                 format!(
-                    "with this --api-group, speakers report no sessions in a SpeakerStatus. See {STATE}"
+                    "with this --api-group, speakers report no sessions in a SpeakerStatus. See {STATE_COMMAND}"
                 )
             }
         }
@@ -273,7 +276,7 @@ impl Finding<'_> {
 }
 
 /// The command that shows the state of a node's speaker.
-const STATE: &str = "`curl -s http://127.0.0.1:7472/state` on a node";
+const STATE_COMMAND: &str = "`curl -s http://127.0.0.1:7472/state` on a node";
 
 impl Diagnosis<'_> {
     /// Returns the reason of the condition for this diagnosis.
@@ -282,8 +285,8 @@ impl Diagnosis<'_> {
     }
 
     /// Returns the part of the message about these addresses.
-    pub(in crate::state) fn text(&self, addresses: &[IpAddr]) -> String {
-        let text = self.first.text(&join(addresses));
+    pub(in crate::state) fn text(&self, addresses: &[IpAddr], names: &Names) -> String {
+        let text = self.first.text(&join(addresses), names);
         let Some(second) = &self.second else { return text };
         let rest = match second.location() {
             Some(location) if self.reason() == Reason::Announced => {
@@ -294,7 +297,7 @@ impl Diagnosis<'_> {
                 let path = if self.first.is_bgp() { "on layer 2" } else { "by BGP" };
                 let fact =
                     second.unknown().map_or_else(|| format!("not announced {path}"), str::to_owned);
-                format!("{fact}: {}", second.cause())
+                format!("{fact}: {}", second.cause(names))
             }
         };
         format!("{text}{SEPARATOR}{rest}")
@@ -320,8 +323,8 @@ fn owned_by(owners: &[Owner<'_>]) -> String {
     format!(", announced from {}", owners_text(owners))
 }
 
-fn owned(owners: &[Owner<'_>], apart: bool, issue: Option<&OwnerIssue<'_>>) -> String {
-    let apart = if apart {
+fn owned(owners: &[Owner<'_>], partitioned: bool, issue: Option<&OwnerIssue<'_>>) -> String {
+    let partition = if partitioned {
         ", whose speakers do not receive each other's hellos: check the network between them"
     } else {
         ""
@@ -338,7 +341,7 @@ fn owned(owners: &[Owner<'_>], apart: bool, issue: Option<&OwnerIssue<'_>>) -> S
              device, or disable its proxy"
         ),
     });
-    format!("from {}{apart}{issue}", owners_text(owners))
+    format!("from {}{partition}{issue}", owners_text(owners))
 }
 
 fn routed(
@@ -354,17 +357,17 @@ fn routed(
     };
     let overridden = match overridden {
         [] => String::new(),
-        ads => format!(
+        names => format!(
             " (BGPAdvertisement {} is overridden by an older one with another localPref, med or \
              asPathPrepend)",
-            list(ads)
+            list(names)
         ),
     };
     format!("by BGP from {from} to {}{depreferred}{overridden}", list(to))
 }
 
-fn no_endpoint(family: Option<Family>, usable: EndpointCondition) -> String {
-    let state = match usable {
+fn no_endpoint(family: Option<Family>, endpoint_condition: EndpointCondition) -> String {
+    let state = match endpoint_condition {
         EndpointCondition::ReadyOrTerminating => "is ready, or serving while terminating",
         EndpointCondition::Ready => {
             "is ready, as annotation ferrolb.io/endpoint-condition requires"

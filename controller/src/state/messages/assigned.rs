@@ -4,10 +4,10 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use ferrolb_proto::api::{ConditionStatus, IpMode, NAMESPACE};
+use ferrolb_proto::api::{ConditionStatus, IpMode};
 use ferrolb_proto::facts::Service;
 
-use super::{FirstNames, Message, SEPARATOR, describe, join};
+use super::{FirstNames, Message, Names, SEPARATOR, join};
 use crate::state::alloc::Refusal;
 use crate::state::choose::{Shortage, UnusablePools};
 use crate::state::service_addresses::{Assignment, LostAddresses};
@@ -28,8 +28,8 @@ pub(in crate::state) const SERVED_BY_METALLB: &str = "ServedByMetalLB";
 /// The content of a Service's condition `AddressAssigned`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::state) enum AssignedMessage<'a> {
-    /// FerroLB serves the Service; `claim` is the controller's decision about its addresses.
-    Decided { service: &'a Service, claim: &'a Assignment },
+    /// FerroLB serves the Service; `assignment` is the controller's decision about its addresses.
+    Decided { service: &'a Service, assignment: &'a Assignment, names: &'a Names },
     /// MetalLB serves the Service, as this annotation shows.
     MetalLb { annotation: &'a str },
 }
@@ -37,15 +37,15 @@ pub(in crate::state) enum AssignedMessage<'a> {
 impl Message for AssignedMessage<'_> {
     fn status(&self) -> ConditionStatus {
         match self {
-            Self::Decided { claim, .. } => claim.satisfied.into(),
+            Self::Decided { assignment, .. } => assignment.satisfied.into(),
             Self::MetalLb { .. } => ConditionStatus::False,
         }
     }
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Decided { claim, .. } => match &claim.shortage {
-                Some(shortage) if !claim.satisfied => shortage.reason(),
+            Self::Decided { assignment, .. } => match &assignment.shortage {
+                Some(shortage) if !assignment.satisfied => shortage.reason(),
                 Some(_) | None => ASSIGNED,
             },
             Self::MetalLb { .. } => SERVED_BY_METALLB,
@@ -56,7 +56,9 @@ impl Message for AssignedMessage<'_> {
 impl Display for AssignedMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Decided { service, claim } => f.write_str(&decided(service, claim)),
+            Self::Decided { service, assignment, names } => {
+                f.write_str(&decided(service, assignment, names))
+            }
             Self::MetalLb { annotation } => write!(
                 f,
                 "MetalLB serves this Service (annotation {annotation}), so FerroLB does not change \
@@ -69,33 +71,33 @@ impl Display for AssignedMessage<'_> {
 
 /// Returns the message of a decision. The message depends on the current state only, so a restart
 /// of the controller does not change it.
-fn decided(service: &Service, claim: &Assignment) -> String {
-    let from = claim.pool.as_deref().unwrap_or_default();
-    let has = format!("{} from pool {from}", join(&claim.addresses));
-    let short = claim.shortage.as_deref().map(|shortage| shortage.text(claim));
-    let mut parts = match (short, claim.satisfied) {
+fn decided(service: &Service, assignment: &Assignment, names: &Names) -> String {
+    let from = assignment.pool.as_deref().unwrap_or_default();
+    let has = format!("{} from pool {from}", join(&assignment.addresses));
+    let short = assignment.shortage.as_deref().map(|shortage| shortage.text(assignment, names));
+    let mut parts = match (short, assignment.satisfied) {
         (None, _) => vec![has],
         (Some(why), true) => vec![has, format!("ipFamilyPolicy PreferDualStack: {why}")],
-        (Some(why), false) if claim.addresses.is_empty() => vec![why],
+        (Some(why), false) if assignment.addresses.is_empty() => vec![why],
         (Some(why), false) => vec![why, format!("still assigned: {has}")],
     };
-    if !claim.addresses.is_empty() {
+    if !assignment.addresses.is_empty() {
         parts.extend(
-            Some(SharingParameters::of(service).to_string()).filter(|terms| !terms.is_empty()),
+            Some(SharingParameters::of(service).to_string()).filter(|text| !text.is_empty()),
         );
-        parts.extend(proxy(service, claim));
+        parts.extend(proxy(service, assignment));
     }
     parts.join(SEPARATOR)
 }
 
 /// Returns the part of the message about `ipMode: Proxy`, if the addresses have this mode.
-fn proxy(service: &Service, claim: &Assignment) -> Option<String> {
+fn proxy(service: &Service, assignment: &Assignment) -> Option<String> {
     let announced = if service.demand.request.announce_in_proxy_mode {
         "and the address is announced, as annotation ferrolb.io/ip-mode requests"
     } else {
         "so the address is not announced"
     };
-    (claim.mode == IpMode::Proxy).then(|| {
+    (assignment.mode == IpMode::Proxy).then(|| {
         format!("ipMode is Proxy: kube-proxy accepts no traffic for it on any node, {announced}")
     })
 }
@@ -117,7 +119,7 @@ impl Shortage {
 
     /// Returns why the Service does not have all addresses that it requests, and the change that
     /// helps.
-    pub(in crate::state) fn text(&self, claim: &Assignment) -> String {
+    pub(in crate::state) fn text(&self, assignment: &Assignment, names: &Names) -> String {
         match self {
             Self::BadRequest(problem) => problem.to_string(),
             Self::OneFamily(family) => format!(
@@ -127,19 +129,19 @@ impl Shortage {
             Self::Refused(address, refusal) => refusal.text(*address),
             Self::UnknownPool(pool) => format!(
                 "IPAddressPool {pool}, which the Service requests, does not exist: create it, or \
-                 remove the annotation address-pool"
+                 remove the annotation ferrolb.io/address-pool"
             ),
             Self::InvalidPool(pool) => format!(
                 "IPAddressPool {pool}, which the Service needs an address from, is invalid. See {}",
-                describe("ipaddresspools", &[pool])
+                names.describe("ipaddresspools", &[pool])
             ),
             Self::PoolNotAllowed(pool) => format!(
                 "IPAddressPool {pool}, which the Service requests, is for other namespaces or \
                  Services: change its spec.serviceAllocation, or request another pool"
             ),
-            Self::NoPool(closed) => no_pool(closed),
-            Self::Family(families) => match (families.as_slice(), &claim.pool) {
-                (_, Some(pool)) if !claim.addresses.is_empty() => format!(
+            Self::NoPool(unusable) => no_pool(unusable, names),
+            Self::Family(families) => match (families.as_slice(), &assignment.pool) {
+                (_, Some(pool)) if !assignment.addresses.is_empty() => format!(
                     "IPAddressPool {pool} has no {} addresses: add a range to it, or set \
                      spec.ipFamilyPolicy to SingleStack",
                     join(families)
@@ -163,17 +165,18 @@ impl Shortage {
     }
 }
 
-fn no_pool(UnusablePools { invalid, manual, others }: &UnusablePools) -> String {
+fn no_pool(UnusablePools { invalid, manual, others }: &UnusablePools, names: &Names) -> String {
     let causes = [
         (invalid, "invalid"),
         (manual, "spec.autoAssign is false"),
         (others, "spec.serviceAllocation excludes it"),
     ];
-    let there = causes.into_iter().filter(|(pools, _)| !pools.is_empty());
+    let present = causes.into_iter().filter(|(pools, _)| !pools.is_empty());
     let causes: Vec<_> =
-        there.map(|(pools, cause)| format!("{} ({cause})", FirstNames(pools))).collect();
+        present.map(|(pools, cause)| format!("{} ({cause})", FirstNames(pools))).collect();
     if causes.is_empty() {
-        return format!("no IPAddressPool exists: create one in namespace {NAMESPACE}");
+        let namespace = &names.namespace;
+        return format!("no IPAddressPool exists: create one in namespace {namespace}");
     }
     format!(
         "no IPAddressPool assigns addresses to this Service automatically: {}. Change or create a \
@@ -225,8 +228,8 @@ impl Refusal {
                 "{requested} is assigned to Service {key}: request another address, or share it \
                  with the same annotation ferrolb.io/allow-shared-ip on both"
             ),
-            Self::AssignedTo(key, clash) => {
-                format!("{requested} cannot be shared with Service {key}: {clash}")
+            Self::AssignedTo(key, conflict) => {
+                format!("{requested} cannot be shared with Service {key}: {conflict}")
             }
             Self::NotRequested | Self::Family => format!(
                 "{requested} is not of an IP family of the Service: request one address of each \
@@ -251,8 +254,8 @@ impl Refusal {
             Self::AssignedTo(key, SharingConflict::NoKey) => {
                 format!("it is assigned to Service {key}")
             }
-            Self::AssignedTo(key, clash) => {
-                format!("it cannot be shared with Service {key}: {clash}")
+            Self::AssignedTo(key, conflict) => {
+                format!("it cannot be shared with Service {key}: {conflict}")
             }
             Self::NotRequested => "the Service requests another address".to_owned(),
             Self::Family => {
@@ -269,10 +272,13 @@ impl Display for SharingConflict {
             Self::NoKey => {
                 f.write_str("set the same annotation ferrolb.io/allow-shared-ip on both")
             }
-            Self::Key => f.write_str("set their annotations allow-shared-ip to the same value"),
+            Self::Key => {
+                f.write_str("set their annotations ferrolb.io/allow-shared-ip to the same value")
+            }
             Self::Port(port) => write!(f, "both have port {port}. Change one of them"),
             Self::Local => f.write_str(
-                "with externalTrafficPolicy Local both must be Local and have equal selectors",
+                "with externalTrafficPolicy Local both must be Local and have equal selectors. \
+                 Change spec.externalTrafficPolicy or spec.selector of one",
             ),
         }
     }

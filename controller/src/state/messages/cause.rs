@@ -1,9 +1,10 @@
 //! The causes why nodes cannot announce an address, and the number of nodes per cause. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
-use super::{NAMED_MAX, NamesWithCount};
+use super::{NAMED_MAX, Names, NamesWithCount};
 
 /// Why a node cannot announce an address. A message lists the causes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,12 +44,32 @@ impl Causes<'_> {
     pub(in crate::state) fn count(&mut self, cause: Cause) {
         *self.counts.entry(cause).or_default() += 1;
     }
+
+    /// Returns the number of nodes for each cause, and the remedy for the most frequent one.
+    pub(in crate::state) fn text(&self, names: &Names) -> String {
+        let total: usize = self.counts.values().sum();
+        let mut text = format!("of {total} node{}, ", if total == 1 { "" } else { "s" });
+        for (i, (cause, count)) in self.counts.iter().enumerate() {
+            text.push_str(&format!("{}{count} {cause}", if i > 0 { ", " } else { "" }));
+            if let (Cause::NoInterface, Some((node, interfaces))) = (cause, &self.interfaces) {
+                let interfaces = NamesWithCount(interfaces, NAMED_MAX);
+                text.push_str(&format!(" ({node} has {interfaces})"));
+            }
+        }
+        if self.without_node_name {
+            return text + ". The eligible endpoints have no nodeName, so they are on no node";
+        }
+        // The message ends with the remedy for the most frequent cause. If several causes are
+        // equally frequent, the first one counts.
+        let most = self.counts.iter().rev().max_by_key(|(_, count)| **count);
+        text + &most.map_or_else(String::new, |(cause, _)| format!(": {}", cause.remedy(names)))
+    }
 }
 
 impl Cause {
     /// Returns the command or the change that helps to make the nodes eligible.
-    const fn remedy(self) -> &'static str {
-        match self {
+    fn remedy(self, names: &Names) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Unreachable => "see `kubectl describe nodes`",
             Self::Excluded => {
                 "`kubectl label node NODE \
@@ -65,11 +86,11 @@ impl Cause {
                 "change spec.nodeSelectors of a BGPPeer, or spec.peers of the BGPAdvertisement"
             }
             Self::TooManyCommunities => "remove some from spec.communities",
-            Self::NoSpeaker => "see `kubectl -n ferrolb-system describe daemonset speaker`",
+            Self::NoSpeaker => return Cow::Owned(format!("see {}", names.describe_speakers())),
             Self::NoGobgpd => {
                 "install gobgpd with deploy/install-bgp.yaml or the Helm value bgp.enabled=true"
             }
-        }
+        })
     }
 }
 
@@ -95,26 +116,5 @@ impl Display for Cause {
             Self::NoSpeaker => "without a live speaker",
             Self::NoGobgpd => "whose speaker has no --gobgp",
         })
-    }
-}
-
-impl Display for Causes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total: usize = self.counts.values().sum();
-        write!(f, "of {total} node{}, ", if total == 1 { "" } else { "s" })?;
-        for (i, (cause, count)) in self.counts.iter().enumerate() {
-            write!(f, "{}{count} {cause}", if i > 0 { ", " } else { "" })?;
-            if let (Cause::NoInterface, Some((node, interfaces))) = (cause, &self.interfaces) {
-                write!(f, " ({node} has {})", NamesWithCount(interfaces, NAMED_MAX))?;
-            }
-        }
-        if self.without_node_name {
-            return f
-                .write_str(". The eligible endpoints have no nodeName, so they are on no node");
-        }
-        // The message ends with the remedy for the most frequent cause. If several causes are
-        // equally frequent, the first one counts.
-        let most = self.counts.iter().rev().max_by_key(|(_, count)| **count);
-        most.map_or(Ok(()), |(cause, _)| write!(f, ": {}", cause.remedy()))
     }
 }

@@ -137,7 +137,7 @@ impl Display for SessionMessage<'_> {
     }
 }
 
-/// Renders the cause on the first of these nodes, as an example.
+/// Renders the issue on the first of several nodes, as an example.
 struct FirstCause<'a>(&'a [NodeSession<'a>]);
 
 impl Display for FirstCause<'_> {

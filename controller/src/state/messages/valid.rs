@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use ferrolb_proto::api::ConditionStatus;
-use ferrolb_proto::facts::{BfdProfileProblem, CommunityProblem};
+use ferrolb_proto::facts::{BfdProfileProblem, CommunityProblem, L2AdvertisementProblem};
 
 use super::{Message, UnknownPools, VALID};
 
@@ -11,8 +11,7 @@ use super::{Message, UnknownPools, VALID};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum L2Message<'a> {
     Valid,
-    /// A selector is invalid, or the object cannot be read.
-    Problem(&'a str),
+    Problem(&'a L2AdvertisementProblem),
     UnknownPool(Vec<&'a str>),
 }
 
@@ -24,7 +23,8 @@ impl Message for L2Message<'_> {
     fn reason(&self) -> &'static str {
         match self {
             Self::Valid => VALID,
-            Self::Problem(_) => "BadSelector",
+            Self::Problem(L2AdvertisementProblem::Selector(_)) => "BadSelector",
+            Self::Problem(L2AdvertisementProblem::Unreadable(_)) => "Unreadable",
             Self::UnknownPool(_) => "UnknownPool",
         }
     }
@@ -34,7 +34,7 @@ impl Display for L2Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Valid => f.write_str("the selected addresses are announced"),
-            Self::Problem(problem) => f.write_str(problem),
+            Self::Problem(problem) => problem.fmt(f),
             Self::UnknownPool(names) => write!(f, "{}", UnknownPools(names)),
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
+use ferrolb_proto::facts::EndpointProblem;
 use ferrolb_proto::range::Family;
 
 use super::{NamesWithCount, join};
@@ -27,7 +28,7 @@ pub(in crate::state) enum Warning<'a> {
     /// These addresses have no eligible endpoint of their family, but the other family has one.
     Unserved { family: Family, addresses: Vec<IpAddr> },
     /// An annotation about endpoints is invalid.
-    Annotation(String),
+    Annotation(EndpointProblem<'a>),
     /// The effect of [`Self::Annotation`], which precedes this warning: only the readiness of
     /// endpoints counts.
     ReadinessOnly,
@@ -80,14 +81,19 @@ impl Display for Warning<'_> {
                  spec.ipFamilyPolicy to SingleStack",
                 join(addresses)
             ),
-            Self::Annotation(problem) => f.write_str(problem),
+            Self::Annotation(problem) => problem.fmt(f),
             Self::ReadinessOnly => f.write_str("until then only the readiness of endpoints counts"),
             Self::Flawed(owners) => {
-                write!(f, "{}: no healthier node is eligible", NamesWithCount(owners, NAMED_MAX))
+                let owners = NamesWithCount(owners, NAMED_MAX);
+                write!(
+                    f,
+                    "{owners}: no healthier node is eligible. Check that node, or make another \
+                     one eligible"
+                )
             }
             Self::LabelIgnored => f.write_str(
                 "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, \
-                 so it is ignored",
+                 so it is ignored: remove it from the nodes that should announce",
             ),
         }
     }

@@ -1,4 +1,5 @@
-//! BGP custom resources in the state: when they are validated, and the statuses written to them.
+//! BGP custom resources in the state: when they are validated, and which statuses are written to
+//! them.
 
 use ferrolb_proto::facts::{
     BfdProfile, BgpAdvertisement, BgpPeer, Community, Speaker, SpeakerSession,
@@ -41,14 +42,14 @@ fn community(alias: &str) -> Event {
     )))
 }
 
-/// A world with an empty list of every custom resource.
-fn listed() -> World {
-    let mut world = World::new(vec![], vec![]);
+/// Returns a cluster with an empty list of every custom resource.
+fn with_empty_lists() -> Cluster {
+    let mut cluster = Cluster::new(vec![], vec![]);
     for [started, done] in lists() {
-        world.handle(started);
-        world.handle(done);
+        cluster.handle(started);
+        cluster.handle(done);
     }
-    world
+    cluster
 }
 
 fn lists() -> [[Event; 2]; 5] {
@@ -65,8 +66,8 @@ fn lists() -> [[Event; 2]; 5] {
 }
 
 /// Returns the pending writes as `Kind name Reason`.
-fn written(world: &World) -> Vec<String> {
-    let told = world.writes().into_iter().filter_map(|write| match &write.status {
+fn pending_writes(cluster: &Cluster) -> Vec<String> {
+    let statuses = cluster.writes().into_iter().filter_map(|write| match &write.status {
         Status::CustomResource(
             _,
             CustomResourceStatus::Advertisement(status)
@@ -80,73 +81,82 @@ fn written(world: &World) -> Vec<String> {
         }
         Status::CustomResource(_, CustomResourceStatus::Pool(_)) | Status::Service(..) => None,
     });
-    told.collect()
+    statuses.collect()
 }
 
 #[test]
-fn nothing_is_said_of_a_kind_before_all_is_known_that_it_depends_on() {
-    let (on_peer, on_ad, on_profile) =
+fn a_status_is_written_after_all_lists_that_it_depends_on() {
+    let (peer_write, ad_write, profile_write) =
         ("BGPPeer tor Valid", "BGPAdvertisement ad Valid", "BFDProfile fast Valid");
     let cases = [
-        (0, vec![on_profile]),
-        (1, vec![on_profile, on_peer]),
-        (2, vec![on_ad]),
-        (3, vec![on_profile, on_peer]),
-        (4, vec![on_profile, on_ad]),
+        (0, vec![profile_write]),
+        (1, vec![profile_write, peer_write]),
+        (2, vec![ad_write]),
+        (3, vec![profile_write, peer_write]),
+        (4, vec![profile_write, ad_write]),
     ];
     for (missing, expect) in cases {
-        let mut world = World::new(vec![], vec![]);
+        let mut cluster = Cluster::new(vec![], vec![]);
         for [started, _] in lists() {
-            world.handle(started);
+            cluster.handle(started);
         }
-        world.handle_all(vec![peer("tor", "10.0.0.1", ""), ad(&json!({})), profile("fast")]);
-        let (rest, late): (Vec<_>, Vec<_>) =
-            lists().into_iter().enumerate().partition(|(place, _)| *place != missing);
-        rest.into_iter().for_each(|(_, [_, done])| world.handle(done));
-        let told: BTreeSet<_> = written(&world).into_iter().collect();
-        assert_eq!(told, expect.into_iter().map(str::to_owned).collect(), "{missing}");
-        late.into_iter().for_each(|(_, [_, done])| world.handle(done));
-        assert_eq!(written(&world).len(), 3, "{missing}");
-        world.handle(Event::Lease(Leadership::Lost));
-        assert_eq!(written(&world), [""; 0]);
+        cluster.handle_all(vec![peer("tor", "10.0.0.1", ""), ad(&json!({})), profile("fast")]);
+        let (others, late): (Vec<_>, Vec<_>) =
+            lists().into_iter().enumerate().partition(|(index, _)| *index != missing);
+        others.into_iter().for_each(|(_, [_, done])| cluster.handle(done));
+        let writes: BTreeSet<_> = pending_writes(&cluster).into_iter().collect();
+        assert_eq!(writes, expect.into_iter().map(str::to_owned).collect(), "{missing}");
+        late.into_iter().for_each(|(_, [_, done])| cluster.handle(done));
+        assert_eq!(pending_writes(&cluster).len(), 3, "{missing}");
+        cluster.handle(Event::Lease(Leadership::Lost));
+        assert_eq!(pending_writes(&cluster), [""; 0]);
     }
 }
 
 #[test]
-fn each_is_judged_anew_when_what_it_names_comes_and_goes() {
-    let mut world = listed();
-    world.handle(peer("tor", "10.0.0.1", "fast"));
-    world.handle(ad(
+fn a_status_follows_the_objects_that_it_names() {
+    let mut cluster = with_empty_lists();
+    cluster.handle(peer("tor", "10.0.0.1", "fast"));
+    cluster.handle(ad(
         &json!({"peers": ["tor", "spine"], "communities": ["near"], "ipAddressPools": ["lan"]}),
     ));
     assert_eq!(
-        written(&world),
+        pending_writes(&cluster),
         ["BGPPeer tor UnknownBFDProfile", "BGPAdvertisement ad UnknownCommunity"]
     );
-    world.handle(profile("fast"));
-    world.handle(community("near"));
-    let rest = ["BFDProfile fast Valid", "Community names Valid"];
+    cluster.handle(profile("fast"));
+    cluster.handle(community("near"));
+    let others = ["BFDProfile fast Valid", "Community names Valid"];
     let expect =
-        |own: [&str; 2]| own.into_iter().chain(rest).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(written(&world), expect(["BGPPeer tor Valid", "BGPAdvertisement ad UnknownPool"]));
-    world.apply_pool(pool("lan", &["10.0.0.0/24"]));
-    assert_eq!(written(&world), expect(["BGPPeer tor Valid", "BGPAdvertisement ad UnknownPeer"]));
-    world.handle(peer("spine", "10.0.0.1", ""));
-    let told = written(&world);
-    assert!(told.contains(&"BGPAdvertisement ad Valid".to_owned()), "{told:?}");
-    assert!(
-        told.contains(&"BGPPeer tor Conflict".to_owned()),
-        "by name, as they are of one age: {told:?}"
+        |own: [&str; 2]| own.into_iter().chain(others).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        pending_writes(&cluster),
+        expect(["BGPPeer tor Valid", "BGPAdvertisement ad UnknownPool"])
     );
-    world.handle(Event::Peer(Change::Delete(Key::new(api::NAMESPACE, "spine"))));
-    assert_eq!(written(&world), expect(["BGPPeer tor Valid", "BGPAdvertisement ad UnknownPeer"]));
+    cluster.apply_pool(pool("lan", &["10.0.0.0/24"]));
+    assert_eq!(
+        pending_writes(&cluster),
+        expect(["BGPPeer tor Valid", "BGPAdvertisement ad UnknownPeer"])
+    );
+    cluster.handle(peer("spine", "10.0.0.1", ""));
+    let writes = pending_writes(&cluster);
+    assert!(writes.contains(&"BGPAdvertisement ad Valid".to_owned()), "{writes:?}");
+    assert!(
+        writes.contains(&"BGPPeer tor Conflict".to_owned()),
+        "the later name yields, because both have the same age: {writes:?}"
+    );
+    cluster.handle(Event::Peer(Change::Delete(Key::new(api::NAMESPACE, "spine"))));
+    assert_eq!(
+        pending_writes(&cluster),
+        expect(["BGPPeer tor Valid", "BGPAdvertisement ad UnknownPeer"])
+    );
 }
 
 #[test]
-fn what_speakers_say_of_a_secret_and_what_nodes_are_labelled_counts_at_once() {
-    let mut world = listed();
-    world.handle(peer("tor", "10.0.0.1", ""));
-    let says = |why: Option<&str>| {
+fn speaker_reports_and_node_labels_change_the_peer_status() {
+    let mut cluster = with_empty_lists();
+    cluster.handle(peer("tor", "10.0.0.1", ""));
+    let speaker_report = |why: Option<&str>| {
         let password_unavailable = why.map(Into::into);
         let session = SpeakerSession {
             peer: "tor".into(),
@@ -157,54 +167,55 @@ fn what_speakers_say_of_a_secret_and_what_nodes_are_labelled_counts_at_once() {
             Speaker { node: "n1".into(), bgp: Some([session].into()), ..Speaker::default() };
         Event::Speaker(Change::Apply(speaker))
     };
-    world.handle(says(Some("Secret key does not exist")));
-    assert_eq!(written(&world), ["BGPPeer tor BadSecret"]);
-    world.handle(says(None));
-    assert_eq!(written(&world), ["BGPPeer tor Valid"]);
-    world.handle(says(Some("Secret key does not exist")));
-    world.handle(Event::Speaker(Change::Delete(Key::new(api::NAMESPACE, "n1"))));
-    assert_eq!(written(&world), ["BGPPeer tor Valid"]);
-    let on_x = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1",
+    cluster.handle(speaker_report(Some("Secret key does not exist")));
+    assert_eq!(pending_writes(&cluster), ["BGPPeer tor BadSecret"]);
+    cluster.handle(speaker_report(None));
+    assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid"]);
+    cluster.handle(speaker_report(Some("Secret key does not exist")));
+    cluster.handle(Event::Speaker(Change::Delete(Key::new(api::NAMESPACE, "n1"))));
+    assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid"]);
+    let spec_for_rack_x = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1",
         "nodeSelectors": [{"matchLabels": {"rack": "x"}}]});
-    let twin = serde_json::from_value::<api::BgpPeerObject>(object("a", &on_x)).unwrap();
-    world.handle(Event::Peer(Change::Apply(twin.into())));
-    assert_eq!(written(&world), ["BGPPeer tor Valid", "BGPPeer a Valid"]);
+    let same_router =
+        serde_json::from_value::<api::BgpPeerObject>(object("a", &spec_for_rack_x)).unwrap();
+    cluster.handle(Event::Peer(Change::Apply(same_router.into())));
+    assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid", "BGPPeer a Valid"]);
     let labels = [("rack".to_owned(), "x".to_owned())].into();
-    world.handle(Event::Node(Change::Apply(Node { labels, ..node("n1", "192.0.2.1") })));
-    assert_eq!(written(&world), ["BGPPeer tor Conflict", "BGPPeer a Valid"]);
+    cluster.handle(Event::Node(Change::Apply(Node { labels, ..node("n1", "192.0.2.1") })));
+    assert_eq!(pending_writes(&cluster), ["BGPPeer tor Conflict", "BGPPeer a Valid"]);
 }
 
 #[test]
-fn what_was_written_is_not_written_again_and_an_unreadable_object_says_so_once() {
-    let mut world = listed();
-    world.handle(peer("tor", "10.0.0.1", ""));
-    world.handle(ad(&json!({})));
-    world.handle(profile("fast"));
-    let done = |world: &mut World| {
-        for write in world.writes() {
+fn a_status_is_written_once_also_for_an_unreadable_object() {
+    let mut cluster = with_empty_lists();
+    cluster.handle(peer("tor", "10.0.0.1", ""));
+    cluster.handle(ad(&json!({})));
+    cluster.handle(profile("fast"));
+    let complete_writes = |cluster: &mut Cluster| {
+        for write in cluster.writes() {
             let (target, attempt) = (write.target(), write.attempt);
-            world.handle(Event::Written { target, attempt, outcome: Outcome::Done });
+            cluster.handle(Event::Written { target, attempt, outcome: Outcome::Done });
         }
-        world.handle(Event::Speaker(Change::ResyncDone));
-        world.now = world.now + crate::state::RESOURCE_STATUS_INTERVAL;
+        cluster.handle(Event::Speaker(Change::ResyncDone));
+        cluster.now = cluster.now + crate::state::RESOURCE_STATUS_INTERVAL;
     };
-    assert_eq!(written(&world).len(), 3);
-    done(&mut world);
-    done(&mut world);
-    assert_eq!(written(&world), [""; 0]);
+    assert_eq!(pending_writes(&cluster).len(), 3);
+    complete_writes(&mut cluster);
+    complete_writes(&mut cluster);
+    assert_eq!(pending_writes(&cluster), [""; 0]);
     let unreadable =
         |name: &str| (Key::new(api::NAMESPACE, name), "spec.myASN: missing".to_owned());
-    let all = |world: &mut World| {
+    let report_unreadable = |cluster: &mut Cluster| {
         let [(peer, why), (ad, _), (profile, _)] = ["tor", "ad", "fast"].map(unreadable);
-        world.handle(Event::Peer(Change::Unreadable { key: peer, why: why.clone() }));
-        world.handle(Event::BgpAdvertisement(Change::Unreadable { key: ad, why: why.clone() }));
-        world.handle(Event::BfdProfile(Change::Unreadable { key: profile, why }));
+        cluster.handle(Event::Peer(Change::Unreadable { key: peer, why: why.clone() }));
+        cluster.handle(Event::BgpAdvertisement(Change::Unreadable { key: ad, why: why.clone() }));
+        cluster.handle(Event::BfdProfile(Change::Unreadable { key: profile, why }));
     };
-    all(&mut world);
-    let told =
+    report_unreadable(&mut cluster);
+    let writes =
         ["BGPPeer tor Unreadable", "BGPAdvertisement ad Unreadable", "BFDProfile fast Unreadable"];
-    assert_eq!(written(&world), told);
-    done(&mut world);
-    all(&mut world);
-    assert_eq!(written(&world), [""; 0]);
+    assert_eq!(pending_writes(&cluster), writes);
+    complete_writes(&mut cluster);
+    report_unreadable(&mut cluster);
+    assert_eq!(pending_writes(&cluster), [""; 0]);
 }

@@ -1,76 +1,77 @@
-//! Exchange with the drivers: attempts, failures, conflicts with other writers, restarts.
+//! Status writes: attempts, failures, conflicts with other writers, restarts.
 
 use super::*;
 use crate::state::RESOURCE_STATUS_INTERVAL;
 
-fn first(world: &World) -> Write {
-    world.writes().into_iter().next().expect("something is due")
+fn first_write(cluster: &Cluster) -> Write {
+    cluster.writes().into_iter().next().expect("a write is due")
 }
 
-fn answer(world: &mut World, write: &Write, outcome: Outcome) {
-    world.handle(Event::Written { target: write.target(), attempt: write.attempt, outcome });
+fn complete_write(cluster: &mut Cluster, write: &Write, outcome: Outcome) {
+    cluster.handle(Event::Written { target: write.target(), attempt: write.attempt, outcome });
 }
 
 #[test]
-fn a_restart_writes_nothing() {
-    let services = vec![service("a"), dual("b"), service("c")];
-    let mut world = World::new(services, vec![pool("lan", &["10.0.0.1-10.0.0.2", "fd00::1"])]);
-    assert_eq!(world.shown(), ["a=10.0.0.1", "b=fd00::1,10.0.0.2", "c="]);
-    world.log.clear();
-    world.restart();
-    assert_eq!(world.writes(), []);
-    let next = world.state.deadline(world.now).expect("c waits");
+fn no_status_is_written_after_a_restart() {
+    let services = vec![service("a"), dual_stack_service("b"), service("c")];
+    let mut cluster = Cluster::new(services, vec![pool("lan", &["10.0.0.1-10.0.0.2", "fd00::1"])]);
+    assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b=fd00::1,10.0.0.2", "c="]);
+    cluster.log.clear();
+    cluster.restart();
+    assert_eq!(cluster.writes(), []);
+    let next = cluster.state.deadline(cluster.now).expect("Service c waits for an address");
     assert_eq!(
-        next.since(world.now),
+        next.since(cluster.now),
         crate::state::RETRY_INTERVAL,
-        "nothing but another look at it is due"
+        "only the next attempt for Service c is due"
     );
-    world.settle();
-    assert_eq!(world.log, Vec::<String>::new());
+    cluster.settle();
+    assert_eq!(cluster.log, Vec::<String>::new());
 }
 
 #[test]
-fn an_address_is_promised_before_it_is_written() {
-    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
-    world.apply(service("b"));
-    let write = first(&world);
-    answer(&mut world, &write, Outcome::Failed);
-    world.apply(service("a"));
-    world.settle();
-    assert_eq!(world.shown(), ["a=10.0.0.2", "b=10.0.0.1"]);
+fn an_address_is_reserved_before_it_is_written() {
+    let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    cluster.apply(service("b"));
+    let write = first_write(&cluster);
+    complete_write(&mut cluster, &write, Outcome::Failed);
+    cluster.apply(service("a"));
+    cluster.settle();
+    assert_eq!(cluster.statuses(), ["a=10.0.0.2", "b=10.0.0.1"]);
 }
 
 #[test]
-fn a_write_that_fails_is_tried_again_later_and_others_do_not_wait_for_it() {
-    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
-    world.apply(service("a"));
-    let failed = first(&world);
-    answer(&mut world, &failed, Outcome::Failed);
-    world.apply(service("b"));
-    let targets = |world: &World| {
-        world.writes().iter().map(|write| write.target().to_string()).collect::<Vec<_>>()
+fn a_failed_write_is_retried_without_delaying_others() {
+    let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    cluster.apply(service("a"));
+    let failed = first_write(&cluster);
+    complete_write(&mut cluster, &failed, Outcome::Failed);
+    cluster.apply(service("b"));
+    let targets = |cluster: &Cluster| {
+        cluster.writes().iter().map(|write| write.target().to_string()).collect::<Vec<_>>()
     };
-    assert!(!targets(&world).contains(&failed.target().to_string()));
-    assert!(targets(&world).contains(&"Service default/b".to_owned()));
-    world.now = world.now + Duration::from_millis(200);
-    let again = world.writes().into_iter().find(|write| write.target() == failed.target()).unwrap();
-    assert_ne!(again.attempt, failed.attempt);
-    assert_eq!(again.status, failed.status);
+    assert!(!targets(&cluster).contains(&failed.target().to_string()));
+    assert!(targets(&cluster).contains(&"Service default/b".to_owned()));
+    cluster.now = cluster.now + Duration::from_millis(200);
+    let retry =
+        cluster.writes().into_iter().find(|write| write.target() == failed.target()).unwrap();
+    assert_ne!(retry.attempt, failed.attempt);
+    assert_eq!(retry.status, failed.status);
 }
 
 #[test]
-fn a_status_that_is_refused_again_and_again_is_reported_once_and_counted_until_it_is_written() {
-    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1"])]);
-    world.apply(service("a"));
-    let refuse = |world: &mut World, outcome| {
-        world.now = world.now + Duration::from_secs(10);
-        let write = world
+fn a_repeated_refusal_is_reported_once_and_counted() {
+    let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1"])]);
+    cluster.apply(service("a"));
+    let complete_with = |cluster: &mut Cluster, outcome| {
+        cluster.now = cluster.now + Duration::from_secs(10);
+        let write = cluster
             .writes()
             .into_iter()
             .find(|write| write.target() == Target::Service(key("a")))
-            .expect("a write");
-        answer(world, &write, outcome);
-        (write.reports_refusal, world.state.figures().services)
+            .expect("a write to Service a is due");
+        complete_write(cluster, &write, outcome);
+        (write.reports_refusal, cluster.state.metric_values().services)
     };
     use Outcome::{Done, Failed, Refused};
     let cases = [
@@ -82,73 +83,73 @@ fn a_status_that_is_refused_again_and_again_is_reported_once_and_counted_until_i
         (Done, false),
     ];
     for (n, (outcome, reports)) in cases.into_iter().enumerate() {
-        let (reported, counted) = refuse(&mut world, outcome);
+        let (reported, counted) = complete_with(&mut cluster, outcome);
         assert_eq!(reported, reports, "{n}");
-        let there: Vec<_> = counted.into_iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(there, [(if n == 3 || n == 4 { "NotWritten" } else { "Assigned" }, 1)], "{n}");
+        let nonzero: Vec<_> = counted.into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(nonzero, [(if n == 3 || n == 4 { "NotWritten" } else { "Assigned" }, 1)], "{n}");
     }
 }
 
 #[test]
-fn the_echo_of_a_write_causes_none_whether_it_comes_before_or_after_the_answer() {
+fn the_echo_of_a_write_causes_no_other_write() {
     for echo_first in [true, false] {
-        let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
-        world.apply(service("a"));
-        let write = first(&world);
+        let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+        cluster.apply(service("a"));
+        let write = first_write(&cluster);
         let Status::Service(_, status) = &write.status else { panic!("{write:?}") };
         let mut written = service("a");
         store(&mut written, status);
         if echo_first {
-            world.apply(written.clone());
-            assert!(world.writes().iter().all(|due| due.target() != write.target()));
+            cluster.apply(written.clone());
+            assert!(cluster.writes().iter().all(|due| due.target() != write.target()));
         }
-        answer(&mut world, &write, Outcome::Done);
+        complete_write(&mut cluster, &write, Outcome::Done);
         assert!(
-            world.writes().iter().all(|due| due.target() != write.target()),
-            "the answer is enough"
+            cluster.writes().iter().all(|due| due.target() != write.target()),
+            "the successful result completes the write before its echo"
         );
         if !echo_first {
-            world.apply(written);
+            cluster.apply(written);
         }
-        assert!(world.writes().iter().all(|due| due.target() != write.target()));
+        assert!(cluster.writes().iter().all(|due| due.target() != write.target()));
     }
 }
 
 #[test]
-fn what_changes_while_it_is_being_written_is_written_again() {
-    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
-    world.apply(service("a"));
-    let stale = first(&world);
-    world.apply_pool(pool("lan", &["10.0.0.5-10.0.0.9"]));
-    answer(&mut world, &stale, Outcome::Done);
-    let due = world.writes().into_iter().find(|write| write.target() == stale.target()).unwrap();
+fn a_change_during_a_write_is_written_again() {
+    let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    cluster.apply(service("a"));
+    let stale = first_write(&cluster);
+    cluster.apply_pool(pool("lan", &["10.0.0.5-10.0.0.9"]));
+    complete_write(&mut cluster, &stale, Outcome::Done);
+    let due = cluster.writes().into_iter().find(|write| write.target() == stale.target()).unwrap();
     let Status::Service(_, status) = &due.status else { panic!("{due:?}") };
-    assert_eq!(text(&status.addresses), "10.0.0.5");
+    assert_eq!(joined(&status.addresses), "10.0.0.5");
 }
 
 #[test]
-fn a_status_that_somebody_changes_is_restored_ever_more_slowly() {
-    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+fn a_status_changed_by_another_writer_is_restored_with_backoff() {
+    let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
     let mut waits = Vec::new();
     for _ in 0..4 {
-        world.change("a", |service| service.assigned = vec![]);
-        let start = world.now;
-        world.settle();
-        assert_eq!(world.shown(), ["a=10.0.0.1"]);
-        waits.push(world.now.since(start).as_millis());
+        cluster.change("a", |service| service.assigned = vec![]);
+        let start = cluster.now;
+        cluster.settle();
+        assert_eq!(cluster.statuses(), ["a=10.0.0.1"]);
+        waits.push(cluster.now.since(start).as_millis());
     }
     assert!(waits.is_sorted() && waits[0] >= 200 && waits[3] >= 1_600, "{waits:?}");
     // A new decision is no conflict with another writer and does not wait.
-    world.change("a", |service| service.load_balancer = false);
-    assert!(world.writes().iter().any(|write| write.target() == Target::Service(key("a"))));
+    cluster.change("a", |service| service.load_balancer = false);
+    assert!(cluster.writes().iter().any(|write| write.target() == Target::Service(key("a"))));
 }
 
 #[test]
-fn a_pools_counts_are_written_at_once_and_then_at_their_own_pace() {
-    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.99"])]);
-    world.now = world.now + RESOURCE_STATUS_INTERVAL;
-    let pools = |world: &World| {
-        world
+fn the_counts_of_a_pool_are_written_at_most_once_per_interval() {
+    let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.1-10.0.0.99"])]);
+    cluster.now = cluster.now + RESOURCE_STATUS_INTERVAL;
+    let pool_writes = |cluster: &Cluster| {
+        cluster
             .writes()
             .iter()
             .filter(|write| {
@@ -159,54 +160,57 @@ fn a_pools_counts_are_written_at_once_and_then_at_their_own_pace() {
             })
             .count()
     };
-    world.apply(service("a"));
-    assert_eq!(pools(&world), 1);
-    for write in world.writes() {
-        world.write(&write);
+    cluster.apply(service("a"));
+    assert_eq!(pool_writes(&cluster), 1);
+    for write in cluster.writes() {
+        cluster.write(&write);
     }
-    world.apply(service("b"));
-    assert_eq!(pools(&world), 0);
-    world.now = world.now + RESOURCE_STATUS_INTERVAL;
-    assert_eq!(pools(&world), 1);
+    cluster.apply(service("b"));
+    assert_eq!(pool_writes(&cluster), 0);
+    cluster.now = cluster.now + RESOURCE_STATUS_INTERVAL;
+    assert_eq!(pool_writes(&cluster), 1);
 }
 
 #[test]
-fn only_so_many_writes_are_planned_at_once_and_the_longest_due_come_first() {
-    let mut world = World::new(vec![], vec![pool("lan", &["10.0.0.0/16"])]);
+fn planned_writes_are_limited_and_the_longest_due_come_first() {
+    let mut cluster = Cluster::new(vec![], vec![pool("lan", &["10.0.0.0/16"])]);
     for n in (0..200).rev() {
-        world.apply(service(&format!("s{n:03}")));
+        cluster.apply(service(&format!("s{n:03}")));
     }
-    let writes = world.writes();
+    let writes = cluster.writes();
     assert_eq!(writes.len(), crate::plan::PLANNED_WRITES_MAX);
     assert_eq!(writes[0].target(), Target::Service(key("s199")));
-    world.settle();
-    assert_eq!(world.services.values().filter(|service| service.assigned.len() == 1).count(), 200);
+    cluster.settle();
+    assert_eq!(
+        cluster.services.values().filter(|service| service.assigned.len() == 1).count(),
+        200
+    );
 }
 
 #[test]
-fn a_replica_that_takes_over_follows_what_the_other_one_wrote() {
-    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
-    world.handle(Event::Lease(Leadership::Lost));
+fn a_new_leader_adopts_the_statuses_of_the_previous_leader() {
+    let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
+    cluster.handle(Event::Lease(Leadership::Lost));
     // The other replica assigned an address to b and changed that of a.
-    world.change("a", |service| service.assigned[0].address = "10.0.0.2".parse().unwrap());
-    world.apply(assigned("b", &["10.0.0.1"], "lan"));
-    world.apply(service("c"));
-    assert_eq!(world.writes(), []);
-    world.lead();
-    world.settle();
-    assert_eq!(world.shown(), ["a=10.0.0.2", "b=10.0.0.1", "c=10.0.0.3"]);
+    cluster.change("a", |service| service.assigned[0].address = "10.0.0.2".parse().unwrap());
+    cluster.apply(service_with_addresses("b", &["10.0.0.1"], "lan"));
+    cluster.apply(service("c"));
+    assert_eq!(cluster.writes(), []);
+    cluster.become_leader();
+    cluster.settle();
+    assert_eq!(cluster.statuses(), ["a=10.0.0.2", "b=10.0.0.1", "c=10.0.0.3"]);
 }
 
 #[test]
-fn a_lease_that_is_renewed_lasts_longer_and_is_the_same_term() {
-    let mut world = World::new(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
-    let term = plan(&world.state, world.now).term;
+fn a_renewed_lease_extends_the_same_term() {
+    let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1"])]);
+    let term = plan(&cluster.state, cluster.now).term;
     let until = Instant::from_millis(5_000);
-    world.handle(Event::Lease(Leadership::Held(until)));
-    let desired = plan(&world.state, world.now);
+    cluster.handle(Event::Lease(Leadership::Held(until)));
+    let desired = plan(&cluster.state, cluster.now);
     assert_eq!((desired.term, desired.until), (term, until));
-    world.apply(service("b"));
-    assert!(!world.writes().is_empty(), "it goes on without new lists");
-    world.handle(Event::Lease(Leadership::Lost));
-    assert_eq!(plan(&world.state, world.now), crate::desired::Desired::default());
+    cluster.apply(service("b"));
+    assert!(!cluster.writes().is_empty(), "the leader continues without new lists");
+    cluster.handle(Event::Lease(Leadership::Lost));
+    assert_eq!(plan(&cluster.state, cluster.now), crate::desired::Desired::default());
 }

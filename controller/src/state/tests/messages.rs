@@ -1,5 +1,5 @@
-//! Every message of a condition or an event, with its reason, for a reviewer to read. A new variant
-//! does not compile before it has a row.
+//! Tables of every message of a condition or an event, with its reason, for a reviewer to read. A
+//! new variant does not compile until it has a row.
 
 use super::*;
 use crate::state::messages::Message;
@@ -10,10 +10,10 @@ mod bgp;
 mod valid;
 
 /// Limit in characters for a message with fields of usual length: an event keeps 250.
-const LENGTH_MAX: usize = 250;
+const MESSAGE_LENGTH_MAX: usize = 250;
 
-/// Words that the glossary replaces.
-const NOT_OURS: [&str; 34] = [
+/// Words that the glossary replaces by other terms.
+const REPLACED_WORDS: [&str; 34] = [
     "anew", "answered", "answers", "ask", "asks", "asked", "beside", "dead", "deaf", "gives",
     "given", "heard", "hear", "hears", "heed", "holder", "lest", "likewise", "links", "mend",
     "muted", "nobody", "say", "says", "shunned", "somebody", "stranger", "tell", "tells", "told",
@@ -28,7 +28,7 @@ macro_rules! table {
         $($(
             let message: $kind = $message;
             exhaustive(&message);
-            assert!(matches!(&message, $pattern), "the row of another variant: {}", $text);
+            assert!(matches!(&message, $pattern), "the row belongs to another variant: {}", $text);
             crate::state::tests::messages::check(render(&message), ($reason, $text));
         )+)+
     }};
@@ -47,7 +47,11 @@ fn check((reason, text): (String, String), expect: (&str, &str)) {
     let first = text.split(' ').next().unwrap_or_default();
     assert!(!["What", "Who", "That"].contains(&first), "{text}");
     let mut words = text.split(|c: char| !c.is_alphanumeric());
-    let wrong = words.find(|word| NOT_OURS.contains(&word.to_lowercase().as_str()));
-    assert_eq!(wrong, None, "{text}");
-    assert!(text.chars().count() <= LENGTH_MAX, "{} characters: {text}", text.chars().count());
+    let replaced = words.find(|word| REPLACED_WORDS.contains(&word.to_lowercase().as_str()));
+    assert_eq!(replaced, None, "{text}");
+    assert!(
+        text.chars().count() <= MESSAGE_LENGTH_MAX,
+        "{} characters: {text}",
+        text.chars().count()
+    );
 }

@@ -1,30 +1,33 @@
-//! Reference model of address assignment, slow and obvious: no intervals, no index, every address
-//! is visited. Random histories compare the state with it: which assignments are legal, and which
-//! requests could be met.
+//! Reference model of address assignment, slow and obvious: without intervals and without an index,
+//! it visits every address. Random histories compare the state with the model: which assignments
+//! are legal, and which requests can be met.
 
 use proptest::prelude::*;
 
-use super::script::{Op, named, rows};
+use super::script::{Op, rows, service_key};
 use super::*;
 use ferrolb_proto::facts::{FamilyPolicy, TrafficPolicy};
 
-/// Addresses of each Service, as the state decided.
-type Given = BTreeMap<Key, Vec<IpAddr>>;
+/// Addresses of each Service, as the state has assigned them.
+type AssignedAddresses = BTreeMap<Key, Vec<IpAddr>>;
 
-/// Cluster as the model sees it.
-struct Rules<'a> {
-    world: &'a World,
-    given: Given,
+/// Model of a cluster: its objects, and the addresses of each Service.
+struct AssignmentModel<'a> {
+    cluster: &'a Cluster,
+    assigned: AssignedAddresses,
 }
 
-impl<'a> Rules<'a> {
-    fn new(world: &'a World) -> Self {
-        let claims = world
+impl<'a> AssignmentModel<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let assignments = cluster
             .state
             .services
             .iter()
             .filter_map(|(key, entry)| Some((key.clone(), entry.assignment.clone()?)));
-        Self { world, given: claims.map(|(key, claim)| (key, claim.addresses)).collect() }
+        Self {
+            cluster,
+            assigned: assignments.map(|(key, assignment)| (key, assignment.addresses)).collect(),
+        }
     }
 
     /// Returns the valid pools, by name: without a problem, and without an overlap with an older
@@ -32,7 +35,7 @@ impl<'a> Rules<'a> {
     fn pools(&self) -> Vec<&'a Pool> {
         let mut usable: Vec<&Pool> = Vec::new();
         let mut pools: Vec<&Pool> =
-            self.world.pools.values().filter(|pool| pool.problem.is_none()).collect();
+            self.cluster.pools.values().filter(|pool| pool.problem.is_none()).collect();
         pools.sort_by_key(|pool| pool.created);
         for pool in pools {
             let overlaps = |other: &&Pool| {
@@ -46,10 +49,10 @@ impl<'a> Rules<'a> {
         usable
     }
 
-    /// Returns true if the Service's pool exists, but became invalid.
-    fn slipped(&self, service: &Service) -> bool {
+    /// Returns true if the pool of the Service's addresses exists, but has become invalid.
+    fn has_invalid_pool(&self, service: &Service) -> bool {
         let from =
-            service.pool_annotation.as_ref().filter(|name| self.world.pools.contains_key(*name));
+            service.pool_annotation.as_ref().filter(|name| self.cluster.pools.contains_key(*name));
         from.is_some_and(|name| self.pools().iter().all(|pool| pool.name != *name))
     }
 
@@ -67,7 +70,7 @@ impl<'a> Rules<'a> {
         };
         let excluded: Vec<_> = pool.excluded.iter().flat_map(within).collect();
         let of_node = |address: &IpAddr| {
-            self.world.nodes.values().any(|node| node.addresses.contains(address))
+            self.cluster.nodes.values().any(|node| node.addresses.contains(address))
         };
         let buggy = |address: &IpAddr| {
             let text = address.to_string();
@@ -80,26 +83,26 @@ impl<'a> Rules<'a> {
             .collect()
     }
 
-    fn is_open(&self, pool: &Pool, service: &Service) -> bool {
+    fn may_use(&self, pool: &Pool, service: &Service) -> bool {
         let labels = service
             .demand
             .labels
             .iter()
             .map(|(key, value)| (key.to_string(), value.to_string()))
             .collect();
-        let nothing = BTreeMap::new();
+        let no_labels = BTreeMap::new();
         let namespace = self
-            .world
+            .cluster
             .namespaces
             .get(&service.key.namespace)
-            .map_or(&nothing, |found| &found.labels);
-        pool.allocation
-            .as_ref()
-            .is_none_or(|it| it.allows(&service.key.namespace, namespace, || labels))
+            .map_or(&no_labels, |found| &found.labels);
+        pool.allocation.as_ref().is_none_or(|allocation| {
+            allocation.allows(&service.key.namespace, namespace, || labels)
+        })
     }
 
-    /// Returns true if two Services may share an address.
-    fn share(one: &Service, other: &Service) -> bool {
+    /// Returns true if two Services can share an address.
+    fn can_share(one: &Service, other: &Service) -> bool {
         let key = |service: &Service| service.demand.request.sharing_key.clone();
         let local = |service: &Service| match (service.policy, &*service.demand.selector) {
             (TrafficPolicy::Local, selector) => selector.to_owned(),
@@ -114,30 +117,32 @@ impl<'a> Rules<'a> {
             && ports(one).is_disjoint(&ports(other))
     }
 
-    fn tenants(&self, address: IpAddr) -> impl Iterator<Item = &'a Service> {
-        let has = self.given.iter().filter(move |(_, addresses)| addresses.contains(&address));
-        has.map(|(key, _)| &self.world.services[key])
+    fn services_with(&self, address: IpAddr) -> impl Iterator<Item = &'a Service> {
+        let has = self.assigned.iter().filter(move |(_, addresses)| addresses.contains(&address));
+        has.map(|(key, _)| &self.cluster.services[key])
     }
 
-    /// Returns true if a Service may use the pool of an address that it lists in its external IPs.
-    fn names(&self, address: IpAddr, other: &Service) -> bool {
+    /// Returns true if the address is an external IP of this Service, and the Service may use the
+    /// pool of the address.
+    fn blocks(&self, address: IpAddr, other: &Service) -> bool {
         let has = |pool: &&Pool| self.addresses(pool).contains(&address);
         other.demand.external_ips.contains(&address)
-            && self.pools().into_iter().find(has).is_some_and(|pool| self.is_open(pool, other))
+            && self.pools().into_iter().find(has).is_some_and(|pool| self.may_use(pool, other))
     }
 
-    /// Returns true if no other Service has the address, or all that have it would share it.
+    /// Returns true if no other Service has the address, or all Services that have it can share it.
     ///
-    /// With `unless_external`, an address without a user must not be an external IP either.
+    /// With `unless_external`, an unassigned address must not be an external IP either.
     fn is_free_for(&self, address: IpAddr, service: &Service, unless_external: bool) -> bool {
-        let external = |other: &Service| self.names(address, other);
-        let joins = self
-            .tenants(address)
+        let external = |other: &Service| self.blocks(address, other);
+        let shareable = self
+            .services_with(address)
             .filter(|other| other.key != service.key)
-            .all(|other| Self::share(other, service));
-        let held = self.tenants(address).next().is_some();
-        let taken = unless_external && !held && self.world.services.values().any(external);
-        joins && !taken
+            .all(|other| Self::can_share(other, service));
+        let is_assigned = self.services_with(address).next().is_some();
+        let is_external =
+            unless_external && !is_assigned && self.cluster.services.values().any(external);
+        shareable && !is_external
     }
 
     /// Returns the first address of a family that a pool would assign.
@@ -148,39 +153,43 @@ impl<'a> Rules<'a> {
             |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.segments()[4..] == [0; 4]);
         // Addresses of routers are never assigned automatically. But a Service may join another one
         // that requested such an address and shares it.
-        let given = of_family
-            .filter(|address| !of_routers(address) || self.tenants(*address).next().is_some());
-        given.into_iter().find(|address| self.is_free_for(*address, service, true))
+        let candidates = of_family.filter(|address| {
+            !of_routers(address) || self.services_with(*address).next().is_some()
+        });
+        candidates.into_iter().find(|address| self.is_free_for(*address, service, true))
     }
 
-    /// Returns true if the Service requires two families and has cluster IPs of one.
-    fn is_hopeless(service: &Service) -> bool {
+    /// Returns true if the Service requires two families, but has cluster IPs of one family only.
+    fn lacks_required_family(service: &Service) -> bool {
         service.demand.family_policy == FamilyPolicy::Require && service.families.len() == 1
     }
 
-    /// Returns the addresses for a Service that has none and requests none.
-    fn choice(&self, service: &Service) -> Vec<IpAddr> {
+    /// Returns the addresses that a Service without addresses must get if it requests none.
+    fn expected_addresses(&self, service: &Service) -> Vec<IpAddr> {
         let families = &service.families;
-        if Self::is_hopeless(service) {
+        if Self::lacks_required_family(service) {
             return Vec::new();
         }
-        let open: Vec<_> =
-            self.pools().into_iter().filter(|pool| self.is_open(pool, service)).collect();
+        let usable: Vec<_> =
+            self.pools().into_iter().filter(|pool| self.may_use(pool, service)).collect();
         let groups = match &service.demand.request.pool {
             Some(name) => {
-                vec![open.into_iter().filter(|pool| pool.name == *name).collect::<Vec<_>>()]
+                vec![usable.into_iter().filter(|pool| pool.name == *name).collect::<Vec<_>>()]
             }
             None => {
-                let automatic = open.into_iter().filter(|pool| pool.auto_assign);
-                let (mut own, everyones): (Vec<_>, Vec<_>) =
+                let automatic = usable.into_iter().filter(|pool| pool.auto_assign);
+                let (mut selecting, unrestricted): (Vec<_>, Vec<_>) =
                     automatic.partition(|pool| pool.allocation.is_some());
-                let priority =
-                    |pool: &&Pool| match pool.allocation.as_ref().map_or(0, |it| it.priority) {
-                        none if none <= 0 => i64::MAX,
-                        priority => priority,
-                    };
-                own.sort_by_key(priority);
-                vec![own, everyones]
+                let priority = |pool: &&Pool| match pool
+                    .allocation
+                    .as_ref()
+                    .map_or(0, |allocation| allocation.priority)
+                {
+                    none if none <= 0 => i64::MAX,
+                    priority => priority,
+                };
+                selecting.sort_by_key(priority);
+                vec![selecting, unrestricted]
             }
         };
         for group in groups {
@@ -192,8 +201,8 @@ impl<'a> Rules<'a> {
                 return all.iter().flatten().copied().collect();
             }
             if service.demand.family_policy == FamilyPolicy::Prefer {
-                for place in 0..families.len() {
-                    if let Some(one) = found.iter().find_map(|found| found[place]) {
+                for index in 0..families.len() {
+                    if let Some(one) = found.iter().find_map(|found| found[index]) {
                         return vec![one];
                     }
                 }
@@ -202,29 +211,30 @@ impl<'a> Rules<'a> {
         Vec::new()
     }
 
-    /// Returns true if a Service may have exactly these addresses, which it does not have yet.
-    fn would_fit(&self, service: &Service, asked: &[IpAddr]) -> bool {
+    /// Returns true if a Service can have exactly these addresses, which it does not have yet.
+    fn can_assign(&self, service: &Service, requested: &[IpAddr]) -> bool {
         let named = |pool: &&Pool| {
             service.demand.request.pool.as_ref().is_none_or(|name| *name == pool.name)
         };
         let others = |address: &IpAddr| {
             let external =
-                |other: &Service| other.key != service.key && self.names(*address, other);
-            self.world.services.values().any(external)
+                |other: &Service| other.key != service.key && self.blocks(*address, other);
+            self.cluster.services.values().any(external)
         };
         self.pools().into_iter().filter(named).any(|pool| {
             let has = self.addresses(pool);
-            self.is_open(pool, service)
-                && asked.iter().all(|ip| {
+            self.may_use(pool, service)
+                && requested.iter().all(|ip| {
                     has.contains(ip) && self.is_free_for(*ip, service, false) && !others(ip)
                 })
         })
     }
 
     /// Returns a description of an illegal assignment, if there is any.
-    fn illegal(&self, kept: &Given) -> Option<String> {
-        for (key, addresses) in self.given.iter().filter(|(_, addresses)| !addresses.is_empty()) {
-            let service = &self.world.services[key];
+    fn illegal_assignment(&self, before: &AssignedAddresses) -> Option<String> {
+        for (key, addresses) in self.assigned.iter().filter(|(_, addresses)| !addresses.is_empty())
+        {
+            let service = &self.cluster.services[key];
             let has = |pool: &&Pool| {
                 addresses.iter().all(|address| self.addresses(pool).contains(address))
             };
@@ -235,61 +245,77 @@ impl<'a> Rules<'a> {
                 return Some(format!("{key} has {addresses:?} for {:?}", service.families));
             }
             // A Service keeps addresses of a pool that became invalid. Then it had them before.
-            let was = kept
+            let was = before
                 .get(key)
-                .is_some_and(|kept| addresses.iter().all(|address| kept.contains(address)));
+                .is_some_and(|before| addresses.iter().all(|address| before.contains(address)));
             let pool = self.pools().into_iter().find(has);
-            if pool.is_none_or(|pool| !self.is_open(pool, service))
-                && !(was && self.slipped(service))
+            if pool.is_none_or(|pool| !self.may_use(pool, service))
+                && !(was && self.has_invalid_pool(service))
             {
-                return Some(format!("{key} has {addresses:?} out of no one pool that is for it"));
+                return Some(format!(
+                    "{key} has {addresses:?}, which are not all from one pool that it may use"
+                ));
             }
             if let Some(address) =
                 addresses.iter().find(|address| !self.is_free_for(**address, service, false))
             {
-                return Some(format!("{key} has {address}, which somebody else has"));
+                return Some(format!(
+                    "{key} has {address}, which another Service uses without sharing it"
+                ));
             }
         }
         None
     }
 
-    /// Returns a description of a Service that waits although its request could be met.
-    fn starving(&self) -> Option<String> {
+    /// Returns a description of a Service that waits although its request can be met, if there is
+    /// any.
+    fn unserved_service(&self) -> Option<String> {
         let waits = |(key, entry): (&Key, &super::super::service::ServiceEntry)| {
-            let service = &self.world.services[key];
-            let claim = entry
+            let service = &self.cluster.services[key];
+            let assignment = entry
                 .assignment
                 .as_ref()
-                .filter(|claim| claim.addresses.is_empty() && !service.deleting)?;
+                .filter(|assignment| assignment.addresses.is_empty() && !service.deleting)?;
             let request = &service.demand.request;
-            let fits = match request.addresses.as_slice() {
-                _ if request.problem.is_some() || Self::is_hopeless(service) => None,
-                [] => Some(self.choice(service)).filter(|choice| !choice.is_empty()),
-                asked => self.would_fit(service, asked).then(|| asked.to_vec()),
+            let possible = match request.addresses.as_slice() {
+                _ if request.problem.is_some() || Self::lacks_required_family(service) => None,
+                [] => Some(self.expected_addresses(service))
+                    .filter(|expected_addresses| !expected_addresses.is_empty()),
+                requested => self.can_assign(service, requested).then(|| requested.to_vec()),
             };
-            fits.map(|fits| format!("{key} waits ({:?}), and {fits:?} would fit", claim.shortage))
+            possible.map(|possible| {
+                format!(
+                    "{key} waits ({:?}) although it could have {possible:?}",
+                    assignment.shortage
+                )
+            })
         };
-        self.world.state.services.iter().find_map(waits).or_else(|| self.stunted())
+        self.cluster.state.services.iter().find_map(waits).or_else(|| self.missing_family())
     }
 
-    /// Returns a description of a Service that prefers a second family and whose pool has it free.
-    fn stunted(&self) -> Option<String> {
-        let one = self.given.iter().filter(|(_, addresses)| addresses.len() == 1);
-        let mut candidates = one.map(|(key, addresses)| (&self.world.services[key], addresses[0]));
+    /// Returns a description of a Service that lacks a family of which its pool has a free address.
+    fn missing_family(&self) -> Option<String> {
+        let with_one_address = self.assigned.iter().filter(|(_, addresses)| addresses.len() == 1);
+        let mut candidates =
+            with_one_address.map(|(key, addresses)| (&self.cluster.services[key], addresses[0]));
         candidates.find_map(|(service, address)| {
             let request = &service.demand.request;
             let other = *service.families.iter().find(|family| **family != Family::of(address))?;
             let pool =
                 self.pools().into_iter().find(|pool| self.addresses(pool).contains(&address))?;
-            let silent =
-                request.problem.is_none() && request.addresses.is_empty() && !self.slipped(service);
-            let second = self.first(pool, service, other).filter(|_| silent)?;
-            Some(format!("{} has {address}, and {} has {second} for it", service.key, pool.name))
+            let without_request = request.problem.is_none()
+                && request.addresses.is_empty()
+                && !self.has_invalid_pool(service);
+            let second = self.first(pool, service, other).filter(|_| without_request)?;
+            Some(format!(
+                "{} has only {address} although pool {} has the free address {second}",
+                service.key, pool.name
+            ))
         })
     }
 }
 
-/// Generates a line out of few words of each type, so that lines refer to the same objects.
+/// Generates a line of a row from few words of each type, so that lines refer to the same objects.
 fn line() -> impl Strategy<Value = String> {
     let pool = (0..4u8, 0..7usize, prop::sample::subsequence(POOL_WORDS.to_vec(), 0..3)).prop_map(
         |(name, ranges, words)| format!("pool p{name} {} {}", RANGES[ranges], words.join(" ")),
@@ -349,50 +375,59 @@ const SERVICE_WORDS: [&str; 15] = [
     "type=NodePort",
 ];
 
-impl World {
-    /// Returns true if the line is possible in the present state.
-    fn may_undergo(&self, op: &Op) -> bool {
+impl Cluster {
+    /// Returns true if the objects that the change deletes exist.
+    fn is_possible(&self, op: &Op) -> bool {
         match op {
-            Op::Gone(kind, name) if kind == "svc" => self.services.contains_key(&named(name)),
-            Op::Gone(_, name) => self.pools.contains_key(name.as_str()),
+            Op::Delete(kind, name) if kind == "svc" => {
+                self.services.contains_key(&service_key(name))
+            }
+            Op::Delete(_, name) => self.pools.contains_key(name.as_str()),
             Op::Service(_) | Op::Pool(_) | Op::Namespace(_) | Op::Node(_) => true,
         }
     }
 }
 
-/// Runs one line, and checks the result against the model.
-fn play(world: &mut World, op: &Op) -> Result<(), TestCaseError> {
-    let before = Rules::new(world).given;
+/// Applies one change, and compares the result with the model.
+fn apply_and_check(cluster: &mut Cluster, op: &Op) -> Result<(), TestCaseError> {
+    let before = AssignmentModel::new(cluster).assigned;
     let expected = match op {
         // A new Service is the only one that changes, so the model can predict its addresses.
         Op::Service(service)
-            if !world.services.contains_key(&service.key) && service.load_balancer =>
+            if !cluster.services.contains_key(&service.key) && service.load_balancer =>
         {
-            let asks = !service.demand.request.addresses.is_empty()
+            let has_request = !service.demand.request.addresses.is_empty()
                 || service.demand.request.problem.is_some();
             let external = !service.demand.external_ips.is_empty();
-            let mut with =
-                World { services: world.services.clone(), ..World::unled(vec![], vec![]) };
-            with.services.insert(service.key.clone(), service.clone());
-            (with.pools, with.nodes, with.namespaces) =
-                (world.pools.clone(), world.nodes.clone(), world.namespaces.clone());
-            let rules = Rules { world: &with, given: before.clone() };
-            (!asks && !external).then(|| (service.key.clone(), rules.choice(service)))
+            let mut cluster_with_service = Cluster {
+                services: cluster.services.clone(),
+                ..Cluster::without_leader(vec![], vec![])
+            };
+            cluster_with_service.services.insert(service.key.clone(), service.clone());
+            (
+                cluster_with_service.pools,
+                cluster_with_service.nodes,
+                cluster_with_service.namespaces,
+            ) = (cluster.pools.clone(), cluster.nodes.clone(), cluster.namespaces.clone());
+            let model =
+                AssignmentModel { cluster: &cluster_with_service, assigned: before.clone() };
+            (!has_request && !external)
+                .then(|| (service.key.clone(), model.expected_addresses(service)))
         }
-        Op::Service(_) | Op::Pool(_) | Op::Namespace(_) | Op::Node(_) | Op::Gone(..) => None,
+        Op::Service(_) | Op::Pool(_) | Op::Namespace(_) | Op::Node(_) | Op::Delete(..) => None,
     };
-    world.undergo(op, true);
-    world.settle();
-    let rules = Rules::new(world);
-    prop_assert_eq!(rules.illegal(&before), None);
-    prop_assert_eq!(rules.starving(), None);
-    if let Some((key, choice)) = expected {
-        prop_assert_eq!(rules.given.get(&key), Some(&choice), "{}", key);
+    cluster.apply_change(op, true);
+    cluster.settle();
+    let model = AssignmentModel::new(cluster);
+    prop_assert_eq!(model.illegal_assignment(&before), None);
+    prop_assert_eq!(model.unserved_service(), None);
+    if let Some((key, expected_addresses)) = expected {
+        prop_assert_eq!(model.assigned.get(&key), Some(&expected_addresses), "{}", key);
     }
     // A line about one Service must not change another one's addresses, except to add missing ones.
     if let Op::Service(Service { key: changed, .. }) = op {
         for (key, had) in before.iter().filter(|(key, had)| *key != changed && !had.is_empty()) {
-            let has = &rules.given[key];
+            let has = &model.assigned[key];
             prop_assert!(
                 had.iter().all(|address| has.contains(address)) || has.len() > had.len(),
                 "{} had {:?}, has {:?}",
@@ -407,22 +442,22 @@ fn play(world: &mut World, op: &Op) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn nothing_is_given_against_the_rules_nor_kept_from_who_could_have_it(lines in prop::collection::vec(line(), 1..40)) {
-        let mut world = World::new(vec![], vec![]);
+    fn assignments_are_legal_and_all_possible_requests_are_met(lines in prop::collection::vec(line(), 1..40)) {
+        let mut cluster = Cluster::new(vec![], vec![]);
         for name in ["red", "blue"] {
-            world.undergo(&Op::Namespace(Namespace { name: name.into(), ..Namespace::default() }), true);
+            cluster.apply_change(&Op::Namespace(Namespace { name: name.into(), ..Namespace::default() }), true);
         }
         for line in lines {
             let row = rows(&format!("row: one\n{line}")).remove(0);
             let op = &row.steps[0].changes[0];
-            if world.may_undergo(op) {
-                play(&mut world, op)?;
+            if cluster.is_possible(op) {
+                apply_and_check(&mut cluster, op)?;
             }
         }
-        let (shown, written) = (world.shown(), world.log.len());
-        world.restart();
-        world.settle();
-        prop_assert_eq!(world.shown(), shown);
-        prop_assert_eq!(world.log.len(), written, "a restart writes: {:?}", &world.log[written..]);
+        let (statuses, written) = (cluster.statuses(), cluster.log.len());
+        cluster.restart();
+        cluster.settle();
+        prop_assert_eq!(cluster.statuses(), statuses);
+        prop_assert_eq!(cluster.log.len(), written, "the new leader writes after a restart: {:?}", &cluster.log[written..]);
     }
 }

@@ -1,4 +1,4 @@
-//! Text format of a cluster and the expected result: the rows of the rule table.
+//! Text format of the rows of the rule table: changes of a cluster, and the expected results.
 //!
 //! ```text
 //! row: TITLE                                `first come`: a later pool changes the result
@@ -25,14 +25,15 @@ use serde_json::{Map, Value, json};
 use super::*;
 use ferrolb_proto::facts::ServiceObject;
 
-/// Row of the table.
+/// Row of the rule table.
 pub(super) struct Row {
     pub(super) name: String,
+    /// Whether the pools of the first step must keep their order.
     pub(super) first_come: bool,
     pub(super) steps: Vec<Step>,
 }
 
-/// Changes, and the expectations after them.
+/// Changes of the cluster, and the expectations after them.
 #[derive(Default)]
 pub(super) struct Step {
     pub(super) changes: Vec<Op>,
@@ -46,7 +47,7 @@ pub(super) enum Op {
     Pool(Pool),
     Namespace(Namespace),
     Node(Node),
-    Gone(String, String),
+    Delete(String, String),
 }
 
 pub(super) fn rows(text: &str) -> Vec<Row> {
@@ -68,18 +69,18 @@ pub(super) fn rows(text: &str) -> Vec<Row> {
             (_, Some(expected)) => step.expected.push(expected.trim().to_owned()),
             ("first come", _) => row.first_come = true,
             ("then", _) => row.steps.push(Step::default()),
-            _ => step.changes.push(change(line)),
+            _ => step.changes.push(parse_change(line)),
         }
     }
     rows
 }
 
-pub(super) fn named(name: &str) -> Key {
+pub(super) fn service_key(name: &str) -> Key {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
     Key::new(namespace, name)
 }
 
-fn change(line: &str) -> Op {
+fn parse_change(line: &str) -> Op {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
         ["pool", name, ranges, words @ ..] => Op::Pool(pool(name, ranges, words)),
@@ -98,8 +99,8 @@ fn change(line: &str) -> Op {
             addresses: addresses.split(',').map(|text| text.parse().expect(text)).collect(),
             ..Node::default()
         }),
-        ["gone", kind, name] => Op::Gone((*kind).to_owned(), (*name).to_owned()),
-        _ => panic!("{line:?} is no change"),
+        ["gone", kind, name] => Op::Delete((*kind).to_owned(), (*name).to_owned()),
+        _ => panic!("{line:?} is not a valid change"),
     }
 }
 
@@ -107,13 +108,13 @@ fn split<'a>(word: &'a str, separator: &str) -> (&'a str, &'a str) {
     word.split_once(separator).unwrap_or((word, ""))
 }
 
-fn list(text: &str) -> Vec<&str> {
+fn comma_list(text: &str) -> Vec<&str> {
     text.split(',').filter(|part| !part.is_empty()).collect()
 }
 
 /// Parses `K:V,K:V` as alternative selectors.
 fn selectors(text: &str) -> Vec<Value> {
-    list(text)
+    comma_list(text)
         .iter()
         .map(|pair| split(pair, ":"))
         .map(|(k, v)| json!({"matchLabels": {k: v}}))
@@ -121,20 +122,20 @@ fn selectors(text: &str) -> Vec<Value> {
 }
 
 fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
-    let mut spec = json!({"addresses": list(ranges)});
+    let mut spec = json!({"addresses": comma_list(ranges)});
     let (mut allocation, mut created) = (Map::new(), 0);
     for (word, value) in words.iter().map(|word| split(word, "=")) {
         match word {
-            "exclude" => spec["excludeAddresses"] = json!(list(value)),
+            "exclude" => spec["excludeAddresses"] = json!(comma_list(value)),
             "manual" => spec["autoAssign"] = json!(false),
             "buggy" => spec["avoidBuggyIPs"] = json!(true),
             "mode" => spec["ipMode"] = json!(value),
-            "made" => created = value.parse().expect("a number"),
-            "prio" => drop(
-                allocation
-                    .insert("priority".into(), json!(value.parse::<i64>().expect("a number"))),
-            ),
-            "ns" => drop(allocation.insert("namespaces".into(), json!(list(value)))),
+            "made" => created = value.parse().expect("the value is a number"),
+            "prio" => drop(allocation.insert(
+                "priority".into(),
+                json!(value.parse::<i64>().expect("the value is a number")),
+            )),
+            "ns" => drop(allocation.insert("namespaces".into(), json!(comma_list(value)))),
             "nssel" => {
                 drop(allocation.insert("namespaceSelectors".into(), json!(selectors(value))))
             }
@@ -143,19 +144,21 @@ fn pool(name: &str, ranges: &str, words: &[&str]) -> Pool {
                 "serviceSelectors".into(),
                 json!([{"matchExpressions": [{"key": "a", "operator": value}]}]),
             )),
-            _ => panic!("{word:?} is no word of a pool"),
+            _ => panic!("{word:?} is not a valid word of a pool"),
         }
     }
     if !allocation.is_empty() {
         spec["serviceAllocation"] = Value::Object(allocation);
     }
     let object = json!({"metadata": {"name": name, "generation": 1}, "spec": spec});
-    let pool = serde_json::from_value::<api::IPAddressPoolObject>(object).expect("a pool").into();
+    let pool = serde_json::from_value::<api::IPAddressPoolObject>(object)
+        .expect("the pool is valid JSON")
+        .into();
     Pool { created, ..pool }
 }
 
 fn service(name: &str, words: &[&str]) -> Service {
-    let key = named(name);
+    let key = service_key(name);
     let mut metadata = json!({"namespace": key.namespace, "name": key.name, "uid": format!("uid of {name}"),
         "annotations": {}, "labels": {}});
     let mut spec = json!({"type": "LoadBalancer", "selector": {"app": key.name}});
@@ -178,10 +181,10 @@ fn service(name: &str, words: &[&str]) -> Service {
                     if value.is_empty() { Value::Null } else { json!({"app": value}) }
             }
             "lbip" => spec["loadBalancerIP"] = json!(value),
-            "external" => spec["externalIPs"] = json!(list(value)),
+            "external" => spec["externalIPs"] = json!(comma_list(value)),
             "ports" => {
                 let port = |text: &&str| split(text, "/").1.parse::<u16>().expect("PROTOCOL/PORT");
-                ports = list(value)
+                ports = comma_list(value)
                     .iter()
                     .map(|p| json!({"protocol": split(p, "/").0, "port": port(p)}))
                     .collect();
@@ -196,7 +199,7 @@ fn service(name: &str, words: &[&str]) -> Service {
             }
             "has" => {
                 ingress = Some(
-                    list(value)
+                    comma_list(value)
                         .iter()
                         .map(|ip| json!({"ip": ip, "ipMode": "VIP"}))
                         .collect::<Vec<_>>(),
@@ -206,7 +209,7 @@ fn service(name: &str, words: &[&str]) -> Service {
             "leaving" => {}
             _ => match word.strip_prefix("at:") {
                 Some(annotation) => annotate(annotation, value),
-                None => panic!("{word:?} is no word of a Service"),
+                None => panic!("{word:?} is not a valid word of a Service"),
             },
         }
     }
@@ -221,5 +224,5 @@ fn service(name: &str, words: &[&str]) -> Service {
     let object = serde_json::from_value::<ServiceObject>(
         json!({"metadata": metadata, "spec": spec, "status": status}),
     );
-    Service::read(object.expect("a Service"), api::GROUP)
+    Service::read(object.expect("the Service is valid JSON"), api::GROUP)
 }

@@ -3,11 +3,11 @@
 //! Each row runs many times: listed and live, in shuffled orders, with restarts between its steps
 //! and in the middle of its writes. The result is always the same.
 
-use super::script::{Op, Row, named, rows};
+use super::script::{Op, Row, rows, service_key};
 use super::*;
 
 /// Every rule of address assignment that a user can meet.
-const ROWS: [(&str, &str); 6] = [
+const ROW_FILES: [(&str, &str); 6] = [
     ("pools", include_str!("rows/pools.txt")),
     ("requests", include_str!("rows/requests.txt")),
     ("sharing", include_str!("rows/sharing.txt")),
@@ -16,12 +16,12 @@ const ROWS: [(&str, &str); 6] = [
     ("modes", include_str!("rows/modes.txt")),
 ];
 
-/// Runs of each row per [`Manner`].
-const SEEDS: u64 = 6;
+/// Number of runs of each row per [`RunMode`].
+const SEED_COUNT: u64 = 6;
 
-/// Way to run a row.
+/// How a row is run.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Manner {
+enum RunMode {
     /// All objects of a step exist before the controller starts, in a shuffled order.
     Listed,
     /// The controller starts first. Its writes are done immediately or late.
@@ -30,8 +30,8 @@ enum Manner {
     Restarted,
 }
 
-impl World {
-    pub(super) fn undergo(&mut self, change: &Op, live: bool) {
+impl Cluster {
+    pub(super) fn apply_change(&mut self, change: &Op, live: bool) {
         let event = self.event_of(change);
         if live {
             self.handle(event);
@@ -80,12 +80,12 @@ impl World {
                 self.nodes.insert(node.name.clone(), node.clone());
                 Event::Node(Change::Apply(node))
             }
-            Op::Gone(kind, name) => self.remove(&kind, &name),
+            Op::Delete(kind, name) => self.remove(&kind, &name),
         }
     }
 
     fn remove(&mut self, kind: &str, name: &str) -> Event {
-        let key = named(name);
+        let key = service_key(name);
         match kind {
             "svc" => {
                 assert!(self.services.remove(&key).is_some(), "{name}");
@@ -103,95 +103,95 @@ impl World {
                 assert!(self.namespaces.remove(name).is_some(), "{name}");
                 Event::Namespace(Change::Delete(Key::new("", name)))
             }
-            _ => panic!("{kind} is no kind"),
+            _ => panic!("{kind} is not a valid kind"),
         }
     }
 
     /// Executes some of the due writes, or none.
-    fn write_some(&mut self, chance: &mut Chance) {
+    fn write_some(&mut self, random: &mut Random) {
         let writes = self.writes();
-        for write in writes.iter().take(chance.below(writes.len() + 1)) {
+        for write in writes.iter().take(random.below(writes.len() + 1)) {
             self.write(write);
         }
     }
 }
 
-fn play(row: &Row, manner: Manner, seed: u64) {
-    let mut chance = Chance(0x9e37_79b9_7f4a_7c15 ^ (seed + 1));
-    let mut world = World::new(vec![], vec![]);
+fn run_row(row: &Row, mode: RunMode, seed: u64) {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (seed + 1));
+    let mut cluster = Cluster::new(vec![], vec![]);
     for (number, step) in row.steps.iter().enumerate() {
         let mut changes = step.changes.clone();
         // Changes of a later step keep their order. Services keep the order of the row.
         if number == 0 {
             let mut others: Vec<_> =
                 changes.extract_if(.., |change| !matches!(change, Op::Service(_))).collect();
-            chance.shuffle(&mut others);
-            for (place, other) in others.into_iter().enumerate() {
-                let place = if row.first_come { place } else { chance.below(changes.len() + 1) };
-                changes.insert(place, other);
+            random.shuffle(&mut others);
+            for (position, other) in others.into_iter().enumerate() {
+                let index = if row.first_come { position } else { random.below(changes.len() + 1) };
+                changes.insert(index, other);
             }
         }
         // In `Live`, one pass may handle several changes.
         let mut pass = Vec::new();
         for change in &changes {
-            pass.push(world.event_of(change));
-            if manner == Manner::Live && chance.below(2) == 0 {
-                world.handle_all(std::mem::take(&mut pass));
-                world.write_some(&mut chance);
+            pass.push(cluster.event_of(change));
+            if mode == RunMode::Live && random.below(2) == 0 {
+                cluster.handle_all(std::mem::take(&mut pass));
+                cluster.write_some(&mut random);
             }
         }
-        if manner == Manner::Live {
-            world.handle_all(pass);
+        if mode == RunMode::Live {
+            cluster.handle_all(pass);
         }
-        if manner != Manner::Live {
-            world.restart_in(Order::Shuffled(chance));
+        if mode != RunMode::Live {
+            cluster.restart_with(Order::Shuffled(random));
         }
-        if manner == Manner::Restarted {
-            world.write_some(&mut chance);
-            world.restart_in(Order::Shuffled(chance));
+        if mode == RunMode::Restarted {
+            cluster.write_some(&mut random);
+            cluster.restart_with(Order::Shuffled(random));
         }
-        world.settle();
-        let context = format!("{} (step {}, {manner:?}, seed {seed})", row.name, number + 1);
-        step.expected.iter().for_each(|expected| check(&world, expected, &context));
-        let (shown, written) = (world.shown(), world.log.len());
-        world.restart_in(Order::Shuffled(chance));
-        world.settle();
+        cluster.settle();
+        let context = format!("{} (step {}, {mode:?}, seed {seed})", row.name, number + 1);
+        step.expected.iter().for_each(|expected| check(&cluster, expected, &context));
+        let (statuses, written) = (cluster.statuses(), cluster.log.len());
+        cluster.restart_with(Order::Shuffled(random));
+        cluster.settle();
         assert_eq!(
-            world.log.len(),
+            cluster.log.len(),
             written,
-            "{context}: a restart writes: {:?}",
-            &world.log[written..]
+            "{context}: the new leader writes after a restart: {:?}",
+            &cluster.log[written..]
         );
-        assert_eq!(world.shown(), shown, "{context}: a restart changes something");
+        assert_eq!(cluster.statuses(), statuses, "{context}: a restart changes a status");
     }
 }
 
 /// Compares one expectation with the cluster.
-fn check(world: &World, expected: &str, context: &str) {
-    let (words, says) = expected.split_once(" says ").unwrap_or((expected, ""));
+fn check(cluster: &Cluster, expected: &str, context: &str) {
+    let (words, text) = expected.split_once(" says ").unwrap_or((expected, ""));
     let words: Vec<&str> = words.split_whitespace().collect();
     if let ["pool", name, reason, counts @ ..] = words.as_slice() {
-        let status = &world.pools[*name].status;
+        let status = &cluster.pools[*name].status;
         let condition = &status.conditions[0];
         assert_eq!(&condition.reason, reason, "{context}: pool {name}: {}", condition.message);
         assert!(
-            condition.message.contains(says),
-            "{context}: pool {name} says {:?}",
+            condition.message.contains(text),
+            "{context}: pool {name}: {:?}",
             condition.message
         );
         let available =
             |count: Option<i64>| count.map_or_else(|| "huge".to_owned(), |count| count.to_string());
-        let is = [
+        let actual = [
             format!("{}/{}", status.assigned_ipv4, available(status.available_ipv4)),
             format!("{}/{}", status.assigned_ipv6, available(status.available_ipv6)),
         ];
-        assert_eq!(&is[..counts.len()], counts, "{context}: pool {name}");
+        assert_eq!(&actual[..counts.len()], counts, "{context}: pool {name}");
         return;
     }
-    let (name, rest) = words.split_first().expect("a name");
-    let service = &world.services[&named(name)];
+    let (name, rest) = words.split_first().expect("the expectation begins with a name");
+    let service = &cluster.services[&service_key(name)];
     let addresses =
-        text(&service.assigned.iter().map(|assigned| assigned.address).collect::<Vec<_>>());
+        joined(&service.assigned.iter().map(|assigned| assigned.address).collect::<Vec<_>>());
     let condition = service.conditions.first();
     match rest {
         ["cleared"] => {
@@ -202,64 +202,61 @@ fn check(world: &World, expected: &str, context: &str) {
             );
         }
         ["untouched"] => {
-            let written =
-                world.log.iter().any(|line| line.starts_with(&format!("{} ", named(name).name)));
-            assert!(!written, "{context}: {name} was written: {:?}", world.log);
+            let written = cluster
+                .log
+                .iter()
+                .any(|line| line.starts_with(&format!("{} ", service_key(name).name)));
+            assert!(!written, "{context}: {name} was written: {:?}", cluster.log);
         }
         [wanted, reason, more @ ..] => {
             let condition =
                 condition.unwrap_or_else(|| panic!("{context}: {name} has no condition"));
-            let is = (if addresses.is_empty() { "-" } else { &addresses }, &*condition.reason);
-            assert_eq!(is, (*wanted, *reason), "{context}: {name} says {:?}", condition.message);
-            assert!(
-                condition.message.contains(says),
-                "{context}: {name} says {:?}",
-                condition.message
-            );
+            let actual = (if addresses.is_empty() { "-" } else { &addresses }, &*condition.reason);
+            assert_eq!(actual, (*wanted, *reason), "{context}: {name}: {:?}", condition.message);
+            assert!(condition.message.contains(text), "{context}: {name}: {:?}", condition.message);
             assert_eq!(
                 condition.status == api::ConditionStatus::True,
                 *reason == "Assigned",
                 "{context}: {name}"
             );
             for (word, value) in more.iter().map(|word| word.split_once('=').expect("WORD=VALUE")) {
-                let is = match word {
+                let actual = match word {
                     "pool" => service.pool_annotation.as_deref().unwrap_or_default().to_owned(),
-                    "mode" => format!("{:?}", service.assigned[0].mode.expect("a mode")),
-                    _ => panic!("{word} is no word of an expectation"),
+                    "mode" => format!("{:?}", service.assigned[0].mode.expect("an ipMode")),
+                    _ => panic!("{word} is not a valid word of an expectation"),
                 };
-                assert_eq!(is, value, "{context}: {name} {word}");
+                assert_eq!(actual, value, "{context}: {name} {word}");
             }
         }
-        _ => panic!("{expected:?} is no expectation"),
+        _ => panic!("{expected:?} is not a valid expectation"),
     }
 }
 
 #[test]
-fn every_row_of_the_table_comes_out_the_same_in_every_order_and_across_restarts() {
-    let (mut played, mut failed) = (0, 0);
-    for (file, text) in ROWS {
+fn every_row_has_its_result_in_every_order_and_after_restarts() {
+    let (mut step_count, mut failed) = (0, 0);
+    for (file, text) in ROW_FILES {
         for row in rows(text) {
             assert!(
                 row.steps.iter().all(|step| !step.expected.is_empty()),
-                "{file}: {} expects nothing",
+                "{file}: a step of row \"{}\" has no expectation",
                 row.name
             );
             // Run all rows even if one fails: each failure names its row.
-            let play_all = || {
-                for seed in 0..SEEDS {
-                    for manner in [Manner::Listed, Manner::Live, Manner::Restarted] {
-                        play(&row, manner, seed);
+            let run_all = || {
+                for seed in 0..SEED_COUNT {
+                    for mode in [RunMode::Listed, RunMode::Live, RunMode::Restarted] {
+                        run_row(&row, mode, seed);
                     }
                 }
             };
-            failed += usize::from(std::panic::catch_unwind(play_all).is_err());
-            played += row.steps.len();
+            failed += usize::from(std::panic::catch_unwind(run_all).is_err());
+            step_count += row.steps.len();
         }
     }
-    assert_eq!(failed, 0, "rows have failed");
-    assert!(played >= ROWS_MIN, "{played} rows are left of {ROWS_MIN}");
+    assert_eq!(failed, 0, "all rows must succeed");
+    assert!(step_count >= STEPS_MIN, "the table has {step_count} steps instead of {STEPS_MIN}");
 }
 
-/// Lower limit for the steps with expectations in the table, so that a bug in reading the files
-/// cannot lose any.
-const ROWS_MIN: usize = 200;
+/// Minimum number of steps in the table, so that a bug in reading the files cannot lose any.
+const STEPS_MIN: usize = 200;

@@ -12,17 +12,17 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// Prefix that `ip monitor` writes before a removed route.
-const GONE: &str = "Deleted ";
+const REMOVED_PREFIX: &str = "Deleted ";
 
 /// Records the route changes of a host until the value is dropped.
 pub(super) struct RouteMonitor {
     monitor: Child,
-    seen: Arc<Mutex<Vec<(Instant, String)>>>,
+    changes: Arc<Mutex<Vec<(Instant, String)>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl RouteMonitor {
-    /// Starts recording the changes of a host.
+    /// Starts recording the route changes of a host.
     ///
     /// # Errors
     /// If `ip` cannot be started.
@@ -31,33 +31,40 @@ impl RouteMonitor {
         command.args(["-4", "monitor", "route"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut monitor =
             lab.within(host, || command.spawn())?.context("cannot start ip monitor")?;
-        let lines = BufReader::new(monitor.stdout.take().context("its output")?).lines();
-        let seen = Arc::<Mutex<Vec<_>>>::default();
-        let notes = Arc::clone(&seen);
+        let lines =
+            BufReader::new(monitor.stdout.take().context("ip monitor has no standard output")?)
+                .lines();
+        let changes = Arc::<Mutex<Vec<_>>>::default();
+        let recorded = Arc::clone(&changes);
         let thread = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                notes.lock().unwrap_or_else(PoisonError::into_inner).push((wait::now(), line));
+                recorded.lock().unwrap_or_else(PoisonError::into_inner).push((wait::now(), line));
             }
         });
-        Ok(Self { monitor, seen, thread: Some(thread) })
+        Ok(Self { monitor, changes, thread: Some(thread) })
     }
 
-    /// Returns the time at which the route to an address was first added (`there`) or removed after
-    /// `since`.
-    pub(super) fn first(&self, address: IpAddr, there: bool, since: Instant) -> Option<Instant> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let is = |line: &str| {
-            let gone = line.strip_prefix(GONE);
-            gone.is_none() == there
-                && gone.unwrap_or(line).split_whitespace().next() == Some(&address.to_string())
+    /// Returns the time of the first change of the route to an address after `since`: of its
+    /// addition if `added` is true, otherwise of its removal.
+    pub(super) fn first_change(
+        &self,
+        address: IpAddr,
+        added: bool,
+        since: Instant,
+    ) -> Option<Instant> {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let matches = |line: &str| {
+            let removed = line.strip_prefix(REMOVED_PREFIX);
+            removed.is_none() == added
+                && removed.unwrap_or(line).split_whitespace().next() == Some(&address.to_string())
         };
-        seen.iter().find(|(at, line)| *at >= since && is(line)).map(|(at, _)| *at)
+        changes.iter().find(|(at, line)| *at >= since && matches(line)).map(|(at, _)| *at)
     }
 
     /// Returns the number of routes that were removed after `since`.
-    pub(super) fn gone(&self, since: Instant) -> usize {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|(at, line)| *at >= since && line.starts_with(GONE)).count()
+    pub(super) fn removed_count(&self, since: Instant) -> usize {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.iter().filter(|(at, line)| *at >= since && line.starts_with(REMOVED_PREFIX)).count()
     }
 }
 
@@ -71,37 +78,34 @@ impl Drop for RouteMonitor {
     }
 }
 
-/// Returns the number of routes that a BIRD has received from all neighbors.
+/// Returns the number of routes that a BIRD router has received from all neighbors.
 ///
 /// # Errors
-/// If BIRD does not run.
-pub(super) fn received(router: &Router<'_>) -> Result<u64> {
+/// If the router does not run.
+pub(super) fn received_routes(router: &Router<'_>) -> Result<u64> {
     Ok(sum(&router.run_command(&["show", "protocols", "all"])?, "Routes:"))
 }
 
 /// Returns the number of announcements and withdrawals that BIRD has processed.
 ///
 /// # Errors
-/// See [`received`].
-pub(super) fn updates(router: &Router<'_>) -> Result<u64> {
+/// See [`received_routes`].
+pub(super) fn processed_updates(router: &Router<'_>) -> Result<u64> {
     let text = router.run_command(&["show", "protocols", "all"])?;
     Ok(sum(&text, "Import updates:") + sum(&text, "Import withdraws:"))
 }
 
-/// Sums the first number after `words` over all BGP protocols; other protocols, such as `kernel`,
+/// Sums the first number after `label` over all BGP protocols; other protocols, such as `kernel`,
 /// do not count.
-fn sum(text: &str, words: &str) -> u64 {
-    let (mut sum, mut is_neighbour) = (0, false);
+fn sum(text: &str, label: &str) -> u64 {
+    let (mut sum, mut is_bgp) = (0, false);
     for line in text.lines() {
         if !line.starts_with(' ') {
-            is_neighbour = line.split_whitespace().nth(1) == Some("BGP");
+            is_bgp = line.split_whitespace().nth(1) == Some("BGP");
         }
         let number =
-            line.trim_start().strip_prefix(words).and_then(|rest| rest.split_whitespace().next());
-        sum += number
-            .filter(|_| is_neighbour)
-            .and_then(|number| number.parse::<u64>().ok())
-            .unwrap_or(0);
+            line.trim_start().strip_prefix(label).and_then(|rest| rest.split_whitespace().next());
+        sum += number.filter(|_| is_bgp).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
     }
     sum
 }
@@ -111,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_neighbours_say_is_counted() {
+    fn only_bgp_protocols_are_counted() {
         let text = "BIRD 2.0.12 ready.\nName       Proto      Table      State  Since         Info\n\
             kernel1    Kernel     master4    up     15:00:00\n    Routes:         7 imported, 9 exported\n\n\
             peer0      BGP        ---        up     15:00:01  Established\n  BGP state:          Established\n\

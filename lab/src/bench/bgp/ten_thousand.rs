@@ -1,12 +1,12 @@
 //! Ten thousand Services, each announced by three nodes: time until the router has all routes,
-//! memory of the speakers and gobgpds, cost of a restart of either, and time to withdraw the route
-//! of one of the Services.
+//! memory of the speakers and gobgpds, cost of a restart of the speakers and of a gobgpd, and time
+//! to withdraw the route of one of the Services.
 
 use super::routes::{self, RouteMonitor};
 use super::{ROUTER, withdraw};
 use crate::bench::report::Findings;
 use crate::bench::scale::SERVICES;
-use crate::bench::targets::{self, BGP_GOBGPD_10000, BGP_GONE_10000, BGP_SPEAKER_10000};
+use crate::bench::targets::{self, BGP_ENDPOINT_CHANGE_10000, BGP_GOBGPD_10000, BGP_SPEAKER_10000};
 use crate::bench::{memory, plan_times, services, settle};
 use crate::cluster::ferrolb::speaker_name;
 use crate::routers::Router;
@@ -15,14 +15,14 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 
 /// Maximum time until the router has all routes.
-const FULL_MAX: Duration = Duration::from_secs(180);
+const ALL_ROUTES_MAX: Duration = Duration::from_secs(180);
 /// Observation time for withdrawals after a restart of the speakers.
-const LOOK: Duration = Duration::from_secs(10);
+const OBSERVATION_TIME: Duration = Duration::from_secs(10);
 
-/// Runs in a lab with FerroLB and this router.
+/// Runs in a lab with FerroLB and `router`.
 ///
 /// # Errors
-/// If the router does not get all routes.
+/// If the router does not receive all routes.
 pub(super) fn run(lab: &Lab, router: &Router<'_>) -> Result<Findings> {
     let nodes = lab.nodes();
     let speakers: Vec<String> = nodes.iter().map(|node| speaker_name(node)).collect();
@@ -36,75 +36,80 @@ pub(super) fn run(lab: &Lab, router: &Router<'_>) -> Result<Findings> {
 
     let start = wait::now();
     speakers.iter().try_for_each(|speaker| lab.restart(speaker))?;
-    findings.add(&targets::BGP_FULL, full(router, all, start)?);
+    findings.add(&targets::BGP_ALL_ROUTES, wait_routes(router, all, start)?);
     memory::measure(lab, &mut findings, &BGP_SPEAKER_10000, &speakers)?;
     memory::measure(lab, &mut findings, &BGP_GOBGPD_10000, &gobgpds)?;
-    findings.extend(withdraw::run(lab, &BGP_GONE_10000).context("one of ten thousand")?);
+    findings.extend(
+        withdraw::run(lab, &BGP_ENDPOINT_CHANGE_10000)
+            .context("the withdrawal of one of ten thousand routes")?,
+    );
 
-    restarted(lab, router, &mut findings, &speakers, all)?;
+    measure_restart(lab, router, &mut findings, &speakers, all)?;
 
-    drained(lab, router, &mut findings, nodes.first().context("a node")?, all)?;
+    measure_drain(lab, router, &mut findings, nodes.first().context("the lab has no node")?, all)?;
 
-    let first = gobgpds.first().context("a node")?;
+    let first = gobgpds.first().context("the lab has no node")?;
     lab.stop(first, Signal::KILL)?;
-    wait::until("the router has removed routes of the stopped gobgpd", FULL_MAX, || {
-        ensure!(routes::received(router)? < all, "it has all routes");
+    wait::until("the router has removed routes of the stopped gobgpd", ALL_ROUTES_MAX, || {
+        ensure!(routes::received_routes(router)? < all, "the router still has all routes");
         Ok(Some(()))
     })?;
     let start = wait::now();
     lab.restart(first)?;
-    findings.add(&targets::BGP_REFILLED, full(router, all, start)?);
+    findings.add(&targets::BGP_ROUTES_RESTORED, wait_routes(router, all, start)?);
     Ok(findings)
 }
 
-/// Waits until the router has all routes and returns the time that this takes, in milliseconds.
-fn full(router: &Router<'_>, all: u64, start: Instant) -> Result<f64> {
-    wait::until("the router has all routes", FULL_MAX, || {
-        let there = routes::received(router)?;
-        ensure!(there == all, "{there} of {all}");
+/// Waits until the router has the expected number of routes, and returns the time since `start` in
+/// milliseconds.
+fn wait_routes(router: &Router<'_>, expected: u64, start: Instant) -> Result<f64> {
+    wait::until("the router has the expected number of routes", ALL_ROUTES_MAX, || {
+        let received = routes::received_routes(router)?;
+        ensure!(received == expected, "the router has {received} of {expected} routes");
         Ok(Some(start.elapsed().as_secs_f64() * 1000.0))
     })
 }
 
 /// Kills and restarts all speakers, and records the routes that the router loses and the updates
 /// that it receives.
-fn restarted(
+fn measure_restart(
     lab: &Lab,
     router: &Router<'_>,
     findings: &mut Findings,
     speakers: &[String],
     all: u64,
 ) -> Result<()> {
-    full(router, all, wait::now())?;
-    let (watch, start, before) =
-        (RouteMonitor::start(lab, ROUTER)?, wait::now(), routes::updates(router)?);
+    wait_routes(router, all, wait::now())?;
+    let (monitor, start, before) =
+        (RouteMonitor::start(lab, ROUTER)?, wait::now(), routes::processed_updates(router)?);
     for speaker in speakers {
         lab.stop(speaker, Signal::KILL)?;
         lab.restart(speaker)?;
     }
-    settle::wait_for(lab)?;
-    wait::during(LOOK, || Ok(()))?;
-    let missing = all - routes::received(router)?.min(all);
-    findings.add(&targets::BGP_RESTART_LOST, watch.gone(start) as f64 + missing as f64);
-    findings.add(&targets::BGP_RESTART_UPDATES, (routes::updates(router)? - before) as f64);
+    settle::wait_settled(lab)?;
+    wait::during(OBSERVATION_TIME, || Ok(()))?;
+    let missing = all - routes::received_routes(router)?.min(all);
+    findings.add(&targets::BGP_RESTART_LOST, monitor.removed_count(start) as f64 + missing as f64);
+    findings
+        .add(&targets::BGP_RESTART_UPDATES, (routes::processed_updates(router)? - before) as f64);
     Ok(())
 }
 
 /// Cordons a node until the router has no route by it, and uncordons it.
-fn drained(
+fn measure_drain(
     lab: &Lab,
     router: &Router<'_>,
     findings: &mut Findings,
     node: &str,
     all: u64,
 ) -> Result<()> {
-    full(router, all, wait::now())?;
-    let (drains, left) = ([node.to_owned()], all - u64::from(SERVICES));
-    let (before, start) = (plan_times::of(lab, &drains)?, wait::now());
+    wait_routes(router, all, wait::now())?;
+    let (draining, remaining) = ([node.to_owned()], all - u64::from(SERVICES));
+    let (before, start) = (plan_times::histogram(lab, &draining)?, wait::now());
     lab.kubectl(&["cordon", node])?;
-    findings.add(&targets::BGP_DRAINED_10000, full(router, left, start)?);
-    let slowest = plan_times::slowest(&before, &plan_times::of(lab, &drains)?, 0.99)?;
-    findings.add(&targets::BGP_DRAIN_PLAN, slowest * 1000.0);
+    findings.add(&targets::BGP_DRAINED_10000, wait_routes(router, remaining, start)?);
+    let p99 = plan_times::quantile(&before, &plan_times::histogram(lab, &draining)?, 0.99)?;
+    findings.add(&targets::BGP_DRAIN_PLAN, p99 * 1000.0);
     lab.kubectl(&["uncordon", node])?;
-    full(router, all, wait::now()).map(drop)
+    wait_routes(router, all, wait::now()).map(drop)
 }

@@ -17,61 +17,64 @@ use serde_json::json;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Number of removals, each with a return.
+/// Number of times that the endpoint is removed and restored.
 const ROUNDS: usize = 20;
-const NAME: &str = "gone";
-/// Maximum time of a route change.
+/// Name of the Service and of its EndpointSlice.
+const SERVICE: &str = "gone";
+/// Maximum time for the Service to get an address, and for the router to change the route.
 const ROUTE_MAX: Duration = Duration::from_secs(20);
 /// Pause before the next change.
-const APART: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Creates a Service with policy Local and one endpoint on the first node, then removes and
 /// restores the endpoint.
 ///
 /// # Errors
-/// If the route does not follow the endpoint.
+/// If the router does not add or remove the route in time.
 pub(super) fn run(
     lab: &Lab,
-    [going, worst, coming]: &'static [MeasureSpec; 3],
+    [removal_median, removal_max, return_median]: &'static [MeasureSpec; 3],
 ) -> Result<Findings> {
-    let watch = RouteMonitor::start(lab, ROUTER)?;
-    let (mut gone, mut back) = (Vec::new(), Vec::new());
+    let monitor = RouteMonitor::start(lab, ROUTER)?;
+    let (mut removal_times, mut return_times) = (Vec::new(), Vec::new());
     lab.api(async |client| {
         let start = wait::now();
-        let address = make(&client).await?;
-        wait::until_async("its route", ROUTE_MAX, async || Ok(watch.first(address, true, start)))
-            .await?;
+        let address = create_service(&client).await?;
+        wait::until_async("the router has the route", ROUTE_MAX, async || {
+            Ok(monitor.first_change(address, true, start))
+        })
+        .await?;
         for _ in 0..ROUNDS {
-            gone.push(change(&client, &watch, address, false).await?);
-            back.push(change(&client, &watch, address, true).await?);
+            removal_times.push(set_endpoint_ready(&client, &monitor, address, false).await?);
+            return_times.push(set_endpoint_ready(&client, &monitor, address, true).await?);
         }
-        remove(&client).await
+        delete_service(&client).await
     })?;
-    let spread = Spread::of(&gone).context("a round")?;
+    let spread = Spread::of(&removal_times).context("no round was measured")?;
     let mut findings = Findings::default();
-    findings.add(going, spread.median);
-    findings.add(worst, spread.max);
-    findings.add(coming, Spread::of(&back).context("a round")?.median);
-    findings.keep(going.id, gone);
-    findings.keep(coming.id, back);
+    findings.add(removal_median, spread.median);
+    findings.add(removal_max, spread.max);
+    findings.add(return_median, Spread::of(&return_times).context("no round was measured")?.median);
+    findings.keep_samples(removal_median.id, removal_times);
+    findings.keep_samples(return_median.id, return_times);
     Ok(findings)
 }
 
-async fn make(client: &Client) -> Result<IpAddr> {
+async fn create_service(client: &Client) -> Result<IpAddr> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     let all: Api<Service> = Api::default_namespaced(client.clone());
     let slice = json!({
-        "metadata": {"name": NAME, "labels": {"kubernetes.io/service-name": NAME, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench"}},
+        "metadata": {"name": SERVICE, "labels": {"kubernetes.io/service-name": SERVICE, "endpointslice.kubernetes.io/managed-by": "ferrolb-bench"}},
         "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints(true),
     });
     services::post(&slices, slice).await?;
     let service = json!({
-        "metadata": {"name": NAME},
+        "metadata": {"name": SERVICE},
         "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
     });
     services::post(&all, service).await?;
-    wait::until_async("an address", ROUTE_MAX, async || {
-        Ok(services::addresses(&all.get(NAME).await?).first().copied())
+    wait::until_async("the Service has an address", ROUTE_MAX, async || {
+        Ok(services::addresses(&all.get(SERVICE).await?).first().copied())
     })
     .await
 }
@@ -80,31 +83,33 @@ fn endpoints(ready: bool) -> serde_json::Value {
     json!([{"addresses": ["10.244.1.98"], "conditions": {"ready": ready, "serving": ready}, "nodeName": "node1"}])
 }
 
-/// Changes the endpoint and returns the time until the route follows, in milliseconds.
-async fn change(
+/// Sets the readiness of the endpoint, and returns the time until the router adds or removes the
+/// route, in milliseconds.
+async fn set_endpoint_ready(
     client: &Client,
-    watch: &RouteMonitor,
+    monitor: &RouteMonitor,
     address: IpAddr,
     ready: bool,
 ) -> Result<f64> {
-    tokio::time::sleep(APART).await;
+    tokio::time::sleep(PAUSE).await;
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     let sent = wait::now();
     let patch = Patch::Merge(json!({"endpoints": endpoints(ready)}));
-    slices.patch(NAME, &PatchParams::default(), &patch).await?;
-    let answered = wait::now();
-    let what = if ready { "the route is back" } else { "the route is gone" };
-    let at: Instant =
-        wait::until_async(what, ROUTE_MAX, async || Ok(watch.first(address, ready, sent))).await?;
-    Ok(at.saturating_duration_since(answered).as_secs_f64() * 1000.0)
+    slices.patch(SERVICE, &PatchParams::default(), &patch).await?;
+    let replied = wait::now();
+    let what = if ready { "the router adds the route" } else { "the router removes the route" };
+    let changed_at: Instant =
+        wait::until_async(what, ROUTE_MAX, async || Ok(monitor.first_change(address, ready, sent)))
+            .await?;
+    Ok(changed_at.saturating_duration_since(replied).as_secs_f64() * 1000.0)
 }
 
-async fn remove(client: &Client) -> Result<()> {
+async fn delete_service(client: &Client) -> Result<()> {
     Api::<Service>::default_namespaced(client.clone())
-        .delete(NAME, &kube::api::DeleteParams::default())
+        .delete(SERVICE, &kube::api::DeleteParams::default())
         .await?;
     Api::<EndpointSlice>::default_namespaced(client.clone())
-        .delete(NAME, &kube::api::DeleteParams::default())
+        .delete(SERVICE, &kube::api::DeleteParams::default())
         .await?;
     Ok(())
 }

@@ -11,72 +11,72 @@ use std::time::Duration;
 
 /// Maximum time for which a router may use a failed node: 120 s with graceful restart, and the time
 /// to detect the failure.
-const USED_MAX: Duration = Duration::from_secs(140);
+const NODE_USED_MAX: Duration = Duration::from_secs(140);
 
-/// Kinds of router and failure detection methods. Some routers keep the routes for two minutes with
-/// graceful restart; one run shows that.
+/// Rows: kind of router and failure detection methods. With graceful restart some routers keep the
+/// routes for two minutes, so these rows have one run only.
 const ROWS: [(RouterKind, SessionParameters, &NodeFailureMeasures); 9] = [
     (
         RouterKind::Frr,
         SessionParameters { bfd: Some(100), graceful: false },
-        &targets::BGP_DIES_FRR_100,
+        &targets::BGP_NODE_FAILURE_FRR_100,
     ),
     (
         RouterKind::Frr,
         SessionParameters { bfd: Some(300), graceful: false },
-        &targets::BGP_DIES_FRR_300,
+        &targets::BGP_NODE_FAILURE_FRR_300,
     ),
     (
         RouterKind::Frr,
         SessionParameters { bfd: None, graceful: false },
-        &targets::BGP_DIES_FRR_HOLD,
+        &targets::BGP_NODE_FAILURE_FRR_HOLD,
     ),
     (
         RouterKind::Bird,
         SessionParameters { bfd: Some(100), graceful: false },
-        &targets::BGP_DIES_BIRD_100,
+        &targets::BGP_NODE_FAILURE_BIRD_100,
     ),
     (
         RouterKind::Bird,
         SessionParameters { bfd: Some(300), graceful: false },
-        &targets::BGP_DIES_BIRD_300,
+        &targets::BGP_NODE_FAILURE_BIRD_300,
     ),
     (
         RouterKind::Bird,
         SessionParameters { bfd: None, graceful: false },
-        &targets::BGP_DIES_BIRD_HOLD,
+        &targets::BGP_NODE_FAILURE_BIRD_HOLD,
     ),
     (
         RouterKind::Frr,
         SessionParameters { bfd: Some(100), graceful: true },
-        &targets::BGP_DIES_FRR_BOTH,
+        &targets::BGP_NODE_FAILURE_FRR_BOTH,
     ),
     (
         RouterKind::Bird,
         SessionParameters { bfd: Some(100), graceful: true },
-        &targets::BGP_DIES_BIRD_BOTH,
+        &targets::BGP_NODE_FAILURE_BIRD_BOTH,
     ),
     (
         RouterKind::Gobgp,
         SessionParameters { bfd: Some(100), graceful: true },
-        &targets::BGP_DIES_GOBGP_BOTH,
+        &targets::BGP_NODE_FAILURE_GOBGP_BOTH,
     ),
 ];
 
 pub(super) fn run(
-    scene: &BgpFailoverSetup<'_>,
+    setup: &BgpFailoverSetup<'_>,
     runs: usize,
     findings: &mut Findings,
 ) -> Result<()> {
-    for (kind, terms, known) in ROWS {
-        let runs = if terms.graceful { 1 } else { runs };
+    for (kind, parameters, measures) in ROWS {
+        let runs = if parameters.graceful { 1 } else { runs };
         let (mut unused, mut gaps) = (Vec::new(), Vec::new());
-        scene.with_router(kind, terms, |way| {
+        setup.with_router(kind, parameters, |path| {
             (0..runs).try_for_each(|_| {
-                let node = way.settle()?;
+                let node = path.settle()?;
                 let (report, unused_ms) =
-                    way.watch(&node, USED_MAX, || scene.lab.power_off(&node))?;
-                settle::return_power(scene.lab, &node)?;
+                    path.observe_failure(&node, NODE_USED_MAX, || setup.lab.power_off(&node))?;
+                settle::power_on_and_wait(setup.lab, &node)?;
                 ensure!(
                     !kind.forwards() || report.lost > 0,
                     "no connection was lost, so the node did not fail: {report:?}"
@@ -86,15 +86,16 @@ pub(super) fn run(
                 Ok(())
             })
         })?;
-        let none = "--runs is at least 1";
-        let (times, gap) = (Spread::of(&unused).context(none)?, Spread::of(&gaps).context(none)?);
-        findings.add(&known.unused[0], times.median);
-        findings.add(&known.unused[1], times.max);
-        findings.keep(known.unused[0].id.trim_end_matches(".median"), unused);
+        let no_run = "no run was measured: --runs must be at least 1";
+        let (times, gap) =
+            (Spread::of(&unused).context(no_run)?, Spread::of(&gaps).context(no_run)?);
+        findings.add(&measures.unused[0], times.median);
+        findings.add(&measures.unused[1], times.max);
+        findings.keep_samples(measures.unused[0].id.trim_end_matches(".median"), unused);
         if kind.forwards() {
-            findings.add(&known.gap[0], gap.median);
-            findings.add(&known.gap[1], gap.max);
-            findings.keep(known.gap[0].id.trim_end_matches(".median"), gaps);
+            findings.add(&measures.gap[0], gap.median);
+            findings.add(&measures.gap[1], gap.max);
+            findings.keep_samples(measures.gap[0].id.trim_end_matches(".median"), gaps);
         }
     }
     Ok(())

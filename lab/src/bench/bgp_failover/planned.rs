@@ -1,8 +1,8 @@
-//! Rows of planned changes, and of crashes under graceful restart: none may cost a connection.
+//! Rows of planned changes, and of crashes under graceful restart: no connection may be lost.
 
 use super::setup::{BgpFailoverSetup, RouterPath, SessionParameters};
 use crate::bench::report::Findings;
-use crate::bench::settle::REST_MAX;
+use crate::bench::settle::SETTLE_MAX;
 use crate::bench::targets::{self, PlannedMeasures};
 use crate::cluster::bgp;
 use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
@@ -12,49 +12,51 @@ use crate::{Lab, Signal, wait};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-const PLAIN: SessionParameters = SessionParameters { bfd: None, graceful: false };
-const GRACEFUL: SessionParameters = SessionParameters { bfd: None, graceful: true };
-const BOTH: SessionParameters = SessionParameters { bfd: Some(100), graceful: true };
+const NO_GRACEFUL_RESTART: SessionParameters = SessionParameters { bfd: None, graceful: false };
+const GRACEFUL_RESTART: SessionParameters = SessionParameters { bfd: None, graceful: true };
+const GRACEFUL_RESTART_AND_BFD: SessionParameters =
+    SessionParameters { bfd: Some(100), graceful: true };
 
-/// Downtime of gobgpd in the check of whether a router waits for it.
-const AWAY: Duration = Duration::from_secs(2);
+/// Downtime of gobgpd in the check of whether a router keeps using the node.
+const GOBGPD_DOWNTIME: Duration = Duration::from_secs(2);
 
-/// One event on the node that serves the client.
-type Event = fn(&Lab, &RouterPath<'_>, &str) -> Result<ProbeReport>;
+/// Function that triggers an event on the node that serves the client, and returns the client's
+/// report.
+type TriggerEvent = fn(&Lab, &RouterPath<'_>, &str) -> Result<ProbeReport>;
 
-const ROWS: [(SessionParameters, Event, &PlannedMeasures); 6] = [
-    (PLAIN, drained, &targets::BGP_DRAINED),
-    (PLAIN, speaker_restarted, &targets::BGP_SPEAKER_RESTARTED),
-    (GRACEFUL, gobgpd_crashed, &targets::BGP_GOBGPD_CRASHED),
-    (GRACEFUL, gobgpd_upgraded, &targets::BGP_GOBGPD_UPGRADED),
-    (BOTH, gobgpd_crashed, &targets::BGP_GOBGPD_CRASHED_BOTH),
-    (BOTH, gobgpd_upgraded, &targets::BGP_GOBGPD_UPGRADED_BOTH),
+const ROWS: [(SessionParameters, TriggerEvent, &PlannedMeasures); 6] = [
+    (NO_GRACEFUL_RESTART, drain_node, &targets::BGP_DRAINED),
+    (NO_GRACEFUL_RESTART, restart_speaker, &targets::BGP_SPEAKER_RESTARTED),
+    (GRACEFUL_RESTART, crash_gobgpd, &targets::BGP_GOBGPD_CRASHED),
+    (GRACEFUL_RESTART, upgrade_gobgpd, &targets::BGP_GOBGPD_UPGRADED),
+    (GRACEFUL_RESTART_AND_BFD, crash_gobgpd, &targets::BGP_GOBGPD_CRASHED_BOTH),
+    (GRACEFUL_RESTART_AND_BFD, upgrade_gobgpd, &targets::BGP_GOBGPD_UPGRADED_BOTH),
 ];
 
 pub(super) fn run(
-    scene: &BgpFailoverSetup<'_>,
+    setup: &BgpFailoverSetup<'_>,
     runs: usize,
     findings: &mut Findings,
 ) -> Result<()> {
     for kind in [RouterKind::Frr, RouterKind::Bird] {
-        for (terms, event, known) in ROWS {
+        for (parameters, trigger_event, measures) in ROWS {
             let mut lost = Vec::new();
-            scene.with_router(kind, terms, |way| {
+            setup.with_router(kind, parameters, |path| {
                 (0..runs).try_for_each(|_| {
-                    let node = way.settle()?;
-                    let report = event(scene.lab, way, &node)?;
+                    let node = path.settle()?;
+                    let report = trigger_event(setup.lab, path, &node)?;
                     ensure!(report.sent > 0, "the client sent no request");
                     lost.push(report.lost as f64);
                     Ok(())
                 })
             })?;
-            let known = if kind == RouterKind::Frr { &known[0] } else { &known[1] };
-            findings.add(known, lost.iter().copied().fold(0.0, f64::max));
-            findings.keep(known.id.trim_end_matches(".max"), lost);
+            let measure = if kind == RouterKind::Frr { &measures[0] } else { &measures[1] };
+            findings.add(measure, lost.iter().copied().fold(0.0, f64::max));
+            findings.keep_samples(measure.id.trim_end_matches(".max"), lost);
         }
         findings.add(
-            &targets::BGP_KEPT_BOTH[usize::from(kind == RouterKind::Bird)],
-            keeps_using(scene, kind)?,
+            &targets::BGP_NODE_STILL_USED_BOTH[usize::from(kind == RouterKind::Bird)],
+            is_still_used(setup, kind)?,
         );
     }
     Ok(())
@@ -62,35 +64,35 @@ pub(super) fn run(
 
 /// Returns 1 if the router still uses a node whose gobgpd was killed, after more than the BFD
 /// detection time, although the session uses BFD; otherwise 0.
-fn keeps_using(scene: &BgpFailoverSetup<'_>, kind: RouterKind) -> Result<f64> {
-    scene.with_router(kind, BOTH, |way| {
-        let node = way.settle()?;
+fn is_still_used(setup: &BgpFailoverSetup<'_>, kind: RouterKind) -> Result<f64> {
+    setup.with_router(kind, GRACEFUL_RESTART_AND_BFD, |path| {
+        let node = path.settle()?;
         let gobgpd = bgp::process_name(&node);
-        scene.lab.stop(&gobgpd, Signal::KILL)?;
-        wait::during(AWAY, || Ok(()))?;
-        let kept = way.is_used(&node)?;
-        scene.lab.restart(&gobgpd)?;
-        way.wait_used(&node)?;
-        Ok(f64::from(u8::from(kept)))
+        setup.lab.stop(&gobgpd, Signal::KILL)?;
+        wait::during(GOBGPD_DOWNTIME, || Ok(()))?;
+        let still_used = path.is_used(&node)?;
+        setup.lab.restart(&gobgpd)?;
+        path.wait_used(&node)?;
+        Ok(f64::from(u8::from(still_used)))
     })
 }
 
 /// Cordons the node. The node is de-preferred for `--drain-delay`; after that the router has no
 /// path by it.
-fn drained(lab: &Lab, way: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
-    let seen = way.during(|| {
+fn drain_node(lab: &Lab, path: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
+    let report = path.probe_during(|| {
         lab.kubectl(&["cordon", node])?;
-        way.wait_unused(node, REST_MAX)?;
-        way.wait_withdrawn(node)
+        path.wait_unused(node, SETTLE_MAX)?;
+        path.wait_withdrawn(node)
     });
     lab.kubectl(&["uncordon", node])?;
-    seen
+    report
 }
 
 /// Stops the node's speaker like an upgrade does, and restarts it.
-fn speaker_restarted(lab: &Lab, way: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
+fn restart_speaker(lab: &Lab, path: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
     let speaker = speaker_name(node);
-    way.during(|| {
+    path.probe_during(|| {
         lab.stop(&speaker, Signal::TERM)?;
         lab.restart(&speaker)?;
         lab.wait_healthy(&speaker, node, ADMIN_PORT, "/readyz")
@@ -98,24 +100,24 @@ fn speaker_restarted(lab: &Lab, way: &RouterPath<'_>, node: &str) -> Result<Prob
 }
 
 /// Kills the node's gobgpd and restarts it.
-fn gobgpd_crashed(lab: &Lab, way: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
+fn crash_gobgpd(lab: &Lab, path: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
     let gobgpd = bgp::process_name(node);
-    way.during(|| {
+    path.probe_during(|| {
         lab.stop(&gobgpd, Signal::KILL)?;
         lab.restart(&gobgpd)?;
-        way.wait_used(node)
+        path.wait_used(node)
     })
 }
 
 /// Stops the node's gobgpd like its DaemonSet does, with the speaker's pre-stop hook first, and
 /// restarts it.
-fn gobgpd_upgraded(lab: &Lab, way: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
+fn upgrade_gobgpd(lab: &Lab, path: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
     let gobgpd = bgp::process_name(node);
-    way.during(|| {
-        let page = bgp::before_stop(lab, node, bgp::STOP_TIMEOUT)?;
-        ensure!(page.status == 200, "the speaker rejects the stop: {}", page.body);
+    path.probe_during(|| {
+        let page = bgp::call_pre_stop_hook(lab, node, bgp::STOP_TIMEOUT)?;
+        ensure!(page.status == 200, "the speaker rejects the pre-stop request: {}", page.body);
         lab.stop(&gobgpd, Signal::TERM)?;
         lab.restart(&gobgpd)?;
-        way.wait_used(node)
+        path.wait_used(node)
     })
 }

@@ -4,7 +4,7 @@
 //! The router's kernel sends all connections of one client to the same node. That node is the one
 //! that each row disturbs.
 
-use crate::bench::settle::REST_MAX;
+use crate::bench::settle::SETTLE_MAX;
 use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, NAMESPACE};
 use crate::lab::RunningProbe;
 use crate::routers::{Peering, Router, RouterKind};
@@ -23,20 +23,20 @@ const ROUTER: &str = ROUTERS[0];
 /// Address of the Service; no network of the lab contains it.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
 /// Interval of the client's connections.
-const STEP: Duration = Duration::from_millis(10);
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 /// Time for which the client connects before the event, and after it.
-const BEFORE: Duration = Duration::from_secs(1);
-const AFTER: Duration = Duration::from_secs(2);
+const PROBE_BEFORE: Duration = Duration::from_secs(1);
+const PROBE_AFTER: Duration = Duration::from_secs(2);
 /// Maximum time for which the client connects if the event does not end.
 const PROBE_MAX: Duration = Duration::from_secs(300);
 /// Time without a change at the router that is required before a run.
-const SETTLED: Duration = Duration::from_secs(5);
+const UNCHANGED_MIN: Duration = Duration::from_secs(5);
 
-/// Sets the default of Linux (`fib_multipath_hash_policy`): the router's kernel selects a path by
-/// the addresses alone, so one client always uses one node.
-const BY_ADDRESS: &str = "echo 0 >/proc/sys/net/ipv4/fib_multipath_hash_policy";
-/// Drain delay; the default would make every run wait for a minute.
-const DRAIN: [&str; 2] = ["--drain-delay", "2s"];
+/// Command that sets the default of Linux (`fib_multipath_hash_policy`): the router's kernel
+/// selects a path by the addresses alone, so one client always uses one node.
+const HASH_BY_ADDRESS: &str = "echo 0 >/proc/sys/net/ipv4/fib_multipath_hash_policy";
+/// Flags that set the drain delay. The default would make every run wait for a minute.
+const DRAIN_FLAGS: [&str; 2] = ["--drain-delay", "2s"];
 
 /// Failure detection methods of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,18 +64,18 @@ pub(super) struct BgpFailoverSetup<'a> {
 pub(super) struct RouterPath<'a> {
     lab: &'a Lab,
     router: Router<'a>,
-    terms: SessionParameters,
+    parameters: SessionParameters,
 }
 
 impl<'a> BgpFailoverSetup<'a> {
     /// Starts FerroLB and creates the pods, the pool and the Service.
     pub(super) fn start(lab: &'a Lab) -> Result<Self> {
-        lab.exec(ROUTER, &["sh", "-c", BY_ADDRESS])?;
+        lab.exec(ROUTER, &["sh", "-c", HASH_BY_ADDRESS])?;
         lab.install_ferrolb()?;
         lab.start_controller(&[])?;
         lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")?;
         for node in lab.nodes() {
-            lab.start_speaker(&node, &DRAIN)?;
+            lab.start_speaker(&node, &DRAIN_FLAGS)?;
             lab.pod(&format!("web-{node}"), &node, &[("app", "web")])?;
         }
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
@@ -83,44 +83,45 @@ impl<'a> BgpFailoverSetup<'a> {
             "ports": [{"port": 80, "targetPort": 8080}],
         }});
         lab.apply_objects(&[
-            object(
+            custom_resource(
                 "v1beta1",
                 "IPAddressPool",
                 "routed",
                 &json!({"addresses": [format!("{ADDRESS}/32")]}),
             ),
-            object("v1beta1", "BGPAdvertisement", "all", &json!({})),
+            custom_resource("v1beta1", "BGPAdvertisement", "all", &json!({})),
             service,
         ])?;
         Ok(Self { lab })
     }
 
-    /// Runs `work` with a router of a kind and these session parameters.
+    /// Runs `work` with a router of a kind, whose sessions have these parameters.
     pub(super) fn with_router<T>(
         &self,
         kind: RouterKind,
-        terms: SessionParameters,
+        parameters: SessionParameters,
         work: impl FnOnce(&RouterPath<'a>) -> Result<T>,
     ) -> Result<T> {
         let mut peer = json!({"myASN": NODE_AS, "peerASN": ROUTER_AS, "peerAddress": self.lab.host(ROUTER)?.v4(),
-            "holdTime": format!("{}s", terms.hold_seconds()), "connectTime": "1s", "enableGracefulRestart": terms.graceful});
-        if let Some(interval) = terms.bfd {
+            "holdTime": format!("{}s", parameters.hold_seconds()), "connectTime": "1s", "enableGracefulRestart": parameters.graceful});
+        if let Some(interval) = parameters.bfd {
             let spec = json!({"receiveInterval": interval, "transmitInterval": interval, "detectMultiplier": 3});
-            self.lab.apply_objects(&[object(
+            self.lab.apply_objects(&[custom_resource(
                 "v1beta1",
                 "BFDProfile",
-                &profile(interval),
+                &profile_name(interval),
                 &spec,
             )])?;
-            peer["bfdProfile"] = profile(interval).into();
+            peer["bfdProfile"] = profile_name(interval).into();
         }
-        self.lab.apply_objects(&[object("v1beta2", "BGPPeer", "router", &peer)])?;
-        let router = Router::with(self.lab, kind, ROUTER, &peering(self.lab, terms)?)?;
-        let way = RouterPath { lab: self.lab, router, terms };
-        let done = work(&way).with_context(|| format!("{} with {terms:?}", way.router))?;
-        way.router.stop()?;
+        self.lab.apply_objects(&[custom_resource("v1beta2", "BGPPeer", "router", &peer)])?;
+        let router =
+            Router::start_with_peering(self.lab, kind, ROUTER, &peering(self.lab, parameters)?)?;
+        let path = RouterPath { lab: self.lab, router, parameters };
+        let result = work(&path).with_context(|| format!("{} with {parameters:?}", path.router))?;
+        path.router.stop()?;
         self.lab.kubectl(&["delete", "bgppeer", "router", "-n", NAMESPACE])?;
-        Ok(done)
+        Ok(result)
     }
 }
 
@@ -136,55 +137,56 @@ impl RouterPath<'_> {
             .map(|node| node.v4().into())
             .collect();
         let mut since: Option<Instant> = None;
-        wait::until("the router uses all nodes for some time", REST_MAX, || {
-            let now = self.uses()?;
-            if now != all {
+        wait::until("the router uses all nodes without a change", SETTLE_MAX, || {
+            let used = self.used_nodes()?;
+            if used != all {
                 since = None;
             }
-            ensure!(now == all, "it uses {now:?}");
-            if self.terms.bfd.is_some() {
-                self.watched()?;
+            ensure!(used == all, "the router uses {used:?}");
+            if self.parameters.bfd.is_some() {
+                self.check_bfd_up()?;
             }
-            Ok((since.get_or_insert_with(wait::now).elapsed() >= SETTLED).then_some(()))
+            Ok((since.get_or_insert_with(wait::now).elapsed() >= UNCHANGED_MIN).then_some(()))
         })?;
         if !self.router.kind().forwards() {
-            return self.lab.nodes().into_iter().next().context("a node");
+            return self.lab.nodes().into_iter().next().context("the lab has no node");
         }
-        let page = wait::until("a page", REST_MAX, || {
+        let page = wait::until("a pod serves a page", SETTLE_MAX, || {
             Ok(Some(self.lab.http_get(OUTSIDE, server(), "/")?))
         })?;
-        let pod = page.pod().context("a pod")?;
+        let pod = page.pod().context("the page names no pod")?;
         Ok(pod.trim_start_matches("web-").to_owned())
     }
 
     /// Checks that the speaker of each node reports its BFD session as up.
-    fn watched(&self) -> Result<()> {
+    fn check_bfd_up(&self) -> Result<()> {
         self.lab.nodes().iter().try_for_each(|node| {
-            let words = [
+            let args = [
                 "get",
                 "speakerstatus",
                 node,
                 "-n",
                 NAMESPACE,
                 "-o",
-                "jsonpath={.status.bgp.sessions[*]['bfd', 'message']}",
+                "jsonpath={.status.bgp.sessions[*].bfd} {.status.bgp.sessions[*].issues[*].reason}",
             ];
-            let bfd = self.lab.kubectl(&words)?;
+            let bfd = self.lab.kubectl(&args)?;
             ensure!(bfd.trim() == "Up", "BFD of {node} is {bfd:?}");
             Ok(())
         })
     }
 
     /// Triggers `event` on a node while the client connects, and waits until the router no longer
-    /// uses that node. Returns the client's report and the time until then, in milliseconds.
-    pub(super) fn watch(
+    /// uses that node. Returns the client's report, and the time until the router stops using the
+    /// node, in milliseconds.
+    pub(super) fn observe_failure(
         &self,
         node: &str,
         limit: Duration,
         event: impl FnOnce() -> Result<()>,
     ) -> Result<(ProbeReport, f64)> {
         let mut unused_ms = 0.0;
-        let report = self.during(|| {
+        let report = self.probe_during(|| {
             let start = wait::now();
             event()?;
             self.wait_unused(node, limit)?;
@@ -194,41 +196,45 @@ impl RouterPath<'_> {
         Ok((report, unused_ms))
     }
 
-    /// Triggers `event` while the client connects. The report is empty if the router forwards no
-    /// traffic.
-    pub(super) fn during(&self, event: impl FnOnce() -> Result<()>) -> Result<ProbeReport> {
+    /// Triggers `event` while the client connects, and returns the client's report. The report is
+    /// empty if the router forwards no traffic.
+    pub(super) fn probe_during(&self, event: impl FnOnce() -> Result<()>) -> Result<ProbeReport> {
         let probing = self.router.kind().forwards().then(|| self.probe());
-        wait::during(BEFORE, || Ok(()))?;
-        let happened = event();
-        wait::during(AFTER, || Ok(()))?;
+        wait::during(PROBE_BEFORE, || Ok(()))?;
+        let event_result = event();
+        wait::during(PROBE_AFTER, || Ok(()))?;
         let report = probing.map(RunningProbe::stop).transpose()?;
-        happened?;
+        event_result?;
         Ok(report.unwrap_or_default())
     }
 
     fn probe(&self) -> RunningProbe {
-        self.lab.start_probe_from(OUTSIDE, server(), PROBE_MAX, STEP)
+        self.lab.start_probe_from(OUTSIDE, server(), PROBE_MAX, PROBE_INTERVAL)
     }
 
     /// Waits until the router has no path by a node.
     pub(super) fn wait_withdrawn(&self, node: &str) -> Result<()> {
-        let hop = hop(node)?;
-        wait::until("its paths are withdrawn", REST_MAX, || {
-            Ok((!self.paths()?.contains(&hop)).then_some(()))
+        let next_hop = next_hop(node)?;
+        wait::until(&format!("the paths by {node} are withdrawn"), SETTLE_MAX, || {
+            Ok((!self.next_hops()?.contains(&next_hop)).then_some(()))
         })
     }
 
-    /// Waits until the router has its session with a node and uses the node.
+    /// Waits until the router has an established session with a node and uses the node.
     pub(super) fn wait_used(&self, node: &str) -> Result<()> {
-        let hop = hop(node)?;
-        wait::until("the session is back", REST_MAX, || {
-            let stands = self
-                .router
-                .sessions()?
-                .iter()
-                .any(|session| session.neighbour == hop && session.established);
-            Ok((stands && self.uses()?.contains(&hop)).then_some(()))
-        })
+        let next_hop = next_hop(node)?;
+        wait::until(
+            &format!("the router has a session with {node} and uses it"),
+            SETTLE_MAX,
+            || {
+                let established = self
+                    .router
+                    .sessions()?
+                    .iter()
+                    .any(|session| session.neighbor == next_hop && session.established);
+                Ok((established && self.used_nodes()?.contains(&next_hop)).then_some(()))
+            },
+        )
     }
 
     /// Waits until the router does not use a node.
@@ -240,43 +246,48 @@ impl RouterPath<'_> {
 
     /// Returns whether the router currently uses a node.
     pub(super) fn is_used(&self, node: &str) -> Result<bool> {
-        Ok(self.uses()?.contains(&hop(node)?))
+        Ok(self.used_nodes()?.contains(&next_hop(node)?))
     }
 
-    /// Returns the nodes that the router's kernel forwards to. For a router without kernel routes
-    /// these are the nodes that it has a path by.
-    fn uses(&self) -> Result<BTreeSet<IpAddr>> {
+    /// Returns the addresses of the nodes that the router's kernel forwards to. For a router
+    /// without kernel routes, returns the next hops of its paths.
+    fn used_nodes(&self) -> Result<BTreeSet<IpAddr>> {
         if self.router.kind().forwards() {
             return self.router.forwards(ADDRESS);
         }
-        self.paths()
+        self.next_hops()
     }
 
-    /// Returns the nodes that the router has a path by, whether or not the router uses it.
-    fn paths(&self) -> Result<BTreeSet<IpAddr>> {
+    /// Returns the next hops of all paths of the router, whether or not the router uses them.
+    fn next_hops(&self) -> Result<BTreeSet<IpAddr>> {
         Ok(self.router.routes()?.into_iter().filter_map(|route| route.next_hop).collect())
     }
 }
 
-fn object(version: &str, kind: &str, name: &str, spec: &Value) -> Value {
+fn custom_resource(version: &str, kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": format!("ferrolb.io/{version}"), "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
 }
 
-fn hop(node: &str) -> Result<IpAddr> {
-    Ok(Host::named(node).context("a node")?.v4().into())
+fn next_hop(node: &str) -> Result<IpAddr> {
+    Ok(Host::named(node).with_context(|| format!("{node} is not a node of the lab"))?.v4().into())
 }
 
 fn server() -> SocketAddr {
     SocketAddr::new(ADDRESS, 80)
 }
 
-fn profile(interval: u16) -> String {
+fn profile_name(interval: u16) -> String {
     format!("every-{interval}ms")
 }
 
 /// Returns the peering of the router: all nodes, over IPv4.
-fn peering(lab: &Lab, terms: SessionParameters) -> Result<Peering> {
+fn peering(lab: &Lab, parameters: SessionParameters) -> Result<Peering> {
     let mut peering = Peering::with_nodes(lab, ROUTER)?;
-    peering.neighbours.retain(|neighbour| neighbour.address.is_ipv4());
-    Ok(Peering { hold: terms.hold_seconds(), bfd: terms.bfd, graceful: terms.graceful, ..peering })
+    peering.neighbors.retain(|neighbor| neighbor.address.is_ipv4());
+    Ok(Peering {
+        hold: parameters.hold_seconds(),
+        bfd: parameters.bfd,
+        graceful: parameters.graceful,
+        ..peering
+    })
 }

@@ -10,30 +10,37 @@ use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Maximum time of a kube-proxy on a busy machine.
+/// Maximum time for a kube-proxy to process a change, on a busy machine.
 const FORWARDS_MAX: Duration = Duration::from_secs(30);
 /// Number of consecutive pages without one from the removed pod that prove its removal: kube-proxy
 /// selects one of three pods at random.
 const PAGES: usize = 20;
 
-/// Waits until every node forwards for the first of the Services, and none forwards to the pod
-/// `without`.
-pub(super) fn wait_for(lab: &Lab, served: &ServiceSet, without: &str) -> Result<()> {
-    let name = served.names.first().context("a Service")?;
+/// Waits until every node forwards for the first of the Services, and no node forwards to the pod
+/// `removed_pod`.
+pub(super) fn wait_for(lab: &Lab, service_set: &ServiceSet, removed_pod: &str) -> Result<()> {
+    let name = service_set.names.first().context("the set has no Service")?;
     let service: Value =
         serde_json::from_str(&lab.kubectl(&["get", "service", name, "-o", "json"])?)?;
-    let port = service["spec"]["ports"][0]["nodePort"].as_u64().context("a node port")?;
+    let port =
+        service["spec"]["ports"][0]["nodePort"].as_u64().context("the Service has no node port")?;
     for node in lab.nodes() {
-        let host = Host::node(node_index(&node).context("a node of the lab")?);
+        let host = Host::node(node_index(&node).context("the node is not a host of the lab")?);
         for address in [IpAddr::V4(host.v4()), IpAddr::V6(host.v6())] {
             let server = SocketAddr::new(address, u16::try_from(port)?);
             wait::until(
-                &format!("{node} forwards from {address} to the right pods"),
+                &format!("{node} forwards from {address} to all pods but {removed_pod}"),
                 FORWARDS_MAX,
                 || {
                     for _ in 0..PAGES {
-                        let pod = lab.http_get(CLIENT, server, "/")?.pod().context("no page")?;
-                        ensure!(pod != without, "{pod} still serves");
+                        let pod = lab
+                            .http_get(CLIENT, server, "/")?
+                            .pod()
+                            .context("the page names no pod")?;
+                        ensure!(
+                            pod != removed_pod,
+                            "{pod} still serves, although it was removed from the Service"
+                        );
                     }
                     Ok(Some(()))
                 },

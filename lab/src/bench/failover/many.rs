@@ -23,57 +23,64 @@ pub(super) fn run(lab: &Lab, runs: usize) -> Result<Findings> {
     let owner = single_owner::choose(lab)?;
     lab.apply(POOL)?;
     let mut findings = Findings::default();
-    for (batch, count, families, known) in [
+    for (batch, count, families, measures) in [
         ("many100", 100, V4, &FAILOVER_100),
         ("many1000", 1000, V4, &FAILOVER_1000),
         ("many1000v6", 1000, V6, &FAILOVER_V6_1000),
     ] {
-        let made =
+        let created =
             lab.api(async |client| services::create(&client, batch, count, &families).await)?;
-        let addresses: Vec<IpAddr> = made.into_iter().flat_map(|it| it.addresses).collect();
-        row(lab, &owner, &addresses, runs, known, &mut findings)?;
+        let addresses: Vec<IpAddr> = created.into_iter().flat_map(|it| it.addresses).collect();
+        measure_runs(lab, &owner, &addresses, runs, measures, &mut findings)?;
         lab.api(async |client| services::remove(&client, batch).await)?;
     }
     Ok(findings)
 }
 
-/// Powers off the owner of these addresses once per run.
-pub(super) fn row(
+/// Powers off the owner of `addresses` once per run.
+pub(super) fn measure_runs(
     lab: &Lab,
     owner: &Host,
     addresses: &[IpAddr],
     runs: usize,
-    known: &[MeasureSpec; 2],
+    measures: &[MeasureSpec; 2],
     findings: &mut Findings,
 ) -> Result<()> {
     let mut times = Vec::new();
     for number in 1..=runs {
-        let time = one(lab, owner, addresses);
+        let time = measure_run(lab, owner, addresses);
         times.push(
             time.with_context(|| format!("run {number} of {runs}, {} addresses", addresses.len()))?,
         );
     }
-    conclude_times(findings, known, times)
+    conclude_times(findings, measures, times)
 }
 
-/// Powers the owner off and returns the time until other nodes have announced all its addresses, in
+/// Powers the owner off and returns the time until other nodes have announced all `addresses`, in
 /// milliseconds.
-fn one(lab: &Lab, owner: &Host, addresses: &[IpAddr]) -> Result<f64> {
+fn measure_run(lab: &Lab, owner: &Host, addresses: &[IpAddr]) -> Result<f64> {
     single_owner::wait_settled(lab, owner, addresses.len())?;
-    let (listener, dead) = (AnnouncementRecorder::start(lab)?, segment::mac(owner)?);
+    let (recorder, failed_mac) = (AnnouncementRecorder::start(lab)?, segment::mac(owner)?);
     let start = wait::now();
     lab.power_off(&owner.name)?;
-    let announced = || addresses.iter().map(|address| listener.first_by_another(*address, dead));
-    let last: Instant = wait::until("all are announced by another", TAKEOVER_MAX, || {
-        let missing = announced().filter(Option::is_none).count();
-        ensure!(missing == 0, "{missing} of {} are not announced", addresses.len());
-        Ok(announced().flatten().max())
-    })?;
+    let announced = || {
+        addresses.iter().map(|address| recorder.first_announcement_by_another(*address, failed_mac))
+    };
+    let last: Instant =
+        wait::until("another node has announced every address", TAKEOVER_MAX, || {
+            let missing = announced().filter(Option::is_none).count();
+            ensure!(
+                missing == 0,
+                "{missing} of {} addresses are not announced by another node",
+                addresses.len()
+            );
+            Ok(announced().flatten().max())
+        })?;
     ensure!(
         announced().flatten().all(|at| at > start),
         "another node announced before the power cut"
     );
-    listener.stop()?;
+    recorder.stop()?;
     lab.power_on(&owner.name)?;
     lab.wait_healthy(&speaker_name(&owner.name), &owner.name, ADMIN_PORT, "/readyz")?;
     Ok((last - start).as_secs_f64() * 1000.0)

@@ -11,7 +11,7 @@ use crate::traffic::probe::Transport;
 use anyhow::Result;
 
 /// Two Services, as required before Kubernetes allowed both protocols in one Service.
-const NAMES: ServiceSet = ServiceSet {
+const DNS_SERVICES: ServiceSet = ServiceSet {
     names: &["names-tcp", "names-udp"],
     port: 53,
     yaml: "\
@@ -38,13 +38,13 @@ spec:
 };
 
 pub(super) fn run(lab: &Lab, runs: usize, findings: &mut Findings) -> Result<()> {
-    let scene = FailoverSetup::of(lab, &NAMES, &[Transport::Tcp, Transport::Udp])?;
+    let setup = FailoverSetup::of(lab, &DNS_SERVICES, &[Transport::Tcp, Transport::Udp])?;
     let all = RowResults::of(runs, || {
-        let owner = scene.settle()?;
-        let seen = scene.watch(|| lab.power_off(&owner))?;
-        settle::return_power(lab, &owner)?;
-        Ok(seen)
+        let owner = setup.settle()?;
+        let results = setup.watch(|| lab.power_off(&owner))?;
+        settle::power_on_and_wait(lab, &owner)?;
+        Ok(results)
     })?;
-    all.require_losses()?.conclude(findings, &targets::FAILOVER_NAMES)?;
-    setup::remove(lab, &NAMES)
+    all.require_losses()?.conclude(findings, &targets::FAILOVER_NAME_SERVER)?;
+    setup::delete_services(lab, &DNS_SERVICES)
 }

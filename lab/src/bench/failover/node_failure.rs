@@ -4,7 +4,7 @@ use super::runs::{RowResults, conclude_times};
 use super::setup::FailoverSetup;
 use crate::bench::report::Findings;
 use crate::bench::segment::{self, AnnouncementRecorder};
-use crate::bench::settle::{self, REST_MAX};
+use crate::bench::settle::{self, SETTLE_MAX};
 use crate::bench::targets::{self, OutageMeasures};
 use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
 use crate::lab::admin;
@@ -12,99 +12,99 @@ use crate::topology::Host;
 use crate::{Signal, wait};
 use anyhow::{Context, Result, ensure};
 
-/// Powers the owner off and on. With a row in `known_back`, the client also observes how the node
+/// Powers the owner off and on. With `return_measures`, the client also observes how the node
 /// retakes its address.
 pub(super) fn power_failure(
-    scene: &FailoverSetup<'_>,
+    setup: &FailoverSetup<'_>,
     runs: usize,
-    known: &[OutageMeasures],
-    known_back: Option<&[OutageMeasures]>,
+    measures: &[OutageMeasures],
+    return_measures: Option<&[OutageMeasures]>,
     findings: &mut Findings,
 ) -> Result<()> {
-    let (lab, mut back) = (scene.lab, RowResults::default());
-    let dead = RowResults::of(runs, || {
-        let owner = scene.settle()?;
-        let seen = scene.watch(|| lab.power_off(&owner))?;
-        if known_back.is_none() {
-            settle::return_power(lab, &owner)?;
-            return Ok(seen);
+    let (lab, mut returns) = (setup.lab, RowResults::default());
+    let failures = RowResults::of(runs, || {
+        let owner = setup.settle()?;
+        let results = setup.watch(|| lab.power_off(&owner))?;
+        if return_measures.is_none() {
+            settle::power_on_and_wait(lab, &owner)?;
+            return Ok(results);
         }
-        let returned = scene.watch(|| {
-            settle::return_power(lab, &owner)?;
+        let returned = setup.watch(|| {
+            settle::power_on_and_wait(lab, &owner)?;
             // Uses a metric, not a request on the network: the reply would update the client's own
             // neighbor table.
-            wait::until("the node has its address again", REST_MAX, || {
+            wait::until("the returned node owns its address again", SETTLE_MAX, || {
                 let owned = admin::metric(lab, &owner, "ferrolb_speaker_owned_addresses")?;
                 Ok((owned > 0.0).then_some(()))
             })
         })?;
-        back.add_run(&returned);
-        Ok(seen)
+        returns.add_run(&returned);
+        Ok(results)
     })?
     .require_losses()?;
     // The best run is reported with the row whose node also returns.
-    if known_back.is_some() {
-        targets::FAILOVER_MIN
+    if return_measures.is_some() {
+        targets::FAILOVER_BEST_RUN
             .iter()
-            .zip(dead.best())
-            .for_each(|(known, best)| findings.add(known, best));
+            .zip(failures.best())
+            .for_each(|(measure, best)| findings.add(measure, best));
     }
-    dead.conclude(findings, known)?;
-    known_back.map_or(Ok(()), |known| back.conclude(findings, known))
+    failures.conclude(findings, measures)?;
+    return_measures.map_or(Ok(()), |measures| returns.conclude(findings, measures))
 }
 
 /// Takes the owner's interface down and up.
 pub(super) fn interface_down(
-    scene: &FailoverSetup<'_>,
+    setup: &FailoverSetup<'_>,
     runs: usize,
     findings: &mut Findings,
 ) -> Result<()> {
     let all = RowResults::of(runs, || {
-        let owner = scene.settle()?;
-        let seen = scene.watch(|| scene.lab.set_link(&owner, false));
-        scene.lab.set_link(&owner, true)?;
-        seen
+        let owner = setup.settle()?;
+        let results = setup.watch(|| setup.lab.set_link(&owner, false));
+        setup.lab.set_link(&owner, true)?;
+        results
     })?;
-    all.require_losses()?.conclude(findings, &targets::FAILOVER_LINK)
+    all.require_losses()?.conclude(findings, &targets::FAILOVER_INTERFACE_DOWN)
 }
 
 /// Kills and restarts the owner's speaker. Also records announcements on the client's network
 /// segment, because the client itself may lose no connection.
 pub(super) fn killed(
-    scene: &FailoverSetup<'_>,
+    setup: &FailoverSetup<'_>,
     runs: usize,
     findings: &mut Findings,
 ) -> Result<()> {
-    let mut taken = vec![Vec::new(); scene.servers.len()];
+    let mut times = vec![Vec::new(); setup.servers.len()];
     let all = RowResults::of(runs, || {
-        let owner = scene.settle()?;
+        let owner = setup.settle()?;
         let speaker = speaker_name(&owner);
-        let (listener, mac) = (
-            AnnouncementRecorder::start(scene.lab)?,
-            segment::mac(&Host::named(&owner).context("the owner is a node")?)?,
+        let (recorder, mac) = (
+            AnnouncementRecorder::start(setup.lab)?,
+            segment::mac(&Host::named(&owner).context("the owner is not a node of the lab")?)?,
         );
         let mut killed = wait::now();
-        let seen = scene.watch(|| {
+        let results = setup.watch(|| {
             killed = wait::now();
-            scene.lab.stop(&speaker, Signal::KILL)
+            setup.lab.stop(&speaker, Signal::KILL)
         })?;
-        for (server, taken) in scene.servers.iter().zip(&mut taken) {
-            let announced = listener.first_by_another(server.ip(), mac);
+        for (server, times) in setup.servers.iter().zip(&mut times) {
+            let announced = recorder.first_announcement_by_another(server.ip(), mac);
             let announced =
                 announced.with_context(|| format!("no other node announced {}", server.ip()))?;
             ensure!(announced > killed, "another node announced before the speaker was killed");
-            taken.push((announced - killed).as_secs_f64() * 1000.0);
+            times.push((announced - killed).as_secs_f64() * 1000.0);
         }
-        listener.stop()?;
-        scene.lab.restart(&speaker)?;
-        scene.lab.wait_healthy(&speaker, &owner, ADMIN_PORT, "/readyz")?;
-        Ok(seen)
+        recorder.stop()?;
+        setup.lab.restart(&speaker)?;
+        setup.lab.wait_healthy(&speaker, &owner, ADMIN_PORT, "/readyz")?;
+        Ok(results)
     })?;
     // Not `require_losses`: the node runs, and forwards for a client whose neighbor table is not
     // yet updated.
     all.conclude(findings, &targets::FAILOVER_KILLED)?;
-    targets::FAILOVER_TAKEN
+    targets::FAILOVER_KILLED_ANNOUNCED
         .iter()
-        .zip(taken)
-        .try_for_each(|(known, taken)| conclude_times(findings, known, taken))
+        .zip(times)
+        .try_for_each(|(measures, times)| conclude_times(findings, measures, times))
 }

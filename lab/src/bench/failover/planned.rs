@@ -1,4 +1,4 @@
-//! Rows of planned changes by an operator: none may cost a connection.
+//! Rows of planned changes by an operator: no connection may be lost.
 
 use super::runs::RowResults;
 use super::setup::FailoverSetup;
@@ -10,17 +10,17 @@ use anyhow::Result;
 
 /// Stops the owner's speaker, and restarts it after the observation.
 pub(super) fn stopped(
-    scene: &FailoverSetup<'_>,
+    setup: &FailoverSetup<'_>,
     runs: usize,
     findings: &mut Findings,
 ) -> Result<()> {
     let all = RowResults::of(runs, || {
-        let owner = scene.settle()?;
+        let owner = setup.settle()?;
         let speaker = speaker_name(&owner);
-        let seen = scene.watch(|| scene.lab.stop(&speaker, Signal::TERM))?;
-        scene.lab.restart(&speaker)?;
-        scene.lab.wait_healthy(&speaker, &owner, ADMIN_PORT, "/readyz")?;
-        Ok(seen)
+        let results = setup.watch(|| setup.lab.stop(&speaker, Signal::TERM))?;
+        setup.lab.restart(&speaker)?;
+        setup.lab.wait_healthy(&speaker, &owner, ADMIN_PORT, "/readyz")?;
+        Ok(results)
     })?;
     all.conclude(findings, &targets::FAILOVER_STOPPED)
 }
@@ -28,14 +28,14 @@ pub(super) fn stopped(
 /// Restarts all speakers like a rolling update of a DaemonSet: a speaker is stopped when the
 /// previous one is ready.
 pub(super) fn rolling(
-    scene: &FailoverSetup<'_>,
+    setup: &FailoverSetup<'_>,
     runs: usize,
     findings: &mut Findings,
 ) -> Result<()> {
-    let lab = scene.lab;
+    let lab = setup.lab;
     let all = RowResults::of(runs, || {
-        scene.settle()?;
-        scene.watch(|| {
+        setup.settle()?;
+        setup.watch(|| {
             lab.nodes().iter().try_for_each(|node| {
                 let speaker = speaker_name(node);
                 lab.stop(&speaker, Signal::TERM)?;

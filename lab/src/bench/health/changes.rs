@@ -5,7 +5,7 @@
 use crate::bench::report::Findings;
 use crate::bench::segment::{self, AnnouncementRecorder};
 use crate::bench::services::{self, POOL};
-use crate::bench::targets::{self, HEALTH_PLAN, HEALTH_WIRE};
+use crate::bench::targets::{self, HEALTH_ANNOUNCED, HEALTH_PLAN};
 use crate::bench::{cpu, create, plan_times, settle};
 use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, speaker_name};
 use crate::topology::{CONTROL_PLANE, Host, node_index};
@@ -25,31 +25,31 @@ pub(super) const SERVICES: usize = 1000;
 /// Endpoints of each Service.
 pub(super) const ENDPOINTS: usize = 5;
 /// First octets of the endpoints' addresses.
-pub(super) const RANGE: [u8; 2] = [10, 245];
-/// Time between two changes: 50 per second, so that every Service has its own change within 20 s.
-const STEP: Duration = Duration::from_millis(20);
+pub(super) const ENDPOINT_RANGE: [u8; 2] = [10, 245];
+/// Time between two changes: 50 per second, so that all Services change within 20 s.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of concurrent changes at the API server.
-const UNDER_WAY_MAX: usize = 8;
+const CONCURRENT_CHANGES_MAX: usize = 8;
 /// Observation time of the speakers at rest.
-pub(super) const LOOK: Duration = Duration::from_secs(10);
+pub(super) const OBSERVATION_TIME: Duration = Duration::from_secs(10);
 /// Maximum time for an address to move after the last change, and for all addresses to get an
 /// owner.
 const MOVE_MAX: Duration = Duration::from_secs(10);
 const OWNED_MAX: Duration = Duration::from_secs(60);
 /// Time in which a speaker may be in preempt delay, repeat announcements, and write a delayed
 /// status.
-pub(super) const SETTLE: Duration = Duration::from_secs(10);
-/// Flags of the speakers. The failback delay's default would make the run wait until no speaker is
-/// in preempt delay. Endpoints are in a range of their own.
-const FLAGS: [&str; 4] = ["--failback-delay", "2s", "--health-checks", "10.245.0.0/16"];
+pub(super) const SETTLE_TIME: Duration = Duration::from_secs(10);
+/// Flags of the speakers. With the default failback delay, the run would have to wait until no
+/// speaker is in preempt delay. The endpoints are in a range of their own.
+const SPEAKER_FLAGS: [&str; 4] = ["--failback-delay", "2s", "--health-checks", "10.245.0.0/16"];
 
-/// One change: its address, the owner before it, and the times of the request and of the API
-/// server's reply.
+/// One change of a Service's endpoints: the address, the owner before the change, and the times of
+/// the request and of the API server's reply.
 struct EndpointChange {
     address: IpAddr,
     owner: String,
     sent: Instant,
-    answered: Instant,
+    replied: Instant,
 }
 
 /// Runs in a lab without kube-proxies and without FerroLB.
@@ -60,32 +60,39 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
     let mut findings = Findings::default();
     let nodes = lab.nodes();
     start(lab)?;
-    lab.api(async |client| make(&client, &nodes).await)?;
+    lab.api(async |client| create_services(&client, &nodes).await)?;
     settle::wait_for_owners(lab, SERVICES as i64, OWNED_MAX)?;
-    wait::during(SETTLE, || Ok(()))?;
-    findings.add(&targets::HEALTH_REST, busiest(lab, || wait::during(LOOK, || Ok(())))?);
-    let (owners, listener) = (settle::owners(lab)?, AnnouncementRecorder::start(lab)?);
+    wait::during(SETTLE_TIME, || Ok(()))?;
+    findings.add(
+        &targets::HEALTH_CPU_AT_REST,
+        busiest_speaker_time(lab, || wait::during(OBSERVATION_TIME, || Ok(())))?,
+    );
+    let (owners, recorder) = (settle::owners(lab)?, AnnouncementRecorder::start(lab)?);
     let addresses = lab.api(async |client| addresses(&client).await)?;
-    let before = plan_times::of(lab, &lab.nodes())?;
-    let mut changed = Vec::new();
-    let used = busiest(lab, || {
-        changed = lab.api(async |client| change_all(&client, &addresses, &owners, &nodes).await)?;
+    let before = plan_times::histogram(lab, &lab.nodes())?;
+    let mut changes = Vec::new();
+    let used = busiest_speaker_time(lab, || {
+        changes = lab.api(async |client| change_all(&client, &addresses, &owners, &nodes).await)?;
         Ok(())
     })?;
-    findings.add(&targets::HEALTH_CHANGES, used);
-    let moved = moved(&listener, &changed)?;
-    listener.stop()?;
-    for (known, share) in HEALTH_PLAN.iter().zip([0.5, 0.99]) {
+    findings.add(&targets::HEALTH_CPU_CHANGES, used);
+    let times = move_times(&recorder, &changes)?;
+    recorder.stop()?;
+    for (measure, share) in HEALTH_PLAN.iter().zip([0.5, 0.99]) {
         findings.add(
-            known,
-            plan_times::slowest(&before, &plan_times::of(lab, &lab.nodes())?, share)? * 1000.0,
+            measure,
+            plan_times::quantile(&before, &plan_times::histogram(lab, &lab.nodes())?, share)?
+                * 1000.0,
         );
     }
-    create::spread(&mut findings, &HEALTH_WIRE, &moved)?;
-    findings.keep("health.wire", moved);
-    findings.keep(
+    create::add_spread(&mut findings, &HEALTH_ANNOUNCED, &times)?;
+    findings.keep_samples("health.wire", times);
+    findings.keep_samples(
         "health.api",
-        changed.iter().map(|it| (it.answered - it.sent).as_secs_f64() * 1000.0).collect(),
+        changes
+            .iter()
+            .map(|change| (change.replied - change.sent).as_secs_f64() * 1000.0)
+            .collect(),
     );
     Ok(findings)
 }
@@ -93,19 +100,21 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
 fn start(lab: &Lab) -> Result<()> {
     lab.install_ferrolb()?;
     lab.start_controller(&[])?;
-    lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &FLAGS))?;
+    lab.nodes().iter().try_for_each(|node| lab.start_speaker(node, &SPEAKER_FLAGS))?;
     lab.wait_healthy(CONTROLLER, CONTROL_PLANE, ADMIN_PORT, "/readyz")?;
     lab.apply(POOL)?;
-    settle::wait_for(lab)
+    settle::wait_settled(lab)
 }
 
 /// Creates the slices and their Services.
-async fn make(client: &Client, nodes: &[String]) -> Result<()> {
+async fn create_services(client: &Client, nodes: &[String]) -> Result<()> {
     let names = names();
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
-    services::each(&names, async |name| services::post(&slices, slice(name, nodes)).await).await?;
+    services::for_each_name(&names, async |name| services::post(&slices, slice(name, nodes)).await)
+        .await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
-    services::each(&names, async |name| services::post(&services, service(name)).await).await?;
+    services::for_each_name(&names, async |name| services::post(&services, service(name)).await)
+        .await?;
     Ok(())
 }
 
@@ -134,17 +143,17 @@ fn slice(service: &str, nodes: &[String]) -> Value {
     })
 }
 
-/// Returns the endpoints of a Service, on one node after another, each with an address of its own;
-/// those on `without` are not ready.
-pub(super) fn endpoints(service: &str, nodes: &[String], without: Option<&str>) -> Value {
+/// Returns the endpoints of a Service, on one node after another, each with an address of its own.
+/// The endpoints on `excluded` are not ready.
+pub(super) fn endpoints(service: &str, nodes: &[String], excluded: Option<&str>) -> Value {
     let number: usize =
         service.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
-    let endpoint = |place: usize| {
-        let node = nodes.get((number + place) % nodes.len().max(1)).map_or("", String::as_str);
-        let [.., high, low] = (number * ENDPOINTS + place + 1).to_be_bytes();
+    let endpoint = |index: usize| {
+        let node = nodes.get((number + index) % nodes.len().max(1)).map_or("", String::as_str);
+        let [.., high, low] = (number * ENDPOINTS + index + 1).to_be_bytes();
         json!({
-            "addresses": [Ipv4Addr::new(RANGE[0], RANGE[1], high, low)], "nodeName": node,
-            "conditions": {"ready": without != Some(node)},
+            "addresses": [Ipv4Addr::new(ENDPOINT_RANGE[0], ENDPOINT_RANGE[1], high, low)], "nodeName": node,
+            "conditions": {"ready": excluded != Some(node)},
         })
     };
     (0..ENDPOINTS).map(endpoint).collect()
@@ -167,7 +176,7 @@ async fn change_all(
     nodes: &[String],
 ) -> Result<Vec<EndpointChange>> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
-    let ticks = stream::unfold(tokio::time::interval(STEP), async |mut ticks| {
+    let ticks = stream::unfold(tokio::time::interval(CHANGE_INTERVAL), async |mut ticks| {
         ticks.tick().await;
         Some(((), ticks))
     });
@@ -179,46 +188,54 @@ async fn change_all(
         let patch = Patch::Merge(json!({"endpoints": endpoints(name, nodes, Some(&owner))}));
         let sent = wait::now();
         slices.patch(name, &PatchParams::default(), &patch).await?;
-        Ok(EndpointChange { address: *address, owner, sent, answered: wait::now() })
+        Ok(EndpointChange { address: *address, owner, sent, replied: wait::now() })
     };
-    let changes = stream::iter(addresses).zip(ticks).map(|(which, ())| change(which));
-    changes.buffer_unordered(UNDER_WAY_MAX).try_collect().await
+    let changes = stream::iter(addresses).zip(ticks).map(|(service, ())| change(service));
+    changes.buffer_unordered(CONCURRENT_CHANGES_MAX).try_collect().await
 }
 
 /// Returns the time from each change to the announcement by another node, in milliseconds. An
 /// announcement before the API server's reply counts as zero.
-fn moved(listener: &AnnouncementRecorder, changes: &[EndpointChange]) -> Result<Vec<f64>> {
-    let host =
-        |node: &str| node_index(node).map(Host::node).with_context(|| format!("{node} is no node"));
-    let moved = |change: &EndpointChange| -> Result<Option<f64>> {
-        let announced =
-            listener.first_by_another(change.address, segment::mac(&host(&change.owner)?)?);
-        Ok(announced.map(|at| at.saturating_duration_since(change.answered).as_secs_f64() * 1000.0))
+fn move_times(recorder: &AnnouncementRecorder, changes: &[EndpointChange]) -> Result<Vec<f64>> {
+    let host = |node: &str| {
+        node_index(node).map(Host::node).with_context(|| format!("{node} is not a node of the lab"))
+    };
+    let move_time = |change: &EndpointChange| -> Result<Option<f64>> {
+        let announced = recorder
+            .first_announcement_by_another(change.address, segment::mac(&host(&change.owner)?)?);
+        Ok(announced.map(|at| at.saturating_duration_since(change.replied).as_secs_f64() * 1000.0))
     };
     wait::until("all addresses have moved", MOVE_MAX, || {
-        let all: Vec<f64> =
-            changes.iter().filter_map(|change| moved(change).transpose()).collect::<Result<_>>()?;
-        ensure!(all.len() == changes.len(), "{} of {} have moved", all.len(), changes.len());
+        let all: Vec<f64> = changes
+            .iter()
+            .filter_map(|change| move_time(change).transpose())
+            .collect::<Result<_>>()?;
+        ensure!(
+            all.len() == changes.len(),
+            "{} of {} addresses have moved",
+            all.len(),
+            changes.len()
+        );
         Ok(Some(all))
     })
 }
 
 /// Runs `work` and returns the processor time of the busiest speaker meanwhile, in milliseconds per
 /// second.
-pub(super) fn busiest(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub(super) fn busiest_speaker_time(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let used = || -> Result<Vec<Duration>> {
-        lab.nodes().iter().map(|node| cpu::used(lab.pid(&speaker_name(node))?)).collect()
+        lab.nodes().iter().map(|node| cpu::processor_time(lab.pid(&speaker_name(node))?)).collect()
     };
     let (start, before) = (wait::now(), used()?);
     work()?;
     let (after, length) = (used()?, start.elapsed());
-    let most = after
+    let busiest = after
         .iter()
         .zip(&before)
         .map(|(after, before)| *after - *before)
         .max()
-        .context("a node")?;
-    Ok(most.as_secs_f64() * 1000.0 / length.as_secs_f64())
+        .context("the lab has no node")?;
+    Ok(busiest.as_secs_f64() * 1000.0 / length.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -226,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_has_five_endpoints_of_its_own_and_none_ready_on_the_node_without() {
+    fn endpoints_on_the_excluded_node_are_not_ready() {
         let nodes = ["node1", "node2", "node3"].map(str::to_owned);
         let all = endpoints("health-999", &nodes, Some("node2"));
         let all: Vec<(&str, &str, bool)> = all

@@ -5,34 +5,36 @@ use std::fmt::Write;
 /// Size of the plot and its margins, in pixels.
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 320.0;
-const LEFT: f64 = 50.0;
-const RIGHT: f64 = 15.0;
-const TOP: f64 = 80.0;
-const BOTTOM: f64 = 40.0;
-/// Height of the lines of labels above the plot.
-const LINE: f64 = 16.0;
+const MARGIN_LEFT: f64 = 50.0;
+const MARGIN_RIGHT: f64 = 15.0;
+const MARGIN_TOP: f64 = 80.0;
+const MARGIN_BOTTOM: f64 = 40.0;
+/// Height of one label above the plot, in pixels.
+const LABEL_HEIGHT: f64 = 16.0;
 /// Seconds between two numbers on the time axis.
-const TICK: usize = 10;
+const TICK_SECONDS: usize = 10;
 /// Rows of the text plot, from 100 % down.
-const ROWS: usize = 10;
+const TEXT_ROWS: usize = 10;
 
-/// Returns the plot as text, one character per second; `column` is the length of a share in
-/// seconds.
+/// Returns the plot as text, one character per second. Each share covers `column` seconds.
 pub(super) fn text(shares: &[f64], column: f64) -> String {
     let in_second = ((1.0 / column).round() as usize).max(1);
     let seconds: Vec<f64> =
         shares.chunks(in_second).map(|all| all.iter().sum::<f64>() / all.len() as f64).collect();
     let mut text = String::new();
-    for row in (1..=ROWS).rev() {
-        let least = (row * 100 / ROWS) as f64 - 50.0 / ROWS as f64;
+    for row in (1..=TEXT_ROWS).rev() {
+        let share_min = (row * 100 / TEXT_ROWS) as f64 - 50.0 / TEXT_ROWS as f64;
         let line: String =
-            seconds.iter().map(|share| if *share >= least { '#' } else { ' ' }).collect();
-        let _ = writeln!(text, "{:>4} |{}", row * 100 / ROWS, line.trim_end());
+            seconds.iter().map(|share| if *share >= share_min { '#' } else { ' ' }).collect();
+        let _ = writeln!(text, "{:>4} |{}", row * 100 / TEXT_ROWS, line.trim_end());
     }
-    let axis: String =
-        (0..seconds.len()).map(|second| if second % TICK == 0 { '+' } else { '-' }).collect();
-    let numbers: String =
-        (0..seconds.len()).step_by(TICK).map(|second| format!("{second:<TICK$}")).collect();
+    let axis: String = (0..seconds.len())
+        .map(|second| if second % TICK_SECONDS == 0 { '+' } else { '-' })
+        .collect();
+    let numbers: String = (0..seconds.len())
+        .step_by(TICK_SECONDS)
+        .map(|second| format!("{second:<TICK_SECONDS$}"))
+        .collect();
     let _ = writeln!(text, "     +{axis}\n      {} s", numbers.trim_end());
     text
 }
@@ -40,19 +42,22 @@ pub(super) fn text(shares: &[f64], column: f64) -> String {
 /// Returns the plot as SVG; each mark is a time in seconds with its event.
 pub(super) fn svg(shares: &[f64], column: f64, marks: &[(f64, &str)]) -> String {
     let seconds = shares.len() as f64 * column;
-    let x = |second: f64| LEFT + second / seconds.max(column) * (WIDTH - LEFT - RIGHT);
-    let y = |share: f64| TOP + (100.0 - share) / 100.0 * (HEIGHT - TOP - BOTTOM);
+    let x = |second: f64| {
+        MARGIN_LEFT + second / seconds.max(column) * (WIDTH - MARGIN_LEFT - MARGIN_RIGHT)
+    };
+    let y =
+        |share: f64| MARGIN_TOP + (100.0 - share) / 100.0 * (HEIGHT - MARGIN_TOP - MARGIN_BOTTOM);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n"
     );
     for share in [0.0, 50.0, 100.0] {
-        let (at, end) = (y(share), WIDTH - RIGHT);
-        let _ = writeln!(svg, "<path d=\"M{LEFT} {at:.1}H{end}\" stroke=\"#ccc\"/>");
+        let (at, end) = (y(share), WIDTH - MARGIN_RIGHT);
+        let _ = writeln!(svg, "<path d=\"M{MARGIN_LEFT} {at:.1}H{end}\" stroke=\"#ccc\"/>");
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{share} %</text>",
-            LEFT - 5.0,
+            MARGIN_LEFT - 5.0,
             at + 4.0
         );
     }
@@ -61,7 +66,7 @@ pub(super) fn svg(shares: &[f64], column: f64, marks: &[(f64, &str)]) -> String 
         let _ = write!(area, "V{:.1}H{:.1}", y(*share), x((index + 1) as f64 * column));
     }
     let _ = writeln!(svg, "<path d=\"{area}V{:.1}Z\" fill=\"#7ab8e0\"/>", y(0.0));
-    for second in (0..=seconds as usize).step_by(TICK) {
+    for second in (0..=seconds as usize).step_by(TICK_SECONDS) {
         let at = x(second as f64);
         let _ = writeln!(
             svg,
@@ -69,9 +74,9 @@ pub(super) fn svg(shares: &[f64], column: f64, marks: &[(f64, &str)]) -> String 
             y(0.0) + 16.0
         );
     }
-    for (line, (second, what)) in marks.iter().enumerate() {
-        let (at, top) = (x(*second), LINE * (line as f64 + 1.0));
-        let (anchor, aside) = if at > WIDTH / 2.0 { ("end", -4.0) } else { ("start", 4.0) };
+    for (line, (second, event)) in marks.iter().enumerate() {
+        let (at, top) = (x(*second), LABEL_HEIGHT * (line as f64 + 1.0));
+        let (anchor, offset) = if at > WIDTH / 2.0 { ("end", -4.0) } else { ("start", 4.0) };
         let _ = writeln!(
             svg,
             "<path d=\"M{at:.1} {:.1}V{:.1}\" stroke=\"#c00\" stroke-dasharray=\"3 2\"/>",
@@ -80,14 +85,14 @@ pub(super) fn svg(shares: &[f64], column: f64, marks: &[(f64, &str)]) -> String 
         );
         let _ = writeln!(
             svg,
-            "<text x=\"{:.1}\" y=\"{top}\" text-anchor=\"{anchor}\">{what}, {second:.1} s</text>",
-            at + aside
+            "<text x=\"{:.1}\" y=\"{top}\" text-anchor=\"{anchor}\">{event}, {second:.1} s</text>",
+            at + offset
         );
     }
     let below = HEIGHT - 6.0;
     let _ = writeln!(
         svg,
-        "<text x=\"{LEFT}\" y=\"{below}\">connections answered, one begun every 10 ms, in each {column} s</text>"
+        "<text x=\"{MARGIN_LEFT}\" y=\"{below}\">connections answered, one begun every 10 ms, in each {column} s</text>"
     );
     svg + "</svg>\n"
 }
@@ -97,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_has_a_character_for_each_second() {
+    fn the_text_has_one_character_per_second() {
         let shares: Vec<f64> =
             [100.0, 0.0, 67.0, 100.0].into_iter().flat_map(|share| [share; 10]).collect();
         let text = text(&shares, 0.1);
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_drawing_reaches_from_edge_to_edge() {
+    fn the_svg_spans_the_plot_area() {
         let svg = svg(&[100.0, 0.0, 50.0], 0.1, &[(0.1, "off"), (0.3, "on")]);
         // The path from the lower left corner: up, a third to the right, down, a third to the
         // right, half up, to the right edge, down.
@@ -121,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_is_drawn_as_nothing() {
+    fn no_samples_give_an_empty_plot() {
         assert!(svg(&[], 0.1, &[]).contains("fill=\"#7ab8e0\""));
         assert!(!text(&[], 0.1).contains('#'));
     }

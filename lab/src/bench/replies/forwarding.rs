@@ -1,14 +1,14 @@
 //! Cost of a speaker's sockets to a node that forwards other traffic. The client streams to a pod
-//! through the node, with its speaker and without, in turn. Every received IPv6 packet passes the
-//! filter of the speaker's socket for Neighbor Discovery.
+//! through the node, alternately without and with the node's speaker. Every received IPv6 packet
+//! passes the filter of the speaker's socket for Neighbor Discovery.
 
 use super::median;
 use crate::bench::report::Findings;
 use crate::bench::stats::ratio;
-use crate::bench::targets::{FORWARDED, ForwardingMeasures};
+use crate::bench::targets::{FORWARDING_COST, ForwardingMeasures};
 use crate::cluster::ferrolb::{ADMIN_PORT, speaker_name};
 use crate::topology::{CLIENT, Host, node_index, pod_ranges};
-use crate::traffic::stream::{self, PAYLOAD};
+use crate::traffic::stream::{self, PAYLOAD_BYTES};
 use crate::{Lab, Signal};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -17,10 +17,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Destination pod and port of the stream. No program reads from the socket, so no value includes
 /// the cost of reading.
-const POD: &str = "sink";
-const PORT: u16 = 9;
+const SINK_POD: &str = "sink";
+const SINK_PORT: u16 = 9;
 /// Datagrams in one gigabit of payload.
-const GIGABIT: usize = 1_000_000_000 / (8 * PAYLOAD);
+const GIGABIT: usize = 1_000_000_000 / (8 * PAYLOAD_BYTES);
 /// Number of times that the speaker is stopped and started.
 const PAIRS: usize = 3;
 /// Gigabits of each family per stream; the median counts.
@@ -29,23 +29,23 @@ const GIGABITS: usize = 3;
 /// path only.
 const ARRIVED_MIN: f64 = 0.99;
 
-/// Milliseconds per gigabit of one family, without a speaker and with it; one pair per stop of the
-/// speaker.
-type Pairs = Vec<[f64; 2]>;
+/// Milliseconds per gigabit of one family, without a speaker and with a speaker; one pair per stop
+/// of the speaker.
+type TimePairs = Vec<[f64; 2]>;
 
 /// Measures `node`, whose speaker must run; the speaker runs again afterwards.
 ///
 /// # Errors
 /// If the stream does not arrive.
 pub(super) fn measure(lab: &Lab, node: &Host, findings: &mut Findings) -> Result<()> {
-    lab.pod(POD, &node.name, &[])?;
+    lab.pod(SINK_POD, &node.name, &[])?;
     let (pod, speaker) = (addresses(lab)?, speaker_name(&node.name));
-    let sink = lab.within(POD, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)))??;
-    let ranges = pod_ranges(node_index(&node.name).context("a node of the lab")?);
+    let sink = lab.within(SINK_POD, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, SINK_PORT)))??;
+    let ranges = pod_ranges(node_index(&node.name).context("the node is not a host of the lab")?);
     for (range, gateway) in ranges.iter().zip([IpAddr::from(node.v4()), node.v6().into()]) {
         lab.exec(CLIENT, &["ip", "route", "add", range, "via", &gateway.to_string()])?;
     }
-    let mut families = [Pairs::new(), Pairs::new()];
+    let mut families = [TimePairs::new(), TimePairs::new()];
     for _ in 0..PAIRS {
         lab.stop(&speaker, Signal::TERM)?;
         let without = streams(lab, pod)?;
@@ -57,59 +57,70 @@ pub(super) fn measure(lab: &Lab, node: &Host, findings: &mut Findings) -> Result
         }
     }
     drop(sink);
-    FORWARDED.iter().zip(&families).try_for_each(|(known, pairs)| conclude(findings, known, pairs))
+    FORWARDING_COST
+        .iter()
+        .zip(&families)
+        .try_for_each(|(measures, pairs)| conclude(findings, measures, pairs))
 }
 
 /// Returns the pod's addresses, IPv4 first.
 fn addresses(lab: &Lab) -> Result<[IpAddr; 2]> {
-    let pod: Value = serde_json::from_str(&lab.kubectl(&["get", "pod", POD, "-o", "json"])?)?;
-    let address = |place: usize| {
-        pod["status"]["podIPs"][place]["ip"].as_str().context("a pod has two addresses")
+    let pod: Value = serde_json::from_str(&lab.kubectl(&["get", "pod", SINK_POD, "-o", "json"])?)?;
+    let address = |index: usize| {
+        pod["status"]["podIPs"][index]["ip"]
+            .as_str()
+            .context("the pod has fewer than two addresses")
     };
     Ok([address(0)?.parse()?, address(1)?.parse()?])
 }
 
-/// Returns the processor time for a gigabit to each of the addresses, in milliseconds.
+/// Returns the processor time for a gigabit to each address of the pod, in milliseconds.
 fn streams(lab: &Lab, pod: [IpAddr; 2]) -> Result<[f64; 2]> {
     let mut times = [0.0; 2];
     for (address, time) in pod.into_iter().zip(&mut times) {
-        let server = SocketAddr::new(address, PORT);
-        let one = || -> Result<f64> {
-            let before = arrived(lab)?;
-            let took = lab.within(CLIENT, || stream::send(server, GIGABIT))??;
-            let share = (arrived(lab)? - before) as f64 / GIGABIT as f64;
+        let server = SocketAddr::new(address, SINK_PORT);
+        let measure_stream = || -> Result<f64> {
+            let before = received_packets(lab)?;
+            let used = lab.within(CLIENT, || stream::send(server, GIGABIT))??;
+            let share = (received_packets(lab)? - before) as f64 / GIGABIT as f64;
             ensure!(share >= ARRIVED_MIN, "only {share:.3} of the stream to {server} arrived");
-            Ok(took.as_secs_f64() * 1000.0)
+            Ok(used.as_secs_f64() * 1000.0)
         };
-        let all = (0..GIGABITS).map(|_| one()).collect::<Result<Vec<_>>>()?;
-        *time = median(&all).context("nothing was sent")?;
+        let all = (0..GIGABITS).map(|_| measure_stream()).collect::<Result<Vec<_>>>()?;
+        *time = median(&all).context("no stream was measured")?;
     }
     Ok(times)
 }
 
 /// Returns the number of packets received by the pod's interface.
-fn arrived(lab: &Lab) -> Result<u64> {
-    let links = lab.within(POD, || fs::read_to_string("/proc/thread-self/net/dev"))??;
-    received(&links).context("/proc/net/dev does not have the format of proc(5)")
+fn received_packets(lab: &Lab) -> Result<u64> {
+    let table = lab.within(SINK_POD, || fs::read_to_string("/proc/thread-self/net/dev"))??;
+    parse_received(&table).context("/proc/net/dev does not have the format of proc(5)")
 }
 
 /// Parses `/proc/net/dev` (proc(5)) and returns the packets received by `eth0`.
-fn received(links: &str) -> Option<u64> {
-    let counts = links.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"))?;
+fn parse_received(table: &str) -> Option<u64> {
+    let counts = table.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"))?;
     counts.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn conclude(findings: &mut Findings, known: &ForwardingMeasures, pairs: &Pairs) -> Result<()> {
+fn conclude(
+    findings: &mut Findings,
+    measures: &ForwardingMeasures,
+    pairs: &TimePairs,
+) -> Result<()> {
     let (without, with): (Vec<f64>, Vec<f64>) =
         pairs.iter().map(|[without, with]| (*without, *with)).unzip();
     let ratios: Option<Vec<f64>> =
         pairs.iter().map(|[without, with]| ratio(*with, *without)).collect();
-    findings.add(&known.without, median(&without).context("nothing was sent")?);
-    findings.add(&known.with, median(&with).context("nothing was sent")?);
-    findings
-        .add(&known.ratio, median(&ratios.unwrap_or_default()).context("the stream took no time")?);
-    findings.keep(known.without.id, without);
-    findings.keep(known.with.id, with);
+    findings.add(&measures.without, median(&without).context("no stream was measured")?);
+    findings.add(&measures.with, median(&with).context("no stream was measured")?);
+    findings.add(
+        &measures.ratio,
+        median(&ratios.unwrap_or_default()).context("the stream took no time")?,
+    );
+    findings.keep_samples(measures.without.id, without);
+    findings.keep_samples(measures.with.id, with);
     Ok(())
 }
 
@@ -118,23 +129,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_packets_of_the_pod_s_link_are_read_and_no_other_s() {
-        let links = "Inter-|   Receive\n face |bytes    packets errs\n    lo: 9 8 0\n  eth0: 1504 12 0 0\nbeth0: 7 6 0\n";
-        assert_eq!(received(links), Some(12));
-        assert_eq!(received("    lo: 9 8 0\n"), None);
+    fn only_packets_of_eth0_are_parsed() {
+        let table = "Inter-|   Receive\n face |bytes    packets errs\n    lo: 9 8 0\n  eth0: 1504 12 0 0\nbeth0: 7 6 0\n";
+        assert_eq!(parse_received(table), Some(12));
+        assert_eq!(parse_received("    lo: 9 8 0\n"), None);
     }
 
     #[test]
-    fn the_ratio_is_the_median_pair_s() {
+    fn the_ratio_is_the_median_of_the_pairs() {
         let mut findings = Findings::default();
         conclude(
             &mut findings,
-            &FORWARDED[0],
+            &FORWARDING_COST[0],
             &vec![[100.0, 103.0], [400.0, 404.0], [100.0, 102.0]],
         )
         .unwrap();
         let values: Vec<_> = findings.measures.iter().map(|measure| measure.value).collect();
         assert_eq!(values, [100.0, 103.0, 1.02]);
-        assert!(conclude(&mut findings, &FORWARDED[0], &Pairs::new()).is_err());
+        assert!(conclude(&mut findings, &FORWARDING_COST[0], &TimePairs::new()).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! of requests outstanding. The requests appear to come from many hosts, because the speaker limits
 //! the rate of a single source.
 
-use super::{SEED, of_family, own_address};
+use super::{SEED, addresses_of_family, own_address};
 use crate::bench::cpu;
 use crate::bench::report::Findings;
 use crate::bench::segment::{ClientSocket, RequestSender, mac};
@@ -19,12 +19,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Length of the measurement.
-const LENGTH: Duration = Duration::from_secs(3);
+const MEASUREMENT_TIME: Duration = Duration::from_secs(3);
 /// Number of outstanding requests: far fewer than the buffer of a socket holds, and more than a
 /// speaker reads in one batch.
-const UNDER_WAY: usize = 100;
-/// Time without a reply after which all outstanding requests count as lost.
-const SILENCE: Duration = Duration::from_millis(100);
+const OUTSTANDING_MAX: usize = 100;
+/// Time without any reply after which all outstanding requests count as lost.
+const NO_REPLY_MAX: Duration = Duration::from_millis(100);
 /// Maximum share of requests without a reply. A speaker that gets no processor time for too long
 /// sends its next hello before it replies again.
 const LOSS_MAX: f64 = 0.01;
@@ -32,14 +32,14 @@ const LOSS_MAX: f64 = 0.01;
 /// Result of a measurement.
 #[derive(Debug)]
 struct FloodResult {
-    answers: usize,
+    replies: usize,
     lost: usize,
-    took: Duration,
+    elapsed: Duration,
 }
 
 impl FloodResult {
     fn per_second(&self) -> f64 {
-        self.answers as f64 / self.took.as_secs_f64()
+        self.replies as f64 / self.elapsed.as_secs_f64()
     }
 }
 
@@ -52,47 +52,56 @@ pub(super) fn flood(
     lab: &Lab,
     owner: &Host,
     addresses: &[IpAddr],
-    known: &RateMeasures,
+    measures: &RateMeasures,
     findings: &mut Findings,
 ) -> Result<()> {
-    let wire = lab.within(CLIENT, || ClientSocket::open(known.family))??;
-    let (whom, pid) = (mac(owner)?, lab.pid(&speaker_name(&owner.name))?);
-    let before = cpu::used(pid)?;
-    let ours = flood_addresses(&wire, whom, &of_family(known.family, addresses))?;
-    let used = cpu::used(pid)? - before;
-    let kernels = flood_addresses(&wire, whom, &[own_address(owner, known.family)])?;
-    let each = used.as_secs_f64() / ours.answers as f64;
-    findings.add(&known.rate, ours.per_second());
-    findings.add(&known.kernel, kernels.per_second());
-    findings.add(&known.cpu, each * 1e6);
-    findings.add(&known.core, 1.0 / each);
+    let socket = lab.within(CLIENT, || ClientSocket::open(measures.family))??;
+    let (destination, pid) = (mac(owner)?, lab.pid(&speaker_name(&owner.name))?);
+    let before = cpu::processor_time(pid)?;
+    let speaker_result =
+        flood_addresses(&socket, destination, &addresses_of_family(measures.family, addresses))?;
+    let used = cpu::processor_time(pid)? - before;
+    let kernel_result =
+        flood_addresses(&socket, destination, &[own_address(owner, measures.family)])?;
+    let time_per_reply = used.as_secs_f64() / speaker_result.replies as f64;
+    findings.add(&measures.rate, speaker_result.per_second());
+    findings.add(&measures.kernel, kernel_result.per_second());
+    findings.add(&measures.cpu, time_per_reply * 1e6);
+    findings.add(&measures.core, 1.0 / time_per_reply);
     Ok(())
 }
 
-fn flood_addresses(wire: &ClientSocket, whom: Mac, addresses: &[IpAddr]) -> Result<FloodResult> {
+fn flood_addresses(
+    socket: &ClientSocket,
+    destination: Mac,
+    addresses: &[IpAddr],
+) -> Result<FloodResult> {
     let mut random = Rng::with_seed(SEED);
-    let (mut flood, mut under_way) = (FloodResult { answers: 0, lost: 0, took: Duration::ZERO }, 0);
+    let (mut flood, mut outstanding) =
+        (FloodResult { replies: 0, lost: 0, elapsed: Duration::ZERO }, 0);
     let start = wait::now();
-    let mut heard = start;
-    while start.elapsed() < LENGTH {
-        while under_way < UNDER_WAY {
-            let asker = RequestSender::foreign(random.u8(..));
-            wire.send(&asker.request(Some(whom), addresses[random.usize(..addresses.len())]))?;
-            under_way += 1;
+    let mut last_reply = start;
+    while start.elapsed() < MEASUREMENT_TIME {
+        while outstanding < OUTSTANDING_MAX {
+            let sender = RequestSender::foreign_host(random.u8(..));
+            socket.send(
+                &sender.request(Some(destination), addresses[random.usize(..addresses.len())]),
+            )?;
+            outstanding += 1;
         }
-        if wire.next()?.is_some_and(|heard| heard.answers) {
-            heard = wait::now();
-            (flood.answers, under_way) = (flood.answers + 1, under_way.saturating_sub(1));
-        } else if heard.elapsed() >= SILENCE {
-            heard = wait::now();
-            (flood.lost, under_way) = (flood.lost + under_way, 0);
+        if socket.next()?.is_some_and(|claim| claim.is_reply) {
+            last_reply = wait::now();
+            (flood.replies, outstanding) = (flood.replies + 1, outstanding.saturating_sub(1));
+        } else if last_reply.elapsed() >= NO_REPLY_MAX {
+            last_reply = wait::now();
+            (flood.lost, outstanding) = (flood.lost + outstanding, 0);
         }
     }
-    flood.took = start.elapsed();
-    let asked = (flood.answers + flood.lost) as f64;
+    flood.elapsed = start.elapsed();
+    let requests = (flood.replies + flood.lost) as f64;
     ensure!(
-        flood.answers > 0 && flood.lost as f64 <= asked * LOSS_MAX,
-        "replies are missing: {flood:?}"
+        flood.replies > 0 && flood.lost as f64 <= requests * LOSS_MAX,
+        "too many requests got no reply: {flood:?}"
     );
     Ok(flood)
 }

@@ -1,7 +1,7 @@
 //! Alternating requests, one for a Service's address and one for the owner's own address, so that
 //! any load on the machine affects both equally.
 
-use super::{SEED, median, of_family, own_address};
+use super::{SEED, addresses_of_family, median, own_address};
 use crate::Lab;
 use crate::bench::report::Findings;
 use crate::bench::segment::{ClientSocket, mac};
@@ -15,7 +15,7 @@ use ferrolb_proto::wire::Mac;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Replies of each kind in one set.
+/// Number of replies of the speaker in one set, and of replies of the kernel.
 const ROUNDS: usize = 1000;
 /// Number of sets, separated by a pause. Their median is the value, so that one busy moment of the
 /// machine does not affect it.
@@ -24,9 +24,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Requests before the first set, to warm up the caches.
 const WARM_UP: usize = 50;
 /// Maximum time of a reply.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+const REPLY_MAX: Duration = Duration::from_secs(1);
 
-/// Requests the addresses in every mode of `known`, alternating with the owner's own address.
+/// Requests the addresses in every mode of `measures`, alternating with the owner's own address.
 ///
 /// # Errors
 /// If a reply is lost: a statistic without it would be too low.
@@ -34,31 +34,31 @@ pub(super) fn compare(
     lab: &Lab,
     owner: &Host,
     addresses: &[IpAddr],
-    known: &[ReplyMeasures],
+    measures: &[ReplyMeasures],
     findings: &mut Findings,
 ) -> Result<()> {
-    let mut ways = known
+    let mut modes = measures
         .iter()
-        .map(|known| RequestMode::of(lab, owner, addresses, known))
+        .map(|measures| RequestMode::of(lab, owner, addresses, measures))
         .collect::<Result<Vec<_>>>()?;
-    ways.iter_mut().try_for_each(|way| way.request_alternately(WARM_UP).map(drop))?;
+    modes.iter_mut().try_for_each(|mode| mode.request_alternately(WARM_UP).map(drop))?;
     for _ in 0..SETS {
         wait::during(PAUSE, || Ok(()))?;
-        for way in &mut ways {
-            let set = way.request_alternately(ROUNDS)?;
-            way.sets.push(set);
+        for mode in &mut modes {
+            let set = mode.request_alternately(ROUNDS)?;
+            mode.sets.push(set);
         }
     }
-    ways.into_iter().try_for_each(|way| conclude(findings, way.known, &way.sets))
+    modes.into_iter().try_for_each(|mode| conclude(findings, mode.measures, &mode.sets))
 }
 
-/// Times of one set in microseconds: FerroLB's and the kernel's.
+/// Reply times of one set in microseconds: those of the speaker, and those of the kernel.
 type SampleSet = [Vec<f64>; 2];
 
-/// A request mode with its results so far.
+/// A request mode, with the results that were measured so far.
 struct RequestMode<'a> {
-    known: &'a ReplyMeasures,
-    wire: ClientSocket,
+    measures: &'a ReplyMeasures,
+    socket: ClientSocket,
     destination: Option<Mac>,
     addresses: Vec<IpAddr>,
     /// Address of the owner's own interface.
@@ -68,12 +68,17 @@ struct RequestMode<'a> {
 }
 
 impl<'a> RequestMode<'a> {
-    fn of(lab: &Lab, owner: &Host, addresses: &[IpAddr], known: &'a ReplyMeasures) -> Result<Self> {
-        let wire = lab.within(CLIENT, || ClientSocket::open(known.family))??;
-        let whom = (!known.broadcast).then(|| mac(owner)).transpose()?;
-        let addresses = of_family(known.family, addresses);
-        let (own, random) = (own_address(owner, known.family), Rng::with_seed(SEED));
-        Ok(Self { known, wire, destination: whom, addresses, own, random, sets: Vec::new() })
+    fn of(
+        lab: &Lab,
+        owner: &Host,
+        addresses: &[IpAddr],
+        measures: &'a ReplyMeasures,
+    ) -> Result<Self> {
+        let socket = lab.within(CLIENT, || ClientSocket::open(measures.family))??;
+        let destination = (!measures.broadcast).then(|| mac(owner)).transpose()?;
+        let addresses = addresses_of_family(measures.family, addresses);
+        let (own, random) = (own_address(owner, measures.family), Rng::with_seed(SEED));
+        Ok(Self { measures, socket, destination, addresses, own, random, sets: Vec::new() })
     }
 
     /// Returns the times of `rounds` replies for Services' addresses and of as many replies for the
@@ -84,7 +89,7 @@ impl<'a> RequestMode<'a> {
         for round in 0..rounds {
             let address = self.addresses[self.random.usize(..self.addresses.len())];
             for (address, times) in [address, self.own].into_iter().zip(&mut times) {
-                let time = self.wire.round_trip(self.destination, address, ANSWER_MAX)?;
+                let time = self.socket.round_trip(self.destination, address, REPLY_MAX)?;
                 let time =
                     time.with_context(|| format!("no reply for {address} in round {round}"))?;
                 times.push(time.as_secs_f64() * 1e6);
@@ -94,26 +99,26 @@ impl<'a> RequestMode<'a> {
     }
 }
 
-fn conclude(findings: &mut Findings, known: &ReplyMeasures, sets: &[SampleSet]) -> Result<()> {
-    for (place, figure) in [median, p99].into_iter().enumerate() {
+fn conclude(findings: &mut Findings, measures: &ReplyMeasures, sets: &[SampleSet]) -> Result<()> {
+    for (index, statistic) in [median, p99].into_iter().enumerate() {
         let pairs: Vec<(f64, f64)> = sets
             .iter()
-            .map(|[ours, kernels]| figure(ours).zip(figure(kernels)))
+            .map(|[speaker, kernel]| statistic(speaker).zip(statistic(kernel)))
             .collect::<Option<_>>()
             .unwrap_or_default();
         let ratios: Option<Vec<f64>> =
-            pairs.iter().map(|(our, kernel)| ratio(*our, *kernel)).collect();
-        let (ours, kernels): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-        findings.add(&known.address[place], median(&ours).context("no request was sent")?);
-        findings.add(&known.kernel[place], median(&kernels).context("no request was sent")?);
+            pairs.iter().map(|(speaker, kernel)| ratio(*speaker, *kernel)).collect();
+        let (speaker, kernel): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+        findings.add(&measures.address[index], median(&speaker).context("there are no samples")?);
+        findings.add(&measures.kernel[index], median(&kernel).context("there are no samples")?);
         findings.add(
-            &known.ratio[place],
+            &measures.ratio[index],
             median(&ratios.unwrap_or_default()).context("the kernel took no time")?,
         );
     }
-    for (index, who) in ["address", "kernel"].into_iter().enumerate() {
+    for (index, source) in ["address", "kernel"].into_iter().enumerate() {
         let samples = sets.iter().flat_map(|set| set[index].iter().copied()).collect();
-        findings.keep(&format!("{}.{who}", known.name), samples);
+        findings.keep_samples(&format!("{}.{source}", measures.name), samples);
     }
     Ok(())
 }
@@ -125,14 +130,14 @@ fn p99(samples: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::targets::ANSWERED_1;
+    use crate::bench::targets::REPLIES_1;
 
     #[test]
-    fn the_figure_is_the_median_set_s_ratio_of_percentiles() {
+    fn the_ratio_is_the_median_of_the_sets() {
         let quiet = [vec![60.0, 30.0, 40.0], vec![20.0, 50.0, 10.0]];
         let busy = [vec![9000.0, 9000.0], vec![1.0, 1.0]];
         let mut findings = Findings::default();
-        conclude(&mut findings, &ANSWERED_1[0], &[busy, quiet.clone(), quiet]).unwrap();
+        conclude(&mut findings, &REPLIES_1[0], &[busy, quiet.clone(), quiet]).unwrap();
         let value =
             |id: &str| findings.measures.iter().find(|measure| measure.id == id).unwrap().value;
         assert_eq!((value("answers.ratio.p50"), value("answers.ratio.p99")), (2.0, 1.2));
@@ -141,12 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn no_answers_are_no_findings() {
+    fn missing_samples_are_an_error() {
         let none = || [Vec::new(), Vec::new()];
         for sets in
             [vec![], vec![none()], vec![[vec![1.0], Vec::new()]], vec![[vec![1.0], vec![0.0]]]]
         {
-            assert!(conclude(&mut Findings::default(), &ANSWERED_1[1], &sets).is_err(), "{sets:?}");
+            assert!(conclude(&mut Findings::default(), &REPLIES_1[1], &sets).is_err(), "{sets:?}");
         }
     }
 }

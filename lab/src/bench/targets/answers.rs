@@ -20,33 +20,34 @@ pub struct ReplyMeasures {
     pub ratio: [MeasureSpec; 2],
 }
 
-/// Targets of the two ratios, if any, and MetalLB's ratios.
+/// Targets of the median ratio and of the 99th percentile, if any, and MetalLB's values of both.
 type RatioTargets = (Option<[f64; 2]>, [&'static [(&'static str, f64)]; 2]);
 
 /// Targets of a reply to a broadcast or multicast request.
-const BUDGETS: Option<[f64; 2]> = Some([1.8, 1.6]);
-/// The same targets for many addresses, without values of MetalLB.
-const MANY: RatioTargets = (BUDGETS, [&[], &[]]);
-const PLAIN: RatioTargets = (None, [&[], &[]]);
+const REPLY_TARGETS: Option<[f64; 2]> = Some([1.8, 1.6]);
+/// Targets of a reply to a broadcast or multicast request with many addresses; there is no value of
+/// MetalLB.
+const MANY_ADDRESSES: RatioTargets = (REPLY_TARGETS, [&[], &[]]);
+const NO_TARGETS: RatioTargets = (None, [&[], &[]]);
 
 const fn ratio(
     [p50, p99]: [(&'static str, &'static str); 2],
-    (budgets, [peers_p50, peers_p99]): RatioTargets,
+    (targets, [others_p50, others_p99]): RatioTargets,
 ) -> [MeasureSpec; 2] {
-    let [budget_p50, budget_p99] = match budgets {
+    let [target_p50, target_p99] = match targets {
         Some([p50, p99]) => [Some(p50), Some(p99)],
         None => [None, None],
     };
     [
-        MeasureSpec { id: p50.0, what: p50.1, unit: Times, target: budget_p50, peers: peers_p50 },
-        MeasureSpec { id: p99.0, what: p99.1, unit: Times, target: budget_p99, peers: peers_p99 },
+        MeasureSpec { id: p50.0, what: p50.1, unit: Times, target: target_p50, peers: others_p50 },
+        MeasureSpec { id: p99.0, what: p99.1, unit: Times, target: target_p99, peers: others_p99 },
     ]
 }
 
 /// Builds a request mode from the family, whether all hosts receive the request, the prefix of the
 /// ids, the description and the targets.
-macro_rules! answered {
-    ($family:ident, $broadcast:literal, $id:literal, $words:literal, $promise:expr) => {
+macro_rules! reply_measures {
+    ($family:ident, $broadcast:literal, $id:literal, $words:literal, $targets:expr) => {
         ReplyMeasures {
             name: $id,
             family: Family::$family,
@@ -80,46 +81,70 @@ macro_rules! answered {
                     (concat!($id, ".ratio.p50"), concat!($words, ": ratio, p50")),
                     (concat!($id, ".ratio.p99"), concat!($words, ": ratio, p99")),
                 ],
-                $promise,
+                $targets,
             ),
         }
     };
 }
 
-/// Modes with one address.
-pub static ANSWERED_1: [ReplyMeasures; 4] = [
-    answered!(
+/// Request modes with one address.
+pub static REPLIES_1: [ReplyMeasures; 4] = [
+    reply_measures!(
         V4,
         true,
         "answers",
         "ARP, broadcast",
-        (BUDGETS, [&[(METALLB, 2.3)], &[(METALLB, 1.8)]])
+        (REPLY_TARGETS, [&[(METALLB, 2.3)], &[(METALLB, 1.8)]])
     ),
-    answered!(V4, false, "answers.unicast", "ARP, unicast", PLAIN),
-    answered!(
+    reply_measures!(V4, false, "answers.unicast", "ARP, unicast", NO_TARGETS),
+    reply_measures!(
         V6,
         true,
         "answers.ndp",
         "NDP, broadcast",
-        (BUDGETS, [&[(METALLB, 2.6)], &[(METALLB, 1.7)]])
+        (REPLY_TARGETS, [&[(METALLB, 2.6)], &[(METALLB, 1.7)]])
     ),
-    answered!(V6, false, "answers.ndp.unicast", "NDP, unicast", PLAIN),
+    reply_measures!(V6, false, "answers.ndp.unicast", "NDP, unicast", NO_TARGETS),
 ];
 
-/// Modes with 500 addresses.
-pub static ANSWERED_500: [ReplyMeasures; 4] = [
-    answered!(V4, true, "answers.500", "ARP, 500 addresses, broadcast", MANY),
-    answered!(V4, false, "answers.unicast.500", "ARP, 500 addresses, unicast", PLAIN),
-    answered!(V6, true, "answers.ndp.500", "NDP, 500 addresses, broadcast", MANY),
-    answered!(V6, false, "answers.ndp.unicast.500", "NDP, 500 addresses, unicast", PLAIN),
+/// Request modes with 500 addresses.
+pub static REPLIES_500: [ReplyMeasures; 4] = [
+    reply_measures!(V4, true, "answers.500", "ARP, 500 addresses, broadcast", MANY_ADDRESSES),
+    reply_measures!(V4, false, "answers.unicast.500", "ARP, 500 addresses, unicast", NO_TARGETS),
+    reply_measures!(V6, true, "answers.ndp.500", "NDP, 500 addresses, broadcast", MANY_ADDRESSES),
+    reply_measures!(
+        V6,
+        false,
+        "answers.ndp.unicast.500",
+        "NDP, 500 addresses, unicast",
+        NO_TARGETS
+    ),
 ];
 
-/// Modes with 10,000 addresses.
-pub static ANSWERED_10000: [ReplyMeasures; 4] = [
-    answered!(V4, true, "answers.10000", "ARP, 10,000 addresses, broadcast", MANY),
-    answered!(V4, false, "answers.unicast.10000", "ARP, 10,000 addresses, unicast", PLAIN),
-    answered!(V6, true, "answers.ndp.10000", "NDP, 10,000 addresses, broadcast", MANY),
-    answered!(V6, false, "answers.ndp.unicast.10000", "NDP, 10,000 addresses, unicast", PLAIN),
+/// Request modes with 10,000 addresses.
+pub static REPLIES_10000: [ReplyMeasures; 4] = [
+    reply_measures!(V4, true, "answers.10000", "ARP, 10,000 addresses, broadcast", MANY_ADDRESSES),
+    reply_measures!(
+        V4,
+        false,
+        "answers.unicast.10000",
+        "ARP, 10,000 addresses, unicast",
+        NO_TARGETS
+    ),
+    reply_measures!(
+        V6,
+        true,
+        "answers.ndp.10000",
+        "NDP, 10,000 addresses, broadcast",
+        MANY_ADDRESSES
+    ),
+    reply_measures!(
+        V6,
+        false,
+        "answers.ndp.unicast.10000",
+        "NDP, 10,000 addresses, unicast",
+        NO_TARGETS
+    ),
 ];
 
 /// Measures of one protocol under a continuous load of requests.
@@ -136,7 +161,7 @@ pub struct RateMeasures {
     pub core: MeasureSpec,
 }
 
-macro_rules! flooded {
+macro_rules! rate_measures {
     ($family:ident, $id:literal, $words:literal) => {
         RateMeasures {
             family: Family::$family,
@@ -164,7 +189,8 @@ macro_rules! flooded {
     };
 }
 
-pub static FLOODED: [RateMeasures; 2] = [flooded!(V4, "arp", "ARP"), flooded!(V6, "ndp", "NDP")];
+pub static REPLY_RATES: [RateMeasures; 2] =
+    [rate_measures!(V4, "arp", "ARP"), rate_measures!(V6, "ndp", "NDP")];
 
 /// Processor time for a gigabit forwarded through a node, by family.
 #[derive(Debug)]
@@ -174,7 +200,7 @@ pub struct ForwardingMeasures {
     pub ratio: MeasureSpec,
 }
 
-macro_rules! forwarded {
+macro_rules! forwarding_measures {
     ($id:literal, $words:literal) => {
         ForwardingMeasures {
             without: without_target(
@@ -196,5 +222,5 @@ macro_rules! forwarded {
     };
 }
 
-pub static FORWARDED: [ForwardingMeasures; 2] =
-    [forwarded!("v4", "IPv4"), forwarded!("v6", "IPv6")];
+pub static FORWARDING_COST: [ForwardingMeasures; 2] =
+    [forwarding_measures!("v4", "IPv4"), forwarding_measures!("v6", "IPv6")];

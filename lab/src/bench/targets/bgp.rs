@@ -3,9 +3,9 @@
 use super::Unit::{Count, Megabytes, Milliseconds};
 use super::{METALLB, MeasureSpec, MemoryMeasures, with_target, without_target};
 
-/// Time from the API server's reply to the change of a Service's only endpoint until the router's
-/// kernel removes the route; and the time until the route returns.
-pub const BGP_GONE: [MeasureSpec; 3] = [
+/// Time from the API server's reply to the removal of a Service's only endpoint until the router's
+/// kernel removes the route; and from the return of the endpoint until it adds the route.
+pub const BGP_ENDPOINT_CHANGE: [MeasureSpec; 3] = [
     with_target(
         "bgp.gone",
         "endpoint gone to withdrawn at the router, median",
@@ -21,7 +21,7 @@ pub const BGP_GONE: [MeasureSpec; 3] = [
     without_target("bgp.back", "endpoint back to announced at the router, median", Milliseconds),
 ];
 /// FRR processes received routes after 50 ms (its `work_queue` for best paths).
-pub const BGP_GONE_FRR: [MeasureSpec; 3] = [
+pub const BGP_ENDPOINT_CHANGE_FRR: [MeasureSpec; 3] = [
     without_target(
         "bgp.gone.frr",
         "the same at an FRR, which waits 50 ms: endpoint gone to withdrawn, median",
@@ -38,7 +38,7 @@ pub const BGP_GONE_FRR: [MeasureSpec; 3] = [
         Milliseconds,
     ),
 ];
-pub const BGP_GONE_10000: [MeasureSpec; 3] = [
+pub const BGP_ENDPOINT_CHANGE_10000: [MeasureSpec; 3] = [
     with_target(
         "bgp.gone.10000",
         "one of 10,000: endpoint gone to withdrawn at the router, median",
@@ -57,12 +57,12 @@ pub const BGP_GONE_10000: [MeasureSpec; 3] = [
         Milliseconds,
     ),
 ];
-pub const BGP_FULL: MeasureSpec = without_target(
+pub const BGP_ALL_ROUTES: MeasureSpec = without_target(
     "bgp.full",
     "10,000 Services: start of three speakers until the router has all 30,000 routes",
     Milliseconds,
 );
-pub const BGP_REFILLED: MeasureSpec = without_target(
+pub const BGP_ROUTES_RESTORED: MeasureSpec = without_target(
     "bgp.refilled",
     "10,000 Services: start of a gobgpd that was killed until the router has its routes",
     Milliseconds,

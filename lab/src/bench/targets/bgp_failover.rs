@@ -14,7 +14,7 @@ pub struct NodeFailureMeasures {
 /// Planned change of a node: maximum of lost connections in a run, at FRR and at BIRD.
 pub type PlannedMeasures = [MeasureSpec; 2];
 
-macro_rules! death {
+macro_rules! node_failure_measures {
     ($id:literal, $words:literal) => {
         NodeFailureMeasures {
             unused: [
@@ -45,10 +45,12 @@ macro_rules! death {
     };
 }
 
-/// Builds a node failure whose first measure has a target.
-macro_rules! promised {
+/// Builds the measures of a node failure; the median time until the router stops using the node has
+/// a target.
+macro_rules! node_failure_with_target {
     ($id:literal, $words:literal, $target:expr, $peers:expr) => {{
-        let NodeFailureMeasures { unused: [median, max], gap } = death!($id, $words);
+        let NodeFailureMeasures { unused: [median, max], gap } =
+            node_failure_measures!($id, $words);
         NodeFailureMeasures {
             unused: [MeasureSpec { target: $target, peers: $peers, ..median }, max],
             gap,
@@ -56,7 +58,7 @@ macro_rules! promised {
     }};
 }
 
-macro_rules! planned {
+macro_rules! planned_measures {
     ($id:literal, $words:literal, $target:expr) => {
         [
             MeasureSpec {
@@ -79,39 +81,51 @@ macro_rules! planned {
     };
 }
 
-pub static BGP_DIES_FRR_100: NodeFailureMeasures =
-    promised!("frr.bfd100", "FRR, BFD 100 ms x 3", Some(350.0), &[]);
+pub static BGP_NODE_FAILURE_FRR_100: NodeFailureMeasures =
+    node_failure_with_target!("frr.bfd100", "FRR, BFD 100 ms x 3", Some(350.0), &[]);
 /// MetalLB's value is from FRR's default timers, which are the same.
-pub static BGP_DIES_FRR_300: NodeFailureMeasures =
-    promised!("frr.bfd300", "FRR, BFD 300 ms x 3", None, &[(METALLB, 900.0)]);
-pub static BGP_DIES_FRR_HOLD: NodeFailureMeasures = death!("frr.hold", "FRR, hold time 3 s");
-pub static BGP_DIES_BIRD_100: NodeFailureMeasures =
-    promised!("bird.bfd100", "BIRD, BFD 100 ms x 3", Some(350.0), &[]);
-pub static BGP_DIES_BIRD_300: NodeFailureMeasures = death!("bird.bfd300", "BIRD, BFD 300 ms x 3");
-pub static BGP_DIES_BIRD_HOLD: NodeFailureMeasures = death!("bird.hold", "BIRD, hold time 3 s");
-pub static BGP_DIES_FRR_BOTH: NodeFailureMeasures =
-    death!("frr.both", "FRR, BFD 100 ms x 3 and graceful restart");
-pub static BGP_DIES_BIRD_BOTH: NodeFailureMeasures =
-    death!("bird.both", "BIRD, BFD 100 ms x 3 and graceful restart");
-pub static BGP_DIES_GOBGP_BOTH: NodeFailureMeasures =
-    death!("gobgp.both", "GoBGP, BFD 100 ms x 3 and graceful restart");
+pub static BGP_NODE_FAILURE_FRR_300: NodeFailureMeasures =
+    node_failure_with_target!("frr.bfd300", "FRR, BFD 300 ms x 3", None, &[(METALLB, 900.0)]);
+pub static BGP_NODE_FAILURE_FRR_HOLD: NodeFailureMeasures =
+    node_failure_measures!("frr.hold", "FRR, hold time 3 s");
+pub static BGP_NODE_FAILURE_BIRD_100: NodeFailureMeasures =
+    node_failure_with_target!("bird.bfd100", "BIRD, BFD 100 ms x 3", Some(350.0), &[]);
+pub static BGP_NODE_FAILURE_BIRD_300: NodeFailureMeasures =
+    node_failure_measures!("bird.bfd300", "BIRD, BFD 300 ms x 3");
+pub static BGP_NODE_FAILURE_BIRD_HOLD: NodeFailureMeasures =
+    node_failure_measures!("bird.hold", "BIRD, hold time 3 s");
+pub static BGP_NODE_FAILURE_FRR_BOTH: NodeFailureMeasures =
+    node_failure_measures!("frr.both", "FRR, BFD 100 ms x 3 and graceful restart");
+pub static BGP_NODE_FAILURE_BIRD_BOTH: NodeFailureMeasures =
+    node_failure_measures!("bird.both", "BIRD, BFD 100 ms x 3 and graceful restart");
+pub static BGP_NODE_FAILURE_GOBGP_BOTH: NodeFailureMeasures =
+    node_failure_measures!("gobgp.both", "GoBGP, BFD 100 ms x 3 and graceful restart");
 
-pub static BGP_DRAINED: PlannedMeasures =
-    planned!("drained", "node is cordoned, and withdrawn after the drain delay", Some(0.0));
+pub static BGP_DRAINED: PlannedMeasures = planned_measures!(
+    "drained",
+    "node is cordoned, and withdrawn after the drain delay",
+    Some(0.0)
+);
 pub static BGP_SPEAKER_RESTARTED: PlannedMeasures =
-    planned!("speaker", "speaker is stopped and restarted", Some(0.0));
-pub static BGP_GOBGPD_CRASHED: PlannedMeasures =
-    planned!("crashed", "gobgpd is killed under graceful restart and restarted", Some(0.0));
+    planned_measures!("speaker", "speaker is stopped and restarted", Some(0.0));
+pub static BGP_GOBGPD_CRASHED: PlannedMeasures = planned_measures!(
+    "crashed",
+    "gobgpd is killed under graceful restart and restarted",
+    Some(0.0)
+);
 pub static BGP_GOBGPD_UPGRADED: PlannedMeasures =
-    planned!("upgraded", "gobgpd is replaced under graceful restart", Some(0.0));
+    planned_measures!("upgraded", "gobgpd is replaced under graceful restart", Some(0.0));
 /// Graceful restart together with BFD; the combination has no target.
-pub static BGP_GOBGPD_CRASHED_BOTH: PlannedMeasures =
-    planned!("crashed.both", "gobgpd is killed under graceful restart and BFD and restarted", None);
+pub static BGP_GOBGPD_CRASHED_BOTH: PlannedMeasures = planned_measures!(
+    "crashed.both",
+    "gobgpd is killed under graceful restart and BFD and restarted",
+    None
+);
 pub static BGP_GOBGPD_UPGRADED_BOTH: PlannedMeasures =
-    planned!("upgraded.both", "gobgpd is replaced under graceful restart and BFD", None);
+    planned_measures!("upgraded.both", "gobgpd is replaced under graceful restart and BFD", None);
 /// Whether the router keeps using the node. Lost connections do not show that, because other nodes
 /// may serve the client.
-pub static BGP_KEPT_BOTH: PlannedMeasures = [
+pub static BGP_NODE_STILL_USED_BOTH: PlannedMeasures = [
     without_target(
         "bgp-failover.kept.both.frr",
         "gobgpd is killed under graceful restart and BFD: FRR uses the node 2 s later (1) or not (0)",

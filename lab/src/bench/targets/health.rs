@@ -5,14 +5,14 @@
 use super::Unit::{Count, Milliseconds};
 use super::{MeasureSpec, with_target, without_target};
 
-pub const HEALTH_REST: MeasureSpec = with_target(
+pub const HEALTH_CPU_AT_REST: MeasureSpec = with_target(
     "health.cpu.rest",
     "speaker, 1,000 Services at rest: processor time per second",
     Milliseconds,
     10.0,
     &[],
 );
-pub const HEALTH_CHANGES: MeasureSpec = with_target(
+pub const HEALTH_CPU_CHANGES: MeasureSpec = with_target(
     "health.cpu.changes",
     "speaker, 50 endpoint changes/s: processor time per second",
     Milliseconds,
@@ -35,7 +35,7 @@ pub const HEALTH_PLAN: [MeasureSpec; 2] = [
 ];
 /// Time from the API server's reply to a change that makes the owner ineligible until another node
 /// announces the address.
-pub const HEALTH_WIRE: [MeasureSpec; 2] = [
+pub const HEALTH_ANNOUNCED: [MeasureSpec; 2] = [
     without_target(
         "health.wire.p50",
         "endpoint change to announcement by another, p50",
@@ -51,21 +51,21 @@ pub const HEALTH_WIRE: [MeasureSpec; 2] = [
 ];
 
 /// 5,000 endpoints over three nodes, each with one TCP check per second.
-pub const HEALTH_CHECKED: MeasureSpec = with_target(
+pub const HEALTH_CPU_CHECKED: MeasureSpec = with_target(
     "health.cpu.checked",
     "speaker, 1,000 Services at rest, all checked: processor time per second",
     Milliseconds,
     100.0,
     &[],
 );
-pub const HEALTH_ASKED: MeasureSpec = without_target(
+pub const HEALTH_CHECK_RATE: MeasureSpec = without_target(
     "health.asked",
     "the same: endpoints checked per second, by three speakers",
     Count,
 );
 /// Time from the end of the owner's server, with the defaults of a `tcp` check, until another node
 /// announces.
-pub const HEALTH_REFUSES: [MeasureSpec; 2] = [
+pub const HEALTH_POD_REFUSES: [MeasureSpec; 2] = [
     without_target(
         "health.refuses.median",
         "a ready pod refuses: until another node announces, median",
@@ -92,12 +92,12 @@ pub const HEALTH_CORDON: [MeasureSpec; 2] = [
     ),
 ];
 
-pub const DEAD_NOT_READY: MeasureSpec =
+pub const FAILED_NODE_NOT_READY: MeasureSpec =
     without_target("health.dead.node", "a node fails: until it is NotReady", Milliseconds);
-pub const DEAD_ENDPOINTS: MeasureSpec = without_target(
+pub const FAILED_NODE_ENDPOINTS: MeasureSpec = without_target(
     "health.dead.endpoints",
     "a node fails: until its endpoints are not ready",
     Milliseconds,
 );
-pub const DEAD_LOST: MeasureSpec =
+pub const FAILED_NODE_LOST: MeasureSpec =
     without_target("health.dead.lost", "a node fails: connections lost, one per 10 ms", Count);

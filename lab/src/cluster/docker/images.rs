@@ -25,17 +25,17 @@ pub enum ContainerImage {
 const USERS: [&str; 2] = ["root", "frr"];
 const GROUPS: [&str; 3] = ["root", "frr", "frrvty"];
 /// Directories that programs write to.
-const FOLDERS: [&str; 6] = ["etc", "run/frr", "run/bird", "tmp", "usr/bin", "var/tmp"];
+const WRITABLE_FOLDERS: [&str; 6] = ["etc", "run/frr", "run/bird", "tmp", "usr/bin", "var/tmp"];
 /// Programs of GoBGP; they have no dependencies.
 const GOBGP: [&str; 2] = ["gobgpd", "gobgp"];
-/// Settings that vtysh reads first: one configuration for all daemons, and access for every user in
+/// Files that vtysh reads first: one configuration for all daemons, and access for every user in
 /// the container.
-const VTYSH: [(&str, &str); 2] = [
+const VTYSH_FILES: [(&str, &str); 2] = [
     ("etc/frr/vtysh.conf", "service integrated-vtysh-config\n"),
     ("etc/pam.d/frr", "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\n"),
 ];
-/// PAM module that the second file refers to, and its package.
-const PAM: (&str, &str) = ("/pam_permit.so", "libpam-modules");
+/// PAM module that `etc/pam.d/frr` refers to, and its package.
+const PAM_MODULE: (&str, &str) = ("/pam_permit.so", "libpam-modules");
 
 impl ContainerImage {
     pub const ALL: [Self; 4] = [Self::Host, Self::Frr, Self::Bird, Self::Gobgp];
@@ -72,12 +72,12 @@ impl ContainerImage {
     ///
     /// # Errors
     /// If a program does not exist, or the engine rejects the image.
-    pub(super) fn make(self, state: &LabState, gobgp: &Path) -> Result<()> {
+    pub(super) fn build(self, state: &LabState, gobgp: &Path) -> Result<()> {
         let tree = state.file("docker").join(self.name());
-        FOLDERS.iter().try_for_each(|folder| fs::create_dir_all(tree.join(folder)))?;
+        WRITABLE_FOLDERS.iter().try_for_each(|folder| fs::create_dir_all(tree.join(folder)))?;
         symlink("../run", tree.join("var/run"))?;
-        fs::write(tree.join("etc/passwd"), entries("passwd", &USERS)?)?;
-        fs::write(tree.join("etc/group"), entries("group", &GROUPS)?)?;
+        fs::write(tree.join("etc/passwd"), database_lines("passwd", &USERS)?)?;
+        fs::write(tree.join("etc/group"), database_lines("group", &GROUPS)?)?;
         match self {
             Self::Frr => add_vtysh_files(&tree)?,
             Self::Gobgp => GOBGP.iter().try_for_each(|name| {
@@ -104,19 +104,23 @@ impl ContainerImage {
 }
 
 fn add_vtysh_files(tree: &Path) -> Result<()> {
-    for (file, text) in VTYSH {
-        fs::create_dir_all(tree.join(file).parent().context("a file in a folder")?)?;
+    for (file, text) in VTYSH_FILES {
+        fs::create_dir_all(tree.join(file).parent().context("the file has no parent directory")?)?;
         fs::write(tree.join(file), text)?;
     }
-    let listed = run::run(Command::new("dpkg").args(["--listfiles", PAM.1]))?;
+    let listed = run::run(Command::new("dpkg").args(["--listfiles", PAM_MODULE.1]))?;
     tree::copy(
         tree,
         Path::new("/"),
-        &listed.lines().filter(|file| file.ends_with(PAM.0)).map(str::to_owned).collect::<Vec<_>>(),
+        &listed
+            .lines()
+            .filter(|file| file.ends_with(PAM_MODULE.0))
+            .map(str::to_owned)
+            .collect::<Vec<_>>(),
     )
 }
 
 /// Returns lines of one of the machine's own user databases.
-fn entries(database: &str, names: &[&str]) -> Result<String> {
+fn database_lines(database: &str, names: &[&str]) -> Result<String> {
     run::run(Command::new("getent").arg(database).args(names))
 }

@@ -1,5 +1,5 @@
-//! Files on a machine before it starts: its name, and the settings of containerd, the pod network
-//! and kubeadm. Pure functions.
+//! Files on a machine before it starts: its host name, and the settings of containerd, the pod
+//! network and kubeadm. Pure functions.
 
 use crate::cluster::audit;
 use crate::setup::kubeadm::KubeadmParts;
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 /// Path of kubeadm's configuration file on each machine.
 pub const KUBEADM_FILE: &str = "/etc/kubeadm.yaml";
 /// Token with which a machine joins. The API server is reachable only from inside its lab.
-const TOKEN: &str = "lab000.0123456789abcdef";
+const JOIN_TOKEN: &str = "lab000.0123456789abcdef";
 /// Port of the API server.
 const API_PORT: u16 = 6443;
-const SOCKET: &str = "unix:///run/containerd/containerd.sock";
+const CONTAINERD_SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
 /// Returns the files of machine `index`: path from its root, and text.
 ///
@@ -66,19 +66,19 @@ fn containerd(pause: &str) -> String {
     )
 }
 
-/// Returns the pod network: a bridge on each node, with the addresses that the lab's routes lead
-/// to.
+/// Returns the CNI configuration of a node's pod network: a bridge with the pod range of the node,
+/// to which the lab's routes lead.
 fn network(index: u8, families: Families) -> Value {
     let ranges: Vec<Value> = families
         .of(topology::pod_ranges(index))
         .into_iter()
         .map(|subnet| json!([{"subnet": subnet}]))
         .collect();
-    let everywhere: Vec<Value> =
+    let default_routes: Vec<Value> =
         families.of(["0.0.0.0/0", "::/0"]).into_iter().map(|range| json!({"dst": range})).collect();
     json!({"cniVersion": "0.4.0", "name": "lab", "plugins": [{
         "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-        "ipam": {"type": "host-local", "ranges": ranges, "routes": everywhere},
+        "ipam": {"type": "host-local", "ranges": ranges, "routes": default_routes},
     }]})
 }
 
@@ -88,7 +88,7 @@ fn init(facts: &LabFacts, version: &str) -> String {
         json!({
             "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "InitConfiguration",
             "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
-            "bootstrapTokens": [{"token": TOKEN}],
+            "bootstrapTokens": [{"token": JOIN_TOKEN}],
             "nodeRegistration": registration(facts, 1),
         }),
         json!({
@@ -125,7 +125,7 @@ fn join(facts: &LabFacts, index: u8) -> String {
     documents(&[json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "JoinConfiguration",
         "discovery": {"bootstrapToken": {
-            "token": TOKEN, "apiServerEndpoint": server.to_string(), "unsafeSkipCAVerification": true,
+            "token": JOIN_TOKEN, "apiServerEndpoint": server.to_string(), "unsafeSkipCAVerification": true,
         }},
         "nodeRegistration": registration(facts, index),
     })])
@@ -135,7 +135,7 @@ fn registration(facts: &LabFacts, index: u8) -> Value {
     let addresses: Vec<String> =
         facts.families.of(Host::node(index).addresses()).iter().map(ToString::to_string).collect();
     json!({
-        "name": node_name(index), "criSocket": SOCKET,
+        "name": node_name(index), "criSocket": CONTAINERD_SOCKET,
         "kubeletExtraArgs": [{"name": "node-ip", "value": addresses.join(",")}],
         // The check requires version 2 of control groups.
         "ignorePreflightErrors": ["SystemVerification"],

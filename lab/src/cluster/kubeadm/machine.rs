@@ -3,7 +3,7 @@
 //!
 //! Its root is an overlay on the common root of all machines. Its writable files are in
 //! `/var/lib/ferrolb-lab`, because an overlay cannot be on an overlay, and images are too large for
-//! memory. The end of the first process ends all other processes, and the mounts with them.
+//! memory. When the first process ends, the kernel ends all other processes and removes the mounts.
 
 use crate::cluster::groups;
 use crate::process::{self, Launch, ProcessRecord};
@@ -19,13 +19,14 @@ use std::process::Command;
 /// Directory of the machines' writable files.
 const ROOT: &str = "/var/lib/ferrolb-lab";
 /// Mount point of the lab's files on a machine.
-pub const LAB: &str = "/lab";
+pub const LAB_MOUNT: &str = "/lab";
 /// Marker file among containerd's files; present when all images are loaded.
 pub const IMAGES_LOADED: &str = "/var/lib/containerd/lab-images";
 /// Search path of a machine's programs.
-pub const PATH: &str = "/lab/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PROGRAM_PATH: &str =
+    "/lab/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Logs of a machine that explain a failure.
-pub const LOGS: [&str; 2] = ["containerd", "kubelet"];
+pub const LOG_NAMES: [&str; 2] = ["containerd", "kubelet"];
 
 /// Joins a control group (`$1`, below the host's own group of each controller), and from there
 /// enters new namespaces. Groups from an earlier run of the machine are removed first, like at a
@@ -33,7 +34,7 @@ pub const LOGS: [&str; 2] = ["containerd", "kubelet"];
 ///
 /// All machines of a lab together have ten times the CPU weight of one test thread. With equal
 /// weights the test's client delayed the speakers' hellos by up to 268 ms while pods started.
-const GROUPS: &str = r#"for tree in /sys/fs/cgroup/*/tasks; do
+const JOIN_GROUPS_SCRIPT: &str = r#"for tree in /sys/fs/cgroup/*/tasks; do
   own=${tree%/tasks}/$1
   mkdir -p "$own" && find "$own" -mindepth 1 -depth -type d -exec rmdir {} +
   for folder in "${own%/*}" "$own"; do for file in cpuset.cpus cpuset.mems; do
@@ -51,7 +52,7 @@ exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -euc "$@"
 ///
 /// Kubelet, containerd and their children share one control group next to that of the pods, like
 /// `system.slice` under systemd. Otherwise each of their threads has half the weight of all pods.
-const MOUNTS: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
+const MOUNT_SCRIPT: &str = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
 cd "$0/root"
 mkdir -p lab/programs lab/images/kubernetes lab/images/own mnt var/lib/containerd var/lib/kubelet
 touch lab/ferrolb-lab
@@ -96,14 +97,14 @@ pub fn folder(lab: &LabName) -> PathBuf {
     Path::new(ROOT).join(lab.to_string())
 }
 
-fn own(state: &LabState, node: &str) -> PathBuf {
+fn machine_folder(state: &LabState, node: &str) -> PathBuf {
     folder(&state.name).join(node)
 }
 
-/// Starts a machine for the first time, with these files on it, and returns at once.
+/// Starts a machine for the first time, with `files` in its file system, and returns at once.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If the machine cannot be started.
 pub fn start(
     state: &LabState,
     parts: &KubeadmParts,
@@ -111,30 +112,30 @@ pub fn start(
     node: &str,
     files: &[(&str, String)],
 ) -> Result<ProcessRecord> {
-    let own = own(state, node);
+    let folder = machine_folder(state, node);
     for part in ["upper", "work", "root", "containerd", "kubelet"] {
-        fs::create_dir_all(own.join(part))
-            .with_context(|| format!("cannot make {}", own.display()))?;
+        fs::create_dir_all(folder.join(part))
+            .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     for (path, text) in files {
-        let file = own.join("upper").join(path);
-        fs::create_dir_all(file.parent().context("a file in a folder")?)?;
+        let file = folder.join("upper").join(path);
+        fs::create_dir_all(file.parent().context("the file has no parent directory")?)?;
         fs::write(file, text)?;
     }
-    let images = folder(&state.name).join("images");
+    let images = self::folder(&state.name).join("images");
     let mut args = vec![
         "-c".to_owned(),
-        GROUPS.to_owned(),
+        JOIN_GROUPS_SCRIPT.to_owned(),
         "sh".to_owned(),
         groups::of_host(&state.name, node),
     ];
-    args.push(MOUNTS.to_owned());
+    args.push(MOUNT_SCRIPT.to_owned());
     args.extend(
-        [&own, &parts.root, &parts.programs, &parts.images, &images, lab]
+        [&folder, &parts.root, &parts.programs, &parts.images, &images, lab]
             .map(|path| path.display().to_string()),
     );
     let launch = Launch {
-        name: name(node),
+        name: process_name(node),
         host: node.to_owned(),
         node: Some(node.to_owned()),
         program: "/bin/sh".into(),
@@ -146,18 +147,18 @@ pub fn start(
 }
 
 /// Returns the process name of a machine in the lab.
-fn name(node: &str) -> String {
+fn process_name(node: &str) -> String {
     format!("machine-{node}")
 }
 
 /// Returns whether the machine is on.
 pub fn is_on(state: &LabState, node: &str) -> bool {
-    process::find(state, &name(node)).is_some_and(|record| record.is_alive())
+    process::find(state, &process_name(node)).is_some_and(|record| record.is_alive())
 }
 
 /// Returns whether containerd has all images.
 pub fn has_images(state: &LabState, node: &str) -> bool {
-    own(state, node)
+    machine_folder(state, node)
         .join("containerd")
         .join(IMAGES_LOADED.rsplit('/').next().unwrap_or_default())
         .exists()
@@ -165,7 +166,7 @@ pub fn has_images(state: &LabState, node: &str) -> bool {
 
 /// Returns the path, seen from outside, of a file in a machine's own file system.
 pub fn inside_file(state: &LabState, node: &str, path: &str) -> PathBuf {
-    own(state, node).join("upper").join(path)
+    machine_folder(state, node).join("upper").join(path)
 }
 
 /// Returns a command that runs its further arguments as a program on the machine, like a local
@@ -174,7 +175,7 @@ pub fn inside_file(state: &LabState, node: &str, path: &str) -> PathBuf {
 /// # Errors
 /// If the machine is off.
 pub fn command(state: &LabState, node: &str) -> Result<Command> {
-    let record = process::find(state, &name(node))
+    let record = process::find(state, &process_name(node))
         .filter(ProcessRecord::is_alive)
         .with_context(|| format!("{node} is off"))?;
     let children = format!("/proc/{0}/task/{0}/children", record.pid);
@@ -186,23 +187,23 @@ pub fn command(state: &LabState, node: &str) -> Result<Command> {
         "--target", first, "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--root",
         "--wd",
     ]);
-    nsenter.args(["env", &format!("PATH={PATH}")]);
+    nsenter.args(["env", &format!("PATH={PROGRAM_PATH}")]);
     Ok(nsenter)
 }
 
 /// Returns the end of the logs of a machine and of its daemons.
 pub fn log_tail(state: &LabState, node: &str, lines: usize) -> String {
-    let mut words =
-        format!("{node}: {}\n", run::last_lines(&process::log(state, &name(node)), lines));
-    for log in LOGS {
+    let mut tail =
+        format!("{node}: {}\n", run::last_lines(&process::log(state, &process_name(node)), lines));
+    for log in LOG_NAMES {
         let text = fs::read_to_string(inside_file(state, node, &format!("var/log/{log}.log")))
             .unwrap_or_default();
-        words += &format!("the log of {log} on {node} ends:\n{}\n", run::last_lines(&text, lines));
+        tail += &format!("the log of {log} on {node} ends:\n{}\n", run::last_lines(&text, lines));
     }
-    words
+    tail
 }
 
-/// Removes the writable files of a lab's machines after these have ended.
+/// Removes the writable files of a lab's machines, which must have ended.
 ///
 /// # Errors
 /// If a file cannot be removed.

@@ -20,8 +20,8 @@ const CHANGE_MAX: Duration = Duration::from_secs(30);
 /// Length and interval of the client's connections during a node failure, and the time of the
 /// failure after their start.
 const PROBE_LENGTH: Duration = Duration::from_secs(4);
-const PROBE_STEP: Duration = Duration::from_millis(10);
-const CALM_BEFORE: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+const PROBE_BEFORE: Duration = Duration::from_secs(1);
 
 /// Starts a web pod on each node.
 pub(crate) fn run_pods(lab: &Lab) -> Result<()> {
@@ -75,7 +75,7 @@ fn watch(kubectl: &mut Child, create: impl FnOnce() -> Result<()>) -> Result<Wat
     let next = || {
         lines
             .recv_timeout(CHANGE_MAX)
-            .map_err(|_| anyhow!("kubectl shows nothing new within {CHANGE_MAX:?}"))
+            .map_err(|_| anyhow!("kubectl printed no line within {CHANGE_MAX:?}"))
     };
     let heading = next()?;
     // The line of the Service that every cluster has: from here on kubectl watches.
@@ -138,7 +138,8 @@ impl fmt::Display for ServedPage {
 pub(crate) fn fetch(lab: &Lab) -> Result<ServedPage> {
     let line = lab.kubectl(&["get", "svc", SERVICE, "--no-headers"])?;
     let address = external_address(&line).with_context(|| format!("no address in {line:?}"))?;
-    let curl = wait::until("the page", CHANGE_MAX, || curl(lab, address).map(Some))?;
+    let curl =
+        wait::until("the client receives the page", CHANGE_MAX, || curl(lab, address).map(Some))?;
     let owner = lab.owner_of(address)?.with_context(|| format!("no node replies for {address}"))?;
     Ok(ServedPage { address, owner, curl })
 }
@@ -160,11 +161,12 @@ pub(crate) struct FailoverResult {
 
 impl fmt::Display for FailoverResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (dead, heir, gap) = (&self.failed_node, &self.after.owner, self.report.longest_gap_ms);
+        let (failed, new_owner, gap) =
+            (&self.failed_node, &self.after.owner, self.report.longest_gap_ms);
         let ProbeReport { sent, ok, lost, .. } = &self.report;
         writeln!(
             f,
-            "\n{dead} has failed: its switch port is down and all its processes are killed. {heir} owns the address now."
+            "\n{failed} has failed: its switch port is down and all its processes are killed. {new_owner} owns the address now."
         )?;
         writeln!(
             f,
@@ -181,8 +183,8 @@ impl fmt::Display for FailoverResult {
 /// Powers the owner off while the client connects, and finds the new owner.
 pub(crate) fn power_off(lab: &Lab, served: &ServedPage) -> Result<FailoverResult> {
     let probing =
-        lab.start_probe(SocketAddr::new(served.address, HTTP_PORT), PROBE_LENGTH, PROBE_STEP);
-    wait::during(CALM_BEFORE, || Ok(()))?;
+        lab.start_probe(SocketAddr::new(served.address, HTTP_PORT), PROBE_LENGTH, PROBE_INTERVAL);
+    wait::during(PROBE_BEFORE, || Ok(()))?;
     lab.power_off(&served.owner)?;
     let report = probing.finish()?;
     let after = fetch(lab)?;
@@ -197,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_under_one_another() {
+    fn columns_are_aligned() {
         let lines =
             ["NAME   IP", "web  <pending>   80", "web  172.30.0.200   80"].map(str::to_owned);
         assert_eq!(
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_read_from_kubectl_s_line_once_it_is_there() {
+    fn the_external_address_is_parsed_from_kubectl_output() {
         for (line, expect) in [
             ("web   LoadBalancer   10.96.1.2   <pending>     80/TCP   0s", None),
             ("web   LoadBalancer   10.96.1.2   172.30.0.200   80/TCP   0s", Some("172.30.0.200")),

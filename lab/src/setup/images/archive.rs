@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Bytes of a file that are hashed at once.
-const CHUNK: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 /// Flags of tar that fix owner and time of the files, so that an image has the same digest on every
 /// machine.
-const PLAIN: [&str; 6] = [
+const REPRODUCIBLE_TAR_FLAGS: [&str; 6] = [
     "--format=posix",
     "--pax-option=delete=atime,delete=ctime",
     "--sort=name",
@@ -46,7 +46,7 @@ impl Layer {
     /// Returns the compressed size in bytes, as a registry stores it.
     ///
     /// # Errors
-    /// If it cannot be compressed.
+    /// If gzip fails.
     pub fn compressed(&self) -> Result<u64> {
         let mut gzip =
             Command::new("gzip").arg("--stdout").arg(&self.tar).stdout(Stdio::piped()).spawn()?;
@@ -73,15 +73,15 @@ pub struct ImageArchiveEntry {
 /// # Errors
 /// If a file cannot be written.
 pub fn save(images: &[ImageArchiveEntry], arch: Arch, archive: &Path) -> Result<()> {
-    let aside = archive.with_extension("unpacked");
-    fs::create_dir_all(&aside)?;
+    let unpacked = archive.with_extension("unpacked");
+    fs::create_dir_all(&unpacked)?;
     let mut manifest = Vec::new();
     for image in images {
         let config = config(image, arch).to_string();
         let name = format!("{}.json", hexadecimal(&Sha256::digest(&config)));
-        fs::write(aside.join(&name), config)?;
+        fs::write(unpacked.join(&name), config)?;
         for layer in &image.layers {
-            let linked = aside.join(layer_name(layer));
+            let linked = unpacked.join(layer_name(layer));
             if !linked.is_symlink() {
                 symlink(fs::canonicalize(&layer.tar)?, linked)?;
             }
@@ -89,15 +89,15 @@ pub fn save(images: &[ImageArchiveEntry], arch: Arch, archive: &Path) -> Result<
         let layers: Vec<String> = image.layers.iter().map(layer_name).collect();
         manifest.push(json!({"Config": name, "RepoTags": image.names, "Layers": layers}));
     }
-    fs::write(aside.join("manifest.json"), Value::from(manifest).to_string())?;
+    fs::write(unpacked.join("manifest.json"), Value::from(manifest).to_string())?;
     let mut tar = Command::new("tar");
-    tar.args(PLAIN)
+    tar.args(REPRODUCIBLE_TAR_FLAGS)
         .args(["--dereference", "--create", "--file"])
         .arg(archive)
         .arg("--directory")
-        .arg(&aside);
-    run::run(tar.args(fs::read_dir(&aside)?.flatten().map(|entry| entry.file_name())))?;
-    Ok(fs::remove_dir_all(&aside)?)
+        .arg(&unpacked);
+    run::run(tar.args(fs::read_dir(&unpacked)?.flatten().map(|entry| entry.file_name())))?;
+    Ok(fs::remove_dir_all(&unpacked)?)
 }
 
 fn layer_name(layer: &Layer) -> String {
@@ -120,7 +120,7 @@ fn config(image: &ImageArchiveEntry, arch: Arch) -> Value {
 fn pack(tree: &Path, tar: &Path) -> Result<()> {
     let mut command = Command::new("tar");
     command
-        .args(PLAIN)
+        .args(REPRODUCIBLE_TAR_FLAGS)
         .args(["--numeric-owner", "--create", "--file"])
         .arg(tar)
         .arg("--directory")
@@ -129,7 +129,7 @@ fn pack(tree: &Path, tar: &Path) -> Result<()> {
 }
 
 fn digest(file: &Path) -> Result<String> {
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK_BYTES]);
     let mut file = File::open(file).with_context(|| format!("no {}", file.display()))?;
     loop {
         match file.read(&mut chunk)? {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_made_twice_is_the_same_and_a_shared_layer_is_in_it_once() {
+    fn archives_are_reproducible_and_contain_a_layer_once() {
         let folder =
             std::env::temp_dir().join(format!("ferrolb-archive-test-{}", std::process::id()));
         let archives = ["one", "two"].map(|name| {
@@ -170,14 +170,14 @@ mod tests {
             Command::new("tar").arg("--list").arg("--file").arg(folder.join("one/images.tar")),
         );
         fs::remove_dir_all(&folder).unwrap();
-        assert!(archives[0] == archives[1], "the same files gave other bytes");
+        assert!(archives[0] == archives[1], "the archives of the same files differ");
         let names: Vec<String> = listed.unwrap().lines().map(str::to_owned).collect();
         assert_eq!(names.iter().filter(|name| name.ends_with(".tar")).count(), 1, "{names:?}");
         assert!(names.contains(&"manifest.json".to_owned()), "{names:?}");
     }
 
     #[test]
-    fn a_file_s_digest_is_sha256() {
+    fn the_digest_of_a_file_is_sha256() {
         let file = std::env::temp_dir().join(format!("ferrolb-digest-test-{}", std::process::id()));
         fs::write(&file, "abc").unwrap();
         let found = digest(&file);

@@ -16,7 +16,7 @@ pub fn copy_programs(tree: &Path, root: &Path, programs: &[&str]) -> Result<()> 
         copy(
             tree,
             root,
-            &libraries(&run::run(Command::new("chroot").arg(root).args(["ldd", program]))?),
+            &parse_ldd(&run::run(Command::new("chroot").arg(root).args(["ldd", program]))?),
         )?;
         copy(tree, root, &[(*program).to_owned()])
     })
@@ -40,8 +40,8 @@ pub fn copy(tree: &Path, root: &Path, files: &[String]) -> Result<()> {
 
 /// Parses the files in the output of `ldd`: `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`,
 /// or the loader's path alone. The kernel's vDSO has no path.
-fn libraries(said: &str) -> Vec<String> {
-    said.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
+fn parse_ldd(ldd_output: &str) -> Vec<String> {
+    ldd_output.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -49,12 +49,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_that_a_program_loads_are_read() {
-        let said = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1b)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f1c)\n";
+    fn libraries_are_parsed_from_the_output_of_ldd() {
+        let ldd_output = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1b)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f1c)\n";
         assert_eq!(
-            libraries(said),
+            parse_ldd(ldd_output),
             ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]
         );
-        assert!(libraries("\tstatically linked\n").is_empty());
+        assert!(parse_ldd("\tstatically linked\n").is_empty());
     }
 }

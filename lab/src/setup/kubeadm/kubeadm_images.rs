@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Version of the images' format; a change rebuilds them.
-pub(super) const FORM: &str = "1";
+pub(super) const FORMAT_VERSION: &str = "1";
 /// Programs that kube-proxy runs in nftables mode.
 const PROXY_TOOLS: [&str; 1] = ["/usr/sbin/nft"];
 /// Go module of CoreDNS.
@@ -25,36 +25,36 @@ const PAUSE: &str = "build/pause/linux/pause.c";
 /// Returns the names of the images that kubeadm requires.
 pub(super) fn image_names(programs: &Path, version: &str) -> Result<Vec<String>> {
     let mut kubeadm = Command::new(programs.join("kubeadm"));
-    let said =
+    let output =
         run::run(kubeadm.args(["config", "images", "list", "--kubernetes-version", version]))?;
-    Ok(said.lines().map(str::to_owned).collect())
+    Ok(output.lines().map(str::to_owned).collect())
 }
 
 /// Returns the image of `component`, as in `registry/path/component:version`.
-pub(super) fn find<'a>(wanted: &'a [String], component: &str) -> Result<&'a str> {
-    let named = |name: &&String| {
+pub(super) fn find<'a>(names: &'a [String], component: &str) -> Result<&'a str> {
+    let is_of_component = |name: &&String| {
         name.rsplit('/').next().and_then(|last| last.split(':').next()) == Some(component)
     };
-    wanted
+    names
         .iter()
-        .find(named)
+        .find(is_of_component)
         .map(String::as_str)
-        .with_context(|| format!("kubeadm asks for no {component}"))
+        .with_context(|| format!("kubeadm requires no image of {component}"))
 }
 
-/// Builds all images into one archive in the directory `aside`.
+/// Builds all images into one archive in `folder`.
 pub(super) fn make(
     programs: &Path,
     root: &Path,
-    wanted: &[String],
+    names: &[String],
     arch: Arch,
-    aside: &Path,
+    folder: &Path,
 ) -> Result<()> {
-    let kubernetes = kubernetes_layer(programs, &aside.join("kubernetes"))?;
-    let proxy = proxy_layer(root, &aside.join("proxy"))?;
-    let dns = find(wanted, "coredns")?;
-    let coredns = coredns_layer(dns, &aside.join("coredns"))?;
-    let pause = pause_layer(&aside.join("pause"))?;
+    let kubernetes = kubernetes_layer(programs, &folder.join("kubernetes"))?;
+    let proxy = proxy_layer(root, &folder.join("proxy"))?;
+    let dns = find(names, "coredns")?;
+    let coredns = coredns_layer(dns, &folder.join("coredns"))?;
+    let pause = pause_layer(&folder.join("pause"))?;
     let image = |name: &str, layers: &[&Layer], entrypoint: &[&str]| ImageArchiveEntry {
         names: vec![name.to_owned()],
         layers: layers.iter().copied().cloned().collect(),
@@ -63,15 +63,15 @@ pub(super) fn make(
     };
     let mut images = Vec::new();
     for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"] {
-        images.push(image(find(wanted, component)?, &[&kubernetes], &[]));
+        images.push(image(find(names, component)?, &[&kubernetes], &[]));
     }
-    images.push(image(find(wanted, "kube-proxy")?, &[&kubernetes, &proxy], &[]));
+    images.push(image(find(names, "kube-proxy")?, &[&kubernetes, &proxy], &[]));
     images.push(image(dns, &[&coredns], &["/coredns"]));
-    images.push(image(find(wanted, "pause")?, &[&pause], &["/pause"]));
-    archive::save(&images, arch, &aside.join("kubernetes.tar"))?;
+    images.push(image(find(names, "pause")?, &[&pause], &["/pause"]));
+    archive::save(&images, arch, &folder.join("kubernetes.tar"))?;
     for part in ["kubernetes", "proxy", "coredns", "pause"] {
-        fs::remove_dir_all(aside.join(part))?;
-        fs::remove_file(aside.join(part).with_extension("layer"))?;
+        fs::remove_dir_all(folder.join(part))?;
+        fs::remove_file(folder.join(part).with_extension("layer"))?;
     }
     Ok(())
 }
@@ -143,12 +143,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_found_by_the_last_word_of_its_path() {
-        let wanted =
+    fn an_image_is_found_by_its_component() {
+        let names =
             ["r.io/kube-proxy:v1.36.3", "r.io/coredns/coredns:v1.14.2", "r.io/pause:3.10.2"]
                 .map(str::to_owned);
-        assert_eq!(find(&wanted, "coredns").unwrap(), "r.io/coredns/coredns:v1.14.2");
-        assert_eq!(find(&wanted, "pause").unwrap(), "r.io/pause:3.10.2");
-        assert_eq!(find(&wanted, "proxy").unwrap_err().to_string(), "kubeadm asks for no proxy");
+        assert_eq!(find(&names, "coredns").unwrap(), "r.io/coredns/coredns:v1.14.2");
+        assert_eq!(find(&names, "pause").unwrap(), "r.io/pause:3.10.2");
+        assert_eq!(
+            find(&names, "proxy").unwrap_err().to_string(),
+            "kubeadm requires no image of proxy"
+        );
     }
 }

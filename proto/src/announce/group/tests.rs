@@ -14,7 +14,7 @@ fn node(name: &str) -> Node {
 }
 
 #[test]
-fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_candidate() {
+fn every_node_is_a_candidate_or_has_a_reason_not_to_be() {
     let nodes = [
         node("a"),
         Node { unreachable: true, excluded: true, ..node("b") },
@@ -32,16 +32,16 @@ fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_ca
     let spec = json!({"metadata": {"name": "l2"}, "spec": {"nodeSelectors": [not_d], "interfaces": ["eth1"]}});
     let ad: L2Advertisement =
         serde_json::from_value::<api::L2AdvertisementObject>(spec).expect("advertisement").into();
-    let scene = ClusterView::new(nodes.iter(), [&pool].into_iter(), [&ad].into_iter(), false);
+    let view = ClusterView::new(nodes.iter(), [&pool].into_iter(), [&ad].into_iter(), false);
     let address = [IpAddr::from([10, 0, 0, 1])];
-    let here = |node: &str| Endpoint {
+    let endpoint_on = |node: &str| Endpoint {
         node: Some(node.into()),
         family: Family::V4,
         ready: true,
         serving: true,
         terminating: false,
     };
-    let endpoints = ["a", "b", "c", "d"].map(here);
+    let endpoints = ["a", "b", "c", "d"].map(endpoint_on);
     let served = ServiceView {
         policy: TrafficPolicy::Local,
         eligible: EndpointCondition::default(),
@@ -51,8 +51,9 @@ fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_ca
         endpoints: endpoints.iter().collect(),
         failing_on: Vec::new(),
     };
-    let group = SharingGroup::of(&scene, vec![served]).expect("a group");
-    let bars: Vec<_> = group.eligibility(&scene).map(|(node, bar)| (&*node.name, bar)).collect();
+    let group = SharingGroup::of(&view, vec![served]).expect("a group");
+    let ineligible: Vec<_> =
+        group.eligibility(&view).map(|(node, reason)| (&*node.name, reason)).collect();
     let expect = [
         ("a", None),
         ("b", Some(Ineligible::Unreachable)),
@@ -60,9 +61,9 @@ fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_ca
         ("d", Some(Ineligible::NotSelected)),
         ("e", Some(Ineligible::CannotServe)),
     ];
-    assert_eq!(bars, expect);
+    assert_eq!(ineligible, expect);
     let names: Vec<_> =
-        group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
+        group.candidates(&view).iter().map(|candidate| candidate.node.to_string()).collect();
     assert_eq!(names, ["a"]);
     assert!(group.has_eligible_endpoint() && group.is_served_on("b") && !group.is_served_on("e"));
     assert!(
@@ -71,10 +72,11 @@ fn every_node_says_what_keeps_it_away_and_a_node_that_nothing_keeps_away_is_a_ca
 }
 
 #[test]
-fn services_are_joined_by_what_they_share_directly_or_through_others() {
-    let of =
+fn services_are_joined_by_directly_or_indirectly_shared_addresses() {
+    let addresses =
         |last: &[u8]| last.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect::<Vec<_>>();
-    let services = [of(&[1, 2]), of(&[3]), of(&[]), of(&[3, 2]), of(&[4])];
+    let services =
+        [addresses(&[1, 2]), addresses(&[3]), addresses(&[]), addresses(&[3, 2]), addresses(&[4])];
     let joined = sharing_groups(services.iter().map(Vec::as_slice));
     assert_eq!(joined, [vec![0, 1, 3], vec![2], vec![4]]);
 }
@@ -83,7 +85,7 @@ fn ready(node: &str, family: Family) -> Endpoint {
     Endpoint { node: Some(node.into()), family, ready: true, serving: true, terminating: false }
 }
 
-fn bare_ad(spec: serde_json::Value) -> L2Advertisement {
+fn advertisement(spec: serde_json::Value) -> L2Advertisement {
     serde_json::from_value::<api::L2AdvertisementObject>(
         json!({"metadata": {"name": "l2"}, "spec": spec}),
     )
@@ -92,7 +94,7 @@ fn bare_ad(spec: serde_json::Value) -> L2Advertisement {
 }
 
 #[test]
-fn only_the_families_of_addresses_that_are_announced_count() {
+fn only_the_families_of_announced_addresses_count() {
     let nodes = [node("a"), node("b")];
     let pool = |name: &str, range: &str| Pool {
         name: name.into(),
@@ -102,8 +104,8 @@ fn only_the_families_of_addresses_that_are_announced_count() {
     let pools = [pool("v4", "10.0.0.0/24"), pool("v6", "fd00::/64")];
     let addresses = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
     let endpoints = [ready("a", Family::V4), ready("b", Family::V4), ready("b", Family::V6)];
-    // The advertisement, then the nodes that may announce the group, and the verdicts of the
-    // Service.
+    // Each case: the spec of the advertisement, the candidates, and the verdicts of the Service for
+    // the two nodes.
     let cases = [
         (json!({}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
         (json!({"ipAddressPools": ["v4"]}), vec!["a", "b"], [Verdict::Ready, Verdict::Ready]),
@@ -116,8 +118,8 @@ fn only_the_families_of_addresses_that_are_announced_count() {
         ),
     ];
     for (spec, candidates, verdicts) in cases {
-        let ad = bare_ad(spec.clone());
-        let scene = ClusterView::new(nodes.iter(), pools.iter(), [&ad].into_iter(), false);
+        let ad = advertisement(spec.clone());
+        let view = ClusterView::new(nodes.iter(), pools.iter(), [&ad].into_iter(), false);
         let served = ServiceView {
             policy: TrafficPolicy::Local,
             eligible: EndpointCondition::default(),
@@ -127,9 +129,9 @@ fn only_the_families_of_addresses_that_are_announced_count() {
             endpoints: endpoints.iter().collect(),
             failing_on: Vec::new(),
         };
-        let group = SharingGroup::of(&scene, vec![served]).expect("a group");
+        let group = SharingGroup::of(&view, vec![served]).expect("a group");
         let names: Vec<_> =
-            group.candidates(&scene).iter().map(|candidate| candidate.node.to_string()).collect();
+            group.candidates(&view).iter().map(|candidate| candidate.node.to_string()).collect();
         assert_eq!(names, candidates, "{spec}");
         assert_eq!(
             ["a", "b"].map(|node| group.verdicts(node).next().expect("a verdict")),

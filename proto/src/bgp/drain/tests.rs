@@ -1,5 +1,5 @@
-//! The nodes that advertise in place of a draining one, and since when: a table of one cluster, and
-//! virtual time.
+//! The nodes that advertise in place of a draining node, in variants of one cluster; and the time
+//! since which they do, in virtual time.
 
 use serde_json::{Value, json};
 
@@ -14,10 +14,10 @@ const ADDRESS: &str = "10.0.0.7";
 
 /// `own` drains. `other` and `third` are healthy and advertise to both routers. All nodes have an
 /// endpoint and receive each other's hellos, and no speaker has replied to a liveness request.
-struct Cluster {
+struct DrainCluster {
     nodes: [Node; 3],
     speakers: [Speaker; 3],
-    answered: &'static [&'static str],
+    replied: &'static [&'static str],
     policy: TrafficPolicy,
     spec: Value,
     endpoints: Vec<&'static str>,
@@ -27,7 +27,7 @@ fn object<O: serde::de::DeserializeOwned>(name: &str, spec: &Value) -> O {
     serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("an object")
 }
 
-impl Cluster {
+impl DrainCluster {
     const NAMES: [&str; 3] = ["own", "other", "third"];
 
     fn new() -> Self {
@@ -37,7 +37,7 @@ impl Cluster {
             established: true,
             ..SpeakerSession::default()
         };
-        let link = |name: &str| SpeakerInterface {
+        let interface = |name: &str| SpeakerInterface {
             hello_senders: Self::NAMES
                 .into_iter()
                 .filter(|other| *other != name)
@@ -56,10 +56,10 @@ impl Cluster {
             speakers: Self::NAMES.map(|name| Speaker {
                 node: name.into(),
                 bgp: Some(["spine", "tor"].map(session).into()),
-                interfaces: [link(name)].into(),
+                interfaces: [interface(name)].into(),
                 ..Speaker::default()
             }),
-            answered: &[],
+            replied: &[],
             policy: TrafficPolicy::Local,
             spec: json!({}),
             endpoints: Self::NAMES.into(),
@@ -67,7 +67,7 @@ impl Cluster {
         // A speaker's own status lists the nodes whose hellos it receives;
         // `receives_hellos_of` needs the lists sorted.
         for speaker in &mut cluster.speakers {
-            speaker.interfaces.iter_mut().for_each(|link| link.hello_senders.sort());
+            speaker.interfaces.iter_mut().for_each(|interface| interface.hello_senders.sort());
         }
         cluster
     }
@@ -77,7 +77,8 @@ impl Cluster {
         self.advertised_and_unverified().0
     }
 
-    /// Returns the same, and the nodes whose speakers need a liveness request.
+    /// Returns the BGPPeers to whose routers the other nodes advertise the address, and the nodes
+    /// whose speakers need a liveness request.
     fn advertised_and_unverified(&self) -> (String, String) {
         let peer = |name: &str, address: &str, more: Value| -> BgpPeer {
             let mut spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address});
@@ -88,21 +89,21 @@ impl Cluster {
         };
         let dual = json!({"dualStackAddressFamily": true});
         let peers = [peer("spine", "fd00:1::1", dual), peer("tor", "192.0.2.1", json!({}))];
-        let ads: [BgpAdvertisement; 1] =
+        let advertisements: [BgpAdvertisement; 1] =
             [object::<api::BgpAdvertisementObject>("all", &self.spec).into()];
         let pool = Pool {
             name: "lan".into(),
             ranges: vec!["10.0.0.0/24".parse().expect("a range")],
             ..Pool::default()
         };
-        let scene = ClusterView::new(self.nodes.iter(), [&pool].into_iter(), [].into_iter(), false);
-        let answered = self.answered.iter().map(|name| (*name).into()).collect();
+        let view = ClusterView::new(self.nodes.iter(), [&pool].into_iter(), [].into_iter(), false);
+        let replied = self.replied.iter().map(|name| (*name).into()).collect();
         let others = AlternateNodes::new(
             &self.speakers[0],
             self.nodes.iter(),
             peers.iter(),
             self.speakers.iter(),
-            &answered,
+            &replied,
         );
         let (assigned, key) = ([ADDRESS.parse().expect("an address")], Key::new("default", "web"));
         let endpoint = |node: &&str| Endpoint {
@@ -122,16 +123,16 @@ impl Cluster {
             endpoints: endpoints.iter().collect(),
             failing_on: others.failing(&key).collect(),
         };
-        let told = others.advertised_to(
-            &scene,
-            &BgpAdvertisements::new(&ads, []),
+        let peers = others.advertised_to(
+            &view,
+            &BgpAdvertisements::new(&advertisements, []),
             &[served],
             assigned[0],
             &["spine", "tor"].into(),
         );
-        let asked =
+        let unverified =
             others.unverified.iter().map(|(name, addresses)| format!("{name}@{addresses:?}"));
-        (told.into_iter().collect::<Vec<_>>().join("+"), asked.collect::<Vec<_>>().join(" "))
+        (peers.into_iter().collect::<Vec<_>>().join("+"), unverified.collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -139,57 +140,61 @@ impl Cluster {
 type ClusterChange = fn(&mut Node, &mut Speaker);
 
 #[test]
-fn another_node_counts_while_it_is_sound_lives_and_has_the_session() {
-    let alone = || Cluster { endpoints: vec!["own", "other"], ..Cluster::new() };
-    assert_eq!(alone().advertised_by_others(), "spine+tor");
+fn an_alternate_node_must_be_healthy_live_and_have_the_session() {
+    let two_nodes = || DrainCluster { endpoints: vec!["own", "other"], ..DrainCluster::new() };
+    assert_eq!(two_nodes().advertised_by_others(), "spine+tor");
     let cases: [(&str, ClusterChange, &str); 14] = [
-        ("it drains", |node, _| node.drain = Some(crate::facts::DrainReason::Annotation), ""),
-        ("it is cordoned", |node, _| node.cordoned = true, ""),
-        ("it is not ready", |node, _| node.ready = false, ""),
-        ("its network is not there", |node, _| node.unreachable = true, ""),
-        ("it is excluded", |node, _| node.excluded = true, ""),
+        ("the node drains", |node, _| node.drain = Some(crate::facts::DrainReason::Annotation), ""),
+        ("the node is cordoned", |node, _| node.cordoned = true, ""),
+        ("the node is not Ready", |node, _| node.ready = false, ""),
+        ("the node is unreachable", |node, _| node.unreachable = true, ""),
+        ("the node is excluded", |node, _| node.excluded = true, ""),
+        ("the status of the speaker is draining", |_, speaker| speaker.draining = true, ""),
+        ("kube-proxy is unhealthy", |_, speaker| speaker.kube_proxy = unhealthy_kube_proxy(), ""),
         (
-            "its speaker leaves, or kube-proxy says that it drains",
-            |_, speaker| speaker.draining = true,
+            "health checks of the Service fail",
+            |_, speaker| speaker.failing = [failing("web")].into(),
             "",
         ),
-        ("its data path does not work", |_, speaker| speaker.kube_proxy = broken(), ""),
-        ("its checks fail", |_, speaker| speaker.failing = [failing("web")].into(), ""),
         (
-            "those of another Service fail",
+            "health checks of another Service fail",
             |_, speaker| speaker.failing = [failing("db")].into(),
             "spine+tor",
         ),
-        ("it does not tell all", |_, speaker| speaker.incomplete = true, ""),
-        ("it has no gobgpd", |_, speaker| speaker.bgp = None, ""),
+        ("the status is incomplete", |_, speaker| speaker.incomplete = true, ""),
+        ("the node has no gobgpd", |_, speaker| speaker.bgp = None, ""),
         ("one session is down", |_, speaker| sessions_of(speaker)[1].established = false, "spine"),
         (
-            "it has no next hop for the other family",
+            "the node has no next hop for the other family",
             |node, _| node.internal_addresses.clear(),
             "tor",
         ),
-        ("nobody hears it", |_, speaker| speaker.node = "stranger".into(), ""),
+        ("no speaker receives its hellos", |_, speaker| speaker.node = "unknown".into(), ""),
     ];
-    for (what, change, expect) in cases {
-        let mut cluster = alone();
+    for (case, change, expect) in cases {
+        let mut cluster = two_nodes();
         change(&mut cluster.nodes[1], &mut cluster.speakers[1]);
-        assert_eq!(cluster.advertised_by_others(), expect, "{what}");
+        assert_eq!(cluster.advertised_by_others(), expect, "{case}");
     }
     let elsewhere = json!({"nodeSelectors": [{"matchLabels": {"name": "own"}}]});
-    assert_eq!(Cluster { spec: elsewhere, ..alone() }.advertised_by_others(), "");
+    assert_eq!(DrainCluster { spec: elsewhere, ..two_nodes() }.advertised_by_others(), "");
     assert_eq!(
-        Cluster { endpoints: vec!["own"], ..Cluster::new() }.advertised_by_others(),
+        DrainCluster { endpoints: vec!["own"], ..DrainCluster::new() }.advertised_by_others(),
         "",
-        "the only endpoint"
+        "the draining node has the only endpoint"
     );
     assert_eq!(
-        Cluster { endpoints: vec!["own"], policy: TrafficPolicy::Cluster, ..Cluster::new() }
-            .advertised_by_others(),
+        DrainCluster {
+            endpoints: vec!["own"],
+            policy: TrafficPolicy::Cluster,
+            ..DrainCluster::new()
+        }
+        .advertised_by_others(),
         "spine+tor"
     );
 }
 
-fn broken() -> Option<Box<api::KubeProxyStatus>> {
+fn unhealthy_kube_proxy() -> Option<Box<api::KubeProxyStatus>> {
     Some(Box::new(api::KubeProxyStatus {
         state: api::KubeProxyState::Unhealthy,
         message: "why".into(),
@@ -209,8 +214,8 @@ fn sessions_of(speaker: &mut Speaker) -> &mut [SpeakerSession] {
 }
 
 #[test]
-fn several_stand_in_together_and_all_that_drain_do_not() {
-    let mut cluster = Cluster::new();
+fn several_alternate_nodes_add_up_and_draining_ones_do_not_count() {
+    let mut cluster = DrainCluster::new();
     sessions_of(&mut cluster.speakers[1])[0].established = false;
     sessions_of(&mut cluster.speakers[2])[1].established = false;
     assert_eq!(cluster.advertised_by_others(), "spine+tor");
@@ -223,34 +228,33 @@ type HelloSenders = [&'static [&'static str]; 3];
 
 /// Sets the nodes whose hellos a speaker receives.
 fn set_hello_senders(speaker: &mut Speaker, names: &[&str]) {
-    speaker
-        .interfaces
-        .iter_mut()
-        .for_each(|link| link.hello_senders = names.iter().map(|name| (*name).into()).collect());
+    speaker.interfaces.iter_mut().for_each(|interface| {
+        interface.hello_senders = names.iter().map(|name| (*name).into()).collect()
+    });
 }
 
 #[test]
-fn who_is_heard_no_longer_is_gone_before_anybody_has_said_so() {
-    let mut cluster = Cluster { endpoints: vec!["own", "other"], ..Cluster::new() };
+fn a_speaker_without_hellos_counts_only_after_a_liveness_reply() {
+    let mut cluster = DrainCluster { endpoints: vec!["own", "other"], ..DrainCluster::new() };
     assert_eq!(
         cluster.advertised_and_unverified(),
         ("spine+tor".into(), "".into()),
-        "who is heard is not asked"
+        "no liveness request with mutual hellos"
     );
     set_hello_senders(&mut cluster.speakers[0], &["third"]);
     assert_eq!(cluster.advertised_and_unverified(), ("".into(), "other@[172.30.0.11]".into()));
-    cluster.answered = &["other"];
+    cluster.replied = &["other"];
     assert_eq!(
         cluster.advertised_and_unverified(),
         ("spine+tor".into(), "other@[172.30.0.11]".into()),
-        "it is asked on"
+        "liveness requests continue after a reply"
     );
     (cluster.nodes[1].ready, cluster.nodes[1].ready_unknown) = (false, true);
     assert_eq!(cluster.advertised_and_unverified(), ("".into(), "".into()));
 }
 
 #[test]
-fn who_is_not_heard_both_ways_counts_while_it_answers() {
+fn a_speaker_without_mutual_hellos_counts_while_it_replies() {
     // On separate segments no speaker receives hellos of another, and the status of a speaker
     // outlives its failure.
     let none: HelloSenders = [&[], &[], &[]];
@@ -263,57 +267,59 @@ fn who_is_not_heard_both_ways_counts_while_it_answers() {
         (one_way, &["other"], "spine+tor"),
         ([&["other", "third"], &["own"], &[]], &[], "spine+tor"),
     ];
-    for (heard, answered, expect) in cases {
-        let mut cluster = Cluster { endpoints: vec!["own", "other"], answered, ..Cluster::new() };
+    for (senders, replied, expect) in cases {
+        let mut cluster =
+            DrainCluster { endpoints: vec!["own", "other"], replied, ..DrainCluster::new() };
         cluster
             .speakers
             .iter_mut()
-            .zip(heard)
+            .zip(senders)
             .for_each(|(speaker, names)| set_hello_senders(speaker, names));
-        assert_eq!(cluster.advertised_by_others(), expect, "{heard:?} {answered:?}");
+        assert_eq!(cluster.advertised_by_others(), expect, "{senders:?} {replied:?}");
     }
 }
 
 #[test]
-fn who_could_not_tell_anyway_is_not_asked_and_nobody_at_more_than_two_addresses() {
-    let unheard = || {
-        let mut cluster = Cluster::new();
+fn liveness_requests_go_only_to_possible_advertisers() {
+    let without_hellos = || {
+        let mut cluster = DrainCluster::new();
         cluster.speakers.iter_mut().for_each(|speaker| set_hello_senders(speaker, &[]));
         cluster
     };
-    assert_eq!(unheard().advertised_and_unverified().1, "other@[172.30.0.11] third@[172.30.0.11]");
+    assert_eq!(
+        without_hellos().advertised_and_unverified().1,
+        "other@[172.30.0.11] third@[172.30.0.11]"
+    );
     let cases: [(&str, ClusterChange); 7] = [
-        ("it drains", |node, _| node.drain = Some(crate::facts::DrainReason::Annotation)),
-        ("it is cordoned", |node, _| node.cordoned = true),
-        ("it is not ready", |node, _| node.ready = false),
-        ("its speaker leaves, or kube-proxy says that it drains", |_, speaker| {
-            speaker.draining = true
-        }),
-        ("it does not tell all", |_, speaker| speaker.incomplete = true),
-        ("it has no gobgpd", |_, speaker| speaker.bgp = None),
-        ("no session is up", |_, speaker| {
+        ("the node drains", |node, _| node.drain = Some(crate::facts::DrainReason::Annotation)),
+        ("the node is cordoned", |node, _| node.cordoned = true),
+        ("the node is not Ready", |node, _| node.ready = false),
+        ("the status of the speaker is draining", |_, speaker| speaker.draining = true),
+        ("the status is incomplete", |_, speaker| speaker.incomplete = true),
+        ("the node has no gobgpd", |_, speaker| speaker.bgp = None),
+        ("no session is established", |_, speaker| {
             sessions_of(speaker).iter_mut().for_each(|session| session.established = false)
         }),
     ];
-    for (what, change) in cases {
-        let mut cluster = unheard();
+    for (case, change) in cases {
+        let mut cluster = without_hellos();
         change(&mut cluster.nodes[1], &mut cluster.speakers[1]);
-        assert_eq!(cluster.advertised_and_unverified().1, "third@[172.30.0.11]", "{what}");
+        assert_eq!(cluster.advertised_and_unverified().1, "third@[172.30.0.11]", "{case}");
     }
-    let mut many = unheard();
+    let mut many = without_hellos();
     many.nodes[1].internal_addresses =
-        ["192.0.2.1", "fd30::1", "192.0.2.2"].map(|text| text.parse().expect("one")).into();
+        ["192.0.2.1", "fd30::1", "192.0.2.2"].map(|text| text.parse().expect("an address")).into();
     many.nodes[2].internal_addresses.clear();
     assert_eq!(many.advertised_and_unverified().1, "other@[192.0.2.1, fd30::1] third@[]");
 }
 
 #[test]
-fn relief_comes_after_the_delay_without_a_break_router_by_router_and_ends_at_once() {
+fn routes_are_withdrawable_per_router_after_a_delay() {
     const DELAY: Duration = Duration::from_secs(60);
     let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
     let address: IpAddr = ADDRESS.parse().expect("an address");
-    // The time, the BGPPeers to which others advertise the address then, and those from which this
-    // node may withdraw.
+    // Each step: the time in seconds, the BGPPeers to which other nodes advertise the address, the
+    // ones from which this node may withdraw, and the next deadline.
     let steps: [(u64, &[&str], &str, Option<u64>); 9] = [
         (0, &["tor"], "", Some(60)),
         (30, &["spine", "tor"], "", Some(60)),
@@ -325,18 +331,18 @@ fn relief_comes_after_the_delay_without_a_break_router_by_router_and_ends_at_onc
         (100, &[], "", None),
         (300, &["spine", "tor"], "", Some(360)),
     ];
-    let mut covered = AlternateRoutes::default();
-    for (second, found, relieved, next) in steps {
-        covered = covered.updated([(address, found.iter().copied().collect())], at(second));
-        let relief = covered.withdrawable(DELAY, at(second));
+    let mut alternate = AlternateRoutes::default();
+    for (second, found, withdrawable, next) in steps {
+        alternate = alternate.updated([(address, found.iter().copied().collect())], at(second));
+        let routes = alternate.withdrawable(DELAY, at(second));
         let peers =
-            relief.get(&address).into_iter().flatten().map(|peer| &**peer).collect::<Vec<_>>();
-        assert_eq!(peers.join("+"), relieved, "at {second} s");
-        assert_eq!(covered.deadline(DELAY, at(second)), next.map(at), "at {second} s");
+            routes.get(&address).into_iter().flatten().map(|peer| &**peer).collect::<Vec<_>>();
+        assert_eq!(peers.join("+"), withdrawable, "at {second} s");
+        assert_eq!(alternate.deadline(DELAY, at(second)), next.map(at), "at {second} s");
         assert_eq!(
-            covered.updated([(address, found.iter().copied().collect())], at(second)),
-            covered,
-            "the same again"
+            alternate.updated([(address, found.iter().copied().collect())], at(second)),
+            alternate,
+            "the same observation changes nothing"
         );
     }
 }

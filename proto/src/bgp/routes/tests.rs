@@ -1,5 +1,5 @@
-//! A table of one cluster: two nodes, a router of another AS and one of the nodes' own, and the
-//! routes that each receives.
+//! Routes in variants of one cluster: two nodes, a router of another AS, and a router of the nodes'
+//! own AS.
 
 use serde_json::{Value, json};
 
@@ -8,15 +8,15 @@ use crate::api;
 use crate::bgp::sessions;
 use crate::facts::{BgpPeer, Community, Endpoint, EndpointCondition, TrafficPolicy};
 
-/// The nodes `here` and `there`, and the objects around them.
-struct Cluster {
+/// The nodes `node1` and `node2`, and the objects around them.
+struct RouteCluster {
     nodes: Vec<Node>,
     pools: Vec<Pool>,
     peers: Vec<BgpPeer>,
-    ads: Vec<BgpAdvertisement>,
+    advertisements: Vec<BgpAdvertisement>,
     communities: Vec<Community>,
-    unsound: bool,
-    relief: Withdrawable,
+    unhealthy: bool,
+    withdrawable: Withdrawable,
 }
 
 fn read<O: serde::de::DeserializeOwned, F: From<O>>(name: &str, created: usize, spec: &Value) -> F {
@@ -31,11 +31,11 @@ fn ad(name: &str, created: usize, spec: &Value) -> BgpAdvertisement {
     read::<api::BgpAdvertisementObject, _>(name, created, spec)
 }
 
-impl Cluster {
+impl RouteCluster {
     /// Returns a cluster in which `tor` is of another AS and `spine` of the nodes' own. Both are
     /// reached by IPv4, and `spine` also accepts IPv6 routes. The pool has `10.0.0.0/24` and
     /// `fd00::/120`.
-    fn with(ads: Vec<BgpAdvertisement>) -> Self {
+    fn with(advertisements: Vec<BgpAdvertisement>) -> Self {
         let node = |name: &str| Node {
             name: name.into(),
             ready: true,
@@ -46,36 +46,36 @@ impl Cluster {
         let spine = json!({"myASN": 64512, "peerASN": 64512, "peerAddress": "192.0.2.2", "dualStackAddressFamily": true});
         let ranges = ["10.0.0.0/24", "fd00::/120"].map(|range| range.parse().expect("a range"));
         Self {
-            nodes: vec![node("here"), node("there")],
+            nodes: vec![node("node1"), node("node2")],
             pools: vec![Pool { name: "lan".into(), ranges: ranges.into(), ..Pool::default() }],
             peers: vec![
                 read::<api::BgpPeerObject, _>("tor", 0, &tor),
                 read::<api::BgpPeerObject, _>("spine", 1, &spine),
             ],
-            ads,
+            advertisements,
             communities: vec![],
-            unsound: false,
-            relief: Withdrawable::default(),
+            unhealthy: false,
+            withdrawable: Withdrawable::default(),
         }
     }
 
-    /// Returns the routes of `here`, one text for each prefix and router:
+    /// Returns the routes of `node1`, one text for each prefix and router:
     /// `prefix router attributes`.
     fn routes(&self, services: Vec<ServiceView<'_>>) -> Vec<String> {
-        let scene = ClusterView::new(self.nodes.iter(), self.pools.iter(), [].into_iter(), false);
+        let view = ClusterView::new(self.nodes.iter(), self.pools.iter(), [].into_iter(), false);
         let sessions = sessions(&self.peers, &self.nodes[0].labels);
-        let ads = BgpAdvertisements::new(&self.ads, &self.communities);
-        let asked = RouteInput {
+        let advertisements = BgpAdvertisements::new(&self.advertisements, &self.communities);
+        let input = RouteInput {
             node: &self.nodes[0],
             sessions: &sessions,
-            ads: &ads,
-            unhealthy: self.unsound,
-            withdrawable: &self.relief,
+            advertisements: &advertisements,
+            unhealthy: self.unhealthy,
+            withdrawable: &self.withdrawable,
         };
-        let routes = routes(&scene, &asked, services).routes;
+        let routes = routes(&view, &input, services).routes;
         let lines = routes.iter().flat_map(|(prefix, class)| {
-            let line = move |(seen, peers): (&RouteAttributes, &BTreeSet<Box<str>>)| {
-                let RouteAttributes { communities, local_pref, med, prepend } = seen;
+            let line = move |(attributes, peers): (&RouteAttributes, &BTreeSet<Box<str>>)| {
+                let RouteAttributes { communities, local_pref, med, prepend } = attributes;
                 let communities: Vec<_> = communities.iter().map(ToString::to_string).collect();
                 let numbers = [
                     ("pref", *local_pref),
@@ -98,7 +98,7 @@ impl Cluster {
     }
 }
 
-const LABELS: &crate::announce::SortedLabels = &[];
+const NO_LABELS: &crate::announce::SortedLabels = &[];
 
 fn endpoint(node: &str, family: Family) -> Endpoint {
     Endpoint { node: Some(node.into()), family, ready: true, serving: true, terminating: false }
@@ -110,13 +110,13 @@ fn served<'a>(
     assigned: &'a [IpAddr],
     endpoints: &'a [Endpoint],
 ) -> ServiceView<'a> {
-    let (usable, endpoints) = (EndpointCondition::default(), endpoints.iter().collect());
+    let (eligible, endpoints) = (EndpointCondition::default(), endpoints.iter().collect());
     ServiceView {
         policy,
-        eligible: usable,
+        eligible,
         assigned,
         from_pool: None,
-        labels: LABELS,
+        labels: NO_LABELS,
         endpoints,
         failing_on: vec![],
     }
@@ -126,29 +126,33 @@ fn addresses(all: &[&str]) -> Vec<IpAddr> {
     all.iter().map(|address| address.parse().expect("an address")).collect()
 }
 
-/// Returns the routes of `here` for one Service of policy Cluster with these addresses, under these
-/// advertisements.
-fn announced(ads: Vec<BgpAdvertisement>, all: &[&str]) -> Vec<String> {
+/// Returns the routes of `node1` for one Service with the policy `Cluster` and these addresses,
+/// under these advertisements.
+fn advertised(advertisements: Vec<BgpAdvertisement>, all: &[&str]) -> Vec<String> {
     let (assigned, both) =
-        (addresses(all), [Family::V4, Family::V6].map(|family| endpoint("there", family)));
-    Cluster::with(ads).routes(vec![served(TrafficPolicy::Cluster, &assigned, &both)])
+        (addresses(all), [Family::V4, Family::V6].map(|family| endpoint("node2", family)));
+    RouteCluster::with(advertisements).routes(vec![served(
+        TrafficPolicy::Cluster,
+        &assigned,
+        &both,
+    )])
 }
 
 #[test]
-fn a_bare_advertisement_announces_each_address_to_every_router_that_takes_its_family() {
+fn an_empty_advertisement_exports_to_every_router_of_the_family() {
     let bare = || vec![ad("all", 0, &json!({}))];
     assert_eq!(
-        announced(bare(), &["10.0.0.7", "fd00::7"]),
+        advertised(bare(), &["10.0.0.7", "fd00::7"]),
         ["10.0.0.7/32 spine+tor", "fd00::7/128 spine"]
     );
-    assert_eq!(announced(vec![], &["10.0.0.7"]), [""; 0]);
-    assert_eq!(announced(bare(), &["10.9.0.7"]), [""; 0], "no pool has it");
+    assert_eq!(advertised(vec![], &["10.0.0.7"]), [""; 0]);
+    assert_eq!(advertised(bare(), &["10.9.0.7"]), [""; 0], "no pool contains the address");
 }
 
 #[test]
-fn attributes_reach_the_routers_that_they_are_for() {
+fn attributes_apply_to_the_selected_routers() {
     let full = json!({"localPref": 200, "med": 7, "asPathPrepend": 2, "communities": ["64512:1", "large:1:2:3"]});
-    let lines = announced(vec![ad("full", 0, &full)], &["10.0.0.7"]);
+    let lines = advertised(vec![ad("full", 0, &full)], &["10.0.0.7"]);
     assert_eq!(
         lines,
         [
@@ -162,20 +166,20 @@ fn attributes_reach_the_routers_that_they_are_for() {
         ad("c", 2, &json!({"communities": ["3:3"]})),
     ];
     assert_eq!(
-        announced(two, &["10.0.0.7"]),
+        advertised(two, &["10.0.0.7"]),
         ["10.0.0.7/32 tor 1:1,3:3", "10.0.0.7/32 spine 2:2,3:3"]
     );
 }
 
 #[test]
-fn of_two_that_differ_in_what_there_is_one_of_the_older_has_its_way_with_each_router() {
+fn the_older_of_two_conflicting_advertisements_applies() {
     for (field, value) in [("localPref", 1), ("med", 1), ("asPathPrepend", 1)] {
         let younger = json!({field: value, "communities": ["2:2"]});
-        let ads = vec![
+        let advertisements = vec![
             ad("a", 2, &younger),
             ad("b", 1, &json!({"peers": ["tor"], "communities": ["1:1"]})),
         ];
-        let lines = announced(ads, &["10.0.0.7"]);
+        let lines = advertised(advertisements, &["10.0.0.7"]);
         assert!(lines.iter().any(|line| line == "10.0.0.7/32 tor 1:1"), "{field}: {lines:?}");
         assert!(
             lines.iter().any(|line| line.starts_with("10.0.0.7/32 spine 2:2")),
@@ -185,185 +189,187 @@ fn of_two_that_differ_in_what_there_is_one_of_the_older_has_its_way_with_each_ro
 }
 
 #[test]
-fn more_communities_than_a_message_carries_announce_nothing_rather_than_some() {
+fn a_route_with_too_many_communities_is_not_advertised() {
     let many =
         |from: usize| (from..from + 63).map(|n| format!("large:1:1:{n}")).collect::<Vec<_>>();
     let ad_of = |n: usize, peers: &[&str]| {
         ad(&n.to_string(), n, &json!({"communities": many(n * 63), "peers": peers}))
     };
-    let two = announced(vec![ad_of(0, &[]), ad_of(1, &[])], &["10.0.0.7"]);
+    let two = advertised(vec![ad_of(0, &[]), ad_of(1, &[])], &["10.0.0.7"]);
     assert_eq!(two[0].matches("large:").count(), 126);
-    let third = announced(vec![ad_of(0, &[]), ad_of(1, &[]), ad_of(2, &["tor"])], &["10.0.0.7"]);
+    let third = advertised(vec![ad_of(0, &[]), ad_of(1, &[]), ad_of(2, &["tor"])], &["10.0.0.7"]);
     assert!(
         matches!(&third[..], [one] if one.starts_with("10.0.0.7/32 spine ")),
-        "not to tor: {third:?}"
+        "tor receives no route: {third:?}"
     );
 }
 
 #[test]
-fn an_aggregate_is_announced_while_an_address_in_it_is_and_never_wider_than_its_pool() {
+fn an_aggregate_needs_an_address_and_must_fit_into_its_pool() {
     let aggregate = |length: u8| {
         vec![ad("a", 0, &json!({"aggregationLength": length, "aggregationLengthV6": 124}))]
     };
     let all = ["10.0.0.7", "10.0.0.9", "10.0.0.201", "fd00::7"];
     assert_eq!(
-        announced(aggregate(26), &all),
+        advertised(aggregate(26), &all),
         ["10.0.0.0/26 spine+tor", "10.0.0.192/26 spine+tor", "fd00::/124 spine"]
     );
-    assert_eq!(announced(aggregate(24), &all), ["10.0.0.0/24 spine+tor", "fd00::/124 spine"]);
-    assert_eq!(announced(aggregate(23), &all), [""; 0], "half of it is others'");
+    assert_eq!(advertised(aggregate(24), &all), ["10.0.0.0/24 spine+tor", "fd00::/124 spine"]);
+    assert_eq!(advertised(aggregate(23), &all), [""; 0], "half of the prefix is outside the pool");
 }
 
 #[test]
-fn a_name_that_stands_for_no_community_announces_nothing() {
+fn an_unknown_community_name_blocks_the_advertisement() {
     let named = || vec![ad("named", 0, &json!({"communities": ["quiet"]}))];
-    let gives = |value: &str| json!({"communities": [{"name": "quiet", "value": value}]});
-    let both = [endpoint("there", Family::V4)];
+    let spec = |value: &str| json!({"communities": [{"name": "quiet", "value": value}]});
+    let both = [endpoint("node2", Family::V4)];
     let assigned = addresses(&["10.0.0.7"]);
-    let mut cluster = Cluster::with(named());
+    let mut cluster = RouteCluster::with(named());
     assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &both)]), [""; 0]);
     cluster.communities = [("a", "65535:1"), ("b", "65535:2")]
-        .map(|(name, value)| read::<api::CommunityObject, Community>(name, 0, &gives(value)))
+        .map(|(name, value)| read::<api::CommunityObject, Community>(name, 0, &spec(value)))
         .into();
     let lines = cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &both)]);
-    assert_eq!(lines, ["10.0.0.7/32 spine+tor 65535:1"], "the first by name counts");
+    assert_eq!(lines, ["10.0.0.7/32 spine+tor 65535:1"], "the first Community by name applies");
 }
 
 #[test]
-fn a_node_announces_what_it_serves_each_address_by_endpoints_of_its_own_family() {
+fn endpoints_of_the_same_family_decide_on_an_address() {
     let both = addresses(&["10.0.0.7", "fd00::7"]);
-    let v4_here = [endpoint("here", Family::V4), endpoint("there", Family::V6)];
-    let cluster = Cluster::with(vec![ad("all", 0, &json!({}))]);
+    let v4_on_node1 = [endpoint("node1", Family::V4), endpoint("node2", Family::V6)];
+    let cluster = RouteCluster::with(vec![ad("all", 0, &json!({}))]);
     assert_eq!(
-        cluster.routes(vec![served(TrafficPolicy::Local, &both, &v4_here)]),
+        cluster.routes(vec![served(TrafficPolicy::Local, &both, &v4_on_node1)]),
         ["10.0.0.7/32 spine+tor"]
     );
-    assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &both, &v4_here)]).len(), 2);
+    assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &both, &v4_on_node1)]).len(), 2);
     assert_eq!(
-        cluster.routes(vec![served(TrafficPolicy::Cluster, &both, &v4_here[..1])]),
+        cluster.routes(vec![served(TrafficPolicy::Cluster, &both, &v4_on_node1[..1])]),
         ["10.0.0.7/32 spine+tor"],
-        "no endpoint of IPv6 anywhere"
+        "no node has an IPv6 endpoint"
     );
     assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &both, &[])]), [""; 0]);
 }
 
 #[test]
-fn services_of_one_address_count_together_and_who_has_no_endpoint_does_not() {
+fn all_services_of_an_address_with_endpoints_decide_together() {
     let shared = addresses(&["10.0.0.7"]);
-    let [here, there] = [[endpoint("here", Family::V4)], [endpoint("there", Family::V4)]];
-    let cluster = Cluster::with(vec![ad("all", 0, &json!({}))]);
+    let [on_node1, on_node2] = [[endpoint("node1", Family::V4)], [endpoint("node2", Family::V4)]];
+    let cluster = RouteCluster::with(vec![ad("all", 0, &json!({}))]);
     let local = |endpoints| served(TrafficPolicy::Local, &shared, endpoints);
-    assert_eq!(cluster.routes(vec![local(&here), local(&there)]), [""; 0]);
-    assert_eq!(cluster.routes(vec![local(&here), local(&[])]).len(), 1);
+    assert_eq!(cluster.routes(vec![local(&on_node1), local(&on_node2)]), [""; 0]);
+    assert_eq!(cluster.routes(vec![local(&on_node1), local(&[])]).len(), 1);
     assert_eq!(
-        cluster.routes(vec![local(&here), served(TrafficPolicy::Cluster, &shared, &there)]).len(),
+        cluster
+            .routes(vec![local(&on_node1), served(TrafficPolicy::Cluster, &shared, &on_node2)])
+            .len(),
         1
     );
 }
 
 #[test]
-fn selectors_of_nodes_services_and_pools_are_kept() {
-    let labelled = |labels: &'static crate::announce::SortedLabels, policy| {
-        let (assigned, there) =
-            (addresses(&["10.0.0.7"]).leak(), vec![endpoint("there", Family::V4)].leak());
-        ServiceView { labels, ..served(policy, assigned, there) }
+fn selectors_of_nodes_services_pools_and_peers_apply() {
+    let with_labels = |labels: &'static crate::announce::SortedLabels, policy| {
+        let (assigned, on_node2) =
+            (addresses(&["10.0.0.7"]).leak(), vec![endpoint("node2", Family::V4)].leak());
+        ServiceView { labels, ..served(policy, assigned, on_node2) }
     };
     let web: &crate::announce::SortedLabels = vec![("tier".into(), "web".into())].leak();
     for (spec, announced) in [
-        (json!({"nodeSelectors": [{"matchLabels": {"rack": "here"}}]}), true),
-        (json!({"nodeSelectors": [{"matchLabels": {"rack": "there"}}]}), false),
+        (json!({"nodeSelectors": [{"matchLabels": {"rack": "node1"}}]}), true),
+        (json!({"nodeSelectors": [{"matchLabels": {"rack": "node2"}}]}), false),
         (json!({"serviceSelectors": [{"matchLabels": {"tier": "web"}}]}), true),
         (json!({"serviceSelectors": [{"matchLabels": {"tier": "db"}}]}), false),
         (json!({"ipAddressPools": ["lan"]}), true),
         (json!({"ipAddressPools": ["wan"]}), false),
         (json!({"peers": ["tor"]}), true),
-        (json!({"peers": ["nobody"]}), false),
+        (json!({"peers": ["other"]}), false),
     ] {
-        let lines = Cluster::with(vec![ad("one", 0, &spec)])
-            .routes(vec![labelled(web, TrafficPolicy::Cluster)]);
+        let lines = RouteCluster::with(vec![ad("one", 0, &spec)])
+            .routes(vec![with_labels(web, TrafficPolicy::Cluster)]);
         assert_eq!(!lines.is_empty(), announced, "{spec}: {lines:?}");
     }
 }
 
 #[test]
-fn a_node_that_may_announce_nothing_announces_nothing() {
-    let (assigned, there) = (addresses(&["10.0.0.7"]), [endpoint("there", Family::V4)]);
-    let mut cluster = Cluster::with(vec![ad("all", 0, &json!({}))]);
+fn an_excluded_or_unreachable_node_advertises_nothing() {
+    let (assigned, on_node2) = (addresses(&["10.0.0.7"]), [endpoint("node2", Family::V4)]);
+    let mut cluster = RouteCluster::with(vec![ad("all", 0, &json!({}))]);
     cluster.nodes[0].excluded = true;
-    assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &there)]), [""; 0]);
+    assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &on_node2)]), [""; 0]);
     cluster.nodes[1].excluded = true;
     assert_eq!(
-        cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &there)]).len(),
+        cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &on_node2)]).len(),
         1,
-        "all are: it means nothing"
+        "the label has no effect if every Node has it"
     );
     cluster.nodes[0].unreachable = true;
-    assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &there)]), [""; 0]);
+    assert_eq!(cluster.routes(vec![served(TrafficPolicy::Cluster, &assigned, &on_node2)]), [""; 0]);
 }
 
 #[test]
-fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() {
+fn export_targets_match_the_routes_or_have_a_reason() {
     let both = addresses(&["10.0.0.7", "fd00::7"]);
-    let [here, there] = [[endpoint("here", Family::V4)], [endpoint("there", Family::V4)]];
-    let v6 = [endpoint("here", Family::V6)];
+    let [on_node1, on_node2] = [[endpoint("node1", Family::V4)], [endpoint("node2", Family::V4)]];
+    let v6 = [endpoint("node1", Family::V6)];
     let on = |rack: &str| json!({"nodeSelectors": [{"matchLabels": {"rack": rack}}]});
-    let none = json!({"communities": ["nobody-gives-it"]});
+    let none = json!({"communities": ["unknown"]});
     let cases = [
-        (json!({}), TrafficPolicy::Local, &here, Ok("spine+tor")),
-        (json!({"peers": ["tor"]}), TrafficPolicy::Cluster, &there, Ok("tor")),
+        (json!({}), TrafficPolicy::Local, &on_node1, Ok("spine+tor")),
+        (json!({"peers": ["tor"]}), TrafficPolicy::Cluster, &on_node2, Ok("tor")),
         (
             json!({"peers": ["elsewhere"]}),
             TrafficPolicy::Cluster,
-            &there,
+            &on_node2,
             Err(Ineligible::NoRouter),
         ),
-        (json!({}), TrafficPolicy::Local, &there, Err(Ineligible::CannotServe)),
-        (on("there"), TrafficPolicy::Cluster, &there, Err(Ineligible::NotSelected)),
+        (json!({}), TrafficPolicy::Local, &on_node2, Err(Ineligible::CannotServe)),
+        (on("node2"), TrafficPolicy::Cluster, &on_node2, Err(Ineligible::NotSelected)),
         (
             json!({"ipAddressPools": ["wan"]}),
             TrafficPolicy::Cluster,
-            &there,
+            &on_node2,
             Err(Ineligible::NotSelected),
         ),
         (
             json!({"aggregationLength": 8}),
             TrafficPolicy::Cluster,
-            &there,
+            &on_node2,
             Err(Ineligible::NotSelected),
         ),
-        (none, TrafficPolicy::Cluster, &there, Err(Ineligible::NotSelected)),
+        (none, TrafficPolicy::Cluster, &on_node2, Err(Ineligible::NotSelected)),
         (json!({}), TrafficPolicy::Cluster, &v6, Err(Ineligible::NoEndpoint)),
     ];
     for (spec, policy, endpoints, expect) in cases {
-        let cluster = Cluster::with(vec![ad("one", 0, &spec)]);
-        let scene =
+        let cluster = RouteCluster::with(vec![ad("one", 0, &spec)]);
+        let view =
             ClusterView::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
-        let (sessions, ads) = (
+        let (sessions, advertisements) = (
             sessions(&cluster.peers, &cluster.nodes[0].labels),
-            BgpAdvertisements::new(&cluster.ads, []),
+            BgpAdvertisements::new(&cluster.advertisements, []),
         );
-        let asked = RouteInput {
+        let input = RouteInput {
             node: &cluster.nodes[0],
             sessions: &sessions,
-            ads: &ads,
+            advertisements: &advertisements,
             unhealthy: false,
-            withdrawable: &cluster.relief,
+            withdrawable: &cluster.withdrawable,
         };
-        // A Service that has other addresses does not count.
+        // The second Service has another address, so it is ignored.
         let elsewhere = addresses(&["10.0.0.99"]);
         let services =
-            [served(policy, &both, endpoints), served(TrafficPolicy::Local, &elsewhere, &there)];
-        let told = export_targets(&scene, &asked, &services, both[0]);
-        let names = told.map(|told| told.peers.into_iter().collect::<Vec<_>>().join("+"));
+            [served(policy, &both, endpoints), served(TrafficPolicy::Local, &elsewhere, &on_node2)];
+        let targets = export_targets(&view, &input, &services, both[0]);
+        let names = targets.map(|targets| targets.peers.into_iter().collect::<Vec<_>>().join("+"));
         assert_eq!(names, expect.map(str::to_owned), "{spec}");
-        let seen: BTreeSet<String> = routes(&scene, &asked, services.into_iter().take(1))
+        let receivers: BTreeSet<String> = routes(&view, &input, services.into_iter().take(1))
             .routes
             .iter()
             .filter(|(prefix, _)| prefix.to_string() == "10.0.0.7/32")
             .flat_map(|(_, class)| class.peers().map(str::to_owned).collect::<Vec<_>>())
             .collect();
         assert_eq!(
-            seen.into_iter().collect::<Vec<_>>().join("+"),
+            receivers.into_iter().collect::<Vec<_>>().join("+"),
             expect.unwrap_or_default(),
             "{spec}"
         );
@@ -371,111 +377,121 @@ fn who_is_told_of_an_address_are_those_who_see_its_route_or_there_is_a_reason() 
 }
 
 #[test]
-fn a_node_that_is_not_sound_is_the_last_resort_and_never_silent() {
-    let (assigned, here) = (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("here", Family::V4)]);
+fn routes_of_an_unhealthy_node_are_de_preferred() {
+    let (assigned, on_node1) =
+        (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("node1", Family::V4)]);
     let spec = json!({"localPref": 200, "asPathPrepend": 1, "communities": ["1:1"]});
-    let with = |change: fn(&mut Cluster)| {
-        let mut cluster = Cluster::with(vec![ad("all", 0, &spec)]);
+    let with = |change: fn(&mut RouteCluster)| {
+        let mut cluster = RouteCluster::with(vec![ad("all", 0, &spec)]);
         change(&mut cluster);
-        cluster.routes(vec![served(TrafficPolicy::Local, &assigned[..1], &here)])
+        cluster.routes(vec![served(TrafficPolicy::Local, &assigned[..1], &on_node1)])
     };
     let plain = ["10.0.0.7/32 tor 1:1 prepend1", "10.0.0.7/32 spine 1:1 pref200"];
-    let last = [
+    let de_preferred = [
         "10.0.0.7/32 tor 1:1,65535:0 med4294967295,prepend4",
         "10.0.0.7/32 spine 1:1,65535:0 pref0,med4294967295",
     ];
     assert_eq!(with(|_| ()), plain);
     for change in [
-        (|cluster| cluster.unsound = true) as fn(&mut Cluster),
+        (|cluster| cluster.unhealthy = true) as fn(&mut RouteCluster),
         |cluster| cluster.nodes[0].cordoned = true,
         |cluster| cluster.nodes[0].ready = false,
     ] {
-        assert_eq!(with(change), last);
+        assert_eq!(with(change), de_preferred);
     }
     // The same properties of another node do not matter.
     assert_eq!(with(|cluster| cluster.nodes[1].cordoned = true), plain);
 }
 
 #[test]
-fn an_address_whose_checks_fail_is_of_the_last_resort_and_an_aggregate_only_with_all_its_addresses()
-{
-    let (assigned, here) = (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("here", Family::V4)]);
+fn failing_checks_de_prefer_an_address_or_a_whole_aggregate() {
+    let (assigned, on_node1) =
+        (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("node1", Family::V4)]);
     let fails = |address, on: &'static str| ServiceView {
         failing_on: vec![(on, Family::V4)],
-        ..served(TrafficPolicy::Local, address, &here)
+        ..served(TrafficPolicy::Local, address, &on_node1)
     };
-    let well = |address| served(TrafficPolicy::Local, address, &here);
+    let passes = |address| served(TrafficPolicy::Local, address, &on_node1);
     let (one, other) = (&assigned[..1], &assigned[1..]);
-    let lines = |spec: Value, services| Cluster::with(vec![ad("all", 0, &spec)]).routes(services);
-    let last = |line: &String| line.contains("65535:0");
-    let each = lines(json!({"peers": ["tor"]}), vec![fails(one, "here"), well(other)]);
-    assert_eq!(each.iter().map(last).collect::<Vec<_>>(), [true, false], "{each:?}");
-    assert!(!lines(json!({}), vec![fails(one, "there")]).iter().any(last), "another node's");
+    let lines =
+        |spec: Value, services| RouteCluster::with(vec![ad("all", 0, &spec)]).routes(services);
+    let is_de_preferred = |line: &String| line.contains("65535:0");
+    let each = lines(json!({"peers": ["tor"]}), vec![fails(one, "node1"), passes(other)]);
+    assert_eq!(each.iter().map(is_de_preferred).collect::<Vec<_>>(), [true, false], "{each:?}");
+    assert!(
+        !lines(json!({}), vec![fails(one, "node2")]).iter().any(is_de_preferred),
+        "failures on another node do not count"
+    );
     let whole = || json!({"peers": ["tor"], "aggregationLength": 24});
-    assert!(!lines(whole(), vec![fails(one, "here"), well(other)]).iter().any(last));
-    assert!(lines(whole(), vec![fails(one, "here"), fails(other, "here")]).iter().all(last));
+    assert!(!lines(whole(), vec![fails(one, "node1"), passes(other)]).iter().any(is_de_preferred));
+    assert!(
+        lines(whole(), vec![fails(one, "node1"), fails(other, "node1")])
+            .iter()
+            .all(is_de_preferred)
+    );
 }
 
 #[test]
-fn who_yields_to_an_older_one_is_named() {
+fn export_targets_name_the_yielding_advertisements() {
     let both = addresses(&["10.0.0.7"]);
-    let there = [endpoint("there", Family::V4)];
-    let ads = vec![
+    let on_node2 = [endpoint("node2", Family::V4)];
+    let advertisements = vec![
         ad("old", 0, &json!({"peers": ["tor"]})),
         ad("young", 1, &json!({"med": 7})),
-        ad("other", 2, &json!({"med": 8, "peers": ["nobody"]})),
+        ad("other", 2, &json!({"med": 8, "peers": ["other"]})),
     ];
-    let cluster = Cluster::with(ads);
-    let scene = ClusterView::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
-    let (sessions, ads) = (
+    let cluster = RouteCluster::with(advertisements);
+    let view = ClusterView::new(cluster.nodes.iter(), cluster.pools.iter(), [].into_iter(), false);
+    let (sessions, advertisements) = (
         sessions(&cluster.peers, &cluster.nodes[0].labels),
-        BgpAdvertisements::new(&cluster.ads, []),
+        BgpAdvertisements::new(&cluster.advertisements, []),
     );
-    let asked = RouteInput {
+    let input = RouteInput {
         node: &cluster.nodes[0],
         sessions: &sessions,
-        ads: &ads,
+        advertisements: &advertisements,
         unhealthy: false,
-        withdrawable: &cluster.relief,
+        withdrawable: &cluster.withdrawable,
     };
-    let told =
-        export_targets(&scene, &asked, &[served(TrafficPolicy::Cluster, &both, &there)], both[0]);
+    let targets =
+        export_targets(&view, &input, &[served(TrafficPolicy::Cluster, &both, &on_node2)], both[0]);
     let expect = ExportTargets {
         peers: ["spine", "tor"].into(),
         de_preferred: false,
-        yielding: ["young"].into(),
+        overridden: ["young"].into(),
     };
-    assert_eq!(told, Ok(expect));
+    assert_eq!(targets, Ok(expect));
 }
 
 #[test]
-fn what_others_tell_in_place_of_the_node_is_told_no_longer_router_by_router() {
-    let (assigned, here) = (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("here", Family::V4)]);
-    let relieved = |spec: Value, relief: &[(usize, &[&str])]| {
-        let mut cluster = Cluster::with(vec![ad("all", 0, &spec)]);
-        let of = |(place, peers): &(usize, &[&str])| {
-            (assigned[*place], peers.iter().map(|peer| (*peer).into()).collect())
+fn routes_that_others_advertise_are_withdrawn_per_router() {
+    let (assigned, on_node1) =
+        (addresses(&["10.0.0.7", "10.0.0.9"]), [endpoint("node1", Family::V4)]);
+    let routes_after = |spec: Value, withdrawable: &[(usize, &[&str])]| {
+        let mut cluster = RouteCluster::with(vec![ad("all", 0, &spec)]);
+        let entry = |(index, peers): &(usize, &[&str])| {
+            (assigned[*index], peers.iter().map(|peer| (*peer).into()).collect())
         };
-        cluster.relief = relief.iter().map(of).collect();
-        cluster.routes(vec![served(TrafficPolicy::Local, &assigned, &here)])
+        cluster.withdrawable = withdrawable.iter().map(entry).collect();
+        cluster.routes(vec![served(TrafficPolicy::Local, &assigned, &on_node1)])
     };
     let both = &["spine", "tor"][..];
     assert_eq!(
-        relieved(json!({}), &[(0, &["tor"])]),
+        routes_after(json!({}), &[(0, &["tor"])]),
         ["10.0.0.7/32 spine", "10.0.0.9/32 spine+tor"]
     );
-    assert_eq!(relieved(json!({}), &[(0, both)]), ["10.0.0.9/32 spine+tor"]);
+    assert_eq!(routes_after(json!({}), &[(0, both)]), ["10.0.0.9/32 spine+tor"]);
     assert_eq!(
-        relieved(json!({"peers": ["spine"]}), &[(0, &["tor"])]).len(),
+        routes_after(json!({"peers": ["spine"]}), &[(0, &["tor"])]).len(),
         2,
-        "tor is not told of it anyway"
+        "the advertisement does not select tor"
     );
     let whole = || json!({"aggregationLength": 24});
     assert_eq!(
-        relieved(whole(), &[(0, both)]),
+        routes_after(whole(), &[(0, both)]),
         ["10.0.0.0/24 spine+tor"],
-        "the other address in it is this node's"
+        "the prefix has another address of this node"
     );
-    assert_eq!(relieved(whole(), &[(0, both), (1, &["tor"])]), ["10.0.0.0/24 spine"]);
-    assert_eq!(relieved(whole(), &[(0, both), (1, both)]), [""; 0]);
+    assert_eq!(routes_after(whole(), &[(0, both), (1, &["tor"])]), ["10.0.0.0/24 spine"]);
+    assert_eq!(routes_after(whole(), &[(0, both), (1, both)]), [""; 0]);
 }

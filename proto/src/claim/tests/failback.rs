@@ -1,113 +1,116 @@
-//! Failback: it is delayed, the delay grows, and it can be switched off.
+//! Failback: the preempt delay, its growth, and `--failback-delay never`.
 
 use super::*;
 use crate::claim::NodeState;
 
-/// Returns how long after its start the node owns the address again.
-fn failback(wire: &mut Wire, name: &str, at_most: Duration) -> Duration {
-    let start = wire.now;
-    while wire.now.since(start) < at_most {
-        wire.run(ms(100));
-        if wire.owners(VIP) == [name] {
-            return wire.now.since(start);
+/// Waits until a node owns [`VIP`] again, at most `limit`. Returns how long that took.
+fn time_to_failback(segment: &mut Segment, name: &str, limit: Duration) -> Duration {
+    let start = segment.now;
+    while segment.now.since(start) < limit {
+        segment.run(ms(100));
+        if segment.owners(VIP) == [name] {
+            return segment.now.since(start);
         }
     }
-    panic!("not within {at_most:?}");
+    panic!("no failback within {limit:?}");
 }
 
 /// Stops the owner, and starts it again two seconds later.
-fn comes_back(wire: &mut Wire, owner: &str) {
-    wire.node(owner).up = false;
-    wire.run(Duration::from_secs(2));
-    wire.start(owner);
-    wire.input(owner, Input::Units(vec![unit(&[VIP], &THREE)]));
+fn restart_owner(segment: &mut Segment, owner: &str) {
+    segment.node(owner).up = false;
+    segment.run(Duration::from_secs(2));
+    segment.start(owner);
+    segment.input(owner, Input::Units(vec![unit(&[VIP], &NODES)]));
 }
 
 #[test]
-fn each_return_within_ten_minutes_is_waited_for_longer_and_a_new_process_knows_it() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
+fn each_move_within_ten_minutes_lengthens_the_preempt_delay() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
     let mut waits = Vec::new();
     for _ in 0..3 {
-        comes_back(&mut wire, owner);
-        waits.push(failback(&mut wire, owner, Duration::from_secs(620)).as_secs());
+        restart_owner(&mut segment, owner);
+        waits.push(time_to_failback(&mut segment, owner, Duration::from_secs(620)).as_secs());
     }
     // A failure and a return are two moves. The delay of 30, 120 or 480 s begins at the failure.
     assert!((30..=31).contains(&waits[0]), "{waits:?}");
     assert!((117..=119).contains(&waits[1]), "{waits:?}");
     assert!((477..=479).contains(&waits[2]), "{waits:?}");
-    wire.run(Duration::from_secs(601));
-    comes_back(&mut wire, owner);
-    let wait = failback(&mut wire, owner, Duration::from_secs(60)).as_secs();
-    assert!((30..=31).contains(&wait), "after ten quiet minutes as at first: {wait}");
+    segment.run(Duration::from_secs(601));
+    restart_owner(&mut segment, owner);
+    let wait = time_to_failback(&mut segment, owner, Duration::from_secs(60)).as_secs();
+    assert!(
+        (30..=31).contains(&wait),
+        "the delay has its initial length after ten minutes: {wait}"
+    );
 }
 
 #[test]
-fn a_node_that_was_cut_off_since_its_start_moves_nothing_when_it_first_hears_others() {
-    let mut wire = Wire::new(&THREE);
-    wire.units(&[unit(&[VIP], &THREE)]);
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).cut = true;
-    wire.run(Duration::from_secs(40));
-    assert_eq!(wire.owners(VIP).len(), 2, "each side of the cut has one");
-    wire.node(order[0]).cut = false;
-    wire.run(Duration::from_secs(5));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    let wait = failback(&mut wire, order[0], Duration::from_secs(60)).as_secs();
-    assert!((24..=26).contains(&wait), "fresh for the failback delay: {wait}");
+fn a_node_partitioned_since_its_start_takes_nothing_at_once() {
+    let mut segment = Segment::new(&NODES);
+    segment.units(&[unit(&[VIP], &NODES)]);
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).partitioned = true;
+    segment.run(Duration::from_secs(40));
+    assert_eq!(segment.owners(VIP).len(), 2, "each side of the partition has an owner");
+    segment.node(order[0]).partitioned = false;
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    let wait = time_to_failback(&mut segment, order[0], Duration::from_secs(60)).as_secs();
+    assert!((24..=26).contains(&wait), "the failback follows the preempt delay: {wait}");
 }
 
 #[test]
-fn what_is_kept_moves_at_once_for_a_better_reason_than_order() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    comes_back(&mut wire, order[0]);
-    failback(&mut wire, order[0], Duration::from_secs(60));
-    comes_back(&mut wire, order[0]);
-    wire.run(Duration::from_secs(40));
-    assert_eq!(wire.owners(VIP), [order[1]], "kept");
-    wire.input(order[1], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
-    wire.run(ms(200));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    wire.input(order[1], Input::NodeState(NodeState::default()));
-    wire.node(order[0]).up = false;
-    wire.run(ms(300));
-    assert_eq!(wire.owners(VIP), [order[1]], "nor does it keep anyone from a dead node's place");
+fn soft_rules_and_failures_override_the_preempt_delay() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    restart_owner(&mut segment, order[0]);
+    time_to_failback(&mut segment, order[0], Duration::from_secs(60));
+    restart_owner(&mut segment, order[0]);
+    segment.run(Duration::from_secs(40));
+    assert_eq!(segment.owners(VIP), [order[1]], "in preempt delay");
+    segment.input(order[1], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
+    segment.run(ms(200));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    segment.input(order[1], Input::NodeState(NodeState::default()));
+    segment.node(order[0]).up = false;
+    segment.run(ms(300));
+    assert_eq!(segment.owners(VIP), [order[1]], "a failed owner is replaced at once");
 }
 
 #[test]
-fn never_means_never() {
-    let mut wire = Wire::with(&THREE, |config| config.failback_delay = None);
-    wire.units(&[unit(&[VIP], &THREE)]);
-    wire.run(Duration::from_secs(40));
-    let order = ranked(&THREE, VIP);
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    comes_back(&mut wire, order[0]);
-    wire.run(Duration::from_secs(2_000));
-    assert_eq!(wire.owners(VIP), [order[1]]);
+fn failback_delay_never_disables_failback() {
+    let mut segment = Segment::with(&NODES, |config| config.failback_delay = None);
+    segment.units(&[unit(&[VIP], &NODES)]);
+    segment.run(Duration::from_secs(40));
+    let order = ranked(&NODES, VIP);
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    restart_owner(&mut segment, order[0]);
+    segment.run(Duration::from_secs(2_000));
+    assert_eq!(segment.owners(VIP), [order[1]]);
 }
 
 #[test]
-fn it_waits_also_where_the_new_holder_heard_of_the_first_before_it_knew_the_address() {
-    let mut wire = Wire::new(&THREE);
-    let (all, order) = (unit(&[VIP], &THREE), ranked(&THREE, VIP));
-    wire.input(order[0], Input::Units(vec![Arc::clone(&all)]));
-    wire.run(Duration::from_secs(3));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    wire.units(&[Arc::clone(&all)]);
+fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
+    let mut segment = Segment::new(&NODES);
+    let (all, order) = (unit(&[VIP], &NODES), ranked(&NODES, VIP));
+    segment.input(order[0], Input::Units(vec![Arc::clone(&all)]));
+    segment.run(Duration::from_secs(3));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    segment.units(&[Arc::clone(&all)]);
     let mut cordoned = (*all).clone();
     cordoned
         .candidates
         .iter_mut()
         .filter(|candidate| *candidate.node == *order[0])
-        .for_each(|it| it.cordoned = true);
-    wire.run(Duration::from_secs(40));
-    wire.units(&[Arc::new(cordoned)]);
-    wire.run(Duration::from_secs(1));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    wire.units(&[all]);
-    wire.run(Duration::from_secs(20));
-    assert_eq!(wire.owners(VIP), [order[1]], "it moved a moment ago");
-    let wait = failback(&mut wire, order[0], Duration::from_secs(60)).as_secs();
+        .for_each(|candidate| candidate.cordoned = true);
+    segment.run(Duration::from_secs(40));
+    segment.units(&[Arc::new(cordoned)]);
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    segment.units(&[all]);
+    segment.run(Duration::from_secs(20));
+    assert_eq!(segment.owners(VIP), [order[1]], "the unit is in preempt delay after its move");
+    let wait = time_to_failback(&mut segment, order[0], Duration::from_secs(60)).as_secs();
     assert!((8..=10).contains(&wait), "30 s after the move: {wait}");
 }

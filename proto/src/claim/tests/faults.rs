@@ -1,215 +1,232 @@
-//! Node failures, silence, frame loss, stalls, partitions, and false frames.
+//! Node failures, missing hellos, frame loss, stalls, partitions, and replayed frames.
 
 use super::*;
 use crate::claim::NodeState;
 use crate::wire::hello::{Body, FailingReport, ReleaseReason};
 
 #[test]
-fn a_dead_owner_is_answered_for_within_200_ms() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).up = false;
-    wire.run(Duration::from_secs(2));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    let gap = wire.longest_gap(VIP);
+fn a_failed_owner_is_replaced_within_200_ms() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).up = false;
+    segment.run(Duration::from_secs(2));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    let gap = segment.longest_gap(VIP);
     assert!(gap >= ms(140) && gap <= ms(200), "{gap:?}");
-    assert_eq!(wire.longest_double(VIP), Duration::ZERO);
-    assert_eq!(wire.node(order[1]).machine.counts().peer_failures, 1);
-    let took_over = wire.node(order[1]).took_over.clone();
+    assert_eq!(segment.longest_overlap(VIP), Duration::ZERO);
+    assert_eq!(segment.node(order[1]).machine.counts().peer_failures, 1);
+    let failovers = segment.node(order[1]).failovers.clone();
     assert!(
-        took_over.len() == 1 && took_over[0] >= ms(189) && took_over[0] <= ms(200),
-        "{took_over:?}"
+        failovers.len() == 1 && failovers[0] >= ms(189) && failovers[0] <= ms(200),
+        "{failovers:?}"
     );
 }
 
-/// Returns when a peer is declared failed that owns an address and falls silent at 1,500 ms, while
-/// another peer is received. Dropped frames are reported every 20 ms, for `losses` after the first
-/// suspicion.
-fn found_dead_after(losses: Duration) -> Duration {
-    let (mut machine, _) = with_a_peer();
+/// Returns the time from the latest frame of a peer until that peer is declared failed. Another
+/// peer sends frames meanwhile. From the first suspicion on, dropped frames are reported every 20
+/// ms for `losses`.
+fn failure_detection_time(losses: Duration) -> Duration {
+    let (mut machine, _) = machine_with_peer();
     let start = Instant::from_millis(1_500);
-    introduce(&mut machine, "node3", 3, start);
+    admit_peer(&mut machine, "node3", 3, start);
     let claim = Body::Claim {
         previous_generation: 0,
         generation: 1,
         addresses: vec![VIP],
         preempt_delays: vec![],
     };
-    machine.handle(said("node2", 1, 3, claim), start);
+    machine.handle(frame_from("node2", 1, 3, claim), start);
     for n in 0..200 {
         let (now, since) = (start + ms(20 * n), ms(20 * n));
-        machine.handle(said("node3", 3, 10 + n, Body::ListRequest), now);
+        machine.handle(frame_from("node3", 3, 10 + n, Body::ListRequest), now);
         if since >= ms(160) && since < ms(160) + losses {
             machine.handle(Input::FramesDropped, now);
         }
         machine.tick(now);
-        if machine.peers["node2"].dead {
+        if machine.peers["node2"].failed {
             return since;
         }
     }
-    panic!("it lives for ever");
+    panic!("node2 is never declared failed");
 }
 
 #[test]
-fn lost_frames_put_a_verdict_off_but_not_for_ever() {
-    assert_eq!(found_dead_after(ms(0)), ms(200));
-    assert_eq!(found_dead_after(ms(100)), ms(280), "40 ms after the last");
-    let always = found_dead_after(Duration::from_secs(60));
+fn dropped_frames_delay_failure_detection_only_for_a_while() {
+    assert_eq!(failure_detection_time(ms(0)), ms(200));
+    assert_eq!(
+        failure_detection_time(ms(100)),
+        ms(280),
+        "40 ms after the latest report of dropped frames"
+    );
+    let always = failure_detection_time(Duration::from_secs(60));
     assert!(always >= ms(1_150) && always <= ms(1_240), "{always:?}");
 }
 
 #[test]
-fn a_takeover_is_counted_once_and_only_where_it_is_a_failover() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).up = false;
-    wire.run(Duration::from_secs(5));
-    assert_eq!(wire.node(order[1]).took_over.len(), 1);
-    wire.input(order[1], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
-    wire.run(Duration::from_secs(1));
-    assert_eq!(wire.owners(VIP), [order[2]]);
-    assert!(wire.node(order[2]).took_over.is_empty(), "it was handed over");
+fn only_a_failover_is_counted_and_only_once() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).up = false;
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.node(order[1]).failovers.len(), 1);
+    segment.input(order[1], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owners(VIP), [order[2]]);
+    assert!(segment.node(order[2]).failovers.is_empty(), "a handover is no failover");
 
-    let mut wire = settled();
+    let mut segment = settled_segment();
     // The others are no candidates, and become candidates a minute after the owner's failure.
     for name in &order[1..] {
-        wire.input(name, Input::Units(vec![unit(&[VIP], &[order[0]])]));
+        segment.input(name, Input::Units(vec![unit(&[VIP], &[order[0]])]));
     }
-    wire.node(order[0]).up = false;
-    wire.run(Duration::from_secs(61));
+    segment.node(order[0]).up = false;
+    segment.run(Duration::from_secs(61));
     for name in &order[1..] {
-        wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
+        segment.input(name, Input::Units(vec![unit(&[VIP], &NODES)]));
     }
-    wire.run(Duration::from_secs(1));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    assert!(wire.node(order[1]).took_over.is_empty(), "nobody could have taken it sooner");
-}
-
-#[test]
-fn both_best_dead_is_answered_for_by_the_third() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).up = false;
-    wire.node(order[1]).up = false;
-    wire.run(Duration::from_secs(1));
-    assert_eq!(
-        wire.owners(VIP),
-        [order[2]],
-        "the second in rank is not waited for longer than its stagger"
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    assert!(
+        segment.node(order[1]).failovers.is_empty(),
+        "a move a minute after the failure is no failover"
     );
-    assert!(wire.longest_gap(VIP) <= ms(260), "{:?}", wire.longest_gap(VIP));
 }
 
 #[test]
-fn a_death_that_concerns_nobody_moves_nothing() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[2]).up = false;
-    wire.run(Duration::from_secs(10));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    assert_eq!((wire.longest_gap(VIP), wire.longest_double(VIP)), (Duration::ZERO, Duration::ZERO));
+fn the_third_candidate_replaces_two_failed_nodes() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).up = false;
+    segment.node(order[1]).up = false;
+    segment.run(Duration::from_secs(1));
+    assert_eq!(
+        segment.owners(VIP),
+        [order[2]],
+        "the third candidate waits one stagger for the second"
+    );
+    assert!(segment.longest_gap(VIP) <= ms(260), "{:?}", segment.longest_gap(VIP));
 }
 
 #[test]
-fn a_dead_owner_behind_a_proxy_is_asked_for_a_second() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.proxy = true;
-    wire.node(order[0]).up = false;
-    wire.run(Duration::from_secs(3));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    let gap = wire.longest_gap(VIP);
+fn the_failure_of_a_node_without_addresses_moves_nothing() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[2]).up = false;
+    segment.run(Duration::from_secs(10));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    assert_eq!(
+        (segment.longest_gap(VIP), segment.longest_overlap(VIP)),
+        (Duration::ZERO, Duration::ZERO)
+    );
+}
+
+#[test]
+fn a_failed_owner_with_a_proxy_is_challenged_for_a_second() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.proxy = true;
+    segment.node(order[0]).up = false;
+    segment.run(Duration::from_secs(3));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    let gap = segment.longest_gap(VIP);
     assert!(gap > ms(1000) && gap < ms(1250), "{gap:?}");
 }
 
 #[test]
-fn lost_hellos_alone_move_nothing() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
+fn lost_frames_move_no_address() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
     // A tenth of all frames is lost for half a minute. Now and then that is three hellos in a row,
     // but then the challenge gets a reply.
-    wire.loses = |number| (number * 2_654_435_761) % 4_294_967_296 < 429_496_730;
-    wire.run(Duration::from_secs(30));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    assert_eq!((wire.longest_gap(VIP), wire.longest_double(VIP)), (Duration::ZERO, Duration::ZERO));
+    segment.is_lost = |number| (number * 2_654_435_761) % 4_294_967_296 < 429_496_730;
+    segment.run(Duration::from_secs(30));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    assert_eq!(
+        (segment.longest_gap(VIP), segment.longest_overlap(VIP)),
+        (Duration::ZERO, Duration::ZERO)
+    );
 }
 
 #[test]
-fn a_lost_claim_is_made_good_by_the_next_hello() {
-    let mut wire = Wire::new(&THREE);
-    wire.run(Duration::from_secs(40));
-    wire.loses = |_| true;
-    let (first, rest) = (ranked(&THREE, VIP)[0], ranked(&THREE, VIP)[1..].to_vec());
-    wire.input(first, Input::Units(vec![unit(&[VIP], &THREE)]));
-    wire.run(ms(5));
-    wire.loses = |_| false;
+fn a_lost_claim_is_recovered_by_the_next_hello() {
+    let mut segment = Segment::new(&NODES);
+    segment.run(Duration::from_secs(40));
+    segment.is_lost = |_| true;
+    let (first, rest) = (ranked(&NODES, VIP)[0], ranked(&NODES, VIP)[1..].to_vec());
+    segment.input(first, Input::Units(vec![unit(&[VIP], &NODES)]));
+    segment.run(ms(5));
+    segment.is_lost = |_| false;
     for name in rest {
-        wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
+        segment.input(name, Input::Units(vec![unit(&[VIP], &NODES)]));
     }
-    wire.watch(VIP);
-    wire.run(Duration::from_secs(5));
-    assert_eq!(wire.owners(VIP), [first]);
-    assert_eq!(wire.longest_double(VIP), Duration::ZERO);
+    segment.watch_owners(VIP);
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.owners(VIP), [first]);
+    assert_eq!(segment.longest_overlap(VIP), Duration::ZERO);
 }
 
 #[test]
-fn after_a_partition_one_owner_is_left() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).cut = true;
-    wire.run(Duration::from_secs(3));
-    assert_eq!(wire.owners(VIP).len(), 2, "each side answers its own clients");
-    wire.node(order[0]).cut = false;
-    wire.watch(VIP);
-    wire.run(Duration::from_secs(3));
-    assert_eq!(wire.owners(VIP), [order[1]], "the one that was alone is fresh, and yields");
-    assert!(wire.longest_double(VIP) <= ms(120), "{:?}", wire.longest_double(VIP));
-    assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
+fn one_owner_remains_after_a_partition() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).partitioned = true;
+    segment.run(Duration::from_secs(3));
+    assert_eq!(segment.owners(VIP).len(), 2, "each side has an owner");
+    segment.node(order[0]).partitioned = false;
+    segment.watch_owners(VIP);
+    segment.run(Duration::from_secs(3));
+    assert_eq!(
+        segment.owners(VIP),
+        [order[1]],
+        "the node that was alone is in preempt delay, and yields"
+    );
+    assert!(segment.longest_overlap(VIP) <= ms(120), "{:?}", segment.longest_overlap(VIP));
+    assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
 }
 
 #[test]
-fn a_frozen_owner_gives_up_all_it_had_before_it_answers_again() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).frozen = true;
-    wire.run(Duration::from_secs(2));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    wire.node(order[0]).frozen = false;
-    assert_eq!(wire.owners(VIP), [order[1]], "the gate is shut before anything was handled");
-    wire.run(Duration::from_secs(5));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    assert_eq!(wire.node(order[0]).machine.counts().fences, 1);
-    assert_eq!(wire.longest_double(VIP), Duration::ZERO);
+fn a_stalled_owner_is_fenced_before_it_replies_again() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).stalled = true;
+    segment.run(Duration::from_secs(2));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    segment.node(order[0]).stalled = false;
+    assert_eq!(segment.owners(VIP), [order[1]], "the answer lease has expired");
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    assert_eq!(segment.node(order[0]).machine.counts().fences, 1);
+    assert_eq!(segment.longest_overlap(VIP), Duration::ZERO);
 }
 
 #[test]
-fn a_stall_that_nobody_noticed_costs_nothing() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).frozen = true;
-    wire.run(ms(95));
-    wire.node(order[0]).frozen = false;
-    wire.run(Duration::from_secs(5));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    assert_eq!(wire.node(order[0]).machine.counts().fences, 0);
+fn a_short_stall_has_no_effect() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).stalled = true;
+    segment.run(ms(95));
+    segment.node(order[0]).stalled = false;
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    assert_eq!(segment.node(order[0]).machine.counts().fences, 0);
 }
 
 #[test]
-fn a_node_back_within_its_own_death_loses_its_old_claims() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).up = false;
-    wire.run(ms(50));
-    wire.start(order[0]);
-    wire.input(order[0], Input::Units(vec![unit(&[VIP], &THREE)]));
-    wire.run(ms(200));
-    assert_eq!(wire.owners(VIP), [order[1]], "the new epoch voids the old claim at once");
+fn a_restart_before_failure_detection_voids_the_old_claims() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).up = false;
+    segment.run(ms(50));
+    segment.start(order[0]);
+    segment.input(order[0], Input::Units(vec![unit(&[VIP], &NODES)]));
+    segment.run(ms(200));
+    assert_eq!(segment.owners(VIP), [order[1]], "the new epoch voids the old claim");
 }
 
 #[test]
 fn replayed_and_reflected_frames_are_counted_and_ignored() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
     let body = Body::Release {
         previous_generation: 7,
         generation: 8,
@@ -217,7 +234,7 @@ fn replayed_and_reflected_frames_are_counted_and_ignored() {
         reason: ReleaseReason::NotCandidate,
     };
     let (flags, interval) = (Flags::default(), ms(50));
-    let epoch = wire.node(order[0]).machine.config.epoch;
+    let epoch = segment.node(order[0]).machine.config.epoch;
     let old = |node: &str| Frame {
         node: node.into(),
         epoch,
@@ -228,57 +245,59 @@ fn replayed_and_reflected_frames_are_counted_and_ignored() {
         body: body.clone(),
     };
     for frame in [old(order[0]), old(order[1])] {
-        wire.input(order[1], Input::Frame { source: Mac([2, 0, 0, 0, 0, 66]), frame });
+        segment.input(order[1], Input::Frame { source: Mac([2, 0, 0, 0, 0, 66]), frame });
     }
-    let counts = wire.node(order[1]).machine.counts();
-    assert_eq!((counts.stale_frames, counts.own_name), (1, 1));
-    wire.run(ms(300));
-    assert_eq!(wire.owners(VIP), [order[0]]);
+    let counts = segment.node(order[1]).machine.counts();
+    assert_eq!((counts.stale_frames, counts.own_name_frames), (1, 1));
+    segment.run(ms(300));
+    assert_eq!(segment.owners(VIP), [order[0]]);
 }
 
 #[test]
-fn the_tables_have_limits() {
-    let (mut machine, _) = with_a_peer();
+fn the_peer_table_has_a_limit() {
+    let (mut machine, _) = machine_with_peer();
     for n in 1..=PEERS_MAX {
-        introduce(&mut machine, &format!("peer{n}"), 9, Instant::from_millis(2000));
+        admit_peer(&mut machine, &format!("peer{n}"), 9, Instant::from_millis(2000));
     }
     assert_eq!((machine.live_peers().count(), machine.counts().over_limit), (PEERS_MAX, 1));
 }
 
 #[test]
-fn a_stall_past_the_gate_but_within_the_others_patience_is_made_good_by_a_hello() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.run(ms(1));
-    let last_hello = wire.node(order[0]).machine.own.last_hello;
-    wire.node(order[0]).frozen = true;
-    wire.run((last_hello + ms(130)).since(wire.now));
-    wire.node(order[0]).frozen = false;
-    wire.run(Duration::from_secs(5));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    assert_eq!(wire.node(order[0]).machine.counts().fences, 0);
-    assert!(wire.longest_gap(VIP) <= ms(140), "{:?}", wire.longest_gap(VIP));
+fn a_stall_just_beyond_the_answer_lease_ends_with_a_hello() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.run(ms(1));
+    let last_hello = segment.node(order[0]).machine.own.last_hello;
+    segment.node(order[0]).stalled = true;
+    segment.run((last_hello + ms(130)).since(segment.now));
+    segment.node(order[0]).stalled = false;
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    assert_eq!(segment.node(order[0]).machine.counts().fences, 0);
+    assert!(segment.longest_gap(VIP) <= ms(140), "{:?}", segment.longest_gap(VIP));
 }
 
 #[test]
-fn a_claim_is_restated_within_25_ms() {
-    let mut wire = Wire::new(&["node1"]);
-    wire.run(Duration::from_secs(40));
-    wire.input("node1", Input::Units(vec![unit(&[VIP], &["node1"])]));
-    let due = wire.node("node1").machine.deadline().expect("a hello is due");
-    assert!(due.since(wire.now) <= ms(25));
+fn a_claim_is_followed_by_a_hello_within_25_ms() {
+    let mut segment = Segment::new(&["node1"]);
+    segment.run(Duration::from_secs(40));
+    segment.input("node1", Input::Units(vec![unit(&[VIP], &["node1"])]));
+    let due = segment.node("node1").machine.deadline().expect("a pending hello");
+    assert!(due.since(segment.now) <= ms(25));
 }
 
-pub(super) fn said(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
+/// Makes the input for a frame of a node.
+pub(super) fn frame_from(node: &str, epoch: u64, clock: u64, body: Body) -> Input {
     let (interval, flags) = (ms(50), Flags::default());
     let frame = Frame { node: node.into(), epoch, sequence: 1, clock, interval, flags, body };
     Input::Frame { source: Mac([2, 0, 0, 0, 0, 2]), frame }
 }
 
-/// Sends a node's hello, and the reply to the challenge that follows, with the clocks 1 and 2.
-pub(super) fn introduce(machine: &mut ClaimMachine, node: &str, epoch: u64, now: Instant) {
+/// Makes a node a peer: delivers its hello and its challenge response, with the clock values 1 and
+/// 2.
+pub(super) fn admit_peer(machine: &mut ClaimMachine, node: &str, epoch: u64, now: Instant) {
     machine.handle(
-        said(
+        frame_from(
             node,
             epoch,
             1,
@@ -293,60 +312,62 @@ pub(super) fn introduce(machine: &mut ClaimMachine, node: &str, epoch: u64, now:
             ..
         } = output
         {
-            machine.handle(said(node, epoch, 2, Body::ChallengeReply { nonce }), now);
+            machine.handle(frame_from(node, epoch, 2, Body::ChallengeReply { nonce }), now);
         }
     }
 }
 
-/// Makes a machine that is past its listen phase, with a peer, node2, that sends only the test's
-/// frames.
-pub(super) fn with_a_peer() -> (ClaimMachine, impl Fn(u64, u64, Body) -> Input) {
+/// Creates a machine after its listen phase, with the peer node2. Returns the machine, and a
+/// function that makes frames of node2.
+pub(super) fn machine_with_peer() -> (ClaimMachine, impl Fn(u64, u64, Body) -> Input) {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     machine.tick(Instant::from_millis(1000));
-    introduce(&mut machine, "node2", 1, Instant::from_millis(1500));
-    (machine, |epoch, clock, body| said("node2", epoch, clock, body))
+    admit_peer(&mut machine, "node2", 1, Instant::from_millis(1500));
+    (machine, |epoch, clock, body| frame_from("node2", epoch, clock, body))
 }
 
 #[test]
-fn three_fences_make_a_node_unstable_until_the_first_is_ten_minutes_back() {
-    let mut wire = Wire::new(&THREE);
+fn three_fences_within_ten_minutes_make_a_node_flapping() {
+    let mut segment = Segment::new(&NODES);
     let name = "node1";
     // Only this node is a candidate, so it takes the address each time.
-    wire.units(&[unit(&[VIP], &[name])]);
-    wire.run(Duration::from_secs(40));
+    segment.units(&[unit(&[VIP], &[name])]);
+    segment.run(Duration::from_secs(40));
     let mut second = Instant::ZERO;
     for fence in 1..=4 {
-        wire.node(name).frozen = true;
-        wire.run(Duration::from_secs(1));
-        wire.node(name).frozen = false;
-        wire.run(Duration::from_secs(59));
+        segment.node(name).stalled = true;
+        segment.run(Duration::from_secs(1));
+        segment.node(name).stalled = false;
+        segment.run(Duration::from_secs(59));
         if fence == 2 {
-            second = wire.now;
+            second = segment.now;
         }
-        assert_eq!(wire.node(name).machine.counts().fences, fence);
-        assert_eq!(wire.node(name).machine.own.flags.flapping, fence >= 3, "after {fence}");
+        assert_eq!(segment.node(name).machine.counts().fences, fence);
+        assert_eq!(segment.node(name).machine.own.flags.flapping, fence >= 3, "after {fence}");
     }
-    // The second of four fences is the first of the last three; it was 59 s before the end of its
-    // minute.
+    // Of the latest three fences, the second of the four is the first. It occurred 59 s before
+    // `second`.
     let end = second + Duration::from_secs(600 - 59);
-    wire.run(end.since(wire.now) - Duration::from_secs(1));
-    assert!(wire.node(name).machine.own.flags.flapping);
-    wire.run(Duration::from_secs(2));
-    assert!(!wire.node(name).machine.own.flags.flapping);
+    segment.run(end.since(segment.now) - Duration::from_secs(1));
+    assert!(segment.node(name).machine.own.flags.flapping);
+    segment.run(Duration::from_secs(2));
+    assert!(!segment.node(name).machine.own.flags.flapping);
 }
 
 #[test]
-fn a_member_that_never_yields_is_not_shouted_at() {
-    let (mut machine, said) = with_a_peer();
+fn claims_against_a_peer_that_never_yields_are_rate_limited() {
+    let (mut machine, node2_frame) = machine_with_peer();
     let start = Instant::from_millis(2000);
     // The plain order must not make node1 yield either.
-    let ours = |address: &IpAddr| order("node1", *address) < order("node2", *address);
-    let address =
-        (200..250).map(|n| IpAddr::from([172, 30, 0, n])).find(ours).expect("one of fifty");
+    let is_node1_first = |address: &IpAddr| order("node1", *address) < order("node2", *address);
+    let address = (200..250)
+        .map(|n| IpAddr::from([172, 30, 0, n]))
+        .find(is_node1_first)
+        .expect("such an address");
     machine.handle(Input::Units(vec![unit(&[address], &["node1"])]), start);
     machine.handle(
-        said(
+        node2_frame(
             1,
             3,
             Body::Claim {
@@ -358,11 +379,11 @@ fn a_member_that_never_yields_is_not_shouted_at() {
         ),
         start + ms(5),
     );
-    let (mut defended, mut claims) = (0, 0);
+    let (mut announcements, mut claims) = (0, 0);
     for n in 1..=400 {
         let now = start + ms(5 + n * 50);
         machine.handle(
-            said(
+            node2_frame(
                 1,
                 3 + n,
                 Body::Hello {
@@ -375,7 +396,7 @@ fn a_member_that_never_yields_is_not_shouted_at() {
         );
         machine.tick(now);
         for output in std::iter::from_fn(|| machine.poll()) {
-            defended += usize::from(matches!(output, Output::AnnounceSeries(_)));
+            announcements += usize::from(matches!(output, Output::AnnounceSeries(_)));
             claims += usize::from(matches!(
                 output,
                 Output::Send { frame: Frame { body: Body::Claim { .. }, .. }, .. }
@@ -384,44 +405,46 @@ fn a_member_that_never_yields_is_not_shouted_at() {
     }
     assert_eq!(machine.owned().collect::<Vec<_>>(), [address]);
     assert!(
-        (1..=3).contains(&defended) && (1..=8).contains(&claims),
-        "{defended} times in 20 s, {claims} claims"
+        (1..=3).contains(&announcements) && (1..=8).contains(&claims),
+        "{announcements} announcements and {claims} claims in 20 s"
     );
 }
 
 #[test]
-fn a_thousand_addresses_move_in_a_few_frames_and_are_never_answered_for_twice() {
+fn a_thousand_addresses_move_in_few_frames_without_overlap() {
     let units: Vec<_> = (0..1000u16)
-        .map(|n| unit(&[IpAddr::from([10, 0, (n >> 8) as u8, n as u8])], &THREE))
+        .map(|n| unit(&[IpAddr::from([10, 0, (n >> 8) as u8, n as u8])], &NODES))
         .collect();
-    let mut wire = Wire::new(&THREE);
-    wire.units(&units);
-    wire.run(Duration::from_secs(40));
-    wire.node("node1").up = false;
-    units.iter().for_each(|unit| wire.watch(unit.addresses[0]));
-    let sent = wire.sent;
-    wire.run(ms(400));
-    assert!(wire.sent - sent < 60, "{} frames", wire.sent - sent);
+    let mut segment = Segment::new(&NODES);
+    segment.units(&units);
+    segment.run(Duration::from_secs(40));
+    segment.node("node1").up = false;
+    units.iter().for_each(|unit| segment.watch_owners(unit.addresses[0]));
+    let sent = segment.sent;
+    segment.run(ms(400));
+    assert!(segment.sent - sent < 60, "{} frames", segment.sent - sent);
     for unit in &units {
         let address = unit.addresses[0];
-        assert_eq!(wire.owners(address).len(), 1);
-        assert_eq!(wire.longest_double(address), Duration::ZERO);
-        assert!(wire.longest_gap(address) <= ms(200), "{:?}", wire.longest_gap(address));
+        assert_eq!(segment.owners(address).len(), 1);
+        assert_eq!(segment.longest_overlap(address), Duration::ZERO);
+        assert!(segment.longest_gap(address) <= ms(200), "{:?}", segment.longest_gap(address));
     }
 }
 
 #[test]
-fn who_was_found_dead_by_mistake_still_holds_what_it_held() {
-    let (mut machine, _) = with_a_peer();
-    let node2 = |clock, body| said("node2", 1, clock, body);
+fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
+    let (mut machine, _) = machine_with_peer();
+    let node2 = |clock, body| frame_from("node2", 1, clock, body);
     let at = Instant::from_millis(1_500);
-    // A unit for which node1 is the last in line, so that its turn is late.
-    let third =
+    // Node1 is the last candidate for the address, so it claims late.
+    let is_node1_last =
         |address: &IpAddr| ranked(&["node1", "node2", "node3", "node4"], *address)[3] == "node1";
-    let address =
-        (1..=250).map(|n| IpAddr::from([172, 30, 0, n])).find(third).expect("one of many");
-    introduce(&mut machine, "node3", 3, at);
-    introduce(&mut machine, "node4", 4, at);
+    let address = (1..=250)
+        .map(|n| IpAddr::from([172, 30, 0, n]))
+        .find(is_node1_last)
+        .expect("such an address");
+    admit_peer(&mut machine, "node3", 3, at);
+    admit_peer(&mut machine, "node4", 4, at);
     machine.handle(
         node2(
             3,
@@ -435,7 +458,7 @@ fn who_was_found_dead_by_mistake_still_holds_what_it_held() {
         at,
     );
     machine.handle(Input::Units(vec![unit(&[address], &["node1", "node2", "node3", "node4"])]), at);
-    // Node2 is silent for slightly too long; the other peers are received.
+    // Node2 sends nothing for slightly too long; the other peers send hellos.
     let mut now = at;
     for clock in 10..16 {
         now = now + ms(40);
@@ -446,10 +469,10 @@ fn who_was_found_dead_by_mistake_still_holds_what_it_held() {
                 accepted_keys: vec![],
                 failing: FailingReport::default(),
             };
-            machine.handle(said(node, epoch, clock, hello), now);
+            machine.handle(frame_from(node, epoch, clock, hello), now);
         }
     }
-    assert!(machine.peers["node2"].dead);
+    assert!(machine.peers["node2"].failed);
     // Node2 sends a hello, but every reply to list requests is lost.
     machine.handle(
         node2(
@@ -459,5 +482,5 @@ fn who_was_found_dead_by_mistake_still_holds_what_it_held() {
         now,
     );
     machine.tick(now + ms(149));
-    assert_eq!(machine.owned().count(), 0, "nothing is taken from it");
+    assert_eq!(machine.owned().count(), 0, "node1 takes no address of node2");
 }

@@ -1,339 +1,376 @@
-//! Foreign hosts, peers' kernels that reply, and devices that reply for failed peers.
+//! Address conflicts: foreign hosts, kernels of peers, and devices that reply for failed peers.
 
 use super::*;
 use crate::claim::NodeState;
 use crate::wire::hello::{Body, FailingReport};
 
-const STRANGER: Mac = Mac([2, 9, 9, 9, 9, 9]);
+const FOREIGN_HOST: Mac = Mac([2, 9, 9, 9, 9, 9]);
 
-/// Delivers an ARP frame, which assigns the address to `mac`, to every node that is up.
-fn seen(wire: &mut Wire, mac: Mac, announced: bool) {
-    for name in THREE {
-        if wire.node(name).up {
-            wire.input(name, Input::Foreign { address: VIP, mac, announced });
+/// Delivers an ARP frame in which [`VIP`] has the hardware address `mac` to every node that is up.
+fn receive_arp(segment: &mut Segment, mac: Mac, announced: bool) {
+    for name in NODES {
+        if segment.node(name).up {
+            segment.input(name, Input::ForeignFrame { address: VIP, mac, announced });
         }
     }
 }
 
-fn troubles(wire: &mut Wire, name: &str) -> Vec<AddressConflict> {
-    wire.node(name).machine.conflicts().collect()
+fn conflicts_of(segment: &mut Segment, name: &str) -> Vec<AddressConflict> {
+    segment.node(name).machine.conflicts().collect()
 }
 
-fn by(kind: ConflictKind, mac: Mac) -> Vec<AddressConflict> {
+fn conflict_with(kind: ConflictKind, mac: Mac) -> Vec<AddressConflict> {
     vec![AddressConflict { address: VIP, mac, kind }]
 }
 
 #[test]
-fn a_fresh_address_is_asked_for_three_times_and_only_when_it_is_fresh() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    assert_eq!(wire.node(order[0]).checked, [VIP; 3]);
-    wire.node(order[0]).up = false;
-    wire.run(Duration::from_secs(5));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    assert!(wire.node(order[1]).checked.is_empty(), "who takes over from a dead node asks nobody");
+fn only_a_new_address_is_probed_three_times() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    assert_eq!(segment.node(order[0]).probed, [VIP; 3]);
+    segment.node(order[0]).up = false;
+    segment.run(Duration::from_secs(5));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    assert!(segment.node(order[1]).probed.is_empty(), "a failover sends no ARP probe");
 }
 
 #[test]
-fn a_fresh_address_that_a_stranger_has_is_left_to_it_and_taken_when_it_lets_go() {
-    let mut wire = Wire::new(&THREE);
-    wire.run(Duration::from_secs(40));
-    wire.units(&[unit(&[VIP], &THREE)]);
-    let order = ranked(&THREE, VIP);
-    assert_eq!(wire.owners(VIP), [order[0]], "at once");
-    wire.run(ms(10));
+fn a_new_address_is_left_to_a_foreign_host_and_claimed_later() {
+    let mut segment = Segment::new(&NODES);
+    segment.run(Duration::from_secs(40));
+    segment.units(&[unit(&[VIP], &NODES)]);
+    let order = ranked(&NODES, VIP);
+    assert_eq!(segment.owners(VIP), [order[0]], "the candidate claims at once");
+    segment.run(ms(10));
     // The foreign host replies to every probe.
-    let mut questions = 0;
+    let mut probes = 0;
     for _ in 0..300 {
-        for name in THREE {
-            if !std::mem::take(&mut wire.node(name).checked).is_empty() {
-                questions += 1;
-                wire.input(name, Input::Foreign { address: VIP, mac: STRANGER, announced: false });
+        for name in NODES {
+            if !std::mem::take(&mut segment.node(name).probed).is_empty() {
+                probes += 1;
+                segment.input(
+                    name,
+                    Input::ForeignFrame { address: VIP, mac: FOREIGN_HOST, announced: false },
+                );
             }
         }
-        wire.run(ms(100));
-        assert!(wire.owners(VIP).is_empty());
+        segment.run(ms(100));
+        assert!(segment.owners(VIP).is_empty());
     }
     assert!(
-        questions <= 8,
-        "{questions}: one when it was new, and then one or two every ten seconds"
+        probes <= 8,
+        "{probes} probes: one for the new address, then one or two every ten seconds"
     );
-    assert_eq!(troubles(&mut wire, order[0]), by(ConflictKind::ForeignHost, STRANGER));
-    let started: usize = THREE.iter().map(|name| wire.node(name).started).sum();
-    assert_eq!(started, 1, "nobody else tried");
-    wire.run(Duration::from_secs(12));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    assert!(troubles(&mut wire, order[0]).is_empty());
-}
-
-#[test]
-fn a_node_that_came_back_under_another_name_is_the_living_one_and_the_dead_one_is_forgotten() {
-    let mut wire = settled();
-    let (dead, mac) = ("node1", wire.node("node1").mac);
-    wire.node(dead).up = false;
-    wire.run(Duration::from_secs(2));
-    // The MAC now sends frames for a node whose name sorts later.
-    wire.start("other1");
-    wire.node("other1").mac = mac;
-    wire.run(Duration::from_secs(2));
-    let owner =
-        ["node2", "node3"].into_iter().find(|name| wire.owners(VIP) == [*name]).expect("an owner");
-    wire.input(owner, Input::Foreign { address: VIP, mac, announced: true });
-    assert_eq!(wire.owners(VIP), [owner], "a living node's kernel is defended against");
-    assert_eq!(troubles(&mut wire, owner), by(ConflictKind::PeerKernel("other1".into()), mac));
-    assert!(wire.node(owner).machine.peers.contains_key(dead));
-    wire.run(Duration::from_secs(3_600));
-    assert!(!wire.node(owner).machine.peers.contains_key(dead), "an hour later");
-    assert!(wire.node(owner).machine.peers.contains_key("other1"));
-}
-
-#[test]
-fn an_address_that_was_held_for_long_is_defended_once_in_ten_seconds_and_kept() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
-    for _ in 0..250 {
-        seen(&mut wire, STRANGER, true);
-        wire.run(ms(100));
-    }
-    assert_eq!(wire.node(owner).defended, 3, "in 25 s");
-    assert_eq!(wire.owners(VIP), [owner]);
-    assert_eq!(troubles(&mut wire, owner), by(ConflictKind::ForeignHost, STRANGER));
-    assert_eq!(wire.node(owner).machine.counts().foreign_hosts, 250);
-    wire.run(Duration::from_secs(301));
-    assert!(troubles(&mut wire, owner).is_empty(), "it was not seen again");
-}
-
-#[test]
-fn who_lies_in_many_names_is_named_once_in_a_second() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
-    let mut named = Vec::new();
-    for n in 0..100 {
-        seen(&mut wire, Mac([2, 9, 9, 9, 9, n]), true);
-        wire.run(ms(30));
-        named.extend(troubles(&mut wire, owner));
-        named.dedup();
-    }
-    assert_eq!(named.len(), 3, "in 3 s: {named:?}");
-    assert_eq!(wire.node(owner).machine.counts().foreign_hosts, 100);
-}
-
-#[test]
-fn a_member_whose_kernel_answers_is_named_and_nothing_moves() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    let mac = wire.node(order[1]).mac;
-    seen(&mut wire, mac, false);
-    wire.run(Duration::from_secs(1));
-    assert_eq!(troubles(&mut wire, order[0]), by(ConflictKind::PeerKernel(order[1].into()), mac));
-    assert_eq!((wire.owners(VIP), wire.longest_gap(VIP)), (vec![order[0]], Duration::ZERO));
-    assert!(troubles(&mut wire, order[2]).is_empty(), "who does not hold it has no trouble");
-    // The peer is back after a partition, and its claims are not known yet.
-    let mut wire = settled();
-    wire.node(order[0]).machine.peers.get_mut(order[1]).expect("a peer").generation = None;
-    seen(&mut wire, mac, true);
-    assert!(troubles(&mut wire, order[0]).is_empty());
-    assert_eq!(wire.node(order[0]).defended, 0);
-}
-
-#[test]
-fn what_a_former_holder_said_lately_is_no_trouble() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    let mac = wire.node(order[0]).mac;
-    wire.input(order[0], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
-    wire.run(ms(500));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    seen(&mut wire, mac, true);
-    assert!(troubles(&mut wire, order[1]).is_empty());
-    wire.run(ms(600));
-    seen(&mut wire, mac, true);
-    assert_eq!(troubles(&mut wire, order[1]), by(ConflictKind::PeerKernel(order[0].into()), mac));
-}
-
-#[test]
-fn what_a_member_said_that_claimed_it_beside_us_and_let_go_again_is_no_trouble() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    let mac = wire.node(order[1]).mac;
-    // The second node is the first to get units in which the owner is no candidate, and takes the
-    // unit. Next it gets units in which it is none either.
-    wire.input(order[1], Input::Units(vec![unit(&[VIP], &order[1..])]));
-    wire.run(ms(1));
-    wire.input(order[1], Input::Units(vec![unit(&[VIP], &order[2..])]));
-    wire.run(ms(1));
-    assert_eq!(wire.node(order[1]).started, 1);
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    seen(&mut wire, mac, true);
-    assert!(troubles(&mut wire, order[0]).is_empty(), "its announcement was overtaken");
-    wire.run(Duration::from_secs(1));
-    seen(&mut wire, mac, true);
-    assert_eq!(troubles(&mut wire, order[0]), by(ConflictKind::PeerKernel(order[1].into()), mac));
-}
-
-#[test]
-fn a_takeover_behind_a_proxy_is_marked_and_ends_when_the_dead_defends_itself() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    let mac = wire.node(order[0]).mac;
-    wire.proxy = true;
-    wire.node(order[0]).up = false;
-    wire.run(Duration::from_secs(2));
-    assert_eq!(wire.owners(VIP), [order[1]]);
     assert_eq!(
-        troubles(&mut wire, order[1]),
-        by(ConflictKind::ProxyOfFailedPeer(order[0].into()), mac)
+        conflicts_of(&mut segment, order[0]),
+        conflict_with(ConflictKind::ForeignHost, FOREIGN_HOST)
     );
-    seen(&mut wire, mac, false);
-    assert_eq!(wire.owners(VIP), [order[1]], "answers are what such a device gives");
-    seen(&mut wire, mac, true);
-    wire.run(ms(1));
-    assert!(wire.node(order[1]).answers.is_empty(), "an announcement is a sign of life");
+    let started: usize = NODES.iter().map(|name| segment.node(name).starts).sum();
+    assert_eq!(started, 1, "no other node claimed the address");
+    segment.run(Duration::from_secs(12));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    assert!(conflicts_of(&mut segment, order[0]).is_empty());
 }
 
 #[test]
-fn what_was_left_to_a_node_that_held_nothing_before_is_taken_at_once_when_it_dies() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    let mac = wire.node(order[2]).mac;
+fn the_mac_of_a_renamed_node_belongs_to_the_live_peer() {
+    let mut segment = settled_segment();
+    let (old_name, mac) = ("node1", segment.node("node1").mac);
+    segment.node(old_name).up = false;
+    segment.run(Duration::from_secs(2));
+    // The MAC now sends frames for a node whose name sorts later.
+    segment.start("other1");
+    segment.node("other1").mac = mac;
+    segment.run(Duration::from_secs(2));
+    let owner = ["node2", "node3"]
+        .into_iter()
+        .find(|name| segment.owners(VIP) == [*name])
+        .expect("an owner");
+    segment.input(owner, Input::ForeignFrame { address: VIP, mac, announced: true });
+    assert_eq!(segment.owners(VIP), [owner], "the owner keeps the address");
+    assert_eq!(
+        conflicts_of(&mut segment, owner),
+        conflict_with(ConflictKind::PeerKernel("other1".into()), mac)
+    );
+    assert!(segment.node(owner).machine.peers.contains_key(old_name));
+    segment.run(Duration::from_secs(3_600));
+    assert!(
+        !segment.node(owner).machine.peers.contains_key(old_name),
+        "the failed peer is removed after an hour"
+    );
+    assert!(segment.node(owner).machine.peers.contains_key("other1"));
+}
+
+#[test]
+fn an_owned_address_is_defended_every_ten_seconds_and_kept() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
+    for _ in 0..250 {
+        receive_arp(&mut segment, FOREIGN_HOST, true);
+        segment.run(ms(100));
+    }
+    assert_eq!(segment.node(owner).defenses, 3, "one defense every ten seconds");
+    assert_eq!(segment.owners(VIP), [owner]);
+    assert_eq!(
+        conflicts_of(&mut segment, owner),
+        conflict_with(ConflictKind::ForeignHost, FOREIGN_HOST)
+    );
+    assert_eq!(segment.node(owner).machine.counts().foreign_hosts, 250);
+    segment.run(Duration::from_secs(301));
+    assert!(conflicts_of(&mut segment, owner).is_empty(), "the conflict expires");
+}
+
+#[test]
+fn the_reported_mac_of_a_conflict_changes_once_per_second() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
+    let mut reported = Vec::new();
+    for n in 0..100 {
+        receive_arp(&mut segment, Mac([2, 9, 9, 9, 9, n]), true);
+        segment.run(ms(30));
+        reported.extend(conflicts_of(&mut segment, owner));
+        reported.dedup();
+    }
+    assert_eq!(reported.len(), 3, "one report per second: {reported:?}");
+    assert_eq!(segment.node(owner).machine.counts().foreign_hosts, 100);
+}
+
+#[test]
+fn a_kernel_reply_of_a_peer_is_reported_and_moves_nothing() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    let mac = segment.node(order[1]).mac;
+    receive_arp(&mut segment, mac, false);
+    segment.run(Duration::from_secs(1));
+    assert_eq!(
+        conflicts_of(&mut segment, order[0]),
+        conflict_with(ConflictKind::PeerKernel(order[1].into()), mac)
+    );
+    assert_eq!((segment.owners(VIP), segment.longest_gap(VIP)), (vec![order[0]], Duration::ZERO));
+    assert!(conflicts_of(&mut segment, order[2]).is_empty(), "only the owner reports the conflict");
+    // The peer is back after a partition, and its claims are not known yet.
+    let mut segment = settled_segment();
+    segment.node(order[0]).machine.peers.get_mut(order[1]).expect("a peer").generation = None;
+    receive_arp(&mut segment, mac, true);
+    assert!(conflicts_of(&mut segment, order[0]).is_empty());
+    assert_eq!(segment.node(order[0]).defenses, 0);
+}
+
+#[test]
+fn recent_frames_of_a_former_owner_are_no_conflict() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    let mac = segment.node(order[0]).mac;
+    segment.input(order[0], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
+    segment.run(ms(500));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    receive_arp(&mut segment, mac, true);
+    assert!(conflicts_of(&mut segment, order[1]).is_empty());
+    segment.run(ms(600));
+    receive_arp(&mut segment, mac, true);
+    assert_eq!(
+        conflicts_of(&mut segment, order[1]),
+        conflict_with(ConflictKind::PeerKernel(order[0].into()), mac)
+    );
+}
+
+#[test]
+fn recent_frames_of_a_peer_that_released_are_no_conflict() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    let mac = segment.node(order[1]).mac;
+    // The second node takes the unit, because its view no longer has the owner as a candidate. In
+    // its next view, it is no candidate either.
+    segment.input(order[1], Input::Units(vec![unit(&[VIP], &order[1..])]));
+    segment.run(ms(1));
+    segment.input(order[1], Input::Units(vec![unit(&[VIP], &order[2..])]));
+    segment.run(ms(1));
+    assert_eq!(segment.node(order[1]).starts, 1);
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    receive_arp(&mut segment, mac, true);
+    assert!(
+        conflicts_of(&mut segment, order[0]).is_empty(),
+        "an announcement just before a release is no conflict"
+    );
+    segment.run(Duration::from_secs(1));
+    receive_arp(&mut segment, mac, true);
+    assert_eq!(
+        conflicts_of(&mut segment, order[0]),
+        conflict_with(ConflictKind::PeerKernel(order[1].into()), mac)
+    );
+}
+
+#[test]
+fn a_proxied_failure_is_reported_until_the_peer_announces() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    let mac = segment.node(order[0]).mac;
+    segment.proxy = true;
+    segment.node(order[0]).up = false;
+    segment.run(Duration::from_secs(2));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    assert_eq!(
+        conflicts_of(&mut segment, order[1]),
+        conflict_with(ConflictKind::ProxyOfFailedPeer(order[0].into()), mac)
+    );
+    receive_arp(&mut segment, mac, false);
+    assert_eq!(segment.owners(VIP), [order[1]], "a mere reply comes from the proxy");
+    receive_arp(&mut segment, mac, true);
+    segment.run(ms(1));
+    assert!(
+        segment.node(order[1]).announced.is_empty(),
+        "an announcement proves that the peer runs"
+    );
+}
+
+#[test]
+fn an_address_left_to_a_new_owner_is_taken_over_at_its_failure() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    let mac = segment.node(order[2]).mac;
     // The third node took the address on its side of the partition, and announced it when the
     // partition healed, before its first hello.
-    wire.node(order[2]).cut = true;
-    wire.run(Duration::from_secs(3));
-    assert_eq!(wire.owners(VIP).len(), 2);
+    segment.node(order[2]).partitioned = true;
+    segment.run(Duration::from_secs(3));
+    assert_eq!(segment.owners(VIP).len(), 2);
     for (name, time) in [(order[0], ms(1_100)), (order[1], ms(100))] {
-        wire.input(name, Input::Foreign { address: VIP, mac, announced: true });
-        wire.run(time);
+        segment.input(name, Input::ForeignFrame { address: VIP, mac, announced: true });
+        segment.run(time);
     }
-    assert_eq!(wire.owners(VIP), [order[2]]);
-    wire.node(order[2]).cut = false;
-    wire.run(ms(200));
-    wire.watch(VIP);
-    wire.node(order[2]).up = false;
-    wire.run(Duration::from_secs(3));
-    assert_eq!(wire.owners(VIP).len(), 1);
-    assert!(wire.longest_gap(VIP) <= ms(350), "{:?}", wire.longest_gap(VIP));
+    assert_eq!(segment.owners(VIP), [order[2]]);
+    segment.node(order[2]).partitioned = false;
+    segment.run(ms(200));
+    segment.watch_owners(VIP);
+    segment.node(order[2]).up = false;
+    segment.run(Duration::from_secs(3));
+    assert_eq!(segment.owners(VIP).len(), 1);
+    assert!(segment.longest_gap(VIP) <= ms(350), "{:?}", segment.longest_gap(VIP));
 }
 
 #[test]
-fn what_was_left_to_a_node_that_is_back_is_taken_at_once_when_it_dies_again() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    let mac = wire.node(order[0]).mac;
+fn an_address_left_to_a_returned_owner_is_taken_over_at_failure() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    let mac = segment.node(order[0]).mac;
     // The others take the address from a node that is cut off, and receive its announcements
     // nevertheless.
-    wire.node(order[0]).cut = true;
-    wire.run(Duration::from_secs(3));
+    segment.node(order[0]).partitioned = true;
+    segment.run(Duration::from_secs(3));
     for (name, time) in [(order[1], ms(1_100)), (order[2], ms(100))] {
-        wire.input(name, Input::Foreign { address: VIP, mac, announced: true });
-        wire.run(time);
+        segment.input(name, Input::ForeignFrame { address: VIP, mac, announced: true });
+        segment.run(time);
     }
-    assert_eq!(wire.owners(VIP), [order[0]], "on its side");
-    wire.node(order[0]).cut = false;
-    wire.run(ms(200));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    wire.watch(VIP);
-    wire.node(order[0]).up = false;
-    wire.run(Duration::from_secs(3));
-    assert!(wire.longest_gap(VIP) <= ms(260), "{:?}", wire.longest_gap(VIP));
+    assert_eq!(
+        segment.owners(VIP),
+        [order[0]],
+        "the partitioned node owns the address on its side"
+    );
+    segment.node(order[0]).partitioned = false;
+    segment.run(ms(200));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    segment.watch_owners(VIP);
+    segment.node(order[0]).up = false;
+    segment.run(Duration::from_secs(3));
+    assert!(segment.longest_gap(VIP) <= ms(260), "{:?}", segment.longest_gap(VIP));
 }
 
 #[test]
-fn ten_thousand_fresh_addresses_are_asked_for_at_a_bounded_pace() {
-    let mut wire = Wire::new(&THREE[..1]);
-    wire.run(Duration::from_secs(40));
+fn arp_probes_of_3000_new_addresses_are_rate_limited() {
+    let mut segment = Segment::new(&NODES[..1]);
+    segment.run(Duration::from_secs(40));
     let units: Vec<_> = (0..3_000u16)
-        .map(|n| unit(&[IpAddr::from([10, 0, (n >> 8) as u8, n as u8])], &THREE[..1]))
+        .map(|n| unit(&[IpAddr::from([10, 0, (n >> 8) as u8, n as u8])], &NODES[..1]))
         .collect();
-    wire.units(&units);
-    wire.run(Duration::from_secs(1));
-    let asked = wire.node(THREE[0]).checked.len();
-    assert!((900..=1_100).contains(&asked), "{asked} in the first second");
-    wire.run(Duration::from_secs(10));
-    assert_eq!(wire.node(THREE[0]).checked.len(), 9_000);
-    assert_eq!(wire.node(THREE[0]).machine.owned().count(), 3_000);
+    segment.units(&units);
+    segment.run(Duration::from_secs(1));
+    let probes = segment.node(NODES[0]).probed.len();
+    assert!((900..=1_100).contains(&probes), "{probes} probes in the first second");
+    segment.run(Duration::from_secs(10));
+    assert_eq!(segment.node(NODES[0]).probed.len(), 9_000);
+    assert_eq!(segment.node(NODES[0]).machine.owned().count(), 3_000);
 }
 
 #[test]
-fn the_last_word_about_an_address_is_its_holders() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
-    seen(&mut wire, STRANGER, true);
-    wire.run(Duration::from_secs(2));
-    seen(&mut wire, STRANGER, true);
-    wire.run(Duration::from_secs(7));
-    assert_eq!(wire.node(owner).defended, 1, "not again so soon");
-    wire.run(Duration::from_secs(2));
-    assert_eq!(wire.node(owner).defended, 2);
-    wire.run(Duration::from_secs(60));
-    assert_eq!(wire.node(owner).defended, 2, "and then there is nothing to say");
+fn the_final_announcement_of_an_address_is_its_owners() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
+    receive_arp(&mut segment, FOREIGN_HOST, true);
+    segment.run(Duration::from_secs(2));
+    receive_arp(&mut segment, FOREIGN_HOST, true);
+    segment.run(Duration::from_secs(7));
+    assert_eq!(segment.node(owner).defenses, 1, "the second defense is postponed");
+    segment.run(Duration::from_secs(2));
+    assert_eq!(segment.node(owner).defenses, 2);
+    segment.run(Duration::from_secs(60));
+    assert_eq!(segment.node(owner).defenses, 2, "no defense without a new frame");
 }
 
 #[test]
-fn an_address_that_is_being_asked_for_may_become_another_node_s_turn() {
-    let mut wire = Wire::new(&THREE);
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).cut = true;
-    wire.run(Duration::from_secs(40));
+fn a_better_node_may_claim_an_address_during_its_probes() {
+    let mut segment = Segment::new(&NODES);
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).partitioned = true;
+    segment.run(Duration::from_secs(40));
     for name in &order[1..] {
-        wire.input(name, Input::Units(vec![unit(&[VIP], &THREE)]));
+        segment.input(name, Input::Units(vec![unit(&[VIP], &NODES)]));
     }
-    wire.run(ms(10));
-    wire.input(order[1], Input::Foreign { address: VIP, mac: STRANGER, announced: false });
-    wire.node(order[1]).checked.clear();
+    segment.run(ms(10));
+    segment
+        .input(order[1], Input::ForeignFrame { address: VIP, mac: FOREIGN_HOST, announced: false });
+    segment.node(order[1]).probed.clear();
     // Ten seconds later the node probes the address; meanwhile a better node starts.
-    while wire.node(order[1]).checked.is_empty() {
-        wire.run(ms(10));
+    while segment.node(order[1]).probed.is_empty() {
+        segment.run(ms(10));
     }
-    wire.node(order[0]).cut = false;
-    wire.run(Duration::from_secs(1));
-    wire.input(order[0], Input::Units(vec![unit(&[VIP], &THREE)]));
-    // `Wire::run` panics if a machine returns a deadline that has passed.
-    wire.run(Duration::from_secs(60));
-    assert_eq!(wire.owners(VIP).len(), 1);
+    segment.node(order[0]).partitioned = false;
+    segment.run(Duration::from_secs(1));
+    segment.input(order[0], Input::Units(vec![unit(&[VIP], &NODES)]));
+    // `Segment::run` panics if a machine returns a deadline that has passed.
+    segment.run(Duration::from_secs(60));
+    assert_eq!(segment.owners(VIP).len(), 1);
 }
 
 #[test]
-fn a_wrong_death_doubles_the_patience_once_however_many_addresses_it_was_about() {
-    let mut wire = settled();
+fn a_wrong_failure_doubles_the_patience_once_for_all_addresses() {
+    let mut segment = settled_segment();
     let addresses: Vec<_> = (1..=6).map(|n| IpAddr::from([10, 1, 0, n])).collect();
-    let order = ranked(&THREE, VIP);
+    let order = ranked(&NODES, VIP);
     let all: Vec<_> = addresses
         .iter()
         .map(|address| unit(&[*address], &order[..2]))
-        .chain([unit(&[VIP], &THREE)])
+        .chain([unit(&[VIP], &NODES)])
         .collect();
-    wire.units(&all);
-    wire.run(Duration::from_secs(2));
-    let (mac, proxied) =
-        (wire.node(order[0]).mac, wire.node(order[0]).machine.owned().collect::<Vec<_>>());
-    assert!(proxied.len() > 1, "{proxied:?}");
-    wire.proxy = true;
-    wire.node(order[0]).cut = true;
-    wire.run(Duration::from_secs(2));
-    for address in proxied {
-        wire.input(order[1], Input::Foreign { address, mac, announced: true });
+    segment.units(&all);
+    segment.run(Duration::from_secs(2));
+    let (mac, owned) =
+        (segment.node(order[0]).mac, segment.node(order[0]).machine.owned().collect::<Vec<_>>());
+    assert!(owned.len() > 1, "{owned:?}");
+    segment.proxy = true;
+    segment.node(order[0]).partitioned = true;
+    segment.run(Duration::from_secs(2));
+    for address in owned {
+        segment.input(order[1], Input::ForeignFrame { address, mac, announced: true });
     }
-    assert_eq!(wire.node(order[1]).machine.peers[order[0]].patience, Duration::from_secs(2));
+    assert_eq!(segment.node(order[1]).machine.peers[order[0]].patience, Duration::from_secs(2));
 }
 
 #[test]
-fn who_has_yet_to_prove_that_it_is_a_member_is_no_stranger() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
-    let newcomer = faults::said(
+fn a_newcomer_under_challenge_is_no_foreign_host() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
+    let newcomer = faults::frame_from(
         "node9",
         9,
         1,
         Body::Hello { generation: 0, accepted_keys: vec![], failing: FailingReport::default() },
     );
     let Input::Frame { source, .. } = newcomer else { unreachable!("a frame") };
-    wire.input(owner, newcomer);
-    seen(&mut wire, source, true);
-    assert!(troubles(&mut wire, owner).is_empty());
+    segment.input(owner, newcomer);
+    receive_arp(&mut segment, source, true);
+    assert!(conflicts_of(&mut segment, owner).is_empty());
     // The newcomer does not reply to its challenge, and is removed when the next one arrives.
-    wire.run(ms(1_100));
-    let Input::Frame { frame, .. } = faults::said(
+    segment.run(ms(1_100));
+    let Input::Frame { frame, .. } = faults::frame_from(
         "node8",
         8,
         1,
@@ -341,30 +378,30 @@ fn who_has_yet_to_prove_that_it_is_a_member_is_no_stranger() {
     ) else {
         unreachable!("a frame")
     };
-    wire.input(owner, Input::Frame { source: Mac([2, 9, 9, 9, 9, 8]), frame });
-    seen(&mut wire, source, true);
-    assert_eq!(troubles(&mut wire, owner), by(ConflictKind::ForeignHost, source));
+    segment.input(owner, Input::Frame { source: Mac([2, 9, 9, 9, 9, 8]), frame });
+    receive_arp(&mut segment, source, true);
+    assert_eq!(conflicts_of(&mut segment, owner), conflict_with(ConflictKind::ForeignHost, source));
 }
 
 #[test]
-fn a_newcomer_that_goes_on_to_speak_is_no_stranger_however_long_its_answers_are_lost() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
+fn a_newcomer_that_keeps_sending_is_no_foreign_host() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
     let source = |node: u8| Mac([2, 9, 9, 9, 9, node]);
-    let speaks = |wire: &mut Wire, node: u8, clock| {
+    let send = |segment: &mut Segment, node: u8, clock| {
         let Input::Frame { frame, .. } =
-            faults::said(&format!("node{node}"), 9, clock, Body::ListRequest)
+            faults::frame_from(&format!("node{node}"), 9, clock, Body::ListRequest)
         else {
             return;
         };
-        wire.input(owner, Input::Frame { source: source(node), frame });
+        segment.input(owner, Input::Frame { source: source(node), frame });
     };
     for n in 1..=4 {
-        speaks(&mut wire, 9, n);
-        wire.run(ms(300));
+        send(&mut segment, 9, n);
+        segment.run(ms(300));
     }
-    // Silent newcomers are removed now.
-    speaks(&mut wire, 8, 1);
-    seen(&mut wire, source(9), true);
-    assert!(troubles(&mut wire, owner).is_empty());
+    // This frame removes newcomers that have sent nothing for a second.
+    send(&mut segment, 8, 1);
+    receive_arp(&mut segment, source(9), true);
+    assert!(conflicts_of(&mut segment, owner).is_empty());
 }

@@ -1,67 +1,79 @@
-//! Key rotation: each node gets and drops keys at a different time, and no node is excluded.
+//! Secret rotation: nodes read the new key at different times, and no node is excluded.
 
 use super::*;
 
-/// Runs ten minutes in which only keys change: the owner stays the same, and no node is suspected.
-fn undisturbed(wire: &mut Wire, steps: impl IntoIterator<Item = (&'static str, HelloKeyRing)>) {
-    let owner = ranked(&THREE, VIP)[0];
+/// Applies key rings to nodes, 7 s apart. Checks that the owner stays the same, and that no node is
+/// suspected.
+fn rotate(segment: &mut Segment, steps: impl IntoIterator<Item = (&'static str, HelloKeyRing)>) {
+    let owner = ranked(&NODES, VIP)[0];
     for (name, ring) in steps {
-        wire.node(name).ring = ring.clone();
-        wire.input(name, Input::Keys(ring.ids()));
-        wire.run(Duration::from_secs(7));
+        segment.node(name).ring = ring.clone();
+        segment.input(name, Input::Keys(ring.ids()));
+        segment.run(Duration::from_secs(7));
     }
-    assert_eq!(wire.owners(VIP), [owner]);
-    assert_eq!((wire.longest_gap(VIP), wire.longest_double(VIP)), (Duration::ZERO, Duration::ZERO));
-    for name in THREE {
-        assert_eq!(wire.node(name).machine.counts().suspicions, 0, "{name}");
+    assert_eq!(segment.owners(VIP), [owner]);
+    assert_eq!(
+        (segment.longest_gap(VIP), segment.longest_overlap(VIP)),
+        (Duration::ZERO, Duration::ZERO)
+    );
+    for name in NODES {
+        assert_eq!(segment.node(name).machine.counts().suspicions, 0, "{name}");
     }
 }
 
-fn signs_with(wire: &mut Wire, name: &str) -> Option<u32> {
-    wire.node(name).machine.signing_key()
+fn signing_key(segment: &mut Segment, name: &str) -> Option<u32> {
+    segment.node(name).machine.signing_key()
 }
 
 #[test]
-fn a_key_is_changed_one_node_after_the_other_and_nobody_is_suspected() {
+fn a_rolling_key_rotation_suspects_no_node() {
     let (old, new) = (HelloKey::new([7; 32]), HelloKey::new([8; 32]));
     let (both, only_new) =
         (HelloKeyRing::new(vec![new.clone(), old.clone()]), HelloKeyRing::new(vec![new.clone()]));
-    let mut wire = settled();
-    undisturbed(&mut wire, THREE[..2].iter().map(|name| (*name, both.clone())));
-    assert_eq!(signs_with(&mut wire, "node1"), Some(old.id()), "node3 cannot read the new key yet");
-    undisturbed(&mut wire, [("node3", both)]);
-    for name in THREE {
-        assert_eq!(signs_with(&mut wire, name), Some(new.id()), "all say that they accept it");
+    let mut segment = settled_segment();
+    rotate(&mut segment, NODES[..2].iter().map(|name| (*name, both.clone())));
+    assert_eq!(
+        signing_key(&mut segment, "node1"),
+        Some(old.id()),
+        "node3 cannot read the new key yet"
+    );
+    rotate(&mut segment, [("node3", both)]);
+    for name in NODES {
+        assert_eq!(signing_key(&mut segment, name), Some(new.id()), "all nodes accept the new key");
     }
-    undisturbed(&mut wire, THREE.map(|name| (name, only_new.clone())));
+    rotate(&mut segment, NODES.map(|name| (name, only_new.clone())));
 }
 
 #[test]
-fn a_node_that_starts_with_the_old_key_only_is_let_in() {
+fn a_node_with_only_the_old_key_is_admitted() {
     let (old, new) = (HelloKey::new([7; 32]), HelloKey::new([8; 32]));
     let both = HelloKeyRing::new(vec![new, old]);
-    let mut wire = settled();
-    let last = ranked(&THREE, VIP)[2];
-    wire.node(last).up = false;
-    undisturbed_but_for(&mut wire, last, &both);
+    let mut segment = settled_segment();
+    let last = ranked(&NODES, VIP)[2];
+    segment.node(last).up = false;
+    rotate_all_but(&mut segment, last, &both);
     // The node returns before it has read the new key.
-    wire.start(last);
-    wire.run(Duration::from_secs(3));
+    segment.start(last);
+    segment.run(Duration::from_secs(3));
     assert_eq!(
-        wire.node(last).machine.live_peers().count(),
+        segment.node(last).machine.live_peers().count(),
         2,
-        "it hears the others, who sign with the old key for it"
+        "{last} receives frames with the old key"
     );
-    for name in THREE.iter().filter(|name| **name != last) {
-        assert_eq!(wire.node(name).machine.live_peers().count(), 2, "{name} hears it");
+    for name in NODES.iter().filter(|name| **name != last) {
+        assert_eq!(
+            segment.node(name).machine.live_peers().count(),
+            2,
+            "{name} receives frames of {last}"
+        );
     }
 }
 
-/// Gives the ring to all nodes but one.
-fn undisturbed_but_for(wire: &mut Wire, without: &str, ring: &HelloKeyRing) {
-    for name in THREE.iter().filter(|name| **name != without) {
-        wire.node(name).ring = ring.clone();
-        wire.input(name, Input::Keys(ring.ids()));
+/// Sets the key ring of all nodes but one.
+fn rotate_all_but(segment: &mut Segment, excluded: &str, ring: &HelloKeyRing) {
+    for name in NODES.iter().filter(|name| **name != excluded) {
+        segment.node(name).ring = ring.clone();
+        segment.input(name, Input::Keys(ring.ids()));
     }
-    wire.run(Duration::from_secs(10));
+    segment.run(Duration::from_secs(10));
 }

@@ -5,86 +5,97 @@ use super::*;
 use crate::wire::hello::{Body, FailingReport, ReleaseReason};
 
 #[test]
-fn of_two_links_of_a_node_on_one_wire_one_speaks() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
+fn one_of_two_interfaces_of_a_node_on_a_segment_is_active() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
     // Input from the thread of the owner's other interface.
-    wire.input(owner, Input::SiblingInterface { is_active: true });
-    assert!(wire.node(owner).machine.is_standby());
-    wire.run(ms(2));
-    assert_ne!(wire.owners(VIP), [owner], "it handed over and is silent");
-    let sent = wire.sent_by(owner);
+    segment.input(owner, Input::SiblingInterface { is_active: true });
+    assert!(segment.node(owner).machine.is_standby());
+    segment.run(ms(2));
+    assert_ne!(segment.owners(VIP), [owner], "the standby interface has handed over");
+    let sent = segment.multicast_frames_sent(owner);
     for _ in 0..10 {
-        wire.run(Duration::from_secs(1));
-        wire.input(owner, Input::SiblingInterface { is_active: true });
+        segment.run(Duration::from_secs(1));
+        segment.input(owner, Input::SiblingInterface { is_active: true });
     }
-    assert_eq!(wire.sent_by(owner), sent, "not a word while the other link is heard");
+    assert_eq!(segment.multicast_frames_sent(owner), sent, "the standby interface sends nothing");
     // The interfaces are on different segments again.
-    wire.run(ms(3_400));
-    assert_eq!((wire.node(owner).machine.is_standby(), wire.sent_by(owner)), (true, sent));
-    wire.run(ms(200));
-    assert!(!wire.node(owner).machine.is_standby() && wire.sent_by(owner) > sent);
-    wire.run(Duration::from_secs(40));
-    assert_eq!(wire.owners(VIP), [owner], "it has its address back after the failback delay");
+    segment.run(ms(3_400));
+    assert_eq!(
+        (segment.node(owner).machine.is_standby(), segment.multicast_frames_sent(owner)),
+        (true, sent)
+    );
+    segment.run(ms(200));
+    assert!(
+        !segment.node(owner).machine.is_standby() && segment.multicast_frames_sent(owner) > sent
+    );
+    segment.run(Duration::from_secs(40));
+    assert_eq!(segment.owners(VIP), [owner], "the address returns after the preempt delay");
 }
 
 #[test]
-fn a_muted_link_that_precedes_the_other_one_from_now_on_speaks_at_once() {
-    let mut wire = settled();
-    let owner = ranked(&THREE, VIP)[0];
-    wire.input(owner, Input::SiblingInterface { is_active: true });
-    wire.run(ms(100));
-    let sent = wire.sent_by(owner);
-    wire.input(owner, Input::SiblingInterface { is_active: false });
-    assert!(!wire.node(owner).machine.is_standby() && wire.sent_by(owner) > sent);
+fn a_standby_interface_that_becomes_active_sends_at_once() {
+    let mut segment = settled_segment();
+    let owner = ranked(&NODES, VIP)[0];
+    segment.input(owner, Input::SiblingInterface { is_active: true });
+    segment.run(ms(100));
+    let sent = segment.multicast_frames_sent(owner);
+    segment.input(owner, Input::SiblingInterface { is_active: false });
+    assert!(
+        !segment.node(owner).machine.is_standby() && segment.multicast_frames_sent(owner) > sent
+    );
 }
 
 #[test]
-fn a_link_that_is_no_longer_used_releases_at_once_and_claims_nothing_after_that() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.input(order[0], Input::InterfaceRemoved);
-    assert!(!wire.owners(VIP).contains(&order[0]));
-    wire.run(ms(200));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    wire.run(Duration::from_secs(120));
-    assert_eq!(wire.owners(VIP), [order[1]]);
+fn a_removed_interface_releases_at_once_and_claims_nothing() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.input(order[0], Input::InterfaceRemoved);
+    assert!(!segment.owners(VIP).contains(&order[0]));
+    segment.run(ms(200));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    segment.run(Duration::from_secs(120));
+    assert_eq!(segment.owners(VIP), [order[1]]);
     let suspicions: u64 =
-        THREE.iter().map(|name| wire.node(name).machine.counts().suspicions).sum();
-    assert_eq!((suspicions, wire.node(order[0]).left), (0, false));
+        NODES.iter().map(|name| segment.node(name).machine.counts().suspicions).sum();
+    assert_eq!((suspicions, segment.node(order[0]).finished), (0, false));
 }
 
 #[test]
-fn the_link_that_speaks_says_hello_at_once_and_no_more_than_once_a_stagger() {
-    let mut wire = settled();
-    let idle = ranked(&THREE, VIP)[2];
-    wire.run(ms(200));
-    let sent = wire.sent_by(idle);
+fn the_active_interface_sends_at_most_one_hello_per_stagger() {
+    let mut segment = settled_segment();
+    let idle = ranked(&NODES, VIP)[2];
+    segment.run(ms(200));
+    let sent = segment.multicast_frames_sent(idle);
     for _ in 0..10 {
-        wire.input(idle, Input::SiblingInterface { is_active: false });
+        segment.input(idle, Input::SiblingInterface { is_active: false });
     }
-    assert_eq!(wire.sent_by(idle), sent + 1);
+    assert_eq!(segment.multicast_frames_sent(idle), sent + 1);
 }
 
 #[test]
-fn a_node_whose_main_loop_stands_still_hands_over_and_is_fresh_when_it_goes_on() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.input(order[0], Input::MainLoopStalled(true));
-    wire.run(ms(200));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    assert!(!wire.node(order[0]).left, "nobody asked it to end");
-    wire.input(order[0], Input::MainLoopStalled(false));
-    wire.run(Duration::from_secs(29));
-    assert_eq!(wire.owners(VIP), [order[1]], "fresh");
-    wire.run(Duration::from_secs(90));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    assert_eq!(wire.longest_gap(VIP), Duration::ZERO);
-    assert!(wire.longest_double(VIP) <= ms(1), "make before break: {:?}", wire.longest_double(VIP));
+fn a_stalled_main_loop_causes_a_handover_and_a_preempt_delay() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.input(order[0], Input::MainLoopStalled(true));
+    segment.run(ms(200));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    assert!(!segment.node(order[0]).finished, "a stalled main loop does not finish the handover");
+    segment.input(order[0], Input::MainLoopStalled(false));
+    segment.run(Duration::from_secs(29));
+    assert_eq!(segment.owners(VIP), [order[1]], "in preempt delay");
+    segment.run(Duration::from_secs(90));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
+    assert!(
+        segment.longest_overlap(VIP) <= ms(1),
+        "make before break: {:?}",
+        segment.longest_overlap(VIP)
+    );
 }
 
 #[test]
-fn a_unit_of_many_addresses_is_one_conflict_and_moves_whole() {
+fn a_unit_of_several_addresses_is_one_conflict_and_moves_whole() {
     let addresses: Vec<IpAddr> = (0..4u16)
         .flat_map(|n| {
             [IpAddr::from([10, 0, 0, n as u8]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])]
@@ -93,43 +104,44 @@ fn a_unit_of_many_addresses_is_one_conflict_and_moves_whole() {
     let first = addresses[0];
     // Two units, such that the addresses of one are not adjacent in any order.
     let pair = [[addresses[0], addresses[1]], [addresses[2], addresses[3]]];
-    let units: Vec<_> = pair.iter().map(|both| unit(both, &THREE)).collect();
-    let mut wire = Wire::new(&THREE);
-    wire.units(&units);
-    wire.run(Duration::from_secs(40));
-    let owner = ranked(&THREE, first)[0];
-    wire.node(owner).cut = true;
-    wire.run(Duration::from_secs(3));
-    wire.node(owner).cut = false;
-    wire.run(Duration::from_secs(2));
+    let units: Vec<_> = pair.iter().map(|both| unit(both, &NODES)).collect();
+    let mut segment = Segment::new(&NODES);
+    segment.units(&units);
+    segment.run(Duration::from_secs(40));
+    let owner = ranked(&NODES, first)[0];
+    segment.node(owner).partitioned = true;
+    segment.run(Duration::from_secs(3));
+    segment.node(owner).partitioned = false;
+    segment.run(Duration::from_secs(2));
     for address in pair.iter().flatten() {
-        assert_eq!(wire.owners(*address).len(), 1);
+        assert_eq!(segment.owners(*address).len(), 1);
     }
-    let conflicts: u64 = THREE.iter().map(|name| wire.node(name).machine.counts().conflicts).sum();
-    assert!(conflicts <= 6, "two units met, and not four: {conflicts}");
+    let conflicts: u64 =
+        NODES.iter().map(|name| segment.node(name).machine.counts().conflicts).sum();
+    assert!(conflicts <= 6, "one conflict per unit, not per address: {conflicts}");
 }
 
 #[test]
-fn after_a_heal_who_asked_the_loser_is_told() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[0]).cut = true;
-    wire.run(Duration::from_secs(3));
-    let told = wire.node(order[1]).refreshed;
-    wire.node(order[0]).cut = false;
-    wire.run(Duration::from_secs(1));
-    assert_eq!(wire.owners(VIP), [order[1]]);
-    assert!(wire.node(order[1]).refreshed > told);
+fn the_owner_announces_again_after_a_partition() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[0]).partitioned = true;
+    segment.run(Duration::from_secs(3));
+    let before = segment.node(order[1]).announce_series;
+    segment.node(order[0]).partitioned = false;
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owners(VIP), [order[1]]);
+    assert!(segment.node(order[1]).announce_series > before);
 }
 
 #[test]
-fn frames_that_overtake_each_other_cost_no_question() {
+fn reordered_frames_are_applied_and_replays_are_stale() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     let at = Instant::from_millis(1_500);
-    faults::introduce(&mut machine, "node2", 9, at);
+    faults::admit_peer(&mut machine, "node2", 9, at);
     while machine.poll().is_some() {}
-    let said = |clock, body| faults::said("node2", 9, clock, body);
+    let node2_frame = |clock, body| faults::frame_from("node2", 9, clock, body);
     let address = |n: u8| vec![IpAddr::from([10, 0, 0, n])];
     let list = |part, n| Body::List {
         generation: 3,
@@ -156,46 +168,49 @@ fn frames_that_overtake_each_other_cost_no_question() {
         reason: ReleaseReason::NotCandidate,
     };
     let claims = |machine: &ClaimMachine| machine.peers["node2"].claims.len();
-    // The second part of a list, then the first, with a hello in between.
-    machine.handle(said(12, list(1, 2)), at);
-    machine.handle(said(13, hello(3)), at);
-    machine.handle(said(11, list(0, 1)), at);
+    // The second part of a list arrives before the first part, with a hello in between.
+    machine.handle(node2_frame(12, list(1, 2)), at);
+    machine.handle(node2_frame(13, hello(3)), at);
+    machine.handle(node2_frame(11, list(0, 1)), at);
     assert_eq!((claims(&machine), machine.counts().stale_frames), (2, 0));
-    // A claim that was overtaken by its hello.
-    machine.handle(said(21, hello(4)), at);
-    machine.handle(said(20, claim(3)), at);
+    // A claim arrives after the hello that followed it.
+    machine.handle(node2_frame(21, hello(4)), at);
+    machine.handle(node2_frame(20, claim(3)), at);
     assert_eq!((claims(&machine), machine.counts().stale_frames), (3, 0));
-    assert!(!machine.peers["node2"].missed, "it came after all");
-    // Replayed frames are stale, each of them.
+    assert!(!machine.peers["node2"].missed, "the late claim is applied");
+    // All replayed frames are stale.
     for (clock, body) in [(11, list(0, 1)), (20, claim(4)), (9, release)] {
-        machine.handle(said(clock, body), at);
+        machine.handle(node2_frame(clock, body), at);
         assert_eq!(claims(&machine), 3, "clock {clock}");
     }
     assert_eq!(machine.counts().stale_frames, 3);
 }
 
 #[test]
-fn hellos_that_are_lost_for_a_minute_while_answers_pass_make_no_second_owner() {
-    let mut wire = settled();
+fn challenge_responses_prevent_a_second_owner_without_hellos() {
+    let mut segment = settled_segment();
     // All multicast frames are lost; unicast frames arrive.
-    wire.loses_multicast = true;
-    wire.run(Duration::from_secs(60));
-    assert_eq!(wire.owners(VIP), [ranked(&THREE, VIP)[0]]);
-    assert_eq!((wire.longest_gap(VIP), wire.longest_double(VIP)), (Duration::ZERO, Duration::ZERO));
-    let refuted: u64 = THREE.iter().map(|name| wire.node(name).machine.counts().refuted).sum();
-    assert!(refuted > 100, "they were in doubt all the time: {refuted}");
+    segment.loses_multicast = true;
+    segment.run(Duration::from_secs(60));
+    assert_eq!(segment.owners(VIP), [ranked(&NODES, VIP)[0]]);
+    assert_eq!(
+        (segment.longest_gap(VIP), segment.longest_overlap(VIP)),
+        (Duration::ZERO, Duration::ZERO)
+    );
+    let refuted: u64 = NODES.iter().map(|name| segment.node(name).machine.counts().refuted).sum();
+    assert!(refuted > 100, "too few refuted suspicions: {refuted}");
 }
 
 #[test]
-fn who_was_cut_off_and_started_anew_leaves_no_client_behind() {
-    let mut wire = settled();
-    let order = ranked(&THREE, VIP);
-    wire.node(order[2]).cut = true;
-    wire.run(Duration::from_secs(3));
-    assert_eq!(wire.owners(VIP).len(), 2, "it answers on its side");
-    let before = wire.node(order[0]).defended;
-    wire.start(order[2]);
-    wire.run(Duration::from_secs(2));
-    assert_eq!(wire.owners(VIP), [order[0]]);
-    assert_eq!(wire.node(order[0]).defended, before + 1);
+fn the_owner_announces_after_a_partitioned_peer_restarts() {
+    let mut segment = settled_segment();
+    let order = ranked(&NODES, VIP);
+    segment.node(order[2]).partitioned = true;
+    segment.run(Duration::from_secs(3));
+    assert_eq!(segment.owners(VIP).len(), 2, "the partitioned node announces on its side");
+    let before = segment.node(order[0]).defenses;
+    segment.start(order[2]);
+    segment.run(Duration::from_secs(2));
+    assert_eq!(segment.owners(VIP), [order[0]]);
+    assert_eq!(segment.node(order[0]).defenses, before + 1);
 }

@@ -1,4 +1,4 @@
-//! BGPPeers as users write them, and the problems of invalid ones.
+//! Decoding of valid and invalid BGPPeers.
 
 use serde_json::{Value, json};
 
@@ -15,17 +15,18 @@ fn peer(spec: Value) -> BgpPeer {
         .into()
 }
 
-fn sound(spec: Value) -> SessionParameters {
-    peer(spec).session.expect("nothing is wrong with it")
+/// Returns the session parameters of a valid BGPPeer.
+fn session_of(spec: Value) -> SessionParameters {
+    peer(spec).session.expect("a valid BGPPeer")
 }
 
 #[test]
-fn what_is_not_written_is_as_with_metallb() {
-    let least = SessionParameters {
+fn the_defaults_are_those_of_metallb() {
+    let defaults = SessionParameters {
         my_asn: 64512,
         peer_asn: PeerAsn::Number(64513),
         local_asn: None,
-        place: PeerLocation::Address("10.0.0.1".parse().expect("address")),
+        location: PeerLocation::Address("10.0.0.1".parse().expect("address")),
         source: None,
         port: 179,
         hold: Duration::from_secs(90),
@@ -39,25 +40,25 @@ fn what_is_not_written_is_as_with_metallb() {
         ttl_security_hops: None,
         dual_stack: false,
     };
-    assert_eq!(sound(json!({})), least);
+    assert_eq!(session_of(json!({})), defaults);
     assert_eq!(
-        sound(
+        session_of(
             json!({"password": "", "passwordSecret": {"name": "", "namespace": ""}, "bfdProfile": ""})
         ),
-        least
+        defaults
     );
     assert!(peer(json!({})).selects_node(&BTreeMap::new()));
 }
 
 #[test]
-fn each_field_is_read() {
-    let all = sound(json!({
+fn each_field_is_decoded() {
+    let all = session_of(json!({
         "peerASN": null, "dynamicASN": "external", "localASN": 65000, "peerAddress": "", "interface": "eth1", "sourceAddress": "fd00::1",
         "peerPort": 1179, "connectTime": "10s", "routerID": "10.0.0.9", "passwordSecret": {"name": "secret", "namespace": "lb"},
         "bfdProfile": "fast", "enableGracefulRestart": true, "ttlSecurityHops": 2, "dualStackAddressFamily": true, "disableMP": true,
     }));
     assert_eq!((all.peer_asn, all.local_asn), (PeerAsn::External, Some(65000)));
-    assert_eq!(all.place, PeerLocation::Interface("eth1".into()));
+    assert_eq!(all.location, PeerLocation::Interface("eth1".into()));
     assert_eq!((all.source, all.port), (Some("fd00::1".parse().expect("address")), 1179));
     assert_eq!(
         (all.connect, all.router_id),
@@ -69,9 +70,12 @@ fn each_field_is_read() {
         (Some("fast"), true, true)
     );
     assert_eq!((all.multi_hop, all.ttl_security_hops), (false, Some(2)));
-    assert_eq!(sound(json!({"password": "x"})).password, Some(PasswordSource::Plain("x".into())));
-    assert!(sound(json!({"ebgpMultiHop": true})).multi_hop);
-    let internal = sound(json!({"peerASN": 0, "dynamicASN": "internal"}));
+    assert_eq!(
+        session_of(json!({"password": "x"})).password,
+        Some(PasswordSource::Plain("x".into()))
+    );
+    assert!(session_of(json!({"ebgpMultiHop": true})).multi_hop);
+    let internal = session_of(json!({"peerASN": 0, "dynamicASN": "internal"}));
     assert_eq!(internal.peer_asn, PeerAsn::Number(64512));
     let of_rack = peer(json!({"nodeSelectors": [{"matchLabels": {"rack": "a"}}]}));
     assert!(
@@ -81,20 +85,24 @@ fn each_field_is_read() {
 }
 
 #[test]
-fn of_hold_time_and_keepalive_time_one_says_the_other() {
+fn hold_time_and_keepalive_time_determine_each_other() {
     let timers = |spec| {
-        let session = sound(spec);
+        let session = session_of(spec);
         (session.hold.as_secs(), session.keepalive.as_secs())
     };
     assert_eq!(timers(json!({"holdTime": "30s"})), (30, 10));
     assert_eq!(timers(json!({"keepaliveTime": "7s"})), (21, 7));
     assert_eq!(timers(json!({"holdTime": "1m30s", "keepaliveTime": "1500ms"})), (90, 2));
     assert_eq!(timers(json!({"holdTime": "18h12m15s"})), (65_535, 21_845));
-    assert_eq!(timers(json!({"holdTime": "2.6s", "keepaliveTime": "0.5s"})), (3, 1), "rounded");
+    assert_eq!(
+        timers(json!({"holdTime": "2.6s", "keepaliveTime": "0.5s"})),
+        (3, 1),
+        "fractions are rounded to whole seconds"
+    );
 }
 
 #[test]
-fn what_means_nothing_is_said_with_its_field() {
+fn an_invalid_field_is_reported_by_its_name() {
     let long = "x".repeat(81);
     let cases = [
         (json!({"myASN": 0}), "spec.myASN is 0"),
@@ -138,14 +146,14 @@ fn what_means_nothing_is_said_with_its_field() {
             "spec.nodeSelectors:",
         ),
     ];
-    for (spec, why) in cases {
+    for (spec, reason) in cases {
         let problem = peer(spec.clone()).session.expect_err("a problem").to_string();
-        assert!(problem.contains(why), "{spec}: {problem}");
+        assert!(problem.contains(reason), "{spec}: {problem}");
     }
 }
 
 #[test]
-fn no_text_is_a_time_that_panics() {
+fn an_invalid_duration_causes_no_panic() {
     for text in [
         "",
         "s",

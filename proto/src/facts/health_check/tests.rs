@@ -1,4 +1,4 @@
-//! Tables of the grammar, and random texts.
+//! Tables of valid and invalid annotations, and random texts.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn http(path: &str) -> CheckKind {
 }
 
 #[test]
-fn every_shape_of_a_check_is_read() {
+fn every_format_of_a_check_is_decoded() {
     use CheckKind::Tcp;
     use CheckPort::Number;
     let web = || CheckPort::Named("web".into());
@@ -65,17 +65,17 @@ fn every_shape_of_a_check_is_read() {
     assert_eq!(
         HealthCheck::read("tcp", Some("")),
         Ok(check(Tcp, CheckPort::Named("".into()))),
-        "a port needs no name"
+        "a port may have no name"
     );
     assert_eq!(
         HealthCheck::read("tcp:53", None),
         Ok(check(Tcp, Number(53))),
-        "nor a Service a TCP port"
+        "a Service without a TCP port may name a port in the annotation"
     );
 }
 
 #[test]
-fn what_is_wrong_is_named_with_what_to_write_instead() {
+fn every_problem_has_a_message_with_a_fix() {
     let port = "is not a port: write a number from 1 to 65535";
     let setting = "is not a setting: write interval=, timeout=, fall= or rise= and its value";
     let interval = "write a time from 100ms to 300s, such as 1s";
@@ -130,7 +130,7 @@ fn what_is_wrong_is_named_with_what_to_write_instead() {
 }
 
 #[test]
-fn a_path_has_a_longest_length() {
+fn a_path_has_a_maximum_length() {
     let longest = format!("/{}", "x".repeat(PATH_MAX - 1));
     let read =
         |path: &str| HealthCheck::read(&format!("http{path}"), Some("")).map(|check| check.kind);
@@ -144,7 +144,7 @@ fn a_path_has_a_longest_length() {
 
 proptest! {
     #[test]
-    fn whatever_is_written_is_read_or_refused_in_few_words(
+    fn any_text_is_decoded_or_rejected_with_a_short_message(
         text in "(tcp|http|.{0,200}):?[0-9]{0,7}(/.{0,80})?(;? ?(interval|fall|rise|timeout|.{0,99})=.{0,200}){0,3}",
         port in proptest::option::of("[a-z]{0,5}"),
     ) {

@@ -27,16 +27,16 @@ fn a_dual_stack_service_keeps_the_order_of_its_families() {
         [Some(IpMode::Vip), None]
     );
     assert_eq!(service.pool_annotation.as_deref(), Some("lan"));
-    let kept: Vec<_> = service.conditions.iter().map(|c| (c.kind, c.status, c.since)).collect();
+    let stored: Vec<_> = service.conditions.iter().map(|c| (c.kind, c.status, c.since)).collect();
     let expect = [
         (ServiceConditionType::AddressAssigned, ConditionStatus::True, Some(1_767_323_045)),
         (ServiceConditionType::Announced, ConditionStatus::Unknown, None),
     ];
-    assert_eq!(kept, expect, "conditions of others are not ours to keep");
+    assert_eq!(stored, expect, "only conditions of FerroLB are stored");
 }
 
 #[test]
-fn what_is_no_load_balancer_is_not_ours() {
+fn only_load_balancers_of_a_known_class_are_served() {
     let cases = [
         (json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"]}), true),
         (json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1"}), true),
@@ -54,23 +54,23 @@ fn what_is_no_load_balancer_is_not_ours() {
             false,
         ),
     ];
-    for (spec, ours) in cases {
+    for (spec, is_served) in cases {
         let service = service(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec}));
         assert_eq!(
             service.is_served_by_ferrolb(&["ferrolb.io/ferrolb".to_owned()], true),
-            ours,
+            is_served,
             "{spec}"
         );
         assert_eq!(
             service.is_served_by_ferrolb(&["ferrolb.io/ferrolb".to_owned()], false),
-            ours && service.class.is_some(),
+            is_served && service.class.is_some(),
             "{spec}"
         );
     }
 }
 
 #[test]
-fn an_ingress_that_is_not_an_address_is_seen() {
+fn an_ingress_that_is_not_an_address_is_detected() {
     for ingress in [json!([{"hostname": "lb.example.com"}]), json!([{"ip": "not-an-address"}])] {
         let service =
             service(json!({"metadata": {}, "status": {"loadBalancer": {"ingress": ingress}}}));
@@ -80,10 +80,10 @@ fn an_ingress_that_is_not_an_address_is_seen() {
 }
 
 #[test]
-fn what_decides_about_addresses_is_read_and_sorted() {
+fn the_allocation_demand_is_decoded_and_sorted() {
     let service = service(json!({
         "metadata": {"namespace": "n", "name": "s", "labels": {"b": "2", "a": "1"},
-            "annotations": {"metallb.io/allow-shared-ip": "dns", "metallb.io/ip-allocated-from-pool": "theirs"}},
+            "annotations": {"metallb.io/allow-shared-ip": "dns", "metallb.io/ip-allocated-from-pool": "other"}},
         "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ipFamilyPolicy": "PreferDualStack",
             "ports": [{"protocol": "UDP", "port": 53}, {"port": 53}, {"protocol": "SCTP", "port": 9}],
             "selector": {"tier": "x", "app": "dns"}, "externalIPs": ["203.0.113.9", "no address"], "loadBalancerIP": "10.0.0.9"}
@@ -107,11 +107,11 @@ fn what_decides_about_addresses_is_read_and_sorted() {
     );
     assert_eq!((&*selector, &*labels[0].0, external_ips.len()), ("app=dns,tier=x", "a", 1));
     assert_eq!(*cluster_ips, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
-    assert_eq!(service.pool_annotation, None, "what another group's controller wrote is not ours");
+    assert_eq!(service.pool_annotation, None, "the annotation of another API group is ignored");
 }
 
 #[test]
-fn of_a_service_that_is_no_load_balancer_only_what_it_takes_from_pools_takes_memory() {
+fn other_service_types_store_only_addresses_and_labels() {
     let addresses = |texts: &[&str]| {
         texts.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect::<Box<[_]>>()
     };
@@ -131,12 +131,12 @@ fn of_a_service_that_is_no_load_balancer_only_what_it_takes_from_pools_takes_mem
     assert_eq!(
         demand(&["203.0.113.9"]),
         AllocationDemand { external_ips, labels, ..plain },
-        "its labels say which pools"
+        "labels are needed to select pools"
     );
 }
 
 #[test]
-fn in_another_api_group_the_annotation_of_that_group_is_ours() {
+fn the_pool_annotation_follows_the_api_group() {
     let object = json!({"metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": "lan"}}});
     let service = Service::read(serde_json::from_value(object).expect("service"), "metallb.io");
     assert_eq!(service.pool_annotation.as_deref(), Some("lan"));
@@ -156,8 +156,8 @@ fn the_digest_of_sharing_parameters_is_sixteen_hexadecimal_digits() {
 }
 
 #[test]
-fn what_metallb_says_that_it_has_is_ours_by_class_or_in_its_own_api_group_alone() {
-    let [now, before] =
+fn metallb_services_are_served_only_by_class_or_api_group() {
+    let [current, deprecated] =
         ["metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool"];
     let read = |annotation: &str, class: Option<&str>, group| {
         let object = json!({"metadata": {"annotations": {annotation: "lan"}},
@@ -165,27 +165,27 @@ fn what_metallb_says_that_it_has_is_ours_by_class_or_in_its_own_api_group_alone(
         Service::read(serde_json::from_value(object).expect("service"), group)
     };
     let cases = [
-        (now, None, api::GROUP, (false, true)),
-        (before, None, api::GROUP, (false, true)),
+        (current, None, api::GROUP, (false, true)),
+        (deprecated, None, api::GROUP, (false, true)),
         ("metallb.io/address-pool", None, api::GROUP, (true, false)),
-        (now, Some("ours"), api::GROUP, (true, false)),
-        (now, Some("theirs"), api::GROUP, (false, false)),
-        (now, None, "metallb.io", (true, false)),
-        (before, None, "metallb.io", (true, false)),
+        (current, Some("own"), api::GROUP, (true, false)),
+        (current, Some("other"), api::GROUP, (false, false)),
+        (current, None, "metallb.io", (true, false)),
+        (deprecated, None, "metallb.io", (true, false)),
     ];
     for (annotation, class, group, expect) in cases {
         let service = read(annotation, class, group);
-        let is = (
-            service.is_served_by_ferrolb(&["ours".to_owned()], true),
+        let actual = (
+            service.is_served_by_ferrolb(&["own".to_owned()], true),
             service.is_served_by_metallb(true),
         );
-        assert_eq!(is, expect, "{annotation} {class:?} {group}");
-        assert!(!service.is_served_by_metallb(false), "what is not ours anyhow is not contested");
+        assert_eq!(actual, expect, "{annotation} {class:?} {group}");
+        assert!(!service.is_served_by_metallb(false), "FerroLB would not serve the Service anyway");
     }
 }
 
 #[test]
-fn a_health_check_node_port_is_read_with_policy_local_alone() {
+fn a_health_check_node_port_requires_policy_local() {
     let port = |spec| {
         service(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec}))
             .health_check_node_port
@@ -200,17 +200,17 @@ fn a_health_check_node_port_is_read_with_policy_local_alone() {
 }
 
 #[test]
-fn a_health_check_asks_the_first_tcp_port_unless_it_names_one() {
+fn a_health_check_uses_the_first_tcp_port_by_default() {
     let read = |annotation: &str, ports: serde_json::Value| {
         let service = service(
             json!({"metadata": {"annotations": {"ferrolb.io/health-check": annotation}}, "spec": {"ports": ports}}),
         );
-        let told = service.health_check().map(|check| match check {
+        let port = service.health_check().map(|check| match check {
             Ok(check) => Ok(check.port.clone()),
             Err(problem) => Err(problem.clone()),
         });
-        assert_eq!(service.health_check_annotation.is_some(), told.is_some());
-        told
+        assert_eq!(service.health_check_annotation.is_some(), port.is_some());
+        port
     };
     let named = |name: &str| Some(Ok(CheckPort::Named(name.into())));
     let several = || json!([{"name": "dns", "protocol": "UDP", "port": 53}, {"name": "web", "port": 80}, {"name": "adm", "protocol": "TCP", "port": 81}]);
@@ -226,31 +226,38 @@ fn a_health_check_asks_the_first_tcp_port_unless_it_names_one() {
     assert_eq!(
         (read("", several()), read("  ", several())),
         (None, None),
-        "an empty one is not there"
+        "an empty annotation counts as absent"
     );
-    let theirs = json!({"metadata": {"annotations": {"metallb.io/health-check": "tcp:9"}}});
-    assert_eq!(service(theirs).health_check(), None, "it is known under our own prefix only");
+    let metallb_annotation =
+        json!({"metadata": {"annotations": {"metallb.io/health-check": "tcp:9"}}});
+    assert_eq!(
+        service(metallb_annotation).health_check(),
+        None,
+        "the annotation requires the prefix ferrolb.io"
+    );
 }
 
 #[test]
-fn a_slip_in_what_is_said_about_endpoints_is_kept_and_the_default_is_used() {
+fn an_invalid_endpoint_condition_is_a_problem_and_ignored() {
     let read = |text: &str| {
         service(json!({"metadata": {"annotations": {"ferrolb.io/endpoint-condition": text}}}))
     };
-    let problems = |service: &Service| service.endpoint_problems().collect::<Vec<_>>();
-    let (sound, slip) = (read("serving"), read("servign"));
-    assert_eq!((sound.endpoint_condition, problems(&sound)), (EndpointCondition::Serving, vec![]));
-    assert_eq!(slip.endpoint_condition, EndpointCondition::ReadyOrTerminating);
+    let problems = |service: &Service| {
+        service.endpoint_problems().map(|problem| problem.to_string()).collect::<Vec<_>>()
+    };
+    let (valid, invalid) = (read("serving"), read("servign"));
+    assert_eq!((valid.endpoint_condition, problems(&valid)), (EndpointCondition::Serving, vec![]));
+    assert_eq!(invalid.endpoint_condition, EndpointCondition::ReadyOrTerminating);
     assert_eq!(
-        problems(&slip),
+        problems(&invalid),
         [
             "annotation ferrolb.io/endpoint-condition: \"servign\" is not valid: write ready or serving, or remove it"
         ]
     );
-    let theirs = json!({"metadata": {"annotations": {"metallb.io/usable": "serving"}}});
+    let metallb_annotation = json!({"metadata": {"annotations": {"metallb.io/usable": "serving"}}});
     assert_eq!(
-        service(theirs).endpoint_condition,
+        service(metallb_annotation).endpoint_condition,
         EndpointCondition::ReadyOrTerminating,
-        "it is ours alone"
+        "the annotation requires the prefix ferrolb.io"
     );
 }

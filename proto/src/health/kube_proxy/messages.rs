@@ -8,11 +8,11 @@ use crate::api::KubeProxyState;
 
 /// The result of one round of requests to the health server at `url`, as part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Finding<'a> {
+enum RoundResult<'a> {
     /// The server did not respond as kube-proxy does.
     Failed {
         url: &'a str,
-        why: &'a str,
+        error: &'a str,
     },
     /// No process listens at `url`, and a health check node port reports a healthy kube-proxy.
     HealthyAtNodePort {
@@ -40,10 +40,10 @@ enum Finding<'a> {
     },
 }
 
-impl Display for Finding<'_> {
+impl Display for RoundResult<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed { url, why } => write!(f, "{url}: {why}"),
+            Self::Failed { url, error } => write!(f, "{url}: {error}"),
             Self::HealthyAtNodePort { url } => write!(
                 f,
                 "nothing listens at {url}, but a health check node port reports a healthy \
@@ -67,33 +67,33 @@ impl Display for Finding<'_> {
     }
 }
 
-/// The message about a health state. `found` is the text of a round's result.
+/// The message about a health state. `result` is the text of a round's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Message<'a> {
     Off,
     NotCheckedYet,
     /// kube-proxy may be starting, because gobgpd had no routes when the speaker started.
     MayBeStarting {
-        found: &'a str,
+        result: &'a str,
     },
     /// kube-proxy may be starting, because the Node is not Ready.
     NodeNotReady {
-        found: &'a str,
+        result: &'a str,
     },
     Healthy {
-        found: &'a str,
+        result: &'a str,
     },
     Unhealthy {
-        found: &'a str,
+        result: &'a str,
     },
     /// No kube-proxy was found on this node, although one is expected there.
     Missing {
-        found: &'a str,
+        result: &'a str,
         elsewhere: bool,
     },
     /// No kube-proxy was found on any node, so none is expected.
     NotExpected {
-        found: &'a str,
+        result: &'a str,
     },
 }
 
@@ -102,30 +102,30 @@ impl Display for Message<'_> {
         match self {
             Self::Off => f.write_str("--kube-proxy-health is off"),
             Self::NotCheckedYet => f.write_str("kube-proxy has not been checked yet"),
-            Self::MayBeStarting { found } => write!(
+            Self::MayBeStarting { result } => write!(
                 f,
-                "{found}. kube-proxy may be starting, as gobgpd had no routes when the speaker \
+                "{result}. kube-proxy may be starting, as gobgpd had no routes when the speaker \
                  started"
             ),
-            Self::NodeNotReady { found } => {
-                write!(f, "{found}. kube-proxy may be starting, as the Node is not Ready")
+            Self::NodeNotReady { result } => {
+                write!(f, "{result}. kube-proxy may be starting, as the Node is not Ready")
             }
-            Self::Healthy { found } => f.write_str(found),
-            Self::Unhealthy { found } => {
-                write!(f, "{found}: see the log of kube-proxy on this node")
+            Self::Healthy { result } => f.write_str(result),
+            Self::Unhealthy { result } => {
+                write!(f, "{result}: see the log of kube-proxy on this node")
             }
-            Self::Missing { found, elsewhere } => {
+            Self::Missing { result, elsewhere } => {
                 let elsewhere =
                     if *elsewhere { ", while kube-proxy is healthy on another node" } else { "" };
                 write!(
                     f,
-                    "{found}{elsewhere}: start kube-proxy on this node, or set \
+                    "{result}{elsewhere}: start kube-proxy on this node, or set \
                      --kube-proxy-address to its health address"
                 )
             }
-            Self::NotExpected { found } => write!(
+            Self::NotExpected { result } => write!(
                 f,
-                "{found}, and no other node reports a healthy kube-proxy, so none is expected. If \
+                "{result}, and no other node reports a healthy kube-proxy, so none is expected. If \
                  there is one, set --kube-proxy-address to its health address"
             ),
         }
@@ -141,42 +141,42 @@ impl CheckRound {
             LivezResult::Refused | LivezResult::Failed(_) => Default::default(),
         };
         let both = Families { v4: true, v6: true };
-        let finding = match (self.outcome(needed), &self.livez, self.node_port_healthy) {
-            (_, LivezResult::Failed(why), _) => Finding::Failed { url, why },
-            (RoundOutcome::Good, LivezResult::Refused, _) => Finding::HealthyAtNodePort { url },
-            (_, LivezResult::Refused, Some(_)) => Finding::LateAtNodePort,
-            (_, LivezResult::Refused, None) => Finding::Refused { url },
-            (RoundOutcome::Good, ..) => Finding::Healthy { url },
+        let result = match (self.outcome(needed), &self.livez, self.node_port_healthy) {
+            (_, LivezResult::Failed(error), _) => RoundResult::Failed { url, error },
+            (RoundOutcome::Good, LivezResult::Refused, _) => RoundResult::HealthyAtNodePort { url },
+            (_, LivezResult::Refused, Some(_)) => RoundResult::LateAtNodePort,
+            (_, LivezResult::Refused, None) => RoundResult::Refused { url },
+            (RoundOutcome::Good, ..) => RoundResult::Healthy { url },
             (RoundOutcome::Starting, ..) => {
-                Finding::Starting { url, families: rules.families_with(None, needed) }
+                RoundResult::Starting { url, families: rules.families_with(None, needed) }
             }
             (RoundOutcome::Bad | RoundOutcome::Refused, ..) => {
                 let late = rules.families_with(Some(false), both);
-                Finding::Late {
+                RoundResult::Late {
                     url,
                     families: Some(late).filter(|late| *late != Families::default()),
                 }
             }
         };
-        finding.to_string().into()
+        result.to_string().into()
     }
 }
 
 impl KubeProxyMonitor {
-    /// Returns the message of a judgement with this state.
+    /// Returns the message for a health with this state.
     pub(super) fn message(&self, state: KubeProxyState) -> Box<str> {
-        let found = &*self.reported_reason;
+        let result = &*self.reported_reason;
         let message = match state {
             KubeProxyState::NotChecked if self.config.mode == KubeProxyMode::Off => Message::Off,
-            KubeProxyState::Unknown if found.is_empty() => Message::NotCheckedYet,
-            KubeProxyState::Unknown if self.situation.ready => Message::MayBeStarting { found },
-            KubeProxyState::Unknown => Message::NodeNotReady { found },
-            KubeProxyState::Healthy => Message::Healthy { found },
-            KubeProxyState::Unhealthy if self.found_kube_proxy => Message::Unhealthy { found },
+            KubeProxyState::Unknown if result.is_empty() => Message::NotCheckedYet,
+            KubeProxyState::Unknown if self.context.ready => Message::MayBeStarting { result },
+            KubeProxyState::Unknown => Message::NodeNotReady { result },
+            KubeProxyState::Healthy => Message::Healthy { result },
+            KubeProxyState::Unhealthy if self.found_kube_proxy => Message::Unhealthy { result },
             KubeProxyState::Unhealthy => {
-                Message::Missing { found, elsewhere: self.situation.healthy_elsewhere }
+                Message::Missing { result, elsewhere: self.context.healthy_elsewhere }
             }
-            KubeProxyState::NotChecked => Message::NotExpected { found },
+            KubeProxyState::NotChecked => Message::NotExpected { result },
         };
         message.to_string().into()
     }
@@ -187,58 +187,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_finding_has_its_message() {
-        let (url, why) = ("http://10.0.0.1:10256/livez", "no response within 1000 ms");
+    fn every_round_result_has_its_message() {
+        let (url, error) = ("http://10.0.0.1:10256/livez", "no response within 1000 ms");
         let families = Families { v4: false, v6: true };
-        // Exhaustive: a new variant does not compile before it is here.
-        let exhaustive = |finding: &Finding<'_>| match finding {
-            Finding::Failed { .. }
-            | Finding::HealthyAtNodePort { .. }
-            | Finding::LateAtNodePort
-            | Finding::Refused { .. }
-            | Finding::Healthy { .. }
-            | Finding::Starting { .. }
-            | Finding::Late { .. } => {}
+        // The match is exhaustive, so that a new variant also needs a row below.
+        let exhaustive = |result: &RoundResult<'_>| match result {
+            RoundResult::Failed { .. }
+            | RoundResult::HealthyAtNodePort { .. }
+            | RoundResult::LateAtNodePort
+            | RoundResult::Refused { .. }
+            | RoundResult::Healthy { .. }
+            | RoundResult::Starting { .. }
+            | RoundResult::Late { .. } => {}
         };
         let rows = [
             (
-                Finding::Failed { url, why },
+                RoundResult::Failed { url, error },
                 "http://10.0.0.1:10256/livez: no response within 1000 ms",
             ),
             (
-                Finding::HealthyAtNodePort { url },
+                RoundResult::HealthyAtNodePort { url },
                 "nothing listens at http://10.0.0.1:10256/livez, but a health check node port \
                  reports a healthy kube-proxy",
             ),
             (
-                Finding::LateAtNodePort,
+                RoundResult::LateAtNodePort,
                 "a health check node port reports that the rules of kube-proxy are late",
             ),
-            (Finding::Refused { url }, "nothing listens at http://10.0.0.1:10256/livez"),
-            (Finding::Healthy { url }, "http://10.0.0.1:10256/livez reports a healthy kube-proxy"),
+            (RoundResult::Refused { url }, "nothing listens at http://10.0.0.1:10256/livez"),
             (
-                Finding::Starting { url, families },
+                RoundResult::Healthy { url },
+                "http://10.0.0.1:10256/livez reports a healthy kube-proxy",
+            ),
+            (
+                RoundResult::Starting { url, families },
                 "http://10.0.0.1:10256/livez reports that kube-proxy has no rules for IPv6 yet",
             ),
             (
-                Finding::Late { url, families: None },
+                RoundResult::Late { url, families: None },
                 "http://10.0.0.1:10256/livez reports that the rules of kube-proxy are late",
             ),
             (
-                Finding::Late { url, families: Some(families) },
+                RoundResult::Late { url, families: Some(families) },
                 "http://10.0.0.1:10256/livez reports that the rules of kube-proxy are late for \
                  IPv6",
             ),
         ];
-        for (finding, text) in rows {
-            exhaustive(&finding);
-            assert_eq!(finding.to_string(), text);
+        for (result, text) in rows {
+            exhaustive(&result);
+            assert_eq!(result.to_string(), text);
         }
     }
 
     #[test]
     fn every_state_has_its_message() {
-        let found = "nothing listens at http://10.0.0.1:10256/livez";
+        let result = "nothing listens at http://10.0.0.1:10256/livez";
         let exhaustive = |message: &Message<'_>| match message {
             Message::Off
             | Message::NotCheckedYet
@@ -253,29 +256,29 @@ mod tests {
             (Message::Off, "--kube-proxy-health is off"),
             (Message::NotCheckedYet, "kube-proxy has not been checked yet"),
             (
-                Message::MayBeStarting { found },
+                Message::MayBeStarting { result },
                 "nothing listens at http://10.0.0.1:10256/livez. kube-proxy may be starting, as \
                  gobgpd had no routes when the speaker started",
             ),
             (
-                Message::NodeNotReady { found },
+                Message::NodeNotReady { result },
                 "nothing listens at http://10.0.0.1:10256/livez. kube-proxy may be starting, as \
                  the Node is not Ready",
             ),
-            (Message::Healthy { found }, found),
+            (Message::Healthy { result }, result),
             (
-                Message::Unhealthy { found },
+                Message::Unhealthy { result },
                 "nothing listens at http://10.0.0.1:10256/livez: see the log of kube-proxy on this \
                  node",
             ),
             (
-                Message::Missing { found, elsewhere: true },
+                Message::Missing { result, elsewhere: true },
                 "nothing listens at http://10.0.0.1:10256/livez, while kube-proxy is healthy on \
                  another node: start kube-proxy on this node, or set --kube-proxy-address to its \
                  health address",
             ),
             (
-                Message::NotExpected { found },
+                Message::NotExpected { result },
                 "nothing listens at http://10.0.0.1:10256/livez, and no other node reports a \
                  healthy kube-proxy, so none is expected. If there is one, set \
                  --kube-proxy-address to its health address",

@@ -1,82 +1,85 @@
-//! The machine in virtual time: a script of rounds, and every short script against a slow model.
+//! The monitor in virtual time: sequences of rounds, and every short sequence against a simple
+//! model.
 
 use super::*;
 use KubeProxyState::{Healthy, NotChecked, Unhealthy, Unknown};
 
-const BOTH: Families = Families { v4: true, v6: true };
-const V4: Families = Families { v4: true, v6: false };
+const BOTH_FAMILIES: Families = Families { v4: true, v6: true };
+const ONLY_V4: Families = Families { v4: true, v6: false };
 const SECOND: Duration = Duration::from_secs(1);
-const GOOD: LivezResult = answered(true, Some(true), Some(true));
-const LATE: LivezResult = answered(false, Some(true), Some(false));
-const STARTING: LivezResult = answered(true, None, None);
-const READY: KubeProxyContext = KubeProxyContext {
+const GOOD_REPLY: LivezResult = replied(true, Some(true), Some(true));
+const LATE_RULES: LivezResult = replied(false, Some(true), Some(false));
+const NO_RULES_YET: LivezResult = replied(true, None, None);
+const NODE_READY: KubeProxyContext = KubeProxyContext {
     ready: true,
     healthy_elsewhere: false,
     started_without_routes: false,
-    needed: BOTH,
+    needed: BOTH_FAMILIES,
 };
-const ELSEWHERE: KubeProxyContext = KubeProxyContext { healthy_elsewhere: true, ..READY };
-const WAITING: KubeProxyContext = KubeProxyContext { ready: false, ..READY };
+const HEALTHY_ELSEWHERE: KubeProxyContext =
+    KubeProxyContext { healthy_elsewhere: true, ..NODE_READY };
+const NODE_NOT_READY: KubeProxyContext = KubeProxyContext { ready: false, ..NODE_READY };
 
-const fn answered(live: bool, v4: Option<bool>, v6: Option<bool>) -> LivezResult {
+const fn replied(live: bool, v4: Option<bool>, v6: Option<bool>) -> LivezResult {
     LivezResult::Replied { live, rules: Some(FamilyRules { v4, v6 }) }
 }
 
-fn failed(why: &str) -> LivezResult {
-    LivezResult::Failed(why.into())
+fn failed(error: &str) -> LivezResult {
+    LivezResult::Failed(error.into())
 }
 
-fn round(livez: LivezResult, witness: Option<bool>) -> CheckRound {
+fn round(livez: LivezResult, node_port_healthy: Option<bool>) -> CheckRound {
     CheckRound {
         server: "10.0.0.1:10256".parse().unwrap(),
         livez,
         eligible: Some(true),
-        node_port_healthy: witness,
+        node_port_healthy,
     }
 }
 
-/// A machine, its time, and its last judgement.
-struct KubeProxyBench {
-    path: KubeProxyMonitor,
+/// A monitor with its time, the latest reported health, and the number of reports.
+struct TestMonitor {
+    monitor: KubeProxyMonitor,
     now: Instant,
-    said: KubeProxyHealth,
-    words: usize,
+    health: KubeProxyHealth,
+    reports: usize,
 }
 
-impl KubeProxyBench {
-    fn new(mode: KubeProxyMode, situation: KubeProxyContext) -> Self {
-        let path = KubeProxyMonitor::new(KubeProxyConfig { mode, fall: 2, rise: 3 }, Instant::ZERO);
-        let mut bench =
-            Self { path, now: Instant::ZERO, said: KubeProxyHealth::default(), words: 0 };
-        bench.poll_output();
-        bench.situation(situation);
-        bench
+impl TestMonitor {
+    fn new(mode: KubeProxyMode, context: KubeProxyContext) -> Self {
+        let monitor =
+            KubeProxyMonitor::new(KubeProxyConfig { mode, fall: 2, rise: 3 }, Instant::ZERO);
+        let mut test =
+            Self { monitor, now: Instant::ZERO, health: KubeProxyHealth::default(), reports: 0 };
+        test.poll_output();
+        test.context(context);
+        test
     }
 
     fn poll_output(&mut self) {
-        while let Some(judgement) = self.path.poll() {
-            assert_ne!(judgement, self.said, "nothing is said twice");
-            self.said = judgement;
-            self.words += 1;
+        while let Some(health) = self.monitor.poll() {
+            assert_ne!(health, self.health, "a report without a change");
+            self.health = health;
+            self.reports += 1;
         }
     }
 
-    fn situation(&mut self, situation: KubeProxyContext) {
-        self.path.handle(KubeProxyInput::Situation(situation), self.now);
+    fn context(&mut self, context: KubeProxyContext) {
+        self.monitor.handle(KubeProxyInput::Context(context), self.now);
         self.poll_output();
     }
 
     /// Handles a round, and advances the time by a second.
     fn run_round(&mut self, round: CheckRound) -> KubeProxyState {
-        self.path.handle(KubeProxyInput::Round(round), self.now);
+        self.monitor.handle(KubeProxyInput::Round(round), self.now);
         self.poll_output();
         self.now = self.now + SECOND;
-        while let Some(due) = self.path.deadline().filter(|due| *due <= self.now) {
-            self.path.tick(due);
-            assert_ne!(self.path.deadline(), Some(due), "a deadline that has passed is over");
+        while let Some(due) = self.monitor.deadline().filter(|due| *due <= self.now) {
+            self.monitor.tick(due);
+            assert_ne!(self.monitor.deadline(), Some(due), "the deadline remains after its tick");
             self.poll_output();
         }
-        self.said.state
+        self.health.state
     }
 
     fn livez(&mut self, livez: LivezResult) -> KubeProxyState {
@@ -84,57 +87,59 @@ impl KubeProxyBench {
     }
 
     fn message(&self) -> &str {
-        &self.said.message
+        &self.health.message
     }
 }
 
 #[test]
-fn what_a_round_is_worth() {
-    let old = |live| LivezResult::Replied { live, rules: None };
+fn each_round_has_the_expected_outcome() {
+    let without_families = |live| LivezResult::Replied { live, rules: None };
     let cases = [
-        (GOOD, None, BOTH, RoundOutcome::Good),
-        (LATE, None, BOTH, RoundOutcome::Bad),
-        (LATE, None, V4, RoundOutcome::Bad),
-        (old(true), None, BOTH, RoundOutcome::Good),
-        (old(false), None, BOTH, RoundOutcome::Bad),
-        (answered(true, Some(true), None), None, V4, RoundOutcome::Good),
-        (answered(true, Some(true), None), None, BOTH, RoundOutcome::Starting),
-        (answered(true, Some(false), None), None, BOTH, RoundOutcome::Bad),
-        (answered(true, Some(true), Some(false)), None, V4, RoundOutcome::Good),
-        (STARTING, None, BOTH, RoundOutcome::Starting),
-        (STARTING, None, Families::default(), RoundOutcome::Good),
-        (LivezResult::Refused, None, BOTH, RoundOutcome::Refused),
-        (LivezResult::Refused, Some(true), BOTH, RoundOutcome::Good),
-        (LivezResult::Refused, Some(false), BOTH, RoundOutcome::Bad),
-        (failed("no answer within 1000 ms"), None, BOTH, RoundOutcome::Bad),
+        (GOOD_REPLY, None, BOTH_FAMILIES, RoundOutcome::Good),
+        (LATE_RULES, None, BOTH_FAMILIES, RoundOutcome::Bad),
+        (LATE_RULES, None, ONLY_V4, RoundOutcome::Bad),
+        (without_families(true), None, BOTH_FAMILIES, RoundOutcome::Good),
+        (without_families(false), None, BOTH_FAMILIES, RoundOutcome::Bad),
+        (replied(true, Some(true), None), None, ONLY_V4, RoundOutcome::Good),
+        (replied(true, Some(true), None), None, BOTH_FAMILIES, RoundOutcome::Starting),
+        (replied(true, Some(false), None), None, BOTH_FAMILIES, RoundOutcome::Bad),
+        (replied(true, Some(true), Some(false)), None, ONLY_V4, RoundOutcome::Good),
+        (NO_RULES_YET, None, BOTH_FAMILIES, RoundOutcome::Starting),
+        (NO_RULES_YET, None, Families::default(), RoundOutcome::Good),
+        (LivezResult::Refused, None, BOTH_FAMILIES, RoundOutcome::Refused),
+        (LivezResult::Refused, Some(true), BOTH_FAMILIES, RoundOutcome::Good),
+        (LivezResult::Refused, Some(false), BOTH_FAMILIES, RoundOutcome::Bad),
+        (failed("no response within 1000 ms"), None, BOTH_FAMILIES, RoundOutcome::Bad),
     ];
-    for (livez, witness, needed, expect) in cases {
-        let round = round(livez, witness);
+    for (livez, node_port_healthy, needed, expect) in cases {
+        let round = round(livez, node_port_healthy);
         assert_eq!(round.outcome(needed), expect, "{round:?} {needed:?}");
     }
 }
 
 #[test]
-fn a_healthy_path_falls_after_two_bad_rounds_and_rises_after_three_good_ones() {
-    for bad in [LATE, failed("no answer within 1000 ms"), failed("not an answer of kube-proxy")] {
-        let mut bench = KubeProxyBench::new(KubeProxyMode::Auto, READY);
+fn two_bad_rounds_fail_and_three_good_rounds_recover() {
+    for bad in
+        [LATE_RULES, failed("no response within 1000 ms"), failed("not a reply of kube-proxy")]
+    {
+        let mut test = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
         let rounds = [
-            (GOOD, Healthy),
+            (GOOD_REPLY, Healthy),
             (bad.clone(), Healthy),
-            (GOOD, Healthy),
+            (GOOD_REPLY, Healthy),
             (bad.clone(), Healthy),
             (bad.clone(), Unhealthy),
-            (GOOD, Unhealthy),
-            (GOOD, Unhealthy),
+            (GOOD_REPLY, Unhealthy),
+            (GOOD_REPLY, Unhealthy),
             (bad.clone(), Unhealthy),
-            (GOOD, Unhealthy),
-            (GOOD, Unhealthy),
-            (GOOD, Healthy),
+            (GOOD_REPLY, Unhealthy),
+            (GOOD_REPLY, Unhealthy),
+            (GOOD_REPLY, Healthy),
         ];
         for (i, (livez, expect)) in rounds.into_iter().enumerate() {
-            assert_eq!(bench.livez(livez), expect, "{bad:?}, round {i}");
+            assert_eq!(test.livez(livez), expect, "{bad:?}, round {i}");
             assert_eq!(
-                (bench.said.unhealthy(), bench.said.checked()),
+                (test.health.unhealthy(), test.health.checked()),
                 (expect == Unhealthy, expect == Healthy)
             );
         }
@@ -142,70 +147,69 @@ fn a_healthy_path_falls_after_two_bad_rounds_and_rises_after_three_good_ones() {
 }
 
 #[test]
-fn a_kube_proxy_that_is_restarted_has_ten_seconds_until_its_rules_are_made() {
-    let mut bench = KubeProxyBench::new(KubeProxyMode::Auto, ELSEWHERE);
-    bench.livez(GOOD);
+fn a_restarted_kube_proxy_has_ten_seconds_to_make_its_rules() {
+    let mut test = TestMonitor::new(KubeProxyMode::Auto, HEALTHY_ELSEWHERE);
+    test.livez(GOOD_REPLY);
     for _ in 0..3 {
-        for livez in [LivezResult::Refused, STARTING] {
+        for livez in [LivezResult::Refused, NO_RULES_YET] {
             for _ in 0..4 {
-                assert_eq!(bench.livez(livez.clone()), Healthy);
+                assert_eq!(test.livez(livez.clone()), Healthy);
             }
         }
-        bench.livez(GOOD);
+        test.livez(GOOD_REPLY);
     }
     for second in 0..=10 {
-        let livez =
-            if second < 5 { LivezResult::Refused } else { answered(true, Some(true), None) };
+        let livez = if second < 5 { LivezResult::Refused } else { replied(true, Some(true), None) };
         let expect = if second < 10 { Healthy } else { Unhealthy };
-        assert_eq!(bench.livez(livez), expect, "second {second}");
+        assert_eq!(test.livez(livez), expect, "second {second}");
     }
-    assert!(bench.message().contains("has no rules for IPv6 yet"), "{}", bench.message());
-    let mut mixed = KubeProxyBench::new(KubeProxyMode::Auto, READY);
-    mixed.livez(GOOD);
-    mixed.livez(LATE);
+    assert!(test.message().contains("has no rules for IPv6 yet"), "{}", test.message());
+    let mut mixed = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
+    mixed.livez(GOOD_REPLY);
+    mixed.livez(LATE_RULES);
     mixed.livez(LivezResult::Refused);
-    assert_eq!(mixed.livez(LATE), Unhealthy, "nothing good came between");
+    assert_eq!(mixed.livez(LATE_RULES), Unhealthy, "no good round came between the bad ones");
 }
 
 #[test]
-fn a_health_check_node_port_speaks_for_a_health_server_that_is_bound_elsewhere() {
-    let mut bench = KubeProxyBench::new(KubeProxyMode::Auto, ELSEWHERE);
-    assert_eq!(bench.run_round(round(LivezResult::Refused, Some(true))), Healthy);
-    for witness in [None, Some(true), None, Some(false), Some(true), Some(false)] {
-        assert_eq!(bench.run_round(round(LivezResult::Refused, witness)), Healthy);
+fn a_health_check_node_port_replaces_a_missing_health_server() {
+    let mut test = TestMonitor::new(KubeProxyMode::Auto, HEALTHY_ELSEWHERE);
+    assert_eq!(test.run_round(round(LivezResult::Refused, Some(true))), Healthy);
+    for node_port_healthy in [None, Some(true), None, Some(false), Some(true), Some(false)] {
+        assert_eq!(test.run_round(round(LivezResult::Refused, node_port_healthy)), Healthy);
     }
-    assert_eq!(bench.run_round(round(LivezResult::Refused, Some(false))), Unhealthy);
-    assert!(bench.message().contains("health check node port"), "{}", bench.message());
+    assert_eq!(test.run_round(round(LivezResult::Refused, Some(false))), Unhealthy);
+    assert!(test.message().contains("health check node port"), "{}", test.message());
 }
 
 #[test]
-fn at_the_start_all_waits_for_the_node_to_be_ready_and_for_a_first_round() {
-    let after_a_refusal = [
+fn the_state_is_unknown_before_the_node_is_ready_and_checked() {
+    let cases = [
         (KubeProxyMode::Auto, false, NotChecked),
         (KubeProxyMode::Auto, true, Unhealthy),
         (KubeProxyMode::Required, false, Unhealthy),
         (KubeProxyMode::Required, true, Unhealthy),
     ];
-    for (mode, elsewhere, expect) in after_a_refusal {
+    for (mode, elsewhere, expect) in cases {
         let mut ready =
-            KubeProxyBench::new(mode, KubeProxyContext { healthy_elsewhere: elsewhere, ..READY });
+            TestMonitor::new(mode, KubeProxyContext { healthy_elsewhere: elsewhere, ..NODE_READY });
         assert_eq!(
-            (ready.said.state, ready.said.unhealthy()),
+            (ready.health.state, ready.health.unhealthy()),
             (Unknown, true),
-            "nothing was asked"
+            "no request was sent"
         );
         assert!(!ready.message().is_empty());
         assert_eq!(ready.livez(LivezResult::Refused), expect);
 
-        let waiting = KubeProxyContext { healthy_elsewhere: elsewhere, ..WAITING };
-        let mut booting = KubeProxyBench::new(mode, waiting);
+        let waiting = KubeProxyContext { healthy_elsewhere: elsewhere, ..NODE_NOT_READY };
+        let mut booting = TestMonitor::new(mode, waiting);
         assert_eq!(booting.livez(LivezResult::Refused), Unknown);
-        booting.situation(KubeProxyContext { ready: true, ..waiting });
-        assert_eq!(booting.said.state, expect);
-        booting.situation(waiting);
-        assert_eq!(booting.said.state, expect, "what began stays so");
+        booting.context(KubeProxyContext { ready: true, ..waiting });
+        assert_eq!(booting.health.state, expect);
+        booting.context(waiting);
+        assert_eq!(booting.health.state, expect, "a Node that is no longer Ready changes nothing");
 
-        let mut never_ready = KubeProxyBench::new(mode, waiting);
+        let mut never_ready = TestMonitor::new(mode, waiting);
         for second in 0..60 {
             let expect = if second < 59 { Unknown } else { expect };
             assert_eq!(
@@ -215,27 +219,28 @@ fn at_the_start_all_waits_for_the_node_to_be_ready_and_for_a_first_round() {
                 second + 1
             );
         }
-        let mut late = KubeProxyBench::new(mode, waiting);
+        let mut late = TestMonitor::new(mode, waiting);
         late.now = Instant::ZERO + STARTUP_MAX;
-        assert_eq!(late.path.deadline(), None, "there is nothing to judge yet");
+        assert_eq!(late.monitor.deadline(), None, "no round has ended yet");
         assert_eq!(late.livez(LivezResult::Refused), expect);
     }
     for mode in [KubeProxyMode::Auto, KubeProxyMode::Required] {
-        let mut bench = KubeProxyBench::new(mode, WAITING);
-        assert_eq!(bench.livez(LATE), Unknown);
-        assert_eq!(bench.livez(GOOD), Healthy, "a first good round needs no Ready Node");
+        let mut test = TestMonitor::new(mode, NODE_NOT_READY);
+        assert_eq!(test.livez(LATE_RULES), Unknown);
+        assert_eq!(test.livez(GOOD_REPLY), Healthy, "a first good round needs no Ready Node");
     }
 }
 
 #[test]
-fn a_node_without_routes_waits_for_its_kube_proxy_before_it_is_taken_for_one_without() {
-    const UNROUTED: KubeProxyContext = KubeProxyContext { started_without_routes: true, ..READY };
-    let mut without = KubeProxyBench::new(KubeProxyMode::Auto, READY);
+fn a_node_started_without_routes_waits_60_s_for_a_kube_proxy() {
+    const STARTED_WITHOUT_ROUTES: KubeProxyContext =
+        KubeProxyContext { started_without_routes: true, ..NODE_READY };
+    let mut without = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
     assert_eq!(without.livez(LivezResult::Refused), NotChecked);
-    without.situation(UNROUTED);
-    assert_eq!(without.said.state, Unknown, "gobgpd was read after the first round");
+    without.context(STARTED_WITHOUT_ROUTES);
+    assert_eq!(without.health.state, Unknown, "the state of gobgpd arrives after the first round");
     assert!(
-        without.said.unhealthy() && without.message().contains("may be starting"),
+        without.health.unhealthy() && without.message().contains("may be starting"),
         "{}",
         without.message()
     );
@@ -243,65 +248,65 @@ fn a_node_without_routes_waits_for_its_kube_proxy_before_it_is_taken_for_one_wit
         let expect = if second < 59 { Unknown } else { NotChecked };
         assert_eq!(without.livez(LivezResult::Refused), expect, "{} s", second + 1);
     }
-    assert_eq!(without.path.deadline(), None);
+    assert_eq!(without.monitor.deadline(), None);
 
-    let mut with = KubeProxyBench::new(KubeProxyMode::Auto, UNROUTED);
+    let mut with = TestMonitor::new(KubeProxyMode::Auto, STARTED_WITHOUT_ROUTES);
     assert_eq!(with.livez(LivezResult::Refused), Unknown);
-    assert_eq!(with.livez(STARTING), Unhealthy, "there is one");
-    assert_eq!(with.livez(GOOD), Healthy);
+    assert_eq!(with.livez(NO_RULES_YET), Unhealthy, "a kube-proxy was found");
+    assert_eq!(with.livez(GOOD_REPLY), Healthy);
 
-    for (mode, situation, expect) in [
-        (KubeProxyMode::Auto, KubeProxyContext { healthy_elsewhere: true, ..UNROUTED }, Unhealthy),
-        (KubeProxyMode::Required, UNROUTED, Unhealthy),
-        (KubeProxyMode::Off, UNROUTED, NotChecked),
+    for (mode, context, expect) in [
+        (
+            KubeProxyMode::Auto,
+            KubeProxyContext { healthy_elsewhere: true, ..STARTED_WITHOUT_ROUTES },
+            Unhealthy,
+        ),
+        (KubeProxyMode::Required, STARTED_WITHOUT_ROUTES, Unhealthy),
+        (KubeProxyMode::Off, STARTED_WITHOUT_ROUTES, NotChecked),
     ] {
-        assert_eq!(
-            KubeProxyBench::new(mode, situation).livez(LivezResult::Refused),
-            expect,
-            "{mode:?}"
-        );
+        assert_eq!(TestMonitor::new(mode, context).livez(LivezResult::Refused), expect, "{mode:?}");
     }
 }
 
 #[test]
-fn where_kube_proxy_is_unheard_of_here_and_elsewhere_there_is_none() {
-    let mut bench = KubeProxyBench::new(KubeProxyMode::Auto, READY);
-    assert_eq!(bench.livez(LivezResult::Refused), NotChecked);
-    assert!(!bench.said.unhealthy() && !bench.said.checked());
-    bench.situation(ELSEWHERE);
-    assert_eq!(bench.said.state, Unhealthy);
-    assert!(bench.message().contains("another node"), "{}", bench.message());
-    bench.situation(READY);
-    assert_eq!(bench.said.state, NotChecked);
-    assert_eq!(bench.livez(STARTING), Unhealthy, "there is one: it has no rules yet");
-    assert_eq!(bench.livez(LivezResult::Refused), Unhealthy);
-    assert_eq!(bench.livez(GOOD), Healthy);
-    bench.situation(ELSEWHERE);
-    assert_eq!(bench.said.state, Healthy, "one that works needs no other");
+fn a_kube_proxy_found_on_no_node_is_not_expected() {
+    let mut test = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
+    assert_eq!(test.livez(LivezResult::Refused), NotChecked);
+    assert!(!test.health.unhealthy() && !test.health.checked());
+    test.context(HEALTHY_ELSEWHERE);
+    assert_eq!(test.health.state, Unhealthy);
+    assert!(test.message().contains("another node"), "{}", test.message());
+    test.context(NODE_READY);
+    assert_eq!(test.health.state, NotChecked);
+    assert_eq!(test.livez(NO_RULES_YET), Unhealthy, "a kube-proxy was found, and has no rules yet");
+    assert_eq!(test.livez(LivezResult::Refused), Unhealthy);
+    assert_eq!(test.livez(GOOD_REPLY), Healthy);
+    test.context(HEALTHY_ELSEWHERE);
+    assert_eq!(test.health.state, Healthy, "other nodes do not affect a healthy kube-proxy");
 }
 
 #[test]
-fn off_judges_nothing() {
-    let bench = KubeProxyBench::new(KubeProxyMode::Off, ELSEWHERE);
-    assert_eq!((bench.said.state, bench.path.deadline(), bench.words), (NotChecked, None, 1));
-    assert!(bench.message().contains("--kube-proxy-health"));
+fn mode_off_checks_nothing() {
+    let test = TestMonitor::new(KubeProxyMode::Off, HEALTHY_ELSEWHERE);
+    assert_eq!((test.health.state, test.monitor.deadline(), test.reports), (NotChecked, None, 1));
+    assert!(test.message().contains("--kube-proxy-health"));
 }
 
 #[test]
-fn one_answer_makes_a_node_ineligible_and_silence_ends_it() {
-    let mut bench = KubeProxyBench::new(KubeProxyMode::Auto, READY);
-    let mut ask = |livez, eligible| {
-        bench.run_round(CheckRound { eligible, ..round(livez, None) });
-        (bench.said.ineligible, bench.said.state)
+fn ineligibility_ends_ten_seconds_after_its_last_report() {
+    let mut test = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
+    let mut run = |livez, eligible| {
+        test.run_round(CheckRound { eligible, ..round(livez, None) });
+        (test.health.ineligible, test.health.state)
     };
-    assert_eq!(ask(GOOD, None), (false, Healthy));
-    assert_eq!(ask(GOOD, Some(false)), (true, Healthy));
-    assert_eq!(ask(GOOD, Some(true)), (false, Healthy));
-    ask(GOOD, Some(false));
+    assert_eq!(run(GOOD_REPLY, None), (false, Healthy));
+    assert_eq!(run(GOOD_REPLY, Some(false)), (true, Healthy));
+    assert_eq!(run(GOOD_REPLY, Some(true)), (false, Healthy));
+    run(GOOD_REPLY, Some(false));
     for second in 0..=10 {
         let state = if second == 0 { Healthy } else { Unhealthy };
         assert_eq!(
-            ask(failed("no answer within 1000 ms"), None),
+            run(failed("no response within 1000 ms"), None),
             (second < 10, state),
             "second {second}"
         );
@@ -309,58 +314,59 @@ fn one_answer_makes_a_node_ineligible_and_silence_ends_it() {
 }
 
 #[test]
-fn the_message_names_the_url_and_does_not_waver() {
-    let mut bench = KubeProxyBench::new(KubeProxyMode::Auto, READY);
-    bench.livez(GOOD);
-    assert_eq!(bench.message(), "http://10.0.0.1:10256/livez reports a healthy kube-proxy");
-    bench.livez(LATE);
-    bench.livez(LATE);
-    assert!(bench.message().contains(
+fn the_message_has_the_url_and_is_stable() {
+    let mut test = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
+    test.livez(GOOD_REPLY);
+    assert_eq!(test.message(), "http://10.0.0.1:10256/livez reports a healthy kube-proxy");
+    test.livez(LATE_RULES);
+    test.livez(LATE_RULES);
+    assert!(test.message().contains(
         "http://10.0.0.1:10256/livez reports that the rules of kube-proxy are late for IPv6"
     ));
-    let words = bench.words;
+    let reports = test.reports;
     for _ in 0..30 {
-        bench.livez(failed("no answer within 1000 ms"));
-        bench.livez(LATE);
+        test.livez(failed("no response within 1000 ms"));
+        test.livez(LATE_RULES);
     }
-    bench.livez(GOOD);
-    assert_eq!(bench.words, words, "reasons that come and go are no news, nor is one good round");
-    for _ in 0..30 {
-        bench.livez(failed("no answer within 1000 ms"));
-    }
-    assert_eq!(bench.words, words + 1);
-    assert!(
-        bench.message().contains("no answer within 1000 ms: see the log of kube-proxy"),
-        "{}",
-        bench.message()
-    );
-    bench.livez(GOOD);
-    bench.now = bench.now + UNREACHABLE_MAX;
+    test.livez(GOOD_REPLY);
     assert_eq!(
-        (bench.livez(GOOD), bench.words),
-        (Unhealthy, words + 1),
-        "what speaks for it is no reason against it"
+        test.reports, reports,
+        "neither alternating reasons nor one good round change the message"
+    );
+    for _ in 0..30 {
+        test.livez(failed("no response within 1000 ms"));
+    }
+    assert_eq!(test.reports, reports + 1);
+    assert!(
+        test.message().contains("no response within 1000 ms: see the log of kube-proxy"),
+        "{}",
+        test.message()
+    );
+    test.livez(GOOD_REPLY);
+    test.now = test.now + UNREACHABLE_MAX;
+    assert_eq!(
+        (test.livez(GOOD_REPLY), test.reports),
+        (Unhealthy, reports + 1),
+        "a good result is no reason of an unhealthy state"
     );
 }
 
-/// Computes the expected state of a script from its whole history; `step` is the time between
-/// rounds.
-fn model(
+/// Computes the expected state after a sequence of rounds, from all their results. `step` is the
+/// time between two rounds.
+fn expected_state(
     mode: KubeProxyMode,
-    situation: KubeProxyContext,
-    script: &[LivezResult],
+    context: KubeProxyContext,
+    sequence: &[LivezResult],
     step: Duration,
 ) -> KubeProxyState {
     let outcomes: Vec<_> =
-        script.iter().map(|livez| round(livez.clone(), None).outcome(situation.needed)).collect();
+        sequence.iter().map(|livez| round(livez.clone(), None).outcome(context.needed)).collect();
     let good = |outcome: &RoundOutcome| *outcome == RoundOutcome::Good;
     let Some(first_good) = outcomes.iter().position(good) else {
-        let heard = script.iter().any(|livez| matches!(livez, LivezResult::Replied { .. }));
+        let found = sequence.iter().any(|livez| matches!(livez, LivezResult::Replied { .. }));
         return match () {
-            () if script.is_empty() || !situation.ready => Unknown,
-            () if mode == KubeProxyMode::Auto && !heard && !situation.healthy_elsewhere => {
-                NotChecked
-            }
+            () if sequence.is_empty() || !context.ready => Unknown,
+            () if mode == KubeProxyMode::Auto && !found && !context.healthy_elsewhere => NotChecked,
             () => Unhealthy,
         };
     };
@@ -368,51 +374,62 @@ fn model(
     let run_of_good = outcomes.iter().rev().take_while(|outcome| good(outcome)).count();
     let since_good: Vec<_> = outcomes.iter().rev().take_while(|outcome| !good(outcome)).collect();
     let bad = since_good.iter().filter(|outcome| ***outcome == RoundOutcome::Bad).count();
-    let away = since_good.iter().rposition(|outcome| **outcome != RoundOutcome::Bad);
-    let away_for = away.map(|rounds| step * u32::try_from(rounds).unwrap());
-    let falls = match last {
+    let unavailable = since_good.iter().rposition(|outcome| **outcome != RoundOutcome::Bad);
+    let unavailable_for = unavailable.map(|rounds| step * u32::try_from(rounds).unwrap());
+    let fails = match last {
         RoundOutcome::Good => false,
         RoundOutcome::Bad => bad >= 2,
         RoundOutcome::Starting | RoundOutcome::Refused => {
-            away_for.is_some_and(|time| time >= UNREACHABLE_MAX)
+            unavailable_for.is_some_and(|time| time >= UNREACHABLE_MAX)
         }
     };
     match () {
         () if first_good == before.len() || run_of_good >= 3 => Healthy,
-        () if falls => Unhealthy,
-        () => model(mode, situation, &script[..before.len()], step),
+        () if fails => Unhealthy,
+        () => expected_state(mode, context, &sequence[..before.len()], step),
     }
 }
 
 #[test]
-fn every_short_script_is_judged_as_the_rules_say() {
-    let alphabet = [GOOD, LATE, STARTING, LivezResult::Refused, failed("no answer within 1000 ms")];
-    let mut scripts: Vec<Vec<usize>> = vec![Vec::new()];
+fn every_short_sequence_matches_the_model() {
+    let alphabet = [
+        GOOD_REPLY,
+        LATE_RULES,
+        NO_RULES_YET,
+        LivezResult::Refused,
+        failed("no response within 1000 ms"),
+    ];
+    let mut sequences: Vec<Vec<usize>> = vec![Vec::new()];
     for length in 1..=6 {
         let longest: Vec<_> =
-            scripts.iter().filter(|script| script.len() == length - 1).cloned().collect();
-        scripts.extend(
+            sequences.iter().filter(|sequence| sequence.len() == length - 1).cloned().collect();
+        sequences.extend(
             longest
                 .iter()
-                .flat_map(|script| (0..5).map(move |next| [&script[..], &[next]].concat())),
+                .flat_map(|sequence| (0..5).map(move |next| [&sequence[..], &[next]].concat())),
         );
     }
-    let situations = [READY, ELSEWHERE, WAITING, KubeProxyContext { ready: false, ..ELSEWHERE }];
+    let situations = [
+        NODE_READY,
+        HEALTHY_ELSEWHERE,
+        NODE_NOT_READY,
+        KubeProxyContext { ready: false, ..HEALTHY_ELSEWHERE },
+    ];
     for step in [SECOND, 5 * SECOND] {
-        for (mode, situation) in [KubeProxyMode::Auto, KubeProxyMode::Required]
+        for (mode, context) in [KubeProxyMode::Auto, KubeProxyMode::Required]
             .into_iter()
             .flat_map(|mode| situations.map(|s| (mode, s)))
         {
-            for script in &scripts {
-                let script: Vec<_> =
-                    script.iter().map(|letter| alphabet[*letter].clone()).collect();
-                let mut bench = KubeProxyBench::new(mode, situation);
-                for (i, livez) in script.iter().enumerate() {
-                    bench.now = Instant::ZERO + step * u32::try_from(i).unwrap();
-                    bench.livez(livez.clone());
+            for sequence in &sequences {
+                let sequence: Vec<_> =
+                    sequence.iter().map(|letter| alphabet[*letter].clone()).collect();
+                let mut test = TestMonitor::new(mode, context);
+                for (i, livez) in sequence.iter().enumerate() {
+                    test.now = Instant::ZERO + step * u32::try_from(i).unwrap();
+                    test.livez(livez.clone());
                 }
-                let expect = model(mode, situation, &script, step);
-                assert_eq!(bench.said.state, expect, "{mode:?} {situation:?} {step:?} {script:?}");
+                let expect = expected_state(mode, context, &sequence, step);
+                assert_eq!(test.health.state, expect, "{mode:?} {context:?} {step:?} {sequence:?}");
             }
         }
     }

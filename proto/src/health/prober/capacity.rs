@@ -12,7 +12,7 @@ use crate::facts::Key;
 /// The Services that have probes in flight, or endpoints that wait for a probe.
 #[derive(Debug)]
 pub(super) struct ServiceCapacities {
-    questions_max: usize,
+    probes_max: usize,
     services: BTreeMap<Arc<Key>, ServiceCapacity>,
 }
 
@@ -24,19 +24,19 @@ struct ServiceCapacity {
 }
 
 impl ServiceCapacities {
-    pub(super) const fn new(questions_max: usize) -> Self {
-        Self { questions_max, services: BTreeMap::new() }
+    pub(super) const fn new(probes_max: usize) -> Self {
+        Self { probes_max, services: BTreeMap::new() }
     }
 
     /// Takes capacity for a probe of an endpoint that has been due since `due`. Returns false if
     /// the Service has no capacity left; the endpoint then waits.
     pub(super) fn take(&mut self, due: Instant, id: &ProbeTarget) -> bool {
-        let share = self.services.entry(Arc::clone(&id.service)).or_default();
-        let has_room = share.in_flight < self.questions_max;
+        let capacity = self.services.entry(Arc::clone(&id.service)).or_default();
+        let has_room = capacity.in_flight < self.probes_max;
         if has_room {
-            share.in_flight += 1;
+            capacity.in_flight += 1;
         } else {
-            share.waiting.insert((due, id.clone()));
+            capacity.waiting.insert((due, id.clone()));
         }
         has_room
     }
@@ -60,7 +60,7 @@ impl ServiceCapacities {
         if self
             .services
             .get(service)
-            .is_some_and(|share| share.in_flight == 0 && share.waiting.is_empty())
+            .is_some_and(|capacity| capacity.in_flight == 0 && capacity.waiting.is_empty())
         {
             self.services.remove(service);
         }
@@ -74,8 +74,8 @@ impl ServiceCapacities {
 
     /// Removes an endpoint from the waiting ones, if it waits.
     pub(super) fn remove_waiting(&mut self, due: Instant, id: &ProbeTarget) {
-        if let Some(share) = self.services.get_mut(&id.service) {
-            share.waiting.remove(&(due, id.clone()));
+        if let Some(capacity) = self.services.get_mut(&id.service) {
+            capacity.waiting.remove(&(due, id.clone()));
             self.remove_if_empty(&id.service);
         }
     }

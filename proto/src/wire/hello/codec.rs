@@ -28,8 +28,8 @@ const KIND_LIST: u8 = 7;
 
 const TLV_NODE: u16 = 1;
 const TLV_GENERATION: u16 = 2;
-const TLV_BEFORE: u16 = 3;
-const TLV_ACCEPTS: u16 = 4;
+const TLV_PREVIOUS_GENERATION: u16 = 3;
+const TLV_ACCEPTED_KEYS: u16 = 4;
 const TLV_V4: u16 = 5;
 const TLV_V6: u16 = 6;
 const TLV_NONCE: u16 = 7;
@@ -55,7 +55,7 @@ pub enum HelloDecodeError {
     #[error("malformed")]
     Malformed,
     /// This speaker does not support the version of the frame.
-    #[error("version not spoken")]
+    #[error("unsupported version")]
     Version,
     /// The frame is signed with a key of another cluster, or with a key that this node has not read
     /// yet. Neither is an error.
@@ -141,32 +141,27 @@ impl Frame {
 
 fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
     match body {
-        Body::Hello { generation, accepted_keys: accepts, failing } => {
+        Body::Hello { generation, accepted_keys, failing } => {
             tlv(out, TLV_GENERATION, &generation.to_be_bytes());
             tlv(
                 out,
-                TLV_ACCEPTS,
-                &accepts.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>(),
+                TLV_ACCEPTED_KEYS,
+                &accepted_keys.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>(),
             );
             failing_tlvs(out, failing);
             KIND_HELLO
         }
-        Body::Claim {
-            previous_generation: before,
-            generation,
-            addresses,
-            preempt_delays: keeps,
-        } => {
+        Body::Claim { previous_generation: before, generation, addresses, preempt_delays } => {
             change_tlvs(out, *before, *generation, addresses);
-            preempt_delays_tlv(out, addresses, keeps);
+            preempt_delays_tlv(out, addresses, preempt_delays);
             KIND_CLAIM
         }
-        Body::Release { previous_generation: before, generation, addresses, reason: why } => {
+        Body::Release { previous_generation: before, generation, addresses, reason } => {
             change_tlvs(out, *before, *generation, addresses);
-            if *why != ReleaseReason::HandedOver {
+            if *reason != ReleaseReason::HandedOver {
                 tlv(out, TLV_REFUSED, &[]);
             }
-            if *why == ReleaseReason::Contested {
+            if *reason == ReleaseReason::Contested {
                 tlv(out, TLV_CONTESTED, &[]);
             }
             KIND_RELEASE
@@ -180,11 +175,11 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             KIND_CHALLENGE_REPLY
         }
         Body::ListRequest => KIND_LIST_REQUEST,
-        Body::List { generation, part, parts, addresses, preempt_delays: keeps } => {
+        Body::List { generation, part, parts, addresses, preempt_delays } => {
             tlv(out, TLV_GENERATION, &generation.to_be_bytes());
             tlv(out, TLV_PART, &[part.to_be_bytes(), parts.to_be_bytes()].concat());
             address_tlvs(out, (TLV_V4, TLV_V6), addresses);
-            preempt_delays_tlv(out, addresses, keeps);
+            preempt_delays_tlv(out, addresses, preempt_delays);
             KIND_LIST
         }
     }
@@ -192,7 +187,7 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
 
 fn change_tlvs(out: &mut Vec<u8>, before: u32, generation: u32, addresses: &[IpAddr]) {
     tlv(out, TLV_GENERATION, &generation.to_be_bytes());
-    tlv(out, TLV_BEFORE, &before.to_be_bytes());
+    tlv(out, TLV_PREVIOUS_GENERATION, &before.to_be_bytes());
     address_tlvs(out, (TLV_V4, TLV_V6), addresses);
 }
 
@@ -224,20 +219,21 @@ fn failing_tlvs(out: &mut Vec<u8>, failing: &FailingReport) {
 
 /// Writes the preempt delays in the order in which [`address_tlvs`] writes the addresses: IPv4
 /// first.
-fn preempt_delays_tlv(out: &mut Vec<u8>, addresses: &[IpAddr], keeps: &[Duration]) {
-    if keeps.is_empty() {
+fn preempt_delays_tlv(out: &mut Vec<u8>, addresses: &[IpAddr], preempt_delays: &[Duration]) {
+    if preempt_delays.is_empty() {
         return;
     }
-    let units = |keep: &Duration| {
-        u16::try_from(keep.as_millis() / PREEMPT_DELAY_UNIT.as_millis()).unwrap_or(u16::MAX)
+    let units = |delay: &Duration| {
+        u16::try_from(delay.as_millis() / PREEMPT_DELAY_UNIT.as_millis()).unwrap_or(u16::MAX)
     };
-    let of_family =
-        |v6: bool| addresses.iter().zip(keeps).filter(move |(address, _)| address.is_ipv6() == v6);
+    let of_family = |v6: bool| {
+        addresses.iter().zip(preempt_delays).filter(move |(address, _)| address.is_ipv6() == v6)
+    };
     let all = of_family(false).chain(of_family(true));
     tlv(
         out,
         TLV_PREEMPT_DELAYS,
-        &all.flat_map(|(_, keep)| units(keep).to_be_bytes()).collect::<Vec<_>>(),
+        &all.flat_map(|(_, delay)| units(delay).to_be_bytes()).collect::<Vec<_>>(),
     );
 }
 
@@ -275,7 +271,7 @@ struct Tlvs<'a> {
     node: Option<&'a [u8]>,
     generation: Option<u32>,
     before: Option<u32>,
-    accepts: Vec<u32>,
+    accepted_keys: Vec<u32>,
     addresses: Vec<IpAddr>,
     nonce: Option<u64>,
     part: Option<(u16, u16)>,
@@ -294,7 +290,7 @@ impl<'a> Tlvs<'a> {
             match kind {
                 TLV_NODE => all.node = Some(value.0),
                 TLV_GENERATION => all.generation = Some(value.u32()?),
-                TLV_BEFORE => all.before = Some(value.u32()?),
+                TLV_PREVIOUS_GENERATION => all.before = Some(value.u32()?),
                 TLV_NONCE => all.nonce = Some(value.u64()?),
                 TLV_PART => all.part = Some((value.u16()?, value.u16()?)),
                 TLV_REFUSED if all.reason.is_none() => {
@@ -306,9 +302,9 @@ impl<'a> Tlvs<'a> {
                         all.preempt_delays.push(PREEMPT_DELAY_UNIT * u32::from(value.u16()?));
                     }
                 }
-                TLV_ACCEPTS => {
+                TLV_ACCEPTED_KEYS => {
                     while !value.0.is_empty() {
-                        all.accepts.push(value.u32()?);
+                        all.accepted_keys.push(value.u32()?);
                     }
                 }
                 TLV_V4 => value.addresses::<4>(&mut all.addresses)?,
@@ -332,28 +328,28 @@ impl<'a> Tlvs<'a> {
         let nonce = self.nonce.ok_or(HelloDecodeError::Malformed);
         // Sort the addresses IPv4 first, as the sender wrote them, because the delays are in that
         // order.
-        let (mut addresses, mut keeps, mut failing) =
+        let (mut addresses, mut preempt_delays, mut failing) =
             (self.addresses, self.preempt_delays, self.failing);
         addresses.sort_by_key(IpAddr::is_ipv6);
         failing.addresses.sort_unstable();
-        keeps.truncate(addresses.len());
+        preempt_delays.truncate(addresses.len());
         Ok(match kind {
             KIND_HELLO => {
-                Body::Hello { generation: generation?, accepted_keys: self.accepts, failing }
+                Body::Hello { generation: generation?, accepted_keys: self.accepted_keys, failing }
             }
             KIND_CLAIM => Body::Claim {
                 previous_generation: before?,
                 generation: generation?,
                 addresses,
-                preempt_delays: keeps,
+                preempt_delays,
             },
             KIND_RELEASE => {
-                let why = self.reason.unwrap_or(ReleaseReason::HandedOver);
+                let reason = self.reason.unwrap_or(ReleaseReason::HandedOver);
                 Body::Release {
                     previous_generation: before?,
                     generation: generation?,
                     addresses,
-                    reason: why,
+                    reason,
                 }
             }
             KIND_CHALLENGE => Body::Challenge { nonce: nonce? },
@@ -364,13 +360,7 @@ impl<'a> Tlvs<'a> {
                     .part
                     .filter(|(part, parts)| part < parts)
                     .ok_or(HelloDecodeError::Malformed)?;
-                Body::List {
-                    generation: generation?,
-                    part,
-                    parts,
-                    addresses,
-                    preempt_delays: keeps,
-                }
+                Body::List { generation: generation?, part, parts, addresses, preempt_delays }
             }
             // A later version may have kinds of frames that this version does not support.
             _ if version > VERSION => return Err(HelloDecodeError::Version),

@@ -1,4 +1,5 @@
-//! Round trip of every kind of frame, and rejection of every corrupted frame.
+//! Round trips of every kind of frame, rejection of corrupted frames, and compatibility of
+//! versions.
 
 use proptest::prelude::*;
 
@@ -99,7 +100,7 @@ fn bodies() -> Vec<Body> {
 }
 
 #[test]
-fn every_kind_is_read_back_as_it_was_written() {
+fn every_frame_kind_survives_a_round_trip() {
     for body in bodies() {
         let mut long = frame(body);
         long.node = "n".repeat(NODE_NAME_MAX).into();
@@ -113,8 +114,8 @@ fn every_kind_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_written() {
-    // A later version may allow more addresses, in more TLVs, in any order.
+fn failing_addresses_are_decoded_in_any_number_and_order() {
+    // A later version may send more addresses, in more TLVs, in any order.
     let v4: Vec<IpAddr> = (0..200).map(|n| IpAddr::from([10, 0, 0, n])).collect();
     let v6: Vec<IpAddr> = (0..10).map(|n| IpAddr::from([0xfd30, 0, 0, 0, 0, 0, 0, n])).collect();
     let octets = |all: &[IpAddr]| -> Vec<u8> {
@@ -127,10 +128,10 @@ fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_w
     let tlvs = [(13, octets(&v6)), (12, octets(&v4[..100])), (12, octets(&v4[100..]))];
     let body =
         Body::Hello { generation: 7, accepted_keys: vec![1], failing: FailingReport::default() };
-    let read = Frame::decode(&with_tlvs(&frame(body.clone()), &tlvs), &ring())
+    let decoded = Frame::decode(&with_tlvs(&frame(body.clone()), &tlvs), &ring())
         .map(|(_, frame)| frame.body);
     assert_eq!(
-        read,
+        decoded,
         Ok(Body::Hello {
             generation: 7,
             accepted_keys: vec![1],
@@ -138,11 +139,11 @@ fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_w
         })
     );
     for (kind, length) in [(12, 3), (12, 5), (13, 4), (13, 15), (13, 17)] {
-        let cut = with_tlvs(&frame(body.clone()), &[(kind, vec![1; length])]);
+        let invalid = with_tlvs(&frame(body.clone()), &[(kind, vec![1; length])]);
         assert_eq!(
-            Frame::decode(&cut, &ring()),
+            Frame::decode(&invalid, &ring()),
             Err(HelloDecodeError::Malformed),
-            "{length} bytes in {kind}"
+            "{length} bytes in TLV {kind}"
         );
     }
     let claim = frame(Body::Claim {
@@ -151,8 +152,8 @@ fn failing_addresses_are_read_in_their_order_however_many_and_however_they_are_w
         addresses: vec![],
         preempt_delays: vec![],
     });
-    let read = Frame::decode(&with_tlvs(&claim, &tlvs), &ring());
-    assert_eq!(read, Ok((SOURCE, claim)), "in a frame of another kind it says nothing");
+    let decoded = Frame::decode(&with_tlvs(&claim, &tlvs), &ring());
+    assert_eq!(decoded, Ok((SOURCE, claim)), "the TLVs have no effect in a frame of another kind");
 }
 
 #[test]
@@ -165,12 +166,12 @@ fn no_single_bit_of_a_signed_frame_can_be_changed() {
     }
     assert!(
         (0..bytes.len()).all(|length| Frame::decode(&bytes[..length], &ring()).is_err()),
-        "a cut frame"
+        "a truncated frame"
     );
 }
 
 #[test]
-fn each_lie_has_its_name() {
+fn each_invalid_frame_has_its_error() {
     let good = frame(Body::ListRequest);
     let signed = |key: [u8; KEY_LENGTH]| good.encode(SOURCE, None, &HelloKey::new(key));
     assert_eq!(Frame::decode(&signed([1; 32]), &ring()), Err(HelloDecodeError::ForeignKey));
@@ -190,13 +191,13 @@ fn each_lie_has_its_name() {
         (padded(FRAME_MAX), padded(FRAME_MAX + 1)),
         (Ok(good.clone()), Err(HelloDecodeError::Malformed))
     );
-    let mut nameless = good.clone();
-    nameless.node = "".into();
+    let mut without_node = good.clone();
+    without_node.node = "".into();
     assert_eq!(
-        Frame::decode(&nameless.encode(SOURCE, None, &HelloKey::new([7; 32])), &ring()),
+        Frame::decode(&without_node.encode(SOURCE, None, &HelloKey::new([7; 32])), &ring()),
         Err(HelloDecodeError::Malformed)
     );
-    let beyond = frame(Body::List {
+    let invalid_part = frame(Body::List {
         generation: 1,
         part: 2,
         parts: 2,
@@ -204,7 +205,7 @@ fn each_lie_has_its_name() {
         preempt_delays: vec![],
     });
     assert_eq!(
-        Frame::decode(&beyond.encode(SOURCE, None, &HelloKey::new([7; 32])), &ring()),
+        Frame::decode(&invalid_part.encode(SOURCE, None, &HelloKey::new([7; 32])), &ring()),
         Err(HelloDecodeError::Malformed)
     );
 }
@@ -215,7 +216,7 @@ const FRAMES_V1: &str = include_str!("frames_v1.txt");
 fn frames_v1() -> Vec<(&'static str, Body)> {
     let v4 = IpAddr::from([172, 30, 0, 200]);
     let both = vec![v4, "fd30::c8".parse().expect("address")];
-    let keeps = vec![Duration::from_secs(30)];
+    let preempt_delays = vec![Duration::from_secs(30)];
     let hello = |failing| Body::Hello { generation: 7, accepted_keys: vec![0x0102_0304], failing };
     let claim = |generation, addresses, preempt_delays| Body::Claim {
         previous_generation: generation - 1,
@@ -234,23 +235,14 @@ fn frames_v1() -> Vec<(&'static str, Body)> {
         ("hello-failing", hello(failing(both.clone(), false, false))),
         ("hello-failing-more", hello(failing(vec![v4], true, true))),
         ("claim", claim(7, both.clone(), vec![])),
-        ("claim-keep", claim(8, vec![v4], keeps.clone())),
+        ("claim-keep", claim(8, vec![v4], preempt_delays.clone())),
         ("handed-over", release(9, ReleaseReason::HandedOver)),
         ("refused", release(10, ReleaseReason::NotCandidate)),
         ("contested", release(11, ReleaseReason::Contested)),
         ("challenge", Body::Challenge { nonce: 0x0102_0304_0506_0708 }),
         ("answer", Body::ChallengeReply { nonce: 0x0102_0304_0506_0708 }),
         ("ask", Body::ListRequest),
-        (
-            "list",
-            Body::List {
-                generation: 11,
-                part: 0,
-                parts: 2,
-                addresses: both,
-                preempt_delays: keeps,
-            },
-        ),
+        ("list", Body::List { generation: 11, part: 0, parts: 2, addresses: both, preempt_delays }),
     ]
 }
 
@@ -259,7 +251,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_bytes_of_version_1_stay_as_they_are() {
+fn the_encoding_of_version_1_is_stable() {
     let written: String = frames_v1()
         .into_iter()
         .map(|(name, body)| {
@@ -269,20 +261,20 @@ fn the_bytes_of_version_1_stay_as_they_are() {
             )
         })
         .collect();
-    assert_eq!(
-        written, FRAMES_V1,
-        "a frame of version 1 is read by its neighbours, whatever is added"
-    );
+    assert_eq!(written, FRAMES_V1, "other versions must be able to decode frames of version 1");
 }
 
 #[test]
-fn a_kept_frame_of_version_1_is_read_as_it_was_meant() {
+fn stored_frames_of_version_1_are_decoded() {
     for (line, (name, body)) in FRAMES_V1.lines().zip(frames_v1()) {
-        let (kept, digits) = line.split_once(' ').expect("a name and bytes");
+        let (stored_name, digits) = line.split_once(' ').expect("a name and bytes");
         let bytes: Vec<u8> = (0..digits.len() / 2)
             .map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).expect("hex"))
             .collect();
-        assert_eq!((kept, Frame::decode(&bytes, &ring())), (name, Ok((SOURCE, frame(body)))));
+        assert_eq!(
+            (stored_name, Frame::decode(&bytes, &ring())),
+            (name, Ok((SOURCE, frame(body))))
+        );
     }
 }
 
@@ -306,8 +298,9 @@ fn sign(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Makes a frame as the next version may write it: its version, a kind, unknown TLVs and flags.
-fn of_next_version(kind: u8, body: &Body) -> Vec<u8> {
+/// Returns a frame as the next version may send it, with this kind, an unknown TLV and an unknown
+/// flag.
+fn next_version_frame(kind: u8, body: &Body) -> Vec<u8> {
     let mut bytes = with_tlvs(&frame(body.clone()), &[(0xff01, vec![1, 2, 3])]);
     bytes.truncate(bytes.len() - 16);
     bytes[14] = VERSION + 1;
@@ -317,22 +310,22 @@ fn of_next_version(kind: u8, body: &Body) -> Vec<u8> {
 }
 
 #[test]
-fn the_next_version_is_understood_as_far_as_it_says_what_we_know() {
+fn known_parts_of_the_next_version_are_decoded() {
     let body =
         Body::Hello { generation: 7, accepted_keys: vec![1], failing: FailingReport::default() };
     assert_eq!(
-        Frame::decode(&of_next_version(1, &body), &ring()),
+        Frame::decode(&next_version_frame(1, &body), &ring()),
         Ok((SOURCE, frame(body.clone())))
     );
     assert_eq!(
-        Frame::decode(&of_next_version(200, &body), &ring()),
+        Frame::decode(&next_version_frame(200, &body), &ring()),
         Err(HelloDecodeError::Version),
-        "a word of its own"
+        "a kind that version 1 does not support"
     );
 }
 
 #[test]
-fn the_secret_gives_its_two_newest_keys() {
+fn the_ring_has_the_two_newest_keys_of_the_secret() {
     let (a, b, c) = ([1; 32], [2; 32], [3; 32]);
     let ring = HelloKeyRing::from_secret([
         ("1", &a[..]),
@@ -347,12 +340,12 @@ fn the_secret_gives_its_two_newest_keys() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_cause_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Frame::decode(&bytes, &ring());
     }
 
     #[test]
-    fn no_signed_tlvs_panic(tlvs in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..10) {
+    fn signed_tlvs_cause_no_panic(tlvs in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..10) {
         // A peer with the key may still send malformed contents.
         let mut bytes = frame(Body::ListRequest).encode(SOURCE, None, &HelloKey::new([7; KEY_LENGTH]));
         bytes.truncate(14 + 32);

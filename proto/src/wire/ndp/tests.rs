@@ -4,16 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-const A: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const B: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const MAC_A: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const MAC_B: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const VIP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0x12, 0x3456);
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0x100);
-/// Offsets in a frame.
+/// Offset of the ICMPv6 type, and of the options, in a frame.
 const TYPE: usize = ETHERNET_HEADER_LENGTH + IPV6_HEADER;
 const OPTIONS: usize = TYPE + MESSAGE_HEADER;
 
 /// Corrects the payload length and the checksum of a frame.
-fn right(mut frame: Vec<u8>) -> Vec<u8> {
+fn corrected(mut frame: Vec<u8>) -> Vec<u8> {
     let length = u16::try_from(frame.len() - TYPE).unwrap();
     frame[ETHERNET_HEADER_LENGTH + 4..ETHERNET_HEADER_LENGTH + 6]
         .copy_from_slice(&length.to_be_bytes());
@@ -28,7 +28,7 @@ fn right(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn an_answer_has_the_bytes_of_rfc_4861() {
+fn an_advertisement_has_the_bytes_of_rfc_4861() {
     #[rustfmt::skip]
     let bytes = [
         2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd,
@@ -40,30 +40,46 @@ fn an_answer_has_the_bytes_of_rfc_4861() {
         0xfd, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12, 0x34, 0x56,
         2, 1, 2, 0, 0, 0, 0, 2,
     ];
-    let mut answer = solicited_advertisement(B, VIP, A, CLIENT);
+    let mut advertisement = solicited_advertisement(MAC_B, VIP, MAC_A, CLIENT);
     let sum: u32 =
         bytes[22..].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>()
             + 32
             + 58;
     let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    assert_eq!(answer[TYPE + 2..TYPE + 4], sum.to_be_bytes());
-    answer[TYPE + 2..TYPE + 4].fill(0);
-    assert_eq!(answer, bytes);
+    assert_eq!(advertisement[TYPE + 2..TYPE + 4], sum.to_be_bytes());
+    advertisement[TYPE + 2..TYPE + 4].fill(0);
+    assert_eq!(advertisement, bytes);
 }
 
 #[test]
-fn every_message_says_what_it_is_for_and_goes_where_it_is_heard() {
+fn every_message_has_the_right_kind_and_destination() {
     let group = [0x33, 0x33, 0xff, 0x12, 0x34, 0x56];
     let all = [0x33, 0x33, 0, 0, 0, 1];
-    let says = |kind, sender, mac| Ndp { source: A, kind, sender, target: VIP, mac };
-    let told = |solicited| NdpKind::Advertisement { solicited, overrides: true };
-    let ask = NdpKind::Solicitation;
+    let decoded = |kind, sender, mac| Ndp { source: MAC_A, kind, sender, target: VIP, mac };
+    let advertisement = |solicited| NdpKind::Advertisement { solicited, overrides: true };
+    let solicitation_kind = NdpKind::Solicitation;
     let cases: [(&[u8], [u8; 6], Ndp); 5] = [
-        (&solicited_advertisement(A, VIP, B, CLIENT), B.0, says(told(true), VIP, Some(A))),
-        (&unsolicited_advertisement(A, VIP), all, says(told(false), VIP, Some(A))),
-        (&solicitation(A, CLIENT, VIP), group, says(ask, CLIENT, Some(A))),
-        (&unicast_solicitation(A, CLIENT, VIP, B), B.0, says(ask, CLIENT, Some(A))),
-        (&dad_solicitation(A, VIP), group, says(ask, Ipv6Addr::UNSPECIFIED, None)),
+        (
+            &solicited_advertisement(MAC_A, VIP, MAC_B, CLIENT),
+            MAC_B.0,
+            decoded(advertisement(true), VIP, Some(MAC_A)),
+        ),
+        (
+            &unsolicited_advertisement(MAC_A, VIP),
+            all,
+            decoded(advertisement(false), VIP, Some(MAC_A)),
+        ),
+        (&solicitation(MAC_A, CLIENT, VIP), group, decoded(solicitation_kind, CLIENT, Some(MAC_A))),
+        (
+            &unicast_solicitation(MAC_A, CLIENT, VIP, MAC_B),
+            MAC_B.0,
+            decoded(solicitation_kind, CLIENT, Some(MAC_A)),
+        ),
+        (
+            &dad_solicitation(MAC_A, VIP),
+            group,
+            decoded(solicitation_kind, Ipv6Addr::UNSPECIFIED, None),
+        ),
     ];
     for (frame, to, expect) in cases {
         assert_eq!((&frame[..6], Ndp::decode(frame)), (&to[..], Some(expect)), "{frame:02x?}");
@@ -71,92 +87,98 @@ fn every_message_says_what_it_is_for_and_goes_where_it_is_heard() {
 }
 
 #[test]
-fn groups_are_made_as_the_rfcs_say() {
+fn solicited_node_groups_and_their_macs_follow_the_rfcs() {
     assert_eq!(solicited_node_group(VIP), "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap());
     assert_eq!(multicast_mac(solicited_node_group(VIP)), Mac([0x33, 0x33, 0xff, 0x12, 0x34, 0x56]));
 }
 
 #[test]
-fn what_a_host_must_discard_is_discarded() {
-    let ask = solicitation(A, CLIENT, VIP);
+fn invalid_messages_are_discarded() {
+    let valid = solicitation(MAC_A, CLIENT, VIP);
     let with = |frame: &[u8], at: usize, value: u8| {
         let mut frame = frame.to_vec();
         frame[at] = value;
-        right(frame)
+        corrected(frame)
     };
-    assert!(Ndp::decode(&with(&ask, TYPE, SOLICITATION)).is_some());
-    let dad = dad_solicitation(A, VIP);
+    assert!(Ndp::decode(&with(&valid, TYPE, SOLICITATION)).is_some());
+    let dad = dad_solicitation(MAC_A, VIP);
     assert!(
-        Ndp::decode(&right([&dad[..], &[14, 1, 9, 9, 9, 9, 9, 9]].concat())).is_some(),
-        "a nonce is no address"
+        Ndp::decode(&corrected([&dad[..], &[14, 1, 9, 9, 9, 9, 9, 9]].concat())).is_some(),
+        "a nonce option is no hardware address"
     );
     let cases = [
-        ("another EtherType", with(&ask, 13, 0)),
-        ("IP version 4", with(&ask, 14, 0x40)),
-        ("an extension header", with(&ask, 20, 0)),
-        ("from behind a router", with(&ask, 21, 254)),
-        ("code 1", with(&ask, TYPE + 1, 1)),
-        ("a router's", with(&ask, TYPE, 134)),
-        ("a target that is a group", with(&ask, TYPE + 8, 0xff)),
-        ("an option of no length", with(&ask, OPTIONS + 1, 0)),
-        ("an option that is cut off", with(&ask, OPTIONS + 1, 2)),
-        ("an option of 255 units", with(&ask, OPTIONS + 1, 255)),
+        ("another EtherType", with(&valid, 13, 0)),
+        ("IP version 4", with(&valid, 14, 0x40)),
+        ("an extension header", with(&valid, 20, 0)),
+        ("a hop limit below 255", with(&valid, 21, 254)),
+        ("code 1", with(&valid, TYPE + 1, 1)),
+        ("a router advertisement", with(&valid, TYPE, 134)),
+        ("a multicast target", with(&valid, TYPE + 8, 0xff)),
+        ("an option with length 0", with(&valid, OPTIONS + 1, 0)),
+        ("a truncated option", with(&valid, OPTIONS + 1, 2)),
+        ("an option longer than the message", with(&valid, OPTIONS + 1, 255)),
         (
-            "a sender that is a group",
-            right([&ask[..22], &solicited_node_group(VIP).octets(), &ask[38..]].concat()),
+            "a multicast sender",
+            corrected([&valid[..22], &solicited_node_group(VIP).octets(), &valid[38..]].concat()),
         ),
-        ("nobody who says where it is", right([&ask[..22], &[0; 16], &ask[38..]].concat())),
         (
-            "nobody who says it for another kind of link",
-            right([&dad[..], &[1, 2], &[0; 14]].concat()),
+            "an unspecified sender with a hardware address",
+            corrected([&valid[..22], &[0; 16], &valid[38..]].concat()),
         ),
-        ("nobody who asks one host", right([&dad[..38], &VIP.octets(), &dad[54..]].concat())),
         (
-            "an answer to all that says it is for one",
-            with(&unsolicited_advertisement(A, VIP), TYPE + 4, 0x60),
+            "an unspecified sender with an address of another link layer",
+            corrected([&dad[..], &[1, 2], &[0; 14]].concat()),
         ),
-        ("half an option", right([&ask[..], &[14]].concat())),
+        (
+            "an unspecified sender with a unicast destination",
+            corrected([&dad[..38], &VIP.octets(), &dad[54..]].concat()),
+        ),
+        (
+            "a multicast advertisement with flag S",
+            with(&unsolicited_advertisement(MAC_A, VIP), TYPE + 4, 0x60),
+        ),
+        ("an incomplete option", corrected([&valid[..], &[14]].concat())),
     ];
-    for (what, frame) in cases {
-        assert_eq!(Ndp::decode(&frame), None, "{what}");
+    for (case, frame) in cases {
+        assert_eq!(Ndp::decode(&frame), None, "{case}");
     }
-    let mut wrong = ask;
+    let mut wrong = valid;
     wrong[TYPE + 3] ^= 1;
     assert_eq!(Ndp::decode(&wrong), None, "a wrong checksum");
     assert!(
-        (0..FRAME_LENGTH).all(|length| Ndp::decode(&ask[..length]).is_none()),
-        "a frame that is cut off"
+        (0..FRAME_LENGTH).all(|length| Ndp::decode(&valid[..length]).is_none()),
+        "a truncated frame"
     );
-    assert_eq!(Ndp::decode(&right(ask[..OPTIONS - 1].to_vec())), None, "a message that is cut off");
+    assert_eq!(Ndp::decode(&corrected(valid[..OPTIONS - 1].to_vec())), None, "a truncated message");
 }
 
 #[test]
-fn other_options_and_padding_are_passed_over() {
-    let ask = solicitation(A, CLIENT, VIP);
-    let read = |options: &[u8]| {
-        Ndp::decode(&right([&ask[..OPTIONS], options].concat())).map(|ndp| ndp.mac)
+fn other_options_and_padding_are_skipped() {
+    let valid = solicitation(MAC_A, CLIENT, VIP);
+    let decode_with = |options: &[u8]| {
+        Ndp::decode(&corrected([&valid[..OPTIONS], options].concat())).map(|ndp| ndp.mac)
     };
-    let (nonce, own, other) =
+    let (nonce, own_mac, other_mac) =
         ([14, 1, 9, 9, 9, 9, 9, 9], [1, 1, 2, 0, 0, 0, 0, 1], [1, 1, 2, 0, 0, 0, 0, 9]);
-    assert_eq!(read(&[]), Some(None));
-    assert_eq!(read(&nonce), Some(None));
-    assert_eq!(read(&[nonce, own, other].concat()), Some(Some(A)));
+    assert_eq!(decode_with(&[]), Some(None));
+    assert_eq!(decode_with(&nonce), Some(None));
+    assert_eq!(decode_with(&[nonce, own_mac, other_mac].concat()), Some(Some(MAC_A)));
     assert_eq!(
-        read(&[&[1, 2], &[0; 14][..], &own].concat()),
-        Some(Some(A)),
-        "one for another kind of link"
+        decode_with(&[&[1, 2], &[0; 14][..], &own_mac].concat()),
+        Some(Some(MAC_A)),
+        "an option for another link layer is skipped"
     );
-    let padded = [&ask[..], &[0; 20]].concat();
-    assert_eq!(Ndp::decode(&padded), Ndp::decode(&ask));
+    let padded = [&valid[..], &[0; 20]].concat();
+    assert_eq!(Ndp::decode(&padded), Ndp::decode(&valid));
 }
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0_usize..FRAME_LENGTH) {
+    fn arbitrary_bytes_cause_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0_usize..FRAME_LENGTH) {
         let _ = Ndp::decode(&bytes);
-        let mut frame = solicitation(A, CLIENT, VIP).to_vec();
+        let mut frame = solicitation(MAC_A, CLIENT, VIP).to_vec();
         frame.truncate(at.max(TYPE + 4));
         frame.extend(&bytes);
-        let _ = Ndp::decode(&right(frame));
+        let _ = Ndp::decode(&corrected(frame));
     }
 }

@@ -1,8 +1,8 @@
-//! Hosts that hold as many connections to the endpoint as they can get, while a kubelet probes it
-//! and Prometheus scrapes it.
+//! Hosts that hold as many connections to the admin endpoint as they can get, while a kubelet
+//! probes the endpoint and Prometheus scrapes it.
 //!
 //! `FERROLB_ATTACK_SECONDS=60 cargo test -p ferrolb-runtime --lib five_hundred -- --nocapture` runs
-//! the same for a minute.
+//! the attack for a minute.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -13,16 +13,17 @@ use socket2::{Domain, Socket, Type};
 
 use crate::clock::Clock;
 
-/// The attacking hosts, from 127.0.0.2 on, and the connections that each keeps open: 500 in all.
+/// The number of attacking hosts, from 127.0.0.2 on, and of the connections that each host keeps
+/// open: 500 in total.
 const ATTACKERS: u8 = 20;
-const CONNECTIONS_EACH: usize = 25;
-/// The length of an attack if the environment does not set it.
-const LENGTH: Duration = Duration::from_secs(4);
+const CONNECTIONS_PER_HOST: usize = 25;
+/// The duration of an attack if the environment does not set it.
+const DEFAULT_DURATION: Duration = Duration::from_secs(4);
 /// The interval at which an attacker writes to its connections, and replaces those that the server
 /// closed.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const ATTACK_INTERVAL: Duration = Duration::from_millis(50);
 /// The interval of the probes, and the kubelet's timeout (`timeoutSeconds` is 1).
-const PROBE_EVERY: Duration = Duration::from_millis(100);
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Prometheus' timeout (`scrape_timeout`).
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ enum AttackKind {
 impl AttackKind {
     const ALL: [Self; 5] = [Self::Idle, Self::Slow, Self::Endless, Self::HalfClosed, Self::Unread];
 
-    fn says(self) -> &'static [u8] {
+    fn payload(self) -> &'static [u8] {
         match self {
             Self::Idle => b"",
             Self::Slow => b"G",
@@ -67,61 +68,69 @@ fn open(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Opens a connection, and sends the first bytes according to `manner`.
-fn begin(from: Ipv4Addr, to: SocketAddr, manner: AttackKind) -> std::io::Result<TcpStream> {
+/// Opens a connection, and sends the first bytes according to `kind`.
+fn start_connection(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    kind: AttackKind,
+) -> std::io::Result<TcpStream> {
     let mut stream = open(from, to)?;
-    match manner {
+    match kind {
         AttackKind::Idle | AttackKind::Slow => {}
         AttackKind::Endless => stream.write_all(b"GET /metrics HTTP/1.1\r\n")?,
         AttackKind::HalfClosed => {
-            stream.write_all(manner.says())?;
+            stream.write_all(kind.payload())?;
             stream.shutdown(Shutdown::Write)?;
         }
-        AttackKind::Unread => stream.write_all(manner.says())?,
+        AttackKind::Unread => stream.write_all(kind.payload())?,
     }
     Ok(stream)
 }
 
 /// Sends some more as the attacker, and returns whether the server has kept the connection.
-fn is_still_open(stream: &mut TcpStream, manner: AttackKind) -> bool {
+fn is_still_open(stream: &mut TcpStream, kind: AttackKind) -> bool {
     let blocked = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
-    let sends = matches!(manner, AttackKind::Slow | AttackKind::Endless);
-    if sends && stream.write(manner.says()).is_err_and(|error| !blocked(&error)) {
+    let sends = matches!(kind, AttackKind::Slow | AttackKind::Endless);
+    if sends && stream.write(kind.payload()).is_err_and(|error| !blocked(&error)) {
         return false;
     }
-    if matches!(manner, AttackKind::Unread) {
+    if matches!(kind, AttackKind::Unread) {
         return stream.peek(&mut [0; 1]).map_or_else(|error| blocked(&error), |length| length > 0);
     }
     stream.read(&mut [0; 256]).is_err_and(|error| blocked(&error))
 }
 
 /// Runs one host, which keeps all its connections open until the attack ends.
-fn attack(from: Ipv4Addr, to: SocketAddr, over: &AtomicBool, opened: &AtomicUsize) {
-    let mut open: Vec<Option<TcpStream>> = (0..CONNECTIONS_EACH).map(|_| None).collect();
-    while !over.load(Ordering::Relaxed) {
-        for (manner, place) in AttackKind::ALL.into_iter().cycle().zip(&mut open) {
-            if !place.as_mut().is_some_and(|stream| is_still_open(stream, manner)) {
-                *place = begin(from, to, manner).ok();
+fn attack(from: Ipv4Addr, to: SocketAddr, stopped: &AtomicBool, opened: &AtomicUsize) {
+    let mut open: Vec<Option<TcpStream>> = (0..CONNECTIONS_PER_HOST).map(|_| None).collect();
+    while !stopped.load(Ordering::Relaxed) {
+        for (kind, slot) in AttackKind::ALL.into_iter().cycle().zip(&mut open) {
+            if !slot.as_mut().is_some_and(|stream| is_still_open(stream, kind)) {
+                *slot = start_connection(from, to, kind).ok();
                 opened.fetch_add(1, Ordering::Relaxed);
             }
         }
-        std::thread::park_timeout(LOOK_EVERY);
+        std::thread::park_timeout(ATTACK_INTERVAL);
     }
 }
 
 /// Sends a request as a client on the node. Returns the status line of the response, and the time
 /// until it arrived.
-fn ask(to: SocketAddr, path: &str, limit: Duration) -> (Result<String, ErrorKind>, Duration) {
-    let begun = Clock::now();
-    let ask = || -> std::io::Result<String> {
+fn send_request(
+    to: SocketAddr,
+    path: &str,
+    limit: Duration,
+) -> (Result<String, ErrorKind>, Duration) {
+    let start = Clock::now();
+    let send = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&to, limit)?;
         stream.set_read_timeout(Some(limit))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        answer.lines().next().map(str::to_owned).ok_or_else(|| ErrorKind::UnexpectedEof.into())
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        response.lines().next().map(str::to_owned).ok_or_else(|| ErrorKind::UnexpectedEof.into())
     };
-    (ask().map_err(|error| error.kind()), Clock::now().since(begun))
+    (send().map_err(|error| error.kind()), Clock::now().since(start))
 }
 
 /// Statistics of requests: sent, failed, and the longest time until a response.
@@ -133,21 +142,21 @@ struct RequestStats {
 }
 
 impl RequestStats {
-    fn ask(&mut self, to: SocketAddr, path: &str, limit: Duration) {
-        let (answer, took) = ask(to, path, limit);
+    fn request(&mut self, to: SocketAddr, path: &str, limit: Duration) {
+        let (status_line, elapsed) = send_request(to, path, limit);
         self.sent += 1;
-        self.slowest = self.slowest.max(took);
-        if answer.as_deref() != Ok("HTTP/1.1 200 OK") || took > limit {
-            self.failed.push(format!("{answer:?} after {took:?}"));
+        self.slowest = self.slowest.max(elapsed);
+        if status_line.as_deref() != Ok("HTTP/1.1 200 OK") || elapsed > limit {
+            self.failed.push(format!("{status_line:?} after {elapsed:?}"));
         }
     }
 }
 
-/// Returns the length of an attack.
-pub(super) fn length() -> Duration {
+/// Returns the duration of an attack.
+pub(super) fn duration() -> Duration {
     let seconds =
         std::env::var_os("FERROLB_ATTACK_SECONDS").and_then(|text| text.to_str()?.parse().ok());
-    seconds.map_or(LENGTH, Duration::from_secs)
+    seconds.map_or(DEFAULT_DURATION, Duration::from_secs)
 }
 
 /// Attacks `target`, and meanwhile probes one address and scrapes another. All requests must get a
@@ -158,39 +167,39 @@ pub(super) fn assert_served_under_attack(
     probes: SocketAddr,
     metrics: SocketAddr,
 ) {
-    let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stopped, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (mut probed, mut scraped) = (RequestStats::default(), RequestStats::default());
     std::thread::scope(|scope| {
         let hosts: Vec<_> = (0..ATTACKERS)
             .map(|host| {
                 scope.spawn({
-                    let (over, opened) = (&over, &opened);
-                    move || attack(Ipv4Addr::new(127, 0, 0, 2 + host), target, over, opened)
+                    let (stopped, opened) = (&stopped, &opened);
+                    move || attack(Ipv4Addr::new(127, 0, 0, 2 + host), target, stopped, opened)
                 })
             })
             .collect();
-        let end = Clock::now() + length();
+        let end = Clock::now() + duration();
         while Clock::now() < end {
-            let next = Clock::now() + PROBE_EVERY;
-            probed.ask(probes, "/healthz", PROBE_TIMEOUT);
-            scraped.ask(metrics, "/metrics", SCRAPE_TIMEOUT);
+            let next = Clock::now() + PROBE_INTERVAL;
+            probed.request(probes, "/healthz", PROBE_TIMEOUT);
+            scraped.request(metrics, "/metrics", SCRAPE_TIMEOUT);
             std::thread::park_timeout(next.since(Clock::now()));
         }
-        over.store(true, Ordering::Relaxed);
+        stopped.store(true, Ordering::Relaxed);
         hosts.iter().for_each(|host| host.thread().unpark());
     });
     println!("{name}: {} connections opened", opened.into_inner());
-    for (what, asked) in [("probes", probed), ("scrapes", scraped)] {
-        let RequestStats { sent, failed, slowest } = asked;
+    for (requests, stats) in [("probes", probed), ("scrapes", scraped)] {
+        let RequestStats { sent, failed, slowest } = stats;
         println!(
-            "{name}: {} of {sent} {what} answered, the slowest after {slowest:?}",
+            "{name}: {} of {sent} {requests} succeeded, the slowest after {slowest:?}",
             sent - failed.len()
         );
-        assert!(failed.is_empty(), "{name}: {what} failed: {failed:?}");
+        assert!(failed.is_empty(), "{name}: {requests} failed: {failed:?}");
     }
 }
 
-/// Returns the endpoint's port at the address from which no attack comes.
+/// Returns the endpoint's port at 127.0.0.1, an address from which no attack comes.
 pub(super) fn local(server: SocketAddr) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), server.port())
 }

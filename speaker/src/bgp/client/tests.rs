@@ -1,4 +1,4 @@
-//! Lists from gobgpd that are cut, refused or slow, built from synthetic responses.
+//! Tests of lists from gobgpd that are truncated, rejected or slow, with synthetic responses.
 
 use std::pin::Pin;
 
@@ -24,15 +24,15 @@ impl Decoder for EmptyDecoder {
     }
 }
 
-type Part = Result<Frame<Bytes>, Status>;
+type StreamPart = Result<Frame<Bytes>, Status>;
 
 /// Returns an uncompressed gRPC message of no bytes (PROTOCOL-HTTP2, Length-Prefixed-Message).
-fn message() -> Part {
+fn empty_message() -> StreamPart {
     Ok(Frame::data(Bytes::from_static(&[0; 5])))
 }
 
 /// Returns the end of a stream with a gRPC status.
-fn end(status: &'static str) -> Part {
+fn status_trailers(status: &'static str) -> StreamPart {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", status.parse().unwrap());
     trailers.insert("grpc-message", "broken".parse().unwrap());
@@ -40,37 +40,74 @@ fn end(status: &'static str) -> Part {
 }
 
 async fn collect_parts(
-    parts: Pin<Box<dyn Stream<Item = Part> + Send>>,
+    parts: Pin<Box<dyn Stream<Item = StreamPart> + Send>>,
 ) -> Result<usize, (Code, String)> {
-    let answer =
+    let response =
         Streaming::new_response(EmptyDecoder, StreamBody::new(parts), StatusCode::OK, None, None);
-    let all = collect("ListPath", answer).await;
+    let all = collect("ListPath", response).await;
     all.map(|all| all.len()).map_err(|failed| (failed.code, failed.why))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_is_not_whole_is_a_failed_call_and_no_shorter_list() {
-    let listed = |parts: Vec<Part>| collect_parts(stream::iter(parts).boxed());
-    assert_eq!(listed(vec![message(), message(), end("0")]).await, Ok(2));
-    assert_eq!(listed(vec![end("0")]).await, Ok(0));
-    let failed = listed(vec![message(), message(), end("13")]).await;
+async fn a_truncated_list_is_a_failed_call() {
+    let listed = |parts: Vec<StreamPart>| collect_parts(stream::iter(parts).boxed());
+    assert_eq!(listed(vec![empty_message(), empty_message(), status_trailers("0")]).await, Ok(2));
+    assert_eq!(listed(vec![status_trailers("0")]).await, Ok(0));
+    let failed = listed(vec![empty_message(), empty_message(), status_trailers("13")]).await;
     assert_eq!(failed, Err((Code::Internal, "broken".to_owned())));
-    let cut = listed(vec![message(), Err(Status::unavailable("the connection was reset"))]).await;
-    assert_eq!(cut.map_err(|(code, _)| code), Err(Code::Unavailable));
+    let truncated =
+        listed(vec![empty_message(), Err(Status::unavailable("the connection was reset"))]).await;
+    assert_eq!(truncated.map_err(|(code, _)| code), Err(Code::Unavailable));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_stops_in_the_middle_is_waited_for_as_long_as_a_call() {
-    let begun = tokio::time::Instant::now();
-    let slow = collect_parts(stream::iter([message()]).chain(stream::pending()).boxed()).await;
-    assert_eq!(slow, Err((Code::DeadlineExceeded, "not all within 10s".to_owned())));
-    assert_eq!(begun.elapsed(), CALL_TIMEOUT);
+async fn a_stalled_list_fails_after_the_call_timeout() {
+    let start = tokio::time::Instant::now();
+    let slow =
+        collect_parts(stream::iter([empty_message()]).chain(stream::pending()).boxed()).await;
+    assert_eq!(slow, Err((Code::DeadlineExceeded, "incomplete response after 10s".to_owned())));
+    assert_eq!(start.elapsed(), CALL_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_not_answered_is_waited_for_as_long_as_a_call() {
-    let begun = tokio::time::Instant::now();
+async fn a_call_without_a_response_fails_after_the_call_timeout() {
+    let start = tokio::time::Instant::now();
     let failed =
         with_timeout::<()>("GetBgp", std::future::pending()).await.err().map(|failed| failed.code);
-    assert_eq!((failed, begun.elapsed()), (Some(Code::DeadlineExceeded), CALL_TIMEOUT));
+    assert_eq!((failed, start.elapsed()), (Some(Code::DeadlineExceeded), CALL_TIMEOUT));
+}
+
+#[test]
+fn every_error_of_gobgpd_has_its_message() {
+    let text = |text: &str| text.to_owned();
+    let rows = [
+        (
+            GobgpError::Unreachable { path: text("/run/gobgp.sock"), why: text("refused") },
+            "gobgpd does not respond at /run/gobgp.sock: refused. Check that gobgpd runs on this node, and see its log",
+        ),
+        (
+            GobgpError::TooOld(text("GoBGP/4.6.0")),
+            "gobgpd is GoBGP/4.6.0: install GoBGP 4.7 or newer",
+        ),
+        (
+            GobgpError::Stopped,
+            "gobgpd was stopped to be replaced, and peers with graceful restart keep its routes for 120 s: if no other one has started by then, restart it",
+        ),
+        (GobgpError::Rejected(text("invalid ttl")), "invalid ttl"),
+        (
+            GobgpError::Call { call: "ListPeer", why: text("no response within 10s") },
+            "gobgpd did not complete ListPeer: no response within 10s. See the log of gobgpd on this node",
+        ),
+    ];
+    for (error, expect) in rows {
+        // A new variant does not compile until it is added here and to the rows.
+        match &error {
+            GobgpError::Unreachable { .. }
+            | GobgpError::TooOld(_)
+            | GobgpError::Stopped
+            | GobgpError::Rejected(_)
+            | GobgpError::Call { .. } => {}
+        }
+        assert_eq!(error.to_string(), expect);
+    }
 }

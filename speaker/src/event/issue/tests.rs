@@ -1,10 +1,13 @@
-//! Every issue of a session and of a node, with its reason and its message.
+//! Every issue of a session and of a node, with its reason and its message, and every text about
+//! unchecked endpoints.
 
-use ferrolb_proto::facts::BfdProfileProblem;
+use std::sync::Arc;
+
+use ferrolb_proto::facts::{BfdProfileProblem, Key};
 
 use super::*;
 
-/// Does not compile while a variant is missing here; each has a row in the test.
+/// Lists all variants: a new variant does not compile until it is added here and to the rows.
 const fn exhaustive(issue: &SessionIssue) {
     match issue {
         SessionIssue::EndedByRouter
@@ -22,7 +25,16 @@ const fn exhaustive(issue: &SessionIssue) {
         | SessionIssue::RejectedByGobgp(_)
         | SessionIssue::BfdRejectedByGobgp(_)
         | SessionIssue::GobgpUnavailable(_)
-        | SessionIssue::PasswordUnavailable { .. }
+        | SessionIssue::PasswordUnavailable {
+            problem:
+                PasswordProblem::NoSecret
+                | PasswordProblem::Type(_)
+                | PasswordProblem::NoEntry
+                | PasswordProblem::NotUtf8
+                | PasswordProblem::TooLong
+                | PasswordProblem::Empty,
+            ..
+        }
         | SessionIssue::BfdProfile(
             BfdUnavailable::MultiHop | BfdUnavailable::Unknown(_) | BfdUnavailable::Profile { .. },
         ) => {}
@@ -92,12 +104,16 @@ fn router_issues() -> Vec<Row> {
 /// Returns the issues of gobgpd and of the password.
 fn gobgp_issues() -> Vec<Row> {
     use SessionIssue as Issue;
-    let why = || "Secret tor1 does not exist: create it with type kubernetes.io/basic-auth".into();
+    let unavailable = |problem, continues| Issue::PasswordUnavailable {
+        secret: "tor1".into(),
+        problem,
+        continues,
+    };
     vec![
         (
             Issue::RejectedByGobgp("invalid ttl".into()),
             "RejectedByGoBGP",
-            "gobgpd rejected the session: invalid ttl",
+            "gobgpd rejected the session: invalid ttl. Change the BGPPeer, or see the log of gobgpd on this node",
         ),
         (
             Issue::GobgpUnavailable("gobgpd is GoBGP/4.6".into()),
@@ -105,14 +121,39 @@ fn gobgp_issues() -> Vec<Row> {
             "gobgpd is GoBGP/4.6",
         ),
         (
-            Issue::PasswordUnavailable { why: why(), continues: false },
+            unavailable(PasswordProblem::NoSecret, false),
             "PasswordUnavailable",
             "spec.passwordSecret: Secret tor1 does not exist: create it with type kubernetes.io/basic-auth",
         ),
         (
-            Issue::PasswordUnavailable { why: why(), continues: true },
+            unavailable(PasswordProblem::NoSecret, true),
             "PasswordUnavailable",
             "spec.passwordSecret: Secret tor1 does not exist: create it with type kubernetes.io/basic-auth; until then the session continues with the last password",
+        ),
+        (
+            unavailable(PasswordProblem::Type("Opaque".into()), false),
+            "PasswordUnavailable",
+            "spec.passwordSecret: Secret tor1 is of type Opaque: delete it, and create it with type kubernetes.io/basic-auth",
+        ),
+        (
+            unavailable(PasswordProblem::NoEntry, false),
+            "PasswordUnavailable",
+            "spec.passwordSecret: Secret tor1 has no entry `password`: add it",
+        ),
+        (
+            unavailable(PasswordProblem::NotUtf8, false),
+            "PasswordUnavailable",
+            "spec.passwordSecret: Secret tor1 has a password that is not UTF-8: write it as UTF-8 text",
+        ),
+        (
+            unavailable(PasswordProblem::TooLong, false),
+            "PasswordUnavailable",
+            "spec.passwordSecret: Secret tor1 has a password that is longer than 80 bytes: write a shorter one",
+        ),
+        (
+            unavailable(PasswordProblem::Empty, false),
+            "PasswordUnavailable",
+            "spec.passwordSecret: Secret tor1 has an empty password: write one into the entry `password`",
         ),
     ]
 }
@@ -139,7 +180,7 @@ fn bfd_issues() -> Vec<Row> {
         (
             Issue::BfdRejectedByGobgp("no such option".into()),
             "BFDRejectedByGoBGP",
-            "BFD is off: gobgpd rejected it: no such option",
+            "BFD is off: gobgpd rejected it: no such option. Change the BFDProfile, or see the log of gobgpd on this node",
         ),
         (
             Issue::BfdProfile(BfdUnavailable::MultiHop),
@@ -160,7 +201,7 @@ fn bfd_issues() -> Vec<Row> {
 }
 
 #[test]
-fn every_issue_of_a_session_has_its_message() {
+fn every_session_issue_has_a_reason_and_a_message() {
     let rows = [router_issues(), gobgp_issues(), bfd_issues()].into_iter().flatten();
     for (issue, reason, text) in rows {
         exhaustive(&issue);
@@ -170,12 +211,37 @@ fn every_issue_of_a_session_has_its_message() {
 }
 
 #[test]
-fn too_many_attributes_are_an_issue_of_the_node() {
-    assert_eq!(too_many_attributes(0, 1_000), None);
-    let issue = too_many_attributes(3, 1_000).unwrap();
-    assert_eq!(issue.reason, "TooManyAttributes");
+fn every_issue_of_a_node_has_a_reason_and_a_message() {
+    let issue = NodeIssue::TooManyAttributes { prefixes: 3, limit: 1_000 };
+    // A new variant does not compile until it is added here.
+    let NodeIssue::TooManyAttributes { .. } = issue;
+    assert_eq!(issue.reason(), "TooManyAttributes");
     assert_eq!(
-        issue.message,
+        issue.to_string(),
         "3 prefixes are not advertised: the BGPAdvertisements result in more than 1000 different sets of attributes on this node, counted once for all peers that receive the same. Use the same attributes for more prefixes or more peers"
     );
+}
+
+#[test]
+fn unchecked_endpoints_have_a_message() {
+    let (service, endpoint) = (Arc::new(Key::new("default", "web")), "10.244.2.9:8080");
+    let first = ProbeTarget { service, endpoint: endpoint.parse().expect("an address") };
+    let node = "node1".into();
+    let rows = [
+        (
+            UncheckedEndpoints::Off,
+            "no endpoint is checked: --health-checks is off. Set it to node, or remove the annotation ferrolb.io/health-check from the Services",
+        ),
+        (
+            UncheckedEndpoints::Disallowed { count: 3, first, node },
+            "3 endpoints are not checked, the first is 10.244.2.9:8080 of default/web: it is neither an InternalIP of Node node1 nor in its spec.podCIDRs, or it is an address of another Node or of the API server. If pods of this node have such addresses, add their range to --health-checks",
+        ),
+    ];
+    for (endpoints, text) in rows {
+        // A new variant does not compile until it is added here and to the rows.
+        match &endpoints {
+            UncheckedEndpoints::Off | UncheckedEndpoints::Disallowed { .. } => {}
+        }
+        assert_eq!(endpoints.to_string(), text);
+    }
 }

@@ -1,4 +1,4 @@
-//! The driver against real listeners of every kind: it sends requests, never blocks, and closes its
+//! Tests of the driver with real listeners: the driver sends requests, never blocks, and closes its
 //! connections.
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// Longer than anything here takes.
+/// Timeout of each step of these tests.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-fn id(endpoint: SocketAddr) -> ProbeTarget {
+fn probe_target(endpoint: SocketAddr) -> ProbeTarget {
     ProbeTarget { service: Arc::new(Key::new("default", "web")), endpoint }
 }
 
@@ -30,8 +30,8 @@ fn http() -> Arc<ProbeConfig> {
     check(CheckKind::Http { path: "/healthz".into() })
 }
 
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("{what}"))
+async fn within_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("timeout: {what}"))
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -59,65 +59,68 @@ impl ProbeHarness {
         Self { wanted, events, metrics, tasks }
     }
 
-    fn want(&self, targets: impl IntoIterator<Item = (SocketAddr, Arc<ProbeConfig>)>) {
-        let targets = targets.into_iter().map(|(endpoint, check)| (id(endpoint), check)).collect();
+    fn set_targets(&self, targets: impl IntoIterator<Item = (SocketAddr, Arc<ProbeConfig>)>) {
+        let targets =
+            targets.into_iter().map(|(endpoint, check)| (probe_target(endpoint), check)).collect();
         self.wanted
             .send(HealthChecks { targets: Arc::new(targets), disallowed: 0, slowed: 0 })
             .unwrap();
     }
 
     /// Returns the next reported change: the endpoint, and the reason if it fails.
-    async fn change(&mut self) -> (SocketAddr, Option<String>) {
-        match soon("a change", self.events.recv()).await {
+    async fn next_change(&mut self) -> (SocketAddr, Option<String>) {
+        match within_timeout("a change of an endpoint's health", self.events.recv()).await {
             Some(Event::EndpointHealth { id, failing }) => (id.endpoint, failing.map(Into::into)),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Starts a server that sends `words` to each client, then `tail` repeatedly. Returns its
+    /// Starts a server that sends `head` to each client, then `tail` repeatedly. Returns its
     /// address and its number of clients.
     async fn serve(
         &mut self,
-        words: &'static str,
+        head: &'static str,
         tail: &'static [u8],
     ) -> (SocketAddr, Arc<AtomicU32>) {
         let (listener, address) = listen().await;
-        let asked = Arc::new(AtomicU32::new(0));
-        let count = Arc::clone(&asked);
+        let request_count = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&request_count);
         self.tasks.spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::Relaxed);
                 let _ = stream.read(&mut [0; 1024]).await;
-                let _ = stream.write_all(words.as_bytes()).await;
+                let _ = stream.write_all(head.as_bytes()).await;
                 while !tail.is_empty() && stream.write_all(tail).await.is_ok() {}
             }
         });
-        (address, asked)
+        (address, request_count)
     }
 
     /// Waits until each server has received this many requests.
-    async fn requested(&self, servers: &[&Arc<AtomicU32>], times: u32) {
+    async fn wait_for_requests(&self, servers: &[&Arc<AtomicU32>], times: u32) {
         let all = async {
-            while servers.iter().any(|asked| asked.load(Ordering::Relaxed) < times) {
+            while servers.iter().any(|request_count| request_count.load(Ordering::Relaxed) < times)
+            {
                 tokio::task::yield_now().await;
             }
         };
-        soon("every server is asked", all).await;
+        within_timeout("requests to every server", all).await;
     }
 }
 
 #[tokio::test]
-async fn whatever_answers_passes_or_fails_by_what_it_says_in_bounded_time() {
-    let mut bench = ProbeHarness::new();
-    let (ok, ok_asked) = bench.serve("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"").await;
-    let (moved, moved_asked) =
-        bench.serve("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", b"").await;
-    let (endless, endless_asked) = bench.serve("HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 4096]).await;
+async fn checks_pass_or_fail_by_the_response() {
+    let mut harness = ProbeHarness::new();
+    let (ok, ok_requests) =
+        harness.serve("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"").await;
+    let (moved, moved_requests) =
+        harness.serve("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", b"").await;
+    let (endless, endless_requests) = harness.serve("HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 4096]).await;
     let (missing, _) =
-        bench.serve("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"").await;
-    let (busy, _) = bench.serve("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nlate", b"").await;
-    let (garbage, _) = bench.serve("SSH-2.0-dropbear\r\n", b"").await;
+        harness.serve("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"").await;
+    let (busy, _) = harness.serve("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nlate", b"").await;
+    let (garbage, _) = harness.serve("SSH-2.0-dropbear\r\n", b"").await;
     // The kernel accepts the connections, and no program responds.
     let (_silent, silent) = listen().await;
     let (_open, open) = listen().await;
@@ -125,18 +128,18 @@ async fn whatever_answers_passes_or_fails_by_what_it_says_in_bounded_time() {
     let by_http =
         [ok, moved, endless, missing, busy, garbage, silent].map(|endpoint| (endpoint, http()));
     let by_tcp = [open, refusing].map(|endpoint| (endpoint, check(CheckKind::Tcp)));
-    bench.want(by_http.into_iter().chain(by_tcp));
+    harness.set_targets(by_http.into_iter().chain(by_tcp));
     let mut failing = BTreeMap::new();
     for _ in 0..5 {
-        let (endpoint, why) = bench.change().await;
+        let (endpoint, why) = harness.next_change().await;
         assert_eq!(
-            failing.insert(endpoint, why.expect("it fails")),
+            failing.insert(endpoint, why.expect("the check fails")),
             None,
-            "{endpoint} is told once"
+            "{endpoint} is reported once"
         );
     }
-    bench.requested(&[&ok_asked, &moved_asked, &endless_asked], 5).await;
-    assert!(bench.events.try_recv().is_err(), "the others pass");
+    harness.wait_for_requests(&[&ok_requests, &moved_requests, &endless_requests], 5).await;
+    assert!(harness.events.try_recv().is_err(), "no passing endpoint is reported");
     let expect = [
         (missing, "HTTP status 404"),
         (busy, "HTTP status 503"),
@@ -147,7 +150,7 @@ async fn whatever_answers_passes_or_fails_by_what_it_says_in_bounded_time() {
     for (endpoint, why) in expect {
         assert!(failing[&endpoint].starts_with(why), "{endpoint} {why}: {failing:?}");
     }
-    let metrics = &bench.metrics;
+    let metrics = &harness.metrics;
     assert_eq!((metrics.targets.get(), metrics.failing.get(), metrics.unlogged.get()), (9, 5, 0));
     for (outcome, at_least) in [
         (CheckOutcome::Passed, 10),
@@ -162,71 +165,77 @@ async fn whatever_answers_passes_or_fails_by_what_it_says_in_bounded_time() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_recovers_is_told_and_one_that_goes_is_forgotten_and_asked_no_more() {
-    let mut bench = ProbeHarness::new();
+async fn a_recovery_is_reported_and_a_removed_endpoint_is_not_checked() {
+    let mut harness = ProbeHarness::new();
     let (listener, address) = listen().await;
-    let (status, asked) = (Arc::new(AtomicU16::new(500)), Arc::new(AtomicU32::new(0)));
-    let (says, count) = (Arc::clone(&status), Arc::clone(&asked));
-    bench.tasks.spawn(async move {
+    let (status, request_count) = (Arc::new(AtomicU16::new(500)), Arc::new(AtomicU32::new(0)));
+    let (served_status, count) = (Arc::clone(&status), Arc::clone(&request_count));
+    harness.tasks.spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             count.fetch_add(1, Ordering::Relaxed);
             let _ = stream.read(&mut [0; 1024]).await;
-            let words =
-                format!("HTTP/1.1 {} x\r\nContent-Length: 0\r\n\r\n", says.load(Ordering::Relaxed));
-            let _ = stream.write_all(words.as_bytes()).await;
+            let head = format!(
+                "HTTP/1.1 {} x\r\nContent-Length: 0\r\n\r\n",
+                served_status.load(Ordering::Relaxed)
+            );
+            let _ = stream.write_all(head.as_bytes()).await;
         }
     });
-    bench.want([(address, http())]);
-    assert_eq!(bench.change().await, (address, Some("HTTP status 500".to_owned())));
+    harness.set_targets([(address, http())]);
+    assert_eq!(harness.next_change().await, (address, Some("HTTP status 500".to_owned())));
     status.store(204, Ordering::Relaxed);
-    assert_eq!(bench.change().await, (address, None));
+    assert_eq!(harness.next_change().await, (address, None));
     status.store(500, Ordering::Relaxed);
-    assert_eq!(bench.change().await.0, address);
-    bench.want([]);
-    assert_eq!(bench.change().await, (address, None));
-    let (other, other_asked) =
-        bench.serve("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"").await;
-    let before = asked.load(Ordering::Relaxed);
-    bench.want([(other, http())]);
-    bench.requested(&[&other_asked], 5).await;
-    assert_eq!(asked.load(Ordering::Relaxed), before);
-    assert_eq!((bench.metrics.targets.get(), bench.metrics.failing.get()), (1, 0));
+    assert_eq!(harness.next_change().await.0, address);
+    harness.set_targets([]);
+    assert_eq!(harness.next_change().await, (address, None));
+    let (other, other_requests) =
+        harness.serve("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"").await;
+    let before = request_count.load(Ordering::Relaxed);
+    harness.set_targets([(other, http())]);
+    harness.wait_for_requests(&[&other_requests], 5).await;
+    assert_eq!(request_count.load(Ordering::Relaxed), before);
+    assert_eq!((harness.metrics.targets.get(), harness.metrics.failing.get()), (1, 0));
 }
 
 #[tokio::test]
-async fn what_is_withdrawn_closes_its_connection_at_once_and_so_does_the_end() {
+async fn a_removed_target_closes_its_connection_at_once() {
     for ends in [false, true] {
-        let mut bench = ProbeHarness::new();
+        let mut harness = ProbeHarness::new();
         let (listener, address) = listen().await;
         let slow = ProbeConfig { timeout: TIMEOUT * 3, ..(*http()).clone() };
-        bench.want([(address, Arc::new(slow))]);
-        let (mut stream, _) = soon("a question", listener.accept()).await.unwrap();
+        harness.set_targets([(address, Arc::new(slow))]);
+        let (mut stream, _) = within_timeout("a connection", listener.accept()).await.unwrap();
         let mut head = [0; 4096];
-        assert!(soon("its words", stream.read(&mut head)).await.unwrap() > 0);
+        assert!(within_timeout("a request", stream.read(&mut head)).await.unwrap() > 0);
         if ends {
-            drop(bench.wanted);
-            soon("the driver ends", bench.tasks.join_next()).await;
+            drop(harness.wanted);
+            within_timeout("the end of the driver", harness.tasks.join_next()).await;
         } else {
-            bench.want([]);
+            harness.set_targets([]);
         }
-        assert_eq!(soon("the connection is closed", stream.read(&mut head)).await.unwrap_or(0), 0);
+        assert_eq!(
+            within_timeout("the end of the connection", stream.read(&mut head)).await.unwrap_or(0),
+            0
+        );
     }
 }
 
 #[test]
-fn the_log_has_so_many_lines_a_second() {
-    let mut lines = LogLimiter::default();
+fn log_lines_per_second_are_limited() {
+    let mut log_limiter = LogLimiter::default();
     let at = |millis: u64| Instant::from_millis(5_000 + millis);
-    let said = |lines: &mut LogLimiter, now| (0..50).filter(|_| lines.allow(now)).count();
+    let allowed_lines =
+        |log_limiter: &mut LogLimiter, now| (0..50).filter(|_| log_limiter.allow(now)).count();
     assert_eq!(
-        [at(0), at(999), at(1000), at(1001)].map(|now| said(&mut lines, now)),
+        [at(0), at(999), at(1000), at(1001)].map(|now| allowed_lines(&mut log_limiter, now)),
         [10, 0, 10, 0]
     );
 }
 
 #[test]
-fn every_path_that_a_service_may_write_is_asked_for_as_it_is_written() {
+fn every_valid_path_is_requested_unchanged() {
     let mut accepted = 0;
     for c in (' '..='~').filter(|c| *c != ';') {
         let text = format!("http/a{c}b");

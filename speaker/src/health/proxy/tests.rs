@@ -1,5 +1,5 @@
-//! The driver against a server on this machine. The machine's own tests cover judgements; these
-//! cover requests and events.
+//! Tests of the driver's requests and events with an HTTP server on this host. The tests of
+//! [`KubeProxyMonitor`] cover the judgements.
 
 use std::net::Ipv4Addr;
 
@@ -12,16 +12,16 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-const LIVE: (u16, &str) =
+const LIVEZ_HEALTHY: (u16, &str) =
     (200, r#"{"lastUpdated":"2026","healthy":true,"status":{"IPv4":{"healthy":true}}}"#);
-const LATE: (u16, &str) =
+const LIVEZ_LATE: (u16, &str) =
     (503, r#"{"lastUpdated":"2026","healthy":false,"status":{"IPv4":{"healthy":false}}}"#);
 const ELIGIBLE: (u16, &str) = (200, r#"{"nodeEligible":true}"#);
 const INELIGIBLE: (u16, &str) = (503, r#"{"nodeEligible":false}"#);
-const WITNESS: (u16, &str) = (503, r#"{"localEndpoints":0,"serviceProxyHealthy":true}"#);
-const NONE: (u16, &str) = (404, "");
+const NODE_PORT_HEALTHY: (u16, &str) = (503, r#"{"localEndpoints":0,"serviceProxyHealthy":true}"#);
+const NOT_FOUND: (u16, &str) = (404, "");
 
-/// Timeout of an expected event on a busy machine.
+/// Timeout of an expected event on a busy host.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The server's responses by path.
@@ -32,7 +32,7 @@ struct Script {
     root: (u16, &'static str),
 }
 
-const GOOD: Script = Script { livez: LIVE, healthz: ELIGIBLE, root: NONE };
+const HEALTHY_SCRIPT: Script = Script { livez: LIVEZ_HEALTHY, healthz: ELIGIBLE, root: NOT_FOUND };
 
 /// A server that counts its requests.
 struct Server {
@@ -47,7 +47,7 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (script, scripts) = watch::channel(script);
-        let (count, asked) = watch::channel(0);
+        let (count, requests) = watch::channel(0);
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {
@@ -60,15 +60,15 @@ impl Server {
                     Some("/livez") => livez,
                     Some("/healthz") => healthz,
                     Some("/") => root,
-                    _ => NONE,
+                    _ => NOT_FOUND,
                 };
-                let page =
+                let response =
                     format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-                stream.write_all(page.as_bytes()).await.unwrap();
+                stream.write_all(response.as_bytes()).await.unwrap();
                 count.send_modify(|count| *count += 1);
             }
         });
-        Self { address, script, requests: asked, _task: task }
+        Self { address, script, requests, _task: task }
     }
 
     /// Waits for this many further requests.
@@ -79,42 +79,42 @@ impl Server {
 }
 
 /// Returns an address of this machine where nothing listens.
-fn unused_address(which: u8) -> SocketAddr {
-    (Ipv4Addr::new(127, 1, 1, which), 1).into()
+fn unused_address(last_byte: u8) -> SocketAddr {
+    (Ipv4Addr::new(127, 1, 1, last_byte), 1).into()
 }
 
 /// A running driver and its events.
 struct ProxyHarness {
-    questions: watch::Sender<ProxyTargets>,
+    targets: watch::Sender<ProxyTargets>,
     events: mpsc::Receiver<Event>,
     registry: Registry,
     _task: JoinSet<()>,
 }
 
 impl ProxyHarness {
-    fn start(mode: KubeProxyMode, servers: &[SocketAddr], witnesses: &[SocketAddr]) -> Self {
+    fn start(mode: KubeProxyMode, servers: &[SocketAddr], node_ports: &[SocketAddr]) -> Self {
         let needed = Families { v4: true, v6: false };
-        let situation = KubeProxyContext {
+        let context = KubeProxyContext {
             ready: true,
             healthy_elsewhere: false,
             started_without_routes: false,
             needed,
         };
-        let questions = ProxyTargets {
+        let targets = ProxyTargets {
             servers: servers.into(),
-            health_check_node_ports: witnesses.into(),
-            situation,
+            health_check_node_ports: node_ports.into(),
+            context,
         };
-        let (questions, asked) = watch::channel(questions);
+        let (targets, receiver) = watch::channel(targets);
         let (sender, events) = mpsc::channel(16);
         let mut registry = Registry::default();
         let (config, metrics) =
             (KubeProxyConfig { mode, fall: 2, rise: 3 }, ProxyHealthMetrics::new(&mut registry));
         let mut task = JoinSet::new();
         task.spawn(
-            ProxyHealthDriver::new(config, Duration::from_millis(1), metrics, sender).run(asked),
+            ProxyHealthDriver::new(config, Duration::from_millis(1), metrics, sender).run(receiver),
         );
-        Self { questions, events, registry, _task: task }
+        Self { targets, events, registry, _task: task }
     }
 
     /// Returns the next judgement other than unknown.
@@ -122,8 +122,10 @@ impl ProxyHarness {
         loop {
             let event = tokio::time::timeout(EVENT_TIMEOUT, self.events.recv())
                 .await
-                .expect("a word in time");
-            let Some(Event::ProxyHealth(judgement)) = event else { panic!("not of the data path") };
+                .expect("an event before the timeout");
+            let Some(Event::ProxyHealth(judgement)) = event else {
+                panic!("the event is not ProxyHealth")
+            };
             if judgement.state != KubeProxyState::Unknown {
                 return judgement;
             }
@@ -138,8 +140,8 @@ impl ProxyHarness {
 }
 
 #[tokio::test]
-async fn what_kube_proxy_says_is_told_when_it_changes_and_never_again() {
-    let mut server = Server::start(GOOD).await;
+async fn only_changes_of_kube_proxy_health_are_reported() {
+    let mut server = Server::start(HEALTHY_SCRIPT).await;
     let mut driver = ProxyHarness::start(KubeProxyMode::Auto, &[server.address], &[]);
     let first = driver.next_judgement().await;
     assert_eq!((first.state, first.ineligible), (KubeProxyState::Healthy, false));
@@ -148,12 +150,12 @@ async fn what_kube_proxy_says_is_told_when_it_changes_and_never_again() {
         *format!("http://{}/livez reports a healthy kube-proxy", server.address)
     );
     server.wait_for_requests(20).await;
-    assert!(driver.events.try_recv().is_err(), "ten rounds that say the same");
+    assert!(driver.events.try_recv().is_err(), "unchanged health causes no event");
     assert!(
         driver.metric("data_path_healthy 1\n")
             && driver.metric("data_path_checks_total{outcome=\"good\"} ")
     );
-    server.script.send_replace(Script { livez: LATE, ..GOOD });
+    server.script.send_replace(Script { livez: LIVEZ_LATE, ..HEALTHY_SCRIPT });
     let late = driver.next_judgement().await;
     assert_eq!(late.state, KubeProxyState::Unhealthy);
     assert!(late.message.contains("the rules of kube-proxy are late for IPv4"), "{}", late.message);
@@ -161,32 +163,34 @@ async fn what_kube_proxy_says_is_told_when_it_changes_and_never_again() {
         driver.metric("data_path_healthy 0\n")
             && driver.metric("data_path_checks_total{outcome=\"bad\"} 2\n")
     );
-    server.script.send_replace(GOOD);
+    server.script.send_replace(HEALTHY_SCRIPT);
     assert_eq!(driver.next_judgement().await.state, KubeProxyState::Healthy);
-    server.script.send_replace(Script { healthz: INELIGIBLE, ..GOOD });
+    server.script.send_replace(Script { healthz: INELIGIBLE, ..HEALTHY_SCRIPT });
     let ineligible = driver.next_judgement().await;
     assert_eq!((ineligible.state, ineligible.ineligible), (KubeProxyState::Healthy, true));
 }
 
 #[tokio::test]
-async fn where_nobody_listens_the_next_server_is_asked_and_then_the_node_ports_in_turn() {
-    let server = Server::start(GOOD).await;
+async fn refusing_servers_are_followed_by_node_ports_in_turn() {
+    let server = Server::start(HEALTHY_SCRIPT).await;
     let mut driver =
         ProxyHarness::start(KubeProxyMode::Auto, &[unused_address(1), server.address], &[]);
     let judgement = driver.next_judgement().await;
     assert_eq!(judgement.state, KubeProxyState::Healthy);
     assert!(judgement.message.contains(&server.address.to_string()), "{}", judgement.message);
 
-    let witness = Server::start(Script { root: WITNESS, livez: NONE, healthz: NONE }).await;
+    let node_port =
+        Server::start(Script { root: NODE_PORT_HEALTHY, livez: NOT_FOUND, healthz: NOT_FOUND })
+            .await;
     let mut driver = ProxyHarness::start(
         KubeProxyMode::Auto,
         &[unused_address(1), unused_address(2)],
-        &[unused_address(3), witness.address],
+        &[unused_address(3), node_port.address],
     );
     assert_eq!(
         driver.next_judgement().await.state,
         KubeProxyState::NotChecked,
-        "the first port is nobody's, too"
+        "nothing listens on the first node port"
     );
     let judgement = driver.next_judgement().await;
     assert_eq!(judgement.state, KubeProxyState::Healthy);
@@ -201,38 +205,41 @@ async fn where_nobody_listens_the_next_server_is_asked_and_then_the_node_ports_i
 }
 
 #[tokio::test]
-async fn a_stranger_on_the_port_is_no_kube_proxy() {
-    let stranger =
-        Server::start(Script { livez: (200, "<html>welcome"), healthz: (200, "null"), root: NONE })
-            .await;
-    let mut driver = ProxyHarness::start(KubeProxyMode::Required, &[stranger.address], &[]);
+async fn another_program_on_the_port_is_not_kube_proxy() {
+    let other_program = Server::start(Script {
+        livez: (200, "<html>welcome"),
+        healthz: (200, "null"),
+        root: NOT_FOUND,
+    })
+    .await;
+    let mut driver = ProxyHarness::start(KubeProxyMode::Required, &[other_program.address], &[]);
     let judgement = driver.next_judgement().await;
     assert_eq!((judgement.state, judgement.ineligible), (KubeProxyState::Unhealthy, false));
     assert!(judgement.message.contains("not from kube-proxy"), "{}", judgement.message);
 }
 
 #[tokio::test]
-async fn nobody_is_asked_where_it_is_off_and_none_before_it_is_known_whom() {
-    let (off, mut on) = (Server::start(GOOD).await, Server::start(GOOD).await);
-    let mut silent = ProxyHarness::start(KubeProxyMode::Off, &[off.address], &[]);
+async fn nothing_is_checked_while_off_or_without_targets() {
+    let (off, mut on) = (Server::start(HEALTHY_SCRIPT).await, Server::start(HEALTHY_SCRIPT).await);
+    let mut off_driver = ProxyHarness::start(KubeProxyMode::Off, &[off.address], &[]);
     let mut waiting = ProxyHarness::start(KubeProxyMode::Auto, &[], &[]);
-    let mut loud = ProxyHarness::start(KubeProxyMode::Auto, &[on.address], &[]);
-    assert_eq!(silent.next_judgement().await.state, KubeProxyState::NotChecked);
-    assert_eq!(loud.next_judgement().await.state, KubeProxyState::Healthy);
+    let mut checking_driver = ProxyHarness::start(KubeProxyMode::Auto, &[on.address], &[]);
+    assert_eq!(off_driver.next_judgement().await.state, KubeProxyState::NotChecked);
+    assert_eq!(checking_driver.next_judgement().await.state, KubeProxyState::Healthy);
     on.wait_for_requests(20).await;
     assert_eq!(*off.requests.borrow(), 0);
-    assert!(!waiting.metric("data_path_checks_total{"), "no round, no outcome");
-    waiting.questions.send_modify(|questions| questions.servers = [on.address].into());
+    assert!(!waiting.metric("data_path_checks_total{"), "no outcome without a round");
+    waiting.targets.send_modify(|targets| targets.servers = [on.address].into());
     assert_eq!(waiting.next_judgement().await.state, KubeProxyState::Healthy);
 }
 
 #[tokio::test]
-async fn the_situation_counts_between_two_rounds() {
+async fn a_changed_context_changes_the_judgement_between_rounds() {
     let mut driver = ProxyHarness::start(KubeProxyMode::Auto, &[unused_address(1)], &[]);
     assert_eq!(driver.next_judgement().await.state, KubeProxyState::NotChecked);
-    driver.questions.send_modify(|questions| questions.situation.healthy_elsewhere = true);
+    driver.targets.send_modify(|targets| targets.context.healthy_elsewhere = true);
     assert_eq!(driver.next_judgement().await.state, KubeProxyState::Unhealthy);
-    let (ended, events) = (driver.questions, &mut driver.events);
+    let (ended, events) = (driver.targets, &mut driver.events);
     drop(ended);
-    assert!(events.recv().await.is_none(), "it ends with its sender");
+    assert!(events.recv().await.is_none(), "the driver ends with the sender of its targets");
 }

@@ -15,42 +15,54 @@ use ferrolb_proto::range::Family;
 use crate::plan::{slices, units};
 use crate::state::State;
 
-/// Returns, for each address that this node advertises according to `asked`, the routers to which
-/// other nodes advertise it, and since when. Also returns the speakers that this node does not
-/// receive, so that they count only after a successful liveness check. Both results are empty while
-/// the SpeakerStatuses are unknown.
+/// Returns, for each address that this node advertises according to `route_input`, the routers to
+/// which other nodes advertise the address, and since when. Also returns the speakers that this
+/// node does not receive, so that they count only after a successful liveness check. Both results
+/// are empty while the SpeakerStatuses are unknown.
 pub(super) fn alternates<'a>(
     state: &'a State,
-    scene: &ClusterView<'a>,
-    asked: &RouteInput<'a, '_>,
+    cluster: &ClusterView<'a>,
+    route_input: &RouteInput<'a, '_>,
     now: Instant,
 ) -> (AlternateRoutes, UnverifiedSpeakers) {
     if !state.speakers.was_ever_complete() {
         return (AlternateRoutes::default(), UnverifiedSpeakers::new());
     }
-    let own = own_speaker(state, asked.node);
+    let own = own_speaker(state, route_input.node);
     let (nodes, peers, speakers) =
         (state.nodes.values(), state.bgp_objects.peers.values(), state.speakers.values());
     let others = AlternateNodes::new(&own, nodes, peers, speakers, &state.live_speakers);
-    let (slices, unfailing) =
+    let (slices, no_failures) =
         (slices::by_service(state.slices.iter()), BTreeSet::<(&Key, Family)>::new());
     let services: Vec<_> = state.services.iter().collect();
-    let served = |place: &usize| {
-        let (key, service) = services[*place];
+    let service_view = |index: &usize| {
+        let (key, service) = services[*index];
         let failing_on = others.failing(key).collect();
         ServiceView {
             failing_on,
-            ..units::service_view(state, (key, service), &slices, &unfailing)
+            ..units::service_view(state, (key, service), &slices, &no_failures)
         }
     };
-    let mut having: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
-    for (place, (_, service)) in services.iter().enumerate() {
-        service.assigned.iter().for_each(|address| having.entry(*address).or_default().push(place));
+    let mut services_by_address: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
+    for (index, (_, service)) in services.iter().enumerate() {
+        service
+            .assigned
+            .iter()
+            .for_each(|address| services_by_address.entry(*address).or_default().push(index));
     }
-    let found = having.into_iter().filter_map(|(address, places)| {
-        let sharers: Vec<_> = places.iter().map(served).collect();
-        let to = export_targets(scene, asked, &sharers, address).ok()?.peers;
-        Some((address, others.advertised_to(scene, asked.ads, &sharers, address, &to)))
+    let found = services_by_address.into_iter().filter_map(|(address, indexes)| {
+        let service_views: Vec<_> = indexes.iter().map(service_view).collect();
+        let targets = export_targets(cluster, route_input, &service_views, address).ok()?.peers;
+        Some((
+            address,
+            others.advertised_to(
+                cluster,
+                route_input.advertisements,
+                &service_views,
+                address,
+                &targets,
+            ),
+        ))
     });
     (state.alternates.updated(found, now), others.unverified)
 }

@@ -12,8 +12,7 @@ use ferrolb_proto::facts::{
 use ferrolb_proto::range::Family;
 use sha2::{Digest, Sha256};
 
-use crate::event::SessionIssue;
-use crate::state::BASIC_AUTH;
+use crate::event::{PasswordProblem, SessionIssue};
 
 use super::peer_config::{
     ContentHash, PeerConfig, PolicyConfig, ResolvedReferences, RouteReceiver,
@@ -56,9 +55,9 @@ pub(super) struct SessionContext<'a> {
     /// The Node of this speaker.
     pub(super) node: &'a Node,
     /// For each Secret, by its name, the password or why it has none.
-    pub(super) passwords: BTreeMap<&'a str, Result<&'a str, &'a str>>,
+    pub(super) passwords: BTreeMap<&'a str, Result<&'a str, &'a PasswordProblem>>,
     /// Most recent password of the Secret of each BGPPeer, by the name of the BGPPeer. The session
-    /// continues with it while the Secret has no password.
+    /// continues with this password while the Secret has no password.
     pub(super) last_passwords: BTreeMap<&'a str, &'a str>,
     /// The BFDProfiles, by name.
     pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
@@ -87,46 +86,37 @@ pub(super) struct GobgpPlan<'a> {
 /// Derives the desired configuration from these sessions and routes. Leaves out sessions whose
 /// password is unknown.
 pub(super) fn plan_gobgp<'a>(
-    around: &SessionContext<'a>,
+    context: &SessionContext<'a>,
     sessions: &Sessions<'a>,
     routes: &Routes,
 ) -> GobgpPlan<'a> {
-    let mut outcome = GobgpPlan::default();
+    let mut plan = GobgpPlan::default();
     let mut open: Vec<(&'a BgpPeer, &'a SessionParameters)> = Vec::new();
     for (peer, session) in &sessions.active {
-        let password = match (
-            around.password(session.password.as_ref()),
-            around.last_passwords.get(&*peer.name),
-        ) {
-            (Ok(password), _) => password,
-            (Err(why), Some(last)) => {
-                outcome.issues.insert(
-                    &*peer.name,
-                    SessionIssue::PasswordUnavailable { why, continues: true },
-                );
+        let password = match context.password(session.password.as_ref()) {
+            Ok(password) => password,
+            Err((secret, problem)) => {
+                let last = context.last_passwords.get(&*peer.name);
+                let (secret, continues) = (secret.into(), last.is_some());
+                let issue = SessionIssue::PasswordUnavailable { secret, problem, continues };
+                plan.issues.insert(&*peer.name, issue);
+                let Some(last) = last else { continue };
                 Some(*last)
             }
-            (Err(why), None) => {
-                outcome.issues.insert(
-                    &*peer.name,
-                    SessionIssue::PasswordUnavailable { why, continues: false },
-                );
-                continue;
-            }
         };
-        let bfd = session.bfd(|name| around.profiles.get(name).copied()).unwrap_or_else(|why| {
-            outcome.issues.entry(&*peer.name).or_insert(SessionIssue::BfdProfile(why));
+        let bfd = session.bfd(|name| context.profiles.get(name).copied()).unwrap_or_else(|why| {
+            plan.issues.entry(&*peer.name).or_insert(SessionIssue::BfdProfile(why));
             None
         });
-        let order = PeerConfig::new(peer, session, ResolvedReferences { password, bfd });
-        outcome.config.peers.insert(session.place.clone(), Arc::new(order));
+        let config = PeerConfig::new(peer, session, ResolvedReferences { password, bfd });
+        plan.config.peers.insert(session.location.clone(), Arc::new(config));
         open.push((peer, session));
     }
-    let Some((_, first)) = open.first() else { return outcome };
-    let router_id = first.router_id.unwrap_or_else(|| router_id(around.node));
-    outcome.config.identity = Some(BgpIdentity { asn: first.my_asn, router_id });
-    outcome.add_routes(around, &open, routes);
-    outcome
+    let Some((_, first)) = open.first() else { return plan };
+    let router_id = first.router_id.unwrap_or_else(|| router_id(context.node));
+    plan.config.identity = Some(BgpIdentity { asn: first.my_asn, router_id });
+    plan.add_routes(context, &open, routes);
+    plan
 }
 
 impl<'a> GobgpPlan<'a> {
@@ -135,7 +125,7 @@ impl<'a> GobgpPlan<'a> {
     /// total.
     fn add_routes(
         &mut self,
-        around: &SessionContext<'a>,
+        context: &SessionContext<'a>,
         open: &[(&'a BgpPeer, &'a SessionParameters)],
         routes: &Routes,
     ) {
@@ -144,20 +134,21 @@ impl<'a> GobgpPlan<'a> {
         for (prefix, class) in routes {
             let family = prefix.family();
             let class = classes.entry((family, class)).or_insert_with(|| {
-                let seen = open.iter().filter_map(|(peer, session)| {
-                    Some((&*peer.name, around.receiver(session, family)?))
+                let receivers = open.iter().filter_map(|(peer, session)| {
+                    Some((&*peer.name, context.receiver(session, family)?))
                 });
-                let seen = seen.collect::<BTreeMap<&'a str, _>>();
-                let order = PolicyConfig::new(class, &seen);
-                let mark = order.hash;
+                let receivers = receivers.collect::<BTreeMap<&'a str, _>>();
+                let config = PolicyConfig::new(class, &receivers);
+                let mark = config.hash;
                 if let Entry::Vacant(vacant) = self.config.policies.entry(mark) {
-                    if statements + order.statements.len() > STATEMENTS_MAX {
+                    if statements + config.statements.len() > STATEMENTS_MAX {
                         return None;
                     }
-                    statements += order.statements.len();
-                    vacant.insert(Arc::new(order));
+                    statements += config.statements.len();
+                    vacant.insert(Arc::new(config));
                 }
-                let routers = class.peers().filter_map(|name| Some(*seen.get_key_value(name)?.0));
+                let routers =
+                    class.peers().filter_map(|name| Some(*receivers.get_key_value(name)?.0));
                 Some((mark, routers.collect()))
             });
             let Some((mark, routers)) = class else {
@@ -172,10 +163,12 @@ impl<'a> GobgpPlan<'a> {
 }
 
 impl<'a> SessionContext<'a> {
+    /// Returns the password of a session, if it has one. The error is the name of its Secret, and
+    /// why the Secret is unusable.
     fn password<'s>(
         &self,
         password: Option<&'s PasswordSource>,
-    ) -> Result<Option<&'s str>, Box<str>>
+    ) -> Result<Option<&'s str>, (&'s str, PasswordProblem)>
     where
         'a: 's,
     {
@@ -184,11 +177,8 @@ impl<'a> SessionContext<'a> {
             Some(PasswordSource::Plain(password)) => Ok(Some(password)),
             Some(PasswordSource::Secret(name)) => match self.passwords.get(&**name) {
                 Some(Ok(password)) => Ok(Some(password)),
-                Some(Err(why)) => Err(format!("Secret {name}: {why}").into()),
-                None => {
-                    Err(format!("Secret {name} does not exist: create it with type {BASIC_AUTH}")
-                        .into())
-                }
+                Some(Err(problem)) => Err((&**name, (*problem).clone())),
+                None => Err((&**name, PasswordProblem::NoSecret)),
             },
         }
     }
@@ -206,14 +196,14 @@ impl<'a> SessionContext<'a> {
         if !session.carries_family(family) {
             return None;
         }
-        let of_node = || {
+        let node_address = || {
             self.node
                 .internal_addresses
                 .iter()
                 .copied()
                 .find(|address| Family::of(*address) == family)
         };
-        match &session.place {
+        match &session.location {
             PeerLocation::Interface(link) => {
                 let address = *self.unnumbered_routers.get(&**link)?;
                 Some(RouteReceiver { session, address, next_hop: None })
@@ -222,7 +212,7 @@ impl<'a> SessionContext<'a> {
                 Some(RouteReceiver { session, address: *address, next_hop: None })
             }
             PeerLocation::Address(address) => {
-                Some(RouteReceiver { session, address: *address, next_hop: Some(of_node()?) })
+                Some(RouteReceiver { session, address: *address, next_hop: Some(node_address()?) })
             }
         }
     }

@@ -47,9 +47,9 @@ const BFD_PORT: u32 = 3784;
 pub struct ContentHash(u64);
 
 impl ContentHash {
-    fn of(told: &[u8]) -> Self {
+    fn of(content: &[u8]) -> Self {
         let mut head = [0; 8];
-        head.copy_from_slice(&Sha256::digest(told)[..8]);
+        head.copy_from_slice(&Sha256::digest(content)[..8]);
         Self(u64::from_be_bytes(head))
     }
 
@@ -109,13 +109,16 @@ impl PeerConfig {
     pub(super) fn new(
         peer: &BgpPeer,
         session: &SessionParameters,
-        terms: ResolvedReferences<'_>,
+        references: ResolvedReferences<'_>,
     ) -> Self {
-        let told = api_peer(session, terms.password);
+        let peer_config = api_peer(session, references.password);
         let description =
-            format!("{NAME_PREFIX}{} {}", ContentHash::of(&told.encode_to_vec()), peer.name);
-        let conf = told.conf.map(|conf| api::PeerConf { description, ..conf });
-        Self { name: peer.name.clone(), peer: api::Peer { conf, bfd: terms.bfd.map(bfd), ..told } }
+            format!("{NAME_PREFIX}{} {}", ContentHash::of(&peer_config.encode_to_vec()), peer.name);
+        let conf = peer_config.conf.map(|conf| api::PeerConf { description, ..conf });
+        Self {
+            name: peer.name.clone(),
+            peer: api::Peer { conf, bfd: references.bfd.map(bfd), ..peer_config },
+        }
     }
 
     /// Returns the description that gobgpd stores with the session. Two sessions with the same
@@ -134,7 +137,7 @@ impl PeerConfig {
 }
 
 fn api_peer(session: &SessionParameters, password: Option<&str>) -> api::Peer {
-    let (address, interface) = match &session.place {
+    let (address, interface) = match &session.location {
         PeerLocation::Address(address) => (address.to_string(), String::new()),
         PeerLocation::Interface(name) => (String::new(), name.to_string()),
     };
@@ -234,8 +237,8 @@ pub struct PolicyConfig {
 /// Session whose router can receive the routes of a class.
 pub(super) struct RouteReceiver<'a> {
     pub(super) session: &'a SessionParameters,
-    /// Address of the router. For an unnumbered router it is known only once gobgpd has discovered
-    /// it.
+    /// Address of the router. The address of an unnumbered router is known only once gobgpd has
+    /// discovered the router.
     pub(super) address: IpAddr,
     /// Next hop in the UPDATE if the session and the prefix have different address families. None:
     /// the local address of the session.
@@ -243,48 +246,48 @@ pub(super) struct RouteReceiver<'a> {
 }
 
 impl PolicyConfig {
-    /// Creates the configuration of a class. `seen` holds all sessions that can carry the address
-    /// family of the class, by the names of their BGPPeers.
-    pub(super) fn new(class: &RouteClass, seen: &BTreeMap<&str, RouteReceiver<'_>>) -> Self {
+    /// Creates the configuration of a class. `receivers` holds all sessions that can carry the
+    /// address family of the class, by the names of their BGPPeers.
+    pub(super) fn new(class: &RouteClass, receivers: &BTreeMap<&str, RouteReceiver<'_>>) -> Self {
         let mut sets: BTreeMap<Vec<u8>, (api::Actions, BTreeSet<String>)> = BTreeMap::new();
         for (attributes, peers) in &class.peers_by_attributes {
             for RouteReceiver { session, address, next_hop } in
-                peers.iter().filter_map(|peer| seen.get(&**peer))
+                peers.iter().filter_map(|peer| receivers.get(&**peer))
             {
                 let actions = actions(attributes, session, *next_hop);
-                let neighbours = &mut sets
+                let neighbors = &mut sets
                     .entry(actions.encode_to_vec())
                     .or_insert_with(|| (actions, BTreeSet::new()))
                     .1;
-                neighbours.insert(address.to_string());
+                neighbors.insert(address.to_string());
             }
         }
-        let mut told = Vec::new();
-        for (actions, (_, neighbours)) in &sets {
-            told.extend(actions);
-            neighbours.iter().for_each(|name| told.extend([name.as_bytes(), b" "].concat()));
+        let mut content = Vec::new();
+        for (actions, (_, neighbors)) in &sets {
+            content.extend(actions);
+            neighbors.iter().for_each(|name| content.extend([name.as_bytes(), b" "].concat()));
         }
-        let mark = ContentHash::of(&told);
+        let mark = ContentHash::of(&content);
         let set = api::DefinedSet {
             defined_type: api::DefinedType::LargeCommunity as i32,
             name: format!("{NAME_PREFIX}{mark}"),
             list: vec![large_community_text(&mark.community())],
         };
-        let mut order = Self { hash: mark, sets: vec![set], statements: Vec::new() };
-        for (place, (actions, neighbours)) in sets.into_values().enumerate() {
-            order.add(format!("{NAME_PREFIX}{mark}-{place}"), actions, neighbours);
+        let mut policy = Self { hash: mark, sets: vec![set], statements: Vec::new() };
+        for (index, (actions, neighbors)) in sets.into_values().enumerate() {
+            policy.add(format!("{NAME_PREFIX}{mark}-{index}"), actions, neighbors);
         }
-        order
+        policy
     }
 
-    fn add(&mut self, name: String, actions: api::Actions, neighbours: BTreeSet<String>) {
+    fn add(&mut self, name: String, actions: api::Actions, neighbors: BTreeSet<String>) {
         let any =
             |name: String| Some(api::MatchSet { r#type: api::match_set::Type::Any as i32, name });
         let mark = large_community_text(&self.hash.community());
         self.sets.push(api::DefinedSet {
             defined_type: api::DefinedType::Neighbor as i32,
             name: name.clone(),
-            list: neighbours.into_iter().collect(),
+            list: neighbors.into_iter().collect(),
         });
         // The large communities of the class replace the mark in the routes that routers receive.
         // If the class has none, the statement removes the mark.
@@ -310,13 +313,13 @@ fn actions(
     next_hop: Option<IpAddr>,
 ) -> api::Actions {
     let RouteAttributes { communities: all, local_pref, med, prepend } = attributes;
-    let of = |large: bool| {
-        let is = move |community: &&CommunityValue| {
+    let texts = |large: bool| {
+        let has_size = move |community: &&CommunityValue| {
             matches!(community, CommunityValue::Large(..)) == large
         };
-        let texts: Vec<_> =
-            all.iter().filter(is).map(|community| community_text(*community)).collect();
-        (!texts.is_empty()).then_some(texts)
+        let selected: Vec<_> =
+            all.iter().filter(has_size).map(|community| community_text(*community)).collect();
+        (!selected.is_empty()).then_some(selected)
     };
     // Every path in gobgpd already has LOCAL_PREF 0, and no action of GoBGP can set 0.
     let preference = local_pref
@@ -325,7 +328,7 @@ fn actions(
     let replace = |texts| communities(api::community_action::Type::Replace, texts);
     api::Actions {
         route_action: api::RouteAction::Accept as i32,
-        community: of(false).and_then(replace),
+        community: texts(false).and_then(replace),
         med: med.map(|med| api::MedAction {
             r#type: api::med_action::Type::Replace as i32,
             value: med.into(),
@@ -334,7 +337,7 @@ fn actions(
             .then(|| api::AsPrependAction { asn: session.own_asn(), repeat: (*prepend).into() }),
         nexthop: next_hop.map(|address| api::NexthopAction { address: address.to_string() }),
         local_pref: preference.map(|value| api::LocalPrefAction { value }),
-        large_community: of(true).and_then(replace),
+        large_community: texts(true).and_then(replace),
     }
 }
 

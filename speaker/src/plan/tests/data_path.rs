@@ -13,8 +13,8 @@ fn node_at(internal: &[&str], drain: Option<DrainReason>) -> Node {
     Node { internal_addresses: addresses(internal).into(), drain, ..node("node1") }
 }
 
-/// Cluster with this Node and another one that drains.
-fn at(own: Node) -> Cluster {
+/// Returns a cluster with this Node, and another Node that drains.
+fn cluster_with(own: Node) -> Cluster {
     let other = Node { drain: Some(DrainReason::Annotation), ..node("node2") };
     Cluster { nodes: vec![own, other], ..Cluster::default() }
 }
@@ -31,12 +31,12 @@ fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn judged(state: KubeProxyState, ineligible: bool) -> Event {
+fn proxy_health_event(state: KubeProxyState, ineligible: bool) -> Event {
     Event::ProxyHealth(KubeProxyHealth { state, message: "why".into(), ineligible })
 }
 
 #[test]
-fn kube_proxy_is_asked_at_the_nodes_own_address_and_then_at_loopback() {
+fn kube_proxy_is_checked_at_the_internal_ip_then_loopback() {
     let servers = |cluster: &Cluster| cluster.plan().proxy_targets.servers.into_vec();
     let cases = [
         (vec!["10.0.0.1", "fd00::1"], vec!["10.0.0.1:10256", "127.0.0.1:10256"]),
@@ -44,10 +44,10 @@ fn kube_proxy_is_asked_at_the_nodes_own_address_and_then_at_loopback() {
         (vec![], vec!["127.0.0.1:10256"]),
     ];
     for (internal, expect) in cases {
-        assert_eq!(servers(&at(node_at(&internal, None))), sockets(&expect));
+        assert_eq!(servers(&cluster_with(node_at(&internal, None))), sockets(&expect));
     }
     let unknown = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
-    assert_eq!(servers(&unknown), [], "nobody is asked before the Node is known");
+    assert_eq!(servers(&unknown), [], "no server is known before the Node is known");
     let mut state = unknown.state();
     state.config.kube_proxy_address = Some("192.0.2.1:1".parse().unwrap());
     assert_eq!(
@@ -57,45 +57,50 @@ fn kube_proxy_is_asked_at_the_nodes_own_address_and_then_at_loopback() {
 }
 
 #[test]
-fn a_health_check_node_port_is_asked_at_an_address_of_its_services_family() {
+fn health_check_node_ports_use_the_family_of_the_service() {
     let services = vec![
         local("a", "172.30.0.1", 31001),
         local("b", "fd30::1", 31002),
         Service { policy: TrafficPolicy::Cluster, ..local("c", "172.30.0.3", 0) },
     ];
-    let witnesses = |internal: &[&str], services: &[Service]| {
-        let cluster = Cluster { services: services.to_vec(), ..at(node_at(internal, None)) };
+    let node_ports = |internal: &[&str], services: &[Service]| {
+        let cluster =
+            Cluster { services: services.to_vec(), ..cluster_with(node_at(internal, None)) };
         cluster.plan().proxy_targets.health_check_node_ports.into_vec()
     };
     let both = ["10.0.0.1", "fd00::1"];
-    assert_eq!(witnesses(&both, &services), sockets(&["10.0.0.1:31001", "[fd00::1]:31002"]));
-    assert_eq!(witnesses(&["10.0.0.1"], &services), sockets(&["10.0.0.1:31001"]));
-    assert_eq!(witnesses(&[], &services), []);
+    assert_eq!(node_ports(&both, &services), sockets(&["10.0.0.1:31001", "[fd00::1]:31002"]));
+    assert_eq!(node_ports(&["10.0.0.1"], &services), sockets(&["10.0.0.1:31001"]));
+    assert_eq!(node_ports(&[], &services), []);
     let many: Vec<_> =
         (1..=40).map(|n| local(&format!("s{n:02}"), "172.30.0.1", 31_000 + n)).collect();
-    let some = witnesses(&both, &many);
+    let checked_ports = node_ports(&both, &many);
     assert_eq!(
-        (some.len(), some[15]),
+        (checked_ports.len(), checked_ports[15]),
         (16, "10.0.0.1:31016".parse().unwrap()),
-        "ten thousand are no use"
+        "at most 16 ports are checked"
     );
 }
 
 #[test]
-fn the_situation_is_the_node_the_others_and_the_families_announced() {
-    let situation = |state: &State| plan(state, Instant::ZERO).proxy_targets.situation;
+fn the_context_has_the_node_other_nodes_and_families() {
+    let context = |state: &State| plan(state, Instant::ZERO).proxy_targets.context;
     let mut state =
         Cluster { services: vec![service("a", &["fd30::1"])], ..Cluster::default() }.state();
-    let now = situation(&state);
+    let now = context(&state);
     assert_eq!(
         (now.ready, now.healthy_elsewhere, now.needed),
         (true, false, Families { v4: false, v6: true })
     );
     let report = LinkReport { proxy_healthy_elsewhere: true, ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
-    feed(&mut state, &[service("a", &["fd30::1"]), service("b", &["172.30.0.1"])], Event::Service);
-    feed(&mut state, &[Node { ready: false, ..node("node1") }, node("node2")], Event::Node);
-    let now = situation(&state);
+    apply_resync(
+        &mut state,
+        &[service("a", &["fd30::1"]), service("b", &["172.30.0.1"])],
+        Event::Service,
+    );
+    apply_resync(&mut state, &[Node { ready: false, ..node("node1") }, node("node2")], Event::Node);
+    let now = context(&state);
     assert_eq!(
         (now.ready, now.healthy_elsewhere, now.needed),
         (false, true, Families { v4: true, v6: true })
@@ -111,9 +116,12 @@ fn a_judgement_is_sent_to_other_nodes_and_written_to_the_status() {
         (Some(KubeProxyState::Unhealthy), KubeProxyState::Unhealthy, true, false),
         (Some(KubeProxyState::NotChecked), KubeProxyState::NotChecked, false, false),
     ];
-    for (heard, expect, unhealthy, checked) in cases {
-        if let Some(heard) = heard {
-            assert!(state.handle(judged(heard, false), Instant::ZERO), "it asks for a plan");
+    for (judgement, expect, unhealthy, checked) in cases {
+        if let Some(judgement) = judgement {
+            assert!(
+                state.handle(proxy_health_event(judgement, false), Instant::ZERO),
+                "a new judgement needs a plan"
+            );
         }
         let desired = plan(&state, Instant::ZERO);
         assert_eq!(
@@ -123,7 +131,7 @@ fn a_judgement_is_sent_to_other_nodes_and_written_to_the_status() {
         let status = desired.status.data_path.unwrap();
         assert_eq!(
             (status.state, &*status.message),
-            (expect, if heard.is_some() { "why" } else { "" })
+            (expect, if judgement.is_some() { "why" } else { "" })
         );
     }
 }
@@ -132,29 +140,29 @@ fn a_judgement_is_sent_to_other_nodes_and_written_to_the_status() {
 fn a_node_drains_by_annotation_taint_or_kube_proxy() {
     let drains = |state: &State| {
         let desired = plan(state, Instant::ZERO);
-        let says = desired.links[&2].config.node_flags.draining;
+        let draining = desired.links[&2].config.node_flags.draining;
         assert_eq!(
-            (says, desired.status.draining),
+            (draining, desired.status.draining),
             (desired.drain_reason.is_some(), desired.drain_reason.is_some())
         );
         assert!(!desired.links[&2].config.leaving && !desired.links[&2].config.units.is_empty());
         desired.drain_reason
     };
     assert_eq!(
-        drains(&at(node("node1")).state()),
+        drains(&cluster_with(node("node1")).state()),
         None,
-        "another node's mark is that node's to tell"
+        "the drain of another node has no effect"
     );
-    for (mark, word) in [
+    for (reason, text) in [
         (DrainReason::Annotation, "ferrolb.io/drain"),
         (DrainReason::Autoscaler, "ToBeDeletedByClusterAutoscaler"),
     ] {
-        let why = drains(&at(node_at(&[], Some(mark))).state()).unwrap();
-        assert!(why.contains(word), "{why}");
+        let why = drains(&cluster_with(node_at(&[], Some(reason))).state()).unwrap();
+        assert!(why.contains(text), "{why}");
     }
-    let mut state = at(node("node1")).state();
-    state.handle(judged(KubeProxyState::Healthy, true), Instant::ZERO);
+    let mut state = cluster_with(node("node1")).state();
+    state.handle(proxy_health_event(KubeProxyState::Healthy, true), Instant::ZERO);
     assert!(drains(&state).is_some_and(|why| why.contains("kube-proxy")));
-    state.handle(judged(KubeProxyState::Healthy, false), Instant::ZERO);
+    state.handle(proxy_health_event(KubeProxyState::Healthy, false), Instant::ZERO);
     assert_eq!(drains(&state), None);
 }

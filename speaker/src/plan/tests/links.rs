@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
+fn interfaces_are_selected_by_type_name_and_internal_ip() {
     let internal: IpAddr = "172.30.0.11".parse().unwrap();
     let cases = [
         ("plain", link(2, "eth0"), true),
@@ -11,11 +11,7 @@ fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
         ("no broadcast", Link { broadcast: false, ..link(2, "wg0") }, false),
         ("no Ethernet", Link { ethernet: false, ..link(2, "ib0") }, false),
         ("a port of a bridge", Link { enslaved: true, ..link(2, "eth0") }, false),
-        (
-            "a macvlan of a link that is not spoken on",
-            Link { parent: Some(9), ..link(2, "mac0") },
-            true,
-        ),
+        ("a macvlan of an unused interface", Link { parent: Some(9), ..link(2, "mac0") }, true),
         ("excluded by name", link(2, "cni0"), false),
         (
             "excluded by name, with another address",
@@ -29,8 +25,9 @@ fn links_are_chosen_by_what_they_are_and_the_nodes_own_link_is_always_in() {
         ),
     ];
     for (what, link, expect) in cases {
-        let me = Node { internal_addresses: vec![internal], ..node("node1") };
-        let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
+        let own_node = Node { internal_addresses: vec![internal], ..node("node1") };
+        let plan =
+            Cluster { nodes: vec![own_node], links: vec![link], ..Cluster::default() }.plan();
         assert_eq!(plan.links.contains_key(&2), expect, "{what}");
     }
 }
@@ -48,23 +45,33 @@ fn a_pods_end_of_a_veth_pair_is_not_used() {
     };
     let cases = [
         ("without addresses", into_namespace(&[]), false),
-        ("with a link-local one", into_namespace(&[("fe80::1", 64), ("169.254.1.1", 16)]), false),
+        (
+            "with a link-local address",
+            into_namespace(&[("fe80::1", 64), ("169.254.1.1", 16)]),
+            false,
+        ),
         ("with a gateway's address and no subnet", into_namespace(&[("10.0.0.1", 32)]), false),
         ("of a node that is a container", into_namespace(&[("10.0.0.1", 24)]), true),
-        ("with the InternalIP alone", into_namespace(&[("172.30.0.11", 32)]), true),
-        ("whose other end is here", Link { into_namespace: false, ..into_namespace(&[]) }, true),
+        ("with only the InternalIP", into_namespace(&[("172.30.0.11", 32)]), true),
+        (
+            "whose other end is in this namespace",
+            Link { into_namespace: false, ..into_namespace(&[]) },
+            true,
+        ),
     ];
     for (what, link, expect) in cases {
-        let me = Node { internal_addresses: vec!["172.30.0.11".parse().unwrap()], ..node("node1") };
-        let plan = Cluster { nodes: vec![me], links: vec![link], ..Cluster::default() }.plan();
+        let own_node =
+            Node { internal_addresses: vec!["172.30.0.11".parse().unwrap()], ..node("node1") };
+        let plan =
+            Cluster { nodes: vec![own_node], links: vec![link], ..Cluster::default() }.plan();
         assert_eq!(plan.links.contains_key(&2), expect, "{what}");
     }
 }
 
 #[test]
-fn a_node_that_is_alone_on_a_link_announces_there_only_what_belongs_there() {
+fn a_node_without_other_speakers_announces_only_on_its_subnet() {
     let internal: IpAddr = "10.1.0.11".parse().unwrap();
-    let at = |prefixes: &[(&str, u8)]| Link {
+    let bridge = |prefixes: &[(&str, u8)]| Link {
         addresses: prefixes.iter().map(|(address, _)| address.parse().unwrap()).collect(),
         prefixes: prefixes
             .iter()
@@ -72,28 +79,28 @@ fn a_node_that_is_alone_on_a_link_announces_there_only_what_belongs_there() {
             .collect(),
         ..link(2, "kube-bridge")
     };
-    let named = |node: &str| {
+    let named_for = |node: &str| {
         let mut ad = select(node);
         ad["interfaces"] = json!(["kube-bridge"]);
         vec![json!({}), ad]
     };
     let everywhere = || vec![json!({})];
     let cases = [
-        ("a bridge of pods", at(&[("10.244.1.1", 24), ("fe80::1", 64)]), everywhere(), false),
-        ("no address at all", at(&[]), everywhere(), false),
-        ("the InternalIP", at(&[("10.1.0.11", 32)]), everywhere(), true),
-        ("a subnet that holds a pool's address", at(&[("172.30.0.9", 24)]), everywhere(), true),
-        ("a subnet of the other family", at(&[("fd30::9", 64)]), everywhere(), true),
-        ("an address without its subnet", at(&[("172.30.0.9", 32)]), everywhere(), false),
-        ("named by an advertisement", at(&[]), named("node1"), true),
-        ("named for another node", at(&[]), named("node2"), false),
+        ("a bridge of pods", bridge(&[("10.244.1.1", 24), ("fe80::1", 64)]), everywhere(), false),
+        ("no address at all", bridge(&[]), everywhere(), false),
+        ("the InternalIP", bridge(&[("10.1.0.11", 32)]), everywhere(), true),
+        ("a subnet with an address of a pool", bridge(&[("172.30.0.9", 24)]), everywhere(), true),
+        ("a subnet of the other family", bridge(&[("fd30::9", 64)]), everywhere(), true),
+        ("an address without its subnet", bridge(&[("172.30.0.9", 32)]), everywhere(), false),
+        ("named by an advertisement", bridge(&[]), named_for("node1"), true),
+        ("named for another node", bridge(&[]), named_for("node2"), false),
     ];
-    for (what, link, ads, expect) in cases {
-        let me = Node { internal_addresses: vec![internal], ..node("node1") };
+    for (what, link, advertisements, expect) in cases {
+        let own_node = Node { internal_addresses: vec![internal], ..node("node1") };
         let cluster = Cluster {
-            nodes: vec![me, node("node2")],
+            nodes: vec![own_node, node("node2")],
             links: vec![link],
-            ads,
+            advertisements,
             ..Cluster::default()
         };
         let mut state = cluster.state();
@@ -109,35 +116,35 @@ fn a_node_that_is_alone_on_a_link_announces_there_only_what_belongs_there() {
         };
         assert_eq!(announced(&state), expect, "{what}");
         // Another speaker is received and then fails: announced addresses stay.
-        for heard in [vec!["node2".into()], vec![]] {
-            let report = LinkReport { speakers: heard, ..LinkReport::default() };
+        for speakers in [vec!["node2".into()], vec![]] {
+            let report = LinkReport { speakers, ..LinkReport::default() };
             state.handle(Event::Report { link: 2, report }, Instant::ZERO);
-            assert!(announced(&state), "{what}, and was not alone there");
+            assert!(announced(&state), "{what}, after another speaker was received");
         }
     }
 }
 
 #[test]
-fn what_is_announced_on_a_link_stays_when_its_address_goes() {
+fn owned_addresses_stay_when_the_interface_loses_its_subnet() {
     let mut state = Cluster::default().state();
     let without = || Event::Links(vec![Link { prefixes: vec![], ..link(2, "eth0") }]);
-    let held = |held: &[&str]| {
-        let report = LinkReport { owned: addresses(held).into(), ..LinkReport::default() };
+    let owned = |owned: &[&str]| {
+        let report = LinkReport { owned: addresses(owned).into(), ..LinkReport::default() };
         Event::Report { link: 2, report }
     };
-    state.handle(held(&["172.30.0.200"]), Instant::ZERO);
+    state.handle(owned(&["172.30.0.200"]), Instant::ZERO);
     state.handle(without(), Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).links[&2].config.units.len(), 1);
-    state.handle(held(&[]), Instant::ZERO);
+    state.handle(owned(&[]), Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).links[&2].config.units.len(), 0);
 }
 
 #[test]
-fn an_address_that_is_announced_on_two_links_counts_once() {
+fn an_address_announced_on_two_interfaces_counts_once() {
     let mut state =
         Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
-    for (index, held) in [(2, &["172.30.0.200"][..]), (3, &["172.30.0.200", "172.30.0.201"])] {
-        let report = LinkReport { owned: addresses(held).into(), ..LinkReport::default() };
+    for (index, owned) in [(2, &["172.30.0.200"][..]), (3, &["172.30.0.200", "172.30.0.201"])] {
+        let report = LinkReport { owned: addresses(owned).into(), ..LinkReport::default() };
         state.handle(Event::Report { link: index, report }, Instant::ZERO);
     }
     assert_eq!(plan(&state, Instant::ZERO).status.owned_addresses, 2);
@@ -163,16 +170,16 @@ fn solicitations_are_not_sent_from_tentative_addresses() {
 #[test]
 fn an_owned_address_whose_group_is_not_joined_is_an_issue() {
     let mut state = Cluster::default().state();
-    let [held, other]: [Ipv6Addr; 2] = ["fd30::1".parse().unwrap(), "fd30::2".parse().unwrap()];
-    let report = LinkReport { owned: [held.into()].into(), ..LinkReport::default() };
+    let [owned, other]: [Ipv6Addr; 2] = ["fd30::1".parse().unwrap(), "fd30::2".parse().unwrap()];
+    let report = LinkReport { owned: [owned.into()].into(), ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, []);
     assert!(state.handle(
-        Event::GroupsNotJoined { link: 2, addresses: [held, other].into() },
+        Event::GroupsNotJoined { link: 2, addresses: [owned, other].into() },
         Instant::ZERO
     ));
     let (reason, mac) = (InterfaceIssueReason::MulticastJoinFailed, "33:33:ff:00:00:01".to_owned());
-    let expect = [InterfaceIssue { address: held.into(), reason, mac, node: None }];
+    let expect = [InterfaceIssue { address: owned.into(), reason, mac, node: None }];
     assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, expect);
     state.handle(Event::GroupsNotJoined { link: 2, addresses: [].into() }, Instant::ZERO);
     assert_eq!(plan(&state, Instant::ZERO).status.interfaces[0].issues, []);
@@ -181,8 +188,12 @@ fn an_owned_address_whose_group_is_not_joined_is_an_issue() {
 #[test]
 fn an_interface_selector_removes_only_this_node_from_its_other_interfaces() {
     let links = vec![link(2, "eth0"), link(3, "eth1")];
-    let plan =
-        Cluster { ads: vec![json!({"interfaces": ["eth1"]})], links, ..Cluster::default() }.plan();
+    let plan = Cluster {
+        advertisements: vec![json!({"interfaces": ["eth1"]})],
+        links,
+        ..Cluster::default()
+    }
+    .plan();
     let names = |index| {
         let candidates = &plan.links[&index].config.units[0].candidates;
         candidates.iter().map(|candidate| candidate.node.to_string()).collect::<Vec<_>>()
@@ -197,17 +208,17 @@ fn an_interface_selector_removes_only_this_node_from_its_other_interfaces() {
 #[test]
 fn bridges_and_bonds_are_used_and_their_ports_are_not() {
     let port = |index, name| Link { enslaved: true, ..link(index, name) };
-    let alone = [link(2, "eno1"), link(3, "eno2")];
+    let unbonded = [link(2, "eno1"), link(3, "eno2")];
     let bond = [port(2, "eno1"), port(3, "eno2"), link(4, "bond0")];
     let trunk = [port(2, "eno1"), port(3, "eno2"), link(4, "bond0"), link(5, "bond0.5")];
     let bridge = [port(2, "eno1"), port(4, "bond0"), link(5, "br0"), port(6, "tap0")];
-    let dead = [port(2, "eno1"), port(3, "eno2"), Link { up: false, ..link(4, "bond0") }];
+    let failed_bond = [port(2, "eno1"), port(3, "eno2"), Link { up: false, ..link(4, "bond0") }];
     let cases: [(&str, &[Link], &[&str]); 5] = [
-        ("two links that are no ports yet", &alone, &["eno1", "eno2"]),
+        ("two interfaces that are no ports", &unbonded, &["eno1", "eno2"]),
         ("a bond of both", &bond, &["bond0"]),
         ("a VLAN of the bond: a network of its own", &trunk, &["bond0", "bond0.5"]),
         ("a bridge with the bond as its port", &bridge, &["br0"]),
-        ("a bond without a carrier: no port speaks in its stead", &dead, &[]),
+        ("a bond without a carrier: its ports are not used instead", &failed_bond, &[]),
     ];
     for (what, links, expect) in cases {
         let plan = Cluster { links: links.to_vec(), ..Cluster::default() }.plan();
@@ -217,12 +228,62 @@ fn bridges_and_bonds_are_used_and_their_ports_are_not() {
 }
 
 #[test]
-fn a_macvlan_is_left_to_its_parent() {
+fn a_macvlan_is_unused_if_its_parent_is_used() {
     let macvlan = Link { parent: Some(2), ..link(3, "mac0") };
-    let spoken_on = |parent: Link| {
+    let used_interfaces = |parent: Link| {
         let plan = Cluster { links: vec![parent, macvlan.clone()], ..Cluster::default() }.plan();
         plan.links.into_keys().collect::<Vec<_>>()
     };
-    assert_eq!(spoken_on(link(2, "eth0")), [2]);
-    assert_eq!(spoken_on(Link { enslaved: true, ..link(2, "eth0") }), [3]);
+    assert_eq!(used_interfaces(link(2, "eth0")), [2]);
+    assert_eq!(used_interfaces(Link { enslaved: true, ..link(2, "eth0") }), [3]);
+}
+
+#[test]
+fn a_failed_interface_is_unused_until_its_retry() {
+    let mut state = Cluster::default().state();
+    let now = Instant::from_millis(60_000);
+    state.handle(Event::LinkFailed { link: 2, why: "why".into() }, now);
+    let desired = plan(&state, now);
+    let retry_at = now + Duration::from_secs(1);
+    assert_eq!((desired.links.len(), desired.replan_at), (0, Some(retry_at)));
+    assert_eq!(desired.status.interfaces.len(), 1, "the failed interface stays in the status");
+    let desired = plan(&state, retry_at);
+    assert_eq!((desired.links.len(), desired.replan_at), (1, None));
+}
+
+#[test]
+fn the_process_may_end_after_every_interface_has_handed_over() {
+    let mut state =
+        Cluster { links: vec![link(2, "eth0"), link(3, "eth1")], ..Cluster::default() }.state();
+    let report = |handed_over| LinkReport {
+        speakers: vec!["node2".into()],
+        owned: addresses(&["172.30.0.200"]).into(),
+        handed_over,
+        ..LinkReport::default()
+    };
+    state.handle(Event::Report { link: 2, report: report(false) }, Instant::ZERO);
+    let desired = plan(&state, Instant::ZERO);
+    assert!(!desired.handed_over && !desired.status.draining && !desired.links[&2].config.leaving);
+    assert_eq!(desired.status.owned_addresses, 1);
+    assert_eq!(*desired.status.interfaces[0].addresses, *addresses(&["172.30.0.200"]));
+    assert_eq!(
+        (&*desired.status.interfaces[0].name, &desired.status.interfaces[0].heard[..]),
+        ("eth0", &["node2".to_owned()][..])
+    );
+    state.handle(Event::StopRequested, Instant::ZERO);
+    for link in [2, 3] {
+        let desired = plan(&state, Instant::ZERO);
+        assert!(
+            !desired.handed_over && desired.status.draining && desired.links[&link].config.leaving
+        );
+        state.handle(Event::Report { link, report: report(true) }, Instant::ZERO);
+    }
+    assert!(plan(&state, Instant::ZERO).handed_over);
+    let none = Cluster { links: Vec::new(), ..Cluster::default() };
+    let mut state = none.state();
+    state.handle(Event::StopRequested, Instant::ZERO);
+    assert!(
+        plan(&state, Instant::ZERO).handed_over,
+        "without interfaces there is nothing to hand over"
+    );
 }

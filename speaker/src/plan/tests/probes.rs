@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::plan::FAILING_SERVICES_MAX;
 
-/// Service with a health check and two ports, of which `web` is the first with TCP.
+/// Returns a Service with a health check and three ports; `web` is the first TCP port.
 fn checked(name: &str, policy: &str, annotation: &str) -> Service {
     let object = json!({
         "metadata": {"namespace": "default", "name": name, "annotations": {"ferrolb.io/health-check": annotation}},
@@ -18,7 +18,7 @@ fn checked(name: &str, policy: &str, annotation: &str) -> Service {
     Service::read(serde_json::from_value::<ServiceObject>(object).unwrap(), api::GROUP)
 }
 
-/// Slice of `web` with named ports and endpoints in JSON.
+/// Returns an EndpointSlice of the Service `web` with named ports, and endpoints in JSON.
 fn slice_of(name: &str, family: &str, ports: &[(&str, u16)], endpoints: Value) -> EndpointSlice {
     let ports: Vec<_> = ports
         .iter()
@@ -29,14 +29,18 @@ fn slice_of(name: &str, family: &str, ports: &[(&str, u16)], endpoints: Value) -
     serde_json::from_value::<EndpointSliceObject>(object).unwrap().into()
 }
 
-fn on(node: &str, address: &str) -> Value {
+fn endpoint_on(node: &str, address: &str) -> Value {
     json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}})
 }
 
-/// Service `web` with this policy and check, two endpoints on this node and one on the other.
+/// Returns a cluster with the Service `web`, which has this traffic policy and health check, two
+/// endpoints on node1 and one endpoint on node2.
 fn cluster(policy: &str, annotation: &str) -> Cluster {
-    let endpoints =
-        json!([on("node1", "10.244.1.1"), on("node1", "10.244.1.2"), on("node2", "10.244.2.1")]);
+    let endpoints = json!([
+        endpoint_on("node1", "10.244.1.1"),
+        endpoint_on("node1", "10.244.1.2"),
+        endpoint_on("node2", "10.244.2.1")
+    ]);
     Cluster {
         services: vec![checked("web", policy, annotation)],
         slices: vec![slice_of("web-1", "IPv4", &[("web", 8080)], endpoints)],
@@ -59,49 +63,59 @@ fn report(state: &mut State, endpoint: &str, failing: Option<&str>) -> bool {
 }
 
 /// Returns whether any address of the unit fails here, and the status messages.
-fn judged(state: &State) -> (bool, Vec<String>) {
-    let (failing, said) = failing(state);
-    (!failing.is_empty(), said)
+fn fails_with_messages(state: &State) -> (bool, Vec<String>) {
+    let (failing, messages) = failing(state);
+    (!failing.is_empty(), messages)
 }
 
 /// Returns the addresses of the unit that fail here, and the status messages.
 fn failing(state: &State) -> (Vec<String>, Vec<String>) {
     let desired = plan(state, Instant::ZERO);
-    let said = desired.status.failing_health_checks.iter();
-    let said = said
-        .map(|it| format!("{}/{} {} {}", it.namespace, it.name, it.endpoint, it.message))
+    let messages = desired.status.failing_health_checks.iter();
+    let messages = messages
+        .map(|service| {
+            format!(
+                "{}/{} {} {}",
+                service.namespace, service.name, service.endpoint, service.message
+            )
+        })
         .collect();
-    (desired.links[&2].config.units[0].failing.iter().map(ToString::to_string).collect(), said)
+    (desired.links[&2].config.units[0].failing.iter().map(ToString::to_string).collect(), messages)
 }
 
 #[test]
-fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
-    let leaving = json!({"ready": false, "serving": true, "terminating": true});
+fn eligible_endpoints_are_checked_at_the_port_of_their_slice() {
+    let terminating = json!({"ready": false, "serving": true, "terminating": true});
     let slices = vec![
         slice_of(
             "web-a",
             "IPv4",
             &[("web", 8080), ("adm", 9)],
-            json!([on("node1", "10.244.1.1"), on("node2", "10.244.2.1")]),
+            json!([endpoint_on("node1", "10.244.1.1"), endpoint_on("node2", "10.244.2.1")]),
         ),
-        slice_of("web-b", "IPv4", &[("adm", 9), ("web", 8081)], json!([on("node1", "10.244.1.2")])),
+        slice_of(
+            "web-b",
+            "IPv4",
+            &[("adm", 9), ("web", 8081)],
+            json!([endpoint_on("node1", "10.244.1.2")]),
+        ),
         slice_of(
             "web-c",
             "IPv6",
             &[("web", 8080)],
-            json!([on("node1", "fd00::1"), {"addresses": ["fd00::2"]}]),
+            json!([endpoint_on("node1", "fd00::1"), {"addresses": ["fd00::2"]}]),
         ),
-        slice_of("web-d", "FQDN", &[("web", 8080)], json!([on("node1", "a.example")])),
+        slice_of("web-d", "FQDN", &[("web", 8080)], json!([endpoint_on("node1", "a.example")])),
         slice_of(
             "web-e",
             "IPv4",
             &[("web", 8080)],
             json!([
                 {"addresses": ["10.244.1.3"], "nodeName": "node1", "conditions": {"ready": false}},
-                {"addresses": ["10.244.1.4"], "nodeName": "node1", "conditions": leaving}
+                {"addresses": ["10.244.1.4"], "nodeName": "node1", "conditions": terminating}
             ]),
         ),
-        slice_of("web-f", "IPv4", &[("other", 8080)], json!([on("node1", "10.244.1.5")])),
+        slice_of("web-f", "IPv4", &[("other", 8080)], json!([endpoint_on("node1", "10.244.1.5")])),
     ];
     let with = |annotation: &str| {
         Cluster {
@@ -112,9 +126,9 @@ fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
         .plan()
     };
     let named = ["10.244.1.1:8080", "10.244.1.2:8081", "10.244.1.4:8080"];
-    assert_eq!(targets(&with("tcp")), named, "it has no IPv6 address");
+    assert_eq!(targets(&with("tcp")), named, "the Service has no IPv6 address");
     let numbered = ["10.244.1.1:9", "10.244.1.2:9", "10.244.1.4:9", "10.244.1.5:9"];
-    assert_eq!(targets(&with("tcp:9")), numbered, "a number is the same everywhere");
+    assert_eq!(targets(&with("tcp:9")), numbered, "a port number applies to all slices");
     for none in ["", "udp", "tcp;fall=0"] {
         assert_eq!(targets(&with(none)), [""; 0], "{none:?}");
     }
@@ -122,36 +136,36 @@ fn the_usable_endpoints_of_this_node_are_asked_at_the_port_of_their_slice() {
     let check = desired.probes.targets.values().next().unwrap();
     assert_eq!(check.kind, CheckKind::Http { path: "/x".into() });
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
-    assert_eq!((check.fall, check.rise), (5, 3), "what is not written comes from the flags");
+    assert_eq!((check.fall, check.rise), (5, 3), "omitted values come from the flags");
 }
 
 #[test]
-fn with_usable_ready_a_terminating_endpoint_is_not_asked_and_does_not_vouch_for_its_node() {
+fn with_condition_ready_a_terminating_endpoint_is_not_checked() {
     let conditions = json!({"ready": false, "serving": true, "terminating": true});
-    let leaving =
+    let terminating =
         json!({"addresses": ["10.244.1.2"], "nodeName": "node1", "conditions": conditions});
     let both = ["10.244.1.1:8080", "10.244.1.2:8080"];
-    for (usable, asked, failing) in [
+    for (condition, expected_targets, failing) in [
         (EndpointCondition::ReadyOrTerminating, &both[..], false),
         (EndpointCondition::Ready, &both[..1], true),
     ] {
         let mut cluster = cluster("Local", "tcp");
-        cluster.services[0].endpoint_condition = usable;
+        cluster.services[0].endpoint_condition = condition;
         cluster.slices = vec![slice_of(
             "web-1",
             "IPv4",
             &[("web", 8080)],
-            json!([on("node1", "10.244.1.1"), leaving]),
+            json!([endpoint_on("node1", "10.244.1.1"), terminating]),
         )];
         let mut state = cluster.state();
-        assert_eq!(targets(&plan(&state, Instant::ZERO)), asked, "{usable:?}");
+        assert_eq!(targets(&plan(&state, Instant::ZERO)), expected_targets, "{condition:?}");
         report(&mut state, both[0], Some("why"));
-        assert_eq!(judged(&state).0, failing, "{usable:?}");
+        assert_eq!(fails_with_messages(&state).0, failing, "{condition:?}");
     }
 }
 
 #[test]
-fn each_service_has_its_own_targets_and_what_is_not_ours_has_none() {
+fn each_service_has_its_own_targets() {
     let mut cluster = cluster("Local", "tcp");
     let other =
         EndpointSlice { service: Some(Key::new("other", "web")), ..cluster.slices[0].clone() };
@@ -167,33 +181,36 @@ fn each_service_has_its_own_targets_and_what_is_not_ours_has_none() {
 }
 
 #[test]
-fn a_service_fails_here_when_all_its_usable_endpoints_here_do() {
+fn a_service_fails_if_all_its_eligible_endpoints_here_fail() {
     let mut state = cluster("Local", "tcp").state();
-    assert_eq!(judged(&state), (false, vec![]));
+    assert_eq!(fails_with_messages(&state), (false, vec![]));
     assert!(report(&mut state, "10.244.1.2:8080", Some("connection refused")));
-    assert_eq!(judged(&state), (false, vec![]), "one of two passes");
+    assert_eq!(fails_with_messages(&state), (false, vec![]), "one of two passes");
     assert!(report(&mut state, "10.244.1.1:8080", Some("HTTP status 503")));
     let failing = (true, vec!["default/web 10.244.1.1:8080 HTTP status 503".to_owned()]);
-    assert_eq!(judged(&state), failing);
-    assert!(!report(&mut state, "10.244.1.1:8080", Some("HTTP status 503")), "no news");
+    assert_eq!(fails_with_messages(&state), failing);
+    assert!(
+        !report(&mut state, "10.244.1.1:8080", Some("HTTP status 503")),
+        "a repeated result needs no plan"
+    );
     assert_eq!(
         plan(&state, Instant::ZERO).links[&2].config.units[0].candidates.len(),
         2,
-        "it is only worse"
+        "a failing health check removes no candidate"
     );
     assert_eq!(state.dump()["failing"][0]["why"], "HTTP status 503");
     let ready = |ready: bool| json!({"addresses": ["10.244.1.2"], "nodeName": "node1", "conditions": {"ready": ready}});
     for (is_ready, expect) in [(true, false), (false, true)] {
-        let endpoints = json!([on("node1", "10.244.1.1"), ready(is_ready)]);
+        let endpoints = json!([endpoint_on("node1", "10.244.1.1"), ready(is_ready)]);
         let slice = slice_of("web-1", "IPv4", &[("web", 8080)], endpoints);
         state.handle(Event::Slice(Change::Apply(slice)), Instant::ZERO);
         report(&mut state, "10.244.1.2:8080", None);
-        assert_eq!(judged(&state).0, expect, "what is not usable counts for nothing");
+        assert_eq!(fails_with_messages(&state).0, expect, "only eligible endpoints count");
     }
     assert!(
         report(&mut state, "10.244.1.1:8080", None) && !report(&mut state, "10.244.1.1:8080", None)
     );
-    assert_eq!(judged(&state), (false, vec![]));
+    assert_eq!(fails_with_messages(&state), (false, vec![]));
 }
 
 #[test]
@@ -203,22 +220,23 @@ fn for_policy_cluster_a_failure_is_only_reported() {
         report(&mut state, endpoint, Some("HTTP status 404"));
     }
     assert_eq!(
-        judged(&state),
+        fails_with_messages(&state),
         (false, vec!["default/web 10.244.1.1:8080 HTTP status 404".to_owned()])
     );
 }
 
 #[test]
-fn where_an_endpoint_cannot_be_asked_readiness_alone_decides() {
-    let fails = |annotation: &str, slices: Vec<EndpointSlice>| {
+fn readiness_decides_if_an_endpoint_cannot_be_checked() {
+    let fails_with_slices = |annotation: &str, slices: Vec<EndpointSlice>| {
         let mut state = Cluster { slices, ..cluster("Local", annotation) }.state();
         report(&mut state, "10.244.1.1:8080", Some("why"));
         let desired = plan(&state, Instant::ZERO);
-        (judged(&state).0, desired.probes.disallowed, targets(&desired).len())
+        (fails_with_messages(&state).0, desired.probes.disallowed, targets(&desired).len())
     };
-    let first = || slice_of("web-a", "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
+    let first =
+        || slice_of("web-a", "IPv4", &[("web", 8080)], json!([endpoint_on("node1", "10.244.1.1")]));
     let second = |ports: &[(&str, u16)], address: &str| {
-        let endpoint = on("node1", address);
+        let endpoint = endpoint_on("node1", address);
         vec![
             first(),
             slice_of(
@@ -229,32 +247,41 @@ fn where_an_endpoint_cannot_be_asked_readiness_alone_decides() {
             ),
         ]
     };
-    assert_eq!(fails("tcp", vec![first()]), (true, 0, 1));
-    assert_eq!(fails("tcp", second(&[("web", 8080)], "10.244.1.2")), (false, 0, 2));
+    assert_eq!(fails_with_slices("tcp", vec![first()]), (true, 0, 1));
+    assert_eq!(fails_with_slices("tcp", second(&[("web", 8080)], "10.244.1.2")), (false, 0, 2));
     assert_eq!(
-        fails("tcp", second(&[], "10.244.1.2")),
+        fails_with_slices("tcp", second(&[], "10.244.1.2")),
         (false, 0, 1),
-        "its slice has no such port"
+        "the slice of the second endpoint has no such port"
     );
     for address in ["127.0.0.1", "169.254.169.254"] {
-        assert_eq!(fails("tcp", second(&[("web", 8080)], address)), (false, 1, 1), "{address}");
+        assert_eq!(
+            fails_with_slices("tcp", second(&[("web", 8080)], address)),
+            (false, 1, 1),
+            "{address}"
+        );
     }
     assert_eq!(
-        fails("tcp;fall=no", vec![first()]),
+        fails_with_slices("tcp;fall=no", vec![first()]),
         (false, 0, 0),
-        "an annotation that cannot be understood"
+        "an invalid annotation"
     );
-    let elsewhere = slice_of("web-b", "IPv4", &[("web", 8080)], json!([on("node2", "10.244.2.1")]));
+    let on_other_node =
+        slice_of("web-b", "IPv4", &[("web", 8080)], json!([endpoint_on("node2", "10.244.2.1")]));
     assert_eq!(
-        fails("tcp", vec![first(), elsewhere.clone()]),
+        fails_with_slices("tcp", vec![first(), on_other_node.clone()]),
         (true, 0, 1),
-        "others judge for themselves"
+        "endpoints on other nodes do not count"
     );
-    assert_eq!(fails("tcp", vec![elsewhere]), (false, 0, 0), "what is not here cannot fail here");
+    assert_eq!(
+        fails_with_slices("tcp", vec![on_other_node]),
+        (false, 0, 0),
+        "a Service without endpoints on this node does not fail here"
+    );
 }
 
 #[test]
-fn each_family_fails_by_itself() {
+fn each_family_fails_separately() {
     let v6 = |address: &str| AssignedAddress {
         address: address.parse().unwrap(),
         mode: Some(IpMode::Vip),
@@ -267,7 +294,7 @@ fn each_family_fails_by_itself() {
                 &format!("web-{family}"),
                 family,
                 &[("web", 8080)],
-                json!([on("node1", address)]),
+                json!([endpoint_on("node1", address)]),
             )
         };
         vec![of("IPv4", "10.244.1.1"), of("IPv6", v6)]
@@ -276,30 +303,31 @@ fn each_family_fails_by_itself() {
         Cluster { services: vec![service.clone()], slices: slices(v6), ..Cluster::default() }
             .state()
     };
-    let mut of_two = state("fd00::1");
-    assert_eq!(targets(&plan(&of_two, Instant::ZERO)), ["10.244.1.1:8080", "[fd00::1]:8080"]);
-    report(&mut of_two, "[fd00::1]:8080", Some("HTTP status 503"));
+    let mut dual_stack = state("fd00::1");
+    assert_eq!(targets(&plan(&dual_stack, Instant::ZERO)), ["10.244.1.1:8080", "[fd00::1]:8080"]);
+    report(&mut dual_stack, "[fd00::1]:8080", Some("HTTP status 503"));
     let v6_fails = "default/web [fd00::1]:8080 HTTP status 503".to_owned();
     let (v4, v6) = ("172.30.0.200".to_owned(), "fd30::200".to_owned());
     let only_v6 = (vec![v6.clone()], vec![v6_fails.clone()]);
-    assert_eq!(failing(&of_two), only_v6, "IPv4 that passes is no help to clients of IPv6");
-    report(&mut of_two, "10.244.1.1:8080", Some("timeout"));
+    assert_eq!(failing(&dual_stack), only_v6, "a passing IPv4 endpoint does not count for IPv6");
+    report(&mut dual_stack, "10.244.1.1:8080", Some("timeout"));
     let both = (vec![v4, v6], vec!["default/web 10.244.1.1:8080 timeout".to_owned(), v6_fails]);
-    assert_eq!(failing(&of_two), both);
+    assert_eq!(failing(&dual_stack), both);
     // The endpoint that cannot be checked has an IPv6 address here, so it does not affect endpoints
     // of IPv4.
-    let mut refused = state("fe80::1");
-    assert_eq!(plan(&refused, Instant::ZERO).probes.disallowed, 1);
-    assert!(!judged(&refused).0);
-    report(&mut refused, "10.244.1.1:8080", Some("timeout"));
-    assert!(judged(&refused).0);
+    let mut with_disallowed = state("fe80::1");
+    assert_eq!(plan(&with_disallowed, Instant::ZERO).probes.disallowed, 1);
+    assert!(!fails_with_messages(&with_disallowed).0);
+    report(&mut with_disallowed, "10.244.1.1:8080", Some("timeout"));
+    assert!(fails_with_messages(&with_disallowed).0);
 }
 
 #[test]
-fn the_status_names_so_many_failing_services_by_name() {
+fn the_status_lists_a_limited_number_of_failing_services() {
     let names: Vec<_> = (0..FAILING_SERVICES_MAX + 20).map(|n| format!("s{n:04}")).collect();
     let slice = |name: &String| {
-        let slice = slice_of(name, "IPv4", &[("web", 8080)], json!([on("node1", "10.244.1.1")]));
+        let slice =
+            slice_of(name, "IPv4", &[("web", 8080)], json!([endpoint_on("node1", "10.244.1.1")]));
         EndpointSlice { service: Some(Key::new("default", name)), ..slice }
     };
     let cluster = Cluster {
@@ -316,17 +344,20 @@ fn the_status_names_so_many_failing_services_by_name() {
         state.handle(Event::EndpointHealth { id, failing: Some("why".into()) }, Instant::ZERO);
     }
     let desired = plan(&state, Instant::ZERO);
-    let said: Vec<_> =
-        desired.status.failing_health_checks.iter().map(|it| it.name.clone()).collect();
-    assert_eq!(said, names[..FAILING_SERVICES_MAX]);
+    let listed: Vec<_> =
+        desired.status.failing_health_checks.iter().map(|service| service.name.clone()).collect();
+    assert_eq!(listed, names[..FAILING_SERVICES_MAX]);
     assert_eq!(usize::try_from(desired.status.failing_services), Ok(names.len()));
     let mut same = plan(&state, Instant::ZERO);
     same.reuse_unchanged(&desired);
-    assert!(Arc::ptr_eq(&same.probes.targets, &desired.probes.targets), "they are in memory once");
+    assert!(
+        Arc::ptr_eq(&same.probes.targets, &desired.probes.targets),
+        "both plans share equal targets"
+    );
 }
 
 #[test]
-fn a_check_connects_to_the_own_node_and_its_pods_alone() {
+fn a_check_connects_only_to_the_own_node_and_its_pods() {
     let own = Node {
         addresses: addresses(&["10.0.0.1", "192.0.2.1"]).into(),
         internal_addresses: addresses(&["10.0.0.1"]).into(),
@@ -345,8 +376,9 @@ fn a_check_connects_to_the_own_node_and_its_pods_alone() {
         EndpointSlice { service: Some(Key::new("default", "kubernetes")), ..api_server };
     let mut bridge = link(7, "cni0");
     bridge.addresses = addresses(&["10.244.1.1"]).into();
-    let asked = |address: &str, check: &str, ranges: &[&str]| {
-        let endpoint = slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", address)]));
+    let is_checked = |address: &str, check: &str, ranges: &[&str]| {
+        let endpoint =
+            slice_of("web-1", "IPv4", &[("web", 8080)], json!([endpoint_on("node1", address)]));
         let cluster = Cluster {
             nodes: vec![own.clone(), other.clone()],
             services: vec![checked("web", "Local", check)],
@@ -358,10 +390,10 @@ fn a_check_connects_to_the_own_node_and_its_pods_alone() {
         state.config.checked_ranges =
             Some(ranges.iter().map(|range| range.parse().unwrap()).collect());
         let desired = plan(&state, Instant::ZERO);
-        let is_said = desired.status.unchecked.contains(&format!("{address}:"))
+        let is_reported = desired.status.unchecked.contains(&format!("{address}:"))
             && desired.status.unchecked.contains("--health-checks");
         assert_eq!(
-            (desired.probes.disallowed == 1, is_said),
+            (desired.probes.disallowed == 1, is_reported),
             (desired.probes.targets.is_empty(), desired.probes.targets.is_empty())
         );
         !desired.probes.targets.is_empty()
@@ -379,9 +411,9 @@ fn a_check_connects_to_the_own_node_and_its_pods_alone() {
         ("100.100.100.200", false, "a cloud's metadata"),
     ];
     for (address, expect, what) in cases {
-        assert_eq!(asked(address, "tcp", &[]), expect, "{what}");
+        assert_eq!(is_checked(address, "tcp", &[]), expect, "{what}");
     }
-    assert!(asked("10.244.1.200", "tcp:9", &[]), "another port there");
+    assert!(is_checked("10.244.1.200", "tcp:9", &[]), "another port of the API server");
     for (address, expect) in [
         ("192.168.7.3", true),
         ("192.168.8.1", false),
@@ -389,7 +421,7 @@ fn a_check_connects_to_the_own_node_and_its_pods_alone() {
         ("169.254.169.254", false),
     ] {
         assert_eq!(
-            asked(address, "tcp", &["192.168.7.0/24", "10.0.0.0/24", "169.254.0.0/16"]),
+            is_checked(address, "tcp", &["192.168.7.0/24", "10.0.0.0/24", "169.254.0.0/16"]),
             expect,
             "{address}"
         );
@@ -397,44 +429,48 @@ fn a_check_connects_to_the_own_node_and_its_pods_alone() {
 }
 
 #[test]
-fn no_endpoint_is_checked_where_checks_are_off() {
+fn no_endpoint_is_checked_while_checks_are_off() {
     let mut state = cluster("Local", "tcp").state();
     report(&mut state, "10.244.1.1:8080", Some("why"));
     report(&mut state, "10.244.1.2:8080", Some("why"));
-    assert!(judged(&state).0);
+    assert!(fails_with_messages(&state).0);
     state.config.checked_ranges = None;
     let desired = plan(&state, Instant::ZERO);
-    assert_eq!((targets(&desired), judged(&state)), (vec![], (false, vec![])));
+    assert_eq!((targets(&desired), fails_with_messages(&state)), (vec![], (false, vec![])));
     assert!(
         desired.status.unchecked.contains("--health-checks is off"),
         "{}",
         desired.status.unchecked
     );
-    let nobody = Cluster::default().plan();
-    assert_eq!(nobody.status.unchecked, "", "where no Service has a check nothing is said");
+    let without_checks = Cluster::default().plan();
+    assert_eq!(without_checks.status.unchecked, "", "no message without a health check");
 }
 
 #[test]
-fn of_an_endpoint_at_the_nodes_own_address_no_more_is_said_than_that_it_fails() {
+fn the_reason_for_an_endpoint_at_the_internal_ip_is_hidden() {
     let own = Node {
         addresses: addresses(&["10.0.0.1"]).into(),
         internal_addresses: addresses(&["10.0.0.1"]).into(),
         ..node("node1")
     };
-    let slices =
-        vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!([on("node1", "10.0.0.1")]))];
+    let slices = vec![slice_of(
+        "web-1",
+        "IPv4",
+        &[("web", 8080)],
+        json!([endpoint_on("node1", "10.0.0.1")]),
+    )];
     let mut state = Cluster { nodes: vec![own], slices, ..cluster("Local", "tcp:10250") }.state();
     report(&mut state, "10.0.0.1:10250", Some("connection refused"));
-    let said =
+    let messages =
         vec!["default/web 10.0.0.1:10250 the health check fails: see the speaker's log".to_owned()];
-    assert_eq!(judged(&state), (true, said));
+    assert_eq!(fails_with_messages(&state), (true, messages));
 }
 
 #[test]
-fn the_endpoints_of_a_service_are_asked_fifty_times_a_second_at_most() {
-    let paced = |count: u8, check: &str| {
+fn a_service_gets_at_most_fifty_checks_per_second() {
+    let interval_of = |count: u8, check: &str| {
         let endpoints: Vec<_> =
-            (2..2 + count).map(|n| on("node1", &format!("10.244.1.{n}"))).collect();
+            (2..2 + count).map(|n| endpoint_on("node1", &format!("10.244.1.{n}"))).collect();
         let slices = vec![slice_of("web-1", "IPv4", &[("web", 8080)], json!(endpoints))];
         let desired = Cluster { slices, ..cluster("Local", check) }.plan();
         let check = desired.probes.targets.values().next().expect("a target");
@@ -442,10 +478,10 @@ fn the_endpoints_of_a_service_are_asked_fifty_times_a_second_at_most() {
         assert!(desired.probes.targets.values().all(|other| other == check));
         (u64::try_from(check.interval.as_millis()).unwrap(), desired.probes.slowed)
     };
-    assert_eq!(paced(1, "tcp"), (1_000, 0));
-    assert_eq!(paced(50, "tcp"), (1_000, 0));
-    assert_eq!(paced(60, "tcp"), (1_200, 60));
-    assert_eq!(paced(60, "tcp;interval=5s"), (5_000, 0));
-    assert_eq!(paced(5, "tcp;interval=100ms"), (100, 0));
-    assert_eq!(paced(6, "tcp;interval=100ms"), (120, 6));
+    assert_eq!(interval_of(1, "tcp"), (1_000, 0));
+    assert_eq!(interval_of(50, "tcp"), (1_000, 0));
+    assert_eq!(interval_of(60, "tcp"), (1_200, 60));
+    assert_eq!(interval_of(60, "tcp;interval=5s"), (5_000, 0));
+    assert_eq!(interval_of(5, "tcp;interval=100ms"), (100, 0));
+    assert_eq!(interval_of(6, "tcp;interval=100ms"), (120, 6));
 }

@@ -22,20 +22,22 @@ fn numbered() -> BgpPeer {
     peer(&json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"}))
 }
 
-/// Cluster whose node1 has a gobgpd, and a BGPAdvertisement for everything.
+/// Returns the state of node1 with a gobgpd, and a BGPAdvertisement that selects everything.
 fn state(cluster: &Cluster, peers: &[BgpPeer]) -> State {
     let mut state = cluster.state();
     state.config.gobgp = true;
     let ad = json!({"metadata": {"name": "all", "generation": 1}});
-    feed(&mut state, peers, Event::BgpPeer);
-    feed(
+    apply_resync(&mut state, peers, Event::BgpPeer);
+    apply_resync(
         &mut state,
-        &[serde_json::from_value::<api::BgpAdvertisementObject>(ad).expect("one").into()],
+        &[serde_json::from_value::<api::BgpAdvertisementObject>(ad)
+            .expect("an advertisement")
+            .into()],
         Event::BgpAdvertisement,
     );
-    feed::<Community>(&mut state, &[], Event::Community);
-    feed::<BfdProfile>(&mut state, &[], Event::BfdProfile);
-    feed::<PasswordSecret>(&mut state, &[], Event::Password);
+    apply_resync::<Community>(&mut state, &[], Event::Community);
+    apply_resync::<BfdProfile>(&mut state, &[], Event::BfdProfile);
+    apply_resync::<PasswordSecret>(&mut state, &[], Event::Password);
     state.handle(Event::GobgpRead(1), Instant::ZERO);
     state
 }
@@ -44,8 +46,8 @@ fn reasons(issues: &[SpeakerIssue]) -> String {
     issues.iter().map(|issue| &*issue.reason).collect::<Vec<_>>().join(",")
 }
 
-fn wanted(state: &State) -> GobgpConfig {
-    plan(state, Instant::ZERO).bgp.expect("it is known")
+fn desired_config(state: &State) -> GobgpConfig {
+    plan(state, Instant::ZERO).bgp.expect("a BGP configuration")
 }
 
 fn report(state: &mut State, session: SessionReport) {
@@ -54,42 +56,46 @@ fn report(state: &mut State, session: SessionReport) {
 }
 
 #[test]
-fn nothing_is_wanted_until_all_is_listed_and_of_a_node_without_gobgpd_never() {
+fn bgp_is_planned_only_after_all_lists_and_with_a_gobgpd() {
     let mut early = Cluster::default().state();
     early.config.gobgp = true;
-    feed(&mut early, &[numbered()], Event::BgpPeer);
-    feed::<BgpAdvertisement>(&mut early, &[], Event::BgpAdvertisement);
-    assert_eq!(plan(&early, Instant::ZERO).bgp, None, "what gobgpd has from before stays as it is");
+    apply_resync(&mut early, &[numbered()], Event::BgpPeer);
+    apply_resync::<BgpAdvertisement>(&mut early, &[], Event::BgpAdvertisement);
+    assert_eq!(
+        plan(&early, Instant::ZERO).bgp,
+        None,
+        "gobgpd is not changed before all lists have arrived"
+    );
     let mut whole = state(&Cluster::default(), &[numbered()]);
-    assert_eq!(wanted(&whole).paths.len(), 1);
+    assert_eq!(desired_config(&whole).paths.len(), 1);
     whole.config.gobgp = false;
     let desired = plan(&whole, Instant::ZERO);
     assert_eq!((desired.bgp, desired.status.bgp), (None, None));
 }
 
 #[test]
-fn routers_are_not_to_wait_for_a_node_that_may_not_be_back() {
+fn a_node_that_stops_or_drains_has_a_no_restart_reason() {
     let ready = node("node1");
-    let told = |node: &Node| {
+    let state_with_node = |node: &Node| {
         state(&Cluster { nodes: vec![node.clone()], ..Cluster::default() }, &[numbered()])
     };
-    assert_eq!(wanted(&told(&ready)).no_restart_reason, None);
+    assert_eq!(desired_config(&state_with_node(&ready)).no_restart_reason, None);
     for (node, why) in [
         (Node { ready: false, ..ready.clone() }, "the Node is not Ready"),
         (Node { cordoned: true, ..ready.clone() }, "the Node is cordoned"),
         (Node { drain: Some(DrainReason::Annotation), ..ready.clone() }, "the node drains"),
     ] {
-        assert_eq!(wanted(&told(&node)).no_restart_reason, Some(why));
+        assert_eq!(desired_config(&state_with_node(&node)).no_restart_reason, Some(why));
     }
-    let mut leaving = told(&ready);
+    let mut leaving = state_with_node(&ready);
     leaving.handle(Event::StopRequested, Instant::ZERO);
-    assert_eq!(wanted(&leaving).no_restart_reason, Some("its speaker stops"));
+    assert_eq!(desired_config(&leaving).no_restart_reason, Some("its speaker stops"));
 }
 
 #[test]
-fn a_node_that_is_gone_announces_nothing() {
-    let gone = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
-    assert_eq!(wanted(&state(&gone, &[numbered()])), GobgpConfig::default());
+fn a_deleted_node_announces_nothing() {
+    let without_node = Cluster { nodes: vec![node("node2")], ..Cluster::default() };
+    assert_eq!(desired_config(&state(&without_node, &[numbered()])), GobgpConfig::default());
 }
 
 #[test]
@@ -97,29 +103,29 @@ fn layer_2_and_bgp_announce_side_by_side() {
     let state = state(&Cluster::default(), &[numbered()]);
     let desired = plan(&state, Instant::ZERO);
     assert_eq!(desired.links.values().next().expect("a link").config.units.len(), 1);
-    assert_eq!(desired.bgp.expect("it is known").paths.len(), 1);
+    assert_eq!(desired.bgp.expect("a BGP configuration").paths.len(), 1);
 }
 
 #[test]
 fn an_unnumbered_router_gets_paths_once_it_is_discovered() {
     let unnumbered = peer(&json!({"myASN": 64512, "peerASN": 64513, "interface": "eth0"}));
     let mut state = state(&Cluster::default(), &[unnumbered]);
-    let statements = |wanted: &GobgpConfig| {
-        wanted.policies.values().map(|class| class.statements.len()).sum::<usize>()
+    let statements = |desired_config: &GobgpConfig| {
+        desired_config.policies.values().map(|class| class.statements.len()).sum::<usize>()
     };
-    let before = wanted(&state);
+    let before = desired_config(&state);
     assert_eq!(before.peers.keys().collect::<Vec<_>>(), [&PeerLocation::Interface("eth0".into())]);
-    assert_eq!(statements(&before), 0, "an empty set of neighbours would be everybody");
+    assert_eq!(statements(&before), 0, "an empty neighbor set would match every router");
     report(
         &mut state,
         SessionReport { address: "fe80::7".parse().ok(), ..SessionReport::default() },
     );
-    let after = wanted(&state);
+    let after = desired_config(&state);
     assert_eq!((statements(&after), after.peers == before.peers), (1, true));
 }
 
 #[test]
-fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
+fn the_status_has_the_state_and_prefixes_of_each_session() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     let session = |state: &State| {
         let bgp = plan(state, Instant::ZERO).status.bgp.expect("a gobgpd");
@@ -128,22 +134,23 @@ fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
     };
     assert_eq!(session(&state), (BgpSessionState::Idle, 0, None, String::new()));
     let issue = Some(SessionIssue::NoOpen);
-    let no = SessionReport { state: BgpSessionState::Active, issue, ..SessionReport::default() };
-    report(&mut state, no);
+    let failed_report =
+        SessionReport { state: BgpSessionState::Active, issue, ..SessionReport::default() };
+    report(&mut state, failed_report);
     assert_eq!(session(&state), (BgpSessionState::Active, 0, None, "NoOpen".to_owned()));
-    let yes = SessionReport {
+    let established_report = SessionReport {
         state: BgpSessionState::Established,
         since: Some(0),
         ..SessionReport::default()
     };
-    report(&mut state, yes);
+    report(&mut state, established_report);
     let since = Some("1970-01-01T00:00:00Z".to_owned());
     assert_eq!(session(&state), (BgpSessionState::Established, 1, since, String::new()));
-    let shown = plan(&state, Instant::ZERO)
+    let metrics = plan(&state, Instant::ZERO)
         .session_metrics
         .into_values()
-        .map(|shown| (shown.established, shown.prefixes));
-    assert_eq!(shown.collect::<Vec<_>>(), [(true, 1)]);
+        .map(|metrics| (metrics.established, metrics.prefixes));
+    assert_eq!(metrics.collect::<Vec<_>>(), [(true, 1)]);
     let established =
         |state: &State| plan(state, Instant::ZERO).status.bgp.expect("a gobgpd").established;
     assert_eq!(established(&state), "1/1");
@@ -164,82 +171,92 @@ fn the_status_says_how_each_session_stands_and_how_much_it_carries() {
 fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     assert_eq!(state.proxy_health.state, KubeProxyState::Unknown);
-    let marks = |state: &State| wanted(state).paths.values().copied().collect::<Vec<_>>();
-    let judged = |state: KubeProxyState, ineligible| {
+    let marks = |state: &State| desired_config(state).paths.values().copied().collect::<Vec<_>>();
+    let proxy_health_event = |state: KubeProxyState, ineligible| {
         Event::ProxyHealth(KubeProxyHealth { state, message: "why".into(), ineligible })
     };
-    let sound = marks(&state);
-    assert_eq!(sound.len(), 1);
-    state.handle(judged(KubeProxyState::Unhealthy, false), Instant::ZERO);
-    let broken = marks(&state);
-    state.handle(judged(KubeProxyState::Healthy, true), Instant::ZERO);
-    let draining = marks(&state);
-    assert_eq!((draining != sound, &draining), (true, &broken), "said in the same way");
-    state.handle(judged(KubeProxyState::Healthy, false), Instant::ZERO);
-    assert_eq!(marks(&state), sound);
+    let healthy_marks = marks(&state);
+    assert_eq!(healthy_marks.len(), 1);
+    state.handle(proxy_health_event(KubeProxyState::Unhealthy, false), Instant::ZERO);
+    let unhealthy_marks = marks(&state);
+    state.handle(proxy_health_event(KubeProxyState::Healthy, true), Instant::ZERO);
+    let draining_marks = marks(&state);
+    assert_eq!(
+        (draining_marks != healthy_marks, &draining_marks),
+        (true, &unhealthy_marks),
+        "both states de-prefer routes in the same way"
+    );
+    state.handle(proxy_health_event(KubeProxyState::Healthy, false), Instant::ZERO);
+    assert_eq!(marks(&state), healthy_marks);
 }
 
-/// Plans like the main loop, so that the next plan gets the result of this one. Returns the number
-/// of paths and of withdrawn prefixes.
-fn step(state: &mut State, second: u64) -> (usize, i64) {
+/// Computes a plan and passes its alternates to the next plan, as the main loop does. Returns the
+/// numbers of paths and of withdrawn prefixes.
+fn plan_at(state: &mut State, second: u64) -> (usize, i64) {
     let now = Instant::from_millis(second * 1_000);
     let desired = plan(state, now);
     state.handle(Event::Alternates(Arc::clone(&desired.alternates)), now);
-    (desired.bgp.expect("it is known").paths.len(), desired.status.bgp.expect("a gobgpd").withdrawn)
+    (
+        desired.bgp.expect("a BGP configuration").paths.len(),
+        desired.status.bgp.expect("a gobgpd").withdrawn,
+    )
 }
 
-/// SpeakerStatus of node2.
+/// Returns the SpeakerStatus of node2.
 fn other(established: bool) -> Speaker {
     let session = SpeakerSession { peer: "tor".into(), established, ..SpeakerSession::default() };
     Speaker { node: "node2".into(), bgp: Some([session].into()), ..Speaker::default() }
 }
 
 #[test]
-fn a_node_that_drains_withdraws_after_the_delay_what_another_announces_and_not_the_last() {
+fn a_draining_node_withdraws_only_routes_with_alternates() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     let change = |state: &mut State, event| assert!(state.handle(event, Instant::ZERO));
     let cordoned = |cordoned| Event::Node(Change::Apply(Node { cordoned, ..node("node1") }));
-    let answered =
+    let live_speakers =
         |names: &[&str]| Event::LiveSpeakers(names.iter().map(|name| (*name).into()).collect());
-    feed(&mut state, &[other(true)], Event::Speaker);
-    change(&mut state, answered(&["node2"]));
-    assert!(!state.handle(answered(&["node2"]), Instant::ZERO), "the same again");
+    apply_resync(&mut state, &[other(true)], Event::Speaker);
+    change(&mut state, live_speakers(&["node2"]));
+    assert!(
+        !state.handle(live_speakers(&["node2"]), Instant::ZERO),
+        "an unchanged set of live speakers"
+    );
     assert_eq!(
-        (step(&mut state, 0), plan(&state, Instant::ZERO).watches_speakers),
+        (plan_at(&mut state, 0), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), false)
     );
-    assert_eq!(step(&mut state, 100), (1, 0), "it does not drain");
+    assert_eq!(plan_at(&mut state, 100), (1, 0), "the node does not drain");
     change(&mut state, cordoned(true));
     assert_eq!(
-        (step(&mut state, 100), plan(&state, Instant::ZERO).watches_speakers),
+        (plan_at(&mut state, 100), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), true)
     );
-    assert_eq!(step(&mut state, 159), (1, 0));
+    assert_eq!(plan_at(&mut state, 159), (1, 0));
     assert_eq!(
         plan(&state, Instant::from_millis(159_000)).replan_at,
         Some(Instant::from_millis(160_000))
     );
-    assert_eq!(step(&mut state, 160), (0, 1));
+    assert_eq!(plan_at(&mut state, 160), (0, 1));
     change(&mut state, Event::Speaker(Change::Apply(other(false))));
-    assert_eq!(step(&mut state, 161), (1, 0), "at once");
+    assert_eq!(plan_at(&mut state, 161), (1, 0), "routes return as soon as the alternate ends");
     change(&mut state, Event::Speaker(Change::Apply(other(true))));
-    assert_eq!(step(&mut state, 162), (1, 0));
-    assert_eq!(step(&mut state, 222), (0, 1));
-    change(&mut state, answered(&[]));
-    assert_eq!(step(&mut state, 223), (1, 0), "it has not answered lately");
-    change(&mut state, answered(&["node2"]));
-    assert_eq!((step(&mut state, 223), step(&mut state, 283)), ((1, 0), (0, 1)));
+    assert_eq!(plan_at(&mut state, 162), (1, 0));
+    assert_eq!(plan_at(&mut state, 222), (0, 1));
+    change(&mut state, live_speakers(&[]));
+    assert_eq!(plan_at(&mut state, 223), (1, 0), "node2 has not responded to a liveness check");
+    change(&mut state, live_speakers(&["node2"]));
+    assert_eq!((plan_at(&mut state, 223), plan_at(&mut state, 283)), ((1, 0), (0, 1)));
     change(&mut state, Event::SpeakersUnknown);
-    assert_eq!(step(&mut state, 284), (1, 0), "what is not known does not count");
-    feed(&mut state, &[other(true)], Event::Speaker);
-    assert_eq!((step(&mut state, 300), step(&mut state, 400)), ((1, 0), (0, 1)));
+    assert_eq!(plan_at(&mut state, 284), (1, 0), "unknown SpeakerStatuses are no alternates");
+    apply_resync(&mut state, &[other(true)], Event::Speaker);
+    assert_eq!((plan_at(&mut state, 300), plan_at(&mut state, 400)), ((1, 0), (0, 1)));
     change(&mut state, cordoned(false));
-    assert_eq!(step(&mut state, 401), (1, 0), "the drain is over");
+    assert_eq!(plan_at(&mut state, 401), (1, 0), "the drain has ended");
     change(&mut state, cordoned(true));
-    assert_eq!(step(&mut state, 402), (1, 0), "and another one begins anew");
+    assert_eq!(plan_at(&mut state, 402), (1, 0), "a new drain starts the delay again");
     state.config.drain_delay = None;
     assert_eq!(
-        (step(&mut state, 900), plan(&state, Instant::ZERO).watches_speakers),
+        (plan_at(&mut state, 900), plan(&state, Instant::ZERO).watches_speakers),
         ((1, 0), false)
     );
 }
@@ -249,56 +266,56 @@ fn liveness_is_checked_only_in_a_drain_and_only_of_speakers_not_received() {
     let address: IpAddr = "172.30.0.12".parse().expect("an address");
     let nodes = vec![node("node1"), Node { internal_addresses: vec![address], ..node("node2") }];
     let mut state = state(&Cluster { nodes, ..Cluster::default() }, &[numbered()]);
-    feed(&mut state, &[other(true)], Event::Speaker);
-    let asked = |state: &State| plan(state, Instant::ZERO).unverified;
-    assert_eq!(asked(&state), UnverifiedSpeakers::new(), "it does not drain");
+    apply_resync(&mut state, &[other(true)], Event::Speaker);
+    let unverified = |state: &State| plan(state, Instant::ZERO).unverified;
+    assert_eq!(unverified(&state), UnverifiedSpeakers::new(), "the node does not drain");
     state.handle(
         Event::Node(Change::Apply(Node { cordoned: true, ..node("node1") })),
         Instant::ZERO,
     );
-    assert_eq!(asked(&state), UnverifiedSpeakers::from([("node2".into(), [address].into())]));
+    assert_eq!(unverified(&state), UnverifiedSpeakers::from([("node2".into(), [address].into())]));
     let report = LinkReport { speakers: vec!["node2".into()], ..LinkReport::default() };
     state.handle(Event::Report { link: 2, report }, Instant::ZERO);
-    assert_eq!(asked(&state).len(), 1, "it does not hear this node");
-    let heard = [SpeakerInterface {
+    assert_eq!(unverified(&state).len(), 1, "node2 does not receive this node");
+    let interfaces = [SpeakerInterface {
         hello_senders: ["node1".into()].into(),
         ..SpeakerInterface::default()
     }]
     .into();
     state.handle(
-        Event::Speaker(Change::Apply(Speaker { interfaces: heard, ..other(true) })),
+        Event::Speaker(Change::Apply(Speaker { interfaces, ..other(true) })),
         Instant::ZERO,
     );
-    assert_eq!(asked(&state), UnverifiedSpeakers::new(), "they hear each other");
+    assert_eq!(unverified(&state), UnverifiedSpeakers::new(), "both nodes receive each other");
     state.handle(Event::Report { link: 2, report: LinkReport::default() }, Instant::ZERO);
-    assert_eq!(asked(&state).len(), 1);
+    assert_eq!(unverified(&state).len(), 1);
     state.handle(Event::SpeakersUnknown, Instant::ZERO);
-    assert_eq!(asked(&state), UnverifiedSpeakers::new(), "it is not known who there is");
+    assert_eq!(unverified(&state), UnverifiedSpeakers::new(), "the SpeakerStatuses are unknown");
 }
 
 #[test]
 fn nothing_is_withdrawn_without_a_drain() {
     let mut state = state(&Cluster::default(), &[numbered()]);
-    feed(&mut state, &[other(true)], Event::Speaker);
+    apply_resync(&mut state, &[other(true)], Event::Speaker);
     state.handle(Event::LiveSpeakers(["node2".into()].into()), Instant::ZERO);
-    let broken = KubeProxyHealth {
+    let unhealthy = KubeProxyHealth {
         state: KubeProxyState::Unhealthy,
         message: "why".into(),
         ineligible: false,
     };
-    state.handle(Event::ProxyHealth(broken), Instant::ZERO);
+    state.handle(Event::ProxyHealth(unhealthy), Instant::ZERO);
     state.handle(Event::Node(Change::Apply(Node { ready: false, ..node("node1") })), Instant::ZERO);
-    assert_eq!((step(&mut state, 0), step(&mut state, 1_000)), ((1, 0), (1, 0)));
+    assert_eq!((plan_at(&mut state, 0), plan_at(&mut state, 1_000)), ((1, 0), (1, 0)));
     let ineligible =
         KubeProxyHealth { state: KubeProxyState::Healthy, message: "".into(), ineligible: true };
     state.handle(Event::ProxyHealth(ineligible), Instant::ZERO);
-    assert_eq!((step(&mut state, 1_000), step(&mut state, 2_000)), ((1, 0), (0, 1)));
+    assert_eq!((plan_at(&mut state, 1_000), plan_at(&mut state, 2_000)), ((1, 0), (0, 1)));
 }
 
 /// Returns the password of the one desired session, and the messages in its status.
 fn session_password(state: &State) -> (Option<String>, String) {
     let desired = plan(state, Instant::ZERO);
-    let session = desired.bgp.expect("it is known").peers.into_values().next();
+    let session = desired.bgp.expect("a BGP configuration").peers.into_values().next();
     let password =
         session.and_then(|session| session.peer.conf.clone()).map(|conf| conf.auth_password);
     let status =
@@ -310,28 +327,34 @@ fn session_password(state: &State) -> (Option<String>, String) {
 
 #[test]
 fn routes_after_a_boot_are_de_preferred_until_kube_proxy_health_is_known() {
-    let unsound = |found: usize, data_path: KubeProxyState| {
+    let is_de_preferred = |found: usize, data_path: KubeProxyState| {
         let mut state = state(&Cluster::default(), &[numbered()]);
         state.handle(Event::GobgpRead(found), Instant::ZERO);
         let judgement = KubeProxyHealth { state: data_path, ..KubeProxyHealth::default() };
         state.handle(Event::ProxyHealth(judgement), Instant::ZERO);
         assert_eq!(
-            plan(&state, Instant::ZERO).proxy_targets.situation.started_without_routes,
+            plan(&state, Instant::ZERO).proxy_targets.context.started_without_routes,
             found == 0
         );
-        let wanted = wanted(&state);
-        assert_eq!(wanted.paths.len(), 1, "it is announced all the same");
-        format!("{:?}", wanted.policies.values().next().expect("a class").statements)
+        let desired_config = desired_config(&state);
+        assert_eq!(desired_config.paths.len(), 1, "the route is advertised in any case");
+        format!("{:?}", desired_config.policies.values().next().expect("a class").statements)
             .contains("65535:0")
     };
-    assert!(unsound(0, KubeProxyState::Unknown), "after a boot");
-    assert!(!unsound(5, KubeProxyState::Unknown), "a speaker that restarts changes nothing");
-    assert!(!unsound(0, KubeProxyState::Healthy) && !unsound(0, KubeProxyState::NotChecked));
-    assert!(unsound(5, KubeProxyState::Unhealthy));
+    assert!(is_de_preferred(0, KubeProxyState::Unknown), "after a boot");
+    assert!(
+        !is_de_preferred(5, KubeProxyState::Unknown),
+        "a restarted speaker does not de-prefer routes"
+    );
+    assert!(
+        !is_de_preferred(0, KubeProxyState::Healthy)
+            && !is_de_preferred(0, KubeProxyState::NotChecked)
+    );
+    assert!(is_de_preferred(5, KubeProxyState::Unhealthy));
 }
 
 #[test]
-fn nothing_is_wanted_of_a_gobgpd_that_was_not_read_yet() {
+fn nothing_is_planned_for_a_gobgpd_that_was_not_read() {
     let mut state = state(&Cluster::default(), &[numbered()]);
     state.prefixes_at_start = None;
     let desired = plan(&state, Instant::ZERO);
@@ -347,21 +370,22 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
     };
     let good = |password| secret("kubernetes.io/basic-auth", password);
     let mut state = state(&Cluster::default(), &[peer(&spec)]);
-    let tell = |state: &mut State, event: Event| state.handle(event, Instant::ZERO);
-    let gone = || Event::Password(Change::Delete(Key::new("ferrolb-system", "tor")));
-    let never = session_password(&state);
+    let handle = |state: &mut State, event: Event| state.handle(event, Instant::ZERO);
+    let deletion = || Event::Password(Change::Delete(Key::new("ferrolb-system", "tor")));
+    let without_secret = session_password(&state);
     assert!(
-        never.0.is_none()
-            && never.1.ends_with(
+        without_secret.0.is_none()
+            && without_secret.1.ends_with(
                 "Secret tor does not exist: create it with type kubernetes.io/basic-auth"
             ),
-        "{never:?}"
+        "{without_secret:?}"
     );
-    tell(&mut state, Event::Password(Change::Apply(good("hush"))));
+    handle(&mut state, Event::Password(Change::Apply(good("hush"))));
     assert_eq!(session_password(&state), (Some("hush".to_owned()), String::new()));
-    let ways = [gone(), Event::Password(Change::Apply(secret("Opaque", "hush")))];
-    for (way, why) in ways.into_iter().zip(["Secret tor does not exist", "its type is Opaque"]) {
-        tell(&mut state, way);
+    let changes = [deletion(), Event::Password(Change::Apply(secret("Opaque", "hush")))];
+    for (change, why) in changes.into_iter().zip(["Secret tor does not exist", "is of type Opaque"])
+    {
+        handle(&mut state, change);
         let (password, message) = session_password(&state);
         assert_eq!(password.as_deref(), Some("hush"), "{why}");
         assert!(
@@ -369,11 +393,11 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
             "{message}"
         );
     }
-    feed::<PasswordSecret>(&mut state, &[], Event::Password);
-    assert_eq!(session_password(&state).0.as_deref(), Some("hush"), "a list without it");
-    tell(&mut state, Event::Password(Change::Apply(good("other"))));
+    apply_resync::<PasswordSecret>(&mut state, &[], Event::Password);
+    assert_eq!(session_password(&state).0.as_deref(), Some("hush"), "a list without the Secret");
+    handle(&mut state, Event::Password(Change::Apply(good("other"))));
     assert_eq!(session_password(&state), (Some("other".to_owned()), String::new()));
-    tell(&mut state, gone());
+    handle(&mut state, deletion());
     let with = |generation: i64, field: &str, value: serde_json::Value| {
         let mut spec = spec.clone();
         spec[field] = value;
@@ -381,17 +405,25 @@ fn a_session_keeps_its_last_password_while_its_secret_has_none() {
         peer.generation = generation;
         Event::BgpPeer(Change::Apply(peer))
     };
-    tell(&mut state, with(2, "nodeSelectors", json!([{}])));
-    assert_eq!(session_password(&state).0.as_deref(), Some("other"), "the terms are the same");
-    tell(&mut state, with(3, "peerPort", json!(1790)));
-    assert_eq!(session_password(&state).0, None, "a password is not used for other terms");
-    tell(&mut state, gone());
-    tell(&mut state, with(4, "peerPort", json!(179)));
-    assert_eq!(session_password(&state).0, None, "it is forgotten");
+    handle(&mut state, with(2, "nodeSelectors", json!([{}])));
+    assert_eq!(
+        session_password(&state).0.as_deref(),
+        Some("other"),
+        "the session parameters are unchanged"
+    );
+    handle(&mut state, with(3, "peerPort", json!(1790)));
+    assert_eq!(
+        session_password(&state).0,
+        None,
+        "a password is not used with other session parameters"
+    );
+    handle(&mut state, deletion());
+    handle(&mut state, with(4, "peerPort", json!(179)));
+    assert_eq!(session_password(&state).0, None, "the last password is removed");
 }
 
 #[test]
-fn a_bgppeer_that_is_made_again_does_not_have_the_last_password() {
+fn a_recreated_bgppeer_does_not_keep_the_last_password() {
     let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "passwordSecret": {"name": "tor"}});
     let mut state = state(&Cluster::default(), &[peer(&spec)]);
     let data = json!({"password": ByteString("hush".into())});

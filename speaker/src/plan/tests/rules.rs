@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn every_hard_rule_keeps_a_node_out() {
+fn every_hard_rule_excludes_a_node() {
     let local = |nodes: &[&str]| Cluster {
         services: vec![Service {
             policy: TrafficPolicy::Local,
@@ -18,7 +18,7 @@ fn every_hard_rule_keeps_a_node_out() {
         Cluster { nodes, ..Cluster::default() }
     };
     let cases: [(&str, Cluster, &[&str]); 11] = [
-        ("all is well", Cluster::default(), &["node1", "node2"]),
+        ("no rule applies", Cluster::default(), &["node1", "node2"]),
         ("unreachable", second(|node| node.unreachable = true), &["node1"]),
         ("excluded by its label", second(|node| node.excluded = true), &["node1"]),
         (
@@ -26,22 +26,25 @@ fn every_hard_rule_keeps_a_node_out() {
             Cluster { ignore_label: true, ..second(|node| node.excluded = true) },
             &["node1", "node2"],
         ),
-        ("cordoned is only worse", second(|node| node.cordoned = true), &["node1", "node2"]),
+        ("cordoned only lowers the rank", second(|node| node.cordoned = true), &["node1", "node2"]),
         ("Local, an endpoint on one node", local(&["node2"]), &["node2"]),
         ("Local, no endpoint", local(&[]), &[]),
         ("no endpoint anywhere", Cluster { slices: Vec::new(), ..Cluster::default() }, &[]),
         (
             "selected by the advertisement",
-            Cluster { ads: vec![select("node2")], ..Cluster::default() },
+            Cluster { advertisements: vec![select("node2")], ..Cluster::default() },
             &["node2"],
         ),
         (
             "advertisements add up",
-            Cluster { ads: vec![select("node1"), select("node2")], ..Cluster::default() },
+            Cluster {
+                advertisements: vec![select("node1"), select("node2")],
+                ..Cluster::default()
+            },
             &["node1", "node2"],
         ),
         (
-            "gone from the cluster",
+            "deleted from the cluster",
             Cluster { nodes: vec![node("node1")], ..Cluster::default() },
             &["node1"],
         ),
@@ -61,11 +64,11 @@ fn the_exclude_label_on_every_node_is_ignored_and_reported() {
         (some.candidates(), some.plan().exclusion_ignored),
         (vec!["node2".to_owned()], false)
     );
-    let told = Cluster { ignore_label: true, ..all };
+    let label_ignored = Cluster { ignore_label: true, ..all };
     assert_eq!(
-        (told.candidates().len(), told.plan().exclusion_ignored),
+        (label_ignored.candidates().len(), label_ignored.plan().exclusion_ignored),
         (2, false),
-        "what was asked for is no news"
+        "the flag causes no report"
     );
 }
 

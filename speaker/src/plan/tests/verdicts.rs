@@ -5,15 +5,15 @@ use ferrolb_proto::verdict::Verdict;
 
 use super::*;
 
-/// Service that node1 cannot serve alone: its one endpoint is on node2.
-fn elsewhere() -> Cluster {
+/// Returns a cluster with one Service, whose only endpoint is on node2.
+fn endpoint_on_node2() -> Cluster {
     Cluster { slices: vec![slice("web", &["node2"])], ..Cluster::default() }
 }
 
-fn change(state: &mut State, service: Service) -> Desired {
+fn apply_service(state: &mut State, service: Service) -> Desired {
     assert!(
         state.handle(Event::Service(Change::Apply(service)), Instant::ZERO),
-        "that makes a difference"
+        "the change needs a plan"
     );
     plan(state, Instant::ZERO)
 }
@@ -28,22 +28,22 @@ fn verdicts(desired: &Desired) -> Vec<(Verdict, i64)> {
 }
 
 #[test]
-fn a_policy_that_is_changed_in_place_changes_the_unit_at_once() {
-    let mut state = elsewhere().state();
+fn a_changed_policy_changes_the_unit_at_once() {
+    let mut state = endpoint_on_node2().state();
     assert_eq!(names(&plan(&state, Instant::ZERO)), ["node1", "node2"]);
     let web = service("web", &["172.30.0.200"]);
-    let local = change(&mut state, Service { policy: TrafficPolicy::Local, ..web.clone() });
+    let local = apply_service(&mut state, Service { policy: TrafficPolicy::Local, ..web.clone() });
     assert_eq!(
         (names(&local), verdicts(&local)),
         (vec!["node2".to_owned()], vec![(Verdict::NoLocalEndpoint, 1)])
     );
     assert!(!local.links[&2].config.units[0].can_serve_here);
-    let cluster = change(&mut state, web);
+    let cluster = apply_service(&mut state, web);
     assert_eq!((names(&cluster).len(), verdicts(&cluster)), (2, vec![(Verdict::Ready, 1)]));
 }
 
 #[test]
-fn an_annotation_says_which_endpoints_count_and_does_so_at_once() {
+fn a_changed_endpoint_condition_applies_at_once() {
     let mut cluster = Cluster::default();
     cluster.services[0].policy = TrafficPolicy::Local;
     let [first, second] = &mut cluster.slices[0].endpoints[..] else { panic!("two endpoints") };
@@ -52,25 +52,25 @@ fn an_annotation_says_which_endpoints_count_and_does_so_at_once() {
     *second = Endpoint { serving: false, ..second.clone() };
     let mut state = cluster.state();
     assert_eq!(names(&plan(&state, Instant::ZERO)), ["node1", "node2"]);
-    for (usable, expect, verdict) in [
+    for (condition, expect, verdict) in [
         (EndpointCondition::Ready, "node2", Verdict::NoLocalEndpoint),
         (EndpointCondition::Serving, "node1", Verdict::Terminating),
     ] {
-        let desired = change(
+        let desired = apply_service(
             &mut state,
-            Service { endpoint_condition: usable, ..cluster.services[0].clone() },
+            Service { endpoint_condition: condition, ..cluster.services[0].clone() },
         );
         assert_eq!(
             (names(&desired), verdicts(&desired)),
             (vec![expect.to_owned()], vec![(verdict, 1)]),
-            "{usable:?}"
+            "{condition:?}"
         );
     }
 }
 
 #[test]
-fn a_local_service_of_two_families_is_announced_where_both_have_endpoints() {
-    let v6 = of(Family::V6, slice("web", &["node2"]));
+fn a_dual_stack_local_service_needs_endpoints_of_both_families() {
+    let v6 = with_family(Family::V6, slice("web", &["node2"]));
     let services = vec![Service {
         policy: TrafficPolicy::Local,
         ..service("web", &["172.30.0.200", "fd30::c8"])
@@ -85,12 +85,12 @@ fn a_local_service_of_two_families_is_announced_where_both_have_endpoints() {
     assert_eq!(
         cluster.candidates(),
         ["node1", "node2"],
-        "a family without endpoints keeps nobody off the wire"
+        "a family without endpoints excludes no node"
     );
 }
 
 #[test]
-fn every_service_with_an_address_is_counted_and_shown_under_its_verdict() {
+fn every_service_with_an_address_is_counted_by_verdict() {
     let local = |name: &str, address: &str| Service {
         policy: TrafficPolicy::Local,
         ..service(name, &[address])
@@ -126,6 +126,6 @@ fn every_service_with_an_address_is_counted_and_shown_under_its_verdict() {
     assert_eq!(
         (verdicts(&early), &early.dump(&waiting)["verdicts"]),
         (vec![], &json!({})),
-        "half a list says nothing"
+        "an incomplete list gives no verdict"
     );
 }

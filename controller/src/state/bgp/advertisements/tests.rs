@@ -15,10 +15,10 @@ fn ad(name: &str, created: usize, spec: &Value) -> BgpAdvertisement {
     .into()
 }
 
-/// Returns reason and message of the last of these advertisements. The cluster has the pools `lan`
-/// (10.0.0.0/24 and fd00::/120) and `wan` (10.1.0.0/16 and 10.2.0.0/28), the router `tor` and the
-/// community `near`.
-fn said_of(ads: &[BgpAdvertisement], racks: &[&str]) -> (String, String) {
+/// Returns reason and message of the condition of the last of these BGPAdvertisements. The cluster
+/// has the pools `lan` (10.0.0.0/24 and fd00::/120) and `wan` (10.1.0.0/16 and 10.2.0.0/28), the
+/// router `tor` and the community `near`.
+fn condition_of(advertisements: &[BgpAdvertisement], racks: &[&str]) -> (String, String) {
     let pool = |name: &str, ranges: &[&str]| {
         let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
         Pool { name: name.into(), ranges, ..Pool::default() }
@@ -27,19 +27,20 @@ fn said_of(ads: &[BgpAdvertisement], racks: &[&str]) -> (String, String) {
         [pool("lan", &["10.0.0.0/24", "fd00::/120"]), pool("wan", &["10.1.0.0/16", "10.2.0.0/28"])];
     let labels = racks.iter().map(|rack| BTreeMap::from([("rack".to_owned(), (*rack).to_owned())]));
     let labels: Vec<_> = labels.collect();
-    let surroundings = AdvertisementStatusInputs::new(
-        &ads.iter().collect::<Vec<_>>(),
+    let inputs = AdvertisementStatusInputs::new(
+        &advertisements.iter().collect::<Vec<_>>(),
         &labels.iter().collect::<Vec<_>>(),
         pools.iter().collect(),
         [("near", "names")].into(),
         ["tor"].into(),
     );
-    let condition = surroundings.status(ads.last().unwrap(), &StatusFields::All).unwrap().condition;
+    let condition =
+        inputs.status(advertisements.last().unwrap(), &StatusFields::All).unwrap().condition;
     (condition.reason.into(), condition.message.into())
 }
 
 #[test]
-fn an_advertisement_says_what_it_names_in_vain_and_what_is_wrong_with_itself() {
+fn an_advertisement_reports_unknown_names_and_invalid_fields() {
     let many: Vec<_> = (0..9).map(|i| format!("p{i}")).collect();
     let cases = [
         (
@@ -93,20 +94,20 @@ fn an_advertisement_says_what_it_names_in_vain_and_what_is_wrong_with_itself() {
             "spec.aggregationLengthV6: a prefix of 119 bits",
         ),
     ];
-    for (spec, reason, word) in cases {
-        let (is, message) = said_of(&[ad("a", 1, &spec)], &["x", "y"]);
-        assert!(is == reason && message.contains(word), "{spec}: {is}: {message}");
+    for (spec, reason, text) in cases {
+        let (actual, message) = condition_of(&[ad("a", 1, &spec)], &["x", "y"]);
+        assert!(actual == reason && message.contains(text), "{spec}: {actual}: {message}");
     }
 }
 
 #[test]
-fn the_younger_of_two_that_say_different_things_of_one_prefix_yields() {
-    let on = |rack: &str| json!([{"matchLabels": {"rack": rack}}]);
-    let bare = || json!({});
+fn the_younger_of_two_conflicting_advertisements_yields() {
+    let rack = |name: &str| json!([{"matchLabels": {"rack": name}}]);
+    let empty = || json!({});
     let cases = [
-        ("med", bare(), json!({"med": 5}), true),
-        ("localPref", bare(), json!({"localPref": 5}), true),
-        ("asPathPrepend", bare(), json!({"asPathPrepend": 5}), true),
+        ("med", empty(), json!({"med": 5}), true),
+        ("localPref", empty(), json!({"localPref": 5}), true),
+        ("asPathPrepend", empty(), json!({"asPathPrepend": 5}), true),
         ("nothing differs", json!({"med": 5}), json!({"med": 5, "communities": ["1:2"]}), false),
         (
             "other pools",
@@ -115,29 +116,29 @@ fn the_younger_of_two_that_say_different_things_of_one_prefix_yields() {
             false,
         ),
         (
-            "one pool",
+            "a common pool",
             json!({"ipAddressPools": ["lan"]}),
             json!({"ipAddressPools": ["lan"], "med": 5}),
             true,
         ),
         (
             "a wider prefix",
-            bare(),
+            empty(),
             json!({"ipAddressPools": ["wan"], "aggregationLength": 30, "med": 5}),
             false,
         ),
-        ("of the other family", bare(), json!({"aggregationLength": 30, "med": 5}), true),
-        ("one router", bare(), json!({"peers": ["tor"], "med": 5}), true),
+        ("IPv6 without aggregation", empty(), json!({"aggregationLength": 30, "med": 5}), true),
+        ("a common router", empty(), json!({"peers": ["tor"], "med": 5}), true),
         (
             "other nodes",
-            json!({"nodeSelectors": on("x")}),
-            json!({"nodeSelectors": on("y"), "med": 5}),
+            json!({"nodeSelectors": rack("x")}),
+            json!({"nodeSelectors": rack("y"), "med": 5}),
             false,
         ),
-        ("one node", json!({"nodeSelectors": on("x")}), json!({"med": 5}), true),
+        ("a common node", json!({"nodeSelectors": rack("x")}), json!({"med": 5}), true),
         (
             "some Services",
-            bare(),
+            empty(),
             json!({"serviceSelectors": [{"matchLabels": {"a": "b"}}], "med": 5}),
             false,
         ),
@@ -148,45 +149,50 @@ fn the_younger_of_two_that_say_different_things_of_one_prefix_yields() {
             false,
         ),
     ];
-    for (what, older, younger, yields) in cases {
-        let (is, message) = said_of(&[ad("b", 1, &older), ad("a", 2, &younger)], &["x", "y"]);
-        assert_eq!(is, if yields { "Conflict" } else { "Valid" }, "{what}: {message}");
-        assert!(!yields || message.contains("BGPAdvertisement b,"), "{what}: {message}");
+    for (case, older, younger, yields) in cases {
+        let (actual, message) =
+            condition_of(&[ad("b", 1, &older), ad("a", 2, &younger)], &["x", "y"]);
+        assert_eq!(actual, if yields { "Conflict" } else { "Valid" }, "{case}: {message}");
+        assert!(!yields || message.contains("BGPAdvertisement b,"), "{case}: {message}");
         assert_eq!(
-            said_of(&[ad("a", 2, &younger), ad("b", 1, &json!({}))], &["x"]).0,
+            condition_of(&[ad("a", 2, &younger), ad("b", 1, &json!({}))], &["x"]).0,
             "Valid",
-            "{what}: the oldest"
+            "{case}: the oldest never yields"
         );
     }
     assert!(
-        said_of(&[ad("b", 1, &bare()), ad("a", 2, &json!({"med": 5}))], &[])
+        condition_of(&[ad("b", 1, &empty()), ad("a", 2, &json!({"med": 5}))], &[])
             .1
             .starts_with("spec.med: ")
     );
-    let only = |rack: &str, med: u32| json!({"nodeSelectors": on(rack), "med": med});
+    let on_rack = |name: &str, med: u32| json!({"nodeSelectors": rack(name), "med": med});
     assert_eq!(
-        said_of(&[ad("b", 1, &only("z", 1)), ad("a", 2, &only("z", 2))], &["x"]).0,
+        condition_of(&[ad("b", 1, &on_rack("z", 1)), ad("a", 2, &on_rack("z", 2))], &["x"]).0,
         "Valid",
-        "on no node"
+        "advertisements that select no node do not conflict"
     );
 }
 
 #[test]
-fn who_agrees_with_the_oldest_yields_to_nobody() {
+fn an_advertisement_that_equals_the_oldest_does_not_yield() {
     let all = [ad("a", 1, &json!({})), ad("b", 2, &json!({"med": 5})), ad("c", 3, &json!({}))];
-    assert_eq!((&*said_of(&all[..2], &["x"]).0, &*said_of(&all, &["x"]).0), ("Conflict", "Valid"));
-    let apart = [
+    assert_eq!(
+        (&*condition_of(&all[..2], &["x"]).0, &*condition_of(&all, &["x"]).0),
+        ("Conflict", "Valid")
+    );
+    let per_peer = [
         ad("a", 1, &json!({"peers": ["tor"]})),
         ad("b", 2, &json!({"med": 5, "peers": ["spine"]})),
         ad("c", 3, &json!({"peers": ["spine", "tor"]})),
     ];
-    let yields = conflicts_of(&apart);
-    assert_eq!(yields, ["c to b"], "each router has its oldest");
+    let yields = conflicts_of(&per_peer);
+    assert_eq!(yields, ["c to b"], "the oldest advertisement is determined for each router");
 }
 
-fn conflicts_of(ads: &[BgpAdvertisement]) -> Vec<String> {
+fn conflicts_of(advertisements: &[BgpAdvertisement]) -> Vec<String> {
     let ranges = vec!["10.0.0.0/24".parse().unwrap()];
     let pool = Pool { name: "lan".into(), ranges, ..Pool::default() };
-    let found = conflicts(&ads.iter().collect::<Vec<_>>(), &[&BTreeMap::new()], &[&pool]);
-    found.into_iter().map(|(name, older)| format!("{name} to {}", older.name)).collect()
+    let conflicting =
+        conflicts(&advertisements.iter().collect::<Vec<_>>(), &[&BTreeMap::new()], &[&pool]);
+    conflicting.into_iter().map(|(name, older)| format!("{name} to {}", older.name)).collect()
 }

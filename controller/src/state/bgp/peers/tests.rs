@@ -1,4 +1,4 @@
-//! Tables of one BGPPeer among others.
+//! Tables of a BGPPeer: its spec, the other BGPPeers, and its sessions.
 
 use ferrolb_proto::api::{self, ConditionStatus};
 use ferrolb_proto::facts::SpeakerSession;
@@ -36,31 +36,29 @@ fn rack(name: &str) -> BTreeMap<String, String> {
 }
 
 /// Reason of a valid BGPPeer whose graceful restart and BFD can conflict.
-const WARNING: &str = "GracefulRestartWithBFD";
+const RESTART_WITH_BFD: &str = "GracefulRestartWithBFD";
 
-/// Returns reason and message of the BGPPeer `tor`.
-fn said(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> (String, String) {
+/// Returns reason and message of the condition `Valid` of the BGPPeer `tor`, which has this spec.
+fn valid_condition(spec: &Value, others: Vec<BgpPeer>, speakers: &[Speaker]) -> (String, String) {
     let all: Vec<_> = others.into_iter().chain([peer("tor", 5, spec)]).collect();
     let profiles = [profile("fast", &json!({})), profile("bad", &json!({"echoMode": true}))];
-    let surroundings = PeerStatusInputs {
+    let inputs = PeerStatusInputs {
         conflicts: conflicts(all.iter(), &[&rack("x"), &rack("y")]),
         secrets: secrets(speakers.iter()),
         speakers: Vec::new(),
         profiles: profiles.iter().map(|profile| (&*profile.name, profile)).collect(),
     };
-    let condition = peer_status(all.last().unwrap(), &surroundings, &StatusFields::All)
-        .unwrap()
-        .valid
-        .condition;
+    let condition =
+        peer_status(all.last().unwrap(), &inputs, &StatusFields::All).unwrap().valid.condition;
     assert_eq!(
         condition.status == ConditionStatus::True,
-        ["Valid", WARNING].contains(&&*condition.reason)
+        ["Valid", RESTART_WITH_BFD].contains(&&*condition.reason)
     );
     (condition.reason.into(), condition.message.into())
 }
 
 #[test]
-fn a_peer_says_what_is_wrong_with_itself_and_with_the_profile_that_it_names() {
+fn a_peer_reports_invalid_fields_and_an_invalid_profile() {
     let cases = [
         (json!({}), "Valid", "can establish sessions"),
         (json!({"myASN": 0}), "BadASN", "spec.myASN is 0"),
@@ -81,7 +79,7 @@ fn a_peer_says_what_is_wrong_with_itself_and_with_the_profile_that_it_names() {
         (json!({"enableGracefulRestart": true}), "Valid", ""),
         (
             json!({"bfdProfile": "fast", "enableGracefulRestart": true}),
-            WARNING,
+            RESTART_WITH_BFD,
             "remove one of them",
         ),
         (json!({"bfdProfile": "bad", "enableGracefulRestart": true}), "BadBFDProfile", ""),
@@ -97,77 +95,86 @@ fn a_peer_says_what_is_wrong_with_itself_and_with_the_profile_that_it_names() {
             "BFD is off, because GoBGP does not support it with spec.ebgpMultiHop",
         ),
     ];
-    for (spec, reason, word) in cases {
-        let (is, message) = said(&spec, vec![], &[]);
-        assert!(is == reason && message.contains(word), "{spec}: {is}: {message}");
+    for (spec, reason, text) in cases {
+        let (actual, message) = valid_condition(&spec, vec![], &[]);
+        assert!(actual == reason && message.contains(text), "{spec}: {actual}: {message}");
     }
     let unreadable = BgpPeer::unreadable("tor".into(), "no").session.unwrap_err();
     assert_eq!(PeerMessage::Problem(&unreadable).reason(), "Unreadable");
 }
 
 #[test]
-fn a_peer_that_an_older_one_excludes_on_some_node_says_so() {
-    let on = |rack: &str| json!([{"matchLabels": {"rack": rack}}]);
+fn a_peer_in_conflict_with_an_older_one_on_a_node_reports_it() {
+    let rack_selector = |rack: &str| json!([{"matchLabels": {"rack": rack}}]);
     let older = |spec: Value| vec![peer("older", 1, &spec)];
     let cases = [
         (json!({}), older(json!({})), "Conflict"),
         (json!({"peerAddress": "10.0.0.2"}), older(json!({})), "Valid"),
-        (json!({"nodeSelectors": on("x")}), older(json!({"nodeSelectors": on("y")})), "Valid"),
-        (json!({}), older(json!({"nodeSelectors": on("y")})), "Conflict"),
-        (json!({"nodeSelectors": on("z")}), older(json!({})), "Valid"),
+        (
+            json!({"nodeSelectors": rack_selector("x")}),
+            older(json!({"nodeSelectors": rack_selector("y")})),
+            "Valid",
+        ),
+        (json!({}), older(json!({"nodeSelectors": rack_selector("y")})), "Conflict"),
+        (json!({"nodeSelectors": rack_selector("z")}), older(json!({})), "Valid"),
         (json!({}), older(json!({"myASN": 0})), "Valid"),
         (json!({}), vec![peer("younger", 9, &json!({}))], "Valid"),
         // A fault that prevents sessions comes before one that prevents BFD.
         (json!({"bfdProfile": "none"}), older(json!({})), "Conflict"),
     ];
     for (spec, others, reason) in cases {
-        let (is, message) = said(&spec, others, &[]);
+        let (actual, message) = valid_condition(&spec, others, &[]);
         assert!(
-            is == reason && (is == "Valid" || message.contains("BGPPeer older")),
-            "{spec}: {is}: {message}"
+            actual == reason && (actual == "Valid" || message.contains("BGPPeer older")),
+            "{spec}: {actual}: {message}"
         );
     }
     let twins = [peer("a", 1, &json!({})), peer("b", 2, &json!({}))];
     assert_eq!(
         conflicts(twins.iter(), &[]).keys().collect::<Vec<_>>(),
         [&"b"],
-        "without nodes as with a bare one"
+        "no nodes are treated like one node without labels"
     );
-    let labelled = twins.map(|twin| peer(&twin.name, 1, &json!({"nodeSelectors": on("x")})));
+    let labelled =
+        twins.map(|twin| peer(&twin.name, 1, &json!({"nodeSelectors": rack_selector("x")})));
     assert!(conflicts(labelled.iter(), &[]).is_empty());
 }
 
 #[test]
-fn a_secret_that_a_node_cannot_use_is_told_with_the_node() {
+fn a_peer_reports_the_node_that_cannot_use_its_secret() {
     let secret = json!({"passwordSecret": {"name": "s"}});
-    let words = "spec.passwordSecret: Secret s does not exist";
-    let without = |peer: &str| {
+    let text = "spec.passwordSecret: Secret s does not exist";
+    let without_password = |peer: &str| {
         let mut speaker = speaker("n1", peer, "no connection to the router");
         speaker
             .bgp
             .iter_mut()
             .flatten()
-            .for_each(|session| session.password_unavailable = Some(words.into()));
+            .for_each(|session| session.password_unavailable = Some(text.into()));
         speaker
     };
     let cases = [
-        (&secret, without("tor"), "BadSecret"),
-        (&secret, without("other"), "Valid"),
+        (&secret, without_password("tor"), "BadSecret"),
+        (&secret, without_password("other"), "Valid"),
         (&secret, speaker("n1", "tor", "no connection to the router"), "Valid"),
         // Only the field counts, not the message.
-        (&secret, speaker("n1", "tor", words), "Valid"),
+        (&secret, speaker("n1", "tor", text), "Valid"),
         // Reported before the BGPPeer changed.
-        (&json!({}), without("tor"), "Valid"),
+        (&json!({}), without_password("tor"), "Valid"),
     ];
     for (spec, speaker, reason) in cases {
-        let (is, message) = said(spec, vec![], &[Speaker::default(), speaker.clone()]);
-        assert_eq!(is, reason, "{spec} {speaker:?}");
-        assert!(is == "Valid" || message == format!("{words} (reported by node n1)"), "{message}");
+        let (actual, message) =
+            valid_condition(spec, vec![], &[Speaker::default(), speaker.clone()]);
+        assert_eq!(actual, reason, "{spec} {speaker:?}");
+        assert!(
+            actual == "Valid" || message == format!("{text} (reported by node n1)"),
+            "{message}"
+        );
     }
 }
 
 #[test]
-fn a_profile_says_what_is_wrong_with_it_and_nothing_is_written_where_it_has_no_place() {
+fn a_profile_reports_invalid_fields_if_the_crd_has_conditions() {
     for (spec, reason) in [
         (json!({}), "Valid"),
         (json!({"echoMode": true}), "Unsupported"),
@@ -209,13 +216,14 @@ fn without_bfd(message: &str) -> NodeSessions {
     ("x", false, Some([session].into()))
 }
 
-/// Returns nodes, and the count and a part of the message of `tor`, which selects rack `x`.
+/// Returns cases: nodes, and the expected count and a part of the message of `tor`, which selects
+/// rack `x`.
 fn session_cases() -> Vec<(Vec<NodeSessions>, Option<&'static str>, &'static str)> {
     let up = || ("x", false, tor_session(None));
     let down = || ("x", false, tor_session(Some("no connection")));
-    let none = || ("x", false, None);
+    let no_gobgpd = || ("x", false, None);
     vec![
-        (vec![up(), up(), none()], Some("2/2"), "session established on all selected nodes"),
+        (vec![up(), up(), no_gobgpd()], Some("2/2"), "session established on all selected nodes"),
         (vec![up(), down()], Some("1/2"), "no session on n1; n1: no connection"),
         (vec![("x", false, Some(Box::default())), down()], Some("0/2"), "no session on n0, n1"),
         (
@@ -244,42 +252,45 @@ fn session_cases() -> Vec<(Vec<NodeSessions>, Option<&'static str>, &'static str
             Some("1/2"),
             "no session on n0; n0: no connection",
         ),
-        (vec![none(), ("y", false, tor_session(None))], None, ""),
+        (vec![no_gobgpd(), ("y", false, tor_session(None))], None, ""),
     ]
 }
 
-/// Checks the count and the condition in the status of a BGPPeer. If `expect` is `None`, it has
-/// neither.
-fn check_sessions(status: &PeerStatus, expect: Option<&str>, words: &str) {
-    assert_eq!(status.sessions.as_deref(), expect, "{words}");
-    let told = status.established.as_ref().map(|condition| (condition.status, &*condition.message));
+/// Checks the count and the condition `Established` in the status of a BGPPeer. If `expect` is
+/// `None`, the status must have neither.
+fn check_sessions(status: &PeerStatus, expect: Option<&str>, text: &str) {
+    assert_eq!(status.sessions.as_deref(), expect, "{text}");
+    let established =
+        status.established.as_ref().map(|condition| (condition.status, &*condition.message));
     assert_eq!(
-        told.map(|(status, _)| status == ConditionStatus::True),
-        expect.map(|_| words.starts_with("session")),
-        "{words}"
+        established.map(|(status, _)| status == ConditionStatus::True),
+        expect.map(|_| text.starts_with("session")),
+        "{text}"
     );
-    assert!(told.is_none_or(|(_, message)| message.contains(words)), "{told:?}");
+    assert!(established.is_none_or(|(_, message)| message.contains(text)), "{established:?}");
     assert_eq!(
-        told.is_some_and(|(_, message)| message.contains("BFD")),
-        words.contains("BFD"),
-        "{told:?}"
+        established.is_some_and(|(_, message)| message.contains("BFD")),
+        text.contains("BFD"),
+        "{established:?}"
     );
 }
 
 #[test]
-fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not() {
-    let node = |i: usize, rack_name: &str, lost| Node {
+fn a_peer_counts_its_sessions_and_names_nodes_without_one() {
+    let node = |i: usize, rack_name: &str, ready_unknown| Node {
         name: format!("n{i}").into(),
         labels: rack(rack_name),
-        ready_unknown: lost,
+        ready_unknown,
         ..Node::default()
     };
-    for (nodes, expect, words) in session_cases() {
-        let nodes =
-            nodes.into_iter().enumerate().map(|(i, (rack, lost, bgp))| (node(i, rack, lost), bgp));
+    for (nodes, expect, text) in session_cases() {
+        let nodes = nodes
+            .into_iter()
+            .enumerate()
+            .map(|(i, (rack, ready_unknown, bgp))| (node(i, rack, ready_unknown), bgp));
         let all: Vec<_> =
             nodes.map(|(node, bgp)| (node, Speaker { bgp, ..Speaker::default() })).collect();
-        let surroundings = PeerStatusInputs {
+        let inputs = PeerStatusInputs {
             conflicts: BTreeMap::new(),
             secrets: BTreeMap::new(),
             profiles: BTreeMap::new(),
@@ -287,17 +298,17 @@ fn a_peer_counts_the_nodes_that_have_their_session_and_names_those_that_have_not
         };
         let selects = json!({"nodeSelectors": [{"matchLabels": {"rack": "x"}}]});
         let mut tor = peer("tor", 1, &selects);
-        let status = peer_status(&tor, &surroundings, &StatusFields::All).unwrap();
-        check_sessions(&status, expect, words);
+        let status = peer_status(&tor, &inputs, &StatusFields::All).unwrap();
+        check_sessions(&status, expect, text);
         tor.record_written(&status);
-        assert_eq!(peer_status(&tor, &surroundings, &StatusFields::All), None, "{words}");
+        assert_eq!(peer_status(&tor, &inputs, &StatusFields::All), None, "{text}");
         // Without nodes the count and the condition are removed.
-        let nobody = PeerStatusInputs { speakers: Vec::new(), ..surroundings };
-        let rest = peer_status(&tor, &nobody, &StatusFields::All);
+        let without_nodes = PeerStatusInputs { speakers: Vec::new(), ..inputs };
+        let status = peer_status(&tor, &without_nodes, &StatusFields::All);
         assert_eq!(
-            rest.map(|rest| (rest.sessions, rest.established)),
+            status.map(|status| (status.sessions, status.established)),
             expect.map(|_| (None, None)),
-            "{words}"
+            "{text}"
         );
     }
 }

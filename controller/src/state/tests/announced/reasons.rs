@@ -1,61 +1,63 @@
-//! Every reason of `Announced`, with its message.
+//! Every reason of the condition `Announced`, with its message.
 
 use super::*;
 
-/// The name of the case, its cluster, and the status, the reason and parts of the message.
-type Case = (&'static str, Cast, ConditionStatus, &'static str, &'static [&'static str]);
+/// The name of the case, its topology, and the status, the reason and parts of the message of the
+/// condition.
+type ReasonCase = (&'static str, Topology, ConditionStatus, &'static str, &'static [&'static str]);
 
-/// Returns a cluster with policy Local and endpoints on these nodes.
-fn local(nodes: &[&str]) -> Cast {
-    Cast {
+/// Returns a topology with policy Local and endpoints on these nodes.
+fn local(nodes: &[&str]) -> Topology {
+    Topology {
         services: vec![Service { policy: TrafficPolicy::Local, ..service("a") }],
-        slices: vec![slice("a", nodes)],
-        ..Cast::default()
+        slices: vec![endpoint_slice("a", nodes)],
+        ..Topology::default()
     }
 }
 
-/// Returns a cluster whose speakers have this change in their interface.
-fn with_interfaces(change: fn(&mut SpeakerInterface)) -> Cast {
-    let mut cast = Cast::default();
-    cast.speakers.iter_mut().for_each(|speaker| change(&mut speaker.interfaces[0]));
-    cast
+/// Returns the default topology, with this change in the interface of each speaker.
+fn with_interfaces(change: fn(&mut SpeakerInterface)) -> Topology {
+    let mut topology = Topology::default();
+    topology.speakers.iter_mut().for_each(|speaker| change(&mut speaker.interfaces[0]));
+    topology
 }
 
-/// Returns a cluster in which n2 announces these addresses and reports an issue.
-fn with_issue(addresses: &[&str], reason: InterfaceIssueReason, node: Option<&str>) -> Cast {
-    let mut cast = Cast::default();
-    cast.speakers[1] = speaker("n2", addresses);
-    cast.speakers[1].interfaces[0].issues = [trouble(reason, node)].into();
-    cast
+/// Returns a topology in which n2 announces these addresses and reports an issue.
+fn with_issue(addresses: &[&str], reason: InterfaceIssueReason, node: Option<&str>) -> Topology {
+    let mut topology = Topology::default();
+    topology.speakers[1] = speaker("n2", addresses);
+    topology.speakers[1].interfaces[0].issues = [interface_issue(reason, node)].into();
+    topology
 }
 
-/// Returns a cluster whose only endpoint terminates, and whose Service has this endpoint condition.
-fn terminating(endpoint_condition: EndpointCondition) -> Cast {
-    let mut slice = slice("a", &["n1"]);
+/// Returns a topology whose only endpoint terminates, and whose Service has this endpoint
+/// condition.
+fn terminating(endpoint_condition: EndpointCondition) -> Topology {
+    let mut slice = endpoint_slice("a", &["n1"]);
     slice
         .endpoints
         .iter_mut()
         .for_each(|endpoint| (endpoint.ready, endpoint.terminating) = (false, true));
-    Cast {
+    Topology {
         services: vec![Service { endpoint_condition, ..service("a") }],
         slices: vec![slice],
-        ..Cast::default()
+        ..Topology::default()
     }
 }
 
-fn owners() -> Vec<Case> {
-    let alone = |node| {
+fn owners() -> Vec<ReasonCase> {
+    let alone_on_segment = |node| {
         let mut speaker = speaker(node, &[ADDRESS]);
         speaker.interfaces[0].hello_senders = Box::default();
         speaker
     };
-    let seven = ["n1", "n2", "n3", "n4", "n5", "n6", "n7"];
+    let seven_nodes = ["n1", "n2", "n3", "n4", "n5", "n6", "n7"];
     vec![
         (
             "owner",
-            Cast {
+            Topology {
                 speakers: vec![speaker("n1", &[]), speaker("n2", &[ADDRESS]), speaker("n3", &[])],
-                ..Cast::default()
+                ..Topology::default()
             },
             ConditionStatus::True,
             "Announced",
@@ -63,17 +65,17 @@ fn owners() -> Vec<Case> {
         ),
         (
             "seven owners, each alone on its segment",
-            Cast {
-                nodes: seven.map(ready).into(),
-                speakers: seven.map(alone).into(),
-                ..Cast::default()
+            Topology {
+                nodes: seven_nodes.map(ready_node).into(),
+                speakers: seven_nodes.map(alone_on_segment).into(),
+                ..Topology::default()
             },
             ConditionStatus::True,
             "Announced",
             &["from n1 (eth0) and n2 (eth0) and n3 (eth0) and n4 (eth0) and n5 (eth0) and 2 more"],
         ),
         (
-            "nobody yet",
+            "no owner yet",
             local(&["n2"]),
             ConditionStatus::False,
             "Pending",
@@ -81,14 +83,14 @@ fn owners() -> Vec<Case> {
         ),
         (
             "both families",
-            Cast {
-                services: vec![dual("a")],
+            Topology {
+                services: vec![dual_stack_service("a")],
                 speakers: vec![
                     speaker("n1", &["10.0.0.0"]),
                     speaker("n2", &[]),
                     speaker("n3", &[]),
                 ],
-                ..Cast::default()
+                ..Topology::default()
             },
             ConditionStatus::False,
             "Pending",
@@ -97,28 +99,28 @@ fn owners() -> Vec<Case> {
     ]
 }
 
-fn endpoints() -> Vec<Case> {
+fn endpoints() -> Vec<ReasonCase> {
     vec![
         (
-            "no pod",
-            Cast { slices: vec![slice("a", &[])], ..Cast::default() },
+            "no endpoint",
+            Topology { slices: vec![endpoint_slice("a", &[])], ..Topology::default() },
             ConditionStatus::False,
             "NoEndpoints",
             &["10.0.0.1 not announced: no endpoint"],
         ),
         (
-            "no slice",
-            Cast { slices: vec![], ..Cast::default() },
+            "no EndpointSlice",
+            Topology { slices: vec![], ..Topology::default() },
             ConditionStatus::False,
             "NoEndpoints",
             &["its pods"],
         ),
         (
             "IPv6",
-            Cast {
+            Topology {
                 services: vec![Service { families: vec![Family::V6], ..service("a") }],
-                slices: vec![of(Family::V6, slice("a", &["n1", "n2", "n3"]))],
-                ..Cast::default()
+                slices: vec![with_family(Family::V6, endpoint_slice("a", &["n1", "n2", "n3"]))],
+                ..Topology::default()
             },
             ConditionStatus::False,
             "Pending",
@@ -126,16 +128,16 @@ fn endpoints() -> Vec<Case> {
         ),
         (
             "IPv6, and endpoints of IPv4",
-            Cast {
+            Topology {
                 services: vec![Service { families: vec![Family::V6], ..service("a") }],
-                ..Cast::default()
+                ..Topology::default()
             },
             ConditionStatus::False,
             "NoEndpoints",
             &["no IPv6 endpoint of the Service is ready, or serving while terminating:"],
         ),
         (
-            "asks for ready ones",
+            "annotation requires ready endpoints",
             terminating(EndpointCondition::Ready),
             ConditionStatus::False,
             "NoEndpoints",
@@ -143,8 +145,8 @@ fn endpoints() -> Vec<Case> {
                  requires:"],
         ),
         (
-            "asks for serving ones",
-            Cast { slices: vec![], ..terminating(EndpointCondition::Serving) },
+            "annotation requires serving endpoints",
+            Topology { slices: vec![], ..terminating(EndpointCondition::Serving) },
             ConditionStatus::False,
             "NoEndpoints",
             &["no endpoint of the Service is serving, as annotation \
@@ -153,27 +155,30 @@ fn endpoints() -> Vec<Case> {
     ]
 }
 
-fn advertisements() -> Vec<Case> {
+fn advertisements() -> Vec<ReasonCase> {
     vec![
         (
             "no advertisement",
-            Cast { ads: vec![], ..Cast::default() },
+            Topology { advertisements: vec![], ..Topology::default() },
             ConditionStatus::False,
             "NoAdvertisement",
             &["selects IPAddressPool lan and this Service: create one"],
         ),
         (
-            "another pool's",
-            Cast { ads: vec![json!({"ipAddressPools": ["wan"]})], ..Cast::default() },
+            "advertisement of another pool",
+            Topology {
+                advertisements: vec![json!({"ipAddressPools": ["wan"]})],
+                ..Topology::default()
+            },
             ConditionStatus::False,
             "NoAdvertisement",
             &["IPAddressPool lan"],
         ),
         (
-            "another Service's",
-            Cast {
-                ads: vec![json!({"serviceSelectors": [{"matchLabels": {"a": "b"}}]})],
-                ..Cast::default()
+            "advertisement of another Service",
+            Topology {
+                advertisements: vec![json!({"serviceSelectors": [{"matchLabels": {"a": "b"}}]})],
+                ..Topology::default()
             },
             ConditionStatus::False,
             "NoAdvertisement",
@@ -183,22 +188,23 @@ fn advertisements() -> Vec<Case> {
 }
 
 /// Returns cases without a candidate node.
-fn candidates() -> Vec<Case> {
-    let mut counted = local(&["n1"]);
-    counted.nodes[0].excluded = true;
-    counted.ads = vec![select("n1"), select("n3")];
-    let mut away = Cast::default();
-    away.nodes.iter_mut().for_each(|node| node.unreachable = true);
-    let other_link = Cast { ads: vec![json!({"interfaces": ["eth7"]})], ..Cast::default() };
+fn candidates() -> Vec<ReasonCase> {
+    let mut three_causes = local(&["n1"]);
+    three_causes.nodes[0].excluded = true;
+    three_causes.advertisements = vec![node_selector("n1"), node_selector("n3")];
+    let mut unreachable = Topology::default();
+    unreachable.nodes.iter_mut().for_each(|node| node.unreachable = true);
+    let other_interface =
+        Topology { advertisements: vec![json!({"interfaces": ["eth7"]})], ..Topology::default() };
     let mut nodeless = local(&["n1"]);
     nodeless.slices[0].endpoints[0].node = None;
-    let mut parted = local(&["n1"]);
-    parted.services[0].families = vec![Family::V4, Family::V6];
-    parted.slices.push(of(Family::V6, slice("a", &["n2"])));
+    let mut separate_families = local(&["n1"]);
+    separate_families.services[0].families = vec![Family::V4, Family::V6];
+    separate_families.slices.push(with_family(Family::V6, endpoint_slice("a", &["n2"])));
     vec![
         (
-            "counted",
-            counted,
+            "three causes",
+            three_causes,
             ConditionStatus::False,
             "NoCandidateNode",
             &["of 3 nodes, 1 labeled exclude-from-external-load-balancers, 1 not selected by an \
@@ -206,23 +212,23 @@ fn candidates() -> Vec<Case> {
                label node NODE"],
         ),
         (
-            "all away",
-            away,
+            "all nodes unreachable",
+            unreachable,
             ConditionStatus::False,
             "NoCandidateNode",
             &["of 3 nodes, 3 out of service or without network: see `kubectl describe nodes`"],
         ),
         (
-            "no such link",
-            other_link,
+            "no selected interface",
+            other_interface,
             ConditionStatus::False,
             "NoCandidateNode",
             &["3 without an active interface that an L2Advertisement selects (n1 has eth0): \
                  change spec.interfaces"],
         ),
         (
-            "muted",
-            with_interfaces(|link| link.standby = true),
+            "standby interfaces",
+            with_interfaces(|interface| interface.standby = true),
             ConditionStatus::False,
             "NoCandidateNode",
             &["3 without an active interface"],
@@ -237,7 +243,7 @@ fn candidates() -> Vec<Case> {
         ),
         (
             "families on different nodes",
-            parted,
+            separate_families,
             ConditionStatus::False,
             "NoCandidateNode",
             &["of 3 nodes, 3 without eligible endpoints of both families (externalTrafficPolicy \
@@ -246,18 +252,18 @@ fn candidates() -> Vec<Case> {
     ]
 }
 
-fn speakers() -> Vec<Case> {
+fn speakers() -> Vec<ReasonCase> {
     vec![
         (
-            "deaf",
-            with_interfaces(|link| link.isolated = true),
+            "isolated speakers",
+            with_interfaces(|interface| interface.isolated = true),
             ConditionStatus::False,
             "SpeakersIsolated",
             &["(n1, n2, n3) receive nothing", "Check cables"],
         ),
         (
             "no speaker",
-            Cast { speakers: vec![], ..Cast::default() },
+            Topology { speakers: vec![], ..Topology::default() },
             ConditionStatus::False,
             "NoSpeaker",
             &["n1, n2, n3"],
@@ -266,10 +272,10 @@ fn speakers() -> Vec<Case> {
 }
 
 /// Returns cases with an issue that a speaker reports.
-fn issues() -> Vec<Case> {
+fn issues() -> Vec<ReasonCase> {
     vec![
         (
-            "a stranger",
+            "a foreign host",
             with_issue(&[ADDRESS], InterfaceIssueReason::AddressConflict, None),
             ConditionStatus::False,
             "AddressConflict",
@@ -277,7 +283,7 @@ fn issues() -> Vec<Case> {
                  n2 (eth0)"],
         ),
         (
-            "a kernel",
+            "the kernel of a node",
             with_issue(&[], InterfaceIssueReason::KernelAnswers, Some("n3")),
             ConditionStatus::False,
             "KernelAnswers",
@@ -288,14 +294,14 @@ fn issues() -> Vec<Case> {
             ],
         ),
         (
-            "a proxy",
+            "a stale neighbor proxy",
             with_issue(&[ADDRESS], InterfaceIssueReason::StaleNeighborProxy, None),
             ConditionStatus::True,
             "Announced",
             &["from n2 (eth0), but 02:00:00:00:00:99 still replies"],
         ),
         (
-            "a group",
+            "a failed multicast join",
             with_issue(&[ADDRESS], InterfaceIssueReason::MulticastJoinFailed, None),
             ConditionStatus::True,
             "Announced",
@@ -304,9 +310,9 @@ fn issues() -> Vec<Case> {
     ]
 }
 
-/// Returns cases in which FerroLB must not announce, or cannot observe it.
-fn modes() -> Vec<Case> {
-    let mut proxy = Cast::default();
+/// Returns cases in which FerroLB must not announce the address, or cannot observe its owner.
+fn modes() -> Vec<ReasonCase> {
+    let mut proxy = Topology::default();
     proxy.services[0].demand.request.ip_mode = Some(IpMode::Proxy);
     vec![
         (
@@ -317,15 +323,15 @@ fn modes() -> Vec<Case> {
             &["Proxy,announce"],
         ),
         (
-            "another group",
-            Cast { group: "metallb.io", ..Cast::default() },
+            "another API group",
+            Topology { group: "metallb.io", ..Topology::default() },
             ConditionStatus::Unknown,
             "Unobservable",
             &["(eligible nodes: n1, n2, n3)"],
         ),
         (
-            "another group, no pod",
-            Cast { group: "metallb.io", slices: vec![], ..Cast::default() },
+            "another API group, no endpoint",
+            Topology { group: "metallb.io", slices: vec![], ..Topology::default() },
             ConditionStatus::False,
             "NoEndpoints",
             &["pods"],
@@ -334,19 +340,20 @@ fn modes() -> Vec<Case> {
 }
 
 #[test]
-fn every_reason_is_said_with_what_a_person_needs_to_know() {
+fn every_reason_has_its_message() {
     let cases =
         [owners(), endpoints(), advertisements(), candidates(), speakers(), issues(), modes()];
-    for (what, mut cast, status, reason, words) in cases.into_iter().flatten() {
+    for (case, mut topology, status, reason, words) in cases.into_iter().flatten() {
         // IPv4 cases expect `ADDRESS`. The pool assigns 10.0.0.0 first, so request `ADDRESS`.
-        if cast.services[0].families == [Family::V4] {
-            cast.services[0].demand.request.addresses = vec![ADDRESS.parse().unwrap()];
+        if topology.services[0].families == [Family::V4] {
+            topology.services[0].demand.request.addresses = vec![ADDRESS.parse().unwrap()];
         }
-        let world = cast.world();
-        let is = announced(&world, "a").unwrap_or_else(|| panic!("{what}: nothing is said"));
-        assert_eq!((is.status, &*is.reason), (status, reason), "{what}: {}", is.message);
+        let cluster = topology.settled_cluster();
+        let is = announced_condition(&cluster, "a")
+            .unwrap_or_else(|| panic!("{case}: the Service has no condition Announced"));
+        assert_eq!((is.status, &*is.reason), (status, reason), "{case}: {}", is.message);
         words
             .iter()
-            .for_each(|word| assert!(is.message.contains(word), "{what}: {:?}", is.message));
+            .for_each(|word| assert!(is.message.contains(word), "{case}: {:?}", is.message));
     }
 }

@@ -1,7 +1,9 @@
 //! Messages of `ferrolb.io/Announced`.
 
 use ferrolb_proto::api::InterfaceIssueReason;
-use ferrolb_proto::facts::{EndpointCondition, HealthCheckProblem};
+use ferrolb_proto::facts::{
+    EndpointCondition, EndpointConditionProblem, EndpointProblem, HealthCheckProblem,
+};
 
 use super::*;
 use crate::state::messages::announced::{
@@ -13,13 +15,21 @@ use crate::state::messages::warning::{Flaw, FlawedOwner, Warning};
 const MAC: &str = "02:00:00:00:00:99";
 
 fn owners() -> Vec<Owner<'static>> {
-    vec![Owner { node: "n1", links: vec!["eth0", "eth1"] }]
+    vec![Owner { node: "n1", interfaces: vec!["eth0", "eth1"] }]
 }
 
-fn text<'a>(first: &Finding<'a>, second: Option<Finding<'a>>) -> (String, String) {
+fn render<'a>(first: &Finding<'a>, second: Option<Finding<'a>>) -> (String, String) {
+    render_with(&default_names(), first, second)
+}
+
+fn render_with<'a>(
+    names: &Names,
+    first: &Finding<'a>,
+    second: Option<Finding<'a>>,
+) -> (String, String) {
     let diagnosis = Diagnosis { first: first.clone(), second };
     let address = IpAddr::from([192, 0, 2, 7]);
-    (diagnosis.reason().name().to_owned(), diagnosis.text(&[address]))
+    (diagnosis.reason().name().to_owned(), diagnosis.text(&[address], names))
 }
 
 fn causes(cause: Cause) -> Causes<'static> {
@@ -41,7 +51,7 @@ fn routed(depreferred: Depreferred<'static>) -> Finding<'static> {
 fn every_finding_has_its_message() {
     let (seen_by, mac) = ("n2", MAC);
     let nodes = || vec!["n1", "n2"];
-    table!(Finding<'static>, |finding| text(finding, None);
+    table!(Finding<'static>, |finding| render(finding, None);
         Finding::Owned { .. } => [
             (Finding::Owned { owners: owners(), partitioned: false, issue: None }, "Announced", "192.0.2.7 from n1 (eth0, eth1)"),
             (Finding::Owned { owners: [owners(), owners()].concat(), partitioned: true, issue: None }, "Announced", "192.0.2.7 from n1 (eth0, eth1) and n1 (eth0, eth1), whose speakers do not receive each other's hellos: check the network between them"),
@@ -71,9 +81,9 @@ fn every_finding_has_its_message() {
         Finding::KernelReplies { .. } => [(Finding::KernelReplies { node: "n3", mac, owners: owners() }, "KernelAnswers", "IP conflict: the kernel of n3 (02:00:00:00:00:99) replies for 192.0.2.7, announced from n1 (eth0, eth1). With kube-proxy in IPVS mode set strictARP, else remove the address from the node's interfaces, or stop the other load balancer there")],
         Finding::ProxyMode => [(Finding::ProxyMode, "NotAnnouncedIPModeProxy", "192.0.2.7 not announced: ipMode is Proxy, so no node's kube-proxy accepts traffic for the address. If another component does, set the annotation ferrolb.io/ip-mode to Proxy,announce")],
         Finding::NoEndpoint { .. } => [
-            (Finding::NoEndpoint { family: None, usable: EndpointCondition::ReadyOrTerminating }, "NoEndpoints", "192.0.2.7 not announced: no endpoint of the Service is ready, or serving while terminating: check its pods and spec.selector"),
-            (Finding::NoEndpoint { family: Some(Family::V6), usable: EndpointCondition::Ready }, "NoEndpoints", "192.0.2.7 not announced: no IPv6 endpoint of the Service is ready, as annotation ferrolb.io/endpoint-condition requires: check its pods and spec.selector"),
-            (Finding::NoEndpoint { family: None, usable: EndpointCondition::Serving }, "NoEndpoints", "192.0.2.7 not announced: no endpoint of the Service is serving, as annotation ferrolb.io/endpoint-condition requires: check its pods and spec.selector"),
+            (Finding::NoEndpoint { family: None, endpoint_condition: EndpointCondition::ReadyOrTerminating }, "NoEndpoints", "192.0.2.7 not announced: no endpoint of the Service is ready, or serving while terminating: check its pods and spec.selector"),
+            (Finding::NoEndpoint { family: Some(Family::V6), endpoint_condition: EndpointCondition::Ready }, "NoEndpoints", "192.0.2.7 not announced: no IPv6 endpoint of the Service is ready, as annotation ferrolb.io/endpoint-condition requires: check its pods and spec.selector"),
+            (Finding::NoEndpoint { family: None, endpoint_condition: EndpointCondition::Serving }, "NoEndpoints", "192.0.2.7 not announced: no endpoint of the Service is serving, as annotation ferrolb.io/endpoint-condition requires: check its pods and spec.selector"),
         ],
         Finding::NoAdvertisement { .. } => [(Finding::NoAdvertisement { pool: "lan" }, "NoAdvertisement", "192.0.2.7 not announced: no valid L2Advertisement or BGPAdvertisement selects IPAddressPool lan and this Service: create one, or change the selectors of one")],
         Finding::NoPool => [(Finding::NoPool, "NoAdvertisement", "192.0.2.7 not announced: no IPAddressPool contains the address any more: add it to spec.addresses of one")],
@@ -104,7 +114,46 @@ fn every_finding_has_its_message() {
 }
 
 #[test]
-fn both_paths_are_in_one_message() {
+fn commands_contain_the_namespace_and_the_group_of_the_flags() {
+    let names = Names { namespace: "lb".to_owned(), group: "metallb.io".to_owned() };
+    let (nodes, peers) = (|| vec!["n1"], vec!["tor1"]);
+    let cases = [
+        (
+            Finding::NoSpeaker { nodes: nodes() },
+            (
+                "NoSpeaker",
+                "192.0.2.7 not announced: no speaker runs on an eligible node (n1). See `kubectl -n lb describe daemonset speaker`",
+            ),
+        ),
+        (
+            Finding::Unclaimed { nodes: nodes() },
+            (
+                "Pending",
+                "192.0.2.7 not announced: no speaker has claimed the address yet (eligible: n1). If this persists, see `kubectl -n lb logs daemonset/speaker`",
+            ),
+        ),
+        (
+            Finding::NoSession { nodes: nodes(), peers },
+            (
+                "NoSession",
+                "192.0.2.7 not announced by BGP: no session from n1 to tor1. See `kubectl -n lb describe bgppeers.metallb.io tor1`",
+            ),
+        ),
+        (
+            Finding::NoNode(causes(Cause::NoSpeaker)),
+            (
+                "NoCandidateNode",
+                "192.0.2.7 not announced: no node is eligible; of 1 node, 1 without a live speaker: see `kubectl -n lb describe daemonset speaker`",
+            ),
+        ),
+    ];
+    for (finding, expect) in cases {
+        check(render_with(&names, &finding, None), expect);
+    }
+}
+
+#[test]
+fn one_message_covers_layer_2_and_bgp() {
     let owned = Finding::Owned { owners: owners(), partitioned: false, issue: None };
     let conflict = Finding::Conflict { mac: MAC, seen_by: "n2", owners: vec![] };
     let unclaimed = Finding::Unclaimed { nodes: vec!["n1"] };
@@ -159,16 +208,16 @@ fn both_paths_are_in_one_message() {
         ),
     ];
     for (first, second, expect) in cases {
-        check(text(first, Some(second.clone())), expect);
+        check(render(first, Some(second.clone())), expect);
     }
 }
 
 fn cause(cause: &Cause) -> (String, String) {
-    (String::new(), causes(*cause).to_string())
+    (String::new(), causes(*cause).text(&default_names()))
 }
 
 #[test]
-fn every_cause_has_its_words_and_its_remedy() {
+fn every_cause_has_its_text_and_its_remedy() {
     table!(Cause, cause;
         Cause::Unreachable => [(Cause::Unreachable, "", "of 1 node, 1 out of service or without network: see `kubectl describe nodes`")],
         Cause::Excluded => [(Cause::Excluded, "", "of 1 node, 1 labeled exclude-from-external-load-balancers: `kubectl label node NODE node.kubernetes.io/exclude-from-external-load-balancers-` removes the label")],
@@ -188,15 +237,15 @@ fn every_cause_has_its_words_and_its_remedy() {
         ..Causes::default()
     };
     check(
-        (String::new(), several.to_string()),
+        (String::new(), several.text(&default_names())),
         (
             "",
             "of 5 nodes, 1 labeled exclude-from-external-load-balancers, 2 not selected by an advertisement, 2 without a live speaker: change spec.nodeSelectors of an advertisement",
         ),
     );
-    let nowhere = Causes { without_node_name: true, ..causes(Cause::NoLocalEndpoint) };
+    let without_node_names = Causes { without_node_name: true, ..causes(Cause::NoLocalEndpoint) };
     check(
-        (String::new(), nowhere.to_string()),
+        (String::new(), without_node_names.text(&default_names())),
         (
             "",
             "of 1 node, 1 without eligible endpoint (externalTrafficPolicy Local). The eligible endpoints have no nodeName, so they are on no node",
@@ -224,15 +273,20 @@ fn every_warning_has_its_message() {
         Warning::Unserved { .. } => [
             (Warning::Unserved { family: Family::V6, addresses: vec!["fd00::7".parse().unwrap()] }, "", "fd00::7: no IPv6 endpoint is eligible. Add IPv6 to the pods, or set spec.ipFamilyPolicy to SingleStack")
         ],
-        Warning::Annotation(_) => [(Warning::Annotation(HealthCheckProblem::NoPort.to_string()), "", "annotation ferrolb.io/health-check: the Service has no TCP port: write a port, as in tcp:8080")],
+        Warning::Annotation(EndpointProblem::Condition(_)) => [(
+            Warning::Annotation(EndpointProblem::Condition(Box::leak(Box::new(EndpointConditionProblem("Ready".to_owned()))))),
+            "",
+            "annotation ferrolb.io/endpoint-condition: \"Ready\" is not valid: write ready or serving, or remove it"
+        )],
+        Warning::Annotation(EndpointProblem::HealthCheck(_)) => [(Warning::Annotation(EndpointProblem::HealthCheck(&HealthCheckProblem::NoPort)), "", "annotation ferrolb.io/health-check: the Service has no TCP port: write a port, as in tcp:8080")],
         Warning::ReadinessOnly => [(Warning::ReadinessOnly, "", "until then only the readiness of endpoints counts")],
         Warning::Flawed(_) => [
-            (Warning::Flawed(vec![flawed(Flaw::EndpointsFail)]), "", "n1 announces it although endpoints on it fail their health check: no healthier node is eligible"),
-            (Warning::Flawed(vec![flawed(Flaw::Draining)]), "", "n1 announces it although it is draining: no healthier node is eligible"),
-            (Warning::Flawed(vec![flawed(Flaw::KubeProxy(""))]), "", "n1 announces it although its kube-proxy is unhealthy: no healthier node is eligible"),
-            (Warning::Flawed(vec![flawed(Flaw::KubeProxy("connection refused")), flawed(Flaw::Draining)]), "", "n1 announces it although its kube-proxy is unhealthy (connection refused), n1 announces it although it is draining: no healthier node is eligible"),
+            (Warning::Flawed(vec![flawed(Flaw::EndpointsFail)]), "", "n1 announces it although endpoints on it fail their health check: no healthier node is eligible. Check that node, or make another one eligible"),
+            (Warning::Flawed(vec![flawed(Flaw::Draining)]), "", "n1 announces it although it is draining: no healthier node is eligible. Check that node, or make another one eligible"),
+            (Warning::Flawed(vec![flawed(Flaw::KubeProxy(""))]), "", "n1 announces it although its kube-proxy is unhealthy: no healthier node is eligible. Check that node, or make another one eligible"),
+            (Warning::Flawed(vec![flawed(Flaw::KubeProxy("connection refused")), flawed(Flaw::Draining)]), "", "n1 announces it although its kube-proxy is unhealthy (connection refused), n1 announces it although it is draining: no healthier node is eligible. Check that node, or make another one eligible"),
         ],
-        Warning::LabelIgnored => [(Warning::LabelIgnored, "", "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, so it is ignored")],
+        Warning::LabelIgnored => [(Warning::LabelIgnored, "", "every Node has the label node.kubernetes.io/exclude-from-external-load-balancers, so it is ignored: remove it from the nodes that should announce")],
     );
 }
 

@@ -3,41 +3,46 @@
 use ferrolb_proto::facts::{AddressRequestProblem, ServicePort, TrafficPolicy};
 
 use super::*;
+use crate::desired::RejectedStatus;
 use crate::state::alloc::{Refusal, UnmanagedSource, UnmanagedUse};
 use crate::state::choose::{Shortage, UnusablePools};
 use crate::state::messages::assigned::{AssignedMessage, with_released};
 use crate::state::service_addresses::Assignment;
 use crate::state::sharing::SharingConflict;
 
-const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
-fn user(means: UnmanagedSource) -> UnmanagedUse {
-    UnmanagedUse { key: key("web"), source: means }
+fn used_by_web(source: UnmanagedSource) -> UnmanagedUse {
+    UnmanagedUse { key: key("web"), source }
 }
 
-fn held(clash: SharingConflict) -> Refusal {
-    Refusal::AssignedTo(key("web"), clash)
+fn assigned_to_web(conflict: SharingConflict) -> Refusal {
+    Refusal::AssignedTo(key("web"), conflict)
 }
 
 fn port() -> ServicePort {
     ServicePort { protocol: "TCP".into(), port: 80 }
 }
 
-fn without_address(shortage: &Shortage) -> (String, String) {
-    (shortage.reason().to_owned(), shortage.text(&Assignment::default()))
+fn shortage_message(shortage: &Shortage) -> (String, String) {
+    shortage_message_with(&default_names(), shortage)
+}
+
+fn shortage_message_with(names: &Names, shortage: &Shortage) -> (String, String) {
+    (shortage.reason().to_owned(), shortage.text(&Assignment::default(), names))
 }
 
 #[test]
 fn every_shortage_has_its_message() {
-    table!(Shortage, without_address;
+    table!(Shortage, shortage_message;
         Shortage::BadRequest(_) => [(
             Shortage::BadRequest(AddressRequestProblem::Mode("vip".into())),
             "BadAnnotation",
             "annotation ferrolb.io/ip-mode: \"vip\" is not an ipMode: write VIP, Proxy or Proxy,announce"
         )],
         Shortage::OneFamily(_) => [(Shortage::OneFamily(Family::V4), "FamilyMissing", "spec.ipFamilyPolicy is RequireDualStack, and the Service has only an IPv4 cluster IP: make the cluster dual-stack, or set spec.ipFamilyPolicy to SingleStack")],
-        Shortage::Refused(..) => [(Shortage::Refused(IP, Refusal::Node), "RequestedAddressInUse", "requested address 192.0.2.7 is an address of a Node: request another address")],
-        Shortage::UnknownPool(_) => [(Shortage::UnknownPool("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service requests, does not exist: create it, or remove the annotation address-pool")],
+        Shortage::Refused(..) => [(Shortage::Refused(ADDRESS, Refusal::Node), "RequestedAddressInUse", "requested address 192.0.2.7 is an address of a Node: request another address")],
+        Shortage::UnknownPool(_) => [(Shortage::UnknownPool("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service requests, does not exist: create it, or remove the annotation ferrolb.io/address-pool")],
         Shortage::InvalidPool(_) => [(Shortage::InvalidPool("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service needs an address from, is invalid. See `kubectl -n ferrolb-system describe ipaddresspools.ferrolb.io lan`")],
         Shortage::PoolNotAllowed(_) => [(Shortage::PoolNotAllowed("lan".into()), "NoPoolMatches", "IPAddressPool lan, which the Service requests, is for other namespaces or Services: change its spec.serviceAllocation, or request another pool")],
         Shortage::NoPool(UnusablePools { .. }) => [
@@ -60,50 +65,84 @@ fn every_shortage_has_its_message() {
     );
 }
 
-fn requested(refusal: &Refusal) -> (String, String) {
-    without_address(&Shortage::Refused(IP, refusal.clone()))
+#[test]
+fn commands_contain_the_namespace_and_the_group_of_the_flags() {
+    let names = Names { namespace: "lb".to_owned(), group: "metallb.io".to_owned() };
+    let cases = [
+        (
+            Shortage::InvalidPool("lan".into()),
+            (
+                "NoPoolMatches",
+                "IPAddressPool lan, which the Service needs an address from, is invalid. See `kubectl -n lb describe ipaddresspools.metallb.io lan`",
+            ),
+        ),
+        (
+            Shortage::NoPool(UnusablePools::default()),
+            ("NoPoolMatches", "no IPAddressPool exists: create one in namespace lb"),
+        ),
+    ];
+    for (shortage, expect) in cases {
+        check(shortage_message_with(&names, &shortage), expect);
+    }
+}
+
+fn refusal_message(refusal: &Refusal) -> (String, String) {
+    shortage_message(&Shortage::Refused(ADDRESS, refusal.clone()))
 }
 
 #[test]
 fn every_refusal_of_a_requested_address_has_its_message() {
-    table!(Refusal, requested;
+    table!(Refusal, refusal_message;
         Refusal::NoPool => [(Refusal::NoPool, "RequestedAddressOutsidePools", "requested address 192.0.2.7 is in no valid IPAddressPool, or excluded (spec.excludeAddresses, spec.avoidBuggyIPs): request another address, or add it to a pool")],
         Refusal::PoolNotAllowed(_) => [(Refusal::PoolNotAllowed("lan".into()), "NoPoolMatches", "requested address 192.0.2.7 is in IPAddressPool lan, which is for other namespaces or Services: change its spec.serviceAllocation, or request another address")],
         Refusal::OtherPool(_) => [(Refusal::OtherPool("lan".into()), "RequestedAddressOutsidePools", "requested address 192.0.2.7 is in IPAddressPool lan, and all addresses of a Service come from one pool, the one that it requests: request an address of that pool, or another pool")],
         Refusal::Node => [(Refusal::Node, "RequestedAddressInUse", "requested address 192.0.2.7 is an address of a Node: request another address")],
         Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::ExternalIps, .. }) => [
-            (Refusal::Unmanaged(user(UnmanagedSource::ExternalIps)), "RequestedAddressInUse", "requested address 192.0.2.7 is in spec.externalIPs of Service default/web: request another address, or remove it there")
+            (Refusal::Unmanaged(used_by_web(UnmanagedSource::ExternalIps)), "RequestedAddressInUse", "requested address 192.0.2.7 is in spec.externalIPs of Service default/web: request another address, or remove it there")
         ],
         Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::OtherLoadBalancer, .. }) => [
-            (Refusal::Unmanaged(user(UnmanagedSource::OtherLoadBalancer)), "RequestedAddressInUse", "requested address 192.0.2.7 is assigned to Service default/web by another load balancer: request another address, or remove it there")
+            (Refusal::Unmanaged(used_by_web(UnmanagedSource::OtherLoadBalancer)), "RequestedAddressInUse", "requested address 192.0.2.7 is assigned to Service default/web by another load balancer: request another address, or remove it there")
         ],
         Refusal::Unmanaged(UnmanagedUse { source: UnmanagedSource::ClusterIp, .. }) => [
-            (Refusal::Unmanaged(user(UnmanagedSource::ClusterIp)), "RequestedAddressInUse", "requested address 192.0.2.7 is the cluster IP of Service default/web: request another address, or remove it there")
+            (Refusal::Unmanaged(used_by_web(UnmanagedSource::ClusterIp)), "RequestedAddressInUse", "requested address 192.0.2.7 is the cluster IP of Service default/web: request another address, or remove it there")
         ],
-        Refusal::AssignedTo(_, SharingConflict::NoKey) => [(held(SharingConflict::NoKey), "RequestedAddressInUse", "requested address 192.0.2.7 is assigned to Service default/web: request another address, or share it with the same annotation ferrolb.io/allow-shared-ip on both")],
-        Refusal::AssignedTo(_, SharingConflict::Key) => [(held(SharingConflict::Key), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: set their annotations allow-shared-ip to the same value")],
-        Refusal::AssignedTo(_, SharingConflict::Port(_)) => [(held(SharingConflict::Port(port())), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
-        Refusal::AssignedTo(_, SharingConflict::Local) => [(held(SharingConflict::Local), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: with externalTrafficPolicy Local both must be Local and have equal selectors")],
+        Refusal::AssignedTo(_, SharingConflict::NoKey) => [(assigned_to_web(SharingConflict::NoKey), "RequestedAddressInUse", "requested address 192.0.2.7 is assigned to Service default/web: request another address, or share it with the same annotation ferrolb.io/allow-shared-ip on both")],
+        Refusal::AssignedTo(_, SharingConflict::Key) => [(assigned_to_web(SharingConflict::Key), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: set their annotations ferrolb.io/allow-shared-ip to the same value")],
+        Refusal::AssignedTo(_, SharingConflict::Port(_)) => [(assigned_to_web(SharingConflict::Port(port())), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
+        Refusal::AssignedTo(_, SharingConflict::Local) => [(assigned_to_web(SharingConflict::Local), "SharingConflict", "requested address 192.0.2.7 cannot be shared with Service default/web: with externalTrafficPolicy Local both must be Local and have equal selectors. Change spec.externalTrafficPolicy or spec.selector of one")],
         Refusal::NotRequested | Refusal::Family => [(Refusal::Family, "BadAnnotation", "requested address 192.0.2.7 is not of an IP family of the Service: request one address of each family")],
     );
 }
 
-fn released(refusal: &Refusal) -> (String, String) {
-    (String::new(), with_released("10.0.0.1 from pool lan", &vec![(IP, refusal.clone())]))
+fn release_message(refusal: &Refusal) -> (String, String) {
+    (String::new(), with_released("10.0.0.1 from pool lan", &vec![(ADDRESS, refusal.clone())]))
 }
 
 #[test]
-fn every_release_has_its_message() {
-    table!(Refusal, released;
+fn every_released_address_has_its_message() {
+    table!(Refusal, release_message;
         Refusal::NoPool => [(Refusal::NoPool, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: no IPAddressPool contains it any more")],
         Refusal::PoolNotAllowed(_) => [(Refusal::PoolNotAllowed("wan".into()), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: IPAddressPool wan is now for other namespaces or Services")],
         Refusal::OtherPool(_) => [(Refusal::OtherPool("wan".into()), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is from IPAddressPool wan, and the Service needs its addresses from another one")],
         Refusal::Node => [(Refusal::Node, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is now an address of a Node")],
-        Refusal::Unmanaged(_) => [(Refusal::Unmanaged(user(UnmanagedSource::ExternalIps)), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is in spec.externalIPs of Service default/web")],
-        Refusal::AssignedTo(_, SharingConflict::NoKey) => [(held(SharingConflict::NoKey), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is assigned to Service default/web")],
-        Refusal::AssignedTo(..) => [(held(SharingConflict::Port(port())), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
+        Refusal::Unmanaged(_) => [(Refusal::Unmanaged(used_by_web(UnmanagedSource::ExternalIps)), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is in spec.externalIPs of Service default/web")],
+        Refusal::AssignedTo(_, SharingConflict::NoKey) => [(assigned_to_web(SharingConflict::NoKey), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it is assigned to Service default/web")],
+        Refusal::AssignedTo(..) => [(assigned_to_web(SharingConflict::Port(port())), "", "10.0.0.1 from pool lan; 192.0.2.7 was released: it cannot be shared with Service default/web: both have port TCP/80. Change one of them")],
         Refusal::NotRequested => [(Refusal::NotRequested, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: the Service requests another address")],
         Refusal::Family => [(Refusal::Family, "", "10.0.0.1 from pool lan; 192.0.2.7 was released: the Service has no cluster IP of its family, or another address of that family")],
+    );
+}
+
+#[test]
+fn a_rejected_status_has_its_message() {
+    let reply = "admission webhook \"policy.example\" denied the request (code 403)";
+    let Notice { reason, message, .. } = RejectedStatus { reply }.notice();
+    check(
+        (reason.into_owned(), message.into()),
+        (
+            "NotWritten",
+            "status update of this Service rejected, retrying: apply deploy/base/rbac.yaml if permissions are missing, or change the policy that rejects it. Reply: admission webhook \"policy.example\" denied the request (code 403)",
+        ),
     );
 }
 
@@ -111,7 +150,7 @@ fn every_release_has_its_message() {
 fn every_request_problem_has_its_message() {
     let text = |text: &str| text.to_owned();
     let field = || text("annotation ferrolb.io/loadBalancerIPs");
-    table!(AddressRequestProblem, |problem| without_address(&Shortage::BadRequest(problem.clone()));
+    table!(AddressRequestProblem, |problem| shortage_message(&Shortage::BadRequest(problem.clone()));
         AddressRequestProblem::DuplicateAddresses(_) => [(AddressRequestProblem::DuplicateAddresses(text("ferrolb.io/loadBalancerIPs")), "BadAnnotation", "spec.loadBalancerIP and annotation ferrolb.io/loadBalancerIPs are both set: remove spec.loadBalancerIP, which is deprecated")],
         AddressRequestProblem::Address { .. } => [
             (AddressRequestProblem::Address { field: field(), text: text("10.0.0.300") }, "BadAnnotation", "annotation ferrolb.io/loadBalancerIPs: \"10.0.0.300\" is not an address: write one address of each of the Service's families, comma separated")
@@ -126,45 +165,46 @@ fn every_request_problem_has_its_message() {
     );
 }
 
-/// Changes a Service and its assignment.
+/// Function that changes a Service and its assignment.
 type Change = fn(&mut Service, &mut Assignment);
 
-/// Returns reason and message for a Service with an address out of `lan`, after `change`.
-fn decided(change: Change) -> (String, String) {
+/// Returns reason and message for a Service with an address of the pool `lan`, after `change`.
+fn decision_message(change: Change) -> (String, String) {
     let mut service = service("a");
-    let (addresses, pool) = (vec![IP], Some("lan".into()));
-    let mut claim = Assignment { addresses, pool, satisfied: true, ..Assignment::default() };
-    change(&mut service, &mut claim);
-    condition(&AssignedMessage::Decided { service: &service, claim: &claim })
+    let (addresses, pool) = (vec![ADDRESS], Some("lan".into()));
+    let mut assignment = Assignment { addresses, pool, satisfied: true, ..Assignment::default() };
+    change(&mut service, &mut assignment);
+    let names = &default_names();
+    condition(&AssignedMessage::Decided { service: &service, assignment: &assignment, names })
 }
 
 /// Rows of change, reason, and text.
 const DECISIONS: [(Change, &str, &str); 7] = [
     (|_, _| {}, "Assigned", "192.0.2.7 from pool lan"),
     (
-        |_, claim| {
-            claim.shortage = Some(Box::new(Shortage::Family(vec![Family::V6])));
+        |_, assignment| {
+            assignment.shortage = Some(Box::new(Shortage::Family(vec![Family::V6])));
         },
         "Assigned",
         "192.0.2.7 from pool lan; ipFamilyPolicy PreferDualStack: IPAddressPool lan has no IPv6 addresses: add a range to it, or set spec.ipFamilyPolicy to SingleStack",
     ),
     (
-        |_, claim| {
-            claim.shortage = Some(Box::new(Shortage::Family(vec![Family::V6])));
-            claim.satisfied = false;
+        |_, assignment| {
+            assignment.shortage = Some(Box::new(Shortage::Family(vec![Family::V6])));
+            assignment.satisfied = false;
         },
         "FamilyMissing",
         "IPAddressPool lan has no IPv6 addresses: add a range to it, or set spec.ipFamilyPolicy to SingleStack; still assigned: 192.0.2.7 from pool lan",
     ),
     (
-        |_, claim| {
-            *claim = Assignment {
+        |_, assignment| {
+            *assignment = Assignment {
                 shortage: Some(Box::new(Shortage::UnknownPool("dmz".into()))),
                 ..Assignment::default()
             };
         },
         "NoPoolMatches",
-        "IPAddressPool dmz, which the Service requests, does not exist: create it, or remove the annotation address-pool",
+        "IPAddressPool dmz, which the Service requests, does not exist: create it, or remove the annotation ferrolb.io/address-pool",
     ),
     (
         |service, _| {
@@ -177,14 +217,14 @@ const DECISIONS: [(Change, &str, &str); 7] = [
         "192.0.2.7 from pool lan; shared under key \"dns\" by TCP/80 for app=dns (Local)",
     ),
     (
-        |_, claim| claim.mode = IpMode::Proxy,
+        |_, assignment| assignment.mode = IpMode::Proxy,
         "Assigned",
         "192.0.2.7 from pool lan; ipMode is Proxy: kube-proxy accepts no traffic for it on any node, so the address is not announced",
     ),
     (
-        |service, claim| {
+        |service, assignment| {
             service.demand.request.announce_in_proxy_mode = true;
-            claim.mode = IpMode::Proxy;
+            assignment.mode = IpMode::Proxy;
         },
         "Assigned",
         "192.0.2.7 from pool lan; ipMode is Proxy: kube-proxy accepts no traffic for it on any node, and the address is announced, as annotation ferrolb.io/ip-mode requests",
@@ -194,7 +234,7 @@ const DECISIONS: [(Change, &str, &str); 7] = [
 #[test]
 fn every_decision_has_its_message() {
     for (change, reason, text) in DECISIONS {
-        check(decided(change), (reason, text));
+        check(decision_message(change), (reason, text));
     }
     let metallb = AssignedMessage::MetalLb { annotation: "metallb.io/ip-allocated-from-pool" };
     check(

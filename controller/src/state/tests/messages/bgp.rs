@@ -7,11 +7,11 @@ use super::*;
 use crate::state::messages::bgp::BgpMessage;
 use crate::state::messages::peer::{NodeSession, PeerMessage, SessionIssue, SessionMessage};
 
-const SELECTOR: &str =
+const SELECTOR_PROBLEM: &str =
     "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist";
 
 #[test]
-fn every_verdict_on_a_bgp_advertisement_has_its_message() {
+fn every_validity_of_a_bgp_advertisement_has_its_message() {
     table!(BgpMessage<'static>, condition;
         BgpMessage::Valid => [(BgpMessage::Valid, "Valid", "the selected addresses are announced")],
         BgpMessage::Problem(_) => [
@@ -38,13 +38,13 @@ fn every_verdict_on_a_bgp_advertisement_has_its_message() {
         ],
         Problem::SelectorsWithAggregation => [(Problem::SelectorsWithAggregation, "BadLength", "spec.serviceSelectors and an aggregation length are both set, and a prefix also covers Services that are not selected: remove one of them")],
         Problem::DuplicateCommunity(_) => [(Problem::DuplicateCommunity("64512:1".into()), "BadCommunity", "spec.communities: \"64512:1\" occurs twice: write it once")],
-        Problem::Selector(_) => [(Problem::Selector(SELECTOR.into()), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
+        Problem::Selector(_) => [(Problem::Selector(SELECTOR_PROBLEM.into()), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
         Problem::Unreadable(_) => [(Problem::Unreadable("no".into()), "Unreadable", "the object cannot be read: no. Apply the CRDs of this version")],
     );
 }
 
 #[test]
-fn every_verdict_on_a_bgp_peer_has_its_message() {
+fn every_validity_of_a_bgp_peer_has_its_message() {
     table!(PeerMessage<'static>, condition;
         PeerMessage::Valid => [(PeerMessage::Valid, "Valid", "nodes can establish sessions with this router")],
         PeerMessage::GracefulRestartWithBfd => [
@@ -107,13 +107,13 @@ fn every_problem_of_a_bgp_peer_has_its_message() {
         Problem::PasswordTooLong => [(Problem::PasswordTooLong, "BadPassword", "spec.password is longer than 80 bytes: write a shorter one")],
         Problem::SecretNamespace(_) => [(Problem::SecretNamespace("default".into()), "BadSecret", "spec.passwordSecret.namespace is \"default\", and FerroLB reads Secrets of its own namespace only: move the Secret, and remove the field")],
         Problem::Vrf => [(Problem::Vrf, "Unsupported", "spec.vrf: GoBGP does not support sessions in a VRF: remove it")],
-        Problem::Selector(_) => [(Problem::Selector(SELECTOR.into()), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
+        Problem::Selector(_) => [(Problem::Selector(SELECTOR_PROBLEM.into()), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
         Problem::Unreadable(_) => [(Problem::Unreadable("no".into()), "Unreadable", "the object cannot be read: no. Apply the CRDs of this version")],
     );
 }
 
 #[test]
-fn every_count_of_sessions_has_its_message() {
+fn every_state_of_the_sessions_has_its_message() {
     let reported = |node, why| NodeSession { node, why: SessionIssue::Reported(why) };
     let why = "no connection to the router: check the route to it, and that it listens on port 179";
     table!(SessionMessage<'static>, condition;

@@ -1,6 +1,8 @@
 //! Messages of `Valid` of an IPAddressPool, an L2Advertisement, a Community and a BFDProfile.
 
-use ferrolb_proto::facts::{BfdProfileProblem, CommunityProblem, PoolProblem};
+use ferrolb_proto::facts::{
+    BfdProfileProblem, CommunityProblem, L2AdvertisementProblem, PoolProblem,
+};
 use ferrolb_proto::range::{AddressRange, ParseRangeError};
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::state::alloc::{SkipReason, UnmanagedSource, UnmanagedUse};
 use crate::state::messages::pool::{PoolFault, PoolMessage, SkippedAddress};
 use crate::state::messages::valid::{CommunityMessage, L2Message, ProfileMessage};
 
-const SELECTOR: &str =
+const SELECTOR_PROBLEM: &str =
     "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist";
 
 fn range(text: &str) -> AddressRange {
@@ -53,7 +55,7 @@ fn every_fault_of_a_pool_has_its_message() {
         Problem(PoolProblem::Special(..)) => [
             (problem(PoolProblem::Special(range("127.0.0.1"), range("127.0.0.0/8"))), "BadAddresses", "spec.addresses: 127.0.0.1 overlaps 127.0.0.0-127.255.255.255: remove loopback, link-local, multicast, broadcast and unspecified addresses")
         ],
-        Problem(PoolProblem::Selector(_)) => [(problem(PoolProblem::Selector(SELECTOR.into())), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
+        Problem(PoolProblem::Selector(_)) => [(problem(PoolProblem::Selector(SELECTOR_PROBLEM.into())), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
         Problem(PoolProblem::Unreadable(_)) => [
             (problem(PoolProblem::Unreadable("missing field `addresses`".into())), "Unreadable", "the object cannot be read: missing field `addresses`. Apply the CRDs of this version")
         ],
@@ -71,17 +73,17 @@ fn every_fault_of_a_pool_has_its_message() {
 }
 
 #[test]
-fn a_valid_pool_lists_the_addresses_that_it_does_not_assign() {
-    let user = UnmanagedUse { key: key("web"), source: UnmanagedSource::ExternalIps };
-    let address = |last, why| SkippedAddress(IpAddr::from([10, 0, 0, last]), why);
+fn a_valid_pool_lists_its_skipped_addresses() {
+    let unmanaged = UnmanagedUse { key: key("web"), source: UnmanagedSource::ExternalIps };
+    let skipped_address = |last, why| SkippedAddress(IpAddr::from([10, 0, 0, last]), why);
     check(
         condition(&PoolMessage::Valid(vec![])),
         ("Valid", "addresses of this pool can be assigned"),
     );
     let skipped = vec![
-        address(1, SkipReason::Node),
-        address(2, SkipReason::Unmanaged(&user)),
-        address(3, SkipReason::RouterAnycast),
+        skipped_address(1, SkipReason::Node),
+        skipped_address(2, SkipReason::Unmanaged(&unmanaged)),
+        skipped_address(3, SkipReason::RouterAnycast),
     ];
     check(
         condition(&PoolMessage::Valid(skipped)),
@@ -93,10 +95,15 @@ fn a_valid_pool_lists_the_addresses_that_it_does_not_assign() {
 }
 
 #[test]
-fn every_verdict_on_a_small_kind_has_its_message() {
+fn every_validity_of_the_other_kinds_has_its_message() {
     table!(L2Message<'static>, condition;
         L2Message::Valid => [(L2Message::Valid, "Valid", "the selected addresses are announced")],
-        L2Message::Problem(_) => [(L2Message::Problem(SELECTOR), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")],
+        L2Message::Problem(L2AdvertisementProblem::Selector(_)) => [
+            (L2Message::Problem(Box::leak(Box::new(L2AdvertisementProblem::Selector(SELECTOR_PROBLEM.into())))), "BadSelector", "spec.nodeSelectors: operator \"Like\" of key a: use In, NotIn, Exists or DoesNotExist")
+        ],
+        L2Message::Problem(L2AdvertisementProblem::Unreadable(_)) => [
+            (L2Message::Problem(Box::leak(Box::new(L2AdvertisementProblem::Unreadable("no".into())))), "Unreadable", "the object cannot be read: no. Apply the CRDs of this version")
+        ],
         L2Message::UnknownPool(_) => [(L2Message::UnknownPool(vec!["wan", "dmz"]), "UnknownPool", "spec.ipAddressPools: IPAddressPool wan, dmz does not exist: create it, or remove the name. The other selected pools are announced")],
     );
     use CommunityMessage as Names;

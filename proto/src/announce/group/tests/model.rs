@@ -1,41 +1,41 @@
-//! Eligible nodes and the description of each candidate, against a slow model of the rules in
-//! `docs/l2.md` ("Candidates and ranks"): every combination of one node's facts with every kind of
+//! Eligible nodes and their candidates, against a simple model of the rules in `docs/l2.md`
+//! ("Candidates and ranks"): every combination of the facts of one node, with nine cases of a
 //! second node.
 
 use super::*;
 
-/// Reported state of a node, and its properties.
+/// Facts of a node that decide whether it may announce.
 #[derive(Clone, Copy, Debug)]
-struct Signals {
+struct NodeFacts {
     name: &'static str,
     ready: bool,
     cordoned: bool,
     unreachable: bool,
     excluded: bool,
-    /// An advertisement selects it.
+    /// An advertisement selects the node.
     selected: bool,
-    endpoint: Kind,
+    endpoint: EndpointKind,
     /// The node reports that none of its endpoints passes its health check.
     failing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum EndpointKind {
     None,
     Ready,
-    Going,
+    Terminating,
 }
 
-/// 32 sets of signals, 3 kinds of endpoint, failing or not.
-fn every_node() -> Vec<Signals> {
+/// Returns all combinations of the five flags, the three kinds of endpoints, and `failing`.
+fn every_node() -> Vec<NodeFacts> {
     let mut all = Vec::new();
     for bits in 0..32 {
         let [ready, cordoned, unreachable, excluded, selected] =
             [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-        for endpoint in [Kind::None, Kind::Ready, Kind::Going] {
+        for endpoint in [EndpointKind::None, EndpointKind::Ready, EndpointKind::Terminating] {
             for failing in [false, true] {
                 let name = "a";
-                all.push(Signals {
+                all.push(NodeFacts {
                     name,
                     ready,
                     cordoned,
@@ -52,92 +52,101 @@ fn every_node() -> Vec<Signals> {
 }
 
 /// Returns the cases of the second node: none, a healthy one, and one per fault.
-fn second_nodes() -> Vec<Option<Signals>> {
-    let sound = Signals {
+fn second_nodes() -> Vec<Option<NodeFacts>> {
+    let healthy = NodeFacts {
         name: "b",
         ready: true,
         cordoned: false,
         unreachable: false,
         excluded: false,
         selected: true,
-        endpoint: Kind::Ready,
+        endpoint: EndpointKind::Ready,
         failing: false,
     };
     vec![
         None,
-        Some(sound),
-        Some(Signals { cordoned: true, ..sound }),
-        Some(Signals { unreachable: true, ..sound }),
-        Some(Signals { excluded: true, ..sound }),
-        Some(Signals { selected: false, ..sound }),
-        Some(Signals { failing: true, ..sound }),
-        Some(Signals { endpoint: Kind::None, ..sound }),
-        Some(Signals { endpoint: Kind::Going, ..sound }),
+        Some(healthy),
+        Some(NodeFacts { cordoned: true, ..healthy }),
+        Some(NodeFacts { unreachable: true, ..healthy }),
+        Some(NodeFacts { excluded: true, ..healthy }),
+        Some(NodeFacts { selected: false, ..healthy }),
+        Some(NodeFacts { failing: true, ..healthy }),
+        Some(NodeFacts { endpoint: EndpointKind::None, ..healthy }),
+        Some(NodeFacts { endpoint: EndpointKind::Terminating, ..healthy }),
     ]
 }
 
-/// Verdict of the rules on a node: the obstacle, or (cordoned, terminating).
+/// Result of the rules for a node: `cordoned` and `terminating` of its candidate, or why the node
+/// is ineligible.
 type Expected = Result<(bool, bool), Ineligible>;
 
-fn model(node: Signals, all: &[Signals], policy: TrafficPolicy, ignore_label: bool) -> Expected {
-    let everybody_has_the_label = all.iter().all(|node| node.excluded);
-    let usable: Vec<_> =
-        all.iter().filter(|node| node.endpoint != Kind::None).map(|node| node.name).collect();
+fn expected_result(
+    node: NodeFacts,
+    all: &[NodeFacts],
+    policy: TrafficPolicy,
+    ignore_label: bool,
+) -> Expected {
+    let all_excluded = all.iter().all(|node| node.excluded);
+    let with_endpoint: Vec<_> = all
+        .iter()
+        .filter(|node| node.endpoint != EndpointKind::None)
+        .map(|node| node.name)
+        .collect();
     let can_serve = match policy {
-        TrafficPolicy::Cluster => !usable.is_empty(),
-        TrafficPolicy::Local => usable.contains(&node.name),
+        TrafficPolicy::Cluster => !with_endpoint.is_empty(),
+        TrafficPolicy::Local => with_endpoint.contains(&node.name),
     };
     let rules = [
         (node.unreachable, Ineligible::Unreachable),
-        (node.excluded && !everybody_has_the_label && !ignore_label, Ineligible::Excluded),
+        (node.excluded && !all_excluded && !ignore_label, Ineligible::Excluded),
         (!node.selected, Ineligible::NotSelected),
         (!can_serve, Ineligible::CannotServe),
     ];
-    if let Some((_, bar)) = rules.into_iter().find(|(broken, _)| *broken) {
-        return Err(bar);
+    if let Some((_, reason)) = rules.into_iter().find(|(applies, _)| *applies) {
+        return Err(reason);
     }
-    let terminating = policy == TrafficPolicy::Local && node.endpoint == Kind::Going;
+    let terminating = policy == TrafficPolicy::Local && node.endpoint == EndpointKind::Terminating;
     Ok((node.cordoned || !node.ready, terminating))
 }
 
-fn fact(signals: &Signals) -> Node {
-    let Signals { name, ready, cordoned, unreachable, excluded, selected, .. } = *signals;
+fn node_fact(facts: &NodeFacts) -> Node {
+    let NodeFacts { name, ready, cordoned, unreachable, excluded, selected, .. } = *facts;
     let labels = [("selected".to_owned(), selected.to_string())].into();
     Node { name: name.into(), ready, cordoned, unreachable, excluded, labels, ..Node::default() }
 }
 
-fn endpoint(signals: &Signals) -> Option<Endpoint> {
-    let here = ready(signals.name, Family::V4);
-    match signals.endpoint {
-        Kind::None => None,
-        Kind::Ready => Some(here),
-        Kind::Going => Some(Endpoint { ready: false, terminating: true, ..here }),
+fn endpoint(facts: &NodeFacts) -> Option<Endpoint> {
+    let endpoint = ready(facts.name, Family::V4);
+    match facts.endpoint {
+        EndpointKind::None => None,
+        EndpointKind::Ready => Some(endpoint),
+        EndpointKind::Terminating => Some(Endpoint { ready: false, terminating: true, ..endpoint }),
     }
 }
 
 #[test]
-fn every_combination_of_signals_and_endpoints_is_as_the_model_says() {
+fn every_combination_of_node_facts_matches_the_model() {
     let pool = Pool {
         name: "lan".into(),
         ranges: vec!["10.0.0.0/24".parse().expect("range")],
         ..Pool::default()
     };
-    let ad = bare_ad(json!({"nodeSelectors": [{"matchLabels": {"selected": "true"}}]}));
+    let ad = advertisement(json!({"nodeSelectors": [{"matchLabels": {"selected": "true"}}]}));
     let address = [IpAddr::from([10, 0, 0, 1])];
     let (mut rows, mut candidates, mut all_excluded) = (0, 0, 0);
     for (first, second) in
         every_node().iter().flat_map(|node| second_nodes().into_iter().map(|other| (*node, other)))
     {
         let all: Vec<_> = [first].into_iter().chain(second).collect();
-        let nodes: Vec<_> = all.iter().map(fact).collect();
+        let nodes: Vec<_> = all.iter().map(node_fact).collect();
         let endpoints: Vec<_> = all.iter().filter_map(endpoint).collect();
         let failing_on: Vec<_> =
             all.iter().filter(|node| node.failing).map(|node| (node.name, Family::V4)).collect();
         for (policy, ignore_label) in [TrafficPolicy::Cluster, TrafficPolicy::Local]
             .into_iter()
-            .flat_map(|it| [(it, false), (it, true)])
+            .flat_map(|policy| [(policy, false), (policy, true)])
         {
-            let scene = ClusterView::new(
+            let view = ClusterView::new(
                 nodes.iter(),
                 [&pool].into_iter(),
                 [&ad].into_iter(),
@@ -152,34 +161,38 @@ fn every_combination_of_signals_and_endpoints_is_as_the_model_says() {
                 endpoints: endpoints.iter().collect(),
                 failing_on: failing_on.clone(),
             };
-            let group = SharingGroup::of(&scene, vec![served]).expect("a group");
-            let named = group.candidates(&scene);
-            let is: Vec<Expected> = group
-                .eligibility(&scene)
-                .map(|(node, bar)| {
-                    match (bar, named.iter().find(|candidate| *candidate.node == *node.name)) {
-                        (Some(bar), None) => Err(bar),
+            let group = SharingGroup::of(&view, vec![served]).expect("a group");
+            let group_candidates = group.candidates(&view);
+            let actual: Vec<Expected> = group
+                .eligibility(&view)
+                .map(|(node, reason)| {
+                    match (
+                        reason,
+                        group_candidates.iter().find(|candidate| *candidate.node == *node.name),
+                    ) {
+                        (Some(reason), None) => Err(reason),
                         (None, Some(candidate)) => Ok((candidate.cordoned, candidate.terminating)),
-                        (bar, candidate) => panic!("{bar:?} and {candidate:?}"),
+                        (reason, candidate) => panic!("{reason:?} and {candidate:?}"),
                     }
                 })
                 .collect();
             let expect: Vec<_> =
-                all.iter().map(|node| model(*node, &all, policy, ignore_label)).collect();
-            assert_eq!(is, expect, "{policy:?}, label ignored {ignore_label}: {all:#?}");
+                all.iter().map(|node| expected_result(*node, &all, policy, ignore_label)).collect();
+            assert_eq!(actual, expect, "{policy:?}, label ignored {ignore_label}: {all:#?}");
             for node in &all {
-                let fails =
-                    policy == TrafficPolicy::Local && node.failing && node.endpoint != Kind::None;
+                let fails = policy == TrafficPolicy::Local
+                    && node.failing
+                    && node.endpoint != EndpointKind::None;
                 assert_eq!(group.failing_on(node.name).eq(address), fails, "{policy:?} {node:?}");
             }
             rows += 1;
-            candidates += named.len();
+            candidates += group_candidates.len();
             all_excluded += usize::from(all.iter().all(|node| node.excluded));
         }
     }
     assert_eq!(rows, 192 * 9 * 4, "{rows} rows");
     assert!(
         candidates > 1_000 && all_excluded > 500,
-        "{candidates} candidates, {all_excluded} with the label everywhere"
+        "{candidates} candidates, {all_excluded} cases with only excluded nodes"
     );
 }

@@ -4,39 +4,36 @@ use super::*;
 use crate::wire::hello::Body;
 
 #[test]
-fn above_forty_owners_the_interval_grows_and_is_promised_before_it_is_kept() {
+fn above_forty_owners_the_hello_interval_grows() {
     let names: Vec<String> = (0..100).map(|n| format!("n{n:02}")).collect();
     let nodes: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut wire = Wire::new(&nodes);
+    let mut segment = Segment::new(&nodes);
     // One unit for each node, with that node as the only candidate.
     let units: Vec<_> = nodes
         .iter()
         .zip(0u8..)
         .map(|(node, n)| unit(&[IpAddr::from([10, 0, 0, n])], &[*node]))
         .collect();
-    wire.units(&units);
-    wire.run(Duration::from_secs(5));
-    let sent = wire.sent;
-    wire.run(Duration::from_secs(2));
-    let each = (wire.sent - sent) as f64 / 200.0;
-    assert!(
-        (7.5..9.5).contains(&each),
-        "{each} hellos a second and node where 100 owners are: one in 125 ms"
-    );
-    assert_eq!(wire.node("n00").machine.own.pace.current, ms(125));
+    segment.units(&units);
+    segment.run(Duration::from_secs(5));
+    let sent = segment.sent;
+    segment.run(Duration::from_secs(2));
+    let rate = (segment.sent - sent) as f64 / 200.0;
+    assert!((7.5..9.5).contains(&rate), "{rate} hellos per second and node, not one every 125 ms");
+    assert_eq!(segment.node("n00").machine.own.hello_interval.current, ms(125));
     for name in &nodes {
-        let counts = wire.node(name).machine.counts();
+        let counts = segment.node(name).machine.counts();
         assert_eq!((counts.suspicions, counts.fences), (0, 0), "{name}");
     }
-    // Sixty nodes release their addresses, and the others are fast again at once.
-    wire.units(&units[60..]);
-    wire.run(Duration::from_secs(2));
-    assert_eq!(wire.node("n99").machine.own.pace.current, ms(50));
-    assert_eq!(wire.node("n99").machine.counts().suspicions, 0);
+    // Sixty nodes release their addresses. The other ones return to the short interval at once.
+    segment.units(&units[60..]);
+    segment.run(Duration::from_secs(2));
+    assert_eq!(segment.node("n99").machine.own.hello_interval.current, ms(50));
+    assert_eq!(segment.node("n99").machine.counts().suspicions, 0);
 }
 
 #[test]
-fn who_gives_up_all_it_held_promises_the_slow_hellos_before_it_keeps_them() {
+fn hellos_carry_a_longer_interval_before_it_applies() {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
     machine.handle(Input::Units(vec![unit(&[VIP], &["node1"])]), Instant::ZERO);
@@ -60,7 +57,7 @@ fn who_gives_up_all_it_held_promises_the_slow_hellos_before_it_keeps_them() {
     assert_eq!(
         times[..5],
         [3_025, 3_075, 3_125, 3_175, 4_175],
-        "the first says it, and three more at the fast rate"
+        "four hellos at the old interval carry the new one"
     );
     assert!(hellos.iter().all(|(_, promised)| *promised == Duration::from_secs(1)), "{hellos:?}");
 }

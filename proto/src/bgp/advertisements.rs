@@ -24,7 +24,7 @@ impl<'a> BgpAdvertisements<'a> {
     /// `communities` are sorted by name; if two of them define the same alias, the first one
     /// applies.
     pub fn new(
-        ads: impl IntoIterator<Item = &'a BgpAdvertisement>,
+        advertisements: impl IntoIterator<Item = &'a BgpAdvertisement>,
         communities: impl IntoIterator<Item = &'a Community>,
     ) -> Self {
         let mut aliases = BTreeMap::new();
@@ -35,16 +35,16 @@ impl<'a> BgpAdvertisements<'a> {
             CommunityRef::Value(value) => Some(*value),
             CommunityRef::Name(name) => aliases.get(&**name).copied(),
         };
-        let sound = ads.into_iter().filter(|of| of.problem.is_none());
+        let valid = advertisements.into_iter().filter(|of| of.problem.is_none());
         let ad = |of: &'a BgpAdvertisement| {
             Some(ResolvedAdvertisement {
                 of,
                 communities: of.communities.iter().map(value).collect::<Option<_>>()?,
             })
         };
-        let mut ads: Vec<_> = sound.filter_map(ad).collect();
-        ads.sort_by_key(|ad| (ad.of.created, &*ad.of.name));
-        Self(ads)
+        let mut advertisements: Vec<_> = valid.filter_map(ad).collect();
+        advertisements.sort_by_key(|ad| (ad.of.created, &*ad.of.name));
+        Self(advertisements)
     }
 
     /// Returns whether any advertisement announces an address of a Service, from any node and to
@@ -52,11 +52,11 @@ impl<'a> BgpAdvertisements<'a> {
     #[must_use]
     pub fn is_announced(
         &self,
-        scene: &ClusterView<'_>,
+        view: &ClusterView<'_>,
         served: &ServiceView<'_>,
         address: IpAddr,
     ) -> bool {
-        let pool = scene.pool_of(served.from_pool, address);
+        let pool = view.pool_of(served.from_pool, address);
         pool.is_some_and(|pool| self.0.iter().any(|ad| ad.announces(pool, served)))
     }
 
@@ -91,7 +91,7 @@ pub fn too_wide_prefix(ad: &BgpAdvertisement, pool: &Pool) -> Option<(Family, u8
         let ranges = pool.ranges.iter().filter(|range| range.family() == family);
         ranges.map(AddressRange::widest_network).max()
     };
-    let wide =
+    let too_wide =
         |family| shortest(family).filter(|shortest| ad.aggregation_length(family) < *shortest);
-    [Family::V4, Family::V6].into_iter().find_map(|family| Some((family, wide(family)?)))
+    [Family::V4, Family::V6].into_iter().find_map(|family| Some((family, too_wide(family)?)))
 }

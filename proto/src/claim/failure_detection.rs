@@ -13,10 +13,10 @@ use crate::wire::hello::Body;
 const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
 /// Time from the start of a suspicion in which a loss of frames in the kernel restarts the
 /// suspicion.
-const LOST_PATIENCE: Duration = Duration::from_secs(1);
+const DROPPED_FRAMES_WINDOW: Duration = Duration::from_secs(1);
 /// Time from the start of a suspicion until the peer is declared failed, if no frame of the peer
 /// arrives.
-const DEATH_AFTER: Duration = Duration::from_millis(40);
+const FAILURE_DELAY: Duration = Duration::from_millis(40);
 /// Initial value of [`Peer::patience`]: how long a silent peer is challenged if a device replies to
 /// ARP for its address.
 pub(super) const PROXY_PATIENCE: Duration = Duration::from_secs(1);
@@ -31,24 +31,24 @@ pub(super) struct Suspicion {
     since: Instant,
     pub(super) next: Instant,
     challenges: u32,
-    answered_by_arp: bool,
+    arp_replied: bool,
 }
 
 impl ClaimMachine {
-    pub(super) fn arp_answer(&mut self, mac: Mac) {
+    pub(super) fn on_arp_reply(&mut self, mac: Mac) {
         for peer in self.peers.values_mut().filter(|peer| peer.mac == mac) {
             if let Some(suspicion) = &mut peer.suspicion {
-                suspicion.answered_by_arp = true;
+                suspicion.arp_replied = true;
             }
         }
     }
 
     /// Restarts every suspicion, because the kernel dropped frames that may have come from the
-    /// suspected peers. A suspicion older than [`LOST_PATIENCE`] continues, so that a flood cannot
-    /// hide the failure of a peer.
-    pub(super) fn frames_lost(&mut self, now: Instant) {
+    /// suspected peers. A suspicion older than [`DROPPED_FRAMES_WINDOW`] continues, so that a flood
+    /// cannot hide the failure of a peer.
+    pub(super) fn on_frames_dropped(&mut self, now: Instant) {
         for suspicion in self.peers.values_mut().filter_map(|peer| peer.suspicion.as_mut()) {
-            if now.since(suspicion.began) < LOST_PATIENCE {
+            if now.since(suspicion.began) < DROPPED_FRAMES_WINDOW {
                 (suspicion.since, suspicion.next, suspicion.challenges) = (now, now, 0);
                 self.peers_due = Some(now);
             }
@@ -57,13 +57,13 @@ impl ClaimMachine {
 
     /// Declares all peers failed: this node is isolated, and no peer has responded to a challenge.
     pub(super) fn declare_all_failed(&mut self, now: Instant) {
-        let living: Vec<_> = self
+        let live: Vec<_> = self
             .peers
             .iter()
-            .filter(|(_, peer)| !peer.dead)
+            .filter(|(_, peer)| !peer.failed)
             .map(|(name, _)| name.clone())
             .collect();
-        for name in living {
+        for name in live {
             self.declare_failed(&name, now);
         }
     }
@@ -81,31 +81,31 @@ impl ClaimMachine {
             .filter(|(_, peer)| is_due(peer))
             .map(|(name, _)| name.clone())
             .collect();
-        self.peers.retain(|_, peer| !peer.dead || now < peer.forgotten_at());
+        self.peers.retain(|_, peer| !peer.failed || now < peer.forgotten_at());
         for name in due {
             let Some(peer) = self.peers.get_mut(&name) else { continue };
-            self.own.dirty.concerns(peer);
+            self.own.dirty.mark_affected(peer);
             peer.refused.retain(|_, until| now < *until);
-            let doubtful = (!peer.claims.is_empty() && now >= peer.ask_again_at())
-                || peer.ask_back_at().is_some_and(|at| now >= at);
-            let silent = now >= peer.heard + peer.interval * self.config.hello_misses;
-            if now >= peer.restated + CLAIM_LIFETIME {
+            let is_unconfirmed = (!peer.claims.is_empty() && now >= peer.confirmation_request_at())
+                || peer.saved_claims_request_at().is_some_and(|at| now >= at);
+            let is_silent = now >= peer.last_frame + peer.interval * self.config.hello_misses;
+            if now >= peer.confirmed_at + CLAIM_LIFETIME {
                 peer.generation = None;
-                let gone = std::mem::take(&mut peer.claims);
-                self.unclaimed(&name, gone, now);
+                let expired = std::mem::take(&mut peer.claims);
+                self.on_unclaimed(&name, expired, now);
             }
-            if silent {
+            if is_silent {
                 self.suspect(&name, now);
             }
-            if doubtful {
-                self.ask(&name, now);
+            if is_unconfirmed {
+                self.request_list(&name, now);
             }
         }
         self.peers_due = self.peers.values().filter_map(|peer| peer.deadline(&self.config)).min();
     }
 
     /// Updates the time of the next check after a frame of a peer has changed that peer's deadline.
-    pub(super) fn look_at(&mut self, name: &str) {
+    pub(super) fn update_peers_due(&mut self, name: &str) {
         let due = self.peers.get(name).and_then(|peer| peer.deadline(&self.config));
         self.peers_due = self.peers_due.into_iter().chain(due).min();
     }
@@ -116,17 +116,17 @@ impl ClaimMachine {
         let mac = peer.mac;
         let suspicion = peer.suspicion.get_or_insert_with(|| {
             self.counts.suspicions += 1;
-            Suspicion { began: now, since: now, next: now, challenges: 0, answered_by_arp: false }
+            Suspicion { began: now, since: now, next: now, challenges: 0, arp_replied: false }
         });
         if now < suspicion.next {
             return;
         }
-        let patience = if suspicion.answered_by_arp { peer.patience } else { DEATH_AFTER };
+        let patience = if suspicion.arp_replied { peer.patience } else { FAILURE_DELAY };
         let (over, since) = (now >= suspicion.since + patience, suspicion.since);
         let first = suspicion.challenges == 0;
         suspicion.challenges += 1;
         suspicion.next =
-            now + if over || suspicion.answered_by_arp { DEATH_AFTER } else { CHALLENGE_EVERY };
+            now + if over || suspicion.arp_replied { FAILURE_DELAY } else { CHALLENGE_EVERY };
         let claimed = peer.claims.first().copied();
         // If no frame at all arrives, the receive path of this node may have failed. Then no peer
         // is declared failed until this node declares itself isolated.
@@ -139,26 +139,26 @@ impl ClaimMachine {
             self.outputs.push_back(Output::LivenessProbe { address, mac });
         }
         if self.received_nothing_since(since) {
-            self.call_witnesses(now);
+            self.probe_witnesses(now);
         }
     }
 
     fn declare_failed(&mut self, name: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(name) else { return };
         self.counts.peer_failures += 1;
-        peer.dead = true;
+        peer.failed = true;
         peer.generation = None;
         peer.missed = false;
         peer.refused.clear();
-        let (claims, heard) = (std::mem::take(&mut peer.claims), peer.heard);
+        let (claims, last_frame) = (std::mem::take(&mut peer.claims), peer.last_frame);
         peer.save_claims(claims.clone());
-        if peer.suspicion.take().is_some_and(|suspicion| suspicion.answered_by_arp) {
+        if peer.suspicion.take().is_some_and(|suspicion| suspicion.arp_replied) {
             self.counts.proxied_failures += 1;
             peer.proxied.clone_from(&claims);
             self.note_proxied(name, now);
         }
         let known = claims.iter().filter(|address| self.unit_of.contains_key(*address));
-        self.orphans.extend(known.map(|address| (*address, heard)));
-        self.unclaimed(name, claims, now);
+        self.unowned.extend(known.map(|address| (*address, last_frame)));
+        self.on_unclaimed(name, claims, now);
     }
 }

@@ -22,12 +22,12 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// Number of rounds of challenges, without a frame of any kind, after which this node is isolated:
 /// one second after the latest frame. The limit is a number and not a time, because a node that
 /// stood still must first send challenges and read the frames that have queued up.
-const UNANSWERED_MAX: u32 = 3;
+const CHALLENGE_ROUNDS_MAX: u32 = 3;
 /// Interval between the lists of its claims that an isolated node sends.
-const DEAF_ASKS_EVERY: Duration = Duration::from_secs(1);
+const ISOLATED_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Length of the window in which the minimum clock offset of a peer is determined. Each minimum
 /// applies for one to two windows, so that slow clock drift does not add up.
-const FLOOR_WINDOW: Duration = Duration::from_secs(30);
+const OFFSET_WINDOW: Duration = Duration::from_secs(30);
 /// How long one peer's evidence that this node has stalled waits for the evidence of a second peer.
 /// Longer than the hello interval of an idle node.
 const VOTE_LIFETIME: Duration = Duration::from_millis(1500);
@@ -36,7 +36,7 @@ const VOTE_LIFETIME: Duration = Duration::from_millis(1500);
 const VOTES_ENOUGH: usize = 2;
 
 /// Minimum interval between searches for witnesses, however many peers are silent.
-const CALL_EVERY: Duration = Duration::from_millis(20);
+const WITNESS_PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// Number of other peers that are challenged if one peer is silent.
 const WITNESSES: usize = 3;
 
@@ -47,9 +47,9 @@ pub(super) struct SelfCheck {
     /// Time at which the peers are challenged next, if nothing is received until then.
     next_challenge: Instant,
     /// Number of rounds of challenges since the latest frame.
-    unanswered: u32,
+    challenge_rounds: u32,
     /// Earliest time of the next search for witnesses.
-    next_call: Instant,
+    next_witness_probe: Instant,
     /// Peers whose clock showed that this node's clock had stood still, each with the time at which
     /// that was detected.
     votes: BTreeMap<Box<str>, Instant>,
@@ -60,8 +60,8 @@ impl SelfCheck {
         Self {
             last_frame: now,
             next_challenge: now,
-            unanswered: 0,
-            next_call: now,
+            challenge_rounds: 0,
+            next_witness_probe: now,
             votes: BTreeMap::new(),
         }
     }
@@ -85,32 +85,32 @@ pub(super) struct MinimumOffset {
 impl MinimumOffset {
     /// Starts with the clock value of a frame that has just arrived.
     pub(super) fn new(clock: u64, now: Instant) -> Self {
-        let lead = lead(clock, now);
-        Self { current: lead, previous: lead, since: now, latest: (lead, now) }
+        let offset = clock_offset(clock, now);
+        Self { current: offset, previous: offset, since: now, latest: (offset, now) }
     }
 
     /// Adds the clock value of a frame. Returns true if the offset has fallen by more than `most`:
     /// this node's clock stood still, or the peer's clock leapt forward.
-    pub(super) fn fell(&mut self, clock: u64, most: Duration, now: Instant) -> bool {
-        let lead = lead(clock, now);
+    pub(super) fn has_fallen(&mut self, clock: u64, most: Duration, now: Instant) -> bool {
+        let offset = clock_offset(clock, now);
         if now.since(self.latest.1) >= most {
             self.current = self.current.min(self.latest.0);
-            self.latest = (lead, now);
+            self.latest = (offset, now);
         }
         let least = i128::try_from(most.as_nanos()).unwrap_or(i128::MAX);
-        if lead < self.current.min(self.previous).saturating_sub(least) {
+        if offset < self.current.min(self.previous).saturating_sub(least) {
             *self = Self::new(clock, now);
             return true;
         }
-        if now.since(self.since) >= FLOOR_WINDOW {
-            (self.previous, self.current, self.since) = (self.current, lead, now);
+        if now.since(self.since) >= OFFSET_WINDOW {
+            (self.previous, self.current, self.since) = (self.current, offset, now);
         }
-        self.latest.0 = self.latest.0.min(lead);
+        self.latest.0 = self.latest.0.min(offset);
         false
     }
 }
 
-fn lead(clock: u64, now: Instant) -> i128 {
+fn clock_offset(clock: u64, now: Instant) -> i128 {
     i128::from(now.as_nanos()) - i128::from(clock)
 }
 
@@ -118,9 +118,9 @@ impl ClaimMachine {
     /// Records the arrival of a frame of any kind, which ends isolation. The driver handles the
     /// frame itself afterwards, because it may be a request for an address of this node.
     pub(super) fn frame_received(&mut self, now: Instant) {
-        self.senses.last_frame = now;
-        self.senses.next_challenge = now + SILENCE;
-        self.senses.unanswered = 0;
+        self.self_check.last_frame = now;
+        self.self_check.next_challenge = now + SILENCE;
+        self.self_check.challenge_rounds = 0;
         if self.own.flags.isolated {
             self.set_flags(Flags { isolated: false, ..self.own.flags }, now);
             // Peers that were alive all the time keep the addresses that they took over from this
@@ -131,33 +131,33 @@ impl ClaimMachine {
 
     /// Returns the time at which to check for silence; `None` if this node does not send, or never
     /// received a frame of a peer. In the latter case, silence and being alone look the same.
-    pub(super) fn senses_deadline(&self) -> Option<Instant> {
-        let silent = self.own.keys.is_empty() || self.own.standby_until.is_some();
-        let listens = !silent && (self.own.flags.isolated || !self.peers.is_empty());
-        listens.then_some(self.senses.next_challenge)
+    pub(super) fn self_check_deadline(&self) -> Option<Instant> {
+        let is_silent = self.own.keys.is_empty() || self.own.standby_until.is_some();
+        let listens = !is_silent && (self.own.flags.isolated || !self.peers.is_empty());
+        listens.then_some(self.self_check.next_challenge)
     }
 
     /// Challenges all peers if no frame is received. If several rounds of challenges bring no
     /// frame, declares this node isolated.
     pub(super) fn check_silence(&mut self, now: Instant) {
-        if self.senses_deadline().is_none_or(|at| now < at) {
+        if self.self_check_deadline().is_none_or(|at| now < at) {
             return;
         }
         if self.own.flags.isolated {
-            self.senses.next_challenge = now + DEAF_ASKS_EVERY;
+            self.self_check.next_challenge = now + ISOLATED_LIST_INTERVAL;
             // Live peers may have missed a claim, and this node cannot receive their list requests,
             // so it sends its list unrequested.
-            self.list(None, now);
-        } else if self.senses.unanswered == UNANSWERED_MAX {
+            self.send_list(None, now);
+        } else if self.self_check.challenge_rounds == CHALLENGE_ROUNDS_MAX {
             self.counts.isolations += 1;
-            self.senses.next_challenge = now + DEAF_ASKS_EVERY;
+            self.self_check.next_challenge = now + ISOLATED_LIST_INTERVAL;
             self.set_flags(Flags { isolated: true, ..self.own.flags }, now);
             self.declare_all_failed(now);
         } else {
-            self.senses.next_challenge = now + SILENCE;
-            self.senses.unanswered += 1;
+            self.self_check.next_challenge = now + SILENCE;
+            self.self_check.challenge_rounds += 1;
             let members: Vec<_> =
-                self.peers.values().filter(|peer| !peer.dead).map(|peer| peer.mac).collect();
+                self.peers.values().filter(|peer| !peer.failed).map(|peer| peer.mac).collect();
             self.challenge(&members, now);
         }
         self.outputs.push_back(Output::ProbeNeighbors);
@@ -173,18 +173,18 @@ impl ClaimMachine {
     /// Returns whether no frame at all was received since `then`. If so, the silence of a peer
     /// proves nothing, because this node may be unable to receive.
     pub(super) fn received_nothing_since(&self, then: Instant) -> bool {
-        self.senses.last_frame < then
+        self.self_check.last_frame < then
     }
 
     /// Challenges peers that should be alive, and requests replies from other hosts. Any reply
     /// proves that this node receives frames.
-    pub(super) fn call_witnesses(&mut self, now: Instant) {
-        if now < self.senses.next_call {
+    pub(super) fn probe_witnesses(&mut self, now: Instant) {
+        if now < self.self_check.next_witness_probe {
             return;
         }
-        self.senses.next_call = now + CALL_EVERY;
-        let living = self.peers.values().filter(|peer| !peer.dead && peer.suspicion.is_none());
-        let witnesses: Vec<_> = living.take(WITNESSES).map(|peer| peer.mac).collect();
+        self.self_check.next_witness_probe = now + WITNESS_PROBE_INTERVAL;
+        let live = self.peers.values().filter(|peer| !peer.failed && peer.suspicion.is_none());
+        let witnesses: Vec<_> = live.take(WITNESSES).map(|peer| peer.mac).collect();
         self.challenge(&witnesses, now);
         self.outputs.push_back(Output::ProbeNeighbors);
     }
@@ -195,20 +195,20 @@ impl ClaimMachine {
     /// If this node has two live peers or more, two must show the stall, because the clock of one
     /// peer may leap.
     pub(super) fn compare_clocks(&mut self, node: &str, clock: u64, now: Instant) {
-        let most = self.own.pace.current * self.config.hello_misses;
+        let most = self.own.hello_interval.current * self.config.hello_misses;
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if !peer.floor.fell(clock, most, now) || self.own.held.is_empty() {
+        if !peer.min_clock_offset.has_fallen(clock, most, now) || self.own.owned.is_empty() {
             return;
         }
-        self.senses.votes.retain(|_, at| now.since(*at) < VOTE_LIFETIME);
-        self.senses.votes.insert(node.into(), now);
-        let living = || self.peers.iter().filter(|(_, peer)| !peer.dead);
-        if self.senses.votes.len() >= VOTES_ENOUGH.min(living().count()) {
+        self.self_check.votes.retain(|_, at| now.since(*at) < VOTE_LIFETIME);
+        self.self_check.votes.insert(node.into(), now);
+        let live = || self.peers.iter().filter(|(_, peer)| !peer.failed);
+        if self.self_check.votes.len() >= VOTES_ENOUGH.min(live().count()) {
             self.fence(now);
             return;
         }
-        let others: Vec<_> = living()
-            .filter(|(name, _)| !self.senses.votes.contains_key(*name))
+        let others: Vec<_> = live()
+            .filter(|(name, _)| !self.self_check.votes.contains_key(*name))
             .map(|(_, peer)| peer.mac)
             .collect();
         self.challenge(&others, now);
@@ -216,6 +216,6 @@ impl ClaimMachine {
 
     /// Drops the evidence of a stall, because a new comparison of the clocks begins after a fence.
     pub(super) fn forget_votes(&mut self) {
-        self.senses.votes.clear();
+        self.self_check.votes.clear();
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::peers::ASK_EVERY;
+use super::peers::LIST_REQUEST_INTERVAL;
 use super::{CLAIMS_PER_PEER_MAX, ClaimMachine, Output};
 use crate::Instant;
 use crate::wire::hello::Body;
@@ -41,10 +41,10 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if peer.generation != Some(generation) {
             peer.missed |= peer.generation.is_some();
-            self.ask(node, now);
+            self.request_list(node, now);
             return;
         }
-        peer.restated = now;
+        peer.confirmed_at = now;
         if std::mem::take(&mut peer.missed) {
             // The peer claimed and released an address, and this node missed both frames. The
             // generation does not show this, because every empty set has generation 0.
@@ -53,10 +53,10 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get(node) else { return };
         // A conflict with an isolated peer was settled when its claim arrived, and is settled again
         // with each list that it sends.
-        if !self.own.held.is_empty() && !peer.flags.isolated {
+        if !self.own.owned.is_empty() && !peer.flags.isolated {
             let both: Vec<_> =
-                peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
-            self.conflict(node, &both, now);
+                peer.claims.iter().copied().filter(|a| self.own.owned.contains_key(a)).collect();
+            self.resolve_conflicts(node, &both, now);
         }
     }
 
@@ -65,15 +65,15 @@ impl ClaimMachine {
         let Some(peer) = self.peers.get_mut(node) else { return };
         peer.generation = Some(0);
         peer.drop_saved_claims();
-        let gone = std::mem::take(&mut peer.claims);
-        self.unclaimed(node, gone, now);
+        let released = std::mem::take(&mut peer.claims);
+        self.on_unclaimed(node, released, now);
     }
 
     /// Handles addresses that a peer no longer claims, for whatever reason.
     ///
     /// If this node owns such an address, too, there were two owners, perhaps on two sides of a
     /// healed partition. Clients of the other owner need a new announcement.
-    pub(super) fn unclaimed(
+    pub(super) fn on_unclaimed(
         &mut self,
         node: &str,
         addresses: impl IntoIterator<Item = IpAddr>,
@@ -81,8 +81,8 @@ impl ClaimMachine {
     ) {
         for address in addresses {
             self.own.dirty.addresses.insert(address);
-            self.forget_insistence(node, address);
-            if self.own.held.get(&address).is_some_and(|since| now.since(*since) >= HAND_OVER) {
+            self.forget_conflicts_won(node, address);
+            if self.own.owned.get(&address).is_some_and(|since| now.since(*since) >= HAND_OVER) {
                 self.outputs.push_back(Output::AnnounceSeries(address));
             }
         }
@@ -92,22 +92,22 @@ impl ClaimMachine {
     ///
     /// If this node missed an earlier change, it requests the whole set. The missed claims may have
     /// diverted clients from this node, so it also announces its addresses again.
-    fn follow(&mut self, node: &str, before: u32, generation: u32, now: Instant) {
+    fn apply_change(&mut self, node: &str, before: u32, generation: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.follow(before, generation, now) {
+        if peer.apply_change(before, generation, now) {
             return;
         }
         if peer.generation.is_some() {
             self.refresh_all(true, now);
         }
-        self.ask(node, now);
+        self.request_list(node, now);
     }
 
     /// Schedules an announcement of all owned addresses, because a peer may have announced some of
     /// them without this node receiving that. `series`: with the full series of announcements, not
     /// only once.
     pub(super) fn refresh_all(&mut self, series: bool, now: Instant) {
-        if self.own.held.is_empty() {
+        if self.own.owned.is_empty() {
             return;
         }
         let soonest = now + REFRESH_ALL_AFTER;
@@ -120,8 +120,8 @@ impl ClaimMachine {
     pub(super) fn refresh_if_due(&mut self, now: Instant) {
         if let Some((_, series)) = self.own.refresh.take_if(|(at, _)| now >= *at) {
             self.own.refreshed = Some(now);
-            let held = self.own.held.keys().copied();
-            self.outputs.extend(held.map(if series {
+            let owned = self.own.owned.keys().copied();
+            self.outputs.extend(owned.map(if series {
                 Output::AnnounceSeries
             } else {
                 Output::Defend
@@ -134,7 +134,7 @@ impl ClaimMachine {
         node: &str,
         (before, generation): (u32, u32),
         addresses: &[IpAddr],
-        keeps: &[Duration],
+        preempt_delays: &[Duration],
         now: Instant,
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
@@ -155,14 +155,14 @@ impl ClaimMachine {
             peer.released = Some(generation);
         }
         self.counts.over_limit += peer.add(addresses);
-        peer.keep(addresses, keeps, now);
+        peer.set_preempt_delays(addresses, preempt_delays, now);
         for address in addresses {
             peer.refused.remove(address);
         }
-        self.follow(node, before, generation, now);
+        self.apply_change(node, before, generation, now);
         let both: Vec<_> =
-            addresses.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
-        self.conflict(node, &both, now);
+            addresses.iter().copied().filter(|a| self.own.owned.contains_key(a)).collect();
+        self.resolve_conflicts(node, &both, now);
     }
 
     pub(super) fn on_release(
@@ -182,14 +182,14 @@ impl ClaimMachine {
         } else if peer.released == Some(generation) {
             return;
         }
-        let (mut gone, mut unheard) = (Vec::new(), false);
+        let (mut released, mut missed_claim) = (Vec::new(), false);
         for address in addresses {
-            peer.keeps.remove(address);
+            peer.preempt_delays.remove(address);
             if peer.claims.remove(address) {
-                gone.push(*address);
+                released.push(*address);
             } else {
                 // This node never received the peer's claim for this address.
-                unheard |= self.own.held.contains_key(address);
+                missed_claim |= self.own.owned.contains_key(address);
                 self.own.dirty.addresses.insert(*address);
             }
         }
@@ -197,30 +197,30 @@ impl ClaimMachine {
             let room = CLAIMS_PER_PEER_MAX.saturating_sub(peer.refused.len());
             peer.refused.extend(addresses.iter().take(room).map(|address| (*address, until)));
         }
-        self.follow(node, before, generation, now);
-        self.unclaimed(node, gone, now);
-        if unheard {
+        self.apply_change(node, before, generation, now);
+        self.on_unclaimed(node, released, now);
+        if missed_claim {
             self.refresh_all(true, now);
         }
     }
 
-    /// Requests a peer's whole claim set, unless the latest request is less than [`ASK_EVERY`] old.
-    /// The next hello then leads to a new request.
-    pub(super) fn ask(&mut self, node: &str, now: Instant) {
+    /// Requests a peer's whole claim set, unless the latest request is less than
+    /// [`LIST_REQUEST_INTERVAL`] old. The next hello then leads to a new request.
+    pub(super) fn request_list(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.asked.is_none_or(|at| now.since(at) >= ASK_EVERY) {
-            peer.asked = Some(now);
+        if peer.list_requested_at.is_none_or(|at| now.since(at) >= LIST_REQUEST_INTERVAL) {
+            peer.list_requested_at = Some(now);
             let mac = peer.mac;
             self.send(Some(mac), Body::ListRequest, now);
         }
     }
 
-    pub(super) fn on_ask(&mut self, node: &str, now: Instant) {
+    pub(super) fn on_list_request(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.list_sent_at.is_none_or(|at| now.since(at) >= ASK_EVERY) {
+        if peer.list_sent_at.is_none_or(|at| now.since(at) >= LIST_REQUEST_INTERVAL) {
             peer.list_sent_at = Some(now);
             let mac = peer.mac;
-            self.list(Some(mac), now);
+            self.send_list(Some(mac), now);
         }
     }
 
@@ -230,18 +230,18 @@ impl ClaimMachine {
         generation: u32,
         (part, count): (u16, u16),
         addresses: &[IpAddr],
-        keeps: &[Duration],
+        preempt_delays: &[Duration],
         now: Instant,
     ) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        peer.keep(addresses, keeps, now);
-        let fresh =
+        peer.set_preempt_delays(addresses, preempt_delays, now);
+        let new_parts =
             || Parts { generation, count, seen: BTreeSet::new(), addresses: BTreeSet::new() };
         let same = peer
             .parts
             .take()
             .filter(|parts| (parts.generation, parts.count) == (generation, count));
-        let mut parts = same.unwrap_or_else(fresh);
+        let mut parts = same.unwrap_or_else(new_parts);
         let room = CLAIMS_PER_PEER_MAX.saturating_sub(parts.addresses.len());
         self.counts.over_limit += addresses.len().saturating_sub(room) as u64;
         parts.addresses.extend(addresses.iter().take(room));
@@ -255,21 +255,21 @@ impl ClaimMachine {
         self.note_moves(node, &new, now);
         let Some(peer) = self.peers.get_mut(node) else { return };
         let before = std::mem::replace(&mut peer.claims, parts.addresses);
-        let gone: Vec<_> = before.difference(&peer.claims).copied().collect();
+        let released: Vec<_> = before.difference(&peer.claims).copied().collect();
         // This node missed more than one change, perhaps a claim and its release.
         let missed = peer.generation.is_some_and(|known| generation.wrapping_sub(known) > 1);
         peer.generation = Some(generation);
         peer.drop_saved_claims();
         peer.missed = false;
-        peer.restated = now;
+        peer.confirmed_at = now;
         peer.refused.retain(|address, _| !peer.claims.contains(address));
-        peer.keeps.retain(|address, _| peer.claims.contains(address));
+        peer.preempt_delays.retain(|address, _| peer.claims.contains(address));
         let both: Vec<_> =
-            peer.claims.iter().copied().filter(|a| self.own.held.contains_key(a)).collect();
-        self.unclaimed(node, gone, now);
+            peer.claims.iter().copied().filter(|a| self.own.owned.contains_key(a)).collect();
+        self.on_unclaimed(node, released, now);
         if missed {
             self.refresh_all(true, now);
         }
-        self.conflict(node, &both, now);
+        self.resolve_conflicts(node, &both, now);
     }
 }

@@ -1,0 +1,95 @@
+//! The tasks that exist only if the speaker announces by BGP (flag `--gobgp`). The main loop owns
+//! the tasks.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use ferrolb_proto::bgp::UnverifiedSpeakers;
+use ferrolb_runtime::admin::{Action, ActionRequest, Companion};
+use ferrolb_runtime::api_health::ApiHealth;
+use ferrolb_runtime::watchdog::Watchdog;
+use kube::Client;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::driver;
+use crate::event::Event;
+use crate::flags::Flags;
+use crate::metrics::{BgpMetrics, GobgpMetrics, bgp_metrics};
+use crate::plan::GobgpConfig;
+use crate::speaker_liveness;
+use crate::speaker_statuses;
+
+/// The inputs of the tasks, apart from the desired values that the main loop sends.
+pub(crate) struct BgpTasks {
+    /// Path of gobgpd's socket.
+    socket: String,
+    metrics: GobgpMetrics,
+    failed_liveness_checks: Counter,
+    handovers: mpsc::Receiver<ActionRequest>,
+    gobgp_responsive: Arc<AtomicBool>,
+}
+
+/// The parts of BGP that other components of the speaker serve.
+pub(crate) struct BgpEndpoints {
+    /// Action of the admin endpoint that hands over the routes of this node.
+    pub(crate) handover: Action,
+    /// gobgpd, whose liveness probe the admin endpoint serves.
+    pub(crate) companion: Companion,
+    /// Metrics that the main loop updates.
+    pub(crate) metrics: BgpMetrics,
+}
+
+/// The latest desired values, which the main loop sends to the tasks.
+pub(crate) struct BgpReceivers {
+    pub(crate) gobgp_config: watch::Receiver<Option<GobgpConfig>>,
+    pub(crate) watches_speakers: watch::Receiver<bool>,
+    pub(crate) unverified: watch::Receiver<UnverifiedSpeakers>,
+}
+
+impl BgpTasks {
+    /// Returns the inputs of the tasks and the endpoints; `None` without the flag `--gobgp`.
+    pub(crate) fn new(flags: &Flags, registry: &mut Registry) -> Option<(Self, BgpEndpoints)> {
+        let socket = flags.gobgp.clone()?;
+        let (main_loop_metrics, metrics) = bgp_metrics(registry);
+        let (handover, handovers) = Action::new(driver::HANDOVER_PATH);
+        let (companion, gobgp_responsive) = Companion::new(driver::HEALTHZ_PATH);
+        let failed_liveness_checks = main_loop_metrics.failed_liveness_checks.clone();
+        Some((
+            Self { socket, metrics, failed_liveness_checks, handovers, gobgp_responsive },
+            BgpEndpoints { handover, companion, metrics: main_loop_metrics },
+        ))
+    }
+
+    /// Starts the tasks.
+    pub(crate) fn spawn(
+        self,
+        flags: &Flags,
+        (client, api_health): (Client, (Arc<ApiHealth>, Arc<Watchdog>)),
+        receivers: BgpReceivers,
+        events: &mpsc::Sender<Event>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        tasks.spawn(speaker_liveness::run(
+            flags.common.admin_listen.port(),
+            receivers.unverified,
+            events.clone(),
+            self.failed_liveness_checks,
+        ));
+        tasks.spawn(driver::run(
+            (self.socket, self.gobgp_responsive),
+            receivers.gobgp_config,
+            self.handovers,
+            events.clone(),
+            self.metrics,
+        ));
+        tasks.spawn(speaker_statuses::run(
+            (client, flags.common.namespace.clone()),
+            api_health,
+            receivers.watches_speakers,
+            events.clone(),
+        ));
+    }
+}
