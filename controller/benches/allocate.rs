@@ -1,9 +1,11 @@
 //! Compares the time to assign an address from a large pool with the time to assign one from a
 //! small pool.
 //!
-//! The benchmark sends events to the controller's own state, without a cluster. It fills a pool of
-//! each size in turn, so that other load on the machine slows all of them alike, and prints ratios.
-//! `--check` fails if a ratio is more than three times its target.
+//! The benchmark sends events to the controller's own state, without a cluster. A round assigns the
+//! same number of addresses from a new pool of each size, one pool after the other, so that other
+//! load on the machine slows all pools alike. The short series has many rounds with few addresses,
+//! and the long series has few rounds with many addresses. The benchmark prints ratios of the
+//! times. `--check` fails if a ratio is more than three times its target.
 
 use std::process::ExitCode;
 use std::time::Instant as WallClock;
@@ -16,27 +18,28 @@ use ferrolb_proto::range::Family;
 use ferrolb_proto::{Instant, api};
 use ferrolb_runtime::watch::Change;
 
-/// The number of addresses that a round of the short series assigns: a /28 has 14 host addresses.
+/// The number of addresses that a round of the short series assigns from each pool: a /28 has 14
+/// host addresses.
 const SHORT_ROUND_ADDRESSES: usize = 14;
 /// The number of rounds of the short series.
 const SHORT_ROUNDS: usize = 1000;
-/// The number of addresses that a round of the long series assigns, which only the large pools
-/// have.
+/// The number of addresses that a round of the long series assigns from each pool. Only the large
+/// pools have so many addresses.
 const LONG_ROUND_ADDRESSES: usize = 10_000;
 /// The number of rounds of the long series.
 const LONG_ROUNDS: usize = 7;
 
-/// The pools, each with its range and address family.
+/// The range and the address family of each pool.
 const SMALL_POOL: (&str, Family) = ("192.0.2.0/28", Family::V4);
 const LARGE_POOL_V4: (&str, Family) = ("10.0.0.0/8", Family::V4);
 const LARGE_POOL_V6: (&str, Family) = ("2001:db8::/64", Family::V6);
 
-/// The targets for both series: the time per address of a large pool, divided by the time per
-/// address of the /28.
+/// The targets for the two series: the largest permitted ratio of the time per address of a large
+/// pool to the time per address of the /28.
 const SHORT_RATIO_MAX: f64 = 1.5;
 const LONG_RATIO_MAX: f64 = 3.0;
-/// A check fails only above the target times this factor, because other programs may slow the
-/// machine.
+/// The factor by which a ratio must exceed its target before `--check` fails, because other
+/// programs may slow the machine down.
 const CHECK_FACTOR: f64 = 3.0;
 
 /// Measures whether the size of a pool changes the time to assign an address.
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
 }
 
 /// Returns, for each pool, the median over all rounds of the time per address, in nanoseconds. Each
-/// round assigns `count` addresses.
+/// round assigns `count` addresses from each pool.
 fn medians<const N: usize>(pools: [(&str, Family); N], count: usize, rounds: usize) -> [f64; N] {
     let mut times: [Vec<f64>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
     for _ in 0..rounds {
@@ -90,7 +93,7 @@ fn medians<const N: usize>(pools: [(&str, Family); N], count: usize, rounds: usi
     })
 }
 
-/// Assigns `count` addresses of a new pool. Returns the time per address, in nanoseconds.
+/// Assigns `count` addresses from a new pool. Returns the time per address, in nanoseconds.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 fn time_per_address((range, family): (&str, Family), count: usize) -> f64 {
     let now = Instant::from_millis(1);

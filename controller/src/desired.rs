@@ -1,7 +1,8 @@
 //! Desired contents of the API server. [`crate::plan`] computes them, and the drivers apply them.
 //!
-//! Plain values. The latest [`Desired`] replaces every earlier one, and each write in it is
-//! complete. The drivers store only which attempts they have made.
+//! The module contains plain values only. The latest [`Desired`] replaces every earlier one, and
+//! each write in it contains a complete status. The drivers store only which writes they have
+//! attempted.
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -21,28 +22,30 @@ pub enum Target {
     CustomResource(CustomResourceKind, Box<str>),
 }
 
-/// Writes that the drivers execute, and the leadership term in which they may.
+/// Writes that the drivers execute, and the leadership term to which the writes belong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Desired {
-    /// The leadership term of this replica, counted from 1; `None` if it does not hold the lease.
-    /// Requests of an earlier term are canceled.
+    /// Number of the leadership term, which lasts from the acquisition of the leader lease to its
+    /// loss; the first term is 1. `None` if this replica does not hold the lease. The drivers
+    /// cancel requests of an earlier term.
     pub term: Option<u32>,
-    /// No request may start at or after this instant, because a process that was stopped for long
-    /// loses the lease without an event.
+    /// End of the leader lease: no request may start at or after this instant. A process that was
+    /// stopped for a while loses the lease without receiving an event.
     #[serde(skip)]
     pub until: Instant,
-    /// The most urgent writes, in order. Less urgent ones follow in a later [`Desired`], when these
-    /// have finished.
+    /// The most urgent writes, in order of urgency. A later [`Desired`] contains the less urgent
+    /// ones, after these have finished.
     pub writes: Vec<Write>,
 }
 
 /// One attempt to write the status of an object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Write {
-    /// Number of this attempt; a retry has a new number. A driver makes each attempt once.
+    /// Number of this attempt. Each retry has a new number, and the driver executes each number
+    /// once.
     pub attempt: u64,
-    /// Whether a refusal of this attempt is reported: in the log, and by an event if the object is
-    /// a Service.
+    /// True if a refusal of this write ([`crate::event::Outcome::Refused`]) is reported: in the
+    /// log, and by an Event if the object is a Service.
     pub reports_refusal: bool,
     /// The object to write, and its status.
     pub status: Status,
@@ -102,12 +105,13 @@ impl CustomResourceStatus {
     }
 }
 
-/// The part of a Service that the controller owns.
+/// Status and annotations that the controller writes to a Service, and the Events to send
+/// afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceStatus {
     /// `metadata.uid`. A new Service with the same name has a different one.
     pub uid: Box<str>,
-    /// Whether MetalLB serves the Service. If so, its `status.loadBalancer` remains unchanged, and
+    /// True if MetalLB serves the Service. If so, its `status.loadBalancer` remains unchanged, and
     /// `addresses` and `mode` have no meaning.
     #[serde(rename = "theirs")]
     pub served_by_metallb: bool,
@@ -117,23 +121,24 @@ pub struct ServiceStatus {
     pub mode: IpMode,
     /// Value of the annotation that names the pool; `None`: no annotation.
     pub pool: Option<Box<str>>,
-    /// Digest for the annotation `ferrolb.io/sharing-parameters`; `None`: no annotation.
+    /// Digest of the sharing parameters for the annotation `ferrolb.io/sharing-parameters`; `None`:
+    /// no annotation.
     pub sharing_parameters: Option<u64>,
     /// Condition `ferrolb.io/AddressAssigned`; `None`: no condition.
     pub condition: Option<Condition>,
     /// Condition `ferrolb.io/Announced`; `None`: no condition.
     pub announced: Option<Condition>,
-    /// Events about the Service to send after the write, for changes that matter to a user.
+    /// Kubernetes Events about the Service, to send after the write.
     pub notices: Vec<Notice>,
 }
 
 /// Status of an IPAddressPool. `None` in a field means that the CRD does not have the field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PoolStatus {
-    /// Numbers for the fields `assignedIPv4` and `assignedIPv6`.
+    /// Numbers of assigned addresses, for the fields `assignedIPv4` and `assignedIPv6`.
     pub assigned: [i64; 2],
-    /// Numbers for the fields `availableIPv4` and `availableIPv6`; also `None` if the number does
-    /// not fit into an `i64`.
+    /// Numbers of available addresses, for the fields `availableIPv4` and `availableIPv6`; also
+    /// `None` if the number does not fit into an `i64`.
     pub available: [Option<i64>; 2],
     /// Text for the field `available`: the exact numbers of available addresses, which may exceed
     /// an `i64`.
@@ -147,8 +152,8 @@ pub struct PoolStatus {
 pub struct PeerStatus {
     /// Condition `Valid` and the field `observedGeneration`.
     pub valid: ValidStatus,
-    /// Text for the field `sessions`; `None`: the field does not apply, or the CRD does not have
-    /// it.
+    /// Text for the field `sessions`, such as `2/3`; `None`: the spec is invalid, no selected node
+    /// runs gobgpd, or the CRD does not have the field.
     pub sessions: Option<Box<str>>,
     /// Condition `Established`; `None`: no condition.
     pub established: Option<Condition>,
@@ -172,12 +177,12 @@ pub struct Condition {
     pub reason: Cow<'static, str>,
     /// Field `message` of the condition.
     pub message: Box<str>,
-    /// `lastTransitionTime` that the write preserves, in seconds since 1970; `None`: the time of
-    /// the write.
+    /// Current `lastTransitionTime`, which the write preserves, in seconds since 1970; `None`: the
+    /// write sets its own time.
     pub since: Option<i64>,
 }
 
-/// The `action` of an event about a Service.
+/// Field `action` of a Kubernetes Event about a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
     /// The controller assigns addresses to the Service.
@@ -186,24 +191,24 @@ pub enum Action {
     Announce,
 }
 
-/// An event about a Service (`events.k8s.io/v1`).
+/// A Kubernetes Event about a Service (`events.k8s.io/v1`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Notice {
-    /// Whether the event's `type` is `Warning` rather than `Normal`.
+    /// True if the Event's `type` is `Warning`, false if it is `Normal`.
     pub warning: bool,
-    /// Field `action` of the event.
+    /// Field `action` of the Event.
     pub action: Action,
-    /// Field `reason` of the event.
+    /// Field `reason` of the Event.
     pub reason: Cow<'static, str>,
-    /// Field `note` of the event.
+    /// Field `note` of the Event.
     pub message: Box<str>,
 }
 
-/// Reason for a Service whose status update the API server rejects. An event and a metric contain
-/// this reason, but no condition does.
+/// Reason, in an Event and a metric, for a Service whose status update the API server rejects. No
+/// condition has this reason.
 pub const NOT_WRITTEN: &str = "NotWritten";
 
-/// A rejected status update of a Service. `Display` renders the message of the event.
+/// A rejected status update of a Service. `Display` renders the message of the Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RejectedStatus<'a> {
     /// The reply of the API server.
@@ -211,7 +216,7 @@ pub struct RejectedStatus<'a> {
 }
 
 impl RejectedStatus<'_> {
-    /// Returns the event about the Service.
+    /// Returns the Event that reports the rejection.
     #[must_use]
     pub fn notice(&self) -> Notice {
         let (reason, message) = (NOT_WRITTEN.into(), self.to_string().into());
@@ -219,15 +224,15 @@ impl RejectedStatus<'_> {
     }
 }
 
-/// Snapshot of the controller's metrics, computed by [`crate::state`] alone.
+/// Values of the metrics that [`crate::state`] computes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MetricValues {
-    /// Whether this replica holds the lease.
+    /// True if this replica holds the leader lease.
     pub leading: bool,
     /// Usage of the pools, by name.
     pub pools: Vec<PoolMetricValues>,
-    /// Number of FerroLB's Services for each reason of the condition `ferrolb.io/AddressAssigned`,
-    /// or [`NOT_WRITTEN`].
+    /// Number of FerroLB's Services for each reason of the condition `ferrolb.io/AddressAssigned`.
+    /// A Service whose status the API server rejects counts under [`NOT_WRITTEN`] instead.
     pub services: Vec<(&'static str, i64)>,
     /// Number of FerroLB's Services for each reason of the condition `ferrolb.io/Announced`.
     pub announced: Vec<(&'static str, i64)>,
@@ -254,7 +259,8 @@ pub struct Usage {
     pub used: u64,
 }
 
-/// Excludes `notices`, because events are sent with a status and are not part of it.
+/// Hashes all fields except `notices`, because Events are sent after the write and are not part of
+/// the status.
 impl Hash for ServiceStatus {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Name all fields instead of `..`, so that a new field does not compile until it is
@@ -275,14 +281,16 @@ impl Hash for ServiceStatus {
     }
 }
 
-/// Excludes `since`, because the time of a condition is unknown until its first write.
+/// Hashes all fields except `since`, because the time of a condition is unknown until its first
+/// write.
 impl Hash for Condition {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.status, &self.reason, &self.message).hash(state);
     }
 }
 
-/// Puts the reply last, because an event keeps 250 characters and a reply may be longer.
+/// Renders the message with the reply at its end: an Event keeps 250 characters, and the reply may
+/// be longer.
 impl std::fmt::Display for RejectedStatus<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -357,7 +365,7 @@ mod tests {
             ("announced", hash(|status| status.announced = Some(condition("Announced")))),
         ];
         for (field, changed) in changed {
-            assert_ne!(changed, hash(|_| ()), "{field}");
+            assert_ne!(changed, hash(|_| ()), "the hash covers {field}");
         }
         let notice = Notice {
             warning: false,

@@ -53,7 +53,7 @@ pub enum Event {
     Tick,
 }
 
-/// Whether this replica holds the lease.
+/// Leadership of this replica: whether it holds the leader lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// The replica may write until this instant. After the first such event of a leadership term,

@@ -5,13 +5,13 @@
 //!               lease   -+-> Event -> State::handle -> plan -> Desired (the latest)
 //!               clock   -+     ^                                |
 //!                              |                                +-> hello secret
-//!                              |                                +-> writer -> statuses, events
+//!                              |                                +-> writer -> statuses, Events
 //!                              |                                     |
 //!                              +----------- Event::Written ----------+
 //! ```
 //!
-//! [`event`], [`state`], [`plan`] and [`desired`] are pure. [`drivers`] do the I/O. [`run`]
-//! connects them.
+//! [`event`], [`state`], [`plan`] and [`desired`] are pure: they perform no I/O. [`drivers`]
+//! perform the I/O, and [`run`] connects all modules.
 
 pub mod desired;
 pub mod drivers;

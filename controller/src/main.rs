@@ -1,5 +1,5 @@
-//! `ferrolb-controller`: reads its flags, creates the inputs of [`ferrolb_controller::run`], and
-//! runs it on one thread.
+//! `ferrolb-controller`: reads its flags, creates the inputs of the main loop in
+//! [`ferrolb_controller::run`], and runs the main loop on one thread.
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -33,8 +33,9 @@ type PerPool = Family<PoolLabels, Gauge<f64, AtomicU64>>;
 /// One number per condition reason.
 type PerReason = Family<ReasonLabels, Gauge>;
 
-/// Names and help texts of the per-pool series, `ferrolb_allocator_…`, with MetalLB's names and
-/// meanings: total and assigned addresses, for both families together and for each.
+/// Names and help texts of the per-pool series `ferrolb_allocator_…`, which have MetalLB's names
+/// and meanings: the total and the assigned addresses, for both families together and for each
+/// family.
 const POOL_SERIES: [(&str, &str, &str, &str); 3] = [
     (
         "addresses_total",
@@ -72,7 +73,7 @@ pub struct Metrics {
     pub writes: Counter,
     /// Number of status writes that the API server rejected or did not respond to.
     pub write_errors: Counter,
-    /// Number of Kubernetes events that were not sent: the Service had too many, the queue was
+    /// Number of Kubernetes Events that were not sent: the Service had too many, the queue was
     /// full, or the API server rejected them.
     pub notices_dropped: Counter,
 }
@@ -87,7 +88,7 @@ impl Metrics {
             services_allocated: Family::default(),
             services: Family::default(),
             announced: Family::default(),
-            // From 1 ms to 16 s.
+            // The buckets range from 1 ms to 16 s.
             allocation_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             latest: Mutex::default(),
             writes: Counter::default(),
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!(
             total.and_then(|total| total.parse().ok()),
             Some(2_f64.powi(64)),
-            "the count exceeds every integer type of Prometheus"
+            "a count that exceeds every integer type of Prometheus is exported"
         );
         metrics.update(MetricValues::default());
         let exported = text();

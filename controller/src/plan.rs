@@ -6,8 +6,8 @@ use ferrolb_proto::Instant;
 use crate::desired::Desired;
 use crate::state::State;
 
-/// Maximum number of writes in one [`Desired`]; further due writes follow as these finish. Larger
-/// than the number of writes that the writer sends at once, so that the writer never runs empty.
+/// Maximum number of writes in one [`Desired`]; further due writes follow as these finish. The
+/// maximum exceeds the number of concurrent writes, so that the writer always has a next write.
 pub const PLANNED_WRITES_MAX: usize = 64;
 
 /// Returns the writes that are due at `now`.

@@ -54,8 +54,9 @@ pub struct Inputs {
     pub state_requests: mpsc::Receiver<StateRequest>,
 }
 
-/// The watches and their event queue. Both are created again in each leadership term, because a
-/// term may use only lists that were made in it. A new queue contains no part of an older list.
+/// The watches and their event queue. Both are created again in each leadership term, because the
+/// controller may use only lists that began in the current term. A new queue contains no part of an
+/// older list.
 struct Watches {
     tasks: JoinSet<()>,
     queue: mpsc::Receiver<Event>,
@@ -182,7 +183,7 @@ pub async fn run(
     };
     let mut leave = std::pin::pin!(leave);
     // Keep the two batches separate: the pass that handles a new lease must not also handle watch
-    // events that arrived before it.
+    // events that arrived before the lease.
     let (mut driver_events, mut watch_events) = (Vec::new(), Vec::new());
     let signal = loop {
         let deadline = main.deadline();

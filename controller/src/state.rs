@@ -1,8 +1,9 @@
 //! State of the controller and its decisions; owned by the main loop. Pure: the inputs are events
 //! and the time, and [`crate::plan`] reads the result.
 //!
-//! Every replica stores the watched objects. Only the active leader decides: it holds the lease,
-//! and since it acquired the lease it has received a complete list of each required kind.
+//! Every replica stores the watched objects. Only the active leader decides about addresses and
+//! statuses: it holds the lease, and since it acquired the lease it has received a complete list of
+//! each required kind.
 //!
 //! The leader first adopts the addresses in the Services' statuses, and only then assigns new ones.
 //! A change of the leader, like a restart, therefore neither loses an address nor assigns it twice.
@@ -50,7 +51,7 @@ use write_queue::WriteQueue;
 /// the counts in a pool's status change with each Service.
 pub const RESOURCE_STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which the controller again tries to assign addresses to the Services that lack some,
-/// if no event causes that earlier.
+/// unless an event causes an earlier attempt.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of measured assignment latencies that are stored until the metrics read them.
 const LATENCIES_MAX: usize = 1_024;
@@ -96,7 +97,7 @@ pub struct State {
     leading: bool,
     /// Time until which this replica may write unless it renews the lease.
     lease_expiry: Instant,
-    /// Whether this replica is the active leader: it has the lease and complete lists of the
+    /// True if this replica is the active leader: it has the lease and complete lists of the
     /// required kinds.
     is_active_leader: bool,
     services: Store<Key, service::ServiceEntry>,
@@ -111,21 +112,22 @@ pub struct State {
     status_fields: BTreeMap<CustomResourceKind, StatusFields>,
     pool_faults: BTreeMap<Box<str>, PoolFault>,
     allocator: Allocator,
-    /// Whether all Services must be decided again, because a change may affect every one.
+    /// True if all Services must be decided again, because a change may affect every Service.
     all_services_dirty: bool,
-    /// Services that lack addresses, or whose Namespace this replica has not received yet. They are
-    /// decided again when an address becomes free.
+    /// Waiting Services: they lack addresses, or this replica has not received their Namespace yet.
+    /// The state decides them again when an address becomes free.
     waiting: BTreeSet<Key>,
-    /// Services that changed in this pass and are decided at its end, after the waiting ones.
+    /// Services that changed in this pass. The state decides them at its end, after the waiting
+    /// ones.
     deferred: Vec<Key>,
-    /// Time at which the waiting Services are decided again if no event causes that earlier.
+    /// Time of the next decision about the waiting Services, if no event causes one earlier.
     retry_at: Instant,
     write_queue: WriteQueue,
     /// Services whose condition `Announced` needs a recheck.
     rechecks: RecheckQueue,
     counters: ServiceCounters,
-    /// Measured times from the assignment of a Service's first address to its written status, until
-    /// the metrics read them.
+    /// Assignment latencies that the metrics have not read yet: times from the assignment of a
+    /// Service's first address until its status is written.
     latencies: Vec<Duration>,
 }
 
@@ -165,7 +167,8 @@ impl State {
     }
 
     /// Handles the events that have occurred until `now`, in order. From call to call, `now` never
-    /// goes backward. If changes affect all Services, these are decided once, after the last event.
+    /// goes backward. If changes affect all Services, the state decides them once, after the last
+    /// event.
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>, now: Instant) {
         for event in events {
             match event {
@@ -297,9 +300,9 @@ impl State {
         }
     }
 
-    /// Returns the times from the decision to assign a Service's first address to its written
-    /// status, and clears them. Each Service whose status was written since the previous call has
-    /// one entry.
+    /// Returns and clears the assignment latencies. Each latency is the time from the decision
+    /// about a Service's first address until its status was written. Each Service whose first
+    /// address was written since the previous call has one latency.
     pub fn take_latencies(&mut self) -> Vec<Duration> {
         std::mem::take(&mut self.latencies)
     }

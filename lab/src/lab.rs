@@ -224,7 +224,7 @@ impl Lab {
         ferrolb::start_speaker(&self.state, &self.tools.programs.speaker, node, extra).map(drop)
     }
 
-    /// Waits until a program replies 200 to `path` on a port of its host.
+    /// Waits until a program replies with status 200 to a request for `path` on a port of its host.
     ///
     /// # Errors
     /// If the program does not reply within 30 s, or has ended; with the end of its log.
@@ -325,7 +325,7 @@ impl Lab {
         self.state.keep()
     }
 
-    /// Stops the lab and reports leftovers.
+    /// Stops the lab and removes everything that belongs to it.
     ///
     /// # Errors
     /// If a process, a namespace or a file cannot be removed.

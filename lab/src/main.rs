@@ -109,7 +109,7 @@ fn main() -> ExitCode {
 }
 
 fn run_command(args: Args) -> anyhow::Result<()> {
-    // The process `parts` ends its own processes when its parent ends.
+    // The worker of `parts` itself ends its processes when its parent ends.
     if args.worker && !matches!(args.command, Command::Parts) {
         supervise::end_with_parent()?;
     }

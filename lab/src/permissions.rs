@@ -57,9 +57,9 @@ pub struct ApiRequest {
     pub verb: String,
     pub group: String,
     pub resource: String,
-    /// Empty if the request is cluster-scoped or for all namespaces.
+    /// Namespace of the request; empty if the request is cluster-scoped or for all namespaces.
     pub namespace: String,
-    /// Empty if the request is not for a single object.
+    /// Name of the object; empty if the request is not for a single object.
     pub name: String,
     pub allowed: bool,
 }

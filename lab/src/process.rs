@@ -93,7 +93,7 @@ pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
     }
     let child =
         command.spawn().with_context(|| format!("cannot start {}", launch.program.display()))?;
-    let pid = i32::try_from(child.id()).context("a pid is an i32")?;
+    let pid = i32::try_from(child.id()).context("the pid does not fit into an i32")?;
     if low_priority {
         lower_priority(pid);
     }
@@ -105,7 +105,8 @@ pub fn start(state: &LabState, launch: Launch) -> Result<ProcessRecord> {
 }
 
 /// Lowers the priority of the process's session. If the scheduler groups by session (sched(7),
-/// autogroup), a nice value only counts within the session. Without autogroup this has no effect.
+/// autogroup), a nice value only counts within the session. Without autogroup, this function has no
+/// effect.
 pub fn lower_priority(pid: i32) {
     let _ = fs::write(format!("/proc/{pid}/autogroup"), NICE_VALUE.to_string());
 }
@@ -187,8 +188,8 @@ fn open(pid: i32, start: Option<u64>) -> Option<std::os::fd::OwnedFd> {
 }
 
 fn wait_ended(pid: i32, start: Option<u64>, limit: Duration) -> Result<()> {
-    // Does not use `open`: there, a program whose first thread has ended counts as ended, while its
-    // other threads may still run.
+    // Does not use `open`: for `open`, a program whose first thread has ended counts as ended,
+    // while its other threads may still run.
     let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
     else {
         return Ok(());

@@ -47,12 +47,13 @@ impl RouterKind {
         self != Self::Gobgp
     }
 
-    /// Returns the default local preference that the router shows for a path from another AS.
+    /// Returns the default local preference that the router shows for a path from another AS;
+    /// `None` if it shows none.
     pub fn default_local_pref(self) -> Option<u32> {
         (self == Self::Bird).then_some(100)
     }
 
-    /// Returns a configuration in this router's own language.
+    /// Returns the configuration for `peering` in the language of this kind of router.
     pub fn config(self, peering: &Peering) -> String {
         match self {
             Self::Frr => frr::config(peering),
@@ -187,7 +188,7 @@ impl<'a> Router<'a> {
             RouterKind::Bird => bird::routes(&self.run_command(&["show", "route", "all"])?),
             RouterKind::Gobgp => gobgp::routes(|words| self.run_command(words)),
         }
-        .with_context(|| format!("the routes of {self}"))?;
+        .with_context(|| format!("cannot read the routes of {self}"))?;
         routes.sort();
         Ok(routes)
     }
@@ -202,7 +203,7 @@ impl<'a> Router<'a> {
             RouterKind::Bird => bird::sessions(&self.run_command(&["show", "protocols", "all"])?),
             RouterKind::Gobgp => gobgp::sessions(&self.run_command(&["-j", "neighbor"])?),
         }
-        .with_context(|| format!("the sessions of {self}"))?;
+        .with_context(|| format!("cannot read the sessions of {self}"))?;
         sessions.sort();
         Ok(sessions)
     }

@@ -25,8 +25,8 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         if let Some(mut pipe) = child.stdin.take() {
-            // A tool that stops reading has failed, and its own message is better than that of the
-            // broken pipe.
+            // A tool that does not read all input has failed. Its own message is better than that
+            // of the broken pipe.
             let _ = pipe.write_all(input.as_bytes());
         }
         child.wait_with_output()
@@ -59,7 +59,7 @@ fn run_checked(
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Returns the command line.
+/// Returns the program and the arguments of a command, separated by spaces.
 fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

@@ -15,8 +15,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Shortest stall that explains a failed scenario: two hello intervals. With such a delay of
-/// hellos, other nodes are close to declaring their sender failed.
+/// Shortest stall that explains a failed scenario: two hello intervals. If hellos are delayed for
+/// this time, other nodes almost declare their sender failed.
 const STALL_MIN: Duration = Duration::from_millis(100);
 /// Maximum number of runs of a scenario that fails while a processor stalls.
 const RUNS_MAX: usize = 3;
@@ -27,7 +27,7 @@ const FRR_FOREIGN_LINE: &str = "No such command on config line";
 /// Prefixes of the log names that a failed test prints.
 const LOG_NAME_PREFIXES: [&str; 5] = ["controller", "speaker", "gobgpd", "frr", "bird"];
 
-/// Whether a lab runs alone, or other labs may run at the same time.
+/// Rule that defines whether other labs may run at the same time as a lab.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Exclusivity {
     Alone,
@@ -37,9 +37,9 @@ enum Exclusivity {
 /// Starts a lab, runs `scenario` in it, and stops it. A panic or an error in the scenario fails the
 /// test.
 ///
-/// If a processor of this machine stalled meanwhile, an error fails the test only if the scenario
-/// fails again in another run. Another lab may run at the same time, because Kubernetes' own
-/// programs run at low priority in both. A lab with kubelets runs alone: in such a lab FerroLB
+/// If a processor of this machine stalled during the scenario, an error fails the test only if the
+/// scenario fails again in another run. Another lab may run at the same time, because Kubernetes'
+/// own programs run at low priority in both. A lab with kubelets runs alone: in such a lab FerroLB
 /// would have low priority too.
 pub fn run_scenario(options: &Options, scenario: impl Fn(&Lab) -> Result<()>) {
     let exclusivity = if options.kubeadm { Exclusivity::Alone } else { Exclusivity::Shared };
@@ -84,8 +84,8 @@ fn run_scenario_in(
 fn run_once(tools: &Tools, options: &Options, scenario: impl Fn(&Lab) -> Result<()>) -> Result<()> {
     let lab = Lab::up(tools, &Options { scenario: true, ..options.clone() })?;
     let log_tail = LogTailOnFailure(state::logs(&options.name.parse()?));
-    // Printed at once and in the harness's output of this test, before the long logs of the
-    // programs.
+    // The error is printed at once, and also in the harness's output of this test before the long
+    // logs of the programs.
     scenario(&lab).inspect_err(|error| {
         print_line(&format!("failed: {error:#}"));
         println!("failed: {error:#}");
@@ -108,8 +108,8 @@ fn with_lab_lock(
 ) {
     let run = || {
         let tools = tools()?;
-        // Taken before the lock. Otherwise a test that waits for a slot would hold the shared lock
-        // and block tests that must run alone.
+        // The slot is taken before the lock. Otherwise a test that waits for a slot would hold the
+        // shared lock and block tests that must run alone.
         let _slot = (exclusivity == Exclusivity::Shared).then(LabSlot::take);
         // A lock on a directory that all test runs of this user share; it ends with the file.
         let lock_file = File::open(&Tools::ready()?.kubernetes)?;

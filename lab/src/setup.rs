@@ -51,15 +51,15 @@ pub struct Tools {
     pub programs: programs::LabPrograms,
     /// Directory with gobgpd and gobgp, for a lab with BGP.
     pub gobgp: Option<PathBuf>,
-    /// Whether the routers of a lab with BGP are containers.
+    /// True if the routers of a lab with BGP are containers.
     pub docker: bool,
     /// Parts of the machines, for a kubeadm lab.
     pub kubeadm: Option<kubeadm::KubeadmParts>,
 }
 
 impl Tools {
-    /// Returns all tools, and builds missing ones, once per process. For tests; the commands run
-    /// the same steps one by one to show them.
+    /// Returns all tools, and builds missing ones, once per process. Tests call this function. The
+    /// commands run the same steps one by one to show their progress.
     ///
     /// # Errors
     /// If a tool is missing or does not build, with the remedy.

@@ -1,6 +1,6 @@
-//! Directory of a lab under `/run/ferrolb-lab`: its facts, its processes, and its owner. The kernel
-//! releases the owner's lock when its process ends, so any process can remove the lab of a killed
-//! owner.
+//! Directory of a lab under `/run/ferrolb-lab`: its facts, its processes, and its owner, which is a
+//! process that locks a file in the directory. The kernel releases the lock when the owner ends, so
+//! any process can remove the lab of a killed owner.
 
 use crate::setup::kubernetes::KubernetesVersion;
 use crate::topology::{self, CONTROL_PLANE, Families, Host, LabName};
@@ -18,8 +18,8 @@ const FACTS_FILE: &str = "lab.json";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LabFacts {
     pub nodes: u8,
-    /// IP families. Labs of older checkouts are dual stack; the default keeps them readable, so
-    /// that they do not count as abandoned.
+    /// IP families. A lab of an older checkout has no such fact and is dual stack. The default
+    /// keeps its facts readable, so that the lab does not count as abandoned.
     #[serde(default)]
     pub families: Families,
     /// kube-proxy's mode; `None` without kube-proxies.
@@ -69,7 +69,8 @@ impl LabFacts {
     }
 }
 
-/// A lab's directory, with the permission to change the lab while its owner file is locked.
+/// A lab's directory. While this value holds the lock of the owner file, this process may change
+/// the lab.
 #[derive(Debug)]
 pub struct LabState {
     pub name: LabName,
@@ -120,8 +121,8 @@ impl LabState {
         Ok(Self { name: name.clone(), path, _owner: None })
     }
 
-    /// Opens the directory of a lab with the permission to change it; `None` if there is no such
-    /// lab.
+    /// Locks the owner file of a lab and opens its directory for changes; `None` if there is no
+    /// such lab.
     ///
     /// # Errors
     /// If a live process owns the lab, with the pid of that process.
@@ -156,7 +157,7 @@ impl LabState {
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// Marks the lab as kept.
+    /// Marks the lab as kept, so that it keeps running after this process has ended.
     ///
     /// # Errors
     /// If the directory is not writable.
@@ -187,8 +188,8 @@ impl LabState {
     pub fn remove(&self) -> Result<()> {
         fs::remove_dir_all(&self.path)
             .with_context(|| format!("cannot remove {}", self.path.display()))?;
-        // The last lab also removes the common directory. While other labs exist this fails, as
-        // intended.
+        // After the last lab, this also removes the common directory. While other labs exist,
+        // `remove_dir` fails, as intended.
         let _ = fs::remove_dir(ROOT);
         Ok(())
     }
@@ -208,7 +209,7 @@ pub fn logs(name: &LabName) -> PathBuf {
     folder(name).join("logs")
 }
 
-/// Removes the temporary directories of processes that were killed while they created a lab's
+/// Removes the temporary directories that killed processes left while they created a lab's
 /// directory.
 ///
 /// # Errors

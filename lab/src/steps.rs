@@ -1,5 +1,5 @@
-//! Progress display of a long run: each step with its number, elapsed and usual time. On a terminal
-//! as a bar on a line that is redrawn; otherwise as plain lines, with a periodic line for a long
+//! Progress display of a long run: each step with its number, elapsed and usual time. A terminal
+//! shows a bar on a line that is redrawn. A log gets plain lines, and periodic lines during a long
 //! step.
 
 use crate::wait;
@@ -30,7 +30,8 @@ impl Steps {
         Self { total, started: 0, terminal: stderr().is_terminal() }
     }
 
-    /// Runs one step and shows it. `usual` is its measured duration on two cores.
+    /// Runs one step and shows its progress. `usual` is the duration of the step as measured on two
+    /// cores.
     ///
     /// # Errors
     /// If `work` fails.
@@ -69,8 +70,8 @@ impl Steps {
 fn draw(heading: &str, usual: Duration, end: &Receiver<()>) {
     let start = wait::now();
     loop {
-        // Read each time, because the window may have been resized. A wrapped line could not be
-        // overwritten.
+        // The width is read each time, because the window may have been resized. A wrapped line
+        // could not be overwritten.
         let columns = rustix::termios::tcgetwinsize(stderr())
             .map_or(DEFAULT_COLUMNS, |size| usize::from(size.ws_col));
         let _ = write!(

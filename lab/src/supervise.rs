@@ -43,8 +43,8 @@ pub(crate) fn supervise() -> Result<ExitCode> {
 /// Starts the worker and waits for its end. Returns `None` if this process received a signal first,
 /// and has ended all processes of the worker.
 async fn run_worker() -> Result<Option<ExitStatus>> {
-    // Registered before the worker starts: otherwise a signal in between would end this process
-    // without the worker.
+    // The handlers are registered before the worker starts. Otherwise an early signal would end
+    // this process, but not the worker.
     let mut signals =
         [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
     let [interrupt, terminate, hangup] = &mut signals;
@@ -53,7 +53,7 @@ async fn run_worker() -> Result<Option<ExitStatus>> {
     };
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--worker").args(std::env::args_os().skip(1)).current_dir(setup::repository());
-    // A process group of its own, so that it can be ended as a whole.
+    // The worker gets its own process group, so that its tools can be ended with it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut worker =
         tokio::process::Command::from(command).spawn().context("cannot start the worker")?;
@@ -86,7 +86,7 @@ async fn wait_group_ended(group: Pid) {
 /// Makes the kernel end this worker together with its supervisor.
 ///
 /// # Errors
-/// If the kernel rejects it.
+/// If the kernel rejects the request.
 pub(crate) fn end_with_parent() -> Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }

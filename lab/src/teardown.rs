@@ -1,7 +1,7 @@
-//! Stops a lab completely, even if another process started it, or if it has started only in part.
-//! Ends first the recorded processes, then all other processes in the namespaces, containers and
-//! machines of the lab. Then removes the namespaces, containers and machines, and at last the
-//! directories. A second run has no effect.
+//! Stops a lab completely, even if another process started the lab, or if only a part of the lab
+//! has started. Ends first the recorded processes, then all other processes in the namespaces,
+//! containers and machines of the lab. Then removes the namespaces, containers and machines, and at
+//! last the directories. A second run has no effect.
 
 use crate::cluster::groups;
 use crate::cluster::kubeadm::machine;
@@ -10,8 +10,8 @@ use crate::topology::LabName;
 use crate::{netns, process, run};
 use anyhow::{Context, Result};
 
-/// Maximum number of searches for processes in the namespaces: the first may miss a process that is
-/// just starting.
+/// Maximum number of searches for processes in the namespaces: one search may miss a process that
+/// is just starting.
 const SEARCHES_MAX: usize = 5;
 
 /// Stops the lab of this name; returns false if there is none.

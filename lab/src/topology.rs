@@ -1,5 +1,5 @@
-//! Topology of a lab: its names, addresses and interfaces, as text for `ip -batch`. Pure functions;
-//! used by the lab's builder and the tests.
+//! Topology of a lab: its names, addresses and interfaces, and the commands for `ip -batch` that
+//! create them. Pure functions; used by the lab's builder and the tests.
 
 pub mod routers;
 
@@ -239,14 +239,15 @@ fn decimal_digits_as_hex(octet: u8) -> u16 {
     (octet / 100) << 8 | (octet / 10 % 10) << 4 | (octet % 10)
 }
 
-/// Returns the `ip -batch` for the root namespace: a namespace for the switch and for each host.
+/// Returns the `ip -batch` commands for the root namespace: a namespace for the switch and for each
+/// host.
 pub fn batch_namespaces(lab: &LabName, hosts: &[Host]) -> String {
     let names = std::iter::once(SWITCH).chain(hosts.iter().map(|host| host.name.as_str()));
     names.map(|host| format!("netns add {}\n", lab.namespace(host))).collect()
 }
 
-/// Returns the `ip -batch` for the switch: the bridge of the LAN, and a veth link into each host's
-/// namespace, named after the host.
+/// Returns the `ip -batch` commands for the switch: the bridge of the LAN, and a veth link into
+/// each host's namespace, named after the host.
 pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
     let mut batch = "link set lo up\nlink add br0 type bridge\nlink set br0 up\n".to_owned();
     for host in hosts.iter().filter(|host| host.subnet == Subnet::Lan) {
@@ -258,7 +259,7 @@ pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
     batch
 }
 
-/// Returns the `ip -batch` for a host: its addresses.
+/// Returns the `ip -batch` commands for a host: its addresses.
 pub fn batch_host(host: &Host, families: Families) -> String {
     "link set lo up\nlink set eth0 up\n".to_owned()
         + &batch_addresses(host.addresses(), families, "eth0")
@@ -270,8 +271,8 @@ fn batch_addresses([v4, v6]: [IpAddr; 2], families: Families, link: &str) -> Str
     families.of(both).concat()
 }
 
-/// Returns the `ip -batch` for node `index`, in addition to [`batch_host`]: the pods' bridge and
-/// the routes to the other nodes' pods.
+/// Returns the `ip -batch` commands for node `index`, in addition to those of [`batch_host`]: the
+/// pods' bridge and the routes to the other nodes' pods.
 ///
 /// The bridge has a hardware address of its own. A bridge without one takes the lowest of its
 /// ports' addresses. When the pod of that port ends, other pods send their IPv6 replies to the old
@@ -291,16 +292,16 @@ pub fn batch_node(index: u8, nodes: u8, families: Families) -> String {
     batch
 }
 
-/// Returns the `ip -batch` for a node whose own programs connect to Services' addresses: a default
-/// route. A kernel without a route to an address sends nothing, and kube-proxy's rules never apply.
-/// The gateway of the default route does not forward.
+/// Returns the `ip -batch` commands for a node whose own programs connect to Services' addresses: a
+/// default route. A kernel without a route to an address sends nothing, and kube-proxy's rules
+/// never apply. The gateway of the default route does not forward.
 pub fn batch_default_route(families: Families) -> String {
     let routes = families.of(Host::client().addresses()).into_iter();
     routes.map(|client| format!("route add default via {client}\n")).collect()
 }
 
-/// Returns the `ip -batch` for the node of a new pod: its veth link into the pods' bridge. The
-/// interface is named by number, because a pod's name is too long.
+/// Returns the `ip -batch` commands for the node of a new pod: its veth link into the pods' bridge.
+/// The interface is named by number, because a pod's name is too long.
 pub fn batch_pod_link(lab: &LabName, name: &str, pod: u8) -> String {
     let namespace = lab.namespace(name);
     format!(
@@ -308,7 +309,7 @@ pub fn batch_pod_link(lab: &LabName, name: &str, pod: u8) -> String {
     )
 }
 
-/// Returns the `ip -batch` for a pod's own namespace.
+/// Returns the `ip -batch` commands for a pod's own namespace.
 pub fn batch_pod(index: u8, pod: u8, families: Families) -> String {
     let mut batch = "link set lo up\nlink set eth0 up\n".to_owned();
     batch += &batch_addresses(pod_addresses(index, pod), families, "eth0");

@@ -63,8 +63,8 @@ pub enum Ineligible {
     CannotServe,
     /// BGP: no Service with the address has an eligible endpoint of its family on any node.
     NoEndpoint,
-    /// BGP: no BGPPeer selects the node, accepts the address's family and is named by an
-    /// advertisement.
+    /// BGP: no BGPPeer fulfills all three conditions: the BGPPeer selects the node and accepts the
+    /// address's family, and an advertisement selects the BGPPeer.
     NoRouter,
     /// BGP: the advertisements together have more communities than a route may carry.
     TooManyCommunities,
@@ -81,16 +81,16 @@ pub struct ClusterView<'a> {
     advertisements: Vec<&'a L2Advertisement>,
 }
 
-/// Returns whether the exclude label has no effect because every Node has it, as on a new cluster
-/// with one node.
+/// Returns whether every Node has the exclude label, as on a new cluster with one node. The label
+/// then has no effect.
 pub fn every_node_is_excluded<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> bool {
     let mut nodes = nodes.into_iter().peekable();
     nodes.peek().is_some() && nodes.all(|node| node.excluded)
 }
 
 impl<'a> ClusterView<'a> {
-    /// Prepares all Nodes, pools and advertisements, each sorted by name. `ignore_label`: always
-    /// ignore the exclude label.
+    /// Prepares all Nodes, pools and advertisements, each sorted by name. If `ignore_label` is
+    /// true, the exclude label is always ignored.
     #[must_use]
     pub fn new(
         nodes: impl Iterator<Item = &'a Node> + Clone,

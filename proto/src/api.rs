@@ -110,7 +110,7 @@ pub enum ConditionStatus {
 }
 
 impl ConditionStatus {
-    /// Returns the value as the API writes it.
+    /// Returns the value as written in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -225,8 +225,8 @@ impl CustomResourceKind {
     }
 }
 
-/// Returns the name of the annotation, under the API group, in which the controller records the
-/// pool of a Service's addresses.
+/// Returns the name of the annotation in which the controller records the pool of a Service's
+/// addresses. The prefix of the name is the API group.
 #[must_use]
 pub fn pool_annotation(group: &str) -> String {
     format!("{group}/ip-allocated-from-pool")

@@ -1,6 +1,6 @@
 //! BGP: the routers with which a node has sessions, the prefixes that the node advertises, and the
-//! attributes that each router receives. Pure; used by the speakers' plans and the controller's
-//! conditions. The speaker translates the result into GoBGP's configuration.
+//! attributes that each router receives. Pure functions; used by the speakers' plans and the
+//! controller's conditions. The speaker translates the result into GoBGP's configuration.
 //!
 //! - [`sessions()`] selects the BGPPeers with which a node can have sessions at the same time.
 //! - [`routes()`] computes the routes that a node advertises in these sessions.

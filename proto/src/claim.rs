@@ -1,16 +1,16 @@
 //! Ownership protocol: decides which speaker owns which address on one network segment
 //! (docs/l2.md).
 //!
-//! Each interface has one machine, [`ClaimMachine`], which the interface's thread in the speaker
-//! runs, and in simulations the simulator. The machine contains the state of the other speakers on
-//! the segment (the peers), their claims, and the claims of this node.
+//! Each interface has one state machine, [`ClaimMachine`]. The interface's thread in the speaker
+//! runs it, and in simulations the simulator. The state machine contains the state of the other
+//! speakers on the segment (the peers), their claims, and the claims of this node.
 //!
 //! The ownership rule: if an election unit has no owner, or an owner with a worse rank, the
-//! candidates that may take it do so in order of rank. The candidate with position r claims the
-//! unit after r staggers. Of two owners, the one with the worse rank releases the unit when it
+//! candidates claim it in order of rank: the candidate with position r (from 0) claims the unit
+//! after r staggers. If two nodes own a unit, the one with the worse rank releases the unit when it
 //! receives the other one's claim, and not before.
 //!
-//! - [`peers`]: state of each peer, and admission of frames.
+//! - [`peers`]: state of each peer, and the check whether a received frame is accepted.
 //! - [`newcomers`]: the challenge that an unknown sender must pass.
 //! - [`claim_sets`]: replication of the peers' claim sets.
 //! - [`failure_detection`]: failure detection of peers.
@@ -57,15 +57,17 @@ use unit::UnitState;
 
 /// Shortest stagger between two candidates for the same unit.
 pub const STAGGER_MIN: Duration = Duration::from_millis(60);
-/// Time by which the stagger exceeds the hello interval, if the sum is longer than [`STAGGER_MIN`].
+/// Time that is added to the hello interval to compute the stagger, unless [`STAGGER_MIN`] is
+/// longer than the sum.
 pub const STAGGER_OVER_INTERVAL: Duration = Duration::from_millis(10);
 /// Hello interval of a node that owns no address, unless the configured interval is longer.
 pub const INTERVAL_IDLE: Duration = Duration::from_secs(1);
 /// Time after which the claims of a peer expire if no further frame of the peer confirms them. Also
-/// the time for which a peer that has refused an address is no candidate for it.
+/// the time for which a peer is no candidate for an address that it has refused: that it has
+/// released for another reason than a handover.
 pub const CLAIM_LIFETIME: Duration = Duration::from_secs(12);
-/// Length of a listen phase, in which a node claims nothing: before its first claim, and after a
-/// fence or a standby period.
+/// Length of a listen phase, in which a node only receives frames and claims nothing. A listen
+/// phase precedes the first claim of the node, and follows each fence and each standby period.
 pub const LISTEN_PHASE: Duration = Duration::from_secs(1);
 /// Maximum time that a leaving node waits for peers to take over its addresses.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,8 +77,8 @@ pub const PEERS_MAX: usize = 2048;
 /// Maximum number of tracked claims of one peer. Further claims are ignored, and counted in
 /// [`ClaimCounters::over_limit`].
 pub const CLAIMS_PER_PEER_MAX: usize = 65_536;
-/// Capacity that the output queue keeps after it was emptied. A burst of thousands of addresses
-/// needs far more, but only for a moment.
+/// Capacity, in outputs, that the output queue keeps when it is empty. A burst of thousands of
+/// addresses needs far more, but only for a moment.
 const OUTPUTS_KEPT: usize = 64;
 
 /// Parameters of a [`ClaimMachine`].
@@ -84,14 +86,15 @@ const OUTPUTS_KEPT: usize = 64;
 pub struct ClaimConfig {
     /// Name of this node.
     pub node: Box<str>,
-    /// Random number, new at every start, by which peers distinguish two runs of a speaker. Also
-    /// seeds the machine's random delays.
+    /// Random number, new at every start, by which peers distinguish two runs of a speaker. The
+    /// number also seeds the random delays of the state machine.
     pub epoch: u64,
     /// Hello interval while this node owns an address.
     pub hello_interval: Duration,
     /// Number of missed hellos after which a peer is suspected.
     pub hello_misses: u32,
-    /// Preempt delay (`--failback-delay`); `None` (`never`): this node's preempt delay never ends.
+    /// Preempt delay (`--failback-delay`); `None` (`never`) if this node's preempt delay never
+    /// ends.
     pub failback_delay: Option<Duration>,
 }
 
@@ -99,22 +102,23 @@ pub struct ClaimConfig {
 /// node. Each field sets the flag of the same name in [`Flags`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeState {
-    /// The node is being drained and hands over its addresses.
+    /// True if the node has an announcement drain, and therefore hands over its addresses.
     pub draining: bool,
-    /// kube-proxy of the node is unhealthy, or its health is not known yet.
+    /// True if kube-proxy of the node is unhealthy, or its health is not known yet.
     pub unhealthy: bool,
-    /// kube-proxy of the node was checked and is healthy.
+    /// True if kube-proxy of the node was checked and is healthy.
     pub health_checked: bool,
 }
 
 /// Inputs of [`ClaimMachine`].
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// All election units of this segment; the list replaces the previous one. The units are shared
-    /// with the caller, because 10,000 of them are the largest part of a speaker's memory.
+    /// All election units of this segment; the list replaces the previous one. The caller and the
+    /// state machine share each unit, because 10,000 units are the largest part of a speaker's
+    /// memory.
     Units(Vec<Arc<Unit>>),
     /// IDs of the hello keys with which this node can verify frames, newest first. Without a key,
-    /// the machine sends no frame and claims nothing.
+    /// the state machine sends no frame and claims nothing.
     Keys(Vec<u32>),
     /// The state of the node has changed to this value.
     NodeState(NodeState),
@@ -134,29 +138,30 @@ pub enum Input {
     /// A frame that no other input represents was received, which proves that this node is not
     /// isolated.
     FrameReceived,
-    /// An ARP or NDP frame assigns an address that this node owns or probes to a hardware address
-    /// of another host.
+    /// An ARP or NDP frame was received in which an address that this node owns or probes has the
+    /// hardware address of another host.
     ForeignFrame {
         /// IP address in the frame.
         address: IpAddr,
         /// Hardware address in the frame.
         mac: Mac,
-        /// The frame is an announcement or a request, not a reply to a request of this node.
+        /// True if the frame is an announcement or a request, false if it is a reply to a request
+        /// of this node.
         announced: bool,
     },
     /// A frame of another interface of this node was received, so both interfaces are on the same
     /// segment.
     SiblingInterface {
-        /// Whether the other interface becomes the active one, and this one the standby interface;
-        /// `false`: the reverse.
+        /// True if the other interface becomes the active one, and this one the standby interface.
+        /// False for the reverse.
         is_active: bool,
     },
     /// The main loop, which provides the units, has stalled (true) or resumed (false).
     MainLoopStalled(bool),
     /// The speaker is about to stop, and first hands over its addresses.
     Leave,
-    /// The interface is no longer used: release all addresses now, as there is no time to wait for
-    /// peers.
+    /// The interface is no longer used. The state machine releases all addresses at once, because
+    /// there is no time for a handover.
     InterfaceRemoved,
 }
 
@@ -177,11 +182,11 @@ pub enum Output {
     /// The address of the preceding [`Output::Start`] belonged to a failed peer, whose latest frame
     /// arrived this long ago.
     TookOver(Duration),
-    /// Repeat the full series of announcements of this address: this node still owns it after
-    /// another node claimed it or may have announced it.
+    /// Repeat the full series of announcements of this address, because another node has claimed it
+    /// or may have announced it, and this node still owns it.
     AnnounceSeries(IpAddr),
-    /// Announce this address once: this node still owns it, although another host has announced it
-    /// or may have done so.
+    /// Announce this address once, because another host has announced it or may have announced it,
+    /// and this node still owns it.
     Defend(IpAddr),
     /// Stop replying to requests for this address, and stop announcing it.
     Stop(IpAddr),
@@ -190,14 +195,14 @@ pub enum Output {
     LivenessProbe {
         /// An address that the peer claims.
         address: IpAddr,
-        /// MAC of the peer's latest frame.
+        /// Source MAC of the peer's latest frame.
         mac: Mac,
     },
-    /// Send an ARP probe for this address (RFC 5227 section 2.1.1), and report replies of the next
-    /// second as [`Input::ForeignFrame`].
+    /// Send an ARP probe for this address (RFC 5227 section 2.1.1), and report each reply within
+    /// the next second as [`Input::ForeignFrame`].
     ArpProbe(IpAddr),
-    /// Send requests to known hosts, because no frame is received. Any reply proves that this node
-    /// receives frames, and that its peers are silent.
+    /// Send ARP requests or neighbor solicitations to known hosts, because peers are silent. Any
+    /// reply proves that this node receives frames, and that the peers send none.
     ProbeNeighbors,
     /// The speaker may end: this node owns no address any more, or [`HANDOVER_TIMEOUT`] has passed.
     Finished,
@@ -216,8 +221,8 @@ pub struct ClaimCounters {
     pub proxied_failures: u64,
     /// Number of frames in which a foreign host uses an address that this node owns or probes.
     pub foreign_hosts: u64,
-    /// Number of frames in which a peer uses an address that this node owns or probes, without a
-    /// claim for it: the kernel of the peer replies.
+    /// Number of frames in which a peer uses an address that this node owns or probes, although the
+    /// peer does not claim it: the kernel of the peer replies.
     pub kernel_replies: u64,
     /// Number of times this node released all its addresses because it had stalled.
     pub fences: u64,
@@ -229,12 +234,13 @@ pub struct ClaimCounters {
     /// their sender.
     pub stale_frames: u64,
     /// Number of frames from a node, or a new epoch of a node, that has not passed a challenge.
-    /// Such frames come from newcomers, or are replayed recordings.
+    /// Such frames come from nodes that have just started, or are replayed recordings.
     pub unchallenged: u64,
     /// Number of frames that carry this node's own name: reflections, or frames of a second node
     /// with the same name.
     pub own_name_frames: u64,
-    /// Number of frames and claims that were ignored because a table was full.
+    /// Number of frames, claims, failing addresses and conflicts that were ignored because a table
+    /// was full.
     pub over_limit: u64,
 }
 
@@ -245,14 +251,14 @@ pub struct ClaimMachine {
     own: OwnState,
     peers: BTreeMap<Box<str>, Peer>,
     newcomers: BTreeMap<Box<str>, Newcomer>,
-    /// Time before which no newcomer expires.
+    /// Time before which no entry of `newcomers` expires.
     newcomers_due: Instant,
     /// State of each election unit, by the first address of the unit.
     units: BTreeMap<IpAddr, UnitState>,
     /// For each address, the first address of its unit, which is the key in `units`.
     unit_of: BTreeMap<IpAddr, IpAddr>,
-    /// Time of the next check of the peers' deadlines. The value may be too early; a check at that
-    /// time changes nothing.
+    /// Time of the next check of the peers' deadlines. The time may be too early; an early check
+    /// changes nothing.
     peers_due: Option<Instant>,
     /// Unowned addresses whose owner has failed, each with the time of the owner's latest frame.
     unowned: BTreeMap<IpAddr, Instant>,
@@ -262,7 +268,7 @@ pub struct ClaimMachine {
     defense_due: Option<Instant>,
     /// Earliest time of the next ARP probe, so that probes for many units do not flood the segment.
     next_probe: Instant,
-    /// Times at which units must be evaluated again, each with the key of its unit.
+    /// Times at which units must be evaluated again, each with the unit's key in `units`.
     timers: BTreeSet<(Instant, IpAddr)>,
     self_check: SelfCheck,
     outputs: VecDeque<Output>,
@@ -276,7 +282,7 @@ impl ClaimMachine {
     pub fn new(config: ClaimConfig, now: Instant) -> Self {
         Self {
             own: OwnState::new(&config, now),
-            // The state is never zero, because xorshift would never leave that state.
+            // The value must not be zero, because xorshift would never leave zero.
             random: config.epoch | 1,
             config,
             peers: BTreeMap::new(),
@@ -310,8 +316,8 @@ impl ClaimMachine {
         self.own.owned.keys().copied()
     }
 
-    /// Returns whether this is a standby interface: another interface of the node is active on the
-    /// same segment.
+    /// Returns whether this interface is a standby interface, because another interface of the node
+    /// is active on the same segment.
     #[must_use]
     pub const fn is_standby(&self) -> bool {
         self.own.standby_until.is_some()

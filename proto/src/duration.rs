@@ -77,7 +77,7 @@ mod tests {
             ("18446744073709551615m", Err(DurationError::TooLong)),
         ];
         for (text, expect) in cases {
-            assert_eq!(parse_duration(text), expect, "{text:?}");
+            assert_eq!(parse_duration(text), expect, "the text is {text:?}");
         }
     }
 

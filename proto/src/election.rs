@@ -18,10 +18,10 @@ use crate::wire::hello::Flags;
 pub struct Candidate {
     /// Name of the Node. All units share one allocation of the name.
     pub node: Arc<str>,
-    /// A Service of the unit has `externalTrafficPolicy: Local`, and all its eligible endpoints on
-    /// this node are terminating (soft rule 5).
+    /// True if a Service of the unit has `externalTrafficPolicy: Local`, and all its eligible
+    /// endpoints on this node are terminating (soft rule 5).
     pub terminating: bool,
-    /// The Node is cordoned or not Ready (soft rule 6).
+    /// True if the Node is cordoned or not Ready (soft rule 6).
     pub cordoned: bool,
     /// Sum of the weights of the matching `preferredNodeSelectors`; more is better.
     pub preference: u32,
@@ -37,7 +37,7 @@ pub struct Unit {
     pub addresses: Box<[IpAddr]>,
     /// Nodes that may announce the unit.
     pub candidates: Box<[Candidate]>,
-    /// Whether the node of this speaker can forward traffic to an eligible endpoint.
+    /// True if the node of this speaker can forward traffic to an eligible endpoint.
     pub can_serve_here: bool,
     /// Addresses whose endpoints on this node all fail their health check. The other nodes get this
     /// information from this node's hellos.
@@ -157,12 +157,15 @@ mod tests {
         for criterion in 0..CRITERIA {
             let (alone, all_later) =
                 (std::array::from_fn(|i| i == criterion), std::array::from_fn(|i| i > criterion));
-            assert!(rank_with(all_later, true) < rank_with(alone, true), "criterion {criterion}");
+            assert!(
+                rank_with(all_later, true) < rank_with(alone, true),
+                "criterion {criterion} outweighs all later ones"
+            );
         }
         let delay_only = std::array::from_fn(|i| i == 7);
         assert!(
             rank_with(delay_only, false) == rank_with([false; CRITERIA], false),
-            "the preempt delay counts only if requested"
+            "the preempt delay counts only if `count_preempt_delay` is true"
         );
     }
 

@@ -1,8 +1,8 @@
 //! Facts: small structs with the few fields of Kubernetes objects that FerroLB's components use.
 //!
 //! An object has two forms. The decoded object (`…Object`, or a type of [`crate::api`]) exists only
-//! while its event is decoded. The runtime's `watch` converts it into the fact, and the state
-//! stores only facts.
+//! while its event is decoded. The module `watch` of the crate `runtime` converts it into the fact,
+//! and the state stores only facts.
 
 mod address_request;
 mod bfd_profile;
@@ -59,8 +59,8 @@ pub use speaker::{FailingHealthCheck, Speaker, SpeakerInterface, SpeakerSession,
 
 /// A fact that a store finds by its key.
 pub trait Keyed {
-    /// [`Key`]; or only the name, for cluster-scoped objects and for objects that FerroLB reads in
-    /// one namespace only.
+    /// The type of the key: [`Key`], or `Box<str>` with only the name, for cluster-scoped objects
+    /// and for objects that FerroLB reads in one namespace only.
     type Key: Ord + Clone + From<Key>;
 
     /// Returns the key of the fact's object.
@@ -95,8 +95,8 @@ keyed! {
 
 /// The status of a FerroLB custom resource, as read from the API server.
 ///
-/// Any two values are equal. Facts are compared to detect that an object requests something else,
-/// and a status requests nothing.
+/// Any two values compare as equal. Two versions of a fact that differ only in the status are
+/// therefore equal, and a change of the status alone is not reported as a change.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedStatus<S>(pub S);
 

@@ -1,9 +1,9 @@
 //! Leader lease: decides which of several replicas may write, by compare-and-swap on one
 //! `coordination.k8s.io/v1` Lease.
 //!
-//! One machine per process, run by the controller's lease driver. The driver reads the Lease, and
-//! replaces it with the `resourceVersion` that it read, so the API server rejects the slower of two
-//! writers.
+//! Each process has one state machine, which the controller's lease driver runs. The driver reads
+//! the Lease, and replaces it with the `resourceVersion` that it read, so the API server rejects
+//! the slower of two writers.
 //!
 //! A replica regards a lease as expired if its holder and renew time have not changed for the
 //! lease's duration, measured by the replica's own monotonic clock. The times in the Lease are
@@ -13,10 +13,10 @@
 //! lost. A leader whose clock stood still (a paused virtual machine) detects the new leader at its
 //! next renewal.
 //!
-//! If the Lease is deleted, the leader creates it again at once. Other replicas first wait for its
-//! duration, because the deleted Lease may have had another leader than the one that they read. A
-//! replica that has never read a Lease does not wait. If the Lease is deleted while such a replica
-//! starts, two replicas may write until the leader's next renewal.
+//! If the Lease is deleted, the leader creates it again at once. Other replicas first wait for the
+//! lease's duration, because the deleted Lease may have had another leader than the one that they
+//! read. A replica that has never read a Lease does not wait. If the Lease is deleted while such a
+//! replica starts, two replicas may write until the leader's next renewal.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Placeholder for the unknown holder of a Lease that was deleted. No process has this identity.
 const UNKNOWN_HOLDER: &str = "?";
 
-/// Parameters of a machine, with `retry < renew_deadline < duration`.
+/// Parameters of a [`LeaderLease`]. Each process must set `retry < renew_deadline < duration`.
 #[derive(Clone, Debug)]
 pub struct LeaseConfig {
     /// Identity of this process. No other process has the same one, and a restarted process has a
@@ -50,7 +50,7 @@ pub struct LeaseConfig {
 pub struct LeaseRecord {
     /// `spec.holderIdentity`; empty if released.
     pub holder: Box<str>,
-    /// `spec.renewTime` as text. The machine only checks whether it has changed.
+    /// `spec.renewTime` as text. [`LeaderLease`] only checks whether the text has changed.
     pub renew_time: Box<str>,
     /// `spec.leaseDurationSeconds`; zero if absent.
     pub duration: Duration,
@@ -67,7 +67,7 @@ impl LeaseRecord {
     }
 }
 
-/// Inputs of the machine. The driver responds to each [`LeaseOutput::Read`] and
+/// Inputs of [`LeaderLease`]. The driver responds to each [`LeaseOutput::Read`] and
 /// [`LeaseOutput::Write`] with exactly one of the first four inputs, in bounded time.
 #[derive(Clone, Debug)]
 pub enum LeaseInput {
@@ -93,12 +93,12 @@ pub struct LeaseWrite {
     pub holder: Box<str>,
     /// `spec.leaseTransitions`.
     pub transitions: u32,
-    /// Whether this write makes this replica the holder, so that the driver must set
+    /// True if this write makes this replica the holder, so that the driver must set
     /// `spec.acquireTime`.
     pub sets_acquire_time: bool,
 }
 
-/// Outputs of the machine.
+/// Outputs of [`LeaderLease`] for the lease driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseOutput {
     /// Read the Lease.
@@ -121,7 +121,7 @@ struct ObservedRecord {
     since: Instant,
 }
 
-/// State machine of one process; see the module documentation.
+/// State machine that decides whether this process may write; see the module documentation.
 #[derive(Debug)]
 pub struct LeaderLease {
     config: LeaseConfig,
@@ -130,7 +130,7 @@ pub struct LeaderLease {
     requested_at: Option<Instant>,
     /// Time at which the next request is due.
     next_request: Instant,
-    /// Whether no request has failed since `observed` was read or written, so that a write may
+    /// True if no request has failed since `observed` was read or written, so that a write may
     /// follow without another read.
     is_current: bool,
     /// While this replica leads: time at which the latest successful renewal was sent.
@@ -142,7 +142,7 @@ pub struct LeaderLease {
 }
 
 impl LeaderLease {
-    /// Makes a machine that reads the Lease at its first tick.
+    /// Creates a state machine that requests a read of the Lease at its first tick.
     #[must_use]
     pub const fn new(config: LeaseConfig, now: Instant) -> Self {
         Self {
@@ -257,7 +257,7 @@ impl LeaderLease {
     }
 
     /// Continues the release of the lease while the process stops: reads the Lease if necessary,
-    /// writes it without a holder, and then reports the end.
+    /// writes it without a holder, and then outputs [`LeaseOutput::Released`].
     fn release(&mut self, now: Instant) {
         if self.requested_at.is_some() {
             return;

@@ -39,20 +39,20 @@ pub use time::Instant;
 ///
 /// The driver calls [`handle`](Machine::handle) with one input and the time at which the input
 /// happened. Then it calls [`poll`](Machine::poll) until the result is `None`. Then it waits for
-/// the next input or until [`deadline`](Machine::deadline), whichever is first; at the deadline it
-/// calls [`tick`](Machine::tick). A machine does nothing by itself and never fails: invalid input
-/// is counted and dropped.
+/// the next input or until [`deadline`](Machine::deadline), whichever comes first; at the deadline
+/// it calls [`tick`](Machine::tick). A state machine does nothing by itself and never fails:
+/// invalid input is counted and dropped.
 pub trait Machine {
-    /// Enum of all events that the machine handles.
+    /// Enum of all events that the state machine handles.
     type Input;
-    /// Enum of all actions and reports that the machine passes to its driver.
+    /// Enum of all actions and reports that the state machine passes to its driver.
     type Output;
 
     /// Handles one input that happened at `now`, which is never earlier than in a previous call.
     fn handle(&mut self, input: Self::Input, now: Instant);
 
-    /// Executes every timer that is due at or before `now`. A call before the deadline changes
-    /// nothing.
+    /// Performs the actions of every timer that is due at or before `now`. A call before the
+    /// deadline changes nothing.
     fn tick(&mut self, now: Instant);
 
     /// Removes and returns the oldest pending output. If there is none, returns `None` until

@@ -81,7 +81,7 @@ pub struct AddressRange {
     last: u128,
 }
 
-/// Why a text is not an [`AddressRange`]. The messages are for the author of the pool.
+/// The reason why a text is not an [`AddressRange`]. The messages are for the author of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseRangeError {
     /// The text contains no valid address.
@@ -206,8 +206,8 @@ impl fmt::Display for AddressRange {
     }
 }
 
-/// A set of addresses of both families: disjoint intervals that are not adjacent. The map holds the
-/// last address of each interval under its first one.
+/// A set of addresses of both families, stored as intervals that neither overlap nor are adjacent.
+/// The key of an interval is its first address, and the value is its last address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressSet {
     intervals: BTreeMap<(Family, u128), u128>,

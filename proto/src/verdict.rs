@@ -47,8 +47,8 @@ impl Verdict {
     }
 }
 
-/// Locations of a Service's eligible endpoints of one family: on any node, on this node, and on
-/// this node without terminating.
+/// Locations of a Service's eligible endpoints of one family. The fields are true if at least one
+/// endpoint is on any node, on this node, and on this node without terminating.
 #[derive(Clone, Copy, Default)]
 struct EligibleEndpoints {
     anywhere: bool,
@@ -73,12 +73,12 @@ impl EligibleEndpoints {
 
 /// Returns the verdict on `node` for a Service with this policy and with announced addresses of
 /// these `families`. `endpoints` are the endpoints of all its EndpointSlices, and `condition`
-/// decides which of them are eligible. `failing` lists the families of which all endpoints on the
-/// node fail their health check, as the node reports.
+/// decides which of them are eligible. `failing` lists the families whose endpoints on the node all
+/// fail their health check, as the node reports.
 ///
 /// kube-proxy forwards an address only to endpoints of the same family, so the worst family
-/// decides. If a family has no eligible endpoint on any node but another family has one, the
-/// verdict ignores the former, so that the latter is still announced.
+/// decides. A family that has no eligible endpoint on any node does not count if another family has
+/// one, so that the addresses of the other family are still announced.
 pub fn verdict<'a>(
     policy: TrafficPolicy,
     condition: EndpointCondition,

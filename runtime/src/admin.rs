@@ -130,8 +130,8 @@ pub struct Companion {
 }
 
 impl Companion {
-    /// Returns the companion with this path, initially unhealthy, and the flag that the program
-    /// sets while the companion is healthy.
+    /// Returns the companion whose health is reported at this path, and the flag that the program
+    /// sets while the companion is healthy. Initially, the flag is not set.
     #[must_use]
     pub fn new(path: &'static str) -> (Self, Arc<AtomicBool>) {
         let healthy = Arc::<AtomicBool>::default();
@@ -256,7 +256,7 @@ async fn respond_to<B>(
             Some(_) if !is_on_node(peer) => {
                 page(StatusCode::FORBIDDEN, TEXT_TYPE, LOCAL_CLIENTS_ONLY)
             }
-            // A HEAD request only checks whether the path exists.
+            // A HEAD request only checks whether the path exists, and does not trigger the action.
             Some(_) if *request.method() == Method::HEAD => page(StatusCode::OK, TEXT_TYPE, ""),
             // A stalled main loop cannot execute the action.
             Some(_) if !shared.watchdog.is_alive(now) => {
@@ -267,8 +267,8 @@ async fn respond_to<B>(
     })
 }
 
-/// Returns the response with the companion's health. A stalled main loop does not check the
-/// companion, so the companion then counts as unhealthy.
+/// Returns the response with the companion's health. While the main loop is stalled, it does not
+/// check the companion, so the companion counts as unhealthy.
 fn companion_health(shared: &Shared, now: Instant) -> Response<Full<Bytes>> {
     let healthy = shared
         .companion

@@ -1,6 +1,6 @@
 //! The availability of the API server, logged once: one WARN when the server becomes unavailable,
 //! one INFO when it is available again, and DEBUG for each failure in between. While an API server
-//! starts or stops, it replies to only some requests. Therefore short changes are not all logged.
+//! starts or stops, it replies to only some requests. Therefore, not every short change is logged.
 //!
 //! [`ApiHealth`] is a layer under the client ([`ApiHealth::observe`]) and therefore sees every
 //! request of every watch and writer. None of these needs to report or log an unreachable API
@@ -34,12 +34,12 @@ pub struct ApiHealth {
     responding: Gauge,
 }
 
-/// The availability, and which changes of it were logged.
+/// The availability, and the changes of the availability that were logged.
 #[derive(Clone, Copy, Debug, Default)]
 struct Availability {
-    /// Whether the latest request got no reply.
+    /// True if the latest request got no reply.
     unavailable: bool,
-    /// Whether the current failure was logged. True until the recovery is logged.
+    /// True from the log line of a failure until the log line of the recovery.
     failure_logged: bool,
     /// The time at which a recovery was logged most recently.
     recovery_logged_at: Option<Instant>,
@@ -168,13 +168,13 @@ mod tests {
             health.observe(&response(200));
             assert!(!health.is_unavailable());
         });
-        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert_eq!(lines.len(), 2, "the log is {lines:#?}");
         assert!(
             lines[0].starts_with("WARN") && lines[0].contains("connection refused"),
-            "{}",
+            "the first log line is {}",
             lines[0]
         );
-        assert!(lines[1].starts_with("INFO"), "{}", lines[1]);
+        assert!(lines[1].starts_with("INFO"), "the second log line is {}", lines[1]);
         assert_eq!(health.failures.get(), 3);
         assert_eq!(health.responding.get(), 1);
     }
@@ -191,7 +191,7 @@ mod tests {
                 assert!(!health.is_unavailable());
             }
         });
-        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert_eq!(lines.len(), 2, "the log is {lines:#?}");
         let lines = logged(|| {
             health.observe_at(&response(503), at(4_999));
             health.observe_at(&response(503), at(5_000));
@@ -209,7 +209,7 @@ mod tests {
         {
             let health = ApiHealth::new(&mut Registry::default());
             health.observe(&response(code));
-            assert_eq!(health.is_unavailable(), unavailable, "{code}");
+            assert_eq!(health.is_unavailable(), unavailable, "the status code is {code}");
         }
     }
 }

@@ -30,7 +30,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Returns how long to wait after a failure at `now` before the next attempt.
+    /// Returns the time to wait between a failure at `now` and the next attempt.
     #[must_use]
     pub fn next_delay(&mut self, now: Instant) -> Duration {
         if self.failed_at.is_some_and(|failed_at| now.since(failed_at) >= RETRY_FORGET_AFTER) {
@@ -64,7 +64,7 @@ mod tests {
             let delay = backoff.next_delay(now);
             assert!(
                 delay >= delay_min && delay <= RETRY_DELAY_LONGEST,
-                "{delay:?} after {delay_min:?}"
+                "the delay {delay:?} is at least {delay_min:?} and within the limit"
             );
             delay_min = (delay_min * 2).min(RETRY_DELAY_MAX);
             now = now + delay;

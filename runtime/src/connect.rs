@@ -50,8 +50,8 @@ pub enum ConnectError {
          with a ServiceAccount"
     )]
     InCluster(#[source] InClusterError),
-    /// The credentials were read but cannot be used: a certificate or key is invalid, or they
-    /// require a proxy.
+    /// The credentials were read but cannot be used: a certificate or key is invalid, or the
+    /// credentials require a proxy.
     #[error("the credentials for the API server are not valid")]
     Client(#[source] kube::Error),
 }
@@ -111,8 +111,8 @@ type ApiService = BoxService<Request<Body>, Response<Incoming>, BoxError>;
 /// kube.
 fn low_latency_client(mut config: Config) -> Result<ClientBuilder<ApiService>, kube::Error> {
     if config.proxy_url.is_some() {
-        // FerroLB is built without kube's support for proxies. kube's own constructor returns the
-        // error for a proxy.
+        // FerroLB is built without kube's support for proxies. For credentials with a proxy, kube's
+        // own constructor returns the error.
         drop(ClientBuilder::try_from(config.clone())?);
     }
     let token = token_file(&mut config)
@@ -193,7 +193,7 @@ mod tests {
         let result = result.unwrap();
         assert!(
             matches!(&result, Err(kube::Error::Api(status)) if status.code == 503),
-            "{result:?}"
+            "the result is {result:?}"
         );
         assert!(health.is_unavailable());
     }
@@ -207,7 +207,10 @@ mod tests {
         config.auth_info.token_file = Some(path.display().to_string());
         let missing =
             client(config.clone(), &ApiHealth::new(&mut Registry::default())).err().unwrap();
-        assert!(matches!(missing, ConnectError::Client(kube::Error::Auth(_))), "{missing:?}");
+        assert!(
+            matches!(missing, ConnectError::Client(kube::Error::Auth(_))),
+            "the error is {missing:?}"
+        );
         std::fs::write(&path, "first\n").unwrap();
         let client = client(config, &ApiHealth::new(&mut Registry::default())).unwrap();
         let mut sent_tokens = Vec::new();
@@ -278,10 +281,18 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
         assert_eq!(results[1].as_ref().unwrap(), "https://192.0.2.1:6443/");
         assert!(
             matches!(results[2], Err(KubeconfigError::CurrentContextNotSet)),
-            "{:?}",
+            "the result is {:?}",
             results[2]
         );
-        assert!(matches!(results[3], Err(KubeconfigError::Parse(_))), "{:?}", results[3]);
-        assert!(matches!(results[4], Err(KubeconfigError::ReadConfig(..))), "{:?}", results[4]);
+        assert!(
+            matches!(results[3], Err(KubeconfigError::Parse(_))),
+            "the result is {:?}",
+            results[3]
+        );
+        assert!(
+            matches!(results[4], Err(KubeconfigError::ReadConfig(..))),
+            "the result is {:?}",
+            results[4]
+        );
     }
 }

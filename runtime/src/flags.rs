@@ -210,7 +210,7 @@ mod tests {
         ];
         for (flag, expect) in cases {
             let error = parse(&[flag]).unwrap_err();
-            assert!(error.contains(expect), "{flag}: {error}");
+            assert!(error.contains(expect), "the error of {flag} contains {expect:?}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The parts that every FerroLB process has, and none that only one process has.
+//! The parts of the I/O layer that the speaker and the controller share.
 //!
 //! - [`flags`]: the flags of both programs.
 //! - [`logs`]: structured logs on stderr.

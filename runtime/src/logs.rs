@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(
                 targets(level).would_enable(target, &event_level),
                 expect,
-                "{level:?} {target} {event_level}"
+                "the log level is {level:?}, and an event of {target} has {event_level}"
             );
         }
     }

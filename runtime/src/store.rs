@@ -18,8 +18,9 @@ use ferrolb_proto::facts::{Key, Keyed};
 
 use crate::watch::Change;
 
-/// Objects by key, each with the number of the list that was the latest one when the watch last
-/// reported the object. At the end of a list, objects with an older number are removed.
+/// Objects by key. Lists have ascending numbers. Each object has the number of the list that was
+/// the latest one when the watch last reported the object. At the end of a list, objects with a
+/// lower number are removed.
 ///
 /// Values are boxed, because about half of the slots in the nodes of a `BTreeMap` are empty.
 #[derive(Debug)]
@@ -120,8 +121,8 @@ impl<K: Ord + Clone + From<Key>, V> Store<K, V> {
         self.objects.values_mut().map(|entry| &mut entry.1)
     }
 
-    /// Returns all keys in order, starting with the first one after `key`. After the largest key
-    /// follow the smallest one and all others up to `key`.
+    /// Returns all keys in circular order: first those after `key`, then the smallest one and all
+    /// others up to `key`.
     pub fn keys_after(&self, key: &K) -> impl Iterator<Item = &K> {
         let later = self.objects.range((Bound::Excluded(key), Bound::Unbounded));
         later.chain(self.objects.range(..=key)).map(|(key, _)| key)

@@ -38,8 +38,8 @@ use watch_errors::WatchErrors;
 pub use decode_errors::{DECODE_ERRORS_MAX, DecodeErrorLog};
 pub use starter::WatchStarter;
 
-/// The most events in a program's queue. A full queue delays the watches and, through TCP, the API
-/// server. No event is dropped.
+/// The maximum number of events in a program's queue. A full queue delays the watches and, through
+/// TCP, the API server. No event is dropped.
 pub const EVENT_QUEUE_MAX: usize = 1_024;
 /// The time for which the API server keeps one watch request open. A connection that has failed
 /// silently is detected within this time and 5 s more.

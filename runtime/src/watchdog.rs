@@ -1,6 +1,6 @@
-//! Liveness and readiness of the program, shared in an `Arc`. The main loop, and watches that the
-//! API server refuses, write them; the admin threads read them. The locks are held only to copy or
-//! replace a string, and only in the I/O layer.
+//! Liveness and readiness of the program, shared in an `Arc`. The main loop and the watches write
+//! these values; the admin threads read them. The locks are held only to copy or replace a string,
+//! and only in the I/O layer.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,8 @@ pub struct Watchdog {
     heartbeat_nanos: AtomicU64,
     /// The reason why the program is not ready; `None` if it is ready.
     not_ready: Mutex<Option<String>>,
-    /// The watches that the API server refuses at present, by the plural of their kind.
+    /// The watches that the API server refuses at present. The key is the plural of the watch's
+    /// kind.
     refused: Mutex<BTreeMap<&'static str, LoggedRefusal>>,
 }
 
@@ -75,8 +76,8 @@ impl Watchdog {
             <= HEARTBEAT_AGE_MAX
     }
 
-    /// Returns the time at which the main loop counts as stalled unless it sends a heartbeat
-    /// before.
+    /// Returns the time at which the main loop counts as stalled unless it sends another heartbeat
+    /// before that time.
     #[must_use]
     pub fn stalled_at(&self) -> Instant {
         Instant::from_nanos(self.heartbeat_nanos.load(Ordering::Relaxed)) + HEARTBEAT_AGE_MAX
@@ -97,8 +98,8 @@ impl Watchdog {
         should_log
     }
 
-    /// Records that the API server accepts the watch of `what`. Returns whether it refused that
-    /// watch before.
+    /// Records that the API server accepts the watch of `what`. Returns whether the API server
+    /// refused that watch before.
     pub fn accepted(&self, what: &str) -> bool {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(what).is_some()
     }

@@ -26,10 +26,10 @@ const CHANGED_SERVICES: usize = 10;
 /// The API server's limit for all annotations of an object, minus space for their keys
 /// (`apimachinery`, `TotalAnnotationSizeLimitB`).
 const ANNOTATIONS_BYTES: usize = 255 * 1024;
-/// The size of an object: labels, external IPs and ports have no limit except etcd's for a whole
-/// object (`--max-request-bytes`).
+/// The size of the largest objects, in bytes. Labels, external IPs and ports have no limit except
+/// etcd's for a whole object (`--max-request-bytes`).
 const OBJECT_BYTES: usize = 1_500_000;
-/// The most memory that a watch of such objects may take, in bytes.
+/// The limit for the memory that a watch of such objects takes, in bytes.
 const PEAK_MAX: usize = 10_000_000;
 
 static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -65,7 +65,7 @@ fn service(n: usize, Fields { service_type, metadata, spec }: &Fields) -> String
     )
 }
 
-/// The type of a Service, and the JSON texts of its large fields, which begin with a comma.
+/// The type of a Service, and the JSON texts of its large fields. Each text begins with a comma.
 #[derive(Default)]
 struct Fields {
     service_type: &'static str,
@@ -151,8 +151,8 @@ fn server(services: usize, fields: Arc<Fields>) -> Client {
     Client::new(service, "default")
 }
 
-/// Returns the most bytes that were allocated at a time until the list and the changes after it
-/// were read, with all facts kept.
+/// Returns the largest number of bytes that were allocated at one time while a watch read the list
+/// and the changes after it. All facts stay in memory.
 async fn peak_memory(services: usize, fields: Fields) -> usize {
     let client = server(services, Arc::new(fields));
     let (events, mut queue) = mpsc::channel(EVENT_QUEUE_MAX);
@@ -210,5 +210,5 @@ async fn a_list_of_large_objects_needs_the_memory_of_one_object() {
             above_limit.push(case);
         }
     }
-    assert!(above_limit.is_empty(), "more than {PEAK_MAX} bytes: {above_limit:?}");
+    assert!(above_limit.is_empty(), "these cases take more than {PEAK_MAX} bytes: {above_limit:?}");
 }

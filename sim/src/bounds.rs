@@ -1,13 +1,13 @@
-//! Bounds of a run's outages and moves, and the results of the prototype: an earlier simulation of
-//! the ownership protocol's rules.
+//! Bounds for the outages and moves of a run, and the results of the prototype, which was an
+//! earlier simulation of the ownership protocol's rules.
 
-/// Bounds of one scenario; times in milliseconds.
+/// Bounds for one scenario; times in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct ScenarioBounds {
     /// Maximum time for which a unit has no owner although a candidate receives its peers' frames.
     pub unowned: u64,
-    /// Additional time without an owner for each candidate that is unreachable when its turn to
-    /// claim comes.
+    /// Additional time for which a unit may have no owner, for each candidate that is unreachable
+    /// when its turn to claim comes.
     pub per_unreachable_candidate: u64,
     /// Maximum time for which a unit has two owners after a node took it.
     pub double_owner_after_take: u64,
@@ -20,13 +20,13 @@ pub struct ScenarioBounds {
     /// Maximum number of fences of all nodes together. A fence is the release of all units by a
     /// node that has stalled. None: fences are not checked.
     pub fences: Option<u64>,
-    /// Whether the rate of address defenses is checked, because only a foreign host causes them in
-    /// this scenario.
+    /// True if the checker limits the rate of address defenses. This requires a scenario in which
+    /// only a foreign host causes address defenses.
     pub defenses: bool,
     /// Number of times that every node loses every other node and finds it again.
     pub reunions: usize,
-    /// Whether a node may take an address only from an owner that was silent for the time of a
-    /// failure detection.
+    /// True if a node may take an address only from an owner that was silent for at least the time
+    /// of a failure detection.
     pub takes_only_after_failure: bool,
 }
 
@@ -34,7 +34,7 @@ pub struct ScenarioBounds {
 const TWO_HELLOS_MS: u64 = 110;
 
 impl ScenarioBounds {
-    /// Bounds of a planned change: a unit has no owner only while a frame is in transit or a lost
+    /// Bounds for a planned change: a unit has no owner only while a frame is in transit or a lost
     /// frame is repeated.
     pub const fn planned() -> Self {
         Self {
@@ -51,12 +51,12 @@ impl ScenarioBounds {
         }
     }
 
-    /// Bounds of a network segment on which frames are lost, but which has no other fault.
+    /// Bounds for a network segment on which frames are lost, but which has no other fault.
     pub const fn calm() -> Self {
         Self { unowned: 0, moves: Some(0), takes_only_after_failure: true, ..Self::planned() }
     }
 
-    /// Bounds of a node failure that other nodes detect by missing hellos: suspicion after 150 ms,
+    /// Bounds for a node failure that other nodes detect by missing hellos: suspicion after 150 ms,
     /// failure after 40 ms more, a stagger, and a frame's delay.
     pub const fn failure() -> Self {
         Self { unowned: 250, ..Self::planned() }
@@ -66,12 +66,14 @@ impl ScenarioBounds {
         Self { unowned, ..self }
     }
 
-    /// Allows and checks defenses of an address: a foreign host announces an owned address.
+    /// Limits the rate of address defenses, for a scenario in which a foreign host announces an
+    /// owned address.
     pub const fn checks_defenses(self) -> Self {
         Self { defenses: true, ..self }
     }
 
-    /// Allows that many nodes lose each other at once and find each other again, `reunions` times.
+    /// Allows a scenario in which all nodes lose each other at once and find each other again,
+    /// `reunions` times.
     pub const fn reunions(self, reunions: usize) -> Self {
         Self { per_unreachable_candidate: 60, reunions, ..self }
     }
@@ -109,7 +111,7 @@ const HELLO_INTERVAL_MS: u64 = 50;
 
 impl ScenarioBounds {
     /// Scales the bounds to a segment of another size. More nodes allow more moves, because each
-    /// node that learns of a change late takes a unit once. More nodes also allow longer times
+    /// node that receives a change late takes a unit once. More nodes also allow longer times
     /// without an owner, because more of them may be unreachable when their turns come. With many
     /// owners, hello intervals are longer, and so are the times that depend on them.
     pub(super) fn scaled_to(self, nodes: usize, units: usize) -> Self {
@@ -137,8 +139,8 @@ impl ScenarioBounds {
     }
 }
 
-/// Results of the prototype for a scenario: the longest time without an owner, and the longest time
-/// with two owners above 60 ms.
+/// Results of the prototype for a scenario, in milliseconds: the longest time without an owner, and
+/// the longest time with two owners, of which only times above 60 ms count.
 #[derive(Clone, Copy, Debug)]
 pub struct PrototypeResult {
     pub unowned: u64,
@@ -149,19 +151,20 @@ pub(super) const fn prototype_result(unowned: u64, double_owner: u64) -> Option<
     Some(PrototypeResult { unowned, double_owner })
 }
 
-/// Number of owners above which the hello interval grows, so that all owners together send at most
-/// 20 hellos per second times this number.
+/// Maximum number of owners that all send a hello every 50 ms. With more owners, the hello interval
+/// grows, so that all owners together send at most 20 times this number of hellos per second.
 const OWNERS_AT_SHORT_INTERVAL_MAX: usize = 40;
 
 /// Maximum number of frames that a node sends to another node when it loses that node or finds it
 /// again: challenges, responses, requests for lists, and lists.
 const FRAMES_PER_REUNION: usize = 8;
 
-/// Returns the maximum number of frames of a segment of this size in a run:
+/// Returns the maximum number of frames in a run of `seconds` on a segment with `nodes` and
+/// `units`, which is the sum of:
 ///
-/// - the hellos of owners and of other nodes, and half of that for other frames;
+/// - the hellos of owners and of other nodes, and half of their number for other frames;
 /// - a margin of 15 frames per second;
-/// - the frames of a failure detection by all nodes, and of each reunion of two nodes.
+/// - the frames of one failure detection by all nodes, and of each reunion of two nodes.
 pub(super) fn frames_max(nodes: usize, units: usize, reunions: usize, seconds: f64) -> f64 {
     let owners = nodes.min(units).min(OWNERS_AT_SHORT_INTERVAL_MAX);
     let reunion_frames = (nodes + nodes * nodes * reunions) * FRAMES_PER_REUNION;

@@ -1,4 +1,4 @@
-//! Scenario of overlapping faults: each starts without waiting for the end of the previous one.
+//! Scenario of overlapping faults: each fault may start before the previous one has ended.
 
 use super::isolation::{isolate, receives_nothing, split};
 use super::planned;

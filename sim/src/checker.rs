@@ -13,18 +13,19 @@ const BURST_WINDOW: Duration = Duration::from_secs(5);
 /// Minimum time from a node's last frame to the detection of its failure: three hellos may be
 /// missing, and then two challenges are sent.
 pub(super) const FAILURE_DETECTION_MIN: Duration = Duration::from_millis(180);
-/// Time after a move within which clients have received an announcement, even if the first ones are
-/// lost.
+/// Time from a move until all clients have received an announcement, even if the first
+/// announcements are lost.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(500);
-/// Minimum interval of defenses (RFC 5227 section 2.4).
+/// Minimum time between two defenses of an address (RFC 5227 section 2.4).
 const DEFENSE_INTERVAL_MIN: Duration = Duration::from_secs(10);
-/// Number of challenges without a reply before a failure detection.
+/// Minimum number of challenges without a response before a node detects a failure.
 const CHALLENGES_MIN: u32 = 2;
-/// Maximum time without an owner if one node remains, in milliseconds. The remaining node must
-/// first find out whether it is itself the one that receives nothing.
+/// Maximum time in milliseconds for which a unit has no owner if one node remains. This node must
+/// first find out whether the other nodes have failed or it receives no frames itself.
 const UNOWNED_WITH_ONE_NODE_MAX_MS: u64 = 1_300;
-/// Time in milliseconds for which the remaining node waits for the turn of each other member, if it
-/// receives clients' frames but no frame of a member. [`IDLE_FAILURE_MAX_MS`] limits the total.
+/// Time in milliseconds for which the remaining node waits for each other member's turn to claim,
+/// if the node receives clients' frames but no frame of a member. [`IDLE_FAILURE_MAX_MS`] limits
+/// the total.
 const TURN_MS: u64 = 60;
 /// Maximum time in milliseconds until a node has detected the failure of members without units:
 /// these send a hello every second, and three may be missing.
@@ -36,9 +37,10 @@ const VIOLATIONS_MAX: usize = 20;
 /// A rule that holds in every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// A unit has an owner again within the bound, if a candidate receives its peers' frames.
+    /// A unit without an owner has one again within the bound, if a candidate receives its peers'
+    /// frames.
     Unowned,
-    /// At a handover, a unit has two owners for a short time at most.
+    /// At a handover, a unit has two owners for no longer than the bound.
     HandOver,
     /// After a split ends, a unit has two owners for no longer than the bound.
     Heal,
@@ -60,14 +62,14 @@ pub enum Rule {
     FalseFence,
     /// A node that was halted for longer than the failure detection time fences itself.
     Fence,
-    /// A node that continues after a stop does not reply for units that another node has taken in
-    /// the meantime.
+    /// A node whose process was stopped and continues does not reply for units that another node
+    /// has taken in the meantime.
     AnswerLease,
-    /// No node claims before it has listened.
+    /// No node claims an address before its listen phase after the start has ended.
     Listen,
     /// At the end of a run, each unit has one owner, which owns all addresses of the unit.
     End,
-    /// At the end of a run, every client's cache contains the owner.
+    /// At the end of a run, every client's neighbor cache contains the owner of each unit.
     Cache,
     /// The number of frames in a run does not exceed the bound.
     Rate,
@@ -119,10 +121,10 @@ enum Ownership {
     DoubleOwner,
 }
 
-/// Reason why the state of a unit may have changed.
+/// Reason why the ownership state of a unit may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// A machine started or stopped announcing.
+    /// A claim machine started or stopped announcing, or an answer lease began or expired.
     Machine,
     /// A fault started or ended.
     World,
@@ -151,7 +153,7 @@ pub(super) struct Checker {
     pub(super) units: Vec<UnitState>,
     /// Time of the most recent change that may make another candidate the best one.
     pub(super) changed: Instant,
-    /// Whether no unit may move.
+    /// True if no unit may move.
     pub(super) moves_forbidden: bool,
     /// Start of the measurement, after the nodes have started. None before the measurement.
     measure_from: Option<Instant>,
@@ -255,7 +257,8 @@ impl SimWorld {
         state
     }
 
-    /// Checks that a unit's ownership state, which has just ended, was not longer than its bound.
+    /// Checks that a unit was in the ownership state `state`, which ends now, for no longer than
+    /// the bound.
     fn check_duration(&mut self, unit: usize, state: Ownership, since: Instant, cause: Cause) {
         let lasted = self.now.since(since);
         if state == Ownership::Owned
@@ -323,8 +326,9 @@ impl SimWorld {
         }
     }
 
-    /// Checks that `taker` has not just received frames of the owner of the unit that it takes.
-    /// Only for scenarios whose only faults are lost frames.
+    /// Checks that `taker` takes a unit only after the unit's owner was silent for the time of a
+    /// failure detection and did not respond to challenges. Applies only to scenarios whose only
+    /// faults are lost frames.
     pub(super) fn check_taking(&mut self, taker: usize, unit: usize) {
         if !self.bounds.takes_only_after_failure || !self.checker.is_measuring() {
             return;
@@ -346,8 +350,8 @@ impl SimWorld {
         }
     }
 
-    /// Checks the rate of defenses against a foreign host: two hosts that defend an address without
-    /// a limit would flood the segment.
+    /// Checks the rate of address defenses against a foreign host: two hosts that defend an address
+    /// without a limit would flood the segment.
     pub(super) fn check_defense(&mut self, index: usize, unit: usize) {
         if !self.bounds.defenses || !self.checker.is_measuring() {
             return;
@@ -363,7 +367,8 @@ impl SimWorld {
         }
     }
 
-    /// Checks the states at the end and the rules of the whole run, and returns the results.
+    /// Checks the final state of each unit and the rules for the whole run, and returns the
+    /// results.
     pub(super) fn conclude(&mut self) -> RunOutcome {
         for unit in 0..self.units() {
             let UnitState { state, since, cause, move_count: moved, .. } = self.checker.units[unit];
@@ -446,7 +451,8 @@ impl SimWorld {
     }
 }
 
-/// Returns the maximum time without an owner, in milliseconds, if one of this many nodes remains.
+/// Returns the maximum time in milliseconds for which a unit has no owner if one of `nodes` nodes
+/// remains.
 fn unowned_with_one_node_max(nodes: usize) -> u64 {
     UNOWNED_WITH_ONE_NODE_MAX_MS.max((TURN_MS * nodes as u64).min(IDLE_FAILURE_MAX_MS))
 }

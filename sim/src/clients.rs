@@ -1,5 +1,5 @@
-//! Clients on the network segment. A client's cache changes only by announcements, so that a run
-//! detects every move that is not announced.
+//! Clients on the network segment. A client's neighbor cache changes only by announcements, so that
+//! a run detects every move that is not announced.
 
 use super::checker::Rule;
 use super::event::Event;
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// Number of clients: one for each part of a split segment, and one more.
 const CLIENT_COUNT: usize = 3;
-/// Time before each round of an announcement, after an address was taken or defended. The times are
-/// those of the speaker's announcer.
+/// Time that a node waits before each round of an announcement. After a node takes or defends an
+/// address, it announces the address once in each round. The speaker uses the same times.
 const ROUND_DELAYS: [Duration; 7] = [
     Duration::ZERO,
     Duration::from_millis(30),
@@ -20,10 +20,10 @@ const ROUND_DELAYS: [Duration; 7] = [
     Duration::from_millis(1_000),
     Duration::from_millis(3_000),
 ];
-/// Minimum and maximum time between two broadcast frames of clients.
+/// Minimum and maximum time between two broadcast frames that clients send.
 const BROADCAST_INTERVAL: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_millis(300));
-/// Cache entry for a host that is not a simulated node.
+/// Cache entry that stands for a foreign host.
 pub(super) const FOREIGN_HOST: usize = usize::MAX;
 
 pub(super) struct Client {
@@ -40,8 +40,8 @@ impl Client {
 }
 
 impl SimWorld {
-    /// Fills all clients' caches with the current owners, as ARP requests of clients without a
-    /// cache entry would.
+    /// Fills all clients' caches with the current owners, like the ARP requests of clients whose
+    /// caches are empty.
     pub(super) fn fill_caches(&mut self) {
         for client in 0..self.clients.len() {
             for unit in 0..self.units() {

@@ -39,7 +39,7 @@ impl NodeClock {
         self.since + nanos((ahead * MILLION + rate - 1) / rate)
     }
 
-    /// Stops the clock at `now`: the pause of a virtual machine.
+    /// Stops the clock at `now`, like a pause of a virtual machine.
     pub(super) fn stop(&mut self, now: Instant) {
         (self.value, self.since, self.stopped) = (self.at(now), now, true);
     }

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::rc::Rc;
 
-/// A hello frame in transit.
+/// A frame of the ownership protocol in transit.
 #[derive(Debug)]
 pub(super) struct Packet {
     pub(super) from: usize,
@@ -37,9 +37,10 @@ pub(super) enum Event {
     Frame { arrival: Delivery, packet: Rc<Packet> },
     /// A host replies to an ARP request of a node.
     ArpReply { node: usize, process_number: u32, mac: Mac },
-    /// A frame of a host that is no node reaches a node.
+    /// A frame from a host that is not a node reaches a node.
     ForeignFrame { node: usize, process_number: u32 },
-    /// An ARP frame in which the host `mac` uses a unit's first address reaches a node.
+    /// A node receives an ARP frame in which the host with the MAC `mac` uses a unit's first
+    /// address.
     ForeignArp { node: usize, process_number: u32, unit: usize, mac: Mac, announced: bool },
     /// The deadline of a node's machine may have passed.
     Wake(usize),
@@ -59,8 +60,8 @@ pub(super) enum Event {
 /// one entry per delivery would make a heap of millions of entries.
 enum Pending {
     Event(Event),
-    /// The remaining deliveries of a frame in reverse order, each with its number in the order of
-    /// insertion.
+    /// The remaining deliveries of a frame in reverse order. Each has its number in the queue's
+    /// order of insertion.
     FrameDeliveries(Vec<(u64, Delivery)>, Rc<Packet>),
 }
 
@@ -104,7 +105,8 @@ impl EventQueue {
         self.heap.push(Entry { at, number: self.count, pending: Pending::Event(event) });
     }
 
-    /// Inserts a frame with all its deliveries, in the same order as separate insertions.
+    /// Inserts a frame with all its deliveries. They have the same order as separately inserted
+    /// events.
     pub(super) fn push_frame(&mut self, arrivals: Vec<Delivery>, packet: Packet) {
         let mut remaining: Vec<(u64, Delivery)> = (self.count + 1..).zip(arrivals).collect();
         self.count += remaining.len() as u64;

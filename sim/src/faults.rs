@@ -16,8 +16,8 @@ use std::time::Duration;
 /// Minimum length of a halt after which other nodes have taken the halted node's units: the times
 /// of suspicion and failure detection, the stagger of two candidates, and a margin.
 const UNITS_TAKEN_AFTER: Duration = Duration::from_millis(400);
-/// Maximum time from the end of a pause until the paused node has detected it. The node needs
-/// frames of two peers, and nodes without units send a hello only every second.
+/// Maximum time from the end of a pause until the paused node has detected the pause. The node
+/// needs frames of two peers, and nodes without units send a hello only every second.
 const FENCE_MAX: Duration = Duration::from_millis(1_100);
 /// Hardware address of a foreign host.
 const FOREIGN_MAC: Mac = Mac([2, 0xff, 0, 0, 0xff, 0xff]);
@@ -25,7 +25,7 @@ const FOREIGN_MAC: Mac = Mac([2, 0xff, 0, 0, 0xff, 0xff]);
 const API_LAG_MIN: Duration = Duration::from_millis(20);
 
 impl SimWorld {
-    /// Returns a random node that owns a unit, or the first node if none does.
+    /// Returns a random node that owns a unit, or the first node if no node owns one.
     pub(super) fn owner(&mut self) -> usize {
         let owns_a_unit = |index: &usize| self.nodes[*index].owns.contains(&true);
         let owners: Vec<usize> = (0..self.nodes.len()).filter(owns_a_unit).collect();
@@ -93,8 +93,8 @@ impl SimWorld {
         let part = self.nodes[index].part;
         let taken =
             owned.iter().any(|unit| self.owners(part, *unit).iter().any(|owner| *owner != index));
-        // If another node took a unit before it could detect a failure, this node had handed the
-        // unit over. The answer lease only matters after a failure detection.
+        // A node that took a unit too early for a failure detection got the unit by a handover. The
+        // answer lease only matters after a failure detection.
         if halt == Halt::Stopped && taken && time + HELLO_INTERVAL >= FAILURE_DETECTION_MIN {
             let stale_unit = owned.iter().find(|unit| {
                 let owners = self.owners(part, **unit);
@@ -265,7 +265,7 @@ impl SimWorld {
         );
     }
 
-    /// Makes a node's health checks of a unit fail or pass.
+    /// Makes a node's health checks of a unit's endpoints fail or pass.
     pub(super) fn set_failing(&mut self, index: usize, unit: usize, failing: bool) {
         self.log(|| format!("===== the checks of n{index} of unit {unit} fail: {failing}"));
         self.nodes[index].failing[unit] = failing;
@@ -273,7 +273,7 @@ impl SimWorld {
         self.pass_view(index);
     }
 
-    /// Stalls or resumes the main loop of a node, which passes the units to the node's claim
+    /// Stalls or resumes the main loop of a node. The main loop passes the units to the claim
     /// machine.
     pub(super) fn set_stalled(&mut self, index: usize, stalled: bool) {
         self.log(|| format!("===== the main loop of n{index} stalls: {stalled}"));
@@ -283,8 +283,8 @@ impl SimWorld {
         self.update_all_states(Cause::World);
     }
 
-    /// Changes the API. Every node receives the change after a random lag up to `lag`. The node in
-    /// `stale` receives it after the lag in `stale`.
+    /// Changes the API. Every node receives the change after a random time of at most `lag`, except
+    /// the node in `stale`, which receives the change after the time in `stale`.
     pub(super) fn change_api(
         &mut self,
         lag: Duration,

@@ -22,30 +22,31 @@ pub enum Defect {
     IgnoresAnswerLease,
     /// Does not receive other nodes' claims for units that it owns, so that it never yields.
     NeverYields,
-    /// Treats silence as a failure: its challenges to members are dropped.
+    /// Detects failures by silence alone: its challenges to members are dropped.
     NeverChallenges,
-    /// Claims right after its start, without having listened before.
+    /// Claims right after its start, without the listen phase.
     NeverListens,
     /// Releases units silently: its RELEASE frames are dropped, and its hellos repeat the
-    /// generation of the claim set before.
+    /// generation that the claim set had before the release.
     NeverReleases,
     /// Does not receive other nodes' clock values, so that it does not detect a pause that stopped
     /// its own clock.
     IgnoresPeerClocks,
-    /// Its hellos report an empty claim set.
+    /// Reports an empty claim set in its hellos.
     RestatesNothing,
     /// Replies to requests for units that it has released.
     NeverStops,
     /// Handles every deadline 150 ms too late.
     Late,
-    /// Does not announce an address that it defended.
+    /// Does not repeat its announcement of an address after another host has claimed or announced
+    /// it.
     DefendsWithoutAnnouncing,
-    /// Receives an input about received frames at every deadline, even without received frames, so
-    /// that it never becomes isolated.
+    /// Is informed at every deadline that its interface has received a frame, even if there was
+    /// none, so that it never becomes isolated.
     NeverIsolated,
-    /// Omits from its claims the times for which the addresses should not move.
+    /// Omits from its claims the preempt delays of the addresses.
     OmitsKeepTimes,
-    /// Omits its failing health checks from its hellos.
+    /// Omits the addresses whose health checks fail from its hellos.
     HidesFailures,
     /// Does not receive the information that its own node is cordoned.
     IgnoresOwnCordon,
@@ -59,10 +60,11 @@ pub(super) struct FaultyMachine {
     /// Generation in the most recent CLAIM or list of the node, which [`Defect::NeverReleases`]
     /// repeats.
     stated_generation: u32,
-    /// Most recent clock value that [`Defect::IgnoresPeerClocks`] wrote into a received frame.
+    /// Most recent clock value that [`Defect::IgnoresPeerClocks`] has written into a received
+    /// frame.
     clock: u64,
     owned: BTreeSet<IpAddr>,
-    /// Node name of each source address.
+    /// Node name for each source MAC of received frames.
     node_names: BTreeMap<Mac, Box<str>>,
 }
 
@@ -180,7 +182,7 @@ impl FaultyMachine {
         }
     }
 
-    /// Applies the defect to an output; returns false if the output is dropped.
+    /// Applies the defect to an output, and returns false if the output must be dropped.
     fn alter_output(&mut self, output: &mut Output) -> bool {
         match output {
             Output::Start(address) => {

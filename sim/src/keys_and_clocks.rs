@@ -5,7 +5,7 @@ use super::scenario::ms;
 use super::world::{SimWorld, key};
 use std::time::Duration;
 
-/// Maximum drift of common crystals, in parts per million.
+/// Maximum drift of common clock crystals, in parts per million.
 const DRIFT_PPM: usize = 200;
 
 pub(super) fn drift(world: &mut SimWorld) -> Duration {
@@ -37,8 +37,8 @@ pub(super) fn key_rotation(world: &mut SimWorld) -> Duration {
     ms(18_000)
 }
 
-/// Makes a foreign host announce an owned address: five times within 5 s, and once more when the
-/// owner may defend the address again.
+/// Makes a foreign host announce an owned address: five times within 5 s, and once more after the
+/// 10 s in which the owner may not defend the address again.
 pub(super) fn foreign_host(world: &mut SimWorld) -> Duration {
     let unit = world.rng.below(world.units());
     for at in [0, 1_000, 2_000, 3_000, 4_000, 11_000] {

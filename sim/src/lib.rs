@@ -1,6 +1,7 @@
 //! Simulator of layer 2: the real claim machines of many nodes on a simulated network segment with
-//! one virtual clock. Scenarios cause faults, and a checker verifies invariants. The result of a
-//! run depends only on its scenario, seed and size; no code here reads a real clock.
+//! one virtual clock. Scenarios cause faults, and a checker verifies invariants. A unit is an
+//! election unit. The result of a run depends only on its scenario, seed and size; no code here
+//! reads a real clock.
 //!
 //! - [`scenario`]: faults and their bounds.
 //! - `world`, `segment`, `node`, `clients`, `faults`: the simulation. `checker`, `soft_checks`: the
@@ -58,7 +59,7 @@ const FIRST_FAULT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Time until a cold start has settled: the nodes have sent hellos, listened, and waited for their
 /// turns to claim.
 const COLD_START_SETTLE_TIME: Duration = Duration::from_secs(3);
-/// Name of the scenario that tests the start of all nodes itself.
+/// Name of the scenario that tests the start of all nodes and adds no fault.
 const COLD_START_SCENARIO: &str = "cold";
 
 /// One run of a scenario.
@@ -69,7 +70,7 @@ pub struct Run {
     pub nodes: usize,
     pub units: usize,
     pub defect: Option<Defect>,
-    /// Whether to print every event.
+    /// True to print every event.
     pub trace: bool,
 }
 

@@ -26,13 +26,13 @@ struct Args {
     /// Number of nodes on the network segment.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=2048))]
     nodes: u16,
-    /// Number of units.
+    /// Number of election units.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     units: u16,
     /// Print every event; requires one seed.
     #[arg(long)]
     trace: bool,
-    /// Break every machine deliberately, to verify that the checker detects it.
+    /// Add this defect to every node's claim machine, to verify that the checker detects it.
     #[arg(long, value_enum)]
     broken: Option<Defect>,
     /// Number of parallel runs; default: the number of processors.

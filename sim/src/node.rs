@@ -44,29 +44,29 @@ pub(super) struct SimNode {
     pub(super) started: Instant,
     pub(super) leaving: bool,
     pub(super) halted: Option<Halt>,
-    /// Whether the node receives nothing.
+    /// True if the node receives no frames.
     pub(super) isolated: bool,
-    /// Whether the health checks of each unit fail on this node.
+    /// For each unit, true if its health checks fail on this node.
     pub(super) failing: Vec<bool>,
     /// Flags in the node's most recent frame.
     pub(super) flags: Flags,
-    /// Whether all frames that the node sends are dropped.
+    /// True if all frames that the node sends are dropped.
     pub(super) sends_nothing: bool,
     /// Number of the part of a split segment to which the node belongs.
     pub(super) part: u8,
     pub(super) pending_frames: VecDeque<Rc<Packet>>,
     pub(super) delayed_rounds: Vec<DelayedRound>,
     pub(super) view: Rc<ApiView>,
-    /// Whether the view changed while the node was halted.
+    /// True if the node's view of the API changed while the node was halted.
     pub(super) view_pending: bool,
-    /// Whether a frame of a host that is not a node arrived while the node was halted.
+    /// True if a frame from a host that is not a node arrived while the node was halted.
     pub(super) foreign_frame_pending: bool,
     /// Time at which the node receives the latest change in the API.
     pub(super) api_change_at: Instant,
     pub(super) keys: HelloKeyRing,
     /// Addresses that the machine announces.
     pub(super) announced: BTreeSet<IpAddr>,
-    /// Whether the machine announces the first address of each unit.
+    /// For each unit, true if the machine announces its first address.
     pub(super) owns: Vec<bool>,
     pub(super) lease_valid: bool,
     /// Time of the most recent frame from each other node; empty if no rule needs these times.
@@ -74,11 +74,11 @@ pub(super) struct SimNode {
     /// Number of challenges to each other node since the most recent frame from it; empty if no
     /// rule needs these numbers.
     pub(super) challenges: Vec<u32>,
-    /// Whether an event that checks the answer lease is pending.
+    /// True if an event that checks the answer lease is pending.
     pub(super) lease_watched: bool,
     /// Time of the pending [`super::event::Event::Wake`] of the node.
     pub(super) wake: Option<Instant>,
-    /// Number of the machine's fences that are already counted in the results of the run.
+    /// Number of the machine's fences that the results of the run already include.
     pub(super) counted_fences: u64,
     /// Number of the latest announcement of each unit. Rounds of an announcement with another
     /// number are not sent.

@@ -106,7 +106,8 @@ pub(super) fn stalled_main_loop(world: &mut SimWorld) -> Duration {
     ms(20_000)
 }
 
-/// Adds no fault: the scenario is the start of all nodes itself, which [`super::Run`] schedules.
+/// Adds no fault. The scenario only consists of the start of all nodes, which [`super::Run`]
+/// schedules.
 pub(super) fn cold(_: &mut SimWorld) -> Duration {
     ms(12_000)
 }

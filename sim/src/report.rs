@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Time for which a unit must have two owners to be counted in the table. The prototype used the
-/// same value.
+/// Minimum time with two owners for a unit to count in the table. The prototype used the same
+/// value.
 const LONG_DOUBLE_OWNER: Duration = Duration::from_millis(60);
 
 /// Executes all runs, `jobs` at a time, and returns their outcomes in the order of the runs.

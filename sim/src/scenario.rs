@@ -1,5 +1,6 @@
-//! Scenarios: faults, their bounds, and the prototype's results. Each scenario begins when all
-//! nodes are up and no preempt delay is running, and returns the time for which the run continues.
+//! Scenarios: faults, their bounds, and the prototype's results. Each scenario function begins when
+//! all nodes are up and no preempt delay is running, schedules the faults, and returns the time for
+//! which the run continues.
 
 use super::PREEMPT_DELAY;
 use super::bounds::{PrototypeResult, ScenarioBounds, prototype_result};
@@ -318,7 +319,8 @@ pub static ALL: [Scenario; 51] = [
         "mixed",
         "nodes are drained, unhealthy, cordoned and fail health checks at the same time",
         soft_rules::mixed,
-        // Two properties of a node change at once, 16 times, and each change justifies a move.
+        // Several properties of nodes change at once, and each change justifies a move, so more
+        // moves than usual follow each other within five seconds.
         ScenarioBounds::planned().burst(7),
         None,
     ),

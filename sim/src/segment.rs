@@ -203,7 +203,8 @@ impl SimWorld {
         self.rng.between(DELAY.0, DELAY.1)
     }
 
-    /// Delivers a hello frame to a node, unless the node cannot receive it.
+    /// Delivers a frame of the ownership protocol to a node, unless the node cannot receive the
+    /// frame.
     pub(super) fn arrive(&mut self, arrival: Delivery, packet: Rc<Packet>) {
         let Delivery { node: index, process_number, part, .. } = arrival;
         let node = &mut self.nodes[index];
@@ -228,7 +229,7 @@ impl SimWorld {
         let decoded = match &packet.bytes {
             Some(bytes) => Frame::decode(bytes, keys).ok(),
             None if !keys.ids().contains(&packet.key) => None,
-            // The final receiver takes the frame without a copy.
+            // The last receiver takes the frame without a copy.
             None => Some(match Rc::try_unwrap(packet) {
                 Ok(packet) => (packet.source, packet.frame),
                 Err(packet) => (packet.source, packet.frame.clone()),
@@ -243,7 +244,7 @@ impl SimWorld {
         }
     }
 
-    /// Sends a node's ARP request for an address to the host with the address `mac`.
+    /// Sends a node's ARP request for an address to the host with the MAC `mac`.
     fn send_liveness_probe(&mut self, index: usize, address: IpAddr, mac: Mac) {
         self.log(|| format!("n{index} sends an ARP request to {} for {address}", node_name(mac)));
         let (process_number, part) = (self.nodes[index].process_number, self.nodes[index].part);
@@ -268,8 +269,8 @@ impl SimWorld {
         }
     }
 
-    /// Sends a node's requests to the clients in its part of the segment. A reply proves that the
-    /// node still receives frames.
+    /// Sends requests of a node to the clients in the node's part of the segment. A reply proves
+    /// that the node still receives frames.
     fn probe_neighbors(&mut self, index: usize) {
         self.log(|| format!("n{index} sends requests to its neighbors"));
         let (process_number, part) = (self.nodes[index].process_number, self.nodes[index].part);
@@ -281,8 +282,8 @@ impl SimWorld {
         }
     }
 
-    /// Sends a node's ARP probe for an address. The replies come from owners, from a foreign host
-    /// that uses the address, and from the proxy if it has an entry for the address.
+    /// Sends a node's ARP probe for an address. The replies come from the owners, from a foreign
+    /// host that uses the address, and from the proxy if it has an entry for the address.
     fn probe_address(&mut self, index: usize, address: IpAddr) {
         let Some(unit) = self.catalog.unit_of(address) else { return };
         self.log(|| format!("n{index} sends an ARP probe for {address}"));
@@ -297,8 +298,8 @@ impl SimWorld {
         }
     }
 
-    /// Sends a node an ARP frame in which the host `mac` uses a unit's first address. The frame is
-    /// an announcement, or the reply to an ARP probe of the node.
+    /// Sends a node an ARP frame in which the host with the MAC `mac` uses a unit's first address.
+    /// The frame is an announcement, or the reply to an ARP probe of the node.
     pub(super) fn send_foreign_arp(
         &mut self,
         index: usize,
@@ -315,7 +316,8 @@ impl SimWorld {
         }
     }
 
-    /// Delivers an ARP frame to a node. In the frame, the host `mac` uses a unit's first address.
+    /// Delivers to a node an ARP frame in which the host with the MAC `mac` uses a unit's first
+    /// address.
     pub(super) fn receive_foreign_arp(
         &mut self,
         index: usize,
@@ -331,7 +333,7 @@ impl SimWorld {
         }
     }
 
-    /// Delivers a frame of a host that is not a node to a node.
+    /// Delivers to a node a frame from a host that is not a node.
     pub(super) fn receive_foreign_frame(&mut self, index: usize, process_number: u32) {
         let node = &mut self.nodes[index];
         if node.process_number == process_number && node.is_up() && !node.isolated {
@@ -340,9 +342,8 @@ impl SimWorld {
         }
     }
 
-    /// Returns whether a node does not receive the frames of another node that receives its own
-    /// frames. In this case a unit may have two owners, which is a documented limit of the
-    /// protocol.
+    /// Returns whether frames between two nodes are delivered in one direction only. In this case a
+    /// unit may have two owners, which is a documented limit of the protocol.
     pub(super) fn is_one_way(&self) -> bool {
         !self.segment.cuts.is_empty()
     }

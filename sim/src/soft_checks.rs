@@ -35,8 +35,9 @@ impl Checker {
 }
 
 impl SimWorld {
-    /// Returns which soft rules apply to a node for a unit according to the true state, the worst
-    /// rule first. The claim machines are not involved.
+    /// Returns, for each soft rule, whether the rule applies to a node for a unit according to the
+    /// true state. The order is from the worst rule to the least bad. The claim machines are not
+    /// involved.
     fn soft_rules(&self, index: usize, unit: usize) -> AppliedSoftRules {
         let node = &self.nodes[index];
         let Flags { leaving, draining, unhealthy, flapping, .. } = node.flags;
@@ -62,8 +63,8 @@ impl SimWorld {
         }
     }
 
-    /// Returns whether the node works, is a candidate for the unit, and has the current view of the
-    /// API.
+    /// Returns whether the node works, is neither leaving nor isolated, is a candidate for the
+    /// unit, and has the current view of the API.
     fn may_own(&self, index: usize, unit: usize) -> bool {
         let node = &self.nodes[index];
         node.works()
@@ -105,7 +106,7 @@ impl SimWorld {
     /// by the order if no soft rule applies to the two nodes.
     pub(super) fn check_best(&mut self, unit: usize) {
         let UnitState { taken, keep_until, hold_downs, .. } = self.checker.units[unit];
-        // Time for which a node may be in hold-down, or may count as no candidate because it has
+        // Time for which a node may be in hold-down, or may not count as a candidate because it has
         // released the unit.
         let settle_time =
             CLAIM_LIFETIME.max(HOLD_DOWN * 2_u32.saturating_pow(hold_downs)) + STATE_SPREAD_MAX;

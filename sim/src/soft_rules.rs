@@ -24,7 +24,7 @@ fn owned_units(world: &SimWorld, owner: usize) -> Vec<usize> {
     (0..world.units()).filter(|unit| world.nodes[owner].owns[*unit]).collect()
 }
 
-/// Makes an owner's checks of all its units fail temporarily.
+/// Makes an owner's health checks of all its units fail temporarily.
 pub(super) fn failing(world: &mut SimWorld) -> Duration {
     let (owner, time) = (world.owner(), world.rng.between(ms(100), ms(3_000)));
     for unit in owned_units(world, owner) {
@@ -34,16 +34,16 @@ pub(super) fn failing(world: &mut SimWorld) -> Duration {
     ms(24_000)
 }
 
-/// Makes a node's checks of all units fail permanently: at the end of the run the node owns
-/// nothing, for any number of units.
+/// Makes a node's health checks of all units fail permanently. At the end of the run the node must
+/// own no unit, whatever the number of units is.
 pub(super) fn all_checks_failing(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     (0..world.units()).for_each(|unit| world.set_failing(owner, unit, true));
     ms(24_000)
 }
 
-/// Makes an owner's checks fail and pass alternately. If the owner loses a unit, the hold-down
-/// lasts longer than the scenario.
+/// Makes an owner's health checks fail and pass alternately. If the owner loses a unit, the
+/// hold-down lasts longer than the scenario.
 pub(super) fn flapping(world: &mut SimWorld) -> Duration {
     let owner = world.owner();
     for unit in owned_units(world, owner) {
@@ -56,7 +56,7 @@ pub(super) fn flapping(world: &mut SimWorld) -> Duration {
     ms(7_500)
 }
 
-/// Changes checks of random units on random nodes at random times.
+/// Makes the health checks of random units on random nodes fail or pass at random times.
 pub(super) fn checks(world: &mut SimWorld) -> Duration {
     for _ in 0..CHANGES {
         let (node, unit) = (world.rng.below(world.nodes.len()), world.rng.below(world.units()));
@@ -74,8 +74,8 @@ fn shuffled(world: &mut SimWorld) -> Vec<usize> {
     (0..remaining.len()).map(|_| remaining.swap_remove(world.rng.below(remaining.len()))).collect()
 }
 
-/// Calls `apply` with more and more nodes, in a random order, until it applies to all. From then on
-/// no unit may move.
+/// Calls `apply` repeatedly, each time with one more node in a random order, up to all nodes. After
+/// [`REACTION_MAX`], no unit may move.
 fn apply_to_all_nodes(
     world: &mut SimWorld,
     apply: impl Fn(&mut SimWorld, &[usize]) + Copy + 'static,
@@ -98,7 +98,7 @@ pub(super) fn all_failing(world: &mut SimWorld) -> Duration {
     })
 }
 
-/// Makes all nodes drain, or all nodes unhealthy, at random.
+/// Drains all nodes, or makes all nodes unhealthy, one after another. The choice is random.
 pub(super) fn all_unhealthy(world: &mut SimWorld) -> Duration {
     let draining = world.rng.chance(0.5);
     apply_to_all_nodes(world, move |world, affected| {
@@ -114,8 +114,8 @@ pub(super) fn all_cordoned(world: &mut SimWorld) -> Duration {
     })
 }
 
-/// Cordons some nodes; then random nodes drain, become unhealthy and fail checks at the same time.
-/// At the end of the run, the best node by the soft rules must own each unit.
+/// Cordons some nodes; then random nodes drain, become unhealthy and fail health checks at the same
+/// time. At the end of the run, the best node by the soft rules must own each unit.
 pub(super) fn mixed(world: &mut SimWorld) -> Duration {
     let cordoned = (0..world.nodes.len()).map(|_| world.rng.chance(0.5)).collect();
     world.change_api(

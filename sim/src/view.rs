@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Every third unit also has an IPv6 address.
+/// Interval of the units that also have an IPv6 address: every third unit.
 const DUAL_STACK_EVERY: usize = 3;
 
-/// View of the API: that of one node, or the true state.
+/// State of the API: the true state, or the state that one node has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiView {
-    /// Whether each node is a candidate, for each unit.
+    /// For each unit and each node, true if the node is a candidate for the unit.
     pub(super) candidates: Vec<Rc<[bool]>>,
     pub(super) cordoned: Rc<[bool]>,
 }
@@ -58,8 +58,8 @@ pub(super) struct UnitCatalog {
 }
 
 impl UnitCatalog {
-    /// Creates the properties for a run. Each `salt` results in other addresses, and thus in
-    /// another order of the nodes.
+    /// Creates the catalog for a run. Each `salt` results in other addresses, and thus in another
+    /// order of the nodes.
     pub(super) fn new(nodes: usize, units: usize, salt: u32) -> Self {
         let names: Vec<Arc<str>> = (0..nodes).map(|node| format!("n{node}").into()).collect();
         let addresses: Vec<_> = (0..units).map(|unit| addresses(unit, salt)).collect();
@@ -77,7 +77,7 @@ impl UnitCatalog {
         &self.addresses[unit]
     }
 
-    /// Returns the index of the unit with this first address.
+    /// Returns the index of the unit whose first address is `address`.
     pub(super) fn unit_of(&self, address: IpAddr) -> Option<usize> {
         self.by_address.get(&address).copied()
     }
@@ -89,7 +89,7 @@ impl UnitCatalog {
         nodes
     }
 
-    /// Returns whether the first node comes before the second in the order of the unit.
+    /// Returns whether the node `first` comes before the node `second` in the order of the unit.
     pub(super) fn is_before(&self, unit: usize, first: usize, second: usize) -> bool {
         self.orders[unit][first] < self.orders[unit][second]
     }

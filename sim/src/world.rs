@@ -43,9 +43,9 @@ pub(super) struct SimWorld {
     pub(super) catalog: UnitCatalog,
     /// True state of the API, independent of the nodes' views.
     pub(super) api: ApiView,
-    /// Whether a node that is not a candidate could still forward traffic.
+    /// True if a node that is not a candidate could still forward traffic.
     pub(super) serves: bool,
-    /// Initial view of all nodes, and its units, computed once.
+    /// Initial view of all nodes, and the units of this view, which are computed only once.
     first_units: (Rc<ApiView>, Vec<Arc<Unit>>),
     pub(super) bounds: ScenarioBounds,
     pub(super) checker: Checker,
@@ -102,8 +102,8 @@ impl SimWorld {
         }
     }
 
-    /// Starts to record, for scenarios that need it, when each node has most recently received a
-    /// frame of each other node.
+    /// Makes each node record the time of its latest frame from each other node, and the number of
+    /// challenges since that frame. Only some scenarios need these records.
     pub(super) fn record_received_frames(&mut self) {
         let count = self.nodes.len();
         for node in &mut self.nodes {
@@ -182,12 +182,12 @@ impl SimWorld {
         self.execute_outputs(index);
         self.pass_view(index);
         self.update_all_states(Cause::World);
-        // After the listen time, the node may claim, so that a unit without an owner counts as
+        // After the listen phase the node may claim, so a unit without an owner now counts as
         // unowned.
         self.after(LISTEN_PHASE, |world| world.update_all_states(Cause::World));
     }
 
-    /// Passes the units of a node's view to its machine.
+    /// Passes the units of a node's view to the node's claim machine.
     pub(super) fn pass_view(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.view_pending = node.halted.is_some();
@@ -204,7 +204,7 @@ impl SimWorld {
         self.pass_input(index, Input::Units(units));
     }
 
-    /// Passes an input to a node's machine, if it runs and is not halted.
+    /// Passes an input to a node's claim machine, if the node runs and is not halted.
     pub(super) fn pass_input(&mut self, index: usize, input: Input) {
         let node = &mut self.nodes[index];
         let own = node.clock.at(self.now);

@@ -97,7 +97,7 @@ pub enum Event {
     Speaker(Change<Speaker>),
     /// The watch of all SpeakerStatuses ended, so their current content is unknown.
     SpeakersUnknown,
-    /// The set of nodes whose speakers recently replied to a liveness check changed.
+    /// A new set of the nodes whose speakers have recently replied to liveness checks.
     LiveSpeakers(BTreeSet<Box<str>>),
     /// The addresses that other nodes advertise by BGP in place of this node, and since when. The
     /// main loop copies this output of each plan into the state, as an input of the next plan.

@@ -177,7 +177,7 @@ fn checked_ranges(text: &str) -> Result<CheckedRanges, String> {
                 ranges.split(',').map(|range| range.trim().parse()).collect::<Result<_, _>>();
             ranges
                 .map(|ranges| CheckedRanges(Some(ranges)))
-                .map_err(|error| format!("{error}: write ranges, node or off"))
+                .map_err(|error| format!("{error}: write CIDR ranges, `node` or `off`"))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Conflicting hosts: a host that takes an address of FerroLB, a host that had it first, and a node
-//! whose own kernel replies for it. The status reports each, and no conflict becomes a storm of
-//! frames.
+//! whose own kernel replies for it. The SpeakerStatus reports each conflict, and the speakers send
+//! only a limited number of frames.
 
 use crate::frame_log::{self, FrameLog};
 use crate::metrics::metric;
@@ -27,13 +27,13 @@ const CONFLICT_TIME: Duration = Duration::from_secs(11);
 /// Maximum number of the owner's gratuitous ARP frames during the conflict: one defense every 10 s
 /// (RFC 5227 section 2.4), in both ARP forms.
 const DEFENSES_MAX: usize = 2 * 2;
-/// Maximum time until an assigned address that a foreign host already uses is released: three times
-/// the expected second.
+/// Maximum time until the speakers release an assigned address that a foreign host already uses:
+/// three times the expected second.
 const RELEASED_MAX: Duration = Duration::from_secs(3);
 /// Maximum time until a node announces the address after the foreign host has removed it: three
 /// times the expected 15 s.
 const REANNOUNCED_MAX: Duration = Duration::from_secs(45);
-/// Time after which an owner no longer repeats its announcement: it repeats for 5 s.
+/// Time after which a new owner no longer repeats its announcement: it repeats it for 5 s.
 const REPEATS_END: Duration = Duration::from_secs(6);
 
 #[test]
@@ -60,7 +60,7 @@ fn the_owner_defends_its_address_and_reports_the_foreign_host() {
                 "{defenses} defense frames within {CONFLICT_TIME:?}"
             );
             let claims = evidence.claims(address);
-            ensure!(claims.is_empty(), "there were claims: {claims:?}");
+            ensure!(claims.is_empty(), "a speaker claimed the address: {claims:?}");
             let now = SegmentSocket::open(lab)?.replying(address)?;
             ensure!(now.contains(&mac), "{owner} does not reply, but {now:?} do");
             Ok(())
@@ -75,7 +75,8 @@ fn the_owner_defends_its_address_and_reports_the_foreign_host() {
     });
 }
 
-/// Announces the address from another host repeatedly, as `arping -U` does.
+/// Announces the address repeatedly from the control plane's host, and waits until the owner
+/// reports the conflict.
 fn announce_from_foreign_host(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<()> {
     let conflicts = || metric(lab, owner, "ferrolb_speaker_strangers_total");
     let (before, text, seconds) =
@@ -90,7 +91,9 @@ fn announce_from_foreign_host(lab: &Lab, address: Ipv4Addr, owner: &str) -> Resu
     wait_issue(lab, owner, address, "AddressConflict", &Host::control_plane().mac(), None)
 }
 
-/// Assigns to the next Service an address that a foreign host already has.
+/// Assigns to the next Service an address that a foreign host already uses. Checks that the
+/// speakers release the address and report the host, and announce the address when the host has
+/// removed it.
 fn already_in_use(lab: &Lab, keys: &HelloKeyRing) -> Result<()> {
     let (cp, prefix) = (Host::control_plane(), format!("{SECOND_ADDRESS}/32"));
     lab.exec(CONTROL_PLANE, &["ip", "address", "add", &prefix, "dev", "eth0"])?;
@@ -129,8 +132,8 @@ fn already_in_use(lab: &Lab, keys: &HelloKeyRing) -> Result<()> {
     Ok(())
 }
 
-/// Creates a Service that gets the second address. Returns the time at which only the foreign host
-/// still replied for that address.
+/// Creates a Service that gets the second address, and waits until only the foreign host replies
+/// for that address. Returns the time of that state.
 fn wait_released(lab: &Lab, host: Mac) -> Result<Instant> {
     lab.apply_objects(&[service("web2", json!({}))])?;
     let address = services::address(lab, "web2")?;
@@ -142,14 +145,15 @@ fn wait_released(lab: &Lab, host: Mac) -> Result<Instant> {
         Ok(Some(()))
     })?;
     let took = assigned_at.elapsed();
-    // The measurement itself takes some time.
+    // The requests for the replying hosts take some time, so the release is earlier than `took`.
     print_measured(&format!("address in use by a foreign host: released after {took:?} or less"));
     ensure!(took <= RELEASED_MAX, "the address was released only after {took:?}");
     Ok(wait::now())
 }
 
-/// Adds the address to a node's loopback interface: the kernel replies for any address of any
-/// interface.
+/// Adds the address to the loopback interface of a node that does not own it, and checks that the
+/// owner reports this node: a kernel replies to ARP requests for the addresses of all its
+/// interfaces.
 fn kernel_replies(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     let owner = segment::owner(lab, address)?;
     let node = lab

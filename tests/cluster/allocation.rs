@@ -1,5 +1,5 @@
-//! Selection of a pool: by the labels of the Namespace and of the Service, and among several pools
-//! by the lower priority.
+//! Selection of a pool: by the labels of the Namespace and of the Service. Of several matching
+//! pools, the one with the lowest number in `priority` is used first.
 
 use crate::pools::{self, pool, pool_for};
 use crate::scenario::step;

@@ -15,11 +15,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Maximum time until the condition names the new owner of an address. The new owner claims the
-/// address after about 200 ms and reports it a second later; three times as much for a busy
-/// machine.
+/// address after about 200 ms and reports it a second later. On a busy machine, both take up to
+/// three times as long.
 const MOVE_REPORTED_MAX: Duration = Duration::from_secs(5);
-/// Time after a restart in which the controller may write nothing: longer than it waits before it
-/// reports a failure.
+/// Time after a restart in which the controller may write nothing. The time is longer than the
+/// delay after which the controller reports a failure.
 const QUIET: Duration = Duration::from_secs(6);
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -113,7 +113,7 @@ fn condition_names_owner(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-/// Checks the reasons of all Events about the condition.
+/// Checks that there is exactly one Event for each change of the condition's reason.
 fn check_events(lab: &Lab) -> Result<()> {
     let mut events = services::events_of(lab, "web", "Announce")?;
     events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
@@ -128,7 +128,7 @@ fn check_events(lab: &Lab) -> Result<()> {
         "NotAnnouncedIPModeProxy",
         "Announced",
     ];
-    ensure!(reasons == expect, "{reasons:?}");
+    ensure!(reasons == expect, "the reasons of the Events are {reasons:?}");
     Ok(())
 }
 
@@ -150,7 +150,7 @@ fn power_cut(lab: &Lab, address: Ipv4Addr) -> Result<()> {
         took.as_millis()
     ));
     let owner = segment::owner(lab, address)?;
-    ensure!(message == format!("{address} from {owner} (eth0)"), "{message}");
+    ensure!(message == format!("{address} from {owner} (eth0)"), "the message is {message:?}");
     ensure!(took < MOVE_REPORTED_MAX, "the new owner was reported after {took:?}");
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Outage of the API server. Components that start without one wait, and log the reason once. Later
-//! the speakers continue to reply, and a failed node is still replaced.
+//! Outage of the API server. Components that start without an API server wait for it, and log the
+//! outage once. During a later outage the speakers continue to reply, and another node still
+//! announces the address of a failed node.
 
 use crate::metrics::{metric, readyz};
 use crate::node_failure::{PROBE_TIME, check_longest_gap, probe_during, serve_from_other_node};
@@ -81,7 +82,8 @@ fn components(lab: &Lab) -> Vec<(String, String)> {
     programs
 }
 
-/// Waits until requests of the component have failed, and its `/readyz` reports the reason.
+/// Waits until requests of the component on a host have failed, and its `/readyz` reports the
+/// reason.
 fn wait_not_ready(lab: &Lab, host: &str) -> Result<()> {
     wait::until(&format!("requests of the component on {host} fail"), READY_MAX, || {
         Ok((metric(lab, host, "ferrolb_api_failures_total")? >= FAILURES_MIN).then_some(()))

@@ -1,5 +1,5 @@
-//! Return of the API server: expired watches are listed again, missed changes are processed, and
-//! nothing else is written.
+//! Return of the API server: the controller lists the objects of expired watches again, processes
+//! the changes that it missed, and writes nothing else.
 
 use crate::metrics::metric;
 use crate::pools::pool;
@@ -24,18 +24,18 @@ const SERVICES: usize = 25;
 const ADDRESSES: usize = 20;
 const POOL: &str = "172.31.0.0-172.31.0.19";
 /// Flags of a leader lease that outlasts the restart of the API server, so that the same leader's
-/// watches receive the error "expired". The lease ends during the longer outage.
+/// watches receive the error "expired". The lease ends during [`OUTAGE`].
 const LEASE_FLAGS: [&str; 6] =
     ["--lease-duration", "40s", "--lease-renew-deadline", "30s", "--lease-retry", "2s"];
-/// Length of the longer outage of the API server.
+/// Length of the API server's outage in the second step. In the first step it only restarts.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Maximum time from the return of the API server to the end of all pending work: the longest
 /// backoff is 20 s.
 const RECOVERY_MAX: Duration = Duration::from_secs(40);
 /// Time in which nothing may change after the expected state is reached.
 const QUIET: Duration = Duration::from_secs(3);
-/// Maximum number of writes to an API server that does not reply: after 0.2 s, 0.4 s ... every 10 s
-/// for each of two objects, until the lease ends.
+/// Maximum number of attempted writes during the outage. Until the lease ends, the controller
+/// repeats the writes of two objects after 0.2 s, 0.4 s and so on, and later every 10 s.
 const OUTAGE_WRITES_MAX: f64 = 20.0;
 /// Maximum number of writes after the outage: the Service that gets the free address, its condition
 /// "not announced", and the pool's counts with and without the deleted Service. Each may be
@@ -79,11 +79,11 @@ fn after_an_api_outage_only_missed_changes_are_written() {
     });
 }
 
-/// State of the Services: addresses and resourceVersion by name.
+/// Addresses and resourceVersion of each Service, by the name of the Service.
 type ServiceStates = BTreeMap<String, (Vec<IpAddr>, String)>;
 
-/// Waits until all addresses are assigned, each Service without an address reports it, and each
-/// Service with one reports why it is not announced.
+/// Waits until all addresses are assigned, the condition of each Service without an address reports
+/// this, and the condition of each other Service reports why its address is not announced.
 fn wait_settled(lab: &Lab) -> Result<ServiceStates> {
     wait::until(
         "every Service has an address or a condition that reports why not",
@@ -199,7 +199,7 @@ fn check_recovery(
     let changed = |(name, now): &(&String, _)| before.get(*name) != Some(*now);
     let written: Vec<&String> = after.iter().filter(changed).map(|(name, _)| name).collect();
     let [receiver] = written[..] else {
-        bail!("changed Services: {written:?}; before: {before:?}, after: {after:?}")
+        bail!("not exactly one Service changed: {written:?}; before: {before:?}, after: {after:?}")
     };
     let (freed, assigned) = (&before[&missed.deleted].0, &after[receiver].0);
     ensure!(
@@ -212,11 +212,11 @@ fn check_recovery(
         "{what}: all changes processed {took:?} after the API server returned; {} writes, {} of them failed",
         counts.writes, counts.errors
     ));
-    ensure!(counts.writes <= RECOVERY_WRITES_MAX, "{} writes", counts.writes);
+    ensure!(counts.writes <= RECOVERY_WRITES_MAX, "{} writes after the outage", counts.writes);
     Ok(())
 }
 
-/// Counters of the controller: attempted status writes, and failed ones.
+/// Numbers of the controller's attempted and failed status writes.
 struct WriteCounts {
     writes: f64,
     errors: f64,

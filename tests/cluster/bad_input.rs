@@ -126,7 +126,8 @@ fn invalid_and_overlapping_pools_report_it_and_others_work() {
     });
 }
 
-/// Checks that the pool is invalid, and that its message contains all of `named`.
+/// Waits until the condition `Valid` of a pool is False, and checks that the condition's message
+/// contains all of `named`.
 fn wait_invalid(lab: &Lab, name: &str, named: &[&str]) -> Result<()> {
     let condition = pools::wait_valid(lab, name, false)?;
     let complete =
@@ -149,7 +150,7 @@ fn a_service_reports_exhausted_pools_and_gets_a_freed_address() {
                 let exhausted = condition.status == "False" && condition.reason == "PoolExhausted";
                 (exhausted && !condition.message.is_empty()).then_some(())
             })?;
-            wait::until("the Warning Event", pools::STATE_MAX, || {
+            wait::until("a Warning Event reports it", pools::STATE_MAX, || {
                 let events = services::events(lab, "second")?;
                 let is_warning = |reason: Option<&str>, kind: Option<&str>| {
                     reason == Some("PoolExhausted") && kind == Some("Warning")

@@ -8,7 +8,7 @@ use ferrolb_lab::Lab;
 use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Value, json};
 
-/// An object and its expected condition: the reason, and a part of the message.
+/// An object, its kind, and the reason and a part of the message of its expected condition `Valid`.
 type ExpectedCondition = (CustomResourceKind, Value, &'static str, &'static str);
 
 pub(crate) fn part(lab: &Lab) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::refusals::{RefusalCase, not_in_without_values};
 use ferrolb_proto::api::CustomResourceKind;
 use serde_json::{Value, json};
 
-/// Returns a BGPPeer that is valid except for `fields`.
+/// Returns a valid BGPPeer after its fields in `fields` have been replaced or added.
 fn peer(fields: Value) -> Value {
     with(
         CustomResourceKind::BGPPeer,
@@ -22,7 +22,7 @@ fn with(kind: CustomResourceKind, mut spec: Value, fields: Value) -> Value {
     object(kind, "bad", spec)
 }
 
-/// Returns a case for each rule.
+/// Returns a case for each validation rule of BGPPeers, BGPAdvertisements and BFDProfiles.
 pub(crate) fn cases() -> Vec<RefusalCase> {
     [peers(), sessions(), advertisements(), profiles()].concat()
 }

@@ -1,6 +1,6 @@
-//! Conflicting writers: other controllers write FerroLB's fields before it, against it, and between
-//! its read and its write. FerroLB's Services keep its addresses, the write rate stays low, and
-//! Services of other classes are not touched.
+//! Conflicting writers: another controller writes FerroLB's fields before FerroLB does, repeatedly
+//! against FerroLB, and between FerroLB's read and write. FerroLB's Services keep FerroLB's
+//! addresses, the write rate stays low, and FerroLB does not write Services of other classes.
 
 use crate::metrics::metric;
 use crate::other_field_manager::{self, OTHER_ADDRESS};
@@ -24,18 +24,19 @@ const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
 const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 201);
 /// FerroLB's field manager.
 pub(crate) const FIELD_MANAGER: &str = "ferrolb-controller";
-/// Time for which the other writer repeatedly writes an address that is not from FerroLB's pool.
+/// Time for which the other controller repeatedly writes an address that is not from FerroLB's
+/// pool.
 const CONFLICT_TIME: Duration = Duration::from_secs(15);
 /// Allowed number of FerroLB's corrections during [`CONFLICT_TIME`]: at once, after 0.2 s, 0.4 s,
 /// 0.8 s ... gives 7. Without backoff there would be hundreds.
 const CORRECTIONS: std::ops::RangeInclusive<f64> = 3.0..=12.0;
-/// Time for which the other writer changes a Service without pause.
+/// Time for which the other controller changes a Service without pause.
 const CHANGE_TIME: Duration = Duration::from_secs(4);
-/// Maximum number of attempts to write the changing Service: at once, after 0.2 s, 0.4 s ... until
-/// one succeeds.
+/// Maximum number of FerroLB's attempts to write the changing Service: at once, after 0.2 s, 0.4 s
+/// and so on, until an attempt succeeds.
 const ATTEMPTS_MAX: f64 = 10.0;
-/// Delay of each reply of the API server, so that the other writer always comes between the
-/// controller's read and its write.
+/// Delay of each reply of the API server, so that the other controller always writes between
+/// FerroLB's read and its write.
 const REPLY_DELAY: Duration = Duration::from_millis(100);
 
 #[test]
@@ -93,7 +94,7 @@ fn writes_of_other_controllers_are_corrected_at_a_limited_rate() {
             );
             ensure!(
                 services::addresses(&other) == [OTHER_ADDRESS.parse::<IpAddr>()?],
-                "{:?}",
+                "the status of the Service is {:?}",
                 other.status
             );
             Ok(())
@@ -101,8 +102,9 @@ fn writes_of_other_controllers_are_corrected_at_a_limited_rate() {
     });
 }
 
-/// Assigns an address to a Service that changes between the controller's read and its write. The
-/// read is needed, because another writer has set the addresses.
+/// Checks that a Service gets an address although it changes between each read and write of
+/// FerroLB's controller. The controller must read the Service first, because the other controller
+/// has set its addresses.
 fn assign_to_changing_service(lab: &Lab) -> Result<()> {
     let (attempts, refused) = (writes(lab)?, errors(lab)?);
     lab.signal(CONTROLLER, Signal::STOP)?;
@@ -118,7 +120,7 @@ fn assign_to_changing_service(lab: &Lab) -> Result<()> {
         "a Service that was changed {changes} times in {CHANGE_TIME:?}: {attempts} attempts to write it, {refused} refused"
     ));
     ensure!(refused >= 1.0, "no write was refused, so no change came between a read and a write");
-    ensure!(attempts <= ATTEMPTS_MAX, "{attempts} attempts");
+    ensure!(attempts <= ATTEMPTS_MAX, "{attempts} attempts to write the Service");
     Ok(())
 }
 

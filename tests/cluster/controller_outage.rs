@@ -1,5 +1,5 @@
-//! Failure and restart of the controller: assigned addresses stay, and Services that were created
-//! meanwhile get an address.
+//! Failure and restart of the controller: assigned addresses stay, and a Service that was created
+//! during the outage gets an address.
 
 use crate::scenario::{one_node, print_measured, run_scenario, step};
 use crate::segment;

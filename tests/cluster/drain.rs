@@ -1,5 +1,6 @@
 //! Drain of a node: by FerroLB's own annotation, by the cluster autoscaler's taint, and by a
-//! cordon. The node hands its address over first. If all nodes drain, nothing moves.
+//! cordon. The node hands its address over before it stops announcing it. If all nodes drain, no
+//! address moves.
 
 use crate::node_failure::{serve_from_other_node, wait_listened};
 use crate::scenario::{run_scenario, step};
@@ -37,7 +38,7 @@ fn a_draining_node_hands_over_unless_all_nodes_drain() {
                 serve_from_other_node(lab)
             })?;
         step(
-            "all nodes are cordoned, the best one first: when all are, the address stays",
+            "all nodes are cordoned, that with the best rank first, and then the address stays",
             || cordon_all_nodes(lab, address, &owner),
         )?;
         for (name, on, off) in [
@@ -54,7 +55,7 @@ fn a_draining_node_hands_over_unless_all_nodes_drain() {
         }
         // Last step, because the deletion of a Node cannot be undone.
         step(
-            "the owner's Node is being deleted, which only kube-proxy reports: the address moves",
+            "the owner's Node is being deleted, only its kube-proxy reports this, and the address moves",
             || delete_node(lab, address),
         )
     });
@@ -94,7 +95,7 @@ fn taint(lab: &Lab, node: &str, on: bool) -> Result<()> {
 }
 
 /// Deletes the owner's Node. A finalizer keeps the object, so that kube-proxy sees the deletion and
-/// reports the node as not eligible. Speakers do not read the deletion from the Node itself.
+/// reports the node as not eligible. Speakers do not evaluate the deletion in the Node itself.
 fn delete_node(lab: &Lab, address: IpAddr) -> Result<()> {
     let owner = segment::wait_owner(lab, address)?;
     lab.kubectl(&["patch", "node", &owner, "--type=merge", "--patch", FINALIZER_PATCH])?;
@@ -105,8 +106,9 @@ fn delete_node(lab: &Lab, address: IpAddr) -> Result<()> {
     wait_for(lab, &owner, "the node drains", |status| status.draining.then_some(()))
 }
 
-/// Cordons the node with the best rank first, so that it is the better candidate again as soon as
-/// the next owner is cordoned too.
+/// Cordons `first`, the node with the best rank, and then all other nodes: as soon as all nodes are
+/// cordoned, `first` has the best rank again, and must not retake the address. Then uncordons all
+/// nodes.
 fn cordon_all_nodes(lab: &Lab, address: IpAddr, first: &str) -> Result<()> {
     let second = run_without_loss(lab, address, ("node with the best rank cordoned", 1), || {
         lab.kubectl(&["cordon", first])?;

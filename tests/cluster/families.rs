@@ -1,5 +1,5 @@
-//! IP families: Services gain an address when their pool gains a family, and lose one with their
-//! own `ipFamilies`.
+//! IP families: a Service gets a second address when its pool gets addresses of the other family,
+//! and loses that address when the Service becomes single-stack.
 
 use crate::pools::{self, pool};
 use crate::scenario::step;

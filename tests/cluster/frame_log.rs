@@ -13,10 +13,10 @@ use kube::api::Api;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-/// A recorded frame of the hello protocol, or one that announces an address.
+/// A recorded frame: a frame of the ownership protocol, or a frame that announces an address.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordedFrame {
-    /// Position in the order of all frames.
+    /// Position of the frame in the order of all frames of the recording.
     pub(crate) position: usize,
     pub(crate) at: Instant,
     /// Name of the sending node, or its MAC address if it is no node.
@@ -30,8 +30,8 @@ pub(crate) struct FrameLog {
 }
 
 impl FrameLog {
-    /// Runs `work` and records the frames meanwhile. The caller reads the keys with [`keys`] while
-    /// the API server is reachable.
+    /// Runs `work`, and records all frames on the switch meanwhile. `keys` comes from the function
+    /// [`keys`], which needs the API server.
     pub(crate) fn of<T>(
         lab: &Lab,
         keys: &HelloKeyRing,
@@ -43,15 +43,15 @@ impl FrameLog {
         Ok((result?, Self { frames, keys: keys.clone() }))
     }
 
-    /// Returns each CLAIM of the address.
+    /// Returns each claim of the address.
     pub(crate) fn claims(&self, address: impl Into<IpAddr>) -> Vec<RecordedFrame> {
         let address = address.into();
         let is_claim = |frame: &Frame| matches!(&frame.body, Body::Claim { addresses, .. } if addresses.contains(&address));
         self.hello_frames().filter(|(_, frame)| is_claim(frame)).map(|(record, _)| record).collect()
     }
 
-    /// Returns the first frame of each epoch of a node's speaker, and the first CLAIM in that
-    /// epoch, if any.
+    /// Returns the first frame of each epoch of a node's speaker, and the first claim in that
+    /// epoch, if there is one.
     pub(crate) fn epochs(&self, node: &str) -> Vec<(RecordedFrame, Option<RecordedFrame>)> {
         let mut epochs: Vec<(u64, RecordedFrame, Option<RecordedFrame>)> = Vec::new();
         for (record, frame) in self.hello_frames().filter(|(record, _)| record.host == node) {
@@ -79,7 +79,7 @@ impl FrameLog {
             .collect()
     }
 
-    /// Returns the times of this host's gratuitous ARP frames for the address.
+    /// Returns the times at which `host` sent gratuitous ARP frames for the address.
     pub(crate) fn gratuitous_frames(&self, address: Ipv4Addr, host: Mac) -> Vec<Instant> {
         let is_gratuitous = |captured: &&CapturedFrame| {
             captured.arp().is_some_and(|arp| {
@@ -89,7 +89,7 @@ impl FrameLog {
         self.frames.iter().filter(is_gratuitous).map(|captured| captured.at).collect()
     }
 
-    /// Returns every frame of the hello protocol.
+    /// Returns every frame of the ownership protocol.
     fn hello_frames(&self) -> impl Iterator<Item = (RecordedFrame, Frame)> + '_ {
         self.frames.iter().enumerate().filter_map(|(position, captured)| {
             let frame = captured.hello(&self.keys)?;

@@ -28,23 +28,24 @@ use std::time::Duration;
 /// only source of kube-proxy health.
 const UNUSED_ENDPOINT: &str = "127.0.0.1:9";
 pub(crate) const HEALTH_CHECK_ANNOTATION: &str = "ferrolb.io/health-check";
-/// Maximum time from the failure of an endpoint until the address has moved. With the defaults, two
-/// failures a second apart are a failure of the endpoint, and the address moves at once. Three
-/// times as much for a busy machine; the test prints the measured value.
+/// Maximum time from the failure of an endpoint until the address has moved. With the default
+/// settings, an endpoint fails after two failed checks a second apart, and the address moves at
+/// once. On a busy machine, this takes up to three times as long. The test prints the measured
+/// time.
 pub(crate) const MOVED_MAX: Duration = Duration::from_secs(3 * 4);
-/// Time for which an address must stay.
+/// Time for which an address must stay with its owner.
 const SETTLED: Duration = Duration::from_secs(3);
-/// Number of failures and recoveries of a flapping endpoint, and the length of each: shorter than
-/// the time until a recovered endpoint counts as healthy.
+/// Number of times that a flapping endpoint fails and recovers, and the length of each failure and
+/// recovery: shorter than the time until a recovered endpoint counts as healthy.
 const FLAPS: usize = 5;
 const FLAP_TIME: Duration = Duration::from_millis(700);
 /// Maximum growth of a speaker's memory by health checks of misbehaving servers, in kB.
 const GROWTH_MAX: u64 = 4096;
-/// Time for which the last misbehaving server is checked.
+/// Time for which the speakers check the last misbehaving server before the memory is measured.
 const CHECK_TIME: Duration = Duration::from_secs(4);
 
 #[test]
-fn an_address_leaves_pods_that_fail_health_checks_unless_all_fail() {
+fn an_address_leaves_a_node_with_failing_endpoints_unless_all_fail() {
     run_scenario(&Options::named("healthchecks"), |lab| {
         lab.install_ferrolb()?;
         lab.start_controller(&[])?;
@@ -108,7 +109,7 @@ pub(crate) fn pod(node: &str) -> String {
     format!("web{node}")
 }
 
-/// Sets the annotation of the Service.
+/// Sets the health check annotation of the Service.
 fn set_check(lab: &Lab, value: Value) -> Result<()> {
     services::patch(
         lab,
@@ -121,7 +122,7 @@ fn set_check(lab: &Lab, value: Value) -> Result<()> {
 fn wait_served(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     wait::until("the client gets the page", pools::STATE_MAX, || {
         let page = lab.http_get(CLIENT, http(address), "/")?;
-        ensure!(page.status == 200, "{page:?}");
+        ensure!(page.status == 200, "the client gets {page:?}");
         Ok(Some(()))
     })
 }
@@ -176,7 +177,10 @@ fn refuse_on_owner(lab: &Lab, address: Ipv4Addr, owner: &str) -> Result<String> 
         },
     )?;
     // Connections are lost only until the failed pod is detected.
-    ensure!(report.longest_gap_ms < MOVED_MAX.as_secs_f64() * 1000.0, "{report:?}");
+    ensure!(
+        report.longest_gap_ms < MOVED_MAX.as_secs_f64() * 1000.0,
+        "the gap is too long: {report:?}"
+    );
     run_without_loss(lab, address, ("tcp check, after the move", 0), || Ok(()))?;
     Ok(second)
 }
@@ -219,8 +223,9 @@ fn refuse_everywhere(lab: &Lab, address: Ipv4Addr, first: &str, second: &str) ->
     wait_no_failure(lab)
 }
 
-/// Sets checks of servers that never reply or do not implement HTTP, and of one with an endless
-/// page, which counts as healthy.
+/// Sets health checks, one after the other, of a server that never replies, of one that does not
+/// implement HTTP, and of one whose page never ends, which counts as healthy. Checks that the
+/// memory of the speakers stays bounded.
 fn misbehaving_servers(lab: &Lab) -> Result<()> {
     let before = resident_kb(lab)?;
     for (path, word) in

@@ -1,5 +1,6 @@
-//! Frames of a foreign host: forged, broken and replayed frames of the hello protocol, and broken
-//! and false ARP. All are ignored and counted, and the owner continues to reply.
+//! Frames of a foreign host: forged, broken and replayed frames of the ownership protocol, and
+//! broken and false ARP frames. The speakers ignore all of them and count those of the ownership
+//! protocol, and the owner continues to reply.
 
 use crate::metrics::metric;
 use crate::node_failure::{GAP_MAX, PROBE_INTERVAL};
@@ -17,10 +18,10 @@ use std::time::Duration;
 
 /// The longest frame of an Ethernet interface, header included, in bytes.
 const FRAME_LENGTH_MAX: usize = ETHERNET_HEADER_LENGTH + 1500;
-/// Length of the client's probe while the frames are sent.
+/// Time for which the client connects while the foreign host sends frames.
 const PROBE_LENGTH: Duration = Duration::from_secs(6);
-/// Maximum number of log lines about all frames together: the speakers may log a summary, but not
-/// each frame.
+/// Maximum number of lines that the speakers log while the foreign host sends frames: they may log
+/// a summary, but not each frame.
 const LOG_LINES_MAX: usize = 5;
 
 #[test]
@@ -64,7 +65,10 @@ fn hostile_frames_are_counted_and_change_no_owner() {
                 "hostile frames: {} of {} connections lost, longest gap {:.0} ms",
                 report.lost, report.sent, report.longest_gap_ms
             ));
-            ensure!(report.longest_gap_ms < GAP_MAX.as_secs_f64() * 1000.0, "{report:#?}");
+            ensure!(
+                report.longest_gap_ms < GAP_MAX.as_secs_f64() * 1000.0,
+                "the gap is too long: {report:#?}"
+            );
             let logged = log_lines(lab) - lines;
             ensure!(logged <= LOG_LINES_MAX, "the speakers logged {logged} lines");
             Ok(())
@@ -86,15 +90,15 @@ fn receive_hello(socket: &mut SegmentSocket, owner: &str) -> Result<Vec<u8>> {
     found.context("no other speaker sends hello frames")
 }
 
-/// A group of hello frames: the fault, the reason under which the speaker must count them all
-/// (none: any reason), and the frames.
+/// A group of invalid hello frames: the fault, the drop reason under which the speaker must count
+/// all of them (`None`: any reason), and the frames.
 type FrameAttack = (&'static str, Option<&'static str>, Vec<Vec<u8>>);
 
 /// Returns hello frames that a foreign host can send after it has received a `real` frame.
 fn hello_attacks(mac: Mac, address: Ipv4Addr, real: &[u8]) -> Vec<FrameAttack> {
     let forged = claim(mac, address);
-    // A foreign host can copy the key ID, which is not encrypted. It follows the Ethernet header,
-    // the version, the kind and the flags.
+    // A foreign host can copy the key ID, which is not encrypted. The key ID follows the Ethernet
+    // header, the version, the kind and the flags.
     let id = ETHERNET_HEADER_LENGTH + 4..ETHERNET_HEADER_LENGTH + 8;
     let mut unsigned = forged.clone();
     unsigned[id.clone()].copy_from_slice(&real[id]);

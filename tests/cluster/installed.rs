@@ -1,5 +1,5 @@
-//! The install files and the Helm chart on a real API server: installed, installed a second time,
-//! and uninstalled. Without a kubelet, the workloads start no pods.
+//! The install files and the Helm chart on a real API server: installation, second installation,
+//! and removal. The lab has no kubelet, so the workloads start no pods.
 
 use crate::scenario::{run_scenario, step, without_proxy};
 use anyhow::{Context, Result, bail, ensure};
@@ -37,7 +37,7 @@ fn applying_an_install_file_again_changes_nothing() {
                 let second = generations(lab, file)?;
                 ensure!(
                     first.len() > 20 && first == second,
-                    "versions after the first apply: {first:?}, and after the second: {second:?}"
+                    "the versions are {first:?} after the first apply, and {second:?} after the second"
                 );
                 Ok(())
             })?;
@@ -49,7 +49,7 @@ fn applying_an_install_file_again_changes_nothing() {
                 lab.kubectl(&["get", "daemonset", "speaker", "-n", NAMESPACE, "-o", containers])?;
             ensure!(
                 !speaker.contains("FERROLB_API_GROUP") && !speaker.contains(METALLB_NAMESPACE),
-                "{speaker}"
+                "the speaker still has a flag of {MIGRATION_FILE}: {speaker}"
             );
             Ok(())
         })?;
@@ -65,7 +65,7 @@ fn applying_an_install_file_again_changes_nothing() {
             ensure!(names(lab, "fpool,fl2")?.lines().count() == 2, "{}", names(lab, "fpool,fl2")?);
             let left =
                 lab.kubectl(&["get", "role,rolebinding", "-n", METALLB_NAMESPACE, "-o", "name"])?;
-            ensure!(left.is_empty(), "{left}");
+            ensure!(left.is_empty(), "these objects are left:\n{left}");
             Ok(())
         })?;
         step("install.yaml is applied again, and its deletion removes everything", || {
@@ -73,17 +73,17 @@ fn applying_an_install_file_again_changes_nothing() {
             kubectl_file(lab, "delete", FILES[0])?;
             for types in [CLUSTER_SCOPED, "namespace"] {
                 let left = lab.kubectl(&["get", types, "-l", FERROLB_LABEL, "-o", "name"])?;
-                ensure!(left.is_empty(), "{left}");
+                ensure!(left.is_empty(), "these objects are left:\n{left}");
             }
             let crds = lab.kubectl(&["get", "crd", "-o", "name"])?;
-            ensure!(!crds.contains("ferrolb.io"), "{crds}");
+            ensure!(!crds.contains("ferrolb.io"), "CRDs of FerroLB are left:\n{crds}");
             Ok(())
         })
     });
 }
 
 /// Returns a version of each object in a file: its generation, which status changes do not raise,
-/// or else its resourceVersion.
+/// or its resourceVersion if the object has no generation.
 fn generations(lab: &Lab, file: &str) -> Result<BTreeMap<String, String>> {
     let list: Value =
         serde_json::from_str(&lab.kubectl(&["get", "-f", &path(file), "-o", "json"])?)?;
@@ -142,7 +142,7 @@ fn the_chart_installs_once_and_keeps_pools_on_uninstall() {
             check_refused(other, "cannot be imported into the current release")
         })?;
         step(
-            "an upgrade to BGP without pools in the values keeps them, and another one adopts them",
+            "an upgrade to BGP without pools in the values keeps the pools, and a second one adopts them",
             || {
                 helm(lab, &["upgrade", "ferrolb"], NAMESPACE, &json!({"bgp": {"enabled": true}}))?;
                 ensure!(names(lab, WORKLOADS)?.contains("gobgpd"), "{}", names(lab, WORKLOADS)?);
@@ -176,7 +176,7 @@ fn names(lab: &Lab, types: &str) -> Result<String> {
     lab.kubectl(&["get", types, "-n", NAMESPACE, "-o", "name"])
 }
 
-/// Runs Helm, with the chart and the values unless `values` is null.
+/// Runs Helm. The command line contains the chart and the values unless `values` is null.
 fn helm(lab: &Lab, arguments: &[&str], namespace: &str, values: &Value) -> Result<String> {
     let mut helm = installers::helm()?;
     helm.args(arguments)

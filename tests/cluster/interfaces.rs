@@ -1,5 +1,5 @@
 //! Interfaces of a node appear, change and disappear while its speaker runs. The speaker follows
-//! the kernel's notifications, and unrelated interfaces cost it nothing.
+//! the kernel's notifications, and starts no thread for unrelated interfaces.
 
 use crate::metrics::{admin, metric};
 use crate::node_failure::{PROBE_TIME, check_longest_gap, probe_during, serve_from_other_node};
@@ -128,17 +128,17 @@ fn check_unrelated_veths(lab: &Lab, before: usize) -> Result<()> {
     on_node(lab, &batch)
 }
 
-/// Waits until the status shows the interface as up with its current MAC address, and the address
-/// is announced there with that MAC address.
+/// Waits until the SpeakerStatus shows the interface `link` as up with its current MAC address, and
+/// until the speaker replies for `address` on that interface with that MAC address.
 fn wait_announced(lab: &Lab, address: IpAddr, link: &str) -> Result<()> {
     let mac = mac_of_link(lab, link)?;
-    wait::until(&format!("the status shows {link} as it is"), STATE_MAX, || {
+    wait::until(&format!("the status shows {link} as up with its current MAC"), STATE_MAX, || {
         let status = status(lab)?;
         let found = status
             .interfaces
             .iter()
             .find(|found| found.name == link)
-            .context("the status does not list it")?;
+            .context("the status does not list the interface")?;
         ensure!(found.up && found.mac == mac.to_string(), "the status is {found:?}");
         Ok(Some(()))
     })?;
@@ -150,7 +150,8 @@ fn wait_announced(lab: &Lab, address: IpAddr, link: &str) -> Result<()> {
     })
 }
 
-/// Waits until the speaker has ended the thread of the additional interface.
+/// Waits until the speaker has ended the thread of the additional interface, and has as many
+/// threads as `before`.
 fn wait_unused(lab: &Lab, before: usize) -> Result<()> {
     wait::until("the thread of the interface has ended", STATE_MAX, || {
         let now = threads(lab)?;

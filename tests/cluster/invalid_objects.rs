@@ -41,7 +41,10 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
         restart(lab)?;
         services::serve(lab, "newer")?;
         ensure!(services::get(lab, "good")? == good, "the Service has changed");
-        ensure!(services::address(lab, "good")? == address, "the Service had {address}");
+        ensure!(
+            services::address(lab, "good")? == address,
+            "the Service lost its address {address}"
+        );
         wait_all_reported(lab)
     })
 }

@@ -1,6 +1,6 @@
-//! `ipMode`, for a client on the LAN and for a pod. With VIP, kube-proxy intercepts connections to
-//! the address on every node. With Proxy it does so on none, and connections reach the announcing
-//! node, if there is one. A change of the mode keeps the address.
+//! `ipMode`, for a client on the segment and for a pod as client. With VIP, kube-proxy on every
+//! node intercepts connections to the address. With Proxy, no kube-proxy does so, and connections
+//! reach the announcing node, if there is one. A change of the mode keeps the address.
 
 use crate::pools::{self, STATE_MAX};
 use crate::scenario::{run_scenario, step};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The node of the pods, and the only node that may announce.
+/// The node on which the pods run, and the only node that may announce.
 const POD_NODE: &str = "node1";
 const OWNER: &str = "node2";
 /// The pod that acts as a client.
@@ -68,7 +68,10 @@ fn ip_mode_decides_if_kube_proxy_intercepts_connections() {
                 wait_mode(lab, address, "Proxy", ANNOUNCED)?;
                 // The reply cannot come from the owner's kernel, which does not have the address
                 // yet.
-                ensure!(segment::wait_owner(lab, address)? == OWNER, "another node announces it");
+                ensure!(
+                    segment::wait_owner(lab, address)? == OWNER,
+                    "another node owns the address"
+                );
                 start_listener(lab, address)?;
                 wait_page(lab, CLIENT, address, LISTENER, client)?;
                 wait_page(lab, CLIENT_POD, address, LISTENER, client_pod)?;
@@ -110,7 +113,10 @@ fn set_up(lab: &Lab) -> Result<(Ipv4Addr, IpAddr)> {
         .trim()
         .parse()?;
     let address = services::serve(lab, "web")?;
-    ensure!(segment::wait_owner(lab, address)? == OWNER, "the advertisement names {OWNER}");
+    ensure!(
+        segment::wait_owner(lab, address)? == OWNER,
+        "another node than {OWNER} owns the address"
+    );
     Ok((address, client_pod))
 }
 
@@ -119,8 +125,8 @@ fn set_mode(lab: &Lab, mode: Option<&str>) -> Result<()> {
     services::patch(lab, "web", &json!({"metadata": {"annotations": {(IP_MODE_ANNOTATION): mode}}}))
 }
 
-/// Waits until the ingress of the Service has this mode, and the condition contains `message`, or
-/// does not mention ipMode.
+/// Waits until the ingress of the Service has this ipMode, and the message of its condition
+/// contains `message`, or does not mention ipMode if `message` is `None`.
 fn wait_mode(lab: &Lab, address: Ipv4Addr, mode: &str, message: Option<&str>) -> Result<()> {
     let expect = json!([{"ip": address, "ipMode": mode}]);
     services::wait_for(lab, "web", &format!("{expect}"), |service| {
@@ -140,15 +146,20 @@ fn ingress(service: &Service) -> Value {
     json!(balancer.map(|balancer| &balancer.ingress))
 }
 
-/// Waits until kube-proxy has rules for the address on both nodes, or on none.
+/// Waits until kube-proxy has rules for the address on both nodes, or on none if `expect` is false.
 fn wait_rules(lab: &Lab, address: Ipv4Addr, expect: bool) -> Result<()> {
-    wait::until(&format!("kube-proxy's rules for {address}: {expect}"), STATE_MAX, || {
-        for node in lab.nodes() {
-            let has = lab.exec(&node, &["nft", "list", "ruleset"])?.contains(&address.to_string());
-            ensure!(has == expect, "{node} has rules: {has}");
-        }
-        Ok(Some(()))
-    })
+    wait::until(
+        &format!("kube-proxy has rules for {address} on all nodes: {expect}"),
+        STATE_MAX,
+        || {
+            for node in lab.nodes() {
+                let has =
+                    lab.exec(&node, &["nft", "list", "ruleset"])?.contains(&address.to_string());
+                ensure!(has == expect, "{node} has rules for {address}: {has}, not {expect}");
+            }
+            Ok(Some(()))
+        },
+    )
 }
 
 /// Waits until `from` gets the page of `server`, which saw a request from the address `seen`.

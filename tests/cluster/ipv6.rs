@@ -29,7 +29,7 @@ fn one_node_announces_both_addresses_also_after_a_failover() {
             wait_all_forward_to(lab, &pod(lab)?, |host| host.v6().into())?;
             wait::until("the client gets the page over IPv6", pools::STATE_MAX, || {
                 let page = lab.http_get(CLIENT, services::http(ADDRESS), "/")?;
-                ensure!(page.status == 200, "{page:?}");
+                ensure!(page.status == 200, "the client gets {page:?}");
                 Ok(Some(()))
             })
         })?;
@@ -67,7 +67,7 @@ fn one_node_announces_both_addresses_also_after_a_failover() {
     });
 }
 
-/// Returns the name of the pod that serves the page.
+/// Returns the name of the pod that serves the page over IPv4.
 fn pod(lab: &Lab) -> Result<String> {
     let page = lab.http_get(CLIENT, services::http([172, 30, 0, 200]), "/")?;
     page.body

@@ -1,5 +1,5 @@
-//! Features of a Service that kube-proxy implements, source ranges and session affinity: both work
-//! with an address that FerroLB announces.
+//! Source ranges and session affinity of a Service, which kube-proxy implements: both work with an
+//! address that FerroLB announces.
 
 use crate::node_failure::PROBE_INTERVAL;
 use crate::scenario::{print_measured, step};
@@ -14,11 +14,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Length of a probe of about a hundred connections: without affinity, one pod of three never gets
-/// them all.
+/// Time in which the client opens about a hundred connections. Without affinity, one of three pods
+/// never gets all of them.
 const PROBE_LENGTH: Duration = Duration::from_secs(1);
 
-/// Runs the steps. Nodes 1 to 3 run, each with a pod that has the label [`WEB`].
+/// Runs the steps. They require that nodes 1 to 3 run, each with a pod that has the label [`WEB`].
 pub(crate) fn part(lab: &Lab) -> Result<()> {
     step("a client inside loadBalancerSourceRanges is served, and one outside is not", || {
         check_source_ranges(lab)
@@ -66,7 +66,8 @@ fn check_affinity(lab: &Lab) -> Result<()> {
     lab.kubectl(&["uncordon", &owner]).map(drop)
 }
 
-/// Returns the pod that serves all connections of the next second. Fails if there are several.
+/// Returns the pod that serves all connections of the next second. Fails if several pods serve
+/// them.
 fn only_pod(lab: &Lab, address: Ipv4Addr) -> Result<Option<String>> {
     let report = lab.start_probe(http(address), PROBE_LENGTH, PROBE_INTERVAL).finish()?;
     let pods: BTreeSet<&String> = report.pods.keys().collect();

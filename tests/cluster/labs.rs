@@ -12,7 +12,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Maximum time until the lab has processes: the lab program first builds changed sources.
+/// Maximum time until the lab program has started processes: it first builds changed sources.
 const STARTED_MAX: Duration = Duration::from_secs(180);
 
 #[test]
@@ -99,16 +99,16 @@ fn process_exists(pid: i32) -> bool {
 fn check_nothing_left(name: &str, pids: &[i32]) -> Result<()> {
     let name: LabName = name.parse()?;
     let namespaces = netns::list(&name.prefix());
-    ensure!(namespaces.is_empty(), "left behind: {namespaces:?}");
+    ensure!(namespaces.is_empty(), "the lab left namespaces behind: {namespaces:?}");
     let logs = state::logs(&name);
     let folder = logs.parent().context("the logs have no parent folder")?;
-    ensure!(!folder.exists(), "left behind: {}", folder.display());
+    ensure!(!folder.exists(), "the lab left a folder behind: {}", folder.display());
     ensure!(!pids.is_empty(), "the lab had no processes");
-    // init reaps the children of a killed owner, with some delay.
+    // init reaps the children of a killed lab program, with some delay.
     wait::until("all processes of the lab have ended", STATE_MAX, || {
         if let Some(pid) = pids.iter().find(|pid| process_exists(**pid)) {
             bail!(
-                "left behind: process {pid}: {:?}",
+                "the lab left process {pid} behind: {:?}",
                 fs::read_to_string(format!("/proc/{pid}/comm"))
             );
         }

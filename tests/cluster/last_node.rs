@@ -1,5 +1,5 @@
-//! Two nodes on a segment where no other host sends or replies: when one node loses power,
-//! the other one announces every address.
+//! Two nodes on a segment without any other host: when one node loses power, the other node
+//! announces every address.
 
 use crate::node_failure::wait_listened;
 use crate::pools::{self, STATE_MAX};
@@ -48,7 +48,7 @@ fn run(name: &str, flags: &[&str]) {
                     (owned_addresses(lab, LAST_NODE)?, owned_addresses(lab, FAILED_NODE)?);
                 ensure!(
                     last + failed == ADDRESSES && last > 0 && failed > 0,
-                    "{LAST_NODE}: {last}, {FAILED_NODE}: {failed}"
+                    "{LAST_NODE} announces {last} addresses, and {FAILED_NODE} {failed}"
                 );
                 Ok(Some(()))
             })
@@ -81,7 +81,7 @@ fn fail_node(lab: &Lab, name: &str) -> Result<()> {
         took.as_millis()
     ));
     others(true)?;
-    ensure!(took < TAKEOVER_MAX, "the takeover took {took:?}");
+    ensure!(took < TAKEOVER_MAX, "the last node announces all addresses only after {took:?}");
     Ok(())
 }
 

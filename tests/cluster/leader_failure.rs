@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 const SERVICES: usize = 1000;
 /// Number of Services with an address at which the leader fails.
 const ASSIGNED_AT_FAILURE: usize = 300;
-/// Maximum time until a whole batch has addresses: on a busy machine the API server needs most of
-/// it for the creations.
+/// Maximum time until all Services of a batch have addresses. On a busy machine, the API server
+/// needs most of this time to create the Services.
 const BATCH_MAX: Duration = Duration::from_secs(120);
 /// Flags of a leader lease that the leader keeps although the API server may stall for some seconds
 /// during a thousand creations.
@@ -42,8 +42,8 @@ const KILLED_GAP_MAX: Duration = Duration::from_secs(29);
 /// and the follower checks the lease every 500 ms. Three times the sum of both.
 const STOPPED_GAP_MAX: Duration = Duration::from_secs(4);
 
-/// Difference of the probe port and the admin port of a controller. Both controllers run on one
-/// host, so each needs ports of its own.
+/// Number that is added to the admin port of a controller to get its probe port. Both controllers
+/// run on one host, so each needs ports of its own.
 const PROBE_PORT_OFFSET: u16 = 100;
 
 /// A controller of the lab: its process and its admin port.
@@ -71,7 +71,7 @@ impl Replica {
     }
 
     fn wait_leading(&self, lab: &Lab) -> Result<()> {
-        wait::until(&format!("{} leads", self.process), STATE_MAX, || {
+        wait::until(&format!("{} is the leader", self.process), STATE_MAX, || {
             Ok((self.metric(lab, "ferrolb_controller_leader")? > 0.0).then_some(()))
         })
     }
@@ -82,7 +82,7 @@ fn a_leader_failure_loses_and_duplicates_no_address() {
     run_scenario(&without_proxy("leader"), |lab| {
         lab.install_ferrolb()?;
         lab.apply(services::POOL)?;
-        step("two controllers run, and the first one leads", || {
+        step("two controllers run, and the first one is the leader", || {
             FIRST.start(lab)?;
             FIRST.wait_leading(lab)?;
             SECOND.start(lab)?;
@@ -97,12 +97,12 @@ fn a_leader_failure_loses_and_duplicates_no_address() {
             ensure!(gap <= KILLED_GAP_MAX, "the follower wrote only {gap:?} after the kill");
             Ok(())
         })?;
-        step("the killed controller is restarted and follows", || {
+        step("the killed controller is restarted and is not the leader", || {
             lab.restart(FIRST.process)?;
             FIRST.wait_ready(lab)?;
             ensure!(
                 FIRST.metric(lab, "ferrolb_controller_leader")? < 1.0,
-                "the restarted controller leads"
+                "the restarted controller is the leader"
             );
             Ok(())
         })?;

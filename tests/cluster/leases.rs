@@ -1,6 +1,6 @@
-//! Node leases: Kubernetes detects a failed node, and treats a running node without a working
-//! kubelet as failed. Each takes a minute, in which other scenarios use the healthy nodes of the
-//! same lab.
+//! Node leases: a node becomes NotReady after its failure, or when its kubelet no longer renews the
+//! node's lease. Both take a minute, in which other scenarios use the healthy nodes of the same
+//! lab.
 
 use crate::pools::{self, STATE_MAX};
 use crate::scenario::{print_measured, run_scenario, step};
@@ -14,9 +14,10 @@ use ferrolb_lab::{Lab, Options, Signal, wait};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Minimum and maximum time until a node is NotReady: kube-controller-manager's
-/// `--node-monitor-grace-period` (50 s since Kubernetes 1.32), less up to 10 s since the last
-/// renewal. The maximum adds its check every 5 s, and time for a busy machine.
+/// Minimum and maximum time from the failure until a node is NotReady. kube-controller-manager
+/// waits for `--node-monitor-grace-period` (50 s since Kubernetes 1.32) after the last renewal of
+/// the lease, which may precede the failure by 10 s. The maximum includes the interval of 5 s
+/// between its checks, and time for a busy machine.
 const NOT_READY_AFTER: [Duration; 2] = [Duration::from_secs(40), Duration::from_secs(75)];
 /// Maximum time of a handover. A planned move takes 0.1 s, and the test finds the new owner within
 /// 0.5 s; the rest is for a busy machine.
@@ -86,7 +87,7 @@ fn stop_lease_renewal(lab: &Lab) -> Result<(Ipv4Addr, String)> {
     let owner = segment::wait_owner(lab, address)?;
     wait::until("the client gets the page", STATE_MAX, || {
         let page = lab.http_get(CLIENT, services::http(address), "/")?;
-        ensure!(page.status == 200, "{page:?}");
+        ensure!(page.status == 200, "the client gets {page:?}");
         Ok(Some(()))
     })?;
     lab.stop(&process_name(&owner), Signal::KILL)?;
@@ -104,7 +105,7 @@ fn readiness(lab: &Lab, node: &str) -> Result<String> {
     ])
 }
 
-/// Waits until a node whose lease was last renewed at `since` is NotReady.
+/// Waits until a node whose lease is no longer renewed after `since` is NotReady.
 fn wait_not_ready(lab: &Lab, what: &str, node: &str, since: Instant) -> Result<()> {
     let [soonest, latest] = NOT_READY_AFTER;
     wait::until(&format!("{node} is NotReady"), latest.saturating_sub(since.elapsed()), || {
@@ -121,8 +122,8 @@ fn wait_not_ready(lab: &Lab, what: &str, node: &str, since: Instant) -> Result<(
     Ok(())
 }
 
-/// Checks that the owner keeps its address until it is NotReady, and then hands it over. Returns
-/// the next owner.
+/// Checks that the owner keeps its address until its Node is NotReady, and then hands the address
+/// over. `since` is the end of the lease renewals. Returns the next owner.
 fn check_handover(lab: &Lab, address: Ipv4Addr, owner: &str, since: Instant) -> Result<String> {
     let current = segment::owner(lab, address)?;
     ensure!(

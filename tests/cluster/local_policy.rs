@@ -1,5 +1,5 @@
 //! `externalTrafficPolicy: Local` under load: pods are replaced, the last pod of the owner becomes
-//! unready, and the policy changes. Also the client address that a pod sees.
+//! unready, and the policy changes. The test also checks which client address a pod sees.
 
 use crate::node_failure::{PROBE_INTERVAL, wait_forwards_to};
 use crate::scenario::{run_scenario, step};
@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// Length of the probes that show that an address does not move.
+/// Time for which an address must stay with its owner.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Number of moves for which [`without_loss`] allows losses. The old owner's kube-proxy sees the
-/// change together with its speaker, and drops new connections until the address has moved.
+/// Number of moves that the test passes to [`run_without_loss`] for one move, so that more losses
+/// are allowed. The old owner's kube-proxy receives the change at the same time as its speaker, and
+/// drops new connections until the address has moved.
 const MOVES_WITH_LOSS: usize = 3;
 
 #[test]
@@ -149,7 +150,7 @@ fn wait_forwards_to_pod(lab: &Lab, node: &str, pod: &str) -> Result<()> {
         .first()
         .and_then(|port| u16::try_from(port.node_port?).ok())
         .context("the Service has no node port")?;
-    let host = Host::named(node).context("not a host of the lab")?;
+    let host = Host::named(node).context("the node is not a host of the lab")?;
     wait_forwards_to(lab, node, SocketAddr::new(host.v4().into(), port), pod)
 }
 

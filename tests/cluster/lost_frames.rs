@@ -16,13 +16,13 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Time for which two nodes receive no hello frames of each other: longer than a claim is valid
-/// without repetition.
+/// Time for which two nodes receive no hello frames from each other: longer than the time for which
+/// a claim is valid unless it is repeated.
 const HELLOS_LOST: Duration = Duration::from_secs(15);
 /// Time for which no speaker receives a frame of another speaker.
 const ALL_LOST: Duration = Duration::from_secs(3);
-/// Maximum time until one owner remains after the loss ends: three times the expected second, for a
-/// busy machine.
+/// Maximum time from the end of the frame loss until only one owner remains: three times the
+/// expected second, for a busy machine.
 const HEAL_MAX: Duration = Duration::from_secs(3);
 /// Time for which the test records frames after the loss has ended.
 const OBSERVED_AFTER: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ fn one_owner_remains_after_the_switch_drops_frames() {
             || drop_hellos(lab, &keys, address, &owner),
         )?;
         let owner = step(
-            "all FerroLB frames are lost: all nodes reply, and one of them after the loss",
+            "all FerroLB frames are lost: all nodes reply, and only one of them after the loss has ended",
             || drop_all(lab, &keys, address),
         )?;
         step(
@@ -56,7 +56,8 @@ fn one_owner_remains_after_the_switch_drops_frames() {
     });
 }
 
-/// Drops multicast hello frames between the owner and one other node, and nothing else.
+/// Drops multicast hello frames between the owner and one other node, and no other frames. Checks
+/// that only the owner replies, and that no speaker claims the address.
 fn drop_hellos(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -> Result<()> {
     let other =
         lab.nodes().into_iter().find(|node| node != owner).context("the lab has no second node")?;
@@ -90,7 +91,7 @@ fn drop_hellos(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str) -
     let claims = evidence.claims(address);
     ensure!(
         owners == [owner] && claims.is_empty(),
-        "{owners:?} replied, and there were claims: {claims:?}"
+        "{owners:?} replied, and the claims of the address are {claims:?}"
     );
     let (now_refuted, now_failures) = counts()?;
     ensure!(now_refuted > refuted, "{other} suspected no node, so no hello frame was lost");
@@ -164,7 +165,8 @@ fn split_segment(lab: &Lab, keys: &HelloKeyRing, address: Ipv4Addr, owner: &str)
         wait_served_by(lab, CLIENT, address, owner)?;
         lab.set_drops(&[])?;
         let repaired_at = wait::now();
-        // No host sends requests meanwhile, so the clients' entries change only by announcements.
+        // No host sends requests while the test reads the entries, so announcements alone change
+        // them.
         let mut entries = Vec::new();
         wait::during(OBSERVED_AFTER, || {
             let known = [CLIENT, CONTROL_PLANE].map(|host| neighbor_entry(lab, host, address));

@@ -29,12 +29,12 @@ const ASSIGNED_ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
 const METALLB_POOL: std::ops::RangeInclusive<u8> = 205..=209;
 /// Interval at which MetalLB's simulated controller reads all Services.
 const READ_INTERVAL: Duration = Duration::from_millis(20);
-/// Maximum time until both controllers stop writing, and the time after that in which none may
-/// write.
+/// Maximum time until FerroLB and MetalLB write nothing more, and the time after that in which
+/// neither of them may write.
 const SETTLING: Duration = Duration::from_secs(4);
 const QUIET: Duration = Duration::from_secs(3);
-/// Services without a class, which both would serve. The last one requests an address that both
-/// pools contain.
+/// Names of Services without a class, for which both FerroLB and MetalLB are responsible. The last
+/// Service requests an address that both pools contain.
 const CLASSLESS_SERVICES: [&str; 4] = ["one", "two", "three", "same"];
 /// Maximum number of FerroLB's writes. For each Service: the assignment, the attempt that finds
 /// MetalLB's write, and the condition. Two more for everything else that changes.
@@ -47,7 +47,7 @@ fn side_by_side_with_metallb_each_service_keeps_its_load_balancer() {
         lab.start_ferrolb()?;
         services::apply_pool_and_pod(lab, "node1")?;
         step(
-            "both process Services without a class: MetalLB keeps them after a few writes",
+            "both controllers write Services without a class, and MetalLB keeps them after a few writes",
             || apply_classless_services(lab),
         )?;
         step(
@@ -134,7 +134,8 @@ fn check_reported(lab: &Lab, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes MetalLB's annotation with the command from docs/install.md.
+/// Removes MetalLB's annotation with the command from docs/install.md, and checks that FerroLB
+/// serves all Services with unchanged addresses.
 fn migrate(lab: &Lab) -> Result<()> {
     let addresses: Vec<Ipv4Addr> = CLASSLESS_SERVICES
         .iter()
@@ -160,7 +161,7 @@ fn writes(lab: &Lab) -> Result<f64> {
     metric(lab, CONTROL_PLANE, "ferrolb_controller_writes_total")
 }
 
-/// Acts as MetalLB's controller for `length`. Returns the number of its writes.
+/// Acts as MetalLB's controller for `length`. Returns the number of successful writes.
 fn run_controller(lab: &Lab, length: Duration) -> Result<usize> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
@@ -195,8 +196,9 @@ fn is_classless(service: &Service) -> bool {
     })
 }
 
-/// Returns the Service as MetalLB changes it, or none if there is nothing to change. MetalLB keeps
-/// an address from its pool, also one that another controller assigned, and replaces any other.
+/// Returns the Service as MetalLB changes it, or `None` if MetalLB changes nothing. MetalLB keeps
+/// an address from its pool, even if another controller assigned it, and replaces any other
+/// address.
 fn assign_as_metallb(mut service: Service, used: &mut BTreeSet<IpAddr>) -> Option<Service> {
     let metallb_address = |last: u8| IpAddr::from([172, 30, 0, last]);
     let assigned = services::addresses(&service)

@@ -49,7 +49,7 @@ fn metallbs_layer_2_objects_are_served_unchanged() {
             ensure!(segment::wait_owner(lab, address)? == NODE, "another node owns the address");
             wait::until("the client gets the page", STATE_MAX, || {
                 let page = lab.http_get(CLIENT, http(address), "/")?;
-                ensure!(page.body.starts_with("web"), "{page:?}");
+                ensure!(page.body.starts_with("web"), "the client gets {page:?}");
                 Ok(Some(()))
             })
         })?;
@@ -86,7 +86,7 @@ fn metallbs_layer_2_objects_are_served_unchanged() {
             );
             let errors =
                 metrics::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;
-            ensure!(errors == 0.0, "{errors} write errors");
+            ensure!(errors == 0.0, "the controller counts {errors} write errors");
             let log = lab.logs(&ferrolb::speaker_name(NODE));
             let refused: Vec<_> = log
                 .lines()
@@ -150,14 +150,14 @@ fn start(lab: &Lab) -> Result<()> {
     lab.wait_healthy(&ferrolb::speaker_name(NODE), NODE, ferrolb::ADMIN_PORT, "/readyz")
 }
 
-/// Returns a pool's status: assigned and available addresses, of IPv4 and of IPv6.
+/// Returns a pool's status with the numbers of assigned and available addresses of each family.
 fn counts(v4: [i64; 2], v6: [i64; 2]) -> Value {
     json!({"assignedIPv4": v4[0], "availableIPv4": v4[1], "assignedIPv6": v6[0], "availableIPv6": v6[1]})
 }
 
 /// Waits until the whole status of a pool has this value.
 fn wait_status(lab: &Lab, name: &str, expect: &Value) -> Result<()> {
-    wait::until(&format!("pool {name}: {expect}"), STATE_MAX, || {
+    wait::until(&format!("the status of pool {name} is {expect}"), STATE_MAX, || {
         let pool = get_object(lab, CustomResourceKind::IPAddressPool, name)?;
         let status = &pool.data["status"];
         ensure!(status == expect, "the status is {status}");
@@ -173,8 +173,8 @@ fn get_object(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<Dynamic
     })
 }
 
-/// Waits until a Service has these addresses, from this pool by MetalLB's annotation, and FerroLB's
-/// condition reports them.
+/// Waits until a Service has these addresses, MetalLB's annotation names this pool, and the
+/// condition that FerroLB sets reports the assignment.
 fn wait_assigned(lab: &Lab, name: &str, addresses: &[IpAddr], pool: &str) -> Result<()> {
     services::wait_for(lab, name, &format!("{addresses:?} of pool {pool}"), |service| {
         let condition = services::condition(service, ADDRESS_ASSIGNED)?;
@@ -207,8 +207,8 @@ fn written(lab: &Lab, kind: CustomResourceKind, name: &str) -> Result<bool> {
         .any(|entry| entry.manager.as_deref() == Some("ferrolb-controller")))
 }
 
-/// Deletes the CRD Community, restarts the controller, and checks that it logs the missing CRD and
-/// works.
+/// Deletes the CRD Community, restarts the controller, and checks that the controller logs the
+/// missing CRD and still assigns addresses.
 fn without_communities(lab: &Lab) -> Result<()> {
     lab.kubectl(&["delete", "crd", "communities.metallb.io"])?;
     lab.stop(ferrolb::CONTROLLER, Signal::TERM)?;

@@ -1,5 +1,5 @@
 //! Missing prerequisites: FerroLB's permissions or CRDs are absent or removed. Each component logs
-//! a missing one once, continues with the others, and recovers without a restart.
+//! each missing prerequisite once, uses the others, and recovers without a restart.
 
 use crate::metrics::readyz;
 use crate::scenario::{one_node, print_measured, run_scenario, step};
@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Process, host and service account of both components.
+/// Process, host and ServiceAccount of both components.
 const COMPONENTS: [(&str, &str, &str); 2] =
     [(ferrolb::CONTROLLER, CONTROL_PLANE, "controller"), ("speaker-node1", "node1", "speaker")];
 /// Maximum time until a retry: the longest backoff is 20 s, and the rest is for a busy machine.
 const RETRIED_MAX: Duration = Duration::from_secs(60);
-/// Time without permissions: longer than the controller's lease.
+/// Time for which the components have no permissions: longer than the leader lease.
 const WITHOUT_PERMISSIONS: Duration = Duration::from_secs(12);
 const BINDINGS: &str = "clusterrolebindings,rolebindings";
 /// Message of the log line about a refused watch.
@@ -29,7 +29,7 @@ const REFUSED: &str = "watch rejected, retrying";
 #[test]
 fn missing_prerequisites_are_logged_once_and_used_when_they_appear() {
     run_scenario(&one_node("missing"), |lab| {
-        // Without the service accounts, the components could not authenticate, and the API server
+        // Without the ServiceAccounts, the components could not authenticate, and the API server
         // would not check their permissions.
         lab.install_ferrolb()?;
         lab.kubectl(&["delete", "-f", &file("crds.yaml")])?;
@@ -109,8 +109,8 @@ fn pids(lab: &Lab) -> Result<Vec<i32>> {
     COMPONENTS.iter().map(|(process, ..)| lab.pid(process)).collect()
 }
 
-/// Waits until a component reports all of `words` in `/readyz`, and names the refusal and its
-/// account in the log.
+/// Waits until `/readyz` of a component contains all of `words`, and its log contains a line about
+/// the refused watch with the last of `words`, and the name of the component's ServiceAccount.
 fn wait_reported(
     lab: &Lab,
     (process, host, account): &(&str, &str, &str),
@@ -165,8 +165,8 @@ fn remove_permissions_at_run_time(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     logged_once(lab, &before)
 }
 
-/// Returns the number of log lines for each refusal: the component, and the refused request with
-/// its status code.
+/// Returns the number of log lines about each refusal. The key of a refusal is the process, and the
+/// refused request with its status code.
 fn refusals(lab: &Lab) -> BTreeMap<(&'static str, String), usize> {
     let mut counts = BTreeMap::new();
     for (process, ..) in COMPONENTS {
@@ -179,7 +179,7 @@ fn refusals(lab: &Lab) -> BTreeMap<(&'static str, String), usize> {
     counts
 }
 
-/// Checks that no refusal was logged twice since `before`.
+/// Checks that no refusal was logged more than once after the numbers in `before` were read.
 fn logged_once(lab: &Lab, before: &BTreeMap<(&'static str, String), usize>) -> Result<()> {
     let now = refusals(lab);
     let repeated =

@@ -21,7 +21,10 @@ fn a_deleted_or_changed_service_releases_its_address() {
         services::apply_pool_and_pod(lab, "node1")?;
         step("two Services get two addresses", || {
             let addresses = [services::serve(lab, "one")?, services::serve(lab, "two")?];
-            ensure!(addresses == [FIRST_ADDRESS, SECOND_ADDRESS], "{addresses:?}");
+            ensure!(
+                addresses == [FIRST_ADDRESS, SECOND_ADDRESS],
+                "the Services have {addresses:?}"
+            );
             Ok(())
         })?;
         let before = step("each address has one owner", || {
@@ -107,9 +110,9 @@ fn a_service_of_another_class_is_never_written() {
     });
 }
 
-/// Checks that the Service is unchanged, including its metadata and status.
+/// Checks that the Service of another class is unchanged, including its metadata and status.
 fn check_unchanged(lab: &Lab, before: &Service) -> Result<()> {
     let now = services::get(lab, "other-class")?;
-    ensure!(now == *before, "before: {before:#?}\nafter: {now:#?}");
+    ensure!(now == *before, "the Service changed from {before:#?}\nto {now:#?}");
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Neighbor cache of a client: the entry of an address stays correct during a minute of
-//! revalidations, each of which takes one request to the owner, and follows a move at once. Also
-//! the output of `arping` and `ndisc6`.
+//! Neighbor cache of a client: the entry of an address stays correct during a minute in which the
+//! client revalidates it by one request to the owner at a time. After a move, the entry changes at
+//! once. The test also checks the output of `arping` and `ndisc6`.
 
 use crate::neighbor_watch::{NeighborChange, NeighborWatch, revalidate_soon};
 use crate::node_failure::{PROBE_INTERVAL, PROBE_TIME, wait_all_forward_to};
@@ -23,14 +23,15 @@ use std::time::Duration;
 const ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 200);
 const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200);
 const ADDRESSES: [IpAddr; 2] = [IpAddr::V4(ADDRESS_V4), IpAddr::V6(ADDRESS_V6)];
-/// Time in which the client revalidates its entries repeatedly.
+/// Time for which the test observes the client's revalidations of its entries.
 const REVALIDATION_TIME: Duration = Duration::from_secs(60);
-/// Minimum number of revalidations in that time: an entry is reachable for 1.5 s at most.
+/// Minimum number of revalidations in [`REVALIDATION_TIME`]: an entry is reachable for 1.5 s at
+/// most.
 const REVALIDATIONS_MIN: usize = 30;
 /// Maximum time from the new owner's first announcement until the client's entry has its MAC.
 const FOLLOWED_MAX: Duration = Duration::from_secs(1);
-/// Maximum time until a kernel has reported a multicast group: three times the interval of 1 s in
-/// RFC 3810 section 9.11.
+/// Maximum time until the kernel of each node has sent its MLD report for a multicast group: three
+/// times the interval of 1 s in RFC 3810 section 9.11.
 const REPORTED_MAX: Duration = Duration::from_secs(3);
 /// Offset of the ICMPv6 type in a frame without extension headers.
 const ICMPV6_TYPE: usize = 14 + 40;
@@ -41,9 +42,10 @@ const MLD_REPORT: u8 = 143;
 fn a_clients_neighbor_cache_stays_correct_and_follows_a_move() {
     run_scenario(&Options::named("neighborcache"), |lab| {
         lab.start_ferrolb()?;
-        step("each node reports the solicited-node group of a dual-stack Service", || {
-            wait_group_reports(lab)
-        })?;
+        step(
+            "each node sends an MLD report for the solicited-node group of the Service's IPv6 address",
+            || wait_group_reports(lab),
+        )?;
         step("every node forwards to the pod of the Service", || {
             wait_all_forward_to(lab, "web", |host| host.v4().into())?;
             wait_all_forward_to(lab, "web", |host| host.v6().into())
@@ -53,8 +55,10 @@ fn a_clients_neighbor_cache_stays_correct_and_follows_a_move() {
         step("a minute of traffic, with a revalidation every second", || {
             check_revalidations(lab, &owner)
         })?;
-        let second =
-            step("the owner is cordoned, and the cache follows", || check_move(lab, &owner))?;
+        let second = step(
+            "the owner is cordoned, and the client's entries change to the new owner",
+            || check_move(lab, &owner),
+        )?;
         step("ndisc6 and arping name the owner only", || check_tools(lab, &second))?;
         step("the Service is deleted, and ndisc6 and arping find no owner", || {
             services::delete(lab, "web")?;
@@ -62,10 +66,10 @@ fn a_clients_neighbor_cache_stays_correct_and_follows_a_move() {
                 .into_iter()
                 .try_for_each(|address| segment::wait_unannounced(lab, address))?;
             let output = lab.try_exec(CLIENT, &ndisc6_command(&ADDRESS_V6.to_string()))?;
-            ensure!(output.status.code() == Some(2), "ndisc6: {output:?}");
+            ensure!(output.status.code() == Some(2), "ndisc6 finds an owner: {output:?}");
             let output =
                 lab.try_exec(CLIENT, &arping_duplicate_detection(&ADDRESS_V4.to_string()))?;
-            ensure!(output.status.code() == Some(0), "arping -D: {output:?}");
+            ensure!(output.status.code() == Some(0), "arping -D finds an owner: {output:?}");
             Ok(())
         })
     });
@@ -112,8 +116,8 @@ fn is_mld_report(frame: &[u8], group: Ipv6Addr) -> bool {
         && message.windows(16).any(|window| window == group.octets())
 }
 
-/// Checks the client's entries during a minute of UDP datagrams to both addresses: UDP replies do
-/// not confirm a neighbor entry.
+/// Checks the client's entries while the client sends UDP datagrams to both addresses for a minute.
+/// UDP replies do not confirm a neighbor entry, so the client must revalidate it.
 fn check_revalidations(lab: &Lab, owner: &str) -> Result<()> {
     revalidate_soon(lab)?;
     for address in ADDRESSES {
@@ -135,10 +139,10 @@ fn check_revalidations(lab: &Lab, owner: &str) -> Result<()> {
     print_other_frames(&frames, owner)
 }
 
-/// Counts the frames about the IPv6 address other than solicitations and advertisements, by ICMPv6
-/// type. The owner's kernel does not have the address, so it forwards a client's unicast
-/// solicitation as any packet. It then sends a solicitation, a redirect, and an unreachable
-/// message. The client ignores these frames. Fails if another host sends one.
+/// Prints the number of frames that the owner's kernel sends about the IPv6 address, by ICMPv6
+/// type. The kernel does not have the address, so it forwards a client's unicast solicitation like
+/// any packet. It then sends a solicitation, a redirect, and an unreachable message, which the
+/// client ignores. Fails if another host sends such a frame.
 fn print_other_frames(frames: &[CapturedFrame], owner: &str) -> Result<()> {
     let (mac, mut kinds) = (segment::mac_of(owner)?, BTreeMap::<u8, usize>::new());
     for seen in frames
@@ -164,7 +168,7 @@ fn print_other_frames(frames: &[CapturedFrame], owner: &str) -> Result<()> {
     Ok(())
 }
 
-/// Probes both addresses by UDP for `length` while `work` runs.
+/// Sends UDP datagrams to both addresses for `length` while `work` runs. Returns the results.
 fn probed(
     lab: &Lab,
     length: Duration,
@@ -209,7 +213,7 @@ fn slowest_reply(frames: &[CapturedFrame], address: IpAddr, owner: &str) -> Resu
                 "{announcer} announces {address}: {seen:02x?}"
             );
             if to == client {
-                ensure!(is_reply(seen), "not a valid reply: {seen:02x?}");
+                ensure!(is_reply(seen), "the owner sends an invalid reply: {seen:02x?}");
                 times.extend(requested_at.take().map(|requested_at| seen.at - requested_at));
             }
         }
@@ -315,17 +319,18 @@ fn check_tools(lab: &Lab, owner: &str) -> Result<()> {
     let by_owner = replies.iter().filter(|line| line.to_lowercase().contains(&mac)).count();
     ensure!(by_owner == 3 && replies.len() == 3, "arping prints {output}");
     let output = lab.try_exec(CLIENT, &arping_duplicate_detection(&v4))?;
-    ensure!(output.status.code() == Some(1), "arping -D finds no owner: {output:?}");
+    ensure!(output.status.code() == Some(1), "arping -D does not find the owner: {output:?}");
     Ok(())
 }
 
-/// Command that sends one solicitation, waits a second for all replies, and prints only their MAC
-/// addresses.
+/// Returns the command that sends one solicitation, waits a second for all replies, and prints only
+/// their MAC addresses.
 fn ndisc6_command(address: &str) -> [&str; 9] {
     ["ndisc6", "-m", "-n", "-q", "-r", "1", "-w1000", address, "eth0"]
 }
 
-/// Command that sends the ARP probes of duplicate address detection (RFC 5227 section 2.1.1).
+/// Returns the command that sends the ARP probes of duplicate address detection (RFC 5227 section
+/// 2.1.1).
 fn arping_duplicate_detection(address: &str) -> [&str; 9] {
     ["arping", "-D", "-c", "2", "-w", "3", "-I", "eth0", address]
 }
@@ -337,7 +342,7 @@ fn node_macs(lab: &Lab) -> Result<BTreeSet<Mac>> {
         .map(|node| {
             Ok(SegmentSocket::open_on(
                 lab,
-                &Host::named(node).context("not a host of the lab")?,
+                &Host::named(node).context("the node is not a host of the lab")?,
                 "eth0",
             )?
             .mac)

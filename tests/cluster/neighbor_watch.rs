@@ -21,9 +21,10 @@ const REVALIDATION_SETTINGS: [(&str, &str); 2] =
 pub(crate) struct NeighborChange {
     pub(crate) at: Instant,
     pub(crate) address: IpAddr,
-    /// The MAC address, if there is one.
+    /// MAC address in the entry, if the entry has one.
     pub(crate) mac: Option<String>,
-    /// `REACHABLE`, `STALE`, `PROBE`, `FAILED`, ... or `Deleted`.
+    /// State of the entry after the change: `REACHABLE`, `STALE`, `PROBE`, `FAILED`, ... or
+    /// `Deleted`.
     pub(crate) state: String,
 }
 
@@ -40,14 +41,14 @@ pub(crate) fn revalidate_soon(lab: &Lab) -> Result<()> {
     })?
 }
 
-/// A running `ip monitor`. Drop ends its process.
+/// A running `ip monitor`, which records changes of the client's entries. Drop ends the process.
 pub(crate) struct NeighborWatch {
     monitor: Child,
     thread: Option<JoinHandle<Vec<NeighborChange>>>,
 }
 
 impl NeighborWatch {
-    /// Starts to record the changes.
+    /// Starts `ip monitor` on the client's host.
     pub(crate) fn start(lab: &Lab) -> Result<Self> {
         let mut command = Command::new("ip");
         command
@@ -84,7 +85,7 @@ impl Drop for NeighborWatch {
     }
 }
 
-/// Reads a line like `fd30::200 lladdr 02:fb:00:00:00:0b STALE`.
+/// Parses a line of `ip monitor`, such as `fd30::200 lladdr 02:fb:00:00:00:0b STALE`.
 fn parse_change(at: Instant, line: &str) -> Option<NeighborChange> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let mac =

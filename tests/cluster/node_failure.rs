@@ -1,4 +1,4 @@
-//! Failure of the owner: exactly one other node takes over, within three times the target.
+//! Failure of the owner: exactly one other node takes over, within three times the failover target.
 
 use crate::metrics::readyz;
 use crate::scenario::{print_measured, run_scenario, step};
@@ -12,20 +12,20 @@ use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// Maximum time without a successful connection when a node fails: three times the target, for a
-/// busy machine. The benchmark checks the target itself.
+/// Maximum time without a successful connection when a node fails: three times the failover target
+/// of 300 ms, for a busy machine. The benchmark checks the target itself.
 pub(crate) const GAP_MAX: Duration = Duration::from_millis(3 * 300);
-/// Interval between two new connections of a probe.
+/// Interval between the client's connections.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Length of a probe: enough for a failover and some seconds after it.
+/// Time for which the client connects: long enough for a failover and some seconds after it.
 pub(crate) const PROBE_TIME: Duration = Duration::from_secs(4);
-/// First address of the pool, IPv4 and IPv6. The Service gets it.
+/// First IPv4 and first IPv6 address of the pool, which the Service gets.
 const FIRST_ADDRESS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(172, 30, 0, 200)),
     IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200)),
 ];
-/// Number of consecutive pages from one pod after which no other pod serves: kube-proxy selects a
-/// pod at random.
+/// Number of consecutive pages from one pod that prove that no other pod serves: kube-proxy selects
+/// a pod at random.
 const PAGES: usize = 10;
 /// Preempt delay (`--failback-delay`) of this test.
 const PREEMPT_DELAY: Duration = Duration::from_secs(3);
@@ -69,7 +69,7 @@ fn an_address_fails_over_and_returns_after_the_preempt_delay() {
     });
 }
 
-/// Waits until every speaker is ready and has ended its listen phase.
+/// Waits until every speaker is ready and has ended its listen phase, in which it claims nothing.
 pub(crate) fn wait_listened(lab: &Lab) -> Result<()> {
     for node in lab.nodes() {
         wait::until(&format!("the speaker of {node} is ready"), pools::STATE_MAX, || {
@@ -81,7 +81,8 @@ pub(crate) fn wait_listened(lab: &Lab) -> Result<()> {
     wait::during(LISTEN_PHASE * 2, || Ok(()))
 }
 
-/// Probes the Service for `length` while `work` runs, and prints and returns the result.
+/// Runs `work` while the client connects to `address` for `length`. Prints and returns the client's
+/// result.
 pub(crate) fn probe_during(
     lab: &Lab,
     address: impl Into<IpAddr>,
@@ -143,7 +144,7 @@ pub(crate) fn wait_all_forward_to(
         .and_then(|port| u16::try_from(port.node_port?).ok())
         .context("the Service has no node port")?;
     lab.nodes().iter().try_for_each(|node| {
-        let host = Host::named(node).context("not a host of the lab")?;
+        let host = Host::named(node).context("the node is not a host of the lab")?;
         wait_forwards_to(lab, node, SocketAddr::new(address(&host), port), pod)
     })
 }

@@ -1,5 +1,5 @@
-//! State of a node in Kubernetes (cordoned, excluded, out of service, without a network), and the
-//! move of its addresses under load.
+//! States of a node in Kubernetes in which its addresses move to another node: cordoned, excluded,
+//! out of service, and without a network. A client connects meanwhile.
 
 use crate::node_failure::serve_from_other_node;
 use crate::scenario::{run_scenario, step};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
-/// Log message of a speaker that ignores the exclude label.
+/// Part of the log message of a speaker that ignores the exclude label.
 const LABEL_IGNORED: &str = "every Node has the label";
 /// Time for which an address must stay: longer than a planned move takes.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -129,5 +129,5 @@ fn set_network_unavailable(lab: &Lab, node: &str, unavailable: &str) -> Result<(
         &condition,
     ])
     .map(drop)
-    .with_context(|| format!("NetworkUnavailable={unavailable} on {node}"))
+    .with_context(|| format!("cannot set NetworkUnavailable={unavailable} on {node}"))
 }

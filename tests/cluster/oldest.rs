@@ -87,7 +87,11 @@ fn serve(lab: &Lab) -> Result<[IpAddr; 2]> {
         <[IpAddr; 2]>::try_from(services::addresses(service)).ok().filter(|_| assigned && modes)
     })?;
     let condition = services::wait_announced(lab, "web", "Announced", &addresses[0].to_string())?;
-    ensure!(condition.message.contains(&addresses[1].to_string()), "{}", condition.message);
+    ensure!(
+        condition.message.contains(&addresses[1].to_string()),
+        "the message lacks the second address: {}",
+        condition.message
+    );
     Ok(addresses)
 }
 
@@ -95,7 +99,7 @@ fn wait_page(lab: &Lab, address: IpAddr) -> Result<()> {
     segment::wait_owner(lab, address)?;
     wait::until("the client gets the page", STATE_MAX, || {
         let page = lab.http_get(CLIENT, http(address), "/")?;
-        ensure!(page.body.starts_with("web"), "{page:?}");
+        ensure!(page.body.starts_with("web"), "the client gets {page:?}");
         Ok(Some(()))
     })
 }

@@ -27,7 +27,7 @@ struct FamilyAddress {
     address: IpAddr,
 }
 
-/// Runs the steps. On each node a pod with the name [`pod`] serves both families.
+/// Runs the steps. They require that a pod with the name [`pod`] serves both families on each node.
 pub(crate) fn part(lab: &Lab) -> Result<()> {
     let parse =
         |family, address: &str| anyhow::Ok(FamilyAddress { family, address: address.parse()? });
@@ -54,7 +54,7 @@ fn serve(lab: &Lab, families: [FamilyAddress; 2]) -> Result<()> {
     wait::until("the client gets the pages of both families", STATE_MAX, || {
         for family in families {
             let page = lab.http_get(CLIENT, services::http(family.address), "/")?;
-            ensure!(page.status == 200, "{page:?}");
+            ensure!(page.status == 200, "the client gets {page:?}");
         }
         Ok(Some(()))
     })

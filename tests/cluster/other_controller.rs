@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-/// Field manager of the other controller, also the key of its label and annotation, and the type of
-/// its condition.
+/// Field manager of the other controller, which is also the key of its label and its annotation,
+/// and the type of its condition.
 const OTHER_MANAGER: &str = "other-controller";
 const OTHER_CONDITION: &str = "example.com/Checked";
 

@@ -26,7 +26,8 @@ fn body(name: &str, fields: &Value) -> Value {
     body
 }
 
-/// Writes the addresses in a Service's status, and takes over their ownership by force.
+/// Writes [`OTHER_ADDRESS`] into a Service's status, and takes over the ownership of the field by
+/// force (server-side apply).
 pub(crate) async fn write_addresses(services: &Api<Service>, name: &str) -> Result<()> {
     let status =
         json!({"status": {"loadBalancer": {"ingress": [{"ip": OTHER_ADDRESS, "ipMode": "VIP"}]}}});
@@ -35,7 +36,8 @@ pub(crate) async fn write_addresses(services: &Api<Service>, name: &str) -> Resu
     Ok(())
 }
 
-/// Writes the annotation that names the pool, and takes over its ownership by force.
+/// Writes another pool into a Service's annotation that names the pool, and takes over the
+/// ownership of the annotation by force (server-side apply).
 pub(crate) async fn write_annotation(services: &Api<Service>, name: &str) -> Result<()> {
     let metadata =
         json!({"metadata": {"name": name, "annotations": {pool_annotation(GROUP): "elsewhere"}}});
@@ -44,8 +46,8 @@ pub(crate) async fn write_annotation(services: &Api<Service>, name: &str) -> Res
     Ok(())
 }
 
-/// Writes the addresses of a Service again whenever another writer has changed them. Returns the
-/// number of writes.
+/// For `length`, writes [`OTHER_ADDRESS`] again whenever another writer has replaced it. Returns
+/// the number of writes.
 pub(crate) fn write_repeatedly(lab: &Lab, name: &str, length: Duration) -> Result<usize> {
     let expected: IpAddr = OTHER_ADDRESS.parse()?;
     lab.api(async |client| {
@@ -62,8 +64,8 @@ pub(crate) fn write_repeatedly(lab: &Lab, name: &str, length: Duration) -> Resul
     })
 }
 
-/// Changes an annotation of a Service as fast as possible, so that its resourceVersion changes all
-/// the time. Returns the number of changes.
+/// For `length`, changes an annotation of a Service as fast as possible, so that the Service's
+/// resourceVersion changes all the time. Returns the number of changes.
 pub(crate) fn change_repeatedly(lab: &Lab, name: &str, length: Duration) -> Result<usize> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// limits of their own.
 pub(crate) const STATE_MAX: Duration = Duration::from_secs(20);
 
-/// Returns a pool.
+/// Returns an IPAddressPool with these addresses.
 pub(crate) fn pool(name: &str, addresses: &[&str]) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1beta1"), "kind": "IPAddressPool",
@@ -56,7 +56,7 @@ pub(crate) fn wait_reason(
     reason: &str,
     word: &str,
 ) -> Result<()> {
-    let what = format!("{} {name}: {reason}, {word:?}", kind.name());
+    let what = format!("{} {name} has the reason {reason} and the text {word:?}", kind.name());
     lab.api(async |client| {
         let objects: Api<DynamicObject> =
             Api::namespaced_with(client, NAMESPACE, &resource(kind, GROUP));
@@ -79,7 +79,7 @@ pub(crate) fn wait_reason(
     })
 }
 
-/// Waits until `check` returns a result for a pool.
+/// Waits until `check` returns `Some` for a pool, and returns the result.
 pub(crate) fn wait_for<T: Send>(
     lab: &Lab,
     name: &str,

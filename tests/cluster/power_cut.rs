@@ -54,7 +54,7 @@ fn each_address_has_one_owner_after_a_cluster_power_cut() {
                     let listened = claim.map(|claim| claim.at.saturating_duration_since(first.at));
                     ensure!(
                         listened.is_none_or(|time| time + FIRST_FRAME_DELAY_MAX >= LISTEN_PHASE),
-                        "{node} claimed after {listened:?}"
+                        "the speaker of {node} claimed an address after {listened:?}"
                     );
                 }
             }
@@ -79,7 +79,7 @@ fn wait_owners(lab: &Lab, addresses: &[Ipv4Addr]) -> Result<()> {
         let owned = lab.nodes().iter().map(owned).collect::<Result<Vec<f64>>>()?;
         ensure!(
             owned.iter().sum::<f64>() == addresses.len() as f64,
-            "{} addresses, but the nodes own {owned:?}",
+            "the Services have {} addresses, but the nodes own {owned:?}",
             addresses.len()
         );
         Ok(Some(()))

@@ -144,8 +144,8 @@ const CASES: &[PermissionCase] = &[
     ("controller", "impersonate", "", "users", "", ANY, false),
 ];
 
-/// Verb, group and resource of a speaker's additional permissions with BGP, all in FerroLB's
-/// namespace.
+/// Verb, group and resource of each permission that a speaker additionally has with BGP, in
+/// FerroLB's namespace.
 const BGP_PERMISSIONS: &[[&str; 3]] = &[
     ["list", "ferrolb.io", "bgppeers"],
     ["watch", "ferrolb.io", "bgppeers"],
@@ -181,7 +181,8 @@ fn the_bgp_overlay_grants_exactly_the_permissions_in_the_table() {
     assert_eq!(granted, BGP_PERMISSIONS.iter().copied().collect::<BTreeSet<_>>());
 }
 
-/// Checks that [`CASES`] contains every granted permission, so that a new one needs a decision.
+/// Checks that [`CASES`] contains every granted permission, so that each new permission needs a new
+/// case.
 #[test]
 fn every_granted_permission_is_in_the_table() {
     let rbac = fs::read_to_string(setup::repository().join("deploy/base/rbac.yaml")).unwrap();
@@ -249,7 +250,7 @@ fn components_run_as_their_own_accounts_with_least_privilege() {
     });
 }
 
-/// Checks every case with the API server, as `kubectl auth can-i` does.
+/// Checks every case of [`CASES`] with the API server, as `kubectl auth can-i` does.
 async fn check_all(client: &Client) -> Result<()> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
     let mut wrong = Vec::new();
@@ -273,7 +274,7 @@ async fn check_all(client: &Client) -> Result<()> {
             wrong.push(format!("{case:?}: the API server replies {allowed}"));
         }
     }
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ensure!(wrong.is_empty(), "these permissions are wrong:\n{}", wrong.join("\n"));
     Ok(())
 }
 
@@ -337,7 +338,7 @@ async fn check_own_status_only(client: &Client) -> Result<()> {
                         "the speaker of the node node9 may write the SpeakerStatus node9 only";
                     ensure!(
                         !expected && status.message.contains(refusal),
-                        "the speaker of {node:?}: {status:?}"
+                        "the API server refuses the speaker of {node:?}: {status:?}"
                     );
                 }
                 Err(error) => return Err(error.into()),

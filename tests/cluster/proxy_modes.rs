@@ -17,8 +17,8 @@ fn a_service_is_served_with_kube_proxy_in_iptables_mode() {
     check_mode("iptables", &["iptables-save"]);
 }
 
-/// Checks that a Service is served with this kube-proxy mode, and that the command `rules` prints
-/// its address.
+/// Checks that a Service is served with this kube-proxy mode, and that the command `rules`, which
+/// prints the kernel's rules of that mode, prints the Service's address.
 fn check_mode(mode: &str, rules: &[&str]) {
     let options = Options { proxy_mode: Some(mode.to_owned()), ..Options::named(mode) };
     run_scenario(&options, |lab| {
@@ -27,9 +27,9 @@ fn check_mode(mode: &str, rules: &[&str]) {
         let address = services::serve(lab, "web")?;
         let owner = step("one node announces the address", || segment::wait_owner(lab, address))?;
         step("the client gets the page", || {
-            wait::until("the page of the Service", pools::STATE_MAX, || {
+            wait::until("the client gets the page of the Service", pools::STATE_MAX, || {
                 let page = lab.http_get(CLIENT, http(address), "/")?;
-                ensure!(page.body.starts_with("web"), "{:?}", page.body);
+                ensure!(page.body.starts_with("web"), "the page is {:?}", page.body);
                 Ok(Some(()))
             })
         })?;

@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Maximum time from the stall of kube-proxy until the address has moved: two checks fail, a second
-/// apart, after a timeout of one second each. Three times as much for a busy machine.
+/// apart, after a timeout of one second each. On a busy machine, this takes up to three times as
+/// long.
 const STALLED_MAX: Duration = Duration::from_secs(9);
 /// Minimum time until a kube-proxy that does not run counts as unhealthy: the limit is 10 s.
 pub(crate) const UNHEALTHY_AFTER_MIN: Duration = Duration::from_secs(8);
@@ -23,12 +24,12 @@ pub(crate) const UNHEALTHY_AFTER_MIN: Duration = Duration::from_secs(8);
 pub(crate) const UNHEALTHY_AFTER_MAX: Duration = Duration::from_secs(18);
 /// Time for which all kube-proxies are stopped: each counts as unhealthy after 10 s.
 const STOPPED_TIME: Duration = Duration::from_secs(15);
-/// Maximum number of moves while all kube-proxies are stopped and started. The speakers check at
-/// different times within a second. Until all of the three have detected the outage, the address
-/// may move to one that has not. After the restart it may move to the first node that is healthy
-/// again.
+/// Maximum number of moves while all kube-proxies are stopped and started. The three speakers check
+/// at different times within a second. Until all of them have detected the outage, the address may
+/// move to a node whose speaker has not. After the restart, the address may move to the first node
+/// that is healthy again.
 const ALL_STOPPED_MOVES_MAX: usize = 3;
-/// Time for which an address must stay.
+/// Time for which an address must stay with its owner.
 const SETTLED: Duration = Duration::from_secs(3);
 
 #[test]
@@ -76,7 +77,8 @@ fn an_address_leaves_a_node_with_an_unhealthy_kube_proxy() {
         step("the killed kube-proxy is restarted, and the address stays", || {
             check_recovery(lab, address, &second)
         })?;
-        // Last step: after two moves, only the health of a node moves the address for a minute.
+        // Last step, because for a minute after two moves only the health of a node moves the
+        // address.
         step(
             "all kube-proxies are stopped for 15 s, and the address moves three times at most",
             || {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 /// The fault, the object, and parts of the API server's error.
 pub(crate) type RefusalCase = (&'static str, Value, &'static [&'static str]);
 
-/// Returns the cases of all fields but `spec.addresses`, whose syntax has cases of its own.
+/// Returns the cases of all fields, but not those of the syntax of `spec.addresses`, which are in
+/// `bad_input.rs`.
 pub(crate) fn cases() -> Vec<RefusalCase> {
     [pools(), allocations(), advertisements(), selectors(), expressions(), labels(), communities()]
         .concat()
@@ -128,7 +129,7 @@ fn allocations() -> Vec<RefusalCase> {
     ]
 }
 
-/// Returns an L2Advertisement with this field.
+/// Returns an L2Advertisement whose spec has only this field.
 fn advertisement(field: &str, value: Value) -> Value {
     object(CustomResourceKind::L2Advertisement, "bad", json!({field: value}))
 }

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 /// Size of a read, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
-/// Maximum number of delayed chunks of one connection. The server must wait while it is reached.
+/// Maximum number of delayed chunks of one connection. While a connection has as many, the relay
+/// reads no more from the server.
 const CHUNKS_MAX: usize = 1024;
 
 /// Port of the API server, and port of the relay. Both use the same address, so the certificate of
@@ -33,8 +34,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Redirects the controller's kubeconfig to a relay: for a controller that starts after this,
-    /// every reply of the API server takes `delay` longer.
+    /// Starts a relay and writes its port into the controller's kubeconfig: a controller that
+    /// starts afterwards receives every reply of the API server later by `delay`.
     ///
     /// All other clients connect directly.
     pub(crate) fn before_api(lab: &Lab, delay: Duration) -> Result<Self> {
@@ -47,7 +48,8 @@ impl Relay {
         Self::start(lab, relay, server, delay)
     }
 
-    /// Starts a relay on the control plane's host.
+    /// Starts a relay on the control plane's host that listens on `listen` and connects to
+    /// `server`.
     fn start(lab: &Lab, listen: SocketAddr, server: SocketAddr, delay: Duration) -> Result<Self> {
         let namespace = lab.state().name.namespace(CONTROL_PLANE);
         let (stop, stopped) = oneshot::channel();

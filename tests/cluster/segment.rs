@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Number of requests for an address in one query of its owners.
+/// Number of ARP requests or solicitations that [`SegmentSocket::replying`] sends.
 const REQUESTS: usize = 4;
 /// Time to wait for the replies to each request. A reply takes microseconds, and some milliseconds
 /// from a stalled neighbor.
@@ -68,8 +68,8 @@ impl SegmentSocket {
         Ok(())
     }
 
-    /// Passes every frame of the next `length`, including the requester's own frames, to `look`
-    /// until `look` returns a result.
+    /// Passes every frame that the interface receives or sends during `length` to `look`, until
+    /// `look` returns `Some`, and returns that result.
     pub(crate) fn listen<T>(
         &mut self,
         length: Duration,
@@ -147,7 +147,7 @@ pub(crate) fn wait_neighbor_entry(lab: &Lab, address: IpAddr, node: &str) -> Res
 
 /// Returns the MAC address of a node.
 pub(crate) fn mac_of(node: &str) -> Result<String> {
-    Ok(Host::node(node_index(node).context("not a node of the lab")?).mac())
+    Ok(Host::node(node_index(node).context("the host is not a node of the lab")?).mac())
 }
 
 /// Returns the name of the host with this MAC address, or the MAC address itself.

@@ -15,7 +15,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Time to wait for one datagram.
+/// Time for which the client waits for the reply to a datagram.
 const DATAGRAM_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[test]
@@ -96,22 +96,29 @@ fn serve_example(lab: &Lab, service: &Value, node: &str) -> Result<()> {
 
 /// Waits until a pod whose name has this prefix replies to the client's datagram.
 fn wait_udp_reply(lab: &Lab, server: SocketAddr, pod: &str) -> Result<()> {
-    wait::until(&format!("a UDP reply of {pod}"), pools::STATE_MAX, || {
+    wait::until(&format!("a pod with the prefix {pod} replies over UDP"), pools::STATE_MAX, || {
         let report = lab
             .start_probe_by(Transport::Udp, server, DATAGRAM_TIMEOUT, DATAGRAM_TIMEOUT)
             .finish()?;
-        ensure!(report.pods.keys().any(|name| name.starts_with(pod)), "{report:?}");
+        ensure!(
+            report.pods.keys().any(|name| name.starts_with(pod)),
+            "no such pod replied: {report:?}"
+        );
         Ok(Some(()))
     })
 }
 
 /// Waits until the client gets the page of a pod whose name has this prefix.
 fn wait_page(lab: &Lab, server: SocketAddr, pod: &str) -> Result<Page> {
-    wait::until(&format!("the page of {pod}"), pools::STATE_MAX, || {
-        let page = lab.http_get(CLIENT, server, "/")?;
-        ensure!(page.status == 200 && page.body.starts_with(pod), "{page:?}");
-        Ok(Some(page))
-    })
+    wait::until(
+        &format!("the client gets the page of a pod with the prefix {pod}"),
+        pools::STATE_MAX,
+        || {
+            let page = lab.http_get(CLIENT, server, "/")?;
+            ensure!(page.status == 200 && page.body.starts_with(pod), "the client gets {page:?}");
+            Ok(Some(page))
+        },
+    )
 }
 
 #[test]
@@ -212,12 +219,12 @@ fn check_reported_once(lab: &Lab, addresses: &[IpAddr]) -> Result<()> {
             && addresses.iter().all(names);
         reported.then_some(())
     })?;
-    let events = wait::until("an Event about the assignment", pools::STATE_MAX, || {
+    let events = wait::until("an Event reports the assignment", pools::STATE_MAX, || {
         let events = services::events(lab, "web")?;
         Ok((!events.is_empty()).then_some(events))
     })?;
     let [event] = events.as_slice() else {
-        anyhow::bail!("{} Events instead of one: {events:#?}", events.len())
+        anyhow::bail!("there are {} Events instead of one: {events:#?}", events.len())
     };
     let note = event.note.clone().unwrap_or_default();
     ensure!(event.series.is_none(), "the Event was repeated: {event:#?}");
@@ -241,7 +248,7 @@ fn a_service_without_node_ports_is_served() {
         step("the Service has no node port", || {
             let ports =
                 services::get(lab, "web")?.spec.and_then(|spec| spec.ports).unwrap_or_default();
-            ensure!(ports.len() == 1 && ports[0].node_port.is_none(), "{ports:?}");
+            ensure!(ports.len() == 1 && ports[0].node_port.is_none(), "the ports are {ports:?}");
             Ok(())
         })?;
         step("the client gets the page", || wait_page(lab, (address, 80).into(), "web").map(drop))?;

@@ -11,9 +11,9 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Type of a Service's condition: whether the Service has its addresses.
+/// Type of the condition that reports whether a Service has its addresses.
 pub(crate) const ADDRESS_ASSIGNED: &str = ferrolb_proto::api::CONDITION_ADDRESS_ASSIGNED;
-/// Type of a Service's condition: whether its addresses are announced.
+/// Type of the condition that reports whether the addresses of a Service are announced.
 pub(crate) const ANNOUNCED: &str = ferrolb_proto::api::CONDITION_ANNOUNCED;
 /// Label of the pods behind the Services of these tests.
 pub(crate) const WEB: [(&str, &str); 1] = [("app", "web")];
@@ -50,7 +50,8 @@ pub(crate) fn get(lab: &Lab, name: &str) -> Result<Service> {
     lab.api(async |client| Ok(Api::<Service>::default_namespaced(client).get(name).await?))
 }
 
-/// Waits until `check` returns a result for a Service.
+/// Waits until `check` returns `Some` for a Service, and returns the result. `what` names the
+/// expected state in the error message.
 pub(crate) fn wait_for<T: Send>(
     lab: &Lab,
     name: &str,
@@ -91,7 +92,7 @@ pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
 /// Waits until a Service has these addresses, in this order.
 pub(crate) fn wait_addresses(lab: &Lab, name: &str, expect: &[&str]) -> Result<()> {
     let expected = expect.iter().map(|text| text.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
-    wait_for(lab, name, &format!("{expect:?}"), |service| {
+    wait_for(lab, name, &format!("the addresses are {expect:?}"), |service| {
         (addresses(service) == expected).then_some(())
     })
 }
@@ -120,10 +121,11 @@ pub(crate) fn events_of(lab: &Lab, name: &str, action: &str) -> Result<Vec<Event
     })
 }
 
-/// Creates another Service and waits for its Event: FerroLB has then sent all earlier Events.
+/// Creates another Service with this name, and waits for its Event. FerroLB has then sent all
+/// earlier Events.
 pub(crate) fn wait_events_sent(lab: &Lab, name: &str) -> Result<()> {
     serve(lab, name)?;
-    wait::until(&format!("an Event about Service {name}"), STATE_MAX, || {
+    wait::until(&format!("there is an Event about Service {name}"), STATE_MAX, || {
         Ok((!events(lab, name)?.is_empty()).then_some(()))
     })
 }
@@ -150,19 +152,30 @@ pub(crate) fn wait_announced(
     reason: &str,
     words: &str,
 ) -> Result<Condition> {
-    wait_for(lab, name, &format!("{reason}, {words:?}"), |service| {
-        let condition = condition(service, ANNOUNCED)?;
-        (condition.reason == reason && condition.message.contains(words)).then(|| condition.clone())
-    })
+    wait_for(
+        lab,
+        name,
+        &format!("Announced has the reason {reason} and the text {words:?}"),
+        |service| {
+            let condition = condition(service, ANNOUNCED)?;
+            (condition.reason == reason && condition.message.contains(words))
+                .then(|| condition.clone())
+        },
+    )
 }
 
 /// Waits until a Service has no address and its condition `AddressAssigned` has this reason.
 pub(crate) fn wait_refused(lab: &Lab, name: &str, reason: &str) -> Result<()> {
-    wait_for(lab, name, &format!("no address, {reason}"), |service| {
-        let condition = condition(service, ADDRESS_ASSIGNED)?;
-        let refused = condition.status == "False" && condition.reason == reason;
-        (refused && addresses(service).is_empty()).then_some(())
-    })
+    wait_for(
+        lab,
+        name,
+        &format!("no address, and AddressAssigned has the reason {reason}"),
+        |service| {
+            let condition = condition(service, ADDRESS_ASSIGNED)?;
+            let refused = condition.status == "False" && condition.reason == reason;
+            (refused && addresses(service).is_empty()).then_some(())
+        },
+    )
 }
 
 /// Deletes a Service.
@@ -173,7 +186,7 @@ pub(crate) fn delete(lab: &Lab, name: &str) -> Result<()> {
     })
 }
 
-/// Changes fields of a Service.
+/// Changes fields of a Service by a merge patch.
 pub(crate) fn patch(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);
@@ -182,7 +195,7 @@ pub(crate) fn patch(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
     })
 }
 
-/// Changes the status of a Service, as another load balancer does.
+/// Changes the status of a Service by a merge patch, as another load balancer does.
 pub(crate) fn patch_status(lab: &Lab, name: &str, patch: &Value) -> Result<()> {
     lab.api(async |client| {
         let services: Api<Service> = Api::default_namespaced(client);

@@ -26,9 +26,9 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     })?;
     services::wait_events_sent(lab, "reported")?;
     let (tcp, events) = (services::get(lab, "tcp")?, services::events(lab, "tcp")?);
-    ensure!(events.len() == 1, "{events:#?}");
+    ensure!(events.len() == 1, "there is not exactly one Event: {events:#?}");
     step(
-        "a Service whose port changes to the other's port loses the address and reports it",
+        "a Service whose port changes to that of the other one loses the address and reports it",
         || {
             services::patch(
                 lab,
@@ -41,9 +41,9 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     step("the other Service is unchanged, and there is no Event about it", || {
         services::wait_events_sent(lab, "reported-again")?;
         let now = services::get(lab, "tcp")?;
-        ensure!(now == tcp, "before: {tcp:#?}\nafter: {now:#?}");
+        ensure!(now == tcp, "the Service changed from {tcp:#?}\nto {now:#?}");
         let now = services::events(lab, "tcp")?;
-        ensure!(now == events, "{now:#?}");
+        ensure!(now == events, "the Events changed to {now:#?}");
         Ok(())
     })?;
     step("with its former port, the Service gets the address again", || {

@@ -12,7 +12,7 @@ use ferrolb_lab::{Lab, Options, Signal, netns, wait};
 use serde_json::json;
 use std::net::IpAddr;
 
-/// Address of the second Service, IPv4 and IPv6.
+/// Address of the second Service in an IPv4-only and in an IPv6-only cluster.
 const SECOND_ADDRESS: [&str; 2] = ["172.30.0.201", "fd30::201"];
 
 #[test]
@@ -97,15 +97,16 @@ fn serve_prefer_dual_stack(lab: &Lab) -> Result<()> {
 }
 
 fn wait_page(lab: &Lab, address: IpAddr) -> Result<()> {
-    wait::until(&format!("the page of {address}"), pools::STATE_MAX, || {
+    wait::until(&format!("the client gets the page of {address}"), pools::STATE_MAX, || {
         let page = lab.http_get(CLIENT, services::http(address), "/")?;
-        ensure!(page.status == 200, "{page:?}");
+        ensure!(page.status == 200, "the client gets {page:?}");
         Ok(Some(()))
     })
 }
 
 /// Checks that no host or pod has an address of the other family except `only`, and that no object
-/// of the cluster contains one.
+/// of the cluster contains an address that begins with one of `ranges`. `family` is the flag of
+/// `ip` for the other family.
 fn check_no_other_family(lab: &Lab, (family, only): (&str, &str), ranges: &[&str]) -> Result<()> {
     let prefix = lab.state().name.prefix();
     for host in netns::list(&prefix).iter().filter_map(|namespace| namespace.strip_prefix(&prefix))

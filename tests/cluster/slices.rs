@@ -1,6 +1,6 @@
-//! EndpointSlices of every kind: without a selector, several for one Service, without node names,
-//! and of the address type FQDN. Also named ports that differ between pods, and
-//! `publishNotReadyAddresses`.
+//! EndpointSlices of all forms: of a Service without a selector, several of one Service, without
+//! node names, and of the address type FQDN. The test also covers named ports whose numbers differ
+//! between pods, and `publishNotReadyAddresses`.
 
 use crate::node_failure::PROBE_INTERVAL;
 use crate::pools::STATE_MAX;
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Length of one probe of the replying pods.
+/// Time for which the client connects to find the pods that reply.
 const PROBE_LENGTH: Duration = Duration::from_millis(500);
-/// Label of pods whose named port `http` differs.
+/// Label of pods whose port with the name `http` has different numbers.
 const NAMED_PORT_LABEL: [(&str, &str); 1] = [("app", "named")];
 
-/// Runs the steps. Nodes 1 to 3 run, with the pods web1 to web3.
+/// Runs the steps. They require that nodes 1 to 3 run, with the pods web1 to web3.
 pub(crate) fn part(lab: &Lab) -> Result<()> {
     step("endpoints of the address type FQDN are not eligible", || check_custom_slices(lab))?;
     step("a named target port has a different number in each pod", || check_named_ports(lab))?;
@@ -28,7 +28,8 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
     )
 }
 
-/// Creates the EndpointSlices of a Service without a selector, and checks which endpoints count.
+/// Creates the EndpointSlices of a Service without a selector, and checks which endpoints are
+/// eligible.
 fn check_custom_slices(lab: &Lab) -> Result<()> {
     let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
     let mut object = service("hand", json!({"ports": ports}));

@@ -18,16 +18,16 @@ use serde_json::json;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Delay of each reply.
+/// Delay of each reply of the API server to the controller.
 const REPLY_DELAY: Duration = Duration::from_secs(2);
-/// Maximum time from the controller's start until it has the lease: some requests, each on a new
-/// connection.
+/// Maximum time from the controller's start until it has the leader lease, which takes some
+/// requests, each on a new connection.
 const LEADING_MAX: Duration = Duration::from_secs(30);
 /// Number of Services that are created together.
 const SERVICES: usize = 200;
 /// Maximum number of writes per Service: one for its address, one for the condition `Announced`,
 /// and a share of the writes of the pool's counts.
-const WRITES_EACH_MAX: f64 = 3.0;
+const WRITES_PER_SERVICE_MAX: f64 = 3.0;
 /// Maximum time until the controller has written everything.
 const SETTLED_MAX: Duration = Duration::from_secs(60);
 /// Time without a write after which the controller has written everything.
@@ -47,7 +47,7 @@ fn a_slow_api_server_causes_no_additional_writes() {
         let start = wait::now();
         step("the controller takes the lease", || {
             lab.start_controller(&[])?;
-            wait::until("the controller leads", LEADING_MAX, || {
+            wait::until("the controller is the leader", LEADING_MAX, || {
                 Ok((metric(lab, CONTROL_PLANE, "ferrolb_controller_leader")? > 0.0).then_some(()))
             })
         })?;
@@ -61,14 +61,14 @@ fn a_slow_api_server_causes_no_additional_writes() {
             || wait_corrected(lab),
         )?;
         step("all Services get an address", || create_services(lab))?;
-        step("the number of writes stays within the limit", || {
+        step("the controller writes each Service at most three times on average", || {
             let settled = wait::until("the controller writes nothing more", SETTLED_MAX, || {
                 let first = writes(lab)?;
                 wait::during(QUIET, || writes(lab).map(drop))?;
                 Ok((writes(lab)? <= first).then_some(first))
             })?;
             ensure!(
-                settled <= WRITES_EACH_MAX * SERVICES as f64,
+                settled <= WRITES_PER_SERVICE_MAX * SERVICES as f64,
                 "{settled} writes for {SERVICES} Services"
             );
             let errors = errors(lab)?;
@@ -88,8 +88,8 @@ fn a_slow_api_server_causes_no_additional_writes() {
     });
 }
 
-/// Waits until the Service with the other manager's address has an address from FerroLB's pool, and
-/// checks that no write failed.
+/// Waits until the Service whose address another field manager has written has an address from
+/// FerroLB's pool instead, and checks that no write of FerroLB failed.
 fn wait_corrected(lab: &Lab) -> Result<()> {
     let foreign: IpAddr = OTHER_ADDRESS.parse()?;
     services::wait_for(lab, "corrected", "an address from FerroLB's pool", |service| {
@@ -125,7 +125,7 @@ fn errors(lab: &Lab) -> Result<f64> {
     metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")
 }
 
-/// Returns the holder of the lease, and the number of its transitions.
+/// Returns the holder of the leader lease, and the number of changes of the holder.
 fn lease(lab: &Lab) -> Result<(Option<String>, Option<i32>)> {
     lab.api(async |client| {
         let lease = Api::<Lease>::namespaced(client, NAMESPACE).get("ferrolb-controller").await?;

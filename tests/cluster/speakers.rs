@@ -10,7 +10,7 @@ use ferrolb_proto::api::{
 };
 use kube::api::Api;
 
-/// Waits until `check` returns a result for the status of a node's speaker.
+/// Waits until `check` returns `Some` for the SpeakerStatus of a node, and returns the result.
 pub(crate) fn wait_for<T: Send>(
     lab: &Lab,
     node: &str,

@@ -1,5 +1,6 @@
-//! Stall of the owner's speaker: the speaker is stopped until another node has claimed its address.
-//! When it resumes, it must not reply to requests that are still in its receive queue.
+//! Stall of the owner's speaker: the speaker is stopped (SIGSTOP) until another node has claimed
+//! its address. When the speaker resumes, it must not reply to requests that are still in its
+//! receive queue.
 
 use crate::frame_log::{self, FrameLog, RecordedFrame};
 use crate::metrics::metric;
@@ -11,7 +12,8 @@ use ferrolb_lab::{Lab, Options, Signal, wait};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Time for which the client sends requests before the stall, during the stall, and after it.
+/// Lengths of the three periods in which the client sends requests for the address: before the
+/// stall of the owner's speaker, during the stall, and after it.
 const BEFORE_STALL: Duration = Duration::from_secs(1);
 const STALL: Duration = Duration::from_secs(5);
 const AFTER_STALL: Duration = Duration::from_secs(3);
@@ -50,10 +52,10 @@ fn a_stalled_owner_does_not_reply_after_another_claim() {
             );
             let late: Vec<&&RecordedFrame> =
                 old.iter().filter(|reply| reply.position > claim.position).collect();
-            ensure!(late.is_empty(), "replies after the claim {claim:?}: {late:?}");
+            ensure!(late.is_empty(), "the old owner replied after the claim {claim:?}: {late:?}");
             let (last, first) = (
-                old.last().context("no reply of the old owner")?,
-                new.first().context("no reply of the new owner")?,
+                old.last().context("the old owner sent no reply")?,
+                new.first().context("the new owner sent no reply")?,
             );
             print_measured(&format!(
                 "owner stalled: no node replied for {:?}",

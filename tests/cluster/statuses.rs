@@ -1,5 +1,5 @@
-//! Conditions and Events on a real API server: only the invalid object reports a fault, exactly
-//! once, and conditions of other controllers stay.
+//! Conditions and Events on a real API server: only the invalid object reports its fault, by
+//! exactly one Event, and conditions of other controllers stay.
 
 use crate::bgp_conditions;
 use crate::invalid_objects;
@@ -127,13 +127,16 @@ fn check_event_counts(lab: &Lab, last: &str, waiting: usize) -> Result<()> {
     services::wait_events_sent(lab, last)?;
     let count = |name: &str| -> Result<usize> {
         let events = services::events(lab, name)?;
-        ensure!(events.iter().all(|event| event.series.is_none()), "{events:#?}");
+        ensure!(
+            events.iter().all(|event| event.series.is_none()),
+            "an Event was repeated: {events:#?}"
+        );
         Ok(events.len())
     };
     let counts = (count("served")?, count("waiting")?);
     ensure!(
         counts == (1, waiting),
-        "{last}: numbers of Events about served and waiting: {counts:?}"
+        "{last}: the numbers of Events about served and waiting are {counts:?}, not (1, {waiting})"
     );
     Ok(())
 }

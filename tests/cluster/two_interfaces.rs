@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Maximum time until the speaker detects that two interfaces are on one segment: the second one
-/// listens for a second first.
+/// Maximum time until the speaker detects that two interfaces are on one segment. On a new
+/// interface, the speaker first listens for a second.
 const DETECTED_MAX: Duration = Duration::from_secs(5);
 /// Time for which the test collects replies after the detection.
 const OBSERVED: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ fn a_node_with_two_interfaces_on_a_segment_uses_one_of_them() {
                 FrameLog::of(lab, &keys, || replying_hosts_during(lab, address))?;
             ensure!(replying == [owner.clone()].into(), "these hosts reply: {replying:?}");
             let claims = evidence.claims(address);
-            ensure!(claims.is_empty(), "there were claims: {claims:?}");
+            ensure!(claims.is_empty(), "a speaker claimed the address: {claims:?}");
             Ok(())
         })?;
         step(

@@ -30,7 +30,7 @@ pub(crate) fn part(lab: &Lab) -> Result<()> {
         let external = services::get(lab, "external")?;
         ensure!(
             !field_managers(&external).contains(&FIELD_MANAGER.to_owned()),
-            "{:#?}",
+            "FerroLB has written a ClusterIP Service: {:#?}",
             external.metadata.managed_fields
         );
         Ok(())
@@ -68,7 +68,12 @@ fn serve(lab: &Lab, object: &Value) -> Result<Ipv4Addr> {
 fn check_spec_unchanged(lab: &Lab, before: &Service) -> Result<()> {
     let now =
         services::get(lab, before.metadata.name.as_deref().context("the Service has no name")?)?;
-    ensure!(now.spec == before.spec, "before: {:#?}\nafter: {:#?}", before.spec, now.spec);
+    ensure!(
+        now.spec == before.spec,
+        "the spec changed from {:#?}\nto {:#?}",
+        before.spec,
+        now.spec
+    );
     let written = now
         .metadata
         .managed_fields
@@ -115,13 +120,13 @@ fn check_node_ports(lab: &Lab) -> Result<()> {
     for (what, spec, expect) in changes {
         services::patch(lab, "ports", &json!({"spec": spec}))?;
         let made = services::get(lab, "ports")?;
-        ensure!(node_port(&made).is_some() == expect, "{what}: {:?}", made.spec);
+        ensure!(node_port(&made).is_some() == expect, "{what}: the spec is {:?}", made.spec);
         // Once another Service is served, the controller has processed this change.
         services::serve(lab, "next")?;
         services::delete(lab, "next")?;
         check_spec_unchanged(lab, &made).context(what)?;
         let now = services::get(lab, "ports")?;
-        ensure!(services::addresses(&now) == [address], "{what}: {:?}", now.status);
+        ensure!(services::addresses(&now) == [address], "{what}: the status is {:?}", now.status);
     }
     Ok(())
 }

@@ -12,9 +12,9 @@ use ferrolb_lab::{Lab, ProbeReport, wait};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Maximum length of the probe if the event does not end.
+/// Maximum time for which the client connects if the event does not end.
 const PROBE_TIME_MAX: Duration = Duration::from_secs(115);
-/// Time for which the client connects before and after the event.
+/// Times for which the client connects before and after the event.
 const BEFORE_EVENT: Duration = Duration::from_millis(300);
 const AFTER_EVENT: Duration = Duration::from_millis(1200);
 /// Maximum number of lost connections per move. A connection in progress is reset when its address
@@ -25,7 +25,8 @@ const LOST_PER_MOVE_MAX: usize = 3;
 /// of an earlier connection from the same port.
 const LOST_WITHOUT_MOVE_MAX: usize = 1;
 
-/// Runs `event` while a client connects, prints the client's result, and returns it.
+/// Runs `event` while a client connects. Prints the client's result, and returns it with the result
+/// of `event`.
 pub(crate) fn probe_while<T>(
     lab: &Lab,
     address: impl Into<IpAddr>,
@@ -44,8 +45,8 @@ pub(crate) fn probe_while<T>(
     Ok((report, result?))
 }
 
-/// Runs [`probe_while`], and checks that the client lost only connections in progress during each
-/// of the planned `moves`.
+/// Runs [`probe_while`], and checks that the client lost at most [`LOST_PER_MOVE_MAX`] connections
+/// for each of the planned `moves`, and that no gap between successful connections was too long.
 pub(crate) fn run_without_loss<T>(
     lab: &Lab,
     address: impl Into<IpAddr>,
@@ -67,7 +68,7 @@ pub(crate) fn run_without_loss<T>(
 /// Waits until exactly one node other than `from` replies for the address, and returns its name.
 pub(crate) fn wait_moved(lab: &Lab, address: impl Into<IpAddr>, from: &str) -> Result<String> {
     let address = address.into();
-    wait::until(&format!("another node than {from} owns {address}"), STATE_MAX, || {
+    wait::until(&format!("a node other than {from} owns {address}"), STATE_MAX, || {
         let now = segment::owner(lab, address)?;
         Ok((now != from).then_some(now))
     })

@@ -150,7 +150,7 @@ fn missing_values() -> Vec<RefusalCase> {
 fn invalid_values_are_refused_and_named() {
     for (values, words) in cases() {
         let error = chart::objects(&values).map(|objects| objects.len()).unwrap_err().to_string();
-        assert!(error.contains(words), "{values}: {error}");
+        assert!(error.contains(words), "the error for {values} lacks {words:?}: {error}");
     }
 }
 
@@ -171,10 +171,14 @@ fn defaults_that_are_lists_or_maps_can_be_removed() {
         objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect();
     assert_eq!(pods.len(), 3);
     for pod in pods {
-        assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux"}), "{pod}");
+        assert_eq!(
+            pod["nodeSelector"],
+            json!({"kubernetes.io/os": "linux"}),
+            "the nodeSelector differs: {pod}"
+        );
         assert!(
             pod.get("tolerations").is_none() && pod.get("priorityClassName").is_none(),
-            "{pod}"
+            "the pod still has tolerations or a priorityClassName: {pod}"
         );
     }
 }

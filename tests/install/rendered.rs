@@ -1,11 +1,11 @@
 //! Checks that each overlay of `deploy/` is rendered into one file, for users who have only
-//! kubectl. This test also renders the files.
+//! kubectl. With the variable `FERROLB_UPDATE_SNAPSHOTS`, the test also writes the files.
 
 use crate::kustomize;
 use ferrolb_lab::setup::repository;
 use std::fs;
 
-/// The overlays, and the files that they are rendered to.
+/// Name of each overlay, and the file that contains its rendered objects.
 const OVERLAYS: [(&str, &str); 4] = [
     ("l2", "deploy/install.yaml"),
     ("bgp", "deploy/install-bgp.yaml"),

@@ -67,7 +67,8 @@ fn differences(left: &Value, right: &Value, path: &str) -> Vec<String> {
     }
 }
 
-/// Removes the Namespace, because a Helm user creates the namespace.
+/// Returns the objects without the Namespace, which the chart does not contain, because a Helm user
+/// creates it.
 fn without_namespace(mut objects: Vec<Value>) -> Vec<Value> {
     objects.retain(|object| apply::kind(object) != "Namespace");
     objects
@@ -87,7 +88,7 @@ fn the_chart_renders_the_same_objects_as_the_overlays() {
         assert_eq!(
             kustomize.keys().collect::<Vec<_>>(),
             helm.keys().collect::<Vec<_>>(),
-            "objects of {overlay}"
+            "the overlay {overlay} and the chart have different objects"
         );
         let found: Vec<_> = kustomize
             .iter()
@@ -95,7 +96,7 @@ fn the_chart_renders_the_same_objects_as_the_overlays() {
             .collect();
         assert!(
             found.is_empty(),
-            "{overlay}: differences of kustomize's and Helm's objects:\n{}",
+            "the objects of kustomize and Helm for {overlay} differ:\n{}",
             found.join("\n")
         );
     }

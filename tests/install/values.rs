@@ -302,7 +302,7 @@ fn speaker_pod_rows() -> Vec<ValueRow> {
     ]
 }
 
-/// Returns the values of all rows at once.
+/// Returns one set of chart values with the values of all rows.
 fn all_values() -> Value {
     let mut values = json!({});
     for (path, value, ..) in rows() {
@@ -312,7 +312,7 @@ fn all_values() -> Value {
     values
 }
 
-/// Returns whether the rendered objects have the field of a row.
+/// Returns whether the rendered objects have the field of a row with the row's value.
 fn has_field(objects: &[Value], (_, _, object, pointer, expect): &ValueRow) -> bool {
     let object = objects.iter().find(|found| kind_and_name(found) == *object);
     object.and_then(|object| object.pointer(pointer)) == Some(expect)
@@ -333,7 +333,7 @@ fn every_value_sets_the_field_in_its_row() {
         );
     }
     let lint = chart::lint(&all_values()).unwrap();
-    assert!(lint.contains("0 chart(s) failed"), "{lint}");
+    assert!(lint.contains("0 chart(s) failed"), "helm lint found errors: {lint}");
     assert!(chart::lint(&json!({})).unwrap().contains("0 chart(s) failed"));
 }
 
@@ -353,21 +353,24 @@ fn metallb_namespace_sets_permissions_and_api_group() {
             assert_eq!(
                 field(&format!("{kind}/{role}"), "/metadata/namespace"),
                 "lb",
-                "{kind} {role}"
+                "{kind} {role} is in another namespace"
             );
         }
         assert_eq!(field(&format!("RoleBinding/{role}"), "/roleRef/name"), role);
         assert_eq!(
             field(&format!("Role/{role}"), "/rules/0/apiGroups"),
             json!(["metallb.io"]),
-            "{role}"
+            "the Role {role} has another API group"
         );
     }
     for workload in ["Deployment/controller", SPEAKER] {
         let variables = field(workload, "/spec/template/spec/containers/0/env");
         for expect in [("FERROLB_NAMESPACE", "lb"), ("FERROLB_API_GROUP", "metallb.io")] {
             let expect = json!({"name": expect.0, "value": expect.1});
-            assert!(variables.as_array().unwrap().contains(&expect), "{workload}: {variables}");
+            assert!(
+                variables.as_array().unwrap().contains(&expect),
+                "{workload} lacks {expect}: {variables}"
+            );
         }
     }
     let roles = objects.iter().filter(|object| object["kind"] == "Role").map(Value::to_string);
@@ -388,7 +391,8 @@ fn disabled_network_policies_are_not_rendered() {
     assert_eq!(policies(&json!({"networkpolicies": {"enabled": false}})), 0);
 }
 
-/// Values that other tests cover, because they disable objects or exclude `pools`.
+/// Paths of the values that have no row, because they disable objects or exclude `pools`. Other
+/// tests cover these values.
 const PATHS_OF_OTHER_TESTS: [&str; 2] = ["/networkpolicies/enabled", "/metallbNamespace"];
 
 /// Returns the paths of the chart's values that are not in `covered`.

@@ -42,7 +42,7 @@ fn a_rollout_of_gobgpd_pods_loses_no_route() {
                 ));
                 Ok((router, servers))
             })?;
-        step("gobgpd has no capability, and of its machine only the socket's folder", || {
+        step("gobgpd has no capability, and only its socket's folder is mounted", || {
             container_privileges::check_bgp(lab)
         })?;
         step("gobgpd is replaced on one node after the other, and no route is lost", || {
@@ -53,7 +53,7 @@ fn a_rollout_of_gobgpd_pods_loses_no_route() {
             let counts = lab.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", path])?;
             ensure!(
                 counts.split_whitespace().all(|count| count == "0"),
-                "numbers of restarts: {counts}"
+                "the containers were restarted {counts} times"
             );
             Ok(())
         })
@@ -90,7 +90,7 @@ fn replace_gobgpd(lab: &Lab, router: &Router, servers: &[SocketAddr]) -> Result<
         let sessions = router.sessions()?;
         ensure!(
             sessions.iter().filter(|session| session.established).count() == 3,
-            "the router has {sessions:?}"
+            "the router has the sessions {sessions:?}"
         );
         Ok(Some(()))
     })?;

@@ -10,17 +10,18 @@ use ferrolb_proto::wire::Mac;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Interval between connections, and maximum length of the probe if the event does not end.
+/// Interval between the client's connections, and maximum time for which the client connects if the
+/// event does not end.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 const PROBE_TIME_MAX: Duration = Duration::from_secs(240);
 /// Time for which the client connects before and after the event.
 const PROBE_MARGIN: Duration = Duration::from_secs(1);
-/// Maximum age of a connection that a move can reset, because only the old node has its NAT state.
-/// A connection takes 1 to 5 ms, so every second to tenth move resets one. Starting pods make some
-/// connections slow.
+/// Maximum age of a connection that a move can reset, because only the old owner has its NAT state.
+/// A connection takes 1 to 5 ms of the interval of 10 ms, so a move resets a connection with a
+/// probability of 10 % to 50 %. Some connections take longer while pods start.
 const IN_PROGRESS_MAX: Duration = Duration::from_millis(200);
-/// Maximum number of lost connections: as many as the client opens in 70 ms. The test prints how
-/// many losses no move explains.
+/// Maximum number of connections to one Service that are lost during an event: as many as the
+/// client opens in 70 ms. The test prints how many losses no move explains.
 const LOST_MAX: usize = 7;
 /// Maximum number of moves for one event. With policy `Local` an address follows the pods of a
 /// rollout, about five times. Many more moves mean that nodes compete for the address.
@@ -49,7 +50,8 @@ pub(crate) fn run_without_loss<T>(
     event: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let (capture, probe_start) = (Capture::start(lab)?, wait::now());
-    // A request makes the capture contain the current owner, whose next announcement is no move.
+    // The reply to this request puts the current owner into the capture, so that the owner's next
+    // announcement does not count as a move.
     for (service, server) in servers {
         lab.owner_of(server.ip())?.with_context(|| format!("no host replies for {service}"))?;
     }
@@ -86,8 +88,8 @@ pub(crate) fn run_without_loss<T>(
     Ok(result)
 }
 
-/// Returns a message with the times of lost connections and moves, in milliseconds after the start
-/// of the probe.
+/// Returns a message with the times of lost connections and moves, in milliseconds after
+/// `probe_start`.
 fn describe(
     service: &str,
     report: &ProbeReport,

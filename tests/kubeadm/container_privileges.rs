@@ -23,7 +23,7 @@ const POD_MOUNTS: [&str; 4] = [
 /// Folder of gobgpd's socket, shared with the node's speaker.
 const SOCKET_FOLDER: &str = "/run/ferrolb";
 
-/// Checks the speakers and controllers on every node.
+/// Checks the privileges of the speakers and controllers on every node.
 pub(crate) fn check(lab: &Lab) -> Result<()> {
     check_all(
         lab,
@@ -35,17 +35,18 @@ pub(crate) fn check(lab: &Lab) -> Result<()> {
     )
 }
 
-/// Checks the speakers and gobgpds of an installation with BGP.
+/// Checks the privileges of the speakers and gobgpds of an installation with BGP.
 pub(crate) fn check_bgp(lab: &Lab) -> Result<()> {
     let speaker = ("ferrolb-speaker", NET_RAW_ONLY, "0", Some(SOCKET_FOLDER));
     check_all(lab, &[speaker, ("gobgpd", NO_CAPABILITIES, "0", Some(SOCKET_FOLDER))], &[3, 3])
 }
 
-/// A process: its name, capabilities and user, and the host folder that is mounted into its
-/// container.
+/// Expected fields of a process: its name, capabilities and user, and the host folder that is
+/// mounted into its container.
 type ExpectedProcess = (&'static str, &'static str, &'static str, Option<&'static str>);
 
-/// Checks all processes, and that `expect_running` of each run.
+/// Checks the privileges of all processes of `programs`, and that the number of running processes
+/// of each program is the one in `expect_running`.
 fn check_all(lab: &Lab, programs: &[ExpectedProcess], expect_running: &[usize]) -> Result<()> {
     let mut running = vec![0; programs.len()];
     for node in lab.nodes() {
@@ -68,7 +69,10 @@ fn check_all(lab: &Lab, programs: &[ExpectedProcess], expect_running: &[usize]) 
             }
         }
     }
-    ensure!(running == expect_running, "numbers of running processes of {programs:?}: {running:?}");
+    ensure!(
+        running == expect_running,
+        "{running:?} processes of {programs:?} run, not {expect_running:?}"
+    );
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use kube::api::Api;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Maximum time until all addresses have moved to the node that is drained next.
+/// Maximum time until all addresses have moved away from node3, as a flag of kubectl.
 const MOVED_TIMEOUT: &str = "--timeout=60s";
 
 #[test]
@@ -89,7 +89,7 @@ fn install(lab: &Lab) -> Result<Vec<SocketAddr>> {
         start.elapsed().as_secs_f64()
     ));
     step("the control plane, which has the exclude label, does not announce", || {
-        let owner = lab.owner_of(servers[0].ip())?.context("no host replies")?;
+        let owner = lab.owner_of(servers[0].ip())?.context("no host replies for the Service")?;
         ensure!(owner != "node1", "{owner} owns the address");
         Ok(())
     })?;
@@ -114,12 +114,12 @@ fn leader_pod(lab: &Lab) -> Result<String> {
 }
 
 /// Maximum time until an address leaves a drained node. If the drained node's speaker detects the
-/// drain late and claims the address against the other node, the hold-down of the other node takes
-/// 10 s, in which the drained node still serves the address.
+/// drain later than the other speaker, it claims the address back once. The other node then has a
+/// hold-down of 10 s, in which the drained node still serves the address.
 const LEAVE_MAX: Duration = Duration::from_secs(20);
 
-/// Drains the owner of two Services, one of each policy, while the pods of the Deployment in
-/// examples/drain.yaml are replaced.
+/// Drains the owner of two Services, one with policy Local and one with policy Cluster, while the
+/// pods of the Deployment in examples/drain.yaml are replaced.
 fn drain_owner(lab: &Lab) -> Result<()> {
     let [local, cluster] = web::apply_drain_example(lab)?;
     // Moves both addresses to node2, where they stay until the preempt delay has passed.

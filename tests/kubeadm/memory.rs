@@ -9,9 +9,10 @@ use ferrolb_proto::api::NAMESPACE;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Maximum time until a kubelet reports all containers: it measures a new one after about 10 s.
+/// Maximum time until a kubelet reports the memory of all containers: a kubelet measures a new
+/// container after about 10 s.
 const MEASURED_MAX: Duration = Duration::from_secs(60);
-/// Each container and its memory target.
+/// Name and memory target of each container of FerroLB.
 const CONTAINERS: [(&str, &MeasureSpec); 2] =
     [("speaker", &SPEAKER_1.rss), ("controller", &CONTROLLER_1.rss)];
 
@@ -43,7 +44,8 @@ pub(crate) fn check(lab: &Lab) -> Result<()> {
             let index =
                 index.with_context(|| format!("{container} is not a container of FerroLB"))?;
             counts[index] += 1;
-            let limit = CONTAINERS[index].1.target.context("the figure has no target")?;
+            let limit =
+                CONTAINERS[index].1.target.context("the memory of the container has no target")?;
             ensure!(
                 rss <= limit && working_set <= limit,
                 "{container} on {node} uses more than {limit} MB"

@@ -9,8 +9,8 @@ use ferrolb_lab::bench::report::CHECK_FACTOR;
 use ferrolb_lab::bench::targets::POWER_OFF_GAP;
 use std::time::Duration;
 
-/// Time for which the client connects after the failure: long enough for the failover, but not for
-/// Kubernetes' own reaction, which the benchmark measures.
+/// Time for which the client connects after the failure: long enough for the failover, but too
+/// short for Kubernetes to remove the failed node's pod, which only the benchmark measures.
 const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 #[test]

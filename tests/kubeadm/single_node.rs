@@ -7,7 +7,7 @@ use crate::{uninstall, upgrade, web};
 use anyhow::{Result, ensure};
 use ferrolb_lab::{Lab, Options, wait};
 
-/// Values as in docs/helm.md, with addresses of the lab's network.
+/// Flag of helm that sets a pool as docs/helm.md does, with addresses of the lab's network.
 const VALUES: &str = "--set-json 'pools=[{\"name\":\"first\",\"addresses\":[\"172.30.0.200-172.30.0.250\",\"fd30::c8-fd30::fa\"]}]'";
 /// Name and folder of the chart, and flags with which Helm waits until all pods are ready.
 const CHART_AND_FLAGS: &str = "ferrolb deploy/helm/ferrolb --namespace ferrolb-system --create-namespace --wait --timeout 120s";
@@ -66,7 +66,7 @@ fn a_single_node_with_the_exclude_label_is_served() {
             ensure!(upgrade::pods(lab)? == before, "pods were replaced; before: {before}");
             Ok(())
         })?;
-        step("an upgrade of both components loses no connection, without another node", || {
+        step("an upgrade of both components on the only node loses no connection", || {
             upgrade::tag_images(lab)?;
             let tag = upgrade::NEW_TAG;
             let tags = format!(

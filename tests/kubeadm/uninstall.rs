@@ -6,26 +6,27 @@ use ferrolb_lab::{Lab, setup, wait};
 use std::fs;
 use std::time::Duration;
 
-/// The documentation page.
+/// Documentation page with the commands that the test runs.
 const PAGE: &str = "docs/uninstall.md";
-/// Start and end of a block of commands on the page.
+/// Start and end of a block of commands on [`PAGE`].
 const BLOCK_START: &str = "```sh\n";
 const BLOCK_END: &str = "```";
-/// Part of the name of every object of FerroLB.
+/// Part of the name, the namespace or the labels of every object of FerroLB.
 const FERROLB: &str = "ferrolb";
 /// Minimum number of objects of an installation.
 const OBJECTS_MIN: usize = 20;
 /// Maximum time until all deleted objects have disappeared.
 const DELETED_MAX: Duration = Duration::from_secs(60);
 
-/// Runs the first block of commands after each of `texts` on the page. Then checks that no object
+/// Runs the first block of commands after each of `texts` on [`PAGE`]. Then checks that no object
 /// of FerroLB is left, and that Services that had addresses can be deleted.
 pub(crate) fn uninstall(lab: &Lab, texts: &[&str]) -> Result<()> {
     let (count, start) = (ferrolb_objects(lab)?.lines().count(), wait::now());
     ensure!(count >= OBJECTS_MIN, "only {count} objects belong to FerroLB");
     for text in texts {
         let commands = commands(text)?;
-        lab.shell(&commands).with_context(|| format!("commands of {PAGE}:\n{commands}"))?;
+        lab.shell(&commands)
+            .with_context(|| format!("these commands of {PAGE} failed:\n{commands}"))?;
     }
     wait::until("no object of FerroLB is left", DELETED_MAX, || {
         let left = ferrolb_objects(lab)?;
@@ -39,7 +40,7 @@ pub(crate) fn uninstall(lab: &Lab, texts: &[&str]) -> Result<()> {
     delete_services(lab)
 }
 
-/// Returns the first block of commands on the page after this text.
+/// Returns the first block of commands after `text` on [`PAGE`].
 fn commands(text: &str) -> Result<String> {
     let page = fs::read_to_string(setup::repository().join(PAGE))?;
     let (_, after) =
@@ -64,7 +65,7 @@ fn ferrolb_objects(lab: &Lab) -> Result<String> {
     Ok(all.lines().filter(|line| line.contains(FERROLB)).collect::<Vec<_>>().join("\n"))
 }
 
-/// Deletes all LoadBalancer Services, which a remaining finalizer of FerroLB would block.
+/// Deletes all LoadBalancer Services. A remaining finalizer of FerroLB would block the deletion.
 fn delete_services(lab: &Lab) -> Result<()> {
     let load_balancers =
         "jsonpath={range .items[?(@.spec.type==\"LoadBalancer\")]}{.metadata.name}{\"\\n\"}{end}";

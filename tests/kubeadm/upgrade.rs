@@ -1,5 +1,5 @@
-//! Upgrade to another image with the same code. Without a registry, the test tags the images a
-//! second time on every node.
+//! Upgrade to another image with the same code. The lab has no registry, so the test gives the
+//! images on every node a second tag.
 
 use crate::web::ROLLOUT_MAX;
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ pub(crate) const NEW_TAG: &str = "next";
 /// Registry that containerd assumes for an image name without a registry.
 const REGISTRY: &str = "docker.io";
 
-/// Tags the images of both components on every node.
+/// Adds [`NEW_TAG`] to the images of both components on every node.
 pub(crate) fn tag_images(lab: &Lab) -> Result<()> {
     let [controller, speaker, _] = images::names();
     for node in lab.nodes() {
@@ -44,20 +44,20 @@ fn with_new_tag(image: &str) -> Result<String> {
     Ok(format!("{name}:{NEW_TAG}"))
 }
 
-/// Waits until every new pod is ready and the old pods have been replaced.
+/// Waits until all pods of both components have been replaced and the new pods are ready.
 pub(crate) fn wait_rolled_out(lab: &Lab) -> Result<()> {
     ["deployment/controller", "daemonset/speaker"].iter().try_for_each(|workload| {
         lab.kubectl(&["-n", NAMESPACE, "rollout", "status", workload, ROLLOUT_MAX]).map(drop)
     })
 }
 
-/// Returns the name, the image and the restart count of each pod.
+/// Returns the name, the image and the restart count of each pod of FerroLB.
 pub(crate) fn pods(lab: &Lab) -> Result<String> {
     let columns = "custom-columns=NAME:.metadata.name,IMAGE:.spec.containers[*].image,STARTED:.status.containerStatuses[*].restartCount";
     lab.kubectl(&["-n", NAMESPACE, "get", "pods", "--no-headers", "-o", columns])
 }
 
-/// Checks that every pod runs an image with the new tag.
+/// Checks that every pod of FerroLB runs an image with the new tag.
 pub(crate) fn check(lab: &Lab) -> Result<()> {
     let pods = pods(lab)?;
     let old: Vec<&str> = pods.lines().filter(|pod| !pod.contains(&format!(":{NEW_TAG}"))).collect();

@@ -9,7 +9,8 @@ use protox::prost_reflect::{
 };
 use std::path::Path;
 
-/// FerroLB's own message, and the message that GoBGP imports instead. Both have the same encoding.
+/// Name of a message in FerroLB's copy of the API, and of the message that GoBGP's API imports in
+/// its place. Both messages have the same encoding.
 const REPLACED_IMPORT: (&str, &str) = ("api.Time", "google.protobuf.Timestamp");
 
 #[test]
@@ -48,7 +49,7 @@ fn compile(folder: &Path, file: &str) -> Result<DescriptorPool> {
     Ok(compiler.descriptor_pool())
 }
 
-/// Number of compared items, and the differences.
+/// Numbers of compared fields, enum values and methods, and the differences found.
 #[derive(Default)]
 struct ApiComparison {
     fields: usize,
@@ -99,7 +100,7 @@ impl ApiComparison {
         }
     }
 
-    /// Adds a difference unless GoBGP has the same item.
+    /// Adds a problem unless the item `what` is the same in FerroLB's copy and in GoBGP.
     fn compare(&mut self, what: &str, own: &str, gobgp_api: Option<String>) {
         let gobgp_api = gobgp_api.unwrap_or_else(|| "nothing".to_owned());
         if own != gobgp_api {
@@ -136,7 +137,7 @@ fn signature(method: &MethodDescriptor) -> String {
     )
 }
 
-/// Returns GoBGP's name of one of FerroLB's messages.
+/// Returns the name that a message of FerroLB's copy has in GoBGP's API.
 fn name(own: &str) -> String {
     let (replacement, imported) = REPLACED_IMPORT;
     if own == replacement { imported } else { own }.to_owned()

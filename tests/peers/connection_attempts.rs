@@ -1,5 +1,5 @@
-//! Counters of connection attempts to the BGP port of a host, also if its router refuses them or
-//! does not run.
+//! Counters of connection attempts to the BGP port of a host. The counters include attempts that
+//! the host's router refuses, and work without a router.
 
 use anyhow::{Context, Result};
 use ferrolb_lab::{Lab, run};
@@ -18,7 +18,7 @@ const RULES: &str = "table inet connection_attempts {
     }
 }";
 
-/// Starts the counters on a host. They also count forwarded packets.
+/// Starts the counters on a host. The counters include packets that the host forwards.
 pub(crate) fn start(lab: &Lab, host: &str) -> Result<()> {
     lab.within(host, || run::run_with_input(Command::new("nft").args(["-f", "-"]), RULES))??;
     Ok(())

@@ -44,7 +44,7 @@ pub(crate) fn wait_sessions_with(router: &Router, neighbors: &[IpAddr]) -> Resul
             sessions.iter().filter(|session| session.established).map(|session| session.neighbor);
         ensure!(
             up.collect::<Vec<_>>() == neighbors,
-            "{router} has {sessions:?}, not {neighbors:?}"
+            "{router} has {sessions:?}, not sessions with {neighbors:?}"
         );
         Ok(Some(()))
     })
@@ -55,7 +55,7 @@ pub(crate) fn wait_exact_paths(router: &Router, mut paths: Vec<BgpRoute>) -> Res
     paths.sort();
     wait::until("the router has the paths", BGP_MAX, || {
         let routes = router.routes()?;
-        ensure!(routes == paths, "{router} has {routes:#?}, not {paths:#?}");
+        ensure!(routes == paths, "{router} has the paths {routes:#?}, not {paths:#?}");
         Ok(Some(()))
     })
 }
@@ -75,9 +75,9 @@ pub(crate) fn next_hops(router: &Router) -> Result<BTreeSet<IpAddr>> {
     Ok(router.routes()?.into_iter().filter_map(|route| route.next_hop).collect())
 }
 
-/// Routes the client's packets for an address through a router. The router sends redirects, because
-/// it forwards through the interface that it received from (RFC 792, RFC 4861 section 8); the
-/// client must ignore them.
+/// Routes the client's packets for an address through a router. The router forwards them through
+/// the interface on which it receives them, and therefore sends redirects (RFC 792, RFC 4861
+/// section 8). The client must ignore these redirects.
 pub(crate) fn route_client_through(lab: &Lab, address: IpAddr, router: &str) -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         for link in ["all", "eth0"] {

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use ferrolb_lab::{Lab, wait};
 use serde_json::Value;
 
-/// Type of an object's condition: whether FerroLB can use the object.
+/// Type of the condition that reports whether FerroLB can use an object.
 pub(crate) const VALID: &str = "Valid";
-/// Type of a BGPPeer's condition: whether its sessions are established.
+/// Type of the condition that reports whether the sessions of a BGPPeer are established. A session
+/// in the SpeakerStatus has a state of the same name.
 pub(crate) const ESTABLISHED: &str = "Established";
 
 /// Returns the status of an object of a FerroLB custom resource.
@@ -24,19 +25,29 @@ pub(crate) fn wait_condition(
     condition: &str,
     (reason, word): (&str, &str),
 ) -> Result<()> {
-    wait::until(&format!("{condition} of {kind} {name}: {reason}, {word:?}"), BGP_MAX, || {
-        let status = status(lab, kind, name)?;
-        let mut conditions = status["conditions"].as_array().into_iter().flatten();
-        let found = conditions
-            .find(|found| found["type"] == condition)
-            .with_context(|| format!("the object has no condition {condition}: {status}"))?;
-        let message = found["message"].as_str().unwrap_or_default();
-        ensure!(found["reason"] == reason && message.contains(word), "the condition is {found}");
-        Ok(Some(()))
-    })
+    wait::until(
+        &format!(
+            "condition {condition} of {kind} {name} has the reason {reason} and the text {word:?}"
+        ),
+        BGP_MAX,
+        || {
+            let status = status(lab, kind, name)?;
+            let mut conditions = status["conditions"].as_array().into_iter().flatten();
+            let found = conditions
+                .find(|found| found["type"] == condition)
+                .with_context(|| format!("the object has no condition {condition}: {status}"))?;
+            let message = found["message"].as_str().unwrap_or_default();
+            ensure!(
+                found["reason"] == reason && message.contains(word),
+                "the condition is {found}"
+            );
+            Ok(Some(()))
+        },
+    )
 }
 
-/// Waits until the status of a BGPPeer has this number of sessions, such as `1/2`.
+/// Waits until the status of a BGPPeer has this number of sessions: with `1/2`, one of two selected
+/// nodes has an established session.
 pub(crate) fn wait_count(lab: &Lab, peer: &str, count: &str) -> Result<()> {
     wait::until(&format!("{peer} has {count} sessions"), BGP_MAX, || {
         let status = status(lab, "bgppeer", peer)?;
@@ -59,21 +70,25 @@ pub(crate) fn wait_gobgpd_issue(lab: &Lab, node: &str, word: &str) -> Result<()>
     })
 }
 
-/// Waits until a node's speaker reports the session of a BGPPeer as not established, with issues
-/// that contain all of `words`.
-pub(crate) fn wait_no_session(lab: &Lab, node: &str, peer: &str, words: &[&str]) -> Result<()> {
-    wait::until(&format!("{node} reports no session with {peer}: {words:?}"), BGP_MAX, || {
-        let sessions = objects::sessions(lab, node)?;
-        let session = sessions
-            .iter()
-            .find(|session| session["peer"] == peer)
-            .context("the speaker does not list the session")?;
-        let issues = messages(session);
-        let matches =
-            session["state"] != ESTABLISHED && words.iter().all(|word| issues.contains(word));
-        ensure!(matches, "the session is {session}");
-        Ok(Some(()))
-    })
+/// Waits until a node's speaker reports the session of a BGPPeer as not established, with an issue
+/// that contains one of `texts`.
+pub(crate) fn wait_no_session(lab: &Lab, node: &str, peer: &str, texts: &[&str]) -> Result<()> {
+    wait::until(
+        &format!("{node} reports no session with {peer} and one of the issues {texts:?}"),
+        BGP_MAX,
+        || {
+            let sessions = objects::sessions(lab, node)?;
+            let session = sessions
+                .iter()
+                .find(|session| session["peer"] == peer)
+                .context("the speaker does not list the session")?;
+            let issues = messages(session);
+            let matches =
+                session["state"] != ESTABLISHED && texts.iter().any(|text| issues.contains(text));
+            ensure!(matches, "the session is {session}");
+            Ok(Some(()))
+        },
+    )
 }
 
 /// Returns the joined messages of the issues of a session or of gobgpd.
@@ -91,7 +106,8 @@ pub(crate) struct SessionSnapshot {
 }
 
 impl SessionSnapshot {
-    /// Waits until the sessions of a node with these BGPPeers are established.
+    /// Waits until the sessions of a node with these BGPPeers are established, and returns their
+    /// start times.
     pub(crate) fn take(lab: &Lab, node: &str, peers: &[String]) -> Result<Self> {
         wait::until(&format!("the sessions of {node} are established"), BGP_MAX, || {
             let since = peers
@@ -108,7 +124,7 @@ impl SessionSnapshot {
             let now = since(lab, &self.node, peer)?;
             ensure!(
                 now == *before,
-                "the session of {} with {peer} was established since {before}, and is now since {now}",
+                "the start time of the session of {} with {peer} was {before}, and is now {now}",
                 self.node
             );
             Ok(())
@@ -124,7 +140,7 @@ fn since(lab: &Lab, node: &str, peer: &str) -> Result<Value> {
     let session = sessions
         .iter()
         .find(is_established)
-        .with_context(|| format!("{peer} is not established: {sessions:#?}"))?;
+        .with_context(|| format!("the session of {peer} is not established: {sessions:#?}"))?;
     ensure!(session["since"].is_string(), "the session has no start time: {session}");
     Ok(session["since"].clone())
 }

@@ -1,5 +1,5 @@
 //! Checks that the installed CustomResourceDefinitions are generated from the custom resources in
-//! `proto`. This test also generates them.
+//! `proto`. With the variable `FERROLB_UPDATE_SNAPSHOTS`, the test also writes the files.
 
 use std::fs;
 

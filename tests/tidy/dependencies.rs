@@ -1,5 +1,6 @@
-//! Checks that dependencies between crates have one direction, and that the core does no I/O
-//! (docs/architecture.md gives the reasons).
+//! Checks that dependencies between crates have one direction, and that the core of each component
+//! (its modules `event`, `state`, `plan` and `desired`) does no I/O. docs/architecture.md gives the
+//! reasons.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -45,7 +46,7 @@ fn proto_does_no_io() {
         IO_CRATES.iter().filter(|name| tree.contains(**name)).map(ToString::to_string).collect();
     assert_none(
         &problems,
-        "ferrolb-proto does no I/O; `cargo tree -p ferrolb-proto -e normal -i NAME` shows the cause of:",
+        "ferrolb-proto does no I/O and must not depend on these crates (`cargo tree -p ferrolb-proto -e normal -i NAME` shows the cause):",
     );
 }
 
@@ -79,19 +80,19 @@ fn crates_have_only_allowed_dependencies() {
     );
 }
 
-/// Modules of the core, which decide and do no I/O.
+/// Modules of a component's core, which makes all decisions and does no I/O.
 const CORE: [&str; 4] = ["desired", "event", "plan", "state"];
-/// Modules that each component has; `desired` may be part of `plan`.
+/// Modules of the core that each component must have. `desired` may be part of `plan` instead.
 const REQUIRED_CORE: [&str; 3] = ["event", "plan", "state"];
-/// The only imports of the core from the I/O layer: the enum of the changes that a watch reports,
-/// and the store of objects.
+/// The only items of the I/O layer that the core may import: the enum of the changes that a watch
+/// reports, and the store of objects.
 const CORE_RUNTIME_IMPORTS: [&str; 2] =
     ["use ferrolb_runtime::watch::Change;", "use ferrolb_runtime::store::Store;"];
 
 /// Modules that connect the core and the drivers, and therefore import both.
 const CONNECTING_MODULES: [&str; 3] = ["lib", "main", "run"];
 
-/// Code that indicates I/O: waiting, locking, threads, and system calls.
+/// Parts of lines of code that indicate I/O: waiting, locking, threads, and system calls.
 const IO_SIGNS: [&str; 16] = [
     ".await",
     "async ",

@@ -6,7 +6,7 @@ use crate::tree::{TextFile, assert_none, files};
 /// Maximum width of comments and Markdown, in characters.
 const COLUMNS_MAX: usize = 100;
 
-/// Openers that hide the subject of a sentence.
+/// Words that begin no comment and no line of a page, because they hide the subject of a sentence.
 const OPENERS: [&str; 4] = ["What ", "Who ", "Whoever ", "That "];
 
 /// Words that must not be used, and the terms that replace them. Only whole words match, in any
@@ -80,7 +80,7 @@ fn term_problems(path: &str, number: usize, text: &str) -> impl Iterator<Item = 
         .map(move |(words, term)| format!("{path}:{number}: \"{words}\" -> \"{term}\""))
 }
 
-/// Returns the text of a comment line, without the comment sign, or none for other lines.
+/// Returns the text of a comment line, without the comment sign, or `None` for other lines.
 fn comment<'a>(path: &str, line: &'a str) -> Option<&'a str> {
     let line = line.trim_start();
     let signs: &[&str] =
@@ -93,7 +93,7 @@ fn files_with_comments() -> Vec<TextFile> {
     files(&[".rs", ".go", ".toml", ".yaml", ".yml", ".sh", "Dockerfile", ".ci/run"])
 }
 
-/// Returns the numbered lines of a Markdown file outside of code blocks.
+/// Returns the lines of a Markdown file outside of code blocks, with their line numbers.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut code = false;
     text.lines().enumerate().filter_map(move |(index, line)| {

@@ -1,4 +1,5 @@
-//! Checks that the targets of all links in the documentation and all page names in the code exist.
+//! Checks that the targets of all links in the documentation exist, and all pages of `docs/` that
+//! the code names.
 
 use std::collections::{BTreeMap, BTreeSet};
 

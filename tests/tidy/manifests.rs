@@ -19,7 +19,7 @@ const RESOURCES: [CustomResourceKind; 7] = [
     CustomResourceKind::SpeakerStatus,
 ];
 
-/// Beginning of the paths of the rendered files, one for each kind of installation.
+/// Beginning of the path of each rendered file, such as `deploy/install-bgp.yaml`.
 pub(crate) const RENDERED: &str = "deploy/install";
 
 /// Returns all objects in files whose paths begin with `folder`, each with its file's path.
@@ -50,7 +50,9 @@ fn deserialize<T: DeserializeOwned + Serialize>(
     Ok((typed, lost))
 }
 
-/// Adds the paths of all fields that differ between the written object and the one that was kept.
+/// Adds to `lost` the path of each field of `written` that `kept`, the object after
+/// deserialization, does not have or has with another value. `path` is the path of `written` in the
+/// object.
 fn find_lost_fields(written: &Value, kept: &Value, path: &str, lost: &mut Vec<String>) {
     if let (Value::Object(fields), Value::Object(kept)) = (written, kept) {
         for (name, value) in fields {
@@ -65,8 +67,8 @@ fn find_lost_fields(written: &Value, kept: &Value, path: &str, lost: &mut Vec<St
     }
 }
 
-/// Returns the fields of an object that `O` does not have, and the result of `problem` for the
-/// object.
+/// Returns the paths of the fields of an object that the type `O` does not have, and the result of
+/// `problem` for the object.
 fn unknown_fields_and_problem<O: DeserializeOwned + Serialize>(
     object: &Value,
     problem: impl FnOnce(O) -> Option<String>,

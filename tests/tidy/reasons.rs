@@ -30,7 +30,7 @@ fn defined_reasons(source: &str) -> BTreeSet<String> {
     code.split('"').skip(1).step_by(2).filter(is_reason).map(str::to_owned).collect()
 }
 
-/// Returns the reasons in the first column of the page's tables.
+/// Returns the reasons in the first column of all tables of a page.
 fn documented_reasons(page: &str) -> BTreeSet<String> {
     page.lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))

@@ -1,5 +1,5 @@
-//! Executes single status writes by server-side apply with the controller's field manager. The
-//! tasks of [`super::writer`] run them.
+//! Writes single statuses by server-side apply with the controller's field manager.
+//! [`super::writer`] runs each write in a task.
 //!
 //! A Service's annotations, addresses, and conditions go in one request to the status subresource,
 //! which also accepts metadata. A partial write is therefore impossible.
@@ -214,12 +214,13 @@ impl Applier {
         self.send(services.patch_status(&key.name, &params, &Patch::Apply(&body))).await.map(drop)
     }
 
-    /// Removes annotations and conditions that the apply omitted and that are still in the Service.
+    /// Removes annotations and conditions that the preceding apply request omitted and that the
+    /// Service still has.
     ///
     /// Server-side apply keeps an omitted field that another manager also owns, for example an
-    /// annotation that MetalLB wrote before an in-place migration. It keeps all omitted fields if
-    /// `managedFields` was emptied. The removal applies only to the version that the controller's
-    /// own write created.
+    /// annotation that MetalLB wrote before an in-place migration. If another client has emptied
+    /// `managedFields`, server-side apply keeps all omitted fields. The removal applies only to the
+    /// version that the controller's own write created.
     async fn remove_leftovers(
         &self,
         services: &Api<ServiceObject>,

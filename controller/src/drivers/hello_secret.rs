@@ -1,5 +1,5 @@
-//! Creates the Secret with the hello keys if it is missing, and never changes it. One task checks
-//! the Secret while this replica holds the lease.
+//! Creates the Secret with the hello keys if it is missing, and never changes an existing Secret.
+//! One task checks the Secret while this replica holds the lease.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::desired::Desired;
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Timeout of one check of the Secret.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Name of the entry with the first key in the Secret.
+/// Name of the Secret's entry that holds the first hello key.
 const FIRST_KEY: &str = "1";
 
 /// Checks the Secret while this replica holds the lease. Ends when the main loop drops `desired`.
@@ -40,7 +40,7 @@ pub async fn run(client: Client, namespace: String, mut desired: watch::Receiver
     }
 }
 
-/// Contents of the Secret at a check; `Created` means that the check created it.
+/// Result of a check of the Secret: it holds keys, it holds no key, or the check has created it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SecretCheck {
     Keys,

@@ -1,6 +1,6 @@
-//! Lease driver: one task that runs the state machine [`ferrolb_proto::lease`] with the Lease in
-//! the controller's namespace. The task owns the state machine and its one request, and reports to
-//! the main loop whether and until when this replica may write.
+//! Lease driver: one task that runs the state machine of [`ferrolb_proto::lease`] with the Lease in
+//! the controller's namespace. The task has at most one request in progress. It reports to the main
+//! loop whether and until when this replica may write.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::event::{Event, Leadership};
 
 /// Name of the Lease in the controller's namespace.
 pub const LEASE_NAME: &str = "ferrolb-controller";
-/// Number of consecutive requests that fit into the renew deadline, which defines the timeout of
-/// each request. More than two would make this timeout too short: an API server that takes 2 s per
-/// response needs 4 s for the first one of a connection, because the TLS handshake adds round
-/// trips. The default deadline is 10 s.
+/// Number of consecutive requests that fit into the renew deadline: the timeout of each request is
+/// the deadline divided by this number. With more than two requests, the timeout would be too
+/// short: an API server that takes 2 s per response needs 4 s for the first response on a
+/// connection, because the TLS handshake adds round trips. The default deadline is 10 s.
 const REQUESTS_PER_DEADLINE: u32 = 2;
 
-/// Runs until the receiver of `events` is dropped or `leave` completes. After `leave`, the task
-/// first tries to release the lease, for at most [`ferrolb_proto::lease::RELEASE_TIMEOUT`].
-/// Dropping the sender of `leave` also completes it.
+/// Runs the lease driver until the receiver of `events` is dropped or `leave` completes. After
+/// `leave`, the task first tries to release the lease, for at most
+/// [`ferrolb_proto::lease::RELEASE_TIMEOUT`]. `leave` also completes if its sender is dropped.
 pub async fn run(
     client: Client,
     namespace: String,
@@ -108,8 +108,8 @@ struct LeaseClient {
     /// The Lease that was read or written most recently, so that a write preserves the fields of
     /// other clients.
     latest_lease: Option<Lease>,
-    /// Whether a refusal was logged since the latest successful write, so that consecutive refusals
-    /// are logged only once.
+    /// True if a rejection was logged since the latest successful write, so that consecutive
+    /// rejections are logged only once.
     refusal_logged: bool,
 }
 

@@ -1,9 +1,9 @@
-//! Kubernetes events about Services (`events.k8s.io/v1`), which `kubectl describe` shows. One task
-//! sends them and owns their queue.
+//! Kubernetes Events about Services (`events.k8s.io/v1`), which `kubectl describe` shows. One task
+//! sends the Events and owns their queue.
 //!
-//! The task sends events one after the other, separately from the status writes, so that an event
-//! never delays an address. An event is dropped and counted if the queue is full, or if its Service
-//! had too many events.
+//! The task sends Events one after the other, separately from the status writes, so that an Event
+//! never delays an address. An Event is dropped and counted in a metric if the queue is full, or if
+//! its Service had too many Events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,23 +24,23 @@ use tracing::{debug, info};
 use crate::desired::Notice;
 use crate::metrics::Metrics;
 
-/// Maximum number of events in the queue.
+/// Maximum number of Events in the queue.
 pub const EVENTS_WAITING_MAX: usize = 2_048;
-/// Maximum burst of events about one Service, as in client-go.
+/// Maximum number of Events in a burst about one Service, as in client-go.
 const EVENT_BURST_MAX: u32 = 25;
-/// After a burst, the controller sends one event about the same Service per interval.
+/// Interval between two Events about the same Service after a burst.
 const EVENT_INTERVAL: Duration = Duration::from_secs(300);
-/// Maximum number of Services in the rate limit. If there are more, the Service that is the first
-/// to have its full burst available again is removed.
+/// Maximum number of Services that [`EventRateLimit`] stores. If there are more, the Service whose
+/// full burst is the first to be available again is removed.
 const RATE_LIMITED_SERVICES_MAX: usize = 16_384;
 /// Timeout of one request to the API server.
 pub const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
-/// `reportingController` of the controller's events.
+/// `reportingController` of the controller's Events.
 pub const REPORTING_CONTROLLER: &str = "ferrolb.io/controller";
 
 type QueuedEvent = (Key, Box<str>, Notice);
 
-/// Sending end of the event queue, with a rate limit for each Service.
+/// Sending end of the queue of Events, with a rate limit for each Service.
 #[derive(Debug)]
 pub struct Notices {
     queue: mpsc::Sender<QueuedEvent>,
@@ -48,16 +48,16 @@ pub struct Notices {
     metrics: Arc<Metrics>,
 }
 
-/// Rate limit of the events about each Service.
+/// Rate limit of the Events about each Service.
 #[derive(Debug, Default)]
 struct EventRateLimit {
-    /// For the UID of each Service, the time at which its full burst is available again. Each event
+    /// For the UID of each Service, the time at which its full burst is available again. Each Event
     /// moves this time later by one [`EVENT_INTERVAL`].
     full_burst_at: BTreeMap<Box<str>, Instant>,
 }
 
 impl EventRateLimit {
-    /// Returns whether an event about the Service may be sent now. If so, the event is counted.
+    /// Returns whether an Event about the Service may be sent now. If so, counts the Event.
     fn admits(&mut self, uid: &str, now: Instant) -> bool {
         let at = self.full_burst_at.get(uid).copied().unwrap_or(now).max(now);
         if at.since(now) > EVENT_INTERVAL * (EVENT_BURST_MAX - 1) {
@@ -78,15 +78,15 @@ impl EventRateLimit {
 }
 
 impl Notices {
-    /// Returns the sending end, and the receiving end for [`send`].
+    /// Returns the sending end of a new queue, and the receiving end for [`send`].
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<QueuedEvent>) {
         let (queue, queued) = mpsc::channel(EVENTS_WAITING_MAX);
         (Self { queue, limit: EventRateLimit::default(), metrics }, queued)
     }
 
-    /// Logs an event about a Service at once, and queues it for the API server. Drops it instead if
-    /// the Service had too many events or the queue is full.
+    /// Logs an Event about a Service at once, and queues it for the API server. Drops the Event
+    /// instead of queuing it if the Service had too many Events or the queue is full.
     pub fn publish(&mut self, key: &Key, uid: &str, notice: &Notice) {
         info!(service = %key, reason = &*notice.reason, "{}", notice.message);
         if !self.limit.admits(uid, Clock::now()) {
@@ -100,8 +100,8 @@ impl Notices {
     }
 }
 
-/// Sends queued events, with `instance` as `reportingInstance`. Ends when the sending end is
-/// dropped.
+/// Sends queued Events, with `instance` as `reportingInstance`. Ends when the sending end of the
+/// queue is dropped.
 pub async fn send(
     client: Client,
     instance: String,
@@ -163,7 +163,7 @@ mod tests {
         for second in (0..3_600).step_by(5) {
             sent += u32::from(limit.admits("flapping", Instant::from_millis(second * 1_000)));
         }
-        assert_eq!(sent, 25 + 11, "events in an hour");
+        assert_eq!(sent, 25 + 11, "a burst of 25 and 11 single Events are sent within an hour");
         assert!(limit.admits("another", Instant::from_millis(3_600_000)));
         let next_day = Instant::from_millis(86_400_000);
         assert_eq!((0..100).filter(|_| limit.admits("flapping", next_day)).count(), 25);

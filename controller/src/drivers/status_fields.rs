@@ -18,14 +18,14 @@ use tracing::{debug, info, warn};
 
 use crate::event::Event;
 
-/// Interval between two checks once all CRDs exist, because an upgrade may change them. While a CRD
-/// is missing, the checks follow the retry backoff.
+/// Interval between two checks of the CRDs once all of them exist, because an upgrade may change
+/// them. While a CRD is missing, the checks follow the retry backoff.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(300);
 /// Timeout for reading all OpenAPI documents together.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reports the status fields of each kind and every later change of them. Ends when the receiver of
-/// `events` is dropped.
+/// Reports the status fields of each kind to the main loop, and every later change of these fields.
+/// Ends when the receiver of `events` is dropped.
 pub async fn run(client: Client, group: String, events: mpsc::Sender<Event>) {
     let mut reported: BTreeMap<CustomResourceKind, StatusFields> = BTreeMap::new();
     let mut logged = LoggedCrdProblems::default();
@@ -68,7 +68,8 @@ pub async fn run(client: Client, group: String, events: mpsc::Sender<Event>) {
     }
 }
 
-/// Reads the OpenAPI documents of all versions of `group` that contain a kind of the controller.
+/// Reads the OpenAPI documents of all versions of `group` with a kind whose status the controller
+/// writes.
 async fn fetch(client: &Client, group: &str) -> kube::Result<Vec<OpenApiDocument>> {
     let versions: BTreeSet<_> =
         CustomResourceKind::WITH_CONTROLLER_STATUS.iter().map(|kind| kind.version()).collect();
@@ -91,8 +92,8 @@ async fn fetch_version(
         group_path.get(version, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
     match client.request_text(request).await {
         Ok(text) => serde_json::from_str(&text).map_err(kube::Error::SerdeError),
-        // Compare the code, because this response has no `reason`: the API server has no such path,
-        // which is not the same as a missing object.
+        // Compare the code, because the API server replies to an unknown path without the `reason`
+        // of a missing object.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(OpenApiDocument::default()),
         Err(error) => Err(error),
     }
@@ -126,8 +127,8 @@ impl LoggedCrdProblems {
         complete
     }
 
-    /// Logs the first of several consecutive refusals, and returns false.
-    /// [`ferrolb_runtime::api_health`] logs an unreachable API server.
+    /// Logs the first of several consecutive rejections. Returns false, because not all kinds are
+    /// known. [`ferrolb_runtime::api_health`] logs an unreachable API server.
     fn log_failure(&mut self, error: &kube::Error) -> bool {
         let kube::Error::Api(status) = error else {
             debug!(%error, "the request for the OpenAPI documents failed, retrying");
@@ -193,8 +194,9 @@ mod tests {
         )
     }
 
-    /// Creates an API server that returns these responses in turn, then repeats the last one. Each
-    /// response is reduced to the requested version. Also counts the requests for [`VERSION`].
+    /// Returns the client of an API server that sends these responses in turn and then repeats the
+    /// last one. Each response is reduced to the requested version. Also returns the number of
+    /// requests for [`VERSION`].
     fn scripted(responses: Vec<(u16, Value)>) -> (Client, Arc<Mutex<usize>>) {
         let request_count = Arc::new(Mutex::new(0));
         let count = Arc::clone(&request_count);
@@ -206,7 +208,7 @@ mod tests {
                 .strip_prefix(&format!("/openapi/v3/apis/{GROUP}/"))
                 .unwrap()
                 .to_owned();
-            // The version of BGPPeers is requested second, unless the first request is refused.
+            // Each check requests `VERSION` first. The version of BGPPeers gets the same response.
             *request_count += usize::from(version == VERSION);
             assert!(
                 version == VERSION || version == CustomResourceKind::BGPPeer.version(),
@@ -305,7 +307,10 @@ mod tests {
         )
         .await;
         assert_eq!(reported, ["IPAddressPool "]);
-        assert!((20..=80).contains(&request_count), "{request_count} requests in ten minutes");
+        assert!(
+            (20..=80).contains(&request_count),
+            "the driver sends {request_count} requests in ten minutes"
+        );
     }
 
     #[tokio::test]

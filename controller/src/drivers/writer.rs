@@ -1,5 +1,5 @@
-//! Writer: one task that writes the desired statuses to the API server. It owns only the requests
-//! in progress; canceling the task aborts them.
+//! Writer: one task that writes the desired statuses to the API server. The task owns only the
+//! requests in progress; if the task is canceled, these requests are aborted.
 //!
 //! The task makes each attempt once, with one write per object at a time and
 //! [`CONCURRENT_WRITES_MAX`] writes in total. It reports each result as an event; the state decides
@@ -31,7 +31,7 @@ pub struct Writer {
     pub desired: watch::Receiver<Desired>,
     /// Event queue of the main loop, to which the task sends the result of every write.
     pub events: mpsc::Sender<Event>,
-    /// Queue of events about Services.
+    /// Queue of Kubernetes Events about Services.
     pub notices: Notices,
     /// Counts of writes and write errors.
     pub metrics: Arc<Metrics>,

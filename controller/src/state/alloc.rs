@@ -81,14 +81,14 @@ pub(super) struct Allocator {
     unmanaged_by_service: BTreeMap<Key, Vec<(IpAddr, UnmanagedSource)>>,
     /// Pools whose counts have changed since the previous call of [`Self::take_changed_pools`].
     changed_pools: BTreeSet<Box<str>>,
-    /// Whether an address may have become available for a waiting Service since the previous call
+    /// True if an address may have become available for a waiting Service since the previous call
     /// of [`Self::take_freed`].
     freed: bool,
 }
 
 impl Allocator {
-    /// Replaces the pools (each with whether it is valid), the addresses of all Nodes, and the
-    /// addresses that Services use although FerroLB did not assign them.
+    /// Replaces the pools, the addresses of all Nodes, and the addresses that Services use although
+    /// FerroLB did not assign them. The bool of each pool is true if the pool is valid.
     ///
     /// Existing assignments remain. The caller checks each of them with [`Self::check_address`],
     /// and releases the address if `check_address` rejects it. The cost is proportional to the
@@ -194,8 +194,8 @@ impl Allocator {
         common_pool.ok_or_else(|| unreachable!("the caller passes at least one address"))
     }
 
-    /// Returns the first Service by key to which the address is assigned and that cannot share it
-    /// with `requester`, and the reason.
+    /// Returns the first Service, by key, that has the address and cannot share it with
+    /// `requester`, and the conflict between these two Services.
     fn first_conflict(
         &self,
         requester: &Requester<'_>,
@@ -231,7 +231,7 @@ impl Allocator {
         match before {
             Some(true) => return,
             // The new sharing parameters may let other Services share the address. A release sets
-            // `freed`, so that these Services are tried.
+            // `freed`, so that the controller tries these Services again.
             Some(false) => self.release(address, key),
             None => {}
         }
@@ -296,7 +296,8 @@ impl Allocator {
         self.changed_pools.insert(pool.into());
     }
 
-    /// Replaces the addresses (ascending) that a Service uses although FerroLB did not assign them.
+    /// Replaces the list of addresses that a Service uses although FerroLB did not assign them.
+    /// `addresses` must be in ascending order.
     ///
     /// The `externalIPs` of a Service block addresses only in pools that the Service may use. A
     /// Service therefore cannot block addresses of other pools.
@@ -376,8 +377,8 @@ impl Allocator {
         self.changed_pools.insert(pool);
     }
 
-    /// Returns for each family the first address of a pool that is free or that the Service can
-    /// share; `None` if there is no such address.
+    /// Returns, for each family, the pool's first address that is free or that the Service can
+    /// share; `None` if the pool has no such address.
     pub(super) fn first_addresses(
         &mut self,
         pool: &str,
@@ -451,7 +452,7 @@ impl Allocator {
         self.pools.get(pool).map(count).unwrap_or_default()
     }
 
-    /// Returns the addresses of a pool that are not assigned automatically, and why.
+    /// Returns the addresses of a pool that automatic assignment skips, each with the reason.
     pub(super) fn skipped(&self, pool: &str) -> impl Iterator<Item = (IpAddr, SkipReason<'_>)> {
         let pool_addresses = self.pools.get(pool).filter(|pool_addresses| pool_addresses.valid);
         let nodes = pool_addresses

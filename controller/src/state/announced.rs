@@ -5,11 +5,12 @@
 //! conditions of all Services together.
 //!
 //! A change that concerns one Service queues a check of that Service. A change that may concern all
-//! Services starts a round through all of them.
+//! Services starts a round, which checks all Services one after the other.
 //!
 //! A condition `True` is written at once, unless the owner of an address is about to change or has
-//! a flaw. In all other cases the condition is written after [`CONDITION_DELAY`], because a Service
-//! is created before its endpoints, and a speaker starts before its SpeakerStatus exists.
+//! a flaw, such as an unhealthy kube-proxy. In all other cases the condition is written after
+//! [`CONDITION_DELAY`], because a Service is created before its endpoints, and a speaker starts
+//! before its SpeakerStatus exists.
 
 mod bgp_export;
 mod change_tracking;
@@ -55,8 +56,8 @@ const CHECKS_PER_PASS_MAX: usize = 128;
 enum CheckResult {
     /// The condition is up to date, or the Service needs none.
     UpToDate,
-    /// Check the Service again at the first of these times. The second one is the time since which
-    /// the facts have differed from the written condition; `None` if they agree.
+    /// Check the Service again at the time in the first field. The second field is the time since
+    /// which the facts have differed from the written condition; `None` if they agree.
     RecheckAt(Instant, Option<Instant>),
     /// Write this condition.
     Write(Box<Condition>),
@@ -90,7 +91,7 @@ impl State {
         if self.can_check_announced() { self.rechecks.deadline(now) } else { None }
     }
 
-    /// Checks the Services that are due, and decides which conditions to write.
+    /// Checks the Services whose check is due, and decides which conditions to write.
     pub(super) fn check_announced(&mut self, now: Instant) {
         if !self.can_check_announced() || !self.rechecks.is_due(now) {
             return;
@@ -205,9 +206,9 @@ impl State {
         CheckResult::Write(Box::new(service::with_transition_time(current, desired.condition)))
     }
 
-    /// Returns the Services that have addresses to announce and that shared addresses connect to
-    /// this Service, directly or through other Services. The list is sorted by key and includes
-    /// this Service.
+    /// Returns the Services with addresses to announce that are connected to this Service by shared
+    /// addresses, directly or through other Services. The list is sorted by key and includes this
+    /// Service.
     fn sharers(&self, entry: &ServiceEntry) -> Vec<&ServiceEntry> {
         let mut seen = BTreeSet::from([&entry.service.key]);
         let mut left = vec![entry];

@@ -1,9 +1,9 @@
 //! Selection of a Service's addresses from the pools; methods of the [`Allocator`].
 //!
 //! The allocator tries the pools in MetalLB's order: first the pools whose `serviceAllocation`
-//! selects the Service, by priority, then the pools for all Services. Pools of equal rank follow by
-//! name. All addresses of a Service come from one pool. A Service that requests a pool gets
-//! addresses of that pool or none.
+//! selects the Service, by priority, then the pools for all Services. Pools of equal rank are in
+//! the order of their names. All addresses of a Service come from one pool. A Service that requests
+//! a pool gets addresses of that pool or none.
 
 use ferrolb_proto::facts::AddressRequestProblem;
 use ferrolb_proto::range::Family;
@@ -134,7 +134,8 @@ impl Allocator {
     /// Returns addresses from the first of these pools that has all families.
     ///
     /// If no pool has all families and `prefers_dual_stack` is set, returns one address from the
-    /// first pool that has the first family. If no pool has the first family, the next one follows.
+    /// first pool that has the first family. If no pool has the first family, tries the next
+    /// family.
     fn best_addresses(
         &mut self,
         requester: &Requester<'_>,

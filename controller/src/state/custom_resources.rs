@@ -2,8 +2,8 @@
 //! Part of the state, which the main loop owns.
 //!
 //! [`StatusResource`] describes the differences between the kinds. A change of an object only sets
-//! a flag. At the end of the pass, the state compares the statuses of all objects once, because
-//! they depend on each other.
+//! a flag. At the end of the pass, the state compares the statuses of all objects with the desired
+//! ones, because each status may depend on other objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,7 @@ pub(super) struct CustomResources {
     pub(super) peers: Objects<BgpPeer>,
     pub(super) bgp_advertisements: Objects<BgpAdvertisement>,
     pub(super) profiles: Objects<BfdProfile>,
-    /// Whether the statuses of all objects must be compared again, because a change may concern any
+    /// True if the statuses of all objects must be compared again, because a change may concern any
     /// of them.
     pub(super) statuses_dirty: bool,
 }

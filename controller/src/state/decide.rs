@@ -42,12 +42,12 @@ impl State {
         self.update_custom_resources(now);
     }
 
-    /// Decides all Services again: when a leadership term begins, and after a change of pools,
-    /// Nodes, Namespaces, or the status fields of a CRD.
+    /// Decides the addresses and statuses of all Services again: when a leadership term begins, and
+    /// after a change of pools, Nodes, Namespaces, or the status fields of a CRD.
     ///
     /// First, every Service keeps the addresses that it may still have. Services whose sharing
-    /// parameters equal the recorded ones precede the others, and each group is ordered by name.
-    /// Then the Services that lack addresses get new ones.
+    /// parameters equal those in their annotation precede the others, and each group is ordered by
+    /// name. Then the Services that lack addresses get new ones.
     fn decide_all(&mut self, now: Instant) {
         self.all_services_dirty = false;
         self.recheck_all_services();
@@ -79,7 +79,7 @@ impl State {
         keys.sort_by_cached_key(|key| !self.services.get(key).is_some_and(has_recorded_sharing));
         keys.iter().for_each(|key| self.keep_addresses(key));
         // Clear the flag of freed addresses, because the code below tries all Services that lack
-        // addresses. Only an address that becomes free from here on requires another round.
+        // addresses. Only an address that becomes free from here on requires another attempt.
         self.allocator.take_freed();
         self.sort_for_assignment(&mut keys);
         keys.iter().for_each(|key| self.assign_addresses(key, now));
@@ -122,7 +122,8 @@ impl State {
         self.update_pending_status(key, now);
     }
 
-    /// Passes the addresses that a Service uses without an assignment by FerroLB to the allocator.
+    /// Reports to the allocator the addresses that a Service uses although FerroLB did not assign
+    /// them.
     fn set_unmanaged(&mut self, key: &Key, addresses: &[(IpAddr, UnmanagedSource)]) {
         let Some(entry) = self.services.get(key) else { return };
         let namespace_labels = self.namespaces.get(&key.namespace);
@@ -264,7 +265,7 @@ impl State {
         }
     }
 
-    /// Assigns the addresses that a Service lacks, as far as pools have them.
+    /// Assigns the addresses that a Service lacks, as far as the pools have free ones.
     fn assign_addresses(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.services.get_mut(key) else { return };
         let Some(mut assignment) = entry.assignment.clone() else {

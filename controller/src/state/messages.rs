@@ -1,4 +1,4 @@
-//! Every message that the controller writes into a condition or an event. Messages are data: enum
+//! Every message that the controller writes into a condition or an Event. Messages are data: enum
 //! variants with fields, and one renderer per kind of object. Pure.
 //!
 //! A message states the fact, names the object, and gives the command or the change that helps. No

@@ -29,8 +29,8 @@ pub(super) struct PoolAddresses {
     /// Addresses of the pool without the excluded ones and those of Nodes. The set still contains
     /// the addresses that `avoidBuggyIPs` skips.
     assignable: AddressSet,
-    /// Addresses that automatic assignment can use. A search removes the addresses that it has to
-    /// skip when it finds them.
+    /// Addresses that automatic assignment can use. The set may contain addresses to skip: a search
+    /// removes each of them when it finds it.
     free: AddressSet,
     total: [u128; 2],
     /// Number of assigned addresses per family. An address that several Services share counts once.

@@ -3,9 +3,9 @@
 //! The condition `AddressAssigned` is for users. An annotation records the sharing parameters under
 //! which the Service received its address.
 //!
-//! After a restart of the controller, Services whose parameters still match this record keep their
-//! addresses first. If two Services can no longer share an address, the Service with changed
-//! parameters loses it.
+//! After a restart of the controller, Services whose parameters still match this record are the
+//! first to keep their addresses. If two Services can no longer share an address, the Service with
+//! changed parameters loses it.
 
 use std::net::IpAddr;
 
@@ -44,10 +44,11 @@ pub(super) struct ServiceEntry {
     /// The decision about the Service's addresses. `None` if there is no decision yet, or if
     /// FerroLB does not serve the Service.
     pub(super) assignment: Option<Assignment>,
-    /// Addresses that the Service has lost and that the event of its next status write reports.
+    /// Addresses that the Service has lost, which the Event of its next status write reports.
     pub(super) lost: LostAddresses,
     pub(super) pending_status: PendingStatus,
-    /// Desired `Announced` condition, if it was decided and the watch has not reported it yet.
+    /// Desired `Announced` condition, if the controller has decided it and the watch has not
+    /// reported it yet.
     pub(super) announced: Option<Box<Condition>>,
     /// Pending recheck of the Service, if any: see [`super::announced`].
     pub(super) recheck: Option<Box<QueuedRecheck>>,
@@ -240,8 +241,8 @@ fn assigned_status(
     {
         return None;
     }
-    // A condition that remains True causes an event only if the addresses or their pool changed.
-    // Restoring the addresses causes none if another client has emptied the status.
+    // A condition that remains True causes an Event only if the addresses or their pool changed. If
+    // another client has emptied the status, restoring the addresses causes no Event.
     let unchanged_addresses = pool_matches && (addresses_match || service.assigned.is_empty());
     let same = |current: &ServiceCondition| {
         current.status == ConditionStatus::True
@@ -291,8 +292,8 @@ fn unchanged(current: &ServiceCondition) -> Condition {
     }
 }
 
-/// Returns an event if the condition becomes True, or becomes False for a new reason. A change of
-/// the owner alone causes no event.
+/// Returns an Event if the condition becomes True, or becomes False for a new reason. A change of
+/// the owner alone causes no Event.
 fn announced_notice(service: &Service, desired: &Condition) -> Option<Notice> {
     let current = service.condition(ServiceConditionType::Announced);
     let needs_event = current.is_none_or(|current| {

@@ -38,8 +38,9 @@ impl Assignment {
     }
 }
 
-/// Keeps the first address of each family in `present` that the Service may use, and releases the
-/// others. All kept addresses come from one pool; `from` is the pool of the existing assignment.
+/// Keeps, for each family, the first address in `present` that the Service may use, and releases
+/// the others. All kept addresses come from one pool; `from` is the pool of the existing
+/// assignment.
 pub(super) fn keep(
     allocator: &mut Allocator,
     requester: &Requester<'_>,

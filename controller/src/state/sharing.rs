@@ -213,8 +213,8 @@ mod tests {
             "the order of the ports does not matter"
         );
         assert_eq!(parameters("", &[tcp], None).digest(), None);
-        // Annotations store the digest. A different result would mark every sharing Service as
-        // changed.
+        // Annotations store the digest. With a different digest, every sharing Service would count
+        // as changed.
         assert_eq!(all[1].digest(), Some(0x175a_e73f_6c4e_4128));
     }
 

@@ -1,4 +1,5 @@
-//! Event sequences as data, run against a fake API server that stores each write and echoes it.
+//! Tests of the state with sequences of events. A fake API server stores each write and reports the
+//! written object back, as a watch does.
 
 mod announced;
 mod bgp;
@@ -44,7 +45,7 @@ struct Cluster {
     notices: Vec<Notice>,
 }
 
-/// Time without a write after which a cluster is settled: longer than any retry delay.
+/// Time without a write after which a cluster counts as settled: longer than any retry delay.
 const QUIET_TIME: Duration = Duration::from_secs(900);
 
 fn config() -> Config {
@@ -213,7 +214,7 @@ impl Cluster {
         }
     }
 
-    /// Replaces the controller with a new process, on the cluster as it is.
+    /// Replaces the controller by a new process, which lists the current objects of the cluster.
     fn restart(&mut self) {
         self.restart_with(Order::ByName);
     }
@@ -255,8 +256,7 @@ impl Cluster {
         plan(&self.state, self.now).writes
     }
 
-    /// Executes due writes, echoes them, and advances the time until there was no write for 15
-    /// minutes.
+    /// Executes due writes, and advances the time until no write was due for [`QUIET_TIME`].
     fn settle(&mut self) {
         let mut quiet_since = self.now;
         for _ in 0..10_000 {
@@ -276,8 +276,8 @@ impl Cluster {
         panic!("the controller never settles: {:?}", self.writes());
     }
 
-    /// Stores a write. The echo arrives before the reply, because the API server guarantees no
-    /// order.
+    /// Stores a write. The watch reports the written object before the reply to the write arrives:
+    /// the API server guarantees no order.
     fn write(&mut self, write: &Write) {
         let (target, attempt) = (write.target(), write.attempt);
         match &write.status {

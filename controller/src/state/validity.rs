@@ -64,8 +64,8 @@ pub(super) fn advertisement_status(
     (!same && fields.has("conditions")).then_some(desired)
 }
 
-/// Returns, for each alias of a community, the Community that defines it: the first by name if
-/// several do.
+/// Returns, for each community name, the Community that defines the name. If several Communities
+/// define a name, the first one by its own name counts.
 pub(super) fn alias_owners<'a>(
     communities: impl Iterator<Item = &'a Community>,
 ) -> BTreeMap<&'a str, &'a str> {
@@ -128,7 +128,7 @@ impl StatusResource for Community {
     const KIND: CustomResourceKind = CustomResourceKind::Community;
     type Status = ValidStatus;
     const STATUS: fn(ValidStatus) -> CustomResourceStatus = CustomResourceStatus::Community;
-    /// The Community that defines each alias, from [`alias_owners`].
+    /// For each community name, the Community that defines the name, from [`alias_owners`].
     type StatusInputs<'a> = BTreeMap<&'a str, &'a str>;
 
     fn unreadable(name: Box<str>, why: Box<str>, before: Option<&Self>) -> Self {

@@ -72,9 +72,9 @@ impl PendingStatus {
         self.refusals >= REJECTIONS_UNTIL_REPORT
     }
 
-    /// Removes the delay after failures, because of a new decision: writing the object again does
-    /// not mean that another writer has undone the latest write. The minimum interval between two
-    /// writes remains.
+    /// Removes the delay after failures, because the controller has made a new decision: the next
+    /// write does not mean that another writer has undone the latest one. The minimum interval
+    /// between two writes remains.
     pub(super) const fn reset_delay(&mut self) {
         (self.done_at, self.not_before) = (None, self.quiet_until);
     }
@@ -237,7 +237,7 @@ impl WriteQueue {
     }
 }
 
-/// Returns a hash of a status, which needs less memory than a copy of the status.
+/// Returns a hash of a status. The hash needs less memory than a copy of the status.
 fn digest(status: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     status.hash(&mut hasher);
@@ -286,7 +286,7 @@ mod tests {
         queue.set(&mut a, status("a", 1), at(0));
         let first = a.attempt;
         queue.set(&mut a, status("a", 1), at(0));
-        assert_eq!(a.attempt, first, "the same status keeps the attempt");
+        assert_eq!(a.attempt, first, "an unchanged status keeps its attempt number");
         queue.set(&mut a, status("a", 2), at(0));
         assert_eq!(queue.complete_attempt(&mut a, first, Outcome::Done, at(1)), None);
         assert_eq!(queue.complete_attempt(&mut a, first, Outcome::Failed, at(1)), None);
@@ -328,7 +328,7 @@ mod tests {
         for delay in [0, 200, 400, 800] {
             queue.set(&mut a, status("a", 1), now);
             let due = now + Duration::from_millis(delay);
-            assert_eq!(queue.due(due).count(), 1, "{delay}");
+            assert_eq!(queue.due(due).count(), 1, "the write is due after {delay} ms");
             assert_eq!(queue.deadline(now), (delay > 0).then_some(due));
             let attempt = a.attempt;
             assert_eq!(queue.complete_attempt(&mut a, attempt, Outcome::Done, due), status("a", 1));

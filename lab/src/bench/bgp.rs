@@ -28,7 +28,8 @@ const POOL: &str = "10.200.0.0/16";
 /// run wait for a minute.
 const DRAIN_FLAGS: [&str; 2] = ["--drain-delay", "5s"];
 
-/// Starts a lab without kube-proxies: no client connects, so they would only use processor time.
+/// Runs this benchmark in a lab without kube-proxies. No client connects, so kube-proxies would
+/// only use processor time.
 ///
 /// # Errors
 /// If a session is not established, or the router does not receive or remove a route in time.

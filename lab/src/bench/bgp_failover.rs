@@ -1,6 +1,6 @@
 //! BGP failover: outage of a client behind a router when the node that its connections use fails or
-//! drains, or its components restart; and the time until the router stops using that node. One row
-//! per failure detection method and kind of router.
+//! drains, or its components restart; and the time until the router stops using that node. The
+//! results have one row per failure detection method and kind of router.
 
 mod node_failure;
 mod planned;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Usual time to start and stop a lab, and to start a router for each row.
 const SETUP_USUAL_TIME: Duration = Duration::from_secs(120);
-/// Usual time of one run per row.
+/// Usual time for one run of all rows.
 const RUN_USUAL_TIME: Duration = Duration::from_secs(240);
 
 /// Returns the usual duration of the BGP failover benchmark with `runs` runs per row.

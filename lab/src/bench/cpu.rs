@@ -21,7 +21,7 @@ pub(super) fn processor_time(pid: i32) -> Result<Duration> {
     };
     if failed {
         return Err(io::Error::last_os_error())
-            .with_context(|| format!("no processor time of process {pid}"));
+            .with_context(|| format!("cannot read the processor time of process {pid}"));
     }
     Ok(Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec)?))
 }

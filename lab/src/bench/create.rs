@@ -16,11 +16,11 @@ const SINGLE_SERVICES: usize = 20;
 /// Maximum time from the last assignment of a batch to its last announcement.
 const ANNOUNCED_MAX: Duration = Duration::from_secs(60);
 
-/// Milliseconds of one Service: the API server's reply to its creation, and from there to its
-/// address and to its first announcement.
+/// Times of one Service in milliseconds: from the request that creates it to the API server's
+/// reply, and from this reply to the address and to the first announcement.
 type CreateTimes = [f64; 3];
 
-/// Runs in a lab with FerroLB and no pool.
+/// Runs this benchmark in a lab with FerroLB and no pool.
 ///
 /// # Errors
 /// If a Service gets no address, or an address is never announced.
@@ -49,8 +49,8 @@ pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
 
 /// Creates Services together and waits until they are announced.
 ///
-/// No Service is deleted in the same lab. So no address is assigned twice, and a repeated earlier
-/// announcement cannot count as a first one.
+/// No Service is deleted in the same lab. So no address is assigned twice, and an announcement for
+/// an earlier Service cannot count as the first one for a later Service.
 fn create_batch(
     lab: &Lab,
     recorder: &AnnouncementRecorder,
@@ -104,7 +104,7 @@ fn conclude(
     Ok(())
 }
 
-/// Adds the median and the 99th percentile of samples.
+/// Adds the median and the 99th percentile of `samples` to the findings.
 pub(super) fn add_spread(
     findings: &mut Findings,
     measures: &[MeasureSpec; 2],

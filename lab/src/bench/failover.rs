@@ -24,8 +24,8 @@ use anyhow::{Context, Result};
 use setup::FailoverSetup;
 use std::time::Duration;
 
-/// Flags that set the preempt delay. No value includes the delay, and the default would make every
-/// run wait.
+/// Flags that set the preempt delay. No measured value includes the delay, and the default would
+/// lengthen every run.
 const FAILBACK_FLAGS: [&str; 2] = ["--failback-delay", "2s"];
 /// Flags that set the shortest hello interval that a network without loss allows.
 const HELLO_20_FLAGS: [&str; 2] = ["--hello-interval", "20ms"];
@@ -60,7 +60,7 @@ pub enum FailoverRow {
 }
 
 impl FailoverRow {
-    /// Returns the measured time of one run on two cores.
+    /// Returns the usual duration of one run of the row, as measured on two cores.
     const fn usual_run_time(self) -> Duration {
         Duration::from_secs(match self {
             Self::Dies => 17,
@@ -73,7 +73,8 @@ impl FailoverRow {
     }
 }
 
-/// Returns the usual duration of the failover benchmark with `rows` and `runs` runs per row.
+/// Returns the usual duration of the failover benchmark with the rows `rows` and `runs` runs of
+/// each row.
 pub fn usual_duration(runs: usize, rows: &[FailoverRow]) -> Duration {
     let all: Duration = rows.iter().map(|row| row.usual_run_time()).sum();
     let once = if rows.contains(&FailoverRow::TenThousand) {

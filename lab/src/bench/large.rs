@@ -27,7 +27,7 @@ const NODES: usize = 3_000;
 /// Maximum time for the speakers to own all addresses.
 const OWNED_MAX: Duration = Duration::from_secs(180);
 
-/// Runs in a lab with FerroLB and no pool.
+/// Runs this benchmark in a lab with FerroLB and no pool.
 ///
 /// # Errors
 /// If an object cannot be created, or an address has no owner in time.
@@ -84,8 +84,8 @@ fn measure_restart(lab: &Lab, findings: &mut Findings, measures: &PeakMeasures) 
         lab.restart(name)?;
     }
     wait::until("the components have read all Services", OWNED_MAX, || {
-        // Uses metrics, which count from the start of a process; a SpeakerStatus may be from the
-        // previous process.
+        // Reads metrics, because they count from the start of a process. A SpeakerStatus may be
+        // from the previous process.
         let assigned = metric(lab, CONTROL_PLANE, "ferrolb_controller_services")?;
         let owned = |node: &String| metric(lab, node, "ferrolb_speaker_owned_addresses");
         let owned = lab.nodes().iter().map(owned).sum::<Result<f64>>()?;

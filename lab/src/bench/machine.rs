@@ -1,4 +1,5 @@
-//! Description of the machine and of the measured build; without it a value cannot be compared.
+//! Description of the machine that runs the benchmark, and of the measured build. Values can only
+//! be compared if both are known.
 
 use crate::cluster::nodes;
 use crate::run;
@@ -64,7 +65,7 @@ impl fmt::Display for Machine {
 pub struct Build {
     /// Checked-out commit; `None` outside of a git checkout.
     pub commit: Option<String>,
-    /// Whether files differ from the commit.
+    /// True if files in the checkout differ from the commit.
     pub changed: bool,
     /// Cargo's profile.
     pub profile: &'static str,

@@ -13,7 +13,8 @@ use anyhow::{Context, Result, anyhow};
 use std::fs;
 use std::time::Duration;
 
-/// Observation time of the components after the lab has settled; the maximum counts.
+/// Time for which the components are observed after the lab has settled. The maximum in this time
+/// is the measured value.
 const OBSERVATION_TIME: Duration = Duration::from_secs(3);
 
 /// Memory of a process, in millions of bytes.
@@ -34,7 +35,7 @@ impl ProcessMemory {
     }
 }
 
-/// Runs in a lab with FerroLB and no pool.
+/// Runs this benchmark in a lab with FerroLB and no pool.
 ///
 /// # Errors
 /// If a component ends, or Services get no addresses.
@@ -63,7 +64,8 @@ pub(super) fn run(lab: &Lab, thousand: bool) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Measures the memory of the processes of one component; the largest value of each kind counts.
+/// Measures the memory of the processes of one component. The largest value of each kind of memory
+/// is the result.
 pub(super) fn measure(
     lab: &Lab,
     findings: &mut Findings,

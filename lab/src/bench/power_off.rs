@@ -1,9 +1,9 @@
 //! Power failure of the machine that owns an address, in a kubeadm cluster, while a client connects
 //! every 10 ms.
 //!
-//! Measures the time until another machine has the address, and the share of served connections
+//! Measures the time until another machine owns the address, and the share of served connections
 //! until Kubernetes removes the failed machine's pod from the endpoints. No announcer of addresses
-//! can change the latter.
+//! can change this share.
 
 mod plot;
 
@@ -27,10 +27,10 @@ const PROBE_BEFORE: Duration = Duration::from_secs(1);
 /// Time for which the client connects after the power failure: 50 s of grace period in Kubernetes,
 /// and a margin.
 const PROBE_AFTER: Duration = Duration::from_secs(70);
-/// Column of a report's timeline, in seconds.
+/// Length of one column of a report's timeline, in seconds.
 const COLUMN_SECONDS: f64 = 0.1;
-/// Names of the samples for the plot: share of served connections per column, and times of the
-/// events.
+/// Name of the samples for the plot that contain the share of served connections per column.
+/// [`EVENT_SAMPLES`] contain the times of the events.
 const SERVED_SAMPLES: &str = "power-off.answered";
 const EVENT_SAMPLES: &str = "power-off.marks";
 /// Labels of the events in the plot.
@@ -58,7 +58,7 @@ spec: {type: LoadBalancer, selector: {app: power}, ports: [{port: 80, targetPort
 pub struct PowerFailure {
     pub machine: String,
     pub report: ProbeReport,
-    /// Time of the power failure after the client's start.
+    /// Time from the client's start to the power failure.
     at: Duration,
 }
 
@@ -148,7 +148,7 @@ fn pods() -> serde_json::Value {
 }
 
 /// Powers off the owner of the server's address while a client connects, and runs `meanwhile`. The
-/// client connects for `after` from the power failure on.
+/// client continues to connect for `after` from the power failure on.
 ///
 /// # Errors
 /// If no machine owns the address, or if `meanwhile` fails.
@@ -191,8 +191,8 @@ fn wait_detected(lab: &Lab, machine: &str, start: Instant) -> Result<[f64; 2]> {
     Ok([not_ready, endpoint_removed])
 }
 
-/// Waits, and returns the time from `start` until the output of kubectl no longer contains "true",
-/// in milliseconds.
+/// Waits until `output`, the output of kubectl, no longer contains "true". Returns the time since
+/// `start`, in milliseconds.
 fn wait_ended(what: &str, start: Instant, output: impl Fn() -> Result<String>) -> Result<f64> {
     wait::until(what, PROBE_AFTER, || {
         let is_true = output()?.to_lowercase().contains("true");
@@ -200,7 +200,7 @@ fn wait_ended(what: &str, start: Instant, output: impl Fn() -> Result<String>) -
     })
 }
 
-/// Returns the served connections per hundred, column by column.
+/// Returns the percentage of served connections in each column of the report's timeline.
 fn served_shares(report: &ProbeReport) -> Vec<f64> {
     report
         .timeline

@@ -18,12 +18,12 @@ use anyhow::Result;
 use ferrolb_proto::range::Family;
 use std::net::IpAddr;
 
-/// Final number of Services, each with an address of both families.
+/// Number of Services at the end, each with an address of both families.
 const SERVICES_MAX: usize = 10_000;
 /// Seed of the random choice of the requested addresses.
 const SEED: u64 = 1;
 
-/// Runs in a lab without FerroLB.
+/// Runs this benchmark in a lab without FerroLB.
 ///
 /// No kube-proxies run, because they would use most of the processor time. For the same reason the
 /// controller and the speakers run in turn: no speaker runs while Services are created, and no

@@ -16,7 +16,7 @@ pub const CHECK_FACTOR: f64 = 3.0;
 const COLUMN_TITLES: [&str; 5] =
     ["measure", "measured", "target", "verdict", "others, measured earlier on this lab"];
 
-/// Value of another product, in the measure's unit.
+/// Value of the same measure for another product, in the measure's unit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OtherProduct {
     pub name: &'static str,
@@ -31,7 +31,7 @@ pub struct Measure {
     pub unit: Unit,
     pub value: f64,
     pub target: Option<f64>,
-    /// Whether the value is within its target; `None` without a target.
+    /// True if the value is within its target; `None` without a target.
     pub within: Option<bool>,
     /// Values that were measured earlier on the same lab, not in this run.
     pub others: Vec<OtherProduct>,
@@ -67,8 +67,8 @@ pub struct Remark {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Findings {
     pub measures: Vec<Measure>,
-    /// Raw samples by the prefix of the measures' ids, in the measures' units, in the order of
-    /// measurement.
+    /// Raw samples in the order of measurement, in the unit of their measures. The key is the
+    /// common prefix of the measures' ids.
     pub samples: BTreeMap<String, Vec<f64>>,
     pub remarks: Vec<Remark>,
 }

@@ -1,5 +1,6 @@
-//! Ten thousand Services in a lab without kube-proxies: their addresses, memory and processor time
-//! of the controller, and its restart. The speakers start last, after the controller is measured.
+//! Ten thousand Services in a lab without kube-proxies: time until they have addresses, memory and
+//! processor time of the controller, and restart of the controller. The speakers start last, after
+//! the controller is measured.
 
 use super::create::add_spread;
 use super::report::Findings;
@@ -15,15 +16,15 @@ use std::time::Duration;
 
 /// Number of Services.
 pub(super) const SERVICES: u32 = 10_000;
-/// A component is idle if it uses at most `IDLE_CPU_MAX` of processor time within this interval.
+/// Interval in which the controller uses at most [`IDLE_CPU_MAX`] of processor time if it is idle.
 const IDLE_INTERVAL: Duration = Duration::from_secs(3);
 const IDLE_CPU_MAX: Duration = Duration::from_millis(60);
-/// Maximum time until the controller is idle, and until the speakers own all addresses.
+/// Maximum time until the controller is idle, and also until the speakers own all addresses.
 const IDLE_WAIT_MAX: Duration = Duration::from_secs(180);
 /// Maximum time for the restarted controller to decide about all Services.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
-/// Runs in a lab without kube-proxies and without FerroLB.
+/// Runs this benchmark in a lab without kube-proxies and without FerroLB.
 ///
 /// # Errors
 /// If a Service gets no address, or a component does not become idle.
@@ -75,7 +76,8 @@ fn wait_idle(lab: &Lab) -> Result<Duration> {
     })
 }
 
-/// Restarts the controller, and measures its startup and its writes, of which none are needed.
+/// Restarts the controller, and measures the times of its startup and its number of writes. No
+/// write is needed.
 fn measure_restart(lab: &Lab, findings: &mut Findings) -> Result<()> {
     lab.stop(CONTROLLER, Signal::TERM)?;
     let start = wait::now();
@@ -103,7 +105,7 @@ fn measure_restart(lab: &Lab, findings: &mut Findings) -> Result<()> {
             milestones.iter().zip(reached).filter(|(_, reached)| reached.is_none()).collect();
         ensure!(
             missing.is_empty(),
-            "not reached: {}",
+            "the restarted controller has not reached: {}",
             missing.iter().map(|((spec, _), _)| spec.what).collect::<Vec<_>>().join(", ")
         );
         Ok(Some(()))

@@ -1,5 +1,5 @@
 //! Packet sockets of the client on its network segment. They send and receive ARP or Neighbor
-//! Discovery frames independently of the kernel's own.
+//! Discovery frames independently of the client's kernel.
 
 use crate::topology::{CLIENT, Host, Subnet};
 use crate::{Lab, wait};
@@ -23,7 +23,8 @@ const INTERFACE: &str = "eth0";
 const FOREIGN_OCTET: u8 = 109;
 /// Maximum time of one read of the socket.
 const READ_MAX: Duration = Duration::from_millis(100);
-/// Receive buffer in bytes: a thousand addresses are announced in one burst.
+/// Size of the receive buffer in bytes: it must hold a burst of announcements of a thousand
+/// addresses.
 const BUFFER_BYTES: usize = 4 << 20;
 
 /// A packet socket of the client for ARP or for Neighbor Discovery.
@@ -34,7 +35,7 @@ pub struct ClientSocket {
     client: RequestSender,
 }
 
-/// Sender of requests.
+/// Addresses of the sender of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestSender {
     mac: Mac,
@@ -43,7 +44,7 @@ pub struct RequestSender {
 }
 
 impl RequestSender {
-    /// Returns the client.
+    /// Returns the client as the sender.
     ///
     /// # Errors
     /// If the client has no hardware address.
@@ -52,8 +53,8 @@ impl RequestSender {
         Ok(Self { mac: mac(&client)?, v4: client.v4(), v6: client.v6() })
     }
 
-    /// Returns one of 256 simulated hosts behind the client's interface. The hosts share the load,
-    /// because speakers limit the request rate of a single host.
+    /// Returns one of 256 simulated hosts behind the client's interface as the sender. The hosts
+    /// share the load, because speakers limit the request rate of a single host.
     pub fn foreign_host(number: u8) -> Self {
         let host = Host { name: "foreign".to_owned(), octet: FOREIGN_OCTET, subnet: Subnet::Lan };
         Self { mac: Mac([2, 0xf1, 0, 0, 0, number]), v4: host.v4(), v6: host.v6() }
@@ -76,12 +77,13 @@ impl RequestSender {
     }
 }
 
-/// A host's claim of an address in a received frame.
+/// Content of a received ARP or Neighbor Discovery frame by which a host declares that it uses an
+/// address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressClaim {
     pub address: IpAddr,
     pub mac: Mac,
-    /// Whether the frame is a reply to a request. Otherwise the frame is an announcement (RFC 5227
+    /// True if the frame is a reply to a request. Otherwise the frame is an announcement (RFC 5227
     /// section 2.3, RFC 4861 section 7.2.6).
     pub is_reply: bool,
 }
@@ -102,7 +104,7 @@ impl ClientSocket {
             Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(network_order))))
                 .context("no packet socket: the benchmarks need root permissions")?;
         let index = rustix::net::netdevice::name_to_index(&socket, INTERFACE)
-            .with_context(|| format!("no interface {INTERFACE}"))?;
+            .with_context(|| format!("there is no interface {INTERFACE}"))?;
         socket.bind(&packet_address(index.cast_signed(), network_order))?;
         socket.set_read_timeout(Some(READ_MAX))?;
         socket.set_recv_buffer_size(BUFFER_BYTES)?;
@@ -127,8 +129,9 @@ impl ClientSocket {
         Ok(())
     }
 
-    /// Reads the next frame and returns its claim. `None` if no frame arrives within the read limit
-    /// (by default a tenth of a second), or if the frame claims no address.
+    /// Reads the next frame and returns the address use that it declares. `None` if no frame
+    /// arrives within the read limit (by default a tenth of a second), or if the frame declares
+    /// none.
     ///
     /// # Errors
     /// If the socket fails.
@@ -175,7 +178,7 @@ impl ClientSocket {
     }
 }
 
-/// Returns the claim in a frame.
+/// Returns the address use that a frame declares; `None` if it declares none.
 fn decode_claim(family: Family, frame: &[u8]) -> Option<AddressClaim> {
     match family {
         Family::V4 => {

@@ -1,5 +1,5 @@
-//! Creation of many Services, and a watch that records when each gets its address. Also used by the
-//! cluster tests.
+//! Creation of many Services, and a watch that records when each Service gets its address. The
+//! cluster tests also use this module.
 
 use crate::wait;
 use anyhow::{Context, Result, anyhow, bail};
@@ -26,8 +26,8 @@ const BATCH_LABEL: &str = "bench";
 pub const V4: [Family; 1] = [Family::V4];
 pub const V6: [Family; 1] = [Family::V6];
 pub const DUAL: [Family; 2] = [Family::V4, Family::V6];
-/// Pool of the benchmarks: apart from the hosts' own addresses, and large enough for ten thousand
-/// of each family.
+/// Pool of the benchmarks. It contains no lab host's own address, and at least ten thousand
+/// addresses of each family.
 pub const POOL: &str = "\
 apiVersion: ferrolb.io/v1beta1
 kind: IPAddressPool
@@ -44,9 +44,9 @@ metadata: {name: bench, namespace: ferrolb-system}
 pub struct Assigned {
     /// One address of each family of the Service, in the order of its families.
     pub addresses: Vec<IpAddr>,
-    /// Time at which the creation was sent.
+    /// Time at which the request that creates the Service was sent.
     pub sent: Instant,
-    /// Time at which the API server replied.
+    /// Time at which the API server replied to this request.
     pub created: Instant,
     /// Time at which the watch delivered the addresses.
     pub assigned: Instant,
@@ -59,14 +59,12 @@ impl Assigned {
         (self.created - self.sent).as_secs_f64() * 1000.0
     }
 
-    /// Returns the time from the reply to the creation until the watch delivers the addresses, in
-    /// milliseconds.
+    /// Returns the time from `created` until the watch delivers the addresses, in milliseconds.
     pub fn address_ms(&self) -> f64 {
         self.until_ms(self.assigned)
     }
 
-    /// Returns the time from the reply to the creation until `when`, in milliseconds. An event
-    /// before the reply counts as zero.
+    /// Returns the time from `created` until `when`, in milliseconds, or zero if `when` is earlier.
     pub fn until_ms(&self, when: Instant) -> f64 {
         when.saturating_duration_since(self.created).as_secs_f64() * 1000.0
     }
@@ -135,7 +133,7 @@ type AddressTimes = BTreeMap<String, (Vec<IpAddr>, Instant)>;
 /// Creates `count` Services of these families, named `PREFIX-N`, with eight concurrent creators,
 /// and waits for their addresses.
 ///
-/// The endpoints of each Service exist before the Service, so the result does not include the speed
+/// The endpoints of each Service exist before the Service, so the result does not include the time
 /// of the controller that creates EndpointSlices.
 ///
 /// # Errors
@@ -151,8 +149,9 @@ pub async fn create(
     for_each_name(&names, async |name| post(&slices, slice(name, prefix)).await).await?;
     let services: Api<Service> = Api::default_namespaced(client.clone());
     let events = ServiceEvents::of(client, prefix).await?;
-    // The watch has taken a connection. These requests open one for each creator, because the first
-    // request on a connection waits for an acknowledgment that the kernel delays by 40 ms.
+    // The watch occupies one connection. These requests open a connection for each creator, because
+    // the first request on a connection waits for an acknowledgment that the kernel delays by 40
+    // ms.
     for_each_name(&names[..count.min(CREATORS)], async |name| Ok(services.get_opt(name).await?))
         .await?;
     let creators = post_all(client, prefix, count, families);
@@ -204,7 +203,7 @@ pub async fn remove(client: &Client, batch: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the names of a batch: `PREFIX-N`.
+/// Returns the names of the Services of a batch: `PREFIX-N`.
 pub(super) fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}-{number}")).collect()
 }
@@ -241,7 +240,7 @@ async fn assigned_addresses(mut events: ServiceEvents, count: usize) -> Result<A
     };
     let ended = tokio::time::timeout(ADDRESSES_MAX, all).await;
     ended
-        .unwrap_or_else(|_| Err(anyhow!("not all within {ADDRESSES_MAX:?}")))
+        .unwrap_or_else(|_| Err(anyhow!("some have none after {ADDRESSES_MAX:?}")))
         .with_context(|| format!("{} of {count} Services have an address", assigned.len()))?;
     Ok(assigned)
 }

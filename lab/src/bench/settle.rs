@@ -17,10 +17,12 @@ use std::time::Duration;
 /// Maximum time for a lab to settle.
 pub(super) const SETTLE_MAX: Duration = Duration::from_secs(60);
 
-/// Waits until every speaker receives hellos from all others and every pool is in use.
+/// Waits until every speaker receives hellos from all others and every pool has the condition
+/// `Valid`.
 ///
 /// # Errors
-/// If that takes more than a minute, with the number of missing speakers or pools.
+/// If that takes more than a minute, with the number of speakers or pools that have reached this
+/// state.
 pub(super) fn wait_settled(lab: &Lab) -> Result<()> {
     let nodes = lab.nodes().len();
     lab.api(async |client| {
@@ -51,7 +53,7 @@ pub(super) fn power_on_and_wait(lab: &Lab, node: &str) -> Result<()> {
     lab.wait_healthy(&speaker_name(node), node, ADMIN_PORT, "/readyz")
 }
 
-/// Waits until every pool is in use.
+/// Waits until every pool has the condition `Valid`, that is, until the controller uses it.
 ///
 /// # Errors
 /// If that takes more than a minute.
@@ -89,7 +91,7 @@ pub(super) fn wait_for_owners(lab: &Lab, count: i64, limit: Duration) -> Result<
 /// none.
 ///
 /// # Errors
-/// If the speakers report other numbers after `limit`, with the number of each speaker.
+/// If the speakers report other numbers after `limit`, with the number that each speaker reports.
 pub(super) fn wait_for_owner(lab: &Lab, node: &str, count: i64, limit: Duration) -> Result<()> {
     lab.api(async |client| {
         wait::until_async(&format!("{node} owns all addresses"), limit, async || {

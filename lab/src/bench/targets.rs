@@ -89,8 +89,8 @@ const fn with_target(
 
 const METALLB: &str = "MetalLB";
 
-/// Builds the measures of one number of Services created together, from the end of the ids, the
-/// description, the target and MetalLB's values.
+/// Builds the measures for a number of Services that are created together. The arguments are the
+/// end of the ids, the description, the targets and MetalLB's values.
 macro_rules! create_measures {
     ($count:literal, $words:literal, address: $address:literal, $peers:expr, announcement: $announcement:literal) => {{
         let [others_p50, others_p99]: [&[(&str, f64)]; 2] = $peers;
@@ -147,8 +147,8 @@ pub const CREATED_1: CreateMeasures =
 pub const CREATED_100: CreateMeasures = create_measures!("100", "100 by 8 creators", address: 100.0, [&[(METALLB, 250.0)], &[(METALLB, 380.0)]], announcement: 300.0);
 pub const CREATED_1000: CreateMeasures = create_measures!("1000", "1,000 by 8 creators", address: 250.0, [&[(METALLB, 2700.0)], &[(METALLB, 4200.0)]], announcement: 500.0);
 
-/// Builds the memory measures of one component at one number of Services, from the component, the
-/// end of the ids, the description, the target and the value of MetalLB's component.
+/// Builds the memory measures of one component at one number of Services. The arguments are the
+/// component, the end of the ids, the description, the target and the value of MetalLB's component.
 macro_rules! memory_measures {
     ($component:literal, $count:literal, $words:literal, $target:literal, $peers:expr) => {
         MemoryMeasures {

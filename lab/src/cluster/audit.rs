@@ -32,7 +32,8 @@ pub fn policy(audit: bool) -> String {
     .to_string()
 }
 
-/// Returns the API server's flags, with the paths of the files as the API server sees them.
+/// Returns the API server's flags for the audit log. `file` returns a file's path as the API server
+/// sees it.
 pub fn flags(file: impl Fn(&str) -> String) -> [(&'static str, String); 2] {
     [("audit-policy-file", file(POLICY)), ("audit-log-path", file(LOG_FILE))]
 }
@@ -45,7 +46,7 @@ pub fn log(state: &LabState, facts: &LabFacts) -> PathBuf {
     machine::inside_file(state, &node_name(1), on_machine(LOG_FILE).trim_start_matches('/'))
 }
 
-/// Returns the path of a file on a machine.
+/// Returns the path of an audit file on a machine of a kubeadm cluster.
 pub fn on_machine(name: &str) -> String {
     format!("{FOLDER}/{name}")
 }
@@ -61,8 +62,8 @@ pub fn requests(log: &str) -> BTreeSet<ApiRequest> {
     events.flat_map(|event| parse_event(&event)).collect()
 }
 
-/// Parses an event (audit.k8s.io/v1) into requests. An apply that creates the object needs a second
-/// permission, and results in two requests.
+/// Parses an event (audit.k8s.io/v1) into requests. An apply that creates the object needs the
+/// permissions `patch` and `create`, so it results in two requests.
 fn parse_event(event: &Value) -> Vec<ApiRequest> {
     let account = ACCOUNTS.into_iter().find(|account| event["user"]["username"] == user(account));
     // Test scenarios also send requests as these accounts, from the client's host.
@@ -104,7 +105,8 @@ fn is_client(address: &Value) -> bool {
 mod tests {
     use super::*;
 
-    /// An event of a speaker on node1 as Kubernetes 1.36 writes it, without the unused fields.
+    /// Returns an event of a speaker on node1 as Kubernetes 1.36 writes it, without the unused
+    /// fields.
     fn event() -> Value {
         json!({
             "stage": "ResponseComplete", "verb": "patch", "sourceIPs": ["172.30.0.11"],

@@ -1,5 +1,5 @@
 //! BGP daemons of the nodes: one gobgpd in each node's namespace. Only the node's speaker uses the
-//! gobgpd, by a socket in the lab's directory.
+//! gobgpd, over a Unix socket in the lab's directory.
 
 use super::apply;
 use crate::process::{self, Launch, ProcessRecord};
@@ -38,7 +38,8 @@ const ROUTER_SCRIPT: &str = r#"rm -f "$1"; exec "$0" --log-plain --pprof-disable
 pub fn start(state: &LabState, gobgp: &Path, node: &str) -> Result<ProcessRecord> {
     let socket = socket(state, node).display().to_string();
     let container = container()?;
-    let args = container["args"].as_array().with_context(|| format!("{MANIFEST}: no args"))?.iter();
+    let args =
+        container["args"].as_array().with_context(|| format!("{MANIFEST} has no args"))?.iter();
     let args = args
         .filter_map(Value::as_str)
         .map(|arg| arg.replace(DEPLOYED_SOCKET, &socket))
@@ -87,15 +88,15 @@ pub fn call_pre_stop_hook(lab: &Lab, node: &str, limit: Duration) -> Result<Page
     let hook = &container()?["lifecycle"]["preStop"]["httpGet"];
     let host = hook["host"]
         .as_str()
-        .with_context(|| format!("{MANIFEST}: no host in the preStop hook"))?;
+        .with_context(|| format!("the preStop hook in {MANIFEST} has no host"))?;
     let port = hook["port"]
         .as_u64()
         .and_then(|port| u16::try_from(port).ok())
-        .context("no port in the preStop hook")?;
+        .context("the preStop hook has no port")?;
     lab.http_get_within(
         node,
         SocketAddr::new(host.parse()?, port),
-        hook["path"].as_str().context("no path in the preStop hook")?,
+        hook["path"].as_str().context("the preStop hook has no path")?,
         limit,
     )
 }
@@ -108,7 +109,7 @@ pub fn container() -> Result<Value> {
     let objects = apply::objects(&fs::read_to_string(setup::repository().join(MANIFEST))?)?;
     let container =
         objects.first().and_then(|set| set.pointer("/spec/template/spec/containers/0")).cloned();
-    container.with_context(|| format!("{MANIFEST}: no container"))
+    container.with_context(|| format!("{MANIFEST} has no container"))
 }
 
 /// Returns the path of the socket of a host's gobgpd.

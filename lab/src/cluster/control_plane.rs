@@ -83,8 +83,9 @@ fn api_address(families: Families) -> IpAddr {
     families.first(Host::control_plane().addresses())
 }
 
-/// Returns the flag that selects the controllers. If no node renews its lease, the node lifecycle
-/// controller would mark all nodes as failed. All times are the defaults that users have.
+/// Returns the flag that selects the controllers. Without `leases`, no node renews its Lease, and
+/// the node lifecycle controller would mark all nodes as failed, so it is off. All times are
+/// Kubernetes' defaults.
 const fn controllers(leases: bool) -> &'static str {
     if leases { "--controllers=*" } else { "--controllers=*,-node-lifecycle-controller" }
 }
@@ -108,7 +109,7 @@ fn launch(
 }
 
 /// Creates the API server's key and self-signed certificate, and the key that signs service account
-/// tokens. Elliptic curves, because RSA keys take a second each.
+/// tokens. The keys use elliptic curves, because the creation of an RSA key takes a second.
 fn create_keys(state: &LabState, families: Families) -> Result<()> {
     let openssl =
         |args: &[&str]| run::run(Command::new("openssl").current_dir(state.file("")).args(args));

@@ -1,8 +1,8 @@
 //! Docker engine of the lab, for routers in containers: a dockerd in the switch's namespace, whose
 //! networks are the switch's bridges.
 //!
-//! All its files are in the lab's directory and are removed with the lab. The machine's own engine
-//! is not affected.
+//! All files of the engine are in the lab's directory and are removed with the lab. The machine's
+//! own engine is not affected.
 
 mod images;
 
@@ -30,12 +30,12 @@ const NETWORKS: [(Subnet, &str, [&str; 2]); 2] = [
     (Subnet::Lan, "br0", ["172.30.0.254", "fd30::fffe"]),
     (Subnet::Outside, "br1", ["172.31.0.254", "fd31::fffe"]),
 ];
-/// Starts an engine (`$1` on) that sees a directory of the lab (`$0`) in place of the machine's
-/// `/run`. So it finds no other engine there, and its mounts end with it.
+/// Starts an engine (the command from `$1` on) for which a directory of the lab (`$0`) replaces the
+/// machine's `/run`. So the engine finds no other engine there, and its mounts end with it.
 const START_SCRIPT: &str = r#"mount --bind "$0" "$0/docker/run${0#/run}" && mount --rbind "$0/docker/run" /run && exec "$@""#;
 
-/// Starts the engine, creates the images, and connects a container for each host that runs as a
-/// container.
+/// Starts the engine, creates the images, and starts and connects a container for each host that is
+/// a container.
 ///
 /// # Errors
 /// If the engine does not start, with the end of its log, or if a command fails.
@@ -126,7 +126,7 @@ fn create_network(state: &LabState, subnet: Subnet, bridge: &str, own: [&str; 2]
 }
 
 /// Starts a container without a workload, like a pod's sandbox. The routers join its network
-/// namespace, which gets the same name as a host's namespace in any lab.
+/// namespace, which gets the name that the host's namespace has in every lab.
 fn start_host(state: &LabState, host: &Host) -> Result<()> {
     let mut docker = command(state);
     docker

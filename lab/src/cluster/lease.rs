@@ -1,6 +1,6 @@
 //! Replacement for a kubelet in a lab with leases: a process on each node that renews the node's
 //! Lease and keeps its condition `Ready` true, with a kubelet's default times. The process ends
-//! with its node, and Kubernetes detects that like in any cluster.
+//! with its node, and Kubernetes detects the missing renewals like in any cluster.
 
 use super::api;
 use crate::process::{self, Launch, ProcessRecord};

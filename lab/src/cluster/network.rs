@@ -11,7 +11,7 @@ use std::fs;
 use std::process::Command;
 
 /// Settings with which a node forwards its pods' traffic. Strict reverse-path checks would drop
-/// packets whose replies leave by another node.
+/// packets whose replies leave through another node.
 const NODE_SETTINGS: [(&str, &str); 4] = [
     ("ipv4/ip_forward", "1"),
     ("ipv6/conf/all/forwarding", "1"),
@@ -79,8 +79,9 @@ fn set_up_host(lab: &LabName, host: &Host, facts: &LabFacts) -> Result<()> {
     run::ip_batch(Some(&namespace), &batch)
 }
 
-/// Adapts a container, which Docker has connected to the switch, to the lab's other hosts: its
-/// switch ports get its name, its default routes are the lab's, and a router forwards.
+/// Adapts a container, which Docker has connected to the switch, to the lab's other hosts: the
+/// switch ports get the container's name, its default routes are the lab's, and a router forwards
+/// packets.
 ///
 /// # Errors
 /// If the kernel rejects a setting.

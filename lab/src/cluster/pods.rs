@@ -81,7 +81,7 @@ pub async fn register(
     });
     pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await
-        .with_context(|| format!("pod {name}"))?;
+        .with_context(|| format!("cannot create the pod {name}"))?;
     let all: Vec<Value> =
         placement.addresses.iter().map(|address| json!({"ip": address})).collect();
     let status = json!({"status": {"phase": "Running", "podIP": placement.addresses.first(), "podIPs": all}});
@@ -99,7 +99,7 @@ pub async fn set_ready(client: &Client, name: &str, ready: bool) -> Result<()> {
     let patch = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
         .await
-        .with_context(|| format!("pod {name}"))?;
+        .with_context(|| format!("cannot set the readiness of the pod {name}"))?;
     Ok(())
 }
 
@@ -112,7 +112,7 @@ pub async fn terminate(client: &Client, name: &str) -> Result<()> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     pods.delete(name, &DeleteParams::default().grace_period(GRACE_SECONDS))
         .await
-        .with_context(|| format!("pod {name}"))?;
+        .with_context(|| format!("cannot terminate the pod {name}"))?;
     Ok(())
 }
 
@@ -124,7 +124,7 @@ pub async fn unregister(client: &Client, name: &str) -> Result<()> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     pods.delete(name, &DeleteParams::default().grace_period(0))
         .await
-        .with_context(|| format!("pod {name}"))?;
+        .with_context(|| format!("cannot delete the pod {name}"))?;
     Ok(())
 }
 

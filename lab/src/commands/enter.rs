@@ -9,16 +9,16 @@ use ferrolb_lab::topology::{CLIENT, LabName};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Becomes kubectl on the client's host.
+/// Replaces this process with kubectl on the client's host.
 pub(crate) fn kubectl(name: Option<LabName>, args: &[String]) -> Result<()> {
     let state = open_lab(name)?;
     netns::enter(&state.name.namespace(CLIENT))?;
     become_program(kubectl_command(&state)?.args(args))
 }
 
-/// Becomes a program on a host. On a machine of a kubeadm cluster the program runs inside the
-/// machine. Elsewhere PATH contains kubectl, which uses the lab's kubeconfig, and with BGP also
-/// gobgp.
+/// Replaces this process with a program on a host. On a machine of a kubeadm cluster the program
+/// runs inside the machine. Elsewhere PATH contains kubectl, which uses the lab's kubeconfig, and
+/// with BGP also gobgp.
 pub(crate) fn exec(name: Option<LabName>, host: &str, command: &[String]) -> Result<()> {
     let state = open_lab(name)?;
     let prefix = state.name.prefix();

@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// these files exist.
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
-/// Flags of kubeadm's own unit for systemd.
+/// Flags of the kubelet in kubeadm's own systemd unit.
 const KUBELET_ARGS: [&str; 3] = [
     "--config=/var/lib/kubelet/config.yaml",
     "--kubeconfig=/etc/kubernetes/kubelet.conf",

@@ -1,6 +1,6 @@
-//! `cargo lab parts`: builds the parts that only later test tiers need. A run of all tiers starts
-//! it in parallel with the earlier tiers. It uses the idle processor time, which is most of the
-//! time, because scenarios mostly wait.
+//! `cargo lab parts`: builds the parts (programs and images) that only later test tiers need. A run
+//! of all tiers starts this command in parallel with the earlier tiers. The command uses only idle
+//! processor time, and scenarios leave the processor idle most of the time.
 
 use anyhow::{Context, Result};
 use ferrolb_lab::process;
@@ -20,8 +20,8 @@ pub(crate) fn parts() -> Result<()> {
     Ok(())
 }
 
-/// Moves to a new session with the lowest priority, and ends that session when the parent process
-/// ends.
+/// Moves this process to a new session with the lowest priority, and ends that session when the
+/// parent process ends.
 fn lower_own_priority() -> Result<()> {
     let parent = pidfd_open(getppid().context("there is no parent process")?, PidfdFlags::empty())?;
     let session = setsid()?;
@@ -40,7 +40,7 @@ fn lower_own_priority() -> Result<()> {
 pub(crate) struct BackgroundBuild(Child);
 
 impl BackgroundBuild {
-    /// Starts the process.
+    /// Starts the process that runs [`parts`].
     ///
     /// # Errors
     /// If `chrt` is missing, which is part of Debian's essential packages.

@@ -115,8 +115,8 @@ fn prepare_for(tiers: &[Tier], docker: bool) -> Result<()> {
 }
 
 /// Compares the permissions that `deploy/` grants with the permissions that FerroLB's accounts used
-/// in all scenarios: every granted permission must be used, and every request must be granted. A
-/// part of the scenarios would not use every permission.
+/// in all scenarios: every granted permission must be used, and every request must be granted. The
+/// result is valid only after all scenarios, because a part of them does not use every permission.
 fn least_privilege(file: &Path) -> Result<()> {
     let (permission_use, granted) =
         (permissions::run::collected(file)?, permissions::run::granted_by_deploy(true)?);
@@ -146,8 +146,8 @@ fn run_tier(tier: Tier, run: &TestRun, targets: &[String]) -> Result<TierResult>
     Ok(TierResult { tier, docker: run.docker, counts, success, elapsed: wait::now() - start })
 }
 
-/// Returns the `cargo test` calls of a tier. All select the whole workspace, so that nothing is
-/// compiled twice for another set of features.
+/// Returns the `cargo test` calls of a tier. All calls select the whole workspace, so that no crate
+/// is compiled again with another set of features.
 fn cargo_calls(tier: Tier, targets: &[String]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let of_tier: Vec<&String> = targets.iter().filter(|target| tier_of(target) == tier).collect();

@@ -143,7 +143,7 @@ pub(crate) fn prepare_kubernetes(
     steps.step(&title, usual, || kubernetes.build())
 }
 
-/// Builds the parts of the machines of a kubeadm cluster.
+/// Builds the programs, the root file system and the images of a kubeadm cluster's machines.
 pub(crate) fn prepare_kubeadm(steps: &mut Steps) -> Result<KubeadmParts> {
     steps.step(
         "Parts of a kubeadm cluster: kubelet, Debian, images",

@@ -29,8 +29,8 @@ impl Lab {
         self.within(node, || run::run(Command::new("nft").args(["flush", "ruleset"])))?.map(drop)
     }
 
-    /// Powers a host on with all its earlier processes: kube-proxy, its speaker, its pods' web
-    /// servers; or the control plane.
+    /// Powers a host on with all processes that ran on it: on a node, its kube-proxy, its speaker
+    /// and its pods' web servers.
     ///
     /// # Errors
     /// If the host is on.
@@ -57,8 +57,8 @@ impl Lab {
         network::set_port(&self.state.name, host, up)
     }
 
-    /// Makes the switch drop frames from now on. Each rule belongs to nftables' family `bridge` and
-    /// includes its `drop`. The rules replace earlier ones.
+    /// Makes the switch drop frames from now on. Each rule is in the syntax of nftables' family
+    /// `bridge` and contains the verdict `drop`. The rules replace those of earlier calls.
     ///
     /// # Errors
     /// If `nft` rejects a rule.

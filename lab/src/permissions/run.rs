@@ -37,7 +37,8 @@ fn in_metallb_namespace(permission: &Permission) -> Permission {
     }
 }
 
-/// Appends the permissions that FerroLB's accounts used in a lab, if the run collects them.
+/// Appends the permissions that FerroLB's accounts used in a lab to the file of the test run, if
+/// the run collects them.
 ///
 /// # Errors
 /// If the file cannot be written.

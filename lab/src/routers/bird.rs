@@ -68,8 +68,8 @@ pub(super) fn config(peering: &Peering) -> String {
     text
 }
 
-/// Parses the BGP paths. A path begins with a line that is not indented by a tab. Only the first of
-/// several paths contains the prefix.
+/// Parses the BGP paths. A path begins with a line that is not indented by a tab. Of several paths
+/// to a prefix, only the first contains the prefix.
 pub(super) fn routes(text: &str) -> Result<Vec<BgpRoute>> {
     let (mut routes, mut prefix) = (Vec::<(BgpRoute, bool)>::new(), String::new());
     for line in text.lines() {
@@ -123,7 +123,7 @@ pub(super) fn sessions(text: &str) -> Result<Vec<BgpSession>> {
             "BGP state" => established = value.trim() == "Established",
             "Neighbor address" => {
                 let address: IpAddr =
-                    value.trim().parse().with_context(|| format!("no address: {value}"))?;
+                    value.trim().parse().with_context(|| format!("{value} is not an address"))?;
                 sessions.push(BgpSession { neighbor: address, established });
             }
             _ => {}

@@ -1,7 +1,7 @@
 //! Routers as containers, one for each router, like a user would run them with Docker: with default
 //! paths in the container, and commands by `docker exec`. Each container joins the network
-//! namespace of a host that is a container. The lab's process is the attached `docker run`, which
-//! forwards signals.
+//! namespace of a host that is a container. The process that the lab records is the attached
+//! `docker run`, which forwards signals.
 
 use super::RouterKind;
 use crate::cluster::docker::{self, ContainerImage};

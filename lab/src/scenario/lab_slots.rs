@@ -3,7 +3,8 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Number of slots: one per processor of the machine on which the scenarios' time limits were
-/// determined. A third slot shortens the whole run by an eighth, but lengthens gaps.
+/// determined. A third slot shortens the whole run by an eighth, but lengthens the measured
+/// outages.
 const SLOTS_MAX: usize = 2;
 
 static TAKEN_SLOTS: Mutex<usize> = Mutex::new(0);

@@ -2,7 +2,7 @@
 //! up every few milliseconds and measures the delay.
 //!
 //! The nodes of a lab share the processors. If a processor stalls for 150 ms, other nodes correctly
-//! declare its nodes failed.
+//! declare the nodes that run on it failed.
 
 use crate::wait;
 use anyhow::Result;

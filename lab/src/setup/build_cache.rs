@@ -33,7 +33,7 @@ pub(super) fn build(
     let (parent, key) = (cache::folder()?.join(cache_name), key(inputs));
     fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
     let lock = File::create(parent.join("lock"))?;
-    // After another process has built the same inputs, nothing is left to do.
+    // If another process held the lock, it may have built the same inputs.
     lock.lock().with_context(|| format!("cannot lock {}", parent.display()))?;
     if let Some(folder) = find(cache_name, inputs)? {
         return Ok(folder);

@@ -1,4 +1,5 @@
-//! Selection of containers as routers in tests, and the Docker engine for that.
+//! Selection of containers as routers in tests, and the package of the Docker engine that runs
+//! them.
 
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -13,7 +14,7 @@ const ENGINES: [&str; 2] = ["/usr/sbin/dockerd", "/usr/bin/dockerd"];
 /// Package to install if there is no engine.
 const PACKAGE: &str = "docker.io";
 
-/// Returns whether the routers are containers.
+/// Returns whether [`ROUTERS_ENV`] selects containers as routers.
 ///
 /// # Errors
 /// If the variable has an invalid value.
@@ -27,7 +28,7 @@ pub fn is_requested() -> Result<bool> {
     }
 }
 
-/// Returns the package to install, if there is no engine.
+/// Returns the package to install if there is no engine; otherwise an empty list.
 pub fn missing() -> Vec<&'static str> {
     let installed = ENGINES.iter().any(|engine| Path::new(engine).exists());
     if installed { Vec::new() } else { vec![PACKAGE] }

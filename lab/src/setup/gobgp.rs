@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// Version on the nodes of FerroLB.
+/// Version of GoBGP that runs on the nodes.
 pub const VERSION: &str = "v4.8.0";
-/// Oldest version that a speaker accepts; tests upgrade from it.
+/// Oldest version of GoBGP that a speaker accepts; tests upgrade from it.
 pub const OLDEST_VERSION: &str = "v4.7.0";
-/// A version that a speaker rejects as too old.
+/// A version of GoBGP that a speaker rejects as too old.
 pub const TOO_OLD_VERSION: &str = "v4.5.0";
 /// Go module of GoBGP.
 const MODULE: &str = "github.com/osrg/gobgp/v4";
@@ -23,7 +23,7 @@ const PROGRAMS: [&str; 2] =
 /// Directory of GoBGP in the cache.
 const CACHE_NAME: &str = "gobgp";
 
-/// Returns whether [`build`] has nothing left to do.
+/// Returns whether the cache already contains the programs that [`build`] builds.
 ///
 /// # Errors
 /// If Go does not exist.
@@ -46,7 +46,7 @@ pub fn build() -> Result<PathBuf> {
 pub fn source() -> Result<PathBuf> {
     let module = format!("{MODULE}@{VERSION}");
     let output = run::run(go::command()?.args(["mod", "download", "-json", &module]))
-        .context("no sources of GoBGP")?;
+        .context("cannot find the sources of GoBGP")?;
     let module: Value = serde_json::from_str(&output)?;
     module["Dir"]
         .as_str()
@@ -76,6 +76,6 @@ pub fn build_for(arch: Arch) -> Result<PathBuf> {
     inputs.push(("arch".to_owned(), arch.name().into()));
     build_cache::build(CACHE_NAME, &inputs, |folder| {
         go::install_for(arch, folder, &PROGRAMS, VERSION)
-            .with_context(|| format!("no GoBGP for {}", arch.name()))
+            .with_context(|| format!("GoBGP does not build for {}", arch.name()))
     })
 }

@@ -1,5 +1,6 @@
 //! FerroLB's images, built from static programs without Docker and without a registry: the same
-//! images as from `deploy/image/Dockerfile`, for the tests and for users without either.
+//! images as from `deploy/image/Dockerfile`, for the tests and for users who have neither Docker
+//! nor a registry.
 
 pub mod archive;
 pub mod tree;
@@ -146,10 +147,10 @@ fn build_image(
 ) -> Result<BuiltImage> {
     let tree = folder.join(format!("{}-{}", image.component, arch.name()));
     let file =
-        program.file_name().and_then(|name| name.to_str()).context("a program has a name")?;
+        program.file_name().and_then(|name| name.to_str()).context("the program has no name")?;
     fs::create_dir_all(&tree)?;
-    let bytes =
-        fs::copy(program, tree.join(file)).with_context(|| format!("no {}", program.display()))?;
+    let bytes = fs::copy(program, tree.join(file))
+        .with_context(|| format!("cannot copy {}", program.display()))?;
     let layer = Layer::pack(&tree)?;
     let archive = tree.with_extension("tar");
     let compressed = layer.compressed()?;

@@ -18,9 +18,9 @@ use std::process::Command;
 
 pub use kubeadm_images::PodImage;
 
-/// Directory of the parts in the cache.
+/// Name of the directory in the lab's cache that holds the built components of a kubeadm cluster.
 const CACHE_NAME: &str = "kubeadm";
-/// Names of the multi-call binary.
+/// Names of the programs that the multi-call binary contains.
 const PROGRAMS: [&str; 7] = [
     "etcd",
     "kube-apiserver",
@@ -32,7 +32,8 @@ const PROGRAMS: [&str; 7] = [
 ];
 /// Source of the binary, in addition to the module's own files.
 const SOURCE: &str = "node/main.go";
-/// Tool that creates a root file system, and the compiler of pause.
+/// Debian packages of the tool that creates a root file system, and of the compiler that builds
+/// pause.
 const TOOLS: [&str; 3] = ["debootstrap", "gcc", "libc6-dev"];
 /// Packages of a machine in addition to Debian's minimal set.
 const PACKAGES: [&str; 7] = [
@@ -47,7 +48,7 @@ const PACKAGES: [&str; 7] = [
 /// Directory that exists with version 1 of control groups only; version 2 is untested.
 const CGROUP_V1_FOLDER: &str = "/sys/fs/cgroup/memory";
 
-/// Paths of the parts.
+/// Paths of the parts of a kubeadm cluster's machines.
 #[derive(Clone, Debug)]
 pub struct KubeadmParts {
     /// Directory with kubeadm and kubelet.
@@ -91,7 +92,7 @@ fn inputs_of_programs() -> Result<Inputs> {
     let source = kubernetes::sources().join(SOURCE);
     inputs.push((
         SOURCE.to_owned(),
-        fs::read(&source).with_context(|| format!("no {}", source.display()))?,
+        fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?,
     ));
     Ok(inputs)
 }
@@ -114,7 +115,7 @@ fn build_root() -> Result<PathBuf> {
                 .arg(folder)
                 .arg(&mirror),
         )?;
-        // The package files are not needed again.
+        // The downloaded package files are not needed again.
         Ok(fs::remove_dir_all(folder.join("var/cache/apt"))?)
     })
 }

@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// Names of the multi-call binary.
+/// Names of the programs that the multi-call binary contains.
 const PROGRAMS: [&str; 5] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
 /// Source of the binary of a lab without kubelets; `node/main.go` is that of a kubeadm machine.
@@ -27,7 +27,7 @@ pub enum KubernetesVersion {
     #[default]
     #[value(name = "1.36")]
     Newest,
-    /// Oldest version that docs/install.md promises; without kubelet and kubeadm.
+    /// Oldest version that FerroLB supports (docs/install.md); without kubelet and kubeadm.
     #[value(name = "1.31")]
     Oldest,
 }
@@ -53,8 +53,8 @@ impl KubernetesVersion {
             .ok_or_else(|| anyhow!("{} requires no k8s.io/kubernetes", path.display()))
     }
 
-    /// Returns the directory with the programs, if a build of these inputs exists. `go` is the
-    /// output of `go version`.
+    /// Returns the directory with the programs, if the cache contains a build of the current
+    /// inputs. `go` is the output of `go version`.
     ///
     /// # Errors
     /// If the sources cannot be read.
@@ -62,7 +62,7 @@ impl KubernetesVersion {
         build_cache::find(CACHE_NAME, &self.inputs(go)?)
     }
 
-    /// Returns whether [`Self::build`] has nothing left to do.
+    /// Returns whether the cache already contains the programs that [`Self::build`] builds.
     ///
     /// # Errors
     /// If Go does not exist, or the sources cannot be read.

@@ -21,7 +21,7 @@ const LAB_PACKAGES: [(&str, &str); 8] = [
 const ROUTER_PACKAGES: [(&str, &str); 2] = [("frr", "a router"), ("bird2", "another router")];
 /// Services of packages: package, and service that would start at the next boot.
 const SERVICES: [(&str, &str); 3] = [("frr", "frr"), ("bird2", "bird"), ("docker.io", "docker")];
-/// Units of packages for systemd only.
+/// Units of packages that only systemd uses: package, and unit.
 const UNITS: [(&str, &str); 2] =
     [("docker.io", "docker.socket"), ("docker.io", "containerd.service")];
 /// Path of systemctl; without systemd it does not exist, and units have no effect.
@@ -29,10 +29,11 @@ const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// Script that Debian runs before it starts an installed service; exit code 101 forbids the start
 /// (invoke-rc.d(8)).
 const POLICY_SCRIPT: &str = "/usr/sbin/policy-rc.d";
-/// Mark of the lab's own policy script, which distinguishes it from an existing one.
+/// Text in the lab's own policy script that distinguishes it from any other policy script.
 const POLICY_MARKER: &str = "made by cargo lab";
 
-/// Returns the packages that are not installed; those for routers only with `routers`.
+/// Returns the required packages that are not installed. Packages for routers are required only if
+/// `routers` is true.
 ///
 /// # Errors
 /// If `dpkg-query` does not exist: the machine is not a Debian system.
@@ -50,7 +51,7 @@ pub fn missing_of(needed: &[&'static str]) -> Result<Vec<&'static str>> {
         .args(needed)
         .output()
         .context("cannot start dpkg-query: the lab is made for Debian")?;
-    // The command fails for an unknown package, but still prints the known ones.
+    // The command fails for an unknown package, but still prints the known packages.
     Ok(missing_from(needed, &String::from_utf8_lossy(&output.stdout)))
 }
 

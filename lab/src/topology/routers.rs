@@ -1,6 +1,6 @@
 //! Additional hosts of a lab with BGP: hosts for routers, each with an interface in the LAN and one
-//! in the network behind it, and a client there. The first router is the gateway between the nodes
-//! and that network.
+//! in the network behind it, and a client in that network. The first router is the gateway between
+//! the nodes and the client.
 
 use super::{Families, Host, LabName, Subnet, batch_addresses};
 
@@ -13,13 +13,13 @@ pub const NODE_AS: u32 = 64512;
 /// AS number of the routers in the lab's scenarios.
 pub const ROUTER_AS: u32 = 64513;
 /// Last octet of the first router's addresses; the other routers have the next octets.
-const FIRST_OCTET: u8 = 101;
+const FIRST_ROUTER_OCTET: u8 = 101;
 
 /// Returns the routers' hosts, and the client behind them.
 pub fn hosts() -> Vec<Host> {
     let router =
         |(name, octet): (&&str, u8)| Host { name: (*name).to_owned(), octet, subnet: Subnet::Lan };
-    let mut hosts: Vec<Host> = ROUTERS.iter().zip(FIRST_OCTET..).map(router).collect();
+    let mut hosts: Vec<Host> = ROUTERS.iter().zip(FIRST_ROUTER_OCTET..).map(router).collect();
     hosts.push(outside());
     hosts
 }
@@ -36,7 +36,7 @@ pub fn outside_host(host: &Host) -> Option<Host> {
 
 /// Returns the router that is the gateway between the networks.
 fn gateway() -> Host {
-    Host { name: ROUTERS[0].to_owned(), octet: FIRST_OCTET, subnet: Subnet::Lan }
+    Host { name: ROUTERS[0].to_owned(), octet: FIRST_ROUTER_OCTET, subnet: Subnet::Lan }
 }
 
 /// Returns the switch ports of a host, by its name.
@@ -49,7 +49,8 @@ fn outside_port(router: &str) -> String {
     format!("{router}-out")
 }
 
-/// Returns the `ip -batch` for the switch: the network behind the routers, and the links into it.
+/// Returns the `ip -batch` commands for the switch: the network behind the routers, and the links
+/// into it.
 pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
     let mut batch = "link add br1 type bridge\nlink set br1 up\n".to_owned();
     let router_interfaces =
@@ -68,21 +69,22 @@ pub fn batch_switch(lab: &LabName, hosts: &[Host]) -> String {
     batch
 }
 
-/// Returns the `ip -batch` for a router, in addition to that of every host: its second interface.
+/// Returns the `ip -batch` commands for a router, in addition to those for every host: its second
+/// interface.
 pub fn batch_outside_interface(host: &Host, families: Families) -> String {
     "link set eth1 up\n".to_owned() + &batch_addresses(host.addresses(), families, "eth1")
 }
 
-/// Returns the `ip -batch` for the client behind the routers, in addition to that of every host: a
-/// default route through the first router.
+/// Returns the `ip -batch` commands for the client behind the routers, in addition to those for
+/// every host: a default route through the first router.
 pub fn batch_outside(families: Families) -> String {
     let routes =
         outside_host(&gateway()).map(|host| families.of(host.addresses())).unwrap_or_default();
     routes.iter().map(|gateway| format!("route add default via {gateway}\n")).collect()
 }
 
-/// Returns the `ip -batch` for a node, in addition to its others: the route to the client behind
-/// the routers.
+/// Returns the `ip -batch` commands for a node, in addition to its other commands: the route to the
+/// client behind the routers.
 pub fn batch_outside_route(families: Families) -> String {
     let routes =
         families.of(Subnet::Outside.ranges()).into_iter().zip(families.of(gateway().addresses()));

@@ -16,14 +16,14 @@ const REQUEST_NUMBER: [u8; 2] = [0x46, 0x4c];
 /// within `limit`. There is no retry.
 ///
 /// # Errors
-/// If no reply arrives, or a reply to another request.
+/// If no reply arrives, or if the reply belongs to another request.
 pub async fn request(server: SocketAddr, limit: Duration) -> Result<String> {
     let socket = if server.is_ipv4() {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?
     } else {
         UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?
     };
-    // Connected, so that datagrams from other senders are ignored.
+    // The socket is connected, so that it ignores datagrams from other senders.
     socket.connect(server).await?;
     socket.send(&REQUEST_NUMBER).await?;
     let mut buffer = [0; DATAGRAM_MAX];

@@ -29,7 +29,8 @@ pub enum ConnectionOutcome {
     Reset { after_ms: f64 },
     /// The server closed the connection in order, which no pod does by itself.
     Closed { after_ms: f64 },
-    /// The connection existed until the end of the probe, but at last without replies.
+    /// The connection existed until the end of the probe, but without replies in the last second or
+    /// longer.
     Stalled { silence_ms: f64 },
 }
 
@@ -43,7 +44,9 @@ pub async fn run(
     stop: &AtomicBool,
 ) -> Result<ConnectionOutcome> {
     let connected = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(server)).await;
-    let mut connection = connected.context("no connection in time")?.context("no connection")?;
+    let mut connection = connected
+        .context("the connection was not established in time")?
+        .context("cannot connect")?;
     connection.set_nodelay(true)?;
     connection.write_all(&[ECHO_REQUEST, b"HTTP/1.0\r\n\r\n"].concat()).await?;
     let (mut from, to) = connection.split();
@@ -52,7 +55,7 @@ pub async fn run(
     let (mut last_reply, mut silence) = (start, Duration::ZERO);
     while start.elapsed() < length && !stop.load(Ordering::Relaxed) {
         let broken = tokio::select! {
-            // In this order: bytes that arrive together with the tick count as a reply in time.
+            // This order makes bytes that arrive together with the tick count as a reply in time.
             biased;
             read = from.read(&mut buffer) => match read {
                 Ok(0) => return Ok(ConnectionOutcome::Closed { after_ms: ms(last_reply.elapsed()) }),

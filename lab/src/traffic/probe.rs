@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 /// Maximum time of a connection from its first packet to the page. The kernel retransmits after one
 /// second; with a shorter maximum, the result depends on the network alone.
 const REPLY_MAX: Duration = Duration::from_millis(900);
-/// Width of a column of the timeline.
+/// Length of a column of the timeline, in milliseconds.
 const COLUMN_MS: u64 = 100;
 
 /// Transport of the probe.
@@ -31,20 +31,20 @@ pub enum Transport {
 pub struct ProbeReport {
     /// Length of the probe, in milliseconds.
     pub length_ms: f64,
-    /// Connections started, successful, and failed.
+    /// Numbers of started, of successful, and of failed connections.
     pub sent: usize,
     pub ok: usize,
     pub lost: usize,
     /// Longest time without a successful reply; the probe's own start and end count as bounds.
     pub longest_gap_ms: f64,
-    /// Start of the longest gap after the probe's start, in milliseconds.
+    /// Time from the probe's start to the start of the longest gap, in milliseconds.
     pub gap_began_ms: f64,
     /// Start times of the failed connections.
     #[serde(skip)]
     pub losses: Vec<Instant>,
-    /// Successful replies of each pod.
+    /// Number of successful replies of each pod.
     pub pods: BTreeMap<String, usize>,
-    /// For each 100 ms, by the start of the connection: started and successful.
+    /// Numbers of connections that started in each 100 ms, and of the successful ones among them.
     pub timeline: Vec<(usize, usize)>,
 }
 

@@ -5,7 +5,7 @@ use super::long_lived;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// Maximum time of a connection that requests to stay, or that gets a faulty reply.
+/// Maximum duration of a connection that requests the echo, or that gets a faulty reply.
 pub(super) const STAY_MAX: Duration = Duration::from_secs(120);
 /// Bytes that match no protocol.
 const GARBAGE: [u8; 1024] = [0xFB; 1024];

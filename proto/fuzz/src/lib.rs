@@ -1,15 +1,15 @@
 //! Shared functions of the fuzz targets: turn the fuzzer's bytes into frames with a valid
-//! signature, so that the fuzzer passes the signature check.
+//! signature, so that they pass the signature check.
 
 use ferrolb_proto::wire::hello::{Body, HelloKey};
 
-/// Lengths in a hello frame: of the Ethernet header, and of the fixed fields before the TLVs. See
-/// `proto/src/wire/hello.rs` for the layout.
+/// Lengths in a hello frame, in bytes: of the Ethernet header, and of the fixed fields before the
+/// TLVs. See `proto/src/wire/hello.rs` for the layout.
 const ETHERNET_HEADER: usize = 14;
 const FIXED_FIELDS: usize = 32;
 
-/// Returns the input as a hello frame with EtherType, key id and length of TLVs set, and signed.
-/// `None` if the input is too short or too long.
+/// Makes a signed hello frame from the input, with the correct EtherType, key id and length of the
+/// TLVs. Returns `None` if the input is too short or too long.
 pub fn sign_input(input: &[u8], key: &HelloKey) -> Option<Vec<u8>> {
     let mut frame = input.to_vec();
     let tlvs = u16::try_from(frame.len().checked_sub(ETHERNET_HEADER + FIXED_FIELDS)?).ok()?;

@@ -26,8 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Decodes RFC 826 for Ethernet and IPv4 by field offsets: whether the frame is a reply, the
-/// sender MAC, the sender address, and the target address.
+/// Decodes a frame by field offsets, according to RFC 826 for Ethernet and IPv4. Returns whether
+/// the frame is a reply, the sender MAC, the sender address, and the target address.
 fn reference_decode(bytes: &[u8]) -> Option<(bool, [u8; 6], [u8; 4], [u8; 4])> {
     let fixed = bytes.get(12..20)?;
     let operation = u16::from_be_bytes([*bytes.get(20)?, *bytes.get(21)?]);

@@ -1,6 +1,6 @@
-//! Fuzzes a claim machine with a malicious member: a sequence of signed frames, received ARP frames
-//! and waits. The machine does not panic, its deadlines advance, its tables stay within their
-//! limits, and its outputs `Start` and `Stop` are consistent.
+//! Fuzzes [`ClaimMachine`] with a malicious member: a sequence of signed frames, received ARP
+//! frames and waits. The state machine does not panic, its deadlines advance, its tables stay
+//! within their limits, and its outputs `Start` and `Stop` are consistent.
 
 #![no_main]
 
@@ -19,7 +19,7 @@ use libfuzzer_sys::fuzz_target;
 static KEY: LazyLock<HelloKey> = LazyLock::new(|| HelloKey::new([7; 32]));
 static RING: LazyLock<HelloKeyRing> = LazyLock::new(|| HelloKeyRing::new(vec![KEY.clone()]));
 
-/// Maximum number of steps of a run. More steps would only make the run slower.
+/// Maximum number of steps of a run. A higher limit would only make a run slower.
 const STEPS_MAX: usize = 64;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -65,7 +65,8 @@ fn address(n: u8) -> IpAddr {
     }
 }
 
-/// A claim machine with its time, and the addresses that its outputs have started.
+/// A [`ClaimMachine`] with its time, and the addresses that its outputs have started and not
+/// stopped.
 struct ClaimRun {
     machine: ClaimMachine,
     now: Instant,
@@ -126,7 +127,7 @@ impl ClaimRun {
             self.drain();
             assert!(
                 self.machine.deadline().is_none_or(|next| next > self.now),
-                "the machine requests a past deadline"
+                "the next deadline is in the future"
             );
         }
         self.now = end;
@@ -141,15 +142,19 @@ impl ClaimRun {
         while let Some(output) = self.machine.poll() {
             match output {
                 Output::Start(address) => {
-                    assert!(self.announced.insert(address), "started an address twice")
+                    assert!(self.announced.insert(address), "{address} is not started twice")
                 }
                 Output::Stop(address) => {
-                    assert!(self.announced.remove(&address), "stopped an address without a start")
+                    assert!(
+                        self.announced.remove(&address),
+                        "{address} was started before its stop"
+                    )
                 }
                 Output::AnnounceSeries(address) | Output::Defend(address) => {
                     assert!(self.announced.contains(&address))
                 }
-                // A challenged node replies; otherwise the machine would accept no node.
+                // A challenged node with an even MAC replies; without replies, the state machine
+                // would accept no other node.
                 Output::Send {
                     to: Some(to),
                     frame: Frame { body: Body::Challenge { nonce }, .. },

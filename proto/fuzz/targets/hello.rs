@@ -9,12 +9,12 @@ use ferrolb_proto::wire::Mac;
 use ferrolb_proto::wire::hello::{FRAME_MAX, Frame, HelloKey, HelloKeyRing};
 use libfuzzer_sys::fuzz_target;
 
-/// Key of all inputs; a malicious peer has the key, too.
+/// Key that signs all inputs; a malicious peer has the key, too.
 static KEY: LazyLock<HelloKey> = LazyLock::new(|| HelloKey::new([7; 32]));
 static RING: LazyLock<HelloKeyRing> = LazyLock::new(|| HelloKeyRing::new(vec![KEY.clone()]));
 
-/// Bytes that the encoder may add to a decoded frame: an empty list of keys, or the REFUSED TLV
-/// before CONTESTED.
+/// Maximum number of bytes that the encoder may add to a decoded frame: an empty list of keys, or
+/// the REFUSED TLV before CONTESTED.
 const ADDED_MAX: usize = 4;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(signed) = ferrolb_fuzz::sign_input(bytes, &KEY) else { return };
     let Ok((source, frame)) = Frame::decode(&signed, &RING) else { return };
     let addresses = ferrolb_fuzz::count_addresses(&frame.body);
-    assert!(addresses * 4 <= FRAME_MAX, "{addresses} addresses in one frame");
+    assert!(addresses * 4 <= FRAME_MAX, "one frame contains {addresses} addresses");
     if signed.len() > FRAME_MAX - ADDED_MAX {
         return;
     }

@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use ferrolb_proto::wire::ndp::{self, Ndp, NdpKind};
 use libfuzzer_sys::fuzz_target;
 
-/// Offsets in a frame: of the IPv6 header, of its payload, and of the options.
+/// Offsets in a frame, in bytes: of the IPv6 header, of its payload, and of the NDP options.
 const IP_HEADER: usize = 14;
 const MESSAGE: usize = IP_HEADER + 40;
 const OPTIONS: usize = MESSAGE + 24;
@@ -86,8 +86,8 @@ fn word(pair: &[u8]) -> u64 {
 
 type ReferenceResult = (Option<(bool, bool)>, Ipv6Addr, Ipv6Addr, Option<[u8; 6]>);
 
-/// Decodes RFC 4861 sections 4.3, 4.4, 7.1.1 and 7.1.2 by field offsets: flags S and O of an
-/// advertisement, sender, target, hardware address.
+/// Decodes a frame by field offsets, according to RFC 4861 sections 4.3, 4.4, 7.1.1 and 7.1.2.
+/// Returns the flags S and O of an advertisement, the sender, the target, and the hardware address.
 fn reference_decode(bytes: &[u8]) -> Option<ReferenceResult> {
     let octets = |at: usize| <[u8; 16]>::try_from(bytes.get(at..at + 16)?).ok();
     let (sender, destination, target) =

@@ -29,7 +29,7 @@ struct Member<'a> {
     /// Address families of the Service's announced addresses. If no address is announced, the
     /// families of all its assigned addresses.
     families: [Option<Family>; 2],
-    /// Whether the Service takes part in the choice of nodes: it has an eligible endpoint on some
+    /// True if the Service takes part in the choice of nodes: it has an eligible endpoint on some
     /// node, or no Service of the group has one. No node can serve a Service without endpoints, so
     /// such a Service must not block another one on the same address. The value is the same for
     /// every node.
@@ -157,8 +157,8 @@ impl<'a> SharingGroup<'a> {
         self.members.iter().any(Member::has_endpoint)
     }
 
-    /// Returns whether a node that may announce the group may announce all its addresses on the
-    /// interface `link`.
+    /// Returns whether a node that may announce the group may announce all addresses of the group
+    /// on the interface `link`.
     #[must_use]
     pub fn selects_interface(&self, node: &Node, link: &str) -> bool {
         let selected =

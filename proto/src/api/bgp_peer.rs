@@ -225,11 +225,12 @@ pub struct BGPPeerSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BGPPeerStatus {
-    /// The number of established sessions out of the number of selected nodes, for people: `2/3`.
+    /// The number of established sessions out of the number of selected nodes that have a gobgpd,
+    /// for people: `2/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<String>,
     /// `Valid`: whether the peer is in use as written, and why not. `Established`: whether every
-    /// selected node has its session, and which nodes do not.
+    /// selected node that has a gobgpd has its session, and which nodes do not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(schema_with = "conditions::condition_list_schema")]

@@ -274,7 +274,7 @@ pub struct InterfaceIssue {
     /// The hardware address that replies. With `MulticastJoinFailed`, the hardware address of the
     /// group.
     pub mac: String,
-    /// The node whose kernel replies, with `KernelAnswers`.
+    /// The node whose kernel replies for the address; set only if `reason` is `KernelAnswers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! The status fields that the CRD of a custom resource defines in the cluster. Under another API
 //! group than FerroLB's own, MetalLB's CRDs apply, and the API server rejects status fields that
-//! they do not define. FerroLB finds the defined fields in the API server's OpenAPI document of the
-//! group, which every authenticated user may read.
+//! these CRDs do not define. FerroLB finds the defined fields in the API server's OpenAPI document
+//! of the group, which every authenticated user may read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +75,7 @@ struct StatusSchema {
 }
 
 impl OpenApiDocument {
-    /// Returns the status fields of a kind under `group`, or `None` if the document describes
+    /// Returns the status fields of a kind under `group`, or `None` if the document describes only
     /// another version than [`CustomResourceKind::version`], or no CRD of the kind. A status
     /// without listed fields, or without the status subresource, has no fields that can be written.
     #[must_use]
@@ -104,8 +104,8 @@ mod tests {
 
     const GROUP: &str = "metallb.io";
 
-    /// Returns a document of IPAddressPools with these properties, in the format of Kubernetes
-    /// 1.36.
+    /// Returns an OpenAPI document of IPAddressPools with these properties, in the format of
+    /// Kubernetes 1.36.
     fn document(properties: &Value, path: &str) -> OpenApiDocument {
         let gvk = |kind: &str| json!([{"group": GROUP, "kind": kind, "version": VERSION}]);
         let path =
@@ -147,11 +147,11 @@ mod tests {
             let fields =
                 document(&properties, path).status_fields(CustomResourceKind::IPAddressPool, GROUP);
             let expect = expect.iter().map(|field| (*field).into()).collect();
-            assert_eq!(fields, Some(StatusFields::Only(expect)), "{case}");
+            assert_eq!(fields, Some(StatusFields::Only(expect)), "the case is: {case}");
         }
     }
 
-    /// Returns a document of BGPPeers in one version.
+    /// Returns an OpenAPI document of BGPPeers in this API version.
     fn bgp_peer_document(version: &str) -> OpenApiDocument {
         let path =
             format!("/apis/{GROUP}/{version}/namespaces/{{namespace}}/bgppeers/{{name}}/status");
@@ -178,29 +178,29 @@ mod tests {
         assert_eq!(
             document.status_fields(CustomResourceKind::Community, GROUP),
             None,
-            "another kind"
+            "the document describes another kind"
         );
         assert_eq!(
             document.status_fields(CustomResourceKind::IPAddressPool, "ferrolb.io"),
             None,
-            "another group"
+            "the document describes another API group"
         );
         assert_eq!(
             bgp_peer_document("v1beta1").status_fields(CustomResourceKind::BGPPeer, GROUP),
             None,
-            "another version"
+            "the document describes another version"
         );
         assert_eq!(
             OpenApiDocument::default().status_fields(CustomResourceKind::IPAddressPool, GROUP),
             None,
-            "an empty document"
+            "the document is empty"
         );
         let without_schemas: OpenApiDocument =
             serde_json::from_str(r#"{"openapi": "3.0.0", "paths": {}}"#).unwrap();
         assert_eq!(
             without_schemas.status_fields(CustomResourceKind::IPAddressPool, GROUP),
             None,
-            "no schemas"
+            "the document contains no schemas"
         );
     }
 }

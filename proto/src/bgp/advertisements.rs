@@ -1,4 +1,4 @@
-//! The valid BGPAdvertisements of a cluster, with the values of their communities. Pure.
+//! The valid BGPAdvertisements of a cluster, with the values of their communities. Pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ impl<'a> BgpAdvertisements<'a> {
     }
 
     /// Returns whether any advertisement announces an address of a Service, from any node and to
-    /// any peer.
+    /// any router.
     #[must_use]
     pub fn is_announced(
         &self,
@@ -81,10 +81,10 @@ impl ResolvedAdvertisement<'_> {
     }
 }
 
-/// Returns the family in which the advertisement's prefixes are wider than the widest network of
-/// one of the pool's ranges, and the shortest allowed prefix length. Such a prefix would attract
-/// traffic for addresses outside the pool; MetalLB refuses it, too. Only aligned networks within
-/// the pool's ranges count.
+/// Returns the address family in which the advertisement's prefixes are wider than a range of the
+/// pool, and the shortest prefix length that fits into every range; `None` if all prefixes fit. A
+/// wider prefix would attract traffic for addresses outside the pool; MetalLB refuses it, too. A
+/// prefix fits into a range if the range contains a whole aligned network of that length.
 #[must_use]
 pub fn too_wide_prefix(ad: &BgpAdvertisement, pool: &Pool) -> Option<(Family, u8)> {
     let shortest = |family| {

@@ -1,5 +1,5 @@
 //! The routers to which a node advertises an address, computed from the API objects and the session
-//! states that the node's speaker reports. Pure.
+//! states that the node's speaker reports. Pure functions.
 //!
 //! A speaker does not report the addresses that it advertises by BGP, because every node would
 //! report the same addresses, up to 10,000. The addresses follow from the API objects, and an
@@ -24,7 +24,7 @@ pub struct Advertiser<'a> {
     speaker: Option<&'a Speaker>,
 }
 
-/// Why a node advertises an address to no router.
+/// Reason why a node advertises an address to no router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotAdvertised {
     /// The node may not advertise the address, for this reason.

@@ -1,5 +1,5 @@
 //! The routes that a draining node may withdraw. From each router, these are the routes that
-//! another node has advertised to the same router for a certain time. Pure.
+//! another node has advertised to the same router for a certain time. Pure functions.
 //!
 //! [`AlternateNodes`] computes which routes other nodes advertise now, [`AlternateRoutes`] records
 //! since when they do, and [`Withdrawable`] contains the routes that may be withdrawn. Another node

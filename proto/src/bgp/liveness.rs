@@ -1,5 +1,5 @@
-//! The speakers that replied recently to a liveness request. Pure; owned by the speaker's task that
-//! sends these requests while its node drains.
+//! The speakers that replied recently to a liveness request. The speaker's task that sends these
+//! requests while its node drains owns the data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

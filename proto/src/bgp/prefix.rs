@@ -1,4 +1,4 @@
-//! The prefix of a route. Pure.
+//! The prefix of a route.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The attributes of a route, and the routers that receive it. Pure.
+//! The attributes of a route, and the routers that receive it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,8 +6,8 @@ use crate::facts::CommunityValue;
 
 /// The well-known community of RFC 8326 section 3.1.
 const GRACEFUL_SHUTDOWN: CommunityValue = CommunityValue::Standard(65535, 0);
-/// How many additional times the nodes' AS number is prepended to the AS path of a de-preferred
-/// route.
+/// The number of additional times that the nodes' AS number is prepended to the AS path of a
+/// de-preferred route.
 const DE_PREFERRED_PREPEND: u8 = 3;
 /// The local preference of a de-preferred route: the lowest value, which RFC 8326 recommends.
 const DE_PREFERRED_LOCAL_PREF: u32 = 0;
@@ -21,14 +21,14 @@ pub struct RouteAttributes {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC (RFC 4271 section 5.1.4).
     pub med: Option<u32>,
-    /// How many additional times the nodes' AS number is prepended to the AS path, for routers of
-    /// another AS.
+    /// The number of additional times that the nodes' AS number is prepended to the AS path, for
+    /// routers of another AS.
     pub prepend: u8,
 }
 
 impl RouteAttributes {
     /// Returns the attributes of the route as a de-preferred path (RFC 8326), which routers use
-    /// only if no other path exists. `internal`: the router is in the nodes' own AS.
+    /// only if no other path exists. `internal` is true if the router is in the nodes' own AS.
     /// `GRACEFUL_SHUTDOWN` requests the de-preference; the other attributes have the same effect on
     /// routers that ignore that community.
     pub(super) fn de_preferred(mut self, internal: bool) -> Self {

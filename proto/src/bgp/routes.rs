@@ -1,4 +1,4 @@
-//! The routes that a node advertises by BGP, and the routers that receive them. Pure.
+//! The routes that a node advertises by BGP, and the routers that receive them. Pure functions.
 //!
 //! The endpoints of an address's own family alone decide which nodes may advertise the address. On
 //! a network segment, in contrast, one node owns all addresses of a Service. By BGP, every node
@@ -15,8 +15,8 @@ use crate::facts::{BgpAdvertisement, Node, Pool, SessionParameters};
 use crate::range::Family;
 use crate::verdict::{Verdict, verdict};
 
-/// The maximum number of communities of one route, from all advertisements together. As large
-/// communities, they fill half of the longest BGP message (RFC 4271 section 4).
+/// The maximum number of communities of one route, from all advertisements together. This number of
+/// large communities fills half of the longest BGP message (RFC 4271 section 4).
 const COMMUNITIES_MAX: usize = 160;
 
 /// The node whose routes are computed, with all inputs of that computation besides the Services.
@@ -28,7 +28,8 @@ pub struct RouteInput<'a, 's> {
     pub sessions: &'s Sessions<'a>,
     /// All BGPAdvertisements.
     pub advertisements: &'s BgpAdvertisements<'a>,
-    /// The routes must be de-preferred: the node drains, or its kube-proxy is unhealthy.
+    /// True if the routes must be de-preferred, because the node drains or its kube-proxy is
+    /// unhealthy.
     pub unhealthy: bool,
     /// The routes that the node may withdraw, because it drains or is cordoned, and other nodes
     /// advertise them.
@@ -52,11 +53,13 @@ pub struct NodeRoutes {
 /// The eligibility of a node for an address, according to all Services that have the address.
 #[derive(Default)]
 struct AddressEligibility {
-    /// At least one Service with the address has an eligible endpoint on some node.
+    /// True if at least one Service with the address has an eligible endpoint on some node.
     has_endpoint: bool,
-    /// The node cannot serve at least one Service that has an eligible endpoint on some node.
+    /// True if the node cannot serve at least one Service that has an eligible endpoint on some
+    /// node.
     unserved: bool,
-    /// All endpoints of at least one Service on the node fail their health check.
+    /// True if at least one Service has endpoints on the node, and all of them fail their health
+    /// check.
     failing: bool,
 }
 
@@ -141,7 +144,7 @@ pub fn routes<'a>(
     classify(&advertisements, input, eligibilities)
 }
 
-/// Returns whether the node of this name can serve an address of these Services.
+/// Returns whether the node with this name can serve an address of these Services.
 pub(super) fn is_served_on(services: &[ServiceView<'_>], address: IpAddr, node: &str) -> bool {
     AddressEligibility::of(services, address, node).serves()
 }
@@ -151,7 +154,7 @@ pub(super) fn is_served_on(services: &[ServiceView<'_>], address: IpAddr, node: 
 pub struct ExportTargets<'a> {
     /// The names of the BGPPeers of the routers.
     pub peers: BTreeSet<&'a str>,
-    /// The routes to the address are de-preferred.
+    /// True if the routes to the address are de-preferred.
     pub de_preferred: bool,
     /// The BGPAdvertisements that are not applied to some of their routers, because an older
     /// BGPAdvertisement with other attributes has precedence.
@@ -213,10 +216,10 @@ pub fn export_targets<'a>(
 
 /// Properties of a prefix, which follow from the addresses in the prefix that the node can serve.
 struct PrefixProperties<'r> {
-    /// All addresses in the prefix that the node can serve are de-preferred.
+    /// True if all addresses in the prefix that the node can serve are de-preferred.
     de_preferred: bool,
-    /// The BGPPeers from whose routers the node may withdraw every address in the prefix that it
-    /// can serve; `None` before the first address is added.
+    /// The BGPPeers from whose routers the node may withdraw every address in the prefix that the
+    /// node can serve; `None` before the first address is added.
     withdrawable: Option<BTreeSet<&'r str>>,
     /// The indexes of the advertisements that announce any address in the prefix that the node can
     /// serve.
@@ -255,8 +258,8 @@ fn classify(
         }
     }
     // Each class is computed once per key, because 10,000 prefixes have only a handful of keys. The
-    // flag records whether a router was removed from the class, because the route is withdrawn
-    // there.
+    // flag is true if a router was removed from the class, because the route is withdrawn from that
+    // router.
     let mut classes = BTreeMap::<ClassKey<'_>, (Arc<RouteClass>, bool)>::new();
     let mut node_routes = NodeRoutes::default();
     for (prefix, PrefixProperties { de_preferred, withdrawable, ad_indexes }) in prefixes {
@@ -278,7 +281,8 @@ fn classify(
     node_routes
 }
 
-/// Computes the class of the routes that these advertisements announce together, the oldest first.
+/// Computes the class of the routes that these advertisements announce together. The oldest
+/// advertisement is first.
 fn class(
     advertisements: &[&ResolvedAdvertisement<'_>],
     family: Family,

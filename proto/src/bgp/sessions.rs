@@ -1,4 +1,4 @@
-//! The BGPPeers with which a node has sessions. Pure.
+//! The BGPPeers with which a node has sessions. Pure functions.
 //!
 //! A node has one AS number and one router ID, and one session with each router. If BGPPeers
 //! contradict each other in this, the node uses the oldest one. MetalLB does the same and refuses
@@ -12,8 +12,8 @@ use crate::facts::{
 };
 use crate::range::Family;
 
-/// Why a BGPPeer that is valid by itself has no session on a node: an older BGPPeer excludes it, or
-/// one of the same age that is first by name.
+/// Reason why a BGPPeer that is valid by itself has no session on a node: an older BGPPeer excludes
+/// it, or one of the same age that is first by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum PeerConflict {
     /// Both BGPPeers have the same router, and a node has one session with each router.
@@ -44,7 +44,7 @@ pub enum PeerConflict {
     },
 }
 
-/// Why a session continues without the BFD that its BGPPeer requests.
+/// Reason why a session continues without the BFD that its BGPPeer requests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BfdUnavailable {
     /// The router may be several hops away, and GoBGP does not support BFD with such routers.
@@ -80,7 +80,7 @@ pub struct Sessions<'a> {
 }
 
 /// Returns the sessions of a node with these labels. BGPPeers that are invalid or do not select the
-/// node are in neither list.
+/// node are in neither list of [`Sessions`].
 pub fn sessions<'a>(
     peers: impl IntoIterator<Item = &'a BgpPeer>,
     labels: &BTreeMap<String, String>,
@@ -206,12 +206,12 @@ mod tests {
             // Age decides, not the name or the position in the list.
             let (younger, older) = (peer("0", 2, &spec), peer("a", 1, &json!({})));
             let sessions = sessions([&younger, &older], &labels("x"));
-            assert_eq!(names(&sessions), ["a"], "{spec}");
+            assert_eq!(names(&sessions), ["a"], "sessions with {spec}");
             let [(refused, conflict)] = &sessions.conflicts[..] else {
-                panic!("{spec}: {:?}", sessions.conflicts)
+                panic!("conflicts with {spec}: {:?}", sessions.conflicts)
             };
             assert_eq!(&*refused.name, "0");
-            assert!(conflict.to_string().contains(why), "{conflict}");
+            assert!(conflict.to_string().contains(why), "the conflict is: {conflict}");
         }
         let (younger, older) = (peer("0", 2, &other), peer("a", 1, &json!({})));
         assert_eq!(names(&sessions([&younger, &older], &labels("x"))), ["a", "0"]);

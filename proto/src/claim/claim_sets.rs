@@ -15,7 +15,7 @@ use crate::wire::hello::Body;
 /// handover to this node.
 const HAND_OVER: Duration = Duration::from_millis(100);
 
-/// Parts of a peer's claim list, of which not all have arrived yet.
+/// Parts of a peer's claim list that have arrived, until the list is complete.
 #[derive(Debug)]
 pub(super) struct Parts {
     generation: u32,
@@ -104,8 +104,8 @@ impl ClaimMachine {
     }
 
     /// Schedules an announcement of all owned addresses, because a peer may have announced some of
-    /// them without this node receiving that. `series`: with the full series of announcements, not
-    /// only once.
+    /// them unnoticed. `series` is true for the full series of announcements, false for one
+    /// announcement per address.
     pub(super) fn refresh_all(&mut self, series: bool, now: Instant) {
         if self.own.owned.is_empty() {
             return;
@@ -205,7 +205,7 @@ impl ClaimMachine {
     }
 
     /// Requests a peer's whole claim set, unless the latest request is less than
-    /// [`LIST_REQUEST_INTERVAL`] old. The next hello then leads to a new request.
+    /// [`LIST_REQUEST_INTERVAL`] old. In that case, the next hello causes a new request.
     pub(super) fn request_list(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         if peer.list_requested_at.is_none_or(|at| now.since(at) >= LIST_REQUEST_INTERVAL) {

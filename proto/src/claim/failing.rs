@@ -18,19 +18,19 @@ use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, FailingReport};
 /// Minimum interval between hellos that report changed failures, however many health checks change.
 /// An owner sends hellos at the same interval by default.
 pub(super) const FAILING_REPORT_INTERVAL: Duration = Duration::from_millis(50);
-/// Number of times that the end of the list must be sent until a new peer has received the whole
-/// list. The first pass may have begun in the middle of the list.
+/// Number of times that the end of the list of failing addresses must be sent until a new peer has
+/// received the whole list. The first pass may have begun in the middle of the list.
 const ENDS_FOR_NEWCOMERS: u8 = 2;
 
 /// Addresses whose health checks fail on this node.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// Current failures in this node's units; the next hellos report them.
+    /// Addresses of this node's units that fail now; the next hellos report them.
     now: BTreeSet<IpAddr>,
-    /// Failures that this node has reported: by the latest report on each address, and by the
-    /// report before it. The first set equals the knowledge of a peer that received every hello.
+    /// Addresses that failed according to the latest report on each address, and according to the
+    /// report before it. A peer that received every hello has stored the first set.
     reported: [BTreeSet<IpAddr>; 2],
-    /// First address of the range that the next hello reports; `None`: the start of the list.
+    /// First address of the range that the next hello reports; `None` for the start of the list.
     next: Option<IpAddr>,
     /// Number of times that the end of the list must still be sent, until new peers have the whole
     /// list.

@@ -11,14 +11,14 @@ use crate::wire::hello::Body;
 
 /// Interval between the challenges to a suspected peer.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(20);
-/// Time from the start of a suspicion in which a loss of frames in the kernel restarts the
+/// Time after the start of a suspicion during which a loss of frames in the kernel restarts the
 /// suspicion.
 const DROPPED_FRAMES_WINDOW: Duration = Duration::from_secs(1);
 /// Time from the start of a suspicion until the peer is declared failed, if no frame of the peer
 /// arrives.
 const FAILURE_DELAY: Duration = Duration::from_millis(40);
-/// Initial value of [`Peer::patience`]: how long a silent peer is challenged if a device replies to
-/// ARP for its address.
+/// Initial value of [`Peer::patience`]: the time for which a silent peer is challenged if a device
+/// replies to ARP for it.
 pub(super) const PROXY_PATIENCE: Duration = Duration::from_secs(1);
 /// Maximum of [`Peer::patience`], which doubles whenever the peer was declared failed by mistake.
 pub(super) const PROXY_PATIENCE_MAX: Duration = Duration::from_secs(60);
@@ -104,7 +104,8 @@ impl ClaimMachine {
         self.peers_due = self.peers.values().filter_map(|peer| peer.deadline(&self.config)).min();
     }
 
-    /// Updates the time of the next check after a frame of a peer has changed that peer's deadline.
+    /// Updates the time of the next check of the peers, after a frame has changed the deadline of
+    /// its sender.
     pub(super) fn update_peers_due(&mut self, name: &str) {
         let due = self.peers.get(name).and_then(|peer| peer.deadline(&self.config));
         self.peers_due = self.peers_due.into_iter().chain(due).min();

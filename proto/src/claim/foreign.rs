@@ -21,7 +21,7 @@ const PROBES: u8 = 3;
 /// Minimum interval between the probes for two units, because 10,000 new addresses must not flood
 /// the segment.
 const UNIT_PROBE_INTERVAL: Duration = Duration::from_millis(1);
-/// How long an address is left to a foreign host before it is probed again.
+/// Time for which an address is left to a foreign host before the address is probed again.
 const CONTEST_WAIT: Duration = Duration::from_secs(10);
 /// Stagger between the candidates for a contested unit: the time that the ARP probes take.
 pub(super) const CONTEST_STAGGER: Duration = Duration::from_secs(1);
@@ -70,8 +70,8 @@ pub(super) struct ConflictState {
     since: Instant,
     at: Instant,
     defended: Option<Instant>,
-    /// Time of the next, postponed address defense, so that the final announcement on the segment
-    /// is this node's.
+    /// Time of the postponed address defense, if any. Because of it, the final announcement on the
+    /// segment is this node's.
     due: Option<Instant>,
 }
 
@@ -80,8 +80,8 @@ pub(super) struct ConflictState {
 pub(super) struct ArpProbes {
     sent: u8,
     pub(super) next: Instant,
-    /// The time `next` is reserved for the probe of this unit, after probes of other units have
-    /// delayed the probe.
+    /// True if the time `next` is reserved for this unit, because the probes of other units have
+    /// delayed its probe.
     slot_reserved: bool,
 }
 
@@ -109,7 +109,7 @@ impl ClaimMachine {
     }
 
     /// Handles a frame in which another host, with the hardware address `mac`, uses an address.
-    /// `announced`: the frame is not a reply to a request of this node.
+    /// `announced` is true if the frame is not a reply to a request of this node.
     pub(super) fn on_foreign_frame(
         &mut self,
         address: IpAddr,
@@ -278,8 +278,8 @@ impl ClaimMachine {
         self.own.dirty.addresses.insert(first);
     }
 
-    /// Ends the conflict about an address that a peer has claimed: the peer has found the address
-    /// free, or has better information.
+    /// Ends the conflict about an address, because a peer has claimed it. The peer has probed the
+    /// address and found it free, or does not regard the address as contested.
     pub(super) fn end_contest(&mut self, address: IpAddr) {
         self.address_conflicts.remove(&address);
         if let Some(state) = self.unit_of.get(&address).and_then(|first| self.units.get_mut(first))
@@ -334,8 +334,8 @@ impl ClaimMachine {
         });
     }
 
-    /// Records a conflict for each address of a failed peer for which a device still replies, so
-    /// that traffic for it may not reach a new owner.
+    /// Records a conflict for each address of a failed peer for which a device still replies.
+    /// Traffic for such an address may therefore not reach the new owner.
     pub(super) fn note_proxied(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get(node) else { return };
         let (mac, addresses) = (peer.mac, peer.proxied.clone());

@@ -25,12 +25,13 @@ const OWNERS_FAST: u32 = 40;
 /// Multiple to which the number of owners is rounded up, so that the hello interval does not change
 /// with each owner.
 const OWNERS_STEP: u32 = 10;
-/// How long this interface remains on standby after a frame of another interface of this node on
-/// the same segment. The time is three hello intervals of an idle node, and a margin.
+/// Time for which this interface remains on standby after a frame of another interface of this node
+/// on the same segment. The time is three hello intervals of an idle node, and a margin.
 const STANDBY_PERIOD: Duration = Duration::from_millis(3_500);
 
-/// Hello interval of this node. Hellos carry a longer interval before it applies. Otherwise
-/// receivers would still expect the shorter one, and one lost frame would look like a node failure.
+/// Hello interval of this node. Before a longer interval applies, hellos already carry it.
+/// Otherwise receivers would still expect the shorter one, and one lost frame would look like a
+/// node failure.
 #[derive(Debug)]
 pub(super) struct HelloInterval {
     /// Interval at which this node sends hellos now.
@@ -46,8 +47,8 @@ impl HelloInterval {
         Self { current: interval, promised: interval, slowing: 0 }
     }
 
-    /// Changes the interval before a hello: to a shorter one at once, to a longer one after
-    /// [`SLOWING_HELLOS`] hellos.
+    /// Changes the interval, before a hello is sent: to a shorter one at once, to a longer one
+    /// after [`SLOWING_HELLOS`] hellos.
     fn change_to(&mut self, wanted: Duration) {
         if wanted <= self.current {
             *self = Self::new(wanted);
@@ -235,7 +236,7 @@ impl ClaimMachine {
     }
 
     /// Releases all addresses and claims none any more. Repeats recent releases now, because this
-    /// machine sends no later frame.
+    /// node sends no later frame on the interface.
     pub(super) fn end(&mut self, now: Instant) {
         self.own.flags.leaving = true;
         let all: Vec<_> = self.own.owned.keys().copied().collect();

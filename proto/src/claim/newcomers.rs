@@ -1,6 +1,6 @@
-//! Admission: a node, or a new epoch of a node, is accepted as a peer only after it has responded
-//! to a challenge. Signed frames can be recorded and replayed; a response to a new random number
-//! cannot. Part of the claim machine of one interface.
+//! Admission of newcomers: a newcomer (a node, or a new epoch of a node) is accepted as a peer only
+//! after it has responded to a challenge. Signed frames can be recorded and replayed; a response to
+//! a new random number cannot. Part of the claim machine of one interface.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Frame};
 
-/// How long a response to a challenge is accepted, and how long a silent newcomer is remembered.
+/// Time for which a response to a challenge is accepted, and for which the state of a silent
+/// newcomer is kept.
 const NEWCOMER_LIFETIME: Duration = Duration::from_secs(1);
-/// Maximum number of newcomers under challenge at once. Frames of further ones are ignored, and
-/// counted in [`ClaimCounters::over_limit`](super::ClaimCounters::over_limit).
+/// Maximum number of newcomers under challenge at once. Frames of further newcomers are ignored,
+/// and counted in [`ClaimCounters::over_limit`](super::ClaimCounters::over_limit).
 const NEWCOMERS_MAX: usize = 256;
 
 /// A node, or a new epoch of a known node, that has not yet responded to a challenge.
@@ -24,10 +25,11 @@ pub(super) struct Newcomer {
     since: Instant,
     challenged: Instant,
     last_frame: Instant,
-    /// Minimum time between two challenges. Doubles with each repeated challenge, because the
-    /// newcomer may not receive this node's frames.
+    /// Minimum time between two challenges. The time doubles with each repeated challenge, because
+    /// the newcomer may not receive this node's frames.
     wait: Duration,
-    /// MAC from which frames with a valid signature came, so that this host is no foreign host.
+    /// Source MAC of the newcomer's frames. Their signatures are valid, so the host with this MAC
+    /// is no foreign host.
     pub(super) mac: Mac,
     /// See [`Peer::accepts`].
     pub(super) accepts: Box<[u32]>,
@@ -75,7 +77,7 @@ impl ClaimMachine {
         let starts_delay = is_alone && !(self.peers.is_empty() && self.own.flags.in_preempt_delay);
         if is_alone {
             // A partition may have healed. This node announces all its addresses again, because no
-            // node can tell which side was cut off from the rest of the network.
+            // node can detect which side was cut off from the rest of the network.
             self.refresh_all(true, now);
         }
         // The new epoch of a node voids the claims and refusals of its previous epoch.
@@ -132,7 +134,7 @@ impl ClaimMachine {
         }
         if let Body::Challenge { .. } | Body::ListRequest = frame.body {
             // A node that sends a request to this node also receives this node's frames, so the
-            // next challenge does not have to wait longer.
+            // time between two challenges need not grow.
             newcomer.wait = LIST_REQUEST_INTERVAL;
         }
         let again = now.since(newcomer.challenged) >= newcomer.wait;

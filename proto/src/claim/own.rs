@@ -17,18 +17,18 @@ use crate::wire::hello::{ADDRESSES_PER_FRAME_MAX, Body, Flags, Frame, ReleaseRea
 /// owner and the claim of the new one. A later move had another cause than the failure: the new
 /// owner was unable to take the address earlier.
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
-/// Delay between a claim or release and the next hello or repeated release, by which peers detect
-/// that the first frame was lost.
+/// Delay from a claim or release to the hello or repeated release that follows. By the second
+/// frame, peers detect that the first one was lost.
 const HELLO_AFTER_CLAIM: Duration = Duration::from_millis(25);
 
 /// Units that must be evaluated again, because something that affects their ownership has changed.
 #[derive(Debug, Default)]
 pub(super) struct DirtyUnits {
     pub(super) all: bool,
-    /// Evaluate all units with a timer: the rank of a peer has changed, and with it perhaps the
-    /// position of this node among the candidates.
+    /// True if all units with a timer must be evaluated, because the rank of a peer has changed,
+    /// and with it perhaps the position of this node among the candidates.
     pub(super) waiting: bool,
-    /// Evaluate the units of these addresses.
+    /// Addresses whose units must be evaluated.
     pub(super) addresses: BTreeSet<IpAddr>,
 }
 
@@ -42,7 +42,7 @@ impl DirtyUnits {
     }
 }
 
-/// Decisions about addresses that are not yet executed and sent to the peers.
+/// Decisions that are not yet executed and sent to the peers, as lists of addresses.
 #[derive(Debug, Default)]
 pub(super) struct PendingDecisions {
     pub(super) take: Vec<IpAddr>,
@@ -76,7 +76,7 @@ pub(super) struct OwnState {
     pub(super) next_hello: Instant,
     pub(super) hello_interval: HelloInterval,
     /// Releases that this node will repeat, because a peer may have claimed the address at the same
-    /// time and must detect that.
+    /// time and must detect that there were two owners.
     pub(super) releases_to_repeat: BTreeMap<IpAddr, ReleaseReason>,
     /// End of the current listen phase; `None` outside of one.
     pub(super) listen_until: Option<Instant>,
@@ -86,8 +86,8 @@ pub(super) struct OwnState {
     /// active on the segment.
     pub(super) standby_until: Option<Instant>,
     pub(super) list_at: Option<Instant>,
-    /// Time at which all owned addresses must be announced again, and whether with the full series
-    /// of announcements.
+    /// Time at which all owned addresses must be announced again, and whether the full series of
+    /// announcements is sent.
     pub(super) refresh: Option<(Instant, bool)>,
     /// Time of the latest repeated announcement of all owned addresses.
     pub(super) refreshed: Option<Instant>,
@@ -136,9 +136,9 @@ impl OwnState {
         if self.owned.is_empty() { 0 } else { self.generation }
     }
 
-    /// Raises the generation, and returns the generations before and after the change. The empty
-    /// set always has generation 0. A peer that missed the latest release therefore still receives
-    /// the complete new set.
+    /// Raises the generation. Returns `before`, which is 0 for a claim after the empty set, and the
+    /// new generation. A peer that missed the latest release therefore still receives the complete
+    /// new set.
     fn next_generation(&mut self, before: u32) -> (u32, u32) {
         self.generation = self.generation.wrapping_add(1).max(1);
         (before, self.generation)
@@ -146,8 +146,8 @@ impl OwnState {
 }
 
 impl ClaimMachine {
-    /// Sends the whole claim set to one peer, or to the group. Schedules a hello if the set is
-    /// empty.
+    /// Sends the whole claim set to one peer, or to the group. If the set is empty, makes a hello
+    /// due at once instead.
     pub(super) fn send_list(&mut self, to: Option<Mac>, now: Instant) {
         let all: Vec<_> = self.own.owned.keys().copied().collect();
         let generation = self.own.stated_generation();

@@ -1,5 +1,5 @@
-//! State of the other speakers on the segment (the peers), and admission of their frames. Owned by
-//! the claim machine of one interface.
+//! State of the other speakers on the segment (the peers), and the check whether their frames are
+//! accepted. Owned by the claim machine of one interface.
 //!
 //! A node, or a new epoch of a node, is accepted as a peer only after it has responded to a
 //! challenge. Signed frames can be recorded and replayed; a response to a new random number cannot.
@@ -16,18 +16,18 @@ use crate::Instant;
 use crate::wire::Mac;
 use crate::wire::hello::{Body, Flags, Frame, ReleaseReason};
 
-/// Minimum interval between list requests to one peer, and between list replies to one peer. Also
-/// the delay before the second challenge to a newcomer.
+/// Minimum interval between requests to one peer for its claim list, and between claim lists that
+/// are sent to one peer. Also the delay before the second challenge to a newcomer.
 pub(super) const LIST_REQUEST_INTERVAL: Duration = Duration::from_millis(40);
-/// How long a returned peer may take to report its current claims. Until then, this node does not
+/// Time within which a returned peer must report its current claims. Until then, this node does not
 /// take the addresses that were saved when the peer was declared failed.
 const SAVED_CLAIMS_LIFETIME: Duration = Duration::from_secs(1);
-/// Interval between list requests to a peer whose hellos do not confirm its claims.
+/// Interval between requests for the claim list of a peer whose hellos do not confirm its claims.
 const LIST_REQUEST_RETRY: Duration = Duration::from_secs(1);
 /// Maximum number of key IDs that are stored as accepted by a peer. No speaker accepts more than
 /// two at a time.
 const ACCEPTS_MAX: usize = 4;
-/// How long the state of a failed peer is kept, counted from its latest frame.
+/// Time for which the state of a failed peer is kept, counted from the peer's latest frame.
 const FAILED_PEER_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Maximum number of stored hardware addresses of one peer.
 const MACS_MAX: usize = 8;
@@ -44,8 +44,8 @@ pub(super) struct Peer {
     /// Addresses that the peer has refused, each with the time until which the peer is no candidate
     /// for it.
     pub(super) refused: BTreeMap<IpAddr, Instant>,
-    /// The peer was declared failed. Its state is kept, so that replayed frames of the peer are
-    /// detected as stale.
+    /// True if the peer was declared failed. Its state is kept, so that replayed frames of the peer
+    /// are detected as stale.
     pub(super) failed: bool,
     pub(super) epoch: u64,
     pub(super) clock: u64,
@@ -53,8 +53,8 @@ pub(super) struct Peer {
     pub(super) last_frame: Instant,
     /// Generation of the peer's claim set as this node knows it; `None` if `claims` is incomplete.
     pub(super) generation: Option<u32>,
-    /// A hello carried the generation of a claim set that this node has not received. The peer may
-    /// change that set before this node receives it.
+    /// True if a hello carried the generation of a claim set that this node has not received. The
+    /// peer may change that set before this node receives it.
     pub(super) missed: bool,
     /// Generation after the peer's latest release; `None` if this node missed an earlier change.
     /// Releases are sent twice, and this value identifies a redundant repeat.
@@ -77,13 +77,13 @@ pub(super) struct Peer {
     pub(super) saved_claims: BTreeSet<IpAddr>,
     /// Time at which the peer returned after it had been declared failed.
     returned_at: Option<Instant>,
-    /// `patience` has already been doubled since the peer was declared failed.
+    /// True if `patience` has already been doubled since the peer was declared failed.
     patience_doubled: bool,
     /// Claims that were saved when the peer was declared failed although a device replied to ARP
     /// for it.
     pub(super) proxied: BTreeSet<IpAddr>,
-    /// How long the silent peer is challenged before it is declared failed, while a device replies
-    /// to ARP for it.
+    /// Time for which the silent peer is challenged before it is declared failed, while a device
+    /// replies to ARP for it.
     pub(super) patience: Duration,
 }
 
@@ -158,8 +158,8 @@ impl Peer {
         self.saved_claims.clear();
     }
 
-    /// Returns the time until which a returned peer counts as the owner of its saved claims, since
-    /// it may never have failed; `None` once it has reported its current claims.
+    /// Returns the time until which a returned peer counts as the owner of its saved claims,
+    /// because it may never have failed; `None` once it has reported its current claims.
     fn saved_claims_until(&self) -> Option<Instant> {
         let is_unreported =
             !self.failed && self.generation.is_none() && !self.saved_claims.is_empty();
@@ -199,8 +199,8 @@ impl Peer {
     /// Returns whether the change or list in a stale frame is still valid, because a newer frame
     /// only overtook it.
     ///
-    /// Valid are the change that directly follows the known claim set, and a part of the list with
-    /// the generation of the newest frame. A generation has one content and is never reused.
+    /// A change is valid if it directly follows the known claim set. A part of a list is valid if
+    /// it has the generation of the newest frame. A generation has one content and is never reused.
     fn is_late(&self, body: &Body) -> bool {
         match body {
             Body::Claim { previous_generation: before, generation, .. }
@@ -217,13 +217,13 @@ impl Peer {
         }
     }
 
-    /// Returns whether the peer's newest frame carries another generation than `generation`. The
-    /// peer then owns addresses that it has added later, so its claims must not be cleared.
+    /// Returns whether the generation in the peer's newest frame differs from `generation`. If so,
+    /// the peer may have claimed further addresses, so its claims must not be cleared.
     pub(super) fn has_newer_generation(&self, generation: u32) -> bool {
         self.stated.is_some_and(|stated| stated != generation)
     }
 
-    /// Stores the generation in a frame, if any.
+    /// Stores in `stated` the generation that a frame carries, if any.
     fn note_generation(&mut self, body: &Body) {
         self.stated = generation(body).or(self.stated);
     }
@@ -374,8 +374,8 @@ impl ClaimMachine {
         peer.clock = frame.clock;
         peer.last_frame = now;
         if has_returned && !std::mem::take(&mut peer.proxied).is_empty() {
-            // The peer was alive all the time, and the ARP replies were its own, so the failure was
-            // a mistake.
+            // The peer was alive all the time, and the ARP replies were its own, so it was declared
+            // failed by mistake.
             peer.double_patience();
         }
         self.compare_clocks(&frame.node, frame.clock, now);
@@ -389,12 +389,12 @@ impl ClaimMachine {
         true
     }
 
-    /// Handles the return of a peer that was declared failed. The peer may have owned all the time
-    /// the addresses that this node took over from it.
+    /// Handles the return of a peer that was declared failed. The peer may never have stopped
+    /// announcing the addresses that this node took over from it.
     ///
     /// If this node has released such an address since, it repeats the release, which the peer may
-    /// not have received. The conflict hold-down ends for addresses that this node left to the
-    /// peer, because the peer announced them.
+    /// not have received. The conflict hold-down ends for the addresses that this node left to the
+    /// peer after the peer had announced them.
     fn repeat_missed_releases(&mut self, node: &str, now: Instant) {
         let Some(peer) = self.peers.get(node) else { return };
         for first in peer.saved_claims.iter().filter_map(|address| self.unit_of.get(address)) {

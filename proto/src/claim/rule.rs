@@ -13,11 +13,11 @@ use crate::Instant;
 use crate::election::{Candidate, Unit, order};
 use crate::wire::hello::{Flags, ReleaseReason};
 
-/// How long an owner that is no longer a candidate keeps a unit that it cannot serve, if no peer
-/// takes the unit.
+/// Time for which an owner that is no longer a candidate keeps a unit that it cannot serve, if no
+/// peer takes the unit.
 const RELEASE_DELAY_NOT_SERVING: Duration = Duration::from_secs(1);
-/// How long an owner that is no longer a candidate keeps a unit that it can still serve, if no peer
-/// takes the unit. The time is longer, because the peers may not know of the change yet.
+/// Time for which an owner that is no longer a candidate keeps a unit that it can still serve, if
+/// no peer takes the unit. The time is longer, because the peers may not know of the change yet.
 const RELEASE_DELAY_SERVING: Duration = Duration::from_secs(10);
 /// Number of conflicts won against one peer after which the order alone decides, because the two
 /// nodes have different views of the ranks.
@@ -25,15 +25,15 @@ const CONFLICTS_WON_MAX: u8 = 3;
 /// A node that yields a unit within this time after taking it enters hold-down.
 const QUICK_YIELD: Duration = Duration::from_secs(5);
 
-/// When this node may take a unit that it does not own.
+/// Time at which this node may take a unit that it does not own.
 enum ClaimTime {
     /// This node may not take the unit.
     Never,
     /// This node may not take the unit before this time, usually the end of the owner's preempt
     /// delay, unless something else changes.
     NotBefore(Instant),
-    /// This node takes the unit after this number of candidates with a better rank. Each of them
-    /// has one stagger of time.
+    /// This number of candidates rank better. This node waits one stagger for each of them before
+    /// it takes the unit.
     After(u32),
 }
 
@@ -155,13 +155,13 @@ impl ClaimMachine {
         let stagger = if state.contested { CONTEST_STAGGER } else { self.stagger() };
         let due = since + stagger * position;
         if now < due {
-            // ARP probes from an earlier turn are outdated; they start again with the next turn.
+            // Earlier ARP probes are outdated. They start again when `due` is reached.
             let pending_claim = state.pending_claim();
             (pending_claim.pending, pending_claim.probes) = (Some((since, due)), None);
             return;
         }
         if state.contested && !self.found_free(state, now) {
-            // This node keeps its turn while it probes.
+            // `since` stays the same while this node probes, so its wait does not start again.
             let next = state.pending_claim().probes.map_or(due, |probes| probes.next);
             state.pending_claim().pending = Some((since, next));
             return;
@@ -300,10 +300,10 @@ impl ClaimMachine {
         self.node_view(&self.config.node, unit.candidate(&self.config.node), unit)
     }
 
-    /// Returns a node with the API facts and flags that rank it for a unit. They are absent if the
-    /// node fails a hard rule that depends on hellos: a peer that is isolated or has refused the
-    /// unit is no candidate. This node remains a candidate even if isolated, because it may be the
-    /// only node left.
+    /// Returns the properties of a node that decide on its rank for a unit. The API facts and flags
+    /// are absent if the node fails a hard rule that depends on hellos: a peer that has failed, is
+    /// isolated or has refused the unit is no candidate. This node remains a candidate even if
+    /// isolated, because it may be the only node left.
     fn node_view<'a>(
         &'a self,
         name: &'a str,

@@ -19,20 +19,22 @@ use crate::wire::hello::{Body, Flags};
 /// Time without a frame of any kind after which this node challenges every peer, and after which it
 /// repeats the challenges.
 const SILENCE: Duration = Duration::from_millis(250);
-/// Number of rounds of challenges, without a frame of any kind, after which this node is isolated:
-/// one second after the latest frame. The limit is a number and not a time, because a node that
-/// stood still must first send challenges and read the frames that have queued up.
+/// Number of times that this node challenges all peers without receiving any frame, before it
+/// declares itself isolated one second after the latest frame. The limit is a count and not a time,
+/// because a node that was stalled must first send challenges and read the frames that have queued
+/// up.
 const CHALLENGE_ROUNDS_MAX: u32 = 3;
-/// Interval between the lists of its claims that an isolated node sends.
+/// Interval at which an isolated node sends the list of its claims.
 const ISOLATED_LIST_INTERVAL: Duration = Duration::from_secs(1);
-/// Length of the window in which the minimum clock offset of a peer is determined. Each minimum
-/// applies for one to two windows, so that slow clock drift does not add up.
+/// Length of the window in which the minimum offset of this node's clock to a peer's clock is
+/// determined. Each minimum applies for one to two windows, so that slow clock drift does not add
+/// up.
 const OFFSET_WINDOW: Duration = Duration::from_secs(30);
-/// How long one peer's evidence that this node has stalled waits for the evidence of a second peer.
-/// Longer than the hello interval of an idle node.
+/// Time for which one peer's evidence that this node has stalled remains valid, while the evidence
+/// of a second peer is awaited. The time is longer than the hello interval of an idle node.
 const VOTE_LIFETIME: Duration = Duration::from_millis(1500);
-/// Number of peers whose clocks must show a stall of this node before it fences itself; with fewer
-/// live peers, all of them.
+/// Number of peers whose clocks must show a stall of this node before it fences itself. If fewer
+/// peers are live, the clocks of all of them must show the stall.
 const VOTES_ENOUGH: usize = 2;
 
 /// Minimum interval between searches for witnesses, however many peers are silent.
@@ -46,7 +48,7 @@ pub(super) struct SelfCheck {
     last_frame: Instant,
     /// Time at which the peers are challenged next, if nothing is received until then.
     next_challenge: Instant,
-    /// Number of rounds of challenges since the latest frame.
+    /// Number of times that all peers were challenged since the latest frame.
     challenge_rounds: u32,
     /// Earliest time of the next search for witnesses.
     next_witness_probe: Instant,
@@ -71,19 +73,20 @@ impl SelfCheck {
 /// previous window. If an offset is far below the minimum, this node's clock stood still.
 ///
 /// The minimum does not yet include frames that this node has just read. Frames that queued up
-/// during a stall are read at one go, and must not lower the minimum with which they are compared.
+/// during a stall are read all at once, and must not lower the minimum with which they are
+/// compared.
 #[derive(Debug)]
 pub(super) struct MinimumOffset {
     current: i128,
     previous: i128,
     since: Instant,
-    /// Minimum over the frames that `current` does not include yet, and the time of the first of
-    /// them.
+    /// Minimum offset of the frames that `current` does not include yet, and the time of the first
+    /// of these frames.
     latest: (i128, Instant),
 }
 
 impl MinimumOffset {
-    /// Starts with the clock value of a frame that has just arrived.
+    /// Creates the minimum from the clock value of a frame that has just arrived.
     pub(super) fn new(clock: u64, now: Instant) -> Self {
         let offset = clock_offset(clock, now);
         Self { current: offset, previous: offset, since: now, latest: (offset, now) }
@@ -115,8 +118,8 @@ fn clock_offset(clock: u64, now: Instant) -> i128 {
 }
 
 impl ClaimMachine {
-    /// Records the arrival of a frame of any kind, which ends isolation. The driver handles the
-    /// frame itself afterwards, because it may be a request for an address of this node.
+    /// Records the arrival of a frame of any kind, which ends isolation. The frame itself is
+    /// handled afterwards, so that a request for an address of this node gets a reply.
     pub(super) fn frame_received(&mut self, now: Instant) {
         self.self_check.last_frame = now;
         self.self_check.next_challenge = now + SILENCE;
@@ -130,15 +133,16 @@ impl ClaimMachine {
     }
 
     /// Returns the time at which to check for silence; `None` if this node does not send, or never
-    /// received a frame of a peer. In the latter case, silence and being alone look the same.
+    /// received a frame of a peer. In the latter case, this node cannot distinguish isolation from
+    /// a segment without peers.
     pub(super) fn self_check_deadline(&self) -> Option<Instant> {
         let is_silent = self.own.keys.is_empty() || self.own.standby_until.is_some();
         let listens = !is_silent && (self.own.flags.isolated || !self.peers.is_empty());
         listens.then_some(self.self_check.next_challenge)
     }
 
-    /// Challenges all peers if no frame is received. If several rounds of challenges bring no
-    /// frame, declares this node isolated.
+    /// Challenges all peers if no frame is received. Declares this node isolated if
+    /// [`CHALLENGE_ROUNDS_MAX`] such attempts bring no frame.
     pub(super) fn check_silence(&mut self, now: Instant) {
         if self.self_check_deadline().is_none_or(|at| now < at) {
             return;

@@ -1,4 +1,4 @@
-//! Claim machines on a simulated segment with a virtual clock: every frame is signed, sent and
+//! Claim machines on a simulated segment with a virtual clock. Every frame is signed, sent and
 //! decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,24 +29,24 @@ struct TestNode {
     machine: ClaimMachine,
     announced: BTreeSet<IpAddr>,
     up: bool,
-    /// All frames from and to the node are lost.
+    /// True if all frames from and to the node are lost.
     partitioned: bool,
     stalled: bool,
-    /// How long the node's clock stood still.
+    /// Time for which the node's clock stood still.
     clock_lag: Duration,
-    /// How far the node's clock is ahead.
+    /// Time by which the node's clock is ahead.
     clock_lead: Duration,
-    /// All frames to the node are lost; frames from the node arrive.
+    /// True if all frames to the node are lost, and frames from the node arrive.
     receives_nothing: bool,
     finished: bool,
-    /// Values of [`Output::TookOver`].
+    /// Values of the node's [`Output::TookOver`] outputs.
     failovers: Vec<Duration>,
     probed: Vec<IpAddr>,
-    /// Number of [`Output::Start`].
+    /// Number of the node's [`Output::Start`] outputs.
     starts: usize,
-    /// Number of [`Output::AnnounceSeries`].
+    /// Number of the node's [`Output::AnnounceSeries`] outputs.
     announce_series: usize,
-    /// Number of [`Output::Defend`].
+    /// Number of the node's [`Output::Defend`] outputs.
     defenses: usize,
     ring: HelloKeyRing,
 }
@@ -82,11 +82,11 @@ struct Segment {
     settings: fn(&mut ClaimConfig),
     /// Selects the frames to lose, by their number.
     is_lost: fn(usize) -> bool,
-    /// Loses every multicast frame.
+    /// True if every multicast frame is lost.
     loses_multicast: bool,
-    /// Simulates a device that replies to ARP for failed nodes.
+    /// True if a device replies to ARP for failed nodes.
     proxy: bool,
-    /// Simulates foreign hosts that reply to the requests of [`Output::ProbeNeighbors`].
+    /// True if foreign hosts reply to the requests of [`Output::ProbeNeighbors`].
     hosts_reply: bool,
     /// For each watched address: the time since which it has no owner, and the longest time without
     /// an owner.
@@ -126,7 +126,7 @@ fn unit(addresses: &[IpAddr], nodes: &[&str]) -> Arc<Unit> {
     })
 }
 
-/// Returns the names of `nodes`, best first for the address.
+/// Returns `nodes` sorted by their order for the address, the best first.
 fn ranked<'a>(nodes: &[&'a str], address: IpAddr) -> Vec<&'a str> {
     let mut nodes = nodes.to_vec();
     nodes.sort_by_key(|name| order(name, address));
@@ -236,18 +236,21 @@ impl Segment {
                     );
                 }
                 Output::Start(address) => {
-                    assert!(node.announced.insert(address), "started an address twice");
+                    assert!(node.announced.insert(address), "a node starts an address twice");
                     node.starts += 1;
                 }
                 Output::AnnounceSeries(address) => {
                     assert!(
                         node.announced.contains(&address),
-                        "announced an address without a start"
+                        "a node announces an address without a start"
                     );
                     node.announce_series += 1;
                 }
                 Output::Stop(address) => {
-                    assert!(node.announced.remove(&address), "stopped an address without a start")
+                    assert!(
+                        node.announced.remove(&address),
+                        "a node stops an address without a start"
+                    )
                 }
                 Output::LivenessProbe { mac, .. } => {
                     if self.proxy {
@@ -257,7 +260,7 @@ impl Segment {
                 Output::Defend(address) => {
                     assert!(
                         node.announced.contains(&address),
-                        "defended an address without a start"
+                        "a node defends an address without a start"
                     );
                     node.defenses += 1;
                 }
@@ -334,7 +337,7 @@ impl Segment {
                     let deadline = self.nodes[index].machine.deadline();
                     assert!(
                         deadline.is_none_or(|at| at > now),
-                        "the machine requests a past deadline: {deadline:?}"
+                        "the claim machine requests a past deadline: {deadline:?}"
                     );
                     self.handle_outputs(index);
                 }

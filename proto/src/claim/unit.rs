@@ -10,8 +10,9 @@ use crate::Instant;
 use crate::election::{Candidate, NO_SOFT_RULES, Rank, SoftRules, Unit, order, rank, soft_rules};
 use crate::wire::hello::Flags;
 
-/// Minimum interval between announcements of a unit against a peer that claims it and does not
-/// yield, and between repeated claims after the first few (DEFEND_INTERVAL of RFC 5227).
+/// Minimum interval at which an owner announces its unit again while a peer claims the unit and
+/// does not yield. After the first few conflicts, also the minimum interval of repeated claims
+/// (DEFEND_INTERVAL of RFC 5227).
 pub(super) const CONFLICT_INTERVAL: Duration = Duration::from_secs(10);
 /// Length of a first hold-down after yielding. Each further hold-down doubles the length.
 const HOLD_DOWN_MIN: Duration = Duration::from_secs(10);
@@ -25,14 +26,15 @@ const HOLD_DOWN_MEMORY: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct UnitState {
     pub(super) unit: Arc<Unit>,
-    /// Any node, this one or another, has owned the unit since the unit appeared on this node.
+    /// True if any node has owned the unit since the unit appeared on this node.
     pub(super) was_owned: bool,
-    /// This node is the owner, or was the most recent one.
+    /// True if this node is the owner, or was the most recent owner.
     pub(super) owned_last: bool,
-    /// A foreign host used an address of the unit when the address was most recently probed, so a
-    /// new owner probes first.
+    /// True if a foreign host used an address of the unit when the address was most recently
+    /// probed. A candidate then probes the addresses before it takes the unit.
     pub(super) contested: bool,
-    /// Pending claim, hold-downs and recent moves; `None`, the normal case, if there are none.
+    /// Pending claim, hold-downs and recent moves; `None` if there are none, which is the usual
+    /// case.
     pub(super) pending_claim: Option<Box<PendingClaim>>,
 }
 
@@ -46,7 +48,8 @@ pub(super) struct PendingClaim {
     pub(super) release_at: Option<Instant>,
     /// Number of conflicts won against each peer that claims the unit while this node owns it.
     pub(super) conflicts_won: BTreeMap<Box<str>, u8>,
-    /// Time of the latest announcement of the unit's addresses because of a conflict.
+    /// Time at which this node most recently announced the unit's addresses because a peer claimed
+    /// them.
     pub(super) defended: Option<Instant>,
     /// End of the hold-down after yielding to a live owner, and the situation in which this node
     /// yielded. A change of the situation ends the hold-down early.
@@ -63,7 +66,7 @@ pub(super) struct PendingClaim {
     pub(super) probes: Option<ArpProbes>,
     /// Times of the unit's recent moves, ascending.
     pub(super) moves: Vec<Instant>,
-    /// Time at which `ClaimMachine::timers` has an entry for the unit, if any.
+    /// Time of the unit's entry in `ClaimMachine::timers`, if there is one.
     pub(super) timer: Option<Instant>,
 }
 
@@ -71,7 +74,7 @@ pub(super) struct PendingClaim {
 /// rules of a node that is no candidate are `None`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct YieldSituation {
-    /// The other owner had a different view of which of the two nodes ranks better.
+    /// True if this node and the other owner had different views of which of the two ranks better.
     pub(super) differs: bool,
     /// Soft rules that applied to this node.
     pub(super) this_node: Option<SoftRules>,
@@ -81,12 +84,12 @@ pub(super) struct YieldSituation {
 
 impl YieldSituation {
     /// Returns whether the situation has changed so much that this node may take the unit back
-    /// without the risk of flapping.
+    /// without the risk that the unit moves again and again.
     ///
     /// The situation has changed if the owner is no longer a candidate. In the `first` hold-down,
-    /// it has also changed if more soft rules apply to the owner, or fewer to this node. Fewer
-    /// rules for this node do not count if the views differ, because an owner with a different view
-    /// would not yield.
+    /// it has also changed if worse soft rules apply to the owner than before, or less severe ones
+    /// to this node. The latter does not count if the views differ, because an owner with a
+    /// different view would not yield.
     pub(super) fn is_over(
         self,
         this_node: &NodeView<'_>,
@@ -123,8 +126,8 @@ impl PendingClaim {
         self.hold_down = Some((now + wait, yielded));
     }
 
-    /// Returns the situation in which the current hold-down began, and whether no other hold-down
-    /// came shortly before it.
+    /// Returns the situation in which the current hold-down began, and true if no other hold-down
+    /// came shortly before it; `None` without a hold-down.
     pub(super) fn yielded(&self) -> Option<(YieldSituation, bool)> {
         let first = self.latest_hold_down.is_some_and(|(_, wait)| wait == HOLD_DOWN_MIN);
         self.hold_down.map(|(_, then)| (then, first))
@@ -149,8 +152,8 @@ impl UnitState {
     }
 }
 
-/// A node in relation to a unit. `candidate` contains the node's API facts and flags if the node
-/// passes every hard rule.
+/// Properties of a node that decide on its rank for a unit. `candidate` contains the node's API
+/// facts and flags, or is `None` if the node fails a hard rule.
 #[derive(Clone, Copy)]
 pub(super) struct NodeView<'a> {
     pub(super) name: &'a str,
@@ -162,8 +165,8 @@ pub(super) struct NodeView<'a> {
 
 impl NodeView<'_> {
     /// Returns the sort key of a node; a lower key is better. Nodes that are no candidates sort
-    /// after all candidates, by the order alone. `count_preempt_delay`: a running preempt delay
-    /// makes the key worse.
+    /// after all candidates, by the order alone. If `count_preempt_delay` is true, a running
+    /// preempt delay of the node makes the key worse.
     pub(super) fn sort_key(
         &self,
         unit: &Unit,
@@ -179,8 +182,8 @@ impl NodeView<'_> {
         }
     }
 
-    /// Returns the sort key of a node without API facts: from the state that the node itself
-    /// reports, and from the order.
+    /// Returns the sort key of a node without API facts. The key depends only on the state that the
+    /// node itself reports, and on the order.
     pub(super) fn self_reported_key(&self) -> (Option<u128>, Option<Rank>) {
         let without_api_facts =
             |candidate: &Candidate| Candidate { order: candidate.order, ..Candidate::default() };
@@ -200,14 +203,14 @@ impl NodeView<'_> {
         self.candidate.map(|(candidate, flags)| soft_rules(candidate, flags, self.failing))
     }
 
-    /// Returns whether `self` may take the unit from its live `owner`. `delay_runs`: the
+    /// Returns whether `self` may take the unit from its live `owner`. `delay_runs` is true if the
     /// owner's preempt delay for the unit is running.
     ///
     /// Three kinds of nodes are restricted: a node in preempt delay, a node to which any soft rule
-    /// applies, and every node while `delay_runs`. Such a node takes the unit only if less severe
-    /// soft rules apply to it than to the owner, or if the owner is no candidate. A returning node
-    /// must not move a unit that works. The order alone must not move a unit where no node is
-    /// healthy.
+    /// applies, and every node if `delay_runs` is true. Such a node takes the unit only if less
+    /// severe soft rules apply to it than to the owner, or if the owner is no candidate. A
+    /// returning node must not move a unit that works. The order alone must not move a unit where
+    /// no node is healthy.
     pub(super) fn may_take_from(&self, owner: &Self, unit: &Unit, delay_runs: bool) -> bool {
         self.sort_key(unit, false) < owner.sort_key(unit, false)
             && (!(delay_runs

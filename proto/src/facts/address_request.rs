@@ -2,7 +2,8 @@
 //! `spec.loadBalancerIP`. Pure; used by the decoder of Services.
 //!
 //! Each annotation may have one of three prefixes ([`ANNOTATION_PREFIXES`]). If a Service has the
-//! annotation with several prefixes, FerroLB uses the first one in this list that is not empty.
+//! annotation with several prefixes, FerroLB uses the annotation with the first prefix in this list
+//! whose value is not empty.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -46,18 +47,18 @@ pub struct AddressRequest {
     pub sharing_key: Option<Box<str>>,
     /// The requested `ipMode`, which overrides the pool's `spec.ipMode`.
     pub ip_mode: Option<IpMode>,
-    /// Whether the addresses are announced although the mode is `Proxy`.
+    /// True if the addresses are announced although the mode is `Proxy`.
     pub announce_in_proxy_mode: bool,
-    /// Why the request is invalid (the first reason), or `None`. The other fields contain the valid
-    /// parts of the request.
+    /// The reason why the request is invalid (the first reason), or `None`. The other fields
+    /// contain the valid parts of the request.
     pub problem: Option<Box<AddressRequestProblem>>,
 }
 
-/// Why a request is invalid. The messages are for the author of the Service.
+/// The reason why a request is invalid. The messages are for the author of the Service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRequestProblem {
-    /// `spec.loadBalancerIP` and the annotation are both set, which is invalid even for equal
-    /// values.
+    /// `spec.loadBalancerIP` and the annotation `loadBalancerIPs` are both set, which is invalid
+    /// even for equal values.
     #[error(
         "spec.loadBalancerIP and annotation {0} are both set: remove spec.loadBalancerIP, which is deprecated"
     )]
@@ -193,8 +194,8 @@ impl AddressRequest {
     }
 }
 
-/// Returns the full name and the value of an annotation, with the first of [`ANNOTATION_PREFIXES`]
-/// for which the value is not empty.
+/// Returns the full name and the value of an annotation. Its prefix is the first of
+/// [`ANNOTATION_PREFIXES`] for which the value is not empty.
 fn annotation_value<'a>(
     annotations: &'a BTreeMap<String, String>,
     name: &str,
@@ -231,7 +232,7 @@ fn is_object_name(text: &str) -> bool {
     text.len() <= OBJECT_NAME_MAX && text.split('.').all(label)
 }
 
-/// Returns the beginning of a text, as error messages repeat it.
+/// Returns the beginning of an invalid text, for use in an error message.
 pub(super) fn truncated(text: &str) -> String {
     text.chars().take(QUOTED_CHARS_MAX).collect()
 }
@@ -341,7 +342,10 @@ mod tests {
         for (annotations, deprecated, families, reason) in cases {
             let request = request(annotations, deprecated, families);
             let problem = request.problem.as_ref().map(ToString::to_string).unwrap_or_default();
-            assert!(problem.contains(reason), "{annotations:?}: {problem}");
+            assert!(
+                problem.contains(reason),
+                "the problem of {annotations:?} contains {reason:?}: {problem}"
+            );
             assert_eq!(requested_addresses(&request), <[&str; 0]>::default());
         }
     }
@@ -358,7 +362,7 @@ mod tests {
             assert_eq!(
                 (request.ip_mode, request.announce_in_proxy_mode, request.problem),
                 (mode, announce, None),
-                "{text}"
+                "the annotation is {text:?}"
             );
         }
         let long = "x".repeat(100_000);
@@ -367,14 +371,14 @@ mod tests {
                 request(&[(IP_MODE_ANNOTATION, bad)], None, &V4).problem.unwrap().to_string();
             assert!(
                 problem.contains("write VIP, Proxy or Proxy,announce") && problem.len() < 200,
-                "{problem}"
+                "the message is short and lists the valid values: {problem}"
             );
         }
         let addresses = request(&[("ferrolb.io/loadBalancerIPs", &long)], None, &V4)
             .problem
             .unwrap()
             .to_string();
-        assert!(addresses.len() < 250, "{addresses}");
+        assert!(addresses.len() < 250, "the message is short: {addresses}");
     }
 
     #[test]
@@ -411,9 +415,12 @@ mod tests {
             let problem = pool(text).problem.unwrap().to_string();
             assert!(
                 problem.contains("annotation ferrolb.io/address-pool: \"") && problem.len() < 250,
-                "{problem}"
+                "the message is short and names the annotation: {problem}"
             );
-            assert!(!problem.contains('\n') && pool(text).pool.is_none(), "{problem}");
+            assert!(
+                !problem.contains('\n') && pool(text).pool.is_none(),
+                "the message is one line: {problem}"
+            );
         }
     }
 }

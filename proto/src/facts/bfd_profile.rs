@@ -14,8 +14,8 @@ const INTERVALS: std::ops::RangeInclusive<u32> = 10..=60_000;
 /// Valid numbers of consecutive missing packets after which a BFD session is down.
 const MULTIPLIERS: std::ops::RangeInclusive<u32> = 2..=255;
 
-/// Why a BFDProfile is invalid. BGP sessions of peers that name an invalid BFDProfile run without
-/// BFD.
+/// The reason why a BFDProfile is invalid. BGP sessions of peers that name an invalid BFDProfile
+/// run without BFD.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BfdProfileProblem {
     /// The value of a field is out of its range.
@@ -139,8 +139,8 @@ mod tests {
             (json!({"passiveMode": true}), "spec.passiveMode: GoBGP's BFD"),
             (json!({"minimumTtl": 200}), "spec.minimumTtl: GoBGP's BFD"),
         ] {
-            let problem = of(spec.clone()).expect_err("a problem");
-            assert!(problem.contains(why), "{spec}: {problem}");
+            let problem = of(spec.clone()).expect_err("the profile is invalid");
+            assert!(problem.contains(why), "the problem of {spec} contains {why:?}: {problem}");
         }
     }
 }

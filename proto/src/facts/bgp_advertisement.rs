@@ -20,7 +20,7 @@ pub enum CommunityRef {
     Name(Box<str>),
 }
 
-/// Why a BGPAdvertisement is invalid, whatever the other objects contain. An invalid
+/// The reason why a BGPAdvertisement by itself is invalid, independent of other objects. An invalid
 /// BGPAdvertisement advertises nothing and does not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BgpAdvertisementProblem {
@@ -79,7 +79,7 @@ pub struct BgpAdvertisement {
     pool_selectors: Vec<Selector>,
     node_selectors: Vec<Selector>,
     service_selectors: Vec<Selector>,
-    /// Why the advertisement is invalid, or `None`.
+    /// The reason why the advertisement is invalid, or `None`.
     pub problem: Option<BgpAdvertisementProblem>,
     /// The status as read from the API server.
     pub status: ObservedStatus<api::BGPAdvertisementStatus>,
@@ -225,7 +225,7 @@ mod tests {
             assert!(
                 ad.selects_peer("tor")
                     && ad.selects_service(|| unreachable!(
-                        "labels are not needed without Service selectors"
+                        "an advertisement without Service selectors needs no labels"
                     ))
             );
             assert_eq!(
@@ -286,7 +286,7 @@ mod tests {
             let problem = ad.problem.as_ref().expect("a problem").to_string();
             assert!(
                 problem.contains(why) && !ad.selects_pool(&pool("a", "x")),
-                "{spec}: {problem}"
+                "the problem of {spec} contains {why:?}, and no pool is selected: {problem}"
             );
         }
     }

@@ -14,17 +14,17 @@ use crate::api::{self, BGPPeerSpec, DynamicAsn};
 const HOLD_TIME: Duration = Duration::from_secs(90);
 /// The shortest valid hold time (RFC 4271 section 4.2).
 const HOLD_TIME_MIN: Duration = Duration::from_secs(3);
-/// The longest timer, in seconds: timers are whole seconds in 16 bits.
+/// The longest timer, in seconds: BGP stores timers as whole seconds in 16 bits.
 const SECONDS_MAX: u64 = 65_535;
 /// The default time between two attempts to open a BGP session.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// The longest password of TCP-MD5 (`TCP_MD5SIG_MAXKEYLEN`), in bytes.
 pub const PASSWORD_MAX: usize = 80;
-/// The most digits of a number in a duration. Longer numbers are no meaningful time.
+/// The largest number of digits of a number in a duration. Longer numbers are no meaningful times.
 const DURATION_DIGITS_MAX: usize = 9;
 
-/// Why a BGPPeer is invalid, whatever the other objects contain. An invalid BGPPeer has no sessions
-/// and does not affect the others.
+/// The reason why a BGPPeer by itself is invalid, independent of other objects. An invalid BGPPeer
+/// has no sessions and does not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BgpPeerProblem {
     /// `myASN` is 0.
@@ -100,7 +100,7 @@ pub enum BgpPeerProblem {
 pub enum PeerAsn {
     /// The AS that has this number.
     Number(u32),
-    /// Any AS but that of the nodes; the router sends the number.
+    /// Any AS except that of the nodes. The router sends its AS number when the session opens.
     External,
 }
 
@@ -337,9 +337,9 @@ fn time(
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-/// Returns a duration in Go's notation as seconds, rounded as MetalLB rounds. Returns `None` for
-/// texts with signs or long numbers, because kube's parser accepts any number and panics for values
-/// that Rust's `Duration` cannot hold.
+/// Parses a duration in Go's notation, and returns it in whole seconds, rounded as in MetalLB.
+/// Returns `None` for texts with signs or long numbers, because kube's parser accepts any number
+/// and panics for values that Rust's `Duration` cannot hold.
 fn seconds(text: &str) -> Option<u64> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
     let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max();

@@ -16,7 +16,7 @@ pub enum CommunityValue {
     Large(u32, u32, u32),
 }
 
-/// The error of a text that is not a community value.
+/// The error for a text that is not a community value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write A:B with numbers up to 65535, or large:A:B:C with numbers up to 4294967295")]
 pub struct CommunityError;
@@ -45,7 +45,7 @@ impl fmt::Display for CommunityValue {
     }
 }
 
-/// Why a Community is invalid, whatever the other objects contain.
+/// The reason why a Community by itself is invalid, independent of other objects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommunityProblem {
     /// An entry has no name.
@@ -76,8 +76,8 @@ pub struct Community {
     pub generation: i64,
     /// The value of each name. Invalid entries are left out.
     pub aliases: BTreeMap<Box<str>, CommunityValue>,
-    /// Why the Community is invalid (the first reason), or `None`. The valid entries are used
-    /// nevertheless.
+    /// The reason why the Community is invalid (the first reason), or `None`. The valid entries are
+    /// used nevertheless.
     pub problem: Option<CommunityProblem>,
     /// The status as read from the API server.
     pub status: ObservedStatus<api::CommunityStatus>,
@@ -146,7 +146,10 @@ mod tests {
         for (entries, why) in cases {
             let problem =
                 community(entries).problem.map(|problem| problem.to_string()).unwrap_or_default();
-            assert!(problem.contains(why), "{entries:?}: {problem}");
+            assert!(
+                problem.contains(why),
+                "the problem of {entries:?} contains {why:?}: {problem}"
+            );
         }
     }
 }

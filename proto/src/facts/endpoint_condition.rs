@@ -23,8 +23,8 @@ pub enum EndpointCondition {
     Serving,
 }
 
-/// Why the annotation [`ENDPOINT_CONDITION_ANNOTATION`] is invalid. The message is for the author
-/// of the Service.
+/// The reason why the annotation [`ENDPOINT_CONDITION_ANNOTATION`] is invalid. The message is for
+/// the author of the Service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "annotation {ENDPOINT_CONDITION_ANNOTATION}: {0:?} is not valid: write ready or serving, or remove it"
@@ -81,7 +81,7 @@ mod tests {
             ("", EndpointCondition::ReadyOrTerminating),
             (" ", EndpointCondition::ReadyOrTerminating),
         ] {
-            assert_eq!(read(text), (expect, None), "{text:?}");
+            assert_eq!(read(text), (expect, None), "the annotation is {text:?}");
         }
         assert_eq!(EndpointCondition::read(None), (EndpointCondition::ReadyOrTerminating, None));
         let (condition, problem) = read("Ready");

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{EndpointConditionProblem, HealthCheckProblem};
 
-/// Why an annotation about endpoints is invalid.
+/// The reason why an annotation about endpoints is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointProblem<'a> {
     /// The annotation `ferrolb.io/endpoint-condition` is invalid.

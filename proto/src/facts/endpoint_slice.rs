@@ -77,14 +77,14 @@ pub struct Endpoint {
 pub struct EndpointAddress {
     /// The first entry of the endpoint's `addresses`. All entries belong to the same pod.
     pub address: IpAddr,
-    /// The index of the endpoint in [`EndpointSlice::endpoints`].
+    /// The index of the address's endpoint in [`EndpointSlice::endpoints`].
     pub endpoint: usize,
 }
 
 impl EndpointAddress {
-    /// Returns whether a health check may connect to this address from the node's network. The
-    /// author of an EndpointSlice must not reach the node itself through the speaker, nor
-    /// link-local services such as a cloud's metadata server.
+    /// Returns whether a health check may connect to this address from the node's network. Returns
+    /// false for loopback and link-local addresses, so that the author of an EndpointSlice cannot
+    /// make the speaker connect to the node itself or to a cloud's metadata server.
     #[must_use]
     pub const fn may_be_probed(&self) -> bool {
         let local = match self.address.to_canonical() {
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(
             slice.endpoints.len(),
             3,
-            "one entry for node a, one without a node, one for node b"
+            "node a, node b and the endpoint without a node have one entry each"
         );
     }
 
@@ -277,10 +277,10 @@ mod tests {
             "::ffff:169.254.169.254",
             "::ffff:0.0.0.0",
         ] {
-            assert!(!may_be_probed(refused), "{refused}");
+            assert!(!may_be_probed(refused), "a health check must not connect to {refused}");
         }
         for allowed in ["10.244.1.9", "192.0.2.1", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1"] {
-            assert!(may_be_probed(allowed), "{allowed}");
+            assert!(may_be_probed(allowed), "a health check may connect to {allowed}");
         }
     }
 
@@ -294,7 +294,7 @@ mod tests {
             assert_eq!(
                 slice.endpoint_addresses,
                 [],
-                "{kind:?}: a text that is no address is ignored"
+                "a text that is no address is ignored for addressType {kind:?}"
             );
             slice.endpoints.iter().map(|endpoint| endpoint.family).collect::<Vec<_>>()
         };
@@ -305,6 +305,6 @@ mod tests {
 
     #[test]
     fn an_endpoint_takes_at_most_24_bytes() {
-        assert!(size_of::<Endpoint>() <= 24, "{}", size_of::<Endpoint>());
+        assert!(size_of::<Endpoint>() <= 24, "an Endpoint takes {} bytes", size_of::<Endpoint>());
     }
 }

@@ -69,8 +69,8 @@ pub enum CheckPort {
     Named(Box<str>),
 }
 
-/// Why the annotation [`HEALTH_CHECK_ANNOTATION`] is invalid. The messages are for the author of
-/// the Service.
+/// The reason why the annotation [`HEALTH_CHECK_ANNOTATION`] is invalid. The messages are for the
+/// author of the Service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HealthCheckProblem {
     /// The kind is neither `tcp` nor `http`.

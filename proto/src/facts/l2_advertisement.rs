@@ -9,7 +9,7 @@ use super::selectors::{any_matches, decode};
 use super::{ObservedStatus, Pool};
 use crate::api;
 
-/// Why an L2Advertisement is invalid, whatever the other objects contain.
+/// The reason why an L2Advertisement by itself is invalid, independent of other objects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum L2AdvertisementProblem {
     /// A selector is invalid.
@@ -37,15 +37,15 @@ pub struct L2Advertisement {
     service_selectors: Vec<Selector>,
     preferences: Vec<(u32, Selector)>,
     interfaces: Vec<String>,
-    /// Why the advertisement is invalid (one reason), or `None`. An invalid advertisement announces
-    /// nothing.
+    /// The reason why the advertisement is invalid (one reason), or `None`. An invalid
+    /// advertisement announces nothing.
     pub problem: Option<L2AdvertisementProblem>,
     /// The status as read from the API server.
     pub status: ObservedStatus<api::L2AdvertisementStatus>,
 }
 
 impl L2Advertisement {
-    /// Returns whether the advertisement announces this pool.
+    /// Returns whether the advertisement allows nodes to announce addresses of this pool.
     #[must_use]
     pub fn selects_pool(&self, pool: &Pool) -> bool {
         let all = self.pools.is_empty() && self.pool_selectors.is_empty();
@@ -61,8 +61,8 @@ impl L2Advertisement {
         self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
     }
 
-    /// Returns whether the advertisement announces a Service with these labels. `labels` is called
-    /// only if the advertisement has Service selectors.
+    /// Returns whether the advertisement allows nodes to announce a Service with these labels.
+    /// `labels` is called only if the advertisement has Service selectors.
     #[must_use]
     pub fn selects_service(&self, labels: impl FnOnce() -> BTreeMap<String, String>) -> bool {
         self.service_selectors.is_empty() || any_matches(&self.service_selectors, &labels())
@@ -75,7 +75,7 @@ impl L2Advertisement {
         matching.fold(0, |sum, (weight, _)| sum.saturating_add(*weight))
     }
 
-    /// Returns whether the advertisement announces on the interface of this name.
+    /// Returns whether the advertisement allows announcements on the interface of this name.
     #[must_use]
     pub fn selects_interface(&self, name: &str) -> bool {
         self.interfaces.is_empty() || self.names_interface(name)
@@ -188,18 +188,20 @@ mod tests {
             (labels("edge", ""), true),
             (labels("tier", "db"), false),
         ] {
-            assert_eq!(ad.selects_service(|| given.clone()), selected, "{given:?}");
+            assert_eq!(
+                ad.selects_service(|| given.clone()),
+                selected,
+                "the Service has the labels {given:?}"
+            );
         }
         for (given, sum) in
             [(labels("rack", "a"), 15), (labels("rack", "b"), 5), (BTreeMap::new(), 0)]
         {
-            assert_eq!(ad.preference(&given), sum, "{given:?}");
+            assert_eq!(ad.preference(&given), sum, "the node has the labels {given:?}");
         }
-        assert!(
-            advertisement(json!({})).selects_service(|| unreachable!(
-                "labels are not needed without Service selectors"
-            ))
-        );
+        assert!(advertisement(json!({})).selects_service(|| unreachable!(
+            "an advertisement without Service selectors needs no labels"
+        )));
     }
 
     #[test]
@@ -216,7 +218,7 @@ mod tests {
             let field_name = format!("spec.{field}:");
             assert!(
                 matches!(&ad.problem, Some(L2AdvertisementProblem::Selector(why)) if why.starts_with(&field_name)),
-                "{:?}",
+                "the problem names the field: {:?}",
                 ad.problem
             );
             assert!(!ad.selects_pool(&pool("a", "x")));

@@ -12,15 +12,15 @@ use serde::{Deserialize, Deserializer};
 use super::endpoint_slice::SERVICE_NAME_LABEL;
 use super::node::EXCLUDE_LABEL;
 
-/// The memory that the labels of an object, or the selector of a Service, may take. Kubernetes
-/// limits the size of each label but not their number: a Service may have 150,000. Labels beyond
-/// this limit, in the order of their keys, are ignored. The object is still decoded: if a Service
-/// were skipped, its address would become free.
+/// The memory that the labels of an object, or the selector of a Service, may take, in bytes.
+/// Kubernetes limits the size of each label but not their number: a Service may have 150,000.
+/// Labels beyond this limit, in the order of their keys, are ignored. The object is still decoded:
+/// if a Service were skipped, its address would become free.
 const LABELS_BYTES_MAX: usize = 32 * 1024;
-/// Labels that are decoded even beyond [`LABELS_BYTES_MAX`]: the name of an EndpointSlice's
-/// Service, and the exclude label of a Node.
+/// Labels that are decoded even beyond [`LABELS_BYTES_MAX`]: the label with the name of an
+/// EndpointSlice's Service, and the exclude label of a Node.
 const REQUIRED_LABELS: [&str; 2] = [SERVICE_NAME_LABEL, EXCLUDE_LABEL];
-/// The memory that a label takes in addition to the bytes of its key and its value.
+/// The memory that a label takes in addition to its key and its value, in bytes.
 const LABEL_OVERHEAD_BYTES: usize = 64;
 
 #[derive(Deserialize, Default)]

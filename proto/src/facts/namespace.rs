@@ -1,4 +1,4 @@
-//! The fact of a Namespace: its labels, which pools select.
+//! The fact of a Namespace: its labels, by which pools select namespaces.
 
 use std::collections::BTreeMap;
 

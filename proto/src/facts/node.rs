@@ -96,17 +96,17 @@ pub struct Node {
     pub internal_addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`: the ranges of pod addresses, if the network plugin uses them.
     pub pod_cidrs: Vec<AddressRange>,
-    /// Condition `Ready` is `True`.
+    /// True if the condition `Ready` is `True`.
     pub ready: bool,
-    /// Condition `Ready` is `Unknown`: the kubelet has stopped reporting, so the other fields of
-    /// the status may be stale.
+    /// True if the condition `Ready` is `Unknown`: the kubelet has stopped reporting, so the other
+    /// fields of the status may be stale.
     pub ready_unknown: bool,
-    /// `spec.unschedulable` (a cordon).
+    /// `spec.unschedulable`: true after `kubectl cordon`.
     pub cordoned: bool,
-    /// Condition `NetworkUnavailable` is `True`, or the out-of-service taint is present: the node
-    /// cannot carry traffic.
+    /// True if the condition `NetworkUnavailable` is `True`, or if the out-of-service taint is
+    /// present: the node cannot carry traffic.
     pub unreachable: bool,
-    /// The label `node.kubernetes.io/exclude-from-external-load-balancers` is present.
+    /// True if the label `node.kubernetes.io/exclude-from-external-load-balancers` is present.
     pub excluded: bool,
     /// The cause of the node's announcement drain, or `None`. Only the node's own speaker uses this
     /// field; its hellos report the drain to the other speakers.
@@ -216,7 +216,7 @@ mod tests {
             assert_eq!(
                 drain(annotations.clone(), taints.clone()),
                 expect,
-                "{annotations} {taints}"
+                "the Node has the annotations {annotations} and the taints {taints}"
             );
         }
     }

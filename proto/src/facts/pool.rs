@@ -10,8 +10,8 @@ use super::selectors::{any_matches, decode as read_selectors};
 use crate::api::{self, IpMode};
 use crate::range::{AddressRange, ParseRangeError};
 
-/// Why a pool is invalid, whatever the other objects contain. An invalid pool is not used and does
-/// not affect the others.
+/// The reason why a pool by itself is invalid, independent of other objects. An invalid pool is not
+/// used and does not affect the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolProblem {
     /// `spec.addresses` is empty.
@@ -120,7 +120,7 @@ pub struct Pool {
     pub ip_mode: IpMode,
     /// `spec.serviceAllocation`; `None` if the pool is for all Services.
     pub allocation: Option<ServiceRestriction>,
-    /// Why the pool is invalid, or `None`.
+    /// The reason why the pool is invalid, or `None`.
     pub problem: Option<PoolProblem>,
     /// The status as read from the API server.
     pub status: ObservedStatus<api::IPAddressPoolStatus>,
@@ -149,7 +149,8 @@ impl From<api::IPAddressPoolObject> for Pool {
     }
 }
 
-/// Special-purpose networks (RFC 6890), at whose addresses no other host can reach a Service.
+/// Special-purpose networks (RFC 6890). No other host can reach a Service at an address in one of
+/// them.
 const SPECIAL_NETWORKS: [(IpAddr, u8); 8] = [
     (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8),
     (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
@@ -225,7 +226,7 @@ mod tests {
             let pool = pool(addresses, exclude);
             assert!(
                 pool.problem.as_ref().is_some_and(|p| p.to_string().contains(reason)),
-                "{addresses:?}: {:?}",
+                "the problem of {addresses:?} contains {reason:?}: {:?}",
                 pool.problem
             );
             assert_eq!(pool.ranges, []);
@@ -252,7 +253,10 @@ mod tests {
         ];
         for text in special {
             let problem = pool(&[text], &[]).problem;
-            assert!(matches!(problem, Some(PoolProblem::Special(..))), "{text}: {problem:?}");
+            assert!(
+                matches!(problem, Some(PoolProblem::Special(..))),
+                "{text} contains unusable addresses: {problem:?}"
+            );
         }
         let why = pool(&["127.0.0.5"], &[])
             .problem
@@ -262,7 +266,7 @@ mod tests {
             why.starts_with(
                 "spec.addresses: 127.0.0.5 overlaps 127.0.0.0-127.255.255.255: remove "
             ),
-            "{why}"
+            "the message names both ranges: {why}"
         );
         for text in [
             "1.0.0.0/8",
@@ -273,7 +277,7 @@ mod tests {
             "fd00::/8",
             "::2",
         ] {
-            assert_eq!(pool(&[text], &[]).problem, None, "{text}");
+            assert_eq!(pool(&[text], &[]).problem, None, "{text} is valid");
         }
     }
 
@@ -314,7 +318,7 @@ mod tests {
         let none = allocation(json!({"namespaceSelectors": [{"matchLabels": {"team": "nobody"}}]}));
         assert!(
             !allows(&none, "y", "b", ""),
-            "selectors without a matching namespace allow no Service"
+            "without a matching namespace, no Service is allowed"
         );
         let both = allocation(
             json!({"namespaces": ["x"], "serviceSelectors": [{"matchLabels": {"team": "s"}}, {"matchLabels": {"team": "t"}}]}),
@@ -331,6 +335,9 @@ mod tests {
         let bad =
             json!({"serviceSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]});
         let why = allocation(bad).problem.map(|problem| problem.to_string()).unwrap_or_default();
-        assert!(why.starts_with("spec.serviceAllocation.serviceSelectors: "), "{why}");
+        assert!(
+            why.starts_with("spec.serviceAllocation.serviceSelectors: "),
+            "the message names the field: {why}"
+        );
     }
 }

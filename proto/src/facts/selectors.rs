@@ -1,5 +1,5 @@
-//! Label selectors in custom resources. A field holds a list of selectors, of which at least one
-//! must match.
+//! Label selectors in custom resources. A field holds a list of selectors. An object is selected if
+//! at least one of them matches.
 //!
 //! A selector is valid if `metav1.LabelSelectorAsSelector` accepts it. FerroLB's CRDs have the same
 //! rules (`api::selectors`), but the cluster may have MetalLB's CRDs. The conversion in the crate
@@ -13,7 +13,7 @@ use kube::core::{Selector, SelectorExt};
 use super::address_request::truncated;
 use crate::api::{LABEL_PREFIX_MAX, LABEL_VALUE_MAX};
 
-/// Why Kubernetes rejects a selector.
+/// The reason why Kubernetes rejects a selector.
 #[derive(Debug, thiserror::Error)]
 enum SelectorProblem {
     #[error(
@@ -142,7 +142,7 @@ mod tests {
             expression(&format!("{prefix}/{long}"), "In", &json!([long])),
         ];
         for selector in valid {
-            assert_eq!(problem(selector.clone()), None, "{selector}");
+            assert_eq!(problem(selector.clone()), None, "{selector} is valid");
         }
         let invalid = [
             (expression("a", "In", &json!([])), "operator In of key a has no values"),
@@ -175,7 +175,7 @@ mod tests {
             let problem = problem(selector.clone()).unwrap_or_default();
             assert!(
                 problem.starts_with("spec.nodeSelectors: ") && problem.contains(why),
-                "{selector}: {problem:?}"
+                "the problem of {selector} names the field and contains {why:?}: {problem:?}"
             );
         }
     }
@@ -184,6 +184,6 @@ mod tests {
     fn a_problem_truncates_a_long_text() {
         let problem =
             problem(expression(&"é".repeat(100_000), "Exists", &Value::Null)).unwrap_or_default();
-        assert!(problem.len() < 1_000, "{}", problem.len());
+        assert!(problem.len() < 1_000, "the message has {} bytes", problem.len());
     }
 }

@@ -125,7 +125,8 @@ pub enum FamilyPolicy {
     Require,
 }
 
-/// One of `Service.spec.ports`: the part that decides whether Services can share an address.
+/// The fields of an entry in `Service.spec.ports` that decide whether Services can share an
+/// address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePort {
     /// `protocol`: `TCP`, `UDP` or `SCTP`.
@@ -206,9 +207,9 @@ pub struct Service {
     /// `metadata.uid`, for Kubernetes Events about the Service. The UID also distinguishes a new
     /// Service from a deleted one of the same name.
     pub uid: Box<str>,
-    /// Whether `metadata.deletionTimestamp` is set.
+    /// True if `metadata.deletionTimestamp` is set.
     pub deleting: bool,
-    /// `spec.type` is `LoadBalancer` and the Service is not headless.
+    /// True if `spec.type` is `LoadBalancer` and the Service is not headless.
     pub load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<Box<str>>,
@@ -216,25 +217,25 @@ pub struct Service {
     pub families: Vec<Family>,
     /// `spec.externalTrafficPolicy`.
     pub policy: TrafficPolicy,
-    /// `spec.healthCheckNodePort`, at which kube-proxy reports its health. 0 if there is none, as
-    /// with every policy except Local.
+    /// `spec.healthCheckNodePort`, at which kube-proxy reports its health. 0 if the Service has
+    /// none, as with every policy except Local.
     pub health_check_node_port: u16,
     /// The condition that makes an endpoint eligible, from the annotation
     /// `ferrolb.io/endpoint-condition`.
     pub endpoint_condition: EndpointCondition,
-    /// Why the annotation `ferrolb.io/endpoint-condition` is invalid.
+    /// The reason why the annotation `ferrolb.io/endpoint-condition` is invalid, or `None`.
     pub endpoint_condition_problem: Option<Box<EndpointConditionProblem>>,
     /// The fields that decide which addresses the Service gets.
     pub demand: AllocationDemand,
     /// The addresses in `status.loadBalancer.ingress`, in order.
     pub assigned: Vec<AssignedAddress>,
-    /// Whether `status.loadBalancer.ingress` has entries that are no addresses: host names or other
+    /// True if `status.loadBalancer.ingress` has entries that are no addresses: host names or other
     /// text.
     pub has_non_ip_ingress: bool,
     /// The pool in the annotation [`api::pool_annotation`], which the controller writes.
     pub pool_annotation: Option<Box<str>>,
-    /// The digest in the annotation [`api::SHARING_PARAMETERS_ANNOTATION`]. `None` also if the text
-    /// is no digest.
+    /// The digest in the annotation [`api::SHARING_PARAMETERS_ANNOTATION`]. `None` if the
+    /// annotation is missing, or if its text is no digest.
     pub sharing_parameters: Option<u64>,
     /// The annotation by which MetalLB records that it assigned the addresses, if present. Always
     /// `None` if FerroLB uses MetalLB's own API group.
@@ -283,7 +284,7 @@ impl Service {
 
     /// Returns the addresses in the status that may be announced, in order. kube-proxy makes no
     /// rule for an address with mode Proxy (KEP-1860), so the node could not forward its traffic.
-    /// Such an address is announced only if the Service requests it.
+    /// An address with mode Proxy is announced only if the Service requests the announcement.
     pub fn announceable(&self) -> impl Iterator<Item = IpAddr> {
         let announce = self.demand.request.announce_in_proxy_mode;
         let is_announceable =
@@ -391,8 +392,8 @@ fn metallb_annotation(annotations: Option<&BTreeMap<String, String>>) -> Option<
 }
 
 impl RawServiceSpec {
-    /// Returns the name of the first TCP port, in the order written. The only port of a Service may
-    /// have no name.
+    /// Returns the name of the first TCP port, in the order written. A Service's only port may have
+    /// an empty name.
     fn first_tcp_port(&self) -> Option<&str> {
         let tcp = |port: &&RawServicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
         self.ports.iter().flatten().find(tcp).map(|port| port.name.as_deref().unwrap_or_default())
@@ -401,7 +402,8 @@ impl RawServiceSpec {
 
 impl AllocationDemand {
     /// Decodes the fields. `families` is `None` for a Service that is no load balancer, as most
-    /// Services are. Of these, only the external IPs matter, because pools must not assign them.
+    /// Services are. Of such a Service, only the external IPs matter, because pools must not assign
+    /// them.
     fn read(metadata: &ObjectMeta, spec: RawServiceSpec, families: Option<&[Family]>) -> Self {
         let external = spec.external_ips.unwrap_or_default();
         let external: BTreeSet<_> =
@@ -467,7 +469,7 @@ impl Ingress {
 }
 
 impl RawCondition {
-    /// Returns `None` for a condition that is not FerroLB's.
+    /// Decodes a condition. Returns `None` for a condition that is not FerroLB's.
     fn read(self) -> Option<ServiceCondition> {
         let kind = match self.r#type.as_str() {
             api::CONDITION_ADDRESS_ASSIGNED => ServiceConditionType::AddressAssigned,

@@ -21,19 +21,20 @@ pub struct Speaker {
     pub node: Box<str>,
     /// The interfaces that the speaker uses.
     pub interfaces: Box<[SpeakerInterface]>,
-    /// One entry for each Service and address family of which no endpoint on the node passes its
-    /// health check, ascending. The speaker truncates a list that would be too long.
+    /// The failing health checks, ascending: one entry for each Service and address family whose
+    /// endpoints on the node all fail. The speaker truncates a list that would be too long.
     pub failing: Box<[FailingHealthCheck]>,
     /// The health of kube-proxy on the node; `None` if not reported.
     pub kube_proxy: Option<Box<KubeProxyStatus>>,
-    /// The node hands over its addresses.
+    /// True if the node is in announcement drain: it hands over its addresses.
     pub draining: bool,
-    /// The BGP sessions that the node should have; `None` without gobgpd.
+    /// The BGP sessions that the node should have; `None` if the node runs no gobgpd.
     pub bgp: Option<Box<[SpeakerSession]>>,
-    /// The node drains and has withdrawn routes that other nodes advertise.
+    /// True if the node is in announcement drain and has withdrawn routes that other nodes
+    /// advertise.
     pub has_withdrawn: bool,
-    /// The node may advertise fewer routes than the custom resources request, or `failing` is
-    /// truncated.
+    /// True if the node may advertise fewer routes than the custom resources request, or if
+    /// `failing` is truncated.
     pub incomplete: bool,
 }
 
@@ -42,19 +43,18 @@ pub struct Speaker {
 pub struct SpeakerSession {
     /// The name of the session's BGPPeer.
     pub peer: Box<str>,
-    /// The session is established and carries routes.
+    /// True if the session is established and carries routes.
     pub established: bool,
-    /// The session is established, but its BFD session is not up.
+    /// True if the session is established, but its BFD session is not up.
     pub bfd_down: bool,
-    /// Why the session is not established, or differs from its BGPPeer. Empty while there is no
-    /// issue.
+    /// The reason why the session is not established, or differs from its BGPPeer. Empty while
+    /// there is no issue.
     pub message: Box<str>,
-    /// Why the Secret that the BGPPeer names holds no usable password; `None` without such an
-    /// issue.
+    /// The reason why the Secret that the BGPPeer names holds no usable password, or `None`.
     pub password_unavailable: Option<Box<str>>,
 }
 
-/// A Service of which no endpoint of a family on a node passes its health check.
+/// A Service whose endpoints of one family on a node all fail their health check.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FailingHealthCheck {
     /// Namespace and name.
@@ -71,12 +71,13 @@ pub struct FailingHealthCheck {
 pub struct SpeakerInterface {
     /// The name of the interface.
     pub name: Box<str>,
-    /// The interface can carry frames.
+    /// True if the interface can carry frames.
     pub up: bool,
-    /// The interface receives nothing. If another node owns the same address, traffic goes to that
-    /// other node.
+    /// True if the interface is isolated: it receives no frames. If another node also announces one
+    /// of its addresses, the traffic goes to that other node.
     pub isolated: bool,
-    /// Another interface of the node is on the same segment, and the node announces on that one.
+    /// True if another interface of the node is on the same segment and the node announces on that
+    /// one.
     pub standby: bool,
     /// The nodes whose hellos the interface receives, ascending.
     pub hello_senders: Box<[Box<str>]>,
@@ -98,8 +99,7 @@ impl Speaker {
         self.interfaces.iter().any(|link| link.receives_hellos_of(node))
     }
 
-    /// Returns the entries of a Service in the list of failing health checks: one for each failing
-    /// family.
+    /// Returns the failing health checks of a Service: one for each failing family.
     #[must_use]
     pub fn failing(&self, service: &Key) -> &[FailingHealthCheck] {
         let start = self.failing.partition_point(|failing| failing.service < *service);
@@ -107,7 +107,7 @@ impl Speaker {
         &self.failing[start..start + length]
     }
 
-    /// Returns why kube-proxy is unhealthy on the node, if it is.
+    /// Returns the reason why kube-proxy is unhealthy on the node, or `None` if it is not.
     #[must_use]
     pub fn kube_proxy_issue(&self) -> Option<&str> {
         let unhealthy =
@@ -116,13 +116,14 @@ impl Speaker {
     }
 }
 
-/// Returns the nodes whose SpeakerStatus is not trusted. Either the Node does not exist, or its
-/// `Ready` condition is `Unknown`, or the speaker receives hellos of other speakers and none of
-/// these speakers receives its hellos.
+/// Returns the nodes whose SpeakerStatus is stale. A SpeakerStatus is stale if its Node does not
+/// exist, if the `Ready` condition of the Node is `Unknown`, or if the speaker receives hellos of
+/// other speakers and none of these speakers receives its hellos.
 ///
-/// A speaker whose Node is `Unknown` still confirms the speakers whose hellos it receives, because
-/// possibly only the kubelet of its node has failed. An isolated speaker receives no hellos, so a
-/// missing entry in its list proves nothing about another speaker.
+/// A speaker whose Node has the `Ready` condition `Unknown` still confirms the speakers whose
+/// hellos it receives, because possibly only the kubelet of its node has failed. An isolated
+/// speaker receives no hellos, so its empty list of hello senders proves nothing about other
+/// speakers.
 pub fn stale_speakers<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
     node: impl Fn(&str) -> Option<&'a Node>,
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(
             passwords,
             [None, Some("no Secret"), None, None],
-            "the password issue is not the first one"
+            "an issue of the password is found even after another issue"
         );
         let bfd_down = read.iter().filter(|session| session.bfd_down).map(|session| &*session.peer);
         assert_eq!(bfd_down.collect::<Vec<_>>(), ["down"]);
@@ -328,7 +329,7 @@ mod tests {
         assert_eq!(
             why("web"),
             ["10.1.2.3:80: connection refused", "[fd00::1]:80: status 503"],
-            "one entry per family"
+            "each family has one entry"
         );
         assert_eq!(
             (why("db").len(), why("db")[0].len(), why("mail").len()),
@@ -343,7 +344,7 @@ mod tests {
             (Some(MESSAGE_CHARS_MAX), true, 3)
         );
         for state in ["Unknown", "Healthy", "NotChecked"] {
-            assert_eq!(speaker(state).kube_proxy_issue(), None, "{state}");
+            assert_eq!(speaker(state).kube_proxy_issue(), None, "the state is {state}");
         }
     }
 }

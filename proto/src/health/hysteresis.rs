@@ -1,11 +1,11 @@
 //! The state of a periodic check, which changes only after several contrary results in a row. Pure;
-//! part of the machines that check periodically.
+//! part of the state machine [`Prober`](super::prober::Prober).
 
 /// The state of a check: passing or failing. A new check is passing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hysteresis {
     failing: bool,
-    /// The number of latest results in a row that contradict the state.
+    /// The number of consecutive results, up to the latest one, that contradict the state.
     against: u32,
 }
 
@@ -37,7 +37,8 @@ impl Hysteresis {
 mod tests {
     use super::*;
 
-    /// Returns the state after each result. In both texts, `.` means passing and `x` failing.
+    /// Returns the state after each of `results`. In `results` and in the returned text, `.` means
+    /// passing, and `x` means failing.
     fn states(results: &str, fall: u32, rise: u32) -> String {
         let mut state = Hysteresis::default();
         let next_state = |result: char| {
@@ -62,7 +63,11 @@ mod tests {
             (3, 1, "xxx.xx.", "..x...."),
         ];
         for (fall, rise, results, expect) in cases {
-            assert_eq!(states(results, fall, rise), expect, "{fall}/{rise}: {results}");
+            assert_eq!(
+                states(results, fall, rise),
+                expect,
+                "fall is {fall}, rise is {rise}, and the results are {results}"
+            );
         }
     }
 

@@ -1,9 +1,12 @@
-//! The health of kube-proxy on one node, computed without flapping from the replies to periodic
-//! requests. One machine per speaker, run by the driver that sends the requests.
+//! The health of kube-proxy on one node, computed from the replies to periodic requests, and stable
+//! despite single failures. Each speaker has one [`KubeProxyMonitor`], which the driver that sends
+//! the requests runs. The driver sends the requests in rounds. A round requests `/livez` and
+//! `/healthz`, and if no process listens there, a Service's health check node port. kube-proxy
+//! reports that its rules are late if it has not applied a change of Services or endpoints in time.
 //!
 //! The health is a soft rule: it changes the rank of a node, and never leaves an address
-//! unannounced. Bad rounds of requests, such as replies that the rules are late, make kube-proxy
-//! unhealthy after `fall` in a row. If no process listens, kube-proxy becomes unhealthy only after
+//! unannounced. `fall` bad rounds in a row make kube-proxy unhealthy; a round is bad, for example,
+//! if the rules are late. If no process listens, kube-proxy becomes unhealthy only after
 //! [`UNREACHABLE_MAX`], because the kernel's rules outlive the process that made them. A kube-proxy
 //! that restarts, or that has not made its rules yet, therefore moves no address. If no kube-proxy
 //! was ever found, neither on this node nor on another, the cluster has none, and with
@@ -23,8 +26,9 @@ use crate::{Instant, Machine};
 /// because it has no rules yet. Also the time for which its latest report on the node's eligibility
 /// remains valid.
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
-/// The time after the start for which the health of a kube-proxy that never worked remains unknown.
-/// This applies while the Node is not Ready, or if gobgpd had no routes, as after a boot.
+/// The time after the start of the speaker for which the health of a kube-proxy that never worked
+/// remains unknown. This applies while the Node is not Ready, or if gobgpd had no routes, as after
+/// a boot.
 pub const STARTUP_MAX: Duration = Duration::from_secs(60);
 
 /// How the speaker uses the health of kube-proxy (`--kube-proxy-health`).
@@ -39,23 +43,24 @@ pub enum KubeProxyMode {
     Off,
 }
 
-/// The settings of a [`KubeProxyMonitor`] machine.
+/// The settings of a [`KubeProxyMonitor`].
 #[derive(Clone, Copy, Debug)]
 pub struct KubeProxyConfig {
     /// How the speaker uses the health of kube-proxy.
     pub mode: KubeProxyMode,
-    /// The number of bad rounds of requests in a row after which kube-proxy becomes unhealthy.
+    /// The number of consecutive bad rounds of requests after which kube-proxy becomes unhealthy.
     pub fall: u32,
-    /// The number of good rounds of requests in a row after which kube-proxy becomes healthy again.
+    /// The number of consecutive good rounds of requests after which kube-proxy becomes healthy
+    /// again.
     pub rise: u32,
 }
 
 /// A set of address families.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Families {
-    /// The set contains IPv4.
+    /// True if the set contains IPv4.
     pub v4: bool,
-    /// The set contains IPv6.
+    /// True if the set contains IPv6.
     pub v6: bool,
 }
 
@@ -86,32 +91,33 @@ impl fmt::Display for Families {
     }
 }
 
-/// The conditions that affect the health of kube-proxy besides its replies.
+/// The conditions, other than kube-proxy's replies, that affect its health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KubeProxyContext {
-    /// The Node of this speaker is Ready.
+    /// True if the Node of this speaker is Ready.
     pub ready: bool,
-    /// Another node reports that its kube-proxy was checked and works.
+    /// True if another node reports that its kube-proxy was checked and works.
     pub healthy_elsewhere: bool,
-    /// gobgpd had no routes when the speaker started. No traffic arrives by BGP yet, so there is
-    /// time to look for a kube-proxy.
+    /// True if gobgpd had no routes when the speaker started. No traffic arrives by BGP yet, so
+    /// there is time to look for a kube-proxy.
     pub started_without_routes: bool,
     /// The families of the announced addresses, for which kube-proxy must have rules.
     pub needed: Families,
 }
 
-/// kube-proxy's report on its rules for each family: whether they are up to date, or `None` if
-/// kube-proxy has not made any yet.
+/// kube-proxy's report on its rules for each address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyRules {
-    /// Whether the IPv4 rules are up to date; `None` if there are none yet.
+    /// True if the IPv4 rules are up to date, false if they are late; `None` if kube-proxy has not
+    /// made any yet.
     pub v4: Option<bool>,
-    /// Whether the IPv6 rules are up to date; `None` if there are none yet.
+    /// True if the IPv6 rules are up to date, false if they are late; `None` if kube-proxy has not
+    /// made any yet.
     pub v6: Option<bool>,
 }
 
 impl FamilyRules {
-    /// Returns the needed families whose report equals `wanted`.
+    /// Returns those of the `needed` families whose report equals `wanted`.
     fn families_with(self, wanted: Option<bool>, needed: Families) -> Families {
         Families { v4: needed.v4 && self.v4 == wanted, v6: needed.v6 && self.v6 == wanted }
     }
@@ -122,7 +128,7 @@ impl FamilyRules {
 pub enum LivezResult {
     /// kube-proxy replied.
     Replied {
-        /// The rules of kube-proxy are not late (status 200, not 503).
+        /// True for the status 200. False for the status 503: the rules of kube-proxy are late.
         live: bool,
         /// The report on the rules of each family; `None` if there is no such report, as before
         /// Kubernetes 1.33.
@@ -163,7 +169,7 @@ pub enum RoundOutcome {
 }
 
 impl CheckRound {
-    /// Returns the outcome of the round. `needed`: the families for which kube-proxy must have
+    /// Returns the outcome of the round. `needed` are the families for which kube-proxy must have
     /// rules.
     #[must_use]
     pub fn outcome(&self, needed: Families) -> RoundOutcome {
@@ -186,7 +192,7 @@ impl CheckRound {
         }
     }
 
-    /// Returns whether the reply came from a kube-proxy.
+    /// Returns whether at least one reply of the round came from a kube-proxy.
     const fn is_of_kube_proxy(&self) -> bool {
         matches!(self.livez, LivezResult::Replied { .. }) || self.node_port_healthy.is_some()
     }
@@ -195,7 +201,7 @@ impl CheckRound {
 /// The inputs of [`KubeProxyMonitor`].
 #[derive(Clone, Debug)]
 pub enum KubeProxyInput {
-    /// The conditions besides the replies have changed.
+    /// The conditions other than the replies have changed.
     Context(KubeProxyContext),
     /// A round of requests has ended.
     Round(CheckRound),
@@ -208,8 +214,8 @@ pub struct KubeProxyHealth {
     pub state: KubeProxyState,
     /// The reason as a text for people. The text changes only if the reason changes.
     pub message: Box<str>,
-    /// kube-proxy reports that the node must not receive traffic, because it is about to be
-    /// deleted.
+    /// True if kube-proxy reports that the node must not receive traffic, because the node is about
+    /// to be deleted.
     pub ineligible: bool,
 }
 
@@ -228,8 +234,8 @@ impl KubeProxyHealth {
     }
 }
 
-/// The outcome and text of the latest round, and the time since which all rounds have had the same
-/// text.
+/// The outcome and the message text of the latest round, and the time since which all rounds have
+/// had this text.
 #[derive(Clone, Debug)]
 struct LastResult {
     outcome: RoundOutcome,
@@ -243,14 +249,14 @@ pub struct KubeProxyMonitor {
     config: KubeProxyConfig,
     start: Instant,
     context: KubeProxyContext,
-    /// A round has ended, and the Node was Ready or had [`STARTUP_MAX`] to become Ready. From then
-    /// on, a missing kube-proxy is reported.
+    /// True as soon as a round has ended, and either the Node is Ready or [`STARTUP_MAX`] has
+    /// passed. From then on, a missing kube-proxy is reported.
     settled: bool,
-    /// A kube-proxy was found on this node.
+    /// True if a kube-proxy was found on this node.
     found_kube_proxy: bool,
-    /// Whether kube-proxy works; `None` if it has never worked since the start.
+    /// True if kube-proxy works; `None` if it has never worked since the start of the speaker.
     works: Option<bool>,
-    /// The number of good rounds in a row.
+    /// The number of consecutive good rounds, up to the latest one.
     good: u32,
     /// The number of bad rounds since the latest good one. A round in which no process listens, or
     /// in which kube-proxy is starting, is neither good nor bad. [`Hysteresis`] has only those two
@@ -265,15 +271,16 @@ pub struct KubeProxyMonitor {
     /// The time since which kube-proxy does not report whether the node is eligible.
     eligibility_unknown_since: Option<Instant>,
     last_result: Option<LastResult>,
-    /// The text of a round's result that the reported message contains.
+    /// The text about a round that the reported message contains. The round may be an earlier one
+    /// than the latest.
     reported_reason: Box<str>,
     reported: KubeProxyHealth,
     output: Option<KubeProxyHealth>,
 }
 
 impl KubeProxyMonitor {
-    /// Creates a machine without results. If the initial health differs from
-    /// [`KubeProxyHealth::default`], it can be polled at once.
+    /// Creates a monitor that has no results yet. If the initial health differs from
+    /// [`KubeProxyHealth::default`], the health is an output at once.
     #[must_use]
     pub fn new(config: KubeProxyConfig, now: Instant) -> Self {
         let mut monitor = Self {
@@ -297,7 +304,7 @@ impl KubeProxyMonitor {
         monitor
     }
 
-    /// Returns the most recent conditions besides the replies.
+    /// Returns the conditions of the latest [`KubeProxyInput::Context`].
     #[must_use]
     pub const fn context(&self) -> KubeProxyContext {
         self.context
@@ -393,7 +400,7 @@ impl KubeProxyMonitor {
 
 impl Machine for KubeProxyMonitor {
     type Input = KubeProxyInput;
-    /// The health after each change. A later change replaces an earlier one that was not polled
+    /// The health after each change. A later output replaces an earlier one that was not polled
     /// yet.
     type Output = KubeProxyHealth;
 

@@ -1,6 +1,6 @@
-//! The schedule of endpoint health checks, and the state of each endpoint: passing or failing. One
-//! machine per speaker, run by its probe driver, which sends the probes of [`ProberOutput::Start`]
-//! and reports each result.
+//! The schedule of endpoint health checks, and the state of each endpoint: passing or failing. Each
+//! speaker has one [`Prober`], which its probe driver runs. The driver sends the probes of
+//! [`ProberOutput::Start`] and reports each result.
 //!
 //! Each endpoint is probed at fixed times, one interval apart, with an offset from a hash of its
 //! name. The probes of 5,000 endpoints that appear at once are therefore spread evenly over the
@@ -153,7 +153,8 @@ struct TargetState {
     /// The time at which the next probe is due; while a probe is in flight, the time at which that
     /// probe started.
     due: Instant,
-    /// The endpoint fails, and the reported reason is the one of an earlier check.
+    /// True if the endpoint fails, and the reported reason is from an earlier check with a
+    /// different request.
     reason_is_stale: bool,
 }
 
@@ -253,8 +254,8 @@ impl Prober {
         }
     }
 
-    /// Replaces the check of an endpoint. A different request is sent at once, because its result
-    /// may differ. A different interval takes effect with the next probe.
+    /// Replaces the check of an endpoint. A changed request is sent at once, because its result may
+    /// differ. A changed interval takes effect with the next probe.
     fn change(&mut self, id: &ProbeTarget, check: Arc<ProbeConfig>, now: Instant) {
         let Some(state) = self.targets.get_mut(id) else { return };
         let before = std::mem::replace(&mut state.check, check);
@@ -278,8 +279,8 @@ impl Prober {
 
     fn unschedule(&mut self, due: Instant, id: &ProbeTarget) {
         if self.due.remove(&(due, id.clone())) {
-            // The Service's free capacity may have been reserved for this endpoint, so the next
-            // waiting endpoint receives it.
+            // Part of the Service's free capacity may have been reserved for this endpoint, so the
+            // next waiting endpoint receives that part.
             self.due.extend(self.capacities.take_waiting(&id.service));
         } else {
             self.capacities.remove_waiting(due, id);
@@ -303,8 +304,8 @@ impl Prober {
             return;
         };
         state.probe = None;
-        // The probe started at `due`. An endpoint whose reply takes longer than an interval is
-        // probed again at once.
+        // The probe that has ended started at `due`. An endpoint whose reply takes longer than an
+        // interval is probed again at once.
         state.due = next_probe(&id, state.check.interval, state.due);
         self.due.insert((state.due, id.clone()));
         let changed = state.verdict.count(outcome.is_ok(), state.check.fall, state.check.rise);
@@ -320,7 +321,8 @@ impl Prober {
         }
     }
 
-    /// Starts the probes that are due, the longest waiting first.
+    /// Starts the probes that are due, within the limits. The probe that is due for the longest
+    /// time starts first.
     fn start_due(&mut self, now: Instant) {
         while self.in_flight < self.probes_max
             && self.due.first().is_some_and(|(due, _)| *due <= now)

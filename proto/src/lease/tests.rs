@@ -1,4 +1,5 @@
-//! Replicas with an API server that loses requests and responses, on a virtual clock.
+//! Tests of the leader lease: simulated replicas, and an API server that loses requests and
+//! responses, on a virtual clock.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ fn config(identity: &str) -> LeaseConfig {
     }
 }
 
-/// The Lease in the API server.
+/// The API server with its only object, the Lease.
 #[derive(Default)]
 struct Server {
     record: Option<LeaseRecord>,
@@ -40,7 +41,7 @@ impl Server {
     }
 }
 
-/// Outcome of one request.
+/// Outcome of one request to the API server.
 #[derive(Clone, Copy, PartialEq)]
 enum RequestOutcome {
     Replied,
@@ -54,13 +55,13 @@ struct Replica {
     reply: Option<(Instant, LeaseInput)>,
     /// Time until which the replica runs nothing and receives nothing.
     paused_until: Instant,
-    /// How far the replica's clock lags behind after it stood still.
+    /// The time by which the replica's clock is slow because it stood still during a pause.
     lag: Duration,
     running: bool,
     released: bool,
 }
 
-/// Replicas with their API server, on a virtual clock.
+/// The replicas and their API server, on a virtual clock.
 struct Simulation {
     now: Instant,
     server: Server,
@@ -68,13 +69,13 @@ struct Simulation {
     random: u64,
     /// Probability that a request or its response is lost, in percent.
     loss: u64,
-    /// Step of the simulated time.
+    /// Time by which each step advances the virtual clock.
     step_length: Duration,
 }
 
 /// Time from a request to its response.
 const LATENCY: Duration = Duration::from_millis(5);
-/// How long a driver waits for a response.
+/// Time after which a driver stops waiting for a response.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 impl Simulation {
@@ -141,7 +142,8 @@ impl Simulation {
         }
     }
 
-    /// Runs one step of one replica.
+    /// Runs one step of one replica: passes a response that has arrived, and sends its next
+    /// request.
     fn step(&mut self, name: &'static str) {
         let now = self.now;
         let Some(replica) = self.replicas.get_mut(name) else { return };
@@ -159,7 +161,7 @@ impl Simulation {
             if let LeaseOutput::Lead(until) = output {
                 assert!(
                     until > local && until <= local + MILLIS(10_000),
-                    "the leader may write until {until:?}"
+                    "the leader may write until {until:?}, and the time is {local:?}"
                 );
             }
             if output == LeaseOutput::Released {
@@ -172,7 +174,7 @@ impl Simulation {
         }
     }
 
-    /// Runs for a time. Panics if two replicas may write at once.
+    /// Runs all replicas for `duration`. Panics if two replicas may write at once.
     fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.now < end {
@@ -181,7 +183,7 @@ impl Simulation {
                 self.step(name);
             }
             let leaders = self.leaders();
-            assert!(leaders.len() <= 1, "two leaders at {:?}: {leaders:?}", self.now);
+            assert!(leaders.len() <= 1, "at {:?}, these replicas may write: {leaders:?}", self.now);
         }
     }
 
@@ -291,14 +293,17 @@ fn a_leader_whose_clock_stood_still_stops_at_its_next_renewal() {
     (a.paused_until, a.lag) = (simulation.now + MILLIS(20_000), MILLIS(20_000));
     simulation.run(MILLIS(19_999));
     assert_eq!(simulation.leaders(), ["b"]);
-    // A replica cannot detect the loss before its next read. Only in this case two replicas may
-    // write, for less than the retry time.
+    // Replica a cannot detect before its next request that b leads. Only in this case, two replicas
+    // may write at once, for less than the retry time.
     let resumed = simulation.now;
     while simulation.leaders().len() != 1 || simulation.now <= resumed + MILLIS(2) {
         simulation.now = simulation.now + MILLIS(1);
         simulation.step("a");
         simulation.step("b");
-        assert!(simulation.now.since(resumed) <= MILLIS(2_100), "the old leader still leads");
+        assert!(
+            simulation.now.since(resumed) <= MILLIS(2_100),
+            "the old leader stops within the retry time"
+        );
     }
     assert_eq!(simulation.leaders(), ["b"]);
 }
@@ -323,7 +328,7 @@ fn only_the_leader_creates_a_deleted_lease_again_at_once() {
     simulation.run(MILLIS(14_900));
     assert_eq!(simulation.leaders(), Vec::<&str>::new());
     simulation.run(MILLIS(2_200));
-    assert_eq!(simulation.leaders(), ["b"], "the leader has failed, too");
+    assert_eq!(simulation.leaders(), ["b"], "b leads after the lease's duration");
 }
 
 #[test]
@@ -340,7 +345,7 @@ fn a_stopping_leader_of_a_deleted_lease_ends_at_once() {
 fn with_random_losses_at_most_one_leads_and_finally_one_does() {
     for seed in 1..100 {
         let mut simulation = Simulation::new(&["a", "b", "c"], seed);
-        // A replica that has not read any Lease cannot detect that there was one.
+        // Let a replica read the Lease first: without a read, it could not detect the deletion.
         simulation.run(MILLIS(50));
         simulation.step_length = MILLIS(7);
         for _ in 0..6 {
@@ -357,7 +362,7 @@ fn with_random_losses_at_most_one_leads_and_finally_one_does() {
         }
         simulation.loss = 0;
         simulation.run(MILLIS(45_000));
-        assert_eq!(simulation.leaders().len(), 1, "seed {seed}");
+        assert_eq!(simulation.leaders().len(), 1, "one replica leads with the seed {seed}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tables for the parser, and the interval set against a simple model.
+//! Tests of the parser with tables, and comparison of the interval set with a simple model.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn every_range_format_is_parsed() {
         assert_eq!(
             (range.first().to_string(), range.last().to_string()),
             (first.to_owned(), last.to_owned()),
-            "{text}"
+            "the range is {text}"
         );
     }
 }
@@ -48,7 +48,7 @@ fn an_invalid_range_has_a_reason() {
     ];
     for (text, reason) in cases {
         let error = text.parse::<AddressRange>().expect_err(text).to_string();
-        assert!(error.contains(reason), "{text}: {error}");
+        assert!(error.contains(reason), "the error of {text} contains {reason:?}: {error}");
     }
 }
 
@@ -107,7 +107,7 @@ fn the_widest_network_is_inside_the_range() {
     let cases = [
         ("10.0.0.0/24", 24),
         ("10.0.0.7", 32),
-        // The widest block of MetalLB's own example is a /26.
+        // In this example from MetalLB, the widest network inside the range is a /26.
         ("3.3.3.2-3.3.3.254", 26),
         ("10.0.0.1-10.0.0.2", 32),
         ("0.0.0.0-255.255.255.255", 0),
@@ -119,6 +119,6 @@ fn the_widest_network_is_inside_the_range() {
         ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 128),
     ];
     for (text, length) in cases {
-        assert_eq!(range(text).widest_network(), length, "{text}");
+        assert_eq!(range(text).widest_network(), length, "the range is {text}");
     }
 }

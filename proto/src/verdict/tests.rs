@@ -1,5 +1,5 @@
-//! The verdict against a simple model of `docs/health.md` (eligible endpoints), for every
-//! combination of its inputs.
+//! Comparison of the verdict with a simple model of `docs/health.md` (eligible endpoints), for
+//! every combination of its inputs.
 
 use super::*;
 
@@ -9,11 +9,11 @@ const FAMILIES: [&[Family]; 3] = [&[Family::V4], &[Family::V6], &[Family::V4, Fa
 const FAILING: [&[Family]; 4] = [&[], &[Family::V4], &[Family::V6], &[Family::V4, Family::V6]];
 const CONDITIONS: [EndpointCondition; 3] =
     [EndpointCondition::ReadyOrTerminating, EndpointCondition::Ready, EndpointCondition::Serving];
-/// Sets of zero, one or two of the 48 endpoints; for each 2 policies, 3 endpoint conditions, 3 sets
-/// of families, 4 sets of failing families.
+/// The number of compared combinations: all sets of at most two of the 48 endpoints, times 2
+/// policies, 3 endpoint conditions, 3 sets of families and 4 sets of failing families.
 const ROWS: usize = (1 + 48 + 48 * 47 / 2) * 2 * 3 * 3 * 4;
 
-/// Returns every distinct endpoint: conditions, node, family.
+/// Returns one endpoint for every combination of conditions, node and family.
 fn every_endpoint() -> Vec<Endpoint> {
     let mut all = Vec::new();
     for conditions in 0..8 {
@@ -129,7 +129,8 @@ fn every_combination_of_inputs_matches_the_model() {
                     );
                     assert_eq!(
                         actual, expect,
-                        "{policy:?} {condition:?} {families:?} failing {failing:?}: {set:#?}"
+                        "the policy is {policy:?}, the condition {condition:?}, the families are \
+                         {families:?}, the failing families {failing:?}, and the endpoints {set:#?}"
                     );
                     rows += 1;
                     of_each[actual as usize] += 1;
@@ -137,8 +138,12 @@ fn every_combination_of_inputs_matches_the_model() {
             }
         }
     }
-    assert_eq!(rows, ROWS, "{rows} rows");
-    assert!(of_each.iter().all(|count| *count > 400), "{of_each:?} of {:?}", Verdict::ALL);
+    assert_eq!(rows, ROWS, "the test compares {rows} combinations");
+    assert!(
+        of_each.iter().all(|count| *count > 400),
+        "the verdicts {:?} occur {of_each:?} times",
+        Verdict::ALL
+    );
 }
 
 #[test]
@@ -187,8 +192,8 @@ fn publish_not_ready_addresses_makes_not_ready_pods_eligible() {
         verdict(TrafficPolicy::Local, condition, [Family::V4], NODE, [endpoint], &[])
     };
     use Verdict::{NoEndpoint, Ready, Terminating};
-    // State of the Pod; then the verdicts by default, with `ready` and with `serving`: first
-    // without publishNotReadyAddresses, then with it.
+    // Each row: whether the Pod is ready and deleted; the verdicts without publishNotReadyAddresses
+    // for the three `CONDITIONS`; and the verdicts with publishNotReadyAddresses.
     let rows = [
         ((true, false), [Ready, Ready, Ready], [Ready, Ready, Ready]),
         ((false, false), [NoEndpoint, NoEndpoint, NoEndpoint], [Ready, Ready, NoEndpoint]),
@@ -205,7 +210,7 @@ fn publish_not_ready_addresses_makes_not_ready_pods_eligible() {
             assert_eq!(
                 CONDITIONS.map(|condition| of(condition, &endpoint)),
                 expect,
-                "{endpoint:?}"
+                "the endpoint is {endpoint:?}"
             );
         }
     }

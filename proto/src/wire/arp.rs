@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_request_and_its_reply_have_the_bytes_of_rfc_826() {
-        let decoded = Arp::decode(&request(A, CLIENT, VIP)).expect("request");
+        let decoded = Arp::decode(&request(A, CLIENT, VIP)).expect("a valid ARP request");
         assert_eq!(
             decoded,
             Arp { operation: Operation::Request, sender_mac: A, sender: CLIENT, target: VIP }
@@ -146,12 +146,12 @@ mod tests {
             (gratuitous_request(A, VIP), Operation::Request),
             (gratuitous_reply(A, VIP), Operation::Reply),
         ] {
-            let arp = Arp::decode(&frame).expect("gratuitous");
+            let arp = Arp::decode(&frame).expect("a valid gratuitous ARP");
             assert_eq!(arp, Arp { operation, sender_mac: A, sender: VIP, target: VIP });
             assert_eq!(
                 (&frame[..6], &frame[32..38]),
                 (&Mac::BROADCAST.0[..], &A.0[..]),
-                "broadcast destination, and the sender's MAC as target MAC"
+                "the destination is broadcast, and the target MAC is the sender's"
             );
         }
     }
@@ -162,11 +162,11 @@ mod tests {
         for (at, value) in [(12, 0x86), (15, 6), (16, 0x86), (18, 8), (19, 16), (21, 3)] {
             let mut bad = good;
             bad[at] = value;
-            assert_eq!(Arp::decode(&bad), None, "byte {at}");
+            assert_eq!(Arp::decode(&bad), None, "no frame with an invalid byte {at} is decoded");
         }
         assert!(
             (0..FRAME_LENGTH).all(|length| Arp::decode(&good[..length]).is_none()),
-            "a truncated frame"
+            "no truncated frame is decoded"
         );
     }
 

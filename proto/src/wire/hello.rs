@@ -1,5 +1,5 @@
 //! Hello protocol between speakers on a network segment: one signed frame format with its own
-//! EtherType (docs/adr/0003-hello-frames.md). Plain values.
+//! EtherType (docs/adr/0003-hello-frames.md). The types only contain values.
 //!
 //! Layout after the Ethernet header; all numbers are big endian, all lengths in bytes:
 //!
@@ -39,21 +39,22 @@ pub const NODE_NAME_MAX: usize = 253;
 /// State of the sender, which every frame carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flags {
-    /// Leaving: the sender is about to stop, or its main loop is stalled. The sender makes no new
+    /// True if the sender is about to stop, or its main loop is stalled. The sender makes no new
     /// claims.
     pub leaving: bool,
-    /// Draining: the sender's node has an announcement drain, so it hands over its addresses.
+    /// True if the sender's node has an announcement drain, and therefore hands over its addresses.
     pub draining: bool,
-    /// Unhealthy: kube-proxy on the sender's node is unhealthy.
+    /// True if kube-proxy on the sender's node is unhealthy.
     pub unhealthy: bool,
-    /// Flapping: the node was fenced too often recently.
+    /// True if the sender's node was fenced too often recently.
     pub flapping: bool,
-    /// In preempt delay: the node has recently started, recovered, or been without peers.
+    /// True if the sender's node is in preempt delay, because it has recently started, recovered,
+    /// or been without peers.
     pub in_preempt_delay: bool,
-    /// Isolated: the sender receives no frames on this interface.
+    /// True if the sender receives no frames on this interface.
     pub isolated: bool,
-    /// kube-proxy on the sender's node was checked and is healthy. Other speakers conclude that
-    /// this cluster has a kube-proxy that can be checked.
+    /// True if kube-proxy on the sender's node was checked and is healthy. Other speakers conclude
+    /// that kube-proxy can be checked in this cluster.
     pub health_checked: bool,
 }
 
@@ -63,7 +64,7 @@ pub enum ReleaseReason {
     /// The address goes to another node, or to none. The sender remains a candidate for the
     /// address.
     HandedOver,
-    /// The receivers do not regard the sender as a candidate for
+    /// The sender is no candidate for the address. The receivers assume this for a
     /// [`CLAIM_LIFETIME`](crate::claim::CLAIM_LIFETIME), or until the sender claims the address.
     NotCandidate,
     /// As [`ReleaseReason::NotCandidate`]. In addition, no node should claim the address for a
@@ -81,9 +82,11 @@ pub enum ReleaseReason {
 pub struct FailingReport {
     /// The failing addresses, ascending, at most [`ADDRESSES_PER_FRAME_MAX`].
     pub addresses: Vec<IpAddr>,
-    /// The range begins with the first of `addresses`. The report does not cover lower addresses.
+    /// True if the report covers no address lower than the first of `addresses`, false if it covers
+    /// all lower addresses.
     pub more_before: bool,
-    /// The range ends with the last of `addresses`. The report does not cover higher addresses.
+    /// True if the report covers no address higher than the last of `addresses`, false if it covers
+    /// all higher addresses.
     pub more_after: bool,
 }
 

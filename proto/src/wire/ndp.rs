@@ -51,9 +51,9 @@ pub enum NdpKind {
     Solicitation,
     /// Reports the hardware address of the target address.
     Advertisement {
-        /// The advertisement is a reply to a solicitation (flag S).
+        /// True if the advertisement is a reply to a solicitation (flag S).
         solicited: bool,
-        /// The receivers must replace existing cache entries (flag O).
+        /// True if the receivers must replace existing cache entries (flag O).
         overrides: bool,
     },
 }
@@ -70,7 +70,7 @@ pub struct Ndp {
     /// The address whose hardware address is requested or advertised.
     pub target: Ipv6Addr,
     /// Hardware address of the sender of a solicitation, or of the target of an advertisement, from
-    /// the first such option.
+    /// the first option that carries it.
     pub mac: Option<Mac>,
 }
 

@@ -1,19 +1,19 @@
 //! The open connections of a listener, and the choice of the connection that is closed to make room
 //! for a new one. Pure.
 //!
-//! A new connection is never refused. A client that sends its request at once gets a response
-//! before its slot is reused. A client that fills the slots with idle connections loses the oldest
-//! of them.
+//! A new connection is never refused. Each open connection has a slot. A client that sends its
+//! request at once gets a response before its slot is reused. A client that fills the slots with
+//! idle connections loses the oldest of them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The most open connections of a listener.
+/// The maximum number of open connections of a listener.
 pub(super) const CONNECTIONS_MAX: usize = 64;
-/// The most open connections of one client address. The kubelet needs 5: two probes of the speaker,
-/// two probes of gobgpd, and a hook.
+/// The maximum number of open connections of one client address. The kubelet needs 5: two probes of
+/// the speaker, two probes of gobgpd, and a hook.
 pub(super) const PEER_CONNECTIONS_MAX: usize = 8;
 
 /// The limit because of which a connection was closed to make room for a new one.
@@ -35,7 +35,7 @@ pub(super) struct Connections<T> {
 #[derive(Debug)]
 struct OpenConnection<T> {
     peer: IpAddr,
-    /// Whether the request of the connection has arrived.
+    /// True after the request of the connection has arrived.
     request_arrived: Arc<AtomicBool>,
     /// Dropping this value closes the connection.
     _closes: T,

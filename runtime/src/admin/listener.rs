@@ -33,8 +33,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 const HEAD_MAX: usize = 16 * 1024;
 /// The longest lifetime of a connection, which also limits clients that read slowly.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-/// The most connections that the kernel queues until the listener accepts them, which takes
-/// milliseconds. If the queue is full, the client's kernel retries after a second.
+/// The maximum number of connections that the kernel queues until the listener accepts them, which
+/// takes milliseconds. If the queue is full, the client's kernel retries after a second.
 const BACKLOG: i32 = 1024;
 /// The pause after a failed accept, which usually means that the process has no free file
 /// descriptors.
@@ -88,7 +88,7 @@ struct DropLabels {
     reason: &'static str,
 }
 
-/// Counter of connections that were closed before they got a response.
+/// Counter of the connections that were closed before they got a response.
 #[derive(Clone, Debug)]
 pub(super) struct DroppedConnections(Family<DropLabels, Counter>);
 
@@ -172,7 +172,7 @@ fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
         return bind_to(listen);
     }
     match bind_to((Ipv6Addr::UNSPECIFIED, listen.port()).into()) {
-        // The kernel does not support IPv6, so bind the IPv4 address.
+        // The kernel does not support IPv6, so bind only the IPv4 address.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
         {
@@ -252,8 +252,8 @@ async fn accept(listener: tokio::net::TcpListener, server: ListenerState) {
     }
 }
 
-/// Serves one request, unless `closed` ends the connection first to make room for a new one.
-/// Returns the connection's ID.
+/// Serves one request of a connection, unless `closed` ends the connection first to make room for a
+/// new one. Returns the connection's ID.
 async fn serve_connection(
     stream: TcpStream,
     peer: IpAddr,

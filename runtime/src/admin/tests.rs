@@ -49,7 +49,11 @@ fn healthz_follows_the_main_loop_and_readyz_has_a_reason() {
     let (server, _requests) = start_on_loopback(&watchdog);
     assert_eq!(send_request(&server, "GET /healthz").0, 200);
     let (code, response) = send_request(&server, "GET /readyz");
-    assert_eq!((code, response.ends_with("not ready: starting\n")), (503, true), "{response}");
+    assert_eq!(
+        (code, response.ends_with("not ready: starting\n")),
+        (503, true),
+        "the response is {response}"
+    );
     watchdog.ready();
     assert_eq!(send_request(&server, "GET /readyz").0, 200);
     watchdog.not_ready("draining");
@@ -77,11 +81,15 @@ async fn status_code_of(pages: PageSet, peer: &str, path: &str, now: Instant) ->
 async fn healthz_of_a_stalled_main_loop_is_503_on_each_listener() {
     let limit = Instant::ZERO + HEARTBEAT_AGE_MAX;
     for pages in [PageSet::All, PageSet::Probes] {
-        assert_eq!(status_code_of(pages, "10.0.0.1", "/healthz", limit).await, 200, "{pages:?}");
+        assert_eq!(
+            status_code_of(pages, "10.0.0.1", "/healthz", limit).await,
+            200,
+            "the listener serves {pages:?}"
+        );
         assert_eq!(
             status_code_of(pages, "10.0.0.1", "/healthz", limit + Duration::from_millis(1)).await,
             503,
-            "{pages:?}"
+            "the listener serves {pages:?}"
         );
     }
 }
@@ -107,7 +115,11 @@ async fn a_companion_is_healthy_only_while_the_main_loop_runs() {
         let response = respond_to(&shared, PageSet::All, "10.0.0.1".parse().unwrap(), request, now)
             .await
             .unwrap();
-        assert_eq!(response.status(), expect, "{is_reachable}, {now:?}");
+        assert_eq!(
+            response.status(),
+            expect,
+            "is_reachable is {is_reachable}, and the time is {now:?}"
+        );
     }
 }
 
@@ -118,11 +130,11 @@ fn metrics_are_open_metrics_with_the_prefix_ferrolb() {
     assert_eq!(code, 200);
     assert!(
         response.contains("content-type: application/openmetrics-text; version=1.0.0"),
-        "{response}"
+        "the response is {response}"
     );
     let series = r#"ferrolb_admin_connections_dropped_total{listener="probes",reason="full"} 0"#;
-    assert!(response.contains(series), "{response}");
-    assert!(response.ends_with("# EOF\n"), "{response}");
+    assert!(response.contains(series), "the response is {response}");
+    assert!(response.ends_with("# EOF\n"), "the response is {response}");
 }
 
 #[test]
@@ -131,7 +143,7 @@ fn an_unknown_path_is_404_and_another_method_is_405() {
     for (request_line, expect) in
         [("GET /", 404), ("GET /healthz/x", 404), ("GET /debug", 404), ("POST /healthz", 405)]
     {
-        assert_eq!(send_request(&server, request_line).0, expect, "{request_line}");
+        assert_eq!(send_request(&server, request_line).0, expect, "the request is {request_line}");
     }
 }
 
@@ -146,7 +158,7 @@ fn state_is_the_reply_of_the_main_loop() {
     assert_eq!(
         (code, response.ends_with(r#"{"state":{"services":2}}"#)),
         (200, true),
-        "{response}"
+        "the response is {response}"
     );
     drop(main_loop.join().unwrap());
     assert_eq!(send_request(&server, "GET /state").0, 503, "the main loop has ended");
@@ -167,7 +179,7 @@ fn only_loopback_clients_are_on_the_node() {
         ("::", false),
     ];
     for (peer, expect) in cases {
-        assert_eq!(is_on_node(peer.parse().unwrap()), expect, "{peer}");
+        assert_eq!(is_on_node(peer.parse().unwrap()), expect, "the client is {peer}");
     }
 }
 
@@ -234,7 +246,7 @@ fn the_probe_listener_serves_only_probes() {
     let probes = address_of(server.probes.as_ref());
     for (path, expect) in [("/healthz", 200), ("/readyz", 503), ("/metrics", 404), ("/state", 404)]
     {
-        assert_eq!(send_request_to(probes, &format!("GET {path}")).0, expect, "{path}");
+        assert_eq!(send_request_to(probes, &format!("GET {path}")).0, expect, "the path is {path}");
     }
 }
 
@@ -264,7 +276,7 @@ fn the_default_address_accepts_both_families() {
         start_at("0.0.0.0", "127.0.0.1", &Arc::new(Watchdog::new(Clock::now())));
     let port = address_of(server.admin.as_ref()).port();
     for host in [IpAddr::from([127, 0, 0, 1]), net::Ipv6Addr::LOCALHOST.into()] {
-        assert!(net::TcpStream::connect((host, port)).is_ok(), "{host}");
+        assert!(net::TcpStream::connect((host, port)).is_ok(), "a client can connect to {host}");
     }
 }
 
@@ -282,7 +294,11 @@ fn a_closed_idle_connection_of_a_client_is_counted() {
     let (server, _requests) = start_on_loopback(&Arc::new(Watchdog::new(Clock::now())));
     let connect = || net::TcpStream::connect(address_of(server.admin.as_ref())).unwrap();
     let mut idle: Vec<_> = (0..connections::PEER_CONNECTIONS_MAX).map(|_| connect()).collect();
-    assert_eq!(dropped(&server, "peer"), 1, "the request for the metrics needs a slot");
+    assert_eq!(
+        dropped(&server, "peer"),
+        1,
+        "the request for the metrics replaces one idle connection"
+    );
     let mut closed = |index: usize| {
         let stream = &mut idle[index];
         stream.set_nonblocking(true).unwrap();
@@ -309,7 +325,7 @@ fn malformed_and_missing_requests_are_counted() {
 
 #[test]
 fn probes_and_scrapes_succeed_despite_five_hundred_connections() {
-    // The second address is that of a pod, where the kubelet is one client of many.
+    // In the second row, the probe listener accepts all hosts, as in a pod, and is attacked.
     for (name, probes, attacks_probes) in
         [("admin listener", "127.0.0.1", false), ("probe listener of a pod", "0.0.0.0", true)]
     {

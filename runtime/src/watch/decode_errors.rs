@@ -1,12 +1,12 @@
-//! Logs each object that cannot be read once for each reason. The table of logged objects belongs
-//! to a program's main loop.
+//! Logs each object that cannot be read, once per reason. The table of logged objects belongs to a
+//! program's main loop.
 
 use std::collections::BTreeMap;
 
 use ferrolb_proto::facts::Key;
 use tracing::{debug, warn};
 
-/// The most unreadable objects in the table. Further ones are logged only at DEBUG.
+/// The maximum number of unreadable objects in the table. Further ones are logged only at DEBUG.
 pub const DECODE_ERRORS_MAX: usize = 1_024;
 
 /// The reason that was logged most recently for each unreadable object.
@@ -48,7 +48,7 @@ mod tests {
                 log.report("Node", &Key::new("", &n.to_string()), "c");
             }
         });
-        assert_eq!(lines.len(), 2 + DECODE_ERRORS_MAX - 1, "{}", lines[0]);
-        assert!(lines[0].starts_with("WARN"), "{}", lines[0]);
+        assert_eq!(lines.len(), 2 + DECODE_ERRORS_MAX - 1, "the first log line is {}", lines[0]);
+        assert!(lines[0].starts_with("WARN"), "the first log line is {}", lines[0]);
     }
 }

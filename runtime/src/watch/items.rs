@@ -11,7 +11,7 @@ use super::OBJECT_BYTES_MAX;
 /// The nesting depth inside the array of objects: the outermost object is 1, the array in it 2.
 const ARRAY_DEPTH: usize = 2;
 
-/// An object, or the envelope of a page, is larger than [`OBJECT_BYTES_MAX`].
+/// The error for an object, or an envelope of a page, that is larger than [`OBJECT_BYTES_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the API server sent an object of more than {OBJECT_BYTES_MAX} bytes")]
 pub(super) struct TooLarge;
@@ -122,9 +122,9 @@ mod tests {
             assert_eq!(
                 objects,
                 [r#"{"a":[{"b":1},2]}"#, r#"{"c":"\"}],\\"}"#, "{}"],
-                "in pieces of {piece}"
+                "each piece has {piece} bytes"
             );
-            assert_eq!(rest, envelope, "in pieces of {piece}");
+            assert_eq!(rest, envelope, "each piece has {piece} bytes");
         }
     }
 
@@ -132,10 +132,10 @@ mod tests {
     fn text_that_is_not_a_list_becomes_the_envelope() {
         for text in ["", "]]}}", r#"{"items":null}"#, "[1,2]", r#"{"items":[1,"#, "\"\\"] {
             let (objects, rest) = split(text, 2);
-            assert!(objects.is_empty(), "{text}: {objects:?}");
+            assert!(objects.is_empty(), "{text} contains no object of a list: {objects:?}");
             assert!(
                 serde_json::from_str::<serde_json::Value>(&rest).is_err() || rest == text,
-                "{text}: {rest}"
+                "the envelope of {text} is the text itself or no JSON: {rest}"
             );
         }
     }
@@ -147,7 +147,7 @@ mod tests {
             let mut splitter = ListSplitter::default();
             splitter.read(head.as_bytes()).unwrap();
             splitter.read(&half).unwrap();
-            assert_eq!(splitter.read(&half), Err(TooLarge), "after {head}");
+            assert_eq!(splitter.read(&half), Err(TooLarge), "the text after {head:?} is too large");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Tests of a watch with a scripted API server, which sends its responses in turn and then none.
+//! Tests of a watch with a scripted API server, which sends the given responses in turn and then
+//! none.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -124,7 +125,7 @@ async fn an_unreadable_object_does_not_affect_a_list_or_a_watch() {
         ["started", "ns/a=1", &format!("ns/bad unreadable: {why}"), "ns/b=2", "done"]
     );
     assert_eq!(sent[5], "ns/c=3");
-    assert!(sent[6].starts_with("ns/c unreadable: "), "{}", sent[6]);
+    assert!(sent[6].starts_with("ns/c unreadable: "), "the change is {:?}", sent[6]);
     assert_eq!(sent[7], "ns/a deleted");
 }
 
@@ -159,14 +160,14 @@ async fn a_refused_watch_after_a_delayed_list_is_retried_soon() {
     let (changes, times) = timed_changes(script, 3).await;
     assert_eq!(changes, ["started", "done", "ns/c=3"]);
     assert!(times[1] >= RETRY_DELAY_MAX, "the backoff delays the list: {times:?}");
-    assert!(times[2] - times[1] <= RETRY_DELAY_MIN * 3, "{times:?}");
+    assert!(times[2] - times[1] <= RETRY_DELAY_MIN * 3, "the times of the changes are {times:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn lists_are_delayed_if_every_watch_is_refused() {
     let script = (0..12).flat_map(|_| [list(&[]), refused(410)]).collect();
     let (_, times) = timed_changes(script, 20).await;
-    assert!(times[19] >= RETRY_DELAY_MAX * 3, "{times:?}");
+    assert!(times[19] >= RETRY_DELAY_MAX * 3, "the times of the changes are {times:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,7 +219,7 @@ fn a_refusal_and_its_end_are_logged_once_each() {
             why.contains("pools: ")
                 && why.contains("CustomResourceDefinitions")
                 && !why.contains("RBAC"),
-            "{why}"
+            "the reason is {why}"
         );
         // A new watch of the same kind.
         let mut watch_errors = WatchErrors::new("pools", Arc::clone(&watchdog));
@@ -227,15 +228,23 @@ fn a_refusal_and_its_end_are_logged_once_each() {
         watch_errors.record_success();
         assert_eq!(watchdog.why_not_ready().as_deref(), Some("waiting"));
     });
-    assert_eq!(lines.len(), 4, "{lines:#?}");
-    assert!(lines[0].starts_with("WARN") && lines[0].contains("RBAC"), "{}", lines[0]);
+    assert_eq!(lines.len(), 4, "the log is {lines:#?}");
+    assert!(
+        lines[0].starts_with("WARN") && lines[0].contains("RBAC"),
+        "the first log line is {}",
+        lines[0]
+    );
     assert!(
         lines[1].starts_with("WARN") && lines[1].contains("CustomResourceDefinitions"),
-        "{}",
+        "the second log line is {}",
         lines[1]
     );
     assert_eq!(lines[2], lines[1], "the same refusal is logged again after REFUSAL_LOG_INTERVAL");
-    assert!(lines[3].starts_with("INFO") && lines[3].contains("pools"), "{}", lines[3]);
+    assert!(
+        lines[3].starts_with("INFO") && lines[3].contains("pools"),
+        "the last log line is {}",
+        lines[3]
+    );
     watchdog.ready();
     watchdog.refused("pools", 403, "no".to_owned(), Instant::ZERO);
     assert_eq!(
@@ -253,6 +262,10 @@ fn only_refusals_that_an_operator_can_fix_are_logged() {
         (429, false),
         (503, false),
     ]) {
-        assert_eq!(refusal(&kube::Error::Api(status(code))).is_some(), expect, "{code}");
+        assert_eq!(
+            refusal(&kube::Error::Api(status(code))).is_some(),
+            expect,
+            "the status code is {code}"
+        );
     }
 }

@@ -54,8 +54,8 @@ impl WatchErrors {
     }
 }
 
-/// Returns the HTTP status and the message of a reply that requires action by an operator. The
-/// status is 0 for a reply that could not be decoded.
+/// Returns the HTTP status and the message of a reply that requires action by an operator, or
+/// `None` for another error. The status is 0 for a reply that could not be decoded.
 pub(super) fn refusal(error: &kube::Error) -> Option<(u16, String)> {
     #[expect(
         clippy::wildcard_enum_match_arm,

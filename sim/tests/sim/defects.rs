@@ -1,14 +1,15 @@
-//! The checker detects every deliberately defective machine by the rule that it violates, in runs
-//! that a correct machine passes.
+//! Tests that the checker detects every deliberate defect of a claim machine by the violated rule,
+//! in runs that a claim machine without a defect passes.
 
 use ferrolb_sim::{Defect, Rule, Run, scenario};
 use std::collections::BTreeSet;
 
 const SEEDS: u64 = 12;
 
-/// Returns the rules that are violated in a scenario.
+/// Returns the rules that the runs of a scenario violate.
 fn violated_rules(name: &str, defect: Option<Defect>) -> BTreeSet<Rule> {
-    let scenario = scenario::ALL.iter().find(|scenario| scenario.name == name).expect("a scenario");
+    let scenario =
+        scenario::ALL.iter().find(|scenario| scenario.name == name).expect("the scenario exists");
     let run = |seed| Run { scenario, seed, nodes: 4, units: 4, defect, trace: false };
     (0..SEEDS)
         .flat_map(|seed| run(seed).execute().violations)
@@ -20,7 +21,7 @@ fn check(defect: Defect, scenario: &str, rule: Rule) {
     assert_eq!(
         violated_rules(scenario, None),
         BTreeSet::new(),
-        "{scenario}: violations without a defect"
+        "the scenario {scenario} violates rules without a defect"
     );
     let rules = violated_rules(scenario, Some(defect));
     assert!(rules.contains(&rule), "{defect:?} in {scenario} violates {rules:?}, not {rule:?}");
@@ -70,7 +71,7 @@ fn detects_a_machine_that_replies_after_release() {
 }
 
 #[test]
-fn detects_a_late_machine() {
+fn detects_a_claim_machine_that_misses_its_deadlines() {
     check(Defect::Late, "death", Rule::Unowned);
 }
 

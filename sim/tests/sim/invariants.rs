@@ -1,9 +1,10 @@
-//! The correct machine violates no rule.
+//! Tests that a claim machine without a defect violates no rule.
 
 use ferrolb_sim::report::{self, Row};
 use ferrolb_sim::{Run, Scenario, scenario};
 
-/// Returns runs of the scenarios on a segment of this size. Each test has a seed range of its own.
+/// Returns runs of the scenarios on a segment with `nodes` nodes and `units` units. Each test has a
+/// seed range of its own.
 fn runs(
     scenarios: &[&'static Scenario],
     start: u64,
@@ -40,7 +41,7 @@ fn all() -> Vec<&'static Scenario> {
 
 fn named(names: &[&str]) -> Vec<&'static Scenario> {
     let find = |name: &&str| {
-        scenario::ALL.iter().find(|scenario| scenario.name == *name).expect("a scenario")
+        scenario::ALL.iter().find(|scenario| scenario.name == *name).expect("the scenario exists")
     };
     names.iter().map(find).collect()
 }
@@ -73,13 +74,15 @@ fn a_hundred_nodes_keep_every_rule() {
     check(&named(&["death", "loss1", "split", "chaos"]), 40_000, 1, (100, 10));
 }
 
-/// In these scenarios the health checks of more addresses fail than fit into one hello.
+/// Tests scenarios in which the number of addresses with failing health checks is too large for one
+/// hello.
 #[test]
 fn hundreds_of_units_keep_every_rule() {
     check(&named(&["sick", "failing", "all_failing", "chaos"]), 50_000, 20, (4, 300));
 }
 
-/// Runs that violated rules earlier, because of the machine or of the checker.
+/// Runs in which a former version of the claim machine or of the checker led to violations:
+/// scenario, seed, and number of nodes and of units.
 const EARLIER_VIOLATIONS: [(&str, u64, (usize, usize)); 13] = [
     ("chaos", 10_054, (3, 3)),
     ("chaos", 10_349, (3, 3)),

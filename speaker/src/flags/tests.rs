@@ -128,7 +128,7 @@ fn an_invalid_value_is_rejected_with_the_accepted_ones() {
         ("--gobgp=/run/gobgp.sock", "unix:"),
         ("--gobgp=unix:gobgp.sock", "an absolute path"),
         ("--drain-delay=5", "--drain-delay"),
-        ("--health-checks=10.0.0.0/33", "write ranges, node or off"),
+        ("--health-checks=10.0.0.0/33", "write CIDR ranges, `node` or `off`"),
         ("--drain-delay=999ms", "1s or longer, or never"),
     ];
     for (flag, expect) in cases {

@@ -114,8 +114,8 @@ fn start_routers(lab: &Lab, asn: u32) -> Result<Vec<Router<'_>>> {
     Ok(routers)
 }
 
-/// Applies a third advertisement, whose prefixes would contain addresses outside of the pool. Later
-/// steps compare all paths and thereby check that no router receives these prefixes.
+/// Applies a third advertisement, whose aggregates would contain addresses outside of the pool.
+/// Later steps compare all paths and thereby check that no router receives these aggregates.
 fn check_too_wide(lab: &Lab) -> Result<()> {
     let wide = json!({"aggregationLength": 27, "aggregationLengthV6": 123});
     lab.apply_objects(&[object("v1beta1", "BGPAdvertisement", "wide", &wide)])?;

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 /// The port of BFD (RFC 5881 section 4).
 const PORT: u16 = 3784;
-/// Intervals of the BFDProfiles, in milliseconds. BFD is down after `MULTIPLIER` intervals without
-/// a packet.
+/// Successive intervals of the BFDProfile, in milliseconds. BFD is down after `MULTIPLIER`
+/// intervals without a packet.
 const INTERVALS_MS: [u64; 3] = [300, 100, 50];
 const MULTIPLIER: u64 = 3;
-/// Hold time, long enough that no session ends by it.
+/// Hold time of the sessions, so long that only BFD ends a session.
 const HOLD_SECONDS: u16 = 90;
 /// Interval at which no session may be lost, and the time for which the test checks this. At a
 /// shorter interval, a delay of a process by 150 ms loses sessions.
@@ -59,17 +59,16 @@ fn check_port_in_use(
     routers: &[Router],
     other_program: UdpSocket,
 ) -> Result<()> {
-    let before =
-        step("the sessions are established, and it is reported that BFD is down, and why", || {
-            let before = SessionSnapshot::take(lab, &node.name, &peers())?;
-            let issue = "another program on this node uses UDP port 3784";
-            wait_bfd(lab, node, "Down", issue)?;
-            let condition = |peer: &String| {
-                reported::wait_condition(lab, ("bgppeer", peer), ESTABLISHED, ("NoBFD", issue))
-            };
-            peers().iter().try_for_each(condition)?;
-            Ok(before)
-        })?;
+    let before = step("the sessions are established, and FerroLB reports why BFD is down", || {
+        let before = SessionSnapshot::take(lab, &node.name, &peers())?;
+        let issue = "another program on this node uses UDP port 3784";
+        wait_bfd(lab, node, "Down", issue)?;
+        let condition = |peer: &String| {
+            reported::wait_condition(lab, ("bgppeer", peer), ESTABLISHED, ("NoBFD", issue))
+        };
+        peers().iter().try_for_each(condition)?;
+        Ok(before)
+    })?;
     step("after the other program has ended, BFD comes up, and all sessions stay", || {
         drop(other_program);
         wait_bfd_up(lab, node, routers)?;
@@ -98,8 +97,8 @@ fn check_speaker_upgrade(lab: &Lab, node: &Host, routers: &[Router]) -> Result<(
     })
 }
 
-/// Runs the steps with each interval. At the shortest interval, lost sessions are printed and no
-/// failure.
+/// Runs the steps with each interval. At the shortest interval, the test prints lost sessions and
+/// does not fail because of them.
 fn check_intervals(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
     for (index, interval) in INTERVALS_MS.into_iter().enumerate() {
         step(&format!("both routers receive the interval of the profile, {interval} ms"), || {
@@ -203,7 +202,10 @@ fn change_profile(lab: &Lab, node: &Host, interval: u64) -> Result<()> {
         let now = since(lab)?;
         let reestablished =
             now.iter().zip(&before).all(|(now, before)| now.is_string() && now != before);
-        ensure!(reestablished, "established since {before:?}, and now since {now:?}");
+        ensure!(
+            reestablished,
+            "the start times of the sessions were {before:?}, and are now {now:?}"
+        );
         Ok(Some(()))
     })?;
     print_measured(&format!(
@@ -223,7 +225,10 @@ fn wait_bfd_up(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
         // A router may still have to receive the node's last packet before its BFD is up.
         wait::until(&format!("BFD of {router} is up"), BGP_MAX, || {
             let received = received_timers(router)?;
-            ensure!(received.len() == ADDRESSES.len(), "the router receives {received:?}");
+            ensure!(
+                received.len() == ADDRESSES.len(),
+                "the router receives the timers {received:?}"
+            );
             Ok(Some(()))
         })?;
     }
@@ -258,14 +263,17 @@ fn wait_timers(routers: &[Router], interval: u64) -> Result<()> {
         wait::until("the router receives the timers of the profile", BGP_MAX, || {
             let received = received_timers(router)?;
             let expected = vec![[interval, interval, MULTIPLIER * interval]; ADDRESSES.len()];
-            ensure!(received == expected, "{router} receives {received:?}, not {expected:?}");
+            ensure!(
+                received == expected,
+                "{router} receives the timers {received:?}, not {expected:?}"
+            );
             Ok(Some(()))
         })
     })
 }
 
-/// Returns the node's timers of each BFD session of a router that is up, in milliseconds: its
-/// transmit interval, its receive interval, and the detection time.
+/// Returns the node's timers in each BFD session that is up at a router, in milliseconds: transmit
+/// interval, receive interval, and detection time.
 fn received_timers(router: &Router) -> Result<Vec<[u64; 3]>> {
     match router.kind() {
         RouterKind::Frr => frr_timers(&router.run_command(&["show bfd peers json"])?),
@@ -290,8 +298,8 @@ fn frr_timers(json: &str) -> Result<Vec<[u64; 3]>> {
     .collect()
 }
 
-/// Parses BIRD's output, which shows its transmit interval and detection time in seconds. Both are
-/// the node's timers, because the node's intervals are longer.
+/// Parses BIRD's output, which shows BIRD's transmit interval and detection time in seconds. Both
+/// result from the node's intervals, because these are longer than BIRD's.
 fn bird_timers(text: &str) -> Vec<[u64; 3]> {
     let milliseconds = |word: &str| word.replace('.', "").parse::<u64>().ok();
     let session = |line: &str| {
@@ -336,7 +344,10 @@ fn stall_gobgpd(lab: &Lab, node: &Host, routers: &[Router]) -> Result<()> {
 fn wait_no_session(router: &Router) -> Result<()> {
     wait::until("all sessions have ended", BGP_MAX, || {
         let sessions = router.sessions()?;
-        ensure!(sessions.iter().all(|session| !session.established), "{router} has {sessions:?}");
+        ensure!(
+            sessions.iter().all(|session| !session.established),
+            "{router} has the sessions {sessions:?}"
+        );
         Ok(Some(()))
     })
 }

@@ -22,14 +22,15 @@ use std::time::Duration;
 const DRAIN_DELAY: Duration = Duration::from_secs(15);
 const DRAIN_DELAY_FLAG: &str = "--drain-delay=15s";
 /// Interval between the client's connections, the time for which the client connects before and
-/// after the event, and the maximum length of the probe.
+/// after the event, and the maximum time for which the client connects.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 const PROBE_MARGIN: Duration = Duration::from_millis(500);
 const PROBE_MAX: Duration = Duration::from_secs(180);
 /// Maximum number of lost connections: a connection in progress is reset when its packets take
 /// another path, and on a busy machine several are in progress.
 const LOST_MAX: usize = 3;
-/// Commands that show a de-preferred path on each router, and parts of the output.
+/// Command of each router (FRR, BIRD, GoBGP) that shows a path, and the parts of the output that
+/// show that the path is de-preferred.
 const DEPREFERRED_OUTPUT: [(&[&str], [&str; 3]); 3] = [
     (
         &["show bgp ipv4 unicast 203.0.113.10/32 json"],
@@ -60,7 +61,7 @@ fn paths_of_a_draining_node_are_depreferred_then_withdrawn() {
             lab.nodes().iter().map(|node| objects::host(lab, node)).collect::<Result<Vec<_>>>()?;
         start_ferrolb(lab)?;
         let routers = step("FRR, BIRD and GoBGP start", || expect::start_one_of_each(lab))?;
-        step("a Service has a pod on each node, and routers use all nodes", || {
+        step("a Service has a pod on each node, and routers use the paths of all nodes", || {
             serve(lab, &nodes)?;
             wait_used(&routers, &nodes, &[])?;
             wait_announced(lab, "by BGP from node1, node2, node3 to tor1-v4, tor2-v4, tor3-v4")
@@ -99,14 +100,14 @@ fn check_cordon(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Result<()> {
         wait::during(DRAIN_DELAY + PROBE_MARGIN, || Ok(()))?;
         wait_used(routers, &[], nodes)
     })?;
-    step("all nodes are uncordoned, and routers use all of them", || {
+    step("all nodes are uncordoned, and routers use the paths of all nodes", || {
         nodes.iter().try_for_each(|node| lab.kubectl(&["uncordon", &node.name]).map(drop))?;
         wait_used(routers, nodes, &[])
     })
 }
 
-/// Runs the steps in which a node drains by the annotation, without hello frames, and by the
-/// autoscaler's taint.
+/// Runs the steps in which a node drains: by the annotation, by a cordon while hello frames are
+/// lost, and by the autoscaler's taint.
 fn check_annotation_and_taint(lab: &Lab, routers: &[Router], nodes: &[Host]) -> Result<()> {
     let [one, two, three] = three(nodes);
     step(
@@ -125,7 +126,7 @@ fn check_annotation_and_taint(lab: &Lab, routers: &[Router], nodes: &[Host]) -> 
         },
     )?;
     step(
-        "without hellos, speakers read other nodes' statuses, and a failed speaker does not count",
+        "without hellos, speakers use other nodes' statuses, and ignore that of a failed speaker",
         || check_without_hellos(lab, routers, nodes),
     )?;
     step("node3 drains by the autoscaler's taint, and its paths are withdrawn", || {
@@ -172,7 +173,7 @@ fn serve(lab: &Lab, nodes: &[Host]) -> Result<()> {
 }
 
 /// Waits until each router has the normal paths of the nodes `healthy` and the de-preferred paths
-/// of the nodes `depreferred`, and its kernel uses the best ones.
+/// of the nodes `depreferred`, and its kernel uses the best of these paths.
 fn wait_used(routers: &[Router], healthy: &[Host], depreferred: &[Host]) -> Result<()> {
     let expected = paths(healthy, false).chain(paths(depreferred, true)).collect::<BTreeSet<_>>();
     let used = if healthy.is_empty() { depreferred } else { healthy };
@@ -203,9 +204,9 @@ fn paths(nodes: &[Host], depreferred: bool) -> impl Iterator<Item = BgpRoute> {
     })
 }
 
-/// Starts the drain of a node with a kubectl command while the client connects. Each router must
-/// have the node's paths as de-preferred, and no path after the drain delay. `meanwhile` runs
-/// before the withdrawal.
+/// Starts the drain of a node with the kubectl command `drain` while the client connects. Each
+/// router must first have de-preferred paths of the node, and after the drain delay no path of the
+/// node. `meanwhile` runs before the withdrawal.
 fn drain_node(
     lab: &Lab,
     routers: &[Router],
@@ -282,7 +283,7 @@ fn wait_receives_from(lab: &Lab, node: &Host, others: usize) -> Result<()> {
     })
 }
 
-/// Checks that a router's output about the paths contains all of `expect`.
+/// Checks that the output of the command `words` on a router contains all of `expect`.
 fn check_output(router: &Router, words: &[&str], expect: [&str; 3]) -> Result<()> {
     let text = router.run_command(words)?;
     print_measured(&format!("output of {router}:\n{text}"));
@@ -337,7 +338,8 @@ fn check_own_as(lab: &Lab, routers: Vec<Router>, nodes: &[Host]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `event` while the client connects, and checks that only connections in progress are lost.
+/// Runs `event` while the client connects, and checks that at most [`LOST_MAX`] connections are
+/// lost.
 fn run_without_loss(lab: &Lab, what: &str, event: impl FnOnce() -> Result<()>) -> Result<()> {
     let server = SocketAddr::new(ADDRESSES[0], 80);
     wait::until("the client gets the page through the first router", BGP_MAX, || {
@@ -354,8 +356,8 @@ fn run_without_loss(lab: &Lab, what: &str, event: impl FnOnce() -> Result<()>) -
     Ok(())
 }
 
-/// Waits until a part of the message of the condition `Announced` ends with this text, so that it
-/// names no further node.
+/// Waits until one of the parts of the message of the condition `Announced`, which `; ` separates,
+/// ends with `text`. A part with a further node at the end does not match.
 fn wait_announced(lab: &Lab, text: &str) -> Result<()> {
     wait::until(&format!("a part of the condition Announced ends with {text:?}"), BGP_MAX, || {
         let service: Value =

@@ -25,13 +25,14 @@ const SPEAKER_GROWTH_MAX: u64 = 4_000;
 /// policy, and Go's garbage collector runs only when the heap has doubled. Together that is 0.8 kB
 /// per route; twice as much would be a defect.
 const GOBGPD_GROWTH_MAX: u64 = 160_000;
-/// Time after the last prefix for which the test measures the memory, and uses the maximum.
+/// Time after the last prefix for which the test measures the memory. The maximum counts.
 const MEASURED_TIME: Duration = Duration::from_secs(2);
 
-/// Name of the BGPPeer.
+/// Name of the BGPPeer for the router that sends the prefixes.
 pub(super) const NAME: &str = "flood";
 
-/// Checks a session of `node` with BIRD on `host`, which sends all prefixes.
+/// Establishes a session of `node` with BIRD on `host`, which sends all prefixes, and checks that
+/// the node uses none of them and that its memory stays bounded.
 pub(super) fn check(lab: &Lab, node: &str, host: &str) -> Result<()> {
     let kernel_routes = |family: &str| lab.exec(node, &["ip", family, "route"]);
     let (routes, before) = ([kernel_routes("-4")?, kernel_routes("-6")?], memory(lab, node)?);
@@ -62,7 +63,7 @@ pub(super) fn check(lab: &Lab, node: &str, host: &str) -> Result<()> {
         [("gobgpd", 0, GOBGPD_GROWTH_MAX), ("the speaker", 1, SPEAKER_GROWTH_MAX)]
     {
         let growth = after[index].saturating_sub(before[index]);
-        ensure!(growth < max, "{name} grew by {growth} kB, more than {max}");
+        ensure!(growth < max, "the memory of {name} grew by {growth} kB, more than {max} kB");
     }
     let own: BTreeSet<String> = ADDRESSES.into_iter().map(objects::prefix).collect();
     let table = table(lab, node)?;
@@ -78,7 +79,10 @@ pub(super) fn check(lab: &Lab, node: &str, host: &str) -> Result<()> {
     lab.kubectl(&["delete", "bgppeer", NAME, "-n", objects::NAMESPACE])?;
     wait::until("the session has ended", BGP_MAX, || {
         let sessions = router.sessions()?;
-        ensure!(sessions.iter().all(|session| !session.established), "the router has {sessions:?}");
+        ensure!(
+            sessions.iter().all(|session| !session.established),
+            "the router has the sessions {sessions:?}"
+        );
         Ok(Some(()))
     })?;
     router.stop()
@@ -112,7 +116,7 @@ fn memory(lab: &Lab, node: &str) -> Result<[u64; 2]> {
 fn received(lab: &Lab, node: &str, router: &str) -> Result<u64> {
     let neighbors: Vec<Value> = serde_json::from_str(&lab.gobgp(node, &["-j", "neighbor"])?)?;
     let found = neighbors.iter().find(|neighbor| neighbor["conf"]["neighbor_address"] == router);
-    let families = found.context("gobgpd has no such neighbor")?["afi_safis"]
+    let families = found.context("gobgpd does not list the router as a neighbor")?["afi_safis"]
         .as_array()
         .context("the neighbor has no afi_safis")?;
     Ok(families.iter().filter_map(|family| family["state"]["received"].as_u64()).sum())

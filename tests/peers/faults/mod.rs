@@ -73,7 +73,7 @@ fn faults_of_bgp_are_reported_and_everything_else_continues() {
             stop_gobgpd(lab, &faulty.name)?;
             bgp::start(
                 lab.state(),
-                &lab.state().facts()?.gobgp.context("no GoBGP")?,
+                &lab.state().facts()?.gobgp.context("the lab has no GoBGP")?,
                 &faulty.name,
             )?;
             expect::wait_paths_through(&router, &[&intact, &faulty])?;
@@ -89,11 +89,11 @@ fn faults_of_bgp_are_reported_and_everything_else_continues() {
             check_conflicts(lab)?;
             check_sessions(&[&other])
         })?;
-        step("servers that are no routers are reported, and attempts limited", || {
+        step("servers that are no routers are reported, and connections are limited", || {
             check_misbehaving_servers(lab, &intact.name)?;
             check_sessions(&[&other])
         })?;
-        step("the prefixes of a router that sends a hundred thousand are not used", || {
+        step("the node uses none of a router's 100,000 prefixes", || {
             flood::check(lab, &intact.name, FLOOD_HOST)?;
             expect::wait_paths_through(&router, &[&intact, &faulty])?;
             check_sessions(&[&other])
@@ -111,7 +111,7 @@ fn faults_of_bgp_are_reported_and_everything_else_continues() {
     });
 }
 
-/// Kills the gobgpd of a node, and waits until the speaker has deleted its socket.
+/// Kills the gobgpd of a node, and waits until the node's speaker has deleted gobgpd's socket.
 fn stop_gobgpd(lab: &Lab, node: &str) -> Result<()> {
     lab.stop(&bgp::process_name(node), Signal::KILL)?;
     let socket = bgp::socket(lab.state(), node);
@@ -189,7 +189,8 @@ fn check_unreachable_router(lab: &Lab) -> Result<()> {
     reported::wait_condition(lab, ("bgppeer", "absent"), ESTABLISHED, ("NoSession", &words))
 }
 
-/// Name of the younger BGPPeer of FRR, which is the first one by name.
+/// Name of a second, younger BGPPeer of FRR. The name sorts before that of the older BGPPeer, which
+/// must win nevertheless.
 const YOUNGER: &str = "a-twin";
 
 fn check_conflicts(lab: &Lab) -> Result<()> {
@@ -218,7 +219,7 @@ fn check_conflicts(lab: &Lab) -> Result<()> {
             let sessions = objects::sessions(lab, &node)?;
             ensure!(
                 sessions.iter().all(|session| session["peer"] != *name),
-                "{node} has {sessions:#?}"
+                "{node} has a session of {name}: {sessions:#?}"
             );
         }
     }
@@ -253,7 +254,7 @@ fn check_misbehaving_servers(lab: &Lab, node: &str) -> Result<()> {
     ));
     ensure!(
         counts.iter().all(|count| *count <= CONNECTIONS_MAX),
-        "more than {CONNECTIONS_MAX} connections: {counts:?}"
+        "a server received more than {CONNECTIONS_MAX} connections: {counts:?}"
     );
     for misbehavior in Misbehavior::ALL {
         lab.kubectl(&["delete", "bgppeer", misbehavior.name(), "-n", objects::NAMESPACE])?;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// Two Services of which only one exists at a time.
+/// Names and addresses of two alternating Services: at any time, only one of the two exists.
 const ALTERNATING: [(&str, Ipv4Addr); 2] =
     [("first", Ipv4Addr::new(203, 0, 113, 21)), ("second", Ipv4Addr::new(203, 0, 113, 22))];
 /// Time without gobgpd: longer than the hold time of 3 s, after which routers drop routes without
@@ -68,7 +68,10 @@ fn routers_keep_routes_only_while_gobgpd_restarts() {
                     print_measured(&format!(
                         "a router is down: the others have the new routes {took:?} after the restart of gobgpd"
                     ));
-                    ensure!(took < NEW_ROUTES_MAX, "the new routes took {took:?}");
+                    ensure!(
+                        took < NEW_ROUTES_MAX,
+                        "the routers had the new routes only after {took:?}"
+                    );
                     Ok(())
                 })?;
                 routers.push(start_router(lab, RouterKind::Gobgp, ROUTERS[2])?);
@@ -135,7 +138,7 @@ fn scenario_objects(lab: &Lab) -> Result<Vec<Value>> {
     Ok(created)
 }
 
-/// Returns an alternating Service.
+/// Returns one of the [`ALTERNATING`] Services.
 fn alternating_service((name, address): (&str, Ipv4Addr)) -> Value {
     let metadata =
         json!({"name": name, "annotations": {"ferrolb.io/loadBalancerIPs": address.to_string()}});
@@ -145,7 +148,8 @@ fn alternating_service((name, address): (&str, Ipv4Addr)) -> Value {
 }
 
 /// Kills gobgpd, replaces one alternating Service with the other, checks that routers keep all
-/// routes, and restarts gobgpd. Returns the time until the routers have the new routes.
+/// routes, and restarts gobgpd. Returns the time from this restart until the routers have the new
+/// routes.
 fn restart_gobgpd(
     lab: &Lab,
     routers: &[Router],
@@ -201,7 +205,8 @@ fn wait_all_paths(routers: &[Router], node: &Host, alternating: (&str, Ipv4Addr)
     })
 }
 
-/// Returns the expected routes of a router, with those of an alternating Service.
+/// Returns the expected routes of a router: those of the Service `web` and of an alternating
+/// Service.
 fn paths(router: &Router, node: &Host, (_, alternating): (&str, Ipv4Addr)) -> Vec<BgpRoute> {
     let [v4, v6] = node.addresses();
     let hops = ADDRESSES.into_iter().chain([IpAddr::V4(alternating)]).zip([v4, v6, v4]);

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Interval between the client's connections to each address, the time for which the client
-/// connects before and after the event, and the maximum length of the probe.
+/// connects before and after the event, and the maximum time for which the client connects.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 const PROBE_MARGIN: Duration = Duration::from_millis(500);
 const PROBE_MAX: Duration = Duration::from_secs(120);

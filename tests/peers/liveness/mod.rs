@@ -21,7 +21,8 @@ use std::time::Duration;
 const ROUTER: &str = ROUTERS[0];
 /// Additional time for the requests of the probe, and for a busy machine.
 const SLACK: Duration = Duration::from_secs(15);
-/// Time after which a gobgpd of the lab has started: longer than it waits for its socket.
+/// Time after which a restarted gobgpd of the lab runs. It is longer than the 5 s for which
+/// gobgpd's start script waits until the speaker has removed the old socket.
 const STARTED_MAX: Duration = Duration::from_secs(8);
 
 #[test]

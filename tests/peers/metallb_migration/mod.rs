@@ -57,7 +57,10 @@ fn metallbs_bgp_objects_are_served_unchanged() {
                     serde_json::from_str(&router.run_command(&["show bfd peers json"])?)?;
                 let mut up =
                     peers.as_array().into_iter().flatten().filter(|peer| peer["status"] == "up");
-                ensure!(up.by_ref().count() == ADDRESSES.len(), "the peers are {peers}");
+                ensure!(
+                    up.by_ref().count() == ADDRESSES.len(),
+                    "the BFD peers of the router are {peers}"
+                );
                 Ok(Some(()))
             })
         })?;
@@ -84,7 +87,7 @@ fn metallbs_bgp_objects_are_served_unchanged() {
             READ_ONLY_OBJECTS.into_iter().try_for_each(|object| check_not_written(lab, object))?;
             let errors =
                 admin::metric(lab, CONTROL_PLANE, "ferrolb_controller_write_errors_total")?;
-            ensure!(errors == 0.0, "{errors} write errors");
+            ensure!(errors == 0.0, "the controller counts {errors} write errors");
             Ok(())
         })?;
         router.stop()

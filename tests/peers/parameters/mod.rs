@@ -26,8 +26,9 @@ const SOURCES: [IpAddr; 2] = [
 ];
 /// The node's router ID.
 const ROUTER_ID: &str = "10.9.8.7";
-/// Time, and the minimum number of KEEPALIVEs in that time with an interval of 1 s. The default
-/// interval, a third of the hold time of 12 s, gives fewer.
+/// Length of a period, and the minimum number of KEEPALIVEs that a session with an interval of 1 s
+/// sends in that period. With the default interval, a third of the hold time of 12 s, a session
+/// sends fewer.
 const KEEPALIVES_MIN: (Duration, u64) = (Duration::from_secs(6), 4);
 /// Hosts without a router, and the connect time for each. gobgpd makes the first attempt after 2 s,
 /// and further ones after 0.75 to 1 times the connect time.
@@ -175,7 +176,7 @@ fn keepalives(router: &Router) -> Result<[u64; 2]> {
 }
 
 /// Checks that the session with `keepaliveTime` sends KEEPALIVEs at this interval, and that the
-/// other one sends at most one meanwhile.
+/// other session sends at most one KEEPALIVE meanwhile.
 fn check_keepalives(router: &Router) -> Result<()> {
     let [before, other_before] = keepalives(router)?;
     let (limit, count) = KEEPALIVES_MIN;
@@ -195,7 +196,7 @@ fn check_keepalives(router: &Router) -> Result<()> {
 /// one attempt to the second host.
 fn check_attempts(lab: &Lab) -> Result<()> {
     let count = |(host, _)| Ok::<_, anyhow::Error>(connection_attempts::counted(lab, host)?[0]);
-    let first = wait::until("several attempts", objects::BGP_MAX, || {
+    let first = wait::until("gobgpd has made several attempts", objects::BGP_MAX, || {
         Ok(Some(count(WITHOUT_ROUTER[0])?).filter(|count| *count >= 4))
     })?;
     let second = count(WITHOUT_ROUTER[1])?;

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 const ROUTER_PASSWORD: &str = "open-sesame";
 /// A password that no router accepts.
 const WRONG_PASSWORD: &str = "open-barley";
-/// The Secret in the `passwordSecret` of the IPv6 BGPPeers.
+/// Name of the Secret in the `passwordSecret` of the IPv6 BGPPeers.
 const SECRET: &str = "routers";
 /// Required type of a Secret with a password.
 const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
@@ -90,7 +90,10 @@ fn check_deleted_secret(lab: &Lab, routers: &[Router<'_>], [v4, v6]: [IpAddr; 2]
             wait_valid_reason("Valid", "")?;
             wait_sessions(&[v4, v6])?;
             let after = session_starts(lab)?;
-            ensure!(before == after, "established since {before}, and now since {after}");
+            ensure!(
+                before == after,
+                "the start times of the sessions were {before}, and are now {after}"
+            );
             Ok(())
         },
     )?;

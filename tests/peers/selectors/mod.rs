@@ -70,11 +70,14 @@ fn routers_have_exactly_the_paths_that_selectors_allow() {
             wait_session_counts(lab, ["3/3", "1/1"])?;
             check_sessions()
         })?;
-        step("a Service with a new label is advertised, too", || {
-            lab.kubectl(&["label", "service", "plain", "class=gold"])?;
-            wait_paths(&routers, &before, &[PLAIN])?;
-            check_sessions()
-        })?;
+        step(
+            "a Service is advertised when it gets the label that the advertisement selects",
+            || {
+                lab.kubectl(&["label", "service", "plain", "class=gold"])?;
+                wait_paths(&routers, &before, &[PLAIN])?;
+                check_sessions()
+            },
+        )?;
         routers.into_iter().try_for_each(Router::stop)
     });
 }
@@ -185,7 +188,7 @@ fn wait_paths(routers: &[Router], racks: &Racks, additional: &[Ipv4Addr]) -> Res
         let expect: BTreeSet<SelectedPath> = expect.into_iter().collect();
         wait::until("the router has the paths", BGP_MAX, || {
             let paths = paths(router)?;
-            ensure!(paths == expect, "{router} has {paths:#?}, not {expect:#?}");
+            ensure!(paths == expect, "{router} has the paths {paths:#?}, not {expect:#?}");
             Ok(Some(()))
         })?;
     }

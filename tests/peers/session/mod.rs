@@ -75,15 +75,22 @@ fn check_wrong_as(lab: &Lab, node: &Host, routers: &[Router], before: &[Value]) 
             set_peer_as(lab, ROUTER_AS + 1)?;
             let now = wait_established(lab, node, |peer| peer != CHANGED_PEER)?;
             check_unchanged(before, &now, |peer| peer != CHANGED_PEER)?;
-            wait::until("the speaker reports the wrong AS", BGP_MAX, || {
-                let issues =
-                    reported::messages(session(&objects::sessions(lab, &node.name)?, CHANGED_PEER));
-                ensure!(
-                    issues.contains(&format!("check that the router's AS is {}", ROUTER_AS + 1)),
-                    "{issues}"
-                );
-                Ok(Some(()))
-            })?;
+            wait::until(
+                "the speaker reports that the router has another AS number",
+                BGP_MAX,
+                || {
+                    let issues = reported::messages(session(
+                        &objects::sessions(lab, &node.name)?,
+                        CHANGED_PEER,
+                    ));
+                    ensure!(
+                        issues
+                            .contains(&format!("check that the router's AS is {}", ROUTER_AS + 1)),
+                        "{issues}"
+                    );
+                    Ok(Some(()))
+                },
+            )?;
             set_peer_as(lab, ROUTER_AS)?;
             wait_paths(routers, node, true)
         },
@@ -153,21 +160,21 @@ fn set_peer_as(lab: &Lab, asn: u32) -> Result<()> {
     lab.apply_objects(&peers)
 }
 
-/// Waits until all sessions of all routers are established, or none.
+/// Waits until all sessions of all routers are established, or none of them if `all` is false.
 fn wait_sessions(routers: &[Router], all: bool) -> Result<()> {
     routers.iter().try_for_each(|router| {
         wait::until("the sessions have the expected state", BGP_MAX, || {
             let sessions = router.sessions()?;
             let matches = sessions.len() == ADDRESSES.len()
                 && sessions.iter().all(|session| session.established == all);
-            ensure!(matches, "{router} has {sessions:?}");
+            ensure!(matches, "{router} has the sessions {sessions:?}");
             Ok(Some(()))
         })
     })
 }
 
-/// Waits until the speaker reports the sessions of the BGPPeers that `selects` accepts as
-/// established with one prefix each. Returns all sessions.
+/// Waits until the speaker reports that each session of the BGPPeers that `selects` accepts is
+/// established and has one prefix. Returns all sessions.
 fn wait_established(lab: &Lab, node: &Host, selects: impl Fn(&str) -> bool) -> Result<Vec<Value>> {
     wait::until("the speaker reports established sessions", BGP_MAX, || {
         let sessions = objects::sessions(lab, &node.name)?;
@@ -205,15 +212,15 @@ fn check_unchanged(before: &[Value], now: &[Value], selects: impl Fn(&str) -> bo
     Ok(())
 }
 
-/// Waits until every router has exactly its paths of the node, or no path, and its kernel uses
-/// them.
+/// Waits until every router has exactly its paths of the node, or no path if `advertised` is false,
+/// and its kernel forwards accordingly.
 fn wait_paths(routers: &[Router], node: &Host, advertised: bool) -> Result<()> {
     for (router, host) in routers.iter().zip(ROUTERS) {
         let paths: Vec<BgpRoute> =
             expected_paths(router, host, node).into_iter().filter(|_| advertised).collect();
         wait::until("the router has the paths", BGP_MAX, || {
             let routes = router.routes()?;
-            ensure!(routes == paths, "{router} has {routes:#?}, not {paths:#?}");
+            ensure!(routes == paths, "{router} has the paths {routes:#?}, not {paths:#?}");
             Ok(Some(()))
         })?;
     }

@@ -1,6 +1,5 @@
 //! Traffic of a client behind a router: the client reaches the pods of all announcing nodes and no
-//! other pods;
-//! README.md has the drawing.
+//! other pods; README.md has the drawing.
 
 use crate::expect;
 use crate::objects::{self, ADDRESSES, BGP_MAX, object};
@@ -17,7 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 /// The types of routers that write routes to their kernels, and their hosts.
 const FORWARDING_ROUTERS: [(RouterKind, &str); 2] =
     [(RouterKind::Frr, "tor1"), (RouterKind::Bird, "tor2")];
-/// Number of connections that reach each of three nodes: they miss a node in one of 60,000 runs.
+/// Number of the client's connections in a check. If a router distributes them over three nodes, a
+/// node receives none of them in one of 60,000 checks.
 const PAGES: usize = 30;
 
 #[test]
@@ -103,7 +103,7 @@ fn start_routers(lab: &Lab) -> Result<Vec<(Router<'_>, Host)>> {
 }
 
 /// Waits until each router forwards to exactly `nodes`, and until the client reaches exactly the
-/// pods of the nodes `serving` through that router, with the expected source address.
+/// pods of the nodes `serving` through that router, which see the source address `seen`.
 fn wait_reached(
     lab: &Lab,
     routers: &[(Router, Host)],
@@ -140,7 +140,8 @@ fn wait_reached(
     Ok(())
 }
 
-/// Waits until the LAN client gets the page of a pod of the nodes `serving` through this node.
+/// Routes the packets of the client on the nodes' segment through `node`, and waits until the
+/// client gets a page from a pod on one of the nodes `serving`.
 fn wait_page_through(lab: &Lab, node: &Host, serving: &[Host]) -> Result<()> {
     ADDRESSES.into_iter().zip(node.addresses()).try_for_each(|(address, gateway)| {
         lab.exec(
@@ -149,13 +150,17 @@ fn wait_page_through(lab: &Lab, node: &Host, serving: &[Host]) -> Result<()> {
         )?;
         wait::until(&format!("the client gets a page through {}", node.name), BGP_MAX, || {
             let (pod, _) = page(lab, CLIENT, address)?;
-            ensure!(serving.iter().any(|node| self::pod(node) == pod), "{pod} replied");
+            ensure!(
+                serving.iter().any(|node| self::pod(node) == pod),
+                "the pod {pod} replied, which is not on a serving node"
+            );
             Ok(Some(()))
         })
     })
 }
 
-/// Requests the page. Returns the pod that replied, and the source address that the pod saw.
+/// Requests the page at `address` from the host `from`. Returns the pod that replied, and the
+/// source address that the pod saw.
 fn page(lab: &Lab, from: &str, address: IpAddr) -> Result<(String, IpAddr)> {
     let page = lab.http_get(from, SocketAddr::new(address, 80), "/")?;
     let mut words = page.body.split_whitespace();

@@ -14,17 +14,17 @@ use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 
-/// The interface pair between the node and the first router.
+/// Name of the interface at both ends of the pair that connects the node and the first router.
 const INTERFACE: &str = "up0";
-/// The node's link-local address on the interface.
+/// The node's link-local address on [`INTERFACE`].
 const NODE_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
-/// The router's link-local address on the interface.
+/// The router's link-local address on [`INTERFACE`].
 const ROUTER_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x101);
 /// A router advertisement (RFC 4861 section 4.2) without options, with a lifetime of 30 minutes.
 const ROUTER_ADVERTISEMENT: [u8; 16] = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The all-nodes multicast address (RFC 4291 section 2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// LOCAL_PREF of routes without a configured one.
+/// LOCAL_PREF of routes for which no LOCAL_PREF is configured.
 const DEFAULT_LOCAL_PREF: u32 = 100;
 /// The hop limit of Neighbor Discovery messages (RFC 4861 section 4.2).
 const ND_HOP_LIMIT: u32 = 255;
@@ -67,7 +67,7 @@ fn an_unnumbered_session_advertises_both_families() {
                     lab,
                     &node.name,
                     INTERFACE,
-                    &["the router has the AS of this node, 64512", "spec.dynamicASN to internal"],
+                    &["the router has the AS of this node, 64512: set spec.dynamicASN to internal"],
                 )?;
                 let peers = ADDRESSES.map(|address| peer_name(ROUTERS[1], address));
                 peers.iter().try_for_each(|peer| {
@@ -176,7 +176,7 @@ fn wait_unnumbered(lab: &Lab, node: &Host, router: &Router, asn: u32) -> Result<
     wait_exact_paths(router, ADDRESSES.map(path).into())
 }
 
-/// Sends a router advertisement, as a daemon on a node does.
+/// Sends a router advertisement from the node, as a daemon like radvd does.
 fn send_router_advertisement() -> Result<()> {
     let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
     socket.bind_device(Some(INTERFACE.as_bytes()))?;
@@ -186,8 +186,8 @@ fn send_router_advertisement() -> Result<()> {
     Ok(())
 }
 
-/// Returns the expected paths. Both sessions of a router carry each prefix, with the node's address
-/// of the prefix's family as next hop.
+/// Returns the expected paths of a router: each prefix twice, because both sessions carry it. The
+/// next hop is the node's address of the prefix's family.
 fn paths(kind: RouterKind, node: &Host) -> Vec<BgpRoute> {
     let path = |(address, hop)| BgpRoute {
         prefix: prefix(address),

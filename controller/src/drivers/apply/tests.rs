@@ -1,4 +1,4 @@
-//! Tests of writes against a scripted API server: which requests it receives, in which order.
+//! Tests of status writes with a scripted API server, which logs the requests that it receives.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -18,13 +18,12 @@ use crate::flags::Flags;
 /// Requests that the scripted API server received: method, path and query, body.
 pub(in crate::drivers) type RequestLog = Arc<Mutex<Vec<(String, String, Value)>>>;
 
-/// Creates an applier whose API server returns these responses in turn, and the log of the
-/// requests.
+/// Returns an applier whose API server sends these responses in turn, and the log of the requests.
 pub(in crate::drivers) fn scripted(responses: Vec<(u16, Value)>) -> (Applier, RequestLog) {
     scripted_with_delay(responses, Duration::ZERO)
 }
 
-/// Creates a [`Desired`] whose lease ends at `until`.
+/// Returns the receiver of a [`Desired`] whose lease ends at `until`.
 fn lease_until(until: Instant) -> watch::Receiver<Desired> {
     watch::channel(Desired { until, ..Desired::default() }).1
 }

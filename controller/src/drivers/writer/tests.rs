@@ -1,4 +1,4 @@
-//! Tests of the results and events for writes that the API server rejects.
+//! Tests of the results and Events for writes that the API server rejects.
 
 use kube::core::Status as ApiStatus;
 use prometheus_client::registry::Registry;
@@ -8,7 +8,7 @@ use super::super::apply::tests::{scripted, service_write};
 use super::*;
 use crate::desired::Notice;
 
-/// Executes `write` once with an API server that rejects it. Returns the outcome, and the event
+/// Executes `write` once with an API server that rejects it. Returns the outcome, and the Event
 /// about the Service.
 async fn execute_denied(write: Write) -> (Outcome, Option<Notice>) {
     let message = "admission webhook \"policy.example\" denied the request";
@@ -31,7 +31,7 @@ async fn a_reported_refusal_is_an_event_with_the_servers_message() {
     let unreported = service_write(&["10.0.0.1"]);
     assert_eq!(execute_denied(unreported.clone()).await, (Outcome::Refused, None));
     let (outcome, notice) = execute_denied(Write { reports_refusal: true, ..unreported }).await;
-    let notice = notice.expect("the refusal is reported by an event");
+    let notice = notice.expect("an Event reports the rejection");
     assert_eq!((outcome, notice.warning, &*notice.reason), (Outcome::Refused, true, "NotWritten"));
     let reply = "admission webhook \"policy.example\" denied the request (code 403)";
     assert_eq!(notice, RejectedStatus { reply }.notice());

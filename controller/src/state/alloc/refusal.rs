@@ -1,5 +1,5 @@
-//! Why a Service cannot have an address, and why an address is not assigned automatically. Plain
-//! values, rendered by [`crate::state::messages`].
+//! Reasons why a Service cannot have an address, and why automatic assignment skips an address.
+//! Plain values; [`crate::state::messages`] renders them.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -40,7 +40,7 @@ pub(in crate::state) struct UnmanagedUse {
     pub(in crate::state) source: UnmanagedSource,
 }
 
-/// How a Service got an address that FerroLB did not assign to it.
+/// Origin of an address that a Service uses although FerroLB did not assign it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::state) enum UnmanagedSource {
     /// The address is one of the Service's `spec.externalIPs`.
@@ -65,7 +65,7 @@ impl Display for UnmanagedUse {
     }
 }
 
-/// Why an address of a pool is not assigned automatically.
+/// Reason why automatic assignment skips an address of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::state) enum SkipReason<'a> {
     /// The address belongs to a Node.

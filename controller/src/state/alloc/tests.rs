@@ -1,5 +1,5 @@
-//! Tables of assignments, and a comparison of the allocator with a slow and obvious model that
-//! scans lists.
+//! Tests of the allocator: tables of assignments, and a comparison with a simple model that scans
+//! lists of addresses.
 
 use ferrolb_proto::range::AddressRange;
 use proptest::prelude::*;
@@ -36,7 +36,7 @@ fn allocator(pools: &[Pool], nodes: &[&str]) -> Allocator {
     allocator
 }
 
-/// Calls `act` for a Service with this key that requests no address and no pool.
+/// Calls `act` with a requester: a Service with this key that requests no address and no pool.
 fn with_requester<R>(key: &Key, act: impl FnOnce(&Requester<'_>) -> R) -> R {
     let service = Service { key: key.clone(), ..Service::default() };
     act(&Requester {
@@ -63,7 +63,7 @@ fn check_address(
     with_requester(key, |requester| allocator.check_address(requester, ip(address), from))
 }
 
-/// Returns the total and the used addresses of a pool, per family.
+/// Returns the numbers of assignable and of assigned addresses of a pool, per family.
 fn counts(allocator: &Allocator, pool: &str) -> [(u128, u64); 2] {
     allocator.counts(pool).map(|count| (count.total, count.used))
 }
@@ -96,7 +96,8 @@ fn unassignable_addresses_are_skipped_and_not_counted() {
         ..pool("lan", &["10.0.0.254-10.0.1.2", "fd00::/126"], &["10.0.1.1", "fd00::1"])
     };
     let mut allocator = allocator(&[pool], &["10.0.1.2", "fd00::"]);
-    // Left: .254, without .255, .0, the excluded .1 and the Node's .2; ::2 and ::3.
+    // The pool can assign .254, ::2 and ::3. It cannot assign .255 and .0 (`avoidBuggyIPs`), the
+    // excluded .1 and ::1, and the Nodes' .2 and ::.
     assert_eq!(counts(&allocator, "lan"), [(1, 0), (2, 0)]);
     assert_eq!(
         assign_automatically(&mut allocator, &key("a"), BOTH).unwrap().1,
@@ -140,7 +141,7 @@ fn both_families_come_from_one_pool() {
     assert_eq!(
         counts(&allocator, "a"),
         [(256, 0), (0, 0)],
-        "a Service that lacks a family reserves no address of the other family"
+        "a Service that cannot get both families reserves no address of pool a"
     );
 }
 
@@ -198,7 +199,7 @@ fn unmanaged_addresses_are_skipped_unless_already_assigned() {
     assert_eq!(
         allocator.counts("lan")[0],
         AddressCounts { total: 3, used: 1, available: 0 },
-        "after its release, the unmanaged address is skipped"
+        "the released address is skipped, because Service x uses it"
     );
     assert!(allocator.take_freed());
     set(&mut allocator, "x", &[]);
@@ -206,7 +207,7 @@ fn unmanaged_addresses_are_skipped_unless_already_assigned() {
     assert_eq!(
         requested(&allocator, "y"),
         Ok("lan".into()),
-        "a Service can request its own unmanaged address"
+        "a Service can request an address that it already uses itself"
     );
     assert!(!allocator.take_freed());
     set(&mut allocator, "y", &[]);
@@ -303,7 +304,7 @@ fn is_router_anycast_address(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[4..] == [0; 4])
 }
 
-/// Model of the allocator: every address in a list.
+/// Model of the allocator, which stores every address in a list.
 #[derive(Default)]
 struct AllocatorModel {
     pools: BTreeMap<Box<str>, Vec<IpAddr>>,
@@ -403,7 +404,8 @@ proptest! {
                     let nodes = ["10.0.0.252", "10.0.2.3", "fd01::"].map(ip);
                     allocator.set_pools(pools.iter().map(|(pool, _)| (pool, true)), nodes.into_iter(), [].into_iter());
                     model.pools = pools.into_iter().map(|(pool, assignable)| (pool.name, assignable)).collect();
-                    // Like the state, checks every owner again and releases refused addresses.
+                    // Like the state, checks every assignment again, and releases the rejected
+                    // addresses.
                     for (address, service) in model.assignments.clone() {
                         let found_pool = with_requester(&service, |requester| allocator.check_address(requester, address, None)).ok();
                         let expect = model.pools.iter().find(|(_, assignable)| assignable.contains(&address)).map(|(name, _)| name);

@@ -34,7 +34,7 @@ pub(super) struct BgpExport<'a> {
     /// The BGPAdvertisements whose attributes some of the BGPPeers do not receive, because an older
     /// BGPAdvertisement takes precedence.
     pub(super) overridden: BTreeSet<&'a str>,
-    /// Why the other nodes do not advertise the address, with the number of nodes per cause.
+    /// Causes why the other nodes do not advertise the address, each with its number of nodes.
     pub(super) not_advertised: BTreeMap<NotAdvertised, usize>,
 }
 
@@ -104,7 +104,7 @@ impl<'a> BgpContext<'a> {
             }
         }
         // A draining node withdraws a route from routers to which another node advertises a
-        // preferred route. The node continues to advertise the route only to other routers.
+        // preferred route. The draining node continues to advertise the route to all other routers.
         for (node, peers, targets) in leaving {
             let peers: Vec<_> = peers.difference(&preferred_peers).copied().collect();
             if !peers.is_empty() {

@@ -1,5 +1,5 @@
-//! Maps changes of objects to the Services that they concern, and queues these for a check. Part of
-//! the state.
+//! Maps changes of objects to the Services that they concern, and queues checks of these Services.
+//! Part of the state.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,7 +11,8 @@ use ferrolb_runtime::watch::Change;
 use super::super::State;
 
 impl State {
-    /// Starts a round through all Services after a change that may concern every one.
+    /// Starts a round of checks through all Services, after a change that may concern every
+    /// Service.
     pub(in crate::state) fn recheck_all_services(&mut self) {
         self.rechecks.begin_round(self.services.len());
     }
@@ -84,7 +85,8 @@ impl State {
             interfaces
         };
         // A node advertises its routes over every session, with attributes that depend on its
-        // health. A change of these can therefore concern every Service with BGP.
+        // health. A change of the sessions or the health can therefore concern every Service with
+        // BGP.
         let bgp_state = |speaker: &Speaker| {
             let sessions = speaker.bgp.as_ref()?.iter().filter(|session| session.established);
             let sessions = sessions.map(|session| session.peer.clone()).collect::<BTreeSet<_>>();

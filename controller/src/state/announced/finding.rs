@@ -35,14 +35,15 @@ pub(super) struct DiagnosisInput<'a> {
     /// The endpoints from all EndpointSlices of the Service.
     pub(super) endpoints: Vec<&'a Endpoint>,
     pub(super) cluster: &'a ClusterView<'a>,
-    /// The Services that share addresses with this Service, including itself; `None` if they have
-    /// no address to announce.
+    /// The Services that are connected with this Service by shared addresses, including this
+    /// Service; `None` if they have no address to announce.
     pub(super) group: Option<SharingGroup<'a>>,
     /// The same Services as in `group`, as input for BGP; empty if there are no BGPAdvertisements.
     pub(super) sharers: Vec<ServiceView<'a>>,
     /// The live speakers; `None` if the API group in use has no SpeakerStatuses.
     pub(super) live_speakers: Option<&'a LiveSpeakers<'a>>,
-    /// The nodes and routers of BGP; `None` if there are no BGPAdvertisements.
+    /// The BGPAdvertisements and the sessions of the nodes; `None` if there are no
+    /// BGPAdvertisements.
     pub(super) bgp: Option<&'a BgpContext<'a>>,
 }
 
@@ -79,8 +80,8 @@ impl DiagnosisInput<'_> {
         }
     }
 
-    /// Returns the diagnosis of one address, and whether no owner of the address is about to
-    /// change.
+    /// Returns the diagnosis of one address, and whether the diagnosis is settled: no owner and no
+    /// path of the address is about to change.
     fn diagnose(&self, address: IpAddr, mode: Option<IpMode>) -> (Diagnosis<'_>, bool) {
         if mode == Some(IpMode::Proxy) && !self.service.demand.request.announce_in_proxy_mode {
             return (Diagnosis { first: Finding::ProxyMode, second: None }, true);
@@ -93,7 +94,8 @@ impl DiagnosisInput<'_> {
         }
     }
 
-    /// Returns the finding for layer 2, and whether no owner of the address is about to change.
+    /// Returns the finding for layer 2, and whether the finding is settled: no owner of the address
+    /// is about to stop its announcement.
     fn layer2_finding(&self, address: IpAddr) -> (Finding<'_>, bool) {
         let owners = self
             .live_speakers
@@ -179,7 +181,7 @@ impl DiagnosisInput<'_> {
         Finding::NoRoute(causes)
     }
 
-    /// Returns why no speaker reports an address on layer 2.
+    /// Returns the finding for an address that no speaker reports on layer 2.
     fn unannounced(&self, address: IpAddr) -> Finding<'_> {
         match &self.group {
             Some(group) if !group.has_eligible_endpoint() => self.no_endpoint(address),
@@ -262,7 +264,8 @@ impl DiagnosisInput<'_> {
         (!speaker.interfaces.iter().any(serves)).then_some(speaker)
     }
 
-    /// Returns why no speaker reports the address on layer 2 although nodes are eligible.
+    /// Returns the finding for an address that no speaker reports on layer 2 although nodes are
+    /// eligible.
     fn eligible_but_unowned<'s>(
         &'s self,
         group: &SharingGroup<'s>,
@@ -289,7 +292,8 @@ impl DiagnosisInput<'_> {
     }
 }
 
-/// Returns the finding for an address for which another host also replies on layer 2.
+/// Returns the finding for an address for which another host or a node's kernel also replies on
+/// layer 2, as the speaker of node `by` reports in `issue`.
 fn conflict<'a>(by: &'a str, issue: &'a InterfaceIssue, owners: Owners<'a>) -> Finding<'a> {
     let InterfaceIssue { mac, node, .. } = issue;
     let owners = owners.all;

@@ -24,7 +24,7 @@ pub(super) struct Owners<'a> {
     /// The nodes that announce the address, sorted by name.
     pub(super) all: Vec<Owner<'a>>,
     /// True if two owners receive each other's hellos on interfaces on which they announce the
-    /// address. One of them is then about to stop.
+    /// address. One of these owners is then about to stop its announcement.
     pub(super) moving: bool,
     /// True if two owners do not receive each other's hellos: one of them is isolated, or they are
     /// on separate parts of the network.
@@ -133,8 +133,9 @@ mod tests {
 
     const ADDRESS: &str = "172.30.0.200";
 
-    /// Builds a speaker from one word per interface. `eth0:node2,node3!` receives hellos of these
-    /// nodes and announces the address. `eth0:~!` is isolated and announces it.
+    /// Returns a speaker with one interface per word. The interface `eth0:node2,node3!` receives
+    /// hellos of node2 and node3 and announces [`ADDRESS`]. The interface `eth0:~!` is isolated and
+    /// announces it.
     fn speaker(node: &str, interfaces: &[&str]) -> Speaker {
         let interface = |text: &&str| {
             let (name, senders) = text.split_once(':').expect("NAME:SENDERS");
@@ -162,8 +163,8 @@ mod tests {
     }
 
     /// Returns the owners, whether one of them is about to stop, and whether two of them do not
-    /// receive each other's hellos. The Nodes in `lost` do not report, and those in `deleted` do
-    /// not exist.
+    /// receive each other's hellos. The kubelets of the Nodes in `lost` do not report, and the
+    /// Nodes in `deleted` do not exist.
     fn owners(speakers: &[Speaker], lost: &[&str], deleted: &[&str]) -> (String, bool, bool) {
         let node = |speaker: &Speaker| Node {
             ready_unknown: lost.contains(&&*speaker.node),
@@ -187,7 +188,7 @@ mod tests {
     /// A node, and its interfaces as in [`speaker`].
     type SpeakerText = (&'static str, &'static [&'static str]);
 
-    /// Speakers, and the result of [`owners`] for them.
+    /// Cases: a name, the speakers, and the expected result of [`owners`].
     const OWNER_CASES: [(&str, &[SpeakerText], &str, bool, bool); 15] = [
         ("one owner", &[("a", &["eth0:b!"]), ("b", &["eth0:a"])], "a(eth0)", false, false),
         ("a single node", &[("a", &["eth0:!"])], "a(eth0)", false, false),
@@ -200,28 +201,28 @@ mod tests {
             false,
         ),
         (
-            "a failed speaker, and no new owner yet",
+            "a failed speaker lists the address, and there is no new owner yet",
             &[("a", &["eth0:b,c!"]), ("b", &["eth0:c"]), ("c", &["eth0:b"])],
             "",
             false,
             false,
         ),
         (
-            "a failed speaker of two",
+            "two nodes list the address, and one of them has failed",
             &[("a", &["eth0:b!"]), ("b", &["eth0:!"])],
             "b(eth0)",
             false,
             false,
         ),
         (
-            "an isolated owner and a second owner of two",
+            "two nodes: an isolated owner and a second owner",
             &[("a", &["eth0:~!"]), ("b", &["eth0:a!"])],
             "a(eth0) b(eth0)",
             false,
             true,
         ),
         (
-            "an isolated owner and a second owner of three",
+            "three nodes: an isolated owner and a second owner",
             &[("a", &["eth0:~!"]), ("b", &["eth0:a,c!"]), ("c", &["eth0:a,b"])],
             "a(eth0) b(eth0)",
             false,
@@ -247,7 +248,7 @@ mod tests {
             false,
         ),
         (
-            "two segments that not all nodes are on",
+            "two segments, and each lacks one of three nodes",
             &[("a", &["eth0:c!"]), ("b", &["eth1:c!"]), ("c", &["eth0:a", "eth1:b"])],
             "a(eth0) b(eth1)",
             false,

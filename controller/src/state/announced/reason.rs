@@ -74,9 +74,9 @@ impl Reason {
         }
     }
 
-    /// Returns the reason of the condition that is to be written for a Service, or else of the
-    /// written condition. Returns `None` without a condition, or if this version does not define
-    /// the reason.
+    /// Returns the reason of the condition that is to be written for a Service, or else the reason
+    /// of the written condition. Returns `None` if there is no condition, or if this version does
+    /// not define the reason.
     pub(in crate::state) fn of(entry: &ServiceEntry) -> Option<Self> {
         let decided = entry.announced.as_ref().map(|condition| &*condition.reason);
         let written = entry

@@ -14,8 +14,8 @@ const NEXT_PASS_DELAY: Duration = Duration::from_millis(1);
 /// Time between two condition writes at the maximum rate.
 const WRITE_SPACING: Duration = Duration::from_millis(1_000 / CONDITIONS_PER_SECOND_MAX as u64);
 
-/// The queued checks of single Services, by time, and the position of the round through all
-/// Services.
+/// The queued checks of single Services, by time, and the position of the round, which checks all
+/// Services one after the other.
 #[derive(Debug, Default)]
 pub(in crate::state) struct RecheckQueue {
     due: BTreeSet<(Instant, Key)>,
@@ -64,8 +64,8 @@ impl RateLimit {
 }
 
 impl RecheckQueue {
-    /// Starts a round through all `count` Services. The round begins at the position that the
-    /// previous round has reached.
+    /// Starts a round of checks through all `count` Services. The round begins at the position that
+    /// the previous round has reached.
     pub(super) fn begin_round(&mut self, count: usize) {
         self.round.1 = count;
         self.stale_speakers = None;
@@ -82,7 +82,7 @@ impl RecheckQueue {
         self.round = (key.clone(), self.round.1.saturating_sub(1));
     }
 
-    /// Queues a check of a Service at `at`, unless an earlier one is queued.
+    /// Queues a check of a Service at `at`, unless a check at an earlier time is queued.
     pub(super) fn queue(
         &mut self,
         key: &Key,

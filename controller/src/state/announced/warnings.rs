@@ -14,8 +14,8 @@ use crate::state::messages::warning::{Flaw, FlawedOwner, Warning};
 #[derive(Debug, Default)]
 pub(super) struct Warnings<'a> {
     pub(super) all: Vec<Warning<'a>>,
-    /// True if a node with a flaw announces the Service. If a better node is eligible, that node
-    /// takes over within a second.
+    /// True if a node with a [`Flaw`] announces the Service. If a better node is eligible, that
+    /// node takes over within a second.
     pub(super) flawed: bool,
 }
 
@@ -104,7 +104,7 @@ impl DiagnosisInput<'_> {
         Some(Warning::Unserved { family: Family::of(*first), addresses: unserved })
     }
 
-    /// Returns the nodes that announce the Service although they report a flaw. Failing health
+    /// Returns the nodes that announce the Service although they report a [`Flaw`]. Failing health
     /// checks of the families in `everywhere` are no flaw, because they fail on all nodes and have
     /// a warning of their own.
     fn flawed(&self, everywhere: &[Family]) -> Vec<FlawedOwner<'_>> {
@@ -123,8 +123,8 @@ impl DiagnosisInput<'_> {
     }
 }
 
-/// Returns the worst flaw of a speaker's node, because of which another node should announce
-/// instead, if there is any. `fails` is true if endpoints on the node fail their health check.
+/// Returns the worst flaw of a speaker's node, or `None`. Because of a flaw, another node should
+/// announce the address instead. `fails` is true if endpoints on the node fail their health check.
 fn flaw(speaker: &Speaker, fails: bool) -> Option<Flaw<'_>> {
     match speaker.kube_proxy_issue() {
         _ if fails => Some(Flaw::EndpointsFail),

@@ -85,8 +85,8 @@ impl<'a> AdvertisementStatusInputs<'a> {
         inputs
     }
 
-    /// Returns the status to write to a BGPAdvertisement; `None` if it is up to date, or the CRD
-    /// has no field for it.
+    /// Returns the status to write to a BGPAdvertisement; `None` if the current status is up to
+    /// date, or the CRD has no field for conditions.
     pub(super) fn status(
         &self,
         ad: &BgpAdvertisement,

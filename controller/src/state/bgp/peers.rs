@@ -20,12 +20,12 @@ use crate::desired::{CustomResourceStatus, PeerStatus, ValidStatus};
 pub(in crate::state) struct PeerStatusInputs<'a> {
     /// The BGPPeers that have no session on a node because of another BGPPeer, from [`conflicts`].
     pub(super) conflicts: BTreeMap<&'a str, PeerConflict>,
-    /// For each BGPPeer with an unusable password Secret, the first node whose speaker reports it,
-    /// and why, from [`secrets`].
+    /// For each BGPPeer with an unusable password Secret, the first node whose speaker reports this
+    /// problem, and the cause; from [`secrets`].
     pub(super) secrets: BTreeMap<&'a str, (&'a str, &'a str)>,
     /// All BFDProfiles, by name.
     pub(super) profiles: BTreeMap<&'a str, &'a BfdProfile>,
-    /// The nodes that have a SpeakerStatus, each with its content.
+    /// The nodes that have a SpeakerStatus, each with the content of its SpeakerStatus.
     pub(super) speakers: Vec<(&'a Node, &'a Speaker)>,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn conflicts<'a>(
 }
 
 /// Returns, for each BGPPeer with an unusable password Secret, the first node whose speaker reports
-/// it, and why.
+/// this problem, and the cause.
 pub(super) fn secrets<'a>(
     speakers: impl Iterator<Item = &'a Speaker>,
 ) -> BTreeMap<&'a str, (&'a str, &'a str)> {
@@ -89,8 +89,8 @@ pub(super) fn secrets<'a>(
     secrets
 }
 
-/// Returns the status to write to a BGPPeer; `None` if it is up to date, or the CRD has no field
-/// for it.
+/// Returns the status to write to a BGPPeer; `None` if the current status is up to date, or the CRD
+/// has no field for conditions.
 pub(super) fn peer_status(
     peer: &BgpPeer,
     inputs: &PeerStatusInputs<'_>,
@@ -237,8 +237,8 @@ impl<'a> PeerStatusInputs<'a> {
     }
 }
 
-/// Returns the status to write to a BFDProfile; `None` if it is up to date, or the CRD has no field
-/// for it.
+/// Returns the status to write to a BFDProfile; `None` if the current status is up to date, or the
+/// CRD has no field for conditions.
 pub(super) fn profile_status(profile: &BfdProfile, fields: &StatusFields) -> Option<ValidStatus> {
     let message = match &profile.timers {
         Ok(_) => ProfileMessage::Valid,

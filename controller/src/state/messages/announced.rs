@@ -11,16 +11,16 @@ use super::cause::Causes;
 use super::{NAMED_MAX, Names, NamesWithCount, SEPARATOR, join};
 use crate::state::announced::Reason;
 
-/// Where an address is announced, or why it is not. `first` is the finding that decides the reason
-/// of the condition. `second` is the finding for the other path, if the address can be announced on
-/// layer 2 and by BGP.
+/// The announcements of an address, or the reason why there are none. `first` is the finding that
+/// decides the reason of the condition. `second` is the finding for the other path, if the address
+/// can be announced on layer 2 and by BGP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) struct Diagnosis<'a> {
     pub(in crate::state) first: Finding<'a>,
     pub(in crate::state) second: Option<Finding<'a>>,
 }
 
-/// Where an address is announced by one path (layer 2 or BGP), or why it is not.
+/// The announcement of an address by one path (layer 2 or BGP), or the reason why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum Finding<'a> {
     /// Layer 2: these nodes own the address.
@@ -153,7 +153,7 @@ impl Finding<'_> {
         if let Some(location) = self.location() {
             return format!("{addresses} {location}");
         }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "all others have one form")]
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all other variants use one format")]
         match self {
             Self::Conflict { mac, seen_by, owners } => format!(
                 "IP conflict: {mac} replies for {addresses} (seen by {seen_by}){}. Remove the \
@@ -175,8 +175,8 @@ impl Finding<'_> {
         }
     }
 
-    /// Returns the fact to report if the API group in use has no SpeakerStatuses; `None` for other
-    /// findings.
+    /// Returns the text that names the unknown fact, if the API group in use has no
+    /// SpeakerStatuses; `None` for other findings.
     const fn unknown(&self) -> Option<&'static str> {
         if matches!(self, Self::OwnerUnknown { .. }) {
             Some("owner unknown")

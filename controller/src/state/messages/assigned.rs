@@ -1,4 +1,4 @@
-//! Messages of the condition `ferrolb.io/AddressAssigned` and its events. Pure; `docs/reasons.md`
+//! Messages of the condition `ferrolb.io/AddressAssigned` and its Events. Pure; `docs/reasons.md`
 //! explains each reason.
 
 use std::fmt::{self, Display};
@@ -13,7 +13,7 @@ use crate::state::choose::{Shortage, UnusablePools};
 use crate::state::service_addresses::{Assignment, LostAddresses};
 use crate::state::sharing::{SharingConflict, SharingParameters};
 
-/// Reason of a Service that has all addresses that it requires.
+/// Reason of the condition of a Service that has all addresses that it requires.
 pub(in crate::state) const ASSIGNED: &str = "Assigned";
 const BAD_ANNOTATION: &str = "BadAnnotation";
 const FAMILY_MISSING: &str = "FamilyMissing";
@@ -22,7 +22,7 @@ const POOL_EXHAUSTED: &str = "PoolExhausted";
 const REQUESTED_IN_USE: &str = "RequestedAddressInUse";
 const REQUESTED_OUTSIDE: &str = "RequestedAddressOutsidePools";
 const SHARING_CONFLICT: &str = "SharingConflict";
-/// Reason of a Service that MetalLB serves.
+/// Reason of the condition of a Service that MetalLB serves.
 pub(in crate::state) const SERVED_BY_METALLB: &str = "ServedByMetalLB";
 
 /// The content of a Service's condition `AddressAssigned`.
@@ -69,8 +69,8 @@ impl Display for AssignedMessage<'_> {
     }
 }
 
-/// Returns the message of a decision. The message depends on the current state only, so a restart
-/// of the controller does not change it.
+/// Returns the message about the decision on a Service's addresses. The message depends on the
+/// current state only, so a restart of the controller does not change it.
 fn decided(service: &Service, assignment: &Assignment, names: &Names) -> String {
     let from = assignment.pool.as_deref().unwrap_or_default();
     let has = format!("{} from pool {from}", join(&assignment.addresses));
@@ -284,7 +284,7 @@ impl Display for SharingConflict {
     }
 }
 
-/// Returns the message of an event: the message of the condition, followed by the released
+/// Returns the message of an Event: the message of the condition, followed by the released
 /// addresses and the reasons.
 pub(in crate::state) fn with_released(message: &str, lost: &LostAddresses) -> String {
     let mut text = message.to_owned();

@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 
 use super::{NAMED_MAX, Names, NamesWithCount};
 
-/// Why a node cannot announce an address. A message lists the causes in this order.
+/// Cause why a node cannot announce an address. A message lists the causes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::state) enum Cause {
     /// The node's network is unavailable, or the node is out of service.
@@ -32,7 +32,8 @@ pub(in crate::state) enum Cause {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::state) struct Causes<'a> {
     pub(in crate::state) counts: BTreeMap<Cause, usize>,
-    /// The first node of [`Cause::NoInterface`], and the interfaces that its speaker reports.
+    /// The first node that has the cause [`Cause::NoInterface`], and the interfaces that its
+    /// speaker reports.
     pub(in crate::state) interfaces: Option<(&'a str, Vec<&'a str>)>,
     /// True if, with `externalTrafficPolicy: Local`, the eligible endpoints have no `nodeName`, so
     /// no node has a local endpoint.

@@ -18,7 +18,7 @@ pub(in crate::state) enum PeerMessage<'a> {
     Problem(&'a BgpPeerProblem),
     /// On some node, an older BGPPeer prevents the session of this one.
     Conflict(&'a PeerConflict),
-    /// The first node that cannot use the Secret with the password, and why.
+    /// `node` is the first node that cannot use the Secret with the password; `why` is the cause.
     Secret {
         node: &'a str,
         why: &'a str,
@@ -79,14 +79,14 @@ impl Display for PeerMessage<'_> {
     }
 }
 
-/// A node, and why it has no session or no BFD.
+/// A node, and the reason why it has no session or no BFD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::state) struct NodeSession<'a> {
     pub(in crate::state) node: &'a str,
     pub(in crate::state) why: SessionIssue<'a>,
 }
 
-/// Why a node has no session, or no BFD.
+/// Reason why a node has no session or no BFD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::state) enum SessionIssue<'a> {
     /// The message that the node's speaker reports; empty if the speaker has not reported one yet.

@@ -10,7 +10,7 @@ use ferrolb_proto::range::AddressRange;
 use super::{FirstNames, Message, VALID};
 use crate::state::alloc::SkipReason;
 
-/// Why a pool is invalid, so that the controller assigns no addresses from it.
+/// Reason why a pool is invalid. The controller assigns no addresses from an invalid pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum PoolFault {
     /// The specification of the pool is invalid.
@@ -27,7 +27,7 @@ pub(in crate::state) enum PoolMessage<'a> {
     Fault(&'a PoolFault),
 }
 
-/// An address of a pool that is not assigned automatically, and why.
+/// An address of a pool that automatic assignment skips, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) struct SkippedAddress<'a>(
     pub(in crate::state) IpAddr,

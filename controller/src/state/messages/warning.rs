@@ -1,4 +1,5 @@
-//! Warnings in the message of the condition `ferrolb.io/Announced`, after the addresses. Pure.
+//! Warnings in the message of the condition `ferrolb.io/Announced`, which follow the addresses.
+//! Pure.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -38,14 +39,14 @@ pub(in crate::state) enum Warning<'a> {
     LabelIgnored,
 }
 
-/// A node that announces an address, and why another node should announce it instead.
+/// A node that announces an address, and the reason why another node should announce it instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) struct FlawedOwner<'a> {
     pub(in crate::state) node: &'a str,
     pub(in crate::state) flaw: Flaw<'a>,
 }
 
-/// Why another node should announce an address instead of this node.
+/// Reason why another node should announce an address instead of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) enum Flaw<'a> {
     EndpointsFail,

@@ -1,4 +1,4 @@
-//! Tables of faults and statuses of pools.
+//! Tests of the faults and the statuses of pools.
 
 use super::*;
 use crate::state::alloc::{UnmanagedSource, UnmanagedUse};
@@ -111,11 +111,7 @@ fn a_changed_pool_status_is_written_with_its_transition_time() {
     assert_eq!(since(status(&pool, None, other_counts).unwrap()), Some(1_767_323_045));
     let fault = PoolFault::Problem(PoolProblem::Empty);
     let invalid = status(&pool, Some(&fault), huge_counts).unwrap();
-    assert_eq!(
-        since(invalid),
-        None,
-        "a change of the condition's status has a new transition time"
-    );
+    assert_eq!(since(invalid), None, "a condition whose status changes gets a new transition time");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn endpoint_slice(service: &str, nodes: &[&str]) -> EndpointSlice {
     }
 }
 
-/// Returns the slice with its endpoints in another family.
+/// Returns the slice with all its endpoints in this family, and with the family in its name.
 fn with_family(family: Family, mut slice: EndpointSlice) -> EndpointSlice {
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.family = family);
     slice.key.name = format!("{}-{family}", slice.key.name).into();
@@ -197,7 +197,7 @@ fn announced_is_written_at_once_and_not_announced_after_a_delay() {
     let remove_endpoints = |cluster: &mut Cluster| {
         cluster.handle(Event::Slice(Change::Apply(endpoint_slice("a", &[]))))
     };
-    // A pod is replaced: between the two, no node announces the address, but only for a short time.
+    // A pod is replaced: for a short time, no node announces the address.
     remove_endpoints(&mut cluster);
     report_speaker(&mut cluster, speaker("n1", &[]));
     cluster.now = cluster.now + CONDITION_DELAY / 2;
@@ -205,7 +205,7 @@ fn announced_is_written_at_once_and_not_announced_after_a_delay() {
     assert_eq!(cluster.writes(), []);
     cluster.handle(Event::Slice(Change::Apply(endpoint_slice("a", &["n2"]))));
     report_speaker(&mut cluster, speaker("n2", &["10.0.0.0"]));
-    assert_eq!(cluster.writes().len(), 1, "the new owner is written at once");
+    assert_eq!(cluster.writes().len(), 1, "the condition with the new owner is written at once");
     cluster.settle();
     assert_eq!(reason_and_message(&cluster, "a").1, "10.0.0.0 from n2 (eth0)");
     let start = cluster.now;

@@ -105,9 +105,13 @@ fn a_status_is_written_after_all_lists_that_it_depends_on() {
             lists().into_iter().enumerate().partition(|(index, _)| *index != missing);
         others.into_iter().for_each(|(_, [_, done])| cluster.handle(done));
         let writes: BTreeSet<_> = pending_writes(&cluster).into_iter().collect();
-        assert_eq!(writes, expect.into_iter().map(str::to_owned).collect(), "{missing}");
+        assert_eq!(
+            writes,
+            expect.into_iter().map(str::to_owned).collect(),
+            "list {missing} is missing"
+        );
         late.into_iter().for_each(|(_, [_, done])| cluster.handle(done));
-        assert_eq!(pending_writes(&cluster).len(), 3, "{missing}");
+        assert_eq!(pending_writes(&cluster).len(), 3, "list {missing} has arrived");
         cluster.handle(Event::Lease(Leadership::Lost));
         assert_eq!(pending_writes(&cluster), [""; 0]);
     }
@@ -143,7 +147,7 @@ fn a_status_follows_the_objects_that_it_names() {
     assert!(writes.contains(&"BGPAdvertisement ad Valid".to_owned()), "{writes:?}");
     assert!(
         writes.contains(&"BGPPeer tor Conflict".to_owned()),
-        "the later name yields, because both have the same age: {writes:?}"
+        "the later name has the conflict, because both have the same age: {writes:?}"
     );
     cluster.handle(Event::Peer(Change::Delete(Key::new(api::NAMESPACE, "spine"))));
     assert_eq!(
@@ -167,11 +171,11 @@ fn speaker_reports_and_node_labels_change_the_peer_status() {
             Speaker { node: "n1".into(), bgp: Some([session].into()), ..Speaker::default() };
         Event::Speaker(Change::Apply(speaker))
     };
-    cluster.handle(speaker_report(Some("Secret key does not exist")));
+    cluster.handle(speaker_report(Some("Secret tor1 does not exist")));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor BadSecret"]);
     cluster.handle(speaker_report(None));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid"]);
-    cluster.handle(speaker_report(Some("Secret key does not exist")));
+    cluster.handle(speaker_report(Some("Secret tor1 does not exist")));
     cluster.handle(Event::Speaker(Change::Delete(Key::new(api::NAMESPACE, "n1"))));
     assert_eq!(pending_writes(&cluster), ["BGPPeer tor Valid"]);
     let spec_for_rack_x = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1",

@@ -1,4 +1,4 @@
-//! Status writes: attempts, failures, conflicts with other writers, restarts.
+//! Tests of status writes: attempts, failures, conflicts with other writers, and restarts.
 
 use super::*;
 use crate::state::RESOURCE_STATUS_INTERVAL;
@@ -23,7 +23,7 @@ fn no_status_is_written_after_a_restart() {
     assert_eq!(
         next.since(cluster.now),
         crate::state::RETRY_INTERVAL,
-        "only the next attempt for Service c is due"
+        "the next deadline is the retry for Service c"
     );
     cluster.settle();
     assert_eq!(cluster.log, Vec::<String>::new());
@@ -84,7 +84,7 @@ fn a_repeated_refusal_is_reported_once_and_counted() {
     ];
     for (n, (outcome, reports)) in cases.into_iter().enumerate() {
         let (reported, counted) = complete_with(&mut cluster, outcome);
-        assert_eq!(reported, reports, "{n}");
+        assert_eq!(reported, reports, "attempt {n} reports its refusal");
         let nonzero: Vec<_> = counted.into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(nonzero, [(if n == 3 || n == 4 { "NotWritten" } else { "Assigned" }, 1)], "{n}");
     }
@@ -106,7 +106,7 @@ fn the_echo_of_a_write_causes_no_other_write() {
         complete_write(&mut cluster, &write, Outcome::Done);
         assert!(
             cluster.writes().iter().all(|due| due.target() != write.target()),
-            "the successful result completes the write before its echo"
+            "the successful result completes the write before the watch reports it"
         );
         if !echo_first {
             cluster.apply(written);
@@ -139,7 +139,7 @@ fn a_status_changed_by_another_writer_is_restored_with_backoff() {
         waits.push(cluster.now.since(start).as_millis());
     }
     assert!(waits.is_sorted() && waits[0] >= 200 && waits[3] >= 1_600, "{waits:?}");
-    // A new decision is no conflict with another writer and does not wait.
+    // A write for a new decision is due at once, because it is no conflict with another writer.
     cluster.change("a", |service| service.load_balancer = false);
     assert!(cluster.writes().iter().any(|write| write.target() == Target::Service(key("a"))));
 }
@@ -191,7 +191,7 @@ fn planned_writes_are_limited_and_the_longest_due_come_first() {
 fn a_new_leader_adopts_the_statuses_of_the_previous_leader() {
     let mut cluster = Cluster::new(vec![service("a")], vec![pool("lan", &["10.0.0.1-10.0.0.9"])]);
     cluster.handle(Event::Lease(Leadership::Lost));
-    // The other replica assigned an address to b and changed that of a.
+    // The other replica assigned an address to b and changed the address of a.
     cluster.change("a", |service| service.assigned[0].address = "10.0.0.2".parse().unwrap());
     cluster.apply(service_with_addresses("b", &["10.0.0.1"], "lan"));
     cluster.apply(service("c"));

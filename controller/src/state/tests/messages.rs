@@ -1,4 +1,4 @@
-//! Tables of every message of a condition or an event, with its reason, for a reviewer to read. A
+//! Tables of every message of a condition or an Event, with its reason, for a reviewer to read. A
 //! new variant does not compile until it has a row.
 
 use super::*;
@@ -9,7 +9,7 @@ mod assigned;
 mod bgp;
 mod valid;
 
-/// Limit in characters for a message with fields of usual length: an event keeps 250.
+/// Limit in characters for a message with fields of usual length: an Event keeps 250.
 const MESSAGE_LENGTH_MAX: usize = 250;
 
 /// Words that the glossary replaces by other terms.

@@ -1,6 +1,6 @@
-//! Reference model of address assignment, slow and obvious: without intervals and without an index,
-//! it visits every address. Random histories compare the state with the model: which assignments
-//! are legal, and which requests can be met.
+//! Reference model of address assignment. The model is slow and simple: it visits every address,
+//! without intervals and without an index. Tests with random changes compare the state with the
+//! model: every assignment must be legal, and every request that can be met must be met.
 
 use proptest::prelude::*;
 
@@ -130,9 +130,11 @@ impl<'a> AssignmentModel<'a> {
             && self.pools().into_iter().find(has).is_some_and(|pool| self.may_use(pool, other))
     }
 
-    /// Returns true if no other Service has the address, or all Services that have it can share it.
+    /// Returns true if no other Service has the address, or all Services that have the address can
+    /// share it with this Service.
     ///
-    /// With `unless_external`, an unassigned address must not be an external IP either.
+    /// With `unless_external`, an unassigned address must not be an external IP of any Service
+    /// either.
     fn is_free_for(&self, address: IpAddr, service: &Service, unless_external: bool) -> bool {
         let external = |other: &Service| self.blocks(address, other);
         let shareable = self
@@ -145,14 +147,14 @@ impl<'a> AssignmentModel<'a> {
         shareable && !is_external
     }
 
-    /// Returns the first address of a family that a pool would assign.
+    /// Returns the first address of a family that a pool would assign to a Service automatically.
     fn first(&self, pool: &Pool, service: &Service, family: Family) -> Option<IpAddr> {
         let of_family =
             self.addresses(pool).into_iter().filter(|address| Family::of(*address) == family);
         let of_routers =
             |address: &IpAddr| matches!(address, IpAddr::V6(ip) if ip.segments()[4..] == [0; 4]);
-        // Addresses of routers are never assigned automatically. But a Service may join another one
-        // that requested such an address and shares it.
+        // Subnet-Router anycast addresses are not assigned automatically. But a Service may share
+        // such an address with a Service that requested it.
         let candidates = of_family.filter(|address| {
             !of_routers(address) || self.services_with(*address).next().is_some()
         });
@@ -164,7 +166,8 @@ impl<'a> AssignmentModel<'a> {
         service.demand.family_policy == FamilyPolicy::Require && service.families.len() == 1
     }
 
-    /// Returns the addresses that a Service without addresses must get if it requests none.
+    /// Returns the addresses that a Service without addresses must get if it requests no specific
+    /// ones.
     fn expected_addresses(&self, service: &Service) -> Vec<IpAddr> {
         let families = &service.families;
         if Self::lacks_required_family(service) {
@@ -244,7 +247,7 @@ impl<'a> AssignmentModel<'a> {
             if families != in_order {
                 return Some(format!("{key} has {addresses:?} for {:?}", service.families));
             }
-            // A Service keeps addresses of a pool that became invalid. Then it had them before.
+            // A Service may keep addresses of a pool that became invalid, if it had these before.
             let was = before
                 .get(key)
                 .is_some_and(|before| addresses.iter().all(|address| before.contains(address)));
@@ -315,7 +318,8 @@ impl<'a> AssignmentModel<'a> {
     }
 }
 
-/// Generates a line of a row from few words of each type, so that lines refer to the same objects.
+/// Generates a line of a row, as in [`super::script`], from few words of each type, so that
+/// different lines refer to the same objects.
 fn line() -> impl Strategy<Value = String> {
     let pool = (0..4u8, 0..7usize, prop::sample::subsequence(POOL_WORDS.to_vec(), 0..3)).prop_map(
         |(name, ranges, words)| format!("pool p{name} {} {}", RANGES[ranges], words.join(" ")),
@@ -388,7 +392,7 @@ impl Cluster {
     }
 }
 
-/// Applies one change, and compares the result with the model.
+/// Applies one change to the cluster, and compares the result with the model.
 fn apply_and_check(cluster: &mut Cluster, op: &Op) -> Result<(), TestCaseError> {
     let before = AssignmentModel::new(cluster).assigned;
     let expected = match op {
@@ -424,13 +428,13 @@ fn apply_and_check(cluster: &mut Cluster, op: &Op) -> Result<(), TestCaseError> 
     if let Some((key, expected_addresses)) = expected {
         prop_assert_eq!(model.assigned.get(&key), Some(&expected_addresses), "{}", key);
     }
-    // A line about one Service must not change another one's addresses, except to add missing ones.
+    // A change of one Service must not remove another one's addresses, unless that one gets more.
     if let Op::Service(Service { key: changed, .. }) = op {
         for (key, had) in before.iter().filter(|(key, had)| *key != changed && !had.is_empty()) {
             let has = &model.assigned[key];
             prop_assert!(
                 had.iter().all(|address| has.contains(address)) || has.len() > had.len(),
-                "{} had {:?}, has {:?}",
+                "Service {} had {:?} and has {:?}",
                 key,
                 had,
                 has

@@ -1,5 +1,5 @@
-//! Random histories: after any events, no address is assigned twice, the controller settles, and a
-//! restart changes nothing.
+//! Tests with random histories of events: no address is assigned twice, the controller settles, and
+//! a restart changes nothing.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Rules of address assignment, with the conditions and events that report the result.
+//! Tests of the rules of address assignment, and of the conditions and Events that report the
+//! result.
 
 use super::*;
 use ferrolb_proto::facts::{AllocationDemand, FamilyPolicy};
@@ -108,7 +109,7 @@ fn waiting_services_are_retried_after_the_retry_interval() {
     let mut cluster =
         Cluster::new(vec![service("a"), service("b")], vec![pool("lan", &["10.0.0.1"])]);
     assert_eq!(cluster.statuses(), ["a=10.0.0.1", "b="]);
-    // Free an address without a wake-up. No event does that, but a bug in the event handling could.
+    // Free an address without the flag that causes a retry. Only a bug could do that.
     cluster.state.allocator.release("10.0.0.1".parse().unwrap(), &key("a"));
     assert!(cluster.state.allocator.take_freed());
     let due = cluster.state.deadline(cluster.now).expect("Service b waits for an address");
@@ -327,7 +328,11 @@ fn an_assignment_latency_is_recorded_once() {
         let echo = Event::Service(Change::Apply(written));
         let events = if echo_first { [echo, done] } else { [done, echo] };
         events.into_iter().for_each(|event| cluster.handle(event));
-        assert_eq!(cluster.state.take_latencies(), [Duration::from_millis(10)], "{echo_first}");
+        assert_eq!(
+            cluster.state.take_latencies(),
+            [Duration::from_millis(10)],
+            "the latency is 10 ms if echo_first is {echo_first}"
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! Text format of the rows of the rule table: changes of a cluster, and the expected results.
 //!
 //! ```text
-//! row: TITLE                                `first come`: a later pool changes the result
+//! row: TITLE                                `first come` on the next line: Services come last
 //! pool NAME RANGE,RANGE WORD...             exclude=RANGE,… manual buggy mode=Proxy made=N prio=N
 //!                                           ns=A,B nssel=K:V svcsel=K:V,K:V
 //! ns NAME K=V...                            labels of a Namespace
@@ -10,7 +10,7 @@
 //!                                           ports=TCP/80,… local sel=A key=K
 //!                                           ips=A,B lbip=A pool=P mode=M at:K=V (any annotation)
 //!                                           external=A label=K:V
-//!                                           has=A,B from=P (status; kept by a later svc line)
+//!                                           has=A,B from=P (status; a later svc line keeps it)
 //!                                           headless leaving
 //! gone svc|pool|ns|node NAME
 //! => [NAMESPACE/]NAME ADDRESS,…|- REASON WORD...
@@ -28,7 +28,8 @@ use ferrolb_proto::facts::ServiceObject;
 /// Row of the rule table.
 pub(super) struct Row {
     pub(super) name: String,
-    /// Whether the pools of the first step must keep their order.
+    /// True if the Services of the first step must follow its other objects, because a pool that
+    /// appears later would change the result.
     pub(super) first_come: bool,
     pub(super) steps: Vec<Step>,
 }
@@ -87,7 +88,9 @@ fn parse_change(line: &str) -> Op {
         ["svc", name, words @ ..] => Op::Service(service(name, words)),
         ["ns", name, labels @ ..] => {
             let label = |text: &&str| {
-                text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).expect("K=V")
+                text.split_once('=')
+                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .expect("a label is K=V")
             };
             Op::Namespace(Namespace {
                 name: (*name).into(),
@@ -112,7 +115,7 @@ fn comma_list(text: &str) -> Vec<&str> {
     text.split(',').filter(|part| !part.is_empty()).collect()
 }
 
-/// Parses `K:V,K:V` as alternative selectors.
+/// Parses `K:V,K:V` as selectors, of which one must match.
 fn selectors(text: &str) -> Vec<Value> {
     comma_list(text)
         .iter()

@@ -1,12 +1,14 @@
-//! Rule table: objects in, addresses and conditions out.
+//! Tests of the rule table: each row has the objects of a cluster, and the expected addresses and
+//! conditions.
 //!
-//! Each row runs many times: listed and live, in shuffled orders, with restarts between its steps
-//! and in the middle of its writes. The result is always the same.
+//! Each row runs many times: in every [`RunMode`], in shuffled orders, and with restarts of the
+//! controller between the steps and between the writes of a step. The result must always be the
+//! same.
 
 use super::script::{Op, Row, rows, service_key};
 use super::*;
 
-/// Every rule of address assignment that a user can meet.
+/// Files with the rows: every rule of address assignment that users can observe.
 const ROW_FILES: [(&str, &str); 6] = [
     ("pools", include_str!("rows/pools.txt")),
     ("requests", include_str!("rows/requests.txt")),
@@ -16,15 +18,16 @@ const ROW_FILES: [(&str, &str); 6] = [
     ("modes", include_str!("rows/modes.txt")),
 ];
 
-/// Number of runs of each row per [`RunMode`].
+/// Number of runs of each row per [`RunMode`], each with its own random seed.
 const SEED_COUNT: u64 = 6;
 
-/// How a row is run.
+/// Time at which the controller starts, relative to the changes of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum RunMode {
     /// All objects of a step exist before the controller starts, in a shuffled order.
     Listed,
-    /// The controller starts first. Its writes are done immediately or late.
+    /// The controller starts before the objects exist. Its writes are executed immediately or
+    /// later.
     Live,
     /// As `Listed`, but another controller takes over after some of the writes.
     Restarted,
@@ -38,7 +41,8 @@ impl Cluster {
         }
     }
 
-    /// Applies the change to the cluster, and returns the event that reports it.
+    /// Applies the change to the cluster, and returns the event by which a watch reports the
+    /// change.
     fn event_of(&mut self, change: &Op) -> Event {
         match change.clone() {
             Op::Service(service) => {
@@ -107,7 +111,7 @@ impl Cluster {
         }
     }
 
-    /// Executes some of the due writes, or none.
+    /// Executes a random number of the due writes.
     fn write_some(&mut self, random: &mut Random) {
         let writes = self.writes();
         for write in writes.iter().take(random.below(writes.len() + 1)) {
@@ -121,7 +125,8 @@ fn run_row(row: &Row, mode: RunMode, seed: u64) {
     let mut cluster = Cluster::new(vec![], vec![]);
     for (number, step) in row.steps.iter().enumerate() {
         let mut changes = step.changes.clone();
-        // Changes of a later step keep their order. Services keep the order of the row.
+        // In the first step, Services keep the order of the row, and other objects get random
+        // places.
         if number == 0 {
             let mut others: Vec<_> =
                 changes.extract_if(.., |change| !matches!(change, Op::Service(_))).collect();
@@ -131,7 +136,7 @@ fn run_row(row: &Row, mode: RunMode, seed: u64) {
                 changes.insert(index, other);
             }
         }
-        // In `Live`, one pass may handle several changes.
+        // In mode `Live`, one pass of the main loop may handle several changes.
         let mut pass = Vec::new();
         for change in &changes {
             pass.push(cluster.event_of(change));
@@ -185,7 +190,7 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
             format!("{}/{}", status.assigned_ipv4, available(status.available_ipv4)),
             format!("{}/{}", status.assigned_ipv6, available(status.available_ipv6)),
         ];
-        assert_eq!(&actual[..counts.len()], counts, "{context}: pool {name}");
+        assert_eq!(&actual[..counts.len()], counts, "{context}: pool {name} has these counts");
         return;
     }
     let (name, rest) = words.split_first().expect("the expectation begins with a name");
@@ -198,7 +203,7 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
             assert_eq!(
                 (addresses.as_str(), &service.pool_annotation, condition),
                 ("", &None, None),
-                "{context}: {name}"
+                "{context}: Service {name} is cleared"
             );
         }
         ["untouched"] => {
@@ -217,7 +222,7 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
             assert_eq!(
                 condition.status == api::ConditionStatus::True,
                 *reason == "Assigned",
-                "{context}: {name}"
+                "{context}: the condition of Service {name} is True only if its reason is Assigned"
             );
             for (word, value) in more.iter().map(|word| word.split_once('=').expect("WORD=VALUE")) {
                 let actual = match word {
@@ -225,7 +230,7 @@ fn check(cluster: &Cluster, expected: &str, context: &str) {
                     "mode" => format!("{:?}", service.assigned[0].mode.expect("an ipMode")),
                     _ => panic!("{word} is not a valid word of an expectation"),
                 };
-                assert_eq!(actual, value, "{context}: {name} {word}");
+                assert_eq!(actual, value, "{context}: Service {name} has the expected {word}");
             }
         }
         _ => panic!("{expected:?} is not a valid expectation"),
@@ -255,8 +260,8 @@ fn every_row_has_its_result_in_every_order_and_after_restarts() {
         }
     }
     assert_eq!(failed, 0, "all rows must succeed");
-    assert!(step_count >= STEPS_MIN, "the table has {step_count} steps instead of {STEPS_MIN}");
+    assert!(step_count >= STEPS_MIN, "the table has {step_count} steps, fewer than {STEPS_MIN}");
 }
 
-/// Minimum number of steps in the table, so that a bug in reading the files cannot lose any.
+/// Minimum number of steps in the table, so that a bug in reading the files does not skip any.
 const STEPS_MIN: usize = 200;

@@ -1,5 +1,5 @@
-//! Routes of the router: every change in its kernel with its time, and the statistics of its
-//! neighbors.
+//! Routes of the router: every change of a route in its kernel with the time of the change, and
+//! BIRD's statistics of its BGP neighbors.
 
 use crate::routers::Router;
 use crate::{Lab, wait};

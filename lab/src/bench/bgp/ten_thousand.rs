@@ -19,7 +19,7 @@ const ALL_ROUTES_MAX: Duration = Duration::from_secs(180);
 /// Observation time for withdrawals after a restart of the speakers.
 const OBSERVATION_TIME: Duration = Duration::from_secs(10);
 
-/// Runs in a lab with FerroLB and `router`.
+/// Runs these measurements in a lab with FerroLB and `router`.
 ///
 /// # Errors
 /// If the router does not receive all routes.
@@ -41,7 +41,7 @@ pub(super) fn run(lab: &Lab, router: &Router<'_>) -> Result<Findings> {
     memory::measure(lab, &mut findings, &BGP_GOBGPD_10000, &gobgpds)?;
     findings.extend(
         withdraw::run(lab, &BGP_ENDPOINT_CHANGE_10000)
-            .context("the withdrawal of one of ten thousand routes")?,
+            .context("cannot measure the withdrawal of one of ten thousand routes")?,
     );
 
     measure_restart(lab, router, &mut findings, &speakers, all)?;
@@ -95,7 +95,7 @@ fn measure_restart(
     Ok(())
 }
 
-/// Cordons a node until the router has no route by it, and uncordons it.
+/// Cordons a node until the router has no route through it, uncordons it, and records the time.
 fn measure_drain(
     lab: &Lab,
     router: &Router<'_>,

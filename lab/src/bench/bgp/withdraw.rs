@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 20;
 /// Name of the Service and of its EndpointSlice.
 const SERVICE: &str = "gone";
-/// Maximum time for the Service to get an address, and for the router to change the route.
+/// Maximum time for the Service to get an address, and for the router to add or remove the route.
 const ROUTE_MAX: Duration = Duration::from_secs(20);
 /// Pause before the next change.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Creates a Service with policy Local and one endpoint on the first node, then removes and
-/// restores the endpoint.
+/// Measures a Service with policy Local and one endpoint on the first node, which is removed and
+/// restored repeatedly.
 ///
 /// # Errors
 /// If the router does not add or remove the route in time.
@@ -50,11 +50,12 @@ pub(super) fn run(
         }
         delete_service(&client).await
     })?;
-    let spread = Spread::of(&removal_times).context("no round was measured")?;
+    let spread = Spread::of(&removal_times).context("no removal was measured")?;
     let mut findings = Findings::default();
     findings.add(removal_median, spread.median);
     findings.add(removal_max, spread.max);
-    findings.add(return_median, Spread::of(&return_times).context("no round was measured")?.median);
+    findings
+        .add(return_median, Spread::of(&return_times).context("no return was measured")?.median);
     findings.keep_samples(removal_median.id, removal_times);
     findings.keep_samples(return_median.id, return_times);
     Ok(findings)

@@ -17,7 +17,7 @@ const GRACEFUL_RESTART: SessionParameters = SessionParameters { bfd: None, grace
 const GRACEFUL_RESTART_AND_BFD: SessionParameters =
     SessionParameters { bfd: Some(100), graceful: true };
 
-/// Downtime of gobgpd in the check of whether a router keeps using the node.
+/// Time for which gobgpd is down in the check whether a router keeps using the node.
 const GOBGPD_DOWNTIME: Duration = Duration::from_secs(2);
 
 /// Function that triggers an event on the node that serves the client, and returns the client's
@@ -62,8 +62,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Returns 1 if the router still uses a node whose gobgpd was killed, after more than the BFD
-/// detection time, although the session uses BFD; otherwise 0.
+/// Kills the gobgpd of a node whose session uses BFD and graceful restart. Returns 1 if the router
+/// still uses the node after the BFD detection time, otherwise 0.
 fn is_still_used(setup: &BgpFailoverSetup<'_>, kind: RouterKind) -> Result<f64> {
     setup.with_router(kind, GRACEFUL_RESTART_AND_BFD, |path| {
         let node = path.settle()?;
@@ -77,8 +77,8 @@ fn is_still_used(setup: &BgpFailoverSetup<'_>, kind: RouterKind) -> Result<f64> 
     })
 }
 
-/// Cordons the node. The node is de-preferred for `--drain-delay`; after that the router has no
-/// path by it.
+/// Cordons the node. The node is de-preferred for `--drain-delay`; after that time, the router has
+/// no path through the node.
 fn drain_node(lab: &Lab, path: &RouterPath<'_>, node: &str) -> Result<ProbeReport> {
     let report = path.probe_during(|| {
         lab.kubectl(&["cordon", node])?;

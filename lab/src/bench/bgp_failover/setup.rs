@@ -24,12 +24,13 @@ const ROUTER: &str = ROUTERS[0];
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
 /// Interval of the client's connections.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Time for which the client connects before the event, and after it.
+/// Time for which the client connects before the event. [`PROBE_AFTER`] is the time after the
+/// event.
 const PROBE_BEFORE: Duration = Duration::from_secs(1);
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 /// Maximum time for which the client connects if the event does not end.
 const PROBE_MAX: Duration = Duration::from_secs(300);
-/// Time without a change at the router that is required before a run.
+/// Time for which the router must not change before a run begins.
 const UNCHANGED_MIN: Duration = Duration::from_secs(5);
 
 /// Command that sets the default of Linux (`fib_multipath_hash_policy`): the router's kernel
@@ -95,7 +96,7 @@ impl<'a> BgpFailoverSetup<'a> {
         Ok(Self { lab })
     }
 
-    /// Runs `work` with a router of a kind, whose sessions have these parameters.
+    /// Runs `work` with a router of the given kind whose sessions have the given parameters.
     pub(super) fn with_router<T>(
         &self,
         kind: RouterKind,
@@ -212,10 +213,10 @@ impl RouterPath<'_> {
         self.lab.start_probe_from(OUTSIDE, server(), PROBE_MAX, PROBE_INTERVAL)
     }
 
-    /// Waits until the router has no path by a node.
+    /// Waits until the router has no path through a node.
     pub(super) fn wait_withdrawn(&self, node: &str) -> Result<()> {
         let next_hop = next_hop(node)?;
-        wait::until(&format!("the paths by {node} are withdrawn"), SETTLE_MAX, || {
+        wait::until(&format!("the paths through {node} are withdrawn"), SETTLE_MAX, || {
             Ok((!self.next_hops()?.contains(&next_hop)).then_some(()))
         })
     }

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 /// Maximum time for a kube-proxy to process a change, on a busy machine.
 const FORWARDS_MAX: Duration = Duration::from_secs(30);
-/// Number of consecutive pages without one from the removed pod that prove its removal: kube-proxy
-/// selects one of three pods at random.
+/// Number of consecutive pages from other pods that prove that kube-proxy no longer uses the
+/// removed pod. kube-proxy selects one of three pods at random.
 const PAGES: usize = 20;
 
-/// Waits until every node forwards for the first of the Services, and no node forwards to the pod
-/// `removed_pod`.
+/// Waits until every node forwards traffic for the first Service of `service_set`, and no node
+/// forwards it to the pod `removed_pod`.
 pub(super) fn wait_for(lab: &Lab, service_set: &ServiceSet, removed_pod: &str) -> Result<()> {
     let name = service_set.names.first().context("the set has no Service")?;
     let service: Value =

@@ -32,7 +32,7 @@ pub(super) fn run(setup: &FailoverSetup<'_>, runs: usize, findings: &mut Finding
     let all = RowResults::of(runs, || {
         let owner = setup.settle()?;
         let results = setup.watch(|| lab.power_off(&owner))?;
-        // A machine loses its addresses with its power. A lab node is only a namespace, and may
+        // A machine that loses power loses its addresses. A lab node is only a namespace, and may
         // keep the address.
         remove_address(lab, &owner)?;
         settle::power_on_and_wait(lab, &owner)?;

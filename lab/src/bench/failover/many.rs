@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Maximum time in which other nodes take all addresses.
 const TAKEOVER_MAX: Duration = Duration::from_secs(30);
 
-/// Runs in a lab with FerroLB and no pool.
+/// Runs these rows in a lab with FerroLB and no pool.
 pub(super) fn run(lab: &Lab, runs: usize) -> Result<Findings> {
     let owner = single_owner::choose(lab)?;
     lab.apply(POOL)?;

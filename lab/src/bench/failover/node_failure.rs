@@ -31,8 +31,8 @@ pub(super) fn power_failure(
         }
         let returned = setup.watch(|| {
             settle::power_on_and_wait(lab, &owner)?;
-            // Uses a metric, not a request on the network: the reply would update the client's own
-            // neighbor table.
+            // Reads a metric and sends no ARP or NDP request, because the reply would update the
+            // client's neighbor table.
             wait::until("the returned node owns its address again", SETTLE_MAX, || {
                 let owned = admin::metric(lab, &owner, "ferrolb_speaker_owned_addresses")?;
                 Ok((owned > 0.0).then_some(()))
@@ -100,8 +100,8 @@ pub(super) fn killed(
         setup.lab.wait_healthy(&speaker, &owner, ADMIN_PORT, "/readyz")?;
         Ok(results)
     })?;
-    // Not `require_losses`: the node runs, and forwards for a client whose neighbor table is not
-    // yet updated.
+    // Lost connections are not required: the node runs, and forwards for a client whose neighbor
+    // table is not yet updated.
     all.conclude(findings, &targets::FAILOVER_KILLED)?;
     targets::FAILOVER_KILLED_ANNOUNCED
         .iter()

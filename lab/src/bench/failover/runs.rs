@@ -16,7 +16,7 @@ struct ProbeResults {
     outcomes: Vec<ConnectionOutcome>,
 }
 
-/// Runs of a row, in the order of the client's probes: each address in turn, over each transport.
+/// Results of a row, one entry per probe of the client. The order is by address, then by transport.
 #[derive(Debug, Default)]
 pub(super) struct RowResults(Vec<ProbeResults>);
 

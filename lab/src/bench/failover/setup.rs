@@ -16,13 +16,14 @@ use std::time::Duration;
 
 /// Interval of the client's connections.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Time for which the client connects before the event, and after it.
+/// Time for which the client connects before the event. [`PROBE_AFTER`] is the time after the
+/// event.
 const PROBE_BEFORE: Duration = Duration::from_secs(1);
 const PROBE_AFTER: Duration = Duration::from_secs(3);
 /// Maximum time for which the client connects if the event does not end.
 const PROBE_MAX: Duration = Duration::from_secs(115);
-/// Time after all speakers are ready in which a speaker may still listen before its first claim (1
-/// s) or be in preempt delay (2 s), plus a margin.
+/// Maximum time after all speakers are ready in which a speaker is still in its listen phase before
+/// its first claim (1 s) or in preempt delay (2 s), plus a margin.
 const PREEMPT_DELAY_MAX: Duration = Duration::from_secs(4);
 /// Time for which the pods on other nodes than the owner must serve all connections before a run.
 const STEADY_TIME: Duration = Duration::from_secs(1);
@@ -72,8 +73,8 @@ pub(super) struct FailoverSetup<'a> {
     service_set: Option<&'static ServiceSet>,
 }
 
-/// The client's report for one address over one transport, and the outcome of its long-lived
-/// connection. Only the first transport has one.
+/// The client's report for one address over one transport, and the outcome of the long-lived
+/// connection. Only the first transport has a long-lived connection.
 pub(super) type ProbeResult = (ProbeReport, Option<ConnectionOutcome>);
 
 impl<'a> FailoverSetup<'a> {
@@ -183,8 +184,8 @@ impl<'a> FailoverSetup<'a> {
     }
 }
 
-/// Rejects a report that does not show how the event ended: without a reply before the event, or
-/// without a reply after it.
+/// Rejects a report that does not show how the event ended. With lost connections, it must also
+/// have a reply before the event and a reply after it.
 fn check_report(report: &ProbeReport) -> Result<()> {
     // Without a lost connection there is no outage, and the longest gap may be anywhere.
     if report.lost == 0 {
@@ -238,17 +239,19 @@ mod tests {
 
     #[test]
     fn a_report_that_misses_the_end_of_the_event_is_rejected() {
-        let report = |gap_began_ms, longest_gap_ms| ProbeReport {
+        let report = |gap_began_ms, longest_gap_ms, lost| ProbeReport {
             length_ms: 10_000.0,
             gap_began_ms,
             longest_gap_ms,
+            lost,
             ..ProbeReport::default()
         };
         for (case, report, valid) in [
-            ("an outage that ended", report(1000.0, 190.0), true),
-            ("an outage that did not end", report(1000.0, 9000.0), false),
-            ("no reply at all", report(0.0, 10_000.0), false),
-            ("no outage", report(4000.0, 14.0), true),
+            ("an outage that ended", report(1000.0, 190.0, 19), true),
+            ("an outage that did not end", report(1000.0, 9000.0, 900), false),
+            ("no reply at all", report(0.0, 10_000.0, 1_000), false),
+            ("no outage", report(4000.0, 14.0, 0), true),
+            ("no outage, and the longest gap is the last one", report(9986.0, 14.0, 0), true),
         ] {
             assert_eq!(check_report(&report).is_ok(), valid, "{case}");
         }

@@ -30,7 +30,7 @@ const REPLY_WAIT: Duration = Duration::from_millis(10);
 /// Interval of the checks whether all nodes have joined the groups.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs in a lab without FerroLB; `start_speakers` starts all speakers.
+/// Runs this row in a lab without FerroLB; `start_speakers` starts all speakers.
 pub(super) fn run(
     lab: &Lab,
     runs: usize,

@@ -5,7 +5,7 @@
 use crate::bench::report::Findings;
 use crate::bench::segment::{self, AnnouncementRecorder};
 use crate::bench::services::{self, POOL};
-use crate::bench::targets::{self, HEALTH_ANNOUNCED, HEALTH_PLAN};
+use crate::bench::targets::{self, ENDPOINT_CHANGE_TO_ANNOUNCEMENT, HEALTH_PLAN};
 use crate::bench::{cpu, create, plan_times, settle};
 use crate::cluster::ferrolb::{ADMIN_PORT, CONTROLLER, speaker_name};
 use crate::topology::{CONTROL_PLANE, Host, node_index};
@@ -30,17 +30,17 @@ pub(super) const ENDPOINT_RANGE: [u8; 2] = [10, 245];
 const CHANGE_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of concurrent changes at the API server.
 const CONCURRENT_CHANGES_MAX: usize = 8;
-/// Observation time of the speakers at rest.
+/// Time for which the speakers are observed while nothing changes.
 pub(super) const OBSERVATION_TIME: Duration = Duration::from_secs(10);
-/// Maximum time for an address to move after the last change, and for all addresses to get an
-/// owner.
+/// Maximum time for an address to move after the last change. [`OWNED_MAX`] is the maximum time for
+/// all addresses to get an owner.
 const MOVE_MAX: Duration = Duration::from_secs(10);
 const OWNED_MAX: Duration = Duration::from_secs(60);
 /// Time in which a speaker may be in preempt delay, repeat announcements, and write a delayed
 /// status.
 pub(super) const SETTLE_TIME: Duration = Duration::from_secs(10);
 /// Flags of the speakers. With the default failback delay, the run would have to wait until no
-/// speaker is in preempt delay. The endpoints are in a range of their own.
+/// speaker is in preempt delay. `--health-checks` allows health checks of the endpoints' range.
 const SPEAKER_FLAGS: [&str; 4] = ["--failback-delay", "2s", "--health-checks", "10.245.0.0/16"];
 
 /// One change of a Service's endpoints: the address, the owner before the change, and the times of
@@ -52,7 +52,7 @@ struct EndpointChange {
     replied: Instant,
 }
 
-/// Runs in a lab without kube-proxies and without FerroLB.
+/// Runs this benchmark in a lab without kube-proxies and without FerroLB.
 ///
 /// # Errors
 /// If an address has no owner, or does not move.
@@ -85,7 +85,7 @@ pub(super) fn run(lab: &Lab) -> Result<Findings> {
                 * 1000.0,
         );
     }
-    create::add_spread(&mut findings, &HEALTH_ANNOUNCED, &times)?;
+    create::add_spread(&mut findings, &ENDPOINT_CHANGE_TO_ANNOUNCEMENT, &times)?;
     findings.keep_samples("health.wire", times);
     findings.keep_samples(
         "health.api",
@@ -106,7 +106,7 @@ fn start(lab: &Lab) -> Result<()> {
     settle::wait_settled(lab)
 }
 
-/// Creates the slices and their Services.
+/// Creates the EndpointSlices and their Services.
 async fn create_services(client: &Client, nodes: &[String]) -> Result<()> {
     let names = names();
     let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
@@ -118,7 +118,7 @@ async fn create_services(client: &Client, nodes: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the names of the Services, which are also the names of their slices.
+/// Returns the names of the Services, which are also the names of their EndpointSlices.
 pub(super) fn names() -> Vec<String> {
     services::names("health", SERVICES)
 }
@@ -220,8 +220,8 @@ fn move_times(recorder: &AnnouncementRecorder, changes: &[EndpointChange]) -> Re
     })
 }
 
-/// Runs `work` and returns the processor time of the busiest speaker meanwhile, in milliseconds per
-/// second.
+/// Runs `work` and returns the processor time that the busiest speaker uses during `work`, in
+/// milliseconds per second.
 pub(super) fn busiest_speaker_time(lab: &Lab, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let used = || -> Result<Vec<Duration>> {
         lab.nodes().iter().map(|node| cpu::processor_time(lab.pid(&speaker_name(node))?)).collect()

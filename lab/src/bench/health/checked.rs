@@ -1,6 +1,6 @@
 //! The thousand Services of [`super::changes`] with a health check each, with default settings.
 //! Their five thousand endpoints are checked every second, a third of them by each speaker. All
-//! checks pass: a pod on each node has all of the addresses.
+//! checks pass: a pod on each node replies at the addresses of all endpoints.
 
 use super::changes::{
     ENDPOINT_RANGE, ENDPOINTS, OBSERVATION_TIME, SERVICES, SETTLE_TIME, busiest_speaker_time,
@@ -19,7 +19,7 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-/// Runs in the lab of [`super::changes`], after that benchmark.
+/// Runs these measurements in the lab of [`super::changes`], after those of that module.
 ///
 /// # Errors
 /// If an endpoint is not checked, or does not reply.

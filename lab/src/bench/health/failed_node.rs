@@ -36,7 +36,7 @@ spec: {type: LoadBalancer, selector: {app: health}, ports: [{port: 80, targetPor
 ";
 const SERVER: ([u8; 4], u16) = ([172, 30, 0, 200], 80);
 
-/// Runs in a lab with node leases, FerroLB, and a pod on each node.
+/// Runs this measurement in a lab with node leases, FerroLB, and a pod on each node.
 ///
 /// # Errors
 /// If Kubernetes does not detect the failed node.

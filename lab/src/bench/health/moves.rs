@@ -16,24 +16,26 @@ use anyhow::{Context, Result, ensure};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Number of runs in which the owner's pod rejects connections, and of runs in which the owner is
-/// cordoned.
+/// Number of runs in which the owner's pod rejects connections. [`CORDONS`] is the number of runs
+/// in which the owner is cordoned.
 const REFUSALS: usize = 5;
 const CORDONS: usize = 10;
 /// Interval of the client's connections.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Time for which the client connects before a cordon, after the move, and at most.
+/// Time for which the client connects before a cordon. [`PROBE_AFTER`] is the time after the move,
+/// and [`PROBE_MAX`] limits the whole time.
 const PROBE_BEFORE: Duration = Duration::from_millis(500);
 const PROBE_AFTER: Duration = Duration::from_millis(1000);
-/// Pause between two cordons. A node that releases an address within 5 s of taking it does not
-/// retake it for 10 s and more from an owner that is cordoned and still serves.
+/// Pause between two cordons. A node that releases an address within 5 s after it took the address
+/// is in hold-down for 10 s or more. In this time it does not retake the address from a cordoned
+/// owner.
 const CORDON_PAUSE: Duration = Duration::from_secs(6);
 const PROBE_MAX: Duration = Duration::from_secs(30);
 /// Maximum time for an address to move.
 const MOVE_MAX: Duration = Duration::from_secs(20);
-/// A connection that began at most this long before its address moved, and not after, counts as in
-/// progress: three intervals of the client. A connection takes a tenth of an interval on an idle
-/// machine.
+/// Maximum time from the start of a connection to the move of its address if the connection counts
+/// as in progress at the move: three intervals of the client. On an idle machine a connection takes
+/// a tenth of an interval.
 const IN_PROGRESS_MAX: Duration = Duration::from_millis(30);
 const YAML: &str = "\
 apiVersion: ferrolb.io/v1beta1
@@ -53,7 +55,8 @@ spec: {type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: health}
 ";
 const SERVER: ([u8; 4], u16) = ([172, 30, 0, 201], 80);
 
-/// Runs in a lab with FerroLB and a pod on each node; the Service is deleted afterwards.
+/// Runs these measurements in a lab with FerroLB and a pod on each node, and deletes the Service
+/// afterwards.
 ///
 /// # Errors
 /// If the address does not move.
@@ -155,7 +158,11 @@ mod tests {
         for (began, expect) in
             [(moved - ms(31), 1), (moved - ms(30), 0), (moved, 0), (moved + ms(1), 1)]
         {
-            assert_eq!(lost_not_in_progress(&[began], moved), expect, "{began:?} of {moved:?}");
+            assert_eq!(
+                lost_not_in_progress(&[began], moved),
+                expect,
+                "the connection began at {began:?}, the address moved at {moved:?}"
+            );
         }
         assert_eq!(
             lost_not_in_progress(&[moved - ms(40), moved - ms(10), moved + ms(10)], moved),

@@ -39,7 +39,8 @@ pub(super) fn text(shares: &[f64], column: f64) -> String {
     text
 }
 
-/// Returns the plot as SVG; each mark is a time in seconds with its event.
+/// Returns the plot as SVG. Each of `marks` is the time in seconds of an event, and the event's
+/// label.
 pub(super) fn svg(shares: &[f64], column: f64, marks: &[(f64, &str)]) -> String {
     let seconds = shares.len() as f64 * column;
     let x = |second: f64| {

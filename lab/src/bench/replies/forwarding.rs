@@ -20,20 +20,21 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 const SINK_POD: &str = "sink";
 const SINK_PORT: u16 = 9;
 /// Datagrams in one gigabit of payload.
-const GIGABIT: usize = 1_000_000_000 / (8 * PAYLOAD_BYTES);
+const DATAGRAMS_PER_GIGABIT: usize = 1_000_000_000 / (8 * PAYLOAD_BYTES);
 /// Number of times that the speaker is stopped and started.
 const PAIRS: usize = 3;
-/// Gigabits of each family per stream; the median counts.
+/// Number of streams, of one gigabit each, per family and measurement. The result is their median.
 const GIGABITS: usize = 3;
 /// Minimum share of a stream that must arrive. With less, the value would describe a part of the
 /// path only.
 const ARRIVED_MIN: f64 = 0.99;
 
-/// Milliseconds per gigabit of one family, without a speaker and with a speaker; one pair per stop
-/// of the speaker.
+/// Processor time per gigabit of one family in milliseconds: a pair of the times without and with a
+/// speaker, for each stop of the speaker.
 type TimePairs = Vec<[f64; 2]>;
 
-/// Measures `node`, whose speaker must run; the speaker runs again afterwards.
+/// Measures the cost of forwarding through `node`. The node's speaker must run before, and runs
+/// again afterwards.
 ///
 /// # Errors
 /// If the stream does not arrive.
@@ -81,8 +82,8 @@ fn streams(lab: &Lab, pod: [IpAddr; 2]) -> Result<[f64; 2]> {
         let server = SocketAddr::new(address, SINK_PORT);
         let measure_stream = || -> Result<f64> {
             let before = received_packets(lab)?;
-            let used = lab.within(CLIENT, || stream::send(server, GIGABIT))??;
-            let share = (received_packets(lab)? - before) as f64 / GIGABIT as f64;
+            let used = lab.within(CLIENT, || stream::send(server, DATAGRAMS_PER_GIGABIT))??;
+            let share = (received_packets(lab)? - before) as f64 / DATAGRAMS_PER_GIGABIT as f64;
             ensure!(share >= ARRIVED_MIN, "only {share:.3} of the stream to {server} arrived");
             Ok(used.as_secs_f64() * 1000.0)
         };

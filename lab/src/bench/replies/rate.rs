@@ -25,11 +25,11 @@ const MEASUREMENT_TIME: Duration = Duration::from_secs(3);
 const OUTSTANDING_MAX: usize = 100;
 /// Time without any reply after which all outstanding requests count as lost.
 const NO_REPLY_MAX: Duration = Duration::from_millis(100);
-/// Maximum share of requests without a reply. A speaker that gets no processor time for too long
-/// sends its next hello before it replies again.
+/// Maximum share of requests without a reply. A speaker whose answer lease expires for lack of
+/// processor time sends its next hello before it replies again.
 const LOSS_MAX: f64 = 0.01;
 
-/// Result of a measurement.
+/// Result of one measurement of the reply rate.
 #[derive(Debug)]
 struct FloodResult {
     replies: usize,

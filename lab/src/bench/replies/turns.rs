@@ -15,18 +15,19 @@ use ferrolb_proto::wire::Mac;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Number of replies of the speaker in one set, and of replies of the kernel.
+/// Number of requests to the speaker in one set, and also of requests to the kernel.
 const ROUNDS: usize = 1000;
 /// Number of sets, separated by a pause. Their median is the value, so that one busy moment of the
 /// machine does not affect it.
 const SETS: usize = 5;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Requests before the first set, to warm up the caches.
+/// Number of unmeasured requests before the first measured ones, to warm up the caches.
 const WARM_UP: usize = 50;
-/// Maximum time of a reply.
+/// Maximum time from a request to its reply.
 const REPLY_MAX: Duration = Duration::from_secs(1);
 
-/// Requests the addresses in every mode of `measures`, alternating with the owner's own address.
+/// Measures the reply times for `addresses` and, alternately, for the owner's own address, in every
+/// request mode of `measures`. A request mode is a family, and either broadcast or unicast.
 ///
 /// # Errors
 /// If a reply is lost: a statistic without it would be too low.
@@ -55,7 +56,7 @@ pub(super) fn compare(
 /// Reply times of one set in microseconds: those of the speaker, and those of the kernel.
 type SampleSet = [Vec<f64>; 2];
 
-/// A request mode, with the results that were measured so far.
+/// A request mode, with the reply times that were measured so far.
 struct RequestMode<'a> {
     measures: &'a ReplyMeasures,
     socket: ClientSocket,
@@ -91,7 +92,7 @@ impl<'a> RequestMode<'a> {
             for (address, times) in [address, self.own].into_iter().zip(&mut times) {
                 let time = self.socket.round_trip(self.destination, address, REPLY_MAX)?;
                 let time =
-                    time.with_context(|| format!("no reply for {address} in round {round}"))?;
+                    time.with_context(|| format!("request {round} for {address} got no reply"))?;
                 times.push(time.as_secs_f64() * 1e6);
             }
         }
@@ -113,7 +114,7 @@ fn conclude(findings: &mut Findings, measures: &ReplyMeasures, sets: &[SampleSet
         findings.add(&measures.kernel[index], median(&kernel).context("there are no samples")?);
         findings.add(
             &measures.ratio[index],
-            median(&ratios.unwrap_or_default()).context("the kernel took no time")?,
+            median(&ratios.unwrap_or_default()).context("the kernel's replies took no time")?,
         );
     }
     for (index, source) in ["address", "kernel"].into_iter().enumerate() {

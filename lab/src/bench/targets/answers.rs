@@ -5,28 +5,30 @@ use super::Unit::{Count, Microseconds, Milliseconds, Times};
 use super::{METALLB, MeasureSpec, without_target};
 use ferrolb_proto::range::Family;
 
-/// Measures of one request mode, each as median and 99th percentile.
+/// Measures of the replies in one request mode, each as median and 99th percentile. A request mode
+/// is a family, and either broadcast or unicast.
 #[derive(Debug)]
 pub struct ReplyMeasures {
     /// Prefix of the ids, and name of the samples.
     pub name: &'static str,
     pub family: Family,
-    /// Whether requests are broadcast or multicast, as from a client without a cache entry.
-    /// Otherwise they are unicast to the owner, as from a client that verifies its cache entry (RFC
-    /// 1122 section 2.3.2.1, RFC 4861 section 7.3.3).
+    /// True if requests are broadcast or multicast, as from a client without a cache entry. False
+    /// if they are unicast to the owner, as from a client that verifies its cache entry (RFC 1122
+    /// section 2.3.2.1, RFC 4861 section 7.3.3).
     pub broadcast: bool,
     pub address: [MeasureSpec; 2],
     pub kernel: [MeasureSpec; 2],
     pub ratio: [MeasureSpec; 2],
 }
 
-/// Targets of the median ratio and of the 99th percentile, if any, and MetalLB's values of both.
+/// Targets, if any, for the median ratio and for the ratio of the 99th percentiles; and MetalLB's
+/// values of both.
 type RatioTargets = (Option<[f64; 2]>, [&'static [(&'static str, f64)]; 2]);
 
-/// Targets of a reply to a broadcast or multicast request.
+/// Targets for the ratios of replies to broadcast or multicast requests.
 const REPLY_TARGETS: Option<[f64; 2]> = Some([1.8, 1.6]);
-/// Targets of a reply to a broadcast or multicast request with many addresses; there is no value of
-/// MetalLB.
+/// Targets for the ratios of replies to broadcast or multicast requests with many addresses.
+/// MetalLB was not measured with many addresses.
 const MANY_ADDRESSES: RatioTargets = (REPLY_TARGETS, [&[], &[]]);
 const NO_TARGETS: RatioTargets = (None, [&[], &[]]);
 
@@ -44,8 +46,8 @@ const fn ratio(
     ]
 }
 
-/// Builds a request mode from the family, whether all hosts receive the request, the prefix of the
-/// ids, the description and the targets.
+/// Builds the measures of one request mode. The arguments are the family, whether all hosts receive
+/// the request, the prefix of the ids, the description and the targets.
 macro_rules! reply_measures {
     ($family:ident, $broadcast:literal, $id:literal, $words:literal, $targets:expr) => {
         ReplyMeasures {
@@ -87,7 +89,7 @@ macro_rules! reply_measures {
     };
 }
 
-/// Request modes with one address.
+/// Measures of the replies to broadcast and unicast requests by ARP and NDP, with one address.
 pub static REPLIES_1: [ReplyMeasures; 4] = [
     reply_measures!(
         V4,
@@ -107,7 +109,7 @@ pub static REPLIES_1: [ReplyMeasures; 4] = [
     reply_measures!(V6, false, "answers.ndp.unicast", "NDP, unicast", NO_TARGETS),
 ];
 
-/// Request modes with 500 addresses.
+/// Measures of the replies to broadcast and unicast requests by ARP and NDP, with 500 addresses.
 pub static REPLIES_500: [ReplyMeasures; 4] = [
     reply_measures!(V4, true, "answers.500", "ARP, 500 addresses, broadcast", MANY_ADDRESSES),
     reply_measures!(V4, false, "answers.unicast.500", "ARP, 500 addresses, unicast", NO_TARGETS),
@@ -121,7 +123,7 @@ pub static REPLIES_500: [ReplyMeasures; 4] = [
     ),
 ];
 
-/// Request modes with 10,000 addresses.
+/// Measures of the replies to broadcast and unicast requests by ARP and NDP, with 10,000 addresses.
 pub static REPLIES_10000: [ReplyMeasures; 4] = [
     reply_measures!(V4, true, "answers.10000", "ARP, 10,000 addresses, broadcast", MANY_ADDRESSES),
     reply_measures!(
@@ -157,7 +159,7 @@ pub struct RateMeasures {
     pub kernel: MeasureSpec,
     /// Processor time of the speaker for a thousand replies.
     pub cpu: MeasureSpec,
-    /// Replies per second that one processor has time for.
+    /// Replies per second that one processor could send, according to `cpu`.
     pub core: MeasureSpec,
 }
 

@@ -1,10 +1,11 @@
-//! Measures of BGP, at a BIRD with sessions to three nodes.
+//! Measures of BGP, at a router with BIRD and sessions to three nodes.
 
 use super::Unit::{Count, Megabytes, Milliseconds};
 use super::{METALLB, MeasureSpec, MemoryMeasures, with_target, without_target};
 
-/// Time from the API server's reply to the removal of a Service's only endpoint until the router's
-/// kernel removes the route; and from the return of the endpoint until it adds the route.
+/// Time from the removal of a Service's only endpoint, confirmed by the API server, until the
+/// router's kernel removes the route; and from the endpoint's return until the kernel adds the
+/// route again.
 pub const BGP_ENDPOINT_CHANGE: [MeasureSpec; 3] = [
     with_target(
         "bgp.gone",
@@ -20,7 +21,8 @@ pub const BGP_ENDPOINT_CHANGE: [MeasureSpec; 3] = [
     ),
     without_target("bgp.back", "endpoint back to announced at the router, median", Milliseconds),
 ];
-/// FRR processes received routes after 50 ms (its `work_queue` for best paths).
+/// The same times with FRR, which processes received routes after 50 ms (its `work_queue` for best
+/// paths).
 pub const BGP_ENDPOINT_CHANGE_FRR: [MeasureSpec; 3] = [
     without_target(
         "bgp.gone.frr",

@@ -123,8 +123,8 @@ pub static BGP_GOBGPD_CRASHED_BOTH: PlannedMeasures = planned_measures!(
 );
 pub static BGP_GOBGPD_UPGRADED_BOTH: PlannedMeasures =
     planned_measures!("upgraded.both", "gobgpd is replaced under graceful restart and BFD", None);
-/// Whether the router keeps using the node. Lost connections do not show that, because other nodes
-/// may serve the client.
+/// 1 if the router keeps using the node, otherwise 0. Lost connections do not show this, because
+/// other nodes may serve the client.
 pub static BGP_NODE_STILL_USED_BOTH: PlannedMeasures = [
     without_target(
         "bgp-failover.kept.both.frr",

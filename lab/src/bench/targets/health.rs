@@ -1,6 +1,6 @@
 //! Measures of health: cost of endpoint changes and of health checks to a speaker, and time until
-//! another node announces after either. Also the cost of a cordon and of a failed node's endpoints
-//! to a client.
+//! another node announces after an endpoint change or a failed health check. Also the cost of a
+//! cordon and of a failed node's endpoints to a client.
 
 use super::Unit::{Count, Milliseconds};
 use super::{MeasureSpec, with_target, without_target};
@@ -35,7 +35,7 @@ pub const HEALTH_PLAN: [MeasureSpec; 2] = [
 ];
 /// Time from the API server's reply to a change that makes the owner ineligible until another node
 /// announces the address.
-pub const HEALTH_ANNOUNCED: [MeasureSpec; 2] = [
+pub const ENDPOINT_CHANGE_TO_ANNOUNCEMENT: [MeasureSpec; 2] = [
     without_target(
         "health.wire.p50",
         "endpoint change to announcement by another, p50",
@@ -50,7 +50,8 @@ pub const HEALTH_ANNOUNCED: [MeasureSpec; 2] = [
     ),
 ];
 
-/// 5,000 endpoints over three nodes, each with one TCP check per second.
+/// Processor time of a speaker with 5,000 endpoints over three nodes. Each endpoint gets one TCP
+/// health check per second.
 pub const HEALTH_CPU_CHECKED: MeasureSpec = with_target(
     "health.cpu.checked",
     "speaker, 1,000 Services at rest, all checked: processor time per second",
@@ -79,8 +80,8 @@ pub const HEALTH_POD_REFUSES: [MeasureSpec; 2] = [
         &[],
     ),
 ];
-/// Ten cordons of the owner: all lost connections, and those that did not begin in the 30 ms before
-/// another node announced.
+/// Connections that a client loses in ten cordons of the owner: all lost connections, and those
+/// that did not begin in the 30 ms before another node announced.
 pub const HEALTH_CORDON: [MeasureSpec; 2] = [
     without_target("health.cordon.lost", "owner is cordoned ten times: connections lost", Count),
     with_target(

@@ -44,7 +44,7 @@ pub fn files(
     Ok(vec![
         ("etc/hostname", format!("{name}\n")),
         ("etc/hosts", format!("127.0.0.1 localhost\n{hosts}")),
-        // No name server replies there, so names outside of the cluster do not resolve.
+        // No name server replies at this address, so names outside of the cluster do not resolve.
         (
             "etc/resolv.conf",
             format!("nameserver {}\n", facts.families.first(Host::client().addresses())),
@@ -137,7 +137,7 @@ fn registration(facts: &LabFacts, index: u8) -> Value {
     json!({
         "name": node_name(index), "criSocket": CONTAINERD_SOCKET,
         "kubeletExtraArgs": [{"name": "node-ip", "value": addresses.join(",")}],
-        // The check requires version 2 of control groups.
+        // This preflight check requires version 2 of control groups.
         "ignorePreflightErrors": ["SystemVerification"],
     })
 }

@@ -179,7 +179,8 @@ pub fn command(state: &LabState, node: &str) -> Result<Command> {
         .filter(ProcessRecord::is_alive)
         .with_context(|| format!("{node} is off"))?;
     let children = format!("/proc/{0}/task/{0}/children", record.pid);
-    let children = fs::read_to_string(&children).with_context(|| format!("no {children}"))?;
+    let children =
+        fs::read_to_string(&children).with_context(|| format!("cannot read {children}"))?;
     let first =
         children.split_whitespace().next().with_context(|| format!("{node} is starting"))?;
     let mut nsenter = Command::new("nsenter");
@@ -213,8 +214,8 @@ pub fn remove_all(lab: &LabName) -> Result<()> {
         fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
     }
-    // The last lab also removes the common directory. While other labs exist this fails, as
-    // intended.
+    // After the last lab, this also removes the common directory. While other labs exist,
+    // `remove_dir` fails, as intended.
     let _ = fs::remove_dir(ROOT);
     Ok(())
 }

@@ -17,8 +17,8 @@ const SERVICE: &str = "web";
 const HTTP_PORT: u16 = 80;
 /// Maximum time for a change to show before the demo fails.
 const CHANGE_MAX: Duration = Duration::from_secs(30);
-/// Length and interval of the client's connections during a node failure, and the time of the
-/// failure after their start.
+/// Length and interval of the client's probe during a node failure. [`PROBE_BEFORE`] is the time
+/// from the start of the probe to the failure.
 const PROBE_LENGTH: Duration = Duration::from_secs(4);
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 const PROBE_BEFORE: Duration = Duration::from_secs(1);
@@ -40,7 +40,8 @@ impl fmt::Display for WatchedService {
     }
 }
 
-/// Creates the Service while kubectl watches, until its line shows an address.
+/// Creates the Service while kubectl watches all Services, and waits until kubectl prints the
+/// Service's address.
 pub(crate) fn create_service(lab: &Lab, manifest: &Path) -> Result<WatchedService> {
     let mut kubectl = lab.within(CLIENT, || {
         let mut command = kubectl_command(lab.state())?;
@@ -78,7 +79,7 @@ fn watch(kubectl: &mut Child, create: impl FnOnce() -> Result<()>) -> Result<Wat
             .map_err(|_| anyhow!("kubectl printed no line within {CHANGE_MAX:?}"))
     };
     let heading = next()?;
-    // The line of the Service that every cluster has: from here on kubectl watches.
+    // This line is that of the Service `kubernetes`. After this line, kubectl prints only changes.
     next()?;
     create()?;
     let mut shown = vec![heading];

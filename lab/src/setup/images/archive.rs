@@ -130,7 +130,7 @@ fn pack(tree: &Path, tar: &Path) -> Result<()> {
 
 fn digest(file: &Path) -> Result<String> {
     let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK_BYTES]);
-    let mut file = File::open(file).with_context(|| format!("no {}", file.display()))?;
+    let mut file = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     loop {
         match file.read(&mut chunk)? {
             0 => return Ok(hexadecimal(&hash.finalize())),

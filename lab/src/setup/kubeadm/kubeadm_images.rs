@@ -19,7 +19,7 @@ pub(super) const FORMAT_VERSION: &str = "1";
 const PROXY_TOOLS: [&str; 1] = ["/usr/sbin/nft"];
 /// Go module of CoreDNS.
 const COREDNS: &str = "github.com/coredns/coredns";
-/// Path of the source of the sandbox's program in the module of Kubernetes.
+/// Path, in the module of Kubernetes, of the source of the program in every pod's sandbox.
 const PAUSE: &str = "build/pause/linux/pause.c";
 
 /// Returns the names of the images that kubeadm requires.
@@ -93,7 +93,7 @@ fn proxy_layer(root: &Path, tree: &Path) -> Result<Layer> {
 
 fn coredns_layer(name: &str, tree: &Path) -> Result<Layer> {
     fs::create_dir_all(tree)?;
-    let version = name.rsplit(':').next().context("an image has a version")?;
+    let version = name.rsplit(':').next().context("the image name has no version")?;
     let mut go = go::command()?;
     go.env("GOBIN", tree).args(["install", "-ldflags", "-s -w", &format!("{COREDNS}@{version}")]);
     run::run(&mut go).context("CoreDNS does not build")?;
@@ -124,7 +124,7 @@ impl PodImage {
     pub fn make(program: &Path, folder: &Path) -> Result<()> {
         let tree = folder.join("pod");
         fs::create_dir_all(&tree)?;
-        let inside = program.to_str().context("a path that is text")?;
+        let inside = program.to_str().context("the path is not UTF-8")?;
         tree::copy_programs(&tree, Path::new("/"), &[inside])?;
         let image = ImageArchiveEntry {
             names: vec![Self::NAME.to_owned()],

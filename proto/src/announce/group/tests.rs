@@ -110,7 +110,7 @@ fn only_the_families_of_announced_addresses_count() {
         (json!({}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
         (json!({"ipAddressPools": ["v4"]}), vec!["a", "b"], [Verdict::Ready, Verdict::Ready]),
         (json!({"ipAddressPools": ["v6"]}), vec!["b"], [Verdict::NoLocalEndpoint, Verdict::Ready]),
-        // No address is announced, so all addresses count.
+        // No address is announced, so the families of all addresses count.
         (
             json!({"ipAddressPools": ["other"]}),
             vec!["b"],
@@ -132,11 +132,11 @@ fn only_the_families_of_announced_addresses_count() {
         let group = SharingGroup::of(&view, vec![served]).expect("a group");
         let names: Vec<_> =
             group.candidates(&view).iter().map(|candidate| candidate.node.to_string()).collect();
-        assert_eq!(names, candidates, "{spec}");
+        assert_eq!(names, candidates, "candidates with the advertisement {spec}");
         assert_eq!(
             ["a", "b"].map(|node| group.verdicts(node).next().expect("a verdict")),
             verdicts,
-            "{spec}"
+            "verdicts with the advertisement {spec}"
         );
     }
 }

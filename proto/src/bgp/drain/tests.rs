@@ -12,8 +12,9 @@ use crate::facts::{
 
 const ADDRESS: &str = "10.0.0.7";
 
-/// `own` drains. `other` and `third` are healthy and advertise to both routers. All nodes have an
-/// endpoint and receive each other's hellos, and no speaker has replied to a liveness request.
+/// A cluster in which `own` drains. `other` and `third` are healthy and advertise to both routers.
+/// All nodes have an endpoint and receive each other's hellos, and no speaker has replied to a
+/// liveness request.
 struct DrainCluster {
     nodes: [Node; 3],
     speakers: [Speaker; 3],
@@ -174,7 +175,7 @@ fn an_alternate_node_must_be_healthy_live_and_have_the_session() {
     for (case, change, expect) in cases {
         let mut cluster = two_nodes();
         change(&mut cluster.nodes[1], &mut cluster.speakers[1]);
-        assert_eq!(cluster.advertised_by_others(), expect, "{case}");
+        assert_eq!(cluster.advertised_by_others(), expect, "routers of `other` if {case}");
     }
     let elsewhere = json!({"nodeSelectors": [{"matchLabels": {"name": "own"}}]});
     assert_eq!(DrainCluster { spec: elsewhere, ..two_nodes() }.advertised_by_others(), "");
@@ -239,7 +240,7 @@ fn a_speaker_without_hellos_counts_only_after_a_liveness_reply() {
     assert_eq!(
         cluster.advertised_and_unverified(),
         ("spine+tor".into(), "".into()),
-        "no liveness request with mutual hellos"
+        "mutual hellos need no liveness request"
     );
     set_hello_senders(&mut cluster.speakers[0], &["third"]);
     assert_eq!(cluster.advertised_and_unverified(), ("".into(), "other@[172.30.0.11]".into()));
@@ -275,7 +276,11 @@ fn a_speaker_without_mutual_hellos_counts_while_it_replies() {
             .iter_mut()
             .zip(senders)
             .for_each(|(speaker, names)| set_hello_senders(speaker, names));
-        assert_eq!(cluster.advertised_by_others(), expect, "{senders:?} {replied:?}");
+        assert_eq!(
+            cluster.advertised_by_others(),
+            expect,
+            "senders of hellos {senders:?}, liveness replies {replied:?}"
+        );
     }
 }
 
@@ -304,7 +309,11 @@ fn liveness_requests_go_only_to_possible_advertisers() {
     for (case, change) in cases {
         let mut cluster = without_hellos();
         change(&mut cluster.nodes[1], &mut cluster.speakers[1]);
-        assert_eq!(cluster.advertised_and_unverified().1, "third@[172.30.0.11]", "{case}");
+        assert_eq!(
+            cluster.advertised_and_unverified().1,
+            "third@[172.30.0.11]",
+            "`other` if {case}"
+        );
     }
     let mut many = without_hellos();
     many.nodes[1].internal_addresses =
@@ -337,8 +346,8 @@ fn routes_are_withdrawable_per_router_after_a_delay() {
         let routes = alternate.withdrawable(DELAY, at(second));
         let peers =
             routes.get(&address).into_iter().flatten().map(|peer| &**peer).collect::<Vec<_>>();
-        assert_eq!(peers.join("+"), withdrawable, "at {second} s");
-        assert_eq!(alternate.deadline(DELAY, at(second)), next.map(at), "at {second} s");
+        assert_eq!(peers.join("+"), withdrawable, "withdrawable routes at {second} s");
+        assert_eq!(alternate.deadline(DELAY, at(second)), next.map(at), "deadline at {second} s");
         assert_eq!(
             alternate.updated([(address, found.iter().copied().collect())], at(second)),
             alternate,

@@ -8,7 +8,7 @@ use crate::api;
 use crate::bgp::sessions;
 use crate::facts::{BgpPeer, Community, Endpoint, EndpointCondition, TrafficPolicy};
 
-/// The nodes `node1` and `node2`, and the objects around them.
+/// A cluster with the nodes `node1` and `node2`.
 struct RouteCluster {
     nodes: Vec<Node>,
     pools: Vec<Pool>,
@@ -32,9 +32,9 @@ fn ad(name: &str, created: usize, spec: &Value) -> BgpAdvertisement {
 }
 
 impl RouteCluster {
-    /// Returns a cluster in which `tor` is of another AS and `spine` of the nodes' own. Both are
-    /// reached by IPv4, and `spine` also accepts IPv6 routes. The pool has `10.0.0.0/24` and
-    /// `fd00::/120`.
+    /// Returns a cluster in which the router `tor` is of another AS, and `spine` of the nodes' own.
+    /// Both are reached by IPv4, and `spine` also accepts IPv6 routes. The pool has `10.0.0.0/24`
+    /// and `fd00::/120`.
     fn with(advertisements: Vec<BgpAdvertisement>) -> Self {
         let node = |name: &str| Node {
             name: name.into(),
@@ -59,8 +59,8 @@ impl RouteCluster {
         }
     }
 
-    /// Returns the routes of `node1`, one text for each prefix and router:
-    /// `prefix router attributes`.
+    /// Returns the routes of `node1`, one text for each prefix and set of attributes:
+    /// `prefix routers attributes`.
     fn routes(&self, services: Vec<ServiceView<'_>>) -> Vec<String> {
         let view = ClusterView::new(self.nodes.iter(), self.pools.iter(), [].into_iter(), false);
         let sessions = sessions(&self.peers, &self.nodes[0].labels);
@@ -104,7 +104,7 @@ fn endpoint(node: &str, family: Family) -> Endpoint {
     Endpoint { node: Some(node.into()), family, ready: true, serving: true, terminating: false }
 }
 
-/// Returns a Service with these addresses and endpoints, by node.
+/// Returns a Service with these addresses and endpoints.
 fn served<'a>(
     policy: TrafficPolicy,
     assigned: &'a [IpAddr],
@@ -180,10 +180,10 @@ fn the_older_of_two_conflicting_advertisements_applies() {
             ad("b", 1, &json!({"peers": ["tor"], "communities": ["1:1"]})),
         ];
         let lines = advertised(advertisements, &["10.0.0.7"]);
-        assert!(lines.iter().any(|line| line == "10.0.0.7/32 tor 1:1"), "{field}: {lines:?}");
+        assert!(lines.iter().any(|line| line == "10.0.0.7/32 tor 1:1"), "tor, {field}: {lines:?}");
         assert!(
             lines.iter().any(|line| line.starts_with("10.0.0.7/32 spine 2:2")),
-            "{field}: {lines:?}"
+            "spine, {field}: {lines:?}"
         );
     }
 }
@@ -287,7 +287,7 @@ fn selectors_of_nodes_services_pools_and_peers_apply() {
     ] {
         let lines = RouteCluster::with(vec![ad("one", 0, &spec)])
             .routes(vec![with_labels(web, TrafficPolicy::Cluster)]);
-        assert_eq!(!lines.is_empty(), announced, "{spec}: {lines:?}");
+        assert_eq!(!lines.is_empty(), announced, "routes with {spec}: {lines:?}");
     }
 }
 
@@ -361,7 +361,7 @@ fn export_targets_match_the_routes_or_have_a_reason() {
             [served(policy, &both, endpoints), served(TrafficPolicy::Local, &elsewhere, &on_node2)];
         let targets = export_targets(&view, &input, &services, both[0]);
         let names = targets.map(|targets| targets.peers.into_iter().collect::<Vec<_>>().join("+"));
-        assert_eq!(names, expect.map(str::to_owned), "{spec}");
+        assert_eq!(names, expect.map(str::to_owned), "export targets with {spec}");
         let receivers: BTreeSet<String> = routes(&view, &input, services.into_iter().take(1))
             .routes
             .iter()
@@ -371,7 +371,7 @@ fn export_targets_match_the_routes_or_have_a_reason() {
         assert_eq!(
             receivers.into_iter().collect::<Vec<_>>().join("+"),
             expect.unwrap_or_default(),
-            "{spec}"
+            "routers with {spec}"
         );
     }
 }

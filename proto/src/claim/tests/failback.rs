@@ -33,9 +33,9 @@ fn each_move_within_ten_minutes_lengthens_the_preempt_delay() {
         waits.push(time_to_failback(&mut segment, owner, Duration::from_secs(620)).as_secs());
     }
     // A failure and a return are two moves. The delay of 30, 120 or 480 s begins at the failure.
-    assert!((30..=31).contains(&waits[0]), "{waits:?}");
-    assert!((117..=119).contains(&waits[1]), "{waits:?}");
-    assert!((477..=479).contains(&waits[2]), "{waits:?}");
+    assert!((30..=31).contains(&waits[0]), "the failbacks took {waits:?} s");
+    assert!((117..=119).contains(&waits[1]), "the failbacks took {waits:?} s");
+    assert!((477..=479).contains(&waits[2]), "the failbacks took {waits:?} s");
     segment.run(Duration::from_secs(601));
     restart_owner(&mut segment, owner);
     let wait = time_to_failback(&mut segment, owner, Duration::from_secs(60)).as_secs();
@@ -68,7 +68,7 @@ fn soft_rules_and_failures_override_the_preempt_delay() {
     time_to_failback(&mut segment, order[0], Duration::from_secs(60));
     restart_owner(&mut segment, order[0]);
     segment.run(Duration::from_secs(40));
-    assert_eq!(segment.owners(VIP), [order[1]], "in preempt delay");
+    assert_eq!(segment.owners(VIP), [order[1]], "the unit is in preempt delay");
     segment.input(order[1], Input::NodeState(NodeState { draining: true, ..NodeState::default() }));
     segment.run(ms(200));
     assert_eq!(segment.owners(VIP), [order[0]]);
@@ -112,5 +112,5 @@ fn a_claim_received_before_its_unit_counts_for_the_preempt_delay() {
     segment.run(Duration::from_secs(20));
     assert_eq!(segment.owners(VIP), [order[1]], "the unit is in preempt delay after its move");
     let wait = time_to_failback(&mut segment, order[0], Duration::from_secs(60)).as_secs();
-    assert!((8..=10).contains(&wait), "30 s after the move: {wait}");
+    assert!((8..=10).contains(&wait), "the failback is 30 s after the move: {wait}");
 }

@@ -12,13 +12,13 @@ fn a_failed_owner_is_replaced_within_200_ms() {
     segment.run(Duration::from_secs(2));
     assert_eq!(segment.owners(VIP), [order[1]]);
     let gap = segment.longest_gap(VIP);
-    assert!(gap >= ms(140) && gap <= ms(200), "{gap:?}");
+    assert!(gap >= ms(140) && gap <= ms(200), "no owner for {gap:?}");
     assert_eq!(segment.longest_overlap(VIP), Duration::ZERO);
     assert_eq!(segment.node(order[1]).machine.counts().peer_failures, 1);
     let failovers = segment.node(order[1]).failovers.clone();
     assert!(
         failovers.len() == 1 && failovers[0] >= ms(189) && failovers[0] <= ms(200),
-        "{failovers:?}"
+        "durations of the failovers: {failovers:?}"
     );
 }
 
@@ -56,10 +56,10 @@ fn dropped_frames_delay_failure_detection_only_for_a_while() {
     assert_eq!(
         failure_detection_time(ms(100)),
         ms(280),
-        "40 ms after the latest report of dropped frames"
+        "the peer fails 40 ms after the latest report of dropped frames"
     );
     let always = failure_detection_time(Duration::from_secs(60));
-    assert!(always >= ms(1_150) && always <= ms(1_240), "{always:?}");
+    assert!(always >= ms(1_150) && always <= ms(1_240), "node2 fails after {always:?}");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn the_third_candidate_replaces_two_failed_nodes() {
         [order[2]],
         "the third candidate waits one stagger for the second"
     );
-    assert!(segment.longest_gap(VIP) <= ms(260), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(260), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_failed_owner_with_a_proxy_is_challenged_for_a_second() {
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[1]]);
     let gap = segment.longest_gap(VIP);
-    assert!(gap > ms(1000) && gap < ms(1250), "{gap:?}");
+    assert!(gap > ms(1000) && gap < ms(1250), "no owner for {gap:?}");
 }
 
 #[test]
@@ -180,7 +180,11 @@ fn one_owner_remains_after_a_partition() {
         [order[1]],
         "the node that was alone is in preempt delay, and yields"
     );
-    assert!(segment.longest_overlap(VIP) <= ms(120), "{:?}", segment.longest_overlap(VIP));
+    assert!(
+        segment.longest_overlap(VIP) <= ms(120),
+        "two owners for {:?}",
+        segment.longest_overlap(VIP)
+    );
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
 }
 
@@ -274,7 +278,7 @@ fn a_stall_just_beyond_the_answer_lease_ends_with_a_hello() {
     segment.run(Duration::from_secs(5));
     assert_eq!(segment.owners(VIP), [order[0]]);
     assert_eq!(segment.node(order[0]).machine.counts().fences, 0);
-    assert!(segment.longest_gap(VIP) <= ms(140), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(140), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]
@@ -344,9 +348,9 @@ fn three_fences_within_ten_minutes_make_a_node_flapping() {
             second = segment.now;
         }
         assert_eq!(segment.node(name).machine.counts().fences, fence);
-        assert_eq!(segment.node(name).machine.own.flags.flapping, fence >= 3, "after {fence}");
+        assert_eq!(segment.node(name).machine.own.flags.flapping, fence >= 3, "{fence} fences");
     }
-    // Of the latest three fences, the second of the four is the first. It occurred 59 s before
+    // The latest three of the four fences begin with the second one, which occurred 59 s before
     // `second`.
     let end = second + Duration::from_secs(600 - 59);
     segment.run(end.since(segment.now) - Duration::from_secs(1));
@@ -359,7 +363,8 @@ fn three_fences_within_ten_minutes_make_a_node_flapping() {
 fn claims_against_a_peer_that_never_yields_are_rate_limited() {
     let (mut machine, node2_frame) = machine_with_peer();
     let start = Instant::from_millis(2000);
-    // The plain order must not make node1 yield either.
+    // The address is one for which node1 is first in order, so the order alone does not make node1
+    // yield.
     let is_node1_first = |address: &IpAddr| order("node1", *address) < order("node2", *address);
     let address = (200..250)
         .map(|n| IpAddr::from([172, 30, 0, n]))
@@ -406,7 +411,7 @@ fn claims_against_a_peer_that_never_yields_are_rate_limited() {
     assert_eq!(machine.owned().collect::<Vec<_>>(), [address]);
     assert!(
         (1..=3).contains(&announcements) && (1..=8).contains(&claims),
-        "{announcements} announcements and {claims} claims in 20 s"
+        "node1 sends {announcements} announcements and {claims} claims in 20 s"
     );
 }
 
@@ -422,12 +427,16 @@ fn a_thousand_addresses_move_in_few_frames_without_overlap() {
     units.iter().for_each(|unit| segment.watch_owners(unit.addresses[0]));
     let sent = segment.sent;
     segment.run(ms(400));
-    assert!(segment.sent - sent < 60, "{} frames", segment.sent - sent);
+    assert!(segment.sent - sent < 60, "the nodes send {} frames", segment.sent - sent);
     for unit in &units {
         let address = unit.addresses[0];
         assert_eq!(segment.owners(address).len(), 1);
         assert_eq!(segment.longest_overlap(address), Duration::ZERO);
-        assert!(segment.longest_gap(address) <= ms(200), "{:?}", segment.longest_gap(address));
+        assert!(
+            segment.longest_gap(address) <= ms(200),
+            "no owner for {:?}",
+            segment.longest_gap(address)
+        );
     }
 }
 
@@ -436,7 +445,7 @@ fn a_peer_wrongly_declared_failed_keeps_its_addresses() {
     let (mut machine, _) = machine_with_peer();
     let node2 = |clock, body| frame_from("node2", 1, clock, body);
     let at = Instant::from_millis(1_500);
-    // Node1 is the last candidate for the address, so it claims late.
+    // Node1 is the last candidate for the address, so it waits before it claims.
     let is_node1_last =
         |address: &IpAddr| ranked(&["node1", "node2", "node3", "node4"], *address)[3] == "node1";
     let address = (1..=250)

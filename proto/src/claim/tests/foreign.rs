@@ -6,7 +6,8 @@ use crate::wire::hello::{Body, FailingReport};
 
 const FOREIGN_HOST: Mac = Mac([2, 9, 9, 9, 9, 9]);
 
-/// Delivers an ARP frame in which [`VIP`] has the hardware address `mac` to every node that is up.
+/// Delivers an ARP frame to every node that is up. In the frame, [`VIP`] has the hardware address
+/// `mac`.
 fn receive_arp(segment: &mut Segment, mac: Mac, announced: bool) {
     for name in NODES {
         if segment.node(name).up {
@@ -78,7 +79,7 @@ fn the_mac_of_a_renamed_node_belongs_to_the_live_peer() {
     let (old_name, mac) = ("node1", segment.node("node1").mac);
     segment.node(old_name).up = false;
     segment.run(Duration::from_secs(2));
-    // The MAC now sends frames for a node whose name sorts later.
+    // The host with this MAC now runs a node with another name, which sorts later.
     segment.start("other1");
     segment.node("other1").mac = mac;
     segment.run(Duration::from_secs(2));
@@ -109,7 +110,7 @@ fn an_owned_address_is_defended_every_ten_seconds_and_kept() {
         receive_arp(&mut segment, FOREIGN_HOST, true);
         segment.run(ms(100));
     }
-    assert_eq!(segment.node(owner).defenses, 3, "one defense every ten seconds");
+    assert_eq!(segment.node(owner).defenses, 3, "the owner defends the address every ten seconds");
     assert_eq!(segment.owners(VIP), [owner]);
     assert_eq!(
         conflicts_of(&mut segment, owner),
@@ -131,7 +132,7 @@ fn the_reported_mac_of_a_conflict_changes_once_per_second() {
         reported.extend(conflicts_of(&mut segment, owner));
         reported.dedup();
     }
-    assert_eq!(reported.len(), 3, "one report per second: {reported:?}");
+    assert_eq!(reported.len(), 3, "the reported MAC changes once per second: {reported:?}");
     assert_eq!(segment.node(owner).machine.counts().foreign_hosts, 100);
 }
 
@@ -244,7 +245,7 @@ fn an_address_left_to_a_new_owner_is_taken_over_at_its_failure() {
     segment.node(order[2]).up = false;
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP).len(), 1);
-    assert!(segment.longest_gap(VIP) <= ms(350), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(350), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]
@@ -271,7 +272,7 @@ fn an_address_left_to_a_returned_owner_is_taken_over_at_failure() {
     segment.watch_owners(VIP);
     segment.node(order[0]).up = false;
     segment.run(Duration::from_secs(3));
-    assert!(segment.longest_gap(VIP) <= ms(260), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(260), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]
@@ -284,7 +285,7 @@ fn arp_probes_of_3000_new_addresses_are_rate_limited() {
     segment.units(&units);
     segment.run(Duration::from_secs(1));
     let probes = segment.node(NODES[0]).probed.len();
-    assert!((900..=1_100).contains(&probes), "{probes} probes in the first second");
+    assert!((900..=1_100).contains(&probes), "the node sends {probes} probes in the first second");
     segment.run(Duration::from_secs(10));
     assert_eq!(segment.node(NODES[0]).probed.len(), 9_000);
     assert_eq!(segment.node(NODES[0]).machine.owned().count(), 3_000);
@@ -302,7 +303,7 @@ fn the_final_announcement_of_an_address_is_its_owners() {
     segment.run(Duration::from_secs(2));
     assert_eq!(segment.node(owner).defenses, 2);
     segment.run(Duration::from_secs(60));
-    assert_eq!(segment.node(owner).defenses, 2, "no defense without a new frame");
+    assert_eq!(segment.node(owner).defenses, 2, "the owner defends nothing without a new frame");
 }
 
 #[test]
@@ -344,7 +345,7 @@ fn a_wrong_failure_doubles_the_patience_once_for_all_addresses() {
     segment.run(Duration::from_secs(2));
     let (mac, owned) =
         (segment.node(order[0]).mac, segment.node(order[0]).machine.owned().collect::<Vec<_>>());
-    assert!(owned.len() > 1, "{owned:?}");
+    assert!(owned.len() > 1, "the node owns several addresses: {owned:?}");
     segment.proxy = true;
     segment.node(order[0]).partitioned = true;
     segment.run(Duration::from_secs(2));

@@ -5,7 +5,7 @@ use super::*;
 use crate::claim::NodeState;
 use crate::wire::hello::{Body, FailingReport};
 
-/// Sets the unit of [`VIP`] on one node; its health check on the node fails or not.
+/// Sets the unit of [`VIP`] on one node. `failing` is true if its health check fails there.
 fn set_failing(segment: &mut Segment, name: &str, failing: bool) {
     set_failing_addresses(segment, name, &[VIP], if failing { &[VIP] } else { &[] });
 }
@@ -31,7 +31,7 @@ fn assert_no_gap(segment: &Segment) {
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO, "the address always has an owner");
     assert!(
         segment.longest_overlap(VIP) <= ms(1),
-        "make before break: {:?}",
+        "two nodes own the address for {:?}",
         segment.longest_overlap(VIP)
     );
 }
@@ -74,7 +74,7 @@ fn the_last_passing_node_keeps_the_unit_when_all_nodes_fail() {
     assert_no_gap(&segment);
     let conflicts: u64 =
         NODES.iter().map(|name| segment.node(name).machine.counts().conflicts).sum();
-    assert_eq!(conflicts, moves as u64, "one claim per handover, and no repeated claim");
+    assert_eq!(conflicts, moves as u64, "each handover causes one claim, and no repeated claim");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn change_nodes_in_turn(change: impl Fn(&mut Segment, usize)) {
     for (count, owner) in [(1, order[1]), (2, order[2]), (3, order[2])] {
         change(&mut segment, count);
         segment.run(Duration::from_secs(40));
-        assert_eq!(segment.owners(VIP), [owner], "after {count} changed nodes");
+        assert_eq!(segment.owners(VIP), [owner], "owner after {count} changed nodes");
     }
     segment.run(Duration::from_secs(150));
     assert_eq!(
@@ -174,7 +174,7 @@ fn a_lost_failing_report_is_recovered_by_the_next_hello() {
     segment.is_lost = |_| false;
     segment.run(ms(60));
     assert_eq!(segment.owners(VIP), [order[1]]);
-    // The same for an idle node, whose next periodic hello is due a second later.
+    // The same applies to an idle node, whose next periodic hello is due a second later.
     set_failing(&mut segment, order[2], true);
     segment.run(ms(200));
     segment.is_lost = |_| true;
@@ -282,7 +282,8 @@ fn any_failing_address_counts_for_its_whole_unit() {
     assert_eq!((segment.owners(VIP), segment.owners(second)), (vec![order[1]], vec![order[1]]));
 }
 
-/// Creates the machine of node1 with `count` failing units, whose candidates are `nodes`.
+/// Creates the claim machine of node1 with `count` units whose health checks fail. The candidates
+/// of the units are `nodes`.
 fn with_failing(count: u16, nodes: &[&str]) -> (ClaimMachine, Vec<Arc<Unit>>) {
     let mut machine = ClaimMachine::new(config("node1", 1), Instant::ZERO);
     machine.handle(Input::Keys(vec![1]), Instant::ZERO);
@@ -295,8 +296,8 @@ fn with_failing(count: u16, nodes: &[&str]) -> (ClaimMachine, Vec<Arc<Unit>>) {
     (machine, units)
 }
 
-/// Runs a machine between two times, in milliseconds. Returns the failing addresses of each hello,
-/// with the time of the hello.
+/// Runs a claim machine between two times, in milliseconds. Returns the failing addresses of each
+/// hello, with the time of the hello.
 fn failing_reports(machine: &mut ClaimMachine, from: u64, until: u64) -> Vec<(u64, Vec<IpAddr>)> {
     let mut reports = Vec::new();
     for n in from..until {
@@ -346,7 +347,7 @@ fn set_two_hundred_units(segment: &mut Segment, fails: impl Fn(u16) -> bool) -> 
     (0..200).filter(|n| fails(*n)).map(address).collect()
 }
 
-/// Returns the failures of node1 that another node has received.
+/// Returns the failing addresses of node1 that the node `to` has received.
 fn failures_known<'a>(segment: &'a mut Segment, to: &str) -> &'a BTreeSet<IpAddr> {
     &segment.node(to).machine.peers["node1"].failing
 }
@@ -365,7 +366,11 @@ fn peers_learn_all_failures_despite_frame_loss() {
         if round % 4 == 0 {
             segment.is_lost = |_| false;
             segment.run(ms(600));
-            assert_eq!(*failures_known(&mut segment, "node2"), failing, "round {round}");
+            assert_eq!(
+                *failures_known(&mut segment, "node2"),
+                failing,
+                "failures known in round {round}"
+            );
         }
     }
 }
@@ -396,10 +401,10 @@ fn flapping_checks_do_not_exceed_the_hello_rate_of_an_owner() {
         reports.extend(failing_reports(&mut machine, 2_000 + 2 * n, 2_002 + 2 * n));
     }
     let hellos = reports.len() - idle;
-    assert!((30..=41).contains(&hellos), "{hellos} hellos in two seconds");
+    assert!((30..=41).contains(&hellos), "the node sends {hellos} hellos in two seconds");
 }
 
-/// Delivers the `n`th hello of node2, with these failures.
+/// Delivers the `n`th hello of node2, with this report of failing addresses.
 fn receive_report(machine: &mut ClaimMachine, n: u64, failing: FailingReport) {
     let body = Body::Hello { generation: 0, accepted_keys: vec![], failing };
     machine.handle(faults::frame_from("node2", 1, 9 + n, body), Instant::from_millis(1));
@@ -453,6 +458,9 @@ fn a_failing_report_changes_only_its_own_range() {
             n,
             FailingReport { addresses: named(reported), more_before, more_after },
         );
-        assert!(machine.peers["node2"].failing.iter().eq(&named(known)), "{n}");
+        assert!(
+            machine.peers["node2"].failing.iter().eq(&named(known)),
+            "failures known after step {n}"
+        );
     }
 }

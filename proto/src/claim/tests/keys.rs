@@ -17,7 +17,7 @@ fn rotate(segment: &mut Segment, steps: impl IntoIterator<Item = (&'static str, 
         (Duration::ZERO, Duration::ZERO)
     );
     for name in NODES {
-        assert_eq!(segment.node(name).machine.counts().suspicions, 0, "{name}");
+        assert_eq!(segment.node(name).machine.counts().suspicions, 0, "suspicions of {name}");
     }
 }
 

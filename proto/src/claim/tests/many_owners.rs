@@ -19,11 +19,11 @@ fn above_forty_owners_the_hello_interval_grows() {
     let sent = segment.sent;
     segment.run(Duration::from_secs(2));
     let rate = (segment.sent - sent) as f64 / 200.0;
-    assert!((7.5..9.5).contains(&rate), "{rate} hellos per second and node, not one every 125 ms");
+    assert!((7.5..9.5).contains(&rate), "each node sends {rate} hellos per second, not 8");
     assert_eq!(segment.node("n00").machine.own.hello_interval.current, ms(125));
     for name in &nodes {
         let counts = segment.node(name).machine.counts();
-        assert_eq!((counts.suspicions, counts.fences), (0, 0), "{name}");
+        assert_eq!((counts.suspicions, counts.fences), (0, 0), "suspicions and fences of {name}");
     }
     // Sixty nodes release their addresses. The other ones return to the short interval at once.
     segment.units(&units[60..]);
@@ -59,5 +59,8 @@ fn hellos_carry_a_longer_interval_before_it_applies() {
         [3_025, 3_075, 3_125, 3_175, 4_175],
         "four hellos at the old interval carry the new one"
     );
-    assert!(hellos.iter().all(|(_, promised)| *promised == Duration::from_secs(1)), "{hellos:?}");
+    assert!(
+        hellos.iter().all(|(_, promised)| *promised == Duration::from_secs(1)),
+        "every hello carries the new interval: {hellos:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! Reaction of an owner to claims and releases of peers that it did not receive: the owner
-//! announces again, because caches of clients may contain the MAC of the peer.
+//! Reaction of an owner to missed claims and releases of peers: the owner announces its addresses
+//! again, because caches of clients may contain the MAC of the peer.
 
 use super::faults::{admit_peer, frame_from};
 use super::*;
@@ -154,7 +154,7 @@ fn the_repeat_of_two_releases_counts_if_the_first_was_lost() {
             addresses: vec![VIP, OTHER_ADDRESS],
             reason,
         });
-        assert_eq!(owner.count_announcements(), announced, "first release lost: {lost}");
+        assert_eq!(owner.count_announcements(), announced, "first release is lost: {lost}");
     }
 }
 
@@ -176,7 +176,10 @@ fn a_yielding_node_sends_its_release_twice() {
         }));
         owner.now = owner.now + ms(25);
     }
-    assert!(matches!(generations[..], [first, second] if first == second), "{generations:?}");
+    assert!(
+        matches!(generations[..], [first, second] if first == second),
+        "generations of the releases: {generations:?}"
+    );
 }
 
 #[test]
@@ -186,7 +189,7 @@ fn a_standby_interface_sends_no_pending_release() {
     let now = owner.now + ms(25);
     owner.machine.tick(now);
     let deadline = owner.machine.deadline();
-    assert!(deadline.is_some_and(|at| at > now), "{deadline:?}");
+    assert!(deadline.is_some_and(|at| at > now), "the deadline is in the future: {deadline:?}");
 }
 
 /// Checks a failover in which a soft rule applies to the second candidate and the third has just
@@ -210,7 +213,7 @@ fn check_yielded_node_takes_over(add_soft_rule: impl Fn(&mut Segment, &str)) {
     segment.run(Duration::from_secs(2));
     assert_eq!(segment.owners(VIP), [order[2]]);
     assert_eq!(segment.node(order[1]).starts, 0);
-    assert!(segment.longest_gap(VIP) <= ms(200), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(200), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]
@@ -284,7 +287,7 @@ fn a_restart_of_a_peer_without_leaving_causes_an_announcement() {
         }
         let now = owner.now;
         admit_peer(&mut owner.machine, "node2", 9, now);
-        assert_eq!(owner.count_announcements(), announced, "leaving before the restart: {leaves}");
+        assert_eq!(owner.count_announcements(), announced, "node2 leaves first: {leaves}");
     }
 }
 
@@ -314,8 +317,8 @@ fn two_nodes_that_rank_each_other_higher_do_not_yield_forever() {
     segment.run(Duration::from_secs(30));
     assert_eq!(segment.owners(VIP).len(), 1);
     let moves: usize = ["node1", "node2"].iter().map(|name| segment.node(name).starts).sum();
-    assert!(moves <= 4, "{moves} moves in half a minute");
-    assert!(segment.longest_gap(VIP) < ms(130), "{:?}", segment.longest_gap(VIP));
+    assert!(moves <= 4, "the unit moves {moves} times in half a minute");
+    assert!(segment.longest_gap(VIP) < ms(130), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]

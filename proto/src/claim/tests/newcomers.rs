@@ -51,7 +51,7 @@ fn a_silent_newcomer_is_challenged_five_times_per_second() {
             })
             .count();
     }
-    assert!((40..=50).contains(&challenges), "{challenges} challenges in ten seconds");
+    assert!((40..=50).contains(&challenges), "node1 sends {challenges} challenges in ten seconds");
 }
 
 /// Returns the nonces of the challenges among a machine's pending outputs.
@@ -93,7 +93,7 @@ fn newcomer_list_requests_are_challenged_with_nonces_of_1_s() {
 fn a_returned_peer_gets_list_requests_until_it_reports_its_claims() {
     let (mut machine, node2_frame) = machine_with_peer();
     let mut at = Instant::from_millis(1500);
-    // Counts the list requests within this time, in which frames of other hosts arrive.
+    // Counts the list requests that node1 sends in `millis` ms, while frames of other hosts arrive.
     let mut list_requests = |machine: &mut ClaimMachine, millis: u64| {
         let mut count = 0;
         for _ in 0..millis {
@@ -123,7 +123,7 @@ fn a_returned_peer_gets_list_requests_until_it_reports_its_claims() {
     assert!(machine.peers["node2"].failed);
     machine.handle(node2_frame(1, 4, Body::Challenge { nonce: 1 }), now);
     let (count, now) = list_requests(&mut machine, 130);
-    assert_eq!(count, 3, "one list request every 40 ms");
+    assert_eq!(count, 3, "node1 sends one list request every 40 ms");
     machine.handle(
         node2_frame(
             1,
@@ -212,7 +212,7 @@ fn replayed_frames_of_an_earlier_epoch_are_ignored() {
     );
     let challenges = std::iter::from_fn(|| machine.poll())
         .filter(|output| matches!(output, Output::Send { to: Some(_), .. }));
-    assert!(challenges.count() <= 5, "one challenge every 40 ms");
+    assert!(challenges.count() <= 5, "node1 sends at most one challenge every 40 ms");
     let hello =
         Body::Hello { generation: 0, accepted_keys: vec![], failing: FailingReport::default() };
     machine.handle(node2_frame(3, 3, hello), at + ms(200));

@@ -74,7 +74,11 @@ fn a_leaving_owner_hands_over_first() {
     segment.run(ms(500));
     assert_eq!(segment.owners(VIP), [order[1]]);
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
-    assert!(segment.longest_overlap(VIP) <= ms(2), "{:?}", segment.longest_overlap(VIP));
+    assert!(
+        segment.longest_overlap(VIP) <= ms(2),
+        "two owners for {:?}",
+        segment.longest_overlap(VIP)
+    );
     assert!(segment.node(order[0]).finished, "a speaker without addresses may end");
 }
 
@@ -101,7 +105,7 @@ fn a_better_node_takes_over_after_its_preempt_delay_without_gap() {
     segment.input(order[0], Input::Units(vec![unit(&[VIP], &NODES)]));
     segment.watch_owners(VIP);
     segment.run(ms(29_900));
-    assert_eq!(segment.owners(VIP), [order[1]], "in preempt delay");
+    assert_eq!(segment.owners(VIP), [order[1]], "the better node is in preempt delay");
     segment.run(ms(500));
     assert_eq!(segment.owners(VIP), [order[0]]);
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
@@ -239,14 +243,18 @@ fn a_second_address_of_a_unit_goes_to_its_owner() {
 fn differing_views_end_with_one_owner_and_few_frames() {
     let mut segment = Segment::new(&["node1", "node2"]);
     let order = ranked(&["node1", "node2"], VIP);
-    // In the view of each node, it is the only candidate.
+    // Each node is the only candidate in its own view.
     segment.input(order[0], Input::Units(vec![unit(&[VIP], &[order[0]])]));
     segment.input(order[1], Input::Units(vec![unit(&[VIP], &[order[1]])]));
     segment.run(Duration::from_secs(5));
     let frames = segment.sent;
     segment.run(Duration::from_secs(60));
     assert_eq!(segment.owners(VIP), [order[0]], "the order alone decides");
-    assert!(segment.sent - frames < 60 * 60, "{} frames in a minute", segment.sent - frames);
+    assert!(
+        segment.sent - frames < 60 * 60,
+        "the nodes send {} frames in a minute",
+        segment.sent - frames
+    );
 }
 
 #[test]
@@ -294,12 +302,12 @@ fn a_leaving_node_claims_nothing() {
 fn a_leaving_node_yields_to_any_other_node() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
-    // In the view of the owner, it is the only candidate.
+    // The owner is the only candidate in its own view.
     segment.input(order[0], Input::Units(vec![unit(&[VIP], &[order[0]])]));
     segment.input(order[0], Input::Leave);
     segment.run(Duration::from_secs(3));
     assert_eq!(segment.owners(VIP), [order[1]]);
     let moves: usize = order.iter().map(|name| segment.node(name).starts).sum();
-    assert_eq!(moves, 2, "the first claim and the handover");
+    assert_eq!(moves, 2, "only the first claim and the handover are moves");
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
 }

@@ -14,7 +14,7 @@ fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
     assert!(segment.owners(VIP).is_empty(), "the peers do not know of the isolation yet");
     segment.run(ms(1_300));
     assert_eq!(segment.owners(VIP), [order[1]]);
-    assert!(segment.longest_gap(VIP) <= ms(1_050), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(1_050), "no owner for {:?}", segment.longest_gap(VIP));
     assert_eq!(segment.node(order[0]).machine.counts().isolations, 1);
     assert_eq!(
         segment.node(order[0]).machine.live_peers().next(),
@@ -41,7 +41,11 @@ fn an_isolated_owner_is_replaced_and_takes_nothing_back() {
             "the first frame ends the isolation"
         );
         assert_eq!(segment.owners(VIP), [order[1]]);
-        assert!(segment.longest_overlap(VIP) <= ms(60), "{:?}", segment.longest_overlap(VIP));
+        assert!(
+            segment.longest_overlap(VIP) <= ms(60),
+            "two owners for {:?}",
+            segment.longest_overlap(VIP)
+        );
     }
 }
 
@@ -50,7 +54,7 @@ fn a_hold_down_does_not_protect_an_isolated_owner() {
     let mut segment = settled_segment();
     let order = ranked(&NODES, VIP);
     let now = segment.now;
-    // Both successors have yielded to the owner, which is no candidate in their view of the API.
+    // Both other nodes have yielded to the owner, which is no candidate in their view of the API.
     for name in &order[1..] {
         let state = segment.node(name).machine.units.get_mut(&VIP).expect("the state of the unit");
         state.pending_claim().start_hold_down(
@@ -61,7 +65,7 @@ fn a_hold_down_does_not_protect_an_isolated_owner() {
     segment.node(order[0]).receives_nothing = true;
     segment.run(Duration::from_secs(2));
     assert_eq!(segment.owners(VIP), [order[1]]);
-    assert!(segment.longest_gap(VIP) <= ms(1_050), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(1_050), "no owner for {:?}", segment.longest_gap(VIP));
 }
 
 #[test]
@@ -73,7 +77,10 @@ fn isolation_is_detected_even_if_all_peers_have_failed() {
     assert!(!segment.node(order[0]).machine.is_isolated(), "probed hosts have replied");
     segment.node(order[0]).receives_nothing = true;
     segment.run(ms(1_300));
-    assert!(segment.node(order[0]).machine.is_isolated(), "the flag informs returning peers");
+    assert!(
+        segment.node(order[0]).machine.is_isolated(),
+        "the isolated flag informs returning peers"
+    );
     assert!(segment.node(order[0]).announced.contains(&VIP));
 }
 
@@ -101,10 +108,10 @@ fn two_nodes_alone() -> (Segment, Vec<IpAddr>) {
 /// Checks that a node owns all these addresses, and that none was unowned for more than 1.1 s.
 fn assert_owns_all(segment: &Segment, addresses: &[IpAddr], name: &str) {
     for address in addresses {
-        assert_eq!(segment.owners(*address), [name], "{address}");
+        assert_eq!(segment.owners(*address), [name], "owner of {address}");
         assert!(
             segment.longest_gap(*address) <= ms(1_100),
-            "{address}: {:?}",
+            "no owner of {address} for {:?}",
             segment.longest_gap(*address)
         );
     }
@@ -146,7 +153,7 @@ fn peers_and_announced_addresses_are_no_witnesses() {
         assert!(machine.is_witness(host, host_address));
         assert!(
             !machine.is_witness(member, host_address) && !machine.is_witness(host, VIP),
-            "alive: {alive}"
+            "a peer or an announced address is no witness, peer alive: {alive}"
         );
     }
 }
@@ -167,11 +174,11 @@ fn two_nodes_agree_again_after_a_partition() {
         assert_eq!(
             (segment.owners(address).len(), segment.longest_gap(address)),
             (1, Duration::ZERO),
-            "{address}"
+            "number of owners and longest gap of {address}"
         );
         assert!(
             segment.longest_overlap(address) <= ms(110),
-            "{:?}",
+            "two owners for {:?}",
             segment.longest_overlap(address)
         );
     }
@@ -230,7 +237,7 @@ fn a_node_that_receives_only_clients_takes_over_at_once() {
     segment.node(order[0]).up = false;
     segment.run(Duration::from_secs(5));
     assert_eq!(segment.owners(VIP), [order[1]]);
-    assert!(segment.longest_gap(VIP) <= ms(200), "{:?}", segment.longest_gap(VIP));
+    assert!(segment.longest_gap(VIP) <= ms(200), "no owner for {:?}", segment.longest_gap(VIP));
     assert_eq!(segment.node(order[1]).machine.counts().isolations, 0, "probed hosts have replied");
 }
 
@@ -270,7 +277,11 @@ fn a_paused_node_detects_the_pause_by_the_clocks_of_two_peers() {
             [ranked(nodes, VIP)[1]],
             "the paused node is in preempt delay"
         );
-        assert!(segment.longest_overlap(VIP) <= ms(60), "{:?}", segment.longest_overlap(VIP));
+        assert!(
+            segment.longest_overlap(VIP) <= ms(60),
+            "two owners for {:?}",
+            segment.longest_overlap(VIP)
+        );
     }
     let (mut segment, owner) = segment_with_paused_owner(&NODES, ms(100));
     assert_eq!(
@@ -329,7 +340,7 @@ fn a_wrong_proxied_failure_doubles_the_patience() {
             assert_eq!(owner, order[0]);
         }
         let failures = segment.node(order[1]).machine.counts().proxied_failures;
-        assert_eq!(failures, round as u64 + 1, "declared failed after {patience} s");
+        assert_eq!(failures, round as u64 + 1, "the peer is declared failed after {patience} s");
         segment.node(order[0]).partitioned = false;
         // After this time, the preempt delay has ended and the node owns the address again.
         segment.run(Duration::from_secs(700));

@@ -8,7 +8,7 @@ use crate::wire::hello::{Body, FailingReport, ReleaseReason};
 fn one_of_two_interfaces_of_a_node_on_a_segment_is_active() {
     let mut segment = settled_segment();
     let owner = ranked(&NODES, VIP)[0];
-    // Input from the thread of the owner's other interface.
+    // The thread of the owner's other interface reports that its interface becomes active.
     segment.input(owner, Input::SiblingInterface { is_active: true });
     assert!(segment.node(owner).machine.is_standby());
     segment.run(ms(2));
@@ -83,13 +83,13 @@ fn a_stalled_main_loop_causes_a_handover_and_a_preempt_delay() {
     assert!(!segment.node(order[0]).finished, "a stalled main loop does not finish the handover");
     segment.input(order[0], Input::MainLoopStalled(false));
     segment.run(Duration::from_secs(29));
-    assert_eq!(segment.owners(VIP), [order[1]], "in preempt delay");
+    assert_eq!(segment.owners(VIP), [order[1]], "the former owner is in preempt delay");
     segment.run(Duration::from_secs(90));
     assert_eq!(segment.owners(VIP), [order[0]]);
     assert_eq!(segment.longest_gap(VIP), Duration::ZERO);
     assert!(
         segment.longest_overlap(VIP) <= ms(1),
-        "make before break: {:?}",
+        "two nodes own the address for {:?}",
         segment.longest_overlap(VIP)
     );
 }
@@ -102,7 +102,7 @@ fn a_unit_of_several_addresses_is_one_conflict_and_moves_whole() {
         })
         .collect();
     let first = addresses[0];
-    // Two units, such that the addresses of one are not adjacent in any order.
+    // The two addresses of a unit differ in family, so they are not adjacent in a sorted list.
     let pair = [[addresses[0], addresses[1]], [addresses[2], addresses[3]]];
     let units: Vec<_> = pair.iter().map(|both| unit(both, &NODES)).collect();
     let mut segment = Segment::new(&NODES);
@@ -181,7 +181,7 @@ fn reordered_frames_are_applied_and_replays_are_stale() {
     // All replayed frames are stale.
     for (clock, body) in [(11, list(0, 1)), (20, claim(4)), (9, release)] {
         machine.handle(node2_frame(clock, body), at);
-        assert_eq!(claims(&machine), 3, "clock {clock}");
+        assert_eq!(claims(&machine), 3, "claims after the frame with clock value {clock}");
     }
     assert_eq!(machine.counts().stale_frames, 3);
 }

@@ -1,4 +1,4 @@
-//! Decoding of valid and invalid BGPPeers.
+//! Tests of the decoding of valid and invalid BGPPeers.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn peer(spec: Value) -> BgpPeer {
 
 /// Returns the session parameters of a valid BGPPeer.
 fn session_of(spec: Value) -> SessionParameters {
-    peer(spec).session.expect("a valid BGPPeer")
+    peer(spec).session.expect("the BGPPeer is valid")
 }
 
 #[test]
@@ -147,8 +147,8 @@ fn an_invalid_field_is_reported_by_its_name() {
         ),
     ];
     for (spec, reason) in cases {
-        let problem = peer(spec.clone()).session.expect_err("a problem").to_string();
-        assert!(problem.contains(reason), "{spec}: {problem}");
+        let problem = peer(spec.clone()).session.expect_err("the BGPPeer is invalid").to_string();
+        assert!(problem.contains(reason), "the problem of {spec} contains {reason:?}: {problem}");
     }
 }
 
@@ -169,7 +169,7 @@ fn an_invalid_duration_causes_no_panic() {
         "٣s",
         "1h٣",
     ] {
-        assert_eq!(seconds(text), None, "{text:?}");
+        assert_eq!(seconds(text), None, "{text:?} is no valid duration");
     }
     assert_eq!(seconds("999999999h"), Some(999_999_999 * 3600));
 }

@@ -1,4 +1,5 @@
-//! Tables of valid and invalid annotations, and random texts.
+//! Tests of the health check's annotation, with tables of valid and invalid texts, and with random
+//! texts.
 
 use proptest::prelude::*;
 
@@ -60,7 +61,7 @@ fn every_format_of_a_check_is_decoded() {
         ),
     ];
     for (text, expect) in cases {
-        assert_eq!(HealthCheck::read(text, Some("web")), Ok(expect), "{text:?}");
+        assert_eq!(HealthCheck::read(text, Some("web")), Ok(expect), "the annotation is {text:?}");
     }
     assert_eq!(
         HealthCheck::read("tcp", Some("")),
@@ -154,8 +155,8 @@ proptest! {
                 prop_assert!(check.timeout.is_none_or(|time| TIMEOUT_RANGE.contains(&time)));
                 prop_assert!([check.fall, check.rise].into_iter().flatten().all(|count| COUNT_RANGE.contains(&count)));
             }
-            // An escaped character may take ten bytes.
-            Err(problem) => prop_assert!(problem.to_string().len() < 800, "{problem}"),
+            // In the message, an escaped character may take ten bytes.
+            Err(problem) => prop_assert!(problem.to_string().len() < 800, "the message is short: {problem}"),
         }
     }
 }

@@ -59,12 +59,12 @@ fn only_load_balancers_of_a_known_class_are_served() {
         assert_eq!(
             service.is_served_by_ferrolb(&["ferrolb.io/ferrolb".to_owned()], true),
             is_served,
-            "{spec}"
+            "the spec is {spec}"
         );
         assert_eq!(
             service.is_served_by_ferrolb(&["ferrolb.io/ferrolb".to_owned()], false),
             is_served && service.class.is_some(),
-            "{spec}"
+            "the spec is {spec}"
         );
     }
 }
@@ -131,7 +131,7 @@ fn other_service_types_store_only_addresses_and_labels() {
     assert_eq!(
         demand(&["203.0.113.9"]),
         AllocationDemand { external_ips, labels, ..plain },
-        "labels are needed to select pools"
+        "the fact contains the labels, because pools select Services by labels"
     );
 }
 
@@ -151,7 +151,7 @@ fn the_digest_of_sharing_parameters_is_sixteen_hexadecimal_digits() {
     assert_eq!(read("00000000000000ab"), Some(0xab));
     assert_eq!(read("ffffffffffffffff"), Some(u64::MAX));
     for other in ["", "shared", "10000000000000000", "-1"] {
-        assert_eq!(read(other), None, "{other}");
+        assert_eq!(read(other), None, "{other} is no digest");
     }
 }
 
@@ -179,7 +179,10 @@ fn metallb_services_are_served_only_by_class_or_api_group() {
             service.is_served_by_ferrolb(&["own".to_owned()], true),
             service.is_served_by_metallb(true),
         );
-        assert_eq!(actual, expect, "{annotation} {class:?} {group}");
+        assert_eq!(
+            actual, expect,
+            "the annotation is {annotation}, the class {class:?} and the group {group}"
+        );
         assert!(!service.is_served_by_metallb(false), "FerroLB would not serve the Service anyway");
     }
 }
@@ -233,7 +236,7 @@ fn a_health_check_uses_the_first_tcp_port_by_default() {
     assert_eq!(
         service(metallb_annotation).health_check(),
         None,
-        "the annotation requires the prefix ferrolb.io"
+        "FerroLB reads the annotation only with the prefix ferrolb.io"
     );
 }
 
@@ -258,6 +261,6 @@ fn an_invalid_endpoint_condition_is_a_problem_and_ignored() {
     assert_eq!(
         service(metallb_annotation).endpoint_condition,
         EndpointCondition::ReadyOrTerminating,
-        "the annotation requires the prefix ferrolb.io"
+        "FerroLB reads the annotation only with the prefix ferrolb.io"
     );
 }

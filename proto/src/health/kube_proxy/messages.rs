@@ -6,10 +6,11 @@ use std::fmt::{self, Display};
 use super::{CheckRound, Families, KubeProxyMode, KubeProxyMonitor, LivezResult, RoundOutcome};
 use crate::api::KubeProxyState;
 
-/// The result of one round of requests to the health server at `url`, as part of a message.
+/// The result of one round of requests to kube-proxy's health server at `url`, as part of a
+/// message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RoundResult<'a> {
-    /// The server did not respond as kube-proxy does.
+    /// The health server did not respond, or its response is not that of a kube-proxy.
     Failed {
         url: &'a str,
         error: &'a str,
@@ -190,7 +191,8 @@ mod tests {
     fn every_round_result_has_its_message() {
         let (url, error) = ("http://10.0.0.1:10256/livez", "no response within 1000 ms");
         let families = Families { v4: false, v6: true };
-        // The match is exhaustive, so that a new variant also needs a row below.
+        // The match has no default case, so that every new variant must be added here and to the
+        // rows below.
         let exhaustive = |result: &RoundResult<'_>| match result {
             RoundResult::Failed { .. }
             | RoundResult::HealthyAtNodePort { .. }

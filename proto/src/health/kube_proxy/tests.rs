@@ -1,5 +1,5 @@
-//! The monitor in virtual time: sequences of rounds, and every short sequence against a simple
-//! model.
+//! Tests of the monitor in virtual time: selected sequences of rounds, and a comparison of all
+//! short sequences with a simple model.
 
 use super::*;
 use KubeProxyState::{Healthy, NotChecked, Unhealthy, Unknown};
@@ -37,7 +37,7 @@ fn round(livez: LivezResult, node_port_healthy: Option<bool>) -> CheckRound {
     }
 }
 
-/// A monitor with its time, the latest reported health, and the number of reports.
+/// A monitor with its virtual time, the latest reported health, and the number of reports.
 struct TestMonitor {
     monitor: KubeProxyMonitor,
     now: Instant,
@@ -58,7 +58,7 @@ impl TestMonitor {
 
     fn poll_output(&mut self) {
         while let Some(health) = self.monitor.poll() {
-            assert_ne!(health, self.health, "a report without a change");
+            assert_ne!(health, self.health, "each report differs from the previous one");
             self.health = health;
             self.reports += 1;
         }
@@ -69,14 +69,14 @@ impl TestMonitor {
         self.poll_output();
     }
 
-    /// Handles a round, and advances the time by a second.
+    /// Passes a round to the monitor, and advances the time by a second.
     fn run_round(&mut self, round: CheckRound) -> KubeProxyState {
         self.monitor.handle(KubeProxyInput::Round(round), self.now);
         self.poll_output();
         self.now = self.now + SECOND;
         while let Some(due) = self.monitor.deadline().filter(|due| *due <= self.now) {
             self.monitor.tick(due);
-            assert_ne!(self.monitor.deadline(), Some(due), "the deadline remains after its tick");
+            assert_ne!(self.monitor.deadline(), Some(due), "a tick ends its deadline");
             self.poll_output();
         }
         self.health.state
@@ -113,7 +113,11 @@ fn each_round_has_the_expected_outcome() {
     ];
     for (livez, node_port_healthy, needed, expect) in cases {
         let round = round(livez, node_port_healthy);
-        assert_eq!(round.outcome(needed), expect, "{round:?} {needed:?}");
+        assert_eq!(
+            round.outcome(needed),
+            expect,
+            "the round is {round:?}, and the needed families are {needed:?}"
+        );
     }
 }
 
@@ -137,7 +141,11 @@ fn two_bad_rounds_fail_and_three_good_rounds_recover() {
             (GOOD_REPLY, Healthy),
         ];
         for (i, (livez, expect)) in rounds.into_iter().enumerate() {
-            assert_eq!(test.livez(livez), expect, "{bad:?}, round {i}");
+            assert_eq!(
+                test.livez(livez),
+                expect,
+                "the bad reply is {bad:?}, and this is round {i}"
+            );
             assert_eq!(
                 (test.health.unhealthy(), test.health.checked()),
                 (expect == Unhealthy, expect == Healthy)
@@ -161,14 +169,22 @@ fn a_restarted_kube_proxy_has_ten_seconds_to_make_its_rules() {
     for second in 0..=10 {
         let livez = if second < 5 { LivezResult::Refused } else { replied(true, Some(true), None) };
         let expect = if second < 10 { Healthy } else { Unhealthy };
-        assert_eq!(test.livez(livez), expect, "second {second}");
+        assert_eq!(test.livez(livez), expect, "{second} s have passed");
     }
-    assert!(test.message().contains("has no rules for IPv6 yet"), "{}", test.message());
+    assert!(
+        test.message().contains("has no rules for IPv6 yet"),
+        "the message is {:?}",
+        test.message()
+    );
     let mut mixed = TestMonitor::new(KubeProxyMode::Auto, NODE_READY);
     mixed.livez(GOOD_REPLY);
     mixed.livez(LATE_RULES);
     mixed.livez(LivezResult::Refused);
-    assert_eq!(mixed.livez(LATE_RULES), Unhealthy, "no good round came between the bad ones");
+    assert_eq!(
+        mixed.livez(LATE_RULES),
+        Unhealthy,
+        "a round in which no process listens is no good round"
+    );
 }
 
 #[test]
@@ -179,7 +195,11 @@ fn a_health_check_node_port_replaces_a_missing_health_server() {
         assert_eq!(test.run_round(round(LivezResult::Refused, node_port_healthy)), Healthy);
     }
     assert_eq!(test.run_round(round(LivezResult::Refused, Some(false))), Unhealthy);
-    assert!(test.message().contains("health check node port"), "{}", test.message());
+    assert!(
+        test.message().contains("health check node port"),
+        "the message is {:?}",
+        test.message()
+    );
 }
 
 #[test]
@@ -196,7 +216,7 @@ fn the_state_is_unknown_before_the_node_is_ready_and_checked() {
         assert_eq!(
             (ready.health.state, ready.health.unhealthy()),
             (Unknown, true),
-            "no request was sent"
+            "no round has ended yet"
         );
         assert!(!ready.message().is_empty());
         assert_eq!(ready.livez(LivezResult::Refused), expect);
@@ -207,7 +227,10 @@ fn the_state_is_unknown_before_the_node_is_ready_and_checked() {
         booting.context(KubeProxyContext { ready: true, ..waiting });
         assert_eq!(booting.health.state, expect);
         booting.context(waiting);
-        assert_eq!(booting.health.state, expect, "a Node that is no longer Ready changes nothing");
+        assert_eq!(
+            booting.health.state, expect,
+            "the state does not change if the Node is no longer Ready"
+        );
 
         let mut never_ready = TestMonitor::new(mode, waiting);
         for second in 0..60 {
@@ -215,7 +238,7 @@ fn the_state_is_unknown_before_the_node_is_ready_and_checked() {
             assert_eq!(
                 never_ready.livez(LivezResult::Refused),
                 expect,
-                "{mode:?}, {} s",
+                "the mode is {mode:?}, and this is round {}",
                 second + 1
             );
         }
@@ -227,7 +250,11 @@ fn the_state_is_unknown_before_the_node_is_ready_and_checked() {
     for mode in [KubeProxyMode::Auto, KubeProxyMode::Required] {
         let mut test = TestMonitor::new(mode, NODE_NOT_READY);
         assert_eq!(test.livez(LATE_RULES), Unknown);
-        assert_eq!(test.livez(GOOD_REPLY), Healthy, "a first good round needs no Ready Node");
+        assert_eq!(
+            test.livez(GOOD_REPLY),
+            Healthy,
+            "the first good round counts even if the Node is not Ready"
+        );
     }
 }
 
@@ -241,18 +268,22 @@ fn a_node_started_without_routes_waits_60_s_for_a_kube_proxy() {
     assert_eq!(without.health.state, Unknown, "the state of gobgpd arrives after the first round");
     assert!(
         without.health.unhealthy() && without.message().contains("may be starting"),
-        "{}",
+        "the message is {:?}",
         without.message()
     );
     for second in 1..60 {
         let expect = if second < 59 { Unknown } else { NotChecked };
-        assert_eq!(without.livez(LivezResult::Refused), expect, "{} s", second + 1);
+        assert_eq!(without.livez(LivezResult::Refused), expect, "this is round {}", second + 1);
     }
     assert_eq!(without.monitor.deadline(), None);
 
     let mut with = TestMonitor::new(KubeProxyMode::Auto, STARTED_WITHOUT_ROUTES);
     assert_eq!(with.livez(LivezResult::Refused), Unknown);
-    assert_eq!(with.livez(NO_RULES_YET), Unhealthy, "a kube-proxy was found");
+    assert_eq!(
+        with.livez(NO_RULES_YET),
+        Unhealthy,
+        "a kube-proxy that was found is expected to work"
+    );
     assert_eq!(with.livez(GOOD_REPLY), Healthy);
 
     for (mode, context, expect) in [
@@ -264,7 +295,11 @@ fn a_node_started_without_routes_waits_60_s_for_a_kube_proxy() {
         (KubeProxyMode::Required, STARTED_WITHOUT_ROUTES, Unhealthy),
         (KubeProxyMode::Off, STARTED_WITHOUT_ROUTES, NotChecked),
     ] {
-        assert_eq!(TestMonitor::new(mode, context).livez(LivezResult::Refused), expect, "{mode:?}");
+        assert_eq!(
+            TestMonitor::new(mode, context).livez(LivezResult::Refused),
+            expect,
+            "the mode is {mode:?}"
+        );
     }
 }
 
@@ -275,7 +310,7 @@ fn a_kube_proxy_found_on_no_node_is_not_expected() {
     assert!(!test.health.unhealthy() && !test.health.checked());
     test.context(HEALTHY_ELSEWHERE);
     assert_eq!(test.health.state, Unhealthy);
-    assert!(test.message().contains("another node"), "{}", test.message());
+    assert!(test.message().contains("another node"), "the message is {:?}", test.message());
     test.context(NODE_READY);
     assert_eq!(test.health.state, NotChecked);
     assert_eq!(test.livez(NO_RULES_YET), Unhealthy, "a kube-proxy was found, and has no rules yet");
@@ -308,7 +343,7 @@ fn ineligibility_ends_ten_seconds_after_its_last_report() {
         assert_eq!(
             run(failed("no response within 1000 ms"), None),
             (second < 10, state),
-            "second {second}"
+            "{second} s have passed"
         );
     }
 }
@@ -339,7 +374,7 @@ fn the_message_has_the_url_and_is_stable() {
     assert_eq!(test.reports, reports + 1);
     assert!(
         test.message().contains("no response within 1000 ms: see the log of kube-proxy"),
-        "{}",
+        "the message is {:?}",
         test.message()
     );
     test.livez(GOOD_REPLY);
@@ -347,7 +382,7 @@ fn the_message_has_the_url_and_is_stable() {
     assert_eq!(
         (test.livez(GOOD_REPLY), test.reports),
         (Unhealthy, reports + 1),
-        "a good result is no reason of an unhealthy state"
+        "the text of a good round does not explain an unhealthy state"
     );
 }
 
@@ -429,7 +464,10 @@ fn every_short_sequence_matches_the_model() {
                     test.livez(livez.clone());
                 }
                 let expect = expected_state(mode, context, &sequence, step);
-                assert_eq!(test.health.state, expect, "{mode:?} {context:?} {step:?} {sequence:?}");
+                assert_eq!(
+                    test.health.state, expect,
+                    "the mode is {mode:?}, the context {context:?}, the step {step:?}: {sequence:?}"
+                );
             }
         }
     }

@@ -19,7 +19,8 @@ pub(super) struct ServiceCapacities {
 #[derive(Debug, Default)]
 struct ServiceCapacity {
     in_flight: usize,
-    /// The endpoints whose probe is due and waits for capacity, the longest waiting first.
+    /// The endpoints whose probe is due and waits for capacity. The endpoint that has waited
+    /// longest is first.
     waiting: BTreeSet<(Instant, ProbeTarget)>,
 }
 

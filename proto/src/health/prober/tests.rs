@@ -1,4 +1,5 @@
-//! The prober in virtual time, by examples; [`model`] compares it with a simple model.
+//! Tests of the prober in virtual time, by examples. The module [`model`] compares the prober with
+//! a simple model.
 
 mod model;
 
@@ -38,7 +39,7 @@ fn poll_all(prober: &mut Prober) -> Vec<ProberOutput> {
     std::iter::from_fn(|| prober.poll()).collect()
 }
 
-/// Returns the started probes among the outputs.
+/// Polls the prober, and returns the probes that its outputs start.
 fn started(prober: &mut Prober) -> Vec<(ProbeTarget, ProbeId)> {
     let start = |output| match output {
         ProberOutput::Start { id, ticket, .. } => Some((id, ticket)),
@@ -57,7 +58,8 @@ fn start_next(prober: &mut Prober) -> (Instant, ProbeTarget, ProbeId) {
     (now, id, ticket)
 }
 
-/// Ends a probe, with the reason `failure` if it fails. Returns the outputs that follow.
+/// Reports the result of a probe: success, or `failure` as the reason. Returns the outputs that
+/// follow.
 fn end_probe(
     prober: &mut Prober,
     (id, ticket): (ProbeTarget, ProbeId),
@@ -78,7 +80,7 @@ fn probes_are_an_interval_apart_and_changes_are_reported_once() {
     for result in "..x.xxx..x...".chars() {
         let (start, id, ticket) = start_next(&mut prober);
         assert!(before.is_none_or(|before| start.since(before) == SECOND));
-        assert_eq!(prober.deadline(), None, "one probe in flight at most");
+        assert_eq!(prober.deadline(), None, "an endpoint has at most one probe in flight");
         before = Some(start);
         let failure = (result == 'x').then_some("connection refused");
         for output in
@@ -108,7 +110,7 @@ fn probes_are_spread_over_the_interval_even_after_a_pause() {
     let mut now = Instant::from_millis(777);
     for pause in [0, 0, 10_000] {
         now = now + Duration::from_millis(pause);
-        // The probes that the pause delayed start as fast as results arrive, and within the limit.
+        // After the pause, the due probes start within the limit, each as soon as a result arrives.
         prober.tick(now);
         let mut waiting = VecDeque::from(started(&mut prober));
         while let Some((id, ticket)) = waiting.pop_front() {
@@ -128,12 +130,12 @@ fn probes_are_spread_over_the_interval_even_after_a_pause() {
                     assert_eq!(end_probe(&mut prober, probe, None, due), []);
                 }
             }
-            assert!((350..650).contains(&count), "{count} probes in a tenth of the interval");
+            assert!((350..650).contains(&count), "{count} probes start in a tenth of the interval");
             now = until;
         }
         assert!(
             probes.len() == 5000 && probes.values().all(|count| *count == 1),
-            "one probe per target"
+            "each target is probed once"
         );
     }
 }
@@ -252,12 +254,12 @@ fn a_removed_target_leaves_no_state_and_late_results_are_ignored() {
         "a new target is passing"
     );
     set_targets(&mut prober, [(target(2), short)], now);
-    assert_eq!(poll_all(&mut prober), [], "no output for a passing target");
+    assert_eq!(poll_all(&mut prober), [], "the removal of a passing target has no output");
     assert_eq!((start_next(&mut prober).1, prober.due.len(), prober.in_flight), (target(2), 0, 1));
 }
 
 #[test]
-fn a_new_interval_keeps_the_state_a_new_request_is_sent_at_once() {
+fn a_new_interval_keeps_the_state_and_a_new_request_is_sent_at_once() {
     let mut prober = Prober::default();
     let first = ProbeConfig { fall: 1, rise: 2, ..config(SECOND) };
     set_targets(&mut prober, [(target(1), first.clone())], Instant::ZERO);
@@ -273,7 +275,7 @@ fn a_new_interval_keeps_the_state_a_new_request_is_sent_at_once() {
     let outputs = poll_all(&mut prober);
     let [ProberOutput::Stop(stopped), ProberOutput::Start { ticket, check, .. }] = &outputs[..]
     else {
-        panic!("{outputs:?}")
+        panic!("the outputs are {outputs:?}")
     };
     assert_eq!((*stopped, &**check), (probe, &other));
     assert_eq!(

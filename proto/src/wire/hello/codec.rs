@@ -58,7 +58,7 @@ pub enum HelloDecodeError {
     #[error("unsupported version")]
     Version,
     /// The frame is signed with a key of another cluster, or with a key that this node has not read
-    /// yet. Neither is an error.
+    /// yet. Both cases are normal.
     #[error("foreign key")]
     ForeignKey,
     /// The signature is invalid.

@@ -30,7 +30,7 @@ impl HelloKey {
         Self { id: u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]), secret }
     }
 
-    /// Returns the ID of the key in frames.
+    /// Returns the ID by which frames identify the key.
     #[must_use]
     pub const fn id(&self) -> u32 {
         self.id
@@ -101,7 +101,7 @@ impl HelloKeyRing {
         self.keys.iter().map(HelloKey::id).collect()
     }
 
-    /// Returns the key of this ID, if the ring has it.
+    /// Returns the key with this ID, if the ring has it.
     #[must_use]
     pub fn find(&self, id: u32) -> Option<&HelloKey> {
         self.keys.iter().find(|key| key.id == id)

@@ -106,7 +106,7 @@ fn every_frame_kind_survives_a_round_trip() {
         long.node = "n".repeat(NODE_NAME_MAX).into();
         let key = HelloKey::new([6; KEY_LENGTH]);
         let mut bytes = long.encode(SOURCE, None, &key);
-        assert!(bytes.len() <= FRAME_MAX, "{} bytes", bytes.len());
+        assert!(bytes.len() <= FRAME_MAX, "the frame has {} bytes", bytes.len());
         assert_eq!(&bytes[..6], &GROUP.0);
         bytes.resize((bytes.len() + 20).min(FRAME_MAX), 0); // Ethernet padding
         assert_eq!(Frame::decode(&bytes, &ring()), Ok((SOURCE, long)));
@@ -143,7 +143,7 @@ fn failing_addresses_are_decoded_in_any_number_and_order() {
         assert_eq!(
             Frame::decode(&invalid, &ring()),
             Err(HelloDecodeError::Malformed),
-            "{length} bytes in TLV {kind}"
+            "{length} bytes in TLV {kind} are malformed"
         );
     }
     let claim = frame(Body::Claim {
@@ -162,11 +162,14 @@ fn no_single_bit_of_a_signed_frame_can_be_changed() {
     for at in crate::wire::ETHERNET_HEADER_LENGTH..bytes.len() {
         let mut bad = bytes.clone();
         bad[at] ^= 1;
-        assert!(Frame::decode(&bad, &ring()).is_err(), "byte {at}");
+        assert!(
+            Frame::decode(&bad, &ring()).is_err(),
+            "no frame with a changed byte {at} is accepted"
+        );
     }
     assert!(
         (0..bytes.len()).all(|length| Frame::decode(&bytes[..length], &ring()).is_err()),
-        "a truncated frame"
+        "no truncated frame is accepted"
     );
 }
 
@@ -320,7 +323,7 @@ fn known_parts_of_the_next_version_are_decoded() {
     assert_eq!(
         Frame::decode(&next_version_frame(200, &body), &ring()),
         Err(HelloDecodeError::Version),
-        "a kind that version 1 does not support"
+        "version 1 does not support this kind of frame"
     );
 }
 

@@ -8,7 +8,7 @@ const MAC_A: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const MAC_B: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const VIP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0x12, 0x3456);
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0x100);
-/// Offset of the ICMPv6 type, and of the options, in a frame.
+/// Offset of the ICMPv6 type in a frame.
 const TYPE: usize = ETHERNET_HEADER_LENGTH + IPV6_HEADER;
 const OPTIONS: usize = TYPE + MESSAGE_HEADER;
 
@@ -82,7 +82,11 @@ fn every_message_has_the_right_kind_and_destination() {
         ),
     ];
     for (frame, to, expect) in cases {
-        assert_eq!((&frame[..6], Ndp::decode(frame)), (&to[..], Some(expect)), "{frame:02x?}");
+        assert_eq!(
+            (&frame[..6], Ndp::decode(frame)),
+            (&to[..], Some(expect)),
+            "destination and contents of the frame {frame:02x?}"
+        );
     }
 }
 
@@ -140,16 +144,20 @@ fn invalid_messages_are_discarded() {
         ("an incomplete option", corrected([&valid[..], &[14]].concat())),
     ];
     for (case, frame) in cases {
-        assert_eq!(Ndp::decode(&frame), None, "{case}");
+        assert_eq!(Ndp::decode(&frame), None, "a frame with {case} is discarded");
     }
     let mut wrong = valid;
     wrong[TYPE + 3] ^= 1;
-    assert_eq!(Ndp::decode(&wrong), None, "a wrong checksum");
+    assert_eq!(Ndp::decode(&wrong), None, "a frame with a wrong checksum is discarded");
     assert!(
         (0..FRAME_LENGTH).all(|length| Ndp::decode(&valid[..length]).is_none()),
-        "a truncated frame"
+        "every truncated frame is discarded"
     );
-    assert_eq!(Ndp::decode(&corrected(valid[..OPTIONS - 1].to_vec())), None, "a truncated message");
+    assert_eq!(
+        Ndp::decode(&corrected(valid[..OPTIONS - 1].to_vec())),
+        None,
+        "a truncated message is discarded"
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Hosts that hold as many connections to the admin endpoint as they can get, while a kubelet
-//! probes the endpoint and Prometheus scrapes it.
+//! Tests with hosts that keep as many connections to the admin endpoint open as they can, while a
+//! kubelet probes the endpoint and Prometheus scrapes it.
 //!
 //! `FERROLB_ATTACK_SECONDS=60 cargo test -p ferrolb-runtime --lib five_hundred -- --nocapture` runs
 //! the attack for a minute.
@@ -13,8 +13,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::clock::Clock;
 
-/// The number of attacking hosts, from 127.0.0.2 on, and of the connections that each host keeps
-/// open: 500 in total.
+/// The number of attacking hosts, whose addresses begin at 127.0.0.2, and the number of connections
+/// that each host keeps open: 500 in total.
 const ATTACKERS: u8 = 20;
 const CONNECTIONS_PER_HOST: usize = 25;
 /// The duration of an attack if the environment does not set it.
@@ -28,7 +28,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Prometheus' timeout (`scrape_timeout`).
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A way to hold a connection.
+/// A way in which an attacker keeps a connection open.
 #[derive(Clone, Copy, Debug)]
 enum AttackKind {
     /// Sends nothing.
@@ -59,7 +59,7 @@ impl AttackKind {
     }
 }
 
-/// Opens a connection from one of the addresses of the loopback interface.
+/// Opens a connection from the loopback address `from`.
 fn open(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
@@ -87,7 +87,7 @@ fn start_connection(
     Ok(stream)
 }
 
-/// Sends some more as the attacker, and returns whether the server has kept the connection.
+/// Sends the next bytes of the attack, and returns whether the server has kept the connection open.
 fn is_still_open(stream: &mut TcpStream, kind: AttackKind) -> bool {
     let blocked = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
     let sends = matches!(kind, AttackKind::Slow | AttackKind::Endless);
@@ -115,7 +115,7 @@ fn attack(from: Ipv4Addr, to: SocketAddr, stopped: &AtomicBool, opened: &AtomicU
 }
 
 /// Sends a request as a client on the node. Returns the status line of the response, and the time
-/// until it arrived.
+/// until the response arrived.
 fn send_request(
     to: SocketAddr,
     path: &str,
@@ -195,11 +195,11 @@ pub(super) fn assert_served_under_attack(
             "{name}: {} of {sent} {requests} succeeded, the slowest after {slowest:?}",
             sent - failed.len()
         );
-        assert!(failed.is_empty(), "{name}: {requests} failed: {failed:?}");
+        assert!(failed.is_empty(), "{name}: these {requests} failed: {failed:?}");
     }
 }
 
-/// Returns the endpoint's port at 127.0.0.1, an address from which no attack comes.
+/// Returns 127.0.0.1 with the port of `server`. No attack comes from 127.0.0.1.
 pub(super) fn local(server: SocketAddr) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), server.port())
 }

@@ -184,7 +184,7 @@ fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
     assert_eq!(
         (draining_marks != healthy_marks, &draining_marks),
         (true, &unhealthy_marks),
-        "both states de-prefer routes in the same way"
+        "an unhealthy and an ineligible node de-prefer their routes in the same way"
     );
     state.handle(proxy_health_event(KubeProxyState::Healthy, false), Instant::ZERO);
     assert_eq!(marks(&state), healthy_marks);
@@ -238,7 +238,11 @@ fn a_draining_node_withdraws_only_routes_with_alternates() {
     );
     assert_eq!(plan_at(&mut state, 160), (0, 1));
     change(&mut state, Event::Speaker(Change::Apply(other(false))));
-    assert_eq!(plan_at(&mut state, 161), (1, 0), "routes return as soon as the alternate ends");
+    assert_eq!(
+        plan_at(&mut state, 161),
+        (1, 0),
+        "the node advertises its route again as soon as no other node does"
+    );
     change(&mut state, Event::Speaker(Change::Apply(other(true))));
     assert_eq!(plan_at(&mut state, 162), (1, 0));
     assert_eq!(plan_at(&mut state, 222), (0, 1));

@@ -1,4 +1,5 @@
-//! Tables of advertisements in one cluster: two racks, two pools, one router.
+//! Tests of the condition of BGPAdvertisements in a cluster with two racks, two pools and one
+//! router.
 
 use ferrolb_proto::api;
 use serde_json::{Value, json};
@@ -143,7 +144,7 @@ fn the_younger_of_two_conflicting_advertisements_yields() {
             false,
         ),
         (
-            "an older one that announces nothing",
+            "an older advertisement that announces nothing",
             json!({"communities": ["far"]}),
             json!({"med": 5}),
             false,
@@ -157,7 +158,7 @@ fn the_younger_of_two_conflicting_advertisements_yields() {
         assert_eq!(
             condition_of(&[ad("a", 2, &younger), ad("b", 1, &json!({}))], &["x"]).0,
             "Valid",
-            "{case}: the oldest never yields"
+            "{case}: the oldest advertisement has no conflict"
         );
     }
     assert!(

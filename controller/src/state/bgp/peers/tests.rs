@@ -1,4 +1,5 @@
-//! Tables of a BGPPeer: its spec, the other BGPPeers, and its sessions.
+//! Tests of the conditions of a BGPPeer, which depend on its spec, other BGPPeers, and its
+//! sessions.
 
 use ferrolb_proto::api::{self, ConditionStatus};
 use ferrolb_proto::facts::SpeakerSession;
@@ -119,7 +120,7 @@ fn a_peer_in_conflict_with_an_older_one_on_a_node_reports_it() {
         (json!({"nodeSelectors": rack_selector("z")}), older(json!({})), "Valid"),
         (json!({}), older(json!({"myASN": 0})), "Valid"),
         (json!({}), vec![peer("younger", 9, &json!({}))], "Valid"),
-        // A fault that prevents sessions comes before one that prevents BFD.
+        // A fault that prevents sessions takes precedence over a fault that prevents BFD.
         (json!({"bfdProfile": "none"}), older(json!({})), "Conflict"),
     ];
     for (spec, others, reason) in cases {
@@ -133,7 +134,7 @@ fn a_peer_in_conflict_with_an_older_one_on_a_node_reports_it() {
     assert_eq!(
         conflicts(twins.iter(), &[]).keys().collect::<Vec<_>>(),
         [&"b"],
-        "no nodes are treated like one node without labels"
+        "a cluster without nodes counts as one node without labels"
     );
     let labelled =
         twins.map(|twin| peer(&twin.name, 1, &json!({"nodeSelectors": rack_selector("x")})));
@@ -157,9 +158,9 @@ fn a_peer_reports_the_node_that_cannot_use_its_secret() {
         (&secret, without_password("tor"), "BadSecret"),
         (&secret, without_password("other"), "Valid"),
         (&secret, speaker("n1", "tor", "no connection to the router"), "Valid"),
-        // Only the field counts, not the message.
+        // The condition depends on `password_unavailable`, not on the message of the session.
         (&secret, speaker("n1", "tor", text), "Valid"),
-        // Reported before the BGPPeer changed.
+        // The report precedes a change of the BGPPeer, which has no Secret any more.
         (&json!({}), without_password("tor"), "Valid"),
     ];
     for (spec, speaker, reason) in cases {
@@ -193,7 +194,7 @@ fn a_profile_reports_invalid_fields_if_the_crd_has_conditions() {
 /// A node: its rack, whether its kubelet has stopped reporting, and the sessions of its speaker.
 type NodeSessions = (&'static str, bool, Option<Box<[SpeakerSession]>>);
 
-/// Returns the session with `tor`: established without a message, and not established with one.
+/// Returns the session with `tor`, which is established if `message` is `None`.
 fn tor_session(message: Option<&str>) -> Option<Box<[SpeakerSession]>> {
     let session = SpeakerSession {
         peer: "tor".into(),
@@ -216,8 +217,8 @@ fn without_bfd(message: &str) -> NodeSessions {
     ("x", false, Some([session].into()))
 }
 
-/// Returns cases: nodes, and the expected count and a part of the message of `tor`, which selects
-/// rack `x`.
+/// Returns cases: the nodes, the expected session count of `tor`, and a part of its message. `tor`
+/// selects rack `x`.
 fn session_cases() -> Vec<(Vec<NodeSessions>, Option<&'static str>, &'static str)> {
     let up = || ("x", false, tor_session(None));
     let down = || ("x", false, tor_session(Some("no connection")));
@@ -302,7 +303,7 @@ fn a_peer_counts_its_sessions_and_names_nodes_without_one() {
         check_sessions(&status, expect, text);
         tor.record_written(&status);
         assert_eq!(peer_status(&tor, &inputs, &StatusFields::All), None, "{text}");
-        // Without nodes the count and the condition are removed.
+        // Without nodes, the desired status has neither the count nor the condition.
         let without_nodes = PeerStatusInputs { speakers: Vec::new(), ..inputs };
         let status = peer_status(&tor, &without_nodes, &StatusFields::All);
         assert_eq!(

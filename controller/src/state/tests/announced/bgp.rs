@@ -33,8 +33,8 @@ fn bgp_speaker(node: &str, addresses: &[&str], sessions: &[&str]) -> Speaker {
 }
 
 /// Returns a cluster that advertises all addresses by BGP to all peers, and announces them on layer
-/// 2 according to `advertisements`. `sessions` has the session of each speaker; a speaker with an
-/// empty one has no gobgpd.
+/// 2 according to `advertisements`, with `owner` as the owner. `sessions` has the session of each
+/// speaker, as in [`bgp_speaker`]; a speaker with an empty text has no gobgpd.
 fn bgp_cluster(
     advertisements: Vec<serde_json::Value>,
     sessions: [&str; 3],
@@ -253,7 +253,7 @@ fn a_node_that_has_withdrawn_its_routes_is_not_named() {
     };
     assert_eq!(after_drain("n2", true, true), "10.0.0.1 by BGP from n1, n3 to tor");
     assert_eq!(after_drain("n3", true, true), "10.0.0.1 by BGP from n1 to tor");
-    // No healthy node is left, so the nodes that had withdrawn advertise again.
+    // No healthy node is left, so the nodes advertise the routes again that they had withdrawn.
     assert_eq!(
         after_drain("n1", true, false),
         "10.0.0.1 by BGP from n1, n2, n3 to tor, de-preferred (RFC 8326)"

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The name of the case, its topology, and the status, the reason and parts of the message of the
+/// A case: its name, its topology, and the expected status, reason and parts of the message of the
 /// condition.
 type ReasonCase = (&'static str, Topology, ConditionStatus, &'static str, &'static [&'static str]);
 
@@ -127,7 +127,7 @@ fn endpoints() -> Vec<ReasonCase> {
             &["fd00::1 not announced", "(eligible: n1, n2, n3)"],
         ),
         (
-            "IPv6, and endpoints of IPv4",
+            "an IPv6 Service with IPv4 endpoints",
             Topology {
                 services: vec![Service { families: vec![Family::V6], ..service("a") }],
                 ..Topology::default()

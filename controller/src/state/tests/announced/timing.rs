@@ -1,4 +1,4 @@
-//! When the condition `Announced` is checked and written.
+//! Tests of when the condition `Announced` is checked and written.
 
 use super::*;
 use crate::state::announced::{CONDITION_INTERVAL, CONDITIONS_PER_SECOND_MAX};
@@ -51,7 +51,7 @@ fn conditions_of_a_large_failover_are_rate_limited() {
     let start = cluster.now;
     report_speaker(&mut cluster, speaker("n2", &addresses));
     report_speaker(&mut cluster, speaker("n1", &[]));
-    // A new Service is served before those that wait.
+    // The status of a new Service precedes the conditions that wait for the rate limit.
     cluster.apply(service("new"));
     let position =
         cluster.writes().iter().position(|write| write.target() == Target::Service(key("new")));
@@ -67,7 +67,10 @@ fn conditions_of_a_large_failover_are_rate_limited() {
         cluster.now = deadline.max(cluster.now);
         cluster.handle(Event::Tick);
     }
-    assert!((90..=CONDITIONS_PER_SECOND_MAX as usize + 15).contains(&written), "{written}");
+    assert!(
+        (90..=CONDITIONS_PER_SECOND_MAX as usize + 15).contains(&written),
+        "{written} conditions are written in 1 s"
+    );
     cluster.settle();
     assert!(
         names.iter().all(|name| reason_and_message(&cluster, name).1.ends_with("from n2 (eth0)"))

@@ -9,7 +9,7 @@ use super::*;
 use crate::state::announced::CONDITION_INTERVAL;
 
 /// Returns a speaker with these addresses and failing health checks, each with its Service and its
-/// cause. A cause that begins with an endpoint in brackets is of IPv6.
+/// cause. A cause that begins with a bracket names an IPv6 endpoint.
 fn with_failing_checks(node: &str, addresses: &[&str], failing: &[(&str, &str)]) -> Speaker {
     let family = |why: &str| if why.starts_with('[') { Family::V6 } else { Family::V4 };
     let failing = failing.iter().map(|(name, why)| FailingHealthCheck {
@@ -208,7 +208,7 @@ fn a_flapping_check_is_written_at_most_once_per_second() {
     }
     let seconds = usize::try_from(cluster.now.since(start).as_secs()).unwrap();
     let writes = cluster.log.len() - written;
-    assert!((5..=seconds + 1).contains(&writes), "{writes} writes in {seconds} s");
+    assert!((5..=seconds + 1).contains(&writes), "{writes} writes occur in {seconds} s");
     assert_eq!(CONDITION_INTERVAL, Duration::from_secs(1));
     cluster.settle();
     assert_eq!((warnings(&cluster), cluster.notices.len()), (String::new(), events));
@@ -239,7 +239,7 @@ fn an_unhealthy_owner_is_a_warning_after_a_delay() {
     let start = cluster.now;
     report_speaker(&mut cluster, Speaker { draining: true, ..speaker("n1", &["10.0.0.0"]) });
     assert_eq!(due_services(&cluster), []);
-    // A drain hands the address over: only the new owner is written.
+    // The drain hands the address over. The condition is written only with the new owner.
     report_speaker(&mut cluster, Speaker { draining: true, ..speaker("n1", &[]) });
     report_speaker(&mut cluster, speaker("n2", &["10.0.0.0"]));
     let before = cluster.log.len();

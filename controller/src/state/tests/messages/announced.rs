@@ -1,4 +1,4 @@
-//! Messages of `ferrolb.io/Announced`.
+//! Messages of the condition `ferrolb.io/Announced`.
 
 use ferrolb_proto::api::InterfaceIssueReason;
 use ferrolb_proto::facts::{

@@ -1,4 +1,4 @@
-//! Messages of `ferrolb.io/AddressAssigned`.
+//! Messages of the condition `ferrolb.io/AddressAssigned`.
 
 use ferrolb_proto::facts::{AddressRequestProblem, ServicePort, TrafficPolicy};
 
@@ -178,7 +178,7 @@ fn decision_message(change: Change) -> (String, String) {
     condition(&AssignedMessage::Decided { service: &service, assignment: &assignment, names })
 }
 
-/// Rows of change, reason, and text.
+/// Cases of [`decision_message`]: the change, and the expected reason and message.
 const DECISIONS: [(Change, &str, &str); 7] = [
     (|_, _| {}, "Assigned", "192.0.2.7 from pool lan"),
     (

@@ -1,4 +1,4 @@
-//! Messages of BGPAdvertisements and BGPPeers.
+//! Messages of the conditions of BGPAdvertisements and BGPPeers.
 
 use ferrolb_proto::bgp::{BfdUnavailable, PeerConflict};
 use ferrolb_proto::facts::{BfdProfileProblem, BgpAdvertisementProblem, BgpPeerProblem};

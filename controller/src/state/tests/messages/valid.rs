@@ -1,4 +1,5 @@
-//! Messages of `Valid` of an IPAddressPool, an L2Advertisement, a Community and a BFDProfile.
+//! Messages of the condition `Valid` of an IPAddressPool, an L2Advertisement, a Community and a
+//! BFDProfile.
 
 use ferrolb_proto::facts::{
     BfdProfileProblem, CommunityProblem, L2AdvertisementProblem, PoolProblem,

@@ -1,4 +1,4 @@
-//! Eligible nodes and their candidates, against a simple model of the rules in `docs/l2.md`
+//! Eligible nodes and their candidates, compared with a simple model of the rules in `docs/l2.md`
 //! ("Candidates and ranks"): every combination of the facts of one node, with nine cases of a
 //! second node.
 
@@ -12,10 +12,10 @@ struct NodeFacts {
     cordoned: bool,
     unreachable: bool,
     excluded: bool,
-    /// An advertisement selects the node.
+    /// True if an advertisement selects the node.
     selected: bool,
     endpoint: EndpointKind,
-    /// The node reports that none of its endpoints passes its health check.
+    /// True if the node reports that none of its endpoints passes its health check.
     failing: bool,
 }
 
@@ -26,7 +26,7 @@ enum EndpointKind {
     Terminating,
 }
 
-/// Returns all combinations of the five flags, the three kinds of endpoints, and `failing`.
+/// Returns node `a` with all combinations of its facts.
 fn every_node() -> Vec<NodeFacts> {
     let mut all = Vec::new();
     for bits in 0..32 {
@@ -172,13 +172,13 @@ fn every_combination_of_node_facts_matches_the_model() {
                     ) {
                         (Some(reason), None) => Err(reason),
                         (None, Some(candidate)) => Ok((candidate.cordoned, candidate.terminating)),
-                        (reason, candidate) => panic!("{reason:?} and {candidate:?}"),
+                        (reason, candidate) => panic!("reason {reason:?}, candidate {candidate:?}"),
                     }
                 })
                 .collect();
             let expect: Vec<_> =
                 all.iter().map(|node| expected_result(*node, &all, policy, ignore_label)).collect();
-            assert_eq!(actual, expect, "{policy:?}, label ignored {ignore_label}: {all:#?}");
+            assert_eq!(actual, expect, "{policy:?}, label is ignored: {ignore_label}, {all:#?}");
             for node in &all {
                 let fails = policy == TrafficPolicy::Local
                     && node.failing
@@ -190,9 +190,9 @@ fn every_combination_of_node_facts_matches_the_model() {
             all_excluded += usize::from(all.iter().all(|node| node.excluded));
         }
     }
-    assert_eq!(rows, 192 * 9 * 4, "{rows} rows");
+    assert_eq!(rows, 192 * 9 * 4, "the test has {rows} rows");
     assert!(
         candidates > 1_000 && all_excluded > 500,
-        "{candidates} candidates, {all_excluded} cases with only excluded nodes"
+        "only {candidates} candidates and {all_excluded} cases with only excluded nodes"
     );
 }

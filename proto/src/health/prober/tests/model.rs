@@ -9,13 +9,14 @@ use super::*;
 /// A step of a test: an input of the prober, or a passage of time.
 #[derive(Clone, Debug)]
 enum ProberStep {
-    /// Sets the targets: the first number selects them by its bits, the second one their checks.
+    /// Sets the targets. The bits of the first number select the targets, and the second number
+    /// selects their checks.
     Set(u8, u8),
-    /// Advances the time by so many milliseconds.
+    /// Advances the time by this number of milliseconds.
     Wait(u64),
     /// Removes all targets that the bits of this number do not select.
     Keep(u8),
-    /// Ends the n-th probe in flight.
+    /// Ends the n-th probe in flight; true means success.
     End(usize, bool),
     /// Reports a second result for the n-th of all probes.
     Repeat(usize),
@@ -100,7 +101,8 @@ impl ProberModel {
         }
     }
 
-    /// Checks the outputs of the machine: probes are allowed, and all others are expected.
+    /// Checks the outputs of the prober: each started or stopped probe is valid, and each other
+    /// output is the next expected one.
     fn check_outputs(&mut self, prober: &mut Prober) {
         for output in poll_all(prober) {
             match output {
@@ -134,7 +136,7 @@ impl ProberModel {
             assert!(self.in_flight.len() <= 2);
             assert!(
                 SERVICES.iter().all(|service| self.in_flight_of(service) <= 1),
-                "one probe per Service"
+                "a Service has at most one probe in flight"
             );
         }
         assert_eq!(self.expected, [], "every change is reported");
@@ -183,7 +185,8 @@ proptest! {
                 }
                 ProberStep::Wait(millis) => {
                     let until = now + Duration::from_millis(millis);
-                    // A driver may be late, but calls only at times that the machine requested.
+                    // A driver may call `tick` late, but only for a deadline that the prober
+                    // requested.
                     while let Some(due) = prober.deadline().filter(|due| *due <= until) {
                         now = now.max(due);
                         prober.tick(now);
@@ -210,7 +213,7 @@ proptest! {
             model.check_outputs(&mut prober);
             if model.has_room() {
                 let due = prober.deadline().expect("the deadline of the next probe");
-                prop_assert!(due > now && due.since(now) <= Duration::from_millis(150), "a target is not probed within its interval");
+                prop_assert!(due > now && due.since(now) <= Duration::from_millis(150), "the next probe is due within an interval");
             }
         }
     }

@@ -1,10 +1,11 @@
-//! Topologies, and the warnings in the condition `Announced` of their Service.
+//! Warning cases: topologies, and the expected warnings in the condition `Announced` of Service
+//! `a`.
 
 use ferrolb_proto::facts::ServicePort;
 
 use super::*;
 
-/// The name of the case, its topology, and the warnings.
+/// A case: its name, its topology, and the expected warnings.
 type WarningCase = (&'static str, Topology, String);
 
 const IPV4_ADDRESS: [&str; 1] = ["10.0.0.0"];
@@ -31,7 +32,8 @@ fn owner() -> Speaker {
     speaker("n1", &IPV4_ADDRESS)
 }
 
-/// Returns a topology in which n2 and n3 are healthy and announce nothing.
+/// Returns a topology with this speaker for n1. The nodes n2 and n3 are healthy and announce
+/// nothing.
 fn with_owner(owner: Speaker) -> Topology {
     topology(vec![owner, healthy("n2"), healthy("n3")])
 }
@@ -67,7 +69,7 @@ fn no_warnings() -> Vec<WarningCase> {
     let cases = [
         ("no problem", with_owner(owner())),
         (
-            "a node without endpoints any more reports a failing check",
+            "a node that has lost its endpoints reports a failing check",
             Topology {
                 slices: vec![endpoint_slice("a", &["n1"])],
                 ..topology(vec![owner(), with_failing_check("n2"), healthy("n3")])
@@ -149,7 +151,7 @@ fn health_checks() -> Vec<WarningCase> {
     ]
 }
 
-/// Returns cases with an unhealthy owner.
+/// Returns cases in which the owner drains, or its kube-proxy or its endpoints are unhealthy.
 fn owners() -> Vec<WarningCase> {
     vec![
         (
@@ -230,7 +232,7 @@ fn families() -> Vec<WarningCase> {
                 .to_owned(),
         ),
         (
-            "all endpoints of one family fail, and some of the other",
+            "all IPv6 endpoints fail, and some of the IPv4 endpoints",
             Topology {
                 services: vec![local(dual_stack_service("a"))],
                 slices: dual_stack_slices(&["n1", "n2"], &["n1"]),
