@@ -1,5 +1,5 @@
-//! Events of the speaker: one closed enum, so that one list names everything that triggers work.
-//! Events are plain values. Watches, drivers and the main loop create them, and only
+//! Events of the speaker. They are the variants of one enum, so that one list names everything that
+//! triggers work. Events are plain values. Watches, drivers and the main loop create them, and only
 //! [`crate::state`] consumes them.
 
 mod bgp;
@@ -90,8 +90,8 @@ pub enum Event {
     },
     /// The state of gobgpd or of its sessions changed.
     Bgp(BgpReport),
-    /// The BGP driver has read gobgpd for the first time since the speaker started. gobgpd still
-    /// had this number of prefixes from an earlier run of the speaker.
+    /// The BGP driver has read gobgpd's state for the first time since the speaker started. The
+    /// value is the number of prefixes that gobgpd still had from an earlier run of the speaker.
     GobgpRead(usize),
     /// The SpeakerStatus of a node changed.
     Speaker(Change<Speaker>),
@@ -161,19 +161,19 @@ pub struct Link {
     pub name: Box<str>,
     /// Hardware address.
     pub mac: Mac,
-    /// Whether the interface carries Ethernet frames (`ARPHRD_ETHER`).
+    /// True if the interface carries Ethernet frames (`ARPHRD_ETHER`).
     pub ethernet: bool,
-    /// Whether the interface is up and has a carrier (`IFF_UP`, `IFF_LOWER_UP`, `IFF_RUNNING`).
+    /// True if the interface is up and has a carrier (`IFF_UP`, `IFF_LOWER_UP`, `IFF_RUNNING`).
     pub up: bool,
-    /// Whether the interface supports broadcast (`IFF_BROADCAST`).
+    /// True if the interface supports broadcast (`IFF_BROADCAST`).
     pub broadcast: bool,
-    /// Whether the interface is a port of a bridge, bond or other master (`IFLA_MASTER`).
+    /// True if the interface is a port of a bridge, bond or other master (`IFLA_MASTER`).
     pub enslaved: bool,
     /// Index of the parent interface, if this interface is a macvlan, ipvlan or similar with a
     /// parent on this node. Both are on the same network segment, but neither receives frames that
     /// the other sends.
     pub parent: Option<u32>,
-    /// Whether the interface is one end of a veth pair whose other end is in another network
+    /// True if the interface is one end of a veth pair whose other end is in another network
     /// namespace, like a pod's.
     pub into_namespace: bool,
     /// IP addresses of the interface, ascending.
@@ -210,19 +210,19 @@ pub struct LinkReport {
     pub speakers: Vec<Box<str>>,
     /// Addresses that this node owns on the interface, ascending.
     pub owned: Arc<[IpAddr]>,
-    /// Whether the interface is isolated: it receives no frames, and acts as if this node were
+    /// True if the interface is isolated: it receives no frames, and acts as if this node were
     /// alone on the network segment.
     pub isolated: bool,
-    /// Whether this is a standby interface: another interface of this node is active on the same
+    /// True if this is a standby interface: another interface of this node is active on the same
     /// network segment.
     pub standby: bool,
-    /// Whether a speaker on the segment reports that the kube-proxy of its node was checked and is
+    /// True if a speaker on the segment reports that the kube-proxy of its node was checked and is
     /// healthy.
     pub proxy_healthy_elsewhere: bool,
     /// Address conflicts, ascending by address: other hosts that use addresses which this node may
     /// announce.
     pub conflicts: Arc<[AddressConflict]>,
-    /// Whether the interface has handed over its addresses as requested. Once all interfaces have,
-    /// the process may end.
+    /// True if the interface has handed over its addresses, because the speaker stops. The process
+    /// may end once this is true for all interfaces.
     pub handed_over: bool,
 }

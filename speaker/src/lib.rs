@@ -8,10 +8,10 @@
 //!                                                                +-> SpeakerStatus
 //! ```
 //!
-//! - [`event`], [`state`], [`plan`]: pure; the events, the state that results from them, and the
-//!   desired configuration that the plan computes from the state.
-//! - [`link`]: one thread per interface, with its sockets, its claim machine and the ARP and NDP
-//!   replies.
+//! - [`event`], [`state`], [`plan`]: code without input or output, for the events, the state that
+//!   results from them, and the desired configuration that the plan computes from the state.
+//! - [`link`]: one thread per interface, with its sockets, its state machine for claims, and the
+//!   ARP and NDP replies.
 //! - [`health`]: checks kube-proxy and endpoints.
 //! - [`bgp`]: configures gobgpd.
 //! - [`links`]: reports this node's interfaces, read from netlink.

@@ -1,18 +1,18 @@
 //! One thread for each interface that the speaker uses. The thread owns the interface's sockets,
-//! its claim machine and its reply table. A busy main loop or an absent API server therefore delays
-//! neither a reply nor a hello.
+//! its claim machine ([`claim::ClaimMachine`]) and the set of addresses for which it replies. A
+//! busy main loop or an absent API server therefore delays neither a reply nor a hello.
 //!
 //! The main loop replaces the thread's config and wakes the thread by an eventfd; the thread reads
 //! only the latest config. The thread publishes its state on a watch channel, which also keeps only
 //! the latest value. [`link_set::LinkSet`], driven by the main loop, starts and ends the threads.
 //!
-//! - `thread`: the thread's loop: wait, read frames, feed the claim machine, execute the machine's
-//!   outputs.
+//! - `thread`: the thread's loop: wait, read frames, pass inputs to the claim machine, and execute
+//!   its outputs.
 //! - `socket`, `filter`: packet sockets and their BPF programs.
 //! - `rx_queue`, `flood`: receive queues, and their limits during a flood.
 //! - `classify`, `announce`: replies to ARP and NDP requests, and announcements of owned addresses.
 //! - `groups`: multicast groups, without which solicitations do not arrive.
-//! - `neighbors`: neighbors on the segment.
+//! - `neighbors`: records the hosts on the segment, and the probes whose replies are awaited.
 //! - `report`: reports the thread's state, and updates its metrics.
 //! - [`siblings`]: epochs by which an interface recognizes frames of this node's other interfaces.
 
@@ -102,7 +102,7 @@ enum LinkError {
 struct ConfigMailbox {
     config: ArcSwap<LinkConfig>,
     end_requested: AtomicBool,
-    /// Whether the thread must release its addresses before it ends.
+    /// True if the thread must release its addresses before it ends.
     release_on_exit: AtomicBool,
     wake: OwnedFd,
 }

@@ -64,21 +64,21 @@ pub struct Desired {
     /// Number of prefixes that are not advertised, because this node's routes would need too many
     /// different sets of attributes.
     pub prefixes_over_limit: usize,
-    /// Whether the SpeakerStatuses of all nodes are needed: this node drains or is cordoned, and
-    /// may withdraw routes that other nodes advertise too.
+    /// True if the SpeakerStatuses of all nodes are needed, because this node drains or is
+    /// cordoned, and may withdraw routes that other nodes advertise too.
     pub watches_speakers: bool,
     /// Addresses that other nodes advertise by BGP in place of this node, and since when.
     pub alternates: Arc<AlternateRoutes>,
-    /// Nodes whose speakers must be checked for liveness: this node drains or is cordoned, and
-    /// exchanges no hellos with them.
+    /// Nodes whose speakers must be checked for liveness while this node drains or is cordoned:
+    /// those with which this node exchanges no hellos.
     pub unverified: UnverifiedSpeakers,
     /// Number of FerroLB's Services for each verdict on this node.
     pub verdicts: BTreeMap<Verdict, i64>,
     /// Reason for which the speaker is not ready. None: the speaker is ready.
     pub not_ready_reason: Option<String>,
-    /// Whether the exclude label is ignored because every Node has it.
+    /// True if the exclude label is ignored because every Node has it.
     pub exclusion_ignored: bool,
-    /// Whether every interface has handed over its addresses, so that the process may end.
+    /// True if every interface has handed over its addresses, so that the process may end.
     pub handed_over: bool,
     /// Time at which the plan must be computed again even without an event.
     pub replan_at: Option<Instant>,
@@ -91,7 +91,7 @@ pub struct LinkPlan {
     pub name: Box<str>,
     /// Hardware address.
     pub mac: Mac,
-    /// Whether advertisements allow this node to announce any address on the interface.
+    /// True if advertisements allow this node to announce any address on the interface.
     pub selected: bool,
     /// Configuration of the interface's thread.
     pub config: Arc<LinkConfig>,
@@ -117,16 +117,16 @@ pub struct LinkConfig {
     pub source_v6: Option<Ipv6Addr>,
     /// Flags about this node that its hellos carry.
     pub node_flags: NodeState,
-    /// Whether the thread must hand over its addresses, and report when this is done.
+    /// True if the thread must hand over its addresses, and report when this is done.
     pub leaving: bool,
 }
 
 /// One interface, and the election units that the plan has collected for it so far.
 struct LinkUnits<'a> {
     link: &'a Link,
-    /// Whether Services are announced on the interface: see `interfaces::may_announce`.
+    /// True if Services are announced on the interface: see `interfaces::may_announce`.
     announces: bool,
-    /// Whether advertisements allow this node to announce any of `units` on the interface.
+    /// True if advertisements allow this node to announce any of `units` on the interface.
     selected: bool,
     units: Vec<Arc<Unit>>,
 }

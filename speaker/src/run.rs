@@ -197,9 +197,9 @@ struct MainLoop {
     probes: watch::Sender<HealthChecks>,
     /// Desired configuration of gobgpd. None: not known yet.
     gobgp_config: watch::Sender<Option<GobgpConfig>>,
-    /// Whether the SpeakerStatuses of all nodes are watched.
+    /// True if the SpeakerStatuses of all nodes must be watched.
     watches_speakers: watch::Sender<bool>,
-    /// Nodes whose speakers are checked for liveness.
+    /// Nodes whose speakers must be checked for liveness.
     unverified: watch::Sender<UnverifiedSpeakers>,
     metrics: Metrics,
     /// Metrics of BGP. None: this node has no gobgpd.
@@ -397,7 +397,7 @@ impl MainLoop {
     }
 
     /// Logs the failure of an interface's thread: a warning for the first failure of an interface
-    /// that the speaker uses, debug output for repeated failures.
+    /// that the speaker uses, otherwise debug output.
     fn log_failure(&self, index: u32, why: &str) {
         let link = self.link_name(index);
         let in_use = self.desired.links.contains_key(&index);

@@ -24,8 +24,9 @@ use tracing::debug;
 use crate::event::Event;
 use crate::health::http::get;
 
-/// Interval between two rounds of requests, or the duration of a round if that is longer. A
-/// response is valid for more than two intervals, so one lost response does no harm.
+/// Interval between the starts of two rounds. A round checks every unverified speaker once, and if
+/// it takes longer than the interval, the next round starts at its end. A response is valid for
+/// more than two intervals, so one lost response does no harm.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Timeout of a request to one address.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,8 +92,8 @@ pub async fn run(
     }
 }
 
-/// Runs one round of checks. The stream yields the node of each running speaker as soon as the
-/// speaker replies, and an error for each other speaker.
+/// Runs one round of checks: checks each speaker in `unverified` once. The stream yields the node
+/// of each running speaker as soon as the speaker replies, and an error for each other speaker.
 fn check_all(
     unverified: UnverifiedSpeakers,
     port: u16,
@@ -137,12 +138,22 @@ mod tests {
         }
     }
 
+    /// Returns a listener on each address, and the port of both. The port is free on the first
+    /// address only, so another process may use it on the second one.
+    async fn servers_on_one_port(addresses: [IpAddr; 2]) -> (TcpListener, TcpListener, u16) {
+        loop {
+            let first = TcpListener::bind((addresses[0], 0)).await.unwrap();
+            let port = first.local_addr().unwrap().port();
+            if let Ok(second) = TcpListener::bind((addresses[1], port)).await {
+                return (first, second, port);
+            }
+        }
+    }
+
     #[tokio::test]
     async fn live_speakers_are_reported_while_they_are_unverified() {
         let at = |last: u8| IpAddr::from([127, 0, 0, last]);
-        let alive = TcpListener::bind((at(1), 0)).await.unwrap();
-        let port = alive.local_addr().unwrap().port();
-        let stalled = TcpListener::bind((at(2), port)).await.unwrap();
+        let (alive, stalled, port) = servers_on_one_port([at(1), at(2)]).await;
         let ((wanted, unverified), (events, mut received_events)) =
             (watch::channel(UnverifiedSpeakers::new()), mpsc::channel(1));
         let failed_checks = Counter::default();

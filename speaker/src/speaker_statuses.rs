@@ -1,6 +1,6 @@
 //! Watch of all SpeakerStatuses while this node drains. The main loop's `JoinSet` owns the task;
-//! cancelling the task is safe. The state owns the objects, and [`Event::SpeakersUnknown`] informs
-//! it when they are no longer current.
+//! cancelling the task is safe. The main loop's state stores the SpeakerStatuses, and
+//! [`Event::SpeakersUnknown`] reports that the stored ones are no longer current.
 //!
 //! Only draining nodes watch all SpeakerStatuses, because few nodes drain at a time. If every node
 //! watched them, the load would grow with the square of the number of nodes.
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::event::Event;
 
 /// Interval at which the task checks whether the API server is available. Without the API server,
-/// the objects may be outdated.
+/// the stored SpeakerStatuses may be outdated.
 const API_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches all SpeakerStatuses while `wanted` is true and the API server is available. Ends when

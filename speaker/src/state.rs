@@ -6,7 +6,8 @@
 //!
 //! - the hello keys, see [`State::handle`];
 //! - the last passwords of BGPPeers, see [`last_passwords`];
-//! - the times since when other nodes have advertised this node's addresses while this node drains;
+//! - the times at which other nodes began to advertise this node's addresses, while this node
+//!   drains;
 //! - the interfaces on which this node has ever received another speaker.
 
 mod bgp;
@@ -51,15 +52,15 @@ pub struct StateConfig {
     pub node: Box<str>,
     /// Load balancer classes (`spec.loadBalancerClass`) of the Services that FerroLB announces.
     pub classes: Vec<String>,
-    /// Whether FerroLB also announces Services without a class.
+    /// True if FerroLB also announces Services without a class.
     pub default_implementation: bool,
-    /// Whether the exclude label of Nodes is ignored.
+    /// True if the exclude label of Nodes is ignored.
     pub ignore_exclude_label: bool,
     /// Patterns of the names of interfaces that are not used.
     pub exclude_interfaces: Vec<Regex>,
     /// Address of kube-proxy's health server. None: the default addresses.
     pub kube_proxy_address: Option<SocketAddr>,
-    /// Whether this node has a gobgpd.
+    /// True if this node has a gobgpd.
     pub gobgp: bool,
     /// How long other nodes must have advertised an address by BGP before a draining node withdraws
     /// its own route. None: a draining node never withdraws its routes.

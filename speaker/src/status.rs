@@ -80,8 +80,8 @@ impl StatusWriter {
         }
     }
 
-    /// Writes the latest value of `wanted` after each change, if the value has a Node. Ends when
-    /// the sender of `wanted` is dropped.
+    /// Writes the latest value of `wanted` after each change, if the Node exists. Ends when the
+    /// sender of `wanted` is dropped.
     pub async fn run(self, mut wanted: watch::Receiver<DesiredStatus>) {
         let mut backoff = Backoff::default();
         let mut written = DesiredStatus::default();

@@ -1,5 +1,5 @@
-//! The watches of the API server that the main loop starts: which objects the speaker reads, and
-//! the event that each of them becomes. The main loop's `JoinSet` owns their tasks.
+//! The watches of the API server that the main loop starts: the objects that the speaker reads, and
+//! the event that reports a change of each. The main loop's `JoinSet` owns their tasks.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::flags::Flags;
 /// password.
 const NOT_HELM_RELEASES: &str = "type!=helm.sh/release.v1";
 
-/// Starts all watches of a speaker, those for BGP only with a gobgpd.
+/// Starts the watches of the speaker. The watches for BGP start only if the node has a gobgpd.
 pub fn start_watches(
     flags: &Flags,
     client: &Client,

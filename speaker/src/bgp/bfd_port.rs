@@ -1,10 +1,10 @@
 //! Detection of another program on this node that uses the UDP port of BFD. A gobgpd that cannot
 //! bind the port reports this only in its log. The driver reads the kernel's tables of sockets; the
-//! conclusions are pure.
+//! code that evaluates them is pure.
 //!
-//! The owner of a socket is invisible without more permissions than the speaker has. But gobgpd has
-//! a socket only while it has a session with BFD, so a socket that existed before belongs to
-//! another program.
+//! The kernel shows the owner of a socket only to processes with more permissions than the speaker
+//! has. However, gobgpd has a socket on the BFD port only while it has a session with BFD, so a
+//! socket that existed before belongs to another program.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use ferrolb_proto::Instant;
 const SOCKET_TABLES: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
 /// The port of single-hop BFD (RFC 5881 section 4), as the kernel prints it after an address.
 const PORT_SUFFIX: &str = ":0EC8";
-/// Time after the end of gobgpd's last BFD session in which gobgpd may still have its socket.
-/// gobgpd closes it within a second.
+/// Time after the end of gobgpd's last BFD session for which a socket on the BFD port may still be
+/// gobgpd's. gobgpd closes its socket within a second.
 const CLOSE_DELAY_MAX: Duration = Duration::from_secs(3);
 
 /// Returns the inodes of the sockets on the BFD port. An unreadable table counts as empty.
@@ -47,7 +47,7 @@ pub(super) struct BfdPortWatch {
 
 impl BfdPortWatch {
     /// Returns whether another program uses the port. `sockets` are the current sockets on the
-    /// port, and `has_bfd` is whether gobgpd has a session with BFD.
+    /// port, and `has_bfd` is true if gobgpd has a session with BFD.
     pub(super) fn is_taken(
         &mut self,
         sockets: &BTreeSet<u64>,
@@ -95,7 +95,7 @@ mod tests {
         assert!(taken(10, false, &[2]), "gobgpd has no BFD session");
         assert!(taken(11, true, &[2]));
         assert!(!taken(12, true, &[3]), "the other program has closed its socket");
-        assert!(taken(13, true, &[3, 4]), "a second socket in addition to gobgpd's");
+        assert!(taken(13, true, &[3, 4]), "the second socket is not gobgpd's");
         assert!(!taken(14, true, &[3]));
     }
 }

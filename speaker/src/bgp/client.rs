@@ -303,7 +303,8 @@ impl Client {
         Ok(with_timeout("SetPolicies", self.calls.set_policies(request)).await.map(drop)?)
     }
 
-    /// Assigns both policies to all sessions. GoBGP rejects routes that no policy matches.
+    /// Assigns the import and the export policy to all sessions. GoBGP rejects routes that no
+    /// policy matches.
     async fn assign_policies(&mut self) -> Result<(), GobgpError> {
         for (name, direction) in [
             (IMPORT_POLICY, api::PolicyDirection::Import),

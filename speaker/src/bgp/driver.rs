@@ -56,8 +56,8 @@ const ESTABLISHED_POLL_INTERVAL: Duration = Duration::from_secs(60);
 const SCRAPE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Brings the gobgpd at the socket `path` to the latest desired state, as soon as that is known.
-/// Reports the state of gobgpd's sessions, sets `responsive` to whether gobgpd replies, and stops
-/// gobgpd on request. Runs until the process ends.
+/// Reports the state of gobgpd's sessions, sets `responsive` to true while gobgpd replies, and
+/// stops gobgpd on request. Runs until the process ends.
 pub async fn run(
     (path, responsive): (String, Arc<AtomicBool>),
     mut wanted: watch::Receiver<Option<GobgpConfig>>,
@@ -172,7 +172,7 @@ async fn run_connection(
 }
 
 /// Returns the time until the next read of the sessions if gobgpd reports no change before. gobgpd
-/// does report when an established session ends.
+/// does report when an established session ends. None: there is no session to read.
 fn poll_interval(report: &BgpReport) -> Option<Duration> {
     let mut sessions = report.sessions.values();
     let settled = sessions.clone().all(|session| session.state == BgpSessionState::Established);
@@ -218,7 +218,7 @@ struct GobgpSession<'t> {
     retry_at: Option<Instant>,
     /// Sockets by which the driver detects other programs that use the BFD port.
     bfd_port_watch: BfdPortWatch,
-    /// Whether the driver has verified that gobgpd's version is supported.
+    /// True if the driver has verified that gobgpd's version is supported.
     version_checked: bool,
 }
 
@@ -260,8 +260,8 @@ impl GobgpSession<'_> {
     }
 
     /// Stops gobgpd, so that routers with graceful restart keep its routes for the next gobgpd.
-    /// Does not stop it if this node may not run the next gobgpd in time. A stopped gobgpd cannot
-    /// be started again.
+    /// Does not stop gobgpd if the next one possibly does not start in time, because a stopped
+    /// gobgpd cannot be started again.
     async fn hand_over(
         &mut self,
         request: ActionRequest,

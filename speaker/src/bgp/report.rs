@@ -30,7 +30,7 @@ const NO_MESSAGES: api::Message =
 struct MessagesSince {
     sent: api::Message,
     received: api::Message,
-    /// Whether the session was established at least once.
+    /// True if the session was established at least once.
     was_established: bool,
 }
 
@@ -94,7 +94,7 @@ impl SessionCounters {
     }
 }
 
-/// Returns the state of a session in gobgpd. `port_taken` is whether another program on the node
+/// Returns the state of a session in gobgpd. `port_taken` is true if another program on the node
 /// uses the BFD port.
 pub(super) fn session_report(
     observed: &api::Peer,

@@ -65,9 +65,9 @@ mod tests {
         stale_socket.remove_if_stale(&path).await;
         drop(UnixListener::bind(&path).unwrap());
         stale_socket.remove_if_stale(&path).await;
-        assert!(fs::exists(&path).unwrap(), "the first refused connection keeps the file");
+        assert!(fs::exists(&path).unwrap(), "the file stays after one refused connection");
         stale_socket.remove_if_stale(&path).await;
-        assert!(!fs::exists(&path).unwrap(), "the second refused connection removes the file");
+        assert!(!fs::exists(&path).unwrap(), "the file is removed after two refused connections");
         let listener = UnixListener::bind(&path).unwrap();
         stale_socket.mark_alive(&path);
         stale_socket.remove_if_stale(&path).await;

@@ -5,9 +5,9 @@
 //! the first UPDATEs to a router are complete. State that matches the desired one is not touched.
 //!
 //! BFD is enabled only while its session is established. FRR creates a new BFD session when the BGP
-//! session is established. A gobgpd with an earlier BFD session would consider it failed, and end
-//! the BGP session (docs/bgp.md). Changed or removed BFD timers need a new session: GoBGP stops
-//! sending BFD packets when they change, and the router would end the session.
+//! session is established. If gobgpd already had a BFD session, it would consider this one failed,
+//! and end the BGP session (docs/bgp.md). Changed or removed BFD timers need a new session: GoBGP
+//! stops sending BFD packets when they change, and the router would end the session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +21,7 @@ use crate::plan::{BgpIdentity, ContentHash, GobgpConfig, PeerConfig, PolicyConfi
 /// Maximum number of paths in one call to gobgpd.
 pub(super) const PATHS_MAX: usize = 1_000;
 
-/// State of gobgpd: as its only client has most recently read it, with the changes by the steps
-/// since then.
+/// State of gobgpd as the driver has most recently read it, updated by the steps since then.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ObservedState {
     /// AS and router ID with which gobgpd's BGP server was started. None: the server is not
@@ -45,7 +44,7 @@ pub(super) struct ObservedState {
 pub(super) struct ObservedSession {
     /// The session's description, which identifies all its parameters except BFD.
     pub(super) description: Box<str>,
-    /// Whether the session was established at the most recent read of gobgpd.
+    /// True if the session was established at the most recent read of gobgpd.
     pub(super) established: bool,
     /// The session's BFD, if enabled.
     pub(super) bfd: Option<api::BfdPeerConfig>,

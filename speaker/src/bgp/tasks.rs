@@ -32,11 +32,11 @@ pub(crate) struct BgpTasks {
     gobgp_responsive: Arc<AtomicBool>,
 }
 
-/// The parts of BGP that other components of the speaker serve.
+/// The parts of BGP that the speaker's HTTP listeners serve or the main loop updates.
 pub(crate) struct BgpEndpoints {
-    /// Action of the admin endpoint that hands over the routes of this node.
+    /// HTTP action that stops gobgpd so that routers keep its routes for the next gobgpd.
     pub(crate) handover: Action,
-    /// gobgpd, whose liveness probe the admin endpoint serves.
+    /// gobgpd, whose liveness probe the speaker serves.
     pub(crate) companion: Companion,
     /// Metrics that the main loop updates.
     pub(crate) metrics: BgpMetrics,

@@ -12,8 +12,8 @@ pub(crate) const BASIC_AUTH: &str = "kubernetes.io/basic-auth";
 /// Key of the password in the Secret's data.
 pub(crate) const PASSWORD_ENTRY: &str = "password";
 
-/// Number of prefixes that a peer may send; more of them are an issue. gobgpd keeps all of them in
-/// memory: 50,000 take about 40 MB.
+/// Number of prefixes that a peer may send without causing an issue. gobgpd keeps all received
+/// prefixes in memory: 50,000 take about 40 MB.
 pub const PREFIXES_MAX: u64 = 50_000;
 
 /// Issue of one session. `Display` renders its message.
@@ -72,7 +72,7 @@ pub enum SessionIssue {
     NoConnection {
         /// The TCP port of the peer.
         port: u32,
-        /// Whether the BGPPeer has a password. A connection attempt with a wrong password gets no
+        /// True if the BGPPeer has a password. A connection attempt with a wrong password gets no
         /// reply either (RFC 2385).
         password: bool,
     },
@@ -132,7 +132,7 @@ pub enum SessionIssue {
         secret: Box<str>,
         /// Why the Secret is unusable.
         problem: PasswordProblem,
-        /// Whether the session continues with the Secret's most recent password.
+        /// True if the session continues with the Secret's most recent password.
         continues: bool,
     },
     /// `spec.bfdProfile` cannot be used.
@@ -141,7 +141,7 @@ pub enum SessionIssue {
 }
 
 /// Why a Secret holds no usable password. `Display` renders the rest of a sentence that begins with
-/// the Secret.
+/// the name of the Secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordProblem {
     /// The Secret does not exist.
@@ -167,17 +167,17 @@ pub enum PasswordProblem {
 /// Issue of the whole node. `Display` renders its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeIssue {
-    /// The routes need more than `limit` sets of attributes, so these prefixes are advertised to no
-    /// router.
+    /// The node's routes need more than `limit` different sets of attributes, so some prefixes are
+    /// advertised to no router.
     #[error(
         "{prefixes} prefixes are not advertised: the BGPAdvertisements result in more than {limit} \
          different sets of attributes on this node, counted once for all peers that receive the \
          same. Use the same attributes for more prefixes or more peers"
     )]
     TooManyAttributes {
-        /// Number of the prefixes.
+        /// Number of prefixes that are not advertised.
         prefixes: usize,
-        /// Largest number of sets of attributes.
+        /// Maximum number of different sets of attributes on one node.
         limit: usize,
     },
 }
@@ -215,9 +215,9 @@ pub enum UncheckedEndpoints {
          server. If pods of this node have such addresses, add their range to --health-checks"
     )]
     Disallowed {
-        /// Number of the endpoints.
+        /// Number of endpoints that are not checked.
         count: usize,
-        /// The first of the endpoints, as an example.
+        /// The first endpoint that is not checked, as an example.
         first: ProbeTarget,
         /// Name of this node.
         node: Box<str>,

@@ -1,8 +1,9 @@
 //! Driver of the [`Prober`]: runs the Services' health checks against this node's endpoints, and
 //! reports changes to the main loop.
 //!
-//! One task, owned by the main loop's `JoinSet`. The task owns one subtask per request, within the
-//! prober's limit, and each ends after its check's timeout. Cancelling the task closes all sockets.
+//! The driver is one task, owned by the main loop's `JoinSet`. The task owns one subtask per
+//! running health check, within the prober's limit. Each subtask ends at the latest after the
+//! timeout of its check. Cancelling the task closes all sockets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Driver that checks kube-proxy's health every `--health-interval`. The driver is one task, owned
-//! by the main loop's `JoinSet`, with the machine that evaluates the responses. Only a changed
-//! judgement becomes an event, so that unchanged health does not wake the main loop. Cancelling the
-//! task is safe.
+//! by the main loop's `JoinSet`. The task owns the [`KubeProxyMonitor`], which evaluates the
+//! responses. Only a changed judgement becomes an event, so that unchanged health does not wake the
+//! main loop. Cancelling the task is safe.
 
 mod responses;
 

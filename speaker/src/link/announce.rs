@@ -24,7 +24,8 @@ const SERIES_INTERVALS: [Duration; 7] = [
     Duration::from_millis(1_000),
     Duration::from_millis(3_000),
 ];
-/// Round number of all periodic announcements, which follow the series of [`SERIES_INTERVALS`].
+/// Value of `QueueEntry::round` for every periodic announcement. Lower values are indexes of
+/// [`SERIES_INTERVALS`].
 const PERIODIC_ROUND: usize = SERIES_INTERVALS.len();
 /// Maximum number of frames of one announcement: an ARP request and an ARP reply for IPv4, one
 /// neighbor advertisement for IPv6.
@@ -61,7 +62,7 @@ pub(super) struct Announcer {
     /// Addresses that need one extra announcement each, because another host has announced them or
     /// is about to use them.
     extra: BTreeSet<IpAddr>,
-    /// Whether the previous announcement was an extra one, from `extra`.
+    /// True if the previous announcement was an extra one, from `extra`.
     last_was_extra: bool,
     /// Earliest time at which the rate limit allows the next announcement.
     next_allowed_at: Instant,
@@ -182,7 +183,7 @@ mod tests {
                 announcements.push((now.since(Instant::ZERO).as_millis(), address));
             }
             let Some(deadline) = announcer.deadline() else { return announcements };
-            assert!(deadline > now, "the deadline moves on");
+            assert!(deadline > now, "the next deadline is later than now");
             now = deadline;
         }
     }
@@ -215,12 +216,12 @@ mod tests {
             let next_second = announcements[i..].partition_point(|(other, _)| *other < ms + 1_000);
             let frames = u32::try_from(next_second).unwrap() * FRAMES_PER_ANNOUNCEMENT;
             let most = GRATUITOUS_PER_SECOND_MAX + (CATCH_UP_MAX + 1) * FRAMES_PER_ANNOUNCEMENT;
-            assert!(frames <= most, "{frames} in the second from {ms} ms");
+            assert!(frames <= most, "{frames} frames are sent in the second from {ms} ms");
         }
         let last_first = announcements[count as usize - 1].0 - 10_000;
         assert!(
             (350..=400).contains(&last_first),
-            "1,000 addresses announced after {last_first} ms"
+            "the last of 1,000 first announcements is sent after {last_first} ms"
         );
     }
 
@@ -231,8 +232,8 @@ mod tests {
         for i in 0..count {
             announcer.start(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), Instant::ZERO);
         }
-        // The rate limit takes 200 ms for all first announcements; the first repeats were due at
-        // 30 ms.
+        // By the rate limit, all first announcements take 200 ms; the first repeats are due at 30
+        // ms.
         let mut now = Instant::ZERO;
         for _ in 0..count {
             now = now.max(announcer.deadline().unwrap());
@@ -323,7 +324,7 @@ mod tests {
         let (mut announcer, start) = (Announcer::new(None), Instant::from_millis(1_000));
         announcer.start(A, start);
         announcer.announce_extra(B);
-        assert_eq!(announcer.next(start, start), None, "other nodes may own the addresses");
+        assert_eq!(announcer.next(start, start), None, "the answer lease has ended");
         assert_eq!(
             [
                 announcer.next(start, ENDLESS_LEASE),

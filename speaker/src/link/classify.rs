@@ -66,9 +66,9 @@ pub(super) fn classify_arp(
 /// of the socket has already dropped frames for other hosts.
 ///
 /// A solicitation from the unspecified address is duplicate address detection: the reply informs
-/// its sender that the address is in use. If this node sends such a solicitation, the reply also
-/// goes to all nodes. An unsolicited advertisement is therefore treated as a reply while this node
-/// probes the address, and as an announcement otherwise.
+/// its sender that the address is in use. Such a reply is an unsolicited advertisement to all
+/// nodes. While this node probes the address, an unsolicited advertisement is therefore treated as
+/// a reply, and otherwise as an announcement.
 pub(super) fn classify_ndp(
     ndp: &Ndp,
     mac: Mac,

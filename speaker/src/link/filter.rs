@@ -34,8 +34,8 @@ const ADVERTISEMENT: u32 = 136;
 
 /// Returns a program that drops the following frames:
 ///
-/// - Frames for other hosts. A promiscuous interface receives them, and the kernel classifies
-///   frames with an unknown VLAN tag as such.
+/// - Frames for other hosts. A promiscuous interface receives them, and the kernel also classifies
+///   frames with an unknown VLAN tag as frames for other hosts.
 /// - Frames that this node sends.
 /// - Frames for an interface above this one, such as a VLAN or a macvlan. The kernel passes such a
 ///   frame also to sockets of this interface, without its VLAN tag.
@@ -71,8 +71,8 @@ fn with_common_prefix<const N: usize>(index: u32, rest: [SockFilter; N]) -> Vec<
     prefix.into_iter().chain(rest).collect()
 }
 
-/// Maximum number of sources that can be exempt from sampling. Each takes five instructions, and
-/// the kernel allows a socket about 20 kB for its filters (net.core.optmem_max), including the
+/// Maximum number of sources that can be exempt from sampling. Each source takes five instructions,
+/// and the kernel allows a socket about 20 kB for its filters (net.core.optmem_max), including the
 /// filter that is being replaced.
 const UNSAMPLED_SOURCES_MAX: usize = 128;
 

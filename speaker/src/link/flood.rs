@@ -14,24 +14,25 @@ use std::time::Duration;
 use ferrolb_proto::Instant;
 use ferrolb_proto::wire::Mac;
 
-/// CPU budget for reading, as the divisor of a fraction: in the long run, reading may take one half
-/// of the time.
+/// Divisor of the share of one processor that reading frames may use in the long run: one half.
 const SHARE_DIVISOR: u32 = 2;
 /// Time that reading may take in addition to its share, so that a short burst of frames is read
 /// without a pause.
 const BURST_CREDIT: Duration = Duration::from_millis(50);
-/// Cost added for each burst of reading. Nearly every burst begins with a wake-up, which the
-/// measured time does not include. A wake-up took 4 us where it was measured, and takes more if the
-/// processor sleeps.
+/// Cost added to the measured time of each burst, which is a sequence of reads without a wait.
+/// Nearly every burst begins with a wake-up, which the measured time does not include. In a
+/// measurement, a wake-up took 4 us; it takes longer if the processor sleeps.
 const WAKE_UP_COST: Duration = Duration::from_micros(10);
 /// Pause during a flood after all frames have been read, because waking for each frame costs more
 /// than reading the frame. During the pause, the kernel can queue at least 90 frames, by its limit
 /// for a socket and the memory that drivers account per frame. At 300,000 frames/s, no frame is
 /// lost.
 const BACKOFF: Duration = Duration::from_micros(250);
-/// Highest value of [`SourceLimiter::level`]. At level n, the thread reads one frame in 2^(n-1).
+/// Highest value of [`SourceLimiter::level`]. At level n, n > 0, the thread reads one frame in
+/// 2^(n-1).
 const LEVEL_MAX: u8 = 7;
-/// Time after which the level falls by one, if reading has not exhausted its budget meanwhile.
+/// Time after which [`SourceLimiter::level`] falls by one, if reading has not exhausted its budget
+/// meanwhile.
 const LEVEL_DOWN_AFTER: Duration = Duration::from_secs(1);
 /// Time that the exhausted budget must regain before reading continues.
 const REOPEN_CREDIT: Duration = Duration::from_millis(5);
@@ -82,8 +83,8 @@ impl CpuBudget {
         exhausted
     }
 
-    /// Pauses reading after all frames were read at `now` during a flood, so that more frames are
-    /// read at once.
+    /// Pauses reading after all frames were read at `now` during a flood, so that the next burst
+    /// reads more frames.
     pub(super) fn back_off(&mut self, now: Instant) {
         self.accrue(now);
         self.backoff_until = now + BACKOFF;
@@ -278,7 +279,7 @@ mod tests {
 
     #[test]
     fn sampling_keeps_reading_within_the_cpu_budget() {
-        // 300,000 frames/s of 10 us each: the time of three processors.
+        // Reading 300,000 frames/s takes three processors if each frame takes 10 us.
         let (mut budget, mut limiter) =
             (CpuBudget::new(), SourceLimiter::new(REQUESTS_PER_SECOND_MAX));
         let (mut now, mut read_time, mut closed) =
@@ -299,9 +300,9 @@ mod tests {
         }
         assert!(
             read_time < Duration::from_millis(10_200),
-            "half of 20 s and the burst credit: {read_time:?}"
+            "reading takes more than half of 20 s and the burst credit: {read_time:?}"
         );
-        assert!(closed < Duration::from_secs(4), "reading rarely pauses: {closed:?}");
+        assert!(closed < Duration::from_secs(4), "reading pauses for {closed:?} of 20 s");
         (0..100).for_each(|_| limiter.raise_level(now));
         assert_eq!((limiter.sampling_shift(), limiter.backs_off()), (LEVEL_MAX - 1, true));
         let mut steps = 0;
@@ -312,7 +313,7 @@ mod tests {
         assert_eq!(
             (steps, limiter.sampling_shift(), limiter.backs_off()),
             (LEVEL_MAX, 0, false),
-            "all limits end"
+            "the level falls to 0, one by one"
         );
     }
 
@@ -393,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_single_flooder_is_blocked_although_frames_are_sampled() {
-        // 200,000 frames/s, of which half a processor reads 5,000.
+        // The flood has 200,000 frames/s, of which half a processor can read 5,000.
         for hosts in [1, 2, 4_096] {
             let (mut budget, mut limiter) =
                 (CpuBudget::new(), SourceLimiter::new(REQUESTS_PER_SECOND_MAX));
@@ -416,7 +417,11 @@ mod tests {
                     now = budget.deadline().unwrap();
                 }
             }
-            assert_eq!(limiter.blocked().next().is_some(), hosts < 3, "of {hosts} hosts");
+            assert_eq!(
+                limiter.blocked().next().is_some(),
+                hosts < 3,
+                "the flood has {hosts} sources"
+            );
         }
     }
 

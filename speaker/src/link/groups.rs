@@ -34,9 +34,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(10);
 pub(super) struct DesiredGroups {
     /// The addresses for which the interface must receive solicitations.
     pub(super) addresses: Arc<BTreeSet<Ipv6Addr>>,
-    /// An IPv6 address of the interface itself. If it changes, the task joins all groups again:
-    /// when the last such address is removed, the kernel drops all memberships, as when the MTU
-    /// falls below 1,280 bytes.
+    /// An IPv6 address of the interface itself. If this address changes, the task joins all groups
+    /// again, because the kernel drops all memberships when the last IPv6 address is removed. A
+    /// fall of the MTU below 1,280 bytes removes all addresses.
     pub(super) source: Option<Ipv6Addr>,
 }
 

@@ -26,7 +26,7 @@ type RecentHosts = [Option<(Mac, IpAddr)>; HOSTS_PER_FAMILY];
 pub(super) struct NeighborTracker {
     /// The most recent witnesses: those seen by ARP, and those seen by Neighbor Discovery.
     hosts: [RecentHosts; 2],
-    /// Whether a frame has arrived of which the claim machine was not informed yet.
+    /// True if a frame has arrived since the claim machine was last informed of received frames.
     pub(super) received: bool,
     /// Running liveness probes by the MAC of the probed host: the probed address, and the time at
     /// which the probe expires.
@@ -128,7 +128,7 @@ mod tests {
             tracker.record(Mac([2, 0, 0, 0, 0, 7]), [10, 9, 0, n].into(), false);
         }
         assert_eq!(recorded_hosts(&tracker), [1]);
-        assert!(tracker.received, "frames of members are received frames");
+        assert!(tracker.received, "a frame of a member counts as received");
     }
 
     #[test]

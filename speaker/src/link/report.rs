@@ -1,5 +1,5 @@
 //! Reports of an interface's thread to the main loop, and updates of its metrics. Owned by the
-//! thread, which sends its replies first.
+//! thread, which reports only after it has sent the replies that are due.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::ThreadState;
 use crate::event::LinkReport;
 use crate::metrics::{DropReason, LinkMetrics};
 
-/// Sender of a thread's reports, with the metrics and the counters that the metrics already
-/// contain.
+/// Sender of a thread's reports, with the thread's metrics and the counter values that were already
+/// added to them.
 #[derive(Debug)]
 pub(super) struct Reporter<'a> {
     thread_state: &'a watch::Sender<ThreadState>,

@@ -21,7 +21,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct RxQueue {
     pub(super) socket: PacketSocket,
-    /// Whether the latest call of poll(2) found frames to read.
+    /// True if the latest call of poll(2) found frames to read.
     pub(super) ready: bool,
     /// Number of frames that the current burst has read.
     pub(super) burst: usize,
@@ -56,8 +56,8 @@ impl RxQueue {
         })
     }
 
-    /// Starts a burst of reads, and ends blocks that have expired. Returns whether frames are
-    /// queued at `now` and the budget allows reading them.
+    /// Starts a burst of reads, and unblocks the sources whose block has expired. Returns whether
+    /// frames are queued at `now` and the budget allows reading them.
     ///
     /// # Errors
     /// If the kernel rejects a filter.

@@ -14,7 +14,7 @@ pub struct Siblings(ArcSwap<BTreeMap<u64, Precedence>>);
 /// the lowest value is active; the others are standby interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Precedence {
-    /// Whether no advertisement allows this node to announce on the interface.
+    /// True if no advertisement allows this node to announce on the interface.
     unselected: bool,
     index: u32,
 }

@@ -148,8 +148,8 @@ fn link_layer_address(index: i32, ether_type: u16) -> SockAddr {
     }
 }
 
-/// Waits until a descriptor that is enabled becomes readable, or for `timeout`; `None`: without
-/// limit. Returns which descriptors are readable.
+/// Waits until an enabled descriptor becomes readable, at most for `timeout` if it is set. Returns
+/// for each descriptor whether it is readable.
 ///
 /// # Errors
 /// [`LinkError::Poll`] if the kernel cannot wait.

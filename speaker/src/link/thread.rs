@@ -1,7 +1,7 @@
-//! The loop of an interface's thread: it waits for a frame, a new config or a deadline, feeds the
-//! claim machine, and executes the machine's outputs.
+//! The loop of an interface's thread: it waits for a frame, a new config or a deadline, passes
+//! inputs to the claim machine, and executes its outputs.
 //!
-//! Each turn handles due deadlines first, because a hello may be due that renews the answer lease.
+//! Each iteration handles due deadlines first, because a due hello may renew the answer lease.
 //! Received hellos follow, then requests. Nothing on the reply path allocates, locks or logs.
 
 use std::collections::BTreeSet;
@@ -56,12 +56,12 @@ struct LinkThread<'a> {
     owned_v6: BTreeSet<Ipv6Addr>,
     announcer: Announcer,
     neighbors: NeighborTracker,
-    /// Whether the claim machine was informed that the main loop is stalled.
+    /// True if the claim machine was informed that the main loop is stalled.
     main_loop_stalled: bool,
     statistics_at: Instant,
-    /// Whether the kernel has dropped hellos of which the claim machine was not informed yet.
+    /// True if the kernel has dropped hellos since the claim machine was last informed of it.
     lost_hellos: bool,
-    /// Whether the claim machine has handled an input since the previous report.
+    /// True if the claim machine has handled an input since the previous report.
     report_due: bool,
     handed_over: bool,
 }
@@ -141,7 +141,7 @@ impl LinkThread<'_> {
         Ok(())
     }
 
-    /// Informs the claim machine of received frames, which end a silence, then advances its time.
+    /// Informs the claim machine of received and of dropped frames, then advances its time.
     fn tick(&mut self, now: Instant) -> Result<(), LinkError> {
         if std::mem::take(&mut self.neighbors.received) {
             self.claims.handle(Input::FrameReceived, now);
@@ -185,7 +185,7 @@ impl LinkThread<'_> {
     fn read_requests(&mut self, buffer: &mut [u8]) -> Result<(), LinkError> {
         self.read_arp(buffer)?;
         self.read_ndp(buffer)?;
-        // Burst 0: not polled yet, as after a pause. Burst `BURST_MAX`: more frames are queued.
+        // A burst of 0 frames: the queue was not read. A burst of `BURST_MAX`: more are queued.
         let all_was_read = (1..BURST_MAX).contains(&self.arp.burst.max(self.ndp.burst));
         if all_was_read && (self.arp.backs_off() || self.ndp.backs_off()) {
             self.request_budget.back_off(Clock::now());
@@ -385,7 +385,7 @@ impl LinkThread<'_> {
     }
 
     /// Sends a liveness probe for `address`. An ARP request has no sender address (RFC 5227 section
-    /// 1.1), so that no cache stores it. Neighbor Discovery forbids that in a unicast request.
+    /// 1.1), so that no cache stores it. Neighbor Discovery requires a sender in a unicast request.
     fn send_liveness_probe(
         &mut self,
         address: IpAddr,

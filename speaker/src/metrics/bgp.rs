@@ -36,7 +36,7 @@ pub struct SessionCounts {
 /// State and counters of a BFD session in gobgpd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BfdCounts {
-    /// Whether the BFD session is up.
+    /// True if the BFD session is up.
     pub up: bool,
     /// Number of control packets received.
     pub received: u64,
@@ -125,7 +125,7 @@ pub struct BgpMetrics {
 pub struct GobgpMetrics {
     /// Counters of the sessions in gobgpd, by the names of BGPPeers.
     pub counts: watch::Sender<BTreeMap<Box<str>, SessionCounts>>,
-    /// Notification of the BGP driver by each scrape, to read the counters.
+    /// Signal by which each scrape requests the BGP driver to read the counters.
     pub scraped: Arc<Notify>,
     /// 1 if gobgpd can be used, otherwise 0.
     pub usable: Gauge,

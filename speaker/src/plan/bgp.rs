@@ -32,7 +32,7 @@ pub type SessionMetrics = BTreeMap<Box<str>, SessionMetric>;
 pub struct SessionMetric {
     /// Address of the router: `192.0.2.1:179`, `[2001:db8::1]:179`, `eth0:179`.
     pub router: Box<str>,
-    /// Whether the BGP session is established.
+    /// True if the BGP session is established.
     pub established: bool,
     /// Number of prefixes that are advertised to the router.
     pub prefixes: i64,
@@ -79,8 +79,8 @@ pub(super) fn plan_bgp(
     let advertisements =
         BgpAdvertisements::new(objects.advertisements.values(), objects.communities.values());
     // After a restart of the speaker, kube-proxy's health is unknown. If gobgpd still has routes,
-    // they are not de-preferred for that. If gobgpd has none, as after a boot, routers send the
-    // node no traffic, and should send none before kube-proxy's health is known.
+    // they are not de-preferred for this reason. If gobgpd has none, as after a boot, routers send
+    // the node no traffic, and should send none before kube-proxy's health is known.
     let unhealthy = match state.proxy_health.state {
         KubeProxyState::Unhealthy => true,
         KubeProxyState::Unknown => draining || state.prefixes_at_start == Some(0),
@@ -136,8 +136,9 @@ pub(super) fn plan_bgp(
     })
 }
 
-/// Returns why this node may not run a new gobgpd soon after the present one stops, if there is a
-/// reason. When a machine shuts down, its Node becomes not Ready or its speaker is stopped.
+/// Returns the reason for which a new gobgpd possibly does not start soon after the present one
+/// stops, if there is one. When a machine shuts down, its Node becomes not Ready or its speaker is
+/// stopped.
 fn no_restart_reason(leaving: bool, draining: bool, node: &Node) -> Option<&'static str> {
     let reasons = [
         (leaving, "its speaker stops"),

@@ -58,7 +58,7 @@ pub(super) struct HealthCheckPlan<'a> {
     pub(super) disallowed: DisallowedEndpoints,
     /// See [`HealthChecks::slowed`].
     pub(super) slowed: usize,
-    /// Whether health checks are off although a Service requests one.
+    /// True if health checks are off although a Service requests one.
     off: bool,
     /// Services that fail on this node, each with the family. The verdict of a Service takes this
     /// into account.
@@ -182,7 +182,7 @@ fn interval_min(endpoints: usize) -> Duration {
 struct FamilyResult<'a> {
     /// The first endpoint that fails, and why.
     fails: Option<(SocketAddr, &'a str)>,
-    /// Whether an endpoint passes, or cannot be checked. The Service then does not fail in the
+    /// True if an endpoint passes, or cannot be checked. The Service then does not fail in the
     /// family.
     passes_or_unchecked: bool,
 }

@@ -10,8 +10,9 @@ use crate::state::State;
 
 /// Port of kube-proxy's health server (its `--healthz-bind-address`).
 const PROXY_HEALTH_PORT: u16 = 10256;
-/// Maximum number of Services' health check node ports that are checked, one in each round. A few
-/// are enough, because each of them reports the health of the whole kube-proxy.
+/// Maximum number of Services' health check node ports that are checked, one per
+/// `--health-interval`. A few are enough, because each of them reports the health of the whole
+/// kube-proxy.
 const HEALTH_CHECK_NODE_PORTS_MAX: usize = 16;
 
 /// Targets of the kube-proxy health check, and the facts for judging its results.
@@ -20,8 +21,8 @@ pub struct ProxyTargets {
     /// Possible addresses of kube-proxy's health server: the first one that does not refuse the
     /// connection is used. Empty: the addresses are not known yet.
     pub servers: Box<[SocketAddr]>,
-    /// Health check node ports of this node. One of them is checked in each round in which all
-    /// `servers` refuse the connection.
+    /// Health check node ports of this node. One of them is checked per `--health-interval` while
+    /// all `servers` refuse the connection.
     pub health_check_node_ports: Box<[SocketAddr]>,
     /// Other facts on which the judgement of kube-proxy's health depends.
     pub context: KubeProxyContext,

@@ -40,8 +40,8 @@ struct Cluster {
 }
 
 impl Default for Cluster {
-    /// Two nodes, one Service with an endpoint on each, one pool for all, announced everywhere, and
-    /// one interface.
+    /// Returns two nodes, one Service with an endpoint on each node, one pool, one advertisement
+    /// without selectors, and one interface.
     fn default() -> Self {
         Self {
             ignore_label: false,

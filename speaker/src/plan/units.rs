@@ -16,8 +16,8 @@ use super::{probes, slices};
 use crate::event::Link;
 use crate::state::{ReducedService, State};
 
-/// Number of best candidates of a unit that prepare to announce its addresses: they already receive
-/// the neighbor solicitations for these addresses.
+/// Number of a unit's best candidates that prepare to announce its addresses: these candidates
+/// already receive the neighbor solicitations for the addresses.
 const PREPARED_CANDIDATES: usize = 3;
 
 /// Number of units of the previous plan among which [`reuse_equal`] searches for the next unit,
@@ -122,8 +122,8 @@ fn all_groups<'a>(
 }
 
 /// Returns the addresses for which this node is among the best [`PREPARED_CANDIDATES`] candidates
-/// by the API's data alone. The better ones may have failed, so this node may soon own the
-/// addresses.
+/// according to the Kubernetes objects alone. The better candidates may have failed, so this node
+/// may soon own the addresses.
 pub(super) fn prepared_addresses(units: &[Arc<Unit>], node: &str) -> impl Iterator<Item = IpAddr> {
     let prepared = |unit: &&Arc<Unit>| {
         let rank = |candidate| rank(candidate, Flags::default(), 0, false);

@@ -1,5 +1,6 @@
-//! Reduced Services and EndpointSlices: only the fields that a plan reads, because ten thousand of
-//! each must fit into a small process. Pure; [`super::State`] owns them, by the object's key.
+//! Reduced Services and EndpointSlices: only the fields that a plan reads, because the speaker must
+//! store ten thousand of each in little memory. Pure; [`super::State`] owns them, by the object's
+//! key.
 
 use std::net::{IpAddr, SocketAddr};
 

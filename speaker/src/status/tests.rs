@@ -120,7 +120,7 @@ async fn the_node_owns_the_status_and_is_required_for_a_write() {
     while let Ok(Some(patch)) =
         timeout(Duration::from_millis(100), fixture.received_patches.recv()).await
     {
-        assert_eq!(patch, "status 2", "a patch that was already sent");
+        assert_eq!(patch, "status 2", "only a status that was already sent is sent again");
     }
     *fixture.stored.lock().unwrap() = None;
     fixture.publish_status("uid2", "2");

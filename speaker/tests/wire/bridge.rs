@@ -1,5 +1,5 @@
-//! A node whose interface is a bridge with the network card as its port: the speaker uses the
-//! bridge only, and as any other interface.
+//! A node whose interface is a bridge with the network card as its port: the speaker uses only the
+//! bridge, in the same way as any other interface.
 
 use std::time::Duration;
 

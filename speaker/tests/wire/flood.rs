@@ -19,7 +19,7 @@ use crate::speaker::{BOTH_VIPS, VIP, VIP6, key, runtime, start_pair_on};
 
 /// Duration of a flood.
 const FLOOD_DURATION: Duration = Duration::from_secs(4);
-/// Interval between requests of the honest client.
+/// Interval between requests of the client that does not take part in the flood.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
 /// Maximum processor use of a thread: 0.5 for reading, and the rest for hellos and interrupts. A
 /// thread without a CPU budget uses 0.91 or more.
@@ -29,7 +29,7 @@ const PROCESSOR_USE_MAX: f64 = 0.8;
 const SLEEPS_PER_SECOND_MAX: f64 = 5_250.0;
 /// Maximum number of floods until one meets the limits: the machine may be busy with other work.
 const FLOODS_MAX: usize = 3;
-/// Hardware addresses in a flood from many hosts.
+/// Number of hardware addresses in a flood from many hosts.
 const MANY_HOSTS: u32 = 4_096;
 
 const REQUESTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
@@ -70,7 +70,7 @@ fn build_invalid_hello(from: Mac, to: Mac) -> Vec<u8> {
 /// Measurements during a flood.
 #[derive(Debug)]
 struct FloodResult {
-    /// The part of the honest client's requests that got a reply.
+    /// The part of the client's requests that got a reply.
     reply_ratio: f64,
     /// The part of a processor that the busiest interface thread used.
     processor_use: f64,

@@ -53,7 +53,7 @@ impl SpeakerProcess {
         Self { child, log }
     }
 
-    /// Returns the next line of the log that contains one of the texts, and that text.
+    /// Waits for a log line that contains one of the known texts. Returns the text and the line.
     fn next_log_text(&self) -> (&'static str, String) {
         loop {
             let line = self.log.recv_timeout(TIMEOUT).expect("a line of the log");
@@ -85,7 +85,7 @@ fn a_second_speaker_of_a_node_waits_until_the_first_has_ended() {
         assert_eq!(
             SpeakerProcess::start(&lan, host, node).next_log_text().0,
             STARTED,
-            "{node} on {host}"
+            "the speaker of {node} on {host} does not start"
         );
     }
     drop(first);

@@ -28,7 +28,7 @@ const CODE: usize = TYPE + 1;
 const CHECKSUM: usize = TYPE + 2;
 const FLAGS: usize = TYPE + 4;
 const OPTIONS: usize = TYPE + 24;
-/// Frames between two plain requests: fewer than a socket queues for a delayed thread.
+/// Number of frames between two plain requests, fewer than a socket queues for a delayed thread.
 const CHUNK: usize = 50;
 /// Duration of duplicate address detection for a new address, including the wait for replies. After
 /// this time the owner defends the address against a foreign host.
@@ -160,7 +160,7 @@ fn invalid_requests(mac: Mac, owner: Mac) -> Vec<(&'static str, Vec<Vec<u8>>)> {
             "truncated at each length",
             (ETHERNET_HEADER_LENGTH..valid.len()).map(|end| valid[..end].to_vec()).collect(),
         ),
-        // Except for the flow label, which has no meaning for a host.
+        // The flow label is not changed, because it has no meaning for a host.
         (
             "one byte changed, each in turn",
             [12..15, 18..valid.len()].into_iter().flatten().map(flipped).collect(),
@@ -251,7 +251,7 @@ fn only_valid_solicitations_get_a_reply() {
             assert_eq!(topology.count_replies(&frames).await, 0, "{fault}");
         }
         for (index, frame) in unusual_requests(client).into_iter().enumerate() {
-            assert_eq!(topology.count_replies(&[frame]).await, 1, "form {index}");
+            assert_eq!(topology.count_replies(&[frame]).await, 1, "request {index} gets no reply");
         }
         topology.assert_owner_unchanged();
         assert_eq!(

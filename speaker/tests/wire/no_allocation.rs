@@ -22,7 +22,7 @@ use crate::speaker::{
 
 /// Interface name of the measured thread; no other test uses this name.
 const LINK: &str = "counted";
-/// Requests of each kind in one attempt.
+/// Number of requests of each kind in one attempt.
 const REQUESTS: u64 = 1_000;
 /// A hello allocates, so an attempt has to fit between two hellos.
 const HELLO_INTERVAL: Duration = Duration::from_secs(10);

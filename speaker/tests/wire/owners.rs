@@ -284,7 +284,7 @@ fn an_address_is_announced_at_the_gratuitous_interval() {
         while owner.metrics.announcements_sent.get() < 9 {
             assert!(
                 Clock::now() < deadline,
-                "announced {} times",
+                "the owner has sent only {} announcements",
                 owner.metrics.announcements_sent.get()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;

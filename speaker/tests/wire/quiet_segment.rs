@@ -9,7 +9,7 @@ use crate::segment::Segment;
 use crate::speaker::{GRATUITOUS_INTERVAL, HOSTS, TestSpeaker, runtime, wait_for_count};
 
 const ADDRESSES: u8 = 12;
-/// Time after a node failure within which the remaining node announces all its addresses.
+/// Time after a node failure within which the other node announces all addresses of the failed one.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(1_300);
 
 #[test]

@@ -16,7 +16,7 @@ use crate::speaker::{TIMEOUT, VIP, VIP6};
 
 /// The longest Ethernet frame, header included, in bytes.
 pub(crate) const FRAME_LENGTH_MAX: usize = hello::FRAME_MAX;
-/// Sender of plain requests.
+/// Sender of the requests in [`RawSocket::probe_and_collect_replies`].
 const REQUESTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 109);
 const REQUESTER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x109);
 /// Timeout of one read.
@@ -122,7 +122,7 @@ impl RawSocket {
     pub(crate) fn read_until(&self, what: &str, condition: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let (deadline, mut frames) = (Clock::now() + TIMEOUT, Vec::<Vec<u8>>::new());
         while !frames.last().is_some_and(|frame| condition(frame)) {
-            assert!(Clock::now() < deadline, "never seen: {what}");
+            assert!(Clock::now() < deadline, "{what} did not arrive in time");
             frames.extend(self.next());
         }
         frames

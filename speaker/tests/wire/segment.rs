@@ -177,7 +177,7 @@ impl Segment {
     /// send MLD queries.
     pub(crate) fn enable_mld_snooping(&self) {
         self.ip("-n", "switch", "address add fe80::5 dev br0 nodad");
-        // In hundredths of a second.
+        // The values are in hundredths of a second.
         let times = "mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_last_member_interval 20";
         // The kernel reads the times when it begins to send queries.
         for arguments in [times, "mcast_snooping 1 mcast_querier 1"] {

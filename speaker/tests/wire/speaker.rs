@@ -25,8 +25,8 @@ pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x200)
 /// The addresses of an election unit with both families.
 pub(crate) const BOTH_VIPS: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP6)];
 pub(crate) const HOSTS: [&str; 2] = ["node1", "node2"];
-/// Longer than any timer of the ownership protocol, on a busy machine: a contested address is
-/// probed again after 11 s.
+/// Timeout of each step of the tests, longer than any timer of the ownership protocol on a busy
+/// host: a contested address is probed again after 11 s.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time after an address's last announcement until the next one.

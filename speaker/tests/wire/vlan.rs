@@ -23,7 +23,8 @@ const PRIORITY: u16 = 0xe000;
 const REQUESTER: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 105);
 const REQUESTER6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 0x105);
 
-/// Returns the frame with these tags, the outermost first: EtherType and control information.
+/// Returns the frame with these tags, the outermost first. A tag is an EtherType and its control
+/// information.
 fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     let tags = tags
         .iter()
@@ -90,8 +91,8 @@ fn priority_tagged_requests_get_replies_as_from_the_kernel() {
         let (owner, other) = start_pair(&lan, &BOTH_VIPS).await;
         let client = RawSocket::open(&lan, "client", "eth0");
         let tagged_socket = RawSocket::tagged(&lan, "client", "eth0");
-        // An address of the node itself, for which its kernel replies: the speaker must do the
-        // same.
+        // The node's kernel replies for the node's own address; the speaker must reply to the same
+        // frames.
         let node_address = Ipv4Addr::new(172, 30, 0, 9);
         let name = HOSTS
             .into_iter()

@@ -149,7 +149,7 @@ fn an_issue_ends_with_the_next_session_or_a_timeout() {
         issue_at(observed_with_counters(GobgpState::Active, [4, 1], [4, 3]), 24),
         Some(SessionIssue::EndedByNode)
     );
-    // Lower counters: a new session.
+    // Lower counters belong to a new session.
     assert_eq!(
         issue_at(observed_with_counters(GobgpState::Active, [1, 0], [0, 0]), 25),
         Some(SessionIssue::NoOpen)

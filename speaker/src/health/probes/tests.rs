@@ -148,7 +148,10 @@ async fn checks_pass_or_fail_by_the_response() {
         (refusing, "connection refused"),
     ];
     for (endpoint, why) in expect {
-        assert!(failing[&endpoint].starts_with(why), "{endpoint} {why}: {failing:?}");
+        assert!(
+            failing[&endpoint].starts_with(why),
+            "{endpoint} does not fail with {why:?}: {failing:?}"
+        );
     }
     let metrics = &harness.metrics;
     assert_eq!((metrics.targets.get(), metrics.failing.get(), metrics.unlogged.get()), (9, 5, 0));

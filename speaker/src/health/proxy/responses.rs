@@ -67,7 +67,8 @@ pub(super) fn livez(response: &HttpResponse) -> LivezResult {
     LivezResult::Replied { live: live && healthy != Some(false), rules }
 }
 
-/// Returns whether the node is eligible, from a response of `GET /healthz` with any status code.
+/// Returns whether the node is eligible for load balancer traffic, from a response of
+/// `GET /healthz` with any status code.
 pub(super) fn eligible(response: &HttpResponse) -> Option<bool> {
     serde_json::from_slice(&response.body).ok().map(|HealthzBody { node_eligible }| node_eligible)
 }

@@ -228,7 +228,7 @@ async fn nothing_is_checked_while_off_or_without_targets() {
     assert_eq!(checking_driver.next_judgement().await.state, KubeProxyState::Healthy);
     on.wait_for_requests(20).await;
     assert_eq!(*off.requests.borrow(), 0);
-    assert!(!waiting.metric("data_path_checks_total{"), "no outcome without a round");
+    assert!(!waiting.metric("data_path_checks_total{"), "no health check was counted");
     waiting.targets.send_modify(|targets| targets.servers = [on.address].into());
     assert_eq!(waiting.next_judgement().await.state, KubeProxyState::Healthy);
 }
@@ -241,5 +241,5 @@ async fn a_changed_context_changes_the_judgement_between_rounds() {
     assert_eq!(driver.next_judgement().await.state, KubeProxyState::Unhealthy);
     let (ended, events) = (driver.targets, &mut driver.events);
     drop(ended);
-    assert!(events.recv().await.is_none(), "the driver ends with the sender of its targets");
+    assert!(events.recv().await.is_none(), "the driver has ended");
 }

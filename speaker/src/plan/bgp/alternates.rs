@@ -16,9 +16,9 @@ use crate::plan::{slices, units};
 use crate::state::State;
 
 /// Returns, for each address that this node advertises according to `route_input`, the routers to
-/// which other nodes advertise the address, and since when. Also returns the speakers that this
-/// node does not receive, so that they count only after a successful liveness check. Both results
-/// are empty while the SpeakerStatuses are unknown.
+/// which other nodes advertise the address, and since when. Also returns the speakers whose hellos
+/// this node does not receive; their routes count only after a successful liveness check. Both
+/// results are empty while the SpeakerStatuses are unknown.
 pub(super) fn alternates<'a>(
     state: &'a State,
     cluster: &ClusterView<'a>,

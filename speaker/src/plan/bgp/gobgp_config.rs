@@ -44,8 +44,8 @@ pub struct GobgpConfig {
     pub policies: BTreeMap<ContentHash, Arc<PolicyConfig>>,
     /// Paths by prefix, each with the mark of its class.
     pub paths: Arc<BTreeMap<Prefix, ContentHash>>,
-    /// Why this node may not run a new gobgpd soon after the present one stops. If set, routers
-    /// should not keep the routes of the stopped gobgpd.
+    /// Reason for which a new gobgpd possibly does not start soon after the present one stops. If
+    /// set, routers should not keep the routes of the stopped gobgpd.
     pub no_restart_reason: Option<&'static str>,
 }
 

@@ -210,7 +210,7 @@ fn afi_safi(of: Family, enabled: bool) -> api::AfiSafi {
 }
 
 fn bfd(timers: BfdTimers) -> api::BfdPeerConfig {
-    // At most one minute each, so the conversion to microseconds cannot overflow.
+    // Each timer is at most one minute, so the conversion to microseconds cannot overflow.
     let micros = |time: std::time::Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     api::BfdPeerConfig {
         enabled: true,

@@ -272,7 +272,11 @@ fn internal_routers_get_the_default_local_pref() {
         );
         let class = desired.policies.values().next().expect("a class");
         let local_pref = class.statements[0].actions.clone().expect("actions").local_pref;
-        assert_eq!(local_pref.map(|action| action.value), expect, "AS {asn}, {requested:?}");
+        assert_eq!(
+            local_pref.map(|action| action.value),
+            expect,
+            "LOCAL_PREF for AS {asn} is wrong if the advertisement sets {requested:?}"
+        );
     }
 }
 

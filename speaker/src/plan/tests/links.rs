@@ -28,7 +28,7 @@ fn interfaces_are_selected_by_type_name_and_internal_ip() {
         let own_node = Node { internal_addresses: vec![internal], ..node("node1") };
         let plan =
             Cluster { nodes: vec![own_node], links: vec![link], ..Cluster::default() }.plan();
-        assert_eq!(plan.links.contains_key(&2), expect, "{what}");
+        assert_eq!(plan.links.contains_key(&2), expect, "wrong use of an interface: {what}");
     }
 }
 
@@ -64,7 +64,7 @@ fn a_pods_end_of_a_veth_pair_is_not_used() {
             Node { internal_addresses: vec!["172.30.0.11".parse().unwrap()], ..node("node1") };
         let plan =
             Cluster { nodes: vec![own_node], links: vec![link], ..Cluster::default() }.plan();
-        assert_eq!(plan.links.contains_key(&2), expect, "{what}");
+        assert_eq!(plan.links.contains_key(&2), expect, "wrong use of an interface: {what}");
     }
 }
 
@@ -114,12 +114,12 @@ fn a_node_without_other_speakers_announces_only_on_its_subnet() {
             );
             link.selected
         };
-        assert_eq!(announced(&state), expect, "{what}");
-        // Another speaker is received and then fails: announced addresses stay.
+        assert_eq!(announced(&state), expect, "wrong choice to announce: {what}");
+        // The announcement starts when another speaker is received, and continues when it fails.
         for speakers in [vec!["node2".into()], vec![]] {
             let report = LinkReport { speakers, ..LinkReport::default() };
             state.handle(Event::Report { link: 2, report }, Instant::ZERO);
-            assert!(announced(&state), "{what}, after another speaker was received");
+            assert!(announced(&state), "a speaker was received: {what}");
         }
     }
 }

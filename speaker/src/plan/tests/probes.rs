@@ -185,7 +185,7 @@ fn a_service_fails_if_all_its_eligible_endpoints_here_fail() {
     let mut state = cluster("Local", "tcp").state();
     assert_eq!(fails_with_messages(&state), (false, vec![]));
     assert!(report(&mut state, "10.244.1.2:8080", Some("connection refused")));
-    assert_eq!(fails_with_messages(&state), (false, vec![]), "one of two passes");
+    assert_eq!(fails_with_messages(&state), (false, vec![]), "one of the two endpoints passes");
     assert!(report(&mut state, "10.244.1.1:8080", Some("HTTP status 503")));
     let failing = (true, vec!["default/web 10.244.1.1:8080 HTTP status 503".to_owned()]);
     assert_eq!(fails_with_messages(&state), failing);
@@ -264,7 +264,7 @@ fn readiness_decides_if_an_endpoint_cannot_be_checked() {
     assert_eq!(
         fails_with_slices("tcp;fall=no", vec![first()]),
         (false, 0, 0),
-        "an invalid annotation"
+        "an invalid annotation causes no health check"
     );
     let on_other_node =
         slice_of("web-b", "IPv4", &[("web", 8080)], json!([endpoint_on("node2", "10.244.2.1")]));
@@ -411,9 +411,9 @@ fn a_check_connects_only_to_the_own_node_and_its_pods() {
         ("100.100.100.200", false, "a cloud's metadata"),
     ];
     for (address, expect, what) in cases {
-        assert_eq!(is_checked(address, "tcp", &[]), expect, "{what}");
+        assert_eq!(is_checked(address, "tcp", &[]), expect, "{address} is {what}");
     }
-    assert!(is_checked("10.244.1.200", "tcp:9", &[]), "another port of the API server");
+    assert!(is_checked("10.244.1.200", "tcp:9", &[]), "another port may be checked");
     for (address, expect) in [
         ("192.168.7.3", true),
         ("192.168.8.1", false),

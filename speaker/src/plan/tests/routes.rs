@@ -190,8 +190,8 @@ fn routes_of_a_draining_or_unhealthy_node_are_de_preferred() {
     assert_eq!(marks(&state), healthy_marks);
 }
 
-/// Computes a plan and passes its alternates to the next plan, as the main loop does. Returns the
-/// numbers of paths and of withdrawn prefixes.
+/// Computes a plan, and passes its output `alternates` to the next plan, as the main loop does.
+/// Returns the numbers of paths and of withdrawn prefixes.
 fn plan_at(state: &mut State, second: u64) -> (usize, i64) {
     let now = Instant::from_millis(second * 1_000);
     let desired = plan(state, now);
@@ -219,7 +219,7 @@ fn a_draining_node_withdraws_only_routes_with_alternates() {
     change(&mut state, live_speakers(&["node2"]));
     assert!(
         !state.handle(live_speakers(&["node2"]), Instant::ZERO),
-        "an unchanged set of live speakers"
+        "an unchanged set of live speakers needs no plan"
     );
     assert_eq!(
         (plan_at(&mut state, 0), plan(&state, Instant::ZERO).watches_speakers),
@@ -345,7 +345,7 @@ fn routes_after_a_boot_are_de_preferred_until_kube_proxy_health_is_known() {
         format!("{:?}", desired_config.policies.values().next().expect("a class").statements)
             .contains("65535:0")
     };
-    assert!(is_de_preferred(0, KubeProxyState::Unknown), "after a boot");
+    assert!(is_de_preferred(0, KubeProxyState::Unknown), "routes are de-preferred after a boot");
     assert!(
         !is_de_preferred(5, KubeProxyState::Unknown),
         "a restarted speaker does not de-prefer routes"

@@ -50,7 +50,7 @@ fn every_hard_rule_excludes_a_node() {
         ),
     ];
     for (what, cluster, expect) in cases {
-        assert_eq!(cluster.candidates(), expect, "{what}");
+        assert_eq!(cluster.candidates(), expect, "the candidates are wrong: {what}");
     }
 }
 
@@ -68,7 +68,7 @@ fn the_exclude_label_on_every_node_is_ignored_and_reported() {
     assert_eq!(
         (label_ignored.candidates().len(), label_ignored.plan().exclusion_ignored),
         (2, false),
-        "the flag causes no report"
+        "the label is not reported, because the flag ignores it"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the verdicts on this node: counted, dumped, and updated at once.
+//! Tests of the verdicts on this node: their counts, their dump, and their update after a change.
 
 use ferrolb_proto::facts::EndpointCondition;
 use ferrolb_proto::verdict::Verdict;
@@ -48,7 +48,7 @@ fn a_changed_endpoint_condition_applies_at_once() {
     cluster.services[0].policy = TrafficPolicy::Local;
     let [first, second] = &mut cluster.slices[0].endpoints[..] else { panic!("two endpoints") };
     *first = Endpoint { ready: false, terminating: true, ..first.clone() };
-    // Like a pod that is not ready, with publishNotReadyAddresses.
+    // This is the endpoint of a Pod that is not ready, in a Service with publishNotReadyAddresses.
     *second = Endpoint { serving: false, ..second.clone() };
     let mut state = cluster.state();
     assert_eq!(names(&plan(&state, Instant::ZERO)), ["node1", "node2"]);
@@ -101,9 +101,9 @@ fn every_service_with_an_address_is_counted_by_verdict() {
             local("away", "172.30.0.2"),
             local("here", "172.30.0.3"),
             service("nowhere", &["172.30.0.4"]),
-            // Shares an address, and has no endpoint of its own.
+            // This Service shares an address, and has no endpoint of its own.
             service("sharing", &["172.30.0.3"]),
-            // No advertisement selects it.
+            // No advertisement selects this Service.
             service("unselected", &["192.0.2.1"]),
         ],
         slices: ["anywhere", "away", "here", "unselected"]
