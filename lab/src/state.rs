@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/run/ferrolb-lab";
-const OWNER_FILE: &str = "owner";
+const LOCK_FILE: &str = "owner";
 const FACTS_FILE: &str = "lab.json";
 
 /// Stored facts about a lab.
@@ -92,9 +92,9 @@ impl LabState {
             fs::create_dir_all(unfinished.join(part))
                 .with_context(|| format!("cannot create {}", unfinished.display()))?;
         }
-        let owner = File::create(unfinished.join(OWNER_FILE))?;
+        let owner = File::create(unfinished.join(LOCK_FILE))?;
         owner.lock()?;
-        fs::write(unfinished.join(OWNER_FILE), std::process::id().to_string())?;
+        fs::write(unfinished.join(LOCK_FILE), std::process::id().to_string())?;
         fs::write(unfinished.join(FACTS_FILE), serde_json::to_vec_pretty(facts)?)?;
         if let Err(error) = fs::rename(&unfinished, &path) {
             fs::remove_dir_all(&unfinished)?;
@@ -129,9 +129,9 @@ impl LabState {
     pub fn claim(name: &LabName) -> Result<Option<Self>> {
         let path = folder(name);
         loop {
-            let Ok(owner) = File::open(path.join(OWNER_FILE)) else { return Ok(None) };
+            let Ok(owner) = File::open(path.join(LOCK_FILE)) else { return Ok(None) };
             match owner.try_lock() {
-                Ok(()) if same_file(&owner, &path.join(OWNER_FILE)) => {
+                Ok(()) if same_file(&owner, &path.join(LOCK_FILE)) => {
                     return Ok(Some(Self { name: name.clone(), path, _owner: Some(owner) }));
                 }
                 // The lab was stopped, and possibly started again, since the file was opened.
@@ -141,7 +141,7 @@ impl LabState {
                 }
                 Err(TryLockError::WouldBlock) => bail!(
                     "process {} uses the lab {name}: stop it first (Ctrl-C there), or choose another --name",
-                    fs::read_to_string(path.join(OWNER_FILE)).unwrap_or_default()
+                    fs::read_to_string(path.join(LOCK_FILE)).unwrap_or_default()
                 ),
             }
         }

@@ -159,7 +159,7 @@ impl FromStr for TimeOrNever {
         }
         parse_duration(text)
             .map(|delay| Self(Some(delay)))
-            .map_err(|error| format!("{error}: write a time or never"))
+            .map_err(|error| format!("{error}: write a time, or `never`"))
     }
 }
 

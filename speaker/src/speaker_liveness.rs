@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Timeout of the test on a busy host.
+    /// Maximum time that the test waits for an event, long enough for a busy host.
     const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// Responds with `status` to requests for the liveness path.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// Number of Services in a batch.
 const SERVICES: usize = 1000;
-/// Number of Services with an address at which the leader fails.
+/// The leader fails as soon as this number of Services have addresses.
 const ASSIGNED_AT_FAILURE: usize = 300;
 /// Maximum time until all Services of a batch have addresses. On a busy machine, the API server
 /// needs most of this time to create the Services.

@@ -175,7 +175,7 @@ fn probed(
     work: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<ProbeReport>> {
     let probings = ADDRESSES
-        .map(|address| lab.start_probe_by(Transport::Udp, http(address), length, PROBE_INTERVAL));
+        .map(|address| lab.start_probe_over(Transport::Udp, http(address), length, PROBE_INTERVAL));
     work()?;
     probings.into_iter().map(|probing| probing.finish()).collect()
 }

@@ -98,7 +98,7 @@ fn serve_example(lab: &Lab, service: &Value, node: &str) -> Result<()> {
 fn wait_udp_reply(lab: &Lab, server: SocketAddr, pod: &str) -> Result<()> {
     wait::until(&format!("a pod with the prefix {pod} replies over UDP"), pools::STATE_MAX, || {
         let report = lab
-            .start_probe_by(Transport::Udp, server, DATAGRAM_TIMEOUT, DATAGRAM_TIMEOUT)
+            .start_probe_over(Transport::Udp, server, DATAGRAM_TIMEOUT, DATAGRAM_TIMEOUT)
             .finish()?;
         ensure!(
             report.pods.keys().any(|name| name.starts_with(pod)),

@@ -151,11 +151,11 @@ impl Lab {
         length: Duration,
         step: Duration,
     ) -> RunningProbe {
-        self.start_probe_by(Transport::Tcp, server, length, step)
+        self.start_probe_over(Transport::Tcp, server, length, step)
     }
 
-    /// Starts a probe of a server from the client's host.
-    pub fn start_probe_by(
+    /// Starts a probe of a server from the client's host, over this transport.
+    pub fn start_probe_over(
         &self,
         transport: Transport,
         server: SocketAddr,

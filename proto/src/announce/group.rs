@@ -139,8 +139,8 @@ impl<'a> SharingGroup<'a> {
         self.deciding_members().all(|member| member.known_verdict(node).can_serve())
     }
 
-    /// Returns the addresses of the group whose endpoints on a node all fail their health check, as
-    /// that node reports. Empty if the node cannot serve all the Services.
+    /// Returns those addresses of the group for which all endpoints on a node fail their health
+    /// check, as that node reports. Returns none if there is a Service that the node cannot serve.
     pub fn failing_on(&self, node: &str) -> impl Iterator<Item = IpAddr> {
         let mut failing: Vec<_> =
             self.deciding_members().flat_map(|member| member.failing_on(node)).collect();

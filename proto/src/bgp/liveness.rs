@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(
             names(replies.recent(&both, at(8))),
             "",
-            "the reply of a node without a request was dropped"
+            "the reply of a node is dropped when the node is no longer checked"
         );
     }
 }

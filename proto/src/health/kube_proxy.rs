@@ -26,9 +26,9 @@ use crate::{Instant, Machine};
 /// because it has no rules yet. Also the time for which its latest report on the node's eligibility
 /// remains valid.
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
-/// The time after the start of the speaker for which the health of a kube-proxy that never worked
-/// remains unknown. This applies while the Node is not Ready, or if gobgpd had no routes, as after
-/// a boot.
+/// The time after the start of the speaker for which a kube-proxy that the speaker has not yet seen
+/// working is unknown instead of unhealthy. Applies only if the node seems to have just booted:
+/// its Node is not Ready, or gobgpd had no routes when the speaker started.
 pub const STARTUP_MAX: Duration = Duration::from_secs(60);
 
 /// How the speaker uses the health of kube-proxy (`--kube-proxy-health`).

@@ -31,8 +31,8 @@ const MEASURED_TIME: Duration = Duration::from_secs(2);
 /// Name of the BGPPeer for the router that sends the prefixes.
 pub(super) const NAME: &str = "flood";
 
-/// Establishes a session of `node` with BIRD on `host`, which sends all prefixes, and checks that
-/// the node uses none of them and that its memory stays bounded.
+/// Establishes a session between `node` and BIRD on `host`. BIRD sends the prefixes of the flood.
+/// Checks that the node uses none of them, and that its memory stays bounded.
 pub(super) fn check(lab: &Lab, node: &str, host: &str) -> Result<()> {
     let kernel_routes = |family: &str| lab.exec(node, &["ip", family, "route"]);
     let (routes, before) = ([kernel_routes("-4")?, kernel_routes("-6")?], memory(lab, node)?);

@@ -178,7 +178,7 @@ impl<'a> FailoverSetup<'a> {
             .flat_map(|server| self.transports.iter().map(|transport| (*server, *transport)));
         targets
             .map(|(server, transport)| {
-                self.lab.start_probe_by(transport, server, length, PROBE_INTERVAL)
+                self.lab.start_probe_over(transport, server, length, PROBE_INTERVAL)
             })
             .collect()
     }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Interval of the client's connections.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Time for which the client connects after the failure: 50 s of grace period, 10 s of lease, and a
-/// margin.
+/// Time for which the client connects after the failure: the grace period of 50 s after which a
+/// node is NotReady, the 10 s between two renewals of the Node's Lease, and a margin.
 const PROBE_TIME: Duration = Duration::from_secs(75);
 /// Columns of a report's timeline per second.
 const COLUMNS_PER_SECOND: usize = 10;

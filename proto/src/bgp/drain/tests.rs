@@ -347,7 +347,11 @@ fn routes_are_withdrawable_per_router_after_a_delay() {
         let peers =
             routes.get(&address).into_iter().flatten().map(|peer| &**peer).collect::<Vec<_>>();
         assert_eq!(peers.join("+"), withdrawable, "withdrawable routes at {second} s");
-        assert_eq!(alternate.deadline(DELAY, at(second)), next.map(at), "deadline at {second} s");
+        assert_eq!(
+            alternate.deadline(DELAY, at(second)),
+            next.map(at),
+            "next deadline, computed at {second} s"
+        );
         assert_eq!(
             alternate.updated([(address, found.iter().copied().collect())], at(second)),
             alternate,

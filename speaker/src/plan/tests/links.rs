@@ -90,7 +90,7 @@ fn a_node_without_other_speakers_announces_only_on_its_subnet() {
         ("no address at all", bridge(&[]), everywhere(), false),
         ("the InternalIP", bridge(&[("10.1.0.11", 32)]), everywhere(), true),
         ("a subnet with an address of a pool", bridge(&[("172.30.0.9", 24)]), everywhere(), true),
-        ("a subnet of the other family", bridge(&[("fd30::9", 64)]), everywhere(), true),
+        ("a subnet with an IPv6 address of a pool", bridge(&[("fd30::9", 64)]), everywhere(), true),
         ("an address without its subnet", bridge(&[("172.30.0.9", 32)]), everywhere(), false),
         ("named by an advertisement", bridge(&[]), named_for("node1"), true),
         ("named for another node", bridge(&[]), named_for("node2"), false),
