@@ -93,7 +93,7 @@ pub struct BenchExtent {
     pub runs: usize,
     /// Rows of the failover benchmark.
     pub rows: Vec<failover::FailoverRow>,
-    /// Whether to measure with 1,000 Services too.
+    /// True if the benchmark `create` also measures with 1,000 Services.
     pub thousand: bool,
 }
 

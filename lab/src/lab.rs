@@ -41,15 +41,15 @@ pub struct Options {
     pub kubernetes: KubernetesVersion,
     /// `nftables` or `iptables`; `None`: no node has a kube-proxy.
     pub proxy_mode: Option<String>,
-    /// Whether each node renews a Lease, so that Kubernetes detects a node failure. Otherwise all
+    /// True if each node renews a Lease, so that Kubernetes detects a node failure. Otherwise all
     /// nodes are always Ready.
     pub leases: bool,
-    /// Whether each node has a gobgpd, and hosts exist for routers and for a client behind them.
+    /// True if each node has a gobgpd, and hosts exist for routers and for a client behind them.
     pub bgp: bool,
-    /// Whether each node is a machine whose kubelet runs pods. kubeadm creates the cluster, with
+    /// True if each node is a machine whose kubelet runs pods. kubeadm creates the cluster, with
     /// kube-proxy in nftables mode; the first machine is the control plane.
     pub kubeadm: bool,
-    /// Whether the lab is for a test scenario: the API server logs the requests of FerroLB's
+    /// True if the lab is for a test scenario: the API server logs the requests of FerroLB's
     /// accounts, and Kubernetes' own programs run at low priority unless a kubelet runs them.
     pub scenario: bool,
 }

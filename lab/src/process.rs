@@ -38,7 +38,7 @@ pub struct Launch {
     pub program: PathBuf,
     pub args: Vec<String>,
     pub env: BTreeMap<String, String>,
-    /// Whether the process runs at low priority, so that another lab that starts does not delay the
+    /// True if the process runs at low priority, so that another lab that starts does not delay the
     /// tested programs.
     #[serde(default)]
     pub low_priority: bool,

@@ -24,7 +24,7 @@ pub struct LabFacts {
     pub families: Families,
     /// kube-proxy's mode; `None` without kube-proxies.
     pub proxy_mode: Option<String>,
-    /// Whether the nodes of the lab renew leases.
+    /// True if the nodes of the lab renew leases.
     #[serde(default)]
     pub leases: bool,
     /// Directory with kube-apiserver, kubectl and the other programs.
@@ -35,18 +35,18 @@ pub struct LabFacts {
     /// Directory with gobgpd and gobgp, if each node runs a gobgpd and hosts for routers exist.
     #[serde(default)]
     pub gobgp: Option<PathBuf>,
-    /// Whether the routers' hosts are containers of the lab's own engine.
+    /// True if the routers' hosts are containers of the lab's own engine.
     #[serde(default)]
     pub docker: bool,
-    /// Whether the nodes of the lab are machines with kubelets, created by kubeadm; the first node
+    /// True if the nodes of the lab are machines with kubelets, created by kubeadm; the first node
     /// is the control plane.
     #[serde(default)]
     pub kubeadm: bool,
-    /// Whether a test scenario runs in the lab: the API server logs the requests of FerroLB's
+    /// True if a test scenario runs in the lab: the API server logs the requests of FerroLB's
     /// accounts, and Kubernetes' own programs run at low priority unless a kubelet runs them.
     #[serde(default)]
     pub scenario: bool,
-    /// Whether the lab keeps running after the process that started it has ended.
+    /// True if the lab keeps running after the process that started it has ended.
     pub kept: bool,
 }
 

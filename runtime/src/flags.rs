@@ -36,7 +36,7 @@ pub struct CommonFlags {
     #[arg(alias = "lb-class", value_delimiter = ',', value_parser = class)]
     pub load_balancer_class: Vec<String>,
 
-    /// Whether FerroLB serves Services without a spec.loadBalancerClass
+    /// Serve Services without a spec.loadBalancerClass
     #[arg(
         long,
         env = "FERROLB_DEFAULT_IMPLEMENTATION",

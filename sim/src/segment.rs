@@ -25,13 +25,13 @@ const DUPLICATION: f64 = 0.002;
 pub(super) struct Segment {
     pub(super) loss: f64,
     pub(super) duplication: f64,
-    /// Whether a proxy replies to ARP requests in place of failed nodes.
+    /// True if a proxy replies to ARP requests in place of failed nodes.
     pub(super) proxy: bool,
     /// Pairs in which the second node does not receive the first node's frames.
     pub(super) cuts: BTreeSet<(usize, usize)>,
-    /// Whether clients send no broadcast frames on their own.
+    /// True if clients send no broadcast frames on their own.
     pub(super) no_client_broadcasts: bool,
-    /// Whether clients ignore the requests by which a node checks that it still receives frames.
+    /// True if clients ignore the requests by which a node checks that it still receives frames.
     pub(super) no_client_replies: bool,
 }
 

@@ -97,9 +97,9 @@ pub struct Flags {
     #[arg(value_parser = gratuitous_interval)]
     pub gratuitous_interval: TimeOrNever,
 
-    /// Whether other nodes are preferred while kube-proxy on this node is unhealthy: auto, if
-    /// kube-proxy exists here or is healthy on another node; required, also if there is no
-    /// kube-proxy here; off, never
+    /// Prefer other nodes while kube-proxy on this node is unhealthy: auto, if kube-proxy exists
+    /// here or is healthy on another node; required, also if there is no kube-proxy here; off,
+    /// never
     #[arg(long, env = "FERROLB_KUBE_PROXY_HEALTH", value_name = "MODE", default_value = "auto")]
     #[arg(value_parser = PossibleValuesParser::new(["auto", "required", "off"]).map(|word| proxy_health_mode(&word)))]
     pub kube_proxy_health: KubeProxyMode,

@@ -7,7 +7,7 @@ use crate::tree::{TextFile, assert_none, files};
 const COLUMNS_MAX: usize = 100;
 
 /// Words that begin no comment and no line of a page, because they hide the subject of a sentence.
-const OPENERS: [&str; 4] = ["What ", "Who ", "Whoever ", "That "];
+const OPENERS: [&str; 5] = ["What ", "Whether ", "Who ", "Whoever ", "That "];
 
 /// Words that must not be used, and the terms that replace them. Only whole words match, in any
 /// case.

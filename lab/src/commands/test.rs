@@ -52,7 +52,7 @@ struct TestCounts {
 
 /// Parameters of all tests of a run.
 struct TestRun {
-    /// Whether routers are containers.
+    /// True if routers are containers.
     docker: bool,
     /// File in which labs collect the used permissions.
     permissions_file: PathBuf,
@@ -60,7 +60,7 @@ struct TestRun {
 
 struct TierResult {
     tier: Tier,
-    /// Whether the tier's routers were containers.
+    /// True if the tier's routers were containers.
     docker: bool,
     counts: TestCounts,
     success: bool,

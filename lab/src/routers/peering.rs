@@ -29,7 +29,7 @@ pub struct Peering {
     /// BFD with all neighbors: the transmit and receive interval in milliseconds. The third missing
     /// packet is a failure.
     pub bfd: Option<u16>,
-    /// Whether the router uses graceful restart, and keeps the routes of neighbors that do (RFC
+    /// True if the router uses graceful restart, and keeps the routes of neighbors that do (RFC
     /// 4724).
     pub graceful: bool,
 }
@@ -41,7 +41,7 @@ pub struct BgpNeighbor {
     pub asn: u32,
     /// Password for TCP-MD5 (RFC 2385).
     pub password: Option<String>,
-    /// Whether the session carries both families; otherwise it carries the family of its address.
+    /// True if the session carries both families; otherwise it carries the family of its address.
     pub both_families: bool,
 }
 

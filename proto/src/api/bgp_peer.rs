@@ -187,12 +187,12 @@ pub struct BGPPeerSpec {
     #[schemars(length(max = 253))]
     pub bfd_profile: String,
 
-    /// Whether the router keeps the routes while the BGP daemon of the node restarts (RFC 4724).
+    /// True if the router keeps the routes while the BGP daemon of the node restarts (RFC 4724).
     /// Default: false.
     #[serde(default)]
     pub enable_graceful_restart: bool,
 
-    /// Whether the router is more than one hop away. For external peers only; exclusive with
+    /// True if the router is more than one hop away. For external peers only; exclusive with
     /// `ttlSecurityHops`. Default: false.
     #[serde(rename = "ebgpMultiHop", default)]
     #[schemars(rename = "ebgpMultiHop")]
@@ -204,7 +204,7 @@ pub struct BGPPeerSpec {
     #[schemars(range(min = 1, max = 254))]
     pub ttl_security_hops: Option<u8>,
 
-    /// Whether a session over IPv6 also carries IPv4 routes, and a session over IPv4 also IPv6
+    /// True if a session over IPv6 also carries IPv4 routes, and a session over IPv4 also IPv6
     /// routes. Default: false.
     #[serde(default)]
     pub dual_stack_address_family: bool,

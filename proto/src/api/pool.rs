@@ -101,7 +101,7 @@ pub struct IPAddressPoolSpec {
     #[x_kube(validation = Rule::new(ENTRY_RULE).message(EXCLUDE_MESSAGE))]
     pub exclude_addresses: Vec<String>,
 
-    /// Whether Services that do not request a pool may get an address of this one. Default: true.
+    /// True if Services that do not request a pool may get an address of this one. Default: true.
     #[serde(default = "default_true")]
     pub auto_assign: bool,
 

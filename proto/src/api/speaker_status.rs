@@ -46,7 +46,7 @@ pub struct SpeakerStatusStatus {
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub interfaces: Vec<InterfaceStatus>,
-    /// Whether this node hands over its addresses to other nodes.
+    /// True if this node hands over its addresses to other nodes.
     #[serde(default)]
     pub draining: bool,
     /// The health of kube-proxy on this node: whether the node can forward traffic to endpoints.
@@ -224,7 +224,7 @@ pub struct InterfaceStatus {
     pub name: String,
     /// The hardware address of the interface, `aa:bb:cc:dd:ee:ff`.
     pub mac: String,
-    /// Whether the interface is up and can carry frames.
+    /// True if the interface is up and can carry frames.
     pub up: bool,
     /// The names of the nodes whose hellos the interface receives, ascending.
     #[serde(default)]

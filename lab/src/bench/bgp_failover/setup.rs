@@ -45,7 +45,7 @@ pub(super) struct SessionParameters {
     /// Interval of BFD in both directions in milliseconds; the third lost packet in a row is a
     /// failure.
     pub(super) bfd: Option<u16>,
-    /// Whether graceful restart is on, in both directions.
+    /// True if graceful restart is on, in both directions.
     pub(super) graceful: bool,
 }
 
