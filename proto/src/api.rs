@@ -31,7 +31,6 @@ mod bgp_peer;
 )]
 #[expect(clippy::duplicated_attributes, reason = "several print columns have one type")]
 mod community;
-mod conditions;
 #[expect(
     unreachable_pub,
     reason = "the expansion of KubeSchema holds a copy of each struct inside a function"

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{conditions, selectors};
+use super::selectors;
 
 /// The length of a whole IPv4 address: no aggregation.
 const fn ipv4_length() -> u8 {
@@ -141,7 +141,6 @@ pub struct BGPAdvertisementStatus {
     /// `Valid`: whether the advertisement is in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    #[schemars(schema_with = "conditions::condition_list_schema")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.
     #[serde(default)]

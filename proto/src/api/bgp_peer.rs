@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{conditions, selectors};
+use super::selectors;
 
 /// The port of BGP (RFC 4271 section 8.2.1).
 const fn bgp_port() -> u16 {
@@ -233,7 +233,6 @@ pub struct BGPPeerStatus {
     /// selected node that has a gobgpd has its session, and which nodes do not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    #[schemars(schema_with = "conditions::condition_list_schema")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.
     #[serde(default)]

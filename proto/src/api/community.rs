@@ -5,8 +5,6 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conditions;
-
 /// Names for BGP communities.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
@@ -62,7 +60,6 @@ pub struct CommunityStatus {
     /// `Valid`: whether the names are in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    #[schemars(schema_with = "conditions::condition_list_schema")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.
     #[serde(default)]

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{conditions, selectors};
+use super::selectors;
 
 /// A preference for nodes, like a preferred term of a Pod's node affinity. Field of MetalLB.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
@@ -90,7 +90,6 @@ pub struct L2AdvertisementStatus {
     /// `Valid`: whether the advertisement is in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    #[schemars(schema_with = "conditions::condition_list_schema")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.
     #[serde(default)]

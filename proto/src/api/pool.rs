@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{conditions, selectors};
+use super::selectors;
 
 const fn default_true() -> bool {
     true
@@ -149,7 +149,6 @@ pub struct IPAddressPoolStatus {
     /// `Valid`: whether the pool is in use as written, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    #[schemars(schema_with = "conditions::condition_list_schema")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` to which this status applies.
     #[serde(default)]
